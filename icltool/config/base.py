@@ -1,0 +1,32 @@
+"""What every stage's configuration shares."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class StageConfig(BaseModel):
+    """One stage's options. Each field's description is its help text, unit included; the command line is made from it.
+
+    `json_schema_extra={"short": "-n"}` gives a short flag, `{"hidden_in_artefact": True}` marks an option that cannot
+    change the result (batch size, device, paths), which is left out of artefact names and of the comparison on resume.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+    workspace: Path = Field(
+        default=Path("icl-workspace"),
+        description="folder that holds datasets, embeddings, sequences, checkpoints and evaluations",
+        json_schema_extra={"env": "ICLTOOL_WORKSPACE", "hidden_in_artefact": True},
+    )
+
+    def identity(self) -> dict[str, object]:
+        """The options that decide the result, JSON-ready, without those marked `hidden_in_artefact`."""
+        hidden = {
+            name
+            for name, field in type(self).model_fields.items()
+            if isinstance(field.json_schema_extra, dict) and field.json_schema_extra.get("hidden_in_artefact")
+        }
+        return self.model_dump(mode="json", exclude=hidden)

@@ -1,0 +1,52 @@
+"""The nouns of icltool: records, and one small protocol for each kind of component. Imports nothing else of icltool's."""
+
+from icltool.contracts.arrays import FloatArray, Float64Array, IndexSet, IntArray, QuerySet, group_code
+from icltool.contracts.dataset import DatasetReader, PreparedSplit, ReadReport
+from icltool.contracts.encoder import Encoder
+from icltool.contracts.executor import Executor
+from icltool.contracts.learner import Learner, TrainingOutcome, TrainingSet
+from icltool.contracts.metric import Metric
+from icltool.contracts.model import GenerationOptions, Model, Prompt, SupportsImageCache, TargetScore
+from icltool.contracts.progress import Progress, Ticker
+from icltool.contracts.randomness import keyed_generator
+from icltool.contracts.records import Example, QueryResult, Task, TASKS, task_named
+from icltool.contracts.retriever import Retriever
+from icltool.contracts.sampler import Sampler
+from icltool.contracts.scorer import Scorer, ScoringRequest, ScoringSession, Valuation
+
+__all__ = [
+    "TASKS",
+    "DatasetReader",
+    "Encoder",
+    "Example",
+    "Executor",
+    "Float64Array",
+    "FloatArray",
+    "GenerationOptions",
+    "IndexSet",
+    "IntArray",
+    "Learner",
+    "Metric",
+    "Model",
+    "PreparedSplit",
+    "Progress",
+    "Prompt",
+    "QueryResult",
+    "QuerySet",
+    "ReadReport",
+    "Retriever",
+    "Sampler",
+    "Scorer",
+    "ScoringRequest",
+    "ScoringSession",
+    "SupportsImageCache",
+    "TargetScore",
+    "Task",
+    "Ticker",
+    "TrainingOutcome",
+    "TrainingSet",
+    "Valuation",
+    "group_code",
+    "keyed_generator",
+    "task_named",
+]

@@ -1,0 +1,51 @@
+"""Dataset readers turn official files into examples."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+from icltool.contracts.progress import Progress
+from icltool.contracts.records import Example
+
+
+@dataclass(frozen=True)
+class PreparedSplit:
+    """One split as a reader gives it: its name ("train" is the index set, "validation" holds the queries), how many
+    examples it has (for progress), and a function that yields them in a fixed order."""
+
+    name: str
+    count: int
+    examples: Iterator[Example]
+
+
+@dataclass(frozen=True)
+class ReadReport:
+    """What a reader checked: the files it read, and remarks worth a line on the screen (unofficial counts, say)."""
+
+    files: tuple[Path, ...]
+    remarks: tuple[str, ...] = field(default=())
+
+
+@runtime_checkable
+class DatasetReader(Protocol):
+    """Reads one data set. `tasks` are the tasks it serves, the default first."""
+
+    name: str
+    tasks: tuple[str, ...]
+
+    def check(self, root: Path | None, task: str, verify: bool) -> ReadReport:
+        """Looks at everything that `read` will need before anything is written.
+
+        `root` is the folder given by the user, or None when the data set makes its own files or knows its folder from
+        an environment variable. `verify` opens every image; otherwise a sample.
+        Raises DataError that names the file and how to get it.
+        """
+        ...
+
+    def read(self, root: Path | None, task: str, workspace: Path, progress: Progress) -> Iterator[PreparedSplit]:
+        """The splits, "train" first. A reader that makes its own files writes them under
+        `workspace / "datasets" / self.name / "source"`."""
+        ...

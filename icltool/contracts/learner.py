@@ -1,0 +1,46 @@
+"""Learners train something that chooses or stands in for demonstrations (a selector, in-context vectors)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+from icltool.contracts.arrays import Float64Array, IndexSet, IntArray
+from icltool.contracts.progress import Progress
+
+
+@dataclass(frozen=True)
+class TrainingSet:
+    """Generated sequences with the index set that they speak of.
+
+    R rows of K demonstrations: `query_rows` int64 [R] and `icd_rows` int64 [R, K] are rows of `index` (ICDs in prompt
+    order), `scores` float64 [R]. The arrays of `index` hold the embeddings that the learner's `needs` ask for.
+    `provenance` goes into the checkpoint's card (dataset, fingerprint, encoder, sequences file, versions).
+    """
+
+    index: IndexSet
+    query_rows: IntArray
+    icd_rows: IntArray
+    scores: Float64Array
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class TrainingOutcome:
+    """What training left: checkpoint files by name (last, min_vl, min_tl), and one record of figures per validation."""
+
+    checkpoints: Mapping[str, Path]
+    history: Sequence[Mapping[str, float]]
+
+
+@runtime_checkable
+class Learner(Protocol):
+    """Trains and writes checkpoints into a folder. Built from its own options by the registry."""
+
+    needs: frozenset[str]
+
+    def train(self, data: TrainingSet, folder: Path, seed: int, progress: Progress) -> TrainingOutcome:
+        """Trains on `data`; the same data, options and seed give the same weights on one machine."""
+        ...

@@ -1,0 +1,73 @@
+"""Records that pass between components: examples, tasks, and the sequences that beam search found for a query."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from icltool.contracts.arrays import Float64Array, IntArray
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One labelled example: a query, or an in-context demonstration (ICD).
+
+    `id` is unique within its split. `image` is an absolute path, or "" for text-only data. `text` is what retrieval
+    by text compares (caption: the first caption; vqa: the question). `references` are all captions or all ten
+    answers. `group` names near-duplicates of one another ("" for none); the leak guard keeps a query and its
+    near-duplicates apart, and confidence intervals are clustered by it.
+    """
+
+    id: int
+    image: str
+    image_id: int
+    text: str
+    label: str
+    references: tuple[str, ...]
+    question: str = ""
+    group: str = ""
+    question_type: str = ""
+    answer_type: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What is asked of the model, and how its answers are generated and judged."""
+
+    name: str
+    metric: str
+    max_new_tokens: int
+    num_beams: int = 3
+    length_penalty: float = 0.0
+
+
+TASKS: dict[str, Task] = {
+    "caption": Task("caption", metric="cider", max_new_tokens=20),
+    "vqa": Task("vqa", metric="vqa-accuracy", max_new_tokens=5),
+}
+
+
+def task_named(name: str) -> Task:
+    """The task of this name; KeyError for any other."""
+    return TASKS[name]
+
+
+@dataclass(frozen=True, slots=True)
+class QueryResult:
+    """The beams that survived for one query, best first. B beams of K ICDs out of C candidates.
+
+    `icd_ids` int64 [B, K] are in prompt order (the last stands next to the query). `step_scores` float64 [B, K] are the
+    gains in the order in which the search added the ICDs, whatever the construct order. `scores` float64 [B] is what
+    the beams were ranked by. `values` float64 [B] and `base_value` are the scorer's value f(S, x) of the finished
+    sequence and of the empty one; `log_probs` float64 [B] and `base_log_prob` the target's summed log-probability in
+    nats under each (NaN where the scorer computes none). `candidates` int64 [C] is the pool, in sampled order.
+    """
+
+    query_id: int
+    candidates: IntArray
+    icd_ids: IntArray
+    scores: Float64Array
+    step_scores: Float64Array
+    values: Float64Array
+    log_probs: Float64Array
+    base_value: float
+    base_log_prob: float

@@ -1,0 +1,36 @@
+"""The errors a user can mend. Each prints as one line and a hint; anything else that escapes is a bug."""
+
+from __future__ import annotations
+
+
+class IclError(Exception):
+    """Something the user can put right.
+
+    `message` is one line that names the file, option or component at fault; `hint` says the way out.
+    """
+
+    exit_code = 2
+
+    def __init__(self, message: str, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return self.message if self.hint is None else f"{self.message} ({self.hint})"
+
+
+class ConfigError(IclError):
+    """An option, profile or configuration value is wrong."""
+
+
+class DataError(IclError):
+    """A data set's files are missing, malformed or do not fit together."""
+
+
+class PluginError(IclError):
+    """A component is unknown, broken or registered twice."""
+
+
+class StoreError(IclError):
+    """An artefact in the workspace is missing, unreadable, locked, or belongs to something else."""

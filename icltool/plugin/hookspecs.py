@@ -1,0 +1,60 @@
+"""The hooks a plugin implements: each returns the registrations of one kind.
+
+A plugin is a module (or object) named by an entry point of the group `icltool`; its functions are marked with
+`icltool.hookimpl`. Hooks must be cheap: they name components, they do not import them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import pluggy
+
+from icltool.plugin.registration import Registration
+
+hookspec = pluggy.HookspecMarker("icltool")
+
+
+@hookspec
+def icltool_models() -> Iterable[Registration]:  # type: ignore[empty-body]
+    """LVLM adapters (`icltool.contracts.Model`)."""
+
+
+@hookspec
+def icltool_datasets() -> Iterable[Registration]:  # type: ignore[empty-body]
+    """Dataset readers (`icltool.contracts.DatasetReader`)."""
+
+
+@hookspec
+def icltool_encoders() -> Iterable[Registration]:  # type: ignore[empty-body]
+    """Image and text encoders (`icltool.contracts.Encoder`)."""
+
+
+@hookspec
+def icltool_samplers() -> Iterable[Registration]:  # type: ignore[empty-body]
+    """Candidate samplers (`icltool.contracts.Sampler`)."""
+
+
+@hookspec
+def icltool_scorers() -> Iterable[Registration]:  # type: ignore[empty-body]
+    """Sequence scorers (`icltool.contracts.Scorer`)."""
+
+
+@hookspec
+def icltool_retrievers() -> Iterable[Registration]:  # type: ignore[empty-body]
+    """Retrieval methods (`icltool.contracts.Retriever`)."""
+
+
+@hookspec
+def icltool_metrics() -> Iterable[Registration]:  # type: ignore[empty-body]
+    """Metrics (`icltool.contracts.Metric`)."""
+
+
+@hookspec
+def icltool_learners() -> Iterable[Registration]:  # type: ignore[empty-body]
+    """Learners (`icltool.contracts.Learner`)."""
+
+
+@hookspec
+def icltool_executors() -> Iterable[Registration]:  # type: ignore[empty-body]
+    """Executors (`icltool.contracts.Executor`)."""
