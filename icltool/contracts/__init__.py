@@ -10,6 +10,7 @@ from icltool.contracts.model import GenerationOptions, Model, Prompt, SupportsIm
 from icltool.contracts.progress import Progress, Ticker
 from icltool.contracts.randomness import keyed_generator
 from icltool.contracts.records import Example, QueryResult, Task, TASKS, task_named
+from icltool.contracts.report import StageReport
 from icltool.contracts.retriever import Retriever
 from icltool.contracts.sampler import Sampler
 from icltool.contracts.scorer import Scorer, ScoringRequest, ScoringSession, Valuation
@@ -39,6 +40,7 @@ __all__ = [
     "Scorer",
     "ScoringRequest",
     "ScoringSession",
+    "StageReport",
     "SupportsImageCache",
     "TargetScore",
     "Task",

@@ -9,10 +9,18 @@ from icltool.plugin import Registration, hookimpl
 def icltool_models() -> list[Registration]:
     idefics = "icltool.models.idefics:IdeficsModel"
     return [
-        Registration("tiny-idefics", idefics, "the embedded world's model, 1.4 M parameters", {"packaged": "tiny-idefics"}),
-        Registration("idefics-9b", idefics, "IDEFICS 9B", {"hub_id": "HuggingFaceM4/idefics-9b"}),
         Registration(
-            "idefics-9b-instruct", idefics, "IDEFICS 9B, instruction-tuned", {"hub_id": "HuggingFaceM4/idefics-9b-instruct"}
+            "tiny-idefics",
+            idefics,
+            "the embedded world's model, 1.4 M parameters",
+            {"name": "tiny-idefics", "packaged": "tiny-idefics"},
+        ),
+        Registration("idefics-9b", idefics, "IDEFICS 9B", {"name": "idefics-9b", "hub_id": "HuggingFaceM4/idefics-9b"}),
+        Registration(
+            "idefics-9b-instruct",
+            idefics,
+            "IDEFICS 9B, instruction-tuned",
+            {"name": "idefics-9b-instruct", "hub_id": "HuggingFaceM4/idefics-9b-instruct"},
         ),
     ]
 
@@ -30,9 +38,19 @@ def icltool_datasets() -> list[Registration]:
 def icltool_encoders() -> list[Registration]:
     clip = "icltool.encoders.open_clip:OpenClipEncoder"
     return [
-        Registration("tiny-clip", clip, "the embedded world's CLIP", {"packaged": "tiny-clip"}),
-        Registration("vit-l-14", clip, "OpenAI CLIP ViT-L/14", {"architecture": "ViT-L-14-quickgelu", "pretrained": "openai"}),
-        Registration("vit-b-32", clip, "OpenAI CLIP ViT-B/32", {"architecture": "ViT-B-32-quickgelu", "pretrained": "openai"}),
+        Registration("tiny-clip", clip, "the embedded world's CLIP", {"name": "tiny-clip", "packaged": "tiny-clip"}),
+        Registration(
+            "vit-l-14",
+            clip,
+            "OpenAI CLIP ViT-L/14",
+            {"name": "vit-l-14", "architecture": "ViT-L-14-quickgelu", "pretrained": "openai"},
+        ),
+        Registration(
+            "vit-b-32",
+            clip,
+            "OpenAI CLIP ViT-B/32",
+            {"name": "vit-b-32", "architecture": "ViT-B-32-quickgelu", "pretrained": "openai"},
+        ),
     ]
 
 
@@ -62,7 +80,9 @@ def icltool_retrievers() -> list[Registration]:
     return [
         Registration("zero-shot", "icltool.retrieval.zero_shot:ZeroShot", "no demonstrations"),
         Registration("random", "icltool.retrieval.random:RandomRetriever", "uniform, seeded per query"),
-        Registration("i2i", similarity, "query image to ICD image (SIIR, RICES)", {"query": "image", "demonstration": "image"}),
+        Registration(
+            "i2i", similarity, "query image to ICD image (SIIR, RICES)", {"query": "image", "demonstration": "image"}
+        ),
         Registration("i2t", similarity, "query image to ICD text (SITR)", {"query": "image", "demonstration": "text"}),
         Registration("t2t", similarity, "query text to ICD text (STTR)", {"query": "text", "demonstration": "text"}),
         Registration("t2i", similarity, "query text to ICD image", {"query": "text", "demonstration": "image"}),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
 import functools
 import importlib.metadata
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import pluggy
@@ -15,54 +17,124 @@ from icltool.plugin.registry import Broken, Found, Registry
 GROUP = "icltool"
 
 
-def build_manager() -> tuple[pluggy.PluginManager, dict[str, tuple[str, str]], list[Broken]]:
-    """(manager with all plugins registered, plugin name -> (distribution, version), plugins that would not import)."""
-    from icltool.plugin import builtins
+class Plugins:
+    """The plugins of this process: `manager` holds those that load, `broken` tells of the others.
 
-    manager = pluggy.PluginManager("icltool")
-    manager.add_hookspecs(hookspecs)
-    owners = {"builtins": ("icltool", _own_version())}
-    broken: list[Broken] = []
-    manager.register(builtins, name="builtins")
-    seen: set[tuple[str, str]] = set()
-    for distribution in importlib.metadata.distributions():
-        for entry in distribution.entry_points:
-            if entry.group != GROUP or (entry.name, entry.value) in seen:
-                continue
-            seen.add((entry.name, entry.value))
-            owner = (distribution.metadata["Name"] or "?", distribution.version)
-            key = f"{owner[0]}:{entry.name}"
+    `owners` maps a plugin's key in the manager to (entry point's name, distribution, version).
+    """
+
+    def __init__(self) -> None:
+        from icltool.plugin import builtins
+
+        self.manager = pluggy.PluginManager("icltool")
+        self.manager.add_hookspecs(hookspecs)
+        self.owners: dict[str, tuple[str, str, str]] = {}
+        self.broken: list[Broken] = []
+        self._register("builtins", builtins, "icltool", _own_version())
+        for entry, distribution, version in self._entries():
             try:
-                manager.register(entry.load(), name=key)
-            except Exception as error:  # a third party's code: anything may happen
-                broken.append(Broken(entry.name, *owner, f"{type(error).__name__}: {error}"))
+                plugin = entry.load()
+            except (Exception, SystemExit) as error:  # a third party's code: anything may happen
+                self.broken.append(Broken(entry.name, distribution, version, _told(error)))
             else:
-                owners[key] = owner
-    return manager, owners, broken
+                self._register(entry.name, plugin, distribution, version)
+
+    def _register(self, name: str, plugin: object, distribution: str, version: str) -> None:
+        key = f"{distribution}:{name}"
+        known = self.manager.get_name(plugin)
+        if known is not None:
+            _, other, _ = self.owners[known]
+            self.broken.append(Broken(name, distribution, version, f"its plugin is already registered by {other}"))
+            return
+        self.owners[key] = (name, distribution, version)
+        try:
+            self.manager.register(plugin, name=key)
+        except Exception as error:  # a hook that does not fit its specification leaves the plugin half registered
+            if self.manager.is_registered(plugin):
+                self.manager.unregister(plugin)
+            self.broken.append(Broken(name, distribution, version, _told(error)))
+            return
+        callers = self.manager.get_hookcallers(plugin) or []
+        self.broken += [
+            Broken(name, distribution, version, _unknown_hook(caller.name))
+            for caller in callers
+            if not caller.has_spec()
+        ]
+        if not callers:
+            self.broken.append(
+                Broken(name, distribution, version, "it implements no hook (functions marked with icltool.hookimpl)")
+            )
+
+    def _entries(self) -> Iterator[tuple[importlib.metadata.EntryPoint, str, str]]:
+        """(entry point, distribution, version) of our group. A distribution that is found twice on the path counts
+        where it is found first, as for imports."""
+        seen: set[str] = set()
+        for distribution in importlib.metadata.distributions():
+            name = version = "?"
+            try:
+                entries = [entry for entry in distribution.entry_points if entry.group == GROUP]
+                if not entries:
+                    continue
+                metadata = distribution.metadata
+                name, version = metadata["Name"] or "?", metadata["Version"] or "?"
+            except Exception as error:  # metadata that cannot be parsed
+                self.broken.append(Broken(_folder(distribution), name, version, f"unreadable metadata: {_told(error)}"))
+                continue
+            if name == "?":
+                name = _folder(distribution)
+            if name.lower() not in seen:
+                seen.add(name.lower())
+                yield from ((entry, name, version) for entry in entries)
 
 
 @functools.cache
 def load_registry() -> Registry:
     """The registry of this process, built once."""
-    manager, owners, broken = build_manager()
+    plugins = Plugins()
     found: list[Found] = []
     for kind in KINDS:
-        for implementation in getattr(manager.hook, f"icltool_{kind}").get_hookimpls():
-            owner = owners[implementation.plugin_name]
+        for implementation in getattr(plugins.manager.hook, f"icltool_{kind}").get_hookimpls():
+            name, distribution, version = plugins.owners[implementation.plugin_name]
             try:
-                registrations = list(implementation.function())
-                if not all(isinstance(r, Registration) for r in registrations):
-                    raise TypeError(f"icltool_{kind} must return Registration objects")
-            except Exception as error:
-                broken.append(Broken(implementation.plugin_name, *owner, f"{type(error).__name__}: {error}"))
+                registrations = _registrations(kind, implementation.function())
+            except (Exception, SystemExit) as error:
+                plugins.broken.append(Broken(name, distribution, version, _told(error), kind))
             else:
-                found += [Found(kind, r, *owner) for r in registrations]
-    return Registry(found, broken)
+                found += [Found(kind, registration, distribution, version) for registration in registrations]
+    return Registry(found, plugins.broken)
 
 
 def component(kind: str, name: str, **options: Any) -> Any:
     """Builds the component `name` of `kind`; see Registry.create."""
     return load_registry().create(kind, name, **options)
+
+
+def _registrations(kind: str, answer: Any) -> list[Registration]:
+    """What a hook returned, as a list. Raises TypeError for anything but an iterable of Registration objects."""
+    wanted = f"icltool_{kind} must return a list of Registration objects"
+    if not isinstance(answer, Iterable):
+        raise TypeError(f"{wanted}, not {type(answer).__name__}")
+    registrations = list(answer)
+    for item in registrations:
+        if not isinstance(item, Registration):
+            raise TypeError(f"{wanted}; found {type(item).__name__} among them")
+    return registrations
+
+
+def _unknown_hook(name: str) -> str:
+    close = difflib.get_close_matches(name, [f"icltool_{kind}" for kind in KINDS], n=1)
+    return f"icltool has no hook {name!r}" + (f"; did you mean {close[0]!r}?" if close else "")
+
+
+def _told(error: BaseException) -> str:
+    """One line: the kind of error and the first line of its message."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+
+
+def _folder(distribution: importlib.metadata.Distribution) -> str:
+    """The name of the folder with a distribution's metadata, for one whose name cannot be read."""
+    return getattr(getattr(distribution, "_path", None), "name", "?")
 
 
 def _own_version() -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import inspect
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,12 +31,19 @@ class Found:
 
 @dataclass(frozen=True)
 class Broken:
-    """A plugin, or one of its hooks, that failed; the rest of icltool goes on without it."""
+    """A plugin, or one of its hooks, that failed; the rest of icltool goes on without it.
+
+    `name` is the entry point's; `kind` the hook's, "" where the whole plugin failed.
+    """
 
     name: str
     distribution: str
     version: str
     error: str
+    kind: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.name} of {self.distribution} {self.version}: {self.error}"
 
 
 class Registry:
@@ -53,12 +62,16 @@ class Registry:
     def get(self, kind: str, name: str) -> Found:
         """The component of this name. PluginError for an unknown name (with a suggestion) or one that two claim."""
         items = self._by_name.get((kind, name), [])
-        if len(items) > 1:
-            owners = " and ".join(f"{i.distribution} {i.version}" for i in items)
-            raise PluginError(f"{SINGULAR[kind]} {name!r} is registered by {owners}", "uninstall one of them")
         if not items:
             raise PluginError(f"unknown {SINGULAR[kind]} {name!r}", self._suggestion(kind, name))
+        if len(items) > 1:
+            raise PluginError(self._claims(items), "uninstall all but one of them")
         return items[0]
+
+    def problem(self, item: Found) -> str:
+        """Why a listed component cannot be selected ("" where it can, as far as is known without importing it)."""
+        items = self._by_name[item.kind, item.name]
+        return self._claims(items) if len(items) > 1 else ""
 
     def load(self, kind: str, name: str) -> Any:
         """Imports and returns the component's class or factory. PluginError when the import fails."""
@@ -68,7 +81,7 @@ class Registry:
             return getattr(importlib.import_module(module_name), attribute)
         except IclError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise PluginError(
                 f"{SINGULAR[kind]} {name!r} of {item.distribution} {item.version} cannot be loaded: "
                 f"{type(error).__name__}: {error}",
@@ -78,20 +91,43 @@ class Registry:
     def create(self, kind: str, name: str, **options: Any) -> Any:
         """Builds the component: its registration's options, then `options` on top.
 
-        Raises PluginError as `load` does, and ConfigError when the component knows no such option.
+        Raises PluginError as `load` does, and ConfigError when the component knows no such option or misses one.
         """
         factory = self.load(kind, name)
         bound = {**self.get(kind, name).registration.options, **options}
-        try:
-            return factory(**bound)
-        except TypeError as error:
-            if error.__traceback__ is not None and error.__traceback__.tb_next is None:  # the call itself did not fit
-                raise ConfigError(f"{SINGULAR[kind]} {name!r}: {error}", "check the option's name") from error
-            raise
+        _check_options(f"{SINGULAR[kind]} {name!r}", factory, bound)
+        return factory(**bound)
+
+    def _claims(self, items: list[Found]) -> str:
+        """One sentence: which distributions claim one name."""
+        what = f"{SINGULAR[items[0].kind]} {items[0].name!r}"
+        owners = sorted({f"{i.distribution} {i.version}" for i in items})
+        return f"{what} is registered {'twice ' if len(owners) == 1 else ''}by {' and '.join(owners)}"
 
     def _suggestion(self, kind: str, name: str) -> str:
         names = self.names(kind)
         close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
         start = f"did you mean {close[0]!r}? " if close else ""
-        broken = f"; broken plugins: {', '.join(b.name for b in self.broken)}" if self.broken else ""
+        broken = f"; broken plugins: {', '.join(map(str, self.broken))}" if self.broken else ""
         return f"{start}known: {', '.join(names)}{broken}"
+
+
+def _check_options(what: str, factory: Callable[..., Any], options: Mapping[str, Any]) -> None:
+    """Raises ConfigError, with the options that there are, unless `factory(**options)` is a call that fits."""
+    try:
+        signature = inspect.signature(factory)
+    except (TypeError, ValueError):  # something compiled, which tells no signature
+        return
+    kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    known = sorted(p.name for p in signature.parameters.values() if p.kind in kinds)
+    open_ended = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in signature.parameters.values())
+    unknown = [] if open_ended else [option for option in options if option not in known]
+    if unknown:
+        close = difflib.get_close_matches(unknown[0], known, n=1, cutoff=0.5)
+        start = f"did you mean {close[0]!r}? " if close else ""
+        listed = f"its options: {', '.join(known)}" if known else "it has no options"
+        raise ConfigError(f"{what} has no option {unknown[0]!r}", f"{start}{listed}")
+    try:
+        signature.bind(**options)
+    except TypeError as error:
+        raise ConfigError(f"{what}: {error}", f"its options: {', '.join(known)}") from error

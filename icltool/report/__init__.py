@@ -1,1 +1,1 @@
-"""."""
+"""Results for people: tables, figures, and text formats."""

@@ -1,1 +1,1 @@
-"""."""
+"""Scorers: what a demonstration sequence is worth to a query."""

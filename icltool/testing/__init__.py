@@ -1,1 +1,45 @@
-"""."""
+"""Conformance suites for components, and what tests of plugins need.
+
+Each `check_…` function tests one component against every sentence of its contract in `icltool.contracts`, on input that
+it makes itself, and raises AssertionError with a sentence that says what is wrong. No test framework is needed:
+
+    from icltool.testing import check_sampler
+
+    def test_my_sampler():
+        check_sampler(MySampler)
+
+icltool's own components pass the same suites.
+"""
+
+from icltool.testing.arrays import make_anchors, make_index, make_queries
+from icltool.testing.datasets import check_dataset
+from icltool.testing.encoders import check_encoder
+from icltool.testing.examples import make_examples
+from icltool.testing.executors import check_executor
+from icltool.testing.learners import check_learner, make_training_set
+from icltool.testing.metrics import check_metric
+from icltool.testing.models import check_model
+from icltool.testing.progress import QuietProgress
+from icltool.testing.retrievers import check_retriever
+from icltool.testing.samplers import check_sampler
+from icltool.testing.scorers import check_scorer
+from icltool.testing.sessions import InMemorySession
+
+__all__ = [
+    "InMemorySession",
+    "QuietProgress",
+    "check_dataset",
+    "check_encoder",
+    "check_executor",
+    "check_learner",
+    "check_metric",
+    "check_model",
+    "check_retriever",
+    "check_sampler",
+    "check_scorer",
+    "make_anchors",
+    "make_examples",
+    "make_index",
+    "make_queries",
+    "make_training_set",
+]

@@ -51,3 +51,14 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
         padding_side="left",
         clean_up_tokenization_spaces=False,
     )
+
+
+def build_clip_tokenizer() -> PreTrainedTokenizerFast:
+    """The same vocabulary for the tiny CLIP: padded on the right, ended by EOS, which the text tower pools at."""
+    from tokenizers.processors import TemplateProcessing
+
+    tokenizer = build_tokenizer()
+    ends = [("<s>", tokenizer.bos_token_id), ("</s>", tokenizer.eos_token_id)]
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single="<s> $A </s>", special_tokens=ends)
+    tokenizer.padding_side = "right"
+    return tokenizer

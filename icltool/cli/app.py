@@ -1,0 +1,123 @@
+"""The `icltool` command: a lazy group of subcommands inside an error boundary.
+
+The group knows names and summaries only. A command's module is imported when the command runs, or when its own help or
+completion is asked for, so that `icltool --help` stays quick.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+from icltool.cli.help import HelpfulCommand, HelpfulGroup
+
+#: Subcommands in pipeline order: name -> one line for the overview. Each is `command` of `icltool.cli.<name>`.
+COMMANDS: dict[str, str] = {
+    "prepare": "Read a data set into records: checked, in one format.",
+    "embed": "Encode its images and texts for retrieval.",
+    "generate": "Search demonstration sequences that help the model most.",
+    "train": "Train a selector on the generated sequences.",
+    "evaluate": "Answer the queries with each method's demonstrations, and score.",
+    "export": "Write sequences, selectors and results in other formats.",
+    "demo": "See the whole pipeline work on a small made-up world.",
+    "plugins": "List models, data sets, samplers, scorers and other components.",
+    "doctor": "Show versions, devices, memory, and what could be installed for what.",
+}
+
+
+class LazyCommand(TyperCommand):
+    """Stands for a command whose module has not been imported yet."""
+
+    def load(self) -> Any:
+        """Imports the module and builds the real command."""
+        name = str(self.name)
+        command = importlib.import_module(f"icltool.cli.{name}").command
+        return as_click(command, name)
+
+
+class LazyGroup(HelpfulGroup):
+    """A group of LazyCommands, each replaced by the real command at the moment it is resolved."""
+
+    def __init__(self, **attributes: Any) -> None:
+        super().__init__(**{**attributes, "commands": {n: LazyCommand(n, help=s) for n, s in COMMANDS.items()}})
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> tuple[Any, Any, list[str]]:
+        """The real command. An unknown name is a usage error with a suggestion."""
+        name = args[0]
+        if name not in self.commands and not name.startswith("-") and not ctx.resilient_parsing:
+            from icltool.config.names import closest
+
+            close = closest(name, self.commands)
+            ctx.fail(f"no such command {name!r}" + (f"; did you mean {close!r}?" if close else ""))
+        found, command, rest = super().resolve_command(ctx, args)
+        return found, command.load() if isinstance(command, LazyCommand) else command, rest
+
+    def load(self, name: str) -> Any:
+        """The real command of this name."""
+        command = self.commands[name]
+        return command.load() if isinstance(command, LazyCommand) else command
+
+
+def as_click(command: Any, name: str) -> Any:
+    """Builds the command object from a Typer group or an annotated function."""
+    if not isinstance(command, typer.Typer):
+        holder = typer.Typer(add_completion=False, rich_markup_mode=None)
+        holder.command(name, cls=HelpfulCommand)(command)
+        command = holder
+    built = typer.main.get_command(command)
+    built.name = name
+    return built
+
+
+def _print_version(value: bool | None) -> None:
+    if value:
+        from icltool import __version__
+
+        typer.echo(f"icltool {__version__}")
+        raise typer.Exit
+
+
+app = typer.Typer(cls=LazyGroup, name="icltool", rich_markup_mode=None, no_args_is_help=False)
+
+
+@app.callback(invoke_without_command=True)
+def icltool(
+    context: typer.Context,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Find, learn and compress the demonstrations that make a frozen vision-language model answer best.
+
+    From raw data to a table of results: prepare, embed, generate, train, evaluate, export. `icltool demo` shows it all
+    on a small made-up world, without downloads.
+    """
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command line and returns its exit code: 0, 1 for a bug, 2 for what the user can mend, 130 for Ctrl-C,
+    143 for SIGTERM."""
+    group: TyperGroup = typer.main.get_command(app)  # type: ignore[assignment]
+    if os.environ.get("_ICLTOOL_COMPLETE"):
+        group.main([], prog_name="icltool")  # answers the shell's question and exits
+    from icltool.cli.boundary import guarded
+
+    def call() -> Any:
+        given = list(sys.argv[1:] if arguments is None else arguments)
+        with group.make_context("icltool", given) as context:
+            return group.invoke(context)
+
+    return guarded(call)
+
+
+def main() -> None:
+    """The entry point of the `icltool` script."""
+    sys.exit(run())

@@ -1,0 +1,119 @@
+"""The error boundary: what the user can mend is one line and a hint; anything else is a bug and shows its traceback."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import typer
+
+from icltool.errors import IclError
+
+#: The base classes of Typer's own errors, wherever this version of Typer keeps them.
+_USAGE_ERROR: type[Exception] = typer.BadParameter.__mro__[1]  # type: ignore[assignment]
+_CLICK_ERROR: type[Exception] = _USAGE_ERROR.__mro__[1]  # type: ignore[assignment]
+INTERRUPTED = "interrupted; what was finished is kept - run the same command to go on"
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, raised in the main thread so that files are closed as after Ctrl-C."""
+
+
+def guarded(call: Callable[[], Any]) -> int:
+    """Runs `call` and turns whatever escapes into a message on stderr and an exit code."""
+    try:
+        with _sigterm_interrupts():
+            call()
+            sys.stdout.flush()
+    except typer.Exit as stop:
+        return stop.exit_code
+    except Terminated:
+        _say(INTERRUPTED)
+        return 143
+    except (KeyboardInterrupt, typer.Abort):
+        _say(INTERRUPTED)
+        return 130
+    except BrokenPipeError:
+        _silence_streams()
+        return 141
+    except IclError as error:
+        report(error.message, error.hint)
+        return error.exit_code
+    except _CLICK_ERROR as error:
+        _report_usage(error)
+        return 2
+    except Exception as error:
+        return _report_other(error)
+    return 0
+
+
+def report(message: str, hint: str | None = None) -> None:
+    """Prints "error: …" in red and "hint: …", each on one line, on stderr."""
+    _say(f"{_red('error:')} {' '.join(message.split())}")
+    if hint:
+        _say(f"hint: {' '.join(hint.split())}")
+
+
+def _report_usage(error: Any) -> None:
+    """Typer's own errors, in the same style; the hint names the help of the command concerned."""
+    context = getattr(error, "ctx", None)
+    hint = f"see `{context.command_path} --help`" if context is not None else None
+    possible = getattr(error, "possibilities", None)
+    if possible is not None:  # an option that is not known
+        text = f"no such option: {error.option_name}" + (f"; did you mean {' or '.join(possible)}?" if possible else "")
+    else:
+        text = error.format_message().strip().rstrip(".")
+    report(text[:1].lower() + text[1:], hint)
+
+
+def _report_other(error: Exception) -> int:
+    """A validation error names its option; anything else is a bug."""
+    pydantic = sys.modules.get("pydantic")
+    if pydantic is not None and isinstance(error, pydantic.ValidationError):
+        problem = error.errors(include_url=False)[0]
+        place = ".".join(str(part) for part in problem["loc"]) or error.title
+        allowed = (problem.get("ctx") or {}).get("expected")
+        text = f"expected {allowed}" if allowed else str(problem["msg"])
+        report(f"{place}: {text}, not {problem.get('input')!r}", None)
+        return 2
+    traceback.print_exception(error)
+    return 1
+
+
+@contextmanager
+def _sigterm_interrupts() -> Iterator[None]:
+    """SIGTERM raises Terminated while the body runs. Signals belong to the main thread; elsewhere nothing changes."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def terminate(number: int, frame: Any) -> None:
+        raise Terminated
+
+    before = signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _silence_streams() -> None:
+    """After a broken pipe the interpreter must not write at exit once more."""
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _say(text: str) -> None:
+    with suppress(OSError):
+        print(text, file=sys.stderr, flush=True)
+
+
+def _red(text: str) -> str:
+    plain = os.environ.get("NO_COLOR") or not sys.stderr.isatty()
+    return text if plain else f"\x1b[1;31m{text}\x1b[0m"

@@ -1,0 +1,143 @@
+"""What commands print: tables and remarks for people, JSON for programs."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stdout
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+
+@runtime_checkable
+class Report(Protocol):
+    """What a stage returns. A method `table()` that gives something rich can print may replace the table of `rows`."""
+
+    @property
+    def title(self) -> str: ...
+
+    @property
+    def path(self) -> Path | None: ...
+
+    def rows(self) -> list[dict[str, Any]]: ...
+
+    def lines(self) -> list[str]: ...
+
+
+def show(report: Report | Sequence[Path], as_json: bool = False, quiet: bool = False) -> None:
+    """Prints a stage's report: its table and where the result lies; under `quiet` the table only."""
+    if not isinstance(report, Report):
+        report = _Files([Path(path) for path in report])
+    if as_json:
+        path = None if report.path is None else str(report.path)
+        print_json({"title": report.title, "path": path, "rows": report.rows(), "remarks": report.lines()})
+        return
+    table = report.table() if hasattr(report, "table") else None
+    if table is None:
+        print_rows(report.title, report.rows())
+    else:
+        _console().print(table)
+    if not quiet:
+        for line in report.lines():
+            print_line(line)
+        if report.path is not None:
+            print_line(f"written: {report.path}")
+
+
+def print_rows(title: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Prints rows as a table; the columns are the rows' keys, in the order in which they come up."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    if not columns:
+        print_line(title)
+        return
+    table = Table(title=Text(title), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in columns:
+        number = all(isinstance(row.get(column), (int, float)) for row in rows if row.get(column) is not None)
+        table.add_column(Text(column.replace("_", " ")), justify="right" if number else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(cell(row.get(column))) for column in columns))
+    _console().print(table)
+
+
+def cell(value: Any) -> str:
+    """One value for people: thousands separated, four significant digits, "-" for nothing."""
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, float):
+        return f"{value:,.1f}" if abs(value) >= 1000 else f"{value:.4g}"
+    if isinstance(value, (list, tuple)):
+        return ", ".join(cell(item) for item in value)
+    return str(value)
+
+
+def print_json(value: Any) -> None:
+    """Prints strict JSON: paths as texts, figures that are no number as null."""
+    print(json.dumps(_plain(value), indent=2, ensure_ascii=False, allow_nan=False))
+
+
+def print_line(text: str) -> None:
+    """Prints a line as it is, not wrapped."""
+    print(text)
+
+
+@contextmanager
+def stdout_reserved(reserved: bool = True) -> Iterator[None]:
+    """While the body runs, everything that is printed to stdout, by child processes too, goes to stderr."""
+    if not reserved:
+        yield
+        return
+    sys.stdout.flush()
+    saved = os.dup(1)
+    try:
+        os.dup2(2, 1)
+        with redirect_stdout(sys.stderr):
+            yield
+    finally:
+        os.dup2(saved, 1)
+        os.close(saved)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [_plain(item) for item in value]
+    if hasattr(value, "tolist"):  # numpy's scalars and arrays
+        return _plain(value.tolist())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value if value is None or isinstance(value, (bool, int, float, str)) else str(value)
+
+
+def _console() -> Any:
+    """Tables that are read by a program or a file are not cut to 80 columns."""
+    from rich.console import Console
+
+    return Console() if sys.stdout.isatty() else Console(width=200)
+
+
+class _Files:
+    """The report of a stage that returns the files it wrote."""
+
+    title = "files written"
+    path: Path | None = None
+
+    def __init__(self, files: Sequence[Path]) -> None:
+        self._files = files
+
+    def rows(self) -> list[dict[str, Any]]:
+        return [{"file": str(file), "bytes": file.stat().st_size if file.is_file() else None} for file in self._files]
+
+    def lines(self) -> list[str]:
+        return []

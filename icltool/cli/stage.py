@@ -1,0 +1,66 @@
+"""Builds a stage's command from its configuration model; the command resolves, runs the stage and prints its report."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import json
+from collections.abc import Callable
+from typing import Any, Optional
+
+from icltool.cli.completion import complete_profiles
+from icltool.cli.options import parameters_of, plain_parameter
+from icltool.cli.output import show, stdout_reserved
+from icltool.config.base import StageConfig
+from icltool.config.env import load_environment
+from icltool.config.resolve import resolve
+from icltool.execution.progress import for_terminal
+
+
+def stage_command(
+    stage: str, model: type[StageConfig], help: str, package: str = "icltool.stages"
+) -> Callable[..., None]:
+    """The command of `<package>.<stage>`: a function whose signature is made from the fields of `model`."""
+
+    def command(**given: Any) -> None:
+        load_environment()
+        profile, sets = given.pop("given_profile"), given.pop("given_sets") or []
+        quiet, verbose, as_json = given.pop("given_quiet"), given.pop("given_verbose"), given.pop("given_json")
+        config = resolve(stage, model, given, profile, sets)
+        progress = for_terminal(quiet, verbose)
+        progress.detail(f"{stage}: {json.dumps(config.model_dump(mode='json'))}")
+        run = importlib.import_module(f"{package}.{stage}").run
+        with stdout_reserved(as_json):
+            report = run(config, progress)
+        show(report, as_json, quiet)
+
+    parameters = [*parameters_of(model), *_common()]
+    command.__name__ = stage
+    command.__doc__ = help
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    command.__annotations__ = {p.name: p.annotation for p in parameters}
+    return command
+
+
+def _common() -> list[inspect.Parameter]:
+    """The options that every stage has."""
+    return [
+        plain_parameter(
+            "given_profile",
+            Optional[str],  # noqa: UP045 (Typer reads it)
+            "--profile",
+            metavar="NAME",
+            autocompletion=complete_profiles,
+            help="take options from this profile: a name, or the path of a TOML file; flags win over it",
+        ),
+        plain_parameter(
+            "given_sets",
+            Optional[list[str]],  # noqa: UP045
+            "--set",
+            metavar="KEY=VALUE",
+            help="set one option, over the profile and under the flags; may be repeated",
+        ),
+        plain_parameter("given_quiet", bool, "--quiet", "-q", default=False, help="no progress, no remarks"),
+        plain_parameter("given_verbose", bool, "--verbose", "-v", default=False, help="say more on the way"),
+        plain_parameter("given_json", bool, "--json", default=False, help="print the result as JSON, and nothing else"),
+    ]

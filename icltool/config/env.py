@@ -1,0 +1,49 @@
+"""Environment variables, and the .env file that stands in for them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from icltool.errors import ConfigError
+
+#: Variables that icltool and the published projects know, with what they hold.
+VARIABLES: dict[str, str] = {
+    "ICLTOOL_WORKSPACE": "workspace: data sets, embeddings, sequences, checkpoints, evaluations",
+    "COCO_PATH": "COCO: the folder that holds mscoco/ (images and annotations)",
+    "VQAV2_PATH": "VQAv2: questions and annotations",
+    "OKVQA_PATH": "OK-VQA: questions and annotations",
+    "CHECKPOINT_PATH": "model weights that are not on a hub (OpenFlamingo)",
+    "MODEL_CPK_DIR": "trained selectors of the published projects",
+    "RESULT_DIR": "results of the published projects",
+}
+
+
+def find_env_file(start: Path | None = None) -> Path | None:
+    """The first file called .env in `start` (the current folder) or one of its parents."""
+    folder = (start or Path.cwd()).resolve()
+    return next((path for f in (folder, *folder.parents) if (path := f / ".env").is_file()), None)
+
+
+def load_environment(start: Path | None = None) -> Path | None:
+    """Puts the variables of the nearest .env file into the environment, and returns the file (None: there is none).
+
+    A variable that is set already keeps its value. Raises ConfigError naming the file and line that cannot be read.
+    """
+    path = find_env_file(start)
+    if path is None:
+        return None
+    from dotenv import dotenv_values
+    from dotenv.parser import parse_stream
+
+    try:
+        with path.open(encoding="utf-8") as stream:
+            bad = next((b for b in parse_stream(stream) if b.error), None)
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} cannot be read: {error}", "it should be UTF-8 text of lines NAME=value") from error
+    if bad is not None:
+        raise ConfigError(f"{path}, line {bad.original.line}: not of the form NAME=value", "correct or remove the line")
+    for name, value in dotenv_values(path, encoding="utf-8").items():
+        if value is not None:
+            os.environ.setdefault(name, value)
+    return path

@@ -1,0 +1,70 @@
+"""Options of `icltool evaluate`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from icltool.config.base import StageConfig
+
+_HIDDEN = {"hidden_in_artefact": True}
+
+
+class EvaluateConfig(StageConfig):
+    """Which retrieval methods are compared, at how many shots, and how answers are judged."""
+
+    dataset: str | None = Field(
+        default=None, description="prepared data set; none: the only one there is", json_schema_extra={"complete": "datasets"}
+    )
+    task: str | None = Field(default=None, description="caption or vqa; none: the data set's first task")
+    model: str = Field(default="idefics-9b", description="LVLM that answers", json_schema_extra={"complete": "models"})
+    model_path: str | None = Field(default=None, description="folder of the weights, or OWNER/NAME to download them")
+    device: str = Field(default="auto", description="cpu, cuda, cuda:1 …; auto takes a GPU when there is one", json_schema_extra=_HIDDEN)
+    dtype: str = Field(default="auto", description="float32, bfloat16 or float16; auto: bfloat16 on a GPU, else float32")
+    methods: tuple[str, ...] = Field(
+        default=("random",),
+        description="retrieval methods to compare",
+        json_schema_extra={"flag": "--method", "complete": "retrievers", "hidden_in_artefact": True},
+    )
+    shots: tuple[int, ...] = Field(default=(4,), description="demonstrations per prompt", json_schema_extra=_HIDDEN)
+    seeds: tuple[int, ...] = Field(
+        default=(0,), description="seeds of methods that draw", json_schema_extra={"flag": "--seed", "hidden_in_artefact": True}
+    )
+    metrics: tuple[str, ...] = Field(
+        default=(), description="metrics; none: the task's own", json_schema_extra={"flag": "--metric", "complete": "metrics"}
+    )
+    encoder: str | None = Field(
+        default=None,
+        description="whose embeddings the methods use; none: the only ones there are",
+        json_schema_extra={"complete": "encoders", "hidden_in_artefact": True},
+    )
+    checkpoint: Path | None = Field(
+        default=None, description="folder of a trained selector; none: the newest", json_schema_extra=_HIDDEN
+    )
+    checkpoint_choice: Literal["min_vl", "min_tl", "last"] = Field(
+        default="min_vl",
+        description="weights of the lowest validation loss, the lowest training loss, or the last",
+        json_schema_extra=_HIDDEN,
+    )
+    method_options: dict[str, Any] = Field(
+        default_factory=dict,
+        description="options of a method, as METHOD.NAME=VALUE",
+        json_schema_extra={"flag": "--method-option", "hidden_in_artefact": True},
+    )
+    reversed_order: bool = Field(
+        default=True,
+        description="similarity methods: the most similar demonstration stands last, next to the query",
+        json_schema_extra=_HIDDEN,
+    )
+    index_size: int = Field(default=-1, ge=-1, description="examples of the index set to choose from, drawn by seed; -1 all")
+    test_size: int = Field(default=-1, ge=-1, description="queries of the validation split, drawn by seed; -1 all")
+    max_new_tokens: int | None = Field(default=None, ge=1, description="tokens generated at most; none: 20 for captions, 5 for vqa")
+    num_beams: int = Field(default=3, ge=1, description="beams over tokens in generation")
+    length_penalty: float = Field(default=0.0, description="length penalty in generation")
+    batch_size: int = Field(default=64, ge=1, description="prompts per forward pass", json_schema_extra=_HIDDEN)
+    image_cache_mb: int = Field(
+        default=2048, ge=0, description="memory for encoded images, in MB; 0 encodes each image anew", json_schema_extra=_HIDDEN
+    )
+    overwrite: bool = Field(default=False, description="evaluate finished settings again", json_schema_extra=_HIDDEN)

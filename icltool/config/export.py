@@ -1,0 +1,54 @@
+"""Options of `icltool export`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from icltool.config.base import StageConfig
+
+_HIDDEN: dict[str, Any] = {"hidden_in_artefact": True}
+
+
+class ExportConfig(StageConfig):
+    """What is exported, and in which form."""
+
+    what: Literal["sequences", "selector", "results"] = Field(
+        description="generated sequences, the trained selector, or evaluation results",
+        json_schema_extra={"argument": True},
+    )
+    format: Literal["json", "csv", "parquet", "safetensors", "markdown", "latex"] | None = Field(
+        default=None,
+        description="sequences: json (the published id_list and score_list), csv or parquet; selector: safetensors; "
+        "results: csv, markdown, latex or json; none: the first of these",
+    )
+    input: Path | None = Field(
+        default=None,
+        description="sequences file, checkpoint folder or evaluation folder; none: the newest in the workspace",
+        json_schema_extra=_HIDDEN,
+    )
+    output: Path | None = Field(
+        default=None,
+        description="file to write (selector: folder); none: named after the input, in the workspace's folder exports",
+        json_schema_extra=_HIDDEN,
+    )
+    dataset: str | None = Field(
+        default=None,
+        description="data set whose newest sequences or selector are meant; none: the only one there is",
+        json_schema_extra={"complete": "datasets"},
+    )
+    task: str | None = Field(default=None, description="caption or vqa; none: the data set's first task")
+    learner: str = Field(
+        default="lever-lm",
+        description="learner whose newest selector is meant",
+        json_schema_extra={"complete": "learners"},
+    )
+    checkpoint: Literal["min_vl", "min_tl", "last"] = Field(
+        default="min_vl",
+        description="selector: the checkpoint of the lowest validation loss, of the lowest training loss, or the last",
+    )
+    overwrite: bool = Field(
+        default=False, description="replace an output that is there already", json_schema_extra=_HIDDEN
+    )

@@ -1,0 +1,38 @@
+"""Options of `icltool prepare`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from icltool.config.base import StageConfig
+
+
+class PrepareConfig(StageConfig):
+    """Which data set is read, from where, and for which task."""
+
+    name: str = Field(
+        description="data set to prepare, such as shapes, coco2017 or vqav2",
+        json_schema_extra={"argument": True, "complete": "datasets"},
+    )
+    root: Path | None = Field(
+        default=None,
+        description="folder that holds the official files; none: taken from the data set's environment variable "
+        "(COCO_PATH, VQAV2_PATH), or made where the data set makes its own files",
+        json_schema_extra={"hidden_in_artefact": True},
+    )
+    task: Literal["all", "caption", "vqa"] = Field(
+        default="all", description="task to prepare the data set for; all: every task that it serves"
+    )
+    verify: bool = Field(
+        default=False,
+        description="open every image, not a sample of 50 per split",
+        json_schema_extra={"hidden_in_artefact": True},
+    )
+    options: dict[str, str | int | float | bool] = Field(
+        default_factory=dict,
+        description="options of the data set itself, such as seed=3 of shapes",
+        json_schema_extra={"flag": "option"},
+    )

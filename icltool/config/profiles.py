@@ -1,0 +1,137 @@
+"""Profiles: TOML files that hold the options of a whole pipeline run.
+
+A profile has a line `summary`, a table `[common]` whose keys go to every stage that knows them, and one table per stage
+(`[prepare]` … `[export]`). Keys are the names of the options with underscores; mappings are nested tables.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import TypeAdapter, ValidationError
+from pydantic.fields import FieldInfo
+
+from icltool.config import STAGES, stage_models
+from icltool.config.base import StageConfig
+from icltool.config.fields import shape_of
+from icltool.config.names import suggestion
+from icltool.config.problems import explain
+from icltool.errors import ConfigError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+COMMON = "common"
+
+
+@dataclass(frozen=True)
+class Profile:
+    """A profile that was read and checked: keys and types of every table fit the stages' options."""
+
+    path: Path
+    summary: str
+    tables: Mapping[str, Mapping[str, Any]]
+
+    def values(self, stage: str, model: type[StageConfig]) -> dict[str, Any]:
+        """The options that this profile sets for a stage: those of [common] it knows, then its own table."""
+        common = {k: v for k, v in self.tables.get(COMMON, {}).items() if k in model.model_fields}
+        return {**common, **self.tables.get(stage, {})}
+
+    def origin(self, stage: str, key: str) -> str:
+        """Where a value stands, for messages: "FILE, table [generate], key 'anchors'"."""
+        table = stage if key in self.tables.get(stage, {}) else COMMON
+        return _place(self.path, table, key)
+
+
+class ProfileFolders:
+    """Where profiles are looked for by name: ./profiles, then those that come with icltool."""
+
+    @cached_property
+    def folders(self) -> tuple[Path, ...]:
+        import icltool
+
+        package = Path(icltool.__file__).resolve().parent
+        shipped = package / "_profiles"
+        return (Path("profiles"), shipped if shipped.is_dir() else package.parent / "profiles")
+
+    def names(self) -> list[str]:
+        """All names that `--profile` accepts."""
+        return sorted({path.stem for folder in self.folders if folder.is_dir() for path in folder.glob("*.toml")})
+
+    def find(self, name_or_path: str) -> Path:
+        """The file of a profile. ConfigError with a suggestion when there is none."""
+        for folder in self.folders:
+            if (path := folder / f"{name_or_path}.toml").is_file():
+                return path
+        path = Path(name_or_path).expanduser()
+        if path.is_file():
+            return path
+        if path.suffix == ".toml" or len(path.parts) > 1:
+            raise ConfigError(f"profile {path} does not exist", f"profiles known by name: {', '.join(self.names())}")
+        raise ConfigError(f"unknown profile {name_or_path!r}", suggestion(name_or_path, self.names()))
+
+
+def load_profile(name_or_path: str) -> Profile:
+    """Finds, reads and checks a profile. Raises ConfigError that names the file and what is wrong with it."""
+    return read_profile(ProfileFolders().find(name_or_path))
+
+
+def read_profile(path: Path) -> Profile:
+    """Reads and checks the profile in a file."""
+    content = _parse(path)
+    summary = content.pop("summary", "")
+    if not isinstance(summary, str):
+        raise ConfigError(f"{path}: summary must be a text, not {summary!r}")
+    models = stage_models()
+    for table, entries in content.items():
+        if table != COMMON and table not in STAGES:
+            kind = "table" if isinstance(entries, dict) else "key"
+            raise ConfigError(f"{path}: unknown {kind} {table!r}", suggestion(table, ("summary", COMMON, *STAGES)))
+        if not isinstance(entries, dict):
+            raise ConfigError(f"{path}: {table!r} must be a table, not {entries!r}", f"write it as [{table}]")
+        _check_table(path, table, entries, models)
+    return Profile(path, summary, content)
+
+
+def _parse(path: Path) -> dict[str, Any]:
+    try:
+        with path.open("rb") as file:
+            return tomllib.load(file)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path}: not valid TOML: {error}", "texts need quotes; tables are written [name]") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} cannot be read: {error}", "a profile is a TOML file in UTF-8") from error
+
+
+def _check_table(
+    path: Path, table: str, entries: Mapping[str, Any], models: Mapping[str, type[StageConfig]]
+) -> None:
+    chosen = models if table == COMMON else {table: models[table]}
+    known = {name for model in chosen.values() for name in model.model_fields}
+    for key, value in entries.items():
+        if key not in known:
+            raise ConfigError(f"{path}: unknown key {key!r} in table [{table}]", suggestion(key, sorted(known)))
+        for model in chosen.values():
+            if key in model.model_fields:
+                _check_type(_place(path, table, key), model.model_fields[key], value)
+
+
+def _check_type(place: str, field: FieldInfo, value: Any) -> None:
+    """Types in a profile are taken literally: "5" is no number, and a number is no text."""
+    annotation: Any = Annotated[(field.annotation, *field.metadata)] if field.metadata else field.annotation
+    try:
+        TypeAdapter(annotation).validate_json(json.dumps(value, default=str), strict=True)
+    except ValidationError as error:
+        raise ConfigError(f"{place}: {explain(error.errors()[0], shape_of(field))}") from error
+
+
+def _place(path: Path, table: str, key: str) -> str:
+    return f"{path}, table [{table}], key {key!r}"

@@ -1,0 +1,120 @@
+"""One configuration from many places: defaults < environment < profile < --set < flags."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pydantic import ValidationError
+
+from icltool.config import STAGES, stage_model
+from icltool.config.base import StageConfig
+from icltool.config.fields import extras, flag_of, from_text, shape_of, toml_value
+from icltool.config.names import suggestion
+from icltool.config.problems import as_config_error
+from icltool.errors import ConfigError
+
+
+def resolve(
+    stage: str,
+    model: type[StageConfig],
+    flags: Mapping[str, Any] | None = None,
+    profile: str | None = None,
+    sets: Sequence[str] = (),
+) -> StageConfig:
+    """The configuration of a stage.
+
+    `flags` are the options that were given, by field name, as typed (texts; sequences of texts) or as values; None means
+    not given. `profile` is a name or path, `sets` are texts "key=value" or "stage.key=value". Later places win; mappings
+    are merged key by key. Raises ConfigError that names the option, file or variable at fault.
+    """
+    layers = _Layers(model)
+    layers.add_environment()
+    if profile is not None:
+        from icltool.config.profiles import load_profile
+
+        loaded = load_profile(profile)
+        for name, value in loaded.values(stage, model).items():
+            layers.add(name, value, loaded.origin(stage, name))
+    for text in sets:
+        layers.add_setting(stage, text)
+    for name, value in (flags or {}).items():
+        if value is not None:
+            layers.add_typed(name, value, flag_of(name, model.model_fields[name]))
+    return layers.validated()
+
+
+class _Layers:
+    """Values by field name, the latest winning, and where each came from."""
+
+    def __init__(self, model: type[StageConfig]) -> None:
+        self.model = model
+        self.values: dict[str, Any] = {}
+        self.origins: dict[str, str] = {}
+
+    def add(self, name: str, value: Any, origin: str) -> None:
+        """Puts a value over the one before; mappings are merged."""
+        before = self.values.get(name)
+        self.values[name] = {**before, **value} if isinstance(before, dict) and isinstance(value, dict) else value
+        self.origins[name] = _argument_or(origin, name, self.model)
+
+    def add_typed(self, name: str, value: Any, origin: str) -> None:
+        """Puts a value as it was typed on the command line, or an object that is one already."""
+        typed = isinstance(value, str) or (isinstance(value, (list, tuple)) and all(isinstance(v, str) for v in value))
+        try:
+            self.add(name, from_text(shape_of(self.model.model_fields[name]), value) if typed else value, origin)
+        except ConfigError as error:
+            raise ConfigError(f"{origin}: {error.message}", error.hint) from error
+
+    def add_environment(self) -> None:
+        """Values of the environment variables that fields name."""
+        for name, field in self.model.model_fields.items():
+            variable = extras(field).get("env")
+            if variable and os.environ.get(variable):
+                self.add_typed(name, os.environ[variable], f"environment variable {variable}")
+
+    def add_setting(self, stage: str, text: str) -> None:
+        """One --set: "key=value", "stage.key=value", or "key.inner=value" for a mapping."""
+        path, sign, raw = text.partition("=")
+        keys = [key.strip().replace("-", "_") for key in path.split(".")]
+        if not sign or not all(keys):
+            raise ConfigError(f"--set {text!r} is not of the form key=value", "for example --set anchors=100")
+        if len(keys) > 1 and keys[0] in STAGES:
+            if keys[0] != stage:
+                self._refuse_other_stage(keys, stage, text)
+            keys = keys[1:]
+        field = self.model.model_fields.get(keys[0])
+        if field is None:
+            raise ConfigError(
+                f"--set {text}: {stage} has no option {keys[0]!r}", suggestion(keys[0], self.model.model_fields)
+            )
+        origin = f"--set {path.strip()}"
+        if len(keys) == 1:
+            value = toml_value(raw.strip())
+            self.add_typed(keys[0], value if isinstance(value, (dict, list, str)) else raw.strip(), origin)
+        elif not shape_of(field).keyed or len(keys) > 2:
+            raise ConfigError(f"--set {text}: {keys[0]} has no keys of its own", f"write --set {keys[0]}=value")
+        else:
+            self.add(keys[0], {path.strip().split(".")[-1].strip(): toml_value(raw.strip())}, origin)
+
+    @staticmethod
+    def _refuse_other_stage(keys: Sequence[str], stage: str, text: str) -> None:
+        fields = stage_model(keys[0]).model_fields
+        if keys[1] not in fields:
+            raise ConfigError(f"--set {text}: {keys[0]} has no option {keys[1]!r}", suggestion(keys[1], fields))
+        raise ConfigError(f"--set {text} is an option of {keys[0]}, and this is {stage}", "leave it out here")
+
+    def validated(self) -> StageConfig:
+        """The model with these values."""
+        try:
+            return self.model.model_validate(self.values)
+        except ValidationError as error:
+            raise as_config_error(error, self.model, self.origins) from error
+
+
+def _argument_or(origin: str, name: str, model: type[StageConfig]) -> str:
+    """A positional argument is named as the help names it, not as a flag."""
+    if origin.startswith("--") and not origin.startswith("--set") and extras(model.model_fields[name]).get("argument"):
+        return f"argument {name.upper()}"
+    return origin

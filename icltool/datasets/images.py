@@ -1,0 +1,84 @@
+"""Image folders: are all images there, do they open, are they of the right split?"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from PIL import Image
+
+from icltool.contracts import Ticker, keyed_generator
+from icltool.datasets.official import few
+from icltool.errors import DataError
+
+#: How many images of a split are opened where not all of them are.
+SAMPLE = 50
+_CHUNK = 512
+
+
+def listing(folder: Path) -> frozenset[str]:
+    """The names in a folder, empty when there is no such folder. DataError when it cannot be read."""
+    try:
+        with os.scandir(folder) as found:
+            return frozenset(entry.name for entry in found)
+    except (FileNotFoundError, NotADirectoryError):
+        return frozenset()
+    except OSError as error:
+        raise DataError(f"cannot list {folder}: {error.strerror or error}", "check its permissions") from error
+
+
+def expect_images(annotations: Path, folder: Path, names: Sequence[str], other: Path, other_names: Sequence[str], get: str) -> None:
+    """DataError when `annotations` names images that are not in `folder`; looks at the folder's listing alone.
+
+    `other` is the other split's folder and `other_names` are the same images' names there: when none is in `folder`,
+    but some are in `other`, the annotations are of the wrong split.
+    """
+    present = listing(folder)
+    missing = [name for name in names if name not in present]
+    if not missing:
+        return
+    if len(missing) == len(names):
+        elsewhere = listing(other)
+        if any(name in elsewhere for name in other_names):
+            raise DataError(
+                f"{annotations} is of the wrong split: its images are in {other.name}, none is in {folder.name}", get
+            )
+    raise DataError(f"{annotations} names {len(missing):,} images that are not in {folder}: {few(missing)}", get)
+
+
+def expect_readable(folder: Path, names: Sequence[str], get: str, ticker: Ticker | None = None) -> None:
+    """Decodes images fully, several at a time. DataError that names the ones that are truncated or no images."""
+    broken: list[str] = []
+    with ThreadPoolExecutor(max_workers=min(8, (os.cpu_count() or 1) + 1)) as pool:
+        for start in range(0, len(names), _CHUNK):
+            part = names[start : start + _CHUNK]
+            faults = pool.map(_fault, [folder / name for name in part])
+            broken += [f"{name} ({fault})" for name, fault in zip(part, faults, strict=True) if fault]
+            if ticker is not None:
+                ticker.advance(len(part))
+    if len(broken) == 1:
+        name, _, fault = broken[0].partition(" (")
+        raise DataError(f"image {folder / name} cannot be read: {fault[:-1]}", get)
+    if broken:
+        raise DataError(f"{len(broken):,} images in {folder} cannot be read: {few(broken)}", get)
+
+
+def sample(names: Sequence[str], purpose: str) -> list[str]:
+    """At most SAMPLE of the names, always the same ones, in order."""
+    if len(names) <= SAMPLE:
+        return list(names)
+    picked = keyed_generator(0, f"images opened: {purpose}", len(names)).choice(len(names), SAMPLE, replace=False)
+    return [names[i] for i in sorted(picked.tolist())]
+
+
+def _fault(path: Path) -> str:
+    """Why the image cannot be decoded; "" when it can."""
+    try:
+        with Image.open(path) as image:
+            image.load()
+    except Exception as error:  # decoders raise what they like: OSError, SyntaxError, struct.error, DecompressionBombError …
+        reason = str(error).replace(str(path), path.name) or type(error).__name__
+        return " ".join(reason.split())
+    return ""

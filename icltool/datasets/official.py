@@ -1,0 +1,197 @@
+"""Annotation files in the formats of COCO and VQA: reading them, telling their kinds apart, and what is wrong with one.
+
+While a file is parsed, its records become small tuples at once, so that a file of 200 MB does not become 2 GB of dicts.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+from icltool.errors import DataError
+
+_LARGEST = 2**63 - 1
+
+
+class Picture(NamedTuple):
+    """An entry of "images"."""
+
+    id: int
+    file_name: str
+
+
+class Caption(NamedTuple):
+    """An entry of "annotations" in a captions file."""
+
+    id: int
+    image_id: int
+    caption: str
+
+
+class Question(NamedTuple):
+    """An entry of "questions"."""
+
+    question_id: int
+    image_id: int
+    question: str
+
+
+class Answers(NamedTuple):
+    """An entry of "annotations" in a VQA annotations file."""
+
+    question_id: int
+    image_id: int
+    answers: tuple[str, ...]
+    multiple_choice_answer: str
+    question_type: str
+    answer_type: str
+
+
+Entry = TypeVar("Entry", Picture, Caption, Question, Answers)
+
+_NAMES = {Picture: "an image", Caption: "a caption", Question: "a question", Answers: "a list of answers"}
+
+
+def read_annotations(path: Path, get: str) -> dict[str, Any]:
+    """The object in an annotation file, its known entries as Picture, Caption, Question and Answers.
+
+    `get` is the hint: where the file comes from. Raises DataError when the file is missing, unreadable, not well-formed
+    (with line and column) or holds no object.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise DataError(f"{path} is missing", get) from None
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is no JSON text: byte {error.start} is not UTF-8", get) from error
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror or error}", "check its permissions") from error
+    try:
+        found = json.loads(text, object_hook=_entry)
+    except json.JSONDecodeError as error:
+        cut = error.pos >= len(text.rstrip())
+        what = "is cut off" if cut else "is not well-formed JSON"
+        raise DataError(f"{path} {what} at line {error.lineno}, column {error.colno}: {error.msg}", get) from error
+    except (RecursionError, ValueError) as error:  # nested too deeply; a number of thousands of digits
+        raise DataError(f"{path} is not well-formed JSON: {error}", get) from error
+    if not isinstance(found, dict):
+        raise DataError(f"{path} holds no annotations: an object with lists was expected", get)
+    return found
+
+
+def _entry(record: dict[str, Any]) -> Any:
+    """What a JSON object becomes; the object itself where it is none of the known entries."""
+    if "answer_id" in record and isinstance(record.get("answer"), str):
+        return sys.intern(record["answer"])
+    if "answers" in record and "question_id" in record:
+        answers = record["answers"]
+        return Answers(
+            record["question_id"],
+            record.get("image_id"),
+            tuple(answers) if isinstance(answers, list) else answers,
+            _interned(record.get("multiple_choice_answer", "")),
+            _interned(record.get("question_type", "")),
+            _interned(record.get("answer_type", "")),
+        )
+    if "question" in record and "question_id" in record:
+        return Question(record["question_id"], record.get("image_id"), record["question"])
+    if "caption" in record and "image_id" in record:
+        return Caption(record.get("id"), record["image_id"], record["caption"])
+    if "file_name" in record and "id" in record:
+        return Picture(record["id"], record["file_name"])
+    return record
+
+
+def _interned(text: Any) -> Any:
+    return sys.intern(text) if isinstance(text, str) else text
+
+
+def expect_kind(path: Path, found: dict[str, Any], kind: str, get: str) -> None:
+    """DataError when an annotation file is of another kind than the one wanted: "captions", "questions" or "answers"."""
+    held = kind_of(found)
+    if held != kind:
+        says = f"{path} holds {held}, not {kind}" if held else f"{path} holds no {kind}"
+        raise DataError(says, get)
+
+
+def kind_of(found: dict[str, Any]) -> str:
+    """What an annotation file holds, told by its first entry; "" for something unknown."""
+    if isinstance(found.get("questions"), list):
+        return "questions"
+    annotations = found.get("annotations")
+    images = found.get("images")
+    if not isinstance(annotations, list):
+        if isinstance(images, list) and images and isinstance(images[0], dict) and "sentences" in images[0]:
+            return "captions in Karpathy's format"
+        return "only a list of images" if isinstance(images, list) else ""
+    if not annotations:
+        return ""
+    first = annotations[0]
+    if isinstance(first, Caption):
+        return "captions"
+    if isinstance(first, Answers):
+        return "answers"
+    if isinstance(first, dict):
+        for key, kind in (("keypoints", "person keypoints"), ("segments_info", "panoptic segments"), ("bbox", "instances")):
+            if key in first:
+                return kind
+    return "captions" if isinstance(images, list) else ""
+
+
+def entries(path: Path, found: dict[str, Any], key: str, kind: type[Entry]) -> list[Entry]:
+    """The list under `key`, each entry checked: ids are integers from 0 to 2^63 - 1, texts are texts.
+
+    Raises DataError that names the first entry at fault.
+    """
+    listed = found.get(key)
+    if not isinstance(listed, list):
+        raise DataError(f"{path} has no list {key!r}", "the file is not the official one; get it again")
+    for position, entry in enumerate(listed):
+        fault = "fields are missing" if not isinstance(entry, kind) else _fault(entry)
+        if fault:
+            raise DataError(
+                f"{path}: entry {position} of {key!r} is not {_NAMES[kind]}: {fault}",
+                f"it needs {', '.join(kind._fields)}; the file is damaged or not the official one",
+            )
+    return listed
+
+
+def _fault(entry: Picture | Caption | Question | Answers) -> str:
+    for name, value in zip(entry._fields, entry, strict=True):
+        if name in ("id", "image_id", "question_id"):
+            if type(value) is not int or not 0 <= value <= _LARGEST:
+                return f"{name} is {_short(value)}"
+        elif name == "answers":
+            if not isinstance(value, tuple) or not all(isinstance(answer, str) for answer in value):
+                return "answers are no list of texts"
+        elif not isinstance(value, str):
+            return f"{name} is {_short(value)}"
+    return ""
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 40 else f"{text[:37]}..."
+
+
+def repeated(values: list[int]) -> int | None:
+    """The first value that occurs a second time."""
+    seen: set[int] = set()
+    for value in values:
+        if value in seen:
+            return value
+        seen.add(value)
+    return None
+
+
+def few(items: list[Any], most: int = 3) -> str:
+    """The first items, and how many more there are."""
+    shown = ", ".join(str(item) for item in items[:most])
+    return shown if len(items) <= most else f"{shown} and {len(items) - most:,} more"
+
+
+def one_line(text: str) -> str:
+    """The text without line breaks and repeated blanks, which the prompt formats would take for the end of an example."""
+    return " ".join(text.split())

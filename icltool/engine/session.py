@@ -1,0 +1,110 @@
+"""The session that answers scorers: it owns the model, the batches and the caches, and knows nothing of beams."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+
+from icltool.contracts import (
+    Example,
+    FloatArray,
+    GenerationOptions,
+    Model,
+    Prompt,
+    ScoringRequest,
+    SupportsImageCache,
+    TargetScore,
+)
+from icltool.engine.image_cache import ImageFeatureCache
+
+FeatureSource = Callable[[str, Sequence[Example]], FloatArray]
+
+
+class Session:
+    """A ScoringSession over one model and one task.
+
+    `lookup(kind, examples)` gives stored embeddings, `corpus()` the references of the index set; both may be left out
+    when no scorer asks for them. `model` is None for scorers that need none.
+    """
+
+    def __init__(
+        self,
+        task: str,
+        model: Model | None,
+        generation: GenerationOptions,
+        batch_size: int,
+        cache: ImageFeatureCache | None = None,
+        lookup: FeatureSource | None = None,
+        corpus: Callable[[], Iterable[tuple[str, ...]]] | None = None,
+    ) -> None:
+        self.task = task
+        self.model = model
+        self.generation = generation
+        self.batch_size = batch_size
+        self.cache = cache
+        self._lookup = lookup
+        self._corpus = corpus
+        self.prompts_scored = 0
+
+    def plain(self) -> Session:
+        """The same session with every prompt computed whole and alone: no cache, no padding, one prompt per batch.
+
+        Its figures depend on nothing but the prompt, so they settle what rounding left open.
+        """
+        return Session(self.task, self.model, self.generation, 1, None, self._lookup, self._corpus)
+
+    def target_scores(self, requests: Sequence[ScoringRequest]) -> list[TargetScore]:
+        prompts = self._prompts(requests)
+        self.prompts_scored += len(prompts)
+        return self._needed_model().score(prompts, self.batch_size, self._features(prompts))
+
+    def answers(self, requests: Sequence[ScoringRequest]) -> list[str]:
+        return [text for _, _, text in self.generations(requests)]
+
+    def generations(self, requests: Sequence[ScoringRequest]) -> list[tuple[Prompt, str, str]]:
+        """(exact prompt, raw continuation, cleaned answer) of each request."""
+        model = self._needed_model()
+        prompts = [replace(p, target="") for p in self._prompts(requests)]
+        self.prompts_scored += len(prompts)
+        raw = model.generate(prompts, self.generation, self.batch_size, self._features(prompts))
+        return [(p, text, model.clean(self.task, text)) for p, text in zip(prompts, raw, strict=True)]
+
+    def features(self, kind: str, examples: Sequence[Example]) -> FloatArray:
+        if self._lookup is None:
+            raise ValueError("this session was opened without embeddings; the scorer must name them in `needs`")
+        return self._lookup(kind, examples)
+
+    def reference_corpus(self) -> Iterable[tuple[str, ...]]:
+        if self._corpus is None:
+            raise ValueError("this session was opened without a reference corpus")
+        return self._corpus()
+
+    def _prompts(self, requests: Sequence[ScoringRequest]) -> list[Prompt]:
+        model = self._needed_model()
+        return [model.prompt(self.task, r.demonstrations, r.query) for r in requests]
+
+    def _features(self, prompts: Sequence[Prompt]) -> dict[str, object] | None:
+        if self.cache is None:
+            return None
+        return self.cache.features([path for p in prompts for path in p.images])
+
+    def _needed_model(self) -> Model:
+        if self.model is None:
+            raise ValueError("this session was opened without a model; the scorer must name it in `needs`")
+        return self.model
+
+
+def open_session(
+    task: str,
+    model: Model | None,
+    generation: GenerationOptions,
+    batch_size: int,
+    cache_bytes: int,
+    lookup: FeatureSource | None = None,
+    corpus: Callable[[], Iterable[tuple[str, ...]]] | None = None,
+) -> Session:
+    """A Session with an image-feature cache of `cache_bytes` where the model can use one (0: none)."""
+    cache = None
+    if cache_bytes > 0 and isinstance(model, SupportsImageCache):
+        cache = ImageFeatureCache(model, cache_bytes)
+    return Session(task, model, generation, batch_size, cache, lookup, corpus)

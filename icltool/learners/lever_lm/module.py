@@ -1,0 +1,137 @@
+"""Lever-LM as a Lightning module: steps, optimiser, batches."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from icltool.errors import ConfigError
+from icltool.learners.lever_lm.model import Features, LeverLMModel
+from icltool.learners.lever_lm.options import LeverLMOptions
+from icltool.learners.lever_lm.rows import Batch, EvenBatches, RowDataset, Rows
+
+
+class LeverLMModule(LightningModule):
+    """Trains a LeverLMModel on rows whose features are gathered from one table per modality.
+
+    After each validation `figures` holds its record: step, epoch, train_loss (mean per token since the validation
+    before, dropout on), val_loss (mean per token, dropout off), lr.
+    """
+
+    def __init__(self, model: LeverLMModel, table: Features, train: Rows, validation: Rows, seed: int) -> None:
+        super().__init__()
+        self.model, self.train_rows, self.validation_rows, self.seed = model, train, validation, seed
+        self.figures: dict[str, float] = {}
+        # plain tensors, no buffers: distributed training would send buffers from process 0 to all in every step
+        self._table = dict(table)
+        self._train_sums = self._validation_sums = torch.zeros(2)
+
+    def on_fit_start(self) -> None:
+        self._table = {modality: features.to(self.device) for modality, features in self._table.items()}
+        self._train_sums = torch.zeros(
+            2, dtype=torch.float32 if self.device.type == "mps" else torch.float64, device=self.device
+        )
+        self._validation_sums = torch.zeros_like(self._train_sums)
+
+    def batch_loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """(summed loss, predicted tokens) of a batch."""
+        reads = self.model.options.reads
+        icd_tokens = batch.tokens[:, 2:-1]
+        rows = icd_tokens.clamp(max=self.model.vocabulary.examples - 1)  # EOS gets some row's features, masked later
+        query = {m: self._table[m][batch.queries] for m in reads.query}
+        icds = {m: self._table[m][rows] for m in reads.icd}
+        return self.model.loss(batch.tokens, batch.labels, query, icds)
+
+    def training_step(self, batch: Batch, batch_index: int) -> Tensor:
+        total, count = self.batch_loss(batch)
+        self._train_sums += torch.stack([total.detach(), count]).to(self._train_sums)
+        mean: Tensor = total / count
+        if self.trainer.is_global_zero and (self.global_step + 1) % log_interval(self.model.options) == 0:
+            figures = {"train_loss_step": float(mean), "lr": self._learning_rate()}
+            for logger in self.trainer.loggers:
+                logger.log_metrics(figures, step=self.global_step)
+        return mean
+
+    def on_validation_epoch_start(self) -> None:
+        self._validation_sums.zero_()
+
+    def validation_step(self, batch: Batch, batch_index: int) -> None:
+        total, count = self.batch_loss(batch)
+        self._validation_sums += torch.stack([total, count]).to(self._validation_sums)
+
+    def on_validation_epoch_end(self) -> None:
+        train, validation = (
+            self.trainer.strategy.reduce(sums.clone(), reduce_op="sum")
+            for sums in (self._train_sums, self._validation_sums)
+        )
+        self._train_sums.zero_()
+        self.figures = {
+            "step": float(self.global_step),
+            "epoch": self._epochs_done(),
+            "train_loss": float(train[0] / train[1]),
+            "val_loss": float(validation[0] / validation[1]),
+            "lr": self._learning_rate(),
+        }
+        if not math.isfinite(self.figures["val_loss"]):
+            raise ConfigError(
+                f"training diverged: the validation loss is {self.figures['val_loss']} after {self.global_step} steps",
+                "lower the learning rate, as in --option lr=3e-5, or use --option precision=32-true",
+            )
+        self.log_dict(
+            {"train_loss": self.figures["train_loss"], "val_loss": self.figures["val_loss"]}, rank_zero_only=True
+        )
+
+    def configure_optimizers(self) -> Any:
+        options = self.model.options
+        on_cpu = self.device.type == "cpu"
+        # fused is fastest on CPU; on CUDA Lightning refuses it together with fp16 gradient clipping
+        optimizer = torch.optim.AdamW(
+            self.model.parameters(), lr=options.lr, weight_decay=options.weight_decay, fused=True if on_cpu else None
+        )
+        steps = int(self.trainer.estimated_stepping_batches)
+        warmup = max(round(options.warmup * steps), 1) if options.warmup else 0
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate_factor(step, warmup, steps))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        return self._loader(self.train_rows, shuffle=True, multiple=self.model.options.validations_per_epoch)
+
+    def val_dataloader(self) -> DataLoader[Batch]:
+        return self._loader(self.validation_rows, shuffle=False, multiple=1)
+
+    def _loader(self, rows: Rows, shuffle: bool, multiple: int) -> DataLoader[Batch]:
+        batches = EvenBatches(
+            len(rows),
+            self.model.options.batch_size,
+            multiple=multiple,
+            shuffle=shuffle,
+            seed=self.seed,
+            world=self.trainer.world_size,
+            rank=self.trainer.global_rank,
+        )
+        return DataLoader(RowDataset(rows), sampler=batches, batch_size=None)
+
+    def _learning_rate(self) -> float:
+        return float(self.trainer.optimizers[0].param_groups[0]["lr"])
+
+    def _epochs_done(self) -> float:
+        batches = float(self.trainer.num_training_batches)
+        loop = self.trainer.fit_loop.epoch_loop
+        return round(self.current_epoch + (loop.batch_idx + 1) / batches, 4) if batches else float(self.current_epoch)
+
+
+def log_interval(options: LeverLMOptions) -> int:
+    """Training steps between two lines of the loggers."""
+    return int(options.trainer.get("log_every_n_steps") or 10)
+
+
+def learning_rate_factor(step: int, warmup: int, steps: int) -> float:
+    """The share of the peak rate at `step` (from 0) of `steps`: linear up over `warmup` steps, then a cosine to 0."""
+    if step < warmup:
+        return (step + 1) / warmup
+    return 0.5 * (1 + math.cos(math.pi * min((step - warmup) / max(steps - warmup, 1), 1.0)))

@@ -1,0 +1,162 @@
+"""The trained selector: loading, and greedy decoding of demonstration sequences."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from icltool.contracts import IndexSet, IntArray, QuerySet
+from icltool.errors import ConfigError, DataError, StoreError
+from icltool.learners.lever_lm import checkpoint as files
+from icltool.learners.lever_lm.model import LeverLMModel, feature_tensors
+
+#: Embeddings of a probe row may differ by this share of their norm: other hardware, not another encoder.
+PROBE_TOLERANCE = 0.02
+
+
+class LeverLMSelector:
+    """Chooses demonstrations for queries. Build it with `load`.
+
+    Decoding runs in float64: the model is small, and rounding then cannot make a choice depend on the batch size.
+    """
+
+    def __init__(
+        self, model: LeverLMModel, config: files.CheckpointConfig, index: dict[str, Tensor], path: Path, device: str
+    ) -> None:
+        self.config, self.options, self.path = config, model.options, path
+        self.needs = model.options.reads.needs
+        self._device = torch.device(device)
+        self._model = model.to(self._device, torch.float64).eval().requires_grad_(False)
+        self._index = index
+
+    @classmethod
+    def load(cls, folder: Path | str, checkpoint: str = "min_vl", device: str | None = None) -> LeverLMSelector:
+        """The selector in a checkpoint folder; `checkpoint` is last, min_vl or min_tl.
+
+        `device` is torch's name of one; None takes CUDA where there is any. Raises StoreError when files are missing,
+        cut, or do not fit one another.
+        """
+        folder = Path(folder)
+        config, options = files.read_config(folder)
+        tensors = files.read_weights(folder, checkpoint)
+        path = folder / f"{checkpoint}.safetensors"
+        index = {name.removeprefix("index."): tensors.pop(name) for name in list(tensors) if name.startswith("index.")}
+        try:
+            model = LeverLMModel(config.examples, config.dim, options)
+            model.load_state_dict(tensors, strict=True)
+            whole = files.index_fingerprint(index["ids"].numpy()) == config.index_fingerprint
+            missing = {"probes", *options.reads.needs} - set(index)
+        except (RuntimeError, KeyError, ConfigError) as error:
+            reason = str(error).splitlines()[0]
+            raise StoreError(f"{path} does not fit {files.CONFIG_FILE} beside it: {reason}", "train again") from error
+        if not whole or missing:
+            raise StoreError(f"{path} does not fit {files.CONFIG_FILE} beside it: another index set", "train again")
+        return cls(model, config, index, path, device or ("cuda" if torch.cuda.is_available() else "cpu"))
+
+    @property
+    def max_shots(self) -> int | None:
+        """The most demonstrations that positions allow; None for no limit."""
+        return self.options.n_positions - 1 if self.options.network == "gpt2" else None
+
+    def decode(self, index: IndexSet, queries: QuerySet, shots: int, batch_size: int = 256) -> IntArray:
+        """Greedy sequences of exactly `shots` demonstrations: rows of `index` int64 [Q, shots], in prompt order.
+
+        `index` is the index set of training or part of it, in any order. Left out of a query's choices are its
+        leaking rows and what it has chosen before; special tokens cannot come. Raises DataError for an index set with
+        examples or embeddings that were not trained on, or when a query has fewer than `shots` rows left; ConfigError
+        for more shots than there are positions.
+        """
+        tokens = self._tokens_of(index)
+        if self.max_shots is not None and shots > self.max_shots:
+            raise ConfigError(
+                f"{shots} shots are more than {self.path} has positions for ({self.max_shots})",
+                f"train with --option n_positions={shots + 1}",
+            )
+        answer = np.empty((len(queries), shots), dtype=np.int64)
+        if not shots or not len(queries):
+            return answer
+        table = feature_tensors(index, frozenset(self.options.reads.icd))
+        asked = feature_tensors(queries, frozenset(self.options.reads.query))
+        for start in range(0, len(queries), batch_size):
+            stop = min(start + batch_size, len(queries))
+            closed = self._closed(index, queries, range(start, stop), shots)
+            query = {m: values[start:stop].to(self._device, torch.float64) for m, values in asked.items()}
+            answer[start:stop] = self._greedy(query, table, tokens, closed, shots)
+        return answer[:, ::-1].copy() if self.options.reverse_seq else answer
+
+    @torch.inference_mode()
+    def _greedy(
+        self, query: dict[str, Tensor], table: dict[str, Tensor], tokens: Tensor, closed: Tensor, shots: int
+    ) -> IntArray:
+        """Rows [B, shots] in the order of generation; `closed` bool [B, n] (changed) must not be chosen."""
+        model, network = self._model, self._model.network
+        hidden, state = network.advance(model.start_embedding(query), keep=True)
+        chosen: list[Tensor] = []
+        for step in range(shots):
+            scores = network.logits(hidden[:, -1])[:, tokens].masked_fill_(closed, -torch.inf)
+            choice = scores.argmax(-1)
+            chosen.append(choice)
+            closed.scatter_(1, choice.unsqueeze(1), True)
+            if step + 1 < shots:
+                features = {
+                    m: values[choice.cpu()].to(self._device, torch.float64)[:, None] for m, values in table.items()
+                }
+                hidden, state = network.advance(
+                    model.icd_embedding(tokens[choice][:, None], features), state, keep=True
+                )
+        rows: IntArray = torch.stack(chosen, 1).cpu().numpy()
+        return rows
+
+    def _closed(self, index: IndexSet, queries: QuerySet, positions: range, shots: int) -> Tensor:
+        """bool [B, n]: the leaking rows of each of these queries."""
+        closed = np.zeros((len(positions), len(index)), dtype=bool)
+        for place, position in enumerate(positions):
+            leaking = index.leaking_rows(queries, position)
+            closed[place, leaking] = True
+            left = len(index) - len(leaking)
+            if left < shots:
+                raise DataError(
+                    f"query {queries.ids[position]} has only {left} examples to choose {shots} shots from",
+                    "ask for fewer shots, or use a larger index set",
+                )
+        return torch.from_numpy(closed).to(self._device)
+
+    def _tokens_of(self, index: IndexSet) -> Tensor:
+        """The token of each row of `index` int64 [n]. DataError when it is not (part of) the index set of training."""
+        if not self.needs <= {name for name in ("image", "text") if getattr(index, name) is not None}:
+            raise ValueError(f"the index set must come with its {' and '.join(sorted(self.needs))} embeddings")
+        trained = self._index["ids"].numpy()
+        order = np.argsort(trained, kind="stable")
+        found = np.searchsorted(trained[order], index.ids).clip(max=len(trained) - 1)
+        tokens = order[found]
+        strange = int((trained[tokens] != index.ids).sum())
+        other = "use the data set it was trained on, or train again"
+        if strange:
+            raise DataError(
+                f"{self.path} was trained on another index set ({len(trained)} examples): "
+                f"{strange} of these {len(index)} are not among them",
+                other,
+            )
+        self._check_embeddings(index, tokens)
+        return torch.from_numpy(tokens).to(self._device)
+
+    def _check_embeddings(self, index: IndexSet, tokens: IntArray) -> None:
+        """DataError when the embeddings of the probe rows are not those of training."""
+        rows, places = np.isin(tokens, self._index["probes"].numpy()).nonzero()[0], self._index["probes"].numpy()
+        order = np.searchsorted(places, tokens[rows])
+        for modality in sorted(self.needs):
+            given = getattr(index, modality)
+            before = self._index[modality].numpy()
+            fits = given.shape[1] == before.shape[1]
+            if fits and len(rows):
+                gap = np.linalg.norm(given[rows] - before[order], axis=1)
+                fits = bool((gap <= PROBE_TOLERANCE * np.linalg.norm(before[order], axis=1)).mean() > 0.9)
+            if not fits:
+                raise DataError(
+                    f"{self.path} was trained on other {modality} embeddings than these: of {self.config.encoder}, "
+                    f"width {before.shape[1]}",
+                    "embed with the encoder of training (--encoder), or train again",
+                )

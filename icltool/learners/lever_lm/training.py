@@ -1,0 +1,238 @@
+"""Runs Lightning: Trainer options, checkpoints at each validation, progress, interruption."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import signal
+import threading
+import warnings
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch import Callback, Trainer, seed_everything
+from lightning.pytorch.loggers import CSVLogger, Logger
+from lightning.pytorch.trainer.states import TrainerStatus
+from lightning.pytorch.utilities.seed import isolate_rng
+
+from icltool.contracts import Progress, Ticker
+from icltool.errors import ConfigError, IclError
+from icltool.learners.lever_lm import checkpoint as files
+from icltool.learners.lever_lm.module import LeverLMModule, log_interval
+from icltool.learners.lever_lm.options import LeverLMOptions
+from icltool.learners.lever_lm.rows import EvenBatches
+
+#: Steps between two remarks beside the progress bar.
+NOTE_EVERY = 20
+
+
+class Keeper(Callback):
+    """Writes last, min_vl and min_tl and the history at every validation, so that an interruption loses none."""
+
+    def __init__(self, folder: Path, beside_weights: Mapping[str, torch.Tensor]) -> None:
+        self.folder, self.beside_weights = folder, beside_weights
+        self.history: list[dict[str, float]] = []
+
+    def on_validation_end(self, trainer: Trainer, pl_module: Any) -> None:
+        if not trainer.is_global_zero or trainer.sanity_checking:
+            return
+        record = dict(pl_module.figures)
+        weights = {**pl_module.model.state_dict(), **self.beside_weights}
+        metadata = {"format": "pt", **{key: repr(value) for key, value in record.items()}}
+        last = self.folder / "last.safetensors"
+        files.save_weights(last, weights, metadata)
+        for name, figure in (("min_vl", "val_loss"), ("min_tl", "train_loss")):
+            if all(record[figure] < earlier[figure] for earlier in self.history):
+                files.same_file(last, self.folder / f"{name}.safetensors")
+        self.history.append(record)
+        files.write_json(self.folder / files.HISTORY_FILE, self.history)
+
+
+class Reporter(Callback):
+    """Tells the progress how far training is. `total` steps are expected."""
+
+    def __init__(self, progress: Progress, total: int) -> None:
+        self._progress, self._total = progress, total
+        self._stack = contextlib.ExitStack()
+        self._ticker: Ticker | None = None
+        self._losses = ""
+
+    def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
+        if trainer.is_global_zero:
+            self._ticker = self._stack.enter_context(self._progress.task("train lever-lm", self._total, "steps"))
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        if self._ticker is not None:
+            self._ticker.advance()
+            if trainer.global_step % NOTE_EVERY == 0 and not self._losses:
+                self._ticker.note(f"loss {float(outputs['loss']):.3f}")
+
+    def on_validation_end(self, trainer: Trainer, pl_module: Any) -> None:
+        figures = pl_module.figures
+        self._losses = f"loss {figures['train_loss']:.3f}, validation {figures['val_loss']:.3f}"
+        if self._ticker is not None:
+            self._ticker.note(self._losses)
+            self._progress.detail(f"epoch {figures['epoch']:.2f}, step {figures['step']:.0f}: {self._losses}")
+
+    def on_train_end(self, trainer: Trainer, pl_module: Any) -> None:
+        self._stack.close()
+
+    def on_exception(self, trainer: Trainer, pl_module: Any, exception: BaseException) -> None:
+        self._stack.close()
+
+
+def fit(
+    module: LeverLMModule, folder: Path, beside_weights: Mapping[str, torch.Tensor], progress: Progress
+) -> list[dict[str, float]]:
+    """Trains and leaves checkpoints, history and logs in `folder`; gives the history, one record per validation.
+
+    Raises KeyboardInterrupt on Ctrl-C, with the checkpoints of finished validations in place; ConfigError for Trainer
+    options that Lightning refuses or that leave no validation.
+    """
+    options = module.model.options
+    per_epoch = len(
+        EvenBatches(len(module.train_rows), options.batch_size, multiple=options.validations_per_epoch, shuffle=True)
+    )
+    keeper = Keeper(folder, beside_weights)
+    epochs = options.trainer.get("max_epochs", options.epochs)
+    callbacks: list[Callback] = [keeper, Reporter(progress, per_epoch * max(int(epochs or 1), 1))]
+    with chatter_to(progress), same_determinism():
+        trainer = build_trainer(options, folder, callbacks, per_epoch)
+        with interruptible():
+            trainer.fit(module)
+        if trainer.state.status == TrainerStatus.INTERRUPTED:
+            raise KeyboardInterrupt
+    if trainer.is_global_zero and not keeper.history:
+        raise ConfigError("training ended before its first validation", "give it more steps, or validate more often")
+    return keeper.history
+
+
+def build_trainer(options: LeverLMOptions, folder: Path, callbacks: list[Callback], batches_per_epoch: int) -> Trainer:
+    """Lightning's Trainer with the user's options on top of ours. ConfigError when it refuses them."""
+    evenly = batches_per_epoch % options.validations_per_epoch == 0
+    accelerator = options.trainer.get("accelerator", "auto")
+    cuda = torch.cuda.is_available() and accelerator in ("auto", "gpu", "cuda")
+    settings: dict[str, Any] = {
+        "max_epochs": options.epochs,
+        "devices": 1,
+        "precision": options.precision or ("16-mixed" if cuda else "32-true"),
+        "val_check_interval": batches_per_epoch // options.validations_per_epoch if evenly else batches_per_epoch,
+        "num_sanity_val_steps": 0,
+        "log_every_n_steps": log_interval(options),
+        "use_distributed_sampler": False,  # EvenBatches deals the rows out
+        "deterministic": "warn" if cuda else False,  # on CPU everything used here is deterministic
+        **options.trainer,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "enable_checkpointing": False,
+        "default_root_dir": folder,
+    }
+    try:
+        return Trainer(logger=build_loggers(options, folder), callbacks=callbacks, **settings)
+    except (TypeError, ValueError, MisconfigurationException, RuntimeError) as error:
+        reason = " ".join(str(error).split()).removeprefix("Trainer.__init__() ")
+        raise ConfigError(
+            f"Lightning's Trainer refuses its options: {reason}", "check --trainer and precision"
+        ) from error
+
+
+def build_loggers(options: LeverLMOptions, folder: Path) -> list[Logger]:
+    """A CSV file in logs/, and the loggers asked for. ConfigError when one is not installed."""
+    loggers: list[Logger] = [CSVLogger(folder, name="logs", version="")]
+    for name in options.loggers:
+        try:
+            if name == "tensorboard":
+                from lightning.pytorch.loggers import TensorBoardLogger
+
+                loggers.append(TensorBoardLogger(folder, name="logs", version=""))
+            else:
+                from lightning.pytorch.loggers import WandbLogger
+
+                loggers.append(WandbLogger(save_dir=folder / "logs", project="icltool", name=folder.name))
+        except ModuleNotFoundError as error:
+            raise ConfigError(
+                f"logger {name!r} is not installed", f"install it: pip install 'icltool[{name}]'"
+            ) from error
+    return loggers
+
+
+@contextlib.contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """All generators start from `seed` inside, and go on as before outside."""
+    with isolate_rng():
+        seed_everything(seed, verbose=False)
+        yield
+
+
+@contextlib.contextmanager
+def interruptible() -> Iterator[None]:
+    """Gives Ctrl-C back to the caller: Lightning turns it into an exit and ignores the signal from then on."""
+    main = threading.current_thread() is threading.main_thread()
+    before = signal.getsignal(signal.SIGINT) if main else None
+    try:
+        yield
+    except SystemExit as error:
+        if isinstance(error.__context__, KeyboardInterrupt):
+            raise KeyboardInterrupt from None
+        raise
+    except MisconfigurationException as error:
+        raise ConfigError(f"Lightning refuses to train: {' '.join(str(error).split())}", "check --trainer") from error
+    except torch.cuda.OutOfMemoryError as error:
+        raise ConfigError("the GPU's memory is full", "lower --option batch_size or n_embd") from error
+    finally:
+        if main and before is not None:
+            signal.signal(signal.SIGINT, before)
+
+
+@contextlib.contextmanager
+def same_determinism() -> Iterator[None]:
+    """Undoes the Trainer's process-wide choice of deterministic algorithms."""
+    enabled, warn_only = (
+        torch.are_deterministic_algorithms_enabled(),
+        torch.is_deterministic_algorithms_warn_only_enabled(),
+    )
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(enabled, warn_only=warn_only)
+
+
+class _DetailHandler(logging.Handler):
+    def __init__(self, progress: Progress) -> None:
+        super().__init__()
+        self._progress = progress
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._progress.detail(record.getMessage().strip())
+
+
+@contextlib.contextmanager
+def chatter_to(progress: Progress) -> Iterator[None]:
+    """What Lightning and torch log and warn about while training goes to `progress.detail`."""
+    handler = _DetailHandler(progress)
+    loggers = [logging.getLogger(name) for name in ("lightning", "lightning.pytorch", "lightning.fabric")]
+    before = [(log, log.handlers[:], log.propagate, log.level) for log in loggers]
+    seen: set[str] = set()
+
+    def show(message: Warning | str, *_: Any, **__: Any) -> None:
+        text = " ".join(str(message).split())
+        if text not in seen:
+            seen.add(text)
+            progress.detail(text)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        warnings.showwarning = show
+        for log in loggers:
+            log.handlers, log.propagate = [handler] if log.name == "lightning" else [], log.name != "lightning"
+        try:
+            yield
+        except IclError:
+            raise
+        finally:
+            for log, handlers, propagate, level in before:
+                log.handlers, log.propagate = handlers, propagate
+                log.setLevel(level)

@@ -1,0 +1,210 @@
+"""Penn Treebank tokenization of captions, as the COCO caption evaluation has it.
+
+The tokenizer is the Java program inside pycocoevalcap. Starting Java costs more than tokenizing thousands of captions,
+so one Java process is kept for the run and answers line by line, and strings seen before are answered from a cache.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import functools
+import importlib.util
+import os
+import subprocess
+import tempfile
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO
+
+from icltool.errors import ConfigError
+from icltool.metrics.java import require_java
+
+#: Tokens that the evaluation drops.
+PUNCTUATION = frozenset(
+    ["''", "'", "``", "`", "-LRB-", "-RRB-", "-LCB-", "-RCB-", ".", "?", "!", ",", ":", "-", "--", "...", ";"]
+)
+
+_JAR = "stanford-corenlp-3.4.1.jar"
+_PROGRAM = "edu.stanford.nlp.process.PTBTokenizer"
+#: What the Java program reads as the end of a line; within a caption each becomes a space.
+_LINE_ENDS = str.maketrans(dict.fromkeys("\n\r\x0b\x0c\u2028\u2029", " "))
+#: The tokenizer looks past the end of a line to decide whether a final "x." or "no." is an abbreviation. A fixed line
+#: after each caption makes its tokens independent of which caption happens to follow; this is how most captions begin.
+_FOLLOWING = "A"
+#: Java writes its output in blocks of up to three buffers of 8 KiB; this much padding pushes a batch's last line out.
+_PADDING = ("p" * 1023 + "\n") * 32
+_BATCH = 5_000
+_SILENCE = 120.0
+_CACHE = 200_000
+
+
+class PTBTokenizer:
+    """Tokenizes captions: lower case, punctuation dropped, words joined by single spaces.
+
+    Safe to call from several threads; a forked child starts a Java process of its own.
+    """
+
+    def __init__(self, cache_size: int = _CACHE) -> None:
+        self._cache_size = cache_size
+        self._cache: dict[str, str] = {}
+        self._process: _JavaProcess | None = None
+        self._owner = 0
+        self._lock = threading.Lock()
+
+    def tokenize(self, texts: Sequence[str]) -> list[str]:
+        """One tokenized string per text, in order; a text's tokens depend on no other text.
+
+        Raises ConfigError where Java or pycocoevalcap is missing, or where the Java program fails.
+        """
+        if self._owner != os.getpid():  # a forked child must share neither pipe nor lock with its parent
+            self._owner, self._process, self._lock = os.getpid(), None, threading.Lock()
+        with self._lock:
+            known = {text: self._cache[text] for text in texts if text in self._cache}
+            unseen = [text for text in dict.fromkeys(texts) if text not in known]
+            for start in range(0, len(unseen), _BATCH):
+                batch = unseen[start : start + _BATCH]
+                known.update(zip(batch, self._run(batch), strict=True))
+            self._remember(unseen, known)
+        return [known[text] for text in texts]
+
+    def close(self) -> None:
+        """Ends the Java process; the next call starts a new one."""
+        if self._process is not None and self._owner == os.getpid():
+            self._process.stop()
+        self._process = None
+
+    def _run(self, texts: list[str]) -> list[str]:
+        try:
+            return self._attempt(texts)
+        except _ProcessEndedError:  # killed from outside, by the kernel's memory guard say: worth one more try
+            try:
+                return self._attempt(texts)
+            except _ProcessEndedError as error:
+                raise ConfigError(
+                    f"the PTB tokenizer stopped: {error}", "see what `icltool doctor` says about Java"
+                ) from error
+
+    def _attempt(self, texts: list[str]) -> list[str]:
+        if self._process is None:
+            self._process = _JavaProcess(require_java(), _jar())
+        try:
+            return [_words(line) for line in self._process.lines([text.translate(_LINE_ENDS) for text in texts])]
+        except BaseException:  # Ctrl-C too: what is still in the pipes would be taken for the next answer
+            self._process.stop()
+            self._process = None
+            raise
+
+    def _remember(self, unseen: list[str], known: dict[str, str]) -> None:
+        for text in unseen[-self._cache_size :]:
+            self._cache[text] = known[text]
+        while len(self._cache) > self._cache_size:
+            self._cache.pop(next(iter(self._cache)))
+
+
+@functools.cache
+def shared_tokenizer() -> PTBTokenizer:
+    """The tokenizer of this process, so that all metrics and scorers of a run use one Java process."""
+    return PTBTokenizer()
+
+
+class _ProcessEndedError(Exception):
+    """The Java process ended, or answered out of step."""
+
+
+class _JavaProcess:
+    """The Java tokenizer behind two pipes. One batch is: a numbered opening line, each text followed by a fixed line, a
+    numbered closing line, padding."""
+
+    def __init__(self, java: Path, jar: Path) -> None:
+        command = [str(java), "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xmx512m", "-cp", str(jar), _PROGRAM]
+        command += ["-preserveLines", "-lowerCase", "-encoding", "UTF-8", "-options", "untokenizable=noneDelete"]
+        self._count = 0
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115  (it lives as long as the process)
+        try:
+            self._child = subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self._errors,
+                start_new_session=os.name == "posix",  # Ctrl-C is for us to handle; we then end it
+            )
+        except OSError as error:
+            self._errors.close()
+            raise ConfigError(
+                f"{java} cannot be started: {error.strerror}", "set JAVA_HOME to a Java runtime"
+            ) from error
+        self._owner = os.getpid()
+        atexit.register(self.stop)
+
+    def lines(self, texts: list[str]) -> list[str]:
+        """The tokenizer's line for each text (no line ends in it). Raises _ProcessEndedError."""
+        self._count += 1
+        opening, closing = f"opening{self._count}", f"closing{self._count}"
+        body = "".join(f"{text}\n{_FOLLOWING}\n" for text in texts)
+        data = f"{opening}\n{body}{closing}\n{_PADDING}".encode("utf-8", "replace")
+        stdin, stdout = self._child.stdin, self._child.stdout
+        assert stdin is not None
+        assert stdout is not None
+        # Written beside the reading, since a long batch fills both pipes.
+        writer = threading.Thread(target=_write, args=(stdin, data), daemon=True)
+        watch = threading.Timer(_SILENCE + len(texts) / 100, self._child.kill)
+        watch.daemon = True
+        writer.start()
+        watch.start()
+        try:
+            while self._line(stdout) != opening:  # the padding of the batch before
+                pass
+            answers = [self._line(stdout) for _ in range(2 * len(texts))][::2]
+            if self._line(stdout) != closing:
+                raise _ProcessEndedError("its answer has another number of lines than it was asked")
+            writer.join()
+        finally:
+            watch.cancel()
+        return answers
+
+    def stop(self) -> None:
+        """Kills the process; called at exit too. Nothing happens in a forked child: the process is the parent's."""
+        if self._owner != os.getpid():
+            return
+        atexit.unregister(self.stop)
+        self._child.kill()
+        self._child.wait()
+        for pipe in (self._child.stdin, self._child.stdout, self._errors):
+            if pipe is not None:
+                with contextlib.suppress(OSError):
+                    pipe.close()
+
+    def _line(self, stdout: IO[bytes]) -> str:
+        line = stdout.readline()
+        if not line.endswith(b"\n"):
+            raise _ProcessEndedError(self._last_words())
+        return line.decode("utf-8", "replace").rstrip("\r\n")
+
+    def _last_words(self) -> str:
+        self._child.kill()
+        code = self._child.wait()
+        self._errors.seek(0)
+        said = self._errors.read().decode("utf-8", "replace").strip().splitlines()
+        return said[-1] if said else f"exit status {code}"
+
+
+def _write(pipe: IO[bytes], data: bytes) -> None:
+    with contextlib.suppress(OSError, ValueError):  # a process that ended is noticed by the reader
+        pipe.write(data)
+        pipe.flush()
+
+
+def _words(line: str) -> str:
+    return " ".join(word for word in line.rstrip().split(" ") if word not in PUNCTUATION)
+
+
+def _jar() -> Path:
+    """The tokenizer's jar, inside pycocoevalcap, which is not imported for it."""
+    spec = importlib.util.find_spec("pycocoevalcap")
+    for folder in (spec.submodule_search_locations or ()) if spec is not None else ():
+        jar = Path(folder) / "tokenizer" / _JAR
+        if jar.is_file():
+            return jar
+    raise ConfigError(f"CIDEr needs {_JAR} of the package pycocoevalcap", "run `pip install pycocoevalcap`")

@@ -1,0 +1,87 @@
+"""Where a model's weights are: inside the package, in a folder, in the local hub cache, or on the hub when asked for."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+
+from icltool.errors import ConfigError, DataError
+
+_SAMPLE = 1 << 20  # bytes hashed at either end of a weights file; whole files of tens of GB would take minutes
+
+
+@dataclass(frozen=True)
+class Weights:
+    """`source` is what `from_pretrained` takes; `local_only` forbids the network."""
+
+    source: str
+    local_only: bool
+
+
+def packaged_weights(name: str) -> Path:
+    """The folder of weights that ship inside icltool. DataError when the installation is incomplete."""
+    folder = Path(str(resources.files("icltool.world") / "weights" / name))
+    if not folder.is_dir():
+        raise DataError(f"packaged weights {name!r} are missing from {folder}", "reinstall icltool")
+    return folder
+
+
+def find_weights(name: str, packaged: str | None, hub_id: str | None, path: str | None) -> Weights:
+    """Looks in this order: `path` (a folder, or a hub id that the user named), the package, MODEL_CPK_DIR, the hub cache.
+
+    Raises ConfigError when there is nothing, saying what would help. Only a hub id in `path` permits a download.
+    """
+    if path is not None:
+        if Path(path).is_dir():
+            return Weights(path, local_only=True)
+        if re.fullmatch(r"[\w.-]+/[\w.-]+", path):
+            return Weights(path, local_only=False)
+        raise ConfigError(f"model path {path!r} is neither a folder nor a hub id of the form owner/name")
+    if packaged is not None:
+        return Weights(str(packaged_weights(packaged)), local_only=True)
+    if hub_id is None:
+        raise ConfigError(f"model {name!r} needs a path", "give --model-path DIR or --model-path OWNER/NAME")
+    root = os.environ.get("MODEL_CPK_DIR")
+    for candidate in (hub_id, hub_id.partition("/")[2]):
+        if root and (Path(root) / candidate / "config.json").is_file():
+            return Weights(str(Path(root) / candidate), local_only=True)
+    if _in_cache(hub_id):
+        return Weights(hub_id, local_only=True)
+    where = f"nor in MODEL_CPK_DIR ({root})" if root else "and MODEL_CPK_DIR is not set"
+    raise ConfigError(
+        f"weights of {name} are not on this machine: not in the hub cache, {where}",
+        f"--model-path DIR uses a folder, --model-path {hub_id} downloads them",
+    )
+
+
+def fingerprint(folder: str, *extra: str) -> str:
+    """12 hex characters that change with the configuration, the weights and `extra`.
+
+    Of each weights file the size and both ends are hashed. For a hub id the id itself stands for the files.
+    """
+    digest = hashlib.sha256("\0".join(extra).encode())
+    root = Path(folder)
+    if not root.is_dir():
+        digest.update(folder.encode())
+        return digest.hexdigest()[:12]
+    for file in sorted(root.iterdir()):
+        if file.suffix not in {".json", ".safetensors", ".bin", ".pt"}:
+            continue
+        size = file.stat().st_size
+        digest.update(f"{file.name}:{size}".encode())
+        with file.open("rb") as handle:
+            digest.update(handle.read(_SAMPLE))
+            if size > _SAMPLE:
+                handle.seek(max(_SAMPLE, size - _SAMPLE))
+                digest.update(handle.read())
+    return digest.hexdigest()[:12]
+
+
+def _in_cache(hub_id: str) -> bool:
+    from huggingface_hub import try_to_load_from_cache
+
+    return isinstance(try_to_load_from_cache(hub_id, "config.json"), str)

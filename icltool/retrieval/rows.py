@@ -1,0 +1,55 @@
+"""What samplers and retrieval methods share: leaving out rows that leak, drawing rows, getting at the embeddings."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from icltool.contracts import FloatArray, IndexSet, IntArray, QuerySet
+from icltool.errors import DataError
+
+
+def excluded_rows(index: IndexSet, queries: QuerySet, position: int, count: int, noun: str) -> IntArray:
+    """`index.leaking_rows(queries, position)`, after making sure that `count` rows are left beside them.
+
+    Raises DataError that names the query (called `noun`: "anchor" or "query") and both numbers.
+    """
+    leaking = index.leaking_rows(queries, position)
+    left = len(index) - len(leaking)
+    if left < count:
+        raise DataError(
+            f"{noun} {int(queries.ids[position])}: {count} rows are wanted, but only {left} of the index set's "
+            f"{len(index)} do not leak its answer",
+            "ask for fewer, or use a larger index set",
+        )
+    return leaking
+
+
+def draw_rows(generator: np.random.Generator, total: int, excluded: IntArray, count: int) -> IntArray:
+    """`count` of the rows 0 … total - 1 without `excluded` (ascending, distinct), uniform without replacement.
+
+    int64 [count] in the order of the draws. The first k of `count` rows are what a call for k rows gives, and neither
+    time nor memory grows with `total`: it is a shuffle that stops after `count` swaps and remembers only those.
+    Raises ValueError when fewer than `count` rows are left.
+    """
+    left = total - len(excluded)
+    if not 0 <= count <= left:
+        raise ValueError(f"cannot draw {count} of {left} rows")
+    fractions = generator.random(count)
+    moved: dict[int, int] = {}
+    ranks = np.empty(count, dtype=np.int64)
+    for i, fraction in enumerate(fractions):
+        j = i + int(fraction * (left - i))
+        ranks[i] = moved.get(j, j)
+        moved[j] = moved.get(i, i)
+    # The r-th row that is left: r, plus the number of excluded rows before it.
+    before = np.searchsorted(excluded - np.arange(len(excluded)), ranks, side="right")
+    rows: IntArray = ranks + before
+    return rows
+
+
+def embeddings(arrays: IndexSet | QuerySet, kind: str) -> FloatArray:
+    """The embeddings of `kind` ("image" or "text"), float32 [n, D]. ValueError where the caller left them out."""
+    vectors: FloatArray | None = getattr(arrays, kind)
+    if vectors is None:
+        raise ValueError(f"{type(arrays).__name__}.{kind} is not filled, though the component needs it")
+    return vectors

@@ -1,0 +1,19 @@
+"""Candidates whose text is like the anchor's."""
+
+from __future__ import annotations
+
+from icltool.contracts import IndexSet, IntArray, QuerySet
+from icltool.samplers.similarity import nearest_pools
+
+
+class TextSimilaritySampler:
+    """The nearest rows by cosine of the retrieval text's embeddings (caption: the first caption; vqa: the question).
+
+    A pool is ordered from the most to the least similar.
+    """
+
+    needs: frozenset[str] = frozenset({"text"})
+
+    def sample(self, index: IndexSet, anchors: QuerySet, size: int, seed: int) -> IntArray:
+        """Rows of `index` int64 [A, size]; see `icltool.contracts.Sampler`. Nothing is drawn: `seed` has no effect."""
+        return nearest_pools(index, anchors, "text", size)

@@ -1,0 +1,33 @@
+"""InfoScore: how probable the demonstrations make the query's label."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from icltool.contracts import ScoringRequest, ScoringSession, Valuation
+from icltool.errors import ConfigError
+
+
+class InfoScore:
+    """f(S, x) = P(y | S, x); the search's differences of it are the InfoScore of the Lever-LM paper (section 3.2).
+
+    `norm` "mean": P = exp(mean log-probability of the target's tokens), as the published code computes it; "sum": the
+    probability of the whole sequence, as the paper's formula has it.
+    """
+
+    needs = frozenset({"model"})
+    #: Rounding of a probability in fp32 when the batch is composed otherwise; see tests/engine/test_batch_invariance.py.
+    tie_tolerance = 4e-6
+
+    def __init__(self, norm: str = "mean") -> None:
+        if norm not in {"mean", "sum"}:
+            raise ConfigError(f"unknown InfoScore norm {norm!r}", "known: mean, sum")
+        self.norm = norm
+
+    def evaluate(self, session: ScoringSession, requests: Sequence[ScoringRequest]) -> Valuation:
+        scores = session.target_scores(requests)
+        log_probs = np.array([s.log_prob for s in scores], dtype=np.float64)
+        exponents = log_probs if self.norm == "sum" else np.array([s.mean for s in scores], dtype=np.float64)
+        return Valuation(np.exp(exponents), log_probs)

@@ -1,0 +1,198 @@
+"""Searches the demonstration sequences that a selector learns from.
+
+Reads: datasets/<name>/<task>/, embeddings/ where sampler or scorer ask for them
+Writes: sequences/<name>-<task>-<model>-<sampler>-<scorer>-<digest>.h5
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from icltool.config.generate import GenerateConfig
+from icltool.contracts import (
+    GenerationOptions,
+    IntArray,
+    Model,
+    Progress,
+    Sampler,
+    Scorer,
+    StageReport,
+    keyed_generator,
+    task_named,
+)
+from icltool.engine.beam import BeamSearch, SearchOptions
+from icltool.engine.demonstrations import checked_rows
+from icltool.engine.session import Session, open_session
+from icltool.errors import ConfigError
+from icltool.plugin.manager import component, load_registry
+
+if TYPE_CHECKING:
+    from icltool.store.arrays import FeatureTable
+    from icltool.store.embeddings import EmbeddingFile
+    from icltool.store.records import PreparedDataset, Records
+    from icltool.store.sequences import SequenceWriter
+
+POOL_CHUNK = 256  # anchors whose pools are drawn together
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """What one run works with."""
+
+    dataset: PreparedDataset
+    records: Records
+    sampler: Sampler
+    scorer: Scorer
+    embeddings: EmbeddingFile | None
+    encoder: str | None
+
+
+def run(config: GenerateConfig, progress: Progress) -> StageReport:
+    """Generates what is missing: finished anchors of an earlier run are kept, whatever ended it.
+
+    Raises StoreError where a data set or embeddings are missing or the file belongs to other options, ConfigError and
+    PluginError for wrong components, DataError when an anchor has too few candidates.
+    """
+    from icltool.store.sequences import SequenceFile, SequenceWriter
+    from icltool.store.workspace import Workspace
+
+    workspace = Workspace(config.workspace)
+    parts = _open_parts(config, workspace)
+    rows = _draw_anchors(parts.records, config)
+    path, provenance = _artefact(config, workspace, parts, len(rows))
+    remarks = [] if len(rows) == config.anchors else [f"the index set has only {len(rows)} examples: all are anchors"]
+    with SequenceWriter(
+        path, provenance, config.shots, config.beam_size, config.candidates, len(rows), overwrite=config.overwrite
+    ) as writer:
+        finished = writer.finished
+        missing = np.array([r for r in rows if int(parts.records.ids[r]) not in finished], dtype=np.int64)
+        if len(missing):
+            _search(config, parts, missing, len(rows), writer, progress)
+        else:
+            remarks.append("up to date: every anchor was finished before")
+    return _report(config, parts.dataset, SequenceFile.open(path), path, len(missing), remarks)
+
+
+def _open_parts(config: GenerateConfig, workspace: Any) -> _Parts:
+    from icltool.store.arrays import embedded_by, open_embeddings
+    from icltool.store.records import open_dataset
+
+    name, task = workspace.choose_dataset(config.dataset, config.task)
+    dataset = open_dataset(workspace.dataset_folder(name, task))
+    sampler: Sampler = component("samplers", config.sampler, **config.sampler_options)
+    scorer_options = dict(config.scorer_options)
+    if config.scorer == "infoscore":
+        scorer_options.setdefault("norm", config.infoscore_norm)
+    scorer: Scorer = component("scorers", config.scorer, **scorer_options)
+    load_registry().get("models", config.model)
+    embeddings, encoder = None, None
+    if (sampler.needs | scorer.needs) & {"image", "text"}:
+        encoder = embedded_by(workspace, dataset, config.encoder)
+        embeddings = open_embeddings(workspace, dataset, "train", encoder)
+    return _Parts(dataset, dataset.split("train"), sampler, scorer, embeddings, encoder)
+
+
+def _draw_anchors(records: Records, config: GenerateConfig) -> IntArray:
+    """Rows of the anchors, in drawn order; a smaller number of anchors gives the first of a larger one."""
+    order = keyed_generator(config.seed, "generate.anchors").permutation(len(records))
+    return order[: config.anchors].astype(np.int64)
+
+
+def _artefact(config: GenerateConfig, workspace: Any, parts: _Parts, anchors: int) -> tuple[Path, Any]:
+    """(path, provenance) of the sequences file; the path carries a digest of everything that decides its content."""
+    from icltool.store.artefact import Provenance, digest
+
+    identity = {**config.identity(), "dataset": parts.dataset.name, "task": parts.dataset.task, "anchors": anchors}
+    identity["encoder"] = parts.encoder
+    extra = {} if parts.embeddings is None else {"embeddings_fingerprint": parts.embeddings.fingerprint}
+    uses_model = "model" in parts.scorer.needs
+    if not uses_model:
+        identity["model"] = identity["dtype"] = identity["model_path"] = None
+    registry = load_registry()
+    chosen = [("samplers", config.sampler), ("scorers", config.scorer), *([("models", config.model)] if uses_model else [])]
+    plugins = {f"{kind}/{name}": f"{(f := registry.get(kind, name)).distribution} {f.version}" for kind, name in chosen}
+    provenance = Provenance(identity, parts.dataset.fingerprint, config.seed, plugins, extra)
+    key = digest({**identity, "fingerprint": parts.dataset.fingerprint})
+    path = config.output or workspace.sequences_file(
+        parts.dataset.name, parts.dataset.task, config.model if uses_model else "", config.sampler, config.scorer, key
+    )
+    return path, provenance
+
+
+def _search(
+    config: GenerateConfig, parts: _Parts, missing: IntArray, total: int, writer: SequenceWriter, progress: Progress
+) -> None:
+    """Searches the missing anchors one by one; each is safe on disk before the next begins."""
+    session = _session(config, parts)
+    options = SearchOptions(config.shots, config.beam_size, config.construct_order, config.beam_score)
+    search = BeamSearch(parts.scorer, session, options)
+    records = parts.records
+    with progress.task("searching sequences", total, "anchor", done=total - len(missing)) as ticker:
+        for row, pool in _pools(config, parts, missing):
+            writer.append(search.search(records[row], records.rows(pool)))
+            ticker.advance()
+    if session.cache is not None:
+        progress.detail(f"images encoded {session.cache.encoded}, taken from the cache {session.cache.hits}")
+    progress.detail(f"prompts scored: {session.prompts_scored}")
+
+
+def _pools(config: GenerateConfig, parts: _Parts, anchors: IntArray) -> Iterator[tuple[int, IntArray]]:
+    """(anchor row, candidate rows) for each anchor; pools do not depend on how anchors are chunked."""
+    from icltool.store.arrays import index_set, query_set
+
+    index = index_set(parts.records, parts.sampler.needs, parts.embeddings)
+    for low in range(0, len(anchors), POOL_CHUNK):
+        rows = anchors[low : low + POOL_CHUNK]
+        queries = query_set(parts.records, parts.sampler.needs, parts.embeddings, rows, same_split=True)
+        drawn = parts.sampler.sample(index, queries, config.candidates, config.seed)
+        pools = checked_rows(config.sampler, drawn, index, queries, config.candidates)
+        yield from zip((int(r) for r in rows), pools, strict=True)
+
+
+def _session(config: GenerateConfig, parts: _Parts) -> Session:
+    from icltool.store.arrays import FeatureTable
+
+    model: Model | None = None
+    if "model" in parts.scorer.needs:
+        options = {"device": config.device, "dtype": config.dtype}
+        if config.model_path is not None:
+            options["path"] = config.model_path
+        model = component("models", config.model, **options)
+    task = task_named(parts.dataset.task)
+    lookup: FeatureTable | None = None
+    if parts.embeddings is not None:
+        lookup = FeatureTable(parts.records, parts.embeddings)
+    return open_session(
+        task.name,
+        model,
+        GenerationOptions(task.max_new_tokens, task.num_beams, task.length_penalty),
+        config.batch_size,
+        config.image_cache_mb * 2**20,
+        lookup,
+        parts.records.references,
+    )
+
+
+def _report(
+    config: GenerateConfig, dataset: PreparedDataset, file: Any, path: Path, searched: int, remarks: list[str]
+) -> StageReport:
+    if not len(file):
+        raise ConfigError(f"{path} holds no sequences", "raise --anchors")
+    arrays = file.arrays()
+    gains = arrays["values"] - arrays["base_value"][:, None]
+    row = {
+        "anchors": len(file),
+        "searched now": searched,
+        "candidates": config.candidates,
+        "beams": config.beam_size,
+        "shots": config.shots,
+        "mean value without ICDs": round(float(np.nanmean(arrays["base_value"])), 4),
+        "mean gain of best beam": round(float(np.nanmean(gains[:, 0])), 4),
+        "mean gain of last beam": round(float(np.nanmean(gains[:, -1])), 4),
+    }
+    return StageReport(f"Sequences for {dataset.name} ({dataset.task})", (row,), path, tuple(remarks))

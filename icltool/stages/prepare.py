@@ -1,0 +1,192 @@
+"""Makes a data set ready for the other stages.
+
+Reads: the official files of a data set, through its reader.
+Writes: datasets/NAME/TASK/ (Arrow records and dataset.json), and datasets/NAME/source/ for a data set that makes its files.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+from icltool.config.prepare import PrepareConfig
+from icltool.contracts import DatasetReader, Progress, ReadReport
+from icltool.errors import ConfigError, DataError, StoreError
+from icltool.plugin.manager import component, load_registry
+from icltool.store.workspace import Workspace
+
+
+@runtime_checkable
+class MakesFiles(Protocol):
+    """Ability of a reader that makes its own files."""
+
+    def make(self, workspace: Path, progress: Progress) -> Path:
+        """Makes them below `workspace / "datasets" / NAME / "source"` unless they are there; the root to read from."""
+        ...
+
+
+@runtime_checkable
+class SupportsVerification(Protocol):
+    """Ability of a reader that shows progress while it opens every image."""
+
+    def verify(self, root: Path | None, task: str, progress: Progress) -> ReadReport:
+        """As `check` with `verify`."""
+        ...
+
+
+@dataclass(frozen=True)
+class PrepareReport:
+    """What the stage did: the prepared data sets, one per task, and remarks."""
+
+    title: str
+    path: Path | None
+    states: dict[str, str] = field(default_factory=dict)
+    prepared: dict[str, dict[str, Any]] = field(default_factory=dict)
+    remarks: tuple[str, ...] = ()
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One row per task and split."""
+        return [
+            {
+                "task": task,
+                "split": split,
+                "examples": entry["examples"],
+                "images": entry.get("images"),
+                "groups": entry.get("groups"),
+                "fingerprint": manifest["fingerprint"][:12],
+                "state": self.states[task],
+            }
+            for task, manifest in self.prepared.items()
+            for split, entry in manifest["splits"].items()
+        ]
+
+    def lines(self) -> list[str]:
+        """Remarks."""
+        return list(self.remarks)
+
+
+def run(config: PrepareConfig, progress: Progress) -> PrepareReport:
+    """Checks everything that will be read, for all tasks, then writes what is not up to date."""
+    reader: DatasetReader = component("datasets", config.name, **config.options)
+    tasks = _tasks(reader, config)
+    workspace = Workspace(config.workspace.expanduser().absolute())
+    root = _root(reader, config, workspace, progress)
+    checked = {task: _check(reader, root, task, config.verify, progress) for task in tasks}
+    inputs = {task: _inputs(config, root, report) for task, report in checked.items()}
+    remarks = [remark for report in checked.values() for remark in report.remarks]
+    states, prepared = {}, {}
+    for task in tasks:
+        folder = workspace.dataset_folder(config.name, task)
+        manifest, reason = _up_to_date(folder, inputs[task])
+        remarks += [reason] if reason else []
+        states[task] = "up to date" if manifest else "prepared"
+        prepared[task] = manifest or _write(reader, root, task, workspace, inputs[task], config, progress)
+        progress.detail(f"{folder}: {states[task]}")
+    remarks += _stale(workspace, config.name, set(tasks), reader)
+    if all(state == "up to date" for state in states.values()):
+        remarks.append(f"{config.name} is up to date: nothing was written")
+    path = workspace.datasets / config.name
+    return PrepareReport(f"Data set {config.name}", path, states, prepared, tuple(remarks))
+
+
+def _tasks(reader: DatasetReader, config: PrepareConfig) -> tuple[str, ...]:
+    if config.task == "all":
+        return tuple(reader.tasks)
+    if config.task not in reader.tasks:
+        raise ConfigError(
+            f"data set {config.name!r} does not serve task {config.task!r}", f"it serves {', '.join(reader.tasks)}"
+        )
+    return (config.task,)
+
+
+def _root(reader: DatasetReader, config: PrepareConfig, workspace: Workspace, progress: Progress) -> Path | None:
+    if not isinstance(reader, MakesFiles):
+        return config.root
+    if config.root is not None:
+        raise ConfigError(
+            f"data set {config.name!r} makes its own files, and --root was given",
+            "leave --root out, or name the data set whose files they are",
+        )
+    return reader.make(workspace.root, progress)
+
+
+def _check(reader: DatasetReader, root: Path | None, task: str, verify: bool, progress: Progress) -> ReadReport:
+    progress.detail(f"checking the files for task {task}")
+    if verify and isinstance(reader, SupportsVerification):
+        return reader.verify(root, task, progress)
+    return reader.check(root, task, verify)
+
+
+def _inputs(config: PrepareConfig, root: Path | None, report: ReadReport) -> dict[str, Any]:
+    """What decides the content: reader, its options, and each file's size in bytes and modification time in ns."""
+    found = load_registry().get("datasets", config.name)
+    return {
+        "reader": f"{found.distribution} {found.version}",
+        "options": dict(sorted(config.options.items())),
+        "root": None if root is None else str(root.expanduser().absolute()),
+        "files": _stamps(report.files),
+    }
+
+
+def _stamps(files: tuple[Path, ...]) -> dict[str, list[int]]:
+    stamps = {}
+    for file in files:
+        try:
+            status = file.stat()
+        except OSError as error:
+            raise DataError(f"{file} cannot be read: {error.strerror or error}", "restore it and run again") from error
+        stamps[str(file)] = [status.st_size, status.st_mtime_ns]
+    return stamps
+
+
+def _up_to_date(folder: Path, inputs: dict[str, Any]) -> tuple[dict[str, Any] | None, str]:
+    """(manifest of the data set in `folder` when it was made from these inputs and can be read, else None; a remark)."""
+    from icltool.store.records import open_dataset
+
+    if not folder.exists():
+        return None, ""
+    try:
+        dataset = open_dataset(folder)
+        if dataset.manifest.get("provenance", {}).get("inputs") != inputs:
+            return None, ""
+        for split in dataset.splits:
+            dataset.split(split)
+    except StoreError as error:
+        return None, f"written anew: {error.message}"
+    return dataset.manifest, ""
+
+
+def _write(
+    reader: DatasetReader,
+    root: Path | None,
+    task: str,
+    workspace: Workspace,
+    inputs: dict[str, Any],
+    config: PrepareConfig,
+    progress: Progress,
+) -> dict[str, Any]:
+    from icltool.store.records import write_dataset
+
+    splits = reader.read(root, task, workspace.root, progress)
+    provenance = {"configuration": {**config.identity(), "task": task}, "inputs": inputs}
+    folder = workspace.dataset_folder(config.name, task)
+    return write_dataset(folder, config.name, task, reader.tasks[0], splits, provenance, progress).manifest
+
+
+def _stale(workspace: Workspace, name: str, tasks: set[str], reader: DatasetReader) -> list[str]:
+    """Remarks on other tasks of this data set whose files have changed since they were prepared."""
+    from icltool.store.records import open_dataset
+
+    remarks = []
+    for prepared_name, task in workspace.prepared():
+        if prepared_name != name or task in tasks or task not in reader.tasks:
+            continue
+        try:
+            files = open_dataset(workspace.dataset_folder(name, task)).manifest["provenance"]["inputs"]["files"]
+            changed = _stamps(tuple(Path(file) for file in files)) != files
+        except (StoreError, DataError, KeyError, TypeError, AttributeError):
+            changed = True
+        if changed:
+            remarks.append(f"task {task} was prepared from other files: run `icltool prepare {name} --task {task}`")
+    return remarks

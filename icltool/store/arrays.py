@@ -1,0 +1,117 @@
+"""The arrays that samplers, retrieval methods and learners see, from records and stored embeddings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from icltool.contracts import Example, FloatArray, IndexSet, IntArray, QuerySet
+from icltool.errors import StoreError
+from icltool.store.embeddings import EmbeddingFile
+from icltool.store.workspace import Workspace
+
+if TYPE_CHECKING:
+    from icltool.store.records import PreparedDataset, Records
+
+VECTORS = ("image", "text")
+
+
+def embedded_by(workspace: Workspace, dataset: PreparedDataset, encoder: str | None) -> str:
+    """The encoder whose embeddings of `dataset` are meant: `encoder`, or the only one that has any.
+
+    Raises StoreError with the command that makes embeddings, or with the choice.
+    """
+    start, end = f"{dataset.name}-{dataset.task}-train-", ".h5"
+    found = sorted(p.name[len(start) : -len(end)] for p in workspace.embeddings.glob(f"{start}*{end}"))
+    command = f"icltool embed --dataset {dataset.name} --task {dataset.task} --encoder"
+    if encoder is not None:
+        if encoder not in found:
+            raise StoreError(f"{dataset.name} ({dataset.task}) has no embeddings by {encoder}", f"run `{command} {encoder}`")
+        return encoder
+    if not found:
+        raise StoreError(f"{dataset.name} ({dataset.task}) has no embeddings", f"run `{command} NAME`")
+    if len(found) > 1:
+        raise StoreError(
+            f"{dataset.name} ({dataset.task}) has embeddings by {', '.join(found)}", f"add --encoder {found[0]}, say"
+        )
+    return found[0]
+
+
+def open_embeddings(workspace: Workspace, dataset: PreparedDataset, split: str, encoder: str) -> EmbeddingFile:
+    """The complete embeddings of one split, checked against the data set. StoreError otherwise."""
+    path = workspace.embeddings_file(dataset.name, dataset.task, split, encoder)
+    command = f"icltool embed --dataset {dataset.name} --task {dataset.task} --encoder {encoder}"
+    if not path.is_file():
+        raise StoreError(f"embeddings {path} are missing", f"run `{command}`")
+    file = EmbeddingFile.open(path)
+    if file.provenance.dataset_fingerprint != dataset.fingerprint:
+        raise StoreError(f"{path} was made from another version of {dataset.name}", f"run `{command} --overwrite`")
+    records = dataset.split(split)
+    if not file.complete or len(file.ids) != len(records):
+        raise StoreError(f"{path} is unfinished ({len(file.ids)} of {len(records)} rows)", f"run `{command}` to go on")
+    if not np.array_equal(file.ids, records.ids):
+        raise StoreError(f"{path} lists other examples than {dataset.name}", f"run `{command} --overwrite`")
+    return file
+
+
+def index_set(records: Records, needs: Iterable[str], embeddings: EmbeddingFile | None, rows: IntArray | None = None) -> IndexSet:
+    """An IndexSet of these rows (all by default) with the vectors and texts in `needs` filled in."""
+    return IndexSet(**_columns(records, needs, embeddings, rows))
+
+
+def query_set(
+    records: Records,
+    needs: Iterable[str],
+    embeddings: EmbeddingFile | None,
+    rows: IntArray | None = None,
+    same_split: bool = False,
+) -> QuerySet:
+    """A QuerySet of these rows (all by default) with the vectors and texts in `needs` filled in."""
+    return QuerySet(**_columns(records, needs, embeddings, rows), same_split=same_split)
+
+
+class FeatureTable:
+    """Stored vectors by example id, for scoring sessions."""
+
+    def __init__(self, records: Records, embeddings: EmbeddingFile) -> None:
+        self._records = records
+        self._embeddings = embeddings
+        self._kept: dict[str, FloatArray] = {}
+
+    def __call__(self, kind: str, examples: Sequence[Example]) -> FloatArray:
+        """float32 [n, D]; `kind` is "image" or "text"."""
+        if kind not in self._kept:
+            self._kept[kind] = _vectors(self._embeddings, kind, None)
+        rows = [self._records.row_of(e.id) for e in examples]
+        found: FloatArray = self._kept[kind][rows]
+        return found
+
+
+def _columns(
+    records: Records, needs: Iterable[str], embeddings: EmbeddingFile | None, rows: IntArray | None
+) -> dict[str, object]:
+    wanted = set(needs)
+    chosen = np.arange(len(records), dtype=np.int64) if rows is None else rows
+    columns: dict[str, object] = {
+        "ids": records.ids[chosen],
+        "image_ids": records.image_ids[chosen],
+        "groups": records.groups[chosen],
+    }
+    for kind in VECTORS:
+        if kind in wanted:
+            if embeddings is None:
+                raise ValueError(f"{kind} vectors are needed and no embeddings are open")
+            columns[kind] = _vectors(embeddings, kind, chosen if rows is not None else None)
+    if "texts" in wanted:
+        texts = records.texts
+        columns["texts"] = texts if rows is None else tuple(texts[int(r)] for r in chosen)
+    return columns
+
+
+def _vectors(embeddings: EmbeddingFile, kind: str, rows: IntArray | None) -> FloatArray:
+    if kind not in embeddings.fields:
+        raise StoreError(f"{embeddings.path} holds no {kind} vectors", "this data set has no such field; use another method")
+    vectors = embeddings.read(kind)
+    return vectors if rows is None else vectors[rows]

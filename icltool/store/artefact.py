@@ -1,0 +1,276 @@
+"""What HDF5 artefacts have in common: identity, provenance, schema versions, and being written whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from icltool.errors import StoreError
+from icltool.store.atomic import replace_file
+
+_CACHE_BYTES = 1 << 24
+_COMMON = ("schema", "schema_version", "icltool_version", "created", "complete", "dataset_fingerprint", "seed")
+_JSON = ("configuration", "plugins", "extra")
+_BROKEN = (OSError, KeyError, ValueError, TypeError, RuntimeError, EOFError, OverflowError, MemoryError)
+
+
+@dataclass(frozen=True)
+class Schema:
+    """A kind of artefact: its name and version in the file, what it is called, and the command that makes it."""
+
+    name: str
+    version: int
+    noun: str
+    command: str
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Where an artefact comes from.
+
+    `configuration` is the resolved configuration's identity; it, `dataset_fingerprint` and `seed` must be the same
+    for a run to be resumed. `plugins` (component -> "distribution version") and `extra` are for the record and are
+    not compared. All must be JSON values.
+    """
+
+    configuration: dict[str, Any]
+    dataset_fingerprint: str
+    seed: int = 0
+    plugins: dict[str, str] = field(default_factory=dict)
+    extra: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Header:
+    """All root attributes of an artefact. `details` are the schema's own: text and whole numbers."""
+
+    schema: Schema
+    provenance: Provenance
+    details: dict[str, str | int]
+    created: str = ""
+    icltool_version: str = ""
+
+    def identity(self) -> dict[str, Any]:
+        """What must be equal for two runs to be one, JSON-ready."""
+        return {
+            "schema": self.schema.name,
+            "schema_version": self.schema.version,
+            "dataset_fingerprint": self.provenance.dataset_fingerprint,
+            "seed": self.provenance.seed,
+            **self.details,
+            "configuration": json.loads(canonical_json(self.provenance.configuration)),
+        }
+
+    def fingerprint(self) -> str:
+        """32 hex characters that stand for the identity."""
+        return hashlib.blake2b(canonical_json(self.identity()).encode(), digest_size=16).hexdigest()
+
+    def write(self, file: Any, complete: bool) -> None:
+        """Writes the root attributes into an open h5py file."""
+        from icltool import __version__
+
+        now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+        attributes: dict[str, Any] = {
+            "schema": self.schema.name,
+            "schema_version": self.schema.version,
+            "icltool_version": self.icltool_version or __version__,
+            "created": self.created or now,
+            "complete": complete,
+            "dataset_fingerprint": self.provenance.dataset_fingerprint,
+            "seed": self.provenance.seed,
+            **{name: canonical_json(getattr(self.provenance, name)) for name in _JSON},
+            **self.details,
+        }
+        for name, value in attributes.items():
+            file.attrs[name] = value
+
+
+def canonical_json(value: Any) -> str:
+    """One text for equal values: keys sorted, no spaces."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+
+
+def digest(config: Mapping[str, Any]) -> str:
+    """8 hex characters of a configuration's canonical JSON, for file names."""
+    return hashlib.blake2b(canonical_json(dict(config)).encode(), digest_size=4).hexdigest()
+
+
+def first_difference(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> tuple[str, Any, Any] | None:
+    """(dotted key, stored value, wanted value) of the first key that differs, in the order of `wanted`; None if none.
+
+    A key that one side lacks has the value "nothing" there.
+    """
+    for key in [*wanted, *(k for k in stored if k not in wanted)]:
+        old, new = stored.get(key, "nothing"), wanted.get(key, "nothing")
+        if isinstance(old, Mapping) and isinstance(new, Mapping):
+            inner = first_difference(old, new)
+            if inner is not None:
+                return f"{key}.{inner[0]}", inner[1], inner[2]
+        elif old != new or type(old) is not type(new):
+            return key, old, new
+    return None
+
+
+def check_identity(path: Path, stored: Mapping[str, Any], wanted: Mapping[str, Any], what: str = "the file") -> None:
+    """StoreError unless the identities are equal; it names the first key that differs, and both values."""
+    found = first_difference(stored, wanted)
+    if found is None:
+        return
+    key, old, new = found
+    if key == "dataset_fingerprint":
+        raise StoreError(
+            f"{path} was made from another data set: dataset_fingerprint is {old!r} in {what}, {new!r} in this run",
+            "prepare that data set again, use another workspace, or start the file anew with --overwrite",
+        )
+    raise StoreError(
+        f"{path} was made with other options: {key} is {old!r} in {what}, {new!r} in this run",
+        "use the same options, or start the file anew with --overwrite",
+    )
+
+
+@contextlib.contextmanager
+def reading(path: Path, schema: Schema) -> Iterator[None]:
+    """Turns whatever h5py raises for a damaged file into a StoreError that names it."""
+    try:
+        yield
+    except _BROKEN as error:
+        raise _damaged(path, schema) from error
+
+
+def _damaged(path: Path, schema: Schema) -> StoreError:
+    return StoreError(
+        f"{path} is cut or damaged", f"remove it and run `{schema.command}` again, or add --overwrite to that command"
+    )
+
+
+def open_h5(path: Path, schema: Schema) -> tuple[Any, Header]:
+    """(h5py file opened for reading, its header). StoreError when it is missing, no HDF5, cut, or of another schema.
+
+    Artefacts are only ever replaced as a whole, so HDF5's own file locks, which some network file systems lack, are
+    off.
+    """
+    import h5py
+
+    if not path.exists():
+        raise StoreError(f"{path} does not exist", f"run `{schema.command}`")
+    if path.is_dir() or not os.access(path, os.R_OK):
+        raise StoreError(
+            f"{path} is a folder or may not be read", f"{schema.noun} are a file made by `{schema.command}`"
+        )
+    with reading(path, schema):
+        if not h5py.is_hdf5(path):
+            raise StoreError(
+                f"{path} is no HDF5 file, or its beginning is lost",
+                f"give another file, or run `{schema.command}` again",
+            )
+        file = h5py.File(path, "r", locking=False, rdcc_nbytes=_CACHE_BYTES)
+    try:
+        with reading(path, schema):
+            return file, _read_header(path, schema, file)
+    except BaseException:
+        file.close()
+        raise
+
+
+def _read_header(path: Path, schema: Schema, file: Any) -> Header:
+    attributes = dict(file.attrs.items())
+    name = attributes.get("schema")
+    if not isinstance(name, str):
+        raise StoreError(f"{path} is not a file of icltool's (it has no schema)", f"run `{schema.command}`")
+    if name != schema.name:
+        raise StoreError(f"{path} holds {name}, not {schema.name}", f"{schema.noun} are made by `{schema.command}`")
+    version = int(attributes["schema_version"])
+    if version > schema.version:
+        raise StoreError(
+            f"{path} was written by a newer icltool: {name} version {version}, this one reads {schema.version}",
+            "update icltool",
+        )
+    if version < schema.version:
+        raise StoreError(
+            f"{path} was written by an older icltool: {name} version {version}, this one reads {schema.version}",
+            f"run `{schema.command}` with --overwrite",
+        )
+    stored = {key: json.loads(attributes[key]) for key in _JSON}
+    provenance = Provenance(
+        dataset_fingerprint=str(attributes["dataset_fingerprint"]), seed=int(attributes["seed"]), **stored
+    )
+    others = {key: value for key, value in attributes.items() if key not in (*_COMMON, *_JSON)}
+    details: dict[str, str | int] = {k: v if isinstance(v, str) else int(v) for k, v in others.items()}
+    return Header(schema, provenance, details, str(attributes["created"]), str(attributes["icltool_version"]))
+
+
+@contextlib.contextmanager
+def create_h5(path: Path) -> Iterator[tuple[Any, Callable[[], None]]]:
+    """Gives (empty h5py file to be filled, a function that raises a pending write error, to be called now and then).
+
+    On success the file replaces `path`, in one step. Raises StoreError as `writing` does.
+    """
+    import h5py
+
+    with replace_file(path) as temporary, _Sink(temporary) as sink:
+        # version 1.8 of the format lifts the limit of 64 KiB on attributes (long configurations)
+        with h5py.File(sink, "w", libver=("v108", "v110"), rdcc_nbytes=_CACHE_BYTES) as file:
+            yield file, sink.check
+        sink.check()
+
+
+class _Sink:
+    """The file that HDF5 writes to.
+
+    HDF5 cannot close a file whose blocks it cannot write: it keeps the descriptor and crashes the process at exit. So
+    the sink keeps the first error to itself, drops what is written after it, and `check` raises it outside of HDF5.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("w+b", buffering=0)
+        self._error: OSError | None = None
+
+    def __enter__(self) -> _Sink:
+        return self
+
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        self._file.close()
+
+    def check(self) -> None:
+        if self._error is not None:
+            raise self._error
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def read(self, size: int = -1) -> bytes:
+        return self._file.read(size) or b""
+
+    def readinto(self, buffer: Any) -> int:
+        return self._file.readinto(buffer) or 0
+
+    def write(self, data: Any) -> int:
+        if self._error is None:
+            try:
+                rest = memoryview(data)
+                while rest:
+                    rest = rest[self._file.write(rest) or 0 :]
+            except OSError as error:
+                self._error = error
+        return len(data)
+
+    def truncate(self, size: int) -> int:
+        if self._error is None:
+            try:
+                self._file.truncate(size)
+            except OSError as error:
+                self._error = error
+        return size
+
+    def flush(self) -> None:
+        pass

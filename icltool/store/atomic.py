@@ -1,0 +1,137 @@
+"""Writing that either happens whole or not at all, and that tells the user what stopped it."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import re
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from icltool.errors import StoreError
+
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_NOT_ALLOWED = {errno.EACCES, errno.EPERM, errno.EROFS}
+_HDF5_ERRNO = re.compile(r"\berrno = (\d+)")
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turns an OSError of the block into a StoreError that names `path` and says the way out.
+
+    A full disk reads "disk is full: PATH", a lack of permission or a read-only file system "PATH is read-only". Put
+    around the writing alone: whatever OSError the block raises is taken for a failure to write `path`.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise write_error(path, error) from error
+
+
+def write_error(path: Path, error: OSError) -> StoreError:
+    """The StoreError for an OSError met in writing `path`."""
+    code = _error_number(error)
+    if code in _FULL:
+        reason = "" if code == errno.ENOSPC else f" ({os.strerror(code)})"
+        return StoreError(f"disk is full: {path}{reason}", "free some space and run the command again")
+    if code in _NOT_ALLOWED:
+        return StoreError(f"{path} is read-only ({os.strerror(code)})", "make its folder writable, or use another one")
+    reason = os.strerror(code) if code else str(error)
+    other = f": {error.filename}" if error.filename and Path(str(error.filename)) != path else ""
+    return StoreError(f"cannot write {path}: {reason}{other}", "check the path and the disk, and run the command again")
+
+
+def _error_number(error: OSError) -> int:
+    """The errno; HDF5 leaves it in the text of errors that it raises late."""
+    if error.errno:
+        return error.errno
+    found = _HDF5_ERRNO.search(str(error))
+    return int(found.group(1)) if found else 0
+
+
+@contextlib.contextmanager
+def replace_file(path: Path) -> Iterator[Path]:
+    """Gives a temporary path beside `path` to be written; on success it is fsynced and renamed over `path`.
+
+    When the block raises, whatever it raises, the temporary file is removed and `path` is as it was. The temporary
+    name begins with "." and ends with the suffix of `path` (some writers choose the format by it). Folders are made
+    as needed. Raises StoreError as `writing` does.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.stem}.{secrets.token_hex(4)}.tmp{path.suffix}")
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield temporary
+            sync(temporary)
+            temporary.replace(path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
+            raise
+        sync_folder(path.parent)
+
+
+def remove_leftovers(path: Path) -> None:
+    """Removes temporary files that killed processes left beside `path`. The caller must hold the lock of `path`."""
+    pattern = re.compile(re.escape(f".{path.stem}.") + r"[0-9a-f]{8}\.tmp" + re.escape(path.suffix) + r"\Z")
+    for found in path.parent.iterdir():
+        if pattern.match(found.name):
+            found.unlink(missing_ok=True)
+
+
+def sync(path: Path) -> None:
+    """Has the operating system write `path` to the disk. Raises OSError."""
+    descriptor = os.open(path, os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sync_folder(folder: Path) -> None:
+    """Makes renames in `folder` durable, where the system can open folders (Windows cannot, and needs no such call)."""
+    if os.name == "nt":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some network file systems sync no folders
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes `text` as UTF-8 with "\\n" line ends, atomically. Raises StoreError as `writing` does."""
+    with replace_file(path) as temporary:
+        temporary.write_bytes(text.encode())
+
+
+def write_json(path: Path, obj: Any) -> None:
+    """Writes `obj` as indented JSON, atomically.
+
+    Raises StoreError as `writing` does, TypeError for what JSON has not.
+    """
+    write_text(path, json.dumps(obj, indent=2, ensure_ascii=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """The value in a JSON file. StoreError when it is missing, unreadable, cut or malformed."""
+    try:
+        return json.loads(Path(path).read_bytes())
+    except FileNotFoundError as error:
+        raise StoreError(f"{path} does not exist", "run the command that makes it") from error
+    except OSError as error:
+        raise StoreError(
+            f"cannot read {path}: {error.strerror or error}", "check the path and its permissions"
+        ) from error
+    except (ValueError, RecursionError) as error:  # JSONDecodeError and UnicodeDecodeError are ValueErrors
+        raise StoreError(
+            f"{path} is cut or malformed: {error}", "remove it and run the command that makes it again"
+        ) from error

@@ -1,0 +1,269 @@
+"""Embeddings of one split: one row per example, image and text features side by side."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from icltool.contracts import FloatArray, IntArray
+from icltool.errors import StoreError
+from icltool.store.artefact import Header, Provenance, Schema, reading
+from icltool.store.journal import Journal
+from icltool.store.reader import ArtefactFile, open_merged
+from icltool.store.writer import JournaledWriter
+
+SCHEMA = Schema("icltool.embeddings", 1, "embeddings", "icltool embed")
+_HEAD = struct.Struct("<QI")  # first row, number of rows
+_BLOCK_BYTES = 1 << 20
+
+
+def dataset_name(field: str) -> str:
+    """Where a field lies in the file: /image, and /text/<field> for every text field."""
+    return "image" if field == "image" else f"text/{field}"
+
+
+class EmbeddingWriter(JournaledWriter):
+    """Writes the embeddings of `total` examples with `dim` features, in order, resumable at row `done`.
+
+    `fields` are "image" and names of text fields ("text"). Rows are stored as `dtype`. A context manager; see
+    JournaledWriter for what it guarantees. Raises StoreError when the file is being written by another process,
+    cannot be written, or was made with other options, another data set or another encoder (not with `overwrite`,
+    which starts anew).
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        provenance: Provenance,
+        encoder: str,
+        encoder_fingerprint: str,
+        dim: int,
+        fields: Sequence[str],
+        total: int,
+        *,
+        dtype: Literal["float32", "float16"] = "float32",
+        overwrite: bool = False,
+    ) -> None:
+        if dim < 1 or total < 0 or not fields or len(set(fields)) != len(fields) or dtype not in ("float32", "float16"):
+            raise ValueError(f"dim {dim}, total {total}, fields {tuple(fields)}, dtype {dtype}")
+        details: dict[str, str | int] = {
+            "encoder": encoder,
+            "encoder_fingerprint": encoder_fingerprint,
+            "dim": dim,
+            "fields": ",".join(fields),
+            "dtype": dtype,
+            "total": total,
+        }
+        super().__init__(path, Header(SCHEMA, provenance, details), overwrite)
+        self.layout = _Layout(tuple(fields), dim, np.dtype(dtype))
+        self.total = total
+        self._stored = 0
+        self._done = 0
+
+    @property
+    def done(self) -> int:
+        """Rows stored so far, those of earlier runs included: the row at which to go on."""
+        return self._done
+
+    def append(self, ids: IntArray, features: Mapping[str, FloatArray]) -> None:
+        """Adds n rows: `ids` int64 [n], and for each field an array [n, dim]. What it returned for is never lost.
+
+        ValueError for another shape, other fields, or more than `total` rows in all; StoreError when writing fails:
+        the rows before `done` are then stored.
+        """
+        if self._done + len(ids) > self.total:
+            raise ValueError(f"{self._done + len(ids)} rows, but {self.total} were announced")
+        block = self.layout.block(ids, features)
+        step = self.layout.block_rows
+        for start in range(0, len(ids), step):
+            part = {name: array[start : start + step] for name, array in block.items()}
+            rows = len(part["id"])
+            self._append(self.layout.pack(self._done, part))
+            self._done += rows
+
+    def _is_complete(self) -> bool:
+        return self._done == self.total
+
+    def _load(self, file: Any) -> None:
+        self._stored = self._done = len(file["id"])
+
+    def _replay(self, journal: Journal) -> None:
+        self._done = self._stored + sum(len(rows) for _, rows in _pending(journal, self._stored))
+
+    def _fill(self, new: Any, old: Any, journal: Journal | None, check: Callable[[], None]) -> None:
+        rows = self._done if old is not None else 0
+        for name, shape in self.layout.columns().items():
+            chunk = (self.layout.block_rows, *shape)
+            dtype = "<i8" if name == "id" else self.layout.dtype
+            new.create_dataset(name, (rows, *shape), dtype, maxshape=(None, *shape), chunks=chunk, fletcher32=True)
+        start = 0
+        for block in self._blocks(old, journal) if old is not None else ():
+            stop = start + len(block["id"])
+            for name, array in block.items():
+                new[name][start:stop] = array
+            start = stop
+            check()
+
+    def _blocks(self, old: Any, journal: Journal | None) -> Iterator[dict[str, NDArray[Any]]]:
+        step = self.layout.block_rows
+        stored = len(old["id"])
+        for start in range(0, stored, step):
+            with reading(self.path, SCHEMA):
+                block = {name: old[name][start : start + step] for name in self.layout.columns()}
+            yield block
+        if journal is not None:
+            for index, rows in _pending(journal, stored):
+                yield self.layout.unpack(journal.read(journal.entries[index]), rows.start)
+
+
+class _Layout:
+    """The columns of an embeddings file, and how a block of rows becomes a journal record."""
+
+    def __init__(self, fields: tuple[str, ...], dim: int, dtype: np.dtype[Any]) -> None:
+        self.fields = fields
+        self.dim = dim
+        self.dtype = dtype.newbyteorder("<")
+        self.block_rows = max(1, _BLOCK_BYTES // (dim * dtype.itemsize))
+
+    def columns(self) -> dict[str, tuple[int, ...]]:
+        """Data set name -> shape of a row."""
+        return {"id": (), **{dataset_name(field): (self.dim,) for field in self.fields}}
+
+    def block(self, ids: IntArray, features: Mapping[str, FloatArray]) -> dict[str, NDArray[Any]]:
+        """The columns of some rows, checked and in the file's types."""
+        if set(features) != set(self.fields):
+            raise ValueError(f"features of {sorted(features)}, but the file has {list(self.fields)}")
+        found: dict[str, NDArray[Any]] = {"id": np.ascontiguousarray(ids, "<i8")}
+        for field in self.fields:
+            found[dataset_name(field)] = np.ascontiguousarray(features[field], self.dtype)
+        for name, shape in self.columns().items():
+            if found[name].shape != (len(ids), *shape):
+                raise ValueError(f"{name} has shape {found[name].shape}, not {(len(ids), *shape)}")
+        return found
+
+    def pack(self, row: int, block: Mapping[str, NDArray[Any]]) -> bytes:
+        return _HEAD.pack(row, len(block["id"])) + b"".join(block[name].tobytes() for name in self.columns())
+
+    def unpack(self, payload: bytes, skip: int) -> dict[str, NDArray[Any]]:
+        """The columns of a record, without its first `skip` rows."""
+        _, rows = _HEAD.unpack_from(payload)
+        offset = _HEAD.size
+        found: dict[str, NDArray[Any]] = {}
+        for name, shape in self.columns().items():
+            dtype = np.dtype("<i8") if name == "id" else self.dtype
+            count = rows * int(np.prod(shape, dtype=np.int64))
+            found[name] = np.frombuffer(payload, dtype, count, offset).reshape(rows, *shape)[skip:]
+            offset += count * dtype.itemsize
+        return found
+
+
+def _pending(journal: Journal, stored: int) -> list[tuple[int, range]]:
+    """(record number, which of its rows are not yet among the first `stored`), for the records that have any.
+
+    StoreError when rows are missing between two records: the journal belongs to another state of the file.
+    """
+    found: list[tuple[int, range]] = []
+    for index, entry in enumerate(journal.entries):
+        first, count = _HEAD.unpack(journal.read(entry, _HEAD.size))
+        if first > stored:
+            raise StoreError(
+                f"{journal.path} goes on at row {first}, but its file has {stored} rows",
+                "put the file back that it belongs to, or start anew with --overwrite",
+            )
+        if first + count > stored:
+            found.append((index, range(stored - first, count)))
+            stored = first + count
+    return found
+
+
+class EmbeddingFile(ArtefactFile):
+    """Embeddings opened for reading. `ids` int64 [N] are the example ids in row order, N the rows stored so far."""
+
+    schema = SCHEMA
+
+    def __init__(self, path: Path, file: Any, header: Header, journal: Journal | None) -> None:
+        super().__init__(path, file, header, journal)
+        self.fields = tuple(str(header.details["fields"]).split(","))
+        self._layout = _Layout(self.fields, self.dim, np.dtype(str(header.details["dtype"])))
+        stored = np.asarray(file["id"][:], np.int64)
+        self._stored = len(stored)
+        self._pending = _pending(journal, len(stored)) if journal is not None else []
+        self.ids: IntArray = np.concatenate([stored, *(block["id"] for block in self._journal_blocks())])
+
+    @classmethod
+    def open(cls, path: Path) -> EmbeddingFile:
+        """Opens the file and the journal of an unfinished run.
+
+        StoreError when the file is missing, cut, or something else.
+        """
+        return open_merged(cls, path)
+
+    @property
+    def encoder(self) -> str:
+        return str(self.header.details["encoder"])
+
+    @property
+    def encoder_fingerprint(self) -> str:
+        return str(self.header.details["encoder_fingerprint"])
+
+    @property
+    def dim(self) -> int:
+        return int(self.header.details["dim"])
+
+    @property
+    def complete(self) -> bool:
+        """Whether every row is there."""
+        return len(self) == self.total
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def read(self, field: str) -> FloatArray:
+        """All rows of a field, float32 [N, D]. StoreError when the file has no such field."""
+        found = np.empty((len(self), self.dim), np.float32)
+        start = 0
+        for block in self._blocks(field, self._layout.block_rows):
+            found[start : start + len(block)] = block
+            start += len(block)
+        return found
+
+    def chunks(self, field: str, rows: int) -> Iterator[FloatArray]:
+        """The rows of a field in order, float32 [rows, D] at a time (the last may be shorter), without holding more."""
+        if rows < 1:
+            raise ValueError(f"rows must be at least 1, not {rows}")
+        held: list[FloatArray] = []
+        count = 0
+        for block in self._blocks(field, rows):
+            while count + len(block) >= rows:
+                cut = rows - count
+                yield np.concatenate([*held, block[:cut]])
+                block, held, count = block[cut:], [], 0
+            if len(block):
+                held.append(block)
+                count += len(block)
+        if held:
+            yield np.concatenate(held)
+
+    def _blocks(self, field: str, rows: int) -> Iterator[FloatArray]:
+        if field not in self.fields:
+            raise StoreError(
+                f"{self.path} has no {field!r} embeddings, only {', '.join(self.fields)}",
+                f"run `{SCHEMA.command}` for that field",
+            )
+        name = dataset_name(field)
+        for start in range(0, self._stored, rows):
+            with reading(self.path, SCHEMA):
+                block = self._h5[name][start : start + rows].astype(np.float32)
+            yield block
+        for pending in self._journal_blocks():
+            yield pending[name].astype(np.float32)
+
+    def _journal_blocks(self) -> Iterator[dict[str, NDArray[Any]]]:
+        for index, rows in self._pending:
+            assert self._journal is not None
+            yield self._layout.unpack(self._journal.read(self._journal.entries[index]), rows.start)

@@ -1,0 +1,184 @@
+"""Reading prepared data sets back."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from icltool.contracts import Example, IntArray, group_code
+from icltool.errors import StoreError
+from icltool.store.atomic import read_json
+
+MANIFEST = "dataset.json"
+SCHEMA = "icltool.dataset"
+SCHEMA_VERSION = 1
+_READ_BATCH = 4096
+
+
+class PreparedDataset:
+    """A data set as `icltool prepare` left it. `manifest` is what dataset.json holds; `splits` are the splits' names."""
+
+    def __init__(self, folder: Path, manifest: dict[str, Any]) -> None:
+        self.folder = folder
+        self.manifest = manifest
+        self.name: str = manifest["name"]
+        self.task: str = manifest["task"]
+        self.fingerprint: str = manifest["fingerprint"]
+        self.splits: tuple[str, ...] = tuple(manifest["splits"])
+        self._opened: dict[str, Records] = {}
+
+    def __repr__(self) -> str:
+        return f"PreparedDataset({self.name!r}, {self.task!r}, {str(self.folder)!r})"
+
+    def split(self, name: str) -> Records:
+        """The records of "train" (the index set) or "validation" (the queries), memory-mapped.
+
+        Raises StoreError when there is no such split, or its files are missing or cut.
+        """
+        if name not in self.splits:
+            raise StoreError(
+                f"{self.folder} has no split {name!r}; it has {', '.join(self.splits)}", _again(self.name, self.task)
+            )
+        if name not in self._opened:
+            rows = _load(self.folder / name, self.name, self.task)
+            expected = self.manifest["splits"][name]["examples"]
+            if len(rows) != expected:
+                raise StoreError(
+                    f"{self.folder / name} is cut: {len(rows)} of {expected} examples are there",
+                    _again(self.name, self.task),
+                )
+            self._opened[name] = Records(self.folder / name, rows)
+        return self._opened[name]
+
+
+class Records:
+    """The N examples of one split, by row."""
+
+    def __init__(self, folder: Path, rows: Any) -> None:
+        self.folder = folder
+        self._rows = rows
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, row: int) -> Example:
+        """The example in this row. IndexError outside -N..N-1."""
+        return _example(self._rows[int(row)])
+
+    def __iter__(self) -> Iterator[Example]:
+        for start in range(0, len(self), _READ_BATCH):
+            yield from _examples(self._rows[start : start + _READ_BATCH])
+
+    def rows(self, rows: IntArray | Sequence[int]) -> list[Example]:
+        """The examples in these rows, in the order given. IndexError when one is outside -N..N-1."""
+        wanted = np.asarray(rows, dtype=np.int64).reshape(-1)
+        return _examples(self._rows[wanted.tolist()]) if len(wanted) else []
+
+    def references(self) -> Iterator[tuple[str, ...]]:
+        """The references of every example, in row order."""
+        for start in range(0, len(self), _READ_BATCH):
+            for references in self._rows[start : start + _READ_BATCH]["references"]:
+                yield tuple(references)
+
+    def row_of(self, example_id: int) -> int:
+        """The row of the example with this id. StoreError when there is none (the id is of another data set)."""
+        order, ordered = self._order
+        place = int(np.searchsorted(ordered, example_id))
+        if place == len(ordered) or ordered[place] != example_id:
+            raise StoreError(f"{self.folder} has no example {example_id}", "the id comes from another data set or split")
+        return int(order[place])
+
+    @functools.cached_property
+    def ids(self) -> IntArray:
+        """int64 [N], unique."""
+        return self._integers("id")
+
+    @functools.cached_property
+    def image_ids(self) -> IntArray:
+        """int64 [N]."""
+        return self._integers("image_id")
+
+    @functools.cached_property
+    def groups(self) -> IntArray:
+        """int64 [N]: `group_code` of each near-duplicate group, -1 for none."""
+        names = self._texts("group")
+        codes = {name: group_code(name) for name in set(names)}
+        return np.array([codes[name] for name in names], dtype=np.int64)
+
+    @functools.cached_property
+    def texts(self) -> tuple[str, ...]:
+        """The retrieval texts."""
+        return tuple(self._texts("text"))
+
+    @functools.cached_property
+    def images(self) -> list[str]:
+        """The absolute image paths, "" for none."""
+        return self._texts("image")
+
+    @functools.cached_property
+    def _order(self) -> tuple[IntArray, IntArray]:
+        order: IntArray = np.argsort(self.ids, kind="stable").astype(np.int64)
+        return order, self.ids[order]
+
+    def _integers(self, column: str) -> IntArray:
+        return np.array(self._rows.data.column(column).to_numpy(), dtype=np.int64)
+
+    def _texts(self, column: str) -> list[str]:
+        texts: list[str] = self._rows.data.column(column).to_pylist()
+        return texts
+
+
+def open_dataset(folder: Path) -> PreparedDataset:
+    """The prepared data set in `folder`. Its splits are opened when they are asked for.
+
+    Raises StoreError when there is none, its manifest is malformed, or it has another schema version.
+    """
+    folder = Path(folder)
+    path = folder / MANIFEST
+    again = _again(folder.parent.name, folder.name)
+    if not path.is_file():
+        raise StoreError(f"no prepared data set in {folder}", again)
+    manifest = read_json(path)
+    if not isinstance(manifest, dict) or manifest.get("schema") != SCHEMA:
+        raise StoreError(f"{path} is no manifest of a prepared data set", again)
+    if manifest.get("schema_version") != SCHEMA_VERSION:
+        raise StoreError(
+            f"{path} has schema version {manifest.get('schema_version')}; this icltool reads {SCHEMA_VERSION}", again
+        )
+    texts = all(isinstance(manifest.get(key), str) for key in ("name", "task", "default_task", "fingerprint"))
+    splits = manifest.get("splits")
+    if not texts or not isinstance(splits, dict) or not all(_is_entry(entry) for entry in splits.values()):
+        raise StoreError(f"{path} is malformed: name, task, default_task, fingerprint and splits are needed", again)
+    return PreparedDataset(folder, manifest)
+
+
+def _is_entry(entry: object) -> bool:
+    return isinstance(entry, dict) and isinstance(entry.get("examples"), int)
+
+
+def _load(folder: Path, name: str, task: str) -> Any:
+    import datasets
+    import pyarrow as pa
+
+    try:
+        return datasets.load_from_disk(str(folder))
+    except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise StoreError(f"{folder} cannot be read: {reason}", _again(name, task)) from error
+
+
+def _again(name: str, task: str) -> str:
+    return f"run `icltool prepare {name} --task {task}` again"
+
+
+def _example(row: dict[str, Any]) -> Example:
+    return Example(**{**row, "references": tuple(row["references"])})
+
+
+def _examples(columns: dict[str, list[Any]]) -> list[Example]:
+    names = list(columns)
+    return [_example(dict(zip(names, values, strict=True))) for values in zip(*columns.values(), strict=True)]

@@ -1,0 +1,95 @@
+"""The reader's side of every artefact: the HDF5 file and the journal of an unfinished run as one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TypeVar
+
+from icltool.errors import StoreError
+from icltool.store.artefact import Header, Provenance, Schema, open_h5, reading
+from icltool.store.journal import Journal, journal_path
+
+Opened = TypeVar("Opened", bound="ArtefactFile")
+
+
+class ArtefactFile:
+    """An artefact opened for reading: the HDF5 file, and the journal of a run that is still going or was killed.
+
+    A context manager; `close` may also be left to the garbage collector.
+    """
+
+    schema: Schema
+
+    def __init__(self, path: Path, file: Any, header: Header, journal: Journal | None) -> None:
+        self.path = path
+        self.header = header
+        self._h5 = file
+        self._journal = journal
+
+    def __enter__(self: Opened) -> Opened:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._h5.close()
+        if self._journal is not None:
+            self._journal.close()
+
+    @property
+    def provenance(self) -> Provenance:
+        return self.header.provenance
+
+    @property
+    def fingerprint(self) -> str:
+        """32 hex characters for the identity; a resumed run has that of an uninterrupted one."""
+        return self.header.fingerprint()
+
+    @property
+    def total(self) -> int:
+        """How many rows or queries a complete file has."""
+        return int(self.header.details["total"])
+
+    def expect_dataset(self, fingerprint: str, command: str | None = None) -> None:
+        """StoreError when the file was made from a data set with another fingerprint than the one given.
+
+        `command` is what the hint says to run; by default the command that makes this kind of file.
+        """
+        own = self.provenance.dataset_fingerprint
+        if own != fingerprint:
+            raise StoreError(
+                f"{self.path} was made from another data set: fingerprint {own}, the prepared one has {fingerprint}",
+                f"run `{command or self.schema.command}` again for the prepared data set, or give another file",
+            )
+
+
+def open_merged(kind: type[Opened], path: Path) -> Opened:
+    """Opens an artefact and the journal beside it. StoreError when the file is missing, cut, or something else.
+
+    The journal is opened *before* the HDF5 file: should the writer replace the one and remove the other meanwhile,
+    rows are seen twice, which does no harm, and never not at all. A journal of another identity is one of a file that
+    was since started anew, and is passed over.
+    """
+    path = Path(path)
+    try:
+        journal: Journal | None = Journal(journal_path(path))
+    except FileNotFoundError:
+        journal = None
+    file: Any = None
+    try:
+        file, header = open_h5(path, kind.schema)
+        if journal is not None and journal.identity != header.identity():
+            journal.close()
+            journal = None
+        with reading(path, kind.schema):
+            return kind(path, file, header, journal)
+    except BaseException:
+        if file is not None:
+            file.close()
+        if journal is not None:
+            journal.close()
+        raise

@@ -1,0 +1,223 @@
+"""Prepared data sets: Hugging Face `datasets` (Arrow) on disk, one folder per split, and a manifest beside them."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import hashlib
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
+from pathlib import Path, PurePath
+from typing import Any
+
+import numpy as np
+
+from icltool.contracts import Example, PreparedSplit, Progress
+from icltool.errors import DataError, StoreError
+from icltool.store.atomic import sync, sync_folder, write_json, writing
+from icltool.store.locking import locked
+from icltool.store.prepared import MANIFEST, SCHEMA, SCHEMA_VERSION, PreparedDataset, Records, open_dataset
+
+__all__ = ["PreparedDataset", "Records", "open_dataset", "write_dataset"]
+
+_BATCH = 1000
+_TEXT_FIELDS = ("text", "label", "question", "group", "question_type", "answer_type")
+
+
+def write_dataset(
+    folder: Path,
+    name: str,
+    task: str,
+    default_task: str,
+    splits: Iterable[PreparedSplit],
+    provenance: Mapping[str, Any],
+    progress: Progress,
+) -> PreparedDataset:
+    """Writes the examples of `splits` to `folder` and gives the data set back, opened.
+
+    Examples are taken and written in batches, so that memory does not grow with the data set. All goes to a temporary
+    folder beside `folder`, which takes its name when everything is there: an interrupted run leaves no half data set, and
+    leaves the one before as it was. The fingerprint is a hash of the content (of image paths only the last two parts, so
+    that a moved data set keeps it). Lone surrogates in texts, which no UTF-8 file can hold, become U+FFFD.
+
+    Raises DataError for a split without examples, a repeated split name or a repeated example id; StoreError when
+    another process writes the same data set, the disk is full, or the folder is read-only.
+    """
+    folder = Path(folder)
+    with writing(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+    with locked(folder), _temporary_folder(folder) as temporary:
+        described: dict[str, Any] = {}
+        for split in splits:
+            if split.name in described or split.name != PurePath(split.name).name:
+                raise DataError(f"data set {name!r} names the split {split.name!r} twice or badly", "this is a fault of its reader")
+            described[split.name] = _write_split(temporary, folder, name, task, split, progress)
+        if not described:
+            raise DataError(f"data set {name!r} has no splits for task {task!r}", "this is a fault of its reader")
+        write_json(temporary / "dataset_dict.json", {"splits": list(described)})  # so that datasets.load_from_disk reads it
+        write_json(
+            temporary / MANIFEST,
+            {
+                "schema": SCHEMA,
+                "schema_version": SCHEMA_VERSION,
+                "icltool_version": _version(),
+                "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+                "name": name,
+                "task": task,
+                "default_task": default_task,
+                "fingerprint": _combined(name, task, described),
+                "splits": described,
+                "provenance": dict(provenance),
+            },
+        )
+        with writing(folder):
+            for file in temporary.rglob("*"):
+                if file.is_file():
+                    sync(file)
+            _take_place(temporary, folder)
+    return open_dataset(folder)
+
+
+@contextlib.contextmanager
+def _temporary_folder(folder: Path) -> Iterator[Path]:
+    """An empty folder beside `folder`, removed at the end if it is still there. The lock of `folder` must be held."""
+    start = f".{folder.name}."
+    with writing(folder):
+        for left in folder.parent.iterdir():  # of killed runs
+            if left.is_dir() and left.name.startswith(start) and left.name.endswith(".tmp"):
+                shutil.rmtree(left)
+        temporary = folder.with_name(f"{start}{secrets.token_hex(4)}.tmp")
+        temporary.mkdir()
+    try:
+        yield temporary
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _take_place(temporary: Path, folder: Path) -> None:
+    """Renames `temporary` to `folder`; what was there before is removed afterwards. Raises OSError."""
+    old = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.tmp")
+    if folder.exists():
+        folder.rename(old)
+    temporary.rename(folder)
+    sync_folder(folder.parent)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _write_split(
+    temporary: Path, folder: Path, name: str, task: str, split: PreparedSplit, progress: Progress
+) -> dict[str, Any]:
+    """Writes one split below `temporary`; its entry of the manifest. `folder` is what error messages name."""
+    import pyarrow as pa
+
+    schema = _schema()
+    stream_path = temporary / f"{split.name}.arrow"
+    content = hashlib.blake2b(digest_size=16)
+    ids, image_ids, groups = [], [], set()
+    with contextlib.ExitStack() as stack:
+        ticker = stack.enter_context(progress.task(f"{name} ({task}): {split.name}", split.count, "examples"))
+        with writing(folder):
+            sink = stack.enter_context(pa.OSFile(os.fspath(stream_path), "wb"))  # unbuffered: closing it cannot fail late
+            stream = pa.ipc.new_stream(sink, schema)
+        examples = iter(split.examples)
+        while batch := list(islice(examples, _BATCH)):
+            rows = [_row(example) for example in batch]
+            for row in rows:
+                content.update(_canonical(row))
+                ids.append(row["id"])
+                image_ids.append(row["image_id"])
+                groups.add(row["group"])
+            with writing(folder):
+                stream.write_batch(pa.RecordBatch.from_pylist(rows, schema=schema))
+            ticker.advance(len(batch))
+        with writing(folder):
+            stream.close()
+            sink.close()
+    _check_ids(name, split.name, ids)
+    with writing(folder):
+        _save(stream_path, temporary / split.name)
+        stream_path.unlink()
+    return {
+        "examples": len(ids),
+        "images": len(np.unique(np.array(image_ids, dtype=np.int64))),
+        "groups": len(groups - {""}),
+        "fingerprint": content.hexdigest(),
+    }
+
+
+def _schema() -> Any:
+    import pyarrow as pa
+
+    text = pa.string()
+    fields = [("id", pa.int64()), ("image", text), ("image_id", pa.int64()), ("references", pa.list_(text))]
+    return pa.schema(fields + [(field, text) for field in _TEXT_FIELDS])
+
+
+def _row(example: Example) -> dict[str, Any]:
+    try:
+        example.image.encode()
+    except UnicodeEncodeError as error:
+        raise DataError(
+            f"the path of image {example.image!a} is not valid Unicode", "rename the folder or the file"
+        ) from error
+    return {
+        "id": int(example.id),
+        "image": example.image,
+        "image_id": int(example.image_id),
+        "references": [_storable(reference) for reference in example.references],
+        **{field: _storable(getattr(example, field)) for field in _TEXT_FIELDS},
+    }
+
+
+def _storable(text: str) -> str:
+    """The text itself; with lone surrogates replaced where it has some."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    return text
+
+
+def _canonical(row: Mapping[str, Any]) -> bytes:
+    moved = {**row, "image": "/".join(PurePath(row["image"]).parts[-2:])}
+    return json.dumps(moved, sort_keys=True, ensure_ascii=False).encode() + b"\n"
+
+
+def _check_ids(name: str, split: str, ids: list[int]) -> None:
+    if not ids:
+        raise DataError(f"split {split!r} of data set {name!r} has no examples", "check the annotation file of that split")
+    values, counts = np.unique(np.array(ids, dtype=np.int64), return_counts=True)
+    if len(values) < len(ids):
+        repeated = int(values[counts > 1][0])
+        raise DataError(
+            f"example id {repeated} occurs more than once in split {split!r} of data set {name!r}",
+            "ids must be unique within a split",
+        )
+
+
+def _save(stream_path: Path, target: Path) -> None:
+    """Turns an Arrow stream into a folder that `datasets.load_from_disk` reads, without holding it in memory."""
+    import datasets
+
+    shown = not datasets.are_progress_bars_disabled()
+    datasets.disable_progress_bars()
+    try:
+        datasets.Dataset.from_file(os.fspath(stream_path)).save_to_disk(os.fspath(target))
+    finally:
+        if shown:
+            datasets.enable_progress_bars()
+
+
+def _combined(name: str, task: str, described: Mapping[str, Mapping[str, Any]]) -> str:
+    parts = [name, task, *(f"{split}={entry['fingerprint']}" for split, entry in sorted(described.items()))]
+    return hashlib.blake2b("\n".join(parts).encode(), digest_size=16).hexdigest()
+
+
+def _version() -> str:
+    from icltool import __version__
+
+    return __version__

@@ -1,0 +1,159 @@
+"""Where everything lies in a workspace, and finding what an earlier stage left there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from icltool.errors import StoreError
+from icltool.store.atomic import read_json
+
+_MANIFEST = "dataset.json"
+_RESULTS = "results.json"
+_WEIGHTS = (".safetensors", ".ckpt")
+
+
+class Workspace:
+    """The folder that the stages share. Nothing is made on disk by asking for a path."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = Path(root)
+        self.datasets = self.root / "datasets"
+        self.embeddings = self.root / "embeddings"
+        self.sequences = self.root / "sequences"
+        self.checkpoints = self.root / "checkpoints"
+        self.evaluations = self.root / "evaluations"
+
+    def __repr__(self) -> str:
+        return f"Workspace({str(self.root)!r})"
+
+    def dataset_folder(self, name: str, task: str) -> Path:
+        return self.datasets / name / task
+
+    def embeddings_file(self, dataset: str, task: str, split: str, encoder: str) -> Path:
+        return self.embeddings / f"{_joined(dataset, task, split, encoder)}.h5"
+
+    def sequences_file(self, dataset: str, task: str, model: str, sampler: str, scorer: str, digest: str) -> Path:
+        """`model` is "" for a scorer that needs none."""
+        return self.sequences / f"{_joined(dataset, task, model, sampler, scorer, digest)}.h5"
+
+    def checkpoint_folder(self, learner: str, dataset: str, task: str, digest: str) -> Path:
+        return self.checkpoints / _joined(learner, dataset, task, digest)
+
+    def evaluation_folder(self, dataset: str, task: str, model: str, digest: str) -> Path:
+        return self.evaluations / _joined(dataset, task, model, digest)
+
+    def prepared(self) -> list[tuple[str, str]]:
+        """(name, task) of every prepared data set, sorted."""
+        found = self.datasets.glob(f"*/*/{_MANIFEST}")
+        return sorted((m.parent.parent.name, m.parent.name) for m in found if not _hidden(m.relative_to(self.datasets)))
+
+    def choose_dataset(self, name: str | None = None, task: str | None = None) -> tuple[str, str]:
+        """The prepared data set that is meant: (name, task).
+
+        Without `name`, the only one there is. Without `task`, the reader's default task if that is prepared, else the
+        only one that is. Raises StoreError with the command to run when it is not prepared, with the choice when
+        there is one.
+        """
+        prepared = self.prepared()
+        if not prepared:
+            raise StoreError(f"no data set is prepared in {self.root}", f"run `icltool prepare {name or 'NAME'}`")
+        fitting = [(n, t) for n, t in prepared if name in (None, n) and task in (None, t)]
+        if not fitting:
+            wanted = " for task ".join(repr(part) for part in (name, task) if part is not None)
+            label = "data set " + wanted if name is not None else "any data set for task " + wanted
+            option = f" --task {task}" if task is not None else ""
+            raise StoreError(
+                f"{label} is not prepared in {self.root}; prepared: {_listed(prepared)}",
+                f"run `icltool prepare {name or 'NAME'}{option}`",
+            )
+        names = sorted({n for n, _ in fitting})
+        if len(names) > 1:
+            raise StoreError(
+                f"several data sets are prepared in {self.root}: {_listed(fitting)}", f"add --dataset {names[0]}, say"
+            )
+        return names[0], self._choose_task(names[0], [t for _, t in fitting])
+
+    def _choose_task(self, name: str, tasks: list[str]) -> str:
+        if len(tasks) == 1:
+            return tasks[0]
+        for task in tasks:
+            default = self._default_task(name, task)
+            if default in tasks:
+                return default
+        raise StoreError(
+            f"data set {name!r} is prepared for several tasks in {self.root}: {', '.join(tasks)}",
+            f"add --task {tasks[0]}, say",
+        )
+
+    def _default_task(self, name: str, task: str) -> str:
+        path = self.dataset_folder(name, task) / _MANIFEST
+        manifest: Any = read_json(path)
+        if not isinstance(manifest, dict):
+            raise StoreError(f"{path} is malformed: an object was expected", f"run `icltool prepare {name}` again")
+        return str(manifest.get("default_task", ""))
+
+    def newest_sequences(self, dataset: str, task: str) -> Path:
+        """The sequences file of this data set and task that was written last; StoreError when there is none."""
+        found = [p for p in self._of(dataset, task, self.sequences, "") if p.suffix == ".h5" and p.is_file()]
+        return _newest(
+            ((p, p) for p in found),
+            f"no sequences of {dataset} ({task}) in {self.sequences}",
+            f"run `icltool generate --dataset {dataset} --task {task}`",
+        )
+
+    def newest_checkpoint(self, learner: str, dataset: str, task: str) -> Path:
+        """The checkpoint folder whose weights were written last; StoreError when there is none."""
+        folders = [p for p in self._of(dataset, task, self.checkpoints, f"{learner}-") if p.is_dir()]
+        weights = ((file, folder) for folder in folders for file in folder.rglob("*") if _is_weights(file))
+        return _newest(
+            weights,
+            f"no {learner} checkpoint for {dataset} ({task}) in {self.checkpoints}",
+            f"run `icltool train {learner} --dataset {dataset} --task {task}`",
+        )
+
+    def newest_evaluation(self) -> Path:
+        """The evaluation folder whose results were written last; StoreError when there is none."""
+        found = self.evaluations.glob(f"*/{_RESULTS}")
+        return _newest(
+            ((p, p.parent) for p in found if not _hidden(p.relative_to(self.evaluations))),
+            f"no evaluation in {self.evaluations}",
+            "run `icltool evaluate`",
+        )
+
+    def _of(self, dataset: str, task: str, folder: Path, prefix: str) -> list[Path]:
+        """Entries named PREFIX DATASET-TASK-..., but for those of a data set whose longer name begins alike."""
+        start = f"{prefix}{dataset}-{task}-"
+        longer = [f"{prefix}{n}-{t}-" for n, t in self.prepared()]
+        others = tuple(s for s in longer if s.startswith(start) and s != start)
+        return [
+            p
+            for p in (folder.iterdir() if folder.is_dir() else ())
+            if p.name.startswith(start) and not (others and p.name.startswith(others))
+        ]
+
+
+def _joined(*parts: str) -> str:
+    """A file name of the parts that are not empty; a path given in place of a name is flattened."""
+    return "-".join(part.strip("/").replace("/", "--") for part in parts if part)
+
+
+def _hidden(path: Path) -> bool:
+    return any(part.startswith(".") for part in path.parts)
+
+
+def _is_weights(path: Path) -> bool:
+    return path.suffix in _WEIGHTS and not path.name.startswith(".") and path.is_file()
+
+
+def _listed(prepared: Iterable[tuple[str, str]]) -> str:
+    return ", ".join(f"{name} ({task})" for name, task in prepared)
+
+
+def _newest(pairs: Iterable[tuple[Path, Path]], missing: str, hint: str) -> Path:
+    """The second of the pair whose first was modified last, ties by name."""
+    dated = sorted((file.stat().st_mtime_ns, str(owner), owner) for file, owner in pairs)
+    if not dated:
+        raise StoreError(missing, hint)
+    return dated[-1][2]

@@ -1,0 +1,78 @@
+"""Index sets and queries made up for tests, with known leaks, repeated vectors and ids that are no row numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from icltool.contracts import FloatArray, IndexSet, IntArray, QuerySet, group_code
+
+ALL_ARRAYS: frozenset[str] = frozenset({"image", "text", "texts"})
+_WORDS = ("red", "green", "blue", "round", "square", "small", "large", "striped", "dog", "cat", "boat", "tree")
+
+
+def make_index(count: int = 240, dim: int = 16, seed: int = 0, needs: frozenset[str] = ALL_ARRAYS) -> IndexSet:
+    """`count` rows in a mixed-up order: three rows share each image (and its vector), every second image is in a group
+    of near-duplicates with three others, and every fifth text is shared. Arrays not in `needs` are None (texts: empty),
+    and all arrays are read-only, so that a component that writes into them fails."""
+    rng = np.random.default_rng([seed, count, dim])
+    image_ids = rng.permutation(np.arange(count) // 3 + 1000)
+    groups = np.array([group_code(f"group-{i // 8}") if i % 2 else -1 for i in image_ids.tolist()], dtype=np.int64)
+    ids = rng.permutation(10 * count)[:count].astype(np.int64) + 5
+    text_codes = np.where(np.arange(count) % 5 == 0, 0, np.arange(count))
+    _, image_rows = np.unique(image_ids, return_inverse=True)
+    image = rng.standard_normal((count, dim)).astype(np.float32)[image_rows]
+    text = rng.standard_normal((count, dim)).astype(np.float32)[text_codes] * 3
+    sentences = [" ".join(rng.choice(_WORDS, size=4)) for _ in range(count)]
+    return IndexSet(
+        _fixed(ids),
+        _fixed(image_ids.astype(np.int64)),
+        _fixed(groups),
+        _fixed(image) if "image" in needs else None,
+        _fixed(text) if "text" in needs else None,
+        tuple(sentences[c] for c in text_codes) if "texts" in needs else (),
+    )
+
+
+def make_anchors(index: IndexSet, rows: Sequence[int] | IntArray) -> QuerySet:
+    """Rows of the index set as queries of the same split."""
+    return _queries(index, np.asarray(rows, dtype=np.int64), index.ids, True)
+
+
+def make_queries(index: IndexSet, rows: Sequence[int] | IntArray, seed: int = 0) -> QuerySet:
+    """Queries of another split: they show the images of `rows` (so these rows leak, and so do their groups), but their
+    ids are those of quite other rows, which are other examples and do not leak."""
+    rows = np.asarray(rows, dtype=np.int64)
+    foreign = index.ids[(np.arange(len(index)) + len(index) // 2 + seed) % len(index)]
+    return _queries(index, rows, foreign, False)
+
+
+def take(queries: QuerySet, positions: Sequence[int] | IntArray) -> QuerySet:
+    """The queries at `positions`, in that order."""
+    rows = np.asarray(positions, dtype=np.int64)
+    return QuerySet(
+        _fixed(queries.ids[rows]),
+        _fixed(queries.image_ids[rows]),
+        _fixed(queries.groups[rows]),
+        None if queries.image is None else _fixed(queries.image[rows]),
+        None if queries.text is None else _fixed(queries.text[rows]),
+        tuple(queries.texts[r] for r in rows.tolist()) if queries.texts else (),
+        queries.same_split,
+    )
+
+
+def _queries(index: IndexSet, rows: IntArray, ids: IntArray, same_split: bool) -> QuerySet:
+    def at(vectors: FloatArray | None) -> FloatArray | None:
+        return None if vectors is None else _fixed(vectors[rows])
+
+    texts = tuple(index.texts[r] for r in rows.tolist()) if index.texts else ()
+    picked = (_fixed(ids[rows]), _fixed(index.image_ids[rows]), _fixed(index.groups[rows]))
+    return QuerySet(*picked, at(index.image), at(index.text), texts, same_split)
+
+
+def _fixed(array: Any) -> Any:
+    array = np.ascontiguousarray(array)
+    array.flags.writeable = False
+    return array

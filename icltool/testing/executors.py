@@ -1,0 +1,56 @@
+"""The conformance suite of executors."""
+
+from __future__ import annotations
+
+import itertools
+import uuid
+from collections.abc import Callable
+
+from icltool.contracts import Executor
+from icltool.testing.expectations import built, expect, expect_error
+
+
+class WorkError(Exception):
+    """What the worker of the suite raises on one unit."""
+
+
+class Squares:
+    """The suite's worker; it says which worker it is. Module-level, so that other processes can make it."""
+
+    def __init__(self) -> None:
+        self.token = uuid.uuid4().hex
+
+    def __call__(self, unit: int) -> tuple[int, int, str]:
+        if unit < 0:
+            raise WorkError(f"unit {unit}")
+        return unit, unit * unit, self.token
+
+
+def check_executor(executor: Executor | Callable[[], Executor], *, units: int = 40) -> None:
+    """Checks an executor, or a class or factory that makes one, against `icltool.Executor`.
+
+    Checked are: every unit is worked on once and its result comes back, in whatever order; workers are made once each,
+    not once per unit; units may be any iterable, also none; an executor can run twice; a worker's exception reaches the
+    caller; `describe()` is a dictionary. Raises AssertionError that says what is wrong.
+    """
+    runner = built(executor, "run")
+    described = runner.describe()
+    expect(
+        isinstance(described, dict) and described,
+        f"`describe()` must be a dictionary with something in it: {described!r}",
+    )
+    for count in (units, 1, 0, units):
+        results = list(runner.run(Squares, (i for i in range(count))))
+        found = sorted(unit for unit, _, _ in results)
+        expect(found == list(range(count)), f"{count} units were given, results came back for {found}")
+        expect(all(square == unit * unit for unit, square, _ in results), "a result does not belong to its unit")
+        tokens = {token for _, _, token in results}
+        expect(
+            count < units or len(tokens) < count, "`make_worker` was called for every unit; once per worker is right"
+        )
+
+    def failing() -> None:
+        for _ in runner.run(Squares, itertools.chain(range(3), [-1])):
+            pass
+
+    expect_error(Exception, failing, "an exception of the worker must reach the caller")

@@ -1,0 +1,60 @@
+"""What the conformance suites are made of: a sentence that fails loudly, without any test framework."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import numpy as np
+
+Failure = TypeVar("Failure", bound=BaseException)
+
+
+def expect(truth: Any, sentence: str) -> None:
+    """Raises AssertionError with `sentence` unless `truth` holds. (An `assert` would be lost under `python -O`.)"""
+    if not truth:
+        raise AssertionError(sentence)
+
+
+def expect_equal(found: Any, wanted: Any, sentence: str, tolerance: float = 0.0) -> None:
+    """Both arrays have one shape and differ by at most `tolerance`; else the first difference is told."""
+    found, wanted = np.asarray(found), np.asarray(wanted)
+    expect(found.shape == wanted.shape, f"{sentence}: shape {found.shape} against {wanted.shape}")
+    if tolerance:
+        apart = ~np.isclose(found, wanted, rtol=0.0, atol=tolerance, equal_nan=True)
+    elif found.dtype.kind == "f" and wanted.dtype.kind == "f":
+        apart = (found != wanted) & ~(np.isnan(found) & np.isnan(wanted))
+    else:
+        apart = found != wanted
+    if np.any(apart):
+        place = tuple(int(i) for i in np.argwhere(apart)[0])
+        raise AssertionError(f"{sentence}: at {place} {found[place]} against {wanted[place]}")
+
+
+def expect_error(kind: type[Failure], action: Callable[[], Any], sentence: str) -> Failure:
+    """Runs `action`, which must raise `kind`, and returns what it raised. Anything else is an AssertionError."""
+    try:
+        action()
+    except kind as error:
+        return error
+    except Exception as error:
+        raise AssertionError(f"{sentence}: it raised {type(error).__name__}: {error}") from error
+    raise AssertionError(f"{sentence}: it raised nothing")
+
+
+def expect_needs(component: Any, allowed: frozenset[str]) -> frozenset[str]:
+    """`component.needs` is a frozenset of some of `allowed`; returns it."""
+    needs = getattr(component, "needs", None)
+    expect(isinstance(needs, frozenset), f"`needs` must be a frozenset, not {type(needs).__name__}")
+    assert isinstance(needs, frozenset)
+    expect(needs <= allowed, f"`needs` may hold {sorted(allowed)}, it holds {sorted(needs)}")
+    return needs
+
+
+def built(component: Any, method: str) -> Any:
+    """The component itself, or a new one where a class or factory was given (anything callable without `method`)."""
+    if isinstance(component, type) or not hasattr(component, method):
+        expect(callable(component), f"{component!r} has no method {method!r} and cannot be called to make one that has")
+        component = component()
+    expect(hasattr(component, method), f"{type(component).__name__} has no method {method!r}")
+    return component

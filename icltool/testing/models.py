@@ -1,0 +1,214 @@
+"""The conformance suite of models (LVLM adapters)."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from icltool.contracts import Example, GenerationOptions, Model, Prompt, SupportsImageCache, TargetScore
+from icltool.errors import ConfigError, IclError
+from icltool.testing.expectations import expect, expect_equal, expect_error
+
+_OPTIONS = (GenerationOptions(max_new_tokens=6, num_beams=1), GenerationOptions(max_new_tokens=6, num_beams=3))
+
+
+def check_model(
+    model: Model, examples: Sequence[Example], *, task: str = "caption", batch_size: int = 3, tolerance: float = 1e-4
+) -> None:
+    """Checks an LVLM adapter against `icltool.Model`; AssertionError says what is wrong.
+
+    `examples` are eight at least, with different images and labels of two or more words separated by single blanks, in
+    words that the model's tokenizer knows. `tolerance` is in nats: 1e-4 suits float32, half precision needs about 0.1.
+
+    Checked are: `prompt` (k + 1 images for k demonstrations, in order; the query's label in the target only;
+    ConfigError for an unknown task); `clean` (cuts where the next example begins; idempotent); `score` (a batch
+    equals single prompts, padded equals unpadded, the image order matters, token counts and log-probabilities of a
+    target's parts add up, so that no token of the prompt is counted and none of the target is missed; ValueError for
+    an empty text or target; IclError for a missing image); `generate` (independent of the batch and of the target);
+    and, where the model can encode an image once, that scores and answers from image features equal those from the
+    images.
+    """
+    expect(isinstance(model, Model), f"{type(model).__name__} lacks a part of the contract `icltool.Model`")
+    expect(isinstance(model.name, str) and model.name, "`name` must be a non-empty string")
+    mark = model.fingerprint()
+    expect(
+        isinstance(mark, str) and mark and model.fingerprint() == mark, "`fingerprint()` must be a string that stays"
+    )
+    expect(
+        len(examples) >= 8 and all(len(e.label.split(" ")) >= 2 for e in examples),
+        "give eight examples with two words each",
+    )
+    _check_prompt(model, examples, task)
+    _check_clean(model, examples, task)
+    _check_scores(model, examples, task, batch_size, tolerance)
+    _check_parts(model, examples, task, tolerance)
+    _check_bad_prompts(model, examples, task)
+    _check_generation(model, examples, task, batch_size)
+    if isinstance(model, SupportsImageCache):
+        _check_features(model, examples, task, batch_size, tolerance)
+
+
+def mixed_prompts(model: Model, examples: Sequence[Example], task: str) -> list[Prompt]:
+    """Prompts of 0 to 4 demonstrations, short and long ones in turn."""
+    return [model.prompt(task, examples[1 : 1 + k], examples[0]) for k in (4, 0, 2, 1)] + [
+        model.prompt(task, examples[4 : 4 + k], examples[3]) for k in (0, 3)
+    ]
+
+
+def _check_prompt(model: Model, examples: Sequence[Example], task: str) -> None:
+    query = examples[0]
+    for shots in (0, 1, 4):
+        demonstrations = examples[1 : 1 + shots]
+        prompt = model.prompt(task, demonstrations, query)
+        expect(isinstance(prompt, Prompt), f"`prompt` must return a Prompt, not {type(prompt).__name__}")
+        images = tuple(e.image for e in (*demonstrations, query))
+        expect(
+            prompt.images == images,
+            f"a prompt of {shots} demonstrations has {shots + 1} images, in order; not {prompt.images}",
+        )
+        expect(
+            query.label in prompt.target, f"the target {prompt.target!r} must hold the query's label {query.label!r}"
+        )
+        place = 0
+        for example in demonstrations:
+            place = prompt.text.find(example.label, place) + len(example.label)
+            expect(
+                place >= len(example.label), f"the label {example.label!r} is missing in the prompt, or out of order"
+            )
+        other = model.prompt(task, demonstrations, replace(query, label=examples[-1].label))
+        expect(other.text == prompt.text, "the query's label changes the prompt's text, so it leaks into it")
+        expect(other.target != prompt.target, "the query's label does not change the target")
+    expect_error(
+        ConfigError,
+        lambda: model.prompt("no-such-task", [], query),
+        "a task that the format does not know is a ConfigError",
+    )
+
+
+def _check_clean(model: Model, examples: Sequence[Example], task: str) -> None:
+    """A run-on answer is what stands in a prompt after the first example's opening, without special tokens."""
+    first, second, third = examples[:3]
+    opening = model.prompt(task, [], first).text
+    text = model.prompt(task, [first, second], third).text
+    expect(
+        text.startswith(opening + first.label),
+        "a prompt with demonstrations must begin as the one of its first example",
+    )
+    run_on = re.sub(r"<[^<>\s]*>", "", text[len(opening) :])
+    answer = model.clean(task, run_on)
+    expect(
+        answer == first.label,
+        f"`clean` must cut {run_on!r} where the next example begins: {first.label!r}, not {answer!r}",
+    )
+    for raw in (run_on, f"  {first.label} \n", "", "\n\n", f'"{first.label}"', first.label.upper()):
+        once = model.clean(task, raw)
+        expect(once == once.strip(), f"`clean` must strip its answer: {once!r}")
+        expect(model.clean(task, once) == once, f"`clean` must leave a clean answer alone: {once!r}")
+
+
+def _check_scores(model: Model, examples: Sequence[Example], task: str, batch_size: int, tolerance: float) -> None:
+    prompts = mixed_prompts(model, examples, task)
+    single = [_scored(model, [prompt], 1)[0] for prompt in prompts]
+    for size in (1, batch_size, len(prompts)):
+        _compare(_scored(model, prompts, size), single, f"in batches of {size}, prompts of mixed lengths", tolerance)
+    order = np.random.default_rng(2).permutation(len(prompts)).tolist()
+    shuffled = _scored(model, [prompts[i] for i in order], batch_size)
+    _compare(shuffled, [single[i] for i in order], "in another order, prompts", tolerance)
+    expect(model.score([], batch_size) == [], "`score` of no prompts is an empty list")
+    for prompt, found in zip(prompts, single, strict=True):
+        same = [s.tokens for p, s in zip(prompts, single, strict=True) if p.target == prompt.target]
+        expect(set(same) == {found.tokens}, f"one target has {sorted(set(same))} tokens, depending on its prompt")
+    _check_image_order(model, prompts, single, tolerance)
+
+
+def _check_image_order(model: Model, prompts: list[Prompt], single: list[TargetScore], tolerance: float) -> None:
+    several = [(p, s) for p, s in zip(prompts, single, strict=True) if len(p.images) > 1]
+    turned = [replace(p, images=p.images[1:] + p.images[:1]) for p, _ in several]
+    apart = [abs(a.log_prob - b.log_prob) for a, (_, b) in zip(_scored(model, turned, 1), several, strict=True)]
+    expect(
+        max(apart) > tolerance, "the order of a prompt's images makes no difference to its score: are they read at all?"
+    )
+
+
+def _check_parts(model: Model, examples: Sequence[Example], task: str, tolerance: float) -> None:
+    """log P(ab | text) = log P(a | text) + log P(b | text a), split at a blank, where tokenizers do not merge."""
+    for shots in (0, 2):
+        prompt = model.prompt(task, examples[1 : 1 + shots], examples[0])
+        cut = prompt.target.index(" ", prompt.target.index(examples[0].label))
+        start, rest = prompt.target[:cut], prompt.target[cut:]
+        parts = [replace(prompt, target=start), replace(prompt, text=prompt.text + start, target=rest)]
+        whole, one, two = _scored(model, [prompt, *parts], 1)
+        sentence = f"the target {prompt.target!r} after {shots} demonstrations"
+        expect(
+            whole.tokens == one.tokens + two.tokens,
+            f"{sentence} has {whole.tokens} tokens, its parts {start!r} and {rest!r} {one.tokens} and {two.tokens}: "
+            "a token of the prompt is counted, or one of the target is missed",
+        )
+        summed = one.log_prob + two.log_prob
+        expect_equal(summed, whole.log_prob, f"{sentence}: its parts do not add up", tolerance)
+
+
+def _check_bad_prompts(model: Model, examples: Sequence[Example], task: str) -> None:
+    prompt = model.prompt(task, [], examples[0])
+    expect_error(
+        ValueError, lambda: model.score([replace(prompt, target="")], 1), "scoring an empty target is a ValueError"
+    )
+    empty = Prompt("", (), prompt.target)
+    expect_error(ValueError, lambda: model.score([empty], 1), "scoring after an empty text is a ValueError")
+    missing = replace(prompt, images=("/no/such/picture.png",))
+    error = expect_error(IclError, lambda: model.score([missing], 1), "a missing image is an IclError")
+    expect("picture.png" in error.message, f"the error must name the image: {error.message!r}")
+
+
+def _check_generation(model: Model, examples: Sequence[Example], task: str, batch_size: int) -> None:
+    prompts = mixed_prompts(model, examples, task)
+    for options in _OPTIONS:
+        name = f"`generate` with {options.num_beams} beams"
+        single = [model.generate([prompt], options, 1)[0] for prompt in prompts]
+        expect(all(isinstance(text, str) for text in single), f"{name} must return strings")
+        for size in (batch_size, len(prompts)):
+            batch = model.generate(prompts, options, size)
+            expect(batch == single, f"{name} depends on the batch size: {batch} against {single}")
+        without = model.generate([replace(p, target="") for p in prompts], options, batch_size)
+        expect(without == single, f"{name} depends on the target, which it must not see")
+    expect(model.generate([], _OPTIONS[0], batch_size) == [], "`generate` of no prompts is an empty list")
+
+
+def _check_features(model: Any, examples: Sequence[Example], task: str, batch_size: int, tolerance: float) -> None:
+    prompts = mixed_prompts(model, examples, task)
+    paths = list(dict.fromkeys(path for prompt in prompts for path in prompt.images))
+    direct = _scored(model, prompts, batch_size)
+    answers = model.generate(prompts, _OPTIONS[1], batch_size)
+    for size in (1, batch_size):
+        found = model.image_features(paths, size)
+        expect(len(found) == len(paths), f"`image_features` of {len(paths)} paths gives {len(found)} tensors")
+        features = dict(zip(paths, found, strict=True))
+        _compare(_scored(model, prompts, batch_size, features), direct, "with image features, prompts", tolerance)
+        cached = model.generate(prompts, _OPTIONS[1], batch_size, features)
+        expect(cached == answers, f"answers from image features differ: {cached} against {answers}")
+
+
+def _scored(model: Model, prompts: Sequence[Prompt], batch_size: int, features: Any = None) -> list[TargetScore]:
+    scores = model.score(prompts, batch_size, features) if features is not None else model.score(prompts, batch_size)
+    expect(len(scores) == len(prompts), f"`score` of {len(prompts)} prompts gives {len(scores)} scores")
+    for score in scores:
+        expect(isinstance(score, TargetScore), f"`score` must give TargetScore objects, not {type(score).__name__}")
+        expect(
+            isinstance(score.tokens, int) and score.tokens > 0,
+            f"a target has a positive number of tokens, not {score.tokens!r}",
+        )
+        fits = math.isfinite(score.log_prob) and score.log_prob <= 0
+        expect(fits, f"a summed log-probability is finite and not above 0, not {score.log_prob}")
+    return scores
+
+
+def _compare(found: list[TargetScore], wanted: list[TargetScore], what: str, tolerance: float) -> None:
+    expect_equal([s.tokens for s in found], [s.tokens for s in wanted], f"{what} have other token counts")
+    expect_equal(
+        [s.log_prob for s in found], [s.log_prob for s in wanted], f"{what} have other log-probabilities", tolerance
+    )

@@ -1,0 +1,180 @@
+"""Writes a world to disk as COCO 2017 captions and VQAv2 are published, so that their readers read it like the real ones.
+
+Below the root: `mscoco/mscoco2017` (images, five captions each), `mscoco/mscoco2014` (the same images under their 2014
+names), `vqav2` (questions, and ten answers each), and `world.json`, which says what was written.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from icltool.contracts import Progress
+from icltool.errors import StoreError
+from icltool.store.atomic import read_json, writing
+from icltool.store.locking import locked
+from icltool.world.annotations import SPLITS, Shot, captions_file, near_duplicates, vqa_files
+from icltool.world.render import render
+from icltool.world.scenes import Scene, dataset_lexicon, split_scenes
+
+#: Changes whenever the files of a seed change.
+VERSION = 1
+INDEX_IMAGES, VALIDATION_IMAGES = 2000, 400
+MANIFEST = "world.json"
+_SCHEMA = "icltool.world"
+_LARGEST_ID = 600_000  # COCO's image ids lie below it
+
+
+@dataclass(frozen=True)
+class WorldOptions:
+    """What decides a world's content. Equal options give equal files."""
+
+    seed: int = 0
+    index_images: int = INDEX_IMAGES
+    validation_images: int = VALIDATION_IMAGES
+    version: int = VERSION
+
+
+def write_world(root: Path, options: WorldOptions, progress: Progress) -> bool:
+    """Writes the world of these options to `root`; False when it is there already.
+
+    It is written to a temporary folder beside `root` that takes its name when all is there. A world of other options, or
+    one that has lost files, is replaced. Raises StoreError when `root` holds anything else, another process writes it, the
+    disk is full, or the folder is read-only.
+    """
+    root = Path(root)
+    with writing(root):
+        root.parent.mkdir(parents=True, exist_ok=True)
+    with locked(root):
+        if is_finished(root, options):
+            return False
+        if root.exists() and not _replaceable(root):
+            raise StoreError(f"{root} holds something else than a world", "remove it, or choose another folder")
+        _remove_leftovers(root)
+        temporary = root.with_name(f".{root.name}.{secrets.token_hex(4)}.tmp")
+        try:
+            with writing(root):
+                _write(temporary, options, progress)
+                if root.exists():
+                    shutil.rmtree(root)
+                temporary.rename(root)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+    return True
+
+
+def is_finished(root: Path, options: WorldOptions) -> bool:
+    """Whether the world of these options is in `root`, with as many files in each folder as were written."""
+    if not (root / MANIFEST).is_file():
+        return False
+    try:
+        manifest = read_json(root / MANIFEST)
+    except StoreError:
+        return False
+    if not isinstance(manifest, dict) or manifest.get("schema") != _SCHEMA or manifest.get("options") != asdict(options):
+        return False
+    return bool(manifest.get("files") == _files(root))
+
+
+def _files(root: Path) -> dict[str, int]:
+    """How many files each folder holds."""
+    counts = {}
+    for folder, _, names in os.walk(root):
+        names = [name for name in names if name != MANIFEST and not name.startswith(".")]
+        if names:
+            counts[Path(folder).relative_to(root).as_posix()] = len(names)
+    return counts
+
+
+def _replaceable(root: Path) -> bool:
+    """Whether it is a world (of any options) or an empty folder."""
+    if not root.is_dir():
+        return False
+    if not any(root.iterdir()):
+        return True
+    try:
+        manifest = read_json(root / MANIFEST)
+    except StoreError:
+        return False
+    return isinstance(manifest, dict) and manifest.get("schema") == _SCHEMA
+
+
+def _remove_leftovers(root: Path) -> None:
+    """Removes temporary folders of killed runs; the lock is held."""
+    with writing(root):
+        for left in root.parent.iterdir():
+            if left.is_dir() and left.name.startswith(f".{root.name}.") and left.name.endswith(".tmp"):
+                shutil.rmtree(left)
+
+
+def _write(folder: Path, options: WorldOptions, progress: Progress) -> None:
+    shots = draw_shots(options)
+    lexicon = dataset_lexicon(options.seed)
+    total = options.index_images + options.validation_images
+    with progress.task("rendering images", total, "images") as ticker:
+        for split in SPLITS:
+            coco = folder / "mscoco" / "mscoco2017" / f"{split}2017"
+            older = folder / "mscoco" / "mscoco2014" / f"{split}2014"
+            coco.mkdir(parents=True)
+            older.mkdir(parents=True)
+            for shot in shots[split]:
+                picture = render(shot.scene, np.random.default_rng([0xDA7A5E7, options.seed, shot.image_id]))
+                path = coco / f"{shot.image_id:012d}.jpg"
+                picture.save(path, "JPEG", quality=95)
+                _link(path, older / f"COCO_{split}2014_{shot.image_id:012d}.jpg")
+                ticker.advance()
+    annotations, questions = folder / "mscoco" / "mscoco2017" / "annotations", folder / "vqav2"
+    annotations.mkdir()
+    questions.mkdir()
+    for split in SPLITS:
+        _write_json(annotations / f"captions_{split}2017.json", captions_file(shots[split], lexicon, options.seed, split))
+        asked, answered = vqa_files(shots[split], lexicon, options.seed, split)
+        _write_json(questions / f"v2_OpenEnded_mscoco_{split}2014_questions.json", asked)
+        _write_json(questions / f"v2_mscoco_{split}2014_annotations.json", answered)
+    for place in (annotations, questions):
+        _write_json(place / "near_duplicates.json", near_duplicates(shots))
+    _write_json(folder / MANIFEST, {"schema": _SCHEMA, "options": asdict(options), "files": _files(folder)})
+
+
+def draw_shots(options: WorldOptions) -> dict[str, list[Shot]]:
+    """The images of "train" (index scenes) and "val" (held-out scenes), by ascending image id; ids are like COCO's, with gaps.
+
+    Scenes occur equally often, give or take one, in an order that does not follow the ids.
+    """
+    rng = np.random.default_rng([0x5A075, options.seed])
+    index, held_out = split_scenes(options.seed)
+    total = options.index_images + options.validation_images
+    ids = rng.choice(max(_LARGEST_ID, 10 * total), total, replace=False) + 1
+    shots = {}
+    for split, scenes, part in (
+        ("train", index, ids[: options.index_images]),
+        ("val", held_out, ids[options.index_images :]),
+    ):
+        shown = _balanced(scenes, len(part), rng)
+        shots[split] = [Shot(int(i), scene) for i, scene in zip(np.sort(part), shown, strict=True)]
+    return shots
+
+
+def _balanced(scenes: Sequence[Scene], count: int, rng: np.random.Generator) -> list[Scene]:
+    rounds = [scenes[i] for _ in range(count // len(scenes) + 1) for i in rng.permutation(len(scenes))][:count]
+    return [rounds[i] for i in rng.permutation(count)]
+
+
+def _link(source: Path, target: Path) -> None:
+    """A second name for the file where the file system has hard links, else a copy. Raises OSError."""
+    try:
+        target.hardlink_to(source)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    path.write_text(json.dumps(content), encoding="utf-8")

@@ -1,0 +1,26 @@
+"""Runs the sample stage as a program of its own: `python -m tests.cli.sample_main NAME …`."""
+
+from __future__ import annotations
+
+import sys
+
+from icltool.cli.app import as_click
+from icltool.cli.boundary import guarded
+from icltool.cli.stage import stage_command
+from tests.cli.sample import SampleConfig
+
+command = as_click(stage_command("sample", SampleConfig, "Tests the command line.", package="tests.cli"), "sample")
+
+
+def call(arguments: list[str]) -> int:
+    """The exit code of `sample ARGUMENTS`."""
+
+    def inner() -> None:
+        with command.make_context("sample", list(arguments)) as context:
+            command.invoke(context)
+
+    return guarded(inner)
+
+
+if __name__ == "__main__":
+    sys.exit(call(sys.argv[1:]))

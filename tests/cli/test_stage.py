@@ -1,0 +1,199 @@
+"""Commands made from configuration models: options, precedence as typed, output, and the error boundary."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.cli.sample_main import call
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(autouse=True)
+def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("ICLTOOL_WORKSPACE", raising=False)
+
+
+def values(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:
+    """The configuration that the stage was given."""
+    assert call([*arguments, "--json"]) == 0, capsys.readouterr().err
+    return {row["option"]: row["value"] for row in json.loads(capsys.readouterr().out)["rows"]}
+
+
+def test_nothing_given_means_defaults(capsys: pytest.CaptureFixture[str]) -> None:
+    assert values(capsys, "x") == {
+        "workspace": "icl-workspace",
+        "name": "x",
+        "anchors": 5000,
+        "rate": None,
+        "order": "left",
+        "level": 1,
+        "methods": ["random"],
+        "shots": [1, 2],
+        "options": {},
+        "fast": False,
+        "output": None,
+    }
+
+
+@pytest.mark.parametrize(
+    ("arguments", "key", "value"),
+    [
+        (["--anchors", "7"], "anchors", 7),
+        (["-n", "7"], "anchors", 7),
+        (["--rate", "0.5"], "rate", 0.5),
+        (["--rate", "none"], "rate", None),
+        (["--order", "right"], "order", "right"),
+        (["--level", "3"], "level", 3),
+        (["--method", "i2i", "--method", "t2t"], "methods", ["i2i", "t2t"]),
+        (["--method", "i2i,t2t"], "methods", ["i2i", "t2t"]),
+        (["--shots", "1,2", "--shots", "4"], "shots", [1, 2, 4]),
+        (["--option", "a=1", "--option", "b=x", "--option", "c=[1, 2]"], "options", {"a": 1, "b": "x", "c": [1, 2]}),
+        (["--option", "d='7'"], "options", {"d": "7"}),
+        (["--fast"], "fast", True),
+        (["--no-fast"], "fast", False),
+        (["--output", "a/b"], "output", "a/b"),
+        (["--set", "anchors=9"], "anchors", 9),
+        (["--set", "shots=3"], "shots", [3]),
+        (["--set", "shots=[3, 5]"], "shots", [3, 5]),
+        (["--set", "options.depth=2"], "options", {"depth": 2}),
+        (["--set", "fast=true"], "fast", True),
+        (["--set", "anchors=9", "--anchors", "8"], "anchors", 8),
+        (["--anchors", "8", "--set", "anchors=9"], "anchors", 8),
+        (["--set", "options.a=1", "--option", "b=2"], "options", {"a": 1, "b": 2}),
+        (["--workspace", "w"], "workspace", "w"),
+    ],
+)
+def test_options(arguments: list[str], key: str, value: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    assert values(capsys, "x", *arguments)[key] == value
+
+
+def test_help_shows_description_default_and_environment(capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(["--help"]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert shown.startswith("Usage: sample [OPTIONS] NAME Tests the command line.")
+    for part in (
+        "NAME what to do [required]",
+        "-n, --anchors INTEGER how many [default: 5000]",
+        "--order left|right which way [default: left]",
+        "--method TEXT,… methods [default: random]",
+        "--shots INTEGER,… numbers of demonstrations [default: 1,2]",
+        "--option KEY=VALUE options [default: none]",
+        "--fast / --no-fast hurry [default: no]",
+        "--output PATH where to write [N, D] [default: none]",
+        "[env: ICLTOOL_WORKSPACE] [default: icl-workspace]",
+    ):
+        assert part in shown
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "argument NAME is missing: what to do"),
+        (["x", "--rate", "-1"], "--rate: must be greater than 0, not -1"),
+        (["x", "--level", "4"], "--level: expected 1, 2 or 3, not '4'"),
+        (["x", "--shots", "1,two"], "--shots: expected an integer, not 'two'"),
+        (["x", "--option", "a"], "--option: 'a' is not of the form KEY=VALUE"),
+        (["x", "--set", "anchor=1"], "--set anchor=1: sample has no option 'anchor'"),
+        (["x", "--set", "anchors"], "--set 'anchors' is not of the form key=value"),
+        (["x", "--set", "anchors=-1"], "--set anchors: must be at least 1, not -1"),
+        (["x", "--set", "anchors.x=1"], "--set anchors.x=1: anchors has no keys of its own"),
+        (["small"], "small takes at most 10 anchors"),
+        (["fail"], "the file is broken"),
+    ],
+)
+def test_errors_are_one_line_with_exit_code_2(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(arguments) == 2
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    lines = [line for line in shown.err.splitlines() if line != "working"]
+    assert lines[0] == f"error: {message}"
+    assert len(lines) <= 2
+    assert all(line.startswith("hint: ") for line in lines[1:])
+
+
+def test_a_bug_shows_its_traceback_and_exits_with_1(capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(["bug"]) == 1
+    shown = capsys.readouterr().err
+    assert "Traceback" in shown
+    assert "RuntimeError: a bug" in shown
+
+
+def test_table_remarks_and_progress_have_their_streams(capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(["x", "--verbose"]) == 0
+    shown = capsys.readouterr()
+    assert "sample" in shown.out
+    assert "5,000" in shown.out
+    assert "a remark" in shown.out
+    assert "working\n" in shown.err
+    assert "in detail\n" in shown.err
+
+
+def test_quiet_leaves_the_result_only(capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(["x", "--quiet"]) == 0
+    shown = capsys.readouterr()
+    assert shown.err == ""
+    assert "5,000" in shown.out
+    assert "a remark" not in shown.out
+
+
+def start(*arguments: str, **environment: str) -> subprocess.Popen[str]:
+    """The sample command as a process."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "tests.cli.sample_main", *arguments],
+        env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_json_keeps_stdout_free_of_what_libraries_and_children_print() -> None:
+    out, err = start("noisy", "--json").communicate(timeout=60)
+    assert json.loads(out)["title"] == "sample"
+    assert "printed by a library" in err
+    assert "printed by a child process" in err
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_interruption_is_one_line(number: signal.Signals, code: int, tmp_path: Path) -> None:
+    ready = tmp_path / "ready"
+    process = start("wait", SAMPLE_READY=str(ready))
+    deadline = time.monotonic() + 60
+    while not ready.exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(number)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == code
+    assert out == ""
+    assert err == "working\ninterrupted; what was finished is kept - run the same command to go on\n"
+
+
+def test_environment_file_of_a_parent_folder(tmp_path: Path) -> None:
+    """A .env file fills in, the real environment wins."""
+    (tmp_path / ".env").write_text("ICLTOOL_WORKSPACE=from-file\n")
+    inner = tmp_path / "a" / "b"
+    inner.mkdir(parents=True)
+    for environment, expected in (({}, "from-file"), ({"ICLTOOL_WORKSPACE": "from-shell"}, "from-shell")):
+        answer = subprocess.run(
+            [sys.executable, "-m", "tests.cli.sample_main", "x", "--json"],
+            cwd=inner,
+            env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        rows = {row["option"]: row["value"] for row in json.loads(answer.stdout)["rows"]}
+        assert rows["workspace"] == expected

@@ -1,0 +1,52 @@
+"""Fixtures that several folders of tests share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from icltool.contracts import Example
+from icltool.world.render import render
+from icltool.world.scenes import Lexicon, Scene, dataset_lexicon
+
+
+class Scenery:
+    """Makes captioned examples of the embedded world as image files."""
+
+    def __init__(self, folder: Path, lexicon: Lexicon) -> None:
+        self.folder = folder
+        self.lexicon = lexicon
+        self.made = 0
+
+    def example(self, colour: int, shape: int, question: str = "") -> Example:
+        """A caption example, or with `question` ("what colour?" or "what shape?") a VQA example."""
+        self.made += 1
+        scene = Scene(colour, shape)
+        path = self.folder / f"{self.made:06d}.jpg"
+        render(scene, np.random.default_rng([77, self.made])).save(path, quality=95)
+        words = self.lexicon.words(scene)
+        label = f"a {words[0]} {words[1]}"
+        if question:
+            label = words[0] if "colour" in question else words[1]
+        text = question or label
+        return Example(self.made, str(path), self.made, text, label, (label,), question, scene.name)
+
+    def mixed(self, count: int, seed: int = 0, question: str = "") -> list[Example]:
+        """Examples of random scenes."""
+        rng = np.random.default_rng(seed)
+        return [self.example(*(int(v) for v in rng.integers(0, 8, 2)), question=question) for _ in range(count)]
+
+
+@pytest.fixture(scope="session")
+def scenery(tmp_path_factory: pytest.TempPathFactory) -> Scenery:
+    return Scenery(tmp_path_factory.mktemp("scenery"), dataset_lexicon(0))
+
+
+@pytest.fixture(scope="session")
+def tiny_model():  # type: ignore[no-untyped-def]
+    """The embedded world's LVLM, loaded as users load it."""
+    from icltool.plugin.manager import component
+
+    return component("models", "tiny-idefics", device="cpu")

@@ -1,0 +1,52 @@
+"""The local executor: one worker, in order, as it goes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from icltool.contracts import Executor
+from icltool.execution.local import LocalExecutor
+from icltool.plugin.manager import component
+
+
+def test_it_is_the_registered_executor() -> None:
+    assert isinstance(component("executors", "local"), LocalExecutor)
+    assert isinstance(LocalExecutor(), Executor)
+
+
+def test_one_worker_serves_all_units_in_order_and_lazily() -> None:
+    events: list[str] = []
+
+    def make_worker() -> Callable[[int], int]:
+        events.append("made")
+
+        def work(unit: int) -> int:
+            events.append(f"unit {unit}")
+            return unit * unit
+
+        return work
+
+    def units() -> Iterator[int]:
+        for unit in range(3):
+            events.append(f"asked {unit}")
+            yield unit
+
+    results = LocalExecutor().run(make_worker, units())
+    assert events == []
+    assert next(results) == 0
+    assert events == ["asked 0", "made", "unit 0"]
+    assert list(results) == [1, 4]
+    assert events.count("made") == 1
+
+
+def test_no_units_make_no_worker() -> None:
+    def make_worker() -> Callable[[int], int]:
+        raise AssertionError("nothing is to be loaded")
+
+    assert list(LocalExecutor().run(make_worker, [])) == []
+
+
+def test_it_describes_itself() -> None:
+    described = LocalExecutor().describe()
+    assert described["workers"] == 1
+    assert described["devices"]

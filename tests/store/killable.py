@@ -1,0 +1,142 @@
+"""A writing process that tests kill: `python killable.py` forks a writer for each JSON line that it reads.
+
+Forking from a process that has loaded NumPy and h5py already makes dozens of kills affordable. The writer reports on
+the standard output: "pid N", "has N,..." for what it found stored, "added N" for each append that returned, "closing",
+and "finished"; then it waits to be killed. The parent of the writer reports "end" once it is dead.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import h5py  # noqa: F401  (loaded before the fork)
+import numpy as np
+
+from icltool.contracts import QueryResult
+from icltool.store.artefact import Provenance
+from icltool.store.embeddings import EmbeddingWriter
+from icltool.store.sequences import SequenceWriter
+
+SHOTS, BEAMS, CANDIDATES, DIM, FIELDS = 3, 4, 9, 16, ("image", "text")
+PROVENANCE = Provenance(
+    {"sampler": "random", "beam_size": BEAMS, "options": {"order": "left", "norm": [1, 2]}},
+    "0123abcd",
+    seed=7,
+    plugins={"sampler:random": "icltool 0.1.0"},
+    extra={"remark": "a test"},
+)
+
+
+@functools.cache
+def result_of(query: int) -> QueryResult:
+    """A query's result, the same whenever it is asked for; some have fewer beams and candidates."""
+    rng = np.random.default_rng(query)
+    beams, candidates = (BEAMS, CANDIDATES) if query % 5 else (BEAMS - 2, CANDIDATES - 4)
+    return QueryResult(
+        query_id=query,
+        candidates=rng.integers(0, 10**6, candidates),
+        icd_ids=rng.integers(0, 10**6, (beams, SHOTS)),
+        scores=rng.normal(size=beams),
+        step_scores=rng.normal(size=(beams, SHOTS)),
+        values=rng.normal(size=beams),
+        log_probs=np.full(beams, np.nan) if query % 3 == 0 else rng.normal(size=beams),
+        base_value=float(rng.normal()),
+        base_log_prob=float("nan") if query % 3 == 0 else float(rng.normal()),
+    )
+
+
+def features_of(rows: range) -> dict[str, Any]:
+    """The features of some rows, float32 [n, DIM] per field, the same whatever the block they are asked for in."""
+    table = np.stack([np.random.default_rng(row).normal(size=(len(FIELDS), DIM)) for row in rows]).astype(np.float32)
+    return {name: table[:, column] for column, name in enumerate(FIELDS)}
+
+
+def ids_of(rows: range) -> Any:
+    return np.array([1000 + 3 * row for row in rows], np.int64)
+
+
+def sequence_writer(path: Path, total: int, **options: Any) -> SequenceWriter:
+    return SequenceWriter(path, options.pop("provenance", PROVENANCE), SHOTS, BEAMS, CANDIDATES, total, **options)
+
+
+def embedding_writer(path: Path, total: int, **options: Any) -> EmbeddingWriter:
+    provenance = options.pop("provenance", PROVENANCE)
+    return EmbeddingWriter(path, provenance, "tiny-clip", "c0ffee", DIM, FIELDS, total, **options)
+
+
+def say(text: str) -> None:
+    os.write(1, f"{text}\n".encode())
+
+
+def write_sequences(path: Path, total: int, pause: float, close_every: int, rng: np.random.Generator) -> None:
+    """Finishes the queries that are missing, in random order; closes and opens the file every few queries."""
+    while True:
+        with sequence_writer(path, total) as writer:
+            say("has " + ",".join(map(str, writer.finished)))
+            left = sorted(set(range(total)) - writer.finished)
+            for query in rng.permutation(left)[:close_every]:
+                time.sleep(rng.uniform(0, pause))
+                writer.append(result_of(int(query)))
+                say(f"added {query}")
+            say("closing")
+        if len(left) <= close_every:
+            return
+
+
+def write_embeddings(path: Path, total: int, pause: float, close_every: int, rng: np.random.Generator) -> None:
+    """Goes on at the first missing row, in blocks of random size."""
+    done = 0
+    while done < total:
+        with embedding_writer(path, total) as writer:
+            say("has " + ",".join(map(str, range(writer.done))))
+            for _ in range(close_every):
+                rows = range(writer.done, min(writer.done + int(rng.integers(1, 4)), total))
+                if len(rows):
+                    time.sleep(rng.uniform(0, pause))
+                    writer.append(ids_of(rows), features_of(rows))
+                    say("added " + ",".join(map(str, rows)))
+            say("closing")
+            done = writer.done
+
+
+def kill_self_at(number: int) -> None:
+    """Dies just before the `number`-th operation on files that Python announces (opening, renaming, removing ...)."""
+    seen = 0
+
+    def hook(event: str, args: tuple[Any, ...]) -> None:
+        nonlocal seen
+        if event in ("open", "os.rename", "os.remove", "os.mkdir"):
+            seen += 1
+            if seen == number:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(hook)
+
+
+def main() -> None:
+    for line in sys.stdin:
+        order = json.loads(line)
+        child = os.fork()
+        if child == 0:
+            say(f"pid {os.getpid()}")
+            write = {"sequences": write_sequences, "embeddings": write_embeddings}[order["kind"]]
+            if order.get("die_at"):
+                kill_self_at(order["die_at"])
+            rng = np.random.default_rng(order["seed"])
+            write(Path(order["path"]), order["total"], order["pause"], order["close_every"], rng)
+            say("finished")
+            while True:
+                signal.pause()
+        os.waitpid(child, 0)
+        say("end")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,195 @@
+"""SIGKILL at any moment: the file opens, nothing finished is lost, and the end is that of an uninterrupted run."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+
+import icltool
+from icltool.store.embeddings import EmbeddingFile
+from icltool.store.sequences import SequenceFile
+
+from . import killable
+
+KINDS = ["sequences", "embeddings"]
+KILLS = 55
+
+
+class Killer:
+    """Starts writers and kills them; `lost` and `kept` are found by the test."""
+
+    def __init__(self) -> None:
+        environment = {**os.environ, "PYTHONPATH": str(Path(icltool.__file__).parents[1]), "OMP_NUM_THREADS": "1"}
+        self.process = subprocess.Popen(
+            [sys.executable, str(Path(killable.__file__))],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environment,
+        )
+        self.alive: int | None = None
+
+    def run(self, kill_when: Callable[[list[str]], float | None], **order: Any) -> list[str]:
+        """The lines of one writer. It is killed as many seconds as `kill_when(lines)` says after that is not None.
+
+        A writer that finished is killed as well.
+        """
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write(json.dumps({"pause": 0.0, "close_every": 4, "seed": 0, **order}) + "\n")
+        self.process.stdin.flush()
+        lines: list[str] = []
+        while (line := self.process.stdout.readline().strip()) != "end":
+            assert line, "the writers' parent died"
+            word, _, rest = line.partition(" ")
+            if word == "pid":
+                self.alive = int(rest)
+                continue
+            lines.append(line)
+            if self.alive is not None and (line == "finished" or (delay := kill_when(lines)) is not None):
+                time.sleep(0 if line == "finished" else delay)
+                os.kill(self.alive, signal.SIGKILL)  # not yet waited for by its parent, so the id is still its own
+                self.alive = None
+        self.alive = None
+        return lines
+
+    def close(self) -> None:
+        assert self.process.stdin is not None
+        if self.alive is not None:
+            os.kill(self.alive, signal.SIGKILL)
+        self.process.stdin.close()
+        assert self.process.wait(timeout=30) == 0
+
+
+@pytest.fixture
+def killer() -> Iterator[Killer]:
+    found = Killer()
+    yield found
+    found.close()
+
+
+def added(lines: list[str]) -> set[int]:
+    return {int(n) for line in lines if line.startswith(("added ", "has ")) for n in line.split(" ")[1].split(",") if n}
+
+
+def check_stored(kind: str, path: Path) -> set[int]:
+    """What readers see, every value compared; plain HDF5 must open too."""
+    with h5py.File(path, "r") as file:
+        assert file.attrs["schema"] == f"icltool.{kind}"
+    if kind == "sequences":
+        with SequenceFile.open(path) as found:
+            queries = [result.query_id for result in found.results()]
+            for result in found.results():
+                assert_same(result, killable.result_of(result.query_id))
+        assert len(set(queries)) == len(queries)
+        return set(queries)
+    with EmbeddingFile.open(path) as rows:
+        every = range(len(rows))
+        if len(rows):
+            np.testing.assert_array_equal(rows.ids, killable.ids_of(every))
+            for field, expected in killable.features_of(every).items():
+                np.testing.assert_array_equal(rows.read(field), expected)
+        return set(every)
+
+
+def assert_same(one: Any, other: Any) -> None:
+    for name in type(one).__slots__:
+        np.testing.assert_array_equal(getattr(one, name), getattr(other, name), err_msg=name)
+
+
+def content(path: Path) -> dict[str, Any]:
+    """Every byte of every data set, with its type and shape, and every attribute but the time of creation."""
+    found: dict[str, Any] = {}
+    with h5py.File(path, "r") as file:
+
+        def add(name: str, item: Any) -> None:
+            if isinstance(item, h5py.Dataset):
+                found[name] = (item.shape, item.dtype.str, item.chunks, item[...].tobytes())
+
+        file.visititems(add)
+        found["attributes"] = {name: value for name, value in file.attrs.items() if name != "created"}
+    return found
+
+
+def uninterrupted(kind: str, folder: Path, total: int) -> Path:
+    path = folder / "uninterrupted.h5"
+    if kind == "sequences":
+        with killable.sequence_writer(path, total) as writer:
+            for query in range(total):
+                writer.append(killable.result_of(query))
+    else:
+        with killable.embedding_writer(path, total) as rows:
+            rows.append(killable.ids_of(range(total)), killable.features_of(range(total)))
+    return path
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+def test_killed_at_random_moments(kind: str, tmp_path: Path, killer: Killer) -> None:
+    draw = random.Random(f"kill {kind}")
+    total = 400 if kind == "sequences" else 900
+    path = tmp_path / "runs" / "file.h5"
+    reported: set[int] = set()
+    kills = in_compaction = 0
+    while True:
+        after, in_closing = draw.randrange(4), draw.random() < 0.5
+        delay = draw.uniform(0, 0.012)
+
+        def kill_when(lines: list[str]) -> float | None:
+            if kills >= KILLS:  # noqa: B023  (called in this round of the loop only)
+                return None
+            due = lines[-1] == "closing" if in_closing else len(lines) > after  # noqa: B023
+            return delay if due else None  # noqa: B023
+
+        lines = killer.run(kill_when, kind=kind, path=str(path), total=total, pause=0.004, seed=draw.randrange(10**9))
+        if lines:
+            assert reported <= added(lines[:1]), "a resumed writer did not find all that was reported"
+        reported |= added(lines)
+        stored = check_stored(kind, path)
+        assert reported <= stored, "a reader did not find all that was reported"
+        if lines and lines[-1] == "finished":
+            break
+        kills += 1
+        in_compaction += bool(lines) and lines[-1] == "closing"
+    assert kills >= KILLS
+    assert in_compaction >= 5
+    assert reported == stored == set(range(total))
+    assert content(path) == content(uninterrupted(kind, tmp_path, total))
+    assert sorted(p.name for p in path.parent.iterdir()) == [".file.h5.lock", "file.h5"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+def test_killed_before_each_file_operation(kind: str, tmp_path: Path, killer: Killer) -> None:
+    """Every opening, renaming and removal of a short run is the moment of death once; then the run is resumed."""
+    total = 6
+    expected = content(uninterrupted(kind, tmp_path, total))
+    deaths = 0
+    for die_at in range(1, 1000):
+        path = tmp_path / str(die_at) / "file.h5"
+        order = {"kind": kind, "path": str(path), "total": total, "close_every": 3}
+        lines = killer.run(lambda lines: None, **order, die_at=die_at)
+        if lines and lines[-1] == "finished":
+            break
+        deaths += 1
+        reported = added(lines)
+        if path.exists():
+            assert reported <= check_stored(kind, path)
+        else:
+            assert not reported
+        again = killer.run(lambda lines: None, **order)
+        assert reported <= added(again[:1])
+        assert content(path) == expected
+    assert deaths >= 15
