@@ -13,7 +13,8 @@ __version__ = "0.1.0"
 _HOME = {"hookimpl": "icltool.plugin", "Registration": "icltool.plugin", "IclError": "icltool.errors"} | {
     name: "icltool.contracts"
     for name in (
-        "DatasetReader", "Encoder", "Example", "Executor", "GenerationOptions", "IndexSet", "Learner", "Metric", "Model",
+        "DatasetReader", "Encoder", "Example", "Executor", "Float64Array", "FloatArray", "GenerationOptions", "IndexSet",
+        "IntArray", "Learner", "Metric", "Model", "PreparedSplit", "ReadReport",
         "Progress", "Prompt", "QueryResult", "QuerySet", "Retriever", "Sampler", "Scorer", "ScoringRequest", "ScoringSession",
         "SupportsImageCache", "TargetScore", "Task", "TrainingOutcome", "TrainingSet", "Valuation", "keyed_generator",
     )

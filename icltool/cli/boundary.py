@@ -16,8 +16,8 @@ import typer
 from icltool.errors import IclError
 
 #: The base classes of Typer's own errors, wherever this version of Typer keeps them.
-_USAGE_ERROR: type[Exception] = typer.BadParameter.__mro__[1]  # type: ignore[assignment]
-_CLICK_ERROR: type[Exception] = _USAGE_ERROR.__mro__[1]  # type: ignore[assignment]
+_USAGE_ERROR: type[Exception] = typer.BadParameter.__mro__[1]
+_CLICK_ERROR: type[Exception] = _USAGE_ERROR.__mro__[1]
 INTERRUPTED = "interrupted; what was finished is kept - run the same command to go on"
 
 

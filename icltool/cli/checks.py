@@ -11,7 +11,6 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from icltool.config.env import VARIABLES
 
@@ -109,16 +108,17 @@ def devices() -> list[Row]:
     try:
         import torch
     except Exception as error:
-        return [*rows, row("torch", f"{type(error).__name__}: {error}", "problem", "reinstall torch: https://pytorch.org")]
+        return [
+            *rows,
+            row("torch", f"{type(error).__name__}: {error}", "problem", "reinstall torch: https://pytorch.org"),
+        ]
     rows[0]["value"] += f", torch uses {torch.get_num_threads()} threads"
     if not torch.cuda.is_available():
         built = torch.version.cuda
         rows.append(row("cuda", "no device" if built else "torch was built without CUDA", "-"))
     for index in range(torch.cuda.device_count()):
         free, total = torch.cuda.mem_get_info(index)
-        rows.append(
-            row(f"cuda:{index}", f"{torch.cuda.get_device_name(index)}, {_size(free)} free of {_size(total)}")
-        )
+        rows.append(row(f"cuda:{index}", f"{torch.cuda.get_device_name(index)}, {_size(free)} free of {_size(total)}"))
     if torch.backends.mps.is_available():
         rows.append(row("mps", "Apple GPU, shares the main memory"))
     return rows
@@ -198,7 +198,12 @@ def plugins() -> list[Row]:
         counts[key] = counts.get(key, 0) + 1
     rows = [row(owner, f"{count} components") for owner, count in sorted(counts.items())]
     rows += [
-        row(f"{broken.distribution} {broken.version}", f"{broken.name}: {broken.error}", "problem", "reinstall or update it")
+        row(
+            f"{broken.distribution} {broken.version}",
+            f"{broken.name}: {broken.error}",
+            "problem",
+            "reinstall or update it",
+        )
         for broken in registry.broken
     ]
     names = [(item.kind, item.name) for item in registry.found]

@@ -1,4 +1,4 @@
-"""Makes Typer parameters from the fields of a configuration model: the model is the only place where options are written."""
+"""Makes Typer parameters from the fields of a configuration model: options are written there only."""
 
 from __future__ import annotations
 

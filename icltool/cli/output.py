@@ -62,18 +62,23 @@ def print_rows(title: str, rows: Sequence[Mapping[str, Any]]) -> None:
         number = all(isinstance(row.get(column), (int, float)) for row in rows if row.get(column) is not None)
         table.add_column(Text(column.replace("_", " ")), justify="right" if number else "left", overflow="fold")
     for row in rows:
-        table.add_row(*(Text(cell(row.get(column))) for column in columns))
+        table.add_row(*(Text(cell(row.get(column), _names_something(column))) for column in columns))
     _console().print(table)
 
 
-def cell(value: Any) -> str:
-    """One value for people: thousands separated, four significant digits, "-" for nothing."""
+def _names_something(column: str) -> bool:
+    """Whole numbers in these columns are names, not amounts."""
+    return column in ("id", "seed") or column.endswith("_id")
+
+
+def cell(value: Any, name: bool = False) -> str:
+    """One value for people: thousands separated (not in a `name`), four significant digits, "-" for nothing."""
     if value is None:
         return "-"
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, int):
-        return f"{value:,}"
+        return str(value) if name else f"{value:,}"
     if isinstance(value, float):
         return f"{value:,.1f}" if abs(value) >= 1000 else f"{value:.4g}"
     if isinstance(value, (list, tuple)):

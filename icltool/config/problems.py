@@ -33,7 +33,7 @@ def explain(problem: Mapping[str, Any], shape: Shape | None) -> str:
     if kind in ("too_short", "string_too_short"):
         return f"needs at least {context.get('min_length')} value(s), not {given}"
     if shape is not None and any(part in kind for part in _TYPE_ERRORS):
-        deep = len(problem["loc"]) > 1 and isinstance(problem["loc"][1], int)
+        deep = any(isinstance(part, int) for part in problem["loc"])  # one item of a list
         wanted = Shape(shape.item, choices=shape.choices) if deep else shape
         return f"expected {wanted.wanted}, not {given}"
     return f"{_decapitalised(problem['msg'])}, not {given}"

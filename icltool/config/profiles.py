@@ -111,9 +111,7 @@ def _parse(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path} cannot be read: {error}", "a profile is a TOML file in UTF-8") from error
 
 
-def _check_table(
-    path: Path, table: str, entries: Mapping[str, Any], models: Mapping[str, type[StageConfig]]
-) -> None:
+def _check_table(path: Path, table: str, entries: Mapping[str, Any], models: Mapping[str, type[StageConfig]]) -> None:
     chosen = models if table == COMMON else {table: models[table]}
     known = {name for model in chosen.values() for name in model.model_fields}
     for key, value in entries.items():
@@ -126,7 +124,9 @@ def _check_table(
 
 def _check_type(place: str, field: FieldInfo, value: Any) -> None:
     """Types in a profile are taken literally: "5" is no number, and a number is no text."""
-    annotation: Any = Annotated[(field.annotation, *field.metadata)] if field.metadata else field.annotation
+    annotation: Any = field.annotation
+    for constraint in field.metadata:
+        annotation = Annotated[annotation, constraint]
     try:
         TypeAdapter(annotation).validate_json(json.dumps(value, default=str), strict=True)
     except ValidationError as error:

@@ -25,9 +25,9 @@ def resolve(
 ) -> StageConfig:
     """The configuration of a stage.
 
-    `flags` are the options that were given, by field name, as typed (texts; sequences of texts) or as values; None means
-    not given. `profile` is a name or path, `sets` are texts "key=value" or "stage.key=value". Later places win; mappings
-    are merged key by key. Raises ConfigError that names the option, file or variable at fault.
+    `flags` are the options that were given, by field name, as typed (texts; sequences of texts) or as values; None
+    means not given. `profile` is a name or path, `sets` are texts "key=value" or "stage.key=value". Later places win;
+    mappings are merged key by key. Raises ConfigError that names the option, file or variable at fault.
     """
     layers = _Layers(model)
     layers.add_environment()

@@ -35,8 +35,8 @@ class Coco2017Reader:
 
     `root` may be the folder that holds `mscoco/mscoco2017` or `mscoco2017`, or that folder itself; without it,
     the environment variable COCO_PATH. All captions of an image are kept as references, ordered by annotation id; the
-    first is label and retrieval text. Line breaks and repeated blanks in captions become single blanks. An image's group
-    comes from the optional file `near_duplicates.json` beside the captions files.
+    first is label and retrieval text. Line breaks and repeated blanks in captions become single blanks. An image's
+    group comes from the optional file `near_duplicates.json` beside the captions files.
     """
 
     name = "coco2017"
@@ -65,8 +65,8 @@ class Coco2017Reader:
         base = first_holding(candidates, ["annotations", "train2017", "val2017"])
         if base is None:
             raise DataError(
-                f"no COCO 2017 in {start}: neither mscoco/mscoco2017, mscoco2017 nor the folder itself has annotations, "
-                "train2017 and val2017",
+                f"no COCO 2017 in {start}: neither mscoco/mscoco2017, mscoco2017 nor the folder itself has "
+                "annotations, train2017 and val2017",
                 _ARCHIVES,
             )
         return base
@@ -87,9 +87,8 @@ class Coco2017Reader:
             check_decoding(split.folder, names, _archive(part), verify, progress)
             remarks += split.remarks
             if len(split.pictures) != official:
-                remarks.append(
-                    f"{split.path.name} has {len(split.pictures):,} images with captions; the official split has {official:,}"
-                )
+                count = f"{len(split.pictures):,} images with captions"
+                remarks.append(f"{split.path.name} has {count}; the official split has {official:,}")
         files = [_captions_file(base, part) for part, _ in SPLITS.values()]
         groups = base / "annotations" / FILE
         return ReadReport((*files, groups) if groups.exists() else tuple(files), tuple(remarks))

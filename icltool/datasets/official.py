@@ -51,6 +51,8 @@ class Answers(NamedTuple):
 
 Entry = TypeVar("Entry", Picture, Caption, Question, Answers)
 
+#: What COCO's other annotation files hold, by a key of their entries.
+_OTHER_KINDS = {"keypoints": "person keypoints", "segments_info": "panoptic segments", "bbox": "instances"}
 _NAMES = {Picture: "an image", Caption: "a caption", Question: "a question", Answers: "a list of answers"}
 
 
@@ -82,23 +84,27 @@ def read_annotations(path: Path, get: str) -> dict[str, Any]:
 
 
 def _entry(record: dict[str, Any]) -> Any:
-    """What a JSON object becomes; the object itself where it is none of the known entries."""
+    """What a JSON object becomes; the object itself where it is none of the known entries.
+
+    Values are taken as they come; `entries` checks them.
+    """
+    image_id: Any = record.get("image_id")
     if "answer_id" in record and isinstance(record.get("answer"), str):
         return sys.intern(record["answer"])
     if "answers" in record and "question_id" in record:
         answers = record["answers"]
         return Answers(
             record["question_id"],
-            record.get("image_id"),
+            image_id,
             tuple(answers) if isinstance(answers, list) else answers,
             _interned(record.get("multiple_choice_answer", "")),
             _interned(record.get("question_type", "")),
             _interned(record.get("answer_type", "")),
         )
     if "question" in record and "question_id" in record:
-        return Question(record["question_id"], record.get("image_id"), record["question"])
-    if "caption" in record and "image_id" in record:
-        return Caption(record.get("id"), record["image_id"], record["caption"])
+        return Question(record["question_id"], image_id, record["question"])
+    if "caption" in record and "id" in record:
+        return Caption(record["id"], image_id, record["caption"])
     if "file_name" in record and "id" in record:
         return Picture(record["id"], record["file_name"])
     return record
@@ -109,7 +115,7 @@ def _interned(text: Any) -> Any:
 
 
 def expect_kind(path: Path, found: dict[str, Any], kind: str, get: str) -> None:
-    """DataError when an annotation file is of another kind than the one wanted: "captions", "questions" or "answers"."""
+    """DataError when an annotation file is of another kind than wanted: "captions", "questions" or "answers"."""
     held = kind_of(found)
     if held != kind:
         says = f"{path} holds {held}, not {kind}" if held else f"{path} holds no {kind}"
@@ -134,9 +140,9 @@ def kind_of(found: dict[str, Any]) -> str:
     if isinstance(first, Answers):
         return "answers"
     if isinstance(first, dict):
-        for key, kind in (("keypoints", "person keypoints"), ("segments_info", "panoptic segments"), ("bbox", "instances")):
-            if key in first:
-                return kind
+        named = [kind for key, kind in _OTHER_KINDS.items() if key in first]
+        if named:
+            return named[0]
     return "captions" if isinstance(images, list) else ""
 
 
@@ -193,5 +199,5 @@ def few(items: list[Any], most: int = 3) -> str:
 
 
 def one_line(text: str) -> str:
-    """The text without line breaks and repeated blanks, which the prompt formats would take for the end of an example."""
+    """The text without line breaks (which prompt formats take for the end of an example) and repeated blanks."""
     return " ".join(text.split())

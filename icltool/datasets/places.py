@@ -20,7 +20,8 @@ def chosen_root(root: Path | None, variables: Sequence[str], name: str) -> Path:
         if os.environ.get(variable):
             return _folder(Path(os.environ[variable]), variable)
     raise DataError(
-        f"data set {name!r}: no folder given", f"name the folder of its files with --root, or set {' or '.join(variables)}"
+        f"data set {name!r}: no folder given",
+        f"name the folder of its files with --root, or set {' or '.join(variables)}",
     )
 
 

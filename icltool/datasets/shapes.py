@@ -32,7 +32,7 @@ class ShapesReader:
             if type(value) is not int or value < least:
                 raise ConfigError(f"data set 'shapes': {option} is {value!r}", f"give an integer of at least {least}")
         self.options = WorldOptions(seed, index_images, validation_images)
-        self._readers = {"caption": Coco2017Reader(), "vqa": VQAv2Reader()}
+        self._readers: dict[str, Coco2017Reader | VQAv2Reader] = {"caption": Coco2017Reader(), "vqa": VQAv2Reader()}
 
     def make(self, workspace: Path, progress: Progress) -> Path:
         """Writes the world's files, unless they are there, and gives their root: `datasets/shapes/source`."""

@@ -11,7 +11,17 @@ from icltool.contracts import Example, PreparedSplit, Progress, ReadReport
 from icltool.datasets.coco2017 import check_decoding
 from icltool.datasets.images import expect_images
 from icltool.datasets.near_duplicates import FILE, read_groups
-from icltool.datasets.official import Answers, Question, entries, expect_kind, few, one_line, read_annotations, repeated
+from icltool.datasets.official import (
+    Answers,
+    Entry,
+    Question,
+    entries,
+    expect_kind,
+    few,
+    one_line,
+    read_annotations,
+    repeated,
+)
 from icltool.datasets.places import chosen_root, first_holding, folder_of
 from icltool.errors import DataError
 
@@ -54,8 +64,8 @@ class VQAv2Reader:
 
     `root` may be the folder that holds `vqav2`, or that folder itself; without it, the environment variable
     VQAV2_PATH. Images are looked for in `mscoco/mscoco2014` and `mscoco2014` below `root` and beside it, then below
-    COCO_PATH. The label is the most frequent of the ten answers, which are the references; the question is the retrieval
-    text. An image's group comes from the optional file `near_duplicates.json` beside the question files.
+    COCO_PATH. The label is the most frequent of the ten answers, which are the references; the question is the
+    retrieval text. An image's group comes from the optional file `near_duplicates.json` beside the question files.
     """
 
     name = "vqav2"
@@ -75,7 +85,9 @@ class VQAv2Reader:
             progress.detail(f"reading {_questions_file(places, part)}")
             split = read_answered(places, part)
             groups = read_groups(places.questions, part)
-            yield PreparedSplit(name, len(split.questions), _examples(split, places.images / f"{part}2014", part, groups))
+            yield PreparedSplit(
+                name, len(split.questions), _examples(split, places.images / f"{part}2014", part, groups)
+            )
 
     def find(self, root: Path | None) -> Places:
         """Where questions and images are. DataError when there are none."""
@@ -109,7 +121,12 @@ class VQAv2Reader:
             ids = list(dict.fromkeys(question.image_id for question in split.questions))
             names = [image_name(part, i) for i in ids]
             expect_images(
-                path, folder, names, places.images / f"{other}2014", [image_name(other, i) for i in ids], _IMAGE_ARCHIVES
+                path,
+                folder,
+                names,
+                places.images / f"{other}2014",
+                [image_name(other, i) for i in ids],
+                _IMAGE_ARCHIVES,
             )
             check_decoding(folder, names, _IMAGE_ARCHIVES, verify, progress)
             remarks += split.remarks
@@ -123,7 +140,7 @@ class VQAv2Reader:
 
 
 def most_frequent(answers: Sequence[str], multiple_choice_answer: str) -> str:
-    """The label: the most frequent answer; of several, `multiple_choice_answer` if it is among them, else the first given.
+    """The label: the most frequent answer; of several, `multiple_choice_answer` if among them, else the first given.
 
     Blank answers do not count; "" when all are blank.
     """
@@ -141,7 +158,7 @@ def image_name(part: str, image_id: int) -> str:
 
 
 def read_answered(places: Places, part: str) -> AnsweredSplit:
-    """Reads the questions and annotations of "train" or "val" and pairs them. DataError that names the file at fault."""
+    """Reads and pairs the questions and annotations of "train" or "val". DataError that names the file at fault."""
     path, answers_path = _questions_file(places, part), _answers_file(places, part)
     questions = _read(path, "questions", "questions", Question, part)
     answers = {a.question_id: a for a in _read(answers_path, "annotations", "answers", Answers, part)}
@@ -162,7 +179,7 @@ def read_answered(places: Places, part: str) -> AnsweredSplit:
     return AnsweredSplit(kept, answers, tuple(remarks))
 
 
-def _read(path: Path, key: str, kind: str, entry: type, part: str) -> list:
+def _read(path: Path, key: str, kind: str, entry: type[Entry], part: str) -> list[Entry]:
     get = f"put the official {path.name} from visualqa.org there"
     found = read_annotations(path, get)
     expect_kind(path, found, kind, get)
@@ -182,7 +199,9 @@ def _expect_pairs(path: Path, answers_path: Path, questions: list[Question], ans
     if len(answers) > len(questions):
         asked = {question.question_id for question in questions}
         unknown = [question_id for question_id in answers if question_id not in asked]
-        raise DataError(f"{path} lacks {len(unknown):,} questions that {answers_path.name} answers: {few(unknown)}", get)
+        raise DataError(
+            f"{path} lacks {len(unknown):,} questions that {answers_path.name} answers: {few(unknown)}", get
+        )
     for question in questions:
         image_id = answers[question.question_id].image_id
         if image_id != question.image_id:

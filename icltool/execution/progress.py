@@ -109,7 +109,7 @@ class _SilentTicker:
 
 
 class LineProgress:
-    """Plain lines: at most one every `interval` seconds, and one at the end of work that took longer than `patience`."""
+    """Plain lines: one every `interval` seconds at most, and one at the end of work that took `patience` or longer."""
 
     def __init__(
         self,
@@ -199,22 +199,14 @@ class BarProgress:
                 self._bars = _bars(self._console)
                 self._bars.start()
             self._counts[count] = self._bars.add_task(
-                count.description, total=count.total, completed=count.done, amount="", rate="", note=""
+                count.description, total=count.total, completed=count.done, **_fields(count)
             )
-            self._refresh(count)
 
     def _refresh(self, count: Count) -> None:
         with self._lock:
             shown = self._counts.get(count)
             if self._bars is not None and shown is not None:
-                worked = count.done - count.before
-                self._bars.update(
-                    shown,
-                    completed=count.done,
-                    amount=f"{count.done:,}/{count.total:,} {count.unit}",
-                    rate=rate(worked, count.elapsed, count.unit),
-                    note=count.remark,
-                )
+                self._bars.update(shown, completed=count.done, **_fields(count))
 
     def _finish(self, count: Count, failed: bool) -> None:
         with self._lock:
@@ -241,18 +233,26 @@ class _BarTicker:
         self._owner._refresh(self._count)
 
 
+def _fields(count: Count) -> dict[str, Any]:
+    """What the columns right of the bar show."""
+    return {
+        "amount": f"{count.done:,}/{count.total:,} {count.unit}",
+        "rate": rate(count.done - count.before, count.elapsed, count.unit),
+        "note": count.remark,
+    }
+
+
 def _bars(console: Any) -> Bars:
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
     return Progress(
         TextColumn("{task.description}", markup=False),
-        BarColumn(bar_width=None),
+        BarColumn(bar_width=28),
         TextColumn("{task.fields[amount]}", markup=False),
         TextColumn("{task.fields[rate]}", markup=False, style="dim"),
         TimeRemainingColumn(elapsed_when_finished=True),
         TextColumn("{task.fields[note]}", markup=False, style="dim"),
         console=console,
         transient=True,
-        expand=True,
         refresh_per_second=5,
     )

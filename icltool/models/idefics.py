@@ -12,7 +12,7 @@ from icltool.errors import ConfigError
 from icltool.models.images import read_image
 from icltool.models.prompt_format import IDEFICS
 from icltool.models.tokens import TokenizedPrompt, batches_by_length, tokenize
-from icltool.models.weights import find_weights, fingerprint
+from icltool.models.weights import find_weights, fingerprint, quiet_loading
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -50,9 +50,10 @@ class IdeficsModel:
         try:
             self.tokenizer = AutoTokenizer.from_pretrained(weights.source, local_files_only=weights.local_only)
             self.image_processor = _image_processor(weights.source, weights.local_only)
-            model = IdeficsForVisionText2Text.from_pretrained(
-                weights.source, dtype=self.dtype, attn_implementation=attention, local_files_only=weights.local_only
-            )
+            with quiet_loading():
+                model = IdeficsForVisionText2Text.from_pretrained(
+                    weights.source, dtype=self.dtype, attn_implementation=attention, local_files_only=weights.local_only
+                )
         except (OSError, ValueError) as error:
             first_line = str(error).strip().splitlines()[0]
             raise ConfigError(

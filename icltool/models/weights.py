@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -79,6 +81,20 @@ def fingerprint(folder: str, *extra: str) -> str:
                 handle.seek(max(_SAMPLE, size - _SAMPLE))
                 digest.update(handle.read())
     return digest.hexdigest()[:12]
+
+
+@contextmanager
+def quiet_loading() -> Iterator[None]:
+    """Keeps transformers' own progress bars off the screen while a model loads."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 def _in_cache(hub_id: str) -> bool:

@@ -19,6 +19,8 @@ class LeverLMRetriever:
     Raises StoreError when the folder holds no such checkpoint.
     """
 
+    #: Whose checkpoints it reads.
+    learner = "lever-lm"
     ranked = False
 
     def __init__(

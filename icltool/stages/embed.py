@@ -82,7 +82,7 @@ def _embed_split(
         if start == len(records):
             progress.say(f"{split}: up to date ({start} rows)")
             return 0
-        with progress.task(f"embedding {split}", len(records), "example", done=start) as ticker:
+        with progress.task(f"embedding {split}", len(records), "examples", done=start) as ticker:
             for low in range(start, len(records), config.batch_size):
                 high = min(low + config.batch_size, len(records))
                 writer.append(records.ids[low:high], _encode(encoder, records, images, low, high, fields))

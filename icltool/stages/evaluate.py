@@ -242,7 +242,7 @@ def _evaluate(work: _Run, setting: _Setting, folder: Path) -> SettingResult:
     started = time.perf_counter()
     label = f"{setting.method}, {setting.shots} shots" if setting.shots else "zero-shot"
     chunk = max(work.config.batch_size, 64)
-    with work.progress.task(label, len(chosen), "query") as ticker:
+    with work.progress.task(label, len(chosen), "queries") as ticker:
         for low in range(0, len(chosen), chunk):
             part = slice(low, low + chunk)
             rows += _answer(work, session, work.query_rows[part], chosen[part])

@@ -132,7 +132,7 @@ def _search(
     options = SearchOptions(config.shots, config.beam_size, config.construct_order, config.beam_score)
     search = BeamSearch(parts.scorer, session, options)
     records = parts.records
-    with progress.task("searching sequences", total, "anchor", done=total - len(missing)) as ticker:
+    with progress.task("searching sequences", total, "anchors", done=total - len(missing)) as ticker:
         for row, pool in _pools(config, parts, missing):
             writer.append(search.search(records[row], records.rows(pool)))
             ticker.advance()

@@ -1,7 +1,7 @@
 """Makes a data set ready for the other stages.
 
 Reads: the official files of a data set, through its reader.
-Writes: datasets/NAME/TASK/ (Arrow records and dataset.json), and datasets/NAME/source/ for a data set that makes its files.
+Writes: datasets/NAME/TASK/ (Arrow records, dataset.json); datasets/NAME/source/ where a data set makes its own files.
 """
 
 from __future__ import annotations
@@ -141,7 +141,7 @@ def _stamps(files: tuple[Path, ...]) -> dict[str, list[int]]:
 
 
 def _up_to_date(folder: Path, inputs: dict[str, Any]) -> tuple[dict[str, Any] | None, str]:
-    """(manifest of the data set in `folder` when it was made from these inputs and can be read, else None; a remark)."""
+    """(manifest of the data set in `folder` if it was made from these inputs and can be read, else None; a remark)."""
     from icltool.store.records import open_dataset
 
     if not folder.exists():

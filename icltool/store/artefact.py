@@ -16,19 +16,20 @@ from icltool.errors import StoreError
 from icltool.store.atomic import replace_file
 
 _CACHE_BYTES = 1 << 24
-_COMMON = ("schema", "schema_version", "icltool_version", "created", "complete", "dataset_fingerprint", "seed")
 _JSON = ("configuration", "plugins", "extra")
 _BROKEN = (OSError, KeyError, ValueError, TypeError, RuntimeError, EOFError, OverflowError, MemoryError)
 
 
 @dataclass(frozen=True)
 class Schema:
-    """A kind of artefact: its name and version in the file, what it is called, and the command that makes it."""
+    """A kind of artefact: its name and version in the file, what it is called, the command that makes it, and the root
+    attributes of its own."""
 
     name: str
     version: int
     noun: str
     command: str
+    details: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -201,9 +202,22 @@ def _read_header(path: Path, schema: Schema, file: Any) -> Header:
     provenance = Provenance(
         dataset_fingerprint=str(attributes["dataset_fingerprint"]), seed=int(attributes["seed"]), **stored
     )
-    others = {key: value for key, value in attributes.items() if key not in (*_COMMON, *_JSON)}
-    details: dict[str, str | int] = {k: v if isinstance(v, str) else int(v) for k, v in others.items()}
+    own = {key: attributes[key] for key in schema.details}
+    details: dict[str, str | int] = {k: v if isinstance(v, str) else int(v) for k, v in own.items()}
     return Header(schema, provenance, details, str(attributes["created"]), str(attributes["icltool_version"]))
+
+
+def count_rows(path: Path, schema: Schema, file: Any, columns: Mapping[str, tuple[int, ...]]) -> int:
+    """How many rows the columns of an open file have; `columns` is name -> shape of a row.
+
+    StoreError when one is missing, of another shape, or shorter than the others.
+    """
+    with reading(path, schema):
+        shapes = {name: tuple(file[name].shape) for name in columns}
+    rows = {shape[:1] for shape in shapes.values()}
+    if len(rows) != 1 or any(shapes[name][1:] != shape for name, shape in columns.items()):
+        raise _damaged(path, schema)
+    return int(rows.pop()[0])
 
 
 @contextlib.contextmanager

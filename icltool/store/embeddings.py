@@ -12,12 +12,18 @@ from numpy.typing import NDArray
 
 from icltool.contracts import FloatArray, IntArray
 from icltool.errors import StoreError
-from icltool.store.artefact import Header, Provenance, Schema, reading
+from icltool.store.artefact import Header, Provenance, Schema, count_rows, reading
 from icltool.store.journal import Journal
 from icltool.store.reader import ArtefactFile, open_merged
 from icltool.store.writer import JournaledWriter
 
-SCHEMA = Schema("icltool.embeddings", 1, "embeddings", "icltool embed")
+SCHEMA = Schema(
+    "icltool.embeddings",
+    1,
+    "embeddings",
+    "icltool embed",
+    details=("encoder", "encoder_fingerprint", "dim", "fields", "dtype", "total"),
+)
 _HEAD = struct.Struct("<QI")  # first row, number of rows
 _BLOCK_BYTES = 1 << 20
 
@@ -90,7 +96,7 @@ class EmbeddingWriter(JournaledWriter):
         return self._done == self.total
 
     def _load(self, file: Any) -> None:
-        self._stored = self._done = len(file["id"])
+        self._stored = self._done = count_rows(self.path, SCHEMA, file, self.layout.columns())
 
     def _replay(self, journal: Journal) -> None:
         self._done = self._stored + sum(len(rows) for _, rows in _pending(journal, self._stored))
@@ -190,8 +196,8 @@ class EmbeddingFile(ArtefactFile):
         super().__init__(path, file, header, journal)
         self.fields = tuple(str(header.details["fields"]).split(","))
         self._layout = _Layout(self.fields, self.dim, np.dtype(str(header.details["dtype"])))
+        self._stored = count_rows(path, SCHEMA, file, self._layout.columns())
         stored = np.asarray(file["id"][:], np.int64)
-        self._stored = len(stored)
         self._pending = _pending(journal, len(stored)) if journal is not None else []
         self.ids: IntArray = np.concatenate([stored, *(block["id"] for block in self._journal_blocks())])
 

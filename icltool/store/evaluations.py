@@ -106,9 +106,9 @@ def read_predictions(path: Path) -> list[dict[str, Any]]:
     path = Path(path)
     rows: list[dict[str, Any]] = []
     try:
-        with path.open(encoding="utf-8", newline="\n") as stream:
+        with path.open("rb") as stream:
             for number, line in enumerate(stream, 1):
-                row = json.loads(line) if line.endswith("\n") else None
+                row = json.loads(line) if line.endswith(b"\n") else None
                 if not isinstance(row, dict) or any(name not in row for name in _COLUMNS):
                     raise StoreError(f"{path}, line {number}, is cut or no prediction row", _AGAIN)
                 rows.append(row)

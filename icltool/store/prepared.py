@@ -20,7 +20,7 @@ _READ_BATCH = 4096
 
 
 class PreparedDataset:
-    """A data set as `icltool prepare` left it. `manifest` is what dataset.json holds; `splits` are the splits' names."""
+    """A data set as `icltool prepare` left it. `manifest` is what dataset.json holds; `splits` are their names."""
 
     def __init__(self, folder: Path, manifest: dict[str, Any]) -> None:
         self.folder = folder
@@ -89,7 +89,9 @@ class Records:
         order, ordered = self._order
         place = int(np.searchsorted(ordered, example_id))
         if place == len(ordered) or ordered[place] != example_id:
-            raise StoreError(f"{self.folder} has no example {example_id}", "the id comes from another data set or split")
+            raise StoreError(
+                f"{self.folder} has no example {example_id}", "the id comes from another data set or split"
+            )
         return int(order[place])
 
     @functools.cached_property

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from icltool.contracts import Example, PreparedSplit, Progress
-from icltool.errors import DataError, StoreError
+from icltool.errors import DataError
 from icltool.store.atomic import sync, sync_folder, write_json, writing
 from icltool.store.locking import locked
 from icltool.store.prepared import MANIFEST, SCHEMA, SCHEMA_VERSION, PreparedDataset, Records, open_dataset
@@ -40,9 +40,9 @@ def write_dataset(
     """Writes the examples of `splits` to `folder` and gives the data set back, opened.
 
     Examples are taken and written in batches, so that memory does not grow with the data set. All goes to a temporary
-    folder beside `folder`, which takes its name when everything is there: an interrupted run leaves no half data set, and
-    leaves the one before as it was. The fingerprint is a hash of the content (of image paths only the last two parts, so
-    that a moved data set keeps it). Lone surrogates in texts, which no UTF-8 file can hold, become U+FFFD.
+    folder beside `folder`, which takes its name when everything is there: an interrupted run leaves no half data set,
+    and leaves the one before as it was. The fingerprint is a hash of the content (of image paths only the last two
+    parts, so that a moved data set keeps it). Lone surrogates in texts, which no UTF-8 file can hold, become U+FFFD.
 
     Raises DataError for a split without examples, a repeated split name or a repeated example id; StoreError when
     another process writes the same data set, the disk is full, or the folder is read-only.
@@ -53,12 +53,13 @@ def write_dataset(
     with locked(folder), _temporary_folder(folder) as temporary:
         described: dict[str, Any] = {}
         for split in splits:
-            if split.name in described or split.name != PurePath(split.name).name:
-                raise DataError(f"data set {name!r} names the split {split.name!r} twice or badly", "this is a fault of its reader")
+            if split.name in described:
+                raise DataError(f"data set {name!r} has a second split {split.name!r}", "this is a fault of its reader")
             described[split.name] = _write_split(temporary, folder, name, task, split, progress)
         if not described:
             raise DataError(f"data set {name!r} has no splits for task {task!r}", "this is a fault of its reader")
-        write_json(temporary / "dataset_dict.json", {"splits": list(described)})  # so that datasets.load_from_disk reads it
+        # What datasets.load_from_disk looks for.
+        write_json(temporary / "dataset_dict.json", {"splits": list(described)})
         write_json(
             temporary / MANIFEST,
             {
@@ -121,7 +122,7 @@ def _write_split(
     with contextlib.ExitStack() as stack:
         ticker = stack.enter_context(progress.task(f"{name} ({task}): {split.name}", split.count, "examples"))
         with writing(folder):
-            sink = stack.enter_context(pa.OSFile(os.fspath(stream_path), "wb"))  # unbuffered: closing it cannot fail late
+            sink = stack.enter_context(pa.OSFile(os.fspath(stream_path), "wb"))
             stream = pa.ipc.new_stream(sink, schema)
         examples = iter(split.examples)
         while batch := list(islice(examples, _BATCH)):
@@ -164,6 +165,8 @@ def _row(example: Example) -> dict[str, Any]:
         raise DataError(
             f"the path of image {example.image!a} is not valid Unicode", "rename the folder or the file"
         ) from error
+    if example.image and not Path(example.image).is_absolute():
+        raise DataError(f"image path {example.image!r} is not absolute", "this is a fault of the data set's reader")
     return {
         "id": int(example.id),
         "image": example.image,
@@ -189,7 +192,9 @@ def _canonical(row: Mapping[str, Any]) -> bytes:
 
 def _check_ids(name: str, split: str, ids: list[int]) -> None:
     if not ids:
-        raise DataError(f"split {split!r} of data set {name!r} has no examples", "check the annotation file of that split")
+        raise DataError(
+            f"split {split!r} of data set {name!r} has no examples", "check the annotation file of that split"
+        )
     values, counts = np.unique(np.array(ids, dtype=np.int64), return_counts=True)
     if len(values) < len(ids):
         repeated = int(values[counts > 1][0])

@@ -11,12 +11,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from icltool.contracts import QueryResult
-from icltool.store.artefact import Header, Provenance, Schema, reading
+from icltool.store.artefact import Header, Provenance, Schema, count_rows, reading
 from icltool.store.journal import Entry, Journal
 from icltool.store.reader import ArtefactFile, open_merged
 from icltool.store.writer import JournaledWriter
 
-SCHEMA = Schema("icltool.sequences", 1, "sequences", "icltool generate")
+SCHEMA = Schema(
+    "icltool.sequences",
+    1,
+    "sequences",
+    "icltool generate",
+    details=("shots", "beam_size", "candidates", "total"),
+)
 _HEAD = struct.Struct("<qIIIdd")  # query id, candidates, beams, ICDs per beam, base value, base log-probability
 _QUERY_ID = struct.Struct("<q")
 _BLOCK_BYTES = 1 << 20
@@ -77,7 +83,8 @@ class SequenceWriter(JournaledWriter):
         return len(self._finished) == self.total
 
     def _load(self, file: Any) -> None:
-        self._finished = {int(query) for query in file["query_id"][:]}
+        count_rows(self.path, SCHEMA, file, self._layout.shapes())
+        self._finished = set(file["query_id"][:].tolist())
 
     def _replay(self, journal: Journal) -> None:
         self._finished |= {query for query, _ in _journal_index(journal)}
@@ -119,6 +126,10 @@ class _Layout:
         }
         widest = 8 * max(C, B * K)
         self.block_rows = min(max(1, _BLOCK_BYTES // widest), 1024)
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Data set name -> shape of a row."""
+        return {name: shape for name, (_, shape, _) in self.columns.items()}
 
     def pack(self, result: QueryResult) -> bytes:
         """The journal record of a query. ValueError when its arrays do not fit the file."""
@@ -205,8 +216,11 @@ class _MergedRows:
 
     def __init__(self, path: Path, layout: _Layout, file: Any, journal: Journal | None) -> None:
         self._path, self._layout, self._file, self._journal = path, layout, file, journal
-        with reading(path, SCHEMA):
-            stored = [int(query) for query in file["query_id"][:]] if file is not None else []
+        stored: list[int] = []
+        if file is not None:
+            count_rows(path, SCHEMA, file, layout.shapes())
+            with reading(path, SCHEMA):
+                stored = file["query_id"][:].tolist()
         places: dict[int, int | Entry] = dict(_journal_index(journal)) if journal is not None else {}
         places.update((query, row) for row, query in enumerate(stored))
         self.query_ids = sorted(places)

@@ -15,23 +15,27 @@ _WORDS = ("red", "green", "blue", "round", "square", "small", "large", "striped"
 
 def make_index(count: int = 240, dim: int = 16, seed: int = 0, needs: frozenset[str] = ALL_ARRAYS) -> IndexSet:
     """`count` rows in a mixed-up order: three rows share each image (and its vector), every second image is in a group
-    of near-duplicates with three others, and every fifth text is shared. Arrays not in `needs` are None (texts: empty),
-    and all arrays are read-only, so that a component that writes into them fails."""
+    of near-duplicates with three others (whose vectors are close), and every fifth text is shared.
+
+    Arrays not in `needs` are None (texts: empty). All are read-only, so that a component that writes into them fails.
+    """
     rng = np.random.default_rng([seed, count, dim])
     image_ids = rng.permutation(np.arange(count) // 3 + 1000)
     groups = np.array([group_code(f"group-{i // 8}") if i % 2 else -1 for i in image_ids.tolist()], dtype=np.int64)
     ids = rng.permutation(10 * count)[:count].astype(np.int64) + 5
     text_codes = np.where(np.arange(count) % 5 == 0, 0, np.arange(count))
-    _, image_rows = np.unique(image_ids, return_inverse=True)
-    image = rng.standard_normal((count, dim)).astype(np.float32)[image_rows]
-    text = rng.standard_normal((count, dim)).astype(np.float32)[text_codes] * 3
+    _, first, codes = np.unique(image_ids, return_index=True, return_inverse=True)
+    first_rows = first[codes]
+    _, cluster = np.unique(np.where(groups < 0, image_ids, groups), return_inverse=True)
+    image, text = rng.standard_normal((2, count, dim))[:, cluster] + 0.05 * rng.standard_normal((2, count, dim))
+    image, text = image[first_rows], 3 * text[text_codes]
     sentences = [" ".join(rng.choice(_WORDS, size=4)) for _ in range(count)]
     return IndexSet(
         _fixed(ids),
         _fixed(image_ids.astype(np.int64)),
         _fixed(groups),
-        _fixed(image) if "image" in needs else None,
-        _fixed(text) if "text" in needs else None,
+        _fixed(image.astype(np.float32)) if "image" in needs else None,
+        _fixed(text.astype(np.float32)) if "text" in needs else None,
         tuple(sentences[c] for c in text_codes) if "texts" in needs else (),
     )
 

@@ -151,6 +151,9 @@ def _check_parts(model: Model, examples: Sequence[Example], task: str, tolerance
         )
         summed = one.log_prob + two.log_prob
         expect_equal(summed, whole.log_prob, f"{sentence}: its parts do not add up", tolerance)
+        words = dict.fromkeys(e.label.rsplit(" ", 1)[1] for e in examples)
+        ends = _scored(model, [replace(prompt, target=f"{start} {word}") for word in words], 1)
+        expect(len({s.log_prob for s in ends}) > 1, "the last word of a target makes no difference to its score")
 
 
 def _check_bad_prompts(model: Model, examples: Sequence[Example], task: str) -> None:

@@ -42,7 +42,7 @@ class Shot:
 
 
 def captions_file(shots: Sequence[Shot], lexicon: Lexicon, seed: int, split: str) -> dict[str, Any]:
-    """The content of captions_{train,val}2017.json: five captions per image, the label with the lowest annotation id."""
+    """The content of captions_{train,val}2017.json: five captions per image, the label first by id."""
     images = [
         {
             "license": 1,
@@ -65,7 +65,9 @@ def captions_file(shots: Sequence[Shot], lexicon: Lexicon, seed: int, split: str
             caption = form.format(*lexicon.words(shot.scene))
             annotation_id = int(ids[position * CAPTIONS + number])
             annotations.append({"image_id": shot.image_id, "id": annotation_id, "caption": caption})
-    shuffled = [annotations[i] for i in rng.permutation(len(annotations))]  # as in the official files, images do not stay together
+    shuffled = [
+        annotations[i] for i in rng.permutation(len(annotations))
+    ]  # as in the official files, images do not stay together
     return {"info": _INFO, "licenses": [_LICENCE], "images": images, "annotations": shuffled}
 
 

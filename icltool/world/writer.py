@@ -1,4 +1,4 @@
-"""Writes a world to disk as COCO 2017 captions and VQAv2 are published, so that their readers read it like the real ones.
+"""Writes a world to disk as COCO 2017 captions and VQAv2 are published; the readers of the real ones read it.
 
 Below the root: `mscoco/mscoco2017` (images, five captions each), `mscoco/mscoco2014` (the same images under their 2014
 names), `vqav2` (questions, and ten answers each), and `world.json`, which says what was written.
@@ -46,9 +46,9 @@ class WorldOptions:
 def write_world(root: Path, options: WorldOptions, progress: Progress) -> bool:
     """Writes the world of these options to `root`; False when it is there already.
 
-    It is written to a temporary folder beside `root` that takes its name when all is there. A world of other options, or
-    one that has lost files, is replaced. Raises StoreError when `root` holds anything else, another process writes it, the
-    disk is full, or the folder is read-only.
+    It is written to a temporary folder beside `root` that takes its name when all is there. A world of other options,
+    or one that has lost files, is replaced. Raises StoreError when `root` holds anything else, another process writes
+    it, the disk is full, or the folder is read-only.
     """
     root = Path(root)
     with writing(root):
@@ -79,7 +79,11 @@ def is_finished(root: Path, options: WorldOptions) -> bool:
         manifest = read_json(root / MANIFEST)
     except StoreError:
         return False
-    if not isinstance(manifest, dict) or manifest.get("schema") != _SCHEMA or manifest.get("options") != asdict(options):
+    if (
+        not isinstance(manifest, dict)
+        or manifest.get("schema") != _SCHEMA
+        or manifest.get("options") != asdict(options)
+    ):
         return False
     return bool(manifest.get("files") == _files(root))
 
@@ -135,7 +139,9 @@ def _write(folder: Path, options: WorldOptions, progress: Progress) -> None:
     annotations.mkdir()
     questions.mkdir()
     for split in SPLITS:
-        _write_json(annotations / f"captions_{split}2017.json", captions_file(shots[split], lexicon, options.seed, split))
+        _write_json(
+            annotations / f"captions_{split}2017.json", captions_file(shots[split], lexicon, options.seed, split)
+        )
         asked, answered = vqa_files(shots[split], lexicon, options.seed, split)
         _write_json(questions / f"v2_OpenEnded_mscoco_{split}2014_questions.json", asked)
         _write_json(questions / f"v2_mscoco_{split}2014_annotations.json", answered)
@@ -145,9 +151,9 @@ def _write(folder: Path, options: WorldOptions, progress: Progress) -> None:
 
 
 def draw_shots(options: WorldOptions) -> dict[str, list[Shot]]:
-    """The images of "train" (index scenes) and "val" (held-out scenes), by ascending image id; ids are like COCO's, with gaps.
+    """The images of "train" (index scenes) and "val" (held-out scenes), by ascending image id.
 
-    Scenes occur equally often, give or take one, in an order that does not follow the ids.
+    Ids are like COCO's, with gaps. Scenes occur equally often, give or take one, in an order of their own.
     """
     rng = np.random.default_rng([0x5A075, options.seed])
     index, held_out = split_scenes(options.seed)

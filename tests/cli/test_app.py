@@ -126,9 +126,7 @@ def test_a_missing_data_set_says_which_command_makes_it(tmp_path: Path) -> None:
 
 def test_a_closed_pipe_is_quiet() -> None:
     command = f"{sys.executable} -m icltool plugins list --json | head -n 1"
-    answer = subprocess.run(
-        ["bash", "-c", command], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
-    )
+    answer = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
     assert answer.stdout == "[\n"
     assert answer.stderr == ""
 
@@ -137,7 +135,11 @@ def complete(words: str, **environment: str) -> list[str]:
     """What bash is offered when Tab is pressed at the end of `words`."""
     count = len(words.split(" ")) - 1
     answer = icltool(
-        _ICLTOOL_COMPLETE="complete_bash", COMP_WORDS=words, COMP_CWORD=str(count), _TYPER_COMPLETE_ARGS=words, **environment
+        _ICLTOOL_COMPLETE="complete_bash",
+        COMP_WORDS=words,
+        COMP_CWORD=str(count),
+        _TYPER_COMPLETE_ARGS=words,
+        **environment,
     )
     assert answer.returncode == 0, answer.stderr
     return answer.stdout.split()

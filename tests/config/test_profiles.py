@@ -49,7 +49,7 @@ def test_every_shipped_profile_names_components_and_learner_options_that_exist(p
     from icltool.plugin.manager import load_registry
 
     registry = load_registry()
-    kinds = {"model": "models", "encoder": "encoders", "sampler": "samplers", "scorer": "scorers", "learner": "learners"}
+    kinds = {k: f"{k}s" for k in ("model", "encoder", "sampler", "scorer", "learner")}
     tables = read_profile(path).tables
     for table in tables.values():
         for key, kind in kinds.items():
@@ -65,7 +65,7 @@ def test_the_published_figures() -> None:
     for name in ("leverlm-coco2017-idefics-9b", "leverlm-vqav2-idefics-9b"):
         tables = load_profile(name).tables
         generate = tables["generate"]
-        assert (generate["anchors"], generate["candidates"], generate["beam_size"], generate["shots"]) == (5000, 64, 5, 2)
+        assert [generate[key] for key in ("anchors", "candidates", "beam_size", "shots")] == [5000, 64, 5, 2]
         assert tables["evaluate"]["shots"] == [1, 2, 3, 4, 6, 8]
 
 
@@ -91,13 +91,21 @@ def test_names_are_found_in_the_current_folder_first(tmp_path: Path, monkeypatch
         ("[generate]\nanchors = '5'", "{p}, table [generate], key 'anchors': expected an integer, not '5'", ""),
         ("[generate]\nanchors = true", "{p}, table [generate], key 'anchors': expected an integer, not True", ""),
         ("[generate]\nanchors = 0", "{p}, table [generate], key 'anchors': must be at least 1, not 0", ""),
-        ("[generate]\nbeam_score = 'x'", "{p}, table [generate], key 'beam_score': expected increment or cumulative", ""),
-        ("[evaluate]\nshots = 4", "{p}, table [evaluate], key 'shots': expected a list of which each is an integer", ""),
+        (
+            "[generate]\nbeam_score = 'x'",
+            "{p}, table [generate], key 'beam_score': expected increment or cumulative",
+            "",
+        ),
+        (
+            "[evaluate]\nshots = 4",
+            "{p}, table [evaluate], key 'shots': expected a list of which each is an integer",
+            "",
+        ),
         ("[evaluate]\nshots = [4, 'x']", "{p}, table [evaluate], key 'shots': expected an integer, not 'x'", ""),
         ("[common]\nmodel = 5", "{p}, table [common], key 'model': expected a text, not 5", ""),
         ("generate = 5", "{p}: 'generate' must be a table, not 5", "write it as [generate]"),
         ("summary = 5", "{p}: summary must be a text, not 5", ""),
-        ("[generate]\nanchors = ", "{p}: not valid TOML: Invalid value (at line 2, column 11)", ""),
+        ("[generate]\nanchors = ?", "{p}: not valid TOML: Invalid value (at line 2, column 11)", ""),
     ],
 )
 def test_mistakes_are_named(text: str, message: str, hint: str, tmp_path: Path) -> None:

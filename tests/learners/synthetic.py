@@ -4,10 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from icltool.contracts import IndexSet, IntArray, QuerySet, Ticker, TrainingSet
+from icltool.contracts import IndexSet, IntArray, QuerySet, Ticker, TrainingOutcome, TrainingSet
+
+if TYPE_CHECKING:
+    from icltool.learners.lever_lm.learner import LeverLM
 
 #: Width of the half of each feature vector that decides.
 HALF = 8
@@ -41,12 +47,26 @@ class RecordingProgress:
         self.details.append(text)
 
 
+@dataclass(frozen=True)
+class Trained:
+    """A finished training; `queries` are the rows that sequences were made for."""
+
+    index: IndexSet
+    data: TrainingSet
+    folder: Path
+    outcome: TrainingOutcome
+    progress: RecordingProgress
+    queries: IntArray
+    learner: LeverLM
+
+
 def make_index(examples: int = 60, seed: int = 0, kinds: int = 6) -> IndexSet:
-    """Examples of `kinds` kinds: the first half of the image features tells the kind, the second is noise; ids are not rows."""
+    """Examples of some kinds: the first half of the image features tells the kind, the rest is noise; ids are not rows."""
     rng = np.random.default_rng(seed)
     centres = rng.normal(size=(kinds, HALF))
     of_kind = np.arange(examples) % kinds
-    image = np.concatenate([centres[of_kind] + 0.1 * rng.normal(size=(examples, HALF)), rng.normal(size=(examples, HALF))], 1)
+    telling = centres[of_kind] + 0.1 * rng.normal(size=(examples, HALF))
+    image = np.concatenate([telling, rng.normal(size=(examples, HALF))], axis=1)
     text = rng.normal(size=(examples, 2 * HALF))
     ids = 1000 + 7 * np.arange(examples, dtype=np.int64)
     return IndexSet(
@@ -58,7 +78,7 @@ def make_index(examples: int = 60, seed: int = 0, kinds: int = 6) -> IndexSet:
     )
 
 
-def kind_of(index: IndexSet, rows: IntArray, kinds: int = 6) -> IntArray:
+def kind_of(rows: IntArray, kinds: int = 6) -> IntArray:
     return rows % kinds
 
 
@@ -70,7 +90,9 @@ def best_rows(index: IndexSet, query: int, shots: int) -> IntArray:
     return np.argsort(gap)[:shots]
 
 
-def make_training_set(index: IndexSet, shots: int = 2, beams: int = 3, seed: int = 0, queries: int | None = None) -> TrainingSet:
+def make_training_set(
+    index: IndexSet, shots: int = 2, beams: int = 3, seed: int = 0, queries: int | None = None
+) -> TrainingSet:
     """For each query `beams` sequences out of its six nearest rows, with positive scores."""
     rng = np.random.default_rng(seed)
     asked = np.arange(len(index)) if queries is None else np.sort(rng.permutation(len(index))[:queries])

@@ -44,5 +44,5 @@ def test_more_rows_than_there_are_is_an_error() -> None:
 
 
 def test_embeddings_that_are_missing_are_named() -> None:
-    with pytest.raises(ValueError, match="IndexSet.text is not filled"):
+    with pytest.raises(ValueError, match=r"IndexSet\.text is not filled"):
         embeddings(make_index(12, needs=frozenset({"image"})), "text")

@@ -72,17 +72,31 @@ def embedding_writer(path: Path, total: int, **options: Any) -> EmbeddingWriter:
 
 
 def say(text: str) -> None:
+    """One line, short enough (4096 bytes) to be in the pipe whole or not at all."""
     os.write(1, f"{text}\n".encode())
 
 
-def write_sequences(path: Path, total: int, pause: float, close_every: int, rng: np.random.Generator) -> None:
+class Pace:
+    """Lets `most` appends through, each after a random pause; at the next one it waits to be killed."""
+
+    def __init__(self, pause: float, most: int, rng: np.random.Generator) -> None:
+        self.pause, self.left, self.rng = pause, most, rng
+
+    def wait(self) -> None:
+        while self.left == 0:
+            signal.pause()
+        self.left -= 1
+        time.sleep(self.rng.uniform(0, self.pause))
+
+
+def write_sequences(path: Path, total: int, close_every: int, pace: Pace) -> None:
     """Finishes the queries that are missing, in random order; closes and opens the file every few queries."""
     while True:
         with sequence_writer(path, total) as writer:
             say("has " + ",".join(map(str, writer.finished)))
             left = sorted(set(range(total)) - writer.finished)
-            for query in rng.permutation(left)[:close_every]:
-                time.sleep(rng.uniform(0, pause))
+            for query in pace.rng.permutation(left)[:close_every]:
+                pace.wait()
                 writer.append(result_of(int(query)))
                 say(f"added {query}")
             say("closing")
@@ -90,16 +104,16 @@ def write_sequences(path: Path, total: int, pause: float, close_every: int, rng:
             return
 
 
-def write_embeddings(path: Path, total: int, pause: float, close_every: int, rng: np.random.Generator) -> None:
+def write_embeddings(path: Path, total: int, close_every: int, pace: Pace) -> None:
     """Goes on at the first missing row, in blocks of random size."""
     done = 0
     while done < total:
         with embedding_writer(path, total) as writer:
             say("has " + ",".join(map(str, range(writer.done))))
             for _ in range(close_every):
-                rows = range(writer.done, min(writer.done + int(rng.integers(1, 4)), total))
+                rows = range(writer.done, min(writer.done + int(pace.rng.integers(1, 3)), total))
                 if len(rows):
-                    time.sleep(rng.uniform(0, pause))
+                    pace.wait()
                     writer.append(ids_of(rows), features_of(rows))
                     say("added " + ",".join(map(str, rows)))
             say("closing")
@@ -129,8 +143,8 @@ def main() -> None:
             write = {"sequences": write_sequences, "embeddings": write_embeddings}[order["kind"]]
             if order.get("die_at"):
                 kill_self_at(order["die_at"])
-            rng = np.random.default_rng(order["seed"])
-            write(Path(order["path"]), order["total"], order["pause"], order["close_every"], rng)
+            pace = Pace(order["pause"], order["most"], np.random.default_rng(order["seed"]))
+            write(Path(order["path"]), order["total"], order["close_every"], pace)
             say("finished")
             while True:
                 signal.pause()

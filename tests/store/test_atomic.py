@@ -8,11 +8,15 @@ import stat
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from icltool.errors import StoreError
 from icltool.store.atomic import read_json, remove_leftovers, replace_file, write_json, write_text, writing
+
+
+def names_in(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
 
 
 def test_replaces_on_success(tmp_path: Path) -> None:
@@ -25,7 +29,7 @@ def test_replaces_on_success(tmp_path: Path) -> None:
         assert not path.exists()
     write_text(path, "zweite Zeile: ä\n")
     assert path.read_bytes() == "zweite Zeile: ä\n".encode()
-    assert os.listdir(path.parent) == ["file.png"]
+    assert names_in(path.parent) == ["file.png"]
 
 
 def test_permissions_are_those_of_an_ordinary_file(tmp_path: Path) -> None:
@@ -47,7 +51,7 @@ def test_failure_leaves_the_old_file(tmp_path: Path, error: BaseException) -> No
     with pytest.raises(type(error)):
         fail()
     assert path.read_text() == "old"
-    assert os.listdir(tmp_path) == ["file.txt"]
+    assert names_in(tmp_path) == ["file.txt"]
 
 
 def test_leftovers_of_one_file_only_are_removed(tmp_path: Path) -> None:
@@ -55,7 +59,7 @@ def test_leftovers_of_one_file_only_are_removed(tmp_path: Path) -> None:
     for name in [*names, ".a.01234567.tmp.h5", ".a.89abcdef.tmp.h5"]:
         (tmp_path / name).touch()
     remove_leftovers(tmp_path / "a.h5")
-    assert sorted(os.listdir(tmp_path)) == sorted(names)
+    assert names_in(tmp_path) == sorted(names)
 
 
 @pytest.mark.parametrize(
@@ -97,10 +101,10 @@ json_values = st.recursive(
 )
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40)
 @given(json_values)
-def test_json_round_trip(tmp_path_factory: pytest.TempPathFactory, value: object) -> None:
-    path = tmp_path_factory.getbasetemp() / "round-trip.json"
+def test_json_round_trip(memory_path: Path, value: object) -> None:
+    path = memory_path / "value.json"
     write_json(path, value)
     assert read_json(path) == value
 

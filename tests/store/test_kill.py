@@ -48,7 +48,7 @@ class Killer:
         """
         assert self.process.stdin is not None
         assert self.process.stdout is not None
-        self.process.stdin.write(json.dumps({"pause": 0.0, "close_every": 4, "seed": 0, **order}) + "\n")
+        self.process.stdin.write(json.dumps({"pause": 0.0, "close_every": 4, "most": -1, "seed": 0, **order}) + "\n")
         self.process.stdin.flush()
         lines: list[str] = []
         while (line := self.process.stdout.readline().strip()) != "end":
@@ -137,10 +137,11 @@ def uninterrupted(kind: str, folder: Path, total: int) -> Path:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
-def test_killed_at_random_moments(kind: str, tmp_path: Path, killer: Killer) -> None:
+def test_killed_at_random_moments(kind: str, memory_path: Path, killer: Killer) -> None:
     draw = random.Random(f"kill {kind}")
-    total = 400 if kind == "sequences" else 900
-    path = tmp_path / "runs" / "file.h5"
+    most = 7  # appends before a kill, so that there is something left to do after the last
+    total = most * KILLS * (1 if kind == "sequences" else 2)
+    path = memory_path / "runs" / "file.h5"
     reported: set[int] = set()
     kills = in_compaction = 0
     while True:
@@ -153,7 +154,8 @@ def test_killed_at_random_moments(kind: str, tmp_path: Path, killer: Killer) -> 
             due = lines[-1] == "closing" if in_closing else len(lines) > after  # noqa: B023
             return delay if due else None  # noqa: B023
 
-        lines = killer.run(kill_when, kind=kind, path=str(path), total=total, pause=0.004, seed=draw.randrange(10**9))
+        pace = {"pause": 0.004, "most": most} if kills < KILLS else {}
+        lines = killer.run(kill_when, kind=kind, path=str(path), total=total, seed=draw.randrange(10**9), **pace)
         if lines:
             assert reported <= added(lines[:1]), "a resumed writer did not find all that was reported"
         reported |= added(lines)
@@ -166,19 +168,19 @@ def test_killed_at_random_moments(kind: str, tmp_path: Path, killer: Killer) -> 
     assert kills >= KILLS
     assert in_compaction >= 5
     assert reported == stored == set(range(total))
-    assert content(path) == content(uninterrupted(kind, tmp_path, total))
+    assert content(path) == content(uninterrupted(kind, memory_path, total))
     assert sorted(p.name for p in path.parent.iterdir()) == [".file.h5.lock", "file.h5"]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
-def test_killed_before_each_file_operation(kind: str, tmp_path: Path, killer: Killer) -> None:
+def test_killed_before_each_file_operation(kind: str, memory_path: Path, killer: Killer) -> None:
     """Every opening, renaming and removal of a short run is the moment of death once; then the run is resumed."""
     total = 6
-    expected = content(uninterrupted(kind, tmp_path, total))
+    expected = content(uninterrupted(kind, memory_path, total))
     deaths = 0
     for die_at in range(1, 1000):
-        path = tmp_path / str(die_at) / "file.h5"
+        path = memory_path / str(die_at) / "file.h5"
         order = {"kind": kind, "path": str(path), "total": total, "close_every": 3}
         lines = killer.run(lambda lines: None, **order, die_at=die_at)
         if lines and lines[-1] == "finished":

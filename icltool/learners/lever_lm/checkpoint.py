@@ -105,10 +105,13 @@ def write_json(path: Path, value: Any) -> None:
 
 def save_weights(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
     """Writes tensors (moved to the CPU) as safetensors, whole or not at all."""
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     with replacing(path) as temporary:
-        save_file({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, temporary, dict(metadata))
+        # as bytes, so that a full disk is an OSError of Python's and no error of the library's own
+        temporary.write_bytes(
+            save({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, dict(metadata))
+        )
 
 
 def same_file(source: Path, target: Path) -> None:

@@ -29,6 +29,8 @@ class LeverLM:
         ConfigError for data or options that cannot be trained on, KeyboardInterrupt on Ctrl-C; finished validations
         keep their checkpoints then.
         """
+        from lightning.pytorch.utilities import rank_zero_only
+
         from icltool.learners.lever_lm import rows
         from icltool.learners.lever_lm.model import LeverLMModel, feature_tensors
         from icltool.learners.lever_lm.module import LeverLMModule
@@ -56,9 +58,10 @@ class LeverLM:
         )
         with seeded(seed):
             module = LeverLMModule(LeverLMModel(len(data.index), dim, options), table, train, validation, seed)
-            folder.mkdir(parents=True, exist_ok=True)
-            files.remove_old(folder)
-            files.write_config(folder, config)
+            if getattr(rank_zero_only, "rank", 0) == 0:
+                folder.mkdir(parents=True, exist_ok=True)
+                files.remove_old(folder)
+                files.write_config(folder, config)
             history = fit(module, folder, files.index_tensors(data.index, self.needs), progress)
         figures = {
             "rows given": len(data.scores),

@@ -1,0 +1,1 @@
+"""An example plugin for icltool; see README.md. The hooks are in `icltool_example.plugin`."""

@@ -1,0 +1,31 @@
+"""A scorer that needs no model: demonstrations are worth what they show of the label's words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from icltool import ScoringRequest, ScoringSession, Valuation
+
+
+class WordOverlapScorer:
+    """f(S, x): the share of distinct words of the query's label that some demonstration's label holds, from 0 to 1."""
+
+    needs: frozenset[str] = frozenset()
+    tie_tolerance = 0.0  # counted, not computed in floating point: no rounding depends on the batch
+
+    def __init__(self, case_sensitive: bool = False) -> None:
+        self.case_sensitive = case_sensitive
+
+    def evaluate(self, session: ScoringSession, requests: Sequence[ScoringRequest]) -> Valuation:
+        """The value of each request; 0 for an empty sequence or an empty label."""
+        return Valuation(np.array([self._share(request) for request in requests], dtype=np.float64))
+
+    def _share(self, request: ScoringRequest) -> float:
+        wanted = self._words(request.query.label)
+        shown = {word for example in request.demonstrations for word in self._words(example.label)}
+        return len(wanted & shown) / len(wanted) if wanted else 0.0
+
+    def _words(self, text: str) -> set[str]:
+        return set((text if self.case_sensitive else text.lower()).split())

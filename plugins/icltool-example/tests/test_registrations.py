@@ -1,0 +1,30 @@
+"""The installed package is found through its entry point."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import subprocess
+import sys
+
+from icltool_example import plugin
+
+
+def test_the_entry_point_names_the_plugin() -> None:
+    (entry,) = [e for e in importlib.metadata.entry_points(group="icltool") if e.name == "example"]
+    assert entry.load() is plugin
+
+
+def test_every_registered_component_exists() -> None:
+    for hook in (plugin.icltool_samplers, plugin.icltool_scorers, plugin.icltool_datasets):
+        for registration in hook():
+            module, _, name = registration.target.partition(":")
+            assert hasattr(__import__(module, fromlist=[name]), name)
+
+
+def test_listing_imports_no_component() -> None:
+    code = (
+        "import sys, icltool_example.plugin as p; p.icltool_samplers(); p.icltool_scorers(); p.icltool_datasets(); "
+        "print(sorted({'numpy', 'torch', 'PIL', 'icltool_example.farthest'} & set(sys.modules)))"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"

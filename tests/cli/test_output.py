@@ -1,0 +1,92 @@
+"""What people and programs read of a report."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from icltool.cli.output import cell, print_json, print_rows, show
+from icltool.contracts.report import StageReport
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (None, "-"),
+        (True, "yes"),
+        (12345, "12,345"),
+        (0.123456, "0.1235"),
+        (12345.67, "12,345.7"),
+        ([1, 2], "1, 2"),
+        (Path("a/b"), "a/b"),
+        ("[N, D]", "[N, D]"),
+    ],
+)
+def test_cells(value: Any, shown: str) -> None:
+    assert cell(value) == shown
+
+
+def test_a_report_as_table(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = ({"method": "i2i", "shots": 4, "seed": 12345}, {"method": "[bold]", "shots": None, "extra": 1.5})
+    show(StageReport("results [N, D]", rows, Path("out/results.json"), ("a remark",)))
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].strip() == "results [N, D]"
+    cells = [line.split() for line in lines]
+    assert ["method", "shots", "seed", "extra"] in cells
+    assert ["i2i", "4", "12345", "-"] in cells
+    assert ["[bold]", "-", "-", "1.5"] in cells
+    assert lines[-2:] == ["a remark", "written: out/results.json"]
+
+
+def test_a_report_as_json_is_strict(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = ({"a": np.float32(0.5), "b": float("nan"), "c": np.arange(2), "d": Path("x"), "e": "Ä"},)
+    show(StageReport("t", rows, None, ("r",)), as_json=True)
+    out = capsys.readouterr().out
+    assert "NaN" not in out
+    assert json.loads(out) == {
+        "title": "t",
+        "path": None,
+        "rows": [{"a": 0.5, "b": None, "c": [0, 1], "d": "x", "e": "Ä"}],
+        "remarks": ["r"],
+    }
+
+
+def test_a_report_may_bring_its_own_table(capsys: pytest.CaptureFixture[str]) -> None:
+    @dataclass(frozen=True)
+    class Own(StageReport):
+        text: str = field(default="its own table")
+
+        def table(self) -> str:
+            return self.text
+
+    show(Own("t", ({"a": 1},)))
+    assert capsys.readouterr().out.splitlines() == ["its own table"]
+
+
+def test_a_list_of_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "a.csv"
+    file.write_text("12345")
+    show([file], as_json=True)
+    assert json.loads(capsys.readouterr().out)["rows"] == [{"file": str(file), "bytes": 5}]
+
+
+def test_no_rows_leave_the_title(capsys: pytest.CaptureFixture[str]) -> None:
+    print_rows("nothing to do", [])
+    assert capsys.readouterr().out == "nothing to do\n"
+
+
+def test_long_values_are_not_cut(capsys: pytest.CaptureFixture[str]) -> None:
+    """What is redirected to a file keeps its paths whole, whatever COLUMNS says."""
+    path = "/a/very/long/path" * 6
+    print_rows("t", [{"path": path}])
+    assert path in capsys.readouterr().out
+
+
+def test_json_of_keys_that_are_no_text(capsys: pytest.CaptureFixture[str]) -> None:
+    print_json({1: {"x"}})
+    assert json.loads(capsys.readouterr().out) == {"1": ["x"]}

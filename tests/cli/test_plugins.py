@@ -1,0 +1,126 @@
+"""`icltool plugins`, with real distributions on the path: good, broken and duplicate ones."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from icltool.cli.app import run
+
+ROOT = Path(__file__).resolve().parents[2]
+
+GOOD = """
+from icltool.plugin import Registration, hookimpl
+
+@hookimpl
+def icltool_samplers():
+    return [Registration("mine", "good_plugin:Mine", "my sampler", {"depth": 2}),
+            Registration("gone", "no_such_module:Thing", "cannot be imported"),
+            Registration("random", "good_plugin:Mine", "claims a name that is taken")]
+
+class Mine:
+    '''Draws what I like.'''
+    def __init__(self, depth: int = 1) -> None:
+        pass
+"""
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Path:
+    """A folder with two installed distributions: icltool-good 1.2, and icltool-broken 0.1 whose module fails."""
+    for name, version, source in (("good", "1.2", GOOD), ("broken", "0.1", "raise RuntimeError('out of order')")):
+        (tmp_path / f"{name}_plugin.py").write_text(source)
+        info = tmp_path / f"icltool_{name}-{version}.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: icltool-{name}\nVersion: {version}\n")
+        (info / "entry_points.txt").write_text(f"[icltool]\n{name} = {name}_plugin\n")
+    return tmp_path
+
+
+def icltool(site: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    path = os.pathsep.join([str(ROOT), str(site)])
+    return subprocess.run(
+        [sys.executable, "-m", "icltool", *arguments],
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def test_the_list_shows_good_broken_and_duplicate_plugins(site: Path) -> None:
+    rows = json.loads(icltool(site, "plugins", "list", "--json").stdout)
+    by_name = {(r["kind"], r["name"], r["distribution"]): r for r in rows}
+    assert by_name["samplers", "mine", "icltool-good"] == {
+        "kind": "samplers",
+        "name": "mine",
+        "distribution": "icltool-good",
+        "version": "1.2",
+        "status": "ok",
+        "summary": "my sampler",
+    }
+    assert by_name["plugin", "broken", "icltool-broken"]["status"] == "broken: RuntimeError: out of order"
+    for owner in ("icltool", "icltool-good"):
+        assert by_name["samplers", "random", owner]["status"] == "duplicate: icltool and icltool-good"
+    assert by_name["samplers", "mix", "icltool"]["status"] == "ok"
+
+
+def test_the_list_of_one_kind_still_names_broken_plugins(site: Path) -> None:
+    rows = json.loads(icltool(site, "plugins", "list", "--kind", "metrics", "--json").stdout)
+    assert {row["kind"] for row in rows} == {"metrics", "plugin"}
+
+
+def test_show_describes_a_component(site: Path) -> None:
+    found = json.loads(icltool(site, "plugins", "show", "sampler", "mine", "--json").stdout)
+    assert found["target"] == "good_plugin:Mine"
+    assert found["options"] == {"depth": 2}
+    assert found["signature"] == "Mine(depth: 'int' = 1) -> 'None'" or found["signature"] == "Mine(depth: int = 1) -> None"
+    assert found["documentation"] == "Draws what I like."
+    assert "Draws what I like." in icltool(site, "plugins", "show", "samplers", "mine").stdout
+
+
+def test_show_says_why_a_component_cannot_be_imported(site: Path) -> None:
+    answer = icltool(site, "plugins", "show", "samplers", "gone", "--json")
+    assert answer.returncode == 0
+    assert "No module named 'no_such_module'" in json.loads(answer.stdout)["status"]
+
+
+def test_a_duplicate_name_is_refused_with_both_owners(site: Path) -> None:
+    answer = icltool(site, "plugins", "show", "samplers", "random")
+    assert answer.returncode == 2
+    assert "icltool-good 1.2" in answer.stderr
+    assert "uninstall one of them" in answer.stderr
+
+
+def test_doctor_reports_the_broken_plugin_and_goes_on(site: Path) -> None:
+    answer = icltool(site, "doctor", "--json", "--workspace", str(site / "w"))
+    assert answer.returncode == 0
+    found = json.loads(answer.stdout)
+    assert any("broken: RuntimeError: out of order" in row["value"] for row in found["sections"]["plugins"])
+    assert any("icltool-broken" in line for line in found["problems"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["list", "--kind", "modells"], "unknown kind of component 'modells'"),
+        (["show", "model", "idefics"], "unknown model 'idefics'"),
+        (["shwo"], "no such command 'shwo'"),
+    ],
+)
+def test_mistakes(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["plugins", *arguments]) == 2
+    assert capsys.readouterr().err.startswith(f"error: {message}")
+
+
+def test_the_table_names_every_built_in(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["plugins", "list"]) == 0
+    shown = capsys.readouterr().out
+    for name in ("idefics-9b", "coco2017", "vit-l-14", "mix", "infoscore", "i2i", "cider", "lever-lm", "local"):
+        assert name in shown

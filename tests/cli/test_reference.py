@@ -1,0 +1,67 @@
+"""The command reference: complete, the same at any width, and current in the README."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from icltool.cli.app import COMMANDS
+from icltool.cli.reference import END, START, render_reference, replace_between_markers
+from icltool.config import STAGES, stage_model
+from icltool.config.fields import extras, flag_of
+from icltool.errors import ConfigError
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_the_readme_is_current() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert replace_between_markers(text, render_reference()) == text, "run `python -m icltool.cli.reference --write`"
+
+
+def test_every_command_and_every_option_is_there() -> None:
+    sections = render_reference().split("### ")
+    for name in COMMANDS:
+        assert any(section.startswith(f"`icltool {name}`") for section in sections)
+    for stage in STAGES:
+        section = next(s for s in sections if s.startswith(f"`icltool {stage}`"))
+        for name, field in stage_model(stage).model_fields.items():
+            shown = f"`{name.upper()}`" if extras(field).get("argument") else flag_of(name, field)
+            assert shown in section.replace("[", "").replace("]", "") or shown in section
+            assert (field.description or "").replace("|", "\\|").split(" <")[0] in section
+        for flag in ("--profile", "--set", "--workspace", "-q, --quiet", "-v, --verbose", "--json"):
+            assert flag in section
+
+
+def test_it_does_not_depend_on_the_terminal() -> None:
+    seen = set()
+    for columns in ("40", "200"):
+        answer = subprocess.run(
+            [sys.executable, "-m", "icltool.cli.reference"],
+            cwd=ROOT,
+            env={**os.environ, "COLUMNS": columns},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        seen.add(answer.stdout)
+    assert seen == {render_reference()}
+
+
+def test_only_what_stands_between_the_markers_is_replaced(tmp_path: Path) -> None:
+    file = tmp_path / "README.md"
+    file.write_text(f"# before\n{START}\nold\n{END}\nafter\n")
+    command = [sys.executable, "-m", "icltool.cli.reference", "--write", "--file", str(file)]
+    for _ in range(2):
+        subprocess.run(command, cwd=ROOT, check=True)
+        assert file.read_text() == f"# before\n{START}\n\n{render_reference()}\n{END}\nafter\n"
+
+
+@pytest.mark.parametrize("text", ["no markers", f"{END} {START}", f"{START} {START} {END}", START])
+def test_missing_markers_are_an_error(text: str) -> None:
+    with pytest.raises(ConfigError, match="once each"):
+        replace_between_markers(text, "x")

@@ -1,0 +1,60 @@
+"""The figure: a PNG that shows every method."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from icltool.errors import StoreError
+from icltool.report import figures
+from icltool.report.figures import result_figure
+from icltool.store.evaluations import MetricResult, SettingResult
+from tests.report.results import grid_of_results, setting
+
+
+def _pixels(path: Path) -> np.ndarray:
+    with Image.open(path) as image:
+        assert image.format == "PNG"
+        return np.asarray(image.convert("RGB"))
+
+
+def _has(pixels: np.ndarray, colour: str) -> bool:
+    wanted = np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)])
+    return bool((np.abs(pixels.astype(int) - wanted).max(axis=2) <= 2).sum() > 20)
+
+
+def test_every_method_is_drawn_in_its_colour(tmp_path: Path) -> None:
+    path = result_figure(grid_of_results(), tmp_path / "new" / "figure.png", "shapes, caption")
+    pixels = _pixels(path)
+    assert pixels.shape[1] >= 900
+    assert [_has(pixels, colour) for colour in figures._COLOURS[:4]] == [True, True, True, False]
+    assert [p.name for p in path.parent.iterdir()] == ["figure.png"], "no temporary file stays"
+
+
+def test_more_methods_than_colours_and_several_metrics(tmp_path: Path) -> None:
+    both = {"cider": MetricResult(40, 38, 43), "word-accuracy": MetricResult(70, 60, 75)}
+    results = [SettingResult(f"method-{i}", k, 0, 10, both) for i in range(9) for k in (1, 2)]
+    wide = _pixels(result_figure(results, tmp_path / "two.png"))
+    narrow = _pixels(result_figure(grid_of_results(), tmp_path / "one.png"))
+    assert wide.shape[1] > 1.5 * narrow.shape[1]
+
+
+def test_same_results_same_picture(tmp_path: Path) -> None:
+    first = result_figure(grid_of_results(), tmp_path / "a.png").read_bytes()
+    assert result_figure(grid_of_results(), tmp_path / "b.png").read_bytes() == first
+    other = result_figure([setting("i2i", 1, 3.0)], tmp_path / "c.png").read_bytes()
+    assert other != first
+
+
+def test_nothing_to_draw_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no results"):
+        result_figure([], tmp_path / "a.png")
+
+
+def test_unwritable_path_is_one_clear_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StoreError, match=r"figure\.png"):
+        result_figure(grid_of_results(), tmp_path / "file" / "figure.png")

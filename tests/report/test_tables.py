@@ -1,0 +1,146 @@
+"""Results as tables: on the screen, in Markdown, LaTeX and CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from icltool.contracts import QueryResult
+from icltool.report.delimited import COLUMNS, results_csv
+from icltool.report.grid import result_grid
+from icltool.report.latex import escape as latex_escape
+from icltool.report.latex import results_latex
+from icltool.report.markdown import escape as markdown_escape
+from icltool.report.markdown import results_markdown
+from icltool.report.tables import result_table, sequences_table
+from icltool.store.evaluations import MetricResult, SettingResult
+from tests.report.results import grid_of_results, setting
+
+
+def _screen(table: object, styled: bool = False) -> str:
+    console = Console(width=160, record=True, file=io.StringIO(), force_terminal=styled)
+    console.print(table)
+    return console.export_text(styles=styled)
+
+
+def test_methods_by_shots() -> None:
+    grid = result_grid(grid_of_results())
+    assert grid.header == ["method", "0-shot", "1-shot", "4-shot"]
+    assert [row.method for row in grid.rows] == ["zero-shot", "i2i", "lever-lm"]
+    assert [sorted(row.cells) for row in grid.rows] == [[0], [1, 4], [1, 4]]
+    assert grid.rows[1].cells[4].text == "50.1 [47.8, 52.3]"
+
+
+def test_best_of_each_column_ties_included() -> None:
+    grid = result_grid([*grid_of_results(), setting("t2t", 4, 60.04)])
+    best = {(row.method, shots) for row in grid.rows for shots, cell in row.cells.items() if cell.best}
+    assert best == {("i2i", 1), ("lever-lm", 4), ("t2t", 4)}, "60.0 and 60.04 print alike; zero-shot has no rival"
+
+
+def test_no_number_is_never_the_best() -> None:
+    grid = result_grid([setting("i2i", 1, math.nan), setting("t2t", 1, 1.0), setting("t2i", 1, 0.5)])
+    assert [row.cells[1].best for row in grid.rows] == [False, True, False]
+
+
+def test_seeds_have_rows_of_their_own() -> None:
+    results = [setting("random", 1, 30.0, seed=1), setting("random", 1, 31.0, seed=2), setting("i2i", 1, 40.0, seed=1)]
+    assert [row.method for row in result_grid(results).rows] == ["random (seed 1)", "random (seed 2)", "i2i"]
+
+
+def test_the_later_result_of_one_setting_counts() -> None:
+    grid = result_grid([setting("i2i", 1, 40.0), setting("i2i", 1, 41.0)])
+    assert [row.cells[1].result.mean for row in grid.rows] == [41.0]
+
+
+def test_several_metrics() -> None:
+    both = {"cider": MetricResult(40, 39, 41), "word-accuracy": MetricResult(80, 75, 85)}
+    results = [replace(setting("i2i", 1, 0.0), metrics=both), setting("t2t", 1, 30.0)]
+    grid = result_grid(results)
+    assert grid.header == ["method", "metric", "1-shot"]
+    assert [(row.method, row.metric) for row in grid.rows] == [
+        ("i2i", "cider"),
+        ("i2i", "word-accuracy"),
+        ("t2t", "cider"),
+    ]
+    assert "word-accuracy" in _screen(result_table(results))
+
+
+def test_screen() -> None:
+    text = _screen(result_table(grid_of_results(), title="shapes"))
+    assert "shapes" in text
+    for part in ("zero-shot", "10.0 [7.8, 12.2]", "60.0 [57.8, 62.2]", "–", "95 % interval"):
+        assert part in text
+    assert "\x1b[1m60.0 [57.8, 62.2]" in _screen(result_table(grid_of_results()), styled=True)
+
+
+def test_names_are_not_read_as_markup() -> None:
+    assert "[red]odd[/red]" in _screen(result_table([setting("[red]odd[/red]", 1, 1.0)]))
+
+
+def test_sequences_on_the_screen() -> None:
+    result = QueryResult(
+        query_id=77,
+        candidates=np.arange(4),
+        icd_ids=np.array([[3, 1], [2, 0]]),
+        scores=np.array([0.5, 0.25]),
+        step_scores=np.array([[0.25, 0.25], [0.1, 0.15]]),
+        values=np.array([0.75, 0.5]),
+        log_probs=np.array([-1.0, -2.0]),
+        base_value=0.125,
+        base_log_prob=-3.0,
+    )
+    text = _screen(sequences_table([result] * 3, limit=2))
+    assert text.count("77") == 2
+    assert "3 1" in text
+    assert "+0.6250" in text
+
+
+def test_markdown_is_a_table_that_parses() -> None:
+    lines = results_markdown([*grid_of_results(), setting("odd|name_*", 1, 1.0)]).splitlines()
+    assert lines[0] == "| method | 0-shot | 1-shot | 4-shot |"
+    assert lines[1] == "| --- | ---: | ---: | ---: |"
+    assert lines[4] == r"| lever-lm | – | 39.0 \[36.8, 41.2\] | **60.0 \[57.8, 62.2\]** |"
+    assert lines[5].startswith(r"| odd\|name\_\* | – | 1.0")
+    assert all(line.replace(r"\|", "").count("|") == 5 for line in lines[:6])
+
+
+def test_latex_rows_and_escapes() -> None:
+    text = results_latex([*grid_of_results(), setting("50%_a&b", 1, 1.0)])
+    assert r"lever-lm & -- & 39.0 [36.8, 41.2] & \textbf{60.0 [57.8, 62.2]} \\" in text
+    assert r"50\%\_a\&b & -- & 1.0" in text
+    assert r"\begin{tabular}{lrrr}" in text
+    rows = text.split(r"\midrule")[1].split(r"\bottomrule")[0].strip().splitlines()
+    assert len(rows) == 4
+    assert all(row.replace(r"\&", "").count("&") == 3 for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("a_b^c~d", r"a\_b\textasciicircum{}c\textasciitilde{}d"),
+        ("{x}\\y#1", r"\{x\}\textbackslash{}y\#1"),
+        ("two\nlines", "two lines"),
+    ],
+)
+def test_latex_escape(text: str, expected: str) -> None:
+    assert latex_escape(text) == expected
+
+
+def test_markdown_escape() -> None:
+    assert markdown_escape("a|b\n*c* <d>") == r"a\|b \*c\* \<d\>"
+
+
+def test_csv_reads_back() -> None:
+    odd = SettingResult('say "hi", you', 2, 3, 7, {"cider": MetricResult(0.1 + 0.2, 0.0, 1.0)}, 2.5)
+    rows = list(csv.DictReader(io.StringIO(results_csv([*grid_of_results(), odd]))))
+    assert tuple(rows[0]) == COLUMNS
+    assert len(rows) == 6
+    assert rows[-1]["method"] == 'say "hi", you'
+    assert float(rows[-1]["mean"]) == 0.1 + 0.2
+    assert (rows[-1]["shots"], rows[-1]["seed"], rows[-1]["queries"]) == ("2", "3", "7")

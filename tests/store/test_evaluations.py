@@ -1,0 +1,161 @@
+"""results.json and predictions: written whole, read back equal, refused when damaged."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from icltool.errors import StoreError
+from icltool.store.evaluations import (
+    MetricResult,
+    SettingResult,
+    predictions_file,
+    read_predictions,
+    read_results,
+    write_predictions,
+    write_results,
+)
+
+PROVENANCE = {"model": "tiny", "seed": 3, "plugins": {"cider": "icltool 0.1.0"}}
+
+
+def _results() -> list[SettingResult]:
+    metrics = {"cider": MetricResult(51.25, 48.0, 54.5), "word-accuracy": MetricResult(1 / 3, 0.25, 0.5)}
+    return [
+        SettingResult("zero-shot", 0, 0, 400, metrics, 12.5, {"prompt_tokens": 30}),
+        SettingResult("lever-lm", 4, 1, 400, metrics, 20.0),
+    ]
+
+
+def _row(query_id: int, **changes: Any) -> dict[str, Any]:
+    row = {
+        "query_id": query_id,
+        "group": "red-square",
+        "icd_ids": [4, 2],
+        "prompt": "Caption:a dax\u2028blick\nCaption:",
+        "images": ["/data/4.png"],
+        "raw": ' a "dax"\n',
+        "answer": "a dax — ü",
+        "references": ["a dax blick"],
+        "scores": {"cider": 0.1 + 0.2},
+    }
+    return {**row, **changes}
+
+
+def test_results_come_back_equal(tmp_path: Path) -> None:
+    path = write_results(tmp_path / "evaluation", _results(), PROVENANCE)
+    assert path == tmp_path / "evaluation" / "results.json"
+    assert read_results(tmp_path / "evaluation") == (_results(), PROVENANCE)
+    assert read_results(path) == (_results(), PROVENANCE)
+
+
+def test_results_are_plain_json_even_without_a_number(tmp_path: Path) -> None:
+    odd = SettingResult("i2i", 1, 0, 0, {"cider": MetricResult(math.nan, math.nan, math.inf)}, extra={"x": math.nan})
+    path = write_results(tmp_path, [odd], {})
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(constant)
+
+    json.loads(path.read_text(encoding="utf-8"), parse_constant=refuse)
+    (back,), _ = read_results(tmp_path)
+    assert math.isnan(back.metrics["cider"].mean)
+    assert back.extra == {"x": None}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"schema": "icltool-results", "ver', "cut or malformed"),
+        ("[]", "holds no evaluation results"),
+        ('{"schema": "other"}', "holds no evaluation results"),
+        ('{"schema": "icltool-results", "version": 99}', "schema version 99"),
+        ('{"schema": "icltool-results", "version": 1}', "malformed"),
+        ('{"schema": "icltool-results", "version": 1, "results": [{"method": "i2i"}], "provenance": {}}', "malformed"),
+        ('{"schema": "icltool-results", "version": 1, "results": [3], "provenance": {}}', "malformed"),
+        ('{"schema": "icltool-results", "version": 1, "results": [], "provenance": 3}', "malformed"),
+    ],
+)
+def test_damaged_results_name_the_file(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "results.json").write_text(text)
+    with pytest.raises(StoreError, match=message) as caught:
+        read_results(tmp_path)
+    assert str(tmp_path / "results.json") in caught.value.message
+    assert caught.value.hint
+
+
+def test_missing_results_name_the_file(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match=r"results\.json does not exist"):
+        read_results(tmp_path)
+
+
+def test_predictions_lie_where_they_are_looked_for(tmp_path: Path) -> None:
+    path = predictions_file(tmp_path, "lever-lm", 4, 1)
+    assert path == tmp_path / "predictions" / "lever-lm-4-shot-seed1.jsonl"
+
+
+@pytest.mark.parametrize("name", ["", "../up", "a/b", "a\\b", ".hidden"])
+def test_method_names_cannot_leave_the_folder(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ValueError, match="file name"):
+        predictions_file(tmp_path, name, 1, 0)
+
+
+def test_predictions_come_back_equal(tmp_path: Path) -> None:
+    path = predictions_file(tmp_path, "i2i", 2, 0)
+    rows = [_row(i, extra="kept") for i in range(50)]
+    assert write_predictions(path, iter(rows)) == 50
+    assert read_predictions(path) == rows
+    assert path.read_bytes().count(b"\n") == 50
+
+
+@settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(
+    st.lists(st.tuples(st.text(), st.lists(st.text(), max_size=3), st.floats(allow_nan=False, allow_infinity=False)))
+)
+def test_any_text_and_number_comes_back_equal(tmp_path: Path, items: list[tuple[str, list[str], float]]) -> None:
+    rows = [_row(i, answer=a, references=r, scores={"m": s}) for i, (a, r, s) in enumerate(items)]
+    path = tmp_path / "any.jsonl"
+    write_predictions(path, rows)
+    assert read_predictions(path) == rows
+
+
+def test_a_failure_on_the_way_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "p.jsonl"
+    write_predictions(path, [_row(1)])
+
+    def failing() -> Iterator[dict[str, Any]]:
+        yield _row(2)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_predictions(path, failing())
+    with pytest.raises(ValueError, match="lacks answer"):
+        write_predictions(path, [{k: v for k, v in _row(3).items() if k != "answer"}])
+    assert read_predictions(path) == [_row(1)]
+    assert [p.name for p in tmp_path.iterdir()] == ["p.jsonl"]
+
+
+@pytest.mark.parametrize("damage", [b'{"query_id": 3', b"[1]\n", b"\xff\xfe\n", b'{"query_id": 3}\n'])
+def test_damaged_predictions_name_file_and_line(tmp_path: Path, damage: bytes) -> None:
+    path = tmp_path / "p.jsonl"
+    write_predictions(path, [_row(1), _row(2)])
+    path.write_bytes(path.read_bytes() + damage)
+    with pytest.raises(StoreError, match=r"p\.jsonl, line 3"):
+        read_predictions(path)
+
+
+def test_missing_predictions_name_the_file(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match=r"absent\.jsonl does not exist"):
+        read_predictions(tmp_path / "absent.jsonl")
+
+
+def test_an_unwritable_folder_is_one_clear_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StoreError, match=r"results\.json"):
+        write_results(tmp_path / "file", _results(), {})
