@@ -50,3 +50,30 @@ def tiny_model():  # type: ignore[no-untyped-def]
     from icltool.plugin.manager import component
 
     return component("models", "tiny-idefics", device="cpu")
+
+
+@pytest.fixture(scope="session")
+def small_world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A workspace with a small world, prepared and embedded by the real stages. Read only: copy it to write into it."""
+    from icltool.config.embed import EmbedConfig
+    from icltool.config.prepare import PrepareConfig
+    from icltool.execution.progress import for_terminal
+    from icltool.stages import embed, prepare
+
+    workspace, quiet = tmp_path_factory.mktemp("world"), for_terminal(quiet=True)
+    sizes: dict[str, str | int | float | bool] = {"index_images": 104, "validation_images": 24}
+    prepare.run(PrepareConfig(workspace=workspace, name="shapes", options=sizes), quiet)
+    for task in ("caption", "vqa"):
+        embed.run(EmbedConfig(workspace=workspace, task=task, encoder="tiny-clip", device="cpu"), quiet)
+    return workspace
+
+
+@pytest.fixture
+def workspace(small_world: Path, tmp_path: Path) -> Path:
+    """The small world's workspace, to write into; its pictures are shared."""
+    import shutil
+
+    shutil.copytree(small_world / "embeddings", tmp_path / "ws" / "embeddings")
+    for task in ("caption", "vqa"):
+        shutil.copytree(small_world / "datasets" / "shapes" / task, tmp_path / "ws" / "datasets" / "shapes" / task)
+    return tmp_path / "ws"

@@ -73,7 +73,7 @@ def read_annotations(path: Path, get: str) -> dict[str, Any]:
     try:
         found = json.loads(text, object_hook=_entry)
     except json.JSONDecodeError as error:
-        cut = error.pos >= len(text.rstrip())
+        cut = error.pos >= len(text.rstrip()) or error.msg.startswith("Unterminated string")
         what = "is cut off" if cut else "is not well-formed JSON"
         raise DataError(f"{path} {what} at line {error.lineno}, column {error.colno}: {error.msg}", get) from error
     except (RecursionError, ValueError) as error:  # nested too deeply; a number of thousands of digits

@@ -165,9 +165,9 @@ def complete(words: str, **environment: str) -> list[str]:
     ],
 )
 def test_completion_in_bash(words: str, offered: set[str]) -> None:
-    assert offered <= set(complete(words))
-    last = words.split(" ")[-1]
-    assert all(word.startswith(last) for word in complete(words))
+    found = complete(words)
+    assert offered <= set(found)
+    assert all(word.startswith(words.split(" ")[-1]) for word in found)
 
 
 def test_completion_script_for_bash_asks_the_command() -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from tests.learners.synthetic import RecordingProgress, Trained, make_index, make_training_set
 
 #: Small, and large enough to learn the synthetic task.

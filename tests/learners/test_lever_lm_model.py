@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 import torch
@@ -14,6 +16,12 @@ from tests.learners.synthetic import make_index
 
 N, DIM = 12, 6
 NETWORKS = ("gpt2", "lstm")
+
+
+@pytest.fixture(autouse=True)
+def _no_gradients() -> Iterator[None]:
+    with torch.no_grad():
+        yield
 
 
 def small_model(**options: object) -> LeverLMModel:
@@ -31,7 +39,9 @@ def some_features(rows: int, shots: int) -> tuple[dict[str, torch.Tensor], dict[
 
 def adapted(model: LeverLMModel, modality: str, values: torch.Tensor) -> torch.Tensor:
     first, _, second = model.adapters[modality]
-    return functional.linear(functional.relu(functional.linear(values, first.weight, first.bias)), second.weight, second.bias)
+    return functional.linear(
+        functional.relu(functional.linear(values, first.weight, first.bias)), second.weight, second.bias
+    )
 
 
 @pytest.mark.parametrize("variant", sorted(VARIANTS))
@@ -83,7 +93,9 @@ def test_rows_of_several_lengths_cost_what_they_cost_alone(network: str) -> None
             {m: values[r : r + 1, :k] for m, values in icds.items()},
         )
         for r, k in ((0, 3), (1, 1))
-        for rows in [build_rows(np.array([r]), both.tokens[r : r + 1, 2 : 2 + k].numpy(), model.vocabulary, reverse=False)]
+        for rows in [
+            build_rows(np.array([r]), both.tokens[r : r + 1, 2 : 2 + k].numpy(), model.vocabulary, reverse=False)
+        ]
     ]
     assert float(total) == pytest.approx(sum(float(t) for t, _ in alone), rel=1e-9)
     assert int(count) == sum(int(c) for _, c in alone) == 5 + 3

@@ -5,7 +5,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.learners.synthetic import make_index, make_training_set
 
 from icltool.errors import DataError
 from icltool.learners.lever_lm.rows import (
@@ -16,6 +15,7 @@ from icltool.learners.lever_lm.rows import (
     split_by_query,
     training_and_validation,
 )
+from tests.learners.synthetic import make_index, make_training_set
 
 N = 10
 EOS, BOS, QUERY = N, N + 1, N + 2
@@ -85,9 +85,7 @@ def test_rows_below_the_threshold_are_dropped() -> None:
 
 
 @settings(deadline=None, max_examples=60)
-@given(
-    rows=st.integers(1, 200), batch_size=st.integers(1, 70), multiple=st.integers(1, 4), seed=st.integers(0, 9)
-)
+@given(rows=st.integers(1, 200), batch_size=st.integers(1, 70), multiple=st.integers(1, 4), seed=st.integers(0, 9))
 def test_an_epoch_takes_every_row_once_in_even_batches(rows: int, batch_size: int, multiple: int, seed: int) -> None:
     batches = EvenBatches(rows, batch_size, multiple=multiple, shuffle=True, seed=seed)
     dealt = list(batches)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import random
 
-_WORDS = (
+_TEXT = (
     "a man woman dog cat riding on the street bike surfboard red blue, two and 3 large with (near) of wave's field. "
     "\"sign\" it's U.S. don't St. 50% $5 1/2 10:30 e.g. cannot & # @home café well-known ... -- ; : !"
-).split()
+)
+_WORDS = _TEXT.split()
 
 
 def caption(rng: random.Random) -> str:

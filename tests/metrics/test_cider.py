@@ -74,7 +74,7 @@ def test_fitted_statistics_are_those_of_the_other_corpus(official_tokens: Callab
 
 
 def _FixedCorpus(frequencies: dict, documents: int):  # noqa: N802  (a class of pycocoevalcap's, imported late)
-    """pycocoevalcap's scorer with given statistics; it takes the corpus size from its own list, so log is stepped over."""
+    """pycocoevalcap's scorer with given statistics; it takes the corpus size from its own list, which is padded."""
     from pycocoevalcap.cider.cider_scorer import CiderScorer
 
     class Fixed(CiderScorer):

@@ -45,8 +45,8 @@ def test_means(official: dict[str, Any], kind: str) -> None:
 
 def test_tables(official: dict[str, Any]) -> None:
     tables = official["tables"]
-    assert vqa_tables.CONTRACTIONS == tables["contractions"]
-    assert vqa_tables.NUMBER_WORDS == tables["number_words"]
+    assert tables["contractions"] == vqa_tables.CONTRACTIONS
+    assert tables["number_words"] == vqa_tables.NUMBER_WORDS
     assert sorted(vqa_tables.ARTICLES) == sorted(tables["articles"])
     assert list(vqa_tables.PUNCTUATION) == tables["punctuation"]
 

@@ -93,7 +93,8 @@ def test_bounds_lie_within_the_values(pairs: list[tuple[float, int]]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("values", "clusters", "level"), [([], None, 0.95), ([1.0], ["a", "b"], 0.95), ([1.0], None, 1.0), ([[1.0]], None, 0.9)]
+    ("values", "clusters", "level"),
+    [([], None, 0.95), ([1.0], ["a", "b"], 0.95), ([1.0], None, 1.0), ([[1.0]], None, 0.9)],
 )
 def test_nonsense_is_refused(values: list, clusters: list | None, level: float) -> None:
     with pytest.raises(ValueError, match=r"value|level"):

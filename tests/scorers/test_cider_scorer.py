@@ -75,6 +75,8 @@ def test_a_metric_can_be_handed_in() -> None:
             return np.array([float(len(p)) for p in predictions])
 
     length = Length()
-    values = CiderScorer(metric=length).evaluate(CopyingSession("caption", CORPUS), [ScoringRequest(QUERY, (DOG,))]).values
+    values = (
+        CiderScorer(metric=length).evaluate(CopyingSession("caption", CORPUS), [ScoringRequest(QUERY, (DOG,))]).values
+    )
     assert values.tolist() == [float(len(DOG.label))]
     assert length.documents == 4

@@ -88,7 +88,10 @@ def test_sequences_as_a_table_hold_everything(workspace: Workspace, format: str)
     if format == "csv":
         with path.open(newline="") as stream:
             rows = [
-                {k: [int(c) for c in v.split()] if k == "candidates" else (float(v) if v else None) for k, v in row.items()}
+                {
+                    k: [int(c) for c in v.split()] if k == "candidates" else (float(v) if v else None)
+                    for k, v in row.items()
+                }
                 for row in csv.DictReader(stream)
             ]
     else:
@@ -262,7 +265,8 @@ def test_wrong_places(workspace: Workspace, tmp_path: Path, what: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("what", "command"), [("sequences", "icltool generate"), ("selector", "icltool train"), ("results", "icltool evaluate")]
+    ("what", "command"),
+    [("sequences", "icltool generate"), ("selector", "icltool train"), ("results", "icltool evaluate")],
 )
 def test_an_empty_workspace_says_which_command_makes_it(workspace: Workspace, what: str, command: str) -> None:
     with pytest.raises(StoreError) as caught:

@@ -52,7 +52,7 @@ class LeverLMModule(LightningModule):
         self._train_sums += torch.stack([total.detach(), count]).to(self._train_sums)
         mean: Tensor = total / count
         if self.trainer.is_global_zero and (self.global_step + 1) % log_interval(self.model.options) == 0:
-            figures = {"train_loss_step": float(mean), "lr": self._learning_rate()}
+            figures = {"train_loss_step": float(mean.detach()), "lr": self._learning_rate()}
             for logger in self.trainer.loggers:
                 logger.log_metrics(figures, step=self.global_step)
         return mean

@@ -1,8 +1,9 @@
 from __future__ import annotations
 
 import numpy as np
-from icltool.testing import check_sampler, make_anchors, make_index
 from icltool_example.farthest import FarthestSampler
+
+from icltool.testing import check_sampler, make_anchors, make_index
 
 
 def test_it_conforms() -> None:

@@ -4,9 +4,10 @@ import json
 from pathlib import Path
 
 import pytest
+from icltool_example.jsonl import JsonlReader
+
 from icltool import DataError
 from icltool.testing import QuietProgress, check_dataset, make_examples
-from icltool_example.jsonl import JsonlReader
 
 
 @pytest.fixture

@@ -4,9 +4,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from icltool_example.word_overlap import WordOverlapScorer
+
 from icltool import ScoringRequest
 from icltool.testing import InMemorySession, check_scorer, make_examples
-from icltool_example.word_overlap import WordOverlapScorer
 
 
 def test_it_conforms() -> None:

@@ -1,0 +1,58 @@
+"""`icltool demo`: every stage in turn on the embedded world, with the options of the profile `demo`."""
+
+from __future__ import annotations
+
+import importlib
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from icltool.cli.output import print_json, print_line, show, stdout_reserved
+from icltool.config.env import load_environment
+from icltool.config.resolve import resolve
+from icltool.execution.progress import for_terminal
+
+STAGES = {
+    "prepare": "2,400 pictures of coloured shapes, captioned in words that no model knows, in COCO's and VQAv2's layouts",
+    "embed": "every picture and caption as a vector, by a small CLIP",
+    "generate": "for 200 anchors, the demonstration sequences that make a small IDEFICS most certain of the caption",
+    "train": "Lever-LM, a small language model that writes such sequences itself",
+    "evaluate": "captions of 400 new pictures, whose colour and shape were never seen together, by each method's shots",
+}
+
+
+def command(
+    workspace: Annotated[
+        Path | None, typer.Option(help="folder that holds all artefacts [default: icl-workspace]", show_default=False)
+    ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="only the final table")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="say more on the way")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="print the results as JSON, and nothing else")] = False,
+) -> None:
+    """Run the whole pipeline on the embedded world: some minutes on two cores, no downloads.
+
+    Ends with a table of methods and shots, and a figure. Run again, it repeats only what has changed.
+    """
+    load_environment()
+    progress, began = for_terminal(quiet, verbose), time.monotonic()
+    flags = {} if workspace is None else {"workspace": workspace}
+    report: Any = None
+    with stdout_reserved(as_json):
+        for number, (stage, what) in enumerate(STAGES.items(), 1):
+            model = getattr(importlib.import_module(f"icltool.config.{stage}"), f"{stage.capitalize()}Config")
+            config = resolve(stage, model, flags, "demo", ())
+            progress.say(f"\n{number}/{len(STAGES)} {stage}: {what}")
+            report = importlib.import_module(f"icltool.stages.{stage}").run(config, progress)
+            if stage != "evaluate" and not (quiet or as_json):
+                show(report)
+        from icltool.report.figures import result_figure
+
+        figure = result_figure(report.results, report.path / "demo.png", report.title)
+    if as_json:
+        print_json({"title": report.title, "path": str(report.path), "figure": str(figure), "rows": report.rows()})
+        return
+    show(report, quiet=quiet)
+    print_line(f"figure:  {figure}")
+    progress.say(f"the demo took {time.monotonic() - began:.0f} s; run it again and it repeats only what has changed")

@@ -1,0 +1,82 @@
+"""Throw-away distributions: folders with a module and its installed metadata, put on the path of a new process."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+CHECKOUT = Path(__file__).parents[2]
+
+HOOKS = """
+from icltool import Registration, hookimpl
+
+@hookimpl
+def icltool_samplers():
+    return [{registrations}]
+"""
+
+
+def registering(*names: str, target: str = "icltool.samplers.random:RandomSampler") -> str:
+    """Source of a plugin that registers samplers of these names."""
+    lines = ", ".join(f"Registration({name!r}, {target!r}, 'from a test')" for name in names)
+    return HOOKS.format(registrations=lines)
+
+
+def distribution(
+    folder: Path, name: str, source: str, *, version: str = "1.0", entries: Mapping[str, str] | None = None
+) -> Path:
+    """Writes the distribution `name` with a module of its name and returns the folder to put on the path.
+
+    Its entry points are `entries`, by default one named as the module.
+    """
+    module = name.replace("-", "_")
+    root = folder / f"{module}-{version}"
+    root.mkdir(parents=True)
+    (root / f"{module}.py").write_text(source)
+    info = root / f"{module}-{version}.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+    lines = [f"{key} = {value}" for key, value in (entries or {module: module}).items()]
+    (info / "entry_points.txt").write_text("\n".join(["[icltool]", *lines, ""]))
+    return root
+
+
+def ask(code: str, *paths: Path) -> Any:
+    """Runs `code` in a new process with `paths` on its path, and returns what it put into `answer`."""
+    script = f"import json, sys\nfrom icltool.plugin.manager import load_registry\n{code}\nprint(json.dumps(answer))"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, [*paths, CHECKOUT]))}
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+#: Code for `ask`: what the registry found beside the built-ins, and what is broken.
+SURVEY = """
+registry = load_registry()
+answer = {
+    "found": [[f.kind, f.name, f.distribution, f.version] for f in registry.found if f.distribution != "icltool"],
+    "broken": [[b.name, b.distribution, b.version, b.kind, b.error] for b in registry.broken],
+    "builtins": len([f for f in registry.found if f.distribution == "icltool"]),
+    "random": type(registry.create("samplers", "random")).__name__,
+}
+"""
+
+#: Code for `ask`: the error of selecting a sampler, as [kind of error, message, hint].
+SELECT = """
+from icltool.errors import IclError
+try:
+    load_registry().create("samplers", {name!r}, **{options!r})
+    answer = None
+except IclError as error:
+    answer = [type(error).__name__, error.message, error.hint or ""]
+"""
+
+
+def select(name: str, *paths: Path, **options: Any) -> Any:
+    """[kind of error, message, hint] of building the sampler `name`; None when it works."""
+    return ask(SELECT.format(name=name, options=options), *paths)

@@ -1,0 +1,329 @@
+"""Prepared data sets: what is written is read back, whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from icltool.contracts import Example, PreparedSplit, group_code
+from icltool.errors import DataError, StoreError
+from icltool.execution.progress import SilentProgress
+from icltool.store.records import PreparedDataset, open_dataset, write_dataset
+from icltool.store.workspace import Workspace
+
+
+def example(number: int, **changes: object) -> Example:
+    fields: dict[str, object] = {
+        "id": number,
+        "image": f"/data/train/{number}.jpg",
+        "image_id": number // 2,
+        "text": f"text {number}",
+        "label": f"label {number}",
+        "references": tuple(f"r{i}" for i in range(number % 4)),
+        "group": f"group {number % 3}" if number % 4 else "",
+    }
+    return Example(**{**fields, **changes})  # type: ignore[arg-type]
+
+
+def write(
+    folder: Path, train: list[Example] | Iterator[Example], validation: list[Example] | None = None
+) -> PreparedDataset:
+    splits = [PreparedSplit("train", 3, iter(train)), PreparedSplit("validation", 1, iter(validation or [example(1)]))]
+    return write_dataset(folder, "pets", "caption", "caption", splits, {"note": "of the test"}, SilentProgress())
+
+
+@pytest.fixture(scope="module")
+def numbers() -> list[int]:
+    return np.random.default_rng(0).permutation(5000)[:2500].tolist()
+
+
+@pytest.fixture(scope="module")
+def pets(tmp_path_factory: pytest.TempPathFactory, numbers: list[int]) -> PreparedDataset:
+    """2,500 examples: more than two batches."""
+    folder = tmp_path_factory.mktemp("datasets") / "pets" / "caption"
+    return write(folder, (example(n) for n in numbers))
+
+
+def test_rows_are_read_back_in_order(pets: PreparedDataset, numbers: list[int]) -> None:
+    train = pets.split("train")
+    assert len(train) == 2500
+    assert list(train) == [example(n) for n in numbers]
+    assert train[1234] == example(numbers[1234])
+    assert train[-1] == example(numbers[-1])
+    rows = np.array([7, 3, 2400, 7])
+    assert train.rows(rows) == [example(numbers[r]) for r in rows]
+    assert train.rows([]) == []
+    assert list(train.references()) == [example(n).references for n in numbers]
+
+
+def test_columns_are_arrays(pets: PreparedDataset, numbers: list[int]) -> None:
+    train = pets.split("train")
+    for array in (train.ids, train.image_ids, train.groups):
+        assert array.dtype == np.int64
+        assert array.shape == (2500,)
+    assert train.ids.tolist() == numbers
+    assert train.image_ids.tolist() == [n // 2 for n in numbers]
+    assert train.groups.tolist() == [group_code(example(n).group) for n in numbers]
+    assert train.texts == tuple(f"text {n}" for n in numbers)
+    assert train.images == [f"/data/train/{n}.jpg" for n in numbers]
+
+
+def test_row_of_an_id(pets: PreparedDataset, numbers: list[int]) -> None:
+    train = pets.split("train")
+    assert [train.row_of(n) for n in numbers[:50]] == list(range(50))
+    with pytest.raises(StoreError, match="has no example 99999"):
+        train.row_of(99999)
+    with pytest.raises(IndexError):
+        train[2500]
+
+
+def test_manifest(pets: PreparedDataset) -> None:
+    manifest = json.loads((pets.folder / "dataset.json").read_text())
+    assert manifest == pets.manifest
+    assert (manifest["schema"], manifest["schema_version"]) == ("icltool.dataset", 1)
+    assert manifest["provenance"] == {"note": "of the test"}
+    assert manifest["splits"]["train"]["examples"] == 2500
+    assert manifest["splits"]["train"]["groups"] == 3
+    assert (pets.name, pets.task, pets.splits) == ("pets", "caption", ("train", "validation"))
+
+
+def test_hugging_face_datasets_reads_it(pets: PreparedDataset, numbers: list[int]) -> None:
+    import datasets
+
+    loaded = datasets.load_from_disk(str(pets.folder))
+    assert loaded["train"]["id"][:3] == numbers[:3]
+    assert loaded["validation"].num_rows == 1
+
+
+def test_workspace_finds_it(pets: PreparedDataset) -> None:
+    workspace = Workspace(pets.folder.parent.parent.parent)
+    found = Workspace(workspace.root)
+    found.datasets = pets.folder.parent.parent
+    assert found.prepared() == [("pets", "caption")]
+
+
+def test_fingerprint_is_of_the_content(tmp_path: Path) -> None:
+    train = [example(1), example(2), example(3)]
+    first = write(tmp_path / "a", train).fingerprint
+    assert write(tmp_path / "b", train).fingerprint == first
+    moved = [example(n, image=f"/elsewhere/train/{n}.jpg") for n in (1, 2, 3)]
+    assert write(tmp_path / "c", moved).fingerprint == first
+    changed = [
+        [example(1), example(3), example(2)],
+        [example(1), example(2)],
+        [example(1), example(2), example(3, label="x")],
+        [example(1), example(2), example(3, references=("r0", "r1"))],
+        [example(1), example(2), example(3, image="/data/train/4.jpg")],
+    ]
+    fingerprints = {write(tmp_path / f"d{i}", rows).fingerprint for i, rows in enumerate(changed)}
+    assert len(fingerprints | {first}) == len(changed) + 1
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.tuples(st.text(max_size=8), st.lists(st.text(max_size=6), max_size=3)), min_size=1, max_size=4))
+def test_any_text_survives(tmp_path: Path, texts: list[tuple[str, list[str]]]) -> None:
+    train = [
+        example(n, text=text, label=text, question=text, group=text, references=tuple(references))
+        for n, (text, references) in enumerate(texts)
+    ]
+    folder = tmp_path / "any" / "caption"
+    assert list(write(folder, train).split("train")) == train
+
+
+def test_lone_surrogates_become_replacement_characters(tmp_path: Path) -> None:
+    train = [example(1, text="caf\ud83d!", references=("\udc00x", "☕ 😀"))]
+    written = write(tmp_path / "d", train).split("train")[0]
+    assert written.text == "caf\ufffd!"
+    assert written.references == ("\ufffdx", "☕ 😀")
+
+
+def test_path_that_is_no_unicode(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="is not valid Unicode"):
+        write(tmp_path / "d", [example(1, image="/data/caf\udce9.jpg")])
+
+
+def test_relative_image_path(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"image path 'data/1.jpg' is not absolute"):
+        write(tmp_path / "d", [example(1, image="data/1.jpg")])
+
+
+def test_text_only_examples_and_no_groups(tmp_path: Path) -> None:
+    dataset = write(tmp_path / "d", [example(4, image="", group=""), example(5, image="", group="")])
+    assert dataset.split("train").images == ["", ""]
+    assert dataset.split("train").groups.tolist() == [-1, -1]
+
+
+def test_repeated_id(tmp_path: Path) -> None:
+    with pytest.raises(DataError) as caught:
+        write(tmp_path / "d", [example(1), example(2), example(1)])
+    assert caught.value.message == "example id 1 occurs more than once in split 'train' of data set 'pets'"
+    assert list(tmp_path.iterdir()) == [tmp_path / ".d.lock"]
+
+
+def test_empty_split_no_split_second_split(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="split 'train' of data set 'pets' has no examples"):
+        write(tmp_path / "d", [])
+    with pytest.raises(DataError, match="has no splits"):
+        write_dataset(tmp_path / "d", "pets", "vqa", "vqa", [], {}, SilentProgress())
+    twice = [PreparedSplit("train", 1, iter([example(n)])) for n in (1, 2)]
+    with pytest.raises(DataError, match="has a second split 'train'"):
+        write_dataset(tmp_path / "d", "pets", "vqa", "vqa", twice, {}, SilentProgress())
+    assert not (tmp_path / "d").exists()
+
+
+def failing(after: int, error: BaseException) -> Iterator[Example]:
+    yield from (example(n) for n in range(after))
+    raise error
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), DataError("image x is missing"), ValueError("bug")])
+def test_a_failure_in_the_middle_keeps_the_data_set_before(tmp_path: Path, error: BaseException) -> None:
+    folder = tmp_path / "d"
+    with pytest.raises(type(error)):
+        write(folder, failing(1500, error))
+    assert not folder.exists()
+    before = write(folder, [example(1), example(2)])
+    with pytest.raises(type(error)):
+        write(folder, failing(1500, error))
+    assert open_dataset(folder).fingerprint == before.fingerprint
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".d.lock", "d"]
+
+
+def test_a_new_data_set_takes_the_place_of_the_old_one(tmp_path: Path) -> None:
+    old = write(tmp_path / "d", [example(1), example(2)])
+    opened = old.split("train")
+    new = write(tmp_path / "d", [example(3)])
+    assert [e.id for e in new.split("train")] == [3]
+    assert [e.id for e in opened] == [1, 2]  # who has it open goes on reading the old one
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".d.lock", "d"]
+
+
+SLOW_WRITER = """
+import sys, time
+from pathlib import Path
+from icltool.contracts import PreparedSplit
+from icltool.execution.progress import SilentProgress
+from icltool.store.records import write_dataset
+from tests.store.test_records import example
+
+def slow():
+    for number in range(100_000):
+        yield example(number)
+        if number == 1500:
+            print("writing", flush=True)
+            time.sleep(60)
+
+write_dataset(Path(sys.argv[1]), "pets", "caption", "caption", [PreparedSplit("train", 100_000, slow())], {}, SilentProgress())
+"""
+
+
+def test_killed_in_the_middle_and_second_writer_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "d"
+    root = Path(__file__).parents[2]
+    process = subprocess.Popen(
+        [sys.executable, "-c", SLOW_WRITER, str(folder)], cwd=root, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "writing\n"
+        with pytest.raises(StoreError) as caught:
+            write(folder, [example(1)])
+        assert caught.value.message.startswith(f"{folder} is being written by ")
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert not folder.exists()
+    assert any(path.suffix == ".tmp" for path in tmp_path.iterdir())
+    assert Workspace(tmp_path).prepared() == []
+    for _ in range(50):  # the lock goes with the process, a moment later
+        try:
+            assert len(write(folder, [example(1), example(2)]).split("train")) == 2
+            break
+        except StoreError:
+            time.sleep(0.1)
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".d.lock", "d"]
+
+
+def test_full_disk(tmp_path: Path) -> None:
+    """A limit on the size of files stands for a disk that is full: both fail in the middle of a write."""
+    train = [example(n, text="long " * 50) for n in range(3000)]
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+    try:
+        with pytest.raises(StoreError) as caught:
+            write(tmp_path / "d", train)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert caught.value.message.startswith(f"disk is full: {tmp_path / 'd'}")
+    assert [p.name for p in tmp_path.iterdir()] == [".d.lock"]
+
+
+def test_read_only_folder() -> None:
+    with pytest.raises(StoreError, match=r"/sys/icltool-test/d is read-only"):
+        write(Path("/sys/icltool-test/d"), [example(1)])
+
+
+def test_parent_is_a_file(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(StoreError, match=r"cannot write .*/file/d"):
+        write(tmp_path / "file" / "d", [example(1)])
+
+
+def refused(folder: Path, split: str | None = None) -> StoreError:
+    with pytest.raises(StoreError) as caught:
+        dataset = open_dataset(folder)
+        if split is not None:
+            dataset.split(split)
+    assert "\n" not in caught.value.message
+    return caught.value
+
+
+def test_opening_what_is_not_there(tmp_path: Path) -> None:
+    error = refused(tmp_path / "pets" / "caption")
+    assert error.message == f"no prepared data set in {tmp_path / 'pets' / 'caption'}"
+    assert error.hint == "run `icltool prepare pets --task caption` again"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('{"schema": "icl', "is cut or malformed"),
+        ("[]", "is no manifest of a prepared data set"),
+        ('{"schema": "icltool.sequences"}', "is no manifest of a prepared data set"),
+        ('{"schema": "icltool.dataset", "schema_version": 9}', "has schema version 9; this icltool reads 1"),
+        ('{"schema": "icltool.dataset", "schema_version": 1, "name": "x"}', "is malformed: name, task"),
+    ],
+)
+def test_manifests_at_fault(tmp_path: Path, content: str, message: str) -> None:
+    (tmp_path / "dataset.json").write_text(content)
+    error = refused(tmp_path)
+    assert error.message.startswith(f"{tmp_path / 'dataset.json'} {message}")
+
+
+def test_cut_and_missing_arrow_files(tmp_path: Path) -> None:
+    folder = tmp_path / "pets" / "caption"
+    write(folder, (example(n) for n in range(2500)))
+    assert refused(folder, "test").message == f"{folder} has no split 'test'; it has train, validation"
+    arrow = next((folder / "train").glob("*.arrow"))
+    content = arrow.read_bytes()
+    for length in (0, 10, len(content) // 2, len(content) - 200):
+        arrow.write_bytes(content[:length])
+        message = refused(folder, "train").message
+        assert message.startswith((f"{folder / 'train'} cannot be read", f"{folder / 'train'} is cut"))
+    arrow.unlink()
+    error = refused(folder, "train")
+    assert error.message.startswith(f"{folder / 'train'} cannot be read")
+    assert error.hint == "run `icltool prepare pets --task caption` again"
+    (folder / "validation" / "state.json").write_text("{")
+    assert refused(folder, "validation").message.startswith(f"{folder / 'validation'} cannot be read")
