@@ -68,7 +68,7 @@ def paragraphs(command: Any) -> list[str]:
 def visible(parameters: Iterable[Any], kind: str) -> list[Any]:
     """The parameters of one kind ("argument", "option") that the help shows; --help itself comes last."""
     found = [p for p in parameters if p.param_type_name == kind and not getattr(p, "hidden", False)]
-    return sorted(found, key=lambda p: p.name == "help")
+    return sorted(found, key=lambda p: "--help" in p.opts)
 
 
 def _lines(command: Any, ctx: Any, width: int, styled: bool) -> Iterator[str]:

@@ -26,7 +26,9 @@ _Json = Annotated[bool, typer.Option("--json", help="print the result as JSON, a
 def list_(
     kind: Annotated[
         Optional[str],  # noqa: UP045 (Typer reads it)
-        typer.Option(metavar="KIND", autocompletion=complete_kinds, help="only this kind (models, datasets, …)"),
+        typer.Option(
+            "--kind", metavar="KIND", autocompletion=complete_kinds, help="only this kind (models, datasets, …)"
+        ),
     ] = None,
     as_json: _Json = False,
 ) -> None:

@@ -53,7 +53,7 @@ def _table(command: Any, ctx: Any) -> Iterator[str]:
     parameters = command.get_params(ctx)
     rows = [(argument_name(p), p.help) for p in visible(parameters, "argument")]
     for option in visible(parameters, "option"):
-        if option.name != "help":
+        if "--help" not in option.opts:
             rows.append((f"{option_names(option)} {option_value(option)}".strip(), option.help))
     if rows:
         yield from ("| option | meaning |", "|---|---|")

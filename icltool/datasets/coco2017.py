@@ -9,7 +9,17 @@ from pathlib import Path
 from icltool.contracts import Example, PreparedSplit, Progress, ReadReport
 from icltool.datasets.images import expect_images, expect_readable, sample
 from icltool.datasets.near_duplicates import FILE, read_groups
-from icltool.datasets.official import Caption, Picture, entries, expect_kind, few, one_line, read_annotations, repeated
+from icltool.datasets.official import (
+    Caption,
+    Picture,
+    counted,
+    entries,
+    expect_kind,
+    few,
+    one_line,
+    read_annotations,
+    repeated,
+)
 from icltool.datasets.places import chosen_root, first_holding
 from icltool.errors import DataError
 
@@ -53,8 +63,9 @@ class Coco2017Reader:
         """See DatasetReader. Each split is parsed when it is its turn."""
         base = self.find(root)
         for name, (part, _) in SPLITS.items():
-            progress.detail(f"reading {_captions_file(base, part)}")
-            split = read_captions(base, part)
+            with progress.task(f"reading {_captions_file(base, part).name}", 1, "files") as ticker:
+                split = read_captions(base, part)
+                ticker.advance()
             groups = read_groups(base / "annotations", part)
             yield PreparedSplit(name, len(split.pictures), _examples(split, groups))
 
@@ -87,7 +98,7 @@ class Coco2017Reader:
             check_decoding(split.folder, names, _archive(part), verify, progress)
             remarks += split.remarks
             if len(split.pictures) != official:
-                count = f"{len(split.pictures):,} images with captions"
+                count = counted(len(split.pictures), "captioned image")
                 remarks.append(f"{split.path.name} has {count}; the official split has {official:,}")
         files = [_captions_file(base, part) for part, _ in SPLITS.values()]
         groups = base / "annotations" / FILE
@@ -120,7 +131,7 @@ def read_captions(base: Path, part: str) -> CaptionSplit:
     by_image: dict[int, list[Caption]] = {picture.id: [] for picture in pictures}
     unknown = sorted({c.image_id for c in captions if c.image_id not in by_image})
     if unknown:
-        raise DataError(f"{path} has captions of {len(unknown):,} images that it does not list: {few(unknown)}", get)
+        raise DataError(f"{path} has captions of {counted(len(unknown), 'image')} not in its list: {few(unknown)}", get)
     empty = 0
     for caption in captions:
         if caption.caption.strip():
@@ -130,9 +141,9 @@ def read_captions(base: Path, part: str) -> CaptionSplit:
     kept = sorted(picture for picture in pictures if by_image[picture.id])
     if not kept:
         raise DataError(f"{path} has no captions", get)
-    remarks = [f"{path.name}: {empty:,} empty captions were left out"] if empty else []
+    remarks = [f"{path.name}: {counted(empty, 'empty caption')} left out"] if empty else []
     if len(kept) < len(pictures):
-        remarks.append(f"{path.name}: {len(pictures) - len(kept):,} images without captions were left out")
+        remarks.append(f"{path.name}: {counted(len(pictures) - len(kept), 'image')} without captions left out")
     texts = {p.id: [one_line(caption.caption) for caption in sorted(by_image.pop(p.id))] for p in kept}
     return CaptionSplit(path, base / f"{part}2017", kept, texts, tuple(remarks))
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from PIL import Image
 
 from icltool.contracts import Ticker, keyed_generator
-from icltool.datasets.official import few
+from icltool.datasets.official import counted, few
 from icltool.errors import DataError
 
 #: How many images of a split are opened where not all of them are.
@@ -47,7 +47,7 @@ def expect_images(
             raise DataError(
                 f"{annotations} is of the wrong split: its images are in {other.name}, none is in {folder.name}", get
             )
-    raise DataError(f"{annotations} names {len(missing):,} images that are not in {folder}: {few(missing)}", get)
+    raise DataError(f"{annotations} names {counted(len(missing), 'image')} missing from {folder}: {few(missing)}", get)
 
 
 def expect_readable(folder: Path, names: Sequence[str], get: str, ticker: Ticker | None = None) -> None:

@@ -198,6 +198,11 @@ def few(items: list[Any], most: int = 3) -> str:
     return shown if len(items) <= most else f"{shown} and {len(items) - most:,} more"
 
 
+def counted(number: int, noun: str) -> str:
+    """ "1 image", "2,000 images"."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
 def one_line(text: str) -> str:
     """The text without line breaks (which prompt formats take for the end of an example) and repeated blanks."""
     return " ".join(text.split())

@@ -15,6 +15,7 @@ from icltool.datasets.official import (
     Answers,
     Entry,
     Question,
+    counted,
     entries,
     expect_kind,
     few,
@@ -82,8 +83,9 @@ class VQAv2Reader:
         """See DatasetReader. Each split is parsed when it is its turn."""
         places = self.find(root)
         for name, (part, _) in SPLITS.items():
-            progress.detail(f"reading {_questions_file(places, part)}")
-            split = read_answered(places, part)
+            with progress.task(f"reading questions and answers of {part}2014", 1, "splits") as ticker:
+                split = read_answered(places, part)
+                ticker.advance()
             groups = read_groups(places.questions, part)
             yield PreparedSplit(
                 name, len(split.questions), _examples(split, places.images / f"{part}2014", part, groups)
@@ -131,9 +133,8 @@ class VQAv2Reader:
             check_decoding(folder, names, _IMAGE_ARCHIVES, verify, progress)
             remarks += split.remarks
             if len(split.questions) != official:
-                remarks.append(
-                    f"{path.name} has {len(split.questions):,} answered questions; the official split has {official:,}"
-                )
+                count = counted(len(split.questions), "answered question")
+                remarks.append(f"{path.name} has {count}; the official split has {official:,}")
         files = [places.questions / name for name in _FILES]
         groups = places.questions / FILE
         return ReadReport((*files, groups) if groups.exists() else tuple(files), tuple(remarks))
@@ -172,10 +173,12 @@ def read_answered(places: Places, part: str) -> AnsweredSplit:
     kept.sort(key=lambda question: (question.image_id, question.question_id))
     remarks = []
     if len(kept) < len(questions):
-        remarks.append(f"{answers_path.name}: {len(questions) - len(kept):,} questions without an answer were left out")
+        remarks.append(
+            f"{answers_path.name}: {counted(len(questions) - len(kept), 'question')} without an answer left out"
+        )
     unusual = sum(len(answers[question.question_id].answers) != _TEN for question in kept)
     if unusual:
-        remarks.append(f"{answers_path.name}: {unusual:,} questions have more or fewer than ten answers")
+        remarks.append(f"{answers_path.name}: {counted(unusual, 'question')} with more or fewer than ten answers")
     return AnsweredSplit(kept, answers, tuple(remarks))
 
 
@@ -195,12 +198,14 @@ def _expect_pairs(path: Path, answers_path: Path, questions: list[Question], ans
     if questions and len(unanswered) == len(questions):
         raise DataError(f"{answers_path} answers none of the questions of {path.name}", get)
     if unanswered:
-        raise DataError(f"{answers_path} lacks {len(unanswered):,} questions of {path.name}: {few(unanswered)}", get)
+        raise DataError(
+            f"{answers_path} lacks {counted(len(unanswered), 'question')} of {path.name}: {few(unanswered)}", get
+        )
     if len(answers) > len(questions):
         asked = {question.question_id for question in questions}
         unknown = [question_id for question_id in answers if question_id not in asked]
         raise DataError(
-            f"{path} lacks {len(unknown):,} questions that {answers_path.name} answers: {few(unknown)}", get
+            f"{path} lacks {counted(len(unknown), 'question')} that {answers_path.name} answers: {few(unknown)}", get
         )
     for question in questions:
         image_id = answers[question.question_id].image_id

@@ -122,7 +122,7 @@ def _find(keys: IntArray, wanted: IntArray) -> IntArray:
 
 
 def weighted(level: Level, idf: Float64Array) -> tuple[IntArray, IntArray, Float64Array]:
-    """One entry per (sentence, n-gram) that occurs, ascending by both: sentence, n-gram id, count times `idf`; all [E]."""
+    """One entry per (sentence, n-gram) that occurs, ascending by both: sentence, n-gram id, count times `idf` [E]."""
     grams = max(len(level.keys), 1)
     pairs, counts = np.unique(level.sentence * grams + level.ids, return_counts=True)
     sentence, ids = np.divmod(pairs, grams)

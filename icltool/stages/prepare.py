@@ -72,7 +72,11 @@ def run(config: PrepareConfig, progress: Progress) -> PrepareReport:
     tasks = _tasks(reader, config)
     workspace = Workspace(config.workspace.expanduser().absolute())
     root = _root(reader, config, workspace, progress)
-    checked = {task: _check(reader, root, task, config.verify, progress) for task in tasks}
+    checked = {}
+    with progress.task(f"checking the files of {config.name}", len(tasks), "tasks") as ticker:
+        for task in tasks:
+            checked[task] = _check(reader, root, task, config.verify, progress)
+            ticker.advance()
     inputs = {task: _inputs(config, root, report) for task, report in checked.items()}
     remarks = [remark for report in checked.values() for remark in report.remarks]
     states, prepared = {}, {}
@@ -85,7 +89,7 @@ def run(config: PrepareConfig, progress: Progress) -> PrepareReport:
         progress.detail(f"{folder}: {states[task]}")
     remarks += _stale(workspace, config.name, set(tasks), reader)
     if all(state == "up to date" for state in states.values()):
-        remarks.append(f"{config.name} is up to date: nothing was written")
+        remarks.append(f"{config.name} is up to date: it was made from these files before")
     path = workspace.datasets / config.name
     return PrepareReport(f"Data set {config.name}", path, states, prepared, tuple(remarks))
 
@@ -112,7 +116,6 @@ def _root(reader: DatasetReader, config: PrepareConfig, workspace: Workspace, pr
 
 
 def _check(reader: DatasetReader, root: Path | None, task: str, verify: bool, progress: Progress) -> ReadReport:
-    progress.detail(f"checking the files for task {task}")
     if verify and isinstance(reader, SupportsVerification):
         return reader.verify(root, task, progress)
     return reader.check(root, task, verify)

@@ -208,7 +208,9 @@ def _report(title: str, folder: Path, record: Mapping[str, Any], remarks: Sequen
     rows = []
     for name in record["checkpoints"]:
         figure = {"min_vl": "val_loss", "min_tl": "train_loss"}.get(name)
-        entry = min(history, key=itemgetter(figure)) if figure else history[-1] if history else {}
+        entry: dict[str, float] = {}
+        if history:  # empty in the other processes of a distributed training
+            entry = min(history, key=itemgetter(figure)) if figure else history[-1]
         rows.append({"checkpoint": name, **{key: round(value, 6) for key, value in entry.items()}})
     return StageReport(title, tuple(rows), folder, tuple(remarks))
 

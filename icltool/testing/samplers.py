@@ -43,7 +43,11 @@ def _check_exhaustion(choose: Callable[..., IntArray], index: IndexSet, anchors:
     one = make_anchors(index, [int(np.flatnonzero(index.ids == anchors.ids[0])[0])])
     leaking = index.leaking_rows(one, 0)
     left = len(index) - len(leaking)
-    check_rows(choose(one, left), index, one, left, "pools that take every row that is left")
+    try:
+        whole = choose(one, left)
+    except DataError as problem:
+        raise AssertionError(f"a pool of all {left} rows that do not leak must be possible: {problem}") from problem
+    check_rows(whole, index, one, left, "pools that take every row that is left")
     error = expect_error(
         DataError,
         lambda: choose(one, left + 1),

@@ -80,7 +80,9 @@ def test_show_describes_a_component(site: Path) -> None:
     found = json.loads(icltool(site, "plugins", "show", "sampler", "mine", "--json").stdout)
     assert found["target"] == "good_plugin:Mine"
     assert found["options"] == {"depth": 2}
-    assert found["signature"] == "Mine(depth: 'int' = 1) -> 'None'" or found["signature"] == "Mine(depth: int = 1) -> None"
+    assert (
+        found["signature"] == "Mine(depth: 'int' = 1) -> 'None'" or found["signature"] == "Mine(depth: int = 1) -> None"
+    )
     assert found["documentation"] == "Draws what I like."
     assert "Draws what I like." in icltool(site, "plugins", "show", "samplers", "mine").stdout
 
@@ -95,7 +97,7 @@ def test_a_duplicate_name_is_refused_with_both_owners(site: Path) -> None:
     answer = icltool(site, "plugins", "show", "samplers", "random")
     assert answer.returncode == 2
     assert "icltool-good 1.2" in answer.stderr
-    assert "uninstall one of them" in answer.stderr
+    assert "uninstall" in answer.stderr
 
 
 def test_doctor_reports_the_broken_plugin_and_goes_on(site: Path) -> None:

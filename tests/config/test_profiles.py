@@ -26,7 +26,7 @@ def write(folder: Path, text: str) -> Path:
 
 def test_the_published_set_ups_are_shipped() -> None:
     names = {path.stem for path in SHIPPED}
-    assert {"leverlm-coco2017-idefics-9b", "leverlm-vqav2-idefics-9b", "world-quick"} <= names
+    assert {"leverlm-coco2017-idefics-9b", "leverlm-vqav2-idefics-9b", "demo"} <= names
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
@@ -71,13 +71,13 @@ def test_the_published_figures() -> None:
 
 def test_names_are_found_in_the_current_folder_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert load_profile("world-quick").path.resolve() == (ROOT / "profiles" / "world-quick.toml").resolve()
+    assert load_profile("demo").path.resolve() == (ROOT / "profiles" / "demo.toml").resolve()
     (tmp_path / "profiles").mkdir()
-    own = tmp_path / "profiles" / "world-quick.toml"
+    own = tmp_path / "profiles" / "demo.toml"
     own.write_text("summary = 'mine'")
-    assert load_profile("world-quick").summary == "mine"
+    assert load_profile("demo").summary == "mine"
     assert load_profile(str(own)).summary == "mine"
-    assert "world-quick" in ProfileFolders().names()
+    assert "demo" in ProfileFolders().names()
 
 
 @pytest.mark.parametrize(
@@ -133,8 +133,8 @@ def test_a_file_that_is_no_text_is_named(content: bytes, tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("name", "message", "hint"),
     [
-        ("world-quik", "unknown profile 'world-quik'", "did you mean 'world-quick'?"),
-        ("no/such.toml", "profile no/such.toml does not exist", "world-quick"),
+        ("demp", "unknown profile 'demp'", "did you mean 'demo'?"),
+        ("no/such.toml", "profile no/such.toml does not exist", "demo"),
     ],
 )
 def test_unknown_profiles(name: str, message: str, hint: str) -> None:
@@ -151,7 +151,7 @@ def test_the_wheel_holds_the_profiles_and_finds_them_there(tmp_path: Path) -> No
     (wheel,) = tmp_path.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(tmp_path / "site")
-    code = "from icltool.config.profiles import load_profile; print(load_profile('world-quick').path)"
+    code = "from icltool.config.profiles import load_profile; print(load_profile('demo').path)"
     answer = subprocess.run(
         [sys.executable, "-c", code],
         cwd=tmp_path,
@@ -160,4 +160,4 @@ def test_the_wheel_holds_the_profiles_and_finds_them_there(tmp_path: Path) -> No
         text=True,
         check=True,
     )
-    assert answer.stdout.strip() == str(tmp_path / "site" / "icltool" / "_profiles" / "world-quick.toml")
+    assert answer.stdout.strip() == str(tmp_path / "site" / "icltool" / "_profiles" / "demo.toml")

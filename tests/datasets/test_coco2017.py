@@ -82,8 +82,8 @@ def test_report_names_files_and_unofficial_counts(base: Path) -> None:
     report = Coco2017Reader().check(base, "caption", verify=True)
     assert report.files == (captions(base), captions(base, "val"))
     assert report.remarks == (
-        "captions_train2017.json has 3 images with captions; the official split has 118,287",
-        "captions_val2017.json has 2 images with captions; the official split has 5,000",
+        "captions_train2017.json has 3 captioned images; the official split has 118,287",
+        "captions_val2017.json has 2 captioned images; the official split has 5,000",
     )
 
 
@@ -107,8 +107,8 @@ def test_empty_captions_and_images_without_captions_are_left_out(tmp_path: Path)
     assert [e.references for e in read(base)["train"]] == [("a cat",)]
     remarks = Coco2017Reader().check(base, "caption", verify=False).remarks
     assert remarks[:2] == (
-        "captions_train2017.json: 3 empty captions were left out",
-        "captions_train2017.json: 2 images without captions were left out",
+        "captions_train2017.json: 3 empty captions left out",
+        "captions_train2017.json: 2 images without captions left out",
     )
 
 
@@ -165,7 +165,10 @@ def test_deeply_nested_json(base: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "held"),
     [
-        ({"images": [], "annotations": [{"bbox": [0, 0, 1, 1], "image_id": 9, "id": 1, "category_id": 3}]}, "instances"),
+        (
+            {"images": [], "annotations": [{"bbox": [0, 0, 1, 1], "image_id": 9, "id": 1, "category_id": 3}]},
+            "instances",
+        ),
         ({"images": [], "annotations": [{"keypoints": [], "image_id": 9, "bbox": []}]}, "person keypoints"),
         ({"questions": [{"question": "why?", "question_id": 1, "image_id": 9}]}, "questions"),
         ({"images": [{"sentences": [], "filename": "x.jpg"}], "dataset": "coco"}, "captions in Karpathy's format"),
@@ -193,9 +196,7 @@ def test_list_in_place_of_an_object(base: Path) -> None:
 def test_validation_file_under_the_name_of_train(base: Path) -> None:
     shutil.copy(captions(base, "val"), captions(base))
     error = refused(base)
-    assert error.message == (
-        f"{captions(base)} is of the wrong split: its images are in val2017, none is in train2017"
-    )
+    assert error.message == (f"{captions(base)} is of the wrong split: its images are in val2017, none is in train2017")
 
 
 def test_missing_images_are_counted_and_the_first_named(tmp_path: Path) -> None:
@@ -203,14 +204,14 @@ def test_missing_images_are_counted_and_the_first_named(tmp_path: Path) -> None:
     for image_id in (2, 3, 5, 6):
         (base / "train2017" / f"{image_id:012d}.jpg").unlink()
     assert refused(base).message == (
-        f"{captions(base)} names 4 images that are not in {base / 'train2017'}: "
+        f"{captions(base)} names 4 images missing from {base / 'train2017'}: "
         "000000000002.jpg, 000000000003.jpg, 000000000005.jpg and 1 more"
     )
 
 
 def test_captions_of_images_that_are_not_listed(base: Path) -> None:
     edit(captions(base), lambda content: content["images"].pop(0))
-    assert refused(base).message == f"{captions(base)} has captions of 1 images that it does not list: 9"
+    assert refused(base).message == f"{captions(base)} has captions of 1 image not in its list: 9"
 
 
 def test_image_listed_twice(base: Path) -> None:

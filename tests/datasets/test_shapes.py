@@ -86,7 +86,7 @@ def test_damaged_files_are_made_again(tmp_path: Path) -> None:
         ({"seed": -1}, "data set 'shapes': seed is -1"),
         ({"index_images": 0}, "data set 'shapes': index_images is 0"),
         ({"validation_images": True}, "data set 'shapes': validation_images is True"),
-        ({"colour": 3}, "dataset 'shapes': "),
+        ({"colour": 3}, "dataset 'shapes'"),
     ],
 )
 def test_wrong_options(options: dict[str, object], message: str) -> None:

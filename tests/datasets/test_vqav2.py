@@ -87,7 +87,7 @@ def test_report_names_files_and_unofficial_counts(root: Path) -> None:
     assert set(report.files) == {f(root, split) for split in ("train", "val") for f in (questions_file, answers_file)}
     assert report.remarks == (
         "v2_OpenEnded_mscoco_train2014_questions.json has 3 answered questions; the official split has 443,757",
-        "v2_OpenEnded_mscoco_val2014_questions.json has 1 answered questions; the official split has 214,354",
+        "v2_OpenEnded_mscoco_val2014_questions.json has 1 answered question; the official split has 214,354",
     )
 
 
@@ -155,14 +155,14 @@ def test_annotations_of_other_questions(root: Path) -> None:
 def test_question_without_annotation(root: Path) -> None:
     edit(answers_file(root, "train"), lambda content: content["annotations"].pop(0))
     assert refused(root).message == (
-        f"{answers_file(root, 'train')} lacks 1 questions of {questions_file(root, 'train').name}: 139000"
+        f"{answers_file(root, 'train')} lacks 1 question of {questions_file(root, 'train').name}: 139000"
     )
 
 
 def test_annotation_without_question(root: Path) -> None:
     edit(questions_file(root, "train"), lambda content: content["questions"].pop(0))
     assert refused(root).message == (
-        f"{questions_file(root, 'train')} lacks 1 questions that {answers_file(root, 'train').name} answers: 9001"
+        f"{questions_file(root, 'train')} lacks 1 question that {answers_file(root, 'train').name} answers: 9001"
     )
 
 
@@ -200,7 +200,7 @@ def test_truncated_json(root: Path) -> None:
 def test_missing_image(root: Path) -> None:
     vqa_image(root, "train", 139).unlink()
     assert refused(root).message == (
-        f"{questions_file(root, 'train')} names 1 images that are not in "
+        f"{questions_file(root, 'train')} names 1 image missing from "
         f"{vqa_image(root, 'train', 139).parent}: COCO_train2014_000000000139.jpg"
     )
 
@@ -219,8 +219,8 @@ def test_unanswered_questions_and_unusual_numbers_of_answers(tmp_path: Path) -> 
     ]
     remarks = VQAv2Reader().check(root, "vqa", verify=False).remarks
     assert remarks[:2] == (
-        "v2_mscoco_train2014_annotations.json: 2 questions without an answer were left out",
-        "v2_mscoco_train2014_annotations.json: 1 questions have more or fewer than ten answers",
+        "v2_mscoco_train2014_annotations.json: 2 questions without an answer left out",
+        "v2_mscoco_train2014_annotations.json: 1 question with more or fewer than ten answers",
     )
 
 

@@ -1,4 +1,4 @@
-"""A learnable miniature: what is best for a query are the index examples nearest to it in one half of the feature space."""
+"""A learnable miniature: best for a query are the index examples nearest to it in one half of the feature space."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class Trained:
 
 
 def make_index(examples: int = 60, seed: int = 0, kinds: int = 6) -> IndexSet:
-    """Examples of some kinds: the first half of the image features tells the kind, the rest is noise; ids are not rows."""
+    """Examples of some kinds: half of the image features tells the kind, the rest is noise; ids are not rows."""
     rng = np.random.default_rng(seed)
     centres = rng.normal(size=(kinds, HALF))
     of_kind = np.arange(examples) % kinds

@@ -124,12 +124,12 @@ def test_other_index_sets_and_encoders_are_refused_in_one_line(trained: Trained)
     selector = LeverLMSelector.load(trained.folder)
     queries = make_queries(trained.index, np.arange(3))
     strangers = dataclasses.replace(trained.index, ids=trained.index.ids + 1, _lookup={})
-    with pytest.raises(DataError, match="another index set.*90 of these 90") as caught:
+    with pytest.raises(DataError, match=r"another index set.*90 of these 90") as caught:
         selector.decode(strangers, queries, 2)
     assert "\n" not in str(caught.value)
     assert trained.index.image is not None
     other_encoder = dataclasses.replace(trained.index, image=trained.index.image[:, ::-1].copy(), _lookup={})
-    with pytest.raises(DataError, match="other image embeddings.*none-at-all"):
+    with pytest.raises(DataError, match=r"other image embeddings.*none-at-all"):
         selector.decode(other_encoder, queries, 2)
     narrower = dataclasses.replace(trained.index, image=trained.index.image[:, :5].copy(), _lookup={})
     with pytest.raises(DataError, match="width 16"):

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.plugin.distributions import CHECKOUT
+from tests.plugin.distributions import CHECKOUT, ask
 
 SOURCE = CHECKOUT / "plugins" / "icltool-example"
 
@@ -92,37 +92,33 @@ def test_its_dataset_is_prepared_by_the_command_line(environment: Environment) -
 
 
 def test_the_tutorial_in_its_readme_works_as_written(tmp_path: Path) -> None:
-    """The code blocks of the tutorial make a package whose component and tests do what the text says."""
+    """The tutorial's code blocks, saved under their names, make a plugin that is found and passes its tests."""
     readme = (SOURCE / "README.md").read_text(encoding="utf-8")
-    blocks = re.findall(r"```(toml|python)\n(.*?)```", readme, flags=re.DOTALL)
-    metadata, component, hooks, test = (text for _, text in blocks)
-    package = tmp_path / "icltool_halves"
-    package.mkdir()
-    (package / "__init__.py").touch()
-    (package / "halves.py").write_text(component)
-    (package / "plugin.py").write_text(hooks)
-    (tmp_path / "test_halves.py").write_text(test)
-    mended = test.replace('    with pytest.raises(AssertionError, match="DataError"):\n    ', "")
-    (tmp_path / "test_mended.py").write_text(mended.replace("icltool_halves.halves", "icltool_halves.mended"))
-    (package / "mended.py").write_text(
-        component.replace("np.arange(int(self.odd), len(index), 2)", "np.arange(len(index))")
-    )
-    info = tmp_path / "icltool_halves-0.1.0.dist-info"
+    (metadata,) = re.findall(r"```toml\n(.*?)```", readme, flags=re.DOTALL)
+    files = dict(re.findall(r"`([\w/]+\.py)`:\n\n```python\n(.*?)```", readme, flags=re.DOTALL))
+    assert set(files) == {"icltool_parity/parity.py", "icltool_parity/plugin.py", "tests/test_parity.py"}
+    for name, text in {**files, "icltool_parity/__init__.py": ""}.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    info = tmp_path / "icltool_parity-0.1.0.dist-info"
     info.mkdir()
-    name = re.search(r'^name = "(.*)"', metadata, flags=re.MULTILINE)
-    entry = re.search(r"^\[project\.entry-points\.icltool\]\n(.*)", metadata, flags=re.MULTILINE)
-    assert name is not None
-    assert entry is not None
-    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name.group(1)}\nVersion: 0.1.0\n")
-    (info / "entry_points.txt").write_text("[icltool]\n" + entry.group(1).replace('"', "") + "\n")
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(CHECKOUT)])}
+    name = _one(r'^name = "(.*)"', metadata)
+    entry = _one(r"^\[project\.entry-points\.icltool\]\n(.*)", metadata).replace('"', "")
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 0.1.0\n")
+    (info / "entry_points.txt").write_text(f"[icltool]\n{entry}\n")
     code = (
-        "from icltool.plugin.manager import load_registry as r; r = r()\n"
-        "print([r.get('samplers', n).distribution for n in ('even-half', 'odd-half')], r.create('samplers', 'odd-half').odd)"
+        "registry = load_registry()\n"
+        "found = [registry.get('samplers', name).distribution for name in ('even-first', 'odd-first')]\n"
+        "answer = [found, registry.create('samplers', 'odd-first').odd]"
     )
-    run = [sys.executable, "-c", code]
-    done = subprocess.run(run, capture_output=True, text=True, env=environment, cwd=tmp_path, check=False)
-    assert done.stdout.strip() == "['icltool-halves', 'icltool-halves'] True", done.stderr
-    run = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_halves.py", "test_mended.py"]
+    assert ask(code, tmp_path) == [["icltool-parity", "icltool-parity"], True]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(CHECKOUT)])}
+    run = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", str(tmp_path), "tests"]
     done = subprocess.run(run, capture_output=True, text=True, env=environment, cwd=tmp_path, check=False)
     assert "2 passed" in done.stdout, done.stdout
+
+
+def _one(pattern: str, text: str) -> str:
+    found = re.search(pattern, text, flags=re.MULTILINE)
+    assert found is not None, pattern
+    return found.group(1)

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -77,12 +78,8 @@ def run_child(path: Path, kind: str, limit: int = 0, user: int = 0) -> dict[str,
 @contextlib.contextmanager
 def tiny_disk(folder: Path, options: str) -> Iterator[bool]:
     """Mounts a file system in memory on `folder`; False where this process may not."""
-    mounted = (
-        subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)], capture_output=True).returncode
-        == 0
-        if sys.platform == "linux"
-        else False
-    )
+    command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)]
+    mounted = shutil.which("mount") is not None and subprocess.run(command, capture_output=True).returncode == 0
     try:
         yield mounted
     finally:

@@ -51,7 +51,7 @@ def numbers() -> list[int]:
 @pytest.fixture(scope="module")
 def pets(tmp_path_factory: pytest.TempPathFactory, numbers: list[int]) -> PreparedDataset:
     """2,500 examples: more than two batches."""
-    folder = tmp_path_factory.mktemp("datasets") / "pets" / "caption"
+    folder = Workspace(tmp_path_factory.mktemp("workspace")).dataset_folder("pets", "caption")
     return write(folder, (example(n) for n in numbers))
 
 
@@ -107,13 +107,14 @@ def test_hugging_face_datasets_reads_it(pets: PreparedDataset, numbers: list[int
 
 
 def test_workspace_finds_it(pets: PreparedDataset) -> None:
-    workspace = Workspace(pets.folder.parent.parent.parent)
-    found = Workspace(workspace.root)
-    found.datasets = pets.folder.parent.parent
-    assert found.prepared() == [("pets", "caption")]
+    workspace = Workspace(pets.folder.parents[2])
+    assert workspace.dataset_folder("pets", "caption") == pets.folder
+    assert workspace.prepared() == [("pets", "caption")]
+    assert workspace.choose_dataset() == ("pets", "caption")
 
 
-def test_fingerprint_is_of_the_content(tmp_path: Path) -> None:
+def test_fingerprint_is_of_the_content(memory_path: Path) -> None:
+    tmp_path = memory_path
     train = [example(1), example(2), example(3)]
     first = write(tmp_path / "a", train).fingerprint
     assert write(tmp_path / "b", train).fingerprint == first
@@ -132,12 +133,12 @@ def test_fingerprint_is_of_the_content(tmp_path: Path) -> None:
 
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.tuples(st.text(max_size=8), st.lists(st.text(max_size=6), max_size=3)), min_size=1, max_size=4))
-def test_any_text_survives(tmp_path: Path, texts: list[tuple[str, list[str]]]) -> None:
+def test_any_text_survives(memory_path: Path, texts: list[tuple[str, list[str]]]) -> None:
     train = [
         example(n, text=text, label=text, question=text, group=text, references=tuple(references))
         for n, (text, references) in enumerate(texts)
     ]
-    folder = tmp_path / "any" / "caption"
+    folder = memory_path / "any" / "caption"
     assert list(write(folder, train).split("train")) == train
 
 
@@ -224,7 +225,8 @@ def slow():
             print("writing", flush=True)
             time.sleep(60)
 
-write_dataset(Path(sys.argv[1]), "pets", "caption", "caption", [PreparedSplit("train", 100_000, slow())], {}, SilentProgress())
+splits = [PreparedSplit("train", 100_000, slow())]
+write_dataset(Path(sys.argv[1]), "pets", "caption", "caption", splits, {}, SilentProgress())
 """
 
 
@@ -280,11 +282,9 @@ def test_parent_is_a_file(tmp_path: Path) -> None:
         write(tmp_path / "file" / "d", [example(1)])
 
 
-def refused(folder: Path, split: str | None = None) -> StoreError:
+def refused(folder: Path, split: str = "train") -> StoreError:
     with pytest.raises(StoreError) as caught:
-        dataset = open_dataset(folder)
-        if split is not None:
-            dataset.split(split)
+        open_dataset(folder).split(split)
     assert "\n" not in caught.value.message
     return caught.value
 

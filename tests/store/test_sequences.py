@@ -41,7 +41,7 @@ def test_round_trip_in_order_of_ids(memory_path: Path) -> None:
             assert_same(result, result_of(query))
 
 
-@settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.permutations(range(9)), st.lists(st.integers(0, 8), max_size=3))
 def test_order_and_interruptions_leave_no_trace(memory_path: Path, order: list[int], cuts: list[int]) -> None:
     with tempfile.TemporaryDirectory(dir=memory_path) as folder:

@@ -90,6 +90,13 @@ class FillsUpWithAnything(RandomSampler):
             return np.tile(np.arange(size), (len(anchors), 1))
 
 
+class UsesHalfOfTheRows(RandomSampler):
+    def sample(self, index: IndexSet, anchors: QuerySet, size: int, seed: int) -> IntArray:
+        if size > len(index) // 2:
+            raise DataError(f"{size} are too many")
+        return super().sample(index, anchors, size, seed)
+
+
 class RaisesAnything(RandomSampler):
     def sample(self, index: IndexSet, anchors: QuerySet, size: int, seed: int) -> IntArray:
         try:
@@ -127,6 +134,7 @@ class UsesWhatItDidNotAskFor(ImageSimilaritySampler):
         (UsesTheGlobalGenerator, "differ between two calls"),
         (CountsItsCalls, "differ between two calls"),
         (FillsUpWithAnything, "raised nothing"),
+        (UsesHalfOfTheRows, "must be possible"),
         (RaisesAnything, "it raised KeyError"),
         (MissesTheName, "must name the anchor"),
         (NeedsATuple, "frozenset"),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -128,7 +127,7 @@ def test_vqa_images_are_the_same_files(world: Path) -> None:
     newer = world / "mscoco" / "mscoco2017" / "train2017"
     older = world / "mscoco" / "mscoco2014" / "train2014"
     for path in newer.iterdir():
-        assert os.path.samefile(path, older / f"COCO_train2014_{path.name}")
+        assert path.samefile(older / f"COCO_train2014_{path.name}")
 
 
 def test_scenes_occur_equally_often_and_do_not_follow_ids() -> None:

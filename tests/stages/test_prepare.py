@@ -1,0 +1,253 @@
+"""`icltool prepare` from files to records, on real readers."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from icltool.config.prepare import PrepareConfig
+from icltool.config.resolve import resolve
+from icltool.errors import ConfigError, DataError, IclError, PluginError, StoreError
+from icltool.execution.progress import LineProgress, SilentProgress
+from icltool.stages.prepare import PrepareReport, run
+from icltool.store.records import open_dataset
+from icltool.store.workspace import Workspace
+from tests.datasets.builders import edit, truncate, vqa_image, write_coco, write_image, write_vqa
+
+SMALL = {"seed": 1, "index_images": 60, "validation_images": 12}
+
+
+def prepare(workspace: Path, name: str, **options: Any) -> PrepareReport:
+    return run(PrepareConfig(workspace=workspace, name=name, **options), SilentProgress())
+
+
+def refused(kind: type[IclError], workspace: Path, name: str, **options: Any) -> IclError:
+    with pytest.raises(kind) as caught:
+        prepare(workspace, name, **options)
+    assert "\n" not in caught.value.message
+    return caught.value
+
+
+@pytest.fixture(scope="module")
+def shapes(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, PrepareReport]:
+    workspace = tmp_path_factory.mktemp("workspace")
+    return workspace, prepare(workspace, "shapes", options=SMALL)
+
+
+@pytest.fixture
+def official(tmp_path: Path) -> Path:
+    """A folder with COCO 2017 and VQAv2."""
+    root = tmp_path / "data"
+    write_coco(root / "mscoco" / "mscoco2017")
+    return write_vqa(root)
+
+
+def state_of(folder: Path) -> dict[str, tuple[int, int]]:
+    """Inode and modification time of every file: what has not been written is unchanged."""
+    return {str(p): (p.stat().st_ino, p.stat().st_mtime_ns) for p in folder.rglob("*") if p.is_file()}
+
+
+def test_shapes_for_all_its_tasks(shapes: tuple[Path, PrepareReport]) -> None:
+    folder, report = shapes
+    workspace = Workspace(folder)
+    assert workspace.prepared() == [("shapes", "caption"), ("shapes", "vqa")]
+    assert workspace.choose_dataset() == ("shapes", "caption")
+    caption, vqa = (open_dataset(workspace.dataset_folder("shapes", task)) for task in ("caption", "vqa"))
+    assert (len(caption.split("train")), len(caption.split("validation"))) == (60, 12)
+    assert len(vqa.split("train")) >= 60
+    assert vqa.manifest["default_task"] == "caption"
+    example = caption.split("train")[0]
+    assert Path(example.image).is_file()
+    assert example.image.startswith(str(folder / "datasets" / "shapes" / "source" / "mscoco"))
+    assert caption.manifest["provenance"]["configuration"] == {"name": "shapes", "task": "caption", "options": SMALL}
+    rows = report.rows()
+    assert [(row["task"], row["split"], row["state"]) for row in rows] == [
+        ("caption", "train", "prepared"),
+        ("caption", "validation", "prepared"),
+        ("vqa", "train", "prepared"),
+        ("vqa", "validation", "prepared"),
+    ]
+    assert rows[0]["examples"] == 60
+    assert rows[1]["groups"] == 12
+    assert report.lines() == []
+    assert report.path == workspace.datasets / "shapes"
+
+
+def test_again_is_up_to_date_and_says_so(shapes: tuple[Path, PrepareReport]) -> None:
+    workspace, first = shapes
+    before = state_of(workspace)
+    report = prepare(workspace, "shapes", options=SMALL)
+    assert state_of(workspace) == before
+    assert {row["state"] for row in report.rows()} == {"up to date"}
+    assert report.lines() == ["shapes is up to date: it was made from these files before"]
+    assert [row["fingerprint"] for row in report.rows()] == [row["fingerprint"] for row in first.rows()]
+
+
+def test_its_files_read_as_coco2017_and_vqav2(shapes: tuple[Path, PrepareReport], tmp_path: Path) -> None:
+    workspace = Workspace(shapes[0])
+    source = workspace.datasets / "shapes" / "source"
+    for name, task in (("coco2017", "caption"), ("vqav2", "vqa")):
+        report = prepare(tmp_path, name, root=source, verify=True)
+        assert len(report.lines()) == 2  # unofficial counts of both splits
+        theirs = open_dataset(Workspace(tmp_path).dataset_folder(name, task))
+        ours = open_dataset(workspace.dataset_folder("shapes", task))
+        for split in ("train", "validation"):
+            assert list(theirs.split(split)) == list(ours.split(split))
+
+
+def test_the_same_seed_gives_the_same_fingerprint_elsewhere(shapes: tuple[Path, PrepareReport], tmp_path: Path) -> None:
+    report = prepare(tmp_path / "deeper" / "workspace", "shapes", options=SMALL)
+    assert [row["fingerprint"] for row in report.rows()] == [row["fingerprint"] for row in shapes[1].rows()]
+
+
+def test_another_seed_is_another_data_set_and_the_other_task_is_named(tmp_path: Path) -> None:
+    options = {"index_images": 4, "validation_images": 2}
+    first = prepare(tmp_path, "shapes", options=options)
+    second = prepare(tmp_path, "shapes", task="caption", options={**options, "seed": 2})
+    assert second.rows()[0]["fingerprint"] != first.rows()[0]["fingerprint"]
+    assert second.rows()[0]["state"] == "prepared"
+    assert second.lines() == [
+        "task vqa was prepared from other files: run `icltool prepare shapes --task vqa`",
+    ]
+
+
+def test_one_task_only(official: Path, tmp_path: Path) -> None:
+    workspace = tmp_path / "ws"
+    assert {row["task"] for row in prepare(workspace, "vqav2", root=official, task="vqa").rows()} == {"vqa"}
+    error = refused(ConfigError, workspace, "coco2017", root=official, task="vqa")
+    assert error.message == "data set 'coco2017' does not serve task 'vqa'"
+    assert error.hint == "it serves caption"
+
+
+def test_changed_files_are_read_again(official: Path, tmp_path: Path) -> None:
+    workspace = tmp_path / "ws"
+    captions = official / "mscoco" / "mscoco2017" / "annotations" / "captions_train2017.json"
+    first = prepare(workspace, "coco2017", root=official)
+    edit(captions, lambda content: content["annotations"][0].update(caption="something else"))
+    second = prepare(workspace, "coco2017", root=official)
+    assert second.rows()[0]["state"] == "prepared"
+    assert second.rows()[0]["fingerprint"] != first.rows()[0]["fingerprint"]
+    os.utime(captions, ns=(1, 1))
+    third = prepare(workspace, "coco2017", root=official)
+    assert third.rows()[0]["state"] == "prepared"
+    assert third.rows()[0]["fingerprint"] == second.rows()[0]["fingerprint"]
+    assert prepare(workspace, "coco2017", root=official, verify=True).rows()[0]["state"] == "up to date"
+
+
+def test_another_root_with_the_same_files_is_read_again(official: Path, tmp_path: Path) -> None:
+    workspace = tmp_path / "ws"
+    prepare(workspace, "coco2017", root=official)
+    moved = tmp_path / "moved"
+    shutil.move(official, moved)
+    assert prepare(workspace, "coco2017", root=moved).rows()[0]["state"] == "prepared"
+    image = open_dataset(workspace / "datasets" / "coco2017" / "caption").split("train")[0].image
+    assert image.startswith(str(moved))
+
+
+def test_a_damaged_data_set_is_written_anew(official: Path, tmp_path: Path) -> None:
+    workspace = tmp_path / "ws"
+    prepare(workspace, "vqav2", root=official)
+    folder = workspace / "datasets" / "vqav2" / "vqa"
+    truncate(next((folder / "train").glob("*.arrow")))
+    report = prepare(workspace, "vqav2", root=official)
+    assert report.rows()[0]["state"] == "prepared"
+    assert any(line.startswith(f"written anew: {folder / 'train'} ") for line in report.lines())
+    assert len(open_dataset(folder).split("train")) == 3
+
+
+def test_nothing_is_written_when_the_check_fails(official: Path, tmp_path: Path) -> None:
+    workspace = tmp_path / "ws"
+    image = vqa_image(official, "train", 9)
+    truncate(image)
+    error = refused(DataError, workspace, "vqav2", root=official)
+    assert error.message.startswith(f"image {image} cannot be read")
+    assert not workspace.exists()
+
+
+def test_a_failed_check_keeps_what_was_prepared(official: Path, tmp_path: Path) -> None:
+    workspace = tmp_path / "ws"
+    prepare(workspace, "vqav2", root=official)
+    before = state_of(workspace)
+    vqa_image(official, "val", 785).unlink()
+    error = refused(DataError, workspace, "vqav2", root=official)
+    assert "names 1 image missing from" in error.message
+    assert state_of(workspace) == before
+
+
+def test_unknown_data_set(tmp_path: Path) -> None:
+    error = refused(PluginError, tmp_path, "coco2O17", root=tmp_path)
+    assert "coco2O17" in error.message
+    assert "coco2017" in str(error.hint)
+
+
+def test_root_for_a_data_set_that_makes_its_files(tmp_path: Path) -> None:
+    error = refused(ConfigError, tmp_path, "shapes", root=tmp_path)
+    assert error.message == "data set 'shapes' makes its own files, and --root was given"
+    assert not (tmp_path / "datasets").exists()
+
+
+def test_option_that_the_data_set_does_not_have(official: Path, tmp_path: Path) -> None:
+    error = refused(ConfigError, tmp_path, "coco2017", root=official, options={"seed": 3})
+    assert "coco2017" in error.message
+    assert "seed" in error.message
+
+
+def test_source_folder_that_is_something_else(tmp_path: Path) -> None:
+    source = tmp_path / "datasets" / "shapes" / "source"
+    write_image(source / "holiday.png")
+    assert refused(StoreError, tmp_path, "shapes").message == f"{source} holds something else than a world"
+    assert (source / "holiday.png").exists()
+
+
+def test_workspace_that_cannot_be_written(official: Path, tmp_path: Path) -> None:
+    folder = Path("/sys/icltool-test")
+    assert refused(StoreError, folder, "coco2017", root=official).message.startswith(
+        f"{folder / 'datasets' / 'coco2017' / 'caption'} is read-only"
+    )
+    assert refused(StoreError, folder, "shapes").message.startswith(
+        f"{folder / 'datasets' / 'shapes' / 'source'} is read-only"
+    )
+
+
+def test_relative_workspace_gives_absolute_image_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    prepare(Path("ws"), "shapes", task="caption", options={"index_images": 4, "validation_images": 2})
+    image = open_dataset(tmp_path / "ws" / "datasets" / "shapes" / "caption").split("train")[0].image
+    assert image.startswith(str(tmp_path / "ws"))
+    assert Path(image).is_file()
+
+
+def test_progress_is_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = PrepareConfig(
+        workspace=tmp_path, name="shapes", options={"index_images": 4, "validation_images": 2}, verify=True
+    )
+    run(config, LineProgress(verbose=True, patience=0.0))
+    shown = capsys.readouterr().err
+    for expected in (
+        "rendering images: 6 images",
+        "opening train2017: 4 images",
+        "shapes (caption): train: 4 examples",
+    ):
+        assert expected in shown
+
+
+def test_options_from_the_command_line(tmp_path: Path) -> None:
+    config = resolve(
+        "prepare", PrepareConfig, {"name": "shapes", "options": ["seed=3", "note=a b"], "workspace": str(tmp_path)}
+    )
+    assert isinstance(config, PrepareConfig)
+    assert config.options == {"seed": 3, "note": "a b"}
+    with pytest.raises(ConfigError):
+        resolve("prepare", PrepareConfig, {"name": "shapes", "task": "classification"})
+
+
+def test_configuration_refuses_what_it_does_not_know() -> None:
+    with pytest.raises(ValidationError):
+        PrepareConfig(name="shapes", colour="red")  # type: ignore[call-arg]
+    with pytest.raises(ValidationError):
+        PrepareConfig(name="shapes", options={"seed": [1, 2]})  # type: ignore[dict-item]

@@ -1,0 +1,160 @@
+"""What the packaged models can do, measured through the real stages' parts and printed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from icltool.config.prepare import PrepareConfig
+from icltool.contracts import Example, GenerationOptions, ScoringRequest, keyed_generator, task_named
+from icltool.engine.session import open_session
+from icltool.execution.progress import for_terminal
+from icltool.plugin.manager import component
+from icltool.stages import prepare
+from icltool.store.records import PreparedDataset, Records, open_dataset
+from icltool.world.scenes import COLOURS, NONCE_WORDS, SHAPES, dataset_lexicon, split_scenes, training_lexicon
+
+WEIGHTS = Path(__file__).parents[2] / "icltool" / "world" / "weights"
+CHANCE = 100 / len(NONCE_WORDS)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> dict[str, PreparedDataset]:
+    """The default world, as `icltool prepare shapes` makes it."""
+    workspace = tmp_path_factory.mktemp("default-world")
+    prepare.run(PrepareConfig(workspace=workspace, name="shapes"), for_terminal(quiet=True))
+    return {task: open_dataset(workspace / "datasets" / "shapes" / task) for task in ("caption", "vqa")}
+
+
+def word_accuracy(model: Any, requests: Sequence[ScoringRequest]) -> float:
+    """Share of the label's secret words that the model's answers hold, in per cent."""
+    task = "vqa" if requests[0].query.question else "caption"
+    options = GenerationOptions(task_named(task).max_new_tokens)
+    session = open_session(task, model, options, 64, 2**28)
+    answers = session.answers(requests)
+    metric = component("metrics", "word-accuracy")
+    references = [(r.query.label,) if task == "vqa" else r.query.references for r in requests]
+    return float(np.mean(metric.score(answers, references)) * 100)
+
+
+def covering(index: Sequence[Example], query: Example, shots: int) -> tuple[Example, ...]:
+    """Demonstrations of which one shares the query's colour and one its shape, the rest at random, in random order."""
+    rng = keyed_generator(0, "test.covering", query.id)
+    colour, shape = query.group.split("-")
+    fitting = [e for i in rng.permutation(len(index)) if (e := index[i]).question == query.question]
+    by_colour = next(e for e in fitting if e.group.split("-")[0] == colour)
+    by_shape = next(e for e in fitting if e.group.split("-")[1] == shape)
+    chosen = [by_colour, by_shape, *(e for e in fitting if e not in (by_colour, by_shape))][:shots]
+    return tuple(chosen[i] for i in rng.permutation(len(chosen)))
+
+
+def drawn(index: Sequence[Example], query: Example, shots: int) -> tuple[Example, ...]:
+    rng = keyed_generator(0, "test.random", query.id)
+    return tuple(index[int(r)] for r in rng.permutation(len(index))[:shots])
+
+
+def examples(records: Records, step: int = 1) -> list[Example]:
+    return records.rows(np.arange(0, len(records), step))
+
+
+@pytest.mark.slow
+def test_the_model_learns_words_from_demonstrations_and_knows_none_without(
+    world: dict[str, PreparedDataset], tiny_model: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    index, queries = examples(world["caption"].split("train")), examples(world["caption"].split("validation"), 4)
+    settings = {
+        "zero-shot": [()] * len(queries),
+        "4 at random": [drawn(index, q, 4) for q in queries],
+        **{f"{k} that cover": [covering(index, q, k) for q in queries] for k in (2, 4, 8, 16)},
+    }
+    figures = {
+        name: word_accuracy(tiny_model, [ScoringRequest(q, d) for q, d in zip(queries, demos, strict=True)])
+        for name, demos in settings.items()
+    }
+    with capsys.disabled():
+        print(f"\nword accuracy of captions, % (chance {CHANCE:.1f}):", {k: round(v, 1) for k, v in figures.items()})
+    assert figures["zero-shot"] <= CHANCE + 5
+    assert figures["4 that cover"] >= 95
+    assert min(figures["2 that cover"], figures["8 that cover"]) >= 95
+    assert figures["16 that cover"] >= 90
+    assert figures["zero-shot"] + 20 < figures["4 at random"] < figures["4 that cover"] - 20
+
+
+@pytest.mark.slow
+def test_answers_to_questions(
+    world: dict[str, PreparedDataset], tiny_model: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    index, queries = examples(world["vqa"].split("train")), examples(world["vqa"].split("validation"), 4)
+    settings = {
+        "zero-shot": [()] * len(queries),
+        "4 at random": [drawn(index, q, 4) for q in queries],
+        **{f"{k} that cover": [covering(index, q, k) for q in queries] for k in (4, 8)},
+    }
+    figures = {
+        name: word_accuracy(tiny_model, [ScoringRequest(q, d) for q, d in zip(queries, demos, strict=True)])
+        for name, demos in settings.items()
+    }
+    with capsys.disabled():
+        print("\nright answers of vqa, %:", {k: round(v, 1) for k, v in figures.items()})
+    assert figures["zero-shot"] <= CHANCE + 5
+    assert figures["4 that cover"] >= 90
+    assert figures["zero-shot"] < figures["4 at random"] < figures["4 that cover"] - 20
+
+
+def test_neighbours_of_the_encoder_are_alike_in_colour_first(small_world: Path) -> None:
+    from icltool.store.embeddings import EmbeddingFile
+
+    dataset = open_dataset(small_world / "datasets" / "shapes" / "caption")
+    groups = {s: [dataset.split(s)[i].group.split("-") for i in range(len(dataset.split(s)))] for s in ("train", "validation")}
+    vectors = {
+        s: EmbeddingFile.open(small_world / "embeddings" / f"shapes-caption-{s}-tiny-clip.h5").read("image") for s in groups
+    }
+    unit = {s: v / np.linalg.norm(v, axis=1, keepdims=True) for s, v in vectors.items()}
+    nearest = np.argmax(unit["validation"] @ unit["train"].T, axis=1)
+    same = np.array([[a == b for a, b in zip(groups["validation"][q], groups["train"][r], strict=True)] for q, r in enumerate(nearest)])
+    colour, shape = same.mean(axis=0)
+    assert colour > 0.6
+    assert colour > shape
+    assert same.any(axis=1).mean() > 0.9
+
+
+def test_weights_are_small_and_described() -> None:
+    total = sum(f.stat().st_size for f in WEIGHTS.rglob("*") if f.is_file())
+    assert total < 8 * 2**20
+    assert {f.suffix for f in WEIGHTS.rglob("*") if f.stat().st_size > 100_000} == {".safetensors"}
+    card = (WEIGHTS / "README.md").read_text()
+    for word in ("tiny-idefics", "tiny-clip", "python -m icltool.world.train", "accuracy"):
+        assert word in card
+
+
+def test_no_meaning_of_the_default_world_was_seen_in_training() -> None:
+    secret, known = dataset_lexicon(0), training_lexicon()
+    assert len({*secret.colours, *secret.shapes}) == len(COLOURS) + len(SHAPES)
+    assert not any(a == b for a, b in zip(secret.colours + secret.shapes, known.colours + known.shapes, strict=True))
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_held_out_scenes_leave_every_attribute_in_the_index(seed: int) -> None:
+    index, held_out = split_scenes(seed)
+    assert len(index) + len(held_out) == 64
+    assert len(held_out) == 12
+    assert not set(index) & set(held_out)
+    for attribute, count in (("colour", len(COLOURS)), ("shape", len(SHAPES))):
+        assert all(sum(getattr(s, attribute) == v for s in index) >= 6 for v in range(count))
+
+
+@pytest.mark.slow
+def test_the_recipe_learns(tmp_path: Path) -> None:
+    """The curriculum's first lesson, by the real recipe: one colour and one shape per episode are copied."""
+    from icltool.world.train_idefics import Recipe, train
+
+    rights: list[float] = []
+    recipe = Recipe(steps=240, batch_size=16, steps_per_value=1000, fixed_share=0.0, renderings_per_scene=2, snapshot_every=1000)
+    train(tmp_path / "model", recipe, report=lambda step, steps, figures: rights.append(figures["right"]))
+    assert np.mean(rights[-2:]) > np.mean(rights[:2]) + 0.25
+    model = component("models", "tiny-idefics", path=str(tmp_path / "model"), packaged=None, device="cpu")
+    assert model.model.config.hidden_size == 128
