@@ -10,17 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
-_HOME = {"hookimpl": "icltool.plugin", "Registration": "icltool.plugin", "IclError": "icltool.errors"} | {
-    name: "icltool.contracts"
-    for name in (
-        "DatasetReader", "Encoder", "Example", "Executor", "Float64Array", "FloatArray", "GenerationOptions", "IndexSet",
-        "IntArray", "Learner", "Metric", "Model", "PreparedSplit", "ReadReport",
-        "Progress", "Prompt", "QueryResult", "QuerySet", "Retriever", "Sampler", "Scorer", "ScoringRequest", "ScoringSession",
-        "SupportsImageCache", "TargetScore", "Task", "TrainingOutcome", "TrainingSet", "Valuation", "keyed_generator",
-    )
-} | {name: "icltool.errors" for name in ("ConfigError", "DataError", "PluginError", "StoreError")}  # fmt: skip
+_HOME = {"hookimpl": "icltool.plugin", "Registration": "icltool.plugin", "IclError": "icltool.errors"} | dict.fromkeys(("DatasetReader", "Encoder", "Example", "Executor", "Float64Array", "FloatArray", "GenerationOptions", "IndexSet", "IntArray", "Learner", "Metric", "Model", "PreparedSplit", "ReadReport", "Progress", "Prompt", "QueryResult", "QuerySet", "Retriever", "Sampler", "Scorer", "ScoringRequest", "ScoringSession", "SupportsImageCache", "TargetScore", "Task", "TrainingOutcome", "TrainingSet", "Valuation", "keyed_generator"), "icltool.contracts") | dict.fromkeys(("ConfigError", "DataError", "PluginError", "StoreError"), "icltool.errors")  # fmt: skip
 
-__all__ = ["__version__", *sorted(_HOME)]  # noqa: PLE0604
+__all__ = ["__version__", *sorted(_HOME)]
 
 if TYPE_CHECKING:
     from icltool.contracts import *  # noqa: F403

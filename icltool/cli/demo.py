@@ -25,7 +25,12 @@ STAGES = {
 
 def command(
     workspace: Annotated[
-        Path | None, typer.Option(help="folder that holds all artefacts [default: icl-workspace]", show_default=False)
+        Path | None,
+        typer.Option(
+            metavar="PATH",
+            help="folder that holds all artefacts [default: icl-workspace, or ICLTOOL_WORKSPACE]",
+            show_default=False,
+        ),
     ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="only the final table")] = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="say more on the way")] = False,

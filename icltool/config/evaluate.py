@@ -9,20 +9,26 @@ from pydantic import Field
 
 from icltool.config.base import StageConfig
 
-_HIDDEN = {"hidden_in_artefact": True}
+_HIDDEN: dict[str, Any] = {"hidden_in_artefact": True}
 
 
 class EvaluateConfig(StageConfig):
     """Which retrieval methods are compared, at how many shots, and how answers are judged."""
 
     dataset: str | None = Field(
-        default=None, description="prepared data set; none: the only one there is", json_schema_extra={"complete": "datasets"}
+        default=None,
+        description="prepared data set; none: the only one there is",
+        json_schema_extra={"complete": "datasets"},
     )
     task: str | None = Field(default=None, description="caption or vqa; none: the data set's first task")
     model: str = Field(default="idefics-9b", description="LVLM that answers", json_schema_extra={"complete": "models"})
     model_path: str | None = Field(default=None, description="folder of the weights, or OWNER/NAME to download them")
-    device: str = Field(default="auto", description="cpu, cuda, cuda:1 …; auto takes a GPU when there is one", json_schema_extra=_HIDDEN)
-    dtype: str = Field(default="auto", description="float32, bfloat16 or float16; auto: bfloat16 on a GPU, else float32")
+    device: str = Field(
+        default="auto", description="cpu, cuda, cuda:1 …; auto takes a GPU when there is one", json_schema_extra=_HIDDEN
+    )
+    dtype: str = Field(
+        default="auto", description="float32, bfloat16 or float16; auto: bfloat16 on a GPU, else float32"
+    )
     methods: tuple[str, ...] = Field(
         default=("random",),
         description="retrieval methods to compare",
@@ -30,10 +36,14 @@ class EvaluateConfig(StageConfig):
     )
     shots: tuple[int, ...] = Field(default=(4,), description="demonstrations per prompt", json_schema_extra=_HIDDEN)
     seeds: tuple[int, ...] = Field(
-        default=(0,), description="seeds of methods that draw", json_schema_extra={"flag": "--seed", "hidden_in_artefact": True}
+        default=(0,),
+        description="seeds of methods that draw",
+        json_schema_extra={"flag": "--seed", "hidden_in_artefact": True},
     )
     metrics: tuple[str, ...] = Field(
-        default=(), description="metrics; none: the task's own", json_schema_extra={"flag": "--metric", "complete": "metrics"}
+        default=(),
+        description="metrics; none: the task's own",
+        json_schema_extra={"flag": "--metric", "complete": "metrics"},
     )
     encoder: str | None = Field(
         default=None,
@@ -58,13 +68,20 @@ class EvaluateConfig(StageConfig):
         description="similarity methods: the most similar demonstration stands last, next to the query",
         json_schema_extra=_HIDDEN,
     )
-    index_size: int = Field(default=-1, ge=-1, description="examples of the index set to choose from, drawn by seed; -1 all")
+    index_size: int = Field(
+        default=-1, ge=-1, description="examples of the index set to choose from, drawn by seed; -1 all"
+    )
     test_size: int = Field(default=-1, ge=-1, description="queries of the validation split, drawn by seed; -1 all")
-    max_new_tokens: int | None = Field(default=None, ge=1, description="tokens generated at most; none: 20 for captions, 5 for vqa")
+    max_new_tokens: int | None = Field(
+        default=None, ge=1, description="tokens generated at most; none: 20 for captions, 5 for vqa"
+    )
     num_beams: int = Field(default=3, ge=1, description="beams over tokens in generation")
     length_penalty: float = Field(default=0.0, description="length penalty in generation")
     batch_size: int = Field(default=64, ge=1, description="prompts per forward pass", json_schema_extra=_HIDDEN)
     image_cache_mb: int = Field(
-        default=2048, ge=0, description="memory for encoded images, in MB; 0 encodes each image anew", json_schema_extra=_HIDDEN
+        default=2048,
+        ge=0,
+        description="memory for encoded images, in MB; 0 encodes each image anew",
+        json_schema_extra=_HIDDEN,
     )
     overwrite: bool = Field(default=False, description="evaluate finished settings again", json_schema_extra=_HIDDEN)

@@ -9,22 +9,28 @@ from pydantic import Field
 
 from icltool.config.base import StageConfig
 
-_HIDDEN = {"hidden_in_artefact": True}
+_HIDDEN: dict[str, Any] = {"hidden_in_artefact": True}
 
 
 class GenerateConfig(StageConfig):
     """Which sequences are searched for, and how."""
 
     dataset: str | None = Field(
-        default=None, description="prepared data set; none: the only one there is", json_schema_extra={"complete": "datasets"}
+        default=None,
+        description="prepared data set; none: the only one there is",
+        json_schema_extra={"complete": "datasets"},
     )
     task: str | None = Field(default=None, description="caption or vqa; none: the data set's first task")
     model: str = Field(
         default="idefics-9b", description="LVLM that scores the sequences", json_schema_extra={"complete": "models"}
     )
     model_path: str | None = Field(default=None, description="folder of the weights, or OWNER/NAME to download them")
-    device: str = Field(default="auto", description="cpu, cuda, cuda:1 …; auto takes a GPU when there is one", json_schema_extra=_HIDDEN)
-    dtype: str = Field(default="auto", description="float32, bfloat16 or float16; auto: bfloat16 on a GPU, else float32")
+    device: str = Field(
+        default="auto", description="cpu, cuda, cuda:1 …; auto takes a GPU when there is one", json_schema_extra=_HIDDEN
+    )
+    dtype: str = Field(
+        default="auto", description="float32, bfloat16 or float16; auto: bfloat16 on a GPU, else float32"
+    )
     encoder: str | None = Field(
         default=None,
         description="whose embeddings similarity samplers use; none: the only ones there are",
@@ -32,10 +38,14 @@ class GenerateConfig(StageConfig):
     )
     anchors: int = Field(default=5000, ge=1, description="training examples that sequences are generated for")
     sampler: str = Field(
-        default="random", description="how each anchor's candidate pool is drawn", json_schema_extra={"complete": "samplers"}
+        default="random",
+        description="how each anchor's candidate pool is drawn",
+        json_schema_extra={"complete": "samplers"},
     )
     sampler_options: dict[str, Any] = Field(
-        default_factory=dict, description="options of the sampler, such as random=0.5 of `mix`", json_schema_extra={"flag": "sampler-option"}
+        default_factory=dict,
+        description="options of the sampler, such as random=0.5 of `mix`",
+        json_schema_extra={"flag": "sampler-option"},
     )
     candidates: int = Field(default=64, ge=1, description="size of each anchor's candidate pool")
     scorer: str = Field(
@@ -46,7 +56,8 @@ class GenerateConfig(StageConfig):
     )
     infoscore_norm: Literal["mean", "sum"] = Field(
         default="mean",
-        description="InfoScore from the mean log-probability per token (as the published code) or the sum (the paper's formula)",
+        description="InfoScore from the mean log-probability per token (as the published code) "
+        "or the sum (the paper's formula)",
     )
     beam_size: int = Field(default=5, ge=1, description="sequences kept after each step")
     beam_score: Literal["increment", "cumulative"] = Field(
@@ -61,10 +72,15 @@ class GenerateConfig(StageConfig):
     )
     batch_size: int = Field(default=64, ge=1, description="prompts per forward pass", json_schema_extra=_HIDDEN)
     image_cache_mb: int = Field(
-        default=2048, ge=0, description="memory for encoded images, in MB; 0 encodes each image anew", json_schema_extra=_HIDDEN
+        default=2048,
+        ge=0,
+        description="memory for encoded images, in MB; 0 encodes each image anew",
+        json_schema_extra=_HIDDEN,
     )
     seed: int = Field(default=0, description="decides anchors and candidate pools")
     output: Path | None = Field(
         default=None, description="sequences file to write; none: named after the options", json_schema_extra=_HIDDEN
     )
-    overwrite: bool = Field(default=False, description="start anew where a file of other options is in the way", json_schema_extra=_HIDDEN)
+    overwrite: bool = Field(
+        default=False, description="start anew where a file of other options is in the way", json_schema_extra=_HIDDEN
+    )

@@ -1,6 +1,6 @@
 """The nouns of icltool: records, and one small protocol for each kind of component. Imports nothing else of icltool's."""
 
-from icltool.contracts.arrays import FloatArray, Float64Array, IndexSet, IntArray, QuerySet, group_code
+from icltool.contracts.arrays import Float64Array, FloatArray, IndexSet, IntArray, QuerySet, group_code
 from icltool.contracts.dataset import DatasetReader, PreparedSplit, ReadReport
 from icltool.contracts.encoder import Encoder
 from icltool.contracts.executor import Executor
@@ -9,7 +9,7 @@ from icltool.contracts.metric import Metric
 from icltool.contracts.model import GenerationOptions, Model, Prompt, SupportsImageCache, TargetScore
 from icltool.contracts.progress import Progress, Ticker
 from icltool.contracts.randomness import keyed_generator
-from icltool.contracts.records import Example, QueryResult, Task, TASKS, task_named
+from icltool.contracts.records import TASKS, Example, QueryResult, Task, task_named
 from icltool.contracts.report import StageReport
 from icltool.contracts.retriever import Retriever
 from icltool.contracts.sampler import Sampler

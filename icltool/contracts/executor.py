@@ -13,9 +13,7 @@ Result = TypeVar("Result")
 class Executor(Protocol):
     """Runs `work` on units. Results may come in any order; each carries its unit's key, and one caller writes them."""
 
-    def run(
-        self, make_worker: Callable[[], Callable[[Unit], Result]], units: Iterable[Unit]
-    ) -> Iterator[Result]:
+    def run(self, make_worker: Callable[[], Callable[[Unit], Result]], units: Iterable[Unit]) -> Iterator[Result]:
         """Calls `make_worker` once per worker (it loads the model), then the worker on every unit."""
         ...
 

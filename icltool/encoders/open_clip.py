@@ -42,7 +42,9 @@ class OpenClipEncoder:
             self._identity = fingerprint(folder)
         else:
             if architecture is None:
-                raise ConfigError(f"encoder {name!r}: {folder!r} is no folder", "give a folder with open_clip_config.json")
+                raise ConfigError(
+                    f"encoder {name!r}: {folder!r} is no folder", "give a folder with open_clip_config.json"
+                )
             identifier, weights = architecture, path or _cached_weights(name, architecture, pretrained)
             self._identity = f"{architecture}-{pretrained or Path(str(path)).name}"
         try:
@@ -61,13 +63,13 @@ class OpenClipEncoder:
         if not paths:
             return np.zeros((0, self.dim), dtype=np.float32)
         pixels = torch.stack([self._transform(read_image(path)) for path in paths])
-        return self._model.encode_image(pixels.to(self.device)).float().cpu().numpy()
+        return np.asarray(self._model.encode_image(pixels.to(self.device)).float().cpu())
 
     @torch.inference_mode()
     def encode_texts(self, texts: Sequence[str]) -> FloatArray:
         if not texts:
             return np.zeros((0, self.dim), dtype=np.float32)
-        return self._model.encode_text(self._tokenizer(list(texts)).to(self.device)).float().cpu().numpy()
+        return np.asarray(self._model.encode_text(self._tokenizer(list(texts)).to(self.device)).float().cpu())
 
 
 def _cached_weights(name: str, architecture: str, pretrained: str | None) -> str:

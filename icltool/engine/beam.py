@@ -101,7 +101,8 @@ class BeamSearch:
     def _alone(self, query: Example, pool: Mapping[int, Example], sequences: Sequence[Ids]) -> list[float]:
         plain = self._session.plain()
         return [
-            float(self._scorer.evaluate(plain, [request]).values[0]) for request in self._requests(query, pool, sequences)
+            float(self._scorer.evaluate(plain, [request]).values[0])
+            for request in self._requests(query, pool, sequences)
         ]
 
     def _result(

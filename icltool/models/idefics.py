@@ -51,17 +51,19 @@ class IdeficsModel:
             self.tokenizer = AutoTokenizer.from_pretrained(weights.source, local_files_only=weights.local_only)
             self.image_processor = _image_processor(weights.source, weights.local_only)
             with quiet_loading():
-                model = IdeficsForVisionText2Text.from_pretrained(
+                model: Any = IdeficsForVisionText2Text.from_pretrained(
                     weights.source, dtype=self.dtype, attn_implementation=attention, local_files_only=weights.local_only
                 )
         except (OSError, ValueError) as error:
             first_line = str(error).strip().splitlines()[0]
             raise ConfigError(
-                f"model {name} cannot be loaded from {weights.source}: {first_line}", "check the folder, or download it anew"
+                f"model {name} cannot be loaded from {weights.source}: {first_line}",
+                "check the folder, or download it anew",
             ) from error
-        self.model = model.to(self.device).eval().requires_grad_(False)
+        self.model = model.eval().requires_grad_(False)
+        self.model.to(self.device)
         self._source, self._precision = weights.source, chosen
-        self._image_token = self.tokenizer.convert_tokens_to_ids("<image>")
+        self._image_token = int(self.tokenizer.convert_tokens_to_ids("<image>"))
         self._markers = [self._image_token, self.tokenizer.convert_tokens_to_ids("<fake_token_around_image>")]
         pad = self.tokenizer.pad_token_id
         self._pad = 0 if pad is None else int(pad)
@@ -153,7 +155,11 @@ class IdeficsModel:
         return values.to(self.device, self.dtype)
 
     def _inputs(
-        self, tokens: Sequence[TokenizedPrompt], prompts: Sequence[Prompt], features: Mapping[str, Any] | None, left: bool
+        self,
+        tokens: Sequence[TokenizedPrompt],
+        prompts: Sequence[Prompt],
+        features: Mapping[str, Any] | None,
+        left: bool,
     ) -> dict[str, Any]:
         """Padded model inputs for one batch: ids, masks [B, T] and [B, T, I], and pixels or ready features [B, I, …]."""
         length, images = max(len(t.ids) for t in tokens), max(1, *(len(p.images) for p in prompts))
@@ -164,7 +170,7 @@ class IdeficsModel:
             span = slice(length - n, length) if left else slice(0, n)
             ids[row, span] = torch.tensor(token.ids)
             mask[row, span] = 1
-        current = (ids == self._image_token).cumsum(1) - 1
+        current = ids.eq(self._image_token).cumsum(1) - 1
         attends = (current[:, :, None] == torch.arange(images)) & mask[:, :, None].bool()
         inputs: dict[str, Any] = {
             "input_ids": ids.to(self.device),

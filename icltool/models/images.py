@@ -19,4 +19,6 @@ def read_image(path: str) -> Image.Image:
     except FileNotFoundError:
         raise DataError(f"image {path} is missing", "restore it, or run `icltool prepare` again") from None
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
-        raise DataError(f"image {path} cannot be read: {error}", "the file is damaged or truncated; restore it") from error
+        raise DataError(
+            f"image {path} cannot be read: {error}", "the file is damaged or truncated; restore it"
+        ) from error

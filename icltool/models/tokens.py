@@ -17,7 +17,9 @@ class TokenizedPrompt:
     target_start: int
 
 
-def tokenize(tokenizer: object, prompts: Sequence[Prompt], with_target: bool, limit: int | None = None) -> list[TokenizedPrompt]:
+def tokenize(
+    tokenizer: object, prompts: Sequence[Prompt], with_target: bool, limit: int | None = None
+) -> list[TokenizedPrompt]:
     """Tokenizes each prompt as a whole. A token belongs to the target when it reaches beyond the prompt text's last
     character, so a token that merges across the border is scored, and nothing is tokenized a second time.
 

@@ -42,9 +42,17 @@ def run(config: EmbedConfig, progress: Progress) -> StageReport:
     rows = []
     for split in SPLITS:
         path = workspace.embeddings_file(name, task, split, config.encoder)
-        done = _embed_split(config, dataset, split, encoder, path, {owner.name: f"{owner.distribution} {owner.version}"}, progress)
+        done = _embed_split(
+            config, dataset, split, encoder, path, {owner.name: f"{owner.distribution} {owner.version}"}, progress
+        )
         rows.append(
-            {"split": split, "examples": len(dataset.split(split)), "embedded now": done, "dimension": encoder.dim, "file": path.name}
+            {
+                "split": split,
+                "examples": len(dataset.split(split)),
+                "embedded now": done,
+                "dimension": encoder.dim,
+                "file": path.name,
+            }
         )
     return StageReport(f"Embeddings of {name} ({task}) by {config.encoder}", tuple(rows), workspace.embeddings)
 

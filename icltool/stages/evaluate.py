@@ -105,7 +105,13 @@ class _Run:
 
         if shots == 0:
             options, seed = {}, 0
-        identity = {"method": method, "shots": shots, "seed": seed, "options": options, "reversed": self.config.reversed_order}
+        identity = {
+            "method": method,
+            "shots": shots,
+            "seed": seed,
+            "options": options,
+            "reversed": self.config.reversed_order,
+        }
         folder = options.get("folder")
         if folder is not None:  # a selector that was trained again is another setting
             identity["weights"] = (Path(folder) / f"{options['checkpoint']}.safetensors").stat().st_mtime_ns
@@ -119,7 +125,9 @@ class _Run:
         options = {k[len(start) :]: v for k, v in self.config.method_options.items() if k.startswith(start)}
         learner = getattr(load_registry().load("retrievers", method), "learner", None)
         if learner is not None:
-            folder = self.config.checkpoint or self.workspace.newest_checkpoint(learner, self.dataset.name, self.dataset.task)
+            folder = self.config.checkpoint or self.workspace.newest_checkpoint(
+                learner, self.dataset.name, self.dataset.task
+            )
             options |= {"folder": str(folder), "checkpoint": self.config.checkpoint_choice}
             if not (Path(folder) / f"{self.config.checkpoint_choice}.safetensors").is_file():
                 raise StoreError(
@@ -148,7 +156,9 @@ class _Run:
         if needs not in self._arrays:
             files: list[Any] = [None, None]
             if needs & {"image", "text"}:
-                files = [open_embeddings(self.workspace, self.dataset, s, self._encoder()) for s in ("train", "validation")]
+                files = [
+                    open_embeddings(self.workspace, self.dataset, s, self._encoder()) for s in ("train", "validation")
+                ]
             self._arrays[needs] = (
                 index_set(self.index, needs, files[0], self.index_rows),
                 query_set(self.queries, needs, files[1], self.query_rows),
@@ -161,7 +171,9 @@ class _Run:
         index, queries = self.arrays(retriever.needs)
         if setting.shots > len(index):
             raise ConfigError(f"{setting.shots} shots from an index set of {len(index)}", "use fewer shots")
-        most = max(s for s in (*self.config.shots, setting.shots)) if retriever.nested and setting.shots else setting.shots
+        most = (
+            max(s for s in (*self.config.shots, setting.shots)) if retriever.nested and setting.shots else setting.shots
+        )
         key = (setting.method, repr(sorted(setting.options.items())), setting.seed * 1000 + most)
         if key not in self.rows:
             answer = retriever.retrieve(index, queries, most, setting.seed)
@@ -227,7 +239,10 @@ def _artefact(work: _Run) -> tuple[Path, dict[str, Any]]:
         "metrics": sorted(work.metrics),
     }
     found = load_registry().get("models", config.model)
-    provenance = {"configuration": identity, "plugins": {f"models/{config.model}": f"{found.distribution} {found.version}"}}
+    provenance = {
+        "configuration": identity,
+        "plugins": {f"models/{config.model}": f"{found.distribution} {found.version}"},
+    }
     folder = work.workspace.evaluation_folder(work.dataset.name, work.task.name, config.model, digest(identity))
     return folder, provenance
 
@@ -278,7 +293,9 @@ def _answer(work: _Run, session: Session, query_rows: IntArray, chosen: IntArray
             "references": list(query.references),
             "scores": {},
         }
-        for query, demos, (prompt, raw, answer) in zip(queries, demonstrations, session.generations(requests), strict=True)
+        for query, demos, (prompt, raw, answer) in zip(
+            queries, demonstrations, session.generations(requests), strict=True
+        )
     ]
 
 
@@ -299,7 +316,12 @@ def _remarks(work: _Run) -> list[str]:
 
 
 def _table_row(result: SettingResult) -> dict[str, Any]:
-    row: dict[str, Any] = {"method": result.method, "shots": result.shots, "seed": result.seed, "queries": result.queries}
+    row: dict[str, Any] = {
+        "method": result.method,
+        "shots": result.shots,
+        "seed": result.seed,
+        "queries": result.queries,
+    }
     for name, metric in result.metrics.items():
         row[name] = round(metric.mean, 2)
         row[f"{name} 95 % low"], row[f"{name} 95 % high"] = round(metric.low, 2), round(metric.high, 2)

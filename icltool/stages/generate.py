@@ -114,7 +114,11 @@ def _artefact(config: GenerateConfig, workspace: Any, parts: _Parts, anchors: in
     if not uses_model:
         identity["model"] = identity["dtype"] = identity["model_path"] = None
     registry = load_registry()
-    chosen = [("samplers", config.sampler), ("scorers", config.scorer), *([("models", config.model)] if uses_model else [])]
+    chosen = [
+        ("samplers", config.sampler),
+        ("scorers", config.scorer),
+        *([("models", config.model)] if uses_model else []),
+    ]
     plugins = {f"{kind}/{name}": f"{(f := registry.get(kind, name)).distribution} {f.version}" for kind, name in chosen}
     provenance = Provenance(identity, parts.dataset.fingerprint, config.seed, plugins, extra)
     key = digest({**identity, "fingerprint": parts.dataset.fingerprint})

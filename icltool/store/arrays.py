@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -28,7 +28,9 @@ def embedded_by(workspace: Workspace, dataset: PreparedDataset, encoder: str | N
     command = f"icltool embed --dataset {dataset.name} --task {dataset.task} --encoder"
     if encoder is not None:
         if encoder not in found:
-            raise StoreError(f"{dataset.name} ({dataset.task}) has no embeddings by {encoder}", f"run `{command} {encoder}`")
+            raise StoreError(
+                f"{dataset.name} ({dataset.task}) has no embeddings by {encoder}", f"run `{command} {encoder}`"
+            )
         return encoder
     if not found:
         raise StoreError(f"{dataset.name} ({dataset.task}) has no embeddings", f"run `{command} NAME`")
@@ -56,7 +58,9 @@ def open_embeddings(workspace: Workspace, dataset: PreparedDataset, split: str, 
     return file
 
 
-def index_set(records: Records, needs: Iterable[str], embeddings: EmbeddingFile | None, rows: IntArray | None = None) -> IndexSet:
+def index_set(
+    records: Records, needs: Iterable[str], embeddings: EmbeddingFile | None, rows: IntArray | None = None
+) -> IndexSet:
     """An IndexSet of these rows (all by default) with the vectors and texts in `needs` filled in."""
     return IndexSet(**_columns(records, needs, embeddings, rows))
 
@@ -91,10 +95,10 @@ class FeatureTable:
 
 def _columns(
     records: Records, needs: Iterable[str], embeddings: EmbeddingFile | None, rows: IntArray | None
-) -> dict[str, object]:
+) -> dict[str, Any]:
     wanted = set(needs)
     chosen = np.arange(len(records), dtype=np.int64) if rows is None else rows
-    columns: dict[str, object] = {
+    columns: dict[str, Any] = {
         "ids": records.ids[chosen],
         "image_ids": records.image_ids[chosen],
         "groups": records.groups[chosen],
@@ -112,6 +116,8 @@ def _columns(
 
 def _vectors(embeddings: EmbeddingFile, kind: str, rows: IntArray | None) -> FloatArray:
     if kind not in embeddings.fields:
-        raise StoreError(f"{embeddings.path} holds no {kind} vectors", "this data set has no such field; use another method")
+        raise StoreError(
+            f"{embeddings.path} holds no {kind} vectors", "this data set has no such field; use another method"
+        )
     vectors = embeddings.read(kind)
     return vectors if rows is None else vectors[rows]

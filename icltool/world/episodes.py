@@ -23,7 +23,7 @@ def pixels(image: Image.Image, mean: list[float], std: list[float]) -> np.ndarra
     image.save(buffer, "JPEG", quality=95)
     small = Image.open(buffer).convert("RGB").resize((IMAGE_SIZE, IMAGE_SIZE), Image.Resampling.BICUBIC)
     array = np.asarray(small, dtype=np.float32) / 255.0
-    return ((array - np.array(mean, np.float32)) / np.array(std, np.float32)).transpose(2, 0, 1)
+    return np.asarray(((array - np.array(mean, np.float32)) / np.array(std, np.float32)).transpose(2, 0, 1))
 
 
 class RenderPool:
@@ -33,7 +33,12 @@ class RenderPool:
         self.per_scene = per_scene
         self.values = np.stack(
             [
-                np.stack([pixels(render(s, np.random.default_rng([0xE915, seed, i, k])), mean, std) for k in range(per_scene)])
+                np.stack(
+                    [
+                        pixels(render(s, np.random.default_rng([0xE915, seed, i, k])), mean, std)
+                        for k in range(per_scene)
+                    ]
+                )
                 for i, s in enumerate(all_scenes())
             ]
         )  # [scenes, per_scene, 3, H, W]
@@ -54,11 +59,15 @@ class Difficulty:
 class Episode:
     """One sequence: text pieces and what each position has to predict."""
 
-    pieces: list[tuple[str, float, tuple[int, int] | None]]  # text, loss weight of its tokens, (colour, shape) for the head
+    pieces: list[
+        tuple[str, float, tuple[int, int] | None]
+    ]  # text, loss weight of its tokens, (colour, shape) for the head
     images: list[np.ndarray]
 
 
-def draw_episode(rng: np.random.Generator, demonstrations: int, task: str, difficulty: Difficulty, pool: RenderPool) -> Episode:
+def draw_episode(
+    rng: np.random.Generator, demonstrations: int, task: str, difficulty: Difficulty, pool: RenderPool
+) -> Episode:
     """Demonstrations and a query; a label word weighs 1 where an earlier example taught it, 0.1 where it cannot be known."""
     lexicon = training_lexicon() if rng.random() < difficulty.fixed_share else draw_lexicon(rng)
     colours = rng.permutation(len(COLOURS))[: difficulty.values]

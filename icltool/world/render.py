@@ -59,7 +59,13 @@ def _cross(r: float) -> list[Point]:
 
 
 def _draw_shape(
-    draw: ImageDraw.ImageDraw, shape: str, centre: Point, r: float, turn: float, colour: tuple[int, int, int], background: object
+    draw: ImageDraw.ImageDraw,
+    shape: str,
+    centre: Point,
+    r: float,
+    turn: float,
+    colour: tuple[int, int, int],
+    background: object,
 ) -> None:
     cx, cy = centre
     polygons: dict[str, list[Point]] = {

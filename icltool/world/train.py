@@ -21,7 +21,9 @@ def main(arguments: list[str] | None = None) -> None:
     """Trains `tiny-idefics`, `tiny-clip` or both, and prints how it goes."""
     parser = argparse.ArgumentParser(prog="python -m icltool.world.train", description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="folder that receives tiny-idefics/ and tiny-clip/")
-    parser.add_argument("--what", choices=["all", "tiny-idefics", "tiny-clip"], default="all", help="which model (default: all)")
+    parser.add_argument(
+        "--what", choices=["all", "tiny-idefics", "tiny-clip"], default="all", help="which model (default: all)"
+    )
     parser.add_argument("--steps", type=int, help=f"steps (default: {Recipe().steps} and {ClipRecipe().steps})")
     parser.add_argument("--seed", type=int, default=0, help="decides initialisation and episodes (default: 0)")
     parser.add_argument("--device", default="cpu", help="cpu, cuda … (default: cpu)")

@@ -21,7 +21,7 @@ Report = Callable[[int, int, dict[str, float]], None]
 
 @dataclass(frozen=True)
 class ClipRecipe:
-    """Short on purpose: colours are told apart at once, shapes late, so that neighbours are alike in colour first, as CLIP's are."""
+    """Short on purpose: colours are told apart at once, shapes late, so neighbours are alike in colour first."""
 
     steps: int = 800
     learning_rate: float = 1e-3
@@ -58,11 +58,18 @@ def clip_config(vocab_size: int) -> dict[str, Any]:
                 "tokenizer_kwargs": {"clean": "whitespace"},
             },
         },
-        "preprocess_cfg": {"mean": [0.5, 0.5, 0.5], "std": [0.25, 0.25, 0.25], "resize_mode": "squash", "interpolation": "bicubic"},
+        "preprocess_cfg": {
+            "mean": [0.5, 0.5, 0.5],
+            "std": [0.25, 0.25, 0.25],
+            "resize_mode": "squash",
+            "interpolation": "bicubic",
+        },
     }
 
 
-def train_clip(folder: Path, pairs: Sequence[Pair], recipe: ClipRecipe, device: str = "cpu", report: Report | None = None) -> None:
+def train_clip(
+    folder: Path, pairs: Sequence[Pair], recipe: ClipRecipe, device: str = "cpu", report: Report | None = None
+) -> None:
     """Trains on `pairs` and saves model, configuration and tokenizer to `folder`.
 
     Each batch holds one image of every scene, so that no pair in it is a false negative.
@@ -102,7 +109,7 @@ def train_clip(folder: Path, pairs: Sequence[Pair], recipe: ClipRecipe, device: 
         target = torch.arange(len(rows), device=where)
         loss = (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
         optimiser.zero_grad(set_to_none=True)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
         if report is not None and (step % 20 == 0 or step == recipe.steps - 1):
             right = (logits.argmax(1) == target).float().mean().item()

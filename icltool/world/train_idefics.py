@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -118,7 +118,9 @@ def losses(
     import torch.nn.functional as F
 
     kept: list[torch.Tensor] = []
-    hook = model.model.layers[1].register_forward_hook(lambda _m, _i, out: kept.append(out[0] if isinstance(out, tuple) else out))
+    hook = model.model.layers[1].register_forward_hook(
+        lambda _m, _i, out: kept.append(out[0] if isinstance(out, tuple) else out)
+    )
     try:
         inputs = {k: batch[k] for k in ("input_ids", "attention_mask", "image_attention_mask", "pixel_values")}
         logits = model(**inputs, use_cache=False).logits[:, :-1]
@@ -149,12 +151,15 @@ def train(folder: Path, recipe: Recipe, device: str = "cpu", report: Report | No
     rng = np.random.default_rng([recipe.seed, 0x7EA1])
     where = torch.device(device)
     tokenizer = build_tokenizer()
-    model = build_idefics(tokenizer).to(where).train()
+    model: Any = build_idefics(tokenizer).train()
+    model.to(where)
     heads = torch.nn.ModuleList([torch.nn.Linear(128, len(COLOURS)), torch.nn.Linear(128, len(SHAPES))]).to(where)
     pool = RenderPool(recipe.renderings_per_scene, recipe.seed, list(Processor.image_mean), list(Processor.image_std))
     encoder = Encoder(tokenizer)
     parameters = [*model.parameters(), *heads.parameters()]
-    optimiser = torch.optim.AdamW(parameters, lr=recipe.learning_rate, betas=(0.9, 0.98), weight_decay=recipe.weight_decay)
+    optimiser = torch.optim.AdamW(
+        parameters, lr=recipe.learning_rate, betas=(0.9, 0.98), weight_decay=recipe.weight_decay
+    )
     for step in range(recipe.steps):
         for group in optimiser.param_groups:
             group["lr"] = recipe.rate(step)
@@ -166,13 +171,18 @@ def train(folder: Path, recipe: Recipe, device: str = "cpu", report: Report | No
         episodes = [draw_episode(rng, demonstrations, task, level, pool) for _ in range(size)]
         main, auxiliary, right = losses(model, heads, encoder.batch(episodes, where))
         optimiser.zero_grad(set_to_none=True)
-        (main + recipe.auxiliary_weight * auxiliary).backward()
+        (main + recipe.auxiliary_weight * auxiliary).backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimiser.step()
         if report is not None and (step % 25 == 0 or step == recipe.steps - 1):
-            figures = {"loss": main.item(), "auxiliary": auxiliary.item(), "right": right.item(), "values": level.values}
+            figures = {
+                "loss": main.item(),
+                "auxiliary": auxiliary.item(),
+                "right": right.item(),
+                "values": level.values,
+            }
             report(step + 1, recipe.steps, figures)
         if (step + 1) % recipe.snapshot_every == 0:
             save_idefics(model, tokenizer, folder)
     save_idefics(model.eval(), tokenizer, folder)
-    return model
+    return cast("IdeficsForVisionText2Text", model)

@@ -183,6 +183,16 @@ def test_trainer_options_reach_lightning(tmp_path: Path) -> None:
     assert [entry["step"] for entry in outcome.history] == [1, 2, 3]
 
 
+@pytest.mark.parametrize(("validations", "steps"), [(1, [4, 8]), (3, [2, 4, 6, 8, 10, 12])])
+def test_validations_are_evenly_spaced_and_one_ends_the_epoch(
+    validations: int, steps: list[int], tmp_path: Path
+) -> None:
+    learner = LeverLM(**TINY, epochs=2, validations_per_epoch=validations)
+    outcome = learner.train(make_training_set(make_index(20)), tmp_path, 0, RecordingProgress())
+    assert [entry["step"] for entry in outcome.history] == steps
+    assert outcome.history[-1]["epoch"] == 2
+
+
 @pytest.mark.parametrize(
     ("trainer", "said"),
     [({"acelerator": "cpu"}, "acelerator"), ({"accelerator": "abacus"}, "abacus"), ({"precision": "7"}, "7")],

@@ -18,7 +18,9 @@ def example(label: str, question: str = "", image: str = "x.jpg") -> Example:
 
 
 def test_caption_prompt() -> None:
-    prompt = IDEFICS.prompt("caption", [example("a cat", image="1.jpg"), example("a dog", image="2.jpg")], example("a cow"))
+    prompt = IDEFICS.prompt(
+        "caption", [example("a cat", image="1.jpg"), example("a dog", image="2.jpg")], example("a cow")
+    )
     assert prompt.text == f"<s>{IMAGE}Caption:a cat\n{IMAGE}Caption:a dog\n{IMAGE}Caption:"
     assert prompt.target == "a cow\n</s>"
     assert prompt.images == ("1.jpg", "2.jpg", "x.jpg")

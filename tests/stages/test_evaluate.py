@@ -92,7 +92,9 @@ def test_answers_do_not_depend_on_the_batch_size(workspace: Path) -> None:
     rows = []
     for batch_size, cache in ((64, 64), (5, 0)):
         report = evaluate.run(
-            config(workspace, methods=("random",), shots=(4,), batch_size=batch_size, image_cache_mb=cache, overwrite=True),
+            config(
+                workspace, methods=("random",), shots=(4,), batch_size=batch_size, image_cache_mb=cache, overwrite=True
+            ),
             QUIET,
         )
         assert report.path is not None

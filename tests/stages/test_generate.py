@@ -152,7 +152,12 @@ class TestBadInput:
         assert "icltool prepare" in str(caught.value.hint)
 
     def test_unknown_names_are_met_with_a_suggestion(self, workspace: Path) -> None:
-        for option, wrong, right in (("sampler", "randm", "random"), ("scorer", "infoscor", "infoscore"), ("model", "tiny-idefic", "tiny-idefics")):  # fmt: skip
+        cases = {
+            "sampler": ("randm", "random"),
+            "scorer": ("infoscor", "infoscore"),
+            "model": ("tiny-idefic", "tiny-idefics"),
+        }
+        for option, (wrong, right) in cases.items():
             with pytest.raises(PluginError, match=f"did you mean '{right}'"):
                 generate.run(config(workspace, **{option: wrong}), QUIET)
 
@@ -161,7 +166,7 @@ class TestBadInput:
             generate.run(config(workspace, sampler="mix", sampler_options={"colour": 1}), QUIET)
 
     def test_too_few_candidates(self, workspace: Path) -> None:
-        with pytest.raises(DataError, match="candidates|rows"):
+        with pytest.raises(DataError, match=r"candidates|rows"):
             generate.run(config(workspace, candidates=5000), QUIET)
 
     def test_embeddings_missing(self, workspace: Path) -> None:

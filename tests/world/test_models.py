@@ -109,13 +109,21 @@ def test_neighbours_of_the_encoder_are_alike_in_colour_first(small_world: Path) 
     from icltool.store.embeddings import EmbeddingFile
 
     dataset = open_dataset(small_world / "datasets" / "shapes" / "caption")
-    groups = {s: [dataset.split(s)[i].group.split("-") for i in range(len(dataset.split(s)))] for s in ("train", "validation")}
+    groups = {
+        s: [dataset.split(s)[i].group.split("-") for i in range(len(dataset.split(s)))] for s in ("train", "validation")
+    }
     vectors = {
-        s: EmbeddingFile.open(small_world / "embeddings" / f"shapes-caption-{s}-tiny-clip.h5").read("image") for s in groups
+        s: EmbeddingFile.open(small_world / "embeddings" / f"shapes-caption-{s}-tiny-clip.h5").read("image")
+        for s in groups
     }
     unit = {s: v / np.linalg.norm(v, axis=1, keepdims=True) for s, v in vectors.items()}
     nearest = np.argmax(unit["validation"] @ unit["train"].T, axis=1)
-    same = np.array([[a == b for a, b in zip(groups["validation"][q], groups["train"][r], strict=True)] for q, r in enumerate(nearest)])
+    same = np.array(
+        [
+            [a == b for a, b in zip(groups["validation"][q], groups["train"][r], strict=True)]
+            for q, r in enumerate(nearest)
+        ]
+    )
     colour, shape = same.mean(axis=0)
     assert colour > 0.6
     assert colour > shape
@@ -153,7 +161,9 @@ def test_the_recipe_learns(tmp_path: Path) -> None:
     from icltool.world.train_idefics import Recipe, train
 
     rights: list[float] = []
-    recipe = Recipe(steps=240, batch_size=16, steps_per_value=1000, fixed_share=0.0, renderings_per_scene=2, snapshot_every=1000)
+    recipe = Recipe(
+        steps=240, batch_size=16, steps_per_value=1000, fixed_share=0.0, renderings_per_scene=2, snapshot_every=1000
+    )
     train(tmp_path / "model", recipe, report=lambda step, steps, figures: rights.append(figures["right"]))
     assert np.mean(rights[-2:]) > np.mean(rights[:2]) + 0.25
     model = component("models", "tiny-idefics", path=str(tmp_path / "model"), packaged=None, device="cpu")

@@ -218,7 +218,12 @@ def write_card(
     lines += ["", "Losses are cross-entropies per token in nats; the validation queries were never trained on.", ""]
     for title, values in (("Data", figures), ("Provenance", config.provenance), ("Options", options)):
         lines += [f"## {title}", ""] + [f"- {key}: `{_shown(value)}`" for key, value in sorted(values.items())] + [""]
-    lines += ["## Use", "", "`icltool evaluate --method lever-lm --checkpoint FOLDER`, FOLDER being where this card lies.", ""]
+    lines += [
+        "## Use",
+        "",
+        "`icltool evaluate --method lever-lm --checkpoint FOLDER`, FOLDER being where this card lies.",
+        "",
+    ]
     write_text(folder / CARD_FILE, "\n".join(lines))
 
 

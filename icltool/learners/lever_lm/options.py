@@ -70,7 +70,7 @@ class LeverLMOptions(BaseModel):
     warmup: float = Field(
         0.05, ge=0, lt=1, description="share of the steps in which the learning rate rises; cosine after"
     )
-    batch_size: int = Field(64, ge=1, description="training rows in a batch, at most")
+    batch_size: int = Field(64, ge=1, description="training rows in a batch, at most, on each device")
     epochs: int = Field(20, ge=1, description="passes over the training rows")
     val_fraction: float = Field(0.1, gt=0, lt=1, description="share of the queries held out for validation")
     validations_per_epoch: int = Field(2, ge=1, description="validations in each epoch, evenly spaced")

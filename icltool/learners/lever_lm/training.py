@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import signal
 import threading
 import warnings
@@ -23,7 +24,6 @@ from icltool.errors import ConfigError, IclError
 from icltool.learners.lever_lm import checkpoint as files
 from icltool.learners.lever_lm.module import LeverLMModule, log_interval
 from icltool.learners.lever_lm.options import LeverLMOptions
-from icltool.learners.lever_lm.rows import EvenBatches
 
 #: Steps between two remarks beside the progress bar.
 NOTE_EVERY = 20
@@ -52,17 +52,18 @@ class Keeper(Callback):
 
 
 class Reporter(Callback):
-    """Tells the progress how far training is. `total` steps are expected."""
+    """Tells the progress how far training is."""
 
-    def __init__(self, progress: Progress, total: int) -> None:
-        self._progress, self._total = progress, total
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
         self._stack = contextlib.ExitStack()
         self._ticker: Ticker | None = None
         self._losses = ""
 
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
         if trainer.is_global_zero:
-            self._ticker = self._stack.enter_context(self._progress.task("train lever-lm", self._total, "steps"))
+            total = int(trainer.num_training_batches) * max(trainer.max_epochs or 1, 1)
+            self._ticker = self._stack.enter_context(self._progress.task("train lever-lm", total, "steps"))
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         if self._ticker is not None:
@@ -93,14 +94,10 @@ def fit(
     options that Lightning refuses or that leave no validation.
     """
     options = module.model.options
-    per_epoch = len(
-        EvenBatches(len(module.train_rows), options.batch_size, multiple=options.validations_per_epoch, shuffle=True)
-    )
     keeper = Keeper(folder, beside_weights)
-    epochs = options.trainer.get("max_epochs", options.epochs)
-    callbacks: list[Callback] = [keeper, Reporter(progress, per_epoch * max(int(epochs or 1), 1))]
+    callbacks: list[Callback] = [keeper, Reporter(progress)]
     with chatter_to(progress), same_determinism():
-        trainer = build_trainer(options, folder, callbacks, per_epoch)
+        trainer = build_trainer(options, folder, callbacks)
         with interruptible():
             trainer.fit(module)
         if trainer.state.status == TrainerStatus.INTERRUPTED:
@@ -110,16 +107,16 @@ def fit(
     return keeper.history
 
 
-def build_trainer(options: LeverLMOptions, folder: Path, callbacks: list[Callback], batches_per_epoch: int) -> Trainer:
+def build_trainer(options: LeverLMOptions, folder: Path, callbacks: list[Callback]) -> Trainer:
     """Lightning's Trainer with the user's options on top of ours. ConfigError when it refuses them."""
-    evenly = batches_per_epoch % options.validations_per_epoch == 0
     accelerator = options.trainer.get("accelerator", "auto")
     cuda = torch.cuda.is_available() and accelerator in ("auto", "gpu", "cuda")
     settings: dict[str, Any] = {
         "max_epochs": options.epochs,
         "devices": 1,
         "precision": options.precision or ("16-mixed" if cuda else "32-true"),
-        "val_check_interval": batches_per_epoch // options.validations_per_epoch if evenly else batches_per_epoch,
+        # a share of the epoch; a hair more, so that Lightning's rounding down of share x batches gives the exact number
+        "val_check_interval": math.nextafter(1 / options.validations_per_epoch, 1),
         "num_sanity_val_steps": 0,
         "log_every_n_steps": log_interval(options),
         "use_distributed_sampler": False,  # EvenBatches deals the rows out

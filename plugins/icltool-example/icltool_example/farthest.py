@@ -39,5 +39,5 @@ class FarthestSampler:
 def _unit(vectors: FloatArray) -> FloatArray:
     """L2-normalised float32 [n, D]; embeddings come as the encoder gave them, not normalised."""
     norms = np.linalg.norm(vectors, axis=1, keepdims=True)
-    unit: FloatArray = vectors / np.where(norms > 0, norms, 1)
+    unit: FloatArray = (vectors / np.maximum(norms, 1e-12)).astype(np.float32)
     return unit
