@@ -36,7 +36,7 @@ class OpenClipEncoder:
         logging.getLogger("root").setLevel(logging.WARNING)  # open_clip reports its lookups on the root logger
         self.name = name
         self.device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
-        folder = str(packaged_weights(packaged)) if packaged else path
+        folder = path or (str(packaged_weights(packaged)) if packaged else None)
         if folder is not None and Path(folder).is_dir():
             identifier, weights = f"local-dir:{folder}", None
             self._identity = fingerprint(folder)

@@ -48,7 +48,7 @@ class IdeficsModel:
         self.dtype = DTYPES[chosen]
         weights = find_weights(name, packaged, hub_id, path)
         try:
-            self.tokenizer = AutoTokenizer.from_pretrained(weights.source, local_files_only=weights.local_only)
+            self.tokenizer: Any = AutoTokenizer.from_pretrained(weights.source, local_files_only=weights.local_only)
             self.image_processor = _image_processor(weights.source, weights.local_only)
             with quiet_loading():
                 model: Any = IdeficsForVisionText2Text.from_pretrained(
@@ -63,8 +63,8 @@ class IdeficsModel:
         self.model = model.eval().requires_grad_(False)
         self.model.to(self.device)
         self._source, self._precision = weights.source, chosen
-        self._image_token = int(self.tokenizer.convert_tokens_to_ids("<image>"))
-        self._markers = [self._image_token, self.tokenizer.convert_tokens_to_ids("<fake_token_around_image>")]
+        self._markers: list[int] = self.tokenizer.convert_tokens_to_ids(["<image>", "<fake_token_around_image>"])
+        self._image_token = self._markers[0]
         pad = self.tokenizer.pad_token_id
         self._pad = 0 if pad is None else int(pad)
         self._resampled = bool(self.model.config.use_resampler)

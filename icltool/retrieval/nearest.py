@@ -120,7 +120,10 @@ class NearestRows:
         """
         exact = self._exact(query, labels)
         lengths = self._starts[labels + 1] - self._starts[labels]
-        rows = np.concatenate([self._order[self._starts[u] : self._starts[u + 1]] for u in labels])
+        # Positions in _order: the start of each vector's rows, then the ones that follow it.
+        ends = np.cumsum(lengths)
+        within = np.arange(ends[-1]) - np.repeat(ends - lengths, lengths)
+        rows = self._order[np.repeat(self._starts[labels], lengths) + within]
         scores = np.repeat(exact, lengths)
         if len(left_out):
             allowed = ~np.isin(rows, left_out)

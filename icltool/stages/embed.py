@@ -6,6 +6,8 @@ Writes: embeddings/<name>-<task>-<split>-<encoder>.h5
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,8 +17,6 @@ from icltool.contracts import Encoder, FloatArray, Progress, StageReport
 from icltool.plugin.manager import component, load_registry
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from icltool.store.records import PreparedDataset, Records
 
 SPLITS = ("train", "validation")
@@ -34,49 +34,67 @@ def run(config: EmbedConfig, progress: Progress) -> StageReport:
     workspace = Workspace(config.workspace)
     name, task = workspace.choose_dataset(config.dataset, config.task)
     dataset = open_dataset(workspace.dataset_folder(name, task))
-    options: dict[str, Any] = {"device": config.device}
-    if config.encoder_path is not None:
-        options["path"] = str(config.encoder_path)
     owner = load_registry().get("encoders", config.encoder)
-    encoder: Encoder = component("encoders", config.encoder, **options)
-    rows = []
-    for split in SPLITS:
-        path = workspace.embeddings_file(name, task, split, config.encoder)
-        done = _embed_split(
-            config, dataset, split, encoder, path, {owner.name: f"{owner.distribution} {owner.version}"}, progress
-        )
-        rows.append(
-            {
-                "split": split,
-                "examples": len(dataset.split(split)),
-                "embedded now": done,
-                "dimension": encoder.dim,
-                "file": path.name,
-            }
-        )
-    return StageReport(f"Embeddings of {name} ({task}) by {config.encoder}", tuple(rows), workspace.embeddings)
+    plugins = {f"encoders/{owner.name}": f"{owner.distribution} {owner.version}"}
+    jobs = [
+        _Job(dataset, split, workspace.embeddings_file(name, task, split, config.encoder), plugins) for split in SPLITS
+    ]
+    waiting = [job for job in jobs if config.overwrite or not job.is_complete(config)]
+    embedded = dict.fromkeys(SPLITS, 0)
+    if waiting:
+        options: dict[str, Any] = {"device": config.device}
+        if config.encoder_path is not None:
+            options["path"] = str(config.encoder_path)
+        encoder: Encoder = component("encoders", config.encoder, **options)
+        for job in waiting:
+            embedded[job.split] = _embed(config, job, encoder, progress)
+    rows = [
+        {
+            "split": job.split,
+            "examples": len(dataset.split(job.split)),
+            "embedded now": embedded[job.split],
+            "file": job.path.name,
+        }
+        for job in jobs
+    ]
+    remarks = () if waiting else ("up to date: everything was embedded before",)
+    return StageReport(f"Embeddings of {name} ({task}) by {config.encoder}", tuple(rows), workspace.embeddings, remarks)
 
 
-def _embed_split(
-    config: EmbedConfig,
-    dataset: PreparedDataset,
-    split: str,
-    encoder: Encoder,
-    path: Path,
-    plugins: dict[str, str],
-    progress: Progress,
-) -> int:
+@dataclass(frozen=True)
+class _Job:
+    """One split and the file its embeddings go to."""
+
+    dataset: PreparedDataset
+    split: str
+    path: Path
+    plugins: dict[str, str]
+
+    def identity(self, config: EmbedConfig) -> dict[str, Any]:
+        return {**config.identity(), "dataset": self.dataset.name, "task": self.dataset.task, "split": self.split}
+
+    def is_complete(self, config: EmbedConfig) -> bool:
+        """Whether the file holds all rows of this very data set, made with these options by this version."""
+        from icltool.store.embeddings import EmbeddingFile
+
+        if not self.path.is_file():
+            return False
+        file = EmbeddingFile.open(self.path)
+        made = (file.provenance.configuration, file.provenance.dataset_fingerprint, file.provenance.plugins)
+        return file.complete and made == (self.identity(config), self.dataset.fingerprint, self.plugins)
+
+
+def _embed(config: EmbedConfig, job: _Job, encoder: Encoder, progress: Progress) -> int:
     """Embeds what is missing of one split; how many rows that was."""
     from icltool.store.artefact import Provenance
     from icltool.store.embeddings import EmbeddingWriter
 
-    records = dataset.split(split)
+    records = job.dataset.split(job.split)
     images = records.images
     fields = ("image", "text") if any(images) else ("text",)
-    identity = {**config.identity(), "dataset": dataset.name, "task": dataset.task, "split": split}
-    provenance = Provenance(identity, dataset.fingerprint, plugins=plugins)
+    provenance = Provenance(job.identity(config), job.dataset.fingerprint, plugins=job.plugins)
     with EmbeddingWriter(
-        path,
+        job.path,
         provenance,
         config.encoder,
         encoder.fingerprint(),
@@ -87,10 +105,7 @@ def _embed_split(
         overwrite=config.overwrite,
     ) as writer:
         start = writer.done
-        if start == len(records):
-            progress.say(f"{split}: up to date ({start} rows)")
-            return 0
-        with progress.task(f"embedding {split}", len(records), "examples", done=start) as ticker:
+        with progress.task(f"embedding {job.split}", len(records), "examples", done=start) as ticker:
             for low in range(start, len(records), config.batch_size):
                 high = min(low + config.batch_size, len(records))
                 writer.append(records.ids[low:high], _encode(encoder, records, images, low, high, fields))
