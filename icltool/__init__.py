@@ -10,14 +10,58 @@ from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
-_HOME = {"hookimpl": "icltool.plugin", "Registration": "icltool.plugin", "IclError": "icltool.errors"} | dict.fromkeys(("DatasetReader", "Encoder", "Example", "Executor", "Float64Array", "FloatArray", "GenerationOptions", "IndexSet", "IntArray", "Learner", "Metric", "Model", "PreparedSplit", "ReadReport", "Progress", "Prompt", "QueryResult", "QuerySet", "Retriever", "Sampler", "Scorer", "ScoringRequest", "ScoringSession", "SupportsImageCache", "TargetScore", "Task", "TrainingOutcome", "TrainingSet", "Valuation", "keyed_generator"), "icltool.contracts") | dict.fromkeys(("ConfigError", "DataError", "PluginError", "StoreError"), "icltool.errors")  # fmt: skip
+_CONTRACTS = (
+    "DatasetReader",
+    "Encoder",
+    "Example",
+    "Executor",
+    "Float64Array",
+    "FloatArray",
+    "GenerationOptions",
+    "IndexSet",
+    "IntArray",
+    "Learner",
+    "Metric",
+    "Model",
+    "PreparedSplit",
+    "Progress",
+    "Prompt",
+    "QueryResult",
+    "QuerySet",
+    "ReadReport",
+    "Retriever",
+    "Sampler",
+    "Scorer",
+    "ScoringRequest",
+    "ScoringSession",
+    "StageReport",
+    "SupportsImageCache",
+    "TargetScore",
+    "Task",
+    "TrainingOutcome",
+    "TrainingSet",
+    "Valuation",
+    "keyed_generator",
+)
+_ERRORS = ("ConfigError", "DataError", "IclError", "PluginError", "StoreError")
+_PLUGIN = ("Registration", "hookimpl")
+_HOME = {
+    **dict.fromkeys(_CONTRACTS, "icltool.contracts"),
+    **dict.fromkeys(_ERRORS, "icltool.errors"),
+    **dict.fromkeys(_PLUGIN, "icltool.plugin"),
+}
 
 __all__ = ["__version__", *sorted(_HOME)]
 
 if TYPE_CHECKING:
     from icltool.contracts import *  # noqa: F403
-    from icltool.errors import ConfigError, DataError, IclError, PluginError, StoreError
-    from icltool.plugin import Registration, hookimpl
+    from icltool.errors import ConfigError as ConfigError
+    from icltool.errors import DataError as DataError
+    from icltool.errors import IclError as IclError
+    from icltool.errors import PluginError as PluginError
+    from icltool.errors import StoreError as StoreError
+    from icltool.plugin import Registration as Registration
+    from icltool.plugin import hookimpl as hookimpl
 
 
 def __getattr__(name: str) -> Any:

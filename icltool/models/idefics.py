@@ -132,7 +132,7 @@ class IdeficsModel:
                 **inputs,
                 max_new_tokens=options.max_new_tokens,
                 num_beams=options.num_beams,
-                length_penalty=options.length_penalty,
+                **({"length_penalty": options.length_penalty} if options.num_beams > 1 else {}),
                 do_sample=False,
                 suppress_tokens=self._markers,
                 pad_token_id=self._pad,

@@ -29,6 +29,8 @@ def tokenize(
     for prompt in prompts:
         if not prompt.text or (with_target and not prompt.target):
             raise ValueError("a prompt needs a text, and a target to be scored")
+    if not prompts:
+        return []
     texts = [p.text + p.target if with_target else p.text for p in prompts]
     encoded = tokenizer(texts, add_special_tokens=False, return_offsets_mapping=with_target)  # type: ignore[operator]
     found: list[TokenizedPrompt] = []

@@ -105,24 +105,21 @@ class _Run:
 
         if shots == 0:
             options, seed = {}, 0
-        identity = {
-            "method": method,
-            "shots": shots,
-            "seed": seed,
-            "options": options,
-            "reversed": self.config.reversed_order,
-        }
+        identity: dict[str, Any] = {"method": method, "shots": shots, "seed": seed, "options": options}
         folder = options.get("folder")
         if folder is not None:  # a selector that was trained again is another setting
             identity["weights"] = (Path(folder) / f"{options['checkpoint']}.safetensors").stat().st_mtime_ns
-        if shots and self._needs(method, options) & {"image", "text"}:
-            identity["encoder"] = self._encoder()
+        if shots:
+            retriever = self.retriever(method, options)
+            identity["reversed"] = retriever.ranked and self.config.reversed_order
+            if retriever.needs & {"image", "text"}:
+                identity["encoder"] = self._encoder()
         return _Setting(method, shots, seed, options, digest(identity))
 
     def _options(self, method: str) -> dict[str, Any]:
         """The method's own options, and its selector's folder where it has one."""
-        start = f"{method}."
-        options = {k[len(start) :]: v for k, v in self.config.method_options.items() if k.startswith(start)}
+        given, start = self.config.method_options, f"{method}."
+        options = {k[len(start) :]: v for k, v in given.items() if k.startswith(start)} | dict(given.get(method, {}))
         learner = getattr(load_registry().load("retrievers", method), "learner", None)
         if learner is not None:
             folder = self.config.checkpoint or self.workspace.newest_checkpoint(
@@ -134,9 +131,6 @@ class _Run:
                     f"{folder} holds no {self.config.checkpoint_choice}.safetensors", f"run `icltool train {learner}`"
                 )
         return options
-
-    def _needs(self, method: str, options: dict[str, Any]) -> frozenset[str]:
-        return self.retriever(method, options).needs
 
     def retriever(self, method: str, options: dict[str, Any]) -> Retriever:
         key = (method, repr(sorted(options.items())))
