@@ -15,11 +15,11 @@ from icltool.config.resolve import resolve
 from icltool.execution.progress import for_terminal
 
 STAGES = {
-    "prepare": "2,400 pictures of coloured shapes, captioned in words that no model knows, in COCO's and VQAv2's layouts",
+    "prepare": "604 pictures of coloured shapes, captioned in words that no model knows, in COCO's and VQAv2's layouts",
     "embed": "every picture and caption as a vector, by a small CLIP",
-    "generate": "for 200 anchors, the demonstration sequences that make a small IDEFICS most certain of the caption",
+    "generate": "for 364 anchors, the demonstration sequences that make a small IDEFICS most certain of the caption",
     "train": "Lever-LM, a small language model that writes such sequences itself",
-    "evaluate": "captions of 400 new pictures, whose colour and shape were never seen together, by each method's shots",
+    "evaluate": "captions of 240 new pictures, whose colour and shape no demonstration shows together",
 }
 
 

@@ -1,7 +1,7 @@
 """The nouns of icltool: records, and one small protocol for each kind of component. Imports nothing else of icltool's."""
 
 from icltool.contracts.arrays import Float64Array, FloatArray, IndexSet, IntArray, QuerySet, group_code
-from icltool.contracts.dataset import DatasetReader, PreparedSplit, ReadReport
+from icltool.contracts.dataset import DatasetReader, MakesFiles, PreparedSplit, ReadReport, SupportsVerification
 from icltool.contracts.encoder import Encoder
 from icltool.contracts.executor import Executor
 from icltool.contracts.learner import Learner, TrainingOutcome, TrainingSet
@@ -27,6 +27,7 @@ __all__ = [
     "IndexSet",
     "IntArray",
     "Learner",
+    "MakesFiles",
     "Metric",
     "Model",
     "PreparedSplit",
@@ -42,6 +43,7 @@ __all__ = [
     "ScoringSession",
     "StageReport",
     "SupportsImageCache",
+    "SupportsVerification",
     "TargetScore",
     "Task",
     "Ticker",

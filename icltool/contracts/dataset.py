@@ -49,3 +49,21 @@ class DatasetReader(Protocol):
         """The splits, "train" first. A reader that makes its own files writes them under
         `workspace / "datasets" / self.name / "source"`."""
         ...
+
+
+@runtime_checkable
+class MakesFiles(Protocol):
+    """Ability of a reader that makes its own files."""
+
+    def make(self, workspace: Path, progress: Progress) -> Path:
+        """Makes them below `workspace / "datasets" / NAME / "source"` unless they are there; the root to read from."""
+        ...
+
+
+@runtime_checkable
+class SupportsVerification(Protocol):
+    """Ability of a reader that shows progress while it opens every image."""
+
+    def verify(self, root: Path | None, task: str, progress: Progress) -> ReadReport:
+        """As `check` with `verify`."""
+        ...

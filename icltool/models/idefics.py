@@ -63,8 +63,12 @@ class IdeficsModel:
         self.model = model.eval().requires_grad_(False)
         self.model.to(self.device)
         self._source, self._precision = weights.source, chosen
-        self._markers: list[int] = self.tokenizer.convert_tokens_to_ids(["<image>", "<fake_token_around_image>"])
-        self._image_token = self._markers[0]
+        vocabulary = self.tokenizer.get_vocab()
+        missing = [token for token in ("<image>", "<fake_token_around_image>") if token not in vocabulary]
+        if missing:
+            raise ConfigError(f"the tokenizer in {weights.source} has no {missing[0]}", "this is no idefics model")
+        self._image_token = int(vocabulary["<image>"])
+        self._markers = [self._image_token, int(vocabulary["<fake_token_around_image>"])]
         pad = self.tokenizer.pad_token_id
         self._pad = 0 if pad is None else int(pad)
         self._resampled = bool(self.model.config.use_resampler)

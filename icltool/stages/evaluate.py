@@ -249,7 +249,7 @@ def _evaluate(work: _Run, setting: _Setting, folder: Path) -> SettingResult:
     session = work.session()
     rows: list[dict[str, Any]] = []
     started = time.perf_counter()
-    label = f"{setting.method}, {setting.shots} shots" if setting.shots else "zero-shot"
+    label = f"{setting.method}, {setting.shots}-shot" if setting.shots else "zero-shot"
     chunk = max(work.config.batch_size, 64)
     with work.progress.task(label, len(chosen), "queries") as ticker:
         for low in range(0, len(chosen), chunk):

@@ -8,31 +8,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 from icltool.config.prepare import PrepareConfig
-from icltool.contracts import DatasetReader, Progress, ReadReport
+from icltool.contracts import DatasetReader, MakesFiles, Progress, ReadReport, SupportsVerification
 from icltool.errors import ConfigError, DataError, StoreError
 from icltool.plugin.manager import component, load_registry
 from icltool.store.workspace import Workspace
-
-
-@runtime_checkable
-class MakesFiles(Protocol):
-    """Ability of a reader that makes its own files."""
-
-    def make(self, workspace: Path, progress: Progress) -> Path:
-        """Makes them below `workspace / "datasets" / NAME / "source"` unless they are there; the root to read from."""
-        ...
-
-
-@runtime_checkable
-class SupportsVerification(Protocol):
-    """Ability of a reader that shows progress while it opens every image."""
-
-    def verify(self, root: Path | None, task: str, progress: Progress) -> ReadReport:
-        """As `check` with `verify`."""
-        ...
 
 
 @dataclass(frozen=True)

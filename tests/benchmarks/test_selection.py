@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +20,12 @@ pytestmark = [pytest.mark.slow, pytest.mark.benchmark]
 
 
 @pytest.fixture(scope="module")
-def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, float]]:
+def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, float]:
     """(workspace of a finished demo, its seconds)."""
     workspace = tmp_path_factory.mktemp("demo")
     began = time.perf_counter()
     assert run(["demo", "--workspace", str(workspace)]) == 0
-    yield workspace, time.perf_counter() - began
+    return workspace, time.perf_counter() - began
 
 
 def evaluation(workspace: Path) -> tuple[Path, dict[tuple[str, int], SettingResult]]:
