@@ -184,6 +184,7 @@ class _Run:
             options = {"device": config.device, "dtype": config.dtype}
             if config.model_path is not None:
                 options["path"] = config.model_path
+            self.progress.detail(f"loading {config.model}")
             model: Model = component("models", config.model, **options)
             tokens = config.max_new_tokens or self.task.max_new_tokens
             generation = GenerationOptions(tokens, config.num_beams, config.length_penalty)

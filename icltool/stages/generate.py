@@ -132,6 +132,8 @@ def _search(
     config: GenerateConfig, parts: _Parts, missing: IntArray, total: int, writer: SequenceWriter, progress: Progress
 ) -> None:
     """Searches the missing anchors one by one; each is safe on disk before the next begins."""
+    if "model" in parts.scorer.needs:
+        progress.detail(f"loading {config.model}")
     session = _session(config, parts)
     options = SearchOptions(config.shots, config.beam_size, config.construct_order, config.beam_score)
     search = BeamSearch(parts.scorer, session, options)
