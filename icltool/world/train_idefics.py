@@ -139,8 +139,13 @@ def losses(
     return main, torch.as_tensor(auxiliary), right.detach()
 
 
-def train(folder: Path, recipe: Recipe, device: str = "cpu", report: Report | None = None) -> IdeficsForVisionText2Text:
-    """Trains and saves the model to `folder`; the same recipe and machine give the same weights."""
+def train(
+    folder: Path, recipe: Recipe, device: str = "cpu", report: Report | None = None, stop: int | None = None
+) -> IdeficsForVisionText2Text:
+    """Trains and saves the model to `folder`; the same recipe and machine give the same weights.
+
+    `stop` ends after so many steps of the recipe, whose schedules stay as they are.
+    """
     import torch
     from transformers.models.idefics.image_processing_pil_idefics import IdeficsImageProcessorPil as Processor
 
@@ -160,7 +165,7 @@ def train(folder: Path, recipe: Recipe, device: str = "cpu", report: Report | No
     optimiser = torch.optim.AdamW(
         parameters, lr=recipe.learning_rate, betas=(0.9, 0.98), weight_decay=recipe.weight_decay
     )
-    for step in range(recipe.steps):
+    for step in range(recipe.steps if stop is None else stop):
         for group in optimiser.param_groups:
             group["lr"] = recipe.rate(step)
         task = "caption" if rng.random() < 0.6 else "vqa"

@@ -100,6 +100,7 @@ def test_a_duplicate_name_is_refused_with_both_owners(site: Path) -> None:
     assert "uninstall" in answer.stderr
 
 
+@pytest.mark.slow
 def test_doctor_reports_the_broken_plugin_and_goes_on(site: Path) -> None:
     answer = icltool(site, "doctor", "--json", "--workspace", str(site / "w"))
     assert answer.returncode == 0

@@ -149,6 +149,7 @@ def test_too_many_shots_are_refused(trained: Trained) -> None:
         selector.decode(trained.index, queries, 256)
 
 
+@pytest.mark.slow
 def test_a_selector_that_generates_outwards_answers_in_prompt_order(tmp_path: Path) -> None:
     """Trained on one sequence only, it must give that sequence back as it stood in the prompt."""
     index = make_index(12)

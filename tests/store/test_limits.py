@@ -23,6 +23,9 @@ from icltool.store.sequences import SequenceFile
 
 from .killable import embedding_writer, features_of, ids_of, result_of, sequence_writer
 
+pytestmark = pytest.mark.slow
+
+
 ROOT = Path(icltool.__file__).parents[1]
 
 #: Runs in a process of its own; prints what came of it as the last line.

@@ -230,6 +230,7 @@ write_dataset(Path(sys.argv[1]), "pets", "caption", "caption", splits, {}, Silen
 """
 
 
+@pytest.mark.slow
 def test_killed_in_the_middle_and_second_writer_refused(tmp_path: Path) -> None:
     folder = tmp_path / "d"
     root = Path(__file__).parents[2]

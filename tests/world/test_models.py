@@ -161,11 +161,14 @@ def test_the_recipe_learns(tmp_path: Path) -> None:
     """The curriculum's first lesson, by the real recipe: one colour and one shape per episode are copied."""
     from icltool.world.train_idefics import Recipe, train
 
-    rights: list[float] = []
-    recipe = Recipe(
-        steps=240, batch_size=16, steps_per_value=1000, fixed_share=0.0, renderings_per_scene=2, snapshot_every=1000
-    )
-    train(tmp_path / "model", recipe, report=lambda step, steps, figures: rights.append(figures["right"]))
-    assert np.mean(rights[-2:]) > np.mean(rights[:2]) + 0.25
+    rights: dict[int, float] = {}
+    recipe = Recipe(renderings_per_scene=4)
+
+    def report(step: int, steps: int, figures: dict[str, float]) -> None:
+        rights[step] = figures["right"]
+
+    train(tmp_path / "model", recipe, report=report, stop=202)
+    assert np.mean([rights[s] for s in (1, 26, 51)]) < 0.3
+    assert np.mean([rights[s] for s in (151, 176, 201)]) > 0.45
     model = component("models", "tiny-idefics", path=str(tmp_path / "model"), packaged=None, device="cpu")
     assert model.model.config.hidden_size == 128
