@@ -13,9 +13,9 @@ VARIABLES: dict[str, str] = {
     "COCO_PATH": "COCO: the folder that holds mscoco/ (images and annotations)",
     "VQAV2_PATH": "VQAv2: questions and annotations",
     "OKVQA_PATH": "OK-VQA: questions and annotations",
-    "CHECKPOINT_PATH": "model weights that are not on a hub (OpenFlamingo)",
-    "MODEL_CPK_DIR": "trained selectors of the published projects",
-    "RESULT_DIR": "results of the published projects",
+    "CHECKPOINT_PATH": "checkpoints that are on no hub (OpenFlamingo); nothing built in reads it yet",
+    "MODEL_CPK_DIR": "weights of LVLMs, a folder per model, such as idefics-9b",
+    "RESULT_DIR": "results of the published projects; icltool writes to its workspace",
 }
 
 
