@@ -16,7 +16,7 @@ class TrainingSet:
     """Generated sequences with the index set that they speak of.
 
     R rows of K demonstrations: `query_rows` int64 [R] and `icd_rows` int64 [R, K] are rows of `index` (ICDs in prompt
-    order), `scores` float64 [R]. The arrays of `index` hold the embeddings that the learner's `needs` ask for.
+    order, -1 on the right where a sequence is shorter), `scores` float64 [R]. The arrays of `index` hold the embeddings that the learner's `needs` ask for.
     `provenance` goes into the checkpoint's card (dataset, fingerprint, encoder, sequences file, versions).
     """
 
@@ -37,7 +37,11 @@ class TrainingOutcome:
 
 @runtime_checkable
 class Learner(Protocol):
-    """Trains and writes checkpoints into a folder. Built from its own options by the registry."""
+    """Trains and writes checkpoints into a folder. Built from its own options by the registry.
+
+    A method `identity() -> dict` may give the options that decide the result, defaults included; without it the options
+    that the user gave decide whether a finished training is up to date.
+    """
 
     needs: frozenset[str]
 

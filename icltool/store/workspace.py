@@ -11,6 +11,7 @@ from icltool.store.atomic import read_json
 
 _MANIFEST = "dataset.json"
 _RESULTS = "results.json"
+_TRAINED = "training.json"
 _WEIGHTS = (".safetensors", ".ckpt")
 
 
@@ -104,8 +105,12 @@ class Workspace:
         )
 
     def newest_checkpoint(self, learner: str, dataset: str, task: str) -> Path:
-        """The checkpoint folder whose weights were written last; StoreError when there is none."""
+        """The checkpoint folder whose weights were written last; StoreError when there is none.
+
+        Folders of trainings that were interrupted count only where no training was finished.
+        """
         folders = [p for p in self._of(dataset, task, self.checkpoints, f"{learner}-") if p.is_dir()]
+        folders = [p for p in folders if (p / _TRAINED).is_file()] or folders
         weights = ((file, folder) for folder in folders for file in folder.rglob("*") if _is_weights(file))
         return _newest(
             weights,

@@ -138,3 +138,11 @@ def test_newest_evaluation(workspace: Workspace) -> None:
     expected = touch(workspace.evaluations / "new" / "results.json", 200).parent
     touch(workspace.evaluations / "unfinished" / "predictions.jsonl", 300)
     assert workspace.newest_evaluation() == expected
+
+
+def test_a_finished_training_goes_before_a_newer_one_that_was_interrupted(workspace: Workspace) -> None:
+    finished = touch(workspace.checkpoints / "lever-lm-a-vqa-11" / "min_vl.safetensors", 100).parent
+    interrupted = touch(workspace.checkpoints / "lever-lm-a-vqa-22" / "min_vl.safetensors", 200).parent
+    assert workspace.newest_checkpoint("lever-lm", "a", "vqa") == interrupted
+    (finished / "training.json").write_text("{}")
+    assert workspace.newest_checkpoint("lever-lm", "a", "vqa") == finished
