@@ -16,7 +16,8 @@ class TrainingSet:
     """Generated sequences with the index set that they speak of.
 
     R rows of K demonstrations: `query_rows` int64 [R] and `icd_rows` int64 [R, K] are rows of `index` (ICDs in prompt
-    order, -1 on the right where a sequence is shorter), `scores` float64 [R]. The arrays of `index` hold the embeddings that the learner's `needs` ask for.
+    order, -1 on the right where a sequence is shorter), `scores` float64 [R]. The arrays of `index` hold the embeddings
+    that the learner's `needs` ask for.
     `provenance` goes into the checkpoint's card (dataset, fingerprint, encoder, sequences file, versions).
     """
 
