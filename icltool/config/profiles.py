@@ -104,7 +104,8 @@ def read_profile(path: Path) -> Profile:
 def _parse(path: Path) -> dict[str, Any]:
     try:
         with path.open("rb") as file:
-            return tomllib.load(file)
+            content: dict[str, Any] = tomllib.load(file)
+            return content
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path}: not valid TOML: {error}", "texts need quotes; tables are written [name]") from error
     except (OSError, UnicodeDecodeError) as error:
