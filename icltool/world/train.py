@@ -1,6 +1,6 @@
 """Makes the embedded world's weights anew: `python -m icltool.world.train --out DIR`.
 
-Both recipes are seeded; on a machine with two cores they take about half an hour together, on a GPU a few minutes.
+Both recipes are seeded; on two cores that other work shared they took 40 minutes together.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
     python tests/benchmarks/full_world.py [WORKSPACE]
 
-takes about ten minutes on two cores and prints the table of methods and shots; a small edition of it is in the test suite
+takes ten minutes or more on two cores, nearly all of it in generate, and prints the table of methods and shots; a small edition of it is in the test suite
 (test_selection.py).
 """
 
