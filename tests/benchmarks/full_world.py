@@ -2,8 +2,8 @@
 
     python tests/benchmarks/full_world.py [WORKSPACE]
 
-takes ten minutes or more on two cores, nearly all of it in generate, and prints the table of methods and shots; a small edition of it is in the test suite
-(test_selection.py).
+takes ten minutes or more on two cores, nearly all of it in generate, and prints the table of methods and shots; a small
+edition of it is in the test suite (test_selection.py).
 """
 
 from __future__ import annotations

@@ -62,20 +62,25 @@ def examples(records: Records, step: int = 1) -> list[Example]:
     return records.rows(np.arange(0, len(records), step))
 
 
+def measured(model: Any, dataset: PreparedDataset, covering_shots: Sequence[int]) -> dict[str, float]:
+    """Word accuracy without demonstrations, with four at random, and with numbers of them that cover the query."""
+    index, queries = examples(dataset.split("train")), examples(dataset.split("validation"), 4)
+    settings = {
+        "zero-shot": [()] * len(queries),
+        "4 at random": [drawn(index, q, 4) for q in queries],
+        **{f"{k} that cover": [covering(index, q, k) for q in queries] for k in covering_shots},
+    }
+    return {
+        name: word_accuracy(model, [ScoringRequest(q, d) for q, d in zip(queries, demos, strict=True)])
+        for name, demos in settings.items()
+    }
+
+
 @pytest.mark.slow
 def test_the_model_learns_words_from_demonstrations_and_knows_none_without(
     world: dict[str, PreparedDataset], tiny_model: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    index, queries = examples(world["caption"].split("train")), examples(world["caption"].split("validation"), 4)
-    settings = {
-        "zero-shot": [()] * len(queries),
-        "4 at random": [drawn(index, q, 4) for q in queries],
-        **{f"{k} that cover": [covering(index, q, k) for q in queries] for k in (2, 4, 8, 16)},
-    }
-    figures = {
-        name: word_accuracy(tiny_model, [ScoringRequest(q, d) for q, d in zip(queries, demos, strict=True)])
-        for name, demos in settings.items()
-    }
+    figures = measured(tiny_model, world["caption"], (2, 4, 8, 16))
     with capsys.disabled():
         print(f"\nword accuracy of captions, % (chance {CHANCE:.1f}):", {k: round(v, 1) for k, v in figures.items()})
     assert figures["zero-shot"] <= CHANCE + 5
@@ -89,16 +94,7 @@ def test_the_model_learns_words_from_demonstrations_and_knows_none_without(
 def test_answers_to_questions(
     world: dict[str, PreparedDataset], tiny_model: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    index, queries = examples(world["vqa"].split("train")), examples(world["vqa"].split("validation"), 4)
-    settings = {
-        "zero-shot": [()] * len(queries),
-        "4 at random": [drawn(index, q, 4) for q in queries],
-        **{f"{k} that cover": [covering(index, q, k) for q in queries] for k in (4, 8)},
-    }
-    figures = {
-        name: word_accuracy(tiny_model, [ScoringRequest(q, d) for q, d in zip(queries, demos, strict=True)])
-        for name, demos in settings.items()
-    }
+    figures = measured(tiny_model, world["vqa"], (4, 8))
     with capsys.disabled():
         print("\nright answers of vqa, %:", {k: round(v, 1) for k, v in figures.items()})
     assert figures["zero-shot"] <= CHANCE + 5
