@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _CONTRACTS = (
+    "CorpusMetric",
     "DatasetReader",
     "Encoder",
     "Example",
@@ -20,6 +21,7 @@ _CONTRACTS = (
     "GenerationOptions",
     "IndexSet",
     "IntArray",
+    "Judgement",
     "Learner",
     "Metric",
     "Model",

@@ -7,12 +7,12 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from icltool.config.base import StageConfig
+from icltool.config.model import ModelConfig
 
 _HIDDEN: dict[str, Any] = {"hidden_in_artefact": True}
 
 
-class EvaluateConfig(StageConfig):
+class EvaluateConfig(ModelConfig):
     """Which retrieval methods are compared, at how many shots, and how answers are judged."""
 
     dataset: str | None = Field(
@@ -21,14 +21,6 @@ class EvaluateConfig(StageConfig):
         json_schema_extra={"complete": "datasets"},
     )
     task: str | None = Field(default=None, description="caption or vqa; none: the data set's first task")
-    model: str = Field(default="idefics-9b", description="LVLM that answers", json_schema_extra={"complete": "models"})
-    model_path: str | None = Field(default=None, description="folder of the weights, or OWNER/NAME to download them")
-    device: str = Field(
-        default="auto", description="cpu, cuda, cuda:1 …; auto takes a GPU when there is one", json_schema_extra=_HIDDEN
-    )
-    dtype: str = Field(
-        default="auto", description="float32, bfloat16 or float16; auto: bfloat16 on a GPU, else float32"
-    )
     methods: tuple[str, ...] = Field(
         default=("random",),
         description="retrieval methods to compare",
@@ -77,11 +69,4 @@ class EvaluateConfig(StageConfig):
     )
     num_beams: int = Field(default=3, ge=1, description="beams over tokens in generation")
     length_penalty: float = Field(default=0.0, description="length penalty in generation")
-    batch_size: int = Field(default=64, ge=1, description="prompts per forward pass", json_schema_extra=_HIDDEN)
-    image_cache_mb: int = Field(
-        default=2048,
-        ge=0,
-        description="memory for encoded images, in MB; 0 encodes each image anew",
-        json_schema_extra=_HIDDEN,
-    )
     overwrite: bool = Field(default=False, description="evaluate finished settings again", json_schema_extra=_HIDDEN)

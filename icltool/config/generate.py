@@ -7,12 +7,12 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from icltool.config.base import StageConfig
+from icltool.config.model import ModelConfig
 
 _HIDDEN: dict[str, Any] = {"hidden_in_artefact": True}
 
 
-class GenerateConfig(StageConfig):
+class GenerateConfig(ModelConfig):
     """Which sequences are searched for, and how."""
 
     dataset: str | None = Field(
@@ -21,16 +21,6 @@ class GenerateConfig(StageConfig):
         json_schema_extra={"complete": "datasets"},
     )
     task: str | None = Field(default=None, description="caption or vqa; none: the data set's first task")
-    model: str = Field(
-        default="idefics-9b", description="LVLM that scores the sequences", json_schema_extra={"complete": "models"}
-    )
-    model_path: str | None = Field(default=None, description="folder of the weights, or OWNER/NAME to download them")
-    device: str = Field(
-        default="auto", description="cpu, cuda, cuda:1 …; auto takes a GPU when there is one", json_schema_extra=_HIDDEN
-    )
-    dtype: str = Field(
-        default="auto", description="float32, bfloat16 or float16; auto: bfloat16 on a GPU, else float32"
-    )
     encoder: str | None = Field(
         default=None,
         description="whose embeddings similarity samplers use; none: the only ones there are",
@@ -69,13 +59,6 @@ class GenerateConfig(StageConfig):
         description="left: each new demonstration stands next to the query; right: in front of the others. Ids are recorded "
         "in prompt order (the published code inserts at the front under the name left, and with right records another "
         "order than it scored)",
-    )
-    batch_size: int = Field(default=64, ge=1, description="prompts per forward pass", json_schema_extra=_HIDDEN)
-    image_cache_mb: int = Field(
-        default=2048,
-        ge=0,
-        description="memory for encoded images, in MB; 0 encodes each image anew",
-        json_schema_extra=_HIDDEN,
     )
     seed: int = Field(default=0, description="decides anchors and candidate pools")
     output: Path | None = Field(

@@ -5,7 +5,7 @@ from icltool.contracts.dataset import DatasetReader, MakesFiles, PreparedSplit, 
 from icltool.contracts.encoder import Encoder
 from icltool.contracts.executor import Executor
 from icltool.contracts.learner import Learner, TrainingOutcome, TrainingSet
-from icltool.contracts.metric import Metric
+from icltool.contracts.metric import CorpusMetric, Judgement, Metric
 from icltool.contracts.model import GenerationOptions, Model, Prompt, SupportsImageCache, TargetScore
 from icltool.contracts.progress import Progress, Ticker
 from icltool.contracts.randomness import keyed_generator
@@ -17,6 +17,7 @@ from icltool.contracts.scorer import Scorer, ScoringRequest, ScoringSession, Val
 
 __all__ = [
     "TASKS",
+    "CorpusMetric",
     "DatasetReader",
     "Encoder",
     "Example",
@@ -26,6 +27,7 @@ __all__ = [
     "GenerationOptions",
     "IndexSet",
     "IntArray",
+    "Judgement",
     "Learner",
     "MakesFiles",
     "Metric",

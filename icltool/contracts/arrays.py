@@ -25,9 +25,10 @@ def group_code(group: str) -> int:
 class QuerySet:
     """Q queries as arrays.
 
-    `ids`, `image_ids`, `groups` int64 [Q] (`groups` by `group_code`). `image` and `text` float32 [Q, D] are the encoder's
-    features as stored, not normalised; None where the component did not ask for them. `texts` are the retrieval texts.
-    `same_split` is true when the queries are themselves rows of the index set (anchors), so that equal ids are one example.
+    `ids`, `image_ids`, `groups` int64 [Q] (`groups` by `group_code`). `image` and `text` float32 [Q, D] are the
+    encoder's features as stored, not normalised; None where the component did not ask for them. `texts` are the
+    retrieval texts and `images` the paths of the images, for components that ask for them. `same_split` is true when
+    the queries are themselves rows of the index set (anchors), so that equal ids are one example.
     """
 
     ids: IntArray
@@ -37,6 +38,7 @@ class QuerySet:
     text: FloatArray | None = None
     texts: tuple[str, ...] = ()
     same_split: bool = False
+    images: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -55,6 +57,7 @@ class IndexSet:
     image: FloatArray | None = None
     text: FloatArray | None = None
     texts: tuple[str, ...] = ()
+    images: tuple[str, ...] = ()
     _lookup: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
     def __len__(self) -> int:

@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
 from icltool.contracts.arrays import Float64Array
 
 
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """One answer beside its references. `log_probs` holds the mean log-probability per token in nats of each choice of a
+    classification, by label; empty where the answer was generated."""
+
+    answer: str
+    references: tuple[str, ...]
+    log_probs: Mapping[str, float] = field(default_factory=dict)
+
+
 @runtime_checkable
 class Metric(Protocol):
-    """A score per answer; a corpus figure is the mean. `scale` is the factor it is printed with (100 for per cent)."""
+    """A score per answer; the corpus figure is the mean, unless the metric is a CorpusMetric.
+
+    `scale` is the factor it is printed with (100 for per cent).
+    """
 
     name: str
     scale: float
@@ -24,4 +38,17 @@ class Metric(Protocol):
 
     def score(self, predictions: Sequence[str], references: Sequence[Sequence[str]]) -> Float64Array:
         """float64 [n], unscaled. An answer without references scores 0, and counts."""
+        ...
+
+
+@runtime_checkable
+class CorpusMetric(Protocol):
+    """Ability of a metric whose corpus figure is no mean of its answers' scores (BLEU, macro-F1, AUC)."""
+
+    def figures(self, judgements: Sequence[Judgement], weights: Float64Array) -> Float64Array:
+        """The corpus figure under each of R weightings, float64 [R], unscaled.
+
+        `weights` float64 [R, n] says how often each answer counts: a row of ones is the figure itself, other rows are
+        bootstrap draws.
+        """
         ...

@@ -13,8 +13,9 @@ class Example:
 
     `id` is unique within its split. `image` is an absolute path, or "" for text-only data. `text` is what retrieval
     by text compares (caption: the first caption; vqa: the question). `references` are all captions or all ten
-    answers. `group` names near-duplicates of one another ("" for none); the leak guard keeps a query and its
-    near-duplicates apart, and confidence intervals are clustered by it.
+    answers. `choices` are the labels that a classification ranks, in the data set's order. `group` names
+    near-duplicates of one another ("" for none); the leak guard keeps a query and its near-duplicates apart, and
+    confidence intervals are clustered by it.
     """
 
     id: int
@@ -27,22 +28,28 @@ class Example:
     group: str = ""
     question_type: str = ""
     answer_type: str = ""
+    choices: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """What is asked of the model, and how its answers are generated and judged."""
+    """What is asked of the model, and how its answers are made and judged.
+
+    With `ranked` the answer is the most probable of the query's `choices` (lowest perplexity) and nothing is generated.
+    """
 
     name: str
     metric: str
     max_new_tokens: int
     num_beams: int = 3
     length_penalty: float = 0.0
+    ranked: bool = False
 
 
 TASKS: dict[str, Task] = {
     "caption": Task("caption", metric="cider", max_new_tokens=20),
     "vqa": Task("vqa", metric="vqa-accuracy", max_new_tokens=5),
+    "classification": Task("classification", metric="accuracy", max_new_tokens=5, ranked=True),
 }
 
 

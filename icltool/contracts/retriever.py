@@ -11,9 +11,10 @@ from icltool.contracts.arrays import IndexSet, IntArray, QuerySet
 class Retriever(Protocol):
     """Chooses demonstrations for queries.
 
-    `needs` is a subset of {"image", "text", "texts"}. `ranked` is true when the answer is ordered from the most to the
-    least similar (the caller may then reverse it, so that the most similar stands next to the query); otherwise it is
-    in prompt order. `nested` is true when the answer for k shots is the first k columns of the answer for more.
+    `needs` is a subset of {"image", "text", "texts", "images"}. `ranked` is true when the answer is ordered from the
+    most to the least similar (the caller may then reverse it, so that the most similar stands next to the query);
+    otherwise it is in prompt order. `nested` is true when the answer for k shots is the first k columns of the answer
+    for more.
     """
 
     needs: frozenset[str]

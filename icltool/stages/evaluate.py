@@ -181,11 +181,8 @@ class _Run:
         """The session that answers, with the model loaded on first use."""
         if self._session is None:
             config = self.config
-            options = {"device": config.device, "dtype": config.dtype}
-            if config.model_path is not None:
-                options["path"] = config.model_path
             self.progress.detail(f"loading {config.model}")
-            model: Model = component("models", config.model, **options)
+            model: Model = component("models", config.model, **config.model_options())
             tokens = config.max_new_tokens or self.task.max_new_tokens
             generation = GenerationOptions(tokens, config.num_beams, config.length_penalty)
             cache_bytes = config.image_cache_mb * 2**20

@@ -165,10 +165,7 @@ def _session(config: GenerateConfig, parts: _Parts) -> Session:
 
     model: Model | None = None
     if "model" in parts.scorer.needs:
-        options = {"device": config.device, "dtype": config.dtype}
-        if config.model_path is not None:
-            options["path"] = config.model_path
-        model = component("models", config.model, **options)
+        model = component("models", config.model, **config.model_options())
     task = task_named(parts.dataset.task)
     lookup: FeatureTable | None = None
     if parts.embeddings is not None:

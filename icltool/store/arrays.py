@@ -111,6 +111,9 @@ def _columns(
     if "texts" in wanted:
         texts = records.texts
         columns["texts"] = texts if rows is None else tuple(texts[int(r)] for r in chosen)
+    if "images" in wanted:
+        images = records.images
+        columns["images"] = tuple(images) if rows is None else tuple(images[int(r)] for r in chosen)
     return columns
 
 

@@ -178,7 +178,8 @@ def _again(name: str, task: str) -> str:
 
 
 def _example(row: dict[str, Any]) -> Example:
-    return Example(**{**row, "references": tuple(row["references"])})
+    lists: dict[str, Any] = {name: tuple(row[name]) for name in ("references", "choices") if name in row}
+    return Example(**{**row, **lists})
 
 
 def _examples(columns: dict[str, list[Any]]) -> list[Example]:

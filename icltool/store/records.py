@@ -26,6 +26,7 @@ __all__ = ["PreparedDataset", "Records", "open_dataset", "write_dataset"]
 
 _BATCH = 1000
 _TEXT_FIELDS = ("text", "label", "question", "group", "question_type", "answer_type")
+_LIST_FIELDS = ("references", "choices")
 
 
 def write_dataset(
@@ -154,8 +155,9 @@ def _schema() -> Any:
     import pyarrow as pa
 
     text = pa.string()
-    fields = [("id", pa.int64()), ("image", text), ("image_id", pa.int64()), ("references", pa.list_(text))]
-    return pa.schema(fields + [(field, text) for field in _TEXT_FIELDS])
+    fields = [("id", pa.int64()), ("image", text), ("image_id", pa.int64())]
+    lists = [(field, pa.list_(text)) for field in _LIST_FIELDS]
+    return pa.schema(fields + lists + [(field, text) for field in _TEXT_FIELDS])
 
 
 def _row(example: Example) -> dict[str, Any]:
@@ -171,7 +173,7 @@ def _row(example: Example) -> dict[str, Any]:
         "id": int(example.id),
         "image": example.image,
         "image_id": int(example.image_id),
-        "references": [_storable(reference) for reference in example.references],
+        **{field: [_storable(item) for item in getattr(example, field)] for field in _LIST_FIELDS},
         **{field: _storable(getattr(example, field)) for field in _TEXT_FIELDS},
     }
 
@@ -187,6 +189,8 @@ def _storable(text: str) -> str:
 
 def _canonical(row: Mapping[str, Any]) -> bytes:
     moved = {**row, "image": "/".join(PurePath(row["image"]).parts[-2:])}
+    if not row["choices"]:  # only classification has any; the others keep the fingerprints they had before
+        del moved["choices"]
     return json.dumps(moved, sort_keys=True, ensure_ascii=False).encode() + b"\n"
 
 
