@@ -16,8 +16,9 @@ class TrainingSet:
     """Generated sequences with the index set that they speak of.
 
     R rows of K demonstrations: `query_rows` int64 [R] and `icd_rows` int64 [R, K] are rows of `index` (ICDs in prompt
-    order, -1 on the right where a sequence is shorter), `scores` float64 [R]. The arrays of `index` hold the embeddings
-    that the learner's `needs` ask for.
+    order, -1 on the right where a sequence is shorter), `scores` float64 [R]. `candidate_rows` int64 [R, C] is the pool
+    that each row's sequence was searched in (-1 on the right where it is smaller), None where that is not known. The
+    arrays of `index` hold the embeddings that the learner's `needs` ask for.
     `provenance` goes into the checkpoint's card (dataset, fingerprint, encoder, sequences file, versions).
     """
 
@@ -26,6 +27,7 @@ class TrainingSet:
     icd_rows: IntArray
     scores: Float64Array
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    candidate_rows: IntArray | None = None
 
 
 @dataclass(frozen=True)

@@ -6,16 +6,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from icltool.contracts import IndexSet, IntArray, QuerySet
+from icltool.errors import ConfigError
 
 if TYPE_CHECKING:
     from icltool.learners.lever_lm.selector import LeverLMSelector
 
 
 class LeverLMRetriever:
-    """Greedy decoding of a Lever-LM checkpoint, in the order of the prompt.
+    """Decoding of a Lever-LM checkpoint, in the order of the prompt.
 
-    `folder` is the checkpoint folder, `checkpoint` is last, min_vl or min_tl, `batch_size` how many queries are
-    decoded at once (no answer depends on it), `device` torch's name of a device (None: CUDA where there is any).
+    `folder` is the checkpoint folder, `checkpoint` is last, min_vl or min_tl, `beams` how many hypotheses are kept while
+    a sequence is decoded (1: greedy, as published), `batch_size` how many queries are decoded at once (no answer depends
+    on it), `device` torch's name of a device (None: CUDA where there is any).
     Raises StoreError when the folder holds no such checkpoint.
     """
 
@@ -24,12 +26,20 @@ class LeverLMRetriever:
     ranked = False
 
     def __init__(
-        self, folder: str | Path, checkpoint: str = "min_vl", batch_size: int = 256, device: str | None = None
+        self,
+        folder: str | Path,
+        checkpoint: str = "min_vl",
+        batch_size: int = 256,
+        device: str | None = None,
+        beams: int = 1,
     ) -> None:
         from icltool.learners.lever_lm.checkpoint import read_config
 
+        if type(beams) is not int or beams < 1:
+            raise ConfigError(f"lever-lm: beams is {beams!r}", "1 decodes greedily, 5 keeps five hypotheses")
+        self.beams = beams
         self.folder, self.checkpoint, self.batch_size, self.device = Path(folder), checkpoint, batch_size, device
-        _, self._options = read_config(self.folder)
+        self._config, self._options = read_config(self.folder)
         self._selector: LeverLMSelector | None = None
 
     @property
@@ -39,8 +49,15 @@ class LeverLMRetriever:
 
     @property
     def nested(self) -> bool:
-        """False for a selector that generates from the query outwards: one more shot then goes to the front."""
-        return not self._options.reverse_seq
+        """False for a selector that generates from the query outwards (one more shot then goes to the front), and with
+        beams: the best shorter sequence need not begin the best longer one."""
+        return not self._options.reverse_seq and self.beams == 1
+
+    @property
+    def encoder(self) -> str | None:
+        """The encoder whose embeddings the selector was trained on; None where the checkpoint does not say."""
+        name = self._config.provenance.get("encoder")
+        return None if name is None else str(name)
 
     def retrieve(self, index: IndexSet, queries: QuerySet, shots: int, seed: int) -> IntArray:
         """See Retriever; `seed` changes nothing. Raises DataError for index sets or embeddings of others."""
@@ -48,4 +65,4 @@ class LeverLMRetriever:
             from icltool.learners.lever_lm.selector import LeverLMSelector
 
             self._selector = LeverLMSelector.load(self.folder, self.checkpoint, self.device)
-        return self._selector.decode(index, queries, shots, self.batch_size)
+        return self._selector.decode(index, queries, shots, self.batch_size, self.beams)

@@ -139,7 +139,7 @@ def _open_sequences(path: Path, dataset: PreparedDataset) -> SequenceFile:
 def _content_hash(arrays: Mapping[str, Any]) -> str:
     """32 hex characters of what training reads of the sequences."""
     hasher = hashlib.blake2b(digest_size=16)
-    for name in ("query_id", "beam_count", "icd_ids", "scores"):
+    for name in ("query_id", "beam_count", "icd_ids", "scores", "candidates"):
         hasher.update(name.encode() + np.ascontiguousarray(arrays[name]).tobytes())
     return hasher.hexdigest()
 
@@ -168,7 +168,17 @@ def _training_set(parts: _Parts) -> TrainingSet:
         icd_rows=_rows_of(arrays["icd_ids"][present], index.ids, parts.sequences.path),
         scores=arrays["scores"][present],
         provenance=provenance,
+        candidate_rows=_pools(arrays, present, index.ids, parts.sequences.path),
     )
+
+
+def _pools(arrays: Mapping[str, Any], present: Any, ids: IntArray, path: Path) -> IntArray:
+    """Rows of each sequence's candidate pool, int64 [R, C], -1 where a pool is smaller than the largest."""
+    pools, counts = arrays["candidates"], arrays["candidate_count"]
+    held = np.arange(pools.shape[1]) < counts[:, None]
+    rows = np.full(pools.shape, -1, dtype=np.int64)
+    rows[held] = _rows_of(pools[held], ids, path)
+    return np.repeat(rows, present.sum(axis=1), axis=0)
 
 
 def _rows_of(wanted: IntArray, ids: IntArray, path: Path) -> IntArray:

@@ -32,7 +32,8 @@ class LeverLM:
         from lightning.pytorch.utilities import rank_zero_only
 
         from icltool.learners.lever_lm import rows
-        from icltool.learners.lever_lm.model import LeverLMModel, feature_tensors
+        from icltool.learners.lever_lm.building import build_model
+        from icltool.learners.lever_lm.model import code_tensor, feature_tensors
         from icltool.learners.lever_lm.module import LeverLMModule
         from icltool.learners.lever_lm.networks import parameters_of
         from icltool.learners.lever_lm.training import fit, seeded
@@ -57,7 +58,8 @@ class LeverLM:
             provenance=dict(data.provenance),
         )
         with seeded(seed):
-            module = LeverLMModule(LeverLMModel(len(data.index), dim, options), table, train, validation, seed)
+            model = build_model(len(data.index), dim, options)
+            module = LeverLMModule(model, table, code_tensor(data.index), train, validation, seed)
             if getattr(rank_zero_only, "rank", 0) == 0:
                 folder.mkdir(parents=True, exist_ok=True)
                 files.remove_old(folder)

@@ -1,9 +1,12 @@
-"""The selector's model: input embedding from tokens and features, next-token scores, and the loss."""
+"""The selector's models behind one interface, and the published one: a causal model over the index set as vocabulary."""
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -11,17 +14,64 @@ from icltool.contracts import IndexSet, QuerySet
 from icltool.errors import ConfigError, DataError
 from icltool.learners.lever_lm.networks import NETWORKS, build_adapter
 from icltool.learners.lever_lm.options import LeverLMOptions
-from icltool.learners.lever_lm.rows import IGNORED, Vocabulary
+from icltool.learners.lever_lm.rows import IGNORED, Batch, Vocabulary
 
 #: Features by modality ("image", "text"), [..., D] each.
 Features = Mapping[str, Tensor]
 
 
-class LeverLMModel(nn.Module):
+class SelectorModel(nn.Module):
+    """What training and decoding ask of a selector's model.
+
+    A row is read as embeddings [B, T, E]: a start that holds the query, then one position per ICD. `advance` gives the
+    hidden states, and `scores` says how good each example of an index set would be next.
+    """
+
+    #: Whether the model knows the examples of its training by their rows, and so fits no other index set.
+    bound_to_index: bool
+    options: LeverLMOptions
+
+    @abstractmethod
+    def batch_loss(self, batch: Batch, table: Features, codes: Tensor) -> tuple[Tensor, Tensor]:
+        """(summed loss in nats, number of predictions) of some training rows.
+
+        `table` holds the features [N, D] of the index set, `codes` int64 [2, N] its image ids and groups.
+        """
+
+    @abstractmethod
+    def start_embedding(self, query: Features) -> Tensor:
+        """[B, T0, E] for the queries' features [B, D]."""
+
+    @abstractmethod
+    def icd_embedding(self, tokens: Tensor, icds: Features) -> Tensor:
+        """[B, K, E] for the ICDs' tokens int64 [B, K] and features [B, K, D]."""
+
+    @abstractmethod
+    def advance(self, embeddings: Tensor, state: Any | None = None, keep: bool = False) -> tuple[Tensor, Any]:
+        """As Network.advance."""
+
+    @abstractmethod
+    def targets(self, tokens: Tensor, table: Features) -> Tensor:
+        """What `scores` compares hidden states with, for an index set of n examples: their tokens int64 [n] and features
+        [n, D] -> a tensor whose first dimension is n."""
+
+    @abstractmethod
+    def scores(self, hidden: Tensor, targets: Tensor) -> Tensor:
+        """[B, E] -> scores [B, n] of the next ICD, unnormalised log-probabilities."""
+
+    @property
+    @abstractmethod
+    def max_shots(self) -> int | None:
+        """The most demonstrations that positions allow; None for no limit."""
+
+
+class LeverLMModel(SelectorModel):
     """Token embedding, plus the query's features at QUERY, plus each ICD's at its position, through a causal network.
 
     Features of several modalities are added; each modality has one adapter, which query and ICDs share.
     """
+
+    bound_to_index = True
 
     def __init__(self, examples: int, dim: int, options: LeverLMOptions) -> None:
         """`examples` is N, `dim` is D. Raises ConfigError when D is not n_embd and there is no adapter."""
@@ -72,6 +122,29 @@ class LeverLMModel(nn.Module):
         hidden, _ = self.network.advance(embeddings)
         return self.network.logits(hidden)
 
+    def batch_loss(self, batch: Batch, table: Features, codes: Tensor) -> tuple[Tensor, Tensor]:
+        """See SelectorModel; the loss is `loss`."""
+        reads = self.options.reads
+        rows = batch.tokens[:, 2:-1].clamp(
+            max=self.vocabulary.examples - 1
+        )  # EOS gets some row's features, masked later
+        query = {m: table[m][batch.queries] for m in reads.query}
+        icds = {m: table[m][rows] for m in reads.icd}
+        return self.loss(batch.tokens, batch.labels, query, icds)
+
+    def advance(self, embeddings: Tensor, state: Any | None = None, keep: bool = False) -> tuple[Tensor, Any]:
+        return self.network.advance(embeddings, state, keep)
+
+    def targets(self, tokens: Tensor, table: Features) -> Tensor:
+        return tokens
+
+    def scores(self, hidden: Tensor, targets: Tensor) -> Tensor:
+        return self.network.logits(hidden)[:, targets]
+
+    @property
+    def max_shots(self) -> int | None:
+        return self.options.n_positions - 1 if self.options.network == "gpt2" else None
+
     def loss(self, tokens: Tensor, labels: Tensor, query: Features, icds: Features) -> tuple[Tensor, Tensor]:
         """(summed cross-entropy in nats, number of predicted tokens) over the whole row.
 
@@ -86,6 +159,11 @@ class LeverLMModel(nn.Module):
             reduction="sum",
         )
         return total, (targets != IGNORED).sum()
+
+
+def code_tensor(index: IndexSet) -> Tensor:
+    """int64 [2, N]: image ids, and near-duplicate groups (-1 for none)."""
+    return torch.stack([torch.from_numpy(np.array(part, dtype=np.int64)) for part in (index.image_ids, index.groups)])
 
 
 def feature_tensors(arrays: IndexSet | QuerySet, modalities: frozenset[str]) -> dict[str, Tensor]:

@@ -11,28 +11,33 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from icltool.errors import ConfigError
-from icltool.learners.lever_lm.model import Features, LeverLMModel
+from icltool.learners.lever_lm.model import Features, SelectorModel
 from icltool.learners.lever_lm.options import LeverLMOptions
 from icltool.learners.lever_lm.rows import Batch, EvenBatches, RowDataset, Rows
 
 
 class LeverLMModule(LightningModule):
-    """Trains a LeverLMModel on rows whose features are gathered from one table per modality.
+    """Trains a selector's model on rows whose features are gathered from one table per modality.
+
+    `codes` int64 [2, N] are the index set's image ids and groups.
 
     After each validation `figures` holds its record: step, epoch, train_loss (mean per token since the validation
     before, dropout on), val_loss (mean per token, dropout off), lr.
     """
 
-    def __init__(self, model: LeverLMModel, table: Features, train: Rows, validation: Rows, seed: int) -> None:
+    def __init__(
+        self, model: SelectorModel, table: Features, codes: Tensor, train: Rows, validation: Rows, seed: int
+    ) -> None:
         super().__init__()
         self.model, self.train_rows, self.validation_rows, self.seed = model, train, validation, seed
         self.figures: dict[str, float] = {}
         # plain tensors, no buffers: distributed training would send buffers from process 0 to all in every step
-        self._table = dict(table)
+        self._table, self._codes = dict(table), codes
         self._train_sums = self._validation_sums = torch.zeros(2)
 
     def on_fit_start(self) -> None:
         self._table = {modality: features.to(self.device) for modality, features in self._table.items()}
+        self._codes = self._codes.to(self.device)
         self._train_sums = torch.zeros(
             2, dtype=torch.float32 if self.device.type == "mps" else torch.float64, device=self.device
         )
@@ -40,12 +45,7 @@ class LeverLMModule(LightningModule):
 
     def batch_loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """(summed loss, predicted tokens) of a batch."""
-        reads = self.model.options.reads
-        icd_tokens = batch.tokens[:, 2:-1]
-        rows = icd_tokens.clamp(max=self.model.vocabulary.examples - 1)  # EOS gets some row's features, masked later
-        query = {m: self._table[m][batch.queries] for m in reads.query}
-        icds = {m: self._table[m][rows] for m in reads.icd}
-        return self.model.loss(batch.tokens, batch.labels, query, icds)
+        return self.model.batch_loss(batch, self._table, self._codes)
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         total, count = self.batch_loss(batch)

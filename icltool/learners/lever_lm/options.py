@@ -34,7 +34,11 @@ VARIANTS: dict[str, Variant] = {
 }
 
 #: Defaults that depend on the network.
-NETWORK_DEFAULTS: dict[str, dict[str, Any]] = {"gpt2": {"n_embd": 512}, "lstm": {"n_embd": 128}}
+NETWORK_DEFAULTS: dict[str, dict[str, Any]] = {
+    "gpt2": {"n_embd": 512},
+    "lstm": {"n_embd": 128},
+    "pointer": {"n_embd": 128, "n_head": 4, "norm": True, "lr": 1e-3, "epochs": 10},
+}
 
 #: Trainer options that the learner sets itself.
 RESERVED_TRAINER_OPTIONS = frozenset(
@@ -55,23 +59,35 @@ class LeverLMOptions(BaseModel):
         "query_img_text_icd_img_text",
         "query_text_icd_text",
     ] = Field("query_img_icd_img_text", description="which embeddings of query and ICDs the model reads")
-    network: Literal["gpt2", "lstm"] = Field("gpt2", description="sequence model")
-    n_embd: int = Field(512, ge=1, description="width of the model (default 512 for gpt2, 128 for lstm)")
-    n_head: int = Field(8, ge=1, description="attention heads (gpt2)")
+    network: Literal["gpt2", "lstm", "pointer"] = Field(
+        "gpt2", description="sequence model: gpt2 and lstm as published; pointer knows examples by their features alone"
+    )
+    n_embd: int = Field(512, ge=1, description="width of the model (default 512 for gpt2, 128 for lstm and pointer)")
+    n_head: int = Field(8, ge=1, description="attention heads (gpt2; pointer 4)")
     n_layer: int = Field(2, ge=1, description="layers")
     dropout: float = Field(0.1, ge=0, lt=1, description="dropout rate, everywhere in the network")
     n_positions: int = Field(256, ge=4, description="longest row in tokens (gpt2): at most n_positions - 1 shots")
     adapter: bool = Field(
-        True, description="map embeddings through an MLP; without it n_embd must be the embeddings' width"
+        True,
+        description="map embeddings through an MLP; without it n_embd must be the embeddings' width (pointer: linear layers "
+        "always)",
     )
-    norm: bool = Field(False, description="L2-normalise the embeddings first")
-    lr: float = Field(1e-4, gt=0, description="peak learning rate of AdamW")
+    norm: bool = Field(False, description="L2-normalise the embeddings first (default true for pointer)")
+    projection: int = Field(64, ge=1, description="pointer: width of the space in which the next ICD is sought")
+    contrast: Literal["pool", "index"] = Field(
+        "pool",
+        description="pointer: what each ICD must beat in training: its anchor's candidate pool, or the index set",
+    )
+    negatives: int = Field(
+        4096, ge=1, description="pointer: rows of the index set drawn for each batch with contrast=index"
+    )
+    lr: float = Field(1e-4, gt=0, description="peak learning rate of AdamW (default 1e-3 for pointer)")
     weight_decay: float = Field(1e-3, ge=0, description="weight decay of AdamW")
     warmup: float = Field(
         0.05, ge=0, lt=1, description="share of the steps in which the learning rate rises; cosine after"
     )
     batch_size: int = Field(64, ge=1, description="training rows in a batch, at most, on each device")
-    epochs: int = Field(20, ge=1, description="passes over the training rows")
+    epochs: int = Field(20, ge=1, description="passes over the training rows (default 10 for pointer)")
     val_fraction: float = Field(0.1, gt=0, lt=1, description="share of the queries held out for validation")
     validations_per_epoch: int = Field(2, ge=1, description="validations in each epoch, evenly spaced")
     threshold: float = Field(0.0, description="rows with a score below this are dropped (-inf keeps all)")
@@ -107,7 +123,9 @@ class LeverLMOptions(BaseModel):
 
     @model_validator(mode="after")
     def _check_heads(self) -> LeverLMOptions:
-        if self.network == "gpt2" and self.n_embd % self.n_head:
+        if self.network == "pointer" and not self.reads.icd:
+            raise ValueError(f"the pointer network knows ICDs by their features, and variant {self.variant} reads none")
+        if self.network != "lstm" and self.n_embd % self.n_head:
             raise ValueError(f"n_embd ({self.n_embd}) must be a multiple of n_head ({self.n_head})")
         return self
 

@@ -44,12 +44,14 @@ class Rows:
     """R rows of length L = K + 3: [BOS, QUERY, icd_1 … icd_K, EOS], short ones filled up with EOS.
 
     `tokens` and `labels` int64 [R, L]; a label is the token itself, or IGNORED after the row's own EOS. `queries`
-    int64 [R] are the queries' rows of the index set.
+    int64 [R] are the queries' rows of the index set; `pools` int64 [R, C] the candidates' rows, -1 where there are
+    fewer (C is 0 where pools are not known).
     """
 
     tokens: Tensor
     labels: Tensor
     queries: Tensor
+    pools: Tensor
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -62,12 +64,16 @@ class Batch:
     tokens: Tensor
     labels: Tensor
     queries: Tensor
+    pools: Tensor
 
     def to(self, device: torch.device, non_blocking: bool = False) -> Batch:
-        return Batch(*(t.to(device, non_blocking=non_blocking) for t in (self.tokens, self.labels, self.queries)))
+        parts = (self.tokens, self.labels, self.queries, self.pools)
+        return Batch(*(part.to(device, non_blocking=non_blocking) for part in parts))
 
 
-def build_rows(query_rows: IntArray, icd_rows: IntArray, vocabulary: Vocabulary, reverse: bool) -> Rows:
+def build_rows(
+    query_rows: IntArray, icd_rows: IntArray, vocabulary: Vocabulary, reverse: bool, pools: IntArray | None = None
+) -> Rows:
     """Lays the sequences out as token rows. -1 at the end of a row of `icd_rows` [R, K] means that it has fewer ICDs.
 
     `reverse` turns each sequence round. Raises ValueError for rows outside the index set, empty ones, or -1 before an
@@ -87,7 +93,10 @@ def build_rows(query_rows: IntArray, icd_rows: IntArray, vocabulary: Vocabulary,
     tokens[:, 0], tokens[:, 1] = vocabulary.bos, vocabulary.query
     tokens[:, 2 : 2 + width] = np.where(present, icd_rows, vocabulary.eos)
     labels = np.where(np.arange(width + 3) <= 2 + lengths[:, None], tokens, IGNORED)
-    return Rows(torch.from_numpy(tokens), torch.from_numpy(labels), torch.from_numpy(query_rows.astype(np.int64)))
+    if pools is None:
+        pools = np.empty((count, 0), dtype=np.int64)
+    arrays = (tokens, labels, query_rows.astype(np.int64), pools.astype(np.int64))
+    return Rows(*(torch.from_numpy(array) for array in arrays))
 
 
 def split_by_query(query_ids: IntArray, fraction: float, seed: int) -> IntArray:
@@ -124,7 +133,11 @@ def training_and_validation(
     queries, icds = data.query_rows[kept], data.icd_rows[kept]
     ids = data.index.ids[queries]
     held_out = np.isin(ids, split_by_query(ids, fraction, seed))
-    train, validation = (build_rows(queries[part], icds[part], vocabulary, reverse) for part in (~held_out, held_out))
+    pools = None if data.candidate_rows is None else data.candidate_rows[kept]
+    train, validation = (
+        build_rows(queries[part], icds[part], vocabulary, reverse, None if pools is None else pools[part])
+        for part in (~held_out, held_out)
+    )
     return train, validation
 
 
@@ -148,7 +161,8 @@ class RowDataset(Dataset[Batch]):
         return len(self.rows)
 
     def __getitem__(self, selected: Tensor) -> Batch:
-        return Batch(self.rows.tokens[selected], self.rows.labels[selected], self.rows.queries[selected])
+        rows = self.rows
+        return Batch(rows.tokens[selected], rows.labels[selected], rows.queries[selected], rows.pools[selected])
 
 
 class EvenBatches(Sampler[Tensor]):

@@ -1,4 +1,4 @@
-"""The trained selector: loading, and greedy decoding of demonstration sequences."""
+"""The trained selector: loading, and decoding of demonstration sequences."""
 
 from __future__ import annotations
 
@@ -11,10 +11,14 @@ from torch import Tensor
 from icltool.contracts import IndexSet, IntArray, QuerySet
 from icltool.errors import ConfigError, DataError, StoreError
 from icltool.learners.lever_lm import checkpoint as files
-from icltool.learners.lever_lm.model import LeverLMModel, feature_tensors
+from icltool.learners.lever_lm.building import build_model
+from icltool.learners.lever_lm.decoding import beam, closed_rows, greedy, next_row
+from icltool.learners.lever_lm.model import SelectorModel, feature_tensors
 
 #: Embeddings of a probe row may differ by this share of their norm: other hardware, not another encoder.
 PROBE_TOLERANCE = 0.02
+#: Scores that a batch of beam search may hold (float64), and rows whose keys are computed at once.
+BEAM_CELLS, TARGET_ROWS = 16_000_000, 16_384
 
 
 class LeverLMSelector:
@@ -24,7 +28,7 @@ class LeverLMSelector:
     """
 
     def __init__(
-        self, model: LeverLMModel, config: files.CheckpointConfig, index: dict[str, Tensor], path: Path, device: str
+        self, model: SelectorModel, config: files.CheckpointConfig, index: dict[str, Tensor], path: Path, device: str
     ) -> None:
         self.config, self.options, self.path = config, model.options, path
         self.needs = model.options.reads.needs
@@ -45,7 +49,7 @@ class LeverLMSelector:
         path = folder / f"{checkpoint}.safetensors"
         index = {name.removeprefix("index."): tensors.pop(name) for name in list(tensors) if name.startswith("index.")}
         try:
-            model = LeverLMModel(config.examples, config.dim, options)
+            model = build_model(config.examples, config.dim, options)
             model.load_state_dict(tensors, strict=True)
             whole = files.index_fingerprint(index["ids"].numpy()) == config.index_fingerprint
             missing = {"probes", *options.reads.needs} - set(index)
@@ -59,15 +63,16 @@ class LeverLMSelector:
     @property
     def max_shots(self) -> int | None:
         """The most demonstrations that positions allow; None for no limit."""
-        return self.options.n_positions - 1 if self.options.network == "gpt2" else None
+        return self._model.max_shots
 
-    def decode(self, index: IndexSet, queries: QuerySet, shots: int, batch_size: int = 256) -> IntArray:
-        """Greedy sequences of exactly `shots` demonstrations: rows of `index` int64 [Q, shots], in prompt order.
+    def decode(self, index: IndexSet, queries: QuerySet, shots: int, batch_size: int = 256, beams: int = 1) -> IntArray:
+        """Sequences of exactly `shots` demonstrations: rows of `index` int64 [Q, shots], in prompt order.
 
-        `index` is the index set of training or part of it, in any order. Left out of a query's choices are its
-        leaking rows and what it has chosen before; special tokens cannot come. Raises DataError for an index set with
-        examples or embeddings that were not trained on, or when a query has fewer than `shots` rows left; ConfigError
-        for more shots than there are positions.
+        Greedy with one beam, else the best sequence that a search of so many `beams` finds. A pointer takes any index
+        set; for the other networks `index` is the index set of training or part of it, in any order. Left out of a
+        query's choices are its leaking rows and what it has chosen before; special tokens cannot come. Raises DataError
+        for an index set with examples or embeddings that were not trained on, or when a query has fewer than `shots`
+        rows left; ConfigError for more shots than there are positions.
         """
         tokens = self._tokens_of(index)
         if self.max_shots is not None and shots > self.max_shots:
@@ -80,54 +85,54 @@ class LeverLMSelector:
             return answer
         table = feature_tensors(index, frozenset(self.options.reads.icd))
         asked = feature_tensors(queries, frozenset(self.options.reads.query))
+        targets = self._targets(tokens, table)
+        search = next_row(self._model, targets)
+        if beams > 1:  # every hypothesis holds a row of scores
+            batch_size = max(1, min(batch_size, BEAM_CELLS // (beams * len(index))))
         for start in range(0, len(queries), batch_size):
             stop = min(start + batch_size, len(queries))
             closed = self._closed(index, queries, range(start, stop), shots)
             query = {m: values[start:stop].to(self._device, torch.float64) for m, values in asked.items()}
-            answer[start:stop] = self._greedy(query, table, tokens, closed, shots)
+            with torch.inference_mode():
+                if beams > 1:
+                    rows = beam(self._model, query, table, tokens, targets, closed, shots, beams)
+                else:
+                    rows = greedy(self._model, query, table, tokens, search, closed, shots)
+            answer[start:stop] = rows.cpu().numpy()
         return answer[:, ::-1].copy() if self.options.reverse_seq else answer
 
     @torch.inference_mode()
-    def _greedy(
-        self, query: dict[str, Tensor], table: dict[str, Tensor], tokens: Tensor, closed: Tensor, shots: int
-    ) -> IntArray:
-        """Rows [B, shots] in the order of generation; `closed` bool [B, n] (changed) must not be chosen."""
-        model, network = self._model, self._model.network
-        hidden, state = network.advance(model.start_embedding(query), keep=True)
-        chosen: list[Tensor] = []
-        for step in range(shots):
-            scores = network.logits(hidden[:, -1])[:, tokens].masked_fill_(closed, -torch.inf)
-            choice = scores.argmax(-1)
-            chosen.append(choice)
-            closed.scatter_(1, choice.unsqueeze(1), True)
-            if step + 1 < shots:
-                features = {
-                    m: values[choice.cpu()].to(self._device, torch.float64)[:, None] for m, values in table.items()
-                }
-                hidden, state = network.advance(
-                    model.icd_embedding(tokens[choice][:, None], features), state, keep=True
-                )
-        rows: IntArray = torch.stack(chosen, 1).cpu().numpy()
-        return rows
+    def _targets(self, tokens: Tensor, table: dict[str, Tensor]) -> Tensor:
+        """What the model scores, computed for some rows at a time."""
+        parts = []
+        for start in range(0, len(tokens), TARGET_ROWS):
+            part = slice(start, start + TARGET_ROWS)
+            features = {m: values[part].to(self._device, torch.float64) for m, values in table.items()}
+            parts.append(self._model.targets(tokens[part], features))
+        return torch.cat(parts)
 
     def _closed(self, index: IndexSet, queries: QuerySet, positions: range, shots: int) -> Tensor:
         """bool [B, n]: the leaking rows of each of these queries."""
-        closed = np.zeros((len(positions), len(index)), dtype=bool)
-        for place, position in enumerate(positions):
-            leaking = index.leaking_rows(queries, position)
-            closed[place, leaking] = True
-            left = len(index) - len(leaking)
-            if left < shots:
+        leaking = [index.leaking_rows(queries, position) for position in positions]
+        for position, rows in zip(positions, leaking, strict=True):
+            if len(index) - len(rows) < shots:
                 raise DataError(
-                    f"query {queries.ids[position]} has only {left} examples to choose {shots} shots from",
+                    f"query {queries.ids[position]} has only {len(index) - len(rows)} examples to choose {shots} shots "
+                    "from",
                     "ask for fewer shots, or use a larger index set",
                 )
-        return torch.from_numpy(closed).to(self._device)
+        return closed_rows(leaking, len(index)).to(self._device)
 
     def _tokens_of(self, index: IndexSet) -> Tensor:
-        """The token of each row of `index` int64 [n]. DataError when it is not (part of) the index set of training."""
+        """The token of each row of `index` int64 [n]. DataError when it is not (part of) the index set of training.
+
+        A pointer reads no tokens: any index set of the right width will do.
+        """
         if not self.needs <= {name for name in ("image", "text") if getattr(index, name) is not None}:
             raise ValueError(f"the index set must come with its {' and '.join(sorted(self.needs))} embeddings")
+        if not self._model.bound_to_index:
+            self._check_width(index)
+            return torch.arange(len(index), device=self._device)
         trained = self._index["ids"].numpy()
         order = np.argsort(trained, kind="stable")
         found = np.searchsorted(trained[order], index.ids).clip(max=len(trained) - 1)
@@ -142,6 +147,16 @@ class LeverLMSelector:
             )
         self._check_embeddings(index, tokens)
         return torch.from_numpy(tokens).to(self._device)
+
+    def _check_width(self, index: IndexSet) -> None:
+        for modality in sorted(self.needs):
+            width = getattr(index, modality).shape[1]
+            if width != self.config.dim:
+                raise DataError(
+                    f"{self.path} reads {modality} embeddings of width {self.config.dim} (of {self.config.encoder}), "
+                    f"these have {width}",
+                    "embed with the encoder of training (--encoder), or train again",
+                )
 
     def _check_embeddings(self, index: IndexSet, tokens: IntArray) -> None:
         """DataError when the embeddings of the probe rows are not those of training."""

@@ -1,0 +1,148 @@
+"""Decoding demonstration sequences: greedily, or with beams over whole sequences.
+
+All in float64, and scores are rounded before they are compared: so no choice depends on the batch size, and of equal
+examples the one in the lowest row is taken.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from icltool.learners.lever_lm.model import Features, SelectorModel
+from icltool.learners.lever_lm.pointer import PointerModel
+
+#: Decimals that scores are compared with; rounding in another batch changes far less.
+DECIMALS = 9
+#: Index sets from this size on are searched with faiss.
+SEARCH_FROM = 4096
+#: Neighbours fetched beyond the rows that must not be chosen.
+MARGIN = 16
+
+
+class NextRow(Protocol):
+    """Finds the best allowed row for each hidden state."""
+
+    def best(self, hidden: Tensor, closed: Tensor) -> Tensor:
+        """int64 [B] for hidden states [B, E]; `closed` bool [B, n] must not be chosen."""
+        ...
+
+
+class EveryRow:
+    """Scores every row of the index set."""
+
+    def __init__(self, model: SelectorModel, targets: Tensor) -> None:
+        self._model, self._targets = model, targets
+
+    def best(self, hidden: Tensor, closed: Tensor) -> Tensor:
+        scores = self._model.scores(hidden, self._targets).round(decimals=DECIMALS)
+        return scores.masked_fill_(closed, -torch.inf).argmax(-1)
+
+
+class NearestKey:
+    """A pointer's choice as a nearest-neighbour search: faiss finds candidates in float32, float64 decides.
+
+    Gives what EveryRow gives; a query whose candidates leave a doubt goes there.
+    """
+
+    def __init__(self, model: PointerModel, keys: Tensor) -> None:
+        self._model, self._keys = model, keys
+        self._single = keys.float().numpy()
+        self._plain = EveryRow(model, keys)
+        self._error = 4 * keys.shape[1] * 2.0**-23  # of a float32 product of unit vectors, with room
+
+    def best(self, hidden: Tensor, closed: Tensor) -> Tensor:
+        import faiss
+
+        fetch = int(closed.sum(-1).max()) + MARGIN
+        if fetch >= len(self._keys):
+            return self._plain.best(hidden, closed)
+        pointing, scale = self._model.pointing(hidden), self._model.log_scale.exp()
+        found, labels = faiss.knn(pointing.float().numpy(), self._single, fetch, metric=faiss.METRIC_INNER_PRODUCT)
+        rows = torch.from_numpy(labels).sort(-1).values  # by row, so that the first of equal scores is the lowest row
+        cosines = (self._keys[rows] * pointing.unsqueeze(1)).sum(-1)
+        scores = (scale * cosines).round(decimals=DECIMALS).masked_fill_(closed.gather(1, rows), -torch.inf)
+        places = scores.argmax(-1, keepdim=True)
+        chosen, best = rows.gather(1, places).squeeze(1), scores.gather(1, places).squeeze(1)
+        floor = scale * (torch.from_numpy(found[:, -1]).double() + self._error)
+        doubtful = best <= floor
+        if doubtful.any():
+            chosen[doubtful] = self._plain.best(hidden[doubtful], closed[doubtful])
+        return chosen
+
+
+def next_row(model: SelectorModel, targets: Tensor) -> NextRow:
+    """The way to search that suits the model, the size of the index set and the device."""
+    if isinstance(model, PointerModel) and len(targets) >= SEARCH_FROM and targets.device.type == "cpu":
+        return NearestKey(model, targets)
+    return EveryRow(model, targets)
+
+
+def greedy(
+    model: SelectorModel, query: Features, table: Features, tokens: Tensor, search: NextRow, closed: Tensor, shots: int
+) -> Tensor:
+    """Rows int64 [B, shots] in the order of generation. `closed` bool [B, n] (changed) must not be chosen."""
+    hidden, state = model.advance(model.start_embedding(query), keep=True)
+    chosen: list[Tensor] = []
+    for step in range(shots):
+        choice = search.best(hidden[:, -1], closed)
+        chosen.append(choice)
+        closed.scatter_(1, choice.unsqueeze(1), True)
+        if step + 1 < shots:
+            embedded = model.icd_embedding(tokens[choice][:, None], _features(table, choice[:, None]))
+            hidden, state = model.advance(embedded, state, keep=True)
+    return torch.stack(chosen, 1)
+
+
+def beam(
+    model: SelectorModel,
+    query: Features,
+    table: Features,
+    tokens: Tensor,
+    targets: Tensor,
+    closed: Tensor,
+    shots: int,
+    beams: int,
+) -> Tensor:
+    """Rows int64 [B, shots] of the sequence with the largest summed log-probability that `beams` hypotheses find.
+
+    A step's probabilities are over the rows that are still allowed. Equal sums: the hypothesis that ranked higher before,
+    then the lower row.
+    """
+    start = model.start_embedding(query)
+    batch, examples = closed.shape
+    rows = torch.empty((batch, 1, 0), dtype=torch.int64, device=closed.device)
+    sums = torch.zeros((batch, 1), dtype=torch.float64, device=closed.device)
+    for _ in range(shots):
+        held = rows.shape[1]
+        flat = rows.flatten(0, 1)
+        embedded = start.repeat_interleave(held, 0)
+        if flat.shape[1]:
+            embedded = torch.cat([embedded, model.icd_embedding(tokens[flat], _features(table, flat))], 1)
+        shut = closed.repeat_interleave(held, 0).scatter(1, flat, True)
+        scores = model.scores(model.advance(embedded)[0][:, -1], targets).masked_fill(shut, -torch.inf)
+        totals = sums.unsqueeze(-1) + scores.log_softmax(-1).view(batch, held, examples)
+        order = totals.round(decimals=DECIMALS).flatten(1).sort(descending=True, stable=True).indices[:, :beams]
+        sums = totals.flatten(1).gather(1, order)
+        parents, choices = order // examples, order % examples
+        rows = torch.cat(
+            [rows.gather(1, parents.unsqueeze(-1).expand(-1, -1, rows.shape[2])), choices.unsqueeze(-1)], 2
+        )
+    return rows[:, 0]
+
+
+def _features(table: Mapping[str, Tensor], rows: Tensor) -> dict[str, Tensor]:
+    """The ICDs' features in float64 on the rows' device, [B, K, D] by modality."""
+    return {m: values[rows.to(values.device)].to(rows.device, torch.float64) for m, values in table.items()}
+
+
+def closed_rows(rows: list[np.ndarray], examples: int) -> Tensor:
+    """bool [B, n], true at each list's rows."""
+    closed = np.zeros((len(rows), examples), dtype=bool)
+    for place, listed in enumerate(rows):
+        closed[place, listed] = True
+    return torch.from_numpy(closed)
