@@ -15,18 +15,21 @@ _HIDDEN: dict[str, Any] = {"hidden_in_artefact": True}
 class ExportConfig(StageConfig):
     """What is exported, and in which form."""
 
-    what: Literal["sequences", "selector", "results"] = Field(
-        description="generated sequences, the trained selector, or evaluation results",
+    what: Literal["sequences", "selector", "results", "plan", "chat"] = Field(
+        description="generated sequences, the trained selector, evaluation results, a plan (the demonstrations of each "
+        "query, for `evaluate --plan`), or chat (the same with images and texts, for other harnesses)",
         json_schema_extra={"argument": True},
     )
-    format: Literal["json", "csv", "parquet", "safetensors", "markdown", "latex"] | None = Field(
+    format: Literal["json", "csv", "parquet", "safetensors", "markdown", "latex", "messages", "openai"] | None = Field(
         default=None,
         description="sequences: json (the published id_list and score_list), csv or parquet; selector: safetensors; "
-        "results: csv, markdown, latex or json; none: the first of these",
+        "results: csv, markdown, latex or json; plan: json; chat: messages (as chat templates of transformers take "
+        "them) or openai (image_url parts); none: the first of these",
     )
     input: Path | None = Field(
         default=None,
-        description="sequences file, checkpoint folder or evaluation folder; none: the newest in the workspace",
+        description="sequences file, checkpoint folder or evaluation folder; none: the newest in the workspace. plan: "
+        "evaluation folder or sequences file (best beams); chat: these or a plan file; none: the newest evaluation",
         json_schema_extra=_HIDDEN,
     )
     output: Path | None = Field(
@@ -36,7 +39,8 @@ class ExportConfig(StageConfig):
     )
     dataset: str | None = Field(
         default=None,
-        description="data set whose newest sequences or selector are meant; none: the only one there is",
+        description="data set whose newest sequences or selector are meant, or that a plan is for; none: the one that "
+        "the plan names, or the only one there is",
         json_schema_extra={"complete": "datasets"},
     )
     task: str | None = Field(default=None, description="caption or vqa; none: the data set's first task")
@@ -48,6 +52,25 @@ class ExportConfig(StageConfig):
     checkpoint: Literal["min_vl", "min_tl", "last"] = Field(
         default="min_vl",
         description="selector: the checkpoint of the lowest validation loss, of the lowest training loss, or the last",
+    )
+    method: str | None = Field(
+        default=None,
+        description="plan, chat: the evaluated setting of this retrieval method; none: the only one there is",
+        json_schema_extra={"complete": "retrievers"},
+    )
+    shots: int | None = Field(
+        default=None,
+        ge=0,
+        description="plan, chat: the evaluated setting of so many shots; none: the only one there is",
+    )
+    setting_seed: int | None = Field(
+        default=None,
+        description="plan, chat: the evaluated setting of this seed; none: the only one there is",
+        json_schema_extra={"flag": "--seed"},
+    )
+    images: Literal["path", "data"] | None = Field(
+        default=None,
+        description="chat: images as paths (openai: file:// addresses) or as data, base64 in the file; none: path",
     )
     overwrite: bool = Field(
         default=False, description="replace an output that is there already", json_schema_extra=_HIDDEN

@@ -1,12 +1,20 @@
 """The nouns of icltool: records, and one small protocol for each kind of component. Imports nothing else of icltool's."""
 
 from icltool.contracts.arrays import Float64Array, FloatArray, IndexSet, IntArray, QuerySet, group_code
-from icltool.contracts.dataset import DatasetReader, MakesFiles, PreparedSplit, ReadReport, SupportsVerification
-from icltool.contracts.encoder import Encoder
+from icltool.contracts.dataset import (
+    DatasetReader,
+    MakesFiles,
+    PreparedSplit,
+    ReadReport,
+    SupportsVerification,
+    TasksDependOnFiles,
+)
+from icltool.contracts.encoder import Encoder, TrainableEncoder
 from icltool.contracts.executor import Executor
+from icltool.contracts.files import archive_and_member, archive_members, file_exists, open_file
 from icltool.contracts.learner import Learner, TrainingOutcome, TrainingSet
 from icltool.contracts.metric import CorpusMetric, Judgement, Metric
-from icltool.contracts.model import GenerationOptions, Model, Prompt, SupportsImageCache, TargetScore
+from icltool.contracts.model import CountsTokens, GenerationOptions, Model, Prompt, SupportsImageCache, TargetScore
 from icltool.contracts.progress import Progress, Ticker
 from icltool.contracts.randomness import keyed_generator
 from icltool.contracts.records import TASKS, Example, QueryResult, Task, task_named
@@ -18,6 +26,7 @@ from icltool.contracts.scorer import Scorer, ScoringRequest, ScoringSession, Val
 __all__ = [
     "TASKS",
     "CorpusMetric",
+    "CountsTokens",
     "DatasetReader",
     "Encoder",
     "Example",
@@ -48,11 +57,17 @@ __all__ = [
     "SupportsVerification",
     "TargetScore",
     "Task",
+    "TasksDependOnFiles",
     "Ticker",
+    "TrainableEncoder",
     "TrainingOutcome",
     "TrainingSet",
     "Valuation",
+    "archive_and_member",
+    "archive_members",
+    "file_exists",
     "group_code",
     "keyed_generator",
+    "open_file",
     "task_named",
 ]

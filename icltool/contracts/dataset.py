@@ -61,6 +61,16 @@ class MakesFiles(Protocol):
 
 
 @runtime_checkable
+class TasksDependOnFiles(Protocol):
+    """Ability of a reader of the user's own files: which of its tasks it serves depends on what they hold.
+
+    Asked for all tasks, icltool leaves out those that `check` refuses with a DataError, if any passes.
+    """
+
+    tasks_depend_on_files: bool
+
+
+@runtime_checkable
 class SupportsVerification(Protocol):
     """Ability of a reader that shows progress while it opens every image."""
 

@@ -47,7 +47,10 @@ class GenerationOptions:
 
 @runtime_checkable
 class Model(Protocol):
-    """A frozen LVLM with its prompt format. All methods give the same result for any batch size, up to rounding."""
+    """A frozen LVLM with its prompt format. All methods give the same result for any batch size, up to rounding.
+
+    Where a batch does not fit in memory, torch's OutOfMemoryError goes to the caller, who tries smaller ones.
+    """
 
     name: str
 
@@ -93,4 +96,13 @@ class SupportsImageCache(Protocol):
 
     def image_features(self, paths: Sequence[str], batch_size: int) -> list[Any]:
         """One tensor per path, on the model's device: what the language model attends to for that image."""
+        ...
+
+
+@runtime_checkable
+class CountsTokens(Protocol):
+    """The model can say how long prompts are without running."""
+
+    def token_counts(self, prompts: Sequence[Prompt]) -> list[int]:
+        """Tokens of each prompt's text and target, those that stand for images included."""
         ...

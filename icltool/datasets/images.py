@@ -1,4 +1,4 @@
-"""Image folders: are all images there, do they open, are they of the right split?"""
+"""Image folders, unpacked or in zip archives: are all images there, do they open, are they of the right split?"""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
-from icltool.contracts import Ticker, keyed_generator
+from icltool.contracts import Progress, Ticker, archive_and_member, archive_members, keyed_generator, open_file
 from icltool.datasets.official import counted, few
 from icltool.errors import DataError
 
@@ -19,8 +19,16 @@ _CHUNK = 512
 
 
 def listing(folder: Path) -> frozenset[str]:
-    """The names in a folder, empty when there is no such folder. DataError when it cannot be read."""
+    """The names in a folder, empty when there is no such folder. DataError when it cannot be read.
+
+    The folder may be one within a zip archive; then the names are those of its files.
+    """
     try:
+        held = archive_and_member(folder)
+        if held is not None:
+            start = f"{held[1]}/" if held[1] else ""
+            below = (member[len(start) :] for member in archive_members(held[0]) if member.startswith(start))
+            return frozenset(name for name in below if "/" not in name)
         with os.scandir(folder) as found:
             return frozenset(entry.name for entry in found)
     except (FileNotFoundError, NotADirectoryError):
@@ -48,6 +56,19 @@ def expect_images(
                 f"{annotations} is of the wrong split: its images are in {other.name}, none is in {folder.name}", get
             )
     raise DataError(f"{annotations} names {counted(len(missing), 'image')} missing from {folder}: {few(missing)}", get)
+
+
+def check_decoding(
+    folder: Path, names: Sequence[str], part: str, get: str, verify: bool, progress: Progress | None
+) -> None:
+    """Opens all images (`verify`), or the sample. `part` names the images: "train2014", say."""
+    if not verify:
+        expect_readable(folder, sample(names, part), get)
+    elif progress is None:
+        expect_readable(folder, names, get)
+    else:
+        with progress.task(f"opening {part}", len(names), "images") as ticker:
+            expect_readable(folder, names, get, ticker)
 
 
 def expect_readable(folder: Path, names: Sequence[str], get: str, ticker: Ticker | None = None) -> None:
@@ -78,9 +99,12 @@ def sample(names: Sequence[str], purpose: str) -> list[str]:
 def _fault(path: Path) -> str:
     """Why the image cannot be decoded; "" when it can."""
     try:
-        with Image.open(path) as image:
+        with open_file(path) as file, Image.open(file) as image:
             image.load()
+    except UnidentifiedImageError:
+        return "it is no image of a known format"
     except Exception as error:  # decoders raise what they like: OSError, SyntaxError, struct.error …
-        reason = str(error).replace(str(path), path.name) or type(error).__name__
+        plain = isinstance(error, OSError) and error.strerror
+        reason = plain or str(error).replace(str(path), path.name) or type(error).__name__
         return " ".join(reason.split())
     return ""

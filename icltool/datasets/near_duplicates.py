@@ -7,22 +7,35 @@ image that is not listed is in no group.
 
 from __future__ import annotations
 
+from itertools import islice
 from pathlib import Path
 
 from icltool.datasets.official import read_annotations
+from icltool.datasets.places import on_disk
 from icltool.errors import DataError
 
 FILE = "near_duplicates.json"
 
 
-def read_groups(folder: Path, split: str) -> dict[int, str]:
-    """The group of each listed image id of a split ("train" or "val"); empty when the folder has no such file.
+def groups_file(*annotations: Path) -> tuple[Path, ...]:
+    """The file of groups beside the first of these annotation files that has one (beside the archive of one that is in an
+    archive); none or one."""
+    beside = (path.parent / FILE for path in on_disk(annotations))
+    return tuple(islice((path for path in beside if path.exists()), 1))
+
+
+def read_groups(annotations: Path, split: str) -> dict[int, str]:
+    """The group of each listed image id of a split ("train" or "val"); empty when there is no such file beside
+    `annotations`.
 
     Raises DataError naming the file when it is malformed.
     """
-    path = folder / FILE
-    if not path.exists():
-        return {}
+    for path in groups_file(annotations):
+        return _groups(path, split)
+    return {}
+
+
+def _groups(path: Path, split: str) -> dict[int, str]:
     form = 'it must read {"train": {IMAGE_ID: GROUP, ...}, "val": {...}}; without the file there are no groups'
     listed = read_annotations(path, form).get(split, {})
     if not isinstance(listed, dict):

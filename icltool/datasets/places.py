@@ -1,12 +1,17 @@
-"""Finding a data set's folder: below the one that the user named, or below the one in an environment variable."""
+"""Finding a data set's files: in the folder that the user named, or the one in an environment variable; unpacked, or in
+the official zip archives, which are read without unpacking. What is unpacked comes first.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path, PurePosixPath
 
+from icltool.contracts import archive_and_member, archive_members
 from icltool.errors import DataError
+
+_IMAGES = (".jpg", ".jpeg", ".png")
 
 
 def chosen_root(root: Path | None, variables: Sequence[str], name: str) -> Path:
@@ -31,9 +36,92 @@ def folder_of(variable: str) -> Path | None:
     return Path(value).expanduser().absolute() if value else None
 
 
-def first_holding(candidates: Sequence[Path], names: Sequence[str]) -> Path | None:
-    """The first of the folders that holds at least one of the names."""
-    return next((folder for folder in candidates if any((folder / name).exists() for name in names)), None)
+def first_holding(candidates: Sequence[Path], names: Sequence[str], archives: Sequence[str] = ()) -> Path | None:
+    """The first of the folders that holds at least one of the names, or of the archives (see `find_file`)."""
+    for folder in candidates:
+        unpacked = any((folder / PurePosixPath(archive).stem).is_dir() for archive in archives)
+        if unpacked or any((folder / name).exists() for name in names) or any(_archives(folder, archives)):
+            return folder
+    return None
+
+
+def find_file(folder: Path, name: str, archives: Sequence[str]) -> Path | None:
+    """`folder / name`, or the file of that name within one of the archives, as a path for `open_file`.
+
+    An archive may be unpacked into a folder of its own name. Packed ones are looked for in the folder and in the folders
+    directly below it; the file may lie anywhere within. None when there is neither file nor archive. DataError when an
+    archive cannot be read, or none of them holds the file.
+    """
+    last = PurePosixPath(name).name
+    own = [folder / PurePosixPath(archive).stem for archive in archives]
+    for place in (folder / name, *(below / each for below in own for each in (name, last))):
+        if place.exists():
+            return place
+    return _within(_archives(folder, archives), last, lambda member: member if _ends_with(member, last) else None)
+
+
+def find_folder(folder: Path, name: str, archives: Sequence[str]) -> Path | None:
+    """As `find_file` for a folder of images; an archive with images and no such folder counts as the folder itself."""
+    if (folder / name).exists():
+        return folder / name
+
+    def place(member: str) -> str | None:
+        above, _, last = member.rpartition("/")
+        if above:
+            return above if _ends_with(above, name) else None
+        return "" if last.lower().endswith(_IMAGES) else None
+
+    return _within(_archives(folder, archives), f"folder {name}", place)
+
+
+def there(found: Mapping[str, Path | None]) -> dict[str, Path]:
+    """Those that were found."""
+    return {name: path for name, path in found.items() if path is not None}
+
+
+def on_disk(paths: Iterable[Path]) -> tuple[Path, ...]:
+    """The files on disk that hold these: the archive where a path is within one. Each is given once."""
+    return tuple(dict.fromkeys(Path(held[0]) if (held := archive_and_member(path)) else path for path in paths))
+
+
+def archives_of(paths: Iterable[Path]) -> tuple[Path, ...]:
+    """The archives among the files that hold these."""
+    return tuple(path for path in on_disk(paths) if path.is_file())
+
+
+def _archives(folder: Path, names: Sequence[str]) -> Iterator[Path]:
+    """Those of the names that are files in the folder or directly below it."""
+    if not names:
+        return
+    try:
+        with os.scandir(folder) as found:
+            below = sorted(Path(entry.path) for entry in found if entry.is_dir())
+    except OSError:
+        return
+    for place in (folder, *below):
+        yield from (place / name for name in names if (place / name).is_file())
+
+
+def _within(archives: Iterable[Path], what: str, place: Callable[[str], str | None]) -> Path | None:
+    """The shortest place that `place` makes of a member, of the first archive that has any; "" only where it is alone."""
+    tried: list[Path] = []
+    for archive in archives:
+        tried.append(archive)
+        try:
+            members = archive_members(archive)
+        except OSError as error:
+            raise DataError(f"cannot read {archive}: {error.strerror or error}", "get the archive again") from error
+        # __MACOSX holds what one system's archiver adds: files of the same names that are something else
+        places = {place(member) for member in members if not member.startswith("__MACOSX/")} - {None}
+        if places:
+            return archive / min((str(p) for p in places), key=lambda p: (not p, p.count("/"), p))
+    if tried:
+        raise DataError(f"{tried[0]} holds no {what}", "get the archive again, or unpack the right one beside it")
+    return None
+
+
+def _ends_with(path: str, last: str) -> bool:
+    return path == last or path.endswith(f"/{last}")
 
 
 def _folder(path: Path, origin: str) -> Path:

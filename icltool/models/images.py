@@ -2,23 +2,39 @@
 
 from __future__ import annotations
 
+import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from icltool.contracts import open_file
 from icltool.errors import DataError
+
+_RESTORE = "the file is damaged or truncated; restore it"
 
 
 def read_image(path: str) -> Image.Image:
-    """The picture as RGB, turned as its EXIF orientation says.
+    """The picture as RGB, 8 bits a channel, turned as its EXIF orientation says.
 
-    Raises DataError naming the file when it is missing, no image, or truncated.
+    The path may lead into a zip archive (see `icltool.contracts.open_file`). Transparent parts show white, greys of 16
+    bits keep their upper 8. Raises DataError naming the file when it is missing, no image, or truncated.
     """
     try:
-        with Image.open(path) as image:
+        with open_file(path) as file, Image.open(file) as image:
             image.load()
-            return ImageOps.exif_transpose(image).convert("RGB")
+            return _rgb(ImageOps.exif_transpose(image))
     except FileNotFoundError:
         raise DataError(f"image {path} is missing", "restore it, or run `icltool prepare` again") from None
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
-        raise DataError(
-            f"image {path} cannot be read: {error}", "the file is damaged or truncated; restore it"
-        ) from error
+    except UnidentifiedImageError as error:
+        raise DataError(f"image {path} cannot be read: it is no image of a known format", _RESTORE) from error
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        reason = (isinstance(error, OSError) and error.strerror) or error
+        raise DataError(f"image {path} cannot be read: {reason}", _RESTORE) from error
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I"):  # "I;16" and its byte orders, or "I" of older releases: convert() would cut at 255
+        levels = np.asarray(image).astype(np.int64)
+        return Image.fromarray((levels.clip(0, 0xFFFF) >> 8).astype(np.uint8)).convert("RGB")
+    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+        shown = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", shown.size, "white"), shown).convert("RGB")
+    return image.convert("RGB")

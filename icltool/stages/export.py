@@ -1,30 +1,54 @@
 """Writes what other programs and papers read.
 
-Reads: sequences/*.h5, checkpoints/*/, evaluations/*/results.json
+Reads: sequences/*.h5, checkpoints/*/, evaluations/*/results.json, and for plans and chats predictions/*.jsonl; for chats
+    datasets/<name>/<task>/ and plan files as well
 Writes: exports/, or where --output says
 """
 
 from __future__ import annotations
 
+import base64
+import functools
+import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from icltool.config.export import ExportConfig
-from icltool.contracts import Progress, StageReport
-from icltool.errors import ConfigError, StoreError
+from icltool.contracts import Example, Progress, StageReport
+from icltool.errors import ConfigError, DataError, StoreError
 from icltool.store.atomic import read_json, replace_file, write_text
 from icltool.store.atomic import write_json as write_json_file
 from icltool.store.workspace import Workspace
+
+if TYPE_CHECKING:
+    from icltool.store.evaluations import SettingResult
+    from icltool.store.plans import Plan
+    from icltool.store.prepared import PreparedDataset, Records
 
 FORMATS: dict[str, tuple[str, ...]] = {
     "sequences": ("json", "csv", "parquet"),
     "selector": ("safetensors",),
     "results": ("csv", "markdown", "latex", "json"),
+    "plan": ("json",),
+    "chat": ("messages", "openai"),
 }
 _SUFFIXES = {"markdown": "md", "latex": "tex"}
+
+#: What the user says in a turn of a chat, beside the image; the assistant answers with the label alone.
+CAPTION_REQUEST = "Caption this image in one short sentence."
+VQA_REQUEST = "{question}\nReply with a short answer only."
+CLASSIFICATION_REQUEST = "{text}\nReply with one of: {choices}."
+
+#: Encoded images kept in memory, at most; the demonstrations of queries that follow one another often repeat.
+_IMAGES_KEPT = 256
+#: Queries whose examples are in memory together.
+_QUERIES_READ = 512
+#: The first bytes of the image types that chat interfaces take.
+_IMAGE_TYPES = {b"\xff\xd8\xff": "jpeg", b"\x89PNG": "png", b"GIF8": "gif", b"RIFF": "webp"}
 
 
 def run(config: ExportConfig, progress: Progress) -> StageReport:
@@ -38,8 +62,31 @@ def run(config: ExportConfig, progress: Progress) -> StageReport:
         raise ConfigError(
             f"{config.what} cannot be exported as {format}", f"choose from {', '.join(FORMATS[config.what])}"
         )
-    exporter = {"sequences": _sequences, "selector": _selector, "results": _results}[config.what]
-    return exporter(config, format, progress)
+    _check_options(config)
+    exporters = {
+        "sequences": _sequences,
+        "selector": _selector,
+        "results": _results,
+        "plan": _plan,
+        "chat": _chat,
+    }
+    return exporters[config.what](config, format, progress)
+
+
+def _check_options(config: ExportConfig) -> None:
+    """ConfigError for an option that would change nothing in this export."""
+    if config.what in ("plan", "chat"):
+        given = [] if config.what == "chat" or config.images is None else ["--images"]
+    else:
+        given = [*_wanted_setting(config), *(["--images"] if config.images else [])]
+    if given:
+        raise ConfigError(f"{', '.join(given)} means nothing for {config.what}", "leave it out")
+
+
+def _wanted_setting(config: ExportConfig) -> dict[str, Any]:
+    """The options that choose an evaluated setting, as far as they are given, by flag."""
+    chosen = {"--method": config.method, "--shots": config.shots, "--seed": config.setting_seed}
+    return {flag: value for flag, value in chosen.items() if value is not None}
 
 
 def _sequences(config: ExportConfig, format: str, progress: Progress) -> StageReport:
@@ -153,6 +200,178 @@ def _card(folder: Path, checkpoint: str) -> str:
         f"{text.rstrip()}\n\n## This copy\n\n"
         f"Exported by icltool {__version__}: the checkpoint `{checkpoint}.safetensors` and its `config.json`.\n"
     )
+
+
+def _plan(config: ExportConfig, format: str, progress: Progress) -> StageReport:
+    from icltool.store.plans import write_plan
+
+    source = _input(config, lambda w: w.newest_evaluation())
+    plan, name = _chosen(config, source)
+    if (config.dataset or plan.dataset, config.task or plan.task) != (plan.dataset, plan.task):
+        raise ConfigError(f"{source} is of {plan.dataset} ({plan.task})", "give another --input")
+    if not plan.shots:
+        raise ConfigError(f"{source}: a plan needs demonstrations, and there are none", "choose another setting")
+    target = _output(config, f"{name}-plan.json", (source,))
+    write_plan(target, plan)
+    progress.detail(f"read {source}")
+    row = {"what": "plan", "format": format, "queries": len(plan), "shots": plan.shots, "file": str(target)}
+    return StageReport(f"Exported {source.name}", (row,), target, plan.remarks)
+
+
+def _chat(config: ExportConfig, format: str, progress: Progress) -> StageReport:
+    from icltool.store.plans import SPLITS
+
+    source = _input(config, lambda w: w.newest_evaluation())
+    plan, name = _chosen(config, source)
+    dataset, splits = _dataset(config, source, plan), plan.splits or SPLITS
+    target = _output(config, f"{name}-chat.jsonl", (source,))
+    index, queries = (dataset.split(splits[role]) for role in ("demonstrations", "queries"))
+    form = _ChatForm(dataset.task, openai=format == "openai", data=config.images == "data")
+    with (
+        progress.task(f"exporting {name}", len(plan), "query") as ticker,
+        replace_file(target) as temporary,
+        temporary.open("w", encoding="utf-8", newline="\n") as stream,
+    ):
+        for query, demonstrations in _examples(plan, queries, index):
+            if not _is_evaluation(source):  # whose stage has looked already, as its own options want it
+                _check_leaks(source, query, demonstrations, same_split=index is queries)
+            messages = [m for icd in demonstrations for m in (form.user(icd), form.assistant(icd))]
+            line = {"query_id": query.id, "messages": [*messages, form.user(query)], "references": query.references}
+            stream.write(json.dumps(line, ensure_ascii=False) + "\n")
+            ticker.advance()
+    row = {"what": "chat", "format": format, "queries": len(plan), "shots": plan.shots, "file": str(target)}
+    return StageReport(f"Exported {source.name}", (row,), target, plan.remarks)
+
+
+def _examples(plan: Plan, queries: Records, index: Records) -> Iterator[tuple[Example, list[Example]]]:
+    """Each query with its demonstrations, in the plan's order, read a block at a time. StoreError for an unknown id."""
+    entries = iter(plan.icd_ids.items())
+    while block := list(islice(entries, _QUERIES_READ)):
+        rows = sorted({index.row_of(icd) for _, icds in block for icd in icds})
+        demonstrations = {icd.id: icd for icd in index.rows(rows)}
+        asked = queries.rows([queries.row_of(query_id) for query_id, _ in block])
+        for query, (_, icds) in zip(asked, block, strict=True):
+            yield query, [demonstrations[icd] for icd in icds]
+
+
+def _check_leaks(source: Path, query: Example, demonstrations: Sequence[Example], same_split: bool) -> None:
+    """DataError when a demonstration gives the query's answer away, as `IndexSet.leaking_rows` has it."""
+    for icd in demonstrations:
+        near = bool(query.group) and icd.group == query.group
+        if near or icd.image_id == query.image_id or (same_split and icd.id == query.id):
+            raise DataError(
+                f"{source} lists example {icd.id} for query {query.id}, which is the same image or a near-duplicate",
+                "take it out of the plan",
+            )
+
+
+class _ChatForm:
+    """Turns examples into the messages of a chat.
+
+    With `openai` images are image_url parts and answers plain texts, otherwise image parts and text parts as the chat
+    templates of transformers take them. With `data` images are data addresses, otherwise paths (openai: file addresses).
+    """
+
+    def __init__(self, task: str, openai: bool, data: bool) -> None:
+        self.task, self.openai, self.data = task, openai, data
+
+    def user(self, example: Example) -> dict[str, Any]:
+        """The image, if there is one, and the request."""
+        parts = [self._image(example.image)] if example.image else []
+        return {"role": "user", "content": [*parts, {"type": "text", "text": self._request(example)}]}
+
+    def assistant(self, example: Example) -> dict[str, Any]:
+        """The label."""
+        content = example.label if self.openai else [{"type": "text", "text": example.label}]
+        return {"role": "assistant", "content": content}
+
+    def _request(self, example: Example) -> str:
+        if self.task == "caption":
+            return CAPTION_REQUEST
+        if self.task == "vqa":
+            return VQA_REQUEST.format(question=example.question)
+        return CLASSIFICATION_REQUEST.format(text=example.text, choices=", ".join(example.choices))
+
+    def _image(self, path: str) -> dict[str, Any]:
+        if self.data:
+            address = _data_address(path)
+        elif not Path(path).is_file():
+            raise DataError(f"image {path} does not exist", "put it back, or run `icltool prepare` again")
+        else:
+            address = Path(path).as_uri() if self.openai else path
+        return (
+            {"type": "image_url", "image_url": {"url": address}} if self.openai else {"type": "image", "image": address}
+        )
+
+
+@functools.lru_cache(maxsize=_IMAGES_KEPT)
+def _data_address(path: str) -> str:
+    """The file as a data address (RFC 2397). DataError when it cannot be read or is no JPEG, PNG, GIF or WebP."""
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise DataError(
+            f"image {path} cannot be read: {error.strerror or error}", "put it back, or run `icltool prepare` again"
+        ) from error
+    kind = next((name for start, name in _IMAGE_TYPES.items() if data.startswith(start)), None)
+    if kind is None:
+        raise DataError(f"image {path} is no JPEG, PNG, GIF or WebP file", "export with --images path")
+    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
+
+
+def _dataset(config: ExportConfig, source: Path, plan: Plan) -> PreparedDataset:
+    """The prepared data set that the ids belong to. StoreError when it is another one than they were chosen from."""
+    from icltool.store.records import open_dataset
+
+    workspace = Workspace(config.workspace)
+    name, task = workspace.choose_dataset(config.dataset or plan.dataset, config.task or plan.task)
+    dataset = open_dataset(workspace.dataset_folder(name, task))
+    if plan.fingerprint not in (None, dataset.fingerprint):
+        raise StoreError(
+            f"{source} was made from another data set, or another version of it, than {name} ({task}) in "
+            f"{workspace.root}: fingerprint {plan.fingerprint}, not {dataset.fingerprint}",
+            "check --workspace, --dataset and --task",
+        )
+    return dataset
+
+
+def _chosen(config: ExportConfig, source: Path) -> tuple[Plan, str]:
+    """The plan in an evaluation folder, a sequences file or a plan file, and what an output is named after."""
+    from icltool.store.evaluations import read_results
+    from icltool.store.plans import plan_of_sequences, plan_of_setting, read_plan
+
+    if _is_evaluation(source):
+        folder = source if source.is_dir() else source.parent
+        results, provenance = read_results(folder)
+        setting = _setting(config, source, results)
+        name = f"{folder.resolve().name}-{setting.method}-{setting.shots}-shot-seed{setting.seed}"
+        return plan_of_setting(folder, setting, provenance), name
+    if wanted := _wanted_setting(config):
+        raise ConfigError(
+            f"{', '.join(wanted)} chooses a setting of an evaluation, and {source} is none", "leave it out"
+        )
+    if source.suffix == ".h5":
+        return plan_of_sequences(source), source.stem
+    if config.what == "plan":
+        raise ConfigError(f"{source} is neither an evaluation folder nor a sequences file", "check --input")
+    return read_plan(source), source.stem
+
+
+def _is_evaluation(source: Path) -> bool:
+    return source.is_dir() or source.name == "results.json"
+
+
+def _setting(config: ExportConfig, source: Path, results: Sequence[SettingResult]) -> SettingResult:
+    """The setting that the options mean. ConfigError that lists them when it is none, or not one."""
+    if config.what == "plan" and config.shots is None:
+        results = [result for result in results if result.shots]
+    wanted = {flag[2:]: value for flag, value in _wanted_setting(config).items()}
+    fitting = [r for r in results if all(getattr(r, key) == value for key, value in wanted.items())]
+    if len(fitting) == 1:
+        return fitting[0]
+    listed = ", ".join(f"{r.method} {r.shots}-shot seed {r.seed}" for r in fitting or results) or "none"
+    number = "several settings fit" if fitting else "no such setting"
+    raise ConfigError(f"{source}: {number}; there are {listed}", "choose one with --method, --shots and --seed")
 
 
 def _input(config: ExportConfig, newest: Callable[[Workspace], Path]) -> Path:

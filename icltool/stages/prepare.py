@@ -6,12 +6,13 @@ Writes: datasets/NAME/TASK/ (Arrow records, dataset.json); datasets/NAME/source/
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from icltool.config.prepare import PrepareConfig
-from icltool.contracts import DatasetReader, MakesFiles, Progress, ReadReport, SupportsVerification
+from icltool.contracts import DatasetReader, MakesFiles, Progress, ReadReport, SupportsVerification, TasksDependOnFiles
 from icltool.errors import ConfigError, DataError, StoreError
 from icltool.plugin.manager import component, load_registry
 from icltool.store.workspace import Workspace
@@ -54,13 +55,10 @@ def run(config: PrepareConfig, progress: Progress) -> PrepareReport:
     tasks = _tasks(reader, config)
     workspace = Workspace(config.workspace.expanduser().absolute())
     root = _root(reader, config, workspace, progress)
-    checked = {}
-    with progress.task(f"checking the files of {config.name}", len(tasks), "tasks") as ticker:
-        for task in tasks:
-            checked[task] = _check(reader, root, task, config.verify, progress)
-            ticker.advance()
-    inputs = {task: _inputs(config, root, report) for task, report in checked.items()}
-    remarks = [remark for report in checked.values() for remark in report.remarks]
+    checked, remarks = _checked(reader, root, tasks, config, progress)
+    inputs = {task: _inputs(reader, config, root, report) for task, report in checked.items()}
+    remarks += [remark for report in checked.values() for remark in report.remarks]
+    tasks = tuple(checked)
     states, prepared = {}, {}
     for task in tasks:
         folder = workspace.dataset_folder(config.name, task)
@@ -97,21 +95,49 @@ def _root(reader: DatasetReader, config: PrepareConfig, workspace: Workspace, pr
     return reader.make(workspace.root, progress)
 
 
+def _checked(
+    reader: DatasetReader, root: Path | None, tasks: tuple[str, ...], config: PrepareConfig, progress: Progress
+) -> tuple[dict[str, ReadReport], list[str]]:
+    """The report of each task that can be prepared, and remarks on those that were left out."""
+    may_miss = len(tasks) > 1 and isinstance(reader, TasksDependOnFiles) and reader.tasks_depend_on_files
+    checked: dict[str, ReadReport] = {}
+    refused: dict[str, DataError] = {}
+    with progress.task(f"checking the files of {config.name}", len(tasks), "tasks") as ticker:
+        for task in tasks:
+            try:
+                checked[task] = _check(reader, root, task, config.verify, progress)
+            except DataError as error:
+                if not may_miss:
+                    raise
+                refused[task] = error
+            ticker.advance()
+    if not checked:
+        raise next(iter(refused.values()))
+    return checked, [f"task {task} is left out: {error.message}" for task, error in refused.items()]
+
+
 def _check(reader: DatasetReader, root: Path | None, task: str, verify: bool, progress: Progress) -> ReadReport:
     if verify and isinstance(reader, SupportsVerification):
         return reader.verify(root, task, progress)
     return reader.check(root, task, verify)
 
 
-def _inputs(config: PrepareConfig, root: Path | None, report: ReadReport) -> dict[str, Any]:
-    """What decides the content: reader, its options, and each file's size in bytes and modification time in ns."""
+def _inputs(reader: DatasetReader, config: PrepareConfig, root: Path | None, report: ReadReport) -> dict[str, Any]:
+    """What decides the content: reader, its options (defaults included, so that results can name them), and each file's
+    size in bytes and modification time in ns."""
     found = load_registry().get("datasets", config.name)
     return {
         "reader": f"{found.distribution} {found.version}",
-        "options": dict(sorted(config.options.items())),
+        "options": dict(sorted({**_defaults(reader), **config.options}.items())),
         "root": None if root is None else str(root.expanduser().absolute()),
         "files": _stamps(report.files),
     }
+
+
+def _defaults(reader: DatasetReader) -> dict[str, Any]:
+    """The reader's own options that have a plain default."""
+    parameters = inspect.signature(type(reader)).parameters.values()
+    return {p.name: p.default for p in parameters if isinstance(p.default, str | int | float)}
 
 
 def _stamps(files: tuple[Path, ...]) -> dict[str, list[int]]:

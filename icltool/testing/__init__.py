@@ -19,6 +19,7 @@ from icltool.testing.executors import check_executor
 from icltool.testing.learners import check_learner, make_training_set
 from icltool.testing.metrics import check_metric
 from icltool.testing.models import check_model
+from icltool.testing.plain import PlainTwin, torch_twin
 from icltool.testing.progress import QuietProgress
 from icltool.testing.retrievers import check_retriever
 from icltool.testing.samplers import check_sampler
@@ -27,6 +28,7 @@ from icltool.testing.sessions import InMemorySession
 
 __all__ = [
     "InMemorySession",
+    "PlainTwin",
     "QuietProgress",
     "check_dataset",
     "check_encoder",
@@ -42,4 +44,5 @@ __all__ = [
     "make_index",
     "make_queries",
     "make_training_set",
+    "torch_twin",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from icltool.contracts import DatasetReader, Example, PreparedSplit, ReadReport
+from icltool.contracts import DatasetReader, Example, PreparedSplit, ReadReport, file_exists, open_file
 from icltool.errors import DataError
 from icltool.testing.expectations import built, expect, expect_error
 from icltool.testing.progress import QuietProgress
@@ -21,9 +21,9 @@ def check_dataset(
     `root` is a folder with the data set (None for a reader that makes its own files), `workspace` an empty folder.
     Checked are: `name` and `tasks`; that `check` writes nothing, returns a ReadReport and refuses a folder that is
     not there with a DataError that names it; that `read` gives "train" first, then splits of other names, as many
-    examples as announced, with unique ids, images that exist and open, and whole fields; that it reads the same
-    twice, and writes only where it may (a lock file may lie beside the folder of its own files). Raises
-    AssertionError that says what is wrong.
+    examples as announced, with unique ids, images that exist and open (in a folder, or in a zip archive: see
+    `icltool.contracts.open_file`), and whole fields; that it reads the same twice, and writes only where it may (a lock
+    file may lie beside the folder of its own files). Raises AssertionError that says what is wrong.
     """
     one = built(reader, "read")
     expect(isinstance(one.name, str) and one.name, "`name` must be a non-empty string")
@@ -96,9 +96,9 @@ def _check_image(path: Path, where: str) -> None:
     from PIL import Image
 
     expect(path.is_absolute(), f"{where}: the image path {path} must be absolute")
-    expect(path.is_file(), f"{where}: the image {path} does not exist")
+    expect(file_exists(path), f"{where}: the image {path} does not exist")
     try:
-        with Image.open(path) as picture:
+        with open_file(path) as file, Image.open(file) as picture:
             picture.load()
     except Exception as error:
         raise AssertionError(f"{where}: the image {path} does not open: {error}") from error

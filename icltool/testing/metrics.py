@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from icltool.contracts import Float64Array, Metric
+from icltool.contracts import CorpusMetric, Float64Array, Judgement, Metric
 from icltool.testing.expectations import built, expect, expect_equal
 
 _SUBJECTS = ("a red dog", "two small boats", "the old man", "a green tree", "a yellow bus", "some people")
@@ -30,8 +30,13 @@ def check_metric(
     `references` are eight answers' references at least (made up where none are given). Checked are: `name` and
     `scale`; float64 [n], finite, in the order of the predictions; nothing for no predictions; 0 for an answer without
     references; a right answer scores no less than a wrong one, and more on average; after `fit`, which takes any
-    iterable, an answer's score does not depend on the others; the same call twice gives the same. Raises
-    AssertionError that says what is wrong.
+    iterable, an answer's score does not depend on the others; the same call twice gives the same.
+
+    A `CorpusMetric` is given answers with the log-probabilities of the first references as choices. Checked are:
+    `figures` float64 [R], for no weightings too; a weighting's figure depends neither on the other weightings nor on
+    the order of the answers; doubled weights change nothing, a weight of 2 is the answer given twice, and a weight of
+    0 an answer left out; right answers have no lower figure than wrong ones. Raises AssertionError that says what is
+    wrong.
     """
     truth = [tuple(r) for r in (references or made_up_references())]
     right = [r[0] for r in truth]
@@ -55,6 +60,64 @@ def check_metric(
         alone = _score(fitted, [predictions[i]], [truth[i]])
         expect_equal(alone, whole[i : i + 1], "after `fit`, an answer alone has another score", tolerance)
     _check_judgement(fitted, right, shifted, truth)
+    if isinstance(fitted, CorpusMetric):
+        _check_figures(fitted, judgements(predictions, truth), tolerance)
+        worse, better = (_figures(fitted, judgements(a, truth), np.ones((1, len(truth)))) for a in (shifted, right))
+        expect(better[0] > worse[0], f"right answers have the figure {better[0]}, wrong ones {worse[0]}")
+
+
+def judgements(predictions: Sequence[str], references: Sequence[Sequence[str]]) -> list[Judgement]:
+    """Each answer as the most probable one of all first references."""
+    choices = tuple(dict.fromkeys(r[0] for r in references))
+    rng = np.random.default_rng(8)
+    made = []
+    for answer, truth in zip(predictions, references, strict=True):
+        log_probs = dict(zip(choices, (-1 - 3 * rng.random(len(choices))).tolist(), strict=True))
+        if answer in log_probs:
+            log_probs[answer] = -0.5 * float(rng.random())
+        made.append(Judgement(answer, tuple(truth), log_probs))
+    return made
+
+
+def _check_figures(metric: CorpusMetric, given: list[Judgement], tolerance: float) -> None:
+    rng = np.random.default_rng(9)
+    count = len(given)
+    ones = np.ones((1, count))
+    drawn = rng.multinomial(count, np.full(count, 1 / count), size=3).astype(np.float64)
+    weights = np.concatenate([ones, drawn + 1])
+    found = _figures(metric, given, weights)
+    expect(np.isfinite(found).all(), f"figures of answers that all have weight must be finite: {found.tolist()}")
+    _figures(metric, given, weights[:0])
+    for i in range(len(weights)):
+        alone = _figures(metric, given, weights[i : i + 1])
+        expect_equal(alone, found[i : i + 1], "a weighting's figure depends on the other weightings", tolerance)
+    order = rng.permutation(count)
+    shuffled = _figures(metric, [given[i] for i in order], weights[:, order])
+    expect_equal(shuffled, found, "figures depend on the order of the answers", tolerance)
+    doubled = _figures(metric, given, 2 * weights)
+    expect_equal(doubled, found, "doubling all weights must not change a figure", tolerance)
+    twice = _figures(metric, [*given, given[1]], np.ones((1, count + 1)))
+    expect_equal(
+        _figures(metric, given, 1 + np.eye(count)[1:2]),
+        twice,
+        "a weight of 2 must equal the answer given twice",
+        tolerance,
+    )
+    without = _figures(metric, given[1:], ones[:, 1:])
+    expect_equal(
+        _figures(metric, given, 1 - np.eye(count)[:1]), without, "a weight of 0 must equal leaving it out", tolerance
+    )
+
+
+def _figures(metric: CorpusMetric, given: Sequence[Judgement], weights: Float64Array) -> Float64Array:
+    figures = metric.figures(given, weights)
+    expect(isinstance(figures, np.ndarray), f"`figures` must return a numpy array, not {type(figures).__name__}")
+    wanted = (len(weights),)
+    expect(
+        figures.shape == wanted, f"figures of {len(weights)} weightings must have shape {wanted}, not {figures.shape}"
+    )
+    expect(figures.dtype == np.float64, f"figures must be float64, not {figures.dtype}")
+    return figures
 
 
 def _check_judgement(metric: Metric, right: list[str], wrong: list[str], truth: list[tuple[str, ...]]) -> None:

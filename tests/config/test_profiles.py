@@ -16,6 +16,8 @@ from icltool.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parents[2]
 SHIPPED = sorted((ROOT / "profiles").glob("*.toml"))
+#: How the names of models begin that come from packages of their own (plugins/), which need not be installed.
+PLUGIN_MODELS = ("openflamingo-",)
 
 
 def write(folder: Path, text: str) -> Path:
@@ -53,12 +55,13 @@ def test_every_shipped_profile_names_components_and_learner_options_that_exist(p
     tables = read_profile(path).tables
     for table in tables.values():
         for key, kind in kinds.items():
-            if key in table:
+            if key in table and not str(table[key]).startswith(PLUGIN_MODELS):
                 registry.get(kind, table[key])
     registry.get("datasets", tables["prepare"]["name"])
     for method in tables["evaluate"]["methods"]:
         registry.get("retrievers", method)
-    parse_options(dict(tables["train"]["options"]))
+    if "train" in tables:  # methods that learn nothing have no such table
+        parse_options(dict(tables["train"]["options"]))
 
 
 def test_the_published_figures() -> None:

@@ -67,7 +67,8 @@ def test_examples_by_image_and_question(root: Path) -> None:
 
 
 def test_root_may_be_the_folder_itself(root: Path) -> None:
-    assert VQAv2Reader().find(root / "vqav2") == VQAv2Reader().find(root)
+    one, other = VQAv2Reader().find(root / "vqav2"), VQAv2Reader().find(root)
+    assert (one.questions, one.answers, one.images.folders) == (other.questions, other.answers, other.images.folders)
 
 
 def test_folders_from_environment(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -80,11 +81,13 @@ def test_folders_from_environment(root: Path, tmp_path: Path, monkeypatch: pytes
     assert "COCO_PATH" in str(error.hint)
     monkeypatch.setenv("COCO_PATH", str(coco))
     assert read(None)["train"][0].image.startswith(str(coco / "mscoco2014" / "train2014"))
+    assert coco / "mscoco2014" in VQAv2Reader().check(None, "vqa", verify=False).files
 
 
 def test_report_names_files_and_unofficial_counts(root: Path) -> None:
     report = VQAv2Reader().check(root, "vqa", verify=True)
-    assert set(report.files) == {f(root, split) for split in ("train", "val") for f in (questions_file, answers_file)}
+    read = [f(root, split) for split in ("train", "val") for f in (questions_file, answers_file)]
+    assert report.files == tuple(read)
     assert report.remarks == (
         "v2_OpenEnded_mscoco_train2014_questions.json has 3 answered questions; the official split has 443,757",
         "v2_OpenEnded_mscoco_val2014_questions.json has 1 answered question; the official split has 214,354",

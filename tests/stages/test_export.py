@@ -6,6 +6,7 @@ import csv
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,13 +15,14 @@ from pydantic import ValidationError
 from safetensors.numpy import load_file, save_file
 
 from icltool.config.export import ExportConfig
-from icltool.contracts import QueryResult
-from icltool.errors import ConfigError, StoreError
+from icltool.contracts import Example, QueryResult
+from icltool.errors import ConfigError, DataError, StoreError
 from icltool.execution.progress import SilentProgress
 from icltool.stages import export
 from icltool.store.artefact import Provenance
 from icltool.store.atomic import write_json
 from icltool.store.evaluations import MetricResult, SettingResult, write_results
+from icltool.store.plans import read_plan
 from icltool.store.sequences import SequenceWriter
 from icltool.store.workspace import Workspace
 
@@ -266,7 +268,13 @@ def test_wrong_places(workspace: Workspace, tmp_path: Path, what: str) -> None:
 
 @pytest.mark.parametrize(
     ("what", "command"),
-    [("sequences", "icltool generate"), ("selector", "icltool train"), ("results", "icltool evaluate")],
+    [
+        ("sequences", "icltool generate"),
+        ("selector", "icltool train"),
+        ("results", "icltool evaluate"),
+        ("plan", "icltool evaluate"),
+        ("chat", "icltool evaluate"),
+    ],
 )
 def test_an_empty_workspace_says_which_command_makes_it(workspace: Workspace, what: str, command: str) -> None:
     with pytest.raises(StoreError) as caught:
@@ -283,7 +291,17 @@ def test_another_kind_of_file_is_refused(workspace: Workspace, tmp_path: Path) -
         _run(workspace, "results", input=tmp_path)
 
 
-@pytest.mark.parametrize(("what", "format"), [("sequences", "latex"), ("selector", "csv"), ("results", "parquet")])
+@pytest.mark.parametrize(
+    ("what", "format"),
+    [
+        ("sequences", "latex"),
+        ("selector", "csv"),
+        ("results", "parquet"),
+        ("plan", "csv"),
+        ("chat", "json"),
+        ("results", "openai"),
+    ],
+)
 def test_formats_that_do_not_fit(workspace: Workspace, what: str, format: str) -> None:
     with pytest.raises(ConfigError, match=f"{what} cannot be exported as {format}") as caught:
         _run(workspace, what, format=format)
@@ -296,3 +314,44 @@ def test_options_are_checked(workspace: Workspace) -> None:
     with pytest.raises(ValidationError):
         ExportConfig(what="results", colour="red")
     assert "output" not in ExportConfig(what="results").identity()
+
+
+def test_a_plan_of_the_best_sequences(workspace: Workspace) -> None:
+    path, results = _sequences(workspace)
+    report = _run(workspace, "plan", input=path)
+    assert report.path == workspace.root / "exports" / f"{path.stem}-plan.json"
+    assert read_plan(report.path).icd_ids == {r.query_id: tuple(r.icd_ids[0].tolist()) for r in results}
+
+
+@pytest.mark.parametrize(("images", "message"), [("path", "does not exist"), ("data", "cannot be read")])
+def test_a_missing_image_is_named(tmp_path: Path, images: str, message: str) -> None:
+    form = export._ChatForm("caption", openai=True, data=images == "data")
+    with pytest.raises(DataError, match=rf"gone\.jpg {message}"):
+        form.user(_example(image=str(tmp_path / "gone.jpg")))
+    (tmp_path / "notes.jpg").write_text("no picture")
+    with pytest.raises(DataError, match=r"notes\.jpg is no JPEG"):
+        export._ChatForm("caption", openai=True, data=True).user(_example(image=str(tmp_path / "notes.jpg")))
+
+
+def test_a_chat_without_images() -> None:
+    form = export._ChatForm("classification", openai=False, data=False)
+    text = "a {fine} film\nReply with one of: good, bad."
+    assert form.user(_example()) == {"role": "user", "content": [{"type": "text", "text": text}]}
+    assert form.assistant(_example()) == {"role": "assistant", "content": [{"type": "text", "text": "good"}]}
+
+
+def _example(image: str = "") -> Example:
+    return Example(1, image, 1, "a {fine} film", "good", ("good",), choices=("good", "bad"))
+
+
+@pytest.mark.parametrize(
+    ("what", "options", "message"),
+    [
+        ("sequences", {"method": "i2i", "setting_seed": 1}, "--method, --seed means nothing for sequences"),
+        ("results", {"images": "data"}, "--images means nothing for results"),
+        ("plan", {"images": "data"}, "--images means nothing for plan"),
+    ],
+)
+def test_options_of_other_exports(workspace: Workspace, what: str, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        _run(workspace, what, **options)

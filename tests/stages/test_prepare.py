@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 from pydantic import ValidationError
 
 from icltool.config.prepare import PrepareConfig
@@ -243,7 +244,7 @@ def test_options_from_the_command_line(tmp_path: Path) -> None:
     assert isinstance(config, PrepareConfig)
     assert config.options == {"seed": 3, "note": "a b"}
     with pytest.raises(ConfigError):
-        resolve("prepare", PrepareConfig, {"name": "shapes", "task": "classification"})
+        resolve("prepare", PrepareConfig, {"name": "shapes", "task": "ranking"})
 
 
 def test_configuration_refuses_what_it_does_not_know() -> None:
@@ -251,3 +252,39 @@ def test_configuration_refuses_what_it_does_not_know() -> None:
         PrepareConfig(name="shapes", colour="red")  # type: ignore[call-arg]
     with pytest.raises(ValidationError):
         PrepareConfig(name="shapes", options={"seed": [1, 2]})  # type: ignore[dict-item]
+
+
+def folder_of_captions(root: Path) -> Path:
+    root.mkdir()
+    rows = ["image,caption"]
+    for number in range(12):
+        Image.new("RGB", (8, 8), (number, 0, 0)).save(root / f"{number}.png")
+        rows.append(f"{number}.png,picture {number}")
+    (root / "table.csv").write_text("\n".join(rows) + "\n")
+    return root
+
+
+def test_a_readers_of_own_files_prepares_the_tasks_that_they_allow(tmp_path: Path) -> None:
+    root = folder_of_captions(tmp_path / "mine")
+    report = prepare(tmp_path / "work", "folder", root=root)
+    assert set(report.states) == {"caption"}
+    assert [line.split(":")[0] for line in report.remarks if "left out" in line] == [
+        "task vqa is left out",
+        "task classification is left out",
+    ]
+    with pytest.raises(DataError, match="question"):
+        prepare(tmp_path / "work", "folder", root=root, task="vqa")
+
+
+def test_no_task_fits(tmp_path: Path) -> None:
+    root = tmp_path / "mine"
+    root.mkdir()
+    (root / "table.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(DataError, match=r"table\.csv"):
+        prepare(tmp_path / "work", "folder", root=root)
+
+
+def test_the_manifest_names_options_that_were_left_at_their_defaults(tmp_path: Path) -> None:
+    root = folder_of_captions(tmp_path / "mine")
+    report = prepare(tmp_path / "work", "folder", root=root)
+    assert report.prepared["caption"]["provenance"]["inputs"]["options"]["validation"] == 0.1

@@ -1,0 +1,98 @@
+"""Images that a data set holds inside its own files, written out once: as they are encoded, named by their content."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from icltool.datasets.official import one_line
+from icltool.errors import DataError
+from icltool.store.atomic import writing
+
+_SUFFIXES = {"JPEG": ".jpg", "MPO": ".jpg", "TIFF": ".tif"}
+
+
+class HeldImages:
+    """Gives each image of a data set a file and an image id; equal images share both.
+
+    Bytes go to FOLDER/ab/abcdef….jpg, "abcdef…" being the hash of the content and ".jpg" the format that they are
+    encoded in; a file that is there already, whole, is left as it is. An image that the data set gives as a path is
+    used where it lies (relative paths: below `base`). With `folder` None nothing is written, and the path names the content.
+    """
+
+    def __init__(self, folder: Path | None, base: Path | None) -> None:
+        self.folder = folder
+        self.base = base
+        self._known: dict[bytes, tuple[str, int]] = {}
+
+    def place(self, value: Any, where: str, decode: bool = False) -> tuple[str, int]:
+        """(absolute path, image id) of an image: {"bytes", "path"} as `datasets` stores it, bytes, or a path.
+
+        `decode` decodes it fully; else only its header is read. DataError naming `where` for one that is no image.
+        """
+        content, path = self._content(value, where)
+        digest = hashlib.blake2b(content, digest_size=16).digest()
+        if digest not in self._known or decode:
+            kind = _format(content, where, decode)
+            if path is None:
+                path = self._write(digest.hex(), _SUFFIXES.get(kind, f".{kind.lower()}"), content)
+            self._known.setdefault(digest, (path, int.from_bytes(digest[:8], "big") >> 1))
+        return self._known[digest]
+
+    def _content(self, value: Any, where: str) -> tuple[bytes, str | None]:
+        """The encoded image, and its path where it is a file of its own."""
+        held = value.get("bytes") if isinstance(value, Mapping) else value
+        if isinstance(held, (bytes, bytearray, memoryview)):
+            return bytes(held), None
+        written = value.get("path") if isinstance(value, Mapping) else value
+        if not isinstance(written, str) or not written:
+            what = "no image" if written is None or written == "" else f"{type(written).__name__}, not an image"
+            raise DataError(f"{where} holds {what}", "name the column of the images with --option image=COLUMN")
+        if "://" in written:
+            raise DataError(
+                f"{where} gives its image as the address {written}", "download the images, then use `folder`"
+            )
+        path = (self.base or Path.cwd()) / Path(written).expanduser()
+        try:
+            return path.read_bytes(), os.path.abspath(path)  # noqa: PTH100 (links stay as they are named)
+        except OSError as error:
+            raise DataError(
+                f"{where}: image {path} cannot be read: {error.strerror or error}",
+                "paths are absolute, or relative to the data set's folder",
+            ) from error
+
+    def _write(self, name: str, suffix: str, content: bytes) -> str:
+        """Writes the file unless it is there with all its bytes; its path."""
+        if self.folder is None:
+            return f"{name}{suffix}"
+        path = self.folder / name[:2] / f"{name}{suffix}"
+        with writing(path):
+            if path.is_file() and path.stat().st_size == len(content):
+                return str(path)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary = path.with_name(f".{name}.{secrets.token_hex(4)}.tmp")
+            try:
+                temporary.write_bytes(content)
+                temporary.replace(path)
+            finally:
+                temporary.unlink(missing_ok=True)
+        return str(path)
+
+
+def _format(content: bytes, where: str, decode: bool) -> str:
+    """Pillow's name of the format that an image is encoded in."""
+    try:
+        with Image.open(io.BytesIO(content)) as image:
+            if decode:
+                image.load()
+            return image.format or "image"
+    except Exception as error:  # decoders raise what they like: OSError, SyntaxError, struct.error …
+        reason = one_line(str(error)).partition(" <_io")[0] or type(error).__name__
+        raise DataError(f"{where}: its image cannot be read: {reason}", "the data set's file is damaged") from error

@@ -1,0 +1,166 @@
+"""Reading a large JSON file piece by piece: only what becomes of each list entry is kept, never the whole text.
+
+VQAv2's annotations are 370 MB of text; as Python objects they would be ten times that.
+"""
+
+from __future__ import annotations
+
+import codecs
+import errno
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, BinaryIO, NoReturn
+
+from icltool.contracts import open_file
+from icltool.errors import DataError
+
+#: Bytes read at a time.
+BLOCK = 2**20
+#: An error this near to the end of what has been read may only say that a word or number goes on: "-Infinity" is longest.
+_WORD = 16
+#: "1.5" with "e+" after it may be the start of a longer number; with one character more it would have been read as one.
+_EXPONENT = 2
+_BLANK = re.compile(r"[ \t\n\r]*")
+
+
+def read_json(path: Path, get: str, convert: Callable[[str, Any], Any], block: int = BLOCK) -> Any:
+    """The value in a JSON file, in a folder or in a zip archive; equal to what `json.load` gives where `convert` keeps.
+
+    Where the value is an object, entries of the lists that are its members become `convert(KEY, entry)` as soon as they
+    are read; where it is a list, its entries become `convert("", entry)`. `get` is the hint: where the file comes from.
+    Raises DataError when the file is missing, unreadable, or not well-formed (with line and column).
+    """
+    try:
+        with open_file(path) as file:
+            scanner = _Scanner(file, block)
+            try:
+                return scanner.document(convert)
+            except json.JSONDecodeError as error:
+                raise scanner.fault(path, error, get) from error
+    except FileNotFoundError:
+        raise DataError(f"{path} is missing", get) from None
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is no JSON text: byte {error.start} is not UTF-8", get) from error
+    except OSError as error:
+        hint = get if error.errno == errno.EIO else "check its permissions"
+        raise DataError(f"cannot read {path}: {error.strerror or error}", hint) from error
+    except (RecursionError, ValueError) as error:  # nested too deeply; a number of thousands of digits
+        raise DataError(f"{path} is not well-formed JSON: {error}", get) from error
+
+
+class _Scanner:
+    """The text read and not yet understood, and how many lines and columns stood before it."""
+
+    def __init__(self, file: BinaryIO, block: int) -> None:
+        self._file, self._block = file, block
+        self._decode = codecs.getincrementaldecoder("utf-8-sig")().decode
+        self._value = json.JSONDecoder().raw_decode
+        self._text, self._at, self._ended = "", 0, False
+        self._bytes = self._lines = self._columns = 0
+
+    def document(self, convert: Callable[[str, Any], Any]) -> Any:
+        """The one value of the file."""
+        first = self._next()
+        if first == "{":
+            found: Any = self._object(convert)
+        elif first == "[":
+            found = self._list("", convert)
+        else:
+            found = self._scan()
+        if self._next():
+            self._fail("Extra data")
+        return found
+
+    def fault(self, path: Path, error: json.JSONDecodeError, get: str) -> DataError:
+        """What is wrong, with line and column in the whole file."""
+        line = 1 + self._lines + self._text.count("\n", 0, error.pos)
+        start = self._text.rfind("\n", 0, error.pos)
+        column = error.pos - start if start >= 0 else self._columns + error.pos + 1
+        cut = self._ended and error.pos >= len(self._text.rstrip())
+        cut = cut or error.msg.startswith("Unterminated string")
+        what = "is cut off" if cut else "is not well-formed JSON"
+        return DataError(f"{path} {what} at line {line}, column {column}: {error.msg}", get)
+
+    def _object(self, convert: Callable[[str, Any], Any]) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        self._at += 1
+        if self._next() == "}":
+            self._at += 1
+            return found
+        while True:
+            if self._next() != '"':
+                self._fail("Expecting property name enclosed in double quotes")
+            key = self._scan()
+            if self._next() != ":":
+                self._fail("Expecting ':' delimiter")
+            self._at += 1
+            found[key] = self._list(key, convert) if self._next() == "[" else self._scan()
+            if self._closed("}"):
+                return found
+
+    def _list(self, key: str, convert: Callable[[str, Any], Any]) -> list[Any]:
+        found: list[Any] = []
+        self._at += 1
+        if self._next() == "]":
+            self._at += 1
+            return found
+        while True:
+            self._next()
+            found.append(convert(key, self._scan()))
+            if self._closed("]"):
+                return found
+
+    def _closed(self, bracket: str) -> bool:
+        """Takes the comma (False) or the closing bracket (True) that must come now."""
+        character = self._next()
+        if character != "," and character != bracket:
+            self._fail("Expecting ',' delimiter")
+        self._at += 1
+        return character == bracket
+
+    def _next(self) -> str:
+        """The next character that is no blank, left where it is; "" at the end of the file."""
+        while True:
+            blank = _BLANK.match(self._text, self._at)
+            self._at = blank.end() if blank else self._at
+            if self._at < len(self._text):
+                return self._text[self._at]
+            if self._ended:
+                return ""
+            self._read()
+
+    def _scan(self) -> Any:
+        """The value that begins here, whole."""
+        while True:
+            try:
+                found, end = self._value(self._text, self._at)
+            except json.JSONDecodeError as error:
+                goes_on = error.pos >= len(self._text) - _WORD or error.msg.startswith("Unterminated string")
+                if self._ended or not goes_on:
+                    raise
+            else:
+                if end + _EXPONENT < len(self._text) or self._ended:
+                    self._at = end
+                    return found
+            self._read()
+
+    def _read(self) -> None:
+        """Takes in another block, or as much as is held already, so that a long value is scanned few times."""
+        done = self._text[: self._at]
+        lines = done.count("\n")
+        self._lines += lines
+        self._columns = len(done) - done.rfind("\n") - 1 if lines else self._columns + len(done)
+        raw = self._file.read(max(self._block, len(self._text) - self._at))
+        self._bytes += len(raw)
+        self._ended = not raw
+        try:
+            text = self._decode(raw, self._ended)
+        except UnicodeDecodeError as error:
+            error.start += self._bytes - len(error.object)
+            raise
+        self._text, self._at = self._text[self._at :] + text, 0
+
+    def _fail(self, what: str) -> NoReturn:
+        raise json.JSONDecodeError(what, self._text, self._at)

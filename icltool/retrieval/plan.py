@@ -1,0 +1,108 @@
+"""Retrieval that replays a plan: the demonstrations of every query were written down before."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from icltool.contracts import IndexSet, IntArray, QuerySet
+from icltool.errors import ConfigError, DataError
+
+#: Ids that an error message names, at most.
+_NAMED = 5
+
+
+class PlanRetriever:
+    """The demonstrations that a plan file (`icltool.store.plans`) lists for each query, in its order.
+
+    For fewer shots than a list is long, its *last* ids are taken: those that stand next to the query. `fingerprint` is
+    that of the data set the plan was made for (None where the file does not say), `shots` how many demonstrations
+    every query has, `label` the file's name without its ending, and `remarks` what is worth a line on the screen.
+    Raises StoreError for a file that is no plan.
+    """
+
+    needs: frozenset[str] = frozenset()
+    ranked = False
+    nested = False
+
+    def __init__(self, file: str | Path) -> None:
+        from icltool.store.plans import read_plan
+
+        self.file = Path(file)
+        self.plan = read_plan(self.file)
+        self.label = self.file.stem
+        self.shots = self.plan.shots
+        self.fingerprint = self.plan.fingerprint
+        self.remarks = self.plan.remarks
+
+    def identity(self) -> dict[str, Any]:
+        """What decides the answer, wherever the file lies: a hash of its content."""
+        return {"plan": self.plan.digest}
+
+    def retrieve(self, index: IndexSet, queries: QuerySet, shots: int, seed: int) -> IntArray:
+        """Rows of `index` int64 [Q, shots], in the plan's order; `seed` changes nothing.
+
+        What the plan says is not changed: it is for the caller to refuse a row that leaks. Raises ConfigError for more
+        shots than a query has in the plan; DataError for queries that the plan does not list or lists for another
+        split, and for ids that the index set does not have.
+        """
+        self._check_split(queries)
+        lists = self._lists(queries.ids.tolist(), shots)
+        ids = np.array(lists, dtype=np.int64).reshape(len(lists), shots)
+        return self._rows(index, ids)
+
+    def _check_split(self, queries: QuerySet) -> None:
+        splits = self.plan.splits
+        if splits is None or not len(queries):
+            return
+        if (splits["queries"] == splits["demonstrations"]) != queries.same_split:
+            raise DataError(
+                f"plan {self.file} is for queries of the split {splits['queries']!r}, and these are of another one",
+                "make a plan for these queries: `icltool export plan`",
+            )
+
+    def _lists(self, ids: list[int], shots: int) -> list[tuple[int, ...]]:
+        """The last `shots` ids of each query's list."""
+        icd_ids = self.plan.icd_ids
+        missing = [query for query in ids if query not in icd_ids]
+        if missing:
+            raise DataError(
+                f"plan {self.file} has no entry for {len(missing)} of {len(ids)} queries: {_some(missing)}",
+                self._hint(),
+            )
+        found = [icd_ids[query] for query in ids]
+        short = [(query, len(icds)) for query, icds in zip(ids, found, strict=True) if len(icds) < shots]
+        if short:
+            query, length = min(short, key=lambda pair: pair[1])
+            where = "per query" if {len(icds) for icds in found} == {length} else f"for query {query}"
+            raise ConfigError(
+                f"plan {self.file} has {length} demonstrations {where}, {shots} were asked for",
+                f"ask for {length} shots, or for fewer: the last ones of each list are taken then",
+            )
+        return [icds[len(icds) - shots :] for icds in found]
+
+    def _rows(self, index: IndexSet, ids: IntArray) -> IntArray:
+        """The rows of `index` with these ids, in their shape."""
+        unknown = np.setdiff1d(ids, index.ids)
+        if len(unknown):
+            raise DataError(
+                f"plan {self.file} lists {len(unknown)} demonstrations that the index set of {len(index)} examples does "
+                f"not have: {_some(unknown.tolist())}",
+                f"{self._hint()}, and evaluate with the whole index set (--index-size -1)",
+            )
+        order = np.argsort(index.ids, kind="stable")
+        rows: IntArray = order[np.searchsorted(index.ids, ids, sorter=order)].astype(np.int64)
+        return rows
+
+    def _hint(self) -> str:
+        name = f" ({self.plan.dataset}, {self.plan.task})" if self.plan.dataset else ""
+        return f"check that this is the data set that the plan was made for{name}"
+
+
+def _some(ids: Iterable[int]) -> str:
+    """The first ids, and dots where there are more."""
+    found = list(ids)
+    return ", ".join(map(str, found[:_NAMED])) + (" …" if len(found) > _NAMED else "")

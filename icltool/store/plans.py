@@ -1,0 +1,243 @@
+"""Plans: which demonstrations each query gets, as a JSON file that can be read, written by hand, and replayed.
+
+{"schema": "icltool.plan", "version": 1, "dataset": "coco2017", "task": "caption", "fingerprint": "…",
+ "splits": {"demonstrations": "train", "queries": "validation"}, "order": "prompt order", "made": {…},
+ "plan": {"QUERY ID": [ICD ids in prompt order], …}}
+
+Only `plan` is needed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from icltool.errors import StoreError
+from icltool.store.atomic import replace_file
+from icltool.store.evaluations import SettingResult, predictions_file, read_predictions
+from icltool.store.sequences import SequenceFile
+
+SCHEMA = "icltool.plan"
+VERSION = 1
+#: The only order there is: the last demonstration stands next to the query.
+ORDER = "prompt order"
+SPLITS: Mapping[str, str] = {"demonstrations": "train", "queries": "validation"}
+
+_AGAIN = "mend the file, or run `icltool export plan` again"
+_INTEGER = re.compile(r"0|-?[1-9][0-9]*")
+_INT64 = range(-(2**63), 2**63)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Demonstrations by query id, and where they come from.
+
+    `icd_ids` maps a query's id to the ids of its ICDs in prompt order; lengths may differ between queries. `dataset`,
+    `task` and `fingerprint` name the data set as it was prepared, `splits` where ICDs and queries lie; all are None where
+    the file does not say. `made` says how the plan was made (method, shots, seed, options …), for the record. `digest`
+    stands for the file's content, and `remarks` are worth a line on the screen.
+    """
+
+    icd_ids: Mapping[int, tuple[int, ...]]
+    dataset: str | None = None
+    task: str | None = None
+    fingerprint: str | None = None
+    splits: Mapping[str, str] | None = None
+    made: Mapping[str, Any] = field(default_factory=dict)
+    digest: str = ""
+    remarks: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        """How many queries it has."""
+        return len(self.icd_ids)
+
+    @property
+    def shots(self) -> int:
+        """The length of its shortest list: the demonstrations that every query has."""
+        return min((len(icds) for icds in self.icd_ids.values()), default=0)
+
+
+def write_plan(path: Path, plan: Plan) -> None:
+    """Writes a plan atomically, one query a line. `made` must be JSON values; what is None is left out.
+
+    Raises StoreError when `path` cannot be written.
+    """
+    head = {
+        "schema": SCHEMA,
+        "version": VERSION,
+        "dataset": plan.dataset,
+        "task": plan.task,
+        "fingerprint": plan.fingerprint,
+        "splits": None if plan.splits is None else dict(plan.splits),
+        "order": ORDER,
+        "made": dict(plan.made),
+    }
+    known = {key: value for key, value in head.items() if value is not None}
+    start = json.dumps(known, indent=2, ensure_ascii=False).removesuffix("\n}")
+    with replace_file(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as stream:
+        stream.write(f'{start},\n  "plan": {{')
+        for position, (query, icds) in enumerate(plan.icd_ids.items()):
+            stream.write(f'{"," if position else ""}\n    "{query}": {json.dumps(icds)}')
+        stream.write("\n  }\n}\n")
+
+
+def read_plan(path: Path) -> Plan:
+    """The plan in a file. A file without schema or fingerprint, as one writes by hand, gives a remark.
+
+    Raises StoreError that names the file and what is wrong: it is missing or no JSON, has another schema, version or
+    order, has no queries, names a query or (for one query) an ICD twice, or an id is no whole number of 64 bits.
+    """
+    path = Path(path)
+    content, digest = _content(path)
+    _check_head(path, content)
+    icd_ids = _queries(path, content.get("plan"))
+    splits = content.get("splits")
+    remarks = [] if content.get("fingerprint") else [_unchecked(path)]
+    lengths = {len(icds) for icds in icd_ids.values()}
+    if len(lengths) > 1:
+        remarks.append(f"{path} has lists of {min(lengths)} to {max(lengths)} demonstrations; the shortest counts")
+    return Plan(
+        icd_ids,
+        dataset=content.get("dataset"),
+        task=content.get("task"),
+        fingerprint=content.get("fingerprint") or None,
+        splits=None if splits is None else {**SPLITS, **splits},
+        made=content.get("made") or {},
+        digest=digest,
+        remarks=tuple(remarks),
+    )
+
+
+def plan_of_setting(folder: Path, setting: SettingResult, provenance: Mapping[str, Any]) -> Plan:
+    """What an evaluated setting showed its queries, in their order; `provenance` is that of the evaluation in `folder`.
+
+    Raises StoreError when the setting's predictions are missing or damaged.
+    """
+    rows = read_predictions(predictions_file(folder, setting.method, setting.shots, setting.seed))
+    made = {
+        "source": Path(folder).resolve().name,
+        "method": setting.method,
+        "shots": setting.shots,
+        "seed": setting.seed,
+        "options": setting.extra.get("options", {}),
+    }
+    return _plan({row["query_id"]: tuple(row["icd_ids"]) for row in rows}, provenance.get("configuration"), made)
+
+
+def plan_of_sequences(path: Path) -> Plan:
+    """The best beam of each query of a sequences file; an unfinished one gives a remark.
+
+    Raises StoreError when the file is missing, cut, or something else.
+    """
+    file = SequenceFile.open(path)
+    try:
+        icd_ids = {r.query_id: tuple(r.icd_ids[0].tolist()) for r in file.results() if len(r.icd_ids)}
+        remarks = () if file.complete else (f"{path} is unfinished: {len(file)} queries so far",)
+        provenance = file.provenance
+        made = {
+            "source": path.name,
+            "method": "best generated sequence",
+            "shots": file.shots,
+            "seed": provenance.seed,
+            "options": {},
+        }
+    finally:
+        file.close()
+    configuration = {**provenance.configuration, "dataset_fingerprint": provenance.dataset_fingerprint}
+    queries = str(configuration.get("queries", SPLITS["demonstrations"]))
+    return replace(_plan(icd_ids, configuration, made), splits={**SPLITS, "queries": queries}, remarks=remarks)
+
+
+def _plan(icd_ids: dict[int, tuple[int, ...]], configuration: Any, made: dict[str, Any]) -> Plan:
+    """A plan whose data set is that of an artefact's configuration."""
+    found = dict(configuration or {})
+    dataset, task, fingerprint = (found.get(key) or None for key in ("dataset", "task", "dataset_fingerprint"))
+    return Plan(icd_ids, dataset, task, fingerprint, SPLITS, {**made, "configuration": found})
+
+
+def _unchecked(path: Path) -> str:
+    return f"{path} has no data set fingerprint, so nothing tells whether its ids are those of this data set"
+
+
+def _content(path: Path) -> tuple[dict[str, Any], str]:
+    """(the JSON object in the file, a hash of its bytes)."""
+    try:
+        data = path.read_bytes()
+        content = json.loads(data, object_pairs_hook=_without_repetition)
+    except FileNotFoundError as error:
+        raise StoreError(f"plan {path} does not exist", "`icltool export plan` writes one") from error
+    except OSError as error:
+        raise StoreError(
+            f"cannot read plan {path}: {error.strerror or error}", "check the path and its permissions"
+        ) from error
+    except _RepeatedKeyError as error:
+        raise StoreError(f"plan {path} has the key {error.args[0]!r} twice in one object", _AGAIN) from error
+    except (ValueError, RecursionError) as error:  # JSONDecodeError and UnicodeDecodeError are ValueErrors
+        raise StoreError(f"plan {path} is no JSON: {error}", _AGAIN) from error
+    if not isinstance(content, dict):
+        raise StoreError(f"plan {path} must be a JSON object, not {type(content).__name__}", _AGAIN)
+    return content, hashlib.blake2b(data, digest_size=8).hexdigest()
+
+
+class _RepeatedKeyError(ValueError):
+    """An object has one key twice; JSON readers would take the last without a word."""
+
+
+def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        seen: set[str] = set()
+        for key, _ in pairs:
+            if key in seen:
+                raise _RepeatedKeyError(key)
+            seen.add(key)
+    return found
+
+
+def _check_head(path: Path, content: Mapping[str, Any]) -> None:
+    """StoreError unless what stands beside the ids is a plan's, as far as it is there."""
+    schema, version = content.get("schema", SCHEMA), content.get("version", VERSION)
+    if schema != SCHEMA:
+        raise StoreError(f"{path} has the schema {schema!r}, a plan has {SCHEMA!r}", "give a plan file")
+    if type(version) is not int or version != VERSION:
+        raise StoreError(f"plan {path} has version {version!r}, this icltool reads {VERSION}", "update icltool")
+    if content.get("order", ORDER) != ORDER:
+        raise StoreError(
+            f"plan {path} has the order {content['order']!r}, ids must be in {ORDER!r}",
+            "write the demonstration next to the query last",
+        )
+    for key in ("dataset", "task", "fingerprint"):
+        if not isinstance(content.get(key, ""), str | None):
+            raise StoreError(f"plan {path}: {key} must be a text, not {content[key]!r}", _AGAIN)
+    if not isinstance(content.get("made", {}), dict | None):
+        raise StoreError(f"plan {path}: made must be an object, not {content['made']!r}", _AGAIN)
+    splits = content.get("splits")
+    if splits is not None and not (
+        isinstance(splits, dict) and splits.keys() <= SPLITS.keys() and all(isinstance(s, str) for s in splits.values())
+    ):
+        raise StoreError(f"plan {path}: splits must name those of {' and '.join(SPLITS)}, not {splits!r}", _AGAIN)
+
+
+def _queries(path: Path, entries: Any) -> dict[int, tuple[int, ...]]:
+    """The checked ids."""
+    if not isinstance(entries, dict) or not entries:
+        raise StoreError(f'plan {path} lists no queries: "plan" must be {{"QUERY ID": [ICD ids], …}}', _AGAIN)
+    found: dict[int, tuple[int, ...]] = {}
+    for key, icds in entries.items():
+        if not _INTEGER.fullmatch(key) or int(key) not in _INT64:
+            raise StoreError(f"plan {path}: query id {key!r} is no whole number", _AGAIN)
+        if not isinstance(icds, list):
+            raise StoreError(f"plan {path}: query {key} has {icds!r} in place of a list of ICD ids", _AGAIN)
+        wrong = [icd for icd in icds if type(icd) is not int or icd not in _INT64]
+        if wrong:
+            raise StoreError(f"plan {path}: query {key} lists {wrong[0]!r}, which is no whole number", _AGAIN)
+        if len(set(icds)) < len(icds):
+            repeated = next(icd for icd in icds if icds.count(icd) > 1)
+            raise StoreError(f"plan {path}: query {key} lists example {repeated} twice", _AGAIN)
+        found[int(key)] = tuple(icds)
+    return found

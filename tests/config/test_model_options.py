@@ -1,0 +1,48 @@
+"""What of a model's options reaches its class, and what the command line takes for a batch size."""
+
+from __future__ import annotations
+
+import pytest
+from pydantic import ValidationError
+
+from icltool.config.generate import GenerateConfig
+from icltool.config.model import ModelConfig
+
+
+def test_only_what_was_asked_for_reaches_the_model() -> None:
+    """A plugin's adapter need not know every option."""
+    assert ModelConfig().model_options() == {"device": "auto", "dtype": "auto"}
+    asked = ModelConfig(
+        model_path="x/y", device_map="balanced", quantization="4bit", attention="eager", prompt_style="flat"
+    )
+    assert asked.model_options() == {
+        "device": "auto", "dtype": "auto", "path": "x/y", "device_map": "balanced", "quantization": "4bit",
+        "attention": "eager", "style": "flat",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(("given", "size"), [(8, 8), ("8", 8), ("auto", "auto")])
+def test_batch_sizes(given: object, size: object) -> None:
+    assert ModelConfig(batch_size=given).batch_size == size  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("given", [0, -1, "many", 2.5, True, "0", None])
+def test_wrong_batch_sizes_are_told_in_one_line(given: object) -> None:
+    with pytest.raises(ValidationError) as caught:
+        ModelConfig(batch_size=given)  # type: ignore[arg-type]
+    errors = caught.value.errors()
+    assert len(errors) == 1
+    assert "from 1 on, or auto" in errors[0]["msg"]
+
+
+def test_a_device_and_a_device_map_exclude_each_other() -> None:
+    with pytest.raises(ValidationError, match="exclude each other"):
+        ModelConfig(device="cpu", device_map="auto")
+
+
+def test_quantization_and_style_decide_the_result_and_devices_do_not() -> None:
+    plain = GenerateConfig().identity()
+    same = GenerateConfig(device_map="auto", attention="eager", batch_size="auto").identity()
+    assert plain == same
+    for change in ({"quantization": "8bit"}, {"prompt_style": "flat"}, {"dtype": "bfloat16"}):
+        assert GenerateConfig(**change).identity() != plain  # type: ignore[arg-type]

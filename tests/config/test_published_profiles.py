@@ -1,0 +1,115 @@
+"""The published set-ups in profiles/: every option reaches its stage, and every profile runs, in small, from end to end."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from icltool.config import stage_model
+from icltool.config.profiles import Profile, read_profile
+from icltool.config.resolve import resolve
+from icltool.execution.progress import for_terminal
+
+PROFILES = {path.stem: read_profile(path) for path in sorted((Path(__file__).parents[2] / "profiles").glob("*.toml"))}
+PUBLISHED = [name for name in PROFILES if name != "demo"]
+PIPELINE = ("prepare", "embed", "generate", "train", "evaluate")
+METHODS = ("leverlm", "rices")
+SETTINGS = ("coco2017", "vqav2")
+MODELS = ("idefics-9b", "openflamingo-9b")
+
+
+def test_each_method_has_a_profile_for_each_data_set_and_model() -> None:
+    assert {f"{m}-{s}-{v}" for m in METHODS for s in SETTINGS for v in MODELS} <= set(PUBLISHED)
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_its_name_says_what_it_does(name: str) -> None:
+    method, dataset, model = name.split("-", 2)
+    tables = PROFILES[name].tables
+    common = tables["common"]
+    assert (common["dataset"], common["model"], tables["prepare"]["name"]) == (dataset, model, dataset)
+    assert common["task"] == {"coco2017": "caption", "vqav2": "vqa"}[dataset]
+    assert {"leverlm": "lever-lm", "rices": "i2i"}[method] in tables["evaluate"]["methods"]
+    assert ("train" in tables) == ("generate" in tables) == (method == "leverlm")
+    text = PROFILES[name].path.read_text(encoding="utf-8")
+    assert all(f"icltool {stage.ljust(8)} --profile {name}\n" in text for stage in _stages(PROFILES[name]))
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_every_figure_names_its_source(name: str) -> None:
+    """Options of the search, the evaluation and the selector's recipe stand beside the paper or code they are from."""
+    text = PROFILES[name].path.read_text(encoding="utf-8")
+    for table in ("generate", "evaluate"):
+        _, found, rest = text.partition(f"[{table}]\n")
+        options = [line for line in rest.partition("\n[")[0].splitlines() if "=" in line] if found else []
+        sourced = [line for line in options if any(word in line for word in ("paper", "code", "Flamingo"))]
+        assert len(sourced) >= len(options) - 2
+
+
+@pytest.mark.parametrize("dataset", SETTINGS)
+def test_rices_is_one_set_up_whatever_the_model(dataset: str) -> None:
+    one, other = (PROFILES[f"rices-{dataset}-{model}"].tables for model in MODELS)
+    assert {**one, "common": {**one["common"], "model": ""}} == {**other, "common": {**other["common"], "model": ""}}
+    evaluate = one["evaluate"]
+    assert (one["embed"]["encoder"], evaluate["encoder"]) == ("vit-l-14", "vit-l-14")
+    assert (evaluate["methods"], evaluate["shots"], evaluate["reversed_order"]) == (["i2i"], [1, 2, 3, 4, 6, 8], True)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The workspace that all profiles run in: pictures and embeddings are made by the first that asks for them."""
+    return tmp_path_factory.mktemp("published") / "ws"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", PROFILES)
+def test_it_runs_from_end_to_end(name: str, world: Path) -> None:
+    """Only data set, model, encoder and sizes are replaced; all else is the profile's."""
+    profile = PROFILES[name]
+    for stage in _stages(profile):
+        config = resolve(stage, stage_model(stage), _replaced(stage, profile, world), profile=str(profile.path))
+        report = importlib.import_module(f"icltool.stages.{stage}").run(config, for_terminal(quiet=True))
+        _check_kept(stage, profile, config)
+    evaluate = profile.tables["evaluate"]
+    rows = report.rows()
+    assert {row["method"] for row in rows} == set(evaluate["methods"])
+    assert {row["shots"] for row in rows} - {0} == set(evaluate["shots"])
+    assert all(row["queries"] == 2 for row in rows)
+
+
+def _stages(profile: Profile) -> list[str]:
+    """The stages that the profile is for: those it has a table for, and the others of a pipeline without a selector."""
+    return [s for s in PIPELINE if s in profile.tables or (s == "embed" and "encoder" in profile.tables["common"])]
+
+
+def _replaced(stage: str, profile: Profile, world: Path) -> dict[str, Any]:
+    """Data set, model, encoder and sizes of a run that takes seconds."""
+    task = profile.tables["common"]["task"]
+    shared: dict[str, Any] = {"workspace": world, "dataset": "shapes", "task": task, "model": "tiny-idefics"}
+    shared |= {"encoder": "tiny-clip", "device": "cpu"}
+    own: dict[str, dict[str, Any]] = {
+        "prepare": {"name": "shapes", "options": {"index_images": 52, "validation_images": 24}},
+        "generate": {"anchors": 8, "candidates": 6, "beam_size": 2, "overwrite": True},
+        "train": {
+            "options": {"epochs": 1, "n_embd": 64, "n_head": 4},
+            "trainer": {"accelerator": "cpu"},
+            "overwrite": True,
+        },
+        "evaluate": {"test_size": 2, "overwrite": True},
+    }
+    known = stage_model(stage).model_fields
+    return {key: value for key, value in {**shared, **own.get(stage, {})}.items() if key in known}
+
+
+def _check_kept(stage: str, profile: Profile, config: Any) -> None:
+    """What was not replaced is what the profile says, and what the stage was given."""
+    replaced = _replaced(stage, profile, Path())
+    for key, value in profile.values(stage, stage_model(stage)).items():
+        found = getattr(config, key)
+        if isinstance(value, dict):
+            assert {k: v for k, v in found.items() if k not in replaced.get(key, {})}.items() <= value.items()
+        elif key not in replaced:
+            assert (list(found) if isinstance(found, tuple) else found) == value
