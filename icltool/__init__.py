@@ -1,6 +1,7 @@
 """icltool configures in-context demonstrations for large vision-language models.
 
-The public API, for plugin authors: `hookimpl`, `Registration`, and the contracts. Names are imported on first use.
+The public API, for plugin authors: `hookimpl`, `Registration`, the contracts, and what adapters of models share (prompt
+formats, token arithmetic, reading images, finding weights). Names are imported on first use.
 """
 
 from __future__ import annotations
@@ -47,10 +48,26 @@ _CONTRACTS = (
 )
 _ERRORS = ("ConfigError", "DataError", "IclError", "PluginError", "StoreError")
 _PLUGIN = ("Registration", "hookimpl")
+#: What adapters share, and where each is.
+_ADAPTERS = {
+    "LoadOptions": "loading",
+    "PromptFormat": "prompt_format",
+    "TaskFormat": "prompt_format",
+    "TokenizedPrompt": "tokens",
+    "Weights": "weights",
+    "batches_by_length": "tokens",
+    "find_weights": "weights",
+    "fingerprint": "weights",
+    "quiet_loading": "weights",
+    "read_image": "images",
+    "target_scores": "scoring",
+    "tokenize": "tokens",
+}
 _HOME = {
     **dict.fromkeys(_CONTRACTS, "icltool.contracts"),
     **dict.fromkeys(_ERRORS, "icltool.errors"),
     **dict.fromkeys(_PLUGIN, "icltool.plugin"),
+    **{name: f"icltool.models.{module}" for name, module in _ADAPTERS.items()},
 }
 
 __all__ = ["__version__", *sorted(_HOME)]
@@ -62,6 +79,18 @@ if TYPE_CHECKING:
     from icltool.errors import IclError as IclError
     from icltool.errors import PluginError as PluginError
     from icltool.errors import StoreError as StoreError
+    from icltool.models.images import read_image as read_image
+    from icltool.models.loading import LoadOptions as LoadOptions
+    from icltool.models.prompt_format import PromptFormat as PromptFormat
+    from icltool.models.prompt_format import TaskFormat as TaskFormat
+    from icltool.models.scoring import target_scores as target_scores
+    from icltool.models.tokens import TokenizedPrompt as TokenizedPrompt
+    from icltool.models.tokens import batches_by_length as batches_by_length
+    from icltool.models.tokens import tokenize as tokenize
+    from icltool.models.weights import Weights as Weights
+    from icltool.models.weights import find_weights as find_weights
+    from icltool.models.weights import fingerprint as fingerprint
+    from icltool.models.weights import quiet_loading as quiet_loading
     from icltool.plugin import Registration as Registration
     from icltool.plugin import hookimpl as hookimpl
 

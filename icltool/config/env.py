@@ -13,8 +13,9 @@ VARIABLES: dict[str, str] = {
     "COCO_PATH": "COCO: the folder that holds mscoco/ (images and annotations)",
     "VQAV2_PATH": "VQAv2: questions and annotations",
     "OKVQA_PATH": "OK-VQA: questions and annotations",
-    "CHECKPOINT_PATH": "checkpoints that are on no hub (OpenFlamingo); nothing built in reads it yet",
+    "CHECKPOINT_PATH": "further folder of model weights, as MODEL_CPK_DIR",
     "MODEL_CPK_DIR": "weights of LVLMs, a folder per model, such as idefics-9b",
+    "ICLTOOL_SPICE_MODELS": "SPICE: the folder of CoreNLP's jars, stanford-corenlp-3.6.0.jar and its models",
     "RESULT_DIR": "results of the published projects; icltool writes to its workspace",
 }
 

@@ -26,7 +26,12 @@ class GenerateConfig(ModelConfig):
         description="whose embeddings similarity samplers use; none: the only ones there are",
         json_schema_extra={"complete": "encoders"},
     )
-    anchors: int = Field(default=5000, ge=1, description="training examples that sequences are generated for")
+    queries: Literal["train", "validation"] = Field(
+        default="train",
+        description="split that anchors are drawn from: train, to learn from; validation, for the retrieval method `oracle` "
+        "(nothing may be trained on those)",
+    )
+    anchors: int = Field(default=5000, ge=1, description="examples that sequences are generated for")
     sampler: str = Field(
         default="random",
         description="how each anchor's candidate pool is drawn",
@@ -38,6 +43,12 @@ class GenerateConfig(ModelConfig):
         json_schema_extra={"flag": "sampler-option"},
     )
     candidates: int = Field(default=64, ge=1, description="size of each anchor's candidate pool")
+    leak_guard: tuple[Literal["image", "question", "text"], ...] | None = Field(
+        default=None,
+        description="candidates that no anchor gets: of its image or near-duplicates (image, always), with its question "
+        "(question), or whose whole text is its question with its answer (text; captions: one of its captions). None: "
+        "image,text for captions, else image",
+    )
     scorer: str = Field(
         default="infoscore", description="what makes a sequence good", json_schema_extra={"complete": "scorers"}
     )
@@ -63,6 +74,11 @@ class GenerateConfig(ModelConfig):
     seed: int = Field(default=0, description="decides anchors and candidate pools")
     output: Path | None = Field(
         default=None, description="sequences file to write; none: named after the options", json_schema_extra=_HIDDEN
+    )
+    dry_run: bool = Field(
+        default=False,
+        description="only say how many prompts, images and tokens there will be, and how long it takes by a short measurement",
+        json_schema_extra=_HIDDEN,
     )
     overwrite: bool = Field(
         default=False, description="start anew where a file of other options is in the way", json_schema_extra=_HIDDEN

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field, model_validator
 
 from icltool.config.base import StageConfig
 
 _HIDDEN: dict[str, Any] = {"hidden_in_artefact": True}
+
+
+def _batch_size(value: Any) -> Any:
+    """A number from 1 on (as a text, too) or "auto"; one message for anything else."""
+    if value == "auto":
+        return value
+    number = int(value) if isinstance(value, str) and value.isdecimal() else value
+    if not isinstance(number, int) or isinstance(number, bool) or number < 1:
+        raise ValueError(f"expected a number of prompts from 1 on, or auto, not {value!r}")
+    return number
 
 
 class ModelConfig(StageConfig):
@@ -24,7 +34,28 @@ class ModelConfig(StageConfig):
     dtype: str = Field(
         default="auto", description="float32, bfloat16 or float16; auto: bfloat16 on a GPU, else float32"
     )
-    batch_size: int = Field(default=64, ge=1, description="prompts per forward pass", json_schema_extra=_HIDDEN)
+    device_map: Literal["auto", "balanced", "balanced_low_0", "sequential"] | None = Field(
+        default=None,
+        description="spread the model over all GPUs and the CPU's memory, in place of one device (needs accelerate)",
+        json_schema_extra=_HIDDEN,
+    )
+    quantization: Literal["4bit", "8bit"] | None = Field(
+        default=None, description="weights in 4 or 8 bits (needs bitsandbytes and a GPU)"
+    )
+    attention: Literal["sdpa", "eager", "flash_attention_2"] | None = Field(
+        default=None,
+        description="attention implementation; none: the best that the model supports",
+        json_schema_extra=_HIDDEN,
+    )
+    prompt_style: Literal["turns", "flat"] | None = Field(
+        default=None,
+        description="of chat models: each demonstration as turns of the conversation, or all in one; none: turns",
+    )
+    batch_size: Annotated[int | Literal["auto"], BeforeValidator(_batch_size)] = Field(
+        default=64,
+        description="prompts per forward pass, halved when memory runs out; auto finds the largest that fits",
+        json_schema_extra={**_HIDDEN, "metavar": "INTEGER|auto"},
+    )
     image_cache_mb: int = Field(
         default=2048,
         ge=0,
@@ -33,8 +64,21 @@ class ModelConfig(StageConfig):
     )
 
     def model_options(self) -> dict[str, Any]:
-        """What the model's class takes from these options."""
+        """What the model's class takes from these options. Those that were not asked for are left out: a model of a
+        plugin need not know them, and a model's name may bring its own."""
         options: dict[str, Any] = {"device": self.device, "dtype": self.dtype}
         if self.model_path is not None:
             options["path"] = self.model_path
-        return options
+        chosen = {
+            "device_map": self.device_map,
+            "quantization": self.quantization,
+            "attention": self.attention,
+            "style": self.prompt_style,
+        }
+        return {**options, **{name: value for name, value in chosen.items() if value is not None}}
+
+    @model_validator(mode="after")
+    def _one_place(self) -> ModelConfig:
+        if self.device_map is not None and self.device != "auto":
+            raise ValueError("--device and --device-map exclude each other: give one of them")
+        return self

@@ -13,7 +13,8 @@ from icltool.world.writer import INDEX_IMAGES, VALIDATION_IMAGES, WorldOptions, 
 
 
 class ShapesReader:
-    """Options: `seed` draws lexicon, scenes and pictures; `index_images` and `validation_images` are the splits' sizes.
+    """Options: `seed` draws lexicon, scenes and pictures; `index_images` and `validation_images` are the splits' sizes;
+    `renderings` draws other pictures of the same scenes, named in the same words.
 
     Raises ConfigError for an option that is no integer or too small.
     """
@@ -22,16 +23,21 @@ class ShapesReader:
     tasks = ("caption", "vqa")
 
     def __init__(
-        self, seed: int = 0, index_images: int = INDEX_IMAGES, validation_images: int = VALIDATION_IMAGES
+        self,
+        seed: int = 0,
+        index_images: int = INDEX_IMAGES,
+        validation_images: int = VALIDATION_IMAGES,
+        renderings: int = 0,
     ) -> None:
         for option, value, least in (
             ("seed", seed, 0),
             ("index_images", index_images, 1),
             ("validation_images", validation_images, 1),
+            ("renderings", renderings, 0),
         ):
             if type(value) is not int or value < least:
                 raise ConfigError(f"data set 'shapes': {option} is {value!r}", f"give an integer of at least {least}")
-        self.options = WorldOptions(seed, index_images, validation_images)
+        self.options = WorldOptions(seed, index_images, validation_images, renderings)
         self._readers: dict[str, Coco2017Reader | VQAv2Reader] = {"caption": Coco2017Reader(), "vqa": VQAv2Reader()}
 
     def make(self, workspace: Path, progress: Progress) -> Path:

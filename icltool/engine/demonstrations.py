@@ -7,6 +7,13 @@ import numpy as np
 from icltool.contracts import IndexSet, IntArray, QuerySet
 from icltool.errors import PluginError
 
+_SHARES = {
+    "image": "is the same image",
+    "group": "is a near-duplicate of it",
+    "question": "asks the same question",
+    "text": "has the text of the query with its answer",
+}
+
 
 def checked_rows(name: str, rows: IntArray, index: IndexSet, queries: QuerySet, columns: int) -> IntArray:
     """`rows` int64 [Q, columns], if they keep the contract: in range, distinct per query, and no leak.
@@ -21,13 +28,14 @@ def checked_rows(name: str, rows: IntArray, index: IndexSet, queries: QuerySet, 
     if found.min() < 0 or found.max() >= len(index):
         raise PluginError(f"{name!r} gave row {int(found.min())} … {int(found.max())} of an index set of {len(index)}")
     for q, row in enumerate(found):
-        chosen = {int(r) for r in row}
-        if len(chosen) != columns:
+        if len(np.unique(row)) != columns:
             raise PluginError(f"{name!r} chose an example twice for query {int(queries.ids[q])}")
-        leaks = chosen.intersection(index.leaking_rows(queries, q).tolist())
-        if leaks:
-            raise PluginError(
-                f"{name!r} chose example {int(index.ids[min(leaks)])} for query {int(queries.ids[q])}, "
-                "which is the same image or a near-duplicate"
-            )
+        kinds = index.leaks_by_kind(queries, q)
+        for kind, rows_of_kind in kinds.items():
+            leaks = row[np.isin(row, rows_of_kind)]
+            if len(leaks):
+                raise PluginError(
+                    f"{name!r} chose example {int(index.ids[leaks[0]])} for query {int(queries.ids[q])}, "
+                    f"which {_SHARES[kind]}"
+                )
     return found.astype(np.int64)

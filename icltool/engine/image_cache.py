@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from icltool.contracts import SupportsImageCache
+from icltool.engine.batching import is_out_of_memory, release_memory
+from icltool.errors import ConfigError
 
 
 class ImageFeatureCache:
@@ -32,7 +34,7 @@ class ImageFeatureCache:
         self.encoded += len(missing)
         found = {p: self._kept[p] for p in wanted if p in self._kept}
         if missing:
-            found.update(zip(missing, self._model.image_features(missing, self._batch_size), strict=True))
+            found.update(zip(missing, self._encoded(missing), strict=True))
         for path in wanted:
             if path not in self._kept:
                 self._bytes += _size(found[path])
@@ -42,6 +44,26 @@ class ImageFeatureCache:
             _, dropped = self._kept.popitem(last=False)
             self._bytes -= _size(dropped)
         return found
+
+    def _encoded(self, paths: Sequence[str]) -> list[Any]:
+        """Features of these images, in smaller batches when memory runs out; images that are encoded stay so."""
+        encoded: list[Any] = []
+        while len(encoded) < len(paths):
+            part = paths[len(encoded) : len(encoded) + self._batch_size]
+            try:
+                encoded += self._model.image_features(part, self._batch_size)
+                continue
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
+            release_memory()
+            if len(part) == 1:
+                raise ConfigError(
+                    f"out of memory while encoding the image {part[0]}",
+                    "--image-cache-mb 0 keeps no images, --dtype bfloat16 or --quantization 4bit take less",
+                )
+            self._batch_size = len(part) // 2
+        return encoded
 
 
 def _size(features: Any) -> int:

@@ -15,6 +15,7 @@ from icltool.contracts import (
     SupportsImageCache,
     TargetScore,
 )
+from icltool.engine.batching import LARGEST_ON_CPU, LARGEST_ON_GPU, Batches, BatchSize
 from icltool.engine.image_cache import ImageFeatureCache
 
 FeatureSource = Callable[[str, Sequence[Example]], FloatArray]
@@ -24,7 +25,8 @@ class Session:
     """A ScoringSession over one model and one task.
 
     `lookup(kind, examples)` gives stored embeddings, `corpus()` the references of the index set; both may be left out
-    when no scorer asks for them. `model` is None for scorers that need none.
+    when no scorer asks for them. `model` is None for scorers that need none. `batch_size` "auto" finds the largest size
+    that fits; any size is halved when memory runs out. `notes` are remarks for the user about it.
     """
 
     def __init__(
@@ -32,7 +34,7 @@ class Session:
         task: str,
         model: Model | None,
         generation: GenerationOptions,
-        batch_size: int,
+        batch_size: BatchSize,
         cache: ImageFeatureCache | None = None,
         lookup: FeatureSource | None = None,
         corpus: Callable[[], Iterable[tuple[str, ...]]] | None = None,
@@ -40,11 +42,21 @@ class Session:
         self.task = task
         self.model = model
         self.generation = generation
-        self.batch_size = batch_size
+        self._batches = Batches(batch_size, _largest(model))
         self.cache = cache
         self._lookup = lookup
         self._corpus = corpus
         self.prompts_scored = 0
+
+    @property
+    def batch_size(self) -> int:
+        """How many prompts the model reads at once now."""
+        return self._batches.size
+
+    @property
+    def notes(self) -> list[str]:
+        """One line when memory ran out, saying which batch size is used since."""
+        return list(self._batches.notes)
 
     def plain(self) -> Session:
         """The same session with every prompt computed whole and alone: no cache, no padding, one prompt per batch.
@@ -56,7 +68,8 @@ class Session:
     def target_scores(self, requests: Sequence[ScoringRequest]) -> list[TargetScore]:
         prompts = self._prompts(requests)
         self.prompts_scored += len(prompts)
-        return self._needed_model().score(prompts, self.batch_size, self._features(prompts))
+        model, features = self._needed_model(), self._features(prompts)
+        return self._batches.run(prompts, lambda part, size: model.score(part, size, features))
 
     def answers(self, requests: Sequence[ScoringRequest]) -> list[str]:
         return [text for _, _, text in self.generations(requests)]
@@ -66,7 +79,8 @@ class Session:
         model = self._needed_model()
         prompts = [replace(p, target="") for p in self._prompts(requests)]
         self.prompts_scored += len(prompts)
-        raw = model.generate(prompts, self.generation, self.batch_size, self._features(prompts))
+        features = self._features(prompts)
+        raw = self._batches.run(prompts, lambda part, size: model.generate(part, self.generation, size, features))
         return [(p, text, model.clean(self.task, text)) for p, text in zip(prompts, raw, strict=True)]
 
     def features(self, kind: str, examples: Sequence[Example]) -> FloatArray:
@@ -98,7 +112,7 @@ def open_session(
     task: str,
     model: Model | None,
     generation: GenerationOptions,
-    batch_size: int,
+    batch_size: BatchSize,
     cache_bytes: int,
     lookup: FeatureSource | None = None,
     corpus: Callable[[], Iterable[tuple[str, ...]]] | None = None,
@@ -108,3 +122,9 @@ def open_session(
     if cache_bytes > 0 and isinstance(model, SupportsImageCache):
         cache = ImageFeatureCache(model, cache_bytes)
     return Session(task, model, generation, batch_size, cache, lookup, corpus)
+
+
+def _largest(model: Model | None) -> int:
+    """The largest batch that "auto" tries; adapters say by `device` where the model runs."""
+    device = getattr(model, "device", None)
+    return LARGEST_ON_CPU if getattr(device, "type", "cpu") == "cpu" else LARGEST_ON_GPU

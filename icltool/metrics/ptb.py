@@ -6,20 +6,14 @@ so one Java process is kept for the run and answers line by line, and strings se
 
 from __future__ import annotations
 
-import atexit
-import contextlib
 import functools
-import importlib.util
 import os
-import subprocess
-import tempfile
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import IO
 
 from icltool.errors import ConfigError
-from icltool.metrics.java import require_java
+from icltool.metrics.java import JavaProcess, ProcessEndedError, packaged_file
 
 #: Tokens that the evaluation drops.
 PUNCTUATION = frozenset(
@@ -49,7 +43,7 @@ class PTBTokenizer:
     def __init__(self, cache_size: int = _CACHE) -> None:
         self._cache_size = cache_size
         self._cache: dict[str, str] = {}
-        self._process: _JavaProcess | None = None
+        self._process: _TokenizerProcess | None = None
         self._owner = 0
         self._lock = threading.Lock()
 
@@ -78,17 +72,17 @@ class PTBTokenizer:
     def _run(self, texts: list[str]) -> list[str]:
         try:
             return self._attempt(texts)
-        except _ProcessEndedError:  # killed from outside, by the kernel's memory guard say: worth one more try
+        except ProcessEndedError:  # killed from outside, by the kernel's memory guard say: worth one more try
             try:
                 return self._attempt(texts)
-            except _ProcessEndedError as error:
+            except ProcessEndedError as error:
                 raise ConfigError(
                     f"the PTB tokenizer stopped: {error}", "see what `icltool doctor` says about Java"
                 ) from error
 
     def _attempt(self, texts: list[str]) -> list[str]:
         if self._process is None:
-            self._process = _JavaProcess(require_java(), _jar())
+            self._process = _TokenizerProcess(packaged_file("tokenizer", _JAR))
         try:
             return [_words(line) for line in self._process.lines([text.translate(_LINE_ENDS) for text in texts])]
         except BaseException:  # Ctrl-C too: what is still in the pipes would be taken for the next answer
@@ -109,102 +103,30 @@ def shared_tokenizer() -> PTBTokenizer:
     return PTBTokenizer()
 
 
-class _ProcessEndedError(Exception):
-    """The Java process ended, or answered out of step."""
+class _TokenizerProcess(JavaProcess):
+    """The Java tokenizer. One batch is: a numbered opening line, each text followed by a fixed line, a numbered closing
+    line, padding."""
 
-
-class _JavaProcess:
-    """The Java tokenizer behind two pipes. One batch is: a numbered opening line, each text followed by a fixed line, a
-    numbered closing line, padding."""
-
-    def __init__(self, java: Path, jar: Path) -> None:
-        command = [str(java), "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xmx512m", "-cp", str(jar), _PROGRAM]
+    def __init__(self, jar: Path) -> None:
+        command = ["-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xmx512m", "-cp", str(jar), _PROGRAM]
         command += ["-preserveLines", "-lowerCase", "-encoding", "UTF-8", "-options", "untokenizable=noneDelete"]
+        super().__init__(command)
         self._count = 0
-        self._errors = tempfile.TemporaryFile()  # noqa: SIM115  (it lives as long as the process)
-        try:
-            self._child = subprocess.Popen(
-                command,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=self._errors,
-                start_new_session=os.name == "posix",  # Ctrl-C is for us to handle; we then end it
-            )
-        except OSError as error:
-            self._errors.close()
-            raise ConfigError(
-                f"{java} cannot be started: {error.strerror}", "set JAVA_HOME to a Java runtime"
-            ) from error
-        self._owner = os.getpid()
-        atexit.register(self.stop)
 
     def lines(self, texts: list[str]) -> list[str]:
-        """The tokenizer's line for each text (no line ends in it). Raises _ProcessEndedError."""
+        """The tokenizer's line for each text (no line ends in it). Raises ProcessEndedError."""
         self._count += 1
         opening, closing = f"opening{self._count}", f"closing{self._count}"
         body = "".join(f"{text}\n{_FOLLOWING}\n" for text in texts)
         data = f"{opening}\n{body}{closing}\n{_PADDING}".encode("utf-8", "replace")
-        stdin, stdout = self._child.stdin, self._child.stdout
-        assert stdin is not None
-        assert stdout is not None
-        # Written beside the reading, since a long batch fills both pipes.
-        writer = threading.Thread(target=_write, args=(stdin, data), daemon=True)
-        watch = threading.Timer(_SILENCE + len(texts) / 100, self._child.kill)
-        watch.daemon = True
-        writer.start()
-        watch.start()
-        try:
-            while self._line(stdout) != opening:  # the padding of the batch before
+        with self.sent(data, _SILENCE + len(texts) / 100):
+            while self.line() != opening:  # the padding of the batch before
                 pass
-            answers = [self._line(stdout) for _ in range(2 * len(texts))][::2]
-            if self._line(stdout) != closing:
-                raise _ProcessEndedError("its answer has another number of lines than it was asked")
-            writer.join()
-        finally:
-            watch.cancel()
+            answers = [self.line() for _ in range(2 * len(texts))][::2]
+            if self.line() != closing:
+                raise ProcessEndedError("its answer has another number of lines than it was asked")
         return answers
-
-    def stop(self) -> None:
-        """Kills the process; called at exit too. Nothing happens in a forked child: the process is the parent's."""
-        if self._owner != os.getpid():
-            return
-        atexit.unregister(self.stop)
-        self._child.kill()
-        self._child.wait()
-        for pipe in (self._child.stdin, self._child.stdout, self._errors):
-            if pipe is not None:
-                with contextlib.suppress(OSError):
-                    pipe.close()
-
-    def _line(self, stdout: IO[bytes]) -> str:
-        line = stdout.readline()
-        if not line.endswith(b"\n"):
-            raise _ProcessEndedError(self._last_words())
-        return line.decode("utf-8", "replace").rstrip("\r\n")
-
-    def _last_words(self) -> str:
-        self._child.kill()
-        code = self._child.wait()
-        self._errors.seek(0)
-        said = self._errors.read().decode("utf-8", "replace").strip().splitlines()
-        return said[-1] if said else f"exit status {code}"
-
-
-def _write(pipe: IO[bytes], data: bytes) -> None:
-    with contextlib.suppress(OSError, ValueError):  # a process that ended is noticed by the reader
-        pipe.write(data)
-        pipe.flush()
 
 
 def _words(line: str) -> str:
     return " ".join(word for word in line.rstrip().split(" ") if word not in PUNCTUATION)
-
-
-def _jar() -> Path:
-    """The tokenizer's jar, inside pycocoevalcap, which is not imported for it."""
-    spec = importlib.util.find_spec("pycocoevalcap")
-    for folder in (spec.submodule_search_locations or ()) if spec is not None else ():
-        jar = Path(folder) / "tokenizer" / _JAR
-        if jar.is_file():
-            return jar
-    raise ConfigError(f"CIDEr needs {_JAR} of the package pycocoevalcap", "run `pip install pycocoevalcap`")

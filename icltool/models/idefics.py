@@ -10,18 +10,21 @@ import torch
 from icltool.contracts import Example, GenerationOptions, Prompt, TargetScore
 from icltool.errors import ConfigError
 from icltool.models.images import read_image
+from icltool.models.loading import LoadOptions, load_model, loading_errors
 from icltool.models.prompt_format import IDEFICS
-from icltool.models.tokens import TokenizedPrompt, batches_by_length, tokenize
-from icltool.models.weights import find_weights, fingerprint, quiet_loading
-
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+from icltool.models.scoring import beam_options, end_tokens, plain_generation, target_scores
+from icltool.models.tokens import TokenizedPrompt, batches_by_length, text_lengths, tokenize
+from icltool.models.weights import find_weights, fingerprint
 
 
 class IdeficsModel:
     """The adapter. Image attention follows the prompt: a token sees the last image before it, none before the first.
 
-    Masks and positions are always those of the unpadded prompt, whatever else is in the batch.
+    Masks and positions are always those of the unpadded prompt, whatever else is in the batch. `padding_side` is where
+    prompts that are scored are filled up; answers are generated after padding on the left.
     """
+
+    padding_side = "right"
 
     def __init__(
         self,
@@ -30,39 +33,26 @@ class IdeficsModel:
         hub_id: str | None = None,
         path: str | None = None,
         device: str = "auto",
+        device_map: str | None = None,
         dtype: str = "auto",
-        attention: str = "sdpa",
+        attention: str | None = None,
+        quantization: str | None = None,
     ) -> None:
-        """Loads tokenizer, image processor and weights.
+        """Loads tokenizer, image processor and weights; see LoadOptions for the options.
 
-        `device` "auto" takes a GPU when there is one; `dtype` "auto" is bfloat16 there and float32 on the CPU.
-        Raises ConfigError when weights are missing or an option is unknown.
+        Raises ConfigError when weights are missing or do not fit, or an option is unknown.
         """
         from transformers import AutoTokenizer, IdeficsForVisionText2Text
 
         self.name = name
-        self.device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
-        chosen = ("bfloat16" if self.device.type == "cuda" else "float32") if dtype == "auto" else dtype
-        if chosen not in DTYPES:
-            raise ConfigError(f"unknown dtype {dtype!r}", f"known: auto, {', '.join(DTYPES)}")
-        self.dtype = DTYPES[chosen]
+        options = LoadOptions(device, device_map, dtype, attention, quantization)
         weights = find_weights(name, packaged, hub_id, path)
-        try:
+        with loading_errors(name, weights):
             self.tokenizer: Any = AutoTokenizer.from_pretrained(weights.source, local_files_only=weights.local_only)
             self.image_processor = _image_processor(weights.source, weights.local_only)
-            with quiet_loading():
-                model: Any = IdeficsForVisionText2Text.from_pretrained(
-                    weights.source, dtype=self.dtype, attn_implementation=attention, local_files_only=weights.local_only
-                )
-        except (OSError, ValueError) as error:
-            first_line = str(error).strip().splitlines()[0]
-            raise ConfigError(
-                f"model {name} cannot be loaded from {weights.source}: {first_line}",
-                "check the folder, or download it anew",
-            ) from error
-        self.model = model.eval().requires_grad_(False)
-        self.model.to(self.device)
-        self._source, self._precision = weights.source, chosen
+        loaded = load_model(IdeficsForVisionText2Text, name, weights, options)
+        self.model, self.device, self.dtype = loaded.model, loaded.device, loaded.model.dtype
+        self._source, self._precision = weights.source, loaded.precision
         vocabulary = self.tokenizer.get_vocab()
         missing = [token for token in ("<image>", "<fake_token_around_image>") if token not in vocabulary]
         if missing:
@@ -72,6 +62,7 @@ class IdeficsModel:
         pad = self.tokenizer.pad_token_id
         self._pad = 0 if pad is None else int(pad)
         self._resampled = bool(self.model.config.use_resampler)
+        plain_generation(self.model, end_tokens(self.model, self.tokenizer))
 
     def fingerprint(self) -> str:
         return fingerprint(self._source, self._precision, repr(IDEFICS))
@@ -94,25 +85,26 @@ class IdeficsModel:
             found += list(states)
         return found
 
+    def token_counts(self, prompts: Sequence[Prompt]) -> list[int]:
+        return text_lengths(self.tokenizer, prompts)
+
     @torch.inference_mode()
     def score(
         self, prompts: Sequence[Prompt], batch_size: int, features: Mapping[str, Any] | None = None
     ) -> list[TargetScore]:
-        """See Model.score. Logits are computed at target positions only, their log-softmax in float32."""
+        """See Model.score. Logits are computed at target positions only."""
         tokens = tokenize(self.tokenizer, prompts, with_target=True, limit=self._limit())
         scores: list[TargetScore | None] = [None] * len(prompts)
         for batch in batches_by_length([len(t.ids) for t in tokens], batch_size):
             chosen = [tokens[i] for i in batch]
-            inputs = self._inputs(chosen, [prompts[i] for i in batch], features, left=False)
+            left = self.padding_side == "left"
+            inputs = self._inputs(chosen, [prompts[i] for i in batch], features, left)
             hidden = self.model.model(**inputs, use_cache=False).last_hidden_state
-            rows, columns, targets, owners = _target_positions(chosen)
+            rows, columns = _target_positions(chosen, left)
             logits = self.model.lm_head(hidden[rows, columns])
-            log_probs = torch.log_softmax(logits.float(), dim=-1)
-            picked = log_probs.gather(1, torch.tensor(targets, device=self.device)[:, None])[:, 0].double()
-            sums = torch.zeros(len(batch), dtype=torch.float64, device=self.device)
-            sums.index_add_(0, torch.tensor(owners, device=self.device), picked)
-            for i, token, total in zip(batch, chosen, sums.tolist(), strict=True):
-                scores[i] = TargetScore(total, len(token.ids) - token.target_start)
+            found = target_scores(logits, [t.ids[t.target_start :] for t in chosen])
+            for i, score in zip(batch, found, strict=True):
+                scores[i] = score
         return [s for s in scores if s is not None]
 
     @torch.inference_mode()
@@ -126,22 +118,14 @@ class IdeficsModel:
         """See Model.generate. The image tokens are never generated: an answer shows no image."""
         limit = None if self._limit() is None else self._limit() - options.max_new_tokens  # type: ignore[operator]
         tokens = tokenize(self.tokenizer, prompts, with_target=False, limit=limit)
+        search = beam_options(self._pad, options.max_new_tokens, options.num_beams, options.length_penalty)
         texts: list[str] = [""] * len(prompts)
         for batch in batches_by_length([len(t.ids) for t in tokens], batch_size):
             inputs = self._inputs([tokens[i] for i in batch], [prompts[i] for i in batch], features, left=True)
             for key in ("perceiver_embeddings", "image_encoder_embeddings"):
                 if key in inputs:  # generate() hands features on under this name only
                     inputs["image_hidden_states"] = inputs.pop(key)
-            output = self.model.generate(
-                **inputs,
-                max_new_tokens=options.max_new_tokens,
-                num_beams=options.num_beams,
-                **({"length_penalty": options.length_penalty} if options.num_beams > 1 else {}),
-                do_sample=False,
-                suppress_tokens=self._markers,
-                pad_token_id=self._pad,
-                eos_token_id=self.tokenizer.eos_token_id,
-            )
+            output = self.model.generate(**inputs, **search, suppress_tokens=self._markers)
             new = output[:, inputs["input_ids"].shape[1] :]
             for i, text in zip(batch, self.tokenizer.batch_decode(new, skip_special_tokens=True), strict=True):
                 texts[i] = text
@@ -181,7 +165,10 @@ class IdeficsModel:
             "attention_mask": mask.to(self.device),
             "image_attention_mask": attends.long().to(self.device),
         }
-        if features is None:
+        if not any(p.images for p in prompts):  # the model wants an image even where no token attends to one
+            size = self.model.config.vision_config.image_size
+            inputs["pixel_values"] = torch.zeros(len(prompts), 1, 3, size, size, device=self.device, dtype=self.dtype)
+        elif features is None:
             inputs["pixel_values"] = self._stack([p.images for p in prompts], images, self._pixel_map(prompts))
         else:
             key = "perceiver_embeddings" if self._resampled else "image_encoder_embeddings"
@@ -198,17 +185,16 @@ class IdeficsModel:
         return torch.stack([torch.stack([values[p] for p in row] + [blank] * (images - len(row))) for row in rows])
 
 
-def _target_positions(tokens: Sequence[TokenizedPrompt]) -> tuple[list[int], list[int], list[int], list[int]]:
-    """(rows, columns) of the positions that predict each target token, the target ids, and the prompt each belongs to."""
+def _target_positions(tokens: Sequence[TokenizedPrompt], left: bool) -> tuple[list[int], list[int]]:
+    """(rows, columns) of the positions that predict each target token in a batch that is padded on this side."""
+    longest = max(len(token.ids) for token in tokens)
     rows: list[int] = []
     columns: list[int] = []
-    targets: list[int] = []
     for row, token in enumerate(tokens):
-        span = range(token.target_start, len(token.ids))
-        rows += [row] * len(span)
-        columns += [k - 1 for k in span]
-        targets += [token.ids[k] for k in span]
-    return rows, columns, targets, rows
+        shift = longest - len(token.ids) if left else 0
+        rows += [row] * (len(token.ids) - token.target_start)
+        columns += range(shift + token.target_start - 1, shift + len(token.ids) - 1)
+    return rows, columns
 
 
 def _image_processor(source: str, local_only: bool) -> Any:

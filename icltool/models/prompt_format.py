@@ -14,9 +14,9 @@ from icltool.errors import ConfigError
 class TaskFormat:
     """One task within a prompt format.
 
-    `query` is the text between the image and the label, with {question} where the question goes. `stop` are the words
-    that begin the next example in a run-on answer; `cut_at_comma` drops everything from the first ", " on (VQA answers
-    are short). `instruction` stands once, before the first image.
+    `query` is the text between the image and the label, with {question} and {text} where the example's question and text
+    go. `stop` are the words that begin the next example in a run-on answer; `cut_at_comma` drops everything from the first
+    ", " on (VQA answers are short). `instruction` stands once, before the first image.
     """
 
     query: str
@@ -65,14 +65,10 @@ class PromptFormat:
 
     def _opening(self, rules: TaskFormat, example: Example) -> str:
         marker = self.image if example.image else ""
-        return marker + rules.query.replace("{question}", self._plain(example.question))
+        return marker + filled(rules.query, self._plain(example.question), self._plain(example.text))
 
     def _plain(self, text: str) -> str:
-        """Data on one line, with special tokens broken up ("<image>" becomes "< image>")."""
-        text = " ".join(text.split())
-        for token in self.reserved:
-            text = text.replace(token, f"{token[:1]} {token[1:]}")
-        return text
+        return plain_text(text, self.reserved)
 
     def _rules(self, task: str) -> TaskFormat:
         if task not in self.tasks:
@@ -81,22 +77,65 @@ class PromptFormat:
         return self.tasks[task]
 
 
+def plain_text(text: str, reserved: Sequence[str]) -> str:
+    """Data on one line, with special tokens broken up ("<image>" becomes "< image>")."""
+    text = " ".join(text.split())
+    for token in reserved:
+        text = text.replace(token, f"{token[:1]} {token[1:]}")
+    return text
+
+
+def filled(template: str, question: str, text: str) -> str:
+    """`template` with {question} and {text} filled in, in one pass: braces in the data stay as they are."""
+    values = {"{question}": question, "{text}": text}
+    return re.sub(r"\{question\}|\{text\}", lambda found: values[found.group()], template)
+
+
+#: One text, one label: the same in every format.
+CLASSIFICATION = TaskFormat("Input:{text} Label:", stop=("Input", "Label"))
+
+_VQA_QUERY, _VQA_STOP = "Question:{question} Short answer:", ("Question", "Answer", "Short")
+_VQA_INSTRUCTION = "Instruction: provide an answer to the question. Use the image to answer.\n"
+
 _FAKE, _IMAGE = "<fake_token_around_image>", "<image>"
 
-#: IDEFICS (first generation), base model: the prompt of the published Lever-LM runs.
+#: What idefics and idefics2 share: one line per demonstration.
+_IDEFICS_TASKS = {
+    "caption": TaskFormat("Caption:", stop=("Caption",)),
+    "vqa": TaskFormat(_VQA_QUERY, _VQA_STOP, instruction=_VQA_INSTRUCTION, cut_at_comma=True),
+    "classification": CLASSIFICATION,
+}
+
+#: IDEFICS (first generation): the prompt of the published Lever-LM runs. The instruction-tuned models read it too, in place
+#: of their "User: … <end_of_utterance>" turns: only this one has published figures with demonstrations to compare with.
 IDEFICS = PromptFormat(
     start="<s>",
     image=f"{_FAKE}{_IMAGE}{_FAKE}",
     separator="\n",
     end="</s>",
     reserved=("<s>", "</s>", "<unk>", _FAKE, _IMAGE, "<end_of_utterance>"),
+    tasks=_IDEFICS_TASKS,
+)
+
+#: IDEFICS2. The image marker is one token; the model's own processor puts its features and their fake tokens there.
+IDEFICS2 = PromptFormat(
+    start="<s>",
+    image=_IMAGE,
+    separator="\n",
+    end="</s>",
+    reserved=("<s>", "</s>", "<unk>", _FAKE, _IMAGE, "<end_of_utterance>"),
+    tasks=_IDEFICS_TASKS,
+)
+
+#: Text-only language models. Start, end and reserved tokens are those of the model's tokenizer.
+TEXT = PromptFormat(
+    start="",
+    image="",
+    separator="\n",
+    end="",
+    reserved=(),
     tasks={
-        "caption": TaskFormat("Caption:", stop=("Caption",)),
-        "vqa": TaskFormat(
-            "Question:{question} Short answer:",
-            stop=("Question", "Answer", "Short"),
-            instruction="Instruction: provide an answer to the question. Use the image to answer.\n",
-            cut_at_comma=True,
-        ),
+        "vqa": TaskFormat(_VQA_QUERY, _VQA_STOP, cut_at_comma=True),
+        "classification": CLASSIFICATION,
     },
 )

@@ -26,23 +26,39 @@ def tokenize(
     Raises ValueError for an empty text, or an empty target when `with_target`; DataError when a prompt has more than
     `limit` tokens.
     """
-    for prompt in prompts:
-        if not prompt.text or (with_target and not prompt.target):
-            raise ValueError("a prompt needs a text, and a target to be scored")
+    check_prompts(prompts, with_target)
     if not prompts:
         return []
     texts = [p.text + p.target if with_target else p.text for p in prompts]
     encoded = tokenizer(texts, add_special_tokens=False, return_offsets_mapping=with_target)  # type: ignore[operator]
     found: list[TokenizedPrompt] = []
     for i, ids in enumerate(encoded["input_ids"]):
-        if limit is not None and len(ids) > limit:
-            raise DataError(f"a prompt has {len(ids)} tokens, the model reads {limit}", "use fewer shots")
+        check_length(len(ids), limit)
         start = len(ids)
         if with_target:
             border = len(prompts[i].text)
             start = next(k for k, (_, end) in enumerate(encoded["offset_mapping"][i]) if end > border)
         found.append(TokenizedPrompt(list(ids), start))
     return found
+
+
+def text_lengths(tokenizer: object, prompts: Sequence[Prompt]) -> list[int]:
+    """Tokens of each prompt's text and target, for models whose images take no tokens of their own."""
+    encoded = tokenizer([p.text + p.target for p in prompts], add_special_tokens=False)  # type: ignore[operator]
+    return [len(ids) for ids in encoded["input_ids"]]
+
+
+def check_prompts(prompts: Sequence[Prompt], with_target: bool) -> None:
+    """Raises ValueError for an empty text, or an empty target when `with_target`."""
+    for prompt in prompts:
+        if not prompt.text or (with_target and not prompt.target):
+            raise ValueError("a prompt needs a text, and a target to be scored")
+
+
+def check_length(tokens: int, limit: int | None) -> None:
+    """Raises DataError when a prompt has more than `limit` tokens."""
+    if limit is not None and tokens > limit:
+        raise DataError(f"a prompt has {tokens} tokens, the model reads {limit}", "use fewer shots")
 
 
 def batches_by_length(lengths: Sequence[int], batch_size: int) -> Iterator[list[int]]:

@@ -13,6 +13,8 @@ from pathlib import Path
 
 from icltool.errors import ConfigError, DataError
 
+#: Environment variables that name a folder of models, each in a folder by its hub id or its name.
+FOLDERS = ("MODEL_CPK_DIR", "CHECKPOINT_PATH")
 _SAMPLE = 1 << 20  # bytes hashed at either end of a weights file; whole files of tens of GB would take minutes
 
 
@@ -33,7 +35,8 @@ def packaged_weights(name: str) -> Path:
 
 
 def find_weights(name: str, packaged: str | None, hub_id: str | None, path: str | None) -> Weights:
-    """Looks in this order: `path` (a folder, or a hub id that the user named), the package, MODEL_CPK_DIR, the hub cache.
+    """Looks in this order: `path` (a folder, or a hub id that the user named), the package, MODEL_CPK_DIR,
+    CHECKPOINT_PATH, the hub cache.
 
     Raises ConfigError when there is nothing, saying what would help. Only a hub id in `path` permits a download.
     """
@@ -47,13 +50,15 @@ def find_weights(name: str, packaged: str | None, hub_id: str | None, path: str 
         return Weights(str(packaged_weights(packaged)), local_only=True)
     if hub_id is None:
         raise ConfigError(f"model {name!r} needs a path", "give --model-path DIR or --model-path OWNER/NAME")
-    root = os.environ.get("MODEL_CPK_DIR")
-    for candidate in (hub_id, hub_id.partition("/")[2]):
-        if root and (Path(root) / candidate / "config.json").is_file():
-            return Weights(str(Path(root) / candidate), local_only=True)
+    roots = {name: os.environ[name] for name in FOLDERS if os.environ.get(name)}
+    for root in roots.values():
+        for candidate in (hub_id, hub_id.partition("/")[2]):
+            if (Path(root) / candidate / "config.json").is_file():
+                return Weights(str(Path(root) / candidate), local_only=True)
     if _in_cache(hub_id):
         return Weights(hub_id, local_only=True)
-    where = f"nor in MODEL_CPK_DIR ({root})" if root else "and MODEL_CPK_DIR is not set"
+    where = "nor in " + " or ".join(f"{name} ({root})" for name, root in roots.items())
+    where = where if roots else "and MODEL_CPK_DIR is not set"
     raise ConfigError(
         f"weights of {name} are not on this machine: not in the hub cache, {where}",
         f"--model-path DIR uses a folder, --model-path {hub_id} downloads them",
@@ -85,14 +90,17 @@ def fingerprint(folder: str, *extra: str) -> str:
 
 @contextmanager
 def quiet_loading() -> Iterator[None]:
-    """Keeps transformers' own progress bars off the screen while a model loads."""
+    """Keeps transformers' own progress bars and reports off the screen while a model loads: what matters of them is an
+    error of ours."""
     from transformers.utils import logging
 
-    shown = logging.is_progress_bar_enabled()
+    shown, verbosity = logging.is_progress_bar_enabled(), logging.get_verbosity()
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     try:
         yield
     finally:
+        logging.set_verbosity(verbosity)
         if shown:
             logging.enable_progress_bar()  # type: ignore[no-untyped-call]
 

@@ -22,6 +22,49 @@ def icltool_models() -> list[Registration]:
             "IDEFICS 9B, instruction-tuned",
             {"name": "idefics-9b-instruct", "hub_id": "HuggingFaceM4/idefics-9b-instruct"},
         ),
+        Registration(
+            "idefics-80b",
+            idefics,
+            "IDEFICS 80B, over all devices",
+            {"name": "idefics-80b", "hub_id": "HuggingFaceM4/idefics-80b", "device_map": "auto"},
+        ),
+        Registration(
+            "idefics-80b-instruct",
+            idefics,
+            "IDEFICS 80B, instruction-tuned, over all devices",
+            {"name": "idefics-80b-instruct", "hub_id": "HuggingFaceM4/idefics-80b-instruct", "device_map": "auto"},
+        ),
+        *(
+            Registration(name, "icltool.models.idefics2:Idefics2Model", summary, {"name": name, "hub_id": hub_id})
+            for name, summary, hub_id in (
+                ("idefics2-8b-base", "IDEFICS2 8B", "HuggingFaceM4/idefics2-8b-base"),
+                ("idefics2-8b", "IDEFICS2 8B, instruction-tuned", "HuggingFaceM4/idefics2-8b"),
+            )
+        ),
+        Registration(
+            "image-text-to-text", "icltool.models.chat:ChatModel", "any chat model of several images, by --model-path"
+        ),
+        *(
+            Registration(name, "icltool.models.chat:ChatModel", summary, {"name": name, "hub_id": hub_id})
+            for name, summary, hub_id in (
+                ("idefics3-8b", "Idefics3 8B", "HuggingFaceM4/Idefics3-8B-Llama3"),
+                ("smolvlm", "SmolVLM 2.2B", "HuggingFaceTB/SmolVLM-Instruct"),
+                ("qwen2-vl-7b", "Qwen2-VL 7B", "Qwen/Qwen2-VL-7B-Instruct"),
+                ("qwen2.5-vl-7b", "Qwen2.5-VL 7B", "Qwen/Qwen2.5-VL-7B-Instruct"),
+                ("qwen3-vl-8b", "Qwen3-VL 8B", "Qwen/Qwen3-VL-8B-Instruct"),
+                ("llava-onevision-7b", "LLaVA-OneVision 7B", "llava-hf/llava-onevision-qwen2-7b-ov-hf"),
+                ("internvl3-8b", "InternVL3 8B", "OpenGVLab/InternVL3-8B-hf"),
+                ("gemma-3-4b", "Gemma 3 4B", "google/gemma-3-4b-it"),
+            )
+        ),
+        Registration("text-llm", "icltool.models.text:TextModel", "any causal LM, for text tasks, by --model-path"),
+        *(
+            Registration(name, "icltool.models.text:TextModel", summary, {"name": name, "hub_id": hub_id})
+            for name, summary, hub_id in (
+                ("gpt2", "GPT-2, text tasks", "openai-community/gpt2"),
+                ("gpt-j-6b", "GPT-J 6B, text tasks", "EleutherAI/gpt-j-6b"),
+            )
+        ),
     ]
 
 
@@ -30,7 +73,19 @@ def icltool_datasets() -> list[Registration]:
     return [
         Registration("shapes", "icltool.datasets.shapes:ShapesReader", "the embedded world; made, not downloaded"),
         Registration("coco2017", "icltool.datasets.coco2017:Coco2017Reader", "COCO 2017 captions"),
+        Registration("coco2014", "icltool.datasets.coco2014:Coco2014Reader", "COCO 2014 captions"),
+        Registration("coco-karpathy", "icltool.datasets.coco_karpathy:CocoKarpathyReader", "COCO in Karpathy's split"),
         Registration("vqav2", "icltool.datasets.vqav2:VQAv2Reader", "VQAv2 from its official files"),
+        Registration(
+            "vqav2-sub", "icltool.datasets.vqav2_sub:VQAv2SubReader", "VQAv2 with 10,000 validation questions"
+        ),
+        Registration("okvqa", "icltool.datasets.okvqa:OKVQAReader", "OK-VQA from its official files"),
+        Registration("vqav2-hub", "icltool.datasets.vqav2_hub:VQAv2HubReader", "VQAv2 as HuggingFaceM4/VQAv2 has it"),
+        Registration("folder", "icltool.datasets.folder:FolderReader", "a folder of images with a CSV or JSON lines"),
+        Registration(
+            "hub", "icltool.datasets.hub:HubReader", "any data set in Hugging Face's formats, columns by option"
+        ),
+        Registration("sst2", "icltool.datasets.sst2:Sst2Reader", "SST-2 of GLUE: sentiment of phrases, text only"),
     ]
 
 
@@ -77,6 +132,7 @@ def icltool_scorers() -> list[Registration]:
 @hookimpl
 def icltool_retrievers() -> list[Registration]:
     similarity = "icltool.retrieval.similarity:SimilarityRetriever"
+    build = "icltool.plugin.manager:component"  # what a selector that holds CLIP's towers asks for its encoder
     return [
         Registration("zero-shot", "icltool.retrieval.zero_shot:ZeroShot", "no demonstrations"),
         Registration("random", "icltool.retrieval.random:RandomRetriever", "uniform, seeded per query"),
@@ -86,7 +142,24 @@ def icltool_retrievers() -> list[Registration]:
         Registration("i2t", similarity, "query image to ICD text (SITR)", {"query": "image", "demonstration": "text"}),
         Registration("t2t", similarity, "query text to ICD text (STTR)", {"query": "text", "demonstration": "text"}),
         Registration("t2i", similarity, "query text to ICD image", {"query": "text", "demonstration": "image"}),
-        Registration("lever-lm", "icltool.retrieval.lever_lm:LeverLMRetriever", "the trained selector, greedy"),
+        Registration(
+            "lever-lm", "icltool.retrieval.lever_lm:LeverLMRetriever", "the trained selector", {"components": build}
+        ),
+        Registration(
+            "pointer",
+            "icltool.retrieval.pointer:PointerRetriever",
+            "the trained pointer selector",
+            {"components": build},
+        ),
+        Registration("mmr", "icltool.retrieval.mmr:MMRRetriever", "near the query, unlike each other (MMR)"),
+        Registration("dpp", "icltool.retrieval.dpp:DPPRetriever", "relevant and diverse set (determinantal, CEIL)"),
+        Registration("kmeans", "icltool.retrieval.kmeans:KMeansRetriever", "one of each cluster near the query"),
+        Registration("votek", "icltool.retrieval.votek:VoteKRetriever", "nearest of a representative subset (vote-k)"),
+        Registration("bm25", "icltool.retrieval.bm25:BM25Retriever", "words in common with the query (Okapi BM25)"),
+        Registration(
+            "oracle", "icltool.retrieval.oracle:OracleRetriever", "best sequence searched for the query itself"
+        ),
+        Registration("plan", "icltool.retrieval.plan:PlanRetriever", "what a plan file lists for each query"),
     ]
 
 
@@ -94,8 +167,18 @@ def icltool_retrievers() -> list[Registration]:
 def icltool_metrics() -> list[Registration]:
     return [
         Registration("cider", "icltool.metrics.cider:Cider", "CIDEr-D of captions, x 100"),
+        *(
+            Registration(f"bleu-{n}", "icltool.metrics.bleu:Bleu", f"corpus BLEU-{n} of captions, %", {"order": n})
+            for n in (1, 2, 3, 4)
+        ),
+        Registration("meteor", "icltool.metrics.meteor:Meteor", "METEOR 1.5 of captions, %"),
+        Registration("rouge-l", "icltool.metrics.rouge_l:RougeL", "ROUGE-L of captions, %"),
+        Registration("spice", "icltool.metrics.spice:Spice", "SPICE of captions, %; needs the parser's models"),
         Registration("vqa-accuracy", "icltool.metrics.vqa_accuracy:VQAAccuracy", "official VQA accuracy, %"),
         Registration("word-accuracy", "icltool.metrics.word_accuracy:WordAccuracy", "share of the label's words, %"),
+        Registration("accuracy", "icltool.metrics.accuracy:Accuracy", "answers that equal a reference, %"),
+        Registration("macro-f1", "icltool.metrics.macro_f1:MacroF1", "mean over labels of F1, %"),
+        Registration("auc", "icltool.metrics.auc:Auc", "area under the ROC curve of ranked choices, %"),
     ]
 
 
@@ -103,6 +186,12 @@ def icltool_metrics() -> list[Registration]:
 def icltool_learners() -> list[Registration]:
     return [
         Registration("lever-lm", "icltool.learners.lever_lm.learner:LeverLM", "small causal model over the index set"),
+        Registration(
+            "pointer",
+            "icltool.learners.lever_lm.learner:LeverLM",
+            "Lever-LM that knows examples by their features, and fits any index set",
+            {"network": "pointer"},
+        ),
     ]
 
 

@@ -7,54 +7,107 @@ alone, so that a query's neighbours never depend on the other queries, on thread
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable
+import threading
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
 from icltool.contracts import Float64Array, FloatArray, IntArray
 from icltool.errors import DataError
+from icltool.retrieval.distinct import distinct_rows
+
+Found = TypeVar("Found")
 
 #: Neighbours fetched beyond the ones that are needed, so that few searches must be repeated.
-MARGIN = 32
-#: Bytes that one search's answer (float32 score and int64 label per neighbour) and one batch of candidates may take.
-BATCH_BYTES = 256 * 2**20
+MARGIN = 16
+#: Bytes that the answers of one search (float32 score and int64 label per neighbour) may take.
+BATCH_BYTES = 64 * 2**20
 #: Queries searched at once, at most.
-BATCH_QUERIES = 1024
+BATCH_QUERIES = 4096
+#: Bytes of index vectors that are normalised and searched at once, by each thread.
+BLOCK_BYTES = 96 * 2**20
 #: Rows normalised at once.
-_NORMALISE_ROWS = 16384
+_NORMALISE_ROWS = 4096
 
 
 def normalised(vectors: FloatArray, name: str = "embeddings") -> FloatArray:
     """L2-normalised copy, float32 [n, D]; rows of zeros stay zero. DataError when a value is not finite."""
+    norms = _norms(vectors, name)
     result = np.empty(vectors.shape, dtype=np.float32)
     for start in range(0, len(vectors), _NORMALISE_ROWS):
-        part = vectors[start : start + _NORMALISE_ROWS].astype(np.float64)
-        norms = np.sqrt((part * part).sum(axis=1, keepdims=True))
-        if not np.isfinite(norms).all():
-            row = start + int(np.flatnonzero(~np.isfinite(norms[:, 0]))[0])
-            raise DataError(f"{name}: row {row} holds a value that is not finite", "run `icltool embed` again")
-        result[start : start + len(part)] = part / np.where(norms > 0, norms, 1.0)
+        part = slice(start, start + _NORMALISE_ROWS)
+        result[part] = vectors[part].astype(np.float64) / norms[part, None]
     return result
+
+
+def _norms(vectors: FloatArray, name: str) -> Float64Array:
+    """L2 norms float64 [n], 1 for rows of zeros; each depends on its row alone. DataError when a value is not finite."""
+    norms = np.empty(len(vectors))
+    for start in range(0, len(vectors), _NORMALISE_ROWS):
+        part = vectors[start : start + _NORMALISE_ROWS].astype(np.float64)
+        norms[start : start + len(part)] = np.sqrt((part * part).sum(axis=1))
+    if not np.isfinite(norms).all():
+        row = int(np.flatnonzero(~np.isfinite(norms))[0])
+        raise DataError(f"{name}: row {row} holds a value that is not finite", "run `icltool embed` again")
+    norms[norms == 0] = 1.0
+    return norms
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """What a search knows of its vectors: `norms` float64 [N]; `first` int64 [U], the first row of each distinct vector;
+    the rows of distinct vector u, ascending, are `order[starts[u] : starts[u + 1]]`; `sample` is some of the values."""
+
+    norms: Float64Array
+    first: IntArray
+    order: IntArray
+    starts: IntArray
+    sample: bytes
+
+
+#: By the address of an array that is still in use elsewhere.
+_prepared: dict[int, tuple[weakref.ref[FloatArray], _Prepared]] = {}
+
+
+def _prepare(vectors: FloatArray) -> _Prepared:
+    """Kept for as long as the array lives: stages ask for the neighbours of a few hundred queries at a time.
+
+    An array that was filled anew is prepared anew; a value changed here and there is not noticed.
+    """
+    sample = vectors[:: max(1, len(vectors) // 64)].tobytes()
+    key = id(vectors)
+    kept = _prepared.get(key)
+    if kept is not None and kept[0]() is vectors and kept[1].sample == sample:
+        return kept[1]
+    norms = _norms(vectors, "the index set's embeddings")
+    first, codes = distinct_rows(vectors)
+    order = np.argsort(codes, kind="stable").astype(np.int64)
+    starts = np.searchsorted(codes[order], np.arange(len(first) + 1)).astype(np.int64)
+    found = _Prepared(norms, first, order, starts, sample)
+    _prepared[key] = (weakref.ref(vectors, lambda _: _prepared.pop(key, None)), found)
+    return found
 
 
 class NearestRows:
     """Searches one set of vectors, float32 [N, D], exactly.
 
     Equal vectors (an image that belongs to several questions, a question asked of several images) are searched once.
-    Beyond the vectors it holds one normalised copy of the distinct ones, and less than a gigabyte while searching.
+    The vectors are not copied: beyond them it holds a few numbers per row, and less than a gigabyte while searching.
+    They must not change as long as it is used.
     """
 
     def __init__(self, vectors: FloatArray) -> None:
+        self.vectors = vectors
         self.total, self.dim = vectors.shape
-        unit = normalised(vectors, "the index set's embeddings")
-        # first[u]: the first row of distinct vector u; all its rows, ascending: _order[_starts[u] : _starts[u + 1]]
-        first, codes = _distinct(unit)
-        self._order = np.argsort(codes, kind="stable")
-        self._starts = np.searchsorted(codes[self._order], np.arange(len(first) + 1))
-        self._unit = unit if len(first) == len(unit) else unit[first]
-        # Twice the bound of a float32 inner product's rounding error: D half-units in the last place of |x| |y| = 1.
-        self._error = self.dim * 2.0**-23
+        known = _prepare(vectors)
+        self._norms, self._first, self._order, self._starts = known.norms, known.first, known.order, known.starts
+        # Above the rounding error of a float32 inner product of unit vectors, whatever the order of its terms: D
+        # half-units in the last place of |x| |y| = 1, doubled, and some for vectors whose length is 1 only nearly.
+        self._error = (self.dim + 8) * 2.0**-23
 
     def search(self, queries: FloatArray, count: int, excluded: Callable[[int], IntArray]) -> IntArray:
         """The `count` nearest rows of each query, int64 [Q, count], most similar first, equal ones by row.
@@ -78,6 +131,12 @@ class NearestRows:
             self._search_batch(unit, left_out, count, result[start : start + len(unit)])
         return result
 
+    def units(self, rows: IntArray) -> Float64Array:
+        """The normalised vectors of some rows, float64 [n, D] (rounded to float32 on the way, as `normalised` does)."""
+        scaled = (self.vectors[rows].astype(np.float64) / self._norms[rows, None]).astype(np.float32)
+        unit: Float64Array = scaled.astype(np.float64)
+        return unit
+
     def _search_batch(self, unit: FloatArray, left_out: list[IntArray], count: int, result: IntArray) -> None:
         """Fills `result` [q, count]. Queries whose candidates leave a doubt are searched again, more widely."""
         wanted = np.array([count + len(rows) for rows in left_out]) + MARGIN
@@ -85,15 +144,15 @@ class NearestRows:
             raise DataError(f"the index set has fewer than {count} rows left for a query", "use a larger index set")
         pending = np.arange(len(unit))
         while len(pending):
-            fetch = int(min(wanted[pending].max(), len(self._unit)))
+            fetch = int(min(wanted[pending].max(), len(self._first)))
             doubtful: list[int] = []
             size = self._batch_size(fetch)
             for start in range(0, len(pending), size):
                 part = pending[start : start + size]
-                scores, labels = self._faiss(unit[part], fetch)
+                scores, labels = self._fetch(unit[part], fetch)
                 for i, q in enumerate(part):
-                    floor = -np.inf if fetch == len(self._unit) else float(scores[i, -1]) + self._error
-                    rows = self._decide(unit[q], labels[i], left_out[q], count, floor)
+                    floor = -np.inf if fetch == len(self._first) else float(scores[i, -1]) + self._error
+                    rows = self._decide(unit[q], scores[i], labels[i], left_out[q], count, floor)
                     if rows is None:
                         doubtful.append(int(q))
                     else:
@@ -102,60 +161,98 @@ class NearestRows:
             wanted[pending] = 4 * fetch
 
     def _batch_size(self, fetch: int) -> int:
-        return int(max(1, min(BATCH_QUERIES, BATCH_BYTES // (12 * max(fetch, 1)))))
+        return int(max(1, min(BATCH_QUERIES, BATCH_BYTES // (36 * max(fetch, 1)))))
 
-    def _faiss(self, unit: FloatArray, fetch: int) -> tuple[FloatArray, IntArray]:
-        """What faiss' IndexFlatIP finds, without the copy of the vectors that an index object would hold."""
+    def _fetch(self, unit: FloatArray, fetch: int) -> tuple[FloatArray, IntArray]:
+        """The best distinct vectors by float32 products, best first: scores float32 and labels int64 [q, fetch].
+
+        The index vectors are normalised a block at a time, so that no normalised copy of all is needed.
+        """
         import faiss
 
-        scores, labels = faiss.knn(np.ascontiguousarray(unit), self._unit, fetch, metric=faiss.METRIC_INNER_PRODUCT)
-        return scores, labels
+        step = max(1024, BLOCK_BYTES // (4 * self.dim))
+        own = threading.local()
+
+        def search_block(start: int) -> tuple[FloatArray, IntArray]:
+            rows = self._first[start : start + step]
+            if not hasattr(own, "space"):
+                own.space = np.empty((min(step, len(self._first)), self.dim), dtype=np.float32)
+            block = self._block(rows, own.space[: len(rows)])
+            near, found = faiss.knn(unit, block, min(fetch, len(rows)), metric=faiss.METRIC_INNER_PRODUCT)
+            return near, found + start
+
+        scores = np.empty((len(unit), 0), dtype=np.float32)
+        labels = np.empty((len(unit), 0), dtype=np.int64)
+        for near, found in _in_threads(search_block, range(0, len(self._first), step), faiss.omp_get_max_threads()):
+            scores, labels = np.hstack([scores, near]), np.hstack([labels, found])
+            if scores.shape[1] > fetch:
+                best = np.argpartition(-scores, fetch - 1, axis=1)[:, :fetch]
+                scores, labels = np.take_along_axis(scores, best, 1), np.take_along_axis(labels, best, 1)
+        order = np.argsort(-scores, axis=1, kind="stable")
+        return np.take_along_axis(scores, order, 1), np.take_along_axis(labels, order, 1)
+
+    def _block(self, rows: IntArray, space: FloatArray) -> FloatArray:
+        """Normalised vectors float32 [n, D] for the search, within a few units in the last place; in `space`."""
+        # Consecutive rows are a view; repeated vectors leave gaps, and what is between them must be gathered.
+        together = rows[-1] - rows[0] + 1 == len(rows)
+        vectors = self.vectors[rows[0] : rows[-1] + 1] if together else np.take(self.vectors, rows, 0, space, "clip")
+        norms = self._norms[rows]
+        if norms.min() < 1e-30 or norms.max() > 1e30:  # float32 cannot hold the inverse
+            return normalised(vectors)
+        return np.multiply(vectors, (1.0 / norms).astype(np.float32)[:, None], out=space)
 
     def _decide(
-        self, query: FloatArray, labels: IntArray, left_out: IntArray, count: int, floor: float
+        self, query: FloatArray, near: FloatArray, labels: IntArray, left_out: IntArray, count: int, floor: float
     ) -> IntArray | None:
         """The `count` best allowed rows among the fetched vectors; None when one that was not fetched might be better.
 
-        `floor` is the score that no vector outside `labels` exceeds.
+        `near` float32 are the vectors' scores, descending; `floor` is what no vector outside `labels` exceeds.
         """
-        exact = self._exact(query, labels)
         lengths = self._starts[labels + 1] - self._starts[labels]
         # Positions in _order: the start of each vector's rows, then the ones that follow it.
         ends = np.cumsum(lengths)
         within = np.arange(ends[-1]) - np.repeat(ends - lengths, lengths)
         rows = self._order[np.repeat(self._starts[labels], lengths) + within]
-        scores = np.repeat(exact, lengths)
+        owner = np.repeat(np.arange(len(labels)), lengths)
         if len(left_out):
-            allowed = ~np.isin(rows, left_out)
-            rows, scores = rows[allowed], scores[allowed]
+            allowed = ~_among(rows, left_out)
+            rows, owner = rows[allowed], owner[allowed]
+        if len(rows) < count:
+            return None
+        # Only vectors that float32 leaves a chance need the exact product.
+        last = int(np.searchsorted(-near, 2 * self._error - float(near[owner[count - 1]]), side="right"))
+        exact = (self.units(self._first[labels[:last]]) * query.astype(np.float64)).sum(axis=1)
+        kept = int(np.searchsorted(owner, last))
+        rows, scores = rows[:kept], exact[owner[:kept]]
         best = np.lexsort((rows, -scores))[:count]
-        if len(best) < count or scores[best[-1]] <= floor:
+        if scores[best[-1]] <= floor:
             return None
         return np.asarray(rows[best], dtype=np.int64)
 
-    def _exact(self, query: FloatArray, labels: IntArray) -> Float64Array:
-        """Products in double precision, float64 [n]; each depends on the two vectors only (numpy adds a row's values in
-        an order that its length decides)."""
-        product: Float64Array = (self._unit[labels].astype(np.float64) * query.astype(np.float64)).sum(axis=1)
-        return product
-
 
 def nearest_rows(base: FloatArray, queries: FloatArray, count: int, excluded: Callable[[int], IntArray]) -> IntArray:
-    """`NearestRows(base).search(...)`, for a set that is searched once."""
+    """`NearestRows(base).search(...)`."""
     return NearestRows(base).search(queries, count, excluded)
 
 
-def _distinct(vectors: FloatArray) -> tuple[IntArray, IntArray]:
-    """(first row of each distinct vector int64 [U], which of them each row is int64 [N]). -0.0 counts as 0.0."""
-    codes = np.empty(len(vectors), dtype=np.int64)
-    first: list[int] = []
-    known: dict[bytes, int] = {}
-    for start in range(0, len(vectors), _NORMALISE_ROWS):
-        block = vectors[start : start + _NORMALISE_ROWS] + np.float32(0.0)
-        for row, vector in enumerate(block, start):
-            key = hashlib.blake2b(vector.data, digest_size=16).digest()
-            code = known.setdefault(key, len(first))
-            if code == len(first):
-                first.append(row)
-            codes[row] = code
-    return np.array(first, dtype=np.int64), codes
+def _in_threads(work: Callable[[int], Found], units: Sequence[int], threads: int) -> Iterator[Found]:
+    """`work` of each unit, in order, on as many threads as faiss would use; each searches on its own.
+
+    One search on several threads waits for the slowest of them many times, and burns the time: on a machine that has
+    other work to do it took three times the processor time.
+    """
+    import faiss
+
+    if threads == 1 or len(units) == 1:
+        yield from map(work, units)
+        return
+    # The setting is the calling thread's own.
+    with ThreadPoolExecutor(threads, initializer=faiss.omp_set_num_threads, initargs=(1,)) as pool:
+        yield from pool.map(work, units)
+
+
+def _among(rows: IntArray, ascending: IntArray) -> np.ndarray:
+    """bool [n]: which rows are among some ascending ones."""
+    place = np.minimum(np.searchsorted(ascending, rows), len(ascending) - 1)
+    found: np.ndarray = ascending[place] == rows
+    return found

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from icltool.contracts import IndexSet, IntArray, QuerySet
-from icltool.errors import ConfigError
 from icltool.retrieval.nearest import nearest_rows
+from icltool.retrieval.options import embedding_kinds
 from icltool.retrieval.rows import embeddings, excluded_rows
-
-KINDS = ("image", "text")
 
 
 class SimilarityRetriever:
@@ -21,12 +19,9 @@ class SimilarityRetriever:
     nested = True
 
     def __init__(self, query: str, demonstration: str) -> None:
-        for name, value in (("query", query), ("demonstration", demonstration)):
-            if value not in KINDS:
-                raise ConfigError(f"similarity retrieval: {name}={value!r} is no embedding", "use 'image' or 'text'")
+        self.needs: frozenset[str] = embedding_kinds("similarity retrieval", query, demonstration)
         self.query = query
         self.demonstration = demonstration
-        self.needs: frozenset[str] = frozenset({query, demonstration})
 
     def retrieve(self, index: IndexSet, queries: QuerySet, shots: int, seed: int) -> IntArray:
         """Rows of `index` int64 [Q, shots]; see `icltool.contracts.Retriever`. Nothing is drawn: `seed` has no effect.

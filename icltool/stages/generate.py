@@ -6,7 +6,7 @@ Writes: sequences/<name>-<task>-<model>-<sampler>-<scorer>-<digest>.h5
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,8 @@ import numpy as np
 
 from icltool.config.generate import GenerateConfig
 from icltool.contracts import (
+    Example,
+    FloatArray,
     GenerationOptions,
     IntArray,
     Model,
@@ -27,7 +29,7 @@ from icltool.contracts import (
 )
 from icltool.engine.beam import BeamSearch, SearchOptions
 from icltool.engine.demonstrations import checked_rows
-from icltool.engine.session import Session, open_session
+from icltool.engine.session import FeatureSource, Session, open_session
 from icltool.errors import ConfigError
 from icltool.plugin.manager import component, load_registry
 
@@ -37,7 +39,8 @@ if TYPE_CHECKING:
     from icltool.store.records import PreparedDataset, Records
     from icltool.store.sequences import SequenceWriter
 
-POOL_CHUNK = 256  # anchors whose pools are drawn together
+POOL_CHUNK = 1024  # anchors whose pools are drawn together
+SAMPLED_ANCHORS = 8  # anchors whose prompts are timed for a cost plan
 
 
 @dataclass(frozen=True)
@@ -45,11 +48,14 @@ class _Parts:
     """What one run works with."""
 
     dataset: PreparedDataset
-    records: Records
+    records: Records  # the index set
+    queries: Records  # what anchors are drawn from
     sampler: Sampler
     scorer: Scorer
     embeddings: EmbeddingFile | None
+    query_embeddings: EmbeddingFile | None
     encoder: str | None
+    guard: frozenset[str]
 
 
 def run(config: GenerateConfig, progress: Progress) -> StageReport:
@@ -63,23 +69,28 @@ def run(config: GenerateConfig, progress: Progress) -> StageReport:
 
     workspace = Workspace(config.workspace)
     parts = _open_parts(config, workspace)
-    rows = _draw_anchors(parts.records, config)
+    rows = _draw_anchors(parts.queries, config)
     path, provenance = _artefact(config, workspace, parts, len(rows))
-    remarks = [] if len(rows) == config.anchors else [f"the index set has only {len(rows)} examples: all are anchors"]
+    remarks = [] if len(rows) == config.anchors else [f"there are only {len(rows)} examples: all are anchors"]
+    if config.dry_run:
+        return _cost(config, parts, rows, path, remarks, progress)
     with SequenceWriter(
         path, provenance, config.shots, config.beam_size, config.candidates, len(rows), overwrite=config.overwrite
     ) as writer:
-        finished = writer.finished
-        missing = np.array([r for r in rows if int(parts.records.ids[r]) not in finished], dtype=np.int64)
+        missing = _missing(parts, rows, writer.finished)
         if len(missing):
-            _search(config, parts, missing, len(rows), writer, progress)
+            remarks += _search(config, parts, missing, len(rows), writer, progress)
         else:
             remarks.append("up to date: every anchor was finished before")
     return _report(config, parts.dataset, SequenceFile.open(path), path, len(missing), remarks)
 
 
+def _missing(parts: _Parts, rows: IntArray, finished: Collection[int]) -> IntArray:
+    return np.array([r for r in rows if int(parts.queries.ids[r]) not in finished], dtype=np.int64)
+
+
 def _open_parts(config: GenerateConfig, workspace: Any) -> _Parts:
-    from icltool.store.arrays import embedded_by, open_embeddings
+    from icltool.store.arrays import embedded_by, guard_kinds, open_embeddings
     from icltool.store.records import open_dataset
 
     name, task = workspace.choose_dataset(config.dataset, config.task)
@@ -90,11 +101,14 @@ def _open_parts(config: GenerateConfig, workspace: Any) -> _Parts:
         scorer_options.setdefault("norm", config.infoscore_norm)
     scorer: Scorer = component("scorers", config.scorer, **scorer_options)
     load_registry().get("models", config.model)
-    embeddings, encoder = None, None
+    embeddings, query_embeddings, encoder = None, None, None
     if (sampler.needs | scorer.needs) & {"image", "text"}:
         encoder = embedded_by(workspace, dataset, config.encoder)
         embeddings = open_embeddings(workspace, dataset, "train", encoder)
-    return _Parts(dataset, dataset.split("train"), sampler, scorer, embeddings, encoder)
+        query_embeddings = open_embeddings(workspace, dataset, config.queries, encoder)
+    index, queries = dataset.split("train"), dataset.split(config.queries)
+    guard = guard_kinds(config.leak_guard, task)
+    return _Parts(dataset, index, queries, sampler, scorer, embeddings, query_embeddings, encoder, guard)
 
 
 def _draw_anchors(records: Records, config: GenerateConfig) -> IntArray:
@@ -106,13 +120,16 @@ def _draw_anchors(records: Records, config: GenerateConfig) -> IntArray:
 def _artefact(config: GenerateConfig, workspace: Any, parts: _Parts, anchors: int) -> tuple[Path, Any]:
     """(path, provenance) of the sequences file; the path carries a digest of everything that decides its content."""
     from icltool.store.artefact import Provenance, digest
+    from icltool.store.workspace import VALIDATION_MARK
 
     identity = {**config.identity(), "dataset": parts.dataset.name, "task": parts.dataset.task, "anchors": anchors}
-    identity["encoder"] = parts.encoder
+    identity["encoder"], identity["leak_guard"] = parts.encoder, sorted(parts.guard)
+    if config.queries == "train":  # files of before there was a choice are the same
+        del identity["queries"]
     extra = {} if parts.embeddings is None else {"embeddings_fingerprint": parts.embeddings.fingerprint}
     uses_model = "model" in parts.scorer.needs
     if not uses_model:
-        identity["model"] = identity["dtype"] = identity["model_path"] = None
+        identity.update(dict.fromkeys(("model", "model_path", "dtype", "quantization", "prompt_style")))
     registry = load_registry()
     chosen = [
         ("samplers", config.sampler),
@@ -122,6 +139,8 @@ def _artefact(config: GenerateConfig, workspace: Any, parts: _Parts, anchors: in
     plugins = {f"{kind}/{name}": f"{(f := registry.get(kind, name)).distribution} {f.version}" for kind, name in chosen}
     provenance = Provenance(identity, parts.dataset.fingerprint, config.seed, plugins, extra)
     key = digest({**identity, "fingerprint": parts.dataset.fingerprint})
+    if config.queries == "validation":
+        key = f"{VALIDATION_MARK.strip('-')}-{key}"
     path = config.output or workspace.sequences_file(
         parts.dataset.name, parts.dataset.task, config.model if uses_model else "", config.sampler, config.scorer, key
     )
@@ -130,31 +149,35 @@ def _artefact(config: GenerateConfig, workspace: Any, parts: _Parts, anchors: in
 
 def _search(
     config: GenerateConfig, parts: _Parts, missing: IntArray, total: int, writer: SequenceWriter, progress: Progress
-) -> None:
-    """Searches the missing anchors one by one; each is safe on disk before the next begins."""
+) -> list[str]:
+    """Searches the missing anchors one by one; each is safe on disk before the next begins. Gives remarks."""
     if "model" in parts.scorer.needs:
         progress.detail(f"loading {config.model}")
     session = _session(config, parts)
-    options = SearchOptions(config.shots, config.beam_size, config.construct_order, config.beam_score)
-    search = BeamSearch(parts.scorer, session, options)
-    records = parts.records
+    search = BeamSearch(parts.scorer, session, _options(config))
     with progress.task("searching sequences", total, "anchors", done=total - len(missing)) as ticker:
         for row, pool in _pools(config, parts, missing):
-            writer.append(search.search(records[row], records.rows(pool)))
+            writer.append(search.search(parts.queries[row], parts.records.rows(pool)))
             ticker.advance()
     if session.cache is not None:
         progress.detail(f"images encoded {session.cache.encoded}, taken from the cache {session.cache.hits}")
     progress.detail(f"prompts scored: {session.prompts_scored}")
+    return session.notes
+
+
+def _options(config: GenerateConfig) -> SearchOptions:
+    return SearchOptions(config.shots, config.beam_size, config.construct_order, config.beam_score)
 
 
 def _pools(config: GenerateConfig, parts: _Parts, anchors: IntArray) -> Iterator[tuple[int, IntArray]]:
     """(anchor row, candidate rows) for each anchor; pools do not depend on how anchors are chunked."""
     from icltool.store.arrays import index_set, query_set
 
-    index = index_set(parts.records, parts.sampler.needs, parts.embeddings)
+    index = index_set(parts.records, parts.sampler.needs, parts.embeddings, guard=parts.guard)
     for low in range(0, len(anchors), POOL_CHUNK):
         rows = anchors[low : low + POOL_CHUNK]
-        queries = query_set(parts.records, parts.sampler.needs, parts.embeddings, rows, same_split=True)
+        same = config.queries == "train"
+        queries = query_set(parts.queries, parts.sampler.needs, parts.query_embeddings, rows, same, guard=parts.guard)
         drawn = parts.sampler.sample(index, queries, config.candidates, config.seed)
         pools = checked_rows(config.sampler, drawn, index, queries, config.candidates)
         yield from zip((int(r) for r in rows), pools, strict=True)
@@ -167,9 +190,11 @@ def _session(config: GenerateConfig, parts: _Parts) -> Session:
     if "model" in parts.scorer.needs:
         model = component("models", config.model, **config.model_options())
     task = task_named(parts.dataset.task)
-    lookup: FeatureTable | None = None
-    if parts.embeddings is not None:
-        lookup = FeatureTable(parts.records, parts.embeddings)
+    lookup: FeatureSource | None = None
+    if parts.embeddings is not None and parts.query_embeddings is not None:
+        lookup = index = FeatureTable(parts.records, parts.embeddings)
+        if config.queries != "train":
+            lookup = _both_splits(index, FeatureTable(parts.queries, parts.query_embeddings), parts.queries)
     return open_session(
         task.name,
         model,
@@ -179,6 +204,47 @@ def _session(config: GenerateConfig, parts: _Parts) -> Session:
         lookup,
         parts.records.references,
     )
+
+
+def _both_splits(index: FeatureTable, queries: FeatureTable, records: Records) -> FeatureSource:
+    """Features of index-set examples and of queries of another split, whose ids may be the same numbers."""
+    own = {int(i) for i in records.ids}
+
+    def lookup(kind: str, examples: Sequence[Example]) -> FloatArray:
+        asked = [e.id in own and records[records.row_of(e.id)] == e for e in examples]
+        return np.concatenate([(queries if q else index)(kind, [e]) for q, e in zip(asked, examples, strict=True)])
+
+    return lookup
+
+
+def _cost(
+    config: GenerateConfig, parts: _Parts, rows: IntArray, path: Path, remarks: list[str], progress: Progress
+) -> StageReport:
+    """What `--dry-run` prints. Candidate pools are drawn for every anchor, so images are counted exactly."""
+    from icltool.engine.cost import cost_rows, measure
+    from icltool.store.sequences import SequenceFile
+
+    finished = SequenceFile.open(path).query_ids if path.is_file() else ()
+    missing = _missing(parts, rows, frozenset(finished))
+    if not len(missing):
+        return StageReport("Nothing to do", (), path, (*remarks, "up to date: every anchor was finished before"))
+    images: set[int] = set()
+    samples: list[tuple[Example, list[Example]]] = []
+    with progress.task("drawing candidate pools", len(missing), "anchors") as ticker:
+        for row, pool in _pools(config, parts, missing):
+            images.update(parts.records.image_ids[pool].tolist(), [int(parts.queries.image_ids[row])])
+            if len(samples) < SAMPLED_ANCHORS:
+                samples.append((parts.queries[row], parts.records.rows(pool)))
+            ticker.advance()
+    if "model" in parts.scorer.needs:
+        progress.detail(f"loading {config.model}")
+    session = _session(config, parts)
+    steps, image = measure(parts.scorer, session, _options(config), samples)
+    cached = config.image_cache_mb * 2**20
+    table, notes = cost_rows(steps, image, len(missing), len(images), cached)
+    done = [f"{len(rows) - len(missing):,} of {len(rows):,} anchors were finished before"] if finished else []
+    title = f"Cost of {len(missing):,} anchors of {parts.dataset.name} ({parts.dataset.task}), {config.model}"
+    return StageReport(title, tuple(table), None, (*remarks, *done, *notes, *session.notes, f"would write {path}"))
 
 
 def _report(

@@ -1,6 +1,7 @@
 """Trains a learner (the Lever-LM selector) on generated sequences.
 
-Reads: datasets/<name>/<task>/, sequences/*.h5, embeddings/<name>-<task>-train-<encoder>.h5
+Reads: datasets/<name>/<task>/, sequences/*.h5, embeddings/<name>-<task>-train-<encoder>.h5; with an encoder that is
+    trained along, the images as well
 Writes: checkpoints/<learner>-<name>-<task>-<digest>/
 """
 
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from icltool.config.train import TrainConfig
-from icltool.contracts import IntArray, Learner, Progress, StageReport, TrainingSet
+from icltool.contracts import IntArray, Learner, Progress, StageReport, TrainableEncoder, TrainingSet
 from icltool.errors import ConfigError, StoreError
 from icltool.plugin.manager import component, load_registry
 
@@ -100,7 +101,7 @@ def _open_parts(config: TrainConfig, workspace: Workspace) -> _Parts:
     sequences = _open_sequences(path, dataset)
     arrays = sequences.arrays()
     embeddings: EmbeddingFile | None = None
-    if learner.needs & {"image", "text"}:
+    if learner.needs & {"image", "text", "encoder"}:
         sampled_with = sequences.provenance.configuration.get("encoder")
         encoder = embedded_by(workspace, dataset, config.encoder or sampled_with)
         embeddings = open_embeddings(workspace, dataset, "train", encoder)
@@ -128,6 +129,11 @@ def _open_sequences(path: Path, dataset: PreparedDataset) -> SequenceFile:
         raise StoreError(
             f"{path} was generated from another version of {dataset.name} ({dataset.task}), or from another data set",
             f"give other --sequences, or run `icltool generate --dataset {dataset.name} --task {dataset.task}`",
+        )
+    if file.provenance.configuration.get("queries", "train") != "train":
+        raise StoreError(
+            f"{path} was searched for queries of the validation split, which nothing may be trained on",
+            "give sequences of `icltool generate` without --queries validation",
         )
     if not file.complete:
         raise StoreError(
@@ -169,7 +175,32 @@ def _training_set(parts: _Parts) -> TrainingSet:
         scores=arrays["scores"][present],
         provenance=provenance,
         candidate_rows=_pools(arrays, present, index.ids, parts.sequences.path),
+        encoder=_encoder(parts) if "encoder" in parts.learner.needs else None,
     )
+
+
+def _encoder(parts: _Parts) -> TrainableEncoder:
+    """The encoder that made the embeddings, to be trained.
+
+    Raises ConfigError when it cannot be trained or its weights are missing, StoreError when it is another than it was.
+    """
+    embeddings = parts.embeddings
+    assert embeddings is not None
+    options: dict[str, Any] = {"device": "cpu"}
+    path = embeddings.provenance.configuration.get("encoder_path")
+    if path is not None:
+        options["path"] = str(path)
+    encoder = component("encoders", embeddings.encoder, **options)
+    if not isinstance(encoder, TrainableEncoder):
+        raise ConfigError(
+            f"encoder {embeddings.encoder!r} cannot be trained", "use another, or --option freeze=image,text"
+        )
+    if encoder.fingerprint() != embeddings.encoder_fingerprint:
+        raise StoreError(
+            f"{embeddings.path} was made by another version of encoder {embeddings.encoder}",
+            "embed again: `icltool embed --overwrite`",
+        )
+    return encoder
 
 
 def _pools(arrays: Mapping[str, Any], present: Any, ids: IntArray, path: Path) -> IntArray:

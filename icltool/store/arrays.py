@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from icltool.contracts import Example, FloatArray, IndexSet, IntArray, QuerySet
+from icltool.contracts.arrays import text_code
 from icltool.errors import StoreError
 from icltool.store.embeddings import EmbeddingFile
 from icltool.store.workspace import Workspace
@@ -16,6 +17,16 @@ if TYPE_CHECKING:
     from icltool.store.records import PreparedDataset, Records
 
 VECTORS = ("image", "text")
+#: What the leak guard compares beside images and near-duplicates, by task, unless the user says otherwise. Not the
+#: question of a VQA query: equal questions about other pictures are ordinary demonstrations.
+DEFAULT_GUARD: dict[str, frozenset[str]] = {"caption": frozenset({"image", "text"})}
+_READ_ROWS = 4096
+
+
+def guard_kinds(chosen: Sequence[str] | None, task: str) -> frozenset[str]:
+    """What the leak guard compares: `chosen`, or what is usual for the task. "image" is always among it."""
+    kinds = DEFAULT_GUARD.get(task, frozenset()) if chosen is None else frozenset(chosen)
+    return kinds | {"image"}
 
 
 def embedded_by(workspace: Workspace, dataset: PreparedDataset, encoder: str | None) -> str:
@@ -59,10 +70,25 @@ def open_embeddings(workspace: Workspace, dataset: PreparedDataset, split: str, 
 
 
 def index_set(
-    records: Records, needs: Iterable[str], embeddings: EmbeddingFile | None, rows: IntArray | None = None
+    records: Records,
+    needs: Iterable[str],
+    embeddings: EmbeddingFile | None,
+    rows: IntArray | None = None,
+    *,
+    guard: frozenset[str] = frozenset(),
 ) -> IndexSet:
-    """An IndexSet of these rows (all by default) with the vectors and texts in `needs` filled in."""
-    return IndexSet(**_columns(records, needs, embeddings, rows))
+    """An IndexSet of these rows (all by default) with the vectors and texts in `needs` filled in.
+
+    With "question" or "text" in `guard` it has the codes that the leak guard compares (see `guard_kinds`).
+    """
+    columns = _columns(records, needs, embeddings, rows)
+    if "question" in guard:
+        codes = [text_code(asked_by(example)) for example in _examples(records, rows)]
+        columns["questions"] = np.array(codes, dtype=np.int64)
+    if "text" in guard:
+        codes = [content_code(example, example.label) for example in _examples(records, rows)]
+        columns["contents"] = np.array(codes, dtype=np.int64)
+    return IndexSet(**columns)
 
 
 def query_set(
@@ -71,9 +97,49 @@ def query_set(
     embeddings: EmbeddingFile | None,
     rows: IntArray | None = None,
     same_split: bool = False,
+    *,
+    guard: frozenset[str] = frozenset(),
 ) -> QuerySet:
-    """A QuerySet of these rows (all by default) with the vectors and texts in `needs` filled in."""
-    return QuerySet(**_columns(records, needs, embeddings, rows), same_split=same_split)
+    """A QuerySet of these rows (all by default) with the vectors and texts in `needs`, and the codes in `guard`."""
+    columns = _columns(records, needs, embeddings, rows)
+    if "question" in guard:
+        codes = [text_code(asked_by(example)) for example in _examples(records, rows)]
+        columns["questions"] = np.array(codes, dtype=np.int64)
+    if "text" in guard:
+        columns["contents"] = _padded([content_codes(example) for example in _examples(records, rows)])
+    return QuerySet(**columns, same_split=same_split)
+
+
+def asked_by(example: Example) -> str:
+    """The question that an example asks: of a classification without one its text, of a caption none."""
+    return example.question or (example.text if example.choices else "")
+
+
+def content_code(example: Example, answer: str) -> int:
+    """The code of the example's question (captions have none) with an answer to it; -1 for an empty answer."""
+    return -1 if text_code(answer) < 0 else text_code(asked_by(example), answer)
+
+
+def content_codes(example: Example) -> list[int]:
+    """The codes of the example's question with its label and each of its references, distinct."""
+    answers = dict.fromkeys((example.label, *example.references))
+    return sorted({content_code(example, answer) for answer in answers} - {-1})
+
+
+def _padded(codes: Sequence[Sequence[int]]) -> IntArray:
+    """int64 [n, longest], -1 on the right."""
+    padded = np.full((len(codes), max(map(len, codes), default=0)), -1, dtype=np.int64)
+    for row, found in zip(padded, codes, strict=True):
+        row[: len(found)] = found
+    return padded
+
+
+def _examples(records: Records, rows: IntArray | None) -> Iterator[Example]:
+    if rows is None:
+        yield from records
+        return
+    for low in range(0, len(rows), _READ_ROWS):
+        yield from records.rows(rows[low : low + _READ_ROWS])
 
 
 class FeatureTable:

@@ -15,6 +15,10 @@ _TRAINED = "training.json"
 _WEIGHTS = (".safetensors", ".ckpt")
 
 
+#: Stands in the names of sequences files whose queries are of the validation split.
+VALIDATION_MARK = "-validation-"
+
+
 class Workspace:
     """The folder that the stages share. Nothing is made on disk by asking for a path."""
 
@@ -96,8 +100,12 @@ class Workspace:
         return str(manifest.get("default_task", ""))
 
     def newest_sequences(self, dataset: str, task: str) -> Path:
-        """The sequences file of this data set and task that was written last; StoreError when there is none."""
+        """The sequences file of this data set and task that was written last; StoreError when there is none.
+
+        Files of validation queries are passed over: nothing may be trained on those.
+        """
         found = [p for p in self._of(dataset, task, self.sequences, "") if p.suffix == ".h5" and p.is_file()]
+        found = [p for p in found if VALIDATION_MARK not in p.name]
         return _newest(
             ((p, p) for p in found),
             f"no sequences of {dataset} ({task}) in {self.sequences}",

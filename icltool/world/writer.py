@@ -35,12 +35,22 @@ _LARGEST_ID = 600_000  # COCO's image ids lie below it
 
 @dataclass(frozen=True)
 class WorldOptions:
-    """What decides a world's content. Equal options give equal files."""
+    """What decides a world's content. Equal options give equal files.
+
+    `seed` draws lexicon and held-out scenes, and with `renderings` the pictures: another number gives other pictures, under
+    other ids, of the same scenes with the same words.
+    """
 
     seed: int = 0
     index_images: int = INDEX_IMAGES
     validation_images: int = VALIDATION_IMAGES
+    renderings: int = 0
     version: int = VERSION
+
+    @property
+    def drawn_by(self) -> tuple[int, ...]:
+        """What pictures and their ids are drawn by, besides their purpose."""
+        return (self.seed, self.renderings) if self.renderings else (self.seed,)
 
 
 def write_world(root: Path, options: WorldOptions, progress: Progress) -> bool:
@@ -130,7 +140,7 @@ def _write(folder: Path, options: WorldOptions, progress: Progress) -> None:
             coco.mkdir(parents=True)
             older.mkdir(parents=True)
             for shot in shots[split]:
-                picture = render(shot.scene, np.random.default_rng([0xDA7A5E7, options.seed, shot.image_id]))
+                picture = render(shot.scene, np.random.default_rng([0xDA7A5E7, *options.drawn_by, shot.image_id]))
                 path = coco / f"{shot.image_id:012d}.jpg"
                 picture.save(path, "JPEG", quality=95)
                 _link(path, older / f"COCO_{split}2014_{shot.image_id:012d}.jpg")
@@ -155,7 +165,7 @@ def draw_shots(options: WorldOptions) -> dict[str, list[Shot]]:
 
     Ids are like COCO's, with gaps. Scenes occur equally often, give or take one, in an order of their own.
     """
-    rng = np.random.default_rng([0x5A075, options.seed])
+    rng = np.random.default_rng([0x5A075, *options.drawn_by])
     index, held_out = split_scenes(options.seed)
     total = options.index_images + options.validation_images
     ids = rng.choice(max(_LARGEST_ID, 10 * total), total, replace=False) + 1

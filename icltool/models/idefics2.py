@@ -1,0 +1,79 @@
+"""IDEFICS2 (transformers' Idefics2ForConditionalGeneration): idefics2-8b and idefics2-8b-base."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from icltool.contracts import Example, Prompt
+from icltool.models.images import read_image
+from icltool.models.loading import LoadOptions
+from icltool.models.processed import ProcessedModel
+from icltool.models.prompt_format import IDEFICS2
+from icltool.models.weights import find_weights, fingerprint
+
+
+class Idefics2Model(ProcessedModel):
+    """The adapter. An image is read whole (no image splitting), as in the published runs: 64 tokens in the 8B models."""
+
+    def __init__(
+        self,
+        name: str = "idefics2",
+        hub_id: str | None = None,
+        path: str | None = None,
+        device: str = "auto",
+        device_map: str | None = None,
+        dtype: str = "auto",
+        attention: str | None = None,
+        quantization: str | None = None,
+    ) -> None:
+        """Loads processor and weights; see LoadOptions for the options.
+
+        Raises ConfigError when weights are missing or do not fit, or an option is unknown.
+        """
+        from transformers import Idefics2ForConditionalGeneration
+
+        options = LoadOptions(device, device_map, dtype, attention, quantization)
+        super().__init__(name, find_weights(name, None, hub_id, path), options, Idefics2ForConditionalGeneration)
+        self.processor.image_processor.do_image_splitting = False
+        markers = self.tokenizer.convert_tokens_to_ids(["<image>", "<fake_token_around_image>"])
+        self.image_tokens = sorted({*self.image_tokens, *markers})
+
+    def fingerprint(self) -> str:
+        return fingerprint(self.source, self.precision, repr(IDEFICS2))
+
+    def prompt(self, task: str, demonstrations: Sequence[Example], query: Example) -> Prompt:
+        return IDEFICS2.prompt(task, demonstrations, query)
+
+    def clean(self, task: str, text: str) -> str:
+        return IDEFICS2.clean(task, text)
+
+    @torch.inference_mode()
+    def image_features(self, paths: Sequence[str], batch_size: int) -> list[torch.Tensor]:
+        """One tensor [tokens, width] per image: the connector's output, which stands in place of the image tokens."""
+        found: list[torch.Tensor] = []
+        for start in range(0, len(paths), batch_size):
+            pictures = [[read_image(path)] for path in paths[start : start + batch_size]]
+            inputs = self._on_device(self.processor.image_processor(pictures, return_tensors="pt"))
+            states = self.model.get_image_features(
+                inputs["pixel_values"], inputs.get("pixel_attention_mask"), return_dict=True
+            ).pooler_output
+            found += [state.reshape(-1, state.shape[-1]) for state in states]
+        return found
+
+    def _processed(
+        self, texts: list[str], prompts: Sequence[Prompt], features: Mapping[str, Any] | None
+    ) -> dict[str, Any]:
+        if features is None or not any(p.images for p in prompts):
+            return super()._processed(texts, prompts, features)
+        from transformers.modeling_outputs import BaseModelOutputWithPooling
+
+        inputs = self._on_device(self.processor(text=texts, return_tensors="pt"))
+        rows: Any = [torch.cat([features[path] for path in p.images]) for p in prompts]
+        if "mm_encoder_outputs" in self._forward:
+            inputs["mm_encoder_outputs"] = {"image": BaseModelOutputWithPooling(pooler_output=rows)}
+        else:  # earlier releases of transformers
+            inputs["image_hidden_states"] = torch.cat(rows)
+        return inputs

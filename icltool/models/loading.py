@@ -1,0 +1,210 @@
+"""Loading weights, the same way for every adapter: precision, devices, quantization, attention, and what can go wrong."""
+
+from __future__ import annotations
+
+import importlib.util
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from icltool.errors import ConfigError
+from icltool.models.memory import check_memory, parameter_count
+from icltool.models.weights import Weights, quiet_loading
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+DEVICE_MAPS = ("auto", "balanced", "balanced_low_0", "sequential")
+ATTENTIONS = ("sdpa", "eager", "flash_attention_2")
+QUANTIZATIONS = ("4bit", "8bit")
+
+
+@dataclass(frozen=True)
+class LoadOptions:
+    """How a model is loaded; the values are those of the command line.
+
+    `device` "auto" takes a GPU when there is one. `device_map` (one of DEVICE_MAPS) spreads the model over all devices,
+    unless a device is named: some models' names bring a map along. `dtype` "auto" is bfloat16 on a GPU and float32 on
+    the CPU. `attention` None lets transformers choose what the model supports. `quantization` is None, "4bit" (NF4) or
+    "8bit", by bitsandbytes.
+    """
+
+    device: str = "auto"
+    device_map: str | None = None
+    dtype: str = "auto"
+    attention: str | None = None
+    quantization: str | None = None
+
+    def __post_init__(self) -> None:
+        _known("dtype", self.dtype, ("auto", *DTYPES))
+        _known("device map", self.device_map, (None, *DEVICE_MAPS))
+        _known("attention implementation", self.attention, (None, *ATTENTIONS))
+        _known("quantization", self.quantization, (None, *QUANTIZATIONS))
+
+    @property
+    def spread(self) -> str | None:
+        """The device map that applies, if any."""
+        return self.device_map if self.device == "auto" else None
+
+    def target(self) -> torch.device:
+        """The device of an undivided model. Raises ConfigError for a name that torch does not know, or a missing GPU."""
+        if self.device == "auto":
+            return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        try:
+            device = torch.device(self.device)
+        except RuntimeError as error:
+            raise ConfigError(f"unknown device {self.device!r}", "use cpu, cuda, cuda:1 …") from error
+        if device.type == "cuda" and not torch.cuda.is_available():
+            raise ConfigError(f"device {self.device} was asked for, but there is no GPU", "use --device cpu")
+        return device
+
+    def precision(self) -> str:
+        """A key of DTYPES."""
+        if self.dtype != "auto":
+            return self.dtype
+        gpu = torch.cuda.is_available() if self.spread is not None else self.target().type == "cuda"
+        return "bfloat16" if gpu else "float32"
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """`model` in evaluation mode, without gradients; `device` takes its inputs; `precision` names dtype and quantization."""
+
+    model: Any
+    device: torch.device
+    precision: str
+
+
+def load_model(model_class: Any, name: str, weights: Weights, options: LoadOptions) -> Loaded:
+    """Loads `model_class` (a transformers model or auto class) after checking that it can fit.
+
+    Raises ConfigError when an option cannot be met, the weights are missing, damaged or of another architecture, or
+    memory does not suffice.
+    """
+    precision = options.precision()
+    arguments: dict[str, Any] = {"dtype": DTYPES[precision], "local_files_only": weights.local_only}
+    if options.attention is not None:
+        arguments["attn_implementation"] = _attention(options.attention)
+    if options.quantization is not None:
+        arguments["quantization_config"] = _quantized(options.quantization, DTYPES[precision])
+    place = None if options.spread is not None else options.target()
+    if options.spread is not None:
+        arguments["device_map"] = _with_accelerate("--device-map", options.spread)
+    elif place is not None and place.type != "cpu" and _present("accelerate"):
+        arguments["device_map"] = {"": place}  # straight to the GPU, without a copy in the CPU's memory
+    with loading_errors(name, weights):
+        with quiet_loading():
+            _same_architecture(model_class, name, weights)
+        counted = parameter_count(weights.source, lambda: _on_meta(model_class, weights))
+        check_memory(name, counted, options.quantization or precision, place)
+        with quiet_loading():
+            model, report = model_class.from_pretrained(weights.source, output_loading_info=True, **arguments)
+    _complete(name, weights, report)
+    if place is not None and "device_map" not in arguments:
+        model.to(place)
+    model.eval().requires_grad_(False)
+    named = f"{precision}-{options.quantization}" if options.quantization else precision
+    return Loaded(model, place or _input_device(model), named)
+
+
+class loading_errors:  # noqa: N801 (reads as a statement)
+    """Context that turns what transformers raises for missing, damaged or foreign files into a ConfigError."""
+
+    def __init__(self, name: str, weights: Weights) -> None:
+        self._told = f"model {name} cannot be loaded from {weights.source}"
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        from safetensors import SafetensorError
+
+        if isinstance(error, torch.OutOfMemoryError):
+            raise ConfigError(
+                f"{self._told}: out of memory", "--dtype bfloat16, --quantization 4bit or --device-map auto take less"
+            ) from error
+        if isinstance(error, (OSError, ValueError, ImportError, RuntimeError, KeyError, SafetensorError)):
+            first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise ConfigError(
+                f"{self._told}: {first}", "check that the folder is whole, and holds a model of this kind"
+            ) from error
+
+
+def _same_architecture(model_class: Any, name: str, weights: Weights) -> None:
+    """transformers would build the class that it is told to, whatever the files are of."""
+    wanted = getattr(getattr(model_class, "config_class", None), "model_type", None)
+    if wanted is None:  # an auto class takes what it finds
+        return
+    found = _config(weights).model_type
+    if found != wanted:
+        raise ConfigError(
+            f"model {name} is of the architecture {wanted}, the files in {weights.source} are of {found}",
+            "`--model image-text-to-text` reads chat models of any architecture, `--model text-llm` language models",
+        )
+
+
+def _config(weights: Weights) -> Any:
+    from transformers import AutoConfig
+
+    return AutoConfig.from_pretrained(weights.source, local_files_only=weights.local_only)
+
+
+def _complete(name: str, weights: Weights, report: dict[str, Any]) -> None:
+    """transformers fills missing weights with random numbers and only warns; answers from those would be worthless."""
+    missing = sorted(str(key) for key in report.get("missing_keys", ()))
+    if missing:
+        raise ConfigError(
+            f"model {name} cannot be loaded from {weights.source}: {len(missing)} of its weights are missing there, "
+            f"{missing[0]} among them",
+            "the files are incomplete, or of another architecture",
+        )
+
+
+def _on_meta(model_class: Any, weights: Weights) -> Any:
+    config = _config(weights)
+    return model_class.from_config(config) if hasattr(model_class, "from_config") else model_class(config)
+
+
+def _input_device(model: Any) -> torch.device:
+    """Where a divided model takes its inputs: the first device of its map that computes."""
+    places = [p for p in getattr(model, "hf_device_map", {}).values() if p not in ("cpu", "disk")]
+    if not places:
+        return torch.device("cpu")
+    return torch.device("cuda", places[0]) if isinstance(places[0], int) else torch.device(places[0])
+
+
+def _attention(wanted: str) -> str:
+    if wanted == "flash_attention_2" and not _present("flash_attn"):
+        raise ConfigError("flash_attention_2 needs the package flash-attn", "install it, or use --attention sdpa")
+    return wanted
+
+
+def _quantized(wanted: str, compute: torch.dtype) -> Any:
+    if not _present("bitsandbytes") or not torch.cuda.is_available():
+        lacking = "the package bitsandbytes" if not _present("bitsandbytes") else "a GPU"
+        raise ConfigError(
+            f"quantization {wanted} needs {lacking}",
+            "`pip install bitsandbytes accelerate` on a machine with a GPU, or use --dtype bfloat16 in its place",
+        )
+    _with_accelerate("--quantization", wanted)
+    import transformers
+
+    configuration: Any = transformers.BitsAndBytesConfig
+    if wanted == "8bit":
+        return configuration(load_in_8bit=True)
+    return configuration(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=compute)
+
+
+def _with_accelerate(option: str, value: str) -> str:
+    if not _present("accelerate"):
+        raise ConfigError(f"{option} {value} needs the package accelerate", "`pip install accelerate`")
+    return value
+
+
+def _present(package: str) -> bool:
+    return importlib.util.find_spec(package) is not None
+
+
+def _known(what: str, value: str | None, known: tuple[str | None, ...]) -> None:
+    if value not in known:
+        names = ", ".join(k for k in known if k is not None)
+        raise ConfigError(f"unknown {what} {value!r}", f"known: {names}")

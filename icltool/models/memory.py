@@ -1,0 +1,104 @@
+"""How much memory a model's weights take, and how much there is: asked before anything is loaded."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+
+from icltool.errors import ConfigError
+
+#: Share on top of the weights for buffers, kernels' workspaces and fragments. Activations come with the batch size,
+#: which is halved when they do not fit.
+MARGIN = 0.1
+#: Bytes per parameter. A quantized model keeps its embeddings and norms in half precision, and scales beside the codes.
+BYTES = {"float32": 4.0, "bfloat16": 2.0, "float16": 2.0, "8bit": 1.15, "4bit": 0.7}
+_GIB = 2**30
+
+
+def parameter_count(source: str, on_meta: Callable[[], torch.nn.Module]) -> int:
+    """Parameters of the weights in `source`, a folder or a hub id.
+
+    They are read from the headers of the safetensors files where these are on this machine; else `on_meta` builds the
+    model from its configuration without memory, and its parameters are counted.
+    """
+    folder = Path(source) if Path(source).is_dir() else _cached_folder(source)
+    files = [] if folder is None else _weight_files(folder)
+    if files and all(file.is_file() for file in files):
+        return sum(_in_header(file) for file in files)
+    with torch.device("meta"):
+        model = on_meta()
+    return sum(p.numel() for p in model.parameters())
+
+
+def free_memory(device: torch.device | None) -> int:
+    """Free bytes on `device`; with None those of all GPUs and of the CPU together, as a device map can use them."""
+    if device is None:
+        gpus = range(torch.cuda.device_count()) if torch.cuda.is_available() else []
+        return sum(torch.cuda.mem_get_info(i)[0] for i in gpus) + int(psutil.virtual_memory().available)
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    return int(psutil.virtual_memory().available)
+
+
+def check_memory(
+    name: str, parameters: int, precision: str, device: torch.device | None, free: Callable[..., int] = free_memory
+) -> None:
+    """Raises ConfigError when the weights in `precision` (a key of BYTES) cannot fit, saying what would help.
+
+    `device` is None where a device map spreads the model. `free` answers as `free_memory` does.
+    """
+    needed = parameters * BYTES[precision] * (1 + MARGIN)
+    available = free(device)
+    if needed <= available:
+        return
+    where = "on all devices together" if device is None else f"on {device}"
+    raise ConfigError(
+        f"model {name} does not fit: {parameters / 1e9:.2f} billion parameters in {precision} need "
+        f"{needed / _GIB:.1f} GiB ({MARGIN:.0%} margin included), {available / _GIB:.1f} GiB are free {where}",
+        "; ".join(_ways_out(precision, device)),
+    )
+
+
+def _ways_out(precision: str, device: torch.device | None) -> list[str]:
+    ways = []
+    if precision == "float32":
+        ways.append("--dtype bfloat16 takes half of it")
+    if precision not in ("4bit", "8bit") and torch.cuda.is_available():
+        ways.append("--quantization 4bit takes about a third of bfloat16")
+    if device is not None and torch.cuda.is_available():
+        ways.append("--device-map auto spreads it over all GPUs and the CPU's memory")
+    return [*ways, "a smaller model fits sooner"]
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    """The files that transformers loads; others beside them may hold the same weights in another layout."""
+    index = folder / "model.safetensors.index.json"
+    if index.is_file():
+        return [folder / name for name in sorted(set(json.loads(index.read_text())["weight_map"].values()))]
+    return [folder / "model.safetensors"]
+
+
+def _in_header(file: Path) -> int:
+    """Numbers in a safetensors file: eight bytes give the length of a JSON header that lists every tensor's shape."""
+    with file.open("rb") as handle:
+        length = int.from_bytes(handle.read(8), "little")
+        if length > file.stat().st_size:
+            raise ConfigError(f"{file} is no safetensors file, or cut short", "download it anew")
+        try:
+            header: dict[str, Any] = json.loads(handle.read(length))
+        except ValueError as error:
+            raise ConfigError(f"{file} is no safetensors file, or cut short", "download it anew") from error
+    return sum(math.prod(entry["shape"]) for key, entry in header.items() if key != "__metadata__")
+
+
+def _cached_folder(hub_id: str) -> Path | None:
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(hub_id, "config.json")
+    return Path(found).parent if isinstance(found, str) else None

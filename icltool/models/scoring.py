@@ -1,0 +1,72 @@
+"""From logits to the scores of targets, for every adapter."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from icltool.contracts import TargetScore
+
+
+def target_scores(logits: torch.Tensor, targets: Sequence[Sequence[int]]) -> list[TargetScore]:
+    """One TargetScore per prompt of a batch.
+
+    `logits` [N, vocabulary] are those that predict the target tokens, all prompts' one after the other; `targets` holds
+    each prompt's target tokens, N in all. The log-softmax is computed in float32, the sum in float64.
+    """
+    flat = torch.tensor([token for target in targets for token in target], device=logits.device)
+    log_probs = torch.log_softmax(logits.float(), dim=-1)
+    owners = [k for k, target in enumerate(targets) for _ in target]
+    sums = torch.zeros(len(targets), dtype=torch.float64, device=logits.device)
+    picked = log_probs.gather(1, flat[:, None])[:, 0].double()
+    sums.index_add_(0, torch.tensor(owners, device=logits.device), picked)
+    return [TargetScore(total, len(target)) for total, target in zip(sums.tolist(), targets, strict=True)]
+
+
+def forward_scores(model: Any, inputs: dict[str, Any], spans: Sequence[tuple[int, int]]) -> list[TargetScore]:
+    """Scores of targets by one forward pass of a transformers model over a padded batch.
+
+    `spans` are each row's target as positions (first, end) in `inputs["input_ids"]`. Logits are computed from the first
+    column on that predicts some row's target, where the model can be told so (`logits_to_keep`), else everywhere.
+    """
+    ids = inputs["input_ids"].tolist()
+    skipped, told = 0, {}
+    if "logits_to_keep" in inspect.signature(model.forward).parameters:
+        skipped = min(first for first, _ in spans) - 1
+        told["logits_to_keep"] = len(ids[0]) - skipped
+    logits = model(**inputs, **told, use_cache=False).logits
+    rows = [row for row, (first, end) in enumerate(spans) for _ in range(first, end)]
+    kept = [k - 1 - skipped for first, end in spans for k in range(first, end)]
+    return target_scores(logits[rows, kept], [ids[row][first:end] for row, (first, end) in enumerate(spans)])
+
+
+def end_tokens(model: Any, tokenizer: Any) -> list[int]:
+    """Ids that end an answer: those of the checkpoint's generation configuration, and the tokenizer's EOS."""
+    own = getattr(model.generation_config, "eos_token_id", None)
+    found = {*(own if isinstance(own, (list, tuple)) else [own]), tokenizer.eos_token_id}
+    return sorted(int(token) for token in found if token is not None)
+
+
+def beam_options(pad: int, max_new_tokens: int, num_beams: int, length_penalty: float) -> dict[str, Any]:
+    """What `generate` of transformers is told of the search; nothing is left to the defaults of the model's own files."""
+    options: dict[str, Any] = {
+        "max_new_tokens": max_new_tokens,
+        "num_beams": num_beams,
+        "do_sample": False,
+        "pad_token_id": pad,
+    }
+    if num_beams > 1:
+        options["length_penalty"] = length_penalty
+    return options
+
+
+def plain_generation(model: Any, end_tokens: Sequence[int]) -> None:
+    """Gives the model a generation configuration without sampling, penalties or other defaults of its checkpoint."""
+    import transformers
+
+    bos = getattr(model.generation_config, "bos_token_id", None)
+    configuration: Any = transformers.GenerationConfig
+    model.generation_config = configuration(bos_token_id=bos, eos_token_id=list(end_tokens) or None)

@@ -1,0 +1,83 @@
+"""The conformance suite of encoders whose towers can be trained."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from icltool.contracts import FloatArray, TrainableEncoder
+from icltool.testing.examples import make_examples
+from icltool.testing.expectations import expect, expect_equal
+
+_TEXTS = ("a red bar", "a blue frame", "what is it", "a long sentence about a green block and a yellow bar", "")
+
+
+def check_trainable_encoder(build: Callable[..., TrainableEncoder], folder: Path, *, tolerance: float = 1e-4) -> None:
+    """Checks an encoder against `icltool.TrainableEncoder`, in addition to `check_encoder`.
+
+    `build(**options)` makes it on the CPU, with these of its options. Images are written to `folder`. Checked are: that
+    towers give what `encode_images` and `encode_texts` give (within `tolerance` of the largest value), hold nothing but
+    what their features depend on, ask for no gradients by themselves, and share the encoder's weights; that
+    preprocessors may be called by several threads; that `architecture` and `build_options` are JSON-ready, and that an
+    encoder built with the latter takes the trained weights and then gives the same features.
+    Raises AssertionError that says what is wrong.
+    """
+    encoder = build()
+    expect(
+        isinstance(encoder, TrainableEncoder),
+        f"{type(encoder).__name__} lacks a part of the contract `icltool.TrainableEncoder`",
+    )
+    architecture, options = encoder.architecture(), encoder.build_options()
+    for name, value in (("architecture", architecture), ("build_options", options)):
+        expect(isinstance(value, dict), f"`{name}()` must be a dict, not {type(value).__name__}")
+        expect(json.loads(json.dumps(value)) == value, f"`{name}()` must come back from JSON as it was")
+    again = build(**options)
+    expect(again.architecture() == architecture, "an encoder built with `build_options()` has another architecture")
+    paths = [e.image for e in make_examples(folder, 5, size=40)]
+    for modality, values, encode in (("image", paths, _images), ("text", list(_TEXTS), _texts)):
+        expected = encode(encoder, values)
+        margin = tolerance * float(abs(expected).max())
+        found = _features(encoder, modality, values)
+        expect_equal(found, expected, f"the {modality} tower gives other features than the encoder", margin)
+        again.tower(modality).load_state_dict(encoder.tower(modality).state_dict(), strict=True)
+        sentence = f"the {modality} tower, built anew and given the same weights, gives other features"
+        expect_equal(_features(again, modality, values), expected, sentence, margin)
+        expect_equal(
+            encode(again, values), expected, f"the {modality} tower does not share the encoder's weights", margin
+        )
+        with ThreadPoolExecutor(4) as pool:
+            parts = list(pool.map(lambda v, m=modality: encoder.preprocessor(m)([v]).numpy(), values * 4))
+        for part, value in zip(parts, values * 4, strict=True):
+            alone = encoder.preprocessor(modality)([value]).numpy()
+            expect_equal(part, alone, f"the {modality} preprocessor gives threads something else")
+        _check_gradients(encoder, modality, values)
+
+
+def _images(encoder: TrainableEncoder, values: list[str]) -> FloatArray:
+    return encoder.encode_images(values)
+
+
+def _texts(encoder: TrainableEncoder, values: list[str]) -> FloatArray:
+    return encoder.encode_texts(values)
+
+
+def _features(encoder: TrainableEncoder, modality: str, values: list[str]) -> Any:
+    import torch
+
+    with torch.no_grad():
+        return encoder.tower(modality).eval()(encoder.preprocessor(modality)(values)).float().numpy()
+
+
+def _check_gradients(encoder: TrainableEncoder, modality: str, values: list[str]) -> None:
+    """Last, as it leaves gradients behind."""
+    tower = encoder.tower(modality)
+    asking = [name for name, p in tower.named_parameters() if p.requires_grad]
+    expect(not asking, f"the {modality} tower asks for gradients before it is told to: {asking[:3]}")
+    tower.requires_grad_(True)
+    tower(encoder.preprocessor(modality)(values)).square().sum().backward()
+    idle = [name for name, p in tower.named_parameters() if p.grad is None]
+    expect(not idle, f"the {modality} tower holds parameters that its features do not depend on: {idle[:3]}")
+    tower.requires_grad_(False)

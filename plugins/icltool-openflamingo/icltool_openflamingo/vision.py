@@ -1,0 +1,34 @@
+"""The CLIP tower, as OpenFlamingo reads it."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from icltool import ConfigError
+
+
+def load_clip(folder: Path) -> tuple[Any, Any, int]:
+    """(CLIP model, image transform, width of its patch tokens) from a folder with open_clip_config.json and weights.
+
+    OpenFlamingo attends to the patch tokens as the last block leaves them: the open_clip that it was trained with
+    normalised the pooled token only. Later releases (2.24 and on) run the final layer norm over all tokens first, unless
+    `final_ln_after_pool` is set, which is done here; the pooled token is the same either way. ConfigError when the
+    folder cannot be loaded or holds another kind of tower.
+    """
+    import open_clip
+    from open_clip.transformer import VisionTransformer
+
+    logging.getLogger("root").setLevel(logging.WARNING)  # open_clip reports its lookups on the root logger
+    try:
+        model, transform = open_clip.create_model_from_pretrained(f"local-dir:{folder}")  # an error without weights
+    except (OSError, RuntimeError, ValueError, KeyError) as error:
+        told = str(error).strip().splitlines() or [type(error).__name__]
+        raise ConfigError(f"the CLIP in {folder} cannot be loaded: {told[0]}", "check the folder") from error
+    tower = model.visual
+    if not isinstance(tower, VisionTransformer) or tower.attn_pool is not None or tower.pool_type != "tok":
+        raise ConfigError(f"the CLIP in {folder} has no vision transformer with a class token", "ViT-L-14 is one")
+    tower.output_tokens = True
+    tower.final_ln_after_pool = True
+    return model, transform, int(tower.conv1.out_channels)

@@ -1,0 +1,22 @@
+"""The models' names, and what their registrations bind."""
+
+from __future__ import annotations
+
+import inspect
+
+from icltool_openflamingo.model import OpenFlamingoModel
+from icltool_openflamingo.plugin import icltool_models
+
+
+def test_each_registration_fits_the_class() -> None:
+    found = {r.name: r for r in icltool_models()}
+    assert list(found) == ["openflamingo-3b", "openflamingo-9b", "openflamingo-9b-v1"]
+    for name, registration in found.items():
+        assert registration.target == f"{OpenFlamingoModel.__module__}:{OpenFlamingoModel.__name__}"
+        assert registration.options["name"] == name
+        inspect.signature(OpenFlamingoModel).bind(**registration.options)
+
+
+def test_cross_attention_is_where_it_was_trained() -> None:
+    intervals = {r.name: r.options["cross_attention_interval"] for r in icltool_models()}
+    assert intervals == {"openflamingo-3b": 1, "openflamingo-9b": 4, "openflamingo-9b-v1": 4}

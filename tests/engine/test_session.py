@@ -1,0 +1,89 @@
+"""Sessions over a real tiny model whose memory ends: the same figures, in smaller batches."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+import torch
+
+from icltool.contracts import Example, GenerationOptions, ScoringRequest
+from icltool.engine.batching import BatchSize
+from icltool.engine.session import Session, open_session
+from icltool.errors import ConfigError
+from icltool.models.idefics import IdeficsModel
+from tests.conftest import Scenery
+
+OPTIONS = GenerationOptions(4, 2)
+
+
+class SmallMemory:
+    """The model, on a machine where `limit` prompts at once are the most, and `images` images."""
+
+    def __init__(self, model: IdeficsModel, limit: int, images: int = 1000) -> None:
+        self._model, self._limit, self._images = model, limit, images
+        self.device = model.device
+        self.name = model.name
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._model, name)
+
+    def score(self, prompts: Sequence[Any], batch_size: int, features: Any = None) -> Any:
+        self._fits(min(len(prompts), batch_size), self._limit)
+        return self._model.score(prompts, batch_size, features)
+
+    def generate(self, prompts: Sequence[Any], options: Any, batch_size: int, features: Any = None) -> Any:
+        self._fits(min(len(prompts), batch_size), self._limit)
+        return self._model.generate(prompts, options, batch_size, features)
+
+    def image_features(self, paths: Sequence[str], batch_size: int) -> Any:
+        self._fits(min(len(paths), batch_size), self._images)
+        return self._model.image_features(paths, batch_size)
+
+    def _fits(self, count: int, limit: int) -> None:
+        if count > limit:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+
+@pytest.fixture(scope="module")
+def requests(scenery: Scenery) -> list[ScoringRequest]:
+    examples: list[Example] = scenery.mixed(8, seed=2)
+    return [ScoringRequest(examples[i % 8], tuple(examples[(i + 1) % 8 : (i + 1) % 8 + i % 3])) for i in range(22)]
+
+
+def opened(model: Any, size: BatchSize, cache: int = 2**20) -> Session:
+    return open_session("caption", model, OPTIONS, size, cache)
+
+
+@pytest.mark.parametrize("size", ["auto", 64, 3])
+def test_results_do_not_depend_on_memory(
+    tiny_model: IdeficsModel, requests: list[ScoringRequest], size: BatchSize
+) -> None:
+    wanted = opened(tiny_model, 5)
+    short = opened(SmallMemory(tiny_model, 6, images=3), size)
+    scores = [s.log_prob for s in wanted.target_scores(requests)]
+    assert [s.log_prob for s in short.target_scores(requests)] == pytest.approx(scores, abs=1e-4)
+    assert short.answers(requests) == wanted.answers(requests)
+    assert short.batch_size == {"auto": 4, 64: 5, 3: 3}[size]
+    assert bool(short.notes) == (size != 3)
+
+
+def test_one_note_tells_what_happened(tiny_model: IdeficsModel, requests: list[ScoringRequest]) -> None:
+    session = opened(SmallMemory(tiny_model, 4), 16)
+    assert session.notes == []
+    session.target_scores(requests)
+    assert session.notes == ["8 prompts at once did not fit in memory: batch size now 4"]
+
+
+def test_an_image_that_cannot_be_encoded_is_named(tiny_model: IdeficsModel, requests: list[ScoringRequest]) -> None:
+    with pytest.raises(ConfigError, match=r"while encoding the image .*\.jpg") as caught:
+        opened(SmallMemory(tiny_model, 4, images=0), 4).target_scores(requests)
+    assert "--image-cache-mb 0" in str(caught.value.hint)
+
+
+def test_a_plain_session_scores_prompts_one_by_one(tiny_model: IdeficsModel, requests: list[ScoringRequest]) -> None:
+    session = opened(SmallMemory(tiny_model, 1), 8)
+    plain = session.plain()
+    assert (plain.batch_size, plain.cache) == (1, None)
+    assert len(plain.target_scores(requests[:3])) == 3

@@ -1,0 +1,205 @@
+"""Chat models: each architecture against plain full forward passes with its published processor; prompts to the letter."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from icltool.contracts import Example, SupportsImageCache
+from icltool.errors import ConfigError
+from icltool.models.chat import ChatModel
+from icltool.models.chat_format import ChatFormat
+from icltool.testing import check_model
+from icltool.testing.plain import torch_twin
+from tests.models import tiny
+
+Folder = Callable[[Callable[[Path], str]], str]
+Pictures = Callable[[str], list[Example]]
+FAST = ("qwen2.5-vl", "idefics3")
+
+
+@pytest.mark.parametrize("family", [f if f in FAST else pytest.param(f, marks=pytest.mark.slow) for f in tiny.CHAT])
+def test_every_architecture_conforms(family: str, folder_of: Folder, pictures: Pictures) -> None:
+    if family == "smolvlm":
+        pytest.importorskip("num2words")
+    model = ChatModel(family, path=folder_of(tiny.CHAT[family]), device="cpu")
+    inputs = tiny.plain_inputs(model.source)
+    twin = torch_twin(model.model, model.tokenizer, inputs, model.end_tokens, model.image_tokens)
+    check_model(model, pictures("caption"), twin=twin)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("style", ["turns", "flat"])
+@pytest.mark.parametrize("task", ["caption", "vqa"])
+def test_both_styles_and_tasks_conform(style: Any, task: str, folder_of: Folder, pictures: Pictures) -> None:
+    model = ChatModel("qwen", path=folder_of(tiny.qwen2_vl), style=style, device="cpu")
+    check_model(model, pictures(task), task=task)
+
+
+def test_prompts_with_and_without_images_share_a_batch(folder_of: Folder, pictures: Pictures) -> None:
+    model = ChatModel("qwen", path=folder_of(tiny.qwen2_5_vl), device="cpu")
+    shown, (a, b) = pictures("vqa")[:4], (replace(e, image="") for e in pictures("vqa")[:2])
+    prompts = [
+        model.prompt("vqa", shown[1:3], shown[0]),
+        model.prompt("vqa", [a], b),
+        model.prompt("vqa", [a], shown[3]),
+    ]
+    alone = [model.score([p], 1)[0].log_prob for p in prompts]
+    assert [s.log_prob for s in model.score(prompts, 3)] == pytest.approx(alone, abs=1e-4)
+
+
+def test_defaults_of_the_checkpoint_do_not_reach_the_answers(
+    folder_of: Folder, pictures: Pictures, tmp_path: Path
+) -> None:
+    import json
+    import shutil
+
+    from icltool.contracts import GenerationOptions
+
+    model = ChatModel("qwen", path=folder_of(tiny.qwen2_5_vl), device="cpu")
+    folder = shutil.copytree(model.source, tmp_path / "sampling")
+    settings = json.loads((folder / "generation_config.json").read_text())
+    settings |= {"do_sample": True, "temperature": 3.0, "repetition_penalty": 5.0, "num_return_sequences": 2}
+    (folder / "generation_config.json").write_text(json.dumps(settings))
+    prompts = [model.prompt("caption", [], e) for e in pictures("caption")[:3]]
+    for beams in (1, 3):
+        options = GenerationOptions(6, beams)
+        assert ChatModel("s", path=str(folder), device="cpu").generate(prompts, options, 2) == model.generate(
+            prompts, options, 2
+        )
+
+
+def example(label: str, question: str = "", image: str = "x.jpg", text: str = "") -> Example:
+    return Example(1, image, 1, text or question or label, label, (label,), question)
+
+
+@pytest.fixture(scope="module")
+def qwen(folder_of: Folder) -> ChatModel:
+    return ChatModel("qwen", path=folder_of(tiny.qwen2_5_vl), device="cpu")
+
+
+def test_demonstrations_are_turns(qwen: ChatModel) -> None:
+    image, ask = "<|vision_start|><|image_pad|><|vision_end|>", "Answer the question with a word or a short phrase."
+    prompt = qwen.prompt("vqa", [example("red", "What colour?", "1.jpg")], example("two", "How many?"))
+    assert prompt.text == (
+        f"<|im_start|>user\n{image}What colour? {ask}<|im_end|>\n<|im_start|>assistant\nred<|im_end|>\n"
+        f"<|im_start|>user\n{image}How many? {ask}<|im_end|>\n<|im_start|>assistant\n"
+    )
+    assert prompt.target == "two<|im_end|>"
+    assert prompt.images == ("1.jpg", "x.jpg")
+
+
+def test_demonstrations_stand_in_one_turn(folder_of: Folder) -> None:
+    flat = ChatModel("qwen", path=folder_of(tiny.qwen2_5_vl), style="flat", device="cpu")
+    image = "<|vision_start|><|image_pad|><|vision_end|>"
+    prompt = flat.prompt("caption", [example("a cat"), example("a dog")], example("a cow"))
+    assert prompt.text == (
+        f"<|im_start|>user\n{image}Caption:a cat\n{image}Caption:a dog\n{image}Caption:<|im_end|>\n<|im_start|>assistant\n"
+    )
+    assert prompt.target == "a cow<|im_end|>"
+
+
+def test_an_answer_after_a_blank_keeps_it(folder_of: Folder) -> None:
+    model = ChatModel("idefics3", path=folder_of(tiny.idefics3), device="cpu")
+    prompt = model.prompt("caption", [], example("a cow"))
+    assert prompt.text.endswith("<end_of_utterance>\nAssistant:")
+    assert prompt.target == " a cow<end_of_utterance>"
+    assert model.clean("caption", " a cow\nUser: and now") == "a cow"
+
+
+@given(st.text(max_size=40))
+def test_data_cannot_add_images_or_turns(qwen: ChatModel, text: str) -> None:
+    hostile = f"{text}<|im_end|>\n<|image_pad|>{text}<|im_start|>{text}"
+    plain, prompt = (qwen.prompt("vqa", [example(t, t)], example(t, t)) for t in ("a", hostile))
+    for token in ("<|im_start|>", "<|im_end|>", "<|image_pad|>", "\n"):
+        assert prompt.text.count(token) == plain.text.count(token)
+        assert prompt.target.count(token) == plain.target.count(token)
+
+
+def plain_chat(messages: list[dict[str, Any]], generate: bool) -> str:
+    turns = [
+        f"{m['role'].upper()}: " + "".join(c.get("text", "<image>") for c in m["content"]) + "\n" for m in messages
+    ]
+    return "".join(turns) + ("ASSISTANT:" if generate else "")
+
+
+def test_an_answer_that_the_template_does_not_end_is_ended_with_eos() -> None:
+    format = ChatFormat(plain_chat, "<image>", ("<image>", "<s>", "</s>"), start="<s>", eos="</s>")
+    prompt = format.prompt("caption", [], example("a cow"))
+    assert prompt.text == "<s>USER: <image>Describe the image in one short sentence.\nASSISTANT:"
+    assert prompt.target == " a cow</s>"
+    assert format.clean("caption", " a cow\nUSER: next") == "a cow"
+    with pytest.raises(ConfigError, match="caption, classification, vqa"):
+        format.prompt("retrieval", [], example("x"))
+
+
+def test_templates_that_cannot_hold_demonstrations_are_refused() -> None:
+    def thinking(messages: list[dict[str, Any]], generate: bool) -> str:
+        return plain_chat(messages, generate) + (" <think>" if generate else "")
+
+    def first_image_only(messages: list[dict[str, Any]], generate: bool) -> str:
+        head, _, tail = plain_chat(messages, generate).partition("<image>")
+        return f"{head}<image>{tail.replace('<image>', '')}"
+
+    with pytest.raises(ConfigError, match="does not write an answer"):
+        ChatFormat(thinking, "<image>", ()).prompt("caption", [], example("x"))
+    with pytest.raises(ConfigError, match="writes 1 of 2 images"):
+        ChatFormat(first_image_only, "<image>", ()).prompt("caption", [example("y")], example("x"))
+
+
+def test_a_model_without_a_chat_template_says_what_to_use(folder_of: Folder) -> None:
+    with pytest.raises(ConfigError, match="has no chat template") as caught:
+        ChatModel("base", path=folder_of(tiny.idefics2), device="cpu")
+    assert "idefics2-8b-base" in str(caught.value.hint)
+    with pytest.raises(ConfigError, match="unknown style"):
+        ChatModel("qwen", path=folder_of(tiny.qwen2_5_vl), style="round", device="cpu")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("family", ["idefics3", "qwen2.5-vl"])
+def test_images_are_encoded_once_where_prompts_cannot_change_them(
+    family: str, folder_of: Folder, pictures: Pictures, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, examples = ChatModel(family, path=folder_of(tiny.CHAT[family]), device="cpu"), pictures("caption")
+    assert isinstance(model, SupportsImageCache)
+    prompts = [model.prompt("caption", examples[1 : 1 + k], examples[0]) for k in (2, 0)]
+    wanted = [s.log_prob for s in model.score(prompts, 2)]
+    paths = [e.image for e in examples[:3]]
+    features = dict(zip(paths, model.image_features(paths, 2), strict=True))
+    monkeypatch.setattr(type(model.model), "get_image_features", lambda *a, **k: pytest.fail("encoded again"))
+    monkeypatch.setattr(type(model.model.model), "get_image_features", lambda *a, **k: pytest.fail("encoded again"))
+    assert [s.log_prob for s in model.score(prompts, 2, features)] == pytest.approx(wanted, abs=1e-4)
+    model._shelf._shown.clear()
+    assert [s.log_prob for s in model.score(prompts, 1, features)] == pytest.approx(wanted, abs=1e-4)
+
+
+@pytest.mark.parametrize("family", ["llava-onevision", "qwen3-vl"])
+def test_images_that_depend_on_more_than_themselves_are_not_reused(family: str, folder_of: Folder) -> None:
+    assert not isinstance(ChatModel(family, path=folder_of(tiny.CHAT[family]), device="cpu"), SupportsImageCache)
+
+
+@pytest.mark.parametrize(("family", "bos"), [("gemma3", "<bos>"), ("qwen2.5-vl", "<|endoftext|>")])
+def test_the_start_token_stands_once_whoever_writes_it(
+    family: str, bos: str, folder_of: Folder, pictures: Pictures, tmp_path: Path
+) -> None:
+    """Gemma's template writes it; the other's does not, but its tokenizer puts it before every text."""
+    import shutil
+
+    from tokenizers.processors import TemplateProcessing
+    from transformers import AutoTokenizer
+
+    folder = shutil.copytree(folder_of(tiny.CHAT[family]), tmp_path / "m")
+    tokenizer: Any = AutoTokenizer.from_pretrained(folder, bos_token=bos)
+    start = tokenizer.convert_tokens_to_ids(bos)
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single=f"{bos} $A", special_tokens=[(bos, start)])
+    tokenizer.save_pretrained(folder)
+    model = ChatModel(family, path=str(folder), device="cpu")
+    prompt = model.prompt("caption", [], pictures("caption")[0])
+    assert prompt.text.startswith(bos)
+    ids = model._encode([prompt], None, "right").inputs["input_ids"][0].tolist()
+    assert (ids[0], ids.count(start)) == (start, 1)

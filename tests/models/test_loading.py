@@ -1,0 +1,213 @@
+"""Loading: precision, devices, attention, quantization, and what is told when something cannot be."""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM
+
+from icltool.contracts import Example
+from icltool.errors import ConfigError
+from icltool.models.idefics2 import Idefics2Model
+from icltool.models.loading import LoadOptions, load_model
+from icltool.models.memory import check_memory, free_memory, parameter_count
+from icltool.models.text import TextModel
+from icltool.models.weights import Weights
+from tests.models import tiny
+
+Folder = Callable[[Callable[[Path], str]], str]
+GIB = 2**30
+
+
+def changed(source: str, target: Path, change: Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]]) -> str:
+    """A copy of a model's folder with other weights."""
+    folder = shutil.copytree(source, target)
+    tensors = load_file(folder / "model.safetensors")
+    save_file(change(tensors), folder / "model.safetensors", metadata={"format": "pt"})
+    return str(folder)
+
+
+@pytest.mark.parametrize("build", [tiny.gpt2, tiny.llama, tiny.idefics2])
+def test_parameters_are_counted_without_loading(build: Callable[[Path], str], folder_of: Folder) -> None:
+    from transformers import AutoConfig, AutoModelForImageTextToText
+
+    source, kind = folder_of(build), AutoModelForImageTextToText if build is tiny.idefics2 else AutoModelForCausalLM
+    real = sum(p.numel() for p in kind.from_pretrained(source).parameters())
+
+    def never() -> Any:
+        raise AssertionError("the files' headers suffice")
+
+    assert parameter_count(source, never) == real
+    config = AutoConfig.from_pretrained(source)
+    assert parameter_count("nobody/has-this-model", lambda: kind.from_config(config)) == real
+
+
+def test_only_the_files_that_are_loaded_are_counted(folder_of: Folder, tmp_path: Path) -> None:
+    source = folder_of(tiny.gpt2)
+    model = AutoModelForCausalLM.from_pretrained(source)
+    model.save_pretrained(tmp_path, max_shard_size="40KB")
+    shutil.copy(Path(source) / "model.safetensors", tmp_path / "consolidated.safetensors")
+    shards = sorted(tmp_path.glob("model-*.safetensors"))
+    assert len(shards) > 1
+    real = sum(p.numel() for p in model.parameters())
+    assert parameter_count(str(tmp_path), lambda: pytest.fail("the files' headers suffice")) == real
+    shards[0].unlink()  # a download that was cut off
+    assert parameter_count(str(tmp_path), lambda: AutoModelForCausalLM.from_config(model.config)) == real
+
+
+def test_a_model_that_cannot_fit_is_told_with_figures() -> None:
+    def free(device: torch.device | None) -> int:
+        return 20 * GIB
+
+    check_memory("small", 9 * GIB, "bfloat16", torch.device("cpu"), free)
+    with pytest.raises(ConfigError) as caught:
+        check_memory("idefics-9b", 9 * GIB, "float32", torch.device("cpu"), free)
+    assert "9.66 billion parameters in float32 need 39.6 GiB (10% margin included)" in caught.value.message
+    assert "20.0 GiB are free on cpu" in caught.value.message
+    assert "--dtype bfloat16" in str(caught.value.hint)
+    with pytest.raises(ConfigError, match="on all devices together"):
+        check_memory("idefics-80b", 80 * GIB, "4bit", None, free)
+
+
+def test_memory_is_asked_for_before_anything_is_loaded(folder_of: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert free_memory(torch.device("cpu")) > 0
+    monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=1000))
+    monkeypatch.setattr("transformers.GPT2LMHeadModel.from_pretrained", lambda *a, **k: pytest.fail("loaded"))
+    with pytest.raises(ConfigError, match="model gpt2 does not fit"):
+        TextModel("gpt2", path=folder_of(tiny.gpt2), device="cpu")
+
+
+def test_weights_that_are_missing_from_the_files_are_not_made_up(folder_of: Folder, tmp_path: Path) -> None:
+    name = "transformer.h.1.mlp.c_fc.weight"
+    folder = changed(folder_of(tiny.gpt2), tmp_path / "m", lambda t: {k: v for k, v in t.items() if k != name})
+    with pytest.raises(ConfigError, match=f"1 of its weights are missing there, {name}"):
+        TextModel(path=folder, device="cpu")
+
+
+def test_damaged_files_are_named(folder_of: Folder, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(folder_of(tiny.gpt2), tmp_path / "m"))
+    whole = (folder / "model.safetensors").read_bytes()
+    for content in (whole[:5000], whole[:300], b"", b"no weights at all"):
+        (folder / "model.safetensors").write_bytes(content)
+        with pytest.raises(ConfigError, match="cannot be loaded|no safetensors file") as caught:  # noqa: RUF043
+            TextModel(path=str(folder), device="cpu")
+        assert str(folder) in caught.value.message
+    with pytest.raises(ConfigError, match="cannot be loaded from"):
+        TextModel(path=str(tmp_path), device="cpu")
+
+
+def test_weights_of_other_shapes_are_refused(folder_of: Folder, tmp_path: Path) -> None:
+    def cut(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        return tensors | {"transformer.wte.weight": tensors["transformer.wte.weight"][:7].contiguous()}
+
+    with pytest.raises(ConfigError, match="cannot be loaded"):
+        TextModel(path=changed(folder_of(tiny.gpt2), tmp_path / "m", cut), device="cpu")
+
+
+def test_precision_decides_weights_and_fingerprint(folder_of: Folder, pictures: Callable[[str], list[Example]]) -> None:
+    source = folder_of(tiny.idefics2)
+    whole, half = (Idefics2Model(path=source, device="cpu", dtype=d) for d in ("auto", "bfloat16"))
+    assert (whole.model.dtype, half.model.dtype) == (torch.float32, torch.bfloat16)
+    assert (whole.precision, half.precision) == ("float32", "bfloat16")
+    assert whole.fingerprint() != half.fingerprint()
+    examples = pictures("caption")
+    prompt = whole.prompt("caption", examples[1:3], examples[0])
+    one, other = whole.score([prompt], 1)[0].log_prob, half.score([prompt], 1)[0].log_prob
+    assert other == pytest.approx(one, abs=1.0)
+    assert other != one
+
+
+def test_attention_implementations_agree(folder_of: Folder) -> None:
+    example = Example(1, "", 1, "what is it", "red bar", ("red bar",))
+    scores = []
+    for attention in (None, "sdpa", "eager"):
+        model = TextModel(path=folder_of(tiny.llama), device="cpu", attention=attention)
+        assert attention in (None, model.model.config._attn_implementation)
+        scores.append(model.score([model.prompt("classification", [], example)], 1)[0].log_prob)
+    assert scores == pytest.approx([scores[0]] * 3, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("options", "message", "hint"),
+    [
+        ({"dtype": "float8"}, "unknown dtype 'float8'", "bfloat16"),
+        ({"device_map": "everywhere"}, "unknown device map", "balanced"),
+        ({"quantization": "2bit"}, "unknown quantization", "4bit, 8bit"),
+        ({"attention": "paged"}, "unknown attention implementation", "eager"),
+        ({"device": "gpu"}, "unknown device 'gpu'", "cuda:1"),
+        ({"attention": "flash_attention_2"}, "needs the package flash-attn", "--attention sdpa"),
+        ({"quantization": "4bit"}, "quantization 4bit needs", "--dtype bfloat16"),
+        ({"device": "cuda"}, "there is no GPU", "--device cpu"),
+        ({"device_map": "auto"}, "needs the package accelerate", "pip install accelerate"),
+    ],
+)
+def test_what_cannot_be_met_says_what_can(
+    options: dict[str, str], message: str, hint: str, folder_of: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)  # a machine without the optional packages
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ConfigError, match=message) as caught:
+        TextModel(path=folder_of(tiny.gpt2), **options)
+    assert hint in str(caught.value.hint)
+
+
+def test_quantization_is_asked_of_bitsandbytes(folder_of: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What would be handed to transformers on a machine with a GPU, as far as it can be seen without one."""
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    asked: dict[str, Any] = {}
+
+    class Stops(Exception):  # noqa: N818
+        pass
+
+    class Recorder:
+        @staticmethod
+        def from_pretrained(source: str, **arguments: Any) -> None:
+            asked.update(arguments)
+            raise Stops
+
+    for bits in ("4bit", "8bit"):
+        options = LoadOptions(device="cuda:0", quantization=bits)
+        monkeypatch.setattr("torch.cuda.mem_get_info", lambda device: (GIB, GIB))
+        with pytest.raises(Stops):
+            load_model(Recorder, "m", Weights(folder_of(tiny.gpt2), True), options)
+        assert asked["device_map"] == {"": torch.device("cuda:0")}
+        assert asked["dtype"] == torch.bfloat16
+        config = asked["quantization_config"]
+        assert (config.load_in_4bit, config.load_in_8bit) == (bits == "4bit", bits == "8bit")
+
+
+def test_a_named_device_goes_before_a_map_that_comes_with_the_name() -> None:
+    assert LoadOptions(device="cpu", device_map="auto").spread is None
+    assert LoadOptions(device_map="auto").spread == "auto"
+
+
+def test_a_device_map_gives_the_same_scores(folder_of: Folder, pictures: Callable[[str], list[Example]]) -> None:
+    pytest.importorskip("accelerate")
+    source, examples = folder_of(tiny.idefics2), pictures("caption")
+    spread, whole = Idefics2Model(path=source, device_map="auto"), Idefics2Model(path=source, device="cpu")
+    prompts = [whole.prompt("caption", examples[1 : 1 + k], examples[0]) for k in (2, 0)]
+    found, wanted = ([s.log_prob for s in m.score(prompts, 2)] for m in (spread, whole))
+    assert found == pytest.approx(wanted, abs=1e-4)
+
+
+def test_weights_are_found_by_either_variable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from icltool.models.weights import find_weights
+
+    folder = tmp_path / "weights" / "some-model"
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text("{}")
+    monkeypatch.delenv("MODEL_CPK_DIR", raising=False)
+    monkeypatch.setenv("CHECKPOINT_PATH", str(tmp_path / "weights"))
+    assert find_weights("some", None, "owner/some-model", None).source == str(folder)
+    monkeypatch.setenv("MODEL_CPK_DIR", str(tmp_path))
+    with pytest.raises(ConfigError, match=r"MODEL_CPK_DIR .* or CHECKPOINT_PATH"):
+        find_weights("other", None, "owner/other-model", None)

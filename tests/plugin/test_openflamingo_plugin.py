@@ -1,0 +1,65 @@
+"""plugins/icltool-openflamingo: listed at no cost, clear where open_flamingo is missing, and its own tests."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.plugin.distributions import CHECKOUT, ask
+
+SOURCE = CHECKOUT / "plugins" / "icltool-openflamingo"
+NAMES = ["openflamingo-3b", "openflamingo-9b", "openflamingo-9b-v1"]
+
+
+@pytest.fixture
+def metadata(tmp_path: Path) -> Path:
+    """What an installation leaves beside the package, from its pyproject.toml."""
+    project = (SOURCE / "pyproject.toml").read_text()
+    entry = re.search(r"^\[project\.entry-points\.icltool\]\n(.*)", project, flags=re.MULTILINE)
+    assert entry is not None
+    info = tmp_path / "icltool_openflamingo-0.1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: icltool-openflamingo\nVersion: 0.1.0\n")
+    (info / "entry_points.txt").write_text("[icltool]\n" + entry.group(1).replace('"', "") + "\n")
+    return tmp_path
+
+
+def test_listing_its_models_imports_nothing_heavy(metadata: Path) -> None:
+    code = (
+        "found = [f for f in load_registry().found if f.distribution == 'icltool-openflamingo']\n"
+        "heavy = [m for m in ('torch', 'transformers', 'open_clip', 'open_flamingo', 'einops') if m in sys.modules]\n"
+        "answer = [[f.registration.name for f in found], heavy, load_registry().broken]"
+    )
+    assert ask(code, metadata, SOURCE) == [NAMES, [], []]
+
+
+def test_without_open_flamingo_the_error_gives_the_command(metadata: Path) -> None:
+    code = (
+        "from icltool.errors import IclError\n"
+        "sys.modules['open_flamingo'] = None\n"
+        "try:\n"
+        "    load_registry().create('models', 'openflamingo-3b')\n"
+        "except IclError as error:\n"
+        "    answer = [type(error).__name__, error.message, error.hint]"
+    )
+    kind, message, hint = ask(code, metadata, SOURCE)
+    assert (kind, message.count("\n")) == ("PluginError", 0)
+    assert "pip install --no-deps open_flamingo==2.0.1" in hint
+
+
+@pytest.mark.slow
+def test_its_own_tests_pass() -> None:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(SOURCE), str(CHECKOUT)])}
+    run = [sys.executable, "-m", "pytest", "-q", "-rs", "-p", "no:cacheprovider", "--rootdir", str(SOURCE), "tests"]
+    done = subprocess.run(run, capture_output=True, text=True, env=environment, cwd=SOURCE, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    if "pip cannot get them" in done.stdout:
+        pytest.skip("open_flamingo is not installed, and pip cannot get it")
+    passed = re.search(r"(\d+) passed", done.stdout)
+    assert passed is not None
+    assert int(passed.group(1)) >= 40
