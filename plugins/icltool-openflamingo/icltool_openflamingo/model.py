@@ -56,7 +56,7 @@ class OpenFlamingoModel:
         """Loads CLIP, language model and checkpoint; README.md says where from.
 
         `path` is a folder with checkpoint.pt, or a hub id. `checkpoint`, `language_model` and `clip` are hub ids (the
-        last two may be folders), looked up in MODEL_CPK_DIR and the hub cache. `start` opens every prompt. `attention`
+        last two may be folders), looked up as `places` says. `start` opens every prompt. `attention`
         is the language model's self-attention, a name that transformers knows. Raises ConfigError when a part is
         missing or does not fit, PluginError where open_flamingo is not installed.
         """

@@ -25,7 +25,7 @@ class Parts:
 
 
 class PartFinder:
-    """Looks for each part in the model's folder, in MODEL_CPK_DIR and in the local hub cache, in this order.
+    """Looks for each part in the model's folder, in MODEL_CPK_DIR, CHECKPOINT_PATH and the local hub cache, in this order.
 
     `path` is the folder that holds checkpoint.pt (and perhaps `language_model/` and `clip/`), or a hub id: naming one
     is what permits downloads.
@@ -84,8 +84,9 @@ class PartFinder:
         return found
 
     def _missing(self, what: str, hub_id: str, subfolder: str | None = None) -> ConfigError:
-        root = os.environ.get("MODEL_CPK_DIR")
-        where = f"nor in MODEL_CPK_DIR ({root})" if root else "and MODEL_CPK_DIR is not set"
+        roots = _roots()
+        where = "nor in " + " or ".join(f"{name} ({root})" for name, root in roots.items())
+        where = where if roots else "and MODEL_CPK_DIR is not set"
         if self.folder is not None and subfolder is not None:
             where = f"{where}, nor in {self.folder / subfolder}"
         owner_name = "OWNER/NAME of its checkpoint downloads all parts"
@@ -96,12 +97,18 @@ class PartFinder:
 
 
 def _in_checkpoint_folder(hub_id: str, file: str) -> tuple[Path, str] | None:
-    """(folder, identity) of a hub repository's copy in MODEL_CPK_DIR, under its whole id or the name alone."""
-    root = os.environ.get("MODEL_CPK_DIR")
-    for candidate in (hub_id, hub_id.partition("/")[2]):
-        if root and (Path(root) / candidate / file).is_file():
-            return Path(root) / candidate, str(Path(root) / candidate)
+    """(folder, identity) of a hub repository's copy in MODEL_CPK_DIR or CHECKPOINT_PATH, under its whole id or the name
+    alone."""
+    for root in _roots().values():
+        for candidate in (hub_id, hub_id.partition("/")[2]):
+            if (Path(root) / candidate / file).is_file():
+                return Path(root) / candidate, str(Path(root) / candidate)
     return None
+
+
+def _roots() -> dict[str, str]:
+    """The folders of models that environment variables name; the second is the published code's own."""
+    return {name: os.environ[name] for name in ("MODEL_CPK_DIR", "CHECKPOINT_PATH") if os.environ.get(name)}
 
 
 def _in_hub_cache(hub_id: str, file: str) -> tuple[Path, str] | None:
