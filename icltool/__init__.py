@@ -13,6 +13,7 @@ __version__ = "0.1.0"
 
 _CONTRACTS = (
     "CorpusMetric",
+    "CountsTokens",
     "DatasetReader",
     "Encoder",
     "Example",
@@ -41,10 +42,14 @@ _CONTRACTS = (
     "SupportsImageCache",
     "TargetScore",
     "Task",
+    "TasksDependOnFiles",
+    "TrainableEncoder",
     "TrainingOutcome",
     "TrainingSet",
     "Valuation",
+    "file_exists",
     "keyed_generator",
+    "open_file",
 )
 _ERRORS = ("ConfigError", "DataError", "IclError", "PluginError", "StoreError")
 _PLUGIN = ("Registration", "hookimpl")

@@ -14,13 +14,25 @@ from icltool.config.env import load_environment
 from icltool.config.resolve import resolve
 from icltool.execution.progress import for_terminal
 
-STAGES = {
-    "prepare": "604 pictures of coloured shapes, captioned in words that no model knows, in COCO's and VQAv2's layouts",
-    "embed": "every picture and caption as a vector, by a small CLIP",
-    "generate": "for 364 anchors, the demonstration sequences that make a small IDEFICS most certain of the caption",
-    "train": "Lever-LM, a small language model that writes such sequences itself",
-    "evaluate": "captions of 240 new pictures, whose colour and shape no demonstration shows together",
-}
+#: The pointer reads the demonstrations' features, which the published selector of the profile does not.
+POINTER = {"learner": "pointer", "options": ["variant=query_img_icd_img_text"]}
+#: Stage, flags beside the profile's options, and what happens.
+STEPS: tuple[tuple[str, dict[str, Any], str], ...] = (
+    (
+        "prepare",
+        {},
+        "604 pictures of coloured shapes, captioned in words that no model knows, in COCO's and VQAv2's layouts",
+    ),
+    ("embed", {}, "every picture and caption as a vector, by a small CLIP"),
+    (
+        "generate",
+        {},
+        "for 364 anchors, the demonstration sequences that make a small IDEFICS most certain of the caption",
+    ),
+    ("train", {}, "Lever-LM, a small language model that writes such sequences itself"),
+    ("train", POINTER, "its pointer network, which knows examples by their features alone"),
+    ("evaluate", {}, "captions of 240 new pictures, whose colour and shape no demonstration shows together"),
+)
 
 
 def command(
@@ -45,10 +57,10 @@ def command(
     flags = {} if workspace is None else {"workspace": workspace}
     report: Any = None
     with stdout_reserved(as_json):
-        for number, (stage, what) in enumerate(STAGES.items(), 1):
+        for number, (stage, more, what) in enumerate(STEPS, 1):
             model = getattr(importlib.import_module(f"icltool.config.{stage}"), f"{stage.capitalize()}Config")
-            config = resolve(stage, model, flags, "demo", ())
-            progress.say(f"\n{number}/{len(STAGES)} {stage}: {what}")
+            config = resolve(stage, model, {**flags, **more}, "demo", ())
+            progress.say(f"\n{number}/{len(STEPS)} {stage}: {what}")
             report = importlib.import_module(f"icltool.stages.{stage}").run(config, progress)
             if stage != "evaluate" and not (quiet or as_json):
                 show(report)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol, runtime_checkable
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from icltool.contracts.arrays import FloatArray
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 
 @runtime_checkable
@@ -25,4 +28,35 @@ class Encoder(Protocol):
 
     def encode_texts(self, texts: Sequence[str]) -> FloatArray:
         """float32 [n, D], not normalised."""
+        ...
+
+
+@runtime_checkable
+class TrainableEncoder(Encoder, Protocol):
+    """Ability of an encoder whose towers can be trained along with a selector. `modality` is "image" or "text"."""
+
+    def tower(self, modality: str) -> nn.Module:
+        """The module that maps `preprocessor`'s tensors [n, ...] to features [n, D], not normalised.
+
+        It gives what `encode_images` or `encode_texts` gives. It shares the encoder's weights, holds only parameters that
+        its features depend on, and needs no gradients until it is told to. A method `set_grad_checkpointing(enable)`,
+        where it has one, trades time for memory.
+        """
+        ...
+
+    def preprocessor(self, modality: str) -> Callable[[Sequence[str]], Tensor]:
+        """A function from paths of images, or texts, to the tensor [n, ...] that the tower reads.
+
+        Threads call it at the same time. Raises DataError naming the file that cannot be read.
+        """
+        ...
+
+    def architecture(self) -> dict[str, Any]:
+        """What decides the towers' shapes and the preprocessing, JSON-ready: equal for encoders whose trained weights
+        can stand for one another."""
+        ...
+
+    def build_options(self) -> dict[str, Any]:
+        """Options, JSON-ready, with which the component of this name is built with the same architecture, to be filled
+        with trained weights; the pretrained weights need not be on that machine where the encoder can do without."""
         ...

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from icltool.contracts.arrays import Float64Array, IndexSet, IntArray
+from icltool.contracts.encoder import TrainableEncoder
 from icltool.contracts.progress import Progress
 
 
@@ -19,7 +20,8 @@ class TrainingSet:
     order, -1 on the right where a sequence is shorter), `scores` float64 [R]. `candidate_rows` int64 [R, C] is the pool
     that each row's sequence was searched in (-1 on the right where it is smaller), None where that is not known. The
     arrays of `index` hold the embeddings that the learner's `needs` ask for.
-    `provenance` goes into the checkpoint's card (dataset, fingerprint, encoder, sequences file, versions).
+    `provenance` goes into the checkpoint's card (dataset, fingerprint, encoder, sequences file, versions). `encoder` is
+    the one that made the embeddings, for a learner that trains it and says so in its `needs`; it lies on the CPU.
     """
 
     index: IndexSet
@@ -28,6 +30,7 @@ class TrainingSet:
     scores: Float64Array
     provenance: Mapping[str, Any] = field(default_factory=dict)
     candidate_rows: IntArray | None = None
+    encoder: TrainableEncoder | None = None
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,9 @@ class TrainingOutcome:
 @runtime_checkable
 class Learner(Protocol):
     """Trains and writes checkpoints into a folder. Built from its own options by the registry.
+
+    `needs` is a subset of {"image", "text", "texts", "images", "encoder"}: the arrays of the index set that must be
+    filled, and whether the encoder of the embeddings comes with them, to be trained.
 
     A method `identity() -> dict` may give the options that decide the result, defaults included; without it the options
     that the user gave decide whether a finished training is up to date.

@@ -25,6 +25,7 @@ from icltool.testing.retrievers import check_retriever
 from icltool.testing.samplers import check_sampler
 from icltool.testing.scorers import check_scorer
 from icltool.testing.sessions import InMemorySession
+from icltool.testing.trainable_encoders import check_trainable_encoder
 
 __all__ = [
     "InMemorySession",
@@ -39,6 +40,7 @@ __all__ = [
     "check_retriever",
     "check_sampler",
     "check_scorer",
+    "check_trainable_encoder",
     "make_anchors",
     "make_examples",
     "make_index",

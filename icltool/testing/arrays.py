@@ -9,7 +9,7 @@ import numpy as np
 
 from icltool.contracts import FloatArray, IndexSet, IntArray, QuerySet, group_code
 
-ALL_ARRAYS: frozenset[str] = frozenset({"image", "text", "texts"})
+ALL_ARRAYS: frozenset[str] = frozenset({"image", "text", "texts", "images"})
 _WORDS = ("red", "green", "blue", "round", "square", "small", "large", "striped", "dog", "cat", "boat", "tree")
 
 

@@ -31,7 +31,7 @@ def check_learner(
     that each checkpoint exists inside the folder it was told, "last" among them; a history of figures; the same
     weights from the same seed. Raises AssertionError that says what is wrong.
     """
-    expect_needs(built(learner, "train"), ALL_ARRAYS)
+    expect_needs(built(learner, "train"), ALL_ARRAYS | {"encoder"})
     training = data or make_training_set()
     outcomes = []
     for name in ("first", "second"):

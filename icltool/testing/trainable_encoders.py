@@ -31,9 +31,9 @@ def check_trainable_encoder(build: Callable[..., TrainableEncoder], folder: Path
         f"{type(encoder).__name__} lacks a part of the contract `icltool.TrainableEncoder`",
     )
     architecture, options = encoder.architecture(), encoder.build_options()
-    for name, value in (("architecture", architecture), ("build_options", options)):
-        expect(isinstance(value, dict), f"`{name}()` must be a dict, not {type(value).__name__}")
-        expect(json.loads(json.dumps(value)) == value, f"`{name}()` must come back from JSON as it was")
+    for name, answer in (("architecture", architecture), ("build_options", options)):
+        expect(isinstance(answer, dict), f"`{name}()` must be a dict, not {type(answer).__name__}")
+        expect(json.loads(json.dumps(answer)) == answer, f"`{name}()` must come back from JSON as it was")
     again = build(**options)
     expect(again.architecture() == architecture, "an encoder built with `build_options()` has another architecture")
     paths = [e.image for e in make_examples(folder, 5, size=40)]

@@ -66,7 +66,17 @@ def commands(root: Path) -> list[list[str]]:
 
 def evaluation(place: Path, task: str, metrics: str, methods: str, trained_in: Path | None = None) -> list[str]:
     """The command that compares `methods` at 2, 4 and 8 shots in the workspace `place`."""
-    command = ["evaluate", "--workspace", str(place), "--task", task, "--model", "tiny-idefics", "--encoder", "tiny-clip"]
+    command = [
+        "evaluate",
+        "--workspace",
+        str(place),
+        "--task",
+        task,
+        "--model",
+        "tiny-idefics",
+        "--encoder",
+        "tiny-clip",
+    ]
     command += ["--shots", "2,4,8", "--method", methods, "--metric", metrics]
     if trained_in is not None and Workspace(trained_in).checkpoints.is_dir():
         folder = Workspace(trained_in).newest_checkpoint("pointer", "shapes", task)

@@ -73,6 +73,11 @@ def test_it_runs_from_end_to_end(name: str, world: Path) -> None:
         config = resolve(stage, stage_model(stage), _replaced(stage, profile, world), profile=str(profile.path))
         report = importlib.import_module(f"icltool.stages.{stage}").run(config, for_terminal(quiet=True))
         _check_kept(stage, profile, config)
+        if stage == "train" and "pointer" in profile.tables["evaluate"]["methods"]:
+            given = {**_replaced(stage, profile, world), "learner": "pointer"}
+            given["options"] = {**given["options"], "variant": "query_img_icd_img_text"}
+            pointer = resolve(stage, stage_model(stage), given, profile=str(profile.path))
+            importlib.import_module(f"icltool.stages.{stage}").run(pointer, for_terminal(quiet=True))
     evaluate = profile.tables["evaluate"]
     rows = report.rows()
     assert {row["method"] for row in rows} == set(evaluate["methods"])

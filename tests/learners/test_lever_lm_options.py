@@ -57,6 +57,9 @@ def test_every_variant_of_the_table_is_an_option() -> None:
         ({"n_embd": 100}, "multiple of n_head"),
         ({"trainer": {"callbacks": []}}, "callbacks cannot be set"),
         ({"loggers": "paper"}, "loggers"),
+        ({"freeze": "audio"}, "freeze"),
+        ({"freeze": None}, "freeze"),
+        ({"encoder_lr": 0}, "encoder_lr"),
         ({"network": ["gpt2"]}, "network"),
     ],
 )
@@ -87,6 +90,27 @@ def test_values_may_be_text_as_a_shell_gives_them() -> None:
         "strategy": "ddp",
         "max_time": None,
     }
+
+
+@pytest.mark.parametrize(
+    ("given", "frozen"),
+    [
+        ("image,text", ("image", "text")),
+        ("text, image", ("image", "text")),
+        (["text"], ("text",)),
+        ("none", ()),
+        ("", ()),
+    ],
+)
+def test_frozen_towers_are_named_in_any_order(given: object, frozen: tuple[str, ...]) -> None:
+    options = parse_options({"freeze": given})
+    assert options.freeze == frozen
+    assert options.trained == {"image", "text"} - set(frozen)
+    assert parse_options({}).freeze == ("image", "text")
+
+
+def test_threads_are_no_part_of_the_identity() -> None:
+    assert parse_options({"workers": 3}).identity() == parse_options({}).identity()
 
 
 def test_identity_is_strict_json_and_gives_the_options_back() -> None:

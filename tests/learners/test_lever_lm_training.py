@@ -238,3 +238,30 @@ def test_the_learning_rate_rises_then_falls_on_a_cosine() -> None:
     assert factors[110] == pytest.approx(0)
     assert factors[10:] == sorted(factors[10:], reverse=True)
     assert learning_rate_factor(0, 0, 10) == 1
+
+
+def test_tensorboard_gets_the_losses(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    options = {**TINY, "loggers": "tensorboard", "trainer": {**TINY["trainer"], "log_every_n_steps": 1}}
+    outcome = LeverLM(**options, epochs=2).train(make_training_set(make_index(20)), tmp_path, 0, RecordingProgress())
+    [events] = (tmp_path / "logs").glob("events.out.tfevents.*")
+    read = EventAccumulator(str(events)).Reload()
+    assert {"train_loss", "val_loss", "train_loss_step", "lr"} <= set(read.Tags()["scalars"])
+    logged = [event.value for event in read.Scalars("val_loss")]
+    assert logged == pytest.approx([entry["val_loss"] for entry in outcome.history], rel=1e-5)
+    assert (tmp_path / "logs" / "metrics.csv").is_file()
+
+
+@pytest.mark.parametrize("name", ["tensorboard", "wandb"])
+def test_a_logger_that_is_not_installed_is_named(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from lightning.pytorch import loggers
+
+    def missing(*_: Any, **__: Any) -> None:
+        raise ModuleNotFoundError(name)
+
+    monkeypatch.setattr(loggers, "TensorBoardLogger" if name == "tensorboard" else "WandbLogger", missing)
+    with pytest.raises(ConfigError, match=f"logger '{name}' is not installed") as caught:
+        LeverLM(**TINY, loggers=name).train(make_training_set(make_index(20)), tmp_path, 0, RecordingProgress())
+    assert f"icltool[{name}]" in str(caught.value.hint)

@@ -16,7 +16,7 @@ import numpy as np
 
 from icltool.contracts import IndexSet, IntArray
 from icltool.errors import StoreError
-from icltool.learners.lever_lm.options import LeverLMOptions
+from icltool.learners.lever_lm.options import SOURCES, LeverLMOptions
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,6 +30,8 @@ CHECKPOINTS = {
     "min_tl": "the lowest training loss (mean over the batches between two validations)",
 }
 CONFIG_FILE, HISTORY_FILE, CARD_FILE = "config.json", "history.json", "README.md"
+#: What the names of the weights of CLIP's trained towers begin with, and where features by them are kept.
+CLIP, FEATURES_FOLDER = "clip.", "features"
 #: How many index rows have their embeddings stored, to recognise another encoder's.
 PROBES = 64
 
@@ -39,7 +41,8 @@ class CheckpointConfig:
     """What config.json holds: everything needed to build the model, and what it was trained on.
 
     `examples` is N, `dim` D, `shots` the longest training sequence, `index_fingerprint` a hash of the index set's ids
-    in row order.
+    in row order. `clip` says how to build the encoder whose towers were trained along: its name, build options and
+    architecture; empty where none was.
     """
 
     options: dict[str, Any]
@@ -49,6 +52,7 @@ class CheckpointConfig:
     seed: int
     index_fingerprint: str
     provenance: dict[str, Any] = field(default_factory=dict)
+    clip: dict[str, Any] = field(default_factory=dict)
     schema: str = SCHEMA
     schema_version: int = SCHEMA_VERSION
 
@@ -131,7 +135,8 @@ def remove_old(folder: Path) -> None:
     names = [f"{name}.safetensors" for name in CHECKPOINTS] + [CONFIG_FILE, HISTORY_FILE, CARD_FILE]
     for name in names:
         (folder / name).unlink(missing_ok=True)
-    shutil.rmtree(folder / "logs", ignore_errors=True)
+    for name in ("logs", FEATURES_FOLDER):
+        shutil.rmtree(folder / name, ignore_errors=True)
 
 
 def write_config(folder: Path, config: CheckpointConfig) -> None:
@@ -184,10 +189,11 @@ def write_card(
     folder: Path,
     config: CheckpointConfig,
     parameters: int,
+    towers: Sequence[str],
     history: Sequence[Mapping[str, float]],
     figures: Mapping[str, Any],
 ) -> None:
-    """README.md: what was trained on what, how it went, how to use it."""
+    """README.md: what was trained on what, how it went, how to use it. `towers` are those of CLIP that were trained."""
     best = {"min_vl": min(history, key=lambda r: r["val_loss"]), "min_tl": min(history, key=lambda r: r["train_loss"])}
     lines = [
         "---",
@@ -206,6 +212,15 @@ def write_card(
         f"trained on sequences of up to {config.shots} demonstrations. It reads embeddings of {config.encoder},",
         f"width {config.dim}.",
         "",
+    ]
+    if towers:
+        lines += [
+            f"CLIP's {' and '.join(towers)} {'towers were' if len(towers) > 1 else 'tower was'} trained along, from the",
+            "encoder's weights on. They are part of each checkpoint; in place of these embeddings it reads the",
+            f"{' and '.join(SOURCES[tower] for tower in towers)} themselves.",
+            "",
+        ]
+    lines += [
         "## Checkpoints",
         "",
         "| file | holds | step | epoch | training loss | validation loss |",

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from icltool.errors import ConfigError
+from icltool.learners.lever_lm.clip import BatchOpener, OnlineClip, OpenedBatch, OpenedBatches, thread_count
 from icltool.learners.lever_lm.model import Features, SelectorModel
 from icltool.learners.lever_lm.options import LeverLMOptions
 from icltool.learners.lever_lm.rows import Batch, EvenBatches, RowDataset, Rows
@@ -19,35 +20,49 @@ from icltool.learners.lever_lm.rows import Batch, EvenBatches, RowDataset, Rows
 class LeverLMModule(LightningModule):
     """Trains a selector's model on rows whose features are gathered from one table per modality.
 
-    `codes` int64 [2, N] are the index set's image ids and groups.
+    `table` holds the stored embeddings [N, D], `codes` int64 [2, N] the index set's image ids and groups. The modalities
+    that `clip` has towers for are encoded on every step instead; `opener` then opens what they read.
 
     After each validation `figures` holds its record: step, epoch, train_loss (mean per token since the validation
     before, dropout on), val_loss (mean per token, dropout off), lr.
     """
 
     def __init__(
-        self, model: SelectorModel, table: Features, codes: Tensor, train: Rows, validation: Rows, seed: int
+        self,
+        model: SelectorModel,
+        table: Features,
+        codes: Tensor,
+        train: Rows,
+        validation: Rows,
+        seed: int,
+        clip: OnlineClip | None = None,
+        opener: BatchOpener | None = None,
     ) -> None:
         super().__init__()
         self.model, self.train_rows, self.validation_rows, self.seed = model, train, validation, seed
+        self.clip, self.opener = clip, opener
         self.figures: dict[str, float] = {}
         # plain tensors, no buffers: distributed training would send buffers from process 0 to all in every step
         self._table, self._codes = dict(table), codes
         self._train_sums = self._validation_sums = torch.zeros(2)
 
-    def on_fit_start(self) -> None:
-        self._table = {modality: features.to(self.device) for modality, features in self._table.items()}
+    def on_train_start(self) -> None:
+        dtype = next(self.model.parameters()).dtype  # known only now: a precision such as bf16-true changes it
+        self._table = {modality: features.to(self.device, dtype) for modality, features in self._table.items()}
         self._codes = self._codes.to(self.device)
         self._train_sums = torch.zeros(
             2, dtype=torch.float32 if self.device.type == "mps" else torch.float64, device=self.device
         )
         self._validation_sums = torch.zeros_like(self._train_sums)
 
-    def batch_loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
+    def batch_loss(self, batch: Batch | OpenedBatch) -> tuple[Tensor, Tensor]:
         """(summed loss, predicted tokens) of a batch."""
+        if isinstance(batch, OpenedBatch):
+            assert self.clip is not None
+            return self.model.batch_loss(batch.batch, {**self._table, **self.clip(batch.opened)}, self._codes)
         return self.model.batch_loss(batch, self._table, self._codes)
 
-    def training_step(self, batch: Batch, batch_index: int) -> Tensor:
+    def training_step(self, batch: Batch | OpenedBatch, batch_index: int) -> Tensor:
         total, count = self.batch_loss(batch)
         self._train_sums += torch.stack([total.detach(), count]).to(self._train_sums)
         mean: Tensor = total / count
@@ -60,7 +75,7 @@ class LeverLMModule(LightningModule):
     def on_validation_epoch_start(self) -> None:
         self._validation_sums.zero_()
 
-    def validation_step(self, batch: Batch, batch_index: int) -> None:
+    def validation_step(self, batch: Batch | OpenedBatch, batch_index: int) -> None:
         total, count = self.batch_loss(batch)
         self._validation_sums += torch.stack([total, count]).to(self._validation_sums)
 
@@ -90,21 +105,23 @@ class LeverLMModule(LightningModule):
         options = self.model.options
         on_cpu = self.device.type == "cpu"
         # fused is fastest on CPU; on CUDA Lightning refuses it together with fp16 gradient clipping
-        optimizer = torch.optim.AdamW(
-            self.model.parameters(), lr=options.lr, weight_decay=options.weight_decay, fused=True if on_cpu else None
-        )
+        groups: list[dict[str, Any]] = [{"params": list(self.model.parameters()), "lr": options.lr}]
+        if self.clip is not None and self.clip.trained:
+            trained = [p for p in self.clip.parameters() if p.requires_grad]
+            groups.append({"params": trained, "lr": options.encoder_lr or options.lr})
+        optimizer = torch.optim.AdamW(groups, weight_decay=options.weight_decay, fused=True if on_cpu else None)
         steps = int(self.trainer.estimated_stepping_batches)
         warmup = max(round(options.warmup * steps), 1) if options.warmup else 0
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate_factor(step, warmup, steps))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
-    def train_dataloader(self) -> DataLoader[Batch]:
+    def train_dataloader(self) -> DataLoader[Batch] | OpenedBatches:
         return self._loader(self.train_rows, shuffle=True, multiple=self.model.options.validations_per_epoch)
 
-    def val_dataloader(self) -> DataLoader[Batch]:
+    def val_dataloader(self) -> DataLoader[Batch] | OpenedBatches:
         return self._loader(self.validation_rows, shuffle=False, multiple=1)
 
-    def _loader(self, rows: Rows, shuffle: bool, multiple: int) -> DataLoader[Batch]:
+    def _loader(self, rows: Rows, shuffle: bool, multiple: int) -> DataLoader[Batch] | OpenedBatches:
         batches = EvenBatches(
             len(rows),
             self.model.options.batch_size,
@@ -114,7 +131,10 @@ class LeverLMModule(LightningModule):
             world=self.trainer.world_size,
             rank=self.trainer.global_rank,
         )
-        return DataLoader(RowDataset(rows), sampler=batches, batch_size=None)
+        loader = DataLoader(RowDataset(rows), sampler=batches, batch_size=None)
+        if self.opener is None:
+            return loader
+        return OpenedBatches(loader, self.opener, thread_count(self.model.options.workers))
 
     def _learning_rate(self) -> float:
         return float(self.trainer.optimizers[0].param_groups[0]["lr"])

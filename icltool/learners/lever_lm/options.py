@@ -33,6 +33,9 @@ VARIANTS: dict[str, Variant] = {
     "query_text_icd_text": Variant(("text",), ("text",)),
 }
 
+#: The field of an index set that holds what each modality's embeddings are made of.
+SOURCES = {"image": "images", "text": "texts"}
+
 #: Defaults that depend on the network.
 NETWORK_DEFAULTS: dict[str, dict[str, Any]] = {
     "gpt2": {"n_embd": 512},
@@ -81,6 +84,26 @@ class LeverLMOptions(BaseModel):
     negatives: int = Field(
         4096, ge=1, description="pointer: rows of the index set drawn for each batch with contrast=index"
     )
+    freeze: tuple[Literal["image", "text"], ...] = Field(
+        ("image", "text"),
+        description="towers of CLIP that are not trained: their stored embeddings are read and no image is opened "
+        "(image,text; none trains both)",
+    )
+    encoder_lr: float | None = Field(
+        None,
+        gt=0,
+        description="peak learning rate of CLIP's towers that are trained (default lr, as in the published code)",
+    )
+    grad_checkpointing: bool = Field(
+        False, description="trained CLIP: compute activations twice to hold fewer of them in memory"
+    )
+    from_images: bool = Field(
+        False,
+        description="run frozen towers on every step too, in place of the stored embeddings: slower, the same losses",
+    )
+    workers: int | None = Field(
+        None, ge=1, description="threads that open images ahead (default: one per CPU, at most 16); changes no result"
+    )
     lr: float = Field(1e-4, gt=0, description="peak learning rate of AdamW (default 1e-3 for pointer)")
     weight_decay: float = Field(1e-3, ge=0, description="weight decay of AdamW")
     warmup: float = Field(
@@ -111,7 +134,15 @@ class LeverLMOptions(BaseModel):
     @field_validator("loggers", mode="before")
     @classmethod
     def _split_commas(cls, value: Any) -> Any:
-        return tuple(name.strip() for name in value.split(",") if name.strip()) if isinstance(value, str) else value
+        return _names(value)
+
+    @field_validator("freeze", mode="before")
+    @classmethod
+    def _split_towers(cls, value: Any) -> Any:
+        names = _names(value)
+        if names == ("none",):
+            return ()
+        return tuple(sorted(set(names))) if isinstance(names, (tuple, list)) else names
 
     @field_validator("trainer")
     @classmethod
@@ -129,13 +160,40 @@ class LeverLMOptions(BaseModel):
             raise ValueError(f"n_embd ({self.n_embd}) must be a multiple of n_head ({self.n_head})")
         return self
 
+    @model_validator(mode="after")
+    def _check_contrast(self) -> LeverLMOptions:
+        if self.network == "pointer" and self.contrast == "index" and self.encoded:
+            raise ValueError("contrast=index would encode thousands of examples in each step: use contrast=pool")
+        return self
+
     @property
     def reads(self) -> Variant:
         return VARIANTS[self.variant]
 
+    @property
+    def trained(self) -> frozenset[str]:
+        """The modalities whose tower of CLIP is trained."""
+        return self.reads.needs - set(self.freeze)
+
+    @property
+    def encoded(self) -> frozenset[str]:
+        """The modalities whose tower runs on every step of training."""
+        return self.reads.needs if self.from_images else self.trained
+
+    @property
+    def decoding_needs(self) -> frozenset[str]:
+        """What a trained selector reads of an index set: stored embeddings, or images and texts for its own towers."""
+        return frozenset(SOURCES[m] if m in self.trained else m for m in self.reads.needs)
+
+    @property
+    def training_needs(self) -> frozenset[str]:
+        """What training reads, `encoder` among it where a tower runs."""
+        return self.decoding_needs | {SOURCES[m] for m in self.encoded} | ({"encoder"} if self.encoded else set())
+
     def identity(self) -> dict[str, Any]:
-        """The options as JSON-ready values (an infinite threshold as text, which JSON has no number for)."""
-        values: dict[str, Any] = self.model_dump(mode="json")
+        """The options that decide the result as JSON-ready values (an infinite threshold as text, which JSON has no number
+        for)."""
+        values: dict[str, Any] = self.model_dump(mode="json", exclude={"workers"})
         if math.isinf(self.threshold):
             values["threshold"] = str(self.threshold)
         return values
@@ -157,6 +215,11 @@ def parse_options(values: dict[str, Any]) -> LeverLMOptions:
         raise ConfigError(
             f"lever-lm option {name}: {what}" if name else f"lever-lm: {what}", "correct its value"
         ) from error
+
+
+def _names(value: Any) -> Any:
+    """Comma-separated text as a tuple of its parts; anything else as it is."""
+    return tuple(name.strip() for name in value.split(",") if name.strip()) if isinstance(value, str) else value
 
 
 def _scalar(value: Any) -> Any:

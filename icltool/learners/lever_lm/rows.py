@@ -57,7 +57,7 @@ class Rows:
         return len(self.tokens)
 
 
-@dataclass(frozen=True)
+@dataclass  # not frozen: with precisions such as bf16-true Lightning makes copies whose fields it sets
 class Batch:
     """Some of the rows, as in Rows. Lightning moves it between devices through `to`."""
 

@@ -8,12 +8,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from icltool.contracts import IndexSet, IntArray, QuerySet
+from icltool.contracts import FloatArray, IndexSet, IntArray, QuerySet
 from icltool.errors import ConfigError, DataError, StoreError
 from icltool.learners.lever_lm import checkpoint as files
 from icltool.learners.lever_lm.building import build_model
+from icltool.learners.lever_lm.clip import values_of
 from icltool.learners.lever_lm.decoding import beam, closed_rows, greedy, next_row
+from icltool.learners.lever_lm.features import BuildEncoder, TrainedClip, load_clip
 from icltool.learners.lever_lm.model import SelectorModel, feature_tensors
+from icltool.learners.lever_lm.options import SOURCES
 
 #: Embeddings of a probe row may differ by this share of their norm: other hardware, not another encoder.
 PROBE_TOLERANCE = 0.02
@@ -28,25 +31,42 @@ class LeverLMSelector:
     """
 
     def __init__(
-        self, model: SelectorModel, config: files.CheckpointConfig, index: dict[str, Tensor], path: Path, device: str
+        self,
+        model: SelectorModel,
+        config: files.CheckpointConfig,
+        index: dict[str, Tensor],
+        path: Path,
+        device: str,
+        clip: TrainedClip | None = None,
     ) -> None:
         self.config, self.options, self.path = config, model.options, path
-        self.needs = model.options.reads.needs
-        self._device = torch.device(device)
+        self.needs = model.options.decoding_needs
+        self._device, self._clip = torch.device(device), clip
         self._model = model.to(self._device, torch.float64).eval().requires_grad_(False)
         self._index = index
 
     @classmethod
-    def load(cls, folder: Path | str, checkpoint: str = "min_vl", device: str | None = None) -> LeverLMSelector:
+    def load(
+        cls,
+        folder: Path | str,
+        checkpoint: str = "min_vl",
+        device: str | None = None,
+        build_encoder: BuildEncoder | None = None,
+    ) -> LeverLMSelector:
         """The selector in a checkpoint folder; `checkpoint` is last, min_vl or min_tl.
 
-        `device` is torch's name of one; None takes CUDA where there is any. Raises StoreError when files are missing,
-        cut, or do not fit one another.
+        `device` is torch's name of one; None takes CUDA where there is any. `build_encoder` makes the encoder of a name
+        with options, for a checkpoint with trained towers. Raises StoreError when files are missing, cut, or do not fit
+        one another, ConfigError when the encoder is needed and cannot be built.
         """
         folder = Path(folder)
         config, options = files.read_config(folder)
         tensors = files.read_weights(folder, checkpoint)
         path = folder / f"{checkpoint}.safetensors"
+        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        towers = {
+            name.removeprefix(files.CLIP): tensors.pop(name) for name in list(tensors) if name.startswith(files.CLIP)
+        }
         index = {name.removeprefix("index."): tensors.pop(name) for name in list(tensors) if name.startswith("index.")}
         try:
             model = build_model(config.examples, config.dim, options)
@@ -58,7 +78,8 @@ class LeverLMSelector:
             raise StoreError(f"{path} does not fit {files.CONFIG_FILE} beside it: {reason}", "train again") from error
         if not whole or missing:
             raise StoreError(f"{path} does not fit {files.CONFIG_FILE} beside it: another index set", "train again")
-        return cls(model, config, index, path, device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        clip = load_clip(path, config, options, towers, device, build_encoder) if options.trained or towers else None
+        return cls(model, config, index, path, device, clip)
 
     @property
     def max_shots(self) -> int | None:
@@ -83,6 +104,9 @@ class LeverLMSelector:
         answer = np.empty((len(queries), shots), dtype=np.int64)
         if not shots or not len(queries):
             return answer
+        if self._clip is not None:
+            reads = self.options.reads
+            index, queries = self._clip.filled_index(index, reads.icd), self._clip.filled_queries(queries, reads.query)
         table = feature_tensors(index, frozenset(self.options.reads.icd))
         asked = feature_tensors(queries, frozenset(self.options.reads.query))
         targets = self._targets(tokens, table)
@@ -128,8 +152,7 @@ class LeverLMSelector:
 
         A pointer reads no tokens: any index set of the right width will do.
         """
-        if not self.needs <= {name for name in ("image", "text") if getattr(index, name) is not None}:
-            raise ValueError(f"the index set must come with its {' and '.join(sorted(self.needs))} embeddings")
+        self._check_given(index)
         if not self._model.bound_to_index:
             self._check_width(index)
             return torch.arange(len(index), device=self._device)
@@ -148,8 +171,14 @@ class LeverLMSelector:
         self._check_embeddings(index, tokens)
         return torch.from_numpy(tokens).to(self._device)
 
+    def _check_given(self, index: IndexSet) -> None:
+        given = {name for name in ("image", "text") if getattr(index, name) is not None}
+        if self.needs & {"image", "text"} - given:
+            wanted = " and ".join(sorted(self.needs & {"image", "text"}))
+            raise ValueError(f"the index set must come with its {wanted} embeddings")
+
     def _check_width(self, index: IndexSet) -> None:
-        for modality in sorted(self.needs):
+        for modality in sorted(self.needs & {"image", "text"}):
             width = getattr(index, modality).shape[1]
             if width != self.config.dim:
                 raise DataError(
@@ -162,16 +191,29 @@ class LeverLMSelector:
         """DataError when the embeddings of the probe rows are not those of training."""
         rows, places = np.isin(tokens, self._index["probes"].numpy()).nonzero()[0], self._index["probes"].numpy()
         order = np.searchsorted(places, tokens[rows])
-        for modality in sorted(self.needs):
-            given = getattr(index, modality)
+        for modality in sorted(self.options.reads.needs):
             before = self._index[modality].numpy()
+            given = self._features_of(index, modality, rows)
             fits = given.shape[1] == before.shape[1]
             if fits and len(rows):
-                gap = np.linalg.norm(given[rows] - before[order], axis=1)
+                gap = np.linalg.norm(given - before[order], axis=1)
                 fits = bool((gap <= PROBE_TOLERANCE * np.linalg.norm(before[order], axis=1)).mean() > 0.9)
+            if not fits and modality in self.options.trained:
+                raise DataError(
+                    f"{self.path}: its {modality} tower gives other features here than it gave in training",
+                    f"check that these are the {SOURCES[modality]} of training, and the release of the encoder's library",
+                )
             if not fits:
                 raise DataError(
                     f"{self.path} was trained on other {modality} embeddings than these: of {self.config.encoder}, "
                     f"width {before.shape[1]}",
                     "embed with the encoder of training (--encoder), or train again",
                 )
+
+    def _features_of(self, index: IndexSet, modality: str, rows: IntArray) -> FloatArray:
+        """float32 [n, D] of some rows, encoded where the modality's tower was trained."""
+        if self._clip is None or modality not in self.options.trained:
+            stored: FloatArray = getattr(index, modality)[rows]
+            return stored
+        values = values_of(index, modality)
+        return self._clip.encode(modality, [values[row] for row in rows.tolist()])

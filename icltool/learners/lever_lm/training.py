@@ -8,7 +8,7 @@ import math
 import signal
 import threading
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ NOTE_EVERY = 20
 class Keeper(Callback):
     """Writes last, min_vl and min_tl and the history at every validation, so that an interruption loses none."""
 
-    def __init__(self, folder: Path, beside_weights: Mapping[str, torch.Tensor]) -> None:
+    def __init__(self, folder: Path, beside_weights: Callable[[], Mapping[str, torch.Tensor]]) -> None:
         self.folder, self.beside_weights = folder, beside_weights
         self.history: list[dict[str, float]] = []
 
@@ -40,7 +40,7 @@ class Keeper(Callback):
         if not trainer.is_global_zero or trainer.sanity_checking:
             return
         record = dict(pl_module.figures)
-        weights = {**pl_module.model.state_dict(), **self.beside_weights}
+        weights = {**pl_module.model.state_dict(), **self.beside_weights()}
         metadata = {"format": "pt", **{key: repr(value) for key, value in record.items()}}
         last = self.folder / "last.safetensors"
         files.save_weights(last, weights, metadata)
@@ -86,9 +86,11 @@ class Reporter(Callback):
 
 
 def fit(
-    module: LeverLMModule, folder: Path, beside_weights: Mapping[str, torch.Tensor], progress: Progress
+    module: LeverLMModule, folder: Path, beside_weights: Callable[[], Mapping[str, torch.Tensor]], progress: Progress
 ) -> list[dict[str, float]]:
     """Trains and leaves checkpoints, history and logs in `folder`; gives the history, one record per validation.
+
+    `beside_weights` gives what a checkpoint holds besides the weights of the selector's model, at the time of writing.
 
     Raises KeyboardInterrupt on Ctrl-C, with the checkpoints of finished validations in place; ConfigError for Trainer
     options that Lightning refuses or that leave no validation.
@@ -98,8 +100,11 @@ def fit(
     callbacks: list[Callback] = [keeper, Reporter(progress)]
     with chatter_to(progress), same_determinism():
         trainer = build_trainer(options, folder, callbacks)
-        with interruptible():
-            trainer.fit(module)
+        try:
+            with interruptible():
+                trainer.fit(module)
+        finally:
+            finish_runs(trainer.loggers)
         if trainer.state.status == TrainerStatus.INTERRUPTED:
             raise KeyboardInterrupt
     if trainer.is_global_zero and not keeper.history:
@@ -156,6 +161,14 @@ def build_loggers(options: LeverLMOptions, folder: Path) -> list[Logger]:
     return loggers
 
 
+def finish_runs(loggers: Sequence[Logger]) -> None:
+    """Ends the runs of W&B, which would take in the next training of this process; other loggers close by themselves."""
+    for logger in loggers:
+        finish = getattr(getattr(logger, "experiment", None), "finish", None)
+        if finish is not None:
+            finish()
+
+
 @contextlib.contextmanager
 def seeded(seed: int) -> Iterator[None]:
     """All generators start from `seed` inside, and go on as before outside."""
@@ -178,7 +191,10 @@ def interruptible() -> Iterator[None]:
     except MisconfigurationException as error:
         raise ConfigError(f"Lightning refuses to train: {' '.join(str(error).split())}", "check --trainer") from error
     except torch.cuda.OutOfMemoryError as error:
-        raise ConfigError("the GPU's memory is full", "lower --option batch_size or n_embd") from error
+        raise ConfigError(
+            "the GPU's memory is full",
+            "lower --option batch_size or n_embd; grad_checkpointing=true where CLIP is trained",
+        ) from error
     finally:
         if main and before is not None:
             signal.signal(signal.SIGINT, before)
