@@ -20,21 +20,45 @@ class EvaluateConfig(ModelConfig):
         description="prepared data set; none: the only one there is",
         json_schema_extra={"complete": "datasets"},
     )
-    task: str | None = Field(default=None, description="caption or vqa; none: the data set's first task")
+    task: str | None = Field(
+        default=None, description="caption, vqa or classification; none: the data set's first task"
+    )
     methods: tuple[str, ...] = Field(
         default=("random",),
         description="retrieval methods to compare",
         json_schema_extra={"flag": "--method", "complete": "retrievers", "hidden_in_artefact": True},
     )
+    plans: tuple[Path, ...] = Field(
+        default=(),
+        description="plan files to replay, each a method named after its file; without --method and --shots these alone, "
+        "at their own number of shots",
+        json_schema_extra={"flag": "--plan", "hidden_in_artefact": True},
+    )
     shots: tuple[int, ...] = Field(default=(4,), description="demonstrations per prompt", json_schema_extra=_HIDDEN)
     seeds: tuple[int, ...] = Field(
         default=(0,),
-        description="seeds of methods that draw",
+        description="seeds of methods that draw; the table shows the mean over them (a method that gives every seed the "
+        "same demonstrations is answered once)",
         json_schema_extra={"flag": "--seed", "hidden_in_artefact": True},
+    )
+    permutations: int = Field(
+        default=1,
+        ge=1,
+        description="orders of each query's demonstrations that are answered, the method's own among them; the others are "
+        "drawn by seed. Tells how much the answers depend on the order",
+        json_schema_extra=_HIDDEN,
+    )
+    leak_guard: tuple[Literal["image", "question", "text"], ...] | None = Field(
+        default=None,
+        description="demonstrations that no query is shown: of its image or near-duplicates (image, always), with its "
+        "question (question), or whose whole text is its question with its answer (text; captions: one of its captions). "
+        "None: image,text for captions, else image: equal questions about other pictures are ordinary demonstrations, and "
+        "text would look at the answer",
+        json_schema_extra={"hidden_in_artefact": True},
     )
     metrics: tuple[str, ...] = Field(
         default=(),
-        description="metrics; none: the task's own",
+        description="metrics; none: the task's own (classification: accuracy, macro-f1, and auc with two labels)",
         json_schema_extra={"flag": "--metric", "complete": "metrics"},
     )
     encoder: str | None = Field(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 from icltool.store.evaluations import MetricResult, SettingResult
 
@@ -15,16 +17,19 @@ EMPTY = "–"
 
 @dataclass(frozen=True)
 class Cell:
-    """A figure of the table; `best` where no method has more in this column."""
+    """A figure of the table; `best` where no method has more in this column. `spread` is the standard deviation over
+    seeds of a mean over seeds."""
 
     result: MetricResult
     best: bool
+    spread: float | None = None
 
     @property
     def text(self) -> str:
-        """ "mean [low, high]"."""
+        """ "mean [low, high]", and "±spread" where there is one."""
         r = self.result
-        return f"{r.mean:.{DIGITS}f} [{r.low:.{DIGITS}f}, {r.high:.{DIGITS}f}]"
+        spread = "" if self.spread is None else f" ±{self.spread:.{DIGITS}f}"
+        return f"{r.mean:.{DIGITS}f} [{r.low:.{DIGITS}f}, {r.high:.{DIGITS}f}]{spread}"
 
 
 @dataclass(frozen=True)
@@ -53,7 +58,9 @@ class Grid:
     @property
     def caption(self) -> str:
         """What the figures are."""
-        return f"{', '.join(self.metrics)}: mean [95 % interval], best of each column in bold"
+        spread = any(cell.spread is not None for row in self.rows for cell in row.cells.values())
+        seeds = " ±standard deviation over seeds" if spread else ""
+        return f"{', '.join(self.metrics)}: mean [95 % interval]{seeds}, best of each column in bold"
 
     def labels(self, row: GridRow) -> list[str]:
         """The row's first columns, as in `header`."""
@@ -61,23 +68,66 @@ class Grid:
 
 
 def result_grid(results: Sequence[SettingResult]) -> Grid:
-    """Lays results out. A method evaluated with several seeds gets one row per seed. Of two results for one setting the
-    later counts."""
+    """Lays results out. A method evaluated with several seeds gets one row per seed, unless the result is a mean over
+    seeds (with "sd", by metric, in its `extra`). Of two results for one setting the later counts."""
     labels = _labels(results)
     metrics = tuple(dict.fromkeys(name for result in results for name in result.metrics))
     shots = tuple(sorted({result.shots for result in results}))
     found: dict[tuple[str, str, int], MetricResult] = {}
+    spreads: dict[tuple[str, str, int], float | None] = {}
     for result in results:
         for name, value in result.metrics.items():
-            found[labels[result.method, result.seed], name, result.shots] = value
+            key = labels[result.method, result.seed], name, result.shots
+            found[key], spreads[key] = value, result.extra.get("sd", {}).get(name)
     best = _best(found)
     rows = []
     for label in dict.fromkeys(labels.values()):
         for metric in metrics:
-            cells = {k: found[label, metric, k] for k in shots if (label, metric, k) in found}
-            if cells:
-                rows.append(GridRow(label, metric, {k: Cell(v, (label, metric, k) in best) for k, v in cells.items()}))
+            keys = {k: (label, metric, k) for k in shots if (label, metric, k) in found}
+            if keys:
+                cells = {k: Cell(found[key], key in best, spreads[key]) for k, key in keys.items()}
+                rows.append(GridRow(label, metric, cells))
     return Grid(metrics, shots, tuple(rows))
+
+
+def over_seeds(results: Sequence[SettingResult], analysis: Mapping[str, Any]) -> list[SettingResult]:
+    """The results with those of one method and number of shots that `analysis` has a mean over seeds of as one.
+
+    Such a result has "seeds" and "sd" (standard deviation over seeds, by metric) in its `extra`; the rest of it is the
+    first seed's, but for figures by type, which are means, too.
+    """
+    means = {(entry["method"], entry["shots"]): entry for entry in analysis.get("seeds", [])}
+    groups: dict[tuple[str, int], list[SettingResult]] = {}
+    for result in results:
+        groups.setdefault((result.method, result.shots), []).append(result)
+    shown = []
+    for key, group in groups.items():
+        found = [result for result in group if key in means and result.seed in means[key]["seeds"]]
+        shown += [_mean(found, means[key])] if found else group
+    return shown
+
+
+def _mean(results: Sequence[SettingResult], entry: Mapping[str, Any]) -> SettingResult:
+    first, metrics = results[0], entry["metrics"]
+    tables = [result.extra.get("by", {}) for result in results]
+    by = {
+        column: {
+            value: {
+                name: sum(table[column][value][name] for table in tables) / len(tables)
+                for name in figures
+                if all(name in table.get(column, {}).get(value, {}) for table in tables)
+            }
+            for value, figures in values.items()
+        }
+        for column, values in tables[0].items()
+    }
+    spreads = {name: one["sd"] for name, one in metrics.items()}
+    figures = {name: MetricResult(*(_number(one[k]) for k in ("mean", "low", "high"))) for name, one in metrics.items()}
+    return replace(first, metrics=figures, extra={**first.extra, "by": by, "seeds": entry["seeds"], "sd": spreads})
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else value
 
 
 def _labels(results: Sequence[SettingResult]) -> dict[tuple[str, int], str]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from icltool.contracts.records import QueryResult
-from icltool.report.grid import EMPTY, result_grid
+from icltool.report.grid import DIGITS, EMPTY, result_grid
 from icltool.store.evaluations import SettingResult
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ def result_table(results: Sequence[SettingResult], title: str | None = None) -> 
     from rich.text import Text
 
     grid = result_grid(results)
-    table = Table(title=title, caption=grid.caption)
+    table = Table(title=None if title is None else Text(title, style="table.title"), caption=grid.caption)
     texts = len(grid.header) - len(grid.shots)
     for position, name in enumerate(grid.header):
         table.add_column(name, justify="left" if position < texts else "right", no_wrap=position < texts)
@@ -31,6 +32,59 @@ def result_table(results: Sequence[SettingResult], title: str | None = None) -> 
             figures.append(Text(EMPTY) if cell is None else Text(cell.text, style="bold" if cell.best else ""))
         table.add_row(*(Text(label) for label in grid.labels(row)), *figures)
     return table
+
+
+def difference_table(differences: Sequence[Mapping[str, Any]], metric: str) -> Table:
+    """Pairs of methods by shots for one metric: difference, 95 % interval, and the two-sided share of draws, bold where the
+    interval leaves out 0. Entries have shots, a, b, metric, mean, low, high and p."""
+    from rich.table import Table
+    from rich.text import Text
+
+    chosen = [d for d in differences if d["metric"] == metric]
+    shots = sorted({d["shots"] for d in chosen})
+    others = sorted({d["metric"] for d in differences} - {metric})
+    more = f"; {', '.join(others)}: in results.json" if others else ""
+    table = Table(caption=f"{metric}: differences on the same queries [95 % interval], p by bootstrap{more}")
+    table.add_column("methods", no_wrap=True)
+    for k in shots:
+        table.add_column(f"{k}-shot", justify="right")
+    cells: dict[tuple[str, str], dict[int, Text]] = {}
+    for d in chosen:
+        low, high = (_number(d[side]) for side in ("low", "high"))
+        text = f"{_number(d['mean']):+.{DIGITS}f} [{low:+.{DIGITS}f}, {high:+.{DIGITS}f}] p {_share(d['p'])}"
+        style = "bold" if low > 0 or high < 0 else ""
+        cells.setdefault((d["a"], d["b"]), {})[d["shots"]] = Text(text, style=style)
+    for (a, b), found in cells.items():
+        table.add_row(Text(f"{a} - {b}"), *(found.get(k, Text(EMPTY)) for k in shots))
+    return table
+
+
+def breakdown_table(results: Sequence[SettingResult], column: str, metric: str) -> Table:
+    """One metric's figure over the queries of each type, a row per setting, from `extra["by"][column]`."""
+    from rich.table import Table
+    from rich.text import Text
+
+    tables = [(r, r.extra.get("by", {}).get(column, {})) for r in results]
+    values = sorted({value for _, found in tables for value in found})
+    counts = {value: found[value]["queries"] for _, found in tables for value in found}
+    table = Table(caption=f"{metric} by {column.replace('_', ' ')} (number of queries)")
+    table.add_column("method", no_wrap=True)
+    for value in values:
+        table.add_column(Text(f"{value} ({int(counts[value])})"), justify="right")
+    for result, found in tables:
+        if found:
+            figures = [found.get(value, {}).get(metric) for value in values]
+            name = f"{result.method} {result.shots}-shot" if result.shots else result.method
+            table.add_row(Text(name), *(EMPTY if f is None else f"{f:.{DIGITS}f}" for f in figures))
+    return table
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else float(value)
+
+
+def _share(p: float) -> str:
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def sequences_table(results: Iterable[QueryResult], limit: int = 10, title: str | None = None) -> Table:

@@ -1,26 +1,33 @@
 """What an evaluation leaves: results.json, and one JSONL file of predictions per setting.
 
 <folder>/results.json
-<folder>/predictions/<method>-<shots>-shot-seed<seed>.jsonl
+<folder>/predictions/<method>-<shots>-shot-seed<seed>.jsonl, and …-order<j>.jsonl for the demonstrations in another order
+<folder>/predictions/.<name>.part: answers of a setting that is not finished
+
+results.json holds {"schema", "version", "provenance", "results": [one entry per setting], "analysis": {…}}. The analysis is
+of the settings of the last call (another call of the same settings makes it again without answering); older files have
+none.
 """
 
 from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from icltool.errors import StoreError
-from icltool.store.atomic import read_json, replace_file, write_json
+from icltool.store.atomic import read_json, replace_file, write_error, write_json, writing
 
 SCHEMA = "icltool-results"
 VERSION = 1
 RESULTS = "results.json"
 
 _AGAIN = "run `icltool evaluate` again"
+_CHUNK_END = {"chunk": "end"}
 _COLUMNS = ("query_id", "group", "icd_ids", "prompt", "images", "raw", "answer", "references", "scores")
 
 
@@ -46,14 +53,20 @@ class SettingResult:
     extra: dict[str, Any] = field(default_factory=dict)
 
 
-def write_results(folder: Path, results: Sequence[SettingResult], provenance: Mapping[str, Any]) -> Path:
+def write_results(
+    folder: Path,
+    results: Sequence[SettingResult],
+    provenance: Mapping[str, Any],
+    analysis: Mapping[str, Any] | None = None,
+) -> Path:
     """Writes results.json atomically and returns its path. Raises StoreError when it cannot be written.
 
-    A figure that is not a finite number is written as null.
+    `analysis` is what was found by comparing settings, JSON values. A figure that is not a finite number is written as null.
     """
     path = Path(folder) / RESULTS
     settings = [_finite(asdict(result)) for result in results]
-    write_json(path, {"schema": SCHEMA, "version": VERSION, "provenance": dict(provenance), "results": settings})
+    content = {"schema": SCHEMA, "version": VERSION, "provenance": dict(provenance), "results": settings}
+    write_json(path, content if analysis is None else {**content, "analysis": _finite(dict(analysis))})
     return path
 
 
@@ -62,6 +75,24 @@ def read_results(folder: Path) -> tuple[list[SettingResult], dict[str, Any]]:
 
     Raises StoreError when the file is missing, cut, malformed or of another schema.
     """
+    path, content = _results(folder)
+    try:
+        return [_setting(entry) for entry in content["results"]], dict(content["provenance"])
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise StoreError(f"{path} is malformed: {type(error).__name__} {error}", _AGAIN) from error
+
+
+def read_analysis(folder: Path) -> dict[str, Any]:
+    """What `write_results` was given as analysis; {} where the file has none. Raises StoreError as `read_results`."""
+    path, content = _results(folder)
+    analysis = content.get("analysis", {})
+    if not isinstance(analysis, dict):
+        raise StoreError(f"{path} is malformed: analysis is no object", _AGAIN)
+    return analysis
+
+
+def _results(folder: Path) -> tuple[Path, dict[str, Any]]:
+    """(path, content) of a results.json with the right schema."""
     path = Path(folder)
     path = path if path.suffix == ".json" else path / RESULTS
     content = read_json(path)
@@ -69,17 +100,16 @@ def read_results(folder: Path) -> tuple[list[SettingResult], dict[str, Any]]:
         raise StoreError(f"{path} holds no evaluation results", "give the folder of an evaluation")
     if content.get("version") != VERSION:
         raise StoreError(f"{path} has schema version {content.get('version')!r}, this icltool reads {VERSION}", _AGAIN)
-    try:
-        return [_setting(entry) for entry in content["results"]], dict(content["provenance"])
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise StoreError(f"{path} is malformed: {type(error).__name__} {error}", _AGAIN) from error
+    return path, content
 
 
-def predictions_file(folder: Path, method: str, shots: int, seed: int) -> Path:
-    """Where the predictions of a setting lie. ValueError for a method name that is no file name."""
+def predictions_file(folder: Path, method: str, shots: int, seed: int, order: int = 0) -> Path:
+    """Where the predictions of a setting lie; `order` counts the further orders of its demonstrations, from 1. ValueError
+    for a method name that is no file name."""
     if not method or method.startswith(".") or any(sign in method for sign in "/\\\0"):
         raise ValueError(f"method name {method!r} cannot be part of a file name")
-    return Path(folder) / "predictions" / f"{method}-{shots}-shot-seed{seed}.jsonl"
+    ending = f"-order{order}" if order else ""
+    return Path(folder) / "predictions" / f"{method}-{shots}-shot-seed{seed}{ending}.jsonl"
 
 
 def write_predictions(path: Path, rows: Iterable[Mapping[str, Any]]) -> int:
@@ -121,6 +151,83 @@ def read_predictions(path: Path) -> list[dict[str, Any]]:
     except (ValueError, RecursionError) as error:
         raise StoreError(f"{path}, line {len(rows) + 1}, is malformed: {error}", _AGAIN) from error
     return rows
+
+
+class PartialAnswers:
+    """The answers of a setting that is being worked on, beside its predictions file: finished chunks outlive a kill.
+
+    The file begins with a line that names the setting's digest; another setting's file is not looked at. Every chunk ends
+    with a line that says so, and a chunk without one is not counted, so that the next run asks the model in the same
+    batches as if nothing had happened.
+    """
+
+    def __init__(self, predictions: Path, digest: str) -> None:
+        self.path = predictions.with_name(f".{predictions.name}.part")
+        self._head = {"schema": "icltool-answers", "version": 1, "digest": digest}
+
+    def resume(self, expected: Sequence[tuple[int, Sequence[int]]]) -> list[dict[str, Any]]:
+        """The rows of whole chunks that are stored, in order; what follows them in the file is dropped.
+
+        `expected` gives each row's query id and ICD ids; the first row that differs ends what counts. Raises StoreError
+        when the file can neither be read nor be started anew.
+        """
+        rows, end = self._stored(expected)
+        with writing(self.path):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            if rows:
+                os.truncate(self.path, end)
+            else:
+                self.path.write_text(json.dumps(self._head) + "\n", encoding="utf-8")
+        return rows
+
+    def append(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Adds a chunk. What it returned for is never lost. Raises StoreError when it cannot be written."""
+        lines = [json.dumps(_finite(dict(row)), ensure_ascii=False) for row in rows]
+        with writing(self.path), self.path.open("ab") as stream:
+            stream.write("\n".join([*lines, json.dumps(_CHUNK_END), ""]).encode("utf-8"))
+            stream.flush()
+            os.fsync(stream.fileno())
+
+    def remove(self) -> None:
+        """To be called once the predictions are written."""
+        self.path.unlink(missing_ok=True)
+
+    def _stored(self, expected: Sequence[tuple[int, Sequence[int]]]) -> tuple[list[dict[str, Any]], int]:
+        """(rows of whole chunks that fit, the byte at which they end)."""
+        rows: list[dict[str, Any]] = []
+        whole, end = 0, 0
+        try:
+            with self.path.open("rb") as stream:
+                if _parsed(stream.readline()) != self._head:
+                    return [], 0
+                position = stream.tell()
+                for line in stream:
+                    position += len(line)
+                    row = _parsed(line)
+                    if row == _CHUNK_END:
+                        whole, end = len(rows), position
+                    elif row is None or len(rows) == len(expected) or not _fits(row, *expected[len(rows)]):
+                        break
+                    else:
+                        rows.append(row)
+        except FileNotFoundError:
+            return [], 0
+        except OSError as error:
+            raise write_error(self.path, error) from error
+        return rows[:whole], end
+
+
+def _fits(row: Mapping[str, Any], query_id: int, icd_ids: Sequence[int]) -> bool:
+    return row.get("query_id") == query_id and row.get("icd_ids") == list(icd_ids)
+
+
+def _parsed(line: bytes) -> dict[str, Any] | None:
+    """The object on a whole line; None for anything else."""
+    try:
+        value = json.loads(line) if line.endswith(b"\n") else None
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
 
 
 def _setting(entry: Mapping[str, Any]) -> SettingResult:

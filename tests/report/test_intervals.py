@@ -8,7 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from icltool.report import intervals
-from icltool.report.intervals import bootstrap_interval, paired_difference
+from icltool.report.intervals import (
+    bootstrap_draws,
+    bootstrap_interval,
+    bootstrap_weights,
+    paired_difference,
+    quantile_interval,
+    two_sided_share,
+)
 
 
 def test_close_to_the_normal_interval_for_independent_values() -> None:
@@ -104,3 +111,38 @@ def test_nonsense_is_refused(values: list, clusters: list | None, level: float) 
 def test_pairs_of_different_queries_are_refused() -> None:
     with pytest.raises(ValueError, match="same queries"):
         paired_difference([1.0, 2.0], [1.0])
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.lists(st.tuples(st.floats(-100, 100), st.integers(0, 4)), min_size=1, max_size=30), st.integers(1, 40))
+def test_means_by_weights_are_the_draws(pairs: list[tuple[float, int]], block: int) -> None:
+    """In blocks of any size."""
+    values, clusters = np.array([v for v, _ in pairs]), [c for _, c in pairs]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(intervals, "_WEIGHTS", block * len(pairs))
+        blocks = list(bootstrap_weights(len(values), clusters, seed=3, resamples=70))
+    weights = np.concatenate(blocks)
+    assert weights.shape == (70, len(values))
+    assert len(blocks) == -(-70 // block)
+    means = weights @ values / weights.sum(axis=1)
+    np.testing.assert_allclose(means, bootstrap_draws(values, clusters, seed=3, resamples=70), atol=1e-9)
+
+
+def test_the_share_of_draws_on_the_rarer_side() -> None:
+    draws = np.concatenate([np.full(990, 1.0), np.full(9, -1.0), [np.nan]])
+    assert two_sided_share(draws) == pytest.approx(2 * 10 / 1000)
+    assert two_sided_share(-draws) == two_sided_share(draws)
+    assert two_sided_share(np.zeros(10)) == 1.0
+    assert two_sided_share(np.ones(1999)) == pytest.approx(0.001)
+
+
+def test_equal_methods_differ_as_often_as_it_says() -> None:
+    rng = np.random.default_rng(8)
+    shares = [two_sided_share(bootstrap_draws(rng.normal(size=60), seed=i, resamples=300)) for i in range(300)]
+    assert 0.02 < np.mean(np.array(shares) < 0.05) < 0.1
+
+
+def test_draws_that_are_no_number_are_passed_over() -> None:
+    draws = np.array([np.nan, 1.0, 2.0, 3.0, np.nan])
+    assert quantile_interval(draws, 0.5) == (1.5, 2.5)
+    assert np.isnan(quantile_interval(np.array([np.nan]))).all()

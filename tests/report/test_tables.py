@@ -13,12 +13,12 @@ from rich.console import Console
 
 from icltool.contracts import QueryResult
 from icltool.report.delimited import COLUMNS, results_csv
-from icltool.report.grid import result_grid
+from icltool.report.grid import over_seeds, result_grid
 from icltool.report.latex import escape as latex_escape
 from icltool.report.latex import results_latex
 from icltool.report.markdown import escape as markdown_escape
 from icltool.report.markdown import results_markdown
-from icltool.report.tables import result_table, sequences_table
+from icltool.report.tables import breakdown_table, difference_table, result_table, sequences_table
 from icltool.store.evaluations import MetricResult, SettingResult
 from tests.report.results import grid_of_results, setting
 
@@ -77,6 +77,67 @@ def test_screen() -> None:
     for part in ("zero-shot", "10.0 [7.8, 12.2]", "60.0 [57.8, 62.2]", "–", "95 % interval"):
         assert part in text
     assert "\x1b[1m60.0 [57.8, 62.2]" in _screen(result_table(grid_of_results()), styled=True)
+
+
+def test_a_mean_over_seeds_shows_its_spread() -> None:
+    results = [
+        replace(setting("random", 1, 30.0), extra={"seeds": [0, 1], "sd": {"cider": 1.26}}),
+        setting("i2i", 1, 40.0),
+    ]
+    grid = result_grid(results)
+    assert [row.cells[1].text for row in grid.rows] == ["30.0 [27.8, 32.2] ±1.3", "40.0 [37.8, 42.2]"]
+    assert "±standard deviation over seeds" in grid.caption
+    assert "±" not in result_grid(grid_of_results()).caption
+    assert "30.0 [27.8, 32.2] ±1.3" in _screen(result_table(results))
+
+
+def test_seeds_become_one_result() -> None:
+    tables = [{"answer_type": {"other": {"queries": 4, "cider": figure}}} for figure in (10.0, 30.0)]
+    results = [replace(setting("random", 1, 30.0, seed=s), extra={"by": tables[s], "digest": "d"}) for s in (0, 1)]
+    one = {"mean": 20.0, "low": 15.0, "high": None, "sd": 2.0, "min": 18.0, "max": 22.0}
+    analysis = {"seeds": [{"method": "random", "shots": 1, "seeds": [0, 1], "metrics": {"cider": one}}]}
+    shown = over_seeds([*results, setting("i2i", 1, 40.0), setting("random", 2, 1.0)], analysis)
+    assert [(r.method, r.shots) for r in shown] == [("random", 1), ("i2i", 1), ("random", 2)]
+    assert shown[0].metrics["cider"].mean == 20.0
+    assert math.isnan(shown[0].metrics["cider"].high)
+    assert shown[0].extra["by"]["answer_type"]["other"] == {"queries": 4.0, "cider": 20.0}
+    assert shown[0].extra["sd"] == {"cider": 2.0}
+    assert over_seeds(results, {}) == results
+
+
+def test_differences_on_the_screen() -> None:
+    entry = {
+        "shots": 1,
+        "a": "random",
+        "b": "[i2i]",
+        "metric": "cider",
+        "mean": -5.0,
+        "low": -9.0,
+        "high": 1.0,
+        "p": 0.125,
+    }
+    certain = {**entry, "shots": 4, "low": -9.0, "high": -1.0, "p": 0.0009}
+    unknown = {**entry, "b": "t2t", "mean": None, "low": None, "high": None, "p": 1.0}
+    table = difference_table([entry, certain, unknown, {**entry, "metric": "spice"}], "cider")
+    text = _screen(table)
+    assert "random - [i2i]" in text
+    assert "-5.0 [-9.0, +1.0] p 0.125" in text
+    assert "spice: in results.json" in text
+    assert "\x1b[1m-5.0 [-9.0, -1.0] p < 0.001" in _screen(table, styled=True)
+    assert "\x1b[1m-5.0 [-9.0, +1.0]" not in _screen(table, styled=True)
+    assert len(table.rows) == 2
+
+
+def test_answer_types_on_the_screen() -> None:
+    tables = [{"yes/no": {"queries": 3, "cider": 70.0}, "other": {"queries": 9, "cider": 20.04}}, {}]
+    results = [
+        replace(setting("i2i", shots, 30.0), extra={"by": {"answer_type": table}} if table else {})
+        for shots, table in zip((1, 2), tables, strict=True)
+    ]
+    text = _screen(breakdown_table(results, "answer_type", "cider"))
+    for part in ("other (9)", "yes/no (3)", "i2i 1-shot", "20.0", "70.0", "by answer type"):
+        assert part in text
+    assert "2-shot" not in text
 
 
 def test_names_are_not_read_as_markup() -> None:

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from icltool.config.evaluate import EvaluateConfig
 from icltool.contracts import GenerationOptions, task_named
-from icltool.errors import ConfigError, PluginError, StoreError
+from icltool.errors import ConfigError, DataError, PluginError, StoreError
 from icltool.execution.progress import for_terminal
 from icltool.plugin.manager import component
 from icltool.stages import evaluate
 from icltool.store.evaluations import read_predictions, read_results
+from icltool.store.plans import plan_of_setting, write_plan
 from icltool.store.records import open_dataset
 from tests.stages.test_generate import InterruptedProgress
 
@@ -127,6 +130,148 @@ def test_results_file_is_plain_json(workspace: Path) -> None:
     assert "zero-shot" in json.dumps(content)
 
 
+def screen(report: Any) -> str:
+    console = Console(width=200, record=True, file=io.StringIO())
+    console.print(report.table())
+    return console.export_text()
+
+
+def test_several_seeds_are_one_row_and_methods_that_draw_nothing_run_once(workspace: Path) -> None:
+    options = {"methods": ("random", "i2i"), "seeds": (0, 1, 2), "test_size": 10}
+    report = evaluate.run(config(workspace, **options), QUIET)
+    assert [(r.method, r.seed) for r in report.results] == [("random", 0), ("random", 1), ("random", 2), ("i2i", 0)]
+    [entry] = report.analysis["seeds"]
+    means = [r.metrics["cider"].mean for r in report.results[:3]]
+    cider = entry["metrics"]["cider"]
+    assert (entry["method"], entry["seeds"]) == ("random", [0, 1, 2])
+    assert cider["mean"] == pytest.approx(np.mean(means))
+    assert cider["sd"] == pytest.approx(np.std(means, ddof=1))
+    assert cider["low"] <= cider["mean"] <= cider["high"]
+    assert f"{cider['mean']:.1f} [{cider['low']:.1f}, {cider['high']:.1f}] ±{cider['sd']:.1f}" in screen(report)
+    assert "the same demonstrations for every seed, answered once: i2i" in report.lines()
+    [difference] = report.analysis["differences"]
+    assert difference["mean"] == pytest.approx(cider["mean"] - report.results[3].metrics["cider"].mean)
+    rows = report.rows()
+    assert [(row["method"], row["seed"]) for row in rows[3:]] == [("i2i", 0), ("random", None)]
+    assert rows[-1]["cider over seeds"]["sd"] == cider["sd"]
+    assert rows[-1]["differences"][0]["to"] == "i2i"
+    assert rows[3]["differences"] == [], "i2i is the second of the pair"
+    assert "differences" not in rows[0]
+    again = evaluate.run(config(workspace, **options), QUIET)
+    assert again.results == report.results
+    assert "up to date: 4 of 4 settings" in again.lines()[-1]
+
+
+def test_orders_of_the_demonstrations_are_added_to_what_is_there(workspace: Path) -> None:
+    options = {"methods": ("random",), "shots": (1, 3), "test_size": 6}
+    first = evaluate.run(config(workspace, **options), QUIET)
+    assert first.path is not None
+    few = evaluate.run(config(workspace, permutations=2, **options), QUIET)
+    report = evaluate.run(config(workspace, permutations=4, **options), QUIET)
+    assert report.path == few.path == first.path
+    assert "up to date: 2 of 2" in report.lines()[-1]
+    names = ["random-3-shot-seed0", *(f"random-3-shot-seed0-order{j}" for j in (1, 2, 3))]
+    orders = [predictions(report.path, name) for name in names]
+    for rows in zip(*orders, strict=True):
+        shown = [tuple(row["icd_ids"]) for row in rows]
+        assert len({frozenset(ids) for ids in shown}) == 1
+        assert len(set(shown)) == 4
+    summary = report.results[1].extra["orders"]
+    assert summary["each"][0] == few.results[1].extra["orders"]["each"][0]
+    figures = [np.mean([row["scores"]["cider"] for row in rows]) for rows in orders]
+    assert summary["metrics"]["cider"] == {
+        "mean": pytest.approx(np.mean(figures)),
+        "sd": pytest.approx(np.std(figures, ddof=1)),
+        "best": pytest.approx(max(figures)),
+        "worst": pytest.approx(min(figures)),
+    }
+    answers = [[row["answer"] for row in rows] for rows in orders]
+    changed = [len(set(of_query)) > 1 for of_query in zip(*answers, strict=True)]
+    assert summary["changed"] == np.mean(changed)
+    assert any(line.startswith("4 orders of random, 3-shot: cider") for line in report.lines())
+    assert "orders" not in report.results[0].extra
+
+
+def test_gains_over_zero_shot_stand_beside_every_answer(workspace: Path) -> None:
+    evaluate.run(config(workspace, methods=("random",), test_size=8), QUIET)
+    evaluate.run(config(workspace, methods=("zero-shot",), test_size=8), QUIET)
+    report = evaluate.run(config(workspace, methods=("random",), test_size=8), QUIET)
+    assert report.path is not None
+    without = {r["query_id"]: r["scores"]["cider"] for r in predictions(report.path, "zero-shot-0-shot-seed0")}
+    rows = predictions(report.path, "random-2-shot-seed0")
+    gains = [row["scores"]["cider"] - without[row["query_id"]] for row in rows]
+    assert [row["gain"]["cider"] for row in rows] == gains
+    found = report.results[0].extra["gains"]["metrics"]["cider"]
+    assert found["better"] == sum(gain > 0 for gain in gains)
+    assert found["better"] + found["worse"] + found["equal"] == 8
+    assert found["mean"] == pytest.approx(np.mean(gains))
+    assert found["low"] <= found["mean"] <= found["high"]
+
+
+def test_a_plan_repeats_the_evaluation_it_was_made_of(workspace: Path) -> None:
+    report = evaluate.run(config(workspace, methods=("i2i",), test_size=6), QUIET)
+    assert report.path is not None
+    evaluated = predictions(report.path, "i2i-2-shot-seed0")
+    provenance = read_results(report.path)[1]
+    for name in ("mine", "i2i"):
+        write_plan(workspace / f"{name}.json", plan_of_setting(report.path, report.results[0], provenance))
+    plans = (workspace / "mine.json", workspace / "i2i.json")
+    again = evaluate.run(config(workspace, plans=plans, methods=("i2i",), shots=(1, 2), test_size=6), QUIET)
+    assert again.path == report.path
+    assert [r.method for r in again.results] == ["i2i", "i2i", "mine", "mine", "plan-i2i", "plan-i2i"]
+    for name in ("mine", "plan-i2i"):
+        replayed = predictions(report.path, f"{name}-2-shot-seed0")
+        for key in ("query_id", "icd_ids", "prompt", "answer", "scores"):
+            assert [row[key] for row in replayed] == [row[key] for row in evaluated]
+    assert {d["mean"] for d in again.analysis["differences"] if d["shots"] == 2} == {0.0}
+
+
+def test_the_leak_guard_keeps_questions_apart_and_counts_what_is_chosen(workspace: Path) -> None:
+    options = {"task": "vqa", "methods": ("i2i",), "shots": (2,), "test_size": 10}
+    usual = evaluate.run(config(workspace, **options), QUIET)
+    strict = evaluate.run(config(workspace, leak_guard=("question",), **options), QUIET)
+    explicit = evaluate.run(config(workspace, leak_guard=("image",), **options), QUIET)
+    assert usual.path == explicit.path != strict.path
+    leaks = [report.results[0].extra["leaks"] for report in (usual, strict)]
+    assert [found["pairs"] for found in leaks] == [20, 20]
+    assert leaks[0]["question"] > 0
+    assert leaks[1]["question"] == leaks[1]["text"] == leaks[1]["image"] == leaks[1]["group"] == 0
+    assert usual.analysis["guard"]["kept_away"].keys() == {"image", "group", "any"}
+    assert strict.analysis["guard"]["kept_away"]["question"] > 10
+    assert any(line.startswith("leak guard: ") and "question 0" in line for line in strict.lines())
+
+
+def test_figures_by_question_type(workspace: Path) -> None:
+    report = evaluate.run(config(workspace, task="vqa", methods=("random",), test_size=12), QUIET)
+    assert report.path is not None
+    rows = predictions(report.path, "random-2-shot-seed0")
+    table = report.results[0].extra["by"]["question_type"]
+    assert set(table) == {row["question_type"] for row in rows}
+    for value, entry in table.items():
+        scores = [row["scores"]["vqa-accuracy"] for row in rows if row["question_type"] == value]
+        assert entry == {"queries": len(scores), "vqa-accuracy": pytest.approx(np.mean(scores))}
+
+
+def test_a_metric_that_cannot_run_is_made_up_for_later(
+    workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ICLTOOL_SPICE_MODELS", str(tmp_path))
+    options = {"methods": ("random", "i2i"), "shots": (1,), "test_size": 5}
+    with pytest.raises(DataError, match="SPICE needs"):
+        evaluate.run(config(workspace, metrics=("spice",), **options), QUIET)
+    report = evaluate.run(config(workspace, metrics=("spice", "cider"), **options), QUIET)
+    assert [list(r.metrics) for r in report.results] == [["cider"]] * 2
+    assert any(line.startswith("spice is missing: SPICE needs") for line in report.lines())
+    monkeypatch.setattr("icltool.metrics.spice.Spice.score", lambda self, answers, refs: np.full(len(answers), 0.25))
+    again = evaluate.run(config(workspace, metrics=("spice", "cider"), **options), InterruptedProgress(1))
+    assert again.path == report.path is not None
+    assert [list(r.metrics) for r in again.results] == [["spice", "cider"]] * 2
+    assert again.results[0].metrics["spice"].mean == 25.0
+    assert again.results[0].metrics["cider"] == report.results[0].metrics["cider"]
+    assert predictions(again.path, "i2i-1-shot-seed0")[0]["scores"].keys() == {"spice", "cider"}
+    assert {d["metric"] for d in again.analysis["differences"]} == {"spice", "cider"}
+
+
 class TestBadInput:
     def test_a_selector_that_was_never_trained(self, workspace: Path) -> None:
         with pytest.raises(StoreError, match="lever-lm") as caught:
@@ -138,6 +283,10 @@ class TestBadInput:
             evaluate.run(config(workspace, methods=("randon",)), QUIET)
         with pytest.raises(ConfigError, match="shots"):
             evaluate.run(config(workspace, shots=(-1,)), QUIET)
+        with pytest.raises(ConfigError, match="no method to evaluate"):
+            evaluate.run(config(workspace, methods=()), QUIET)
+        with pytest.raises(ConfigError, match="--seed takes at least one"):
+            evaluate.run(config(workspace, seeds=()), QUIET)
         with pytest.raises(ConfigError, match="shots from an index set"):
             evaluate.run(config(workspace, shots=(200,)), QUIET)
         with pytest.raises(PluginError, match="metric"):

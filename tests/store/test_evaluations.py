@@ -15,8 +15,10 @@ from hypothesis import strategies as st
 from icltool.errors import StoreError
 from icltool.store.evaluations import (
     MetricResult,
+    PartialAnswers,
     SettingResult,
     predictions_file,
+    read_analysis,
     read_predictions,
     read_results,
     write_predictions,
@@ -90,6 +92,17 @@ def test_damaged_results_name_the_file(tmp_path: Path, text: str, message: str) 
     assert caught.value.hint
 
 
+def test_the_analysis_comes_back_and_older_files_have_none(tmp_path: Path) -> None:
+    write_results(tmp_path, _results(), PROVENANCE)
+    assert read_analysis(tmp_path) == {}
+    path = write_results(tmp_path, _results(), PROVENANCE, {"key": "x", "differences": [{"mean": math.nan, "p": 0.5}]})
+    assert read_analysis(path) == {"key": "x", "differences": [{"mean": None, "p": 0.5}]}
+    assert read_results(path) == (_results(), PROVENANCE)
+    path.write_text(json.dumps({**json.loads(path.read_text()), "analysis": [1]}))
+    with pytest.raises(StoreError, match="analysis is no object"):
+        read_analysis(tmp_path)
+
+
 def test_missing_results_name_the_file(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match=r"results\.json does not exist"):
         read_results(tmp_path)
@@ -98,6 +111,8 @@ def test_missing_results_name_the_file(tmp_path: Path) -> None:
 def test_predictions_lie_where_they_are_looked_for(tmp_path: Path) -> None:
     path = predictions_file(tmp_path, "lever-lm", 4, 1)
     assert path == tmp_path / "predictions" / "lever-lm-4-shot-seed1.jsonl"
+    other = predictions_file(tmp_path, "lever-lm", 4, 1, order=2)
+    assert other == tmp_path / "predictions" / "lever-lm-4-shot-seed1-order2.jsonl"
 
 
 @pytest.mark.parametrize("name", ["", "../up", "a/b", "a\\b", ".hidden"])
@@ -159,3 +174,69 @@ def test_an_unwritable_folder_is_one_clear_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreError, match=r"results\.json"):
         write_results(tmp_path / "file", _results(), {})
+
+
+class TestPartialAnswers:
+    EXPECTED = tuple((query_id, (4, 2)) for query_id in range(7))
+
+    def part(self, folder: Path, digest: str = "d1") -> PartialAnswers:
+        return PartialAnswers(predictions_file(folder, "i2i", 2, 0), digest)
+
+    def filled(self, folder: Path, rows: int) -> PartialAnswers:
+        part = self.part(folder)
+        assert part.resume(self.EXPECTED) == []
+        for low in range(0, rows, 2):
+            part.append([_row(i) for i in range(low, min(low + 2, rows))])
+        return part
+
+    def test_chunks_come_back_and_can_be_added_to(self, tmp_path: Path) -> None:
+        self.filled(tmp_path, 4)
+        again = self.part(tmp_path)
+        assert again.resume(self.EXPECTED) == [_row(i) for i in range(4)]
+        again.append([_row(4), _row(5)])
+        again.append([_row(6)])
+        assert self.part(tmp_path).resume(self.EXPECTED) == [_row(i) for i in range(7)], "the last chunk is shorter"
+        again.remove()
+        again.remove()
+        assert list((tmp_path / "predictions").iterdir()) == []
+        assert again.resume(self.EXPECTED) == []
+
+    def test_chunks_of_another_size_count(self, tmp_path: Path) -> None:
+        self.filled(tmp_path, 4)
+        part = self.part(tmp_path)
+        part.append([_row(4), _row(5), _row(6)])
+        assert len(part.resume(self.EXPECTED)) == 7
+        part.append([_row(9)])
+        assert len(part.resume(self.EXPECTED)) == 7, "more rows than queries"
+
+    @pytest.mark.parametrize("cut", [1, 5, 40])
+    def test_a_torn_chunk_is_dropped_as_a_whole(self, tmp_path: Path, cut: int) -> None:
+        part = self.filled(tmp_path, 6)
+        part.path.write_bytes(part.path.read_bytes()[:-cut])
+        assert part.resume(self.EXPECTED) == [_row(i) for i in range(4)]
+        part.append([_row(4), _row(5)])
+        assert len(part.resume(self.EXPECTED)) == 6
+
+    def test_every_cut_leaves_whole_chunks(self, tmp_path: Path) -> None:
+        part = self.filled(tmp_path, 6)
+        content = part.path.read_bytes()
+        for length in range(0, len(content), 7):
+            part.path.write_bytes(content[:length])
+            rows = part.resume(self.EXPECTED)
+            assert rows == [_row(i) for i in range(len(rows))]
+            assert len(rows) % 2 == 0
+            assert part.resume(self.EXPECTED) == rows
+
+    def test_other_settings_queries_and_demonstrations_do_not_count(self, tmp_path: Path) -> None:
+        self.filled(tmp_path, 6)
+        other = [(q, (4, 2) if q != 3 else (2, 4)) for q in range(7)]
+        assert len(self.part(tmp_path).resume(other)) == 2
+        self.part(tmp_path).remove()
+        self.filled(tmp_path, 4)
+        assert self.part(tmp_path, "d2").resume(self.EXPECTED) == []
+        assert self.part(tmp_path).resume(self.EXPECTED) == [], "the other setting started anew"
+
+    def test_an_unwritable_folder_is_one_clear_line(self, tmp_path: Path) -> None:
+        (tmp_path / "predictions").write_text("")
+        with pytest.raises(StoreError, match=r"i2i-2-shot-seed0"):
+            self.part(tmp_path).resume(self.EXPECTED)

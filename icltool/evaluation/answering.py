@@ -1,0 +1,124 @@
+"""Answers of the model to one setting after another. Finished chunks of queries outlive a kill."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from icltool.contracts import Example, GenerationOptions, IntArray, Model, Progress, Prompt, ScoringRequest
+from icltool.contracts.arrays import plain_text
+from icltool.engine.session import Session, open_session
+from icltool.evaluation.inputs import Inputs
+from icltool.plugin.manager import component
+from icltool.store.arrays import asked_by, content_code, content_codes
+from icltool.store.evaluations import PartialAnswers
+
+#: Queries that are answered, and safe on disk, at a time; more where the batch is larger.
+CHUNK = 64
+CHUNK_OF_AUTO = 512
+
+
+class Answerer:
+    """Answers queries; the model is loaded when the first answer is needed."""
+
+    def __init__(self, inputs: Inputs, progress: Progress) -> None:
+        self.inputs, self.progress = inputs, progress
+        self._session: Session | None = None
+
+    @property
+    def notes(self) -> list[str]:
+        """What the session has to say about memory."""
+        return [] if self._session is None else self._session.notes
+
+    def answer(self, title: str, chosen: IntArray, part: PartialAnswers) -> list[dict[str, Any]]:
+        """One prediction row per query, without scores, for `chosen` int64 [Q, shots] rows of the index records in prompt
+        order. What `part` holds is not answered again; the rest is added to it chunk by chunk."""
+        inputs = self.inputs
+        size = inputs.config.batch_size
+        chunk = CHUNK_OF_AUTO if size == "auto" else max(size, CHUNK)
+        query_ids = inputs.queries.ids[inputs.query_rows].tolist()
+        icd_ids = inputs.index.ids[chosen].tolist()
+        rows = part.resume(list(zip(query_ids, icd_ids, strict=True)))
+        with self.progress.task(title, len(chosen), "queries", done=len(rows)) as ticker:
+            for low in range(len(rows), len(chosen), chunk):
+                asked = slice(low, low + chunk)
+                found = self._rows(inputs.query_rows[asked], chosen[asked])
+                part.append(found)
+                rows += found
+                ticker.advance(len(found))
+        return rows
+
+    def _rows(self, query_rows: IntArray, chosen: IntArray) -> list[dict[str, Any]]:
+        queries = self.inputs.queries.rows(query_rows)
+        demonstrations = [tuple(self.inputs.index.rows(row)) for row in chosen]
+        requests = [ScoringRequest(q, d) for q, d in zip(queries, demonstrations, strict=True)]
+        answers = self._ranked(requests) if self.inputs.task.ranked else self._generated(requests)
+        return [_row(request, answer) for request, answer in zip(requests, answers, strict=True)]
+
+    def _generated(self, requests: Sequence[ScoringRequest]) -> list[dict[str, Any]]:
+        found = self._opened().generations(requests)
+        return [{**_prompt(prompt), "raw": raw, "answer": answer} for prompt, raw, answer in found]
+
+    def _ranked(self, requests: Sequence[ScoringRequest]) -> list[dict[str, Any]]:
+        """The most probable choice of each query, with the log-probabilities of all."""
+        from icltool.engine.choices import best_choice, rank_choices
+
+        session, task = self._opened(), self.inputs.task.name
+        assert session.model is not None
+        ranked = rank_choices(session, requests)
+        prompts = [replace(session.model.prompt(task, r.demonstrations, r.query), target="") for r in requests]
+        answers = [best_choice(log_probs) for log_probs in ranked]
+        return [
+            {**_prompt(prompt), "raw": answer, "answer": answer, "log_probs": log_probs}
+            for prompt, answer, log_probs in zip(prompts, answers, ranked, strict=True)
+        ]
+
+    def _opened(self) -> Session:
+        if self._session is None:
+            config, task = self.inputs.config, self.inputs.task
+            self.progress.detail(f"loading {config.model}")
+            model: Model = component("models", config.model, **config.model_options())
+            tokens = config.max_new_tokens or task.max_new_tokens
+            generation = GenerationOptions(tokens, config.num_beams, config.length_penalty)
+            self._session = open_session(task.name, model, generation, config.batch_size, config.image_cache_mb * 2**20)
+        return self._session
+
+
+def shared_with(query: Example, demonstrations: Sequence[Example]) -> dict[str, int]:
+    """How many demonstrations share the query's image, near-duplicate group, question, or whole text with its answer,
+    whatever the leak guard keeps away; kinds with none are left out."""
+    asked, contents = plain_text(asked_by(query)), set(content_codes(query))
+    shared = {
+        "image": sum(d.image_id == query.image_id for d in demonstrations),
+        "group": sum(d.group == query.group for d in demonstrations) if query.group else 0,
+        "question": sum(plain_text(asked_by(d)) == asked for d in demonstrations) if asked else 0,
+        "text": sum(content_code(d, d.label) in contents for d in demonstrations),
+    }
+    return {kind: count for kind, count in shared.items() if count}
+
+
+def copied_from(answer: str, demonstrations: Sequence[Example]) -> list[int]:
+    """Ids of the demonstrations whose label the answer repeats, but for case, blanks and punctuation."""
+    plain = plain_text(answer)
+    return [d.id for d in demonstrations if plain and plain_text(d.label) == plain]
+
+
+def _prompt(prompt: Prompt) -> dict[str, Any]:
+    return {"prompt": prompt.text, "images": list(prompt.images)}
+
+
+def _row(request: ScoringRequest, answer: dict[str, Any]) -> dict[str, Any]:
+    query, demonstrations = request.query, request.demonstrations
+    types = {"question_type": query.question_type, "answer_type": query.answer_type}
+    return {
+        "query_id": query.id,
+        "group": query.group,
+        "icd_ids": [d.id for d in demonstrations],
+        **answer,
+        "references": list(query.references),
+        "scores": {},
+        **{name: value for name, value in types.items() if value},
+        "shared": shared_with(query, demonstrations),
+        "copied": copied_from(answer["answer"], demonstrations),
+    }

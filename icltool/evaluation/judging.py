@@ -1,0 +1,116 @@
+"""What metrics say of a setting's answers: a score per answer, the figure of all, and the figure in bootstrap draws."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from icltool.contracts import CorpusMetric, Float64Array, Judgement, Metric
+from icltool.errors import IclError
+from icltool.report.intervals import bootstrap_draws, bootstrap_weights, quantile_interval
+from icltool.store.evaluations import MetricResult
+
+Rows = Sequence[Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class Judged:
+    """One metric's view of one setting, all times the metric's scale.
+
+    `scores` float64 [Q]; `figure` is the corpus figure; `draws` float64 [R] is the figure in each bootstrap draw of
+    clusters of queries, the same draws for all settings on the same queries.
+    """
+
+    scores: Float64Array
+    figure: float
+    draws: Float64Array = field(default_factory=lambda: np.empty(0))
+
+    @property
+    def result(self) -> MetricResult:
+        """Figure and 95 % interval."""
+        return MetricResult(self.figure, *quantile_interval(self.draws))
+
+
+class Judge:
+    """Applies the metrics. A metric that cannot run (its program or models are missing, say) is left out from then on,
+    and `faults` says why, by metric."""
+
+    def __init__(self, metrics: Mapping[str, Metric]) -> None:
+        self.metrics = dict(metrics)
+        self.faults: dict[str, IclError] = {}
+
+    def judge(self, rows: Rows, draws: bool = True, without: Collection[str] = ()) -> dict[str, Judged]:
+        """By metric, those in `without` and those that cannot run left out."""
+        found: dict[str, Judged] = {}
+        for name, metric in self.metrics.items():
+            if name in self.faults or name in without:
+                continue
+            try:
+                answers, references = [r["answer"] for r in rows], [r["references"] for r in rows]
+                scores = np.asarray(metric.score(answers, references), dtype=np.float64) * metric.scale
+                found[name] = self.figures(name, rows, scores, draws)
+            except IclError as error:
+                self.faults[name] = error
+        return found
+
+    def figures(self, name: str, rows: Rows, scores: Float64Array, draws: bool = True) -> Judged:
+        """The figure of all rows and of the draws, from scores [Q] that are there already."""
+        metric, clusters = self.metrics[name], clusters_of(rows)
+        if not isinstance(metric, CorpusMetric):
+            return Judged(scores, float(scores.mean()), bootstrap_draws(scores, clusters) if draws else np.empty(0))
+        judgements = [judgement(row) for row in rows]
+        figure = float(metric.figures(judgements, np.ones((1, len(rows))))[0]) * metric.scale
+        blocks = bootstrap_weights(len(rows), clusters) if draws else ()
+        drawn = [metric.figures(judgements, weights) * metric.scale for weights in blocks]
+        return Judged(scores, figure, np.concatenate(drawn) if drawn else np.empty(0))
+
+    def stored(self, rows: Rows) -> dict[str, Judged]:
+        """By metric, from the scores that the rows hold; metrics that have not scored them are left out."""
+        found: dict[str, Judged] = {}
+        for name in self.metrics:
+            if name in self.faults or any(name not in row["scores"] for row in rows):
+                continue
+            try:
+                found[name] = self.figures(name, rows, scores_of(rows, name))
+            except IclError as error:
+                self.faults[name] = error
+        return found
+
+    def breakdown(self, rows: Rows, column: str, judged: Mapping[str, Judged]) -> dict[str, dict[str, float]]:
+        """For each value of a column of the rows, sorted: how many queries have it ("queries"), and each metric's figure
+        over those, as the official VQA evaluation reports per answer type and question type."""
+        values = sorted({str(row[column]) for row in rows if row.get(column)})
+        if not values:
+            return {}
+        chosen = np.array([[row.get(column) == value for row in rows] for value in values], dtype=np.float64)
+        table: dict[str, dict[str, float]] = {
+            value: {"queries": int(count)} for value, count in zip(values, chosen.sum(axis=1), strict=True)
+        }
+        for name, one in judged.items():
+            metric = self.metrics[name]
+            if isinstance(metric, CorpusMetric):
+                figures = metric.figures([judgement(row) for row in rows], chosen) * metric.scale
+            else:
+                figures = chosen @ one.scores / chosen.sum(axis=1)
+            for value, figure in zip(values, figures.tolist(), strict=True):
+                table[value][name] = figure
+        return table
+
+
+def judgement(row: Mapping[str, Any]) -> Judgement:
+    """A prediction row as corpus metrics see it."""
+    return Judgement(row["answer"], tuple(row["references"]), dict(row.get("log_probs", {})))
+
+
+def scores_of(rows: Rows, metric: str) -> Float64Array:
+    """float64 [Q]: the stored scores, NaN where there is no number."""
+    scores = [row["scores"].get(metric) for row in rows]
+    return np.array([np.nan if score is None else score for score in scores], dtype=np.float64)
+
+
+def clusters_of(rows: Rows) -> list[str]:
+    """What is drawn together: near-duplicates, else each query on its own."""
+    return [row["group"] or str(row["query_id"]) for row in rows]

@@ -1,0 +1,210 @@
+"""The methods of a call: retrieval methods with their options, selectors with their checkpoints, plans with their files."""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from icltool.contracts import Retriever
+from icltool.errors import IclError, StoreError
+from icltool.evaluation.inputs import Inputs, needs_vectors
+from icltool.plugin.manager import component, load_registry
+
+ZERO_SHOT = "zero-shot"
+_NOT_IN_NAMES = re.compile(r"[^\w.+-]+")
+
+
+@dataclass(frozen=True)
+class Method:
+    """A row of the table: `label` is its name there and in file names, `retriever` what chooses (None for zero-shot).
+
+    `identity` is what decides the choice beside shots and seed, JSON values. `encoder` is whose embeddings it reads.
+    `shots` are the numbers of demonstrations that it is evaluated with; a plan has no more than `most_shots`.
+    `plugin` is the distribution that brings the retriever, for the record.
+    """
+
+    label: str
+    retriever: Retriever | None
+    shots: tuple[int, ...]
+    options: dict[str, Any] = field(default_factory=dict)
+    identity: dict[str, Any] = field(default_factory=dict)
+    encoder: str | None = None
+    remarks: tuple[str, ...] = ()
+    most_shots: int | None = None
+    plugin: str = ""
+
+    @property
+    def ranked(self) -> bool:
+        return self.retriever is not None and self.retriever.ranked
+
+
+def methods(inputs: Inputs) -> list[Method]:
+    """The methods that the configuration names, each once, then its plans.
+
+    Raises PluginError for an unknown method, ConfigError for wrong options, StoreError where a checkpoint, sequences,
+    embeddings or a plan are missing or belong to another data set.
+    """
+    config = inputs.config
+    given = config.methods if "methods" in config.model_fields_set or not config.plans else ()
+    found = [_named(inputs, name) for name in dict.fromkeys(given)]
+    plans = list(dict.fromkeys(path.resolve() for path in config.plans))
+    labels = plan_labels(plans, load_registry().names("retrievers"))
+    return [*found, *(_plan(inputs, path, label) for path, label in zip(plans, labels, strict=True))]
+
+
+def plan_labels(paths: Sequence[Path], taken: Sequence[str]) -> list[str]:
+    """A name for each plan: its file's stem, with its folder's name in front where two are alike or a method has it."""
+
+    def joined(path: Path, parts: int) -> str:
+        names = [*path.parts[-parts:-1], path.stem]
+        return _NOT_IN_NAMES.sub("_", "-".join(name.strip("/\\") for name in names)).strip(".") or "plan"
+
+    labels = [joined(path, 1) for path in paths]
+    labels = [f"plan-{label}" if label in taken else label for label in labels]
+    for parts in range(2, max((len(path.parts) for path in paths), default=0) + 1):
+        alike = {label for label in labels if labels.count(label) > 1}
+        labels = [joined(p, parts) if label in alike else label for p, label in zip(paths, labels, strict=True)]
+    return labels
+
+
+def _named(inputs: Inputs, name: str) -> Method:
+    config = inputs.config
+    shots = tuple(sorted(set(config.shots)))
+    if name == ZERO_SHOT:
+        return Method(ZERO_SHOT, None, (0,))
+    given = _given_options(inputs, name)
+    options = {**_found_files(inputs, name, given), **given}
+    return _made(inputs, name, name, options, shots)
+
+
+def _plan(inputs: Inputs, path: Path, label: str) -> Method:
+    config = inputs.config
+    options = {**_given_options(inputs, "plan"), "file": str(path)}
+    shots = tuple(sorted(set(config.shots))) if "shots" in config.model_fields_set else ()
+    return _made(inputs, "plan", label, options, shots)
+
+
+def _made(inputs: Inputs, name: str, label: str, options: dict[str, Any], shots: tuple[int, ...]) -> Method:
+    retriever: Retriever = component("retrievers", name, **options)
+    fingerprint = getattr(retriever, "fingerprint", None)
+    if isinstance(fingerprint, str) and fingerprint != inputs.dataset.fingerprint:
+        raise StoreError(
+            f"{options.get('file', label)} was made for another data set, or another version of it, than "
+            f"{inputs.dataset.name} ({inputs.dataset.task})",
+            "check --dataset and --task, or make it again",
+        )
+    remarks = list(getattr(retriever, "remarks", ()))
+    if getattr(retriever, "sequences", None) is not None:
+        remarks.append(f"{label}: its sequences were searched with the queries' labels: an upper bound, no method")
+    encoder = None
+    identity: dict[str, Any] = {"retriever": name, **_content(retriever, options)}
+    if needs_vectors(retriever.needs):
+        encoder = _encoder(inputs, retriever)
+        if inputs.config.encoder not in (None, encoder):
+            remarks.append(f"{label} reads the embeddings by {encoder}, on which it was trained")
+        identity["encoder"] = encoder
+        identity["embeddings"] = [inputs.embeddings(split, encoder).fingerprint for split in ("train", "validation")]
+    most = int(getattr(retriever, "shots", 0)) if name == "plan" else None
+    plugin = f"{(found := load_registry().get('retrievers', name)).distribution} {found.version}"
+    return Method(label, retriever, shots or (most or 0,), options, identity, encoder, tuple(remarks), most, plugin)
+
+
+def _given_options(inputs: Inputs, name: str) -> dict[str, Any]:
+    """The options of the method that the user gave, as METHOD.NAME=VALUE or as a table."""
+    given, start = inputs.config.method_options, f"{name}."
+    return {k[len(start) :]: v for k, v in given.items() if k.startswith(start)} | dict(given.get(name, {}))
+
+
+def _found_files(inputs: Inputs, name: str, given: Mapping[str, Any]) -> dict[str, str]:
+    """What the method's class asks for and the user did not give: a learner's checkpoint, or the sequences of a split."""
+    cls = load_registry().load("retrievers", name)
+    found: dict[str, str] = {}
+    learner = getattr(cls, "learner", None)
+    if learner is not None:
+        folder = Path(given["folder"]) if "folder" in given else checkpoint_folder(inputs, name, learner)
+        found = {"folder": str(folder), "checkpoint": str(given.get("checkpoint", inputs.config.checkpoint_choice))}
+        if not _weights(found).is_file():
+            raise StoreError(f"{folder} holds no {found['checkpoint']}.safetensors", f"run `icltool train {learner}`")
+    split = getattr(cls, "sequences", None)
+    if split is not None and "file" not in given:
+        found["file"] = str(newest_sequences(inputs, split))
+    return found
+
+
+def checkpoint_folder(inputs: Inputs, name: str, learner: str) -> Path:
+    """The folder of --checkpoint where it is the learner's, else the newest of the learner's.
+
+    StoreError when there is none, or when no method of the call reads the folder of --checkpoint.
+    """
+    from icltool.store.atomic import read_json
+
+    config, dataset = inputs.config, inputs.dataset
+    newest = functools.partial(inputs.workspace.newest_checkpoint, learner, dataset.name, dataset.task)
+    if config.checkpoint is None:
+        return newest()
+    record = config.checkpoint / "training.json"
+    found: Any = read_json(record) if record.is_file() else {}
+    made_by = found.get("identity", {}).get("learner", learner) if isinstance(found, dict) else learner
+    if made_by == learner:
+        return config.checkpoint
+    registry = load_registry()
+    if not any(getattr(registry.load("retrievers", m), "learner", None) == made_by for m in config.methods):
+        raise StoreError(
+            f"{config.checkpoint} was trained by {made_by}, {name} reads checkpoints of {learner}",
+            f"give a folder of `icltool train {learner}`, or --method {made_by}",
+        )
+    return newest()
+
+
+def newest_sequences(inputs: Inputs, split: str) -> Path:
+    """The sequences file of this data set, searched for queries of `split`, that was written last.
+
+    StoreError with the command that makes one when there is none.
+    """
+    from icltool.store.sequences import SequenceFile
+
+    name, task = inputs.dataset.name, inputs.dataset.task
+    files = [(p.stat().st_mtime_ns, p) for p in inputs.workspace.sequences.glob(f"{name}-{task}-*.h5") if p.is_file()]
+    for _, path in sorted(files, reverse=True):
+        try:
+            file = SequenceFile.open(path)
+        except IclError:  # cut, or of another version: its own command says so
+            continue
+        provenance = file.provenance
+        file.close()
+        searched = provenance.configuration.get("queries", "train")
+        if searched == split and provenance.dataset_fingerprint == inputs.dataset.fingerprint:
+            return path
+    raise StoreError(
+        f"no sequences for the {split} queries of {name} ({task}) in {inputs.workspace.sequences}",
+        f"run `icltool generate --queries {split} --dataset {name} --task {task}`",
+    )
+
+
+def _content(retriever: Retriever, options: dict[str, Any]) -> dict[str, Any]:
+    """The method's options; where they name files, what tells whether those have changed."""
+    if hasattr(retriever, "identity"):
+        return dict(retriever.identity())
+    content: dict[str, Any] = {"options": options}
+    if "folder" in options and _weights(options).is_file():  # a selector that was trained again is another setting
+        content["weights"] = _weights(options).stat().st_mtime_ns
+    file = options.get("file")
+    if isinstance(file, str) and Path(file).is_file():
+        content["file"] = Path(file).stat().st_mtime_ns
+    return content
+
+
+def _weights(options: dict[str, Any]) -> Path:
+    return Path(options["folder"]) / f"{options.get('checkpoint')}.safetensors"
+
+
+def _encoder(inputs: Inputs, retriever: Retriever) -> str:
+    """Whose embeddings the method reads: those it was trained on, else those the user names, else the only ones."""
+    from icltool.store.arrays import embedded_by
+
+    trained_on = getattr(retriever, "encoder", None)
+    return embedded_by(inputs.workspace, inputs.dataset, trained_on or inputs.config.encoder)

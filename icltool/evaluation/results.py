@@ -1,0 +1,263 @@
+"""The evaluation folder: settings that are there are kept, the others are answered, judged and written one by one."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from icltool.contracts import IntArray
+from icltool.evaluation import comparing
+from icltool.evaluation.answering import Answerer
+from icltool.evaluation.judging import Judge, Judged
+from icltool.evaluation.methods import ZERO_SHOT
+from icltool.evaluation.settings import Key, Setting, Settings, further_orders
+from icltool.store.artefact import digest
+from icltool.store.evaluations import (
+    RESULTS,
+    PartialAnswers,
+    SettingResult,
+    predictions_file,
+    read_analysis,
+    read_predictions,
+    read_results,
+    write_predictions,
+    write_results,
+)
+
+_TYPES = ("answer_type", "question_type")
+_ZERO = (ZERO_SHOT, 0, 0)
+
+PredictionRows = list[dict[str, Any]]
+
+
+class Results:
+    """The results in one folder. The caller holds the lock of its results.json.
+
+    `skipped` counts the settings that were evaluated before. Every setting is on disk before the next begins.
+    """
+
+    def __init__(
+        self, settings: Settings, judge: Judge, answerer: Answerer, folder: Path, provenance: dict[str, Any]
+    ) -> None:
+        self.settings, self.judge, self.answerer = settings, judge, answerer
+        self.folder, self.provenance = folder, provenance
+        self.config = settings.inputs.config
+        self.kept: dict[Key, SettingResult] = {}
+        self.analysis: dict[str, Any] = {}
+        self.skipped = 0
+        self._fresh: set[Key] = set()
+        self._judged: dict[Key, dict[str, Judged]] = {}
+        if (folder / RESULTS).is_file():
+            self.kept = {(r.method, r.shots, r.seed): r for r in read_results(folder)[0]}
+            self.analysis = read_analysis(folder)
+
+    def evaluate(self, group: Sequence[Setting]) -> list[Setting]:
+        """Evaluates the seeds of one method and number of shots; the settings that are there afterwards. A seed that gives
+        the demonstrations of the first one is not answered again."""
+        first = group[0]
+        self._ensure(first)
+        found = [first]
+        for setting in group[1:]:
+            if setting.seed in self.kept[first.key].extra.get("seeds_alike", ()):
+                continue
+            if self._current(setting) is None and self._alike(first, setting):
+                seeds = sorted({*self.kept[first.key].extra.get("seeds_alike", ()), setting.seed})
+                self._store(first.key, seeds_alike=seeds)
+                continue
+            self._ensure(setting)
+            found.append(setting)
+        if self.config.permutations > 1 and first.shots > 1:
+            for setting in found:
+                self._reorder(setting)
+        return found
+
+    def compare(self, groups: Sequence[Sequence[Setting]]) -> None:
+        """Sets the settings of a call against each other and against zero-shot, and writes what is found."""
+        if _ZERO in self.kept:
+            for group in groups:
+                for setting in group:
+                    if setting.shots:
+                        self._gain(setting)
+        if self.analysis.get("key") == self._analysis_key(groups):
+            return
+        seeds, methods = self._over_seeds(groups)
+        inputs = self.settings.inputs
+        self.analysis = {
+            "key": self._analysis_key(groups),  # once more: a metric may have turned out not to run
+            "guard": {"kinds": sorted(inputs.guard), "index": len(inputs.index_rows), "kept_away": inputs.kept_away()},
+            "seeds": seeds,
+            "differences": [
+                entry
+                for shots, found in sorted(methods.items())
+                if shots and len(found) > 1
+                for entry in comparing.differences(found, shots)
+            ],
+        }
+        self._write()
+
+    def _analysis_key(self, groups: Sequence[Sequence[Setting]]) -> str:
+        """Stands for what an analysis is made of."""
+        results = [self.kept[setting.key] for group in groups for setting in group]
+        made_of = [[r.method, r.shots, r.seed, r.extra["digest"], sorted(r.metrics)] for r in results]
+        return digest({"settings": made_of, "faults": sorted(self.judge.faults)})
+
+    def _over_seeds(
+        self, groups: Sequence[Sequence[Setting]]
+    ) -> tuple[list[dict[str, Any]], dict[int, dict[str, dict[str, Judged]]]]:
+        """(an entry for each group of several seeds, figures over seeds by shots and method)."""
+        entries = []
+        methods: dict[int, dict[str, dict[str, Judged]]] = {}
+        for group in groups:
+            each = [self._figures(setting) for setting in group]
+            mean = comparing.over_seeds(each)
+            methods.setdefault(group[0].shots, {})[group[0].method.label] = mean
+            if len(group) > 1:
+                metrics = {
+                    name: {
+                        "mean": one.result.mean,
+                        "low": one.result.low,
+                        "high": one.result.high,
+                        **comparing.spread(each, name),
+                    }
+                    for name, one in mean.items()
+                }
+                seeds = [setting.seed for setting in group]
+                entries.append(
+                    {"method": group[0].method.label, "shots": group[0].shots, "seeds": seeds, "metrics": metrics}
+                )
+        return entries, methods
+
+    def _figures(self, setting: Setting) -> dict[str, Judged]:
+        if setting.key not in self._judged:
+            self._judged[setting.key] = self.judge.stored(read_predictions(self._file(setting.key)))
+        return self._judged[setting.key]
+
+    def _current(self, setting: Setting) -> SettingResult | None:
+        """The result that is there, if it is this setting's."""
+        found = self.kept.get(setting.key)
+        if found is None or found.extra.get("digest") != setting.digest:
+            return None
+        return found if setting.key in self._fresh or not self.config.overwrite else None
+
+    def _alike(self, first: Setting, other: Setting) -> bool:
+        return np.array_equal(self.settings.demonstrations(first), self.settings.demonstrations(other))
+
+    def _ensure(self, setting: Setting) -> None:
+        """Has the setting answered by all metrics that can run; only what is missing is done."""
+        result, path = self._current(setting), self._file(setting.key)
+        missing = set(self.judge.metrics) - set(self.judge.faults) - set(result.metrics if result else ())
+        if result is not None and not missing:
+            self.skipped += 1
+            return
+        if result is not None:  # a metric could not run before
+            rows = read_predictions(path)
+            judged = self.judge.judge(rows, without=result.metrics)
+            if not judged:
+                self.skipped += 1
+                return
+            seconds, extra = result.seconds, {k: v for k, v in result.extra.items() if k != "gains"}
+            judged = {**self.judge.stored(rows), **judged}
+        else:
+            part = self._part(path, setting.digest)
+            began = time.perf_counter()
+            rows = self.answerer.answer(setting.title, self.settings.demonstrations(setting), part)
+            seconds, extra = time.perf_counter() - began, {}
+            judged = self.judge.judge(rows)
+            if not judged:
+                raise next(iter(self.judge.faults.values()))
+        judged = {name: judged[name] for name in self.judge.metrics if name in judged}
+        _set_scores(rows, judged)
+        write_predictions(path, rows)
+        extra |= {"digest": setting.digest, "options": setting.method.options, "plugin": setting.method.plugin}
+        extra |= self._found(rows, judged)
+        self._fresh.add(setting.key)
+        self.analysis = {}
+        self._judged[setting.key] = judged
+        metrics = {name: one.result for name, one in judged.items()}
+        self.kept[setting.key] = SettingResult(*setting.key, len(rows), metrics, seconds, extra)
+        self._write()
+        PartialAnswers(path, setting.digest).remove()
+
+    def _found(self, rows: PredictionRows, judged: dict[str, Judged]) -> dict[str, Any]:
+        """What the answers of one setting tell by themselves."""
+        by = {column: self.judge.breakdown(rows, column, judged) for column in _TYPES}
+        found: dict[str, Any] = {"by": {column: table for column, table in by.items() if table}}
+        if rows[0]["icd_ids"]:
+            found |= {"leaks": comparing.leaks(rows), "copies": comparing.copies(rows)}
+        return found
+
+    def _gain(self, setting: Setting) -> None:
+        """Gains over zero-shot, in the result and query by query in the predictions."""
+        zero = self.kept[_ZERO]
+        against = {"digest": zero.extra.get("digest"), **{name: figure.mean for name, figure in zero.metrics.items()}}
+        if self.kept[setting.key].extra.get("gains", {}).get("against") == against:
+            return
+        if _ZERO not in self._judged:
+            self._judged[_ZERO] = self.judge.stored(read_predictions(self._file(_ZERO)))
+        without, path = self._judged[_ZERO], self._file(setting.key)
+        rows, judged = read_predictions(path), self._figures(setting)
+        for name, one in judged.items():
+            if name in without:
+                for row, gain in zip(rows, (one.scores - without[name].scores).tolist(), strict=True):
+                    row.setdefault("gain", {})[name] = gain
+        write_predictions(path, rows)
+        self._store(setting.key, gains={"against": against, "metrics": comparing.gains(judged, without)})
+
+    def _reorder(self, setting: Setting) -> None:
+        """Answers with the same demonstrations in further orders."""
+        query_ids = self.settings.inputs.queries.ids[self.settings.inputs.query_rows]
+        orders = further_orders(setting, query_ids, self.config.permutations - 1)
+        known = list(self.kept[setting.key].extra.get("orders", {}).get("each", ()))
+        if len(known) >= orders.shape[1]:
+            return
+        chosen = self.settings.demonstrations(setting)
+        for number in range(len(known), orders.shape[1]):
+            part = self._part(
+                self._file(setting.key, number + 1), digest({"setting": setting.digest, "order": number + 1})
+            )
+            entry = self._reordered(setting, number + 1, np.take_along_axis(chosen, orders[:, number], axis=1), part)
+            known.append(entry)
+            self._store(setting.key, orders={"each": known})
+            part.remove()
+        own = {name: one.mean for name, one in self.kept[setting.key].metrics.items()}
+        files = [self._file(setting.key, order) for order in range(len(known) + 1)]
+        answers = [[row["answer"] for row in read_predictions(file)] for file in files]
+        figures = [own, *(entry["figures"] for entry in known)]
+        self._store(setting.key, orders={"each": known, **comparing.order_summary(figures, answers)})
+
+    def _reordered(self, setting: Setting, order: int, chosen: IntArray, part: PartialAnswers) -> dict[str, Any]:
+        """Answers one further order; its entry in the result."""
+        began = time.perf_counter()
+        rows = self.answerer.answer(f"{setting.title}, order {order + 1}", chosen, part)
+        seconds = time.perf_counter() - began
+        judged = self.judge.judge(rows, draws=False)
+        _set_scores(rows, judged)
+        write_predictions(self._file(setting.key, order), rows)
+        return {"order": order, "seconds": seconds, "figures": {name: one.figure for name, one in judged.items()}}
+
+    def _part(self, path: Path, own: str) -> PartialAnswers:
+        part = PartialAnswers(path, own)
+        if self.config.overwrite:
+            part.remove()
+        return part
+
+    def _file(self, key: Key, order: int = 0) -> Path:
+        return predictions_file(self.folder, *key, order)
+
+    def _store(self, key: Key, **extra: Any) -> None:
+        self.kept[key] = replace(self.kept[key], extra={**self.kept[key].extra, **extra})
+        self._write()
+
+    def _write(self) -> None:
+        write_results(self.folder, list(self.kept.values()), self.provenance, self.analysis)
+
+
+def _set_scores(rows: PredictionRows, judged: dict[str, Judged]) -> None:
+    for name, one in judged.items():
+        for row, score in zip(rows, one.scores.tolist(), strict=True):
+            row["scores"][name] = score

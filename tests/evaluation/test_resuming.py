@@ -1,0 +1,151 @@
+"""A setting may take hours: what a kill leaves of it is gone on with, and the end is as without the kill."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from icltool.config.evaluate import EvaluateConfig
+from icltool.errors import StoreError
+from icltool.evaluation import answering
+from icltool.execution.progress import for_terminal
+from icltool.stages import evaluate
+from icltool.store.evaluations import read_results
+from icltool.store.locking import locked
+
+OPTIONS: dict[str, Any] = {
+    "model": "tiny-idefics",
+    "device": "cpu",
+    "task": "caption",
+    "methods": ("zero-shot", "random"),
+    "shots": (2,),
+    "permutations": 2,
+    "batch_size": 4,
+    "metrics": ("cider", "bleu-4"),
+}
+
+#: Evaluates in chunks of four queries, and waits to be killed after as many chunks as the second argument says.
+CHILD = """
+import signal, sys
+from pathlib import Path
+from icltool.cli.app import run
+from icltool.evaluation import answering
+
+answering.CHUNK, left, append = 4, int(sys.argv[2]), answering.PartialAnswers.append
+
+def waiting(part, rows):
+    global left
+    append(part, rows)
+    left -= 1
+    if not left:
+        print("waiting", flush=True)
+        signal.pause()
+
+answering.PartialAnswers.append = waiting
+sys.exit(run(["evaluate", "--workspace", sys.argv[1], "--profile", sys.argv[3], "--quiet"]))
+"""
+
+
+class Spy:
+    """Notes how much of each piece of work was done before."""
+
+    def __init__(self) -> None:
+        self.done: dict[str, int] = {}
+
+    @contextmanager
+    def task(self, description: str, total: int, unit: str, done: int = 0) -> Iterator[Spy]:
+        self.done[description] = done
+        yield self
+
+    def advance(self, amount: int = 1) -> None: ...
+    def note(self, text: str) -> None: ...
+    def say(self, text: str) -> None: ...
+    def detail(self, text: str) -> None: ...
+
+
+def content(folder: Path) -> dict[str, Any]:
+    """All that an evaluation left, but for times."""
+    results = json.loads((folder / "results.json").read_text())
+    for entry in results["results"]:
+        entry["seconds"] = None
+        for order in entry["extra"].get("orders", {}).get("each", ()):
+            order["seconds"] = None
+    predictions = {p.name: p.read_text() for p in (folder / "predictions").iterdir()}
+    return {"results": results, "predictions": predictions}
+
+
+@pytest.fixture(scope="module")
+def whole(small_world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The evaluation that nothing interrupted."""
+    folder = tmp_path_factory.mktemp("whole")
+    shutil.copytree(small_world / "datasets" / "shapes" / "caption", folder / "datasets" / "shapes" / "caption")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(answering, "CHUNK", 4)
+        report = evaluate.run(EvaluateConfig(workspace=folder, **OPTIONS), for_terminal(quiet=True))
+    assert report.path is not None
+    return report.path
+
+
+@pytest.mark.parametrize(
+    ("number", "chunks", "resumed"),
+    [
+        (signal.SIGKILL, 8, {"random, 2-shot": 8, "random, 2-shot, order 2": 0}),  # six chunks are zero-shot
+        pytest.param(signal.SIGTERM, 17, {"random, 2-shot, order 2": 20}, marks=pytest.mark.slow),
+    ],
+)
+def test_killed_in_the_middle_and_gone_on_with(
+    workspace: Path, whole: Path, monkeypatch: pytest.MonkeyPatch, number: int, chunks: int, resumed: dict[str, int]
+) -> None:
+    profile = workspace / "p.toml"
+    shown = {name: list(v) if isinstance(v, tuple) else v for name, v in OPTIONS.items()}
+    profile.write_text("[evaluate]\n" + "".join(f"{name} = {json.dumps(value)}\n" for name, value in shown.items()))
+    with subprocess.Popen(
+        [sys.executable, "-c", CHILD, str(workspace), str(chunks), str(profile)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    ) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == "waiting\n", child.stderr.read() if child.stderr else ""
+        child.send_signal(number)
+        code = child.wait(timeout=60)
+    assert code == (-9 if number == signal.SIGKILL else 143)
+    monkeypatch.setattr(answering, "CHUNK", 4)
+    spy = Spy()
+    report = evaluate.run(EvaluateConfig(workspace=workspace, **OPTIONS), spy)
+    assert report.path is not None
+    assert spy.done == resumed
+    assert content(report.path) == content(whole)
+
+
+def test_a_second_writer_is_refused(workspace: Path, whole: Path) -> None:
+    folder = workspace / "evaluations" / whole.name
+    shutil.copytree(whole, folder)
+    with locked(folder / "results.json"), pytest.raises(StoreError, match="is being written by"):
+        evaluate.run(EvaluateConfig(workspace=workspace, **OPTIONS), for_terminal(quiet=True))
+
+
+def test_again_without_change_reads_results_alone(
+    workspace: Path, whole: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = workspace / "evaluations" / whole.name
+    shutil.copytree(whole, folder)
+    before = (folder / "results.json").read_bytes()
+    for file in (folder / "predictions").iterdir():
+        file.unlink()
+    report = evaluate.run(EvaluateConfig(workspace=workspace, **OPTIONS), for_terminal(quiet=True))
+    assert "up to date: 2 of 2 settings" in report.lines()[-1]
+    assert (folder / "results.json").read_bytes() == before
+    assert report.analysis == json.loads(before)["analysis"]
+    assert [r.extra for r in report.results] == [r.extra for r in read_results(folder)[0]]
