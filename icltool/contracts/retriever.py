@@ -15,6 +15,8 @@ class Retriever(Protocol):
     most to the least similar (the caller may then reverse it, so that the most similar stands next to the query);
     otherwise it is in prompt order. `nested` is true when the answer for k shots is the first k columns of the answer
     for more.
+    An attribute `query` of "text" says that the method reads the query's text: for captions, whose text is their own
+    reference, its results are then marked as an upper bound.
     """
 
     needs: frozenset[str]

@@ -33,6 +33,7 @@ class BM25Retriever:
     Raises ConfigError for an option out of range.
     """
 
+    query = "text"
     needs: frozenset[str] = frozenset({"texts"})
     ranked = True
     nested = True

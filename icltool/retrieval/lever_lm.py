@@ -65,6 +65,11 @@ class LeverLMRetriever:
         name = self._config.provenance.get("encoder")
         return None if name is None else str(name)
 
+    @property
+    def query(self) -> str:
+        """ "text" where the checkpoint's variant reads the query's text."""
+        return "text" if "text" in self._options.reads.query else "image"
+
     def retrieve(self, index: IndexSet, queries: QuerySet, shots: int, seed: int) -> IntArray:
         """See Retriever; `seed` changes nothing. Raises DataError for index sets or embeddings of others.
 

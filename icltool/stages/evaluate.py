@@ -45,7 +45,7 @@ def run(config: EvaluateConfig, progress: Progress) -> EvaluationReport:
         groups = [work.evaluate(group) for group in settings.groups]
         work.compare(groups)
     results = tuple(work.kept[setting.key] for group in groups for setting in group)
-    lines = [*remarks(results, work.analysis), *_remarks(inputs), *settings.remarks, *work.answerer.notes]
+    lines = [*remarks(results, work.analysis), *_remarks(inputs, settings), *settings.remarks, *work.answerer.notes]
     lines += [f"{name} is missing: {error}" for name, error in judge.faults.items()]
     if work.skipped:
         lines.append(f"up to date: {work.skipped} of {len(results)} settings were evaluated before")
@@ -80,12 +80,23 @@ def _artefact(inputs: Inputs, judge: Judge) -> tuple[Path, dict[str, Any]]:
         f"{kind}/{name}": f"{(f := load_registry().get(kind, name)).distribution} {f.version}" for kind, name in chosen
     }
     folder = inputs.workspace.evaluation_folder(dataset.name, dataset.task, config.model, digest(identity))
-    return folder, {"configuration": identity, "plugins": plugins}
+    return folder, {"configuration": identity, "plugins": plugins, "dataset_options": _dataset_options(inputs)}
 
 
-def _remarks(inputs: Inputs) -> list[str]:
-    """What makes a method's figures no fair comparison."""
-    by_label = [m for m in inputs.config.methods if m in {"t2t", "t2i"}] if inputs.task.name == "caption" else []
-    if not by_label:
-        return []
-    return [f"{', '.join(by_label)}: a caption query's text is its own reference, so this is an upper bound, no method"]
+def _remarks(inputs: Inputs, settings: Settings) -> list[str]:
+    """What makes a method's figures no fair comparison, and which part of the data set they are from."""
+    lines = []
+    reads = [m.label for m in settings.methods if getattr(m.retriever, "query", None) == "text"]
+    if reads and inputs.task.name == "caption":
+        named = ", ".join(reads)
+        lines.append(f"{named}: a caption query's text is its own reference, so this is an upper bound, no method")
+    options = _dataset_options(inputs)
+    if options:
+        lines.append("data set: " + ", ".join(f"{key}={value}" for key, value in options.items()))
+    return lines
+
+
+def _dataset_options(inputs: Inputs) -> dict[str, Any]:
+    """The reader's options that the data set was prepared with, such as `restval` of coco-karpathy."""
+    found = inputs.dataset.manifest.get("provenance", {}).get("inputs", {}).get("options", {})
+    return dict(found) if isinstance(found, dict) else {}

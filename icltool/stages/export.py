@@ -119,19 +119,24 @@ def _ticked(value: Any, advance: Callable[[], None]) -> Any:
 
 def _results(config: ExportConfig, format: str, progress: Progress) -> StageReport:
     from icltool.report.delimited import results_csv, results_rows
+    from icltool.report.grid import over_seeds
     from icltool.report.latex import results_latex
     from icltool.report.markdown import results_markdown
-    from icltool.store.evaluations import read_results
+    from icltool.store.evaluations import read_analysis, read_results
 
     source = _input(config, lambda w: w.newest_evaluation())
     results, provenance = read_results(source)
+    analysis = read_analysis(source)
     name = (source.parent if source.suffix == ".json" else source).resolve().name
     target = _output(config, f"{name}.{_SUFFIXES.get(format, format)}", (source,))
     if format == "json":
-        write_json_file(target, {"provenance": provenance, "results": results_rows(results)})
-    else:
-        text = {"csv": results_csv, "markdown": results_markdown, "latex": results_latex}[format](results)
-        write_text(target, text)
+        write_json_file(target, {"provenance": provenance, "results": results_rows(results), "analysis": analysis})
+    elif format == "csv":
+        write_text(target, results_csv(results))
+    else:  # for people: means over seeds
+        write_text(
+            target, {"markdown": results_markdown, "latex": results_latex}[format](over_seeds(results, analysis))
+        )
     progress.detail(f"read {source}")
     row = {"what": "results", "format": format, "settings": len(results), "file": str(target)}
     return StageReport(f"Exported {name}", (row,), target)

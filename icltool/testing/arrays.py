@@ -37,6 +37,7 @@ def make_index(count: int = 240, dim: int = 16, seed: int = 0, needs: frozenset[
         _fixed(image.astype(np.float32)) if "image" in needs else None,
         _fixed(text.astype(np.float32)) if "text" in needs else None,
         tuple(sentences[c] for c in text_codes) if "texts" in needs else (),
+        tuple(f"/pictures/{i}.png" for i in image_ids.tolist()) if "images" in needs else (),
     )
 
 
@@ -56,14 +57,24 @@ def make_queries(index: IndexSet, rows: Sequence[int] | IntArray, seed: int = 0)
 def take(queries: QuerySet, positions: Sequence[int] | IntArray) -> QuerySet:
     """The queries at `positions`, in that order."""
     rows = np.asarray(positions, dtype=np.int64)
+
+    def at(column: Any) -> Any:
+        return None if column is None else _fixed(column[rows])
+
+    def named(column: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(column[row] for row in rows.tolist()) if column else ()
+
     return QuerySet(
-        _fixed(queries.ids[rows]),
-        _fixed(queries.image_ids[rows]),
-        _fixed(queries.groups[rows]),
-        None if queries.image is None else _fixed(queries.image[rows]),
-        None if queries.text is None else _fixed(queries.text[rows]),
-        tuple(queries.texts[r] for r in rows.tolist()) if queries.texts else (),
+        at(queries.ids),
+        at(queries.image_ids),
+        at(queries.groups),
+        at(queries.image),
+        at(queries.text),
+        named(queries.texts),
         queries.same_split,
+        named(queries.images),
+        at(queries.questions),
+        at(queries.contents),
     )
 
 
@@ -72,8 +83,9 @@ def _queries(index: IndexSet, rows: IntArray, ids: IntArray, same_split: bool) -
         return None if vectors is None else _fixed(vectors[rows])
 
     texts = tuple(index.texts[r] for r in rows.tolist()) if index.texts else ()
+    images = tuple(index.images[r] for r in rows.tolist()) if index.images else ()
     picked = (_fixed(ids[rows]), _fixed(index.image_ids[rows]), _fixed(index.groups[rows]))
-    return QuerySet(*picked, at(index.image), at(index.text), texts, same_split)
+    return QuerySet(*picked, at(index.image), at(index.text), texts, same_split, images)
 
 
 def _fixed(array: Any) -> Any:

@@ -15,6 +15,7 @@ import pytest
 from icltool.cli.app import run
 from icltool.report.intervals import paired_difference
 from icltool.store.evaluations import SettingResult, predictions_file, read_predictions, read_results
+from icltool.store.workspace import Workspace
 
 pytestmark = [pytest.mark.slow, pytest.mark.benchmark]
 
@@ -63,6 +64,48 @@ def test_the_selector_beats_chance_and_keeps_up_with_similarity_search(
         assert difference[2] > 0
     with capsys.disabled():
         print("", *lines, sep="\n")
+
+
+def test_the_pointer_is_ahead_of_every_other_method_at_two_shots(
+    demo: tuple[Path, float], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With 95 % intervals by scene, and paired on the same queries; at four shots of chance and similarity search."""
+    workspace, _ = demo
+    folder, results = evaluation(workspace)
+    lines = []
+    for shots, others in ((2, ("lever-lm", "random", "i2i", "i2t")), (4, ("random", "i2i", "i2t"))):
+        ours, groups = scores(folder, "pointer", shots, "word-accuracy")
+        for method in others:
+            theirs, _ = scores(folder, method, shots, "word-accuracy")
+            mean, low, high = paired_difference(ours, theirs, groups)
+            lines.append(f"{shots}-shot pointer minus {method}, word-accuracy: {mean:+.1f} [{low:+.1f}, {high:+.1f}]")
+            assert low > 0, lines[-1]
+    for method in ("lever-lm", "random", "i2i", "i2t"):
+        pointer, other = (results[m, 2].metrics["word-accuracy"] for m in ("pointer", method))
+        assert pointer.low > other.high, f"2 shots: {pointer} against {method}'s {other}"
+    with capsys.disabled():
+        print("", *lines, sep="\n")
+
+
+def test_the_pointer_serves_other_index_sets_without_training(
+    demo: tuple[Path, float], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Other pictures of the same world, and half as many."""
+    workspace, _ = demo
+    folder = Workspace(workspace).newest_checkpoint("pointer", "shapes", "caption")
+    away = ["--workspace", str(tmp_path / "other")]
+    options = [f"--option={o}" for o in ("index_images=182", "validation_images=120", "renderings=1")]
+    assert run(["prepare", "shapes", "--task", "caption", *away, *options]) == 0
+    assert run(["embed", "--profile", "demo", *away]) == 0
+    command = ["evaluate", "--profile", "demo", *away, "--method", "random,i2i,pointer", "--shots", "2"]
+    assert run([*command, "--method-option", f"pointer.folder={folder}"]) == 0
+    there, _ = evaluation(tmp_path / "other")
+    ours, groups = scores(there, "pointer", 2, "word-accuracy")
+    for method in ("random", "i2i"):
+        mean, low, high = paired_difference(ours, scores(there, method, 2, "word-accuracy")[0], groups)
+        with capsys.disabled():
+            print(f"\nelsewhere, 2-shot pointer minus {method}, word-accuracy: {mean:+.1f} [{low:+.1f}, {high:+.1f}]")
+        assert low > 0 or (method == "i2i" and mean > 0)
 
 
 def test_the_demo_again_repeats_nothing(demo: tuple[Path, float], capfd: pytest.CaptureFixture[str]) -> None:

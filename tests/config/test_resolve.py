@@ -82,7 +82,7 @@ def test_home_is_expanded(monkeypatch: pytest.MonkeyPatch) -> None:
         (["train.nothing=x"], "--set train.nothing=x: train has no option 'nothing'", "known: "),
         (["=3"], "--set '=3' is not of the form key=value", "for example"),
         (["beam_score=best"], "--set beam_score: expected increment or cumulative, not 'best'", ""),
-        (["anchors=2.5"], "--set anchors: expected an integer, not '2.5'", "anchors: training examples"),
+        (["anchors=2.5"], "--set anchors: expected an integer, not '2.5'", "anchors: examples"),
         (["sampler_options=5"], "--set sampler_options: '5' is not of the form KEY=VALUE", ""),
     ],
 )

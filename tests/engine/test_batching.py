@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from icltool.contracts import Prompt
@@ -35,6 +35,7 @@ def prompts(lengths: Sequence[int]) -> list[Prompt]:
     return [Prompt("x" * n, ()) for n in lengths]
 
 
+@settings(max_examples=20, deadline=None)  # each failure frees memory, which takes its time
 @given(st.lists(st.integers(1, 20), max_size=60), st.integers(20, 200), st.one_of(st.just("auto"), st.integers(1, 99)))
 def test_every_prompt_is_answered_once_and_in_order(lengths: list[int], limit: int, size: BatchSize) -> None:
     machine = Machine(limit)
