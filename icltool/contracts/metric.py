@@ -23,7 +23,8 @@ class Judgement:
 class Metric(Protocol):
     """A score per answer; the corpus figure is the mean, unless the metric is a CorpusMetric.
 
-    `scale` is the factor it is printed with (100 for per cent).
+    `scale` is the factor it is printed with (100 for per cent). An attribute `tasks` names the tasks that it is made for,
+    where it is not made for all; a method `check()` raises an IclError when it cannot run here.
     """
 
     name: str

@@ -31,6 +31,10 @@ class Answerer:
         """What the session has to say about memory."""
         return [] if self._session is None else self._session.notes
 
+    def open(self) -> None:
+        """Loads the model."""
+        self._opened()
+
     def answer(self, title: str, chosen: IntArray, part: PartialAnswers) -> list[dict[str, Any]]:
         """One prediction row per query, without scores, for `chosen` int64 [Q, shots] rows of the index records in prompt
         order. What `part` holds is not answered again; the rest is added to it chunk by chunk."""

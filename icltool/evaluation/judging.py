@@ -42,6 +42,16 @@ class Judge:
         self.metrics = dict(metrics)
         self.faults: dict[str, IclError] = {}
 
+    def prepare(self) -> None:
+        """Finds out what cannot run before anything is answered. Raises the first metric's error when none can."""
+        for name, metric in self.metrics.items():
+            try:
+                getattr(metric, "check", lambda: None)()
+            except IclError as error:
+                self.faults[name] = error
+        if self.metrics and len(self.faults) == len(self.metrics):
+            raise next(iter(self.faults.values()))
+
     def judge(self, rows: Rows, draws: bool = True, without: Collection[str] = ()) -> dict[str, Judged]:
         """By metric, those in `without` and those that cannot run left out."""
         found: dict[str, Judged] = {}

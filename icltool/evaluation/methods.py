@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import functools
 import re
 from collections.abc import Mapping, Sequence
@@ -9,8 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from icltool.config.evaluate import EvaluateConfig
 from icltool.contracts import Retriever
-from icltool.errors import IclError, StoreError
+from icltool.errors import ConfigError, IclError, StoreError
 from icltool.evaluation.inputs import Inputs, needs_vectors
 from icltool.plugin.manager import component, load_registry
 
@@ -49,6 +51,7 @@ def methods(inputs: Inputs) -> list[Method]:
     embeddings or a plan are missing or belong to another data set.
     """
     config = inputs.config
+    _check_options(config)
     given = config.methods if "methods" in config.model_fields_set or not config.plans else ()
     found = [_named(inputs, name) for name in dict.fromkeys(given)]
     plans = list(dict.fromkeys(path.resolve() for path in config.plans))
@@ -76,6 +79,8 @@ def _named(inputs: Inputs, name: str) -> Method:
     shots = tuple(sorted(set(config.shots)))
     if name == ZERO_SHOT:
         return Method(ZERO_SHOT, None, (0,))
+    if name == "plan" and "file" not in _given_options(inputs, name):
+        raise ConfigError("method plan replays a file", "name it: --plan FILE, in place of --method plan")
     given = _given_options(inputs, name)
     options = {**_found_files(inputs, name, given), **given}
     return _made(inputs, name, name, options, shots)
@@ -98,8 +103,11 @@ def _made(inputs: Inputs, name: str, label: str, options: dict[str, Any], shots:
             "check --dataset and --task, or make it again",
         )
     remarks = list(getattr(retriever, "remarks", ()))
+    if "folder" in options:
+        remarks.append(f"{label}: {options.get('checkpoint')} of {options['folder']}{_network(options)}")
     if getattr(retriever, "sequences", None) is not None:
         remarks.append(f"{label}: its sequences were searched with the queries' labels: an upper bound, no method")
+        remarks.append(f"{label}: {options.get('file')}")
     encoder = None
     identity: dict[str, Any] = {"retriever": name, **_content(retriever, options)}
     if needs_vectors(retriever.needs):
@@ -111,6 +119,21 @@ def _made(inputs: Inputs, name: str, label: str, options: dict[str, Any], shots:
     most = int(getattr(retriever, "shots", 0)) if name == "plan" else None
     plugin = f"{(found := load_registry().get('retrievers', name)).distribution} {found.version}"
     return Method(label, retriever, shots or (most or 0,), options, identity, encoder, tuple(remarks), most, plugin)
+
+
+def _check_options(config: EvaluateConfig) -> None:
+    """ConfigError for an option of no method of this call: it would have no effect."""
+    names = [*config.methods, *(["plan"] if config.plans else [])]
+    for key, value in config.method_options.items():
+        method, _, option = key.partition(".")
+        if method in names and (option or isinstance(value, Mapping)):
+            continue
+        close = difflib.get_close_matches(method, names, n=1)
+        if not option and not isinstance(value, Mapping):
+            hint = f"--method-option {names[0]}.{key}={value}, if it is {names[0]}'s"
+        else:
+            hint = f"did you mean {close[0]}.{option}?" if close else f"methods of this call: {', '.join(names)}"
+        raise ConfigError(f"--method-option {key}: no method {method!r} is evaluated", hint)
 
 
 def _given_options(inputs: Inputs, name: str) -> dict[str, Any]:
@@ -196,6 +219,17 @@ def _content(retriever: Retriever, options: dict[str, Any]) -> dict[str, Any]:
     if isinstance(file, str) and Path(file).is_file():
         content["file"] = Path(file).stat().st_mtime_ns
     return content
+
+
+def _network(options: dict[str, Any]) -> str:
+    """ " (pointer)": the network that a checkpoint's configuration names, where it names one."""
+    from icltool.store.atomic import read_json
+
+    try:
+        found = read_json(Path(options["folder"]) / "config.json")
+        return f" ({found['options']['network']})"
+    except (IclError, KeyError, TypeError):
+        return ""
 
 
 def _weights(options: dict[str, Any]) -> Path:

@@ -107,10 +107,10 @@ def remarks(results: Sequence[SettingResult], analysis: Mapping[str, Any]) -> li
             groups.setdefault(result.method, {}).setdefault(result.shots, []).append(result)
     metric = next(iter(results[0].metrics), "")
     lines = [
-        _line("answers copied from a demonstration (of these right), %", groups, _copied),
-        _line(f"queries better / worse than zero-shot by {metric}", groups, lambda found: _gained(found, metric)),
+        *_told("answers copied from a demonstration (of these right), %", groups, _copied),
+        *_told(f"queries better / worse than zero-shot by {metric}", groups, lambda found: _gained(found, metric)),
         *(_ordered(found, metric) for by_shots in groups.values() for found in by_shots.values()),
-        _guarded(results, analysis["guard"]) if "guard" in analysis else "",
+        *(_guarded(results, analysis["guard"]) if "guard" in analysis else ()),
     ]
     alike = dict.fromkeys(r.method for r in results if r.extra.get("seeds_alike"))
     if alike:
@@ -118,14 +118,14 @@ def remarks(results: Sequence[SettingResult], analysis: Mapping[str, Any]) -> li
     return [line for line in lines if line]
 
 
-def _line(title: str, groups: Mapping[str, Mapping[int, list[SettingResult]]], told: Told) -> str:
-    """ "title: method 1-shot text, 2-shot text; …", and "" where there is nothing to tell."""
-    parts = []
+def _told(title: str, groups: Mapping[str, Mapping[int, list[SettingResult]]], told: Told) -> list[str]:
+    """The title, and a line "  method: 1-shot text, 2-shot text" for each method that has something to tell."""
+    lines = []
     for method, by_shots in groups.items():
         texts = [f"{shots}-shot {text}" for shots, found in sorted(by_shots.items()) if (text := told(found))]
         if texts:
-            parts.append(f"{method} {', '.join(texts)}")
-    return f"{title}: {'; '.join(parts)}" if parts else ""
+            lines.append(f"  {method}: {', '.join(texts)}")
+    return [f"{title}:", *lines] if lines else []
 
 
 def _copied(found: Sequence[SettingResult]) -> str:
@@ -160,14 +160,14 @@ def _ordered(found: Sequence[SettingResult], metric: str) -> str:
     )
 
 
-def _guarded(results: Sequence[SettingResult], guard: Mapping[str, Any]) -> str:
+def _guarded(results: Sequence[SettingResult], guard: Mapping[str, Any]) -> list[str]:
     away = dict(guard["kept_away"])
     total = away.pop("any")
     kinds = ", ".join(f"{_KINDS[kind]} {count:.1f}" for kind, count in away.items())
     line = f"leak guard: {total:.1f} of {guard['index']} examples kept from a query on average ({kinds})"
     leaks = [r.extra["leaks"] for r in results if r.extra.get("leaks")]
     if not leaks:
-        return line
+        return [line]
     pairs = sum(found["pairs"] for found in leaks)
     chosen = ", ".join(f"{_KINDS[kind]} {sum(found[kind] for found in leaks)}" for kind in _KINDS)
-    return f"{line}; of {pairs} chosen demonstrations share with their query: {chosen}"
+    return [line, f"of {pairs} chosen demonstrations share with their query: {chosen}"]

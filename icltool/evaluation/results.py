@@ -56,6 +56,19 @@ class Results:
             self.kept = {(r.method, r.shots, r.seed): r for r in read_results(folder)[0]}
             self.analysis = read_analysis(folder)
 
+    def pending(self) -> list[Setting]:
+        """The settings that have to be answered."""
+        return [
+            setting
+            for group in self.settings.groups
+            for setting in group
+            if self._current(setting) is None and setting.seed not in self._seeds_alike(group[0])
+        ]
+
+    def _seeds_alike(self, first: Setting) -> Sequence[int]:
+        result = self._current(first)
+        return () if result is None else result.extra.get("seeds_alike", ())
+
     def evaluate(self, group: Sequence[Setting]) -> list[Setting]:
         """Evaluates the seeds of one method and number of shots; the settings that are there afterwards. A seed that gives
         the demonstrations of the first one is not answered again."""

@@ -25,6 +25,8 @@ class Auc:
 
     name = "auc"
     scale = 100.0
+    #: What it is made for; on other tasks a remark says so.
+    tasks = ("classification",)
 
     def fit(self, corpus: Iterable[Sequence[str]]) -> None:
         """Nothing: the area has no corpus statistics."""

@@ -30,6 +30,8 @@ class Bleu:
     """
 
     scale = 100.0
+    #: What it is made for; on other tasks a remark says so.
+    tasks = ("caption",)
 
     def __init__(self, order: int = 4, tokenizer: PTBTokenizer | None = None) -> None:
         if order not in range(1, ORDERS + 1):

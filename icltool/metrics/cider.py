@@ -34,6 +34,8 @@ class Cider:
 
     name = "cider"
     scale = 100.0
+    #: What it is made for; on other tasks a remark says so.
+    tasks = ("caption",)
 
     def __init__(self, tokenizer: PTBTokenizer | None = None) -> None:
         self._tokenizer = tokenizer or shared_tokenizer()

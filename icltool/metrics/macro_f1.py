@@ -20,6 +20,8 @@ class MacroF1:
 
     name = "macro-f1"
     scale = 100.0
+    #: What it is made for; on other tasks a remark says so.
+    tasks = ("classification",)
 
     def fit(self, corpus: Iterable[Sequence[str]]) -> None:
         """Nothing: F1 has no corpus statistics."""

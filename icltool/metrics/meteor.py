@@ -37,6 +37,8 @@ class Meteor:
 
     name = "meteor"
     scale = 100.0
+    #: What it is made for; on other tasks a remark says so.
+    tasks = ("caption",)
 
     def __init__(self, tokenizer: PTBTokenizer | None = None, program: MeteorProgram | None = None) -> None:
         self._tokenizer = tokenizer or shared_tokenizer()

@@ -42,6 +42,8 @@ class Spice:
 
     name = "spice"
     scale = 100.0
+    #: What it is made for; on other tasks a remark says so.
+    tasks = ("caption",)
 
     def __init__(self, models: str | Path | None = None, tokenizer: PTBTokenizer | None = None) -> None:
         self._models = Path(models) if models is not None else None
@@ -70,6 +72,10 @@ class Spice:
             value = entry["scores"]["All"]["f"]
             scores[int(entry["image_id"])] = 0.0 if value is None or math.isnan(float(value)) else float(value)
         return scores
+
+    def check(self) -> None:
+        """Raises DataError when the parser or its models are missing."""
+        self._parser()
 
     def _parser(self) -> list[Path]:
         """The parser and its models. DataError that names what is missing, where, and how to get it."""

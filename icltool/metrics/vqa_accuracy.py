@@ -27,6 +27,8 @@ class VQAAccuracy:
 
     name = "vqa-accuracy"
     scale = 100.0
+    #: What it is made for; on other tasks a remark says so.
+    tasks = ("vqa",)
 
     def fit(self, corpus: Iterable[Sequence[str]]) -> None:
         """Nothing: the accuracy has no corpus statistics."""

@@ -17,6 +17,9 @@ DEVICE_MAPS = ("auto", "balanced", "balanced_low_0", "sequential")
 ATTENTIONS = ("sdpa", "eager", "flash_attention_2")
 QUANTIZATIONS = ("4bit", "8bit")
 
+#: Characters of another library's error that are shown, at most.
+MESSAGE = 240
+
 
 @dataclass(frozen=True)
 class LoadOptions:
@@ -123,7 +126,10 @@ class loading_errors:  # noqa: N801 (reads as a statement)
                 f"{self._told}: out of memory", "--dtype bfloat16, --quantization 4bit or --device-map auto take less"
             ) from error
         if isinstance(error, (OSError, ValueError, ImportError, RuntimeError, KeyError, SafetensorError)):
-            first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            lines = str(error).strip().splitlines() or [type(error).__name__]
+            first = " ".join(lines[0].split())
+            if first.endswith(":"):  # what follows is the reason
+                first = " ".join(" ".join(lines).split())[:MESSAGE]
             raise ConfigError(
                 f"{self._told}: {first}", "check that the folder is whole, and holds a model of this kind"
             ) from error

@@ -188,9 +188,8 @@ def icltool_learners() -> list[Registration]:
         Registration("lever-lm", "icltool.learners.lever_lm.learner:LeverLM", "small causal model over the index set"),
         Registration(
             "pointer",
-            "icltool.learners.lever_lm.learner:LeverLM",
+            "icltool.learners.lever_lm.learner:Pointer",
             "Lever-LM that knows examples by their features, and fits any index set",
-            {"network": "pointer"},
         ),
     ]
 

@@ -44,6 +44,9 @@ def difference_table(differences: Sequence[Mapping[str, Any]], metric: str) -> T
     shots = sorted({d["shots"] for d in chosen})
     others = sorted({d["metric"] for d in differences} - {metric})
     more = f"; {', '.join(others)}: in results.json" if others else ""
+    first = {d["a"] for d in chosen}
+    if len(first) == 1 and len({d["b"] for d in chosen}) > 1:
+        more = f"; all against {next(iter(first))}, which was named first{more}"
     table = Table(caption=f"{metric}: differences on the same queries [95 % interval], p by bootstrap{more}")
     table.add_column("methods", no_wrap=True)
     for k in shots:

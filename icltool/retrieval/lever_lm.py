@@ -42,7 +42,7 @@ class LeverLMRetriever:
         from icltool.learners.lever_lm.checkpoint import read_config
 
         if type(beams) is not int or beams < 1:
-            raise ConfigError(f"lever-lm: beams is {beams!r}", "1 decodes greedily, 5 keeps five hypotheses")
+            raise ConfigError(f"{self.learner}: beams is {beams!r}", "1 decodes greedily, 5 keeps five hypotheses")
         self.beams, self.components = beams, components
         self.folder, self.checkpoint, self.batch_size, self.device = Path(folder), checkpoint, batch_size, device
         self._config, self._options = read_config(self.folder)

@@ -13,6 +13,8 @@ class CiderScorer:
     """The model answers the query after the demonstrations; the value is that answer's CIDEr against all references of
     the query. Document frequencies come from the references of the whole index set, read once per session."""
 
+    #: What it is made for; on other tasks a remark says so.
+    tasks = ("caption",)
     needs = frozenset({"model"})
     tie_tolerance = 0.0
 

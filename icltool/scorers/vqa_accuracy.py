@@ -13,6 +13,8 @@ class VQAAccuracyScorer:
     """The model answers the query after the demonstrations; the value is that answer's accuracy against the annotators
     of the query."""
 
+    #: What it is made for; on other tasks a remark says so.
+    tasks = ("vqa",)
     needs = frozenset({"model"})
     tie_tolerance = 0.0
 

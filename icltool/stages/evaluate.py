@@ -21,6 +21,9 @@ from icltool.plugin.manager import component, load_registry
 
 __all__ = ["EvaluationReport", "run"]
 
+#: Below this number of independent queries a bootstrap interval is said to be rough.
+FEW = 20
+
 
 def run(config: EvaluateConfig, progress: Progress) -> EvaluationReport:
     """Evaluates every setting that is not in the evaluation folder yet; each is on disk before the next begins, and an
@@ -38,14 +41,25 @@ def run(config: EvaluateConfig, progress: Progress) -> EvaluationReport:
     judge = Judge(_metrics(inputs))
     settings = Settings(inputs)
     folder, provenance = _artefact(inputs, judge)
+    answerer = Answerer(inputs, progress)
+    judge.prepare()
+    if pending := Results(settings, judge, answerer, folder, provenance).pending():
+        for setting in pending:  # what cannot be chosen, or loaded, shows before hours of answering
+            settings.demonstrations(setting)
+        answerer.open()
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
     with locked(folder / RESULTS):
-        work = Results(settings, judge, Answerer(inputs, progress), folder, provenance)
+        work = Results(settings, judge, answerer, folder, provenance)
         groups = [work.evaluate(group) for group in settings.groups]
         work.compare(groups)
     results = tuple(work.kept[setting.key] for group in groups for setting in group)
-    lines = [*remarks(results, work.analysis), *_remarks(inputs, settings), *settings.remarks, *work.answerer.notes]
+    lines = [
+        *remarks(results, work.analysis),
+        *_remarks(inputs, settings, judge),
+        *settings.remarks,
+        *work.answerer.notes,
+    ]
     lines += [f"{name} is missing: {error}" for name, error in judge.faults.items()]
     if work.skipped:
         lines.append(f"up to date: {work.skipped} of {len(results)} settings were evaluated before")
@@ -83,13 +97,21 @@ def _artefact(inputs: Inputs, judge: Judge) -> tuple[Path, dict[str, Any]]:
     return folder, {"configuration": identity, "plugins": plugins, "dataset_options": _dataset_options(inputs)}
 
 
-def _remarks(inputs: Inputs, settings: Settings) -> list[str]:
+def _remarks(inputs: Inputs, settings: Settings, judge: Judge) -> list[str]:
     """What makes a method's figures no fair comparison, and which part of the data set they are from."""
     lines = []
     reads = [m.label for m in settings.methods if getattr(m.retriever, "query", None) == "text"]
     if reads and inputs.task.name == "caption":
         named = ", ".join(reads)
         lines.append(f"{named}: a caption query's text is its own reference, so this is an upper bound, no method")
+    for name, metric in judge.metrics.items():
+        made_for = getattr(metric, "tasks", ())
+        if made_for and inputs.task.name not in made_for:
+            lines.append(f"{name} is made for {' and '.join(made_for)}: on {inputs.task.name} it says little")
+    groups = inputs.queries.groups[inputs.query_rows]
+    independent = len(set(groups[groups >= 0].tolist())) + int((groups < 0).sum())
+    if independent < FEW:
+        lines.append(f"only {independent} independent queries (near-duplicates count once): intervals and p are rough")
     options = _dataset_options(inputs)
     if options:
         lines.append("data set: " + ", ".join(f"{key}={value}" for key, value in options.items()))

@@ -30,7 +30,7 @@ from icltool.contracts import (
 from icltool.engine.beam import BeamSearch, SearchOptions
 from icltool.engine.demonstrations import checked_rows
 from icltool.engine.session import FeatureSource, Session, open_session
-from icltool.errors import ConfigError
+from icltool.errors import ConfigError, StoreError
 from icltool.plugin.manager import component, load_registry
 
 if TYPE_CHECKING:
@@ -67,22 +67,50 @@ def run(config: GenerateConfig, progress: Progress) -> StageReport:
     from icltool.store.sequences import SequenceFile, SequenceWriter
     from icltool.store.workspace import Workspace
 
+    if config.shots > config.candidates:
+        raise ConfigError(
+            f"{config.shots} shots from pools of {config.candidates} candidates", "raise --candidates, or lower --shots"
+        )
     workspace = Workspace(config.workspace)
     parts = _open_parts(config, workspace)
     rows = _draw_anchors(parts.queries, config)
     path, provenance = _artefact(config, workspace, parts, len(rows))
     remarks = [] if len(rows) == config.anchors else [f"there are only {len(rows)} examples: all are anchors"]
+    made_for = getattr(parts.scorer, "tasks", ())
+    if made_for and parts.dataset.task not in made_for:
+        remarks.append(
+            f"scorer {config.scorer} is made for {' and '.join(made_for)}: on {parts.dataset.task} it says little"
+        )
     if config.dry_run:
         return _cost(config, parts, rows, path, remarks, progress)
+    session: Session | None = None
+    if config.overwrite or len(_missing(parts, rows, _finished(path))):
+        session = _session(
+            config, parts, progress
+        )  # before there is a file: one without anchors would only be in the way
     with SequenceWriter(
         path, provenance, config.shots, config.beam_size, config.candidates, len(rows), overwrite=config.overwrite
     ) as writer:
         missing = _missing(parts, rows, writer.finished)
         if len(missing):
-            remarks += _search(config, parts, missing, len(rows), writer, progress)
+            session = session or _session(config, parts, progress)
+            remarks += _search(config, parts, session, missing, len(rows), writer, progress)
         else:
             remarks.append("up to date: every anchor was finished before")
     return _report(config, parts.dataset, SequenceFile.open(path), path, len(missing), remarks)
+
+
+def _finished(path: Path) -> Collection[int]:
+    """Ids of the anchors that the file of an earlier run holds."""
+    from icltool.store.sequences import SequenceFile
+
+    try:
+        file = SequenceFile.open(path)
+    except StoreError:  # not there; or damaged, which the writer will say
+        return ()
+    found = file.query_ids
+    file.close()
+    return found
 
 
 def _missing(parts: _Parts, rows: IntArray, finished: Collection[int]) -> IntArray:
@@ -148,12 +176,15 @@ def _artefact(config: GenerateConfig, workspace: Any, parts: _Parts, anchors: in
 
 
 def _search(
-    config: GenerateConfig, parts: _Parts, missing: IntArray, total: int, writer: SequenceWriter, progress: Progress
+    config: GenerateConfig,
+    parts: _Parts,
+    session: Session,
+    missing: IntArray,
+    total: int,
+    writer: SequenceWriter,
+    progress: Progress,
 ) -> list[str]:
     """Searches the missing anchors one by one; each is safe on disk before the next begins. Gives remarks."""
-    if "model" in parts.scorer.needs:
-        progress.detail(f"loading {config.model}")
-    session = _session(config, parts)
     search = BeamSearch(parts.scorer, session, _options(config))
     with progress.task("searching sequences", total, "anchors", done=total - len(missing)) as ticker:
         for row, pool in _pools(config, parts, missing):
@@ -183,9 +214,12 @@ def _pools(config: GenerateConfig, parts: _Parts, anchors: IntArray) -> Iterator
         yield from zip((int(r) for r in rows), pools, strict=True)
 
 
-def _session(config: GenerateConfig, parts: _Parts) -> Session:
+def _session(config: GenerateConfig, parts: _Parts, progress: Progress) -> Session:
+    """The session that scores, its model loaded."""
     from icltool.store.arrays import FeatureTable
 
+    if "model" in parts.scorer.needs:
+        progress.detail(f"loading {config.model}")
     model: Model | None = None
     if "model" in parts.scorer.needs:
         model = component("models", config.model, **config.model_options())
@@ -222,9 +256,8 @@ def _cost(
 ) -> StageReport:
     """What `--dry-run` prints. Candidate pools are drawn for every anchor, so images are counted exactly."""
     from icltool.engine.cost import cost_rows, measure
-    from icltool.store.sequences import SequenceFile
 
-    finished = SequenceFile.open(path).query_ids if path.is_file() else ()
+    finished = _finished(path)
     missing = _missing(parts, rows, frozenset(finished))
     if not len(missing):
         return StageReport("Nothing to do", (), path, (*remarks, "up to date: every anchor was finished before"))
@@ -236,9 +269,7 @@ def _cost(
             if len(samples) < SAMPLED_ANCHORS:
                 samples.append((parts.queries[row], parts.records.rows(pool)))
             ticker.advance()
-    if "model" in parts.scorer.needs:
-        progress.detail(f"loading {config.model}")
-    session = _session(config, parts)
+    session = _session(config, parts, progress)
     steps, image = measure(parts.scorer, session, _options(config), samples)
     cached = config.image_cache_mb * 2**20
     table, notes = cost_rows(steps, image, len(missing), len(images), cached)

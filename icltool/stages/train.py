@@ -253,7 +253,8 @@ def _report(title: str, folder: Path, record: Mapping[str, Any], remarks: Sequen
         if history:  # empty in the other processes of a distributed training
             entry = min(history, key=itemgetter(figure)) if figure else history[-1]
         rows.append({"checkpoint": name, **{key: round(value, 6) for key, value in entry.items()}})
-    return StageReport(title, tuple(rows), folder, tuple(remarks))
+    source = record.get("provenance", {}).get("sequences")
+    return StageReport(title, tuple(rows), folder, (*remarks, *([f"sequences: {source}"] if source else [])))
 
 
 @contextlib.contextmanager

@@ -186,7 +186,8 @@ def _columns(
 def _vectors(embeddings: EmbeddingFile, kind: str, rows: IntArray | None) -> FloatArray:
     if kind not in embeddings.fields:
         raise StoreError(
-            f"{embeddings.path} holds no {kind} vectors", "this data set has no such field; use another method"
+            f"{embeddings.path} holds no {kind} vectors",
+            "the data set has no such field: choose a method, sampler or variant (query_text_icd_text) without it",
         )
     vectors = embeddings.read(kind)
     return vectors if rows is None else vectors[rows]

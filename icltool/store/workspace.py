@@ -102,10 +102,12 @@ class Workspace:
     def newest_sequences(self, dataset: str, task: str) -> Path:
         """The sequences file of this data set and task that was written last; StoreError when there is none.
 
-        Files of validation queries are passed over: nothing may be trained on those.
+        Files of validation queries are passed over: nothing may be trained on those. Unfinished ones count only where none
+        is finished.
         """
         found = [p for p in self._of(dataset, task, self.sequences, "") if p.suffix == ".h5" and p.is_file()]
         found = [p for p in found if VALIDATION_MARK not in p.name]
+        found = [p for p in found if _is_finished(p)] or found
         return _newest(
             ((p, p) for p in found),
             f"no sequences of {dataset} ({task}) in {self.sequences}",
@@ -150,6 +152,18 @@ class Workspace:
 def _joined(*parts: str) -> str:
     """A file name of the parts that are not empty; a path given in place of a name is flattened."""
     return "-".join(part.strip("/").replace("/", "--") for part in parts if part)
+
+
+def _is_finished(path: Path) -> bool:
+    from icltool.store.sequences import SequenceFile
+
+    try:
+        file = SequenceFile.open(path)
+    except StoreError:
+        return False
+    complete = file.complete
+    file.close()
+    return complete
 
 
 def _hidden(path: Path) -> bool:

@@ -43,12 +43,16 @@ def test_findings_of_several_seeds_are_averaged() -> None:
     ]
     lines = remarks(results, {"guard": GUARD})
     assert lines == [
-        "answers copied from a demonstration (of these right), %: random 2-shot 12.5 (50); i2i 2-shot 100.0 (25)",
-        "queries better / worse than zero-shot by cider: random 2-shot 3 / 1; i2i 2-shot 6 / 1",
+        "answers copied from a demonstration (of these right), %:",
+        "  random: 2-shot 12.5 (50)",
+        "  i2i: 2-shot 100.0 (25)",
+        "queries better / worse than zero-shot by cider:",
+        "  random: 2-shot 3 / 1",
+        "  i2i: 2-shot 6 / 1",
         "3 orders of random, 2-shot: cider 20.0, sd 2.0, 19.0 to 24.0; 25 % of the answers change",
         "3 orders of i2i, 2-shot: cider 20.0, sd 0.0, 19.0 to 21.0; 25 % of the answers change",
-        "leak guard: 1.2 of 50 examples kept from a query on average (image 1.0, near-duplicates 0.2); of 48 chosen "
-        "demonstrations share with their query: image 0, near-duplicates 0, question 9, text 3",
+        "leak guard: 1.2 of 50 examples kept from a query on average (image 1.0, near-duplicates 0.2)",
+        "of 48 chosen demonstrations share with their query: image 0, near-duplicates 0, question 9, text 3",
         "the same demonstrations for every seed, answered once: i2i",
     ]
 

@@ -19,6 +19,7 @@ from icltool.learners.lever_lm.options import parse_options
 from icltool.learners.lever_lm.pointer import PointerModel
 from icltool.learners.lever_lm.rows import Batch, Vocabulary, build_rows
 from icltool.learners.lever_lm.selector import LeverLMSelector
+from icltool.plugin.manager import component
 from tests.learners.synthetic import RecordingProgress, best_rows, kind_of, make_index, make_queries, make_training_set
 
 POINTER = {"network": "pointer", "n_embd": 32, "projection": 16, "batch_size": 32, "lr": 3e-3}
@@ -178,3 +179,10 @@ def test_the_synthetic_task_is_what_it_says() -> None:
     """The rows that sequences are made of are of the query's kind: what the tests above measure can be learned."""
     index = make_index(90)
     assert (kind_of(np.stack([best_rows(index, q, 2) for q in range(30)])) == kind_of(np.arange(30))[:, None]).all()
+
+
+def test_the_learner_pointer_trains_nothing_else() -> None:
+    learner = component("learners", "pointer", n_embd=64, projection=32)
+    assert (learner.options.network, learner.options.projection) == ("pointer", 32)
+    with pytest.raises(ConfigError, match="not gpt2"):
+        component("learners", "pointer", network="gpt2")

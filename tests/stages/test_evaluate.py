@@ -238,7 +238,7 @@ def test_the_leak_guard_keeps_questions_apart_and_counts_what_is_chosen(workspac
     assert leaks[1]["question"] == leaks[1]["text"] == leaks[1]["image"] == leaks[1]["group"] == 0
     assert usual.analysis["guard"]["kept_away"].keys() == {"image", "group", "any"}
     assert strict.analysis["guard"]["kept_away"]["question"] > 10
-    assert any(line.startswith("leak guard: ") and "question 0" in line for line in strict.lines())
+    assert any("share with their query" in line and "question 0" in line for line in strict.lines())
 
 
 def test_figures_by_question_type(workspace: Path) -> None:
@@ -262,6 +262,7 @@ def test_a_metric_that_cannot_run_is_made_up_for_later(
     report = evaluate.run(config(workspace, metrics=("spice", "cider"), **options), QUIET)
     assert [list(r.metrics) for r in report.results] == [["cider"]] * 2
     assert any(line.startswith("spice is missing: SPICE needs") for line in report.lines())
+    monkeypatch.setattr("icltool.metrics.spice.Spice.check", lambda self: None)
     monkeypatch.setattr("icltool.metrics.spice.Spice.score", lambda self, answers, refs: np.full(len(answers), 0.25))
     again = evaluate.run(config(workspace, metrics=("spice", "cider"), **options), InterruptedProgress(1))
     assert again.path == report.path is not None
@@ -305,3 +306,40 @@ class TestBadInput:
         path.write_bytes(path.read_bytes()[:3000])
         with pytest.raises(StoreError, match=path.name):
             evaluate.run(config(workspace, methods=("i2i",)), QUIET)
+
+
+def test_what_cannot_be_chosen_shows_before_anything_is_answered(workspace: Path) -> None:
+    given = {"methods": ("random", "plan"), "method_options": {"plan": {"file": str(workspace / "none.json")}}}
+    with pytest.raises(StoreError, match=r"none\.json"):
+        evaluate.run(config(workspace, **given), QUIET)
+    with pytest.raises(ConfigError, match="9999 shots"):
+        evaluate.run(config(workspace, methods=("random",), shots=(1, 9999)), QUIET)
+    assert not list(workspace.glob("evaluations/*/predictions/*"))
+
+
+@pytest.mark.parametrize(
+    ("options", "hint"),
+    [
+        ({"fixed": True}, "random.fixed=True"),
+        ({"randm.fixed": True}, "did you mean random.fixed"),
+        ({"i2i.k": 1}, "methods of this call: random"),
+    ],
+)
+def test_an_option_of_no_evaluated_method_is_refused(workspace: Path, options: dict[str, Any], hint: str) -> None:
+    with pytest.raises(ConfigError, match="is evaluated") as caught:
+        evaluate.run(config(workspace, methods=("random",), method_options=options), QUIET)
+    assert hint in (caught.value.hint or "")
+
+
+def test_a_model_that_cannot_be_loaded_leaves_no_folder(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MODEL_CPK_DIR", raising=False)
+    before = set(workspace.glob("evaluations/*"))
+    with pytest.raises(ConfigError, match="weights of idefics-80b"):
+        evaluate.run(config(workspace, model="idefics-80b"), QUIET)
+    assert set(workspace.glob("evaluations/*")) == before
+
+
+def test_a_metric_of_another_task_is_remarked_on(workspace: Path) -> None:
+    lines = evaluate.run(config(workspace, metrics=("cider", "vqa-accuracy")), QUIET).lines()
+    assert any(line.startswith("vqa-accuracy is made for vqa") for line in lines)
+    assert not any(line.startswith("cider is made for") for line in lines)

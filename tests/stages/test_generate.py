@@ -17,6 +17,7 @@ from icltool.execution.progress import for_terminal
 from icltool.stages import generate
 from icltool.store.records import PreparedDataset, open_dataset
 from icltool.store.sequences import SequenceFile
+from icltool.store.workspace import Workspace
 
 QUIET = for_terminal(quiet=True)
 
@@ -245,3 +246,23 @@ def test_the_leak_guard_keeps_equal_questions_out_when_asked(workspace: Path) ->
 
     assert equal_questions() > 0
     assert equal_questions(leak_guard=("image", "question")) == 0
+
+
+def test_a_model_that_cannot_be_loaded_leaves_no_file(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MODEL_CPK_DIR", raising=False)
+    before = set(workspace.glob("sequences/*"))
+    with pytest.raises(ConfigError, match="weights of idefics-80b"):
+        generate.run(config(workspace, model="idefics-80b"), QUIET)
+    assert set(workspace.glob("sequences/*")) == before
+
+
+def test_more_shots_than_candidates_are_refused_before_the_search(workspace: Path) -> None:
+    with pytest.raises(ConfigError, match="7 shots from pools of 6"):
+        generate.run(config(workspace, shots=7), QUIET)
+
+
+def test_an_unfinished_file_is_not_the_newest(workspace: Path) -> None:
+    done = generate.run(config(workspace, anchors=2, scorer="cosine"), QUIET).path
+    with pytest.raises(KeyboardInterrupt):
+        generate.run(config(workspace, anchors=3, scorer="cosine"), InterruptedProgress(1))
+    assert Workspace(workspace).newest_sequences("shapes", "caption") == done

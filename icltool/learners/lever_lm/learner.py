@@ -112,3 +112,16 @@ class LeverLM:
             provenance=dict(data.provenance),
             clip=clip,
         )
+
+
+class Pointer(LeverLM):
+    """LeverLM with the pointer network, under a name of its own. ConfigError for another network."""
+
+    def __init__(self, **options: Any) -> None:
+        network = options.pop("network", "pointer")
+        if network != "pointer":
+            raise ConfigError(
+                f"the learner pointer trains the pointer network, not {network}",
+                f"icltool train lever-lm --option network={network}",
+            )
+        super().__init__(network="pointer", **options)
