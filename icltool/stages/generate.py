@@ -64,6 +64,7 @@ def run(config: GenerateConfig, progress: Progress) -> StageReport:
     Raises StoreError where a data set or embeddings are missing or the file belongs to other options, ConfigError and
     PluginError for wrong components, DataError when an anchor has too few candidates.
     """
+    from icltool.store.locking import locked
     from icltool.store.sequences import SequenceFile, SequenceWriter
     from icltool.store.workspace import Workspace
 
@@ -84,6 +85,9 @@ def run(config: GenerateConfig, progress: Progress) -> StageReport:
     if config.dry_run:
         return _cost(config, parts, rows, path, remarks, progress)
     session: Session | None = None
+    if path.is_file():
+        with locked(path):  # refused before a model is loaded, not after
+            pass
     if config.overwrite or len(_missing(parts, rows, _finished(path))):
         session = _session(
             config, parts, progress

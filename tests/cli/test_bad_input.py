@@ -95,8 +95,9 @@ def test_killed_again_and_again_the_content_stays_the_same(workspace: Path, tmp_
     """SIGKILL in the middle of `icltool generate`, then the same command; compared with a run that nobody disturbed."""
 
     def command(name: str) -> list[str]:
-        where = ["--workspace", str(workspace), "--output", str(tmp_path / name), "--anchors", "24", "--quiet"]
-        return [sys.executable, "-m", "icltool", *GENERATE, *where]
+        where = ["--workspace", str(workspace), "--output", str(tmp_path / name), "--anchors", "48", "--quiet"]
+        size = ["--candidates", "12", "--beam-size", "3", "--shots", "2"]  # slow enough to be killed in the middle
+        return [sys.executable, "-m", "icltool", *GENERATE, *where, *size]
 
     target = tmp_path / "killed.h5"
     kept = [0]
@@ -109,7 +110,7 @@ def test_killed_again_and_again_the_content_stays_the_same(workspace: Path, tmp_
                 process.wait()
         kept.append(len(SequenceFile.open(target)))
         assert kept[-1] >= kept[-2] + 3
-    assert kept[-1] < 24, "the run was over before it was killed"
+    assert kept[-1] < 48, "the run was over before it was killed"
     for name in ("killed.h5", "whole.h5"):
         assert subprocess.run(command(name), check=False).returncode == 0
     killed, whole = SequenceFile.open(target).arrays(), SequenceFile.open(tmp_path / "whole.h5").arrays()
@@ -119,7 +120,8 @@ def test_killed_again_and_again_the_content_stays_the_same(workspace: Path, tmp_
 
 @pytest.mark.slow
 def test_two_runs_on_one_artefact_and_ctrl_c(workspace: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    arguments = [*GENERATE, "--workspace", str(workspace), "--anchors", "60", "--shots", "2", "--json"]
+    arguments = [*GENERATE, "--workspace", str(workspace), "--anchors", "60", "--json"]
+    arguments += ["--candidates", "12", "--beam-size", "4", "--shots", "3"]  # long enough for a second process to start
     first = subprocess.Popen([sys.executable, "-m", "icltool", *arguments], stderr=subprocess.PIPE, text=True)
     folder = workspace / "sequences"
     while not list(folder.glob("*.h5")):
