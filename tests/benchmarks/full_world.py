@@ -11,6 +11,7 @@ the test suite (test_selection.py).
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from tempfile import mkdtemp
 
@@ -40,28 +41,25 @@ def main() -> int:
     return 0
 
 
-def commands(root: Path) -> list[list[str]]:
-    """Everything, in order; the stages skip what is finished."""
+def commands(root: Path) -> Iterator[list[str]]:
+    """Everything, in order; the stages skip what is finished. One at a time: the later ones name what the earlier made."""
     home = ["--workspace", str(root / "home")]
-    found = [["prepare", "shapes", *home]]
+    yield ["prepare", "shapes", *home]
     for task, (variant, metrics) in TASKS.items():
         which = ["--task", task]
-        found += [
-            ["embed", *home, *which, "--encoder", "tiny-clip"],
-            ["generate", *home, *which, "--profile", "demo", "--anchors", "3000", "--candidates", "24"],
-            ["train", "lever-lm", *home, *which, "--profile", "demo"],
-            ["train", "pointer", *home, *which, "--option", f"variant={variant}"],
-            evaluation(root / "home", task, metrics, "zero-shot,random,i2i,i2t,t2t,t2i,lever-lm,pointer"),
-        ]
+        yield ["embed", *home, *which, "--encoder", "tiny-clip"]
+        yield ["generate", *home, *which, "--profile", "demo", "--anchors", "3000", "--candidates", "24"]
+        yield ["train", "lever-lm", *home, *which, "--profile", "demo"]
+        yield ["train", "pointer", *home, *which, "--option", f"variant={variant}"]
+        yield evaluation(root / "home", task, metrics, "zero-shot,random,i2i,i2t,t2t,t2i,lever-lm,pointer")
     for number, options in enumerate(OTHERS.values(), 1):
         place = root / f"other-{number}"
         away = ["--workspace", str(place)]
         chosen = [f"--option={key}={value}" for key, value in {**options, "renderings": number}.items()]
-        found.append(["prepare", "shapes", *away, *chosen])
+        yield ["prepare", "shapes", *away, *chosen]
         for task, (_, metrics) in TASKS.items():
-            found.append(["embed", *away, "--task", task, "--encoder", "tiny-clip"])
-            found.append(evaluation(place, task, metrics, "random,i2i,pointer", trained_in=root / "home"))
-    return found
+            yield ["embed", *away, "--task", task, "--encoder", "tiny-clip"]
+            yield evaluation(place, task, metrics, "random,i2i,pointer", trained_in=root / "home")
 
 
 def evaluation(place: Path, task: str, metrics: str, methods: str, trained_in: Path | None = None) -> list[str]:
@@ -78,7 +76,7 @@ def evaluation(place: Path, task: str, metrics: str, methods: str, trained_in: P
         "tiny-clip",
     ]
     command += ["--shots", "2,4,8", "--method", methods, "--metric", metrics]
-    if trained_in is not None and Workspace(trained_in).checkpoints.is_dir():
+    if trained_in is not None:
         folder = Workspace(trained_in).newest_checkpoint("pointer", "shapes", task)
         command += ["--method-option", f"pointer.folder={folder}"]
     return command
