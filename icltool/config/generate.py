@@ -72,6 +72,13 @@ class GenerateConfig(ModelConfig):
         "order than it scored)",
     )
     seed: int = Field(default=0, description="decides anchors and candidate pools")
+    anchors_at_once: int | None = Field(
+        default=None,
+        ge=1,
+        description="anchors that are searched together, so that batches are full; none: enough for eight batches in the last "
+        "step. An interrupted run loses at most so many",
+        json_schema_extra=_HIDDEN,
+    )
     output: Path | None = Field(
         default=None, description="sequences file to write; none: named after the options", json_schema_extra=_HIDDEN
     )

@@ -63,6 +63,14 @@ class ModelConfig(StageConfig):
         json_schema_extra=_HIDDEN,
     )
 
+    prefix_cache_mb: int | None = Field(
+        default=None,
+        ge=0,
+        description="memory for keys and values of what prompts share, in MB; 0 computes each prompt whole; none: 1024, "
+        "on a GPU an eighth of what is free once the model is loaded",
+        json_schema_extra=_HIDDEN,
+    )
+
     def model_options(self) -> dict[str, Any]:
         """What the model's class takes from these options. Those that were not asked for are left out: a model of a
         plugin need not know them, and a model's name may bring its own."""

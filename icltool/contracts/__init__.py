@@ -14,7 +14,21 @@ from icltool.contracts.executor import Executor
 from icltool.contracts.files import archive_and_member, archive_members, file_exists, open_file
 from icltool.contracts.learner import Learner, TrainingOutcome, TrainingSet
 from icltool.contracts.metric import CorpusMetric, Judgement, Metric
-from icltool.contracts.model import CountsTokens, GenerationOptions, Model, Prompt, SupportsImageCache, TargetScore
+from icltool.contracts.model import (
+    ContinuesFromPrefix,
+    CountsTokens,
+    Extension,
+    GenerationOptions,
+    KeysValues,
+    Model,
+    PreparesImages,
+    Prompt,
+    PromptTokens,
+    Span,
+    SupportsImageCache,
+    SupportsPrefixCache,
+    TargetScore,
+)
 from icltool.contracts.progress import Progress, Ticker
 from icltool.contracts.randomness import keyed_generator
 from icltool.contracts.records import TASKS, Example, QueryResult, Task, task_named
@@ -25,25 +39,30 @@ from icltool.contracts.scorer import Scorer, ScoringRequest, ScoringSession, Val
 
 __all__ = [
     "TASKS",
+    "ContinuesFromPrefix",
     "CorpusMetric",
     "CountsTokens",
     "DatasetReader",
     "Encoder",
     "Example",
     "Executor",
+    "Extension",
     "Float64Array",
     "FloatArray",
     "GenerationOptions",
     "IndexSet",
     "IntArray",
     "Judgement",
+    "KeysValues",
     "Learner",
     "MakesFiles",
     "Metric",
     "Model",
     "PreparedSplit",
+    "PreparesImages",
     "Progress",
     "Prompt",
+    "PromptTokens",
     "QueryResult",
     "QuerySet",
     "ReadReport",
@@ -52,8 +71,10 @@ __all__ = [
     "Scorer",
     "ScoringRequest",
     "ScoringSession",
+    "Span",
     "StageReport",
     "SupportsImageCache",
+    "SupportsPrefixCache",
     "SupportsVerification",
     "TargetScore",
     "Task",

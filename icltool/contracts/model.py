@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -105,4 +105,101 @@ class CountsTokens(Protocol):
 
     def token_counts(self, prompts: Sequence[Prompt]) -> list[int]:
         """Tokens of each prompt's text and target, those that stand for images included."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class PromptTokens:
+    """A prompt as a causal language model reads it.
+
+    `ids` are the input ids of text and target. `units` say for each token what makes it the same token elsewhere: the id,
+    and for one that stands for (part of) an image the image too. Where two prompts begin with the same units, keys and
+    values of those tokens are the same. `target_start` is the position of the target's first token (len(ids) without a
+    target), `shared_end` that of the first token that belongs to the query alone: what stands before it can begin other
+    prompts.
+    """
+
+    ids: tuple[int, ...]
+    units: tuple[Hashable, ...]
+    target_start: int
+    shared_end: int
+    images: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """The tokens [start, end) of a prompt, to be computed after the keys and values of those before `start`."""
+
+    tokens: PromptTokens
+    start: int
+    end: int
+
+
+#: Keys and values of every layer, each [B, heads, T, head width].
+KeysValues = Sequence[tuple[Any, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Extension:
+    """What a forward pass over a batch of spans gives, all on the model's device.
+
+    `log_probs` float64 [B] are the summed log-probabilities in nats of the target tokens that the spans' tokens predict
+    (those at positions start + 1 … end, as far as they belong to the target). `keys_values` are those of the spans' own
+    tokens, padded on the right to the longest span, or None where they were not asked for.
+    """
+
+    log_probs: Any
+    keys_values: KeysValues | None
+
+
+@runtime_checkable
+class SupportsPrefixCache(Protocol):
+    """The model can go on from the keys and values of tokens that were computed before, in other prompts too.
+
+    Scores and answers that are put together this way equal those of `Model.score` and `Model.generate` up to rounding.
+    """
+
+    def prompt_tokens(self, prompts: Sequence[Prompt], with_target: bool) -> list[PromptTokens]:
+        """The tokens of each prompt. Raises what `Model.score` raises for an empty text or target, or too many tokens."""
+        ...
+
+    def extend(
+        self, spans: Sequence[Span], past: KeysValues | None, features: Mapping[str, Any] | None, keep: bool
+    ) -> Extension:
+        """One forward pass over a batch of spans.
+
+        `past` holds each row's keys and values of its tokens [0, start), padded on the left to the longest: row b's are
+        the last spans[b].start of T. It is None where every span starts at 0. `keep` asks for the spans' own keys and
+        values. Nothing is read back from the device.
+        """
+        ...
+
+
+@runtime_checkable
+class ContinuesFromPrefix(SupportsPrefixCache, Protocol):
+    """The model can write answers, too, from keys and values that were computed before."""
+
+    def generate_after(
+        self,
+        prompts: Sequence[PromptTokens],
+        past: KeysValues,
+        options: GenerationOptions,
+        features: Mapping[str, Any] | None,
+    ) -> list[str]:
+        """The raw continuation of each prompt as `Model.generate` gives it, in one batch. `past` holds the keys and values
+        of all tokens but the last, padded on the left."""
+        ...
+
+
+@runtime_checkable
+class PreparesImages(SupportsImageCache, Protocol):
+    """Reading and resizing images is apart from encoding them, so that other processes can do it ahead."""
+
+    def image_reader(self) -> Callable[[str], Any]:
+        """A picklable callable: path -> what the vision encoder takes, a numpy array or a mapping of such arrays. It holds no
+        weights and touches no device."""
+        ...
+
+    def encode_images(self, prepared: Sequence[Any]) -> list[Any]:
+        """One tensor for each prepared image, in one batch; `image_features` of a path is this of its prepared image."""
         ...

@@ -7,14 +7,18 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Literal, TypeVar
 
-from icltool.contracts import Prompt
+from icltool.contracts import Prompt, Span
 from icltool.errors import ConfigError
 
 BatchSize = int | Literal["auto"]
+Item = TypeVar("Item", Prompt, Span)
 Result = TypeVar("Result")
 
 #: Largest size that "auto" tries. Beyond some hundred prompts a GPU is busy all the time; a CPU is long before.
 LARGEST_ON_GPU, LARGEST_ON_CPU = 512, 64
+#: Share of a batch that may be filling, and the share of the full size below which it does not matter: what small batches
+#: lose is more.
+PADDING, SMALLEST = 0.05, 0.25
 _SIGNS = ("out of memory", "not enough memory", "can't allocate memory", "cannot allocate memory")
 
 
@@ -43,26 +47,34 @@ class Batches:
         self._largest = largest
         self._first_failed: int | None = None
 
-    def run(self, prompts: Sequence[Prompt], compute: Callable[[list[Prompt], int], Sequence[Result]]) -> list[Result]:
-        """`compute(part, size)` of all prompts, in the order of `prompts`.
+    def run(
+        self,
+        items: Sequence[Item],
+        compute: Callable[[list[Item], int], Sequence[Result]],
+    ) -> list[Result]:
+        """`compute(part, size)` of all items, the answers in their order.
 
-        Raises ConfigError when a single prompt does not fit.
+        Spans of a batch are filled up to the longest of them, so a batch of spans ends early where filling would be more
+        than PADDING of it. Raises ConfigError when a single item does not fit.
         """
-        order = sorted(range(len(prompts)), key=lambda i: (-len(prompts[i].images), -len(prompts[i].text), i))
+        lengths = [_length(item) for item in items]
+        order = sorted(range(len(items)), key=lambda i: (-lengths[i][0], -lengths[i][1], i))
         found: dict[int, Result] = {}
         while len(found) < len(order):
             part = order[len(found) : len(found) + self.size]
-            answers = self._tried([prompts[i] for i in part], compute)
+            if isinstance(items[0], Span):
+                part = part[: _dense([lengths[i][0] for i in part])]
+            answers = self._tried([items[i] for i in part], compute)
             if answers is None:
-                self._halve(len(part), prompts[part[0]])
+                self._halve(len(part), items[part[0]])
                 continue
             found.update(zip(part, answers, strict=True))
             if self._grows and len(part) == self.size:
                 self._grow()
-        return [found[i] for i in range(len(prompts))]
+        return [found[i] for i in range(len(items))]
 
     def _tried(
-        self, part: list[Prompt], compute: Callable[[list[Prompt], int], Sequence[Result]]
+        self, part: list[Item], compute: Callable[[list[Item], int], Sequence[Result]]
     ) -> Sequence[Result] | None:
         """The results, or None when memory did not suffice."""
         try:
@@ -78,15 +90,38 @@ class Batches:
         if twice <= self._largest and (self._first_failed is None or twice < self._first_failed):
             self.size = twice
 
-    def _halve(self, tried: int, longest: Prompt) -> None:
+    def _halve(self, tried: int, longest: Prompt | Span) -> None:
         if tried == 1:
             raise ConfigError(
-                f"out of memory with a single prompt of {len(longest.images)} images and {len(longest.text)} characters",
+                f"out of memory with a single prompt of {_described(longest)}",
                 "fewer --shots, --dtype bfloat16, --quantization 4bit, --device-map auto or a smaller model take less",
             )
         self._first_failed = min(tried, self._first_failed or tried)
         self.size = tried // 2
         self.notes[:] = [f"{self._first_failed} prompts at once did not fit in memory: batch size now {self.size}"]
+
+
+def _length(item: Prompt | Span) -> tuple[int, int]:
+    """What takes time and memory, the more important first."""
+    if isinstance(item, Span):
+        return item.end - item.start, item.start
+    return len(item.images), len(item.text)
+
+
+def _described(item: Prompt | Span) -> str:
+    if isinstance(item, Span):
+        return f"{len(item.tokens.images)} images and {item.end} tokens"
+    return f"{len(item.images)} images and {len(item.text)} characters"
+
+
+def _dense(lengths: Sequence[int]) -> int:
+    """How many of these lengths, the longest first, make a batch with little filling: at least SMALLEST of them."""
+    filled = 0
+    for count, length in enumerate(lengths):
+        filled += length
+        if count >= SMALLEST * len(lengths) and filled < (1 - PADDING) * (count + 1) * lengths[0]:
+            return max(count, 1)
+    return len(lengths)
 
 
 def release_memory() -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -15,6 +16,9 @@ from icltool.engine.session import Session
 ConstructOrder = Literal["left", "right"]
 BeamScore = Literal["increment", "cumulative"]
 Ids = tuple[int, ...]
+#: Batches that the prompts of a step should fill, and the most anchors that are searched together for it: so many are lost
+#: when a run is killed.
+BATCHES, LARGEST_GROUP = 8, 32
 
 
 @dataclass(frozen=True)
@@ -40,8 +44,22 @@ class _Beam:
     gains: tuple[float, ...]
 
 
+@dataclass
+class _Anchor:
+    """The search of one query so far; `exact` are values that were computed alone."""
+
+    query: Example
+    pool: Mapping[int, Example]
+    empty: _Beam
+    beams: list[_Beam]
+    exact: dict[Ids, float] = field(default_factory=dict)
+
+
 class BeamSearch:
-    """Searches one query at a time. Stateless between queries, so results depend on neither order nor resumption."""
+    """Searches queries, several at once where batches are to be filled.
+
+    Stateless between queries: results depend neither on their order nor on which are searched together.
+    """
 
     def __init__(self, scorer: Scorer, session: Session, options: SearchOptions) -> None:
         self._scorer = scorer
@@ -55,29 +73,53 @@ class BeamSearch:
         best `beam_size` survive. Extensions whose scores differ by less than rounding are scored once more, each alone;
         what is then still equal is decided by beam rank and candidate position.
         """
-        pool = {c.id: c for c in candidates}
-        exact: dict[Ids, float] = {}
-        base = self._evaluate(query, pool, [()])
-        empty = _Beam((), float(base.values[0]), _log_prob(base, 0), ())
-        beams = [empty]
-        for _ in range(self._options.shots):
-            beams = self._extend(query, pool, beams, empty.value, exact)
-        return self._result(query, candidates, beams, empty.value, empty.log_prob)
+        return self.search_many([(query, candidates)])[0]
 
-    def _extend(
-        self, query: Example, pool: Mapping[int, Example], beams: list[_Beam], base: float, exact: dict[Ids, float]
-    ) -> list[_Beam]:
-        pairs = [(b, self._joined(beams[b].ids, c)) for b in range(len(beams)) for c in pool if c not in beams[b].ids]
-        valued = self._evaluate(query, pool, [ids for _, ids in pairs])
+    def search_many(self, anchors: Sequence[tuple[Example, Sequence[Example]]]) -> list[QueryResult]:
+        """`search` of each (query, candidates), step by step together: all prompts of a step are one request.
+
+        What was searched before leaves no trace, not even in rounding.
+        """
+        self._session.forget_prefixes()
+        self._session.keeps_prefixes = True
+        based = self._evaluate([ScoringRequest(query, ()) for query, _ in anchors])
+        states = []
+        for k, (query, candidates) in enumerate(anchors):
+            empty = _Beam((), float(based.values[k]), _log_prob(based, k), ())
+            states.append(_Anchor(query, {c.id: c for c in candidates}, empty, [empty]))
+        for step in range(self._options.shots):
+            self._session.keeps_prefixes = step + 1 < self._options.shots
+            self._step(states)
+        return [self._result(state) for state in states]
+
+    def _step(self, anchors: Sequence[_Anchor]) -> None:
+        """Replaces the beams of every anchor by its best extensions."""
+        extensions = [
+            [(b, self._joined(anchor.beams[b].ids, c)) for b, c in _open(anchor.beams, anchor.pool)]
+            for anchor in anchors
+        ]
+        valued = self._evaluate(
+            [r for anchor, pairs in zip(anchors, extensions, strict=True) for r in _requests(anchor, pairs)]
+        )
+        low = 0
+        for anchor, pairs in zip(anchors, extensions, strict=True):
+            part = slice(low, low + len(pairs))
+            log_probs = None if valued.log_probs is None else valued.log_probs[part]
+            anchor.beams = self._kept(anchor, pairs, Valuation(valued.values[part], log_probs))
+            low += len(pairs)
+
+    def _kept(self, anchor: _Anchor, pairs: Sequence[tuple[int, Ids]], valued: Valuation) -> list[_Beam]:
+        """The best of an anchor's extensions, given as (rank of the beam, ids)."""
+        beams, exact = anchor.beams, anchor.exact
         increment = self._options.beam_score == "increment"
-        origins = np.array([beams[b].value if increment else base for b, _ in pairs])
+        origins = np.array([beams[b].value if increment else anchor.empty.value for b, _ in pairs])
 
         def settle(positions: Sequence[int]) -> Float64Array:
             """Scores of these extensions from values that are computed alone."""
             wanted = [pairs[i][1] for i in positions]
             starts = [beams[pairs[i][0]].ids if increment else () for i in positions]
             missing = [ids for ids in dict.fromkeys([*wanted, *starts]) if ids not in exact]
-            exact.update(zip(missing, self._alone(query, pool, missing), strict=True))
+            exact.update(zip(missing, self._alone(anchor, missing), strict=True))
             return np.array([exact[w] - exact[s] for w, s in zip(wanted, starts, strict=True)])
 
         # twice the tolerance: a score is a difference of two values, each of them rounded
@@ -92,34 +134,55 @@ class BeamSearch:
     def _joined(self, ids: Ids, new: int) -> Ids:
         return (*ids, new) if self._options.construct_order == "left" else (new, *ids)
 
-    def _requests(self, query: Example, pool: Mapping[int, Example], sequences: Sequence[Ids]) -> list[ScoringRequest]:
-        return [ScoringRequest(query, tuple(pool[i] for i in ids)) for ids in sequences]
+    def _evaluate(self, requests: Sequence[ScoringRequest]) -> Valuation:
+        return self._scorer.evaluate(self._session, requests)
 
-    def _evaluate(self, query: Example, pool: Mapping[int, Example], sequences: Sequence[Ids]) -> Valuation:
-        return self._scorer.evaluate(self._session, self._requests(query, pool, sequences))
-
-    def _alone(self, query: Example, pool: Mapping[int, Example], sequences: Sequence[Ids]) -> list[float]:
+    def _alone(self, anchor: _Anchor, sequences: Sequence[Ids]) -> list[float]:
         plain = self._session.plain()
-        return [
-            float(self._scorer.evaluate(plain, [request]).values[0])
-            for request in self._requests(query, pool, sequences)
-        ]
+        requests = _requests(anchor, [(0, ids) for ids in sequences])
+        return [float(self._scorer.evaluate(plain, [request]).values[0]) for request in requests]
 
-    def _result(
-        self, query: Example, candidates: Sequence[Example], beams: list[_Beam], base_value: float, base_log_prob: float
-    ) -> QueryResult:
+    def _result(self, anchor: _Anchor) -> QueryResult:
+        beams, empty, shots = anchor.beams, anchor.empty, self._options.shots
         cumulative = self._options.beam_score == "cumulative"
         return QueryResult(
-            query_id=query.id,
-            candidates=np.array([c.id for c in candidates], dtype=np.int64),
-            icd_ids=np.array([b.ids for b in beams], dtype=np.int64).reshape(len(beams), self._options.shots),
-            scores=np.array([b.value - base_value if cumulative else b.gains[-1] for b in beams], dtype=np.float64),
-            step_scores=np.array([b.gains for b in beams], dtype=np.float64).reshape(len(beams), self._options.shots),
+            query_id=anchor.query.id,
+            candidates=np.array(list(anchor.pool), dtype=np.int64),
+            icd_ids=np.array([b.ids for b in beams], dtype=np.int64).reshape(len(beams), shots),
+            scores=np.array([b.value - empty.value if cumulative else b.gains[-1] for b in beams], dtype=np.float64),
+            step_scores=np.array([b.gains for b in beams], dtype=np.float64).reshape(len(beams), shots),
             values=np.array([b.value for b in beams], dtype=np.float64),
             log_probs=np.array([b.log_prob for b in beams], dtype=np.float64),
-            base_value=base_value,
-            base_log_prob=base_log_prob,
+            base_value=empty.value,
+            base_log_prob=empty.log_prob,
         )
+
+
+def prompts_by_step(options: SearchOptions, candidates: int) -> list[int]:
+    """How many prompts with 0, 1 … `shots` demonstrations one anchor takes, but for the few that settle near-ties.
+
+    One without demonstrations; then every surviving beam is extended with every candidate that it does not hold.
+    """
+    counts, beams = [1], 1
+    for held in range(options.shots):
+        extensions = beams * (candidates - held)
+        counts.append(extensions)
+        beams = min(options.beam_size, extensions)
+    return counts
+
+
+def anchors_to_fill(batch_size: int, options: SearchOptions, candidates: int) -> int:
+    """How many anchors searched together give BATCHES batches in the last step: prompts can then be sorted by length."""
+    return max(1, min(LARGEST_GROUP, math.ceil(BATCHES * batch_size / prompts_by_step(options, candidates)[-1])))
+
+
+def _open(beams: Sequence[_Beam], pool: Mapping[int, Example]) -> list[tuple[int, int]]:
+    """(rank of the beam, candidate) for every candidate that the beam does not hold."""
+    return [(b, c) for b in range(len(beams)) for c in pool if c not in beams[b].ids]
+
+
+def _requests(anchor: _Anchor, pairs: Sequence[tuple[int, Ids]]) -> list[ScoringRequest]:
+    return [ScoringRequest(anchor.query, tuple(anchor.pool[i] for i in ids)) for _, ids in pairs]
 
 
 def _log_prob(valued: Valuation, position: int) -> float:

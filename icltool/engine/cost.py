@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from icltool.contracts import CountsTokens, Example, Scorer, ScoringRequest
-from icltool.engine.beam import SearchOptions
+from icltool.engine.beam import SearchOptions, prompts_by_step
 from icltool.engine.session import Session
 
 #: Prompts of each length that are timed, at most, and seconds after which no further batch is timed.
@@ -40,19 +40,6 @@ class ImageCost:
 
     seconds: float
     feature_bytes: float
-
-
-def prompts_by_step(options: SearchOptions, candidates: int) -> list[int]:
-    """How many prompts with 0, 1 … `shots` demonstrations one anchor takes, but for the few that settle near-ties.
-
-    One without demonstrations; then every surviving beam is extended with every candidate that it does not hold.
-    """
-    counts, beams = [1], 1
-    for held in range(options.shots):
-        extensions = beams * (candidates - held)
-        counts.append(extensions)
-        beams = min(options.beam_size, extensions)
-    return counts
 
 
 def measure(

@@ -1,40 +1,125 @@
-"""Image features, computed once and kept within a byte limit."""
+"""Image features, computed once: kept in memory within a byte limit, and on disk where there is a store for them."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from types import TracebackType
+from typing import Any, Literal, Protocol
 
-from icltool.contracts import SupportsImageCache
+from icltool.contracts import Model, PreparesImages, SupportsImageCache
 from icltool.engine.batching import is_out_of_memory, release_memory
+from icltool.engine.preparing import ImagePipeline, worker_count
 from icltool.errors import ConfigError
+
+#: Images in one batch of the vision encoder. What a batch computes on a CPU should fit into its caches.
+ON_GPU, ON_CPU = 32, 8
+
+
+class FeatureStore(Protocol):
+    """Features that outlive the process, as tensors on the CPU."""
+
+    notes: list[str]
+
+    def holds(self, path: str) -> bool:
+        """Whether `get` will find the image. Cheap."""
+        ...
+
+    def get(self, paths: Sequence[str]) -> dict[str, Any]:
+        """The features of those images that are stored."""
+        ...
+
+    def put(self, features: Mapping[str, Any]) -> None:
+        """Takes features in. The caller does not wait for the disk; trouble becomes a note."""
+        ...
+
+    def close(self, finished: bool) -> None:
+        """Has everything on disk; where the run did not come to its end (`finished` false), in the quickest way."""
+        ...
 
 
 class ImageFeatureCache:
-    """Features by image path, least recently used out first. `hits` and `encoded` count images."""
+    """Features by image path: from memory (least recently used out first), else from `disk`, else encoded.
 
-    def __init__(self, model: SupportsImageCache, byte_limit: int, batch_size: int = 32) -> None:
+    `batch_size` images are encoded at once, fewer when memory runs out. Where the model is PreparesImages, `workers`
+    processes read and resize the images that `expect` announces. `hits` (in memory), `from_disk` and `encoded` count images.
+    `close` ends the workers and the store; as a context manager the cache does so itself.
+    """
+
+    def __init__(
+        self,
+        model: SupportsImageCache,
+        byte_limit: int,
+        batch_size: int | None = None,
+        workers: int = 0,
+        disk: FeatureStore | None = None,
+    ) -> None:
         self._model = model
         self._limit = byte_limit
-        self._batch_size = batch_size
+        self._device = getattr(model, "device", None)
+        self._batch_size = batch_size or (ON_CPU if device_type(model) == "cpu" else ON_GPU)
+        self._disk = self._store = disk  # the one is None once it is closed
         self._kept: OrderedDict[str, Any] = OrderedDict()
         self._bytes = 0
+        self._pipeline: ImagePipeline | None = None
+        if isinstance(model, PreparesImages):
+            self._pipeline = ImagePipeline(model.image_reader(), workers)
         self.hits = 0
+        self.from_disk = 0
         self.encoded = 0
 
+    def __enter__(self) -> ImageFeatureCache:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close(finished=error is None)
+
+    @property
+    def notes(self) -> list[str]:
+        """Remarks for the user about workers and the store."""
+        return [*(self._pipeline.notes if self._pipeline else ()), *(self._store.notes if self._store else ())]
+
+    def expect(self, paths: Iterable[str]) -> None:
+        """Announces images in the order in which `features` will be asked for them. What is in memory or on disk is
+        passed over. Any number may be announced at any time; without workers nothing happens."""
+        if self._pipeline is None or not self._pipeline.works_ahead:
+            return
+        disk = self._disk
+        self._pipeline.expect(p for p in paths if p not in self._kept and not (disk is not None and disk.holds(p)))
+
     def features(self, paths: Sequence[str]) -> dict[str, Any]:
-        """path -> features for all distinct `paths`; those not kept are encoded in one call.
+        """path -> features for all distinct `paths`; those neither kept nor stored are encoded in one call.
 
         What the limit pushes out stays in the returned mapping, so that a batch larger than the cache still works.
         """
         wanted = list(dict.fromkeys(paths))
-        missing = [p for p in wanted if p not in self._kept]
-        self.hits += len(wanted) - len(missing)
-        self.encoded += len(missing)
         found = {p: self._kept[p] for p in wanted if p in self._kept}
+        self.hits += len(found)
+        missing = [p for p in wanted if p not in found]
+        if missing and self._disk is not None:
+            stored = self._disk.get(missing)
+            found.update((path, self._placed(features)) for path, features in stored.items())
+            self.from_disk += len(stored)
+            missing = [p for p in missing if p not in stored]
         if missing:
-            found.update(zip(missing, self._encoded(missing), strict=True))
+            found.update(self._encoded(missing))
+        self._keep(wanted, found)
+        return found
+
+    def close(self, finished: bool = True) -> None:
+        """Ends the workers and closes the store; `finished` false says that the run was broken off. The cache can be used
+        on, without them."""
+        disk, self._disk = self._disk, None
+        try:
+            if self._pipeline is not None:
+                self._pipeline.close()
+        finally:
+            if disk is not None:
+                disk.close(finished)
+
+    def _keep(self, wanted: Sequence[str], found: Mapping[str, Any]) -> None:
         for path in wanted:
             if path not in self._kept:
                 self._bytes += _size(found[path])
@@ -43,27 +128,75 @@ class ImageFeatureCache:
         while self._bytes > self._limit and self._kept:
             _, dropped = self._kept.popitem(last=False)
             self._bytes -= _size(dropped)
-        return found
 
-    def _encoded(self, paths: Sequence[str]) -> list[Any]:
+    def _encoded(self, paths: Sequence[str]) -> dict[str, Any]:
         """Features of these images, in smaller batches when memory runs out; images that are encoded stay so."""
-        encoded: list[Any] = []
-        while len(encoded) < len(paths):
-            part = paths[len(encoded) : len(encoded) + self._batch_size]
-            try:
-                encoded += self._model.image_features(part, self._batch_size)
+        order = list(paths) if self._pipeline is None else self._pipeline.ordered(paths)
+        encoded: dict[str, Any] = {}
+        prepared: dict[str, Any] = {}
+        while len(encoded) < len(order):
+            part = order[len(encoded) : len(encoded) + self._batch_size]
+            features = self._tried(part, prepared)
+            if features is None:
+                self._halve(part)
                 continue
-            except Exception as error:
-                if not is_out_of_memory(error):
-                    raise
-            release_memory()
-            if len(part) == 1:
-                raise ConfigError(
-                    f"out of memory while encoding the image {part[0]}",
-                    "--image-cache-mb 0 keeps no images, --dtype bfloat16 or --quantization 4bit take less",
-                )
-            self._batch_size = len(part) // 2
+            fresh = {path: _alone(self._placed(f)) for path, f in zip(part, features, strict=True)}
+            self.encoded += len(fresh)
+            encoded.update(fresh)
+            if self._disk is not None:
+                self._disk.put(fresh)
         return encoded
+
+    def _tried(self, part: Sequence[str], prepared: dict[str, Any]) -> list[Any] | None:
+        """Features of a batch, or None when memory did not suffice. `prepared` keeps what is ready for the next try."""
+        try:
+            if self._pipeline is None:
+                return self._model.image_features(part, len(part))
+            for path in part:
+                if path not in prepared:
+                    prepared[path] = self._pipeline.take(path)
+            assert isinstance(self._model, PreparesImages)
+            features = self._model.encode_images([prepared[path] for path in part])
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            return None
+        for path in part:
+            del prepared[path]
+        return features
+
+    def _halve(self, part: Sequence[str]) -> None:
+        release_memory()
+        if len(part) == 1:
+            raise ConfigError(
+                f"out of memory while encoding the image {part[0]}",
+                "--image-cache-mb 0 keeps no images, --dtype bfloat16 or --quantization 4bit take less",
+            )
+        self._batch_size = len(part) // 2
+
+    def _placed(self, features: Any) -> Any:
+        """On the model's device: where features come from disk, too, all must be on one."""
+        return features if self._store is None or self._device is None else features.to(self._device)
+
+
+def open_image_cache(
+    model: Model | None, byte_limit: int, workers: int | Literal["auto"] = 0, disk: FeatureStore | None = None
+) -> ImageFeatureCache | None:
+    """The cache for a model that can use one; None for others, and where nothing is to be kept anywhere."""
+    if not isinstance(model, SupportsImageCache) or (byte_limit <= 0 and disk is None):
+        return None
+    return ImageFeatureCache(model, byte_limit, workers=worker_count(workers, device_type(model)), disk=disk)
+
+
+def device_type(model: Any) -> str:
+    """ "cpu", "cuda" …; adapters say by `device` where the model runs."""
+    return str(getattr(getattr(model, "device", None), "type", "cpu"))
+
+
+def _alone(features: Any) -> Any:
+    """The features without the rest of their batch, whose memory a view would hold for as long as it is kept."""
+    whole = features.untyped_storage().nbytes()
+    return features.clone() if whole > _size(features) else features
 
 
 def _size(features: Any) -> int:

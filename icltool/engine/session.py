@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from icltool.contracts import (
+    ContinuesFromPrefix,
     Example,
     FloatArray,
     GenerationOptions,
@@ -13,16 +15,26 @@ from icltool.contracts import (
     Prompt,
     ScoringRequest,
     SupportsImageCache,
+    SupportsPrefixCache,
     TargetScore,
 )
 from icltool.engine.batching import LARGEST_ON_CPU, LARGEST_ON_GPU, Batches, BatchSize
 from icltool.engine.image_cache import ImageFeatureCache
 
+if TYPE_CHECKING:
+    from icltool.engine.prefix_engine import PrefixEngine
+
 FeatureSource = Callable[[str, Sequence[Example]], FloatArray]
+#: Memory for keys and values where nothing else is said (on the CPU it is taken only as far as it is used), and the share
+#: of a GPU's free memory.
+PREFIX_BYTES, PREFIX_SHARE = 1 << 30, 1 / 8
 
 
 class Session:
     """A ScoringSession over one model and one task.
+
+    Where the model is SupportsPrefixCache and `prefixes` is given, prompts are computed as a tree: what they share once.
+    Otherwise each is computed whole.
 
     `lookup(kind, examples)` gives stored embeddings, `corpus()` the references of the index set; both may be left out
     when no scorer asks for them. `model` is None for scorers that need none. `batch_size` "auto" finds the largest size
@@ -38,15 +50,20 @@ class Session:
         cache: ImageFeatureCache | None = None,
         lookup: FeatureSource | None = None,
         corpus: Callable[[], Iterable[tuple[str, ...]]] | None = None,
+        prefix_bytes: int = 0,
     ) -> None:
         self.task = task
         self.model = model
         self.generation = generation
         self._batches = Batches(batch_size, _largest(model))
+        self._asked = _largest(model) if batch_size == "auto" else batch_size
+        self._prefixes = _prefix_engine(model, self._batches, prefix_bytes)
         self.cache = cache
         self._lookup = lookup
         self._corpus = corpus
         self.prompts_scored = 0
+        #: Whether what stands before the query in a scored prompt can be useful to prompts to come. A search says so.
+        self.keeps_prefixes = False
 
     @property
     def batch_size(self) -> int:
@@ -54,9 +71,34 @@ class Session:
         return self._batches.size
 
     @property
+    def largest_batch(self) -> int:
+        """The batch size that was asked for; with "auto" the largest that is tried. It does not change."""
+        return self._asked
+
+    @property
     def notes(self) -> list[str]:
         """One line when memory ran out, saying which batch size is used since."""
         return list(self._batches.notes)
+
+    @property
+    def tokens_scored(self) -> int | None:
+        """Tokens of all prompts so far, as if each were computed whole; None where they are."""
+        return None if self._prefixes is None else self._prefixes.counts.scored
+
+    @property
+    def tokens_computed(self) -> int | None:
+        """Tokens that the model was run on so far; None where each prompt is computed whole."""
+        return None if self._prefixes is None else self._prefixes.counts.computed
+
+    @property
+    def tokens_padded(self) -> int | None:
+        """Tokens that the model was run on so far, with the padding of their batches."""
+        return None if self._prefixes is None else self._prefixes.counts.padded
+
+    def forget_prefixes(self) -> None:
+        """Drops keys and values of earlier prompts: what is computed next does not depend on them, even by rounding."""
+        if self._prefixes is not None:
+            self._prefixes.forget()
 
     def plain(self) -> Session:
         """The same session with every prompt computed whole and alone: no cache, no padding, one prompt per batch.
@@ -69,6 +111,8 @@ class Session:
         prompts = self._prompts(requests)
         self.prompts_scored += len(prompts)
         model, features = self._needed_model(), self._features(prompts)
+        if self._prefixes is not None:
+            return self._prefixes.scores(prompts, features, self.keeps_prefixes)
         return self._batches.run(prompts, lambda part, size: model.score(part, size, features))
 
     def answers(self, requests: Sequence[ScoringRequest]) -> list[str]:
@@ -80,7 +124,10 @@ class Session:
         prompts = [replace(p, target="") for p in self._prompts(requests)]
         self.prompts_scored += len(prompts)
         features = self._features(prompts)
-        raw = self._batches.run(prompts, lambda part, size: model.generate(part, self.generation, size, features))
+        if self._prefixes is not None and isinstance(model, ContinuesFromPrefix):
+            raw = self._prefixes.answers(prompts, self.generation, features)
+        else:
+            raw = self._batches.run(prompts, lambda part, size: model.generate(part, self.generation, size, features))
         return [(p, text, model.clean(self.task, text)) for p, text in zip(prompts, raw, strict=True)]
 
     def features(self, kind: str, examples: Sequence[Example]) -> FloatArray:
@@ -116,12 +163,34 @@ def open_session(
     cache_bytes: int,
     lookup: FeatureSource | None = None,
     corpus: Callable[[], Iterable[tuple[str, ...]]] | None = None,
+    prefix_bytes: int = PREFIX_BYTES,
 ) -> Session:
-    """A Session with an image-feature cache of `cache_bytes` where the model can use one (0: none)."""
+    """A Session with an image-feature cache of `cache_bytes`, and keys and values of shared prefixes in `prefix_bytes`,
+    where the model can use them (0: none)."""
     cache = None
     if cache_bytes > 0 and isinstance(model, SupportsImageCache):
         cache = ImageFeatureCache(model, cache_bytes)
-    return Session(task, model, generation, batch_size, cache, lookup, corpus)
+    return Session(task, model, generation, batch_size, cache, lookup, corpus, prefix_bytes)
+
+
+def prefix_bytes(megabytes: int | None, model: Model | None) -> int:
+    """Bytes for keys and values of shared prefixes: as asked for, or what suits the device that the model is on."""
+    if megabytes is not None:
+        return megabytes * 2**20
+    device = getattr(model, "device", None)
+    if getattr(device, "type", "cpu") != "cuda":
+        return PREFIX_BYTES
+    import torch
+
+    return int(torch.cuda.mem_get_info(device)[0] * PREFIX_SHARE)
+
+
+def _prefix_engine(model: Model | None, batches: Batches, prefix_bytes: int) -> PrefixEngine | None:
+    if prefix_bytes <= 0 or not isinstance(model, SupportsPrefixCache):
+        return None
+    from icltool.engine.prefix_engine import PrefixEngine
+
+    return PrefixEngine(model, batches, prefix_bytes)
 
 
 def _largest(model: Model | None) -> int:

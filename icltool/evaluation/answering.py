@@ -8,7 +8,7 @@ from typing import Any
 
 from icltool.contracts import Example, GenerationOptions, IntArray, Model, Progress, Prompt, ScoringRequest
 from icltool.contracts.arrays import plain_text
-from icltool.engine.session import Session, open_session
+from icltool.engine.session import Session, open_session, prefix_bytes
 from icltool.evaluation.inputs import Inputs
 from icltool.plugin.manager import component
 from icltool.store.arrays import asked_by, content_code, content_codes
@@ -85,7 +85,14 @@ class Answerer:
             model: Model = component("models", config.model, **config.model_options())
             tokens = config.max_new_tokens or task.max_new_tokens
             generation = GenerationOptions(tokens, config.num_beams, config.length_penalty)
-            self._session = open_session(task.name, model, generation, config.batch_size, config.image_cache_mb * 2**20)
+            self._session = open_session(
+                task.name,
+                model,
+                generation,
+                config.batch_size,
+                config.image_cache_mb * 2**20,
+                prefix_bytes=prefix_bytes(config.prefix_cache_mb, model),
+            )
         return self._session
 
 

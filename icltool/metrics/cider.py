@@ -59,38 +59,69 @@ class Cider:
         self._statistics = ReferenceStatistics.count(whole, document, len(sizes), vocabulary)
 
     def score(self, predictions: Sequence[str], references: Sequence[Sequence[str]]) -> Float64Array:
-        """float64 [n], between 0 and 10. Without `fit`, document frequencies are those of `references`."""
+        """float64 [n], between 0 and 10. Without `fit`, document frequencies are those of `references`.
+
+        Equal lists of references are counted once, and equal predictions for them too.
+        """
         if len(predictions) != len(references):
             raise ValueError(f"{len(predictions)} predictions, {len(references)} lists of references")
-        n = len(predictions)
-        if not n:
+        if not len(predictions):
             return np.zeros(0)
-        counts = np.array([len(answers) for answers in references], np.int64)
-        texts = [*predictions, *(text for answers in references for text in answers)]
+        lists: dict[tuple[str, ...], int] = {}
+        listed = [lists.setdefault(tuple(answers), len(lists)) for answers in references]
+        distinct: dict[tuple[str, int], int] = {}
+        places = [distinct.setdefault(pair, len(distinct)) for pair in zip(predictions, listed, strict=True)]
+        texts = [*(text for text, _ in distinct), *(text for answers in lists for text in answers)]
         vocabulary: dict[str, int] = {}
         sentences = Sentences.build(self._tokenizer.tokenize(texts), vocabulary)
-        document = np.concatenate([np.arange(n), np.repeat(np.arange(n), counts)])
+        pairs = _Pairs(np.array([of for _, of in distinct]), np.array([len(answers) for answers in lists], np.int64))
         found = levels(sentences, len(vocabulary))
-        total = np.zeros(len(texts) - n)
-        for level, idf in zip(found, self._idf(found, vocabulary, document, n), strict=True):
-            total += _similarity(level, idf, document, n)
+        total = np.zeros(len(pairs.prediction))
+        for level, idf in zip(found, self._idf(found, vocabulary, pairs, np.bincount(listed)), strict=True):
+            total += _similarity(level, idf, pairs)
         # The evaluation takes the number of word pairs for the length.
-        pairs = np.maximum(sentences.lengths - 1, 0)
-        difference = (pairs[document[n:]] - pairs[n:]).astype(np.float64)
+        lengths = np.maximum(sentences.lengths - 1, 0)
+        difference = (lengths[pairs.prediction] - lengths[pairs.reference]).astype(np.float64)
         total *= np.exp(-(difference**2) / (2 * _SIGMA**2))
-        summed = np.bincount(document[n:], weights=total, minlength=n)
-        scores: Float64Array = 10.0 * summed / ORDERS / np.maximum(counts, 1)
-        return scores
+        summed = np.bincount(pairs.prediction, weights=total, minlength=len(distinct))
+        scores: Float64Array = 10.0 * summed / ORDERS / np.maximum(pairs.counts[pairs.owner], 1)
+        return scores[places]
 
-    def _idf(self, found: list[Level], vocabulary: dict[str, int], document: IntArray, n: int) -> list[Float64Array]:
-        """log(documents / documents with the n-gram), float64 [G] per level; an unseen n-gram counts as seen once."""
+    def _idf(
+        self, found: list[Level], vocabulary: dict[str, int], pairs: _Pairs, times: IntArray
+    ) -> list[Float64Array]:
+        """log(documents / documents with the n-gram), float64 [G] per level; an unseen n-gram counts as seen once.
+
+        `times` int64 [D]: how often each list of references was given.
+        """
         if self._statistics is not None:
             documents = self._statistics.documents
             frequencies = self._statistics.of(found, vocabulary)
         else:
-            documents = n
-            frequencies = [document_frequencies(_references_only(level, n), document) for level in found]
+            documents = int(times.sum())
+            only = [_references_only(level, len(pairs.owner)) for level in found]
+            frequencies = [document_frequencies(level, pairs.document, times) for level in only]
         return [np.log(float(documents)) - np.log(np.maximum(1.0, frequency)) for frequency in frequencies]
+
+
+class _Pairs:
+    """Each of m predictions beside each of its references: P pairs, by prediction, then by reference.
+
+    Sentences 0 to m - 1 are the predictions; the references of the D documents follow, document by document.
+    """
+
+    def __init__(self, owner: IntArray, counts: IntArray) -> None:
+        """`owner` int64 [m] is each prediction's document, `counts` int64 [D] how many references a document has."""
+        m, many = len(owner), counts[owner]
+        self.owner, self.counts = owner, counts
+        #: int64 [m + R]: each sentence's document.
+        self.document = np.concatenate([owner, np.repeat(np.arange(len(counts)), counts)])
+        first = np.cumsum(many) - many
+        #: int64 [m]: added to a reference's sentence gives its pair with the prediction.
+        self.shift = first - (m + np.cumsum(counts) - counts)[owner]
+        #: int64 [P]: the sentences of each pair.
+        self.prediction = np.repeat(np.arange(m), many)
+        self.reference = np.arange(len(self.prediction)) - self.shift[self.prediction]
 
 
 def _references_only(level: Level, n: int) -> Level:
@@ -99,24 +130,25 @@ def _references_only(level: Level, n: int) -> Level:
     return Level(level.keys, level.ids[kept], level.sentence[kept], level.prefix, level.last)
 
 
-def _similarity(level: Level, idf: Float64Array, document: IntArray, n: int) -> Float64Array:
-    """float64 [R]: the clipped cosine of each reference with its document's prediction (sentences 0 to n-1)."""
+def _similarity(level: Level, idf: Float64Array, pairs: _Pairs) -> Float64Array:
+    """float64 [P]: the clipped cosine of each pair."""
     sentence, ids, weights = weighted(level, idf)
     if not len(ids):
-        return np.zeros(len(document) - n)
-    norms = np.sqrt(np.bincount(sentence, weights=weights**2, minlength=len(document)))
-    split = np.searchsorted(sentence, n)
-    grams = len(level.keys)
-    # Entries ascend by (sentence, n-gram), and prediction i is sentence i, so its entries are found by bisection.
-    predicted = sentence[:split] * grams + ids[:split]
-    owner = document[sentence[split:]]
-    wanted = owner * grams + ids[split:]
-    place = np.searchsorted(predicted, wanted)
-    place[place == split] = 0
-    shared = np.flatnonzero(predicted[place] == wanted) if split else np.zeros(0, np.int64)
-    reference = weights[split:][shared]
-    product = np.minimum(weights[:split][place[shared]], reference) * reference
-    value = np.bincount(sentence[split:][shared] - n, weights=product, minlength=len(document) - n)
-    scale = norms[document[n:]] * norms[n:]
+        return np.zeros(len(pairs.prediction))
+    norms = np.sqrt(np.bincount(sentence, weights=weights**2, minlength=len(pairs.document)))
+    split = np.searchsorted(sentence, len(pairs.owner))
+    keys = pairs.document[sentence] * len(level.keys) + ids
+    # A prediction's n-gram meets the same n-gram in every reference of its document: a run of the sorted keys.
+    order = np.argsort(keys[split:], kind="stable")
+    known = keys[split:][order]
+    low, high = np.searchsorted(known, keys[:split], "left"), np.searchsorted(known, keys[:split], "right")
+    hits = high - low
+    predicted = np.repeat(np.arange(split), hits)
+    run = np.arange(len(predicted)) - np.repeat(np.cumsum(hits) - hits - low, hits)
+    referred = split + order[run]
+    pair = pairs.shift[sentence[predicted]] + sentence[referred]
+    product = np.minimum(weights[predicted], weights[referred]) * weights[referred]
+    value = np.bincount(pair, weights=product, minlength=len(pairs.prediction))
+    scale = norms[pairs.prediction] * norms[pairs.reference]
     cosine: Float64Array = np.divide(value, scale, out=np.zeros(len(scale)), where=scale != 0)
     return cosine

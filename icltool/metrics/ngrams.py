@@ -75,12 +75,14 @@ def levels(sentences: Sentences, vocabulary_size: int) -> list[Level]:
     return found
 
 
-def document_frequencies(level: Level, document: IntArray) -> IntArray:
-    """int64 [G]: in how many documents each n-gram occurs; `document` int64 [S] is each sentence's document."""
+def document_frequencies(level: Level, document: IntArray, times: IntArray | None = None) -> IntArray:
+    """int64 [G]: in how many documents each n-gram occurs; `document` int64 [S] is each sentence's document, and
+    document d stands for `times[d]` equal ones (default 1)."""
     if not len(level.ids):
         return np.zeros(len(level.keys), np.int64)
-    pairs = np.unique(document[level.sentence] * len(level.keys) + level.ids)
-    return np.bincount(pairs % len(level.keys), minlength=len(level.keys)).astype(np.int64)
+    documents, grams = np.divmod(np.unique(document[level.sentence] * len(level.keys) + level.ids), len(level.keys))
+    weights = None if times is None else times[documents]
+    return np.bincount(grams, weights=weights, minlength=len(level.keys)).astype(np.int64)
 
 
 @dataclass(frozen=True)

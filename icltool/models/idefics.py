@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 
 from icltool.contracts import Example, GenerationOptions, Prompt, TargetScore
 from icltool.errors import ConfigError
-from icltool.models.images import read_image
+from icltool.models.idefics_continuing import ContinuingIdefics
+from icltool.models.image_reader import ImageReader, Pixels, on_device
 from icltool.models.loading import LoadOptions, load_model, loading_errors
 from icltool.models.prompt_format import IDEFICS
 from icltool.models.scoring import beam_options, end_tokens, plain_generation, target_scores
@@ -17,7 +19,7 @@ from icltool.models.tokens import TokenizedPrompt, batches_by_length, text_lengt
 from icltool.models.weights import find_weights, fingerprint
 
 
-class IdeficsModel:
+class IdeficsModel(ContinuingIdefics):
     """The adapter. Image attention follows the prompt: a token sees the last image before it, none before the first.
 
     Masks and positions are always those of the unpadded prompt, whatever else is in the batch. `padding_side` is where
@@ -77,13 +79,23 @@ class IdeficsModel:
     def image_features(self, paths: Sequence[str], batch_size: int) -> list[torch.Tensor]:
         """One tensor [tokens, width] per image: the perceiver's output, or the vision encoder's where there is none."""
         found: list[torch.Tensor] = []
+        read = self.image_reader()
         for start in range(0, len(paths), batch_size):
-            encoded = self.model.model.vision_model(pixel_values=self._pixels(paths[start : start + batch_size]))
-            states = encoded.last_hidden_state
-            if self._resampled:
-                states = self.model.model.perceiver_resampler(states)
-            found += list(states)
+            found += self.encode_images([read(path) for path in paths[start : start + batch_size]])
         return found
+
+    def image_reader(self) -> ImageReader:
+        """See PreparesImages."""
+        return ImageReader(self.image_processor)
+
+    @torch.inference_mode()
+    def encode_images(self, prepared: Sequence[Pixels]) -> list[torch.Tensor]:
+        """See PreparesImages. One forward pass of the vision encoder, and of the perceiver where there is one."""
+        pixels = on_device(np.stack(prepared), self.device).to(self.dtype)
+        states = self.model.model.vision_model(pixel_values=pixels).last_hidden_state
+        if self._resampled:
+            states = self.model.model.perceiver_resampler(states)
+        return list(states)
 
     def token_counts(self, prompts: Sequence[Prompt]) -> list[int]:
         return text_lengths(self.tokenizer, prompts)
@@ -137,10 +149,8 @@ class IdeficsModel:
 
     def _pixels(self, paths: Sequence[str]) -> torch.Tensor:
         """Pixel values [n, 3, H, W] on the model's device."""
-        pictures = [read_image(path) for path in paths]
-        prepared = self.image_processor(pictures, return_tensors="pt")
-        values = prepared if isinstance(prepared, torch.Tensor) else prepared["pixel_values"]
-        return values.to(self.device, self.dtype)
+        read = self.image_reader()
+        return on_device(np.stack([read(path) for path in paths]), self.device).to(self.dtype)
 
     def _inputs(
         self,

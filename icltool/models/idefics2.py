@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from icltool.contracts import Example, Prompt
-from icltool.models.images import read_image
+from icltool.models.image_reader import ImageReader, Pixels, on_device, padded
 from icltool.models.loading import LoadOptions
 from icltool.models.processed import ProcessedModel
 from icltool.models.prompt_format import IDEFICS2
@@ -54,14 +54,21 @@ class Idefics2Model(ProcessedModel):
     def image_features(self, paths: Sequence[str], batch_size: int) -> list[torch.Tensor]:
         """One tensor [tokens, width] per image: the connector's output, which stands in place of the image tokens."""
         found: list[torch.Tensor] = []
+        read = self.image_reader()
         for start in range(0, len(paths), batch_size):
-            pictures = [[read_image(path)] for path in paths[start : start + batch_size]]
-            inputs = self._on_device(self.processor.image_processor(pictures, return_tensors="pt"))
-            states = self.model.get_image_features(
-                inputs["pixel_values"], inputs.get("pixel_attention_mask"), return_dict=True
-            ).pooler_output
-            found += [state.reshape(-1, state.shape[-1]) for state in states]
+            found += self.encode_images([read(path) for path in paths[start : start + batch_size]])
         return found
+
+    def image_reader(self) -> ImageReader:
+        """See PreparesImages."""
+        return ImageReader(self.processor.image_processor, nested=True)
+
+    @torch.inference_mode()
+    def encode_images(self, prepared: Sequence[Pixels]) -> list[torch.Tensor]:
+        """See PreparesImages. Images of several sizes are padded, and the vision encoder attends to no padding."""
+        pixels, mask = (on_device(array, self.device) for array in padded(prepared))
+        states = self.model.get_image_features(pixels[:, None], mask[:, None], return_dict=True).pooler_output
+        return [state.reshape(-1, state.shape[-1]) for state in states]
 
     def _processed(
         self, texts: list[str], prompts: Sequence[Prompt], features: Mapping[str, Any] | None

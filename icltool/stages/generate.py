@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,9 +28,9 @@ from icltool.contracts import (
     keyed_generator,
     task_named,
 )
-from icltool.engine.beam import BeamSearch, SearchOptions
+from icltool.engine.beam import BeamSearch, SearchOptions, anchors_to_fill
 from icltool.engine.demonstrations import checked_rows
-from icltool.engine.session import FeatureSource, Session, open_session
+from icltool.engine.session import FeatureSource, Session, open_session, prefix_bytes
 from icltool.errors import ConfigError, StoreError
 from icltool.plugin.manager import component, load_registry
 
@@ -98,7 +99,7 @@ def run(config: GenerateConfig, progress: Progress) -> StageReport:
         missing = _missing(parts, rows, writer.finished)
         if len(missing):
             session = session or _session(config, parts, progress)
-            remarks += _search(config, parts, session, missing, len(rows), writer, progress)
+            remarks += _search(config, parts, session, rows, writer, progress)
         else:
             remarks.append("up to date: every anchor was finished before")
     return _report(config, parts.dataset, SequenceFile.open(path), path, len(missing), remarks)
@@ -183,20 +184,38 @@ def _search(
     config: GenerateConfig,
     parts: _Parts,
     session: Session,
-    missing: IntArray,
-    total: int,
+    rows: IntArray,
     writer: SequenceWriter,
     progress: Progress,
 ) -> list[str]:
-    """Searches the missing anchors one by one; each is safe on disk before the next begins. Gives remarks."""
+    """Searches the anchors that are missing, group by group; each is safe on disk before the next group begins. Gives
+    remarks.
+
+    Groups are those of a run from the start: where one was begun, all of it is searched again, so that what is found
+    depends on no interruption. Only what is missing is written.
+    """
     search = BeamSearch(parts.scorer, session, _options(config))
-    with progress.task("searching sequences", total, "anchors", done=total - len(missing)) as ticker:
-        for row, pool in _pools(config, parts, missing):
-            writer.append(search.search(parts.queries[row], parts.records.rows(pool)))
-            ticker.advance()
+    size = config.anchors_at_once or anchors_to_fill(session.largest_batch, _options(config), config.candidates)
+    finished = writer.finished
+    missing = {int(r) for r in _missing(parts, rows, finished)}
+    groups = [g for g in (rows[low : low + size] for low in range(0, len(rows), size)) if missing & set(g.tolist())]
+    pools = _pools(config, parts, np.concatenate(groups))
+    with progress.task("searching sequences", len(rows), "anchors", done=len(rows) - len(missing)) as ticker:
+        for group in groups:
+            drawn = list(islice(pools, len(group)))
+            found = search.search_many([(parts.queries[row], parts.records.rows(pool)) for row, pool in drawn])
+            for (row, _), result in zip(drawn, found, strict=True):
+                if row in missing:
+                    writer.append(result)
+                    ticker.advance()
     if session.cache is not None:
         progress.detail(f"images encoded {session.cache.encoded}, taken from the cache {session.cache.hits}")
     progress.detail(f"prompts scored: {session.prompts_scored}")
+    if session.tokens_computed is not None:
+        progress.detail(
+            f"tokens computed {session.tokens_computed:,}, with padding {session.tokens_padded:,}, "
+            f"in prompts of {session.tokens_scored:,}"
+        )
     return session.notes
 
 
@@ -241,6 +260,7 @@ def _session(config: GenerateConfig, parts: _Parts, progress: Progress) -> Sessi
         config.image_cache_mb * 2**20,
         lookup,
         parts.records.references,
+        prefix_bytes=prefix_bytes(config.prefix_cache_mb, model),
     )
 
 

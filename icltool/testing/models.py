@@ -10,10 +10,19 @@ from typing import Any
 
 import numpy as np
 
-from icltool.contracts import Example, GenerationOptions, Model, Prompt, SupportsImageCache, TargetScore
+from icltool.contracts import (
+    Example,
+    GenerationOptions,
+    Model,
+    Prompt,
+    SupportsImageCache,
+    SupportsPrefixCache,
+    TargetScore,
+)
 from icltool.errors import ConfigError, IclError
 from icltool.testing.expectations import expect, expect_equal, expect_error
 from icltool.testing.plain import PlainTwin
+from icltool.testing.prefixes import check_prefixes
 
 _OPTIONS = (GenerationOptions(max_new_tokens=6, num_beams=1), GenerationOptions(max_new_tokens=6, num_beams=3))
 
@@ -40,7 +49,8 @@ def check_model(
     a `padding_side`, the image order matters, token counts and log-probabilities of a target's parts add up, so that no
     token of the prompt is counted and none of the target is missed; ValueError for an empty text or target; IclError
     for a missing image); `generate` (independent of the batch and of the target); where the model can encode an image
-    once, that scores and answers from image features equal those from the images; and, with a `twin`, that scores,
+    once, that scores and answers from image features equal those from the images; where it can go on from keys and values
+    of tokens computed before, that prompts cut anywhere give the same scores and answers; and, with a `twin`, that scores,
     greedy answers and answers of beam search equal its.
     """
     expect(isinstance(model, Model), f"{type(model).__name__} lacks a part of the contract `icltool.Model`")
@@ -61,6 +71,13 @@ def check_model(
     _check_generation(model, examples, task, batch_size)
     if isinstance(model, SupportsImageCache):
         _check_features(model, examples, task, batch_size, tolerance)
+    if isinstance(model, SupportsPrefixCache):
+        prompts = mixed_prompts(model, examples, task)
+        check_prefixes(model, prompts, None, tolerance)
+        if isinstance(model, SupportsImageCache):
+            paths = list(dict.fromkeys(path for prompt in prompts for path in prompt.images))
+            features = dict(zip(paths, model.image_features(paths, batch_size), strict=True))
+            check_prefixes(model, prompts, features, tolerance)
     if twin is not None:
         _check_twin(model, examples, task, batch_size, tolerance, twin)
 

@@ -37,6 +37,14 @@ class SmallMemory:
         self._fits(min(len(prompts), batch_size), self._limit)
         return self._model.generate(prompts, options, batch_size, features)
 
+    def extend(self, spans: Sequence[Any], past: Any, features: Any, keep: bool) -> Any:
+        self._fits(len(spans), self._limit)
+        return self._model.extend(spans, past, features, keep)
+
+    def generate_after(self, prompts: Sequence[Any], past: Any, options: Any, features: Any) -> Any:
+        self._fits(len(prompts), self._limit)
+        return self._model.generate_after(prompts, past, options, features)
+
     def image_features(self, paths: Sequence[str], batch_size: int) -> Any:
         self._fits(min(len(paths), batch_size), self._images)
         return self._model.image_features(paths, batch_size)
@@ -52,25 +60,26 @@ def requests(scenery: Scenery) -> list[ScoringRequest]:
     return [ScoringRequest(examples[i % 8], tuple(examples[(i + 1) % 8 : (i + 1) % 8 + i % 3])) for i in range(22)]
 
 
-def opened(model: Any, size: BatchSize, cache: int = 2**20) -> Session:
-    return open_session("caption", model, OPTIONS, size, cache)
+def opened(model: Any, size: BatchSize, cache: int = 2**20, prefixes: int = 2**26) -> Session:
+    return open_session("caption", model, OPTIONS, size, cache, prefix_bytes=prefixes)
 
 
 @pytest.mark.parametrize("size", ["auto", 64, 3])
+@pytest.mark.parametrize("prefixes", [0, 2**26])
 def test_results_do_not_depend_on_memory(
-    tiny_model: IdeficsModel, requests: list[ScoringRequest], size: BatchSize
+    tiny_model: IdeficsModel, requests: list[ScoringRequest], size: BatchSize, prefixes: int
 ) -> None:
-    wanted = opened(tiny_model, 5)
-    short = opened(SmallMemory(tiny_model, 6, images=3), size)
+    wanted = opened(tiny_model, 5, prefixes=0)
+    short = opened(SmallMemory(tiny_model, 6, images=3), size, prefixes=prefixes)
     scores = [s.log_prob for s in wanted.target_scores(requests)]
     assert [s.log_prob for s in short.target_scores(requests)] == pytest.approx(scores, abs=1e-4)
     assert short.answers(requests) == wanted.answers(requests)
-    assert short.batch_size == {"auto": 4, 64: 5, 3: 3}[size]
+    assert short.batch_size == {"auto": 4, 64: 3 if prefixes else 5, 3: 3}[size]
     assert bool(short.notes) == (size != 3)
 
 
 def test_one_note_tells_what_happened(tiny_model: IdeficsModel, requests: list[ScoringRequest]) -> None:
-    session = opened(SmallMemory(tiny_model, 4), 16)
+    session = opened(SmallMemory(tiny_model, 4), 16, prefixes=0)
     assert session.notes == []
     session.target_scores(requests)
     assert session.notes == ["8 prompts at once did not fit in memory: batch size now 4"]

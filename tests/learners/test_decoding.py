@@ -12,17 +12,26 @@ from hypothesis import strategies as st
 
 from icltool.learners.lever_lm import decoding
 from icltool.learners.lever_lm.building import build_model
-from icltool.learners.lever_lm.decoding import EveryRow, NearestKey, beam, closed_rows, greedy, next_row
+from icltool.learners.lever_lm.decoding import (
+    EveryRow,
+    NearestKey,
+    beam,
+    closed_rows,
+    first_largest,
+    greedy,
+    next_row,
+)
 from icltool.learners.lever_lm.model import SelectorModel
 from icltool.learners.lever_lm.options import parse_options
+from tests.learners.plain_decoding import plain_beam, plain_greedy
 
 DIM = 8
 
 
-def parts(network: str, examples: int, queries: int, seed: int = 0, repeated: int = 1) -> tuple:
+def parts(network: str, examples: int, queries: int, seed: int = 0, repeated: int = 1, layers: int = 1) -> tuple:
     """(model, query features, index features, tokens, targets); each index vector occurs `repeated` times."""
     torch.manual_seed(seed)
-    options = parse_options({"network": network, "n_embd": 16, "n_head": 2, "n_layer": 1, "dropout": 0.0})
+    options = parse_options({"network": network, "n_embd": 16, "n_head": 2, "n_layer": layers, "dropout": 0.0})
     model = build_model(examples, DIM, options).double().eval().requires_grad_(False)
     query = {m: torch.randn(queries, DIM, dtype=torch.float64) for m in ("image", "text")}
     distinct = -(-examples // repeated)
@@ -82,6 +91,44 @@ def test_large_index_sets_are_searched() -> None:
     assert isinstance(next_row(model, keys.repeat(200, 1)), NearestKey)
     published, _, _, _, tokens = parts("gpt2", 30, 1)
     assert isinstance(next_row(published, tokens), EveryRow)
+
+
+@pytest.mark.parametrize("network", ["gpt2", "lstm", "pointer"])
+@settings(max_examples=25, deadline=None)
+@given(
+    st.integers(8, 40),
+    st.integers(1, 5),
+    st.integers(1, 4),
+    st.integers(1, 8),
+    st.integers(1, 7),
+    st.integers(0, 10**6),
+)
+def test_reading_one_icd_a_step_equals_reading_the_whole_sequence(
+    network: str, examples: int, queries: int, repeated: int, shots: int, beams: int, seed: int
+) -> None:
+    """Greedy and beams, with equal examples, and rows that must not be chosen: as many as there can be, at times."""
+    model, query, table, tokens, targets = parts(network, examples, queries, seed, repeated, layers=2)
+    rng = np.random.default_rng(seed)
+    most = examples - shots
+    closed = closed_rows(
+        [rng.permutation(examples)[: rng.integers(most + 1) if rng.random() < 0.8 else most] for _ in range(queries)],
+        examples,
+    )
+    given_rows = (model, query, table, tokens)
+    plain = plain_beam(*given_rows, targets, closed, shots, beams)
+    assert torch.equal(beam(*given_rows, targets, closed.clone(), shots, beams), plain)
+    fast = greedy(*given_rows, EveryRow(model, targets), closed.clone(), shots)
+    assert torch.equal(fast, plain_greedy(*given_rows, targets, closed, shots))
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(1, 6), st.integers(1, 60), st.integers(1, 70), st.integers(1, 9), st.integers(0, 10**6))
+def test_first_largest_equals_a_stable_sort(batch: int, width: int, count: int, levels: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    values = torch.from_numpy(rng.integers(0, levels**3, (batch, width)).astype(np.float64))
+    values[values == 0] = -torch.inf
+    expected = values.sort(descending=True, stable=True).indices[:, :count]
+    assert torch.equal(first_largest(values, count), expected)
 
 
 @pytest.mark.parametrize("network", ["gpt2", "lstm", "pointer"])

@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
 
-from icltool.metrics.java import require_java
+from tests.metrics.official import let_it_find_java, published_tokens
 
 
 @pytest.fixture
 def official_tokens(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable:
     """Tokenizes lists of captions as the published evaluation does: one Java call on a file of all of them."""
-    from pycocoevalcap.tokenizer.ptbtokenizer import PTBTokenizer
-
-    monkeypatch.setenv("PATH", f"{require_java().parent}{os.pathsep}{os.environ['PATH']}")
-    monkeypatch.setenv("JAVA_TOOL_OPTIONS", "-Dfile.encoding=UTF-8 -Dstdout.encoding=UTF-8")
+    let_it_find_java(monkeypatch)
 
     def tokenize(lists: Sequence[Sequence[str]]) -> list[list[str]]:
-        entries = {i: [{"caption": text} for text in texts] for i, texts in enumerate(lists)}
-        tokens = PTBTokenizer().tokenize(entries)
+        tokens = published_tokens(lists)
         capfd.readouterr()
-        return [tokens[i] for i in range(len(lists))]
+        return tokens
 
     return tokenize
 

@@ -14,6 +14,7 @@ from icltool.contracts import Metric
 from icltool.errors import DataError
 from icltool.metrics.cider import Cider
 from tests.metrics.captions import corpus
+from tests.metrics.official import FixedStatistics
 
 
 @pytest.mark.parametrize("size", [1, 2, 700])
@@ -30,13 +31,21 @@ _SENTENCE = st.lists(st.sampled_from(["dog", "cat", "a", "red", "on", "x"]), max
 _REFERENCES = st.lists(_SENTENCE, min_size=1, max_size=4).filter(any)
 
 
-@settings(max_examples=60, deadline=None)
-@given(st.lists(st.tuples(_SENTENCE, _REFERENCES), min_size=1, max_size=8))
-def test_equals_pycocoevalcap_on_small_corpora(pairs: list[tuple[str, list[str]]]) -> None:
-    """Repeated words, empty captions, captions shorter than an n-gram, n-grams in every document."""
+@settings(max_examples=120, deadline=None)
+@given(
+    st.lists(_SENTENCE, min_size=1, max_size=5),
+    st.lists(_REFERENCES, min_size=1, max_size=4),
+    st.lists(st.tuples(st.integers(0, 4), st.integers(0, 3)), min_size=1, max_size=12),
+)
+def test_equals_pycocoevalcap_on_small_corpora(
+    answers: list[str], lists: list[list[str]], pairs: list[tuple[int, int]]
+) -> None:
+    """Repeated words, empty captions, captions shorter than an n-gram, n-grams in every document; several answers to one
+    list of references, equal ones among them."""
     from pycocoevalcap.cider.cider import Cider as Official
 
-    predictions, references = [p for p, _ in pairs], [r for _, r in pairs]
+    predictions = [answers[one % len(answers)] for one, _ in pairs]
+    references = [lists[other % len(lists)] for _, other in pairs]
     # These words tokenize to themselves, so the twin needs no Java.
     twin = {i: [text] for i, text in enumerate(predictions)}
     _, expected = Official().compute_score(dict(enumerate(references)), twin)
@@ -54,43 +63,16 @@ def test_fitted_on_the_same_references_is_the_same() -> None:
 
 
 def test_fitted_statistics_are_those_of_the_other_corpus(official_tokens: Callable) -> None:
-    """Against pycocoevalcap's scorer whose document frequencies and corpus size are set from the other corpus."""
-    from pycocoevalcap.cider.cider_scorer import CiderScorer
-
+    """Against pycocoevalcap's scorer with document frequencies and size of the other corpus."""
     _, others = corpus(11, 400)
     predictions, references = corpus(12, 50)
-    statistics = CiderScorer()
-    for texts in official_tokens(others):
-        statistics += (texts[0], texts)
-    statistics.compute_doc_freq()
-    twin = _FixedCorpus(statistics.document_frequency, len(others))
-    for (answer,), texts in zip(official_tokens([[p] for p in predictions]), official_tokens(references), strict=True):
-        twin += (answer, texts)
-    _, expected = twin.compute_score()
+    twin = FixedStatistics(official_tokens(others))
+    answers = [answer for (answer,) in official_tokens([[p] for p in predictions])]
+    expected = twin.score(answers, official_tokens(references))
     ours = Cider()
     ours.fit(others)
     np.testing.assert_allclose(ours.score(predictions, references), expected, rtol=0, atol=1e-9)
     assert np.abs(expected - Cider().score(predictions, references)).max() > 0.1, "the corpus must matter"
-
-
-def _FixedCorpus(frequencies: dict, documents: int):  # noqa: N802  (a class of pycocoevalcap's, imported late)
-    """pycocoevalcap's scorer with given statistics; it takes the corpus size from its own list, which is padded."""
-    from pycocoevalcap.cider.cider_scorer import CiderScorer
-
-    class Fixed(CiderScorer):
-        def compute_doc_freq(self) -> None:
-            self.document_frequency.update(frequencies)
-
-        def compute_score(self, option=None, verbose=0):
-            self.compute_doc_freq()
-            padding = documents - len(self.crefs)
-            own = len(self.crefs)
-            self.crefs += [[{}]] * padding
-            self.ctest += [{}] * padding
-            scores = self.compute_cider()[:own]
-            return np.mean(scores), np.array(scores)
-
-    return Fixed()
 
 
 def test_a_perfect_answer_scores_most() -> None:

@@ -111,28 +111,46 @@ def beam(
     """Rows int64 [B, shots] of the sequence with the largest summed log-probability that `beams` hypotheses find.
 
     A step's probabilities are over the rows that are still allowed. Equal sums: the hypothesis that ranked higher before,
-    then the lower row.
+    then the lower row. Each step reads one ICD per hypothesis; what stands before it is in the model's state.
     """
-    start = model.start_embedding(query)
     batch, examples = closed.shape
+    hidden, state = model.advance(model.start_embedding(query), keep=True)
+    first = torch.arange(batch, device=closed.device).unsqueeze(1)
     rows = torch.empty((batch, 1, 0), dtype=torch.int64, device=closed.device)
     sums = torch.zeros((batch, 1), dtype=torch.float64, device=closed.device)
-    for _ in range(shots):
+    for step in range(shots):
         held = rows.shape[1]
-        flat = rows.flatten(0, 1)
-        embedded = start.repeat_interleave(held, 0)
-        if flat.shape[1]:
-            embedded = torch.cat([embedded, model.icd_embedding(tokens[flat], _features(table, flat))], 1)
-        shut = closed.repeat_interleave(held, 0).scatter(1, flat, True)
-        scores = model.scores(model.advance(embedded)[0][:, -1], targets).masked_fill(shut, -torch.inf)
-        totals = sums.unsqueeze(-1) + scores.log_softmax(-1).view(batch, held, examples)
-        order = totals.round(decimals=DECIMALS).flatten(1).sort(descending=True, stable=True).indices[:, :beams]
-        sums = totals.flatten(1).gather(1, order)
+        shut = closed.repeat_interleave(held, 0).scatter_(1, rows.flatten(0, 1), True)
+        scores = model.scores(hidden[:, -1], targets).masked_fill_(shut, -torch.inf)
+        totals = (scores.log_softmax(-1).view(batch, held, examples) + sums.unsqueeze(-1)).flatten(1)
+        order = first_largest(totals.round(decimals=DECIMALS), beams)
+        sums = totals.gather(1, order)
         parents, choices = order // examples, order % examples
-        rows = torch.cat(
-            [rows.gather(1, parents.unsqueeze(-1).expand(-1, -1, rows.shape[2])), choices.unsqueeze(-1)], 2
-        )
+        before = rows.gather(1, parents.unsqueeze(-1).expand(-1, -1, step))
+        rows = torch.cat([before, choices.unsqueeze(-1)], 2)
+        if step + 1 < shots:
+            state = model.selected(state, (first * held + parents).flatten())
+            chosen = choices.flatten().unsqueeze(1)
+            hidden, state = model.advance(
+                model.icd_embedding(tokens[chosen], _features(table, chosen)), state, keep=True
+            )
     return rows[:, 0]
+
+
+def first_largest(values: Tensor, count: int) -> Tensor:
+    """int64 [B, min(count, M)]: where the largest of `values` [B, M] stand, descending; of equal ones the first.
+
+    What a stable sort of everything would begin with, at the price of a partial one where no tie is cut.
+    """
+    if count >= values.shape[1]:
+        return values.sort(descending=True, stable=True).indices
+    top, places = values.topk(count + 1)
+    places = places[:, :count].sort(-1).values
+    places = places.gather(1, values.gather(1, places).sort(descending=True, stable=True).indices)
+    cut = top[:, count - 1] == top[:, count]
+    if cut.any():
+        places[cut] = values[cut].sort(descending=True, stable=True).indices[:, :count]
+    return places
 
 
 def _features(table: Mapping[str, Tensor], rows: Tensor) -> dict[str, Tensor]:

@@ -51,6 +51,10 @@ class SelectorModel(nn.Module):
         """As Network.advance."""
 
     @abstractmethod
+    def selected(self, state: Any, rows: Tensor) -> Any:
+        """As Network.selected."""
+
+    @abstractmethod
     def targets(self, tokens: Tensor, table: Features) -> Tensor:
         """What `scores` compares hidden states with, for an index set of n examples: their tokens int64 [n] and features
         [n, D] -> a tensor whose first dimension is n."""
@@ -134,6 +138,9 @@ class LeverLMModel(SelectorModel):
 
     def advance(self, embeddings: Tensor, state: Any | None = None, keep: bool = False) -> tuple[Tensor, Any]:
         return self.network.advance(embeddings, state, keep)
+
+    def selected(self, state: Any, rows: Tensor) -> Any:
+        return self.network.selected(state, rows)
 
     def targets(self, tokens: Tensor, table: Features) -> Tensor:
         return tokens

@@ -29,6 +29,13 @@ class Network(nn.Module):
         """
 
     @abstractmethod
+    def selected(self, state: Any, rows: Tensor) -> Any:
+        """The state of a batch of the rows int64 [B'] of this state's batch; a row may be taken several times.
+
+        `state` is consumed.
+        """
+
+    @abstractmethod
     def logits(self, hidden: Tensor) -> Tensor:
         """[..., E] -> scores of the next token [..., V]."""
 
@@ -63,6 +70,9 @@ class GPT2Network(Network):
         output = self.transformer(inputs_embeds=embeddings, past_key_values=state, use_cache=keep)
         return output.last_hidden_state, output.past_key_values
 
+    def selected(self, state: Any, rows: Tensor) -> Any:
+        return selected_cache(state, rows)
+
     def logits(self, hidden: Tensor) -> Tensor:
         return nn.functional.linear(hidden, self.transformer.wte.weight)
 
@@ -90,6 +100,9 @@ class LSTMNetwork(Network):
         hidden, state = self.lstm(embeddings, state)
         return hidden, state
 
+    def selected(self, state: Any, rows: Tensor) -> Any:
+        return tuple(part[:, rows] for part in state)
+
     def logits(self, hidden: Tensor) -> Tensor:
         scores: Tensor = self.head(hidden)
         return scores
@@ -106,6 +119,12 @@ def build_adapter(dim: int, options: LeverLMOptions) -> nn.Module:
         layers += [nn.Linear(width, factor * options.n_embd), nn.ReLU()]
         width = factor * options.n_embd
     return nn.Sequential(*layers[:-1])
+
+
+def selected_cache(cache: Any, rows: Tensor) -> Any:
+    """As Network.selected, for the key-value cache of a transformers model."""
+    cache.batch_select_indices(rows)
+    return cache
 
 
 def parameters_of(module: nn.Module) -> int:

@@ -20,6 +20,7 @@ from torch.nn.functional import cross_entropy, normalize
 
 from icltool.errors import ConfigError
 from icltool.learners.lever_lm.model import Features, SelectorModel
+from icltool.learners.lever_lm.networks import selected_cache
 from icltool.learners.lever_lm.options import LeverLMOptions
 from icltool.learners.lever_lm.rows import Batch
 
@@ -71,6 +72,9 @@ class PointerModel(SelectorModel):
     def advance(self, embeddings: Tensor, state: Any | None = None, keep: bool = False) -> tuple[Tensor, Any]:
         output = self.transformer(inputs_embeds=embeddings, past_key_values=state, use_cache=keep)
         return output.last_hidden_state, output.past_key_values
+
+    def selected(self, state: Any, rows: Tensor) -> Any:
+        return selected_cache(state, rows)
 
     def targets(self, tokens: Tensor, table: Features) -> Tensor:
         """The keys [n, P], of length one."""

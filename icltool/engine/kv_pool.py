@@ -1,0 +1,108 @@
+"""Keys and values of single tokens, in slots that any prompt can gather from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from icltool.contracts import KeysValues
+
+
+class KeyValuePool:
+    """For each layer of the model a table of keys and one of values, [slots, heads, head width].
+
+    The tables are made when the first keys and values show their shapes, of as many slots as `byte_limit` allows. Slot 0 holds
+    zeros and pads. All indices are made on the CPU and copied without waiting for the device.
+    """
+
+    def __init__(self, byte_limit: int) -> None:
+        self._limit = byte_limit
+        self._tables: list[tuple[torch.Tensor, torch.Tensor]] = []
+        self._free: list[int] = []
+        self.capacity = 0
+
+    @property
+    def ready(self) -> bool:
+        """False until `prepare` has seen keys and values."""
+        return bool(self._tables)
+
+    @property
+    def free(self) -> int:
+        """Slots that can be taken."""
+        return len(self._free)
+
+    def prepare(self, example: KeysValues) -> None:
+        """Makes the tables for keys and values like these, [B, heads, T, head width] in each layer."""
+        if self._tables:
+            return
+        token = sum(t.shape[1] * t.shape[3] * t.element_size() for pair in example for t in pair)
+        self.capacity = max(0, self._limit // token - 1)
+        for keys, values in example:
+            self._tables.append((self._table(keys), self._table(values)))
+        self._free = list(range(self.capacity, 0, -1))
+
+    def take(self, count: int) -> list[int]:
+        """`count` free slots. ValueError when there are fewer."""
+        if count > len(self._free):
+            raise ValueError(f"{count} slots of {len(self._free)}")
+        if not count:
+            return []
+        taken = self._free[-count:][::-1]
+        del self._free[-count:]
+        return taken
+
+    def give(self, slots: Sequence[int]) -> None:
+        """Makes slots free again."""
+        self._free += slots
+
+    def write(self, slots: Sequence[int], keys_values: KeysValues, rows: Sequence[int], columns: Sequence[int]) -> None:
+        """Stores in each slot the keys and values of one token: that of a row and a column of the batch."""
+        if not slots:
+            return
+        index = _Index([list(slots), list(rows), list(columns)])
+        for tables, pair in zip(self._tables, keys_values, strict=True):
+            for table, batch in zip(tables, pair, strict=True):
+                places, row, column = index.on(batch.device)
+                table.index_copy_(0, places, batch[row, :, column])
+
+    def gather(self, rows: Sequence[Sequence[int]]) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """For each layer keys and values [B, heads, T, head width] of these slots, padded on the left to the longest row.
+
+        What stands in padded columns is zero.
+        """
+        longest = max(len(row) for row in rows)
+        index = _Index([[0] * (longest - len(row)) + list(row) for row in rows])
+        return [
+            (_picked(keys, index.on(keys.device)), _picked(values, index.on(values.device)))
+            for keys, values in self._tables
+        ]
+
+    def _table(self, like: torch.Tensor) -> torch.Tensor:
+        table = torch.empty(
+            (self.capacity + 1, like.shape[1], like.shape[3]), dtype=like.dtype, device=like.device
+        )  # on the CPU memory is taken only where it is written to
+        table[0] = 0
+        return table
+
+
+class _Index:
+    """One table of integers, on every device that asks for it."""
+
+    def __init__(self, numbers: Sequence[Sequence[int]]) -> None:
+        self._here = torch.tensor(numbers)
+        self._there: dict[Any, torch.Tensor] = {}
+
+    def on(self, device: torch.device) -> torch.Tensor:
+        if device.type != "cuda":
+            return self._here
+        if device not in self._there:
+            self._there[device] = self._here.pin_memory().to(device, non_blocking=True)
+        return self._there[device]
+
+
+def _picked(table: torch.Tensor, slots: torch.Tensor) -> torch.Tensor:
+    """[B, heads, T, head width] of slots [B, T]."""
+    flat = table.index_select(0, slots.flatten())
+    return flat.view(*slots.shape, *table.shape[1:]).transpose(1, 2)

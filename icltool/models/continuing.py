@@ -1,0 +1,121 @@
+"""Going on from keys and values that were computed before: what adapters of causal models of transformers share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from icltool.contracts import KeysValues, Prompt, PromptTokens, Span
+from icltool.models.tokens import TokenizedPrompt
+
+#: Logits are computed for so many numbers at a time (positions x vocabulary); in float32 they take four bytes each.
+LOGITS_AT_ONCE = 1 << 26
+
+
+@dataclass(frozen=True)
+class PaddedSpans:
+    """A batch of spans on the device, filled up on the right, after pasts that are filled up on the left.
+
+    `ids`, `positions` int64 [B, S]. `visible` bool [B, 1, S, P + S]: which keys each token attends to, by causality and
+    padding alone; a padded token sees what the last token of its row sees. `present` int64 [B, P + S]: 0 for padding.
+    """
+
+    ids: torch.Tensor
+    positions: torch.Tensor
+    visible: torch.Tensor
+    present: torch.Tensor
+
+    def additive(self, dtype: torch.dtype) -> torch.Tensor:
+        """`visible` as numbers to be added to attention scores: 0, or the lowest of `dtype`."""
+        blocked = torch.full((), torch.finfo(dtype).min, dtype=dtype, device=self.visible.device)
+        return torch.where(self.visible, torch.zeros((), dtype=dtype, device=self.visible.device), blocked)
+
+
+def padded_spans(spans: Sequence[Span], pad: int, device: torch.device, past: int) -> PaddedSpans:
+    """The batch of these spans after pasts of `past` columns (the longest start, or 0)."""
+    lengths = [span.end - span.start for span in spans]
+    longest = max(lengths)
+    ids = torch.full((len(spans), longest), pad, dtype=torch.long)
+    for row, span in enumerate(spans):
+        ids[row, : lengths[row]] = torch.tensor(span.tokens.ids[span.start : span.end])
+    starts = to_device(torch.tensor([span.start for span in spans])[:, None], device)
+    ends = to_device(torch.tensor(lengths)[:, None], device)
+    columns = torch.arange(longest, device=device)[None]
+    before = torch.arange(past, device=device)[None] >= past - starts
+    within = columns < ends
+    causal = columns[0][:, None] >= columns[0][None]
+    visible = torch.cat(
+        [before[:, None, :].expand(-1, longest, -1), causal[None] & within[:, None, :]], dim=2
+    )  # [B, S, P + S]
+    return PaddedSpans(
+        ids=to_device(ids, device),
+        positions=starts + columns.clamp(max=ends - 1),
+        visible=visible[:, None],
+        present=torch.cat([before, within], dim=1).long(),
+    )
+
+
+def filled_cache(past: KeysValues | None) -> Any:
+    """A cache of transformers that holds `past`; without one, an empty cache."""
+    from transformers import DynamicCache
+
+    cache = DynamicCache()
+    for layer, (keys, values) in enumerate(past or ()):
+        cache.update(keys, values, layer)
+    return cache
+
+
+def own_keys_values(cache: Any, past: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Keys and values of the columns after the first `past`, layer by layer."""
+    return [(layer.keys[:, :, past:], layer.values[:, :, past:]) for layer in cache.layers]
+
+
+def span_log_probs(hidden: torch.Tensor, spans: Sequence[Span], head: Any, vocabulary: int) -> torch.Tensor:
+    """float64 [B]: summed log-probabilities in nats of the target tokens that a batch of spans predicts.
+
+    `hidden` [B, S, width] are the last layer's states, `head` makes logits [N, vocabulary] of states [N, width]; it is
+    asked for target positions only. The log-softmax is computed in float32, sums in float64.
+    """
+    rows: list[int] = []
+    columns: list[int] = []
+    following: list[int] = []
+    for row, span in enumerate(spans):
+        first = max(span.start, span.tokens.target_start - 1)
+        last = min(span.end, len(span.tokens.ids) - 1)
+        rows += [row] * (last - first)
+        columns += range(first - span.start, last - span.start)
+        following += span.tokens.ids[first + 1 : last + 1]
+    sums = torch.zeros(len(spans), dtype=torch.float64, device=hidden.device)
+    if not rows:
+        return sums
+    owners, places, wanted = to_device(torch.tensor([rows, columns, following]), hidden.device)
+    step = max(1, LOGITS_AT_ONCE // vocabulary)
+    for low in range(0, len(rows), step):
+        part = slice(low, low + step)
+        logits = head(hidden[owners[part], places[part]])
+        found = torch.log_softmax(logits.float(), dim=-1).gather(1, wanted[part, None])[:, 0]
+        sums.index_add_(0, owners[part], found.double())
+    return sums
+
+
+def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """The tensor on `device`, copied without waiting for the device."""
+    if device.type != "cuda":
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)
+
+
+def image_units(tokens: TokenizedPrompt, prompt: Prompt, image_token: int) -> PromptTokens:
+    """PromptTokens where one token stands for each image."""
+    units: list[int | tuple[int, str]] = []
+    seen, last = 0, tokens.target_start
+    for place, token in enumerate(tokens.ids):
+        if token == image_token:
+            units.append((token, prompt.images[seen]))
+            seen, last = seen + 1, place
+        else:
+            units.append(token)
+    return PromptTokens(tuple(tokens.ids), tuple(units), tokens.target_start, last, prompt.images)

@@ -1,0 +1,148 @@
+"""IDEFICS that goes on from keys and values of tokens computed before."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from icltool.contracts import Extension, GenerationOptions, KeysValues, Prompt, PromptTokens, Span
+from icltool.models.continuing import (
+    filled_cache,
+    image_units,
+    own_keys_values,
+    padded_spans,
+    span_log_probs,
+    to_device,
+)
+from icltool.models.scoring import beam_options
+from icltool.models.tokens import tokenize
+
+
+class ContinuingIdefics:
+    """Mixin of IdeficsModel: SupportsPrefixCache and ContinuesFromPrefix.
+
+    A token attends to the last image before it, so a row is given the images that its own tokens see, and no others: that
+    of its first token may stand before the span (the marker in front of an image still sees the image before).
+    """
+
+    model: Any
+    tokenizer: Any
+    device: torch.device
+    dtype: torch.dtype
+    _pad: int
+    _image_token: int
+    _markers: list[int]
+    _resampled: bool
+
+    def prompt_tokens(self, prompts: Sequence[Prompt], with_target: bool) -> list[PromptTokens]:
+        """See SupportsPrefixCache."""
+        tokens = tokenize(self.tokenizer, prompts, with_target, self._limit())
+        return [image_units(t, p, self._image_token) for t, p in zip(tokens, prompts, strict=True)]
+
+    @torch.inference_mode()
+    def extend(
+        self, spans: Sequence[Span], past: KeysValues | None, features: Mapping[str, Any] | None, keep: bool
+    ) -> Extension:
+        """See SupportsPrefixCache."""
+        columns = 0 if past is None else int(past[0][0].shape[2])
+        batch = padded_spans(spans, self._pad, self.device, columns)
+        cache = filled_cache(past) if keep or past is not None else None
+        output = self.model.model(
+            input_ids=batch.ids,
+            attention_mask=batch.additive(self.dtype),
+            position_ids=batch.positions,
+            past_key_values=cache,
+            use_cache=cache is not None,
+            **self._seen_images(spans, batch.ids.shape[1], features),
+        )
+        config = self.model.config
+        scores = span_log_probs(
+            output.last_hidden_state, spans, self.model.lm_head, config.vocab_size + config.additional_vocab_size
+        )
+        return Extension(scores, own_keys_values(cache, columns) if keep else None)
+
+    @torch.inference_mode()
+    def generate_after(
+        self,
+        prompts: Sequence[PromptTokens],
+        past: KeysValues,
+        options: GenerationOptions,
+        features: Mapping[str, Any] | None,
+    ) -> list[str]:
+        """See ContinuesFromPrefix."""
+        lasts = [Span(p, len(p.ids) - 1, len(p.ids)) for p in prompts]
+        longest = max(len(p.ids) for p in prompts)
+        ids = torch.full((len(prompts), longest), self._pad, dtype=torch.long)
+        present = torch.zeros_like(ids)
+        for row, prompt in enumerate(prompts):
+            ids[row, longest - len(prompt.ids) :] = torch.tensor(prompt.ids)
+            present[row, longest - len(prompt.ids) :] = 1
+        images = self._seen_images(lasts, 1, features)
+        for key in ("perceiver_embeddings", "image_encoder_embeddings"):
+            if key in images:  # generate() hands features on under this name only
+                images["image_hidden_states"] = images.pop(key)
+        cache = filled_cache(past)
+        if options.num_beams > 1:
+            cache.batch_repeat_interleave(options.num_beams)
+        search = beam_options(self._pad, options.max_new_tokens, options.num_beams, options.length_penalty)
+        output = self.model.generate(
+            input_ids=to_device(ids, self.device),
+            attention_mask=to_device(present, self.device),
+            past_key_values=cache,
+            suppress_tokens=self._markers,
+            **images,
+            **search,
+        )
+        return list(self.tokenizer.batch_decode(output[:, longest:], skip_special_tokens=True))
+
+    def _seen_images(self, spans: Sequence[Span], length: int, features: Mapping[str, Any] | None) -> dict[str, Any]:
+        """Features [B, I, …] of the images that the spans' tokens attend to, and the mask [B, S, I] of which sees which."""
+        seen, mask_rows = [], []
+        for span in spans:
+            paths, places = _images_of(span, self._image_token)
+            seen.append(paths)
+            mask_rows.append(places + [-1] * (length - len(places)))
+        images = max(1, *(len(paths) for paths in seen))
+        mask = to_device(torch.tensor(mask_rows), self.device)[:, :, None] == torch.arange(images, device=self.device)
+        needed = list(dict.fromkeys(path for paths in seen for path in paths))
+        known = self._features_of(needed, features)
+        key = "perceiver_embeddings" if self._resampled else "image_encoder_embeddings"
+        table = torch.stack([*(known[path] for path in needed), self._no_image()])
+        places_of = {path: place for place, path in enumerate(needed)}
+        rows = [[places_of[path] for path in paths] + [len(needed)] * (images - len(paths)) for paths in seen]
+        return {key: table[to_device(torch.tensor(rows), self.device)], "image_attention_mask": mask.long()}
+
+    def _features_of(self, paths: Sequence[str], features: Mapping[str, Any] | None) -> Mapping[str, Any]:
+        if features is not None or not paths:
+            return features or {}
+        return dict(zip(paths, self.image_features(paths, len(paths)), strict=True))
+
+    def _no_image(self) -> torch.Tensor:
+        """Features [tokens, width] of no image; nothing attends to them."""
+        config = self.model.config
+        vision = config.vision_config
+        tokens = (vision.image_size // vision.patch_size) ** 2 + 1
+        if self._resampled:
+            tokens = config.perceiver_config.resampler_n_latents
+        return torch.zeros(tokens, vision.embed_dim, dtype=self.dtype, device=self.device)
+
+    def image_features(self, paths: Sequence[str], batch_size: int) -> list[torch.Tensor]:
+        raise NotImplementedError
+
+    def _limit(self) -> int | None:
+        raise NotImplementedError
+
+
+def _images_of(span: Span, image_token: int) -> tuple[list[str], list[int]]:
+    """(images that the span's tokens attend to, in order; for each token which of them, or -1 for none)."""
+    ids, images = span.tokens.ids, span.tokens.images
+    current = sum(token == image_token for token in ids[: span.start]) - 1
+    places = []
+    for token in ids[span.start : span.end]:
+        current += token == image_token
+        places.append(current)
+    seen = sorted({place for place in places if place >= 0})
+    order = {place: k for k, place in enumerate(seen)}
+    return [images[place] for place in seen], [order.get(place, -1) for place in places]

@@ -1,0 +1,148 @@
+"""What `check_model` asks of models that go on from keys and values computed before."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from icltool.contracts import (
+    ContinuesFromPrefix,
+    GenerationOptions,
+    KeysValues,
+    Prompt,
+    PromptTokens,
+    Span,
+)
+from icltool.testing.expectations import expect, expect_equal
+
+_OPTIONS = (GenerationOptions(max_new_tokens=6, num_beams=1), GenerationOptions(max_new_tokens=6, num_beams=3))
+
+
+def check_prefixes(model: Any, prompts: Sequence[Prompt], features: Mapping[str, Any] | None, tolerance: float) -> None:
+    """Checks a SupportsPrefixCache model (and ContinuesFromPrefix where it is one) on prompts of several lengths.
+
+    Scores must be those of `score` when prompts are computed in one pass, in two, cut at the target, before the query and
+    at places drawn at random, and in three; in batches in which every prompt is cut elsewhere. Answers from keys and
+    values must be those of `generate`. `tolerance` is in nats.
+    """
+    plain = model.score(prompts, 1, features) if features is not None else model.score(prompts, 1)
+    wanted = [score.log_prob for score in plain]
+    tokens = model.prompt_tokens(prompts, True)
+    _check_tokens(tokens, prompts, [score.tokens for score in plain])
+    whole = [Span(t, 0, len(t.ids) - 1) for t in tokens]
+    for keep in (False, True):
+        found = model.extend(whole, None, features, keep)
+        expect((found.keys_values is not None) == keep, f"`extend` with keep={keep}: keys and values are wrong")
+        _same(found.log_probs, wanted, "in one pass", tolerance)
+    rng = np.random.default_rng(3)
+    cuts = {
+        "cut before the target": [t.target_start - 1 for t in tokens],
+        "cut before the query": [max(1, min(t.shared_end, t.target_start - 1)) for t in tokens],
+        "cut anywhere": [int(rng.integers(1, t.target_start)) for t in tokens],
+        "cut after the first token": [1 for _ in tokens],
+    }
+    for name, places in cuts.items():
+        past = _past(model, tokens, places, features)
+        rest = [Span(t, cut, len(t.ids) - 1) for t, cut in zip(tokens, places, strict=True)]
+        _same(model.extend(rest, past, features, False).log_probs, wanted, name, tolerance)
+    some = [int(rng.integers(0, t.target_start)) for t in tokens]
+    some[0] = 0  # a prompt without a past among others
+    _same(_in_three(model, tokens, some, features), wanted, "cut twice", tolerance)
+    if isinstance(model, ContinuesFromPrefix):
+        _check_answers(model, prompts, features)
+
+
+def _check_tokens(tokens: Sequence[PromptTokens], prompts: Sequence[Prompt], counts: Sequence[int]) -> None:
+    for found, prompt, count in zip(tokens, prompts, counts, strict=True):
+        expect(len(found.ids) == len(found.units), "a prompt has as many units as tokens")
+        expect(found.images == prompt.images, "the images of PromptTokens are those of the prompt")
+        inside = len(found.ids) - found.target_start
+        expect(inside == count, f"a target of {count} tokens has {inside} after `target_start`")
+        expect(0 <= found.shared_end <= found.target_start, "`shared_end` stands in the prompt's text")
+    apart = [t for t, p in zip(tokens, prompts, strict=True) if p.images]
+    for one in apart:
+        for other in apart:
+            if one.images[:1] != other.images[:1]:
+                expect(one.units != other.units, "prompts with other images have other units")
+
+
+def _in_three(
+    model: Any, tokens: Sequence[PromptTokens], first: Sequence[int], features: Mapping[str, Any] | None
+) -> Any:
+    """Log-probabilities from [0, a), [a, b), [b, end), with b half-way between a and the target."""
+    second = [(a + t.target_start - 1) // 2 for a, t in zip(first, tokens, strict=True)]
+    early = _past(model, tokens, [max(a, 0) for a in first], features)
+    middle = [Span(t, a, b) for t, a, b in zip(tokens, first, second, strict=True)]
+    rows = [k for k, span in enumerate(middle) if span.start < span.end]
+    taken = [(_rows(keys, rows), _rows(values, rows)) for keys, values in early]
+    own = model.extend([middle[k] for k in rows], taken, features, True).keys_values
+    late = []
+    for layer, (keys, values) in enumerate(early):
+        joined = (
+            [_tail(keys, k, first[k]) for k in range(len(tokens))],
+            [_tail(values, k, first[k]) for k in range(len(tokens))],
+        )
+        for place, k in enumerate(rows):
+            length = second[k] - first[k]
+            joined[0][k] = _concatenated(joined[0][k], own[layer][0][place : place + 1, :, :length])
+            joined[1][k] = _concatenated(joined[1][k], own[layer][1][place : place + 1, :, :length])
+        late.append((_left_padded(joined[0]), _left_padded(joined[1])))
+    ends = [Span(t, max(a, b), len(t.ids) - 1) for t, a, b in zip(tokens, first, second, strict=True)]
+    return model.extend(ends, late, features, False).log_probs
+
+
+def _check_answers(model: Any, prompts: Sequence[Prompt], features: Mapping[str, Any] | None) -> None:
+    tokens = model.prompt_tokens(prompts, False)
+    past = _past(model, tokens, [len(t.ids) - 1 for t in tokens], features)
+    for options in _OPTIONS:
+        wanted = (
+            model.generate(prompts, options, 1, features)
+            if features is not None
+            else model.generate(prompts, options, 1)
+        )
+        found = model.generate_after(tokens, past, options, features)
+        expect(found == wanted, f"`generate_after` with {options.num_beams} beams gives {found}, `generate` {wanted}")
+
+
+def _past(
+    model: Any, tokens: Sequence[PromptTokens], ends: Sequence[int], features: Mapping[str, Any] | None
+) -> KeysValues:
+    """Keys and values of each prompt's first tokens, each prompt computed alone, padded on the left."""
+    alone = [
+        model.extend([Span(t, 0, max(end, 1))], None, features, True).keys_values
+        for t, end in zip(tokens, ends, strict=True)
+    ]
+    return [
+        tuple(
+            _left_padded([kv[layer][half][:, :, :end] for kv, end in zip(alone, ends, strict=True)]) for half in (0, 1)
+        )
+        for layer in range(len(alone[0]))
+    ]
+
+
+def _left_padded(rows: Sequence[Any]) -> Any:
+    """Tensors [1, heads, T, width] as one batch. What stands in padded columns must not matter: it is 1."""
+    import torch
+
+    longest = max(row.shape[2] for row in rows)
+    return torch.cat([torch.nn.functional.pad(row, (0, 0, longest - row.shape[2], 0), value=1.0) for row in rows])
+
+
+def _tail(batch: Any, row: int, length: int) -> Any:
+    return batch[row : row + 1, :, batch.shape[2] - length :]
+
+
+def _rows(batch: Any, rows: Sequence[int]) -> Any:
+    return batch[list(rows)]
+
+
+def _concatenated(one: Any, other: Any) -> Any:
+    import torch
+
+    return torch.cat([one, other], dim=2)
+
+
+def _same(found: Any, wanted: Sequence[float], how: str, tolerance: float) -> None:
+    expect_equal(found.tolist(), list(wanted), f"prompts computed {how} have other log-probabilities", tolerance)

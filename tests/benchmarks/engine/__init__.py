@@ -1,0 +1,1 @@
+"""How much faster icltool's scoring engine is than scoring every prompt by itself: `python -m tests.benchmarks.engine`."""
