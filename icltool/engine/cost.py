@@ -7,8 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from icltool.contracts import CountsTokens, Example, Scorer, ScoringRequest
 from icltool.engine.beam import SearchOptions, prompts_by_step
 from icltool.engine.session import Session
@@ -24,7 +22,8 @@ class StepCost:
     """Prompts with `shots` demonstrations: how many there will be, how many were timed, and seconds for each of them.
 
     `seconds` holds no image encoding where the session keeps image features. `tokens` is the mean number of tokens of a
-    prompt and its target; None where the model does not tell.
+    prompt and its target, `computed` how many of them the model was run on, the others being shared; None where the
+    model does not tell.
     """
 
     shots: int
@@ -32,6 +31,7 @@ class StepCost:
     timed: int
     seconds: float
     tokens: float | None
+    computed: float | None = None
 
 
 @dataclass(frozen=True)
@@ -49,27 +49,34 @@ def measure(
     pools: Sequence[tuple[Example, Sequence[Example]]],
     clock: Callable[[], float] = time.perf_counter,
 ) -> tuple[list[StepCost], ImageCost]:
-    """Times real prompts of every length that the search has, on (anchor, candidates) pairs.
+    """Times real prompts of every length that the search has, on (anchor, candidates) pairs, in the search's own way:
+    step by step, with what the steps share.
 
-    Each length's prompts are evaluated twice: the first time warms up and encodes the images, the second is counted. The
-    counts are those of a single anchor with pools of this size.
+    The steps are gone through twice: the first time warms up and encodes the images, the second is counted. The counts
+    are those of a single anchor with pools of this size.
     """
     counts = prompts_by_step(options, len(pools[0][1]))
-    steps = []
-    image = ImageCost(0.0, 0.0)
-    started = clock()
-    for shots, prompts in enumerate(counts):
-        requests = _requests(pools, shots, min(SAMPLE, max(prompts, session.batch_size)))
+    asked = [_requests(pools, options, shots, max(1, SAMPLE // prompts)) for shots, prompts in enumerate(counts)]
+    session.forget_prefixes()
+    firsts, image_seconds, started = [], 0.0, clock()
+    for shots, requests in enumerate(asked):
         if clock() - started > PATIENCE:
-            requests = requests[: max(1, len(requests) // 8)]
-        encoded = 0 if session.cache is None else session.cache.encoded
-        first = _seconds(scorer, session, requests, clock)
-        again = _seconds(scorer, session, requests, clock)
-        if shots == 1 and session.cache is not None and session.cache.encoded > encoded:
-            seconds = max(first - again, 0.0) / (session.cache.encoded - encoded)
-            image = ImageCost(seconds, _feature_bytes(session.cache.features([pools[0][0].image])))
-        steps.append(StepCost(shots, prompts, len(requests), again / len(requests), _mean_tokens(session, requests)))
-    return steps, image
+            asked[shots] = requests = requests[: max(1, len(requests) // 8)]
+        encoded = _encoded(session)
+        firsts.append((_seconds(scorer, session, requests, shots < options.shots, clock), _encoded(session) - encoded))
+    session.forget_prefixes()
+    steps = []
+    for shots, (requests, (first, encoded)) in enumerate(zip(asked, firsts, strict=True)):
+        before = session.tokens_computed
+        seconds = _seconds(scorer, session, requests, shots < options.shots, clock)
+        computed = None if before is None else ((session.tokens_computed or 0) - before) / len(requests)
+        if shots == 1 and encoded:
+            image_seconds = max(first - seconds, 0.0) / encoded
+        tokens = _mean_tokens(session, requests)
+        steps.append(StepCost(shots, counts[shots], len(requests), seconds / len(requests), tokens, computed))
+    if not _encoded(session) or session.cache is None:
+        return steps, ImageCost(0.0, 0.0)
+    return steps, ImageCost(image_seconds, _feature_bytes(session.cache.features([pools[0][0].image])))
 
 
 def cost_rows(
@@ -91,16 +98,19 @@ def cost_rows(
                 "prompts with": f"{step.shots} ICDs",
                 "prompts": prompts,
                 "tokens": tokens,
+                "tokens computed": None if step.computed is None else round(step.computed * prompts),
                 "prompts per second": round(1 / step.seconds, 1) if step.seconds else None,
                 "expected time": duration(step.seconds * prompts),
             }
         )
     prompts = sum(step.prompts for step in steps) * anchors
     known = [step.tokens * step.prompts * anchors for step in steps if step.tokens is not None]
+    ran = [step.computed * step.prompts * anchors for step in steps if step.computed is not None]
     total = {
         "prompts with": "all",
         "prompts": prompts,
         "tokens": round(sum(known)) if len(known) == len(steps) else None,
+        "tokens computed": round(sum(ran)) if len(ran) == len(steps) else None,
     }
     rows.append({**total, "prompts per second": round(prompts / seconds, 1), "expected time": duration(seconds)})
     features = image.feature_bytes * images
@@ -143,19 +153,35 @@ def memory_note() -> str:
     return f"peak memory in the measurement: {peak / 2**30:.1f} GiB"
 
 
-def _requests(pools: Sequence[tuple[Example, Sequence[Example]]], shots: int, count: int) -> list[ScoringRequest]:
-    """`count` distinct-enough requests: anchors in turn, runs of `shots` candidates that start at every place."""
+def _requests(
+    pools: Sequence[tuple[Example, Sequence[Example]]], options: SearchOptions, shots: int, anchors: int
+) -> list[ScoringRequest]:
+    """What a search asks in the step that gives sequences of `shots` ICDs, for the first so many anchors: the beams of the
+    step before, here runs of candidates, each with every candidate that it does not hold."""
+    if not shots:
+        return [ScoringRequest(query, ()) for query, _ in pools]
     found = []
-    for number in range(count):
-        query, candidates = pools[number % len(pools)]
-        start = number // len(pools)
-        rows = (start + np.arange(shots)) % len(candidates)
-        found.append(ScoringRequest(query, tuple(candidates[int(r)] for r in rows)))
+    for query, pool in pools[:anchors]:
+        beams = 1 if shots == 1 else min(options.beam_size, len(pool))
+        for beam in range(beams):
+            held = [(beam + k) % len(pool) for k in range(shots - 1)]
+            for new in range(len(pool)):
+                if new not in held:
+                    order = (*held, new)
+                    rows = order if options.construct_order == "left" else order[::-1]
+                    found.append(ScoringRequest(query, tuple(pool[r] for r in rows)))
     return found
 
 
-def _seconds(scorer: Scorer, session: Session, requests: Sequence[ScoringRequest], clock: Callable[[], float]) -> float:
+def _encoded(session: Session) -> int:
+    return 0 if session.cache is None else session.cache.encoded
+
+
+def _seconds(
+    scorer: Scorer, session: Session, requests: Sequence[ScoringRequest], keep: bool, clock: Callable[[], float]
+) -> float:
     start = clock()
+    session.keeps_prefixes = keep
     scorer.evaluate(session, requests)
     return clock() - start
 

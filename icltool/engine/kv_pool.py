@@ -39,8 +39,8 @@ class KeyValuePool:
             return
         token = sum(t.shape[1] * t.shape[3] * t.element_size() for pair in example for t in pair)
         self.capacity = max(0, self._limit // token - 1)
-        for keys, values in example:
-            self._tables.append((self._table(keys), self._table(values)))
+        self._limit //= 2  # for another try, should memory not suffice for this one
+        self._tables = [(self._table(keys), self._table(values)) for keys, values in example]
         self._free = list(range(self.capacity, 0, -1))
 
     def take(self, count: int) -> list[int]:
@@ -91,7 +91,7 @@ class _Index:
     """One table of integers, on every device that asks for it."""
 
     def __init__(self, numbers: Sequence[Sequence[int]]) -> None:
-        self._here = torch.tensor(numbers)
+        self._here = torch.tensor(numbers, dtype=torch.long)
         self._there: dict[Any, torch.Tensor] = {}
 
     def on(self, device: torch.device) -> torch.Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,9 @@ from icltool.contracts import (
 )
 from icltool.engine.beam import BeamSearch, SearchOptions
 from icltool.engine.cost import ImageCost, StepCost, cost_rows, duration, measure, prompts_by_step
-from icltool.engine.session import Session
+from icltool.engine.session import Session, open_session
+from icltool.scorers.infoscore import InfoScore
+from tests.conftest import Scenery
 
 
 def example(number: int) -> Example:
@@ -65,13 +68,28 @@ def test_the_published_size_is_the_published_number() -> None:
 def test_seconds_are_those_of_the_second_evaluation() -> None:
     scorer = CountingScorer()
     session = Session("caption", None, GenerationOptions(5), 4)
-    pools = [(example(q), [example(10 * q + c) for c in range(1, 7)]) for q in (1, 2)]
+    pools = [(example(q), [example(10 * q + c) for c in range(1, 7)]) for q in (1, 2, 3)]
     steps, image = measure(scorer, session, SearchOptions(2, 3), pools, clock=lambda: scorer.now)
     assert [step.prompts for step in steps] == [1, 6, 15]
     assert [step.seconds for step in steps] == [1.0, 2.0, 3.0]
-    assert [step.timed for step in steps][1:] == [6, 1]  # the clock passed the limit before the last length
+    assert [step.timed for step in steps] == [3, 18, 5]  # the clock passed the limit before the last length
     assert image == ImageCost(0.0, 0.0)
     assert all(step.tokens is None for step in steps)
+
+
+def test_what_is_measured_is_what_a_search_asks(tiny_model: Any, scenery: Scenery) -> None:
+    """The same prompts but for which beams survive: as many tokens computed and scored, in both construct orders."""
+    query, *pool = scenery.mixed(6, seed=4)
+    same = [replace(c, text=pool[0].text, label=pool[0].label) for c in pool]  # captions of one length
+    for order in ("left", "right"):
+        options = SearchOptions(2, 3, order)  # type: ignore[arg-type]
+        session = open_session("caption", tiny_model, GenerationOptions(5), 4, 2**20)
+        BeamSearch(InfoScore(), session, options).search(query, same)
+        measured = open_session("caption", tiny_model, GenerationOptions(5), 4, 2**20)
+        steps, image = measure(InfoScore(), measured, options, [(query, same)])
+        assert sum(s.computed * s.prompts for s in steps) == pytest.approx(session.tokens_computed)
+        assert sum(s.tokens * s.prompts for s in steps) == pytest.approx(session.tokens_scored)
+        assert image.feature_bytes > 0
 
 
 def test_rows_add_up() -> None:

@@ -1,0 +1,174 @@
+"""Images from workers are those of this process, in any order, and no worker stays behind."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import icltool
+from icltool.engine import preparing
+from icltool.engine.preparing import ImagePipeline, worker_count
+from icltool.errors import DataError
+from tests.engine.readers import NumberReader, SurroundingsReader, UnimportableReader
+
+
+def take(pipeline: ImagePipeline, number: int) -> int:
+    """Takes the image, which must be the right one; the process that prepared it."""
+    found = pipeline.take(str(number))
+    assert found["pixels"].tolist() == [number] * 3
+    return int(found["process"])
+
+
+def until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def ready(pipeline: ImagePipeline) -> None:
+    """Waits until each image that workers may prepare now is prepared."""
+    until(lambda: all(future.done() for future in pipeline._begun.values()))
+
+
+def test_without_workers_all_is_prepared_here() -> None:
+    pipeline = ImagePipeline(NumberReader())
+    assert not pipeline.works_ahead
+    pipeline.expect(map(str, range(500)))
+    assert {take(pipeline, n) for n in (3, 1, 999)} == {os.getpid()}
+    assert (pipeline.from_workers, pipeline.from_here) == (0, 3)
+    assert pipeline._pool is None
+    with pytest.raises(DataError, match="image bad cannot be read"):
+        pipeline.take("bad")
+
+
+def test_workers_prepare_what_is_announced_in_any_order() -> None:
+    pipeline = ImagePipeline(NumberReader(), workers=2, ahead=6, worth=10)
+    rng = np.random.default_rng(0)
+    pipeline.expect(map(str, range(9)))
+    assert pipeline._pool is None, "nine images are not worth workers"
+    pipeline.expect(map(str, range(5, 60)))
+    ready(pipeline)
+    processes = {take(pipeline, n) for n in range(6)}
+    assert os.getpid() not in processes, "they were ready"
+    for _ in range(300):
+        if rng.random() < 0.3:
+            start = int(rng.integers(0, 100))
+            pipeline.expect(map(str, range(start, start + int(rng.integers(1, 20)))))
+        else:
+            processes.add(take(pipeline, int(rng.integers(0, 120))))
+        assert len(pipeline._begun) <= 6
+        assert len(pipeline._place) == len(pipeline._begun) + len(pipeline._waiting)
+    assert len(processes - {os.getpid()}) == 2
+    assert pipeline.notes == []
+    pipeline.close()
+    assert take(pipeline, 7) == os.getpid()
+    assert multiprocessing.active_children() == []
+
+
+def test_images_are_ordered_as_announced() -> None:
+    pipeline = ImagePipeline(NumberReader(), workers=1, ahead=2, worth=100)
+    pipeline.expect(["5", "1", "9", "5", "3"])
+    assert pipeline.ordered(["3", "8", "1", "9", "7", "5"]) == ["5", "1", "9", "3", "8", "7"]
+    take(pipeline, 5)
+    assert pipeline.ordered(["5", "1"]) == ["1", "5"]
+    pipeline.close()
+
+
+def test_an_unreadable_image_is_an_error_only_where_it_is_taken() -> None:
+    pipeline = ImagePipeline(NumberReader(), workers=1, worth=1)
+    pipeline.expect(["bad 1", "1", "bad 2", "2"])
+    ready(pipeline)
+    assert os.getpid() not in {take(pipeline, 1), take(pipeline, 2)}
+    with pytest.raises(DataError) as caught:
+        pipeline.take("bad 2")
+    assert (caught.value.message, caught.value.hint) == ("image bad 2 cannot be read", "restore it")
+    assert pipeline.notes == []
+    pipeline.close()
+
+
+def test_a_worker_has_one_thread_and_no_gpu() -> None:
+    pipeline = ImagePipeline(SurroundingsReader(), workers=1, worth=1)
+    pipeline.expect(["1"])
+    ready(pipeline)
+    found = pipeline.take("1")
+    pipeline.close()
+    assert found.pop("process") != os.getpid()
+    assert found == {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+
+
+def test_a_dead_worker_costs_time_and_nothing_else() -> None:
+    pipeline = ImagePipeline(NumberReader(0.01), workers=2, worth=1)
+    pipeline.expect(map(str, range(100)))
+    ready(pipeline)
+    assert pipeline._pool is not None
+    os.kill(int(pipeline._pool._processes[0].pid or 0), signal.SIGKILL)
+    for number in range(100):
+        take(pipeline, number)
+    assert pipeline.notes == ["a process that prepared images has died: images are prepared in the main process"]
+    assert multiprocessing.active_children() == []
+
+
+@pytest.mark.parametrize(
+    ("reader", "note"), [(lambda path: path, "cannot be pickled"), (UnimportableReader(), "could not be started")]
+)
+def test_a_reader_that_cannot_travel_stays_here(
+    reader: Callable[[str], str], note: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    pipeline = ImagePipeline(reader, workers=2, worth=1)
+    pipeline.expect(map(str, range(10**4)))
+    until(lambda: pipeline.take("0") == "0" and bool(pipeline.notes))
+    assert len(pipeline.notes) == 1
+    assert note in pipeline.notes[0]
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="processes are looked up in /proc")
+@pytest.mark.parametrize("ending", ["kill at once", "kill", "Ctrl-C at once", "Ctrl-C"])
+def test_no_worker_stays_behind(ending: str, tmp_path: Path) -> None:
+    """The parent is killed, or the terminal sends Ctrl-C to all, while workers start and when they work."""
+    root = Path(icltool.__file__).parents[1]
+    file = tmp_path / "workers"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.engine.readers", str(file), "start" if "at once" in ending else "wait"],
+        cwd=root,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+        text=True,
+    )
+    until(file.exists)
+    workers = [int(word) for word in file.read_text().split()]
+    assert all(_is_running(worker) for worker in workers)
+    if ending.startswith("kill"):
+        process.kill()
+    else:
+        os.killpg(process.pid, signal.SIGINT)
+    said, _ = process.communicate(timeout=60)
+    assert said == ""
+    assert process.returncode == (-signal.SIGKILL if ending.startswith("kill") else 130)
+    until(lambda: not any(_is_running(worker) for worker in workers), 20.0)
+
+
+def _is_running(process: int) -> bool:
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def test_how_many_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert worker_count(3, "cpu") == 3
+    assert worker_count("auto", "cpu") == 0
+    for processors, workers in ((1, 0), (4, 3), (64, 8)):
+        monkeypatch.setattr(preparing.os, "sched_getaffinity", lambda _, n=processors: set(range(n)), raising=False)
+        assert worker_count("auto", "cuda") == workers
