@@ -21,6 +21,16 @@ def _batch_size(value: Any) -> Any:
     return number
 
 
+def _workers(value: Any) -> Any:
+    """A number from 0 on (as a text, too) or "auto"; one message for anything else."""
+    if value == "auto":
+        return value
+    number = int(value) if isinstance(value, str) and value.isdecimal() else value
+    if not isinstance(number, int) or isinstance(number, bool) or number < 0:
+        raise ValueError(f"expected a number of processes from 0 on, or auto, not {value!r}")
+    return number
+
+
 class ModelConfig(StageConfig):
     """The model and how it runs."""
 
@@ -47,6 +57,11 @@ class ModelConfig(StageConfig):
         description="attention implementation; none: the best that the model supports",
         json_schema_extra=_HIDDEN,
     )
+    compile: bool = Field(
+        default=False,
+        description="give norms and feed-forward layers to torch.compile: a slower start, and no gain on a CPU",
+        json_schema_extra=_HIDDEN,
+    )
     prompt_style: Literal["turns", "flat"] | None = Field(
         default=None,
         description="of chat models: each demonstration as turns of the conversation, or all in one; none: turns",
@@ -61,6 +76,22 @@ class ModelConfig(StageConfig):
         ge=0,
         description="memory for encoded images, in MB; 0 encodes each image anew",
         json_schema_extra=_HIDDEN,
+    )
+    image_cache_disk: bool = Field(
+        default=False,
+        description="keep encoded images in the workspace's cache folder, for later runs of the same model",
+        json_schema_extra=_HIDDEN,
+    )
+    image_cache_disk_mb: int = Field(
+        default=65536,
+        ge=1,
+        description="largest size of that file, in MB",
+        json_schema_extra=_HIDDEN,
+    )
+    image_workers: Annotated[int | Literal["auto"], BeforeValidator(_workers)] = Field(
+        default="auto",
+        description="processes that read and resize images ahead of the model; auto: none on a CPU, up to 8 with a GPU",
+        json_schema_extra={**_HIDDEN, "metavar": "INTEGER|auto"},
     )
 
     prefix_cache_mb: int | None = Field(
@@ -82,6 +113,7 @@ class ModelConfig(StageConfig):
             "quantization": self.quantization,
             "attention": self.attention,
             "style": self.prompt_style,
+            "compile": self.compile or None,
         }
         return {**options, **{name: value for name, value in chosen.items() if value is not None}}
 

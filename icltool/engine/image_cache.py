@@ -17,7 +17,7 @@ ON_GPU, ON_CPU = 32, 8
 
 
 class FeatureStore(Protocol):
-    """Features that outlive the process, as tensors on the CPU."""
+    """Features that outlive the process."""
 
     notes: list[str]
 
@@ -26,7 +26,7 @@ class FeatureStore(Protocol):
         ...
 
     def get(self, paths: Sequence[str]) -> dict[str, Any]:
-        """The features of those images that are stored."""
+        """The features of those images that are stored, tensors on any device."""
         ...
 
     def put(self, features: Mapping[str, Any]) -> None:

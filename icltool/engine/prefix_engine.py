@@ -169,10 +169,12 @@ class PrefixEngine:
             columns += fresh
         try:
             self._pool.write(slots, keys_values, rows, columns)
-        except BaseException:  # what was not written must not be found
+        except BaseException as error:  # what was not written must not be found
             self._tree.drop(slots)
             self._pool.give(slots)
-            raise
+            if not is_out_of_memory(error):
+                raise
+            release_memory()  # the scores are there: nothing but the keys and values is lost
 
     def _whole_past(self, spans: Sequence[Span], features: Features) -> KeysValues:
         """Keys and values of all tokens before each span's end, padded on the left."""

@@ -1,26 +1,26 @@
 """Images are read and resized in worker processes, ahead of the device that encodes them.
 
 Each worker process has a thread of this process that sends it a path over a pipe and waits for the picture. That needs
-little more than a ThreadPoolExecutor, and does by construction what the ready-made ones have to be talked into. Nobody but
-this process holds its end of a pipe, so a worker whose parent was killed reads the end of the pipe and leaves: the workers
-of a ProcessPoolExecutor hold both ends of their queue and stay for ever. A worker may be killed at any moment: a pool's
-shared result queue can hang after that. Paths may be announced at any time and asked for in another order: a DataLoader's
-order is fixed, and its workers hand over large arrays in /dev/shm, which is small in many containers.
+little more than a ThreadPoolExecutor and subprocess, and does by construction what the ready-made ones have to be talked
+into. Nobody but this process holds its ends of the pipes, so a worker whose parent was killed reads the end of its pipe and
+leaves: the workers of a ProcessPoolExecutor hold both ends of their queue and stay for ever. A worker may be killed at any
+moment: a pool's shared result queue can hang after that. The main module is not imported again, so that a script needs no
+`if __name__ == "__main__"`. Paths may be announced at any time and asked for in another order: a DataLoader's order is
+fixed, and its workers hand over large arrays in /dev/shm, which is small in many containers.
 """
 
 from __future__ import annotations
 
 import contextlib
-import multiprocessing
 import os
 import pickle
 import signal
+import subprocess
 import sys
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from multiprocessing.connection import Connection
 from typing import Any, Literal
 
 Reader = Callable[[str], Any]
@@ -31,7 +31,13 @@ WORTH = 64
 AHEAD = 8
 MOST_WORKERS = 8
 _LEAVES = 5.0  # seconds that a killed worker is waited for
-_VARIABLES = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+_VARIABLES = {
+    "OMP_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "CUDA_VISIBLE_DEVICES": "",
+    "PYTHONSAFEPATH": "1",
+}
 
 
 def worker_count(asked: int | Literal["auto"], device_type: str) -> int:
@@ -45,12 +51,17 @@ def worker_count(asked: int | Literal["auto"], device_type: str) -> int:
     return min(MOST_WORKERS, usable - 1)
 
 
+#: What talking to a process that ended, or could not begin, raises.
+_ENDED = (OSError, EOFError, pickle.UnpicklingError, ValueError)
+
+
 class ImagePipeline:
     """Prepares announced images ahead of their use, in `workers` processes; with 0 each when it is taken, in this one.
 
     `reader` is what PreparesImages.image_reader gives. At most `ahead` prepared images wait to be taken. Workers start once
     `worth` images wait, and end with `close`, with this process however it ends, or when one of them dies: then, and where
-    they cannot be started, this process goes on alone and `notes` has a line about it. Ctrl-C does not reach them.
+    they cannot be started (for a reader whose class the main module defines, say), this process goes on alone and `notes`
+    has a line about it. Ctrl-C does not reach them.
 
     To be used by one thread. Images must not be announced that are not going to be taken: they keep their place until
     others push them out.
@@ -142,17 +153,23 @@ class ImagePipeline:
 
 
 class _Pool:
-    """Worker processes with a thread for each. `fault` says what went wrong with one of them; None: nothing."""
+    """Worker processes with a thread for each. `ready` of them have started. `fault` says what went wrong with one of them;
+    None: nothing."""
 
     def __init__(self, reader: Reader, workers: int) -> None:
-        self._pickled = pickle.dumps(reader)
-        self._context = multiprocessing.get_context("spawn")  # never fork a process that may hold a GPU
+        self._reader = pickle.dumps(reader)
         self._own = threading.local()
         self._lock = threading.Lock()
-        self._processes: list[multiprocessing.process.BaseProcess] = []
+        self._workers: list[_Worker] = []
         self._closed = False
+        self.ready = 0
         self.fault: str | None = None
         self._threads = ThreadPoolExecutor(workers, "icltool-images", initializer=self._start)
+
+    @property
+    def processes(self) -> list[int]:
+        """Ids of the processes that were started."""
+        return [worker.process.pid for worker in self._workers]
 
     def submit(self, path: str) -> Future[Any]:
         """The prepared image to come; None where the worker could not prepare it."""
@@ -163,15 +180,15 @@ class _Pool:
         self._threads.shutdown(wait=False, cancel_futures=True)
         with self._lock:
             self._closed = True
-            for process in self._processes:
-                process.kill()
+            for worker in self._workers:
+                worker.process.kill()
         self._threads.shutdown(wait=True)  # the threads see the ends of their pipes
-        for process in self._processes:
-            process.join(_LEAVES)
+        for worker in self._workers:
+            worker.close()
 
     def _start(self) -> None:
         """Run by each thread: starts its worker and waits until that is ready; until then the thread takes no path."""
-        self._own.pipe = None
+        self._own.worker = None
         if hasattr(
             signal, "pthread_sigmask"
         ):  # the worker inherits it: Ctrl-C in its first second is not for it either
@@ -180,28 +197,24 @@ class _Pool:
             with self._lock:
                 if self._closed:
                     return
-                here, there = self._context.Pipe()
-                process = self._context.Process(target=serve, args=(there, self._pickled), daemon=True)
-                try:
-                    process.start()
-                finally:
-                    there.close()
-                self._processes.append(process)
-            here.recv()
-            self._own.pipe = here
-        except Exception as error:  # also what starting raises in a script without `if __name__ == "__main__"`
-            self._failed(f"a process to prepare images could not be started ({type(error).__name__} {error})")
+                worker = _Worker()
+                self._workers.append(worker)
+            worker.ask(self._reader)
+            self._own.worker = worker
+            with self._lock:
+                self.ready += 1
+        except _ENDED as error:
+            why = error.strerror if isinstance(error, OSError) and error.strerror else "it ended at once"
+            self._failed(f"a process to prepare images could not be started ({why})")
 
     def _prepare(self, path: str) -> Any:
-        pipe: Connection | None = self._own.pipe
-        if pipe is None or self.fault is not None:
+        worker: _Worker | None = self._own.worker
+        if worker is None or self.fault is not None:
             return None
         try:
-            pipe.send(path)
-            return pipe.recv()
-        except (OSError, EOFError):
-            self._own.pipe = None
-            pipe.close()
+            return worker.ask(path)
+        except _ENDED:
+            self._own.worker = None
             self._failed("a process that prepared images has died")
             return None
 
@@ -210,26 +223,51 @@ class _Pool:
             self.fault = why
 
 
-def serve(pipe: Connection, pickled: bytes) -> None:
-    """A worker process: prepares one path after the other until the pipe ends. None stands for one that it could not
-    prepare: the parent does it again, and meets the error where it belongs."""
-    with contextlib.suppress(ValueError, OSError):
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-    os.environ.update(_VARIABLES)  # before the reader brings its libraries
-    os.environ["CUDA_VISIBLE_DEVICES"] = ""
+class _Worker:
+    """A process that runs `serve`. Its messages are pickled, by this code for this code."""
+
+    def __init__(self) -> None:
+        paths = os.pathsep.join(path for path in sys.path if path)
+        self.process = subprocess.Popen(
+            [sys.executable or "python", "-c", f"from {__name__} import serve; serve()"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,  # what matters of an error, the parent meets itself
+            env={**os.environ, **_VARIABLES, "PYTHONPATH": paths},
+        )
+
+    def ask(self, message: Any) -> Any:
+        """The answer. Raises one of _ENDED when the process has ended."""
+        to, back = self.process.stdin, self.process.stdout
+        assert to is not None
+        assert back is not None
+        pickle.dump(message, to, pickle.HIGHEST_PROTOCOL)
+        to.flush()
+        return pickle.load(back)
+
+    def close(self) -> None:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(_LEAVES)
+        for pipe in (self.process.stdin, self.process.stdout):
+            if pipe is not None:
+                with contextlib.suppress(OSError):  # what could not be sent any more
+                    pipe.close()
+
+
+def serve() -> None:
+    """A worker process: takes the pickled reader, then prepares one path after the other until its input ends. None stands
+    for an image that it could not prepare: the parent does it again, and meets the error where it belongs."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # what a library prints is no answer
     with contextlib.suppress(EOFError, OSError):  # the parent is gone, or wants no more
-        try:
-            reader: Reader = pickle.loads(pickled)
-        except Exception:  # the parent, who sees the end of the pipe, says so
-            return
-        torch = sys.modules.get("torch")
-        if torch is not None:  # where the main module brought it, the environment came too late
-            torch.set_num_threads(1)
-        pipe.send(None)
+        reader: Reader = pickle.loads(pickle.load(sys.stdin.buffer))
+        prepared = None
         while True:
-            path = pipe.recv()
+            pickle.dump(prepared, answers, pickle.HIGHEST_PROTOCOL)
+            answers.flush()
+            path = pickle.load(sys.stdin.buffer)
             try:
                 prepared = reader(path)
             except Exception:
                 prepared = None
-            pipe.send(prepared)

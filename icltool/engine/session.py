@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from types import TracebackType
+from typing import TYPE_CHECKING, Literal
 
 from icltool.contracts import (
     ContinuesFromPrefix,
@@ -14,12 +15,11 @@ from icltool.contracts import (
     Model,
     Prompt,
     ScoringRequest,
-    SupportsImageCache,
     SupportsPrefixCache,
     TargetScore,
 )
 from icltool.engine.batching import LARGEST_ON_CPU, LARGEST_ON_GPU, Batches, BatchSize
-from icltool.engine.image_cache import ImageFeatureCache
+from icltool.engine.image_cache import FeatureStore, ImageFeatureCache, open_image_cache
 
 if TYPE_CHECKING:
     from icltool.engine.prefix_engine import PrefixEngine
@@ -77,8 +77,22 @@ class Session:
 
     @property
     def notes(self) -> list[str]:
-        """One line when memory ran out, saying which batch size is used since."""
-        return list(self._batches.notes)
+        """What the user should know: that memory ran out, and what the image cache has to say."""
+        return [*self._batches.notes, *(self.cache.notes if self.cache is not None else ())]
+
+    @property
+    def work(self) -> list[str]:
+        """One line that says how much the model did, against what it would have done without sharing."""
+        done = [f"{self.prompts_scored:,} prompts"] if self.prompts_scored else []
+        if self._prefixes is not None and self.tokens_scored:
+            counts = self._prefixes.counts
+            share, padding = counts.computed / counts.scored, 1 - counts.computed / max(counts.padded, 1)
+            done.append(
+                f"{counts.computed:,} tokens computed of {counts.scored:,} scored ({share:.0%}; padding {padding:.1%})"
+            )
+        if self.cache is not None and (self.cache.encoded or self.cache.hits):
+            done.append(f"{self.cache.encoded:,} images encoded")
+        return [", ".join(done)] if done else []
 
     @property
     def tokens_scored(self) -> int | None:
@@ -94,6 +108,24 @@ class Session:
     def tokens_padded(self) -> int | None:
         """Tokens that the model was run on so far, with the padding of their batches."""
         return None if self._prefixes is None else self._prefixes.counts.padded
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close(finished=error is None)
+
+    def close(self, finished: bool = True) -> None:
+        """Ends what works beside the session: processes that prepare images, and the store of their features."""
+        if self.cache is not None:
+            self.cache.close(finished)
+
+    def expect(self, examples: Iterable[Example]) -> None:
+        """Announces examples in the order in which they will be needed: their images can be read ahead."""
+        if self.cache is not None:
+            self.cache.expect(e.image for e in examples if e.image)
 
     def forget_prefixes(self) -> None:
         """Drops keys and values of earlier prompts: what is computed next does not depend on them, even by rounding."""
@@ -164,12 +196,13 @@ def open_session(
     lookup: FeatureSource | None = None,
     corpus: Callable[[], Iterable[tuple[str, ...]]] | None = None,
     prefix_bytes: int = PREFIX_BYTES,
+    image_workers: int | Literal["auto"] = 0,
+    image_store: FeatureStore | None = None,
 ) -> Session:
     """A Session with an image-feature cache of `cache_bytes`, and keys and values of shared prefixes in `prefix_bytes`,
-    where the model can use them (0: none)."""
-    cache = None
-    if cache_bytes > 0 and isinstance(model, SupportsImageCache):
-        cache = ImageFeatureCache(model, cache_bytes)
+    where the model can use them (0: none). `image_workers` processes prepare images, `image_store` keeps their features
+    for later runs. The session must be closed."""
+    cache = open_image_cache(model, cache_bytes, image_workers, image_store)
     return Session(task, model, generation, batch_size, cache, lookup, corpus, prefix_bytes)
 
 

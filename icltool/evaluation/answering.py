@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from types import TracebackType
 from typing import Any
 
 from icltool.contracts import Example, GenerationOptions, IntArray, Model, Progress, Prompt, ScoringRequest
@@ -14,9 +15,10 @@ from icltool.plugin.manager import component
 from icltool.store.arrays import asked_by, content_code, content_codes
 from icltool.store.evaluations import PartialAnswers
 
-#: Queries that are answered, and safe on disk, at a time; more where the batch is larger.
-CHUNK = 64
-CHUNK_OF_AUTO = 512
+#: Queries that are answered, and safe on disk, at a time, where the batch size is small, and where it is "auto"; else so
+#: many batches, that prompts can be sorted by length and share what they have in common.
+CHUNK, CHUNK_OF_AUTO = 64, 512
+BATCHES = 4
 
 
 class Answerer:
@@ -28,22 +30,33 @@ class Answerer:
 
     @property
     def notes(self) -> list[str]:
-        """What the session has to say about memory."""
-        return [] if self._session is None else self._session.notes
+        """What the session has to say about memory, and how much the model did."""
+        return [] if self._session is None else [*self._session.notes, *self._session.work]
 
     def open(self) -> None:
         """Loads the model."""
         self._opened()
+
+    def __enter__(self) -> Answerer:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._session is not None:
+            self._session.close(finished=error is None)
 
     def answer(self, title: str, chosen: IntArray, part: PartialAnswers) -> list[dict[str, Any]]:
         """One prediction row per query, without scores, for `chosen` int64 [Q, shots] rows of the index records in prompt
         order. What `part` holds is not answered again; the rest is added to it chunk by chunk."""
         inputs = self.inputs
         size = inputs.config.batch_size
-        chunk = CHUNK_OF_AUTO if size == "auto" else max(size, CHUNK)
+        chunk = CHUNK_OF_AUTO if size == "auto" else max(BATCHES * size, CHUNK)
         query_ids = inputs.queries.ids[inputs.query_rows].tolist()
         icd_ids = inputs.index.ids[chosen].tolist()
         rows = part.resume(list(zip(query_ids, icd_ids, strict=True)))
+        if len(rows) < len(chosen):
+            self._opened().expect(self._needed(chosen, len(rows)))
         with self.progress.task(title, len(chosen), "queries", done=len(rows)) as ticker:
             for low in range(len(rows), len(chosen), chunk):
                 asked = slice(low, low + chunk)
@@ -53,10 +66,17 @@ class Answerer:
                 ticker.advance(len(found))
         return rows
 
+    def _needed(self, chosen: IntArray, start: int) -> Iterator[Example]:
+        """The examples of all prompts from `start` on, in their order."""
+        for row, demonstrations in zip(self.inputs.query_rows[start:], chosen[start:], strict=True):
+            yield from self.inputs.index.rows(demonstrations)
+            yield self.inputs.queries[row]
+
     def _rows(self, query_rows: IntArray, chosen: IntArray) -> list[dict[str, Any]]:
         queries = self.inputs.queries.rows(query_rows)
         demonstrations = [tuple(self.inputs.index.rows(row)) for row in chosen]
         requests = [ScoringRequest(q, d) for q, d in zip(queries, demonstrations, strict=True)]
+        self._opened().forget_prefixes()  # so that an answer depends on its own chunk alone, wherever a run began
         answers = self._ranked(requests) if self.inputs.task.ranked else self._generated(requests)
         return [_row(request, answer) for request, answer in zip(requests, answers, strict=True)]
 
@@ -85,6 +105,11 @@ class Answerer:
             model: Model = component("models", config.model, **config.model_options())
             tokens = config.max_new_tokens or task.max_new_tokens
             generation = GenerationOptions(tokens, config.num_beams, config.length_penalty)
+            store = None
+            if config.image_cache_disk:
+                from icltool.store.image_features import image_features_for
+
+                store = image_features_for(model, config.model, config.workspace, config.image_cache_disk_mb)
             self._session = open_session(
                 task.name,
                 model,
@@ -92,6 +117,8 @@ class Answerer:
                 config.batch_size,
                 config.image_cache_mb * 2**20,
                 prefix_bytes=prefix_bytes(config.prefix_cache_mb, model),
+                image_workers=config.image_workers,
+                image_store=store,
             )
         return self._session
 

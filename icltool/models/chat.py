@@ -13,6 +13,7 @@ from PIL import Image
 
 from icltool.contracts import Example, Prompt
 from icltool.errors import ConfigError
+from icltool.models.chat_continuing import chat_continuation
 from icltool.models.chat_format import Style, chat_format
 from icltool.models.chat_images import REUSABLE, ImageShelf
 from icltool.models.loading import LoadOptions
@@ -25,7 +26,8 @@ class ChatModel(ProcessedModel):
 
     With `style` "turns" a demonstration is a user turn (image and request) and an assistant turn (label); with "flat" all
     of them stand in one user turn. Models of the architectures in REUSABLE have `image_features` too: their images can be
-    encoded once (SupportsImageCache).
+    encoded once (SupportsImageCache). Those in CONTINUED go on from keys and values computed before (SupportsPrefixCache,
+    ContinuesFromPrefix).
     """
 
     def __init__(
@@ -39,6 +41,7 @@ class ChatModel(ProcessedModel):
         dtype: str = "auto",
         attention: str | None = None,
         quantization: str | None = None,
+        compile: bool = False,
     ) -> None:
         """Loads processor and weights; see LoadOptions for the options.
 
@@ -48,11 +51,15 @@ class ChatModel(ProcessedModel):
         from transformers import AutoModelForImageTextToText
 
         self._style = style
-        options = LoadOptions(device, device_map, dtype, attention, quantization)
+        options = LoadOptions(device, device_map, dtype, attention, quantization, compile)
         super().__init__(name, find_weights(name, None, hub_id, path), options, AutoModelForImageTextToText)
         self._shelf = ImageShelf(self.processor, self.model, self.recorder, self.format.marker)
         if self.model.config.model_type in REUSABLE and "mm_encoder_outputs" in self._forward:
             self.image_features = self._image_features
+        after = chat_continuation(self, self._shelf, self._image_features)
+        if after is not None:
+            self.prompt_tokens, self.extend = after.prompt_tokens, after.extend
+            self.generate_after = after.generate_after
 
     def fingerprint(self) -> str:
         return fingerprint(self.source, self.precision, self.format.description())

@@ -56,8 +56,8 @@ class ImageShelf:
         """The model's inputs for one batch, with ready features in place of pixels."""
         from transformers.modeling_outputs import BaseModelOutputWithPooling
 
-        shown = [[self._of(path) for path in p.images] for p in prompts]
-        encoded = self._recorder([self._written(t, s) for t, s in zip(texts, shown, strict=True)], return_tensors="pt")
+        shown = [[self.shown(path) for path in p.images] for p in prompts]
+        encoded = self.tokens(texts, prompts, return_tensors="pt")
         inputs: dict[str, Any] = {key: encoded[key] for key in ("input_ids", "attention_mask")}
         if self._types_key is not None:
             types = self._processor.create_mm_token_type_ids(encoded["input_ids"].tolist())
@@ -71,7 +71,13 @@ class ImageShelf:
         inputs["mm_encoder_outputs"] = {"image": BaseModelOutputWithPooling(pooler_output=states)}
         return inputs
 
-    def _of(self, path: str) -> Shown:
+    def tokens(self, texts: Sequence[str], prompts: Sequence[Prompt], **options: Any) -> Any:
+        """Ids and masks of the texts with those of their images, by the recorder."""
+        shown = [[self.shown(path) for path in p.images] for p in prompts]
+        return self._recorder([self._written(t, s) for t, s in zip(texts, shown, strict=True)], **options)
+
+    def shown(self, path: str) -> Shown:
+        """What the processor makes of the image; it is read only where that is not remembered."""
         if path not in self._shown:
             self._read(path)
         return self._shown[path]

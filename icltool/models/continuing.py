@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -32,6 +32,15 @@ class PaddedSpans:
         """`visible` as numbers to be added to attention scores: 0, or the lowest of `dtype`."""
         blocked = torch.full((), torch.finfo(dtype).min, dtype=dtype, device=self.visible.device)
         return torch.where(self.visible, torch.zeros((), dtype=dtype, device=self.visible.device), blocked)
+
+    def within(self, window: int) -> PaddedSpans:
+        """The same batch where a token sees only the last `window` tokens, itself included."""
+        past = self.present.shape[1] - self.ids.shape[1]
+        starts = self.positions[:, :1]
+        before = torch.arange(past, device=self.ids.device)[None] - past + starts
+        own = torch.arange(self.ids.shape[1], device=self.ids.device)[None] + starts
+        near = torch.cat([before, own], dim=1)[:, None, :] > self.positions[:, :, None] - window
+        return replace(self, visible=self.visible & near[:, None])
 
 
 def padded_spans(spans: Sequence[Span], pad: int, device: torch.device, past: int) -> PaddedSpans:
@@ -73,31 +82,43 @@ def own_keys_values(cache: Any, past: int) -> list[tuple[torch.Tensor, torch.Ten
     return [(layer.keys[:, :, past:], layer.values[:, :, past:]) for layer in cache.layers]
 
 
-def span_log_probs(hidden: torch.Tensor, spans: Sequence[Span], head: Any, vocabulary: int) -> torch.Tensor:
-    """float64 [B]: summed log-probabilities in nats of the target tokens that a batch of spans predicts.
+@dataclass(frozen=True)
+class WantedPositions:
+    """Where a batch of spans predicts target tokens, on the device: int64 [N] each. `owners` are rows of the batch, `places`
+    columns, `following` the tokens that are predicted."""
 
-    `hidden` [B, S, width] are the last layer's states, `head` makes logits [N, vocabulary] of states [N, width]; it is
-    asked for target positions only. The log-softmax is computed in float32, sums in float64.
-    """
+    owners: torch.Tensor
+    places: torch.Tensor
+    following: torch.Tensor
+
+
+def wanted_positions(spans: Sequence[Span], device: torch.device) -> WantedPositions:
+    """The positions whose logits are needed, row by row."""
     rows: list[int] = []
     columns: list[int] = []
     following: list[int] = []
     for row, span in enumerate(spans):
         first = max(span.start, span.tokens.target_start - 1)
-        last = min(span.end, len(span.tokens.ids) - 1)
+        last = max(first, min(span.end, len(span.tokens.ids) - 1))
         rows += [row] * (last - first)
         columns += range(first - span.start, last - span.start)
         following += span.tokens.ids[first + 1 : last + 1]
-    sums = torch.zeros(len(spans), dtype=torch.float64, device=hidden.device)
-    if not rows:
-        return sums
-    owners, places, wanted = to_device(torch.tensor([rows, columns, following]), hidden.device)
+    return WantedPositions(*to_device(torch.tensor([rows, columns, following], dtype=torch.long), device))
+
+
+def span_log_probs(hidden: torch.Tensor, wanted: WantedPositions, head: Any, vocabulary: int) -> torch.Tensor:
+    """float64 [B]: summed log-probabilities in nats of the target tokens that a batch of spans predicts.
+
+    `hidden` [B, S, width] are the last layer's states, `head` makes logits [N, vocabulary] of states [N, width]; it is
+    asked for the wanted positions only. The log-softmax is computed in float32, sums in float64.
+    """
+    sums = torch.zeros(len(hidden), dtype=torch.float64, device=hidden.device)
     step = max(1, LOGITS_AT_ONCE // vocabulary)
-    for low in range(0, len(rows), step):
+    for low in range(0, len(wanted.owners), step):
         part = slice(low, low + step)
-        logits = head(hidden[owners[part], places[part]])
-        found = torch.log_softmax(logits.float(), dim=-1).gather(1, wanted[part, None])[:, 0]
-        sums.index_add_(0, owners[part], found.double())
+        logits = head(hidden[wanted.owners[part], wanted.places[part]])
+        found = torch.log_softmax(logits.float(), dim=-1).gather(1, wanted.following[part, None])[:, 0]
+        sums.index_add_(0, wanted.owners[part], found.double())
     return sums
 
 

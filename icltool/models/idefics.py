@@ -39,6 +39,7 @@ class IdeficsModel(ContinuingIdefics):
         dtype: str = "auto",
         attention: str | None = None,
         quantization: str | None = None,
+        compile: bool = False,
     ) -> None:
         """Loads tokenizer, image processor and weights; see LoadOptions for the options.
 
@@ -47,7 +48,7 @@ class IdeficsModel(ContinuingIdefics):
         from transformers import AutoTokenizer, IdeficsForVisionText2Text
 
         self.name = name
-        options = LoadOptions(device, device_map, dtype, attention, quantization)
+        options = LoadOptions(device, device_map, dtype, attention, quantization, compile)
         weights = find_weights(name, packaged, hub_id, path)
         with loading_errors(name, weights):
             self.tokenizer: Any = AutoTokenizer.from_pretrained(weights.source, local_files_only=weights.local_only)

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from icltool.contracts import Example, Prompt
+from icltool.models.image_continuing import ImageContinuation, text_continues
 from icltool.models.image_reader import ImageReader, Pixels, on_device, padded
 from icltool.models.loading import LoadOptions
 from icltool.models.processed import ProcessedModel
@@ -28,6 +29,7 @@ class Idefics2Model(ProcessedModel):
         dtype: str = "auto",
         attention: str | None = None,
         quantization: str | None = None,
+        compile: bool = False,
     ) -> None:
         """Loads processor and weights; see LoadOptions for the options.
 
@@ -35,11 +37,29 @@ class Idefics2Model(ProcessedModel):
         """
         from transformers import Idefics2ForConditionalGeneration
 
-        options = LoadOptions(device, device_map, dtype, attention, quantization)
+        options = LoadOptions(device, device_map, dtype, attention, quantization, compile)
         super().__init__(name, find_weights(name, None, hub_id, path), options, Idefics2ForConditionalGeneration)
         self.processor.image_processor.do_image_splitting = False
         markers = self.tokenizer.convert_tokens_to_ids(["<image>", "<fake_token_around_image>"])
         self.image_tokens = sorted({*self.image_tokens, *markers})
+        decoder = self.model.model.text_model
+        if text_continues(decoder.config):
+            after = self._continuation(decoder, int(markers[0]))
+            self.prompt_tokens, self.extend = after.prompt_tokens, after.extend
+            self.generate_after = after.generate_after
+
+    def _continuation(self, decoder: Any, image_token: int) -> ImageContinuation:
+        """What makes the model SupportsPrefixCache and ContinuesFromPrefix. The processor writes the tokens of images
+        without reading one: they are as many for each."""
+        length = int(self.processor.image_seq_len)
+        return ImageContinuation(
+            self,
+            decoder,
+            image_token,
+            lambda texts, prompts: self.processor(text=texts),
+            lambda path: length,
+            lambda paths: self.image_features(paths, len(paths)),
+        )
 
     def fingerprint(self) -> str:
         return fingerprint(self.source, self.precision, repr(IDEFICS2))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -15,9 +16,21 @@ from icltool.models.continuing import (
     padded_spans,
     span_log_probs,
     to_device,
+    wanted_positions,
 )
+from icltool.models.narrowing import SharedImages, WantedTokens
 from icltool.models.scoring import beam_options
 from icltool.models.tokens import tokenize
+
+
+@dataclass(frozen=True)
+class _SeenImages:
+    """`table` [n + 1, T, width] holds the features of n images and those of none; `rows` int64 [B, I] which of them the rows
+    of a batch see, `mask` int64 [B, S, I] which token sees which."""
+
+    table: torch.Tensor
+    rows: torch.Tensor
+    mask: torch.Tensor
 
 
 class ContinuingIdefics:
@@ -35,6 +48,7 @@ class ContinuingIdefics:
     _image_token: int
     _markers: list[int]
     _resampled: bool
+    _narrowed: tuple[SharedImages, WantedTokens] | None = None
 
     def prompt_tokens(self, prompts: Sequence[Prompt], with_target: bool) -> list[PromptTokens]:
         """See SupportsPrefixCache."""
@@ -48,18 +62,23 @@ class ContinuingIdefics:
         """See SupportsPrefixCache."""
         columns = 0 if past is None else int(past[0][0].shape[2])
         batch = padded_spans(spans, self._pad, self.device, columns)
+        wanted = wanted_positions(spans, self.device)
+        images = self._seen_images(spans, batch.ids.shape[1], features)
         cache = filled_cache(past) if keep or past is not None else None
-        output = self.model.model(
-            input_ids=batch.ids,
-            attention_mask=batch.additive(self.dtype),
-            position_ids=batch.positions,
-            past_key_values=cache,
-            use_cache=cache is not None,
-            **self._seen_images(spans, batch.ids.shape[1], features),
-        )
+        sharing, narrowing = self._narrowing()
+        with sharing.of(images.table, images.rows), narrowing.of(wanted.owners, wanted.places):
+            output = self.model.model(
+                input_ids=batch.ids,
+                attention_mask=batch.additive(self.dtype),
+                position_ids=batch.positions,
+                past_key_values=cache,
+                use_cache=cache is not None,
+                image_attention_mask=images.mask,
+                **{self._features_key(): images.table[images.rows]},
+            )
         config = self.model.config
         scores = span_log_probs(
-            output.last_hidden_state, spans, self.model.lm_head, config.vocab_size + config.additional_vocab_size
+            output.last_hidden_state, wanted, self.model.lm_head, config.vocab_size + config.additional_vocab_size
         )
         return Extension(scores, own_keys_values(cache, columns) if keep else None)
 
@@ -80,9 +99,6 @@ class ContinuingIdefics:
             ids[row, longest - len(prompt.ids) :] = torch.tensor(prompt.ids)
             present[row, longest - len(prompt.ids) :] = 1
         images = self._seen_images(lasts, 1, features)
-        for key in ("perceiver_embeddings", "image_encoder_embeddings"):
-            if key in images:  # generate() hands features on under this name only
-                images["image_hidden_states"] = images.pop(key)
         cache = filled_cache(past)
         if options.num_beams > 1:
             cache.batch_repeat_interleave(options.num_beams)
@@ -92,27 +108,37 @@ class ContinuingIdefics:
             attention_mask=to_device(present, self.device),
             past_key_values=cache,
             suppress_tokens=self._markers,
-            **images,
+            image_hidden_states=images.table[images.rows],
+            image_attention_mask=images.mask,
             **search,
         )
         return list(self.tokenizer.batch_decode(output[:, longest:], skip_special_tokens=True))
 
-    def _seen_images(self, spans: Sequence[Span], length: int, features: Mapping[str, Any] | None) -> dict[str, Any]:
-        """Features [B, I, …] of the images that the spans' tokens attend to, and the mask [B, S, I] of which sees which."""
+    def _seen_images(self, spans: Sequence[Span], length: int, features: Mapping[str, Any] | None) -> _SeenImages:
+        """The images that the tokens of these spans, filled up to `length`, attend to."""
         seen, mask_rows = [], []
         for span in spans:
             paths, places = _images_of(span, self._image_token)
             seen.append(paths)
             mask_rows.append(places + [-1] * (length - len(places)))
-        images = max(1, *(len(paths) for paths in seen))
-        mask = to_device(torch.tensor(mask_rows), self.device)[:, :, None] == torch.arange(images, device=self.device)
+        most = max(1, *(len(paths) for paths in seen))
+        mask = to_device(torch.tensor(mask_rows), self.device)[:, :, None] == torch.arange(most, device=self.device)
         needed = list(dict.fromkeys(path for paths in seen for path in paths))
         known = self._features_of(needed, features)
-        key = "perceiver_embeddings" if self._resampled else "image_encoder_embeddings"
+        place_of = {path: place for place, path in enumerate(needed)}
+        rows = [[place_of[path] for path in paths] + [len(needed)] * (most - len(paths)) for paths in seen]
         table = torch.stack([*(known[path] for path in needed), self._no_image()])
-        places_of = {path: place for place, path in enumerate(needed)}
-        rows = [[places_of[path] for path in paths] + [len(needed)] * (images - len(paths)) for paths in seen]
-        return {key: table[to_device(torch.tensor(rows), self.device)], "image_attention_mask": mask.long()}
+        return _SeenImages(table, to_device(torch.tensor(rows), self.device), mask.long())
+
+    def _features_key(self) -> str:
+        return "perceiver_embeddings" if self._resampled else "image_encoder_embeddings"
+
+    def _narrowing(self) -> tuple[SharedImages, WantedTokens]:
+        if self._narrowed is None:
+            blocks = [layer.cross_attn for layer in self.model.model.gated_cross_attn_layers]
+            projections = [p for block in blocks for p in (block.k_proj, block.v_proj)]
+            self._narrowed = SharedImages(projections), WantedTokens(self.model.model.layers[-1].mlp)
+        return self._narrowed
 
     def _features_of(self, paths: Sequence[str], features: Mapping[str, Any] | None) -> Mapping[str, Any]:
         if features is not None or not paths:

@@ -15,6 +15,7 @@ from icltool.models.loading import LoadOptions, load_model, loading_errors
 from icltool.models.processed import prepare_tokenizer, text_limit
 from icltool.models.prompt_format import TEXT, PromptFormat
 from icltool.models.scoring import beam_options, end_tokens, forward_scores, plain_generation
+from icltool.models.text_continuing import text_continuation
 from icltool.models.tokens import TokenizedPrompt, batches_by_length, text_lengths, tokenize
 from icltool.models.weights import find_weights, fingerprint
 
@@ -23,7 +24,8 @@ class TextModel:
     """The adapter. It reads no images: an example with one is refused.
 
     `padding_side` is where prompts that are scored are filled up: results do not depend on it. Positions are always
-    those of the unpadded prompt.
+    those of the unpadded prompt. Models of the architectures in CONTINUED go on from keys and values computed before
+    (SupportsPrefixCache, ContinuesFromPrefix).
     """
 
     padding_side = "right"
@@ -38,6 +40,7 @@ class TextModel:
         dtype: str = "auto",
         attention: str | None = None,
         quantization: str | None = None,
+        compile: bool = False,
     ) -> None:
         """Loads tokenizer and weights; see LoadOptions for the options.
 
@@ -47,7 +50,7 @@ class TextModel:
 
         self.name = name
         weights = find_weights(name, None, hub_id, path)
-        options = LoadOptions(device, device_map, dtype, attention, quantization)
+        options = LoadOptions(device, device_map, dtype, attention, quantization, compile)
         with loading_errors(name, weights):
             self.tokenizer: Any = AutoTokenizer.from_pretrained(weights.source, local_files_only=weights.local_only)
         self.format = text_format(self.tokenizer)
@@ -58,6 +61,13 @@ class TextModel:
         self._forward = set(inspect.signature(self.model.forward).parameters)
         self.end_tokens = end_tokens(self.model, self.tokenizer)
         plain_generation(self.model, self.end_tokens)
+        after = text_continuation(self.model, self.tokenizer, self.device, self.format)
+        if after is not None:
+            self.prompt_tokens, self.extend, self.generate_after = (
+                after.prompt_tokens,
+                after.extend,
+                after.generate_after,
+            )
 
     def fingerprint(self) -> str:
         return fingerprint(self.source, self.precision, repr(self.format))

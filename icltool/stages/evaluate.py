@@ -43,16 +43,17 @@ def run(config: EvaluateConfig, progress: Progress) -> EvaluationReport:
     folder, provenance = _artefact(inputs, judge)
     answerer = Answerer(inputs, progress)
     judge.prepare()
-    if pending := Results(settings, judge, answerer, folder, provenance).pending():
-        for setting in pending:  # what cannot be chosen, or loaded, shows before hours of answering
-            settings.demonstrations(setting)
-        answerer.open()
-    with writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-    with locked(folder / RESULTS):
-        work = Results(settings, judge, answerer, folder, provenance)
-        groups = [work.evaluate(group) for group in settings.groups]
-        work.compare(groups)
+    with answerer:
+        if pending := Results(settings, judge, answerer, folder, provenance).pending():
+            for setting in pending:  # what cannot be chosen, or loaded, shows before hours of answering
+                settings.demonstrations(setting)
+            answerer.open()
+        with writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+        with locked(folder / RESULTS):
+            work = Results(settings, judge, answerer, folder, provenance)
+            groups = [work.evaluate(group) for group in settings.groups]
+            work.compare(groups)
     results = tuple(work.kept[setting.key] for group in groups for setting in group)
     lines = [
         *remarks(results, work.analysis),

@@ -6,7 +6,9 @@ Writes: sequences/<name>-<task>-<model>-<sampler>-<scorer>-<digest>.h5
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Collection, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -85,23 +87,30 @@ def run(config: GenerateConfig, progress: Progress) -> StageReport:
         )
     if config.dry_run:
         return _cost(config, parts, rows, path, remarks, progress)
-    session: Session | None = None
     if path.is_file():
         with locked(path):  # refused before a model is loaded, not after
             pass
-    if config.overwrite or len(_missing(parts, rows, _finished(path))):
-        session = _session(
-            config, parts, progress
-        )  # before there is a file: one without anchors would only be in the way
-    with SequenceWriter(
-        path, provenance, config.shots, config.beam_size, config.candidates, len(rows), overwrite=config.overwrite
-    ) as writer:
+    session: Session | None = None
+    with ExitStack() as opened:
+        if config.overwrite or len(_missing(parts, rows, _finished(path))):
+            # before there is a file: one without anchors would only be in the way
+            session = opened.enter_context(_session(config, parts, progress))
+        writer = opened.enter_context(
+            SequenceWriter(
+                path,
+                provenance,
+                config.shots,
+                config.beam_size,
+                config.candidates,
+                len(rows),
+                overwrite=config.overwrite,
+            )
+        )
         missing = _missing(parts, rows, writer.finished)
         if len(missing):
-            session = session or _session(config, parts, progress)
-            remarks += _search(config, parts, session, rows, writer, progress)
-        else:
-            remarks.append("up to date: every anchor was finished before")
+            session = session or opened.enter_context(_session(config, parts, progress))
+            _search(config, parts, session, rows, writer, progress)
+    remarks += ["up to date: every anchor was finished before"] if session is None else [*session.notes, *session.work]
     return _report(config, parts.dataset, SequenceFile.open(path), path, len(missing), remarks)
 
 
@@ -187,36 +196,37 @@ def _search(
     rows: IntArray,
     writer: SequenceWriter,
     progress: Progress,
-) -> list[str]:
-    """Searches the anchors that are missing, group by group; each is safe on disk before the next group begins. Gives
-    remarks.
+) -> None:
+    """Searches the anchors that are missing, group by group; each is safe on disk before the next group begins.
 
     Groups are those of a run from the start: where one was begun, all of it is searched again, so that what is found
     depends on no interruption. Only what is missing is written.
     """
     search = BeamSearch(parts.scorer, session, _options(config))
     size = config.anchors_at_once or anchors_to_fill(session.largest_batch, _options(config), config.candidates)
-    finished = writer.finished
-    missing = {int(r) for r in _missing(parts, rows, finished)}
+    missing = {int(r) for r in _missing(parts, rows, writer.finished)}
     groups = [g for g in (rows[low : low + size] for low in range(0, len(rows), size)) if missing & set(g.tolist())]
-    pools = _pools(config, parts, np.concatenate(groups))
     with progress.task("searching sequences", len(rows), "anchors", done=len(rows) - len(missing)) as ticker:
-        for group in groups:
-            drawn = list(islice(pools, len(group)))
-            found = search.search_many([(parts.queries[row], parts.records.rows(pool)) for row, pool in drawn])
-            for (row, _), result in zip(drawn, found, strict=True):
-                if row in missing:
+        for group, anchors in _announced(config, parts, session, groups):
+            for row, result in zip(group, search.search_many(anchors), strict=True):
+                if int(row) in missing:
                     writer.append(result)
                     ticker.advance()
-    if session.cache is not None:
-        progress.detail(f"images encoded {session.cache.encoded}, taken from the cache {session.cache.hits}")
-    progress.detail(f"prompts scored: {session.prompts_scored}")
-    if session.tokens_computed is not None:
-        progress.detail(
-            f"tokens computed {session.tokens_computed:,}, with padding {session.tokens_padded:,}, "
-            f"in prompts of {session.tokens_scored:,}"
-        )
-    return session.notes
+
+
+def _announced(
+    config: GenerateConfig, parts: _Parts, session: Session, groups: Sequence[IntArray]
+) -> Iterator[tuple[IntArray, list[tuple[Example, list[Example]]]]]:
+    """(rows, (anchor, candidates) of each) group by group; a group's images are announced while the one before is searched."""
+    pools = _pools(config, parts, np.concatenate(groups))
+    waiting: deque[tuple[IntArray, list[tuple[Example, list[Example]]]]] = deque()
+    for group in groups:
+        anchors = [(parts.queries[row], parts.records.rows(pool)) for row, pool in islice(pools, len(group))]
+        session.expect([query for query, _ in anchors] + [c for _, pool in anchors for c in pool])
+        waiting.append((group, anchors))
+        if len(waiting) > 1:
+            yield waiting.popleft()
+    yield from waiting
 
 
 def _options(config: GenerateConfig) -> SearchOptions:
@@ -252,6 +262,11 @@ def _session(config: GenerateConfig, parts: _Parts, progress: Progress) -> Sessi
         lookup = index = FeatureTable(parts.records, parts.embeddings)
         if config.queries != "train":
             lookup = _both_splits(index, FeatureTable(parts.queries, parts.query_embeddings), parts.queries)
+    store = None
+    if config.image_cache_disk and not config.dry_run:  # a dry run writes nothing
+        from icltool.store.image_features import image_features_for
+
+        store = image_features_for(model, config.model, config.workspace, config.image_cache_disk_mb)
     return open_session(
         task.name,
         model,
@@ -261,6 +276,8 @@ def _session(config: GenerateConfig, parts: _Parts, progress: Progress) -> Sessi
         lookup,
         parts.records.references,
         prefix_bytes=prefix_bytes(config.prefix_cache_mb, model),
+        image_workers=config.image_workers,
+        image_store=store,
     )
 
 
@@ -293,8 +310,8 @@ def _cost(
             if len(samples) < SAMPLED_ANCHORS:
                 samples.append((parts.queries[row], parts.records.rows(pool)))
             ticker.advance()
-    session = _session(config, parts, progress)
-    steps, image = measure(parts.scorer, session, _options(config), samples)
+    with _session(config, parts, progress) as session:
+        steps, image = measure(parts.scorer, session, _options(config), samples)
     cached = config.image_cache_mb * 2**20
     table, notes = cost_rows(steps, image, len(missing), len(images), cached)
     done = [f"{len(rows) - len(missing):,} of {len(rows):,} anchors were finished before"] if finished else []

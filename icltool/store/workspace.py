@@ -29,6 +29,7 @@ class Workspace:
         self.sequences = self.root / "sequences"
         self.checkpoints = self.root / "checkpoints"
         self.evaluations = self.root / "evaluations"
+        self.cache = self.root / "cache"
 
     def __repr__(self) -> str:
         return f"Workspace({str(self.root)!r})"
@@ -48,6 +49,9 @@ class Workspace:
 
     def evaluation_folder(self, dataset: str, task: str, model: str, digest: str) -> Path:
         return self.evaluations / _joined(dataset, task, model, digest)
+
+    def image_features_file(self, model: str, digest: str) -> Path:
+        return self.cache / f"image-features-{_joined(model, digest)}.h5"
 
     def prepared(self) -> list[tuple[str, str]]:
         """(name, task) of every prepared data set, sorted."""

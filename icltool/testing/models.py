@@ -14,6 +14,7 @@ from icltool.contracts import (
     Example,
     GenerationOptions,
     Model,
+    PreparesImages,
     Prompt,
     SupportsImageCache,
     SupportsPrefixCache,
@@ -21,6 +22,7 @@ from icltool.contracts import (
 )
 from icltool.errors import ConfigError, IclError
 from icltool.testing.expectations import expect, expect_equal, expect_error
+from icltool.testing.images import check_prepared_images
 from icltool.testing.plain import PlainTwin
 from icltool.testing.prefixes import check_prefixes
 
@@ -71,6 +73,8 @@ def check_model(
     _check_generation(model, examples, task, batch_size)
     if isinstance(model, SupportsImageCache):
         _check_features(model, examples, task, batch_size, tolerance)
+    if isinstance(model, PreparesImages) and any(e.image for e in examples):
+        check_prepared_images(model, examples, batch_size=batch_size, tolerance=tolerance)
     if isinstance(model, SupportsPrefixCache):
         prompts = mixed_prompts(model, examples, task)
         check_prefixes(model, prompts, None, tolerance)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -23,14 +24,15 @@ _OPTIONS = (GenerationOptions(max_new_tokens=6, num_beams=1), GenerationOptions(
 def check_prefixes(model: Any, prompts: Sequence[Prompt], features: Mapping[str, Any] | None, tolerance: float) -> None:
     """Checks a SupportsPrefixCache model (and ContinuesFromPrefix where it is one) on prompts of several lengths.
 
-    Scores must be those of `score` when prompts are computed in one pass, in two, cut at the target, before the query and
-    at places drawn at random, and in three; in batches in which every prompt is cut elsewhere. Answers from keys and
-    values must be those of `generate`. `tolerance` is in nats.
+    Scores must be those of `score` when prompts are computed in one pass, in two, cut at the target, before the query,
+    within images and at places drawn at random, and in three; in batches in which every prompt is cut elsewhere. Answers
+    from keys and values must be those of `generate`. `tolerance` is in nats.
     """
     plain = model.score(prompts, 1, features) if features is not None else model.score(prompts, 1)
     wanted = [score.log_prob for score in plain]
     tokens = model.prompt_tokens(prompts, True)
     _check_tokens(tokens, prompts, [score.tokens for score in plain])
+    _check_units(model, prompts)
     whole = [Span(t, 0, len(t.ids) - 1) for t in tokens]
     for keep in (False, True):
         found = model.extend(whole, None, features, keep)
@@ -42,6 +44,7 @@ def check_prefixes(model: Any, prompts: Sequence[Prompt], features: Mapping[str,
         "cut before the query": [max(1, min(t.shared_end, t.target_start - 1)) for t in tokens],
         "cut anywhere": [int(rng.integers(1, t.target_start)) for t in tokens],
         "cut after the first token": [1 for _ in tokens],
+        "cut within an image": [_within_images(t) for t in tokens],
     }
     for name, places in cuts.items():
         past = _past(model, tokens, places, features)
@@ -61,11 +64,22 @@ def _check_tokens(tokens: Sequence[PromptTokens], prompts: Sequence[Prompt], cou
         inside = len(found.ids) - found.target_start
         expect(inside == count, f"a target of {count} tokens has {inside} after `target_start`")
         expect(0 <= found.shared_end <= found.target_start, "`shared_end` stands in the prompt's text")
-    apart = [t for t, p in zip(tokens, prompts, strict=True) if p.images]
-    for one in apart:
-        for other in apart:
-            if one.images[:1] != other.images[:1]:
-                expect(one.units != other.units, "prompts with other images have other units")
+
+
+def _check_units(model: Any, prompts: Sequence[Prompt]) -> None:
+    """The same words about the same images in another order are other tokens."""
+    several = [p for p in prompts if len(set(p.images)) > 1]
+    turned = [replace(p, images=p.images[1:] + p.images[:1]) for p in several]
+    for one, other in zip(model.prompt_tokens(several, True), model.prompt_tokens(turned, True), strict=True):
+        expect(one.units != other.units, "prompts with other images have other units")
+
+
+def _within_images(tokens: PromptTokens) -> int:
+    """A place between two tokens of one image, or before one; somewhere else where there is no image."""
+    shown = [unit != token for unit, token in zip(tokens.units, tokens.ids, strict=True)]
+    inside = [k for k in range(1, tokens.target_start) if shown[k] and shown[k - 1]]
+    before = [k for k in range(1, tokens.target_start) if shown[k]]
+    return next(iter(inside[-1:] or before[-1:]), max(1, (tokens.target_start - 1) // 2))
 
 
 def _in_three(

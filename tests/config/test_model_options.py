@@ -35,6 +35,18 @@ def test_wrong_batch_sizes_are_told_in_one_line(given: object) -> None:
     assert "from 1 on, or auto" in errors[0]["msg"]
 
 
+@pytest.mark.parametrize(("given", "workers"), [(0, 0), ("3", 3), ("auto", "auto")])
+def test_image_workers(given: object, workers: object) -> None:
+    assert ModelConfig(image_workers=given).image_workers == workers  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("given", [-1, "some", True, None])
+def test_wrong_numbers_of_image_workers_are_told_in_one_line(given: object) -> None:
+    with pytest.raises(ValidationError, match="from 0 on, or auto") as caught:
+        ModelConfig(image_workers=given)  # type: ignore[arg-type]
+    assert len(caught.value.errors()) == 1
+
+
 def test_a_device_and_a_device_map_exclude_each_other() -> None:
     with pytest.raises(ValidationError, match="exclude each other"):
         ModelConfig(device="cpu", device_map="auto")
@@ -42,7 +54,9 @@ def test_a_device_and_a_device_map_exclude_each_other() -> None:
 
 def test_quantization_and_style_decide_the_result_and_devices_do_not() -> None:
     plain = GenerateConfig().identity()
-    same = GenerateConfig(device_map="auto", attention="eager", batch_size="auto").identity()
+    same = GenerateConfig(
+        device_map="auto", attention="eager", batch_size="auto", image_workers=2, image_cache_disk=True
+    ).identity()
     assert plain == same
     for change in ({"quantization": "8bit"}, {"prompt_style": "flat"}, {"dtype": "bfloat16"}):
         assert GenerateConfig(**change).identity() != plain  # type: ignore[arg-type]

@@ -55,12 +55,14 @@ def main() -> None:
     """Prepares images until it is killed; `python -m tests.engine.readers FILE WAIT` writes its workers' ids to FILE, as soon
     as they are started, or (WAIT) when they have prepared something."""
     file, wait = Path(sys.argv[1]), sys.argv[2] == "wait"
-    pipeline = ImagePipeline(NumberReader(0.02), workers=2, worth=1)
+    from tests.engine.readers import NumberReader as Importable  # workers do not know this main module
+
+    pipeline = ImagePipeline(Importable(0.02), workers=2, worth=1)
     try:
         pipeline.expect(map(str, range(10**4)))
         for number in range(10**4):
             pipeline.take(str(number))
-            found = [] if pipeline._pool is None else [process.pid for process in pipeline._pool._processes]
+            found = [] if pipeline._pool is None else pipeline._pool.processes
             if len(found) == 2 and (pipeline.from_workers > 20 or not wait) and not file.exists():
                 file.with_suffix(".new").write_text(" ".join(map(str, found)))
                 file.with_suffix(".new").rename(file)

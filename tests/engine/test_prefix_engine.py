@@ -25,7 +25,7 @@ AMPLE = 1 << 16
 @st.composite
 def made_prompts(draw: st.DrawFn) -> Prompt:
     """Few different beginnings, so that prompts have much in common."""
-    parts = draw(st.lists(st.sampled_from(["#a", "#b", "ab", "abc", "a"]), max_size=4))
+    parts = draw(st.lists(st.sampled_from(["#a", "#b", "ab", "#qr", "a"]), max_size=4))
     text = "<" + "".join(parts) + "#q"
     images = tuple(draw(st.sampled_from("xy")) for _ in range(text.count("#")))
     return Prompt(text, images, draw(st.sampled_from(["r", "red", "ab"])))
@@ -47,6 +47,7 @@ def check(engine: PrefixEngine, plain: HashedModel, calls: list[tuple[list[Promp
             assert engine.answers(prompts, OPTIONS, None) == plain.generate(prompts)
         else:
             assert engine.scores(prompts, None, keep) == plain.score(prompts)
+        assert engine._pool.free + len(engine._tree) == engine._pool.capacity * engine._pool.ready, "slots are lost"
 
 
 @settings(deadline=None, max_examples=50)
@@ -133,6 +134,31 @@ def test_other_images_are_other_tokens(sharing_everything: None) -> None:
     prompts = [Prompt("<#a#a#q", images, "r") for images in (("x", "x", "q"), ("x", "y", "q"), ("y", "x", "q"))]
     assert engine.scores(prompts, None, True) == model.score(prompts)
     assert len({s.log_prob for s in model.score(prompts)}) == 3
+
+
+def test_a_target_that_is_stored_as_the_text_of_another_prompt_is_scored_all_the_same() -> None:
+    model = HashedModel()
+    engine = PrefixEngine(model, Batches(8), AMPLE)
+    for prompt in (Prompt("<#qred#q", ("x", "x"), "r"), Prompt("<#q", ("x",), "red")):
+        assert engine.scores([prompt], None, True) == model.score([prompt])
+
+
+def test_slots_that_could_not_be_written_are_free_again(
+    sharing_everything: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, failed, real = HashedModel(), [], kv_pool.KeyValuePool.write
+
+    def write(self: kv_pool.KeyValuePool, *what: Any) -> None:
+        if not failed:
+            failed.append(1)
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        real(self, *what)
+
+    monkeypatch.setattr(kv_pool.KeyValuePool, "write", write)
+    engine = PrefixEngine(model, Batches(8), AMPLE)
+    prompts = [Prompt(f"<{c}#q", ("x",), "r") for c in "abab"]
+    check(engine, model, [(prompts, True, False), (prompts, True, True)])
+    assert failed
 
 
 def test_no_prompts_are_no_work() -> None:

@@ -45,6 +45,10 @@ class SmallMemory:
         self._fits(len(prompts), self._limit)
         return self._model.generate_after(prompts, past, options, features)
 
+    def encode_images(self, prepared: Sequence[Any]) -> Any:
+        self._fits(len(prepared), self._images)
+        return self._model.encode_images(prepared)
+
     def image_features(self, paths: Sequence[str], batch_size: int) -> Any:
         self._fits(min(len(paths), batch_size), self._images)
         return self._model.image_features(paths, batch_size)

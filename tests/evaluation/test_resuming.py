@@ -41,7 +41,7 @@ from pathlib import Path
 from icltool.cli.app import run
 from icltool.evaluation import answering
 
-answering.CHUNK, left, append = 4, int(sys.argv[2]), answering.PartialAnswers.append
+answering.CHUNK, answering.BATCHES, left, append = 4, 1, int(sys.argv[2]), answering.PartialAnswers.append
 
 def waiting(part, rows):
     global left
@@ -91,6 +91,7 @@ def whole(small_world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copytree(small_world / "datasets" / "shapes" / "caption", folder / "datasets" / "shapes" / "caption")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(answering, "CHUNK", 4)
+        patch.setattr(answering, "BATCHES", 1)
         report = evaluate.run(EvaluateConfig(workspace=folder, **OPTIONS), for_terminal(quiet=True))
     assert report.path is not None
     return report.path
@@ -122,6 +123,7 @@ def test_killed_in_the_middle_and_gone_on_with(
         code = child.wait(timeout=60)
     assert code == (-9 if number == signal.SIGKILL else 143)
     monkeypatch.setattr(answering, "CHUNK", 4)
+    monkeypatch.setattr(answering, "BATCHES", 1)
     spy = Spy()
     report = evaluate.run(EvaluateConfig(workspace=workspace, **OPTIONS), spy)
     assert report.path is not None

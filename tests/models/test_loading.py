@@ -185,6 +185,23 @@ def test_quantization_is_asked_of_bitsandbytes(folder_of: Folder, monkeypatch: p
         assert (config.load_in_4bit, config.load_in_8bit) == (bits == "4bit", bits == "8bit")
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+def test_a_compiled_model_gives_the_same_scores(folder_of: Folder, pictures: Callable[[str], list[Example]]) -> None:
+    import torch._dynamo.utils as dynamo
+
+    examples = pictures("caption")
+    plain = Idefics2Model(path=folder_of(tiny.idefics2), device="cpu")
+    compiled = Idefics2Model(path=folder_of(tiny.idefics2), device="cpu", compile=True)
+    before = sum(dynamo.counters["stats"].values())
+    for shots in (1, 2, 4):
+        prompts = [plain.prompt("caption", examples[k : k + shots], examples[9]) for k in range(3)]
+        wanted = [score.log_prob for score in plain.score(prompts, 3)]
+        assert [score.log_prob for score in compiled.score(prompts, 3)] == pytest.approx(wanted, abs=1e-4)
+    assert sum(dynamo.counters["stats"].values()) > before  # something was compiled
+    assert compiled.fingerprint() == plain.fingerprint()
+
+
 def test_a_named_device_goes_before_a_map_that_comes_with_the_name() -> None:
     assert LoadOptions(device="cpu", device_map="auto").spread is None
     assert LoadOptions(device_map="auto").spread == "auto"

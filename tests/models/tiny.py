@@ -77,7 +77,10 @@ def idefics2(folder: Path) -> str:
     )  # fmt: skip
     images = Idefics2ImageProcessorPil(size={"shortest_edge": 28, "longest_edge": 56}, do_image_splitting=True)
     processor = Idefics2Processor(images, tokenizer, image_seq_len=4)
-    return save(folder, Idefics2ForConditionalGeneration(config), processor)
+    model = Idefics2ForConditionalGeneration(config)
+    latents = model.model.connector.perceiver_resampler.latents
+    torch.nn.init.normal_(latents)  # they begin as ones: the tokens of an image would be the same
+    return save(folder, model, processor)
 
 
 _CHATML = (

@@ -6,6 +6,7 @@ import numpy as np
 
 from icltool.contracts import Scorer, ScoringRequest
 from icltool.metrics.cider import Cider
+from icltool.metrics.ptb import PTBTokenizer
 from icltool.scorers.cider import CiderScorer
 from tests.scorers.sessions import CopyingSession, example
 
@@ -54,6 +55,29 @@ def test_the_corpus_is_read_once_per_session() -> None:
     larger = CopyingSession("caption", CORPUS * 5 + [("A dog.",)] * 30)
     assert scorer.evaluate(larger, requests).values[0] != first[0]
     assert larger.read == 1
+
+
+class _Recording(PTBTokenizer):
+    """Notes every string that goes to the Java program."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sent: list[str] = []
+
+    def _run(self, texts: list[str]) -> list[str]:
+        self.sent += texts
+        return super()._run(texts)
+
+
+def test_no_string_is_tokenized_twice_in_a_run() -> None:
+    """Neither references, of the index set and of queries, nor outputs that repeat."""
+    tokenizer = _Recording()
+    scorer, session = CiderScorer(Cider(tokenizer)), CopyingSession("caption", CORPUS)
+    for query in (QUERY, example(2, *CORPUS[1]), QUERY):
+        for shown in (((),), ((DOG,), (CATS,), (BUS,), (DOG,)), ((CATS, BUS), (DOG, BUS), (BUS, DOG))):
+            scorer.evaluate(session, [ScoringRequest(query, demonstrations) for demonstrations in shown])
+    tokenizer.close()
+    assert sorted(tokenizer.sent) == sorted({*(text for texts in CORPUS for text in texts), ""})
 
 
 def test_values_do_not_depend_on_the_batch() -> None:

@@ -22,6 +22,10 @@ class CountsPositionsOfPadding(TextModel):
 
 
 class IsTooSure(TextModel):
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        del self.extend  # it would be right
+
     def score(
         self, prompts: Sequence[Prompt], batch_size: int, features: Mapping[str, Any] | None = None
     ) -> list[TargetScore]:

@@ -22,6 +22,8 @@ DECIMALS = 9
 SEARCH_FROM = 4096
 #: Neighbours fetched beyond the rows that must not be chosen.
 MARGIN = 16
+#: Scores that beam search holds at once on a CPU: what is larger is not kept in its caches, nor by the allocator.
+BLOCK_CELLS = 1 << 21
 
 
 class NextRow(Protocol):
@@ -39,7 +41,7 @@ class EveryRow:
         self._model, self._targets = model, targets
 
     def best(self, hidden: Tensor, closed: Tensor) -> Tensor:
-        scores = self._model.scores(hidden, self._targets).round(decimals=DECIMALS)
+        scores = self._model.scores(hidden, self._targets).round_(decimals=DECIMALS)
         return scores.masked_fill_(closed, -torch.inf).argmax(-1)
 
 
@@ -120,36 +122,55 @@ def beam(
     sums = torch.zeros((batch, 1), dtype=torch.float64, device=closed.device)
     for step in range(shots):
         held = rows.shape[1]
-        shut = closed.repeat_interleave(held, 0).scatter_(1, rows.flatten(0, 1), True)
-        scores = model.scores(hidden[:, -1], targets).masked_fill_(shut, -torch.inf)
-        totals = (scores.log_softmax(-1).view(batch, held, examples) + sums.unsqueeze(-1)).flatten(1)
-        order = first_largest(totals.round(decimals=DECIMALS), beams)
-        sums = totals.gather(1, order)
+        order, sums = _extensions(model, hidden[:, -1].view(batch, held, -1), targets, closed, rows, sums, beams)
         parents, choices = order // examples, order % examples
         before = rows.gather(1, parents.unsqueeze(-1).expand(-1, -1, step))
         rows = torch.cat([before, choices.unsqueeze(-1)], 2)
         if step + 1 < shots:
             state = model.selected(state, (first * held + parents).flatten())
             chosen = choices.flatten().unsqueeze(1)
-            hidden, state = model.advance(
-                model.icd_embedding(tokens[chosen], _features(table, chosen)), state, keep=True
-            )
+            embedded = model.icd_embedding(tokens[chosen], _features(table, chosen))
+            hidden, state = model.advance(embedded, state, keep=True)
     return rows[:, 0]
 
 
-def first_largest(values: Tensor, count: int) -> Tensor:
-    """int64 [B, min(count, M)]: where the largest of `values` [B, M] stand, descending; of equal ones the first.
+def _extensions(
+    model: SelectorModel, hidden: Tensor, targets: Tensor, closed: Tensor, rows: Tensor, sums: Tensor, beams: int
+) -> tuple[Tensor, Tensor]:
+    """The best extensions of each query's H hypotheses: hypothesis times n plus row, int64 [B, W] with W at most `beams`,
+    and their summed log-probabilities [B, W].
 
-    What a stable sort of everything would begin with, at the price of a partial one where no tie is cut.
+    `hidden` [B, H, E], `rows` int64 [B, H, K] and `sums` [B, H] are the hypotheses so far, `closed` bool [B, n].
     """
-    if count >= values.shape[1]:
-        return values.sort(descending=True, stable=True).indices
-    top, places = values.topk(count + 1)
-    places = places[:, :count].sort(-1).values
-    places = places.gather(1, values.gather(1, places).sort(descending=True, stable=True).indices)
-    cut = top[:, count - 1] == top[:, count]
+    (batch, held), examples = sums.shape, closed.shape[1]
+    block = max(1, BLOCK_CELLS // (held * examples)) if closed.device.type == "cpu" else batch
+    orders, totals = [], []
+    for start in range(0, batch, block):
+        part = slice(start, start + block)
+        shut = closed[part].repeat_interleave(held, 0).scatter_(1, rows[part].flatten(0, 1), True)
+        scores = model.scores(hidden[part].flatten(0, 1), targets).masked_fill_(shut, -torch.inf)
+        extended = scores.log_softmax(-1).view(-1, held, examples).add_(sums[part].unsqueeze(-1)).flatten(1)
+        orders.append(first_largest(extended, beams))
+        totals.append(extended.gather(1, orders[-1]))
+    return torch.cat(orders), torch.cat(totals)
+
+
+def first_largest(values: Tensor, count: int) -> Tensor:
+    """int64 [B, min(count, M)]: where the largest of `values` [B, M], rounded at DECIMALS, stand, descending; of equal
+    ones the first.
+
+    What a stable sort of everything would begin with, at the price of a partial one where few are equal.
+    """
+    if count + MARGIN >= values.shape[1]:
+        return values.round(decimals=DECIMALS).sort(descending=True, stable=True).indices[:, :count]
+    top, places = values.topk(count + MARGIN)
+    places = places.sort(-1).values
+    found = values.gather(1, places).round(decimals=DECIMALS).sort(descending=True, stable=True).indices
+    places = places.gather(1, found[:, :count])
+    last = top[:, [count - 1, -1]].round(decimals=DECIMALS)
+    cut = last[:, 0] == last[:, 1]  # more may be equal to the last one than were fetched
     if cut.any():
-        places[cut] = values[cut].sort(descending=True, stable=True).indices[:, :count]
+        places[cut] = values[cut].round(decimals=DECIMALS).sort(descending=True, stable=True).indices[:, :count]
     return places
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
 
 from icltool import (
@@ -18,14 +19,13 @@ from icltool import (
     TokenizedPrompt,
     batches_by_length,
     fingerprint,
-    read_image,
     target_scores,
     tokenize,
 )
 from icltool_openflamingo.language import load_language_model, load_tokenizer, resize_embeddings
 from icltool_openflamingo.places import PartFinder
 from icltool_openflamingo.prompts import END_OF_CHUNK, IMAGE, prompt_format
-from icltool_openflamingo.vision import load_clip
+from icltool_openflamingo.vision import ImageReader, load_clip
 
 INSTALL = "pip install --no-deps open_flamingo==2.0.1"
 
@@ -101,12 +101,21 @@ class OpenFlamingoModel:
     def image_features(self, paths: Sequence[str], batch_size: int) -> list[torch.Tensor]:
         """One tensor [latents, width] per image: the perceiver's output (64 x 1024 in the published models)."""
         found: list[torch.Tensor] = []
+        read = self.image_reader()
         for start in range(0, len(paths), batch_size):
-            pictures = [self._transform(read_image(path)) for path in paths[start : start + batch_size]]
-            pixels = torch.stack(pictures).to(self.device, self.model.perceiver.latents.dtype)
-            tokens = self.model.vision_encoder(pixels)[1]
-            found += list(self.model.perceiver(tokens[:, None, None])[:, 0])  # [B, image, frame, token, width]
+            found += self.encode_images([read(path) for path in paths[start : start + batch_size]])
         return found
+
+    def image_reader(self) -> ImageReader:
+        """See `icltool.PreparesImages`."""
+        return ImageReader(self._transform)
+
+    @torch.inference_mode()
+    def encode_images(self, prepared: Sequence[Any]) -> list[torch.Tensor]:
+        """See `icltool.PreparesImages`."""
+        pixels = torch.from_numpy(np.stack(prepared)).to(self.device, self.model.perceiver.latents.dtype)
+        tokens = self.model.vision_encoder(pixels)[1]
+        return list(self.model.perceiver(tokens[:, None, None])[:, 0])  # [B, image, frame, token, width]
 
     @torch.inference_mode()
     def score(

@@ -6,7 +6,21 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from icltool import ConfigError
+import numpy as np
+from numpy.typing import NDArray
+
+from icltool import ConfigError, read_image
+
+
+class ImageReader:
+    """Path -> float32 [3, H, W]; see `icltool.PreparesImages`."""
+
+    def __init__(self, transform: Any) -> None:
+        self._transform = transform
+
+    def __call__(self, path: str) -> NDArray[np.float32]:
+        pixels: NDArray[np.float32] = self._transform(read_image(path)).numpy()
+        return pixels
 
 
 def load_clip(folder: Path) -> tuple[Any, Any, int]:

@@ -11,6 +11,7 @@ import torch
 
 from icltool import Example, GenerationOptions, Prompt
 from icltool.testing import check_model, make_examples
+from icltool.testing.images import check_prepared_images
 
 if TYPE_CHECKING:
     from tiny_flamingo import Tiny
@@ -80,7 +81,9 @@ def prompts_of(tiny: Tiny, examples: list[Example]) -> list[Prompt]:
 
 def test_it_conforms(tiny: Tiny, tmp_path: Path) -> None:
     task = "vqa" if tiny.kind == "mpt" else "caption"
-    check_model(tiny.loaded, make_examples(tmp_path, 10, task=task), task=task)
+    examples = make_examples(tmp_path, 10, task=task)
+    check_model(tiny.loaded, examples, task=task)
+    check_prepared_images(tiny.loaded, examples)
 
 
 def test_scores_equal_a_plain_full_forward(tiny: Tiny, examples: list[Example]) -> None:

@@ -16,9 +16,8 @@ from tempfile import TemporaryDirectory
 import torch
 
 from tests.benchmarks.engine import models
-from tests.benchmarks.engine.compare import as_json, compare, device_name, machine_rate
+from tests.benchmarks.engine.compare import as_json, compare
 from tests.benchmarks.engine.data import make_run
-from tests.benchmarks.engine.report import show
 from tests.benchmarks.engine.sides import Setting
 
 
@@ -44,6 +43,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=1, help="times that all sides take turns")
     parser.add_argument("--no-cached", action="store_true", help="leave out the side that caches image features only")
     parser.add_argument("--in-memory", action="store_true", help="do not write and load the weights")
+    parser.add_argument("--json", action="store_true", help="print the JSON line only")
     return parser.parse_args()
 
 
@@ -55,17 +55,15 @@ def main() -> None:
     with TemporaryDirectory() as folder:
         run = make_run(Path(folder) / "pictures", asked.anchors, asked.candidates, asked.index)
         adapter = models.adapter(asked.size, Path(folder) / "model", device, dtype, asked.in_memory or None)
-        rate = machine_rate(adapter)
-        print(
-            f"{asked.size}: {models.parameters(adapter.model) / 1e6:,.1f} M parameters, {dtype}, {device_name(device)}, "
-            f"{torch.get_num_threads()} threads; {asked.anchors} anchors, {asked.candidates} candidates"
-        )
         lines = []
         for order in asked.order:
             setting = Setting(order, asked.shots, asked.beams, asked.batch_size)
-            found = compare(adapter, run, setting, rate, asked.naive_anchors, asked.rounds, not asked.no_cached)
-            show(found, device, adapter.dtype, rate)
-            lines.append(as_json(found, adapter, rate))
+            found = compare(adapter, run, setting, asked.naive_anchors, asked.rounds, not asked.no_cached)
+            lines.append(as_json(found, adapter))
+            if not asked.json:
+                from tests.benchmarks.engine.report import show
+
+                show(found, adapter)
         print(json.dumps(lines))
 
 

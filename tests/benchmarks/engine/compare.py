@@ -40,8 +40,8 @@ class Comparison:
 
     Of the prompts of all anchors: `scored` tokens, the `bound` (nodes of one prompt tree for each anchor), `bound_joint`
     (of one tree for all), and what the engine `computed` and how many of its tokens were `padded` (None where it keeps no
-    such count). `useful` is the share of the matrix rate that goes into operations that the bound needs, by side; `own`
-    the share that the naive way's own operations take.
+    such count). `rate` is what the machine does in matrix products, in operations per second; `useful` the share of it that
+    goes into operations that the bound needs, by side; `own` the share that the naive way's own operations take.
     """
 
     setting: Setting
@@ -53,9 +53,19 @@ class Comparison:
     scored: int
     bound: int
     bound_joint: int
+    rate: float
     useful: dict[str, float]
     own: float
-    speedup: float
+
+    @property
+    def speedup(self) -> float:
+        """Prompts per second of the engine over those of the naive way."""
+        return self.engine.rate / self.naive.rate
+
+    @property
+    def cpu_speedup(self) -> float:
+        """The same in the process's own time: what other processes take does not count."""
+        return self.engine.prompts / self.engine.cpu_seconds * self.naive.cpu_seconds / self.naive.prompts
 
     @property
     def computed(self) -> int | None:
@@ -66,45 +76,53 @@ class Comparison:
         return self.engine.counters.get("padded")
 
 
-def machine_rate(adapter: Any) -> float:
-    config = adapter.model.config
-    return matrix_rate(adapter.device, adapter.dtype, config.hidden_size, config.intermediate_size)
-
-
 def compare(
-    adapter: Any, run: Run, setting: Setting, rate: float, naive_anchors: int, rounds: int = 1, with_cached: bool = True
+    adapter: Any,
+    run: Run,
+    setting: Setting,
+    naive_anchors: int,
+    rounds: int = 1,
+    with_cached: bool = True,
+    rate_seconds: float = 2.0,
 ) -> Comparison:
     """Engine and naive way in turn, `rounds` times; the naive way on the first anchors only. Times are medians.
 
-    `rate` is the machine's in operations per second.
+    The matrix rate is measured for `rate_seconds` before and after them; the higher one counts.
     """
     sample = run.first(naive_anchors)
     sides.warm_up(adapter, run, setting)
     turns: dict[str, list[Side]] = {"engine": [], "naive": [], "cached": []}
+    rates = [_machine_rate(adapter, rate_seconds)]
     for _ in range(rounds):
         turns["engine"].append(sides.engine(adapter, run, setting))
         turns["naive"].append(sides.naive(adapter, sample, setting))
         if with_cached:
             turns["cached"].append(sides.cached(adapter, sample, setting, run))
+        rates.append(_machine_rate(adapter, rate_seconds))
     found = {name: _median(taken) for name, taken in turns.items() if taken}
-    engine, naive = found["engine"], found["naive"]
-    forest, part = (_units(adapter, r, s.values) for r, s in ((run, engine), (sample, naive)))
-    whole = forest_size(forest)
-    useful, own = _utilisation(model_flops(adapter.model), found, whole, forest_size(part), run, naive_anchors, rate)
+    forest = _units(adapter, run, found["engine"].values)
+    whole, part = forest_size(forest), forest_size(_units(adapter, sample, found["naive"].values))
+    model, rate = model_flops(adapter.model), max(rates)
+    useful, own = _utilisation(model, found, whole, part, run, len(sample.anchors), rate)
     return Comparison(
         setting=setting,
-        naive=naive,
+        naive=found["naive"],
         cached=found.get("cached"),
-        engine=engine,
-        differences=differences(naive, engine, setting.order),
+        engine=found["engine"],
+        differences=differences(found["naive"], found["engine"], setting.order),
         images=len(run.images),
         scored=whole.scored,
         bound=whole.tokens,
         bound_joint=tree_size([units for tree in forest for units in tree]).tokens,
+        rate=rate,
         useful=useful,
         own=own,
-        speedup=engine.rate / naive.rate,
     )
+
+
+def _machine_rate(adapter: Any, seconds: float) -> float:
+    config = adapter.model.config
+    return matrix_rate(adapter.device, adapter.dtype, config.hidden_size, config.intermediate_size, seconds)
 
 
 def differences(naive: Side, engine: Side, order: str) -> Differences:
@@ -128,6 +146,7 @@ def _median(taken: Sequence[Side]) -> Side:
     """The first of these runs, with the median of their times and the largest of their peaks."""
     side = taken[0]
     side.seconds = statistics.median(s.seconds for s in taken)
+    side.cpu_seconds = statistics.median(s.cpu_seconds for s in taken)
     side.peak_bytes = max(s.peak_bytes for s in taken)
     return side
 
@@ -154,7 +173,7 @@ def _utilisation(
     return useful, model.naive(part, found["naive"].encoded) / found["naive"].seconds / rate
 
 
-def as_json(comparison: Comparison, adapter: Any, rate: float) -> dict[str, Any]:
+def as_json(comparison: Comparison, adapter: Any) -> dict[str, Any]:
     """What the JSON line holds of one construct order."""
     taken = {"naive": comparison.naive, "cached": comparison.cached, "engine": comparison.engine}
     return {
@@ -164,6 +183,7 @@ def as_json(comparison: Comparison, adapter: Any, rate: float) -> dict[str, Any]
         "dtype": str(adapter.dtype).removeprefix("torch."),
         "threads": torch.get_num_threads(),
         "speedup": comparison.speedup,
+        "speedup_cpu_time": comparison.cpu_speedup,
         "tokens": {
             "scored": comparison.scored,
             "bound": comparison.bound,
@@ -172,13 +192,14 @@ def as_json(comparison: Comparison, adapter: Any, rate: float) -> dict[str, Any]
             "padded": comparison.padded,
         },
         "images": comparison.images,
-        "matrix_flops_per_second": rate,
+        "matrix_flops_per_second": comparison.rate,
         "utilisation": {**comparison.useful, "naive_own": comparison.own},
         "differences": asdict(comparison.differences),
         "sides": {
             name: {
                 "prompts": side.prompts,
                 "seconds": side.seconds,
+                "cpu_seconds": side.cpu_seconds,
                 "prompts_per_second": side.rate,
                 "encoded": side.encoded,
                 "peak_bytes": side.peak_bytes,

@@ -14,31 +14,36 @@ import torch
 Result = TypeVar("Result")
 #: Matrix products that are timed: as many rows as a batch has tokens, from hidden to intermediate width.
 ROWS = 2560
-TRIES = 8
 
 
-def timed(device: torch.device, work: Callable[[], Result]) -> tuple[Result, float]:
-    """(what `work` gives, seconds until the device has done it)."""
+def timed(device: torch.device, work: Callable[[], Result]) -> tuple[Result, float, float]:
+    """(what `work` gives, seconds until the device has done it, seconds of this process on all cores)."""
     _wait(device)
-    began = time.perf_counter()
+    began, cpu_began = time.perf_counter(), time.process_time()
     result = work()
     _wait(device)
-    return result, time.perf_counter() - began
+    return result, time.perf_counter() - began, time.process_time() - cpu_began
 
 
-def matrix_rate(device: torch.device, dtype: torch.dtype, hidden: int, intermediate: int) -> float:
-    """Floating-point operations per second of the best of several matrix products of the model's sizes.
+def matrix_rate(device: torch.device, dtype: torch.dtype, hidden: int, intermediate: int, seconds: float) -> float:
+    """Floating-point operations per second of the best of the matrix products of the model's sizes that fit into `seconds`.
 
-    On a GPU several products are queued at a time, so that launching them does not count.
+    The best, because other processes only ever make one slower. On a GPU several are queued at a time, so that launching
+    them does not count.
     """
     rows = ROWS if device.type == "cpu" else 4 * ROWS
     repeats = 1 if device.type == "cpu" else 10
     left = torch.randn(rows, hidden, device=device).to(dtype)
     right = torch.randn(intermediate, hidden, device=device).to(dtype)
-    best = float("inf")
-    for _ in range(TRIES):
-        _, seconds = timed(device, lambda: [torch.nn.functional.linear(left, right) for _ in range(repeats)] and None)
-        best = min(best, seconds / repeats)
+
+    def products() -> None:
+        for _ in range(repeats):
+            torch.nn.functional.linear(left, right)
+
+    products()
+    best, began = float("inf"), time.perf_counter()
+    while time.perf_counter() - began < seconds or best == float("inf"):
+        best = min(best, timed(device, products)[1] / repeats)
     return 2 * rows * hidden * intermediate / best
 
 

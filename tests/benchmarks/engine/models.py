@@ -13,6 +13,7 @@ from transformers import IdeficsConfig, IdeficsForVisionText2Text, PreTrainedTok
 
 from icltool.models.idefics import IdeficsModel
 from icltool.models.loading import DTYPES, Loaded
+from icltool.models.weights import quiet_loading
 from tests.benchmarks.engine.data import LEXICON, WHOLE, lexicon
 
 FAKE, IMAGE = "<fake_token_around_image>", "<image>"
@@ -64,12 +65,20 @@ def adapter(size: str, folder: Path, device: torch.device, dtype: str, in_memory
     words.save_pretrained(folder)
     IdeficsImageProcessorPil(image_size=SIZES[size]["vision_config"]["image_size"]).save_pretrained(folder)
     if not (size in IN_MEMORY if in_memory is None else in_memory):
-        build(size, words, torch.device("cpu"), torch.float32).save_pretrained(folder)
+        with quiet_loading():
+            build(size, words, torch.device("cpu"), torch.float32).save_pretrained(folder)
         return IdeficsModel(size, path=str(folder), device=str(device), dtype=dtype)
     model = build(size, words, device, DTYPES[dtype]).eval().requires_grad_(False)
     model.config.save_pretrained(folder)
     with mock.patch("icltool.models.idefics.load_model", return_value=Loaded(model, device, dtype)):
         return IdeficsModel(size, path=str(folder))
+
+
+def configuration(size: str) -> IdeficsConfig:
+    shape = SIZES[size]
+    config = IdeficsConfig(**{**_COMMON, **shape, "initializer_range": shape["hidden_size"] ** -0.5})
+    config.vision_config.initializer_range = shape["vision_config"]["embed_dim"] ** -0.5
+    return config
 
 
 def build(size: str, words: PreTrainedTokenizerFast, device: torch.device, dtype: torch.dtype) -> Any:
@@ -79,12 +88,8 @@ def build(size: str, words: PreTrainedTokenizerFast, device: torch.device, dtype
     on, and the output matrix is shifted so that words come out as likely as the captions have them: else the probability
     of a caption would be some 1e-5, and differences between candidates would drown in the tolerance for ties.
     """
-    shape = SIZES[size]
     torch.manual_seed(0)
-    config = IdeficsConfig(
-        **{**_COMMON, **shape, "initializer_range": shape["hidden_size"] ** -0.5},
-    )
-    config.vision_config.initializer_range = shape["vision_config"]["embed_dim"] ** -0.5
+    config = configuration(size)
     with device:
         model: Any = IdeficsForVisionText2Text._from_config(config, dtype=dtype)
     with torch.no_grad():

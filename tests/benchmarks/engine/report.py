@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from rich.console import Console
 from rich.table import Table
 
-from tests.benchmarks.engine.compare import Comparison
+from tests.benchmarks.engine.compare import Comparison, device_name
+from tests.benchmarks.engine.models import parameters
 
 #: Tokens computed over tokens of the bound, at most.
 TOKENS = 1.1
@@ -17,9 +20,9 @@ UTILISATION = 0.45
 VALUE, RELATIVE = 1e-5, 2e-2
 
 
-def show(comparison: Comparison, device: torch.device, dtype: torch.dtype, rate: float) -> None:
+def show(comparison: Comparison, adapter: Any) -> None:
     """Prints one construct order."""
-    s, c = comparison.setting, comparison
+    s, c, device = comparison.setting, comparison, adapter.device
     table = Table(title=f"construct order {s.order}, {s.shots} shots, {s.beams} beams, batches of {s.batch_size}")
     for name in ("", "naive", "features cached", "engine", "goal"):
         table.add_column(name, justify="left" if not name else "right")
@@ -31,9 +34,11 @@ def show(comparison: Comparison, device: torch.device, dtype: torch.dtype, rate:
     table.add_row(
         "times naive",
         *("" if x is None else f"{x:.2f}" for x in ratios),
-        _goal(c.speedup, SPEEDUP[device.type], least=True),
+        _goal(c.speedup, SPEEDUP["cpu" if device.type == "cpu" else "cuda"], least=True),
     )
-    exact = dtype == torch.float32
+    if device.type == "cpu":
+        table.add_row("times naive, in CPU time", "1.00", "", f"{c.cpu_speedup:.2f}", "")
+    exact = adapter.dtype == torch.float32
     d = c.differences
     table.add_row("values compared", "", "", f"{d.compared:,}", "")
     table.add_row("largest value difference", "", "", f"{d.value:.1e}", _goal(d.value, VALUE) if exact else "")
@@ -56,15 +61,21 @@ def show(comparison: Comparison, device: torch.device, dtype: torch.dtype, rate:
     )
     cached = f"{c.useful['cached']:.1%}" if "cached" in c.useful else ""
     table.add_row(
-        f"useful part of {rate / 1e12:.3g} TFLOP/s",
+        f"useful part of {c.rate / 1e12:.3g} TFLOP/s",
         f"{c.useful['naive']:.1%}",
         cached,
         f"{c.useful['engine']:.1%}",
         _goal(c.useful["engine"], UTILISATION, least=True) if device.type == "cuda" else "",
     )
     table.add_row("part in its own operations", f"{c.own:.1%}", "", "", "")
+    table.add_row("operations over the least", f"{c.own / c.useful['naive']:.2f}", "", "", "")
     table.add_row("peak memory, MiB", *(f"{x.peak_bytes / 2**20:,.0f}" if x else "" for x in shown), "")
-    Console(width=110).print(table)
+    console = Console(width=110)
+    console.print(
+        f"{adapter.name}: {parameters(adapter.model) / 1e6:,.1f} M parameters, {adapter.dtype}, {device_name(device)}, "
+        f"{torch.get_num_threads()} threads"
+    )
+    console.print(table)
 
 
 def _goal(value: float, goal: float, least: bool = False) -> str:

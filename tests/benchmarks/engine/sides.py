@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 
-from icltool.contracts import GenerationOptions, ScoringRequest, ScoringSession, Valuation
-from icltool.engine.beam import BeamSearch, SearchOptions
-from icltool.engine.session import open_session
+from icltool.contracts import GenerationOptions, QueryResult, ScoringRequest, ScoringSession, Valuation
+from icltool.engine.beam import BeamSearch, ConstructOrder, SearchOptions, anchors_to_fill
+from icltool.engine.session import Session, open_session, prefix_bytes
 from icltool.scorers.infoscore import InfoScore
 from tests.benchmarks.engine.data import Run
 from tests.benchmarks.engine.measure import PeakMemory, timed
@@ -25,7 +25,7 @@ COUNTERS = {"computed": "tokens_computed", "scored": "tokens_scored", "padded": 
 class Setting:
     """What is searched, the same for all sides."""
 
-    order: str
+    order: ConstructOrder
     shots: int
     beams: int
     batch_size: int
@@ -35,10 +35,12 @@ class Setting:
 class Side:
     """What one way took and found: `values` by anchor and demonstration ids, `beams` by anchor, best first.
 
-    `encoded` counts image encodings. `counters` are the engine's own, as far as it keeps them.
+    `cpu_seconds` is what the process itself was given of all cores: other processes do not count in it. `encoded` counts
+    image encodings. `counters` are the engine's own, as far as it keeps them.
     """
 
     seconds: float
+    cpu_seconds: float
     peak_bytes: int
     values: dict[int, dict[Ids, float]]
     beams: dict[int, list[Ids]]
@@ -71,31 +73,40 @@ class RecordingScore(InfoScore):
 
 
 def engine(adapter: Any, run: Run, setting: Setting) -> Side:
-    """icltool's own search in a fresh session."""
+    """icltool's own search in a fresh session, anchors in groups as `icltool generate` takes them."""
     scorer, peak = RecordingScore(), PeakMemory(adapter.device)
-    options = SearchOptions(setting.shots, setting.beams, setting.order)  # type: ignore[arg-type]
 
-    def search() -> tuple[Any, list[Any]]:
-        session = open_session("caption", adapter, GenerationOptions(20), setting.batch_size, IMAGE_CACHE_BYTES)
-        return session, _searched(BeamSearch(scorer, session, options), run)
+    def search() -> tuple[Session, list[QueryResult]]:
+        session = open_session(
+            "caption",
+            adapter,
+            GenerationOptions(20),
+            setting.batch_size,
+            IMAGE_CACHE_BYTES,
+            prefix_bytes=prefix_bytes(None, adapter),
+        )
+        return session, _searched(scorer, session, run, setting)
 
     peak.start()
-    (session, results), seconds = timed(adapter.device, search)
+    (session, results), seconds, cpu_seconds = timed(adapter.device, search)
+    counters = {name: getattr(session, kept) for name, kept in COUNTERS.items()}
     return Side(
         seconds,
+        cpu_seconds,
         peak.stop(),
         scorer.values,
         {r.query_id: [tuple(map(int, ids)) for ids in r.icd_ids] for r in results},
-        session.cache.encoded,
-        {name: int(getattr(session, kept)) for name, kept in COUNTERS.items() if hasattr(session, kept)},
+        session.cache.encoded if session.cache else 0,
+        {name: count for name, count in counters.items() if count is not None},
     )
 
 
-def _searched(search: Any, run: Run) -> list[Any]:
-    """Results of all anchors: several at once where the engine can do that."""
-    if hasattr(search, "search_many"):
-        return list(search.search_many(run.anchors))
-    return [search.search(query, pool) for query, pool in run.anchors]
+def _searched(scorer: RecordingScore, session: Session, run: Run, setting: Setting) -> list[QueryResult]:
+    options = SearchOptions(setting.shots, setting.beams, setting.order)
+    search = BeamSearch(scorer, session, options)
+    size = anchors_to_fill(session.largest_batch, options, len(run.anchors[0][1]))
+    groups = [run.anchors[low : low + size] for low in range(0, len(run.anchors), size)]
+    return [result for group in groups for result in search.search_many(group)]
 
 
 def naive(adapter: Any, run: Run, setting: Setting) -> Side:
@@ -109,11 +120,12 @@ def cached(adapter: Any, run: Run, setting: Setting, of: Run) -> Side:
     """Every prompt whole, images encoded once. `run` is a part of the run `of`, whose images are shared by its anchors: of
     the time to encode them all it is charged its part."""
     images = of.images
-    features, encoding = timed(
+    features, encoding, cpu_encoding = timed(
         adapter.device, lambda: dict(zip(images, adapter.image_features(images, setting.batch_size), strict=True))
     )
     side = _naive(adapter, run, setting, features)
     side.seconds += encoding * len(run.anchors) / len(of.anchors)
+    side.cpu_seconds += cpu_encoding * len(run.anchors) / len(of.anchors)
     side.encoded = len(images)
     return side
 
@@ -121,7 +133,7 @@ def cached(adapter: Any, run: Run, setting: Setting, of: Run) -> Side:
 def _naive(adapter: Any, run: Run, setting: Setting, features: dict[str, torch.Tensor] | None) -> Side:
     scorer, peak = NaiveScorer(adapter, setting.batch_size, features), PeakMemory(adapter.device)
     peak.start()
-    results, seconds = timed(
+    results, seconds, cpu_seconds = timed(
         adapter.device,
         lambda: {
             query.id: naive_search(scorer, adapter, query, pool, setting.shots, setting.beams, setting.order)
@@ -130,6 +142,7 @@ def _naive(adapter: Any, run: Run, setting: Setting, features: dict[str, torch.T
     )
     return Side(
         seconds,
+        cpu_seconds,
         peak.stop(),
         {anchor: result.values for anchor, result in results.items()},
         {anchor: result.beams for anchor, result in results.items()},

@@ -23,9 +23,12 @@ class PromptUnits:
 @dataclass(frozen=True)
 class TreeSize:
     """`tokens`: nodes of the tree of all prompts, that is distinct beginnings, which is how many tokens have to be computed
-    when nothing is computed twice. `depths`: the sum of their depths, so many keys do they attend to (themselves
-    included). `seeing`: those that attend to an image. `outputs`: those after which a target token is scored.
-    `scored`: tokens of all prompts, `scored_depths`, `scored_seeing` the same sums over them."""
+    when nothing is computed twice; whole prompts are left out, because the last token of a target predicts nothing.
+    `depths`: the sum of their depths, so many keys do they attend to (themselves included). `seeing`: those that attend to
+    an image. `outputs`: those after which a target token is scored.
+
+    `scored`: tokens of all prompts, the last ones too; `scored_depths` and `scored_seeing` are the same sums over them.
+    """
 
     tokens: int
     depths: int
@@ -58,7 +61,8 @@ def tree_size(prompts: Sequence[PromptUnits]) -> TreeSize:
         sees = False
         for depth, unit in enumerate(prompt.units, start=1):
             sees = sees or isinstance(unit, tuple)
-            beginnings[prompt.units[:depth]] = sees
+            if depth < len(prompt.units):
+                beginnings[prompt.units[:depth]] = sees
             scored += 1
             scored_depths += depth
             scored_seeing += sees

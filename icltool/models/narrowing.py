@@ -1,0 +1,79 @@
+"""Leaving out work within a model of transformers whose result is known before, or asked for by nobody."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+
+class SharedImages:
+    """Projects every image of a batch once, however many rows show it.
+
+    `projections` are the linear layers that make keys or values of image features. Within `of`, each of them is given the
+    distinct images in place of its input [B, I x T, width], and its output is spread over the rows.
+    """
+
+    def __init__(self, projections: Sequence[torch.nn.Module]) -> None:
+        self._images: torch.Tensor | None = None
+        self._rows: torch.Tensor | None = None
+        for projection in projections:
+            projection.register_forward_pre_hook(self._narrow)
+            projection.register_forward_hook(self._spread)
+
+    @contextmanager
+    def of(self, images: torch.Tensor, rows: torch.Tensor) -> Iterator[None]:
+        """`images` [n, T, width]; `rows` int64 [B, I] says which of them each row of the batch shows."""
+        self._images, self._rows = images, rows
+        try:
+            yield
+        finally:
+            self._images = self._rows = None
+
+    def _narrow(self, module: Any, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+        return inputs if self._images is None else (self._images,)
+
+    def _spread(self, module: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> torch.Tensor:
+        if self._rows is None:
+            return output
+        return output[self._rows.to(output.device)].flatten(1, 2)
+
+
+class WantedTokens:
+    """Sends only the tokens that are wanted through a layer that treats every token by itself, such as the last
+    feed-forward layer: what comes out for the others is read by nobody.
+
+    Within `of`, others get zeros.
+    """
+
+    def __init__(self, layer: torch.nn.Module) -> None:
+        self._rows: torch.Tensor | None = None
+        self._columns: torch.Tensor | None = None
+        self._shape: torch.Size | None = None
+        layer.register_forward_pre_hook(self._narrow)
+        layer.register_forward_hook(self._spread)
+
+    @contextmanager
+    def of(self, rows: torch.Tensor, columns: torch.Tensor) -> Iterator[None]:
+        """The wanted tokens' rows and columns in the batch, int64 [N] each."""
+        self._rows, self._columns = rows, columns
+        try:
+            yield
+        finally:
+            self._rows = self._columns = self._shape = None
+
+    def _narrow(self, module: Any, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+        if self._rows is None or self._columns is None:
+            return inputs
+        states = inputs[0]
+        self._shape = states.shape
+        return (states[self._rows.to(states.device), self._columns.to(states.device)],)
+
+    def _spread(self, module: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> torch.Tensor:
+        if self._rows is None or self._columns is None or self._shape is None:
+            return output
+        whole = output.new_zeros(self._shape)
+        whole[self._rows.to(output.device), self._columns.to(output.device)] = output
+        return whole

@@ -1,0 +1,108 @@
+"""The prompts of a search, computed as a tree by each kind of adapter, equal prompts computed one by one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from icltool.contracts import ContinuesFromPrefix, Example, GenerationOptions, Prompt
+from icltool.engine import prefix_engine
+from icltool.engine.batching import Batches
+from icltool.engine.prefix_engine import PrefixEngine
+from icltool.engine.sharing import shared_segments
+from icltool.models.chat import ChatModel
+from icltool.models.idefics2 import Idefics2Model
+from icltool.models.text import TextModel
+from tests.models import tiny
+from tests.models.test_text import example
+
+Folder = Callable[[Callable[[Path], str]], str]
+Pictures = Callable[[str], list[Example]]
+OPTIONS = GenerationOptions(4, 2)
+KINDS: dict[str, Callable[[Folder], Any]] = {
+    "gpt2": lambda folder_of: TextModel(path=folder_of(tiny.gpt2), device="cpu"),
+    "idefics2": lambda folder_of: Idefics2Model(path=folder_of(tiny.idefics2), device="cpu"),
+    "idefics3": lambda folder_of: ChatModel(path=folder_of(tiny.idefics3), device="cpu"),
+    "internvl": lambda folder_of: ChatModel(path=folder_of(tiny.internvl), device="cpu"),
+    "qwen2-vl": lambda folder_of: ChatModel(path=folder_of(tiny.qwen2_vl), device="cpu"),
+    "qwen2.5-vl": lambda folder_of: ChatModel(path=folder_of(tiny.qwen2_5_vl), device="cpu"),
+}
+
+
+@pytest.fixture(scope="module", params=["idefics", *KINDS])
+def asked(
+    request: pytest.FixtureRequest, folder_of: Folder, pictures: Pictures, tiny_model: Any
+) -> tuple[Any, list[list[Prompt]]]:
+    """(model, the prompts of three steps of a beam search)."""
+    model = tiny_model if request.param == "idefics" else KINDS[request.param](folder_of)
+    task = "classification" if request.param == "gpt2" else "caption"
+    examples = [example(i) for i in range(8)] if request.param == "gpt2" else pictures("caption")
+    query, pool = examples[0], examples[1:4]
+
+    def step(beams: Sequence[list[Example]]) -> list[Prompt]:
+        return [model.prompt(task, [*beam, more], query) for beam in beams for more in pool if more not in beam]
+
+    beams = [[pool[0], pool[1]], [pool[0], pool[2]]]
+    return model, [step([[]]), step([[pool[0]], [pool[2]]]), [*step(beams), model.prompt(task, [], query)]]
+
+
+@pytest.mark.parametrize("limit", [0, 40_000, 2**26])
+def test_a_search_gives_the_figures_of_single_prompts(
+    limit: int, asked: tuple[Any, list[list[Prompt]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prefix_engine, "shared_segments", partial(shared_segments, worth=4))
+    model, steps = asked
+    assert isinstance(model, ContinuesFromPrefix)
+    features = None
+    if limit == 40_000 and hasattr(model, "image_features"):
+        paths = list(dict.fromkeys(path for step in steps for p in step for path in p.images))
+        features = dict(zip(paths, model.image_features(paths, 2), strict=True))
+    engine = PrefixEngine(model, Batches(5), limit)
+    for prompts in steps:
+        wanted = [model.score([p], 1)[0] for p in prompts]
+        found = engine.scores(prompts, features, True)
+        assert [s.log_prob for s in found] == pytest.approx([s.log_prob for s in wanted], abs=1e-4)
+        assert [s.tokens for s in found] == [s.tokens for s in wanted]
+    answers = engine.answers(steps[-1], OPTIONS, features)
+    assert answers == [model.generate([p], OPTIONS, 1)[0] for p in steps[-1]]
+    if limit == 2**26:
+        assert engine.counts.computed < 0.6 * engine.counts.scored
+
+
+@pytest.mark.parametrize("family", ["idefics2", "idefics3", "qwen2.5-vl"])
+def test_prompts_with_and_without_images_are_one_tree(family: str, folder_of: Folder, pictures: Pictures) -> None:
+    model, (a, b, c, *_) = KINDS[family](folder_of), pictures("vqa")
+    bare = [replace(e, image="") for e in (a, b, c)]
+    prompts = [
+        model.prompt("vqa", demonstrations, query)
+        for demonstrations, query in (([a], b), (bare[:1], bare[1]), (bare[:2], c), (bare[:2], bare[2]), ([], bare[0]))
+    ]
+    for some in (prompts, [p for p in prompts if not p.images]):
+        engine = PrefixEngine(model, Batches(5), 2**26)
+        wanted = [model.score([p], 1)[0].log_prob for p in some]
+        assert [s.log_prob for s in engine.scores(some, None, True)] == pytest.approx(wanted, abs=1e-4)
+        assert engine.answers(some, OPTIONS, None) == [model.generate([p], OPTIONS, 1)[0] for p in some]
+
+
+@pytest.mark.parametrize("family", ["idefics3", "qwen2.5-vl"])
+def test_tokens_are_counted_without_reading_an_image_again(
+    family: str, folder_of: Folder, pictures: Pictures, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from icltool.models import chat_images
+
+    model, examples = KINDS[family](folder_of), pictures("caption")
+    prompts = [model.prompt("caption", examples[1 : 1 + k], examples[0]) for k in (3, 1)]
+    once = model.prompt_tokens(prompts, True)
+    monkeypatch.setattr(chat_images, "read_image", lambda path: pytest.fail("read again"))
+    assert model.prompt_tokens(prompts[::-1], True) == once[::-1]
+
+
+@pytest.mark.parametrize("family", ["gemma3", "llava-onevision", "qwen3-vl"])
+def test_other_chat_models_are_computed_whole(family: str, folder_of: Folder) -> None:
+    model = ChatModel(family, path=folder_of(tiny.CHAT[family]), device="cpu")
+    assert not hasattr(model, "extend")
