@@ -56,10 +56,10 @@ class ChatModel(ProcessedModel):
         self._shelf = ImageShelf(self.processor, self.model, self.recorder, self.format.marker)
         if self.model.config.model_type in REUSABLE and "mm_encoder_outputs" in self._forward:
             self.image_features = self._image_features
-        after = chat_continuation(self, self._shelf, self._image_features)
-        if after is not None:
-            self.prompt_tokens, self.extend = after.prompt_tokens, after.extend
-            self.generate_after = after.generate_after
+            after = chat_continuation(self, self._shelf)
+            if after is not None:
+                self.prompt_tokens, self.extend = after.prompt_tokens, after.extend
+                self.generate_after = after.generate_after
 
     def fingerprint(self) -> str:
         return fingerprint(self.source, self.precision, self.format.description())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 
@@ -16,7 +15,7 @@ from icltool.models.processed import ProcessedModel
 CONTINUED = frozenset({"idefics3", "internvl", "qwen2_5_vl", "qwen2_vl", "smolvlm"})
 
 
-def chat_continuation(adapter: ProcessedModel, shelf: ImageShelf, image_features: Any) -> ImageContinuation | None:
+def chat_continuation(adapter: ProcessedModel, shelf: ImageShelf) -> ImageContinuation | None:
     """The ability of this model, or None where it is not shown to be right."""
     if adapter.model.config.model_type not in CONTINUED:
         return None
@@ -27,9 +26,8 @@ def chat_continuation(adapter: ProcessedModel, shelf: ImageShelf, image_features
     image_token = int(adapter.model.config.image_token_id)
     written = str(adapter.tokenizer.convert_ids_to_tokens(image_token))
 
-    def encode(paths: Sequence[str]) -> Sequence[torch.Tensor]:
-        found: list[torch.Tensor] = image_features(paths, 1)
-        return found
+    def encode(paths: Sequence[str]) -> list[torch.Tensor]:
+        return [shelf.encode(path, adapter._on_device) for path in paths]
 
     parts = (adapter, decoder, image_token, shelf.tokens, lambda path: shelf.shown(path).text.count(written), encode)
     if adapter.model.config.model_type.startswith("qwen2"):

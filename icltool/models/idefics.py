@@ -10,7 +10,7 @@ import torch
 
 from icltool.contracts import Example, GenerationOptions, Prompt, TargetScore
 from icltool.errors import ConfigError
-from icltool.models.idefics_continuing import ContinuingIdefics
+from icltool.models.idefics_continuing import ContinuingIdefics, whole_vocabulary
 from icltool.models.image_reader import ImageReader, Pixels, on_device
 from icltool.models.loading import LoadOptions, load_model, loading_errors
 from icltool.models.prompt_format import IDEFICS
@@ -138,7 +138,8 @@ class IdeficsModel(ContinuingIdefics):
             for key in ("perceiver_embeddings", "image_encoder_embeddings"):
                 if key in inputs:  # generate() hands features on under this name only
                     inputs["image_hidden_states"] = inputs.pop(key)
-            output = self.model.generate(**inputs, **search, suppress_tokens=self._markers)
+            with whole_vocabulary(self.model.config):
+                output = self.model.generate(**inputs, **search, suppress_tokens=self._markers)
             new = output[:, inputs["input_ids"].shape[1] :]
             for i, text in zip(batch, self.tokenizer.batch_decode(new, skip_special_tokens=True), strict=True):
                 texts[i] = text

@@ -88,19 +88,17 @@ class Idefics2Model(ProcessedModel):
         """See PreparesImages. Images of several sizes are padded, and the vision encoder attends to no padding."""
         pixels, mask = (on_device(array, self.device) for array in padded(prepared))
         states = self.model.get_image_features(pixels[:, None], mask[:, None], return_dict=True).pooler_output
-        return [state.reshape(-1, state.shape[-1]) for state in states]
+        return list(states.reshape(len(prepared), -1, states.shape[-1]))  # some releases give all images in one row
 
     def _processed(
         self, texts: list[str], prompts: Sequence[Prompt], features: Mapping[str, Any] | None
     ) -> dict[str, Any]:
-        if features is None or not any(p.images for p in prompts):
+        ready = "mm_encoder_outputs" in self._forward  # earlier releases lose ready features on the way to `generate`
+        if features is None or not ready or not any(p.images for p in prompts):
             return super()._processed(texts, prompts, features)
         from transformers.modeling_outputs import BaseModelOutputWithPooling
 
         inputs = self._on_device(self.processor(text=texts, return_tensors="pt"))
         rows: Any = [torch.cat([features[path] for path in p.images]) for p in prompts]
-        if "mm_encoder_outputs" in self._forward:
-            inputs["mm_encoder_outputs"] = {"image": BaseModelOutputWithPooling(pooler_output=rows)}
-        else:  # earlier releases of transformers
-            inputs["image_hidden_states"] = torch.cat(rows)
+        inputs["mm_encoder_outputs"] = {"image": BaseModelOutputWithPooling(pooler_output=rows)}
         return inputs

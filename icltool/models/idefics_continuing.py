@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -103,15 +104,16 @@ class ContinuingIdefics:
         if options.num_beams > 1:
             cache.batch_repeat_interleave(options.num_beams)
         search = beam_options(self._pad, options.max_new_tokens, options.num_beams, options.length_penalty)
-        output = self.model.generate(
-            input_ids=to_device(ids, self.device),
-            attention_mask=to_device(present, self.device),
-            past_key_values=cache,
-            suppress_tokens=self._markers,
-            image_hidden_states=images.table[images.rows],
-            image_attention_mask=images.mask,
-            **search,
-        )
+        with whole_vocabulary(self.model.config):
+            output = self.model.generate(
+                input_ids=to_device(ids, self.device),
+                attention_mask=to_device(present, self.device),
+                past_key_values=cache,
+                suppress_tokens=self._markers,
+                image_hidden_states=images.table[images.rows],
+                image_attention_mask=images.mask,
+                **search,
+            )
         return list(self.tokenizer.batch_decode(output[:, longest:], skip_special_tokens=True))
 
     def _seen_images(self, spans: Sequence[Span], length: int, features: Mapping[str, Any] | None) -> _SeenImages:
@@ -159,6 +161,18 @@ class ContinuingIdefics:
 
     def _limit(self) -> int | None:
         raise NotImplementedError
+
+
+@contextmanager
+def whole_vocabulary(config: Any) -> Iterator[None]:
+    """Within it `vocab_size` counts the additional tokens too, as the logits do: beam search of some releases of
+    transformers reshapes logits by it."""
+    own = config.vocab_size
+    config.vocab_size = own + config.additional_vocab_size
+    try:
+        yield
+    finally:
+        config.vocab_size = own
 
 
 def _images_of(span: Span, image_token: int) -> tuple[list[str], list[int]]:

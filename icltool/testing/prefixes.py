@@ -50,6 +50,8 @@ def check_prefixes(model: Any, prompts: Sequence[Prompt], features: Mapping[str,
         past = _past(model, tokens, places, features)
         rest = [Span(t, cut, len(t.ids) - 1) for t, cut in zip(tokens, places, strict=True)]
         _same(model.extend(rest, past, features, False).log_probs, wanted, name, tolerance)
+        rest[0] = replace(rest[0], end=places[0])  # a prompt of which nothing is left to compute
+        _same(model.extend(rest, past, features, True).log_probs, [0.0, *wanted[1:]], f"{name}, one ended", tolerance)
     some = [int(rng.integers(0, t.target_start)) for t in tokens]
     some[0] = 0  # a prompt without a past among others
     _same(_in_three(model, tokens, some, features), wanted, "cut twice", tolerance)

@@ -166,6 +166,8 @@ def test_images_are_encoded_once_where_prompts_cannot_change_them(
     family: str, folder_of: Folder, pictures: Pictures, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, examples = ChatModel(family, path=folder_of(tiny.CHAT[family]), device="cpu"), pictures("caption")
+    if "mm_encoder_outputs" not in model._forward:
+        pytest.skip("this release of transformers takes no ready image features")
     assert isinstance(model, SupportsImageCache)
     prompts = [model.prompt("caption", examples[1 : 1 + k], examples[0]) for k in (2, 0)]
     wanted = [s.log_prob for s in model.score(prompts, 2)]

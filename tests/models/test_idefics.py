@@ -14,6 +14,7 @@ from transformers import IdeficsConfig, IdeficsForVisionText2Text
 from icltool.contracts import GenerationOptions, Prompt
 from icltool.errors import ConfigError, DataError
 from icltool.models.idefics import IdeficsModel
+from icltool.models.idefics_continuing import whole_vocabulary
 from icltool.world.tokenizer import build_tokenizer
 from tests.conftest import Scenery
 
@@ -103,10 +104,11 @@ def test_generations_equal_those_of_single_prompts(model: IdeficsModel, scenery:
     alone = []
     for prompt in prompts:
         inputs = plain_inputs(model, prompt, prompt.text)
-        output = model.model.generate(
-            **inputs, max_new_tokens=6, num_beams=beams, length_penalty=0.0, do_sample=False,
-            suppress_tokens=model._markers, pad_token_id=0, eos_token_id=2,
-        )  # fmt: skip
+        with whole_vocabulary(model.model.config):
+            output = model.model.generate(
+                **inputs, max_new_tokens=6, num_beams=beams, length_penalty=0.0, do_sample=False,
+                suppress_tokens=model._markers, pad_token_id=0, eos_token_id=2,
+            )  # fmt: skip
         alone.append(model.tokenizer.decode(output[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True))
     assert model.generate(prompts, options, 1) == alone
     assert model.generate(prompts, options, 4) == alone

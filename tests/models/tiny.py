@@ -53,6 +53,15 @@ def save(folder: Path, model: Any, *parts: Any) -> str:
     return str(folder)
 
 
+def takes_features() -> bool:
+    """Whether this release of transformers takes image features in place of pixels."""
+    import inspect
+
+    from transformers import Idefics2ForConditionalGeneration
+
+    return "mm_encoder_outputs" in inspect.signature(Idefics2ForConditionalGeneration.forward).parameters
+
+
 def ids_of(tokenizer: Any, *tokens: str) -> list[int]:
     return [int(tokenizer.convert_tokens_to_ids(token)) for token in tokens]
 

@@ -224,6 +224,8 @@ def idefics2(folder: Path) -> Any:
 
 
 def qwen(folder: Path) -> Any:
+    if not tiny.takes_features():
+        pytest.skip("this release of transformers takes no ready image features")
     return ChatModel("qwen", path=tiny.qwen2_vl(folder), device="cpu")
 
 

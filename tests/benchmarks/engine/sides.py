@@ -77,15 +77,16 @@ def engine(adapter: Any, run: Run, setting: Setting) -> Side:
     scorer, peak = RecordingScore(), PeakMemory(adapter.device)
 
     def search() -> tuple[Session, list[QueryResult]]:
-        session = open_session(
+        with open_session(
             "caption",
             adapter,
             GenerationOptions(20),
             setting.batch_size,
             IMAGE_CACHE_BYTES,
             prefix_bytes=prefix_bytes(None, adapter),
-        )
-        return session, _searched(scorer, session, run, setting)
+            image_workers="auto",
+        ) as session:
+            return session, _searched(scorer, session, run, setting)
 
     peak.start()
     (session, results), seconds, cpu_seconds = timed(adapter.device, search)
@@ -106,6 +107,7 @@ def _searched(scorer: RecordingScore, session: Session, run: Run, setting: Setti
     search = BeamSearch(scorer, session, options)
     size = anchors_to_fill(session.largest_batch, options, len(run.anchors[0][1]))
     groups = [run.anchors[low : low + size] for low in range(0, len(run.anchors), size)]
+    session.expect(example for query, pool in run.anchors for example in (query, *pool))
     return [result for group in groups for result in search.search_many(group)]
 
 
