@@ -90,8 +90,9 @@ class Session:
             done.append(
                 f"{counts.computed:,} tokens computed of {counts.scored:,} scored ({share:.0%}; padding {padding:.1%})"
             )
-        if self.cache is not None and (self.cache.encoded or self.cache.hits):
-            done.append(f"{self.cache.encoded:,} images encoded")
+        if self.cache is not None and (self.cache.encoded or self.cache.from_disk):
+            stored = f", {self.cache.from_disk:,} from the disk" if self.cache.from_disk else ""
+            done.append(f"{self.cache.encoded:,} images encoded{stored}")
         return [", ".join(done)] if done else []
 
     @property

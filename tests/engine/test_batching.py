@@ -9,8 +9,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from icltool.contracts import Prompt
-from icltool.engine.batching import Batches, BatchSize, is_out_of_memory
+from icltool.contracts import Prompt, PromptTokens, Span
+from icltool.engine.batching import PADDING, SMALLEST, Batches, BatchSize, is_out_of_memory
 from icltool.errors import ConfigError
 
 
@@ -113,3 +113,21 @@ def test_torch_really_raises_what_is_recognised() -> None:
 def test_an_impossible_size_is_an_error() -> None:
     with pytest.raises(ConfigError, match="impossible"):
         Batches(0)
+
+
+@given(st.lists(st.integers(1, 60), min_size=1, max_size=200), st.integers(1, 32))
+def test_spans_of_like_lengths_share_a_batch(lengths: list[int], size: int) -> None:
+    """Whatever the lengths: a batch has little filling, or is a small one."""
+    spans = [Span(PromptTokens(tuple(range(n + 1)), tuple(range(n + 1)), n, 0, ()), 0, n) for n in lengths]
+    batches: list[list[int]] = []
+
+    def compute(part: list[Span], asked: int) -> list[int]:
+        batches.append([s.end - s.start for s in part])
+        return [s.end for s in part]
+
+    assert Batches(size).run(spans, compute) == lengths
+    assert sorted(n for batch in batches for n in batch) == sorted(lengths)
+    for batch in batches:
+        assert 1 <= len(batch) <= size
+        filled = sum(batch) / (len(batch) * max(batch))
+        assert filled >= 1 - PADDING or len(batch) <= SMALLEST * size + 1

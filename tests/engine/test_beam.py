@@ -11,7 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from icltool.contracts import Example, GenerationOptions, QueryResult, ScoringRequest, ScoringSession, Valuation
-from icltool.engine.beam import BeamSearch, SearchOptions
+from icltool.engine.beam import (
+    BATCHES,
+    LARGEST_GROUP,
+    BeamSearch,
+    SearchOptions,
+    anchors_to_fill,
+    prompts_by_step,
+)
 from icltool.engine.session import Session
 
 
@@ -123,3 +130,43 @@ def test_rounding_of_batches_never_changes_the_sequences(seed: int, score: str) 
     candidates = list(range(20, 30))
     noisy = search(NoisyScorer(seed, 4), options, candidates)
     assert [tuple(r) for r in noisy.icd_ids.tolist()] == plain_search(TableScorer(seed, 4), options, candidates)
+
+
+class QueryScorer(TableScorer):
+    """Values that depend on the query too; `calls` counts requests to the scorer."""
+
+    calls = 0
+
+    def evaluate(self, session: ScoringSession, requests: Sequence[ScoringRequest]) -> Valuation:
+        self.calls += 1
+        return Valuation(np.array([self.value((r.query.id, *(d.id for d in r.demonstrations))) for r in requests]))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 10_000),
+    shots=st.integers(1, 3),
+    pools=st.lists(st.lists(st.integers(100, 110), min_size=3, max_size=6, unique=True), min_size=1, max_size=4),
+    order=st.sampled_from(["left", "right"]),
+)
+def test_searched_together_is_searched_alone(seed: int, shots: int, pools: list[list[int]], order: str) -> None:
+    """Pools of any sizes; every step of all anchors is one request."""
+    options = SearchOptions(shots, 2, order)  # type: ignore[arg-type]
+    anchors = [(example(k), [example(c) for c in pool]) for k, pool in enumerate(pools)]
+    session = Session("caption", None, GenerationOptions(5), 4)
+    together, alone = QueryScorer(seed, 20), QueryScorer(seed, 20)
+    found = BeamSearch(together, session, options).search_many(anchors)
+    assert together.calls == 1 + shots
+    for result, (query, pool) in zip(found, anchors, strict=True):
+        expected = BeamSearch(alone, session, options).search(query, pool)
+        for name in ("candidates", "icd_ids", "scores", "step_scores", "values"):
+            np.testing.assert_array_equal(getattr(result, name), getattr(expected, name))
+
+
+@given(batch=st.integers(1, 600), candidates=st.integers(2, 100), beams=st.integers(1, 8))
+def test_enough_anchors_fill_the_batches(batch: int, candidates: int, beams: int) -> None:
+    options = SearchOptions(2, beams)
+    count, last = anchors_to_fill(batch, options, candidates), prompts_by_step(options, candidates)[-1]
+    assert 1 <= count <= LARGEST_GROUP
+    assert count == LARGEST_GROUP or count * last >= BATCHES * batch
+    assert count == 1 or (count - 1) * last < BATCHES * batch

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -91,6 +92,47 @@ def test_an_interrupted_run_goes_on_to_the_same_content(workspace: Path, tmp_pat
             generate.run(config(workspace, output=target), InterruptedProgress(1))
     assert 1 <= len(SequenceFile.open(target)) < 4
     assert_equal(arrays(workspace, output=target), whole)
+
+
+def test_anchors_that_are_searched_together_change_rounding_only(workspace: Path, tmp_path: Path) -> None:
+    expected = arrays(workspace, output=tmp_path / "whole.h5", anchors=5, anchors_at_once=1, prefix_cache_mb=0)
+    for number, options in enumerate(({"anchors_at_once": 3}, {"prefix_cache_mb": 1}, {"image_workers": 1}, {})):
+        found = arrays(workspace, output=tmp_path / f"{number}.h5", anchors=5, **options)
+        np.testing.assert_array_equal(found["icd_ids"], expected["icd_ids"])
+        assert_equal(found, expected, 1e-5)
+
+
+def test_a_group_that_was_begun_is_searched_again_as_a_whole(workspace: Path, tmp_path: Path) -> None:
+    """Bit for bit the same, wherever it was interrupted; and what was finished is not written twice."""
+    options = {"anchors": 7, "anchors_at_once": 3}
+    whole = arrays(workspace, output=tmp_path / "whole.h5", **options)
+    for after in (1, 3, 5):
+        target = tmp_path / f"after-{after}.h5"
+        with pytest.raises(KeyboardInterrupt):
+            generate.run(config(workspace, output=target, **options), InterruptedProgress(after))
+        assert len(SequenceFile.open(target)) == after
+        assert_equal(arrays(workspace, output=target, **options), whole)
+
+
+def test_the_report_tells_what_was_computed(workspace: Path) -> None:
+    report = generate.run(config(workspace, anchors=2), QUIET)
+    line = next(remark for remark in report.remarks if "prompts" in remark)
+    numbers = [int(n.replace(",", "")) for n in re.findall(r"[\d,]*\d(?= (?:prompts|tokens computed|scored))", line)]
+    prompts, computed, scored = numbers
+    assert prompts == 2 * (1 + 6 + 3 * 5)
+    assert computed < scored
+    whole = generate.run(config(workspace, anchors=2, prefix_cache_mb=0, overwrite=True), QUIET)
+    assert "tokens" not in " ".join(whole.remarks)
+
+
+def test_images_on_disk_are_not_encoded_again(workspace: Path, tmp_path: Path) -> None:
+    first = generate.run(config(workspace, output=tmp_path / "a.h5", image_cache_disk=True), QUIET)
+    again = generate.run(config(workspace, output=tmp_path / "b.h5", image_cache_disk=True), QUIET)
+    assert "images encoded" in first.remarks[-1]
+    assert re.search(r", 0 images encoded, \d+ from the disk", again.remarks[-1])
+    a, b = (SequenceFile.open(r.path).arrays() for r in (first, again) if r.path is not None)
+    assert_equal(a, b)
+    assert list((workspace / "cache").glob("image-features-*.h5"))
 
 
 def test_a_finished_run_is_found_up_to_date(workspace: Path) -> None:
