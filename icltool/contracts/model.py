@@ -166,11 +166,12 @@ class SupportsPrefixCache(Protocol):
     def extend(
         self, spans: Sequence[Span], past: KeysValues | None, features: Mapping[str, Any] | None, keep: bool
     ) -> Extension:
-        """One forward pass over a batch of spans.
+        """One forward pass over a batch of spans, of which some, not all, may be empty after a past.
 
         `past` holds each row's keys and values of its tokens [0, start), padded on the left to the longest: row b's are
-        the last spans[b].start of T. It is None where every span starts at 0. `keep` asks for the spans' own keys and
-        values. Nothing is read back from the device.
+        the last spans[b].start of T. A layer's are put together when it is asked for, so each is best asked for once, in
+        its turn. It is None where every span starts at 0. `keep` asks for the spans' own keys and values. Nothing is read
+        back from the device.
         """
         ...
 

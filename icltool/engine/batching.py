@@ -41,11 +41,18 @@ class Batches:
     def __init__(self, size: BatchSize, largest: int = LARGEST_ON_GPU, start: int = 4) -> None:
         if size != "auto" and size < 1:
             raise ConfigError(f"a batch size of {size} is impossible", "give a number from 1 on, or auto")
-        self.size = min(start, largest) if size == "auto" else size
+        self._start = min(start, largest) if size == "auto" else size
+        self.size = self._start
         self.notes: list[str] = []
         self._grows = size == "auto"
         self._largest = largest
         self._first_failed: int | None = None
+
+    def start_anew(self) -> None:
+        """Grows from the start again, so that the next batches are those of any other start. A size that did not fit is
+        remembered."""
+        if self._grows:
+            self.size = self._start if self._first_failed is None else min(self._start, max(1, self._first_failed // 2))
 
     def run(
         self,
@@ -94,7 +101,8 @@ class Batches:
         if tried == 1:
             raise ConfigError(
                 f"out of memory with a single prompt of {_described(longest)}",
-                "fewer --shots, --dtype bfloat16, --quantization 4bit, --device-map auto or a smaller model take less",
+                "smaller --prefix-cache-mb and --image-cache-mb, fewer --shots, --dtype bfloat16, --quantization 4bit, "
+                "--device-map auto or a smaller model take less",
             )
         self._first_failed = min(tried, self._first_failed or tried)
         self.size = tried // 2

@@ -58,7 +58,8 @@ class _Anchor:
 class BeamSearch:
     """Searches queries, several at once where batches are to be filled.
 
-    Stateless between queries: results depend neither on their order nor on which are searched together.
+    Stateless between queries: results depend neither on their order nor on which are searched together. That is so in
+    float32, to whose rounding scorers' tolerances are made; in half precision scores a rounding apart may change places.
     """
 
     def __init__(self, scorer: Scorer, session: Session, options: SearchOptions) -> None:
@@ -78,9 +79,9 @@ class BeamSearch:
     def search_many(self, anchors: Sequence[tuple[Example, Sequence[Example]]]) -> list[QueryResult]:
         """`search` of each (query, candidates), step by step together: all prompts of a step are one request.
 
-        What was searched before leaves no trace, not even in rounding.
+        What was searched before leaves no trace, not even in rounding (but for a batch size that memory forced down).
         """
-        self._session.forget_prefixes()
+        self._session.start_anew()
         self._session.keeps_prefixes = True
         based = self._evaluate([ScoringRequest(query, ()) for query, _ in anchors])
         states = []
@@ -88,7 +89,8 @@ class BeamSearch:
             empty = _Beam((), float(based.values[k]), _log_prob(based, k), ())
             states.append(_Anchor(query, {c.id: c for c in candidates}, empty, [empty]))
         for step in range(self._options.shots):
-            self._session.keeps_prefixes = step + 1 < self._options.shots
+            # single candidates begin what comes; of longer sequences few survive, and those are computed once more
+            self._session.keeps_prefixes = step == 0 and self._options.shots > 1
             self._step(states)
         return [self._result(state) for state in states]
 

@@ -57,14 +57,14 @@ def measure(
     """
     counts = prompts_by_step(options, len(pools[0][1]))
     asked = [_requests(pools, options, shots, max(1, SAMPLE // prompts)) for shots, prompts in enumerate(counts)]
-    session.forget_prefixes()
+    session.start_anew()
     firsts, image_seconds, started = [], 0.0, clock()
     for shots, requests in enumerate(asked):
         if clock() - started > PATIENCE:
             asked[shots] = requests = requests[: max(1, len(requests) // 8)]
         encoded = _encoded(session)
         firsts.append((_seconds(scorer, session, requests, shots < options.shots, clock), _encoded(session) - encoded))
-    session.forget_prefixes()
+    session.start_anew()
     steps = []
     for shots, (requests, (first, encoded)) in enumerate(zip(asked, firsts, strict=True)):
         before = session.tokens_computed

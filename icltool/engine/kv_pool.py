@@ -34,7 +34,10 @@ class KeyValuePool:
         return len(self._free)
 
     def prepare(self, example: KeysValues) -> None:
-        """Makes the tables for keys and values like these, [B, heads, T, head width] in each layer."""
+        """Makes the tables for keys and values like these, [B, heads, T, head width] in each layer.
+
+        Where memory does not suffice, torch's error goes to the caller, and the next try asks for half as much.
+        """
         if self._tables:
             return
         token = sum(t.shape[1] * t.shape[3] * t.element_size() for pair in example for t in pair)
@@ -67,17 +70,12 @@ class KeyValuePool:
                 places, row, column = index.on(batch.device)
                 table.index_copy_(0, places, batch[row, :, column])
 
-    def gather(self, rows: Sequence[Sequence[int]]) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    def gather(self, rows: Sequence[Sequence[int]]) -> KeysValues:
         """For each layer keys and values [B, heads, T, head width] of these slots, padded on the left to the longest row.
 
-        What stands in padded columns is zero.
+        What stands in padded columns is zero. A layer's are gathered when they are asked for.
         """
-        longest = max(len(row) for row in rows)
-        index = _Index([[0] * (longest - len(row)) + list(row) for row in rows])
-        return [
-            (_picked(keys, index.on(keys.device)), _picked(values, index.on(values.device)))
-            for keys, values in self._tables
-        ]
+        return _Gathered(self._tables, rows)
 
     def _table(self, like: torch.Tensor) -> torch.Tensor:
         table = torch.empty(
@@ -100,6 +98,22 @@ class _Index:
         if device not in self._there:
             self._there[device] = self._here.pin_memory().to(device, non_blocking=True)
         return self._there[device]
+
+
+class _Gathered(Sequence[tuple[torch.Tensor, torch.Tensor]]):
+    """What `KeyValuePool.gather` gives: no more than one layer's copies need memory at a time."""
+
+    def __init__(self, tables: Sequence[tuple[torch.Tensor, torch.Tensor]], rows: Sequence[Sequence[int]]) -> None:
+        longest = max(len(row) for row in rows)
+        self._tables = tables
+        self._index = _Index([[0] * (longest - len(row)) + list(row) for row in rows])
+
+    def __len__(self) -> int:
+        return len(self._tables)
+
+    def __getitem__(self, layer: Any) -> Any:
+        keys, values = self._tables[layer]
+        return _picked(keys, self._index.on(keys.device)), _picked(values, self._index.on(values.device))
 
 
 def _picked(table: torch.Tensor, slots: torch.Tensor) -> torch.Tensor:

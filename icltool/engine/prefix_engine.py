@@ -13,6 +13,7 @@ from icltool.contracts import (
     Extension,
     GenerationOptions,
     KeysValues,
+    Model,
     Prompt,
     PromptTokens,
     Span,
@@ -25,6 +26,8 @@ from icltool.engine.prefix_tree import PrefixTree
 from icltool.engine.sharing import Segment, shared_segments
 
 Features = Mapping[str, Any] | None
+#: A tensor that may still be computed, and the place of a number in it.
+Pending = tuple[Any, int]
 
 
 @dataclass
@@ -61,11 +64,10 @@ class PrefixEngine:
         self._compute_shared(tokens, [t.target_start - 1 for t in tokens], features)
         spans = [self._rest(t, t.target_start - 1, len(t.ids) - 1) for t in tokens]
 
-        def compute(part: list[Span], size: int) -> list[Any]:
+        def compute(part: list[Span], size: int) -> list[Pending]:
             return self._extended(part, features, [s.tokens.shared_end if keep else 0 for s in part])
 
-        found = self._run(spans, compute)
-        totals = torch.stack(found).tolist()  # the one time that the device is waited for
+        totals = _read(self._run(spans, compute))  # the one time that the device is waited for
         return [TargetScore(total, len(t.ids) - t.target_start) for total, t in zip(totals, tokens, strict=True)]
 
     def answers(self, prompts: Sequence[Prompt], options: GenerationOptions, features: Features) -> list[str]:
@@ -73,6 +75,9 @@ class PrefixEngine:
         if not prompts:
             return []
         tokens = self._model.prompt_tokens(prompts, False)
+        if any(len(t.ids) == 1 for t in tokens):  # nothing stands before its last token
+            model = cast(Model, self._model)
+            return self._batches.run(prompts, lambda part, size: model.generate(part, options, size, features))
         self.counts.scored += sum(len(t.ids) for t in tokens)
         self._tree.begin()
         self._compute_shared(tokens, [len(t.ids) - 1 for t in tokens], features)
@@ -98,7 +103,7 @@ class PrefixEngine:
             fitting = self._fitting(level, tokens)
             spans = [self._rest(tokens[s.rows[0]], s.end, s.end) for s in fitting]
 
-            def compute(part: list[Span], size: int) -> list[Any]:
+            def compute(part: list[Span], size: int) -> list[Pending]:
                 return self._extended(part, features, [s.end for s in part])
 
             self._run([s for s in spans if s.start < s.end], compute)
@@ -131,13 +136,13 @@ class PrefixEngine:
             return None
         return self._pool.gather([self._tree.find(s.tokens.units, s.start) for s in spans])
 
-    def _extended(self, spans: list[Span], features: Features, keep: Sequence[int]) -> list[Any]:
-        """Log-probabilities of each span's targets, still on the device; stores tokens up to `keep` of each prompt."""
+    def _extended(self, spans: list[Span], features: Features, keep: Sequence[int]) -> list[Pending]:
+        """Where the log-probability of each span's targets will be found; stores tokens up to `keep` of each prompt."""
         wanted = [max(0, min(k, s.end) - s.start) for s, k in zip(spans, keep, strict=True)]
         found = self._forward(spans, features, any(wanted))
         if found.keys_values is not None:
             self._store(spans, wanted, found.keys_values)
-        return list(found.log_probs)
+        return [(found.log_probs, row) for row in range(len(spans))]
 
     def _forward(self, spans: Sequence[Span], features: Features, keep: bool) -> Extension:
         found = self._model.extend(spans, self._past(spans), features, keep)
@@ -147,34 +152,47 @@ class PrefixEngine:
         return found
 
     def _store(self, spans: Sequence[Span], wanted: Sequence[int], keys_values: KeysValues) -> None:
-        try:
-            self._pool.prepare(keys_values)
-        except Exception as error:
-            if not is_out_of_memory(error):
-                raise
-            release_memory()
+        """Stores the first `wanted` tokens of each span, as far as there is room for them."""
+        if not self._prepared(keys_values):
             return
+        self._make_room(sum(wanted))
         slots: list[int] = []
         rows: list[int] = []
         columns: list[int] = []
         for row, (span, count) in enumerate(zip(spans, wanted, strict=True)):
             known = len(self._tree.find(span.tokens.units, span.start + count))
             fresh = range(known - span.start, count)  # another prompt may have stored the first of them just now
-            if known < span.start or not fresh or not self._make_room(len(fresh)):
+            if known < span.start or not fresh or len(fresh) > self._pool.free:
                 continue
             taken = self._pool.take(len(fresh))
             self._tree.add(span.tokens.units[: span.start + count], taken)
             slots += taken
             rows += [row] * len(fresh)
             columns += fresh
+        written = False
         try:
             self._pool.write(slots, keys_values, rows, columns)
-        except BaseException as error:  # what was not written must not be found
-            self._tree.drop(slots)
-            self._pool.give(slots)
+            written = True
+        except Exception as error:
             if not is_out_of_memory(error):
                 raise
+        finally:
+            if not written:  # what was not written must not be found
+                self._tree.drop(slots)
+                self._pool.give(slots)
+        if not written:
             release_memory()  # the scores are there: nothing but the keys and values is lost
+
+    def _prepared(self, keys_values: KeysValues) -> bool:
+        """Whether there is a pool, made now if need be and if memory suffices."""
+        try:
+            self._pool.prepare(keys_values)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+        if not self._pool.ready:
+            release_memory()
+        return self._pool.ready
 
     def _whole_past(self, spans: Sequence[Span], features: Features) -> KeysValues:
         """Keys and values of all tokens before each span's end, padded on the left."""
@@ -184,28 +202,37 @@ class PrefixEngine:
             return past
         own = self._forward(spans, features, True).keys_values
         assert own is not None
-        before = 0 if past is None else past[0][0].shape[2]
-        longest = max(s.end for s in spans)
+        before, longest = max(s.start for s in spans), max(s.end for s in spans)
         places = torch.zeros(len(spans), longest, dtype=torch.long)
         for row, span in enumerate(spans):
             places[row, longest - span.end : longest - span.end + span.start] = torch.arange(
                 before - span.start, before
             )
             places[row, longest - (span.end - span.start) :] = torch.arange(before, before + span.end - span.start)
-        return [
-            (
-                _columns(past[layer][0] if past else None, keys, places),
-                _columns(past[layer][1] if past else None, values, places),
-            )
-            for layer, (keys, values) in enumerate(own)
-        ]
+        joined = []
+        for layer, (keys, values) in enumerate(own):
+            early, late = (None, None) if past is None else past[layer]
+            joined.append((_columns(early, keys, places), _columns(late, values, places)))
+        return joined
 
     def _run(self, spans: Sequence[Span], compute: Any) -> list[Any]:
         return self._batches.run(spans, compute)
 
 
+def _read(pending: Sequence[Pending]) -> list[float]:
+    """The numbers, fetched from the device at once."""
+    tensors = list({id(tensor): tensor for tensor, _ in pending}.values())
+    starts, low = {}, 0
+    for tensor in tensors:
+        starts[id(tensor)] = low
+        low += len(tensor)
+    numbers = torch.cat(tensors).tolist()
+    return [numbers[starts[id(tensor)] + place] for tensor, place in pending]
+
+
 def _columns(past: torch.Tensor | None, own: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
     """[B, heads, T, head width]: in each row the columns `places` [B, T] of past and own keys (or values) together."""
     joined = own if past is None else torch.cat([past, own], dim=2)
-    index = places.to(own.device)[:, None, :, None].expand(-1, joined.shape[1], -1, joined.shape[3])
+    pinned = places.pin_memory() if own.device.type == "cuda" else places
+    index = pinned.to(own.device, non_blocking=True)[:, None, :, None].expand(-1, joined.shape[1], -1, joined.shape[3])
     return joined.gather(2, index)

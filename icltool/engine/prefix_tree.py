@@ -35,6 +35,7 @@ class PrefixTree:
         self._root = _Node(None, None, -1, 0)
         self._round = 0
         self._size = 0
+        self._all_in_use = False
 
     def __len__(self) -> int:
         """Stored tokens."""
@@ -42,6 +43,7 @@ class PrefixTree:
 
     def begin(self) -> None:
         self._round += 1
+        self._all_in_use = False
 
     def find(self, units: Sequence[Hashable], limit: int) -> list[int]:
         """Slots of the longest stored beginning of `units`, at most `limit` tokens."""
@@ -77,7 +79,10 @@ class PrefixTree:
 
         A token is used whenever one after it is, so no path is cut in its middle.
         """
+        if self._all_in_use:  # what a round uses stays in use
+            return []
         idle = [n for n in self._nodes() if n.used < self._round]
+        self._all_in_use = len(idle) <= count
         idle.sort(key=lambda n: (n.used, -n.depth))
         freed = []
         for node in idle[:count]:

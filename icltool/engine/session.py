@@ -128,8 +128,10 @@ class Session:
         if self.cache is not None:
             self.cache.expect(e.image for e in examples if e.image)
 
-    def forget_prefixes(self) -> None:
-        """Drops keys and values of earlier prompts: what is computed next does not depend on them, even by rounding."""
+    def start_anew(self) -> None:
+        """Drops keys and values of earlier prompts, and what "auto" found: what is computed next does not depend on what
+        was before, even by rounding."""
+        self._batches.start_anew()
         if self._prefixes is not None:
             self._prefixes.forget()
 

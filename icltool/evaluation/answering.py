@@ -76,7 +76,7 @@ class Answerer:
         queries = self.inputs.queries.rows(query_rows)
         demonstrations = [tuple(self.inputs.index.rows(row)) for row in chosen]
         requests = [ScoringRequest(q, d) for q, d in zip(queries, demonstrations, strict=True)]
-        self._opened().forget_prefixes()  # so that an answer depends on its own chunk alone, wherever a run began
+        self._opened().start_anew()  # so that an answer depends on its own chunk alone, wherever a run began
         answers = self._ranked(requests) if self.inputs.task.ranked else self._generated(requests)
         return [_row(request, answer) for request, answer in zip(requests, answers, strict=True)]
 

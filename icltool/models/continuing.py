@@ -67,19 +67,17 @@ def padded_spans(spans: Sequence[Span], pad: int, device: torch.device, past: in
     )
 
 
-def filled_cache(past: KeysValues | None) -> Any:
-    """A cache of transformers that holds `past`; without one, an empty cache."""
+def filled_cache(past: KeysValues, repeats: int) -> Any:
+    """A cache of transformers that holds `past`, each row `repeats` times, for tokens to be generated."""
     from transformers import DynamicCache
 
     cache = DynamicCache()
-    for layer, (keys, values) in enumerate(past or ()):
+    for layer in range(len(past)):
+        keys, values = past[layer]
+        if repeats > 1:
+            keys, values = keys.repeat_interleave(repeats, 0), values.repeat_interleave(repeats, 0)
         cache.update(keys, values, layer)
     return cache
-
-
-def own_keys_values(cache: Any, past: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """Keys and values of the columns after the first `past`, layer by layer."""
-    return [(layer.keys[:, :, past:], layer.values[:, :, past:]) for layer in cache.layers]
 
 
 @dataclass(frozen=True)

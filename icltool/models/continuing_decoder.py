@@ -8,10 +8,10 @@ from typing import Any
 import torch
 
 from icltool.contracts import Extension, GenerationOptions, KeysValues, Prompt, PromptTokens, Span
+from icltool.models.continued_cache import continued_cache, own_keys_values
 from icltool.models.continuing import (
     PaddedSpans,
     filled_cache,
-    own_keys_values,
     padded_spans,
     span_log_probs,
     to_device,
@@ -51,9 +51,10 @@ class DecoderContinuation:
         self, spans: Sequence[Span], past: KeysValues | None, features: Mapping[str, Any] | None, keep: bool
     ) -> Extension:
         """See SupportsPrefixCache."""
-        columns = 0 if past is None else int(past[0][0].shape[2])
+        columns = 0 if past is None else max(span.start for span in spans)
         batch = padded_spans(spans, self._pad, self.device, columns)
-        cache = filled_cache(past) if keep or past is not None else None
+        layers = self._config.num_hidden_layers
+        cache = continued_cache(past, layers, columns, keep) if keep or past is not None else None
         output = self._decoder(
             **self._inputs(batch, spans, features),
             attention_mask=attention_masks(batch, self._config, self._model.dtype),
@@ -62,7 +63,7 @@ class DecoderContinuation:
         )
         wanted = wanted_positions(spans, self.device)
         scores = span_log_probs(output.last_hidden_state, wanted, self._logits, self._config.vocab_size)
-        return Extension(scores, own_keys_values(cache, columns) if keep else None)
+        return Extension(scores, own_keys_values(cache) if keep else None)
 
     @torch.inference_mode()
     def generate_after(
@@ -81,9 +82,7 @@ class DecoderContinuation:
         for row, prompt in enumerate(prompts):
             ids[row, longest - len(prompt.ids) :] = torch.tensor(prompt.ids)
             present[row, longest - len(prompt.ids) :] = 1
-        cache = filled_cache(past)
-        if options.num_beams > 1:
-            cache.batch_repeat_interleave(options.num_beams)
+        cache = filled_cache(past, options.num_beams)
         search = beam_options(self._pad, options.max_new_tokens, options.num_beams, options.length_penalty)
         if self._barred:
             search["suppress_tokens"] = self._barred

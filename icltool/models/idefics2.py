@@ -88,7 +88,9 @@ class Idefics2Model(ProcessedModel):
         """See PreparesImages. Images of several sizes are padded, and the vision encoder attends to no padding."""
         pixels, mask = (on_device(array, self.device) for array in padded(prepared))
         states = self.model.get_image_features(pixels[:, None], mask[:, None], return_dict=True).pooler_output
-        return list(states.reshape(len(prepared), -1, states.shape[-1]))  # some releases give all images in one row
+        width = states[0].shape[-1]  # a list of images, or in some releases one tensor of all their tokens
+        joined = states if isinstance(states, torch.Tensor) else torch.cat([s.reshape(-1, width) for s in states])
+        return list(joined.reshape(len(prepared), -1, width))
 
     def _processed(
         self, texts: list[str], prompts: Sequence[Prompt], features: Mapping[str, Any] | None

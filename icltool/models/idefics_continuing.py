@@ -10,10 +10,10 @@ from typing import Any
 import torch
 
 from icltool.contracts import Extension, GenerationOptions, KeysValues, Prompt, PromptTokens, Span
+from icltool.models.continued_cache import continued_cache, own_keys_values
 from icltool.models.continuing import (
     filled_cache,
     image_units,
-    own_keys_values,
     padded_spans,
     span_log_probs,
     to_device,
@@ -21,7 +21,7 @@ from icltool.models.continuing import (
 )
 from icltool.models.narrowing import SharedImages, WantedTokens
 from icltool.models.scoring import beam_options
-from icltool.models.tokens import tokenize
+from icltool.models.tokens import check_length, tokenize
 
 
 @dataclass(frozen=True)
@@ -61,15 +61,16 @@ class ContinuingIdefics:
         self, spans: Sequence[Span], past: KeysValues | None, features: Mapping[str, Any] | None, keep: bool
     ) -> Extension:
         """See SupportsPrefixCache."""
-        columns = 0 if past is None else int(past[0][0].shape[2])
+        columns = 0 if past is None else max(span.start for span in spans)
         batch = padded_spans(spans, self._pad, self.device, columns)
         wanted = wanted_positions(spans, self.device)
         images = self._seen_images(spans, batch.ids.shape[1], features)
-        cache = filled_cache(past) if keep or past is not None else None
+        layers = self.model.config.num_hidden_layers
+        cache = continued_cache(past, layers, columns, keep) if keep or past is not None else None
         sharing, narrowing = self._narrowing()
         with sharing.of(images.table, images.rows), narrowing.of(wanted.owners, wanted.places):
             output = self.model.model(
-                input_ids=batch.ids,
+                inputs_embeds=self._embedded(batch.ids),
                 attention_mask=batch.additive(self.dtype),
                 position_ids=batch.positions,
                 past_key_values=cache,
@@ -81,7 +82,7 @@ class ContinuingIdefics:
         scores = span_log_probs(
             output.last_hidden_state, wanted, self.model.lm_head, config.vocab_size + config.additional_vocab_size
         )
-        return Extension(scores, own_keys_values(cache, columns) if keep else None)
+        return Extension(scores, own_keys_values(cache) if keep else None)
 
     @torch.inference_mode()
     def generate_after(
@@ -92,6 +93,8 @@ class ContinuingIdefics:
         features: Mapping[str, Any] | None,
     ) -> list[str]:
         """See ContinuesFromPrefix."""
+        limit = self._limit()
+        check_length(max(len(p.ids) for p in prompts), None if limit is None else limit - options.max_new_tokens)
         lasts = [Span(p, len(p.ids) - 1, len(p.ids)) for p in prompts]
         longest = max(len(p.ids) for p in prompts)
         ids = torch.full((len(prompts), longest), self._pad, dtype=torch.long)
@@ -100,11 +103,11 @@ class ContinuingIdefics:
             ids[row, longest - len(prompt.ids) :] = torch.tensor(prompt.ids)
             present[row, longest - len(prompt.ids) :] = 1
         images = self._seen_images(lasts, 1, features)
-        cache = filled_cache(past)
-        if options.num_beams > 1:
-            cache.batch_repeat_interleave(options.num_beams)
+        cache = filled_cache(past, options.num_beams)
         search = beam_options(self._pad, options.max_new_tokens, options.num_beams, options.length_penalty)
-        with whole_vocabulary(self.model.config):
+        sharing, _ = self._narrowing()
+        repeated = images.rows.repeat_interleave(options.num_beams, 0)
+        with whole_vocabulary(self.model.config), sharing.of(images.table, repeated):
             output = self.model.generate(
                 input_ids=to_device(ids, self.device),
                 attention_mask=to_device(present, self.device),
@@ -131,6 +134,16 @@ class ContinuingIdefics:
         rows = [[place_of[path] for path in paths] + [len(needed)] * (most - len(paths)) for paths in seen]
         table = torch.stack([*(known[path] for path in needed), self._no_image()])
         return _SeenImages(table, to_device(torch.tensor(rows), self.device), mask.long())
+
+    def _embedded(self, ids: torch.Tensor) -> torch.Tensor:
+        """The embeddings [B, S, width] that the model would make of `ids`; its own way of finding the additional tokens waits
+        for the device."""
+        tables, size = self.model.model.embed_tokens, self.model.config.vocab_size
+        found: torch.Tensor = torch.nn.functional.embedding(ids.clamp(max=size - 1), tables.weight)
+        if not self.model.config.additional_vocab_size:
+            return found
+        additional = tables.additional_embedding((ids - size).clamp(min=0))
+        return torch.where((ids >= size)[..., None], additional, found)
 
     def _features_key(self) -> str:
         return "perceiver_embeddings" if self._resampled else "image_encoder_embeddings"

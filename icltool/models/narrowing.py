@@ -10,15 +10,16 @@ import torch
 
 
 class SharedImages:
-    """Projects every image of a batch once, however many rows show it.
+    """Projects every image of a batch once, however many rows show it, and however often while tokens are generated.
 
     `projections` are the linear layers that make keys or values of image features. Within `of`, each of them is given the
-    distinct images in place of its input [B, I x T, width], and its output is spread over the rows.
+    distinct images in place of its input [B, I x T, width], and only at first; its output is spread over the rows.
     """
 
     def __init__(self, projections: Sequence[torch.nn.Module]) -> None:
         self._images: torch.Tensor | None = None
         self._rows: torch.Tensor | None = None
+        self._projected: dict[int, torch.Tensor] = {}
         for projection in projections:
             projection.register_forward_pre_hook(self._narrow)
             projection.register_forward_hook(self._spread)
@@ -31,14 +32,18 @@ class SharedImages:
             yield
         finally:
             self._images = self._rows = None
+            self._projected = {}
 
     def _narrow(self, module: Any, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-        return inputs if self._images is None else (self._images,)
+        if self._images is None:
+            return inputs
+        return (self._images[:0] if id(module) in self._projected else self._images,)
 
     def _spread(self, module: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> torch.Tensor:
         if self._rows is None:
             return output
-        return output[self._rows.to(output.device)].flatten(1, 2)
+        projected = self._projected.setdefault(id(module), output)
+        return projected[self._rows.to(projected.device)].flatten(1, 2)
 
 
 class WantedTokens:

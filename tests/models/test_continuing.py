@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 
 from icltool.contracts import Prompt, PromptTokens, Span
 from icltool.models import continuing
+from icltool.models.continued_cache import continued_cache, own_keys_values
 from icltool.models.continuing import (
     filled_cache,
     image_units,
-    own_keys_values,
     padded_spans,
     span_log_probs,
     wanted_positions,
@@ -90,17 +90,33 @@ def test_log_probabilities_are_those_of_the_targets(spans: list[Span], at_once: 
     assert all(n <= max(1, at_once // 10) for n in asked)
 
 
-def test_a_cache_gives_back_what_it_was_filled_with_and_what_came_after() -> None:
+@pytest.mark.parametrize("columns", [0, 4])
+@pytest.mark.parametrize("keep", [False, True])
+def test_a_layer_attends_to_the_past_and_keeps_what_is_new(columns: int, keep: bool) -> None:
     generator = torch.Generator().manual_seed(0)
-    past = [(torch.randn(2, 3, 4, 5, generator=generator), torch.randn(2, 3, 4, 5, generator=generator))] * 2
-    own = [(torch.randn(2, 3, 2, 5, generator=generator), torch.randn(2, 3, 2, 5, generator=generator))] * 2
-    cache = filled_cache(past)
+
+    def pairs(length: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        return [(torch.randn(2, 3, length, 5, generator=generator), torch.randn(2, 3, length, 5)) for _ in range(2)]
+
+    past, own = pairs(4), pairs(2)
+    cache = continued_cache(past if columns else None, 2, columns, keep)
+    assert cache.get_seq_length() == columns
+    for number, (new, before) in enumerate(zip(own, past, strict=True)):
+        seen = cache.update(*new, number)
+        for found, one, other in zip(seen, before, new, strict=True):
+            assert torch.equal(found, torch.cat([one, other], 2) if columns else other)
+    if keep:
+        kept = own_keys_values(cache)
+        assert all(torch.equal(a, b) for f, w in zip(kept, own, strict=True) for a, b in zip(f, w, strict=True))
+
+
+def test_a_cache_to_generate_from_holds_every_row_for_each_beam() -> None:
+    past = [(torch.randn(2, 3, 4, 5), torch.randn(2, 3, 4, 5)) for _ in range(2)]
+    cache = filled_cache(past, 3)
     assert cache.get_seq_length() == 4
-    for layer, (keys, values) in enumerate(own):
-        cache.update(keys, values, layer)
-    for found, wanted in zip(own_keys_values(cache, 4), own, strict=True):
-        assert all(torch.equal(a, b) for a, b in zip(found, wanted, strict=True))
-    assert filled_cache(None).get_seq_length() == 0
+    for layer, (keys, values) in zip(cache.layers, past, strict=True):
+        assert torch.equal(layer.keys, keys[[0, 0, 0, 1, 1, 1]])
+        assert torch.equal(layer.values, values[[0, 0, 0, 1, 1, 1]])
 
 
 def test_a_token_that_stands_for_an_image_is_the_same_only_for_the_same_image() -> None:

@@ -16,9 +16,11 @@ def test_an_image_is_projected_once_for_all_rows() -> None:
     whole = images[rows].flatten(1, 2)  # [4, 10, 4]
     plain = layer(whole)
     with sharing.of(images, rows):
-        shared = layer(whole)
+        shared, again = layer(whole), layer(whole)
     torch.testing.assert_close(shared, plain)
-    assert seen == [(4, 10, 4), (3, 5, 4)]
+    torch.testing.assert_close(again, plain)
+    assert seen == [(4, 10, 4), (3, 5, 4), (0, 5, 4)]
+    torch.testing.assert_close(layer(whole + 1), torch.nn.functional.linear(whole + 1, layer.weight, layer.bias))
 
 
 def test_wanted_tokens_come_out_the_same_and_others_are_zero() -> None:

@@ -1,0 +1,43 @@
+"""A cache of transformers over keys and values that stand elsewhere: nothing is copied but what a layer attends to."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from transformers.cache_utils import Cache, DynamicLayer
+
+from icltool.contracts import KeysValues
+
+
+class ContinuedLayer(DynamicLayer):  # type: ignore[no-untyped-call]
+    """One layer for one forward pass: asks `past` for its keys and values when its turn has come, and keeps only those of
+    the new tokens, where they are wanted."""
+
+    def __init__(self, past: KeysValues | None, number: int, columns: int, keep: bool) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._past, self._number, self._columns, self._keeps = past, number, columns, keep
+        self.own: tuple[torch.Tensor, torch.Tensor] | None = None
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        if self._keeps:
+            self.own = key_states, value_states
+        if self._past is None:
+            return key_states, value_states
+        keys, values = self._past[self._number]
+        return torch.cat([keys, key_states], dim=-2), torch.cat([values, value_states], dim=-2)
+
+    def get_seq_length(self, *args: Any) -> int:
+        return self._columns
+
+
+def continued_cache(past: KeysValues | None, layers: int, columns: int, keep: bool) -> Any:
+    """A cache for one forward pass of a model of `layers` layers after `past`, which has `columns` columns (0 without)."""
+    return Cache(layers=[ContinuedLayer(past, number, columns, keep) for number in range(layers)])
+
+
+def own_keys_values(cache: Any) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Keys and values of the new tokens, layer by layer."""
+    return [layer.own for layer in cache.layers]
