@@ -223,6 +223,7 @@ def artefacts(workspace: Path) -> list[Row]:
         "sequences": "*.h5",
         "checkpoints": "*",
         "evaluations": "*",
+        "cache": "*.h5",
     }
     for kind, pattern in patterns.items():
         folder = workspace / kind
@@ -230,7 +231,8 @@ def artefacts(workspace: Path) -> list[Row]:
         names = ["/".join(e.parent.relative_to(folder).parts) if kind == "datasets" else e.name for e in entries]
         shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
         size = sum(f.stat().st_size for f in folder.rglob("*") if f.is_file()) if folder.is_dir() else 0
-        rows.append(row(kind, f"{shown} ({_size(size)})" if names else "none", "ok" if names else "-"))
+        note = "may be deleted at any time" if kind == "cache" and names else ""
+        rows.append(row(kind, f"{shown} ({_size(size)})" if names else "none", "ok" if names else "-", note))
     return rows
 
 

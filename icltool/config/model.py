@@ -21,6 +21,10 @@ def _batch_size(value: Any) -> Any:
     return number
 
 
+#: No machine's pictures need more processes; each takes memory and seconds to start.
+MOST_WORKERS = 128
+
+
 def _workers(value: Any) -> Any:
     """A number from 0 on (as a text, too) or "auto"; one message for anything else."""
     if value == "auto":
@@ -28,6 +32,8 @@ def _workers(value: Any) -> Any:
     number = int(value) if isinstance(value, str) and value.isdecimal() else value
     if not isinstance(number, int) or isinstance(number, bool) or number < 0:
         raise ValueError(f"expected a number of processes from 0 on, or auto, not {value!r}")
+    if number > MOST_WORKERS:
+        raise ValueError(f"{number} processes are too many: {MOST_WORKERS} at most")
     return number
 
 
@@ -79,7 +85,8 @@ class ModelConfig(StageConfig):
     )
     image_cache_disk: bool = Field(
         default=False,
-        description="keep encoded images in the workspace's cache folder, for later runs of the same model",
+        description="keep encoded images in the workspace's cache folder, for later runs of the same model; a picture is known "
+        "by its path, size and time of change",
         json_schema_extra=_HIDDEN,
     )
     image_cache_disk_mb: int = Field(
@@ -90,7 +97,8 @@ class ModelConfig(StageConfig):
     )
     image_workers: Annotated[int | Literal["auto"], BeforeValidator(_workers)] = Field(
         default="auto",
-        description="processes that read and resize images ahead of the model; auto: none on a CPU, up to 8 with a GPU",
+        description="processes that read and resize images ahead of the model, where encoded images are kept; auto: none on a "
+        "CPU, up to 8 with a GPU",
         json_schema_extra={**_HIDDEN, "metavar": "INTEGER|auto"},
     )
 

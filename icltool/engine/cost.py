@@ -67,12 +67,14 @@ def measure(
     session.start_anew()
     steps = []
     for shots, (requests, (first, encoded)) in enumerate(zip(asked, firsts, strict=True)):
-        before = session.tokens_computed
+        before, scored = session.tokens_computed, session.tokens_scored
         seconds = _seconds(scorer, session, requests, shots < options.shots, clock)
         computed = None if before is None else ((session.tokens_computed or 0) - before) / len(requests)
         if shots == 1 and encoded:
             image_seconds = max(first - seconds, 0.0) / encoded
-        tokens = _mean_tokens(session, requests)
+        # counted by the session where it can: answers that are generated have no target
+        told = None if scored is None else ((session.tokens_scored or 0) - scored) / len(requests)
+        tokens = _mean_tokens(session, requests) if told is None else told
         steps.append(StepCost(shots, counts[shots], len(requests), seconds / len(requests), tokens, computed))
     if not _encoded(session) or session.cache is None:
         return steps, ImageCost(0.0, 0.0)

@@ -79,7 +79,8 @@ class ImageFeatureCache:
     @property
     def notes(self) -> list[str]:
         """Remarks for the user about workers and the store."""
-        return [*(self._pipeline.notes if self._pipeline else ()), *(self._store.notes if self._store else ())]
+        parts = (self._pipeline, self._store)
+        return [note for part in parts if part is not None for note in part.notes]
 
     def expect(self, paths: Iterable[str]) -> None:
         """Announces images in the order in which `features` will be asked for them. What is in memory or on disk is

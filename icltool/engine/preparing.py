@@ -27,8 +27,9 @@ Reader = Callable[[str], Any]
 
 #: Images that must be announced before workers are started: they take seconds to import what they need.
 WORTH = 64
-#: Images that are prepared ahead, for each worker; a 224 x 224 picture takes 0.6 MB, one of 980 x 980 11.5 MB.
-AHEAD = 8
+#: Images that are prepared ahead, for each worker, until the size of one is known; then as many as fit into so many bytes
+#: (a 224 x 224 picture takes 0.6 MB, one of 980 x 980 11.5 MB), at least two for each worker.
+AHEAD, AHEAD_BYTES = 8, 512 << 20
 MOST_WORKERS = 8
 _LEAVES = 5.0  # seconds that a killed worker is waited for
 _VARIABLES = {
@@ -71,6 +72,7 @@ class ImagePipeline:
         self._reader = reader
         self._workers = workers
         self._ahead = max(1, workers * AHEAD if ahead is None else ahead)
+        self._by_size = ahead is None
         self._worth = worth
         self._place: dict[str, int] = {}  # of those that wait or are begun
         self._announced = 0
@@ -116,6 +118,9 @@ class ImagePipeline:
         prepared = None if future is None or future.cancel() else future.result()
         if prepared is not None:
             self.from_workers += 1
+            if self._by_size:
+                self._by_size = False
+                self._ahead = max(2 * self._workers, AHEAD_BYTES // max(1, _size(prepared)))
             return prepared
         self.from_here += 1
         return self._reader(path)
@@ -150,6 +155,12 @@ class ImagePipeline:
     def _alone(self, why: str) -> None:
         self.notes.append(f"{why}: images are prepared in the main process")
         self.close()
+
+
+def _size(prepared: Any) -> int:
+    """Bytes of a prepared image, an array or a mapping of arrays."""
+    parts = prepared.values() if hasattr(prepared, "values") else [prepared]
+    return sum(int(getattr(part, "nbytes", 0)) for part in parts)
 
 
 class _Pool:

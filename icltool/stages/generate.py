@@ -332,8 +332,14 @@ def _report(
         "candidates": config.candidates,
         "beams": config.beam_size,
         "shots": config.shots,
-        "mean value without ICDs": round(float(np.nanmean(arrays["base_value"])), 4),
-        "mean gain of best beam": round(float(np.nanmean(gains[:, 0])), 4),
-        "mean gain of last beam": round(float(np.nanmean(gains[:, -1])), 4),
+        "mean value without ICDs": _mean(arrays["base_value"]),
+        "mean gain of best beam": _mean(gains[:, 0]),
+        "mean gain of last beam": _mean(gains[:, -1]),
     }
     return StageReport(f"Sequences for {dataset.name} ({dataset.task})", (row,), path, tuple(remarks))
+
+
+def _mean(values: FloatArray) -> float | None:
+    """None where there is no value: an anchor has fewer sequences than beams were asked for."""
+    known = values[np.isfinite(values)]
+    return round(float(known.mean()), 4) if len(known) else None

@@ -120,7 +120,8 @@ class ImageFeatureFile:
         except StoreError as error:  # the disk is full, say
             self._writable, self._stopped = False, True
             self._forget()
-            self._note(f"{error.message}: image features are neither read nor stored")
+            hint = f" ({error.hint})" if error.hint else ""
+            self._note(f"{error.message}: image features are neither read nor stored{hint}")
 
     def __len__(self) -> int:
         """Images whose features are in file and journal."""
@@ -280,7 +281,10 @@ class ImageFeatureFile:
             for key, stamp, dtype, shape, tensor in records:
                 data = _raw(tensor)
                 if self._size + len(data) > self._limit:
-                    raise StoreError(f"{self.path} has reached its limit of {self._limit / 2**20:,.0f} MB", None)
+                    raise StoreError(
+                        f"{self.path} has reached its limit of {self._limit / 2**20:,.0f} MB",
+                        "raise --image-cache-disk-mb",
+                    )
                 head = _HEAD.pack(len(key), *stamp, zlib.crc32(data), dtype.encode(), len(shape))
                 payload = b"".join([head, key, np.array(shape, "<i8").tobytes(), data])
                 with self._file_lock:
@@ -343,7 +347,7 @@ class ImageFeatureFile:
         try:
             yield
         except StoreError as error:
-            self._note(error.message + more)
+            self._note(error.message + more + (f" ({error.hint})" if error.hint else ""))
 
     def _note(self, text: str) -> None:
         if text not in self.notes:

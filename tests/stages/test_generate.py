@@ -135,6 +135,26 @@ def test_images_on_disk_are_not_encoded_again(workspace: Path, tmp_path: Path) -
     assert list((workspace / "cache").glob("image-features-*.h5"))
 
 
+def test_remarks_of_the_disk_cache_are_reported(workspace: Path, tmp_path: Path) -> None:
+    first = generate.run(config(workspace, output=tmp_path / "a.h5", image_cache_disk=True), QUIET)
+    assert len(first.remarks) == 1
+    (file,) = (workspace / "cache").glob("image-features-*.h5")
+    file.write_text("hello")
+    again = generate.run(config(workspace, output=tmp_path / "b.h5", image_cache_disk=True), QUIET)
+    assert any(str(file) in remark and "started anew" in remark for remark in again.remarks)
+    file.unlink()
+    small = config(workspace, output=tmp_path / "c.h5", image_cache_disk=True, image_cache_disk_mb=1)
+    assert "limit" not in " ".join(generate.run(small, QUIET).remarks)
+
+
+def test_fewer_sequences_than_beams_have_means_all_the_same(
+    workspace: Path, tmp_path: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    report = generate.run(config(workspace, candidates=2, shots=1, beam_size=5, output=tmp_path / "a.h5"), QUIET)
+    assert report.rows()[0]["mean gain of last beam"] is None
+    assert not [w for w in recwarn if "empty slice" in str(w.message)]
+
+
 def test_a_finished_run_is_found_up_to_date(workspace: Path) -> None:
     generate.run(config(workspace), QUIET)
     report = generate.run(config(workspace, batch_size=3), QUIET)
