@@ -3,10 +3,12 @@
 Each worker process has a thread of this process that sends it a path over a pipe and waits for the picture. That needs
 little more than a ThreadPoolExecutor and subprocess, and does by construction what the ready-made ones have to be talked
 into. Nobody but this process holds its ends of the pipes, so a worker whose parent was killed reads the end of its pipe and
-leaves: the workers of a ProcessPoolExecutor hold both ends of their queue and stay for ever. A worker may be killed at any
-moment: a pool's shared result queue can hang after that. The main module is not imported again, so that a script needs no
-`if __name__ == "__main__"`. Paths may be announced at any time and asked for in another order: a DataLoader's order is
-fixed, and its workers hand over large arrays in /dev/shm, which is small in many containers.
+leaves (one that still imports, some seconds later): the workers of a ProcessPoolExecutor hold both ends of their queue and
+stay for ever. A worker may be killed at any moment: a pool's shared result queue can hang after that. The main module is
+not imported again, so that a script needs no `if __name__ == "__main__"`. Paths may be announced at any time and asked for
+in another order: a DataLoader's order is fixed, and its workers hand over large arrays in /dev/shm, which is small in many
+containers. What goes through the pipes are pickles between this process and its own children, as in multiprocessing; no
+file is read that way.
 """
 
 from __future__ import annotations

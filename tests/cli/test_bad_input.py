@@ -96,7 +96,8 @@ def test_killed_again_and_again_the_content_stays_the_same(workspace: Path, tmp_
 
     def command(name: str) -> list[str]:
         where = ["--workspace", str(workspace), "--output", str(tmp_path / name), "--anchors", "48", "--quiet"]
-        size = ["--candidates", "12", "--beam-size", "3", "--shots", "2"]  # slow enough to be killed in the middle
+        # slow enough to be killed in the middle, in groups that leave something to be killed
+        size = ["--candidates", "12", "--beam-size", "3", "--shots", "2", "--anchors-at-once", "3", "--batch-size", "8"]
         return [sys.executable, "-m", "icltool", *GENERATE, *where, *size]
 
     target = tmp_path / "killed.h5"

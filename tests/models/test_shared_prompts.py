@@ -125,7 +125,8 @@ class Readings(TorchDispatchMode):
         if self._paused:
             return op(*args, **(kwargs or {}))
         by_places = name == "where" and len(args) == 1  # as `nonzero` arrives under inference mode
-        if by_mask or by_places or name in ("_local_scalar_dense", "equal", "masked_select", "nonzero", "unique_dim", "_unique2"):
+        waits = ("_local_scalar_dense", "equal", "masked_select", "nonzero", "unique_dim", "_unique2")
+        if by_mask or by_places or name in waits:
             self.found.append(name)
         return op(*args, **(kwargs or {}))
 
