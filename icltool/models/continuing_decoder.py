@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -27,7 +28,7 @@ _FULL, _SLIDING = "full_attention", "sliding_attention"
 _LENGTH_DEPENDENT = frozenset({"dynamic", "longrope"})
 
 
-class DecoderContinuation:
+class DecoderContinuation(ABC):
     """SupportsPrefixCache and ContinuesFromPrefix for one loaded model; subclasses say how prompts become tokens.
 
     `model` is the causal model with its head, `decoder` the stack of layers within it: `layers_continue` must be true of
@@ -42,9 +43,9 @@ class DecoderContinuation:
         self._pad = int(tokenizer.pad_token_id)
         self._barred = list(barred)
 
+    @abstractmethod
     def prompt_tokens(self, prompts: Sequence[Prompt], with_target: bool) -> list[PromptTokens]:
         """See SupportsPrefixCache."""
-        raise NotImplementedError
 
     @torch.inference_mode()
     def extend(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -169,11 +169,11 @@ class ContinuingIdefics:
             tokens = config.perceiver_config.resampler_n_latents
         return torch.zeros(tokens, vision.embed_dim, dtype=self.dtype, device=self.device)
 
-    def image_features(self, paths: Sequence[str], batch_size: int) -> list[torch.Tensor]:
-        raise NotImplementedError
+    if TYPE_CHECKING:  # of the adapter
 
-    def _limit(self) -> int | None:
-        raise NotImplementedError
+        def image_features(self, paths: Sequence[str], batch_size: int) -> list[torch.Tensor]: ...
+
+        def _limit(self) -> int | None: ...
 
 
 @contextmanager
