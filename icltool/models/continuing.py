@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from icltool.contracts import KeysValues, Prompt, PromptTokens, Span
-from icltool.models.tokens import TokenizedPrompt
+from icltool.models.tokens import TokenizedPrompt, check_length
 
 #: Logits are computed for so many numbers at a time (positions x vocabulary); in float32 they take four bytes each.
 LOGITS_AT_ONCE = 1 << 26
@@ -65,6 +65,19 @@ def padded_spans(spans: Sequence[Span], pad: int, device: torch.device, past: in
         visible=visible[:, None],
         present=torch.cat([before, within], dim=1).long(),
     )
+
+
+def padded_prompts(prompts: Sequence[PromptTokens], pad: int, limit: int | None) -> tuple[torch.Tensor, torch.Tensor]:
+    """(ids, mask) int64 [B, T] of whole prompts, filled up on the left, on the CPU. Raises DataError for more than `limit`
+    tokens."""
+    longest = max(len(prompt.ids) for prompt in prompts)
+    check_length(longest, limit)
+    ids = torch.full((len(prompts), longest), pad, dtype=torch.long)
+    present = torch.zeros_like(ids)
+    for row, prompt in enumerate(prompts):
+        ids[row, longest - len(prompt.ids) :] = torch.tensor(prompt.ids)
+        present[row, longest - len(prompt.ids) :] = 1
+    return ids, present
 
 
 def filled_cache(past: KeysValues, repeats: int) -> Any:

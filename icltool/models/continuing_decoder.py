@@ -13,6 +13,7 @@ from icltool.models.continued_cache import continued_cache, own_keys_values
 from icltool.models.continuing import (
     PaddedSpans,
     filled_cache,
+    padded_prompts,
     padded_spans,
     span_log_probs,
     to_device,
@@ -20,7 +21,6 @@ from icltool.models.continuing import (
 )
 from icltool.models.processed import text_limit
 from icltool.models.scoring import beam_options
-from icltool.models.tokens import check_length
 
 #: Layers whose attention mask is known here; all others (recurrent, chunked, compressed) keep another kind of past.
 _FULL, _SLIDING = "full_attention", "sliding_attention"
@@ -75,14 +75,8 @@ class DecoderContinuation(ABC):
         features: Mapping[str, Any] | None,
     ) -> list[str]:
         """See ContinuesFromPrefix."""
-        longest = max(len(p.ids) for p in prompts)
         limit = text_limit(self._model.config)
-        check_length(longest, None if limit is None else limit - options.max_new_tokens)
-        ids = torch.full((len(prompts), longest), self._pad, dtype=torch.long)
-        present = torch.zeros_like(ids)
-        for row, prompt in enumerate(prompts):
-            ids[row, longest - len(prompt.ids) :] = torch.tensor(prompt.ids)
-            present[row, longest - len(prompt.ids) :] = 1
+        ids, present = padded_prompts(prompts, self._pad, None if limit is None else limit - options.max_new_tokens)
         cache = filled_cache(past, options.num_beams)
         search = beam_options(self._pad, options.max_new_tokens, options.num_beams, options.length_penalty)
         if self._barred:
@@ -94,7 +88,7 @@ class DecoderContinuation(ABC):
             **{key: to_device(value, self.device) for key, value in self._generation_inputs(prompts, ids).items()},
             **search,
         )
-        return list(self._tokenizer.batch_decode(output[:, longest:], skip_special_tokens=True))
+        return list(self._tokenizer.batch_decode(output[:, ids.shape[1] :], skip_special_tokens=True))
 
     def _inputs(self, batch: PaddedSpans, spans: Sequence[Span], features: Mapping[str, Any] | None) -> dict[str, Any]:
         """What the decoder reads: tokens or their embeddings [B, S, width], and positions."""

@@ -14,6 +14,7 @@ from icltool.models.continued_cache import continued_cache, own_keys_values
 from icltool.models.continuing import (
     filled_cache,
     image_units,
+    padded_prompts,
     padded_spans,
     span_log_probs,
     to_device,
@@ -21,7 +22,7 @@ from icltool.models.continuing import (
 )
 from icltool.models.narrowing import SharedImages, WantedTokens
 from icltool.models.scoring import beam_options
-from icltool.models.tokens import check_length, tokenize
+from icltool.models.tokens import tokenize
 
 
 @dataclass(frozen=True)
@@ -94,14 +95,8 @@ class ContinuingIdefics:
     ) -> list[str]:
         """See ContinuesFromPrefix."""
         limit = self._limit()
-        check_length(max(len(p.ids) for p in prompts), None if limit is None else limit - options.max_new_tokens)
+        ids, present = padded_prompts(prompts, self._pad, None if limit is None else limit - options.max_new_tokens)
         lasts = [Span(p, len(p.ids) - 1, len(p.ids)) for p in prompts]
-        longest = max(len(p.ids) for p in prompts)
-        ids = torch.full((len(prompts), longest), self._pad, dtype=torch.long)
-        present = torch.zeros_like(ids)
-        for row, prompt in enumerate(prompts):
-            ids[row, longest - len(prompt.ids) :] = torch.tensor(prompt.ids)
-            present[row, longest - len(prompt.ids) :] = 1
         images = self._seen_images(lasts, 1, features)
         cache = filled_cache(past, options.num_beams)
         search = beam_options(self._pad, options.max_new_tokens, options.num_beams, options.length_penalty)
@@ -117,7 +112,7 @@ class ContinuingIdefics:
                 image_attention_mask=images.mask,
                 **search,
             )
-        return list(self.tokenizer.batch_decode(output[:, longest:], skip_special_tokens=True))
+        return list(self.tokenizer.batch_decode(output[:, ids.shape[1] :], skip_special_tokens=True))
 
     def _seen_images(self, spans: Sequence[Span], length: int, features: Mapping[str, Any] | None) -> _SeenImages:
         """The images that the tokens of these spans, filled up to `length`, attend to."""

@@ -131,3 +131,30 @@ def test_spans_of_like_lengths_share_a_batch(lengths: list[int], size: int) -> N
         assert 1 <= len(batch) <= size
         filled = sum(batch) / (len(batch) * max(batch))
         assert filled >= 1 - PADDING or len(batch) <= SMALLEST * size + 1
+
+
+def test_auto_begins_each_group_alike() -> None:
+    """What a group's batches are does not depend on the groups before, so a resumed run has the same."""
+    machine, batches = Machine(10**9), Batches("auto", largest=16)
+    parts = []
+    for _ in range(2):
+        batches.start_anew()
+        machine.parts.clear()
+        batches.run(prompts([1] * 60), machine)
+        parts.append(list(machine.parts))
+    assert parts[0] == parts[1]
+    assert batches.size == 16
+    fixed = Batches(8)
+    fixed.start_anew()
+    assert fixed.size == 8
+
+
+def test_a_size_that_did_not_fit_is_not_tried_again() -> None:
+    machine, batches = Machine(60), Batches("auto", largest=64)
+    batches.run(prompts([10] * 40), machine)
+    first = batches.notes
+    batches.start_anew()
+    machine.parts.clear()
+    batches.run(prompts([10] * 40), machine)
+    assert batches.notes == first
+    assert max(machine.parts) == 4  # eight were too many
