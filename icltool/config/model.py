@@ -37,7 +37,7 @@ def _workers(value: Any) -> Any:
     return number
 
 
-class ModelConfig(StageConfig):
+class LvlmConfig(StageConfig):
     """The model and how it runs."""
 
     model: str = Field(
@@ -72,6 +72,11 @@ class ModelConfig(StageConfig):
         default=None,
         description="of chat models: each demonstration as turns of the conversation, or all in one; none: turns",
     )
+    prompt_template: Literal["lever-lm", "live"] | None = Field(
+        default=None,
+        description="of idefics, idefics2 and openflamingo: prompts as in the published runs of Lever-LM or of LIVE; none: "
+        "lever-lm",
+    )
     batch_size: Annotated[int | Literal["auto"], BeforeValidator(_batch_size)] = Field(
         default=64,
         description="prompts per forward pass, halved when memory runs out; auto finds the largest that fits",
@@ -102,13 +107,12 @@ class ModelConfig(StageConfig):
         json_schema_extra={**_HIDDEN, "metavar": "INTEGER|auto"},
     )
 
-    prefix_cache_mb: int | None = Field(
-        default=None,
-        ge=0,
-        description="memory for keys and values of what prompts share, in MB; 0 computes each prompt whole; none: 1024, "
-        "on a GPU an eighth of what is free once the model is loaded",
-        json_schema_extra=_HIDDEN,
-    )
+    def identity(self) -> dict[str, object]:
+        """See StageConfig. Without the template where none was asked for: files of before there was a choice are the same."""
+        found = super().identity()
+        if self.prompt_template is None:
+            del found["prompt_template"]
+        return found
 
     def model_options(self) -> dict[str, Any]:
         """What the model's class takes from these options. Those that were not asked for are left out: a model of a
@@ -121,12 +125,25 @@ class ModelConfig(StageConfig):
             "quantization": self.quantization,
             "attention": self.attention,
             "style": self.prompt_style,
+            "template": self.prompt_template,
             "compile": self.compile or None,
         }
         return {**options, **{name: value for name, value in chosen.items() if value is not None}}
 
     @model_validator(mode="after")
-    def _one_place(self) -> ModelConfig:
+    def _one_place(self) -> LvlmConfig:
         if self.device_map is not None and self.device != "auto":
             raise ValueError("--device and --device-map exclude each other: give one of them")
         return self
+
+
+class ModelConfig(LvlmConfig):
+    """The model where it scores or answers prompts that share much."""
+
+    prefix_cache_mb: int | None = Field(
+        default=None,
+        ge=0,
+        description="memory for keys and values of what prompts share, in MB; 0 computes each prompt whole; none: 1024, "
+        "on a GPU an eighth of what is free once the model is loaded",
+        json_schema_extra=_HIDDEN,
+    )

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field
 from pydantic.config import JsonDict
 
-from icltool.config.base import StageConfig
+from icltool.config.model import LvlmConfig
 
 _HIDDEN: JsonDict = {"hidden_in_artefact": True}
 
 
-class TrainConfig(StageConfig):
-    """What is trained, on which sequences, and how."""
+class TrainConfig(LvlmConfig):
+    """What is trained, on what, and how. Selectors learn from generated sequences, and need no LVLM; what stands in for
+    demonstrations learns from examples and the LVLM itself."""
 
     learner: str = Field(
         default="lever-lm", description="what is trained", json_schema_extra={"argument": True, "complete": "learners"}
@@ -24,20 +25,23 @@ class TrainConfig(StageConfig):
         description="prepared data set; none: the only one there is",
         json_schema_extra={"complete": "datasets"},
     )
-    task: str | None = Field(default=None, description="caption or vqa; none: the data set's first task")
+    task: str | None = Field(
+        default=None, description="caption, vqa or classification; none: the data set's first task"
+    )
     sequences: Path | None = Field(
         default=None,
-        description="generated sequences; none: the newest of data set and task",
+        description="selectors: generated sequences; none: the newest of data set and task",
         json_schema_extra=_HIDDEN,
     )
     encoder: str | None = Field(
         default=None,
-        description="whose embeddings the learner reads; none: those the sequences were sampled with, or the only ones",
+        description="selectors: whose embeddings are read; none: those the sequences were sampled with, or the only ones",
         json_schema_extra={"complete": "encoders"},
     )
     options: dict[str, Any] = Field(
         default_factory=dict,
-        description="options of the learner, such as variant=query_img_icd_img, epochs=30 or n_embd=256",
+        description="options of the learner, such as variant=query_img_icd_img, epochs=30 or shots=8 (`icltool plugins show "
+        "learners NAME` lists them)",
         json_schema_extra={"flag": "--option"},
     )
     trainer: dict[str, Any] = Field(
@@ -45,7 +49,22 @@ class TrainConfig(StageConfig):
         description="options of Lightning's Trainer, such as accelerator=cpu, devices=2 or gradient_clip_val=1.0",
         json_schema_extra={"flag": "--trainer"},
     )
+    leak_guard: tuple[Literal["image", "question", "text"], ...] | None = Field(
+        default=None,
+        description="what stands in for demonstrations: demonstrations that the teacher is not shown, as of evaluate",
+        json_schema_extra=_HIDDEN,
+    )
+    batch_size: int = Field(
+        default=8,
+        ge=1,
+        description="prompts per forward pass where nothing is trained by gradients; batches of training are an option of the "
+        "learner (--option batch_size=…)",
+        json_schema_extra=_HIDDEN,
+    )
     seed: int = Field(
-        default=0, ge=0, lt=2**32, description="decides initial weights, validation split and order of the rows"
+        default=0,
+        ge=0,
+        lt=2**32,
+        description="decides initial weights, which examples are learned from, their demonstrations and their order",
     )
     overwrite: bool = Field(default=False, description="train again what is up to date", json_schema_extra=_HIDDEN)

@@ -12,7 +12,15 @@ from icltool.contracts.dataset import (
 from icltool.contracts.encoder import Encoder, TrainableEncoder
 from icltool.contracts.executor import Executor
 from icltool.contracts.files import archive_and_member, archive_members, file_exists, open_file
-from icltool.contracts.learner import Learner, TrainingOutcome, TrainingSet
+from icltool.contracts.intervention import AnswerBatch, AttentionHeads, BaseModel, Intervention, SupportsDecoderHooks
+from icltool.contracts.learner import (
+    Examples,
+    Learner,
+    SteeringLearner,
+    SteeringSet,
+    TrainingOutcome,
+    TrainingSet,
+)
 from icltool.contracts.metric import CorpusMetric, Judgement, Metric
 from icltool.contracts.model import (
     ContinuesFromPrefix,
@@ -39,12 +47,16 @@ from icltool.contracts.scorer import Scorer, ScoringRequest, ScoringSession, Val
 
 __all__ = [
     "TASKS",
+    "AnswerBatch",
+    "AttentionHeads",
+    "BaseModel",
     "ContinuesFromPrefix",
     "CorpusMetric",
     "CountsTokens",
     "DatasetReader",
     "Encoder",
     "Example",
+    "Examples",
     "Executor",
     "Extension",
     "Float64Array",
@@ -52,6 +64,7 @@ __all__ = [
     "GenerationOptions",
     "IndexSet",
     "IntArray",
+    "Intervention",
     "Judgement",
     "KeysValues",
     "Learner",
@@ -73,6 +86,9 @@ __all__ = [
     "ScoringSession",
     "Span",
     "StageReport",
+    "SteeringLearner",
+    "SteeringSet",
+    "SupportsDecoderHooks",
     "SupportsImageCache",
     "SupportsPrefixCache",
     "SupportsVerification",

@@ -31,7 +31,11 @@ class ReadReport:
 
 @runtime_checkable
 class DatasetReader(Protocol):
-    """Reads one data set. `tasks` are the tasks it serves, the default first."""
+    """Reads one data set. `tasks` are the tasks it serves, the default first.
+
+    An attribute `metrics`, {task: metric}, names the metric that a task of this data set is judged by where it is not the
+    task's own.
+    """
 
     name: str
     tasks: tuple[str, ...]

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from icltool.contracts.arrays import Float64Array, IndexSet, IntArray
 from icltool.contracts.encoder import TrainableEncoder
+from icltool.contracts.model import Model
 from icltool.contracts.progress import Progress
+from icltool.contracts.records import Example, Task
 
 
 @dataclass(frozen=True)
@@ -56,4 +58,49 @@ class Learner(Protocol):
 
     def train(self, data: TrainingSet, folder: Path, seed: int, progress: Progress) -> TrainingOutcome:
         """Trains on `data`; the same data, options and seed give the same weights on one machine."""
+        ...
+
+
+class Examples(Protocol):
+    """Examples by row, read when they are asked for."""
+
+    def __len__(self) -> int: ...
+
+    def rows(self, rows: IntArray | Sequence[int]) -> list[Example]:
+        """The examples in these rows, in the order given."""
+        ...
+
+
+@dataclass(frozen=True)
+class SteeringSet:
+    """The frozen LVLM, and the labelled examples that it is to be steered by.
+
+    `index` has the same rows as `examples`, with what the leak guard compares. `features` maps image paths to what
+    `Model.score` takes as features, None where the model encodes images within each prompt. `batch_size` is how many
+    prompts are read at once where no gradient is kept. `expect` announces image paths in the order in which they will be
+    needed. `provenance` goes into the card of what is made.
+    """
+
+    model: Model
+    task: Task
+    examples: Examples
+    index: IndexSet
+    features: Callable[[Sequence[str]], Mapping[str, Any] | None]
+    batch_size: int = 8
+    expect: Callable[[Iterable[str]], None] = lambda paths: None
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+
+@runtime_checkable
+class SteeringLearner(Protocol):
+    """Makes an intervention (see `icltool.contracts.intervention`) out of examples and the LVLM itself. Built from its own
+    options by the registry; the intervention of the same name reads its file.
+
+    A method `identity() -> dict` as of Learner.
+    """
+
+    def steer(self, data: SteeringSet, folder: Path, seed: int, progress: Progress) -> TrainingOutcome:
+        """Writes the intervention's file, `last.safetensors`, and a card into `folder`; the same data, options and seed give
+        the same file on one machine. The model computes bit for bit as before afterwards. What a learner keeps there to go
+        on after an interruption is called `resume` with any ending."""
         ...

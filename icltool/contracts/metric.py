@@ -24,7 +24,10 @@ class Metric(Protocol):
     """A score per answer; the corpus figure is the mean, unless the metric is a CorpusMetric.
 
     `scale` is the factor it is printed with (100 for per cent). An attribute `tasks` names the tasks that it is made for,
-    where it is not made for all; a method `check()` raises an IclError when it cannot run here.
+    where it is not made for all; a method `check()` raises an IclError when it cannot run here. An attribute `reads` names
+    the field of an Example that `references` are taken from: "references" without one, or "raw_references". An attribute
+    `instead` names the metric that is reported in its place, under its own name, where this one is a data set's default
+    and cannot run.
     """
 
     name: str

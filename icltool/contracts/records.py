@@ -13,9 +13,10 @@ class Example:
 
     `id` is unique within its split. `image` is an absolute path, or "" for text-only data. `text` is what retrieval
     by text compares (caption: the first caption; vqa: the question). `references` are all captions or all ten
-    answers. `choices` are the labels that a classification ranks, in the data set's order. `group` names
-    near-duplicates of one another ("" for none); the leak guard keeps a query and its near-duplicates apart, and
-    confidence intervals are clustered by it.
+    answers; `raw_references` are what the annotators typed, one for each of them, where the references are a normalised
+    form of it (OK-VQA's stemmed answers), else (). `choices` are the labels that a classification ranks, in the data
+    set's order. `group` names near-duplicates of one another ("" for none); the leak guard keeps a query and its
+    near-duplicates apart, and confidence intervals are clustered by it.
     """
 
     id: int
@@ -29,6 +30,7 @@ class Example:
     question_type: str = ""
     answer_type: str = ""
     choices: tuple[str, ...] = ()
+    raw_references: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

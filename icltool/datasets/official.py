@@ -39,7 +39,10 @@ class Question(NamedTuple):
 
 
 class Answers(NamedTuple):
-    """An entry of "annotations" in a VQA annotations file."""
+    """An entry of "annotations" in a VQA annotations file.
+
+    `raw_answers` are the fields "raw_answer", one for each answer, where all answers have one (OK-VQA); else ().
+    """
 
     question_id: int
     image_id: int
@@ -47,12 +50,15 @@ class Answers(NamedTuple):
     multiple_choice_answer: str
     question_type: str
     answer_type: str
+    raw_answers: tuple[str, ...] = ()
 
 
 Entry = TypeVar("Entry", Picture, Caption, Question, Answers)
 
 #: What COCO's other annotation files hold, by a key of their entries.
 _OTHER_KINDS = {"keypoints": "person keypoints", "segments_info": "panoptic segments", "bbox": "instances"}
+#: A field that entries may lack; where there is one it has been checked.
+_OPTIONAL = "raw_answers"
 _NAMES = {Picture: "an image", Caption: "a caption", Question: "a question", Answers: "a list of answers"}
 
 
@@ -84,6 +90,7 @@ def _entry(key: str, record: Any) -> Any:
             _interned(record.get("multiple_choice_answer", "")),
             _interned(record.get("question_type", "")),
             _interned(record.get("answer_type", "")),
+            _raw_texts(record["answers"]),
         )
     if "question" in record and "question_id" in record:
         return Question(record["question_id"], image_id, record["question"])
@@ -99,6 +106,17 @@ def _texts(answers: Any) -> Any:
     if not isinstance(answers, list):
         return answers
     return tuple(_interned(answer.get("answer")) if isinstance(answer, dict) else answer for answer in answers)
+
+
+def _raw_texts(answers: Any) -> tuple[str, ...]:
+    """The field "raw_answer" of each; () unless all have one."""
+    found: list[str] = []
+    for answer in answers if isinstance(answers, list) else ():
+        text = answer.get("raw_answer") if isinstance(answer, dict) else None
+        if not isinstance(text, str):
+            return ()
+        found.append(sys.intern(text))
+    return tuple(found)
 
 
 def _interned(text: Any) -> Any:
@@ -145,18 +163,21 @@ def entries(path: Path, found: dict[str, Any], key: str, kind: type[Entry]) -> l
     listed = found.get(key)
     if not isinstance(listed, list):
         raise DataError(f"{path} has no list {key!r}", "the file is not the official one; get it again")
+    needed = ", ".join(name for name in kind._fields if name != _OPTIONAL)
     for position, entry in enumerate(listed):
         fault = "fields are missing" if not isinstance(entry, kind) else _fault(entry)
         if fault:
             raise DataError(
                 f"{path}: entry {position} of {key!r} is not {_NAMES[kind]}: {fault}",
-                f"it needs {', '.join(kind._fields)}; the file is damaged or not the official one",
+                f"it needs {needed}; the file is damaged or not the official one",
             )
     return listed
 
 
 def _fault(entry: Picture | Caption | Question | Answers) -> str:
     for name, value in zip(entry._fields, entry, strict=True):
+        if name == _OPTIONAL:
+            continue
         if name in ("id", "image_id", "question_id"):
             if type(value) is not int or not 0 <= value <= _LARGEST:
                 return f"{name} is {_short(value)}"

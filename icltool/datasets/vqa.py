@@ -255,4 +255,5 @@ def _examples(split: AnsweredSplit, folder: Path, part: str, groups: dict[int, s
             group=groups.get(question.image_id, ""),
             question_type=found.question_type,
             answer_type=found.answer_type,
+            raw_references=found.raw_answers,
         )

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 from icltool.errors import ConfigError, DataError
 
@@ -78,13 +79,38 @@ def fingerprint(folder: str, *extra: str) -> str:
     for file in sorted(root.iterdir()):
         if file.suffix not in {".json", ".safetensors", ".bin", ".pt"}:
             continue
-        size = file.stat().st_size
-        digest.update(f"{file.name}:{size}".encode())
-        with file.open("rb") as handle:
-            digest.update(handle.read(_SAMPLE))
-            if size > _SAMPLE:
-                handle.seek(max(_SAMPLE, size - _SAMPLE))
-                digest.update(handle.read())
+        _add_file(digest, file)
+    return digest.hexdigest()[:12]
+
+
+def _add_file(digest: Any, file: Path) -> None:
+    """Adds a file's name, size, and both ends."""
+    size = file.stat().st_size
+    digest.update(f"{file.name}:{size}".encode())
+    with file.open("rb") as handle:
+        digest.update(handle.read(_SAMPLE))
+        if size > _SAMPLE:
+            handle.seek(max(_SAMPLE, size - _SAMPLE))
+            digest.update(handle.read())
+
+
+def weights_hash(source: str) -> str:
+    """12 hex characters of the weights alone, wherever they lie: a hub id is looked up in the local cache. Of each file the
+    size and both ends are hashed, in the order of their names."""
+    root = Path(source)
+    if not root.is_dir():
+        from huggingface_hub import try_to_load_from_cache
+
+        cached = try_to_load_from_cache(source, "config.json")
+        if not isinstance(cached, str):
+            return hashlib.sha256(source.encode()).hexdigest()[:12]
+        root = Path(cached).parent
+    digest = hashlib.sha256()
+    files = sorted(f for f in root.iterdir() if f.suffix in {".safetensors", ".bin", ".pt"})
+    if any(f.suffix == ".safetensors" for f in files):  # other files beside them hold the same weights once more
+        files = [f for f in files if f.suffix == ".safetensors"]
+    for file in files:
+        _add_file(digest, file)
     return digest.hexdigest()[:12]
 
 

@@ -52,7 +52,12 @@ def icltool_metrics() -> Iterable[Registration]:  # type: ignore[empty-body]
 
 @hookspec
 def icltool_learners() -> Iterable[Registration]:  # type: ignore[empty-body]
-    """Learners (`icltool.contracts.Learner`)."""
+    """Learners (`icltool.contracts.Learner`, `icltool.contracts.SteeringLearner`)."""
+
+
+@hookspec
+def icltool_interventions() -> Iterable[Registration]:  # type: ignore[empty-body]
+    """What stands in for demonstrations (`icltool.contracts.Intervention`)."""
 
 
 @hookspec

@@ -17,6 +17,7 @@ KINDS: tuple[str, ...] = (
     "retrievers",
     "metrics",
     "learners",
+    "interventions",
     "executors",
 )
 

@@ -95,7 +95,7 @@ class Registry:
         """
         factory = self.load(kind, name)
         bound = {**self.get(kind, name).registration.options, **options}
-        _check_options(f"{SINGULAR[kind]} {name!r}", factory, bound)
+        _check_options(f"{SINGULAR[kind]} {name!r}", factory, bound, _MODEL_FLAGS if kind == "models" else {})
         return factory(**bound)
 
     def _claims(self, items: list[Found]) -> str:
@@ -112,8 +112,15 @@ class Registry:
         return f"{start}known: {', '.join(names)}{broken}"
 
 
-def _check_options(what: str, factory: Callable[..., Any], options: Mapping[str, Any]) -> None:
-    """Raises ConfigError, with the options that there are, unless `factory(**options)` is a call that fits."""
+#: Options of models that have another name on the command line: not every model takes them.
+_MODEL_FLAGS = {"path": "--model-path", "style": "--prompt-style", "template": "--prompt-template"}
+
+
+def _check_options(
+    what: str, factory: Callable[..., Any], options: Mapping[str, Any], flags: Mapping[str, str]
+) -> None:
+    """Raises ConfigError, with the options that there are, unless `factory(**options)` is a call that fits. `flags` are
+    what users call an option where that is not its name."""
     try:
         signature = inspect.signature(factory)
     except (TypeError, ValueError):  # something compiled, which tells no signature
@@ -126,6 +133,9 @@ def _check_options(what: str, factory: Callable[..., Any], options: Mapping[str,
         close = difflib.get_close_matches(unknown[0], known, n=1, cutoff=0.5)
         start = f"did you mean {close[0]!r}? " if close else ""
         listed = f"its options: {', '.join(known)}" if known else "it has no options"
+        flag = flags.get(unknown[0])
+        if flag is not None:
+            raise ConfigError(f"{what} has no option {unknown[0]!r} ({flag})", f"leave {flag} out; {listed}")
         raise ConfigError(f"{what} has no option {unknown[0]!r}", f"{start}{listed}")
     try:
         signature.bind(**options)

@@ -17,10 +17,13 @@ MANIFEST = "dataset.json"
 SCHEMA = "icltool.dataset"
 SCHEMA_VERSION = 1
 _READ_BATCH = 4096
+#: Columns of several texts. Records that were written before a column was there lack it.
+_LISTS = ("references", "choices", "raw_references")
 
 
 class PreparedDataset:
-    """A data set as `icltool prepare` left it. `manifest` is what dataset.json holds; `splits` are their names."""
+    """A data set as `icltool prepare` left it. `manifest` is what dataset.json holds; `splits` are their names; `metric` is
+    the one that its reader names for this task, "" for the task's own."""
 
     def __init__(self, folder: Path, manifest: dict[str, Any]) -> None:
         self.folder = folder
@@ -28,6 +31,7 @@ class PreparedDataset:
         self.name: str = manifest["name"]
         self.task: str = manifest["task"]
         self.fingerprint: str = manifest["fingerprint"]
+        self.metric: str = _metric(manifest)
         self.splits: tuple[str, ...] = tuple(manifest["splits"])
         self._opened: dict[str, Records] = {}
 
@@ -162,6 +166,14 @@ def _is_entry(entry: object) -> bool:
     return isinstance(entry, dict) and isinstance(entry.get("examples"), int)
 
 
+def _metric(manifest: dict[str, Any]) -> str:
+    """What the reader named when the data set was prepared; "" where it named none, or prepared it before it could."""
+    provenance = manifest.get("provenance")
+    inputs = provenance.get("inputs") if isinstance(provenance, dict) else None
+    named = inputs.get("metric") if isinstance(inputs, dict) else None
+    return named if isinstance(named, str) else ""
+
+
 def _load(folder: Path, name: str, task: str) -> Any:
     import datasets
     import pyarrow as pa
@@ -178,7 +190,7 @@ def _again(name: str, task: str) -> str:
 
 
 def _example(row: dict[str, Any]) -> Example:
-    lists: dict[str, Any] = {name: tuple(row[name]) for name in ("references", "choices") if name in row}
+    lists: dict[str, Any] = {name: tuple(row[name]) for name in _LISTS if name in row}
     return Example(**{**row, **lists})
 
 

@@ -26,7 +26,9 @@ __all__ = ["PreparedDataset", "Records", "open_dataset", "write_dataset"]
 
 _BATCH = 1000
 _TEXT_FIELDS = ("text", "label", "question", "group", "question_type", "answer_type")
-_LIST_FIELDS = ("references", "choices")
+_LIST_FIELDS = ("references", "choices", "raw_references")
+#: Fields that many data sets leave empty, and that came later: data sets without them keep the fingerprints they had.
+_LATER_FIELDS = ("choices", "raw_references")
 
 
 def write_dataset(
@@ -189,8 +191,9 @@ def _storable(text: str) -> str:
 
 def _canonical(row: Mapping[str, Any]) -> bytes:
     moved = {**row, "image": "/".join(PurePath(row["image"]).parts[-2:])}
-    if not row["choices"]:  # only classification has any; the others keep the fingerprints they had before
-        del moved["choices"]
+    for field in _LATER_FIELDS:
+        if not row[field]:
+            del moved[field]
     return json.dumps(moved, sort_keys=True, ensure_ascii=False).encode() + b"\n"
 
 

@@ -51,10 +51,30 @@ def test_answers_are_the_ones_that_the_official_evaluation_compares(root: Path) 
     splits = read(root)
     assert [(e.image_id, e.id) for e in splits["train"]] == [(9, 9000), (9, 9001), (139, 139000)]
     first = splits["train"][0]
-    assert first.references == ("cat",) * 8 + ("dog", "animal")  # `raw_answer` has "Cat"
+    assert first.references == ("cat",) * 8 + ("dog", "animal")
+    assert first.raw_references == ("Cat",) * 8 + ("Dog", "Animal")
     assert (first.label, first.question, first.text) == ("cat", "what is this?", "what is this?")
     assert (first.question_type, first.answer_type) == ("one", "other")
     assert [e.label for e in splits["validation"]] == ["skiing"]
+
+
+def test_raw_answers_are_kept_where_all_annotators_have_one(root: Path) -> None:
+    def change(content: dict[str, Any]) -> None:
+        by_id = {entry["question_id"]: entry["answers"] for entry in content["annotations"]}
+        del by_id[9000][3]["raw_answer"]
+        by_id[9001][3]["raw_answer"] = 6
+
+    edit(answers(root), change)
+    assert {e.id: e.raw_references for e in read(root)["train"]} == {9000: (), 9001: (), 139000: ("Yes",) * 10}
+    assert read(root)["train"][0].references == ("cat",) * 8 + ("dog", "animal")
+
+
+def test_raw_answers_and_the_metric_are_in_the_prepared_data_set(root: Path, tmp_path: Path) -> None:
+    run(PrepareConfig(workspace=tmp_path / "ws", name="okvqa", root=root), SilentProgress())
+    prepared = open_dataset(tmp_path / "ws" / "datasets" / "okvqa" / "vqa")
+    assert prepared.metric == OKVQAReader.metrics["vqa"] == "okvqa-accuracy"
+    assert [list(prepared.split(name)) for name in ("train", "validation")] == list(read(root).values())
+    assert [e.raw_references for e in prepared.split("validation")] == [("Skiing",) * 9 + ("Ski",)]
 
 
 def test_ties_go_to_the_answer_given_first(tmp_path: Path) -> None:

@@ -42,7 +42,8 @@ class LeverLM:
         from icltool.learners.lever_lm.model import code_tensor, feature_tensors
         from icltool.learners.lever_lm.module import LeverLMModule
         from icltool.learners.lever_lm.networks import parameters_of
-        from icltool.learners.lever_lm.training import fit, seeded
+        from icltool.learners.lever_lm.training import fit
+        from icltool.learners.lightning import seeded
 
         options = self.options
         if not len(data.icd_rows):

@@ -15,6 +15,7 @@ from icltool.learners.lever_lm.clip import BatchOpener, OnlineClip, OpenedBatch,
 from icltool.learners.lever_lm.model import Features, SelectorModel
 from icltool.learners.lever_lm.options import LeverLMOptions
 from icltool.learners.lever_lm.rows import Batch, EvenBatches, RowDataset, Rows
+from icltool.learners.lightning import learning_rate_factor
 
 
 class LeverLMModule(LightningModule):
@@ -148,10 +149,3 @@ class LeverLMModule(LightningModule):
 def log_interval(options: LeverLMOptions) -> int:
     """Training steps between two lines of the loggers."""
     return int(options.trainer.get("log_every_n_steps") or 10)
-
-
-def learning_rate_factor(step: int, warmup: int, steps: int) -> float:
-    """The share of the peak rate at `step` (from 0) of `steps`: linear up over `warmup` steps, then a cosine to 0."""
-    if step < warmup:
-        return (step + 1) / warmup
-    return 0.5 * (1 + math.cos(math.pi * min((step - warmup) / max(steps - warmup, 1), 1.0)))

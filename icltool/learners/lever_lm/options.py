@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from icltool.errors import ConfigError
+from icltool.learners.options import RESERVED_TRAINER_OPTIONS, names_of, parsed, scalar
 
 
 @dataclass(frozen=True)
@@ -42,11 +41,6 @@ NETWORK_DEFAULTS: dict[str, dict[str, Any]] = {
     "lstm": {"n_embd": 128},
     "pointer": {"n_embd": 128, "n_head": 4, "norm": True, "lr": 1e-3, "epochs": 10},
 }
-
-#: Trainer options that the learner sets itself.
-RESERVED_TRAINER_OPTIONS = frozenset(
-    {"logger", "callbacks", "enable_progress_bar", "enable_model_summary", "enable_checkpointing", "default_root_dir"}
-)
 
 
 class LeverLMOptions(BaseModel):
@@ -134,12 +128,12 @@ class LeverLMOptions(BaseModel):
     @field_validator("loggers", mode="before")
     @classmethod
     def _split_commas(cls, value: Any) -> Any:
-        return _names(value)
+        return names_of(value)
 
     @field_validator("freeze", mode="before")
     @classmethod
     def _split_towers(cls, value: Any) -> Any:
-        names = _names(value)
+        names = names_of(value)
         if names == ("none",):
             return ()
         return tuple(sorted(set(names))) if isinstance(names, (tuple, list)) else names
@@ -150,7 +144,7 @@ class LeverLMOptions(BaseModel):
         reserved = sorted(RESERVED_TRAINER_OPTIONS & set(value))
         if reserved:
             raise ValueError(f"{', '.join(reserved)} cannot be set: the learner sets it itself")
-        return {key: _scalar(item) for key, item in value.items()}
+        return {key: scalar(item) for key, item in value.items()}
 
     @model_validator(mode="after")
     def _check_heads(self) -> LeverLMOptions:
@@ -201,39 +195,4 @@ class LeverLMOptions(BaseModel):
 
 def parse_options(values: dict[str, Any]) -> LeverLMOptions:
     """Checks options as users give them (values may be strings). Raises ConfigError that names the first wrong one."""
-    try:
-        return LeverLMOptions(**values)
-    except ValidationError as error:
-        first = error.errors()[0]
-        name = ".".join(str(part) for part in first["loc"])
-        if first["type"] == "extra_forbidden":
-            close = difflib.get_close_matches(name, list(LeverLMOptions.model_fields), n=1)
-            start = f"did you mean {close[0]!r}? " if close else ""
-            known = ", ".join(LeverLMOptions.model_fields)
-            raise ConfigError(f"lever-lm has no option {name!r}", f"{start}known: {known}") from error
-        what = first["msg"].removeprefix("Value error, ")
-        raise ConfigError(
-            f"lever-lm option {name}: {what}" if name else f"lever-lm: {what}", "correct its value"
-        ) from error
-
-
-def _names(value: Any) -> Any:
-    """Comma-separated text as a tuple of its parts; anything else as it is."""
-    return tuple(name.strip() for name in value.split(",") if name.strip()) if isinstance(value, str) else value
-
-
-def _scalar(value: Any) -> Any:
-    """A string as the number or truth value that it spells, if it does; options of a shell come as strings."""
-    if not isinstance(value, str):
-        return value
-    lowered = value.strip().lower()
-    if lowered in {"true", "false"}:
-        return lowered == "true"
-    if lowered in {"none", "null"}:
-        return None
-    for kind in (int, float):
-        try:
-            return kind(value)
-        except ValueError:
-            continue
-    return value
+    return parsed("lever-lm", LeverLMOptions, values)

@@ -3,27 +3,28 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import math
-import signal
-import threading
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch import Callback, Trainer, seed_everything
-from lightning.pytorch.loggers import CSVLogger, Logger
+from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.trainer.states import TrainerStatus
-from lightning.pytorch.utilities.seed import isolate_rng
 
 from icltool.contracts import Progress, Ticker
-from icltool.errors import ConfigError, IclError
+from icltool.errors import ConfigError
 from icltool.learners.lever_lm import checkpoint as files
 from icltool.learners.lever_lm.module import LeverLMModule, log_interval
 from icltool.learners.lever_lm.options import LeverLMOptions
+from icltool.learners.lightning import (
+    build_loggers,
+    chatter_to,
+    finish_runs,
+    interruptible,
+    make_trainer,
+    same_determinism,
+)
 
 #: Steps between two remarks beside the progress bar.
 NOTE_EVERY = 20
@@ -101,7 +102,7 @@ def fit(
     with chatter_to(progress), same_determinism():
         trainer = build_trainer(options, folder, callbacks)
         try:
-            with interruptible():
+            with interruptible("lower --option batch_size or n_embd; grad_checkpointing=true where CLIP is trained"):
                 trainer.fit(module)
         finally:
             finish_runs(trainer.loggers)
@@ -127,125 +128,5 @@ def build_trainer(options: LeverLMOptions, folder: Path, callbacks: list[Callbac
         "use_distributed_sampler": False,  # EvenBatches deals the rows out
         "deterministic": "warn" if cuda else False,  # on CPU everything used here is deterministic
         **options.trainer,
-        "enable_progress_bar": False,
-        "enable_model_summary": False,
-        "enable_checkpointing": False,
-        "default_root_dir": folder,
     }
-    try:
-        return Trainer(logger=build_loggers(options, folder), callbacks=callbacks, **settings)
-    except (TypeError, ValueError, MisconfigurationException, RuntimeError) as error:
-        reason = " ".join(str(error).split()).removeprefix("Trainer.__init__() ")
-        raise ConfigError(
-            f"Lightning's Trainer refuses its options: {reason}", "check --trainer and precision"
-        ) from error
-
-
-def build_loggers(options: LeverLMOptions, folder: Path) -> list[Logger]:
-    """A CSV file in logs/, and the loggers asked for. ConfigError when one is not installed."""
-    loggers: list[Logger] = [CSVLogger(folder, name="logs", version="")]
-    for name in options.loggers:
-        try:
-            if name == "tensorboard":
-                from lightning.pytorch.loggers import TensorBoardLogger
-
-                loggers.append(TensorBoardLogger(folder, name="logs", version=""))
-            else:
-                from lightning.pytorch.loggers import WandbLogger
-
-                loggers.append(WandbLogger(save_dir=folder / "logs", project="icltool", name=folder.name))
-        except ModuleNotFoundError as error:
-            raise ConfigError(
-                f"logger {name!r} is not installed", f"install it: pip install 'icltool[{name}]'"
-            ) from error
-    return loggers
-
-
-def finish_runs(loggers: Sequence[Logger]) -> None:
-    """Ends the runs of W&B, which would take in the next training of this process; other loggers close by themselves."""
-    for logger in loggers:
-        finish = getattr(getattr(logger, "experiment", None), "finish", None)
-        if finish is not None:
-            finish()
-
-
-@contextlib.contextmanager
-def seeded(seed: int) -> Iterator[None]:
-    """All generators start from `seed` inside, and go on as before outside."""
-    with isolate_rng():
-        seed_everything(seed, verbose=False)
-        yield
-
-
-@contextlib.contextmanager
-def interruptible() -> Iterator[None]:
-    """Gives Ctrl-C back to the caller: Lightning turns it into an exit and ignores the signal from then on."""
-    main = threading.current_thread() is threading.main_thread()
-    before = signal.getsignal(signal.SIGINT) if main else None
-    try:
-        yield
-    except SystemExit as error:
-        if isinstance(error.__context__, KeyboardInterrupt):
-            raise KeyboardInterrupt from None
-        raise
-    except MisconfigurationException as error:
-        raise ConfigError(f"Lightning refuses to train: {' '.join(str(error).split())}", "check --trainer") from error
-    except torch.cuda.OutOfMemoryError as error:
-        raise ConfigError(
-            "the GPU's memory is full",
-            "lower --option batch_size or n_embd; grad_checkpointing=true where CLIP is trained",
-        ) from error
-    finally:
-        if main and before is not None:
-            signal.signal(signal.SIGINT, before)
-
-
-@contextlib.contextmanager
-def same_determinism() -> Iterator[None]:
-    """Undoes the Trainer's process-wide choice of deterministic algorithms."""
-    enabled, warn_only = (
-        torch.are_deterministic_algorithms_enabled(),
-        torch.is_deterministic_algorithms_warn_only_enabled(),
-    )
-    try:
-        yield
-    finally:
-        torch.use_deterministic_algorithms(enabled, warn_only=warn_only)
-
-
-class _DetailHandler(logging.Handler):
-    def __init__(self, progress: Progress) -> None:
-        super().__init__()
-        self._progress = progress
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self._progress.detail(record.getMessage().strip())
-
-
-@contextlib.contextmanager
-def chatter_to(progress: Progress) -> Iterator[None]:
-    """What Lightning and torch log and warn about while training goes to `progress.detail`."""
-    handler = _DetailHandler(progress)
-    loggers = [logging.getLogger(name) for name in ("lightning", "lightning.pytorch", "lightning.fabric")]
-    before = [(log, log.handlers[:], log.propagate, log.level) for log in loggers]
-    seen: set[str] = set()
-
-    def show(message: Warning | str, *_: Any, **__: Any) -> None:
-        text = " ".join(str(message).split())
-        if text not in seen:
-            seen.add(text)
-            progress.detail(text)
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("default")
-        warnings.showwarning = show
-        for log in loggers:
-            log.handlers, log.propagate = [handler] if log.name == "lightning" else [], log.name != "lightning"
-        try:
-            yield
-        except IclError:
-            raise
-        finally:
-            for log, handlers, propagate, level in before:
-                log.handlers, log.propagate = handlers, propagate
-                log.setLevel(level)
+    return make_trainer(settings, folder, build_loggers(options.loggers, folder), callbacks)

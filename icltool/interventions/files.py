@@ -1,0 +1,149 @@
+"""Files of interventions: a safetensors file whose header says which model it belongs to, and how it was made."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from icltool.contracts import BaseModel, Model, SupportsDecoderHooks
+from icltool.errors import ConfigError, StoreError
+from icltool.store.atomic import replace_file
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+SCHEMA, VERSION = "icltool-intervention", 1
+#: The file that a learner leaves in its folder.
+WEIGHTS = "last.safetensors"
+
+
+@dataclass(frozen=True)
+class Stored:
+    """The content of a file. `shapes` and `tensors` by name; `digest` is a hash of all bytes."""
+
+    path: Path
+    method: str
+    base: BaseModel
+    about: dict[str, Any]
+    tensors: dict[str, Tensor]
+    digest: str
+
+    @property
+    def numbers(self) -> int:
+        """How many numbers it holds."""
+        return sum(tensor.numel() for tensor in self.tensors.values())
+
+    def tensor(self, name: str, *shape: int) -> Tensor:
+        """The tensor of this name, if it has this shape (-1: any size). StoreError otherwise."""
+        found = self.tensors.get(name)
+        if (
+            found is None
+            or found.ndim != len(shape)
+            or any(w not in (-1, n) for n, w in zip(found.shape, shape, strict=True))
+        ):
+            told = "is missing" if found is None else f"has the shape {list(found.shape)}, not {list(shape)}"
+            raise StoreError(f"{self.path} is damaged: its tensor {name!r} {told}", again(self.method))
+        return found
+
+
+def save(path: Path, method: str, base: BaseModel, about: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+    """Writes the file whole or not at all; tensors are moved to the CPU. Raises StoreError when it cannot be written."""
+    from safetensors.torch import save as to_bytes
+
+    header = {
+        "format": "pt",
+        "schema": SCHEMA,
+        "version": str(VERSION),
+        "method": method,
+        "base": json.dumps(asdict(base), sort_keys=True),
+        "about": json.dumps(dict(about), sort_keys=True),
+    }
+    content = to_bytes({name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}, header)
+    with replace_file(path) as temporary:
+        temporary.write_bytes(content)
+
+
+def read(path: Path) -> Stored:
+    """The content of a file. StoreError where it is missing, unreadable, or none of ours."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        digest = hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest()
+        with safe_open(path, framework="pt") as opened:
+            header = opened.metadata() or {}
+            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 (no mapping)
+    except FileNotFoundError as error:
+        raise StoreError(f"{path} does not exist", "`icltool train live` makes vectors") from error
+    except IsADirectoryError as error:
+        raise StoreError(f"{path} is a folder", f"name the file in it: {path / WEIGHTS}, say") from error
+    except OSError as error:
+        raise StoreError(f"{path} cannot be read: {error.strerror or error}", "check its permissions") from error
+    except SafetensorError as error:
+        raise _no_vectors(path, f"no safetensors file, or cut short ({error})") from error
+    return _stored(path, header, tensors, digest)
+
+
+def method_of(path: Path) -> str:
+    """The method whose file this is. StoreError as `read`."""
+    return read(path).method
+
+
+def check_base(stored: Stored, model: Model) -> SupportsDecoderHooks:
+    """The model, if the file was made for it. ConfigError otherwise, in one line.
+
+    Layers and width come first: where they differ, it cannot be the model, whatever its files are called.
+    """
+    if not isinstance(model, SupportsDecoderHooks):
+        raise ConfigError(
+            f"model {model.name} has no hooks into its decoder: {stored.method} cannot be used with it",
+            "see `icltool plugins show models NAME`",
+        )
+    made, found = stored.base, model.base_model()
+    for what, of, have in (("layers", made.sites, found.sites), ("hidden size", made.width, found.width)):
+        if of != have:
+            raise ConfigError(
+                f"{stored.path} was made for {made.name} ({what}: {of}), not for {found.name} ({what}: {have})",
+                f"evaluate with --model {made.name}, or `icltool train {stored.method} --model {found.name}`",
+            )
+    if made.weights != found.weights:
+        raise ConfigError(
+            f"{stored.path} was made for other weights than those of {found.name}: those of {made.name}, hash "
+            f"{made.weights}, not {found.weights}",
+            f"evaluate with the model that it was made for, or `icltool train {stored.method} --model {found.name}`",
+        )
+    return model
+
+
+def template_remark(stored: Stored, model: SupportsDecoderHooks) -> str:
+    """A line where the prompt format is another one than at training; "" where it is the same."""
+    if stored.base.template == model.base_model().template:
+        return ""
+    return f"{stored.method} was made with another prompt format: see --prompt-template"
+
+
+def again(method: str) -> str:
+    return f"make it again: `icltool train {method}`"
+
+
+def _stored(path: Path, header: Mapping[str, str], tensors: dict[str, Tensor], digest: str) -> Stored:
+    if header.get("schema") != SCHEMA:
+        raise _no_vectors(path, "it holds other weights")
+    if header.get("version") != str(VERSION):
+        raise StoreError(
+            f"{path} has schema version {header.get('version')}, this icltool reads {VERSION}",
+            again(header.get("method", "live")),
+        )
+    try:
+        raw = json.loads(header["base"])
+        base = BaseModel(**{f.name: type(raw[f.name])(raw[f.name]) for f in fields(BaseModel)})
+        return Stored(path, header["method"], base, dict(json.loads(header["about"])), tensors, digest)
+    except (KeyError, TypeError, ValueError) as error:
+        raise _no_vectors(path, f"its header is damaged ({error})") from error
+
+
+def _no_vectors(path: Path, why: str) -> StoreError:
+    return StoreError(f"{path} is no file of vectors: {why}", "give a file that `icltool train live` made, say")

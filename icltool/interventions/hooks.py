@@ -1,0 +1,48 @@
+"""Forward hooks that are always taken off again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+#: Output of a module -> what is to stand in its place.
+Change = Callable[[Any], Any]
+
+
+@contextmanager
+def changed_outputs(modules: Sequence[Any], changes: Sequence[Change]) -> Iterator[None]:
+    """Within it each module's output (the first item, where it is a tuple) goes through its change.
+
+    The hooks are native to torch, so whatever runs the module runs them: generation with a cache, gradient checkpointing,
+    modules spread over devices.
+    """
+    with ExitStack() as stack:
+        for module, change in zip(modules, changes, strict=True):
+            stack.callback(module.register_forward_hook(_on_output(change)).remove)
+        yield
+
+
+@contextmanager
+def changed_inputs(modules: Sequence[Any], changes: Sequence[Change]) -> Iterator[None]:
+    """Within it each module's first positional input goes through its change."""
+    with ExitStack() as stack:
+        for module, change in zip(modules, changes, strict=True):
+            stack.callback(module.register_forward_pre_hook(_on_input(change)).remove)
+        yield
+
+
+def _on_output(change: Change) -> Callable[[Any, Any, Any], Any]:
+    def hook(module: Any, inputs: Any, output: Any) -> Any:
+        if isinstance(output, tuple):
+            return (change(output[0]), *output[1:])
+        return change(output)
+
+    return hook
+
+
+def _on_input(change: Change) -> Callable[[Any, Any], Any]:
+    def hook(module: Any, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+        return (change(inputs[0]), *inputs[1:])
+
+    return hook

@@ -1,0 +1,1 @@
+"""LIVE: learnable in-context vectors (arXiv 2406.13185)."""

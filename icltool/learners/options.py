@@ -1,0 +1,57 @@
+"""Reading a learner's options as users give them."""
+
+from __future__ import annotations
+
+import difflib
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from icltool.errors import ConfigError
+
+Options = TypeVar("Options", bound=BaseModel)
+
+#: Options of Lightning's Trainer that learners set themselves.
+RESERVED_TRAINER_OPTIONS = frozenset(
+    {"logger", "callbacks", "enable_progress_bar", "enable_model_summary", "enable_checkpointing", "default_root_dir"}
+)
+
+
+def parsed(learner: str, model: type[Options], values: dict[str, Any]) -> Options:
+    """The options of `learner`, checked; values may be strings. Raises ConfigError that names the first wrong one."""
+    try:
+        return model(**values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "extra_forbidden":
+            close = difflib.get_close_matches(name, list(model.model_fields), n=1)
+            start = f"did you mean {close[0]!r}? " if close else ""
+            known = ", ".join(model.model_fields)
+            raise ConfigError(f"{learner} has no option {name!r}", f"{start}known: {known}") from error
+        what = first["msg"].removeprefix("Value error, ")
+        raise ConfigError(
+            f"{learner} option {name}: {what}" if name else f"{learner}: {what}", "correct its value"
+        ) from error
+
+
+def names_of(value: Any) -> Any:
+    """Comma-separated text as a tuple of its parts; anything else as it is."""
+    return tuple(name.strip() for name in value.split(",") if name.strip()) if isinstance(value, str) else value
+
+
+def scalar(value: Any) -> Any:
+    """A string as the number or truth value that it spells, if it does; options of a shell come as strings."""
+    if not isinstance(value, str):
+        return value
+    lowered = value.strip().lower()
+    if lowered in {"true", "false"}:
+        return lowered == "true"
+    if lowered in {"none", "null"}:
+        return None
+    for kind in (int, float):
+        try:
+            return kind(value)
+        except ValueError:
+            continue
+    return value

@@ -1,0 +1,178 @@
+"""Runs the training of an intervention: Trainer, files after every epoch, going on after an interruption."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.trainer.states import TrainerStatus
+
+from icltool.contracts import Progress, SteeringSet, Ticker, TrainingOutcome
+from icltool.errors import ConfigError
+from icltool.interventions import files
+from icltool.learners.lightning import (
+    build_loggers,
+    chatter_to,
+    finish_runs,
+    interruptible,
+    make_trainer,
+    same_determinism,
+    seeded,
+)
+from icltool.learners.steering import card
+from icltool.learners.steering.checkpointing import checkpointed
+from icltool.learners.steering.module import SteeringModule
+from icltool.learners.steering.options import SteeringOptions
+
+#: State of the training after its last whole epoch, to go on from.
+RESUME = "resume.ckpt"
+NOTE_EVERY = 10
+
+
+class Keeper(Callback):
+    """After every epoch: the intervention's file and card, and what it takes to go on. An interruption loses no epoch."""
+
+    def __init__(self, method: str, folder: Path, record: Mapping[str, Any]) -> None:
+        self.method, self.folder, self.record = method, folder, record
+        self.history: list[dict[str, float]] = []
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"history": self.history}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.history = list(state_dict["history"])
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: Any) -> None:
+        pl_module.summarise()  # here, since callbacks come before the module's own hook
+        figures = dict(pl_module.figures)
+        if not all(map(_finite, figures.values())):
+            raise ConfigError(
+                f"training diverged: the loss is {figures['loss']} after {trainer.global_step} steps",
+                "lower --option lr",
+            )
+        self.history.append(figures)
+        if trainer.is_global_zero:
+            told = {**self.record, "figures": {**self.record["figures"], **figures}}
+            card.write(self.folder, self.method, pl_module.hooked, told, pl_module.student.tensors())
+        temporary = self.folder / f".{RESUME}.new"
+        trainer.save_checkpoint(temporary, weights_only=False)  # in all processes: sharded strategies gather in it
+        if trainer.is_global_zero:
+            temporary.replace(self.folder / RESUME)
+
+
+class Reporter(Callback):
+    """Tells the progress how far training is."""
+
+    def __init__(self, method: str, progress: Progress) -> None:
+        self._method, self._progress = method, progress
+        self._stack = contextlib.ExitStack()
+        self._ticker: Ticker | None = None
+
+    def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
+        if trainer.is_global_zero:
+            batches = int(trainer.num_training_batches)
+            total, done = batches * (trainer.max_epochs or 1), batches * trainer.current_epoch
+            self._ticker = self._stack.enter_context(
+                self._progress.task(f"train {self._method}", total, "batches", done=done)
+            )
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        if self._ticker is None:
+            return
+        self._ticker.advance()
+        if batch_idx % NOTE_EVERY == 0:
+            loss = float(outputs["loss"]) * trainer.accumulate_grad_batches
+            self._ticker.note(f"loss {loss:.3f}")
+            for logger in trainer.loggers:
+                logger.log_metrics(
+                    {"loss": loss, "lr": trainer.optimizers[0].param_groups[0]["lr"]}, trainer.global_step
+                )
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: Any) -> None:
+        if self._ticker is not None:
+            told = ", ".join(f"{k} {v:.4f}" for k, v in pl_module.figures.items() if k not in ("step", "epoch"))
+            self._progress.detail(f"epoch {pl_module.figures['epoch']:.0f}: {told}")
+            for logger in trainer.loggers:
+                logger.log_metrics(pl_module.figures, trainer.global_step)
+
+    def on_train_end(self, trainer: Trainer, pl_module: Any) -> None:
+        self._stack.close()
+
+    def on_exception(self, trainer: Trainer, pl_module: Any, exception: BaseException) -> None:
+        self._stack.close()
+
+
+def fit(
+    method: str,
+    module: SteeringModule,
+    folder: Path,
+    seed: int,
+    record: Mapping[str, Any],
+    progress: Progress,
+) -> TrainingOutcome:
+    """Trains, from the last whole epoch on where `folder` holds one, and leaves file, card and logs in it.
+
+    `record` is what the file and the card say of the training. Raises KeyboardInterrupt on Ctrl-C, with the file of the
+    last whole epoch in place; ConfigError for Trainer options that Lightning refuses, a loss that is no number, and a GPU
+    that is too small.
+    """
+    options, keeper = module.options, Keeper(method, folder, record)
+    callbacks: list[Callback] = [keeper, Reporter(method, progress)]
+    resume = folder / RESUME
+    if resume.is_file():
+        progress.say(f"going on after the last whole epoch in {resume}")
+    else:
+        card.remove_old(folder)
+    hint = "--option grad_checkpointing=true, a smaller batch_size (with a larger accumulate) or fewer shots take less"
+    layers = getattr(module.hooked, "checkpointed_layers", module.hooked.decoder_layers)()
+    with chatter_to(progress), same_determinism(), seeded(seed):
+        trainer = make_trainer(
+            trainer_settings(options, module.data), folder, build_loggers(options.loggers, folder), callbacks
+        )
+        try:
+            with interruptible(hint), checkpointed(layers if options.grad_checkpointing else ()):
+                trainer.fit(module, ckpt_path=resume if resume.is_file() else None, weights_only=True)
+        finally:
+            finish_runs(trainer.loggers)
+    if trainer.state.status == TrainerStatus.INTERRUPTED:
+        raise KeyboardInterrupt
+    if trainer.is_global_zero:
+        if not keeper.history:
+            raise ConfigError(
+                "training ended before its first epoch was whole", "give it more steps (--trainer max_steps)"
+            )
+        resume.unlink(missing_ok=True)
+    return TrainingOutcome({"last": folder / files.WEIGHTS}, keeper.history)
+
+
+def trainer_settings(options: SteeringOptions, data: SteeringSet) -> dict[str, Any]:
+    """What Lightning's Trainer is told: the user's options over ours."""
+    device: torch.device = getattr(data.model, "device", torch.device("cpu"))
+    cuda = device.type == "cuda"
+    own: dict[str, Any] = {
+        "max_epochs": options.epochs,
+        "accelerator": "gpu" if cuda else "cpu",
+        "devices": [device.index or 0] if cuda else 1,
+        "precision": options.precision or default_precision(data),
+        "accumulate_grad_batches": options.accumulate,
+        "gradient_clip_val": options.clip or None,
+        "num_sanity_val_steps": 0,
+        "log_every_n_steps": NOTE_EVERY,
+        "use_distributed_sampler": False,  # EpochBatches deals the examples out
+        "deterministic": "warn" if cuda else False,
+    }
+    return {**own, **options.trainer}
+
+
+def default_precision(data: SteeringSet) -> str:
+    """Mixed precision of the kind that the model's weights are in; single precision for weights in float32."""
+    dtype = next((p.dtype for p in data.model.decoder_layers()[0].parameters()), torch.float32)  # type: ignore[attr-defined]
+    return {torch.float16: "16-mixed", torch.bfloat16: "bf16-mixed"}.get(dtype, "32-true")
+
+
+def _finite(value: float) -> bool:
+    return value == value and abs(value) != float("inf")

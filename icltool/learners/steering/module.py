@@ -1,0 +1,160 @@
+"""Training of an intervention as a Lightning module: the student learns the teacher's answers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Protocol
+
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from icltool.contracts import AnswerBatch, SteeringSet
+from icltool.learners.lightning import learning_rate_factor
+from icltool.learners.steering.answers import features_of, hooked_model
+from icltool.learners.steering.draws import Draws
+from icltool.learners.steering.losses import cross_entropy, divergence
+from icltool.learners.steering.options import SteeringOptions
+from icltool.learners.steering.order import EpochBatches
+from icltool.learners.steering.teacher import Teacher
+
+
+class Student(Protocol):
+    """What is trained: a torch module whose parameters are all that has gradients."""
+
+    def groups(self) -> list[dict[str, Any]]:
+        """Parameter groups of the optimiser, each with its peak learning rate `lr`."""
+        ...
+
+    def applied(self) -> AbstractContextManager[None]:
+        """Within it the model computes as changed, with gradients to the parameters."""
+        ...
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What the intervention's file holds."""
+        ...
+
+
+class SteeringModule(LightningModule):
+    """Minimises KL(teacher || student) x T^2 + `hard_loss_weight` x cross-entropy over the tokens of the answers, each
+    token alike: from the first of the target to the one that ends it (LIVE, section 3.2).
+
+    The teacher reads demonstrations, the student none. The LVLM is no part of this module: it is frozen, neither saved nor
+    moved. `figures` holds the means over the last epoch.
+    """
+
+    #: Whether the loss compares distributions; without it the teacher is not asked.
+    distils = True
+
+    def __init__(self, student: Any, data: SteeringSet, draws: Draws, options: SteeringOptions, seed: int) -> None:
+        super().__init__()
+        self.student = student
+        self.data, self.draws, self.options, self.seed = data, draws, options, seed
+        self.hooked = hooked_model(data, "an intervention")
+        self.teacher = Teacher(data, draws, options)
+        self.figures: dict[str, float] = {}
+        self._sums: dict[str, Tensor] = {}
+        self._batches: EpochBatches | None = None
+        self.log_temperature: torch.nn.Parameter | None = None
+        if options.temperature_schedule == "learned":
+            self.log_temperature = torch.nn.Parameter(torch.tensor(float(options.temperature)).log())
+
+    def temperature(self) -> float | Tensor:
+        """The temperature of the step to come; a learned one with its gradient, 1 at least (its square would reward a
+        smaller one whatever the distributions are)."""
+        if self.log_temperature is not None:
+            return self.log_temperature.clamp_min(0).exp()
+        if self.options.temperature_schedule == "decay":
+            done = self.global_step / max(int(self.trainer.estimated_stepping_batches), 1)
+            return self.options.temperature + (1 - self.options.temperature) * min(done, 1.0)
+        return self.options.temperature
+
+    def training_step(self, positions: list[int], batch_index: int) -> Tensor:
+        losses = self.losses(positions)
+        total = self.total(losses)
+        for name, value in {"loss": total, **losses}.items():
+            self._sums[name] = self._sums.get(name, torch.zeros((), device=value.device)) + value.detach() * len(
+                positions
+            )
+        counted = torch.tensor(float(len(positions)), device=total.device)
+        self._sums["examples"] = self._sums.get("examples", torch.zeros_like(counted)) + counted
+        return total
+
+    def losses(self, positions: Sequence[int]) -> dict[str, Tensor]:
+        """Each part of the loss, unweighted: means over the answers' tokens in nats."""
+        batch, logits = self.student_answers(positions)
+        losses = {"cross_entropy": cross_entropy(logits, batch.tokens)}
+        if self.distils:
+            temperature = self.temperature()
+            answers = self.teacher.answers(positions, self.current_epoch, temperature)
+            losses["divergence"] = divergence(answers, logits, temperature)
+        return losses
+
+    def total(self, losses: dict[str, Tensor]) -> Tensor:
+        """The loss that is minimised."""
+        weighted = self.options.hard_loss_weight * losses["cross_entropy"]
+        return weighted + losses["divergence"] if "divergence" in losses else weighted
+
+    def student_answers(self, positions: Sequence[int]) -> tuple[AnswerBatch, Tensor]:
+        """(batch, logits [N, vocabulary]) of the examples' prompts without demonstrations, under the intervention."""
+        prompts = self.draws.plain_prompts(positions)
+        batch = self.hooked.answer_batch(prompts, features_of(self.data, prompts))
+        with self.student.applied():
+            return batch, self.hooked.answer_logits(batch)
+
+    def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
+        """The backward pass; checkpointed layers run again in it, under the intervention."""
+        with self.student.applied() if self.options.grad_checkpointing else nullcontext():
+            super().backward(loss, *args, **kwargs)
+
+    def on_train_epoch_start(self) -> None:
+        self._sums = {}
+        if self._batches is not None:
+            self.data.expect(self._paths(self._batches))
+
+    def summarise(self) -> None:
+        """Fills `figures` with the means of the epoch that has just ended, over all processes."""
+        sums = {
+            name: self.trainer.strategy.reduce(total.clone(), reduce_op="sum") for name, total in self._sums.items()
+        }
+        count = float(sums.pop("examples"))
+        self.figures = {"step": float(self.global_step), "epoch": float(self.current_epoch + 1)}
+        self.figures |= {name: float(total) / count for name, total in sums.items()}
+        if self.log_temperature is not None:
+            self.figures["temperature"] = float(self.temperature())
+
+    def configure_optimizers(self) -> Any:
+        options = self.options
+        groups = self.student.groups()
+        if self.log_temperature is not None:
+            groups.append({"params": [self.log_temperature], "lr": options.lr, "weight_decay": 0.0})
+        optimizer = torch.optim.AdamW(groups, lr=options.lr, weight_decay=options.weight_decay)
+        steps = int(self.trainer.estimated_stepping_batches)
+        warmup = max(round(options.warmup * steps), 1) if options.warmup else 0
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate_factor(step, warmup, steps))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def train_dataloader(self) -> DataLoader[list[int]]:
+        self._batches = EpochBatches(
+            len(self.draws), self.options.batch_size, self.seed, self.trainer.world_size, self.trainer.global_rank
+        )
+        return DataLoader(_Positions(), sampler=self._batches, batch_size=None)
+
+    def _paths(self, batches: EpochBatches) -> Iterator[str]:
+        """Images in the order in which this epoch needs them, as far as the teacher has to be asked."""
+        batches.set_epoch(self.current_epoch)
+        draw = self.teacher.draw(self.current_epoch)
+        asks = self.distils and (self.options.teacher_draws is None or self.current_epoch < self.options.teacher_draws)
+        for positions in batches:
+            shots = self.options.shots if asks else 0
+            for prompt in self.draws.prompts(positions, shots, draw):
+                yield from prompt.images
+
+
+class _Positions(Dataset[list[int]]):
+    """A batch's positions are all that is loaded; prompts are made where the model is."""
+
+    def __getitem__(self, positions: Any) -> list[int]:
+        return list(positions)
