@@ -7,13 +7,14 @@ from collections.abc import Callable, Iterable
 Completer = Callable[[str], list[tuple[str, str]]]
 
 
-def complete_components(kind: str, many: bool = False) -> Completer:
-    """Names of the components of a kind ("models" …), each with its summary."""
+def complete_components(kinds: str, many: bool = False) -> Completer:
+    """Names of the components of a kind ("models" …), or of several with commas between, each with its summary."""
 
     def complete(incomplete: str) -> list[tuple[str, str]]:
         from icltool.plugin.manager import load_registry
 
-        found = {item.name: item.registration.summary for item in load_registry().found if item.kind == kind}
+        wanted = kinds.split(",")
+        found = {item.name: item.registration.summary for item in load_registry().found if item.kind in wanted}
         return _matching(sorted(found.items()), incomplete, many)
 
     return complete

@@ -16,6 +16,10 @@ between the methods, and what lies behind them: copied answers, gains over zero-
     icltool evaluate --method zero-shot,random,i2i --seed 0,1,2 --permutations 4
 
     icltool evaluate --plan i2i-plan.json --model idefics-9b-instruct
+
+What stands in for demonstrations (live, from `icltool train live`) is compared with them, and what each costs per query:
+
+    icltool evaluate --method zero-shot,random,live --shots 1,4,8
 """
 
 command = stage_command("evaluate", EvaluateConfig, HELP)

@@ -92,8 +92,8 @@ def _argument_metavar(name: str, field: FieldInfo, shape: Shape, extra: Any) -> 
 
 
 def _completer(shape: Shape, extra: Any) -> Callable[[str], list[Any]] | None:
-    if kind := extra.get("complete"):
-        return complete_components(str(kind), many=shape.many)
+    if kinds := extra.get("complete"):
+        return complete_components(str(kinds), many=shape.many)
     if shape.choices:
         return complete_choices([str(choice) for choice in shape.choices], many=shape.many)
     return None

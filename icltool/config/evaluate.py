@@ -13,7 +13,7 @@ _HIDDEN: dict[str, Any] = {"hidden_in_artefact": True}
 
 
 class EvaluateConfig(ModelConfig):
-    """Which retrieval methods are compared, at how many shots, and how answers are judged."""
+    """Which methods are compared, at how many shots, and how answers are judged."""
 
     dataset: str | None = Field(
         default=None,
@@ -25,8 +25,14 @@ class EvaluateConfig(ModelConfig):
     )
     methods: tuple[str, ...] = Field(
         default=("random",),
-        description="retrieval methods to compare",
-        json_schema_extra={"flag": "--method", "complete": "retrievers", "hidden_in_artefact": True},
+        description="retrieval methods to compare, and what stands in for demonstrations (live …), without shots",
+        json_schema_extra={"flag": "--method", "complete": "retrievers,interventions", "hidden_in_artefact": True},
+    )
+    vectors: tuple[Path, ...] = Field(
+        default=(),
+        description="files, or checkpoint folders, of the methods that stand in for demonstrations; each says whose it is, and "
+        "without --method those are evaluated. None: the newest that `icltool train` made for the data set and the model",
+        json_schema_extra=_HIDDEN,
     )
     plans: tuple[Path, ...] = Field(
         default=(),
@@ -78,6 +84,12 @@ class EvaluateConfig(ModelConfig):
         default_factory=dict,
         description="options of a method, as METHOD.NAME=VALUE",
         json_schema_extra={"flag": "--method-option", "hidden_in_artefact": True},
+    )
+    cost: bool | None = Field(
+        default=None,
+        description="measure prompt tokens, FLOPs and seconds per query, on a few queries answered alone; none: where a method "
+        "stands in for demonstrations",
+        json_schema_extra=_HIDDEN,
     )
     reversed_order: bool = Field(
         default=True,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal
@@ -12,6 +13,7 @@ from icltool.contracts import (
     Example,
     FloatArray,
     GenerationOptions,
+    Intervention,
     Model,
     Prompt,
     ScoringRequest,
@@ -134,6 +136,25 @@ class Session:
         self._batches.start_anew()
         if self._prefixes is not None:
             self._prefixes.forget()
+
+    @contextmanager
+    def steered(self, intervention: Intervention) -> Iterator[None]:
+        """Within it the model answers and scores under the intervention. Keys and values of before are not used in it, nor
+        its own afterwards; image features are, since interventions change the decoder alone.
+
+        Prompts share nothing where the intervention treats a token by what stands around it. Raises ConfigError where the
+        model is not the one that the intervention was made for.
+        """
+        prefixes = self._prefixes
+        with intervention.applied(self._needed_model()):
+            self.start_anew()
+            if not intervention.everywhere:
+                self._prefixes = None
+            try:
+                yield
+            finally:
+                self._prefixes = prefixes
+                self.start_anew()
 
     def plain(self) -> Session:
         """The same session with every prompt computed whole and alone: no cache, no padding, one prompt per batch.

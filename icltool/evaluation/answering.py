@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from types import TracebackType
 from typing import Any
 
-from icltool.contracts import Example, GenerationOptions, IntArray, Model, Progress, Prompt, ScoringRequest
+from icltool.contracts import (
+    Example,
+    GenerationOptions,
+    IntArray,
+    Intervention,
+    Model,
+    Progress,
+    Prompt,
+    ScoringRequest,
+)
 from icltool.contracts.arrays import plain_text
 from icltool.engine.session import Session, open_session, prefix_bytes
 from icltool.evaluation.inputs import Inputs
@@ -33,9 +43,12 @@ class Answerer:
         """What the session has to say about memory, and how much the model did."""
         return [] if self._session is None else [*self._session.notes, *self._session.work]
 
-    def open(self) -> None:
-        """Loads the model."""
-        self._opened()
+    def open(self, interventions: Iterable[Intervention] = ()) -> None:
+        """Loads the model, and raises ConfigError where one of these was made for another."""
+        model = self.session().model
+        for intervention in interventions:
+            assert model is not None
+            intervention.check(model)
 
     def __enter__(self) -> Answerer:
         return self
@@ -46,18 +59,24 @@ class Answerer:
         if self._session is not None:
             self._session.close(finished=error is None)
 
-    def answer(self, title: str, chosen: IntArray, part: PartialAnswers) -> list[dict[str, Any]]:
+    def answer(
+        self, title: str, chosen: IntArray, part: PartialAnswers, intervention: Intervention | None = None
+    ) -> list[dict[str, Any]]:
         """One prediction row per query, without scores, for `chosen` int64 [Q, shots] rows of the index records in prompt
-        order. What `part` holds is not answered again; the rest is added to it chunk by chunk."""
+        order, answered under `intervention`. What `part` holds is not answered again; the rest is added to it chunk by
+        chunk."""
         inputs = self.inputs
         size = inputs.config.batch_size
         chunk = CHUNK_OF_AUTO if size == "auto" else max(BATCHES * size, CHUNK)
         query_ids = inputs.queries.ids[inputs.query_rows].tolist()
         icd_ids = inputs.index.ids[chosen].tolist()
         rows = part.resume(list(zip(query_ids, icd_ids, strict=True)))
-        if len(rows) < len(chosen):
-            self._opened().expect(self._needed(chosen, len(rows)))
-        with self.progress.task(title, len(chosen), "queries", done=len(rows)) as ticker:
+        with ExitStack() as stack:
+            if len(rows) < len(chosen):
+                self.session().expect(self._needed(chosen, len(rows)))
+                if intervention is not None:
+                    stack.enter_context(self.session().steered(intervention))
+            ticker = stack.enter_context(self.progress.task(title, len(chosen), "queries", done=len(rows)))
             for low in range(len(rows), len(chosen), chunk):
                 asked = slice(low, low + chunk)
                 found = self._rows(inputs.query_rows[asked], chosen[asked])
@@ -76,19 +95,19 @@ class Answerer:
         queries = self.inputs.queries.rows(query_rows)
         demonstrations = [tuple(self.inputs.index.rows(row)) for row in chosen]
         requests = [ScoringRequest(q, d) for q, d in zip(queries, demonstrations, strict=True)]
-        self._opened().start_anew()  # so that an answer depends on its own chunk alone, wherever a run began
+        self.session().start_anew()  # so that an answer depends on its own chunk alone, wherever a run began
         answers = self._ranked(requests) if self.inputs.task.ranked else self._generated(requests)
         return [_row(request, answer) for request, answer in zip(requests, answers, strict=True)]
 
     def _generated(self, requests: Sequence[ScoringRequest]) -> list[dict[str, Any]]:
-        found = self._opened().generations(requests)
+        found = self.session().generations(requests)
         return [{**_prompt(prompt), "raw": raw, "answer": answer} for prompt, raw, answer in found]
 
     def _ranked(self, requests: Sequence[ScoringRequest]) -> list[dict[str, Any]]:
         """The most probable choice of each query, with the log-probabilities of all."""
         from icltool.engine.choices import best_choice, rank_choices
 
-        session, task = self._opened(), self.inputs.task.name
+        session, task = self.session(), self.inputs.task.name
         assert session.model is not None
         ranked = rank_choices(session, requests)
         prompts = [replace(session.model.prompt(task, r.demonstrations, r.query), target="") for r in requests]
@@ -98,7 +117,8 @@ class Answerer:
             for prompt, answer, log_probs in zip(prompts, answers, ranked, strict=True)
         ]
 
-    def _opened(self) -> Session:
+    def session(self) -> Session:
+        """The session; its model is loaded when it is first asked for."""
         if self._session is None:
             config, task = self.inputs.config, self.inputs.task
             self.progress.detail(f"loading {config.model}")
@@ -155,6 +175,7 @@ def _row(request: ScoringRequest, answer: dict[str, Any]) -> dict[str, Any]:
         "icd_ids": [d.id for d in demonstrations],
         **answer,
         "references": list(query.references),
+        **({"raw_references": list(query.raw_references)} if query.raw_references else {}),
         "scores": {},
         **{name: value for name, value in types.items() if value},
         "shared": shared_with(query, demonstrations),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from itertools import combinations
 from typing import Any
 
@@ -48,6 +48,26 @@ def differences(methods: Mapping[str, Figures], shots: int) -> list[dict[str, An
         for a, b in pairs
         for metric, one in methods[a].items()
         if metric in methods[b]
+    ]
+
+
+def across_shots(methods: Mapping[int, Mapping[str, Figures]], standing_in: Collection[str]) -> list[dict[str, Any]]:
+    """Differences of the methods that stand in for demonstrations, whose figures are at 0 shots of `methods`: with each
+    other and with zero-shot, and with each method at each number of shots. Entries as in `differences`; `shots` are
+    those of b, "a_shots" those of a where they are others."""
+    without = methods.get(0, {})
+    ours = {name: without[name] for name in standing_in if name in without}
+    if not ours:
+        return []
+    entries = differences({**ours, **without}, 0)
+    return entries + [
+        {"shots": shots, "a_shots": 0, "a": a, "b": b, "metric": metric, **difference(one, figures[metric])}
+        for shots, found in sorted(methods.items())
+        if shots
+        for a, mine in ours.items()
+        for b, figures in found.items()
+        for metric, one in mine.items()
+        if metric in figures
     ]
 
 

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
-from icltool.contracts import CorpusMetric, Float64Array, Judgement, Metric
-from icltool.errors import IclError
+from icltool.contracts import CorpusMetric, Example, Float64Array, Judgement, Metric
+from icltool.errors import DataError, IclError
+from icltool.plugin.manager import component
 from icltool.report.intervals import bootstrap_draws, bootstrap_weights, quantile_interval
 from icltool.store.evaluations import MetricResult
 
 Rows = Sequence[Mapping[str, Any]]
+Queries: TypeAlias = Callable[[], Iterable[Example]]
+
+#: The field that metrics read unless they say otherwise.
+_REFERENCES = "references"
 
 
 @dataclass(frozen=True)
@@ -36,18 +41,34 @@ class Judged:
 
 class Judge:
     """Applies the metrics. A metric that cannot run (its program or models are missing, say) is left out from then on,
-    and `faults` says why, by metric."""
+    and `faults` says why, by metric.
 
-    def __init__(self, metrics: Mapping[str, Metric]) -> None:
+    With `default`, nobody asked for these metrics: one that cannot run gives way to the metric that it names as `instead`,
+    if that can. `replaced` then holds (the other's name, why), by metric.
+    """
+
+    def __init__(self, metrics: Mapping[str, Metric], default: bool = False) -> None:
         self.metrics = dict(metrics)
         self.faults: dict[str, IclError] = {}
+        self.replaced: dict[str, tuple[str, IclError]] = {}
+        self._default = default
 
-    def prepare(self) -> None:
-        """Finds out what cannot run before anything is answered. Raises the first metric's error when none can."""
-        for name, metric in self.metrics.items():
-            try:
-                getattr(metric, "check", lambda: None)()
-            except IclError as error:
+    def prepare(self, queries: Queries = tuple) -> None:
+        """Finds out what cannot run before anything is answered, and what gives way. Raises the first metric's error when
+        none can run. `queries` gives those that will be judged; it is asked only by a metric that reads something else
+        than the references."""
+        given = self.metrics
+        self.metrics = {}
+        for name, metric in given.items():
+            error = _fault(metric, queries)
+            other = getattr(metric, "instead", "") if error and self._default else ""
+            if error and other and other not in given:
+                stand_in: Metric = component("metrics", other)
+                if _fault(stand_in, queries) is None:
+                    self.metrics[other], self.replaced[name] = stand_in, (other, error)
+                    continue
+            self.metrics[name] = metric
+            if error:
                 self.faults[name] = error
         if self.metrics and len(self.faults) == len(self.metrics):
             raise next(iter(self.faults.values()))
@@ -59,7 +80,7 @@ class Judge:
             if name in self.faults or name in without:
                 continue
             try:
-                answers, references = [r["answer"] for r in rows], [r["references"] for r in rows]
+                answers, references = [r["answer"] for r in rows], [_references(r, metric) for r in rows]
                 scores = np.asarray(metric.score(answers, references), dtype=np.float64) * metric.scale
                 found[name] = self.figures(name, rows, scores, draws)
             except IclError as error:
@@ -71,7 +92,7 @@ class Judge:
         metric, clusters = self.metrics[name], clusters_of(rows)
         if not isinstance(metric, CorpusMetric):
             return Judged(scores, float(scores.mean()), bootstrap_draws(scores, clusters) if draws else np.empty(0))
-        judgements = [judgement(row) for row in rows]
+        judgements = [judgement(row, metric) for row in rows]
         figure = float(metric.figures(judgements, np.ones((1, len(rows))))[0]) * metric.scale
         blocks = bootstrap_weights(len(rows), clusters) if draws else ()
         drawn = [metric.figures(judgements, weights) * metric.scale for weights in blocks]
@@ -102,7 +123,7 @@ class Judge:
         for name, one in judged.items():
             metric = self.metrics[name]
             if isinstance(metric, CorpusMetric):
-                figures = metric.figures([judgement(row) for row in rows], chosen) * metric.scale
+                figures = metric.figures([judgement(row, metric) for row in rows], chosen) * metric.scale
             else:
                 figures = chosen @ one.scores / chosen.sum(axis=1)
             for value, figure in zip(values, figures.tolist(), strict=True):
@@ -110,9 +131,42 @@ class Judge:
         return table
 
 
-def judgement(row: Mapping[str, Any]) -> Judgement:
-    """A prediction row as corpus metrics see it."""
-    return Judgement(row["answer"], tuple(row["references"]), dict(row.get("log_probs", {})))
+def judgement(row: Mapping[str, Any], metric: Metric | None = None) -> Judgement:
+    """A prediction row as corpus metrics see it. DataError when it lacks what the metric reads."""
+    return Judgement(row["answer"], tuple(_references(row, metric)), dict(row.get("log_probs", {})))
+
+
+def _references(row: Mapping[str, Any], metric: Metric | None) -> Sequence[str]:
+    field = _reads(metric)
+    found: Sequence[str] = row.get(field, ())
+    if not found and field != _REFERENCES:
+        raise _lacking(metric, row["query_id"])
+    return found
+
+
+def _reads(metric: Metric | None) -> str:
+    return str(getattr(metric, "reads", _REFERENCES))
+
+
+def _fault(metric: Metric, queries: Queries) -> IclError | None:
+    """Why the metric cannot judge these queries here."""
+    field = _reads(metric)
+    without = None if field == _REFERENCES else next((q.id for q in queries() if not getattr(q, field)), None)
+    if without is not None:
+        return _lacking(metric, without)
+    try:
+        getattr(metric, "check", lambda: None)()
+    except IclError as error:
+        return error
+    return None
+
+
+def _lacking(metric: Metric | None, query_id: int) -> DataError:
+    name, field = getattr(metric, "name", "the metric"), _reads(metric).replace("_", " ")
+    return DataError(
+        f"{name} reads {field}, and query {query_id} has none",
+        "prepare the data set again if it was prepared before they were kept, or take another metric",
+    )
 
 
 def scores_of(rows: Rows, metric: str) -> Float64Array:

@@ -1,4 +1,5 @@
-"""The methods of a call: retrieval methods with their options, selectors with their checkpoints, plans with their files."""
+"""The methods of a call: retrieval methods with their options, selectors with their checkpoints, plans with their files, and
+what stands in for demonstrations."""
 
 from __future__ import annotations
 
@@ -11,9 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from icltool.config.evaluate import EvaluateConfig
-from icltool.contracts import Retriever
+from icltool.contracts import Intervention, Retriever
 from icltool.errors import ConfigError, IclError, StoreError
+from icltool.evaluation import interventions
 from icltool.evaluation.inputs import Inputs, needs_vectors
+from icltool.interventions.files import WEIGHTS
 from icltool.plugin.manager import component, load_registry
 
 ZERO_SHOT = "zero-shot"
@@ -22,11 +25,12 @@ _NOT_IN_NAMES = re.compile(r"[^\w.+-]+")
 
 @dataclass(frozen=True)
 class Method:
-    """A row of the table: `label` is its name there and in file names, `retriever` what chooses (None for zero-shot).
+    """A row of the table: `label` is its name there and in file names, `retriever` what chooses (None for zero-shot), and
+    `intervention` what stands in for demonstrations.
 
     `identity` is what decides the choice beside shots and seed, JSON values. `encoder` is whose embeddings it reads.
     `shots` are the numbers of demonstrations that it is evaluated with; a plan has no more than `most_shots`.
-    `plugin` is the distribution that brings the retriever, for the record.
+    `plugin` is the distribution that brings it, for the record.
     """
 
     label: str
@@ -38,6 +42,7 @@ class Method:
     remarks: tuple[str, ...] = ()
     most_shots: int | None = None
     plugin: str = ""
+    intervention: Intervention | None = None
 
     @property
     def ranked(self) -> bool:
@@ -45,15 +50,18 @@ class Method:
 
 
 def methods(inputs: Inputs) -> list[Method]:
-    """The methods that the configuration names, each once, then its plans.
+    """The methods that the configuration names, each once, then its plans. Without names, plans and files of vectors stand
+    for themselves.
 
     Raises PluginError for an unknown method, ConfigError for wrong options, StoreError where a checkpoint, sequences,
-    embeddings or a plan are missing or belong to another data set.
+    embeddings, vectors or a plan are missing or belong to another data set.
     """
     config = inputs.config
-    _check_options(config)
-    given = config.methods if "methods" in config.model_fields_set or not config.plans else ()
-    found = [_named(inputs, name) for name in dict.fromkeys(given)]
+    files = interventions.vector_files(config)
+    named = "methods" in config.model_fields_set or not (config.plans or config.vectors)
+    given = list(dict.fromkeys(config.methods if named else files))
+    _check_options(config, [*given, *(["plan"] if config.plans else [])])
+    found = [method for name in given for method in _named(inputs, name, files.get(name, ()))]
     plans = list(dict.fromkeys(path.resolve() for path in config.plans))
     labels = plan_labels(plans, load_registry().names("retrievers"))
     return [*found, *(_plan(inputs, path, label) for path, label in zip(plans, labels, strict=True))]
@@ -74,16 +82,40 @@ def plan_labels(paths: Sequence[Path], taken: Sequence[str]) -> list[str]:
     return labels
 
 
-def _named(inputs: Inputs, name: str) -> Method:
+def _named(inputs: Inputs, name: str, files: Sequence[Path]) -> list[Method]:
+    """The method of this name; one for each of its files, where it stands in for demonstrations."""
     config = inputs.config
     shots = tuple(sorted(set(config.shots)))
     if name == ZERO_SHOT:
-        return Method(ZERO_SHOT, None, (0,))
+        return [Method(ZERO_SHOT, None, (0,))]
+    if interventions.kind_of(name) == interventions.INTERVENTIONS:
+        return _standing_in(inputs, name, files)
     if name == "plan" and "file" not in _given_options(inputs, name):
         raise ConfigError("method plan replays a file", "name it: --plan FILE, in place of --method plan")
     given = _given_options(inputs, name)
     options = {**_found_files(inputs, name, given), **given}
-    return _made(inputs, name, name, options, shots)
+    return [_made(inputs, name, name, options, shots)]
+
+
+def _standing_in(inputs: Inputs, name: str, files: Sequence[Path]) -> list[Method]:
+    options = _given_options(inputs, name)
+    if files and "file" in options:
+        raise ConfigError(f"two files for {name}: --vectors and --method-option {name}.file", "leave one of them out")
+    if "file" in options:
+        files = [interventions.file_of(Path(str(options["file"])))]
+    elif not files:
+        files = [interventions.newest_file(inputs, name)]
+    places = [file.parent if file.name == WEIGHTS else file for file in files]
+    labels = [name] if len(files) == 1 else [f"{name}-{label}" for label in plan_labels(places, ())]
+    plugin = f"{(found := load_registry().get(interventions.INTERVENTIONS, name)).distribution} {found.version}"
+    methods = []
+    for label, file in zip(labels, files, strict=True):
+        used = {**options, "file": str(file)}
+        made = interventions.opened(inputs, name, label, used)
+        identity = {"intervention": name, **made.identity()}
+        remarks = tuple(interventions.remarks(inputs, label, made))
+        methods.append(Method(label, None, (0,), used, identity, None, remarks, None, plugin, made))
+    return methods
 
 
 def _plan(inputs: Inputs, path: Path, label: str) -> Method:
@@ -121,9 +153,8 @@ def _made(inputs: Inputs, name: str, label: str, options: dict[str, Any], shots:
     return Method(label, retriever, shots or (most or 0,), options, identity, encoder, tuple(remarks), most, plugin)
 
 
-def _check_options(config: EvaluateConfig) -> None:
-    """ConfigError for an option of no method of this call: it would have no effect."""
-    names = [*config.methods, *(["plan"] if config.plans else [])]
+def _check_options(config: EvaluateConfig, names: Sequence[str]) -> None:
+    """ConfigError for an option of no method of this call, whose `names` these are: it would have no effect."""
     for key, value in config.method_options.items():
         method, _, option = key.partition(".")
         if method in names and (option or isinstance(value, Mapping)):
@@ -175,7 +206,8 @@ def checkpoint_folder(inputs: Inputs, name: str, learner: str) -> Path:
     if made_by == learner:
         return config.checkpoint
     registry = load_registry()
-    if not any(getattr(registry.load("retrievers", m), "learner", None) == made_by for m in config.methods):
+    selectors = [m for m in config.methods if interventions.kind_of(m) == interventions.RETRIEVERS]
+    if not any(getattr(registry.load("retrievers", m), "learner", None) == made_by for m in selectors):
         raise StoreError(
             f"{config.checkpoint} was trained by {made_by}, {name} reads checkpoints of {learner}",
             f"give a folder of `icltool train {learner}`, or --method {made_by}",

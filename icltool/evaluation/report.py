@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from icltool.contracts import StageReport
+from icltool.report.costs import KINDS, cost_of, cost_remarks, cost_table, savings, stands_in
 from icltool.report.grid import over_seeds
 from icltool.store.evaluations import SettingResult
 
@@ -40,6 +41,8 @@ class EvaluationReport(StageReport):
             parts.append(difference_table(compared, metric))
         if len({value for r in self.results for value in r.extra.get("by", {}).get("answer_type", {})}) > 1:
             parts.append(breakdown_table(shown, "answer_type", metric))
+        if any(cost_of(result) for result in shown):
+            parts.append(cost_table(shown, metric))
         return Group(*parts)
 
     def over_seeds(self) -> list[SettingResult]:
@@ -48,11 +51,13 @@ class EvaluationReport(StageReport):
 
     def rows(self) -> list[dict[str, Any]]:
         """One row per setting with all that was found; a mean over seeds is a row of its own, without a seed. Differences
-        stand in the row of the first method of a pair, and are of its mean over seeds where there is one."""
+        stand in the row of the first method of a pair, and are of its mean over seeds where there is one. What stands in
+        for demonstrations has "costs of others": how many times as much each setting with demonstrations takes."""
         rows = [table_row(result) for result in self.results]
         means = self.analysis.get("seeds", [])
         rows += [_mean_row(entry) for entry in means]
         averaged = {(entry["method"], entry["shots"]) for entry in means}
+        cheaper = savings(self.results)
         away = self.analysis.get("guard", {}).get("kept_away")
         for row in rows:
             key = row["method"], row["shots"]
@@ -60,9 +65,19 @@ class EvaluationReport(StageReport):
                 row["leaks"] = {**row["leaks"], "kept_away": away}
             if key not in averaged or row["seed"] is None:
                 row["differences"] = [
-                    {"to": entry["b"], **{k: entry[k] for k in ("metric", "mean", "low", "high", "p")}}
+                    {
+                        "to": entry["b"],
+                        **({"shots": entry["shots"]} if "a_shots" in entry else {}),
+                        **{k: entry[k] for k in ("metric", "mean", "low", "high", "p")},
+                    }
                     for entry in self.analysis.get("differences", [])
-                    if (entry["a"], entry["shots"]) == key
+                    if (entry["a"], entry.get("a_shots", entry["shots"])) == key
+                ]
+            if "intervention" in row and cheaper:
+                row["costs of others"] = [
+                    {k: found[k] for k in ("to", "shots", "seed", *KINDS)}
+                    for found in cheaper
+                    if found["method"] == row["method"]
                 ]
         return rows
 
@@ -95,15 +110,17 @@ def table_row(result: SettingResult) -> dict[str, Any]:
         "orders": extra.get("orders"),
         "by": extra.get("by"),
         "seeds alike": extra.get("seeds_alike"),
+        "intervention": extra.get("intervention"),
+        "cost": extra.get("cost"),
     }
     return row | {name: value for name, value in known.items() if value}
 
 
 def remarks(results: Sequence[SettingResult], analysis: Mapping[str, Any]) -> list[str]:
-    """The findings in a few lines: copies, gains, orders, leaks. Figures of several seeds are averaged."""
+    """The findings in a few lines: copies, gains, orders, leaks, costs. Figures of several seeds are averaged."""
     groups: dict[str, dict[int, list[SettingResult]]] = {}
     for result in results:
-        if result.shots:
+        if result.shots or stands_in(result):
             groups.setdefault(result.method, {}).setdefault(result.shots, []).append(result)
     metric = next(iter(results[0].metrics), "")
     lines = [
@@ -111,6 +128,8 @@ def remarks(results: Sequence[SettingResult], analysis: Mapping[str, Any]) -> li
         *_told(f"queries better / worse than zero-shot by {metric}", groups, lambda found: _gained(found, metric)),
         *(_ordered(found, metric) for by_shots in groups.values() for found in by_shots.values()),
         *(_guarded(results, analysis["guard"]) if "guard" in analysis else ()),
+        *(r.extra["intervention"].get("remark", "") for r in results if stands_in(r)),
+        *cost_remarks(results),
     ]
     alike = dict.fromkeys(r.method for r in results if r.extra.get("seeds_alike"))
     if alike:

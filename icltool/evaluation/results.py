@@ -11,8 +11,10 @@ from typing import Any
 import numpy as np
 
 from icltool.contracts import IntArray
-from icltool.evaluation import comparing
+from icltool.errors import ConfigError
+from icltool.evaluation import comparing, costs
 from icltool.evaluation.answering import Answerer
+from icltool.evaluation.interventions import other_template
 from icltool.evaluation.judging import Judge, Judged
 from icltool.evaluation.methods import ZERO_SHOT
 from icltool.evaluation.settings import Key, Setting, Settings, further_orders
@@ -89,12 +91,29 @@ class Results:
                 self._reorder(setting)
         return found
 
+    def uncosted(self) -> list[Setting]:
+        """The settings whose cost is to be measured; of several seeds the first."""
+        if not costs.wanted(self.settings):
+            return []
+        firsts = (group[0] for group in self.settings.groups)
+        return [s for s in firsts if (found := self._current(s)) is None or "cost" not in found.extra]
+
+    def measure(self) -> list[str]:
+        """Measures the costs that are missing; a line for each that cannot be."""
+        faults = []
+        for setting in self.uncosted():
+            try:
+                self._store(setting.key, cost=costs.measured(self.answerer, self.settings, setting))
+            except ConfigError as error:  # a prompt that does not fit by itself: the answers are there
+                faults.append(f"the cost of {setting.title} cannot be measured: {error}")
+        return faults
+
     def compare(self, groups: Sequence[Sequence[Setting]]) -> None:
         """Sets the settings of a call against each other and against zero-shot, and writes what is found."""
         if _ZERO in self.kept:
             for group in groups:
                 for setting in group:
-                    if setting.shots:
+                    if setting.key != _ZERO:
                         self._gain(setting)
         if self.analysis.get("key") == self._analysis_key(groups):
             return
@@ -109,7 +128,8 @@ class Results:
                 for shots, found in sorted(methods.items())
                 if shots and len(found) > 1
                 for entry in comparing.differences(found, shots)
-            ],
+            ]
+            + comparing.across_shots(methods, [m.label for m in self.settings.methods if m.intervention]),
         }
         self._write()
 
@@ -178,8 +198,10 @@ class Results:
         else:
             part = self._part(path, setting.digest)
             began = time.perf_counter()
-            rows = self.answerer.answer(setting.title, self.settings.demonstrations(setting), part)
-            seconds, extra = time.perf_counter() - began, {}
+            rows = self.answerer.answer(
+                setting.title, self.settings.demonstrations(setting), part, setting.method.intervention
+            )
+            seconds, extra = time.perf_counter() - began, self._made_by(setting)
             judged = self.judge.judge(rows)
             if not judged:
                 raise next(iter(self.judge.faults.values()))
@@ -195,6 +217,16 @@ class Results:
         self.kept[setting.key] = SettingResult(*setting.key, len(rows), metrics, seconds, extra)
         self._write()
         PartialAnswers(path, setting.digest).remove()
+
+    def _made_by(self, setting: Setting) -> dict[str, Any]:
+        """What stands in for demonstrations, as results record it."""
+        made = setting.method.intervention
+        if made is None:
+            return {}
+        told = {"file": str(made.file), "parameters": made.parameters, "about": dict(made.about)}
+        model = self.answerer.session().model
+        assert model is not None
+        return {"intervention": {**told, "remark": other_template(setting.method.label, made, model)}}
 
     def _found(self, rows: PredictionRows, judged: dict[str, Judged]) -> dict[str, Any]:
         """What the answers of one setting tell by themselves."""

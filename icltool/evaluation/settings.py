@@ -35,14 +35,14 @@ class Setting:
     def title(self) -> str:
         """What a person calls it."""
         seed = f", seed {self.seed}" if self.seed else ""
-        return f"{self.method.label}, {self.shots}-shot{seed}" if self.shots else ZERO_SHOT
+        return f"{self.method.label}, {self.shots}-shot{seed}" if self.shots else self.method.label
 
 
 class Settings:
     """All settings of a call, grouped: `groups` are the seeds of one method and number of shots, in the seeds' order.
 
-    Zero-shot, and methods at 0 shots, come once. Raises ConfigError for impossible numbers of shots, and what `methods`
-    raises.
+    Zero-shot comes once, and retrieval methods at 0 shots are zero-shot. Raises ConfigError for impossible numbers of
+    shots, and what `methods` raises.
     """
 
     def __init__(self, inputs: Inputs) -> None:
@@ -59,7 +59,7 @@ class Settings:
         for method in self.methods:
             for shots in method.shots:
                 self._check(method, shots)
-                used = method if shots else Method(ZERO_SHOT, None, (0,))
+                used = method if shots or method.intervention else Method(ZERO_SHOT, None, (0,))
                 seeds = dict.fromkeys(config.seeds) if shots else (0,)
                 groups.setdefault((used.label, shots), [self._setting(used, shots, seed) for seed in seeds])
         self.groups = list(groups.values())

@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 # Okabe and Ito's colours, which people with any of the common colour deficiencies can tell apart; the line style
 # changes with each round through them, the marker with each method.
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-_STYLES = ("-", "--", ":", "-.")
-_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
-_DOTS_PER_INCH = 150
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+STYLES = ("-", "--", ":", "-.")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
+DOTS_PER_INCH = 150
 
 
 def result_figure(results: Sequence[SettingResult], path: Path, title: str = "") -> Path:
@@ -41,7 +41,7 @@ def result_figure(results: Sequence[SettingResult], path: Path, title: str = "")
     if title:
         figure.suptitle(title)
     with replace_file(Path(path)) as temporary:
-        figure.savefig(temporary, format="png", dpi=_DOTS_PER_INCH, metadata={"Software": "icltool"})
+        figure.savefig(temporary, format="png", dpi=DOTS_PER_INCH, metadata={"Software": "icltool"})
     return Path(path)
 
 
@@ -59,9 +59,9 @@ def _draw(axes: Axes, grid: Grid, metric: str) -> None:
 
 
 def _draw_row(axes: Axes, row: GridRow, number: int) -> None:
-    colour = _COLOURS[number % len(_COLOURS)]
-    style = _STYLES[number // len(_COLOURS) % len(_STYLES)]
-    marker = _MARKERS[number % len(_MARKERS)]
+    colour = COLOURS[number % len(COLOURS)]
+    style = STYLES[number // len(COLOURS) % len(STYLES)]
+    marker = MARKERS[number % len(MARKERS)]
     shots = sorted(row.cells)
     found = [row.cells[k].result for k in shots]
     means, lows, highs = ([getattr(r, name) for r in found] for name in ("mean", "low", "high"))

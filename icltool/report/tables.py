@@ -36,7 +36,7 @@ def result_table(results: Sequence[SettingResult], title: str | None = None) -> 
 
 def difference_table(differences: Sequence[Mapping[str, Any]], metric: str) -> Table:
     """Pairs of methods by shots for one metric: difference, 95 % interval, and the two-sided share of draws, bold where the
-    interval leaves out 0. Entries have shots, a, b, metric, mean, low, high and p."""
+    interval leaves out 0. Entries have shots, a, b, metric, mean, low, high and p; `shots` are those of b where a has none."""
     from rich.table import Table
     from rich.text import Text
 
@@ -44,8 +44,9 @@ def difference_table(differences: Sequence[Mapping[str, Any]], metric: str) -> T
     shots = sorted({d["shots"] for d in chosen})
     others = sorted({d["metric"] for d in differences} - {metric})
     more = f"; {', '.join(others)}: in results.json" if others else ""
-    first = {d["a"] for d in chosen}
-    if len(first) == 1 and len({d["b"] for d in chosen}) > 1:
+    alike = [d for d in chosen if "a_shots" not in d]
+    first = {d["a"] for d in alike}
+    if len(first) == 1 and len({d["b"] for d in alike}) > 1:
         more = f"; all against {next(iter(first))}, which was named first{more}"
     table = Table(caption=f"{metric}: differences on the same queries [95 % interval], p by bootstrap{more}")
     table.add_column("methods", no_wrap=True)

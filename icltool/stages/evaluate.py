@@ -1,13 +1,14 @@
 """Answers the validation queries with demonstrations of several methods, and judges the answers.
 
 Reads: datasets/<name>/<task>/; embeddings/, checkpoints/, sequences/ and plan files where a method asks for them
-Writes: evaluations/<name>-<task>-<model>-<digest>/{results.json, predictions/*.jsonl}
+Writes: evaluations/<name>-<task>-<model>-<digest>/{results.json, predictions/*.jsonl, cost.png}
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from icltool.config.evaluate import EvaluateConfig
 from icltool.contracts import Metric, Progress
@@ -18,11 +19,19 @@ from icltool.evaluation.report import EvaluationReport, remarks, table_row
 from icltool.evaluation.results import Results
 from icltool.evaluation.settings import Settings
 from icltool.plugin.manager import component, load_registry
+from icltool.report.costs import cost_of
+from icltool.report.grid import over_seeds
+from icltool.report.published import published_remark
+
+if TYPE_CHECKING:
+    from icltool.store.evaluations import SettingResult
 
 __all__ = ["EvaluationReport", "run"]
 
 #: Below this number of independent queries a bootstrap interval is said to be rough.
 FEW = 20
+#: Metric against cost, where costs were measured.
+COST_FIGURE = "cost.png"
 
 
 def run(config: EvaluateConfig, progress: Progress) -> EvaluationReport:
@@ -38,41 +47,54 @@ def run(config: EvaluateConfig, progress: Progress) -> EvaluationReport:
 
     inputs = Inputs(config)
     load_registry().get("models", config.model)
-    judge = Judge(_metrics(inputs))
+    judge = Judge(_metrics(inputs), default=not config.metrics)
     settings = Settings(inputs)
     folder, provenance = _artefact(inputs, judge)
     answerer = Answerer(inputs, progress)
-    judge.prepare()
+    judge.prepare(lambda: (inputs.queries[row] for row in inputs.query_rows))
     with answerer:
-        if pending := Results(settings, judge, answerer, folder, provenance).pending():
+        before = Results(settings, judge, answerer, folder, provenance)
+        if pending := [*before.pending(), *before.uncosted()]:
             for setting in pending:  # what cannot be chosen, or loaded, shows before hours of answering
                 settings.demonstrations(setting)
-            answerer.open()
+            answerer.open(made for setting in pending if (made := setting.method.intervention) is not None)
         with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
         with locked(folder / RESULTS):
             work = Results(settings, judge, answerer, folder, provenance)
             groups = [work.evaluate(group) for group in settings.groups]
             work.compare(groups)
+            faults = work.measure()
     results = tuple(work.kept[setting.key] for group in groups for setting in group)
     lines = [
         *remarks(results, work.analysis),
         *_remarks(inputs, settings, judge),
         *settings.remarks,
         *work.answerer.notes,
+        *faults,
     ]
     lines += [f"{name} is missing: {error}" for name, error in judge.faults.items()]
     if work.skipped:
         lines.append(f"up to date: {work.skipped} of {len(results)} settings were evaluated before")
     title = f"{inputs.dataset.name} ({inputs.task.name}), {config.model}, {len(inputs.query_rows)} queries"
+    if told := published_remark(config.model, inputs.dataset.name, inputs.task.name):
+        lines.append(told)
+    if any(cost_of(result) for result in results):
+        lines.append(f"accuracy against cost: {_drawn(results, work.analysis, folder, title)}")
     rows = tuple(table_row(r) for r in results)
     return EvaluationReport(title, rows, folder, tuple(lines), results, work.analysis)
 
 
+def _drawn(results: Sequence[SettingResult], analysis: dict[str, Any], folder: Path, title: str) -> Path:
+    from icltool.report.cost_figure import cost_figure
+
+    return cost_figure(over_seeds(results, analysis), folder / COST_FIGURE, title)
+
+
 def _metrics(inputs: Inputs) -> dict[str, Metric]:
-    """The metrics by name: those asked for, or the task's own."""
-    names = inputs.config.metrics or (inputs.task.metric,)
-    if inputs.task.ranked and not inputs.config.metrics:
+    """The metrics by name: those asked for, else the data set's, else the task's own."""
+    names = inputs.config.metrics or (inputs.dataset.metric or inputs.task.metric,)
+    if inputs.task.ranked and not inputs.config.metrics and not inputs.dataset.metric:
         names = ("accuracy", "macro-f1", *(["auc"] if len(inputs.queries[0].choices) == 2 else []))
     return {name: component("metrics", name) for name in names}
 
@@ -105,6 +127,8 @@ def _remarks(inputs: Inputs, settings: Settings, judge: Judge) -> list[str]:
     if reads and inputs.task.name == "caption":
         named = ", ".join(reads)
         lines.append(f"{named}: a caption query's text is its own reference, so this is an upper bound, no method")
+    for name, (other, error) in judge.replaced.items():
+        lines.append(f"{name} cannot run here, so {other} is reported in its place: {error}")
     for name, metric in judge.metrics.items():
         made_for = getattr(metric, "tasks", ())
         if made_for and inputs.task.name not in made_for:

@@ -172,6 +172,7 @@ def _artefact(config: GenerateConfig, workspace: Any, parts: _Parts, anchors: in
     uses_model = "model" in parts.scorer.needs
     if not uses_model:
         identity.update(dict.fromkeys(("model", "model_path", "dtype", "quantization", "prompt_style")))
+        identity.pop("prompt_template", None)
     registry = load_registry()
     chosen = [
         ("samplers", config.sampler),

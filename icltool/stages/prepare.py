@@ -56,7 +56,7 @@ def run(config: PrepareConfig, progress: Progress) -> PrepareReport:
     workspace = Workspace(config.workspace.expanduser().absolute())
     root = _root(reader, config, workspace, progress)
     checked, remarks = _checked(reader, root, tasks, config, progress)
-    inputs = {task: _inputs(reader, config, root, report) for task, report in checked.items()}
+    inputs = {task: _inputs(reader, config, root, task, report) for task, report in checked.items()}
     remarks += [remark for report in checked.values() for remark in report.remarks]
     tasks = tuple(checked)
     states, prepared = {}, {}
@@ -122,11 +122,15 @@ def _check(reader: DatasetReader, root: Path | None, task: str, verify: bool, pr
     return reader.check(root, task, verify)
 
 
-def _inputs(reader: DatasetReader, config: PrepareConfig, root: Path | None, report: ReadReport) -> dict[str, Any]:
+def _inputs(
+    reader: DatasetReader, config: PrepareConfig, root: Path | None, task: str, report: ReadReport
+) -> dict[str, Any]:
     """What decides the content: reader, its options (defaults included, so that results can name them), and each file's
-    size in bytes and modification time in ns."""
+    size in bytes and modification time in ns; and the metric that the reader names for the task, if it does."""
     found = load_registry().get("datasets", config.name)
+    metric = getattr(reader, "metrics", {}).get(task)
     return {
+        **({"metric": metric} if metric else {}),
         "reader": f"{found.distribution} {found.version}",
         "options": dict(sorted({**_defaults(reader), **config.options}.items())),
         "root": None if root is None else str(root.expanduser().absolute()),

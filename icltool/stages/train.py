@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from operator import itemgetter
 from pathlib import Path
@@ -57,7 +58,7 @@ def run(config: TrainConfig, progress: Progress) -> StageReport:
             (folder / RECORD_FILE).unlink(missing_ok=True)
             if config.overwrite and _is_leader():
                 for left in folder.glob("resume*"):
-                    left.unlink()
+                    shutil.rmtree(left) if left.is_dir() else left.unlink()
             try:
                 outcome = job.train(folder, config.seed, progress)
             except KeyboardInterrupt:

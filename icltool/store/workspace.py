@@ -44,8 +44,8 @@ class Workspace:
         """`model` is "" for a scorer that needs none."""
         return self.sequences / f"{_joined(dataset, task, model, sampler, scorer, digest)}.h5"
 
-    def checkpoint_folder(self, learner: str, dataset: str, task: str, digest: str) -> Path:
-        return self.checkpoints / _joined(learner, dataset, task, digest)
+    def checkpoint_folder(self, learner: str, dataset: str, task: str, digest: str, variant: str = "") -> Path:
+        return self.checkpoints / _joined(learner, dataset, task, variant, digest)
 
     def evaluation_folder(self, dataset: str, task: str, model: str, digest: str) -> Path:
         return self.evaluations / _joined(dataset, task, model, digest)
@@ -123,14 +123,21 @@ class Workspace:
 
         Folders of trainings that were interrupted count only where no training was finished.
         """
+        found = self.checkpoints_of(learner, dataset, task)
+        if not found:
+            raise StoreError(
+                f"no {learner} checkpoint for {dataset} ({task}) in {self.checkpoints}",
+                f"run `icltool train {learner} --dataset {dataset} --task {task}`",
+            )
+        return found[0]
+
+    def checkpoints_of(self, learner: str, dataset: str, task: str) -> list[Path]:
+        """Checkpoint folders that hold weights, those written last first. Folders of trainings that were interrupted count
+        only where no training was finished."""
         folders = [p for p in self._of(dataset, task, self.checkpoints, f"{learner}-") if p.is_dir()]
         folders = [p for p in folders if (p / _TRAINED).is_file()] or folders
         weights = ((file, folder) for folder in folders for file in folder.rglob("*") if _is_weights(file))
-        return _newest(
-            weights,
-            f"no {learner} checkpoint for {dataset} ({task}) in {self.checkpoints}",
-            f"run `icltool train {learner} --dataset {dataset} --task {task}`",
-        )
+        return list(dict.fromkeys(reversed(_by_age(weights))))
 
     def newest_evaluation(self) -> Path:
         """The evaluation folder whose results were written last; StoreError when there is none."""
@@ -184,7 +191,13 @@ def _listed(prepared: Iterable[tuple[str, str]]) -> str:
 
 def _newest(pairs: Iterable[tuple[Path, Path]], missing: str, hint: str) -> Path:
     """The second of the pair whose first was modified last, ties by name."""
-    dated = sorted((file.stat().st_mtime_ns, str(owner), owner) for file, owner in pairs)
-    if not dated:
+    found = _by_age(pairs)
+    if not found:
         raise StoreError(missing, hint)
-    return dated[-1][2]
+    return found[-1]
+
+
+def _by_age(pairs: Iterable[tuple[Path, Path]]) -> list[Path]:
+    """The second of each pair, ordered by when the first was modified, ties by name."""
+    dated = sorted((file.stat().st_mtime_ns, str(owner), owner) for file, owner in pairs)
+    return [owner for _, _, owner in dated]

@@ -159,6 +159,7 @@ def complete(words: str, **environment: str) -> list[str]:
         ("icltool generate --encoder tiny", {"tiny-clip"}),
         ("icltool evaluate --method i2", {"i2i", "i2t"}),
         ("icltool evaluate --method random,t2", {"random,t2t", "random,t2i"}),
+        ("icltool evaluate --method l", {"lever-lm", "live"}),
         ("icltool generate --profile leverlm-coco", {"leverlm-coco2017-idefics-9b"}),
         ("icltool plugins s", {"show"}),
         ("icltool plugins list --kind me", {"metrics"}),

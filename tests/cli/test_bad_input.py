@@ -46,6 +46,8 @@ def refusal(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
         (["generate", "--shots", "0"], ["--shots"]),
         (["generate", "--shots", "two"], ["--shots"]),
         (["generate", "--beam-score", "total"], ["--beam-score", "increment"]),
+        (["generate", "--prompt-template", "flamingo"], ["--prompt-template", "lever-lm", "live"]),
+        (["evaluate", "--set", "prompt_template=flamingo"], ["prompt_template", "lever-lm", "live"]),
         (["generate", "--set", "anchrs=3"], ["anchrs", "did you mean"]),
         (["generate", "--profile", "nothing-of-this-name"], ["nothing-of-this-name"]),
         (["generat"], ["generat"]),
@@ -75,6 +77,24 @@ def test_the_issued_commands_say_what_is_missing_where_data_are_prepared(
         err = refusal(capsys, *arguments, "--workspace", str(workspace))
         assert "weights of idefics-9b are not on this machine" in err
         assert "--model-path" in err
+
+
+@pytest.mark.parametrize(
+    ("model", "option", "value"),
+    [
+        ("text-llm", "--prompt-template", "live"),
+        ("smolvlm", "--prompt-template", "live"),
+        ("tiny-idefics", "--prompt-style", "flat"),
+    ],
+)
+def test_what_a_model_cannot_be_asked_for_is_told_by_the_option_s_name(
+    model: str, option: str, value: str, workspace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    where = ["--workspace", str(workspace), "--dataset", "shapes", "--task", "caption", "--model", model]
+    for command in (["generate"], ["evaluate", "--method", "random"]):
+        err = refusal(capsys, *command, *where, option, value)
+        assert err.startswith(f"error: model {model!r} has no option ")
+        assert f"({option})\nhint: leave {option} out; its options: " in err
 
 
 def test_damaged_files_are_named(workspace: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

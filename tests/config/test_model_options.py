@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
+from icltool.config.evaluate import EvaluateConfig
 from icltool.config.generate import GenerateConfig
 from icltool.config.model import ModelConfig
 
@@ -13,11 +14,12 @@ def test_only_what_was_asked_for_reaches_the_model() -> None:
     """A plugin's adapter need not know every option."""
     assert ModelConfig().model_options() == {"device": "auto", "dtype": "auto"}
     asked = ModelConfig(
-        model_path="x/y", device_map="balanced", quantization="4bit", attention="eager", prompt_style="flat"
-    )
+        model_path="x/y", device_map="balanced", quantization="4bit", attention="eager", prompt_style="flat",
+        prompt_template="live",
+    )  # fmt: skip
     assert asked.model_options() == {
         "device": "auto", "dtype": "auto", "path": "x/y", "device_map": "balanced", "quantization": "4bit",
-        "attention": "eager", "style": "flat",
+        "attention": "eager", "style": "flat", "template": "live",
     }  # fmt: skip
 
 
@@ -58,5 +60,17 @@ def test_quantization_and_style_decide_the_result_and_devices_do_not() -> None:
         device_map="auto", attention="eager", batch_size="auto", image_workers=2, image_cache_disk=True
     ).identity()
     assert plain == same
-    for change in ({"quantization": "8bit"}, {"prompt_style": "flat"}, {"dtype": "bfloat16"}):
+    for change in (
+        {"quantization": "8bit"},
+        {"prompt_style": "flat"},
+        {"prompt_template": "live"},
+        {"dtype": "bfloat16"},
+    ):
         assert GenerateConfig(**change).identity() != plain  # type: ignore[arg-type]
+
+
+def test_a_template_renames_no_artefact_of_before_there_was_a_choice() -> None:
+    """Its name is a digest of the identity, in which the field stands only where it was asked for."""
+    for kind in (GenerateConfig, EvaluateConfig):
+        assert "prompt_template" not in kind().identity()
+        assert kind(prompt_template="live").identity() == {**kind().identity(), "prompt_template": "live"}

@@ -12,17 +12,28 @@ from icltool.config import stage_model
 from icltool.config.profiles import Profile, read_profile
 from icltool.config.resolve import resolve
 from icltool.execution.progress import for_terminal
+from icltool.learners.live.options import parse_options
 
 PROFILES = {path.stem: read_profile(path) for path in sorted((Path(__file__).parents[2] / "profiles").glob("*.toml"))}
-PUBLISHED = [name for name in PROFILES if name != "demo"]
+PUBLISHED = [name for name in PROFILES if name not in ("demo", "live-shapes")]
 PIPELINE = ("prepare", "embed", "generate", "train", "evaluate")
 METHODS = ("leverlm", "rices")
 SETTINGS = ("coco2017", "vqav2")
 MODELS = ("idefics-9b", "openflamingo-9b")
+LIVE_SETTINGS = ("vqav2", "okvqa")
+LIVE_MODELS = ("idefics-9b", "idefics2-8b-base")
+#: What the published commands of LIVE say of each model.
+LIVE_RUNS: dict[str, dict[str, Any]] = {
+    "idefics-9b": {"shots": 32, "precision": "16-mixed", "dtype": "float16"},
+    "idefics2-8b-base": {"shots": 1, "precision": "bf16-mixed", "dtype": "bfloat16"},
+}
 
 
 def test_each_method_has_a_profile_for_each_data_set_and_model() -> None:
-    assert {f"{m}-{s}-{v}" for m in METHODS for s in SETTINGS for v in MODELS} <= set(PUBLISHED)
+    assert set(PUBLISHED) == {
+        *(f"{m}-{s}-{v}" for m in METHODS for s in SETTINGS for v in MODELS),
+        *(f"live-{s}-{v}" for s in LIVE_SETTINGS for v in LIVE_MODELS),
+    }
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
@@ -31,9 +42,10 @@ def test_its_name_says_what_it_does(name: str) -> None:
     tables = PROFILES[name].tables
     common = tables["common"]
     assert (common["dataset"], common["model"], tables["prepare"]["name"]) == (dataset, model, dataset)
-    assert common["task"] == {"coco2017": "caption", "vqav2": "vqa"}[dataset]
-    assert {"leverlm": "lever-lm", "rices": "i2i"}[method] in tables["evaluate"]["methods"]
-    assert ("train" in tables) == ("generate" in tables) == (method == "leverlm")
+    assert common["task"] == {"coco2017": "caption", "vqav2": "vqa", "okvqa": "vqa"}[dataset]
+    assert {"leverlm": "lever-lm", "rices": "i2i", "live": "live"}[method] in tables["evaluate"]["methods"]
+    assert ("generate" in tables) == (method == "leverlm")
+    assert ("train" in tables) == (method != "rices")
     text = PROFILES[name].path.read_text(encoding="utf-8")
     assert all(f"icltool {stage.ljust(8)} --profile {name}\n" in text for stage in _stages(PROFILES[name]))
 
@@ -42,7 +54,8 @@ def test_its_name_says_what_it_does(name: str) -> None:
 def test_every_figure_names_its_source(name: str) -> None:
     """Options of the search, the evaluation and the selector's recipe stand beside the paper or code they are from."""
     text = PROFILES[name].path.read_text(encoding="utf-8")
-    for table in ("generate", "evaluate"):
+    tables = ("generate", "evaluate")
+    for table in (*tables, "train.options", "train.trainer") if name.startswith("live-") else tables:
         _, found, rest = text.partition(f"[{table}]\n")
         options = [line for line in rest.partition("\n[")[0].splitlines() if "=" in line] if found else []
         sourced = [line for line in options if any(word in line for word in ("paper", "code", "Flamingo"))]
@@ -58,6 +71,64 @@ def test_rices_is_one_set_up_whatever_the_model(dataset: str) -> None:
     assert (evaluate["methods"], evaluate["shots"], evaluate["reversed_order"]) == (["i2i"], [1, 2, 3, 4, 6, 8], True)
 
 
+@pytest.mark.parametrize("model", LIVE_MODELS)
+@pytest.mark.parametrize("dataset", LIVE_SETTINGS)
+def test_live_is_trained_as_published(dataset: str, model: str) -> None:
+    """Every value of the published commands and of the configuration that they leave as it is."""
+    config, run = _resolved("train", f"live-{dataset}-{model}"), LIVE_RUNS[model]
+    assert (config.learner, config.dataset, config.task, config.model) == ("live", dataset, "vqa", model)
+    assert (config.prompt_template, config.dtype) == ("live", run["dtype"])
+    expected = {
+        "shots": run["shots"],
+        "max_train_size": 8000,
+        "alpha": 0.1,
+        "alpha_sigmoid": False,
+        "lr": {"vqav2": 1e-3, "okvqa": 5e-3}[dataset],
+        "alpha_lr": 1e-2,
+        "weight_decay": 1e-3,
+        "warmup": 0.1,
+        "clip": 1.0,
+        "epochs": 10,
+        "batch_size": 8,
+        "accumulate": 2,
+        "hard_loss_weight": 0.5,
+        "temperature": 1.0,
+        "precision": run["precision"],
+        "grad_checkpointing": True,
+    }
+    assert config.options == expected
+    assert config.trainer == {"devices": 4, "strategy": "ddp"}
+    resolved = parse_options({**config.options, "trainer": config.trainer})
+    assert (resolved.temperature_schedule, resolved.init_std, resolved.teacher_draws) == ("fixed", 0.01, None)
+
+
+@pytest.mark.parametrize("model", LIVE_MODELS)
+@pytest.mark.parametrize("dataset", LIVE_SETTINGS)
+def test_live_is_evaluated_as_published(dataset: str, model: str) -> None:
+    name = f"live-{dataset}-{model}"
+    config = _resolved("evaluate", name)
+    assert (config.dataset, config.task, config.model, config.prompt_template) == (dataset, "vqa", model, "live")
+    assert config.methods == ("zero-shot", "random", "i2i", "live")
+    assert config.shots == (1, 4, 8, 16, 32)
+    assert (config.max_new_tokens, config.num_beams, config.length_penalty) == (5, 3, 0.0)
+    assert config.metrics == {"vqav2": ("vqa-accuracy",), "okvqa": ()}[dataset]  # okvqa: the data set's own
+    assert (config.dtype, config.reversed_order) == ("bfloat16", False)
+    assert config.encoder == _resolved("embed", name).encoder == "vit-b-32"
+    prepare = _resolved("prepare", name)
+    assert (prepare.name, prepare.task) == (dataset, "vqa")
+
+
+@pytest.mark.parametrize("task", ["caption", "vqa"])
+def test_live_on_the_embedded_world_takes_either_task(task: str) -> None:
+    config = resolve("train", stage_model("train"), {"task": task}, profile=str(PROFILES["live-shapes"].path))
+    assert (config.dataset, config.task, config.model) == ("shapes", task, "tiny-idefics")
+    parse_options(config.options)
+
+
+def _resolved(stage: str, name: str) -> Any:
+    return resolve(stage, stage_model(stage), profile=str(PROFILES[name].path))
+
+
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The workspace that all profiles run in: pictures and embeddings are made by the first that asks for them."""
@@ -65,7 +136,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", PROFILES)
+@pytest.mark.parametrize("name", [name for name in PROFILES if not name.startswith("live-")])  # see test_live_profiles
 def test_it_runs_from_end_to_end(name: str, world: Path) -> None:
     """Only data set, model, encoder and sizes are replaced; all else is the profile's."""
     profile = PROFILES[name]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,9 +12,11 @@ import torch
 from icltool.contracts import Example, GenerationOptions, ScoringRequest
 from icltool.engine.batching import BatchSize
 from icltool.engine.session import Session, open_session
-from icltool.errors import ConfigError
+from icltool.errors import ConfigError, IclError
+from icltool.interventions.shift import ShiftVectors
 from icltool.models.idefics import IdeficsModel
 from tests.conftest import Scenery
+from tests.evaluation.vectors import vectors
 
 OPTIONS = GenerationOptions(4, 2)
 
@@ -100,3 +103,43 @@ def test_a_plain_session_scores_prompts_one_by_one(tiny_model: IdeficsModel, req
     plain = session.plain()
     assert (plain.batch_size, plain.cache) == (1, None)
     assert len(plain.target_scores(requests[:3])) == 3
+
+
+@pytest.fixture(scope="module")
+def strong(tiny_model: IdeficsModel, tmp_path_factory: pytest.TempPathFactory) -> ShiftVectors:
+    return ShiftVectors("live", vectors(tmp_path_factory.mktemp("vectors") / "strong.safetensors", tiny_model, 1.0))
+
+
+def test_what_is_shared_under_an_intervention_is_its_own(
+    tiny_model: IdeficsModel, requests: list[ScoringRequest], strong: ShiftVectors
+) -> None:
+    session = opened(tiny_model, 8)
+    session.keeps_prefixes = True
+    before = [s.log_prob for s in session.target_scores(requests)], session.answers(requests)
+    with session.steered(strong):
+        under = [s.log_prob for s in session.target_scores(requests)], session.answers(requests)
+        whole = opened(tiny_model, 8, prefixes=0)
+        expected = [s.log_prob for s in whole.target_scores(requests)], whole.answers(requests)
+    assert under[0] == pytest.approx(expected[0], abs=1e-4)
+    assert under[1] == expected[1]
+    assert max(abs(a - b) for a, b in zip(before[0], under[0], strict=True)) > 0.1
+    assert ([s.log_prob for s in session.target_scores(requests)], session.answers(requests)) == before
+
+
+def test_nothing_is_shared_where_the_intervention_looks_at_a_tokens_place(
+    tiny_model: IdeficsModel, requests: list[ScoringRequest], strong: ShiftVectors
+) -> None:
+    class OfTheLast(ShiftVectors):
+        everywhere = False
+
+    session = opened(tiny_model, 8)
+    session.answers(requests[:4])
+    computed = session.tokens_computed
+    with session.steered(OfTheLast("live", strong.file)):
+        steered = session.answers(requests)
+        assert session.tokens_computed is None, "each prompt whole"
+    assert session.tokens_computed == computed
+    damaged = ScoringRequest(replace(requests[0].query, image="nowhere.jpg"), ())
+    with session.steered(OfTheLast("live", strong.file)), pytest.raises(IclError, match="nowhere"):
+        session.answers([damaged])
+    assert session.answers(requests) == opened(tiny_model, 8).answers(requests) != steered

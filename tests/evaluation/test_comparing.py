@@ -79,3 +79,24 @@ def test_orders_are_summed_up() -> None:
         "metrics": {"m": {"mean": 51.0, "sd": pytest.approx(np.sqrt(7)), "best": 54.0, "worst": 49.0}},
         "changed": 0.5,
     }
+
+
+def test_what_stands_in_is_compared_with_every_number_of_shots() -> None:
+    methods = {
+        0: {"zero-shot": {"m": judged(0)}, "live": {"m": judged(1)}, "lora": {"m": judged(2)}},
+        1: {"random": {"m": judged(3)}},
+        8: {"random": {"m": judged(4)}, "i2i": {"n": judged(5)}},
+    }
+    found = comparing.across_shots(methods, ["live", "lora"])
+    pairs = [(d["a"], d["b"], d["shots"], d.get("a_shots")) for d in found]
+    assert pairs == [
+        ("live", "lora", 0, None),
+        ("live", "zero-shot", 0, None),
+        ("lora", "zero-shot", 0, None),
+        ("live", "random", 1, 0),
+        ("lora", "random", 1, 0),
+        ("live", "random", 8, 0),
+        ("lora", "random", 8, 0),
+    ]
+    assert found[5] | comparing.difference(judged(1), judged(4)) == found[5]
+    assert comparing.across_shots(methods, []) == []

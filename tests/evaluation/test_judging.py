@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from icltool.contracts import Float64Array, Judgement
-from icltool.errors import DataError
+from icltool.contracts import Example, Float64Array, Judgement
+from icltool.errors import ConfigError, DataError
 from icltool.evaluation.judging import Judge
 from icltool.plugin.manager import component
 from icltool.report.intervals import bootstrap_interval
@@ -100,6 +100,87 @@ def test_a_metric_that_cannot_run_is_left_out_from_then_on() -> None:
     assert str(judge.faults["broken"]) == "no models (get them)"
     assert list(judge.judge(rows, draws=False)) == ["accuracy"]
     assert Judge({"broken": Broken()}).judge(rows) == {}
+
+
+class Absent(Broken):
+    """A metric that knows before it is asked that it cannot run, and names another."""
+
+    name, instead = "absent", "vqa-accuracy-raw"
+
+    def check(self) -> None:
+        raise ConfigError("no program", "install it")
+
+
+def query(number: int, *raw: str) -> Example:
+    return Example(number, "", number, "why?", "a", ("a",), "why?", raw_references=raw)
+
+
+def test_a_default_that_cannot_run_gives_way_to_the_metric_that_it_names() -> None:
+    judge = Judge({"absent": Absent(), "accuracy": component("metrics", "accuracy")}, default=True)
+    judge.prepare(lambda: [query(1, "A"), query(2, "B")])
+    assert (list(judge.metrics), judge.faults) == (["vqa-accuracy-raw", "accuracy"], {})
+    [(name, (other, error))] = judge.replaced.items()
+    assert (name, other, str(error)) == ("absent", "vqa-accuracy-raw", "no program (install it)")
+    rows = [row(1, "A", "b", raw_references=["A"] * 10), row(2, "b", "b", raw_references=["A"] * 10)]
+    judged = judge.judge(rows)
+    assert {name: one.scores.tolist() for name, one in judged.items()} == {
+        "vqa-accuracy-raw": [100.0, 0.0],
+        "accuracy": [0.0, 100.0],
+    }
+
+
+def test_no_metric_that_was_asked_for_gives_way() -> None:
+    judge = Judge({"absent": Absent(), "accuracy": component("metrics", "accuracy")})
+    judge.prepare(lambda: [query(1, "A")])
+    assert (list(judge.metrics), list(judge.faults), judge.replaced) == (["absent", "accuracy"], ["absent"], {})
+    with pytest.raises(ConfigError, match="no program"):
+        Judge({"absent": Absent()}).prepare(lambda: [query(1, "A")])
+
+
+def test_nothing_gives_way_to_a_metric_that_cannot_run_either() -> None:
+    with pytest.raises(ConfigError, match="no program"):
+        Judge({"absent": Absent()}, default=True).prepare(lambda: [query(1, "A"), query(2)])
+
+
+def test_queries_without_raw_references_are_named_before_anything_is_answered() -> None:
+    metrics = {name: component("metrics", name) for name in ("vqa-accuracy-raw", "accuracy")}
+    judge = Judge(metrics)
+    judge.prepare(lambda: iter([query(1, "A"), query(2), query(3)]))
+    assert str(judge.faults["vqa-accuracy-raw"]).startswith(
+        "vqa-accuracy-raw reads raw references, and query 2 has none"
+    )
+    rows = [row(1, "a", "a", raw_references=["a"]), row(2, "a", "a")]
+    assert list(judge.judge(rows)) == ["accuracy"]
+    late = Judge(metrics)
+    assert list(late.judge(rows)) == ["accuracy"]
+    assert "query 2 has none" in str(late.faults["vqa-accuracy-raw"])
+
+
+def test_queries_are_not_read_where_no_metric_needs_them() -> None:
+    def unread() -> list[Example]:
+        raise AssertionError
+
+    judge = Judge({"accuracy": component("metrics", "accuracy")}, default=True)
+    judge.prepare(unread)
+    assert (list(judge.metrics), judge.faults) == (["accuracy"], {})
+
+
+def test_a_corpus_metric_is_given_what_it_reads() -> None:
+    class Longest(Median):
+        name, reads = "longest", "raw_references"
+
+        def figures(self, judgements: Sequence[Judgement], weights: Float64Array) -> Float64Array:
+            longest = max(len(text) for j in judgements for text in j.references)
+            return np.full(len(weights), longest, dtype=np.float64)
+
+    rows = [
+        row(1, "a", "a", answer_type="x", raw_references=["four", "six"]),
+        row(2, "b", "b", raw_references=["seven"]),
+    ]
+    judge = Judge({"longest": Longest()})
+    judged = judge.judge(rows)
+    assert judged["longest"].figure == 50
+    assert judge.breakdown(rows, "answer_type", judged) == {"x": {"queries": 1, "longest": 50.0}}
 
 
 def test_figures_from_stored_scores_are_those_of_the_judgement() -> None:

@@ -30,7 +30,7 @@ def test_every_method_is_drawn_in_its_colour(tmp_path: Path) -> None:
     path = result_figure(grid_of_results(), tmp_path / "new" / "figure.png", "shapes, caption")
     pixels = _pixels(path)
     assert pixels.shape[1] >= 900
-    assert [_has(pixels, colour) for colour in figures._COLOURS[:4]] == [True, True, True, False]
+    assert [_has(pixels, colour) for colour in figures.COLOURS[:4]] == [True, True, True, False]
     assert [p.name for p in path.parent.iterdir()] == ["figure.png"], "no temporary file stays"
 
 

@@ -205,3 +205,24 @@ def test_csv_reads_back() -> None:
     assert rows[-1]["method"] == 'say "hi", you'
     assert float(rows[-1]["mean"]) == 0.1 + 0.2
     assert (rows[-1]["shots"], rows[-1]["seed"], rows[-1]["queries"]) == ("2", "3", "7")
+
+
+def test_costs_are_columns_of_their_own_where_there_are_any() -> None:
+    cost = {"queries": 8, "device": "cpu", "prompt_tokens": 28.5, "flops": 2.5e8, "seconds": 0.25}
+    results = [*grid_of_results(), replace(setting("live", 0, 30.0), extra={"cost": cost})]
+    rows = list(csv.DictReader(io.StringIO(results_csv(results))))
+    assert tuple(rows[0]) == (*COLUMNS, "prompt_tokens", "flops", "seconds_per_query")
+    assert [row["flops"] for row in rows] == ["", "", "", "", "", "250000000.0"]
+    assert (rows[-1]["prompt_tokens"], rows[-1]["seconds_per_query"]) == ("28.5", "0.25")
+
+
+def test_what_stands_in_is_compared_in_the_column_of_the_others_shots() -> None:
+    entry = {"metric": "cider", "mean": 1.0, "low": 0.5, "high": 2.0, "p": 0.01, "a": "live"}
+    found = [
+        {**entry, "shots": 0, "b": "zero-shot"},
+        *({**entry, "shots": k, "a_shots": 0, "b": b} for k in (1, 8) for b in ("random", "i2i")),
+    ]
+    table = difference_table(found, "cider")
+    assert [column.header for column in table.columns] == ["methods", "0-shot", "1-shot", "8-shot"]
+    assert [str(cell) for cell in table.columns[0].cells] == ["live - zero-shot", "live - random", "live - i2i"]
+    assert "named first" not in str(table.caption)

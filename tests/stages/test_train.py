@@ -25,6 +25,7 @@ from icltool.store.locking import locked
 from icltool.store.records import PreparedDataset, open_dataset, write_dataset
 from icltool.store.sequences import SequenceWriter
 from icltool.store.workspace import Workspace
+from icltool.training import sequences
 from tests.learners.synthetic import RecordingProgress, best_rows, make_index
 
 EXAMPLES = 24
@@ -327,14 +328,14 @@ def test_choosing_does_not_make_a_checkpoint_the_newest(vqa: Workspace) -> None:
 def test_an_encoder_that_cannot_be_trained_or_has_changed_is_named(
     vqa: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = train.component
+    real = sequences.component
 
     def changed(kind: str, name: str, **options: Any) -> Any:
         made = real(kind, name, **options)
         return SimpleNamespace(name=name) if kind == "encoders" else made
 
     with monkeypatch.context() as patch:
-        patch.setattr(train, "component", changed)
+        patch.setattr(sequences, "component", changed)
         with pytest.raises(ConfigError, match="encoder 'tiny-clip' cannot be trained"):
             run(vqa, options=VQA_RECIPE)
     monkeypatch.setattr("icltool.encoders.open_clip.OpenClipEncoder.fingerprint", lambda self: "another")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -126,6 +127,7 @@ def test_fingerprint_is_of_the_content(memory_path: Path) -> None:
         [example(1), example(2), example(3, label="x")],
         [example(1), example(2), example(3, references=("r0", "r1"))],
         [example(1), example(2), example(3, image="/data/train/4.jpg")],
+        [example(1), example(2), example(3, raw_references=("R0", "R1", "R2"))],
     ]
     fingerprints = {write(tmp_path / f"d{i}", rows).fingerprint for i, rows in enumerate(changed)}
     assert len(fingerprints | {first}) == len(changed) + 1
@@ -157,6 +159,28 @@ def test_path_that_is_no_unicode(tmp_path: Path) -> None:
 def test_relative_image_path(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"image path 'data/1.jpg' is not absolute"):
         write(tmp_path / "d", [example(1, image="data/1.jpg")])
+
+
+def test_raw_references_and_records_that_were_written_before_there_were_any(tmp_path: Path) -> None:
+    import datasets
+
+    raw = example(3, raw_references=("R0", "R1", "R2"))
+    assert list(write(tmp_path / "d", [raw, example(2)]).split("train")) == [raw, example(2)]
+    older = datasets.load_from_disk(str(tmp_path / "d" / "train")).remove_columns(["raw_references", "choices"])
+    older.save_to_disk(str(tmp_path / "older"))
+    shutil.rmtree(tmp_path / "d" / "train")
+    (tmp_path / "older").rename(tmp_path / "d" / "train")
+    train = open_dataset(tmp_path / "d").split("train")
+    assert list(train) == train.rows([0, 1]) == [example(3), example(2)]
+    assert train[0] == example(3)
+
+
+@pytest.mark.parametrize("provenance", [None, [], {"inputs": []}, {"inputs": {}}, {"inputs": {"metric": 3}}])
+def test_the_metric_of_a_data_set_whose_reader_names_none(tmp_path: Path, provenance: object) -> None:
+    write(tmp_path / "d", [example(1)])
+    manifest = json.loads((tmp_path / "d" / "dataset.json").read_text())
+    (tmp_path / "d" / "dataset.json").write_text(json.dumps({**manifest, "provenance": provenance}))
+    assert open_dataset(tmp_path / "d").metric == ""
 
 
 def test_text_only_examples_and_no_groups(tmp_path: Path) -> None:

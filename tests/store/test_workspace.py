@@ -128,6 +128,8 @@ def test_newest_checkpoint(workspace: Workspace) -> None:
     touch(workspace.checkpoints / "live-a-vqa-33" / "last.ckpt", 300)
     touch(workspace.checkpoints / "lever-lm-a-vqa-44" / "metrics.csv", 400)
     assert workspace.newest_checkpoint("lever-lm", "a", "vqa") == expected
+    assert workspace.checkpoints_of("lever-lm", "a", "vqa") == [expected, expected.with_name("lever-lm-a-vqa-22")]
+    assert workspace.checkpoints_of("lever-lm", "b", "vqa") == []
 
 
 def test_newest_evaluation(workspace: Workspace) -> None:

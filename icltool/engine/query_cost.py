@@ -1,0 +1,126 @@
+"""What one query costs a model that answers it alone: tokens read, floating point operations, seconds."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from statistics import fmean, median
+from typing import TYPE_CHECKING, Any
+
+from icltool.contracts import CountsTokens, Model, ScoringRequest, SupportsPrefixCache
+from icltool.engine.choices import rank_choices
+from icltool.engine.session import Session
+
+if TYPE_CHECKING:
+    from torch.utils.flop_counter import FlopCounterMode
+
+#: Runs of a query that are timed, at most, since other work on the machine makes some of them longer; and the seconds from
+#: which one is enough.
+REPEATS, LONG = 3, 1.0
+
+
+@dataclass(frozen=True)
+class QueryCost:
+    """Of `queries` queries: the mean of prompt tokens and of FLOPs, and the median of the seconds from a query to its
+    answer, on `device`. None where something is not known."""
+
+    queries: int
+    device: str
+    prompt_tokens: float | None
+    flops: float | None
+    seconds: float
+
+
+def query_cost(
+    session: Session,
+    requests: Sequence[ScoringRequest],
+    ranked: bool = False,
+    count_flops: bool = True,
+    tick: Callable[[], None] = lambda: None,
+) -> QueryCost:
+    """Answers each request by itself: images encoded, nothing shared or kept, with the session's generation options; with
+    `ranked` by ranking its choices, each of which is read with the whole prompt.
+
+    Of each request FLOPs are counted first, which warms up what is timed then: the shortest of REPEATS runs, or a single
+    one where it takes longer than LONG. `tick` is called after each of the requests. Raises ConfigError where a prompt
+    does not fit in memory.
+    """
+    alone = session.plain()
+    model = alone.model
+    assert model is not None
+    flops: list[int] = []
+    seconds: list[float] = []
+    for request in requests:
+        with counted_flops() as counter:
+            _answer(alone, request, ranked)
+        flops.append(int(counter.get_total_flops()))
+        timed = [_seconds(alone, model, request, ranked)]
+        while timed[0] < LONG and len(timed) < REPEATS:
+            timed.append(_seconds(alone, model, request, ranked))
+        seconds.append(min(timed))
+        tick()
+    tokens = prompt_tokens(session.task, model, requests)
+    told = None if tokens is None else fmean(tokens)
+    return QueryCost(len(requests), device_name(model), told, fmean(flops) if count_flops else None, median(seconds))
+
+
+@contextmanager
+def counted_flops() -> Iterator[FlopCounterMode]:
+    """Counts 2 FLOPs for each multiplication with its addition in matrix products, convolutions and attention (without a
+    mask's gaps), whatever the device. Compiled parts run as they were written meanwhile: others are not seen."""
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    compiled = "torch._dynamo" in sys.modules  # which takes seconds to import for nothing
+    as_written = torch.compiler.set_stance("force_eager") if compiled else nullcontext()
+    with as_written, FlopCounterMode(display=False) as counter:
+        yield counter
+
+
+def prompt_tokens(task: str, model: Model, requests: Sequence[ScoringRequest]) -> list[int] | None:
+    """Tokens of each request's prompt without the answer; None where the model does not tell."""
+    prompts = [replace(model.prompt(task, r.demonstrations, r.query), target="") for r in requests]
+    if isinstance(model, CountsTokens):
+        return model.token_counts(prompts)
+    if isinstance(model, SupportsPrefixCache):
+        return [len(tokens.ids) for tokens in model.prompt_tokens(prompts, False)]
+    return None
+
+
+def device_name(model: Model) -> str:
+    """What the model runs on, as seconds must be read."""
+    import torch
+
+    device: Any = getattr(model, "device", None)
+    if getattr(device, "type", "cpu") == "cuda":
+        return str(torch.cuda.get_device_name(device))
+    if getattr(device, "type", "cpu") != "cpu":
+        return str(device)
+    threads = torch.get_num_threads()
+    return f"cpu, {threads} thread{'s' if threads > 1 else ''}"
+
+
+def _seconds(session: Session, model: Model, request: ScoringRequest, ranked: bool) -> float:
+    _wait(model)
+    started = time.perf_counter()
+    _answer(session, request, ranked)
+    _wait(model)
+    return time.perf_counter() - started
+
+
+def _answer(session: Session, request: ScoringRequest, ranked: bool) -> None:
+    if ranked:
+        rank_choices(session, [request])
+    else:
+        session.generations([request])
+
+
+def _wait(model: Model) -> None:
+    """Until the device has done all that it was asked for."""
+    if getattr(getattr(model, "device", None), "type", "cpu") == "cuda":
+        import torch
+
+        torch.cuda.synchronize(model.device)  # type: ignore[attr-defined]

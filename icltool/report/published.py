@@ -1,0 +1,39 @@
+"""Figures that others reported for the same model and data set, to print beside a reproduction."""
+
+from __future__ import annotations
+
+SOURCE = "MimIC, Hyper-ICL; re-runs by third parties"
+
+#: Data sets whose figures the columns are: VQA accuracy, VQA accuracy and CIDEr, all times 100.
+_COLUMNS = {"vqav2": 0, "vqav2-hub": 0, "okvqa": 1, "coco2017": 2}
+_TASKS = ("vqa", "vqa", "caption")
+
+_FIGURES: dict[str, dict[tuple[str, int], tuple[float, float, float]]] = {
+    "idefics-9b": {
+        ("zero-shot", 0): (29.25, 30.54, 63.06),
+        ("random", 32): (56.18, 48.48, 105.89),
+        ("i2i", 32): (58.07, 51.11, 110.64),
+        ("lora", 0): (55.60, 47.06, 97.75),
+        ("live", 0): (53.71, 46.05, 112.76),
+    },
+    "idefics2-8b-base": {
+        ("zero-shot", 0): (55.39, 43.08, 40.00),
+        ("random", 8): (66.20, 57.68, 122.51),
+        ("live", 0): (67.60, 54.86, 126.04),
+    },
+}
+
+
+def published(model: str, dataset: str, task: str) -> dict[tuple[str, int], float]:
+    """{(method, shots): figure} in the metric's usual scale; {} where none are known."""
+    column = _COLUMNS.get(dataset)
+    if column is None or _TASKS[column] != task:
+        return {}
+    return {setting: figures[column] for setting, figures in _FIGURES.get(model, {}).items()}
+
+
+def published_remark(model: str, dataset: str, task: str) -> str:
+    """All of them in a line; "" where none are known."""
+    found = published(model, dataset, task)
+    told = (f"{method}{f' {shots}-shot' if shots else ''} {figure:.2f}" for (method, shots), figure in found.items())
+    return f"reported elsewhere ({SOURCE}): {', '.join(told)}" if found else ""
