@@ -12,12 +12,16 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _CONTRACTS = (
+    "AnswerBatch",
+    "AttentionHeads",
+    "BaseModel",
     "ContinuesFromPrefix",
     "CorpusMetric",
     "CountsTokens",
     "DatasetReader",
     "Encoder",
     "Example",
+    "Examples",
     "Executor",
     "Extension",
     "Float64Array",
@@ -25,6 +29,7 @@ _CONTRACTS = (
     "GenerationOptions",
     "IndexSet",
     "IntArray",
+    "Intervention",
     "Judgement",
     "KeysValues",
     "Learner",
@@ -45,6 +50,9 @@ _CONTRACTS = (
     "ScoringSession",
     "Span",
     "StageReport",
+    "SteeringLearner",
+    "SteeringSet",
+    "SupportsDecoderHooks",
     "SupportsImageCache",
     "SupportsPrefixCache",
     "TargetScore",
@@ -67,13 +75,16 @@ _ADAPTERS = {
     "TaskFormat": "prompt_format",
     "TokenizedPrompt": "tokens",
     "Weights": "weights",
+    "attention_heads": "decoder_hooks",
     "batches_by_length": "tokens",
     "find_weights": "weights",
     "fingerprint": "weights",
     "quiet_loading": "weights",
     "read_image": "images",
     "target_scores": "scoring",
+    "template_hash": "decoder_hooks",
     "tokenize": "tokens",
+    "weights_hash": "weights",
 }
 _HOME = {
     **dict.fromkeys(_CONTRACTS, "icltool.contracts"),
@@ -91,6 +102,8 @@ if TYPE_CHECKING:
     from icltool.errors import IclError as IclError
     from icltool.errors import PluginError as PluginError
     from icltool.errors import StoreError as StoreError
+    from icltool.models.decoder_hooks import attention_heads as attention_heads
+    from icltool.models.decoder_hooks import template_hash as template_hash
     from icltool.models.images import read_image as read_image
     from icltool.models.loading import LoadOptions as LoadOptions
     from icltool.models.prompt_format import PromptFormat as PromptFormat
@@ -103,6 +116,7 @@ if TYPE_CHECKING:
     from icltool.models.weights import find_weights as find_weights
     from icltool.models.weights import fingerprint as fingerprint
     from icltool.models.weights import quiet_loading as quiet_loading
+    from icltool.models.weights import weights_hash as weights_hash
     from icltool.plugin import Registration as Registration
     from icltool.plugin import hookimpl as hookimpl
 

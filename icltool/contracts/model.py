@@ -59,8 +59,9 @@ class Model(Protocol):
         ...
 
     def prompt(self, task: str, demonstrations: Sequence[Example], query: Example) -> Prompt:
-        """Demonstrations in the given order, then the query without its label; the target is the query's label, the
-        separator that ends a demonstration, and EOS where EOS is not the pad token.
+        """Demonstrations in the given order, then the query without its label; the target is the query's label and what
+        the format writes after it: what closes an answer, the separator that ends a demonstration (where its targets have
+        one), and EOS where EOS is not the pad token.
 
         Raises ConfigError for a task that the prompt format does not know.
         """

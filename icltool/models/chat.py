@@ -70,6 +70,9 @@ class ChatModel(ProcessedModel):
     def clean(self, task: str, text: str) -> str:
         return self.format.clean(task, text)
 
+    def _written(self) -> object:
+        return self.format.description()
+
     @torch.inference_mode()
     def _image_features(self, paths: Sequence[str], batch_size: int) -> list[torch.Tensor]:
         """One tensor per image; see SupportsImageCache. Images of several sizes share no batch: each is encoded alone."""

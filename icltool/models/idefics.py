@@ -8,15 +8,24 @@ from typing import Any
 import numpy as np
 import torch
 
-from icltool.contracts import Example, GenerationOptions, Prompt, TargetScore
+from icltool.contracts import (
+    AnswerBatch,
+    AttentionHeads,
+    BaseModel,
+    Example,
+    GenerationOptions,
+    Prompt,
+    TargetScore,
+)
 from icltool.errors import ConfigError
+from icltool.models.decoder_hooks import attention_heads, template_hash
 from icltool.models.idefics_continuing import ContinuingIdefics, whole_vocabulary
 from icltool.models.image_reader import ImageReader, Pixels, on_device
 from icltool.models.loading import LoadOptions, load_model, loading_errors
-from icltool.models.prompt_format import IDEFICS
+from icltool.models.prompt_format import IDEFICS_FORMATS, chosen_format
 from icltool.models.scoring import beam_options, end_tokens, plain_generation, target_scores
 from icltool.models.tokens import TokenizedPrompt, batches_by_length, text_lengths, tokenize
-from icltool.models.weights import find_weights, fingerprint
+from icltool.models.weights import find_weights, fingerprint, weights_hash
 
 
 class IdeficsModel(ContinuingIdefics):
@@ -40,14 +49,17 @@ class IdeficsModel(ContinuingIdefics):
         attention: str | None = None,
         quantization: str | None = None,
         compile: bool = False,
+        template: str = "lever-lm",
     ) -> None:
-        """Loads tokenizer, image processor and weights; see LoadOptions for the options.
+        """Loads tokenizer, image processor and weights; see LoadOptions for the options. `template` says whose
+        prompts are written: those of the published runs of Lever-LM ("lever-lm") or of LIVE ("live").
 
-        Raises ConfigError when weights are missing or do not fit, or an option is unknown.
+        Raises ConfigError when weights are missing or do not fit, or an option or template is unknown.
         """
         from transformers import AutoTokenizer, IdeficsForVisionText2Text
 
         self.name = name
+        self.template, self._format = template, chosen_format(IDEFICS_FORMATS, template)
         options = LoadOptions(device, device_map, dtype, attention, quantization, compile)
         weights = find_weights(name, packaged, hub_id, path)
         with loading_errors(name, weights):
@@ -68,13 +80,13 @@ class IdeficsModel(ContinuingIdefics):
         plain_generation(self.model, end_tokens(self.model, self.tokenizer))
 
     def fingerprint(self) -> str:
-        return fingerprint(self._source, self._precision, repr(IDEFICS))
+        return fingerprint(self._source, self._precision, repr(self._format))
 
     def prompt(self, task: str, demonstrations: Sequence[Example], query: Example) -> Prompt:
-        return IDEFICS.prompt(task, demonstrations, query)
+        return self._format.prompt(task, demonstrations, query)
 
     def clean(self, task: str, text: str) -> str:
-        return IDEFICS.clean(task, text)
+        return self._format.clean(task, text)
 
     @torch.inference_mode()
     def image_features(self, paths: Sequence[str], batch_size: int) -> list[torch.Tensor]:
@@ -144,6 +156,45 @@ class IdeficsModel(ContinuingIdefics):
             for i, text in zip(batch, self.tokenizer.batch_decode(new, skip_special_tokens=True), strict=True):
                 texts[i] = text
         return texts
+
+    def base_model(self) -> BaseModel:
+        """See SupportsDecoderHooks."""
+        config = self.model.config
+        template = template_hash(self._format)
+        return BaseModel(self.name, weights_hash(self._source), template, config.num_hidden_layers, config.hidden_size)
+
+    def decoder_layers(self) -> Sequence[Any]:
+        """See SupportsDecoderHooks. Image attention is apart from these, before every layer of its interval."""
+        return list(self.model.model.layers)
+
+    def checkpointed_layers(self) -> Sequence[Any]:
+        """See SupportsDecoderHooks."""
+        return [*self.model.model.layers, *self.model.model.gated_cross_attn_layers]
+
+    def shifted_modules(self) -> Sequence[Any]:
+        """See SupportsDecoderHooks: LIVE shifts the outputs of IDEFICS' layers."""
+        return self.decoder_layers()
+
+    def attention_heads(self) -> Sequence[AttentionHeads]:
+        """See SupportsDecoderHooks."""
+        return [attention_heads(layer.self_attn, self.model.config) for layer in self.model.model.layers]
+
+    def answer_batch(self, prompts: Sequence[Prompt], features: Mapping[str, Any] | None) -> AnswerBatch:
+        """See SupportsDecoderHooks."""
+        tokens = tokenize(self.tokenizer, prompts, with_target=True, limit=self._limit())
+        with torch.no_grad():
+            inputs = self._inputs(tokens, prompts, features, left=False)
+        rows, columns = _target_positions(tokens, left=False)
+        targets = [token for t in tokens for token in t.ids[t.target_start :]]
+        found = [torch.tensor(part, device=self.device) for part in (rows, columns, targets)]
+        lasts = torch.tensor([t.target_start - 1 for t in tokens], device=self.device)
+        return AnswerBatch(inputs, found[0], found[1], found[2], lasts)
+
+    def answer_logits(self, batch: AnswerBatch) -> torch.Tensor:
+        """See SupportsDecoderHooks."""
+        hidden = self.model.model(**batch.inputs, use_cache=False).last_hidden_state
+        logits: torch.Tensor = self.model.lm_head(hidden[batch.rows, batch.columns])
+        return logits
 
     def _limit(self) -> int | None:
         limit = getattr(self.model.config, "max_position_embeddings", None)

@@ -12,7 +12,7 @@ from icltool.models.image_continuing import ImageContinuation, text_continues
 from icltool.models.image_reader import ImageReader, Pixels, on_device, padded
 from icltool.models.loading import LoadOptions
 from icltool.models.processed import ProcessedModel
-from icltool.models.prompt_format import IDEFICS2
+from icltool.models.prompt_format import IDEFICS2_FORMATS, chosen_format
 from icltool.models.weights import find_weights, fingerprint
 
 
@@ -30,13 +30,16 @@ class Idefics2Model(ProcessedModel):
         attention: str | None = None,
         quantization: str | None = None,
         compile: bool = False,
+        template: str = "lever-lm",
     ) -> None:
-        """Loads processor and weights; see LoadOptions for the options.
+        """Loads processor and weights; see LoadOptions for the options. `template` says whose prompts are written: those
+        of the published runs of Lever-LM ("lever-lm") or of LIVE ("live").
 
-        Raises ConfigError when weights are missing or do not fit, or an option is unknown.
+        Raises ConfigError when weights are missing or do not fit, or an option or template is unknown.
         """
         from transformers import Idefics2ForConditionalGeneration
 
+        self.template, self._format = template, chosen_format(IDEFICS2_FORMATS, template)
         options = LoadOptions(device, device_map, dtype, attention, quantization, compile)
         super().__init__(name, find_weights(name, None, hub_id, path), options, Idefics2ForConditionalGeneration)
         self.processor.image_processor.do_image_splitting = False
@@ -62,13 +65,20 @@ class Idefics2Model(ProcessedModel):
         )
 
     def fingerprint(self) -> str:
-        return fingerprint(self.source, self.precision, repr(IDEFICS2))
+        return fingerprint(self.source, self.precision, repr(self._format))
 
     def prompt(self, task: str, demonstrations: Sequence[Example], query: Example) -> Prompt:
-        return IDEFICS2.prompt(task, demonstrations, query)
+        return self._format.prompt(task, demonstrations, query)
 
     def clean(self, task: str, text: str) -> str:
-        return IDEFICS2.clean(task, text)
+        return self._format.clean(task, text)
+
+    def shifted_modules(self) -> Sequence[Any]:
+        """See SupportsDecoderHooks: LIVE shifts the output of each layer's feed-forward part in IDEFICS2."""
+        return [layer.mlp for layer in self.decoder_layers()]
+
+    def _written(self) -> object:
+        return self._format
 
     @torch.inference_mode()
     def image_features(self, paths: Sequence[str], batch_size: int) -> list[torch.Tensor]:

@@ -10,13 +10,17 @@ from typing import Any
 
 import torch
 
-from icltool.contracts import GenerationOptions, Prompt, TargetScore
+from icltool.contracts import AnswerBatch, GenerationOptions, Prompt, TargetScore
 from icltool.errors import ConfigError
+from icltool.models.decoder_hooks import HookedDecoder, answers
 from icltool.models.images import read_image
 from icltool.models.loading import LoadOptions, load_model, loading_errors
 from icltool.models.scoring import beam_options, end_tokens, forward_scores, plain_generation
 from icltool.models.tokens import batches_by_length, check_length, check_prompts
 from icltool.models.weights import Weights
+
+#: Inputs that say something of each token, [B, T].
+_BY_TOKEN = frozenset({"input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids"})
 
 
 @dataclass(frozen=True)
@@ -27,7 +31,7 @@ class Encoded:
     spans: list[tuple[int, int]]
 
 
-class ProcessedModel:
+class ProcessedModel(HookedDecoder):
     """An LVLM of transformers with its processor; subclasses add the prompts.
 
     `padding_side` is where prompts that are scored are filled up: results do not depend on it. Answers are always
@@ -98,6 +102,25 @@ class ProcessedModel:
                 texts[i] = text
         return texts
 
+    def answer_batch(self, prompts: Sequence[Prompt], features: Mapping[str, Any] | None) -> AnswerBatch:
+        """See SupportsDecoderHooks."""
+        check_prompts(prompts, with_target=True)
+        with torch.no_grad():
+            if features is not None:  # made in inference mode, they could not be kept for a backward pass
+                features = {path: features[path].clone() for prompt in prompts for path in prompt.images}
+            encoded = self._encode_all(prompts, features)
+        return answers(encoded.inputs, encoded.spans)
+
+    def _encode_all(self, prompts: Sequence[Prompt], features: Mapping[str, Any] | None) -> Encoded:
+        """One batch, padded on the right, of prompts with and without images, which the processor takes apart only."""
+        groups = [[i for i, p in enumerate(prompts) if bool(p.images) == shown] for shown in (True, False)]
+        parts = [
+            (rows, self._encode([prompts[i] for i in rows], features, "right", with_target=True))
+            for rows in groups
+            if rows
+        ]
+        return parts[0][1] if len(parts) == 1 else _merged(parts, int(self.tokenizer.pad_token_id))
+
     def _batches(self, prompts: Sequence[Prompt], batch_size: int) -> list[list[int]]:
         """Positions in batches of like prompts, longest first; prompts with and without images apart, as processors
         take images for all prompts of a batch or for none."""
@@ -145,6 +168,23 @@ class ProcessedModel:
                 tensor = tensor.to(self.model.dtype)
             moved[key] = tensor
         return moved
+
+
+def _merged(parts: Sequence[tuple[Sequence[int], Encoded]], pad: int) -> Encoded:
+    """Batches as one: (rows in it, batch) each. Only the first has images: what stands for them stays as it is."""
+    inputs = dict(parts[0][1].inputs)
+    shapes = [part.inputs["input_ids"].shape for _, part in parts]
+    shape = (sum(rows for rows, _ in shapes), max(columns for _, columns in shapes))
+    spans = [(0, 0)] * shape[0]
+    for key in {key for _, part in parts for key in part.inputs} & _BY_TOKEN:
+        known = next(part.inputs[key] for _, part in parts if key in part.inputs)
+        inputs[key] = known.new_full(shape, pad if key == "input_ids" else 0)
+    for rows, part in parts:
+        for key in part.inputs.keys() & _BY_TOKEN:
+            inputs[key][list(rows), : part.inputs[key].shape[1]] = part.inputs[key]
+        for row, span in zip(rows, part.spans, strict=True):
+            spans[row] = span
+    return Encoded(inputs, spans)
 
 
 class _Recorder:

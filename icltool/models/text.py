@@ -9,8 +9,9 @@ from typing import Any
 
 import torch
 
-from icltool.contracts import Example, GenerationOptions, Prompt, TargetScore
+from icltool.contracts import AnswerBatch, Example, GenerationOptions, Prompt, TargetScore
 from icltool.errors import ConfigError
+from icltool.models.decoder_hooks import HookedDecoder, answers
 from icltool.models.loading import LoadOptions, load_model, loading_errors
 from icltool.models.processed import prepare_tokenizer, text_limit
 from icltool.models.prompt_format import TEXT, PromptFormat
@@ -20,7 +21,7 @@ from icltool.models.tokens import TokenizedPrompt, batches_by_length, text_lengt
 from icltool.models.weights import find_weights, fingerprint
 
 
-class TextModel:
+class TextModel(HookedDecoder):
     """The adapter. It reads no images: an example with one is refused.
 
     `padding_side` is where prompts that are scored are filled up: results do not depend on it. Positions are always
@@ -124,6 +125,15 @@ class TextModel:
             for i, text in zip(batch, self.tokenizer.batch_decode(new, skip_special_tokens=True), strict=True):
                 texts[i] = text
         return texts
+
+    def answer_batch(self, prompts: Sequence[Prompt], features: Mapping[str, Any] | None) -> AnswerBatch:
+        """See SupportsDecoderHooks."""
+        tokens = tokenize(self.tokenizer, prompts, with_target=True, limit=text_limit(self.model.config))
+        inputs, _ = self._inputs(tokens, "right")
+        return answers(inputs, [(t.target_start, len(t.ids)) for t in tokens])
+
+    def _written(self) -> object:
+        return self.format
 
     def _inputs(self, tokens: Sequence[TokenizedPrompt], side: str) -> tuple[dict[str, Any], list[int]]:
         """(padded inputs [B, T], where each prompt begins in its row)."""

@@ -175,6 +175,14 @@ def icltool_metrics() -> list[Registration]:
         Registration("rouge-l", "icltool.metrics.rouge_l:RougeL", "ROUGE-L of captions, %"),
         Registration("spice", "icltool.metrics.spice:Spice", "SPICE of captions, %; needs the parser's models"),
         Registration("vqa-accuracy", "icltool.metrics.vqa_accuracy:VQAAccuracy", "official VQA accuracy, %"),
+        Registration(
+            "okvqa-accuracy", "icltool.metrics.okvqa_accuracy:OKVQAAccuracy", "VQA accuracy of stemmed answers, %"
+        ),
+        Registration(
+            "vqa-accuracy-raw",
+            "icltool.metrics.okvqa_accuracy:RawVQAAccuracy",
+            "VQA accuracy on what annotators typed, %",
+        ),
         Registration("word-accuracy", "icltool.metrics.word_accuracy:WordAccuracy", "share of the label's words, %"),
         Registration("accuracy", "icltool.metrics.accuracy:Accuracy", "answers that equal a reference, %"),
         Registration("macro-f1", "icltool.metrics.macro_f1:MacroF1", "mean over labels of F1, %"),
@@ -191,6 +199,34 @@ def icltool_learners() -> list[Registration]:
             "icltool.learners.lever_lm.learner:Pointer",
             "Lever-LM that knows examples by their features, and fits any index set",
         ),
+        Registration("live", "icltool.learners.live.learner:Live", "learnable in-context vectors (LIVE)"),
+        Registration("mimic", "icltool.learners.mimic:Mimic", "a learned shift for each attention head (MimIC)"),
+        Registration("lora", "icltool.learners.lora:Lora", "low-rank adapters of the self-attention (LoRA, by PEFT)"),
+        Registration(
+            "task-vector", "icltool.learners.task_vector:TaskVector", "state at the end of prompts, at one layer"
+        ),
+        Registration(
+            "function-vector",
+            "icltool.learners.function_vector:FunctionVector",
+            "outputs of the heads with most effect",
+        ),
+        Registration("icv-pca", "icltool.learners.icv_pca:IcvPca", "in-context vectors by PCA"),
+    ]
+
+
+@hookimpl
+def icltool_interventions() -> list[Registration]:
+    shift = "icltool.interventions.shift:ShiftVectors"
+    last = "icltool.interventions.last_token:LastTokenVector"
+    return [
+        Registration("live", shift, "learnable in-context vectors", {"method": "live"}),
+        Registration(
+            "mimic", "icltool.interventions.head_shift:HeadShift", "a shift for each attention head", {"method": "mimic"}
+        ),
+        Registration("lora", "icltool.interventions.lora:LoRA", "low-rank adapters", {"method": "lora"}),
+        Registration("icv-pca", shift, "in-context vectors by PCA", {"method": "icv-pca"}),
+        Registration("task-vector", last, "state at the end of the prompt, replaced", {"method": "task-vector"}),
+        Registration("function-vector", last, "mean outputs of heads, added", {"method": "function-vector"}),
     ]
 
 

@@ -16,12 +16,14 @@ from icltool.contracts import (
     Model,
     PreparesImages,
     Prompt,
+    SupportsDecoderHooks,
     SupportsImageCache,
     SupportsPrefixCache,
     TargetScore,
 )
 from icltool.errors import ConfigError, IclError
 from icltool.testing.expectations import expect, expect_equal, expect_error
+from icltool.testing.hooks import check_hooks
 from icltool.testing.images import check_prepared_images
 from icltool.testing.plain import PlainTwin
 from icltool.testing.prefixes import check_prefixes
@@ -52,8 +54,9 @@ def check_model(
     token of the prompt is counted and none of the target is missed; ValueError for an empty text or target; IclError
     for a missing image); `generate` (independent of the batch and of the target); where the model can encode an image
     once, that scores and answers from image features equal those from the images; where it can go on from keys and values
-    of tokens computed before, that prompts cut anywhere give the same scores and answers; and, with a `twin`, that scores,
-    greedy answers and answers of beam search equal its.
+    of tokens computed before, that prompts cut anywhere give the same scores and answers; where its decoder takes hooks,
+    what `icltool.testing.hooks.check_hooks` says; and, with a `twin`, that scores, greedy answers and answers of beam
+    search equal its.
     """
     expect(isinstance(model, Model), f"{type(model).__name__} lacks a part of the contract `icltool.Model`")
     expect(isinstance(model.name, str) and model.name, "`name` must be a non-empty string")
@@ -75,15 +78,23 @@ def check_model(
         _check_features(model, examples, task, batch_size, tolerance)
     if isinstance(model, PreparesImages) and any(e.image for e in examples):
         check_prepared_images(model, examples, batch_size=batch_size, tolerance=tolerance)
-    if isinstance(model, SupportsPrefixCache):
-        prompts = mixed_prompts(model, examples, task)
-        check_prefixes(model, prompts, None, tolerance)
-        if isinstance(model, SupportsImageCache):
-            paths = list(dict.fromkeys(path for prompt in prompts for path in prompt.images))
-            features = dict(zip(paths, model.image_features(paths, batch_size), strict=True))
-            check_prefixes(model, prompts, features, tolerance)
     if twin is not None:
         _check_twin(model, examples, task, batch_size, tolerance, twin)
+    _check_inner_abilities(model, mixed_prompts(model, examples, task), batch_size, tolerance)
+
+
+def _check_inner_abilities(model: Model, prompts: list[Prompt], batch_size: int, tolerance: float) -> None:
+    """Of models that show what is between their layers: keys and values, hidden states."""
+    features = None
+    if isinstance(model, SupportsImageCache):
+        paths = list(dict.fromkeys(path for prompt in prompts for path in prompt.images))
+        features = dict(zip(paths, model.image_features(paths, batch_size), strict=True)) if paths else None
+    if isinstance(model, SupportsPrefixCache):
+        check_prefixes(model, prompts, None, tolerance)
+        if features is not None:
+            check_prefixes(model, prompts, features, tolerance)
+    if isinstance(model, SupportsDecoderHooks):
+        check_hooks(model, prompts[1:4], features, tolerance)
 
 
 def mixed_prompts(model: Model, examples: Sequence[Example], task: str) -> list[Prompt]:

@@ -15,6 +15,8 @@ from icltool.contracts import GenerationOptions, Prompt
 from icltool.errors import ConfigError, DataError
 from icltool.models.idefics import IdeficsModel
 from icltool.models.idefics_continuing import whole_vocabulary
+from icltool.testing.hooks import check_hooks
+from icltool.testing.models import mixed_prompts
 from icltool.world.tokenizer import build_tokenizer
 from tests.conftest import Scenery
 
@@ -178,3 +180,9 @@ def test_prompts_without_images_are_read_too(model: IdeficsModel, scenery: Scene
         assert [s.log_prob for s in model.score(texts, 2, given)] == pytest.approx(alone[:2], abs=2e-5)
     answers = [model.generate([p], GenerationOptions(4, 3), 1)[0] for p in prompts]
     assert model.generate(prompts, GenerationOptions(4, 3), 3) == answers
+
+
+def test_hooks_into_the_decoder_conform(model: IdeficsModel, scenery: Scenery) -> None:
+    prompts = mixed_prompts(model, scenery.mixed(8, seed=9), "caption")[1:4]
+    paths = list(dict.fromkeys(path for prompt in prompts for path in prompt.images))
+    check_hooks(model, prompts, dict(zip(paths, model.image_features(paths, 8), strict=True)), 1e-4)

@@ -117,6 +117,13 @@ def test_an_unknown_option_is_a_config_error_with_a_suggestion() -> None:
     assert caught.value.hint == "it has no options"
 
 
+def test_an_option_that_a_model_does_not_take_has_the_name_that_users_call_it_by() -> None:
+    with pytest.raises(ConfigError) as caught:
+        component("models", "text-llm", template="live")
+    assert caught.value.message == "model 'text-llm' has no option 'template' (--prompt-template)"
+    assert (caught.value.hint or "").startswith("leave --prompt-template out; its options: ")
+
+
 def test_a_missing_option_is_a_config_error() -> None:
     registration = Registration("like", "icltool.retrieval.similarity:SimilarityRetriever", "")
     registry = Registry([Found("retrievers", registration, "x", "1")], [])

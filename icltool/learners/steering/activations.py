@@ -82,11 +82,13 @@ class Steering:
     def written(
         self, tensors: Mapping[str, Tensor], figures: Mapping[str, Any], history: Sequence[Mapping[str, float]]
     ) -> TrainingOutcome:
-        """Writes the file and its card."""
+        """Writes the file and its card. The candidates' figures, with "log_prob" among them, go into the history from worst to
+        best, so that the last are those of the chosen one."""
         counts = {"prompts": len(self.positions), "development examples": len(self.development)}
         about = card.about(self.data, self.options.shots, self.seed, self.options.identity(), {**counts, **figures})
         path = card.write(self.folder, self.method, self.model, about, tensors)
-        return TrainingOutcome({"last": path}, list(history))
+        best_first = sorted(history, key=lambda record: -_number(record["log_prob"]))
+        return TrainingOutcome({"last": path}, best_first[::-1])
 
 
 def unchanged(batch: AnswerBatch) -> AbstractContextManager[None]:
@@ -96,9 +98,13 @@ def unchanged(batch: AnswerBatch) -> AbstractContextManager[None]:
 
 def max_of(values: Sequence[float]) -> tuple[int, float]:
     """(place, value) of the largest, the first of equal ones; NaN counts as the smallest."""
-    clean = [-np.inf if np.isnan(value) else value for value in values]
+    clean = [_number(value) for value in values]
     place = int(np.argmax(clean))
-    return place, float(clean[place])
+    return place, clean[place]
+
+
+def _number(value: float) -> float:
+    return -np.inf if np.isnan(value) else float(value)
 
 
 def last_states(
@@ -113,6 +119,7 @@ def last_states(
     import torch
 
     model = hooked_model(data, "collecting states")
+    data.expect(path for prompt in prompts for path in prompt.images)
     hooks = changed_inputs if inputs else changed_outputs
     found: list[list[Tensor]] = [[] for _ in modules]
     for positions, batch in answer_batches(data, prompts):
@@ -138,6 +145,7 @@ def answer_log_probs(
     import torch
 
     model = hooked_model(data, "choosing on a development split")
+    data.expect(path for prompt in prompts for path in prompt.images)
     found: Float64Array = np.empty((len(candidates), len(prompts)))
     for positions, batch in answer_batches(data, prompts):
         for row, candidate in zip(found, candidates, strict=True):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import pickle
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.trainer.states import TrainerStatus
 
 from icltool.contracts import Progress, SteeringSet, Ticker, TrainingOutcome
-from icltool.errors import ConfigError
+from icltool.errors import ConfigError, StoreError
 from icltool.interventions import files
 from icltool.learners.lightning import (
     build_loggers,
@@ -55,13 +57,33 @@ class Keeper(Callback):
                 "lower --option lr",
             )
         self.history.append(figures)
-        if trainer.is_global_zero:
-            told = {**self.record, "figures": {**self.record["figures"], **figures}}
-            card.write(self.folder, self.method, pl_module.hooked, told, pl_module.student.tensors())
+        with _whole_parameters(trainer):
+            if trainer.is_global_zero:
+                told = {**self.record, "figures": {**self.record["figures"], **figures}}
+                card.write(self.folder, self.method, pl_module.hooked, told, pl_module.student.tensors())
         temporary = self.folder / f".{RESUME}.new"
         trainer.save_checkpoint(temporary, weights_only=False)  # in all processes: sharded strategies gather in it
         if trainer.is_global_zero:
+            _remove(self.folder / RESUME, only_folders=True)
             temporary.replace(self.folder / RESUME)
+
+
+def _whole_parameters(trainer: Trainer) -> contextlib.AbstractContextManager[Any]:
+    """Within it the module's parameters are whole in every process, also where the strategy deals them out."""
+    from torch.distributed.fsdp import FullyShardedDataParallel
+
+    model = trainer.strategy.model
+    if isinstance(model, FullyShardedDataParallel):
+        return FullyShardedDataParallel.summon_full_params(model, writeback=False)
+    return contextlib.nullcontext()
+
+
+def _remove(path: Path, only_folders: bool = False) -> None:
+    """Removes a checkpoint, which is a folder with strategies that write one file per process."""
+    if path.is_dir():
+        shutil.rmtree(path)
+    elif not only_folders:
+        path.unlink(missing_ok=True)
 
 
 class Reporter(Callback):
@@ -123,7 +145,8 @@ def fit(
     options, keeper = module.options, Keeper(method, folder, record)
     callbacks: list[Callback] = [keeper, Reporter(method, progress)]
     resume = folder / RESUME
-    if resume.is_file():
+    if resume.exists():
+        _check_readable(resume)
         progress.say(f"going on after the last whole epoch in {resume}")
     else:
         card.remove_old(folder)
@@ -135,7 +158,7 @@ def fit(
         )
         try:
             with interruptible(hint), checkpointed(layers if options.grad_checkpointing else ()):
-                trainer.fit(module, ckpt_path=resume if resume.is_file() else None, weights_only=True)
+                trainer.fit(module, ckpt_path=resume if resume.exists() else None, weights_only=True)
         finally:
             finish_runs(trainer.loggers)
     if trainer.state.status == TrainerStatus.INTERRUPTED:
@@ -145,8 +168,18 @@ def fit(
             raise ConfigError(
                 "training ended before its first epoch was whole", "give it more steps (--trainer max_steps)"
             )
-        resume.unlink(missing_ok=True)
+        _remove(resume)
     return TrainingOutcome({"last": folder / files.WEIGHTS}, keeper.history)
+
+
+def _check_readable(resume: Path) -> None:
+    if resume.is_dir():
+        return
+    try:
+        torch.load(resume, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, KeyError, ValueError, pickle.UnpicklingError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise StoreError(f"{resume} cannot be read: {reason}", "--overwrite starts the training anew") from error
 
 
 def trainer_settings(options: SteeringOptions, data: SteeringSet) -> dict[str, Any]:

@@ -62,10 +62,9 @@ class SteeringModule(LightningModule):
             self.log_temperature = torch.nn.Parameter(torch.tensor(float(options.temperature)).log())
 
     def temperature(self) -> float | Tensor:
-        """The temperature of the step to come; a learned one with its gradient, 1 at least (its square would reward a
-        smaller one whatever the distributions are)."""
+        """The temperature of the step to come; a learned one with its gradient."""
         if self.log_temperature is not None:
-            return self.log_temperature.clamp_min(0).exp()
+            return self.log_temperature.exp()
         if self.options.temperature_schedule == "decay":
             done = self.global_step / max(int(self.trainer.estimated_stepping_batches), 1)
             return self.options.temperature + (1 - self.options.temperature) * min(done, 1.0)
@@ -108,6 +107,10 @@ class SteeringModule(LightningModule):
         """The backward pass; checkpointed layers run again in it, under the intervention."""
         with self.student.applied() if self.options.grad_checkpointing else nullcontext():
             super().backward(loss, *args, **kwargs)
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        if self.log_temperature is not None:  # its square would reward one below 1, whatever the distributions are
+            self.log_temperature.data.clamp_(min=0)
 
     def on_train_epoch_start(self) -> None:
         self._sums = {}

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from icltool.contracts import SteeringSet
+from icltool.contracts import AnswerBatch, SteeringSet
 from icltool.learners.steering.answers import features_of, hooked_model
 from icltool.learners.steering.draws import Draws
 from icltool.learners.steering.losses import TeacherLogProbs, cut, whole
@@ -39,9 +39,14 @@ class Teacher:
         self.read += len(prompts)
         with torch.no_grad():
             batch = self._model.answer_batch(prompts, features_of(self.data, prompts))
-            logits = self._model.answer_logits(batch)
+            logits = self.forward(batch)
         counts = torch.bincount(batch.rows, minlength=len(prompts)).tolist()
-        return list(logits.split(counts))
+        return list(torch.split(logits, counts))
+
+    def forward(self, batch: AnswerBatch) -> Tensor:
+        """Logits [N, vocabulary] of a batch with demonstrations, by one forward pass."""
+        logits: Tensor = self._model.answer_logits(batch)
+        return logits
 
     def answers(self, positions: Sequence[int], epoch: int, temperature: float | Tensor) -> TeacherLogProbs:
         """The distributions at all target tokens of these examples, one behind the other, on the model's device."""

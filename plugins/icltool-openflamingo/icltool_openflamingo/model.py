@@ -22,15 +22,16 @@ from icltool import (
     target_scores,
     tokenize,
 )
+from icltool_openflamingo.hooks import HookedFlamingo, hash_of
 from icltool_openflamingo.language import load_language_model, load_tokenizer, resize_embeddings
 from icltool_openflamingo.places import PartFinder
-from icltool_openflamingo.prompts import END_OF_CHUNK, IMAGE, prompt_format
+from icltool_openflamingo.prompts import END_OF_CHUNK, IMAGE, check_template, prompt_format
 from icltool_openflamingo.vision import ImageReader, load_clip
 
 INSTALL = "pip install --no-deps open_flamingo==2.0.1"
 
 
-class OpenFlamingoModel:
+class OpenFlamingoModel(HookedFlamingo):
     """Text attends, in each cross-attention layer, to the last image before it, and to none before the first image.
 
     Masks and positions are always those of the unpadded prompt, whatever else is in the batch; images that a prompt
@@ -52,18 +53,22 @@ class OpenFlamingoModel:
         device: str = "auto",
         dtype: str = "auto",
         attention: str | None = None,
+        template: str = "lever-lm",
     ) -> None:
         """Loads CLIP, language model and checkpoint; README.md says where from.
 
         `path` is a folder with checkpoint.pt, or a hub id. `checkpoint`, `language_model` and `clip` are hub ids (the
         last two may be folders), looked up as `places` says. `start` opens every prompt. `attention`
-        is the language model's self-attention, a name that transformers knows. Raises ConfigError when a part is
-        missing or does not fit, PluginError where open_flamingo is not installed.
+        is the language model's self-attention, a name that transformers knows. `template` says whose prompts are
+        written, a name in TEMPLATES. Raises ConfigError when a part is missing or does not fit, or for an unknown
+        template, PluginError where open_flamingo is not installed.
         """
+        check_template(template)
         assembly = _import_assembly(name)
         options = LoadOptions(device=device, dtype=dtype, attention=attention)
-        self.name, self.device = name, options.target()
+        self.name, self.device, self.template = name, options.target(), template
         parts = PartFinder(name, path).find(checkpoint, language_model, clip)
+        self._weights = hash_of(parts)
         state = assembly.read_checkpoint(parts.checkpoint)
         precision = options.precision()
         lm = load_language_model(parts.language_model, getattr(torch, precision), attention)
@@ -82,7 +87,7 @@ class OpenFlamingoModel:
         pad = self.tokenizer.pad_token_id
         self._pad = self._ends[-1] if pad is None else int(pad)
         end = self.tokenizer.eos_token if self.tokenizer.eos_token and self.tokenizer.eos_token_id != pad else ""
-        self._format = prompt_format(start, end, self.tokenizer.all_special_tokens)
+        self._format = prompt_format(start, end, self.tokenizer.all_special_tokens, template)
         marks = [fingerprint(identity) for identity in parts.identities]
         self._fingerprint = fingerprint(
             parts.identities[0], *marks, precision, str(cross_attention_interval), repr(self._format)
@@ -128,14 +133,7 @@ class OpenFlamingoModel:
         for batch in batches_by_length([len(t.ids) for t in tokens], batch_size):
             chosen = [tokens[i] for i in batch]
             ids, mask = self._padded(chosen, left=self.padding_side == "left")
-            positions = (mask.cumsum(1) - 1).clamp(min=0)
-            with self._looking_at(self._media([prompts[i] for i in batch], batch_size, features)) as layers:
-                for layer in layers:
-                    layer.condition_media_locations(ids == self._image)
-                    layer.condition_use_cached_media(False)
-                hidden = lm.base_model(
-                    input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=False
-                ).last_hidden_state
+            hidden = self._states(ids, mask, self._media([prompts[i] for i in batch], batch_size, features))
             rows = [row for row, t in enumerate(chosen) for _ in t.ids[t.target_start :]]
             predicting = torch.cat([torch.arange(t.target_start - 1, len(t.ids) - 1) for t in chosen])
             firsts = mask.argmax(1).cpu()
@@ -172,6 +170,18 @@ class OpenFlamingoModel:
             for i, text in zip(batch, self.tokenizer.batch_decode(new, skip_special_tokens=True), strict=True):
                 texts[i] = text
         return texts
+
+    def _states(self, ids: torch.Tensor, mask: torch.Tensor, media: torch.Tensor) -> torch.Tensor:
+        """Last hidden states [B, T, width] of a padded batch, by one forward pass without a cache."""
+        lm, positions = self.model.lang_encoder, (mask.cumsum(1) - 1).clamp(min=0)
+        with self._looking_at(media) as layers:
+            for layer in layers:
+                layer.condition_media_locations(ids == self._image)
+                layer.condition_use_cached_media(False)
+            states: torch.Tensor = lm.base_model(
+                input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=False
+            ).last_hidden_state
+        return states
 
     def _search(self, options: GenerationOptions) -> dict[str, Any]:
         """What transformers' `generate` is told."""

@@ -3,31 +3,56 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
-from icltool import PromptFormat, TaskFormat
+from icltool import ConfigError, PromptFormat, TaskFormat
 
 IMAGE = "<image>"
 END_OF_CHUNK = "<|endofchunk|>"
 PAD = "<PAD>"
 
+#: Those of the published runs of Lever-LM, and of LIVE (arXiv:2406.13185).
+TEMPLATES = ("lever-lm", "live")
 
-def prompt_format(start: str, end: str, special_tokens: Sequence[str]) -> PromptFormat:
-    """Demonstrations are chunks, `<image>Output:{caption}<|endofchunk|>`.
+_VQA = TaskFormat("Question:{question} Short answer:", stop=("Question", "Answer", "Short"), cut_at_comma=True)
+_CLASSIFICATION = TaskFormat("Input:{text} Label:", stop=("Input", "Label"))
 
-    `end` closes a target: the tokenizer's EOS, or "" where EOS is the pad token. `special_tokens` are all of the
-    tokenizer's; none of them gets into a prompt out of data.
+
+def check_template(template: str) -> None:
+    """Raises ConfigError for a template that is not in TEMPLATES."""
+    if template not in TEMPLATES:
+        raise ConfigError(f"unknown prompt template {template!r}", f"known: {', '.join(TEMPLATES)}")
+
+
+def prompt_format(start: str, end: str, special_tokens: Sequence[str], template: str = "lever-lm") -> PromptFormat:
+    """Lever-LM's demonstrations are chunks, `<image>Output:{caption}<|endofchunk|>`; LIVE's have an empty line between
+    them, `<image>Caption:{caption}`.
+
+    `end` closes a target: the tokenizer's EOS, or "" where EOS is the pad token. LIVE's targets have no separator, so
+    `<|endofchunk|>`, which ends an answer as well, is then their end. `special_tokens` are all of the tokenizer's; none
+    of them gets into a prompt out of data. Raises ConfigError for an unknown template.
     """
+    check_template(template)
+    reserved = tuple(sorted({IMAGE, END_OF_CHUNK, *special_tokens}))
+    if template == "live":
+        return PromptFormat(
+            start=start,
+            image=IMAGE,
+            separator="\n\n",
+            end=end or END_OF_CHUNK,
+            reserved=reserved,
+            tasks={
+                "caption": TaskFormat("Caption:", stop=("Caption",)),
+                "vqa": replace(_VQA, closing="."),
+                "classification": _CLASSIFICATION,
+            },
+            separated_target=False,
+        )
     return PromptFormat(
         start=start,
         image=IMAGE,
         separator=END_OF_CHUNK,
         end=end,
-        reserved=tuple(sorted({IMAGE, END_OF_CHUNK, *special_tokens})),
-        tasks={
-            "caption": TaskFormat("Output:", stop=("Output",)),
-            "vqa": TaskFormat(
-                "Question:{question} Short answer:", stop=("Question", "Answer", "Short"), cut_at_comma=True
-            ),
-            "classification": TaskFormat("Input:{text} Label:", stop=("Input", "Label")),
-        },
+        reserved=reserved,
+        tasks={"caption": TaskFormat("Output:", stop=("Output",)), "vqa": _VQA, "classification": _CLASSIFICATION},
     )

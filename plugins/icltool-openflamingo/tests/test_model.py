@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
-from icltool import Example, GenerationOptions, Prompt
+from icltool import ConfigError, Example, GenerationOptions, Prompt
 from icltool.testing import check_model, make_examples
 from icltool.testing.images import check_prepared_images
 
@@ -84,6 +84,22 @@ def test_it_conforms(tiny: Tiny, tmp_path: Path) -> None:
     examples = make_examples(tmp_path, 10, task=task)
     check_model(tiny.loaded, examples, task=task)
     check_prepared_images(tiny.loaded, examples)
+
+
+def test_it_conforms_with_the_prompts_of_live(tiny_mpt: Tiny, tmp_path: Path) -> None:
+    from tiny_flamingo import load
+
+    live = load(tiny_mpt.kind, tiny_mpt.folder, template="live")
+    check_model(live, make_examples(tmp_path, 10, task="vqa"), task="vqa")
+    named = load(tiny_mpt.kind, tiny_mpt.folder, template="lever-lm")
+    assert named.fingerprint() == tiny_mpt.loaded.fingerprint() != live.fingerprint()
+
+
+def test_an_unknown_template_is_refused_before_anything_is_loaded() -> None:
+    from icltool_openflamingo.model import OpenFlamingoModel
+
+    with pytest.raises(ConfigError, match="unknown prompt template 'flamingo'"):
+        OpenFlamingoModel(path="no/such/folder", template="flamingo")
 
 
 def test_scores_equal_a_plain_full_forward(tiny: Tiny, examples: list[Example]) -> None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from icltool_openflamingo.prompts import prompt_format
 
 from icltool import ConfigError, Example
 
 FORMAT = prompt_format("", "<|endoftext|>", ["<|endoftext|>", "<PAD>"])
+LIVE = prompt_format("", "<|endoftext|>", ["<|endoftext|>", "<PAD>"], "live")
 
 
 def example(label: str, question: str = "", image: str = "x.jpg", text: str = "") -> Example:
@@ -66,3 +69,61 @@ def test_an_unknown_task_is_an_error() -> None:
 )
 def test_answers_are_cut_where_the_next_example_begins(task: str, raw: str, answer: str) -> None:
     assert FORMAT.clean(task, raw) == answer
+
+
+@pytest.mark.parametrize("shots", [0, 1, 2])
+def test_live_has_empty_lines_between_demonstrations_and_none_in_the_target(shots: int) -> None:
+    shown = [example("a cat", "What?", "1.jpg"), example("a dog", "Who?", "2.jpg")][:shots]
+    caption = LIVE.prompt("caption", shown, example("a cow"))
+    before = ["", "<image>Caption:a cat\n\n", "<image>Caption:a cat\n\n<image>Caption:a dog\n\n"][shots]
+    assert (caption.text, caption.target) == (f"{before}<image>Caption:", "a cow<|endoftext|>")
+    vqa = LIVE.prompt("vqa", shown, example("two", "How many?"))
+    one = "<image>Question:What? Short answer:a cat.\n\n"
+    before = ["", one, f"{one}<image>Question:Who? Short answer:a dog.\n\n"][shots]
+    assert (vqa.text, vqa.target) == (f"{before}<image>Question:How many? Short answer:", "two.<|endoftext|>")
+    assert len(vqa.images) == shots + 1
+
+
+def test_live_classifies_text() -> None:
+    shown, asked = example("good", image="", text="fine film"), example("bad", image="", text="dull film")
+    prompt = LIVE.prompt("classification", [shown], asked)
+    assert (prompt.text, prompt.target) == ("Input:fine film Label:good\n\nInput:dull film Label:", "bad<|endoftext|>")
+
+
+def test_where_eos_is_the_pad_token_an_answer_in_live_ends_with_the_end_of_chunk() -> None:
+    form = prompt_format("<s>", "", ["</s>"], "live")
+    assert form.prompt("vqa", [], example("two", "How many?")).target == "two.<|endofchunk|>"
+    assert form.prompt("caption", [], example("a cow")).target == "a cow<|endofchunk|>"
+    assert prompt_format("<s>", "", ["</s>"]).prompt("caption", [], example("a cow")).target == "a cow<|endofchunk|>"
+
+
+@given(st.lists(st.sampled_from(["<image>", "<|endofchunk|>", "\n\n", "<PAD>", ".", ", ", '"']) | st.text(max_size=4)))
+def test_data_cannot_add_marks_and_clean_answers_stay_in_live(parts: list[str]) -> None:
+    hostile, plain = example("".join(parts), "".join(parts)), example("a", "a")
+    for task in ("caption", "vqa"):
+        prompt, safe = (LIVE.prompt(task, [e, e], e) for e in (hostile, plain))
+        for mark in ("<image>", "<|endofchunk|>", "<|endoftext|>", "<PAD>", "\n"):
+            assert prompt.text.count(mark) == safe.text.count(mark)
+            assert prompt.target.count(mark) == safe.target.count(mark)
+        once = LIVE.clean(task, hostile.label)
+        assert LIVE.clean(task, once) == once
+
+
+@pytest.mark.parametrize(
+    ("task", "raw", "answer"),
+    [
+        ("caption", "a dog.\n\nCaption:a cat", "a dog."),
+        ("vqa", "red.\n\nQuestion:what", "red"),
+        ("vqa", "2.5.", "2.5"),
+        ("vqa", "red, I think.", "red"),
+    ],
+)
+def test_answers_in_live_lose_the_full_stop_of_the_template(task: str, raw: str, answer: str) -> None:
+    assert LIVE.clean(task, raw) == answer
+    assert LIVE.clean(task, answer) == answer
+
+
+def test_an_unknown_template_is_an_error_that_names_the_known_ones() -> None:
+    with pytest.raises(ConfigError, match="unknown prompt template 'flamingo'") as caught:
+        prompt_format("", "", [], "flamingo")
+    assert caught.value.hint == "known: lever-lm, live"

@@ -86,7 +86,20 @@ def load(kind: str, folder: Path, **options: Any) -> OpenFlamingoModel:
 
 def train_tokenizer(kind: str) -> PreTrainedTokenizerFast:
     """Byte-level BPE as GPT-NeoX has it, or BPE with visible blanks as LLaMA; without OpenFlamingo's own tokens."""
-    words = [*COLOURS, *SHAPES, "Output", "Question", "Short", "answer", "Input", "Label", "what", "is", "it"]
+    words = [
+        *COLOURS,
+        *SHAPES,
+        "Output",
+        "Caption",
+        "Question",
+        "Short",
+        "answer",
+        "Input",
+        "Label",
+        "what",
+        "is",
+        "it",
+    ]
     text = [" ".join(words[i:] + words[:i]) for i in range(len(words))]
     backend = Tokenizer(models.BPE())
     special = ["<|endoftext|>"]
@@ -95,11 +108,11 @@ def train_tokenizer(kind: str) -> PreTrainedTokenizerFast:
         backend = Tokenizer(models.BPE(unk_token="<unk>"))
         backend.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="never")
         backend.decoder = decoders.Metaspace(prepend_scheme="never")
-        alphabet = list(":,.<>|/ ▁")
+        alphabet = list(":,.<>|/ ▁\n")
     else:
         backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
         backend.decoder = decoders.ByteLevel()
-        alphabet = [*":,.<>|/", "Ġ"]
+        alphabet = [*":,.<>|/", "Ġ", "Ċ"]
     trainer = trainers.BpeTrainer(
         vocab_size=90, special_tokens=special, initial_alphabet=alphabet, min_frequency=1, show_progress=False
     )

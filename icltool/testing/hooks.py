@@ -1,0 +1,399 @@
+"""What `check_model` asks of models whose decoder takes hooks (SupportsDecoderHooks)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from icltool.contracts import (
+    AnswerBatch,
+    BaseModel,
+    ContinuesFromPrefix,
+    GenerationOptions,
+    Prompt,
+    Span,
+    SupportsPrefixCache,
+)
+from icltool.interventions.hooks import changed_outputs
+from icltool.testing.expectations import expect, expect_equal, expect_error
+from icltool.testing.heads import check_heads
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    Change = Callable[[Tensor], Tensor]
+
+_OPTIONS = (GenerationOptions(max_new_tokens=4, num_beams=1), GenerationOptions(max_new_tokens=4, num_beams=3))
+_SEEDS = 8
+
+
+def check_hooks(model: Any, prompts: Sequence[Prompt], features: Mapping[str, Any] | None, tolerance: float) -> None:
+    """Checks a SupportsDecoderHooks model on three prompts or more, of several lengths and targets.
+
+    `base_model` says how many modules are shifted, one for each layer, and how wide the states are. Log-probabilities out
+    of `answer_logits` add up to `score`, in any batch and order, and the batch's positions are where the logits are made. A
+    vector that a hook adds changes scores and answers, of a batch as of single prompts, in the prompt and in each new token,
+    and keys and values that are kept. Gradients reach what is added at every layer, also where layers are computed twice
+    (gradient checkpointing), and no weight of the model. Whatever a hook raised, without hooks everything is as before, bit
+    for bit. The heads of `attention_heads` are where they are said to be. `tolerance` is in nats.
+    """
+    _check_base(model)
+    scores = _target_scores(model, prompts, features)
+    before, counts = [score.log_prob for score in scores], [score.tokens for score in scores]
+    batch = model.answer_batch(prompts, features)
+    _check_batch(batch, counts)
+    logits = _without_gradients(model, batch)
+    sizes = _check_outputs(model, batch)
+    _check_answers(model, prompts, features, before, counts, tolerance)
+    _check_places(model, batch, logits, tolerance)
+    _check_bad(model, prompts[0], features)
+    width = model.base_model().width
+    shift = [size * _noise(width, place) for place, size in enumerate(sizes)]
+    _check_gradients(model, batch, logits, shift, tolerance)
+    plain = _answers(model, prompts, features)
+    with adding(model.shifted_modules(), shift):
+        _check_shifted(model, prompts, features, before, plain, tolerance)
+        if isinstance(model, SupportsPrefixCache):
+            _check_continued(model, prompts, features, tolerance)
+    _check_every_token(model, prompts, features)
+    check_heads(model, batch, tolerance)
+    _check_failure(model, prompts, features, batch)
+    expect_equal(_scores(model, prompts, features), before, "scores are not as before once hooks are removed")
+    expect_equal(
+        _numbers(_without_gradients(model, batch)), _numbers(logits), "logits are not as before once hooks are removed"
+    )
+
+
+def adding(modules: Sequence[Any], vectors: Sequence[Tensor]) -> AbstractContextManager[None]:
+    """Within it each module's vector is added to its output, for every token."""
+    return changed_outputs(modules, [_Added(vector) for vector in vectors])
+
+
+class _Added:
+    def __init__(self, vector: Tensor) -> None:
+        self._vector = vector
+
+    def __call__(self, states: Tensor) -> Tensor:
+        return states + self._vector.to(states)
+
+
+def _check_base(model: Any) -> None:
+    base = model.base_model()
+    expect(isinstance(base, BaseModel), f"`base_model` must give a BaseModel, not {type(base).__name__}")
+    expect(base.name == model.name, f"`base_model` has the name {base.name!r}, the model {model.name!r}")
+    expect(bool(base.weights and base.template), "`base_model` needs hashes of weights and template")
+    expect(model.base_model() == base, "`base_model` must stay as it is")
+    layers, modules = model.decoder_layers(), model.shifted_modules()
+    expect(
+        len(layers) == len(modules) > 0,
+        f"{len(modules)} shifted modules for {len(layers)} layers: there is one for each",
+    )
+    expect(base.sites == len(modules), f"`base_model` has {base.sites} sites, of {len(modules)} shifted modules")
+    for name, parts in (("decoder_layers", layers), ("shifted_modules", modules)):
+        expect(len({id(part) for part in parts}) == len(parts), f"`{name}` names a module twice")
+
+
+def _check_outputs(model: Any, batch: AnswerBatch) -> list[float]:
+    """What each shifted module puts out has the width that is said; gives the root mean square of each."""
+    seen: dict[int, Tensor] = {}
+    layers, modules, width = model.decoder_layers(), model.shifted_modules(), model.base_model().width
+    parts = list({id(part): part for part in (*layers, *modules)}.values())
+
+    def keeping(part: Any) -> Change:
+        def keep(states: Tensor) -> Tensor:
+            expect(id(part) not in seen, "a module runs twice in one forward pass")
+            seen[id(part)] = states.detach().float()
+            return states
+
+        return keep
+
+    with changed_outputs(parts, [keeping(part) for part in parts]):
+        _without_gradients(model, batch)
+    expect(len(seen) == len(parts), f"{len(parts) - len(seen)} modules that are named never run")
+    for states in seen.values():
+        found = tuple(states.shape)
+        fits = len(found) == 3 and found[0] == len(batch.lasts) and found[2] == width
+        expect(fits, f"a module's output is [{len(batch.lasts)}, T, {width}], as `base_model` says; not {list(found)}")
+    return [float(seen[id(module)].square().mean().sqrt()) for module in modules]
+
+
+def _check_answers(
+    model: Any,
+    prompts: Sequence[Prompt],
+    features: Mapping[str, Any] | None,
+    before: Sequence[float],
+    counts: Sequence[int],
+    tolerance: float,
+) -> None:
+    """Sums of log-probabilities in several batches; the counts and places of each."""
+    turned = list(range(len(prompts)))[::-1]
+    groups = [turned, *([i] for i in turned[:2])]
+    for rows in groups:
+        batch = model.answer_batch([prompts[i] for i in rows], features)
+        _check_batch(batch, [counts[i] for i in rows])
+        sums = _sums(batch, _without_gradients(model, batch))
+        wanted = [before[i] for i in rows]
+        expect_equal(sums, wanted, f"`answer_logits` of {len(rows)} prompts do not give what `score` does", tolerance)
+    if features is not None:
+        batch = model.answer_batch(prompts, None)
+        sums = _sums(batch, _without_gradients(model, batch))
+        expect_equal(sums, before, "`answer_logits` from images differ from those from their features", tolerance)
+
+
+def _check_batch(batch: AnswerBatch, counts: Sequence[int]) -> None:
+    total = sum(counts)
+    for name in ("rows", "columns", "tokens"):
+        found = getattr(batch, name)
+        expect(tuple(found.shape) == (total,), f"`{name}` has one entry for each of {total} target tokens")
+        expect(str(found.dtype) == "torch.int64", f"`{name}` is int64, not {found.dtype}")
+    rows = [row for row, count in enumerate(counts) for _ in range(count)]
+    expect_equal(batch.rows.tolist(), rows, "`rows` go through targets prompt by prompt")
+    lasts = batch.lasts.tolist()
+    expect(len(lasts) == len(counts), f"`lasts` has one entry for each of {len(counts)} prompts, not {len(lasts)}")
+    columns = [last + k for last, count in zip(lasts, counts, strict=True) for k in range(count)]
+    expect_equal(batch.columns.tolist(), columns, "`columns` begin at `lasts`, and follow each other within a target")
+
+
+def _check_places(model: Any, batch: AnswerBatch, logits: Tensor, tolerance: float) -> None:
+    """What is changed behind the last layer at some positions changes the logits there and no others."""
+    last = model.decoder_layers()[-1]
+    first = batch.columns == batch.lasts[batch.rows]
+    for chosen, what in ((first, "of first tokens"), (~first, "of later tokens")):
+        if not bool(chosen.any()):
+            continue
+
+        def change(states: Tensor, chosen: Tensor = chosen) -> Tensor:
+            rows, columns = batch.rows[chosen].to(states.device), batch.columns[chosen].to(states.device)
+            moved = states.clone()
+            moved[rows, columns] += 3 * _noise(states.shape[-1], 7).to(states) * states[rows, columns].std()
+            return moved
+
+        with changed_outputs([last], [change]):
+            apart = (_without_gradients(model, batch) - logits).abs().amax(-1)
+        expect(
+            bool((apart[chosen] > tolerance).all() and (apart[~chosen] <= tolerance).all()),
+            f"`rows` and `columns` {what} are not the positions that their logits are made at",
+        )
+
+
+def _check_bad(model: Any, prompt: Prompt, features: Mapping[str, Any] | None) -> None:
+    for empty in (Prompt(prompt.text, prompt.images), Prompt("", prompt.images, prompt.target)):
+        expect_error(
+            ValueError,
+            lambda empty=empty: model.answer_batch([empty], features),  # type: ignore[misc]
+            "`answer_batch` of an empty text or target is a ValueError",
+        )
+
+
+def _check_gradients(
+    model: Any, batch: AnswerBatch, logits: Tensor, vectors: Sequence[Tensor], tolerance: float
+) -> None:
+    import torch
+
+    with torch.enable_grad():
+        expect(
+            not model.answer_logits(batch).requires_grad, "without hooks, logits depend on something that is learned"
+        )
+    plain = _gradients(model, batch, vectors, lambda: ExitStack())
+    for place, gradient in enumerate(plain):
+        reached = gradient is not None and bool(gradient.isfinite().all() and (gradient != 0).any())
+        expect(reached, f"no gradient reaches what is added to the output of shifted module {place}")
+    twice = _gradients(model, batch, vectors, lambda: _computed_twice(model.decoder_layers()))
+    for one, other in zip(plain, twice, strict=True):
+        apart = float((one - other).abs().max()) if other is not None else float("inf")
+        expect(
+            apart <= 10 * tolerance * max(1.0, float(one.abs().max())),
+            "gradients differ where layers are computed twice (gradient checkpointing)",
+        )
+    for weight in _weights(model):
+        expect(not weight.requires_grad and weight.grad is None, "the model's own weights take part in training")
+    with torch.no_grad(), adding(model.shifted_modules(), [v.clone().requires_grad_() for v in vectors]):
+        expect(not model.answer_logits(batch).requires_grad, "the caller's `torch.no_grad()` is overridden")
+
+
+def _gradients(
+    model: Any, batch: AnswerBatch, vectors: Sequence[Tensor], around: Callable[[], AbstractContextManager[Any]]
+) -> list[Any]:
+    """Of the targets' log-probability with respect to what is added."""
+    import torch
+
+    leaves = [0.1 * vector.clone() for vector in vectors]
+    for leaf in leaves:
+        leaf.requires_grad_()
+    with torch.enable_grad(), around(), adding(model.shifted_modules(), leaves):
+        logits = model.answer_logits(batch)
+        expect(logits.requires_grad, "no gradient reaches what is added to the outputs of shifted modules")
+        torch.log_softmax(logits.float(), -1).gather(1, batch.tokens.to(logits.device)[:, None]).sum().backward()  # type: ignore[no-untyped-call]
+    return [leaf.grad for leaf in leaves]
+
+
+@contextmanager
+def _computed_twice(layers: Sequence[Any]) -> Any:
+    """Within it the backward pass computes each layer again, as training does that has little memory."""
+    from torch.utils.checkpoint import checkpoint
+
+    own = [vars(layer).get("forward") for layer in layers]
+    try:
+        for layer in layers:
+            layer.forward = partial(checkpoint, layer.forward, use_reentrant=False)
+        yield
+    finally:
+        for layer, forward in zip(layers, own, strict=True):
+            vars(layer).pop("forward", None)
+            if forward is not None:
+                layer.forward = forward
+
+
+def _check_shifted(
+    model: Any,
+    prompts: Sequence[Prompt],
+    features: Mapping[str, Any] | None,
+    before: Sequence[float],
+    plain: Mapping[int, Sequence[str]],
+    tolerance: float,
+) -> None:
+    """Within a shift."""
+    found = _scores(model, prompts, features)
+    apart = [abs(one - other) for one, other in zip(found, before, strict=True)]
+    expect(min(apart) > tolerance, "a vector added to each shifted module's output leaves a score as it is")
+    single = [_scores(model, [prompt], features)[0] for prompt in prompts]
+    expect_equal(found, single, "under a hook, scores depend on the batch", tolerance)
+    batch = model.answer_batch(prompts, features)
+    sums = _sums(batch, _without_gradients(model, batch))
+    expect_equal(sums, found, "under a hook, `answer_logits` do not give what `score` does", tolerance)
+    answers = _answers(model, prompts, features)
+    expect(answers != plain, "a vector added to each shifted module's output leaves all answers as they are")
+    for options in _OPTIONS:
+        alone = [_generated(model, [prompt], options, features)[0] for prompt in prompts]
+        beams = options.num_beams
+        expect(answers[beams] == alone, f"under a hook, `generate` with {beams} beams depends on the batch")
+
+
+def _check_continued(
+    model: Any, prompts: Sequence[Prompt], features: Mapping[str, Any] | None, tolerance: float
+) -> None:
+    """Within a shift: keys and values are those of shifted states."""
+    wanted = _scores(model, prompts, features)
+    for prompt, score, tokens in zip(prompts, wanted, model.prompt_tokens(prompts, True), strict=True):
+        end, cut = len(tokens.ids) - 1, max(1, tokens.target_start - 1)
+        whole = model.extend([Span(tokens, 0, end)], None, features, False).log_probs.tolist()
+        past = model.extend([Span(tokens, 0, cut)], None, features, True).keys_values
+        rest = model.extend([Span(tokens, cut, end)], past, features, False).log_probs.tolist()
+        for log_probs in (whole, rest):
+            expect_equal(log_probs, [score], "under a hook, `extend` does not give what `score` does", tolerance)
+        if not isinstance(model, ContinuesFromPrefix):
+            continue
+        [asked] = model.prompt_tokens([prompt], False)
+        known: Any = model.extend([Span(asked, 0, len(asked.ids) - 1)], None, features, True).keys_values
+        answer = _generated(model, [prompt], _OPTIONS[0], features)
+        found = model.generate_after([asked], known, _OPTIONS[0], features)
+        expect(found == answer, f"under a hook, `generate_after` gives {found}, `generate` {answer}")
+
+
+def _check_every_token(model: Any, prompts: Sequence[Prompt], features: Mapping[str, Any] | None) -> None:
+    """Where each state behind the last layer is one vector, each next token is the same, whatever the prompt."""
+    last, width = model.decoder_layers()[-1], model.base_model().width
+    for seed in range(_SEEDS):  # some vectors stand for the end of an answer
+        vector = _noise(width, 20 + seed)
+
+        def change(states: Tensor, vector: Tensor = vector) -> Tensor:
+            return vector.to(states).expand_as(states)
+
+        with changed_outputs([last], [change]):
+            answers = {o.num_beams: _generated(model, prompts, o, features) for o in _OPTIONS}
+        for beams, texts in answers.items():
+            expect(
+                len(set(texts)) == 1,
+                f"`generate` with {beams} beams: hooks do not see the last token of the prompt, or new ones: {texts}",
+            )
+        if any(text.strip() for text, *_ in answers.values()):
+            return
+    expect(False, "`generate` answers nothing under a hook, whatever it does")
+
+
+def _check_failure(
+    model: Any, prompts: Sequence[Prompt], features: Mapping[str, Any] | None, batch: AnswerBatch
+) -> None:
+    """What a hook raises comes through; that nothing stays behind shows afterwards."""
+
+    def failing(states: Tensor) -> Tensor:
+        raise _FailureError
+
+    actions: tuple[Callable[[], Any], ...] = (
+        lambda: model.answer_logits(batch),
+        lambda: _scores(model, prompts, features),
+        lambda: _generated(model, prompts, _OPTIONS[0], features),
+    )
+    with changed_outputs([model.shifted_modules()[-1]], [failing]):
+        for action in actions:
+            expect_error(_FailureError, action, "what a hook raises must reach the caller")
+
+
+class _FailureError(Exception):
+    """Raised within a hook."""
+
+
+def _weights(model: Any) -> list[Any]:
+    """Parameters of all torch modules that the adapter and its layers hold."""
+    import torch
+
+    held = [part for part in getattr(model, "__dict__", {}).values() if isinstance(part, torch.nn.Module)]
+    return [weight for part in (*held, *model.decoder_layers()) for weight in part.parameters()]
+
+
+def _without_gradients(model: Any, batch: AnswerBatch) -> Tensor:
+    import torch
+
+    with torch.no_grad():
+        logits: Tensor = model.answer_logits(batch)
+    expect(
+        logits.ndim == 2 and len(logits) == len(batch.tokens),
+        f"`answer_logits` are [{len(batch.tokens)}, vocabulary], not {list(logits.shape)}",
+    )
+    return logits.float()
+
+
+def _sums(batch: AnswerBatch, logits: Tensor) -> list[float]:
+    """Summed log-probabilities in nats, prompt by prompt."""
+    import torch
+
+    picked = torch.log_softmax(logits, -1).gather(1, batch.tokens.to(logits.device)[:, None])[:, 0].double()
+    sums = torch.zeros(len(batch.lasts), dtype=torch.float64, device=logits.device)
+    found: list[float] = sums.index_add(0, batch.rows.to(logits.device), picked).tolist()
+    return found
+
+
+def _noise(width: int, seed: int) -> Tensor:
+    """float32 [width], of unit variance, on the CPU."""
+    import torch
+
+    return torch.randn(width, generator=torch.Generator().manual_seed(seed))
+
+
+def _numbers(tensor: Tensor) -> Any:
+    return tensor.cpu().numpy()
+
+
+def _target_scores(model: Any, prompts: Sequence[Prompt], features: Mapping[str, Any] | None) -> Any:
+    """In one batch."""
+    size = len(prompts)
+    return model.score(prompts, size, features) if features is not None else model.score(prompts, size)
+
+
+def _scores(model: Any, prompts: Sequence[Prompt], features: Mapping[str, Any] | None) -> list[float]:
+    return [score.log_prob for score in _target_scores(model, prompts, features)]
+
+
+def _generated(
+    model: Any, prompts: Sequence[Prompt], options: GenerationOptions, features: Mapping[str, Any] | None
+) -> list[str]:
+    given = () if features is None else (features,)
+    found: list[str] = model.generate(prompts, options, len(prompts), *given)
+    return found
+
+
+def _answers(model: Any, prompts: Sequence[Prompt], features: Mapping[str, Any] | None) -> dict[int, list[str]]:
+    """Of one batch, by the number of beams."""
+    return {options.num_beams: _generated(model, prompts, options, features) for options in _OPTIONS}

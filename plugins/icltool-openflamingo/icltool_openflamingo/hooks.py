@@ -1,0 +1,101 @@
+"""Hooks into the decoder: what methods need that change hidden states (`icltool.SupportsDecoderHooks`)."""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from icltool import (
+    AnswerBatch,
+    AttentionHeads,
+    BaseModel,
+    Prompt,
+    PromptFormat,
+    TokenizedPrompt,
+    attention_heads,
+    template_hash,
+    tokenize,
+    weights_hash,
+)
+from icltool_openflamingo.places import Parts
+
+
+class HookedFlamingo(ABC):
+    """SupportsDecoderHooks of the adapter, which has `model`, an open_flamingo `Flamingo`."""
+
+    name: str
+    model: Any
+    device: torch.device
+    tokenizer: Any
+    _format: PromptFormat
+    _weights: str
+
+    @abstractmethod
+    def _limit(self) -> int | None: ...
+
+    @abstractmethod
+    def _padded(self, tokens: Sequence[TokenizedPrompt], left: bool) -> tuple[torch.Tensor, torch.Tensor]: ...
+
+    @abstractmethod
+    def _media(
+        self, prompts: Sequence[Prompt], batch_size: int, features: Mapping[str, Any] | None
+    ) -> torch.Tensor: ...
+
+    @abstractmethod
+    def _states(self, ids: torch.Tensor, mask: torch.Tensor, media: torch.Tensor) -> torch.Tensor: ...
+
+    def base_model(self) -> BaseModel:
+        """See SupportsDecoderHooks. Checkpoint, language model and CLIP make up the weights."""
+        sites, width = len(self.shifted_modules()), int(self.model.lang_encoder.config.hidden_size)
+        return BaseModel(self.name, self._weights, template_hash(self._format), sites, width)
+
+    def decoder_layers(self) -> Sequence[Any]:
+        """See SupportsDecoderHooks: the language model's own layers. Cross attention is apart from them: which image a
+        token looks at is known to it during a forward pass only, so it cannot be computed again for the backward pass."""
+        return [layer.decoder_layer for layer in self.shifted_modules()]
+
+    def shifted_modules(self) -> Sequence[Any]:
+        """See SupportsDecoderHooks: LIVE shifts the output of each language block, cross attention and layer."""
+        return list(self.model.lang_encoder._get_decoder_layers())
+
+    def attention_heads(self) -> Sequence[AttentionHeads]:
+        """See SupportsDecoderHooks.
+
+        In MPT one matrix makes queries, keys and values. Where queries are layer normalised over all heads (MPT-1B), that
+        is part of it: these are its output after that.
+        """
+        config = self.model.lang_encoder.config
+        if config.model_type != "mpt":
+            return [attention_heads(layer.self_attn, config) for layer in self.decoder_layers()]
+        attentions = [layer.attn for layer in self.decoder_layers()]
+        return [AttentionHeads(a.n_heads, a.head_dim, a.Wqkv, a.Wqkv, a.out_proj) for a in attentions]
+
+    def answer_batch(self, prompts: Sequence[Prompt], features: Mapping[str, Any] | None) -> AnswerBatch:
+        """See SupportsDecoderHooks."""
+        tokens = tokenize(self.tokenizer, prompts, with_target=True, limit=self._limit())
+        with torch.no_grad():
+            ids, mask = self._padded(tokens, left=False)
+            media = self._media(prompts, len(prompts), features)
+        rows = [row for row, t in enumerate(tokens) for _ in t.ids[t.target_start :]]
+        columns = [column for t in tokens for column in range(t.target_start - 1, len(t.ids) - 1)]
+        at = torch.tensor([rows, columns], device=self.device)
+        lasts = torch.tensor([t.target_start - 1 for t in tokens], device=self.device)
+        inputs = {"ids": ids, "mask": mask, "media": media}
+        return AnswerBatch(inputs, at[0], at[1], ids[at[0], at[1] + 1], lasts)
+
+    def answer_logits(self, batch: AnswerBatch) -> torch.Tensor:
+        """See SupportsDecoderHooks."""
+        states = self._states(**batch.inputs)
+        logits: torch.Tensor = self.model.lang_encoder.get_output_embeddings()(states[batch.rows, batch.columns])
+        return logits
+
+
+def hash_of(parts: Parts) -> str:
+    """12 hex characters of the weights of all parts, wherever they lie."""
+    sources = (str(parts.checkpoint.parent), parts.language_model.source, str(parts.clip))
+    joined = "-".join(weights_hash(source) for source in sources)
+    return hashlib.sha256(joined.encode()).hexdigest()[:12]
