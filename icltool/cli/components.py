@@ -66,8 +66,20 @@ def describe(kind: str, name: str) -> dict[str, Any]:
         found["status"] = f"broken: {error.message}"
         return found
     found["signature"] = f"{getattr(factory, '__name__', name)}{_signature(factory)}"
-    found["documentation"] = inspect.getdoc(factory) or ""
+    found["documentation"] = "\n".join([inspect.getdoc(factory) or "", *_described(factory)])
     return found
+
+
+def _described(factory: Any) -> list[str]:
+    """A line for each option of a class that has a model of them (pydantic) as `option_model`."""
+    model = getattr(factory, "option_model", None)
+    if model is None:
+        return []
+    lines = ["", "Options:"]
+    for name, field in model.model_fields.items():
+        default = field.get_default(call_default_factory=True)
+        lines.append(f"  {name} ({'none' if default is None else default}): {field.description or ''}")
+    return lines
 
 
 def _signature(factory: Any) -> str:

@@ -14,6 +14,7 @@ from icltool.cli.output import show, stdout_reserved
 from icltool.config.base import StageConfig
 from icltool.config.env import load_environment
 from icltool.config.resolve import resolve
+from icltool.execution.processes import is_leader
 from icltool.execution.progress import for_terminal
 
 
@@ -27,12 +28,13 @@ def stage_command(
         profile, sets = given.pop("given_profile"), given.pop("given_sets") or []
         quiet, verbose, as_json = given.pop("given_quiet"), given.pop("given_verbose"), given.pop("given_json")
         config = resolve(stage, model, given, profile, sets)
-        progress = for_terminal(quiet, verbose)
+        progress = for_terminal(quiet or not is_leader(), verbose)
         progress.detail(f"{stage}: {json.dumps(config.model_dump(mode='json'))}")
         run = importlib.import_module(f"{package}.{stage}").run
         with stdout_reserved(as_json):
             report = run(config, progress)
-        show(report, as_json, quiet)
+        if is_leader():  # the other processes of a distributed training have nothing to add
+            show(report, as_json, quiet)
 
     parameters = [*parameters_of(model), *_common()]
     command.__name__ = stage

@@ -15,6 +15,9 @@ from icltool.interventions.hooks import changed_outputs
 if TYPE_CHECKING:
     from torch import Tensor
 
+#: Norm of a shifted state below which it is not stretched to its length of before: a shift took it away whole.
+SMALLEST = 1e-12
+
 
 class ShiftVectors:
     """At layer l every token's state h becomes (h + alpha_l v_l) rescaled to the norm of h.
@@ -100,5 +103,5 @@ def shifted(states: Tensor, vector: Tensor) -> Tensor:
     norm = torch.linalg.vector_norm
     before = norm(states, dim=-1, keepdim=True, dtype=moved.dtype)
     after = norm(moved, dim=-1, keepdim=True)
-    rescaled: Tensor = moved * (before / after.clamp_min(torch.finfo(moved.dtype).tiny))
+    rescaled: Tensor = moved * (before / after.clamp_min(SMALLEST))
     return rescaled.to(states.dtype)

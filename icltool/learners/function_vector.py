@@ -81,6 +81,8 @@ class FunctionVector:
     a wrong one.
     """
 
+    option_model = FunctionVectorOptions
+
     def __init__(self, **options: Any) -> None:
         self.options = parsed(METHOD, FunctionVectorOptions, options)
 

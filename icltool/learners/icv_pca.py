@@ -53,6 +53,8 @@ class IcvPca:
     Options: see IcvPcaOptions; ConfigError for a wrong one.
     """
 
+    option_model = IcvPcaOptions
+
     def __init__(self, **options: Any) -> None:
         self.options = parsed(METHOD, IcvPcaOptions, options)
 

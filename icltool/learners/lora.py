@@ -51,6 +51,8 @@ class Lora:
     distribution, PEFT draws it from a uniform one.
     """
 
+    option_model = LoRAOptions
+
     def __init__(self, **options: Any) -> None:
         self.options = parsed("lora", LoRAOptions, options)
 

@@ -56,6 +56,8 @@ class Mimic:
     residual streams grow and the last layer would count for all others. Cross-entropy is that of the answer alone.
     """
 
+    option_model = MimicOptions
+
     def __init__(self, **options: Any) -> None:
         self.options = parsed("mimic", MimicOptions, options)
 

@@ -23,6 +23,8 @@ class TaskVector:
     Options: see PromptOptions; ConfigError for a wrong one.
     """
 
+    option_model = PromptOptions
+
     def __init__(self, **options: Any) -> None:
         self.options = parsed(METHOD, PromptOptions, options)
 

@@ -221,7 +221,10 @@ def icltool_interventions() -> list[Registration]:
     return [
         Registration("live", shift, "learnable in-context vectors", {"method": "live"}),
         Registration(
-            "mimic", "icltool.interventions.head_shift:HeadShift", "a shift for each attention head", {"method": "mimic"}
+            "mimic",
+            "icltool.interventions.head_shift:HeadShift",
+            "a shift for each attention head",
+            {"method": "mimic"},
         ),
         Registration("lora", "icltool.interventions.lora:LoRA", "low-rank adapters", {"method": "lora"}),
         Registration("icv-pca", shift, "in-context vectors by PCA", {"method": "icv-pca"}),

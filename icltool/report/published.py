@@ -5,7 +5,7 @@ from __future__ import annotations
 SOURCE = "MimIC, Hyper-ICL; re-runs by third parties"
 
 #: Data sets whose figures the columns are: VQA accuracy, VQA accuracy and CIDEr, all times 100.
-_COLUMNS = {"vqav2": 0, "vqav2-hub": 0, "okvqa": 1, "coco2017": 2}
+_COLUMNS = {"vqav2": 0, "vqav2-hub": 0, "vqav2-sub": 0, "okvqa": 1, "coco2017": 2}
 _TASKS = ("vqa", "vqa", "caption")
 
 _FIGURES: dict[str, dict[tuple[str, int], tuple[float, float, float]]] = {

@@ -8,7 +8,6 @@ Writes: checkpoints/<learner>-<name>-<task>-<digest>/
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from operator import itemgetter
@@ -17,14 +16,13 @@ from typing import TYPE_CHECKING, Any
 
 from icltool.config.train import TrainConfig
 from icltool.contracts import Progress, StageReport, SteeringLearner
-from icltool.errors import ConfigError, StoreError
+from icltool.errors import StoreError
+from icltool.execution.processes import is_leader
 from icltool.plugin.manager import component
 from icltool.training.sequences import SequenceJob
 from icltool.training.steering import SteeringJob
 
 if TYPE_CHECKING:
-    from icltool.store.records import PreparedDataset
-    from icltool.store.workspace import Workspace
     from icltool.training.job import Job
 
 #: Written last, so that a folder with it holds a finished training.
@@ -44,9 +42,17 @@ def run(config: TrainConfig, progress: Progress) -> StageReport:
     from icltool.store.records import open_dataset
     from icltool.store.workspace import Workspace
 
+    options = dict(config.options)
+    if config.trainer:
+        options["trainer"] = {**options.get("trainer", {}), **config.trainer}
+    learner: Any = component("learners", config.learner, **options)
     workspace = Workspace(config.workspace)
     dataset = open_dataset(workspace.dataset_folder(*workspace.choose_dataset(config.dataset, config.task)))
-    job = _job(config, workspace, dataset)
+    job: Job = (
+        SteeringJob(config, dataset, learner, options)
+        if isinstance(learner, SteeringLearner)
+        else SequenceJob(config, workspace, dataset, learner, options)
+    )
     name, task = dataset.name, dataset.task
     folder = workspace.checkpoint_folder(config.learner, name, task, digest(job.identity), job.variant)
     title = " ".join(filter(None, [config.learner, f"of {job.variant}" if job.variant else "", f"for {name} ({task})"]))
@@ -56,7 +62,7 @@ def run(config: TrainConfig, progress: Progress) -> StageReport:
             return _report(title, folder, record, ["up to date: trained before on the same data, same options"])
         with writing(folder):
             (folder / RECORD_FILE).unlink(missing_ok=True)
-            if config.overwrite and _is_leader():
+            if config.overwrite and is_leader():
                 for left in folder.glob("resume*"):
                     shutil.rmtree(left) if left.is_dir() else left.unlink()
             try:
@@ -72,19 +78,9 @@ def run(config: TrainConfig, progress: Progress) -> StageReport:
             "checkpoints": {key: path.name for key, path in outcome.checkpoints.items()},
             "history": [dict(entry) for entry in outcome.history],
         }
-        if _is_leader():
+        if is_leader():
             write_json(folder / RECORD_FILE, record)
     return _report(title, folder, record, [])
-
-
-def _job(config: TrainConfig, workspace: Workspace, dataset: PreparedDataset) -> Job:
-    options = dict(config.options)
-    if config.trainer:
-        options["trainer"] = {**options.get("trainer", {}), **config.trainer}
-    learner: Any = component("learners", config.learner, **options)
-    if isinstance(learner, SteeringLearner):
-        return SteeringJob(config, dataset, learner, options)
-    return SequenceJob(config, workspace, dataset, learner, options)
 
 
 def _finished(folder: Path, identity: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -125,21 +121,10 @@ def _lock(folder: Path) -> Iterator[None]:
     from icltool.store.atomic import writing
     from icltool.store.locking import locked
 
-    if not _is_leader():
+    if not is_leader():
         yield
         return
     with writing(folder.parent):
         folder.parent.mkdir(parents=True, exist_ok=True)
     with locked(folder):
         yield
-
-
-def _is_leader() -> bool:
-    """Whether this is process 0 of a distributed training, or the only one; launchers say so by these variables."""
-    for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK"):
-        value = os.environ.get(name)
-        if value is not None:
-            if not value.isdigit():
-                raise ConfigError(f"environment variable {name} is {value!r}, not a number", f"unset {name}")
-            return int(value) == 0
-    return True

@@ -16,6 +16,7 @@ from icltool.testing.datasets import check_dataset
 from icltool.testing.encoders import check_encoder
 from icltool.testing.examples import make_examples
 from icltool.testing.executors import check_executor
+from icltool.testing.interventions import check_intervention, check_steering_learner, make_steering_set
 from icltool.testing.learners import check_learner, make_training_set
 from icltool.testing.metrics import check_metric
 from icltool.testing.models import check_model
@@ -34,17 +35,20 @@ __all__ = [
     "check_dataset",
     "check_encoder",
     "check_executor",
+    "check_intervention",
     "check_learner",
     "check_metric",
     "check_model",
     "check_retriever",
     "check_sampler",
     "check_scorer",
+    "check_steering_learner",
     "check_trainable_encoder",
     "make_anchors",
     "make_examples",
     "make_index",
     "make_queries",
+    "make_steering_set",
     "make_training_set",
     "torch_twin",
 ]

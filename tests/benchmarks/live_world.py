@@ -18,10 +18,10 @@ from icltool.cli.app import run
 
 METRICS = {"caption": "word-accuracy,cider", "vqa": "vqa-accuracy"}
 #: What trains well on the world: its model is a thousandth of the published ones' size, and the examples are few.
-_GRADIENTS = ("shots=8", "max_train_size=1024", "batch_size=16", "accumulate=1", "epochs=20", "teacher_draws=4")
+_GRADIENTS = ("shots=8", "max_train_size=512", "batch_size=16", "accumulate=1", "epochs=20", "teacher_draws=2")
 LEARNERS: dict[str, tuple[str, ...]] = {
-    "live": (*_GRADIENTS, "lr=1e-2", "alpha_lr=3e-2"),
-    "mimic": (*_GRADIENTS, "lr=1e-2"),
+    "live": (*_GRADIENTS, "lr=3e-2", "alpha_lr=3e-1"),
+    "mimic": (*_GRADIENTS, "lr=3e-2"),
     "lora": (*_GRADIENTS, "lr=1e-3"),
     "icv-pca": ("shots=8",),
     "task-vector": ("shots=8",),
@@ -49,7 +49,18 @@ def commands(root: Path) -> Iterator[list[str]]:
         for learner, options in LEARNERS.items():
             yield ["train", learner, *which, "--model", "tiny-idefics", *(f"--option={option}" for option in options)]
         methods = ",".join(["zero-shot", "random", "i2i", *LEARNERS])
-        yield ["evaluate", *which, "--model", "tiny-idefics", "--method", methods, "--shots", "1,4,8", "--metric", metrics]
+        yield [
+            "evaluate",
+            *which,
+            "--model",
+            "tiny-idefics",
+            "--method",
+            methods,
+            "--shots",
+            "1,4,8",
+            "--metric",
+            metrics,
+        ]
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from icltool.config.generate import GenerateConfig
 from icltool.config.train import TrainConfig
 from icltool.contracts import Example, PreparedSplit, QueryResult, StageReport
 from icltool.errors import ConfigError, DataError, PluginError, StoreError
+from icltool.execution.processes import is_leader
 from icltool.plugin.manager import component
 from icltool.stages import generate, train
 from icltool.store.arrays import index_set, query_set
@@ -254,14 +255,14 @@ def test_wrong_options_are_one_line(
 
 
 def test_processes_of_a_distributed_training_leave_the_files_to_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert train._is_leader()
+    assert is_leader()
     monkeypatch.setenv("LOCAL_RANK", "1")
-    assert not train._is_leader()
+    assert not is_leader()
     monkeypatch.setenv("RANK", "0")
-    assert train._is_leader()
+    assert is_leader()
     monkeypatch.setenv("RANK", "first")
     with pytest.raises(ConfigError, match="RANK is 'first'"):
-        train._is_leader()
+        is_leader()
 
 
 def test_sequences_of_validation_queries_are_never_trained_on(workspace: Workspace) -> None:

@@ -153,7 +153,10 @@ def test_a_killed_training_goes_on_to_the_same_file(workspace: Path) -> None:
         if file.is_file():
             file.unlink()
     process = subprocess.Popen(
-        [*arguments, "--workspace", str(workspace)], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        [*arguments, "--workspace", str(workspace)],
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
     )
     deadline = time.monotonic() + 120
     while not (folder / "resume.ckpt").exists() and time.monotonic() < deadline:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from icltool.contracts import Progress, TrainableEncoder, TrainingOutcome, TrainingSet
 from icltool.errors import ConfigError, DataError
 from icltool.learners.lever_lm import checkpoint as files
-from icltool.learners.lever_lm.options import parse_options
+from icltool.learners.lever_lm.options import LeverLMOptions, parse_options
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 class LeverLM:
     """Trains a Lever-LM selector. Options: see LeverLMOptions; ConfigError for a wrong one."""
+
+    option_model = LeverLMOptions
 
     def __init__(self, **options: Any) -> None:
         self.options = parse_options(options)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from icltool.contracts import Progress, SteeringSet, TrainingOutcome
-from icltool.learners.live.options import parse_options
+from icltool.learners.live.options import LiveOptions, parse_options
 
 
 class Live:
@@ -15,6 +15,8 @@ class Live:
     The teacher is the frozen LVLM with demonstrations in its prompt, the student the same LVLM without any, its states
     shifted in every decoder layer by a learned vector.
     """
+
+    option_model = LiveOptions
 
     def __init__(self, **options: Any) -> None:
         self.options = parse_options(options)

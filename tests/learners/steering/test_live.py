@@ -255,7 +255,7 @@ def test_training_lowers_the_loss_and_leaves_a_file_that_is_used(
     assert stored.numbers == 4 * 128 + 4
     assert stored.base == tiny_model.base_model()
     assert stored.about["shots"] == 2
-    assert stored.about["dataset"] == "scenery"
+    assert stored.about["dataset"] == "in memory"
     vectors = ShiftVectors("live", tmp_path / "last.safetensors")
     with vectors.applied(tiny_model):
         after = tiny_model.score(prompts, 4)

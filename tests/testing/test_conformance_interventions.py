@@ -1,0 +1,39 @@
+"""What stands in for demonstrations passes the suites of its kind, made and read through the registry."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from icltool.plugin.manager import component
+from icltool.testing import check_intervention, check_steering_learner, make_steering_set
+from tests.conftest import Scenery
+
+_GRADIENTS = {"shots": 2, "max_train_size": 16, "epochs": 2, "batch_size": 4, "accumulate": 1, "lr": 5e-2}
+OPTIONS: dict[str, dict[str, Any]] = {
+    "live": {**_GRADIENTS, "alpha_lr": 0.3},
+    "mimic": _GRADIENTS,
+    "lora": _GRADIENTS,
+    "icv-pca": {"shots": 2, "examples": 6, "dev_size": 4},
+    "task-vector": {"shots": 2, "examples": 6, "dev_size": 4},
+    "function-vector": {"shots": 2, "examples": 6, "dev_size": 4, "effect_size": 3},
+}
+
+
+@pytest.mark.parametrize("task", ["caption", "vqa"])
+@pytest.mark.parametrize("method", list(OPTIONS))
+def test_it_conforms(method: str, task: str, tiny_model: Any, scenery: Scenery, tmp_path: Path) -> None:
+    if task == "vqa" and method not in ("live", "task-vector"):
+        pytest.skip("one method of each way of being applied suffices")
+    question = "what colour?" if task == "vqa" else ""
+    examples = scenery.mixed(24, seed=8, question=question)
+    data = make_steering_set(tiny_model, examples, task=task)
+    made = check_steering_learner(
+        lambda: component("learners", method, **OPTIONS[method]),
+        lambda file: component("interventions", method, file=file),
+        data,
+        tmp_path,
+    )
+    check_intervention(made, tiny_model, examples, task=task)
