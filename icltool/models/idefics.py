@@ -193,8 +193,9 @@ class IdeficsModel(ContinuingIdefics):
     def answer_logits(self, batch: AnswerBatch) -> torch.Tensor:
         """See SupportsDecoderHooks."""
         hidden = self.model.model(**batch.inputs, use_cache=False).last_hidden_state
-        logits: torch.Tensor = self.model.lm_head(hidden[batch.rows, batch.columns])
-        return logits
+        at = batch.rows.to(hidden.device), batch.columns.to(hidden.device)  # the last layer's, where there are several
+        logits: torch.Tensor = self.model.lm_head(hidden[at])
+        return logits.to(batch.rows.device)
 
     def _limit(self) -> int | None:
         limit = getattr(self.model.config, "max_position_embeddings", None)

@@ -14,8 +14,8 @@ from icltool.store.evaluations import SettingResult
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-#: Of methods that stand in for demonstrations; no other method has it.
-STAR = "*"
+#: Of methods that stand in for demonstrations, large: they lie near one another, as they cost about the same.
+STARS = ("*", "X", "P", "p", "d", "H", "8")
 
 
 def cost_figure(results: Sequence[SettingResult], path: Path, title: str = "") -> Path:
@@ -23,7 +23,7 @@ def cost_figure(results: Sequence[SettingResult], path: Path, title: str = "") -
     95 % interval for each setting that has a cost, as a PNG.
 
     A line joins the shots of a method, whose numbers stand beside the marks; methods differ in colour, mark and line style.
-    Stars stand in for demonstrations. Raises ValueError where no setting has a cost, StoreError when `path` cannot be written.
+    Large marks stand in for demonstrations. Raises ValueError where no setting has a cost, StoreError when `path` cannot be written.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -33,7 +33,7 @@ def cost_figure(results: Sequence[SettingResult], path: Path, title: str = "") -
     if not drawn:
         raise ValueError("no costs to draw")
     kind = "flops" if all(cost_of(r).get("flops") for r in drawn) else "seconds"
-    figure = Figure(figsize=(6.4, 4.4), layout="constrained")
+    figure = Figure(figsize=(7.6, 4.4), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()
     methods = dict.fromkeys(r.method for r in drawn)
@@ -48,7 +48,13 @@ def cost_figure(results: Sequence[SettingResult], path: Path, title: str = "") -
     axes.set_ylabel(next(iter(drawn[0].metrics)))
     axes.grid(alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(title="95 % intervals; numbers: shots", fontsize="small", title_fontsize="small")
+    figure.legend(
+        title="95 % intervals\nnumbers: shots\nlarge: in their place",
+        loc="outside right upper",
+        fontsize="small",
+        title_fontsize="small",
+        markerscale=0.7,
+    )
     if title:
         axes.set_title(title, fontsize="medium")
     with replace_file(Path(path)) as temporary:
@@ -71,8 +77,8 @@ def _draw(axes: Axes, results: Sequence[SettingResult], kind: str, number: int) 
         means,
         yerr=spread,
         linestyle=style,
-        marker=STAR if star else MARKERS[number % len(MARKERS)],
-        markersize=13 if star else 6,
+        marker=(STARS if star else MARKERS)[number % len(STARS if star else MARKERS)],
+        markersize=12 if star else 6,
         markeredgecolor="black",
         markeredgewidth=0.6,
         color=COLOURS[number % len(COLOURS)],

@@ -23,8 +23,13 @@ def hooked_model(data: SteeringSet, method: str) -> SupportsDecoderHooks:
 
 
 def features_of(data: SteeringSet, prompts: Sequence[Prompt]) -> Mapping[str, Any] | None:
-    """Features of the images of these prompts, each encoded once, where the model can."""
-    return data.features(list(dict.fromkeys(path for prompt in prompts for path in prompt.images)))
+    """Features of the images of these prompts, each encoded once, where the model can; in the model's own precision, whatever
+    the training's is, since they may be kept for other commands."""
+    import torch
+
+    device = getattr(data.model, "device", torch.device("cpu"))
+    with torch.autocast(device.type, enabled=False):
+        return data.features(list(dict.fromkeys(path for prompt in prompts for path in prompt.images)))
 
 
 def answer_batches(data: SteeringSet, prompts: Sequence[Prompt]) -> Iterator[tuple[list[int], AnswerBatch]]:

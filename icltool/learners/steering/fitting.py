@@ -106,7 +106,7 @@ class Reporter(Callback):
         if self._ticker is None:
             return
         self._ticker.advance()
-        if batch_idx % NOTE_EVERY == 0:
+        if batch_idx % (trainer.log_every_n_steps or NOTE_EVERY) == 0:
             loss = float(outputs["loss"]) * trainer.accumulate_grad_batches
             self._ticker.note(f"loss {loss:.3f}")
             for logger in trainer.loggers:
