@@ -1,7 +1,8 @@
 """icltool configures in-context demonstrations for large vision-language models.
 
 The public API, for plugin authors: `hookimpl`, `Registration`, the contracts, and what adapters of models share (prompt
-formats, token arithmetic, reading images, finding weights). Names are imported on first use.
+formats, token arithmetic, reading images, finding weights) and what makes and applies interventions (files, hooks, draws of
+examples). Names are imported on first use.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ __version__ = "0.1.0"
 _CONTRACTS = (
     "AnswerBatch",
     "AttentionHeads",
-    "BaseModel",
+    "ModelIdentity",
     "ContinuesFromPrefix",
     "CorpusMetric",
     "CountsTokens",
@@ -75,6 +76,7 @@ _ADAPTERS = {
     "TaskFormat": "prompt_format",
     "TokenizedPrompt": "tokens",
     "Weights": "weights",
+    "answers_at": "decoder_hooks",
     "attention_heads": "decoder_hooks",
     "batches_by_length": "tokens",
     "find_weights": "weights",
@@ -86,11 +88,30 @@ _ADAPTERS = {
     "tokenize": "tokens",
     "weights_hash": "weights",
 }
+#: What interventions and the learners that make them share, and where each is.
+_STEERING = {
+    "Draws": "learners.steering.draws",
+    "about_steering": "learners.steering.card",
+    "answer_batches": "learners.steering.answers",
+    "changed_inputs": "interventions.hooks",
+    "changed_outputs": "interventions.hooks",
+    "check_base": "interventions.files",
+    "expect_method": "interventions.shift",
+    "features_of": "learners.steering.answers",
+    "held_out": "learners.steering.draws",
+    "hooked_model": "learners.steering.answers",
+    "last_states": "learners.steering.activations",
+    "read_intervention": "interventions.files",
+    "save_intervention": "interventions.files",
+    "target_log_probs": "learners.steering.answers",
+    "write_intervention": "learners.steering.card",
+}
 _HOME = {
     **dict.fromkeys(_CONTRACTS, "icltool.contracts"),
     **dict.fromkeys(_ERRORS, "icltool.errors"),
     **dict.fromkeys(_PLUGIN, "icltool.plugin"),
     **{name: f"icltool.models.{module}" for name, module in _ADAPTERS.items()},
+    **{name: f"icltool.{module}" for name, module in _STEERING.items()},
 }
 
 __all__ = ["__version__", *sorted(_HOME)]
@@ -102,6 +123,22 @@ if TYPE_CHECKING:
     from icltool.errors import IclError as IclError
     from icltool.errors import PluginError as PluginError
     from icltool.errors import StoreError as StoreError
+    from icltool.interventions.files import check_base as check_base
+    from icltool.interventions.files import read_intervention as read_intervention
+    from icltool.interventions.files import save_intervention as save_intervention
+    from icltool.interventions.hooks import changed_inputs as changed_inputs
+    from icltool.interventions.hooks import changed_outputs as changed_outputs
+    from icltool.interventions.shift import expect_method as expect_method
+    from icltool.learners.steering.activations import last_states as last_states
+    from icltool.learners.steering.answers import answer_batches as answer_batches
+    from icltool.learners.steering.answers import features_of as features_of
+    from icltool.learners.steering.answers import hooked_model as hooked_model
+    from icltool.learners.steering.answers import target_log_probs as target_log_probs
+    from icltool.learners.steering.card import about_steering as about_steering
+    from icltool.learners.steering.card import write_intervention as write_intervention
+    from icltool.learners.steering.draws import Draws as Draws
+    from icltool.learners.steering.draws import held_out as held_out
+    from icltool.models.decoder_hooks import answers_at as answers_at
     from icltool.models.decoder_hooks import attention_heads as attention_heads
     from icltool.models.decoder_hooks import template_hash as template_hash
     from icltool.models.images import read_image as read_image

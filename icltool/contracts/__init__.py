@@ -12,7 +12,13 @@ from icltool.contracts.dataset import (
 from icltool.contracts.encoder import Encoder, TrainableEncoder
 from icltool.contracts.executor import Executor
 from icltool.contracts.files import archive_and_member, archive_members, file_exists, open_file
-from icltool.contracts.intervention import AnswerBatch, AttentionHeads, BaseModel, Intervention, SupportsDecoderHooks
+from icltool.contracts.intervention import (
+    AnswerBatch,
+    AttentionHeads,
+    Intervention,
+    ModelIdentity,
+    SupportsDecoderHooks,
+)
 from icltool.contracts.learner import (
     Examples,
     Learner,
@@ -49,7 +55,6 @@ __all__ = [
     "TASKS",
     "AnswerBatch",
     "AttentionHeads",
-    "BaseModel",
     "ContinuesFromPrefix",
     "CorpusMetric",
     "CountsTokens",
@@ -71,6 +76,7 @@ __all__ = [
     "MakesFiles",
     "Metric",
     "Model",
+    "ModelIdentity",
     "PreparedSplit",
     "PreparesImages",
     "Progress",

@@ -12,7 +12,7 @@ from icltool.contracts.model import Model, Prompt
 
 
 @dataclass(frozen=True, slots=True)
-class BaseModel:
+class ModelIdentity:
     """What something that was made for one model must find again.
 
     `weights` is a hash of the weights alone (not of precision or prompt format), `template` one of the prompt format.
@@ -68,7 +68,7 @@ class SupportsDecoderHooks(Protocol):
     than the decoder's layers.
     """
 
-    def base_model(self) -> BaseModel:
+    def base_model(self) -> ModelIdentity:
         """What identifies the model."""
         ...
 
@@ -98,6 +98,11 @@ class SupportsDecoderHooks(Protocol):
 @runtime_checkable
 class Intervention(Protocol):
     """Read from one file, made by the learner of the same name. Built by the registry with `file`, its path.
+
+    The file is one that `icltool.save_intervention` writes (`icltool.write_intervention` adds a card): its header names the
+    method, the model and what its maker recorded, which `icltool evaluate` reads before it builds anything.
+    `icltool.read_intervention` gives its tensors, `about` and digest and raises StoreError for any other file,
+    `icltool.expect_method` refuses another method's, and `icltool.check_base` raises what `check` does.
 
     `everywhere` is true when each token is treated alike, whatever stands around it: keys and values that were computed
     under it may then be shared between prompts. `parameters` is how many numbers the file holds. `about` is what its maker

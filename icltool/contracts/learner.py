@@ -96,6 +96,11 @@ class SteeringLearner(Protocol):
     """Makes an intervention (see `icltool.contracts.intervention`) out of examples and the LVLM itself. Built from its own
     options by the registry; the intervention of the same name reads its file.
 
+    The file must be one that `icltool.write_intervention` writes, with a card beside it (`icltool.save_intervention` writes
+    the file alone): `icltool evaluate` knows method, model and data from its header. `icltool.about_steering` gives the
+    keys of that record which are told from the SteeringSet. `icltool.hooked_model` gives the set's model, or the
+    ConfigError that is due where it has no hooks.
+
     A method `identity() -> dict` as of Learner.
     """
 

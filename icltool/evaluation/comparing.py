@@ -38,11 +38,14 @@ def spread(each: Sequence[Figures], name: str) -> dict[str, float]:
     return {"sd": float(np.std(figures, ddof=1)), "min": min(figures), "max": max(figures)}
 
 
-def differences(methods: Mapping[str, Figures], shots: int) -> list[dict[str, Any]]:
+def differences(methods: Mapping[str, Figures], shots: int, against: Collection[str] = ()) -> list[dict[str, Any]]:
     """Paired differences a - b of the methods' figures with the same number of shots, by pair and metric: mean, 95 %
-    interval, and p, a two-sided share of the draws. Draws are clustered and the same for both methods."""
+    interval, and p, a two-sided share of the draws. Draws are clustered and the same for both methods. Of more than
+    ALL_PAIRS methods each is compared with the first, and with those in `against`."""
     names = list(methods)
-    pairs = combinations(names, 2) if len(names) <= ALL_PAIRS else ((names[0], other) for other in names[1:])
+    pairs = list(combinations(names, 2))
+    if len(names) > ALL_PAIRS:
+        pairs = [(a, b) for a, b in pairs if a == names[0] or a in against or b in against]
     return [
         {"shots": shots, "a": a, "b": b, "metric": metric, **difference(one, methods[b][metric])}
         for a, b in pairs
@@ -54,12 +57,12 @@ def differences(methods: Mapping[str, Figures], shots: int) -> list[dict[str, An
 def across_shots(methods: Mapping[int, Mapping[str, Figures]], standing_in: Collection[str]) -> list[dict[str, Any]]:
     """Differences of the methods that stand in for demonstrations, whose figures are at 0 shots of `methods`: with each
     other and with zero-shot, and with each method at each number of shots. Entries as in `differences`; `shots` are
-    those of b, "a_shots" those of a where they are others."""
+    those of b, "a_shots" those of a where they are others. (Of many, with each other: see `differences`.)"""
     without = methods.get(0, {})
     ours = {name: without[name] for name in standing_in if name in without}
     if not ours:
         return []
-    entries = differences({**ours, **without}, 0)
+    entries = differences({**ours, **without}, 0, without.keys() - ours.keys())
     return entries + [
         {"shots": shots, "a_shots": 0, "a": a, "b": b, "metric": metric, **difference(one, figures[metric])}
         for shots, found in sorted(methods.items())

@@ -11,7 +11,7 @@ from icltool.config.evaluate import EvaluateConfig
 from icltool.contracts import Intervention, Model, SupportsDecoderHooks
 from icltool.errors import ConfigError, PluginError, StoreError
 from icltool.evaluation.inputs import Inputs
-from icltool.interventions.files import WEIGHTS, read, template_remark
+from icltool.interventions.files import WEIGHTS, read_intervention, template_remark
 from icltool.plugin.manager import component, load_registry
 
 RETRIEVERS, INTERVENTIONS = "retrievers", "interventions"
@@ -48,7 +48,7 @@ def vector_files(config: EvaluateConfig) -> dict[str, list[Path]]:
     found: dict[str, list[Path]] = {}
     for given in dict.fromkeys(path.resolve() for path in config.vectors):
         file = file_of(given)
-        method = read(file).method
+        method = read_intervention(file).method
         if method not in load_registry().names(INTERVENTIONS):
             raise ConfigError(
                 f"{file} was made by {method}, which is no method here", "install the plugin that made it"
@@ -85,7 +85,7 @@ def newest_file(inputs: Inputs, method: str) -> Path:
             f"no {method} file for {name} ({task}) in {workspace.checkpoints}",
             f"run `icltool train {method} --dataset {name} --task {task}`, or give one: --vectors FILE",
         )
-    return next((file for file in files if read(file).base.name == inputs.config.model), files[0])
+    return next((file for file in files if read_intervention(file).base.name == inputs.config.model), files[0])
 
 
 def opened(inputs: Inputs, name: str, label: str, options: Mapping[str, Any]) -> Intervention:
@@ -123,7 +123,7 @@ def other_template(label: str, made: Intervention, model: Model) -> str:
     """A line where the model's prompts have another format than those that the file was made with, else ""."""
     if not isinstance(model, SupportsDecoderHooks):
         return ""
-    told = template_remark(read(made.file), model)
+    told = template_remark(read_intervention(made.file), model)
     return f"{label}: {told}" if told else ""
 
 

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from icltool.contracts import BaseModel, Model, SupportsDecoderHooks
+from icltool.contracts import Model, ModelIdentity, SupportsDecoderHooks
 from icltool.errors import ConfigError, StoreError
 from icltool.store.atomic import replace_file
 
@@ -27,7 +27,7 @@ class Stored:
 
     path: Path
     method: str
-    base: BaseModel
+    base: ModelIdentity
     about: dict[str, Any]
     tensors: dict[str, Tensor]
     digest: str
@@ -50,7 +50,9 @@ class Stored:
         return found
 
 
-def save(path: Path, method: str, base: BaseModel, about: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+def save_intervention(
+    path: Path, method: str, base: ModelIdentity, about: Mapping[str, Any], tensors: Mapping[str, Tensor]
+) -> None:
     """Writes the file whole or not at all; tensors are moved to the CPU. Raises StoreError when it cannot be written."""
     from safetensors.torch import save as to_bytes
 
@@ -67,7 +69,7 @@ def save(path: Path, method: str, base: BaseModel, about: Mapping[str, Any], ten
         temporary.write_bytes(content)
 
 
-def read(path: Path) -> Stored:
+def read_intervention(path: Path) -> Stored:
     """The content of a file. StoreError where it is missing, unreadable, or none of ours."""
     from safetensors import SafetensorError, safe_open
 
@@ -85,11 +87,6 @@ def read(path: Path) -> Stored:
     except SafetensorError as error:
         raise _no_vectors(path, f"no safetensors file, or cut short ({error})") from error
     return _stored(path, header, tensors, _digest(header, tensors))
-
-
-def method_of(path: Path) -> str:
-    """The method whose file this is. StoreError as `read`."""
-    return read(path).method
 
 
 def check_base(stored: Stored, model: Model) -> SupportsDecoderHooks:
@@ -113,7 +110,7 @@ def check_base(stored: Stored, model: Model) -> SupportsDecoderHooks:
         raise ConfigError(
             f"{stored.path} was made for other weights than those of {found.name}: those of {made.name}, hash "
             f"{made.weights}, not {found.weights}",
-            f"evaluate with the model that it was made for, or `icltool train {stored.method} --model {found.name}`",
+            f"evaluate with that model, or `icltool train {stored.method} --model {found.name} --overwrite`",
         )
     return model
 
@@ -139,7 +136,7 @@ def _stored(path: Path, header: Mapping[str, str], tensors: dict[str, Tensor], d
         )
     try:
         raw = json.loads(header["base"])
-        base = BaseModel(**{f.name: type(raw[f.name])(raw[f.name]) for f in fields(BaseModel)})
+        base = ModelIdentity(**{f.name: type(raw[f.name])(raw[f.name]) for f in fields(ModelIdentity)})
         return Stored(path, header["method"], base, dict(json.loads(header["about"])), tensors, digest)
     except (KeyError, TypeError, ValueError) as error:
         raise _no_vectors(path, f"its header is damaged ({error})") from error

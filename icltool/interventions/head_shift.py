@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from icltool.contracts import AttentionHeads, Model, SupportsDecoderHooks
 from icltool.errors import ConfigError, StoreError
-from icltool.interventions.files import again, check_base, read
+from icltool.interventions.files import again, check_base, read_intervention
 from icltool.interventions.hooks import changed_inputs, changed_outputs
 from icltool.interventions.shift import expect_method
 
@@ -48,7 +48,7 @@ class HeadShift:
 
     def __init__(self, method: str, file: str | Path) -> None:
         """Raises StoreError for a file that is none of this method's."""
-        stored = read(Path(file))
+        stored = read_intervention(Path(file))
         expect_method(stored, method)
         vectors = stored.tensor("vectors", stored.base.sites, -1, -1)
         shape = tuple(vectors.shape)

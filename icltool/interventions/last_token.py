@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from icltool.contracts import Model, Prompt, SupportsDecoderHooks, TargetScore
 from icltool.errors import StoreError
-from icltool.interventions.files import again, check_base, read
+from icltool.interventions.files import again, check_base, read_intervention
 from icltool.interventions.shift import expect_method
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ class LastTokenVector:
 
     def __init__(self, method: str, file: str | Path) -> None:
         """Raises StoreError for a file that is none of this method's."""
-        stored = read(Path(file))
+        stored = read_intervention(Path(file))
         expect_method(stored, method)
         vector = stored.tensor("vector", stored.base.width)
         self.layer = int(stored.tensor("layer", 1)[0])

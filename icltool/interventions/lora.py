@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from icltool.contracts import Model, SupportsDecoderHooks
 from icltool.errors import ConfigError, StoreError
-from icltool.interventions.files import again, check_base, read
+from icltool.interventions.files import again, check_base, read_intervention
 from icltool.interventions.shift import expect_method
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ class LoRA:
 
     def __init__(self, method: str, file: str | Path) -> None:
         """Raises StoreError for a file that is none of this method's."""
-        stored = read(Path(file))
+        stored = read_intervention(Path(file))
         expect_method(stored, method)
         self.method, self.file, self.about = method, stored.path, stored.about
         self.parameters = stored.numbers

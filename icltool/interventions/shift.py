@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from icltool.contracts import Model, SupportsDecoderHooks
 from icltool.errors import StoreError
-from icltool.interventions.files import Stored, again, check_base, read
+from icltool.interventions.files import Stored, again, check_base, read_intervention
 from icltool.interventions.hooks import changed_outputs
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ class ShiftVectors:
 
     def __init__(self, method: str, file: str | Path) -> None:
         """Raises StoreError for a file that is none of this method's."""
-        stored = read(Path(file))
+        stored = read_intervention(Path(file))
         expect_method(stored, method)
         vectors = stored.tensor("vectors", stored.base.sites, stored.base.width)
         alphas = stored.tensor("alphas", stored.base.sites)
@@ -51,7 +52,7 @@ class ShiftVectors:
     def applied(self, model: Model) -> Iterator[None]:
         """See Intervention."""
         hooked = check_base(self._stored, model)
-        with shifting(hooked, lambda: self._shifts):
+        with shifting(hooked, self._shifts.__getitem__):
             yield
 
 
@@ -65,13 +66,13 @@ def expect_method(stored: Stored, method: str) -> None:
 
 
 @contextmanager
-def shifting(model: SupportsDecoderHooks, shifts: Callable[[], Sequence[Tensor] | Tensor]) -> Iterator[None]:
-    """Within it the output of each of the model's shifted modules is shifted by `shifts()`, [L, D], and rescaled.
+def shifting(model: SupportsDecoderHooks, shift: Callable[[int], Tensor]) -> Iterator[None]:
+    """Within it the output of each of the model's shifted modules is shifted by `shift(layer)`, [D], and rescaled.
 
-    The shifts are asked for anew in every forward pass, so that gradients reach what they are made of.
+    It is asked anew in every forward pass where it has a gradient, so that gradients reach what it is made of.
     """
     modules = model.shifted_modules()
-    changes = [_Shift(shifts, place) for place in range(len(modules))]
+    changes = [_Shift(shift, layer) for layer in range(len(modules))]
     with changed_outputs(modules, changes):
         yield
 
@@ -79,13 +80,13 @@ def shifting(model: SupportsDecoderHooks, shifts: Callable[[], Sequence[Tensor] 
 class _Shift:
     """The change of one layer. Where no gradient is wanted, its vector is moved to the layer's device once."""
 
-    def __init__(self, shifts: Callable[[], Any], place: int) -> None:
-        self._shifts, self._place = shifts, place
+    def __init__(self, shift: Callable[[int], Tensor], layer: int) -> None:
+        self._shift, self._layer = shift, layer
         self._kept: Any = None
 
     def __call__(self, states: Tensor) -> Tensor:
         if self._kept is None or self._kept.device != states.device:
-            vector = self._shifts()[self._place].to(states.device)
+            vector = self._shift(self._layer).to(states.device)
             if vector.requires_grad or vector.grad_fn is not None:
                 return shifted(states, vector)
             self._kept = vector
@@ -99,9 +100,34 @@ def shifted(states: Tensor, vector: Tensor) -> Tensor:
     """
     import torch
 
-    moved = states + vector
-    norm = torch.linalg.vector_norm
-    before = norm(states, dim=-1, keepdim=True, dtype=moved.dtype)
-    after = norm(moved, dim=-1, keepdim=True)
-    rescaled: Tensor = moved * (before / after.clamp_min(SMALLEST))
-    return rescaled.to(states.dtype)
+    moved = states + vector.float()
+    norm = torch.linalg.vector_norm(states, dim=-1, keepdim=True, dtype=moved.dtype)
+    way = fused_rescaled if moved.is_cuda else rescaled
+    return way(moved, norm).to(states.dtype)
+
+
+def rescaled(moved: Tensor, norm: Tensor) -> Tensor:
+    """`moved` [..., D] with the norms `norm` [..., 1]: the quicker way on a CPU."""
+    import torch
+
+    found: Tensor = moved * (norm / torch.linalg.vector_norm(moved, dim=-1, keepdim=True).clamp_min(SMALLEST))
+    return found
+
+
+def fused_rescaled(moved: Tensor, norm: Tensor) -> Tensor:
+    """The same by one fused operation and a product: on a GPU each operation costs a launch, and what is small beside a
+    matrix product on a CPU is not when single tokens are generated."""
+    import torch
+
+    width = moved.shape[-1]
+    unit: Tensor = torch.nn.functional.rms_norm(moved, (width,), _scale(width, moved.device), SMALLEST**2 / width)
+    return unit * norm
+
+
+@lru_cache(maxsize=64)
+def _scale(width: int, device: Any) -> Any:
+    """float32 [D]: 1 / sqrt(D), what turns a root mean square of 1 into a norm of 1."""
+    import torch
+
+    with torch.inference_mode(False):  # kept beyond it
+        return torch.full((width,), width**-0.5, device=device)

@@ -106,6 +106,6 @@ def principal_shift(differences: Tensor) -> tuple[Tensor, float]:
 
 def _shifted(model: SupportsDecoderHooks, shifts: Tensor) -> Candidate:
     def candidate(batch: AnswerBatch) -> AbstractContextManager[None]:
-        return shifting(model, lambda: shifts)
+        return shifting(model, shifts.__getitem__)
 
     return candidate

@@ -41,6 +41,8 @@ class LoRAOptions(SteeringOptions):
     def _check_loss(self) -> LoRAOptions:
         if not (self.hard_loss_weight or self.distil):
             raise ValueError("hard_loss_weight is 0: there is nothing to minimise without distil=true")
+        if self.temperature_schedule == "learned" and not self.distil:
+            raise ValueError("temperature_schedule=learned has nothing to learn from without distil=true")
         return self
 
 
@@ -81,7 +83,7 @@ class Lora:
         progress.say(
             f"lora: {figures['parameters']} parameters of rank {options.rank} in {len(model.decoder_layers())} layers"
         )
-        record = card.about(data, options.shots if options.distil else 0, seed, self.identity(), figures)
+        record = card.about_steering(data, options.shots if options.distil else 0, seed, self.identity(), figures)
         outcome = fit("lora", module, folder, seed, record, progress)
         return TrainingOutcome(
             outcome.checkpoints, [{**h, "parameters": figures["parameters"]} for h in outcome.history]

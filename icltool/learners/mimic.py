@@ -38,6 +38,8 @@ class MimicOptions(SteeringOptions):
     def _check_loss(self) -> MimicOptions:
         if not (self.align or self.divergence or self.hard_loss_weight):
             raise ValueError("align, divergence and hard_loss_weight are 0: there is nothing to minimise")
+        if self.temperature_schedule == "learned" and not self.divergence:
+            raise ValueError("temperature_schedule=learned has nothing to learn from without divergence")
         return self
 
 
@@ -81,7 +83,7 @@ class Mimic:
             student = LearnedHeads(model, options)
             module = MimicModule(student, data, draws, options, seed)
         figures = {"examples": len(draws), "parameters": sum(p.numel() for p in student.parameters())}
-        record = card.about(data, options.shots, seed, self.identity(), figures)
+        record = card.about_steering(data, options.shots, seed, self.identity(), figures)
         outcome = fit("mimic", module, folder, seed, record, progress)
         return TrainingOutcome(
             outcome.checkpoints, [{**h, "parameters": figures["parameters"]} for h in outcome.history]

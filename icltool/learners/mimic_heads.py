@@ -67,21 +67,21 @@ class MimicModule(SteeringModule):
 
     def losses(self, positions: Sequence[int]) -> dict[str, Tensor]:
         """See SteeringModule; with the alignment."""
+        options, epoch, temperature = self.options, self.current_epoch, self.temperature()
+        answers = self.teacher.answers(positions, epoch, temperature) if options.divergence else None
+        wanted = self.teacher.states(positions, epoch) if options.align else None
         states: list[Tensor] = []
         prompts = self.draws.plain_prompts(positions)
         batch = self.hooked.answer_batch(prompts, features_of(self.data, prompts))
-        with self.student.applied(), recording(self.hooked, batch, states if self.options.align else None):
+        with self.student.applied(), recording(self.hooked, batch, None if wanted is None else states):
             logits = self.hooked.answer_logits(batch)
         losses = {"cross_entropy": cross_entropy(logits, batch.tokens)}
-        if self.options.divergence:
-            temperature = self.temperature()
-            losses["divergence"] = divergence(
-                self.teacher.answers(positions, self.current_epoch, temperature), logits, temperature
-            )
-        if self.options.align:
-            losses["alignment"] = alignment(
-                states, self.teacher.states(positions, self.current_epoch), self.options.align_relative
-            )
+        if self.distils:
+            self.teacher.expect_targets(positions, batch.tokens)
+        if answers is not None:
+            losses["divergence"] = divergence(answers, logits, temperature)
+        if wanted is not None:
+            losses["alignment"] = alignment(states, wanted, options.align_relative)
         return losses
 
     def total(self, losses: dict[str, Tensor]) -> Tensor:

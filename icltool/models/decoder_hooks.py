@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from icltool.contracts import AnswerBatch, AttentionHeads, BaseModel
+from icltool.contracts import AnswerBatch, AttentionHeads, ModelIdentity
 from icltool.errors import ConfigError
 from icltool.models.weights import weights_hash
 
@@ -29,11 +29,11 @@ class HookedDecoder(ABC):
     def _written(self) -> object:
         """What decides the prompts; its repr is the same in every process."""
 
-    def base_model(self) -> BaseModel:
+    def base_model(self) -> ModelIdentity:
         """See SupportsDecoderHooks."""
         width = int(self.model.config.get_text_config().hidden_size)
         template = template_hash(self._written())
-        return BaseModel(self.name, weights_hash(self.source), template, len(self.shifted_modules()), width)
+        return ModelIdentity(self.name, weights_hash(self.source), template, len(self.shifted_modules()), width)
 
     def decoder_layers(self) -> Sequence[Any]:
         """See SupportsDecoderHooks."""
@@ -94,8 +94,11 @@ def attention_heads(attention: Any, config: Any) -> AttentionHeads:
     )
 
 
-def answers(inputs: Mapping[str, Any], spans: Sequence[tuple[int, int]]) -> AnswerBatch:
-    """The batch of padded `inputs` whose targets are at the positions `spans`, (first, end) in each row."""
+def answers_at(inputs: Mapping[str, Any], spans: Sequence[tuple[int, int]]) -> AnswerBatch:
+    """The batch whose targets are at the positions `spans`, (first, end) in each row.
+
+    `inputs` are the model's own, the padded `input_ids` int64 [B, T] among them.
+    """
     ids = inputs["input_ids"]
     rows = [row for row, (first, end) in enumerate(spans) for _ in range(first, end)]
     columns = [k - 1 for first, end in spans for k in range(first, end)]

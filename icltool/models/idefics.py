@@ -11,9 +11,9 @@ import torch
 from icltool.contracts import (
     AnswerBatch,
     AttentionHeads,
-    BaseModel,
     Example,
     GenerationOptions,
+    ModelIdentity,
     Prompt,
     TargetScore,
 )
@@ -157,11 +157,13 @@ class IdeficsModel(ContinuingIdefics):
                 texts[i] = text
         return texts
 
-    def base_model(self) -> BaseModel:
+    def base_model(self) -> ModelIdentity:
         """See SupportsDecoderHooks."""
         config = self.model.config
         template = template_hash(self._format)
-        return BaseModel(self.name, weights_hash(self._source), template, config.num_hidden_layers, config.hidden_size)
+        return ModelIdentity(
+            self.name, weights_hash(self._source), template, config.num_hidden_layers, config.hidden_size
+        )
 
     def decoder_layers(self) -> Sequence[Any]:
         """See SupportsDecoderHooks. Image attention is apart from these, before every layer of its interval."""

@@ -12,7 +12,7 @@ import torch
 
 from icltool.contracts import AnswerBatch, GenerationOptions, Prompt, TargetScore
 from icltool.errors import ConfigError
-from icltool.models.decoder_hooks import HookedDecoder, answers
+from icltool.models.decoder_hooks import HookedDecoder, answers_at
 from icltool.models.images import read_image
 from icltool.models.loading import LoadOptions, load_model, loading_errors
 from icltool.models.scoring import beam_options, end_tokens, forward_scores, plain_generation
@@ -109,7 +109,7 @@ class ProcessedModel(HookedDecoder):
             if features is not None:  # made in inference mode, they could not be kept for a backward pass
                 features = {path: features[path].clone() for prompt in prompts for path in prompt.images}
             encoded = self._encode_all(prompts, features)
-        return answers(encoded.inputs, encoded.spans)
+        return answers_at(encoded.inputs, encoded.spans)
 
     def _encode_all(self, prompts: Sequence[Prompt], features: Mapping[str, Any] | None) -> Encoded:
         """One batch, padded on the right, of prompts with and without images, which the processor takes apart only."""

@@ -11,7 +11,7 @@ import torch
 
 from icltool.contracts import AnswerBatch, Example, GenerationOptions, Prompt, TargetScore
 from icltool.errors import ConfigError
-from icltool.models.decoder_hooks import HookedDecoder, answers
+from icltool.models.decoder_hooks import HookedDecoder, answers_at
 from icltool.models.loading import LoadOptions, load_model, loading_errors
 from icltool.models.processed import prepare_tokenizer, text_limit
 from icltool.models.prompt_format import TEXT, PromptFormat
@@ -130,7 +130,7 @@ class TextModel(HookedDecoder):
         """See SupportsDecoderHooks."""
         tokens = tokenize(self.tokenizer, prompts, with_target=True, limit=text_limit(self.model.config))
         inputs, _ = self._inputs(tokens, "right")
-        return answers(inputs, [(t.target_start, len(t.ids)) for t in tokens])
+        return answers_at(inputs, [(t.target_start, len(t.ids)) for t in tokens])
 
     def _written(self) -> object:
         return self.format

@@ -23,7 +23,8 @@ def cost_figure(results: Sequence[SettingResult], path: Path, title: str = "") -
     95 % interval for each setting that has a cost, as a PNG.
 
     A line joins the shots of a method, whose numbers stand beside the marks; methods differ in colour, mark and line style.
-    Large marks stand in for demonstrations. Raises ValueError where no setting has a cost, StoreError when `path` cannot be written.
+    Large marks stand in for demonstrations. Raises ValueError where no setting has a cost, StoreError when `path` cannot be
+    written.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

@@ -63,7 +63,7 @@ def run(config: TrainConfig, progress: Progress) -> StageReport:
         with writing(folder):
             (folder / RECORD_FILE).unlink(missing_ok=True)
             if config.overwrite and is_leader():
-                for left in folder.glob("resume*"):
+                for left in (*folder.glob("resume*"), *folder.glob(".resume*")):
                     shutil.rmtree(left) if left.is_dir() else left.unlink()
             try:
                 outcome = job.train(folder, config.seed, progress)

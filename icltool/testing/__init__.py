@@ -16,7 +16,7 @@ from icltool.testing.datasets import check_dataset
 from icltool.testing.encoders import check_encoder
 from icltool.testing.examples import make_examples
 from icltool.testing.executors import check_executor
-from icltool.testing.interventions import check_intervention, check_steering_learner, make_steering_set
+from icltool.testing.interventions import check_intervention
 from icltool.testing.learners import check_learner, make_training_set
 from icltool.testing.metrics import check_metric
 from icltool.testing.models import check_model
@@ -26,6 +26,7 @@ from icltool.testing.retrievers import check_retriever
 from icltool.testing.samplers import check_sampler
 from icltool.testing.scorers import check_scorer
 from icltool.testing.sessions import InMemorySession
+from icltool.testing.steering import check_steering_learner, make_steering_set
 from icltool.testing.trainable_encoders import check_trainable_encoder
 
 __all__ = [

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from icltool.contracts import (
     AnswerBatch,
-    BaseModel,
     ContinuesFromPrefix,
     GenerationOptions,
+    ModelIdentity,
     Prompt,
     Span,
     SupportsPrefixCache,
@@ -81,7 +81,7 @@ class _Added:
 
 def _check_base(model: Any) -> None:
     base = model.base_model()
-    expect(isinstance(base, BaseModel), f"`base_model` must give a BaseModel, not {type(base).__name__}")
+    expect(isinstance(base, ModelIdentity), f"`base_model` must give a ModelIdentity, not {type(base).__name__}")
     expect(base.name == model.name, f"`base_model` has the name {base.name!r}, the model {model.name!r}")
     expect(bool(base.weights and base.template), "`base_model` needs hashes of weights and template")
     expect(model.base_model() == base, "`base_model` must stay as it is")

@@ -1,81 +1,35 @@
-"""The conformance suites of what stands in for demonstrations, and of the learners that make it."""
+"""The conformance suite of what stands in for demonstrations."""
 
 from __future__ import annotations
 
+import copy
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any, cast
-
-import numpy as np
+from typing import TYPE_CHECKING, Any, cast
 
 from icltool.contracts import (
     Example,
     GenerationOptions,
-    IndexSet,
-    IntArray,
     Intervention,
     Model,
     Prompt,
     ScoringRequest,
-    SteeringLearner,
-    SteeringSet,
-    TrainingOutcome,
-    group_code,
-    task_named,
+    SupportsDecoderHooks,
 )
-from icltool.errors import ConfigError
-from icltool.testing.expectations import built, expect, expect_equal, expect_error
-from icltool.testing.progress import QuietProgress
+from icltool.errors import ConfigError, IclError, StoreError
+from icltool.interventions.hooks import changed_outputs
+from icltool.testing.expectations import expect, expect_equal, expect_error
+
+if TYPE_CHECKING:
+    from icltool.interventions.files import Stored
 
 _BEAMS = GenerationOptions(max_new_tokens=6, num_beams=3)
-
-
-class InMemoryExamples:
-    """Examples by row, as a SteeringSet has them."""
-
-    def __init__(self, examples: Sequence[Example]) -> None:
-        self.examples = list(examples)
-
-    def __len__(self) -> int:
-        return len(self.examples)
-
-    def rows(self, rows: IntArray | Sequence[int]) -> list[Example]:
-        """The examples in these rows, in the order given."""
-        return [self.examples[int(row)] for row in rows]
-
-
-def make_steering_set(
-    model: Model, examples: Sequence[Example], *, task: str = "caption", batch_size: int = 4, cached: bool = True
-) -> SteeringSet:
-    """A SteeringSet of these examples. With `cached`, a model that can encodes each image once."""
-    known: dict[str, Any] = {}
-    encode = getattr(model, "image_features", None) if cached else None
-
-    def features(paths: Sequence[str]) -> Mapping[str, Any] | None:
-        if encode is None:
-            return None
-        missing = [path for path in dict.fromkeys(paths) if path not in known]
-        if missing:
-            known.update(zip(missing, encode(missing, batch_size), strict=True))
-        return {path: known[path] for path in paths}
-
-    index = IndexSet(
-        np.array([e.id for e in examples], dtype=np.int64),
-        np.array([e.image_id for e in examples], dtype=np.int64),
-        np.array([group_code(e.group) for e in examples], dtype=np.int64),
-    )
-    provenance = {"dataset": "in memory", "dataset_fingerprint": "f00d", "icltool": "test"}
-    return SteeringSet(
-        model,
-        task_named(task),
-        InMemoryExamples(examples),
-        index,
-        features,
-        batch_size=batch_size,
-        provenance=provenance,
-    )
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+_OF_HOOKS = frozenset(name for name in vars(SupportsDecoderHooks) if not name.startswith("_"))
 
 
 def check_intervention(
@@ -89,68 +43,89 @@ def check_intervention(
     """Checks an intervention against `icltool.Intervention`, on the model that it was made for; AssertionError says what is
     wrong.
 
-    `examples` are four at least, as for `check_model`. Checked are: what it says of itself; that another model is refused;
-    that scores change under it and are bit for bit as before afterwards, also where an exception passes; that under it a
-    batch of n equals n single runs, for scores and answers; and, where it says `everywhere`, that prompts computed from
-    shared keys and values score as whole ones. `tolerance` is in nats.
+    `examples` are four at least, as for `check_model`. Checked are: what it says of itself, and that its file says the same;
+    that a model without hooks, or of another width, number of layers or weights, is refused; that scores change under it;
+    that under it a batch of n equals n single runs, for scores and answers, also after a forward pass that failed, and when
+    it is applied again; that afterwards scores are bit for bit as before, and hooks, replaced methods and `requires_grad`
+    of weights as before, wherever an exception passes; and, where it says `everywhere`, that prompts computed from shared
+    keys and values score as whole ones. `tolerance` is in nats.
     """
     _check_told(intervention)
-    expect_error(
-        ConfigError, lambda: intervention.check(cast(Model, _Unhooked())), "`check` refuses a model without hooks"
-    )
+    kept = traces(model)
+    _check_refusals(intervention, model)
     intervention.check(model)
     prompts = [model.prompt(task, examples[1 : 1 + shots], examples[0]) for shots in (0, 0, 1, 2)]
     prompts[1] = model.prompt(task, (), examples[3])
     before = model.score(prompts, len(prompts))
     with intervention.applied(model):
-        single = [model.score([prompt], 1)[0].log_prob for prompt in prompts]
+        single = _log_probs(model, prompts)
+        expect(not any(map(math.isnan, single)), f"under it a score is no number: {single}")
         answers = [model.generate([prompt], _BEAMS, 1)[0] for prompt in prompts]
         for size in (2, len(prompts)):
             found = [score.log_prob for score in model.score(prompts, size)]
             expect_equal(found, single, f"under it, scores in batches of {size}", tolerance)
             batch = model.generate(prompts, _BEAMS, size)
             expect(batch == answers, f"under it, answers depend on the batch size: {batch} against {answers}")
-    changed = max(abs(a.log_prob - b) for a, b in zip(before, single, strict=True))
-    expect(changed > tolerance, "scores under it are those of the model without it")
-    _check_undone(intervention, model, prompts, before)
+    plain = _log_probs(model, prompts)
+    expect(any(a != b for a, b in zip(plain, single, strict=True)), "scores under it are those of the model without it")
+    _check_undone(intervention, model, prompts, before, kept)
+    with intervention.applied(model):
+        expect_equal(_log_probs(model, prompts), single, "applied again, scores are not those of the first time")
+    _check_failures(intervention, model, prompts, single, tolerance)
+    expect_untouched(model, kept, "after a failed forward pass")
+    expect(model.score(prompts, len(prompts)) == before, "after a failed forward pass scores must be as before")
     if intervention.everywhere:
         _check_shared(intervention, model, examples, task, tolerance)
 
 
-def check_steering_learner(
-    learner: SteeringLearner | Callable[[], SteeringLearner],
-    intervention: Callable[[Path], Intervention],
-    data: SteeringSet,
-    folder: Path,
-    *,
-    seed: int = 3,
-) -> Intervention:
-    """Checks a learner (give it few examples and epochs), or a class or factory that makes one, against
-    `icltool.SteeringLearner`; gives what it made.
+class Unhooked:
+    """A model that has lost its hooks, and every other ability as before."""
 
-    `intervention` reads the file that it leaves. It learns twice, into two sub-folders of `folder`. Checked are: that
-    `last.safetensors` lies where it was told, and a history of figures; that the same seed gives the same content; and
-    that the model computes bit for bit as before.
-    """
-    examples = data.examples.rows(range(4))
-    prompts = [data.model.prompt(data.task.name, (), example) for example in examples]
-    before = data.model.score(prompts, len(prompts))
-    made = []
-    for name in ("first", "second"):
-        place = folder / name
-        place.mkdir(parents=True)
-        outcome = built(learner, "steer").steer(data, place, seed, QuietProgress())
-        _check_outcome(outcome, place)
-        expect(data.model.score(prompts, len(prompts)) == before, "`steer` must leave the model as it was, bit for bit")
-        made.append(intervention(place / "last.safetensors"))
-    expect(made[0].identity() == made[1].identity(), "two runs with one seed must leave files of one identity")
-    return made[0]
+    def __init__(self, model: Model) -> None:
+        self._model = model
+
+    def __getattr__(self, name: str) -> Any:
+        if name in _OF_HOOKS or name == "_model":
+            raise AttributeError(name)
+        return getattr(self._model, name)
 
 
-class _Unhooked:
-    """A model without any ability."""
+def traces(model: Model) -> dict[str, Any]:
+    """What a change could leave behind: methods replaced in the model, and for all modules within its layers hooks, replaced
+    `forward` methods, and which weights there are and whether they want gradients."""
+    hooked, own = cast(SupportsDecoderHooks, model), getattr(model, "__dict__", {})
+    found: dict[str, Any] = {
+        "methods of the model": {name: v for name, v in own.items() if callable(getattr(type(model), name, None))}
+    }
+    tops = list({id(part): part for part in (*hooked.decoder_layers(), *hooked.shifted_modules())}.values())
+    for place, top in enumerate(tops):
+        for name, part in top.named_modules(prefix=f"{type(top).__name__} {place}"):
+            found[f"hooks of {name}"] = [list(getattr(part, kind).items()) for kind in _HOOKS]
+            found[f"`forward` of {name}"] = vars(part).get("forward")
+            found[f"weights of {name}"] = [(n, w.requires_grad) for n, w in part.named_parameters(recurse=False)]
+    return found
 
-    name = "a model without hooks"
+
+def expect_untouched(model: Model, before: dict[str, Any], when: str) -> None:
+    """The model's `traces` are those of before."""
+    after, nothing = traces(model), object()
+    for key in {**before, **after}:
+        expect(before.get(key, nothing) == after.get(key, nothing), f"{when}, {key} must be as before")
+
+
+def stored_in(path: Path) -> Stored:
+    """The content of an intervention's file, which must be one that `icltool.save_intervention` writes."""
+    from icltool.interventions.files import read_intervention
+
+    try:
+        return read_intervention(path)
+    except StoreError as error:
+        raise AssertionError(f"`file` is one that `save_intervention` writes: {error}") from error
+
+
+def _log_probs(model: Model, prompts: Sequence[Prompt]) -> list[float]:
+    """One prompt at a time."""
+    return [model.score([prompt], 1)[0].log_prob for prompt in prompts]
 
 
 def _check_told(intervention: Intervention) -> None:
@@ -161,10 +136,39 @@ def _check_told(intervention: Intervention) -> None:
     expect(isinstance(intervention.parameters, int) and intervention.parameters > 0, "`parameters` counts its numbers")
     json.dumps(dict(intervention.about))
     expect(json.dumps(intervention.identity()) == json.dumps(intervention.identity()), "`identity` does not change")
+    stored = stored_in(Path(intervention.file))
+    expect(stored.method == intervention.method, f"`method` is the file's, {stored.method!r}")
+    expect(
+        stored.numbers == intervention.parameters, f"`parameters` is how many numbers the file holds, {stored.numbers}"
+    )
+    expect(stored.about == dict(intervention.about), f"`about` is what the file records, {stored.about}")
 
 
-def _check_undone(intervention: Intervention, model: Model, prompts: Sequence[Prompt], before: Any) -> None:
+def _check_refusals(intervention: Intervention, model: Model) -> None:
+    base = cast(SupportsDecoderHooks, model).base_model()
+    others: dict[str, Any] = {"a model without hooks": Unhooked(model)}
+    for what, other in (
+        ("width", replace(base, width=base.width + 1)),
+        ("number of layers", replace(base, sites=base.sites + 1)),
+        ("weights", replace(base, weights=base.weights[::-1] + "0")),
+    ):
+        others[f"a model of another {what}"] = stranger = copy.copy(model)
+        stranger.base_model = partial(copy.copy, other)  # type: ignore[attr-defined]
+    for name, stranger in others.items():
+        for method, refusing in (("check", intervention.check), ("applied", partial(_enter, intervention))):
+            expect_error(ConfigError, partial(refusing, stranger), f"`{method}` refuses {name}")
+
+
+def _enter(intervention: Intervention, model: Model) -> None:
+    with intervention.applied(model):
+        pass
+
+
+def _check_undone(
+    intervention: Intervention, model: Model, prompts: Sequence[Prompt], before: Any, kept: dict[str, Any]
+) -> None:
     expect(model.score(prompts, len(prompts)) == before, "afterwards scores must be as before, bit for bit")
+    expect_untouched(model, kept, "afterwards")
 
     def failing() -> None:
         with intervention.applied(model):
@@ -173,6 +177,43 @@ def _check_undone(intervention: Intervention, model: Model, prompts: Sequence[Pr
 
     expect_error(KeyError, failing, "an exception within `applied` goes to the caller")
     expect(model.score(prompts, len(prompts)) == before, "after an exception scores must be as before, bit for bit")
+    expect_untouched(model, kept, "after an exception")
+
+
+def _check_failures(
+    intervention: Intervention, model: Model, prompts: Sequence[Prompt], single: Sequence[float], tolerance: float
+) -> None:
+    """Forward passes that break off, caught under it and outside: a hook that raises, and an image that does not exist."""
+    layers = cast(SupportsDecoderHooks, model).decoder_layers()
+    missing = replace(prompts[-1], images=("/no/such/picture.png",) * len(prompts[-1].images))
+
+    def failing(states: Any) -> Any:
+        raise _FailureError
+
+    def broken(read: Callable[[], Any]) -> None:
+        with changed_outputs([layers[len(layers) // 2]], [failing]):
+            read()
+
+    actions: list[tuple[type[Exception], Callable[[], Any]]] = [
+        (_FailureError, lambda: broken(lambda: model.score(prompts, len(prompts)))),
+        (_FailureError, lambda: broken(lambda: model.generate(prompts, _BEAMS, len(prompts)))),
+    ]
+    if missing.images:
+        actions.append((IclError, lambda: model.score([missing], 1)))
+    for kind, action in actions:
+        with intervention.applied(model):
+            expect_error(kind, action, "what a forward pass raises goes to the caller")
+            expect_equal(_log_probs(model, prompts), single, "under it, scores after a failed forward pass", tolerance)
+        expect_error(kind, partial(_within, intervention, model, action), "what a forward pass raises leaves `applied`")
+
+
+def _within(intervention: Intervention, model: Model, action: Callable[[], Any]) -> None:
+    with intervention.applied(model):
+        action()
+
+
+class _FailureError(Exception):
+    """Raised within a hook."""
 
 
 def _check_shared(
@@ -187,15 +228,3 @@ def _check_shared(
         session = open_session(task, model, _BEAMS, 2, 0)
         found = [score.log_prob for score in session.target_scores(requests)]
     expect_equal(found, wanted, "under it, scores from shared keys and values", tolerance)
-
-
-def _check_outcome(outcome: TrainingOutcome, folder: Path) -> None:
-    expect(isinstance(outcome, TrainingOutcome), f"`steer` must return a TrainingOutcome, not {type(outcome).__name__}")
-    last = outcome.checkpoints.get("last")
-    expect(last == folder / "last.safetensors" and last.is_file(), f"the file must be {folder / 'last.safetensors'}")
-    expect(len(outcome.history) > 0, "`history` must hold a record")
-    for record in outcome.history:
-        expect(isinstance(record, Mapping) and record, f"a record of `history` must map names to figures: {record!r}")
-        expect(all(not math.isinf(float(v)) for v in record.values()), f"`history` holds an infinite figure: {record}")
-    left = [path.name for path in folder.iterdir() if path.name.startswith("resume")]
-    expect(not left, f"a finished learner leaves nothing to go on from: {left}")

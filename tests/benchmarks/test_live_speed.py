@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode
 
 from icltool.contracts import GenerationOptions
 from icltool.interventions.shift import shifting
@@ -122,10 +124,30 @@ def _seconds(work: Callable[[], Any]) -> float:
     return time.process_time() - began
 
 
+class _Operations(TorchDispatchMode):
+    """Counts the operations that torch runs."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += 1
+        return func(*args, **(kwargs or {}))
+
+
+def _counted(work: Callable[[], Any]) -> tuple[int, int]:
+    """(floating-point operations of matrix products, operations of torch)."""
+    with FlopCounterMode(display=False) as flops:
+        work()
+    with _Operations() as operations:
+        work()
+    return flops.get_total_flops(), operations.count
+
+
 def test_answers_with_vectors_cost_what_plain_zero_shot_costs(
     model: Any, data: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Prints the ratio of processor time, medians over rounds in turn; both write the same number of tokens."""
+    """Prints the ratio of processor time, medians over rounds in turn; both write the same number of tokens. What is asserted:
+    FLOPs within 3 %, and few operations beside them for each layer."""
     prompts = Draws(data, EXAMPLES, 0).plain_prompts(range(BATCH))
     features = data.features([path for p in prompts for path in p.images])
     options = GenerationOptions(max_new_tokens=10, num_beams=3)
@@ -135,10 +157,14 @@ def test_answers_with_vectors_cost_what_plain_zero_shot_costs(
         return list(model.generate(prompts, options, BATCH, features))
 
     def steered() -> list[str]:
-        with shifting(model, lambda: shifts):
+        with shifting(model, shifts.__getitem__):
             return list(model.generate(prompts, options, BATCH, features))
 
     assert plain() == steered()
+    flops, operations = zip(*(_counted(work) for work in (plain, steered)), strict=True)
+    assert flops[0] <= flops[1] <= 1.03 * flops[0]
+    layers = model.base_model().sites
+    assert operations[1] - operations[0] <= 9 * layers * options.max_new_tokens
     times: dict[str, list[float]] = {"plain": [], "steered": []}
     for _ in range(ROUNDS):
         times["plain"].append(_seconds(plain))
@@ -146,6 +172,7 @@ def test_answers_with_vectors_cost_what_plain_zero_shot_costs(
     ratios = [b / a for a, b in zip(times["plain"], times["steered"], strict=True)]
     with capsys.disabled():
         print(
-            f"\nanswers with vectors: {statistics.median(ratios):.3f} x the processor time of plain zero-shot "
+            f"\nanswers with vectors: {flops[1] / flops[0]:.4f} x the FLOPs, {operations[1] / operations[0] - 1:.1%} more "
+            f"operations, {statistics.median(ratios):.3f} x the processor time of plain zero-shot "
             f"({min(ratios):.3f} to {max(ratios):.3f} in {ROUNDS} rounds, 59 M parameters, {BATCH} queries, 3 beams)"
         )

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from icltool.contracts import SupportsDecoderHooks
-from icltool.interventions.files import save
+from icltool.interventions.files import save_intervention
 
 ABOUT = {"dataset": "shapes", "task": "vqa", "shots": 8, "seed": 3}
 
@@ -28,5 +28,5 @@ def vectors(
     drawn = torch.randn(made_for.sites, made_for.width, generator=torch.Generator().manual_seed(seed))
     tensors = {"vectors": drawn, "alphas": torch.full((made_for.sites,), alpha)}
     path.parent.mkdir(parents=True, exist_ok=True)
-    save(path, method, made_for, ABOUT if about is None else about, tensors)
+    save_intervention(path, method, made_for, ABOUT if about is None else about, tensors)
     return path

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from icltool.contracts import AnswerBatch, AttentionHeads, BaseModel, Prompt
+from icltool.contracts import AnswerBatch, AttentionHeads, ModelIdentity, Prompt
 from icltool.models.chat import ChatModel
 from icltool.models.text import TextModel
 from tests.conftest import Scenery
@@ -94,8 +94,8 @@ class ToyModel(torch.nn.Module):
             x = x + layer(x)
         return x
 
-    def base_model(self) -> BaseModel:
-        return BaseModel("toy", "weights", "template", len(self.layers), self.width)
+    def base_model(self) -> ModelIdentity:
+        return ModelIdentity("toy", "weights", "template", len(self.layers), self.width)
 
     def decoder_layers(self) -> list[Any]:
         return list(self.layers)

@@ -33,7 +33,7 @@ def random_shifts(model: Any, scale: float = 2.0) -> HeadShifts:
 def shift_file(model: Any, folder: Path, scale: float = 2.0, **changed: Tensor) -> Path:
     made = random_shifts(model, scale)
     tensors = {"vectors": made.vectors, "weights": made.weights, "biases": made.biases} | changed
-    files.save(folder / "v.safetensors", "mimic", model.base_model(), {"shots": 2}, tensors)
+    files.save_intervention(folder / "v.safetensors", "mimic", model.base_model(), {"shots": 2}, tensors)
     return folder / "v.safetensors"
 
 

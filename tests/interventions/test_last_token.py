@@ -48,7 +48,9 @@ def vector_file(model: Any, folder: Path, method: str, layer: int = LAYER, scale
     """A file with a random vector, large enough to change answers."""
     base = model.base_model()
     vector = torch.randn(base.width, generator=torch.Generator().manual_seed(1)) * scale
-    files.save(folder / "v.safetensors", method, base, {}, {"vector": vector, "layer": torch.tensor([layer])})
+    files.save_intervention(
+        folder / "v.safetensors", method, base, {}, {"vector": vector, "layer": torch.tensor([layer])}
+    )
     return folder / "v.safetensors"
 
 
@@ -262,11 +264,11 @@ def test_a_file_of_another_model_method_or_layer_is_refused(case: Case, tmp_path
         ({"sites": base.sites + 1, "width": base.width + 8}, "layers"),
     )
     for change, words in changes:
-        files.save(tmp_path / "other.safetensors", "task-vector", replace(base, **change), {}, tensors)
+        files.save_intervention(tmp_path / "other.safetensors", "task-vector", replace(base, **change), {}, tensors)
         other = LastTokenVector("task-vector", tmp_path / "other.safetensors")
         with pytest.raises(ConfigError, match=words), other.applied(model):
             pass
-    files.save(tmp_path / "w.safetensors", "task-vector", replace(base, weights="0" * 12), {},
+    files.save_intervention(tmp_path / "w.safetensors", "task-vector", replace(base, weights="0" * 12), {},
                {"vector": torch.zeros(base.width), "layer": torch.tensor([0])})  # fmt: skip
     with pytest.raises(ConfigError, match="other weights"):
         LastTokenVector("task-vector", tmp_path / "w.safetensors").check(model)

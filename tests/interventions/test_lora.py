@@ -39,7 +39,7 @@ def random_adapters(model: Any, targets: tuple[str, ...] = TARGETS, scale: float
 def adapter_file(model: Any, folder: Path, scale: float = 0.3, **changed: Any) -> Path:
     options = {"rank": RANK, "lora_alpha": ALPHA, "targets": list(TARGETS)} | changed
     weights = random_adapters(model, TARGETS, scale).weights()
-    files.save(folder / "v.safetensors", "lora", model.base_model(), {"options": options}, weights)
+    files.save_intervention(folder / "v.safetensors", "lora", model.base_model(), {"options": options}, weights)
     return folder / "v.safetensors"
 
 

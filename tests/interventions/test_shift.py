@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from icltool.errors import ConfigError, StoreError
-from icltool.interventions.files import VERSION, read, save
-from icltool.interventions.shift import ShiftVectors, shifted
+from icltool.interventions.files import VERSION, read_intervention, save_intervention
+from icltool.interventions.shift import ShiftVectors, fused_rescaled, rescaled, shifted
 
 TENSORS = {"vectors": torch.ones(4, 128), "alphas": torch.full((4,), 0.5)}
 
@@ -39,6 +39,23 @@ def test_norms_and_dtypes_are_kept_whatever_the_sizes(seed: int, dtype: torch.dt
     assert torch.allclose(*norms, rtol=2e-2 if dtype != torch.float32 else 1e-5)
 
 
+@settings(deadline=None, max_examples=40)
+@given(st.integers(0, 10_000))
+def test_the_way_of_gpus_gives_the_same_and_the_same_gradients(seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    moved, norm = torch.randn(2, 3, 16, generator=generator), torch.rand(2, 3, 1, generator=generator)
+    gradients = []
+    for way in (rescaled, fused_rescaled):
+        with torch.inference_mode():
+            way(moved, norm)
+        leaf = moved.clone().requires_grad_()
+        found = way(leaf, norm)
+        gradients.append((found.detach(), *torch.autograd.grad((found**3).sum(), leaf)))
+    for one, other in zip(*gradients, strict=True):
+        assert torch.allclose(one, other, rtol=1e-4, atol=1e-5)
+    assert not fused_rescaled(torch.zeros(1, 16), torch.ones(1, 1)).any()
+
+
 def test_large_states_in_half_precision_do_not_overflow() -> None:
     states = torch.full((1, 4096), 1000.0, dtype=torch.float16)  # their squares are beyond float16
     found = shifted(states, torch.zeros(4096))
@@ -54,21 +71,23 @@ def test_a_state_of_zeros_stays_one() -> None:
 @pytest.fixture
 def file(tiny_model: Any, tmp_path: Path) -> Path:
     path = tmp_path / "last.safetensors"
-    save(path, "live", tiny_model.base_model(), {"shots": 8, "dataset": "shapes"}, TENSORS)
+    save_intervention(path, "live", tiny_model.base_model(), {"shots": 8, "dataset": "shapes"}, TENSORS)
     return path
 
 
 def test_a_file_comes_back_and_is_known_by_its_content(file: Path, tiny_model: Any, tmp_path: Path) -> None:
-    stored = read(file)
+    stored = read_intervention(file)
     assert stored.base == tiny_model.base_model()
     assert stored.about == {"shots": 8, "dataset": "shapes"}
     assert all(torch.equal(stored.tensors[name], tensor) for name, tensor in TENSORS.items())
     for number in range(5):
         copy = tmp_path / f"{number}.safetensors"
-        save(copy, "live", tiny_model.base_model(), {"dataset": "shapes", "shots": 8}, TENSORS)
-        assert read(copy).digest == stored.digest
-    save(copy, "live", tiny_model.base_model(), {"shots": 8, "dataset": "shapes"}, {**TENSORS, "alphas": torch.ones(4)})
-    assert read(copy).digest != stored.digest
+        save_intervention(copy, "live", tiny_model.base_model(), {"dataset": "shapes", "shots": 8}, TENSORS)
+        assert read_intervention(copy).digest == stored.digest
+    save_intervention(
+        copy, "live", tiny_model.base_model(), {"shots": 8, "dataset": "shapes"}, {**TENSORS, "alphas": torch.ones(4)}
+    )
+    assert read_intervention(copy).digest != stored.digest
 
 
 @pytest.mark.parametrize(
@@ -84,7 +103,7 @@ def test_another_model_is_refused_in_one_line(
 ) -> None:
     base = replace(tiny_model.base_model(), **changes)
     shapes = {"vectors": torch.ones(base.sites, base.width), "alphas": torch.ones(base.sites)}
-    save(tmp_path / "x.safetensors", "live", base, {}, shapes)
+    save_intervention(tmp_path / "x.safetensors", "live", base, {}, shapes)
     vectors = ShiftVectors("live", tmp_path / "x.safetensors")
     for attempt in (lambda: vectors.check(tiny_model), lambda: vectors.applied(tiny_model).__enter__()):
         with pytest.raises(ConfigError) as caught:
@@ -103,8 +122,8 @@ def test_another_precision_or_prompt_format_is_no_other_model(file: Path, tiny_m
     vectors.check(other)
     with vectors.applied(other):
         assert other.score([other.prompt("caption", (), _example())], 1)
-    assert "another prompt format" in template_remark(read(file), other)
-    assert template_remark(read(file), tiny_model) == ""
+    assert "another prompt format" in template_remark(read_intervention(file), other)
+    assert template_remark(read_intervention(file), tiny_model) == ""
 
 
 def _example() -> Any:
@@ -147,7 +166,7 @@ def test_what_is_no_file_of_vectors_is_one_clear_line(file: Path, tiny_model: An
     ],
 )
 def test_a_file_without_its_tensors_is_damaged(tensors: Any, tiny_model: Any, tmp_path: Path) -> None:
-    save(tmp_path / "x.safetensors", "live", tiny_model.base_model(), {}, tensors)
+    save_intervention(tmp_path / "x.safetensors", "live", tiny_model.base_model(), {}, tensors)
     with pytest.raises(StoreError, match=r"is damaged: its tensor '(alphas|vectors)'"):
         ShiftVectors("live", tmp_path / "x.safetensors")
 
@@ -156,7 +175,7 @@ def test_a_file_is_written_whole_or_not_at_all(file: Path, tiny_model: Any, monk
     before = file.read_bytes()
     monkeypatch.setattr(Path, "write_bytes", lambda self, data: (_ for _ in ()).throw(OSError(28, "No space left")))
     with pytest.raises(StoreError, match="disk is full"):
-        save(file, "live", tiny_model.base_model(), {}, TENSORS)
+        save_intervention(file, "live", tiny_model.base_model(), {}, TENSORS)
     assert file.read_bytes() == before
     assert [p.name for p in file.parent.iterdir()] == [file.name]
-    assert json.dumps(read(file).about)
+    assert json.dumps(read_intervention(file).about)

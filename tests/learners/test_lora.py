@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from icltool.contracts import Example, SteeringLearner, SteeringSet
 from icltool.errors import ConfigError
-from icltool.interventions.files import read
+from icltool.interventions.files import read_intervention
 from icltool.interventions.lora import LoRA
 from icltool.learners.lora import Lora, LoRAOptions
 from icltool.learners.lora_adapters import LearnedAdapters, LoraModule
@@ -125,7 +125,7 @@ def test_training_lowers_the_loss_and_leaves_a_file_that_is_used(
     numbers = 4 * 2 * 2 * (128 + 128)
     assert outcome.history[-1]["parameters"] == numbers
     assert progress.said == [f"lora: {numbers} parameters of rank 2 in 4 layers"]
-    stored = read(tmp_path / "last.safetensors")
+    stored = read_intervention(tmp_path / "last.safetensors")
     assert len(stored.tensors) == 4 * 2 * 2
     assert stored.about["figures"]["parameters"] == stored.numbers == numbers
     assert stored.about["shots"] == 0  # none was read
@@ -146,7 +146,7 @@ def test_an_interrupted_training_goes_on_and_gives_the_same_file(
     with pytest.raises(KeyboardInterrupt):
         trained(data, tmp_path / "cut", Interrupting(5), epochs=3, **options)
     assert modules_of(tiny_model) == modules
-    assert read(tmp_path / "cut" / "last.safetensors").about["figures"]["epoch"] == 1
+    assert read_intervention(tmp_path / "cut" / "last.safetensors").about["figures"]["epoch"] == 1
     outcome = trained(data, tmp_path / "cut", epochs=3, **options)
     one, other = (load_file(o.checkpoints["last"]) for o in (whole_run, outcome))
     assert all(torch.equal(one[key], other[key]) for key in one)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from icltool.contracts import Example, Prompt, SteeringLearner, SteeringSet
 from icltool.errors import ConfigError
-from icltool.interventions.files import read
+from icltool.interventions.files import read_intervention
 from icltool.interventions.head_shift import HeadShift
 from icltool.learners.mimic import Mimic, MimicOptions
 from icltool.learners.mimic_heads import AligningTeacher, LearnedHeads, MimicModule, recording
@@ -161,7 +161,7 @@ def test_training_lowers_the_loss_and_leaves_a_file_that_is_used(
     first, last = outcome.history[0], outcome.history[-1]
     assert last["alignment"] < first["alignment"]
     assert last["parameters"] == 4 * 4 * (32 + 32 + 1)
-    stored = read(tmp_path / "last.safetensors")
+    stored = read_intervention(tmp_path / "last.safetensors")
     assert {n: tuple(t.shape) for n, t in stored.tensors.items()} == {
         "vectors": (4, 4, 32), "weights": (4, 4, 32), "biases": (4, 4),
     }  # fmt: skip
@@ -180,7 +180,7 @@ def test_an_interrupted_training_goes_on_and_gives_the_same_file(
     whole_run = trained(data, tmp_path / "whole", epochs=3, **options)
     with pytest.raises(KeyboardInterrupt):
         trained(data, tmp_path / "cut", Interrupting(5), epochs=3, **options)
-    assert read(tmp_path / "cut" / "last.safetensors").about["figures"]["epoch"] == 1
+    assert read_intervention(tmp_path / "cut" / "last.safetensors").about["figures"]["epoch"] == 1
     outcome = trained(data, tmp_path / "cut", epochs=3, **options)
     one, other = (load_file(o.checkpoints["last"]) for o in (whole_run, outcome))
     assert all(torch.equal(one[key], other[key]) for key in one)

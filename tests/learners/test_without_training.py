@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from icltool.contracts import Example, IndexSet, Prompt, SteeringSet, TrainingOutcome, group_code, task_named
 from icltool.contracts.arrays import text_code
 from icltool.errors import ConfigError, DataError
-from icltool.interventions.files import read
+from icltool.interventions.files import read_intervention
 from icltool.interventions.last_token import LastTokenVector
 from icltool.interventions.shift import ShiftVectors
 from icltool.learners.function_vector import FunctionVector, summed_heads
@@ -122,7 +122,7 @@ def test_the_task_vector_is_the_mean_state_of_prompts_with_demonstrations(data: 
     layers = data.model.decoder_layers()  # type: ignore[attr-defined]
     pool, _ = drawn(data)
     means = ends(data, pool.prompts(range(5), 2), layers).mean(0)
-    stored = read(outcome.checkpoints["last"])
+    stored = read_intervention(outcome.checkpoints["last"])
     values = {int(record["layer"]): record["log_prob"] for record in outcome.history}
     layer = int(stored.tensors["layer"])
     assert sorted(values) == list(range(len(layers)))
@@ -169,7 +169,7 @@ def test_the_function_vector_sums_the_heads_with_the_largest_effect(
     attention = data.model.attention_heads()  # type: ignore[attr-defined]
     pool, _ = drawn(data)
     means = ends(data, pool.prompts(range(5), 2), [part.output for part in attention], inputs=True).mean(0)
-    stored = read(outcome.checkpoints["last"])
+    stored = read_intervention(outcome.checkpoints["last"])
     chosen = [(int(layer), int(head)) for layer, head, _ in stored.about["figures"]["heads (layer, head, effect)"]]
     expected = torch.zeros(stored.base.width, dtype=torch.float64)
     for layer, head in chosen:
@@ -225,7 +225,7 @@ def test_in_context_vectors_are_principal_directions_of_the_differences(data: St
     modules = data.model.shifted_modules()  # type: ignore[attr-defined]
     pool, _ = drawn(data)
     differences = ends(data, pool.prompts(range(5), 2), modules) - ends(data, pool.plain_prompts(range(5)), modules)
-    stored = read(outcome.checkpoints["last"])
+    stored = read_intervention(outcome.checkpoints["last"])
     for layer in range(len(modules)):
         rows = differences[:, layer].numpy()
         direction = np.linalg.eigh(rows.T @ rows)[1][:, -1]  # by another way than the singular vectors
@@ -265,13 +265,13 @@ def test_the_result_does_not_depend_on_the_batch_size_and_the_model_is_as_before
     single = made(replace(data, batch_size=1), method, tmp_path / "c")
     assert data.model.score(prompts, 3, features) == before
     paths = [outcome.checkpoints["last"] for outcome in (first, same, single)]
-    assert read(paths[0]).about == read(paths[1]).about
-    for name, tensor in read(paths[0]).tensors.items():
-        assert torch.equal(read(paths[1]).tensors[name], tensor)
-        torch.testing.assert_close(read(paths[2]).tensors[name], tensor, atol=1e-4, rtol=1e-3)
+    assert read_intervention(paths[0]).about == read_intervention(paths[1]).about
+    for name, tensor in read_intervention(paths[0]).tensors.items():
+        assert torch.equal(read_intervention(paths[1]).tensors[name], tensor)
+        torch.testing.assert_close(read_intervention(paths[2]).tensors[name], tensor, atol=1e-4, rtol=1e-3)
     for one, other in zip(first.history, single.history, strict=True):
         assert one == pytest.approx(other, abs=1e-4)
-    about = read(paths[0]).about
+    about = read_intervention(paths[0]).about
     assert (about["shots"], about["seed"], about["dataset"]) == (2, 3, "made here")
     assert about["options"] == LEARNERS[method](**FEW.get(method, SMALL)).identity()
     shown = (tmp_path / "a" / card.CARD).read_text()
@@ -281,7 +281,7 @@ def test_the_result_does_not_depend_on_the_batch_size_and_the_model_is_as_before
 
 def test_another_seed_reads_other_prompts(data: SteeringSet, tmp_path: Path) -> None:
     one, other = (made(data, "task-vector", tmp_path / str(seed), seed).checkpoints["last"] for seed in (3, 4))
-    assert not torch.equal(read(one).tensors["vector"], read(other).tensors["vector"])
+    assert not torch.equal(read_intervention(one).tensors["vector"], read_intervention(other).tensors["vector"])
 
 
 def test_it_is_said_when_nothing_helps(data: SteeringSet, tmp_path: Path) -> None:

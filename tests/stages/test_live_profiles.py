@@ -22,7 +22,7 @@ from icltool.config.profiles import Profile, read_profile
 from icltool.config.resolve import resolve
 from icltool.contracts import StageReport
 from icltool.execution.progress import for_terminal
-from icltool.interventions.files import WEIGHTS, read
+from icltool.interventions.files import WEIGHTS, read_intervention
 from icltool.store.evaluations import predictions_file, read_predictions
 from tests.datasets.builders import vqa_image, write_okvqa, write_vqa
 from tests.models.tiny import idefics2
@@ -64,7 +64,7 @@ def test_it_runs_from_end_to_end(name: str, folders: Mapping[str, Path], tmp_pat
 
     trained = reports["train"].path
     assert trained is not None
-    stored = read(trained / WEIGHTS)
+    stored = read_intervention(trained / WEIGHTS)
     assert stored.method == "live"
     assert stored.base.name == profile.tables["common"]["model"]
     assert stored.tensors["vectors"].shape == (stored.base.sites, stored.base.width)

@@ -254,7 +254,7 @@ def listed(name: str, change: Callable[[list[Any]], list[Any]]) -> Damage:
 
 
 FAULTS: dict[str, tuple[Damage, str]] = {
-    "base model: no such thing": (lambda m: setattr(m, "base_model", dict), "must give a BaseModel, not dict"),
+    "base model: no such thing": (lambda m: setattr(m, "base_model", dict), "must give a ModelIdentity, not dict"),
     "base model: another name": (based(name="other"), "`base_model` has the name 'other'"),
     "base model: no hash": (based(weights=""), "needs hashes of weights and template"),
     "base model: unsteady": (renamed, "must stay as it is"),

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from icltool.contracts import Example, Model, TrainingOutcome
-from icltool.interventions.files import save
+from icltool.interventions.files import save_intervention
 from icltool.interventions.hooks import changed_outputs
 from icltool.interventions.shift import ShiftVectors, shifting
 from icltool.learners.live.learner import Live
@@ -29,7 +29,7 @@ def vectors(tiny_model: Any, tmp_path: Path) -> ShiftVectors:
     path = tmp_path / "last.safetensors"
     generator = torch.Generator().manual_seed(1)
     shifts = {"vectors": torch.randn(4, 128, generator=generator), "alphas": torch.full((4,), 2.0)}
-    save(path, "live", tiny_model.base_model(), {"shots": 2}, shifts)
+    save_intervention(path, "live", tiny_model.base_model(), {"shots": 2}, shifts)
     return ShiftVectors("live", path)
 
 
@@ -106,7 +106,7 @@ def test_a_trace_left_by_an_exception(vectors: ShiftVectors, tiny_model: Any, ex
 
 def test_an_exception_swallowed(vectors: ShiftVectors, tiny_model: Any, examples: list[Example]) -> None:
     def applied(model: Any) -> Iterator[None]:
-        with shifting(model, lambda: torch.ones(4, 128)), suppress(KeyError):
+        with shifting(model, lambda layer: torch.ones(128)), suppress(KeyError):
             yield
 
     refuse(with_applied(vectors, applied), tiny_model, examples, "goes to the caller: it raised nothing")
@@ -161,7 +161,7 @@ def _resumable(data: Any, folder: Path, outcome: TrainingOutcome) -> TrainingOut
 
 def _chance(data: Any, folder: Path, outcome: TrainingOutcome) -> TrainingOutcome:
     tensors = {"vectors": torch.randn(4, 128), "alphas": torch.ones(4)}
-    save(folder / "last.safetensors", "live", data.model.base_model(), {}, tensors)
+    save_intervention(folder / "last.safetensors", "live", data.model.base_model(), {}, tensors)
     return outcome
 
 

@@ -17,7 +17,7 @@ from icltool.config.train import TrainConfig
 from icltool.contracts import StageReport
 from icltool.errors import ConfigError, PluginError, StoreError
 from icltool.execution.progress import for_terminal
-from icltool.interventions.files import read
+from icltool.interventions.files import read_intervention
 from icltool.stages import train
 from icltool.store.locking import locked
 
@@ -41,7 +41,7 @@ def test_it_needs_neither_sequences_nor_embeddings_and_says_what_it_made(workspa
     assert report.path is not None
     assert report.path.name.startswith("live-shapes-caption-tiny-idefics-")
     assert report.rows()[0]["checkpoint"] == "last"
-    about = read(report.path / "last.safetensors").about
+    about = read_intervention(report.path / "last.safetensors").about
     assert about["dataset"] == "shapes"
     assert about["shots"] == 2
     record = json.loads((report.path / "training.json").read_text())
@@ -167,4 +167,30 @@ def test_a_killed_training_goes_on_to_the_same_file(workspace: Path) -> None:
     done = subprocess.run([*arguments, "--workspace", str(workspace)], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "going on after the last whole epoch" in done.stderr + done.stdout
-    assert read(folder / "last.safetensors").tensors["vectors"].equal(read(reference).tensors["vectors"])
+    assert (
+        read_intervention(folder / "last.safetensors")
+        .tensors["vectors"]
+        .equal(read_intervention(reference).tensors["vectors"])
+    )
+
+
+@pytest.mark.slow
+def test_two_processes_train_one_file_and_print_one_table(workspace: Path) -> None:
+    """Examples that do not divide evenly; the processes of a distributed training run the same command."""
+    arguments = [sys.executable, "-m", "icltool", "train", "live", "--task", "caption", "--model", "tiny-idefics"]
+    arguments += ["--workspace", str(workspace), "--device", "cpu"]
+    options = ["shots=2", "max_train_size=21", "epochs=2", "batch_size=4", "accumulate=1", "teacher_draws=1"]
+    arguments += [text for option in options for text in ("--option", option)]
+    for option in ("devices=2", "strategy=ddp", "accelerator=cpu"):
+        arguments += ["--trainer", option]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(arguments, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("written:") + done.stderr.count("written:") == 1
+    (folder,) = [p for p in (workspace / "checkpoints").glob("live-*") if p.is_dir()]
+    assert sorted(p.name for p in folder.iterdir() if p.is_file()) == ["README.md", "last.safetensors", "training.json"]
+    history = json.loads((folder / "training.json").read_text())["history"]
+    assert [record["epoch"] for record in history] == [1, 2]
+    assert history[-1]["step"] == 2 * 3  # 11 examples each, in batches of 4
+    again = subprocess.run(arguments, env=environment, capture_output=True, text=True, timeout=300)
+    assert "up to date" in again.stdout + again.stderr

@@ -40,5 +40,5 @@ class Live:
         draws = Draws(data, options.max_train_size, seed)
         with seeded(seed):
             module = SteeringModule(LiveVectors(model, options), data, draws, options, seed)
-        record = card.about(data, options.shots, seed, self.identity(), {"examples": len(draws)})
+        record = card.about_steering(data, options.shots, seed, self.identity(), {"examples": len(draws)})
         return fit("live", module, folder, seed, record, progress)

@@ -38,8 +38,12 @@ class LiveVectors(torch.nn.Module):
     @contextmanager
     def applied(self) -> Iterator[None]:
         """See Student."""
-        with shifting(self._model[0], lambda: self.weights()[:, None] * self.vectors):
+        with shifting(self._model[0], self.shift):
             yield
+
+    def shift(self, layer: int) -> Tensor:
+        """alpha_l v_l [D]."""
+        return self.weights()[layer] * self.vectors[layer]
 
     def tensors(self) -> dict[str, Tensor]:
         """`vectors` [L, D] and `alphas` [L] as ShiftVectors reads them: a sigmoid is applied already."""

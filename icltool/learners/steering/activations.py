@@ -85,8 +85,10 @@ class Steering:
         """Writes the file and its card. The candidates' figures, with "log_prob" among them, go into the history from worst to
         best, so that the last are those of the chosen one."""
         counts = {"prompts": len(self.positions), "development examples": len(self.development)}
-        about = card.about(self.data, self.options.shots, self.seed, self.options.identity(), {**counts, **figures})
-        path = card.write(self.folder, self.method, self.model, about, tensors)
+        about = card.about_steering(
+            self.data, self.options.shots, self.seed, self.options.identity(), {**counts, **figures}
+        )
+        path = card.write_intervention(self.folder, self.method, self.model, about, tensors)
         best_first = sorted(history, key=lambda record: -_number(record["log_prob"]))
         return TrainingOutcome({"last": path}, best_first[::-1])
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from icltool.contracts import BaseModel, SteeringSet, SupportsDecoderHooks
+from icltool.contracts import ModelIdentity, SteeringSet, SupportsDecoderHooks
 from icltool.interventions import files
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 CARD = "README.md"
 
 
-def about(
+def about_steering(
     data: SteeringSet, shots: int, seed: int, options: Mapping[str, Any], figures: Mapping[str, Any]
 ) -> dict[str, Any]:
     """What is recorded beside the numbers, in the file and on the card."""
@@ -33,7 +33,7 @@ def about(
     }
 
 
-def write(
+def write_intervention(
     folder: Path, method: str, model: SupportsDecoderHooks, about: Mapping[str, Any], tensors: Mapping[str, Tensor]
 ) -> Path:
     """Writes `last.safetensors` and README.md into `folder`, each whole or not at all; the file's path. StoreError when that
@@ -41,7 +41,7 @@ def write(
     from icltool.store.atomic import write_text
 
     path, base = folder / files.WEIGHTS, model.base_model()
-    files.save(path, method, base, about, tensors)
+    files.save_intervention(path, method, base, about, tensors)
     write_text(folder / CARD, _card(method, base, about, {name: list(t.shape) for name, t in tensors.items()}))
     return path
 
@@ -52,9 +52,11 @@ def remove_old(folder: Path) -> None:
         (folder / name).unlink(missing_ok=True)
 
 
-def _card(method: str, base: BaseModel, about: Mapping[str, Any], shapes: Mapping[str, Any]) -> str:
+def _card(method: str, base: ModelIdentity, about: Mapping[str, Any], shapes: Mapping[str, Any]) -> str:
     shown = [f"| {key} | {_text(value)} |" for key, value in about.items() if key not in ("options", "figures")]
-    named = [f"| {key} | {_text(value)} |" for part in ("figures", "options") for key, value in about[part].items()]
+    named = [
+        f"| {key} | {_text(value)} |" for part in ("figures", "options") for key, value in about.get(part, {}).items()
+    ]
     return "\n".join(
         [
             f"---\nlibrary_name: icltool\ntags: [in-context-learning, {method}]\n---\n",

@@ -51,16 +51,11 @@ class Keeper(Callback):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: Any) -> None:
         pl_module.summarise()  # here, since callbacks come before the module's own hook
         figures = dict(pl_module.figures)
-        if not all(map(_finite, figures.values())):
-            raise ConfigError(
-                f"training diverged: the loss is {figures['loss']} after {trainer.global_step} steps",
-                "lower --option lr",
-            )
         self.history.append(figures)
         with _whole_parameters(trainer):
             if trainer.is_global_zero:
                 told = {**self.record, "figures": {**self.record["figures"], **figures}}
-                card.write(self.folder, self.method, pl_module.hooked, told, pl_module.student.tensors())
+                card.write_intervention(self.folder, self.method, pl_module.hooked, told, pl_module.student.tensors())
         temporary = self.folder / f".{RESUME}.new"
         trainer.save_checkpoint(temporary, weights_only=False)  # in all processes: sharded strategies gather in it
         if trainer.is_global_zero:
@@ -106,7 +101,7 @@ class Reporter(Callback):
         if self._ticker is None:
             return
         self._ticker.advance()
-        if batch_idx % (trainer.log_every_n_steps or NOTE_EVERY) == 0:
+        if batch_idx % (getattr(trainer, "log_every_n_steps", 0) or NOTE_EVERY) == 0:
             loss = float(outputs["loss"]) * trainer.accumulate_grad_batches
             self._ticker.note(f"loss {loss:.3f}")
             for logger in trainer.loggers:
@@ -147,15 +142,13 @@ def fit(
     resume = folder / RESUME
     if resume.exists():
         _check_readable(resume)
-        progress.say(f"going on after the last whole epoch in {resume}")
-    else:
-        card.remove_old(folder)
     hint = "--option grad_checkpointing=true, a smaller batch_size (with a larger accumulate) or fewer shots take less"
     layers = getattr(module.hooked, "checkpointed_layers", module.hooked.decoder_layers)()
     with chatter_to(progress), same_determinism(), seeded(seed):
-        trainer = make_trainer(
-            trainer_settings(options, module.data), folder, build_loggers(options.loggers, folder), callbacks
-        )
+        loggers = build_loggers(options.loggers, folder)
+        trainer = make_trainer(trainer_settings(options, module.data), folder, loggers, callbacks)
+        if trainer.is_global_zero:  # only now, when nothing that was asked for is refused any more
+            _begin(folder, resume, progress)
         try:
             with interruptible(hint), checkpointed(layers if options.grad_checkpointing else ()):
                 trainer.fit(module, ckpt_path=resume if resume.exists() else None, weights_only=True)
@@ -169,7 +162,20 @@ def fit(
                 "training ended before its first epoch was whole", "give it more steps (--trainer max_steps)"
             )
         _remove(resume)
+        _remove(folder / f".{RESUME}.new")
     return TrainingOutcome({"last": folder / files.WEIGHTS}, keeper.history)
+
+
+def _begin(folder: Path, resume: Path, progress: Progress) -> None:
+    """Removes what an earlier training left, or keeps the log of the one that goes on: Lightning begins a new one."""
+    if not resume.exists():
+        card.remove_old(folder)
+        shutil.rmtree(folder / "logs", ignore_errors=True)
+        return
+    progress.say(f"going on after the last whole epoch in {resume}")
+    log = folder / "logs" / "metrics.csv"
+    if log.is_file():
+        log.replace(log.with_name(f"metrics-{len(list(log.parent.glob('metrics*.csv')))}.csv"))
 
 
 def _check_readable(resume: Path) -> None:
@@ -203,9 +209,6 @@ def trainer_settings(options: SteeringOptions, data: SteeringSet) -> dict[str, A
 
 def default_precision(data: SteeringSet) -> str:
     """Mixed precision of the kind that the model's weights are in; single precision for weights in float32."""
-    dtype = next((p.dtype for p in data.model.decoder_layers()[0].parameters()), torch.float32)  # type: ignore[attr-defined]
+    layer: Any = data.model.decoder_layers()[0]  # type: ignore[attr-defined]
+    dtype = next((p.dtype for p in layer.parameters() if p.is_floating_point()), torch.float32)  # not a quantized one
     return {torch.float16: "16-mixed", torch.bfloat16: "bf16-mixed"}.get(dtype, "32-true")
-
-
-def _finite(value: float) -> bool:
-    return value == value and abs(value) != float("inf")

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from icltool.contracts import AnswerBatch, SteeringSet
+from icltool.errors import ConfigError
 from icltool.learners.lightning import learning_rate_factor
 from icltool.learners.steering.answers import features_of, hooked_model
 from icltool.learners.steering.draws import Draws
@@ -38,8 +39,8 @@ class Student(Protocol):
 
 
 class SteeringModule(LightningModule):
-    """Minimises KL(teacher || student) x T^2 + `hard_loss_weight` x cross-entropy over the tokens of the answers, each
-    token alike: from the first of the target to the one that ends it (LIVE, section 3.2).
+    """Minimises KL(teacher || student) x T^2 + `hard_loss_weight` x cross-entropy over the tokens of the answers, from the
+    first of the target to the one that ends it (LIVE, section 3.2). The loss of a batch is the mean over its tokens.
 
     The teacher reads demonstrations, the student none. The LVLM is no part of this module: it is frozen, neither saved nor
     moved. `figures` holds the means over the last epoch.
@@ -73,21 +74,26 @@ class SteeringModule(LightningModule):
     def training_step(self, positions: list[int], batch_index: int) -> Tensor:
         losses = self.losses(positions)
         total = self.total(losses)
-        for name, value in {"loss": total, **losses}.items():
-            self._sums[name] = self._sums.get(name, torch.zeros((), device=value.device)) + value.detach() * len(
-                positions
-            )
-        counted = torch.tensor(float(len(positions)), device=total.device)
-        self._sums["examples"] = self._sums.get("examples", torch.zeros_like(counted)) + counted
+        # a step that overflowed in half precision is passed over by the gradient scaler: it is counted, and left out of means
+        finite = torch.isfinite(total.detach()).float()
+        added = {"loss": total, **losses, "examples": torch.ones_like(total)}
+        for name, value in added.items():
+            weighted = torch.nan_to_num(value.detach().float(), 0.0, 0.0, 0.0) * finite * len(positions)
+            self._sums[name] = self._sums.get(name, torch.zeros_like(weighted)) + weighted
+        self._sums["lost"] = self._sums.get("lost", torch.zeros_like(finite)) + (1 - finite) * len(positions)
         return total
 
     def losses(self, positions: Sequence[int]) -> dict[str, Tensor]:
-        """Each part of the loss, unweighted: means over the answers' tokens in nats."""
+        """Each part of the loss, unweighted: means over the answers' tokens in nats.
+
+        The teacher comes first: its long prompts are read before anything is kept for the student's backward pass.
+        """
+        temperature = self.temperature()
+        answers = self.teacher.answers(positions, self.current_epoch, temperature) if self.distils else None
         batch, logits = self.student_answers(positions)
         losses = {"cross_entropy": cross_entropy(logits, batch.tokens)}
-        if self.distils:
-            temperature = self.temperature()
-            answers = self.teacher.answers(positions, self.current_epoch, temperature)
+        if answers is not None:
+            self.teacher.expect_targets(positions, batch.tokens)
             losses["divergence"] = divergence(answers, logits, temperature)
         return losses
 
@@ -122,7 +128,12 @@ class SteeringModule(LightningModule):
         sums = {
             name: self.trainer.strategy.reduce(total.clone(), reduce_op="sum") for name, total in self._sums.items()
         }
-        count = float(sums.pop("examples"))
+        count, lost = float(sums.pop("examples")), float(sums.pop("lost"))
+        if lost > count:
+            raise ConfigError(
+                f"training diverged: no finite loss for {lost:.0f} of {lost + count:.0f} examples of an epoch",
+                "lower --option lr, or another --option precision",
+            )
         self.figures = {"step": float(self.global_step), "epoch": float(self.current_epoch + 1)}
         self.figures |= {name: float(total) / count for name, total in sums.items()}
         if self.log_temperature is not None:
@@ -146,14 +157,13 @@ class SteeringModule(LightningModule):
         return DataLoader(_Positions(), sampler=self._batches, batch_size=None)
 
     def _paths(self, batches: EpochBatches) -> Iterator[str]:
-        """Images in the order in which this epoch needs them, as far as the teacher has to be asked."""
+        """Images in the order in which this epoch needs them, those of demonstrations where the teacher has to be asked."""
         batches.set_epoch(self.current_epoch)
         draw = self.teacher.draw(self.current_epoch)
-        asks = self.distils and (self.options.teacher_draws is None or self.current_epoch < self.options.teacher_draws)
         for positions in batches:
-            shots = self.options.shots if asks else 0
-            for prompt in self.draws.prompts(positions, shots, draw):
-                yield from prompt.images
+            asked = [p for p in positions if self.distils and not self.teacher.holds(p, self.current_epoch)]
+            shown = [q for p in asked for q in self.draws.demonstrations(p, self.options.shots, draw).tolist()]
+            yield from (example.image for example in self.draws.examples([*shown, *positions]) if example.image)
 
 
 class _Positions(Dataset[list[int]]):

@@ -13,7 +13,7 @@ class EpochBatches:
     """Batches of positions 0 … n - 1, in another order in every epoch.
 
     Each process of a distributed training has examples of its own, the same in all epochs, so that what it keeps of them
-    serves it again; and as many batches as the others, the last ones filled up from its own beginning. The last batch may
+    serves it again; and as many of them as the others: one of its own comes twice where it has fewer. The last batch may
     be smaller.
     """
 
@@ -21,9 +21,9 @@ class EpochBatches:
         self.batch_size, self.seed, self.rank = batch_size, seed, rank
         dealt = keyed_generator(seed, "steering.deal").permutation(count)
         own = dealt[rank::world]
-        self.own = (
-            np.concatenate([own, dealt[:1]]) if len(own) * world < count and len(own) < -(-count // world) else own
-        )
+        if len(own) < -(-count // world):
+            own = np.concatenate([own, own[:1] if len(own) else dealt[:1]])
+        self.own = own
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:

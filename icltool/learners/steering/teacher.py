@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from icltool.contracts import AnswerBatch, SteeringSet
+from icltool.errors import DataError
 from icltool.learners.steering.answers import features_of, hooked_model
 from icltool.learners.steering.draws import Draws
 from icltool.learners.steering.losses import TeacherLogProbs, cut, whole
@@ -25,6 +26,8 @@ class Teacher:
         self.data, self.draws, self.options = data, draws, options
         self._model = hooked_model(data, "a teacher")
         self._kept: dict[tuple[int, int], tuple[Tensor, ...]] = {}
+        self._targets: dict[int, Tensor] = {}
+        self._compared: set[int] = set()
         #: Prompts that the model has read so far.
         self.read = 0
 
@@ -41,6 +44,8 @@ class Teacher:
             batch = self._model.answer_batch(prompts, features_of(self.data, prompts))
             logits = self.forward(batch)
         counts = torch.bincount(batch.rows, minlength=len(prompts)).tolist()
+        targets = zip(positions, torch.split(batch.tokens, counts), strict=True)
+        self._targets |= {p: tokens for p, tokens in targets if p not in self._compared}
         return list(torch.split(logits, counts))
 
     def forward(self, batch: AnswerBatch) -> Tensor:
@@ -62,6 +67,25 @@ class Teacher:
         if len(parts) == 1:
             return whole(parts[0], temperature)
         return TeacherLogProbs(parts[0], parts[1].long(), parts[2])
+
+    def holds(self, position: int, epoch: int) -> bool:
+        """Whether the answer to this example's demonstrations of this epoch is kept already."""
+        return (position, self.draw(epoch)) in self._kept
+
+    def expect_targets(self, positions: Sequence[int], tokens: Tensor) -> None:
+        """Compares the student's target tokens with those that the teacher answered, once for each example. DataError where
+        a tokenizer makes other tokens of a target after demonstrations: distributions would be matched wrongly."""
+        if self._compared.issuperset(positions):
+            return
+        found = torch.cat([self._targets[position] for position in positions])
+        if not torch.equal(found, tokens):
+            raise DataError(
+                "the answers have other tokens after demonstrations than without: they cannot be matched token by token",
+                "another --prompt-template, or a model with another tokenizer",
+            )
+        self._compared.update(positions)
+        for position in positions:
+            self._targets.pop(position, None)
 
     def _packed(self, logits: Tensor) -> tuple[Tensor, ...]:
         """What is kept: logits as they are, or (log-probabilities, tokens int32, rest) where the vocabulary is larger."""

@@ -19,3 +19,14 @@ def icltool_scorers() -> list[Registration]:
 @hookimpl
 def icltool_datasets() -> list[Registration]:
     return [Registration("jsonl", "icltool_example.jsonl:JsonlReader", "images with captions in JSONL files")]
+
+
+@hookimpl
+def icltool_learners() -> list[Registration]:
+    summary = "the mean of what demonstrations do to the states of each layer"
+    return [Registration("mean-shift", "icltool_example.mean_shift:MeanShift", summary)]
+
+
+@hookimpl
+def icltool_interventions() -> list[Registration]:
+    return [Registration("mean-shift", "icltool_example.mean_shift:MeanShiftVectors", "adds it to every token's state")]

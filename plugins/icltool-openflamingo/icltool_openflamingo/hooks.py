@@ -12,10 +12,11 @@ import torch
 from icltool import (
     AnswerBatch,
     AttentionHeads,
-    BaseModel,
+    ModelIdentity,
     Prompt,
     PromptFormat,
     TokenizedPrompt,
+    answers_at,
     attention_heads,
     template_hash,
     tokenize,
@@ -48,10 +49,10 @@ class HookedFlamingo(ABC):
     @abstractmethod
     def _states(self, ids: torch.Tensor, mask: torch.Tensor, media: torch.Tensor) -> torch.Tensor: ...
 
-    def base_model(self) -> BaseModel:
+    def base_model(self) -> ModelIdentity:
         """See SupportsDecoderHooks. Checkpoint, language model and CLIP make up the weights."""
         sites, width = len(self.shifted_modules()), int(self.model.lang_encoder.config.hidden_size)
-        return BaseModel(self.name, self._weights, template_hash(self._format), sites, width)
+        return ModelIdentity(self.name, self._weights, template_hash(self._format), sites, width)
 
     def decoder_layers(self) -> Sequence[Any]:
         """See SupportsDecoderHooks: the language model's own layers. Cross attention is apart from them: which image a
@@ -80,16 +81,13 @@ class HookedFlamingo(ABC):
         with torch.no_grad():
             ids, mask = self._padded(tokens, left=False)
             media = self._media(prompts, len(prompts), features)
-        rows = [row for row, t in enumerate(tokens) for _ in t.ids[t.target_start :]]
-        columns = [column for t in tokens for column in range(t.target_start - 1, len(t.ids) - 1)]
-        at = torch.tensor([rows, columns], device=self.device)
-        lasts = torch.tensor([t.target_start - 1 for t in tokens], device=self.device)
-        inputs = {"ids": ids, "mask": mask, "media": media}
-        return AnswerBatch(inputs, at[0], at[1], ids[at[0], at[1] + 1], lasts)
+        inputs = {"input_ids": ids, "mask": mask, "media": media}
+        return answers_at(inputs, [(t.target_start, len(t.ids)) for t in tokens])
 
     def answer_logits(self, batch: AnswerBatch) -> torch.Tensor:
         """See SupportsDecoderHooks."""
-        states = self._states(**batch.inputs)
+        inputs = batch.inputs
+        states = self._states(inputs["input_ids"], inputs["mask"], inputs["media"])
         logits: torch.Tensor = self.model.lang_encoder.get_output_embeddings()(states[batch.rows, batch.columns])
         return logits
 

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from icltool.testing.interventions import make_steering_set as steering_set
+from icltool.testing import make_steering_set as steering_set
 
 __all__ = ["steering_set"]

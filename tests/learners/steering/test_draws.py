@@ -90,7 +90,7 @@ def test_what_is_held_out_is_apart() -> None:
 @settings(deadline=None, max_examples=80)
 @given(st.integers(1, 40), st.integers(1, 9), st.integers(1, 4), st.integers(0, 5))
 def test_batches_show_every_example_once_in_every_epoch(count: int, size: int, world: int, seed: int) -> None:
-    """Processes have as many batches each (the last example of some may be one that another has, too)."""
+    """Processes have as many batches each: one example comes twice to a process that has fewer."""
     shares = [EpochBatches(count, size, seed, world, rank) for rank in range(world)]
     assert len({len(share) for share in shares}) == 1
     orders = []
@@ -101,7 +101,7 @@ def test_batches_show_every_example_once_in_every_epoch(count: int, size: int, w
         assert all(len(list(share)) == len(share) for share in shares)
         assert set().union(*map(set, seen)) == set(range(count))
         assert sum(map(len, seen)) - count < world
-        assert all(len(set(part)) == len(part) for part in seen if count >= world)
+        assert all(len(part) - len(set(part)) <= 1 for part in seen)
         orders.append(seen)
     for first, second in zip(*orders, strict=True):
         assert sorted(first) == sorted(second)  # what a process keeps of its examples serves it again

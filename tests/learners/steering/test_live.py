@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 from icltool.contracts import Example, GenerationOptions, Prompt, SteeringLearner, SteeringSet, Ticker
 from icltool.errors import ConfigError, DataError
-from icltool.interventions.files import read
+from icltool.interventions.files import read_intervention
 from icltool.interventions.shift import ShiftVectors, shifting
 from icltool.learners.live.learner import Live
 from icltool.learners.live.options import LiveOptions, parse_options
@@ -105,7 +105,7 @@ def test_the_loss_is_the_one_written_down(data: SteeringSet) -> None:
         assert len(asked[0].images) == 3
         assert len(plain[0].images) == 1
         assert plain[0].target == asked[0].target
-        with shifting(data.model, lambda: shifts):  # type: ignore[arg-type]
+        with shifting(data.model, shifts.__getitem__):  # type: ignore[arg-type]
             batch, student = batch_and_logits(data, plain)
         for t, s, token in zip(teacher, student, batch.tokens, strict=True):
             p, q = (t / 1.5).softmax(-1), (s / 1.5).log_softmax(-1)
@@ -155,10 +155,10 @@ def test_the_model_is_bit_equal_after_the_vectors_are_gone(data: SteeringSet, ti
     prompts = Draws(data, 12, 0).plain_prompts([0, 1, 2])
     before = tiny_model.score(prompts, 3)
     shifts = large(tiny_model)
-    with shifting(tiny_model, lambda: shifts):
+    with shifting(tiny_model, shifts.__getitem__):
         changed = tiny_model.score(prompts, 3)
     missing = [Prompt("<s>a", ("/no/such.png",), "b")]
-    with pytest.raises(DataError, match="such"), shifting(tiny_model, lambda: shifts):
+    with pytest.raises(DataError, match="such"), shifting(tiny_model, shifts.__getitem__):
         tiny_model.score(missing, 1)
     assert max(abs(a.log_prob - b.log_prob) for a, b in zip(before, changed, strict=True)) > 0.1
     assert tiny_model.score(prompts, 3) == before
@@ -170,7 +170,7 @@ def test_under_the_vectors_a_batch_of_n_equals_n_single_runs(data: SteeringSet, 
     prompts = [*draws.plain_prompts([0, 1, 2]), *draws.prompts([3, 4], 2)]  # several lengths: padding on both sides
     options = GenerationOptions(max_new_tokens=8, num_beams=3)
     shifts = large(tiny_model, 2.0)
-    with shifting(tiny_model, lambda: shifts):
+    with shifting(tiny_model, shifts.__getitem__):
         scores = [tiny_model.score([p], 1)[0].log_prob for p in prompts]
         answers = [tiny_model.generate([p], options, 1)[0] for p in prompts]
         assert [s.log_prob for s in tiny_model.score(prompts, 5)] == pytest.approx(scores, abs=1e-4)
@@ -188,7 +188,7 @@ def test_under_the_vectors_generating_with_a_cache_equals_generating_without(
     generate, lengths = tiny_model.model.generate, []
     embed = tiny_model.model.get_input_embeddings()
     seen = embed.register_forward_hook(lambda module, inputs, output: lengths.append(inputs[0].shape[1]))
-    with seen, shifting(tiny_model, lambda: shifts):
+    with seen, shifting(tiny_model, shifts.__getitem__):
         with_cache = tiny_model.generate(prompts, options, 3)
         assert lengths[-1] == 1
         monkeypatch.setattr(tiny_model.model, "generate", lambda **kw: generate(**kw, use_cache=False))
@@ -250,7 +250,7 @@ def test_training_lowers_the_loss_and_leaves_a_file_that_is_used(
     assert outcome.history[-1]["loss"] < outcome.history[0]["loss"]
     assert progress.tasks == [("train live", 18)]
     assert progress.done == 18
-    stored = read(tmp_path / "last.safetensors")
+    stored = read_intervention(tmp_path / "last.safetensors")
     assert {name: tuple(t.shape) for name, t in stored.tensors.items()} == {"vectors": (4, 128), "alphas": (4,)}
     assert stored.numbers == 4 * 128 + 4
     assert stored.base == tiny_model.base_model()
@@ -302,7 +302,7 @@ def test_an_interrupted_training_goes_on_and_gives_the_same_file(
     with pytest.raises(KeyboardInterrupt):
         trained(data, tmp_path / "cut", Interrupting(5), epochs=3, **options)
     assert (tmp_path / "cut" / "last.safetensors").is_file()  # that of the first epoch
-    assert read(tmp_path / "cut" / "last.safetensors").about["figures"]["epoch"] == 1
+    assert read_intervention(tmp_path / "cut" / "last.safetensors").about["figures"]["epoch"] == 1
     progress = Interrupting(10**6)
     outcome = trained(data, tmp_path / "cut", progress, epochs=3, **options)
     assert progress.tasks == [("train live", 6)]
@@ -349,3 +349,115 @@ def test_bad_options_and_sets_are_one_clear_line(data: SteeringSet, tmp_path: Pa
         trained(data, tmp_path, trainer={"devices": 0})
     with pytest.raises(ConfigError, match="diverged"):
         trained(data, tmp_path, trainer={"gradient_clip_val": None}, lr=1e30, alpha_lr=1e30)
+
+
+def test_learning_rates_follow_the_schedule_at_every_optimiser_step(data: SteeringSet, tmp_path: Path) -> None:
+    """Three batches an epoch, two of which make a step: the last step of an epoch has one batch alone."""
+    from lightning.pytorch import Callback
+
+    from icltool.learners.lightning import learning_rate_factor
+    from icltool.learners.steering import fitting
+
+    seen: list[tuple[int, list[float], list[float]]] = []
+
+    class Watch(Callback):
+        def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: Any) -> None:
+            groups = optimizer.param_groups
+            seen.append((trainer.global_step, [g["lr"] for g in groups], [g["weight_decay"] for g in groups]))
+
+    module = module_of(
+        data, accumulate=2, epochs=4, lr=1e-3, alpha_lr=1e-2, warmup=0.25, temperature_schedule="learned"
+    )
+    settings = fitting.trainer_settings(module.options, data)
+    trainer = fitting.make_trainer(settings, tmp_path, [], [Watch()])
+    trainer.fit(module)
+    steps = 4 * 2
+    assert [step for step, _, _ in seen] == list(range(steps))
+    for step, rates, decay in seen:
+        factor = learning_rate_factor(step, 2, steps)
+        assert rates == pytest.approx([1e-3 * factor, 1e-2 * factor, 1e-3 * factor])
+        assert decay == [1e-3, 1e-3, 0.0]
+    assert [learning_rate_factor(step, 2, steps) for step in (0, 1, 2, 5)] == pytest.approx([0.5, 1.0, 1.0, 0.5])
+
+
+def test_the_gradient_is_clipped_unless_clip_is_0(data: SteeringSet) -> None:
+    from icltool.learners.steering.fitting import trainer_settings
+
+    assert trainer_settings(LiveOptions(**SMALL), data)["gradient_clip_val"] == 1.0
+    assert trainer_settings(LiveOptions(**SMALL, clip=0), data)["gradient_clip_val"] is None
+
+
+def test_the_teacher_reads_before_the_student(data: SteeringSet, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is held for a backward pass while the long prompts are read."""
+    module, order = module_of(data), []
+    real: Any = data.model.answer_logits  # type: ignore[attr-defined]
+
+    def watched(batch: Any) -> Any:
+        order.append(torch.is_grad_enabled())
+        return real(batch)
+
+    monkeypatch.setattr(data.model, "answer_logits", watched)
+    module.losses([0, 1])
+    assert order == [False, True]
+
+
+def test_targets_that_are_other_tokens_after_demonstrations_are_refused(data: SteeringSet) -> None:
+    teacher = Teacher(data, Draws(data, 12, 0), LiveOptions(**SMALL))
+    teacher.answers([0, 1], 0, 1.0)
+    batch, _ = batch_and_logits(data, teacher.draws.plain_prompts([0, 1]))
+    other = batch.tokens.clone()
+    other[0] += 1
+    with pytest.raises(DataError, match="cannot be matched token by token"):
+        teacher.expect_targets([0, 1], other)
+    teacher.expect_targets([0, 1], batch.tokens)
+    teacher.expect_targets([0, 1], other)  # compared once
+
+
+def test_only_images_that_are_needed_are_announced(data: SteeringSet) -> None:
+    from icltool.learners.steering.order import EpochBatches
+
+    module = module_of(data, teacher_draws=1)
+    module._trainer = type("T", (), {"current_epoch": 0, "barebones": False})()  # type: ignore[assignment]
+    batches = EpochBatches(12, 4, 0)
+    assert len(list(module._paths(batches))) == 12 * 3
+    module.teacher.answers(range(12), 0, 1.0)
+    assert len(list(module._paths(batches))) == 12
+
+
+def test_a_step_that_overflowed_is_left_out_of_the_means(data: SteeringSet) -> None:
+    module = module_of(data)
+    values = iter([1.0, float("nan"), 3.0])
+    strategy = type("S", (), {"reduce": staticmethod(lambda total, reduce_op: total)})()
+    module._trainer = type(  # type: ignore[assignment]
+        "T", (), {"strategy": strategy, "global_step": 3, "current_epoch": 0, "barebones": False}
+    )()
+    module.losses = lambda positions: {"cross_entropy": torch.tensor(next(values))}  # type: ignore[method-assign]
+    for positions in ([0, 1], [2, 3], [4, 5]):
+        module.training_step(positions, 0)
+    module.summarise()
+    assert module.figures["cross_entropy"] == 2.0
+    values = iter([float("inf")] * 2 + [1.0])
+    module._sums = {}
+    for positions in ([0, 1], [2, 3], [4, 5]):
+        module.training_step(positions, 0)
+    with pytest.raises(ConfigError, match="no finite loss for 4 of 6 examples"):
+        module.summarise()
+
+
+def test_features_have_the_model_s_dtype_also_under_autocast(tiny_model: Any, examples: list[Example]) -> None:
+    """The vision encoder runs as it does elsewhere: features that autocast made would not fit the rest of the model, nor
+    the store of other runs."""
+    made = steering_set(tiny_model, examples)
+    seen: list[bool] = []
+    real = made.features
+
+    def watched(paths: Any) -> Any:
+        seen.append(torch.is_autocast_enabled("cpu"))
+        return real(paths)
+
+    from dataclasses import replace
+
+    watching = replace(made, features=watched)
+    with torch.autocast("cpu", torch.bfloat16):
+        features_of(watching, Draws(made, 4, 0).plain_prompts([0]))
+    assert seen == [False]

@@ -1,0 +1,97 @@
+"""A learner and its intervention: what demonstrations do to the states of an LVLM on average, added without them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from icltool import (
+    ConfigError,
+    Draws,
+    Model,
+    Progress,
+    SteeringSet,
+    TrainingOutcome,
+    about_steering,
+    changed_outputs,
+    check_base,
+    expect_method,
+    hooked_model,
+    last_states,
+    read_intervention,
+    write_intervention,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from torch import Tensor
+
+METHOD = "mean-shift"
+
+
+class MeanShift:
+    """The learner. For each layer: the mean over examples of the state with demonstrations less the state without, at the
+    last token of the prompt."""
+
+    def __init__(self, shots: int = 4, examples: int = 32) -> None:
+        if shots < 1 or examples < 1:
+            raise ConfigError(f"{METHOD}: shots={shots}, examples={examples}", "both are 1 at least")
+        self.shots, self.examples = shots, examples
+
+    def identity(self) -> dict[str, Any]:
+        """The options that decide the result, defaults included."""
+        return {"shots": self.shots, "examples": self.examples}
+
+    def steer(self, data: SteeringSet, folder: Path, seed: int, progress: Progress) -> TrainingOutcome:
+        """Writes `shifts` float32 [L, D]."""
+        import torch
+
+        model = hooked_model(data, METHOD)
+        pool = Draws(data, len(data.examples), seed)  # draws by key, and no demonstration leaks
+        positions = range(min(self.examples, len(pool)))
+        states = []
+        with progress.task(f"{METHOD}: reading prompts", 2 * len(positions), "prompts") as ticker:
+            for prompts in (pool.prompts(positions, self.shots), pool.plain_prompts(positions)):
+                found = last_states(data, prompts, model.shifted_modules(), advance=ticker.advance)
+                states.append(torch.stack([of_layer.double().mean(0) for of_layer in found]))
+        shifts = (states[0] - states[1]).float()
+        figures = {"examples": len(positions), "norm": float(shifts.norm(dim=1).mean())}
+        about = about_steering(data, self.shots, seed, self.identity(), figures)
+        path = write_intervention(folder, METHOD, model, about, {"shifts": shifts})
+        return TrainingOutcome({"last": path}, [figures])
+
+
+class MeanShiftVectors:
+    """The intervention: each layer's shift is added to the state of every token."""
+
+    method = METHOD
+    everywhere = True
+
+    def __init__(self, file: str | Path) -> None:
+        self._stored = read_intervention(Path(file))
+        expect_method(self._stored, METHOD)
+        base = self._stored.base
+        self._shifts = self._stored.tensor("shifts", base.sites, base.width)
+        self.file, self.about, self.parameters = self._stored.path, self._stored.about, self._stored.numbers
+
+    def identity(self) -> dict[str, Any]:
+        """A hash of the content, wherever the file lies."""
+        return {"intervention": METHOD, "content": self._stored.digest}
+
+    def check(self, model: Model) -> None:
+        """ConfigError where the model is another one."""
+        check_base(self._stored, model)
+
+    @contextmanager
+    def applied(self, model: Model) -> Iterator[None]:
+        """Hooks that are taken off again, whatever was raised."""
+        modules = check_base(self._stored, model).shifted_modules()
+        with changed_outputs(modules, [_adding(shift) for shift in self._shifts]):
+            yield
+
+
+def _adding(shift: Tensor) -> Callable[[Tensor], Tensor]:
+    return lambda states: states + shift.to(states)  # of its device and precision
