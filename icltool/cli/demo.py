@@ -15,7 +15,7 @@ from icltool.config.resolve import resolve
 from icltool.execution.progress import for_terminal
 
 #: The pointer reads the demonstrations' features, which the published selector of the profile does not.
-POINTER = {"learner": "pointer", "options": ["variant=query_img_icd_img_text"]}
+POINTER = {"learner": "pointer", "options": ["variant=query_img_icd_img_text", "dropout=0.3"]}
 #: Stage, flags beside the profile's options, and what happens.
 STEPS: tuple[tuple[str, dict[str, Any], str], ...] = (
     (

@@ -35,7 +35,10 @@ def resolve(
         from icltool.config.profiles import load_profile
 
         loaded = load_profile(profile)
-        for name, value in loaded.values(stage, model).items():
+        values = loaded.values(stage, model)
+        if _for_another_learner(values, flags or {}):
+            del values["options"]
+        for name, value in values.items():
             layers.add(name, value, loaded.origin(stage, name))
     for text in sets:
         layers.add_setting(stage, text)
@@ -111,6 +114,12 @@ class _Layers:
             return self.model.model_validate(self.values)
         except ValidationError as error:
             raise as_config_error(error, self.model, self.origins) from error
+
+
+def _for_another_learner(values: Mapping[str, Any], flags: Mapping[str, Any]) -> bool:
+    """Whether a profile's options are those of another learner than the one that was typed: they are not for that one."""
+    typed = flags.get("learner")
+    return "options" in values and typed is not None and "learner" in values and typed != values["learner"]
 
 
 def _argument_or(origin: str, name: str, model: type[StageConfig]) -> str:

@@ -67,6 +67,23 @@ def query_cost(
     return QueryCost(len(requests), device_name(model), told, fmean(flops) if count_flops else None, median(seconds))
 
 
+def pooled(parts: Sequence[QueryCost]) -> QueryCost:
+    """The cost of all queries, from one of each; a kind that is not known of one is not known."""
+    tokens, flops = [part.prompt_tokens for part in parts], [part.flops for part in parts]
+    return QueryCost(
+        sum(part.queries for part in parts),
+        parts[0].device,
+        _mean(tokens),
+        _mean(flops),
+        median(part.seconds for part in parts),
+    )
+
+
+def _mean(figures: Sequence[float | None]) -> float | None:
+    known = [figure for figure in figures if figure is not None]
+    return fmean(known) if len(known) == len(figures) else None
+
+
 @contextmanager
 def counted_flops() -> Iterator[FlopCounterMode]:
     """Counts 2 FLOPs for each multiplication with its addition in matrix products, convolutions and attention (without a

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from icltool.contracts import (
     Example,
@@ -25,6 +25,9 @@ from icltool.plugin.manager import component
 from icltool.store.arrays import asked_by, content_code, content_codes
 from icltool.store.evaluations import PartialAnswers
 
+if TYPE_CHECKING:
+    from icltool.evaluation.costs import Costs
+
 #: Queries that are answered, and safe on disk, at a time, where the batch size is small, and where it is "auto"; else so
 #: many batches, that prompts can be sorted by length and share what they have in common.
 CHUNK, CHUNK_OF_AUTO = 64, 512
@@ -32,10 +35,12 @@ BATCHES = 4
 
 
 class Answerer:
-    """Answers queries; the model is loaded when the first answer is needed."""
+    """Answers queries; the model is loaded when the first answer is needed. `costs` are what its answers cost, once that
+    was measured."""
 
     def __init__(self, inputs: Inputs, progress: Progress) -> None:
         self.inputs, self.progress = inputs, progress
+        self.costs: Costs | None = None
         self._session: Session | None = None
 
     @property

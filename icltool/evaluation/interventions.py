@@ -13,6 +13,8 @@ from icltool.errors import ConfigError, PluginError, StoreError
 from icltool.evaluation.inputs import Inputs
 from icltool.interventions.files import WEIGHTS, read_intervention, template_remark
 from icltool.plugin.manager import component, load_registry
+from icltool.store.atomic import read_json
+from icltool.store.workspace import TRAINED
 
 RETRIEVERS, INTERVENTIONS = "retrievers", "interventions"
 
@@ -46,7 +48,7 @@ def vector_files(config: EvaluateConfig) -> dict[str, list[Path]]:
     StoreError for one that is missing or none of ours, ConfigError for one that no method here reads.
     """
     found: dict[str, list[Path]] = {}
-    for given in dict.fromkeys(path.resolve() for path in config.vectors):
+    for given in dict.fromkeys(path.resolve() for path in (*config.vectors, *_as_checkpoint(config))):
         file = file_of(given)
         method = read_intervention(file).method
         if method not in load_registry().names(INTERVENTIONS):
@@ -54,7 +56,7 @@ def vector_files(config: EvaluateConfig) -> dict[str, list[Path]]:
                 f"{file} was made by {method}, which is no method here", "install the plugin that made it"
             )
         found.setdefault(method, []).append(file)
-    if config.vectors and "methods" in config.model_fields_set:
+    if found and "methods" in config.model_fields_set:
         for method, files in found.items():
             if method not in config.methods:
                 raise ConfigError(
@@ -62,6 +64,14 @@ def vector_files(config: EvaluateConfig) -> dict[str, list[Path]]:
                     f"add --method {method}, or leave the file out",
                 )
     return found
+
+
+def _as_checkpoint(config: EvaluateConfig) -> list[Path]:
+    """The folder of --checkpoint, where `icltool train` left the file of an intervention in it."""
+    folder = config.checkpoint
+    if folder is None or not (folder / WEIGHTS).is_file() or (folder / "config.json").is_file():
+        return []
+    return [folder]
 
 
 def file_of(path: Path) -> Path:
@@ -74,18 +84,38 @@ def file_of(path: Path) -> Path:
 
 
 def newest_file(inputs: Inputs, method: str) -> Path:
-    """The file that the learner of this name left last for data set and task, for the model of the call where there is one.
+    """The file that the learner of this name left last for data set and task, among those that fit the call best: its model,
+    its weights' place, the version of the data set, its prompt format.
 
-    StoreError with the command that makes one where there is none.
+    StoreError with the command that makes one where there is none, and for a training that is unfinished.
     """
     name, task, workspace = inputs.dataset.name, inputs.dataset.task, inputs.workspace
-    files = [file for folder in workspace.checkpoints_of(method, name, task) if (file := folder / WEIGHTS).is_file()]
-    if not files:
+    folders = [f for f in workspace.checkpoints_of(method, name, task) if (f / WEIGHTS).is_file()]
+    command = f"`icltool train {method} --dataset {name} --task {task} --model {inputs.config.model}`"
+    if not folders:
         raise StoreError(
             f"no {method} file for {name} ({task}) in {workspace.checkpoints}",
-            f"run `icltool train {method} --dataset {name} --task {task}`, or give one: --vectors FILE",
+            f"run {command}, or give one: --vectors FILE",
         )
-    return next((file for file in files if read_intervention(file).base.name == inputs.config.model), files[0])
+    wanted = {**inputs.config.identity(), "dataset_fingerprint": inputs.dataset.fingerprint}
+    best = max(_fit(folder, wanted) for folder in folders)
+    folder = next(folder for folder in folders if _fit(folder, wanted) == best)
+    if not best[0]:
+        raise StoreError(
+            f"the training in {folder} is unfinished",
+            f"run the same {command} to go on, or name it: --vectors {folder}",
+        )
+    return folder / WEIGHTS
+
+
+def _fit(folder: Path, wanted: Mapping[str, Any]) -> tuple[bool, ...]:
+    """What of a finished training is as wanted, the most important first; all false for an unfinished one."""
+    keys = ("model", "model_path", "dataset_fingerprint", "prompt_template", "prompt_style", "quantization")
+    try:
+        identity = read_json(folder / TRAINED).get("identity", {})
+        return (True, *(identity.get(key) == wanted.get(key) for key in keys))
+    except (StoreError, KeyError, TypeError, AttributeError):
+        return (False,) * (1 + len(keys))
 
 
 def opened(inputs: Inputs, name: str, label: str, options: Mapping[str, Any]) -> Intervention:
@@ -110,6 +140,9 @@ def remarks(inputs: Inputs, label: str, made: Intervention) -> list[str]:
     given = [text for key in ("shots", "seed") if (text := _detail(key, about.get(key)))]
     told = ", ".join([source, *given]) if about.get("dataset") or task or given else ""
     lines = [f"{label}: {made.file}, {made.parameters:,} numbers" + (f", made from {told}" if told else "")]
+    done, planned = (about.get(part, {}).get(key) for part, key in (("figures", "epoch"), ("options", "epochs")))
+    if done is not None and planned is not None and done < planned:
+        lines.append(f"{label}: its training is unfinished, {done:.0f} of {planned} epochs")
     here = f"{inputs.dataset.name} ({inputs.dataset.task})"
     ours = {"dataset": inputs.dataset.name, "task": inputs.task.name}
     if any(about.get(key) not in (None, value) for key, value in ours.items()):

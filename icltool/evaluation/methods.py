@@ -20,6 +20,8 @@ from icltool.interventions.files import WEIGHTS
 from icltool.plugin.manager import component, load_registry
 
 ZERO_SHOT = "zero-shot"
+#: How the name of a checkpoint folder ends.
+_CHECKPOINT_DIGEST = re.compile(r"-([0-9a-f]{8})$")
 _NOT_IN_NAMES = re.compile(r"[^\w.+-]+")
 
 
@@ -82,6 +84,17 @@ def plan_labels(paths: Sequence[Path], taken: Sequence[str]) -> list[str]:
     return labels
 
 
+def vector_labels(name: str, files: Sequence[Path]) -> list[str]:
+    """A name for each of several files of one method: the method with the digest of its checkpoint folder, the last part
+    of that folder's name; where a file lies elsewhere, or two are alike, with the names that tell them apart."""
+    places = [file.parent if file.name == WEIGHTS else file for file in files]
+    digests = [_CHECKPOINT_DIGEST.search(place.name) if place.name.startswith(f"{name}-") else None for place in places]
+    found = [match.group(1) for match in digests if match is not None]
+    if len(set(found)) == len(files):
+        return [f"{name}-{digest}" for digest in found]
+    return [f"{name}-{label.removeprefix(f'{name}-')}" for label in plan_labels(places, ())]
+
+
 def _named(inputs: Inputs, name: str, files: Sequence[Path]) -> list[Method]:
     """The method of this name; one for each of its files, where it stands in for demonstrations."""
     config = inputs.config
@@ -105,8 +118,7 @@ def _standing_in(inputs: Inputs, name: str, files: Sequence[Path]) -> list[Metho
         files = [interventions.file_of(Path(str(options["file"])))]
     elif not files:
         files = [interventions.newest_file(inputs, name)]
-    places = [file.parent if file.name == WEIGHTS else file for file in files]
-    labels = [name] if len(files) == 1 else [f"{name}-{label}" for label in plan_labels(places, ())]
+    labels = [name] if len(files) == 1 else vector_labels(name, files)
     plugin = f"{(found := load_registry().get(interventions.INTERVENTIONS, name)).distribution} {found.version}"
     methods = []
     for label, file in zip(labels, files, strict=True):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -42,7 +42,7 @@ class EvaluationReport(StageReport):
         if len({value for r in self.results for value in r.extra.get("by", {}).get("answer_type", {})}) > 1:
             parts.append(breakdown_table(shown, "answer_type", metric))
         if any(cost_of(result) for result in shown):
-            parts.append(cost_table(shown, metric))
+            parts.append(cost_table(shown))
         return Group(*parts)
 
     def over_seeds(self) -> list[SettingResult]:
@@ -116,6 +116,19 @@ def table_row(result: SettingResult) -> dict[str, Any]:
     return row | {name: value for name, value in known.items() if value}
 
 
+def asked_for(results: Sequence[SettingResult], costs: bool, orders: bool, seeds: Sequence[int]) -> list[SettingResult]:
+    """The results without what an earlier call left in the folder and this one did not ask for: `costs`, further `orders`
+    of the demonstrations, and other `seeds` that gave the same ones."""
+    left_out = {name for name, wanted in (("cost", costs), ("orders", orders)) if not wanted}
+    found = []
+    for result in results:
+        extra = {name: value for name, value in result.extra.items() if name not in left_out}
+        if "seeds_alike" in extra:
+            extra["seeds_alike"] = [seed for seed in extra["seeds_alike"] if seed in seeds]
+        found.append(replace(result, extra=extra))
+    return found
+
+
 def remarks(results: Sequence[SettingResult], analysis: Mapping[str, Any]) -> list[str]:
     """The findings in a few lines: copies, gains, orders, leaks, costs. Figures of several seeds are averaged."""
     groups: dict[str, dict[int, list[SettingResult]]] = {}
@@ -127,7 +140,7 @@ def remarks(results: Sequence[SettingResult], analysis: Mapping[str, Any]) -> li
         *_told("answers copied from a demonstration (of these right), %", groups, _copied),
         *_told(f"queries better / worse than zero-shot by {metric}", groups, lambda found: _gained(found, metric)),
         *(_ordered(found, metric) for by_shots in groups.values() for found in by_shots.values()),
-        *(_guarded(results, analysis["guard"]) if "guard" in analysis else ()),
+        *(_guarded(results, analysis["guard"]) if "guard" in analysis and any(r.shots for r in results) else ()),
         *(r.extra["intervention"].get("remark", "") for r in results if stands_in(r)),
         *cost_remarks(results),
     ]

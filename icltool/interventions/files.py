@@ -73,20 +73,25 @@ def read_intervention(path: Path) -> Stored:
     """The content of a file. StoreError where it is missing, unreadable, or none of ours."""
     from safetensors import SafetensorError, safe_open
 
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise _no_vectors(path, "it is no regular file")
     try:
         path.open("rb").close()  # says more of what is no file than safetensors does
         with safe_open(path, framework="pt") as opened:
             header = opened.metadata() or {}
             tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 (no mapping)
     except FileNotFoundError as error:
-        raise StoreError(f"{path} does not exist", "`icltool train live` makes vectors") from error
+        raise StoreError(f"{path} does not exist", "`icltool train` makes such files: live, mimic, lora …") from error
     except IsADirectoryError as error:
         raise StoreError(f"{path} is a folder", f"name the file in it: {path / WEIGHTS}, say") from error
     except OSError as error:
         raise StoreError(f"{path} cannot be read: {error.strerror or error}", "check its permissions") from error
     except SafetensorError as error:
         raise _no_vectors(path, f"no safetensors file, or cut short ({error})") from error
-    return _stored(path, header, tensors, _digest(header, tensors))
+    stored = _stored(path, header, tensors, _digest(header, tensors))
+    if not all(bool(tensor.isfinite().all()) for tensor in tensors.values()):
+        raise StoreError(f"{path} holds numbers that are not finite", again(stored.method))
+    return stored
 
 
 def check_base(stored: Stored, model: Model) -> SupportsDecoderHooks:
@@ -104,13 +109,13 @@ def check_base(stored: Stored, model: Model) -> SupportsDecoderHooks:
         if of != have:
             raise ConfigError(
                 f"{stored.path} was made for {made.name} ({what}: {of}), not for {found.name} ({what}: {have})",
-                f"evaluate with --model {made.name}, or `icltool train {stored.method} --model {found.name}`",
+                _way_out(stored, found),
             )
     if made.weights != found.weights:
         raise ConfigError(
             f"{stored.path} was made for other weights than those of {found.name}: those of {made.name}, hash "
             f"{made.weights}, not {found.weights}",
-            f"evaluate with that model, or `icltool train {stored.method} --model {found.name} --overwrite`",
+            _way_out(stored, found),
         )
     return model
 
@@ -119,7 +124,13 @@ def template_remark(stored: Stored, model: SupportsDecoderHooks) -> str:
     """A line where the prompt format is another one than at training; "" where it is the same."""
     if stored.base.template == model.base_model().template:
         return ""
-    return f"{stored.method} was made with another prompt format: see --prompt-template"
+    return "made with another prompt format than this model's is now: see --prompt-template"
+
+
+def _way_out(stored: Stored, found: ModelIdentity) -> str:
+    same = stored.base.name == found.name
+    other = "evaluate with --model-path of its weights" if same else f"evaluate with --model {stored.base.name}"
+    return f"{other}, or `icltool train {stored.method}` for these{' (--overwrite)' if same else ''}"
 
 
 def again(method: str) -> str:
@@ -154,4 +165,7 @@ def _digest(header: Mapping[str, str], tensors: Mapping[str, Tensor]) -> str:
 
 
 def _no_vectors(path: Path, why: str) -> StoreError:
-    return StoreError(f"{path} is no file of vectors: {why}", "give a file that `icltool train live` made, say")
+    return StoreError(
+        f"{path} is no file of vectors: {why}",
+        "give a file that `icltool train` left: last.safetensors of live, mimic, lora …",
+    )

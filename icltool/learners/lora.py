@@ -24,6 +24,7 @@ class LoRAOptions(SteeringOptions):
     distil: bool = Field(
         False, description="minimise the KL divergence of LIVE, too; without it no demonstrations are read"
     )
+    shots: int = Field(32, ge=1, description="demonstrations that the teacher sees, with distil=true")
     hard_loss_weight: float = Field(1.0, ge=0, description="weight of the cross-entropy")
     lr: float = Field(1e-4, gt=0, description="peak learning rate of AdamW")
 

@@ -23,7 +23,7 @@ def parsed(learner: str, model: type[Options], values: dict[str, Any]) -> Option
         return model(**values)
     except ValidationError as error:
         first = error.errors()[0]
-        name = ".".join(str(part) for part in first["loc"])
+        name = ".".join(part for part in first["loc"] if isinstance(part, str))
         if first["type"] == "extra_forbidden":
             close = difflib.get_close_matches(name, list(model.model_fields), n=1)
             start = f"did you mean {close[0]!r}? " if close else ""

@@ -1,19 +1,24 @@
-"""Costs per query beside the metric: what stands in for demonstrations against the demonstrations themselves."""
+"""Costs per query: what stands in for demonstrations against the demonstrations themselves."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from icltool.report.grid import EMPTY, Cell
+from icltool.report.grid import EMPTY
 from icltool.store.evaluations import SettingResult
 
 if TYPE_CHECKING:
     from rich.table import Table
 
 #: What is compared: key in `extra["cost"]`, and what it is called.
-KINDS = {"prompt_tokens": "prompt tokens", "flops": "FLOPs", "seconds": "seconds"}
+KINDS = ("prompt_tokens", "flops", "seconds")
+#: How a column of them is headed, and one of ratios.
+HEADINGS = {"prompt_tokens": "tokens", "flops": "GFLOPs", "seconds": "s"}
+RATIOS = {"prompt_tokens": "tok.", "flops": "FLOPs", "seconds": "s"}
 GIGA = 1e9
+#: Significant digits of a figure; of seconds, which other work on the machine changes, fewer.
+DIGITS, SECONDS_DIGITS = 3, 2
 
 
 def cost_of(result: SettingResult) -> Mapping[str, Any]:
@@ -29,7 +34,8 @@ def stands_in(result: SettingResult) -> bool:
 
 def savings(results: Sequence[SettingResult]) -> list[dict[str, Any]]:
     """For each method that stands in for demonstrations, against each setting with demonstrations: how many times as much
-    of each kind that takes, None where one of the two is not known. Seconds of two devices are not compared."""
+    of each kind that takes, None where one of the two is not known. Seconds of two devices, or of two calls, which had
+    other work beside them, are not compared."""
     costed = [r for r in results if cost_of(r)]
     return [
         {"method": one.method, "to": other.method, "shots": other.shots, "seed": other.seed, **_ratios(one, other)}
@@ -40,33 +46,31 @@ def savings(results: Sequence[SettingResult]) -> list[dict[str, Any]]:
     ]
 
 
-def cost_table(results: Sequence[SettingResult], metric: str) -> Table:
-    """A row per setting with costs: the metric with its interval, the costs, and how many times those of the first method
-    that stands in for demonstrations they are."""
+def cost_table(results: Sequence[SettingResult]) -> Table:
+    """A row per setting with costs: the costs, and how many times those of the first method that stands in for
+    demonstrations they are. Where it is narrow, long names go on in a further line before any figure does."""
     from rich.table import Table
     from rich.text import Text
 
     first = next((r for r in results if stands_in(r) and cost_of(r)), None)
-    against = "" if first is None else f"; last columns: how many times what {first.method} takes"
-    table = Table(caption=f"cost per query, and {metric} [95 % interval]{against}")
-    table.add_column("method", no_wrap=True)
-    for name in ("shots", metric, "prompt tokens", "GFLOPs", "seconds"):
-        table.add_column(name, justify="right")
-    for name in KINDS.values() if first is not None else ():
-        table.add_column(f"x {name}", justify="right")
+    against = "" if first is None else f"; x: times what {first.method} takes"
+    table = Table(caption=Text(f"cost per query: prompt tokens, GFLOPs, seconds{against}", style="table.caption"))
+    table.add_column("method", overflow="fold")
+    headings = ["shots", *HEADINGS.values(), *(f"x {name}" for name in RATIOS.values() if first is not None)]
+    for name in headings:
+        table.add_column(name, justify="right", overflow="fold")
     for result in results:
         if cost := cost_of(result):
-            figure = result.metrics.get(metric)
             flops = cost.get("flops")
             cells = [
                 str(result.shots),
-                EMPTY if figure is None else Cell(figure, False).text,
                 _number(cost.get("prompt_tokens")),
                 _number(None if flops is None else flops / GIGA),
-                _number(cost.get("seconds")),
+                _number(cost.get("seconds"), SECONDS_DIGITS),
             ]
             if first is not None:
-                cells += [EMPTY if ratio is None else f"{ratio:.3g}" for ratio in _ratios(first, result).values()]
+                ratios = _ratios(first, result)
+                cells += [_number(ratios[kind], SECONDS_DIGITS if kind == "seconds" else DIGITS) for kind in KINDS]
             table.add_row(Text(result.method), *cells)
     return table
 
@@ -84,6 +88,8 @@ def cost_remarks(results: Sequence[SettingResult]) -> list[str]:
     ]
     if len(devices) > 1:
         lines.append("costs were measured on different devices: their seconds are not compared")
+    else:
+        lines += _elsewhere(results)
     if any(c.get("flops") is None for c in costs):
         lines.append("FLOPs of quantized weights cannot be counted")
     if any(c.get("uncounted") for c in costs):
@@ -94,7 +100,7 @@ def cost_remarks(results: Sequence[SettingResult]) -> list[str]:
 def _ratios(one: SettingResult, other: SettingResult) -> dict[str, float | None]:
     """other / one by kind."""
     a, b = cost_of(one), cost_of(other)
-    alike = a.get("device") == b.get("device")
+    alike = all(a.get(key) == b.get(key) for key in ("device", "call"))
     found: dict[str, float | None] = {}
     for kind in KINDS:
         known = a.get(kind) and b.get(kind) is not None and (alike or kind != "seconds")
@@ -102,7 +108,22 @@ def _ratios(one: SettingResult, other: SettingResult) -> dict[str, float | None]
     return found
 
 
-def _number(value: float | None) -> str:
+def _elsewhere(results: Sequence[SettingResult]) -> list[str]:
+    """A line for each method that stands in for demonstrations, where seconds of others were taken in another call."""
+    lines = []
+    costed = [r for r in results if cost_of(r)]
+    for one in costed:
+        if stands_in(one):
+            others = [r for r in costed if r.shots and cost_of(r).get("call") != cost_of(one).get("call")]
+            named = ", ".join(dict.fromkeys(f"{r.method} {r.shots}-shot" for r in others))
+            if named:
+                lines.append(f"seconds of {named} are from another call than those of {one.method}: not compared")
+    return lines
+
+
+def _number(value: float | None, digits: int = DIGITS) -> str:
+    """With so many significant digits; the digits before the point are all there."""
     if value is None:
         return EMPTY
-    return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
+    text = f"{value:.{digits}g}"
+    return f"{value:,.0f}" if abs(float(text)) >= 10**digits else text

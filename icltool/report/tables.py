@@ -15,6 +15,16 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 
+#: Names longer than this go on in a further line, so that figures have room.
+NAME_WIDTH = 24
+
+
+def name_column(table: Table, heading: str, names: Iterable[str]) -> None:
+    """Adds the column of these names: whole where they are short, folded where one is longer than NAME_WIDTH."""
+    long = max(map(len, names), default=0) > NAME_WIDTH
+    table.add_column(heading, no_wrap=not long, overflow="fold", max_width=NAME_WIDTH)
+
+
 def result_table(results: Sequence[SettingResult], title: str | None = None) -> Table:
     """Methods by shots: mean and 95 % interval, the best of each column bold."""
     from rich.table import Table
@@ -24,7 +34,10 @@ def result_table(results: Sequence[SettingResult], title: str | None = None) -> 
     table = Table(title=None if title is None else Text(title, style="table.title"), caption=grid.caption)
     texts = len(grid.header) - len(grid.shots)
     for position, name in enumerate(grid.header):
-        table.add_column(name, justify="left" if position < texts else "right", no_wrap=position < texts)
+        if position < texts:
+            name_column(table, name, (grid.labels(row)[position] for row in grid.rows))
+        else:
+            table.add_column(name, justify="right", overflow="fold")
     for row in grid.rows:
         figures = []
         for shots in grid.shots:
@@ -49,9 +62,9 @@ def difference_table(differences: Sequence[Mapping[str, Any]], metric: str) -> T
     if len(first) == 1 and len({d["b"] for d in alike}) > 1:
         more = f"; all against {next(iter(first))}, which was named first{more}"
     table = Table(caption=f"{metric}: differences on the same queries [95 % interval], p by bootstrap{more}")
-    table.add_column("methods", no_wrap=True)
+    name_column(table, "methods", (f"{d['a']} - {d['b']}" for d in chosen))
     for k in shots:
-        table.add_column(f"{k}-shot", justify="right")
+        table.add_column(f"{k}-shot", justify="right", overflow="fold")
     cells: dict[tuple[str, str], dict[int, Text]] = {}
     for d in chosen:
         low, high = (_number(d[side]) for side in ("low", "high"))
@@ -72,13 +85,13 @@ def breakdown_table(results: Sequence[SettingResult], column: str, metric: str) 
     values = sorted({value for _, found in tables for value in found})
     counts = {value: found[value]["queries"] for _, found in tables for value in found}
     table = Table(caption=f"{metric} by {column.replace('_', ' ')} (number of queries)")
-    table.add_column("method", no_wrap=True)
+    names = [f"{r.method} {r.shots}-shot" if r.shots else r.method for r, _ in tables]
+    name_column(table, "method", names)
     for value in values:
-        table.add_column(Text(f"{value} ({int(counts[value])})"), justify="right")
-    for result, found in tables:
+        table.add_column(Text(f"{value} ({int(counts[value])})"), justify="right", overflow="fold")
+    for name, (_, found) in zip(names, tables, strict=True):
         if found:
             figures = [found.get(value, {}).get(metric) for value in values]
-            name = f"{result.method} {result.shots}-shot" if result.shots else result.method
             table.add_row(Text(name), *(EMPTY if f is None else f"{f:.{DIGITS}f}" for f in figures))
     return table
 

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 from icltool.config.evaluate import EvaluateConfig
 from icltool.contracts import Metric, Progress
+from icltool.evaluation import costs
 from icltool.evaluation.answering import Answerer
 from icltool.evaluation.inputs import Inputs
 from icltool.evaluation.judging import Judge
-from icltool.evaluation.report import EvaluationReport, remarks, table_row
+from icltool.evaluation.report import EvaluationReport, asked_for, remarks, table_row
 from icltool.evaluation.results import Results
 from icltool.evaluation.settings import Settings
 from icltool.plugin.manager import component, load_registry
@@ -54,6 +55,7 @@ def run(config: EvaluateConfig, progress: Progress) -> EvaluationReport:
     judge.prepare(lambda: (inputs.queries[row] for row in inputs.query_rows))
     with answerer:
         before = Results(settings, judge, answerer, folder, provenance)
+        costs.set_apart(before.kept, settings)
         if pending := [*before.pending(), *before.uncosted()]:
             for setting in pending:  # what cannot be chosen, or loaded, shows before hours of answering
                 settings.demonstrations(setting)
@@ -64,8 +66,10 @@ def run(config: EvaluateConfig, progress: Progress) -> EvaluationReport:
             work = Results(settings, judge, answerer, folder, provenance)
             groups = [work.evaluate(group) for group in settings.groups]
             work.compare(groups)
+            costs.set_apart(work.kept, settings)
             faults = work.measure()
-    results = tuple(work.kept[setting.key] for group in groups for setting in group)
+    found = [work.kept[setting.key] for group in groups for setting in group]
+    results = tuple(asked_for(found, costs.wanted(settings), config.permutations > 1, config.seeds))
     lines = [
         *remarks(results, work.analysis),
         *_remarks(inputs, settings, judge),

@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING, Any
 
 from icltool.config.export import ExportConfig
 from icltool.contracts import Example, Progress, StageReport
-from icltool.errors import ConfigError, DataError, StoreError
+from icltool.errors import ConfigError, DataError, IclError, StoreError
 from icltool.store.atomic import read_json, replace_file, write_text
 from icltool.store.atomic import write_json as write_json_file
-from icltool.store.workspace import Workspace
+from icltool.store.workspace import TRAINED, Workspace
 
 if TYPE_CHECKING:
     from icltool.store.evaluations import SettingResult
@@ -142,7 +142,31 @@ def _results(config: ExportConfig, format: str, progress: Progress) -> StageRepo
     return StageReport(f"Exported {name}", (row,), target)
 
 
+def _refuse_interventions(config: ExportConfig) -> None:
+    """ConfigError for a learner, or a folder made by one, whose file stands in for demonstrations."""
+    from icltool.interventions.files import WEIGHTS
+    from icltool.plugin.manager import load_registry
+
+    workspace, learner, folder = Workspace(config.workspace), config.learner, config.input
+    if folder is not None:
+        folder = folder if folder.is_dir() else folder.parent
+        record = read_json(folder / TRAINED) if (folder / TRAINED).is_file() else {}
+        learner = str(record.get("identity", {}).get("learner", ""))
+    if learner not in load_registry().names("interventions"):
+        return
+    hint = "copy that file as it is"
+    if folder is None:
+        try:
+            folder = workspace.newest_checkpoint(learner, *workspace.choose_dataset(config.dataset, config.task))
+        except IclError:  # nothing was trained: where it would be
+            folder, hint = workspace.checkpoints / f"{learner}-…", f"`icltool train {learner}` makes it"
+    raise ConfigError(
+        f"{learner} is no selector; its file is {folder / WEIGHTS}, which `icltool evaluate --vectors` takes", hint
+    )
+
+
 def _selector(config: ExportConfig, format: str, progress: Progress) -> StageReport:
+    _refuse_interventions(config)
     source = _input(
         config, lambda w: w.newest_checkpoint(config.learner, *w.choose_dataset(config.dataset, config.task))
     )
@@ -367,7 +391,18 @@ def _is_evaluation(source: Path) -> bool:
 
 
 def _setting(config: ExportConfig, source: Path, results: Sequence[SettingResult]) -> SettingResult:
-    """The setting that the options mean. ConfigError that lists them when it is none, or not one."""
+    """The setting that the options mean. ConfigError that lists them when it is none, or not one, and for a method that
+    stands in for demonstrations."""
+    from icltool.report.costs import stands_in
+
+    apart = {result.method for result in results if stands_in(result)}
+    if apart and (config.method in apart or len(apart) == len({result.method for result in results})):
+        raise ConfigError(
+            f"{source}: {config.method or ' and '.join(sorted(apart))} stands in for demonstrations: what it puts into "
+            f"the model is not in a {config.what}",
+            "choose the setting of a retrieval method, or zero-shot for a chat without demonstrations",
+        )
+    results = [result for result in results if result.method not in apart]
     if config.what == "plan" and config.shots is None:
         results = [result for result in results if result.shots]
     wanted = {flag[2:]: value for flag, value in _wanted_setting(config).items()}

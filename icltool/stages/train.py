@@ -56,10 +56,11 @@ def run(config: TrainConfig, progress: Progress) -> StageReport:
     name, task = dataset.name, dataset.task
     folder = workspace.checkpoint_folder(config.learner, name, task, digest(job.identity), job.variant)
     title = " ".join(filter(None, [config.learner, f"of {job.variant}" if job.variant else "", f"for {name} ({task})"]))
+    use = [f"evaluate it by --method {config.learner} --vectors {folder}"] if job.variant else []
     with _lock(folder):
         record = None if config.overwrite else _finished(folder, job.identity)
         if record is not None:
-            return _report(title, folder, record, ["up to date: trained before on the same data, same options"])
+            return _report(title, folder, record, ["up to date: trained before on the same data, same options", *use])
         with writing(folder):
             (folder / RECORD_FILE).unlink(missing_ok=True)
             if config.overwrite and is_leader():
@@ -80,7 +81,7 @@ def run(config: TrainConfig, progress: Progress) -> StageReport:
         }
         if is_leader():
             write_json(folder / RECORD_FILE, record)
-    return _report(title, folder, record, [])
+    return _report(title, folder, record, use)
 
 
 def _finished(folder: Path, identity: Mapping[str, Any]) -> dict[str, Any] | None:

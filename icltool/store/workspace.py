@@ -11,7 +11,7 @@ from icltool.store.atomic import read_json
 
 _MANIFEST = "dataset.json"
 _RESULTS = "results.json"
-_TRAINED = "training.json"
+TRAINED = "training.json"
 _WEIGHTS = (".safetensors", ".ckpt")
 
 
@@ -135,7 +135,7 @@ class Workspace:
         """Checkpoint folders that hold weights, those written last first. Folders of trainings that were interrupted count
         only where no training was finished."""
         folders = [p for p in self._of(dataset, task, self.checkpoints, f"{learner}-") if p.is_dir()]
-        folders = [p for p in folders if (p / _TRAINED).is_file()] or folders
+        folders = [p for p in folders if (p / TRAINED).is_file()] or folders
         weights = ((file, folder) for folder in folders for file in folder.rglob("*") if _is_weights(file))
         return list(dict.fromkeys(reversed(_by_age(weights))))
 

@@ -16,6 +16,7 @@ from icltool.contracts import (
     GenerationOptions,
     Intervention,
     Model,
+    ModelIdentity,
     Prompt,
     ScoringRequest,
     SupportsDecoderHooks,
@@ -56,7 +57,7 @@ def check_intervention(
     intervention.check(model)
     prompts = [model.prompt(task, examples[1 : 1 + shots], examples[0]) for shots in (0, 0, 1, 2)]
     prompts[1] = model.prompt(task, (), examples[3])
-    before = model.score(prompts, len(prompts))
+    before, plain = model.score(prompts, len(prompts)), _log_probs(model, prompts)
     with intervention.applied(model):
         single = _log_probs(model, prompts)
         expect(not any(map(math.isnan, single)), f"under it a score is no number: {single}")
@@ -66,7 +67,6 @@ def check_intervention(
             expect_equal(found, single, f"under it, scores in batches of {size}", tolerance)
             batch = model.generate(prompts, _BEAMS, size)
             expect(batch == answers, f"under it, answers depend on the batch size: {batch} against {answers}")
-    plain = _log_probs(model, prompts)
     expect(any(a != b for a, b in zip(plain, single, strict=True)), "scores under it are those of the model without it")
     _check_undone(intervention, model, prompts, before, kept)
     with intervention.applied(model):
@@ -152,11 +152,17 @@ def _check_refusals(intervention: Intervention, model: Model) -> None:
         ("number of layers", replace(base, sites=base.sites + 1)),
         ("weights", replace(base, weights=base.weights[::-1] + "0")),
     ):
-        others[f"a model of another {what}"] = stranger = copy.copy(model)
-        stranger.base_model = partial(copy.copy, other)  # type: ignore[attr-defined]
+        others[f"a model of another {what}"] = _named(model, other)
     for name, stranger in others.items():
         for method, refusing in (("check", intervention.check), ("applied", partial(_enter, intervention))):
             expect_error(ConfigError, partial(refusing, stranger), f"`{method}` refuses {name}")
+
+
+def _named(model: Any, base: ModelIdentity) -> Any:
+    """The model, under another identity."""
+    other = copy.copy(model)
+    other.base_model = lambda: base
+    return other
 
 
 def _enter(intervention: Intervention, model: Model) -> None:

@@ -88,7 +88,7 @@ def check_steering_learner(
     """Checks a learner (give it few examples and epochs), or a class or factory that makes one, against
     `icltool.SteeringLearner`; gives what it made.
 
-    `intervention` reads the file that it leaves. It learns twice, into two sub-folders of `folder`. Checked are: that
+    `intervention` reads the file that it leaves. It learns twice, into sub-folders of `folder`. Checked are: that
     `last.safetensors` lies where it was told, says which method and model it belongs to, and comes with a history of
     figures; that the same seed gives the same content; that the model computes bit for bit as before, with hooks, replaced
     methods and `requires_grad` of its weights as before; that global generators of random numbers are as before; that a
@@ -137,10 +137,10 @@ def _generators() -> dict[str, Any]:
     """The states of global generators of random numbers, by library."""
     import torch
 
-    _, keys, *others = np.random.get_state()
+    state: Any = np.random.get_state()
     return {
         "torch": torch.get_rng_state().tolist(),
-        "numpy": (keys.tolist(), others),  # type: ignore[union-attr]
+        "numpy": (state[1].tolist(), state[2:]),
         "python": random.getstate(),
     }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +88,30 @@ def test_calls_that_do_not_fit(
     err = refusal(capsys, *EVALUATE, *given, "--workspace", str(workspace))
     for word in words:
         assert word in err
+
+
+def test_tables_fit_a_usual_terminal(
+    workspace: Path,
+    tiny_model: IdeficsModel,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(costs, "SAMPLE", 1)
+    monkeypatch.setenv("TERM", "dumb")  # 80 columns, no colours
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    folders = [tmp_path / f"live-shapes-vqa-tiny-idefics-{digest}" for digest in ("88b90a0b", "00000001")]
+    given = [vectors(f / "last.safetensors", tiny_model, 0.1, seed=n).parent for n, f in enumerate(folders)]
+    options = [*(f"--vectors={folder}" for folder in given), "--method=random,live", "--shots=1,2"]
+    assert run([*EVALUATE, *options, f"--workspace={workspace}"]) == 0
+    shown = capsys.readouterr().out
+    drawn = [line for line in shown.splitlines() if line[:1] in "┃│"]
+    assert max(map(len, drawn)) <= 80
+    assert not any("…" in line for line in drawn)
+    assert [line for line in drawn if line.startswith("│ live-88b90a0b ")]
+    assert "x FLOPs" in shown
+    err = refusal(capsys, "export", "chat", "--method", "live-88b90a0b", f"--workspace={workspace}")
+    assert "live-88b90a0b stands in for demonstrations" in err
 
 
 def test_json_has_costs_beside_the_metric(

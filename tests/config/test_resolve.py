@@ -53,6 +53,21 @@ def test_mappings_are_merged_key_by_key(tmp_path: Path) -> None:
     assert config.sampler_options == {"random": 0.5, "text": 0.4, "image": 0.1, "other": "7"}
 
 
+def test_options_of_a_profile_are_for_its_own_learner(tmp_path: Path) -> None:
+    from icltool.config.train import TrainConfig
+
+    path = tmp_path / "p.toml"
+    path.write_text('[train]\nlearner = "live"\nseed = 3\n[train.options]\nalpha_lr = 0.3\n')
+    own = resolve("train", TrainConfig, {}, str(path))
+    typed = resolve("train", TrainConfig, {"learner": "live", "options": ["epochs=2"]}, str(path))
+    other = resolve("train", TrainConfig, {"learner": "lora", "options": ["epochs=2"]}, str(path))
+    assert isinstance(own, TrainConfig)
+    assert isinstance(typed, TrainConfig)
+    assert isinstance(other, TrainConfig)
+    assert (own.options, typed.options) == ({"alpha_lr": 0.3}, {"alpha_lr": 0.3, "epochs": 2})
+    assert (other.options, other.seed) == ({"epochs": 2}, 3)
+
+
 def test_lists_are_replaced(tmp_path: Path) -> None:
     from icltool.config.evaluate import EvaluateConfig
 

@@ -8,7 +8,15 @@ import pytest
 import torch
 
 from icltool.contracts import Example, GenerationOptions, ScoringRequest
-from icltool.engine.query_cost import REPEATS, counted_flops, device_name, prompt_tokens, query_cost
+from icltool.engine.query_cost import (
+    REPEATS,
+    QueryCost,
+    counted_flops,
+    device_name,
+    pooled,
+    prompt_tokens,
+    query_cost,
+)
 from icltool.engine.session import open_session
 from icltool.interventions.shift import ShiftVectors
 from icltool.models.idefics import IdeficsModel
@@ -93,3 +101,14 @@ def test_compiled_parts_are_counted() -> None:
         with counted_flops() as counter:
             layer(torch.ones(3, 8))
     assert counter.get_total_flops() == 2 * 3 * 8 * 4
+
+
+def test_the_cost_of_queries_that_were_measured_apart() -> None:
+    parts = [
+        QueryCost(1, "cpu", 10.0, 4e9, 0.5),
+        QueryCost(1, "cpu", 20.0, 8e9, 0.1),
+        QueryCost(1, "cpu", 60.0, 6e9, 9.0),
+    ]
+    assert pooled(parts) == QueryCost(3, "cpu", 30.0, 6e9, 0.5)
+    unknown = pooled([*parts, QueryCost(1, "cpu", None, None, 0.5)])
+    assert (unknown.queries, unknown.prompt_tokens, unknown.flops) == (4, None, None)

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from icltool.engine.query_cost import QueryCost
+from icltool.errors import ConfigError
 from icltool.evaluation import costs
 from icltool.evaluation.inputs import Inputs
 from icltool.evaluation.settings import Settings
+from icltool.execution.progress import SilentProgress
 from icltool.models.idefics import IdeficsModel
+from icltool.store.evaluations import SettingResult
 from tests.evaluation.test_interventions import config
 from tests.evaluation.vectors import vectors
 
@@ -34,3 +40,77 @@ def test_costs_are_measured_where_something_stands_in_unless_told_otherwise(
     if asked.pop("live", False):
         asked["vectors"] = (vectors(tmp_path / "v.safetensors", tiny_model, 0.0),)
     assert costs.wanted(Settings(Inputs(config(workspace, **asked)))) is wanted
+
+
+class Steered:
+    """Notes what is in force while a query is measured."""
+
+    def __init__(self) -> None:
+        self.now, self.seen = "", list[tuple[int, int, str]]()
+
+    @contextmanager
+    def steered(self, intervention: Any) -> Iterator[None]:
+        self.now = str(intervention.file.stem)
+        yield
+        self.now = ""
+
+
+def test_settings_take_turns_query_by_query(
+    workspace: Path, tiny_model: IdeficsModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    live = vectors(tmp_path / "v.safetensors", tiny_model, 0.0)
+    found = Settings(Inputs(config(workspace, methods=("live", "random"), vectors=(live,), shots=(1, 2), seeds=(0, 1))))
+    session, full = Steered(), 2
+
+    def cost(_: Any, requests: Any, *options: Any) -> QueryCost:
+        [request] = requests
+        shots = len(request.demonstrations)
+        session.seen.append((request.query.id, shots, session.now))
+        if shots == full:
+            raise ConfigError("out of memory", "")
+        return QueryCost(1, "cpu", 10.0, None, float(len(session.seen)))
+
+    monkeypatch.setattr(costs, "query_cost", cost)
+    monkeypatch.setattr(costs, "SAMPLE", 3)
+    measured = costs.Costs(found, lambda: session, SilentProgress())  # type: ignore[arg-type, return-value]
+    first, other, third = costs.firsts(found)
+    one = measured.of(first)
+    queries = found.inputs.queries.ids[found.inputs.query_rows[costs.sample(6)]].tolist()
+    turns = [(0, "v"), (1, "")]
+    expected = [(query, *turn) for query in queries for turn in turns]
+    expected.insert(2, (queries[0], 2, ""))  # which does not fit, and is not tried again
+    assert session.seen == expected
+    assert (one["queries"], one["prompt_tokens"], one["flops"], one["seconds"]) == (3, 10.0, None, 4.0)
+    assert measured.of(other)["call"] == one["call"]
+    with pytest.raises(ConfigError, match="out of memory"):
+        measured.of(third)
+    assert len(session.seen) == len(expected), "measured once"
+
+
+@pytest.mark.parametrize(
+    ("calls", "options", "kept"),
+    [
+        (("a", "a"), {}, True),
+        (("a", "b"), {}, False),
+        (("a", None), {}, False),
+        (("a", ""), {}, False),
+        (("a", "b"), {"cost": False}, True),
+    ],
+)
+def test_costs_of_several_calls_are_measured_again(
+    workspace: Path, calls: tuple[str | None, str | None], options: dict[str, Any], kept: bool
+) -> None:
+    found = Settings(
+        Inputs(config(workspace, methods=("zero-shot", "random"), shots=(1,), **{"cost": True, **options}))
+    )
+    results: dict[Any, SettingResult] = {}
+    for setting, call in zip(costs.firsts(found), calls, strict=True):
+        cost = {} if call is None else {"cost": {"call": call} if call else {}}
+        results[setting.key] = SettingResult(*setting.key, 6, {}, 1.0, {"digest": "x", **cost})
+    results["i2i", 1, 0] = SettingResult("i2i", 1, 0, 6, {}, 1.0, {"cost": {"call": "z"}})
+    before = dict(results)
+    costs.set_apart(results, found)
+    assert (results == before) is kept
+    assert results["i2i", 1, 0].extra["cost"], "it is no setting of this call"
+    if not kept:
+        assert [r.extra for r in list(results.values())[:2]] == [{"digest": "x"}] * 2

@@ -91,22 +91,60 @@ def test_the_content_makes_the_setting_wherever_it_lies(
     assert digests[0] == digests[1] != digests[2]
 
 
-def test_without_a_file_the_newest_of_the_model_is_taken(workspace: Path, tiny_model: IdeficsModel) -> None:
+def trained(workspace: Path, lvlm: IdeficsModel, name: str, age: int, finished: bool = True, **identity: Any) -> Path:
+    """What `train live` leaves: the file, and the record of a finished training."""
+    folder = workspace / "checkpoints" / f"live-shapes-vqa-{name}"
+    file = vectors(folder / "last.safetensors", lvlm, 0.1)
+    os.utime(file, (age, age))
+    if finished:
+        own = {
+            "model": "tiny-idefics",
+            "model_path": None,
+            "dataset_fingerprint": Inputs(config(workspace)).dataset.fingerprint,
+        }
+        (folder / "training.json").write_text(json.dumps({"identity": {**own, **identity}}))
+    return file
+
+
+def test_without_a_file_the_newest_of_those_that_fit_is_taken(workspace: Path, tiny_model: IdeficsModel) -> None:
+    def chosen(**changes: Any) -> str:
+        return str(settings(workspace, methods=("live",), **changes).methods[0].options["file"])
+
     with pytest.raises(StoreError, match=r"no live file for shapes \(vqa\)") as caught:
         settings(workspace, methods=("live",))
     assert "icltool train live --dataset shapes --task vqa" in str(caught.value.hint)
-    made = {}
-    for age, name in ((100, "old"), (200, "new"), (300, "others"), (400, "unfinished")):
-        base = {"name": "idefics-9b"} if name == "others" else {}
-        folder = workspace / "checkpoints" / f"live-shapes-vqa-{name}"
-        made[name] = vectors(folder / "last.safetensors", tiny_model, 0.1, **base)
-        os.utime(made[name], (age, age))
-        if name != "unfinished":
-            (folder / "training.json").write_text(json.dumps({}))
-    made["unfinished"].rename(made["unfinished"].with_name("epoch.safetensors"))
-    assert settings(workspace, methods=("live",)).methods[0].options["file"] == str(made["new"])
-    other = settings(workspace, methods=("live",), model="idefics-9b")
-    assert other.methods[0].options["file"] == str(made["others"])
+    unfinished = trained(workspace, tiny_model, "unfinished", 900, finished=False)
+    with pytest.raises(StoreError, match=r"the training in .*unfinished is unfinished") as caught:
+        settings(workspace, methods=("live",))
+    assert f"--vectors {unfinished.parent}" in str(caught.value.hint)
+    files = {
+        "old": trained(workspace, tiny_model, "old", 100),
+        "new": trained(workspace, tiny_model, "new", 200),
+        "template": trained(workspace, tiny_model, "template", 300, prompt_template="live"),
+        "data": trained(workspace, tiny_model, "data", 400, dataset_fingerprint="of another version"),
+        "path": trained(workspace, tiny_model, "path", 500, model_path="m2"),
+        "model": trained(workspace, tiny_model, "model", 600, model="idefics-9b"),
+    }
+    assert chosen() == str(files["new"])
+    assert chosen(prompt_template="live") == str(files["template"])
+    assert chosen(model_path="m2") == str(files["path"])
+    assert chosen(model="idefics-9b") == str(files["model"])
+    assert chosen(model="idefics2-8b", model_path="elsewhere") == str(
+        files["model"]
+    )  # nothing fits: its own check says so
+
+
+def test_the_folder_of_a_checkpoint_is_taken_as_vectors(workspace: Path, tiny_model: IdeficsModel) -> None:
+    file = trained(workspace, tiny_model, "one", 100)
+    trained(workspace, tiny_model, "newer", 200)
+    found = settings(workspace, methods=("live",), checkpoint=file.parent)
+    assert found.methods[0].options["file"] == str(file)
+
+
+def test_a_file_of_an_unfinished_training_is_named(workspace: Path, tiny_model: IdeficsModel, tmp_path: Path) -> None:
+    about = {**ABOUT, "figures": {"epoch": 5.0}, "options": {"epochs": 12}}
+    file = vectors(tmp_path / "v.safetensors", tiny_model, 0.1, about=about)
+    assert "live: its training is unfinished, 5 of 12 epochs" in settings(workspace, vectors=(file,)).remarks
 
 
 def test_remarks_say_what_it_was_made_from(workspace: Path, tiny_model: IdeficsModel, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.console import Console
 
-from icltool.evaluation.report import EvaluationReport, remarks
+from icltool.evaluation.report import EvaluationReport, asked_for, remarks
 from icltool.store.evaluations import MetricResult, SettingResult
 
 GUARD = {"kinds": ["image"], "index": 50, "kept_away": {"image": 1.0, "group": 0.25, "any": 1.25}}
@@ -55,6 +55,28 @@ def test_findings_of_several_seeds_are_averaged() -> None:
         "of 48 chosen demonstrations share with their query: image 0, near-duplicates 0, question 9, text 3",
         "the same demonstrations for every seed, answered once: i2i",
     ]
+
+
+def test_without_demonstrations_there_is_no_leak_guard_to_speak_of() -> None:
+    live = result("live", 0, intervention={})
+    assert remarks([result("zero-shot", 0), live], {"guard": GUARD}) == []
+    assert "leak guard" in remarks([live, result("random", 1)], {"guard": GUARD})[0]
+
+
+def test_only_what_was_asked_for_is_told() -> None:
+    cost = {"queries": 8, "device": "cpu", "prompt_tokens": 9.0, "flops": 1e9, "seconds": 0.5, "call": "x"}
+    found = [result("random", 2, cost=cost, seeds_alike=[1, 2], **findings(2, 0.5, 4, 1.0))]
+    whole = remarks(found, {})
+    assert remarks(asked_for(found, True, True, (0, 1)), {}) == whole
+    [bare] = asked_for(found, False, False, (0,))
+    assert set(found[0].extra) - set(bare.extra) == {"cost", "orders"}
+    assert bare.extra["seeds_alike"] == []
+    told = remarks([bare], {})
+    missing = [line.split(" ")[0] for line in whole if line not in told]
+    assert missing == ["3", "costs:", "the"], "orders, costs and seeds that are alike"
+    report = EvaluationReport("x", (), results=(bare,))
+    assert "GFLOPs" not in screen(report)
+    assert not {"cost", "orders", "seeds alike"} & report.rows()[0].keys()
 
 
 def test_nothing_found_is_not_spoken_of() -> None:

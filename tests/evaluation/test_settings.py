@@ -18,7 +18,7 @@ from icltool.config.evaluate import EvaluateConfig
 from icltool.contracts import QueryResult
 from icltool.errors import ConfigError, StoreError
 from icltool.evaluation.inputs import Inputs
-from icltool.evaluation.methods import Method, checkpoint_folder, newest_sequences, plan_labels
+from icltool.evaluation.methods import Method, checkpoint_folder, newest_sequences, plan_labels, vector_labels
 from icltool.evaluation.settings import Setting, Settings, further_orders
 from icltool.store.artefact import Provenance
 from icltool.store.sequences import SequenceWriter
@@ -60,6 +60,26 @@ def test_further_orders_are_keyed_and_nested() -> None:
 )
 def test_plans_are_told_apart(paths: list[str], labels: list[str]) -> None:
     assert plan_labels([Path(p) for p in paths], ["i2i", "random"]) == labels
+
+
+@pytest.mark.parametrize(
+    ("files", "labels"),
+    [
+        (
+            ["c/live-shapes-vqa-m-88b90a0b/last.safetensors", "c/live-shapes-vqa-m-00000001/last.safetensors"],
+            ["live-88b90a0b", "live-00000001"],
+        ),
+        (["a/one.safetensors", "b/two.safetensors"], ["live-one", "live-two"]),
+        (["a/live-one.safetensors", "a/live-two.safetensors"], ["live-one", "live-two"]),
+        (["a/live-x-88b90a0b/last.safetensors", "seed1/last.safetensors"], ["live-x-88b90a0b", "live-seed1"]),
+        (
+            ["a/live-x-88b90a0b/last.safetensors", "b/live-x-88b90a0b/last.safetensors"],
+            ["live-a-live-x-88b90a0b", "live-b-live-x-88b90a0b"],
+        ),
+    ],
+)
+def test_files_of_one_method_have_short_names_that_differ(files: list[str], labels: list[str]) -> None:
+    assert vector_labels("live", [Path(file) for file in files]) == labels
 
 
 def config(workspace: Path, **options: Any) -> EvaluateConfig:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -111,6 +112,7 @@ def test_another_model_is_refused_in_one_line(
         assert all(word in caught.value.message for word in [*words, "x.safetensors"])
         assert "\n" not in caught.value.message
         assert "icltool train live" in str(caught.value.hint)
+        assert ("--model-path" if base.name == "tiny-idefics" else "--model idefics-9b") in str(caught.value.hint)
 
 
 def test_another_precision_or_prompt_format_is_no_other_model(file: Path, tiny_model: Any) -> None:
@@ -153,6 +155,10 @@ def test_what_is_no_file_of_vectors_is_one_clear_line(file: Path, tiny_model: An
             ShiftVectors("live", path)
         assert str(path) in caught.value.message
         assert "\n" not in caught.value.message
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    with pytest.raises(StoreError, match="it is no regular file"):
+        ShiftVectors("live", fifo)
     with pytest.raises(StoreError, match="made by `icltool train live`, and this is icv-pca"):
         ShiftVectors("icv-pca", file)
 
@@ -168,6 +174,14 @@ def test_what_is_no_file_of_vectors_is_one_clear_line(file: Path, tiny_model: An
 def test_a_file_without_its_tensors_is_damaged(tensors: Any, tiny_model: Any, tmp_path: Path) -> None:
     save_intervention(tmp_path / "x.safetensors", "live", tiny_model.base_model(), {}, tensors)
     with pytest.raises(StoreError, match=r"is damaged: its tensor '(alphas|vectors)'"):
+        ShiftVectors("live", tmp_path / "x.safetensors")
+
+
+@pytest.mark.parametrize("number", [math.nan, math.inf])
+def test_numbers_that_are_not_finite_are_refused(number: float, tiny_model: Any, tmp_path: Path) -> None:
+    tensors = {**TENSORS, "alphas": torch.tensor([0.1, number, 0.1, 0.1])}
+    save_intervention(tmp_path / "x.safetensors", "live", tiny_model.base_model(), {}, tensors)
+    with pytest.raises(StoreError, match="holds numbers that are not finite"):
         ShiftVectors("live", tmp_path / "x.safetensors")
 
 

@@ -64,6 +64,8 @@ def test_it_is_listed_with_its_distribution(environment: Environment) -> None:
         ("samplers", "farthest"),
         ("scorers", "word-overlap"),
         ("datasets", "jsonl"),
+        ("learners", "mean-shift"),
+        ("interventions", "mean-shift"),
     }
     assert {(row["version"], row["status"]) for row in ours} == {("0.1.0", "ok")}
 
@@ -89,6 +91,31 @@ def test_its_dataset_is_prepared_by_the_command_line(environment: Environment) -
     environment.run("-m", "icltool", *arguments)
     manifest = json.loads((environment.folder / "ws" / "datasets" / "jsonl" / "caption" / "dataset.json").read_text())
     assert {name: split["examples"] for name, split in manifest["splits"].items()} == {"train": 12, "validation": 5}
+
+
+@pytest.mark.slow
+def test_its_learner_and_intervention_work_on_the_command_line(environment: Environment) -> None:
+    tail = ("--workspace", "ws-shift", "--dataset", "shapes", "--model", "tiny-idefics", "--device", "cpu")
+    sizes = ("--option", "index_images=104", "--option", "validation_images=24")
+    environment.run("-m", "icltool", "prepare", "shapes", "--task", "caption", "--workspace", "ws-shift", *sizes)
+    environment.run("-m", "icltool", "train", "mean-shift", "--option", "shots=2", "--option", "examples=8", *tail)
+    methods = ("--method", "zero-shot", "--method", "mean-shift")
+    environment.run("-m", "icltool", "evaluate", *methods, "--test-size", "6", *tail)
+    [answers] = (environment.folder / "ws-shift" / "evaluations").rglob("*mean-shift*.jsonl")
+    assert len(answers.read_text().splitlines()) == 6
+    [card] = (environment.folder / "ws-shift" / "checkpoints").rglob("README.md")
+    assert "# mean-shift for tiny-idefics" in card.read_text()
+
+
+def test_the_names_that_its_readme_lists_are_public() -> None:
+    import icltool
+
+    readme = (SOURCE / "README.md").read_text(encoding="utf-8")
+    [section] = re.findall(r"## 6\..*?(?=## 7)", readme, flags=re.DOTALL)
+    named = set(re.findall(r"`(\w+)`", "\n".join(re.findall(r"^\| .* \|$", section, flags=re.MULTILINE)))) - {"icltool"}
+    assert len(named) >= 14
+    for name in named:
+        assert callable(getattr(icltool, name)), name
 
 
 def test_the_tutorial_in_its_readme_works_as_written(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from icltool.report.costs import cost_remarks, cost_table, savings
+from icltool.report.costs import _number, cost_remarks, cost_table, savings
 from icltool.store.evaluations import SettingResult
 from tests.report.results import setting
 
@@ -35,10 +35,14 @@ RESULTS = [
 ]
 
 
-def screen(table: Any) -> str:
-    console = Console(width=160, record=True, file=io.StringIO())
+def screen(table: Any, width: int = 160) -> str:
+    console = Console(width=width, record=True, file=io.StringIO())
     console.print(table)
     return console.export_text()
+
+
+def cells(text: str) -> list[list[str]]:
+    return [[cell.strip() for cell in line.split("│")[1:-1]] for line in text.splitlines() if line.startswith("│")]
 
 
 def test_savings_are_against_each_setting_with_demonstrations() -> None:
@@ -59,13 +63,55 @@ def test_seconds_of_two_devices_are_not_compared() -> None:
 
 
 def test_the_table_has_a_row_for_each_setting_with_a_cost() -> None:
-    text = screen(cost_table(RESULTS, "cider"))
-    rows = [line.split("│") for line in text.splitlines() if line.startswith("│")]
-    found = [[cell.strip() for cell in row[1:-1]] for row in rows]
-    assert found[2] == ["random", "8", "90.0 [87.8, 92.2]", "180", "27", "4.5", "9", "9", "9"]
+    text = screen(cost_table(RESULTS))
+    found = cells(text)
+    assert found[2] == ["random", "8", "180", "27", "4.5", "9", "9", "9"]
     assert [row[0] for row in found] == ["zero-shot", "random", "random", "live"]
-    assert "what live takes" in text
-    assert "takes" not in screen(cost_table(RESULTS[:-1], "cider"))
+    assert "x: times what live takes" in " ".join(text.split())
+    assert "takes" not in screen(cost_table(RESULTS[:-1]))
+
+
+def test_no_figure_is_cut_on_a_narrow_screen() -> None:
+    large = {"prompt_tokens": 2345.6, "flops": 123_456e9, "seconds": 0.012345}
+    results = [costed("task-vector", 0, 1, stands_in=True), costed("live-" * 8, 32, 1, **large)]
+    text = screen(cost_table(results), 80)
+    assert max(map(len, text.splitlines())) <= 80
+    assert "…" not in text
+    headings = [cell.strip() for cell in text.splitlines()[1].split("┃")[1:-1]]
+    assert headings == ["method", "shots", "tokens", "GFLOPs", "s", "x tok.", "x FLOPs", "x s"]
+    assert cells(text)[0] == ["task-vector", "0", "20", "3", "0.5", "1", "1", "1"]
+    assert cells(text)[1][1:] == ["32", "2,346", "123,456", "0.012", "117", "41,152", "0.025"]
+    assert "".join(row[0] for row in cells(text)[1:]) == "live-" * 8, "long names are folded"
+    usual = screen(cost_table([costed("function-vector", 0, 1, stands_in=True), costed("random", 32, 33.3)]), 80)
+    assert [row[0] for row in cells(usual)] == ["function-vector", "random"]
+    assert "…" not in screen(cost_table(results), 60)
+
+
+@pytest.mark.parametrize(
+    ("value", "digits", "text"),
+    [
+        (999.7, 3, "1,000"),
+        (99.5, 3, "99.5"),
+        (1234.5, 2, "1,234"),
+        (0.0127, 2, "0.013"),
+        (99.6, 2, "100"),
+        (None, 2, "–"),
+    ],
+)
+def test_figures_are_short_and_without_exponents(value: float | None, digits: int, text: str) -> None:
+    assert _number(value, digits) == text
+
+
+def test_seconds_of_two_calls_are_not_compared() -> None:
+    results = [costed("random", 8, 9, call="one"), costed("i2i", 8, 9, call="two")]
+    results.append(costed("live", 0, 1, stands_in=True, call="two"))
+    assert [found["seconds"] for found in savings(results)] == [None, 9.0]
+    assert [found["flops"] for found in savings(results)] == [9.0, 9.0]
+    assert [row[-1] for row in cells(screen(cost_table(results)))] == ["–", "9", "1"]
+    assert cost_remarks(results)[1:] == [
+        "seconds of random 8-shot are from another call than those of live: not compared"
+    ]
+    assert len(cost_remarks(results[1:])) == 1
 
 
 def test_remarks_say_what_was_measured() -> None:

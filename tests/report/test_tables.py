@@ -23,8 +23,8 @@ from icltool.store.evaluations import MetricResult, SettingResult
 from tests.report.results import grid_of_results, setting
 
 
-def _screen(table: object, styled: bool = False) -> str:
-    console = Console(width=160, record=True, file=io.StringIO(), force_terminal=styled)
+def _screen(table: object, styled: bool = False, width: int = 160) -> str:
+    console = Console(width=width, record=True, file=io.StringIO(), force_terminal=styled)
     console.print(table)
     return console.export_text(styles=styled)
 
@@ -138,6 +138,24 @@ def test_answer_types_on_the_screen() -> None:
     for part in ("other (9)", "yes/no (3)", "i2i 1-shot", "20.0", "70.0", "by answer type"):
         assert part in text
     assert "2-shot" not in text
+
+
+def test_long_names_leave_room_for_the_figures() -> None:
+    long = "live-" * 8
+    results = [setting(method, shots, 100.0) for method in ("i2i", long) for shots in (1, 2, 4, 8)]
+    entry = {"a": long, "b": "i2i", "metric": "cider", "mean": 1.0, "low": -11.0, "high": 13.0, "p": 0.5}
+    differences = [{**entry, "shots": shots} for shots in (1, 2, 4, 8)]
+    types = {"by": {"answer_type": {kind: {"queries": 5, "cider": 30.0} for kind in ("yes/no", "number", "other")}}}
+    typed = [replace(result, extra=types) for result in results]
+    for table in (
+        result_table(results),
+        difference_table(differences, "cider"),
+        breakdown_table(typed, "answer_type", "cider"),
+    ):
+        text = _screen(table, width=80)
+        assert "…" not in text
+        assert max(map(len, text.splitlines())) <= 80
+    assert _screen(result_table(results), width=80).count("102.2]") == 8
 
 
 def test_names_are_not_read_as_markup() -> None:

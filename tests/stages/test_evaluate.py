@@ -168,6 +168,10 @@ def test_orders_of_the_demonstrations_are_added_to_what_is_there(workspace: Path
     assert first.path is not None
     few = evaluate.run(config(workspace, permutations=2, **options), QUIET)
     report = evaluate.run(config(workspace, permutations=4, **options), QUIET)
+    assert any("orders of random" in line for line in report.lines())
+    without = evaluate.run(config(workspace, **options), QUIET)
+    assert not any("orders of random" in line for line in without.lines())
+    assert not any("orders" in row for row in without.rows())
     assert report.path == few.path == first.path
     assert "up to date: 2 of 2" in report.lines()[-1]
     names = ["random-3-shot-seed0", *(f"random-3-shot-seed0-order{j}" for j in (1, 2, 3))]

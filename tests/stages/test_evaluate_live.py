@@ -116,6 +116,8 @@ def test_comparisons_and_costs_are_shown(workspace: Path, strong: Path) -> None:
     assert f"accuracy against cost: {report.path / 'cost.png'}" in report.lines()
     assert (report.path / "cost.png").read_bytes().startswith(b"\x89PNG")
     assert any(line.startswith(f"live: {strong}, 516 numbers") for line in report.lines())
+    assert len({cost["call"] for cost in costs.values()}) == 1
+    assert all(other["seconds"] for other in row["costs of others"])
 
 
 def test_costs_are_measured_once_and_without_answering_again(workspace: Path, strong: Path) -> None:
@@ -124,16 +126,25 @@ def test_costs_are_measured_once_and_without_answering_again(workspace: Path, st
     assert not any("cost" in r.extra for r in first.results)
     spy = Spy()
     asked = evaluate.run(config(workspace, **options, cost=True), spy)
-    assert list(spy.done) == ["cost of zero-shot", "cost of random, 2-shot"]
+    assert spy.done == {"cost per query": 0}
     assert any(line.startswith("up to date: 2 of 2") for line in asked.lines())
     spy = Spy()
     again = evaluate.run(config(workspace, **options, cost=True), spy)
     assert spy.done == {}
     assert [r.extra["cost"] for r in again.results] == [r.extra["cost"] for r in asked.results]
     more = evaluate.run(config(workspace, methods=("zero-shot", "live"), vectors=(strong,), metrics=()), Spy())
-    assert more.results[0].extra["cost"] == asked.results[0].extra["cost"]
+    costs = [r.extra["cost"]["call"] for r in more.results]
+    assert costs[0] == costs[1] != asked.results[0].extra["cost"]["call"], "seconds that are compared are of one call"
     assert more.path is not None
     assert len(read_results(more.path)[0]) == 3
+    bare = evaluate.run(config(workspace, methods=("zero-shot", "live"), vectors=(strong,), cost=False), QUIET)
+    assert not any("cost" in line for line in bare.lines())
+    assert not any({"cost", "costs of others"} & row.keys() for row in bare.rows())
+    assert bare.path is not None
+    assert all("cost" in r.extra for r in read_results(bare.path)[0]), "the file keeps what was measured"
+    spy = Spy()
+    evaluate.run(config(workspace, methods=("zero-shot", "live"), vectors=(strong,)), spy)
+    assert spy.done == {}
 
 
 def test_an_interrupted_setting_goes_on_as_if_nothing_had_happened(
@@ -148,7 +159,7 @@ def test_an_interrupted_setting_goes_on_as_if_nothing_had_happened(
         evaluate.run(config(workspace, **options), InterruptedProgress(8))
     spy = Spy()
     resumed = evaluate.run(config(workspace, **options), spy).path
-    assert spy.done == {"live": 8, "zero-shot": 0, "cost of live": 0, "cost of zero-shot": 0}
+    assert spy.done == {"live": 8, "zero-shot": 0, "cost per query": 0}
     assert whole is not None
     assert resumed is not None
     assert without_costs(content(resumed)) == without_costs(content(whole))

@@ -18,6 +18,7 @@ from icltool.config.export import ExportConfig
 from icltool.contracts import Example, QueryResult
 from icltool.errors import ConfigError, DataError, StoreError
 from icltool.execution.progress import SilentProgress
+from icltool.plugin.manager import load_registry
 from icltool.stages import export
 from icltool.store.artefact import Provenance
 from icltool.store.atomic import write_json
@@ -321,6 +322,38 @@ def test_a_plan_of_the_best_sequences(workspace: Workspace) -> None:
     report = _run(workspace, "plan", input=path)
     assert report.path == workspace.root / "exports" / f"{path.stem}-plan.json"
     assert read_plan(report.path).icd_ids == {r.query_id: tuple(r.icd_ids[0].tolist()) for r in results}
+
+
+@pytest.mark.parametrize("what", ["plan", "chat"])
+def test_what_stands_in_for_demonstrations_is_in_no_plan_or_chat(workspace: Workspace, what: str) -> None:
+    folder = workspace.evaluation_folder("shapes", "caption", "tiny-idefics", "beef0000")
+    live = SettingResult("live", 0, 0, 40, {"cider": MetricResult(30.0, 28.0, 32.0)}, 3.0, {"intervention": {}})
+    words = f"live stands in for demonstrations: what it puts into the model is not in a {what}"
+    for results, options in (([live, *_results()], {"method": "live"}), ([live], {})):
+        write_results(folder, results, {"seed": 0})
+        with pytest.raises(ConfigError, match=words):
+            _run(workspace, what, **options)
+    write_results(folder, [live, *_results()], {"seed": 0})
+    with pytest.raises(ConfigError, match=r"several settings fit; there are random 2-shot seed 0, lever-lm 2-shot"):
+        _run(workspace, what)
+    assert not (workspace.root / "exports").exists()
+
+
+def test_a_file_that_stands_in_for_demonstrations_is_no_selector(workspace: Workspace) -> None:
+    words = (
+        r"{0} is no selector; its file is .*/checkpoints/{0}-…/last\.safetensors, which `icltool evaluate --vectors`"
+    )
+    for learner in load_registry().names("interventions"):
+        with pytest.raises(ConfigError, match=words.format(learner)):
+            _run(workspace, "selector", learner=learner)
+    folder = workspace.checkpoint_folder("live", "shapes", "caption", "cafe0001")
+    folder.mkdir(parents=True)
+    save_file({"vectors": np.zeros((2, 3), np.float32)}, folder / "last.safetensors")
+    write_json(folder / "training.json", {"identity": {"learner": "live"}})
+    for options in ({"learner": "live"}, {"input": folder}, {"input": folder / "last.safetensors"}):
+        with pytest.raises(ConfigError) as caught:
+            _run(workspace, "selector", **options)
+        assert f"its file is {folder / 'last.safetensors'}, which" in caught.value.message
 
 
 @pytest.mark.parametrize(("images", "message"), [("path", "does not exist"), ("data", "cannot be read")])

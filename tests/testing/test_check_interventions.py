@@ -1,22 +1,23 @@
-"""The suites of interventions and their learners: each sentence is broken once, and caught."""
+"""The suite of interventions: each sentence is broken once, and caught."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from icltool.contracts import Example, Model, TrainingOutcome
+from icltool.contracts import Example, Model, ModelIdentity, SupportsDecoderHooks
+from icltool.errors import ConfigError, DataError
 from icltool.interventions.files import save_intervention
 from icltool.interventions.hooks import changed_outputs
-from icltool.interventions.shift import ShiftVectors, shifting
-from icltool.learners.live.learner import Live
-from icltool.testing import check_intervention, check_steering_learner, make_steering_set
+from icltool.interventions.shift import ShiftVectors
+from icltool.testing import check_intervention
 from tests.conftest import Scenery
+from tests.testing.traces import TRACES
 
 
 @pytest.fixture(scope="module")
@@ -58,13 +59,88 @@ def test_what_it_says_of_itself(
     refuse(vectors, tiny_model, examples, sentence)
 
 
-def test_any_model_taken(vectors: ShiftVectors, tiny_model: Any, examples: list[Example]) -> None:
-    vectors.check = lambda model: None  # type: ignore[method-assign]
-    refuse(vectors, tiny_model, examples, "refuses a model without hooks")
+def test_a_change_however_small_passes(tiny_model: Any, examples: list[Example], tmp_path: Path) -> None:
+    path = tmp_path / "last.safetensors"
+    shifts = {"vectors": torch.ones(4, 128), "alphas": torch.full((4,), 1e-6)}
+    save_intervention(path, "live", tiny_model.base_model(), {}, shifts)
+    check_intervention(ShiftVectors("live", path), tiny_model, examples)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "sentence"),
+    [
+        ("method", "other", "`method` is the file's, 'live'"),
+        ("parameters", 1, "how many numbers the file holds"),
+        ("about", {"shots": 3}, "`about` is what the file records"),
+    ],
+)
+def test_what_its_file_says(
+    vectors: ShiftVectors, tiny_model: Any, examples: list[Example], name: str, value: Any, sentence: str
+) -> None:
+    setattr(vectors, name, value)
+    refuse(vectors, tiny_model, examples, sentence)
+
+
+def test_a_file_of_its_own_kind(vectors: ShiftVectors, tiny_model: Any, examples: list[Example]) -> None:
+    torch.save({}, vectors.file)
+    refuse(vectors, tiny_model, examples, "one that `save_intervention` writes")
+
+
+def lenient(base: ModelIdentity, taken: str) -> Callable[[Any], None]:
+    """A check of the identity that does not look at `taken`."""
+    wanted = {"sites": base.sites, "width": base.width, "weights": base.weights}
+    wanted.pop(taken, None)
+
+    def check(model: Any) -> None:
+        if not isinstance(model, SupportsDecoderHooks):
+            if taken != "hooks":
+                raise ConfigError("no hooks")
+            return
+        if any(getattr(model.base_model(), key) != value for key, value in wanted.items()):
+            raise ConfigError("another model")
+
+    return check
+
+
+@pytest.mark.parametrize("method", ["check", "applied"])
+@pytest.mark.parametrize(
+    ("taken", "which"),
+    [
+        ("hooks", "without hooks"),
+        ("width", "of another width"),
+        ("sites", "of another number of layers"),
+        ("weights", "of another weights"),
+    ],
+)
+def test_a_model_that_is_not_its_own(
+    vectors: ShiftVectors, tiny_model: Any, examples: list[Example], taken: str, which: str, method: str
+) -> None:
+    check = lenient(tiny_model.base_model(), taken)
+    if method == "check":
+        vectors.check = check  # type: ignore[method-assign]
+    else:
+
+        @contextmanager
+        def applied(model: Any) -> Iterator[None]:
+            check(model)
+            yield
+
+        vectors.applied = applied  # type: ignore[method-assign]
+    refuse(vectors, tiny_model, examples, f"`{method}` refuses a model {which}: it raised nothing")
+
+
+def adding(model: Any, amount: float) -> AbstractContextManager[None]:
+    """Within it a number is added to the first entry of every token's state, in the first layer."""
+    shift = torch.eye(1, 128)[0] * amount
+    return changed_outputs(model.shifted_modules()[:1], [lambda states: states + shift])
 
 
 def with_applied(vectors: ShiftVectors, applied: Callable[[Model], Iterator[None]]) -> ShiftVectors:
-    vectors.applied = contextmanager(applied)  # type: ignore[method-assign]
+    def checked(model: Model) -> Iterator[None]:
+        vectors.check(model)
+        yield from applied(model)
+
+    vectors.applied = contextmanager(checked)  # type: ignore[method-assign]
     return vectors
 
 
@@ -104,9 +180,111 @@ def test_a_trace_left_by_an_exception(vectors: ShiftVectors, tiny_model: Any, ex
             handle.remove()
 
 
+@pytest.mark.parametrize("when", ["afterwards", "after an exception", "after a failed forward pass"])
+@pytest.mark.parametrize(("leave", "where"), TRACES)
+def test_a_trace_that_changes_no_score(
+    vectors: ShiftVectors, tiny_model: Any, examples: list[Example], leave: Any, where: str, when: str
+) -> None:
+    kept: list[Callable[[], None]] = []
+
+    def applied(model: Any) -> Iterator[None]:
+        raised: Exception | None = None
+        with adding(model, 1.0):
+            try:
+                yield
+            except Exception as error:
+                raised = error
+        moment = {type(None): "afterwards", KeyError: "after an exception"}
+        if not kept and moment.get(type(raised), "after a failed forward pass") == when:
+            kept.append(leave(model))
+        if raised is not None:
+            raise raised
+
+    try:
+        refuse(with_applied(vectors, applied), tiny_model, examples, f"^{when}, {where}")
+    finally:
+        for undo in kept:
+            undo()
+
+
+def test_a_failed_pass_that_swallows_its_exception(
+    vectors: ShiftVectors, tiny_model: Any, examples: list[Example]
+) -> None:
+    def applied(model: Any) -> Iterator[None]:
+        with adding(model, 1.0):
+            try:
+                yield
+            except KeyError:
+                raise
+            except Exception:
+                return
+
+    refuse(with_applied(vectors, applied), tiny_model, examples, "leaves `applied`: it raised nothing")
+
+
+def test_something_that_a_failed_pass_puts_out_of_step(
+    vectors: ShiftVectors, tiny_model: Any, examples: list[Example]
+) -> None:
+    def applied(model: Any) -> Iterator[None]:
+        within = [0]
+
+        def enter(states: torch.Tensor) -> torch.Tensor:
+            within[0] += 1
+            return states + within[0]
+
+        def leave(states: torch.Tensor) -> torch.Tensor:
+            within[0] -= 1
+            return states
+
+        modules = model.shifted_modules()
+        with changed_outputs([modules[0], modules[-1]], [enter, leave]):
+            yield
+
+    refuse(with_applied(vectors, applied), tiny_model, examples, "under it, scores after a failed forward pass")
+
+
+def test_a_model_whose_exceptions_vanish(vectors: ShiftVectors, tiny_model: Any, examples: list[Example]) -> None:
+    def applied(model: Any) -> Iterator[None]:
+        plain = model.score
+
+        def score(prompts: Any, batch_size: int, features: Any = None) -> Any:
+            try:
+                return plain(prompts, batch_size, features)
+            except DataError:
+                return []
+
+        with adding(model, 1.0):
+            model.score = score
+            try:
+                yield
+            finally:
+                del model.score
+
+    refuse(with_applied(vectors, applied), tiny_model, examples, "what a forward pass raises goes to the caller")
+
+
+def test_another_result_the_second_time(vectors: ShiftVectors, tiny_model: Any, examples: list[Example]) -> None:
+    times = [0]
+
+    def applied(model: Any) -> Iterator[None]:
+        times[0] += 1
+        with adding(model, times[0]):
+            yield
+
+    refuse(with_applied(vectors, applied), tiny_model, examples, "applied again")
+
+
+def test_scores_that_are_no_numbers(vectors: ShiftVectors, tiny_model: Any, examples: list[Example]) -> None:
+    def applied(model: Any) -> Iterator[None]:
+        with changed_outputs(model.shifted_modules()[:1], [lambda states: states * float("nan")]):
+            yield
+
+    refuse(with_applied(vectors, applied), tiny_model, examples, "a score is no number")
+
+
 def test_an_exception_swallowed(vectors: ShiftVectors, tiny_model: Any, examples: list[Example]) -> None:
     def applied(model: Any) -> Iterator[None]:
-        with shifting(model, lambda layer: torch.ones(128)), suppress(KeyError):
+        with adding(model, 1.0), suppress(KeyError):
             yield
 
     refuse(with_applied(vectors, applied), tiny_model, examples, "goes to the caller: it raised nothing")
@@ -136,63 +314,3 @@ def test_a_change_that_is_not_everywhere(vectors: ShiftVectors, tiny_model: Any,
             yield
 
     refuse(with_applied(vectors, applied), tiny_model, examples, "under it, (scores from shared|answers depend)")
-
-
-class Faulty(Live):
-    """A learner with one fault."""
-
-    def __init__(self, fault: Callable[[Any, Path, TrainingOutcome], Any]) -> None:
-        super().__init__(shots=1, epochs=1, max_train_size=4, batch_size=2)
-        self.fault = fault
-
-    def steer(self, data: Any, folder: Path, seed: int, progress: Any) -> Any:
-        return self.fault(data, folder, super().steer(data, folder, seed, progress))
-
-
-def _other_file(data: Any, folder: Path, outcome: TrainingOutcome) -> TrainingOutcome:
-    (folder / "last.safetensors").rename(folder / "best.safetensors")
-    return TrainingOutcome({"last": folder / "best.safetensors"}, outcome.history)
-
-
-def _resumable(data: Any, folder: Path, outcome: TrainingOutcome) -> TrainingOutcome:
-    (folder / "resume.ckpt").touch()
-    return outcome
-
-
-def _chance(data: Any, folder: Path, outcome: TrainingOutcome) -> TrainingOutcome:
-    tensors = {"vectors": torch.randn(4, 128), "alphas": torch.ones(4)}
-    save_intervention(folder / "last.safetensors", "live", data.model.base_model(), {}, tensors)
-    return outcome
-
-
-@pytest.mark.parametrize(
-    ("fault", "sentence"),
-    [
-        (lambda data, folder, outcome: None, "must return a TrainingOutcome"),
-        (lambda data, folder, outcome: TrainingOutcome(outcome.checkpoints, ()), "`history` must hold"),
-        (lambda data, folder, outcome: TrainingOutcome(outcome.checkpoints, [{"a": float("inf")}]), "infinite figure"),
-        (_other_file, "the file must be"),
-        (_resumable, "leaves nothing to go on from"),
-        (_chance, "files of one identity"),
-    ],
-)
-def test_learners(fault: Any, sentence: str, tiny_model: Any, examples: list[Example], tmp_path: Path) -> None:
-    data = make_steering_set(tiny_model, examples)
-    with pytest.raises(AssertionError, match=sentence):
-        check_steering_learner(lambda: Faulty(fault), lambda file: ShiftVectors("live", file), data, tmp_path)
-
-
-def test_a_learner_that_changes_the_model(tiny_model: Any, examples: list[Example], tmp_path: Path) -> None:
-    kept: list[Any] = []
-
-    def fault(data: Any, folder: Path, outcome: TrainingOutcome) -> TrainingOutcome:
-        kept.append(data.model.shifted_modules()[0].register_forward_hook(lambda m, i, output: output + 0.5))
-        return outcome
-
-    data = make_steering_set(tiny_model, examples)
-    try:
-        with pytest.raises(AssertionError, match="leave the model as it was"):
-            check_steering_learner(lambda: Faulty(fault), lambda file: ShiftVectors("live", file), data, tmp_path)
-    finally:
-        for handle in kept:
-            handle.remove()

@@ -26,7 +26,7 @@ Candidate = Callable[[AnswerBatch], AbstractContextManager[None]]
 class PromptOptions(BaseModel):
     """How many prompts are read, and of how many demonstrations."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
 
     shots: int = Field(8, ge=1, description="demonstrations in each prompt")
     examples: int = Field(

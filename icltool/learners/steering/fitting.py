@@ -184,8 +184,9 @@ def _check_readable(resume: Path) -> None:
     try:
         torch.load(resume, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, KeyError, ValueError, pickle.UnpicklingError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise StoreError(f"{resume} cannot be read: {reason}", "--overwrite starts the training anew") from error
+        raise StoreError(
+            f"{resume} cannot be read: it is damaged ({type(error).__name__})", "--overwrite starts the training anew"
+        ) from error
 
 
 def trainer_settings(options: SteeringOptions, data: SteeringSet) -> dict[str, Any]:

@@ -8,11 +8,19 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from icltool.learners.options import RESERVED_TRAINER_OPTIONS, names_of, scalar
 
+#: Options of Lightning's Trainer that are the learner's own, under these names.
+_OWN = {
+    "max_epochs": "epochs",
+    "accumulate_grad_batches": "accumulate",
+    "gradient_clip_val": "clip",
+    "precision": "precision",
+}
+
 
 class SteeringOptions(BaseModel):
     """What the teacher sees, what is minimised, and for how long. Defaults are LIVE's (arXiv 2406.13185, section 4.1)."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
 
     shots: int = Field(32, ge=1, description="demonstrations that the teacher sees")
     max_train_size: int = Field(8000, ge=2, description="examples that are learned from, at most, drawn by seed")
@@ -65,6 +73,8 @@ class SteeringOptions(BaseModel):
     @field_validator("trainer")
     @classmethod
     def _check_trainer(cls, value: dict[str, Any]) -> dict[str, Any]:
+        for name in sorted(set(_OWN) & set(value)):
+            raise ValueError(f"{name} is an option of the learner: --option {_OWN[name]}=…")
         reserved = sorted(RESERVED_TRAINER_OPTIONS & set(value))
         if reserved:
             raise ValueError(f"{', '.join(reserved)} cannot be set: the learner sets it itself")
@@ -80,4 +90,5 @@ class SteeringOptions(BaseModel):
 
     def identity(self) -> dict[str, Any]:
         """The options that decide the result, JSON-ready."""
-        return self.model_dump(mode="json", exclude={"loggers"})
+        unused = set() if self.teacher_draws else {"teacher_top_k"}
+        return self.model_dump(mode="json", exclude={"loggers"} | unused)

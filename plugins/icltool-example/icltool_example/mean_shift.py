@@ -34,16 +34,16 @@ METHOD = "mean-shift"
 
 class MeanShift:
     """The learner. For each layer: the mean over examples of the state with demonstrations less the state without, at the
-    last token of the prompt."""
+    last token of the prompt, times `strength`. A layer sees what was added before it, so that strength 1 adds too much."""
 
-    def __init__(self, shots: int = 4, examples: int = 32) -> None:
+    def __init__(self, shots: int = 4, examples: int = 32, strength: float = 0.3) -> None:
         if shots < 1 or examples < 1:
             raise ConfigError(f"{METHOD}: shots={shots}, examples={examples}", "both are 1 at least")
-        self.shots, self.examples = shots, examples
+        self.shots, self.examples, self.strength = shots, examples, strength
 
     def identity(self) -> dict[str, Any]:
         """The options that decide the result, defaults included."""
-        return {"shots": self.shots, "examples": self.examples}
+        return {"shots": self.shots, "examples": self.examples, "strength": self.strength}
 
     def steer(self, data: SteeringSet, folder: Path, seed: int, progress: Progress) -> TrainingOutcome:
         """Writes `shifts` float32 [L, D]."""
@@ -57,7 +57,7 @@ class MeanShift:
             for prompts in (pool.prompts(positions, self.shots), pool.plain_prompts(positions)):
                 found = last_states(data, prompts, model.shifted_modules(), advance=ticker.advance)
                 states.append(torch.stack([of_layer.double().mean(0) for of_layer in found]))
-        shifts = (states[0] - states[1]).float()
+        shifts = (self.strength * (states[0] - states[1])).float()
         figures = {"examples": len(positions), "norm": float(shifts.norm(dim=1).mean())}
         about = about_steering(data, self.shots, seed, self.identity(), figures)
         path = write_intervention(folder, METHOD, model, about, {"shifts": shifts})

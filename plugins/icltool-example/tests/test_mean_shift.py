@@ -40,7 +40,7 @@ def test_the_shift_is_the_mean_difference(model: Any, data: SteeringSet, tmp_pat
 
     from icltool import Draws, last_states, read_intervention
 
-    MeanShift(shots=2, examples=1).steer(data, tmp_path, 5, QuietProgress())
+    MeanShift(shots=2, examples=1, strength=1.0).steer(data, tmp_path, 5, QuietProgress())
     shifts = read_intervention(tmp_path / "last.safetensors").tensor("shifts", -1, -1)
     pool = Draws(data, len(data.examples), 5)
     for place, module in enumerate(model.shifted_modules()):
