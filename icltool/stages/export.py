@@ -393,14 +393,16 @@ def _is_evaluation(source: Path) -> bool:
 def _setting(config: ExportConfig, source: Path, results: Sequence[SettingResult]) -> SettingResult:
     """The setting that the options mean. ConfigError that lists them when it is none, or not one, and for a method that
     stands in for demonstrations."""
+    from icltool.plugin.manager import load_registry
     from icltool.report.costs import stands_in
 
     apart = {result.method for result in results if stands_in(result)}
-    if apart and (config.method in apart or len(apart) == len({result.method for result in results})):
+    known = apart.union(load_registry().names("interventions"))
+    if config.method in known or (apart and all(result.method in apart for result in results)):
         raise ConfigError(
             f"{source}: {config.method or ' and '.join(sorted(apart))} stands in for demonstrations: what it puts into "
             f"the model is not in a {config.what}",
-            "choose the setting of a retrieval method, or zero-shot for a chat without demonstrations",
+            "choose the setting of a retrieval method" + (", or zero-shot" if config.what == "chat" else ""),
         )
     results = [result for result in results if result.method not in apart]
     if config.what == "plan" and config.shots is None:

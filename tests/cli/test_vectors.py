@@ -41,7 +41,7 @@ def files(folder: Path, model: IdeficsModel) -> dict[str, Path]:
 @pytest.mark.parametrize(
     ("wrong", "words"),
     [
-        ("missing", ["missing does not exist", "icltool train live"]),
+        ("missing", ["missing does not exist", "icltool train"]),
         ("text", ["text is no file of vectors"]),
         ("cut", ["cut is no file of vectors"]),
         ("other", ["other is no file of vectors: it holds other weights"]),
@@ -69,7 +69,7 @@ def test_files_that_do_not_fit(
     ("arguments", "words"),
     [
         (["--method", "lve"], ["unknown method 'lve'", "did you mean 'live'"]),
-        (["--method", "live"], ["no live file for shapes (vqa)", "icltool train live"]),
+        (["--method", "live"], ["no live file for shapes (vqa)", "icltool train"]),
         (["--method", "random", "--vectors", "GOOD"], ["made by live", "add --method live"]),
         (["--method", "live", "--vectors", "GOOD", "--method-option", "live.strenth=2"], ["no option 'strenth'"]),
         (["--vectors", "GOOD", "--method-option", "random.x=2"], ["no method 'random' is evaluated"]),

@@ -329,7 +329,8 @@ def test_what_stands_in_for_demonstrations_is_in_no_plan_or_chat(workspace: Work
     folder = workspace.evaluation_folder("shapes", "caption", "tiny-idefics", "beef0000")
     live = SettingResult("live", 0, 0, 40, {"cider": MetricResult(30.0, 28.0, 32.0)}, 3.0, {"intervention": {}})
     words = f"live stands in for demonstrations: what it puts into the model is not in a {what}"
-    for results, options in (([live, *_results()], {"method": "live"}), ([live], {})):
+    cases = (([live, *_results()], {"method": "live"}), ([live], {}), (_results(), {"method": "live"}))
+    for results, options in cases:
         write_results(folder, results, {"seed": 0})
         with pytest.raises(ConfigError, match=words):
             _run(workspace, what, **options)
