@@ -55,3 +55,12 @@ def scalar(value: Any) -> Any:
         except ValueError:
             continue
     return value
+
+
+def trainer_options(values: dict[str, Any]) -> dict[str, Any]:
+    """Options of Lightning's Trainer with texts as the numbers and truth values that they spell. ValueError for one that
+    learners set themselves."""
+    reserved = sorted(RESERVED_TRAINER_OPTIONS & set(values))
+    if reserved:
+        raise ValueError(f"{', '.join(reserved)} cannot be set: the learner sets it itself")
+    return {key: scalar(item) for key, item in values.items()}

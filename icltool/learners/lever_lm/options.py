@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from icltool.learners.options import RESERVED_TRAINER_OPTIONS, names_of, parsed, scalar
+from icltool.learners.options import names_of, parsed, trainer_options
 
 
 @dataclass(frozen=True)
@@ -141,10 +141,7 @@ class LeverLMOptions(BaseModel):
     @field_validator("trainer")
     @classmethod
     def _check_trainer(cls, value: dict[str, Any]) -> dict[str, Any]:
-        reserved = sorted(RESERVED_TRAINER_OPTIONS & set(value))
-        if reserved:
-            raise ValueError(f"{', '.join(reserved)} cannot be set: the learner sets it itself")
-        return {key: scalar(item) for key, item in value.items()}
+        return trainer_options(value)
 
     @model_validator(mode="after")
     def _check_heads(self) -> LeverLMOptions:

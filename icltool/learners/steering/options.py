@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from icltool.learners.options import RESERVED_TRAINER_OPTIONS, names_of, scalar
+from icltool.learners.options import names_of, trainer_options
 
 #: Options of Lightning's Trainer that are the learner's own, under these names.
 _OWN = {
@@ -75,10 +75,7 @@ class SteeringOptions(BaseModel):
     def _check_trainer(cls, value: dict[str, Any]) -> dict[str, Any]:
         for name in sorted(set(_OWN) & set(value)):
             raise ValueError(f"{name} is an option of the learner: --option {_OWN[name]}=…")
-        reserved = sorted(RESERVED_TRAINER_OPTIONS & set(value))
-        if reserved:
-            raise ValueError(f"{', '.join(reserved)} cannot be set: the learner sets it itself")
-        return {key: scalar(item) for key, item in value.items()}
+        return trainer_options(value)
 
     @model_validator(mode="after")
     def _check_cache(self) -> SteeringOptions:

@@ -81,3 +81,29 @@ def test_the_base_model_is_all_three_parts(tiny_mpt: Tiny, tmp_path: Path) -> No
     state = torch.load(folder / "checkpoint.pt", weights_only=True)
     torch.save({key: 2 * value for key, value in state.items()}, folder / "checkpoint.pt")
     assert load("mpt", folder).base_model().weights != base.weights
+
+
+def test_live_is_trained_and_used(tiny_mpt: Tiny, examples: list[Example], tmp_path: Path) -> None:
+    """Vectors at the language blocks, from a teacher with one demonstration."""
+    from icltool.interventions.shift import ShiftVectors
+    from icltool.learners.live.learner import Live
+    from icltool.testing import QuietProgress, make_steering_set
+
+    model = tiny_mpt.loaded
+    options = {
+        "shots": 1,
+        "max_train_size": 6,
+        "epochs": 2,
+        "batch_size": 3,
+        "accumulate": 1,
+        "lr": 0.1,
+        "alpha_lr": 1.0,
+    }
+    learner = Live(**options, grad_checkpointing=True)
+    outcome = learner.steer(make_steering_set(model, examples), tmp_path, 0, QuietProgress())
+    prompts = [model.prompt("caption", (), example) for example in examples]
+    before = model.score(prompts, 6)
+    with ShiftVectors("live", outcome.checkpoints["last"]).applied(model):
+        steered = model.score(prompts, 6)
+    assert sum(s.log_prob for s in steered) > sum(s.log_prob for s in before)
+    assert model.score(prompts, 6) == before
