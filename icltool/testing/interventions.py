@@ -18,12 +18,13 @@ from icltool.contracts import (
     Model,
     ModelIdentity,
     Prompt,
-    ScoringRequest,
     SupportsDecoderHooks,
+    SupportsPrefixCache,
 )
 from icltool.errors import ConfigError, IclError, StoreError
 from icltool.interventions.hooks import changed_outputs
 from icltool.testing.expectations import expect, expect_equal, expect_error
+from icltool.testing.prefixes import check_prefixes
 
 if TYPE_CHECKING:
     from icltool.interventions.files import Stored
@@ -225,12 +226,13 @@ class _FailureError(Exception):
 def _check_shared(
     intervention: Intervention, model: Model, examples: Sequence[Example], task: str, tolerance: float
 ) -> None:
-    from icltool.engine.session import open_session
-
-    requests = [ScoringRequest(query, tuple(examples[1:3])) for query in (examples[0], examples[3])]
-    prompts = [model.prompt(task, r.demonstrations, r.query) for r in requests]
+    if not isinstance(model, SupportsPrefixCache):
+        return
+    prompts = [
+        model.prompt(task, examples[1 : 1 + shots], query) for shots, query in ((2, examples[0]), (0, examples[3]))
+    ]
     with intervention.applied(model):
-        wanted = [score.log_prob for score in model.score(prompts, 1)]
-        session = open_session(task, model, _BEAMS, 2, 0)
-        found = [score.log_prob for score in session.target_scores(requests)]
-    expect_equal(found, wanted, "under it, scores from shared keys and values", tolerance)
+        try:
+            check_prefixes(model, prompts, None, tolerance)
+        except AssertionError as error:
+            raise AssertionError(f"under it, prompts computed in parts, as where they share some: {error}") from error

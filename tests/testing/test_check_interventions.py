@@ -313,4 +313,6 @@ def test_a_change_that_is_not_everywhere(vectors: ShiftVectors, tiny_model: Any,
         with changed_outputs(model.shifted_modules()[:1], [change]):
             yield
 
-    refuse(with_applied(vectors, applied), tiny_model, examples, "under it, (scores from shared|answers depend)")
+    refuse(
+        with_applied(vectors, applied), tiny_model, examples, r"under it, (prompts computed in parts|answers depend)"
+    )
