@@ -96,7 +96,7 @@ _STEERING = {
     "changed_inputs": "interventions.hooks",
     "changed_outputs": "interventions.hooks",
     "check_base": "interventions.files",
-    "expect_method": "interventions.shift",
+    "expect_method": "interventions.stored",
     "features_of": "learners.steering.answers",
     "held_out": "learners.steering.draws",
     "hooked_model": "learners.steering.answers",
@@ -128,7 +128,7 @@ if TYPE_CHECKING:
     from icltool.interventions.files import save_intervention as save_intervention
     from icltool.interventions.hooks import changed_inputs as changed_inputs
     from icltool.interventions.hooks import changed_outputs as changed_outputs
-    from icltool.interventions.shift import expect_method as expect_method
+    from icltool.interventions.stored import expect_method as expect_method
     from icltool.learners.steering.activations import last_states as last_states
     from icltool.learners.steering.answers import answer_batches as answer_batches
     from icltool.learners.steering.answers import features_of as features_of

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from icltool.contracts import AttentionHeads, Model, SupportsDecoderHooks
 from icltool.errors import ConfigError, StoreError
-from icltool.interventions.files import again, check_base, read_intervention
+from icltool.interventions.files import again, check_base
 from icltool.interventions.hooks import changed_inputs, changed_outputs
-from icltool.interventions.shift import expect_method
+from icltool.interventions.stored import StoredIntervention
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -36,7 +36,7 @@ class HeadShifts:
         return any(part.requires_grad for part in (self.vectors, self.weights, self.biases))
 
 
-class HeadShift:
+class HeadShift(StoredIntervention):
     """Each head's result o becomes o + mu(q) v, with mu(q) = sigmoid(w q + b), for each token alike.
 
     q is the head's query before rotation, v and w one vector each per head, b a number. The file holds `vectors` and
@@ -48,18 +48,11 @@ class HeadShift:
 
     def __init__(self, method: str, file: str | Path) -> None:
         """Raises StoreError for a file that is none of this method's."""
-        stored = read_intervention(Path(file))
-        expect_method(stored, method)
+        super().__init__(method, file)
+        stored = self._stored
         vectors = stored.tensor("vectors", stored.base.sites, -1, -1)
         shape = tuple(vectors.shape)
         self._shifts = HeadShifts(vectors, stored.tensor("weights", *shape), stored.tensor("biases", *shape[:2]))
-        self.method, self.file, self.about = method, stored.path, stored.about
-        self.parameters = stored.numbers
-        self._stored = stored
-
-    def identity(self) -> dict[str, Any]:
-        """See Intervention."""
-        return {"intervention": self.method, "content": self._stored.digest}
 
     def check(self, model: Model) -> None:
         """See Intervention."""

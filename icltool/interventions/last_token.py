@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from icltool.contracts import Model, Prompt, SupportsDecoderHooks, TargetScore
 from icltool.errors import StoreError
-from icltool.interventions.files import again, check_base, read_intervention
-from icltool.interventions.shift import expect_method
+from icltool.interventions.files import again, check_base
+from icltool.interventions.stored import StoredIntervention
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -52,7 +52,7 @@ def end_change(method: str, vector: Tensor) -> EndChange:
     return EndChange(vector, replace=not added, answer=added)
 
 
-class LastTokenVector:
+class LastTokenVector(StoredIntervention):
     """One vector at the output of one decoder layer.
 
     `task-vector` replaces the state of the prompt's last token (Hendel et al. 2023, arXiv:2310.15916, section 3).
@@ -64,22 +64,9 @@ class LastTokenVector:
 
     def __init__(self, method: str, file: str | Path) -> None:
         """Raises StoreError for a file that is none of this method's."""
-        stored = read_intervention(Path(file))
-        expect_method(stored, method)
-        vector = stored.tensor("vector", stored.base.width)
-        self.layer = int(stored.tensor("layer", 1)[0])
-        self.method, self.file, self.about = method, stored.path, stored.about
-        self.parameters = stored.numbers
-        self._stored = stored
-        self._change = end_change(method, vector)
-
-    def identity(self) -> dict[str, Any]:
-        """See Intervention."""
-        return {"intervention": self.method, "content": self._stored.digest}
-
-    def check(self, model: Model) -> None:
-        """See Intervention."""
-        check_base(self._stored, model)
+        super().__init__(method, file)
+        self.layer = int(self._stored.tensor("layer", 1)[0])
+        self._change = end_change(method, self._stored.tensor("vector", self._stored.base.width))
 
     @contextmanager
     def applied(self, model: Model) -> Iterator[None]:

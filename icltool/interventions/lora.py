@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from icltool.contracts import Model, SupportsDecoderHooks
 from icltool.errors import ConfigError, StoreError
-from icltool.interventions.files import again, check_base, read_intervention
-from icltool.interventions.shift import expect_method
+from icltool.interventions.files import again, check_base
+from icltool.interventions.stored import StoredIntervention
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -22,7 +22,7 @@ TARGETS = ("query", "value", "output")
 _NAME = "icltool"
 
 
-class LoRA:
+class LoRA(StoredIntervention):
     """Each projection W x becomes W x + (alpha / rank) B A x (Hu et al. 2021, arXiv:2106.09685, section 4.1).
 
     The file holds `LAYER.TARGET.A` float32 [rank, in] and `LAYER.TARGET.B` float32 [out, rank]; rank, alpha and targets are
@@ -33,21 +33,13 @@ class LoRA:
 
     def __init__(self, method: str, file: str | Path) -> None:
         """Raises StoreError for a file that is none of this method's."""
-        stored = read_intervention(Path(file))
-        expect_method(stored, method)
-        self.method, self.file, self.about = method, stored.path, stored.about
-        self.parameters = stored.numbers
-        self._stored = stored
+        super().__init__(method, file)
         try:
-            options = stored.about["options"]
+            options = self._stored.about["options"]
             self._rank, self._alpha = int(options["rank"]), float(options["lora_alpha"])
             self._targets = tuple(map(str, options["targets"]))
         except (KeyError, TypeError, ValueError) as error:
             raise self._damaged(f"its header says nothing of its rank, alpha and targets ({error})") from error
-
-    def identity(self) -> dict[str, Any]:
-        """See Intervention."""
-        return {"intervention": self.method, "content": self._stored.digest}
 
     def check(self, model: Model) -> None:
         """See Intervention. ConfigError, too, where PEFT is not installed."""

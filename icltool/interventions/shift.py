@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from icltool.contracts import Model, SupportsDecoderHooks
-from icltool.errors import StoreError
-from icltool.interventions.files import Stored, again, check_base, read_intervention
+from icltool.interventions.files import check_base
 from icltool.interventions.hooks import changed_outputs
+from icltool.interventions.stored import StoredIntervention
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 SMALLEST = 1e-12
 
 
-class ShiftVectors:
+class ShiftVectors(StoredIntervention):
     """At layer l every token's state h becomes (h + alpha_l v_l) rescaled to the norm of h.
 
     The file holds `vectors` float32 [L, D] and `alphas` float32 [L]. LIVE (arXiv 2406.13185, section 3) learns both; `icv-pca`
@@ -31,22 +31,11 @@ class ShiftVectors:
 
     def __init__(self, method: str, file: str | Path) -> None:
         """Raises StoreError for a file that is none of this method's."""
-        stored = read_intervention(Path(file))
-        expect_method(stored, method)
-        vectors = stored.tensor("vectors", stored.base.sites, stored.base.width)
-        alphas = stored.tensor("alphas", stored.base.sites)
-        self.method, self.file, self.about = method, stored.path, stored.about
-        self.parameters = stored.numbers
-        self._stored = stored
-        self._shifts = alphas[:, None] * vectors
-
-    def identity(self) -> dict[str, Any]:
-        """See Intervention."""
-        return {"intervention": self.method, "content": self._stored.digest}
-
-    def check(self, model: Model) -> None:
-        """See Intervention."""
-        check_base(self._stored, model)
+        super().__init__(method, file)
+        base = self._stored.base
+        self._shifts = self._stored.tensor("alphas", base.sites)[:, None] * self._stored.tensor(
+            "vectors", base.sites, base.width
+        )
 
     @contextmanager
     def applied(self, model: Model) -> Iterator[None]:
@@ -54,15 +43,6 @@ class ShiftVectors:
         hooked = check_base(self._stored, model)
         with shifting(hooked, self._shifts.__getitem__):
             yield
-
-
-def expect_method(stored: Stored, method: str) -> None:
-    """StoreError where the file is another method's."""
-    if stored.method != method:
-        raise StoreError(
-            f"{stored.path} was made by `icltool train {stored.method}`, and this is {method}",
-            f"--method {stored.method}, or {again(method)}",
-        )
 
 
 @contextmanager

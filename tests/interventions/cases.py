@@ -112,7 +112,7 @@ class ToyModel(torch.nn.Module):
         ]  # fmt: skip
 
     def answer_batch(self, prompts: Any, features: Any) -> AnswerBatch:
-        raise NotImplementedError
+        raise AssertionError("the toy is run by hand, without prompts")
 
     def answer_logits(self, batch: AnswerBatch) -> Any:
-        raise NotImplementedError
+        raise AssertionError("the toy is run by hand, without prompts")

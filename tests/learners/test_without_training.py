@@ -319,8 +319,6 @@ class _Plain:
 
 
 def test_heads_that_cannot_be_told_apart_are_an_error(data: SteeringSet, tmp_path: Path) -> None:
-    if data.task.name != "vqa":
-        pytest.skip("one model is enough")
     model = TextModel("gpt2", path=tiny.gpt2(tmp_path / "model"), device="cpu")
     with pytest.raises(ConfigError, match="no heads"):
         made(replace(data, model=model), "function-vector", tmp_path)
