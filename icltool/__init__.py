@@ -15,7 +15,8 @@ __version__ = "0.1.0"
 _CONTRACTS = (
     "AnswerBatch",
     "AttentionHeads",
-    "ModelIdentity",
+    "Augmentation",
+    "BeamSample",
     "ContinuesFromPrefix",
     "CorpusMetric",
     "CountsTokens",
@@ -28,6 +29,7 @@ _CONTRACTS = (
     "Float64Array",
     "FloatArray",
     "GenerationOptions",
+    "HasGenerationDefaults",
     "IndexSet",
     "IntArray",
     "Intervention",
@@ -36,6 +38,9 @@ _CONTRACTS = (
     "Learner",
     "Metric",
     "Model",
+    "ModelIdentity",
+    "PictureReference",
+    "PixelReader",
     "PreparedSplit",
     "PreparesImages",
     "Progress",
@@ -44,6 +49,7 @@ _CONTRACTS = (
     "QueryResult",
     "QuerySet",
     "ReadReport",
+    "Region",
     "Retriever",
     "Sampler",
     "Scorer",
@@ -56,37 +62,54 @@ _CONTRACTS = (
     "SupportsDecoderHooks",
     "SupportsImageCache",
     "SupportsPrefixCache",
+    "SupportsTuning",
     "TargetScore",
     "Task",
     "TasksDependOnFiles",
     "TrainableEncoder",
     "TrainingOutcome",
     "TrainingSet",
+    "TuningLearner",
+    "TuningSet",
     "Valuation",
     "file_exists",
     "keyed_generator",
     "open_file",
+    "picture_file",
+    "picture_reference",
+    "with_regions",
 )
 _ERRORS = ("ConfigError", "DataError", "IclError", "PluginError", "StoreError")
 _PLUGIN = ("Registration", "hookimpl")
 #: What adapters share, and where each is.
 _ADAPTERS = {
+    "CaptionerFormat": "captioner_format",
     "LoadOptions": "loading",
+    "PictureReader": "augmentation",
     "PromptFormat": "prompt_format",
     "TaskFormat": "prompt_format",
     "TokenizedPrompt": "tokens",
     "Weights": "weights",
     "answers_at": "decoder_hooks",
+    "apply_tuned": "tuned",
     "attention_heads": "decoder_hooks",
     "batches_by_length": "tokens",
+    "clean_caption": "captioner_format",
+    "evaluating": "tuning",
     "find_weights": "weights",
     "fingerprint": "weights",
     "quiet_loading": "weights",
+    "read_card": "tuning",
     "read_image": "images",
+    "read_tuned": "tuned",
+    "save_tuned": "tuned",
     "target_scores": "scoring",
     "template_hash": "decoder_hooks",
+    "tensor_names": "tuned",
     "tokenize": "tokens",
+    "until_end": "tuning",
     "weights_hash": "weights",
+    "write_card": "tuning",
 }
 #: What interventions and the learners that make them share, and where each is.
 _STEERING = {
@@ -138,6 +161,9 @@ if TYPE_CHECKING:
     from icltool.learners.steering.card import write_intervention as write_intervention
     from icltool.learners.steering.draws import Draws as Draws
     from icltool.learners.steering.draws import held_out as held_out
+    from icltool.models.augmentation import PictureReader as PictureReader
+    from icltool.models.captioner_format import CaptionerFormat as CaptionerFormat
+    from icltool.models.captioner_format import clean_caption as clean_caption
     from icltool.models.decoder_hooks import answers_at as answers_at
     from icltool.models.decoder_hooks import attention_heads as attention_heads
     from icltool.models.decoder_hooks import template_hash as template_hash
@@ -149,6 +175,14 @@ if TYPE_CHECKING:
     from icltool.models.tokens import TokenizedPrompt as TokenizedPrompt
     from icltool.models.tokens import batches_by_length as batches_by_length
     from icltool.models.tokens import tokenize as tokenize
+    from icltool.models.tuned import apply_tuned as apply_tuned
+    from icltool.models.tuned import read_tuned as read_tuned
+    from icltool.models.tuned import save_tuned as save_tuned
+    from icltool.models.tuned import tensor_names as tensor_names
+    from icltool.models.tuning import evaluating as evaluating
+    from icltool.models.tuning import read_card as read_card
+    from icltool.models.tuning import until_end as until_end
+    from icltool.models.tuning import write_card as write_card
     from icltool.models.weights import Weights as Weights
     from icltool.models.weights import find_weights as find_weights
     from icltool.models.weights import fingerprint as fingerprint

@@ -13,6 +13,8 @@ VARIABLES: dict[str, str] = {
     "COCO_PATH": "COCO: the folder that holds mscoco/ (images and annotations)",
     "VQAV2_PATH": "VQAv2: questions and annotations",
     "OKVQA_PATH": "OK-VQA: questions and annotations",
+    "SHERLOCK_PATH": "Sherlock: sherlock_dataset/, vcr1images/ and vg/",
+    "PERSONALITY_CAPTIONS_PATH": "PersonalityCaptions: its JSON files, personalities.txt and yfcc_images/",
     "CHECKPOINT_PATH": "further folder of model weights, as MODEL_CPK_DIR",
     "MODEL_CPK_DIR": "weights of LVLMs, a folder per model, such as idefics-9b",
     "ICLTOOL_SPICE_MODELS": "SPICE: the folder of CoreNLP's jars, stanford-corenlp-3.6.0.jar and its models",

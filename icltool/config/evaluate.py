@@ -7,12 +7,12 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from icltool.config.model import ModelConfig
+from icltool.config.generation import GenerationConfig
 
 _HIDDEN: dict[str, Any] = {"hidden_in_artefact": True}
 
 
-class EvaluateConfig(ModelConfig):
+class EvaluateConfig(GenerationConfig):
     """Which methods are compared, at how many shots, and how answers are judged."""
 
     dataset: str | None = Field(
@@ -25,7 +25,8 @@ class EvaluateConfig(ModelConfig):
     )
     methods: tuple[str, ...] = Field(
         default=("random",),
-        description="retrieval methods to compare, and what stands in for demonstrations (live …), without shots",
+        description="retrieval methods to compare; what stands in for demonstrations (live …) and the model as `icltool train "
+        "captioner` fine-tuned it (finetuned), without shots",
         json_schema_extra={"flag": "--method", "complete": "retrievers,interventions", "hidden_in_artefact": True},
     )
     vectors: tuple[Path, ...] = Field(
@@ -73,7 +74,9 @@ class EvaluateConfig(ModelConfig):
         json_schema_extra={"complete": "encoders", "hidden_in_artefact": True},
     )
     checkpoint: Path | None = Field(
-        default=None, description="folder of a trained selector; none: the newest", json_schema_extra=_HIDDEN
+        default=None,
+        description="folder of a trained selector, or of a fine-tuned captioner; none: the newest",
+        json_schema_extra=_HIDDEN,
     )
     checkpoint_choice: Literal["min_vl", "min_tl", "last"] = Field(
         default="min_vl",
@@ -91,6 +94,11 @@ class EvaluateConfig(ModelConfig):
         "stands in for demonstrations",
         json_schema_extra=_HIDDEN,
     )
+    csv: Path | None = Field(
+        default=None,
+        description="table that the results are appended to, a row for each setting with all that it depends on",
+        json_schema_extra=_HIDDEN,
+    )
     reversed_order: bool = Field(
         default=True,
         description="similarity methods: the most similar demonstration stands last, next to the query",
@@ -100,9 +108,4 @@ class EvaluateConfig(ModelConfig):
         default=-1, ge=-1, description="examples of the index set to choose from, drawn by seed; -1 all"
     )
     test_size: int = Field(default=-1, ge=-1, description="queries of the validation split, drawn by seed; -1 all")
-    max_new_tokens: int | None = Field(
-        default=None, ge=1, description="tokens generated at most; none: 20 for captions, 5 for vqa"
-    )
-    num_beams: int = Field(default=3, ge=1, description="beams over tokens in generation")
-    length_penalty: float = Field(default=0.0, description="length penalty in generation")
     overwrite: bool = Field(default=False, description="evaluate finished settings again", json_schema_extra=_HIDDEN)

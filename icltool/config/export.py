@@ -15,16 +15,19 @@ _HIDDEN: dict[str, Any] = {"hidden_in_artefact": True}
 class ExportConfig(StageConfig):
     """What is exported, and in which form."""
 
-    what: Literal["sequences", "selector", "results", "plan", "chat"] = Field(
-        description="generated sequences, the trained selector, evaluation results, a plan (the demonstrations of each "
-        "query, for `evaluate --plan`), or chat (the same with images and texts, for other harnesses)",
+    what: Literal["sequences", "selector", "model", "results", "plan", "chat"] = Field(
+        description="generated sequences, the trained selector, the fine-tuned model, evaluation results, a plan (the "
+        "demonstrations of each query, for `evaluate --plan`), or chat (the same with images and texts, for other harnesses)",
         json_schema_extra={"argument": True},
     )
-    format: Literal["json", "csv", "parquet", "safetensors", "markdown", "latex", "messages", "openai"] | None = Field(
+    format: (
+        Literal["json", "csv", "parquet", "safetensors", "folder", "tar.gz", "markdown", "latex", "messages", "openai"]
+        | None
+    ) = Field(
         default=None,
         description="sequences: json (the published id_list and score_list), csv or parquet; selector: safetensors; "
-        "results: csv, markdown, latex or json; plan: json; chat: messages (as chat templates of transformers take "
-        "them) or openai (image_url parts); none: the first of these",
+        "model: folder (as transformers has them) or tar.gz (a backup); results: csv, markdown, latex or json; plan: json; "
+        "chat: messages (as chat templates of transformers take them) or openai (image_url parts); none: the first of these",
     )
     input: Path | None = Field(
         default=None,
@@ -34,7 +37,7 @@ class ExportConfig(StageConfig):
     )
     output: Path | None = Field(
         default=None,
-        description="file to write (selector: folder); none: named after the input, in the workspace's folder exports",
+        description="file to write (selector, model: folder); none: named after the input, in the workspace's folder exports",
         json_schema_extra=_HIDDEN,
     )
     dataset: str | None = Field(
@@ -44,14 +47,28 @@ class ExportConfig(StageConfig):
         json_schema_extra={"complete": "datasets"},
     )
     task: str | None = Field(default=None, description="caption or vqa; none: the data set's first task")
-    learner: str = Field(
-        default="lever-lm",
-        description="learner whose newest selector is meant",
+    learner: str | None = Field(
+        default=None,
+        description="learner whose newest selector or model is meant; none: lever-lm, of models captioner",
         json_schema_extra={"complete": "learners"},
     )
-    checkpoint: Literal["min_vl", "min_tl", "last"] = Field(
-        default="min_vl",
-        description="selector: the checkpoint of the lowest validation loss, of the lowest training loss, or the last",
+    checkpoint: Literal["min_vl", "min_tl", "best", "last"] | None = Field(
+        default=None,
+        description="selector: the checkpoint of the lowest validation loss (min_vl), of the lowest training loss (min_tl), or "
+        "the last; model: best or last; none: min_vl, of models best",
+    )
+    weights: Literal["whole", "tuned"] | None = Field(
+        default=None,
+        description="model: all weights, or the fine-tuned ones alone, which need those that the training began with; none: "
+        "whole",
+    )
+    configuration: Literal["whole", "no-paths", "none"] | None = Field(
+        default=None,
+        description="model: with the configuration of the training, with it but for every path of this machine, or without; "
+        "none given: whole",
+    )
+    dtype: Literal["float32", "bfloat16", "float16"] | None = Field(
+        default=None, description="model: precision of all weights; none: float32"
     )
     method: str | None = Field(
         default=None,

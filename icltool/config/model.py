@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
@@ -41,9 +43,13 @@ class LvlmConfig(StageConfig):
     """The model and how it runs."""
 
     model: str = Field(
-        default="idefics-9b", description="LVLM that scores or answers", json_schema_extra={"complete": "models"}
+        default="idefics-9b",
+        description="LVLM that scores or answers: a name, or the folder of a fine-tuned one",
+        json_schema_extra={"complete": "models"},
     )
-    model_path: str | None = Field(default=None, description="folder of the weights, or OWNER/NAME to download them")
+    model_path: str | None = Field(
+        default=None, description="folder of the weights (fine-tuned ones, too), or OWNER/NAME to download them"
+    )
     device: str = Field(
         default="auto", description="cpu, cuda, cuda:1 …; auto takes a GPU when there is one", json_schema_extra=_HIDDEN
     )
@@ -77,6 +83,12 @@ class LvlmConfig(StageConfig):
         description="of idefics, idefics2 and openflamingo: prompts as in the published runs of Lever-LM or of LIVE; none: "
         "lever-lm",
     )
+    adapter_options: dict[str, Any] = Field(
+        default_factory=dict,
+        description="further options of the model, such as image_size=364 or styles=FILE (`icltool plugins show models NAME` "
+        "lists them)",
+        json_schema_extra={"flag": "--model-option"},
+    )
     batch_size: Annotated[int | Literal["auto"], BeforeValidator(_batch_size)] = Field(
         default=64,
         description="prompts per forward pass, halved when memory runs out; auto finds the largest that fits",
@@ -108,10 +120,12 @@ class LvlmConfig(StageConfig):
     )
 
     def identity(self) -> dict[str, object]:
-        """See StageConfig. Without the template where none was asked for: files of before there was a choice are the same."""
+        """See StageConfig. Without template and further options where none were asked for: files of before there was a choice
+        are the same."""
         found = super().identity()
-        if self.prompt_template is None:
-            del found["prompt_template"]
+        for name in ("prompt_template", "adapter_options"):
+            if not found[name]:
+                del found[name]
         return found
 
     def model_options(self) -> dict[str, Any]:
@@ -128,13 +142,48 @@ class LvlmConfig(StageConfig):
             "template": self.prompt_template,
             "compile": self.compile or None,
         }
-        return {**options, **{name: value for name, value in chosen.items() if value is not None}}
+        return {
+            **options,
+            **{name: value for name, value in chosen.items() if value is not None},
+            **self.adapter_options,
+        }
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fine_tuned(cls, values: Any) -> Any:
+        """A fine-tuned model in place of a name: its checkpoint folder, that folder's name, or an exported folder."""
+        if not isinstance(values, dict) or not isinstance(given := values.get("model"), str):
+            return values
+        workspace = Path(values.get("workspace") or cls.model_fields["workspace"].default)
+        for folder in (Path(given), workspace / "checkpoints" / given):
+            if given and (name := fine_tuned_name(folder)) is not None:
+                if values.get("model_path") is not None:
+                    raise ValueError(f"--model {given} is a folder of weights already: leave --model-path out")
+                return {**values, "model": name, "model_path": str(folder)}
+        return values
 
     @model_validator(mode="after")
     def _one_place(self) -> LvlmConfig:
         if self.device_map is not None and self.device != "auto":
             raise ValueError("--device and --device-map exclude each other: give one of them")
         return self
+
+
+def fine_tuned_name(folder: Path) -> str | None:
+    """The registered name of the model whose fine-tuned weights `folder` holds, as `icltool train captioner` or `icltool
+    export model` left them; None for anything else."""
+    for file, keys in (("icltool.json", ("model",)), ("training.json", ("identity", "model"))):
+        try:
+            found: Any = json.loads((folder / file).read_text(encoding="utf-8"))
+            if file == "training.json" and not found["provenance"].get("fine_tuned"):
+                continue
+            for key in keys:
+                found = found[key]
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            continue
+        if isinstance(found, str):
+            return found
+    return None
 
 
 class ModelConfig(LvlmConfig):

@@ -20,10 +20,10 @@ class PrepareConfig(StageConfig):
     root: Path | None = Field(
         default=None,
         description="folder that holds the official files, unpacked or as the zips they come in; none: taken from the data "
-        "set's environment variable (COCO_PATH, VQAV2_PATH, OKVQA_PATH), or made where the data set makes its own files",
+        "set's environment variable (COCO_PATH, SHERLOCK_PATH …), or made where the data set makes its own files",
         json_schema_extra={"hidden_in_artefact": True},
     )
-    task: Literal["all", "caption", "vqa", "classification"] = Field(
+    task: Literal["all", "caption", "vqa", "classification", "style", "inference", "inference-choice"] = Field(
         default="all", description="task to prepare the data set for; all: every task that it serves"
     )
     verify: bool = Field(

@@ -33,6 +33,7 @@ from icltool.contracts.model import (
     CountsTokens,
     Extension,
     GenerationOptions,
+    HasGenerationDefaults,
     KeysValues,
     Model,
     PreparesImages,
@@ -43,18 +44,38 @@ from icltool.contracts.model import (
     SupportsPrefixCache,
     TargetScore,
 )
+from icltool.contracts.pictures import (
+    SHOW_MODES,
+    PictureReference,
+    Region,
+    picture_file,
+    picture_reference,
+    with_regions,
+)
 from icltool.contracts.progress import Progress, Ticker
 from icltool.contracts.randomness import keyed_generator
-from icltool.contracts.records import TASKS, Example, QueryResult, Task, task_named
+from icltool.contracts.records import CAPTION_TASKS, TASKS, Example, QueryResult, Task, task_named
 from icltool.contracts.report import StageReport
 from icltool.contracts.retriever import Retriever
 from icltool.contracts.sampler import Sampler
 from icltool.contracts.scorer import Scorer, ScoringRequest, ScoringSession, Valuation
+from icltool.contracts.tuning import (
+    Augmentation,
+    BeamSample,
+    PixelReader,
+    SupportsTuning,
+    TuningLearner,
+    TuningSet,
+)
 
 __all__ = [
+    "CAPTION_TASKS",
+    "SHOW_MODES",
     "TASKS",
     "AnswerBatch",
     "AttentionHeads",
+    "Augmentation",
+    "BeamSample",
     "ContinuesFromPrefix",
     "CorpusMetric",
     "CountsTokens",
@@ -67,6 +88,7 @@ __all__ = [
     "Float64Array",
     "FloatArray",
     "GenerationOptions",
+    "HasGenerationDefaults",
     "IndexSet",
     "IntArray",
     "Intervention",
@@ -77,6 +99,8 @@ __all__ = [
     "Metric",
     "Model",
     "ModelIdentity",
+    "PictureReference",
+    "PixelReader",
     "PreparedSplit",
     "PreparesImages",
     "Progress",
@@ -85,6 +109,7 @@ __all__ = [
     "QueryResult",
     "QuerySet",
     "ReadReport",
+    "Region",
     "Retriever",
     "Sampler",
     "Scorer",
@@ -97,6 +122,7 @@ __all__ = [
     "SupportsDecoderHooks",
     "SupportsImageCache",
     "SupportsPrefixCache",
+    "SupportsTuning",
     "SupportsVerification",
     "TargetScore",
     "Task",
@@ -105,6 +131,8 @@ __all__ = [
     "TrainableEncoder",
     "TrainingOutcome",
     "TrainingSet",
+    "TuningLearner",
+    "TuningSet",
     "Valuation",
     "archive_and_member",
     "archive_members",
@@ -112,5 +140,8 @@ __all__ = [
     "group_code",
     "keyed_generator",
     "open_file",
+    "picture_file",
+    "picture_reference",
     "task_named",
+    "with_regions",
 ]

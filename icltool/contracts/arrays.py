@@ -50,7 +50,7 @@ class QuerySet:
 
     `ids`, `image_ids`, `groups` int64 [Q] (`groups` by `group_code`). `image` and `text` float32 [Q, D] are the
     encoder's features as stored, not normalised; None where the component did not ask for them. `texts` are the
-    retrieval texts and `images` the paths of the images, for components that ask for them. `same_split` is true when
+    retrieval texts and `images` the references of the images, for components that ask for them. `same_split` is true when
     the queries are themselves rows of the index set (anchors), so that equal ids are one example.
 
     `questions` int64 [Q] and `contents` int64 [Q, R] are codes by `text_code`, -1 for none, where the leak guard is to

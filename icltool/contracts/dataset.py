@@ -13,8 +13,9 @@ from icltool.contracts.records import Example
 
 @dataclass(frozen=True)
 class PreparedSplit:
-    """One split as a reader gives it: its name ("train" is the index set, "validation" holds the queries), how many
-    examples it has (for progress), and a function that yields them in a fixed order."""
+    """One split as a reader gives it: its name ("train" is the index set, "validation" holds the queries, and "development",
+    which not all have, what the best weights of a training are chosen by), how many examples it has (for progress), and a
+    function that yields them in a fixed order."""
 
     name: str
     count: int

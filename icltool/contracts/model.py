@@ -14,8 +14,9 @@ class Prompt:
     """Exactly what a model reads, and what it should answer.
 
     `text` holds every special token the prompt format puts there (the start token included) and one image marker for each
-    path of `images`, in order. The model tokenizes `text + target` once and finds where the target begins by token
-    offsets; it adds no token of its own. White space belongs to whichever side it is written on: nothing is stripped.
+    path of `images`, in order. The model tokenizes `text + target` once (an encoder-decoder each by itself, see Model)
+    and finds where the target begins by token offsets; it adds no token of its own. White space belongs to whichever side
+    it is written on: nothing is stripped.
     """
 
     text: str
@@ -38,11 +39,18 @@ class TargetScore:
 
 @dataclass(frozen=True, slots=True)
 class GenerationOptions:
-    """Beam search over tokens, as transformers has it; one beam is greedy decoding."""
+    """Beam search over tokens, as transformers has it; one beam is greedy decoding.
+
+    An answer has `min_new_tokens` tokens at least. `repetition_penalty` divides the scores of tokens that are there already
+    (1: none). `no_repeat_ngram` is the length of runs of tokens that no answer has twice (0: any).
+    """
 
     max_new_tokens: int
     num_beams: int = 3
     length_penalty: float = 0.0
+    min_new_tokens: int = 0
+    repetition_penalty: float = 1.0
+    no_repeat_ngram: int = 0
 
 
 @runtime_checkable
@@ -50,6 +58,10 @@ class Model(Protocol):
     """A frozen LVLM with its prompt format. All methods give the same result for any batch size, up to rounding.
 
     Where a batch does not fit in memory, torch's OutOfMemoryError goes to the caller, who tries smaller ones.
+
+    Two further attributes are for models that are made otherwise. `images_per_prompt = 1` says that a prompt has one image,
+    the query's: demonstrations are written in it as text alone. `target_apart = True` is of encoder-decoders: the encoder
+    reads a prompt's text, the decoder writes its target, and each is tokenized by itself.
     """
 
     name: str
@@ -88,6 +100,15 @@ class Model(Protocol):
         features: Mapping[str, Any] | None = None,
     ) -> list[str]:
         """The raw continuation of each prompt's text (targets are ignored), special tokens removed; see `clean`."""
+        ...
+
+
+@runtime_checkable
+class HasGenerationDefaults(Protocol):
+    """The model's answers are usually searched in a way of their own (captioners of the published runs)."""
+
+    def generation_defaults(self, task: str) -> Mapping[str, Any]:
+        """Fields of GenerationOptions that hold for this task where the user does not say otherwise."""
         ...
 
 

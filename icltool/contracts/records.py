@@ -11,8 +11,10 @@ from icltool.contracts.arrays import Float64Array, IntArray
 class Example:
     """One labelled example: a query, or an in-context demonstration (ICD).
 
-    `id` is unique within its split. `image` is an absolute path, or "" for text-only data. `text` is what retrieval
-    by text compares (caption: the first caption; vqa: the question). `references` are all captions or all ten
+    `id` is unique within its split. `image` is an absolute path, with the regions that the task is about as a fragment
+    (see `icltool.contracts.pictures`), or "" for text-only data. `text` is what retrieval by text compares (captions: the first
+    caption; vqa: the question; inference: the clue). `question` is what is asked, or the clue that an inference starts from;
+    `style` the personality that a caption is written in. `references` are all captions or all ten
     answers; `raw_references` are what the annotators typed, one for each of them, where the references are a normalised
     form of it (OK-VQA's stemmed answers), else (). `choices` are the labels that a classification ranks, in the data
     set's order. `group` names near-duplicates of one another ("" for none); the leak guard keeps a query and its
@@ -31,6 +33,7 @@ class Example:
     answer_type: str = ""
     choices: tuple[str, ...] = ()
     raw_references: tuple[str, ...] = ()
+    style: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +55,14 @@ TASKS: dict[str, Task] = {
     "caption": Task("caption", metric="cider", max_new_tokens=20),
     "vqa": Task("vqa", metric="vqa-accuracy", max_new_tokens=5),
     "classification": Task("classification", metric="accuracy", max_new_tokens=5, ranked=True),
+    "style": Task("style", metric="cider", max_new_tokens=20),
+    "inference": Task("inference", metric="cider", max_new_tokens=30),
+    "inference-choice": Task("inference-choice", metric="accuracy", max_new_tokens=30, ranked=True),
 }
+
+#: Tasks whose answers are sentences about a picture, judged by the metrics of captions: plain ones, ones in a given style
+#: (PersonalityCaptions), and what a clue about a region lets one infer (Sherlock).
+CAPTION_TASKS = ("caption", "style", "inference")
 
 
 def task_named(name: str) -> Task:

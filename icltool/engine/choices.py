@@ -19,7 +19,8 @@ def rank_choices(session: ScoringSession, requests: Sequence[ScoringRequest]) ->
     for request in requests:
         if not request.query.choices:
             raise DataError(
-                f"query {request.query.id} has no choices to rank", "prepare the data set for the task 'classification'"
+                f"query {request.query.id} has no choices to rank",
+                "prepare the data set for the task 'classification' or 'inference-choice'",
             )
     asked = [
         replace(request, query=replace(request.query, label=label))

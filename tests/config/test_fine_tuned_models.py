@@ -1,0 +1,47 @@
+"""`--model` takes the folder of a fine-tuned model in place of a name."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from icltool.config.evaluate import EvaluateConfig
+from icltool.config.resolve import resolve
+from icltool.errors import ConfigError
+
+
+def trained(folder: Path, fine_tuned: bool = True) -> Path:
+    folder.mkdir(parents=True)
+    record = {"identity": {"model": "tiny-blip2"}, "provenance": {"fine_tuned": fine_tuned}}
+    (folder / "training.json").write_text(json.dumps(record), encoding="utf-8")
+    return folder
+
+
+def test_a_checkpoint_folder_its_name_in_the_workspace_and_an_exported_folder(tmp_path: Path) -> None:
+    checkpoint = trained(tmp_path / "icl" / "checkpoints" / "captioner-shapes-caption-tiny-blip2-0a1b2c3d")
+    exported = tmp_path / "mine"
+    exported.mkdir()
+    (exported / "icltool.json").write_text(json.dumps({"model": "ofa-tiny"}), encoding="utf-8")
+    for given, name, folder in (
+        (str(checkpoint), "tiny-blip2", checkpoint),
+        (checkpoint.name, "tiny-blip2", checkpoint),
+        (str(exported), "ofa-tiny", exported),
+    ):
+        config = EvaluateConfig(workspace=tmp_path / "icl", model=given)
+        assert (config.model, config.model_path) == (name, str(folder))
+        assert config.model_options()["path"] == str(folder)
+
+
+def test_other_names_stay_as_they_are(tmp_path: Path) -> None:
+    selector = trained(tmp_path / "checkpoints" / "live-shapes-caption", fine_tuned=False)
+    for given in ("tiny-idefics", "", str(selector), str(tmp_path)):
+        config = EvaluateConfig(workspace=tmp_path, model=given)
+        assert (config.model, config.model_path) == (given, None)
+
+
+def test_a_path_beside_a_folder_is_refused_in_one_line(tmp_path: Path) -> None:
+    folder = trained(tmp_path / "checkpoints" / "captioner")
+    with pytest.raises(ConfigError, match="leave --model-path out"):
+        resolve("evaluate", EvaluateConfig, {"workspace": tmp_path, "model": str(folder), "model_path": "x"})
