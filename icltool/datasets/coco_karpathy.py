@@ -20,6 +20,8 @@ OFFICIAL = {"train": 82_783, "restval": 30_504, "val": 5_000, "test": 5_000}
 _QUERIES = {"test": "test", "validation": "val", "val": "val"}
 _ARCHIVE = "caption_datasets.zip"
 _OTHER = {"train": "val", "val": "train"}
+#: Our split name -> its key in the file of near-duplicates.
+_GROUPS = {"train": "train", "validation": "val", "development": "development"}
 _HINT = (
     f"put {WHOLE} there, or {_ARCHIVE} of Karpathy's page, which need not be unpacked, or LAVIS' "
     f"{', '.join(LAVIS.values())}"
@@ -54,8 +56,9 @@ class CocoKarpathyReader:
     With `restval` (the default) "train" is Karpathy's train and restval together, 113,287 images; without, 82,783. LAVIS'
     train file holds both: restval images are the ones of val2014. `split` says which images are the queries, the prepared
     split "validation": Karpathy's "test" (the default, on which captioning results are reported), or "validation"; each
-    has 5,000 images. An image's group comes from `near_duplicates.json` beside the file, where "train" and "val" stand for
-    our two splits.
+    has 5,000 images. Where "test" are the queries, Karpathy's val split is our "development", by which captioners choose
+    their best weights; LAVIS' file of it may be missing. An image's group comes from `near_duplicates.json` beside the file,
+    where "train", "val" and "development" stand for our splits.
     """
 
     name = "coco-karpathy"
@@ -67,6 +70,8 @@ class CocoKarpathyReader:
         if split not in _QUERIES:
             raise ConfigError(f"option split of coco-karpathy is {split!r}", "it is test or validation")
         self._parts = {"train": ("train", "restval") if restval else ("train",), "validation": (_QUERIES[split],)}
+        if _QUERIES[split] == "test":
+            self._parts["development"] = ("val",)
 
     def check(self, root: Path | None, task: str, verify: bool) -> ReadReport:
         return self._check(root, verify, None)
@@ -81,9 +86,9 @@ class CocoKarpathyReader:
         with progress.task("reading Karpathy's split", 1, "files") as ticker:
             splits = self._splits(places)
             ticker.advance()
-        for name, part in (("train", "train"), ("validation", "val")):
+        for name in list(splits):
             split = splits.pop(name)
-            groups = read_groups(next(iter(places.files.values())), part)
+            groups = read_groups(_first(places), _GROUPS[name])
             yield PreparedSplit(name, len(split.images), _examples(split, places.images, groups))
 
     def find(self, root: Path | None) -> Places:
@@ -92,6 +97,7 @@ class CocoKarpathyReader:
         names = ("coco-karpathy", "karpathy", "mscoco/mscoco2014", "mscoco2014", "mscoco", ".")
         folders = [start / name / deeper for name in names for deeper in (".", "annotations")]
         needed = {part: LAVIS[part] for part in ("train", *self._parts["validation"])}
+        wanted = needed | {part: LAVIS[part] for part in self._parts.get("development", ())}
         base = first_holding(folders, [WHOLE])
         if base is not None:
             files = {"whole": base / WHOLE}
@@ -99,7 +105,7 @@ class CocoKarpathyReader:
             base = first_holding(folders, list(needed.values())) or first_holding(folders, [], [_ARCHIVE])
             if base is None:
                 raise DataError(f"no Karpathy split in {start}: neither {WHOLE}, {_ARCHIVE} nor LAVIS' files", _HINT)
-            files = {part: base / name for part, name in needed.items() if (base / name).exists()}
+            files = {part: base / name for part, name in wanted.items() if (base / name).exists()}
             missing = [name for part, name in needed.items() if part not in files]
             if files and missing:
                 raise DataError(f"{base} lacks {', '.join(missing)}", _HINT)
@@ -107,23 +113,29 @@ class CocoKarpathyReader:
         return Places(files, find_images(start, base, "Karpathy's split"))
 
     def _splits(self, places: Places) -> dict[str, KarpathySplit]:
-        """The images of our splits. DataError when they share an image, or one is listed twice."""
+        """The images of our splits; no "development" where there are none of it. DataError when splits share an image, or
+        one is listed twice."""
         wanted = {part: name for name, parts in self._parts.items() for part in parts}
         if "whole" in places.files:
             found = read_whole(places.files["whole"], frozenset(wanted))
         else:
             found = read_lavis(places.files, frozenset(wanted))
-        listed: dict[str, list[KarpathyImage]] = {"train": [], "validation": []}
+        listed: dict[str, list[KarpathyImage]] = {name: [] for name in self._parts}
         seen: dict[int, str] = {}
         for image in found:
             name = wanted[image.split]
             if image.id in seen:
                 where = name if seen[image.id] == name else f"{seen[image.id]} and {name}"
-                files = " and ".join(map(str, places.files.values()))
+                parts = ("whole", *self._parts[name], *self._parts[seen[image.id]])
+                files = " and ".join(str(path) for part, path in places.files.items() if part in parts)
                 raise DataError(f"{files}: image {image.id} is listed twice, in {where}", "get the official file again")
             seen[image.id] = name
             listed[name].append(image)
-        return {name: _ordered(name, images, _first(places)) for name, images in listed.items()}
+        return {
+            name: _ordered(name, images, _first(places))
+            for name, images in listed.items()
+            if images or name != "development"
+        }
 
     def _check(self, root: Path | None, verify: bool, progress: Progress | None) -> ReadReport:
         places = self.find(root)
@@ -138,7 +150,9 @@ class CocoKarpathyReader:
                 expect_images(_first(places), folder, names, other, names, IMAGE_ARCHIVES)
                 check_decoding(folder, names, f"{part}2014", IMAGE_ARCHIVES, verify, progress)
             remarks += [*split.remarks, self._counts(name, split.images)]
-        for part in ("train", "val"):
+        if "development" in self._parts and "development" not in splits:
+            remarks.append(f"no split 'development': {_lacking(places)}")
+        for part in _GROUPS.values():
             read_groups(_first(places), part)
         files = on_disk([*places.files.values(), *groups_file(_first(places))])
         return ReadReport((*files, *places.images.files), tuple(remarks))
@@ -153,6 +167,14 @@ class CocoKarpathyReader:
         official = sum(OFFICIAL[part] for part in parts)
         rest = "" if len(images) == official else f"; the official one has {official:,}"
         return f"{name}: {counted(len(images), 'image')}, {says}{rest}"
+
+
+def _lacking(places: Places) -> str:
+    """Where Karpathy's val split is not."""
+    path = places.files.get("whole", places.files.get("val"))
+    return (
+        f"{_first(places).parent} has no {LAVIS['val']}" if path is None else f"{path} has no images of the split val"
+    )
 
 
 def _first(places: Places) -> Path:

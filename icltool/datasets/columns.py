@@ -34,6 +34,7 @@ SYNONYMS: dict[str, tuple[str, ...]] = {
     "image_id": ("image_id", "img_id", "imgid"),
     "split": ("split",),
     "group": ("group",),
+    "style": ("style", "personality"),
     "question_type": ("question_type",),
     "answer_type": ("answer_type",),
 }
@@ -42,11 +43,13 @@ _NEEDED: dict[str, tuple[tuple[str, ...], ...]] = {
     "caption": (("image",), ("caption",)),
     "vqa": (("image",), ("question",), ("answers", "answer")),
     "classification": (("text",), ("label",)),
+    "style": (("image",), ("caption",), ("style",)),
 }
 _OPTIONAL: dict[str, tuple[str, ...]] = {
     "caption": ("id", "image_id", "split", "group"),
     "vqa": ("id", "image_id", "split", "group", "question_type", "answer_type"),
     "classification": ("image", "id", "image_id", "split", "group"),
+    "style": ("id", "image_id", "split", "group"),
 }
 _NUMBERED = ("caption", "captions", "answer", "answers")
 

@@ -41,8 +41,9 @@ class FolderReader:
     `table` names the file (relative to `root`); it is not needed where the folder has only one. The options `image` …
     `group` name the columns; those not named are found by their usual names, and an empty name means none. Images are
     paths relative to `root`, or absolute, or within a zip archive (images.zip/a.jpg). Several captions of an image stand
-    in several rows, in columns caption_1, caption_2 …, or in a JSON list. Rows without caption, question, answer, text
-    or label are left out, and remarked on.
+    in several rows, in columns caption_1, caption_2 …, or in a JSON list. Task "style" makes an example of each row: its first
+    caption in its style, the others as further references. Rows without caption, question, answer, text, style or label are
+    left out, and remarked on.
 
     A column `split` says train, validation (val, dev) or test; `validation=test` takes the test rows for queries, and
     rows of a split that is not taken are left out. Without such a column (or without rows of validation in it)
@@ -52,7 +53,7 @@ class FolderReader:
     """
 
     name = "folder"
-    tasks = ("caption", "vqa", "classification")
+    tasks = ("caption", "vqa", "classification", "style")
     tasks_depend_on_files = True
 
     def __init__(
@@ -69,6 +70,7 @@ class FolderReader:
         image_id: str | None = None,
         split: str | None = None,
         group: str | None = None,
+        style: str | None = None,
         choices: str = "",
         validation: SplitOrShare = 0.1,
         seed: int = 0,
@@ -86,6 +88,7 @@ class FolderReader:
             "image_id": image_id,
             "split": split,
             "group": group,
+            "style": style,
         }
         self.choices = listed_choices(choices)
         self.share = share_of(self.name, validation)

@@ -109,6 +109,7 @@ def examples(rows: Rows, task: str, choices: tuple[str, ...] = ()) -> list[Examp
         "caption": lambda: _captioned(rows),
         "vqa": lambda: _answered(rows),
         "classification": lambda: _classified(rows, choices),
+        "style": lambda: _styled(rows),
     }
     made = makers[task]()
     if not made:
@@ -145,6 +146,30 @@ def _captioned(rows: Rows) -> list[Example]:
                 label=references[0],
                 references=references,
                 group=rows.text(first, "group"),
+            )
+        )
+    return made
+
+
+def _styled(rows: Rows) -> list[Example]:
+    """One example per row: a caption in a style, and any further captions in it as references."""
+    taken: dict[int, Row] = {}
+    made = []
+    for row in rows.rows:
+        style, texts = rows.text(row, "style"), tuple(t for t in map(one_line, rows.texts(row, "caption")) if t)
+        if not style or not texts:
+            rows.leave_out(row, "empty caption" if style else "row without a style")
+            continue
+        made.append(
+            Example(
+                id=_example_id(rows, row, taken),
+                image=row.image,
+                image_id=_image_id(rows, row),
+                text=texts[0],
+                label=texts[0],
+                references=texts,
+                group=rows.text(row, "group"),
+                style=style,
             )
         )
     return made

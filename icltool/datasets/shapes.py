@@ -1,4 +1,5 @@
-"""The embedded world: made on the spot, then read by the readers of COCO 2017 (caption) and VQAv2 (vqa)."""
+"""The embedded world: made on the spot, then read by the readers of COCO 2017 (caption), VQAv2 (vqa), PersonalityCaptions
+(style) and Sherlock (inference)."""
 
 from __future__ import annotations
 
@@ -7,6 +8,8 @@ from pathlib import Path
 
 from icltool.contracts import PreparedSplit, Progress, ReadReport
 from icltool.datasets.coco2017 import Coco2017Reader
+from icltool.datasets.personality_captions import PersonalityCaptionsReader
+from icltool.datasets.sherlock import SherlockReader
 from icltool.datasets.vqav2 import VQAv2Reader
 from icltool.errors import ConfigError, DataError
 from icltool.world.writer import INDEX_IMAGES, VALIDATION_IMAGES, WorldOptions, write_world
@@ -20,7 +23,7 @@ class ShapesReader:
     """
 
     name = "shapes"
-    tasks = ("caption", "vqa")
+    tasks: tuple[str, ...] = ("caption", "vqa", "style", "inference")
 
     def __init__(
         self,
@@ -38,7 +41,12 @@ class ShapesReader:
             if type(value) is not int or value < least:
                 raise ConfigError(f"data set 'shapes': {option} is {value!r}", f"give an integer of at least {least}")
         self.options = WorldOptions(seed, index_images, validation_images, renderings)
-        self._readers: dict[str, Coco2017Reader | VQAv2Reader] = {"caption": Coco2017Reader(), "vqa": VQAv2Reader()}
+        self._readers: dict[str, Coco2017Reader | VQAv2Reader | PersonalityCaptionsReader | SherlockReader] = {
+            "caption": Coco2017Reader(),
+            "vqa": VQAv2Reader(),
+            "style": PersonalityCaptionsReader(),
+            "inference": SherlockReader(),
+        }
 
     def make(self, workspace: Path, progress: Progress) -> Path:
         """Writes the world's files, unless they are there, and gives their root: `datasets/shapes/source`."""

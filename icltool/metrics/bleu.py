@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from icltool.contracts import Float64Array, Judgement
+from icltool.contracts import CAPTION_TASKS, Float64Array, Judgement
 from icltool.errors import ConfigError
 from icltool.metrics.captions import tokenized
 from icltool.metrics.ngrams import ORDERS, Level, Sentences, levels, weighted
@@ -31,7 +31,7 @@ class Bleu:
 
     scale = 100.0
     #: What it is made for; on other tasks a remark says so.
-    tasks = ("caption",)
+    tasks = CAPTION_TASKS
 
     def __init__(self, order: int = 4, tokenizer: PTBTokenizer | None = None) -> None:
         if order not in range(1, ORDERS + 1):

@@ -11,7 +11,7 @@ from itertools import islice
 
 import numpy as np
 
-from icltool.contracts.arrays import Float64Array, IntArray
+from icltool.contracts import CAPTION_TASKS, Float64Array, IntArray
 from icltool.errors import DataError
 from icltool.metrics.ngrams import (
     ORDERS,
@@ -35,7 +35,7 @@ class Cider:
     name = "cider"
     scale = 100.0
     #: What it is made for; on other tasks a remark says so.
-    tasks = ("caption",)
+    tasks = CAPTION_TASKS
 
     def __init__(self, tokenizer: PTBTokenizer | None = None) -> None:
         self._tokenizer = tokenizer or shared_tokenizer()
@@ -102,6 +102,12 @@ class Cider:
             only = [_references_only(level, len(pairs.owner)) for level in found]
             frequencies = [document_frequencies(level, pairs.document, times) for level in only]
         return [np.log(float(documents)) - np.log(np.maximum(1.0, frequency)) for frequency in frequencies]
+
+
+class CiderD(Cider):
+    """The same figure under its exact name: what the COCO caption evaluation calls CIDEr is CIDEr-D."""
+
+    name = "cider-d"
 
 
 class _Pairs:

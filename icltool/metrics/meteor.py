@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from icltool.contracts import Float64Array, Judgement
+from icltool.contracts import CAPTION_TASKS, Float64Array, Judgement
 from icltool.errors import ConfigError
 from icltool.metrics.captions import tokenized
 from icltool.metrics.java import JavaProcess, ProcessEndedError, packaged_file
@@ -38,7 +38,7 @@ class Meteor:
     name = "meteor"
     scale = 100.0
     #: What it is made for; on other tasks a remark says so.
-    tasks = ("caption",)
+    tasks = CAPTION_TASKS
 
     def __init__(self, tokenizer: PTBTokenizer | None = None, program: MeteorProgram | None = None) -> None:
         self._tokenizer = tokenizer or shared_tokenizer()

@@ -11,6 +11,7 @@ import os
 import threading
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from icltool.errors import ConfigError
 from icltool.metrics.java import JavaProcess, ProcessEndedError, packaged_file
@@ -48,6 +49,13 @@ class PTBTokenizer:
         self._process: _TokenizerProcess | None = None
         self._owner = 0
         self._lock = threading.Lock()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What another process is given: a tokenizer that starts a Java process of its own when it is needed."""
+        return {"cache_size": self._cache_size}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(**state)  # type: ignore[misc]
 
     def tokenize(self, texts: Sequence[str]) -> list[str]:
         """One tokenized string per text, in order; a text's tokens depend on no other text.

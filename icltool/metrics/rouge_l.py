@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from icltool.contracts import Float64Array
+from icltool.contracts import CAPTION_TASKS, Float64Array
 from icltool.metrics.captions import tokenized
 from icltool.metrics.ptb import PTBTokenizer, shared_tokenizer
 
@@ -23,7 +23,7 @@ class RougeL:
     name = "rouge-l"
     scale = 100.0
     #: What it is made for; on other tasks a remark says so.
-    tasks = ("caption",)
+    tasks = CAPTION_TASKS
 
     def __init__(self, tokenizer: PTBTokenizer | None = None) -> None:
         self._tokenizer = tokenizer or shared_tokenizer()

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from icltool.contracts import Float64Array
+from icltool.contracts import CAPTION_TASKS, Float64Array
 from icltool.errors import ConfigError, DataError
 from icltool.metrics.captions import tokenized
 from icltool.metrics.java import last_words, packaged_file, require_java
@@ -43,7 +43,7 @@ class Spice:
     name = "spice"
     scale = 100.0
     #: What it is made for; on other tasks a remark says so.
-    tasks = ("caption",)
+    tasks = CAPTION_TASKS
 
     def __init__(self, models: str | Path | None = None, tokenizer: PTBTokenizer | None = None) -> None:
         self._models = Path(models) if models is not None else None

@@ -9,21 +9,27 @@ from typing import Any, Literal
 
 from icltool.contracts import Example, Prompt
 from icltool.errors import ConfigError
-from icltool.models.prompt_format import filled, plain_text
+from icltool.models.prompt_format import LATER_TASKS, filled, plain_text
 
 Style = Literal["turns", "flat"]
 Render = Callable[..., str]
 
-#: What the user asks beside the image (with {question} and {text} filled in); `flat` gives what stands before a label.
+_INFERENCE = "Answer in one short sentence: what does this clue in the image let you infer? {question}"
+#: What the user asks beside the image (with {question}, {text} and {style} filled in); `flat` gives what stands before a
+#: label.
 REQUESTS: dict[str, str] = {
     "caption": "Describe the image in one short sentence.",
     "vqa": "{question} Answer the question with a word or a short phrase.",
     "classification": "{text} Answer with the label only.",
+    "style": "Describe the image in one short sentence, in the style {style}.",
+    "inference": _INFERENCE,
+    "inference-choice": _INFERENCE,
 }
 FLAT: dict[str, tuple[str, tuple[str, ...]]] = {
     "caption": ("Caption:", ("Caption",)),
     "vqa": ("Question:{question} Short answer:", ("Question", "Answer", "Short")),
     "classification": ("Input:{text} Label:", ("Input", "Label")),
+    **{task: (rules.query, rules.stop) for task, rules in LATER_TASKS.items()},
 }
 
 
@@ -73,10 +79,13 @@ class ChatFormat:
         return " ".join(answer.replace('"', "").split())
 
     def description(self) -> str:
-        """What decides the prompts, as a text for fingerprints."""
+        """What decides the prompts, as a text for fingerprints. Tasks that came later are not told, so that those of before
+        stay."""
         empty = Example(0, "", 0, "text", "label", (), "question")
         shown = self.prompt("vqa", [empty], empty)
-        return repr((self.style, self.start, REQUESTS, FLAT, shown.text, shown.target))
+        requests = {task: text for task, text in REQUESTS.items() if task not in LATER_TASKS}
+        flat = {task: rules for task, rules in FLAT.items() if task not in LATER_TASKS}
+        return repr((self.style, self.start, requests, flat, shown.text, shown.target))
 
     def _messages(self, task: str, demonstrations: Sequence[Example], query: Example) -> list[dict[str, Any]]:
         self._known(task)
@@ -92,7 +101,7 @@ class ChatFormat:
         return [*messages, {"role": "user", "content": self._content(REQUESTS[task], query, "")}]
 
     def _content(self, template: str, example: Example, label: str) -> list[dict[str, str]]:
-        request = filled(template, self._plain(example.question), self._plain(example.text))
+        request = filled(template, *map(self._plain, (example.question, example.text, example.style)))
         image = [{"type": "image"}] if example.image else []
         return [*image, {"type": "text", "text": request + label}]
 

@@ -15,7 +15,7 @@ Pixels = NDArray[np.float32]
 
 
 class ImageReader:
-    """Path -> float32 [3, H, W]: the picture as an image processor of transformers resizes and normalizes it.
+    """Picture reference -> float32 [3, H, W]: the picture as an image processor of transformers resizes and normalizes it.
 
     It can be pickled. `nested` is for processors that take a list of pictures for each prompt. Raises what `read_image`
     raises.
@@ -25,8 +25,8 @@ class ImageReader:
         self._processor = processor
         self._nested = nested
 
-    def __call__(self, path: str) -> Pixels:
-        picture = read_image(path)
+    def __call__(self, reference: str) -> Pixels:
+        picture = read_image(reference)
         prepared = self._processor([[picture]] if self._nested else [picture], return_tensors="np")
         values = np.asarray(prepared["pixel_values"] if hasattr(prepared, "keys") else prepared, dtype=np.float32)
         return np.ascontiguousarray(values.reshape(values.shape[-3:]))

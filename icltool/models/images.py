@@ -5,18 +5,26 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from icltool.contracts import open_file
+from icltool.contracts import open_file, picture_reference
 from icltool.errors import DataError
+from icltool.models.regions import with_regions_shown
 
 _RESTORE = "the file is damaged or truncated; restore it"
 
 
-def read_image(path: str) -> Image.Image:
-    """The picture as RGB, 8 bits a channel, turned as its EXIF orientation says.
+def read_image(reference: str) -> Image.Image:
+    """The picture as RGB, 8 bits a channel, turned as its EXIF orientation says, with the regions of the reference shown (see
+    `icltool.contracts.pictures`).
 
     The path may lead into a zip archive (see `icltool.contracts.open_file`). Transparent parts show white, greys of 16
-    bits keep their upper 8. Raises DataError naming the file when it is missing, no image, or truncated.
+    bits keep their upper 8. Raises DataError naming the file when it is missing, no image, or truncated, or a region is
+    outside of it.
     """
+    wanted = picture_reference(reference)
+    return with_regions_shown(_whole(wanted.file), wanted)
+
+
+def _whole(path: str) -> Image.Image:
     try:
         with open_file(path) as file, Image.open(file) as image:
             image.load()

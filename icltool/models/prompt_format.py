@@ -15,10 +15,10 @@ from icltool.errors import ConfigError
 class TaskFormat:
     """One task within a prompt format.
 
-    `query` is the text between the image and the label, with {question} and {text} where the example's question and text
-    go. `stop` are the words that begin the next example in a run-on answer; `cut_at_comma` drops everything from the first
-    ", " on (VQA answers are short). `instruction` stands once, before the first image. `closing` is the text that follows
-    each label, in demonstrations and in the target; what is left of it is dropped from the end of an answer.
+    `query` is the text between the image and the label, with {question}, {text} and {style} where the example's question,
+    text and style go. `stop` are the words that begin the next example in a run-on answer; `cut_at_comma` drops everything
+    from the first ", " on (VQA answers are short). `instruction` stands once, before the first image. `closing` is the text
+    that follows each label, in demonstrations and in the target; what is left of it is dropped from the end of an answer.
     """
 
     query: str
@@ -54,7 +54,8 @@ class PromptFormat:
             raise ValueError("a target without separator needs an `end`: else nothing says where the answer ends")
 
     def __repr__(self) -> str:
-        return _representation(self, later=("separated_target",))
+        tasks = {task: rules for task, rules in self.tasks.items() if LATER_TASKS.get(task) != rules}
+        return _representation(replace(self, tasks=tasks), later=("separated_target",))
 
     def prompt(self, task: str, demonstrations: Sequence[Example], query: Example) -> Prompt:
         """The prompt of Model.prompt: demonstrations in order, then the query; target = label, closing, separator, end."""
@@ -86,7 +87,7 @@ class PromptFormat:
 
     def _opening(self, rules: TaskFormat, example: Example) -> str:
         marker = self.image if example.image else ""
-        return marker + filled(rules.query, self._plain(example.question), self._plain(example.text))
+        return marker + filled(rules.query, *map(self._plain, (example.question, example.text, example.style)))
 
     def _plain(self, text: str) -> str:
         return plain_text(text, self.reserved)
@@ -120,14 +121,23 @@ def plain_text(text: str, reserved: Sequence[str]) -> str:
     return text
 
 
-def filled(template: str, question: str, text: str) -> str:
-    """`template` with {question} and {text} filled in, in one pass: braces in the data stay as they are."""
-    values = {"{question}": question, "{text}": text}
-    return re.sub(r"\{question\}|\{text\}", lambda found: values[found.group()], template)
+def filled(template: str, question: str, text: str, style: str = "") -> str:
+    """`template` with {question}, {text} and {style} filled in, in one pass: braces in the data stay as they are."""
+    values = {"{question}": question, "{text}": text, "{style}": style}
+    return re.sub(r"\{question\}|\{text\}|\{style\}", lambda found: values[found.group()], template)
 
 
 #: One text, one label: the same in every format.
 CLASSIFICATION = TaskFormat("Input:{text} Label:", stop=("Input", "Label"))
+
+_INFERENCE = TaskFormat("Clue:{question} Inference:", stop=("Clue", "Inference"))
+#: Tasks that every format of pictures writes alike. They came later: a format's text, of which fingerprints are made, tells
+#: them only where it writes them in a way of its own.
+LATER_TASKS: Mapping[str, TaskFormat] = {
+    "style": TaskFormat("Caption in the style {style}:", stop=("Caption",)),
+    "inference": _INFERENCE,
+    "inference-choice": _INFERENCE,
+}
 
 _VQA_QUERY, _VQA_STOP = "Question:{question} Short answer:", ("Question", "Answer", "Short")
 _VQA_INSTRUCTION = "Instruction: provide an answer to the question. Use the image to answer.\n"
@@ -141,6 +151,7 @@ _IDEFICS_TASKS = {
     "caption": TaskFormat("Caption:", stop=("Caption",)),
     "vqa": TaskFormat(_VQA_QUERY, _VQA_STOP, instruction=_VQA_INSTRUCTION, cut_at_comma=True),
     "classification": CLASSIFICATION,
+    **LATER_TASKS,
 }
 
 #: LIVE (arXiv:2406.13185): a VQA answer is closed with a full stop, and a target ends with EOS right after it.
@@ -148,6 +159,7 @@ _LIVE_TASKS = {
     "caption": TaskFormat("Caption:", stop=("Caption",)),
     "vqa": TaskFormat(_VQA_QUERY, _VQA_STOP, instruction=_LIVE_INSTRUCTION, cut_at_comma=True, closing="."),
     "classification": CLASSIFICATION,
+    **LATER_TASKS,
 }
 
 #: IDEFICS (first generation): the prompt of the published Lever-LM runs. The instruction-tuned models read it too, in place

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from icltool.contracts.metric import Metric
+from icltool.contracts.records import CAPTION_TASKS
 from icltool.contracts.scorer import ScoringRequest, ScoringSession, Valuation
 from icltool.metrics.cider import Cider
 
@@ -14,7 +15,7 @@ class CiderScorer:
     the query. Document frequencies come from the references of the whole index set, read once per session."""
 
     #: What it is made for; on other tasks a remark says so.
-    tasks = ("caption",)
+    tasks = CAPTION_TASKS
     needs = frozenset({"model"})
     tie_tolerance = 0.0
 

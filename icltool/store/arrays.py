@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from icltool.contracts import Example, FloatArray, IndexSet, IntArray, QuerySet
+from icltool.contracts import CAPTION_TASKS, Example, FloatArray, IndexSet, IntArray, QuerySet
 from icltool.contracts.arrays import text_code
 from icltool.errors import StoreError
 from icltool.store.embeddings import EmbeddingFile
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 VECTORS = ("image", "text")
 #: What the leak guard compares beside images and near-duplicates, by task, unless the user says otherwise. Not the
 #: question of a VQA query: equal questions about other pictures are ordinary demonstrations.
-DEFAULT_GUARD: dict[str, frozenset[str]] = {"caption": frozenset({"image", "text"})}
+DEFAULT_GUARD: dict[str, frozenset[str]] = dict.fromkeys(CAPTION_TASKS, frozenset({"image", "text"}))
 _READ_ROWS = 4096
 
 
@@ -111,7 +111,8 @@ def query_set(
 
 
 def asked_by(example: Example) -> str:
-    """The question that an example asks: of a classification without one its text, of a caption none."""
+    """The question that an example asks: of an inference its clue, of a classification without one its text, of a caption
+    none."""
     return example.question or (example.text if example.choices else "")
 
 

@@ -1,6 +1,7 @@
 """Image features that outlive a run: one HDF5 file for each model, its weights, precision and preprocessing.
 
-/image   the absolute path of each image (in a zip archive: ARCHIVE/MEMBER), variable-length bytes [N]
+/image   the reference of each image (an absolute path, in a zip archive ARCHIVE/MEMBER, and regions behind it),
+         variable-length bytes [N]
 /stamp   int64 [N, 2]: bytes and modification time in ns of the image file, or of its archive, when it was read
 /dtype   torch's name of the features' type [N]; /shape int64 [N, 8], -1 behind the last dimension
 /offset, /length   int64 [N]: where the features lie in /data, in bytes; /crc uint32 [N], their CRC-32
@@ -25,7 +26,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from icltool.contracts import Model, SupportsImageCache, archive_and_member
+from icltool.contracts import Model, SupportsImageCache, archive_and_member, picture_file
 from icltool.errors import StoreError
 from icltool.store.artefact import Header, Provenance, Schema, check_identity, create_h5, digest, open_h5, reading
 from icltool.store.atomic import remove_leftovers, writing
@@ -394,8 +395,9 @@ def _key(path: str) -> bytes:
     return os.fsencode(os.path.abspath(path))  # noqa: PTH100  called for every image
 
 
-def _stamp(path: str) -> Stamp | None:
-    """(bytes, modification time in ns) of the file, or of the zip archive that the path leads into; None without one."""
+def _stamp(reference: str) -> Stamp | None:
+    """(bytes, modification time in ns) of the picture's file, or of the zip archive that it is in; None without one."""
+    path = picture_file(reference)
     with contextlib.suppress(OSError):
         try:
             status = os.stat(path)  # noqa: PTH116  called for every image

@@ -39,7 +39,8 @@ class PreparedDataset:
         return f"PreparedDataset({self.name!r}, {self.task!r}, {str(self.folder)!r})"
 
     def split(self, name: str) -> Records:
-        """The records of "train" (the index set) or "validation" (the queries), memory-mapped.
+        """The records of "train" (the index set), "validation" (the queries) or "development" (where a data set has one),
+        memory-mapped.
 
         Raises StoreError when there is no such split, or its files are missing or cut.
         """
@@ -122,7 +123,7 @@ class Records:
 
     @functools.cached_property
     def images(self) -> list[str]:
-        """The absolute image paths, "" for none."""
+        """References of the images (absolute paths, regions behind them), "" for none."""
         return self._texts("image")
 
     @functools.cached_property

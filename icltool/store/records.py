@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from icltool.contracts import Example, PreparedSplit, Progress
+from icltool.contracts import Example, PreparedSplit, Progress, picture_file
 from icltool.errors import DataError
 from icltool.store.atomic import sync, sync_folder, write_json, writing
 from icltool.store.locking import locked
@@ -25,10 +25,10 @@ from icltool.store.prepared import MANIFEST, SCHEMA, SCHEMA_VERSION, PreparedDat
 __all__ = ["PreparedDataset", "Records", "open_dataset", "write_dataset"]
 
 _BATCH = 1000
-_TEXT_FIELDS = ("text", "label", "question", "group", "question_type", "answer_type")
+_TEXT_FIELDS = ("text", "label", "question", "group", "question_type", "answer_type", "style")
 _LIST_FIELDS = ("references", "choices", "raw_references")
 #: Fields that many data sets leave empty, and that came later: data sets without them keep the fingerprints they had.
-_LATER_FIELDS = ("choices", "raw_references")
+_LATER_FIELDS = ("choices", "raw_references", "style")
 
 
 def write_dataset(
@@ -169,7 +169,7 @@ def _row(example: Example) -> dict[str, Any]:
         raise DataError(
             f"the path of image {example.image!a} is not valid Unicode", "rename the folder or the file"
         ) from error
-    if example.image and not Path(example.image).is_absolute():
+    if example.image and not Path(picture_file(example.image)).is_absolute():
         raise DataError(f"image path {example.image!r} is not absolute", "this is a fault of the data set's reader")
     return {
         "id": int(example.id),

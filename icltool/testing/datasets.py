@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from icltool.contracts import DatasetReader, Example, PreparedSplit, ReadReport, file_exists, open_file
+from icltool.contracts import DatasetReader, Example, PreparedSplit, ReadReport, file_exists, open_file, picture_file
 from icltool.errors import DataError
 from icltool.testing.expectations import built, expect, expect_error
 from icltool.testing.progress import QuietProgress
 
-_TEXT_FIELDS = ("image", "text", "label", "question", "group", "question_type", "answer_type")
+_TEXT_FIELDS = ("image", "text", "label", "question", "group", "question_type", "answer_type", "style")
+_ASKING = ("vqa", "inference", "inference-choice")
 
 
 def check_dataset(
@@ -87,9 +88,10 @@ def _check_example(example: Example, task: str) -> None:
     expect(example.text, f"{where}: `text`, which retrieval by text compares, is empty")
     tuple_of_text = isinstance(example.references, tuple) and all(isinstance(r, str) for r in example.references)
     expect(tuple_of_text, f"{where}: `references` must be a tuple of strings")
-    expect(task != "vqa" or example.question, f"{where}: the task 'vqa' needs a `question`")
+    expect(task not in _ASKING or example.question, f"{where}: the task {task!r} needs a `question`")
+    expect(task != "style" or example.style, f"{where}: the task 'style' needs a `style`")
     if example.image:
-        _check_image(Path(example.image), where)
+        _check_image(Path(picture_file(example.image)), where)
 
 
 def _check_image(path: Path, where: str) -> None:

@@ -54,7 +54,7 @@ def test_satisfies_the_protocol() -> None:
 
 def test_examples_by_image_id_with_captions_in_the_order_of_the_file(root: Path) -> None:
     splits = read(root)
-    assert list(splits) == ["train", "validation"]
+    assert list(splits) == ["train", "validation", "development"]
     assert [(e.id, e.references) for e in splits["train"]] == [
         (9, ("A cat.", "one cat")),
         (139, ("two dogs",)),
@@ -64,6 +64,7 @@ def test_examples_by_image_id_with_captions_in_the_order_of_the_file(root: Path)
         (724, "a stop sign", ("a stop sign",)),
         (776, "bears", ("bears", "three bears")),
     ]
+    assert [(e.id, e.references) for e in splits["development"]] == [(785, ("a skier",))]
     images = root / "mscoco" / "mscoco2014"
     assert [e.image for e in splits["train"]] == [
         str(images / karpathy_file(split, i)) for split, i in (("train", 9), ("train", 139), ("restval", 632))
@@ -86,6 +87,7 @@ def test_options_choose_the_training_set_and_the_queries(root: Path) -> None:
     splits = read(root, restval=False, split="validation")
     assert [e.id for e in splits["train"]] == [9, 139]
     assert [e.id for e in splits["validation"]] == [785]
+    assert "development" not in splits, "by which weights are chosen: never the queries, never the test split"
 
 
 def test_the_report_names_the_training_set(root: Path) -> None:
@@ -94,6 +96,7 @@ def test_the_report_names_the_training_set(root: Path) -> None:
         "train: 3 images, with restval; the official one has 113,287",
         "validation: 1 empty caption left out",
         "validation: 2 images, Karpathy's test split; the official one has 5,000",
+        "development: 1 image, Karpathy's val split; the official one has 5,000",
     )
     remarks = CocoKarpathyReader(restval=False, split="val").check(root, "caption", verify=True).remarks
     assert remarks == (
@@ -111,8 +114,19 @@ def test_wrong_options() -> None:
 def test_lavis_files_of_other_splits_are_not_needed(tmp_path: Path) -> None:
     root = write_karpathy(tmp_path, lavis=True)
     (root / "coco-karpathy" / "coco_karpathy_val.json").unlink()
-    assert len(read(root)["validation"]) == 2
+    assert {name: len(found) for name, found in read(root).items()} == {"train": 3, "validation": 2}
+    remark = f"no split 'development': {root / 'coco-karpathy'} has no coco_karpathy_val.json"
+    assert CocoKarpathyReader().check(root, "caption", False).remarks[-1] == remark
     assert refused(root, split="validation").message == f"{root / 'coco-karpathy'} lacks coco_karpathy_val.json"
+
+
+def test_a_file_without_the_val_split(tmp_path: Path) -> None:
+    root = write_karpathy(tmp_path)
+    path = root / "coco-karpathy" / "dataset_coco.json"
+    write_json(path, karpathy_content({**KARPATHY, "val": {}}))
+    assert list(read(root)) == ["train", "validation"]
+    remarks = CocoKarpathyReader().check(root, "caption", False).remarks
+    assert remarks[-1] == f"no split 'development': {path} has no images of the split val"
 
 
 def test_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -152,10 +166,14 @@ def test_the_archive_may_hold_other_data_sets(tmp_path: Path) -> None:
 
 
 def test_groups_of_near_duplicates(root: Path) -> None:
-    write_json(root / "coco-karpathy" / "near_duplicates.json", {"train": {"632": "beds"}, "val": {"724": "signs"}})
+    write_json(
+        root / "coco-karpathy" / "near_duplicates.json",
+        {"train": {"632": "beds"}, "val": {"724": "signs"}, "development": {"785": "snow"}},
+    )
     splits = read(root)
     assert [e.group for e in splits["train"]] == ["", "", "beds"]
     assert [e.group for e in splits["validation"]] == ["signs", ""]
+    assert [e.group for e in splits["development"]] == ["snow"]
 
 
 def test_image_missing_and_image_broken(root: Path) -> None:

@@ -57,11 +57,29 @@ def refused(root: Path | None, task: str = "caption", **options: Any) -> DataErr
         ("caption", CAPTIONS),
         ("vqa", "image,question,answer\na.png,what?,cat\nbb.png,how many?,2\n"),
         ("classification", "image,text,label\na.png,a cat,good\nbb.png,a dog,bad\n"),
+        ("style", "image,caption,style\na.png,a cat,Sweet\nbb.png,a dog,Cold\n"),
     ],
 )
 def test_conforms(root: Path, tmp_path: Path, task: str, content: str) -> None:
     (tmp_path / "workspace").mkdir()
     check_dataset(lambda: component("datasets", "folder"), table(root, content), task, tmp_path / "workspace")
+
+
+def test_each_row_is_a_caption_in_a_style(root: Path) -> None:
+    rows = (
+        "a.png,what a cat,Sweet,\na.png,a cat,Cold,no dog\nbb.png,a dog,,\nccc.png,,Sweet,\nsub/dddd.png,a bird,Cold,\n"
+    )
+    path = table(root, f"image,caption_1,personality,caption_2\n{rows}") / "table.csv"
+    found = both(root, "style", style="personality")
+    assert [(e.label, e.style, e.references) for e in found] == [
+        ("what a cat", "Sweet", ("what a cat",)),
+        ("a cat", "Cold", ("a cat", "no dog")),
+        ("a bird", "Cold", ("a bird",)),
+    ]
+    remarks = FolderReader().check(root, "style", False).remarks
+    assert f"{path}: 1 row without a style left out (line 4)" in remarks
+    assert f"{path}: 1 empty caption left out (line 5)" in remarks
+    assert "no column for style" in refused(table(root, CAPTIONS), "style").message
 
 
 def test_captions_of_repeated_rows_of_a_list_and_of_numbered_columns_are_the_same(root: Path) -> None:

@@ -8,7 +8,9 @@ import pytest
 
 from icltool.contracts import DatasetReader, Example
 from icltool.datasets.coco2017 import Coco2017Reader
+from icltool.datasets.personality_captions import PersonalityCaptionsReader
 from icltool.datasets.shapes import ShapesReader
+from icltool.datasets.sherlock import SherlockReader
 from icltool.datasets.vqav2 import VQAv2Reader
 from icltool.errors import ConfigError, DataError, IclError
 from icltool.execution.progress import SilentProgress
@@ -33,13 +35,15 @@ def read(reader: DatasetReader, root: Path | None, task: str, workspace: Path) -
 def test_registered_and_of_the_protocol() -> None:
     reader = component("datasets", "shapes", **OPTIONS)
     assert isinstance(reader, DatasetReader)
-    assert reader.tasks == ("caption", "vqa")
+    assert reader.tasks == ("caption", "vqa", "style", "inference")
 
 
 def test_the_readers_of_the_real_data_sets_give_the_same(workspace: Path) -> None:
     shapes, source = ShapesReader(**OPTIONS), workspace / "datasets" / "shapes" / "source"
     assert read(shapes, None, "caption", workspace) == read(Coco2017Reader(), source, "caption", workspace)
     assert read(shapes, None, "vqa", workspace) == read(VQAv2Reader(), source, "vqa", workspace)
+    assert read(shapes, None, "style", workspace) == read(PersonalityCaptionsReader(), source, "style", workspace)
+    assert read(shapes, None, "inference", workspace) == read(SherlockReader(), source, "inference", workspace)
 
 
 def test_every_scene_is_a_group_and_labels_are_the_lexicon_s(workspace: Path) -> None:
@@ -56,6 +60,19 @@ def test_every_scene_is_a_group_and_labels_are_the_lexicon_s(workspace: Path) ->
     assert labels <= set(lexicon.colours + lexicon.shapes)
 
 
+def test_queries_of_every_task_show_held_out_scenes(workspace: Path) -> None:
+    for task in ("caption", "vqa", "style", "inference"):
+        splits = read(ShapesReader(**OPTIONS), None, task, workspace)
+        groups = {name: {example.group for example in examples} for name, examples in splits.items()}
+        assert "" not in set().union(*groups.values())
+        assert len(groups["train"]) == 52
+        assert not groups["train"] & set().union(*(found for name, found in groups.items() if name != "train")), task
+    styled = read(ShapesReader(**OPTIONS), None, "style", workspace)
+    assert set(styled) == {"train", "validation", "development"}
+    assert {len(example.references) for example in styled["validation"]} == {5}
+    assert not {e.image for e in styled["validation"]} & {e.image for e in styled["development"]}
+
+
 def test_check_finds_nothing_to_remark_on_complete_files(workspace: Path) -> None:
     reader = ShapesReader(**OPTIONS)
     source = reader.make(workspace, SilentProgress())
@@ -64,6 +81,14 @@ def test_check_finds_nothing_to_remark_on_complete_files(workspace: Path) -> Non
         assert report.remarks == ()
         assert all(path.is_file() and path.is_relative_to(source) for path in report.files)
     assert reader.check(None, "caption", verify=False).files == ()
+
+
+def test_a_world_of_one_picture_a_split_serves_every_task(tmp_path: Path) -> None:
+    reader = ShapesReader(0, 1, 1)
+    source = reader.make(tmp_path, SilentProgress())
+    for task in reader.tasks:
+        assert reader.check(source, task, verify=True).files
+        assert all(read(reader, source, task, tmp_path).values()), task
 
 
 def test_damaged_files_are_made_again(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from icltool.contracts import Metric
 from icltool.errors import DataError
 from icltool.metrics.cider import Cider
+from icltool.plugin.manager import component
 from tests.metrics.captions import corpus
 from tests.metrics.official import FixedStatistics
 
@@ -114,3 +115,13 @@ def test_order_of_examples_does_not_matter() -> None:
     straight = Cider().score(predictions, references)
     shuffled = Cider().score([predictions[i] for i in order], [references[i] for i in order])
     np.testing.assert_allclose(shuffled, straight[order], rtol=0, atol=1e-12)
+
+
+def test_the_exact_name_gives_the_same_figures() -> None:
+    predictions, references = corpus(30, 8)
+    exact = component("metrics", "cider-d")
+    assert (exact.name, exact.scale, exact.tasks) == ("cider-d", 100.0, Cider.tasks)
+    exact.fit(references[4:])
+    usual = Cider()
+    usual.fit(references[4:])
+    np.testing.assert_array_equal(exact.score(predictions, references), usual.score(predictions, references))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -135,8 +136,38 @@ def test_an_answer_that_the_template_does_not_end_is_ended_with_eos() -> None:
     assert prompt.text == "<s>USER: <image>Describe the image in one short sentence.\nASSISTANT:"
     assert prompt.target == " a cow</s>"
     assert format.clean("caption", " a cow\nUSER: next") == "a cow"
-    with pytest.raises(ConfigError, match="caption, classification, vqa"):
+    with pytest.raises(ConfigError, match="caption, classification, inference, inference-choice, style, vqa"):
         format.prompt("retrieval", [], example("x"))
+
+
+@pytest.mark.parametrize("task", ["style", "inference", "inference-choice"])
+def test_styles_and_inferences(task: str) -> None:
+    turns, flat = (ChatFormat(plain_chat, "<image>", ("<image>",), style=style) for style in ("turns", "flat"))
+    shown, asked = (
+        replace(example("grim", "snow"), style="Cold"),
+        replace(example("so {sweet}", "a cake"), style="Sweet"),
+    )
+    if task == "style":
+        request, before = "Describe the image in one short sentence, in the style {}.", "Caption in the style {}:"
+        filled = ("Cold", "Sweet")
+    else:
+        request = "Answer in one short sentence: what does this clue in the image let you infer? {}"
+        before, filled = "Clue:{} Inference:", ("snow", "a cake")
+    first, second = (request.format(text) for text in filled)
+    assert turns.prompt(task, [shown], asked).text == (
+        f"USER: <image>{first}\nASSISTANT: grim\nUSER: <image>{second}\nASSISTANT:"
+    )
+    first, second = (before.format(text) for text in filled)
+    assert flat.prompt(task, [shown], asked).text == f"USER: <image>{first}grim\n<image>{second}\nASSISTANT:"
+    assert flat.clean(task, f" so cold {second}") == "so cold"
+
+
+def test_what_fingerprints_are_made_of_knows_the_first_tasks_alone() -> None:
+    """Those of before stay."""
+    told = ChatFormat(plain_chat, "<image>", ("<image>",)).description()
+    assert "Answer with the label only" in told
+    assert "infer" not in told.lower()
+    assert hashlib.sha256(told.encode()).hexdigest()[:12] == "f90e305f9826"
 
 
 def test_templates_that_cannot_hold_demonstrations_are_refused() -> None:

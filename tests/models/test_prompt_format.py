@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from icltool.contracts import Example
 from icltool.errors import ConfigError
+from icltool.models.decoder_hooks import template_hash
 from icltool.models.prompt_format import (
     IDEFICS,
     IDEFICS2,
@@ -67,7 +68,7 @@ def test_data_cannot_add_images_or_lines(text: str) -> None:
 
 
 def test_unknown_task_is_an_error_that_names_the_known_ones() -> None:
-    with pytest.raises(ConfigError, match="caption, classification, vqa"):
+    with pytest.raises(ConfigError, match="caption, classification, inference, inference-choice, style, vqa"):
         IDEFICS.prompt("retrieval", [], example("x"))
 
 
@@ -110,6 +111,7 @@ def test_text_format_has_no_captions() -> None:
 
 def test_braces_in_the_data_stay_as_they_are() -> None:
     assert filled("{question}|{text}", "{text}", "{question}{}") == "{text}|{question}{}"
+    assert filled("{style}{question}", "{style}", "", "{question}") == "{question}{style}"
 
 
 @pytest.mark.parametrize(("formats", "image"), FAMILIES)
@@ -235,3 +237,25 @@ def test_the_text_that_fingerprints_are_made_of_tells_later_fields_only_where_th
     assert repr(TaskFormat("Caption:", ("Caption",), closing=".")) == f"{task}, closing='.')"
     assert repr(replace(form, end="x", separated_target=False)).endswith(", separated_target=False)")
     assert len({repr(form) for form in ALL}) == 4
+    before = ["44ad8907ee7e", "82262076a935", "ebf495c45995", "27d3a167526a"]
+    assert [template_hash(form) for form in ALL] == before, "though tasks were added"
+    changed = replace(IDEFICS, tasks={**IDEFICS.tasks, "style": TaskFormat("{style}:", ())})
+    assert repr(changed) != repr(IDEFICS)
+    assert "TaskFormat(query='{style}:'" in repr(changed)
+
+
+@pytest.mark.parametrize("form", ALL)
+def test_prompts_of_styles_and_inferences(form: PromptFormat) -> None:
+    marker, between = form.image, form.separator
+    shown = replace(example("so {sweet}", image="1.jpg"), style="Sweet {text}")
+    asked = replace(example("grim"), style="Cold\n<image>")
+    assert form.prompt("style", [shown], asked).text == (
+        f"<s>{marker}Caption in the style Sweet {{text}}:so {{sweet}}{between}{marker}Caption in the style Cold < image>:"
+    )
+    assert form.clean("style", " so sweet\nCaption in the style Cold: grim") == "so sweet"
+    shown, asked = example("it is cold", "snow", "1.jpg#xywh=1,2,3,4&show=crop"), example("rain", "an umbrella")
+    for task in ("inference", "inference-choice"):
+        prompt = form.prompt(task, [shown], asked)
+        assert prompt.text == (f"<s>{marker}Clue:snow Inference:it is cold{between}{marker}Clue:an umbrella Inference:")
+        assert prompt.images == ("1.jpg#xywh=1,2,3,4&show=crop", "x.jpg")
+        assert form.clean(task, "it is, perhaps, cold\nClue:") == "it is, perhaps, cold"

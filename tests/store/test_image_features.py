@@ -274,3 +274,19 @@ def test_killed_before_each_file_operation(memory_path: Path) -> None:
         process.stdin.close()
     assert deaths >= 8
     assert most == count, "a kill at the end loses nothing that was written"
+
+
+def test_regions_of_a_picture_are_pictures_of_their_own(tmp_path: Path) -> None:
+    [path] = images_in(tmp_path, 1)
+    references = [path, *(f"{path}#xywh=0,0,{width},9&show=crop" for width in (4, 5))]
+    features = {reference: torch.full((2,), float(n)) for n, reference in enumerate(references)}
+    file = opened(tmp_path / "features.h5")
+    file.put(features)
+    file.close(finished=True)
+    found, notes = read(tmp_path / "features.h5", references)
+    assert notes == []
+    assert {reference: tensor[0].item() for reference, tensor in found.items()} == dict(
+        zip(references, range(3), strict=True)
+    )
+    Path(path).write_bytes(b"another picture")
+    assert read(tmp_path / "features.h5", references)[0] == {}

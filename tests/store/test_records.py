@@ -352,3 +352,44 @@ def test_cut_and_missing_arrow_files(tmp_path: Path) -> None:
     assert error.hint == "run `icltool prepare pets --task caption` again"
     (folder / "validation" / "state.json").write_text("{")
     assert refused(folder, "validation").message.startswith(f"{folder / 'validation'} cannot be read")
+
+
+def test_style_and_regions_come_back(memory_path: Path) -> None:
+    shown = "/data/train/9.jpg#xywh=1,2,3,4&show=highlight"
+    records = write(memory_path / "pets", [example(1, style="Sweet"), example(2, image=shown)]).split("train")
+    assert [e.style for e in records] == ["Sweet", ""]
+    assert records.images == ["/data/train/1.jpg", shown]
+    with pytest.raises(DataError, match="is not absolute"):
+        write(memory_path / "other", [example(1, image="9.jpg#xywh=1,2,3,4&show=highlight")])
+
+
+def test_fingerprints_know_styles_and_regions_and_stay_without_them(memory_path: Path) -> None:
+    folder = memory_path / "pets"
+    assert write(folder, [example(1)]).fingerprint == "4930e7d433dddde9b6e9d979c0268c98", "as before there were styles"
+    regions = [f"/data/train/1.jpg#xywh=1,2,3,{height}&show=hide" for height in (4, 5)]
+    changed: list[dict[str, object]] = [{"style": "Sweet"}, {"style": "Cold"}, *({"image": path} for path in regions)]
+    assert len({write(folder, [example(1, **change)]).fingerprint for change in changed}) == 4
+    moved = regions[0].replace("/data", "/elsewhere")
+    assert write(folder, [example(1, image=moved)]).fingerprint == write(folder, [example(1, **changed[2])]).fingerprint
+
+
+def test_a_third_split(memory_path: Path) -> None:
+    parts = {"train": [example(1)], "validation": [example(2)], "development": [example(3)]}
+    splits = [PreparedSplit(name, 1, iter(found)) for name, found in parts.items()]
+    dataset = write_dataset(memory_path / "pets", "pets", "caption", "caption", splits, {}, SilentProgress())
+    assert dataset.splits == ("train", "validation", "development")
+    assert list(open_dataset(dataset.folder).split("development")) == [example(3)]
+
+
+def test_records_of_before_have_no_style(memory_path: Path) -> None:
+    """Written before the column was there."""
+    import datasets
+
+    folder = write(memory_path / "pets", [example(1)]).folder
+    old = datasets.load_from_disk(str(folder / "train")).remove_columns(["style"])
+    old.save_to_disk(str(memory_path / "old"))
+    shutil.rmtree(folder / "train")
+    (memory_path / "old").rename(folder / "train")
+    records = open_dataset(folder).split("train")
+    assert list(records) == [example(1)]
+    assert records.rows([0]) == [example(1)]

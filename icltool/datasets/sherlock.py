@@ -1,0 +1,237 @@
+"""Sherlock (arXiv:2202.04800): what a clue in a region of a picture lets one infer. One example per inference, in the order
+of the official files."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+from icltool.contracts import (
+    SHOW_MODES,
+    Example,
+    PreparedSplit,
+    Progress,
+    ReadReport,
+    Region,
+    group_code,
+    open_file,
+    with_regions,
+)
+from icltool.contracts.pictures import ShowMode
+from icltool.datasets.distractors import Pool
+from icltool.datasets.images import check_decoding, sample
+from icltool.datasets.near_duplicates import groups_file, read_groups
+from icltool.datasets.official import counted, few, repeated
+from icltool.datasets.places import chosen_root, find_file, first_holding, on_disk
+from icltool.datasets.sherlock_files import TRAIN, VALIDATION, Observation, Pictures, read_observations
+from icltool.errors import ConfigError, DataError
+
+#: Our split -> (its file, its key in the file of near-duplicates).
+_FILES = {"train": (TRAIN, "train"), "validation": (VALIDATION, "val")}
+_HINT = f"put {TRAIN} and {VALIDATION} of Sherlock's page into sherlock_dataset there; their zips need not be unpacked"
+_IMAGES = (
+    "VCR's pictures belong into vcr1images, Visual Genome's into vg/images/VG_100K and vg/images/VG_100K_2, or their "
+    "archives vcr1images.zip, vg/images.zip and vg/images2.zip; all below the folder given by --root or SHERLOCK_PATH"
+)
+
+
+@dataclass(frozen=True)
+class Places:
+    """The files by our split name, and where the pictures are looked for."""
+
+    files: Mapping[str, Path]
+    pictures: Pictures
+
+
+@dataclass(frozen=True)
+class Observations:
+    """One split: what was observed, all inferences about each region, and what was left out."""
+
+    found: list[Observation]
+    by_region: Mapping[object, tuple[str, ...]]
+    remarks: tuple[str, ...]
+
+
+class SherlockReader:
+    """Reads `sherlock_dataset/sherlock_{train,val_with_split_idxs}_v1_1.json`, and the pictures of VCR in `vcr1images` and of
+    Visual Genome in `vg/images`, below `root` or SHERLOCK_PATH. Zip archives need not be unpacked.
+
+    An example is one inference: its label, with the clue as question and retrieval text, and the picture's regions shown as
+    `show` says: "highlight" (in colour, as published), "hide", "only" (all else blackened) or "crop". The references are
+    all inferences about the same regions of the same picture, the label first. The id is a code of the record's
+    instance_id, so that an example keeps it in another file or order; the image id is a code of the picture's place in its
+    release. `answer_type` is the picture's source, "vcr" or "vg", by which evaluations are broken down. Records without clue or
+    inference, or whose regions lie outside of their picture, are left out, and remarked on.
+
+    Task "inference-choice": the query's choices are its inference and `distractors` inferences about other pictures, drawn by
+    the query's id from its part of the validation file (`split_idx`; the whole file where it is missing); none of them reads
+    as one of the references. Demonstrations need no choices and have none.
+    """
+
+    name = "sherlock"
+    tasks = ("inference", "inference-choice")
+
+    def __init__(self, show: str = "highlight", distractors: int = 99) -> None:
+        if show not in SHOW_MODES:
+            raise ConfigError(f"option show of sherlock is {show!r}", f"it is one of {', '.join(SHOW_MODES)}")
+        if type(distractors) is not int or distractors < 1:
+            raise ConfigError(f"option distractors of sherlock is {distractors!r}", "it is a number from 1 on")
+        self._show, self._distractors = cast(ShowMode, show), distractors
+
+    def check(self, root: Path | None, task: str, verify: bool) -> ReadReport:
+        return self._check(root, task, verify, None)
+
+    def verify(self, root: Path | None, task: str, progress: Progress) -> ReadReport:
+        """`check` with every image opened, and progress shown."""
+        return self._check(root, task, True, progress)
+
+    def read(self, root: Path | None, task: str, workspace: Path, progress: Progress) -> Iterator[PreparedSplit]:
+        """See DatasetReader. Each split is parsed when it is its turn."""
+        places = self.find(root)
+        for name, (_, part) in _FILES.items():
+            with progress.task(f"reading {places.files[name].name}", 1, "files") as ticker:
+                split = observations(places.files[name], name)
+                ticker.advance()
+            groups = read_groups(places.files["train"], part)
+            yield PreparedSplit(name, len(split.found), self._examples(split, places, task, name, groups))
+
+    def find(self, root: Path | None) -> Places:
+        """Where files and pictures are. DataError when a file is missing."""
+        start = chosen_root(root, ("SHERLOCK_PATH",), self.name)
+        names = [file for file, _ in _FILES.values()]
+        archives = [f"{name}.zip" for name in names]
+        base = first_holding([start / "sherlock_dataset", start / "sherlock", start], names, archives)
+        if base is None:
+            raise DataError(
+                f"no Sherlock in {start}: neither sherlock_dataset nor the folder itself has {TRAIN}", _HINT
+            )
+        files = {}
+        for name, (file, _) in _FILES.items():
+            path = find_file(base, file, [f"{file}.zip"])
+            if path is None:
+                raise DataError(f"{base} lacks {file}", _HINT)
+            files[name] = path
+        return Places(files, Pictures(start))
+
+    def _check(self, root: Path | None, task: str, verify: bool, progress: Progress | None) -> ReadReport:
+        places = self.find(root)
+        remarks: list[str] = []
+        for name, (_, part) in _FILES.items():
+            path = places.files[name]
+            split = observations(path, name)
+            read_groups(places.files["train"], part)
+            shown = list({o.picture: o for o in split.found}.values())
+            found = [places.pictures.find(o) for o in shown]
+            missing = [o.picture for o, place in zip(shown, found, strict=True) if not place]
+            if missing:
+                raise DataError(
+                    f"{path} names {counted(len(missing), 'picture')} that {places.pictures.start} has not: {few(missing)}",
+                    _IMAGES,
+                )
+            check_decoding(path.parent, found, path.name, _IMAGES, verify, progress)
+            remarks += [*split.remarks, *_of_other_size(name, dict(zip(found, shown, strict=True)))]
+            if task == "inference-choice" and name == "validation":
+                remarks += self._too_few(split)
+        files = on_disk([*places.files.values(), *groups_file(places.files["train"]), *places.pictures.archives()])
+        return ReadReport(files, tuple(remarks))
+
+    def _examples(
+        self, split: Observations, places: Places, task: str, name: str, groups: Mapping[int, str]
+    ) -> Iterator[Example]:
+        choosing = task == "inference-choice" and name == "validation"
+        pools = _pools(split.found) if choosing else {}
+        for seen in split.found:
+            regions = [Region(*box) for box in seen.boxes]
+            image_id = group_code(seen.picture)
+            references = _references(split, seen)
+            identifier = group_code(seen.instance)
+            yield Example(
+                id=identifier,
+                image=with_regions(places.pictures.find(seen), regions, self._show),
+                image_id=image_id,
+                text=seen.clue,
+                label=seen.inference,
+                references=references,
+                question=seen.clue,
+                group=groups.get(image_id, ""),
+                answer_type=seen.source,
+                choices=pools[seen.chunk].choices(identifier, seen.picture, references, self._distractors)
+                if choosing
+                else (),
+            )
+
+    def _too_few(self, split: Observations) -> list[str]:
+        """A remark where queries have fewer distractors than were asked for. DataError where one has none."""
+        pools = _pools(split.found)
+        counts = [
+            len(pools[o.chunk].choices(group_code(o.instance), o.picture, _references(split, o), self._distractors)) - 1
+            for o in split.found
+        ]
+        few_ones = [count for count in counts if count < self._distractors]
+        if few_ones and not min(few_ones):
+            raise DataError(
+                f"{VALIDATION}: {few_ones.count(0):,} of {len(counts):,} queries have no distractor, an inference about "
+                "another picture that reads otherwise",
+                "prepare the task inference alone (--task inference), or take the whole file",
+            )
+        if not few_ones:
+            return []
+        return [
+            f"validation: {len(few_ones):,} of {len(counts):,} queries have fewer than {self._distractors} distractors, "
+            f"{min(few_ones)} at least"
+        ]
+
+
+def observations(path: Path, name: str) -> Observations:
+    """What a file holds for our split `name`. DataError that names the file, where an instance is listed twice or nothing is
+    left."""
+    listed = read_observations(path)
+    remarks = [
+        f"{name}: {counted(number, 'record')} {why} left out"
+        for why, number in Counter(entry for entry in listed if isinstance(entry, str)).items()
+    ]
+    found = [entry for entry in listed if isinstance(entry, Observation)]
+    if not found:
+        raise DataError(
+            f"{path} has no inferences; {'; '.join(remarks) or 'it is empty'}", "get the official file again"
+        )
+    twice = repeated([group_code(o.instance) for o in found])
+    if twice is not None:
+        instance = next(o.instance for o in found if group_code(o.instance) == twice)
+        raise DataError(f"{path} lists instance {instance} more than once", "get the official file again")
+    by_region: dict[object, list[str]] = {}
+    for seen in found:
+        by_region.setdefault(seen.region, []).append(seen.inference)
+    return Observations(found, {region: tuple(texts) for region, texts in by_region.items()}, tuple(remarks))
+
+
+def _references(split: Observations, seen: Observation) -> tuple[str, ...]:
+    """All inferences about the region, the observation's own first, each once."""
+    return tuple(dict.fromkeys((seen.inference, *split.by_region[seen.region])))
+
+
+def _pools(found: Sequence[Observation]) -> dict[int, Pool]:
+    """What distractors are drawn from, by part of the file."""
+    texts: dict[int, list[tuple[str, str]]] = {}
+    for seen in found:
+        texts.setdefault(seen.chunk, []).append((seen.picture, seen.inference))
+    return {chunk: Pool("sherlock distractors", of_chunk) for chunk, of_chunk in texts.items()}
+
+
+def _of_other_size(name: str, shown: Mapping[str, Observation]) -> list[str]:
+    """A remark where pictures, of a sample, have another size than their record says: regions would lie elsewhere."""
+    from PIL import Image, ImageOps
+
+    told = [path for path in sample(list(shown), f"sizes of {name}") if shown[path].size]
+    other = []
+    for path in told:
+        with open_file(path) as file, Image.open(file) as image:
+            size = ImageOps.exif_transpose(image).size
+        if size != shown[path].size:
+            other.append(shown[path].picture)
+    if not other:
+        return []
+    return [f"{name}: {len(other)} of {len(told)} pictures have another size than their records say: {few(other)}"]
