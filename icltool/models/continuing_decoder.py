@@ -78,7 +78,7 @@ class DecoderContinuation(ABC):
         limit = text_limit(self._model.config)
         ids, present = padded_prompts(prompts, self._pad, None if limit is None else limit - options.max_new_tokens)
         cache = filled_cache(past, options.num_beams)
-        search = beam_options(self._pad, options.max_new_tokens, options.num_beams, options.length_penalty)
+        search = beam_options(self._pad, options)
         if self._barred:
             search["suppress_tokens"] = self._barred
         output = self._model.generate(

@@ -143,7 +143,7 @@ class IdeficsModel(ContinuingIdefics):
         """See Model.generate. The image tokens are never generated: an answer shows no image."""
         limit = None if self._limit() is None else self._limit() - options.max_new_tokens  # type: ignore[operator]
         tokens = tokenize(self.tokenizer, prompts, with_target=False, limit=limit)
-        search = beam_options(self._pad, options.max_new_tokens, options.num_beams, options.length_penalty)
+        search = beam_options(self._pad, options)
         texts: list[str] = [""] * len(prompts)
         for batch in batches_by_length([len(t.ids) for t in tokens], batch_size):
             inputs = self._inputs([tokens[i] for i in batch], [prompts[i] for i in batch], features, left=True)

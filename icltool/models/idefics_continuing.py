@@ -99,7 +99,7 @@ class ContinuingIdefics:
         lasts = [Span(p, len(p.ids) - 1, len(p.ids)) for p in prompts]
         images = self._seen_images(lasts, 1, features)
         cache = filled_cache(past, options.num_beams)
-        search = beam_options(self._pad, options.max_new_tokens, options.num_beams, options.length_penalty)
+        search = beam_options(self._pad, options)
         sharing, _ = self._narrowing()
         repeated = images.rows.repeat_interleave(options.num_beams, 0)
         with whole_vocabulary(self.model.config), sharing.of(images.table, repeated):

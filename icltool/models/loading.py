@@ -105,7 +105,9 @@ def load_model(model_class: Any, name: str, weights: Weights, options: LoadOptio
         counted = parameter_count(weights.source, lambda: _on_meta(model_class, weights))
         check_memory(name, counted, options.quantization or precision, place)
         with quiet_loading():
-            model, report = model_class.from_pretrained(weights.source, output_loading_info=True, **arguments)
+            model, report = model_class.from_pretrained(
+                weights.source, output_loading_info=True, ignore_mismatched_sizes=True, **arguments
+            )
     _complete(name, weights, report)
     if place is not None and "device_map" not in arguments:
         model.to(place)
@@ -176,13 +178,22 @@ def _config(weights: Weights) -> Any:
 
 
 def _complete(name: str, weights: Weights, report: dict[str, Any]) -> None:
-    """transformers fills missing weights with random numbers and only warns; answers from those would be worthless."""
+    """transformers fills missing weights with random numbers and only warns; answers from those would be worthless. So it
+    does with those of another size: what it would raise otherwise names none."""
     missing = sorted(str(key) for key in report.get("missing_keys", ()))
     if missing:
         raise ConfigError(
             f"model {name} cannot be loaded from {weights.source}: {len(missing)} of its weights are missing there, "
             f"{missing[0]} among them",
             "the files are incomplete, or of another architecture",
+        )
+    other = sorted((str(entry[0]), *entry[1:]) for entry in report.get("mismatched_keys", ()))
+    if other:
+        key, found, wanted = other[0]
+        raise ConfigError(
+            f"model {name} cannot be loaded from {weights.source}: {len(other)} of its weights have another size than its "
+            f"config.json says, {key} among them: {tuple(found)}, not {tuple(wanted)}",
+            "weights and config.json are of different models",
         )
 
 

@@ -89,9 +89,7 @@ class ProcessedModel(HookedDecoder):
         """See Model.generate. Image tokens are never generated: an answer shows no image."""
         check_prompts(prompts, with_target=False)
         texts: list[str] = [""] * len(prompts)
-        search = beam_options(
-            self.tokenizer.pad_token_id, options.max_new_tokens, options.num_beams, options.length_penalty
-        )
+        search = beam_options(self.tokenizer.pad_token_id, options)
         if self.image_tokens:
             search["suppress_tokens"] = self.image_tokens
         for batch in self._batches(prompts, batch_size):

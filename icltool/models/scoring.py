@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from icltool.contracts import TargetScore
+from icltool.contracts import GenerationOptions, TargetScore
 
 
 def target_scores(logits: torch.Tensor, targets: Sequence[Sequence[int]]) -> list[TargetScore]:
@@ -50,17 +50,27 @@ def end_tokens(model: Any, tokenizer: Any) -> list[int]:
     return sorted(int(token) for token in found if token is not None)
 
 
-def beam_options(pad: int, max_new_tokens: int, num_beams: int, length_penalty: float) -> dict[str, Any]:
-    """What `generate` of transformers is told of the search; nothing is left to the defaults of the model's own files."""
-    options: dict[str, Any] = {
-        "max_new_tokens": max_new_tokens,
-        "num_beams": num_beams,
+def beam_options(pad: int, options: GenerationOptions) -> dict[str, Any]:
+    """What `generate` of transformers is told of the search; nothing is left to the defaults of the model's own files.
+
+    Its repetition penalty counts the tokens of the prompt too, where it is given the prompt's ids; where it is given
+    embeddings alone, only those of the answer.
+    """
+    told: dict[str, Any] = {
+        "max_new_tokens": options.max_new_tokens,
+        "num_beams": options.num_beams,
         "do_sample": False,
         "pad_token_id": pad,
     }
-    if num_beams > 1:
-        options["length_penalty"] = length_penalty
-    return options
+    if options.num_beams > 1:
+        told["length_penalty"] = options.length_penalty
+    if options.min_new_tokens > 0:
+        told["min_new_tokens"] = options.min_new_tokens
+    if options.repetition_penalty != 1.0:
+        told["repetition_penalty"] = options.repetition_penalty
+    if options.no_repeat_ngram > 0:
+        told["no_repeat_ngram_size"] = options.no_repeat_ngram
+    return told
 
 
 def plain_generation(model: Any, end_tokens: Sequence[int]) -> None:

@@ -113,9 +113,7 @@ class TextModel(HookedDecoder):
         limit = text_limit(self.model.config)
         limit = None if limit is None else limit - options.max_new_tokens
         tokens = tokenize(self.tokenizer, prompts, with_target=False, limit=limit)
-        search = beam_options(
-            self.tokenizer.pad_token_id, options.max_new_tokens, options.num_beams, options.length_penalty
-        )
+        search = beam_options(self.tokenizer.pad_token_id, options)
         texts: list[str] = [""] * len(prompts)
         for batch in batches_by_length([len(t.ids) for t in tokens], batch_size):
             inputs, _ = self._inputs([tokens[i] for i in batch], "left")

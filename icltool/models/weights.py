@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from icltool.errors import ConfigError, DataError
+from icltool.models.tuned import Tuned, check_tuned, read_tuned, tuned_file
 
 #: Environment variables that name a folder of models, each in a folder by its hub id or its name.
 FOLDERS = ("MODEL_CPK_DIR", "CHECKPOINT_PATH")
@@ -21,10 +22,12 @@ _SAMPLE = 1 << 20  # bytes hashed at either end of a weights file; whole files o
 
 @dataclass(frozen=True)
 class Weights:
-    """`source` is what `from_pretrained` takes; `local_only` forbids the network."""
+    """`source` is what `from_pretrained` takes; `local_only` forbids the network. `tuned` is a file of fine-tuned weights that
+    are to be laid over it (see `icltool.models.tuned`)."""
 
     source: str
     local_only: bool
+    tuned: Tuned | None = None
 
 
 def packaged_weights(name: str) -> Path:
@@ -37,11 +40,14 @@ def packaged_weights(name: str) -> Path:
 
 def find_weights(name: str, packaged: str | None, hub_id: str | None, path: str | None) -> Weights:
     """Looks in this order: `path` (a folder, or a hub id that the user named), the package, MODEL_CPK_DIR,
-    CHECKPOINT_PATH, the hub cache.
+    CHECKPOINT_PATH, the hub cache. Where `path` is a file or folder of fine-tuned weights, those that their training began
+    with are looked for in the same way, and where they were then.
 
     Raises ConfigError when there is nothing, saying what would help. Only a hub id in `path` permits a download.
     """
     if path is not None:
+        if (file := tuned_file(Path(path))) is not None:
+            return _below(name, packaged, hub_id, read_tuned(file))
         if Path(path).is_dir():
             return Weights(path, local_only=True)
         if re.fullmatch(r"[\w.-]+/[\w.-]+", path):
@@ -64,6 +70,16 @@ def find_weights(name: str, packaged: str | None, hub_id: str | None, path: str 
         f"weights of {name} are not on this machine: not in the hub cache, {where}",
         f"--model-path DIR uses a folder, --model-path {hub_id} downloads them",
     )
+
+
+def _below(name: str, packaged: str | None, hub_id: str | None, tuned: Tuned) -> Weights:
+    """The weights that fine-tuned ones are laid over. ConfigError where they are not found, or others than they were."""
+    if tuned.model != name:
+        raise ConfigError(f"{tuned.file} is a fine-tuned {tuned.model}, not {name}", f"use --model {tuned.model}")
+    moved = bool(tuned.base) and not Path(tuned.base).is_dir() and (packaged or hub_id) is not None
+    found = find_weights(name, packaged, hub_id, None if moved or not tuned.base else tuned.base)
+    check_tuned(tuned, name, weights_hash(found.source))
+    return Weights(found.source, found.local_only, tuned)
 
 
 def fingerprint(folder: str, *extra: str) -> str:

@@ -20,7 +20,7 @@ from icltool.testing.interventions import check_intervention
 from icltool.testing.learners import check_learner, make_training_set
 from icltool.testing.metrics import check_metric
 from icltool.testing.models import check_model
-from icltool.testing.plain import PlainTwin, torch_twin
+from icltool.testing.plain import PlainTwin, torch_twin, torch_twin_apart
 from icltool.testing.progress import QuietProgress
 from icltool.testing.retrievers import check_retriever
 from icltool.testing.samplers import check_sampler
@@ -28,6 +28,8 @@ from icltool.testing.scorers import check_scorer
 from icltool.testing.sessions import InMemorySession
 from icltool.testing.steering import check_steering_learner, make_steering_set
 from icltool.testing.trainable_encoders import check_trainable_encoder
+from icltool.testing.tuners import check_tuning_learner, make_tuning_set
+from icltool.testing.tuning import check_tuning
 
 __all__ = [
     "InMemorySession",
@@ -45,11 +47,15 @@ __all__ = [
     "check_scorer",
     "check_steering_learner",
     "check_trainable_encoder",
+    "check_tuning",
+    "check_tuning_learner",
     "make_anchors",
     "make_examples",
     "make_index",
     "make_queries",
     "make_steering_set",
     "make_training_set",
+    "make_tuning_set",
     "torch_twin",
+    "torch_twin_apart",
 ]

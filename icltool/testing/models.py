@@ -47,16 +47,17 @@ def check_model(
     `tolerance` is in nats: 1e-4 suits float32, half precision needs about 0.1. `twin` computes scores and answers of one
     prompt by plain full forward passes (`icltool.testing.torch_twin` makes one).
 
-    Checked are: `prompt` (k + 1 images for k demonstrations, in order; the query's label in the target only;
-    ConfigError for an unknown task); `clean` (cuts where the next example begins; idempotent); `score` (a batch
-    equals single prompts, padded equals unpadded, padding on the left equals padding on the right where the adapter has
-    a `padding_side`, the image order matters, token counts and log-probabilities of a target's parts add up, so that no
-    token of the prompt is counted and none of the target is missed; ValueError for an empty text or target; IclError
-    for a missing image); `generate` (independent of the batch and of the target); where the model can encode an image
-    once, that scores and answers from image features equal those from the images; where it can go on from keys and values
-    of tokens computed before, that prompts cut anywhere give the same scores and answers; where its decoder takes hooks,
-    what `icltool.testing.hooks.check_hooks` says; and, with a `twin`, that scores, greedy answers and answers of beam
-    search equal its.
+    Checked are: `prompt` (k + 1 images for k demonstrations, in order, or the query's alone for a model with
+    `images_per_prompt = 1`; the query's label in the target only; ConfigError for an unknown task); `clean` (cuts where
+    the next example begins; idempotent); `score` (a batch equals single prompts, padded equals unpadded, padding on the
+    left equals padding on the right where the adapter has a `padding_side`, the images and their order matter, token
+    counts and log-probabilities of a target's parts add up, so that no token of the prompt is counted and none of the
+    target is missed (with `target_apart = True`: a part of a target has fewer tokens and is no less probable than the
+    whole); ValueError for an empty text or target; IclError for a missing image); `generate` (independent of the batch
+    and of the target); where the model can encode an image once, that scores and answers from image features equal those
+    from the images; where it can go on from keys and values of tokens computed before, that prompts cut anywhere give the
+    same scores and answers; where its decoder takes hooks, what `icltool.testing.hooks.check_hooks` says; and, with a
+    `twin`, that scores, greedy answers and answers of beam search equal its.
     """
     expect(isinstance(model, Model), f"{type(model).__name__} lacks a part of the contract `icltool.Model`")
     expect(isinstance(model.name, str) and model.name, "`name` must be a non-empty string")
@@ -110,7 +111,8 @@ def _check_prompt(model: Model, examples: Sequence[Example], task: str) -> None:
         demonstrations = examples[1 : 1 + shots]
         prompt = model.prompt(task, demonstrations, query)
         expect(isinstance(prompt, Prompt), f"`prompt` must return a Prompt, not {type(prompt).__name__}")
-        images = tuple(e.image for e in (*demonstrations, query) if e.image)
+        shown = (query,) if _one_image(model) else (*demonstrations, query)
+        images = tuple(e.image for e in shown if e.image)
         expect(
             prompt.images == images,
             f"a prompt of {shots} demonstrations has {len(images)} images, in order; not {prompt.images}",
@@ -163,12 +165,22 @@ def _check_scores(model: Model, examples: Sequence[Example], task: str, batch_si
         same = [s.tokens for p, s in zip(prompts, single, strict=True) if p.target == prompt.target]
         expect(set(same) == {found.tokens}, f"one target has {sorted(set(same))} tokens, depending on its prompt")
     if any(p.images for p in prompts):
+        _check_image_seen(model, examples, task, tolerance)
+    if any(len(p.images) > 1 for p in prompts):
         _check_image_order(model, prompts, single, tolerance)
     if hasattr(model, "padding_side"):
         side, model.padding_side = model.padding_side, {"left": "right", "right": "left"}[model.padding_side]
         turned = _scored(model, prompts, len(prompts))
         model.padding_side = side
         _compare(turned, single, f"padded on the other side than the {side}, prompts", tolerance)
+
+
+def _check_image_seen(model: Model, examples: Sequence[Example], task: str, tolerance: float) -> None:
+    prompt = model.prompt(task, [], examples[0])
+    others = [replace(prompt, images=(e.image,)) for e in examples[1:5] if e.image]
+    first, *rest = _scored(model, [prompt, *others], 1)
+    apart = [abs(score.log_prob - first.log_prob) for score in rest]
+    expect(max(apart) > tolerance, "another image makes no difference to a prompt's score: is it read at all?")
 
 
 def _check_image_order(model: Model, prompts: list[Prompt], single: list[TargetScore], tolerance: float) -> None:
@@ -180,22 +192,32 @@ def _check_image_order(model: Model, prompts: list[Prompt], single: list[TargetS
     )
 
 
+def _one_image(model: Model) -> bool:
+    return getattr(model, "images_per_prompt", None) == 1
+
+
 def _check_parts(model: Model, examples: Sequence[Example], task: str, tolerance: float) -> None:
-    """log P(ab | text) = log P(a | text) + log P(b | text a), split at a blank, where tokenizers do not merge."""
+    """log P(ab | text) = log P(a | text) + log P(b | text a), split at a blank, where tokenizers do not merge. What an encoder
+    reads cannot begin a target: of an encoder-decoder only P(a | text) >= P(ab | text) is known."""
+    apart = bool(getattr(model, "target_apart", False))
     for shots in (0, 2):
         prompt = model.prompt(task, examples[1 : 1 + shots], examples[0])
         cut = prompt.target.index(" ", prompt.target.index(examples[0].label))
         start, rest = prompt.target[:cut], prompt.target[cut:]
         parts = [replace(prompt, target=start), replace(prompt, text=prompt.text + start, target=rest)]
-        whole, one, two = _scored(model, [prompt, *parts], 1)
         sentence = f"the target {prompt.target!r} after {shots} demonstrations"
-        expect(
-            whole.tokens == one.tokens + two.tokens,
-            f"{sentence} has {whole.tokens} tokens, its parts {start!r} and {rest!r} {one.tokens} and {two.tokens}: "
-            "a token of the prompt is counted, or one of the target is missed",
-        )
-        summed = one.log_prob + two.log_prob
-        expect_equal(summed, whole.log_prob, f"{sentence}: its parts do not add up", tolerance)
+        whole, one, two = _scored(model, [prompt, *parts], 1)
+        if apart:
+            expect(one.tokens < whole.tokens, f"{sentence} has no more tokens than its part {start!r}")
+            expect(one.log_prob >= whole.log_prob - tolerance, f"{sentence} is more probable than its part {start!r}")
+        else:
+            expect(
+                whole.tokens == one.tokens + two.tokens,
+                f"{sentence} has {whole.tokens} tokens, its parts {start!r} and {rest!r} {one.tokens} and {two.tokens}: "
+                "a token of the prompt is counted, or one of the target is missed",
+            )
+            summed = one.log_prob + two.log_prob
+            expect_equal(summed, whole.log_prob, f"{sentence}: its parts do not add up", tolerance)
         words = dict.fromkeys(e.label.rsplit(" ", 1)[1] for e in examples)
         ends = _scored(model, [replace(prompt, target=f"{start} {word}") for word in words], 1)
         expect(len({s.log_prob for s in ends}) > 1, "the last word of a target makes no difference to its score")

@@ -39,13 +39,15 @@ class PlainTwin:
     def answer(self, prompt: Prompt, options: GenerationOptions) -> str:
         """The continuation by beam search; one beam is greedy decoding.
 
-        Each step extends every beam by every token. Of the best (1 + number of end tokens) x beams extensions, those
-        that end are kept as answers when they are among the first `num_beams`; the best others go on. The search stops
-        when `num_beams` answers are at least as good as the best beam that goes on.
+        Each step extends every beam by every token. An end token is none before `min_new_tokens`; with several beams the
+        log-probabilities of tokens that an answer has already are multiplied by `repetition_penalty`. Of the best (1 +
+        number of end tokens) x beams extensions, those that end are kept as answers when they are among the first
+        `num_beams`; the best others go on. The search stops when `num_beams` answers are at least as good as the best
+        beam that goes on.
         """
         width, done, running = options.num_beams, [], [(0.0, [])]  # type: ignore[var-annotated]
         for step in range(1, options.max_new_tokens + 1):
-            following = [(score, ids, self._next(prompt, ids)) for score, ids in running]
+            following = [(score, ids, self._next(prompt, ids, options)) for score, ids in running]
             reached = [(s + row[t], [*ids, int(t)]) for s, ids, row in following for t in np.argsort(-row)[: 4 * width]]
             best = sorted(reached, key=lambda pair: -pair[0])[: max(2, 1 + len(self.ends)) * width]
             over = [ids[-1] in self.ends or step == options.max_new_tokens for _, ids in best]
@@ -59,9 +61,13 @@ class PlainTwin:
                 break
         return self.decode(done[0][1])
 
-    def _next(self, prompt: Prompt, ids: list[int]) -> Float64Array:
-        """Log-probabilities float64 [V] of the next token, minus infinity for those that no answer holds."""
+    def _next(self, prompt: Prompt, ids: list[int], options: GenerationOptions) -> Float64Array:
+        """Log-probabilities float64 [V] of the next token, minus infinity for those that the answer cannot hold here."""
         row: Float64Array = self.forward(prompt, prompt.text, ids)[1][-1].copy()
+        if options.num_beams > 1:
+            row[sorted(set(ids))] *= options.repetition_penalty
+        if len(ids) < options.min_new_tokens:
+            row[sorted(self.ends)] = -np.inf
         row[sorted(self.suppressed)] = -np.inf
         return row
 
@@ -83,6 +89,35 @@ def torch_twin(
         with torch.inference_mode():
             logits = model(**_extended(whole, list(more)), use_cache=False).logits[0]
         return ids, torch.log_softmax(logits.double(), -1).numpy()
+
+    def decode(ids: list[int]) -> str:
+        return str(tokenizer.decode(ids, skip_special_tokens=True))
+
+    return PlainTwin(forward, decode, frozenset(ends), frozenset(suppressed))
+
+
+def torch_twin_apart(
+    model: Any,
+    tokenizer: Any,
+    inputs: Callable[[Prompt], dict[str, Any]],
+    ends: Sequence[int],
+    start: int,
+    suppressed: Sequence[int] = (),
+) -> PlainTwin:
+    """The twin of an adapter of an encoder-decoder (`target_apart = True`). `inputs(prompt)` is what the encoder reads, one
+    row, its `input_ids` among them; the decoder begins with the id `start`."""
+    import torch
+
+    def forward(prompt: Prompt, text: str, more: Sequence[int]) -> tuple[list[int], Float64Array]:
+        read = inputs(prompt)
+        before = read["input_ids"][0].tolist()
+        target = text[len(prompt.text) :]
+        written = tokenizer(target, add_special_tokens=False)["input_ids"] if target else []
+        decoder = torch.tensor([[start, *written, *more]])
+        with torch.inference_mode():
+            logits = model(**read, decoder_input_ids=decoder, use_cache=False).logits[0]
+        log_probs = torch.log_softmax(logits.double(), -1).numpy()
+        return [*before, *written], np.concatenate([np.zeros((len(before) - 1, log_probs.shape[1])), log_probs])
 
     def decode(ids: list[int]) -> str:
         return str(tokenizer.decode(ids, skip_special_tokens=True))

@@ -194,6 +194,9 @@ class OpenFlamingoModel(HookedFlamingo):
             "pad_token_id": self._pad,
             "eos_token_id": self._ends,
             **({"length_penalty": options.length_penalty} if options.num_beams > 1 else {}),
+            **({"min_new_tokens": options.min_new_tokens} if options.min_new_tokens else {}),
+            **({"repetition_penalty": options.repetition_penalty} if options.repetition_penalty != 1 else {}),
+            **({"no_repeat_ngram_size": options.no_repeat_ngram} if options.no_repeat_ngram else {}),
         }
 
     @contextmanager

@@ -16,6 +16,14 @@ TEMPLATES = ("lever-lm", "live")
 
 _VQA = TaskFormat("Question:{question} Short answer:", stop=("Question", "Answer", "Short"), cut_at_comma=True)
 _CLASSIFICATION = TaskFormat("Input:{text} Label:", stop=("Input", "Label"))
+_INFERENCE = TaskFormat("Clue:{question} Inference:", stop=("Clue", "Inference"))
+#: The same in both templates, and as icltool's own models write them.
+_COMMON = {
+    "classification": _CLASSIFICATION,
+    "style": TaskFormat("Caption in the style {style}:", stop=("Caption",)),
+    "inference": _INFERENCE,
+    "inference-choice": _INFERENCE,
+}
 
 
 def check_template(template: str) -> None:
@@ -44,7 +52,7 @@ def prompt_format(start: str, end: str, special_tokens: Sequence[str], template:
             tasks={
                 "caption": TaskFormat("Caption:", stop=("Caption",)),
                 "vqa": replace(_VQA, closing="."),
-                "classification": _CLASSIFICATION,
+                **_COMMON,
             },
             separated_target=False,
         )
@@ -54,5 +62,5 @@ def prompt_format(start: str, end: str, special_tokens: Sequence[str], template:
         separator=END_OF_CHUNK,
         end=end,
         reserved=reserved,
-        tasks={"caption": TaskFormat("Output:", stop=("Output",)), "vqa": _VQA, "classification": _CLASSIFICATION},
+        tasks={"caption": TaskFormat("Output:", stop=("Output",)), "vqa": _VQA, **_COMMON},
     )

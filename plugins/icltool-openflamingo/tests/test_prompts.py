@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from icltool_openflamingo.prompts import prompt_format
 
-from icltool import ConfigError, Example
+from icltool import ConfigError, Example, PromptFormat
 
 FORMAT = prompt_format("", "<|endoftext|>", ["<|endoftext|>", "<PAD>"])
 LIVE = prompt_format("", "<|endoftext|>", ["<|endoftext|>", "<PAD>"], "live")
@@ -48,6 +50,17 @@ def test_data_cannot_add_images_or_end_a_chunk() -> None:
     assert prompt.text.count("<|endofchunk|>") == 1
     assert prompt.target.count("<|endoftext|>") == 1
     assert "<PAD>" not in prompt.text
+
+
+@pytest.mark.parametrize("form", [FORMAT, LIVE])
+def test_prompts_of_styles_and_inferences_change_no_fingerprint(form: PromptFormat) -> None:
+    asked = replace(example("grim"), style="Cold")
+    assert form.prompt("style", [], asked).text == "<image>Caption in the style Cold:"
+    for task in ("inference", "inference-choice"):
+        assert form.prompt(task, [], example("it is cold", "snow")).text == "<image>Clue:snow Inference:"
+        assert form.clean(task, "it is cold Clue:a sign") == "it is cold"
+    before = {task: rules for task, rules in form.tasks.items() if task in ("caption", "vqa", "classification")}
+    assert repr(form) == repr(replace(form, tasks=before))
 
 
 def test_an_unknown_task_is_an_error() -> None:

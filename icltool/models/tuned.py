@@ -1,0 +1,157 @@
+"""Files of fine-tuned weights: what was trained, to be laid over the weights that the training began with.
+
+A safetensors file. Its header's entry "icltool" is JSON: schema and version, `model` (the registered name), `base` (where its
+weights were: a folder or hub id, "" for ones that ship with a package), `base_hash` (see `weights_hash`), `adapter` (what the
+adapter needs to read the file again: image size, styles …) and `about` (what the learner recorded).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from icltool.errors import ConfigError, StoreError
+
+SCHEMA, VERSION = "icltool.tuned", 1
+#: In a folder: the weights that are meant, the first that is there.
+CHOICES = ("best.safetensors", "last.safetensors")
+_HINT = "give the checkpoint folder of a training of `icltool train captioner`, or a folder that `icltool export model` wrote"
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """A file of fine-tuned weights: its header, and `digest`, 12 hex characters of its content."""
+
+    file: Path
+    model: str
+    base: str
+    base_hash: str
+    adapter: Mapping[str, Any]
+    about: Mapping[str, Any]
+    digest: str
+
+
+def tuned_file(path: Path) -> Path | None:
+    """The file of fine-tuned weights that `path` (a file, or a checkpoint folder) stands for; None for anything else."""
+    for candidate in [path] if path.is_file() else [path / name for name in CHOICES]:
+        if candidate.suffix == ".safetensors" and candidate.is_file() and _header(candidate) is not None:
+            return candidate
+    return None
+
+
+def read_tuned(file: Path) -> Tuned:
+    """The header. Raises StoreError for a file that is damaged, of another schema version, or none of fine-tuned weights."""
+    header = _header(file)
+    if header is None:
+        raise StoreError(f"{file} is no file of fine-tuned weights", _HINT)
+    if header.get("version") != VERSION:
+        raise StoreError(f"{file} has version {header.get('version')!r} of its schema, not {VERSION}", "train again")
+    try:
+        fields = {name: header[name] for name in ("model", "base", "base_hash", "adapter", "about")}
+    except KeyError as error:
+        raise StoreError(f"{file}: its header lacks {error}", _HINT) from error
+    return Tuned(file, digest=_digest(file), **fields)
+
+
+def save_tuned(
+    file: Path, network: Any, names: Sequence[str], model: str, base: str, base_hash: str, adapter: Mapping[str, Any],
+    about: Mapping[str, Any],
+) -> None:  # fmt: skip
+    """Writes those tensors of the network's state dict, whole or not at all. Raises KeyError for a name that it lacks,
+    StoreError where the file cannot be written."""
+    from safetensors.torch import save
+
+    state = network.state_dict()
+    tensors = {name: state[name].detach().cpu().contiguous().clone() for name in sorted(names)}
+    header = {
+        "schema": SCHEMA,
+        "version": VERSION,
+        "model": model,
+        "base": base,
+        "base_hash": base_hash,
+        "adapter": dict(adapter),
+        "about": dict(about),
+    }
+    temporary = file.with_name(f".{file.name}.new")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_bytes(save(tensors, {"icltool": json.dumps(header, sort_keys=True)}))
+        temporary.replace(file)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise StoreError(
+            f"{file} cannot be written: {error.strerror or error}", "free space, or another folder"
+        ) from error
+
+
+def apply_tuned(network: Any, tuned: Tuned) -> None:
+    """Copies the tensors into the network, in its own precision. ConfigError where a name or a shape does not fit."""
+    state = network.state_dict()
+    with torch.no_grad():
+        for name, tensor in _tensors(tuned.file):
+            if name not in state or state[name].shape != tensor.shape:
+                there = "it has none of that name" if name not in state else f"it has {tuple(state[name].shape)}"
+                raise ConfigError(
+                    f"{tuned.file} does not fit model {tuned.model}: {name} is {tuple(tensor.shape)} in the file, {there}",
+                    "give the weights that the training began with",
+                )
+            state[name].copy_(tensor)
+
+
+def tensor_names(file: Path) -> set[str]:
+    """Names of the tensors in the file."""
+    from safetensors import safe_open
+
+    with safe_open(file, framework="pt") as opened:
+        return set(opened.keys())
+
+
+def check_tuned(tuned: Tuned, model: str, base_hash: str) -> None:
+    """ConfigError where the file was made from another model, or from other weights of it."""
+    if tuned.model != model:
+        raise ConfigError(f"{tuned.file} is a fine-tuned {tuned.model}, not {model}", f"use --model {tuned.model}")
+    if tuned.base_hash != base_hash:
+        raise ConfigError(
+            f"{tuned.file} was trained from other weights of {model} than those found now",
+            f"they were read from {tuned.base or 'the package'}; set MODEL_CPK_DIR to where they are",
+        )
+
+
+def _header(file: Path) -> dict[str, Any] | None:
+    """The JSON in the header; None for other safetensors files. StoreError where the file is damaged."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(file, framework="pt") as opened:
+            text = (opened.metadata() or {}).get("icltool")
+    except (SafetensorError, OSError) as error:
+        raise StoreError(f"{file} is cut or no safetensors file: {error}", "restore it, or train again") from error
+    if text is None:
+        return None
+    try:
+        header = json.loads(text)
+    except ValueError:
+        return None
+    return header if isinstance(header, dict) and header.get("schema") == SCHEMA else None
+
+
+def _tensors(file: Path) -> Iterator[tuple[str, torch.Tensor]]:
+    from safetensors import safe_open
+
+    with safe_open(file, framework="pt") as opened:
+        for name in opened.keys():  # noqa: SIM118  (no mapping)
+            yield name, opened.get_tensor(name)
+
+
+def _digest(file: Path) -> str:
+    digest = hashlib.sha256()
+    with file.open("rb") as handle:
+        while block := handle.read(1 << 22):
+            digest.update(block)
+    return digest.hexdigest()[:12]

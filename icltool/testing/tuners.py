@@ -1,0 +1,201 @@
+"""The conformance suite of learners that fine-tune a model's own weights, and what they are given in tests."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, cast
+
+from icltool.contracts import (
+    Example,
+    GenerationOptions,
+    Metric,
+    Model,
+    Task,
+    TrainingOutcome,
+    TuningLearner,
+    TuningSet,
+    task_named,
+)
+from icltool.errors import ConfigError
+from icltool.testing.expectations import built, expect, expect_error
+from icltool.testing.progress import QuietProgress, QuietTicker
+from icltool.testing.steering import InMemoryExamples, _check_identity, _generators
+
+FILES = ("best", "last")
+#: Units of progress after which a training is interrupted.
+INTERRUPTED_AFTER = 3
+
+
+def make_tuning_set(
+    model: Model,
+    examples: Sequence[Example],
+    development: Sequence[Example],
+    metric: Callable[[str], Metric],
+    *,
+    task: str | Task = "caption",
+    generation: GenerationOptions | None = None,
+    batch_size: int = 4,
+) -> TuningSet:
+    """A TuningSet of these examples; answers are searched with three beams of six tokens unless `generation` says otherwise."""
+    return TuningSet(
+        model=model,
+        task=task_named(task) if isinstance(task, str) else task,
+        examples=InMemoryExamples(examples),
+        development=InMemoryExamples(development),
+        metric=metric,
+        generation=generation or GenerationOptions(max_new_tokens=6, num_beams=3),
+        batch_size=batch_size,
+        provenance={"dataset": "in memory", "dataset_fingerprint": "f00d", "icltool": "test"},
+    )
+
+
+class _Untunable:
+    """A model that has no network to train."""
+
+    def __init__(self, model: Model) -> None:
+        self.name = model.name
+
+
+class _Interrupting(QuietProgress):
+    """Raises KeyboardInterrupt after so many units."""
+
+    @contextmanager
+    def task(self, description: str, total: int, unit: str, done: int = 0) -> Any:
+        with super().task(description, total, unit, done) as ticker:
+            yield _InterruptingTicker(ticker)
+
+
+class _InterruptingTicker:
+    def __init__(self, ticker: QuietTicker) -> None:
+        self._ticker, self._left = ticker, INTERRUPTED_AFTER
+
+    def advance(self, amount: int = 1) -> None:
+        self._ticker.advance(amount)
+        self._left -= amount
+        if self._left <= 0:
+            raise KeyboardInterrupt
+
+    def note(self, text: str) -> None:
+        self._ticker.note(text)
+
+
+def check_tuning_learner(
+    learner: Callable[[], TuningLearner],
+    data: Callable[[], TuningSet],
+    folder: Path,
+    *,
+    seed: int = 3,
+) -> TuningSet:
+    """Checks a learner (a class, or a factory: give it few epochs, and so many batches that it reports more than three units of
+    progress) against `icltool.TuningLearner`; gives the set whose model it trained first.
+
+    `data` makes a set with a fresh model each time, all alike. Checked are: that `last.safetensors`, `best.safetensors` and
+    README.md lie in the folder, name the model, and come with a history of figures; that the last file, laid over a fresh
+    model, makes it score as the trained one does, which is not as before; that the same seed gives the same content, also where
+    the training was interrupted; that the network is left in eval mode and without gradients; that global generators of
+    random numbers are as before; that a model that cannot be tuned is a ConfigError and leaves no file; and that
+    `identity`, where there is one, is JSON and the same for two learners of the same options.
+    """
+    _check_identity(built(learner, "tune"), built(learner, "tune"))
+    _check_untunable(built(learner, "tune"), data(), folder / "untunable", seed)
+    trained = data()
+    before = _scores(trained)
+    drawn = _generators()
+    made = _tune(built(learner, "tune"), trained, folder / "first", seed)
+    for library, state in _generators().items():
+        expect(state == drawn[library], f"`tune` must leave {library}'s global generator as it was")
+    _check_network(trained.model)
+    after = _scores(trained)
+    expect(after != before, "`tune` must change the model's answers' probabilities")
+    fresh = data()
+    _lay_over(fresh.model, folder / "first" / "last.safetensors")
+    expect(_scores(fresh) == after, "`last.safetensors` over a fresh model must score as the trained model does")
+    again = _tune(built(learner, "tune"), data(), folder / "second", seed)
+    expect(made == again, "two runs with one seed must leave files of the same content")
+    _check_interrupted(learner, data, folder / "interrupted", seed, made)
+    return trained
+
+
+def _check_untunable(learner: TuningLearner, data: TuningSet, folder: Path, seed: int) -> None:
+    folder.mkdir(parents=True)
+    bare = replace(data, model=cast(Model, _Untunable(data.model)))
+    sentence = "a model that cannot be tuned must be a ConfigError"
+    expect_error(ConfigError, lambda: learner.tune(bare, folder, seed, QuietProgress()), sentence)
+    left = [path.name for path in folder.iterdir()]
+    expect(not left, f"where `tune` raised an error there must be no file: {left}")
+
+
+def _check_interrupted(
+    learner: Callable[[], TuningLearner], data: Callable[[], TuningSet], folder: Path, seed: int, made: Any
+) -> None:
+    sentence = "KeyboardInterrupt must end a training"
+    folder.mkdir(parents=True)
+    expect_error(
+        KeyboardInterrupt,
+        lambda: built(learner, "tune").tune(data(), folder, seed, _Interrupting()),
+        sentence,
+    )
+    told = "an interrupted training must give the same content when it goes on"
+    expect(_tune(built(learner, "tune"), data(), folder, seed) == made, told)
+
+
+def _tune(learner: TuningLearner, data: TuningSet, folder: Path, seed: int) -> dict[str, Any]:
+    """Trains; what the files hold."""
+    folder.mkdir(parents=True, exist_ok=True)
+    outcome = learner.tune(data, folder, seed, QuietProgress())
+    _check_outcome(outcome, folder)
+    return {name: _content(folder / f"{name}.safetensors", data.model) for name in FILES}
+
+
+def _check_outcome(outcome: TrainingOutcome, folder: Path) -> None:
+    expect(isinstance(outcome, TrainingOutcome), f"`tune` must return a TrainingOutcome, not {type(outcome).__name__}")
+    for name in FILES:
+        file = outcome.checkpoints.get(name)
+        expect(
+            file == folder / f"{name}.safetensors" and file.is_file(),
+            f"checkpoint {name!r} must be {folder / f'{name}.safetensors'}",
+        )
+    expect((folder / "README.md").is_file(), "there must be a card, README.md")
+    expect(len(outcome.history) > 0, "`history` must hold a record")
+    for record in outcome.history:
+        expect(isinstance(record, Mapping) and record, f"a record of `history` must map names to figures: {record!r}")
+        expect(all(math.isfinite(float(v)) for v in record.values()), f"`history` holds no finite figure: {record}")
+    left = [path.name for path in folder.iterdir() if path.name.startswith("resume")]
+    expect(not left, f"a finished learner leaves nothing to go on from: {left}")
+
+
+def _content(file: Path, model: Model) -> tuple[str, dict[str, Any]]:
+    """(header, tensors as lists) of a file of fine-tuned weights."""
+    from safetensors.torch import load_file
+
+    from icltool.models.tuned import read_tuned
+
+    stored = read_tuned(file)
+    expect(stored.model == model.name, f"{file.name} must name model {model.name!r}, not {stored.model!r}")
+    header = json.dumps([stored.base_hash, dict(stored.adapter), dict(stored.about)], sort_keys=True)
+    return header, {name: tensor.tolist() for name, tensor in load_file(file).items()}
+
+
+def _lay_over(model: Any, file: Path) -> None:
+    from icltool.models.tuned import apply_tuned, read_tuned
+
+    apply_tuned(model.network, read_tuned(file))
+
+
+def _check_network(model: Any) -> None:
+    training = [name for name, module in model.network.named_modules() if module.training]
+    expect(not training, f"after `tune` all of the network must be in eval mode, not {training[:3]}")
+    asked = [name for name, parameter in model.network.named_parameters() if parameter.requires_grad]
+    expect(not asked, f"after `tune` no parameter may ask for gradients: {asked[:3]}")
+
+
+def _scores(data: TuningSet) -> list[float]:
+    """Log-probabilities of the development examples' labels."""
+    examples = data.development.rows(range(len(data.development)))
+    prompts = [data.model.prompt(data.task.name, (), example) for example in examples]
+    return [score.log_prob for score in data.model.score(prompts, data.batch_size)]

@@ -1,0 +1,89 @@
+"""check_tuning finds what is wrong with an adapter."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from icltool.models.blip2 import Blip2Model
+from icltool.testing import check_tuning, make_examples
+from tests.models import tiny_captioners as tiny
+
+
+class UncutTargets(Blip2Model):
+    def tuning_batch(self, prompts: Any, pixels: Any, max_target_tokens: Any = None, answers: Any = None) -> Any:
+        return super().tuning_batch(prompts, pixels, None, answers)
+
+
+class OtherPicture(Blip2Model):
+    def tuning_batch(self, prompts: Any, pixels: Any, max_target_tokens: Any = None, answers: Any = None) -> Any:
+        return super().tuning_batch(prompts, pixels[:1].expand_as(pixels), max_target_tokens, answers)
+
+
+class WorstFirst(Blip2Model):
+    def sample_beams(self, prompts: Any, pixels: Any, options: Any) -> Any:
+        return [part[::-1] for part in super().sample_beams(prompts, pixels, options)]
+
+
+class UnendedBeams(Blip2Model):
+    def sample_beams(self, prompts: Any, pixels: Any, options: Any) -> Any:
+        found = super().sample_beams(prompts, pixels, options)
+        return [[replace(b, ids=b.ids[:-1] or b.ids) for b in part] for part in found]
+
+
+class EvalForever(Blip2Model):
+    def sample_beams(self, prompts: Any, pixels: Any, options: Any) -> Any:
+        self.network.eval()
+        return super().sample_beams(prompts, pixels, options)
+
+
+class HalfSaved(Blip2Model):
+    def save_tuned(self, file: Path, names: Sequence[str], about: Mapping[str, Any]) -> None:
+        super().save_tuned(file, [name for name in names if "qformer" not in name], about)
+
+
+class Undrawn(Blip2Model):
+    def pixel_reader(self, augmentation: Any) -> Any:
+        return super().pixel_reader(replace(augmentation, crop="none", flip=False))
+
+
+class Detached(Blip2Model):
+    def answer_logits(self, batch: Any) -> Any:
+        return super().answer_logits(batch).detach().requires_grad_(True)
+
+
+class NamesNothing(Blip2Model):
+    def tuning_parts(self) -> Mapping[str, Sequence[str]]:
+        return {**super().tuning_parts(), "adapter": ("adapter.",)}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return tiny.blip2_opt(tmp_path_factory.mktemp("blip2"))
+
+
+@pytest.mark.parametrize(
+    ("kind", "sentence"),
+    [
+        (UncutTargets, "must leave each target its first token"),
+        (OtherPicture, "do not sum up to `Model.score`"),
+        (WorstFirst, "the best of `sample_beams` with 3 beams"),
+        (UnendedBeams, "are not those of `answer_logits`"),
+        (EvalForever, "changes which parts are in training mode"),
+        (HalfSaved, "what `save_tuned` wrote has other scores"),
+        (Undrawn, "other draws give the same pixels"),
+        (Detached, "no gradient reaches the network"),
+        (NamesNothing, "the part 'adapter' names 'adapter.', and no parameter begins so"),
+    ],
+)
+def test_what_is_wrong_is_said(kind: Callable[..., Any], sentence: str, folder: str, tmp_path: Path) -> None:
+    examples = make_examples(tmp_path / "pictures", 6)
+    with pytest.raises(AssertionError) as caught:
+        check_tuning(
+            kind(path=folder, device="cpu"), examples, tmp_path, lambda path: kind(path=str(path), device="cpu")
+        )
+    assert sentence in str(caught.value)
