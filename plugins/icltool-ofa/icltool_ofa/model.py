@@ -1,0 +1,286 @@
+"""The adapter: OFA as an `icltool.Model` whose weights can be tuned."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from icltool import (
+    AnswerBatch,
+    Augmentation,
+    ConfigError,
+    DataError,
+    Example,
+    GenerationOptions,
+    LoadOptions,
+    Prompt,
+    TargetScore,
+    apply_tuned,
+    batches_by_length,
+    fingerprint,
+    read_card,
+    target_scores,
+)
+from icltool_ofa.beam import Beams, beam_search
+from icltool_ofa.folders import find_model, folder_of, read_folder
+from icltool_ofa.settings import settled
+from icltool_ofa.tuning import Tuning
+
+#: How the published captions are searched for.
+_SEARCH: Mapping[str, Any] = {
+    "num_beams": 5,
+    "max_new_tokens": 16,
+    "min_new_tokens": 1,
+    "no_repeat_ngram": 3,
+    "length_penalty": 1.0,
+}
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Ids of what the encoder reads, and of what the decoder should answer, the end included."""
+
+    text: list[int]
+    target: list[int]
+
+
+class OFAModel(Tuning):
+    """An encoder reads one picture and a prompt, a decoder writes the answer. Demonstrations are text alone.
+
+    What the encoder reads stands between `<s>` and `</s>`, a target ends with `</s>`, the decoder begins with `<s>`.
+    """
+
+    images_per_prompt = 1
+    target_apart = True
+
+    def __init__(
+        self,
+        name: str = "ofa",
+        hub_id: str | None = None,
+        path: str | None = None,
+        packaged: str | None = None,
+        on_hub: bool = True,
+        device: str = "auto",
+        dtype: str = "auto",
+        attention: str | None = None,
+        image_size: int | None = None,
+        shorter: int | None = None,
+        fit: str | None = None,
+        styles: str | Sequence[str] | None = None,
+        style_prompt: str | None = None,
+        tokenize_style: bool | None = None,
+        lower_case: bool | None = None,
+    ) -> None:
+        """Loads the network and its vocabulary; README.md says where from.
+
+        `path` is a folder, a file of fine-tuned weights or a hub id. Pictures: the shorter side is resized to `shorter`
+        pixels (256) and a square of `image_size` (224) cut out of the middle; `fit` "squeeze" resizes all of the picture to
+        the square. `styles` is a file of names, one a line, or a list; `style_prompt` asks for a caption in the style {};
+        with `tokenize_style` the style is `<code_i>` there, i its line from 0 on. `lower_case` says whether captions that are
+        learned or scored are put into lower case. What is not given is as fine-tuned weights were trained with.
+
+        Raises ConfigError or DataError when files are missing or do not fit, or for a wrong option.
+        """
+        options = LoadOptions(device=device, dtype=dtype, attention=attention)
+        if attention not in (None, "sdpa"):
+            raise ConfigError(f"{name} has no attention implementation {attention!r}", "leave --attention out")
+        self.name, self.device, self.precision = name, options.target(), options.precision()
+        self.weights = find_model(name, packaged, hub_id, path, on_hub)
+        self.source = self.weights.source
+        folder = folder_of(self.weights)
+        tuned = self.weights.tuned
+        known = read_card(folder, name) if tuned is None else tuned.adapter
+        self.network, self.tokenizer = read_folder(folder, getattr(torch, self.precision))
+        self.settings = settled(
+            known,
+            {
+                "image_size": image_size,
+                "shorter": shorter,
+                "fit": fit,
+                "styles": styles,
+                "style_prompt": style_prompt,
+                "tokenize_style": tokenize_style,
+                "lower_case": lower_case,
+            },
+            self.network.config.image_bucket_size,
+        )
+        self._format = self.settings.format()
+        #: All but the batch norms', which are in float32 always.
+        self._weights_of_one_kind = [
+            parameter
+            for module in self.network.modules()
+            if not isinstance(module, torch.nn.BatchNorm2d)
+            for parameter in module.parameters(recurse=False)
+        ]
+        if tuned is not None:
+            apply_tuned(self.network, tuned)
+        try:
+            self.network.requires_grad_(False).to(self.device)
+        except torch.OutOfMemoryError as error:
+            raise ConfigError(
+                f"{name} does not fit into the memory of {self.device}", "--dtype bfloat16 takes less"
+            ) from error
+
+    @property
+    def styles(self) -> tuple[str, ...]:
+        """The styles that the model was told of; () where it knows of none."""
+        return self.settings.styles
+
+    def fingerprint(self) -> str:
+        tuned = "" if self.weights.tuned is None else self.weights.tuned.digest
+        return fingerprint(self.source, self.precision, repr(self.settings), tuned)
+
+    def prompt(self, task: str, demonstrations: Sequence[Example], query: Example) -> Prompt:
+        return self._format.prompt(task, demonstrations, query)
+
+    def clean(self, task: str, text: str) -> str:
+        return self._format.clean(task, text)
+
+    def generation_defaults(self, task: str) -> Mapping[str, Any]:
+        """See HasGenerationDefaults. The score of an answer is its mean log-probability, the end included."""
+        if task in ("caption", "style"):
+            return _SEARCH
+        return {**_SEARCH, "max_new_tokens": 30} if task == "inference" else {}
+
+    def token_counts(self, prompts: Sequence[Prompt]) -> list[int]:
+        """See CountsTokens. The picture's positions are not counted."""
+        return [len(tokens.text) + len(tokens.target) for tokens in self._tokens(prompts, with_target=True)]
+
+    @torch.inference_mode()
+    def score(
+        self, prompts: Sequence[Prompt], batch_size: int, features: Mapping[str, Any] | None = None
+    ) -> list[TargetScore]:
+        """See Model.score. The end of the text is a token of the target."""
+        tokens = self._tokens(prompts, with_target=True)
+        scores: dict[int, TargetScore] = {}
+        for batch in batches_by_length([len(t.text) + len(t.target) for t in tokens], batch_size):
+            chosen = [tokens[i] for i in batch]
+            logits = self.answer_logits(self._answers(chosen, self._pixels([prompts[i] for i in batch])))
+            scores.update(zip(batch, target_scores(logits, [t.target for t in chosen]), strict=True))
+        return [scores[i] for i in range(len(prompts))]
+
+    @torch.inference_mode()
+    def generate(
+        self,
+        prompts: Sequence[Prompt],
+        options: GenerationOptions,
+        batch_size: int,
+        features: Mapping[str, Any] | None = None,
+    ) -> list[str]:
+        """See Model.generate. At most `max_new_tokens` tokens and the end, whose log-probability counts, as in the published
+        search (see `icltool_ofa.beam`). ConfigError for a penalty of repetition, which that search has not."""
+        tokens = self._tokens(prompts, with_target=False)
+        texts: list[str] = [""] * len(prompts)
+        for batch in batches_by_length([len(t.text) for t in tokens], batch_size):
+            pixels = self._pixels([prompts[i] for i in batch])
+            best = self._search([tokens[i] for i in batch], pixels, options, 1).tokens[:, 0]
+            for i, text in zip(batch, self.tokenizer.batch_decode(best, skip_special_tokens=True), strict=True):
+                texts[i] = text
+        return texts
+
+    def answer_logits(self, batch: AnswerBatch) -> torch.Tensor:
+        """See SupportsTuning."""
+        with self.one_precision():
+            pixels = self._as_read(batch.inputs["patch_images"])
+            logits: torch.Tensor = self.network(**{**batch.inputs, "patch_images": pixels}, use_cache=False).logits
+        return logits[batch.rows, batch.columns]
+
+    @contextmanager
+    def one_precision(self) -> Iterator[None]:
+        """Autocast where parts of the network were put into another precision to be trained, and nobody does it already."""
+        kinds = {parameter.dtype for parameter in self._weights_of_one_kind}
+        half = kinds & {torch.bfloat16, torch.float16}
+        if len(kinds) < 2 or not half or torch.is_autocast_enabled(self.device.type):
+            yield
+            return
+        with torch.autocast(self.device.type, half.pop()):
+            yield
+
+    def _as_read(self, pixels: torch.Tensor) -> torch.Tensor:
+        return pixels.to(self.network.encoder.embed_images.conv1.weight.dtype)
+
+    def _search(self, tokens: Sequence[Tokens], pixels: torch.Tensor, options: GenerationOptions, count: int) -> Beams:
+        """The `count` best answers of each prompt."""
+        if options.repetition_penalty != 1.0:
+            raise ConfigError(
+                f"{self.name} searches without a penalty of repetition, not with {options.repetition_penalty:g}",
+                "leave repetition_penalty at 1, or use no_repeat_ngram",
+            )
+        told = self._padded([t.text for t in tokens])
+        with self.one_precision():
+            return beam_search(
+                self.network,
+                told["input_ids"],
+                told["attention_mask"],
+                self._as_read(pixels),
+                num_beams=options.num_beams,
+                max_length=options.max_new_tokens,
+                min_length=options.min_new_tokens,
+                no_repeat_ngram_size=options.no_repeat_ngram,
+                length_penalty=options.length_penalty if options.num_beams > 1 else 0.0,
+                num_return=count,
+            )
+
+    def _tokens(
+        self,
+        prompts: Sequence[Prompt],
+        with_target: bool,
+        answers: Sequence[Sequence[int]] | None = None,
+        most: int | None = None,
+    ) -> list[Tokens]:
+        """The prompts' ids; targets, or the `answers` in their place, are cut after `most`.
+
+        Raises ValueError for an empty text or target, DataError for a prompt that is too long or has not one picture.
+        """
+        for prompt in prompts:
+            if not prompt.text or (with_target and answers is None and not prompt.target):
+                raise ValueError("a prompt needs a text, and a target to be scored")
+            if len(prompt.images) != 1:
+                raise DataError(f"{self.name} reads one picture with each prompt, not {len(prompt.images)}")
+        texts = self._ids([p.text for p in prompts])
+        if answers is not None:
+            targets = [[int(token) for token in answer] for answer in answers]
+        else:
+            targets = self._ids([p.target for p in prompts]) if with_target else [[] for _ in prompts]
+        found = [Tokens(text, target[:most]) for text, target in zip(texts, targets, strict=True)]
+        limit = self.network.config.max_position_embeddings
+        longest = max((max(len(t.text), len(t.target)) for t in found), default=0)
+        if longest > limit:
+            raise DataError(f"a prompt has {longest} tokens, the model reads {limit}", "use fewer shots")
+        return found
+
+    def _ids(self, texts: Sequence[str]) -> list[list[int]]:
+        found: list[list[int]] = self.tokenizer(list(texts), add_special_tokens=False)["input_ids"] if texts else []
+        return found
+
+    def _pixels(self, prompts: Sequence[Prompt]) -> torch.Tensor:
+        """float32 [B, 3, H, W] on the device; a picture that several prompts show is read once."""
+        read = self.pixel_reader(Augmentation())
+        paths = list(dict.fromkeys(prompt.images[0] for prompt in prompts))
+        pixels = torch.from_numpy(np.stack([read(path) for path in paths])).to(self.device)
+        return pixels[[paths.index(prompt.images[0]) for prompt in prompts]]
+
+    def _answers(self, tokens: Sequence[Tokens], pixels: torch.Tensor) -> AnswerBatch:
+        """Rows padded on the right, with the positions that predict the targets' tokens."""
+        start = self.network.config.decoder_start_token_id
+        given = {**self._padded([t.text for t in tokens]), "patch_images": pixels}
+        decoder = self._padded([[start, *t.target][: max(1, len(t.target))] for t in tokens])
+        given |= {f"decoder_{name}": value for name, value in decoder.items()}
+        at = [(row, k) for row, t in enumerate(tokens) for k in range(len(t.target))]
+        places = torch.tensor(at, dtype=torch.long, device=self.device).reshape(-1, 2)
+        flat = torch.tensor([i for t in tokens for i in t.target], dtype=torch.long, device=self.device)
+        lasts = torch.zeros(len(tokens), dtype=torch.long, device=self.device)
+        return AnswerBatch(given, places[:, 0], places[:, 1], flat, lasts)
+
+    def _padded(self, rows: Sequence[Sequence[int]]) -> dict[str, torch.Tensor]:
+        width = max(len(row) for row in rows)
+        ids = torch.full((len(rows), width), int(self.network.config.pad_token_id), dtype=torch.long)
+        mask = torch.zeros_like(ids)
+        for b, row in enumerate(rows):
+            ids[b, : len(row)], mask[b, : len(row)] = torch.tensor(row, dtype=torch.long), 1
+        return {"input_ids": ids.to(self.device), "attention_mask": mask.to(self.device)}

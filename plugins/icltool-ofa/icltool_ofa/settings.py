@@ -1,0 +1,110 @@
+"""What a loaded OFA is told beside its weights: pictures and styles. It is saved with fine-tuned weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from icltool import ConfigError
+from icltool_ofa.prompts import STYLE_PROMPT, OFAFormat
+from icltool_ofa.resnet import STRIDE
+from icltool_ofa.tokenizer import CODES
+
+#: How pictures become squares: the middle of them, or all of it squeezed.
+FITS = ("centre", "squeeze")
+Channels = tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """`image_size` and `shorter` in pixels: the shorter side of a picture is resized to the latter, and a square of the
+    former cut out of the middle (fit "centre"; with "squeeze" all of it is resized to the square). `image_mean` and
+    `image_std` normalize the channels. For the others see OFAFormat.
+    """
+
+    image_size: int = 224
+    shorter: int = 256
+    fit: str = "centre"
+    image_mean: Channels = (0.5, 0.5, 0.5)
+    image_std: Channels = (0.5, 0.5, 0.5)
+    styles: tuple[str, ...] = ()
+    style_prompt: str = STYLE_PROMPT
+    tokenize_style: bool = False
+    lower_case: bool = True
+
+    def adapter(self) -> dict[str, Any]:
+        """JSON values from which `settled` makes the same settings."""
+        return asdict(self)
+
+    def format(self) -> OFAFormat:
+        """The prompt format."""
+        return OFAFormat(self.style_prompt, self.styles, self.tokenize_style, self.lower_case)
+
+    def resized(self, size: int) -> Settings:
+        """For pictures of `size` pixels; `shorter` grows or shrinks alike."""
+        return replace(self, image_size=size, shorter=max(size, round(self.shorter * size / self.image_size)))
+
+
+def settled(known: Mapping[str, Any], given: Mapping[str, Any], buckets: int) -> Settings:
+    """`given` (None: not given) over `known`, which came with the weights, over the defaults. `styles` may be a file, too.
+
+    Raises ConfigError for values that cannot be, `buckets` being the most positions of a side of a picture.
+    """
+    own = {name: known[name] for name in (f.name for f in fields(Settings)) if known.get(name) is not None}
+    own |= {name: tuple(own[name]) for name in ("image_mean", "image_std", "styles") if name in own}
+    chosen = {name: value for name, value in given.items() if value is not None}
+    if "styles" in chosen:
+        chosen["styles"] = listed(chosen["styles"])
+    found = Settings(**own)
+    size = chosen.pop("image_size", found.image_size)
+    check_size(size, buckets)
+    found = replace(found.resized(size), **chosen)
+    _check(found)
+    return found
+
+
+def check_size(size: Any, buckets: int) -> None:
+    """ConfigError for pictures that the network cannot read."""
+    if not isinstance(size, int) or not STRIDE <= size <= STRIDE * buckets:
+        raise ConfigError(
+            f"this OFA cannot read pictures of {size!r} pixels a side",
+            f"it reads {STRIDE} to {STRIDE * buckets} pixels",
+        )
+
+
+def listed(styles: str | Path | Sequence[str]) -> tuple[str, ...]:
+    """The styles of a file, one a line, or of a sequence. ConfigError where it cannot be read, is empty, or has one twice."""
+    told = f"the list of styles {styles}" if isinstance(styles, (str, Path)) else "the list of styles"
+    if isinstance(styles, (str, Path)):
+        try:
+            lines: Sequence[str] = Path(styles).expanduser().read_text(encoding="utf-8-sig").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "it is no UTF-8 text"
+            raise ConfigError(f"{told} cannot be read: {reason}", "name a text file with one style a line") from error
+    else:
+        lines = [str(style) for style in styles]
+    names = tuple(line.strip() for line in lines if line.strip())
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if not names or twice is not None or len(names) >= CODES:
+        fault = f"has {twice!r} twice" if twice is not None else f"has {len(names)} styles"
+        raise ConfigError(f"{told} {fault}", f"name 1 to {CODES - 1} styles, each once")
+    return names
+
+
+def _check(settings: Settings) -> None:
+    if settings.fit not in FITS:
+        raise ConfigError(f"unknown fit {settings.fit!r}", f"known: {', '.join(FITS)}")
+    if not isinstance(settings.shorter, int) or settings.shorter < settings.image_size:
+        raise ConfigError(
+            f"shorter = {settings.shorter!r} leaves no square of {settings.image_size} pixels",
+            "give the image size at least",
+        )
+    if settings.style_prompt.count("{}") != 1:
+        raise ConfigError(f"the style prompt {settings.style_prompt!r} must hold {{}} once", "it stands for the style")
+    for name in ("tokenize_style", "lower_case"):
+        if not isinstance(getattr(settings, name), bool):
+            raise ConfigError(f"{name} = {getattr(settings, name)!r} is neither true nor false")
+    if settings.tokenize_style and not settings.styles:
+        raise ConfigError("tokenize_style needs the list of styles", "--model-option styles=FILE, one style a line")

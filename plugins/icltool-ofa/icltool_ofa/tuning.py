@@ -1,0 +1,168 @@
+"""Fine-tuning of OFA: what `icltool.SupportsTuning` asks."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from icltool import (
+    AnswerBatch,
+    Augmentation,
+    BeamSample,
+    GenerationOptions,
+    PictureReader,
+    Prompt,
+    StoreError,
+    Weights,
+    evaluating,
+    quiet_loading,
+    save_tuned,
+    tensor_names,
+    weights_hash,
+    write_card,
+)
+from icltool_ofa.prompts import OFAFormat
+from icltool_ofa.settings import Settings, check_size
+
+#: The published fine-tuning on captions in styles.
+_RECIPE: Mapping[str, Any] = {
+    "batch_size": 4,
+    "epochs": 3,
+    "lr": 5e-5,
+    "min_lr": 1e-7,
+    "schedule": "polynomial",
+    "warmup": 0.01,
+    "weight_decay": 0.001,
+    "label_smoothing": 0.1,
+    "max_target_tokens": 16,
+    "crop": "random",
+    "shorter": 256,
+}
+#: Weights that take no part in text; see OFADecoder.
+_IMAGE_GENERATION = (
+    "decoder.embed_image_positions.",
+    "decoder.image_pos_ln.",
+    "decoder.code_layernorm_embedding.",
+    "decoder.image_rel_pos_table_list.",
+)
+
+
+class Tuning:
+    """The part of the adapter that training uses; `OFAModel` is the whole of it."""
+
+    name: str
+    device: torch.device
+    weights: Weights
+    source: str
+    settings: Settings
+    network: Any
+    tokenizer: Any
+    _format: OFAFormat
+
+    @abstractmethod
+    def _tokens(
+        self, prompts: Sequence[Prompt], with_target: bool, answers: Any = None, most: int | None = None
+    ) -> Any:
+        """Ids of texts and targets."""
+
+    @abstractmethod
+    def _answers(self, tokens: Any, pixels: torch.Tensor) -> AnswerBatch:
+        """Ids as one batch."""
+
+    @abstractmethod
+    def _search(self, tokens: Any, pixels: torch.Tensor, options: GenerationOptions, count: int) -> Any:
+        """The best answers."""
+
+    def tuning_recipe(self, task: str) -> Mapping[str, Any]:
+        """See SupportsTuning. Pictures keep the size that the model reads (224 unless it was told otherwise)."""
+        longest = 30 if task in ("inference", "inference-choice") else _RECIPE["max_target_tokens"]
+        return {**_RECIPE, "max_target_tokens": longest, "shorter": self.settings.shorter}
+
+    def tuning_parts(self) -> Mapping[str, Sequence[str]]:
+        """See SupportsTuning. `embeddings` are those of tokens, the decoder's output with them; `_image_generation` is
+        what text never uses."""
+        names = [name for name, _ in self.network.named_parameters()]
+        embeddings = ("encoder.embed_tokens.", "decoder.output_projection.")
+        return {
+            "resnet": ("encoder.embed_images.",),
+            "encoder": ("encoder.", "!encoder.embed_images.", "!encoder.embed_tokens."),
+            "decoder": ("decoder.",),
+            "embeddings": tuple(p for p in embeddings if any(name.startswith(p) for name in names)),
+            "_image_generation": tuple(p for p in _IMAGE_GENERATION if any(name.startswith(p) for name in names)),
+        }
+
+    def layer_ids(self) -> Mapping[str, int]:
+        """See SupportsTuning: the published runs have one learning rate."""
+        return {}
+
+    def resize_images(self, size: int) -> None:
+        """See SupportsTuning. There are positions enough for any size up to 16 * image_bucket_size pixels; nothing is
+        resized in the network."""
+        check_size(size, self.network.config.image_bucket_size)
+        self.settings = self.settings.resized(size)
+
+    def pixel_reader(self, augmentation: Augmentation) -> PictureReader:
+        """See SupportsTuning."""
+        own = self.settings
+        varied = replace(augmentation, shorter=max(augmentation.shorter, own.image_size))
+        fit: Any = own.fit
+        return PictureReader(own.image_size, own.image_mean, own.image_std, varied, fit, own.shorter)
+
+    def plain_prompt(self, text: str, image: str, target: str) -> Prompt:
+        """See SupportsTuning."""
+        return self._format.plain(text, image, target)
+
+    def tuning_batch(
+        self,
+        prompts: Sequence[Prompt],
+        pixels: torch.Tensor,
+        max_target_tokens: int | None = None,
+        answers: Sequence[Sequence[int]] | None = None,
+    ) -> AnswerBatch:
+        """See SupportsTuning."""
+        if len(pixels) != len(prompts):
+            raise ValueError(f"{len(prompts)} prompts of one picture each need as many pictures, not {len(pixels)}")
+        return self._answers(self._tokens(prompts, True, answers, max_target_tokens), pixels)
+
+    def sample_beams(
+        self, prompts: Sequence[Prompt], pixels: torch.Tensor, options: GenerationOptions
+    ) -> list[list[BeamSample]]:
+        """See SupportsTuning. Each beam ends with the end of the text."""
+        with torch.no_grad(), evaluating(self.network):
+            found = self._search(self._tokens(prompts, False), pixels, options, options.num_beams)
+        pad = self.network.config.pad_token_id
+        samples = []
+        for beams, scores in zip(found.tokens.tolist(), found.scores.tolist(), strict=True):
+            texts = self.tokenizer.batch_decode(beams, skip_special_tokens=True)
+            ids = [tuple(token for token in beam if token != pad) for beam in beams]
+            samples.append([BeamSample(*one) for one in zip(ids, texts, scores, strict=True)])
+        return samples
+
+    def save_tuned(self, file: Path, names: Sequence[str], about: Mapping[str, Any]) -> None:
+        """See SupportsTuning. What an earlier fine-tuning changed is written, too."""
+        earlier = set() if self.weights.tuned is None else tensor_names(self.weights.tuned.file)
+        found = weights_hash(self.source)
+        base = self.source
+        if Path(base).is_dir():
+            place = Path(base).resolve()
+            base = "" if Path(__file__).resolve().parent in place.parents else str(place)
+        kept = sorted({*names, *earlier})
+        save_tuned(file, self.network, kept, self.name, base, found, self.settings.adapter(), about)
+
+    def export(self, folder: Path) -> None:
+        """See SupportsTuning."""
+        about = {} if self.weights.tuned is None else dict(self.weights.tuned.about)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with quiet_loading():
+                self.network.save_pretrained(folder)
+            self.tokenizer.save_pretrained(folder)
+            write_card(folder, self.name, self.settings.adapter(), about)
+        except OSError as error:
+            reason = error.strerror or error
+            raise StoreError(f"{folder} cannot be written: {reason}", "free space, or another folder") from error
