@@ -1,4 +1,5 @@
-"""Trains a learner: a selector on generated sequences, or what stands in for demonstrations on examples and the LVLM.
+"""Trains a learner: a selector on generated sequences, what stands in for demonstrations on examples and the LVLM, or a
+captioner's own weights on examples.
 
 Reads: datasets/<name>/<task>/; a selector's sequences/*.h5 and embeddings/<name>-<task>-train-<encoder>.h5; the images where
     an encoder or the LVLM reads them
@@ -15,14 +16,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from icltool.config.train import TrainConfig
-from icltool.contracts import Progress, StageReport, SteeringLearner
+from icltool.contracts import Progress, StageReport, SteeringLearner, TuningLearner
 from icltool.errors import StoreError
 from icltool.execution.processes import is_leader
 from icltool.plugin.manager import component
 from icltool.training.sequences import SequenceJob
 from icltool.training.steering import SteeringJob
+from icltool.training.tuning import TuningJob
 
 if TYPE_CHECKING:
+    from icltool.store.records import PreparedDataset
+    from icltool.store.workspace import Workspace
     from icltool.training.job import Job
 
 #: Written last, so that a folder with it holds a finished training.
@@ -48,15 +52,11 @@ def run(config: TrainConfig, progress: Progress) -> StageReport:
     learner: Any = component("learners", config.learner, **options)
     workspace = Workspace(config.workspace)
     dataset = open_dataset(workspace.dataset_folder(*workspace.choose_dataset(config.dataset, config.task)))
-    job: Job = (
-        SteeringJob(config, dataset, learner, options)
-        if isinstance(learner, SteeringLearner)
-        else SequenceJob(config, workspace, dataset, learner, options)
-    )
+    job = _job(config, workspace, dataset, learner, options)
     name, task = dataset.name, dataset.task
     folder = workspace.checkpoint_folder(config.learner, name, task, digest(job.identity), job.variant)
     title = " ".join(filter(None, [config.learner, f"of {job.variant}" if job.variant else "", f"for {name} ({task})"]))
-    use = [f"evaluate it by --method {config.learner} --vectors {folder}"] if job.variant else []
+    use = [job.usage.format(folder=folder)] if job.usage else []
     with _lock(folder):
         record = None if config.overwrite else _finished(folder, job.identity)
         if record is not None:
@@ -82,6 +82,17 @@ def run(config: TrainConfig, progress: Progress) -> StageReport:
         if is_leader():
             write_json(folder / RECORD_FILE, record)
     return _report(title, folder, record, use)
+
+
+def _job(
+    config: TrainConfig, workspace: Workspace, dataset: PreparedDataset, learner: Any, options: dict[str, Any]
+) -> Job:
+    """The training that this learner asks for."""
+    if isinstance(learner, TuningLearner):
+        return TuningJob(config, dataset, learner, options)
+    if isinstance(learner, SteeringLearner):
+        return SteeringJob(config, dataset, learner, options)
+    return SequenceJob(config, workspace, dataset, learner, options)
 
 
 def _finished(folder: Path, identity: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -15,6 +15,11 @@ class Job(Protocol):
     identity: dict[str, Any]
     variant: str
 
+    @property
+    def usage(self) -> str:
+        """A line that says what to do with the result, {folder} standing for where it is; "" where that is known."""
+        ...
+
     def provenance(self) -> dict[str, Any]:
         """Where the result comes from, for its record and its card; JSON values."""
         ...

@@ -25,7 +25,7 @@ class SequenceJob:
     """A selector's training; see Job. Raises StoreError where sequences or embeddings are missing, unfinished or do not
     belong together."""
 
-    variant = ""
+    variant = usage = ""
 
     def __init__(
         self,

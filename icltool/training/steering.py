@@ -16,7 +16,15 @@ if TYPE_CHECKING:
     from icltool.store.records import PreparedDataset
 
 #: What decides the model's answers, among its options.
-_OF_MODEL = ("model", "model_path", "dtype", "quantization", "prompt_style", "prompt_template")
+OF_MODEL = (
+    "model",
+    "model_path",
+    "dtype",
+    "quantization",
+    "prompt_style",
+    "prompt_template",
+    "adapter_options",
+)
 #: Where launchers of distributed trainings say which device of its machine a process has.
 _LOCAL_RANKS = ("LOCAL_RANK", "SLURM_LOCALID")
 
@@ -46,8 +54,13 @@ class SteeringJob:
             "task": dataset.task,
             "dataset_fingerprint": dataset.fingerprint,
             "leak_guard": sorted(self.guard),
-            **{name: resolved[name] for name in _OF_MODEL if name in resolved},
+            **{name: resolved[name] for name in OF_MODEL if name in resolved},
         }
+
+    @property
+    def usage(self) -> str:
+        """See Job."""
+        return f"evaluate it by --method {self.config.learner} --vectors {{folder}}"
 
     def provenance(self) -> dict[str, Any]:
         """See Job."""

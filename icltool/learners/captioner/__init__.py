@@ -1,0 +1,1 @@
+"""The learner `captioner`: fine-tunes a model's own weights on captions."""

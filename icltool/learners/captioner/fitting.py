@@ -1,0 +1,181 @@
+"""Runs the fine-tuning: Trainer, files, going on after an interruption."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback
+from lightning.pytorch.trainer.states import TrainerStatus
+
+from icltool.contracts import Progress, TrainingOutcome, TuningSet
+from icltool.errors import ConfigError, StoreError
+from icltool.learners.captioner import card
+from icltool.learners.captioner.keeping import RESUME, Keeper
+from icltool.learners.captioner.module import CaptionerModule
+from icltool.learners.captioner.options import CaptionerOptions
+from icltool.learners.captioner.reporting import NOTE_EVERY, Reporter
+from icltool.learners.captioner.validation import Validation
+from icltool.learners.lightning import (
+    build_loggers,
+    chatter_to,
+    finish_runs,
+    interruptible,
+    make_trainer,
+    same_determinism,
+    seeded,
+)
+from icltool.learners.steering.checkpointing import checkpointed
+
+_MEMORY_HINT = (
+    "--option grad_checkpointing=true, a smaller batch_size (with a larger accumulate), image_size, or more parts in freeze "
+    "take less"
+)
+_ANEW = "--overwrite starts the training anew"
+
+
+def fit(
+    module: CaptionerModule,
+    validation: Validation,
+    folder: Path,
+    seed: int,
+    about: Mapping[str, Any],
+    progress: Progress,
+) -> TrainingOutcome:
+    """Trains, from the last saved step on where `folder` holds one, and leaves weights, card and logs in it.
+
+    Raises KeyboardInterrupt on Ctrl-C and SIGTERM, with the state of the last step saved; ConfigError for Trainer options that
+    Lightning refuses, a loss that is no number, and a GPU that is too small; StoreError for a saved state that is damaged or
+    of another training.
+    """
+    options, data = module.options, module.data
+    folder.mkdir(parents=True, exist_ok=True)
+    keeper = Keeper(folder, data, about, validation, options, progress)
+    callbacks: list[Callback] = [keeper, Reporter(progress)]
+    resume = folder / RESUME
+    if resume.exists():
+        _check_resumable(resume, about)
+    module.record = json.dumps(about, sort_keys=True)
+    with chatter_to(progress), same_determinism(), seeded(seed), tuned(module):
+        trainer = make_trainer(
+            trainer_settings(options, data), folder, build_loggers(options.loggers, folder), callbacks
+        )
+        if trainer.is_global_zero:  # only now, when nothing that was asked for is refused any more
+            _begin(folder, resume, progress)
+        try:
+            with interruptible(_MEMORY_HINT):
+                trainer.fit(module, ckpt_path=resume if resume.exists() else None, weights_only=True)
+        finally:
+            finish_runs(trainer.loggers)
+    if trainer.state.status == TrainerStatus.INTERRUPTED:
+        raise KeyboardInterrupt
+    if trainer.is_global_zero:
+        if not (folder / card.BEST).is_file():
+            raise ConfigError("training ended before its first validation", "give it more steps (--trainer max_steps)")
+        resume.unlink(missing_ok=True)
+        (folder / f".{RESUME}.new").unlink(missing_ok=True)
+    return TrainingOutcome({"best": folder / card.BEST, "last": folder / card.LAST}, keeper.history)
+
+
+@contextmanager
+def tuned(module: CaptionerModule) -> Iterator[None]:
+    """Within it the network is ready to be trained; afterwards it is on its device, in eval mode and without gradients."""
+    network, options = module.network, module.options
+    device = next(network.parameters()).device
+    module.parts.prepare()
+    try:
+        with _checkpointing(module) if options.grad_checkpointing else nullcontext():
+            yield
+    finally:
+        if next(network.parameters()).device != device:
+            network.to(device)  # Lightning leaves it on the CPU
+        module.parts.restore()
+
+
+@contextmanager
+def _checkpointing(module: CaptionerModule) -> Iterator[None]:
+    """Within it activations are computed twice. ConfigError for a network that cannot."""
+    from transformers.modeling_layers import GradientCheckpointingLayer
+
+    network = module.network
+    enable = getattr(network, "gradient_checkpointing_enable", None)
+    try:
+        if enable is None:
+            raise ValueError("it has no such method")
+        enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    except ValueError as error:
+        raise ConfigError(
+            f"the model cannot compute activations twice: {error}", "--option grad_checkpointing=false"
+        ) from error
+    # transformers does so in training mode alone, and frozen parts, through which gradients pass, are in eval mode
+    frozen = [
+        layer
+        for name, layer in network.named_modules()
+        if isinstance(layer, GradientCheckpointingLayer) and module.parts.is_frozen(name)
+    ]
+    try:
+        with checkpointed(frozen):
+            yield
+    finally:
+        network.gradient_checkpointing_disable()
+
+
+def trainer_settings(options: CaptionerOptions, data: TuningSet) -> dict[str, Any]:
+    """What Lightning's Trainer is told: the user's options over ours."""
+    network: Any = data.model.network  # type: ignore[attr-defined]
+    device = next(network.parameters()).device
+    cuda = device.type == "cuda"
+    own: dict[str, Any] = {
+        "max_epochs": options.epochs,
+        "accelerator": "gpu" if cuda else "cpu",
+        "devices": [device.index or 0] if cuda else 1,
+        "precision": options.precision or default_precision(network),
+        "accumulate_grad_batches": options.accumulate,
+        "gradient_clip_val": options.clip or None,
+        "num_sanity_val_steps": 0,
+        "log_every_n_steps": NOTE_EVERY,
+        "use_distributed_sampler": False,  # EpochOrder deals the items out
+        "deterministic": "warn" if cuda else False,
+    }
+    settings = {**own, **options.trainer}
+    if settings["devices"] not in (1, "1", own["devices"]) or int(settings.get("num_nodes", 1)) > 1:
+        settings.setdefault("strategy", "ddp_find_unused_parameters_true")  # not every batch needs every parameter
+    return settings
+
+
+def default_precision(network: Any) -> str:
+    """Mixed precision of the kind that the model's weights are in; single precision for weights in float32."""
+    kinds = {parameter.dtype for parameter in network.parameters() if parameter.is_floating_point()}
+    for dtype, name in ((torch.bfloat16, "bf16-mixed"), (torch.float16, "16-mixed")):
+        if dtype in kinds:
+            return name
+    return "32-true"
+
+
+def _begin(folder: Path, resume: Path, progress: Progress) -> None:
+    """Removes what an earlier training left, or keeps the log of the one that goes on: Lightning begins a new one."""
+    if not resume.exists():
+        for name in (card.BEST, card.LAST, card.CARD):
+            (folder / name).unlink(missing_ok=True)
+        shutil.rmtree(folder / "logs", ignore_errors=True)
+        return
+    progress.say(f"going on after the last saved step in {resume}")
+    log = folder / "logs" / "metrics.csv"
+    if log.is_file():
+        log.replace(log.with_name(f"metrics-{len(list(log.parent.glob('metrics*.csv')))}.csv"))
+
+
+def _check_resumable(resume: Path, about: Mapping[str, Any]) -> None:
+    try:
+        state = torch.load(resume, map_location="cpu", weights_only=True, mmap=True)
+        record = state["captioner"]["record"]
+    except (OSError, RuntimeError, EOFError, KeyError, ValueError, TypeError, pickle.UnpicklingError) as error:
+        raise StoreError(f"{resume} cannot be read: it is damaged ({type(error).__name__})", _ANEW) from error
+    if record != json.dumps(about, sort_keys=True):
+        raise StoreError(f"{resume} is of a training with other options or data", _ANEW)

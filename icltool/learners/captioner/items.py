@@ -1,0 +1,174 @@
+"""What is learned: captions of training examples, in another order in every epoch, and their pictures."""
+
+from __future__ import annotations
+
+import math
+import re
+import signal
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any, TypedDict
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from icltool.contracts import Example, Examples, IntArray, PixelReader, keyed_generator
+from icltool.errors import DataError, IclError
+
+_SIDES = re.compile(r"\b(?:left|right)(?:most|wards?|hand(?:ed)?|side)?\b", re.IGNORECASE)
+_CHUNK = 1024
+
+
+class Batch(TypedDict):
+    """Positions of items, and their pictures float32 [B, 3, H, W]; or why these could not be read."""
+
+    positions: list[int]
+    pixels: Any
+    error: IclError | None
+
+
+class Items:
+    """One item for each caption that is learned (`captions` "all"), or for each example ("first").
+
+    `rows` are the examples that are used: all, or `limit` drawn by seed. `mirrored` says whether an item's picture may be
+    mirrored. Raises DataError where there is nothing to learn from.
+    """
+
+    def __init__(self, examples: Examples, captions: str, limit: int | None, seed: int) -> None:
+        self._examples = examples
+        self.rows = drawn(len(examples), limit, seed, "captioner.train")
+        row_of, caption_of, mirrored = [], [], []
+        self.images: list[str] = []
+        self.ids: list[int] = []
+        styles: set[str] = set()
+        for low in range(0, len(self.rows), _CHUNK):
+            for example in examples.rows(self.rows[low : low + _CHUNK]):
+                place = len(self.images)
+                self.images.append(example.image)
+                self.ids.append(example.id)
+                styles.add(example.style)
+                for number, text in enumerate(_captions(example, captions)):
+                    row_of.append(place)
+                    caption_of.append(number)
+                    mirrored.append(not (_SIDES.search(text) or _SIDES.search(example.question)))
+        if not row_of:
+            raise DataError("there are no captions to learn from", "prepare a data set whose index set has examples")
+        #: int64 [items]: the place of each item's example in `rows`, and which of its captions it is.
+        self.place, self.caption = np.array(row_of, np.int64), np.array(caption_of, np.int64)
+        self.mirrored = np.array(mirrored, bool)
+        self.styles = sorted(styles - {""})
+        self.all_captions = captions == "all"
+
+    def __len__(self) -> int:
+        return len(self.place)
+
+    def examples(self, positions: Sequence[int]) -> list[Example]:
+        """The examples of these items, each with the item's caption as its label."""
+        found = self._examples.rows(self.rows[self.place[list(positions)]])
+        if not self.all_captions:
+            return found
+        return [
+            replace(example, label=_captions(example, "all")[int(self.caption[position])])
+            for example, position in zip(found, positions, strict=True)
+        ]
+
+    def references(self) -> Iterator[tuple[str, ...]]:
+        """The references of each example."""
+        for low in range(0, len(self.rows), _CHUNK):
+            for example in self._examples.rows(self.rows[low : low + _CHUNK]):
+                yield example.references
+
+
+def _captions(example: Example, which: str) -> tuple[str, ...]:
+    return (example.references or (example.label,)) if which == "all" else (example.label,)
+
+
+def drawn(count: int, limit: int | None, seed: int, purpose: str) -> IntArray:
+    """int64: all rows below `count` in order, or `limit` of them, drawn by seed, in order."""
+    if limit is None or limit >= count:
+        return np.arange(count)
+    return np.sort(keyed_generator(seed, purpose).permutation(count)[:limit]).astype(np.int64)
+
+
+class EpochOrder:
+    """The batches of one process: keys (epoch, positions), in an order that depends on seed and epoch alone.
+
+    Each process has as many items as the others: some come twice where they do not go round. The last batch may be smaller.
+    In epoch `epoch` it begins with batch `start`.
+    """
+
+    def __init__(self, count: int, batch_size: int, seed: int, world: int = 1, rank: int = 0) -> None:
+        self.count, self.batch_size, self.seed, self.world, self.rank = count, batch_size, seed, world, rank
+        self.epoch, self.start = 0, 0
+
+    def begin_at(self, epoch: int, batch: int) -> None:
+        """The first iteration goes on there."""
+        self.epoch, self.start = epoch, batch
+
+    def set_epoch(self, epoch: int) -> None:
+        """Lightning calls it before every epoch."""
+        if epoch != self.epoch:
+            self.epoch, self.start = epoch, 0
+
+    def __len__(self) -> int:
+        return math.ceil(math.ceil(self.count / self.world) / self.batch_size)
+
+    def __iter__(self) -> Iterator[tuple[int, tuple[int, ...]]]:
+        epoch, start = self.epoch, self.start
+        order = keyed_generator(self.seed, "captioner.order", epoch).permutation(self.count)
+        order = np.resize(order, math.ceil(self.count / self.world) * self.world)[self.rank :: self.world]
+        for low in range(start * self.batch_size, len(order), self.batch_size):
+            yield epoch, tuple(order[low : low + self.batch_size].tolist())
+
+
+class TrainingPictures(Dataset[Batch]):
+    """Reads the pictures of batches of items, varied by draws keyed by seed, epoch, example and caption."""
+
+    def __init__(self, items: Items, reader: PixelReader, seed: int) -> None:
+        self.reader, self.seed = reader, seed
+        self.images, self.ids = items.images, items.ids
+        self.place, self.caption, self.mirrored = items.place, items.caption, items.mirrored
+
+    def __getitem__(self, key: Any) -> Batch:
+        epoch, positions = key
+        try:
+            pixels = [self._read(epoch, position) for position in positions]
+        except IclError as error:  # a worker's exceptions would lose their hints
+            return Batch(positions=list(positions), pixels=None, error=error)
+        return Batch(positions=list(positions), pixels=torch.from_numpy(np.stack(pixels)), error=None)
+
+    def _read(self, epoch: int, position: int) -> Any:
+        place, caption = int(self.place[position]), int(self.caption[position])
+        generator = keyed_generator(self.seed, f"captioner.pixels.{epoch}.{caption}", self.ids[place])
+        return self.reader(self.images[place], generator, bool(self.mirrored[position]))
+
+
+class PlainPictures(Dataset[Batch]):
+    """Pictures as in evaluation; positions are those of `images`."""
+
+    def __init__(self, images: Sequence[str], reader: PixelReader) -> None:
+        self.images, self.reader = list(images), reader
+
+    def __getitem__(self, key: Any) -> Batch:
+        try:
+            pixels = torch.from_numpy(np.stack([self.reader(self.images[i]) for i in key]))
+        except IclError as error:
+            return Batch(positions=list(key), pixels=None, error=error)
+        return Batch(positions=list(key), pixels=pixels, error=None)
+
+
+def loader(pictures: Dataset[Batch], order: Any, workers: int) -> DataLoader[Batch]:
+    """Batches in this order, read ahead by `workers` processes."""
+    return DataLoader(
+        pictures,
+        sampler=order,
+        batch_size=None,
+        num_workers=workers,
+        worker_init_fn=_ignore_interrupts,
+    )
+
+
+def _ignore_interrupts(worker: int) -> None:
+    """Ctrl-C reaches all processes of a terminal; the training ends its workers itself, when it has saved its state."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

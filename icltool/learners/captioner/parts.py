@@ -1,0 +1,97 @@
+"""What of a network is trained: parts that are frozen, modes, precision, and groups of the optimiser."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from icltool.errors import ConfigError
+
+
+class TrainedParts:
+    """The network without its frozen parts.
+
+    `prepare` puts what is trained into float32 and `restore` puts everything back, the changed values kept. Raises
+    ConfigError for parts that the network has not, and where nothing is left.
+    """
+
+    def __init__(self, network: Any, parts: Mapping[str, Sequence[str]], frozen: Sequence[str]) -> None:
+        named = sorted(name for name in parts if not name.startswith("_"))
+        for name in frozen:
+            if name not in named:
+                known = ", ".join(named) or "none"
+                raise ConfigError(f"captioner option freeze: the model has no part {name!r}", f"its parts: {known}")
+        self.network = network
+        unused = [name for name in parts if name.startswith("_")]
+        self._prefixes = [tuple(parts[name]) for name in (*frozen, *unused)]
+        #: Parameters that are trained, by name.
+        self.trained: dict[str, Any] = {n: p for n, p in network.named_parameters() if not self.is_frozen(n)}
+        if not self.trained:
+            raise ConfigError("nothing of the model is left to train", "freeze fewer parts: --option freeze=none")
+        whole = [name for name, parameter in self.trained.items() if not parameter.is_floating_point()]
+        if whole:
+            raise ConfigError(
+                f"quantized weights cannot be trained: {whole[0]}",
+                "freeze their part, or leave --quantization out",
+            )
+        self._dtypes = {name: parameter.dtype for name, parameter in self.trained.items()}
+
+    def is_frozen(self, name: str) -> bool:
+        """Whether the parameter or module of this name lies in a frozen part."""
+        return any(_lies_in(name, prefixes) for prefixes in self._prefixes)
+
+    def prepare(self) -> None:
+        """Trained parameters into float32, gradients for these alone."""
+        for name, parameter in self.network.named_parameters():
+            parameter.requires_grad_(name in self.trained)
+        for parameter in self.trained.values():
+            parameter.data = parameter.data.float()
+
+    def restore(self) -> None:
+        """All in eval mode and in the precision that it had, without gradients."""
+        self.network.eval()
+        for name, parameter in self.trained.items():
+            parameter.data = parameter.data.to(self._dtypes[name])
+        for parameter in self.network.parameters():
+            parameter.requires_grad_(False)
+            parameter.grad = None
+
+    def train(self) -> None:
+        """Training mode, but eval mode in frozen parts: their dropout is off and their batch statistics stay."""
+        for name, module in self.network.named_modules():
+            module.training = not (name and self.is_frozen(name))
+
+    def names(self) -> list[str]:
+        """What training changes, by its name in the state dict: trained parameters, and statistics of batches."""
+        changed = list(self.trained)
+        for name, module in self.network.named_modules():
+            if isinstance(module, torch.nn.modules.batchnorm._NormBase) and not self.is_frozen(name):
+                changed += [
+                    f"{name}.{own}" for own, buffer in module.named_buffers(recurse=False) if buffer is not None
+                ]
+        present = self.network.state_dict().keys()
+        return [name for name in changed if name in present]
+
+    def groups(self, layers: Mapping[str, int], layer_decay: float, weight_decay: float) -> list[dict[str, Any]]:
+        """Parameter groups with `weight_decay` (0 for biases and 1-D parameters) and `scale`, the factor of the learning rate:
+        d^(L + 1 - layer) for parameters in `layers`, 1 for others."""
+        top = max(layers.values(), default=0)
+        found: dict[tuple[float, float], list[Any]] = {}
+        for name, parameter in self.trained.items():
+            plain = parameter.ndim <= 1 or name.endswith(".bias") or name == "bias"
+            scale = layer_decay ** (top - layers[name]) if name in layers else 1.0
+            found.setdefault((scale, 0.0 if plain else weight_decay), []).append(parameter)
+        return [{"params": own, "weight_decay": decay, "scale": scale} for (scale, decay), own in found.items()]
+
+
+def _lies_in(name: str, prefixes: Sequence[str]) -> bool:
+    """Whether a part has the parameter or module: by a prefix, and by none of those that take it out again."""
+    out = [prefix[1:] for prefix in prefixes if prefix.startswith("!")]
+    into = [prefix for prefix in prefixes if not prefix.startswith("!")]
+    return _begins(name, into) and not _begins(name, out)
+
+
+def _begins(name: str, prefixes: Sequence[str]) -> bool:
+    return any(name.startswith(prefix) or f"{name}." == prefix for prefix in prefixes)

@@ -1,0 +1,91 @@
+"""Captioners trained from scratch on the embedded world, by their profiles: words, styles and SCST, all through the command
+line. No time is asserted. `python -m tests.benchmarks.captioner_world` measures more."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from icltool.cli.app import run
+from icltool.store.evaluations import MetricResult, predictions_file, read_predictions, read_results
+from icltool.store.prepared import open_dataset
+from icltool.store.workspace import Workspace
+from tests.training.style_words import styles_followed
+
+WORDS, CIDER = "word-accuracy", "cider"
+Found = dict[str, dict[str, MetricResult]]
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    home = tmp_path_factory.mktemp("captioners")
+    assert run(["prepare", "shapes", "--workspace", str(home), "--task", "all", "--quiet"]) == 0
+    return home
+
+
+def flags(workspace: Path, profile: str) -> list[str]:
+    return ["--workspace", str(workspace), "--profile", profile, "--quiet"]
+
+
+def evaluated(workspace: Path, *call: str) -> tuple[Found, Path]:
+    """Metrics by method, and the folder, of an evaluation."""
+    before = set((workspace / "evaluations").glob("*"))
+    assert run(["evaluate", *call, "--no-cost"]) == 0
+    (folder,) = set((workspace / "evaluations").iterdir()) - before
+    return {result.method: result.metrics for result in read_results(folder)[0]}, folder
+
+
+def trained(workspace: Path, *call: str) -> str:
+    """The checkpoint folder of a training."""
+    before = set((workspace / "checkpoints").glob("*"))
+    assert run(["train", *call]) == 0
+    (folder,) = set((workspace / "checkpoints").iterdir()) - before
+    return str(folder)
+
+
+@pytest.mark.slow
+def test_blip2_writes_nine_of_ten_words_right(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """400 pictures of colours and shapes that it never saw together."""
+    home = flags(workspace, "captioner-shapes-blip2")
+    trained(workspace, *home)
+    found, _ = evaluated(workspace, *home, "--method", "zero-shot,finetuned", "--metric", WORDS)
+    zero, tuned = found["zero-shot"][WORDS].mean, found["finetuned"][WORDS].mean
+    with capsys.disabled():
+        print(f"\ntiny-blip2: {zero:.1f} -> {tuned:.1f} % of words right in plain captions")
+    assert zero < 20
+    assert tuned >= 90
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(find_spec("icltool_ofa") is None, reason="icltool-ofa is not installed")
+def test_ofa_writes_in_six_styles(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """200 pictures, each in every style. Words count those of the scene and the style's own."""
+    home = flags(workspace, "captioner-shapes-ofa")
+    trained(workspace, *home)
+    found, folder = evaluated(workspace, *home, "--method", "finetuned", "--metric", WORDS)
+    records = open_dataset(Workspace(workspace).dataset_folder("shapes", "style")).split("validation")
+    rows = read_predictions(predictions_file(folder, "finetuned", 0, 0))
+    followed = styles_followed(rows, {example.id: example for example in records})
+    with capsys.disabled():
+        told = ", ".join(f"{style} {share:.0%}" for style, share in followed.items())
+        print(f"\ntiny-ofa: {found['finetuned'][WORDS].mean:.1f} % of words right in styles; styles followed: {told}")
+    assert min(followed.values()) >= 0.95
+    assert found["finetuned"][WORDS].mean >= 65
+
+
+@pytest.mark.slow
+def test_scst_raises_cider_over_its_starting_point(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """From a training that ended early: 188 steps of each, on captions in styles."""
+    home = [*flags(workspace, "captioner-shapes-blip2"), "--task", "style"]
+    few = ("--option=epochs=1", "--option=max_train_size=3000")
+    start = trained(workspace, *home, *few)
+    better = trained(workspace, *home, *few, "--model-path", start, "--option=scst=true", "--option=lr=5e-4")
+    ciders = []
+    for folder in (start, better):
+        call = [*home, "--model-path", folder, "--method", "zero-shot", "--metric", CIDER]
+        ciders.append(evaluated(workspace, *call)[0]["zero-shot"][CIDER].mean)
+    with capsys.disabled():
+        print(f"\nSCST: CIDEr {ciders[0]:.1f} -> {ciders[1]:.1f}")
+    assert ciders[1] > ciders[0] + 5
