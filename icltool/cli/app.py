@@ -24,11 +24,17 @@ COMMANDS: dict[str, str] = {
     "generate": "Search demonstration sequences that help the model most.",
     "train": "Train a selector on the generated sequences.",
     "evaluate": "Answer the queries with each method's demonstrations, and score.",
-    "export": "Write sequences, selectors and results in other formats.",
+    "caption": "Write captions of pictures that a file lists.",
+    "export": "Write sequences, selectors, models and results in other formats.",
+    "app": "Ask a model about pictures in the browser.",
     "demo": "See the whole pipeline work on a small made-up world.",
     "plugins": "List models, data sets, samplers, scorers and other components.",
     "doctor": "Show versions, devices, memory, and what could be installed for what.",
 }
+
+
+#: Commands whose module has another name.
+_MODULES = {"app": "page"}
 
 
 class LazyCommand(TyperCommand):
@@ -37,7 +43,7 @@ class LazyCommand(TyperCommand):
     def load(self) -> Any:
         """Imports the module and builds the real command."""
         name = str(self.name)
-        command = importlib.import_module(f"icltool.cli.{name}").command
+        command = importlib.import_module(f"icltool.cli.{_MODULES.get(name, name)}").command
         return as_click(command, name)
 
 

@@ -22,6 +22,7 @@ OPTIONAL: dict[str, tuple[str, str]] = {
     "bitsandbytes": ("8-bit and 4-bit weights, for large models on small GPUs", "pip install bitsandbytes"),
     "tensorboard": ("training curves in TensorBoard", "pip install 'icltool[tensorboard]'"),
     "wandb": ("training curves in Weights & Biases", "pip install 'icltool[wandb]'"),
+    "gradio": ("the page of icltool app", "pip install 'icltool[app]'"),
     "flash-attn": ("faster attention on NVIDIA GPUs", "pip install flash-attn --no-build-isolation"),
     "ray": ("executor plugins that use several GPUs or machines", "pip install ray"),
     "open_flamingo": (

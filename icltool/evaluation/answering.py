@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from icltool.contracts import (
     Example,
-    GenerationOptions,
     IntArray,
     Intervention,
     Model,
@@ -19,6 +19,7 @@ from icltool.contracts import (
     ScoringRequest,
 )
 from icltool.contracts.arrays import plain_text
+from icltool.engine.generation import generation_options
 from icltool.engine.session import Session, open_session, prefix_bytes
 from icltool.evaluation.inputs import Inputs
 from icltool.plugin.manager import component
@@ -27,6 +28,7 @@ from icltool.store.evaluations import PartialAnswers
 
 if TYPE_CHECKING:
     from icltool.evaluation.costs import Costs
+    from icltool.evaluation.settings import Setting
 
 #: Queries that are answered, and safe on disk, at a time, where the batch size is small, and where it is "auto"; else so
 #: many batches, that prompts can be sorted by length and share what they have in common.
@@ -42,18 +44,36 @@ class Answerer:
         self.inputs, self.progress = inputs, progress
         self.costs: Costs | None = None
         self._session: Session | None = None
+        self._weights: Path | None = None
+        self._told: list[str] = []
 
     @property
     def notes(self) -> list[str]:
-        """What the session has to say about memory, and how much the model did."""
-        return [] if self._session is None else [*self._session.notes, *self._session.work]
+        """What the sessions had to say about memory, and how much the model did."""
+        return list(dict.fromkeys([*self._told, *self._session_notes()]))
 
-    def open(self, interventions: Iterable[Intervention] = ()) -> None:
-        """Loads the model, and raises ConfigError where one of these was made for another."""
+    def open(self, settings: Sequence[Setting]) -> None:
+        """Loads the model of the first of these, and raises ConfigError where an intervention was made for another."""
+        first = next((s for s in settings if s.method.weights is None), settings[0])
+        self.use(first.method.weights)
         model = self.session().model
-        for intervention in interventions:
-            assert model is not None
-            intervention.check(model)
+        for setting in settings:
+            if (made := setting.method.intervention) is not None:
+                assert model is not None
+                made.check(model)
+
+    def use(self, weights: Path | None) -> None:
+        """Answers come from the model with these weights from now on, None for its own. What was loaded before is let go."""
+        if weights == self._weights:
+            return
+        if self._session is not None:
+            self._told += self._session_notes()
+            self._session.close(finished=True)
+            self._session = None
+        self._weights = weights
+
+    def _session_notes(self) -> list[str]:
+        return [] if self._session is None else [*self._session.notes, *self._session.work]
 
     def __enter__(self) -> Answerer:
         return self
@@ -126,10 +146,10 @@ class Answerer:
         """The session; its model is loaded when it is first asked for."""
         if self._session is None:
             config, task = self.inputs.config, self.inputs.task
-            self.progress.detail(f"loading {config.model}")
-            model: Model = component("models", config.model, **config.model_options())
-            tokens = config.max_new_tokens or task.max_new_tokens
-            generation = GenerationOptions(tokens, config.num_beams, config.length_penalty)
+            weights = {} if self._weights is None else {"path": str(self._weights)}
+            self.progress.detail(f"loading {config.model}" + (f" with {self._weights}" if weights else ""))
+            model: Model = component("models", config.model, **{**config.model_options(), **weights})
+            generation = generation_options(config.generation(), task, model)
             store = None
             if config.image_cache_disk:
                 from icltool.store.image_features import image_features_for

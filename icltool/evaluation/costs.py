@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import asdict, replace
 from datetime import datetime, timezone
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from icltool.contracts import IntArray, Progress, ScoringRequest, keyed_generator
+from icltool.contracts import IntArray, ScoringRequest, keyed_generator
 from icltool.engine.query_cost import QueryCost, pooled, query_cost
 from icltool.errors import ConfigError
 from icltool.evaluation.settings import Key, Setting, Settings
 from icltool.store.evaluations import SettingResult
 
 if TYPE_CHECKING:
-    from icltool.engine.session import Session
     from icltool.evaluation.answering import Answerer
 
 #: Queries that are answered alone for each setting, the same for all.
@@ -54,11 +53,11 @@ def set_apart(kept: dict[Key, SettingResult], settings: Settings) -> None:
 
 
 class Costs:
-    """What the settings of a call cost, measured together when the first is asked for: the first query by every setting,
-    then the second, and so on, so that other work on the machine slows all of them alike."""
+    """What the settings of a call cost, measured together when the first is asked for: the first query by every setting
+    of the same weights, then the second, and so on, so that other work on the machine slows all of them alike."""
 
-    def __init__(self, settings: Settings, session: Callable[[], Session], progress: Progress) -> None:
-        self.settings, self.progress, self._session = settings, progress, session
+    def __init__(self, settings: Settings, answerer: Answerer) -> None:
+        self.settings, self.progress, self.answerer = settings, answerer.progress, answerer
         self._found: dict[Key, dict[str, Any]] = {}
         self._faults: dict[Key, ConfigError] = {}
 
@@ -79,8 +78,10 @@ class Costs:
         chosen = {s.key: self.settings.demonstrations(s)[places] for s in asked}
         parts: dict[Key, list[QueryCost]] = {s.key: [] for s in asked}
         with self.progress.task("cost per query", len(queries) * len(asked), "answers") as ticker:
-            for position, query in enumerate(queries):
-                for setting in asked:
+            for weights, position in [(w, p) for w in _by_weights(asked) for p in range(len(queries))]:
+                self.answerer.use(weights)
+                query = queries[position]
+                for setting in (s for s in asked if s.method.weights == weights):
                     if setting.key not in self._faults:
                         request = ScoringRequest(query, tuple(inputs.index.rows(chosen[setting.key][position])))
                         try:
@@ -97,7 +98,7 @@ class Costs:
         }
 
     def _one(self, setting: Setting, request: ScoringRequest) -> QueryCost:
-        session, intervention = self._session(), setting.method.intervention
+        session, intervention = self.answerer.session(), setting.method.intervention
         with nullcontext() if intervention is None else session.steered(intervention):
             return query_cost(session, [request], self.settings.inputs.task.ranked, self._counts())
 
@@ -106,8 +107,13 @@ class Costs:
         return self.settings.inputs.config.quantization is None
 
 
+def _by_weights(settings: list[Setting]) -> list[Path | None]:
+    """The different weights of these settings, the model's own first."""
+    return sorted({s.method.weights for s in settings}, key=lambda weights: str(weights or ""))
+
+
 def measured(answerer: Answerer, settings: Settings, setting: Setting) -> dict[str, Any]:
     """The setting's cost as results keep it: `Costs.of`, measured with the others of the call."""
     if answerer.costs is None:
-        answerer.costs = Costs(settings, answerer.session, answerer.progress)
+        answerer.costs = Costs(settings, answerer)
     return answerer.costs.of(setting)

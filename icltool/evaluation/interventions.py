@@ -35,7 +35,7 @@ def kind_of(name: str) -> str:
             f"method {name!r} is a retrieval method (of {first}) and stands in for demonstrations (of {second})",
             "uninstall one of them",
         )
-    known = sorted({*registry.names(RETRIEVERS), *registry.names(INTERVENTIONS)})
+    known = sorted({*registry.names(RETRIEVERS), *registry.names(INTERVENTIONS), "finetuned"})
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     start = f"did you mean {close[0]!r}? " if close else ""
     broken = f"; broken plugins: {', '.join(map(str, registry.broken))}" if registry.broken else ""

@@ -14,12 +14,14 @@ from typing import Any
 from icltool.config.evaluate import EvaluateConfig
 from icltool.contracts import Intervention, Retriever
 from icltool.errors import ConfigError, IclError, StoreError
-from icltool.evaluation import interventions
+from icltool.evaluation import finetuned, interventions
 from icltool.evaluation.inputs import Inputs, needs_vectors
 from icltool.interventions.files import WEIGHTS
 from icltool.plugin.manager import component, load_registry
 
 ZERO_SHOT = "zero-shot"
+#: The model itself, as `icltool train captioner` fine-tuned it.
+FINETUNED = "finetuned"
 #: How the name of a checkpoint folder ends.
 _CHECKPOINT_DIGEST = re.compile(r"-([0-9a-f]{8})$")
 _NOT_IN_NAMES = re.compile(r"[^\w.+-]+")
@@ -31,7 +33,8 @@ class Method:
     `intervention` what stands in for demonstrations.
 
     `identity` is what decides the choice beside shots and seed, JSON values. `encoder` is whose embeddings it reads.
-    `shots` are the numbers of demonstrations that it is evaluated with; a plan has no more than `most_shots`.
+    `shots` are the numbers of demonstrations that it is evaluated with; a plan has no more than `most_shots`. `weights` is a
+    file of fine-tuned weights under which the model answers, None for its own.
     `plugin` is the distribution that brings it, for the record.
     """
 
@@ -45,6 +48,12 @@ class Method:
     most_shots: int | None = None
     plugin: str = ""
     intervention: Intervention | None = None
+    weights: Path | None = None
+
+    @property
+    def own_model(self) -> bool:
+        """Whether the model answers as another one than it is."""
+        return self.intervention is not None or self.weights is not None
 
     @property
     def ranked(self) -> bool:
@@ -101,6 +110,8 @@ def _named(inputs: Inputs, name: str, files: Sequence[Path]) -> list[Method]:
     shots = tuple(sorted(set(config.shots)))
     if name == ZERO_SHOT:
         return [Method(ZERO_SHOT, None, (0,))]
+    if name == FINETUNED:
+        return [_finetuned(inputs)]
     if interventions.kind_of(name) == interventions.INTERVENTIONS:
         return _standing_in(inputs, name, files)
     if name == "plan" and "file" not in _given_options(inputs, name):
@@ -128,6 +139,16 @@ def _standing_in(inputs: Inputs, name: str, files: Sequence[Path]) -> list[Metho
         remarks = tuple(interventions.remarks(inputs, label, made))
         methods.append(Method(label, None, (0,), used, identity, None, remarks, None, plugin, made))
     return methods
+
+
+def _finetuned(inputs: Inputs) -> Method:
+    given = _given_options(inputs, FINETUNED)
+    file = finetuned.weights_of(inputs, given)
+    made = finetuned.read(file)
+    options = {**given, "file": str(file)}
+    remarks = tuple(finetuned.remarks(inputs, FINETUNED, made))
+    identity = {"finetuned": made.digest}
+    return Method(FINETUNED, None, (0,), options, identity, remarks=remarks, weights=file)
 
 
 def _plan(inputs: Inputs, path: Path, label: str) -> Method:
@@ -218,7 +239,8 @@ def checkpoint_folder(inputs: Inputs, name: str, learner: str) -> Path:
     if made_by == learner:
         return config.checkpoint
     registry = load_registry()
-    selectors = [m for m in config.methods if interventions.kind_of(m) == interventions.RETRIEVERS]
+    plain = [m for m in config.methods if m != FINETUNED]
+    selectors = [m for m in plain if interventions.kind_of(m) == interventions.RETRIEVERS]
     if not any(getattr(registry.load("retrievers", m), "learner", None) == made_by for m in selectors):
         raise StoreError(
             f"{config.checkpoint} was trained by {made_by}, {name} reads checkpoints of {learner}",

@@ -12,7 +12,7 @@ import numpy as np
 
 from icltool.contracts import IntArray
 from icltool.errors import ConfigError
-from icltool.evaluation import comparing, costs
+from icltool.evaluation import comparing, costs, finetuned
 from icltool.evaluation.answering import Answerer
 from icltool.evaluation.interventions import other_template
 from icltool.evaluation.judging import Judge, Judged
@@ -129,7 +129,7 @@ class Results:
                 if shots and len(found) > 1
                 for entry in comparing.differences(found, shots)
             ]
-            + comparing.across_shots(methods, [m.label for m in self.settings.methods if m.intervention]),
+            + comparing.across_shots(methods, [m.label for m in self.settings.methods if m.own_model]),
         }
         self._write()
 
@@ -197,6 +197,8 @@ class Results:
             judged = {**self.judge.stored(rows), **judged}
         else:
             part = self._part(path, setting.digest)
+            self.answerer.use(setting.method.weights)
+            self.answerer.session()  # loading counts for none of them
             began = time.perf_counter()
             rows = self.answerer.answer(
                 setting.title, self.settings.demonstrations(setting), part, setting.method.intervention
@@ -219,8 +221,10 @@ class Results:
         PartialAnswers(path, setting.digest).remove()
 
     def _made_by(self, setting: Setting) -> dict[str, Any]:
-        """What stands in for demonstrations, as results record it."""
-        made = setting.method.intervention
+        """What stands in for demonstrations, as results record it, and fine-tuned weights."""
+        made, weights = setting.method.intervention, setting.method.weights
+        if weights is not None:
+            return {"finetuned": {"file": str(weights), "about": dict(finetuned.read(weights).about)}}
         if made is None:
             return {}
         told = {"file": str(made.file), "parameters": made.parameters, "about": dict(made.about)}

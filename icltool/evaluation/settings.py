@@ -59,7 +59,7 @@ class Settings:
         for method in self.methods:
             for shots in method.shots:
                 self._check(method, shots)
-                used = method if shots or method.intervention else Method(ZERO_SHOT, None, (0,))
+                used = method if shots or method.own_model else Method(ZERO_SHOT, None, (0,))
                 seeds = dict.fromkeys(config.seeds) if shots else (0,)
                 groups.setdefault((used.label, shots), [self._setting(used, shots, seed) for seed in seeds])
         self.groups = list(groups.values())

@@ -13,11 +13,13 @@ from icltool.store.evaluations import MetricResult, SettingResult
 DIGITS = 1
 #: What stands where a method was not evaluated with that many shots.
 EMPTY = "–"
+#: Metrics whose lowest figure is the best.
+LOWER_IS_BETTER = frozenset({"mean-rank"})
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A figure of the table; `best` where no method has more in this column. `spread` is the standard deviation over
+    """A figure of the table; `best` where no method does better in this column. `spread` is the standard deviation over
     seeds of a mean over seeds."""
 
     result: MetricResult
@@ -143,14 +145,14 @@ def _labels(results: Sequence[SettingResult]) -> dict[tuple[str, int], str]:
 
 
 def _best(found: Mapping[tuple[str, str, int], MetricResult]) -> set[tuple[str, str, int]]:
-    """The highest of each column as printed, ties included; none in a column with a single figure."""
+    """The best of each column as printed, ties included; none in a column with a single figure."""
     columns: dict[tuple[str, int], list[tuple[float, tuple[str, str, int]]]] = {}
     for key, value in found.items():
         if value.mean == value.mean:  # not NaN
             columns.setdefault((key[1], key[2]), []).append((round(value.mean, DIGITS), key))
     best = set()
-    for figures in columns.values():
-        top = max(figure for figure, _ in figures)
+    for (metric, _), figures in columns.items():
+        top = (min if metric in LOWER_IS_BETTER else max)(figure for figure, _ in figures)
         if len(figures) > 1:
             best |= {key for figure, key in figures if figure == top}
     return best

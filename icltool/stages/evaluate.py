@@ -1,7 +1,7 @@
 """Answers the validation queries with demonstrations of several methods, and judges the answers.
 
 Reads: datasets/<name>/<task>/; embeddings/, checkpoints/, sequences/ and plan files where a method asks for them
-Writes: evaluations/<name>-<task>-<model>-<digest>/{results.json, predictions/*.jsonl, cost.png}
+Writes: evaluations/<name>-<task>-<model>-<digest>/{results.json, predictions/*.jsonl, cost.png}; the table of --csv
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from icltool.evaluation.inputs import Inputs
 from icltool.evaluation.judging import Judge
 from icltool.evaluation.report import EvaluationReport, asked_for, remarks, table_row
 from icltool.evaluation.results import Results
-from icltool.evaluation.settings import Settings
+from icltool.evaluation.settings import Setting, Settings
+from icltool.evaluation.table import append_results
 from icltool.plugin.manager import component, load_registry
 from icltool.report.costs import cost_of
 from icltool.report.grid import over_seeds
@@ -33,6 +34,10 @@ __all__ = ["EvaluationReport", "run"]
 FEW = 20
 #: Metric against cost, where costs were measured.
 COST_FIGURE = "cost.png"
+#: Metrics of tasks whose choices are ranked, where they are not those of a classification.
+_RANKED = {"inference-choice": ("accuracy", "mean-rank")}
+#: Tasks whose retrieval text is what is to be written.
+_OWN_TEXT = ("caption", "style")
 
 
 def run(config: EvaluateConfig, progress: Progress) -> EvaluationReport:
@@ -59,12 +64,12 @@ def run(config: EvaluateConfig, progress: Progress) -> EvaluationReport:
         if pending := [*before.pending(), *before.uncosted()]:
             for setting in pending:  # what cannot be chosen, or loaded, shows before hours of answering
                 settings.demonstrations(setting)
-            answerer.open(made for setting in pending if (made := setting.method.intervention) is not None)
+            answerer.open(pending)
         with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
         with locked(folder / RESULTS):
             work = Results(settings, judge, answerer, folder, provenance)
-            groups = [work.evaluate(group) for group in settings.groups]
+            groups = _evaluated(work, settings)
             work.compare(groups)
             costs.set_apart(work.kept, settings)
             faults = work.measure()
@@ -85,8 +90,17 @@ def run(config: EvaluateConfig, progress: Progress) -> EvaluationReport:
         lines.append(told)
     if any(cost_of(result) for result in results):
         lines.append(f"accuracy against cost: {_drawn(results, work.analysis, folder, title)}")
+    if config.csv is not None:
+        lines.append(append_results(config.csv, inputs, folder, results))
     rows = tuple(table_row(r) for r in results)
     return EvaluationReport(title, rows, folder, tuple(lines), results, work.analysis)
+
+
+def _evaluated(work: Results, settings: Settings) -> list[list[Setting]]:
+    """The settings of each group, evaluated; those of other weights come last, so that no model is loaded twice."""
+    order = sorted(range(len(settings.groups)), key=lambda i: str(settings.groups[i][0].method.weights or ""))
+    found = {position: work.evaluate(settings.groups[position]) for position in order}
+    return [found[position] for position in range(len(settings.groups))]
 
 
 def _drawn(results: Sequence[SettingResult], analysis: dict[str, Any], folder: Path, title: str) -> Path:
@@ -99,7 +113,9 @@ def _metrics(inputs: Inputs) -> dict[str, Metric]:
     """The metrics by name: those asked for, else the data set's, else the task's own."""
     names = inputs.config.metrics or (inputs.dataset.metric or inputs.task.metric,)
     if inputs.task.ranked and not inputs.config.metrics and not inputs.dataset.metric:
-        names = ("accuracy", "macro-f1", *(["auc"] if len(inputs.queries[0].choices) == 2 else []))
+        names = _RANKED.get(
+            inputs.task.name, ("accuracy", "macro-f1", *(["auc"] if len(inputs.queries[0].choices) == 2 else []))
+        )
     return {name: component("metrics", name) for name in names}
 
 
@@ -128,7 +144,7 @@ def _remarks(inputs: Inputs, settings: Settings, judge: Judge) -> list[str]:
     """What makes a method's figures no fair comparison, and which part of the data set they are from."""
     lines = []
     reads = [m.label for m in settings.methods if getattr(m.retriever, "query", None) == "text"]
-    if reads and inputs.task.name == "caption":
+    if reads and inputs.task.name in _OWN_TEXT:
         named = ", ".join(reads)
         lines.append(f"{named}: a caption query's text is its own reference, so this is an upper bound, no method")
     for name, (other, error) in judge.replaced.items():
@@ -136,7 +152,9 @@ def _remarks(inputs: Inputs, settings: Settings, judge: Judge) -> list[str]:
     for name, metric in judge.metrics.items():
         made_for = getattr(metric, "tasks", ())
         if made_for and inputs.task.name not in made_for:
-            lines.append(f"{name} is made for {' and '.join(made_for)}: on {inputs.task.name} it says little")
+            *first, last = made_for
+            named = f"{', '.join(first)} and {last}" if first else last
+            lines.append(f"{name} is made for {named}: on {inputs.task.name} it says little")
     groups = inputs.queries.groups[inputs.query_rows]
     independent = len(set(groups[groups >= 0].tolist())) + int((groups < 0).sum())
     if independent < FEW:

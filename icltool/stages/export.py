@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import base64
 import functools
+import io
 import json
-import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from itertools import islice
@@ -18,11 +18,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from icltool.config.export import ExportConfig
-from icltool.contracts import Example, Progress, StageReport
-from icltool.errors import ConfigError, DataError, IclError, StoreError
-from icltool.store.atomic import read_json, replace_file, write_text
+from icltool.contracts import Example, Progress, StageReport, picture_reference
+from icltool.errors import ConfigError, DataError, StoreError
+from icltool.exports.model import export_model
+from icltool.exports.places import input_of, output_of
+from icltool.exports.selector import export_selector
+from icltool.store.atomic import replace_file, write_text
 from icltool.store.atomic import write_json as write_json_file
-from icltool.store.workspace import TRAINED, Workspace
+from icltool.store.workspace import Workspace
 
 if TYPE_CHECKING:
     from icltool.store.evaluations import SettingResult
@@ -32,6 +35,7 @@ if TYPE_CHECKING:
 FORMATS: dict[str, tuple[str, ...]] = {
     "sequences": ("json", "csv", "parquet"),
     "selector": ("safetensors",),
+    "model": ("folder", "tar.gz"),
     "results": ("csv", "markdown", "latex", "json"),
     "plan": ("json",),
     "chat": ("messages", "openai"),
@@ -42,6 +46,8 @@ _SUFFIXES = {"markdown": "md", "latex": "tex"}
 CAPTION_REQUEST = "Caption this image in one short sentence."
 VQA_REQUEST = "{question}\nReply with a short answer only."
 CLASSIFICATION_REQUEST = "{text}\nReply with one of: {choices}."
+STYLE_REQUEST = "Caption this image in one short sentence, in the style {style}."
+INFERENCE_REQUEST = "{question}\nReply with what this clue in the image lets you infer, in one short sentence."
 
 #: Encoded images kept in memory, at most; the demonstrations of queries that follow one another often repeat.
 _IMAGES_KEPT = 256
@@ -65,7 +71,8 @@ def run(config: ExportConfig, progress: Progress) -> StageReport:
     _check_options(config)
     exporters = {
         "sequences": _sequences,
-        "selector": _selector,
+        "selector": export_selector,
+        "model": export_model,
         "results": _results,
         "plan": _plan,
         "chat": _chat,
@@ -79,6 +86,9 @@ def _check_options(config: ExportConfig) -> None:
         given = [] if config.what == "chat" or config.images is None else ["--images"]
     else:
         given = [*_wanted_setting(config), *(["--images"] if config.images else [])]
+    if config.what != "model":
+        of_models = {"--weights": config.weights, "--configuration": config.configuration, "--dtype": config.dtype}
+        given += [flag for flag, value in of_models.items() if value is not None]
     if given:
         raise ConfigError(f"{', '.join(given)} means nothing for {config.what}", "leave it out")
 
@@ -93,10 +103,10 @@ def _sequences(config: ExportConfig, format: str, progress: Progress) -> StageRe
     from icltool.report import sequences as forms
     from icltool.store.sequences import SequenceFile
 
-    source = _input(config, lambda w: w.newest_sequences(*w.choose_dataset(config.dataset, config.task)))
+    source = input_of(config, lambda w: w.newest_sequences(*w.choose_dataset(config.dataset, config.task)))
     file = SequenceFile.open(source)
     try:
-        target = _output(config, f"{source.stem}.{format}", (source,))
+        target = output_of(config, f"{source.stem}.{format}", (source,))
         with progress.task(f"exporting {source.name}", len(file), "query") as ticker:
             results = (_ticked(result, ticker.advance) for result in file.results())
             if format == "json":
@@ -124,11 +134,11 @@ def _results(config: ExportConfig, format: str, progress: Progress) -> StageRepo
     from icltool.report.markdown import results_markdown
     from icltool.store.evaluations import read_analysis, read_results
 
-    source = _input(config, lambda w: w.newest_evaluation())
+    source = input_of(config, lambda w: w.newest_evaluation())
     results, provenance = read_results(source)
     analysis = read_analysis(source)
     name = (source.parent if source.suffix == ".json" else source).resolve().name
-    target = _output(config, f"{name}.{_SUFFIXES.get(format, format)}", (source,))
+    target = output_of(config, f"{name}.{_SUFFIXES.get(format, format)}", (source,))
     if format == "json":
         write_json_file(target, {"provenance": provenance, "results": results_rows(results), "analysis": analysis})
     elif format == "csv":
@@ -142,105 +152,16 @@ def _results(config: ExportConfig, format: str, progress: Progress) -> StageRepo
     return StageReport(f"Exported {name}", (row,), target)
 
 
-def _refuse_interventions(config: ExportConfig) -> None:
-    """ConfigError for a learner, or a folder made by one, whose file stands in for demonstrations."""
-    from icltool.interventions.files import WEIGHTS
-    from icltool.plugin.manager import load_registry
-
-    workspace, learner, folder = Workspace(config.workspace), config.learner, config.input
-    if folder is not None:
-        folder = folder if folder.is_dir() else folder.parent
-        record = read_json(folder / TRAINED) if (folder / TRAINED).is_file() else {}
-        learner = str(record.get("identity", {}).get("learner", ""))
-    if learner not in load_registry().names("interventions"):
-        return
-    hint = "copy that file as it is"
-    if folder is None:
-        try:
-            folder = workspace.newest_checkpoint(learner, *workspace.choose_dataset(config.dataset, config.task))
-        except IclError:  # nothing was trained: where it would be
-            folder, hint = workspace.checkpoints / f"{learner}-…", f"`icltool train {learner}` makes it"
-    raise ConfigError(
-        f"{learner} is no selector; its file is {folder / WEIGHTS}, which `icltool evaluate --vectors` takes", hint
-    )
-
-
-def _selector(config: ExportConfig, format: str, progress: Progress) -> StageReport:
-    _refuse_interventions(config)
-    source = _input(
-        config, lambda w: w.newest_checkpoint(config.learner, *w.choose_dataset(config.dataset, config.task))
-    )
-    folder, name = (source.parent, source.stem) if source.suffix == ".safetensors" else (source, config.checkpoint)
-    weights = folder / f"{name}.safetensors"
-    if not weights.is_file():
-        there = ", ".join(sorted(p.stem for p in folder.glob("*.safetensors"))) or "none"
-        raise StoreError(
-            f"{weights} does not exist; checkpoints there: {there}", "choose one with --checkpoint, or train again"
-        )
-    tensors, parameters = _count(weights)
-    read_json(folder / "config.json")
-    card = _card(folder, name)
-    target = _output(config, f"{folder.resolve().name}-{name}", (folder, weights))
-    others = sorted(p.name for p in target.glob("*.safetensors") if p.name != weights.name)
-    if others:
-        raise StoreError(f"{target} holds another selector: {', '.join(others)}", "give another --output")
-    for file in (weights, folder / "config.json"):
-        with replace_file(target / file.name) as temporary:
-            shutil.copyfile(file, temporary)
-    write_text(target / "README.md", card)
-    progress.detail(f"read {folder}")
-    row = {
-        "what": "selector",
-        "format": format,
-        "checkpoint": name,
-        "tensors": tensors,
-        "numbers": parameters,
-        "folder": str(target),
-    }
-    return StageReport(f"Exported {folder.name}", (row,), target)
-
-
-def _count(weights: Path) -> tuple[int, int]:
-    """(tensors, numbers in them). StoreError when the file is cut or no safetensors file."""
-    import math
-
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(weights, framework="np") as file:
-            shapes = [file.get_slice(key).get_shape() for key in file.keys()]  # noqa: SIM118  (no mapping)
-    except (SafetensorError, OSError) as error:
-        raise StoreError(f"{weights} is cut or no safetensors file: {error}", "run `icltool train` again") from error
-    return len(shapes), sum(math.prod(shape) for shape in shapes)
-
-
-def _card(folder: Path, checkpoint: str) -> str:
-    """The checkpoint folder's card, with a section that says what this copy holds."""
-    from icltool import __version__
-
-    path = folder / "README.md"
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise StoreError(
-            f"{path}, the selector's card, cannot be read: {error}", "run `icltool train` again"
-        ) from error
-    return (
-        f"{text.rstrip()}\n\n## This copy\n\n"
-        f"Exported by icltool {__version__}: the checkpoint `{checkpoint}.safetensors` and its `config.json`.\n"
-    )
-
-
 def _plan(config: ExportConfig, format: str, progress: Progress) -> StageReport:
     from icltool.store.plans import write_plan
 
-    source = _input(config, lambda w: w.newest_evaluation())
+    source = input_of(config, lambda w: w.newest_evaluation())
     plan, name = _chosen(config, source)
     if (config.dataset or plan.dataset, config.task or plan.task) != (plan.dataset, plan.task):
         raise ConfigError(f"{source} is of {plan.dataset} ({plan.task})", "give another --input")
     if not plan.shots:
         raise ConfigError(f"{source}: a plan needs demonstrations, and there are none", "choose another setting")
-    target = _output(config, f"{name}-plan.json", (source,))
+    target = output_of(config, f"{name}-plan.json", (source,))
     write_plan(target, plan)
     progress.detail(f"read {source}")
     row = {"what": "plan", "format": format, "queries": len(plan), "shots": plan.shots, "file": str(target)}
@@ -250,10 +171,10 @@ def _plan(config: ExportConfig, format: str, progress: Progress) -> StageReport:
 def _chat(config: ExportConfig, format: str, progress: Progress) -> StageReport:
     from icltool.store.plans import SPLITS
 
-    source = _input(config, lambda w: w.newest_evaluation())
+    source = input_of(config, lambda w: w.newest_evaluation())
     plan, name = _chosen(config, source)
     dataset, splits = _dataset(config, source, plan), plan.splits or SPLITS
-    target = _output(config, f"{name}-chat.jsonl", (source,))
+    target = output_of(config, f"{name}-chat.jsonl", (source,))
     index, queries = (dataset.split(splits[role]) for role in ("demonstrations", "queries"))
     form = _ChatForm(dataset.task, openai=format == "openai", data=config.images == "data")
     with (
@@ -317,13 +238,22 @@ class _ChatForm:
     def _request(self, example: Example) -> str:
         if self.task == "caption":
             return CAPTION_REQUEST
+        if self.task == "style":
+            return STYLE_REQUEST.format(style=example.style)
         if self.task == "vqa":
             return VQA_REQUEST.format(question=example.question)
+        if self.task.startswith("inference"):
+            return INFERENCE_REQUEST.format(question=example.question)
         return CLASSIFICATION_REQUEST.format(text=example.text, choices=", ".join(example.choices))
 
     def _image(self, path: str) -> dict[str, Any]:
         if self.data:
             address = _data_address(path)
+        elif picture_reference(path).regions:
+            raise ConfigError(
+                f"regions of image {picture_reference(path).file} are shown, which its path cannot tell",
+                "export with --images data",
+            )
         elif not Path(path).is_file():
             raise DataError(f"image {path} does not exist", "put it back, or run `icltool prepare` again")
         else:
@@ -335,7 +265,14 @@ class _ChatForm:
 
 @functools.lru_cache(maxsize=_IMAGES_KEPT)
 def _data_address(path: str) -> str:
-    """The file as a data address (RFC 2397). DataError when it cannot be read or is no JPEG, PNG, GIF or WebP."""
+    """The file as a data address (RFC 2397), where regions are shown the picture with them as PNG. DataError when it cannot
+    be read or is no JPEG, PNG, GIF or WebP."""
+    if picture_reference(path).regions:
+        from icltool.models.images import read_image
+
+        shown = io.BytesIO()
+        read_image(path).save(shown, "PNG")
+        return f"data:image/png;base64,{base64.b64encode(shown.getvalue()).decode()}"
     try:
         data = Path(path).read_bytes()
     except OSError as error:
@@ -414,28 +351,3 @@ def _setting(config: ExportConfig, source: Path, results: Sequence[SettingResult
     listed = ", ".join(f"{r.method} {r.shots}-shot seed {r.seed}" for r in fitting or results) or "none"
     number = "several settings fit" if fitting else "no such setting"
     raise ConfigError(f"{source}: {number}; there are {listed}", "choose one with --method, --shots and --seed")
-
-
-def _input(config: ExportConfig, newest: Callable[[Workspace], Path]) -> Path:
-    if config.input is None:
-        return newest(Workspace(config.workspace))
-    if not config.input.exists():
-        raise StoreError(
-            f"{config.input} does not exist", "check --input; without it the newest in the workspace is taken"
-        )
-    return config.input
-
-
-def _output(config: ExportConfig, name: str, sources: tuple[Path, ...]) -> Path:
-    """Where to write. StoreError when something is there and `--overwrite` is not, or when it is what is being read."""
-    target = config.output or config.workspace / "exports" / name
-    if any(target.resolve() == source.resolve() for source in sources):
-        raise StoreError(f"{target} is what is to be exported", "give another --output")
-    if config.what != "selector" and target.is_dir():
-        raise StoreError(f"{target} is a folder", "give a file as --output")
-    if config.what == "selector" and target.exists() and not target.is_dir():
-        raise StoreError(f"{target} is a file", "give a folder as --output")
-    taken = any(target.iterdir()) if target.is_dir() else target.exists()
-    if taken and not config.overwrite:
-        raise StoreError(f"{target} exists already", "add --overwrite, or give another --output")
-    return target

@@ -20,7 +20,6 @@ from icltool.config.generate import GenerateConfig
 from icltool.contracts import (
     Example,
     FloatArray,
-    GenerationOptions,
     IntArray,
     Model,
     Progress,
@@ -32,6 +31,7 @@ from icltool.contracts import (
 )
 from icltool.engine.beam import BeamSearch, SearchOptions, anchors_to_fill
 from icltool.engine.demonstrations import checked_rows
+from icltool.engine.generation import generation_options
 from icltool.engine.session import FeatureSource, Session, open_session, prefix_bytes
 from icltool.errors import ConfigError, StoreError
 from icltool.plugin.manager import component, load_registry
@@ -271,7 +271,7 @@ def _session(config: GenerateConfig, parts: _Parts, progress: Progress) -> Sessi
     return open_session(
         task.name,
         model,
-        GenerationOptions(task.max_new_tokens, task.num_beams, task.length_penalty),
+        generation_options({}, task, model),
         config.batch_size,
         config.image_cache_mb * 2**20,
         lookup,

@@ -71,7 +71,7 @@ def run(config: PrepareConfig, progress: Progress) -> PrepareReport:
     if all(state == "up to date" for state in states.values()):
         remarks.append(f"{config.name} is up to date: it was made from these files before")
     path = workspace.datasets / config.name
-    return PrepareReport(f"Data set {config.name}", path, states, prepared, tuple(remarks))
+    return PrepareReport(f"Data set {config.name}", path, states, prepared, tuple(dict.fromkeys(remarks)))
 
 
 def _tasks(reader: DatasetReader, config: PrepareConfig) -> tuple[str, ...]:

@@ -35,7 +35,8 @@ def test_help_lists_the_commands_in_pipeline_order() -> None:
     assert answer.returncode == 0
     assert answer.stderr == ""
     shown = [line.split()[0] for line in answer.stdout.partition("Commands:")[2].splitlines() if line.strip()]
-    assert shown == ["prepare", "embed", "generate", "train", "evaluate", "export", "demo", "plugins", "doctor"]
+    stages = ["prepare", "embed", "generate", "train", "evaluate", "caption", "export", "app"]
+    assert shown == [*stages, "demo", "plugins", "doctor"]
 
 
 def test_no_command_shows_the_help() -> None:

@@ -13,11 +13,12 @@ from icltool.config import STAGES, stage_model
 from icltool.config.profiles import ProfileFolders, load_profile, read_profile
 from icltool.config.resolve import resolve
 from icltool.errors import ConfigError
+from icltool.evaluation.methods import FINETUNED
 
 ROOT = Path(__file__).resolve().parents[2]
 SHIPPED = sorted((ROOT / "profiles").glob("*.toml"))
 #: How the names of models begin that come from packages of their own (plugins/), which need not be installed.
-PLUGIN_MODELS = ("openflamingo-",)
+PLUGIN_MODELS = ("openflamingo-", "ofa-", "tiny-ofa")
 
 
 def write(folder: Path, text: str) -> Path:
@@ -57,7 +58,7 @@ def test_every_shipped_profile_names_components_and_learner_options_that_exist(p
             if key in table and not str(table[key]).startswith(PLUGIN_MODELS):
                 registry.get(kind, table[key])
     registry.get("datasets", tables["prepare"]["name"])
-    known = {*registry.names("retrievers"), *registry.names("interventions")}
+    known = {*registry.names("retrievers"), *registry.names("interventions"), FINETUNED}
     assert set(tables["evaluate"]["methods"]) <= known
     if "train" in tables:  # methods that learn nothing have no such table
         component("learners", tables["train"]["learner"], **tables["train"]["options"])

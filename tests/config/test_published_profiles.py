@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,10 +13,13 @@ from icltool.config import stage_model
 from icltool.config.profiles import Profile, read_profile
 from icltool.config.resolve import resolve
 from icltool.execution.progress import for_terminal
+from icltool.learners.captioner.options import parse_options as tuning_options
 from icltool.learners.live.options import parse_options
 
 PROFILES = {path.stem: read_profile(path) for path in sorted((Path(__file__).parents[2] / "profiles").glob("*.toml"))}
-PUBLISHED = [name for name in PROFILES if name not in ("demo", "live-shapes")]
+#: Captioners trained on the embedded world, by tests/training/test_captioner_world.py.
+SHAPES = ("captioner-shapes-blip2", "captioner-shapes-ofa")
+PUBLISHED = [name for name in PROFILES if name not in ("demo", "live-shapes", *SHAPES)]
 PIPELINE = ("prepare", "embed", "generate", "train", "evaluate")
 METHODS = ("leverlm", "rices")
 SETTINGS = ("coco2017", "vqav2")
@@ -24,6 +28,17 @@ LIVE_SETTINGS = ("vqav2", "okvqa")
 LIVE_MODELS = ("idefics-9b", "idefics2-8b-base")
 #: Run by tests/stages/test_live_profiles.py, with models of their own architectures.
 LIVE_PROFILES = tuple(f"live-{s}-{v}" for s in LIVE_SETTINGS for v in LIVE_MODELS)
+#: Run by tests/stages/test_captioner_profiles.py: name -> data set, task and model.
+CAPTIONERS = {
+    "captioner-coco-blip2-opt-2.7b": ("coco-karpathy", "caption", "blip2-opt-2.7b"),
+    "captioner-sherlock-blip2-opt-2.7b": ("sherlock", "inference", "blip2-opt-2.7b"),
+    "captioner-personality-ofa-tiny": ("personality-captions", "style", "ofa-tiny"),
+    "captioner-personality-ofa-base": ("personality-captions", "style", "ofa-base"),
+    "captioner-personality-ofa-distilled": ("personality-captions", "style", "ofa-distilled"),
+    "captioner-personality-ofa-base-scst": ("personality-captions", "style", "ofa-base"),
+}
+#: What a comment beside a figure calls its source.
+SOURCES = ("paper", "code", "Flamingo")
 #: What the published commands of LIVE say of each model.
 LIVE_RUNS: dict[str, dict[str, Any]] = {
     "idefics-9b": {"shots": 32, "precision": "16-mixed", "dtype": "float16"},
@@ -35,10 +50,11 @@ def test_each_method_has_a_profile_for_each_data_set_and_model() -> None:
     assert set(PUBLISHED) == {
         *(f"{m}-{s}-{v}" for m in METHODS for s in SETTINGS for v in MODELS),
         *LIVE_PROFILES,
+        *CAPTIONERS,
     }
 
 
-@pytest.mark.parametrize("name", PUBLISHED)
+@pytest.mark.parametrize("name", [name for name in PUBLISHED if name not in CAPTIONERS])
 def test_its_name_says_what_it_does(name: str) -> None:
     method, dataset, model = name.split("-", 2)
     tables = PROFILES[name].tables
@@ -52,15 +68,28 @@ def test_its_name_says_what_it_does(name: str) -> None:
     assert all(f"icltool {stage.ljust(8)} --profile {name}\n" in text for stage in _stages(PROFILES[name]))
 
 
+@pytest.mark.parametrize("name", CAPTIONERS)
+def test_a_captioner_s_name_says_what_it_does(name: str) -> None:
+    tables = PROFILES[name].tables
+    common = tables["common"]
+    assert (common["dataset"], common["task"], common["model"]) == CAPTIONERS[name]
+    assert tables["prepare"]["name"] == common["dataset"]
+    assert (tables["train"]["learner"], tables["evaluate"]["methods"]) == ("captioner", ["zero-shot", "finetuned"])
+    assert bool(tables["train"]["options"].get("scst")) == name.endswith("-scst")
+    text = PROFILES[name].path.read_text(encoding="utf-8")
+    assert all(f"icltool {stage.ljust(8)} --profile {name}" in text for stage in ("prepare", "train", "evaluate"))
+
+
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_every_figure_names_its_source(name: str) -> None:
     """Options of the search, the evaluation and the selector's recipe stand beside the paper or code they are from."""
     text = PROFILES[name].path.read_text(encoding="utf-8")
-    tables = ("generate", "evaluate")
-    for table in (*tables, "train.options", "train.trainer") if name.startswith("live-") else tables:
+    trained = name.startswith(("live-", "captioner-"))
+    for table in ("generate", "evaluate", *(("train.options", "train.trainer") if trained else ())):
         _, found, rest = text.partition(f"[{table}]\n")
         options = [line for line in rest.partition("\n[")[0].splitlines() if "=" in line] if found else []
-        sourced = [line for line in options if any(word in line for word in ("paper", "code", "Flamingo"))]
+        told = (*SOURCES, "specification", "as for COCO") if name in CAPTIONERS else SOURCES
+        sourced = [line for line in options if any(word in line.partition("#")[2] for word in told)]
         assert len(sourced) >= len(options) - 2
 
 
@@ -120,6 +149,64 @@ def test_live_is_evaluated_as_published(dataset: str, model: str) -> None:
     assert (prepare.name, prepare.task) == (dataset, "vqa")
 
 
+@pytest.mark.parametrize(
+    ("name", "own"),
+    [
+        (
+            "captioner-coco-blip2-opt-2.7b",
+            {"batch_size": 16, "freeze": ("language_model",), "captions": "all", "max_target_tokens": 28},
+        ),
+        (
+            "captioner-sherlock-blip2-opt-2.7b",
+            {"batch_size": 8, "freeze": ("vit", "language_model"), "captions": None, "max_target_tokens": 32},
+        ),
+    ],
+)
+def test_blip2_is_fine_tuned_as_published(name: str, own: dict[str, Any]) -> None:
+    """Every value of the published configuration; it is the model's own recipe, too."""
+    from icltool.models.blip2 import Blip2Model
+
+    config = _resolved("train", name)
+    assert config.dtype == "float16"
+    eight = {"devices": 8, "strategy": "ddp"}
+    assert config.trainer == (eight if "coco" in name else {"devices": 1})
+    options = tuning_options(config.options)
+    expected = {
+        **{"epochs": 5, "lr": 1e-5, "schedule": "blip2", "warmup_lr": 1e-8, "warmup_steps": 1000, "min_lr": 0.0},
+        **{"betas": (0.9, 0.999), "weight_decay": 0.05, "layer_decay": 1.0, "clip": 0.0, "accumulate": 1},
+        **{"image_size": 364, "crop": "resized", "crop_scale": (0.5, 1.0), "flip": True, "label_smoothing": 0.0},
+        **{"grad_checkpointing": True, "precision": "16-mixed", "select": "cider+bleu-4", **own},
+    }
+    assert {key: getattr(options, key) for key in expected} == expected
+    made: Any = SimpleNamespace()
+    recipe = Blip2Model.tuning_recipe(made, config.task)
+    assert {key: getattr(options, key) for key in recipe} == recipe
+    evaluate = _resolved("evaluate", name)
+    search = {"num_beams": 5, "max_new_tokens": 30, "min_new_tokens": 8, "repetition_penalty": 1.15}
+    assert evaluate.generation() == {**search, "length_penalty": 0.0}
+    assert evaluate.metrics == (*(f"bleu-{n}" for n in range(1, 5)), "meteor", "rouge-l", "cider", "spice")
+
+
+@pytest.mark.parametrize("name", [name for name in CAPTIONERS if "-ofa-" in name])
+def test_styles_are_learned_as_published(name: str) -> None:
+    """Defaults of the published code, and its five metrics."""
+    config = _resolved("train", name)
+    scst = name.endswith("-scst")
+    options = tuning_options(config.options)
+    expected = {
+        **{"epochs": 3, "batch_size": 4, "lr": 5e-5, "min_lr": 1e-7, "schedule": "polynomial", "warmup": 0.01},
+        **{"weight_decay": 0.001, "image_size": 224, "shorter": 256, "crop": "random", "max_target_tokens": 16},
+        **{"workers": 0, "scst": scst, "freeze": ("embeddings",) if scst else ()},
+    }
+    assert {key: getattr(options, key) for key in expected} == expected
+    assert options.label_smoothing == (0.0 if scst else 0.1)
+    assert config.adapter_options == {"tokenize_style": True}
+    evaluate = _resolved("evaluate", name)
+    assert evaluate.generation() == {"num_beams": 5, "max_new_tokens": 16, "no_repeat_ngram": 3, "length_penalty": 1.0}
+    assert evaluate.metrics == ("bleu-1", "bleu-4", "rouge-l", "cider", "spice")
+    assert evaluate.adapter_options == config.adapter_options
+
+
 @pytest.mark.parametrize("task", ["caption", "vqa"])
 def test_live_on_the_embedded_world_takes_either_task(task: str) -> None:
     config = resolve("train", stage_model("train"), {"task": task}, profile=str(PROFILES["live-shapes"].path))
@@ -138,7 +225,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [n for n in PROFILES if n not in LIVE_PROFILES])
+@pytest.mark.parametrize("name", [n for n in PROFILES if n not in (*LIVE_PROFILES, *CAPTIONERS, *SHAPES)])
 def test_it_runs_from_end_to_end(name: str, world: Path) -> None:
     """Only data set, model, encoder and sizes are replaced; all else is the profile's."""
     profile = PROFILES[name]

@@ -55,6 +55,20 @@ class Steered:
         self.now = ""
 
 
+class One:
+    """Stands in for an Answerer that always has the same session."""
+
+    def __init__(self, session: Steered) -> None:
+        self._session, self.progress = session, SilentProgress()
+        self.used: list[Path | None] = []
+
+    def use(self, weights: Path | None) -> None:
+        self.used.append(weights)
+
+    def session(self) -> Steered:
+        return self._session
+
+
 def test_settings_take_turns_query_by_query(
     workspace: Path, tiny_model: IdeficsModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -72,7 +86,7 @@ def test_settings_take_turns_query_by_query(
 
     monkeypatch.setattr(costs, "query_cost", cost)
     monkeypatch.setattr(costs, "SAMPLE", 3)
-    measured = costs.Costs(found, lambda: session, SilentProgress())  # type: ignore[arg-type, return-value]
+    measured = costs.Costs(found, One(session))  # type: ignore[arg-type]
     first, other, third = costs.firsts(found)
     one = measured.of(first)
     queries = found.inputs.queries.ids[found.inputs.query_rows[costs.sample(6)]].tolist()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +96,14 @@ def test_a_classification_asks_its_text(tmp_path: Path) -> None:
     assert leaking(prepared, BOTH) == [{"question": [1, 2], "text": [1]}]
 
 
+def test_inferences_leak_by_clue_and_inference_together(tmp_path: Path) -> None:
+    train = [
+        replace(caption(n, label), question=clue) for n, (clue, label) in enumerate((("Snow", "cold"), ("ice", "cold")))
+    ]
+    prepared = dataset(tmp_path, "inference", train, [replace(caption(9, "Cold", "winter"), question="snow")])
+    assert leaking(prepared, guard_kinds(None, "inference")) == [{"text": [0]}]
+
+
 def test_rows_of_a_subset_and_what_is_usual_by_task(tmp_path: Path) -> None:
     train = [caption(1, "a"), caption(2, "b"), caption(3, "a")]
     prepared = dataset(tmp_path, "caption", train, [caption(9, "a")])
@@ -102,7 +111,9 @@ def test_rows_of_a_subset_and_what_is_usual_by_task(tmp_path: Path) -> None:
     assert some.contents is not None
     assert some.contents.tolist() == [text_code("", "a"), text_code("", "b")]
     assert guard_kinds(None, "caption") == {"image", "text"}
-    assert guard_kinds(None, "vqa") == guard_kinds(None, "classification") == {"image"}
+    assert guard_kinds(None, "style") == guard_kinds(None, "inference") == {"image", "text"}
+    for task in ("vqa", "classification", "inference-choice"):
+        assert guard_kinds(None, task) == {"image"}
     assert guard_kinds(("question",), "vqa") == {"image", "question"}
 
 

@@ -43,6 +43,11 @@ def test_best_of_each_column_ties_included() -> None:
     assert best == {("i2i", 1), ("lever-lm", 4), ("t2t", 4)}, "60.0 and 60.04 print alike; zero-shot has no rival"
 
 
+def test_the_lowest_mean_rank_is_the_best() -> None:
+    grid = result_grid([setting(method, 1, mean, metric="mean-rank") for method, mean in (("i2i", 3.0), ("t2t", 2.5))])
+    assert [row.cells[1].best for row in grid.rows] == [False, True]
+
+
 def test_no_number_is_never_the_best() -> None:
     grid = result_grid([setting("i2i", 1, math.nan), setting("t2t", 1, 1.0), setting("t2i", 1, 0.5)])
     assert [row.cells[1].best for row in grid.rows] == [False, True, False]

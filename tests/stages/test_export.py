@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import base64
 import csv
+import io
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 from pyarrow import parquet
 from pydantic import ValidationError
 from safetensors.numpy import load_file, save_file
 
 from icltool.config.export import ExportConfig
-from icltool.contracts import Example, QueryResult
+from icltool.contracts import Example, QueryResult, Region, with_regions
 from icltool.errors import ConfigError, DataError, StoreError
 from icltool.execution.progress import SilentProgress
 from icltool.plugin.manager import load_registry
@@ -372,6 +376,36 @@ def test_a_chat_without_images() -> None:
     text = "a {fine} film\nReply with one of: good, bad."
     assert form.user(_example()) == {"role": "user", "content": [{"type": "text", "text": text}]}
     assert form.assistant(_example()) == {"role": "assistant", "content": [{"type": "text", "text": "good"}]}
+
+
+def test_chats_about_styles_and_inferences() -> None:
+    example = replace(_example(), question="20 mph {sign}", style="Sweet")
+    for task, text in (
+        ("style", "Caption this image in one short sentence, in the style Sweet."),
+        ("inference", "20 mph {sign}\nReply with what this clue in the image lets you infer, in one short sentence."),
+        (
+            "inference-choice",
+            "20 mph {sign}\nReply with what this clue in the image lets you infer, in one short sentence.",
+        ),
+    ):
+        user = export._ChatForm(task, openai=False, data=False).user(example)
+        assert user["content"] == [{"type": "text", "text": text}]
+
+
+def test_regions_are_shown_as_data_and_no_path_stands_for_them(tmp_path: Path) -> None:
+    Image.new("RGB", (20, 10), "white").save(tmp_path / "x.jpg")
+    shown = with_regions(str(tmp_path / "x.jpg"), [Region(5, 0, 8, 10)], "crop")
+    message = export._ChatForm("inference", openai=False, data=True).user(_example(image=shown))
+    kind, _, data = message["content"][0]["image"].partition(",")
+    assert kind == "data:image/png;base64"
+    with Image.open(io.BytesIO(base64.b64decode(data))) as image:
+        assert image.size == (8, 10)
+    for openai in (False, True):
+        with pytest.raises(
+            ConfigError, match=r"regions of image \S*x\.jpg are shown, which its path cannot tell"
+        ) as caught:
+            export._ChatForm("inference", openai=openai, data=False).user(_example(image=shown))
+        assert caught.value.hint == "export with --images data"
 
 
 def _example(image: str = "") -> Example:

@@ -271,6 +271,7 @@ def test_a_readers_of_own_files_prepares_the_tasks_that_they_allow(tmp_path: Pat
     assert [line.split(":")[0] for line in report.remarks if "left out" in line] == [
         "task vqa is left out",
         "task classification is left out",
+        "task style is left out",
     ]
     with pytest.raises(DataError, match="question"):
         prepare(tmp_path / "work", "folder", root=root, task="vqa")

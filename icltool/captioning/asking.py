@@ -1,0 +1,64 @@
+"""A model that is asked about pictures one batch at a time, each answer with its exact prompt."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from types import TracebackType
+
+from icltool.config.generation import GenerationConfig
+from icltool.contracts import Example, GenerationOptions, Model, Progress, Prompt, ScoringRequest, Task
+from icltool.engine.generation import generation_options
+from icltool.engine.session import open_session, prefix_bytes
+from icltool.plugin.manager import component
+
+
+class Asker:
+    """The model of a configuration, loaded, and how it answers in one task. Raises what loading raises."""
+
+    def __init__(self, config: GenerationConfig, task: Task, progress: Progress) -> None:
+        progress.detail(f"loading {config.model}")
+        self.task = task
+        self.model: Model = component("models", config.model, **config.model_options())
+        self.options: GenerationOptions = generation_options(config.generation(), task, self.model)
+        store = None
+        if config.image_cache_disk:
+            from icltool.store.image_features import image_features_for
+
+            store = image_features_for(self.model, config.model, config.workspace, config.image_cache_disk_mb)
+        self._session = open_session(
+            task.name,
+            self.model,
+            self.options,
+            config.batch_size,
+            config.image_cache_mb * 2**20,
+            prefix_bytes=prefix_bytes(config.prefix_cache_mb, self.model),
+            image_workers=config.image_workers,
+            image_store=store,
+        )
+
+    def __enter__(self) -> Asker:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._session.close(finished=error is None)
+
+    @property
+    def notes(self) -> list[str]:
+        """What the session has to say about memory."""
+        return self._session.notes
+
+    def check(self, demonstrations: Sequence[Example], query: Example) -> None:
+        """Raises ConfigError where the model's prompt format does not know the task."""
+        self.model.prompt(self.task.name, demonstrations, query)
+
+    def expect(self, examples: Iterable[Example]) -> None:
+        """Announces examples in the order in which they will be needed: their pictures can be read ahead."""
+        self._session.expect(examples)
+
+    def answers(self, asked: Sequence[tuple[Example, Sequence[Example]]]) -> list[tuple[Prompt, str, str]]:
+        """(exact prompt, raw continuation, answer) for each (query, its demonstrations in prompt order). An answer does not
+        depend on what was asked in another call."""
+        self._session.start_anew()
+        return self._session.generations([ScoringRequest(query, tuple(icds)) for query, icds in asked])

@@ -1,0 +1,60 @@
+"""Demonstrations for pictures that are no queries of an evaluation: drawn at random from an index set."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from icltool.contracts import Example, IntArray, keyed_generator, picture_file
+from icltool.errors import ConfigError
+
+if TYPE_CHECKING:
+    from icltool.store.records import Records
+
+
+class RandomDemonstrations:
+    """Draws `shots` examples of the index records for each query, without replacement, keyed by the query's id.
+
+    An example of the query's own picture, or of a near-duplicate, is passed over, and with "text" in `guard` (see
+    `icltool.store.arrays.guard_kinds`) one whose label is a reference of the query. `prepared` says that queries are of the
+    same data set, so that equal image ids are one picture; else pictures are compared by their paths alone. Raises
+    ConfigError where the index set is too small.
+    """
+
+    def __init__(self, index: Records, shots: int, seed: int, prepared: bool, guard: frozenset[str]) -> None:
+        self._index, self._shots, self._seed = index, shots, seed
+        self._prepared, self._texts = prepared, "text" in guard
+
+    def __call__(self, query: Example) -> tuple[Example, ...]:
+        """In the order of their draws."""
+        generator = keyed_generator(self._seed, "caption.demonstrations", query.id)
+        chosen: list[Example] = []
+        for rows in _batches(generator.permutation(len(self._index)), max(1, 2 * self._shots)):
+            if len(chosen) == self._shots:
+                break
+            found = [example for example in self._index.rows(rows) if not self._leaks(example, query)]
+            chosen += found[: self._shots - len(chosen)]
+        if len(chosen) < self._shots:
+            raise ConfigError(
+                f"--shots {self._shots}: only {len(chosen)} demonstrations in {self._index.folder} show another picture",
+                "ask for fewer",
+            )
+        return tuple(chosen)
+
+    def _leaks(self, example: Example, query: Example) -> bool:
+        if picture_file(example.image) == picture_file(query.image):
+            return True
+        same = example.image_id == query.image_id or bool(query.group and example.group == query.group)
+        return (self._prepared and same) or (self._texts and example.label in query.references)
+
+
+def _batches(rows: IntArray, size: int) -> Sequence[IntArray]:
+    return [rows[low : low + size] for low in range(0, len(rows), size)]
+
+
+def random_rows(total: int, count: int, seed: int, purpose: str) -> IntArray:
+    """`count` (all, where there are fewer) of `total` rows, ascending."""
+    drawn: IntArray = np.sort(keyed_generator(seed, purpose).permutation(total)[:count]).astype(np.int64)
+    return drawn

@@ -1,0 +1,1 @@
+"""What `icltool export` writes, where an export is more than a few lines."""

@@ -1,0 +1,37 @@
+"""What an export reads, and where it writes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from icltool.config.export import ExportConfig
+from icltool.errors import StoreError
+from icltool.store.workspace import Workspace
+
+
+def input_of(config: ExportConfig, newest: Callable[[Workspace], Path]) -> Path:
+    """--input, else the newest in the workspace. StoreError where it does not exist."""
+    if config.input is None:
+        return newest(Workspace(config.workspace))
+    if not config.input.exists():
+        raise StoreError(
+            f"{config.input} does not exist", "check --input; without it the newest in the workspace is taken"
+        )
+    return config.input
+
+
+def output_of(config: ExportConfig, name: str, sources: tuple[Path, ...], folder: bool = False) -> Path:
+    """Where to write a file, or a `folder`. StoreError when something is there and `--overwrite` is not, or when it is what is
+    being read."""
+    target = config.output or config.workspace / "exports" / name
+    if any(target.resolve() == source.resolve() for source in sources):
+        raise StoreError(f"{target} is what is to be exported", "give another --output")
+    if not folder and target.is_dir():
+        raise StoreError(f"{target} is a folder", "give a file as --output")
+    if folder and target.exists() and not target.is_dir():
+        raise StoreError(f"{target} is a file", "give a folder as --output")
+    taken = any(target.iterdir()) if target.is_dir() else target.exists()
+    if taken and not config.overwrite:
+        raise StoreError(f"{target} exists already", "add --overwrite, or give another --output")
+    return target

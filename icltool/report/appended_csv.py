@@ -1,0 +1,185 @@
+"""A CSV file that grows by the rows of every evaluation: one table of all results with the hyper-parameters behind them.
+
+The file is read, joined with the new rows and replaced whole under a lock, so that it is never half written and several
+processes may append at once. Cells that are there are kept as they are, whoever wrote
+them, but for line ends.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from icltool.errors import StoreError
+from icltool.store.atomic import remove_leftovers, write_error, write_text, writing
+
+#: Seconds that another process is waited for: it needs the file for milliseconds.
+WAIT = 60.0
+#: Spreadsheets take a cell that begins with one of these for a formula (OWASP, "CSV Injection"; the last four are the wide
+#: forms), and an apostrophe before it for "this is text".
+_FORMULA = ("=", "+", "-", "@", "＝", "＋", "－", "＠")
+_TEXT = "'"
+#: A cell holds at most so many characters when it is read; csv's own limit is 2**17.
+_LONGEST = 1 << 24
+
+
+@dataclass(frozen=True)
+class Appended:
+    """How many rows were added, how many were there already, and columns that the file had not had."""
+
+    added: int
+    known: int
+    new_columns: tuple[str, ...] = ()
+
+
+def append_rows(file: Path, rows: Sequence[Mapping[str, Any]], key: Sequence[str]) -> Appended:
+    """Appends rows to `file`, which is made where there is none, with one header line.
+
+    The columns are the file's, then those that only the new rows have; a cell without a value is empty. A row whose `key`
+    columns are those of a row in the file, or of an earlier one of `rows`, is left out. Texts that a spreadsheet would take
+    for a formula get an apostrophe; numbers are written in full precision, None and figures that are no number as nothing,
+    lists and mappings as JSON.
+
+    Raises StoreError where the file is no such table (`key` is not among its columns) or cannot be read or written, or
+    another process does not let go of it. ValueError for a row without one of the `key` columns.
+    """
+    for row in rows:
+        if missing := [name for name in key if name not in row]:
+            raise ValueError(f"a row lacks {', '.join(missing)}")
+    with _alone(file):
+        header, before = _read(file)
+        wanted = list(dict.fromkeys(_cell(name) for row in rows for name in row))
+        keys = [_cell(name) for name in key]
+        if header and (lacking := [name for name in keys if name not in header]):
+            raise StoreError(
+                f"{file} is another table: it has no column {', '.join(lacking)}, but {_shown(header)}",
+                "give another --csv",
+            )
+        new_columns = [name for name in wanted if name not in header]
+        columns = [*header, *new_columns]
+        there = {tuple(row.get(name, "") for name in keys) for row in before}
+        added: list[dict[str, str]] = []
+        for row in rows:
+            cells = {_cell(name): _cell(value) for name, value in row.items()}
+            identity = tuple(cells[name] for name in keys)
+            if identity not in there:
+                there.add(identity)
+                added.append(cells)
+        if added:
+            write_text(file, _written(columns, [*before, *added]))
+    return Appended(len(added), len(rows) - len(added), tuple(new_columns) if added and header else ())
+
+
+def flattened(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as columns: {"a": {"b": 1}} becomes {"a.b": 1}."""
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            found.update(flattened(value, f"{prefix}{name}."))
+        else:
+            found[f"{prefix}{name}"] = value
+    return found
+
+
+def _cell(value: Any) -> str:
+    """A value as it stands in the file."""
+    if hasattr(value, "item") and not isinstance(value, str | bytes):  # numpy's scalars
+        value = value.item()
+    if value is None or (isinstance(value, float) and not math.isfinite(value)):
+        return ""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int | float):
+        return repr(value)
+    if isinstance(value, Mapping | list | tuple | set | frozenset):
+        listed = sorted(value, key=str) if isinstance(value, set | frozenset) else value
+        value = json.dumps(listed, ensure_ascii=False, sort_keys=True, default=str)
+    text = str(value).replace("\0", "").replace("\r\n", "\n").replace("\r", "\n")
+    # a lone surrogate fits into no file, and blanks before a sign are stripped by some spreadsheets
+    text = text.encode("utf-8", "replace").decode("utf-8")
+    return _TEXT + text if text.lstrip().startswith(_FORMULA) or text[:1] == "\t" else text
+
+
+def _read(file: Path) -> tuple[list[str], list[dict[str, str]]]:
+    """(columns, rows by column); nothing for a file that is missing or empty. Cells beyond the header are a fault."""
+    try:
+        text = file.read_bytes().decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
+    except FileNotFoundError:
+        return [], []
+    except IsADirectoryError:
+        raise StoreError(f"{file} is a folder", "give a file as --csv") from None
+    except OSError as error:
+        raise StoreError(f"cannot read {file}: {error.strerror or error}", "check its permissions") from error
+    except UnicodeDecodeError as error:
+        raise StoreError(
+            f"{file} is no UTF-8 text (byte {error.start})", "save it as CSV in UTF-8, or give another --csv"
+        ) from error
+    limit = csv.field_size_limit(_LONGEST)
+    try:
+        reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+        lines = [line for line in reader if line]
+    except csv.Error as error:
+        raise StoreError(
+            f"{file}, line {reader.line_num}, is no CSV: {error}", "mend it, or give another --csv"
+        ) from error
+    finally:
+        csv.field_size_limit(limit)
+    if not lines:
+        return [], []
+    header = lines[0]
+    if repeated := {name for name in header if header.count(name) > 1}:
+        raise StoreError(f"{file} has two columns {sorted(repeated)[0]!r}", "rename one, or give another --csv")
+    for number, line in enumerate(lines[1:], 1):
+        if len(line) > len(header):
+            raise StoreError(
+                f"{file}: row {number} has {len(line)} cells for {len(header)} columns",
+                "mend it, or give another --csv",
+            )
+    return header, [dict(zip(header, line, strict=False)) for line in lines[1:]]
+
+
+def _written(columns: Sequence[str], rows: Sequence[Mapping[str, str]]) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def _shown(header: Sequence[str]) -> str:
+    """The first columns, and the likely reason where there is one alone."""
+    if len(header) == 1 and (";" in header[0] or "\t" in header[0]):
+        return f"one alone, {header[0][:40]!r}: are its cells separated by other signs than commas?"
+    return ", ".join(header[:6]) + (" …" if len(header) > 6 else "")
+
+
+@contextmanager
+def _alone(file: Path) -> Iterator[None]:
+    """Holds the file's lock (`.NAME.lock` beside it, which stays); waits for another process."""
+    import filelock
+
+    with writing(file):
+        file.parent.mkdir(parents=True, exist_ok=True)
+    lock = filelock.FileLock(file.with_name(f".{file.name}.lock"))
+    try:
+        lock.acquire(timeout=WAIT)
+    except filelock.Timeout as error:
+        raise StoreError(
+            f"{file} is held by another process for {WAIT:.0f} s", "stop it, or give another --csv"
+        ) from error
+    except NotImplementedError as error:
+        raise StoreError(f"the file system of {file} has no file locks", "give a file on another one") from error
+    except OSError as error:
+        raise write_error(file, error) from error
+    try:
+        remove_leftovers(file)
+        yield
+    finally:
+        lock.release()

@@ -1,0 +1,174 @@
+"""`icltool app`: refusals, and the page in a browser where there is one."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from icltool.store.records import open_dataset
+from icltool.store.workspace import Workspace
+from tests.cli.browser import CHROMIUM, DRIVER, Browser, free_port
+from tests.cli.test_bad_input import refusal
+
+ROOT = Path(__file__).resolve().parents[2]
+MODEL = ["--model=tiny-idefics", "--device=cpu"]
+with_gradio = pytest.mark.skipif(importlib.util.find_spec("gradio") is None, reason="needs gradio")
+#: Runs icltool and writes down every address that the process connects to or looks up.
+SPY = """
+import sys
+def spy(event, arguments):
+    if event == "socket.connect" and isinstance(arguments[1], tuple):
+        print(arguments[1][0], file=log, flush=True)
+    elif event == "socket.getaddrinfo":
+        print(arguments[0], file=log, flush=True)
+log = open(sys.argv[1], "a")
+sys.addaudithook(spy)
+from icltool.cli.app import run
+sys.exit(run(sys.argv[2:]))
+"""
+
+
+@contextmanager
+def served(tmp_path: Path, *arguments: str) -> Iterator[str]:
+    """The address of a page, while it is served. It must end by itself after Ctrl-C, without a word of Python."""
+    port = free_port()
+    command = [sys.executable, "-c", SPY, str(tmp_path / "asked"), "app", *MODEL, f"--port={port}", "--no-browser"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "TMPDIR": str(tmp_path)}
+    with (tmp_path / "errors").open("w") as errors:
+        process = subprocess.Popen([*command, *arguments], env=environment, stderr=errors, stdout=subprocess.PIPE)
+    try:
+        deadline = time.monotonic() + 100
+        while f"at http://127.0.0.1:{port}/" not in (tmp_path / "errors").read_text():
+            assert process.poll() is None, (tmp_path / "errors").read_text()
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        yield f"http://127.0.0.1:{port}/"
+        process.send_signal(signal.SIGINT)
+        out, _ = process.communicate(timeout=60)
+        assert process.returncode == 0
+        assert b"is closed" in out
+        told = (tmp_path / "errors").read_text()
+        assert "Traceback" not in told
+        assert not list(tmp_path.glob("icltool-app-*")), "pictures of the page are gone"
+        assert set((tmp_path / "asked").read_text().split()) <= {"127.0.0.1", "localhost"}
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_without_gradio(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "gradio", None)
+    err = refusal(capsys, "app", "--model=tiny-idefics")
+    assert "the page needs the package gradio" in err
+    assert "hint: pip install 'icltool[app]'" in err
+
+
+@with_gradio
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--port", "TAKEN"], "cannot serve at 127.0.0.1:TAKEN: Address already in use"),
+        (["--host", "no.such.host.invalid"], "--host no.such.host.invalid is no address"),
+        (["--task=captoin"], "did you mean 'caption'"),
+        (["--task=classification"], "is not prepared"),
+        (["--dataset=cocoo"], "cocoo"),
+        (["--model=tiny-idefix"], "did you mean 'tiny-idefics'"),
+        (["--port=0"], "--port"),
+        (["--styles=gone.txt"], "gone.txt cannot be read"),
+    ],
+)
+def test_calls_that_do_not_fit(
+    arguments: list[str], words: str, workspace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        given = [a.replace("TAKEN", port) for a in arguments]
+        err = refusal(capsys, "app", *MODEL, "--workspace", str(workspace), *given)
+    assert words.replace("TAKEN", port) in err
+
+
+@with_gradio
+def test_the_page_is_served_to_this_machine_alone(workspace: Path, tmp_path: Path) -> None:
+    with served(tmp_path, f"--workspace={workspace}", "--task=caption") as address:
+        with urllib.request.urlopen(address, timeout=60) as answer:
+            page = answer.read().decode()
+        assert "tiny-idefics: caption (shapes)" in page
+        secret = workspace / "datasets" / "shapes" / "caption" / "dataset.json"
+        with pytest.raises(urllib.error.HTTPError):
+            urllib.request.urlopen(f"{address}gradio_api/file={secret}", timeout=60)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None or DRIVER is None, reason="needs chromium and chromedriver")
+@with_gradio
+def test_the_page_in_a_browser(workspace: Path, tmp_path: Path) -> None:
+    """An example with random demonstrations, chosen ones, a picture of one's own, and one that is none."""
+    with served(tmp_path, f"--workspace={workspace}", "--task=caption", "--shots=2") as address, Browser() as browser:
+        browser.open(address)
+        browser.click("#ask")
+        browser.until(lambda: "there is no picture yet" in browser.value("#status textarea"))
+        browser.click("#examples button.thumbnail-item")
+        browser.until(lambda: browser.count("#picture img"))
+        browser.click("#ask")
+        browser.until(lambda: browser.value("#answer textarea"))
+        assert browser.value("#prompt textarea").count("<image>") == 3
+        queries = open_dataset(Workspace(workspace).dataset_folder("shapes", "caption")).split("validation")
+        assert tuple(browser.value("#references textarea").splitlines()) in {e.references for e in queries}
+        browser.until(lambda: browser.count("#demonstrations img") == 2)
+        assert browser.count("#status textarea") == 0
+
+        browser.run("document.querySelectorAll('#how input')[2].click()")
+        browser.type("#words textarea", "a\ue007")
+        browser.click("#found button.thumbnail-item")
+        browser.until(lambda: browser.count("#taken img") == 1)
+        browser.click("#ask")
+        browser.until(lambda: browser.value("#prompt textarea").count("<image>") == 2)
+
+        broken = tmp_path / "broken.jpg"
+        broken.write_text("no picture")
+        browser.type("#own input[type=file]", str(broken))
+        browser.until(lambda: "broken.jpg is no picture of a known format" in browser.value("#status textarea"))
+        browser.click("#own button[aria-label*='emove'], #own button[aria-label*='lear']")
+        browser.type("#own input[type=file]", queries.images[3])
+        browser.until(lambda: browser.count("#status textarea") == 0)
+        browser.click("#ask")
+        browser.until(lambda: not browser.value("#references textarea") and browser.value("#answer textarea"))
+        asked = [url for url in browser.requests() if not url.startswith((address, "data:", "blob:"))]
+        assert asked == []
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None or DRIVER is None, reason="needs chromium and chromedriver")
+@with_gradio
+def test_styles_in_a_browser(small_world: Path, tmp_path: Path) -> None:
+    """Without a prepared data set, with a list of styles: an unknown one is told of on the page."""
+    (tmp_path / "styles.txt").write_text("Happy\nSweet\n")
+    picture = open_dataset(Workspace(small_world).dataset_folder("shapes", "caption")).split("train").images[0]
+    options = ["--task=style", f"--styles={tmp_path / 'styles.txt'}", f"--workspace={tmp_path / 'none'}"]
+    with served(tmp_path, *options) as address, Browser() as browser:
+        browser.open(address)
+        browser.type("#own input[type=file]", picture)
+        browser.until(lambda: browser.count("#picture img"))
+        browser.type("#style input", "Sweeet\ue007")
+        browser.click("#ask")
+        browser.until(lambda: "unknown style 'Sweeet'" in browser.value("#status textarea"))
+        assert "did you mean 'Sweet'" in browser.value("#status textarea")
+        for _ in "Sweeet":
+            browser.type("#style input", "\ue003")
+        browser.type("#style input", "Happy\ue007")
+        browser.click("#ask")
+        browser.until(lambda: "Happy" in browser.value("#prompt textarea"))
+        assert browser.value("#answer textarea")

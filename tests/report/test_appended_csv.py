@@ -1,0 +1,167 @@
+"""The CSV that grows: read back by csv, whatever is in it."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import multiprocessing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from icltool.errors import StoreError
+from icltool.report import appended_csv
+from icltool.report.appended_csv import append_rows, flattened
+
+KEY = ("key",)
+
+
+def read(file: Path) -> list[dict[str, str]]:
+    with file.open(encoding="utf-8", newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def test_rows_add_up_under_one_header(tmp_path: Path) -> None:
+    file = tmp_path / "new" / "results.csv"
+    first = append_rows(file, [{"key": "a", "cider": 1.5}, {"key": "b", "cider": 0.1 + 0.2}], KEY)
+    assert (first.added, first.known, first.new_columns) == (2, 0, ())
+    again = append_rows(file, [{"key": "b", "cider": 9.0}, {"key": "c", "cider": None}, {"key": "c"}], KEY)
+    assert (again.added, again.known) == (1, 2)
+    assert read(file) == [
+        {"key": "a", "cider": "1.5"},
+        {"key": "b", "cider": repr(0.1 + 0.2)},
+        {"key": "c", "cider": ""},
+    ]
+    before = file.read_bytes()
+    assert append_rows(file, [{"key": "a"}], KEY).added == 0
+    assert file.read_bytes() == before
+
+
+def test_columns_are_those_of_both(tmp_path: Path) -> None:
+    file = tmp_path / "r.csv"
+    append_rows(file, [{"key": "a", "bleu": 1}], KEY)
+    assert append_rows(file, [{"key": "b", "cider": 2, "training.lr": 5e-05}], KEY).new_columns == (
+        "cider",
+        "training.lr",
+    )
+    assert append_rows(file, [{"cider": 3, "key": "c"}], KEY).new_columns == ()
+    assert list(read(file)[0]) == ["key", "bleu", "cider", "training.lr"]
+    assert [row["cider"] for row in read(file)] == ["", "2", "3"]
+    assert read(file)[1]["training.lr"] == "5e-05"
+
+
+def test_a_key_of_several_columns(tmp_path: Path) -> None:
+    file, key = tmp_path / "r.csv", ("evaluation", "seed")
+    rows = [{"evaluation": "x", "seed": seed, "cider": seed} for seed in (0, 1, 0)]
+    assert append_rows(file, rows, key).added == 2
+    assert append_rows(file, [{"evaluation": "x", "seed": np.int64(1)}, {"evaluation": "y", "seed": 1}], key).added == 1
+    with pytest.raises(ValueError, match="lacks seed"):
+        append_rows(file, [{"evaluation": "x"}], key)
+
+
+@pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", " =1+1", "\n=cmd|' /C calc'!A0", "＝1", "-"])
+def test_no_text_is_a_formula(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "r.csv"
+    append_rows(file, [{"key": "a", text: text}], KEY)
+    append_rows(file, [{"key": "b", text: text}], KEY)
+    assert read(file) == [{"key": key, f"'{text}": f"'{text}"} for key in "ab"]
+    assert append_rows(file, [{"key": "b", text: text}], ["key", text]).known == 1
+
+
+def test_numbers_stay_numbers(tmp_path: Path) -> None:
+    file = tmp_path / "r.csv"
+    values = {"a": -0.5, "b": np.float64(-2.0), "c": math.nan, "d": -3, "e": True, "f": [1, -2], "g": {"x": None}}
+    append_rows(file, [{"key": "k", **values}], KEY)
+    [row] = read(file)
+    assert [row[name] for name in "abcdefg"] == ["-0.5", "-2.0", "", "-3", "true", "[1, -2]", '{"x": null}']
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.dictionaries(st.text(max_size=5), st.text(max_size=12), max_size=4), max_size=5), st.data())
+def test_any_text_comes_back(tmp_path_factory: pytest.TempPathFactory, rows: list[dict[str, str]], data: Any) -> None:
+    """Appended in two parts, read by csv: each cell is what was given, but for the guard, line ends and what no file holds."""
+    file = tmp_path_factory.mktemp("csv") / "r.csv"
+    keyed = [{**row, "key": f"k{n}"} for n, row in enumerate(rows)]
+    cut = data.draw(st.integers(0, len(keyed)))
+    append_rows(file, keyed[:cut], KEY)
+    append_rows(file, keyed[cut:], KEY)
+    found = read(file) if file.exists() else []
+    assert len(found) == len(keyed)
+    for row, given_row in zip(found, keyed, strict=True):
+        cells = {appended_csv._cell(name): appended_csv._cell(value) for name, value in given_row.items()}
+        assert {name: value for name, value in row.items() if value} == {n: v for n, v in cells.items() if v}
+        assert not any(value.lstrip()[:1] in appended_csv._FORMULA for value in (*row, *row.values()) if value.strip())
+
+
+def test_what_a_spreadsheet_saved_is_read(tmp_path: Path) -> None:
+    file = tmp_path / "r.csv"
+    file.write_bytes('\ufeffkey,note\r\na,"mine, ""yes""\r\ntwo"\r\nb\r\n\r\n'.encode())
+    append_rows(file, [{"key": "a"}, {"key": "c", "note": "n"}], KEY)
+    assert [(row["key"], row["note"]) for row in read(file)] == [("a", 'mine, "yes"\ntwo'), ("b", ""), ("c", "n")]
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"name,score\nx,1\n", "is another table: it has no column key, but name, score"),
+        (b"key;cider\na;1\n", "are its cells separated by other signs than commas"),
+        (b'key\n"a\n', "line 2, is no CSV"),
+        (b"key,key\na,b\n", "has two columns 'key'"),
+        (b"key\na,b\n", "row 1 has 2 cells for 1 columns"),
+        (b"key\n\xff\n", "is no UTF-8 text"),
+    ],
+)
+def test_other_files_are_left_alone(tmp_path: Path, content: bytes, words: str) -> None:
+    file = tmp_path / "r.csv"
+    file.write_bytes(content)
+    with pytest.raises(StoreError, match=r"r\.csv") as caught:
+        append_rows(file, [{"key": "a"}], KEY)
+    assert words in caught.value.message
+    assert file.read_bytes() == content
+
+
+def test_places_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(StoreError, match="is a folder"):
+        append_rows(tmp_path, [{"key": "a"}], KEY)
+    monkeypatch.setattr(appended_csv, "WAIT", 0.1)
+    with appended_csv._alone(tmp_path / "r.csv"), pytest.raises(StoreError, match="held by another process"):
+        append_rows(tmp_path / "r.csv", [{"key": "a"}], KEY)
+
+
+def _append(file: Path, worker: int) -> None:
+    for n in range(8):
+        append_rows(file, [{"key": f"{worker}-{n}", f"column{worker}": n}, {"key": f"shared-{n}"}], KEY)
+
+
+def test_processes_append_at_once(tmp_path: Path) -> None:
+    file = tmp_path / "r.csv"
+    context = multiprocessing.get_context("spawn")
+    workers = [context.Process(target=_append, args=(file, worker)) for worker in range(3)]
+    for process in workers:
+        process.start()
+    for process in workers:
+        process.join()
+    rows = read(file)
+    keys = [row["key"] for row in rows]
+    assert sorted(keys) == sorted(
+        {*(f"{w}-{n}" for w in range(3) for n in range(8)), *(f"shared-{n}" for n in range(8))}
+    )
+    assert all(
+        row[f"column{w}"] == str(n) for w in range(3) for n in range(8) for row in rows if row["key"] == f"{w}-{n}"
+    )
+    assert [p.name for p in tmp_path.iterdir() if p.suffix == ".tmp"] == []
+
+
+def test_nested_options_become_columns() -> None:
+    nested = {"lr": 1, "trainer": {"devices": 2, "deep": {"x": None}}, "empty": {}}
+    assert flattened(nested, "training.") == {
+        "training.lr": 1,
+        "training.trainer.devices": 2,
+        "training.trainer.deep.x": None,
+    }
+    assert json.dumps(flattened({}, "a")) == "{}"
