@@ -57,6 +57,38 @@ def icltool_models() -> list[Registration]:
                 ("gemma-3-4b", "Gemma 3 4B", "google/gemma-3-4b-it"),
             )
         ),
+        *(
+            Registration(name, f"icltool.models.{place}", summary, {"name": name, "hub_id": f"Salesforce/{hub_id}"})
+            for place, name, summary, hub_id in (
+                ("blip2:Blip2Model", "blip2-opt-2.7b", "BLIP-2, OPT 2.7B", "blip2-opt-2.7b"),
+                ("blip2:Blip2Model", "blip2-opt-6.7b", "BLIP-2, OPT 6.7B", "blip2-opt-6.7b"),
+                ("blip2:Blip2Model", "blip2-flan-t5-xl", "BLIP-2, Flan-T5 XL", "blip2-flan-t5-xl"),
+                ("blip2:Blip2Model", "blip2-flan-t5-xxl", "BLIP-2, Flan-T5 XXL", "blip2-flan-t5-xxl"),
+                ("blip2:Blip2Model", "blip2-opt-2.7b-coco", "BLIP-2 fine-tuned on COCO", "blip2-opt-2.7b-coco"),
+                ("blip2:Blip2Model", "blip2-opt-6.7b-coco", "BLIP-2 fine-tuned on COCO", "blip2-opt-6.7b-coco"),
+                ("blip2:Blip2Model", "blip2-flan-t5-xl-coco", "BLIP-2 fine-tuned on COCO", "blip2-flan-t5-xl-coco"),
+                (
+                    "instructblip:InstructBlipModel",
+                    "instructblip-flan-t5-xl",
+                    "InstructBLIP, Flan-T5 XL",
+                    "instructblip-flan-t5-xl",
+                ),
+                (
+                    "instructblip:InstructBlipModel",
+                    "instructblip-vicuna-7b",
+                    "InstructBLIP, Vicuna 7B",
+                    "instructblip-vicuna-7b",
+                ),
+                ("blip:BlipModel", "blip-base", "BLIP base, reads one image", "blip-image-captioning-base"),
+                ("blip:BlipModel", "blip-large", "BLIP large, reads one image", "blip-image-captioning-large"),
+            )
+        ),
+        Registration(
+            "tiny-blip2",
+            "icltool.models.blip2:Blip2Model",
+            "small untrained BLIP-2 that ships with icltool, to be trained on the embedded world",
+            {"name": "tiny-blip2", "packaged": "tiny-blip2"},
+        ),
         Registration("text-llm", "icltool.models.text:TextModel", "any causal LM, for text tasks, by --model-path"),
         *(
             Registration(name, "icltool.models.text:TextModel", summary, {"name": name, "hub_id": hub_id})
@@ -84,6 +116,14 @@ def icltool_datasets() -> list[Registration]:
         Registration("folder", "icltool.datasets.folder:FolderReader", "a folder of images with a CSV or JSON lines"),
         Registration(
             "hub", "icltool.datasets.hub:HubReader", "any data set in Hugging Face's formats, columns by option"
+        ),
+        Registration(
+            "sherlock", "icltool.datasets.sherlock:SherlockReader", "Sherlock: inferences from clues in regions"
+        ),
+        Registration(
+            "personality-captions",
+            "icltool.datasets.personality_captions:PersonalityCaptionsReader",
+            "PersonalityCaptions: captions in a given personality",
         ),
         Registration("sst2", "icltool.datasets.sst2:Sst2Reader", "SST-2 of GLUE: sentiment of phrases, text only"),
     ]
@@ -167,6 +207,7 @@ def icltool_retrievers() -> list[Registration]:
 def icltool_metrics() -> list[Registration]:
     return [
         Registration("cider", "icltool.metrics.cider:Cider", "CIDEr-D of captions, x 100"),
+        Registration("cider-d", "icltool.metrics.cider:CiderD", "cider under its exact name"),
         *(
             Registration(f"bleu-{n}", "icltool.metrics.bleu:Bleu", f"corpus BLEU-{n} of captions, %", {"order": n})
             for n in (1, 2, 3, 4)
@@ -186,6 +227,7 @@ def icltool_metrics() -> list[Registration]:
         Registration("word-accuracy", "icltool.metrics.word_accuracy:WordAccuracy", "share of the label's words, %"),
         Registration("accuracy", "icltool.metrics.accuracy:Accuracy", "answers that equal a reference, %"),
         Registration("macro-f1", "icltool.metrics.macro_f1:MacroF1", "mean over labels of F1, %"),
+        Registration("mean-rank", "icltool.metrics.mean_rank:MeanRank", "mean rank of the right choice, 1 is best"),
         Registration("auc", "icltool.metrics.auc:Auc", "area under the ROC curve of ranked choices, %"),
     ]
 
@@ -211,6 +253,9 @@ def icltool_learners() -> list[Registration]:
             "outputs of the heads with most effect",
         ),
         Registration("icv-pca", "icltool.learners.icv_pca:IcvPca", "in-context vectors by PCA"),
+        Registration(
+            "captioner", "icltool.learners.captioner.learner:Captioner", "the model itself, fine-tuned on captions"
+        ),
     ]
 
 

@@ -11,27 +11,43 @@ from icltool.world.scenes import COLOURS, SHAPES, Scene
 
 SIZE = 64
 _SCALE = 4  # drawn larger and reduced, so that edges are smooth
+_REACH = 1.1  # of a shape from its centre, in radii: a star's rays
 Point = tuple[float, float]
 
 
 def render(scene: Scene, rng: np.random.Generator, size: int = SIZE) -> Image.Image:
     """An RGB picture of `size` pixels; equal generators give equal pictures."""
     canvas = size * _SCALE
-    base = rng.uniform(205, 250) + rng.normal(0, 6, 3)
+    base, slope, radius, (cx, cy) = _placed(rng, canvas)
     image = Image.new("RGB", (canvas, canvas), _rgb(base))
     draw = ImageDraw.Draw(image)
-    slope = rng.uniform(-14, 14, 3)
     for y in range(0, canvas, 16):  # a faint vertical gradient, so that no background is flat
         draw.rectangle((0, y, canvas, y + 16), fill=_rgb(base + slope * (y / canvas - 0.5)))
-    radius = canvas * rng.uniform(0.24, 0.36)
-    margin = radius * 1.05
-    cx, cy = rng.uniform(margin, canvas - margin, 2)
     colour = _rgb(np.array(list(COLOURS.values())[scene.colour]) + rng.normal(0, 7, 3))
     background = image.getpixel((int(cx), int(cy)))
     _draw_shape(draw, SHAPES[scene.shape], (cx, cy), radius, rng.uniform(-0.2, 0.2), colour, background)
     image = image.resize((size, size), Image.Resampling.LANCZOS)
     noisy = np.asarray(image, dtype=np.float32) + rng.normal(0, 2.5, (size, size, 3))
     return Image.fromarray(np.clip(noisy, 0, 255).astype(np.uint8))
+
+
+def outline(rng: np.random.Generator, size: int = SIZE) -> tuple[int, int, int, int]:
+    """The box around the shape that `render` draws with an equal generator: left, top, right and bottom in pixels."""
+    _, _, radius, (cx, cy) = _placed(rng, size * _SCALE)
+    reach = _REACH * radius
+    edges = [(cx - reach) / _SCALE, (cy - reach) / _SCALE, (cx + reach) / _SCALE, (cy + reach) / _SCALE]
+    left, top, right, bottom = (int(np.clip(round(edge), 0, size)) for edge in edges)
+    return left, top, right, bottom
+
+
+def _placed(rng: np.random.Generator, canvas: int) -> tuple[np.ndarray, np.ndarray, float, Point]:
+    """The background's colour and gradient, the shape's radius and centre: the first draws of every picture."""
+    base = rng.uniform(205, 250) + rng.normal(0, 6, 3)
+    slope = rng.uniform(-14, 14, 3)
+    radius = canvas * rng.uniform(0.24, 0.36)
+    margin = radius * 1.05
+    cx, cy = rng.uniform(margin, canvas - margin, 2)
+    return base, slope, radius, (cx, cy)
 
 
 def _rgb(values: np.ndarray) -> tuple[int, int, int]:

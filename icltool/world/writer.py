@@ -1,7 +1,9 @@
-"""Writes a world to disk as COCO 2017 captions and VQAv2 are published; the readers of the real ones read it.
+"""Writes a world to disk as COCO 2017, VQAv2, PersonalityCaptions and Sherlock are published; their readers read it.
 
 Below the root: `mscoco/mscoco2017` (images, five captions each), `mscoco/mscoco2014` (the same images under their 2014
-names), `vqav2` (questions, and ten answers each), and `world.json`, which says what was written.
+names), `vqav2` (questions, and ten answers each), `personality_captions` (captions in styles), `sherlock_dataset` with
+`vcr1images` and `vg` (inferences about the shape's region), all of the same images; and `world.json`, which says what was
+written.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -22,11 +24,13 @@ from icltool.errors import StoreError
 from icltool.store.atomic import read_json, writing
 from icltool.store.locking import locked
 from icltool.world.annotations import SPLITS, Shot, captions_file, near_duplicates, vqa_files
+from icltool.world.regions import region_file, region_file_name, region_groups, region_picture
 from icltool.world.render import render
-from icltool.world.scenes import Scene, dataset_lexicon, split_scenes
+from icltool.world.scenes import Lexicon, Scene, dataset_lexicon, split_scenes
+from icltool.world.styles import STYLES, picture_hash, style_file, style_groups, style_splits
 
 #: Changes whenever the files of a seed change.
-VERSION = 1
+VERSION = 2
 INDEX_IMAGES, VALIDATION_IMAGES = 2000, 400
 MANIFEST = "world.json"
 _SCHEMA = "icltool.world"
@@ -157,7 +161,39 @@ def _write(folder: Path, options: WorldOptions, progress: Progress) -> None:
         _write_json(questions / f"v2_mscoco_{split}2014_annotations.json", answered)
     for place in (annotations, questions):
         _write_json(place / "near_duplicates.json", near_duplicates(shots))
+    _write_styles(folder, shots, lexicon, options)
+    _write_regions(folder, shots, lexicon, options)
     _write_json(folder / MANIFEST, {"schema": _SCHEMA, "options": asdict(options), "files": _files(folder)})
+
+
+def _write_styles(folder: Path, shots: Mapping[str, Sequence[Shot]], lexicon: Lexicon, options: WorldOptions) -> None:
+    """PersonalityCaptions: the list of styles, a file of comments for each split, and the pictures by their hashes."""
+    place = folder / "personality_captions"
+    (place / "yfcc_images").mkdir(parents=True)
+    (place / "personalities.txt").write_text("".join(f"{name}\n" for name in STYLES), encoding="utf-8")
+    for split, shown in style_splits(shots).items():
+        _write_json(place / f"{split}.json", style_file(shown, lexicon, options.seed, split))
+    _write_json(place / "near_duplicates.json", style_groups(shots))
+    for split in SPLITS:
+        for shot in shots[split]:
+            _link(_picture(folder, split, shot), place / "yfcc_images" / f"{picture_hash(shot)}.jpg")
+
+
+def _write_regions(folder: Path, shots: Mapping[str, Sequence[Shot]], lexicon: Lexicon, options: WorldOptions) -> None:
+    """Sherlock: a file of clues and inferences for each split, and the pictures where their addresses say."""
+    (folder / "sherlock_dataset").mkdir()
+    _write_json(folder / "sherlock_dataset" / "near_duplicates.json", region_groups(shots))
+    for split in SPLITS:
+        rows = region_file(shots[split], lexicon, options.drawn_by, split)
+        _write_json(folder / "sherlock_dataset" / region_file_name(split), rows)
+        for shot in shots[split]:
+            target = folder / region_picture(shot)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            _link(_picture(folder, split, shot), target)
+
+
+def _picture(folder: Path, split: str, shot: Shot) -> Path:
+    return folder / "mscoco" / "mscoco2017" / f"{split}2017" / f"{shot.image_id:012d}.jpg"
 
 
 def draw_shots(options: WorldOptions) -> dict[str, list[Shot]]:
@@ -192,5 +228,5 @@ def _link(source: Path, target: Path) -> None:
         shutil.copyfile(source, target)
 
 
-def _write_json(path: Path, content: dict[str, Any]) -> None:
+def _write_json(path: Path, content: dict[str, Any] | list[dict[str, Any]]) -> None:
     path.write_text(json.dumps(content), encoding="utf-8")

@@ -28,5 +28,5 @@ def tuned_world(captioner_world: Path, tmp_path: Path) -> Path:
 @pytest.fixture
 def tuned(tuned_world: Path) -> Path:
     """The checkpoint folder in it."""
-    (folder,) = (tuned_world / "checkpoints").iterdir()
-    return folder
+    (file,) = (tuned_world / "checkpoints").glob("*/training.json")
+    return file.parent

@@ -1,0 +1,106 @@
+"""What the tiny captioners start from."""
+
+from __future__ import annotations
+
+import json
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from icltool.contracts import Example, GenerationOptions, SupportsTuning
+from icltool.models.weights import packaged_weights
+from icltool.plugin.manager import component
+from icltool.world.captioners import build_blip2, build_opt_tokenizer, save_blip2, save_byte_pairs, save_ofa, sentences
+from icltool.world.regions import INFERENCES
+from icltool.world.render import render
+from icltool.world.scenes import NONCE_WORDS, Scene
+from icltool.world.styles import STYLES, style_comments
+
+
+def test_each_word_of_the_world_is_one_piece() -> None:
+    tokenizer = build_opt_tokenizer()
+    texts = [*sentences(), *(f" {form.format('dax', 'blick')}" for form in INFERENCES)]
+    texts += [f" {text}" for style in STYLES for text in style_comments(style, "zorp", "kiv")]
+    for text in texts:
+        words = text.replace("?", " ?").replace(".", " .").replace(":", " :").split()
+        assert len(tokenizer(text, add_special_tokens=False)["input_ids"]) == len(words), text
+    assert len({tokenizer(f" {word}")["input_ids"][-1] for word in NONCE_WORDS}) == len(NONCE_WORDS)
+
+
+@pytest.mark.parametrize("text", [" a photo of 3 überraschungen\n", "Ωμέγα; 12,5 %", " a dax blick\n"])
+def test_any_text_can_be_read(text: str) -> None:
+    tokenizer = build_opt_tokenizer()
+    assert tokenizer.decode(tokenizer(text, add_special_tokens=False)["input_ids"]) == text
+    assert tokenizer(text)["input_ids"][0] == tokenizer.eos_token_id
+
+
+def test_the_packaged_blip2_is_what_the_code_draws(tmp_path: Path) -> None:
+    """Untrained weights ship in half precision: whoever doubts can draw them again."""
+    shipped = packaged_weights("tiny-blip2")
+    save_blip2(tmp_path)
+    again, there = load_file(tmp_path / "model.safetensors"), load_file(shipped / "model.safetensors")
+    assert again.keys() == there.keys()
+    for name, tensor in again.items():
+        assert tensor.dtype == torch.float16
+        torch.testing.assert_close(there[name], tensor)
+    for name in ("config.json", "tokenizer.json", "processor_config.json"):
+        assert json.loads((tmp_path / name).read_text()) == json.loads((shipped / name).read_text()), name
+    assert sum(file.stat().st_size for file in shipped.parent.rglob("*.safetensors")) < 8_000_000
+
+
+def test_another_seed_draws_others() -> None:
+    tokenizer = build_opt_tokenizer()
+    one, other = (build_blip2(tokenizer, seed).query_tokens for seed in (0, 1))
+    assert not torch.equal(one, other)
+    assert float(one.detach().std()) > 0.3  # transformers would leave them at zero
+
+
+def test_ofa_folder(tmp_path: Path) -> None:
+    save_ofa(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    vocabulary = json.loads((tmp_path / "vocab.json").read_text())
+    assert [vocabulary[t] for t in ("<s>", "<pad>", "</s>")] == [0, 1, 2]
+    assert config["vocab_size"] == len(vocabulary) + 9192
+    assert not list(tmp_path.glob("*.safetensors"))
+    assert save_byte_pairs(tmp_path / "again", ["<s>", "<pad>", "</s>", "<unk>"]) == len(vocabulary)
+    for name in ("vocab.json", "merges.txt"):
+        assert (tmp_path / "again" / name).read_bytes() == (tmp_path / name).read_bytes()
+
+
+@pytest.mark.skipif(find_spec("icltool_ofa") is None, reason="icltool-ofa is not installed")
+def test_the_packaged_ofa_is_what_the_code_writes(tmp_path: Path) -> None:
+    save_ofa(tmp_path)
+    found = find_spec("icltool_ofa")
+    assert found is not None
+    assert found.origin is not None
+    for file in tmp_path.iterdir():
+        assert (Path(found.origin).parent / "tiny" / file.name).read_bytes() == file.read_bytes(), file.name
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "tiny-blip2",
+        pytest.param(
+            "tiny-ofa",
+            marks=pytest.mark.skipif(find_spec("icltool_ofa") is None, reason="icltool-ofa is not installed"),
+        ),
+    ],
+)
+@pytest.mark.parametrize("task", ["caption", "style", "inference"])
+def test_they_load_by_name_and_can_be_tuned(name: str, task: str, tmp_path: Path) -> None:
+    picture = tmp_path / "picture.png"
+    render(Scene(1, 2), np.random.default_rng(0)).save(picture)
+    said = ("a dax blick",)
+    query = Example(1, str(picture), 1, said[0], said[0], said, question="a thing here", style="Happy")
+    model = component("models", name, device="cpu")
+    assert isinstance(model, SupportsTuning)
+    prompt = model.prompt(task, [], query)
+    first, second = model.score([prompt, prompt], 2)
+    assert first.tokens == second.tokens == 4  # three words, and what ends them
+    assert first.log_prob == pytest.approx(second.log_prob, abs=1e-4)
+    assert len(model.generate([prompt], GenerationOptions(4), 1)) == 1
