@@ -44,7 +44,7 @@ class Answerer:
         self.inputs, self.progress = inputs, progress
         self.costs: Costs | None = None
         self._session: Session | None = None
-        self._weights: Path | None = None
+        self.weights: Path | None = None
         self._told: list[str] = []
 
     @property
@@ -64,13 +64,13 @@ class Answerer:
 
     def use(self, weights: Path | None) -> None:
         """Answers come from the model with these weights from now on, None for its own. What was loaded before is let go."""
-        if weights == self._weights:
+        if weights == self.weights:
             return
         if self._session is not None:
             self._told += self._session_notes()
             self._session.close(finished=True)
             self._session = None
-        self._weights = weights
+        self.weights = weights
 
     def _session_notes(self) -> list[str]:
         return [] if self._session is None else [*self._session.notes, *self._session.work]
@@ -146,8 +146,8 @@ class Answerer:
         """The session; its model is loaded when it is first asked for."""
         if self._session is None:
             config, task = self.inputs.config, self.inputs.task
-            weights = {} if self._weights is None else {"path": str(self._weights)}
-            self.progress.detail(f"loading {config.model}" + (f" with {self._weights}" if weights else ""))
+            weights = {} if self.weights is None else {"path": str(self.weights)}
+            self.progress.detail(f"loading {config.model}" + (f" with {self.weights}" if weights else ""))
             model: Model = component("models", config.model, **{**config.model_options(), **weights})
             generation = generation_options(config.generation(), task, model)
             store = None

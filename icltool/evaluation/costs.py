@@ -78,7 +78,10 @@ class Costs:
         chosen = {s.key: self.settings.demonstrations(s)[places] for s in asked}
         parts: dict[Key, list[QueryCost]] = {s.key: [] for s in asked}
         with self.progress.task("cost per query", len(queries) * len(asked), "answers") as ticker:
-            for weights, position in [(w, p) for w in _by_weights(asked) for p in range(len(queries))]:
+            order = sorted(
+                _by_weights(asked), key=lambda weights: weights != self.answerer.weights
+            )  # what is loaded first
+            for weights, position in [(w, p) for w in order for p in range(len(queries))]:
                 self.answerer.use(weights)
                 query = queries[position]
                 for setting in (s for s in asked if s.method.weights == weights):

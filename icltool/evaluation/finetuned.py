@@ -60,9 +60,13 @@ def read(file: Path) -> Tuned:
 
 
 def remarks(inputs: Inputs, label: str, made: Tuned) -> list[str]:
-    """Which file it is, and whether it was made on this data set."""
-    about, dataset = made.about, inputs.dataset
+    """Which file it is, whether it was made on this data set, and from the weights that the call names."""
+    about, dataset, path = made.about, inputs.dataset, inputs.config.model_path
     lines = [f"{label}: {made.file}"]
+    if path is not None and made.base and Path(made.base).resolve() != Path(path).resolve():
+        lines.append(
+            f"{label} began with the weights in {made.base}, and the other methods answer with those in {path}"
+        )
     if about.get("dataset") not in (None, dataset.name) or about.get("task") not in (None, inputs.task.name):
         lines.append(
             f"{label} was trained on {about.get('dataset')} ({about.get('task')}), and this is {dataset.name} "

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from icltool.config.evaluate import EvaluateConfig
+from icltool.config.model import fine_tuned_name
 from icltool.contracts import Intervention, Model, SupportsDecoderHooks
 from icltool.errors import ConfigError, PluginError, StoreError
 from icltool.evaluation.inputs import Inputs
@@ -71,7 +72,7 @@ def _as_checkpoint(config: EvaluateConfig) -> list[Path]:
     folder = config.checkpoint
     if folder is None or not (folder / WEIGHTS).is_file() or (folder / "config.json").is_file():
         return []
-    return [folder]
+    return [] if fine_tuned_name(folder) is not None else [folder]
 
 
 def file_of(path: Path) -> Path:

@@ -238,6 +238,8 @@ def checkpoint_folder(inputs: Inputs, name: str, learner: str) -> Path:
     made_by = found.get("identity", {}).get("learner", learner) if isinstance(found, dict) else learner
     if made_by == learner:
         return config.checkpoint
+    if made_by == finetuned.LEARNER and FINETUNED in config.methods:
+        return newest()
     registry = load_registry()
     plain = [m for m in config.methods if m != FINETUNED]
     selectors = [m for m in plain if interventions.kind_of(m) == interventions.RETRIEVERS]

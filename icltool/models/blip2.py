@@ -14,6 +14,8 @@ from icltool.models.loading import LoadOptions
 from icltool.models.tuning import TunableCaptioner
 from icltool.models.weights import find_weights
 
+#: Side in pixels of the pictures that the published checkpoints were pre-trained on.
+PRETRAINED_SIZE = 224
 #: The published fine-tuning on COCO captions and its fork for Sherlock. A text of 32 tokens is a prompt of 4 and a caption.
 _RECIPE: Mapping[str, Any] = {
     "lr": 1e-5,
@@ -142,9 +144,12 @@ class Blip2Model(PrefixedCaptioner):
 
     def tuning_recipe(self, task: str) -> Mapping[str, Any]:
         """See SupportsTuning."""
+        recipe = dict(_RECIPE)
+        if self.image_size != PRETRAINED_SIZE:
+            del recipe["image_size"]  # fine-tuned before, or no published checkpoint: it stays
         if task in ("inference", "inference-choice"):  # the clue stands in the prompt: the target has the 32 tokens
-            return {**_RECIPE, "batch_size": 8, "freeze": ("vit", "language_model"), "max_target_tokens": 32}
-        return _RECIPE
+            recipe |= {"batch_size": 8, "freeze": ("vit", "language_model"), "max_target_tokens": 32}
+        return recipe
 
     def _encode_pixels(self, pixels: torch.Tensor) -> torch.Tensor:
         # position embeddings are resized to what is read (`resize_images`): nothing is left to interpolate here

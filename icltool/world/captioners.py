@@ -190,7 +190,7 @@ def save_ofa(folder: Path) -> None:
         "resnet_type": "resnet18",
         "dropout": 0.0,
         "init_std": INITIALIZER_RANGE,
-        "max_position_embeddings": 64,
+        "max_position_embeddings": 256,
         "token_bucket_size": 32,
         "image_bucket_size": 8,
         "code_image_size": 16,

@@ -61,6 +61,7 @@ class One:
     def __init__(self, session: Steered) -> None:
         self._session, self.progress = session, SilentProgress()
         self.used: list[Path | None] = []
+        self.weights: Path | None = None
 
     def use(self, weights: Path | None) -> None:
         self.used.append(weights)

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -107,20 +108,32 @@ def test_what_it_was_trained_on_is_said(tuned_world: Path, tuned: Path) -> None:
         assert finetuned.remarks(inputs, "finetuned", read_tuned(file))[1] == told
 
 
-def test_weights_are_named_in_four_ways(tuned_world: Path, tuned: Path, tmp_path: Path) -> None:
+def test_other_weights_to_begin_with_are_said(tuned_world: Path, tuned: Path, tmp_path: Path) -> None:
+    made = replace(finetuned.read(tuned / BEST), base=str(tmp_path / "a"))
+    for path, told in ((tmp_path / "a", False), (tmp_path / "b", True)):
+        lines = finetuned.remarks(Inputs(config(tuned_world, model_path=str(path))), "finetuned", made)
+        assert any("began with the weights in" in line for line in lines) is told
+
+
+def test_weights_are_named_by_options(tuned_world: Path, tuned: Path, tmp_path: Path) -> None:
     another(tuned, "newer", 2**33)
     elsewhere = tmp_path / "mine.safetensors"
     shutil.copyfile(tuned / BEST, elsewhere)
-    assert chosen(tuned_world, checkpoint=tuned) == tuned / BEST
-    last = {"finetuned.checkpoint": "last"}
-    assert chosen(tuned_world, checkpoint=tuned, method_options=last) == tuned / LAST
-    assert chosen(tuned_world, method_options={"finetuned.folder": str(tuned), **last}) == tuned / LAST
+    folder = {"finetuned.folder": str(tuned)}
+    assert chosen(tuned_world, method_options=folder) == tuned / BEST
+    assert chosen(tuned_world, method_options={**folder, "finetuned.checkpoint": "last"}) == tuned / LAST
     assert chosen(tuned_world, method_options={"finetuned": {"file": str(elsewhere)}}) == elsewhere
     digests = [
-        Settings(Inputs(config(tuned_world, **given))).groups[0][0].digest
-        for given in ({"checkpoint": tuned}, {"method_options": {"finetuned.file": str(elsewhere)}})
+        Settings(Inputs(config(tuned_world, method_options=given))).groups[0][0].digest
+        for given in (folder, {"finetuned.file": str(elsewhere)})
     ]
     assert digests[0] == digests[1], "what they hold makes the setting, wherever they lie"
+
+
+def test_weights_are_named_by_checkpoint(tuned_world: Path, tuned: Path) -> None:
+    another(tuned, "newer", 2**33)
+    assert chosen(tuned_world, checkpoint=tuned) == tuned / BEST
+    assert chosen(tuned_world, checkpoint=tuned, method_options={"finetuned.checkpoint": "last"}) == tuned / LAST
 
 
 def test_nothing_was_trained(tuned_world: Path, tuned: Path) -> None:
@@ -180,7 +193,7 @@ def _nothing(folder: Path) -> dict[str, Any]:
             "finetuned.folder a checkpoint folder",
         ),
         (
-            lambda f: {"checkpoint": f, "method_options": {"finetuned.checkpoint": "worst"}},
+            lambda f: {"method_options": {"finetuned.folder": str(f), "finetuned.checkpoint": "worst"}},
             StoreError,
             "checkpoints there: best, last",
             "finetuned.checkpoint=last",
@@ -273,7 +286,7 @@ def test_an_interrupted_evaluation_goes_on(tuned_world: Path, monkeypatch: pytes
 
 def test_weights_that_were_trained_again_are_another_setting(tuned_world: Path, tuned: Path) -> None:
     first = evaluate.run(config(tuned_world, test_size=4), QUIET)
-    fine_tuned(tuned_world, {"lr": 1e-2})
+    fine_tuned(tuned_world, {"lr": 1e-3})
     second = evaluate.run(config(tuned_world, test_size=4), QUIET)
     assert first.path == second.path
     assert first.results[0].extra["digest"] != second.results[0].extra["digest"]

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+import pytest
+
+from icltool.plugin.manager import load_registry
 
 CHECKOUT = Path(__file__).parents[2]
 
@@ -55,11 +61,13 @@ def ask(code: str, *paths: Path) -> Any:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-#: Code for `ask`: what the registry found beside the built-ins, and what is broken.
+#: Code for `ask`: what the registry found beside the built-ins and this project's own plugins, which may be installed, and
+#: what is broken.
 SURVEY = """
 registry = load_registry()
+own = ("icltool", "icltool-ofa", "icltool-openflamingo")
 answer = {
-    "found": [[f.kind, f.name, f.distribution, f.version] for f in registry.found if f.distribution != "icltool"],
+    "found": [[f.kind, f.name, f.distribution, f.version] for f in registry.found if f.distribution not in own],
     "broken": [[b.name, b.distribution, b.version, b.kind, b.error] for b in registry.broken],
     "builtins": len([f for f in registry.found if f.distribution == "icltool"]),
     "random": type(registry.create("samplers", "random")).__name__,
@@ -80,3 +88,21 @@ except IclError as error:
 def select(name: str, *paths: Path, **options: Any) -> Any:
     """[kind of error, message, hint] of building the sampler `name`; None when it works."""
     return ask(SELECT.format(name=name, options=options), *paths)
+
+
+@contextmanager
+def ofa_registered(folder: Path) -> Iterator[Path]:
+    """Within it icltool-ofa can be imported and its models are registered in this process, installed or not; its checkout.
+    `folder` is an empty one."""
+    plugin = CHECKOUT / "plugins" / "icltool-ofa"
+    with pytest.MonkeyPatch.context() as patch:
+        if importlib.util.find_spec("icltool_ofa") is None:
+            info = folder / "icltool_ofa-0.1.0.dist-info"
+            info.mkdir()
+            (info / "METADATA").write_text("Metadata-Version: 2.1\nName: icltool-ofa\nVersion: 0.1.0\n")
+            (info / "entry_points.txt").write_text("[icltool]\nofa = icltool_ofa.plugin\n")
+            patch.syspath_prepend(str(plugin))
+            patch.syspath_prepend(str(folder))
+            load_registry.cache_clear()
+        yield plugin
+    load_registry.cache_clear()

@@ -56,7 +56,8 @@ def state_of(folder: Path) -> dict[str, tuple[int, int]]:
 def test_shapes_for_all_its_tasks(shapes: tuple[Path, PrepareReport]) -> None:
     folder, report = shapes
     workspace = Workspace(folder)
-    assert workspace.prepared() == [("shapes", "caption"), ("shapes", "vqa")]
+    served = [("shapes", task) for task in ("caption", "inference", "style", "vqa")]
+    assert workspace.prepared() == served
     assert workspace.choose_dataset() == ("shapes", "caption")
     caption, vqa = (open_dataset(workspace.dataset_folder("shapes", task)) for task in ("caption", "vqa"))
     assert (len(caption.split("train")), len(caption.split("validation"))) == (60, 12)
@@ -72,6 +73,11 @@ def test_shapes_for_all_its_tasks(shapes: tuple[Path, PrepareReport]) -> None:
         ("caption", "validation", "prepared"),
         ("vqa", "train", "prepared"),
         ("vqa", "validation", "prepared"),
+        ("style", "train", "prepared"),
+        ("style", "validation", "prepared"),
+        ("style", "development", "prepared"),
+        ("inference", "train", "prepared"),
+        ("inference", "validation", "prepared"),
     ]
     assert rows[0]["examples"] == 60
     assert rows[1]["groups"] == 12
@@ -113,7 +119,8 @@ def test_another_seed_is_another_data_set_and_the_other_task_is_named(tmp_path: 
     assert second.rows()[0]["fingerprint"] != first.rows()[0]["fingerprint"]
     assert second.rows()[0]["state"] == "prepared"
     assert second.lines() == [
-        "task vqa was prepared from other files: run `icltool prepare shapes --task vqa`",
+        f"task {task} was prepared from other files: run `icltool prepare shapes --task {task}`"
+        for task in ("inference", "style", "vqa")
     ]
 
 

@@ -13,10 +13,11 @@ from icltool.stages import train
 QUIET = for_terminal(quiet=True)
 #: Seconds, and enough for other answers than before.
 SMALL: dict[str, Any] = {
-    "epochs": 1,
+    "epochs": 3,
+    "validate_every": 3,
     "batch_size": 8,
     "max_train_size": 16,
-    "lr": 3e-3,
+    "lr": 1e-2,
     "schedule": "constant",
     "warmup_lr": 0.0,
     "freeze": "none",

@@ -3,7 +3,7 @@ line. No time is asserted. `python -m tests.benchmarks.captioner_world` measures
 
 from __future__ import annotations
 
-from importlib.util import find_spec
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,6 +12,7 @@ from icltool.cli.app import run
 from icltool.store.evaluations import MetricResult, predictions_file, read_predictions, read_results
 from icltool.store.prepared import open_dataset
 from icltool.store.workspace import Workspace
+from tests.plugin.distributions import ofa_registered
 from tests.training.style_words import styles_followed
 
 WORDS, CIDER = "word-accuracy", "cider"
@@ -23,6 +24,12 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     home = tmp_path_factory.mktemp("captioners")
     assert run(["prepare", "shapes", "--workspace", str(home), "--task", "all", "--quiet"]) == 0
     return home
+
+
+@pytest.fixture(scope="module")
+def ofa_plugin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    with ofa_registered(tmp_path_factory.mktemp("installed")) as plugin:
+        yield plugin
 
 
 def flags(workspace: Path, profile: str) -> list[str]:
@@ -59,7 +66,7 @@ def test_blip2_writes_nine_of_ten_words_right(workspace: Path, capsys: pytest.Ca
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(find_spec("icltool_ofa") is None, reason="icltool-ofa is not installed")
+@pytest.mark.usefixtures("ofa_plugin")
 def test_ofa_writes_in_six_styles(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """200 pictures, each in every style. Words count those of the scene and the style's own."""
     home = flags(workspace, "captioner-shapes-ofa")

@@ -20,6 +20,8 @@ _OWN = {
 }
 #: What changes speed and files beside the weights, and not the weights.
 _UNDECIDING = frozenset({"loggers", "workers", "reward_workers", "save_every"})
+#: How captions are searched for in validation and scst.
+_SEARCH = ("num_beams", "max_new_tokens", "min_new_tokens", "repetition_penalty")
 #: Names under which a metric may be asked for besides its own.
 _ALIASES = {"cider-d": "cider"}
 
@@ -84,6 +86,11 @@ class CaptionerOptions(BaseModel):
         None, ge=1, description="tokens of a caption there, at most (default: as the model searches)"
     )
     min_new_tokens: int | None = Field(None, ge=0, description="and at least (default: as the model searches)")
+    repetition_penalty: float | None = Field(
+        None,
+        gt=0,
+        description="what divides the scores of tokens that are there already (default: as the model searches)",
+    )
     select: str | None = Field(
         None, description="what the best weights have most of: metrics, summed (cider+bleu-4), or the least loss"
     )
@@ -115,7 +122,7 @@ class CaptionerOptions(BaseModel):
 
     @field_validator(
         "warmup_steps", "image_size", "max_target_tokens", "max_train_size", "captions", "itm_prompt", "select",
-        "num_beams", "max_new_tokens", "min_new_tokens", mode="before",
+        *_SEARCH, mode="before",
     )  # fmt: skip
     @classmethod
     def _none(cls, value: Any) -> Any:
@@ -186,7 +193,7 @@ class CaptionerOptions(BaseModel):
 
     def searched(self, generation: GenerationOptions) -> GenerationOptions:
         """The search of validation and scst: the model's own, but for what was given."""
-        given = {name: getattr(self, name) for name in ("num_beams", "max_new_tokens", "min_new_tokens")}
+        given = {name: getattr(self, name) for name in _SEARCH}
         return replace(generation, **{name: value for name, value in given.items() if value is not None})
 
     def learned(self, task: str) -> str:

@@ -149,7 +149,11 @@ class OFAModel(Tuning):
 
     def token_counts(self, prompts: Sequence[Prompt]) -> list[int]:
         """See CountsTokens. The picture's positions are not counted."""
-        return [len(tokens.text) + len(tokens.target) for tokens in self._tokens(prompts, with_target=True)]
+        counted = {
+            told: iter(self._tokens([p for p in prompts if bool(p.target) is told], told)) for told in (True, False)
+        }
+        each = (next(counted[bool(prompt.target)]) for prompt in prompts)
+        return [len(tokens.text) + len(tokens.target) for tokens in each]
 
     @torch.inference_mode()
     def score(

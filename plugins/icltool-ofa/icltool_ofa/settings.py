@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -12,6 +13,8 @@ from icltool_ofa.prompts import STYLE_PROMPT, OFAFormat
 from icltool_ofa.resnet import STRIDE
 from icltool_ofa.tokenizer import CODES
 
+#: The environment variable that names the data set's folder.
+ROOT = "PERSONALITY_CAPTIONS_PATH"
 #: How pictures become squares: the middle of them, or all of it squeezed.
 FITS = ("centre", "squeeze")
 Channels = tuple[float, float, float]
@@ -48,7 +51,8 @@ class Settings:
 
 
 def settled(known: Mapping[str, Any], given: Mapping[str, Any], buckets: int) -> Settings:
-    """`given` (None: not given) over `known`, which came with the weights, over the defaults. `styles` may be a file, too.
+    """`given` (None: not given) over `known`, which came with the weights, over the defaults. `styles` may be a file, too,
+    and is the official list where styles are tokens and nothing else was said.
 
     Raises ConfigError for values that cannot be, `buckets` being the most positions of a side of a picture.
     """
@@ -61,8 +65,17 @@ def settled(known: Mapping[str, Any], given: Mapping[str, Any], buckets: int) ->
     size = chosen.pop("image_size", found.image_size)
     check_size(size, buckets)
     found = replace(found.resized(size), **chosen)
+    if found.tokenize_style and not found.styles and (file := official_styles()) is not None:
+        found = replace(found, styles=listed(file))
     _check(found)
     return found
+
+
+def official_styles() -> Path | None:
+    """PersonalityCaptions' own list, where the environment says that the data set lies; None where it does not."""
+    root = os.environ.get(ROOT)
+    places = [Path(root, *deeper, "personalities.txt") for deeper in (("personality_captions",), ())] if root else []
+    return next((place for place in places if place.is_file()), None)
 
 
 def check_size(size: Any, buckets: int) -> None:
@@ -107,4 +120,7 @@ def _check(settings: Settings) -> None:
         if not isinstance(getattr(settings, name), bool):
             raise ConfigError(f"{name} = {getattr(settings, name)!r} is neither true nor false")
     if settings.tokenize_style and not settings.styles:
-        raise ConfigError("tokenize_style needs the list of styles", "--model-option styles=FILE, one style a line")
+        raise ConfigError(
+            "tokenize_style needs the list of styles",
+            f"--model-option styles=FILE, one style a line, or {ROOT} in the environment",
+        )
