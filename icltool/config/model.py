@@ -160,6 +160,8 @@ class LvlmConfig(StageConfig):
                 if values.get("model_path") is not None:
                     raise ValueError(f"--model {given} is a folder of weights already: leave --model-path out")
                 return {**values, "model": name, "model_path": str(folder)}
+        if fault := _no_model(Path(given), workspace):
+            raise ValueError(fault)
         return values
 
     @model_validator(mode="after")
@@ -167,6 +169,19 @@ class LvlmConfig(StageConfig):
         if self.device_map is not None and self.device != "auto":
             raise ValueError("--device and --device-map exclude each other: give one of them")
         return self
+
+
+def _no_model(path: Path, workspace: Path) -> str:
+    """What is wrong with a path in place of a model's name; "" where it may be a name."""
+    if path.is_file():
+        if path.suffixes[-2:] == [".tar", ".gz"]:
+            return f"{path} is an archive: unpack it, and give its folder"
+        return f"{path} is a file: give the folder that it lies in"
+    if path.is_dir() and len(path.parts) > 1:
+        return f"{path} holds no fine-tuned model: --model takes a name, and --model-path the folder of its weights"
+    if len(path.parts) > 1 and not path.exists():
+        return f"there is no folder {path}: --model takes a name, or the folder of a fine-tuned model"
+    return ""
 
 
 def fine_tuned_name(folder: Path) -> str | None:

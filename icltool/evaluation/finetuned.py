@@ -59,10 +59,13 @@ def read(file: Path) -> Tuned:
     return read_tuned(file)
 
 
-def remarks(inputs: Inputs, label: str, made: Tuned) -> list[str]:
-    """Which file it is, whether it was made on this data set, and from the weights that the call names."""
+def remarks(inputs: Inputs, label: str, made: Tuned, chosen: bool = True) -> list[str]:
+    """Which file it is, out of how many where none was `chosen`, whether it was made on this data set, and from the weights
+    that the call names."""
     about, dataset, path = made.about, inputs.dataset, inputs.config.model_path
     lines = [f"{label}: {made.file}"]
+    if not chosen and (count := len(_fitting(inputs))) > 1:
+        lines[0] += f", the newest of {count} that fit (--checkpoint names another)"
     if path is not None and made.base and Path(made.base).resolve() != Path(path).resolve():
         lines.append(
             f"{label} began with the weights in {made.base}, and the other methods answer with those in {path}"
@@ -94,18 +97,27 @@ def _checked(inputs: Inputs, file: Path) -> Path:
 
 
 def _newest(inputs: Inputs) -> Path:
+    if fitting := _fitting(inputs):
+        return fitting[0]
     name, task, workspace, model = inputs.dataset.name, inputs.task.name, inputs.workspace, inputs.config.model
-    folders = [f for f in workspace.checkpoints_of(LEARNER, name, task) if (f / f"{CHOICES[0]}.safetensors").is_file()]
-    fitting = [folder for folder in folders if _model_of(folder) == model]
-    command = f"`icltool train {LEARNER} --model {model} --dataset {name} --task {task}`"
-    if not fitting:
-        unfinished = any(read(folder / f"{CHOICES[0]}.safetensors").model == model for folder in folders)
-        reason = "the training is unfinished" if unfinished else f"no fine-tuned {model}"
-        raise StoreError(f"{reason} for {name} ({task}) in {workspace.checkpoints}", f"run {command}")
-    newer = [
-        f for f in fitting if _record(f).get("identity", {}).get("dataset_fingerprint") == inputs.dataset.fingerprint
-    ]
-    return (newer or fitting)[0]
+    files = [f / f"{CHOICES[0]}.safetensors" for f in workspace.checkpoints_of(LEARNER, name, task)]
+    unfinished = any(file.is_file() and read(file).model == model for file in files)
+    raise StoreError(
+        f"{'the training is unfinished' if unfinished else f'no fine-tuned {model}'} for {name} ({task}) in "
+        f"{workspace.checkpoints}",
+        f"run `icltool train {LEARNER} --model {model} --dataset {name} --task {task}`",
+    )
+
+
+def _fitting(inputs: Inputs) -> list[Path]:
+    """Folders of finished trainings of the call's model on data set and task, the newest first; those of the same version of
+    the data set where there are any."""
+    folders = inputs.workspace.checkpoints_of(LEARNER, inputs.dataset.name, inputs.task.name)
+    folders = [f for f in folders if (f / f"{CHOICES[0]}.safetensors").is_file()]
+    fitting = [folder for folder in folders if _model_of(folder) == inputs.config.model]
+    print_of = inputs.dataset.fingerprint
+    same = [f for f in fitting if _record(f).get("identity", {}).get("dataset_fingerprint") == print_of]
+    return same or fitting
 
 
 def _of_captioner(inputs: Inputs) -> Path | None:

@@ -146,7 +146,8 @@ def _finetuned(inputs: Inputs) -> Method:
     file = finetuned.weights_of(inputs, given)
     made = finetuned.read(file)
     options = {**given, "file": str(file)}
-    remarks = tuple(finetuned.remarks(inputs, FINETUNED, made))
+    chosen = bool(given.keys() & {"file", "folder"}) or inputs.config.checkpoint is not None
+    remarks = tuple(finetuned.remarks(inputs, FINETUNED, made, chosen))
     identity = {"finetuned": made.digest}
     return Method(FINETUNED, None, (0,), options, identity, remarks=remarks, weights=file)
 

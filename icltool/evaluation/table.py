@@ -44,6 +44,9 @@ def _row(inputs: Inputs, folder: Path, result: SettingResult) -> dict[str, Any]:
         "shots": result.shots,
         "seed": result.seed,
         "setting": result.extra.get("digest", ""),
+        "weights": next(
+            (result.extra[k].get("file") for k in ("finetuned", "intervention") if k in result.extra), None
+        ),
         "queries": result.queries,
         **{name: figure.mean for name, figure in result.metrics.items()},
         **{f"{name} {end}": getattr(figure, end) for name, figure in result.metrics.items() for end in ("low", "high")},

@@ -35,10 +35,23 @@ def test_a_checkpoint_folder_its_name_in_the_workspace_and_an_exported_folder(tm
 
 
 def test_other_names_stay_as_they_are(tmp_path: Path) -> None:
-    selector = trained(tmp_path / "checkpoints" / "live-shapes-caption", fine_tuned=False)
-    for given in ("tiny-idefics", "", str(selector), str(tmp_path)):
+    for given in ("tiny-idefics", ""):
         config = EvaluateConfig(workspace=tmp_path, model=given)
         assert (config.model, config.model_path) == (given, None)
+
+
+def test_other_paths_are_refused_in_one_line(tmp_path: Path) -> None:
+    selector = trained(tmp_path / "checkpoints" / "live-shapes-caption", fine_tuned=False)
+    archive = tmp_path / "model.tar.gz"
+    archive.write_bytes(b"")
+    for given, fault in (
+        (selector, "holds no fine-tuned model"),
+        (tmp_path / "none", "there is no folder"),
+        (archive, "unpack it"),
+        (selector / "training.json", "give the folder"),
+    ):
+        with pytest.raises(ConfigError, match=fault):
+            resolve("evaluate", EvaluateConfig, {"workspace": tmp_path, "model": str(given)})
 
 
 def test_a_path_beside_a_folder_is_refused_in_one_line(tmp_path: Path) -> None:

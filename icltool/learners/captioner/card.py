@@ -28,6 +28,7 @@ def about_tuning(
         "examples": examples,
         "captions": captions,
         "options": dict(options),
+        "generation": {name: getattr(data.generation, name) for name in data.generation.__slots__},
         "icltool": source.get("icltool"),
     }
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback
+from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.trainer.states import TrainerStatus
 
 from icltool.contracts import Progress, TrainingOutcome, TuningSet
@@ -66,6 +66,7 @@ def fit(
         trainer = make_trainer(
             trainer_settings(options, data), folder, build_loggers(options.loggers, folder), callbacks
         )
+        _check_device(trainer, module.network)
         if trainer.is_global_zero:  # only now, when nothing that was asked for is refused any more
             _begin(folder, resume, progress)
         try:
@@ -81,6 +82,23 @@ def fit(
         resume.unlink(missing_ok=True)
         (folder / f".{RESUME}.new").unlink(missing_ok=True)
     return TrainingOutcome({"best": folder / card.BEST, "last": folder / card.LAST}, keeper.history)
+
+
+def _check_device(trainer: Trainer, network: Any) -> None:
+    """ConfigError where Lightning would move the network away from where the model reads its inputs."""
+    places = {parameter.device for parameter in network.parameters()}
+    root = trainer.strategy.root_device
+    if len(places) > 1:
+        raise ConfigError(
+            f"the model is spread over {len(places)} devices, and is trained on one, or copied to each",
+            "leave --device-map out; --trainer devices=N with one copy each needs no more",
+        )
+    (place,) = places
+    if (place.type, place.index or 0) != (root.type, root.index or 0):
+        raise ConfigError(
+            f"the model was loaded on {place}, and Lightning would train it on {root}",
+            "leave --device out with --trainer devices=N, or leave --trainer accelerator and devices out",
+        )
 
 
 @contextmanager
@@ -131,6 +149,8 @@ def trainer_settings(options: CaptionerOptions, data: TuningSet) -> dict[str, An
     network: Any = data.model.network  # type: ignore[attr-defined]
     device = next(network.parameters()).device
     cuda = device.type == "cuda"
+    if cuda:  # "deterministic" would fill every new tensor first
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     own: dict[str, Any] = {
         "max_epochs": options.epochs,
         "accelerator": "gpu" if cuda else "cpu",

@@ -216,6 +216,16 @@ def parse_options(values: Mapping[str, Any]) -> CaptionerOptions:
     return parsed("captioner", CaptionerOptions, dict(values))
 
 
+#: How the rate rises: a recipe's belong to its schedule.
+_RISE = ("warmup", "warmup_steps", "warmup_lr")
+
+
 def with_recipe(options: CaptionerOptions, recipe: Mapping[str, Any]) -> CaptionerOptions:
-    """Options that were not given are the recipe's."""
+    """Options that were not given are the recipe's. Its warm-up counts for nothing where another schedule, or another length
+    of the warm-up, was given."""
+    given = options.model_fields_set
+    own_schedule = "schedule" in given and options.schedule != recipe.get("schedule")
+    if own_schedule or given & {"warmup", "warmup_steps"}:
+        kept = () if own_schedule else ("warmup_lr",)
+        recipe = {name: value for name, value in recipe.items() if name not in _RISE or name in kept}
     return parse_options({**recipe, **{name: getattr(options, name) for name in options.model_fields_set}})

@@ -30,26 +30,24 @@ class Reporter(Callback):
             self._ticker = self._stack.enter_context(
                 self._progress.task("train captioner", total, "batches", done=batches * epoch + batch)
             )
-        self._begin()
+        self._since, self._pictures, self._left_off = time.monotonic(), 0, time.monotonic()
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: Any) -> None:
-        self._begin()
-
-    def _begin(self) -> None:
-        self._since, self._pictures = time.monotonic(), 0
+        self._since += time.monotonic() - self._left_off  # a validation is no training
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         if self._ticker is None:
             return
         self._pictures += len(batch["positions"])
+        self._left_off = time.monotonic()
         self._ticker.advance()
         loss = float(outputs["loss"]) * trainer.accumulate_grad_batches
         every = getattr(trainer, "log_every_n_steps", 0) or NOTE_EVERY
-        if batch_idx % every == 0:
+        done = batch_idx + 1
+        if done % every == 0 or done == trainer.num_training_batches:
             each = self._pictures / max(time.monotonic() - self._since, 1e-9)
             whole = each * trainer.world_size
             self._ticker.note(f"loss {loss:.3f}, {each:.1f} images/s per device, {whole:.1f} in all")
-        done = batch_idx + 1
         stepped = done % trainer.accumulate_grad_batches == 0 or done == trainer.num_training_batches
         if stepped and (trainer.global_step - 1) % every == 0:
             for logger in trainer.loggers:

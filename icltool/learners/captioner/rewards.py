@@ -116,9 +116,10 @@ def _picklable(value: Any) -> bool:
 
 
 def _start(metric: Metric) -> None:
-    """In a worker. Ctrl-C is for the training's own process, which ends this one."""
+    """In a worker. Ctrl-C, and SIGTERM to all processes of a job, are for the training's own process, which ends this one."""
     global _metric
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     _metric = metric
 
 

@@ -60,6 +60,7 @@ def rate(options: CaptionerOptions, at: Moment) -> float:
             at.epoch, at.batch, lr=lr, min_lr=min_lr, warmup_lr=warmup_lr, warmup=warmup, epochs=options.epochs
         )
     warmup = round(options.warmup * at.steps) if options.warmup_steps is None else options.warmup_steps
+    warmup = min(warmup, at.steps // 2)  # a short training would end before its rate has risen
     if options.schedule == "constant":
         return rising_rate(at.step, lr=lr, warmup_lr=warmup_lr, warmup=warmup)
     falling = polynomial_rate if options.schedule == "polynomial" else cosine_rate

@@ -91,3 +91,20 @@ def _all_frozen(folder: Path, examples: list[Example]) -> None:
             return {"all": ("",)}
 
     Captioner(**SMALL, freeze="all").tune(tuning_set(examples, Whole()), folder, 0, None)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, ("blip2", 1000, 0.0, 1e-8)),
+        ({"schedule": "blip2"}, ("blip2", 1000, 0.0, 1e-8)),
+        ({"schedule": "cosine", "warmup": 0.1}, ("cosine", None, 0.1, 0.0)),
+        ({"schedule": "constant"}, ("constant", None, 0.0, 0.0)),
+        ({"warmup_steps": 7}, ("blip2", 7, 0.0, 1e-8)),
+        ({"schedule": "polynomial", "warmup_steps": 7, "warmup_lr": 1e-9}, ("polynomial", 7, 0.0, 1e-9)),
+    ],
+)
+def test_a_recipes_warm_up_belongs_to_its_schedule(given: dict[str, object], expected: tuple[object, ...]) -> None:
+    recipe = {"schedule": "blip2", "warmup_steps": 1000, "warmup_lr": 1e-8, "lr": 1e-5}
+    found = with_recipe(parse_options(given), recipe)
+    assert (found.schedule, found.warmup_steps, found.warmup, found.warmup_lr) == expected

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from icltool.contracts import Example
-from icltool.learners.captioner.options import CaptionerOptions
+from icltool.learners.captioner.options import CaptionerOptions, parse_options
 from icltool.learners.captioner.schedules import Moment, rate
 from tests.learners.captioner.sets import tuned, tuning_set
 from tests.learners.captioner.test_resuming import Ending
@@ -96,3 +96,11 @@ def test_rates_at_the_edges() -> None:
     steps = CaptionerOptions(lr=1.0, schedule="cosine", warmup_steps=4, warmup=0.9)
     assert [rate(steps, Moment(0, s, s, 8)) for s in range(5)] == [0.25, 0.5, 0.75, 1.0, 1.0]
     assert rate(steps, Moment(0, 0, 7, 4)) >= 0  # a warm-up that is longer than the training
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "polynomial", "constant"])
+def test_a_short_training_reaches_its_rate(schedule: str) -> None:
+    options = parse_options({"schedule": schedule, "warmup_steps": 1000, "lr": 1e-3})
+    rates = [rate(options, Moment(0, step, step, 20)) for step in range(20)]
+    assert max(rates) == pytest.approx(1e-3)
+    assert rates[0] < rates[5] < rates[9]
