@@ -108,6 +108,7 @@ _ADAPTERS = {
     "tensor_names": "tuned",
     "tokenize": "tokens",
     "until_end": "tuning",
+    "trained_search": "tuning",
     "weights_hash": "weights",
     "write_card": "tuning",
 }
@@ -181,6 +182,7 @@ if TYPE_CHECKING:
     from icltool.models.tuned import tensor_names as tensor_names
     from icltool.models.tuning import evaluating as evaluating
     from icltool.models.tuning import read_card as read_card
+    from icltool.models.tuning import trained_search as trained_search
     from icltool.models.tuning import until_end as until_end
     from icltool.models.tuning import write_card as write_card
     from icltool.models.weights import Weights as Weights

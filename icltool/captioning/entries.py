@@ -17,6 +17,8 @@ from icltool.errors import DataError
 KEYS = ("image", "image_hash", "style", "reference", "question", "clue")
 #: Pictures that cannot be read are named, so many at most.
 _NAMED = 3
+_PATHS = "check the paths; --images FOLDER says where pictures lie"
+_FILES = "get the file again, or take the entry out"
 #: 48 bits: an id that depends on nothing but the entry's content.
 _ID_BYTES = 6
 _SHAPE = "a list of {style, image | image_hash, reference?, question? | clue?} is wanted"
@@ -85,12 +87,14 @@ def check_picture(reference: str) -> None:
         with open_file(path) as file, Image.open(file):
             return
     except FileNotFoundError:
-        raise DataError(f"{path} is missing") from None
+        raise DataError(f"{path} is missing", _PATHS) from None
+    except IsADirectoryError:
+        raise DataError(f"{path} is a folder", _PATHS) from None
     except UnidentifiedImageError:
-        raise DataError(f"{path} is no picture of a known format") from None
+        raise DataError(f"{path} is no picture of a known format", _FILES) from None
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         reason = (isinstance(error, OSError) and error.strerror) or error
-        raise DataError(f"{path} cannot be read: {reason}") from error
+        raise DataError(f"{path} cannot be read: {reason}", _FILES) from error
 
 
 def digest_of(entries: Sequence[Entry]) -> str:
@@ -147,6 +151,7 @@ def _entry(file: Path, number: int, fields: Any, folder: Path) -> Entry:
 
 def _check_pictures(file: Path, entries: Sequence[Entry]) -> None:
     faults: dict[str, str] = {}
+    hints: list[str] = []
     for entry in entries:
         if entry.example.image in faults:
             continue
@@ -154,12 +159,11 @@ def _check_pictures(file: Path, entries: Sequence[Entry]) -> None:
             check_picture(entry.example.image)
         except DataError as error:
             faults[entry.example.image] = f"entry {entry.number}: {error.message}"
+            hints += [error.hint] if error.hint and error.hint not in hints else []
     if faults:
         told = list(faults.values())
         more = f"; and {len(told) - _NAMED} more pictures" if len(told) > _NAMED else ""
-        raise DataError(
-            f"{file}: {'; '.join(told[:_NAMED])}{more}", "check the paths; --images FOLDER says where pictures lie"
-        )
+        raise DataError(f"{file}: {'; '.join(told[:_NAMED])}{more}", "; ".join(hints))
 
 
 def _kind(value: Any) -> str:

@@ -11,17 +11,30 @@ from typing import Any
 from icltool.captioning.entries import Entry
 from icltool.errors import StoreError
 from icltool.store.artefact import canonical_json
-from icltool.store.atomic import remove_leftovers, write_json, writing
+from icltool.store.atomic import check_writable, remove_leftovers, write_json, writing
 from icltool.store.journal import Journal, journal_path, remove_journal
 from icltool.store.locking import locked
 
 
-def check_target(file: Path, overwrite: bool) -> None:
-    """StoreError when `file` is a folder, or there already and must not be replaced."""
+def check_target(file: Path, overwrite: bool, sources: Sequence[Path | None] = ()) -> None:
+    """StoreError when `file` is a folder, there already and must not be replaced, one of the `sources` that are read, or where
+    nothing can be written."""
     if file.is_dir():
         raise StoreError(f"{file} is a folder", "give a file as --output")
     if file.exists() and not overwrite:
         raise StoreError(f"{file} exists already", "add --overwrite, or give another --output")
+    for source in sources:
+        if source is not None and _same(file, source):
+            raise StoreError(f"{file} is what is read, and would be replaced by the captions", "give another --output")
+    check_writable(file)
+
+
+def _same(one: Path, other: Path) -> bool:
+    """Whether both are one file, through links too."""
+    try:
+        return one.samefile(other)
+    except OSError:  # one of them is missing
+        return one.resolve() == other.resolve()
 
 
 class Captions:

@@ -8,8 +8,8 @@ from icltool.config.caption import CaptionConfig
 HELP = """Write captions of pictures that a JSON file lists, or of random evaluation examples.
 
 The file is a list of {style, image | image_hash, reference?, question? | clue?}. Writes a JSON file with model_name,
-model_revision (a hash of the weights) and results, in the order of the input. What is finished outlives an interruption:
-the same command goes on from there.
+model_revision (model.fingerprint(): a hash of weights, precision and prompt format) and results, in the order of the input.
+What is finished outlives an interruption: the same command goes on from there.
 
     icltool caption --input pictures.json --model blip2-opt-2.7b --model-path checkpoints/captioner-...
 

@@ -20,11 +20,14 @@ class Augmentation:
     """How training pictures are varied. `crop` "resized" cuts out a part of `scale` of the picture's area (aspect ratio 3/4
     to 4/3) and resizes it to the model's size; "random" resizes the shorter side to `shorter` pixels and cuts out a square
     of the model's size; "none" reads the picture as in evaluation. `flip` mirrors half of the pictures.
+
+    Where `shorter` is None it is the length that the model itself resizes to in evaluation, which grows with
+    `resize_images`; 256 for models that resize no side.
     """
 
     crop: Literal["resized", "random", "none"] = "none"
     scale: tuple[float, float] = (0.5, 1.0)
-    shorter: int = 256
+    shorter: int | None = None
     flip: bool = False
 
 
@@ -54,7 +57,7 @@ class SupportsTuning(Protocol):
 
     `network` is the torch module that holds them all. A learner puts what it trains into float32, sets `requires_grad` and
     train() or eval() itself; `network` is never moved or replaced. Pixels are float32 tensors [B, 3, H, W] on the model's
-    device, one picture for each prompt.
+    device, one picture for each prompt (`tuning_batch` may be told which).
     """
 
     network: Any
@@ -85,7 +88,8 @@ class SupportsTuning(Protocol):
 
     def plain_prompt(self, text: str, image: str, target: str) -> Prompt:
         """A prompt that asks `text` of one picture and should be answered by `target`, with the special tokens that the model
-        reads around them: what tasks beside the main one are made of."""
+        reads around them: what tasks beside the main one are made of. A caption that `text` quotes (`" a caption "`) is
+        cleaned as the model's captions are."""
         ...
 
     def tuning_batch(
@@ -94,9 +98,13 @@ class SupportsTuning(Protocol):
         pixels: Any,
         max_target_tokens: int | None = None,
         answers: Sequence[Sequence[int]] | None = None,
+        pictures: Sequence[int] | None = None,
     ) -> AnswerBatch:
-        """Prompts, their pictures and targets as one batch. Targets are cut after `max_target_tokens` tokens. `answers` are
-        token ids that stand in for the prompts' own targets (beams; several rows may share a prompt)."""
+        """Prompts, their pictures and targets as one batch. Targets are cut after `max_target_tokens` tokens; an
+        encoder-decoder keeps their end as the last of these, where they are two or more. `answers` are token ids that stand
+        in for the prompts' own targets (beams; several rows may share a prompt). `pictures` says which row of `pixels` each
+        prompt reads, so that a picture is encoded once for all that ask about it; without it prompt i reads row i, and
+        there are as many. ValueError where they do not fit together."""
         ...
 
     def answer_logits(self, batch: AnswerBatch) -> Any:

@@ -101,6 +101,8 @@ def _fault(path: Path) -> str:
     try:
         with open_file(path) as file, Image.open(file) as image:
             image.load()
+    except IsADirectoryError:
+        return "it is a folder"
     except UnidentifiedImageError:
         return "it is no image of a known format"
     except Exception as error:  # decoders raise what they like: OSError, SyntaxError, struct.error …

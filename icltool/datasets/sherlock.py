@@ -36,6 +36,7 @@ _IMAGES = (
     "VCR's pictures belong into vcr1images, Visual Genome's into vg/images/VG_100K and vg/images/VG_100K_2, or their "
     "archives vcr1images.zip, vg/images.zip and vg/images2.zip; all below the folder given by --root or SHERLOCK_PATH"
 )
+_RESTORE = "get the picture again, or unpack its archive again: what is there is damaged"
 
 
 @dataclass(frozen=True)
@@ -131,7 +132,7 @@ class SherlockReader:
                     f"{path} names {counted(len(missing), 'picture')} that {places.pictures.start} has not: {few(missing)}",
                     _IMAGES,
                 )
-            check_decoding(path.parent, found, path.name, _IMAGES, verify, progress)
+            check_decoding(path.parent, found, path.name, _RESTORE, verify, progress)
             remarks += [*split.remarks, *_of_other_size(name, dict(zip(found, shown, strict=True)))]
             if task == "inference-choice" and name == "validation":
                 remarks += self._too_few(split)

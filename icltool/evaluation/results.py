@@ -17,6 +17,7 @@ from icltool.evaluation.answering import Answerer
 from icltool.evaluation.interventions import other_template
 from icltool.evaluation.judging import Judge, Judged
 from icltool.evaluation.methods import ZERO_SHOT
+from icltool.evaluation.reuse import Earlier
 from icltool.evaluation.settings import Key, Setting, Settings, further_orders
 from icltool.store.artefact import digest
 from icltool.store.evaluations import (
@@ -40,7 +41,8 @@ PredictionRows = list[dict[str, Any]]
 class Results:
     """The results in one folder. The caller holds the lock of its results.json.
 
-    `skipped` counts the settings that were evaluated before. Every setting is on disk before the next begins.
+    `skipped` counts the settings that were evaluated before, `reused` those whose answers were there already. Every
+    setting is on disk before the next begins.
     """
 
     def __init__(
@@ -51,7 +53,8 @@ class Results:
         self.config = settings.inputs.config
         self.kept: dict[Key, SettingResult] = {}
         self.analysis: dict[str, Any] = {}
-        self.skipped = 0
+        self.skipped = self.reused = 0
+        self.earlier = Earlier(folder, provenance)
         self._fresh: set[Key] = set()
         self._judged: dict[Key, dict[str, Judged]] = {}
         if (folder / RESULTS).is_file():
@@ -66,6 +69,11 @@ class Results:
             for setting in group
             if self._current(setting) is None and setting.seed not in self._seeds_alike(group[0])
         ]
+
+    def unanswered(self) -> list[Setting]:
+        """Those of them that the model has to answer: no evaluation by other metrics left their answers."""
+        known = self.earlier if not self.config.overwrite else None
+        return [setting for setting in self.pending() if known is None or known.result(setting) is None]
 
     def _seeds_alike(self, first: Setting) -> Sequence[int]:
         result = self._current(first)
@@ -196,14 +204,7 @@ class Results:
             seconds, extra = result.seconds, {k: v for k, v in result.extra.items() if k != "gains"}
             judged = {**self.judge.stored(rows), **judged}
         else:
-            part = self._part(path, setting.digest)
-            self.answerer.use(setting.method.weights)
-            self.answerer.session()  # loading counts for none of them
-            began = time.perf_counter()
-            rows = self.answerer.answer(
-                setting.title, self.settings.demonstrations(setting), part, setting.method.intervention
-            )
-            seconds, extra = time.perf_counter() - began, self._made_by(setting)
+            rows, seconds, extra = self._answers(setting, path)
             judged = self.judge.judge(rows)
             if not judged:
                 raise next(iter(self.judge.faults.values()))
@@ -219,6 +220,21 @@ class Results:
         self.kept[setting.key] = SettingResult(*setting.key, len(rows), metrics, seconds, extra)
         self._write()
         PartialAnswers(path, setting.digest).remove()
+
+    def _answers(self, setting: Setting, path: Path) -> tuple[PredictionRows, float, dict[str, Any]]:
+        """(rows, seconds, what made them): those of an evaluation by other metrics, or new ones."""
+        known = None if self.config.overwrite else self.earlier.rows(setting)
+        if known is not None:
+            self.reused += 1
+            return known
+        part = self._part(path, setting.digest)
+        self.answerer.use(setting.method.weights)
+        self.answerer.session()  # loading counts for none of them
+        began = time.perf_counter()
+        rows = self.answerer.answer(
+            setting.title, self.settings.demonstrations(setting), part, setting.method.intervention
+        )
+        return rows, time.perf_counter() - began, self._made_by(setting)
 
     def _made_by(self, setting: Setting) -> dict[str, Any]:
         """What stands in for demonstrations, as results record it, and fine-tuned weights."""

@@ -24,7 +24,7 @@ from icltool.exports.scrubbing import (
 )
 from icltool.plugin.manager import component
 from icltool.store.atomic import read_json, sync, sync_folder, write_json, write_text, writing
-from icltool.store.workspace import TRAINED
+from icltool.store.workspace import TRAINED, Workspace
 
 if TYPE_CHECKING:
     from icltool.models.tuned import Tuned
@@ -60,7 +60,7 @@ def export_model(config: ExportConfig, format: str, progress: Progress) -> Stage
             _whole(tuned, content, config.dtype or "float32", progress)
         kept = _configuration(tuned, content, config.configuration or "whole", whole)
         write_json(content / MANIFEST, _manifest(content, tuned, whole, kept))
-        files = [path for path in content.rglob("*") if path.is_file()]
+        files = _with_permissions(content)
         size = sum(path.stat().st_size for path in files)
         if packed:
             write_archive(target, content, target.name.removesuffix(ENDING).removesuffix(".tgz"), progress)
@@ -83,9 +83,7 @@ def export_model(config: ExportConfig, format: str, progress: Progress) -> Stage
 
 def _weights(config: ExportConfig) -> Path:
     """The file of fine-tuned weights that is meant."""
-    source = input_of(
-        config, lambda w: w.newest_checkpoint(config.learner or LEARNER, *w.choose_dataset(config.dataset, config.task))
-    )
+    source = input_of(config, lambda w: _newest(w, config))
     if source.is_file():
         if config.checkpoint is not None and source.stem != config.checkpoint:
             raise ConfigError(f"--input {source} is a file already", "leave --checkpoint out")
@@ -101,6 +99,28 @@ def _weights(config: ExportConfig) -> Path:
     raise StoreError(
         f"{file} does not exist; checkpoints there: {there}", "choose one with --checkpoint, or train again"
     )
+
+
+def _newest(workspace: Workspace, config: ExportConfig) -> Path:
+    """The newest checkpoint folder of the only data set and task that a model was trained on; where there are several, of the
+    one that is meant as everywhere else. StoreError that lists them where none is."""
+    learner = config.learner or LEARNER
+    trained = workspace.trained(learner)
+    fitting = [(n, t) for n, t in trained if config.dataset in (None, n) and config.task in (None, t)]
+    if len(fitting) == 1:
+        return workspace.newest_checkpoint(learner, *fitting[0])
+    try:
+        chosen = workspace.choose_dataset(config.dataset, config.task)
+    except StoreError as error:
+        if not trained:
+            raise
+        listed = ", ".join(f"{name} ({task})" for name, task in fitting or trained)
+        told = f"a {learner} was trained on {listed}"
+        if fitting:
+            name, task = fitting[0]
+            raise StoreError(f"which one? {told}", f"add --dataset {name} --task {task}, say") from error
+        raise StoreError(error.message, f"{error.hint}; {told}") from error
+    return workspace.newest_checkpoint(learner, *chosen)
 
 
 def _whole(tuned: Tuned, content: Path, dtype: str, progress: Progress) -> None:
@@ -218,6 +238,21 @@ def _beside(target: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def _with_permissions(content: Path) -> list[Path]:
+    """All files below `content`, readable for those whom the process's mask lets read new files, as its folders: temporary
+    folders are for their owner alone, and so are the files that safetensors writes."""
+    mode = (content / MANIFEST).stat().st_mode & 0o666  # made by an ordinary write
+    files = []
+    with writing(content):
+        for path in [content, *content.rglob("*")]:
+            if path.is_dir():
+                path.chmod(mode | (mode & 0o444) >> 2)
+            else:
+                path.chmod(mode)
+                files.append(path)
+    return files
+
+
 def _check_replaced(target: Path) -> None:
     """Nothing but an exported model is ever replaced: a folder of other files may be anything."""
     if target.is_dir() and any(target.iterdir()):
@@ -232,7 +267,6 @@ def _check_replaced(target: Path) -> None:
 def _take_place(content: Path, target: Path) -> None:
     """Renames `content` to `target`; what was there is removed once the new one is in its place."""
     with writing(target):
-        content.chmod(0o755)
         for file in content.rglob("*"):
             if file.is_file():
                 sync(file)

@@ -29,6 +29,13 @@ def parsed(learner: str, model: type[Options], values: dict[str, Any]) -> Option
             start = f"did you mean {close[0]!r}? " if close else ""
             known = ", ".join(model.model_fields)
             raise ConfigError(f"{learner} has no option {name!r}", f"{start}known: {known}") from error
+        if first["type"] == "dict_type":
+            ours = "--trainer devices=2, or " if name == "trainer" else ""
+            pair = "devices=2" if name == "trainer" else "KEY=VALUE"
+            raise ConfigError(
+                f"{learner} option {name}: names and values are wanted, not {first['input']!r}",
+                f"write {ours}--option '{name}={{{pair}}}'",
+            ) from error
         what = first["msg"].removeprefix("Value error, ")
         raise ConfigError(
             f"{learner} option {name}: {what}" if name else f"{learner}: {what}", "correct its value"

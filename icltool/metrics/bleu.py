@@ -43,6 +43,10 @@ class Bleu:
     def fit(self, corpus: Iterable[Sequence[str]]) -> None:
         """Nothing: BLEU has no corpus statistics."""
 
+    def check(self) -> None:
+        """Raises ConfigError where Java or pycocoevalcap is missing: the tokenizer needs them."""
+        self._tokenizer.check()
+
     def score(self, predictions: Sequence[str], references: Sequence[Sequence[str]]) -> Float64Array:
         """float64 [n]; 0 for an answer without references."""
         scores = self._bleu(self._statistics(predictions, references))

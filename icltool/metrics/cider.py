@@ -58,6 +58,10 @@ class Cider:
         document = np.repeat(np.arange(len(sizes)), sizes)
         self._statistics = ReferenceStatistics.count(whole, document, len(sizes), vocabulary)
 
+    def check(self) -> None:
+        """Raises ConfigError where Java or pycocoevalcap is missing: the tokenizer needs them."""
+        self._tokenizer.check()
+
     def score(self, predictions: Sequence[str], references: Sequence[Sequence[str]]) -> Float64Array:
         """float64 [n], between 0 and 10. Without `fit`, document frequencies are those of `references`.
 

@@ -47,6 +47,11 @@ class Meteor:
     def fit(self, corpus: Iterable[Sequence[str]]) -> None:
         """Nothing: METEOR has no corpus statistics."""
 
+    def check(self) -> None:
+        """Raises ConfigError where Java or pycocoevalcap is missing."""
+        self._tokenizer.check()
+        packaged_file("meteor", _JAR)
+
     def score(self, predictions: Sequence[str], references: Sequence[Sequence[str]]) -> Float64Array:
         """float64 [n]; 0 for an answer without references. ConfigError where Java is missing or the program fails."""
         return self._program.scores(self._statistics(predictions, references))

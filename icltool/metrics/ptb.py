@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from icltool.errors import ConfigError
-from icltool.metrics.java import JavaProcess, ProcessEndedError, packaged_file
+from icltool.metrics.java import JavaProcess, ProcessEndedError, packaged_file, require_java
 
 #: Tokens that the evaluation drops.
 PUNCTUATION = frozenset(
@@ -72,6 +72,11 @@ class PTBTokenizer:
                 known.update(zip(batch, self._run(batch), strict=True))
             self._remember(unseen, known)
         return [known[text] for text in texts]
+
+    def check(self) -> None:
+        """Raises ConfigError where Java or pycocoevalcap is missing; nothing is started."""
+        require_java()
+        packaged_file("tokenizer", _JAR)
 
     def close(self) -> None:
         """Ends the Java process; the next call starts a new one."""

@@ -31,6 +31,10 @@ class RougeL:
     def fit(self, corpus: Iterable[Sequence[str]]) -> None:
         """Nothing: ROUGE-L has no corpus statistics."""
 
+    def check(self) -> None:
+        """Raises ConfigError where Java or pycocoevalcap is missing: the tokenizer needs them."""
+        self._tokenizer.check()
+
     def score(self, predictions: Sequence[str], references: Sequence[Sequence[str]]) -> Float64Array:
         """float64 [n]; 0 for an answer without references."""
         answers, known = tokenized(self._tokenizer, predictions, references)

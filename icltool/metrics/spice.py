@@ -61,6 +61,7 @@ class Spice:
         scores = np.zeros(len(predictions))
         if not any(references):
             return scores
+        self._tokenizer.check()
         jars = [packaged_file("spice", _JAR), *self._parser()]
         answers, known = tokenized(self._tokenizer, predictions, references)
         entries = [
@@ -74,7 +75,8 @@ class Spice:
         return scores
 
     def check(self) -> None:
-        """Raises DataError when the parser or its models are missing."""
+        """Raises ConfigError where Java is missing, DataError when the parser or its models are."""
+        self._tokenizer.check()  # first: with the parser alone nothing would run
         self._parser()
 
     def _parser(self) -> list[Path]:

@@ -44,7 +44,7 @@ class PictureReader:
             box = resized_crop(image.size, self.augmentation.scale, kept, generator)
             image = image.resize((self.size, self.size), Image.Resampling.BICUBIC, box)
         elif crop == "random":
-            image = self._square(image, self.augmentation.shorter, kept, generator)
+            image = self._square(image, self.augmentation.shorter or max(self.shorter, self.size), kept, generator)
         elif self.evaluation == "centre":
             image = self._square(image, self.shorter, kept, None)
         else:

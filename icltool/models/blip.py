@@ -75,8 +75,8 @@ class BlipModel(TunableCaptioner):
         """The start tokens of decoder and encoder, which the tokenizer of BERT has no text for."""
         return list(range(int(self.language.config.bos_token_id), int(self.language.config.vocab_size)))
 
-    def generation_defaults(self, task: str) -> Mapping[str, Any]:
-        """See HasGenerationDefaults: as published (arXiv:2201.12086), 3 beams of 5 to 20 tokens, prompt included."""
+    def published_search(self, task: str) -> Mapping[str, Any]:
+        """See TunableCaptioner: as published (arXiv:2201.12086), 3 beams of 5 to 20 tokens, prompt included."""
         return {"num_beams": 3, "max_new_tokens": 16, "min_new_tokens": 1} if task == "caption" else {}
 
     def tuning_recipe(self, task: str) -> Mapping[str, Any]:
@@ -112,9 +112,7 @@ class BlipModel(TunableCaptioner):
         return states
 
     def _language_inputs(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
-        states = inputs.get("image_states")
-        if states is None:
-            states = self._encode_pixels(inputs["pixel_values"])
+        states = self._image_states(inputs)
         mask = inputs["attention_mask"]
         return {
             "input_ids": inputs["input_ids"],

@@ -86,8 +86,7 @@ class PrefixedCaptioner(TunableCaptioner):
 
     def _attended(self, inputs: Mapping[str, Any]) -> torch.Tensor:
         """What stands in place of the placeholders, [images, placeholders, width]."""
-        states = inputs.get("image_states")
-        return self._encode_pixels(inputs["pixel_values"]) if states is None else states
+        return self._image_states(inputs)
 
     def _language_inputs(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         ids, mask = inputs["input_ids"], inputs["attention_mask"]
@@ -138,8 +137,8 @@ class Blip2Model(PrefixedCaptioner):
         weights = find_weights(name, packaged, hub_id, path)
         super().__init__(Blip2ForConditionalGeneration, name, weights, options, image_size, packaged)
 
-    def generation_defaults(self, task: str) -> Mapping[str, Any]:
-        """See HasGenerationDefaults."""
+    def published_search(self, task: str) -> Mapping[str, Any]:
+        """See TunableCaptioner."""
         return CAPTION_SEARCH if task in ("caption", "inference") else {}
 
     def tuning_recipe(self, task: str) -> Mapping[str, Any]:
@@ -147,6 +146,8 @@ class Blip2Model(PrefixedCaptioner):
         recipe = dict(_RECIPE)
         if self.image_size != PRETRAINED_SIZE:
             del recipe["image_size"]  # fine-tuned before, or no published checkpoint: it stays
+        if self.target_apart:  # the decoder's text is the caption alone
+            recipe["max_target_tokens"] = 32
         if task in ("inference", "inference-choice"):  # the clue stands in the prompt: the target has the 32 tokens
             recipe |= {"batch_size": 8, "freeze": ("vit", "language_model"), "max_target_tokens": 32}
         return recipe

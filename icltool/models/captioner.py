@@ -253,12 +253,19 @@ class Captioner:
         elif with_target and apart and prompts:
             targets = self.tokenizer([p.target for p in prompts], add_special_tokens=False)["input_ids"]
             found = [CaptionTokens(t.text, list(ids)) for t, ids in zip(found, targets, strict=True)]
-        found = [replace(t, target=t.target[:most]) for t in found]
+        found = [replace(t, target=self._cut(t.target, most)) for t in found]
         limit = text_limit(self.language.config)
         for prompt, tokens in zip(prompts, found, strict=True):
             self._check_placeholders(prompt, tokens)
             check_length(len(tokens.text) + len(tokens.target) * (not self.target_apart) + reserve, limit)
         return found
+
+    def _cut(self, target: list[int], most: int | None) -> list[int]:
+        """At most `most` tokens. A decoder behind an encoder keeps the end, as its tokenizer does where it cuts."""
+        if most is None or len(target) <= most:
+            return target
+        ended = self.target_apart and most > 1 and target[-1] in self.end_tokens
+        return [*target[: most - 1], target[-1]] if ended else target[:most]
 
     def _expanded(self, prompt: Prompt) -> Prompt:
         """Each image marker as often as an image has placeholder tokens."""
@@ -277,6 +284,14 @@ class Captioner:
         most = getattr(self, "images_per_prompt", None)
         if most is not None and len(prompt.images) != most:
             raise DataError(f"{self.name} reads {most} image with each prompt, not {len(prompt.images)}")
+
+    def _image_states(self, inputs: Mapping[str, Any]) -> torch.Tensor:
+        """States of the images, [images, tokens, width]; "pictures" says which of "pixel_values" each row reads."""
+        if "image_states" in inputs:
+            ready: torch.Tensor = inputs["image_states"]
+            return ready
+        states = self._encode_pixels(inputs["pixel_values"])
+        return states[inputs["pictures"]] if "pictures" in inputs else states
 
     def _with_images(self, prompts: Sequence[Prompt], features: Mapping[str, Any] | None) -> dict[str, Any]:
         """The images' part of the model's inputs, each image encoded once."""

@@ -31,6 +31,8 @@ def _whole(path: str) -> Image.Image:
             return _rgb(ImageOps.exif_transpose(image))
     except FileNotFoundError:
         raise DataError(f"image {path} is missing", "restore it, or run `icltool prepare` again") from None
+    except IsADirectoryError:
+        raise DataError(f"image {path} is a folder", "give the file of a picture") from None
     except UnidentifiedImageError as error:
         raise DataError(f"image {path} cannot be read: it is no image of a known format", _RESTORE) from error
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:

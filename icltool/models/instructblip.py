@@ -48,8 +48,8 @@ class InstructBlipModel(PrefixedCaptioner):
             )
         return super()._written()
 
-    def generation_defaults(self, task: str) -> Mapping[str, Any]:
-        """See HasGenerationDefaults."""
+    def published_search(self, task: str) -> Mapping[str, Any]:
+        """See TunableCaptioner."""
         return CAPTION_SEARCH if task in ("caption", "inference") else {}
 
     def tuning_recipe(self, task: str) -> Mapping[str, Any]:
@@ -58,7 +58,7 @@ class InstructBlipModel(PrefixedCaptioner):
             "lr": 1e-5,
             "schedule": "cosine",
             "warmup_lr": 1e-8,
-            "warmup_steps": 1000,
+            "warmup": 0.1,
             "min_lr": 0.0,
             "weight_decay": 0.05,
             "betas": (0.9, 0.999),

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import importlib.util
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from icltool.errors import ConfigError
 from icltool.models.memory import check_memory, parameter_count
-from icltool.models.weights import Weights, quiet_loading
+from icltool.models.weights import Weights, file_fault, quiet_loading
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 DEVICE_MAPS = ("auto", "balanced", "balanced_low_0", "sequential")
@@ -137,6 +138,7 @@ class loading_errors:  # noqa: N801 (reads as a statement)
 
     def __init__(self, name: str, weights: Weights) -> None:
         self._told = f"model {name} cannot be loaded from {weights.source}"
+        self._folder = Path(weights.source) if Path(weights.source).is_dir() else None
 
     def __enter__(self) -> None:
         return None
@@ -153,6 +155,8 @@ class loading_errors:  # noqa: N801 (reads as a statement)
             first = " ".join(lines[0].split())
             if first.endswith(":"):  # what follows is the reason
                 first = " ".join(" ".join(lines).split())[:MESSAGE]
+            if self._folder is not None:
+                first = file_fault(self._folder, f"{kind.__name__} {error}") or first
             raise ConfigError(
                 f"{self._told}: {first}", "check that the folder is whole, and holds a model of this kind"
             ) from error

@@ -91,8 +91,12 @@ def save_tuned(
 
 
 def apply_tuned(network: Any, tuned: Tuned) -> None:
-    """Copies the tensors into the network, in its own precision. ConfigError where a name or a shape does not fit."""
+    """Puts the tensors into the network. What was trained in float32 stays in it, whatever the network was loaded in: a model
+    is judged, and trained on, as its training left it. ConfigError where a name or a shape does not fit, or the network's
+    tensor is quantized."""
     state = network.state_dict()
+    # tied tensors have several names
+    held = dict(network.named_parameters(remove_duplicate=False)) | dict(network.named_buffers(remove_duplicate=False))
     with torch.no_grad():
         for name, tensor in _tensors(tuned.file):
             if name not in state or state[name].shape != tensor.shape:
@@ -101,7 +105,16 @@ def apply_tuned(network: Any, tuned: Tuned) -> None:
                     f"{tuned.file} does not fit model {tuned.model}: {name} is {tuple(tensor.shape)} in the file, {there}",
                     "give the weights that the training began with",
                 )
-            state[name].copy_(tensor)
+            own = state[name]
+            if own.is_floating_point() != tensor.is_floating_point():
+                raise ConfigError(
+                    f"{tuned.file} does not fit model {tuned.model}: {name} is {tensor.dtype} in the file, here {own.dtype}",
+                    "leave --quantization out",
+                )
+            if tensor.dtype == torch.float32 != own.dtype:
+                held[name].data = tensor.to(own.device)
+            else:
+                own.copy_(tensor)
 
 
 def tensor_names(file: Path) -> set[str]:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import re
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +18,14 @@ from icltool.contracts import AnswerBatch, Augmentation, BeamSample, GenerationO
 from icltool.errors import ConfigError, StoreError
 from icltool.models.augmentation import PictureReader
 from icltool.models.captioner import Captioner
+from icltool.models.captioner_format import clean_caption
 from icltool.models.loading import LoadOptions
 from icltool.models.scoring import beam_options
 from icltool.models.tuned import apply_tuned, save_tuned, tensor_names
 from icltool.models.weights import Weights, packaged_weights, quiet_loading, weights_hash
 
+#: A caption that a question quotes (image-text matching).
+QUOTED = re.compile(r'(?<=" ).*(?= ")', re.DOTALL)
 #: The file in the folder of an exported model that says what it is, and its schema.
 CARD, SCHEMA, VERSION = "icltool.json", "icltool.model", 1
 
@@ -43,6 +49,14 @@ class TunableCaptioner(Captioner):
             apply_tuned(self.network, weights.tuned)
         if image_size is not None:
             self.resize_images(image_size)
+
+    @abstractmethod
+    def published_search(self, task: str) -> Mapping[str, Any]:
+        """How answers of this task were searched for in the published runs, as of HasGenerationDefaults."""
+
+    def generation_defaults(self, task: str) -> Mapping[str, Any]:
+        """See HasGenerationDefaults. Weights that were tuned for the task answer as their best were chosen."""
+        return {**self.published_search(task), **trained_search(self.weights, task)}
 
     @abstractmethod
     def tuning_parts(self) -> Mapping[str, Sequence[str]]:
@@ -89,7 +103,7 @@ class TunableCaptioner(Captioner):
 
     def plain_prompt(self, text: str, image: str, target: str) -> Prompt:
         """See SupportsTuning."""
-        return self._format.plain(text, image, target)
+        return self._format.plain(QUOTED.sub(lambda found: clean_caption(found[0]), text), image, target)
 
     def tuning_batch(
         self,
@@ -97,12 +111,17 @@ class TunableCaptioner(Captioner):
         pixels: torch.Tensor,
         max_target_tokens: int | None = None,
         answers: Sequence[Sequence[int]] | None = None,
+        pictures: Sequence[int] | None = None,
     ) -> AnswerBatch:
-        """See SupportsTuning."""
-        if len(pixels) != len(prompts) or any(len(p.images) != 1 for p in prompts):
-            raise ValueError(f"{len(prompts)} prompts of one picture each need as many pictures, not {len(pixels)}")
+        """See SupportsTuning. A picture's states are computed once, by `answer_logits`, for all prompts that read it."""
+        if any(len(p.images) != 1 for p in prompts):
+            raise ValueError("prompts of one picture each can be tuned on")
+        check_pictures(len(prompts), len(pixels), pictures)
         tokens = self._tokens(prompts, with_target=True, answers=answers, most=max_target_tokens)
-        return self._answers(tokens, {"pixel_values": pixels, **self._image_inputs(prompts)}, "right")
+        inputs = {"pixel_values": pixels, **self._image_inputs(prompts)}
+        if pictures is not None:
+            inputs["pictures"] = torch.tensor(pictures, dtype=torch.long, device=pixels.device)
+        return self._answers(tokens, inputs, "right")
 
     def sample_beams(
         self, prompts: Sequence[Prompt], pixels: torch.Tensor, options: GenerationOptions
@@ -148,6 +167,14 @@ class TunableCaptioner(Captioner):
 
     def _adapter(self) -> dict[str, Any]:
         return {"image_size": self.image_size}
+
+
+def check_pictures(prompts: int, pixels: int, pictures: Sequence[int] | None) -> None:
+    """ValueError where prompts and pictures do not fit together; see SupportsTuning.tuning_batch."""
+    if pictures is None and pixels != prompts:
+        raise ValueError(f"{prompts} prompts of one picture each need as many pictures, not {pixels}")
+    if pictures is not None and (len(pictures) != prompts or not all(0 <= place < pixels for place in pictures)):
+        raise ValueError(f"`pictures` must name one of {pixels} pictures for each of {prompts} prompts: {pictures}")
 
 
 def resized_positions(embeddings: torch.Tensor, side: int) -> torch.Tensor:
@@ -197,6 +224,21 @@ def read_card(folder: Path, name: str) -> Mapping[str, Any]:
     if model != name:
         raise ConfigError(f"{folder} holds {model}, not {name}", f"use --model {model}")
     return dict(adapter)
+
+
+def trained_search(weights: Weights, task: str) -> dict[str, Any]:
+    """How captions were searched for in the training that left these weights, where it was for this task: fields of
+    GenerationOptions. {} for weights that say nothing of it."""
+    about: Any = {}
+    card = Path(weights.source) / CARD
+    if weights.tuned is not None:
+        about = weights.tuned.about
+    elif card.is_file():
+        with contextlib.suppress(OSError, ValueError):
+            about = json.loads(card.read_text(encoding="utf-8")).get("about", {})
+    found = about.get("generation") if isinstance(about, Mapping) and about.get("task") == task else None
+    known = {field.name for field in fields(GenerationOptions)}
+    return {name: value for name, value in found.items() if name in known} if isinstance(found, Mapping) else {}
 
 
 def write_card(folder: Path, model: str, adapter: Mapping[str, Any], about: Mapping[str, Any]) -> None:

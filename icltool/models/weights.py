@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
 from collections.abc import Iterator
@@ -13,10 +14,25 @@ from pathlib import Path
 from typing import Any
 
 from icltool.errors import ConfigError, DataError
-from icltool.models.tuned import Tuned, check_tuned, read_tuned, tuned_file
+from icltool.models.tuned import CHOICES, Tuned, check_tuned, read_tuned, tuned_file
 
 #: Environment variables that name a folder of models, each in a folder by its hub id or its name.
 FOLDERS = ("MODEL_CPK_DIR", "CHECKPOINT_PATH")
+#: One of these holds a tokenizer's vocabulary.
+_TOKENIZERS = (
+    "tokenizer.json",
+    "tokenizer.model",
+    "vocab.json",
+    "vocab.txt",
+    "spiece.model",
+    "sentencepiece.bpe.model",
+)
+#: What a loading error that speaks of the first lacks, one file of the second.
+_NEEDED: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
+    (("",), ("config.json",)),
+    (("processor", "feature extractor"), ("processor_config.json", "preprocessor_config.json")),
+    (("tokenizer",), _TOKENIZERS),
+)
 _SAMPLE = 1 << 20  # bytes hashed at either end of a weights file; whole files of tens of GB would take minutes
 
 
@@ -49,6 +65,7 @@ def find_weights(name: str, packaged: str | None, hub_id: str | None, path: str 
         if (file := tuned_file(Path(path))) is not None:
             return _below(name, packaged, hub_id, read_tuned(file))
         if Path(path).is_dir():
+            _expect_weights(Path(path))
             return Weights(path, local_only=True)
         if re.fullmatch(r"[\w.-]+/[\w.-]+", path):
             return Weights(path, local_only=False)
@@ -70,6 +87,31 @@ def find_weights(name: str, packaged: str | None, hub_id: str | None, path: str 
         f"weights of {name} are not on this machine: not in the hub cache, {where}",
         f"--model-path DIR uses a folder, --model-path {hub_id} downloads them",
     )
+
+
+def _expect_weights(folder: Path) -> None:
+    """ConfigError for a folder that a training or an export left, and that has lost its weights."""
+    ours = any((folder / name).is_file() for name in ("training.json", "icltool.json"))
+    if ours and not (folder / "config.json").is_file():
+        there = ", ".join(sorted(p.name for p in folder.glob("*.safetensors"))) or "none"
+        raise ConfigError(
+            f"{folder} lacks {CHOICES[0]}, its fine-tuned weights; weights there: {there}",
+            "restore it, give one of the other files as --model-path, or train again",
+        )
+
+
+def file_fault(folder: Path, error: str) -> str:
+    """Which file of a model's folder explains `error`, in words: one that is no JSON, or one that is missing; "" where that
+    cannot be told from the files."""
+    for file in sorted(folder.glob("*.json")):
+        try:
+            json.loads(file.read_bytes())
+        except (OSError, ValueError, RecursionError) as fault:
+            return f"{file.name} is cut or malformed: {' '.join(str(fault).split())}"
+    for words, names in _NEEDED:
+        if any(word in error.lower() for word in words) and not any((folder / name).is_file() for name in names):
+            return f"{' or '.join(names[:2])} is missing there"
+    return ""
 
 
 def _below(name: str, packaged: str | None, hub_id: str | None, tuned: Tuned) -> Weights:

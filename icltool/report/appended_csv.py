@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from icltool.errors import StoreError
-from icltool.store.atomic import remove_leftovers, write_error, write_text, writing
+from icltool.store.atomic import check_writable, remove_leftovers, write_error, write_text, writing
+from icltool.store.locking import lock_file
 
 #: Seconds that another process is waited for: it needs the file for milliseconds.
 WAIT = 60.0
@@ -75,6 +76,12 @@ def append_rows(file: Path, rows: Sequence[Mapping[str, Any]], key: Sequence[str
         if added:
             write_text(file, _written(columns, [*before, *added]))
     return Appended(len(added), len(rows) - len(added), tuple(new_columns) if added and header else ())
+
+
+def check_appendable(file: Path) -> None:
+    """Raises StoreError where `append_rows` would: `file` is no CSV, or its folder cannot be written."""
+    _read(file)
+    check_writable(file)
 
 
 def flattened(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -167,7 +174,7 @@ def _alone(file: Path) -> Iterator[None]:
 
     with writing(file):
         file.parent.mkdir(parents=True, exist_ok=True)
-    lock = filelock.FileLock(file.with_name(f".{file.name}.lock"))
+    lock = filelock.FileLock(lock_file(file))
     try:
         lock.acquire(timeout=WAIT)
     except filelock.Timeout as error:

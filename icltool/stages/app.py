@@ -6,6 +6,7 @@ Writes: nothing; pictures of the page lie in a temporary folder until it is clos
 
 from __future__ import annotations
 
+import errno
 import importlib.util
 import ipaddress
 import os
@@ -104,6 +105,11 @@ def _port(config: AppConfig) -> int:
             raise ConfigError(f"--host {config.host} is no address", "127.0.0.1 is this machine") from None
         except OSError as error:
             reason = error.strerror or str(error)
+            if error.errno == errno.EADDRINUSE and config.port is not None:
+                raise ConfigError(
+                    f"port {port} of {config.host} is taken: another program serves there",
+                    "give another --port, or none: a free one is found",
+                ) from error
     raise ConfigError(f"cannot serve at {config.host}:{wanted[-1]}: {reason}", "give another --port or --host")
 
 

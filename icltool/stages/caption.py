@@ -44,7 +44,8 @@ class _Asked:
 
 
 def run(config: CaptionConfig, progress: Progress) -> StageReport:
-    """Captions everything, or goes on where the same call was interrupted.
+    """Captions everything, or goes on where the same call was interrupted. The file's `model_revision` is the model's
+    fingerprint, a hash of its weights, precision and prompt format.
 
     All that can be checked without the model is checked before it is loaded. Raises DataError for the input file, its
     pictures and styles, StoreError where a data set is missing or the output cannot be written, ConfigError for a task that
@@ -58,7 +59,7 @@ def run(config: CaptionConfig, progress: Progress) -> StageReport:
         _check_styles(asked, listed)
     identity = _identity(config, asked)
     target = _target(config, asked, identity)
-    check_target(target, config.overwrite)
+    check_target(target, config.overwrite, (config.input, config.styles))
     draw = _drawing(config, asked)
     draw(asked.entries[0].example)  # too few demonstrations show before the model is loaded
     remarks = list(asked.remarks)

@@ -21,6 +21,7 @@ from icltool.evaluation.results import Results
 from icltool.evaluation.settings import Setting, Settings
 from icltool.evaluation.table import append_results
 from icltool.plugin.manager import component, load_registry
+from icltool.report.appended_csv import check_appendable
 from icltool.report.costs import cost_of
 from icltool.report.grid import over_seeds
 from icltool.report.published import published_remark
@@ -44,13 +45,16 @@ def run(config: EvaluateConfig, progress: Progress) -> EvaluationReport:
     """Evaluates every setting that is not in the evaluation folder yet; each is on disk before the next begins, and an
     interrupted one goes on where it was.
 
-    Raises StoreError where data, embeddings, a selector, sequences or a plan are missing, or another process writes into
-    the folder; ConfigError and PluginError for wrong components; a metric's error when no metric can run.
+    Raises StoreError where data, embeddings, a selector, sequences or a plan are missing, another process writes into the
+    folder, or the table cannot be written; ConfigError and PluginError for wrong components; a metric's error when no
+    metric can run.
     """
     from icltool.store.atomic import writing
     from icltool.store.evaluations import RESULTS
     from icltool.store.locking import locked
 
+    if config.csv is not None:
+        check_appendable(config.csv)
     inputs = Inputs(config)
     load_registry().get("models", config.model)
     judge = Judge(_metrics(inputs), default=not config.metrics)
@@ -61,7 +65,7 @@ def run(config: EvaluateConfig, progress: Progress) -> EvaluationReport:
     with answerer:
         before = Results(settings, judge, answerer, folder, provenance)
         costs.set_apart(before.kept, settings)
-        if pending := [*before.pending(), *before.uncosted()]:
+        if pending := [*before.unanswered(), *before.uncosted()]:
             for setting in pending:  # what cannot be chosen, or loaded, shows before hours of answering
                 settings.demonstrations(setting)
             answerer.open(pending)
@@ -83,6 +87,10 @@ def run(config: EvaluateConfig, progress: Progress) -> EvaluationReport:
         *faults,
     ]
     lines += [f"{name} is missing: {error}" for name, error in judge.faults.items()]
+    if work.reused:
+        lines.append(
+            f"answers of {work.reused} setting{'s' * (work.reused != 1)} are those of an earlier evaluation by other metrics"
+        )
     if work.skipped:
         lines.append(f"up to date: {work.skipped} of {len(results)} settings were evaluated before")
     title = f"{inputs.dataset.name} ({inputs.task.name}), {config.model}, {len(inputs.query_rows)} queries"

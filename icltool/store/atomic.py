@@ -45,6 +45,23 @@ def write_error(path: Path, error: OSError) -> StoreError:
     return StoreError(f"cannot write {path}: {reason}{other}", "check the path and the disk, and run the command again")
 
 
+def check_writable(path: Path) -> None:
+    """StoreError where no file can be made in the folder of `path`, or in the nearest one above it that is there: to be asked
+    before hours of work whose result goes there. A file is made for it, and removed."""
+    folder = path.absolute().parent
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    probe = folder / f".{secrets.token_hex(8)}.tmp"
+    try:
+        os.close(os.open(probe, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+        probe.unlink(missing_ok=True)
+    except OSError as error:
+        raise StoreError(
+            f"cannot write in {folder}: no file can be made there ({os.strerror(error.errno or 0)})",
+            "give another place, or make it writable",
+        ) from error
+
+
 def _error_number(error: OSError) -> int:
     """The errno; HDF5 leaves it in the text of errors that it raises late."""
     if error.errno:

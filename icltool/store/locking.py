@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from icltool.errors import StoreError
-from icltool.store.atomic import write_error
+from icltool.store.atomic import check_writable, write_error
 
 _FLOCK = re.compile(r"FLOCK\s+\S+\s+WRITE\s+(\d+)\s+([0-9a-f]+):([0-9a-f]+):(\d+)")
 
@@ -23,7 +23,7 @@ def locked(path: Path) -> Iterator[None]:
     """
     import filelock
 
-    lock_path = path.with_name(f".{path.name}.lock")
+    lock_path = lock_file(path)
     lock = filelock.FileLock(lock_path)
     try:
         lock.acquire(blocking=False)
@@ -40,6 +40,18 @@ def locked(path: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def lock_file(path: Path) -> Path:
+    """The file whose lock stands for `path`, made where it is missing. StoreError where it cannot be made: waiting for it, as
+    the lock does, would take a place that cannot be written for one that another process holds."""
+    found = path.with_name(f".{path.name}.lock")
+    try:
+        os.close(os.open(found, os.O_RDWR | os.O_CREAT, 0o666))
+    except OSError as error:
+        check_writable(path)
+        raise write_error(path, error) from error
+    return found
 
 
 def _holder(lock_path: Path) -> int | None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import difflib
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from icltool.contracts import TASKS
 from icltool.errors import StoreError
 from icltool.store.atomic import read_json
 
@@ -75,7 +77,7 @@ class Workspace:
             option = f" --task {task}" if task is not None else ""
             raise StoreError(
                 f"{label} is not prepared in {self.root}; prepared: {_listed(prepared)}",
-                f"run `icltool prepare {name or 'NAME'}{option}`",
+                _meant(name, task, prepared, f"run `icltool prepare {name or 'NAME'}{option}`"),
             )
         names = sorted({n for n, _ in fitting})
         if len(names) > 1:
@@ -139,6 +141,18 @@ class Workspace:
         weights = ((file, folder) for folder in folders for file in folder.rglob("*") if _is_weights(file))
         return list(dict.fromkeys(reversed(_by_age(weights))))
 
+    def trained(self, learner: str) -> list[tuple[str, str]]:
+        """(data set, task) of all checkpoint folders of `learner` that hold weights, sorted; the data sets need not be
+        prepared any more."""
+        known = set(self.prepared())
+        for file in self.checkpoints.glob(f"{learner}-*/{TRAINED}"):
+            try:
+                identity = read_json(file)["identity"]
+                known.add((str(identity["dataset"]), str(identity["task"])))
+            except (StoreError, KeyError, TypeError):  # it says nothing; its folder's name may still fit
+                continue
+        return sorted(pair for pair in known if self.checkpoints_of(learner, *pair))
+
     def newest_evaluation(self) -> Path:
         """The evaluation folder whose results were written last; StoreError when there is none."""
         found = self.evaluations.glob(f"*/{_RESULTS}")
@@ -183,6 +197,20 @@ def _hidden(path: Path) -> bool:
 
 def _is_weights(path: Path) -> bool:
     return path.suffix in _WEIGHTS and not path.name.startswith(".") and path.is_file()
+
+
+def _meant(name: str | None, task: str | None, prepared: Sequence[tuple[str, str]], command: str) -> str:
+    """The hint: what may be meant where the data set or the task seems mistyped, before `command`, which prepares it."""
+    names, tasks = sorted({n for n, _ in prepared}), sorted({t for _, t in prepared})
+    if name is not None and name not in names:
+        begun = [other for other in names if other.startswith(name)]
+        if close := begun or difflib.get_close_matches(name, names, n=1):
+            return f"did you mean {close[0]!r}? otherwise {command}"
+    if task is not None and task not in TASKS and task not in tasks:
+        known = [*tasks, *(other for other in TASKS if other not in tasks)]
+        close = difflib.get_close_matches(task, known, n=1)
+        return f"{f'did you mean {close[0]!r}? ' if close else ''}known tasks: {', '.join(known)}"
+    return command
 
 
 def _listed(prepared: Iterable[tuple[str, str]]) -> str:

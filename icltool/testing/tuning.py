@@ -44,11 +44,12 @@ def check_tuning(
     Checked are: `network` holds the parameters that `tuning_parts` and `layer_ids` name; `pixel_reader` (pickled it reads the
     same; the same draws give the same pixels, others others; without generator what the model reads in evaluation; a missing
     picture is an IclError); `tuning_batch` and `answer_logits` (log-probabilities sum up to those of `Model.score`;
-    a batch equals single prompts; targets are cut; ids in place of targets give what the targets give; gradients reach the
-    network); `plain_prompt`; `sample_beams` (the best is the answer of `Model.generate`; beams are ordered; scores are the
-    sums of `answer_logits` over the length; the network's modes stay; another batch gives the same); `resize_images` to the
-    present size changes nothing, to no size at all is a ConfigError; a gradient step changes what it should; `save_tuned` and
-    `export` are read again with the same scores, and a file of tuned weights says what it was made from.
+    a batch equals single prompts; targets are cut; ids in place of targets give what the targets give; prompts that share a
+    picture by `pictures` have the logits of one for each; gradients reach the network); `plain_prompt`; `sample_beams` (the
+    best is the answer of `Model.generate`; beams are ordered; scores are the sums of `answer_logits` over the length; the
+    network's modes stay; another batch gives the same); `resize_images` to the present size changes nothing, to no size at
+    all is a ConfigError; a gradient step changes what it should; `save_tuned` and `export` are read again with the same
+    scores, and a file of tuned weights says what it was made from.
     """
     expect(isinstance(model, SupportsTuning), f"{type(model).__name__} lacks a part of `icltool.SupportsTuning`")
     expect(len(examples) >= 6, "give six examples")
@@ -145,6 +146,11 @@ def _check_logits(model: Any, examples: Sequence[Example], task: str, tolerance:
     given = [replace(p, target="") for p in prompts]
     instead = tuned_log_probs(model, model.tuning_batch(given, pixels, answers=ids))[0]
     expect_equal(instead, found, "ids in place of targets give other logits than the targets", tolerance)
+    rows = [1, 0, 1]
+    told, answers = [given[row] for row in rows], [ids[row] for row in rows]
+    shared = tuned_log_probs(model, model.tuning_batch(told, pixels[:2], answers=answers, pictures=rows))[0]
+    repeated = [found[row] for row in rows]
+    expect_equal(shared, repeated, "`pictures` gives other logits than a picture for each prompt", tolerance)
     cut = model.tuning_batch(prompts, pixels, max_target_tokens=1)
     expect(cut.tokens.tolist() == [i[0] for i in ids], "`max_target_tokens=1` must leave each target its first token")
     model.network.requires_grad_(True)

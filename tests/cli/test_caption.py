@@ -122,7 +122,8 @@ def test_samples_of_a_data_set(workspace: Path, tmp_path: Path, capsys: pytest.C
         ([{"image": "GOOD", "stile": "x"}], ["entry 1: unknown key 'stile'", "did you mean 'style'"]),
         ([{"image": 3}], ["entry 1: image is a number where a text was expected"]),
         ([{"image": "GOOD"}, {"image": "gone.jpg"}], ["entry 2: ", "gone.jpg is missing", "--images FOLDER"]),
-        ([{"image": "text.jpg"}], ["entry 1: ", "text.jpg is no picture of a known format"]),
+        ([{"image": "text.jpg"}], ["entry 1: ", "text.jpg is no picture of a known format", "get the file"]),
+        ([{"image": "."}], ["entry 1: ", " is a folder"]),
         ([{"image": f"{n}.jpg"} for n in range(9)], ["0.jpg is missing", "2.jpg is missing; and 6 more pictures"]),
         ([{"image": "GOOD", "style": "Sweet"}, {"image": "GOOD"}], ["entry 2: no style, and entry 1 has one"]),
         ([{"image": "GOOD", "question": "q", "clue": "c"}], ["entry 1: both question and clue"]),
@@ -155,6 +156,8 @@ def test_lists_that_do_not_fit(
         (["--input", "LIST", "--shots=9999"], ["--shots 9999: only"]),
         (["--input", "LIST", "--output=FOLDER"], ["is a folder"]),
         (["--input", "LIST", "--output=LIST"], ["exists already", "--overwrite"]),
+        (["--input", "LIST", "--output=LIST", "--overwrite"], ["is what is read"]),
+        (["--input", "LIST", "--output=LIST/c.json"], ["cannot write in"]),
     ],
 )
 def test_calls_that_do_not_fit(

@@ -13,9 +13,13 @@ import torch
 from safetensors.torch import load_file
 
 from icltool.cli.app import run
+from icltool.config.export import ExportConfig
 from icltool.contracts import Example, GenerationOptions
+from icltool.errors import StoreError
+from icltool.exports.model import _newest
 from icltool.models.tuned import read_tuned
 from icltool.plugin.manager import component
+from icltool.store.atomic import write_json
 from icltool.store.workspace import Workspace
 from tests.cli.test_bad_input import refusal
 from tests.conftest import Scenery
@@ -110,6 +114,9 @@ def test_a_folder_is_the_model_itself(
     for name, tensor in load_file(checkpoint / f"{choice}.safetensors").items():
         torch.testing.assert_close(plain[name], tensor)
     assert json.loads((target / "icltool.json").read_text())["model"] == NAME
+    (tmp_path / "ordinary").touch()
+    modes = {path.stat().st_mode for path in target.iterdir()}
+    assert modes == {(tmp_path / "ordinary").stat().st_mode}, "as readable as any new file"
     assert not (target / "logs").exists()
     assert not (target / "resume.ckpt").exists()
 
@@ -176,6 +183,21 @@ def test_the_newest_checkpoint_is_meant_and_answers(
     captions = ["caption", "--model", str(target), "--samples=2", "--task=caption", f"--workspace={workspace}"]
     assert run([*captions, "--device=cpu", f"--output={workspace / 'c.json'}", "--quiet"]) == 0
     assert len(json.loads((workspace / "c.json").read_text())["results"]) == 2
+
+
+def test_the_only_data_set_that_was_trained_on_is_meant(trained: Path, tmp_path: Path) -> None:
+    place = Workspace(tmp_path)
+    shutil.copytree(trained / "checkpoints", place.checkpoints)
+    [first] = place.checkpoints.iterdir()
+    for name, task in (("coco2017", "caption"), ("shapes", "caption"), ("shapes", "vqa")):
+        write_json(place.dataset_folder(name, task) / "dataset.json", {"default_task": "caption"})
+    config = ExportConfig(what="model", workspace=tmp_path)
+    assert _newest(place, config) == first
+    second = place.checkpoint_folder("captioner", "coco2017", "caption", "cafe0002", NAME)
+    shutil.copytree(first, second)
+    with pytest.raises(StoreError, match=r"trained on coco2017 \(caption\), shapes \(caption\)"):
+        _newest(place, config)
+    assert _newest(place, config.model_copy(update={"dataset": "coco2017"})) == second
 
 
 def test_what_cannot_be_exported(

@@ -78,7 +78,7 @@ def test_without_gradio(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--port", "TAKEN"], "cannot serve at 127.0.0.1:TAKEN: Address already in use"),
+        (["--port", "TAKEN"], "port TAKEN of 127.0.0.1 is taken"),
         (["--host", "no.such.host.invalid"], "--host no.such.host.invalid is no address"),
         (["--task=captoin"], "did you mean 'caption'"),
         (["--task=classification"], "is not prepared"),

@@ -178,7 +178,7 @@ def test_blip2_is_fine_tuned_as_published(name: str, own: dict[str, Any]) -> Non
         **{"grad_checkpointing": True, "precision": "16-mixed", "select": "cider+bleu-4", **own},
     }
     assert {key: getattr(options, key) for key in expected} == expected
-    made: Any = SimpleNamespace(image_size=224)
+    made: Any = SimpleNamespace(image_size=224, target_apart=False)
     recipe = Blip2Model.tuning_recipe(made, config.task)
     assert {key: getattr(options, key) for key in recipe} == recipe
     evaluate = _resolved("evaluate", name)

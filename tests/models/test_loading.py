@@ -20,7 +20,8 @@ from icltool.models.idefics2 import Idefics2Model
 from icltool.models.loading import LoadOptions, load_model
 from icltool.models.memory import check_memory, free_memory, parameter_count
 from icltool.models.text import TextModel
-from icltool.models.weights import Weights
+from icltool.models.weights import Weights, find_weights, packaged_weights
+from icltool.plugin.manager import component
 from tests.models import tiny
 
 Folder = Callable[[Callable[[Path], str]], str]
@@ -102,6 +103,25 @@ def test_damaged_files_are_named(folder_of: Folder, tmp_path: Path) -> None:
         assert str(folder) in caught.value.message
     with pytest.raises(ConfigError, match="cannot be loaded from"):
         TextModel(path=str(tmp_path), device="cpu")
+
+
+@pytest.mark.parametrize("file", ["config.json", "preprocessor_config.json", "tokenizer.json"])
+def test_files_that_are_missing_or_cut_are_named(file: str, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(packaged_weights("tiny-idefics"), tmp_path / "m"))
+    whole = (folder / file).read_bytes()
+    (folder / file).unlink()
+    with pytest.raises(ConfigError, match=f"{file}.* is missing there"):
+        component("models", "tiny-idefics", path=str(folder), device="cpu")
+    (folder / file).write_bytes(whole[:-20])
+    with pytest.raises(ConfigError, match=f": {file} is cut or malformed"):
+        component("models", "tiny-idefics", path=str(folder), device="cpu")
+
+
+def test_a_training_without_its_weights_is_told(tmp_path: Path) -> None:
+    (tmp_path / "training.json").write_text("{}")
+    (tmp_path / "other.safetensors").touch()
+    with pytest.raises(ConfigError, match=r"lacks best\.safetensors.*: other\.safetensors"):
+        find_weights("blip2-opt-2.7b", None, None, str(tmp_path))
 
 
 def test_weights_of_other_shapes_are_refused(folder_of: Folder, tmp_path: Path) -> None:

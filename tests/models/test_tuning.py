@@ -11,13 +11,14 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from icltool.contracts import Augmentation, Example, GenerationOptions
 from icltool.errors import ConfigError
 from icltool.models.blip import BlipModel
 from icltool.models.blip2 import Blip2Model
 from icltool.models.instructblip import InstructBlipModel
-from icltool.models.tuned import read_tuned
+from icltool.models.tuned import apply_tuned, read_tuned, save_tuned
 from icltool.models.tuning import resized_positions
 from icltool.testing import check_tuning
 from icltool.testing.tuning import evaluation_pixels, tuned_log_probs, zero_shot
@@ -119,6 +120,105 @@ def test_parts_in_half_precision_train_under_autocast(family: str, folder_of: Fo
     assert [b[0].text for b in model.sample_beams(prompts, shown, search)] == model.generate(prompts, search, 4)
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_tuned_weights_stay_in_float32(family: str, folder_of: Folder, pictures: Pictures, tmp_path: Path) -> None:
+    """A network in bfloat16 whose trained part is in float32: read again it is the model that training left."""
+    build, adapter = FAMILIES[family]
+    model = adapter(path=folder_of(build), device="cpu", dtype="bfloat16")
+    names = trained(model, ("vit",))
+    prompts = zero_shot(model, pictures("caption")[:4], "caption")
+    shown = evaluation_pixels(model, prompts)
+    fit(model, model.tuning_batch(prompts, shown), 3)
+    model.network.requires_grad_(False)
+    file = tmp_path / "best.safetensors"
+    model.save_tuned(file, names, {})
+    again = adapter(path=str(file), device="cpu", dtype="bfloat16")
+    before, after = dict(model.network.named_parameters()), dict(again.network.named_parameters())
+    assert all(p.dtype == after[name].dtype and torch.equal(p, after[name]) for name, p in before.items())
+    saved = load_file(file)
+    assert all(torch.equal(after[name], saved[name]) for name in names)
+    assert {after[name].dtype for name in names} == {torch.float32}
+    assert any(not torch.equal(p, p.bfloat16().float()) for p in (after[name] for name in names))
+    assert again.score(prompts, 4) == model.score(prompts, 4)
+    images = [prompt.images[0] for prompt in prompts]
+    for one, other in zip(model.image_features(images, 4), again.image_features(images, 4), strict=True):
+        assert torch.equal(one, other)
+    search = GenerationOptions(8, 3)
+    assert again.generate(prompts, search, 4) == model.generate(prompts, search, 4)
+    trained(again, ("vit",))
+    losses = fit(again, again.tuning_batch(prompts, shown), 3)
+    assert losses[-1] < losses[0]
+    again.resize_images(again.image_size + 14)
+    assert len(again.score(prompts, 4)) == 4
+
+
+def test_frozen_weights_in_a_file_stay_in_half_precision(folder_of: Folder, tmp_path: Path) -> None:
+    model = Blip2Model(path=folder_of(tiny.blip2_opt), device="cpu", dtype="bfloat16")
+    model.save_tuned(tmp_path / "best.safetensors", [], {})
+    again = Blip2Model(path=str(tmp_path), device="cpu", dtype="bfloat16")
+    assert again.network.vision_model.embeddings.position_embedding.dtype == torch.bfloat16
+
+
+def test_quantized_tensors_take_no_tuned_weights(tmp_path: Path) -> None:
+    network, file = torch.nn.Linear(2, 2), tmp_path / "best.safetensors"
+    save_tuned(file, network, ["weight"], "some", "", "f00d", {}, {})
+    network.weight = torch.nn.Parameter(network.weight.to(torch.int8), requires_grad=False)
+    with pytest.raises(ConfigError, match=r"weight is torch\.float32 in the file, here torch\.int8"):
+        apply_tuned(network, read_tuned(file))
+
+
+def gradients(model: Any, batch: Any) -> dict[str, torch.Tensor]:
+    model.network.zero_grad(set_to_none=True)
+    (tuned_log_probs(model, batch)[1] * torch.linspace(-1, 2, len(batch.rows))).sum().backward()
+    return {name: p.grad.clone() for name, p in model.network.named_parameters() if p.grad is not None}
+
+
+@pytest.mark.parametrize("family", ["blip2-opt", "instructblip-t5", "blip"])
+def test_beams_share_their_picture(family: str, folder_of: Folder, pictures: Pictures) -> None:
+    """The gradients of a picture for each beam; its own is encoded once."""
+    build, adapter = FAMILIES[family]
+    model = adapter(path=folder_of(build), device="cpu")
+    model.network.requires_grad_(True)
+    prompts = zero_shot(model, pictures("caption")[:3], "caption")
+    shown = evaluation_pixels(model, prompts)
+    rows = [0, 0, 2, 0, 1, 2]
+    told = [prompts[row] for row in rows]
+    answers = [[5 + k, 9, 6 + k][: 1 + k % 3] for k in range(6)]
+    seen = []
+    with model.network.vision_model.register_forward_hook(
+        lambda _, a, k, out: seen.append(len(out[0])), with_kwargs=True
+    ):
+        wanted = gradients(model, model.tuning_batch(told, shown[rows], answers=answers))
+        found = gradients(model, model.tuning_batch(told, shown, answers=answers, pictures=rows))
+    assert seen == [6, 3]
+    assert wanted.keys() == found.keys()
+    for name, gradient in wanted.items():
+        torch.testing.assert_close(found[name], gradient, rtol=1e-3, atol=1e-4)
+    for wrong in ([0, 1], [0, 0, 2, 0, 1, 3], [0, 0, 2, 0, 1, -1]):
+        with pytest.raises(ValueError, match="must name one of 3 pictures for each of 6 prompts"):
+            model.tuning_batch(told, shown, answers=answers, pictures=wrong)
+
+
+def test_what_is_cut_keeps_its_end_behind_an_encoder(folder_of: Folder, pictures: Pictures) -> None:
+    for family, ends in (("blip2-t5", True), ("blip2-opt", False)):
+        build, adapter = FAMILIES[family]
+        model = adapter(path=folder_of(build), device="cpu")
+        prompts = zero_shot(model, pictures("caption")[:1], "caption")
+        shown = evaluation_pixels(model, prompts)
+        whole = model.tuning_batch(prompts, shown).tokens.tolist()
+        cut = model.tuning_batch(prompts, shown, 2).tokens.tolist()
+        assert len(whole) > 2
+        assert cut == [whole[0], whole[-1] if ends else whole[1]]
+        assert model.tuning_batch(prompts, shown, len(whole)).tokens.tolist() == whole
+        assert (model.tuning_recipe("caption")["max_target_tokens"] == 32) is ends
+
+
+def test_a_quoted_caption_is_cleaned(folder_of: Folder) -> None:
+    model = BlipModel(path=folder_of(tiny.blip), device="cpu")
+    asked = model.plain_prompt('does it describe " A "red" Bar. " in personality Wild?', "a.png", "yes").text
+    assert 'does it describe " a red bar " in personality Wild?' in asked
+
+
 def test_resized_pictures_are_read_again(folder_of: Folder, pictures: Pictures, tmp_path: Path) -> None:
     """A file of tuned weights and an exported folder bring their size along; fine-tuned again, both trainings are kept."""
     model = Blip2Model(path=folder_of(tiny.blip2_opt), device="cpu")
@@ -180,6 +280,8 @@ def test_layers_of_the_vision_transformer(folder_of: Folder) -> None:
 
 def test_recipes(folder_of: Folder) -> None:
     model = Blip2Model(path=folder_of(tiny.blip2_opt), device="cpu")
+    assert "image_size" not in model.tuning_recipe("caption")  # pictures of another size than pre-training's stay
+    model.resize_images(224)
     caption, inference = model.tuning_recipe("caption"), model.tuning_recipe("inference")
     assert (caption["lr"], caption["batch_size"], caption["image_size"], caption["freeze"]) == (
         1e-5, 16, 364, ("language_model",),
@@ -199,6 +301,21 @@ def test_a_batch_needs_a_picture_for_each_prompt(folder_of: Folder, pictures: Pi
     prompts = zero_shot(model, pictures("caption")[:2], "caption")
     with pytest.raises(ValueError, match="2 prompts of one picture each need as many pictures, not 1"):
         model.tuning_batch(prompts, evaluation_pixels(model, prompts)[:1])
-    with pytest.raises(ValueError, match="one picture each"):
+    with pytest.raises(ValueError, match="of one picture each can be tuned on"):
         model.tuning_batch([replace(prompts[0], images=())], evaluation_pixels(model, prompts)[:1])
     assert model.pixel_reader(Augmentation()).size == 28
+
+
+def test_tuned_weights_answer_as_their_best_were_chosen(folder_of: Folder, tmp_path: Path) -> None:
+    base = folder_of(tiny.blip2_opt)
+    model = Blip2Model(path=base, device="cpu")
+    assert model.generation_defaults("caption")["min_new_tokens"] == 8
+    search = {"max_new_tokens": 12, "num_beams": 2, "min_new_tokens": 0, "repetition_penalty": 1.0, "later": 1}
+    file = tmp_path / "best.safetensors"
+    model.save_tuned(file, ["query_tokens"], {"task": "caption", "generation": search})
+    tuned = Blip2Model(path=str(file), device="cpu")
+    tuned.export(tmp_path / "whole")
+    for found in (tuned, Blip2Model(path=str(tmp_path / "whole"), device="cpu")):
+        defaults = dict(found.generation_defaults("caption"))
+        assert {name: defaults.get(name) for name in search} == {**search, "later": None}
+        assert found.generation_defaults("inference") == model.generation_defaults("inference")

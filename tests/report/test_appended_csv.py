@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from icltool.errors import StoreError
 from icltool.report import appended_csv
-from icltool.report.appended_csv import append_rows, flattened
+from icltool.report.appended_csv import append_rows, check_appendable, flattened
 
 KEY = ("key",)
 
@@ -165,3 +165,13 @@ def test_nested_options_become_columns() -> None:
         "training.trainer.deep.x": None,
     }
     assert json.dumps(flattened({}, "a")) == "{}"
+
+
+def test_what_cannot_be_appended_to_is_known_beforehand(tmp_path: Path) -> None:
+    file = tmp_path / "new" / "r.csv"
+    check_appendable(file)
+    assert not file.parent.exists()
+    (tmp_path / "file").touch()
+    for wrong in (tmp_path, tmp_path / "file" / "r.csv"):
+        with pytest.raises(StoreError):
+            check_appendable(wrong)

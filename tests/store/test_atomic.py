@@ -12,7 +12,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from icltool.errors import StoreError
-from icltool.store.atomic import read_json, remove_leftovers, replace_file, write_json, write_text, writing
+from icltool.store.atomic import (
+    check_writable,
+    read_json,
+    remove_leftovers,
+    replace_file,
+    write_json,
+    write_text,
+    writing,
+)
+from icltool.store.locking import locked
 
 
 def names_in(folder: Path) -> list[str]:
@@ -122,3 +131,17 @@ def test_json_that_cannot_be_read(tmp_path: Path) -> None:
         with pytest.raises(StoreError, match=r"dataset\.json is cut or malformed") as caught:
             read_json(path)
         assert caught.value.hint
+
+
+def test_places_that_take_no_file_are_told_before_anything_is_written(tmp_path: Path) -> None:
+    check_writable(tmp_path / "new" / "folder" / "file.csv")
+    assert names_in(tmp_path) == []
+    (tmp_path / "file").touch()
+    with pytest.raises(StoreError, match="cannot write in"):
+        check_writable(tmp_path / "file" / "below.csv")
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="Linux has /proc")
+def test_a_folder_that_takes_no_file_is_not_taken_for_a_lock_that_is_held() -> None:
+    with pytest.raises(StoreError, match="cannot write in /proc: "), locked(Path("/proc/x.json")):
+        pass

@@ -58,6 +58,27 @@ def test_nothing_prepared(workspace: Workspace) -> None:
     assert caught.value.hint == "run `icltool prepare coco2017`"
 
 
+@pytest.mark.parametrize(
+    ("name", "task", "hint"),
+    [
+        ("coco", None, "did you mean 'coco2017'? otherwise run `icltool prepare coco`"),
+        ("shaeps", "vqa", "did you mean 'shapes'? otherwise run"),
+        ("coco2017", "captoin", "did you mean 'caption'? known tasks: caption"),
+        (None, "vqas", "did you mean 'vqa'? known tasks: "),
+        ("coco2017", "vqa", "run `icltool prepare coco2017 --task vqa`"),
+        ("okvqa", None, "run `icltool prepare okvqa`"),
+    ],
+)
+def test_what_may_be_meant_comes_before_a_command(
+    workspace: Workspace, name: str | None, task: str | None, hint: str
+) -> None:
+    for there, of in (("coco2017", "caption"), ("shapes", "vqa")):
+        prepare(workspace, there, of, of)
+    with pytest.raises(StoreError) as caught:
+        workspace.choose_dataset(name, task)
+    assert str(caught.value.hint).startswith(hint)
+
+
 def test_the_only_one(workspace: Workspace) -> None:
     prepare(workspace, "shapes", "vqa", "caption")
     assert workspace.prepared() == [("shapes", "vqa")]

@@ -15,13 +15,19 @@ from tests.models import tiny_captioners as tiny
 
 
 class UncutTargets(Blip2Model):
-    def tuning_batch(self, prompts: Any, pixels: Any, max_target_tokens: Any = None, answers: Any = None) -> Any:
-        return super().tuning_batch(prompts, pixels, None, answers)
+    def tuning_batch(self, prompts: Any, pixels: Any, max_target_tokens: Any = None, *rest: Any, **more: Any) -> Any:
+        return super().tuning_batch(prompts, pixels, None, *rest, **more)
 
 
 class OtherPicture(Blip2Model):
-    def tuning_batch(self, prompts: Any, pixels: Any, max_target_tokens: Any = None, answers: Any = None) -> Any:
-        return super().tuning_batch(prompts, pixels[:1].expand_as(pixels), max_target_tokens, answers)
+    def tuning_batch(self, prompts: Any, pixels: Any, *rest: Any, **more: Any) -> Any:
+        return super().tuning_batch(prompts, pixels[:1].expand_as(pixels), *rest, **more)
+
+
+class UnsharedPictures(Blip2Model):
+    def tuning_batch(self, prompts: Any, pixels: Any, *rest: Any, pictures: Any = None, **more: Any) -> Any:
+        shown = pixels if pictures is None else pixels[[k % len(pixels) for k in range(len(prompts))]]
+        return super().tuning_batch(prompts, shown, *rest, **more)
 
 
 class WorstFirst(Blip2Model):
@@ -71,6 +77,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
     [
         (UncutTargets, "must leave each target its first token"),
         (OtherPicture, "do not sum up to `Model.score`"),
+        (UnsharedPictures, "`pictures` gives other logits"),
         (WorstFirst, "the best of `sample_beams` with 3 beams"),
         (UnendedBeams, "are not those of `answer_logits`"),
         (EvalForever, "changes which parts are in training mode"),

@@ -60,7 +60,9 @@ class CaptionerOptions(BaseModel):
     image_size: int | None = Field(None, ge=1, description="side of the pictures in pixels (default: the model's)")
     crop: Literal["resized", "random", "none"] = Field("none", description="how training pictures are cut")
     crop_scale: tuple[float, float] = Field((0.5, 1.0), description="share of the area that crop=resized keeps")
-    shorter: int = Field(256, ge=1, description="length of the shorter side before crop=random cuts, in pixels")
+    shorter: int | None = Field(
+        None, ge=1, description="length of the shorter side before crop=random cuts, in pixels (default: the model's)"
+    )
     flip: bool = Field(False, description="mirror half of the pictures, but none whose text says left or right")
     captions: Literal["all", "first"] | None = Field(
         None,
@@ -121,7 +123,7 @@ class CaptionerOptions(BaseModel):
         return () if names is None or list(names) == ["none"] else names
 
     @field_validator(
-        "warmup_steps", "image_size", "max_target_tokens", "max_train_size", "captions", "itm_prompt", "select",
+        "warmup_steps", "image_size", "shorter", "max_target_tokens", "max_train_size", "captions", "itm_prompt", "select",
         *_SEARCH, mode="before",
     )  # fmt: skip
     @classmethod

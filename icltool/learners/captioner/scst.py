@@ -53,7 +53,10 @@ class SelfCritical:
         if spoken:
             places = [place for place, _ in spoken]
             batch = model.tuning_batch(
-                [prompts[place] for place in places], pixels[places], answers=[beam.ids for _, beam in spoken]
+                [prompts[place] for place in places],
+                pixels,
+                answers=[beam.ids for _, beam in spoken],
+                pictures=places,
             )
             log_probs = answer_log_probs(model.answer_logits(batch), batch.tokens, batch.rows, len(spoken))
         counts = [len(found) for found in sampled]

@@ -25,6 +25,7 @@ from icltool import (
     fingerprint,
     read_card,
     target_scores,
+    trained_search,
 )
 from icltool_ofa.beam import Beams, beam_search
 from icltool_ofa.folders import find_model, folder_of, read_folder
@@ -142,10 +143,11 @@ class OFAModel(Tuning):
         return self._format.clean(task, text)
 
     def generation_defaults(self, task: str) -> Mapping[str, Any]:
-        """See HasGenerationDefaults. The score of an answer is its mean log-probability, the end included."""
-        if task in ("caption", "style"):
-            return _SEARCH
-        return {**_SEARCH, "max_new_tokens": 30} if task == "inference" else {}
+        """See HasGenerationDefaults. The score of an answer is its mean log-probability, the end included. Weights that were
+        tuned for the task answer as their best were chosen."""
+        published: Mapping[str, Any] = _SEARCH if task in ("caption", "style", "inference") else {}
+        longer = {"max_new_tokens": 30} if task == "inference" else {}
+        return {**published, **longer, **trained_search(self.weights, task)}
 
     def token_counts(self, prompts: Sequence[Prompt]) -> list[int]:
         """See CountsTokens. The picture's positions are not counted."""
@@ -189,20 +191,26 @@ class OFAModel(Tuning):
 
     def answer_logits(self, batch: AnswerBatch) -> torch.Tensor:
         """See SupportsTuning."""
+        read = dict(batch.inputs)
+        decoder = {name: read.pop(name) for name in list(read) if name.startswith("decoder_")}
+        shared = read.pop("shared", None)
+        read["patch_images"] = self._as_read(read["patch_images"])
         with self.one_precision():
-            pixels = self._as_read(batch.inputs["patch_images"])
-            logits: torch.Tensor = self.network(**{**batch.inputs, "patch_images": pixels}, use_cache=False).logits
+            encoded = self.network.encoder(**read)
+            encoded = encoded if shared is None else encoded.rows(shared)
+            logits: torch.Tensor = self.network(encoder_outputs=encoded, **decoder, use_cache=False).logits
         return logits[batch.rows, batch.columns]
 
     @contextmanager
     def one_precision(self) -> Iterator[None]:
-        """Autocast where parts of the network were put into another precision to be trained, and nobody does it already."""
-        kinds = {parameter.dtype for parameter in self._weights_of_one_kind}
-        half = kinds & {torch.bfloat16, torch.float16}
-        if len(kinds) < 2 or not half or torch.is_autocast_enabled(self.device.type):
+        """Autocast where weights are in another precision than the network was loaded in (they are, or were, trained), and
+        nobody does it already."""
+        half = getattr(torch, self.precision)
+        mixed = half != torch.float32 and any(p.dtype != half for p in self._weights_of_one_kind)
+        if not mixed or torch.is_autocast_enabled(self.device.type):
             yield
             return
-        with torch.autocast(self.device.type, half.pop()):
+        with torch.autocast(self.device.type, half):
             yield
 
     def _as_read(self, pixels: torch.Tensor) -> torch.Tensor:
@@ -251,12 +259,19 @@ class OFAModel(Tuning):
             targets = [[int(token) for token in answer] for answer in answers]
         else:
             targets = self._ids([p.target for p in prompts]) if with_target else [[] for _ in prompts]
-        found = [Tokens(text, target[:most]) for text, target in zip(texts, targets, strict=True)]
+        found = [Tokens(text, self._cut(target, most)) for text, target in zip(texts, targets, strict=True)]
         limit = self.network.config.max_position_embeddings
         longest = max((max(len(t.text), len(t.target)) for t in found), default=0)
         if longest > limit:
             raise DataError(f"a prompt has {longest} tokens, the model reads {limit}", "use fewer shots")
         return found
+
+    def _cut(self, target: list[int], most: int | None) -> list[int]:
+        """At most `most` tokens; where there are two or more, the last stays the end."""
+        if most is None or len(target) <= most:
+            return target
+        ended = most > 1 and target[-1] == self.network.config.eos_token_id
+        return [*target[: most - 1], target[-1]] if ended else target[:most]
 
     def _ids(self, texts: Sequence[str]) -> list[list[int]]:
         found: list[list[int]] = self.tokenizer(list(texts), add_special_tokens=False)["input_ids"] if texts else []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -26,7 +27,7 @@ from icltool import (
     weights_hash,
     write_card,
 )
-from icltool_ofa.prompts import OFAFormat
+from icltool_ofa.prompts import OFAFormat, clean_caption
 from icltool_ofa.settings import Settings, check_size
 
 #: The published fine-tuning on captions in styles.
@@ -41,8 +42,9 @@ _RECIPE: Mapping[str, Any] = {
     "label_smoothing": 0.1,
     "max_target_tokens": 16,
     "crop": "random",
-    "shorter": 256,
 }
+#: A caption that a question quotes (image-text matching).
+_QUOTED = re.compile(r'(?<=" ).*(?= ")', re.DOTALL)
 #: Weights that take no part in text; see OFADecoder.
 _IMAGE_GENERATION = (
     "decoder.embed_image_positions.",
@@ -79,9 +81,10 @@ class Tuning:
         """The best answers."""
 
     def tuning_recipe(self, task: str) -> Mapping[str, Any]:
-        """See SupportsTuning. Pictures keep the size that the model reads (224 unless it was told otherwise)."""
+        """See SupportsTuning. Pictures keep the size that the model reads (224 unless it was told otherwise), and what is cut
+        out of them its share of the shorter side: see `pixel_reader`."""
         longest = 30 if task in ("inference", "inference-choice") else _RECIPE["max_target_tokens"]
-        return {**_RECIPE, "max_target_tokens": longest, "shorter": self.settings.shorter}
+        return {**_RECIPE, "max_target_tokens": longest}
 
     def tuning_parts(self) -> Mapping[str, Sequence[str]]:
         """See SupportsTuning. `embeddings` are those of tokens, the decoder's output with them; `_image_generation` is
@@ -107,15 +110,19 @@ class Tuning:
         self.settings = self.settings.resized(size)
 
     def pixel_reader(self, augmentation: Augmentation) -> PictureReader:
-        """See SupportsTuning."""
+        """See SupportsTuning. The shorter side is resized as in evaluation (256 pixels for pictures of 224, in that relation
+        for others) unless the augmentation tells another length."""
         own = self.settings
-        varied = replace(augmentation, shorter=max(augmentation.shorter, own.image_size))
+        told = augmentation.shorter
+        shorter = own.shorter if told is None else max(told, own.image_size)
+        varied = replace(augmentation, shorter=shorter)
         fit: Any = own.fit
         return PictureReader(own.image_size, own.image_mean, own.image_std, varied, fit, own.shorter)
 
     def plain_prompt(self, text: str, image: str, target: str) -> Prompt:
         """See SupportsTuning."""
-        return self._format.plain(text, image, target)
+        lower = self.settings.lower_case
+        return self._format.plain(_QUOTED.sub(lambda found: clean_caption(found[0], lower), text), image, target)
 
     def tuning_batch(
         self,
@@ -123,11 +130,24 @@ class Tuning:
         pixels: torch.Tensor,
         max_target_tokens: int | None = None,
         answers: Sequence[Sequence[int]] | None = None,
+        pictures: Sequence[int] | None = None,
     ) -> AnswerBatch:
-        """See SupportsTuning."""
-        if len(pixels) != len(prompts):
-            raise ValueError(f"{len(prompts)} prompts of one picture each need as many pictures, not {len(pixels)}")
-        return self._answers(self._tokens(prompts, True, answers, max_target_tokens), pixels)
+        """See SupportsTuning. The encoder reads picture and text together: once for each pair of these, with `pictures`."""
+        fits = len(pixels) == len(prompts) if pictures is None else len(pictures) == len(prompts)
+        if not fits or not all(0 <= place < len(pixels) for place in pictures or ()):
+            named = len(pixels) if pictures is None else f"{list(pictures)} of {len(pixels)}"
+            raise ValueError(f"{len(prompts)} prompts of one picture each need as many pictures, not {named}")
+        tokens = self._tokens(prompts, True, answers, max_target_tokens)
+        batch = self._answers(tokens, pixels)
+        if pictures is None:
+            return batch
+        pairs: dict[Any, int] = {}
+        rows = [pairs.setdefault((place, *t.text), len(pairs)) for place, t in zip(pictures, tokens, strict=True)]
+        firsts = torch.tensor([rows.index(pair) for pair in range(len(pairs))], device=self.device)
+        inputs = {**batch.inputs, "shared": torch.tensor(rows, device=self.device)}
+        inputs |= {name: inputs[name][firsts] for name in ("input_ids", "attention_mask")}
+        inputs["patch_images"] = pixels[[place for place, *_ in pairs]]
+        return replace(batch, inputs=inputs)
 
     def sample_beams(
         self, prompts: Sequence[Prompt], pixels: torch.Tensor, options: GenerationOptions

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from icltool_ofa.model import OFAModel
+from safetensors.torch import load_file
 from tiny_model import EOS, SIZE, STYLES, load, write_folder
 
 from icltool import Augmentation, ConfigError, Example, GenerationOptions, SupportsTuning, Task, TuningSet
@@ -90,10 +91,87 @@ def test_beams_end_with_the_end_and_score_by_their_mean(model: OFAModel, example
         assert all(beam.ids[-1] == EOS and EOS not in beam.ids[:-1] for beam in beams)
 
 
+def test_pictures_of_training_are_as_large_as_in_evaluation(folder: Path, examples: list[Example]) -> None:
+    """The published pictures' share of the shorter side is kept for other sizes, by whatever way they are set."""
+    other = load(folder, image_size=64)
+    assert "shorter" not in other.tuning_recipe("style")
+    resized = load(folder, image_size=32)
+    resized.resize_images(64)
+    for model in (other, resized):
+        read = model.pixel_reader(Augmentation("random"))
+        assert read.augmentation.shorter == read.shorter == model.settings.shorter > 64
+    assert other.pixel_reader(Augmentation("random", shorter=70)).augmentation.shorter == 70
+
+
+def test_beams_share_their_picture(folder: Path, tmp_path: Path, examples: list[Example]) -> None:
+    """The gradients of a picture for each beam; a picture with a text is encoded once."""
+    model = load(write_folder(tmp_path, dropout=0.0), image_size=SIZE)
+    model.network.requires_grad_(True)
+    prompts = zero_shot(model, examples[:3], "style")
+    shown = evaluation_pixels(model, prompts)
+    rows = [0, 0, 2, 0, 1, 2]
+    told = [prompts[row] for row in rows]
+    told[5] = replace(told[5], text=prompts[0].text)  # another question of the same picture
+    answers = [[5 + k, 9, EOS][: 1 + k % 3] for k in range(6)]
+    seen = []
+    with model.network.encoder.register_forward_hook(lambda _, a, out: seen.append(len(out.last_hidden_state))):
+        wanted = gradients_of(model, model.tuning_batch(told, shown[rows], answers=answers))
+        found = gradients_of(model, model.tuning_batch(told, shown, answers=answers, pictures=rows))
+    assert seen == [6, 4]
+    assert wanted.keys() == found.keys()
+    for name, gradient in wanted.items():
+        torch.testing.assert_close(found[name], gradient, rtol=1e-3, atol=1e-4)
+    with pytest.raises(ValueError, match="need as many pictures"):
+        model.tuning_batch(told, shown, answers=answers, pictures=[3, *rows[1:]])
+
+
+def test_what_is_cut_keeps_its_end(model: OFAModel, examples: list[Example]) -> None:
+    prompts = zero_shot(model, examples[:1], "caption")
+    shown = evaluation_pixels(model, prompts)
+    whole = model.tuning_batch(prompts, shown).tokens.tolist()
+    assert len(whole) > 2
+    assert model.tuning_batch(prompts, shown, 2).tokens.tolist() == [whole[0], EOS]
+    assert model.tuning_batch(prompts, shown, len(whole)).tokens.tolist() == whole
+
+
+def test_a_quoted_caption_is_cleaned(model: OFAModel) -> None:
+    asked = model.plain_prompt(' does the image describe " A "red" Bar. " in personality Wild?', "a.png", " yes").text
+    assert asked == '<s> does the image describe " a red bar " in personality Wild?</s>'
+
+
+def test_tuned_weights_stay_in_float32(folder: Path, examples: list[Example], tmp_path: Path) -> None:
+    """Read again in bfloat16 it is the model that training in mixed precision left."""
+    made = load(folder, image_size=SIZE, dtype="bfloat16")
+    frozen = (*made.tuning_parts()["resnet"], *made.tuning_parts()["_image_generation"])
+    names = [name for name, _ in made.network.named_parameters() if not name.startswith(frozen)]
+    generator = torch.Generator().manual_seed(0)
+    for name, parameter in made.network.named_parameters():
+        if name in names:
+            parameter.data = parameter.data.float()
+            parameter.data += 1e-3 * torch.randn(parameter.shape, generator=generator)
+    file = tmp_path / "best.safetensors"
+    made.save_tuned(file, names, {})
+    again = load(file, dtype="bfloat16")
+    saved, held = load_file(file), dict(again.network.named_parameters())
+    assert set(saved) == set(names)
+    assert all(held[name].dtype == torch.float32 and torch.equal(held[name], saved[name]) for name in names)
+    assert held["encoder.embed_images.conv1.weight"].dtype == torch.bfloat16
+    prompts = zero_shot(made, examples[:4], "caption")
+    assert again.score(prompts, 4) == made.score(prompts, 4)
+    search = GenerationOptions(4, 3)
+    assert again.generate(prompts, search, 4) == made.generate(prompts, search, 4)
+    again.network.requires_grad_(True)
+    assert all(found.dtype == held[name].dtype for name, found in gradients(again, examples).items())
+
+
 def gradients(model: OFAModel, examples: list[Example]) -> dict[str, torch.Tensor]:
     prompts = zero_shot(model, examples[:3], "caption")
+    return gradients_of(model, model.tuning_batch(prompts, evaluation_pixels(model, prompts)))
+
+
+def gradients_of(model: OFAModel, batch: Any) -> dict[str, torch.Tensor]:
     model.network.zero_grad(set_to_none=True)
-    tuned_log_probs(model, model.tuning_batch(prompts, evaluation_pixels(model, prompts)))[1].sum().backward()
+    tuned_log_probs(model, batch)[1].sum().backward()
     return {name: p.grad.clone() for name, p in model.network.named_parameters() if p.grad is not None}
 
 

@@ -152,8 +152,9 @@ class TinyCaptioner:
         return Reader(SIDE, augmentation)
 
     def tuning_batch(
-        self, prompts: Sequence[Prompt], pixels: Any, max_target_tokens: int | None = None, answers: Any = None
-    ) -> AnswerBatch:
+        self, prompts: Sequence[Prompt], pixels: Any, max_target_tokens: int | None = None, answers: Any = None,
+        pictures: Sequence[int] | None = None,
+    ) -> AnswerBatch:  # fmt: skip
         texts = self._ids([prompt.text for prompt in prompts])
         targets = answers if answers is not None else self._ids([prompt.target for prompt in prompts])
         targets = [list(target)[:max_target_tokens] for target in targets]
@@ -164,7 +165,8 @@ class TinyCaptioner:
         places = [(r, len(t) - 1 + k) for r, t in enumerate(texts) for k in range(len(targets[r]))]
         rows, columns = torch.tensor(places).T.to(pixels.device)
         tokens = torch.tensor([token for target in targets for token in target], device=pixels.device)
-        inputs = {"pixel_values": pixels, "decoder_input_ids": ids.to(pixels.device)}
+        shown = pixels if pictures is None else pixels[list(pictures)]
+        inputs = {"pixel_values": shown, "decoder_input_ids": ids.to(pixels.device)}
         return AnswerBatch(inputs, rows, columns, tokens, torch.tensor([len(t) - 1 for t in texts]))
 
     def answer_logits(self, batch: AnswerBatch) -> torch.Tensor:
