@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -27,3 +28,16 @@ class Job(Protocol):
     def train(self, folder: Path, seed: int, progress: Progress) -> TrainingOutcome:
         """Reads what is needed and trains. Raises what the learner raises."""
         ...
+
+
+def from_model(identity: Mapping[str, Any], learner: str, model: str, **more: Any) -> dict[str, Any]:
+    """The provenance of what a learner made of a model: its identity but for options and seed, and who brings both."""
+    from icltool import __version__
+    from icltool.plugin.manager import load_registry
+
+    chosen = (("learners", learner), ("models", model))
+    plugins = {
+        f"{kind}/{name}": f"{(f := load_registry().get(kind, name)).distribution} {f.version}" for kind, name in chosen
+    }
+    kept = {key: value for key, value in identity.items() if key not in ("options", "seed")}
+    return {**kept, **more, "icltool": __version__, "plugins": plugins}

@@ -11,6 +11,7 @@ from icltool.config.train import TrainConfig
 from icltool.contracts import Model, Progress, SteeringLearner, SteeringSet, TrainingOutcome, task_named
 from icltool.errors import ConfigError
 from icltool.plugin.manager import component, load_registry
+from icltool.training.job import from_model
 
 if TYPE_CHECKING:
     from icltool.store.records import PreparedDataset
@@ -64,18 +65,7 @@ class SteeringJob:
 
     def provenance(self) -> dict[str, Any]:
         """See Job."""
-        from icltool import __version__
-
-        chosen = (("learners", self.config.learner), ("models", self.config.model))
-        plugins = {
-            f"{kind}/{name}": f"{(f := load_registry().get(kind, name)).distribution} {f.version}"
-            for kind, name in chosen
-        }
-        return {
-            **{key: value for key, value in self.identity.items() if key not in ("options", "seed")},
-            "icltool": __version__,
-            "plugins": plugins,
-        }
+        return from_model(self.identity, self.config.learner, self.config.model)
 
     def train(self, folder: Path, seed: int, progress: Progress) -> TrainingOutcome:
         """See Job. The model is loaded here."""

@@ -25,6 +25,7 @@ from icltool.contracts import (
 )
 from icltool.errors import ConfigError, DataError
 from icltool.plugin.manager import component, load_registry
+from icltool.training.job import from_model
 from icltool.training.steering import OF_MODEL, model_options
 
 if TYPE_CHECKING:
@@ -78,19 +79,7 @@ class TuningJob:
 
     def provenance(self) -> dict[str, Any]:
         """See Job."""
-        from icltool import __version__
-
-        chosen = (("learners", self.config.learner), ("models", self.config.model))
-        plugins = {
-            f"{kind}/{name}": f"{(f := load_registry().get(kind, name)).distribution} {f.version}"
-            for kind, name in chosen
-        }
-        return {
-            **{key: value for key, value in self.identity.items() if key not in ("options", "seed")},
-            "fine_tuned": True,
-            "icltool": __version__,
-            "plugins": plugins,
-        }
+        return from_model(self.identity, self.config.learner, self.config.model, fine_tuned=True)
 
     def train(self, folder: Path, seed: int, progress: Progress) -> TrainingOutcome:
         """See Job. The model is loaded here."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -90,6 +91,30 @@ def select(name: str, *paths: Path, **options: Any) -> Any:
     return ask(SELECT.format(name=name, options=options), *paths)
 
 
+def plugin_metadata(source: Path, folder: Path) -> Path:
+    """What an installation of one of this project's plugins leaves beside the package, written into `folder` from its
+    pyproject.toml."""
+    name = source.name.replace("-", "_")
+    entry = re.search(
+        r"^\[project\.entry-points\.icltool\]\n(.*)", (source / "pyproject.toml").read_text(), flags=re.MULTILINE
+    )
+    assert entry is not None
+    info = folder / f"{name}-0.1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {source.name}\nVersion: 0.1.0\n")
+    (info / "entry_points.txt").write_text("[icltool]\n" + entry.group(1).replace('"', "") + "\n")
+    return folder
+
+
+def own_tests(source: Path) -> str:
+    """What pytest says of a plugin's own tests, in a new process. AssertionError where one fails."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(source), str(CHECKOUT)])}
+    run = [sys.executable, "-m", "pytest", "-q", "-rs", "-p", "no:cacheprovider", "--rootdir", str(source), "tests"]
+    done = subprocess.run(run, capture_output=True, text=True, env=environment, cwd=source, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
 @contextmanager
 def ofa_registered(folder: Path) -> Iterator[Path]:
     """Within it icltool-ofa can be imported and its models are registered in this process, installed or not; its checkout.
@@ -97,12 +122,8 @@ def ofa_registered(folder: Path) -> Iterator[Path]:
     plugin = CHECKOUT / "plugins" / "icltool-ofa"
     with pytest.MonkeyPatch.context() as patch:
         if importlib.util.find_spec("icltool_ofa") is None:
-            info = folder / "icltool_ofa-0.1.0.dist-info"
-            info.mkdir()
-            (info / "METADATA").write_text("Metadata-Version: 2.1\nName: icltool-ofa\nVersion: 0.1.0\n")
-            (info / "entry_points.txt").write_text("[icltool]\nofa = icltool_ofa.plugin\n")
             patch.syspath_prepend(str(plugin))
-            patch.syspath_prepend(str(folder))
+            patch.syspath_prepend(str(plugin_metadata(plugin, folder)))
             load_registry.cache_clear()
         yield plugin
     load_registry.cache_clear()

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from tests.plugin.distributions import CHECKOUT, ask
+from tests.plugin.distributions import CHECKOUT, ask, own_tests, plugin_metadata
 
 SOURCE = CHECKOUT / "plugins" / "icltool-openflamingo"
 NAMES = ["openflamingo-3b", "openflamingo-9b", "openflamingo-9b-v1"]
@@ -18,15 +15,7 @@ NAMES = ["openflamingo-3b", "openflamingo-9b", "openflamingo-9b-v1"]
 
 @pytest.fixture
 def metadata(tmp_path: Path) -> Path:
-    """What an installation leaves beside the package, from its pyproject.toml."""
-    project = (SOURCE / "pyproject.toml").read_text()
-    entry = re.search(r"^\[project\.entry-points\.icltool\]\n(.*)", project, flags=re.MULTILINE)
-    assert entry is not None
-    info = tmp_path / "icltool_openflamingo-0.1.0.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: icltool-openflamingo\nVersion: 0.1.0\n")
-    (info / "entry_points.txt").write_text("[icltool]\n" + entry.group(1).replace('"', "") + "\n")
-    return tmp_path
+    return plugin_metadata(SOURCE, tmp_path)
 
 
 def test_listing_its_models_imports_nothing_heavy(metadata: Path) -> None:
@@ -54,12 +43,9 @@ def test_without_open_flamingo_the_error_gives_the_command(metadata: Path) -> No
 
 @pytest.mark.slow
 def test_its_own_tests_pass() -> None:
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(SOURCE), str(CHECKOUT)])}
-    run = [sys.executable, "-m", "pytest", "-q", "-rs", "-p", "no:cacheprovider", "--rootdir", str(SOURCE), "tests"]
-    done = subprocess.run(run, capture_output=True, text=True, env=environment, cwd=SOURCE, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    if "pip cannot get them" in done.stdout:
+    told = own_tests(SOURCE)
+    if "pip cannot get them" in told:
         pytest.skip("open_flamingo is not installed, and pip cannot get it")
-    passed = re.search(r"(\d+) passed", done.stdout)
+    passed = re.search(r"(\d+) passed", told)
     assert passed is not None
     assert int(passed.group(1)) >= 40

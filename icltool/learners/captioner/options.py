@@ -179,7 +179,10 @@ class CaptionerOptions(BaseModel):
     @model_validator(mode="after")
     def _check_rates(self) -> CaptionerOptions:
         if max(self.min_lr, self.warmup_lr) > self.lr:
-            raise ValueError(f"min_lr and warmup_lr must not be above lr ({self.lr:g})")
+            raise ValueError(
+                f"min_lr ({self.min_lr:g}) and warmup_lr ({self.warmup_lr:g}) must not be above lr ({self.lr:g}); what was not "
+                "given is the model's recipe"
+            )
         return self
 
     def identity(self) -> dict[str, Any]:
