@@ -36,19 +36,24 @@ def flags(workspace: Path, profile: str) -> list[str]:
     return ["--workspace", str(workspace), "--profile", profile, "--quiet"]
 
 
+def folders(place: Path) -> set[Path]:
+    """Those in it, without files of locks."""
+    return {path for path in place.glob("*") if path.is_dir()}
+
+
 def evaluated(workspace: Path, *call: str) -> tuple[Found, Path]:
     """Metrics by method, and the folder, of an evaluation."""
-    before = set((workspace / "evaluations").glob("*"))
+    before = folders(workspace / "evaluations")
     assert run(["evaluate", *call, "--no-cost"]) == 0
-    (folder,) = set((workspace / "evaluations").iterdir()) - before
+    (folder,) = folders(workspace / "evaluations") - before
     return {result.method: result.metrics for result in read_results(folder)[0]}, folder
 
 
 def trained(workspace: Path, *call: str) -> str:
     """The checkpoint folder of a training."""
-    before = set((workspace / "checkpoints").glob("*"))
+    before = folders(workspace / "checkpoints")
     assert run(["train", *call]) == 0
-    (folder,) = set((workspace / "checkpoints").iterdir()) - before
+    (folder,) = folders(workspace / "checkpoints") - before
     return str(folder)
 
 

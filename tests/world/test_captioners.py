@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from importlib.util import find_spec
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +19,7 @@ from icltool.world.regions import INFERENCES
 from icltool.world.render import render
 from icltool.world.scenes import NONCE_WORDS, Scene
 from icltool.world.styles import STYLES, style_comments
+from tests.plugin.distributions import CHECKOUT, ofa_registered
 
 
 def test_each_word_of_the_world_is_one_piece() -> None:
@@ -71,26 +72,21 @@ def test_ofa_folder(tmp_path: Path) -> None:
         assert (tmp_path / "again" / name).read_bytes() == (tmp_path / name).read_bytes()
 
 
-@pytest.mark.skipif(find_spec("icltool_ofa") is None, reason="icltool-ofa is not installed")
+@pytest.fixture(scope="module")
+def ofa_plugin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    with ofa_registered(tmp_path_factory.mktemp("installed")) as plugin:
+        yield plugin
+
+
 def test_the_packaged_ofa_is_what_the_code_writes(tmp_path: Path) -> None:
     save_ofa(tmp_path)
-    found = find_spec("icltool_ofa")
-    assert found is not None
-    assert found.origin is not None
+    packaged = CHECKOUT / "plugins" / "icltool-ofa" / "icltool_ofa" / "tiny"
     for file in tmp_path.iterdir():
-        assert (Path(found.origin).parent / "tiny" / file.name).read_bytes() == file.read_bytes(), file.name
+        assert (packaged / file.name).read_bytes() == file.read_bytes(), file.name
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "tiny-blip2",
-        pytest.param(
-            "tiny-ofa",
-            marks=pytest.mark.skipif(find_spec("icltool_ofa") is None, reason="icltool-ofa is not installed"),
-        ),
-    ],
-)
+@pytest.mark.usefixtures("ofa_plugin")
+@pytest.mark.parametrize("name", ["tiny-blip2", "tiny-ofa"])
 @pytest.mark.parametrize("task", ["caption", "style", "inference"])
 def test_they_load_by_name_and_can_be_tuned(name: str, task: str, tmp_path: Path) -> None:
     picture = tmp_path / "picture.png"
