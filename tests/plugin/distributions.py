@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib.metadata
 import json
 import os
 import re
@@ -115,13 +115,22 @@ def own_tests(source: Path) -> str:
     return done.stdout
 
 
+def installed(name: str) -> bool:
+    """Whether a distribution of this name is there. A module that is imported already says nothing of it."""
+    try:
+        importlib.metadata.distribution(name)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True
+
+
 @contextmanager
 def ofa_registered(folder: Path) -> Iterator[Path]:
     """Within it icltool-ofa can be imported and its models are registered in this process, installed or not; its checkout.
     `folder` is an empty one."""
     plugin = CHECKOUT / "plugins" / "icltool-ofa"
     with pytest.MonkeyPatch.context() as patch:
-        if importlib.util.find_spec("icltool_ofa") is None:
+        if not installed(plugin.name):
             patch.syspath_prepend(str(plugin))
             patch.syspath_prepend(str(plugin_metadata(plugin, folder)))
             load_registry.cache_clear()

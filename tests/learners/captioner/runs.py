@@ -25,8 +25,11 @@ def read_examples(file: str) -> list[Example]:
 
 
 def main() -> None:
+    import torch
+
     from tests.learners.captioner.sets import tuned, tuning_set
 
+    torch.set_num_threads(1)  # as the tests of learners have it: sums over another number of threads round otherwise
     folder, examples, options = sys.argv[1:4]
     try:
         tuned(tuning_set(read_examples(examples)), Path(folder), **json.loads(Path(options).read_text()))
