@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar, runtime_checkable
+
+from icltool.errors import IclError
 
 Unit = TypeVar("Unit")
 Result = TypeVar("Result")
@@ -11,12 +14,70 @@ Result = TypeVar("Result")
 
 @runtime_checkable
 class Executor(Protocol):
-    """Runs `work` on units. Results may come in any order; each carries its unit's key, and one caller writes them."""
+    """Runs `work` on units. Results may come in any order; each carries its unit's key, and one caller writes them.
+
+    A plain executor lets the exception of a worker through as it comes. One that can lose workers does a unit again elsewhere,
+    a few times, goes on with the others, and raises FailedUnitsError once all of them are done.
+    """
 
     def run(self, make_worker: Callable[[], Callable[[Unit], Result]], units: Iterable[Unit]) -> Iterator[Result]:
-        """Calls `make_worker` once per worker (it loads the model), then the worker on every unit."""
+        """Calls `make_worker` once per worker (it loads the model), then the worker on every unit.
+
+        `make_worker` and units are small: where workers are other processes, both travel by pickle. Closing the iterator
+        ends the workers. Units are taken from the iterable as they are needed, in order.
+        """
         ...
 
     def describe(self) -> dict[str, Any]:
         """What the user should know: number of workers, devices."""
         ...
+
+
+@runtime_checkable
+class LooksAhead(Protocol):
+    """A worker that can prepare for the unit after the one that it is given next (its images are read meanwhile)."""
+
+    def expect(self, unit: Any) -> None:
+        """Told before the unit in front of it is worked on. That it is then really given is likely, not certain."""
+        ...
+
+
+@runtime_checkable
+class ReportsStatus(Protocol):
+    """An executor that can say, while it runs, how its workers are."""
+
+    def status(self) -> str:
+        """A few words for the progress line: "7 of 8 workers, 1 loading"."""
+        ...
+
+
+@runtime_checkable
+class ReportsNotes(Protocol):
+    """An executor, or a worker, with something to say once the work is over."""
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """Lines for the user: workers that died, what a session said of memory."""
+        ...
+
+
+@dataclass(frozen=True)
+class UnitFailure:
+    """A unit that was given up after `tries`: the last error in one line, and where it came up (a node's name)."""
+
+    unit: Any
+    error: str
+    tries: int
+    where: str = ""
+
+
+class FailedUnitsError(IclError):
+    """Raised at the end of a run: every other unit was done. `failures` are those that were given up."""
+
+    def __init__(self, failures: Sequence[UnitFailure]) -> None:
+        first = failures[0]
+        super().__init__(
+            f"{len(failures)} unit(s) of work failed, each {first.tries} times; the first: {first.error}",
+            "run the same command again: what is finished is kept",
+        )
+        self.failures = tuple(failures)

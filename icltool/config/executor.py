@@ -1,0 +1,72 @@
+"""Options of the stages whose work can be spread over several devices or machines."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import Field, model_validator
+
+from icltool.config.base import StageConfig
+
+_HIDDEN: dict[str, Any] = {"hidden_in_artefact": True}
+
+
+class ExecutorConfig(StageConfig):
+    """Where the work is done. None of it can change the result."""
+
+    executor: str | None = Field(
+        default=None,
+        description="where the work is done: local (this process) or ray (several devices or machines); none: local, or ray "
+        "where --devices, --address or --workers ask for it",
+        json_schema_extra={**_HIDDEN, "complete": "executors"},
+    )
+    devices: tuple[int, ...] = Field(
+        default=(),
+        description="GPUs of this machine, a worker on each, such as 0,1,2,3",
+        json_schema_extra=_HIDDEN,
+    )
+    address: str | None = Field(
+        default=None,
+        description="address of a running Ray cluster (HOST:PORT, or auto); none: Ray is started on this machine",
+        json_schema_extra=_HIDDEN,
+    )
+    workers: int | None = Field(
+        default=None,
+        ge=1,
+        description="processes that each load the model; none: one for each GPU (and --gpus-per-worker of them)",
+        json_schema_extra=_HIDDEN,
+    )
+    gpus_per_worker: float | None = Field(
+        default=None,
+        ge=0,
+        description="GPUs that each worker gets, also parts of one; none: 1 where the cluster has any, else 0",
+        json_schema_extra=_HIDDEN,
+    )
+    cpus_per_worker: float = Field(
+        default=1,
+        gt=0,
+        description="processors, and so threads, that each worker gets",
+        json_schema_extra=_HIDDEN,
+    )
+
+    @property
+    def executor_name(self) -> str:
+        """The registered name of the executor that is meant."""
+        asked = self.devices or self.address is not None or self.workers is not None
+        return self.executor or ("ray" if asked else "local")
+
+    def executor_options(self) -> dict[str, Any]:
+        """What the executor's class takes; nothing for one that was given none of these options."""
+        given = {name: getattr(self, name) for name in ("devices", "address", "workers", "gpus_per_worker")}
+        if "cpus_per_worker" in self.model_fields_set:
+            given["cpus_per_worker"] = self.cpus_per_worker
+        return {name: value for name, value in given.items() if value not in (None, ())}
+
+    @model_validator(mode="after")
+    def _fit(self) -> ExecutorConfig:
+        if self.devices and self.address is not None:
+            raise ValueError("--devices names GPUs of this machine, --address another cluster: give one of them")
+        if self.executor == "local" and self.executor_options():
+            named = ", ".join(f"--{name.replace('_', '-')}" for name in self.executor_options())
+            raise ValueError(f"--executor local is this process alone: leave {named} out, or take --executor ray")
+        return self
