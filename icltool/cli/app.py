@@ -26,10 +26,12 @@ COMMANDS: dict[str, str] = {
     "evaluate": "Answer the queries with each method's demonstrations, and score.",
     "caption": "Write captions of pictures that a file lists.",
     "export": "Write sequences, selectors, models and results in other formats.",
+    "report": "Show evaluations or sequences on a page for the browser.",
     "app": "Ask a model about pictures in the browser.",
     "demo": "See the whole pipeline work on a small made-up world.",
     "plugins": "List models, data sets, samplers, scorers and other components.",
     "doctor": "Show versions, devices, memory, and what could be installed for what.",
+    "clean": "List what lies in the workspace, and remove what is no longer needed.",
 }
 
 

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from icltool.config.base import StageConfig
 
 #: The stages in pipeline order; each has its model in `icltool.config.<stage>`.
-STAGES: tuple[str, ...] = ("prepare", "embed", "generate", "train", "evaluate", "caption", "export", "app")
+STAGES: tuple[str, ...] = ("prepare", "embed", "generate", "train", "evaluate", "caption", "export", "report", "app")
 
 
 def stage_model(stage: str) -> type[StageConfig]:

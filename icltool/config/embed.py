@@ -7,12 +7,12 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from icltool.config.base import StageConfig
+from icltool.config.executor import ExecutorConfig
 
 _HIDDEN: dict[str, Any] = {"hidden_in_artefact": True}
 
 
-class EmbedConfig(StageConfig):
+class EmbedConfig(ExecutorConfig):
     """What is embedded, and by which encoder."""
 
     dataset: str | None = Field(

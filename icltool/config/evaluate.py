@@ -7,12 +7,13 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from icltool.config.executor import ExecutorConfig
 from icltool.config.generation import GenerationConfig
 
 _HIDDEN: dict[str, Any] = {"hidden_in_artefact": True}
 
 
-class EvaluateConfig(GenerationConfig):
+class EvaluateConfig(GenerationConfig, ExecutorConfig):
     """Which methods are compared, at how many shots, and how answers are judged."""
 
     dataset: str | None = Field(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from icltool.config.base import StageConfig
 
@@ -49,6 +49,13 @@ class ExecutorConfig(StageConfig):
         json_schema_extra=_HIDDEN,
     )
 
+    ship_data: bool = Field(
+        default=False,
+        description="send the data set, the embeddings and the pictures that are needed to every machine, once, where workers "
+        "share no disk with this one (the model's weights must be there)",
+        json_schema_extra=_HIDDEN,
+    )
+
     @property
     def executor_name(self) -> str:
         """The registered name of the executor that is meant."""
@@ -62,11 +69,19 @@ class ExecutorConfig(StageConfig):
             given["cpus_per_worker"] = self.cpus_per_worker
         return {name: value for name, value in given.items() if value not in (None, ())}
 
+    @field_validator("devices")
+    @classmethod
+    def _numbers(cls, devices: tuple[int, ...]) -> tuple[int, ...]:
+        if any(device < 0 for device in devices):
+            raise ValueError("GPUs are numbered from 0")
+        return devices
+
     @model_validator(mode="after")
     def _fit(self) -> ExecutorConfig:
         if self.devices and self.address is not None:
             raise ValueError("--devices names GPUs of this machine, --address another cluster: give one of them")
-        if self.executor == "local" and self.executor_options():
-            named = ", ".join(f"--{name.replace('_', '-')}" for name in self.executor_options())
-            raise ValueError(f"--executor local is this process alone: leave {named} out, or take --executor ray")
+        given = [*self.executor_options(), *(["ship_data"] if self.ship_data else [])]
+        if self.executor_name == "local" and given:
+            named = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+            raise ValueError(f"{named}: local work is this process alone; --executor ray takes several")
         return self

@@ -7,12 +7,13 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from icltool.config.executor import ExecutorConfig
 from icltool.config.model import ModelConfig
 
 _HIDDEN: dict[str, Any] = {"hidden_in_artefact": True}
 
 
-class GenerateConfig(ModelConfig):
+class GenerateConfig(ModelConfig, ExecutorConfig):
     """Which sequences are searched for, and how."""
 
     dataset: str | None = Field(

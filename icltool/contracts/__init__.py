@@ -10,7 +10,15 @@ from icltool.contracts.dataset import (
     TasksDependOnFiles,
 )
 from icltool.contracts.encoder import Encoder, TrainableEncoder
-from icltool.contracts.executor import Executor
+from icltool.contracts.executor import (
+    EndsWork,
+    Executor,
+    FailedUnitsError,
+    LooksAhead,
+    ReportsNotes,
+    ReportsStatus,
+    UnitFailure,
+)
 from icltool.contracts.files import archive_and_member, archive_members, file_exists, open_file
 from icltool.contracts.intervention import (
     AnswerBatch,
@@ -81,10 +89,12 @@ __all__ = [
     "CountsTokens",
     "DatasetReader",
     "Encoder",
+    "EndsWork",
     "Example",
     "Examples",
     "Executor",
     "Extension",
+    "FailedUnitsError",
     "Float64Array",
     "FloatArray",
     "GenerationOptions",
@@ -95,6 +105,7 @@ __all__ = [
     "Judgement",
     "KeysValues",
     "Learner",
+    "LooksAhead",
     "MakesFiles",
     "Metric",
     "Model",
@@ -110,6 +121,8 @@ __all__ = [
     "QuerySet",
     "ReadReport",
     "Region",
+    "ReportsNotes",
+    "ReportsStatus",
     "Retriever",
     "Sampler",
     "Scorer",
@@ -133,6 +146,7 @@ __all__ = [
     "TrainingSet",
     "TuningLearner",
     "TuningSet",
+    "UnitFailure",
     "Valuation",
     "archive_and_member",
     "archive_members",

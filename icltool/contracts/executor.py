@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from icltool.errors import IclError
@@ -38,7 +39,34 @@ class LooksAhead(Protocol):
     """A worker that can prepare for the unit after the one that it is given next (its images are read meanwhile)."""
 
     def expect(self, unit: Any) -> None:
-        """Told before the unit in front of it is worked on. That it is then really given is likely, not certain."""
+        """Told before the unit in front of it is worked on; of the first one, before it is given. That it is then really
+        given is likely, not certain."""
+        ...
+
+
+@runtime_checkable
+class EndsWork(Protocol):
+    """A worker that holds what must be closed: files, processes of its own."""
+
+    def close(self, finished: bool) -> None:
+        """Called once, after the last unit; `finished` is False where the run was cut short."""
+        ...
+
+
+class Shipment(Protocol):
+    """Files that were sent to all workers; travels with what makes them."""
+
+    def local(self, name: str) -> Path:
+        """The file or folder of this name where it is called, to be read only."""
+        ...
+
+
+@runtime_checkable
+class Ships(Protocol):
+    """An executor that can send files to workers which share no disk with this process, each once to a machine."""
+
+    def ship(self, paths: Mapping[str, Path]) -> Shipment:
+        """Sends files and folders, by name. To be called before the run that needs them."""
         ...
 
 
@@ -81,3 +109,6 @@ class FailedUnitsError(IclError):
             "run the same command again: what is finished is kept",
         )
         self.failures = tuple(failures)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.failures,)

@@ -22,6 +22,7 @@ from icltool.contracts import (
 )
 from icltool.engine.batching import LARGEST_ON_CPU, LARGEST_ON_GPU, Batches, BatchSize
 from icltool.engine.image_cache import FeatureStore, ImageFeatureCache, open_image_cache
+from icltool.engine.work import Work
 
 if TYPE_CHECKING:
     from icltool.engine.prefix_engine import PrefixEngine
@@ -83,19 +84,16 @@ class Session:
         return [*self._batches.notes, *(self.cache.notes if self.cache is not None else ())]
 
     @property
+    def done(self) -> Work:
+        """How much the model did so far."""
+        scored, computed, padded = self.tokens_scored or 0, self.tokens_computed or 0, self.tokens_padded or 0
+        encoded, stored = (0, 0) if self.cache is None else (self.cache.encoded, self.cache.from_disk)
+        return Work(self.prompts_scored, scored, computed, padded, encoded, stored)
+
+    @property
     def work(self) -> list[str]:
         """One line that says how much the model did, against what it would have done without sharing."""
-        done = [f"{self.prompts_scored:,} prompts"] if self.prompts_scored else []
-        if self._prefixes is not None and self.tokens_scored:
-            counts = self._prefixes.counts
-            share, padding = counts.computed / counts.scored, 1 - counts.computed / max(counts.padded, 1)
-            done.append(
-                f"{counts.computed:,} tokens computed of {counts.scored:,} scored ({share:.0%}; padding {padding:.1%})"
-            )
-        if self.cache is not None and (self.cache.encoded or self.cache.from_disk):
-            stored = f", {self.cache.from_disk:,} from the disk" if self.cache.from_disk else ""
-            done.append(f"{self.cache.encoded:,} images encoded{stored}")
-        return [", ".join(done)] if done else []
+        return self.done.lines
 
     @property
     def tokens_scored(self) -> int | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -43,6 +43,8 @@ class Answerer:
     def __init__(self, inputs: Inputs, progress: Progress) -> None:
         self.inputs, self.progress = inputs, progress
         self.costs: Costs | None = None
+        #: Seconds that answering took, and a remark, of part files that workers filled.
+        self.elsewhere: dict[Path, tuple[float, str]] = {}
         self._session: Session | None = None
         self.weights: Path | None = None
         self._told: list[str] = []
@@ -72,6 +74,11 @@ class Answerer:
             self._session = None
         self.weights = weights
 
+    @property
+    def remarks(self) -> list[str]:
+        """What the session that is open has to say about memory."""
+        return [] if self._session is None else self._session.notes
+
     def _session_notes(self) -> list[str]:
         return [] if self._session is None else [*self._session.notes, *self._session.work]
 
@@ -81,8 +88,21 @@ class Answerer:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.close(finished=error is None)
+
+    def close(self, finished: bool) -> None:
+        """Ends what works beside the session, if there is one."""
         if self._session is not None:
-            self._session.close(finished=error is None)
+            self._session.close(finished=finished)
+
+    def ready(self, weights: Path | None) -> bool:
+        """Whether the model is loaded with these weights."""
+        return self._session is not None and self.weights == weights
+
+    def expect(self, query_rows: IntArray, chosen: IntArray) -> None:
+        """Announces the images of a chunk, in the order of its prompts."""
+        for row, demonstrations in zip(query_rows, chosen, strict=True):
+            self.session().expect([*self.inputs.index.rows(demonstrations), self.inputs.queries[row]])
 
     def answer(
         self, title: str, chosen: IntArray, part: PartialAnswers, intervention: Intervention | None = None
@@ -90,33 +110,51 @@ class Answerer:
         """One prediction row per query, without scores, for `chosen` int64 [Q, shots] rows of the index records in prompt
         order, answered under `intervention`. What `part` holds is not answered again; the rest is added to it chunk by
         chunk."""
-        inputs = self.inputs
-        size = inputs.config.batch_size
-        chunk = CHUNK_OF_AUTO if size == "auto" else max(BATCHES * size, CHUNK)
-        query_ids = inputs.queries.ids[inputs.query_rows].tolist()
-        icd_ids = inputs.index.ids[chosen].tolist()
-        rows = part.resume(list(zip(query_ids, icd_ids, strict=True)))
+        rows, ahead = self.known(chosen, part)
         with ExitStack() as stack:
-            if len(rows) < len(chosen):
-                self.session().expect(self._needed(chosen, len(rows)))
+            missing = self.chunks(len(rows), len(chosen), ahead)
+            if missing:
+                self.session().expect(self._needed(chosen, missing))
                 if intervention is not None:
                     stack.enter_context(self.session().steered(intervention))
-            ticker = stack.enter_context(self.progress.task(title, len(chosen), "queries", done=len(rows)))
-            for low in range(len(rows), len(chosen), chunk):
-                asked = slice(low, low + chunk)
-                found = self._rows(inputs.query_rows[asked], chosen[asked])
-                part.append(found)
-                rows += found
+            done = len(chosen) - sum(map(len, missing))
+            ticker = stack.enter_context(self.progress.task(title, len(chosen), "queries", done=done))
+            for asked in missing:
+                found = self.rows(self.inputs.query_rows[asked.start : asked.stop], chosen[asked.start : asked.stop])
+                part.append(found, asked.start)
+                ahead[asked.start] = found
                 ticker.advance(len(found))
+        for start in sorted(ahead):
+            rows += ahead[start]
         return rows
 
-    def _needed(self, chosen: IntArray, start: int) -> Iterator[Example]:
-        """The examples of all prompts from `start` on, in their order."""
-        for row, demonstrations in zip(self.inputs.query_rows[start:], chosen[start:], strict=True):
-            yield from self.inputs.index.rows(demonstrations)
-            yield self.inputs.queries[row]
+    def known(
+        self, chosen: IntArray, part: PartialAnswers
+    ) -> tuple[list[dict[str, Any]], dict[int, list[dict[str, Any]]]]:
+        """(the first rows that `part` holds, chunks of those behind a gap by their first row)."""
+        query_ids = self.inputs.queries.ids[self.inputs.query_rows].tolist()
+        icd_ids = self.inputs.index.ids[chosen].tolist()
+        rows = part.resume(list(zip(query_ids, icd_ids, strict=True)))
+        return rows, dict(part.ahead)
 
-    def _rows(self, query_rows: IntArray, chosen: IntArray) -> list[dict[str, Any]]:
+    def chunks(self, done: int, total: int, ahead: Mapping[int, Sequence[Any]]) -> list[range]:
+        """The queries that are asked together, of those that are missing: neither among the first `done` nor `ahead`."""
+        size = self.inputs.config.batch_size
+        chunk = CHUNK_OF_AUTO if size == "auto" else max(BATCHES * size, CHUNK)
+        found, low = [], done
+        for start in [*sorted(ahead), total]:
+            found += [range(first, min(first + chunk, start)) for first in range(low, start, chunk)]
+            low = start + len(ahead.get(start, ()))
+        return found
+
+    def _needed(self, chosen: IntArray, missing: Sequence[range]) -> Iterator[Example]:
+        """The examples of all prompts to come, in their order."""
+        for position in (position for asked in missing for position in asked):
+            yield from self.inputs.index.rows(chosen[position])
+            yield self.inputs.queries[self.inputs.query_rows[position]]
+
+    def rows(self, query_rows: IntArray, chosen: IntArray) -> list[dict[str, Any]]:
+        """Answers one chunk: rows without scores of some queries with their demonstrations."""
         queries = self.inputs.queries.rows(query_rows)
         demonstrations = [tuple(self.inputs.index.rows(row)) for row in chosen]
         requests = [ScoringRequest(q, d) for q, d in zip(queries, demonstrations, strict=True)]

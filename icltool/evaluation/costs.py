@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from icltool.contracts import IntArray, ScoringRequest, keyed_generator
+from icltool.contracts import IntArray, Intervention, ScoringRequest, keyed_generator
 from icltool.engine.query_cost import QueryCost, pooled, query_cost
 from icltool.errors import ConfigError
 from icltool.evaluation.settings import Key, Setting, Settings
@@ -52,67 +53,86 @@ def set_apart(kept: dict[Key, SettingResult], settings: Settings) -> None:
         kept[key] = replace(kept[key], extra={k: v for k, v in kept[key].extra.items() if k != "cost"})
 
 
+@dataclass(frozen=True)
+class CostOf:
+    """A setting that is measured: its key, what it answers under, and `chosen` int64 [n, shots], the demonstrations of the
+    sample's queries."""
+
+    key: Key
+    weights: Path | None
+    intervention: Intervention | None
+    chosen: IntArray
+
+
 class Costs:
-    """What the settings of a call cost, measured together when the first is asked for: the first query by every setting
-    of the same weights, then the second, and so on, so that other work on the machine slows all of them alike."""
+    """What the settings of a call cost, measured together when the first is asked for."""
 
     def __init__(self, settings: Settings, answerer: Answerer) -> None:
-        self.settings, self.progress, self.answerer = settings, answerer.progress, answerer
+        self.settings, self.answerer = settings, answerer
         self._found: dict[Key, dict[str, Any]] = {}
         self._faults: dict[Key, ConfigError] = {}
+
+    def take(self, found: Mapping[Key, dict[str, Any]], faults: Mapping[Key, ConfigError]) -> None:
+        """What was measured elsewhere."""
+        self._found, self._faults = dict(found), dict(faults)
 
     def of(self, setting: Setting) -> dict[str, Any]:
         """{"queries", "device", "prompt_tokens", "flops", "seconds", "call"}; "uncounted" names what FLOPs are without,
         "call" is when it was measured, the same for all settings of a call. Raises ConfigError where a prompt alone does
         not fit in memory."""
         if not self._found and not self._faults:
-            self._measure()
+            query_rows, asked = to_measure(self.settings)
+            self._found, self._faults = measured_together(self.answerer, query_rows, asked)
         if setting.key in self._faults:
             raise self._faults[setting.key]
         return self._found[setting.key]
 
-    def _measure(self) -> None:
-        inputs, asked = self.settings.inputs, firsts(self.settings)
-        places = sample(len(inputs.query_rows))
-        queries = inputs.queries.rows(inputs.query_rows[places])
-        chosen = {s.key: self.settings.demonstrations(s)[places] for s in asked}
-        parts: dict[Key, list[QueryCost]] = {s.key: [] for s in asked}
-        with self.progress.task("cost per query", len(queries) * len(asked), "answers") as ticker:
-            order = sorted(
-                _by_weights(asked), key=lambda weights: weights != self.answerer.weights
-            )  # what is loaded first
-            for weights, position in [(w, p) for w in order for p in range(len(queries))]:
-                self.answerer.use(weights)
-                query = queries[position]
-                for setting in (s for s in asked if s.method.weights == weights):
-                    if setting.key not in self._faults:
-                        request = ScoringRequest(query, tuple(inputs.index.rows(chosen[setting.key][position])))
-                        try:
-                            parts[setting.key].append(self._one(setting, request))
-                        except ConfigError as error:
-                            self._faults[setting.key] = error
-                    ticker.advance(1)
-        counts, call = self._counts(), datetime.now(timezone.utc).isoformat()
-        uncounted = {"uncounted": "attention"} if inputs.config.attention == "flash_attention_2" and counts else {}
-        self._found = {
-            key: {**asdict(pooled(found)), "call": call, **uncounted}
-            for key, found in parts.items()
-            if key not in self._faults
-        }
 
-    def _one(self, setting: Setting, request: ScoringRequest) -> QueryCost:
-        session, intervention = self.answerer.session(), setting.method.intervention
-        with nullcontext() if intervention is None else session.steered(intervention):
-            return query_cost(session, [request], self.settings.inputs.task.ranked, self._counts())
-
-    def _counts(self) -> bool:
-        """Whether FLOPs are counted: kernels for packed weights are counted by nobody."""
-        return self.settings.inputs.config.quantization is None
+def to_measure(settings: Settings) -> tuple[IntArray, list[CostOf]]:
+    """(rows of the sample's queries, the settings that are measured)."""
+    places = sample(len(settings.inputs.query_rows))
+    asked = [
+        CostOf(s.key, s.method.weights, s.method.intervention, settings.demonstrations(s)[places])
+        for s in firsts(settings)
+    ]
+    return settings.inputs.query_rows[places], asked
 
 
-def _by_weights(settings: list[Setting]) -> list[Path | None]:
-    """The different weights of these settings, the model's own first."""
-    return sorted({s.method.weights for s in settings}, key=lambda weights: str(weights or ""))
+def measured_together(
+    answerer: Answerer, query_rows: IntArray, asked: Sequence[CostOf]
+) -> tuple[dict[Key, dict[str, Any]], dict[Key, ConfigError]]:
+    """(costs by setting, what could not be measured): the first query by every setting of the same weights, then the
+    second, and so on, so that other work on the machine slows all of them alike."""
+    inputs = answerer.inputs
+    queries = inputs.queries.rows(query_rows)
+    counts = inputs.config.quantization is None  # kernels for packed weights are counted by nobody
+    parts: dict[Key, list[QueryCost]] = {one.key: [] for one in asked}
+    faults: dict[Key, ConfigError] = {}
+    with answerer.progress.task("cost per query", len(queries) * len(asked), "answers") as ticker:
+        weights_first = sorted({one.weights for one in asked}, key=lambda weights: str(weights or ""))
+        order = sorted(weights_first, key=lambda weights: weights != answerer.weights)  # what is loaded first
+        for weights, position in [(w, p) for w in order for p in range(len(queries))]:
+            answerer.use(weights)
+            for one in (one for one in asked if one.weights == weights):
+                if one.key not in faults:
+                    shown = tuple(inputs.index.rows(one.chosen[position]))
+                    try:
+                        parts[one.key].append(_cost(answerer, one, ScoringRequest(queries[position], shown), counts))
+                    except ConfigError as error:
+                        faults[one.key] = error
+                ticker.advance(1)
+    call = datetime.now(timezone.utc).isoformat()
+    uncounted = {"uncounted": "attention"} if inputs.config.attention == "flash_attention_2" and counts else {}
+    found = {
+        key: {**asdict(pooled(costs)), "call": call, **uncounted} for key, costs in parts.items() if key not in faults
+    }
+    return found, faults
+
+
+def _cost(answerer: Answerer, one: CostOf, request: ScoringRequest, counts: bool) -> QueryCost:
+    session = answerer.session()
+    with nullcontext() if one.intervention is None else session.steered(one.intervention):
+        return query_cost(session, [request], answerer.inputs.task.ranked, counts)
 
 
 def measured(answerer: Answerer, settings: Settings, setting: Setting) -> dict[str, Any]:

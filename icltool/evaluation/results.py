@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,22 @@ _ZERO = (ZERO_SHOT, 0, 0)
 PredictionRows = list[dict[str, Any]]
 
 
+@dataclass(frozen=True)
+class Asked:
+    """What the model has to answer: a setting in its own order (0) or a further one, `chosen` int64 [Q, shots] rows of the
+    index records, and the file that takes the answers."""
+
+    setting: Setting
+    order: int
+    chosen: IntArray
+    part: PartialAnswers
+
+    @property
+    def title(self) -> str:
+        """What a person calls it."""
+        return f"{self.setting.title}, order {self.order + 1}" if self.order else self.setting.title
+
+
 class Results:
     """The results in one folder. The caller holds the lock of its results.json.
 
@@ -56,6 +72,7 @@ class Results:
         self.skipped = self.reused = 0
         self.earlier = Earlier(folder, provenance)
         self._fresh: set[Key] = set()
+        self._parts: dict[Path, PartialAnswers] = {}
         self._judged: dict[Key, dict[str, Judged]] = {}
         if (folder / RESULTS).is_file():
             self.kept = {(r.method, r.shots, r.seed): r for r in read_results(folder)[0]}
@@ -74,6 +91,30 @@ class Results:
         """Those of them that the model has to answer: no evaluation by other metrics left their answers."""
         known = self.earlier if not self.config.overwrite else None
         return [setting for setting in self.pending() if known is None or known.result(setting) is None]
+
+    def to_answer(self) -> list[Asked]:
+        """Everything that the model has to answer in this call, further orders of demonstrations among it."""
+        found = []
+        unanswered = {setting.key for setting in self.unanswered()}
+        for group in self.settings.groups:
+            first = group[0]
+            shown = [s for s in group[1:] if s.seed not in self._seeds_alike(first) and not self._alike(first, s)]
+            for setting in [first, *shown]:
+                if setting.key in unanswered:
+                    part = self._part(self._file(setting.key), setting.digest)
+                    found.append(Asked(setting, 0, self.settings.demonstrations(setting), part))
+                if self.config.permutations > 1 and setting.shots > 1:
+                    found += self._orders_to_answer(setting)
+        return found
+
+    def _orders_to_answer(self, setting: Setting) -> list[Asked]:
+        current = self._current(setting)
+        known = [] if current is None else current.extra.get("orders", {}).get("each", ())
+        return [
+            Asked(setting, number + 1, chosen, self._order_part(setting, number))
+            for number, chosen in enumerate(self._reordered_rows(setting))
+            if number >= len(known)
+        ]
 
     def _seeds_alike(self, first: Setting) -> Sequence[int]:
         result = self._current(first)
@@ -228,15 +269,19 @@ class Results:
             self.reused += 1
             return known
         part = self._part(path, setting.digest)
-        self.answerer.use(setting.method.weights)
-        self.answerer.session()  # loading counts for none of them
+        if part.path not in self.answerer.elsewhere:
+            self.answerer.use(setting.method.weights)
+            self.answerer.session()  # loading counts for none of them
         began = time.perf_counter()
         rows = self.answerer.answer(
             setting.title, self.settings.demonstrations(setting), part, setting.method.intervention
         )
-        return rows, time.perf_counter() - began, self._made_by(setting)
+        seconds = time.perf_counter() - began
+        if part.path in self.answerer.elsewhere:
+            seconds = self.answerer.elsewhere[part.path][0]
+        return rows, seconds, self._made_by(setting, part)
 
-    def _made_by(self, setting: Setting) -> dict[str, Any]:
+    def _made_by(self, setting: Setting, part: PartialAnswers) -> dict[str, Any]:
         """What stands in for demonstrations, as results record it, and fine-tuned weights."""
         made, weights = setting.method.intervention, setting.method.weights
         if weights is not None:
@@ -244,6 +289,8 @@ class Results:
         if made is None:
             return {}
         told = {"file": str(made.file), "parameters": made.parameters, "about": dict(made.about)}
+        if part.path in self.answerer.elsewhere:
+            return {"intervention": {**told, "remark": self.answerer.elsewhere[part.path][1]}}
         model = self.answerer.session().model
         assert model is not None
         return {"intervention": {**told, "remark": other_template(setting.method.label, made, model)}}
@@ -275,17 +322,13 @@ class Results:
 
     def _reorder(self, setting: Setting) -> None:
         """Answers with the same demonstrations in further orders."""
-        query_ids = self.settings.inputs.queries.ids[self.settings.inputs.query_rows]
-        orders = further_orders(setting, query_ids, self.config.permutations - 1)
+        reordered = self._reordered_rows(setting)
         known = list(self.kept[setting.key].extra.get("orders", {}).get("each", ()))
-        if len(known) >= orders.shape[1]:
+        if len(known) >= len(reordered):
             return
-        chosen = self.settings.demonstrations(setting)
-        for number in range(len(known), orders.shape[1]):
-            part = self._part(
-                self._file(setting.key, number + 1), digest({"setting": setting.digest, "order": number + 1})
-            )
-            entry = self._reordered(setting, number + 1, np.take_along_axis(chosen, orders[:, number], axis=1), part)
+        for number in range(len(known), len(reordered)):
+            part = self._order_part(setting, number)
+            entry = self._reordered(setting, number + 1, reordered[number], part)
             known.append(entry)
             self._store(setting.key, orders={"each": known})
             part.remove()
@@ -294,6 +337,17 @@ class Results:
         answers = [[row["answer"] for row in read_predictions(file)] for file in files]
         figures = [own, *(entry["figures"] for entry in known)]
         self._store(setting.key, orders={"each": known, **comparing.order_summary(figures, answers)})
+
+    def _reordered_rows(self, setting: Setting) -> list[IntArray]:
+        """The setting's demonstrations in each further order."""
+        query_ids = self.settings.inputs.queries.ids[self.settings.inputs.query_rows]
+        orders = further_orders(setting, query_ids, self.config.permutations - 1)
+        chosen = self.settings.demonstrations(setting)
+        return [np.take_along_axis(chosen, orders[:, number], axis=1) for number in range(orders.shape[1])]
+
+    def _order_part(self, setting: Setting, number: int) -> PartialAnswers:
+        own = digest({"setting": setting.digest, "order": number + 1})
+        return self._part(self._file(setting.key, number + 1), own)
 
     def _reordered(self, setting: Setting, order: int, chosen: IntArray, part: PartialAnswers) -> dict[str, Any]:
         """Answers one further order; its entry in the result."""
@@ -306,10 +360,12 @@ class Results:
         return {"order": order, "seconds": seconds, "figures": {name: one.figure for name, one in judged.items()}}
 
     def _part(self, path: Path, own: str) -> PartialAnswers:
-        part = PartialAnswers(path, own)
-        if self.config.overwrite:
-            part.remove()
-        return part
+        """The answers of a setting so far, looked at once; those of before do not count where all is to be done anew."""
+        if path not in self._parts:
+            self._parts[path] = PartialAnswers(path, own)
+            if self.config.overwrite:
+                self._parts[path].remove()
+        return self._parts[path]
 
     def _file(self, key: Key, order: int = 0) -> Path:
         return predictions_file(self.folder, *key, order)

@@ -4,22 +4,41 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator
+from itertools import chain, islice
 from typing import Any, TypeVar
+
+from icltool.contracts.executor import EndsWork, LooksAhead, ReportsNotes
 
 Unit = TypeVar("Unit")
 Result = TypeVar("Result")
 
 
 class LocalExecutor:
-    """Runs everything in this process. The worker is made at the first unit, so that nothing is loaded for no work."""
+    """Runs everything in this process. The worker is made at the first unit, so that nothing is loaded for no work.
+
+    `notes` are the worker's, once a run is over.
+    """
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
 
     def run(self, make_worker: Callable[[], Callable[[Unit], Result]], units: Iterable[Unit]) -> Iterator[Result]:
-        """Yields the result of each unit, in order, as soon as it is there."""
-        worker: Callable[[Unit], Result] | None = None
-        for unit in units:
-            if worker is None:
-                worker = make_worker()
-            yield worker(unit)
+        """Yields the result of each unit, in order, as soon as it is there. One unit is taken ahead, where the worker looks
+        ahead."""
+        remaining = iter(units)
+        first = list(islice(remaining, 1))
+        if not first:
+            return
+        worker = make_worker()
+        finished = False
+        try:
+            yield from _worked(worker, chain(first, remaining))
+            finished = True
+        finally:
+            if isinstance(worker, ReportsNotes):
+                self.notes += [note for note in dict.fromkeys(worker.notes) if note not in self.notes]
+            if isinstance(worker, EndsWork):
+                worker.close(finished)
 
     def describe(self) -> dict[str, Any]:
         """One worker; the devices that this process sees."""
@@ -29,3 +48,17 @@ class LocalExecutor:
         if torch.backends.mps.is_available():
             devices.append("mps")
         return {"executor": "local", "workers": 1, "devices": devices or [f"cpu ({os.cpu_count()} cores)"]}
+
+
+def _worked(worker: Callable[[Unit], Result], units: Iterator[Unit]) -> Iterator[Result]:
+    """Results of at least one unit."""
+    if not isinstance(worker, LooksAhead):
+        yield from map(worker, units)
+        return
+    current = next(units)
+    worker.expect(current)
+    for upcoming in units:
+        worker.expect(upcoming)
+        yield worker(current)
+        current = upcoming
+    yield worker(current)

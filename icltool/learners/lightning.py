@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
+import os
 import signal
 import threading
 import warnings
@@ -13,13 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, Trainer, seed_everything
 from lightning.pytorch.loggers import CSVLogger, Logger
 from lightning.pytorch.utilities.seed import isolate_rng
 
 from icltool.contracts import Progress
-from icltool.errors import ConfigError, IclError
+from icltool.errors import ConfigError, IclError, StoreError
 
 
 def make_trainer(
@@ -27,17 +29,26 @@ def make_trainer(
 ) -> Trainer:
     """Lightning's Trainer. ConfigError when it refuses its options."""
     try:
-        return Trainer(
+        trainer = Trainer(
             **{**settings, "enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": False},
             default_root_dir=folder,
             logger=list(loggers),
             callbacks=callbacks,
         )
+        environment = getattr(trainer.strategy, "cluster_environment", None)
+        if environment is not None:  # SLURM's number of tasks, say
+            environment.validate_settings(num_devices=trainer.num_devices, num_nodes=trainer.num_nodes)
     except (TypeError, ValueError, MisconfigurationException, RuntimeError, ImportError) as error:
         reason = " ".join(str(error).split()).removeprefix("Trainer.__init__() ")
         raise ConfigError(
             f"Lightning's Trainer refuses its options: {reason}", "check --trainer and precision"
         ) from error
+    if trainer.num_nodes > 1 and isinstance(environment, LightningEnvironment) and "MASTER_ADDR" not in os.environ:
+        raise ConfigError(
+            f"num_nodes is {trainer.num_nodes}, and nothing started this command on other machines: it would wait for them",
+            "start it on each with srun or torchrun; on one machine leave num_nodes out",
+        )
+    return trainer
 
 
 def build_loggers(names: Sequence[str], folder: Path) -> list[Logger]:
@@ -149,6 +160,54 @@ def chatter_to(progress: Progress) -> Iterator[None]:
             for log, handlers, propagate, level in before:
                 log.handlers, log.propagate = handlers, propagate
                 log.setLevel(level)
+
+
+def over_processes(trainer: Trainer, values: torch.Tensor) -> torch.Tensor:
+    """The sum of `values` over all processes of the training, in each of them; all must call it."""
+    total = values.clone()
+    if trainer.world_size > 1:  # Lightning's own reduce waits at a barrier first, in every step
+        torch.distributed.all_reduce(total)
+    return total
+
+
+def check_alike(trainer: Trainer, going_on: bool, state: Path) -> None:
+    """StoreError where some processes of the training see a saved state and others none; all must call it."""
+    seen = int(over_processes(trainer, torch.tensor([float(going_on)], device=trainer.strategy.root_device)))
+    if 0 < seen < trainer.world_size:
+        raise StoreError(
+            f"{state} is there for {seen} of the {trainer.world_size} processes of the training",
+            "the workspace must be on a path that all machines share; where it is, run the same command again",
+        )
+
+
+@contextlib.contextmanager
+def together(trainer: Trainer) -> Iterator[None]:
+    """One process of a training fails: none goes on waiting for it.
+
+    Where this one fails, those that it started are ended: they write nothing. Where it lost another, which has told why, a
+    line says so. Lightning watches from process 0 over those that it started. Processes that something else started (srun,
+    torchrun) are for that to end; what they wait for ends after Lightning's timeout of half an hour.
+    """
+    try:
+        yield
+    except Exception as error:
+        for process in getattr(trainer.strategy.launcher, "procs", ()):
+            process.kill()
+        if trainer.world_size > 1 and _is_lost_connection(error):
+            raise IclError(
+                "another process of the training ended before its time: what it said stands above",
+                "mend that and run the same command again; what was finished is kept",
+            ) from error
+        raise
+
+
+def _is_lost_connection(error: BaseException) -> bool:
+    """Whether this is how a collective fails where another process is gone."""
+    text = str(error)
+    told = ("Connection closed by peer", "Connection reset by peer", "gloo/transport", "Broken pipe")
+    return isinstance(error, torch.distributed.DistError) or (
+        isinstance(error, RuntimeError) and any(part in text for part in told)
+    )
 
 
 def learning_rate_factor(step: int, warmup: int, steps: int) -> float:

@@ -75,6 +75,7 @@ class MimicModule(SteeringModule):
         batch = self.hooked.answer_batch(prompts, features_of(self.data, prompts))
         with self.student.applied(), recording(self.hooked, batch, None if wanted is None else states):
             logits = self.hooked.answer_logits(batch)
+        self.tokens = len(batch.tokens)
         losses = {"cross_entropy": cross_entropy(logits, batch.tokens)}
         if self.distils:
             self.teacher.expect_targets(positions, batch.tokens)

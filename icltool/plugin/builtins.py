@@ -280,4 +280,7 @@ def icltool_interventions() -> list[Registration]:
 
 @hookimpl
 def icltool_executors() -> list[Registration]:
-    return [Registration("local", "icltool.execution.local:LocalExecutor", "this process")]
+    return [
+        Registration("local", "icltool.execution.local:LocalExecutor", "this process"),
+        Registration("ray", "icltool.execution.ray:RayExecutor", "several devices or machines, on Ray (icltool[ray])"),
+    ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from icltool.contracts import IndexSet, IntArray, QuerySet
+from icltool.retrieval.approximate import index_options
 from icltool.retrieval.options import embedding_kinds, number, whole_number
 from icltool.retrieval.pool import Pool, pools
 
@@ -24,20 +25,28 @@ class DPPRetriever:
     with an equal vector, come last, by relevance.
 
     Rows are in the order of choice, the most relevant first: they count as ranked, and the first k of more are what a
-    call for k gives. Raises ConfigError for an option out of range, and for a pool smaller than the number of
-    demonstrations.
+    call for k gives. `index`, `probes` and `ef` say how the pool is searched (`icltool.retrieval.approximate`).
+    Raises ConfigError for an option out of range, and for a pool smaller than the number of demonstrations.
     """
 
     ranked = True
     nested = True
 
     def __init__(
-        self, trade_off: float = 0.1, pool: int = 64, query: str = "image", demonstration: str = "image"
+        self,
+        trade_off: float = 0.1,
+        pool: int = 64,
+        query: str = "image",
+        demonstration: str = "image",
+        index: str = "exact",
+        probes: int | None = None,
+        ef: int | None = None,
     ) -> None:
         self.needs = embedding_kinds("dpp", query, demonstration)
         self.trade_off = number("dpp", "trade_off", trade_off, 0.0, 1e6, above=True)
         self.pool = whole_number("dpp", "pool", pool)
         self.query, self.demonstration = query, demonstration
+        self.search = index_options("dpp", index, probes, ef)
 
     def retrieve(self, index: IndexSet, queries: QuerySet, shots: int, seed: int) -> IntArray:
         """Rows of `index` int64 [Q, shots]; see `icltool.contracts.Retriever`. Nothing is drawn: `seed` has no effect.
@@ -45,7 +54,7 @@ class DPPRetriever:
         Raises DataError when a query has fewer rows left.
         """
         chosen = np.empty((len(queries), shots), dtype=np.int64)
-        found = pools("dpp", index, queries, self.query, self.demonstration, self.pool, shots)
+        found = pools("dpp", index, queries, self.query, self.demonstration, self.pool, shots, self.search)
         for answer, pool in zip(chosen, found, strict=True):
             answer[:] = pool.rows[self._choose(pool, shots)]
         return chosen

@@ -1,8 +1,9 @@
-"""Exact nearest neighbours by cosine: faiss finds candidates, double precision decides their order.
+"""Nearest neighbours by cosine: faiss finds candidates, double precision decides their order.
 
 A faiss search computes in float32, and its rounding depends on how many queries are searched at once. Its scores
 therefore only select candidates; the final order comes from double-precision products that depend on the two vectors
-alone, so that a query's neighbours never depend on the other queries, on threads, or on the machine.
+alone, so that a query's neighbours never depend on the other queries, on threads, or on the machine. The search is
+exact, unless an index is asked for that proposes candidates without comparing all vectors (`retrieval.approximate`).
 """
 
 from __future__ import annotations
@@ -11,14 +12,17 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 import numpy as np
 
 from icltool.contracts import Float64Array, FloatArray, IntArray
 from icltool.errors import DataError
+from icltool.retrieval import approximate
+from icltool.retrieval.approximate import EXACT, CandidateIndex, IndexOptions
 from icltool.retrieval.distinct import distinct_rows
+from icltool.retrieval.lists import rounding_error
 
 Found = TypeVar("Found")
 
@@ -60,13 +64,16 @@ def _norms(vectors: FloatArray, name: str) -> Float64Array:
 @dataclass(frozen=True)
 class _Prepared:
     """What a search knows of its vectors: `norms` float64 [N]; `first` int64 [U], the first row of each distinct vector;
-    the rows of distinct vector u, ascending, are `order[starts[u] : starts[u + 1]]`; `sample` is some of the values."""
+    the rows of distinct vector u, ascending, are `order[starts[u] : starts[u + 1]]`; `sample` is some of the values;
+    `indexes` are those that were built, by kind."""
 
     norms: Float64Array
     first: IntArray
     order: IntArray
     starts: IntArray
     sample: bytes
+    indexes: dict[str, CandidateIndex] = field(default_factory=dict)
+    building: threading.Lock = field(default_factory=threading.Lock)
 
 
 #: By the address of an array that is still in use elsewhere.
@@ -93,21 +100,24 @@ def _prepare(vectors: FloatArray) -> _Prepared:
 
 
 class NearestRows:
-    """Searches one set of vectors, float32 [N, D], exactly.
+    """Searches one set of vectors, float32 [N, D]: exactly, or through an index (`options`).
+
+    An index is built at the first search and kept as long as the array lives. It proposes candidates, whose order is then
+    that of exact products; a query that does not get enough of them is searched again with more effort, at last exactly.
+    So an answer is always full, but may lack a row that is nearer; and fewer rows need not be the first of more.
 
     Equal vectors (an image that belongs to several questions, a question asked of several images) are searched once.
-    The vectors are not copied: beyond them it holds a few numbers per row, and less than a gigabyte while searching.
+    An exact search does not copy the vectors: beyond them it holds a few numbers per row, and less than a gigabyte while
+    searching. What an index holds is said in `retrieval.approximate`.
     They must not change as long as it is used.
     """
 
-    def __init__(self, vectors: FloatArray) -> None:
-        self.vectors = vectors
+    def __init__(self, vectors: FloatArray, options: IndexOptions = EXACT) -> None:
+        self.vectors, self.options = vectors, options
         self.total, self.dim = vectors.shape
-        known = _prepare(vectors)
+        self._known = known = _prepare(vectors)
         self._norms, self._first, self._order, self._starts = known.norms, known.first, known.order, known.starts
-        # Above the rounding error of a float32 inner product of unit vectors, whatever the order of its terms: D
-        # half-units in the last place of |x| |y| = 1, doubled, and some for vectors whose length is 1 only nearly.
-        self._error = (self.dim + 8) * 2.0**-23
+        self._error = rounding_error(self.dim)
 
     def search(self, queries: FloatArray, count: int, excluded: Callable[[int], IntArray]) -> IntArray:
         """The `count` nearest rows of each query, int64 [Q, count], most similar first, equal ones by row.
@@ -137,12 +147,78 @@ class NearestRows:
         unit: Float64Array = scaled.astype(np.float64)
         return unit
 
+    def _index(self) -> CandidateIndex | None:
+        """The index that the options ask for, built by the first who asks; None where the search is exact."""
+        kind = self.options.kind
+        if kind == EXACT.kind or len(self._first) < approximate.LEAST_VECTORS:
+            return None
+        with self._known.building:
+            if kind not in self._known.indexes:
+                self._known.indexes[kind] = approximate.build_index(kind, self._units32, len(self._first), self.dim)
+            return self._known.indexes[kind]
+
+    def _units32(self, positions: IntArray) -> FloatArray:
+        """The normalised distinct vectors at `positions`, float32 [n, D]."""
+        return np.ascontiguousarray(normalised(self.vectors[self._first[positions]]))
+
     def _search_batch(self, unit: FloatArray, left_out: list[IntArray], count: int, result: IntArray) -> None:
-        """Fills `result` [q, count]. Queries whose candidates leave a doubt are searched again, more widely."""
-        wanted = np.array([count + len(rows) for rows in left_out]) + MARGIN
+        """Fills `result` [q, count]."""
         if any(count + len(rows) > self.total for rows in left_out):
             raise DataError(f"the index set has fewer than {count} rows left for a query", "use a larger index set")
+        index = self._index()
         pending = np.arange(len(unit))
+        if index is not None:
+            pending = self._search_index(index, unit, left_out, count, result)
+        self._search_all(pending, unit, left_out, count, result)
+
+    def _search_index(
+        self, index: CandidateIndex, unit: FloatArray, left_out: list[IntArray], count: int, result: IntArray
+    ) -> IntArray:
+        """Fills `result` [q, count] for the queries whose candidates are enough; the positions of the others.
+
+        What is asked for a query depends on it alone.
+        """
+        needed = count * approximate.SPARE if index.estimates else count
+        widths = np.array([_rounded_up(needed + len(rows) + MARGIN) for rows in left_out])
+        efforts = np.array([index.effort(self.options, int(width)) for width in widths])
+        pending = np.flatnonzero(efforts < index.most)
+        while len(pending):
+            for effort, width in sorted({(int(efforts[q]), int(widths[q])) for q in pending}):
+                group = pending[(efforts[pending] == effort) & (widths[pending] == width)]
+                size = self._batch_size(width)
+                for start in range(0, len(group), size):
+                    part = group[start : start + size]
+                    scores, labels = index.candidates(unit[part], effort, width)
+                    for i, q in enumerate(part):
+                        found = labels[i][labels[i] >= 0]
+                        near = scores[i][: len(found)]
+                        if index.estimates:
+                            near, found = self._compared(unit[q], found)
+                        rows = self._decide(unit[q], near, found, left_out[q], count, -np.inf)
+                        if rows is None:
+                            efforts[q] *= 4
+                        else:
+                            result[q], efforts[q] = rows, 0
+            pending = pending[(efforts[pending] > 0) & (efforts[pending] < index.most)]
+        return np.flatnonzero(efforts)
+
+    def _compared(self, query: FloatArray, labels: IntArray) -> tuple[FloatArray, IntArray]:
+        """Candidates in the order of their float32 products with the query; these products, and the candidates."""
+        rows = self._first[labels]
+        norms = self._norms[rows]
+        if len(rows) and (norms.min() < 1e-30 or norms.max() > 1e30):  # float32 cannot hold the inverse
+            near = normalised(self.vectors[rows]) @ query
+        else:
+            near = (self.vectors[rows] @ query) * (1.0 / norms).astype(np.float32)
+        order = np.argsort(-near, kind="stable")
+        return near[order], labels[order]
+
+    def _search_all(
+        self, pending: IntArray, unit: FloatArray, left_out: list[IntArray], count: int, result: IntArray
+    ) -> None:
+        """Fills `result` for the queries at `pending` by comparing all vectors. Queries whose candidates leave a doubt are
+        searched again, more widely."""
+        wanted = np.array([count + len(rows) for rows in left_out]) + MARGIN
         while len(pending):
             fetch = int(min(wanted[pending].max(), len(self._first)))
             doubtful: list[int] = []
@@ -208,6 +284,8 @@ class NearestRows:
 
         `near` float32 are the vectors' scores, descending; `floor` is what no vector outside `labels` exceeds.
         """
+        if not len(labels):
+            return None
         lengths = self._starts[labels + 1] - self._starts[labels]
         # Positions in _order: the start of each vector's rows, then the ones that follow it.
         ends = np.cumsum(lengths)
@@ -230,9 +308,21 @@ class NearestRows:
         return np.asarray(rows[best], dtype=np.int64)
 
 
-def nearest_rows(base: FloatArray, queries: FloatArray, count: int, excluded: Callable[[int], IntArray]) -> IntArray:
-    """`NearestRows(base).search(...)`."""
-    return NearestRows(base).search(queries, count, excluded)
+def nearest_rows(
+    base: FloatArray,
+    queries: FloatArray,
+    count: int,
+    excluded: Callable[[int], IntArray],
+    options: IndexOptions = EXACT,
+) -> IntArray:
+    """`NearestRows(base, options).search(...)`."""
+    return NearestRows(base, options).search(queries, count, excluded)
+
+
+def _rounded_up(number: int) -> int:
+    """To two leading bits and a multiple of 16, so that few different numbers remain."""
+    step = max(16, 1 << (number.bit_length() - 2))
+    return -(-number // step) * step
 
 
 def _in_threads(work: Callable[[int], Found], units: Sequence[int], threads: int) -> Iterator[Found]:

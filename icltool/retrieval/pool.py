@@ -9,6 +9,7 @@ import numpy as np
 
 from icltool.contracts import Float64Array, IndexSet, IntArray, QuerySet
 from icltool.errors import ConfigError
+from icltool.retrieval.approximate import EXACT, IndexOptions
 from icltool.retrieval.nearest import NearestRows, normalised
 from icltool.retrieval.rows import embeddings, excluded_rows
 
@@ -40,12 +41,20 @@ class Pool:
 
 
 def pools(
-    method: str, index: IndexSet, queries: QuerySet, query: str, demonstration: str, size: int, shots: int
+    method: str,
+    index: IndexSet,
+    queries: QuerySet,
+    query: str,
+    demonstration: str,
+    size: int,
+    shots: int,
+    options: IndexOptions = EXACT,
 ) -> Iterator[Pool]:
     """Each query's pool of `size` rows, or of all that do not leak where these are fewer.
 
-    Similarity is the cosine between the query's `query` and the rows' `demonstration` embedding ("image" or "text").
-    Raises ConfigError when `size` is less than `shots`, DataError when fewer than `shots` rows are left for a query.
+    Similarity is the cosine between the query's `query` and the rows' `demonstration` embedding ("image" or "text");
+    `options` say how the rows are searched. Raises ConfigError when `size` is less than `shots`, DataError when fewer
+    than `shots` rows are left for a query.
     """
     leaking = [excluded_rows(index, queries, position, shots, "query") for position in range(len(queries))]
     if size < shots:
@@ -57,7 +66,7 @@ def pools(
         for _ in range(len(queries)):
             yield Pool(np.empty(0, np.int64), np.empty((0, 0)), np.empty(0))
         return
-    search = NearestRows(embeddings(index, demonstration))
+    search = NearestRows(embeddings(index, demonstration), options)
     vectors = embeddings(queries, query)
     counts = np.array([min(size, len(index) - len(rows)) for rows in leaking])
     found: dict[int, IntArray] = {}

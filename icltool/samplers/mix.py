@@ -8,6 +8,7 @@ import numpy as np
 
 from icltool.contracts import IndexSet, IntArray, QuerySet, keyed_generator
 from icltool.errors import ConfigError
+from icltool.retrieval.approximate import index_options
 from icltool.retrieval.rows import draw_rows, excluded_rows
 from icltool.samplers.similarity import nearest_pools
 
@@ -21,11 +22,21 @@ class MixSampler:
 
     `random`, `text` and `image` are shares that add up to 1; the numbers of a pool are rounded to the nearest, the
     largest remainders first (of equal ones: random, then text, then image). ConfigError for anything else.
+    `index`, `probes` and `ef` say how the nearest are searched (`icltool.retrieval.approximate`).
     """
 
     needs: frozenset[str]
 
-    def __init__(self, random: float = 0.5, text: float = 0.25, image: float = 0.25) -> None:
+    def __init__(
+        self,
+        random: float = 0.5,
+        text: float = 0.25,
+        image: float = 0.25,
+        index: str = "exact",
+        probes: int | None = None,
+        ef: int | None = None,
+    ) -> None:
+        self.search = index_options("sampler 'mix'", index, probes, ef)
         self.shares = {"random": random, "text": text, "image": image}
         for name, share in self.shares.items():
             if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 <= share <= 1:
@@ -53,10 +64,10 @@ class MixSampler:
         by_image, by_text, drawn = numbers["image"], numbers["text"], numbers["random"]
         pools = np.empty((len(anchors), size), dtype=np.int64)
         if by_image:
-            pools[:, :by_image] = nearest_pools(index, anchors, "image", by_image)
+            pools[:, :by_image] = nearest_pools(index, anchors, "image", by_image, self.search)
         if by_text:
             # Even if every neighbour by image is among the neighbours by text, `by_text` new ones remain.
-            nearest = nearest_pools(index, anchors, "text", by_image + by_text)
+            nearest = nearest_pools(index, anchors, "text", by_image + by_text, self.search)
             for pool, rows in zip(pools, nearest, strict=True):
                 pool[by_image : by_image + by_text] = rows[~np.isin(rows, pool[:by_image])][:by_text]
         if drawn:

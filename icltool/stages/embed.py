@@ -6,18 +6,25 @@ Writes: embeddings/<name>-<task>-<split>-<encoder>.h5
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from icltool.config.embed import EmbedConfig
-from icltool.contracts import Encoder, FloatArray, Progress, StageReport
-from icltool.plugin.manager import component, load_registry
+from icltool.contracts import Progress, StageReport, Ticker
+from icltool.errors import StoreError
+from icltool.plugin.manager import load_registry
+from icltool.workers.embedding import EncodedRows, MakeEncoding, Rows, embedded_fields
+from icltool.workers.place import place_of_work
+from icltool.workers.running import Run, give_up
 
 if TYPE_CHECKING:
-    from icltool.store.records import PreparedDataset, Records
+    from collections.abc import Iterator
+
+    from icltool.store.embeddings import EmbeddingWriter
+    from icltool.store.records import PreparedDataset
 
 SPLITS = ("train", "validation")
 
@@ -40,24 +47,18 @@ def run(config: EmbedConfig, progress: Progress) -> StageReport:
         _Job(dataset, split, workspace.embeddings_file(name, task, split, config.encoder), plugins) for split in SPLITS
     ]
     waiting = [job for job in jobs if config.overwrite or not job.is_complete(config)]
-    embedded = dict.fromkeys(SPLITS, 0)
-    if waiting:
-        options: dict[str, Any] = {"device": config.device}
-        if config.encoder_path is not None:
-            options["path"] = str(config.encoder_path)
-        encoder: Encoder = component("encoders", config.encoder, **options)
-        for job in waiting:
-            embedded[job.split] = _embed(config, job, encoder, progress)
+    run = Run[Rows, EncodedRows](config, progress)
+    embedded = _embed(config, waiting, run, progress) if waiting else {}
     rows = [
         {
             "split": job.split,
             "examples": len(dataset.split(job.split)),
-            "embedded now": embedded[job.split],
+            "embedded now": embedded.get(job.split, 0),
             "file": job.path.name,
         }
         for job in jobs
     ]
-    remarks = () if waiting else ("up to date: everything was embedded before",)
+    remarks = tuple(run.notes) if waiting else ("up to date: everything was embedded before",)
     return StageReport(f"Embeddings of {name} ({task}) by {config.encoder}", tuple(rows), workspace.embeddings, remarks)
 
 
@@ -84,44 +85,103 @@ class _Job:
         return file.complete and made == (self.identity(config), self.dataset.fingerprint, self.plugins)
 
 
-def _embed(config: EmbedConfig, job: _Job, encoder: Encoder, progress: Progress) -> int:
-    """Embeds what is missing of one split; how many rows that was."""
-    from icltool.store.artefact import Provenance
-    from icltool.store.embeddings import EmbeddingWriter
+def _embed(config: EmbedConfig, jobs: list[_Job], run: Run[Rows, EncodedRows], progress: Progress) -> dict[str, int]:
+    """Embeds what is missing of these splits; how many rows of each that was.
 
-    records = job.dataset.split(job.split)
-    images = records.images
-    fields = ("image", "text") if any(images) else ("text",)
-    provenance = Provenance(job.identity(config), job.dataset.fingerprint, plugins=job.plugins)
-    with EmbeddingWriter(
-        job.path,
-        provenance,
-        config.encoder,
-        encoder.fingerprint(),
-        encoder.dim,
-        fields,
-        len(records),
-        dtype=config.precision,
-        overwrite=config.overwrite,
-    ) as writer:
-        start = writer.done
-        with progress.task(f"embedding {job.split}", len(records), "examples", done=start) as ticker:
-            for low in range(start, len(records), config.batch_size):
-                high = min(low + config.batch_size, len(records))
-                writer.append(records.ids[low:high], _encode(encoder, records, images, low, high, fields))
-                ticker.advance(high - low)
-    return len(records) - start
+    Rows are on disk as soon as they come, in whatever order. Raises DataError at the end where some could not be made.
+    """
+    from icltool.store.failures import clear_failures
+
+    work = _Splits(config, jobs, progress)
+    first = jobs[0].dataset
+    progress.detail(f"loading {config.encoder}")
+    with ExitStack() as opened:
+        work.open(opened)
+        images = chain.from_iterable(job.dataset.split(job.split).images for job in jobs)
+        place = opened.enter_context(place_of_work(config, run.executor, first.folder, images))
+        make = MakeEncoding(config, first.name, first.task, place)
+        found = opened.enter_context(run.results(make, work.units()))
+        for encoded in found:
+            work.store(encoded, opened, run)
+    for job in jobs:
+        lost = [failure for failure in run.failures if failure.unit.split == job.split]
+        if not lost:
+            clear_failures(job.path)
+            continue
+        told = []
+        for failure in lost:
+            unit = failure.unit
+            ids = job.dataset.split(job.split).ids[unit.low : unit.high].tolist()
+            name = f"rows {unit.low} to {unit.high - 1} of {unit.split}"
+            told.append((failure, name, {"split": unit.split, "examples": ids, "count": len(ids)}))
+        raise give_up(told, job.path, len(job.dataset.split(job.split)), f"examples of {job.split}", progress)
+    return work.embedded
 
 
-def _encode(
-    encoder: Encoder, records: Records, images: list[str], low: int, high: int, fields: tuple[str, ...]
-) -> dict[str, FloatArray]:
-    """Vectors of rows low … high; an image or text that several of them share is encoded once."""
-    found: dict[str, FloatArray] = {}
-    for field in fields:
-        values = images[low:high] if field == "image" else list(records.texts[low:high])
-        distinct = list(dict.fromkeys(values))
-        encode = encoder.encode_images if field == "image" else encoder.encode_texts
-        position = {value: i for i, value in enumerate(distinct)}
-        found[field] = encode(distinct)[np.array([position[v] for v in values])]
-    return found
+class _Splits:
+    """The splits of a run, each with its file, which is opened when it is first written, and its progress."""
+
+    def __init__(self, config: EmbedConfig, jobs: list[_Job], progress: Progress) -> None:
+        self.config, self.progress = config, progress
+        self.jobs = {job.split: job for job in jobs}
+        self.embedded = dict.fromkeys(self.jobs, 0)
+        self._writers: dict[str, EmbeddingWriter] = {}
+        self._tickers: dict[str, Ticker] = {}
+        self._fingerprint = ""
+
+    def open(self, opened: ExitStack) -> None:
+        """Opens the files that are there: one of other options is refused before an encoder is loaded."""
+        from icltool.store.embeddings import EmbeddingFile
+
+        for job in self.jobs.values():
+            if job.path.is_file() and not self.config.overwrite:
+                with EmbeddingFile.open(job.path) as file:
+                    dim, fingerprint = file.dim, file.encoder_fingerprint
+                self._writer(job, dim, fingerprint, opened)
+
+    def units(self) -> Iterator[Rows]:
+        """What is missing, split by split."""
+        for job in self.jobs.values():
+            total, step = len(job.dataset.split(job.split)), self.config.batch_size
+            writer = self._writers.get(job.split)
+            whole = [range(low, min(low + step, total)) for low in range(0, total, step)]
+            for rows in whole if writer is None else writer.missing(step):
+                yield Rows(job.split, rows.start, rows.stop)
+
+    def store(self, encoded: EncodedRows, opened: ExitStack, run: Run[Rows, EncodedRows]) -> None:
+        """Writes what came. Raises StoreError where workers have other weights than one another, or than the file."""
+        job, rows = self.jobs[encoded.rows.split], encoded.rows
+        writer = self._writers.get(job.split) or self._writer(job, encoded.dim, encoded.fingerprint, opened)
+        made_by = str(writer.header.details["encoder_fingerprint"])
+        if encoded.fingerprint != made_by:
+            raise StoreError(
+                f"{job.path} was made by {self.config.encoder} with weights {made_by}, a worker has {encoded.fingerprint}",
+                "give every worker the same weights; --overwrite starts the file anew",
+            )
+        writer.put(rows.low, encoded.ids, encoded.features)
+        self.embedded[job.split] += rows.high - rows.low
+        run.show(self._tickers[job.split])
+        self._tickers[job.split].advance(rows.high - rows.low)
+
+    def _writer(self, job: _Job, dim: int, fingerprint: str, opened: ExitStack) -> EmbeddingWriter:
+        from icltool.store.artefact import Provenance
+        from icltool.store.embeddings import EmbeddingWriter
+
+        records = job.dataset.split(job.split)
+        provenance = Provenance(job.identity(self.config), job.dataset.fingerprint, plugins=job.plugins)
+        writer = EmbeddingWriter(
+            job.path,
+            provenance,
+            self.config.encoder,
+            fingerprint,
+            dim,
+            embedded_fields(records),
+            len(records),
+            dtype=self.config.precision,
+            overwrite=self.config.overwrite,
+        )
+        self._writers[job.split] = opened.enter_context(writer)
+        there = len(records) - sum(len(rows) for rows in writer.missing(self.config.batch_size))
+        task = self.progress.task(f"embedding {job.split}", len(records), "examples", done=there)
+        self._tickers[job.split] = opened.enter_context(task)
+        return writer

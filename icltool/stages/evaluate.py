@@ -14,6 +14,7 @@ from icltool.config.evaluate import EvaluateConfig
 from icltool.contracts import Metric, Progress
 from icltool.evaluation import costs
 from icltool.evaluation.answering import Answerer
+from icltool.evaluation.elsewhere import answer_elsewhere
 from icltool.evaluation.inputs import Inputs
 from icltool.evaluation.judging import Judge
 from icltool.evaluation.report import EvaluationReport, asked_for, remarks, table_row
@@ -25,6 +26,7 @@ from icltool.report.appended_csv import check_appendable
 from icltool.report.costs import cost_of
 from icltool.report.grid import over_seeds
 from icltool.report.published import published_remark
+from icltool.workers.running import give_up
 
 if TYPE_CHECKING:
     from icltool.store.evaluations import SettingResult
@@ -51,6 +53,7 @@ def run(config: EvaluateConfig, progress: Progress) -> EvaluationReport:
     """
     from icltool.store.atomic import writing
     from icltool.store.evaluations import RESULTS
+    from icltool.store.failures import clear_failures
     from icltool.store.locking import locked
 
     if config.csv is not None:
@@ -60,7 +63,7 @@ def run(config: EvaluateConfig, progress: Progress) -> EvaluationReport:
     judge = Judge(_metrics(inputs), default=not config.metrics)
     settings = Settings(inputs)
     folder, provenance = _artefact(inputs, judge)
-    answerer = Answerer(inputs, progress)
+    answerer, here = Answerer(inputs, progress), config.executor_name == "local"
     judge.prepare(lambda: (inputs.queries[row] for row in inputs.query_rows))
     with answerer:
         before = Results(settings, judge, answerer, folder, provenance)
@@ -68,15 +71,20 @@ def run(config: EvaluateConfig, progress: Progress) -> EvaluationReport:
         if pending := [*before.unanswered(), *before.uncosted()]:
             for setting in pending:  # what cannot be chosen, or loaded, shows before hours of answering
                 settings.demonstrations(setting)
-            answerer.open(pending)
+            if here:
+                answerer.open(pending)
         with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
         with locked(folder / RESULTS):
             work = Results(settings, judge, answerer, folder, provenance)
-            groups = _evaluated(work, settings)
+            elsewhere = None if here else answer_elsewhere(work, settings, progress)
+            groups = _evaluated(work, settings.groups if elsewhere is None else elsewhere.complete(settings.groups))
             work.compare(groups)
             costs.set_apart(work.kept, settings)
             faults = work.measure()
+    if elsewhere is not None and elsewhere.failures:
+        raise give_up(elsewhere.failures, folder / RESULTS, elsewhere.asked, "answers", progress)
+    clear_failures(folder / RESULTS)
     found = [work.kept[setting.key] for group in groups for setting in group]
     results = tuple(asked_for(found, costs.wanted(settings), config.permutations > 1, config.seeds))
     lines = [
@@ -84,6 +92,7 @@ def run(config: EvaluateConfig, progress: Progress) -> EvaluationReport:
         *_remarks(inputs, settings, judge),
         *settings.remarks,
         *work.answerer.notes,
+        *(elsewhere.notes if elsewhere is not None else ()),
         *faults,
     ]
     lines += [f"{name} is missing: {error}" for name, error in judge.faults.items()]
@@ -104,11 +113,11 @@ def run(config: EvaluateConfig, progress: Progress) -> EvaluationReport:
     return EvaluationReport(title, rows, folder, tuple(lines), results, work.analysis)
 
 
-def _evaluated(work: Results, settings: Settings) -> list[list[Setting]]:
+def _evaluated(work: Results, groups: Sequence[Sequence[Setting]]) -> list[list[Setting]]:
     """The settings of each group, evaluated; those of other weights come last, so that no model is loaded twice."""
-    order = sorted(range(len(settings.groups)), key=lambda i: str(settings.groups[i][0].method.weights or ""))
-    found = {position: work.evaluate(settings.groups[position]) for position in order}
-    return [found[position] for position in range(len(settings.groups))]
+    order = sorted(range(len(groups)), key=lambda i: str(groups[i][0].method.weights or ""))
+    found = {position: work.evaluate(groups[position]) for position in order}
+    return [found[position] for position in range(len(groups))]
 
 
 def _drawn(results: Sequence[SettingResult], analysis: dict[str, Any], folder: Path, title: str) -> Path:

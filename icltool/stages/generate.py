@@ -6,59 +6,40 @@ Writes: sequences/<name>-<task>-<model>-<sampler>-<scorer>-<digest>.h5
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass
-from itertools import islice
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import AbstractContextManager, ExitStack
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from icltool.config.generate import GenerateConfig
-from icltool.contracts import (
-    Example,
-    FloatArray,
-    IntArray,
-    Model,
-    Progress,
-    Sampler,
-    Scorer,
-    StageReport,
-    keyed_generator,
-    task_named,
-)
-from icltool.engine.beam import BeamSearch, SearchOptions, anchors_to_fill
-from icltool.engine.demonstrations import checked_rows
-from icltool.engine.generation import generation_options
-from icltool.engine.session import FeatureSource, Session, open_session, prefix_bytes
+from icltool.contracts import Example, FloatArray, IntArray, Progress, StageReport, keyed_generator
+from icltool.engine.batching import LARGEST_ON_CPU, LARGEST_ON_GPU
+from icltool.engine.beam import anchors_to_fill
+from icltool.engine.work import Work, total
 from icltool.errors import ConfigError, StoreError
-from icltool.plugin.manager import component, load_registry
+from icltool.plugin.manager import load_registry
+from icltool.workers.place import Place, place_of_work
+from icltool.workers.running import Run, give_up
+from icltool.workers.searching import (
+    AnchorGroup,
+    MakeSearcher,
+    SearchedGroup,
+    SearchParts,
+    anchor_groups,
+    candidate_pools,
+    open_parts,
+    open_search_session,
+    search_options,
+)
 
 if TYPE_CHECKING:
-    from icltool.store.arrays import FeatureTable
-    from icltool.store.embeddings import EmbeddingFile
     from icltool.store.records import PreparedDataset, Records
     from icltool.store.sequences import SequenceWriter
 
-POOL_CHUNK = 1024  # anchors whose pools are drawn together
 SAMPLED_ANCHORS = 8  # anchors whose prompts are timed for a cost plan
-
-
-@dataclass(frozen=True)
-class _Parts:
-    """What one run works with."""
-
-    dataset: PreparedDataset
-    records: Records  # the index set
-    queries: Records  # what anchors are drawn from
-    sampler: Sampler
-    scorer: Scorer
-    embeddings: EmbeddingFile | None
-    query_embeddings: EmbeddingFile | None
-    encoder: str | None
-    guard: frozenset[str]
 
 
 def run(config: GenerateConfig, progress: Progress) -> StageReport:
@@ -67,18 +48,19 @@ def run(config: GenerateConfig, progress: Progress) -> StageReport:
     Raises StoreError where a data set or embeddings are missing or the file belongs to other options, ConfigError and
     PluginError for wrong components, DataError when an anchor has too few candidates.
     """
+    from icltool.store.atomic import check_writable
+    from icltool.store.failures import clear_failures
     from icltool.store.locking import locked
-    from icltool.store.sequences import SequenceFile, SequenceWriter
+    from icltool.store.sequences import SequenceFile
     from icltool.store.workspace import Workspace
 
     if config.shots > config.candidates:
         raise ConfigError(
             f"{config.shots} shots from pools of {config.candidates} candidates", "raise --candidates, or lower --shots"
         )
-    workspace = Workspace(config.workspace)
-    parts = _open_parts(config, workspace)
+    parts = open_parts(config)
     rows = _draw_anchors(parts.queries, config)
-    path, provenance = _artefact(config, workspace, parts, len(rows))
+    path, provenance = _artefact(config, Workspace(config.workspace), parts, len(rows))
     remarks = [] if len(rows) == config.anchors else [f"there are only {len(rows)} examples: all are anchors"]
     made_for = getattr(parts.scorer, "tasks", ())
     if made_for and parts.dataset.task not in made_for:
@@ -90,28 +72,21 @@ def run(config: GenerateConfig, progress: Progress) -> StageReport:
     if path.is_file():
         with locked(path):  # refused before a model is loaded, not after
             pass
-    session: Session | None = None
-    with ExitStack() as opened:
-        if config.overwrite or len(_missing(parts, rows, _finished(path))):
-            # before there is a file: one without anchors would only be in the way
-            session = opened.enter_context(_session(config, parts, progress))
-        writer = opened.enter_context(
-            SequenceWriter(
-                path,
-                provenance,
-                config.shots,
-                config.beam_size,
-                config.candidates,
-                len(rows),
-                overwrite=config.overwrite,
-            )
-        )
-        missing = _missing(parts, rows, writer.finished)
-        if len(missing):
-            session = session or opened.enter_context(_session(config, parts, progress))
-            _search(config, parts, session, rows, writer, progress)
-    remarks += ["up to date: every anchor was finished before"] if session is None else [*session.notes, *session.work]
-    return _report(config, parts.dataset, SequenceFile.open(path), path, len(missing), remarks)
+    check_writable(path)
+    missing = _missing(parts, rows, () if config.overwrite else _finished(path))
+    if not len(missing) and path.is_file():
+        with _writer(config, path, provenance, len(rows)):  # says what is wrong with the file, and mends what was cut
+            pass
+        clear_failures(path)
+        remarks.append("up to date: every anchor was finished before")
+        return _report(config, parts.dataset, SequenceFile.open(path), path, 0, remarks)
+    run = Run[AnchorGroup, SearchedGroup](config, progress)
+    searched, work = _search(config, parts, run, rows, missing, (path, provenance), progress)
+    remarks += [*run.notes, *work.lines]
+    if run.failures:
+        raise _given_up(run, parts, path, rows, missing, progress)
+    clear_failures(path)
+    return _report(config, parts.dataset, SequenceFile.open(path), path, searched, remarks)
 
 
 def _finished(path: Path) -> Collection[int]:
@@ -127,30 +102,8 @@ def _finished(path: Path) -> Collection[int]:
     return found
 
 
-def _missing(parts: _Parts, rows: IntArray, finished: Collection[int]) -> IntArray:
+def _missing(parts: SearchParts, rows: IntArray, finished: Collection[int]) -> IntArray:
     return np.array([r for r in rows if int(parts.queries.ids[r]) not in finished], dtype=np.int64)
-
-
-def _open_parts(config: GenerateConfig, workspace: Any) -> _Parts:
-    from icltool.store.arrays import embedded_by, guard_kinds, open_embeddings
-    from icltool.store.records import open_dataset
-
-    name, task = workspace.choose_dataset(config.dataset, config.task)
-    dataset = open_dataset(workspace.dataset_folder(name, task))
-    sampler: Sampler = component("samplers", config.sampler, **config.sampler_options)
-    scorer_options = dict(config.scorer_options)
-    if config.scorer == "infoscore":
-        scorer_options.setdefault("norm", config.infoscore_norm)
-    scorer: Scorer = component("scorers", config.scorer, **scorer_options)
-    load_registry().get("models", config.model)
-    embeddings, query_embeddings, encoder = None, None, None
-    if (sampler.needs | scorer.needs) & {"image", "text"}:
-        encoder = embedded_by(workspace, dataset, config.encoder)
-        embeddings = open_embeddings(workspace, dataset, "train", encoder)
-        query_embeddings = open_embeddings(workspace, dataset, config.queries, encoder)
-    index, queries = dataset.split("train"), dataset.split(config.queries)
-    guard = guard_kinds(config.leak_guard, task)
-    return _Parts(dataset, index, queries, sampler, scorer, embeddings, query_embeddings, encoder, guard)
 
 
 def _draw_anchors(records: Records, config: GenerateConfig) -> IntArray:
@@ -159,7 +112,7 @@ def _draw_anchors(records: Records, config: GenerateConfig) -> IntArray:
     return order[: config.anchors].astype(np.int64)
 
 
-def _artefact(config: GenerateConfig, workspace: Any, parts: _Parts, anchors: int) -> tuple[Path, Any]:
+def _artefact(config: GenerateConfig, workspace: Any, parts: SearchParts, anchors: int) -> tuple[Path, Any]:
     """(path, provenance) of the sequences file; the path carries a digest of everything that decides its content."""
     from icltool.store.artefact import Provenance, digest
     from icltool.store.workspace import VALIDATION_MARK
@@ -190,111 +143,116 @@ def _artefact(config: GenerateConfig, workspace: Any, parts: _Parts, anchors: in
     return path, provenance
 
 
+def _writer(config: GenerateConfig, path: Path, provenance: Any, anchors: int) -> SequenceWriter:
+    from icltool.store.sequences import SequenceWriter
+
+    return SequenceWriter(
+        path, provenance, config.shots, config.beam_size, config.candidates, anchors, overwrite=config.overwrite
+    )
+
+
 def _search(
     config: GenerateConfig,
-    parts: _Parts,
-    session: Session,
+    parts: SearchParts,
+    run: Run[AnchorGroup, SearchedGroup],
     rows: IntArray,
-    writer: SequenceWriter,
+    missing: IntArray,
+    file: tuple[Path, Any],
     progress: Progress,
-) -> None:
-    """Searches the anchors that are missing, group by group; each is safe on disk before the next group begins.
+) -> tuple[int, Work]:
+    """Searches the anchors that are missing, group by group, each on disk as soon as it is found; (how many that were, what
+    it took).
 
     Groups are those of a run from the start: where one was begun, all of it is searched again, so that what is found
     depends on no interruption. Only what is missing is written.
     """
-    search = BeamSearch(parts.scorer, session, _options(config))
-    size = config.anchors_at_once or anchors_to_fill(session.largest_batch, _options(config), config.candidates)
-    missing = {int(r) for r in _missing(parts, rows, writer.finished)}
-    groups = [g for g in (rows[low : low + size] for low in range(0, len(rows), size)) if missing & set(g.tolist())]
-    with progress.task("searching sequences", len(rows), "anchors", done=len(rows) - len(missing)) as ticker:
-        for group, anchors in _announced(config, parts, session, groups):
-            for row, result in zip(group, search.search_many(anchors), strict=True):
-                if int(row) in missing:
-                    writer.append(result)
-                    ticker.advance()
-
-
-def _announced(
-    config: GenerateConfig, parts: _Parts, session: Session, groups: Sequence[IntArray]
-) -> Iterator[tuple[IntArray, list[tuple[Example, list[Example]]]]]:
-    """(rows, (anchor, candidates) of each) group by group; a group's images are announced while the one before is searched."""
-    pools = _pools(config, parts, np.concatenate(groups))
-    waiting: deque[tuple[IntArray, list[tuple[Example, list[Example]]]]] = deque()
-    for group in groups:
-        anchors = [(parts.queries[row], parts.records.rows(pool)) for row, pool in islice(pools, len(group))]
-        session.expect([query for query, _ in anchors] + [c for _, pool in anchors for c in pool])
-        waiting.append((group, anchors))
-        if len(waiting) > 1:
-            yield waiting.popleft()
-    yield from waiting
-
-
-def _options(config: GenerateConfig) -> SearchOptions:
-    return SearchOptions(config.shots, config.beam_size, config.construct_order, config.beam_score)
-
-
-def _pools(config: GenerateConfig, parts: _Parts, anchors: IntArray) -> Iterator[tuple[int, IntArray]]:
-    """(anchor row, candidate rows) for each anchor; pools do not depend on how anchors are chunked."""
-    from icltool.store.arrays import index_set, query_set
-
-    index = index_set(parts.records, parts.sampler.needs, parts.embeddings, guard=parts.guard)
-    for low in range(0, len(anchors), POOL_CHUNK):
-        rows = anchors[low : low + POOL_CHUNK]
-        same = config.queries == "train"
-        queries = query_set(parts.queries, parts.sampler.needs, parts.query_embeddings, rows, same, guard=parts.guard)
-        drawn = parts.sampler.sample(index, queries, config.candidates, config.seed)
-        pools = checked_rows(config.sampler, drawn, index, queries, config.candidates)
-        yield from zip((int(r) for r in rows), pools, strict=True)
-
-
-def _session(config: GenerateConfig, parts: _Parts, progress: Progress) -> Session:
-    """The session that scores, its model loaded."""
-    from icltool.store.arrays import FeatureTable
-
+    path, provenance = file
+    size = config.anchors_at_once or anchors_to_fill(_largest_batch(config), search_options(config), config.candidates)
+    wanted = {int(r) for r in missing}
+    groups = [g for g in (rows[low : low + size] for low in range(0, len(rows), size)) if wanted & set(g.tolist())]
+    works: list[Work] = []
     if "model" in parts.scorer.needs:
         progress.detail(f"loading {config.model}")
-    model: Model | None = None
-    if "model" in parts.scorer.needs:
-        model = component("models", config.model, **config.model_options())
-    task = task_named(parts.dataset.task)
-    lookup: FeatureSource | None = None
-    if parts.embeddings is not None and parts.query_embeddings is not None:
-        lookup = index = FeatureTable(parts.records, parts.embeddings)
-        if config.queries != "train":
-            lookup = _both_splits(index, FeatureTable(parts.queries, parts.query_embeddings), parts.queries)
-    store = None
-    if config.image_cache_disk and not config.dry_run:  # a dry run writes nothing
-        from icltool.store.image_features import image_features_for
-
-        store = image_features_for(model, config.model, config.workspace, config.image_cache_disk_mb)
-    return open_session(
-        task.name,
-        model,
-        generation_options({}, task, model),
-        config.batch_size,
-        config.image_cache_mb * 2**20,
-        lookup,
-        parts.records.references,
-        prefix_bytes=prefix_bytes(config.prefix_cache_mb, model),
-        image_workers=config.image_workers,
-        image_store=store,
-    )
+    with ExitStack() as opened:
+        if path.is_file() and not config.overwrite:  # one of other options is refused before a model is loaded
+            writer = opened.enter_context(_writer(config, path, provenance, len(rows)))
+        ticker = opened.enter_context(
+            progress.task("searching sequences", len(rows), "anchors", done=len(rows) - len(missing))
+        )
+        units: Iterable[AnchorGroup] = anchor_groups(config, parts, groups)
+        if config.ship_data:
+            units = list(units)
+        place = opened.enter_context(_place(config, parts, run, units))
+        found = opened.enter_context(run.results(MakeSearcher(config, place), units))
+        if not path.is_file() or config.overwrite:
+            first = list(_first(found))  # before there is a file: one without anchors would only be in the way
+            writer = opened.enter_context(_writer(config, path, provenance, len(rows)))
+            found = chain(first, found)
+        for group in found:
+            works.append(group.work)
+            run.show(ticker)
+            for row, result in zip(group.rows, group.results, strict=True):
+                if int(row) in wanted:
+                    writer.append(result)
+                    ticker.advance()
+        done = len(writer.finished)
+    return done - (len(rows) - len(missing)), total(works)
 
 
-def _both_splits(index: FeatureTable, queries: FeatureTable, records: Records) -> FeatureSource:
-    """Features of index-set examples and of queries of another split, whose ids may be the same numbers."""
-    own = {int(i) for i in records.ids}
+def _place(
+    config: GenerateConfig, parts: SearchParts, run: Run[AnchorGroup, SearchedGroup], units: Iterable[AnchorGroup]
+) -> AbstractContextManager[Place]:
+    """The place that workers are told; what it sends are the pictures of all anchors and candidates, and embeddings where
+    the scorer reads them."""
+    pictures: set[str] = set()
+    for unit in units if config.ship_data else ():
+        pictures |= {parts.queries.images[row] for row in unit.rows}
+        pictures |= {parts.records.images[row] for pool in unit.pools for row in pool}
+    files = [file.path for file in (parts.embeddings, parts.query_embeddings) if file is not None]
+    return place_of_work(config, run.executor, parts.dataset.folder, pictures, files)
 
-    def lookup(kind: str, examples: Sequence[Example]) -> FloatArray:
-        asked = [e.id in own and records[records.row_of(e.id)] == e for e in examples]
-        return np.concatenate([(queries if q else index)(kind, [e]) for q, e in zip(asked, examples, strict=True)])
 
-    return lookup
+def _first(found: Iterator[SearchedGroup]) -> Iterator[SearchedGroup]:
+    for group in found:
+        yield group
+        return
+
+
+def _largest_batch(config: GenerateConfig) -> int:
+    """The batch size that was asked for; with "auto" the largest that is tried where the model will run."""
+    if config.batch_size != "auto":
+        return config.batch_size
+    if config.executor_name != "local":
+        gpu = bool(config.devices) or config.gpus_per_worker != 0
+    elif config.device == "auto":
+        import torch
+
+        gpu = torch.cuda.is_available()
+    else:
+        gpu = config.device != "cpu"
+    return LARGEST_ON_GPU if gpu else LARGEST_ON_CPU
+
+
+def _given_up(
+    run: Run[AnchorGroup, SearchedGroup],
+    parts: SearchParts,
+    path: Path,
+    rows: IntArray,
+    missing: IntArray,
+    progress: Progress,
+) -> Exception:
+    """The error that names the anchors whose groups failed, once they are listed."""
+    wanted = {int(r) for r in missing}
+    told = []
+    for failure in run.failures:
+        ids = [int(parts.queries.ids[row]) for row in failure.unit.rows if int(row) in wanted]
+        name = f"anchor{'s' * (len(ids) > 1)} {', '.join(map(str, ids))}"
+        told.append((failure, name, {"anchors": ids, "count": len(ids)}))
+    return give_up(told, path, len(rows), "anchors", progress)
 
 
 def _cost(
-    config: GenerateConfig, parts: _Parts, rows: IntArray, path: Path, remarks: list[str], progress: Progress
+    config: GenerateConfig, parts: SearchParts, rows: IntArray, path: Path, remarks: list[str], progress: Progress
 ) -> StageReport:
     """What `--dry-run` prints. Candidate pools are drawn for every anchor, so images are counted exactly."""
     from icltool.engine.cost import cost_rows, measure
@@ -306,13 +264,13 @@ def _cost(
     images: set[int] = set()
     samples: list[tuple[Example, list[Example]]] = []
     with progress.task("drawing candidate pools", len(missing), "anchors") as ticker:
-        for row, pool in _pools(config, parts, missing):
+        for row, pool in candidate_pools(config, parts, missing):
             images.update(parts.records.image_ids[pool].tolist(), [int(parts.queries.image_ids[row])])
             if len(samples) < SAMPLED_ANCHORS:
                 samples.append((parts.queries[row], parts.records.rows(pool)))
             ticker.advance()
-    with _session(config, parts, progress) as session:
-        steps, image = measure(parts.scorer, session, _options(config), samples)
+    with open_search_session(config, parts) as session:
+        steps, image = measure(parts.scorer, session, search_options(config), samples)
     cached = config.image_cache_mb * 2**20
     table, notes = cost_rows(steps, image, len(missing), len(images), cached)
     done = [f"{len(rows) - len(missing):,} of {len(rows):,} anchors were finished before"] if finished else []

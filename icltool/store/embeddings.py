@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import TracebackType
 from typing import Any, Literal
 
 import numpy as np
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 
 from icltool.contracts import FloatArray, IntArray
 from icltool.errors import StoreError
+from icltool.store.ahead import RowsAhead
 from icltool.store.artefact import Header, Provenance, Schema, count_rows, reading
 from icltool.store.journal import Journal
 from icltool.store.reader import ArtefactFile, open_merged
@@ -34,7 +36,7 @@ def dataset_name(field: str) -> str:
 
 
 class EmbeddingWriter(JournaledWriter):
-    """Writes the embeddings of `total` examples with `dim` features, in order, resumable at row `done`.
+    """Writes the embeddings of `total` examples with `dim` features, resumable: `append` in order, `put` in any.
 
     `fields` are "image" and names of text fields ("text"). Rows are stored as `dtype`. A context manager; see
     JournaledWriter for what it guarantees. Raises StoreError when the file is being written by another process,
@@ -70,6 +72,25 @@ class EmbeddingWriter(JournaledWriter):
         self.total = total
         self._stored = 0
         self._done = 0
+        self._ahead = RowsAhead(self.path, self.header.identity())
+
+    def __enter__(self) -> EmbeddingWriter:
+        super().__enter__()
+        try:
+            self._ahead.resume(_HEAD)
+            self._catch_up()
+        except BaseException as error:
+            self.__exit__(type(error), error, None)
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            self._ahead.close(self._done)
+        finally:
+            super().__exit__(kind, error, trace)
 
     @property
     def done(self) -> int:
@@ -91,6 +112,42 @@ class EmbeddingWriter(JournaledWriter):
             rows = len(part["id"])
             self._append(self.layout.pack(self._done, part))
             self._done += rows
+
+    def put(self, row: int, ids: IntArray, features: Mapping[str, FloatArray]) -> None:
+        """Adds the n rows that begin with number `row`, also before those in front of them. What it returned for is never
+        lost: rows that have to wait do so beside the file. Raises as `append`, and ValueError for rows that are there."""
+        if row < self._done or row + len(ids) > self.total:
+            raise ValueError(f"rows {row} to {row + len(ids) - 1} of {self.total}, {self._done} are there")
+        if row == self._done:
+            self.append(ids, features)
+            self._catch_up()
+        else:
+            self._ahead.put(row, len(ids), self.layout.pack(row, self.layout.block(ids, features)))
+
+    def missing(self, step: int) -> list[range]:
+        """The rows that are neither stored nor waiting, within blocks of `step` rows counted from 0."""
+        waiting = self._ahead.rows(self._done)
+        found: list[range] = []
+        for low in range(self._done - self._done % step, self.total, step):
+            start = None
+            for row in range(max(low, self._done), min(low + step, self.total) + 1):
+                there = row in waiting or row == min(low + step, self.total)
+                if not there and start is None:
+                    start = row
+                elif there and start is not None:
+                    found.append(range(start, row))
+                    start = None
+        return found
+
+    def _catch_up(self) -> None:
+        """Appends what waited for the rows that are there now."""
+        while (payload := self._ahead.take(self._done)) is not None:
+            block = self.layout.unpack(payload, 0)
+            self.append(block.pop("id"), {field: block[dataset_name(field)] for field in self.layout.fields})
+
+    def _start(self) -> None:
+        self._ahead.remove()
+        super()._start()
 
     def _is_complete(self) -> bool:
         return self._done == self.total

@@ -27,7 +27,7 @@ VERSION = 1
 RESULTS = "results.json"
 
 _AGAIN = "run `icltool evaluate` again"
-_CHUNK_END = {"chunk": "end"}
+_CHUNK_END = "chunk"
 _COLUMNS = ("query_id", "group", "icd_ids", "prompt", "images", "raw", "answer", "references", "scores")
 
 
@@ -158,33 +158,42 @@ class PartialAnswers:
 
     The file begins with a line that names the setting's digest; another setting's file is not looked at. Every chunk ends
     with a line that says so, and a chunk without one is not counted, so that the next run asks the model in the same
-    batches as if nothing had happened.
+    batches as if nothing had happened. Chunks may be added in any order; `ahead` are those behind a gap, by the position of
+    their first row.
     """
 
     def __init__(self, predictions: Path, digest: str) -> None:
         self.path = predictions.with_name(f".{predictions.name}.part")
+        self.ahead: dict[int, list[dict[str, Any]]] = {}
         self._head = {"schema": "icltool-answers", "version": 1, "digest": digest}
 
     def resume(self, expected: Sequence[tuple[int, Sequence[int]]]) -> list[dict[str, Any]]:
-        """The rows of whole chunks that are stored, in order; what follows them in the file is dropped.
+        """The rows of whole chunks that are stored, from the first one on and without a gap; see `ahead` for the others. What
+        follows the last whole chunk in the file is dropped.
 
-        `expected` gives each row's query id and ICD ids; the first row that differs ends what counts. Raises StoreError
+        `expected` gives each row's query id and ICD ids; the first chunk that differs ends what counts. Raises StoreError
         when the file can neither be read nor be started anew.
         """
-        rows, end = self._stored(expected)
+        chunks, end = self._stored(expected)
         with writing(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            if rows:
+            if chunks:
                 os.truncate(self.path, end)
             else:
                 self.path.write_text(json.dumps(self._head) + "\n", encoding="utf-8")
+        rows: list[dict[str, Any]] = []
+        while len(rows) in chunks:
+            rows += chunks.pop(len(rows))
+        self.ahead = {start: found for start, found in chunks.items() if start > len(rows)}
         return rows
 
-    def append(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Adds a chunk. What it returned for is never lost. Raises StoreError when it cannot be written."""
+    def append(self, rows: Sequence[Mapping[str, Any]], start: int | None = None) -> None:
+        """Adds a chunk, whose first row is number `start` (None: the one after those before). What it returned for is never
+        lost. Raises StoreError when it cannot be written."""
         lines = [json.dumps(_finite(dict(row)), ensure_ascii=False) for row in rows]
+        last = {_CHUNK_END: "end"} if start is None else {_CHUNK_END: "end", "start": start}
         with writing(self.path), self.path.open("ab") as stream:
-            stream.write("\n".join([*lines, json.dumps(_CHUNK_END), ""]).encode("utf-8"))
+            stream.write("\n".join([*lines, json.dumps(last), ""]).encode("utf-8"))
             stream.flush()
             os.fsync(stream.fileno())
 
@@ -192,29 +201,35 @@ class PartialAnswers:
         """To be called once the predictions are written."""
         self.path.unlink(missing_ok=True)
 
-    def _stored(self, expected: Sequence[tuple[int, Sequence[int]]]) -> tuple[list[dict[str, Any]], int]:
-        """(rows of whole chunks that fit, the byte at which they end)."""
+    def _stored(self, expected: Sequence[tuple[int, Sequence[int]]]) -> tuple[dict[int, list[dict[str, Any]]], int]:
+        """(whole chunks that fit by their first row, the byte at which they end)."""
+        chunks: dict[int, list[dict[str, Any]]] = {}
         rows: list[dict[str, Any]] = []
-        whole, end = 0, 0
+        end = following = 0
         try:
             with self.path.open("rb") as stream:
                 if _parsed(stream.readline()) != self._head:
-                    return [], 0
+                    return {}, 0
                 position = stream.tell()
                 for line in stream:
                     position += len(line)
                     row = _parsed(line)
-                    if row == _CHUNK_END:
-                        whole, end = len(rows), position
-                    elif row is None or len(rows) == len(expected) or not _fits(row, *expected[len(rows)]):
+                    if row is None:
                         break
-                    else:
+                    if _CHUNK_END not in row:
                         rows.append(row)
+                        continue
+                    start = row.get("start", following)
+                    asked = expected[start : start + len(rows)]
+                    if len(asked) < len(rows) or not all(_fits(r, *a) for r, a in zip(rows, asked, strict=True)):
+                        break
+                    chunks[start], rows = rows, []
+                    end, following = position, start + len(asked)
         except FileNotFoundError:
-            return [], 0
+            return {}, 0
         except OSError as error:
             raise write_error(self.path, error) from error
-        return rows[:whole], end
+        return chunks, end
 
 
 def _fits(row: Mapping[str, Any], query_id: int, icd_ids: Sequence[int]) -> bool:

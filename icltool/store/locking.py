@@ -54,6 +54,25 @@ def lock_file(path: Path) -> Path:
     return found
 
 
+def held_by(path: Path) -> str:
+    """Who writes the artefact `path` at this moment: "process 123", "another process"; "" for nobody that is known of.
+
+    The lock is not taken for it where the system has a table of locks (Linux), so that no writer is turned away by a look;
+    that table does not tell of other machines, so whoever wants to write still takes the lock.
+    """
+    lock_path = path.with_name(f".{path.name}.lock")
+    if not lock_path.exists():
+        return ""
+    if Path("/proc/locks").exists():
+        holder = _holder(lock_path)
+        return f"process {holder}" if holder else ""
+    try:
+        with locked(path):
+            return ""
+    except StoreError as error:
+        return "another process" if "is being written" in error.message else ""
+
+
 def _holder(lock_path: Path) -> int | None:
     """The process that holds the lock, from Linux' table of locks; None where it cannot be known."""
     try:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from icltool.contracts import Example, IntArray, group_code
+from icltool.contracts import Example, IntArray, group_code, picture_reference
 from icltool.errors import StoreError
 from icltool.store.atomic import read_json
 
 MANIFEST = "dataset.json"
+#: Beside the manifest of a data set that was sent to another machine: {picture's file there: its path below this folder}.
+MOVED = "moved.json"
 SCHEMA = "icltool.dataset"
 SCHEMA_VERSION = 1
 _READ_BATCH = 4096
@@ -33,6 +36,8 @@ class PreparedDataset:
         self.fingerprint: str = manifest["fingerprint"]
         self.metric: str = _metric(manifest)
         self.splits: tuple[str, ...] = tuple(manifest["splits"])
+        #: Where pictures lie here that the records place elsewhere, by their files there; see MOVED.
+        self.moved: dict[str, str] = _moved(folder)
         self._opened: dict[str, Records] = {}
 
     def __repr__(self) -> str:
@@ -56,32 +61,33 @@ class PreparedDataset:
                     f"{self.folder / name} is cut: {len(rows)} of {expected} examples are there",
                     _again(self.name, self.task),
                 )
-            self._opened[name] = Records(self.folder / name, rows)
+            self._opened[name] = Records(self.folder / name, rows, self.moved)
         return self._opened[name]
 
 
 class Records:
     """The N examples of one split, by row."""
 
-    def __init__(self, folder: Path, rows: Any) -> None:
+    def __init__(self, folder: Path, rows: Any, moved: Mapping[str, str] | None = None) -> None:
         self.folder = folder
         self._rows = rows
+        self._moved = moved or {}
 
     def __len__(self) -> int:
         return len(self._rows)
 
     def __getitem__(self, row: int) -> Example:
         """The example in this row. IndexError outside -N..N-1."""
-        return _example(self._rows[int(row)])
+        return self._here(_example(self._rows[int(row)]))
 
     def __iter__(self) -> Iterator[Example]:
         for start in range(0, len(self), _READ_BATCH):
-            yield from _examples(self._rows[start : start + _READ_BATCH])
+            yield from map(self._here, _examples(self._rows[start : start + _READ_BATCH]))
 
     def rows(self, rows: IntArray | Sequence[int]) -> list[Example]:
         """The examples in these rows, in the order given. IndexError when one is outside -N..N-1."""
         wanted = np.asarray(rows, dtype=np.int64).reshape(-1)
-        return _examples(self._rows[wanted.tolist()]) if len(wanted) else []
+        return [self._here(e) for e in _examples(self._rows[wanted.tolist()])] if len(wanted) else []
 
     def references(self) -> Iterator[tuple[str, ...]]:
         """The references of every example, in row order."""
@@ -124,7 +130,10 @@ class Records:
     @functools.cached_property
     def images(self) -> list[str]:
         """References of the images (absolute paths, regions behind them), "" for none."""
-        return self._texts("image")
+        return [moved_picture(image, self._moved) for image in self._texts("image")]
+
+    def _here(self, example: Example) -> Example:
+        return replace(example, image=moved_picture(example.image, self._moved)) if self._moved else example
 
     @functools.cached_property
     def _order(self) -> tuple[IntArray, IntArray]:
@@ -161,6 +170,21 @@ def open_dataset(folder: Path) -> PreparedDataset:
     if not texts or not isinstance(splits, dict) or not all(_is_entry(entry) for entry in splits.values()):
         raise StoreError(f"{path} is malformed: name, task, default_task, fingerprint and splits are needed", again)
     return PreparedDataset(folder, manifest)
+
+
+def moved_picture(reference: str, moved: Mapping[str, str]) -> str:
+    """The reference with its file where `moved` has it; regions stay."""
+    if not moved or not reference:
+        return reference
+    found = picture_reference(reference)
+    return str(replace(found, file=moved.get(found.file, found.file)))
+
+
+def _moved(folder: Path) -> dict[str, str]:
+    path = folder / MOVED
+    if not path.is_file():
+        return {}
+    return {there: str(folder / here) for there, here in read_json(path).items()}
 
 
 def _is_entry(entry: object) -> bool:

@@ -26,12 +26,27 @@ class Squares:
         return unit, unit * unit, self.token
 
 
+class Foreseeing:
+    """A worker that looks ahead: it tells with each result what it was told of before."""
+
+    def __init__(self) -> None:
+        self.token = uuid.uuid4().hex
+        self.told: list[int] = []
+
+    def expect(self, unit: int) -> None:
+        self.told.append(unit)
+
+    def __call__(self, unit: int) -> tuple[int, str, tuple[int, ...]]:
+        return unit, self.token, tuple(self.told)
+
+
 def check_executor(executor: Executor | Callable[[], Executor], *, units: int = 40) -> None:
     """Checks an executor, or a class or factory that makes one, against `icltool.Executor`.
 
     Checked are: every unit is worked on once and its result comes back, in whatever order; workers are made once each,
     not once per unit; units may be any iterable, also none; an executor can run twice; a worker's exception reaches the
-    caller; `describe()` is a dictionary. Raises AssertionError that says what is wrong.
+    caller; a worker that looks ahead is told of units that there are, once each; the iterator can be closed early, and units
+    are taken as they are needed; `describe()` is a dictionary. Raises AssertionError that says what is wrong.
     """
     runner = built(executor, "run")
     described = runner.describe()
@@ -54,3 +69,36 @@ def check_executor(executor: Executor | Callable[[], Executor], *, units: int = 
             pass
 
     expect_error(Exception, failing, "an exception of the worker must reach the caller")
+    _check_looking_ahead(runner, units)
+    _check_closing(runner)
+
+
+def _check_looking_ahead(runner: Executor, units: int) -> None:
+    last: dict[str, tuple[int, ...]] = {}
+    found = []
+    for unit, token, told in runner.run(Foreseeing, range(units)):
+        found.append(unit)
+        last[token] = max(last.get(token, ()), told, key=len)
+    expect(
+        sorted(found) == list(range(units)), f"with a worker that looks ahead, results came back for {sorted(found)}"
+    )
+    for told in last.values():
+        expect(set(told) <= set(range(units)), f"a worker was told to expect {told}, which are no units")
+        expect(len(set(told)) == len(told), f"a worker was told to expect the same unit twice: {told}")
+
+
+def _check_closing(runner: Executor) -> None:
+    taken = itertools.count()
+    results = runner.run(Squares, taken)
+    for _ in range(3):
+        unit, square, _ = next(results)
+        expect(square == unit * unit, "a result does not belong to its unit")
+    close = getattr(results, "close", None)
+    expect(callable(close), "what `run` returns must have `close`, as generators have")
+    if callable(close):
+        close()
+    count = next(taken)
+    expect(count < 1000, f"{count} units were taken from the iterable for 3 results")
+    expect(
+        len(list(runner.run(Squares, range(3)))) == 3, "after an iterator was closed early, `run` does not work again"
+    )

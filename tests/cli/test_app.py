@@ -35,8 +35,8 @@ def test_help_lists_the_commands_in_pipeline_order() -> None:
     assert answer.returncode == 0
     assert answer.stderr == ""
     shown = [line.split()[0] for line in answer.stdout.partition("Commands:")[2].splitlines() if line.strip()]
-    stages = ["prepare", "embed", "generate", "train", "evaluate", "caption", "export", "app"]
-    assert shown == [*stages, "demo", "plugins", "doctor"]
+    stages = ["prepare", "embed", "generate", "train", "evaluate", "caption", "export", "report", "app"]
+    assert shown == [*stages, "demo", "plugins", "doctor", "clean"]
 
 
 def test_no_command_shows_the_help() -> None:
@@ -71,7 +71,7 @@ def test_every_command_has_a_help_of_its_own(name: str, capsys: pytest.CaptureFi
     assert "--help" in shown
 
 
-@pytest.mark.parametrize("stage", ["prepare", "embed", "generate", "train", "evaluate", "export"])
+@pytest.mark.parametrize("stage", ["prepare", "embed", "generate", "train", "evaluate", "export", "report"])
 def test_every_option_of_a_stage_is_explained(stage: str) -> None:
     """Description and default (or [required]) for each field, and the options that all stages have."""
     from icltool.cli.options import parameters_of

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from icltool.cli import checks
 from icltool.cli.app import run
+from icltool.cli.checks import packages
+from icltool.store.locking import locked
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -31,12 +32,17 @@ def test_everything_is_looked_at(tmp_path: Path, capsys: pytest.CaptureFixture[s
     found = doctor(capsys, tmp_path)
     assert list(found) == [
         "versions",
+        "system",
         "devices",
         "memory and disk",
         "java",
         "environment",
+        "variables",
         "optional packages",
+        "caches",
+        "ray",
         "plugins",
+        "profiles",
         "workspace",
     ]
     assert found["versions"]["icltool"]["value"] == __version__
@@ -67,15 +73,20 @@ def test_variables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pyte
     assert found["OKVQA_PATH"]["value"] == "not set"
 
 
-def test_artefacts_of_the_workspace(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "datasets" / "shapes" / "caption").mkdir(parents=True)
-    (tmp_path / "datasets" / "shapes" / "caption" / "dataset.json").write_text("{}")
-    (tmp_path / "embeddings").mkdir()
-    (tmp_path / "embeddings" / "a.h5").write_bytes(b"x" * 2500)
-    found = doctor(capsys, tmp_path)["workspace"]
-    assert found["datasets"]["value"] == "shapes/caption (2 bytes)"
-    assert found["embeddings"]["value"] == "a.h5 (2.5 kB)"
+def test_artefacts_of_the_workspace(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (workspace / "embeddings" / "cut.h5").write_bytes(b"x" * 2500)
+    with locked(workspace / "embeddings" / "shapes-vqa-train-tiny-clip.h5"):
+        found = doctor(capsys, workspace)["workspace"]
+    assert found["datasets"]["value"].startswith("shapes/caption, shapes/vqa (")
     assert found["sequences"]["value"] == "none"
+    told = {a["name"]: a for a in found["embeddings"]["data"]["artefacts"]}
+    assert len(told) == 5
+    whole = told["shapes-caption-train-tiny-clip.h5"]
+    assert (whole["schema"], whole["schema_version"], whole["state"]) == ("icltool.embeddings", 1, "complete")
+    assert len(whole["fingerprint"]) == len(whole["dataset_fingerprint"]) == 32
+    assert told["shapes-vqa-train-tiny-clip.h5"]["held_by"] == f"process {os.getpid()}"
+    assert found["embeddings/cut.h5"]["status"] == "problem"
+    assert "damaged" in found["embeddings/cut.h5"]["value"]
 
 
 def test_a_workspace_that_does_not_exist(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -84,16 +95,16 @@ def test_a_workspace_that_does_not_exist(tmp_path: Path, capsys: pytest.CaptureF
 
 
 def test_a_missing_dependency_says_how_to_get_it() -> None:
-    assert checks._dependency("no-such-package>=2") == {
+    assert packages.dependency("no-such-package>=2") == {
         "item": "no-such-package",
         "value": "missing",
         "status": "missing",
         "note": "pip install 'no-such-package>=2'",
     }
-    old = checks._dependency("pluggy>=999")
+    old = packages.dependency("pluggy>=999")
     assert old is not None
     assert (old["status"], old["note"]) == ("problem", "pip install 'pluggy>=999'")
-    assert checks._dependency("pluggy>=1; extra == 'dev'") is None
+    assert packages.dependency("pluggy>=1; extra == 'dev'") is None
 
 
 def test_a_torch_that_does_not_import_is_a_row_not_a_crash(tmp_path: Path) -> None:

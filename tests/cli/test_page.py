@@ -18,7 +18,7 @@ import pytest
 
 from icltool.store.records import open_dataset
 from icltool.store.workspace import Workspace
-from tests.cli.browser import CHROMIUM, DRIVER, Browser, free_port
+from tests.browser import CHROMIUM, DRIVER, Browser, free_port
 from tests.cli.test_bad_input import refusal
 
 ROOT = Path(__file__).resolve().parents[2]

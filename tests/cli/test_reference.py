@@ -30,8 +30,9 @@ def test_every_command_and_every_option_is_there() -> None:
     for stage in STAGES:
         section = next(s for s in sections if s.startswith(f"`icltool {stage}`"))
         for name, field in stage_model(stage).model_fields.items():
-            shown = f"`{name.upper()}`" if extras(field).get("argument") else flag_of(name, field)
-            assert shown in section.replace("[", "").replace("]", "") or shown in section
+            argument = f"`{extras(field).get('metavar') or name.upper()}`"
+            shown = argument if extras(field).get("argument") else flag_of(name, field)
+            assert shown in section.translate(dict.fromkeys(map(ord, "[]…"))) or shown in section
             assert (field.description or "").replace("|", "\\|").split(" <")[0] in section
         for flag in ("--profile", "--set", "--workspace", "-q, --quiet", "-v, --verbose", "--json"):
             assert flag in section

@@ -58,8 +58,8 @@ class Steered:
 class One:
     """Stands in for an Answerer that always has the same session."""
 
-    def __init__(self, session: Steered) -> None:
-        self._session, self.progress = session, SilentProgress()
+    def __init__(self, session: Steered, inputs: Inputs) -> None:
+        self._session, self.progress, self.inputs = session, SilentProgress(), inputs
         self.used: list[Path | None] = []
         self.weights: Path | None = None
 
@@ -87,7 +87,7 @@ def test_settings_take_turns_query_by_query(
 
     monkeypatch.setattr(costs, "query_cost", cost)
     monkeypatch.setattr(costs, "SAMPLE", 3)
-    measured = costs.Costs(found, One(session))  # type: ignore[arg-type]
+    measured = costs.Costs(found, One(session, found.inputs))  # type: ignore[arg-type]
     first, other, third = costs.firsts(found)
     one = measured.of(first)
     queries = found.inputs.queries.ids[found.inputs.query_rows[costs.sample(6)]].tolist()

@@ -43,9 +43,9 @@ from icltool.evaluation import answering
 
 answering.CHUNK, answering.BATCHES, left, append = 4, 1, int(sys.argv[2]), answering.PartialAnswers.append
 
-def waiting(part, rows):
+def waiting(part, rows, start):
     global left
-    append(part, rows)
+    append(part, rows, start)
     left -= 1
     if not left:
         print("waiting", flush=True)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -106,7 +108,16 @@ def test_the_order_is_drawn_anew_each_epoch_and_again_with_the_seed() -> None:
     assert not torch.equal(next(iter(EvenBatches(50, 50, shuffle=True, seed=2))), first)
 
 
-def test_processes_take_equally_many_steps_and_cover_all_rows() -> None:
-    shares = [list(EvenBatches(23, 4, shuffle=True, seed=1, world=3, rank=rank)) for rank in range(3)]
-    assert len({len(share) for share in shares}) == 1
-    assert set(torch.cat([batch for share in shares for batch in share]).tolist()) == set(range(23))
+@given(rows=st.integers(1, 99), size=st.integers(2, 9), world=st.integers(1, 4), multiple=st.integers(1, 3))
+def test_processes_share_the_batches_of_one(rows: int, size: int, world: int, multiple: int) -> None:
+    settings: dict[str, Any] = {"multiple": multiple, "shuffle": True, "seed": 1}
+    shares = [list(EvenBatches(rows, size, **settings, world=world, rank=rank)) for rank in range(world)]
+    one = [sorted(batch.tolist()) for batch in EvenBatches(rows, size * world, **settings)]
+    if rows < world:
+        assert all([sorted(batch.tolist()) for batch in share] == one for share in shares)
+        return
+    together = [sorted(torch.cat(parts).tolist()) for parts in zip(*shares, strict=True)]
+    if len(one) * world <= rows:
+        assert together == one
+    assert sorted(row for batch in together for row in batch) == list(range(rows))
+    assert all(0 < len(batch) <= size for share in shares for batch in share)

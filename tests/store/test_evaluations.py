@@ -209,6 +209,27 @@ class TestPartialAnswers:
         part.append([_row(9)])
         assert len(part.resume(self.EXPECTED)) == 7, "more rows than queries"
 
+    def test_chunks_in_any_order(self, tmp_path: Path) -> None:
+        part = self.part(tmp_path)
+        assert part.resume(self.EXPECTED) == []
+        part.append([_row(5), _row(6)], 5)
+        part.append([_row(2), _row(3)], 2)
+        again = self.part(tmp_path)
+        assert again.resume(self.EXPECTED) == []
+        assert again.ahead == {2: [_row(2), _row(3)], 5: [_row(5), _row(6)]}
+        again.append([_row(0), _row(1)], 0)
+        assert again.resume(self.EXPECTED) == [_row(i) for i in range(4)]
+        assert list(again.ahead) == [5]
+        again.append([_row(4)], 4)
+        assert again.resume(self.EXPECTED) == [_row(i) for i in range(7)]
+        assert again.ahead == {}
+
+    def test_a_chunk_at_another_place_than_it_says_does_not_count(self, tmp_path: Path) -> None:
+        part = self.filled(tmp_path, 2)
+        part.append([_row(2)], 3)
+        part.append([_row(4)], 4)
+        assert self.part(tmp_path).resume(self.EXPECTED) == [_row(0), _row(1)]
+
     @pytest.mark.parametrize("cut", [1, 5, 40])
     def test_a_torn_chunk_is_dropped_as_a_whole(self, tmp_path: Path, cut: int) -> None:
         part = self.filled(tmp_path, 6)

@@ -30,6 +30,7 @@ from icltool.learners.lightning import (
     make_trainer,
     same_determinism,
     seeded,
+    together,
 )
 from icltool.learners.steering.checkpointing import checkpointed
 
@@ -67,11 +68,12 @@ def fit(
             trainer_settings(options, data), folder, build_loggers(options.loggers, folder), callbacks
         )
         _check_device(trainer, module.network)
+        keeper.going_on = resume.exists()
         if trainer.is_global_zero:  # only now, when nothing that was asked for is refused any more
             _begin(folder, resume, progress)
         try:
-            with interruptible(_MEMORY_HINT):
-                trainer.fit(module, ckpt_path=resume if resume.exists() else None, weights_only=True)
+            with interruptible(_MEMORY_HINT), together(trainer):
+                trainer.fit(module, ckpt_path=resume if keeper.going_on else None, weights_only=True)
         finally:
             finish_runs(trainer.loggers)
     if trainer.state.status == TrainerStatus.INTERRUPTED:

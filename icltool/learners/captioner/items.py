@@ -94,8 +94,9 @@ def drawn(count: int, limit: int | None, seed: int, purpose: str) -> IntArray:
 class EpochOrder:
     """The batches of one process: keys (epoch, positions), in an order that depends on seed and epoch alone.
 
-    Each process has as many items as the others: some come twice where they do not go round. The last batch may be smaller.
-    In epoch `epoch` it begins with batch `start`.
+    The batches are those of one process with `world` times the size, and each process has every `world`th item of each. The
+    last one may be smaller; a process that it has no item for reads another's, which must not count (`own`). In epoch `epoch`
+    it begins with batch `start`.
     """
 
     def __init__(self, count: int, batch_size: int, seed: int, world: int = 1, rank: int = 0) -> None:
@@ -112,14 +113,20 @@ class EpochOrder:
             self.epoch, self.start = epoch, 0
 
     def __len__(self) -> int:
-        return math.ceil(math.ceil(self.count / self.world) / self.batch_size)
+        return math.ceil(self.count / (self.batch_size * self.world))
+
+    def own(self, batch: int) -> int:
+        """How many items of this batch (from 0) are this process's."""
+        whole = self.batch_size * self.world
+        return len(range(self.rank, min(self.count - batch * whole, whole), self.world))
 
     def __iter__(self) -> Iterator[tuple[int, tuple[int, ...]]]:
         epoch, start = self.epoch, self.start
         order = keyed_generator(self.seed, "captioner.order", epoch).permutation(self.count)
-        order = np.resize(order, math.ceil(self.count / self.world) * self.world)[self.rank :: self.world]
-        for low in range(start * self.batch_size, len(order), self.batch_size):
-            yield epoch, tuple(order[low : low + self.batch_size].tolist())
+        whole = self.batch_size * self.world
+        for low in range(start * whole, self.count, whole):
+            batch = order[low : low + whole].tolist()
+            yield epoch, tuple(batch[self.rank :: self.world] or batch[:1])
 
 
 class TrainingPictures(Dataset[Batch]):

@@ -18,6 +18,7 @@ from icltool.learners.captioner import card
 from icltool.learners.captioner.module import CaptionerModule
 from icltool.learners.captioner.options import CaptionerOptions
 from icltool.learners.captioner.validation import Validation
+from icltool.learners.lightning import check_alike
 
 #: State of the training after a step, to go on from.
 RESUME = "resume.ckpt"
@@ -43,6 +44,10 @@ class Keeper(Callback):
         self.worse = 0
         self.pending: dict[str, float] | None = None
         self.stop = StopRequest()
+        self.going_on = False
+
+    def setup(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
+        check_alike(trainer, self.going_on, self.folder / RESUME)
 
     def state_dict(self) -> dict[str, Any]:
         return {"history": self.history, "best": self.best, "worse": self.worse, "pending": self.pending}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -21,6 +21,7 @@ from icltool.learners.captioner.options import CaptionerOptions
 from icltool.learners.captioner.parts import TrainedParts
 from icltool.learners.captioner.schedules import Moment, rate
 from icltool.learners.captioner.scst import SelfCritical
+from icltool.learners.lightning import over_processes
 
 #: Key of a saved state under which the module's own part is.
 _OWN = "captioner"
@@ -28,7 +29,7 @@ _OWN = "captioner"
 
 class CaptionerModule(LightningModule):
     """Minimises the cross-entropy of captions, or with `critic` the self-critical loss, and with `matching` that of a second
-    task beside it.
+    task beside it. The loss of a batch is a mean over the tokens of all processes.
 
     `position` is (epoch, batch) of the batch to come. `sums` holds sums over this epoch's pictures so far, in this process.
     Every batch draws its dropout from a seed of its own, so that nothing depends on what came before. The saved state holds
@@ -51,6 +52,10 @@ class CaptionerModule(LightningModule):
         self.rate = 0.0
         #: What the training is of; saved, so that another one does not go on from its state.
         self.record = ""
+        #: Tokens behind each loss of this process's batch, and the loss of the batch of all processes.
+        self.counts: dict[str, int] = {}
+        self.batch_loss = 0.0
+        self._order: EpochOrder | None = None
         self._since = 0.0
         self._names = set(parts.names())
 
@@ -76,11 +81,40 @@ class CaptionerModule(LightningModule):
         torch.manual_seed(int(draw.integers(2**62)))
         losses = self.losses(positions, batch["pixels"], epoch)
         reward = losses.pop("reward", None)
-        loss: Tensor = losses["scst" if self.critic else "xe"]
-        if self.matching is not None:
-            loss = loss + self.options.itm_alpha * losses["itm"]
-        self._count(losses, loss, reward, len(positions), batch_index)
+        whole, pictures = self._whole(losses, reward, len(positions), batch_index)
+        self._count(whole, pictures, batch_index)
+        loss: Tensor = self._total(losses)
         return loss
+
+    def _total(self, losses: Mapping[str, Any]) -> Any:
+        """The loss that is minimised."""
+        loss = losses["scst" if self.critic else "xe"]
+        return loss if self.matching is None else loss + self.options.itm_alpha * losses["itm"]
+
+    def _whole(
+        self, losses: dict[str, Any], reward: float | None, pictures: int, batch_index: int
+    ) -> tuple[dict[str, float], float]:
+        """(the losses and the reward of the batch of all processes; its pictures divided by their number).
+
+        Scales `losses` in place so that the average of all processes' gradients is that of the whole batch's losses.
+        """
+        weights = {name: float(self.counts.get(name, pictures)) for name in losses}
+        values = {name: float(value.detach()) for name, value in losses.items()}
+        if reward is not None:
+            weights["reward"], values["reward"] = float(pictures), reward
+        world = self.trainer.world_size
+        if world == 1:
+            return values, float(pictures)
+        assert self._order is not None
+        own = self._order.own(batch_index)
+        parts = [(values[name] * weights[name], weights[name]) if own else (0.0, 0.0) for name in values]
+        sums = torch.tensor([*parts, (float(own), 0.0)], dtype=torch.float64, device=self.device)
+        *found, (of_all, _) = over_processes(self.trainer, sums).tolist()
+        for name, (total, weight), (_, mine) in zip(values, found, parts, strict=True):
+            values[name] = total / weight
+            if name in losses:
+                losses[name] = losses[name] * (mine * world / weight)
+        return values, of_all / world
 
     def losses(self, positions: Sequence[int], pixels: Tensor, epoch: int) -> dict[str, Any]:
         """Each loss of a batch by name, and the mean "reward" where there is one."""
@@ -94,22 +128,21 @@ class CaptionerModule(LightningModule):
             self.train()
             losses["scst"], losses["reward"] = self.critic.loss(examples, prompts, pixels, sampled)
         else:
-            losses["xe"] = self.cross_entropy(prompts, pixels)
+            losses["xe"] = self.cross_entropy("xe", prompts, pixels)
         if self.matching is not None:
-            losses["itm"] = self.cross_entropy(self.matching.prompts(self.model, positions, examples, epoch), pixels)
+            asked = self.matching.prompts(self.model, positions, examples, epoch)
+            losses["itm"] = self.cross_entropy("itm", asked, pixels)
         return losses
 
-    def cross_entropy(self, prompts: Sequence[Prompt], pixels: Tensor) -> Tensor:
-        """Label-smoothed, mean over the targets' tokens."""
+    def cross_entropy(self, name: str, prompts: Sequence[Prompt], pixels: Tensor) -> Tensor:
+        """Label-smoothed, mean over the targets' tokens, whose number is kept in `counts` under this name."""
         batch = self.model.tuning_batch(prompts, pixels, self.options.max_target_tokens)
+        self.counts[name] = len(batch.tokens)
         return smoothed_cross_entropy(self.model.answer_logits(batch), batch.tokens, self.options.label_smoothing)
 
-    def _count(
-        self, losses: dict[str, Tensor], loss: Tensor, reward: float | None, pictures: int, batch_index: int
-    ) -> None:
-        figures = {"loss": float(loss.detach()), **{name: float(value.detach()) for name, value in losses.items()}}
-        if reward is not None:
-            figures["reward"] = reward
+    def _count(self, found: Mapping[str, float], pictures: float, batch_index: int) -> None:
+        figures = {"loss": float(self._total(found)), **found}
+        self.batch_loss = figures["loss"]
         if not math.isfinite(figures["loss"]):
             raise ConfigError(
                 f"training diverged: the loss of batch {batch_index + 1} of epoch {self.current_epoch + 1} is no number",
@@ -140,6 +173,7 @@ class CaptionerModule(LightningModule):
             len(self.items), options.batch_size, self.seed, self.trainer.world_size, self.trainer.global_rank
         )
         order.begin_at(*self.position)
+        self._order = order
         varied = Augmentation(options.crop, options.crop_scale, options.shorter, options.flip)
         return loader(TrainingPictures(self.items, self.model.pixel_reader(varied), self.seed), order, options.workers)
 

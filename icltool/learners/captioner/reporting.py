@@ -41,7 +41,7 @@ class Reporter(Callback):
         self._pictures += len(batch["positions"])
         self._left_off = time.monotonic()
         self._ticker.advance()
-        loss = float(outputs["loss"]) * trainer.accumulate_grad_batches
+        loss = pl_module.batch_loss
         every = getattr(trainer, "log_every_n_steps", 0) or NOTE_EVERY
         done = batch_idx + 1
         if done % every == 0 or done == trainer.num_training_batches:

@@ -10,12 +10,13 @@ from lightning.pytorch import LightningModule
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from icltool.contracts import keyed_generator
 from icltool.errors import ConfigError
 from icltool.learners.lever_lm.clip import BatchOpener, OnlineClip, OpenedBatch, OpenedBatches, thread_count
 from icltool.learners.lever_lm.model import Features, SelectorModel
 from icltool.learners.lever_lm.options import LeverLMOptions
 from icltool.learners.lever_lm.rows import Batch, EvenBatches, RowDataset, Rows
-from icltool.learners.lightning import learning_rate_factor
+from icltool.learners.lightning import learning_rate_factor, over_processes
 
 
 class LeverLMModule(LightningModule):
@@ -55,6 +56,8 @@ class LeverLMModule(LightningModule):
             2, dtype=torch.float32 if self.device.type == "mps" else torch.float64, device=self.device
         )
         self._validation_sums = torch.zeros_like(self._train_sums)
+        if self.global_rank:  # process 0 draws its dropout as the only one does; the others must not draw the same
+            torch.manual_seed(int(keyed_generator(self.seed, "lever-lm.dropout", self.global_rank).integers(2**62)))
 
     def batch_loss(self, batch: Batch | OpenedBatch) -> tuple[Tensor, Tensor]:
         """(summed loss, predicted tokens) of a batch."""
@@ -65,13 +68,15 @@ class LeverLMModule(LightningModule):
 
     def training_step(self, batch: Batch | OpenedBatch, batch_index: int) -> Tensor:
         total, count = self.batch_loss(batch)
-        self._train_sums += torch.stack([total.detach(), count]).to(self._train_sums)
-        mean: Tensor = total / count
+        sums = torch.stack([total.detach(), count]).to(self._train_sums)
+        self._train_sums += sums
+        whole = over_processes(self.trainer, sums)
         if self.trainer.is_global_zero and (self.global_step + 1) % log_interval(self.model.options) == 0:
-            figures = {"train_loss_step": float(mean.detach()), "lr": self._learning_rate()}
+            figures = {"train_loss_step": float(whole[0] / whole[1]), "lr": self._learning_rate()}
             for logger in self.trainer.loggers:
                 logger.log_metrics(figures, step=self.global_step)
-        return mean
+        # gradients are averaged over processes: so that of the mean over the tokens of all comes out
+        return total * self.trainer.world_size / whole[1].to(total.dtype)
 
     def on_validation_epoch_start(self) -> None:
         self._validation_sums.zero_()
@@ -81,10 +86,7 @@ class LeverLMModule(LightningModule):
         self._validation_sums += torch.stack([total, count]).to(self._validation_sums)
 
     def on_validation_epoch_end(self) -> None:
-        train, validation = (
-            self.trainer.strategy.reduce(sums.clone(), reduce_op="sum")
-            for sums in (self._train_sums, self._validation_sums)
-        )
+        train, validation = (over_processes(self.trainer, sums) for sums in (self._train_sums, self._validation_sums))
         self._train_sums.zero_()
         self.figures = {
             "step": float(self.global_step),

@@ -166,11 +166,12 @@ class RowDataset(Dataset[Batch]):
 
 
 class EvenBatches(Sampler[Tensor]):
-    """Cuts an epoch into nearly equal batches of at most `batch_size`, a multiple of `multiple` if rows suffice.
+    """Cuts an epoch into nearly equal batches of at most `batch_size` x `world`, a multiple of `multiple` if rows suffice.
 
     So no step is taken on a small remainder, and validations are evenly spaced with one at the epoch's end. With
     `shuffle`, epoch e's order is drawn by (seed, e) alone. Of `world` processes each gets its `rank`'s share of every
-    batch.
+    batch: the batches are those of one process with `world` times the size, and no row comes twice. Where there are fewer
+    rows than processes, each gets them all.
     """
 
     def __init__(
@@ -184,10 +185,13 @@ class EvenBatches(Sampler[Tensor]):
         world: int = 1,
         rank: int = 0,
     ) -> None:
+        whole = batch_size * world
+        if rows < world:
+            world, rank = 1, 0
         self.rows, self.shuffle, self.seed, self.rank, self.world = rows, shuffle, seed, rank, world
-        share = -(-rows // world)
-        needed = -(-share // batch_size)
-        self.count = max(min(-(-needed // multiple) * multiple, share), 1)
+        needed = -(-rows // whole)
+        # no batch has fewer rows than there are processes: each must take as many steps as the others
+        self.count = max(min(-(-needed // multiple) * multiple, rows // world), 1)
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -201,6 +205,5 @@ class EvenBatches(Sampler[Tensor]):
         order = np.arange(self.rows)
         if self.shuffle:
             order = keyed_generator(self.seed, "lever-lm.shuffle", self.epoch).permutation(self.rows)
-            # every process must take as many steps as the others
-            order = np.resize(order, -(-self.rows // self.world) * self.world)
-        yield from torch.tensor_split(torch.from_numpy(order[self.rank :: self.world].copy()), self.count)
+        for batch in torch.tensor_split(torch.from_numpy(order), self.count):
+            yield batch[self.rank :: self.world]

@@ -24,8 +24,10 @@ from icltool.learners.lightning import (
     interruptible,
     make_trainer,
     same_determinism,
+    together,
 )
 
+_MEMORY_HINT = "lower --option batch_size or n_embd; grad_checkpointing=true where CLIP is trained"
 #: Steps between two remarks beside the progress bar.
 NOTE_EVERY = 20
 
@@ -102,7 +104,7 @@ def fit(
     with chatter_to(progress), same_determinism():
         trainer = build_trainer(options, folder, callbacks)
         try:
-            with interruptible("lower --option batch_size or n_embd; grad_checkpointing=true where CLIP is trained"):
+            with interruptible(_MEMORY_HINT), together(trainer):
                 trainer.fit(module)
         finally:
             finish_runs(trainer.loggers)

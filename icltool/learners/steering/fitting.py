@@ -19,11 +19,13 @@ from icltool.interventions import files
 from icltool.learners.lightning import (
     build_loggers,
     chatter_to,
+    check_alike,
     finish_runs,
     interruptible,
     make_trainer,
     same_determinism,
     seeded,
+    together,
 )
 from icltool.learners.steering import card
 from icltool.learners.steering.checkpointing import checkpointed
@@ -41,6 +43,10 @@ class Keeper(Callback):
     def __init__(self, method: str, folder: Path, record: Mapping[str, Any]) -> None:
         self.method, self.folder, self.record = method, folder, record
         self.history: list[dict[str, float]] = []
+        self.going_on = False
+
+    def setup(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
+        check_alike(trainer, self.going_on, self.folder / RESUME)
 
     def state_dict(self) -> dict[str, Any]:
         return {"history": self.history}
@@ -102,7 +108,7 @@ class Reporter(Callback):
             return
         self._ticker.advance()
         if batch_idx % (getattr(trainer, "log_every_n_steps", 0) or NOTE_EVERY) == 0:
-            loss = float(outputs["loss"]) * trainer.accumulate_grad_batches
+            loss = float(pl_module.batch_loss)
             self._ticker.note(f"loss {loss:.3f}")
             for logger in trainer.loggers:
                 logger.log_metrics(
@@ -147,11 +153,12 @@ def fit(
     with chatter_to(progress), same_determinism(), seeded(seed):
         loggers = build_loggers(options.loggers, folder)
         trainer = make_trainer(trainer_settings(options, module.data), folder, loggers, callbacks)
+        keeper.going_on = resume.exists()
         if trainer.is_global_zero:  # only now, when nothing that was asked for is refused any more
             _begin(folder, resume, progress)
         try:
-            with interruptible(hint), checkpointed(layers if options.grad_checkpointing else ()):
-                trainer.fit(module, ckpt_path=resume if resume.exists() else None, weights_only=True)
+            with interruptible(hint), together(trainer), checkpointed(layers if options.grad_checkpointing else ()):
+                trainer.fit(module, ckpt_path=resume if keeper.going_on else None, weights_only=True)
         finally:
             finish_runs(trainer.loggers)
     if trainer.state.status == TrainerStatus.INTERRUPTED:

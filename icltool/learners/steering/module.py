@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from icltool.contracts import AnswerBatch, SteeringSet
 from icltool.errors import ConfigError
-from icltool.learners.lightning import learning_rate_factor
+from icltool.learners.lightning import learning_rate_factor, over_processes
 from icltool.learners.steering.answers import features_of, hooked_model
 from icltool.learners.steering.draws import Draws
 from icltool.learners.steering.losses import cross_entropy, divergence
@@ -40,7 +40,8 @@ class Student(Protocol):
 
 class SteeringModule(LightningModule):
     """Minimises KL(teacher || student) x T^2 + `hard_loss_weight` x cross-entropy over the tokens of the answers, from the
-    first of the target to the one that ends it (LIVE, section 3.2). The loss of a batch is the mean over its tokens.
+    first of the target to the one that ends it (LIVE, section 3.2). The loss of a batch is the mean over its tokens, those of
+    all processes.
 
     The teacher reads demonstrations, the student none. The LVLM is no part of this module: it is frozen, neither saved nor
     moved. `figures` holds the means over the last epoch.
@@ -58,6 +59,8 @@ class SteeringModule(LightningModule):
         self.figures: dict[str, float] = {}
         self._sums: dict[str, Tensor] = {}
         self._batches: EpochBatches | None = None
+        #: Tokens of the answers of this process's batch, and the mean loss over those of all processes.
+        self.tokens, self.batch_loss = 0, torch.tensor(0.0)
         self.log_temperature: torch.nn.Parameter | None = None
         if options.temperature_schedule == "learned":
             self.log_temperature = torch.nn.Parameter(torch.tensor(float(options.temperature)).log())
@@ -74,14 +77,33 @@ class SteeringModule(LightningModule):
     def training_step(self, positions: list[int], batch_index: int) -> Tensor:
         losses = self.losses(positions)
         total = self.total(losses)
+        means, examples, factor = self._over_processes(total, losses, len(positions), batch_index)
         # a step that overflowed in half precision is passed over by the gradient scaler: it is counted, and left out of means
-        finite = torch.isfinite(total.detach()).float()
-        added = {"loss": total, **losses, "examples": torch.ones_like(total)}
-        for name, value in added.items():
-            weighted = torch.nan_to_num(value.detach().float(), 0.0, 0.0, 0.0) * finite * len(positions)
+        finite = torch.isfinite(means[0]).float()
+        added = dict(zip(("loss", *losses), means, strict=True))
+        for name, value in {**added, "examples": torch.ones_like(finite)}.items():
+            weighted = torch.nan_to_num(value, 0.0, 0.0, 0.0) * finite * examples
             self._sums[name] = self._sums.get(name, torch.zeros_like(weighted)) + weighted
-        self._sums["lost"] = self._sums.get("lost", torch.zeros_like(finite)) + (1 - finite) * len(positions)
-        return total
+        self._sums["lost"] = self._sums.get("lost", torch.zeros_like(finite)) + (1 - finite) * examples
+        self.batch_loss = means[0]
+        return total * factor
+
+    def _over_processes(
+        self, total: Tensor, losses: dict[str, Tensor], examples: int, batch_index: int
+    ) -> tuple[Tensor, Tensor | float, Tensor | float]:
+        """(means of the loss and its parts over the tokens of all processes; their examples divided by their number; what to
+        multiply this process's loss by, so that the average of all gradients is that of the mean over all tokens)."""
+        parts = torch.stack([value.detach().float() for value in (total, *losses.values())])
+        world = self.trainer.world_size
+        if world == 1:
+            return parts, float(examples), 1.0
+        assert self._batches is not None
+        own = self._batches.own(batch_index)
+        tokens = self.tokens if own else 0
+        # left out, and not multiplied by 0, which would keep what is not finite
+        weighted = parts * tokens if own else torch.zeros_like(parts)
+        whole = over_processes(self.trainer, torch.cat([weighted, parts.new_tensor([tokens, own])]))
+        return whole[:-2] / whole[-2], whole[-1] / world, (tokens * world / whole[-2]).to(total)
 
     def losses(self, positions: Sequence[int]) -> dict[str, Tensor]:
         """Each part of the loss, unweighted: means over the answers' tokens in nats.
@@ -91,6 +113,7 @@ class SteeringModule(LightningModule):
         temperature = self.temperature()
         answers = self.teacher.answers(positions, self.current_epoch, temperature) if self.distils else None
         batch, logits = self.student_answers(positions)
+        self.tokens = len(batch.tokens)
         losses = {"cross_entropy": cross_entropy(logits, batch.tokens)}
         if answers is not None:
             self.teacher.expect_targets(positions, batch.tokens)
@@ -125,9 +148,7 @@ class SteeringModule(LightningModule):
 
     def summarise(self) -> None:
         """Fills `figures` with the means of the epoch that has just ended, over all processes."""
-        sums = {
-            name: self.trainer.strategy.reduce(total.clone(), reduce_op="sum") for name, total in self._sums.items()
-        }
+        sums = {name: over_processes(self.trainer, total) for name, total in self._sums.items()}
         count, lost = float(sums.pop("examples")), float(sums.pop("lost"))
         if lost > count:
             raise ConfigError(
@@ -152,7 +173,12 @@ class SteeringModule(LightningModule):
 
     def train_dataloader(self) -> DataLoader[list[int]]:
         self._batches = EpochBatches(
-            len(self.draws), self.options.batch_size, self.seed, self.trainer.world_size, self.trainer.global_rank
+            len(self.draws),
+            self.options.batch_size,
+            self.seed,
+            self.trainer.world_size,
+            self.trainer.global_rank,
+            keeps=self.distils and self.options.teacher_draws is not None,
         )
         return DataLoader(_Positions(), sampler=self._batches, batch_size=None)
 

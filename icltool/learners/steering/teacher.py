@@ -45,7 +45,7 @@ class Teacher:
             logits = self.forward(batch)
         counts = torch.bincount(batch.rows, minlength=len(prompts)).tolist()
         targets = zip(positions, torch.split(batch.tokens, counts), strict=True)
-        self._targets |= {p: tokens for p, tokens in targets if p not in self._compared}
+        self._targets |= {p: tokens for p, tokens in targets if p not in self._targets}
         return list(torch.split(logits, counts))
 
     def forward(self, batch: AnswerBatch) -> Tensor:
@@ -84,8 +84,6 @@ class Teacher:
                 "another --prompt-template, or a model with another tokenizer",
             )
         self._compared.update(positions)
-        for position in positions:
-            self._targets.pop(position, None)
 
     def _packed(self, logits: Tensor) -> tuple[Tensor, ...]:
         """What is kept: logits as they are, or (log-probabilities, tokens int32, rest) where the vocabulary is larger."""

@@ -55,7 +55,8 @@ class Shown:
 
     `metrics` are scaled as in tables. `gains` are those over zero-shot by metric, where known. `cost` has what was measured
     per query, by name (such as "GFLOP", "prompt tokens", "seconds"). Of sequences a setting is a beam: method "beam 1" is the
-    best one.
+    best one. `outcomes` are how many of all queries score better, worse and the same as zero-shot, by metric; `lines` are
+    further (label, value) facts.
     """
 
     evaluation: int
@@ -66,6 +67,8 @@ class Shown:
     metrics: Mapping[str, Interval]
     gains: Mapping[str, Interval] = field(default_factory=dict)
     cost: Mapping[str, float] = field(default_factory=dict)
+    outcomes: Mapping[str, tuple[int, int, int]] = field(default_factory=dict)
+    lines: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +96,7 @@ class Result:
 @dataclass(frozen=True, slots=True)
 class Comparison:
     """A paired test: how much `first` is better than `second` on the same queries, by `metric`. `p` is NaN where unknown;
-    `holm` is p corrected for the number of tests, where it was."""
+    `holm` is p corrected for the number of tests, where it was. `seed` is that of both, None for means over seeds."""
 
     evaluation: int
     first: str
@@ -102,6 +105,7 @@ class Comparison:
     difference: Interval
     p: float
     holm: float = float("nan")
+    seed: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,7 @@ VARIED = Augmentation("resized", (0.5, 1.0), 256, flip=True)
 
 @settings(deadline=None, max_examples=60)
 @given(st.integers(1, 40), st.integers(1, 7), st.integers(1, 3), st.integers(0, 3), st.integers(0, 5))
-def test_every_item_comes_once_an_epoch_and_processes_have_alike_many(
+def test_every_item_comes_once_an_epoch_and_processes_share_the_batches_of_one(
     count: int, size: int, world: int, epoch: int, start: int
 ) -> None:
     batches = []
@@ -40,12 +40,14 @@ def test_every_item_comes_once_an_epoch_and_processes_have_alike_many(
         assert list(resumed) == found[start:]
         resumed.set_epoch(epoch + 1)
         assert len(list(resumed)) == len(order)
-        batches.append([position for key, positions in found for position in positions])
+        batches.append([positions[: order.own(i)] for i, (_, positions) in enumerate(found)])
         assert {key for key, _ in found} == {epoch}
-    assert len({len(own) for own in batches}) == 1
-    dealt = [position for own in batches for position in own]
-    assert set(dealt) == set(range(count))
-    assert len(dealt) - count < world
+        assert all(positions for _, positions in found)
+    one = EpochOrder(count, size * world, seed=1)
+    one.set_epoch(epoch)
+    shared = [sorted(p for own in parts for p in own) for parts in zip(*batches, strict=True)]
+    assert shared == [sorted(positions) for _, positions in one]
+    assert sorted(p for batch in shared for p in batch) == list(range(count))
 
 
 def test_epochs_have_other_orders_and_seeds_too() -> None:

@@ -95,7 +95,7 @@ def test_a_step_that_overflowed_is_left_out_of_the_means(data: SteeringSet) -> N
     values = iter([1.0, float("nan"), 3.0])
     strategy = type("S", (), {"reduce": staticmethod(lambda total, reduce_op: total)})()
     module._trainer = type(  # type: ignore[assignment]
-        "T", (), {"strategy": strategy, "global_step": 3, "current_epoch": 0, "barebones": False}
+        "T", (), {"strategy": strategy, "global_step": 3, "current_epoch": 0, "barebones": False, "world_size": 1}
     )()
     module.losses = lambda positions: {"cross_entropy": torch.tensor(next(values))}  # type: ignore[method-assign]
     for positions in ([0, 1], [2, 3], [4, 5]):

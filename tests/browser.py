@@ -41,7 +41,7 @@ class Browser:
         try:
             self.until(lambda: self._call("GET", "/status")["ready"])
             options = {"binary": CHROMIUM, "args": _ARGUMENTS}
-            wanted = {"goog:chromeOptions": options, "goog:loggingPrefs": {"performance": "ALL"}}
+            wanted = {"goog:chromeOptions": options, "goog:loggingPrefs": {"performance": "ALL", "browser": "ALL"}}
             made = self._call("POST", "/session", {"capabilities": {"alwaysMatch": wanted}})
         except BaseException:
             self.close()
@@ -88,6 +88,25 @@ class Browser:
             json.loads(e["message"])["message"] for e in self._of_session("POST", "/se/log", {"type": "performance"})
         ]
         return [m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"]
+
+    def console(self) -> list[str]:
+        """What the console was told since the last call: errors of scripts, and what a page's policy kept out."""
+        return [str(entry["message"]) for entry in self._of_session("POST", "/se/log", {"type": "browser"})]
+
+    def press(self, keys: str) -> None:
+        """Types `keys` into whatever has the focus; special ones are those of the WebDriver standard."""
+        actions = [{"type": kind, "value": key} for key in keys for kind in ("keyDown", "keyUp")]
+        self._of_session("POST", "/actions", {"actions": [{"type": "key", "id": "keys", "actions": actions}]})
+
+    def command(self, name: str, **parameters: Any) -> Any:
+        """A command of the DevTools protocol, such as Emulation.setDeviceMetricsOverride."""
+        return self._of_session("POST", "/goog/cdp/execute", {"cmd": name, "params": parameters})
+
+    def size(self, width: int, height: int, phone: bool = False) -> None:
+        """The size of the view in CSS pixels, that of a phone if wanted."""
+        self.command(
+            "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=phone
+        )
 
     def screenshot(self, file: Path) -> None:
         file.write_bytes(base64.b64decode(self._of_session("GET", "/screenshot")))

@@ -1,0 +1,189 @@
+"""The executor that spreads units over the GPUs of a machine, or over the machines of a Ray cluster."""
+
+from __future__ import annotations
+
+import math
+import os
+import socket
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, TypeVar
+
+from icltool.contracts import FailedUnitsError
+from icltool.errors import ConfigError
+from icltool.execution.ray_cluster import Cluster, Needs, Node, import_ray, join, needs, start_local, worker_count
+from icltool.execution.ray_crew import Crew
+from icltool.execution.shipping import Shipped, ship_files, sweep
+from icltool.execution.unit_queue import UnitQueue
+
+Unit = TypeVar("Unit")
+Result = TypeVar("Result")
+
+
+class RayExecutor:
+    """Workers are Ray actors, each with its model. Results come in order of completion.
+
+    Without `address` Ray is started on this machine with the GPUs `devices` (none: all), and ended after each run; with one
+    ("auto", HOST:PORT) the cluster is joined, and left as it was. `workers`: how many; none: one for each GPU (for each
+    `gpus_per_worker` of one), or for each node where there is no GPU. Each gets `cpus_per_worker` processors, and so many
+    threads. On one node models load one after the other.
+
+    A unit whose worker raises an exception, dies, or loses its machine is done again, preferably by another worker, and given
+    up after three tries; the run goes on and ends with FailedUnitsError. Workers that die are replaced.
+
+    `say`, if set, is told what cannot wait until the run is over.
+    """
+
+    def __init__(
+        self,
+        devices: Sequence[int] | None = None,
+        address: str | None = None,
+        workers: int | None = None,
+        gpus_per_worker: float | None = None,
+        cpus_per_worker: float | None = None,
+    ) -> None:
+        import_ray()
+        if devices and address is not None:
+            raise ConfigError("--devices names GPUs of this machine, --address another cluster", "give one of them")
+        self._devices = None if devices is None else tuple(devices)
+        self._address, self._workers = address, workers
+        self._gpus, self._cpus = gpus_per_worker, 1.0 if cpus_per_worker is None else cpus_per_worker
+        self._cluster: Cluster | None = None
+        self._crew: Crew | None = None
+        self._described: dict[str, Any] | None = None
+        self._shipped: list[Shipped] = []
+        self._status = ""
+        self.notes: list[str] = []
+        self.say: Callable[[str], Any] | None = None
+
+    def run(self, make_worker: Callable[[], Callable[[Unit], Result]], units: Iterable[Unit]) -> Iterator[Result]:
+        """Yields results as they come; at most two units for each worker are taken from `units` before they are due.
+
+        Raises ConfigError where no worker can be placed or made, what the user has to mend in `make_worker` as it is, and
+        FailedUnitsError in the end.
+        """
+        queue = UnitQueue(units)
+        if not queue.waiting:
+            return
+        try:
+            cluster = self._open()
+            nodes = self._nodes()
+            needed = needs(nodes, self._cpus, self._gpus)
+            count = self._count(nodes, needed)
+            count = min(count, queue.available(count))  # less work than workers: the others would load for nothing
+            self._crew = crew = Crew(cluster, needed, count, queue, make_worker, self._tell)
+            try:
+                yield from crew.results()
+                self._note(crew.finish())
+            finally:
+                self._status = crew.status()
+                self._note(crew.told.lines())
+                self._crew = None
+                crew.kill()
+        finally:
+            self.close()
+        if queue.failures:
+            raise FailedUnitsError(queue.failures)
+
+    def describe(self) -> dict[str, Any]:
+        """Workers, nodes and their devices. Starts nothing on this machine; joins the cluster of an address."""
+        if self._described is None:
+            if self._address is not None:
+                self._open()
+            nodes = self._nodes()
+            count = self._count(nodes, needs(nodes, self._cpus, self._gpus))
+            devices = [node.text for node in nodes]
+            self._described = {"executor": "ray", "workers": count, "nodes": len(nodes), "devices": devices}
+        return dict(self._described)
+
+    def status(self) -> str:
+        """ "7 of 8 workers, 1 loading"; before and after a run how it is or was."""
+        crew = self._crew
+        return self._status if crew is None else crew.status()
+
+    def ship(self, paths: Mapping[str, Path]) -> Shipped:
+        """Puts files and folders into Ray's object store, once: workers read them where there is no shared disk.
+
+        To be called before `run`, which makes it part of what `make_worker` holds. They are gone after that run.
+        """
+        cluster = self._open()
+        shipped = ship_files(paths, cluster.own_node, here_only=cluster.local)
+        self._shipped.append(shipped)
+        return shipped
+
+    def close(self) -> None:
+        """Leaves the cluster, or ends the Ray that was started here. A run does it by itself."""
+        cluster, self._cluster = self._cluster, None
+        if cluster is None:
+            return
+        shipped, self._shipped = self._shipped, []
+        try:
+            if shipped and not cluster.local:
+                with suppress(Exception):  # what a node keeps, the next run sweeps up
+                    sweep(shipped, [n.id for n in cluster.nodes() if n.id != cluster.own_node])
+        finally:
+            cluster.leave()
+
+    def _open(self) -> Cluster:
+        if self._cluster is None:
+            if self._address is not None:
+                self._cluster = join(self._address)
+            else:
+                nodes = self._nodes()
+                count = self._count(nodes, needs(nodes, self._cpus, self._gpus))
+                self._cluster = start_local(self._own_devices(), _processors(count, self._cpus))
+        return self._cluster
+
+    def _nodes(self) -> list[Node]:
+        """The machines of the cluster; of a Ray that is started here, what this machine will give."""
+        if self._address is not None:
+            return self._open().nodes()
+        devices = self._own_devices()
+        kind = "GPU"
+        if devices:
+            import torch
+
+            kind = torch.cuda.get_device_name(devices[0])
+        cores = _processors(self._workers or len(devices) or 1, self._cpus)
+        return [Node("", socket.gethostname(), float(cores), float(len(devices)), kind)]
+
+    def _count(self, nodes: Sequence[Node], needed: Needs) -> int:
+        count = worker_count(nodes, needed, self._workers)
+        if self._address is None and needed.gpus and count > needed.fit(nodes[0]):
+            raise ConfigError(
+                f"{count} workers of {needed.text} each: this machine gives {nodes[0].gpus:g}",
+                f"lower --workers, or --gpus-per-worker to {math.floor(100 * nodes[0].gpus / count) / 100:g}",
+            )
+        return count
+
+    def _own_devices(self) -> tuple[int, ...]:
+        """The GPUs of this machine that are meant. Raises ConfigError naming one that is not there."""
+        import torch
+
+        there = torch.cuda.device_count()
+        if self._devices is None:
+            return tuple(range(there))
+        has = "no GPU" if not there else "GPU 0" if there == 1 else f"GPUs 0 to {there - 1}"
+        for device in self._devices:
+            if not 0 <= device < there:
+                raise ConfigError(f"--devices {device}: this machine has {has}", "`icltool doctor` lists its devices")
+            if self._devices.count(device) > 1:
+                raise ConfigError(
+                    f"--devices names GPU {device} twice",
+                    "several workers share a GPU with --workers 2 --gpus-per-worker 0.5",
+                )
+        return self._devices
+
+    def _tell(self, line: str) -> None:
+        if self.say is not None:
+            self.say(line)
+
+    def _note(self, lines: Iterable[str]) -> None:
+        self.notes += [line for line in dict.fromkeys(lines) if line not in self.notes]
+
+
+def _processors(workers: int, cpus: float) -> int:
+    """Processors that Ray is told of: this machine's, or more where the workers that were asked for need more."""
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(usable, math.ceil(workers * cpus))

@@ -1,0 +1,313 @@
+"""The workers of a run on Ray: placed, loaded one after the other on each node, given units, replaced when they die."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from icltool.errors import ConfigError
+from icltool.execution.ray_cluster import Cluster, Needs, Node
+from icltool.execution.ray_worker import Failure, RayWorker, one_line
+from icltool.execution.unit_queue import Ticket, UnitQueue
+
+#: Failed loads, one after the other, after which it is no accident.
+LOADS = 3
+#: Seconds between two lines that say that no worker can be placed, and those that workers have to close what they hold.
+PATIENCE, CLOSES = 30.0, 60.0
+
+
+class State(Enum):
+    """How far a worker is."""
+
+    PLACING = "starting"
+    QUEUED = "waiting to load"
+    LOADING = "loading"
+    IDLE = "idle"
+    WORKING = "working"
+    GONE = "given up"
+
+
+@dataclass(eq=False)
+class Slot:
+    """The place of one worker; actors follow one another in it. `serial` names the present one."""
+
+    state: State = State.PLACING
+    serial: int = -1
+    actor: Any = None
+    node: str = ""
+    ticket: Ticket | None = None
+    replaced: bool = False
+    failed_loads: int = 0
+
+
+@dataclass
+class Told:
+    """What is to be said at the end, counted: thousands of units can fail in the same way."""
+
+    died: Counter[tuple[str, str]] = field(default_factory=Counter)
+    again: Counter[str] = field(default_factory=Counter)
+    other: dict[str, None] = field(default_factory=dict)
+
+    def lines(self) -> list[str]:
+        died = [f"{_count(n, 'worker')} on {node} died ({why})" for (node, why), n in self.died.items()]
+        again = [f"{_count(n, 'unit')} of work done again after: {error}" for error, n in self.again.items()]
+        return [*died, *again, *self.other]
+
+
+class Crew:
+    """Runs the units of `queue` on `count` workers. `say` is told what cannot wait until the end."""
+
+    def __init__(
+        self, cluster: Cluster, needed: Needs, count: int, queue: UnitQueue, make_worker: Any, say: Callable[[str], Any]
+    ) -> None:
+        import ray
+
+        self._ray = ray
+        self._cluster, self._needed, self._queue, self._say = cluster, needed, queue, say
+        self._make_worker = ray.put(make_worker)
+        self._slots = [Slot() for _ in range(count)]
+        self._slot_of: dict[Any, Slot] = {}  # by what is waited for
+        self._turns: dict[str, deque[Slot]] = {}  # by node: who loads, and who will
+        self._names: dict[str, str] = {}
+        self._serial, self._failed_loads = 0, 0
+        self._fatal: BaseException | None = None
+        self._without_since = time.monotonic()
+        self.told = Told()
+        # Set before torch is imported there; a worker without a GPU must not see those of its machine.
+        variables = {"OMP_NUM_THREADS": str(needed.threads), "MKL_NUM_THREADS": str(needed.threads)}
+        if not needed.gpus:
+            variables["CUDA_VISIBLE_DEVICES"] = ""
+        self._actors = ray.remote(RayWorker).options(
+            num_cpus=needed.cpus,
+            num_gpus=needed.gpus,
+            max_restarts=0,
+            max_task_retries=0,
+            scheduling_strategy="SPREAD",
+            runtime_env={"env_vars": variables},
+        )
+
+    def results(self) -> Iterator[Any]:
+        """Results as they come. Raises what no worker can be made for, once all that was found before is out."""
+        for slot in self._slots:
+            self._place(slot)
+        while self._fatal is None:
+            self._hand_out()
+            if not any(s.state is State.WORKING for s in self._slots) and not self._queue.waiting:
+                return
+            found: list[Any] = []
+            for ref in self._finished():
+                self._advance(self._slot_of.pop(ref), ref, found)
+            self._hand_out()  # before the caller takes its time over the results
+            yield from found
+        raise self._fatal
+
+    def finish(self) -> list[str]:
+        """Closes the workers that are loaded; what they have to say, each line once."""
+        refs = [s.actor.finish.remote() for s in self._slots if s.state is State.IDLE]
+        ready, _ = self._ray.wait(refs, num_returns=len(refs), timeout=CLOSES) if refs else ([], [])
+        lines: dict[str, None] = {}
+        for ref in ready:
+            try:
+                lines.update(dict.fromkeys(self._ray.get(ref)))
+            except self._ray.exceptions.RayError as error:
+                lines[f"a worker could not be closed: {_reason(error)}"] = None
+        return list(lines)
+
+    def kill(self) -> None:
+        """Ends all actors now."""
+        for slot in self._slots:
+            self._bury(slot)
+
+    def status(self) -> str:
+        """ "6 of 8 workers, 1 loading, 1 lost"."""
+        counts: Counter[str] = Counter()
+        for slot in self._slots:
+            if slot.state in (State.IDLE, State.WORKING):
+                counts["ready"] += 1
+            elif slot.state is State.GONE or (slot.replaced and slot.state is State.PLACING):
+                counts["lost"] += 1
+            else:
+                counts["starting" if slot.state is State.PLACING else "loading"] += 1
+        others = [f"{counts[word]} {word}" for word in ("starting", "loading", "lost") if counts[word]]
+        return ", ".join([f"{counts['ready']} of {_count(len(self._slots), 'worker')}", *others])
+
+    def _place(self, slot: Slot) -> None:
+        slot.actor = self._actors.remote(str(Path.cwd()))
+        self._serial += 1
+        slot.state, slot.serial, slot.node = State.PLACING, self._serial, ""
+        self._slot_of[slot.actor.where.remote()] = slot
+
+    def _bury(self, slot: Slot) -> None:
+        """Its actor must not live on, whatever the error was."""
+        if slot.actor is not None:
+            with suppress(Exception):
+                self._ray.kill(slot.actor)
+            slot.actor = None
+        turns = self._turns.get(slot.node, deque())
+        if slot in turns:
+            turns.remove(slot)
+            self._load_next(slot.node)
+        self._queue.release(slot.serial)
+
+    def _load_next(self, node: str) -> None:
+        """Lets the first in the node's line load, so that the host's memory never holds two models on their way."""
+        turns = self._turns.get(node)
+        if turns and turns[0].state is State.QUEUED:
+            turns[0].state = State.LOADING
+            self._slot_of[turns[0].actor.load.remote(self._make_worker)] = turns[0]
+
+    def _hand_out(self) -> None:
+        ready = {s.serial for s in self._slots if s.state in (State.IDLE, State.WORKING)}
+        for slot in self._slots:
+            taken = self._queue.take(slot.serial, ready - {slot.serial}) if slot.state is State.IDLE else None
+            if taken is None:
+                continue
+            slot.ticket, told = taken
+            upcoming = self._queue.reserve(slot.serial)
+            ahead = () if upcoming is None else (upcoming.unit,)
+            self._slot_of[slot.actor.work.remote(slot.ticket.unit, told, ahead)] = slot
+            slot.state = State.WORKING
+
+    def _finished(self) -> list[Any]:
+        """What came since; waits a while for something."""
+        refs = list(self._slot_of)
+        ready, rest = self._ray.wait(refs, num_returns=1, timeout=1.0) if refs else ([], [])
+        if ready and rest:
+            ready += self._ray.wait(rest, num_returns=len(rest), timeout=0)[0]
+        self._watch()
+        return list(ready)
+
+    def _advance(self, slot: Slot, ref: Any, found: list[Any]) -> None:
+        """What an actor was asked for is there, or the actor is not."""
+        try:
+            answer = self._ray.get(ref)
+        except self._ray.exceptions.RayError as error:
+            self._lost(slot, error)
+            return
+        if slot.state is State.PLACING:
+            slot.node, slot.state = answer, State.QUEUED
+            self._turns.setdefault(answer, deque()).append(slot)
+            self._load_next(answer)
+        elif slot.state is State.LOADING:
+            self._loaded(slot, answer)
+        else:
+            self._worked(slot, answer, found)
+
+    def _loaded(self, slot: Slot, failure: Failure | None) -> None:
+        if failure is not None:
+            error = failure.exception()
+            # The user has to mend it, and another try would say the same; work that goes on elsewhere is not given up for it.
+            if failure.mendable and (not slot.replaced or not self._working(slot)):
+                self._fatal = error
+            self._load_failed(slot, failure.line, error, LOADS if failure.mendable else 1)
+            return
+        self._turns[slot.node].remove(slot)
+        slot.state, slot.failed_loads, self._failed_loads = State.IDLE, 0, 0
+        self._load_next(slot.node)
+
+    def _worked(self, slot: Slot, answer: tuple[Any] | Failure, found: list[Any]) -> None:
+        ticket, slot.ticket, slot.state = slot.ticket, None, State.IDLE
+        assert ticket is not None
+        if isinstance(answer, Failure):
+            self._again(ticket, slot, answer.line)
+        else:
+            found.append(answer[0])
+
+    def _again(self, ticket: Ticket, slot: Slot, error: str) -> None:
+        if self._queue.failed(ticket, slot.serial, error, self._name(slot.node)):
+            self.told.again[error] += 1
+
+    def _lost(self, slot: Slot, error: Exception) -> None:
+        """The actor died, or what it sent cannot be had: another one takes its place."""
+        reason = _reason(error)
+        if slot.state is State.WORKING and slot.ticket is not None:
+            ticket, slot.ticket = slot.ticket, None
+            if isinstance(error, self._ray.exceptions.RayTaskError):  # it lives; what it answered could not be sent
+                self._again(ticket, slot, reason)
+                slot.state = State.IDLE
+                return
+            self.told.died[self._name(slot.node), reason] += 1
+            self._again(ticket, slot, f"the worker died: {reason}")
+            self._bury(slot)
+            slot.replaced = True
+            self._place(slot)
+            return
+        if isinstance(error, self._ray.exceptions.RayTaskError):
+            wrong: BaseException = ConfigError(
+                f"a worker could not be made: {reason}", "the same packages must be installed on every machine"
+            )
+        else:
+            self.told.died[self._name(slot.node), f"while it loaded: {reason}"] += 1
+            wrong = ConfigError(
+                f"workers died {LOADS} times while they loaded{self._on(slot.node)} ({reason}); most likely memory ran out",
+                "take fewer --workers on a machine, a smaller --dtype or --quantization, or machines with more memory",
+            )
+        self._load_failed(slot, reason, wrong, 1)
+
+    def _load_failed(self, slot: Slot, line: str, error: BaseException, weight: int) -> None:
+        node = self._name(slot.node)
+        self._bury(slot)
+        slot.failed_loads += weight
+        self._failed_loads += weight
+        slot.replaced = True
+        if self._failed_loads >= LOADS and not self._working(slot):
+            self._fatal = self._fatal or error
+        if slot.failed_loads >= LOADS:
+            slot.state = State.GONE
+            self.told.other[f"a worker could not be made{' on ' + node if node else ''}: {line}"] = None
+        elif self._fatal is None:
+            self._place(slot)
+
+    def _working(self, slot: Slot) -> bool:
+        """Whether others than this one are loaded."""
+        return any(s.state in (State.IDLE, State.WORKING) for s in self._slots if s is not slot)
+
+    def _watch(self) -> None:
+        """Says every half minute that nothing can be done for want of room."""
+        now = time.monotonic()
+        if any(s.state not in (State.PLACING, State.GONE) for s in self._slots):
+            self._without_since = math.inf
+            return
+        self._without_since = min(self._without_since, now)
+        if now - self._without_since >= PATIENCE:
+            self._without_since = now
+            line = f"no worker can be placed: no node of the cluster has {self._needed.text} free; waiting for one"
+            self.told.other[line] = None
+            self._say(line)
+
+    def _name(self, node: str) -> str:
+        """A node's name. Nodes that are gone are still known by it."""
+        if node and node not in self._names:
+            known: list[Node] = self._cluster.nodes(dead=True)
+            self._names.update({n.id: n.name for n in known})
+        return self._names.get(node, "")
+
+    def _on(self, node: str) -> str:
+        return f" on {self._name(node)}" if self._name(node) else ""
+
+
+def _reason(error: Exception) -> str:
+    """Why an actor cannot be asked any more, in a few words; Ray says it in many lines."""
+    text = str(error)
+    if "OutOfMemory" in text or "memory pressure" in text or "running low on memory" in text:
+        return "out of memory"
+    if "node has died" in text or "NodeDied" in text or "node was terminated" in text:
+        return "its machine is gone"
+    cause = getattr(error, "cause", None)
+    if isinstance(cause, Exception):
+        return one_line(cause)
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    if "creation task" in text and lines:
+        return lines[-1]
+    return "killed, or crashed"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"

@@ -1,0 +1,107 @@
+"""The examples behind ids, out of prepared data sets that may have changed, or be gone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from icltool.contracts import Example
+from icltool.errors import StoreError
+from icltool.store.failures import failures_file, read_failures
+from icltool.store.records import PreparedDataset, open_dataset
+from icltool.store.workspace import Workspace
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetKey:
+    """A data set in one version of it; `fingerprint` is "" where an artefact does not tell."""
+
+    name: str
+    task: str
+    fingerprint: str
+
+    @property
+    def label(self) -> str:
+        """ "NAME (TASK)"."""
+        return f"{self.name} ({self.task})" if self.task else self.name
+
+
+class Examples:
+    """Looks examples up in the prepared data set `key`. `remarks` say why there are none, or which are missing.
+
+    `workspaces` are looked through in order for one with the fingerprint.
+    """
+
+    def __init__(self, key: DatasetKey, workspaces: Iterable[Path]) -> None:
+        self.key = key
+        self.remarks: list[str] = []
+        self.dataset = self._opened(workspaces)
+
+    def load(self, split: str, ids: Iterable[int]) -> dict[int, Example]:
+        """The examples of `split` with these ids; those that are not there are left out, and remarked."""
+        if self.dataset is None:
+            return {}
+        try:
+            records = self.dataset.split(split)
+            wanted = sorted(set(ids))
+            known = set(records.ids.tolist())
+            there = [one for one in wanted if one in known]
+            found = records.rows([records.row_of(one) for one in there])
+        except StoreError as error:
+            self.remarks.append(f"{error.message}: {_MISSING}")
+            return {}
+        if len(there) < len(wanted):
+            missing = next(one for one in wanted if one not in known)
+            self.remarks.append(
+                f"{self.key.label}: {len(wanted) - len(there)} examples are not in split {split} (the first is {missing})"
+            )
+        return {example.id: example for example in found}
+
+    def size(self, split: str) -> int | None:
+        """How many examples the split has; None where that is not known."""
+        try:
+            return None if self.dataset is None else len(self.dataset.split(split))
+        except StoreError:
+            return None
+
+    def _opened(self, workspaces: Iterable[Path]) -> PreparedDataset | None:
+        if not self.key.name or not self.key.task:
+            self.remarks.append(f"the artefact does not say which data set it is of: {_MISSING}")
+            return None
+        faults: list[str] = []
+        for root in dict.fromkeys(workspaces):
+            try:
+                dataset = open_dataset(Workspace(root).dataset_folder(self.key.name, self.key.task))
+            except StoreError as error:
+                faults.append(error.message)
+                continue
+            if self.key.fingerprint in ("", dataset.fingerprint):
+                return dataset
+            faults.insert(0, f"{self.key.label} in {root} is another version than the one that was used")
+        self.remarks.append(f"{faults[0] if faults else f'{self.key.label} is not prepared'}: {_MISSING}")
+        return None
+
+
+_MISSING = "questions and the texts of demonstrations are missing"
+
+
+def given_up(artefact: Path, command: str) -> list[str]:
+    """A line about work that the last run gave up, where there is a list of it beside the artefact."""
+    try:
+        failures = read_failures(artefact)
+        if not failures:
+            return []
+        lost = sum(int(entry.get("count", 1)) for entry in failures)
+        return [
+            f"{lost:,} queries or anchors were given up, the first: {failures[0].get('error')}; run `{command}` again"
+        ]
+    except (StoreError, AttributeError, TypeError, ValueError):
+        return [f"{failures_file(artefact)} lists what was given up, and cannot be read"]
+
+
+def workspaces_of(artefact: Path, folder: str, workspace: Path) -> Sequence[Path]:
+    """Where the data set of an artefact may lie: in the workspace that it is in, if its parent is called `folder`, else in
+    `workspace`."""
+    parent = artefact.absolute().parent
+    return [parent.parent, workspace] if parent.name == folder else [workspace]

@@ -1,0 +1,271 @@
+"""Everything that lies in a workspace: artefacts, and what killed runs left behind."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import stat
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from icltool.errors import StoreError
+from icltool.store.failures import failures_file, read_failures
+from icltool.store.inspection import COMPLETE, LEFTOVER, UNFINISHED, Facts, inspect
+from icltool.store.journal import journal_path
+from icltool.store.locking import held_by
+from icltool.store.prepared import MANIFEST
+from icltool.store.workspace import Workspace
+
+#: The folders of a workspace, which are also the kinds of artefacts, in the order of the pipeline.
+KINDS = (
+    "datasets", "embeddings", "sequences", "checkpoints", "evaluations", "captions", "exports", "cache",
+)  # fmt: skip
+#: Kinds whose artefacts are one HDF5 file each.
+_ROWS = ("embeddings", "sequences", "cache")
+#: Kinds whose artefacts are written without a lock.
+_UNLOCKED = ("exports",)
+#: Seconds after which a temporary file that no lock stands for is taken for a leftover.
+PATIENCE = 3600.0
+
+#: Part of the temporary names of what is being removed.
+REMOVED = ".removed"
+_TEMPORARY = re.compile(r"\.(?P<stem>.+)\.[0-9a-f]{8}\.tmp(?P<suffix>\.[^.]+)?\Z|\.[0-9a-f]{16}\.tmp\Z")
+_LOCK = re.compile(r"\.(?P<name>.+)\.lock\Z")
+_JOURNAL = re.compile(r"\.(?P<name>.+)\.journal\Z")
+
+
+@dataclass(frozen=True)
+class Artefact:
+    """One thing that can be removed as a whole.
+
+    `kind` is the workspace's folder that it lies in, `name` its path in there. `path` is the file or folder, `parts` what lies
+    beside it and goes with it. `bytes` and `files` count all of them, `changed` is when any was last modified (seconds since
+    the epoch). `lock` is the artefact whose writer's lock must be held to remove it (None: there is no such lock), `held_by`
+    who holds it. `link` is where `path` points to if it is a link. `unreachable` says why nothing can be made from it any
+    more, `needed_by` names the artefacts that were made from it.
+    """
+
+    kind: str
+    name: str
+    path: Path
+    facts: Facts
+    bytes: int
+    files: int
+    changed: float
+    parts: tuple[Path, ...] = ()
+    lock: Path | None = None
+    held_by: str = ""
+    link: str = ""
+    unreachable: str = ""
+    needed_by: tuple[str, ...] = field(default=())
+
+    @property
+    def state(self) -> str:
+        return self.facts.state
+
+    @property
+    def label(self) -> str:
+        """KIND/NAME, which no other artefact has."""
+        return f"{self.kind}/{self.name}"
+
+
+@dataclass(frozen=True)
+class Inventory:
+    """The artefacts, by kind and name, and remarks on what was left out of the list."""
+
+    artefacts: tuple[Artefact, ...]
+    remarks: tuple[str, ...] = ()
+
+
+def inventory(workspace: Workspace) -> Inventory:
+    """Looks at every artefact, and reads no rows. Links are listed as such and never followed for their content's size; a
+    folder of the workspace that is a link out of it is left out, and so is whatever is none of icltool's.
+    """
+    from icltool.store.lineage import related
+
+    found: list[Artefact] = []
+    remarks: list[str] = []
+    root = workspace.root.resolve()
+    for kind in KINDS:
+        folder = workspace.root / kind
+        if not folder.is_dir():
+            continue
+        if folder.resolve() != root / kind:
+            remarks.append(f"{folder} is a link to {folder.resolve()}: what lies there is left alone")
+            continue
+        foreign: list[Path] = []
+        found += sorted(_of_kind(kind, folder, foreign), key=lambda a: a.name)
+        if foreign:
+            more = f" and {len(foreign) - 1} more" if len(foreign) > 1 else ""
+            remarks.append(f"{foreign[0]}{more}: not icltool's, left alone")
+    return Inventory(tuple(related(found, workspace)), tuple(remarks))
+
+
+def measure(paths: Sequence[Path]) -> tuple[int, int, float]:
+    """(bytes, files, newest modification time) of files, and of folders with all that is in them; links count as links. Lock
+    files count for nothing."""
+    total, files, newest = 0, 0, 0.0
+    for path in paths:
+        for status in _statuses(path):
+            total, files, newest = total + status.st_size, files + 1, max(newest, status.st_mtime)
+    return total, files, newest
+
+
+def _statuses(path: Path) -> Iterator[os.stat_result]:
+    """The status of the file, or of every file in the folder; the folder's own where it has none."""
+    try:
+        own = path.lstat()
+    except OSError:
+        return
+    if not stat.S_ISDIR(own.st_mode):
+        yield own
+        return
+    empty = True
+    waiting = [str(path)]
+    while waiting:
+        with contextlib.suppress(OSError), os.scandir(waiting.pop()) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    waiting.append(entry.path)
+                elif not entry.name.endswith(".lock"):
+                    empty = False
+                    with contextlib.suppress(OSError):
+                        yield entry.stat(follow_symlinks=False)
+    if empty:
+        yield os.stat_result((*own[:6], 0, *own[7:]))
+
+
+def _of_kind(kind: str, folder: Path, foreign: list[Path]) -> Iterator[Artefact]:
+    """What is in one folder of the workspace; what is none of icltool's is added to `foreign`."""
+    if kind == "datasets":
+        for place in _entries(folder):
+            if place.name.startswith("."):
+                continue
+            if place.is_symlink() or not place.is_dir():
+                foreign.append(place)
+                continue
+            for inner in _entries(place):
+                yield from _one(kind, folder, inner, foreign)
+        return
+    for entry in _entries(folder):
+        yield from _one(kind, folder, entry, foreign)
+
+
+def _entries(folder: Path) -> list[Path]:
+    try:
+        return sorted(folder.iterdir())
+    except OSError:
+        return []
+
+
+def _one(kind: str, top: Path, path: Path, foreign: list[Path]) -> Iterator[Artefact]:
+    """The artefact at `path`, and leftovers in it; or the leftover that `path` is."""
+    if path.name.startswith("."):
+        yield from _left(kind, top, path)
+        return
+    if not _is_artefact(kind, path):
+        owner = path.with_name(path.name.removesuffix(".failed.json"))
+        if owner == path or not owner.exists():
+            foreign.append(path)
+        return
+    lock = _lock_of(kind, path)
+    beside = [journal_path(path), failures_file(path)]
+    parts = tuple(p for p in beside if kind != "exports" and p.is_file())
+    yield _artefact(kind, top, path, _with_failures(inspect(kind, path), path), parts, lock)
+    if path.is_dir() and not path.is_symlink() and kind in ("checkpoints", "evaluations"):
+        for inner in (*_entries(path), *_entries(path / "predictions")):
+            if _TEMPORARY.match(inner.name):
+                yield from _left(kind, top, inner, lock)
+
+
+def _is_artefact(kind: str, path: Path) -> bool:
+    if kind == "datasets":
+        return path.is_dir() and (
+            path.name == "source" or (path / MANIFEST).exists() or (path / "dataset_dict.json").exists()
+        )
+    if kind in _ROWS:
+        return path.suffix == ".h5" and (path.is_file() or path.is_symlink())
+    if kind in ("checkpoints", "evaluations"):
+        return path.is_dir()
+    return not path.name.endswith(".failed.json")
+
+
+def _lock_of(kind: str, path: Path) -> Path | None:
+    if kind == "evaluations":
+        return path / "results.json"
+    return None if kind in _UNLOCKED else path
+
+
+def _with_failures(facts: Facts, path: Path) -> Facts:
+    """The facts with the last error of a run that gave units up."""
+    places = [path, path / "results.json"] if path.is_dir() else [path]
+    for place in places:
+        with contextlib.suppress(StoreError, AttributeError):
+            if failures := read_failures(place):
+                told = f"{len(failures)} given up, the last: {str(failures[-1].get('error', ''))[:200]}"
+                note = f"{facts.note}; {told}" if facts.note else told
+                return Facts(**{**facts.__dict__, "note": note})
+    return facts
+
+
+def _artefact(
+    kind: str, top: Path, path: Path, facts: Facts, parts: tuple[Path, ...] = (), lock: Path | None = None
+) -> Artefact:
+    size, files, changed = measure((path, *parts))
+    return Artefact(
+        kind=kind,
+        name=path.relative_to(top).as_posix(),
+        path=path,
+        facts=facts,
+        bytes=size,
+        files=files,
+        changed=changed,
+        parts=parts,
+        lock=lock,
+        held_by=held_by(lock) if lock is not None else "",
+        link=str(path.readlink()) if path.is_symlink() else "",
+    )
+
+
+def _left(kind: str, top: Path, path: Path, lock: Path | None = None) -> Iterator[Artefact]:
+    """What a killed run left at `path`, nothing where it is in use or is no such thing. `lock` is the artefact it is in."""
+    owner, note = lock, ""
+    if found := _TEMPORARY.match(path.name):
+        stem = found["stem"] or ""
+        removed = stem.endswith(REMOVED)
+        note = "half removed" if removed else "half written"
+        if owner is None and stem and kind not in _UNLOCKED:
+            owner = path.with_name(stem.removesuffix(REMOVED) + (found["suffix"] or ""))
+        locks = owner is not None and _lock_exists(owner)
+        if not (removed or locks) and time.time() - measure((path,))[2] < PATIENCE:
+            return  # no lock tells whether somebody writes it at this moment
+        owner = owner if locks else None
+    elif found := _JOURNAL.match(path.name):
+        owner = path.with_name(found["name"])
+        if owner.exists():
+            return
+        if kind == "captions":
+            yield _artefact(kind, top, owner, Facts(UNFINISHED, "the call was interrupted"), (path,), owner)
+            return
+        note = "journal of a file that is gone"
+    elif found := _LOCK.match(path.name):
+        owner = path.with_name(found["name"])
+        if owner.exists() or journal_path(owner).exists():
+            return
+        note = "lock of an artefact that is gone"
+    else:
+        return
+    if owner is None or not held_by(owner):
+        yield _artefact(kind, top, path, Facts(LEFTOVER, note), (), owner)
+
+
+def _lock_exists(owner: Path) -> bool:
+    return owner.with_name(f".{owner.name}.lock").exists()
+
+
+def is_finished(artefact: Artefact) -> bool:
+    """Whether it is a result that somebody may have waited for: complete, and neither a leftover nor a cache."""
+    return artefact.state == COMPLETE and artefact.kind != "cache"

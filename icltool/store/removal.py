@@ -1,0 +1,80 @@
+"""Removing an artefact so that at no moment a half of it can be taken for the whole."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from icltool.errors import StoreError
+from icltool.store.atomic import sync_folder, writing
+from icltool.store.inspection import LEFTOVER
+from icltool.store.inventory import REMOVED, Artefact, measure
+from icltool.store.locking import locked
+
+
+def remove(artefact: Artefact, advance: Callable[[int], None] = lambda files: None) -> int:
+    """Removes it and what goes with it, and returns how many bytes that were; `advance` is told of removed files.
+
+    The artefact takes a temporary name first, which no command reads, and is deleted then: a kill in between leaves a leftover
+    that the next look finds. Links are removed, never what they point to. Raises StoreError, with the artefact as it was, when
+    another process writes it, it has changed since it was listed, or it cannot be renamed; with a leftover, when a file of it
+    cannot be deleted.
+    """
+    with _held(artefact):
+        size, _, changed = measure((artefact.path, *artefact.parts))
+        if (size, changed) != (artefact.bytes, artefact.changed):
+            raise StoreError(f"{artefact.path} has changed since it was listed", "run the command again")
+        with writing(artefact.path):
+            for path in (artefact.path, *artefact.parts):
+                if os.path.lexists(path):
+                    _delete(path if artefact.state == LEFTOVER else _set_aside(path), advance)
+    with contextlib.suppress(OSError):  # not empty, say
+        if artefact.kind == "datasets":
+            artefact.path.parent.rmdir()
+    return size
+
+
+@contextlib.contextmanager
+def _held(artefact: Artefact) -> Iterator[None]:
+    """Holds the artefact's lock, and removes its file at the end where it stands for nothing any more.
+
+    Removing it is safe for as long as it is held: whoever waits for it finds that its file has no name, and looks again.
+    Windows keeps open files, and so the lock files.
+    """
+    lock = artefact.lock
+    if lock is None or not lock.parent.is_dir():
+        yield
+        return
+    with locked(lock):
+        yield
+        if not os.path.lexists(lock) and os.name != "nt":
+            with contextlib.suppress(OSError):
+                lock.with_name(f".{lock.name}.lock").unlink(missing_ok=True)
+
+
+def _set_aside(path: Path) -> Path:
+    """Renames it to a temporary name beside it, which tells what it is. Raises OSError."""
+    stem, suffix = (path.name, "") if path.is_dir() else (path.stem, path.suffix)
+    aside = path.with_name(f".{stem.lstrip('.')}{REMOVED}.{secrets.token_hex(4)}.tmp{suffix}")
+    path.rename(aside)
+    sync_folder(path.parent)
+    return aside
+
+
+def _delete(path: Path, advance: Callable[[int], None]) -> None:
+    """Deletes a file, a link or a folder with all in it, following no links. Raises OSError."""
+    if path.is_symlink() or not path.is_dir():
+        path.unlink(missing_ok=True)
+        advance(1)
+        return
+    for folder, folders, files in os.walk(path, topdown=False):
+        for name in files:
+            Path(folder, name).unlink(missing_ok=True)
+            advance(1)
+        for name in folders:
+            inner = Path(folder, name)
+            inner.unlink() if inner.is_symlink() else inner.rmdir()
+    path.rmdir()

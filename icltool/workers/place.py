@@ -1,0 +1,112 @@
+"""Where a command runs: what a worker in another process, or on another machine, needs to find the same files."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+from icltool.config.base import StageConfig
+from icltool.config.env import VARIABLES
+from icltool.config.executor import ExecutorConfig
+from icltool.contracts import Executor, picture_file
+from icltool.contracts.executor import Shipment, Ships
+from icltool.errors import ConfigError
+
+Config = TypeVar("Config", bound=StageConfig)
+
+#: Variables of other libraries that decide where weights lie and whether they may be fetched.
+_LIBRARIES = ("HF_HOME", "HF_HUB_CACHE", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE", "TORCH_HOME")
+_WORKSPACE = "workspace"
+
+
+@dataclass(frozen=True)
+class Place:
+    """The folder in which the command was given, the variables that name places, and what was sent from there: a part of the
+    workspace in `shipment`, with further `files` by the paths that they have there."""
+
+    folder: str
+    variables: Mapping[str, str]
+    shipment: Shipment | None = None
+    files: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def here(cls) -> Place:
+        """The place of this process."""
+        named = (*VARIABLES, *_LIBRARIES)
+        return cls(str(Path.cwd()), {name: os.environ[name] for name in named if name in os.environ})
+
+    def enter(self, config: Config) -> Config:
+        """Makes relative paths mean in this process what they meant there, as far as the folder exists here too; the
+        configuration to use here. Variables that this process has already stay as they are: a machine may have its weights
+        elsewhere."""
+        for name, value in self.variables.items():
+            os.environ.setdefault(name, value)
+        if str(Path.cwd()) != self.folder and Path(self.folder).is_dir():
+            os.chdir(self.folder)
+        if self.shipment is None:
+            return config
+        return config.model_copy(update={"workspace": self.shipment.local(_WORKSPACE)})
+
+    def file(self, path: Path) -> Path:
+        """Where a file is here: what was sent, or the same path."""
+        if self.shipment is None or str(path) not in self.files:
+            return path
+        return self.shipment.local(_WORKSPACE) / self.files[str(path)]
+
+
+@contextmanager
+def place_of_work(
+    config: ExecutorConfig,
+    executor: Executor,
+    dataset: Path,
+    pictures: Iterable[str],
+    embeddings: Iterable[Path] = (),
+    files: Iterable[Path] = (),
+) -> Iterator[Place]:
+    """The place that workers are told. With --ship-data it holds a copy of the data set in the folder `dataset`, of these
+    pictures (references), embeddings, and further files; that lasts for the context.
+
+    Raises ConfigError where the executor cannot send anything.
+    """
+    place = Place.here()
+    if not config.ship_data:
+        yield place
+        return
+    if not isinstance(executor, Ships):
+        raise ConfigError(f"--ship-data: executor {config.executor_name} sends no files", "leave --ship-data out")
+    with tempfile.TemporaryDirectory(prefix="icltool-ship-") as temporary:
+        root = Path(temporary)
+        sent = _laid_out(root, dataset, pictures, embeddings, files)
+        yield Place(place.folder, place.variables, executor.ship({_WORKSPACE: root}), sent)
+
+
+def _laid_out(
+    root: Path, dataset: Path, pictures: Iterable[str], embeddings: Iterable[Path], files: Iterable[Path]
+) -> dict[str, str]:
+    """A workspace of links; the paths below it of `files`."""
+    from icltool.store.prepared import MOVED
+
+    folder = root / "datasets" / dataset.parent.name / dataset.name
+    (folder / "pictures").mkdir(parents=True)
+    for part in dataset.iterdir():
+        if part.name != MOVED:
+            (folder / part.name).symlink_to(part.resolve())
+    moved = {}
+    for number, picture in enumerate(sorted({picture_file(reference) for reference in pictures if reference})):
+        moved[picture] = f"pictures/{number}{Path(picture).suffix}"
+        (folder / moved[picture]).symlink_to(Path(picture).resolve())
+    (folder / MOVED).write_text(json.dumps(moved), encoding="utf-8")
+    (root / "embeddings").mkdir()
+    for file in embeddings:
+        (root / "embeddings" / file.name).symlink_to(file.resolve())
+    (root / "files").mkdir()
+    sent = {str(file): f"files/{number}-{file.name}" for number, file in enumerate(dict.fromkeys(files))}
+    for path, name in sent.items():
+        (root / name).symlink_to(Path(path).resolve())
+    return sent

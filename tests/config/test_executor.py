@@ -1,0 +1,57 @@
+"""Options of executors: which one is meant, and what excludes what."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from icltool.config.embed import EmbedConfig
+from icltool.config.evaluate import EvaluateConfig
+from icltool.config.executor import ExecutorConfig
+from icltool.config.generate import GenerateConfig
+from icltool.config.train import TrainConfig
+
+
+@pytest.mark.parametrize(
+    ("given", "name", "options"),
+    [
+        ({}, "local", {}),
+        ({"executor": "local"}, "local", {}),
+        ({"devices": (0, 1)}, "ray", {"devices": (0, 1)}),
+        ({"workers": 2}, "ray", {"workers": 2}),
+        ({"address": "auto", "gpus_per_worker": 0}, "ray", {"address": "auto", "gpus_per_worker": 0}),
+        ({"executor": "mine", "cpus_per_worker": 2}, "mine", {"cpus_per_worker": 2}),
+    ],
+)
+def test_the_options_say_which_executor(given: dict[str, Any], name: str, options: dict[str, Any]) -> None:
+    config = ExecutorConfig(**given)
+    assert config.executor_name == name
+    assert config.executor_options() == options
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"devices": (0,), "address": "auto"},
+        {"executor": "local", "workers": 2},
+        {"executor": "local", "ship_data": True},
+        {"ship_data": True},
+        {"gpus_per_worker": 1},
+        {"workers": 0},
+        {"devices": (-1,)},
+    ],
+)
+def test_what_does_not_go_together_is_refused(given: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        ExecutorConfig(**given)
+
+
+def test_they_decide_no_content() -> None:
+    for config in (GenerateConfig, EmbedConfig, EvaluateConfig):
+        assert config().identity() == config(workers=4, cpus_per_worker=2, address="auto").identity()
+
+
+def test_training_has_none_of_them() -> None:
+    assert not set(ExecutorConfig.model_fields) - {"workspace"} & set(TrainConfig.model_fields)

@@ -1,0 +1,168 @@
+"""The executor on Ray, as far as it needs no cluster: how many workers, what is refused, what survives the way back."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("ray")
+
+from icltool.contracts import Executor
+from icltool.contracts.executor import ReportsNotes, ReportsStatus
+from icltool.errors import ConfigError, IclError
+from icltool.execution.ray import RayExecutor
+from icltool.execution.ray_cluster import Node, needs, remove_stale, worker_count
+from icltool.execution.ray_worker import RayWorker, failure_of
+from icltool.plugin.manager import component
+
+HEAD, GPUS = Node("1", "head", 4, 0), Node("2", "gpus", 16, 8, "H100")
+
+
+def test_it_is_the_registered_executor() -> None:
+    executor = component("executors", "ray", workers=3)
+    assert isinstance(executor, RayExecutor)
+    assert isinstance(executor, Executor)
+    assert isinstance(executor, ReportsStatus)
+    assert isinstance(executor, ReportsNotes)
+
+
+def test_importing_it_does_not_import_ray() -> None:
+    code = "import sys, icltool.execution.ray; assert 'ray' not in sys.modules and 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_without_ray_one_line_says_what_to_install() -> None:
+    code = (
+        "import sys\n"
+        "sys.modules['ray'] = None\n"
+        "from icltool.errors import ConfigError\n"
+        "from icltool.plugin.manager import component\n"
+        "try:\n    component('executors', 'ray')\n"
+        "except ConfigError as error:\n    print(error)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stdout == "executor ray needs the package ray (pip install 'icltool[ray]')\n"
+
+
+@pytest.mark.parametrize(
+    ("nodes", "cpus", "gpus", "asked", "count"),
+    [
+        ([HEAD], 1, None, None, 1),
+        ([HEAD, HEAD], 1, None, None, 2),
+        ([HEAD, GPUS], 1, None, None, 8),
+        ([GPUS, GPUS], 2, None, None, 16),
+        ([HEAD, GPUS], 1, 0.5, None, 16),
+        ([HEAD, GPUS], 1, 3, None, 2),
+        ([HEAD, GPUS], 1, 0, None, 2),
+        ([HEAD, GPUS], 8, 0, None, 1),
+        ([HEAD, GPUS], 1, None, 3, 3),
+        ([GPUS], 1, None, 12, 12),
+    ],
+)
+def test_the_number_of_workers(nodes: list[Node], cpus: float, gpus: float, asked: int, count: int) -> None:
+    assert worker_count(nodes, needs(nodes, cpus, gpus), asked) == count
+
+
+def test_what_no_node_can_hold_is_refused_with_what_there_is() -> None:
+    with pytest.raises(ConfigError) as caught:
+        worker_count([HEAD], needs([HEAD], 1, 1), None)
+    assert caught.value.message == (
+        "no node of the cluster can hold a worker of 1 GPU and 1 processor; it has head: cpu (4 cores)"
+    )
+    with pytest.raises(ConfigError, match=r"of 1 GPU and 32 processors; it has .*gpus: 8 x H100, 16 processors"):
+        worker_count([HEAD, GPUS], needs([HEAD, GPUS], 32, None), None)
+    with pytest.raises(ConfigError, match=r"--gpus-per-worker 1\.5"):
+        needs([GPUS], 1, 1.5)
+
+
+def test_devices_must_be_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda index: "H100")
+    described = RayExecutor(devices=(0, 1)).describe()
+    assert (described["workers"], described["nodes"]) == (2, 1)
+    assert described["devices"][0].endswith(": 2 x H100")
+    assert RayExecutor(devices=(1,), workers=2, gpus_per_worker=0.5).describe()["workers"] == 2
+    with pytest.raises(ConfigError, match="--devices 2: this machine has GPUs 0 to 1"):
+        RayExecutor(devices=(0, 2)).describe()
+    with pytest.raises(ConfigError, match="names GPU 0 twice"):
+        RayExecutor(devices=(0, 0)).describe()
+    with pytest.raises(ConfigError, match="3 workers of 1 GPU and 1 processor each: this machine gives 2") as caught:
+        RayExecutor(workers=3).describe()
+    assert (caught.value.hint or "").endswith("--gpus-per-worker to 0.66")
+    with pytest.raises(ConfigError, match="give one of them"):
+        RayExecutor(devices=(0,), address="auto")
+
+
+def test_folders_of_killed_runs_are_removed(tmp_path: Path) -> None:
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    for name in (f"icl{gone.pid}-abc", f"icl{os.getpid()}-abc", "icltool-notes", "iclx-1"):
+        (tmp_path / name / "session").mkdir(parents=True)
+    remove_stale(tmp_path)
+    assert {p.name for p in tmp_path.iterdir()} == {f"icl{os.getpid()}-abc", "icltool-notes", "iclx-1"}
+
+
+def test_no_units_start_nothing() -> None:
+    assert list(RayExecutor(address="127.0.0.1:1").run(RayWorker, [])) == []  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("address", "message"),
+    [
+        ("127.0.0.1:1", "nobody answers at 127.0.0.1:1"),
+        ("localhost", "expected auto or HOST:PORT"),
+        ("localhost:http", "expected auto or HOST:PORT"),
+        ("no-such-host.invalid:6379", "nobody answers at no-such-host.invalid:6379"),
+        ("ray://localhost:10001", "Ray's client is not used"),
+    ],
+)
+def test_addresses_where_nobody_answers(address: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        RayExecutor(address=address).describe()
+
+
+@pytest.mark.slow
+def test_something_else_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("icltool.execution.ray_cluster.ANSWERS", 4.0)
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        port = mute.getsockname()[1]
+        with pytest.raises(ConfigError, match=f"something answers at 127.0.0.1:{port}, but it is no Ray cluster"):
+            RayExecutor(address=f"127.0.0.1:{port}").describe()
+
+
+class AwkwardError(IclError):
+    """An error whose class does not survive pickle."""
+
+    def __init__(self, first: int, second: int) -> None:
+        super().__init__(f"{first} is not {second}", "make them equal")
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "mendable"),
+    [
+        (ConfigError("wrong", "right"), ConfigError, True),
+        (AwkwardError(1, 2), IclError, True),
+        (ValueError("broken\nweights"), ValueError, False),
+        (type("Local", (ValueError,), {})("of no module"), RuntimeError, False),
+    ],
+)
+def test_what_survives_of_exceptions(error: Exception, kind: type[Exception], mendable: bool) -> None:
+    try:
+        raise error
+    except Exception as caught:
+        failure = failure_of(caught)
+    back = failure.exception()
+    assert type(back) is kind
+    assert failure.mendable is mendable
+    assert "\n" not in failure.line
+    assert "test_what_survives_of_exceptions" in str(back.__cause__)
+    if isinstance(back, IclError):
+        assert isinstance(error, IclError)
+        assert (back.message, back.hint) == (error.message, error.hint)

@@ -1,0 +1,307 @@
+"""The executor on a real cluster of two nodes on this machine: workers and nodes die, and every unit is done all the same."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+pytest.importorskip("ray")
+
+from icltool.contracts import FailedUnitsError, UnitFailure
+from icltool.errors import ConfigError, IclError
+from icltool.execution import ray_crew
+from icltool.execution.ray import RayExecutor
+from icltool.testing import check_executor
+from tests.execution.ray_workers import Done, Make, ReadShipped, Refuse
+
+pytestmark = pytest.mark.slow
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@dataclass
+class TwoNodes:
+    """Two nodes of two processors each; this process is connected through the first."""
+
+    cluster: Any
+    second: Any = None
+
+    @property
+    def address(self) -> str:
+        return str(self.cluster.address)
+
+    def add_second(self) -> None:
+        self.second = self.cluster.add_node(num_cpus=2, node_name="beta")
+
+    def lose_second(self) -> None:
+        """As when its power fails."""
+        self.cluster.remove_node(self.second, allow_graceful=False)
+
+
+@pytest.fixture(scope="module")
+def nodes() -> Iterator[TwoNodes]:
+    from ray.cluster_utils import Cluster
+
+    quick = {"health_check_period_ms": 500, "health_check_timeout_ms": 2000, "health_check_failure_threshold": 2}
+    head = {"num_cpus": 2, "node_name": "alpha", "include_dashboard": False, "_system_config": quick}
+    pair = TwoNodes(Cluster(initialize_head=True, head_node_args=head))
+    try:
+        pair.add_second()
+        yield pair
+    finally:
+        pair.cluster.shutdown()
+
+
+@dataclass
+class Eventful:
+    """A run in which much goes wrong."""
+
+    folder: Path
+    executor: RayExecutor
+    results: list[Done] = field(default_factory=list)
+    failures: tuple[UnitFailure, ...] = ()
+    statuses: set[str] = field(default_factory=set)
+    struck: int = 0
+
+
+UNITS = ("a", "b", "kill c", "once d", "bad e", *(f"slow {k}" for k in range(14)), "kill f", "z")
+
+
+@pytest.fixture(scope="module")
+def eventful(nodes: TwoNodes, tmp_path_factory: pytest.TempPathFactory) -> Eventful:
+    """Three workers; one kills itself twice, one is killed from outside."""
+    folder = tmp_path_factory.mktemp("eventful")
+    run = Eventful(folder, RayExecutor(address=nodes.address, workers=3))
+    try:
+        for result in run.executor.run(Make(folder), iter(UNITS)):
+            run.results.append(result)
+            run.statuses.add(run.executor.status())
+            if not run.struck and result.unit.startswith("slow"):
+                run.struck = result.pid
+                os.kill(result.pid, signal.SIGKILL)
+    except FailedUnitsError as error:
+        run.failures = error.failures
+    return run
+
+
+def loads(folder: Path) -> dict[int, tuple[str, float, float]]:
+    """By process: node, begin, end."""
+    found = {}
+    for path in folder.glob("load-*"):
+        node, begun, ended = path.read_text().split()
+        found[int(path.name.partition("-")[2])] = (node, float(begun), float(ended))
+    return found
+
+
+def test_every_unit_is_done_once_but_for_the_one_that_cannot_be(eventful: Eventful) -> None:
+    assert sorted(r.unit for r in eventful.results) == sorted(set(UNITS) - {"bad e"})
+    assert [(f.unit, f.error, f.tries) for f in eventful.failures] == [("bad e", "ValueError: bad is not good", 3)]
+    assert eventful.failures[0].where in ("alpha", "beta")
+
+
+def test_dead_workers_are_replaced_and_told_of(eventful: Eventful) -> None:
+    started = loads(eventful.folder)
+    assert len({r.pid for r in eventful.results}) >= 4
+    assert len(started) in (5, 6), "three workers and one for each that died; the last may come too late"
+    text = "\n".join(eventful.executor.notes)
+    assert sum(int(n.split()[0]) for n in eventful.executor.notes if "died (killed, or crashed)" in n) == 3
+    assert "1 unit of work done again after: ValueError: once is not good" in text
+    assert "2 units of work done again after: ValueError: bad is not good" in text
+    assert text.count("the session's own note") == 1
+    assert all(" of 3 workers" in status for status in eventful.statuses)
+
+
+def test_both_nodes_work_and_on_each_models_load_one_after_the_other(eventful: Eventful) -> None:
+    started = loads(eventful.folder)
+    assert len({node for node, _, _ in started.values()}) == 2
+    for node in {node for node, _, _ in started.values()}:
+        times = sorted((begun, ended) for where, begun, ended in started.values() if where == node)
+        assert all(after[0] >= before[1] for before, after in pairwise(times))
+
+
+def test_workers_are_told_what_comes_before_it_comes(eventful: Eventful) -> None:
+    assert all(result.unit in result.told for result in eventful.results)
+    ahead = [result for result in eventful.results if result.told[-1] != result.unit]
+    assert len(ahead) > len(UNITS) // 2
+    for result in eventful.results:
+        told = [unit for unit in result.told if not unit.startswith(("once", "bad"))]
+        assert len(set(told)) == len(told), "only of a unit that it failed at a worker is told again"
+
+
+def test_workers_are_closed_in_the_end_and_their_processes_end(eventful: Eventful) -> None:
+    closed = {int(p.name.partition("-")[2]): p.read_text() for p in eventful.folder.glob("closed-*")}
+    assert set(closed) <= set(loads(eventful.folder)) - {eventful.struck}
+    assert set(closed.values()) == {"True"}
+    wait_until(lambda: not any(psutil.pid_exists(pid) for pid in loads(eventful.folder)))
+
+
+def wait_until(holds: Callable[[], bool], seconds: float = 20.0) -> None:
+    end = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < end, "it did not come to pass in time"
+        time.sleep(0.05)
+
+
+def test_it_conforms(nodes: TwoNodes) -> None:
+    check_executor(RayExecutor(address=nodes.address, workers=2), units=20)
+
+
+def test_a_node_that_is_lost_takes_no_unit_with_it(nodes: TwoNodes, tmp_path: Path) -> None:
+    executor = RayExecutor(address=nodes.address, workers=4)
+    assert executor.describe()["nodes"] == 2
+    units = [f"slow {k}" for k in range(30)]
+    found: list[Done] = []
+    lost, back = "", False
+    for result in executor.run(Make(tmp_path, 0.0), units):
+        found.append(result)
+        if not lost and len({r.node for r in found}) == 2:
+            lost = nodes.second.node_id
+            nodes.lose_second()
+        if lost and not back and "2 lost" in executor.status():
+            nodes.add_second()
+            back = True
+    assert sorted(r.unit for r in found) == sorted(units)
+    assert back
+    died = [note for note in executor.notes if note.startswith("2 workers on beta died")]
+    assert len(died) == 1, executor.notes
+
+
+@pytest.mark.parametrize(
+    ("how", "kind", "message", "tries"),
+    [
+        ("config", ConfigError, "no such model", (1, 2)),  # the two nodes may both have tried
+        ("value", ValueError, "broken\nweights", (3, 4)),
+        ("kill", ConfigError, "workers died 3 times while they loaded on .* most likely memory ran out", (3, 4)),
+    ],
+)
+def test_workers_that_cannot_be_made(
+    nodes: TwoNodes, tmp_path: Path, how: str, kind: type[Exception], message: str, tries: tuple[int, ...]
+) -> None:
+    executor = RayExecutor(address=nodes.address, workers=2)
+    with pytest.raises(kind, match=message) as caught:
+        list(executor.run(Refuse(tmp_path, how), "ab"))
+    assert len(list(tmp_path.glob("tried-*"))) in tries
+    if how == "config":
+        assert isinstance(caught.value, IclError)
+        assert caught.value.hint == "give another one"
+
+
+def test_a_pending_worker_does_not_hold_up_the_others(
+    nodes: TwoNodes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    executor = RayExecutor(address=nodes.address, workers=6, cpus_per_worker=2)
+    statuses = []
+    for _ in executor.run(Make(tmp_path, 0.0), [f"slow {k}" for k in range(8)]):
+        statuses.append(executor.status())
+    assert len(statuses) == 8
+    assert "2 of 6 workers, 4 starting" in statuses
+    with pytest.raises(
+        ConfigError, match=r"no node of the cluster can hold a worker of 1 GPU and 1 processor; it has alpha: cpu"
+    ):
+        list(RayExecutor(address=nodes.address, gpus_per_worker=1).run(Make(tmp_path), "ab"))
+
+
+def test_a_full_cluster_is_waited_for_and_said(
+    nodes: TwoNodes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import ray
+
+    monkeypatch.setattr(ray_crew, "PATIENCE", 0.5)
+    executor = RayExecutor(address=nodes.address, workers=1, cpus_per_worker=2)
+    said: list[str] = []
+    results = executor.run(Make(tmp_path, 0.0), ["a"])
+    executor._open()  # the cluster is full before the run begins
+    holders = [ray.remote(Holder).options(num_cpus=2, scheduling_strategy="SPREAD").remote() for _ in range(2)]
+    ray.get([holder.ready.remote() for holder in holders])
+
+    def say(line: str) -> None:
+        said.append(line)
+        if len(said) == 2:
+            ray.kill(holders[0])
+
+    executor.say = say
+    assert len(list(results)) == 1
+    assert len(said) >= 2
+    assert (
+        said[0] == "no worker can be placed: no node of the cluster has 0 GPUs and 2 processors free; waiting for one"
+    )
+    assert executor.notes.count(said[0]) == 1
+
+
+class Holder:
+    """Takes room."""
+
+    def ready(self) -> None:
+        """Nothing."""
+
+
+def test_files_are_shipped_once_to_each_node(nodes: TwoNodes, tmp_path: Path) -> None:
+    (tmp_path / "folder" / "deep").mkdir(parents=True)
+    (tmp_path / "folder" / "deep" / "inside.bin").write_bytes(bytes(100_000))
+    (tmp_path / "file.txt").write_text("text ")
+    executor = RayExecutor(address=nodes.address, workers=4)
+    shipped = executor.ship({"file": tmp_path / "file.txt", "folder": tmp_path / "folder"})
+    found = list(executor.run(ReadShipped(shipped), range(24)))
+    assert {content for *_, content, _ in found} == {"text 100000"}
+    assert {threads for *_, threads in found} == {"1"}
+    copies = {(node, path, inode) for node, path, inode, *_ in found}
+    assert len(copies) == 2, "one for each node, whatever the number of its workers"
+    home = [path for _, path, _ in copies if path == str(tmp_path / "file.txt")]
+    away = [path for _, path, _ in copies if path != str(tmp_path / "file.txt")]
+    assert (len(home), len(away)) == (1, 1)
+    assert Path(away[0]).name == "file.txt"
+    wait_until(lambda: not Path(away[0]).exists())
+
+
+_DRIVER = """
+import os, sys, signal
+from pathlib import Path
+from icltool.cli.boundary import guarded
+from icltool.execution.ray import RayExecutor
+from tests.execution.ray_workers import Make
+
+def work():
+    before = signal.getsignal(signal.SIGTERM)
+    for result in RayExecutor(workers=2).run(Make(Path(sys.argv[1]), 0.0), (f"slow {k}" for k in range(1000))):
+        assert signal.getsignal(signal.SIGTERM) is before
+        print(result.pid, flush=True)
+
+sys.exit(guarded(work))
+"""
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupted_run_leaves_nothing_behind(tmp_path: Path, number: int, code: int) -> None:
+    run = subprocess.Popen(
+        [sys.executable, "-c", _DRIVER, str(tmp_path)],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert run.stdout is not None
+        assert run.stdout.readline(), run.stderr.read() if run.stderr else ""
+        processes = psutil.Process(run.pid).children(recursive=True)
+        names = " ".join(" ".join(p.cmdline()) for p in processes)
+        assert "raylet" in names
+        [folder] = set(re.findall(r"(/tmp/icl\d+-\w{8})/session_", names))
+        os.kill(run.pid, number)
+        _, errors = run.communicate(timeout=60)
+    finally:
+        run.kill()
+    assert run.returncode == code, errors
+    assert errors == "interrupted; what was finished is kept - run the same command to go on\n"
+    wait_until(lambda: not any(p.is_running() and p.status() != psutil.STATUS_ZOMBIE for p in processes))
+    assert not Path(folder).exists()

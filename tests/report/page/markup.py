@@ -1,0 +1,73 @@
+"""The elements of a page, as a parser that follows the standard for what it opens and closes finds them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from html.parser import HTMLParser
+
+_VOID = {"meta", "link", "input", "img", "br"}
+
+
+@dataclass
+class Element:
+    tag: str
+    attributes: dict[str, str]
+    parent: Element | None
+    children: list[Element] = field(default_factory=list)
+    parts: list[str | Element] = field(default_factory=list)
+
+    @property
+    def text(self) -> str:
+        return "".join(p if isinstance(p, str) else p.text for p in self.parts)
+
+    def all(self, tag: str = "", **attributes: str) -> list[Element]:
+        """Every element below of this tag with these attributes ("class_" is a class among others)."""
+        found = []
+        for child in self.children:
+            wanted = all(
+                value in child.attributes.get("class", "").split()
+                if name == "class_"
+                else child.attributes.get(name) == value
+                for name, value in attributes.items()
+            )
+            if wanted and tag in {"", child.tag}:
+                found.append(child)
+            found += child.all(tag, **attributes)
+        return found
+
+
+class _Parser(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__(convert_charrefs=True)
+        self.top = self.open = Element("", {}, None)
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        names = [name for name, _ in attributes]
+        assert len(names) == len(set(names)), f"an attribute twice: {tag} {names}"
+        made = Element(tag, {name: value or "" for name, value in attributes}, self.open)
+        self.open.children.append(made)
+        self.open.parts.append(made)
+        if tag not in _VOID:
+            self.open = made
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.tag == tag, f"</{tag}> within {self.open.tag}"
+        assert self.open.parent is not None
+        self.open = self.open.parent
+
+    def handle_data(self, data: str) -> None:
+        self.open.parts.append(data)
+
+
+def parsed(html: str) -> Element:
+    """The whole page; AssertionError where elements are not closed in the order in which they were opened."""
+    parser = _Parser()
+    parser.feed(html)
+    parser.close()
+    assert parser.open is parser.top, f"{parser.open.tag} stays open"
+    return parser.top
+
+
+def rows(table: Element) -> list[list[str]]:
+    """The texts of a table's cells, header first, white space as one blank."""
+    return [[" ".join(cell.text.split()) for cell in row.children] for row in table.all("tr")]

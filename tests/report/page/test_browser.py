@@ -1,0 +1,438 @@
+"""The page in a browser, from a file, where there is one."""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from icltool.report.page.content import Page
+from icltool.report.page.render import render
+from tests.browser import CHROMIUM, DRIVER, Browser
+from tests.report.page import pages
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(CHROMIUM is None or DRIVER is None, reason="needs chromium and chromedriver"),
+]
+#: Names of what can be operated, and alternative texts: the accessible name as assistive technology gets it.
+UNNAMED = """
+return [...document.querySelectorAll('button, select, input, summary, a, article, [role=img], [role=group], form')]
+  .filter((e) => e.offsetParent !== null || e.getClientRects().length)
+  .filter((e) => {
+    const labels = [...(e.labels ?? [])].map((l) => l.textContent);
+    const by = (e.getAttribute('aria-labelledby') ?? '').split(' ').map((id) => document.getElementById(id)?.textContent);
+    const own = ['SELECT', 'INPUT', 'ARTICLE', 'FORM', 'svg', 'DIV'].includes(e.tagName) ? '' : e.textContent;
+    return ![...labels, ...by, e.getAttribute('aria-label'), own].some((name) => name && name.trim());
+  }).map((e) => e.outerHTML.slice(0, 200))
+"""
+WIDE = """
+return [...document.querySelectorAll('body *')]
+  .filter((e) => e.getBoundingClientRect().right > innerWidth + 0.5 && !e.closest('.scroll, .hidden, svg'))
+  .map((e) => e.outerHTML.slice(0, 150)).slice(0, 5)
+"""
+
+
+class Report:
+    """A browser with pages on disk; every page must stay without errors and without requests."""
+
+    def __init__(self, browser: Browser, folder: Path) -> None:
+        self.browser, self.folder = browser, folder
+        self.files: dict[str, Path] = {}
+
+    def open(self, name: str, fragment: str = "", page: Callable[[], Page] | None = None) -> None:
+        if name not in self.files:
+            assert page is not None
+            self.files[name] = self.folder / f"{name}.html"
+            self.files[name].write_text(render(page()), encoding="utf-8")
+        self.browser.open("about:blank")
+        self.browser.console()
+        self.browser.requests()
+        self.browser.open(self.files[name].as_uri() + fragment)
+        both = "const {ready, pictures} = document.documentElement.dataset; return ready && pictures"
+        self.browser.until(lambda: self.browser.run(both))
+
+    def clean(self) -> None:
+        """No message in the console, no dialog, nothing asked for but the file."""
+        assert self.browser.console() == []
+        asked = {url.split("#")[0] for url in self.browser.requests() if not url.startswith("data:")}
+        assert asked <= {file.as_uri() for file in self.files.values()} | {"about:blank"}
+
+    def choose(self, **values: Any) -> None:
+        for name, value in values.items():
+            self.browser.run(
+                "const e = document.getElementById(arguments[0]); e.value = arguments[1];"
+                "if (e.value !== arguments[1]) throw new Error('no such choice');"
+                "e.dispatchEvent(new Event('change', {bubbles: true}))",
+                name,
+                str(value),
+            )
+
+    def search(self, words: str) -> None:
+        before = self.browser.run("return location.hash")
+        self.browser.run("document.getElementById('q').value = ''")
+        self.browser.type("#q", words)
+        self.browser.until(lambda: self.browser.run("return location.hash") != before)
+
+    @property
+    def count(self) -> int:
+        told = str(self.browser.run("return document.getElementById('count').textContent"))
+        return int(told.split()[0].replace(",", ""))
+
+    @property
+    def titles(self) -> list[str]:
+        return list(self.browser.run("return [...document.querySelectorAll('.card > h3')].map((e) => e.textContent)"))
+
+    def texts(self, css: str) -> list[str]:
+        return list(
+            self.browser.run("return [...document.querySelectorAll(arguments[0])].map((e) => e.textContent)", css)
+        )
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Report]:
+    with Browser() as browser:
+        yield Report(browser, tmp_path_factory.mktemp("pages"))
+
+
+@pytest.fixture
+def small(report: Report) -> Iterator[tuple[Report, Page]]:
+    report.browser.size(1280, 1000)
+    report.open("small", page=pages.evaluations)
+    yield report, pages.evaluations()
+    report.clean()
+
+
+def test_search_finds_what_is_there(small: tuple[Report, Page]) -> None:
+    report, page = small
+    assert report.count == len(page.results)
+    assert len(report.titles) == 24
+    for words, holds in (
+        ("purple", lambda r: "purple" in _text(page, r)),
+        ("PURPLE star", lambda r: "purple" in _text(page, r) and "star" in _text(page, r)),
+        ('"dark blue"', lambda r: "dark blue" in _text(page, r)),
+        ("#107", lambda r: page.queries[r.query].id == 107),
+        ("#9003", lambda r: False),
+        ("9003", lambda r: any(page.demonstrations[d].id == 9003 for d in r.demonstrations)),
+        ("nothing-like-it", lambda r: False),
+    ):
+        report.search(words)
+        assert report.count == sum(holds(r) for r in page.results), words
+    assert report.texts(".empty") == ["Nothing fits these filters."]
+    report.browser.click("#reset")
+    report.browser.until(lambda: report.count == len(page.results))
+    assert report.browser.value("#q") == ""
+
+
+def _text(page: Page, result: Any) -> str:
+    query = page.queries[result.query]
+    icds = [page.demonstrations[d] for d in result.demonstrations]
+    parts = [query.question, *query.references, result.answer, result.raw, *(f"{d.text} {d.label}" for d in icds)]
+    return "\n".join(parts).lower()
+
+
+def test_every_filter_leaves_what_fits(small: tuple[Report, Page]) -> None:
+    report, page = small
+    places = {(s.method, s.shots): i for i, s in enumerate(page.settings)}
+    report.choose(method="i2i", shots=2)
+    assert report.count == sum(r.setting == places["i2i", 2] for r in page.results)
+    assert all("i2i, 2 shots" in text for text in report.texts(".under"))
+    report.browser.click("#reset")
+    metric = "vqa-accuracy"
+    wanted = {
+        "right": sum(r.scores.get(metric) == 100 for r in page.results),
+        "wrong": sum(r.scores.get(metric) == 0 for r in page.results),
+        "better": sum(r.gains.get(metric, 0) > 0 for r in page.results),
+        "worse": sum(r.gains.get(metric, 0) < 0 for r in page.results),
+        "equal": sum(r.gains.get(metric) == 0 for r in page.results),
+        "leak": sum(bool(r.leaks) for r in page.results),
+        "copied": sum(bool(r.copied) for r in page.results),
+        "missing": 1,
+    }
+    for outcome, number in wanted.items():
+        report.choose(outcome=outcome)
+        assert report.count == number, outcome
+    assert report.texts(".badge") == ["No answer"]
+    assert "out of memory, three times" in report.texts(".card")[0]
+    assert wanted["leak"] > 0
+    assert report.browser.count("#outcome option:disabled") == 0
+    report.browser.click("#reset")
+    report.choose(metric=1, outcome="better")
+    assert report.count == sum(r.gains.get("mean-rank", 0) < 0 for r in page.results), "lower is better"
+
+
+def test_orders(small: tuple[Report, Page]) -> None:
+    report, page = small
+    gains = sorted((r.gains["vqa-accuracy"] for r in page.results if r.gains), reverse=True)[:24]
+
+    def shown() -> list[str]:
+        return [t for t in report.texts(".gain") if t]
+
+    report.choose(sort="gain")
+    assert Counter("better" in t for t in shown()) == Counter(g > 0 for g in gains)
+    assert "▲ +100.0 better than zero-shot" in shown()[0]
+    report.choose(sort="loss")
+    assert "▼ −100.0 worse than zero-shot" in shown()[0]
+    report.choose(sort="worst", method="i2i")
+    assert report.texts(".card")[0].count("0.0") >= 1
+    report.choose(sort="id")
+    ids = [int(title.split()[1]) for title in report.titles]
+    assert ids == sorted(ids)
+
+
+def test_pages_and_addresses(small: tuple[Report, Page]) -> None:
+    report, page = small
+    first = report.titles
+    report.browser.click(".strip .next")
+    report.browser.until(lambda: report.titles != first)
+    assert report.browser.run("return location.hash") == "#?page=2"
+    assert report.texts(".place") == ["Page 2 of 3"] * 2
+    assert report.browser.run("return document.activeElement.id") == "count"
+    report.browser.run("history.back()")
+    report.browser.until(lambda: report.titles == first)
+    report.open("small", "#?q=red&view=pair&a=4&b=0&outcome=a-wins&sort=lead")
+    assert report.browser.value("#q") == "red"
+    assert report.browser.value("#outcome") == "a-wins"
+    assert set(report.texts(".about strong")) == {"A wins"}
+    report.open("small", "#?method=none-such&page=99&view=%00&metric=77&a=-1&sort=__proto__&outcome=constructor")
+    assert report.count == len(page.results)
+    assert report.texts(".place")[0] == "Page 3 of 3"
+    report.open("small", "#sources")
+    assert report.count == len(page.results)
+
+
+def test_two_methods_side_by_side(small: tuple[Report, Page]) -> None:
+    report, page = small
+    report.choose(view="pair", a=4, b=2)
+    answers = {(r.setting, r.query): r for r in page.results}
+    leads = []
+    for q in range(len(page.queries)):
+        a, b = (answers[s, q].scores.get("vqa-accuracy") for s in (4, 2))
+        leads.append(None if a is None or b is None else a - b)
+    assert report.count == len(page.queries)
+    assert [t.split(":")[0] for t in report.texts(".side h4")[:2]] == ["A", "B"]
+    for outcome, number in (
+        ("a-wins", sum(d is not None and d > 0 for d in leads)),
+        ("b-wins", sum(d is not None and d < 0 for d in leads)),
+        ("tie", sum(d == 0 for d in leads)),
+    ):
+        report.choose(outcome=outcome)
+        assert report.count == number, outcome
+    report.choose(outcome="", sort="behind")
+    assert "B wins" in report.texts(".about")[0]
+    assert report.browser.run("return document.querySelector('[data-for=one]').hidden")
+    report.choose(view="one", outcome="better")
+    assert report.browser.value("#sort") == "id", "an order of pairs is none of single answers"
+
+
+def test_by_keyboard(small: tuple[Report, Page]) -> None:
+    report, _ = small
+    browser = report.browser
+    browser.press("\ue004")
+    assert browser.run("return document.activeElement.className") == "skip"
+    browser.press("\ue007")
+    browser.until(lambda: browser.run("return document.activeElement.id") == "gallery")
+    browser.press("j")
+    assert browser.run("return document.activeElement === document.querySelectorAll('.card')[0]")
+    browser.press("jjk")
+    assert browser.run("return document.activeElement === document.querySelectorAll('.card')[1]")
+    assert browser.run("return getComputedStyle(document.activeElement).outlineStyle") == "solid"
+    browser.press("n")
+    browser.until(lambda: report.texts(".place")[0] == "Page 2 of 3")
+    browser.press("/")
+    assert browser.run("return document.activeElement.id") == "q"
+    browser.press("jnp")
+    browser.until(lambda: browser.value("#q") == "jnp")
+    browser.run("document.getElementById('reset').click(); document.getElementById('keys').click()")
+    browser.run("document.querySelector('.card').focus()")
+    browser.press("n")
+    assert report.texts(".place")[0] == "Page 1 of 3", "keys are off"
+    stops = []
+    browser.run("document.querySelector('#q').focus()")
+    for _ in range(9):
+        browser.press("\ue004")
+        stops.append(browser.run("return document.activeElement.id || document.activeElement.className"))
+    assert stops == ["view", "method", "shots", "outcome", "metric", "sort", "reset", "next", ""]
+
+
+def test_prompts_are_exact(small: tuple[Report, Page]) -> None:
+    report, page = small
+    report.search("#100")
+    prompts = [r.prompt for r in page.results if r.query == 0]
+    assert report.texts(".card pre") == prompts
+    assert report.browser.run("return getComputedStyle(document.querySelector('pre')).whiteSpace") == "pre-wrap"
+    report.browser.click(".card summary")
+    assert report.browser.run("return document.querySelector('.card details').open")
+
+
+def test_hostile_texts_stay_texts(report: Report) -> None:
+    report.browser.size(360, 780, phone=True)
+    report.open("hostile", page=pages.hostile)
+    browser = report.browser
+    page = pages.hostile()
+    for name, value in (("view", "one"), ("view", "pair")):
+        report.choose(**{name: value})
+        browser.run("document.querySelectorAll('details').forEach((e) => { e.open = true; })")
+        assert browser.run(WIDE) == []
+        assert browser.run("return document.documentElement.scrollWidth <= innerWidth")
+        assert browser.count("#cards script, #cards [onerror], #cards img[src=x]") == 0
+    report.choose(view="one")
+    for words in ("<script>alert(1)</script>", "</script><script>alert(3)</script>", "\u202etxet"):
+        report.search(words)
+        assert report.count == len(page.results)
+    shown = set(report.texts(".data"))
+    assert set(pages.HOSTILE) <= shown
+    assert "\n".join(pages.HOSTILE) in shown
+    apart = browser.run(
+        "return [...document.querySelectorAll('.data')].every((e) => getComputedStyle(e).unicodeBidi !== 'normal')"
+    )
+    assert apart
+    assert browser.count("script") == 4
+    report.clean()
+
+
+def test_a_script_that_got_in_would_not_run(small: tuple[Report, Page]) -> None:
+    """The policy holds: markup from text is refused, and so are a script and a style that are not the page's."""
+    report, _ = small
+    browser = report.browser
+    refused = browser.run("try { document.body.innerHTML = '<b>x</b>'; return ''; } catch (e) { return e.name; }")
+    assert refused == "TypeError"
+    browser.run(
+        "const s = document.createElement('style'); s.textContent = 'body { display: none }'; document.head.append(s);"
+        "const i = document.createElement('img'); i.src = 'https://example.invalid/a.png'; document.body.append(i);"
+    )
+    assert browser.run("return getComputedStyle(document.body).display") == "block"
+    assert any("Content Security Policy" in line for line in browser.console())
+    assert [url for url in browser.requests() if url.startswith("http")] in ([], ["https://example.invalid/a.png"])
+
+
+def test_dark_and_light(small: tuple[Report, Page]) -> None:
+    report, _ = small
+    browser = report.browser
+    ground = "return getComputedStyle(document.body).backgroundColor"
+    ink = "return getComputedStyle(document.querySelector('.plot text')).fill"
+    assert browser.run(ground) == "rgb(255, 255, 255)"
+    light = browser.run(ink)
+    browser.command("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": "dark"}])
+    assert browser.run(ground) == "rgb(18, 22, 27)"
+    assert browser.run(ink) != light
+    assert report.texts("#theme") == ["Light mode"]
+    browser.click("#theme")
+    assert browser.run(ground) == "rgb(255, 255, 255)"
+    report.open("small")
+    assert browser.run(ground) == "rgb(255, 255, 255)", "the choice is kept"
+    browser.run("localStorage.clear()")
+    browser.command("Emulation.setEmulatedMedia", features=[])
+
+
+@pytest.mark.parametrize("kind", ["small", "sequences"])
+def test_narrow_and_named(report: Report, kind: str) -> None:
+    browser = report.browser
+    browser.size(360, 780, phone=True)
+    report.open(kind, page={"small": pages.evaluations, "sequences": pages.sequences}[kind])
+    browser.run("document.querySelectorAll('details').forEach((e) => { e.open = true; })")
+    assert browser.run(WIDE) == []
+    assert browser.run("return [document.documentElement.scrollWidth, innerWidth]") == [360, 360]
+    assert browser.run("return [...document.querySelectorAll('.scroll')].some((e) => e.scrollWidth > e.clientWidth)")
+    assert browser.run(UNNAMED) == []
+    alts = browser.run("return [...document.images].map((e) => e.alt)")
+    assert alts
+    assert all(alts)
+    status = browser.run("const e = document.getElementById('count'); return [e.role, e.getAttribute('aria-live')]")
+    assert status == ["status", "polite"]
+    ids = browser.run("return [...document.querySelectorAll('[id]')].map((e) => e.id)")
+    assert len(ids) == len(set(ids))
+    levels = browser.run("return [...document.querySelectorAll('h1, h2, h3, h4')].map((e) => Number(e.tagName[1]))")
+    assert all(b <= a + 1 for a, b in itertools.pairwise(levels)), levels
+    report.clean()
+
+
+def test_sequences(report: Report) -> None:
+    report.browser.size(1280, 1000)
+    report.open("sequences", page=pages.sequences)
+    page = pages.sequences()
+    assert report.count == sum(bool(r.demonstrations) for r in page.results)
+    card = report.texts(".card")[0]
+    best = page.results[0]
+    for words in (
+        f"{best.scores['value']:.3f}",
+        f"{best.steps[0]:+.3f}",
+        "no demonstrations",
+        "Without ICDs",
+    ):
+        assert words.replace("-", "−") in card
+    assert "null" not in card
+    report.choose(method="beam 2", outcome="worse")
+    assert report.count == sum(r.setting == 1 and r.gains["value"] < 0 for r in page.results)
+    report.choose(view="pair", a=0, b=1, outcome="")
+    assert report.count == len(page.queries)
+    report.clean()
+
+
+def test_evaluations_with_metrics_of_their_own(report: Report) -> None:
+    """A result is shown in its evaluation's metric, and filters by data set and evaluation keep the two apart."""
+    report.browser.size(1280, 1000)
+    report.open("mixed", page=pages.mixed)
+    page = pages.mixed()
+    for place, (name, other) in enumerate((("vqa-accuracy", "cider"), ("cider", "vqa-accuracy"))):
+        mine = [r for r in page.results if page.settings[r.setting].evaluation == place]
+        for control in ("data", "source"):
+            report.browser.click("#reset")
+            report.choose(**{control: place})
+            assert report.count == len(mine)
+            cards = report.texts(".card")
+            assert all(name in card and other not in card for card in cards if "No answer" not in card)
+    report.choose(source=1, data="", outcome="better")
+    assert report.count == sum(
+        page.settings[r.setting].evaluation == 1 and r.gains.get("cider", 0) > 0 for r in page.results
+    )
+    report.browser.click("#reset")
+    report.choose(view="pair")
+    assert report.count == 6, "the first evaluation's first and last setting"
+    report.choose(a=len(page.settings) - 1)
+    assert report.texts(".empty") == ["A and B have no query in common."]
+    report.clean()
+
+
+def test_without_script_tables_and_plots_are_there(report: Report, small: tuple[Report, Page]) -> None:
+    browser = report.browser
+    browser.command("Emulation.setScriptExecutionDisabled", value=True)
+    try:
+        browser.open("about:blank")
+        browser.open(report.files["small"].as_uri())
+        assert browser.run("return document.documentElement.dataset.ready ?? ''") == ""
+        assert browser.run("return document.querySelector('table').getBoundingClientRect().height > 50")
+        assert browser.run("return document.querySelector('.plot').getBoundingClientRect().height > 50")
+        assert "needs JavaScript" in browser.run("return document.querySelector('noscript').textContent")
+        assert browser.run("return document.getElementById('controls').hidden")
+    finally:
+        browser.command("Emulation.setScriptExecutionDisabled", value=False)
+
+
+def test_a_large_page_is_ready_soon(report: Report, capsys: pytest.CaptureFixture[str]) -> None:
+    """400 queries, 5 methods with 8 shots: prints how long it takes; only that it comes is held."""
+    report.browser.size(1280, 1000)
+    report.open("large", page=lambda: pages.evaluations(400, 5, (8,), 2000))
+    ready = report.browser.run("return Number(document.documentElement.dataset.ready)")
+    pictures = report.browser.run("return Number(document.documentElement.dataset.pictures)")
+    assert report.browser.run("return [...document.images].every((e) => e.src.startsWith('data:image/webp'))")
+    code = """
+      const start = performance.now();
+      const e = document.getElementById('q'); e.value = 'purple star';
+      document.getElementById('controls').dispatchEvent(new Event('change', {bubbles: true}));
+      document.getElementById('sort').value = 'gain';
+      document.getElementById('sort').dispatchEvent(new Event('change', {bubbles: true}));
+      document.body.getBoundingClientRect();
+      return performance.now() - start;
+    """
+    searched = report.browser.run(code)
+    assert 0 < report.count < 2000
+    size = report.files["large"].stat().st_size / 1e6
+    with capsys.disabled():
+        print(f"\n400 x 5 x 8, {size:.1f} MB: ready after {ready:.0f} ms, pictures after {pictures:.0f} ms,", end=" ")
+        print(f"first search and sort {searched:.0f} ms")
+    report.clean()

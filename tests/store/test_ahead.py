@@ -1,0 +1,99 @@
+"""Rows that come in any order, with gaps, over several runs, give the file that rows in order give."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from icltool.errors import StoreError
+from icltool.store.ahead import ahead_path
+from icltool.store.embeddings import EmbeddingFile
+
+from .killable import embedding_writer, features_of, ids_of
+
+TOTAL, STEP = 11, 3
+BLOCKS = [range(low, min(low + STEP, TOTAL)) for low in range(0, TOTAL, STEP)]
+
+
+def put(path: Path, blocks: list[range]) -> list[range]:
+    """What is missing after these blocks were put in one run."""
+    with embedding_writer(path, TOTAL) as writer:
+        for rows in blocks:
+            writer.put(rows.start, ids_of(rows), features_of(rows))
+        return writer.missing(STEP)
+
+
+@settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.permutations(range(len(BLOCKS))), st.sets(st.integers(0, len(BLOCKS))))
+def test_any_order_over_any_runs(memory_path: Path, order: list[int], ends: set[int]) -> None:
+    path = memory_path / "file.h5"
+    for left in (path, ahead_path(path)):
+        left.unlink(missing_ok=True)
+    cuts = [0, *sorted(ends - {0}), len(order)]
+    for low, high in itertools.pairwise(cuts):
+        there = order[:high]
+        missing = put(path, [BLOCKS[k] for k in order[low:high]])
+        assert missing == [rows for k, rows in enumerate(BLOCKS) if k not in there]
+        with EmbeddingFile.open(path) as found:
+            prefix = next((k for k in range(len(BLOCKS)) if k not in there), len(BLOCKS))
+            assert len(found) == (BLOCKS[prefix].start if prefix < len(BLOCKS) else TOTAL), "a reader sees no gap"
+    assert not ahead_path(path).exists()
+    with EmbeddingFile.open(path) as found:
+        assert found.complete
+        np.testing.assert_array_equal(found.ids, ids_of(range(TOTAL)))
+        for field, expected in features_of(range(TOTAL)).items():
+            np.testing.assert_array_equal(found.read(field), expected)
+
+
+def test_blocks_of_another_size_fill_the_gaps(tmp_path: Path) -> None:
+    path = tmp_path / "file.h5"
+    put(path, [range(0, 3), range(6, 9)])
+    with embedding_writer(path, TOTAL) as writer:
+        missing = writer.missing(5)
+        assert missing == [range(3, 5), range(5, 6), range(9, 10), range(10, 11)]
+        for rows in missing:
+            writer.put(rows.start, ids_of(rows), features_of(rows))
+    with EmbeddingFile.open(path) as found:
+        assert found.complete
+    assert not ahead_path(path).exists()
+
+
+def test_rows_that_are_there_or_one_too_many_are_refused(tmp_path: Path) -> None:
+    with embedding_writer(tmp_path / "file.h5", TOTAL) as writer:
+        writer.put(0, ids_of(BLOCKS[0]), features_of(BLOCKS[0]))
+        for rows in (BLOCKS[0], range(10, 12)):
+            with pytest.raises(ValueError, match="rows"):
+                writer.put(rows.start, ids_of(rows), features_of(rows))
+
+
+def test_a_torn_block_is_made_again(tmp_path: Path) -> None:
+    path = tmp_path / "file.h5"
+    put(path, [BLOCKS[1], BLOCKS[2]])
+    waiting = ahead_path(path)
+    waiting.write_bytes(waiting.read_bytes()[:-5])
+    assert put(path, []) == [BLOCKS[0], BLOCKS[2], BLOCKS[3]]
+
+
+def test_what_was_kept_goes_with_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "file.h5"
+    put(path, [BLOCKS[1]])
+    with embedding_writer(path, TOTAL, overwrite=True) as writer:
+        assert writer.missing(STEP) == BLOCKS
+    assert not ahead_path(path).exists()
+
+
+def test_rows_of_another_file_are_refused(tmp_path: Path) -> None:
+    put(tmp_path / "one.h5", [BLOCKS[1]])
+    with embedding_writer(tmp_path / "other.h5", TOTAL + 1):
+        pass
+    ahead_path(tmp_path / "one.h5").rename(ahead_path(tmp_path / "other.h5"))
+    with (
+        pytest.raises(StoreError, match="total is 11 in its rows ahead, 12"),
+        embedding_writer(tmp_path / "other.h5", TOTAL + 1),
+    ):
+        pass
