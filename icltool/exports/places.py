@@ -4,10 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol
 
 from icltool.config.export import ExportConfig
 from icltool.errors import StoreError
 from icltool.store.workspace import Workspace
+
+
+class Output(Protocol):
+    """Options of a stage that writes where it is told, or into the workspace's folder exports."""
+
+    @property
+    def output(self) -> Path | None: ...
+    @property
+    def overwrite(self) -> bool: ...
+    @property
+    def workspace(self) -> Path: ...
 
 
 def input_of(config: ExportConfig, newest: Callable[[Workspace], Path]) -> Path:
@@ -21,12 +33,12 @@ def input_of(config: ExportConfig, newest: Callable[[Workspace], Path]) -> Path:
     return config.input
 
 
-def output_of(config: ExportConfig, name: str, sources: tuple[Path, ...], folder: bool = False) -> Path:
+def output_of(config: Output, name: str, sources: tuple[Path, ...], folder: bool = False) -> Path:
     """Where to write a file, or a `folder`. StoreError when something is there and `--overwrite` is not, or when it is what is
     being read."""
     target = config.output or config.workspace / "exports" / name
     if any(target.resolve() == source.resolve() for source in sources):
-        raise StoreError(f"{target} is what is to be exported", "give another --output")
+        raise StoreError(f"{target} is what is to be read", "give another --output")
     if not folder and target.is_dir():
         raise StoreError(f"{target} is a folder", "give a file as --output")
     if folder and target.exists() and not target.is_dir():

@@ -144,7 +144,7 @@ class _Splits:
         for job in self.jobs.values():
             total, step = len(job.dataset.split(job.split)), self.config.batch_size
             writer = self._writers.get(job.split)
-            whole = [range(low, min(low + step, total)) for low in range(0, total, step)]
+            whole = (range(low, min(low + step, total)) for low in range(0, total, step))
             for rows in whole if writer is None else writer.missing(step):
                 yield Rows(job.split, rows.start, rows.stop)
 
@@ -181,7 +181,6 @@ class _Splits:
             overwrite=self.config.overwrite,
         )
         self._writers[job.split] = opened.enter_context(writer)
-        there = len(records) - sum(len(rows) for rows in writer.missing(self.config.batch_size))
-        task = self.progress.task(f"embedding {job.split}", len(records), "examples", done=there)
+        task = self.progress.task(f"embedding {job.split}", len(records), "examples", done=writer.there)
         self._tickers[job.split] = opened.enter_context(task)
         return writer

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from icltool.config.report import ReportConfig
 from icltool.contracts import Progress, StageReport
 from icltool.errors import ConfigError, StoreError
+from icltool.exports.places import output_of
 from icltool.store.atomic import check_writable, write_text
 from icltool.store.workspace import Workspace
 
@@ -101,16 +102,10 @@ def _rendered(config: ReportConfig, draft: Draft, progress: Progress) -> tuple[s
 
 
 def _output(config: ReportConfig) -> Path:
-    """Where to write. StoreError where something is and `--overwrite` is not."""
+    """Where to write: what an earlier report left at its usual place is replaced. StoreError where something else is."""
     name = "report.html" if config.sequences is None else f"{config.sequences.stem}.html"
-    target = config.output or config.workspace / "exports" / name
-    if target.is_dir():
-        raise StoreError(f"{target} is a folder", "give a file as --output")
-    if any(target.resolve() == source.resolve() for source in (config.sequences, *config.evaluations) if source):
-        raise StoreError(f"{target} is what is to be shown", "give another --output")
-    if target.exists() and not config.overwrite:
-        raise StoreError(f"{target} exists already", "add --overwrite, or give another --output")
-    return target
+    usual = config if config.output is not None else config.model_copy(update={"overwrite": True})
+    return output_of(usual, name, tuple(filter(None, (config.sequences, *config.evaluations))))
 
 
 def _remarks(page: Page) -> list[str]:

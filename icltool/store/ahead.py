@@ -56,15 +56,20 @@ class RowsAhead:
         assert self._journal is not None
         return self._journal.read(self._blocks.pop(row)[1])
 
-    def rows(self, done: int) -> set[int]:
-        """The rows that are here, but for the first `done`."""
-        return {row for start, (count, _) in self._blocks.items() for row in range(start, start + count) if row >= done}
+    def spans(self, done: int) -> list[range]:
+        """The rows that are here, but for the first `done`: ascending, each once."""
+        found: list[range] = []
+        for start, (count, _) in sorted(self._blocks.items()):
+            begin = max(start, found[-1].stop if found else done)
+            if start + count > begin:
+                found.append(range(begin, start + count))
+        return found
 
     def close(self, done: int) -> None:
         """Closes the file; removes it where nothing in it lies behind the first `done` rows."""
         if self._journal is None:
             return
-        left, journal = self.rows(done), self._journal
+        left, journal = self.spans(done), self._journal
         self._journal = None
         if left:
             journal.close()

@@ -124,20 +124,20 @@ class EmbeddingWriter(JournaledWriter):
         else:
             self._ahead.put(row, len(ids), self.layout.pack(row, self.layout.block(ids, features)))
 
-    def missing(self, step: int) -> list[range]:
-        """The rows that are neither stored nor waiting, within blocks of `step` rows counted from 0."""
-        waiting = self._ahead.rows(self._done)
-        found: list[range] = []
-        for low in range(self._done - self._done % step, self.total, step):
-            start = None
-            for row in range(max(low, self._done), min(low + step, self.total) + 1):
-                there = row in waiting or row == min(low + step, self.total)
-                if not there and start is None:
-                    start = row
-                elif there and start is not None:
-                    found.append(range(start, row))
-                    start = None
-        return found
+    def missing(self, step: int) -> Iterator[range]:
+        """The rows that are neither stored nor waiting, within blocks of `step` rows counted from 0; those of now."""
+        low = self._done
+        for waiting in [*self._ahead.spans(self._done), range(self.total, self.total)]:
+            while low < waiting.start:
+                high = min(low - low % step + step, waiting.start)
+                yield range(low, high)
+                low = high
+            low = max(low, waiting.stop)
+
+    @property
+    def there(self) -> int:
+        """How many rows are stored or waiting."""
+        return self._done + sum(len(waiting) for waiting in self._ahead.spans(self._done))
 
     def _catch_up(self) -> None:
         """Appends what waited for the rows that are there now."""

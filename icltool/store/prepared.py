@@ -132,6 +132,13 @@ class Records:
         """References of the images (absolute paths, regions behind them), "" for none."""
         return [moved_picture(image, self._moved) for image in self._texts("image")]
 
+    @functools.cached_property
+    def has_images(self) -> bool:
+        """Whether any example has one."""
+        import pyarrow.compute as pc
+
+        return bool(pc.any(pc.not_equal(self._rows.data.column("image"), "")).as_py())
+
     def _here(self, example: Example) -> Example:
         return replace(example, image=moved_picture(example.image, self._moved)) if self._moved else example
 

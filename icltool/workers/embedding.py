@@ -68,12 +68,11 @@ class Encoding:
     def __call__(self, unit: Rows) -> EncodedRows:
         """The vectors of the rows; an image or text that several of them share is encoded once."""
         records = self._dataset.split(unit.split)
-        part = slice(unit.low, unit.high)
-        features = {}
-        for name in embedded_fields(records):
-            values = records.images[part] if name == "image" else list(records.texts[part])
-            features[name] = self._encoded(name, values)
-        return EncodedRows(unit, records.ids[part], features, self._encoder.dim, self._fingerprint)
+        examples = records.rows(range(unit.low, unit.high))  # of a large split not more than is needed
+        values = {"image": [e.image for e in examples], "text": [e.text for e in examples]}
+        features = {name: self._encoded(name, values[name]) for name in embedded_fields(records)}
+        ids = np.array([e.id for e in examples], dtype=np.int64)
+        return EncodedRows(unit, ids, features, self._encoder.dim, self._fingerprint)
 
     def _encoded(self, name: str, values: Sequence[str]) -> FloatArray:
         distinct = list(dict.fromkeys(values))
@@ -85,4 +84,4 @@ class Encoding:
 
 def embedded_fields(records: Records) -> tuple[str, ...]:
     """What of a split is embedded."""
-    return ("image", "text") if any(records.images) else ("text",)
+    return ("image", "text") if records.has_images else ("text",)

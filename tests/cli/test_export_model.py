@@ -215,7 +215,7 @@ def test_what_cannot_be_exported(
     at = ["model", "--input", moved]
     assert "other files than an exported model" in refused(*at, "--output", tmp_path / "mine", "--overwrite")
     assert (tmp_path / "mine" / "thesis.tex").exists()
-    assert "is what is to be exported" in refused(*at, "--output", moved, "--overwrite")
+    assert "is what is to be read" in refused(*at, "--output", moved, "--overwrite")
     assert "min_vl.safetensors does not exist; checkpoints there: best, cut, last" in refused(
         *at, "--checkpoint=min_vl"
     )

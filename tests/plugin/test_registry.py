@@ -111,7 +111,7 @@ def test_options_of_the_registration_come_before_the_users() -> None:
 def test_an_unknown_option_is_a_config_error_with_a_suggestion() -> None:
     with pytest.raises(ConfigError, match="sampler 'mix' has no option 'imag'") as caught:
         component("samplers", "mix", imag=0.5)
-    assert caught.value.hint == "did you mean 'image'? its options: image, random, text"
+    assert caught.value.hint == "did you mean 'image'? its options: ef, image, index, probes, random, text"
     with pytest.raises(ConfigError, match="sampler 'random' has no option 'share'") as caught:
         component("samplers", "random", share=0.5)
     assert caught.value.hint == "it has no options"

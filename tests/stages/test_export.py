@@ -251,7 +251,7 @@ def test_what_is_there_stays_unless_overwritten(workspace: Workspace, tmp_path: 
 def test_the_input_is_never_the_output(workspace: Workspace) -> None:
     path, _ = _sequences(workspace)
     before = path.read_bytes()
-    with pytest.raises(StoreError, match="is what is to be exported"):
+    with pytest.raises(StoreError, match="is what is to be read"):
         _run(workspace, "sequences", input=path, output=path, overwrite=True)
     assert path.read_bytes() == before
 

@@ -111,7 +111,7 @@ def test_what_is_there_stays_unless_overwritten(world: Path, tmp_path: Path) -> 
     with pytest.raises(StoreError, match="is a folder"):
         _run(world, output=tmp_path, overwrite=True)
     file = world / "sequences" / "hand.h5"
-    with pytest.raises(StoreError, match="is what is to be shown"):
+    with pytest.raises(StoreError, match="is what is to be read"):
         _run(world, sequences=file, output=file, overwrite=True)
 
 

@@ -25,7 +25,9 @@ def put(path: Path, blocks: list[range]) -> list[range]:
     with embedding_writer(path, TOTAL) as writer:
         for rows in blocks:
             writer.put(rows.start, ids_of(rows), features_of(rows))
-        return writer.missing(STEP)
+        missing = list(writer.missing(STEP))
+        assert writer.there == TOTAL - sum(map(len, missing))
+        return missing
 
 
 @settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -54,7 +56,7 @@ def test_blocks_of_another_size_fill_the_gaps(tmp_path: Path) -> None:
     path = tmp_path / "file.h5"
     put(path, [range(0, 3), range(6, 9)])
     with embedding_writer(path, TOTAL) as writer:
-        missing = writer.missing(5)
+        missing = list(writer.missing(5))
         assert missing == [range(3, 5), range(5, 6), range(9, 10), range(10, 11)]
         for rows in missing:
             writer.put(rows.start, ids_of(rows), features_of(rows))
@@ -83,7 +85,7 @@ def test_what_was_kept_goes_with_the_file(tmp_path: Path) -> None:
     path = tmp_path / "file.h5"
     put(path, [BLOCKS[1]])
     with embedding_writer(path, TOTAL, overwrite=True) as writer:
-        assert writer.missing(STEP) == BLOCKS
+        assert list(writer.missing(STEP)) == BLOCKS
     assert not ahead_path(path).exists()
 
 
