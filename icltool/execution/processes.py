@@ -9,10 +9,17 @@ from icltool.errors import ConfigError
 
 def is_leader() -> bool:
     """Whether this is process 0 of a distributed training, or the only one; launchers say so by these variables."""
-    for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK"):
-        value = os.environ.get(name)
-        if value is not None:
-            if not value.isdigit():
-                raise ConfigError(f"environment variable {name} is {value!r}, not a number", f"unset {name}")
-            return int(value) == 0
-    return True
+    rank = _number("RANK")
+    if rank is not None:
+        return rank == 0
+    within = _number("LOCAL_RANK")
+    if within is not None:  # of one machine: process 0 of the others leads nobody
+        return within == 0 and not (_number("NODE_RANK") or _number("GROUP_RANK"))
+    return not any(_number(name) for name in ("SLURM_PROCID", "JSM_NAMESPACE_RANK"))
+
+
+def _number(name: str) -> int | None:
+    value = os.environ.get(name)
+    if value is not None and not value.isdigit():
+        raise ConfigError(f"environment variable {name} is {value!r}, not a number", f"unset {name}")
+    return None if value is None else int(value)

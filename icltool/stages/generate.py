@@ -222,14 +222,11 @@ def _largest_batch(config: GenerateConfig) -> int:
     """The batch size that was asked for; with "auto" the largest that is tried where the model will run."""
     if config.batch_size != "auto":
         return config.batch_size
-    if config.executor_name != "local":
-        gpu = bool(config.devices) or config.gpus_per_worker != 0
-    elif config.device == "auto":
+    gpu = config.device != "cpu" and config.gpus_per_worker != 0
+    if gpu and config.device == "auto" and not (config.devices or config.gpus_per_worker or config.address):
         import torch
 
         gpu = torch.cuda.is_available()
-    else:
-        gpu = config.device != "cpu"
     return LARGEST_ON_GPU if gpu else LARGEST_ON_CPU
 
 
