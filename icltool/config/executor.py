@@ -84,4 +84,8 @@ class ExecutorConfig(StageConfig):
         if self.executor_name == "local" and given:
             named = ", ".join(f"--{name.replace('_', '-')}" for name in given)
             raise ValueError(f"{named}: local work is this process alone; --executor ray takes several")
+        if self.ship_data and getattr(self, "image_cache_disk", False):
+            raise ValueError(
+                "--ship-data: what workers put into --image-cache-disk would be lost; leave one of them out"
+            )
         return self

@@ -112,7 +112,7 @@ class Answerer:
         chunk."""
         rows, ahead = self.known(chosen, part)
         with ExitStack() as stack:
-            missing = self.chunks(len(rows), len(chosen), ahead)
+            missing = self.chunks(len(rows), len(chosen), {start: len(found) for start, found in ahead.items()})
             if missing:
                 self.session().expect(self._needed(chosen, missing))
                 if intervention is not None:
@@ -137,14 +137,15 @@ class Answerer:
         rows = part.resume(list(zip(query_ids, icd_ids, strict=True)))
         return rows, dict(part.ahead)
 
-    def chunks(self, done: int, total: int, ahead: Mapping[int, Sequence[Any]]) -> list[range]:
-        """The queries that are asked together, of those that are missing: neither among the first `done` nor `ahead`."""
+    def chunks(self, done: int, total: int, ahead: Mapping[int, int]) -> list[range]:
+        """The queries that are asked together, of those that are missing: neither among the first `done` nor `ahead`, so many
+        from each of these positions on."""
         size = self.inputs.config.batch_size
         chunk = CHUNK_OF_AUTO if size == "auto" else max(BATCHES * size, CHUNK)
         found, low = [], done
         for start in [*sorted(ahead), total]:
             found += [range(first, min(first + chunk, start)) for first in range(low, start, chunk)]
-            low = start + len(ahead.get(start, ()))
+            low = start + ahead.get(start, 0)
         return found
 
     def _needed(self, chosen: IntArray, missing: Sequence[range]) -> Iterator[Example]:

@@ -46,12 +46,13 @@ def answer_elsewhere(work: Results, settings: Settings, progress: Progress) -> E
     """
     config, answerer = settings.inputs.config, work.answerer
     asked = sorted(work.to_answer(), key=lambda one: str(one.setting.method.weights or ""))
-    known = [answerer.known(one.chosen, one.part) for one in asked]
-    missing = [
-        answerer.chunks(len(rows), len(one.chosen), ahead) for one, (rows, ahead) in zip(asked, known, strict=True)
-    ]
+    missing = []
     for one in asked:
-        answerer.elsewhere[one.part.path] = (0.0, "")
+        rows, ahead = answerer.known(one.chosen, one.part)
+        missing.append(answerer.chunks(len(rows), len(one.chosen), {k: len(found) for k, found in ahead.items()}))
+        told = one.part.told
+        remark = next((t["remark"] for t in told if t.get("remark")), "")
+        answerer.elsewhere[one.part.path] = (sum(t.get("seconds", 0.0) for t in told), remark)
     run = Run[Chunk | CostSample, Answered](config, progress)
     done = Work()
     total, left = sum(len(one.chosen) for one in asked), sum(len(chunk) for chunks in missing for chunk in chunks)
@@ -60,7 +61,8 @@ def answer_elsewhere(work: Results, settings: Settings, progress: Progress) -> E
         if units:
             ticker = opened.enter_context(progress.task("answering", total, "queries", done=total - left))
             place = opened.enter_context(_place(config, run, asked, settings))
-            for answered in opened.enter_context(run.results(MakeAnswering(config, place), units)):
+            under = tuple(dict.fromkeys(Conditions.of(one.setting.method) for one in asked))
+            for answered in opened.enter_context(run.results(MakeAnswering(config, place, under), units)):
                 done += answered.work
                 run.show(ticker)
                 _take(answered, asked, work)
@@ -110,7 +112,7 @@ def _take(answered: Answered, asked: Sequence[Asked], work: Results) -> None:
         work.answerer.costs.take(answered.costs, answered.faults)
         return
     part = asked[unit.number].part
-    part.append(answered.rows, unit.start)
+    part.append(answered.rows, unit.start, {"seconds": answered.seconds, "remark": answered.remark})
     seconds, remark = work.answerer.elsewhere[part.path]
     work.answerer.elsewhere[part.path] = (seconds + answered.seconds, remark or answered.remark)
 

@@ -70,6 +70,8 @@ class Results:
         self.kept: dict[Key, SettingResult] = {}
         self.analysis: dict[str, Any] = {}
         self.skipped = self.reused = 0
+        #: Settings of before that others of the same name have replaced, with their options.
+        self.replaced: dict[Key, dict[str, Any]] = {}
         self.earlier = Earlier(folder, provenance)
         self._fresh: set[Key] = set()
         self._parts: dict[Path, PartialAnswers] = {}
@@ -151,6 +153,8 @@ class Results:
         """Measures the costs that are missing; a line for each that cannot be."""
         faults = []
         for setting in self.uncosted():
+            if self._current(setting) is None:  # its answers could not be had
+                continue
             try:
                 self._store(setting.key, cost=costs.measured(self.answerer, self.settings, setting))
             except ConfigError as error:  # a prompt that does not fit by itself: the answers are there
@@ -258,6 +262,9 @@ class Results:
         self.analysis = {}
         self._judged[setting.key] = judged
         metrics = {name: one.result for name, one in judged.items()}
+        before = self.kept.get(setting.key)
+        if before is not None and before.extra.get("digest") != setting.digest:
+            self.replaced[setting.key] = before.extra.get("options", {})
         self.kept[setting.key] = SettingResult(*setting.key, len(rows), metrics, seconds, extra)
         self._write()
         PartialAnswers(path, setting.digest).remove()

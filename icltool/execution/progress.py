@@ -62,15 +62,30 @@ class Count:
         self.before = self.done = done
         self.remark = ""
         self.started = time.monotonic()
+        self._first: tuple[float, int] | None = None  # when the first units were done, and how many there were then
 
     @property
     def elapsed(self) -> float:
         return time.monotonic() - self.started
 
+    def advance(self, amount: int) -> None:
+        self.done += amount
+        if self._first is None:
+            self._first = (time.monotonic(), self.done)
+
+    @property
+    def pace(self) -> tuple[int, float]:
+        """(units, seconds) by which what is left can be told: without what came before the first unit was done (a model was
+        loaded), as soon as others were."""
+        if self._first is not None and self.done > self._first[1]:
+            since, there = self._first
+            return self.done - there, time.monotonic() - since
+        return self.done - self.before, self.elapsed
+
     def state(self) -> str:
         """ "embed images: 120 of 2,000 images (6 %), 35.1 images/s, 54 s left, loss 0.3"."""
         share = f" ({100 * self.done // self.total} %)" if self.total else ""
-        worked, elapsed = self.done - self.before, self.elapsed
+        worked, elapsed = self.pace
         parts = [f"{self.description}: {self.done:,} of {self.total:,} {self.unit}{share}"]
         parts.append(rate(worked, elapsed, self.unit))
         if worked > 0 and self.total > self.done:
@@ -146,7 +161,7 @@ class _LineTicker:
         self._next = count.started + interval
 
     def advance(self, amount: int = 1) -> None:
-        self._count.done += amount
+        self._count.advance(amount)
         if time.monotonic() >= self._next and self._count.done < self._count.total:
             self._owner.say(self._count.state())
             self._next = time.monotonic() + self._interval
@@ -225,7 +240,7 @@ class _BarTicker:
         self._owner, self._count = owner, count
 
     def advance(self, amount: int = 1) -> None:
-        self._count.done += amount
+        self._count.advance(amount)
         self._owner._refresh(self._count)
 
     def note(self, text: str) -> None:
@@ -237,7 +252,7 @@ def _fields(count: Count) -> dict[str, Any]:
     """What the columns right of the bar show."""
     return {
         "amount": f"{count.done:,}/{count.total:,} {count.unit}",
-        "rate": rate(count.done - count.before, count.elapsed, count.unit),
+        "rate": rate(*count.pace, count.unit),
         "note": count.remark,
     }
 

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from icltool.store.embeddings import EmbeddingWriter
     from icltool.store.records import PreparedDataset
 
+#: Batches that a worker in another process is given at a time.
+BATCHES = 4
 SPLITS = ("train", "validation")
 
 
@@ -103,6 +105,7 @@ def _embed(config: EmbedConfig, jobs: list[_Job], run: Run[Rows, EncodedRows], p
         found = opened.enter_context(run.results(make, work.units()))
         for encoded in found:
             work.store(encoded, opened, run)
+    errors = []
     for job in jobs:
         lost = [failure for failure in run.failures if failure.unit.split == job.split]
         if not lost:
@@ -114,7 +117,9 @@ def _embed(config: EmbedConfig, jobs: list[_Job], run: Run[Rows, EncodedRows], p
             ids = job.dataset.split(job.split).ids[unit.low : unit.high].tolist()
             name = f"rows {unit.low} to {unit.high - 1} of {unit.split}"
             told.append((failure, name, {"split": unit.split, "examples": ids, "count": len(ids)}))
-        raise give_up(told, job.path, len(job.dataset.split(job.split)), f"examples of {job.split}", progress)
+        errors.append(give_up(told, job.path, len(job.dataset.split(job.split)), f"examples of {job.split}", progress))
+    if errors:
+        raise errors[0]
     return work.embedded
 
 
@@ -143,6 +148,8 @@ class _Splits:
         """What is missing, split by split."""
         for job in self.jobs.values():
             total, step = len(job.dataset.split(job.split)), self.config.batch_size
+            if self.config.executor_name != "local":
+                step *= BATCHES
             writer = self._writers.get(job.split)
             whole = (range(low, min(low + step, total)) for low in range(0, total, step))
             for rows in whole if writer is None else writer.missing(step):

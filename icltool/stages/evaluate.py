@@ -77,6 +77,7 @@ def run(config: EvaluateConfig, progress: Progress) -> EvaluationReport:
             folder.mkdir(parents=True, exist_ok=True)
         with locked(folder / RESULTS):
             work = Results(settings, judge, answerer, folder, provenance)
+            costs.set_apart(work.kept, settings)
             elsewhere = None if here else answer_elsewhere(work, settings, progress)
             groups = _evaluated(work, settings.groups if elsewhere is None else elsewhere.complete(settings.groups))
             work.compare(groups)
@@ -87,6 +88,7 @@ def run(config: EvaluateConfig, progress: Progress) -> EvaluationReport:
     clear_failures(folder / RESULTS)
     found = [work.kept[setting.key] for group in groups for setting in group]
     results = tuple(asked_for(found, costs.wanted(settings), config.permutations > 1, config.seeds))
+    title = f"{inputs.dataset.name} ({inputs.task.name}), {config.model}, {len(inputs.query_rows)} queries"
     lines = [
         *remarks(results, work.analysis),
         *_remarks(inputs, settings, judge),
@@ -94,15 +96,8 @@ def run(config: EvaluateConfig, progress: Progress) -> EvaluationReport:
         *work.answerer.notes,
         *(elsewhere.notes if elsewhere is not None else ()),
         *faults,
+        *_of_the_call(work, judge, results),
     ]
-    lines += [f"{name} is missing: {error}" for name, error in judge.faults.items()]
-    if work.reused:
-        lines.append(
-            f"answers of {work.reused} setting{'s' * (work.reused != 1)} are those of an earlier evaluation by other metrics"
-        )
-    if work.skipped:
-        lines.append(f"up to date: {work.skipped} of {len(results)} settings were evaluated before")
-    title = f"{inputs.dataset.name} ({inputs.task.name}), {config.model}, {len(inputs.query_rows)} queries"
     if told := published_remark(config.model, inputs.dataset.name, inputs.task.name):
         lines.append(told)
     if any(cost_of(result) for result in results):
@@ -111,6 +106,23 @@ def run(config: EvaluateConfig, progress: Progress) -> EvaluationReport:
         lines.append(append_results(config.csv, inputs, folder, results))
     rows = tuple(table_row(r) for r in results)
     return EvaluationReport(title, rows, folder, tuple(lines), results, work.analysis)
+
+
+def _of_the_call(work: Results, judge: Judge, results: Sequence[SettingResult]) -> list[str]:
+    """What was not done again, what was replaced, and what is missing."""
+    lines = [f"{name} is missing: {error}" for name, error in judge.faults.items()]
+    if work.reused:
+        lines.append(
+            f"answers of {work.reused} setting{'s' * (work.reused != 1)} are those of an earlier evaluation by other metrics"
+        )
+    if work.skipped:
+        lines.append(f"up to date: {work.skipped} of {len(results)} settings were evaluated before")
+    for (method, shots, _), options in {key[:2]: (key, before) for key, before in work.replaced.items()}.values():
+        told = ", ".join(f"{name}={value}" for name, value in options.items()) or "none"
+        lines.append(
+            f"{method}, {shots}-shot: replaces what was evaluated with other options or inputs (options then: {told})"
+        )
+    return lines
 
 
 def _evaluated(work: Results, groups: Sequence[Sequence[Setting]]) -> list[list[Setting]]:

@@ -6,9 +6,9 @@ Writes: sequences/<name>-<task>-<model>-<sampler>-<scorer>-<digest>.h5
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable
 from contextlib import AbstractContextManager, ExitStack
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -73,7 +73,7 @@ def run(config: GenerateConfig, progress: Progress) -> StageReport:
         with locked(path):  # refused before a model is loaded, not after
             pass
     check_writable(path)
-    missing = _missing(parts, rows, () if config.overwrite else _finished(path))
+    missing = _missing(parts, rows, frozenset() if config.overwrite else _finished(path))
     if not len(missing) and path.is_file():
         with _writer(config, path, provenance, len(rows)):  # says what is wrong with the file, and mends what was cut
             pass
@@ -89,20 +89,20 @@ def run(config: GenerateConfig, progress: Progress) -> StageReport:
     return _report(config, parts.dataset, SequenceFile.open(path), path, searched, remarks)
 
 
-def _finished(path: Path) -> Collection[int]:
+def _finished(path: Path) -> frozenset[int]:
     """Ids of the anchors that the file of an earlier run holds."""
     from icltool.store.sequences import SequenceFile
 
     try:
         file = SequenceFile.open(path)
     except StoreError:  # not there; or damaged, which the writer will say
-        return ()
-    found = file.query_ids
+        return frozenset()
+    found = frozenset(file.query_ids)
     file.close()
     return found
 
 
-def _missing(parts: SearchParts, rows: IntArray, finished: Collection[int]) -> IntArray:
+def _missing(parts: SearchParts, rows: IntArray, finished: frozenset[int]) -> IntArray:
     return np.array([r for r in rows if int(parts.queries.ids[r]) not in finished], dtype=np.int64)
 
 
@@ -185,7 +185,9 @@ def _search(
         place = opened.enter_context(_place(config, parts, run, units))
         found = opened.enter_context(run.results(MakeSearcher(config, place), units))
         if not path.is_file() or config.overwrite:
-            first = list(_first(found))  # before there is a file: one without anchors would only be in the way
+            first = list(islice(found, 1))  # before there is a file: one without anchors would only be in the way
+            if not first:  # all were given up: what was there before stays
+                return 0, Work()
             writer = opened.enter_context(_writer(config, path, provenance, len(rows)))
             found = chain(first, found)
         for group in found:
@@ -210,12 +212,6 @@ def _place(
         pictures |= {parts.records.images[row] for pool in unit.pools for row in pool}
     files = [file.path for file in (parts.embeddings, parts.query_embeddings) if file is not None]
     return place_of_work(config, run.executor, parts.dataset.folder, pictures, files)
-
-
-def _first(found: Iterator[SearchedGroup]) -> Iterator[SearchedGroup]:
-    for group in found:
-        yield group
-        return
 
 
 def _largest_batch(config: GenerateConfig) -> int:
@@ -255,7 +251,7 @@ def _cost(
     from icltool.engine.cost import cost_rows, measure
 
     finished = _finished(path)
-    missing = _missing(parts, rows, frozenset(finished))
+    missing = _missing(parts, rows, finished)
     if not len(missing):
         return StageReport("Nothing to do", (), path, (*remarks, "up to date: every anchor was finished before"))
     images: set[int] = set()

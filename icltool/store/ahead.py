@@ -6,6 +6,7 @@ those after it wait here, and are not made again when the next run fills the gap
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ class RowsAhead:
         self._artefact, self._identity = artefact, dict(identity)
         self._journal: Journal | None = None
         self._blocks: dict[int, tuple[int, Entry]] = {}
+        self._starts: list[int] = []  # a heap of their keys
 
     def resume(self, head: Any) -> None:
         """Takes note of what an earlier run left; `head` is the struct of (first row, rows) that a payload begins with.
@@ -38,7 +40,7 @@ class RowsAhead:
             check_identity(self._artefact, self._journal.identity, self._identity, what="its rows ahead")
             for entry in self._journal.entries:
                 row, count = head.unpack(self._journal.read(entry, head.size))
-                self._blocks[row] = (count, entry)
+                self._keep(row, count, entry)
         except BaseException:
             self._journal.close()
             raise
@@ -47,14 +49,23 @@ class RowsAhead:
         """Keeps a block. What it returned for is never lost."""
         if self._journal is None:
             self._journal = Journal.create(self.path, self._identity)
-        self._blocks[row] = (count, self._journal.append(payload))
+        self._keep(row, count, self._journal.append(payload))
 
-    def take(self, row: int) -> bytes | None:
-        """The payload of the block that begins with this row, if there is one."""
-        if row not in self._blocks:
-            return None
-        assert self._journal is not None
-        return self._journal.read(self._blocks.pop(row)[1])
+    def next(self, row: int) -> tuple[bytes, int] | None:
+        """The payload of a block that holds this row, and how many of its rows stand in front of that one. It stays until a
+        row behind it is asked for: blocks that lie in front of the row as a whole are forgotten."""
+        while self._starts and self._starts[0] <= row:
+            count, entry = self._blocks[self._starts[0]]
+            if self._starts[0] + count > row:
+                assert self._journal is not None
+                return self._journal.read(entry), row - self._starts[0]
+            del self._blocks[heapq.heappop(self._starts)]
+        return None
+
+    def shrink(self) -> None:
+        """Makes the file as small as it was at first, where nothing waits any more."""
+        if self._journal is not None and not self._blocks and self._journal.entries:
+            self._journal.clear()
 
     def spans(self, done: int) -> list[range]:
         """The rows that are here, but for the first `done`: ascending, each once."""
@@ -80,3 +91,9 @@ class RowsAhead:
         """Drops everything."""
         remove_journal(self.path)
         self._blocks.clear()
+        self._starts.clear()
+
+    def _keep(self, row: int, count: int, entry: Entry) -> None:
+        if row not in self._blocks:
+            heapq.heappush(self._starts, row)
+        self._blocks[row] = (count, entry)

@@ -141,9 +141,10 @@ class EmbeddingWriter(JournaledWriter):
 
     def _catch_up(self) -> None:
         """Appends what waited for the rows that are there now."""
-        while (payload := self._ahead.take(self._done)) is not None:
-            block = self.layout.unpack(payload, 0)
+        while (found := self._ahead.next(self._done)) is not None:
+            block = self.layout.unpack(*found)
             self.append(block.pop("id"), {field: block[dataset_name(field)] for field in self.layout.fields})
+        self._ahead.shrink()
 
     def _start(self) -> None:
         self._ahead.remove()

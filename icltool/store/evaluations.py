@@ -159,12 +159,13 @@ class PartialAnswers:
     The file begins with a line that names the setting's digest; another setting's file is not looked at. Every chunk ends
     with a line that says so, and a chunk without one is not counted, so that the next run asks the model in the same
     batches as if nothing had happened. Chunks may be added in any order; `ahead` are those behind a gap, by the position of
-    their first row.
+    their first row. `told` is what was added beside the rows of each.
     """
 
     def __init__(self, predictions: Path, digest: str) -> None:
         self.path = predictions.with_name(f".{predictions.name}.part")
         self.ahead: dict[int, list[dict[str, Any]]] = {}
+        self.told: list[dict[str, Any]] = []
         self._head = {"schema": "icltool-answers", "version": 1, "digest": digest}
 
     def resume(self, expected: Sequence[tuple[int, Sequence[int]]]) -> list[dict[str, Any]]:
@@ -187,11 +188,17 @@ class PartialAnswers:
         self.ahead = {start: found for start, found in chunks.items() if start > len(rows)}
         return rows
 
-    def append(self, rows: Sequence[Mapping[str, Any]], start: int | None = None) -> None:
-        """Adds a chunk, whose first row is number `start` (None: the one after those before). What it returned for is never
-        lost. Raises StoreError when it cannot be written."""
+    def append(
+        self, rows: Sequence[Mapping[str, Any]], start: int | None = None, told: Mapping[str, Any] | None = None
+    ) -> None:
+        """Adds a chunk, whose first row is number `start` (None: the one after those before), with JSON values `told` of it.
+        What it returned for is never lost. Raises StoreError when it cannot be written."""
         lines = [json.dumps(_finite(dict(row)), ensure_ascii=False) for row in rows]
-        last = {_CHUNK_END: "end"} if start is None else {_CHUNK_END: "end", "start": start}
+        last = {
+            _CHUNK_END: "end",
+            **({} if start is None else {"start": start}),
+            **({"told": dict(told)} if told else {}),
+        }
         with writing(self.path), self.path.open("ab") as stream:
             stream.write("\n".join([*lines, json.dumps(last), ""]).encode("utf-8"))
             stream.flush()
@@ -206,6 +213,7 @@ class PartialAnswers:
         chunks: dict[int, list[dict[str, Any]]] = {}
         rows: list[dict[str, Any]] = []
         end = following = 0
+        self.told = []
         try:
             with self.path.open("rb") as stream:
                 if _parsed(stream.readline()) != self._head:
@@ -224,6 +232,7 @@ class PartialAnswers:
                     if len(asked) < len(rows) or not all(_fits(r, *a) for r, a in zip(rows, asked, strict=True)):
                         break
                     chunks[start], rows = rows, []
+                    self.told += [row["told"]] if "told" in row else []
                     end, following = position, start + len(asked)
         except FileNotFoundError:
             return {}, 0

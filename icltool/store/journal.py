@@ -95,6 +95,14 @@ class Journal:
         with reading_journal(self.path):
             return self._read(entry.offset, entry.length if length is None else min(length, entry.length))
 
+    def clear(self) -> None:
+        """Drops every record."""
+        if self.entries:
+            start = self.entries[0].offset - _FRAME.size
+            with writing(self.path):
+                self._file.truncate(start)
+            self._end, self.entries = start, []
+
     def sync(self) -> None:
         """Has the operating system write what was appended to the disk."""
         with writing(self.path):

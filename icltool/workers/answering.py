@@ -82,22 +82,30 @@ class Answered:
 
 @dataclass(frozen=True)
 class MakeAnswering:
-    """Makes a worker; travels to where it is made."""
+    """Makes a worker; travels to where it is made. `under` are the conditions of all chunks, in their order."""
 
     config: EvaluateConfig
     place: Place = field(default_factory=Place.here)
+    under: tuple[Conditions, ...] = ()
 
     def __call__(self) -> Answering:
-        return Answering(self.place.enter(self.config), self.place)
+        return Answering(self.place.enter(self.config), self.place, self.under)
 
 
 class Answering:
-    """A worker. The model is loaded with the first unit: which weights it needs is known then."""
+    """A worker: the model is loaded with it, with the weights of the first chunks. Raises ConfigError where an intervention was
+    made for another model."""
 
-    def __init__(self, config: EvaluateConfig, place: Place) -> None:
+    def __init__(self, config: EvaluateConfig, place: Place, under: Sequence[Conditions]) -> None:
         self._inputs, self._place = Inputs(config), place
         self._answerer = Answerer(self._inputs, SilentProgress())
         self._interventions: dict[Conditions, Intervention] = {}
+        self._answerer.use(self._weights(under[0]) if under else None)
+        model = self._answerer.session().model
+        assert model is not None
+        for conditions in under:
+            if (intervention := self._opened(conditions)) is not None:
+                intervention.check(model)
 
     @property
     def notes(self) -> Sequence[str]:
@@ -119,7 +127,6 @@ class Answering:
         intervention, remark = self._opened(unit.under), ""
         if intervention is not None:
             assert session.model is not None
-            intervention.check(session.model)
             remark = other_template(unit.under.label, intervention, session.model)
         with nullcontext() if intervention is None else session.steered(intervention):
             rows = self._answerer.rows(unit.query_rows, unit.chosen)

@@ -64,15 +64,21 @@ class Encoding:
             options["path"] = str(config.encoder_path)
         self._encoder: Encoder = component("encoders", config.encoder, **options)
         self._fingerprint = self._encoder.fingerprint()
+        self._batch_size = config.batch_size
 
     def __call__(self, unit: Rows) -> EncodedRows:
         """The vectors of the rows; an image or text that several of them share is encoded once."""
         records = self._dataset.split(unit.split)
-        examples = records.rows(range(unit.low, unit.high))  # of a large split not more than is needed
-        values = {"image": [e.image for e in examples], "text": [e.text for e in examples]}
-        features = {name: self._encoded(name, values[name]) for name in embedded_fields(records)}
-        ids = np.array([e.id for e in examples], dtype=np.int64)
-        return EncodedRows(unit, ids, features, self._encoder.dim, self._fingerprint)
+        fields, size = embedded_fields(records), self._batch_size
+        ids: list[int] = []
+        parts: dict[str, list[FloatArray]] = {name: [] for name in fields}
+        for low in range(unit.low - unit.low % size, unit.high, size):  # batches as they are wherever a run began
+            examples = records.rows(range(max(low, unit.low), min(low + size, unit.high)))
+            ids += [e.id for e in examples]
+            for name in fields:
+                parts[name].append(self._encoded(name, [e.image if name == "image" else e.text for e in examples]))
+        features = {name: np.concatenate(found) for name, found in parts.items()}
+        return EncodedRows(unit, np.array(ids, dtype=np.int64), features, self._encoder.dim, self._fingerprint)
 
     def _encoded(self, name: str, values: Sequence[str]) -> FloatArray:
         distinct = list(dict.fromkeys(values))

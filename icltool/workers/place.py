@@ -99,6 +99,8 @@ def _laid_out(
             (folder / part.name).symlink_to(part.resolve())
     moved = {}
     for number, picture in enumerate(sorted({picture_file(reference) for reference in pictures if reference})):
+        if not Path(picture).is_file():  # the worker that needs it will name it
+            continue
         moved[picture] = f"pictures/{number}{Path(picture).suffix}"
         (folder / moved[picture]).symlink_to(Path(picture).resolve())
     (folder / MOVED).write_text(json.dumps(moved), encoding="utf-8")

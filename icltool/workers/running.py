@@ -45,6 +45,8 @@ class Run(Generic[Unit, Result]):
         finally:
             if hasattr(found, "close"):
                 found.close()
+            if hasattr(self.executor, "close"):  # where the run never began
+                self.executor.close()
 
     def show(self, ticker: Ticker) -> None:
         """Writes into the progress line how the workers are."""

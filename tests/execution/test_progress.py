@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from icltool.execution.progress import BarProgress, LineProgress, SilentProgress, duration, for_terminal, rate
+from icltool.execution.progress import BarProgress, Count, LineProgress, SilentProgress, duration, for_terminal, rate
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -184,3 +184,16 @@ def test_a_real_terminal_gets_bars_on_stderr() -> None:
     assert process.wait(timeout=60) == 0
     assert out == "BarProgress\n"
     assert b"work: 5 files in" in seen
+
+
+def test_what_came_before_the_first_unit_does_not_count_for_the_rate(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    count = Count("searching", 102, "anchors", 0)
+    now[0] = 100.0  # a model was loaded
+    count.advance(2)
+    assert "left" in count.state()
+    now[0] = 110.0
+    count.advance(50)
+    assert count.state() == "searching: 52 of 102 anchors (50 %), 5.0 anchors/s, 10 s left"
+    assert "in 1 min 50 s" in count.summary(failed=False)

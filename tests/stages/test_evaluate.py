@@ -347,3 +347,12 @@ def test_a_metric_of_another_task_is_remarked_on(workspace: Path) -> None:
     lines = evaluate.run(config(workspace, metrics=("cider", "vqa-accuracy")), QUIET).lines()
     assert any(line.startswith("vqa-accuracy is made for vqa") for line in lines)
     assert not any(line.startswith("cider is made for") for line in lines)
+
+
+def test_a_method_with_other_options_says_what_it_replaces(workspace: Path) -> None:
+    evaluate.run(config(workspace, methods=("mmr",), shots=(1,), method_options={"mmr.pool": 3}), QUIET)
+    again = evaluate.run(config(workspace, methods=("mmr",), shots=(1,), method_options={"mmr.pool": 4}), QUIET)
+    told = "mmr, 1-shot: replaces what was evaluated with other options or inputs (options then: pool=3)"
+    assert told in again.remarks
+    same = evaluate.run(config(workspace, methods=("mmr",), shots=(1,), method_options={"mmr.pool": 4}), QUIET)
+    assert not any("replaces" in remark for remark in same.remarks)

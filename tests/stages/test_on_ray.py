@@ -165,13 +165,13 @@ def test_rows_behind_one_that_cannot_be_embedded_are_kept(nodes: TwoNodes, own_p
         whole = {"ids": file.ids, **{field: file.read(field) for field in file.fields}}
     there = EmbedConfig(**options, address=nodes.address, workers=2, gpus_per_worker=0)
     picture = open_dataset(own_pictures / "datasets" / "shapes" / "caption").split("train").images[40]
-    with broken(picture), pytest.raises(DataError, match=r"16 of 104 examples of train failed.*rows 32 to 47 of train"):
+    with broken(picture), pytest.raises(DataError, match=r"64 of 104 examples of train failed.*rows 0 to 63 of train"):
         embed.run(there.model_copy(update={"overwrite": True}), QUIET)
     assert ahead_path(path).exists()
     with EmbeddingFile.open(path) as file:
-        assert len(file) == 32
+        assert len(file) == 0
     report = embed.run(there, QUIET)
-    assert report.rows()[0]["embedded now"] == 16
+    assert report.rows()[0]["embedded now"] == 64
     assert not ahead_path(path).exists()
     with EmbeddingFile.open(path) as file:
         assert file.complete
@@ -213,7 +213,13 @@ def test_an_evaluation_on_workers_is_that_of_one_process(nodes: TwoNodes, worksp
 
 def test_answers_that_cannot_be_had_leave_the_other_settings(nodes: TwoNodes, own_pictures: Path) -> None:
     options: dict[str, Any] = {"workspace": own_pictures, "task": "caption", "model": "tiny-idefics", "device": "cpu"}
-    options |= {"methods": ("zero-shot", "random"), "shots": (1,), "metrics": ("word-accuracy",), "batch_size": 4}
+    options |= {
+        "methods": ("zero-shot", "random"),
+        "shots": (1,),
+        "metrics": ("word-accuracy",),
+        "batch_size": 4,
+        "cost": True,
+    }
     there = EvaluateConfig(**options, address=nodes.address, workers=2, gpus_per_worker=0)
     whole = evaluate.run(EvaluateConfig(**options), QUIET)
     assert whole.path is not None
@@ -229,3 +235,26 @@ def test_answers_that_cannot_be_had_leave_the_other_settings(nodes: TwoNodes, ow
     again = evaluate.run(there, QUIET)
     assert [r.metrics for r in again.results] == [r.metrics for r in whole.results]
     assert not failures_file(whole.path / "results.json").exists()
+
+
+def test_what_was_there_stays_where_nothing_could_be_searched(
+    nodes: TwoNodes, own_pictures: Path, tmp_path: Path
+) -> None:
+    target = tmp_path / "there.h5"
+    options = {**SEARCH, "anchors": 2}
+    generate.run(GenerateConfig(workspace=own_pictures, output=target, **options), QUIET)
+    before = found(target)
+    records = open_dataset(own_pictures / "datasets" / "shapes" / "caption").split("train")
+    picture = records[records.row_of(int(before["query_id"][0]))].image
+    config = GenerateConfig(
+        workspace=own_pictures,
+        output=target,
+        overwrite=True,
+        address=nodes.address,
+        workers=1,
+        gpus_per_worker=0,
+        **options,
+    )
+    with broken(picture), pytest.raises(DataError, match="2 of 2 anchors failed"):
+        generate.run(config, QUIET)
+    same(found(target), before)

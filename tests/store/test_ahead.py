@@ -11,10 +11,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from icltool.errors import StoreError
+from icltool.store import embeddings
 from icltool.store.ahead import ahead_path
-from icltool.store.embeddings import EmbeddingFile
+from icltool.store.embeddings import EmbeddingFile, EmbeddingWriter
 
-from .killable import embedding_writer, features_of, ids_of
+from .killable import DIM, embedding_writer, features_of, ids_of
 
 TOTAL, STEP = 11, 3
 BLOCKS = [range(low, min(low + STEP, TOTAL)) for low in range(0, TOTAL, STEP)]
@@ -79,6 +80,44 @@ def test_a_torn_block_is_made_again(tmp_path: Path) -> None:
     waiting = ahead_path(path)
     waiting.write_bytes(waiting.read_bytes()[:-5])
     assert put(path, []) == [BLOCKS[0], BLOCKS[2], BLOCKS[3]]
+
+
+def test_a_kill_between_two_parts_of_a_block_that_waited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A block of more rows than a record holds is appended in parts; the rest of it still counts as waiting."""
+    path = tmp_path / "file.h5"
+    monkeypatch.setattr(embeddings, "_BLOCK_BYTES", 2 * 4 * DIM)  # two rows a record
+    put(path, [range(3, 9)])
+    append, left = EmbeddingWriter._append, 3
+
+    def killed(self: EmbeddingWriter, payload: bytes) -> None:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise KeyboardInterrupt
+        append(self, payload)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(EmbeddingWriter, "_append", killed)
+        with pytest.raises(KeyboardInterrupt):
+            put(path, [BLOCKS[0]])
+    with EmbeddingFile.open(path) as found:
+        assert len(found) == 5
+    assert put(path, []) == [range(9, 11)]
+    assert put(path, [range(9, 11)]) == []
+    with EmbeddingFile.open(path) as found:
+        assert found.complete
+        np.testing.assert_array_equal(found.ids, ids_of(range(TOTAL)))
+
+
+def test_the_file_does_not_grow_with_what_has_had_its_turn(tmp_path: Path) -> None:
+    path = tmp_path / "file.h5"
+    with embedding_writer(path, TOTAL) as writer:
+        sizes = []
+        for late, early in ((BLOCKS[0], BLOCKS[1]), (BLOCKS[2], BLOCKS[3])):
+            for rows in (early, late):
+                writer.put(rows.start, ids_of(rows), features_of(rows))
+                sizes.append(ahead_path(path).stat().st_size)
+    assert sizes[0] > sizes[1] == sizes[3]
 
 
 def test_what_was_kept_goes_with_the_file(tmp_path: Path) -> None:
