@@ -63,10 +63,17 @@ class RayExecutor:
         Raises ConfigError where no worker can be placed or made, what the user has to mend in `make_worker` as it is, and
         FailedUnitsError in the end.
         """
-        queue = UnitQueue(units)
-        if not queue.waiting:
-            return
+        results = self._results(make_worker, units)
+        next(results)  # begun: closing it, or forgetting it, ends what `ship` started
+        return results
+
+    def _results(self, make_worker: Callable[[], Callable[[Unit], Result]], units: Iterable[Unit]) -> Iterator[Any]:
+        """None, before anything is done, and the results."""
         try:
+            yield None
+            queue = UnitQueue(units)
+            if not queue.waiting:
+                return
             cluster = self._open()
             nodes = self._nodes()
             needed = needs(nodes, self._cpus, self._gpus)

@@ -22,6 +22,7 @@ from typing import Any
 import psutil
 
 from icltool.errors import ConfigError
+from icltool.execution.ray_folders import new_held, remove_unused
 
 #: Seconds within which a cluster must answer: whether the port is open, whether Ray is behind it.
 OPENS, ANSWERS = 5.0, 30.0
@@ -29,6 +30,8 @@ OPENS, ANSWERS = 5.0, 30.0
 _LEAVES = 5.0
 #: A socket's path may have 107 characters; Ray's folder and what lies in it take 85 of them.
 _SHORT = 20
+#: How the names of Ray's folders begin; eight characters follow.
+FOLDER = "icltool-ray-"
 
 
 @dataclass(frozen=True)
@@ -106,10 +109,12 @@ def worker_count(nodes: Sequence[Node], needed: Needs, asked: int | None) -> int
 class Cluster:
     """A connection to Ray. `leave` ends it, and with it a Ray that was started for it."""
 
-    def __init__(self, local: bool, folder: Path | None = None, roots: Sequence[psutil.Process] = ()) -> None:
+    def __init__(
+        self, local: bool, folder: Path | None = None, roots: Sequence[psutil.Process] = (), held: int | None = None
+    ) -> None:
         self.local = local
         # However the process ends, the folder goes; Ray itself ends its processes at exit.
-        self._end = weakref.finalize(self, _end, folder, tuple(roots))
+        self._end = weakref.finalize(self, _end, folder, tuple(roots), held)
 
     def nodes(self, dead: bool = False) -> list[Node]:
         """The machines that are alive now; with `dead` those that were, too."""
@@ -136,8 +141,8 @@ def start_local(devices: Sequence[int], cpus: int) -> Cluster:
     base = tempfile.gettempdir()
     if len(base) > _SHORT and os.access("/tmp", os.W_OK):
         base = "/tmp"
-    remove_stale(Path(base))
-    folder = Path(tempfile.mkdtemp(prefix=f"icl{os.getpid()}-", dir=base))
+    remove_unused(Path(base), FOLDER)  # of runs that were killed: Ray's processes ended with them
+    folder, held = new_held(Path(base), FOLDER)
     started = {"RAY_USAGE_STATS_ENABLED": "0", "CUDA_VISIBLE_DEVICES": _visible(devices)}
     try:
         with _environment(started), _own_signals():
@@ -152,22 +157,14 @@ def start_local(devices: Sequence[int], cpus: int) -> Cluster:
                 _node_ip_address="127.0.0.1",
             )
     except BaseException as error:
-        _end(folder, tuple(set(psutil.Process().children()) - before))
+        _end(folder, tuple(set(psutil.Process().children()) - before), held)
         if isinstance(error, Exception):
             raise ConfigError(
                 f"Ray could not be started on this machine: {' '.join(str(error).split())}",
                 "`ray start --head` shows more; --executor local works without Ray",
             ) from error
         raise
-    return Cluster(True, folder, tuple(set(psutil.Process().children()) - before))
-
-
-def remove_stale(base: Path) -> None:
-    """Removes Ray's folders of runs that were killed: the process whose number they have is gone, and Ray's with it."""
-    for folder in base.glob("icl*-*"):
-        number = folder.name.removeprefix("icl").partition("-")[0]
-        if number.isdigit() and not psutil.pid_exists(int(number)):
-            shutil.rmtree(folder, ignore_errors=True)
+    return Cluster(True, folder, tuple(set(psutil.Process().children()) - before), held)
 
 
 def join(address: str) -> Cluster:
@@ -259,7 +256,7 @@ def _visible(devices: Sequence[int]) -> str:
     return ",".join(given[device] if device < len(given) else str(device) for device in devices)
 
 
-def _end(folder: Path | None, roots: Sequence[psutil.Process]) -> None:
+def _end(folder: Path | None, roots: Sequence[psutil.Process], held: int | None = None) -> None:
     """Leaves Ray; of one that was started here, no process and no file remains."""
     import ray
 
@@ -276,6 +273,8 @@ def _end(folder: Path | None, roots: Sequence[psutil.Process]) -> None:
     psutil.wait_procs(alive, timeout=_LEAVES)
     if folder is not None:
         shutil.rmtree(folder, ignore_errors=True)
+    if held is not None:
+        os.close(held)
 
 
 @contextmanager

@@ -7,15 +7,16 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 from typing import Any
 
 from icltool.errors import ConfigError
 from icltool.execution.ray_cluster import Cluster, Needs, Node
+from icltool.execution.ray_told import Told, count_of
 from icltool.execution.ray_worker import Failure, RayWorker, one_line
-from icltool.execution.unit_queue import Ticket, UnitQueue
+from icltool.execution.unit_queue import FEW, FEW_OF_NODE, Ticket, UnitQueue
 
 #: Failed loads, one after the other, after which it is no accident.
 LOADS = 3
@@ -43,22 +44,11 @@ class Slot:
     actor: Any = None
     node: str = ""
     ticket: Ticket | None = None
+    begun: Any = None  # answered by the actor right before it begins the unit
+    placed: float = 0.0
     replaced: bool = False
+    renewed: bool = False
     failed_loads: int = 0
-
-
-@dataclass
-class Told:
-    """What is to be said at the end, counted: thousands of units can fail in the same way."""
-
-    died: Counter[tuple[str, str]] = field(default_factory=Counter)
-    again: Counter[str] = field(default_factory=Counter)
-    other: dict[str, None] = field(default_factory=dict)
-
-    def lines(self) -> list[str]:
-        died = [f"{_count(n, 'worker')} on {node} died ({why})" for (node, why), n in self.died.items()]
-        again = [f"{_count(n, 'unit')} of work done again after: {error}" for error, n in self.again.items()]
-        return [*died, *again, *self.other]
 
 
 class Crew:
@@ -76,6 +66,7 @@ class Crew:
         self._slot_of: dict[Any, Slot] = {}  # by what is waited for
         self._turns: dict[str, deque[Slot]] = {}  # by node: who loads, and who will
         self._names: dict[str, str] = {}
+        self._aside: set[int | str] = set()  # workers and nodes that were told of as set aside
         self._serial, self._failed_loads = 0, 0
         self._fatal: BaseException | None = None
         self._without_since = time.monotonic()
@@ -130,18 +121,18 @@ class Crew:
         counts: Counter[str] = Counter()
         for slot in self._slots:
             if slot.state in (State.IDLE, State.WORKING):
-                counts["ready"] += 1
+                counts["set aside" if self._blamed(slot) else "ready"] += 1
             elif slot.state is State.GONE or (slot.replaced and slot.state is State.PLACING):
                 counts["lost"] += 1
             else:
                 counts["starting" if slot.state is State.PLACING else "loading"] += 1
-        others = [f"{counts[word]} {word}" for word in ("starting", "loading", "lost") if counts[word]]
-        return ", ".join([f"{counts['ready']} of {_count(len(self._slots), 'worker')}", *others])
+        others = [f"{counts[word]} {word}" for word in ("starting", "loading", "set aside", "lost") if counts[word]]
+        return ", ".join([f"{counts['ready']} of {count_of(len(self._slots), 'worker')}", *others])
 
     def _place(self, slot: Slot) -> None:
         slot.actor = self._actors.remote(str(Path.cwd()))
         self._serial += 1
-        slot.state, slot.serial, slot.node = State.PLACING, self._serial, ""
+        slot.state, slot.serial, slot.node, slot.placed = State.PLACING, self._serial, "", time.monotonic()
         self._slot_of[slot.actor.where.remote()] = slot
 
     def _bury(self, slot: Slot) -> None:
@@ -164,21 +155,67 @@ class Crew:
             self._slot_of[turns[0].actor.load.remote(self._make_worker)] = turns[0]
 
     def _hand_out(self) -> None:
-        ready = {s.serial for s in self._slots if s.state in (State.IDLE, State.WORKING)}
+        self._set_aside()
+        able = (State.IDLE, State.WORKING)
+        crew = {s.serial: s.node for s in self._slots if s.state in able and not self._blamed(s)}
         for slot in self._slots:
-            taken = self._queue.take(slot.serial, ready - {slot.serial}) if slot.state is State.IDLE else None
+            if slot.state is not State.IDLE or slot.serial not in crew:
+                continue
+            taken = self._queue.take(slot.serial, crew, self._coming(slot.node))
             if taken is None:
                 continue
             slot.ticket, told = taken
-            upcoming = self._queue.reserve(slot.serial)
+            upcoming = self._queue.reserve(slot.serial, crew)
             ahead = () if upcoming is None else (upcoming.unit,)
+            slot.begun = slot.actor.where.remote()
             self._slot_of[slot.actor.work.remote(slot.ticket.unit, told, ahead)] = slot
             slot.state = State.WORKING
+
+    def _coming(self, node: str) -> bool:
+        """Whether workers load on other nodes, or may still be placed there."""
+        recent = time.monotonic() - PATIENCE
+        return any(
+            s.node != node
+            and (s.state in (State.QUEUED, State.LOADING) or (s.state is State.PLACING and s.placed > recent))
+            for s in self._slots
+        )
+
+    def _blamed(self, slot: Slot) -> bool:
+        return bool(self._queue.blamed(slot.serial) or self._queue.blamed_node(slot.node))
+
+    def _set_aside(self) -> None:
+        """Workers and nodes that fail at what others can do get no more units. A worker is made anew once: what is broken may
+        be its process. One that is set aside keeps its place, so that no other is put there."""
+        for slot in self._slots:
+            if slot.state is not State.IDLE or slot.serial in self._aside or slot.node in self._aside:
+                continue
+            node, error = self._name(slot.node), self._queue.blamed_node(slot.node)
+            if error:
+                self._aside.add(slot.node)
+                what = f"{FEW_OF_NODE} units in a row failed there that others could do"
+                self.told.line(f"workers on {node} were given no more units: {what}; the last: {error}")
+            elif (error := self._queue.blamed(slot.serial)) and not slot.renewed and self._queue.waiting:
+                slot.renewed = True
+                self.told.line(
+                    f"a worker on {node} was started anew: it failed at {FEW} units that others could do: {error}"
+                )
+                self._bury(slot)
+                self._place(slot)
+            elif error:
+                self._aside.add(slot.serial)
+                self.told.line(
+                    f"a worker on {node} was given no more units: it failed at {FEW} that others could do: {error}"
+                )
+        others = (State.QUEUED, State.LOADING, State.IDLE, State.WORKING)
+        if not any(s.state in others and not self._blamed(s) for s in self._slots):
+            self._queue.forgive()
 
     def _finished(self) -> list[Any]:
         """What came since; waits a while for something."""
         refs = list(self._slot_of)
         ready, rest = self._ray.wait(refs, num_returns=1, timeout=1.0) if refs else ([], [])
+        if not refs:
+            time.sleep(0.1)
         if ready and rest:
             ready += self._ray.wait(rest, num_returns=len(rest), timeout=0)[0]
         self._watch()
@@ -204,7 +241,7 @@ class Crew:
         if failure is not None:
             error = failure.exception()
             # The user has to mend it, and another try would say the same; work that goes on elsewhere is not given up for it.
-            if failure.mendable and (not slot.replaced or not self._working(slot)):
+            if failure.mendable and not self._working(slot) and not self._queue.succeeded:
                 self._fatal = error
             self._load_failed(slot, failure.line, error, LOADS if failure.mendable else 1)
             return
@@ -218,33 +255,68 @@ class Crew:
         if isinstance(answer, Failure):
             self._again(ticket, slot, answer.line)
         else:
+            self._queue.done(ticket, slot.serial, slot.node)
             found.append(answer[0])
 
     def _again(self, ticket: Ticket, slot: Slot, error: str) -> None:
-        if self._queue.failed(ticket, slot.serial, error, self._name(slot.node)):
-            self.told.again[error] += 1
+        if self._queue.failed(ticket, slot.serial, slot.node, error, self._name(slot.node)):
+            self.told.repeat(error)
+
+    def _began(self, slot: Slot) -> bool:
+        """Whether an actor that died had begun the unit that it was given; it may have died before, with nobody to notice."""
+        try:
+            self._ray.get(slot.begun, timeout=0)
+        except (self._ray.exceptions.RayError, TimeoutError):
+            return False
+        return True
+
+    def _died(self, slot: Slot, reason: str) -> None:
+        """The actor is gone: its unit goes back, and another takes its place."""
+        ticket, slot.ticket = slot.ticket, None
+        self.told.death(self._name(slot.node), reason)
+        error = f"the worker died: {reason}"
+        if ticket is not None and self._began(slot):
+            self._again(ticket, slot, error)
+        elif ticket is not None:
+            self._queue.lost(ticket, error, self._name(slot.node))
+        self._bury(slot)
+        slot.replaced = True
+        self._place(slot)
+
+    def _node_gone(self, node: str) -> bool:
+        """Whether the machine is gone; all its workers are then buried at once, before one is given a unit."""
+        try:
+            gone = bool(node) and node not in {n.id for n in self._cluster.nodes()}
+        except Exception:  # the cluster itself does not answer: each worker says it for itself
+            return False
+        for slot in [s for s in self._slots if gone and s.node == node and s.state is not State.GONE]:
+            refs = [ref for ref, owner in self._slot_of.items() if owner is slot]
+            if refs and self._ray.wait(refs, timeout=0)[0]:
+                continue  # it may have answered before the end
+            for ref in refs:
+                del self._slot_of[ref]
+            self._died(slot, "its machine is gone")
+        return gone
 
     def _lost(self, slot: Slot, error: Exception) -> None:
         """The actor died, or what it sent cannot be had: another one takes its place."""
         reason = _reason(error)
-        if slot.state is State.WORKING and slot.ticket is not None:
-            ticket, slot.ticket = slot.ticket, None
-            if isinstance(error, self._ray.exceptions.RayTaskError):  # it lives; what it answered could not be sent
-                self._again(ticket, slot, reason)
-                slot.state = State.IDLE
-                return
-            self.told.died[self._name(slot.node), reason] += 1
-            self._again(ticket, slot, f"the worker died: {reason}")
-            self._bury(slot)
-            slot.replaced = True
-            self._place(slot)
+        alive = isinstance(error, self._ray.exceptions.RayTaskError)
+        if not alive and self._node_gone(slot.node):
             return
-        if isinstance(error, self._ray.exceptions.RayTaskError):
+        if slot.state is State.WORKING and slot.ticket is not None:
+            if not alive:
+                self._died(slot, reason)
+                return
+            ticket, slot.ticket, slot.state = slot.ticket, None, State.IDLE  # what it answered could not be sent
+            self._again(ticket, slot, reason)
+            return
+        if alive:
             wrong: BaseException = ConfigError(
                 f"a worker could not be made: {reason}", "the same packages must be installed on every machine"
             )
         else:
-            self.told.died[self._name(slot.node), f"while it loaded: {reason}"] += 1
+            self.told.death(self._name(slot.node), f"while it loaded: {reason}")
             wrong = ConfigError(
                 f"workers died {LOADS} times while they loaded{self._on(slot.node)} ({reason}); most likely memory ran out",
                 "take fewer --workers on a machine, a smaller --dtype or --quantization, or machines with more memory",
@@ -255,13 +327,15 @@ class Crew:
         node = self._name(slot.node)
         self._bury(slot)
         slot.failed_loads += weight
-        self._failed_loads += weight
+        self._failed_loads += 1
         slot.replaced = True
-        if self._failed_loads >= LOADS and not self._working(slot):
+        if self._failed_loads >= LOADS and weight < LOADS and not self._working(slot):
             self._fatal = self._fatal or error
         if slot.failed_loads >= LOADS:
             slot.state = State.GONE
-            self.told.other[f"a worker could not be made{' on ' + node if node else ''}: {line}"] = None
+            self.told.line(f"a worker could not be made{' on ' + node if node else ''}: {line}")
+            if all(s.state is State.GONE for s in self._slots):
+                self._fatal = self._fatal or error
         elif self._fatal is None:
             self._place(slot)
 
@@ -279,7 +353,7 @@ class Crew:
         if now - self._without_since >= PATIENCE:
             self._without_since = now
             line = f"no worker can be placed: no node of the cluster has {self._needed.text} free; waiting for one"
-            self.told.other[line] = None
+            self.told.line(line)
             self._say(line)
 
     def _name(self, node: str) -> str:
@@ -307,7 +381,3 @@ def _reason(error: Exception) -> str:
     if "creation task" in text and lines:
         return lines[-1]
     return "killed, or crashed"
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"

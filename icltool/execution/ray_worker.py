@@ -93,10 +93,11 @@ class RayWorker:
         worker = self._worker
         if worker is None:
             raise RuntimeError("a unit was sent to a worker that is not loaded")
-        try:
-            if isinstance(worker, LooksAhead):
-                for ahead in upcoming if told else (unit, *upcoming):
+        if isinstance(worker, LooksAhead):
+            for ahead in upcoming if told else (unit, *upcoming):
+                with suppress(Exception):  # it will be raised again by the unit whose fault it is
                     worker.expect(ahead)
+        try:
             return (worker(unit),)
         except Exception as error:
             return failure_of(error)

@@ -15,16 +15,11 @@ from typing import Any
 from filelock import FileLock
 
 from icltool.errors import DataError, StoreError
-
-try:
-    import fcntl
-except ImportError:  # Windows: what a killed worker left is not swept there
-    fcntl = None  # type: ignore[assignment]
+from icltool.execution.ray_folders import LOCKS, hold, remove_unused
 
 #: Bytes of one object: what the sender and each receiver hold in memory beside the store.
 PIECE = 64 << 20
 _FOLDER = "icltool-shipped-"
-_IN_USE = "in-use.lock"
 #: Seconds that nodes have to remove what they unpacked, and that the fetch of a piece may take without an answer.
 _SWEEPS, _FETCHES = 10.0, 600.0
 
@@ -69,7 +64,9 @@ class Shipped:
         place = folder_of(self.token, node)
         try:
             self._hold(place)
-            _remove_stale()
+            remove_unused(
+                place.parent, _FOLDER
+            )  # whose workers are all gone, without their run having cleared them away
             number = list(self.parcels).index(name)
             target = place / str(number)
             with FileLock(place / f"{number}.lock"):
@@ -91,15 +88,12 @@ class Shipped:
 
     def _hold(self, place: Path) -> None:
         """Marks the folder as in use for as long as this process lives: the system lets go of the lock at its end."""
-        while fcntl is not None and not self._held:
+        while LOCKS and not self._held:
             place.mkdir(mode=0o700, exist_ok=True)
-            handle = os.open(place / _IN_USE, os.O_RDWR | os.O_CREAT, 0o600)
-            fcntl.flock(handle, fcntl.LOCK_SH)
-            with suppress(OSError):
-                if os.fstat(handle).st_ino == (place / _IN_USE).stat().st_ino:
+            with suppress(FileNotFoundError):  # somebody swept the folder up before it was held
+                handle = hold(place)
+                if handle is not None:
                     self._held.append(handle)
-                    return
-            os.close(handle)  # somebody swept the folder up before it was held
         place.mkdir(mode=0o700, exist_ok=True)
 
 
@@ -144,20 +138,6 @@ def sweep(shipped: Sequence[Shipped], nodes: Sequence[str]) -> None:
 def _remove(folders: Sequence[str]) -> None:
     for folder in folders:
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def _remove_stale() -> None:
-    """Removes folders whose workers are all gone, without their run having cleared them away."""
-    if fcntl is None:
-        return
-    for place in Path(tempfile.gettempdir()).glob(f"{_FOLDER}*"):
-        with suppress(OSError):
-            handle = os.open(place / _IN_USE, os.O_RDWR)
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                shutil.rmtree(place, ignore_errors=True)
-            finally:
-                os.close(handle)
 
 
 def _own_node() -> str:

@@ -94,6 +94,33 @@ class Refuse:
 
 
 @dataclass(frozen=True)
+class WithoutPictures:
+    """Makes a Worker; on the node `broken` it raises at every unit, or (`how` "load") cannot be made."""
+
+    folder: Path
+    broken: str
+    how: str = "unit"
+
+    def __call__(self) -> Any:
+        here = node()
+        if here != self.broken:
+            if self.how == "load":
+                (self.folder / "loaded").touch()
+            return Worker(self.folder)
+        if self.how == "load":
+            while not (self.folder / "loaded").exists():
+                time.sleep(0.05)
+            time.sleep(1.0)
+            raise ConfigError("no weights on this machine", "put them there")
+
+        def work(unit: str) -> Done:
+            (self.folder / f"spoilt-{time.time_ns()}-{os.getpid()}").touch()
+            raise FileNotFoundError("no pictures")
+
+        return work
+
+
+@dataclass(frozen=True)
 class ReadShipped:
     """Reads what was shipped; results are (node, path, inode, text, threads)."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import socket
 import subprocess
@@ -16,8 +17,10 @@ from icltool.contracts import Executor
 from icltool.contracts.executor import ReportsNotes, ReportsStatus
 from icltool.errors import ConfigError, IclError
 from icltool.execution.ray import RayExecutor
-from icltool.execution.ray_cluster import Node, needs, remove_stale, worker_count
-from icltool.execution.ray_worker import RayWorker, failure_of
+from icltool.execution.ray_cluster import FOLDER, Cluster, Node, needs, worker_count
+from icltool.execution.ray_folders import IN_USE, remove_unused
+from icltool.execution.ray_told import MOST_TOLD, Told
+from icltool.execution.ray_worker import Failure, RayWorker, failure_of
 from icltool.plugin.manager import component
 
 HEAD, GPUS = Node("1", "head", 4, 0), Node("2", "gpus", 16, 8, "H100")
@@ -100,13 +103,98 @@ def test_devices_must_be_there(monkeypatch: pytest.MonkeyPatch) -> None:
         RayExecutor(devices=(0,), address="auto")
 
 
-def test_folders_of_killed_runs_are_removed(tmp_path: Path) -> None:
-    gone = subprocess.Popen([sys.executable, "-c", ""])
-    gone.wait()
-    for name in (f"icl{gone.pid}-abc", f"icl{os.getpid()}-abc", "icltool-notes", "iclx-1"):
-        (tmp_path / name / "session").mkdir(parents=True)
-    remove_stale(tmp_path)
-    assert {p.name for p in tmp_path.iterdir()} == {f"icl{os.getpid()}-abc", "icltool-notes", "iclx-1"}
+_HOLDS = """
+import sys, time
+from pathlib import Path
+from icltool.execution.ray_folders import new_held
+print(new_held(Path(sys.argv[1]), "icltool-ray-")[0], flush=True)
+time.sleep(60)
+"""
+
+
+def test_folders_of_killed_runs_are_removed_and_no_others(tmp_path: Path) -> None:
+    base, elsewhere = tmp_path / "base", tmp_path / "elsewhere"
+    for folder in ("icl2024-workshop", "icl999999-abc", "icltool-ray-no-lock", "icltool-rays"):
+        (base / folder / "session").mkdir(parents=True)
+    elsewhere.mkdir()
+    (elsewhere / IN_USE).touch()
+    (base / "icltool-ray-link").symlink_to(elsewhere)
+    (base / "icltool-ray-linked-lock").mkdir()
+    (base / "icltool-ray-linked-lock" / IN_USE).symlink_to(elsewhere / IN_USE)
+    strange = {path.name for path in base.iterdir()}
+    with subprocess.Popen([sys.executable, "-c", _HOLDS, str(base)], stdout=subprocess.PIPE, text=True) as run:
+        assert run.stdout is not None
+        held = Path(run.stdout.readline().strip())
+        (held / "session").mkdir()
+        remove_unused(base, FOLDER)
+        assert {path.name for path in base.iterdir()} == {*strange, held.name}
+        run.kill()
+    remove_unused(base, FOLDER)
+    assert {path.name for path in base.iterdir()} == strange
+    assert (elsewhere / IN_USE).exists()
+
+
+def test_another_users_folders_are_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "icltool-ray-abc").mkdir()
+    (tmp_path / "icltool-ray-abc" / IN_USE).touch()
+    with monkeypatch.context() as other:
+        other.setattr(os, "geteuid", lambda: os.getuid() + 1)
+        remove_unused(tmp_path, FOLDER)
+    assert (tmp_path / "icltool-ray-abc").exists()
+    remove_unused(tmp_path, FOLDER)
+    assert not (tmp_path / "icltool-ray-abc").exists()
+
+
+@pytest.mark.parametrize("how", ["no units", "never begun", "forgotten"])
+def test_what_ship_started_ends_with_the_run(tmp_path: Path, how: str) -> None:
+    class Open(Cluster):
+        left = False
+
+        def leave(self) -> None:
+            self.left = True
+
+    executor = RayExecutor()
+    executor._cluster = cluster = Open(True)
+    results = executor.run(RayWorker, [] if how == "no units" else [1])  # type: ignore[arg-type]
+    if how == "no units":
+        assert list(results) == []
+    elif how == "never begun":
+        results.close()  # type: ignore[attr-defined]
+    del results
+    gc.collect()
+    assert cluster.left
+
+
+def test_what_cannot_be_expected_is_said_by_its_own_unit() -> None:
+    class Reader:
+        def expect(self, unit: int) -> None:
+            if unit == 2:
+                raise ValueError("no such picture")
+
+        def __call__(self, unit: int) -> int:
+            self.expect(unit)
+            return unit
+
+    worker = RayWorker(".")
+    worker._worker = Reader()
+    assert worker.work(1, False, (2,)) == (1,)
+    failure = worker.work(2, True, ())
+    assert isinstance(failure, Failure)
+    assert failure.line == "ValueError: no such picture"
+
+
+def test_what_is_told_in_the_end_fits_on_a_page() -> None:
+    told = Told()
+    for unit in range(1000):
+        told.repeat(f"ValueError: {unit} {'x' * 1000}")
+        told.repeat("OSError: the same")
+        told.death("node", f"cause {unit}")
+        told.line(f"line {unit}")
+    lines = told.lines()
+    assert len(lines) <= 3 * (MOST_TOLD + 1)
+    assert max(map(len, lines)) < 400
+    assert "1,000 units of work done again after: OSError: the same" in lines
+    assert "... and 981 more units of work done again after other errors" in lines
 
 
 def test_no_units_start_nothing() -> None:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -24,7 +25,7 @@ from icltool.errors import ConfigError, IclError
 from icltool.execution import ray_crew
 from icltool.execution.ray import RayExecutor
 from icltool.testing import check_executor
-from tests.execution.ray_workers import Done, Make, ReadShipped, Refuse
+from tests.execution.ray_workers import Done, Make, ReadShipped, Refuse, WithoutPictures
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parents[2]
@@ -177,6 +178,40 @@ def test_a_node_that_is_lost_takes_no_unit_with_it(nodes: TwoNodes, tmp_path: Pa
     assert len(died) == 1, executor.notes
 
 
+def test_a_node_without_the_pictures_spoils_no_unit(nodes: TwoNodes, tmp_path: Path) -> None:
+    executor = RayExecutor(address=nodes.address, workers=4)
+    units = [f"u {k}" for k in range(120)]
+    found = list(executor.run(WithoutPictures(tmp_path, nodes.second.node_id), units))
+    assert sorted(r.unit for r in found) == sorted(units)
+    assert len(list(tmp_path.glob("spoilt-*"))) <= 12
+    told = [note for note in executor.notes if "beta" in note and "could do" in note]
+    assert told, executor.notes
+    assert all("no pictures" in note for note in told)
+
+
+def test_a_node_where_the_model_is_missing_does_not_end_a_run_that_works(nodes: TwoNodes, tmp_path: Path) -> None:
+    executor = RayExecutor(address=nodes.address, workers=4)
+    units = [f"slow {k}" for k in range(16)]
+    found = list(executor.run(WithoutPictures(tmp_path, nodes.second.node_id, "load"), units))
+    assert sorted(r.unit for r in found) == sorted(units)
+    assert (
+        "a worker could not be made on beta: ConfigError: no weights on this machine (put them there)" in executor.notes
+    )
+
+
+def test_workers_that_died_while_they_were_idle_cost_no_tries(nodes: TwoNodes, tmp_path: Path) -> None:
+    executor = RayExecutor(address=nodes.address, workers=4)
+    units = [f"slow {k}" for k in range(13)]
+    found: list[Done] = []
+    for result in executor.run(Make(tmp_path, 0.0), units):
+        found.append(result)
+        if len(found) == 12:  # one is at work, the others have nothing to do
+            for pid in loads(tmp_path):
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+    assert sorted(r.unit for r in found) == sorted(units)
+
+
 @pytest.mark.parametrize(
     ("how", "kind", "message", "tries"),
     [
@@ -296,7 +331,7 @@ def test_an_interrupted_run_leaves_nothing_behind(tmp_path: Path, number: int, c
         processes = psutil.Process(run.pid).children(recursive=True)
         names = " ".join(" ".join(p.cmdline()) for p in processes)
         assert "raylet" in names
-        [folder] = set(re.findall(r"(/tmp/icl\d+-\w{8})/session_", names))
+        [folder] = set(re.findall(r"(/tmp/icltool-ray-\w{8})/session_", names))
         os.kill(run.pid, number)
         _, errors = run.communicate(timeout=60)
     finally:

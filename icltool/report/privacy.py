@@ -1,4 +1,4 @@
-"""Takes out of a report what tells who wrote it: the home folder, the user's name, the machine's name."""
+"""Takes out of what is shared what tells who wrote it: the home folder, the user's name, the machine's name."""
 
 from __future__ import annotations
 
@@ -15,6 +15,26 @@ def without_names(value: Any) -> Any:
     """The same value with "~" for the home folder and for the user's name where it is a part of a path or a value of its own,
     and "HOST" for the machine's name; and with texts that any encoding of Unicode can write."""
     return _Hiding().value(value)
+
+
+def without_places(value: Any, workspace: Path) -> Any:
+    """As `without_names`, and paths in the workspace are relative to it."""
+    roots = {str(workspace.absolute()), os.path.normpath(workspace.absolute())}
+    with contextlib.suppress(OSError, RuntimeError):
+        roots.add(str(workspace.resolve()))
+    root = _any(roots, 2, r"(?<![\w.~-])", "")
+    return without_names(value if root is None else _relative(value, root))
+
+
+def _relative(value: Any, root: re.Pattern[str]) -> Any:
+    if isinstance(value, dict):
+        return {_relative(key, root): _relative(item, root) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_relative(item, root) for item in value]
+    if not isinstance(value, str):
+        return value
+    below = re.sub(rf"{root.pattern}[/\\]+(?=[^\s/\\])", "", value)
+    return re.sub(rf"{root.pattern}(?![\w-]|\.\w)", "the workspace", below)
 
 
 class _Hiding:
