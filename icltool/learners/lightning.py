@@ -9,7 +9,7 @@ import os
 import signal
 import threading
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -170,6 +170,31 @@ def over_processes(trainer: Trainer, values: torch.Tensor) -> torch.Tensor:
     return total
 
 
+def without_share(loss: torch.Tensor, parameters: Iterable[torch.Tensor]) -> torch.Tensor:
+    """What a process returns in place of `loss` where that must not count: 0, float32, whose gradient is 0 for all that `loss`
+    depends on, or for `parameters` where it depends on none.
+
+    Times 0 would not do: a loss, or a derivative on the way back, that is not finite stays so. What `loss` does not reach gets
+    no gradient here, too: DDP would take it for used, and the optimiser would let it decay.
+    """
+    reached = _leaves(loss) or list(parameters)
+    return torch.stack([leaf.flatten()[:0].sum().float().to(loss.device) for leaf in reached]).sum()
+
+
+def _leaves(loss: torch.Tensor) -> list[torch.Tensor]:
+    """The tensors that the backward pass of `loss` would leave gradients in."""
+    found, seen, ahead = [], set(), [loss.grad_fn]
+    while ahead:
+        node = ahead.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if isinstance(leaf := getattr(node, "variable", None), torch.Tensor):
+            found.append(leaf)
+        ahead += [following for following, _ in node.next_functions]
+    return found
+
+
 def check_alike(trainer: Trainer, going_on: bool, state: Path) -> None:
     """StoreError where some processes of the training see a saved state and others none; all must call it."""
     seen = int(over_processes(trainer, torch.tensor([float(going_on)], device=trainer.strategy.root_device)))
@@ -178,6 +203,20 @@ def check_alike(trainer: Trainer, going_on: bool, state: Path) -> None:
             f"{state} is there for {seen} of the {trainer.world_size} processes of the training",
             "the workspace must be on a path that all machines share; where it is, run the same command again",
         )
+
+
+def check_world(trainer: Trainer, world: int | None, state: Path) -> None:
+    """StoreError where a state was saved by `world` processes (None: not known) and the training has another number: places in
+    an epoch and rates of learning count batches of all processes."""
+    if world is not None and world != trainer.world_size:
+        raise StoreError(
+            f"{state} is of a training in {_processes(world)}, and this one has {trainer.world_size}",
+            f"go on in {_processes(world)}; --overwrite starts the training anew",
+        )
+
+
+def _processes(count: int) -> str:
+    return f"{count} process" if count == 1 else f"{count} processes"
 
 
 @contextlib.contextmanager

@@ -72,6 +72,7 @@ def run(config: TrainConfig, progress: Progress) -> StageReport:
                 if any(folder.glob("*.safetensors")):
                     progress.say(f"interrupted; what was finished is in {folder}")
                 raise
+        _leave_group()
         record = {
             **_SCHEMA,
             "identity": job.identity,
@@ -111,6 +112,15 @@ def _finished(folder: Path, identity: Mapping[str, Any]) -> dict[str, Any] | Non
     if not same or not all((folder / name).is_file() for name in record.get("checkpoints", {}).values()):
         return None
     return dict(record)
+
+
+def _leave_group() -> None:
+    """Ends gloo's group of a finished training in several processes, whose threads would else outlive the interpreter; Lightning
+    does it for NCCL alone."""
+    import torch.distributed as group
+
+    if group.is_available() and group.is_initialized() and group.get_backend() == "gloo":
+        group.destroy_process_group()
 
 
 def _report(title: str, folder: Path, record: Mapping[str, Any], remarks: Sequence[str]) -> StageReport:

@@ -25,6 +25,7 @@ from icltool.learners.captioner.validation import Validation
 from icltool.learners.lightning import (
     build_loggers,
     chatter_to,
+    check_world,
     finish_runs,
     interruptible,
     make_trainer,
@@ -52,22 +53,22 @@ def fit(
     """Trains, from the last saved step on where `folder` holds one, and leaves weights, card and logs in it.
 
     Raises KeyboardInterrupt on Ctrl-C and SIGTERM, with the state of the last step saved; ConfigError for Trainer options that
-    Lightning refuses, a loss that is no number, and a GPU that is too small; StoreError for a saved state that is damaged or
-    of another training.
+    Lightning refuses, a loss that is no number, and a GPU that is too small; StoreError for a saved state that is damaged, of
+    another training, or of another number of processes.
     """
     options, data = module.options, module.data
     folder.mkdir(parents=True, exist_ok=True)
     keeper = Keeper(folder, data, about, validation, options, progress)
     callbacks: list[Callback] = [keeper, Reporter(progress)]
     resume = folder / RESUME
-    if resume.exists():
-        _check_resumable(resume, about)
+    world = _check_resumable(resume, about) if resume.exists() else None
     module.record = json.dumps(about, sort_keys=True)
     with chatter_to(progress), same_determinism(), seeded(seed), tuned(module):
         trainer = make_trainer(
             trainer_settings(options, data), folder, build_loggers(options.loggers, folder), callbacks
         )
         _check_device(trainer, module.network)
+        check_world(trainer, world, resume)
         keeper.going_on = resume.exists()
         if trainer.is_global_zero:  # only now, when nothing that was asked for is refused any more
             _begin(folder, resume, progress)
@@ -193,11 +194,14 @@ def _begin(folder: Path, resume: Path, progress: Progress) -> None:
         log.replace(log.with_name(f"metrics-{len(list(log.parent.glob('metrics*.csv')))}.csv"))
 
 
-def _check_resumable(resume: Path, about: Mapping[str, Any]) -> None:
+def _check_resumable(resume: Path, about: Mapping[str, Any]) -> int | None:
+    """How many processes left the state."""
     try:
         state = torch.load(resume, map_location="cpu", weights_only=True, mmap=True)
         record = state["captioner"]["record"]
+        world: int | None = state["captioner"].get("world")
     except (OSError, RuntimeError, EOFError, KeyError, ValueError, TypeError, pickle.UnpicklingError) as error:
         raise StoreError(f"{resume} cannot be read: it is damaged ({type(error).__name__})", _ANEW) from error
     if record != json.dumps(about, sort_keys=True):
         raise StoreError(f"{resume} is of a training with other options or data", _ANEW)
+    return world

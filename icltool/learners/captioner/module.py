@@ -21,7 +21,7 @@ from icltool.learners.captioner.options import CaptionerOptions
 from icltool.learners.captioner.parts import TrainedParts
 from icltool.learners.captioner.schedules import Moment, rate
 from icltool.learners.captioner.scst import SelfCritical
-from icltool.learners.lightning import over_processes
+from icltool.learners.lightning import over_processes, without_share
 
 #: Key of a saved state under which the module's own part is.
 _OWN = "captioner"
@@ -81,10 +81,19 @@ class CaptionerModule(LightningModule):
         torch.manual_seed(int(draw.integers(2**62)))
         losses = self.losses(positions, batch["pixels"], epoch)
         reward = losses.pop("reward", None)
-        whole, pictures = self._whole(losses, reward, len(positions), batch_index)
+        own = self._own(positions, batch_index)
+        whole, pictures = self._whole(losses, reward, len(positions), own)
         self._count(whole, pictures, batch_index)
         loss: Tensor = self._total(losses)
-        return loss
+        # beams that are all without tokens have no gradient either
+        return loss if own and loss.requires_grad else without_share(loss, self.parts.trained.values())
+
+    def _own(self, positions: Sequence[int], batch_index: int) -> int:
+        """How many items of this process's batch count."""
+        if self.trainer.world_size == 1:
+            return len(positions)
+        assert self._order is not None
+        return self._order.own(batch_index)
 
     def _total(self, losses: Mapping[str, Any]) -> Any:
         """The loss that is minimised."""
@@ -92,11 +101,12 @@ class CaptionerModule(LightningModule):
         return loss if self.matching is None else loss + self.options.itm_alpha * losses["itm"]
 
     def _whole(
-        self, losses: dict[str, Any], reward: float | None, pictures: int, batch_index: int
+        self, losses: dict[str, Any], reward: float | None, pictures: int, own: int
     ) -> tuple[dict[str, float], float]:
         """(the losses and the reward of the batch of all processes; its pictures divided by their number).
 
-        Scales `losses` in place so that the average of all processes' gradients is that of the whole batch's losses.
+        `own` of this process's `pictures` count: all or none. Scales `losses` in place so that the average of all processes'
+        gradients is that of the whole batch's losses.
         """
         weights = {name: float(self.counts.get(name, pictures)) for name in losses}
         values = {name: float(value.detach()) for name, value in losses.items()}
@@ -105,8 +115,6 @@ class CaptionerModule(LightningModule):
         world = self.trainer.world_size
         if world == 1:
             return values, float(pictures)
-        assert self._order is not None
-        own = self._order.own(batch_index)
         parts = [(values[name] * weights[name], weights[name]) if own else (0.0, 0.0) for name in values]
         sums = torch.tensor([*parts, (float(own), 0.0)], dtype=torch.float64, device=self.device)
         *found, (of_all, _) = over_processes(self.trainer, sums).tolist()
@@ -203,7 +211,8 @@ class CaptionerModule(LightningModule):
             name: value for name, value in state.items() if name.removeprefix("network.") in self._names
         }
         epoch, batch = self.position
-        checkpoint[_OWN] = {"epoch": epoch, "batch": batch, "sums": self._reduced(), "record": self.record}
+        told = {"record": self.record, "world": self.trainer.world_size}
+        checkpoint[_OWN] = {"epoch": epoch, "batch": batch, "sums": self._reduced(), **told}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         own = checkpoint[_OWN]

@@ -20,6 +20,7 @@ from icltool.learners.lightning import (
     build_loggers,
     chatter_to,
     check_alike,
+    check_world,
     finish_runs,
     interruptible,
     make_trainer,
@@ -43,13 +44,14 @@ class Keeper(Callback):
     def __init__(self, method: str, folder: Path, record: Mapping[str, Any]) -> None:
         self.method, self.folder, self.record = method, folder, record
         self.history: list[dict[str, float]] = []
-        self.going_on = False
+        self.going_on, self.world = False, 1
 
     def setup(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
+        self.world = trainer.world_size
         check_alike(trainer, self.going_on, self.folder / RESUME)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"history": self.history}
+        return {"history": self.history, "world": self.world}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.history = list(state_dict["history"])
@@ -141,18 +143,18 @@ def fit(
 
     `record` is what the file and the card say of the training. Raises KeyboardInterrupt on Ctrl-C, with the file of the
     last whole epoch in place; ConfigError for Trainer options that Lightning refuses, a loss that is no number, and a GPU
-    that is too small.
+    that is too small; StoreError for a saved state that is damaged, or of another number of processes.
     """
     options, keeper = module.options, Keeper(method, folder, record)
     callbacks: list[Callback] = [keeper, Reporter(method, progress)]
     resume = folder / RESUME
-    if resume.exists():
-        _check_readable(resume)
+    world = _world_of(resume, keeper.state_key) if resume.exists() else None
     hint = "--option grad_checkpointing=true, a smaller batch_size (with a larger accumulate) or fewer shots take less"
     layers = getattr(module.hooked, "checkpointed_layers", module.hooked.decoder_layers)()
     with chatter_to(progress), same_determinism(), seeded(seed):
         loggers = build_loggers(options.loggers, folder)
         trainer = make_trainer(trainer_settings(options, module.data), folder, loggers, callbacks)
+        check_world(trainer, world, resume)
         keeper.going_on = resume.exists()
         if trainer.is_global_zero:  # only now, when nothing that was asked for is refused any more
             _begin(folder, resume, progress)
@@ -185,11 +187,14 @@ def _begin(folder: Path, resume: Path, progress: Progress) -> None:
         log.replace(log.with_name(f"metrics-{len(list(log.parent.glob('metrics*.csv')))}.csv"))
 
 
-def _check_readable(resume: Path) -> None:
+def _world_of(resume: Path, key: str) -> int | None:
+    """How many processes left the state; None for one that does not say so. StoreError for one that is damaged."""
     if resume.is_dir():
-        return
+        return None
     try:
-        torch.load(resume, map_location="cpu", weights_only=True)
+        state = torch.load(resume, map_location="cpu", weights_only=True)
+        world: int | None = state["callbacks"][key].get("world")
+        return world
     except (OSError, RuntimeError, EOFError, KeyError, ValueError, pickle.UnpicklingError) as error:
         raise StoreError(
             f"{resume} cannot be read: it is damaged ({type(error).__name__})", "--overwrite starts the training anew"

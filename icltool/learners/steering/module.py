@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from icltool.contracts import AnswerBatch, SteeringSet
 from icltool.errors import ConfigError
-from icltool.learners.lightning import learning_rate_factor, over_processes
+from icltool.learners.lightning import learning_rate_factor, over_processes, without_share
 from icltool.learners.steering.answers import features_of, hooked_model
 from icltool.learners.steering.draws import Draws
 from icltool.learners.steering.losses import cross_entropy, divergence
@@ -77,7 +77,8 @@ class SteeringModule(LightningModule):
     def training_step(self, positions: list[int], batch_index: int) -> Tensor:
         losses = self.losses(positions)
         total = self.total(losses)
-        means, examples, factor = self._over_processes(total, losses, len(positions), batch_index)
+        own = self._own(positions, batch_index)
+        means, examples, factor = self._over_processes(total, losses, own)
         # a step that overflowed in half precision is passed over by the gradient scaler: it is counted, and left out of means
         finite = torch.isfinite(means[0]).float()
         added = dict(zip(("loss", *losses), means, strict=True))
@@ -86,19 +87,24 @@ class SteeringModule(LightningModule):
             self._sums[name] = self._sums.get(name, torch.zeros_like(weighted)) + weighted
         self._sums["lost"] = self._sums.get("lost", torch.zeros_like(finite)) + (1 - finite) * examples
         self.batch_loss = means[0]
-        return total * factor
+        return total * factor if own else without_share(total, self.parameters())
+
+    def _own(self, positions: Sequence[int], batch_index: int) -> int:
+        """How many examples of this process's batch count."""
+        if self.trainer.world_size == 1:
+            return len(positions)
+        assert self._batches is not None
+        return self._batches.own(batch_index)
 
     def _over_processes(
-        self, total: Tensor, losses: dict[str, Tensor], examples: int, batch_index: int
+        self, total: Tensor, losses: dict[str, Tensor], own: int
     ) -> tuple[Tensor, Tensor | float, Tensor | float]:
         """(means of the loss and its parts over the tokens of all processes; their examples divided by their number; what to
         multiply this process's loss by, so that the average of all gradients is that of the mean over all tokens)."""
         parts = torch.stack([value.detach().float() for value in (total, *losses.values())])
         world = self.trainer.world_size
         if world == 1:
-            return parts, float(examples), 1.0
-        assert self._batches is not None
-        own = self._batches.own(batch_index)
+            return parts, float(own), 1.0
         tokens = self.tokens if own else 0
         # left out, and not multiplied by 0, which would keep what is not finite
         weighted = parts * tokens if own else torch.zeros_like(parts)

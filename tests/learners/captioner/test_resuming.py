@@ -23,6 +23,7 @@ from icltool.errors import StoreError
 from icltool.learners.captioner.keeping import RESUME, Keeper
 from tests.learners.captioner.runs import write_inputs
 from tests.learners.captioner.sets import tuned, tuning_set
+from tests.learners.ranks import both_ranks
 from tests.learners.synthetic import RecordingProgress
 
 FILES = ("best.safetensors", "last.safetensors", "README.md")
@@ -158,6 +159,23 @@ def test_a_state_that_is_damaged_or_of_another_training_is_told(examples: list[E
         tuned(tuning_set(examples), tmp_path, **STEPS)
 
 
+def test_a_state_of_another_number_of_processes_is_told(
+    examples: list[Example], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The options are the same, and the machine has other devices than before."""
+    from lightning.pytorch.accelerators import CPUAccelerator
+
+    options = {**STEPS, "trainer": {"accelerator": "cpu", "devices": "auto", "strategy": "auto"}}
+    with pytest.raises(KeyboardInterrupt):
+        tuned(tuning_set(examples), tmp_path, Ending(5), **options)
+    kept = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    monkeypatch.setattr(CPUAccelerator, "auto_device_count", staticmethod(lambda: 2))
+    with pytest.raises(StoreError, match="is of a training in 1 process, and this one has 2") as caught:
+        tuned(tuning_set(examples), tmp_path, **options)
+    assert "go on in 1 process;" in str(caught.value.hint)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == kept
+
+
 @pytest.mark.slow
 def test_killed_at_random_moments(examples: list[Example], tmp_path: Path) -> None:
     options = {**STEPS, "epochs": 6, "save_every": 1, "itm": True}
@@ -186,19 +204,6 @@ def test_two_processes_train_as_one_model(examples: list[Example], tmp_path: Pat
     files = []
     for name in ("one", "other"):
         arguments = write_inputs(tmp_path / name, examples, options)
-        for code in _both_ranks(arguments):
-            assert code == 0
+        assert both_ranks("tests.learners.captioner.runs", arguments) == [0, 0]
         files.append(tmp_path / name / "out")
     same_files(*files)
-
-
-def _both_ranks(arguments: list[str]) -> list[int]:
-    import socket
-
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port = found.getsockname()[1]
-    shared = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "NODE_RANK": "0"}
-    command = [sys.executable, "-m", "tests.learners.captioner.runs", *arguments]
-    processes = [subprocess.Popen(command, env={**shared, "LOCAL_RANK": str(rank)}) for rank in (0, 1)]
-    return [process.wait(timeout=300) for process in processes]

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file
 
 from icltool.contracts import Example, GenerationOptions, Prompt, SteeringLearner, SteeringSet, Ticker
-from icltool.errors import ConfigError, DataError
+from icltool.errors import ConfigError, DataError, StoreError
 from icltool.interventions.files import read_intervention
 from icltool.interventions.shift import ShiftVectors, shifting
 from icltool.learners.live.learner import Live
@@ -283,6 +283,21 @@ def test_an_interrupted_training_goes_on_and_gives_the_same_file(
     assert all(torch.equal(one[key], other[key]) for key in one)
     assert [r["epoch"] for r in outcome.history] == [1, 2, 3]
     assert outcome.history == whole_run.history
+
+
+def test_a_state_of_another_number_of_processes_is_told(
+    data: SteeringSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from lightning.pytorch.accelerators import CPUAccelerator
+
+    trainer = {"accelerator": "cpu", "devices": "auto", "strategy": "auto"}
+    with pytest.raises(KeyboardInterrupt):
+        trained(data, tmp_path, Interrupting(5), epochs=3, trainer=trainer)
+    monkeypatch.setattr(CPUAccelerator, "auto_device_count", staticmethod(lambda: 2))
+    with pytest.raises(StoreError, match="is of a training in 1 process, and this one has 2"):
+        trained(data, tmp_path, epochs=3, trainer=trainer)
+    monkeypatch.undo()
+    assert len(trained(data, tmp_path, epochs=3, trainer=trainer).history) == 3
 
 
 def test_a_sigmoid_of_the_weights_is_in_the_file_already(data: SteeringSet, tmp_path: Path) -> None:

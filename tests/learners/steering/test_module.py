@@ -110,6 +110,36 @@ def test_a_step_that_overflowed_is_left_out_of_the_means(data: SteeringSet) -> N
         module.summarise()
 
 
+def test_a_process_without_a_share_gives_gradients_of_0_whatever_its_example_does(
+    data: SteeringSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of 9 examples in batches of 8 the second process has none in the last."""
+    from icltool.learners.steering import module as steering
+
+    module = module_of(data, temperature_schedule="learned")
+    module._trainer = type(  # type: ignore[assignment]
+        "T", (), {"global_step": 3, "current_epoch": 0, "barebones": False, "world_size": 2}
+    )()
+    module._batches = steering.EpochBatches(9, 4, 0, world=2, rank=1)
+    sent = []
+
+    def beside_another(trainer: Any, values: torch.Tensor) -> torch.Tensor:
+        sent.append(values)
+        return values + torch.tensor([2.0, 2.0, 2.0, 1.0, 1.0])
+
+    monkeypatch.setattr(steering, "over_processes", beside_another)
+    losses = module.losses
+    module.losses = lambda positions: {k: v * torch.inf for k, v in losses(positions).items()}  # type: ignore[method-assign]
+    loss = module.training_step([0], 1)
+    loss.backward()
+    assert loss.item() == 0
+    for name, parameter in module.named_parameters():
+        assert parameter.grad is not None, f"{name}: DDP would wait for it"
+        assert not parameter.grad.any(), name
+    assert not sent[0].any()
+    assert module.batch_loss == 2
+
+
 def test_features_have_the_model_s_dtype_also_under_autocast(tiny_model: Any, examples: list[Example]) -> None:
     """The vision encoder runs as it does elsewhere: features that autocast made would not fit the rest of the model, nor
     the store of other runs."""

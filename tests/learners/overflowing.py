@@ -1,0 +1,74 @@
+"""One of two processes that train twice, the second time with a loss that overflows where a process has no share:
+`python -m tests.learners.overflowing live|captioner FOLDER EXAMPLES.json`. Gives, in FOLDER, `plain` and `overflowing`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from icltool.contracts import Example
+from tests.learners.captioner.runs import read_examples
+
+#: Of 9 examples in batches of 2 x 4 the last batch has one.
+EXAMPLES, TRAINER = 9, {"accelerator": "cpu", "devices": 2}
+
+
+def overflowing(kind: Any, own: Any, seen: list[int]) -> None:
+    """Makes the modules of this kind lose their numbers; `own` tells how many items of a batch count."""
+    losses, step = kind.losses, kind.training_step
+
+    def training_step(self: Any, batch: Any, batch_index: int) -> Any:
+        self.shares = own(self)(batch_index)
+        return step(self, batch, batch_index)
+
+    def lost(self: Any, *arguments: Any) -> dict[str, Any]:
+        found = losses(self, *arguments)
+        if self.shares:
+            return dict(found)
+        seen.append(self.global_step)
+        return {name: value * torch.inf for name, value in found.items()}
+
+    kind.training_step, kind.losses = training_step, lost
+
+
+def live(examples: Sequence[Example], folder: Path) -> None:
+    from icltool.learners.live.learner import Live
+    from icltool.plugin.manager import component
+    from tests.learners.steering.sets import SMALL, steering_set
+    from tests.learners.synthetic import RecordingProgress
+
+    data = steering_set(component("models", "tiny-idefics", device="cpu"), examples)
+    learner = Live(**{**SMALL, "max_train_size": EXAMPLES, "trainer": {**TRAINER, "strategy": "ddp"}})
+    learner.steer(data, folder, 3, RecordingProgress())
+
+
+def captioner(examples: Sequence[Example], folder: Path) -> None:
+    from tests.learners.captioner.sets import tuned, tuning_set
+
+    tuned(tuning_set(examples), folder, captions="first", max_train_size=EXAMPLES, itm=True, trainer=TRAINER)
+
+
+def main() -> None:
+    from icltool.learners.captioner.module import CaptionerModule
+    from icltool.learners.steering.module import SteeringModule
+
+    torch.set_num_threads(1)
+    train = {"live": live, "captioner": captioner}[sys.argv[1]]
+    folder, examples = Path(sys.argv[2]), read_examples(sys.argv[3])
+    train(examples, folder / "plain")
+    seen: list[int] = []
+    overflowing(SteeringModule, lambda module: module._batches.own, seen)
+    overflowing(CaptionerModule, lambda module: module._order.own, seen)
+    train(examples, folder / "overflowing")
+    rank = torch.distributed.get_rank()
+    torch.distributed.barrier()
+    torch.distributed.destroy_process_group()  # threads of gloo that outlive the interpreter end it with an abort at times
+    assert len(seen) == 2 * rank, seen  # in the last batch of each epoch
+
+
+if __name__ == "__main__":
+    main()
