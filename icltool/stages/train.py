@@ -115,8 +115,8 @@ def _finished(folder: Path, identity: Mapping[str, Any]) -> dict[str, Any] | Non
 
 
 def _leave_group() -> None:
-    """Ends gloo's group of a finished training in several processes, whose threads would else outlive the interpreter; Lightning
-    does it for NCCL alone."""
+    """Ends gloo's group of a finished training in several processes, whose threads would else outlive the interpreter;
+    Lightning does it for NCCL alone."""
     import torch.distributed as group
 
     if group.is_available() and group.is_initialized() and group.get_backend() == "gloo":
