@@ -45,8 +45,8 @@ class CleanReport:
 
     @property
     def free(self) -> tuple[Artefact, ...]:
-        """Those that no process writes at this moment."""
-        return tuple(a for a in self.artefacts if not a.held_by)
+        """Those that no process writes or uses at this moment."""
+        return tuple(a for a in self.artefacts if not (a.held_by or a.used_by))
 
     def rows(self) -> list[dict[str, Any]]:
         """One row per artefact, for programs: sizes in bytes, ages in seconds, times in UTC."""
@@ -64,6 +64,7 @@ class CleanReport:
                 "unreachable": a.unreachable,
                 "needed_by": list(a.needed_by),
                 "held_by": a.held_by,
+                "used_by": a.used_by,
                 "link": a.link,
                 "removed": a.label in self.removed,
             }
@@ -123,7 +124,9 @@ def plan(config: CleanConfig, progress: Progress) -> CleanReport:
 def run(report: CleanReport, progress: Progress) -> CleanReport:
     """Removes the artefacts of a plan, those last that others were made from. What cannot be removed is named in `faults`, and
     the others are removed all the same; Ctrl-C leaves the one at hand as a leftover."""
-    removed, faults, freed = [], [f"{a.path} is being written by {a.held_by}" for a in report.artefacts if a.held_by], 0
+    using = {a.label: a.used_by for a in inventory(Workspace(report.workspace)).artefacts}  # a question lies in between
+    report = replace(report, artefacts=tuple(replace(a, used_by=using.get(a.label, "")) for a in report.artefacts))
+    removed, faults, freed = [], [_busy(a) for a in report.artefacts if a.held_by or a.used_by], 0
     waiting = list(reversed(report.free))
     with progress.task("removing", sum(a.files for a in waiting), "files") as ticker:
         for artefact in waiting:
@@ -180,6 +183,8 @@ def _named(name: str, artefacts: Sequence[Artefact], workspace: Workspace) -> li
 def _remarks(artefact: Artefact) -> list[str]:
     said = [artefact.facts.note]
     said += [f"being written by {artefact.held_by}"] if artefact.held_by else []
+    said += [f"in use by {artefact.used_by}"] if artefact.used_by else []
+    said += [f"needed by {len(artefact.needed_by)}"] if artefact.needed_by else []
     said += [f"unreachable: {artefact.unreachable}"] if artefact.unreachable else []
     said += [f"link to {artefact.link}"] if artefact.link else []
     return [text for text in said if text]
@@ -194,11 +199,17 @@ def _warnings(chosen: Sequence[Artefact]) -> list[str]:
         if needed:
             more = f" and {len(needed) - 3} more" if len(needed) > 3 else ""
             lines.append(f"warning: {artefact.label} is needed by {', '.join(needed[:3])}{more}")
-    lines += [f"{a.label} is being written by {a.held_by}: it stays" for a in chosen if a.held_by]
+    lines += [f"{_busy(a)}: it stays" for a in chosen if a.held_by or a.used_by]
     lost = [a for a in chosen if a.unreachable and is_finished(a) and a.kind in ("checkpoints", "evaluations")]
     if lost:
         lines.append(f"warning: {len(lost)} of them hold finished results that cannot be made again from what is here")
     return lines
+
+
+def _busy(artefact: Artefact) -> str:
+    """Who writes it, or uses it."""
+    how = f"being written by {artefact.held_by}" if artefact.held_by else f"in use by {artefact.used_by}"
+    return f"{artefact.label} is {how}"
 
 
 def _advice(artefacts: Sequence[Artefact]) -> list[str]:

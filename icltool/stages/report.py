@@ -6,6 +6,8 @@ Writes: exports/report.html, exports/<sequences>.html, or where --output says
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +16,7 @@ from icltool.contracts import Progress, StageReport
 from icltool.errors import ConfigError, StoreError
 from icltool.exports.places import output_of
 from icltool.store.atomic import check_writable, write_text
+from icltool.store.evaluations import RESULTS
 from icltool.store.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -47,9 +50,7 @@ def run(config: ReportConfig, progress: Progress) -> StageReport:
     }
     remarks = _remarks(page)
     if size > config.max_mb:
-        remarks.append(
-            f"the page has {size:.1f} MB, more than --max-mb, by its texts alone: give a smaller --max-queries"
-        )
+        remarks.append(_too_large(config, page, size))
     return StageReport(page.title, (row,), target, tuple(remarks))
 
 
@@ -77,6 +78,8 @@ def _evaluations(config: ReportConfig) -> list[Path]:
     for given in config.evaluations:
         within = workspace.evaluations / given
         path = given if given.exists() or not within.exists() else within
+        if not (path / RESULTS).exists() and any((path / part).is_dir() for part in ("evaluations", "datasets")):
+            raise StoreError(f"{given} is a workspace, and no evaluation", f"use --workspace {given}")
         if not path.exists():
             raise StoreError(
                 f"{given} does not exist", f"give evaluation folders, as there are in {workspace.evaluations}"
@@ -99,6 +102,21 @@ def _rendered(config: ReportConfig, draft: Draft, progress: Progress) -> tuple[s
     made = make_thumbnails(draft.references, draft.large, draft.uses, max(0, budget), progress)
     page = draft.finished(made.pictures, made.remarks)
     return render(page), page
+
+
+def _too_large(config: ReportConfig, page: Page, size: float) -> str:
+    """What to say of a page of `size` MB, more than was asked for: fewer queries help as long as there is something beside
+    them."""
+    from icltool.report.page.render import render
+
+    bare = replace(page, queries=(), results=(), pictures=(), remarks=())
+    if page.kind == "evaluations":
+        bare = replace(bare, demonstrations=())
+    least = len(render(bare).encode()) / _MEGA
+    told = f"the page has {size:.2g} MB, more than --max-mb"
+    if config.max_mb > least:
+        return f"{told}, by its texts alone: give a smaller --max-queries"
+    return f"{told}: without any query it has {math.ceil(100 * least) / 100:.2f} MB, give a larger --max-mb"
 
 
 def _output(config: ReportConfig) -> Path:

@@ -8,12 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from icltool.errors import StoreError
+from icltool.store.ahead import ahead_path
 from icltool.store.artefact import Header, Schema, open_h5, reading
 from icltool.store.atomic import read_json
-from icltool.store.journal import journal_path
+from icltool.store.journal import Journal, journal_path
 from icltool.store.workspace import TRAINED
 
 COMPLETE, UNFINISHED, LEFTOVER, DAMAGED, OTHER = "complete", "unfinished", "leftover", "damaged", "other version"
+#: The state of what another program made.
+FOREIGN = "foreign"
 #: Journals up to this size are read to count what is finished.
 _COUNTED_BYTES = 1 << 26
 
@@ -22,10 +25,10 @@ _COUNTED_BYTES = 1 << 26
 class Facts:
     """What is known of one artefact; "" and () where it says nothing.
 
-    `state` is "complete", "unfinished" (its command goes on with it), "leftover" (nothing reads it), "damaged" or "other
-    version"; `note` says more. `dataset`, `task` and `dataset_fingerprint` name what it was made from; `embeddings` holds the
-    fingerprints of such files, `sequences` the name of one, `files` paths of other artefacts; `stale` says why nothing that
-    runs now would read it.
+    `state` is "complete", "unfinished" (its command goes on with it), "leftover" (nothing reads it), "damaged", "other
+    version" or "foreign" (never listed); `note` says more. `dataset`, `task` and `dataset_fingerprint` name what it was made
+    from; `embeddings` holds the fingerprints of such files, `sequences` the name of one, `files` paths of other artefacts;
+    `stale` says why nothing that runs now would read it.
     """
 
     state: str = COMPLETE
@@ -52,6 +55,8 @@ def inspect(kind: str, path: Path) -> Facts:
     try:
         return look(path)
     except StoreError as error:
+        if "not a file of icltool's" in error.message:
+            return Facts(FOREIGN)
         version = "newer icltool" in error.message or "older icltool" in error.message
         version = version or "schema version" in error.message
         return Facts(OTHER if version else DAMAGED, _without(error.message, path))
@@ -81,12 +86,37 @@ def _of_rows(path: Path, schema: Schema, column: str, opened: Callable[[Path], A
     with file, reading(path, schema):
         complete, rows = bool(file.attrs["complete"]), len(file[column])
     journal = journal_path(path)
-    if not complete and journal.is_file() and journal.stat().st_size <= _COUNTED_BYTES:
+    if not complete and _is_counted(journal):
         with opened(path) as merged:
             complete, rows = merged.complete, len(merged)
-    note = "" if complete else f"{rows:,} of {int(header.details['total']):,}"
+    note = "" if complete else f"{rows:,} of {int(header.details['total']):,}{_waiting(path, rows)}"
     embeddings = header.provenance.extra.get("embeddings_fingerprint")
     return _headed(header, COMPLETE if complete else UNFINISHED, note, (str(embeddings),) if embeddings else ())
+
+
+def _is_counted(journal: Path) -> bool:
+    return journal.is_file() and journal.stat().st_size <= _COUNTED_BYTES
+
+
+def _waiting(path: Path, done: int) -> str:
+    """How many rows beside the file wait for the ones after the first `done`; "" where there are none."""
+    ahead, journal = ahead_path(path), journal_path(path)
+    if not ahead.is_file():
+        return ""
+    if not _is_counted(ahead) or (journal.is_file() and not _is_counted(journal)):
+        return "; more wait for rows before them"
+    from icltool.store.embeddings import _HEAD
+
+    opened = Journal(ahead)
+    try:
+        blocks = sorted(_HEAD.unpack(opened.read(entry, _HEAD.size)) for entry in opened.entries)
+    finally:
+        opened.close()
+    count, reached = 0, done
+    for first, rows in blocks:
+        count += max(0, first + rows - max(first, reached))
+        reached = max(reached, first + rows)
+    return f"; {count:,} more wait for rows before them" if count else ""
 
 
 def _headed(header: Header, state: str, note: str, embeddings: tuple[str, ...] = (), stale: str = "") -> Facts:

@@ -12,19 +12,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from icltool.errors import StoreError
+from icltool.store.ahead import ahead_path
 from icltool.store.failures import failures_file, read_failures
-from icltool.store.inspection import COMPLETE, LEFTOVER, UNFINISHED, Facts, inspect
+from icltool.store.inspection import COMPLETE, FOREIGN, LEFTOVER, UNFINISHED, Facts, inspect
 from icltool.store.journal import journal_path
 from icltool.store.locking import held_by
-from icltool.store.prepared import MANIFEST
+from icltool.store.recognition import FAILED, is_failures, is_ours
 from icltool.store.workspace import Workspace
 
 #: The folders of a workspace, which are also the kinds of artefacts, in the order of the pipeline.
 KINDS = (
     "datasets", "embeddings", "sequences", "checkpoints", "evaluations", "captions", "exports", "cache",
 )  # fmt: skip
-#: Kinds whose artefacts are one HDF5 file each.
-_ROWS = ("embeddings", "sequences", "cache")
 #: Kinds whose artefacts are written without a lock.
 _UNLOCKED = ("exports",)
 #: Seconds after which a temporary file that no lock stands for is taken for a leftover.
@@ -35,6 +34,7 @@ REMOVED = ".removed"
 _TEMPORARY = re.compile(r"\.(?P<stem>.+)\.[0-9a-f]{8}\.tmp(?P<suffix>\.[^.]+)?\Z|\.[0-9a-f]{16}\.tmp\Z")
 _LOCK = re.compile(r"\.(?P<name>.+)\.lock\Z")
 _JOURNAL = re.compile(r"\.(?P<name>.+)\.journal\Z")
+_AHEAD = re.compile(r"\.(?P<name>.+)\.ahead\Z")
 
 
 @dataclass(frozen=True)
@@ -44,8 +44,8 @@ class Artefact:
     `kind` is the workspace's folder that it lies in, `name` its path in there. `path` is the file or folder, `parts` what lies
     beside it and goes with it. `bytes` and `files` count all of them, `changed` is when any was last modified (seconds since
     the epoch). `lock` is the artefact whose writer's lock must be held to remove it (None: there is no such lock), `held_by`
-    who holds it. `link` is where `path` points to if it is a link. `unreachable` says why nothing can be made from it any
-    more, `needed_by` names the artefacts that were made from it.
+    who holds it, `used_by` who writes something that is made from this one. `link` is where `path` points to if it is a
+    link. `unreachable` says why nothing can be made from it any more, `needed_by` names the artefacts that were made from it.
     """
 
     kind: str
@@ -61,6 +61,7 @@ class Artefact:
     link: str = ""
     unreachable: str = ""
     needed_by: tuple[str, ...] = field(default=())
+    used_by: str = ""
 
     @property
     def state(self) -> str:
@@ -166,31 +167,28 @@ def _one(kind: str, top: Path, path: Path, foreign: list[Path]) -> Iterator[Arte
     if path.name.startswith("."):
         yield from _left(kind, top, path)
         return
-    if not _is_artefact(kind, path):
-        owner = path.with_name(path.name.removesuffix(".failed.json"))
-        if owner == path or not owner.exists():
+    if not is_ours(kind, path):
+        if is_failures(path):
+            yield from _left(kind, top, path)
+        elif not (path.name.endswith(FAILED) and os.path.lexists(path.with_name(path.name.removesuffix(FAILED)))):
             foreign.append(path)
         return
+    facts = inspect(kind, path)
+    if facts.state == FOREIGN:
+        foreign.append(path)
+        return
     lock = _lock_of(kind, path)
-    beside = [journal_path(path), failures_file(path)]
-    parts = tuple(p for p in beside if kind != "exports" and p.is_file())
-    yield _artefact(kind, top, path, _with_failures(inspect(kind, path), path), parts, lock)
+    parts = () if kind == "exports" else _beside(path)
+    yield _artefact(kind, top, path, _with_failures(facts, path), parts, lock)
     if path.is_dir() and not path.is_symlink() and kind in ("checkpoints", "evaluations"):
         for inner in (*_entries(path), *_entries(path / "predictions")):
             if _TEMPORARY.match(inner.name):
                 yield from _left(kind, top, inner, lock)
 
 
-def _is_artefact(kind: str, path: Path) -> bool:
-    if kind == "datasets":
-        return path.is_dir() and (
-            path.name == "source" or (path / MANIFEST).exists() or (path / "dataset_dict.json").exists()
-        )
-    if kind in _ROWS:
-        return path.suffix == ".h5" and (path.is_file() or path.is_symlink())
-    if kind in ("checkpoints", "evaluations"):
-        return path.is_dir()
-    return not path.name.endswith(".failed.json")
+def _beside(path: Path) -> tuple[Path, ...]:
+    """The files that belong to the artefact at `path` and lie beside it."""
+    return tuple(p for p in (journal_path(path), ahead_path(path), failures_file(path)) if p.is_file())
 
 
 def _lock_of(kind: str, path: Path) -> Path | None:
@@ -243,23 +241,32 @@ def _left(kind: str, top: Path, path: Path, lock: Path | None = None) -> Iterato
         if not (removed or locks) and time.time() - measure((path,))[2] < PATIENCE:
             return  # no lock tells whether somebody writes it at this moment
         owner = owner if locks else None
-    elif found := _JOURNAL.match(path.name):
-        owner = path.with_name(found["name"])
-        if owner.exists():
-            return
-        if kind == "captions":
-            yield _artefact(kind, top, owner, Facts(UNFINISHED, "the call was interrupted"), (path,), owner)
-            return
-        note = "journal of a file that is gone"
     elif found := _LOCK.match(path.name):
         owner = path.with_name(found["name"])
-        if owner.exists() or journal_path(owner).exists():
+        if os.path.lexists(owner) or _beside(owner):
             return
         note = "lock of an artefact that is gone"
+    elif orphan := _orphan(path):
+        owner, note = orphan
+        if os.path.lexists(owner):
+            return
+        if kind == "captions" and path == journal_path(owner):
+            yield _artefact(kind, top, owner, Facts(UNFINISHED, "the call was interrupted"), _beside(owner), owner)
+            return
     else:
         return
     if owner is None or not held_by(owner):
         yield _artefact(kind, top, path, Facts(LEFTOVER, note), (), owner)
+
+
+def _orphan(path: Path) -> tuple[Path, str] | None:
+    """(the artefact that the file at `path` belongs to, what to say of it where that is gone); None for any other file."""
+    for pattern, what in ((_JOURNAL, "journal"), (_AHEAD, "waiting rows")):
+        if found := pattern.match(path.name):
+            return path.with_name(found["name"]), f"{what} of a file that is gone"
+    if path.name.endswith(FAILED):
+        return path.with_name(path.name.removesuffix(FAILED)), "list of what was given up of a file that is gone"
+    return None
 
 
 def _lock_exists(owner: Path) -> bool:

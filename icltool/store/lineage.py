@@ -20,7 +20,7 @@ _OF_DATA = ("embeddings", "sequences", "checkpoints", "evaluations")
 
 
 def related(artefacts: Sequence[Artefact], workspace: Workspace) -> list[Artefact]:
-    """The artefacts of the workspace with `unreachable` and `needed_by` filled in.
+    """The artefacts of the workspace with `unreachable`, `needed_by` and `used_by` filled in.
 
     Unreachable is what no command goes on with: its data set is gone or has another fingerprint, the source of data sets that
     are all gone, a cache made by other versions. An artefact of other options
@@ -34,6 +34,7 @@ def related(artefacts: Sequence[Artefact], workspace: Workspace) -> list[Artefac
             facts=lineage.facts(artefact),
             unreachable=lineage.unreachable(artefact),
             needed_by=tuple(lineage.needed_by(artefact)),
+            used_by=lineage.used_by(artefact),
         )
         for artefact in artefacts
     ]
@@ -42,7 +43,7 @@ def related(artefacts: Sequence[Artefact], workspace: Workspace) -> list[Artefac
 class _Lineage:
     def __init__(self, artefacts: Sequence[Artefact], fingerprints: dict[tuple[str, str], str]) -> None:
         self._fingerprints = fingerprints
-        whole = [a for a in artefacts if a.state != LEFTOVER]
+        self._whole = whole = [a for a in artefacts if a.state != LEFTOVER]
         self._prepared = {a.name: a for a in whole if a.kind == "datasets" and a.path.name != "source"}
         self._sources = {a.name.split("/")[0]: a for a in whole if a.kind == "datasets" and a.path.name == "source"}
         self._sequences = {a.name: a for a in whole if a.kind == "sequences"}
@@ -53,6 +54,36 @@ class _Lineage:
             for source in dict.fromkeys(a.label for a in self._sources_of(artefact)):
                 if source != artefact.label:
                     self._users.setdefault(source, []).append(artefact.label)
+        self._used: dict[str, str] = {}
+        for artefact in whole:
+            if artefact.held_by:
+                self._mark(artefact, f"{artefact.held_by}, which writes {artefact.label}")
+
+    def _mark(self, writer: Artefact, by: str) -> None:
+        """Notes that `by` uses all that `writer` is made from, and what that is made from in turn."""
+        waiting = [*self._sources_of(writer), *self._untold(writer)]
+        seen = {writer.label}
+        while waiting:
+            source = waiting.pop()
+            if source.label not in seen:
+                seen.add(source.label)
+                self._used.setdefault(source.label, by)
+                waiting += self._sources_of(source)
+
+    def _untold(self, writer: Artefact) -> list[Artefact]:
+        """What an artefact that is being written may be made from without saying so yet: a training tells nothing before it
+        ends, an evaluation never names embeddings. It is all of its data set and task, by its name where that tells alone."""
+        if writer.kind == "checkpoints" and not writer.facts.dataset:
+            kinds = ("datasets", "embeddings", "sequences")
+        elif writer.kind == "evaluations":
+            kinds = ("datasets", "embeddings", "checkpoints")
+        else:
+            return []
+        named = writer.facts.dataset, writer.facts.task
+        found = [a for a in self._whole if a.kind in kinds and a.path.name != "source"]
+        if named[0]:
+            return [a for a in found if _of(a) == named]
+        return [a for a in found if f"-{'-'.join(_of(a))}-" in f"-{writer.name}"]
 
     def facts(self, artefact: Artefact) -> Facts:
         """Its facts, with a note where a training's sequences are not there."""
@@ -64,6 +95,9 @@ class _Lineage:
 
     def needed_by(self, artefact: Artefact) -> list[str]:
         return self._users.get(artefact.label, []) if artefact.state != LEFTOVER else []
+
+    def used_by(self, artefact: Artefact) -> str:
+        return self._used.get(artefact.label, "")
 
     def unreachable(self, artefact: Artefact) -> str:
         """Why; "" where it can be reached, or nothing is known."""
@@ -115,6 +149,11 @@ def _fingerprints(workspace: Workspace) -> dict[tuple[str, str], str]:
         except StoreError:
             found[name, task] = ""
     return found
+
+
+def _of(artefact: Artefact) -> tuple[str, str]:
+    """(data set, task) that an artefact says it is of."""
+    return artefact.facts.dataset, artefact.facts.task
 
 
 def _resolved(path: Path) -> Path:

@@ -89,6 +89,17 @@ def test_artefacts_of_the_workspace(workspace: Path, capsys: pytest.CaptureFixtu
     assert "damaged" in found["embeddings/cut.h5"]["value"]
 
 
+def test_every_artefact_is_in_the_json(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for number in range(23):
+        (workspace / "sequences").mkdir(exist_ok=True)
+        (workspace / "sequences" / f"{number}.h5").write_bytes(b"\x89HDF\r\n\x1a\n cut")
+    found = doctor(capsys, workspace)["workspace"]
+    more = {a["name"] for a in found["and more"]["data"]["artefacts"]}  # type: ignore[index]
+    rows = {item.removeprefix("sequences/") for item in found if item.startswith("sequences/")}
+    assert (len(more), len(rows), len(more | rows)) == (3, 20, 23)
+    assert len(found["sequences"]["data"]["artefacts"]) == 23
+
+
 def test_a_workspace_that_does_not_exist(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     found = doctor(capsys, tmp_path / "a" / "b")["workspace"]
     assert "does not exist yet" in found["folder"]["value"]

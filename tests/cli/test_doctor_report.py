@@ -16,7 +16,8 @@ import pytest
 
 from icltool.cli import checks
 from icltool.cli.app import run
-from icltool.cli.checks import devices, packages, privacy, surroundings, system
+from icltool.cli.checks import devices, packages, surroundings, system
+from icltool.report import privacy
 
 if sys.version_info >= (3, 11):
     import tomllib

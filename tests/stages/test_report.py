@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
@@ -70,6 +71,9 @@ def test_some_evaluations_by_path_or_name(world: Path) -> None:
     assert once.rows()[0]["settings"] == 2, "a folder that is given twice is one"
     with pytest.raises(StoreError, match="absent does not exist"):
         _run(world, evaluations=["absent"], overwrite=True)
+    with pytest.raises(StoreError, match="is a workspace") as caught:
+        _run(world, evaluations=[world])
+    assert caught.value.hint == f"use --workspace {world}"
 
 
 def test_queries_and_pictures_that_are_left_out_are_said(world: Path) -> None:
@@ -84,7 +88,9 @@ def test_queries_and_pictures_that_are_left_out_are_said(world: Path) -> None:
     assert tight.rows()[0]["pictures"] == "0 of 30"
     first, second = tight.lines()
     assert first == "30 of 30 pictures are left out to keep the page small: --max-mb allows more"
-    assert "more than --max-mb, by its texts alone: give a smaller --max-queries" in second
+    assert re.search(r"more than --max-mb: without any query it has 0\.0\d MB, give a larger --max-mb", second)
+    (line,) = _run(world, max_mb=without / 1e6 - 0.0002, overwrite=True, images=False).lines()
+    assert line.endswith("more than --max-mb, by its texts alone: give a smaller --max-queries")
 
 
 def test_sequences_are_a_page_of_their_own(world: Path) -> None:

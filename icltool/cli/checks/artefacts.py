@@ -17,7 +17,8 @@ _NAMES, _ODD = 5, 20
 
 
 def artefacts(workspace: Path) -> list[Row]:
-    """A row per kind, with all its artefacts as data, then those that are unfinished, damaged, left over or being written."""
+    """A row per kind, with all its artefacts as data, then those that are unfinished, damaged, left over or being written; the
+    data of a last row hold those of them that there are no rows for."""
     from icltool.store.inventory import KINDS, inventory
     from icltool.store.workspace import Workspace
 
@@ -26,14 +27,15 @@ def artefacts(workspace: Path) -> list[Row]:
     rows = [row("folder", workspace.absolute())]
     found = inventory(Workspace(workspace))
     for kind in KINDS:
-        there = [a for a in found.artefacts if a.kind == kind and a.state != "leftover"]
-        if not there and kind in ("captions", "exports"):
+        every = [a for a in found.artefacts if a.kind == kind]
+        there = [a for a in every if a.state != "leftover"]
+        if not every and kind in ("captions", "exports"):
             continue
         shown = ", ".join(a.name for a in there[:_NAMES])
         shown += f" and {len(there) - _NAMES} more" if len(there) > _NAMES else ""
         size = size_text(sum(a.bytes for a in there))
         note = "may be removed at any time: `icltool clean --kind cache`" if kind == "cache" and there else ""
-        data = {"artefacts": [_told(a) for a in there]}
+        data = {"artefacts": [_told(a) for a in every]}
         rows.append(row(kind, f"{shown} ({size})" if there else "none", "ok" if there else "-", note, data))
     rows += _odd([a for a in found.artefacts if a.state != "complete" or a.held_by or a.unreachable])
     return rows + [row("left out", remark, "-") for remark in found.remarks]
@@ -43,6 +45,7 @@ def _told(artefact: Artefact) -> dict[str, Any]:
     """All that is known of it but for its path."""
     facts = artefact.facts
     return {
+        "kind": artefact.kind,
         "name": artefact.name,
         "schema": facts.schema,
         "schema_version": facts.version,
@@ -55,6 +58,8 @@ def _told(artefact: Artefact) -> dict[str, Any]:
         "fingerprint": facts.fingerprint,
         "dataset_fingerprint": facts.dataset_fingerprint,
         "held_by": artefact.held_by,
+        "used_by": artefact.used_by,
+        "needed_by": list(artefact.needed_by),
         "unreachable": artefact.unreachable,
         "link": bool(artefact.link),
     }
@@ -75,5 +80,6 @@ def _odd(found: list[Artefact]) -> list[Row]:
         status = "problem" if artefact.state in ("damaged", "other version") else "-"
         rows.append(row(artefact.label, told, status, ways.get(artefact.state, ""), _told(artefact)))
     if len(found) > _ODD:
-        rows.append(row("and more", f"{len(found) - _ODD} artefacts", "-", "`icltool clean` lists all"))
+        data = {"artefacts": [_told(artefact) for artefact in found[_ODD:]]}
+        rows.append(row("and more", f"{len(found) - _ODD} artefacts", "-", "`icltool clean` lists all", data))
     return rows

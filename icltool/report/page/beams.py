@@ -10,7 +10,7 @@ from typing import Any
 from icltool.report.grid import EMPTY
 from icltool.report.page.content import Page
 from icltool.report.page.plots import chosen_plot, histogram_plot, spread_plot
-from icltool.report.page.table import html_table, number, words
+from icltool.report.page.table import digits_for, html_table, number, words
 
 _GAIN = "gain over no demonstrations"
 _STEP = "gain of a step"
@@ -85,7 +85,7 @@ def _spreads(caption: str, along: str, entries: Sequence[Mapping[str, Any]]) -> 
 
 def _digits(values: Sequence[float | None]) -> int:
     top = max((abs(v) for v in values if v is not None and math.isfinite(v)), default=1.0)
-    return 1 if top >= 100 else 2 if top >= 10 else 3 if top >= 1 else 4
+    return 1 if top >= 100 else 2 if top >= 10 else 3 if top >= 1 else digits_for([top], 4)
 
 
 def _hubs(page: Page, extra: Mapping[str, Any]) -> str:

@@ -124,11 +124,11 @@ function withoutIcds(r) {
   return method[setting[r]] === "zero-shot" ? null : zeros.get(`${source[setting[r]]}:${query[r]}`) ?? null;
 }
 
-const stepDigits = () => Math.max(3, D.digits[0] ?? 0);
+const stepDigits = () => Math.max(3, D.gain_digits[0] ?? 0);
 
 function otherScore(r, i) {
   const above = D.results.gains[r][i] ?? null;
-  const more = above === null ? "" : ` (${signed(above, D.digits[i])})`;
+  const more = above === null ? "" : ` (${signed(above, D.gain_digits[i])})`;
   return `${D.metrics[i]} ${number(D.results.scores[r][i], D.digits[i])}${more}`;
 }
 
@@ -139,7 +139,7 @@ function gainOf(r, m) {
   const against = D.kind === "sequences" ? "no demonstrations" : "zero-shot";
   if (value === 0) return element("span", { class: "gain" }, `= equal to ${against}`);
   const ahead = goodGain(r, m) > 0;
-  const text = `${ahead ? "▲" : "▼"} ${signed(value, D.digits[m])} ${ahead ? "better" : "worse"} than ${against}`;
+  const text = `${ahead ? "▲" : "▼"} ${signed(value, D.gain_digits[m])} ${ahead ? "better" : "worse"} than ${against}`;
   return element("span", { class: `gain ${ahead ? "better" : "worse"}` }, text);
 }
 
@@ -149,7 +149,7 @@ function difference(unit, chosen) {
   if (ahead === null) return field("A − B", "unknown");
   const raw = score(unit[0], m) - score(unit[1], m);
   const said = ahead === 0 ? "tie" : ahead > 0 ? "A wins" : "B wins";
-  return field(`A − B`, `${signed(raw, D.digits[m])} ${D.metrics[m]}: `, element("strong", {}, said));
+  return field(`A − B`, `${signed(raw, D.gain_digits[m])} ${D.metrics[m]}: `, element("strong", {}, said));
 }
 
 function badges(r) {

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from icltool.contracts import Example, keyed_generator
-from icltool.report.page.content import Demonstration, Page, Query, Thumbnail
+from icltool.report.page.content import Demonstration, Page, Query, Source, Thumbnail
+from icltool.report.privacy import without_places
 
 #: Tasks whose queries are a text by itself, and those that ask for a style.
 _TEXT_TASKS, _STYLE_TASKS = ("classification",), ("style",)
@@ -22,13 +25,14 @@ class Draft:
     """`page` without pictures: its picture numbers are positions in `references`, those of the pictures to be made.
 
     `references` are as `Example.image` has them; `large` are the positions of queries' pictures, the others are of
-    demonstrations alone; `uses` counts how often a picture would be seen, by position.
+    demonstrations alone; `uses` counts how often a picture would be seen, by position; paths are told from `workspace`.
     """
 
     page: Page
     references: tuple[str, ...]
     large: frozenset[int]
     uses: tuple[int, ...]
+    workspace: Path
 
     def finished(self, pictures: Sequence[Thumbnail | None], remarks: Iterable[str] = ()) -> Page:
         """The page with these pictures, one for each reference, None where there is none; `remarks` are added to its own."""
@@ -43,7 +47,7 @@ class Draft:
             pictures=tuple(kept),
             queries=tuple(_moved(query, places) for query in self.page.queries),
             demonstrations=tuple(_moved(one, places) for one in self.page.demonstrations),
-            remarks=(*self.page.remarks, *remarks),
+            remarks=(*self.page.remarks, *without_places(list(remarks), self.workspace)),
         )
 
     def without_pictures(self) -> Page:
@@ -92,11 +96,12 @@ class Catalogue:
         """The position of this demonstration if it is there."""
         return self._demonstrations.get(key)
 
-    def draft(self, page: Page) -> Draft:
-        """`page` with what was collected."""
+    def draft(self, page: Page, workspace: Path) -> Draft:
+        """`page` with what was collected, to be shared: what it says of files is without names, and told from the workspace."""
+        page = _shared(page, workspace)
         whole = replace(page, queries=tuple(self.queries), demonstrations=tuple(self.demonstrations))
         uses = tuple(self._uses[position] for position in range(len(self._references)))
-        return Draft(whole, tuple(self._references), frozenset(self._large), uses)
+        return Draft(whole, tuple(self._references), frozenset(self._large), uses, workspace)
 
     def _picture(self, image: str, large: bool) -> int | None:
         if not image:
@@ -106,6 +111,36 @@ class Catalogue:
         if large:
             self._large.add(position)
         return position
+
+
+def _shared(page: Page, workspace: Path) -> Page:
+    """The page with paths and names taken out of all texts but the data's own and the title."""
+
+    @functools.cache
+    def told(text: str) -> str:
+        return str(without_places(text, workspace))
+
+    def lines(given: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]:
+        return tuple((told(name), told(value)) for name, value in given)
+
+    return replace(
+        page,
+        sources=tuple(
+            Source(told(one.title), told(_within(one.path, workspace)), lines(one.lines), tuple(map(told, one.remarks)))
+            for one in page.sources
+        ),
+        settings=tuple(replace(one, lines=lines(one.lines)) for one in page.settings),
+        results=tuple(replace(one, missing=told(one.missing)) if one.missing else one for one in page.results),
+        remarks=tuple(map(told, page.remarks)),
+    )
+
+
+def _within(path: str, workspace: Path) -> str:
+    """The path told from the workspace where it lies in there, else as it is."""
+    try:
+        return Path(path).resolve().relative_to(workspace.resolve()).as_posix()
+    except (OSError, RuntimeError, ValueError):
+        return path
 
 
 def asked(example: Example, task: str) -> str:

@@ -13,7 +13,7 @@ from icltool.errors import StoreError
 from icltool.report.grid import LOWER_IS_BETTER
 from icltool.report.page.content import Demonstration, Page, Query, Result
 from icltool.report.page.drafts import Catalogue, Draft, asked, drawn, now, number, readable, sample_remark, version
-from icltool.report.page.examples import DatasetKey, Examples, given_up, workspaces_of
+from icltool.report.page.examples import DatasetKey, Examples, given_up, unfinished, workspaces_of
 from icltool.report.page.settings import (
     ZERO,
     Evaluation,
@@ -24,7 +24,10 @@ from icltool.report.page.settings import (
     read_evaluation,
     shown_settings,
     sources,
+    with_names,
 )
+from icltool.report.page.times import PictureTimes, changed_at
+from icltool.report.privacy import without_places
 from icltool.store.evaluations import RESULTS, SettingResult, read_predictions
 
 Row: TypeAlias = Mapping[str, Any]
@@ -45,7 +48,7 @@ def evaluations_page(
     remarked, and the page shows what is there. Further orders of demonstrations are figures of their settings, and not in
     the gallery.
     """
-    evaluations = [read_evaluation(path, position) for position, path in enumerate(paths)]
+    evaluations = with_names([read_evaluation(path, position) for position, path in enumerate(paths)])
     settings = [shown for evaluation in evaluations for shown in shown_settings(evaluation)]
     tests = tuple(test for evaluation in evaluations for test in comparisons(evaluation))
     firsts = [sum(len(e.results) for e in evaluations[: e.position]) for e in evaluations]
@@ -59,7 +62,7 @@ def evaluations_page(
     shown = len(gathering.catalogue.queries)
     page = Page(
         kind="evaluations",
-        title=readable(title or _title(evaluations)),
+        title=readable(title or without_places(_title(evaluations), workspace)),
         made=now(),
         version=version(),
         sources=tuple(sources(evaluations, gathering.remarks)),
@@ -74,7 +77,7 @@ def evaluations_page(
         remarks=(*sample_remark(shown, gathering.known, "queries", seed), *gathering.notes),
         extra={**extra, "shown": {"queries": shown, "of": gathering.known}},
     )
-    return gathering.catalogue.draft(page)
+    return gathering.catalogue.draft(page, workspace)
 
 
 def chosen_queries(
@@ -106,10 +109,12 @@ def chosen_queries(
 
 @dataclass(frozen=True)
 class _Answers:
-    """The rows of one setting by query id, as far as they are shown; `missing` says why there are none."""
+    """The rows of one setting by query id, as far as they are shown, and when they were written (seconds since the epoch);
+    `missing` says why there are none."""
 
     rows: Mapping[int, Row] = field(default_factory=dict)
     missing: str = ""
+    made: float | None = None
 
 
 class _Gathering:
@@ -120,7 +125,9 @@ class _Gathering:
 
     def __init__(self, evaluations: Sequence[Evaluation], workspace: Path, queries: int, seed: int) -> None:
         self.evaluations, self.workspace = evaluations, workspace
-        self.remarks = {e.position: given_up(e.folder / RESULTS, "icltool evaluate") for e in evaluations}
+        self.remarks = {
+            e.position: [*unfinished(e.folder), *given_up(e.folder / RESULTS, "icltool evaluate")] for e in evaluations
+        }
         self.notes: list[str] = []
         self.catalogue = Catalogue()
         self.results: list[Result] = []
@@ -128,6 +135,7 @@ class _Gathering:
         self.known = len({(key, one) for key, ids in asked_for for one in ids})
         self.chosen = chosen_queries(asked_for, queries, seed)
         self.labels = _labels(self.chosen)
+        self.times: dict[DatasetKey, PictureTimes] = {}
 
     def gather(self) -> None:
         """Fills `catalogue`, `results`, `remarks` and `notes`."""
@@ -141,6 +149,7 @@ class _Gathering:
             for one in found:
                 self._results(setting, evaluation, one, zero.rows, examples[evaluation.key][1])
                 setting += 1
+        self.notes += [readable(remark) for times in self.times.values() for remark in times.remarks()]
 
     def _ids(self, evaluation: Evaluation) -> list[int]:
         """The evaluation's queries: those of its first setting whose predictions can be read."""
@@ -162,7 +171,7 @@ class _Gathering:
         except _BROKEN as error:
             missing = f"the predictions of {result.method}, {result.shots} shots, are malformed: {error}"
         else:
-            return _Answers({int(row["query_id"]): row for row in rows})
+            return _Answers({int(row["query_id"]): row for row in rows}, made=changed_at(path))
         self.remarks[evaluation.position].append(f"{missing}: its answers are not shown")
         return _Answers(missing=readable(missing))
 
@@ -177,6 +186,8 @@ class _Gathering:
         queries = found.load(_QUERIES, (row["query_id"] for row in rows))
         demonstrations = found.load(_INDEX, (icd for row in rows for icd in row["icd_ids"]))
         self.notes += [readable(remark) for remark in dict.fromkeys(found.remarks)]
+        made = [one.made for e in mine for one in answers[e.position] if one.made is not None]
+        self.times[key] = PictureTimes(self.labels[key], min(made, default=None), found.changed)
         return queries, demonstrations
 
     def _queries(self, key: DatasetKey, answers: Sequence[Sequence[_Answers]], examples: Mapping[int, Example]) -> None:
@@ -193,7 +204,8 @@ class _Gathering:
                 question="" if example is None else asked(example, key.task),
                 references=tuple(readable(text) for text in row["references"]),
             )
-            self.catalogue.query((key, query_id), made, _pictures(row)[-1] if example is None else example.image)
+            image = _pictures(row)[-1] if example is None else example.image
+            self.catalogue.query((key, query_id), made, self.times[key].shown(image))
 
     def _results(
         self,
@@ -224,7 +236,7 @@ class _Gathering:
             else:
                 made = Demonstration(icd, asked(example, key.task), readable(example.label))
                 image = example.image
-            yield self.catalogue.demonstration((key, icd), made, image)
+            yield self.catalogue.demonstration((key, icd), made, self.times[key].shown(image))
 
 
 def _result(setting: int, query: int, demonstrations: tuple[int, ...], row: Row, zero: Row | None) -> Result:

@@ -28,7 +28,8 @@ class DatasetKey:
 
 
 class Examples:
-    """Looks examples up in the prepared data set `key`. `remarks` say why there are none, or which are missing.
+    """Looks examples up in the prepared data set `key`. `remarks` say why there are none, or which are missing; `changed` is
+    whether another version of it is prepared in its place.
 
     `workspaces` are looked through in order for one with the fingerprint.
     """
@@ -36,6 +37,7 @@ class Examples:
     def __init__(self, key: DatasetKey, workspaces: Iterable[Path]) -> None:
         self.key = key
         self.remarks: list[str] = []
+        self.changed = False
         self.dataset = self._opened(workspaces)
 
     def load(self, split: str, ids: Iterable[int]) -> dict[int, Example]:
@@ -77,12 +79,16 @@ class Examples:
                 faults.append(error.message)
                 continue
             if self.key.fingerprint in ("", dataset.fingerprint):
+                self.changed = False
                 return dataset
+            self.changed = True
             faults.insert(0, f"{self.key.label} in {root} is another version than the one that was used")
         self.remarks.append(f"{faults[0] if faults else f'{self.key.label} is not prepared'}: {_MISSING}")
         return None
 
 
+#: Settings that a remark names.
+_NAMED = 3
 _MISSING = "questions and the texts of demonstrations are missing"
 
 
@@ -98,6 +104,16 @@ def given_up(artefact: Path, command: str) -> list[str]:
         ]
     except (StoreError, AttributeError, TypeError, ValueError):
         return [f"{failures_file(artefact)} lists what was given up, and cannot be read"]
+
+
+def unfinished(evaluation: Path) -> list[str]:
+    """A line about the settings that an evaluation has begun, where it was interrupted or still runs."""
+    begun = sorted(part.name[1:].removesuffix(".jsonl.part") for part in evaluation.glob("predictions/.*.part"))
+    if not begun:
+        return []
+    named = ", ".join(begun[:_NAMED]) + (f" and {len(begun) - _NAMED} more" if len(begun) > _NAMED else "")
+    plural = "s" * (len(begun) > 1)
+    return [f"unfinished: {len(begun)} setting{plural} begun ({named}); run `icltool evaluate` again to go on"]
 
 
 def workspaces_of(artefact: Path, folder: str, workspace: Path) -> Sequence[Path]:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from icltool.report.page.content import Page
-from icltool.report.page.table import digits_of
+from icltool.report.page.table import digits_of, gain_digits
 
 #: Metrics of which 100 is a right answer and 0 a wrong one.
 _JUDGED = ("accuracy",)
@@ -30,6 +30,7 @@ def columns(page: Page) -> dict[str, Any]:
         "lower": [m in page.lower_is_better for m in metrics],
         "judged": [m.endswith(_JUDGED) for m in metrics],
         "digits": [digits_of(page, m) for m in metrics],
+        "gain_digits": [gain_digits(page, m, [r.gains.get(m) for r in results]) for m in metrics],
         "pictures": {"width": [p.width for p in page.pictures], "height": [p.height for p in page.pictures]},
         "sources": [source.title for source in page.sources],
         "datasets": datasets,

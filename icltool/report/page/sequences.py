@@ -17,6 +17,8 @@ from icltool.report.page.content import Demonstration, Interval, Page, Query, Re
 from icltool.report.page.drafts import Catalogue, Draft, asked, drawn, now, readable, sample_remark, version
 from icltool.report.page.examples import DatasetKey, Examples, given_up, workspaces_of
 from icltool.report.page.settings import configured
+from icltool.report.page.times import PictureTimes, changed_at
+from icltool.report.privacy import without_places
 from icltool.store.sequences import SequenceFile
 
 Arrays = Mapping[str, NDArray[Any]]
@@ -40,7 +42,9 @@ def sequences_page(path: Path, workspace: Path, queries: int = 400, seed: int = 
     key = DatasetKey(name, task, provenance.dataset_fingerprint)
     examples = Examples(key, workspaces_of(path, "sequences", workspace))
     chosen = drawn(arrays["query_id"].tolist(), finished if queries < 0 else queries, seed)
-    gathering = _Gathering(key, examples, arrays, chosen, str(configuration.get("queries") or "train"))
+    times = PictureTimes(key.label, changed_at(path))
+    gathering = _Gathering(key, examples, arrays, chosen, str(configuration.get("queries") or "train"), times)
+    results = tuple(gathering.results())
     metrics = tuple(name for name, column, _ in _SCORES if np.isfinite(arrays[column]).any()) or ("value",)
     settings = [_without(arrays, metrics), *_beams(arrays, metrics, shots, provenance.seed)]
     unfinished = [] if finished == total else [f"unfinished: {finished:,} of {total:,} anchors so far"]
@@ -48,7 +52,7 @@ def sequences_page(path: Path, workspace: Path, queries: int = 400, seed: int = 
     source = Source(readable(_title(configuration, key)), readable(path), _lines(configuration, key), told)
     page = Page(
         kind="sequences",
-        title=readable(title or f"Sequences of {key.label or path.stem}"),
+        title=readable(title or without_places(f"Sequences of {key.label or path.stem}", workspace)),
         made=now(),
         version=version(),
         sources=(source,),
@@ -58,21 +62,29 @@ def sequences_page(path: Path, workspace: Path, queries: int = 400, seed: int = 
         queries=(),
         demonstrations=(),
         pictures=(),
-        results=tuple(gathering.results()),
+        results=results,
         remarks=(
             *sample_remark(len(chosen), finished, "anchors", seed),
-            *map(readable, dict.fromkeys(examples.remarks)),
+            *map(readable, dict.fromkeys([*examples.remarks, *times.remarks()])),
         ),
         extra=_figures(arrays, gathering, {"shown": len(chosen), "finished": finished, "total": total}),
     )
-    return gathering.catalogue.draft(page)
+    return gathering.catalogue.draft(page, workspace)
 
 
 class _Gathering:
     """The anchors that are shown, their beams and their demonstrations."""
 
-    def __init__(self, key: DatasetKey, examples: Examples, arrays: Arrays, chosen: Sequence[int], split: str) -> None:
-        self.key, self.arrays = key, arrays
+    def __init__(
+        self,
+        key: DatasetKey,
+        examples: Examples,
+        arrays: Arrays,
+        chosen: Sequence[int],
+        split: str,
+        times: PictureTimes,
+    ) -> None:
+        self.key, self.arrays, self.times = key, arrays, times
         self.catalogue = Catalogue()
         self.index_size = examples.size("train")
         self._rows = np.searchsorted(arrays["query_id"], np.array(chosen, dtype=np.int64)).tolist()
@@ -113,14 +125,14 @@ class _Gathering:
             question="" if example is None else asked(example, self.key.task),
             references=() if example is None else _references(example),
         )
-        return self.catalogue.query((self.key, one), made, "" if example is None else example.image)
+        return self.catalogue.query((self.key, one), made, "" if example is None else self.times.shown(example.image))
 
     def _demonstration(self, one: int) -> int:
         example = self._demonstrations.get(one)
         if example is None:
             return self.catalogue.demonstration((self.key, one), Demonstration(one, "", ""), "")
         made = Demonstration(one, asked(example, self.key.task), readable(example.label))
-        return self.catalogue.demonstration((self.key, one), made, example.image)
+        return self.catalogue.demonstration((self.key, one), made, self.times.shown(example.image))
 
 
 def _figures(arrays: Arrays, gathering: _Gathering, anchors: Mapping[str, int]) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,8 @@ _LEAKS = {"image": "image", "group": "near-duplicates", "question": "question", 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """An evaluation folder as it was read. `path` is as the user gave it, `position` its number on the page."""
+    """An evaluation folder as it was read. `path` is as the user gave it, `position` its number on the page, `names` what
+    methods are called that go by another name than their own."""
 
     position: int
     path: Path
@@ -34,6 +35,11 @@ class Evaluation:
     results: Sequence[SettingResult]
     provenance: Mapping[str, Any]
     analysis: Mapping[str, Any]
+    names: Mapping[str, str] = field(default_factory=dict)
+
+    def named(self, method: str) -> str:
+        """What a method is called on the page."""
+        return self.names.get(method, method)
 
     @property
     def configuration(self) -> Mapping[str, Any]:
@@ -59,6 +65,28 @@ def read_evaluation(path: Path, position: int) -> Evaluation:
     results, provenance = read_results(path)
     folder = path.parent if path.suffix == ".json" else path
     return Evaluation(position, path, folder, results, provenance, read_analysis(path))
+
+
+def with_names(evaluations: Sequence[Evaluation]) -> list[Evaluation]:
+    """The evaluations, with the options beside the names of methods that several of one data set and model have with other
+    options."""
+    given = [{r.method: dict(mapping(r.extra.get("options"))) for r in e.results} for e in evaluations]
+    found = []
+    for evaluation, options in zip(evaluations, given, strict=True):
+        names = {}
+        for method, own in options.items():
+            others = [
+                one[method]
+                for other, one in zip(evaluations, given, strict=True)
+                if method in one and (other.key, other.model) == (evaluation.key, evaluation.model)
+            ]
+            keys = dict.fromkeys(key for one in others for key in one)
+            differing = [key for key in keys if any(one.get(key) != own.get(key) for one in others)]
+            told = ", ".join(f"{key}={_brief(own[key])}" for key in differing if own.get(key) not in (None, ""))
+            if told and method != ZERO_SHOT:
+                names[method] = f"{method} ({told})"
+        found.append(replace(evaluation, names=names))
+    return found
 
 
 def shown_settings(evaluation: Evaluation) -> list[Shown]:
@@ -101,7 +129,7 @@ def means_over_seeds(evaluation: Evaluation) -> list[dict[str, Any]]:
         return [
             {
                 "evaluation": evaluation.position,
-                "method": readable(entry["method"]),
+                "method": readable(evaluation.named(entry["method"])),
                 "shots": entry["shots"],
                 "seeds": list(entry["seeds"]),
                 "metrics": {name: dict(one) for name, one in entry["metrics"].items()},
@@ -171,7 +199,7 @@ def _shown(evaluation: Evaluation, result: SettingResult, zero: SettingResult | 
         gains = {name: Interval(own - without, math.nan, math.nan) for name, (own, without) in means.items()}
     return Shown(
         evaluation=evaluation.position,
-        method=readable(result.method),
+        method=readable(evaluation.named(result.method)),
         shots=result.shots,
         seed=result.seed,
         queries=result.queries,
@@ -220,6 +248,9 @@ def _facts(result: SettingResult) -> list[tuple[str, str]]:
     for kind, name in (("intervention", "stands in for demonstrations"), ("finetuned", "fine-tuned weights")):
         if made := mapping(extra.get(kind)):
             facts.append((name, str(made.get("file"))))
+    if options := mapping(extra.get("options")):
+        told = _text({key: value for key, value in options.items() if value not in (None, "")})
+        facts += [("method options", told)] if told else []
     if result.seconds > 0:
         facts.append(("seconds for all answers", f"{result.seconds:.1f}"))
     return [(readable(name), readable(value)) for name, value in facts]
@@ -232,8 +263,8 @@ def _interval(entry: Mapping[str, Any]) -> Interval:
 def _compared(evaluation: Evaluation, entry: Mapping[str, Any]) -> Comparison:
     return Comparison(
         evaluation=evaluation.position,
-        first=label(entry["a"], entry.get("a_shots", entry["shots"])),
-        second=label(entry["b"], entry["shots"]),
+        first=label(evaluation.named(entry["a"]), entry.get("a_shots", entry["shots"])),
+        second=label(evaluation.named(entry["b"]), entry["shots"]),
         metric=entry["metric"],
         difference=_interval(entry),
         p=number(entry.get("p")),
@@ -248,7 +279,7 @@ def _against_zero(evaluation: Evaluation) -> list[Comparison]:
     return [
         Comparison(
             evaluation=evaluation.position,
-            first=label(result.method, result.shots),
+            first=label(evaluation.named(result.method), result.shots),
             second=ZERO_SHOT,
             metric=name,
             difference=_interval(one),
@@ -295,6 +326,11 @@ def _text(value: Any) -> str:
     if isinstance(value, list | tuple):
         return ", ".join(_text(item) for item in value)
     return "all" if value == -1 else str(value)
+
+
+def _brief(value: Any) -> str:
+    """As `_text`, of paths their last part alone."""
+    return _text(value).rstrip("/").rpartition("/")[2]
 
 
 def _malformed(evaluation: Evaluation, error: Exception) -> StoreError:

@@ -15,6 +15,8 @@ from icltool.report.page.content import Comparison, Interval, Page, Shown
 MINUS = "−"
 #: Below this a p of a paired test counts.
 _LEVEL = 0.05
+#: Digits after the point at most.
+_MOST = 12
 
 
 def number(value: float | None, digits: int, signed: bool = False) -> str:
@@ -33,7 +35,19 @@ def digits_of(page: Page, metric: str) -> int:
         return 1
     found = [abs(i.mean) for s in page.settings if (i := s.metrics.get(metric)) and math.isfinite(i.mean)]
     top = max(found, default=1.0)
-    return 1 if top >= 1000 else 2 if top >= 100 else 3 if top >= 1 else 4
+    return 1 if top >= 1000 else 2 if top >= 100 else 3 if top >= 1 else digits_for(found, 4)
+
+
+def digits_for(values: Iterable[float | None], least: int) -> int:
+    """Digits after the point, `least` or more, with which the largest value has two that count."""
+    top = max((abs(v) for v in values if v is not None and math.isfinite(v)), default=0.0)
+    return least if top == 0 else min(max(least, 1 - math.floor(math.log10(top))), _MOST)
+
+
+def gain_digits(page: Page, metric: str, gains: Iterable[float | None]) -> int:
+    """As `digits_of`, of gains, which may be far smaller than what they are gains of."""
+    least = digits_of(page, metric)
+    return least if page.kind == "evaluations" else digits_for(gains, least)
 
 
 def words(text: str) -> str:
@@ -84,7 +98,8 @@ def metric_table(page: Page, settings: Sequence[Shown], metric: str, gains: bool
     shots = sorted({k for row in cells.values() for k in row})
     if not cells:
         return ""
-    digits = digits_of(page, metric)
+    means = [found.mean for row in cells.values() for found in row.values()]
+    digits = gain_digits(page, metric, means) if gains else digits_of(page, metric)
     best = {k: _best([row[k].mean for row in cells.values() if k in row], metric, page, digits) for k in shots}
     rows = [[words(title), *(_cell(row.get(k), digits, best[k], gains) for k in shots)] for title, row in cells.items()]
     better = ", lower is better" if metric in page.lower_is_better else ""

@@ -193,6 +193,7 @@ def test_missing_predictions_are_said(world: Path) -> None:
     wrong.write_text("".join(json.dumps({**row, "icd_ids": None}) + "\n" for row in rows))
     page = page_of(world)
     first, second, third = page.sources[0].remarks
+    gone, cut = (path.relative_to(world) for path in (gone, cut))
     assert first.startswith(f"{gone} does not exist")
     assert second.startswith("the predictions of random, 1 shots, are malformed: query ")
     assert third.startswith(f"{cut}, line 5, is cut")
