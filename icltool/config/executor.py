@@ -80,6 +80,8 @@ class ExecutorConfig(StageConfig):
     def _fit(self) -> ExecutorConfig:
         if self.devices and self.address is not None:
             raise ValueError("--devices names GPUs of this machine, --address another cluster: give one of them")
+        if self.devices and getattr(self, "device", "auto") != "auto":
+            raise ValueError("--devices names the GPUs of the workers: leave --device out")
         given = [*self.executor_options(), *(["ship_data"] if self.ship_data else [])]
         if self.executor_name == "local" and given:
             named = ", ".join(f"--{name.replace('_', '-')}" for name in given)

@@ -53,5 +53,12 @@ def test_they_decide_no_content() -> None:
         assert config().identity() == config(workers=4, cpus_per_worker=2, address="auto").identity()
 
 
+def test_devices_and_device_exclude_each_other() -> None:
+    for config in (GenerateConfig, EmbedConfig, EvaluateConfig):
+        assert config(devices=(0,)).executor_name == "ray"
+        with pytest.raises(ValidationError, match="leave --device out"):
+            config(devices=(0,), device="cpu")
+
+
 def test_training_has_none_of_them() -> None:
     assert not set(ExecutorConfig.model_fields) - {"workspace"} & set(TrainConfig.model_fields)
