@@ -103,7 +103,7 @@ def test_ofa_writes_in_six_styles(workspace: Path, capsys: pytest.CaptureFixture
 def test_scst_raises_cider_over_its_starting_point(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """From a training that ended early: 188 steps of each, on captions in styles."""
     home = [*flags(workspace, "captioner-shapes-blip2"), "--task", "style"]
-    few = ("--option=epochs=1", "--option=max_train_size=3000")
+    few = ("--option=epochs=1", "--option=max_train_size=3000", "--option=warmup_steps=9")
     start = trained(workspace, *home, *few)
     better = trained(workspace, *home, *few, "--model-path", start, "--option=scst=true", "--option=lr=5e-4")
     ciders = []
