@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
+from functools import lru_cache
 from typing import Any
 
 import torch
+from transformers import GenerationMixin
 from transformers.cache_utils import Cache, DynamicLayer
 
 from icltool.contracts import KeysValues
@@ -31,6 +34,32 @@ class ContinuedLayer(DynamicLayer):  # type: ignore[no-untyped-call]
 
     def get_seq_length(self, *args: Any) -> int:
         return self._columns
+
+
+@lru_cache
+def _cache_parameter(function: Any) -> str | None:
+    """The name under which a function takes its cache: "past_key_values" until transformers 5.23, "cache" from 5.24 on."""
+    names = inspect.signature(function).parameters
+    return next((name for name in ("cache", "past_key_values") if name in names), None)
+
+
+def generation_cache(cache: Any) -> dict[str, Any]:
+    """The keyword argument that hands `cache` to `generate` of transformers, whatever the model."""
+    name = _cache_parameter(GenerationMixin.prepare_inputs_for_generation)
+    assert name is not None
+    return {name: cache}
+
+
+def forward_cache(model: Any, cache: Any) -> dict[str, Any]:
+    """The keyword argument that hands `cache` to the forward pass of a transformers model; where that names none, it is the
+    one that `generate` uses."""
+    name = _cache_parameter(type(model).forward)
+    return generation_cache(cache) if name is None else {name: cache}
+
+
+def output_cache(output: Any) -> Any:
+    """The cache that a forward pass of a transformers model gave back; None where it kept none."""
+    return output.get("cache", output.get("past_key_values"))
 
 
 def continued_cache(past: KeysValues | None, layers: int, columns: int, keep: bool) -> Any:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from icltool.contracts import Extension, GenerationOptions, KeysValues, Prompt, PromptTokens, Span
-from icltool.models.continued_cache import continued_cache, own_keys_values
+from icltool.models.continued_cache import continued_cache, forward_cache, generation_cache, own_keys_values
 from icltool.models.continuing import (
     PaddedSpans,
     filled_cache,
@@ -59,7 +59,7 @@ class DecoderContinuation(ABC):
         output = self._decoder(
             **self._inputs(batch, spans, features),
             attention_mask=attention_masks(batch, self._config, self._model.dtype),
-            past_key_values=cache,
+            **forward_cache(self._decoder, cache),
             use_cache=cache is not None,
         )
         wanted = wanted_positions(spans, self.device)
@@ -84,7 +84,7 @@ class DecoderContinuation(ABC):
         output = self._model.generate(
             input_ids=to_device(ids, self.device),
             attention_mask=to_device(present, self.device),
-            past_key_values=cache,
+            **generation_cache(cache),
             **{key: to_device(value, self.device) for key, value in self._generation_inputs(prompts, ids).items()},
             **search,
         )

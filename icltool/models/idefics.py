@@ -19,7 +19,7 @@ from icltool.contracts import (
 )
 from icltool.errors import ConfigError
 from icltool.models.decoder_hooks import attention_heads, template_hash
-from icltool.models.idefics_continuing import ContinuingIdefics, whole_vocabulary
+from icltool.models.idefics_continuing import ContinuingIdefics, ready_features, whole_vocabulary
 from icltool.models.image_reader import ImageReader, Pixels, on_device
 from icltool.models.loading import LoadOptions, load_model, loading_errors
 from icltool.models.prompt_format import IDEFICS_FORMATS, chosen_format
@@ -124,7 +124,7 @@ class IdeficsModel(ContinuingIdefics):
             chosen = [tokens[i] for i in batch]
             left = self.padding_side == "left"
             inputs = self._inputs(chosen, [prompts[i] for i in batch], features, left)
-            hidden = self.model.model(**inputs, use_cache=False).last_hidden_state
+            hidden = self._hidden(inputs)
             rows, columns = _target_positions(chosen, left)
             logits = self.model.lm_head(hidden[rows, columns])
             found = target_scores(logits, [t.ids[t.target_start :] for t in chosen])
@@ -147,10 +147,10 @@ class IdeficsModel(ContinuingIdefics):
         texts: list[str] = [""] * len(prompts)
         for batch in batches_by_length([len(t.ids) for t in tokens], batch_size):
             inputs = self._inputs([tokens[i] for i in batch], [prompts[i] for i in batch], features, left=True)
-            for key in ("perceiver_embeddings", "image_encoder_embeddings"):
-                if key in inputs:  # generate() hands features on under this name only
-                    inputs["image_hidden_states"] = inputs.pop(key)
-            with whole_vocabulary(self.model.config):
+            ready = "image_encoder_embeddings" in inputs
+            if ready:  # generate() hands features on under this name only
+                inputs["image_hidden_states"] = inputs.pop("image_encoder_embeddings")
+            with whole_vocabulary(self.model.config), ready_features(self.model.model.config, ready):
                 output = self.model.generate(**inputs, **search, suppress_tokens=self._markers)
             new = output[:, inputs["input_ids"].shape[1] :]
             for i, text in zip(batch, self.tokenizer.batch_decode(new, skip_special_tokens=True), strict=True):
@@ -194,7 +194,7 @@ class IdeficsModel(ContinuingIdefics):
 
     def answer_logits(self, batch: AnswerBatch) -> torch.Tensor:
         """See SupportsDecoderHooks."""
-        hidden = self.model.model(**batch.inputs, use_cache=False).last_hidden_state
+        hidden = self._hidden(batch.inputs)
         at = batch.rows.to(hidden.device), batch.columns.to(hidden.device)  # the last layer's, where there are several
         logits: torch.Tensor = self.model.lm_head(hidden[at])
         return logits.to(batch.rows.device)
@@ -237,9 +237,14 @@ class IdeficsModel(ContinuingIdefics):
         elif features is None:
             inputs["pixel_values"] = self._stack([p.images for p in prompts], images, self._pixel_map(prompts))
         else:
-            key = "perceiver_embeddings" if self._resampled else "image_encoder_embeddings"
-            inputs[key] = self._stack([p.images for p in prompts], images, features)
+            inputs["image_encoder_embeddings"] = self._stack([p.images for p in prompts], images, features)
         return inputs
+
+    def _hidden(self, inputs: dict[str, Any]) -> torch.Tensor:
+        """The last hidden states [B, T, width] for what `_inputs` made."""
+        with ready_features(self.model.model.config, "image_encoder_embeddings" in inputs):
+            hidden: torch.Tensor = self.model.model(**inputs, use_cache=False).last_hidden_state
+        return hidden
 
     def _pixel_map(self, prompts: Sequence[Prompt]) -> dict[str, torch.Tensor]:
         paths = list(dict.fromkeys(path for p in prompts for path in p.images))

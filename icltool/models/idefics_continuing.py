@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from icltool.contracts import Extension, GenerationOptions, KeysValues, Prompt, PromptTokens, Span
-from icltool.models.continued_cache import continued_cache, own_keys_values
+from icltool.models.continued_cache import continued_cache, forward_cache, generation_cache, own_keys_values
 from icltool.models.continuing import (
     filled_cache,
     image_units,
@@ -69,15 +69,19 @@ class ContinuingIdefics:
         layers = self.model.config.num_hidden_layers
         cache = continued_cache(past, layers, columns, keep) if keep or past is not None else None
         sharing, narrowing = self._narrowing()
-        with sharing.of(images.table, images.rows), narrowing.of(wanted.owners, wanted.places):
+        with (
+            ready_features(self.model.model.config),
+            sharing.of(images.table, images.rows),
+            narrowing.of(wanted.owners, wanted.places),
+        ):
             output = self.model.model(
                 inputs_embeds=self._embedded(batch.ids),
                 attention_mask=batch.additive(self.dtype),
                 position_ids=batch.positions,
-                past_key_values=cache,
+                **forward_cache(self.model.model, cache),
                 use_cache=cache is not None,
                 image_attention_mask=images.mask,
-                **{self._features_key(): images.table[images.rows]},
+                image_encoder_embeddings=images.table[images.rows],
             )
         config = self.model.config
         scores = span_log_probs(
@@ -102,11 +106,15 @@ class ContinuingIdefics:
         search = beam_options(self._pad, options)
         sharing, _ = self._narrowing()
         repeated = images.rows.repeat_interleave(options.num_beams, 0)
-        with whole_vocabulary(self.model.config), sharing.of(images.table, repeated):
+        with (
+            whole_vocabulary(self.model.config),
+            ready_features(self.model.model.config),
+            sharing.of(images.table, repeated),
+        ):
             output = self.model.generate(
                 input_ids=to_device(ids, self.device),
                 attention_mask=to_device(present, self.device),
-                past_key_values=cache,
+                **generation_cache(cache),
                 suppress_tokens=self._markers,
                 image_hidden_states=images.table[images.rows],
                 image_attention_mask=images.mask,
@@ -139,9 +147,6 @@ class ContinuingIdefics:
             return found
         additional = tables.additional_embedding((ids - size).clamp(min=0))
         return torch.where((ids >= size)[..., None], additional, found)
-
-    def _features_key(self) -> str:
-        return "perceiver_embeddings" if self._resampled else "image_encoder_embeddings"
 
     def _narrowing(self) -> tuple[SharedImages, WantedTokens]:
         if self._narrowed is None:
@@ -181,6 +186,19 @@ def whole_vocabulary(config: Any) -> Iterator[None]:
         yield
     finally:
         config.vocab_size = own
+
+
+@contextmanager
+def ready_features(config: Any, ready: bool = True) -> Iterator[None]:
+    """Within it, where `ready`, `image_encoder_embeddings` [B, I, T, width] are what image attention reads: the perceiver of a
+    model that has one is left out. Its own output has a name of its own, `perceiver_embeddings`, but releases of transformers
+    take that in different shapes, and from 5.24 on `generate` sends it through the perceiver once more."""
+    own = config.use_resampler
+    config.use_resampler = own and not ready
+    try:
+        yield
+    finally:
+        config.use_resampler = own
 
 
 def _images_of(span: Span, image_token: int) -> tuple[list[str], list[int]]:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from icltool.learners.lever_lm.options import LeverLMOptions
 from icltool.learners.lever_lm.rows import Vocabulary
+from icltool.models.continued_cache import forward_cache, output_cache
 
 
 class Network(nn.Module):
@@ -67,8 +68,8 @@ class GPT2Network(Network):
         return embedded
 
     def advance(self, embeddings: Tensor, state: Any | None = None, keep: bool = False) -> tuple[Tensor, Any]:
-        output = self.transformer(inputs_embeds=embeddings, past_key_values=state, use_cache=keep)
-        return output.last_hidden_state, output.past_key_values
+        output = self.transformer(inputs_embeds=embeddings, **forward_cache(self.transformer, state), use_cache=keep)
+        return output.last_hidden_state, output_cache(output)
 
     def selected(self, state: Any, rows: Tensor) -> Any:
         return selected_cache(state, rows)

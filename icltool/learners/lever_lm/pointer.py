@@ -23,6 +23,7 @@ from icltool.learners.lever_lm.model import Features, SelectorModel
 from icltool.learners.lever_lm.networks import selected_cache
 from icltool.learners.lever_lm.options import LeverLMOptions
 from icltool.learners.lever_lm.rows import Batch
+from icltool.models.continued_cache import forward_cache, output_cache
 
 #: What a logit is at the start of training for a cosine of one.
 INITIAL_SCALE = 10.0
@@ -70,8 +71,8 @@ class PointerModel(SelectorModel):
         return self._mapped(icds, self.icd_adapters)
 
     def advance(self, embeddings: Tensor, state: Any | None = None, keep: bool = False) -> tuple[Tensor, Any]:
-        output = self.transformer(inputs_embeds=embeddings, past_key_values=state, use_cache=keep)
-        return output.last_hidden_state, output.past_key_values
+        output = self.transformer(inputs_embeds=embeddings, **forward_cache(self.transformer, state), use_cache=keep)
+        return output.last_hidden_state, output_cache(output)
 
     def selected(self, state: Any, rows: Tensor) -> Any:
         return selected_cache(state, rows)
