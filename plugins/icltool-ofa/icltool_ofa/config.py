@@ -55,7 +55,7 @@ class OFAConfig(PretrainedConfig):
     """
 
     model_type = "ofa"
-    keys_to_ignore_at_inference: ClassVar[list[str]] = ["past_key_values"]
+    keys_to_ignore_at_inference: ClassVar[list[str]] = ["cache", "past_key_values"]
     attribute_map: ClassVar[dict[str, str]] = {
         "num_attention_heads": "encoder_attention_heads",
         "hidden_size": "d_model",

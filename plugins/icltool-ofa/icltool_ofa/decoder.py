@@ -73,7 +73,7 @@ class OFADecoder(nn.Module):
         input_ids: Tensor,
         encoded: OFAEncoderOutput,
         attention_mask: Tensor | None = None,
-        past_key_values: EncoderDecoderCache | None = None,
+        cache: EncoderDecoderCache | None = None,
     ) -> Tensor:
         """The logits float [B, Q, vocabulary] after each of the tokens int64 [B, Q].
 
@@ -83,7 +83,7 @@ class OFADecoder(nn.Module):
         encoded : what the encoder gave, expanded to the same batch.
         attention_mask : bool or int [B, cached + Q], false at padding; by default what is the padding token in
             `input_ids` is hidden, and nothing in the cache is.
-        past_key_values : extended in place.
+        cache : extended in place.
 
         Raises
         ------
@@ -91,7 +91,7 @@ class OFADecoder(nn.Module):
             The text is longer than the position embeddings.
         """
         queries = input_ids.shape[1]
-        past = 0 if past_key_values is None else past_key_values.get_seq_length()
+        past = 0 if cache is None else cache.get_seq_length()
         keys = past + queries
         check_length(keys, self.config.max_position_embeddings)
         x = self.embed_scale * self.embed_tokens(input_ids)
@@ -106,7 +106,7 @@ class OFADecoder(nn.Module):
         cross_mask = None if encoded.attention_mask is None else encoded.attention_mask[:, None, None, :]
         for layer, table in zip(self.layers, self.token_rel_pos_table_list, strict=True):
             bias = absolute + relative_bias(table, distances)
-            x = layer(x, encoded.last_hidden_state, bias, cross, mask, cross_mask, past_key_values=past_key_values)
+            x = layer(x, encoded.last_hidden_state, bias, cross, mask, cross_mask, cache)
         return self.output_projection(self.layer_norm(x))
 
     def _biases(self, positions: Tensor, queries: int, encoded: OFAEncoderOutput) -> tuple[Tensor, Tensor]:

@@ -155,11 +155,11 @@ class OFADecoderLayer(_FeedForward):
         cross_bias: Tensor,
         self_mask: Tensor | None,
         cross_mask: Tensor | None,
-        past_key_values: EncoderDecoderCache | None = None,
+        cache: EncoderDecoderCache | None = None,
     ) -> Tensor:
         """float [B, Q, d] of the same, with biases float [1, heads, Q, K] and [1, heads, Q, S]."""
-        output = self.self_attn(self.self_attn_layer_norm(x), self_bias, self_mask, cache=past_key_values)
+        output = self.self_attn(self.self_attn_layer_norm(x), self_bias, self_mask, cache=cache)
         x = self.residual(x, output, self.self_attn_mid_layer_norm)
-        output = self.cross_attn(self.cross_attn_layer_norm(x), cross_bias, cross_mask, encoded, past_key_values)
+        output = self.cross_attn(self.cross_attn_layer_norm(x), cross_bias, cross_mask, encoded, cache)
         x = self.residual(x, output, self.cross_attn_mid_layer_norm)
         return self.feed_forward(x)

@@ -18,6 +18,8 @@ from icltool_ofa.encoder import OFAEncoder, OFAEncoderOutput
 from icltool_ofa.layers import OFAAttention
 from icltool_ofa.positions import token_buckets
 
+#: The field of an output that generation takes the cache from, by the release of transformers.
+_CACHE = "cache" if "cache" in Seq2SeqLMOutput.__dataclass_fields__ else "past_key_values"
 _EMBEDDING = "encoder.embed_tokens.weight"
 
 
@@ -71,11 +73,11 @@ class OFAForConditionalGeneration(PreTrainedModel, GenerationMixin):
         decoder_input_ids: Tensor | None = None,
         decoder_attention_mask: Tensor | None = None,
         encoder_outputs: OFAEncoderOutput | None = None,
-        past_key_values: EncoderDecoderCache | None = None,
+        cache: EncoderDecoderCache | None = None,
         labels: Tensor | None = None,
         use_cache: bool | None = None,
         return_dict: bool | None = None,
-        **unused: Any,
+        past_key_values: EncoderDecoderCache | None = None,
     ) -> Seq2SeqLMOutput:
         """Logits after each decoder token.
 
@@ -88,9 +90,11 @@ class OFAForConditionalGeneration(PreTrainedModel, GenerationMixin):
         decoder_input_ids : int64 [B, L], the beginning-of-text token and the target; made from `labels` where left out.
         decoder_attention_mask : bool or int [B, L] (cached tokens included), as `attention_mask`.
         encoder_outputs : what `get_encoder()` gave for the same rows.
-        past_key_values : the cache of earlier tokens, extended in place.
+        cache : that of earlier tokens, extended in place.
         labels : int64 [B, L], -100 where nothing counts.
         use_cache : begin a cache where none is given.
+        return_dict : taken and not read: the answer always has named fields.
+        past_key_values : the name of `cache` in transformers until 5.23.
 
         Returns
         -------
@@ -98,6 +102,7 @@ class OFAForConditionalGeneration(PreTrainedModel, GenerationMixin):
             `logits` float [B, L, vocabulary], `loss` (mean cross-entropy over the labels that count), the cache, and
             the encoder's `last_hidden_state` float [B, S, d].
         """
+        cache = past_key_values if cache is None else cache
         if encoder_outputs is None:
             if input_ids is None:
                 raise ValueError("OFA needs input_ids or encoder_outputs")
@@ -107,17 +112,17 @@ class OFAForConditionalGeneration(PreTrainedModel, GenerationMixin):
                 raise ValueError("OFA needs decoder_input_ids or labels")
             decoder_input_ids = self.prepare_decoder_input_ids_from_labels(labels)
         if self.training and self.decoder.layers[0].gradient_checkpointing:
-            past_key_values = None  # a layer that is run again for its gradients would extend the cache twice
-        elif past_key_values is None and use_cache:
-            past_key_values = EncoderDecoderCache(DynamicCache(), DynamicCache())
-        logits = self.decoder(decoder_input_ids, encoder_outputs, decoder_attention_mask, past_key_values)
+            cache = None  # a layer that is run again for its gradients would extend the cache twice
+        elif cache is None and use_cache:
+            cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
+        logits = self.decoder(decoder_input_ids, encoder_outputs, decoder_attention_mask, cache)
         loss = None
         if labels is not None:
             loss = functional.cross_entropy(logits.flatten(0, 1).float(), labels.flatten())
         return Seq2SeqLMOutput(
             loss=loss,
             logits=logits,
-            past_key_values=past_key_values,
+            **{_CACHE: cache},
             encoder_last_hidden_state=encoder_outputs.last_hidden_state,
         )
 

@@ -65,8 +65,9 @@ def test_a_hidden_image_is_as_none(tiny: OFAForConditionalGeneration, prompt: di
     torch.testing.assert_close(hidden, array("expect/logits_text_only"), atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("name", ["cache", "past_key_values"])
 def test_one_token_at_a_time_gives_the_same_logits(
-    tiny: OFAForConditionalGeneration, prompt: dict[str, Tensor]
+    tiny: OFAForConditionalGeneration, prompt: dict[str, Tensor], name: str
 ) -> None:
     ids = DECODER_IDS[:1]
     prompt = {name: tensor[:1] for name, tensor in prompt.items()}
@@ -75,10 +76,15 @@ def test_one_token_at_a_time_gives_the_same_logits(
         encoded = tiny.get_encoder()(**prompt)
         steps, cache = [], None
         for part in (ids[:, :2], ids[:, 2:3], ids[:, 3:]):
-            out = tiny(encoder_outputs=encoded, decoder_input_ids=part, past_key_values=cache, use_cache=True)
+            out = tiny(encoder_outputs=encoded, decoder_input_ids=part, **{name: cache}, use_cache=True)
             steps.append(out.logits)
-            cache = out.past_key_values
+            cache = out.get("cache", out.get("past_key_values"))
     torch.testing.assert_close(torch.cat(steps, dim=1), whole, atol=1e-5, rtol=0)
+
+
+def test_what_it_does_not_know_is_refused(tiny: OFAForConditionalGeneration, prompt: dict[str, Tensor]) -> None:
+    with pytest.raises(TypeError, match="kv_cache"):
+        tiny(**prompt, decoder_input_ids=DECODER_IDS, kv_cache=None)
 
 
 def test_several_texts_share_an_encoded_image(tiny: OFAForConditionalGeneration, prompt: dict[str, Tensor]) -> None:
