@@ -22,6 +22,7 @@ from icltool.contracts import (
 )
 from icltool.engine.batching import LARGEST_ON_CPU, LARGEST_ON_GPU, Batches, BatchSize
 from icltool.engine.image_cache import FeatureStore, ImageFeatureCache, open_image_cache
+from icltool.engine.parity import parity_note
 from icltool.engine.work import Work
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ class Session:
         lookup: FeatureSource | None = None,
         corpus: Callable[[], Iterable[tuple[str, ...]]] | None = None,
         prefix_bytes: int = 0,
+        remarks: Sequence[str] = (),
     ) -> None:
         self.task = task
         self.model = model
@@ -64,6 +66,7 @@ class Session:
         self.cache = cache
         self._lookup = lookup
         self._corpus = corpus
+        self._remarks = tuple(remarks)
         self.prompts_scored = 0
         #: Whether what stands before the query in a scored prompt can be useful to prompts to come. A search says so.
         self.keeps_prefixes = False
@@ -80,8 +83,8 @@ class Session:
 
     @property
     def notes(self) -> list[str]:
-        """What the user should know: that memory ran out, and what the image cache has to say."""
-        return [*self._batches.notes, *(self.cache.notes if self.cache is not None else ())]
+        """What the user should know: that caches are switched off, that memory ran out, and what the image cache has to say."""
+        return [*self._remarks, *self._batches.notes, *(self.cache.notes if self.cache is not None else ())]
 
     @property
     def done(self) -> Work:
@@ -223,7 +226,18 @@ def open_session(
 ) -> Session:
     """A Session with an image-feature cache of `cache_bytes`, and keys and values of shared prefixes in `prefix_bytes`,
     where the model can use them (0: none). `image_workers` processes prepare images, `image_store` keeps their features
-    for later runs. The session must be closed."""
+    for later runs. The session must be closed.
+
+    Under releases of other packages that icltool was not tested with, caches that change what the model says are left out."""
+    if model is not None and (cache_bytes > 0 or prefix_bytes > 0):
+        note = parity_note(
+            model,
+            lambda: Session(
+                task, model, generation, 2, open_image_cache(model, cache_bytes), prefix_bytes=prefix_bytes
+            ),
+        )
+        if note:
+            return Session(task, model, generation, batch_size, None, lookup, corpus, remarks=[note])
     cache = open_image_cache(model, cache_bytes, image_workers, image_store)
     return Session(task, model, generation, batch_size, cache, lookup, corpus, prefix_bytes)
 

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from transformers import IdeficsConfig, IdeficsForVisionText2Text
 
 from icltool.contracts import GenerationOptions, Prompt
 from icltool.errors import ConfigError, DataError
@@ -17,32 +16,12 @@ from icltool.models.idefics import IdeficsModel
 from icltool.models.idefics_continuing import whole_vocabulary
 from icltool.testing.hooks import check_hooks
 from icltool.testing.models import mixed_prompts
-from icltool.world.tokenizer import build_tokenizer
 from tests.conftest import Scenery
 
 
 @pytest.fixture(scope="module")
-def resampled(tmp_path_factory: pytest.TempPathFactory) -> IdeficsModel:
-    """A random model with idefics-9b's features: perceiver, cross attention in every second layer, qk layer norms."""
-    from transformers.models.idefics.image_processing_pil_idefics import IdeficsImageProcessorPil
-
-    torch.manual_seed(0)
-    tokenizer = build_tokenizer()
-    config = IdeficsConfig(
-        vocab_size=len(tokenizer) - 2, additional_vocab_size=2, hidden_size=32, intermediate_size=48, num_hidden_layers=4,
-        num_attention_heads=4, cross_layer_interval=2, qk_layer_norms=True, use_resampler=True, initializer_range=0.3,
-        alpha_initializer="ones", freeze_text_layers=False, freeze_vision_layers=False, bos_token_id=1, eos_token_id=2,
-        pad_token_id=0,
-        vision_config={"embed_dim": 32, "image_size": 28, "patch_size": 14, "num_hidden_layers": 2,
-                       "num_attention_heads": 4, "intermediate_size": 64, "initializer_range": 0.3},
-        perceiver_config={"use_resampler": True, "resampler_n_latents": 3, "resampler_depth": 2, "resampler_n_heads": 2,
-                          "resampler_head_dim": 8, "qk_layer_norms_perceiver": True},
-    )  # fmt: skip
-    folder = tmp_path_factory.mktemp("resampled")
-    IdeficsForVisionText2Text(config).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    IdeficsImageProcessorPil(image_size=28).save_pretrained(folder)
-    return IdeficsModel("resampled", path=str(folder), device="cpu")
+def resampled(resampled_folder: Path) -> IdeficsModel:
+    return IdeficsModel("resampled", path=str(resampled_folder), device="cpu")
 
 
 @pytest.fixture(params=["tiny_model", "resampled"])

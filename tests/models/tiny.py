@@ -343,3 +343,34 @@ def plain_inputs(folder: str, **changes: Any) -> Callable[[Any, str], dict[str, 
 def plain_text_inputs(folder: str) -> Callable[[Any, str], dict[str, torch.Tensor]]:
     tokenizer = AutoTokenizer.from_pretrained(folder)
     return lambda prompt, text: dict(tokenizer(text, return_tensors="pt", add_special_tokens=False))
+
+
+def idefics_resampled(folder: Path) -> str:
+    """IDEFICS with idefics-9b's features: perceiver, cross attention in every second layer, norms of queries and keys. Its
+    weights are the same under every release of torch and transformers."""
+    import zlib
+
+    import numpy as np
+    from transformers import IdeficsConfig, IdeficsForVisionText2Text
+    from transformers.models.idefics.image_processing_pil_idefics import IdeficsImageProcessorPil
+
+    from icltool.world.tokenizer import build_tokenizer
+
+    tokenizer = build_tokenizer()
+    config = IdeficsConfig(
+        vocab_size=len(tokenizer) - 2, additional_vocab_size=2, hidden_size=32, intermediate_size=48, num_hidden_layers=4,
+        num_attention_heads=4, cross_layer_interval=2, qk_layer_norms=True, use_resampler=True,
+        alpha_initializer="ones", freeze_text_layers=False, freeze_vision_layers=False, bos_token_id=1, eos_token_id=2,
+        pad_token_id=0,
+        vision_config={"embed_dim": 32, "image_size": 28, "patch_size": 14, "num_hidden_layers": 2,
+                       "num_attention_heads": 4, "intermediate_size": 64},
+        perceiver_config={"use_resampler": True, "resampler_n_latents": 3, "resampler_depth": 2, "resampler_n_heads": 2,
+                          "resampler_head_dim": 8, "qk_layer_norms_perceiver": True},
+    )  # fmt: skip
+    model = IdeficsForVisionText2Text(config)
+    with torch.no_grad():
+        for name, weights in model.named_parameters():
+            drawn = 0.3 * np.random.default_rng(zlib.crc32(name.encode())).standard_normal(weights.shape)
+            centre = 1.0 if ("norm" in name and name.endswith("weight")) or "alpha" in name else 0.0
+            weights.copy_(torch.from_numpy(centre + drawn))
+    return save(folder, model, tokenizer, IdeficsImageProcessorPil(image_size=28))

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 from icltool.cli.checks.rows import Row, row
+from icltool.releases import tested_range, untested
 
 #: Packages that icltool can do without: what for, and the extra of icltool that installs them or the command that does.
 OPTIONAL: dict[str, tuple[str, str]] = {
@@ -159,6 +160,8 @@ def dependency(requirement: str, extra: str = "") -> Row | None:
         if version is None:
             continue
         if wanted.specifier.contains(version, prereleases=True) or name != wanted.name:
+            if name in untested():
+                return row(name, version, "-", f"not tested with icltool, which was with {tested_range(name)}")
             return row(name, version)
         return row(name, version, "problem", f"pip install '{wanted.name}{wanted.specifier}'")
     return row(wanted.name, "missing", "missing", f"pip install '{wanted.name}{wanted.specifier}'")

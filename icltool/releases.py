@@ -1,0 +1,47 @@
+"""The releases of other packages that the whole suite passed on: the one place that names them.
+
+The lower end is the lower bound in pyproject.toml. Outside of the range `icltool doctor` says so, and for `DECISIVE`
+packages, which compute what a model says, a model's caches are checked when it is loaded (`icltool.engine.parity`).
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import re
+from collections.abc import Mapping
+
+#: Distribution -> (lowest, newest).
+TESTED: dict[str, tuple[str, str]] = {
+    "torch": ("2.11.0", "2.14.1"),
+    "torchvision": ("0.26.0", "0.29.1"),
+    "transformers": ("5.17.0", "5.24.0"),
+}
+DECISIVE = ("transformers", "torch")
+
+
+def untested(versions: Mapping[str, str] | None = None) -> dict[str, str]:
+    """What is installed outside of its tested range: distribution -> release. `versions` replaces what is installed."""
+    found = {}
+    for name, (lowest, newest) in TESTED.items():
+        version = _installed(name) if versions is None else versions.get(name)
+        if version is not None and not _key(lowest) <= _key(version) <= _key(newest):
+            found[name] = version
+    return found
+
+
+def tested_range(name: str) -> str:
+    """In words: "5.17.0 to 5.24.0"."""
+    return " to ".join(TESTED[name])
+
+
+def _key(version: str) -> tuple[int, ...]:
+    """The numbers of a release: a patch release counts, what follows ("rc1", "+cu128", ".dev0") does not."""
+    match = re.match(r"\d+(?:\.\d+)*", version)
+    return tuple(int(part) for part in match.group().split(".")) if match else ()
+
+
+def _installed(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
