@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
+import signal
+from collections.abc import Callable
 from pathlib import Path
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # several workers: threads of their own would only get in one another's way
@@ -10,10 +13,28 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # several workers: threads of their own
 
 import numpy as np
 import pytest
+from filelock import FileLock
 
 from icltool.contracts import Example
 from icltool.world.render import render
 from icltool.world.scenes import Lexicon, Scene, dataset_lexicon
+
+#: Makes a folder once per run of the tests, whatever the number of workers: its name, and what fills it.
+Shared = Callable[[str, Callable[[Path], object]], Path]
+
+
+def pytest_configure() -> None:
+    """What a shell starts in the background ignores Ctrl-C, and so would every process that a test starts."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The tests of a file go to one worker, so that what they share is made once; unless they have a group of their own."""
+    for item in items:
+        if item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
 
 
 class Scenery:
@@ -57,26 +78,54 @@ def tiny_model():  # type: ignore[no-untyped-def]
 
 
 @pytest.fixture(scope="session")
-def small_world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Shared:
+    """The folder of this name that all workers read and none writes into; the first that asks for it fills it."""
+    own = tmp_path_factory.getbasetemp()
+    base = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "shared"
+
+    def folder(name: str, fill: Callable[[Path], object]) -> Path:
+        base.mkdir(exist_ok=True)
+        path, filled = base / name, base / f"{name}.filled"
+        with FileLock(base / f"{name}.lock"):
+            if not filled.exists():
+                shutil.rmtree(path, ignore_errors=True)  # of a worker that failed on the way
+                path.mkdir()
+                fill(path)
+                filled.touch()
+        return path
+
+    return folder
+
+
+@pytest.fixture(scope="session")
+def resampled_folder(shared: Shared) -> Path:
+    """A tiny random IDEFICS with a perceiver, as idefics-9b has and tiny-idefics has not."""
+    from tests.models.tiny import idefics_resampled
+
+    return shared("idefics-resampled", idefics_resampled)
+
+
+@pytest.fixture(scope="session")
+def small_world(shared: Shared) -> Path:
     """A workspace with a small world, prepared and embedded by the real stages. Read only: copy it to write into it."""
     from icltool.config.embed import EmbedConfig
     from icltool.config.prepare import PrepareConfig
     from icltool.execution.progress import for_terminal
     from icltool.stages import embed, prepare
 
-    workspace, quiet = tmp_path_factory.mktemp("world"), for_terminal(quiet=True)
-    sizes: dict[str, str | int | float | bool] = {"index_images": 104, "validation_images": 24}
-    prepare.run(PrepareConfig(workspace=workspace, name="shapes", options=sizes), quiet)
-    for task in ("caption", "vqa"):
-        embed.run(EmbedConfig(workspace=workspace, task=task, encoder="tiny-clip", device="cpu"), quiet)
-    return workspace
+    def fill(workspace: Path) -> None:
+        quiet = for_terminal(quiet=True)
+        sizes: dict[str, str | int | float | bool] = {"index_images": 104, "validation_images": 24}
+        prepare.run(PrepareConfig(workspace=workspace, name="shapes", options=sizes), quiet)
+        for task in ("caption", "vqa"):
+            embed.run(EmbedConfig(workspace=workspace, task=task, encoder="tiny-clip", device="cpu"), quiet)
+
+    return shared("small-world", fill)
 
 
 @pytest.fixture
 def workspace(small_world: Path, tmp_path: Path) -> Path:
     """The small world's workspace, to write into; its pictures are shared."""
-    import shutil
-
     shutil.copytree(small_world / "embeddings", tmp_path / "ws" / "embeddings")
     for task in ("caption", "vqa"):
         shutil.copytree(small_world / "datasets" / "shapes" / task, tmp_path / "ws" / "datasets" / "shapes" / task)
