@@ -24,7 +24,6 @@ from icltool.learners.captioner.reporting import NOTE_EVERY, Reporter
 from icltool.learners.captioner.validation import Validation
 from icltool.learners.lightning import (
     build_loggers,
-    chatter_to,
     check_world,
     finish_runs,
     interruptible,
@@ -63,7 +62,7 @@ def fit(
     resume = folder / RESUME
     world = _check_resumable(resume, about) if resume.exists() else None
     module.record = json.dumps(about, sort_keys=True)
-    with chatter_to(progress), same_determinism(), seeded(seed), tuned(module):
+    with same_determinism(), seeded(seed), tuned(module):
         trainer = make_trainer(
             trainer_settings(options, data), folder, build_loggers(options.loggers, folder), callbacks
         )
@@ -125,11 +124,13 @@ def _checkpointing(module: CaptionerModule) -> Iterator[None]:
     from transformers.modeling_layers import GradientCheckpointingLayer
 
     network = module.network
-    enable = getattr(network, "gradient_checkpointing_enable", None)
+    # the second name is that of transformers until 5.23
+    names = ("activation_checkpointing_enable", "gradient_checkpointing_enable")
+    enable = next((getattr(network, name) for name in names if hasattr(network, name)), None)
     try:
         if enable is None:
             raise ValueError("it has no such method")
-        enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        enable({"use_reentrant": False})
     except ValueError as error:
         raise ConfigError(
             f"the model cannot compute activations twice: {error}", "--option grad_checkpointing=false"
