@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import pickle
 import re
 import zipfile
@@ -37,7 +38,14 @@ class ConditionedLanguageModel(FlamingoLMMixin):  # type: ignore[misc]
         position_ids: torch.Tensor | None = None,
         **kwargs: Any,
     ) -> Any:
-        """See the language model's own forward."""
+        """See the language model's own forward. TypeError for an argument that it does not name: it would swallow it."""
+        known = inspect.signature(super(FlamingoLMMixin, self).forward).parameters
+        if "cache" in known and "past_key_values" in kwargs:  # the one name that open_flamingo knows
+            past = kwargs.pop("past_key_values")
+            kwargs.setdefault("cache", past)
+        unknown = sorted(kwargs.keys() - known.keys() - {"return_dict"})
+        if unknown:
+            raise TypeError(f"{type(self).__name__}.forward takes no {', '.join(unknown)}")
         return super().forward(input_ids, attention_mask, position_ids=position_ids, **kwargs)
 
 
