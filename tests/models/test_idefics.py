@@ -10,7 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
-from icltool.contracts import GenerationOptions, Prompt
+from icltool.contracts import Example, GenerationOptions, Prompt, ScoringRequest
+from icltool.engine.session import open_session
 from icltool.errors import ConfigError, DataError
 from icltool.models.idefics import IdeficsModel
 from icltool.models.idefics_continuing import whole_vocabulary
@@ -76,6 +77,25 @@ def test_scores_equal_a_plain_full_forward(model: IdeficsModel, scenery: Scenery
                 assert score.tokens == tokens
                 assert score.log_prob == pytest.approx(log_prob, abs=2e-5)
                 assert abs(np.exp(score.mean) - np.exp(log_prob / tokens)) < 1e-5
+
+
+#: Log-probabilities in nats of the targets after no, one and two demonstrations, and answers of three beams.
+RECORDED = ((-38.164036, -39.433957, -39.199079), ("##uuuu provide", "##uu - ] ] ]", "] ] ]$uu"))
+
+
+def test_scores_and_answers_are_the_same_under_every_release(resampled: IdeficsModel, tmp_path: Path) -> None:
+    rng, examples = np.random.default_rng(8), []
+    for k, label in enumerate(("a dax blick", "a wug toma", "a fep blick")):
+        path = tmp_path / f"{k}.png"  # of the model's own size: neither decoding nor resizing changes a pixel
+        Image.fromarray(rng.integers(0, 256, (28, 28, 3), dtype=np.uint8)).save(path)
+        examples.append(Example(k, str(path), k, label, label, (label,)))
+    prompts = [resampled.prompt("caption", examples[1 : 1 + k], examples[0]) for k in (0, 1, 2)]
+    with open_session("caption", resampled, GenerationOptions(6, 3), 2, 2**20) as session:
+        requests = [ScoringRequest(examples[0], tuple(examples[1 : 1 + k])) for k in (0, 1, 2)]
+        found, answers = session.target_scores(requests), session.answers(requests)
+    for scores in (found, resampled.score(prompts, 1)):
+        assert [score.log_prob for score in scores] == pytest.approx(RECORDED[0], rel=1e-5)
+    assert tuple(answers) == RECORDED[1]
 
 
 @pytest.mark.parametrize("beams", [1, 3])
