@@ -104,7 +104,6 @@ _ADAPTERS = {
     "evaluating": "tuning",
     "find_weights": "weights",
     "fingerprint": "weights",
-    "quiet_loading": "weights",
     "read_card": "tuning",
     "read_image": "images",
     "read_tuned": "tuned",
@@ -194,7 +193,6 @@ if TYPE_CHECKING:
     from icltool.models.weights import Weights as Weights
     from icltool.models.weights import find_weights as find_weights
     from icltool.models.weights import fingerprint as fingerprint
-    from icltool.models.weights import quiet_loading as quiet_loading
     from icltool.models.weights import weights_hash as weights_hash
     from icltool.plugin import Registration as Registration
     from icltool.plugin import hookimpl as hookimpl

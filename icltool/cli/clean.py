@@ -8,8 +8,9 @@ from typing import Any
 
 import typer
 
+from icltool.cli.libraries import library_output
 from icltool.cli.options import parameters_of, plain_parameter
-from icltool.cli.output import print_json, print_line, show, stdout_reserved
+from icltool.cli.output import print_json, print_line, show
 from icltool.config.clean import CleanConfig
 from icltool.config.env import load_environment
 from icltool.config.resolve import resolve
@@ -37,7 +38,7 @@ def command(**given: Any) -> None:
     progress = for_terminal(quiet)
     from icltool.stages import clean
 
-    with stdout_reserved(as_json):
+    with library_output():
         report = clean.plan(config, progress)
     removing = config.selects and not config.dry_run and bool(report.free)
     asking = removing and not config.yes

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import importlib
 import time
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from icltool.cli.output import print_json, print_line, show, stdout_reserved
+from icltool.cli.libraries import library_output
+from icltool.cli.output import print_json, print_line, show
 from icltool.config.env import load_environment
 from icltool.config.resolve import resolve
 from icltool.execution.progress import for_terminal
@@ -55,15 +57,17 @@ def command(
     load_environment()
     progress, began = for_terminal(quiet, verbose), time.monotonic()
     flags = {} if workspace is None else {"workspace": workspace}
+    aside = partial(library_output, progress.detail if verbose and not quiet else None, set())
     report: Any = None
-    with stdout_reserved(as_json):
-        for number, (stage, more, what) in enumerate(STEPS, 1):
+    for number, (stage, more, what) in enumerate(STEPS, 1):
+        with aside():
             model = getattr(importlib.import_module(f"icltool.config.{stage}"), f"{stage.capitalize()}Config")
             config = resolve(stage, model, {**flags, **more}, "demo", ())
             progress.say(f"\n{number}/{len(STEPS)} {stage}: {what}")
             report = importlib.import_module(f"icltool.stages.{stage}").run(config, progress)
-            if stage != "evaluate" and not (quiet or as_json):
-                show(report)
+        if stage != "evaluate" and not (quiet or as_json):
+            show(report)
+    with aside():
         from icltool.report.figures import result_figure
 
         figure = result_figure(report.results, report.path / "demo.png", report.title)

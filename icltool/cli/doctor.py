@@ -9,7 +9,8 @@ from typing import Annotated, Any, Optional
 import typer
 
 from icltool.cli.checks import SCHEMA, VERSION, Row, problems, row, sections
-from icltool.cli.output import print_json, print_line, print_rows, stdout_reserved
+from icltool.cli.libraries import library_output
+from icltool.cli.output import print_json, print_line, print_rows
 from icltool.config.base import StageConfig
 from icltool.config.env import load_environment
 from icltool.config.resolve import resolve
@@ -32,7 +33,7 @@ def command(
     needs: attach it. It names the home folder and the user as ~ and the machine as HOST, and of tokens, keys and passwords
     says only that they are set.
     """
-    with stdout_reserved(as_json):
+    with library_output():
         found = _found(workspace)
     wrong = problems(found)
     if as_json:

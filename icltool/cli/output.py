@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stdout
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -94,23 +92,6 @@ def print_json(value: Any) -> None:
 def print_line(text: str) -> None:
     """Prints a line as it is, not wrapped."""
     print(text)
-
-
-@contextmanager
-def stdout_reserved(reserved: bool = True) -> Iterator[None]:
-    """While the body runs, everything that is printed to stdout, by child processes too, goes to stderr."""
-    if not reserved:
-        yield
-        return
-    sys.stdout.flush()
-    saved = os.dup(1)
-    try:
-        os.dup2(2, 1)
-        with redirect_stdout(sys.stderr):
-            yield
-    finally:
-        os.dup2(saved, 1)
-        os.close(saved)
 
 
 def _plain(value: Any) -> Any:

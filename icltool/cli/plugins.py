@@ -9,7 +9,8 @@ import typer
 from icltool.cli.completion import complete_kinds
 from icltool.cli.components import describe, kind_named, listing
 from icltool.cli.help import HelpfulCommand, HelpfulGroup
-from icltool.cli.output import print_json, print_line, print_rows, stdout_reserved
+from icltool.cli.libraries import library_output
+from icltool.cli.output import print_json, print_line, print_rows
 
 command = typer.Typer(
     cls=HelpfulGroup,
@@ -33,7 +34,8 @@ def list_(
     as_json: _Json = False,
 ) -> None:
     """List all components with the package they come from, and plugins that are broken."""
-    rows = listing(None if kind is None else kind_named(kind))
+    with library_output():  # of broken plugins, say
+        rows = listing(None if kind is None else kind_named(kind))
     if as_json:
         print_json(rows)
     else:
@@ -47,7 +49,7 @@ def show(
     as_json: _Json = False,
 ) -> None:
     """Show where a component comes from, the options it takes, and its documentation."""
-    with stdout_reserved(as_json):
+    with library_output():
         found: dict[str, Any] = describe(kind_named(kind), name)
     if as_json:
         print_json(found)

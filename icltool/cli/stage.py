@@ -9,8 +9,9 @@ from collections.abc import Callable
 from typing import Any, Optional
 
 from icltool.cli.completion import complete_profiles
+from icltool.cli.libraries import library_output
 from icltool.cli.options import parameters_of, plain_parameter
-from icltool.cli.output import show, stdout_reserved
+from icltool.cli.output import show
 from icltool.config.base import StageConfig
 from icltool.config.env import load_environment
 from icltool.config.resolve import resolve
@@ -27,12 +28,12 @@ def stage_command(
         load_environment()
         profile, sets = given.pop("given_profile"), given.pop("given_sets") or []
         quiet, verbose, as_json = given.pop("given_quiet"), given.pop("given_verbose"), given.pop("given_json")
-        config = resolve(stage, model, given, profile, sets)
-        progress = for_terminal(quiet or not is_leader(), verbose)
-        progress.detail(f"{stage}: {json.dumps(config.model_dump(mode='json'))}")
-        run = importlib.import_module(f"{package}.{stage}").run
-        with stdout_reserved(as_json):
-            report = run(config, progress)
+        silent = quiet or not is_leader()
+        progress = for_terminal(silent, verbose)
+        with library_output(progress.detail if verbose and not silent else None):
+            config = resolve(stage, model, given, profile, sets)
+            progress.detail(f"{stage}: {json.dumps(config.model_dump(mode='json'))}")
+            report = importlib.import_module(f"{package}.{stage}").run(config, progress)
         if is_leader():  # the other processes of a distributed training have nothing to add
             show(report, as_json, quiet)
 

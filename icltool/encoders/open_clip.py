@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -49,7 +47,6 @@ class OpenClipEncoder:
 
         Raises ConfigError when the weights are not on this machine and the user did not name a source in `path`.
         """
-        logging.getLogger("root").setLevel(logging.WARNING)  # open_clip reports its lookups on the root logger
         self.name = name
         self.device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
         folder = path or (str(packaged_weights(packaged)) if packaged else None)
@@ -75,10 +72,9 @@ class OpenClipEncoder:
             self._identity += "-untrained"
             settings |= {"load_weights": False, "pretrained_text": False}
         try:
-            with _quiet_when(not weights):
-                model, _, self._transform = open_clip.create_model_and_transforms(
-                    self._identifier, pretrained=source, **settings
-                )
+            model, _, self._transform = open_clip.create_model_and_transforms(
+                self._identifier, pretrained=source, **settings
+            )
             self._tokenizer = open_clip.get_tokenizer(self._identifier)
         except (OSError, RuntimeError, ValueError) as error:
             raise ConfigError(f"encoder {name!r} cannot be loaded from {folder or source}: {error}") from error
@@ -164,19 +160,6 @@ def _pixels(transform: Callable[..., Tensor], paths: Sequence[str]) -> Tensor:
 
 def _tokens(tokenizer: Callable[..., Tensor], texts: Sequence[str]) -> Tensor:
     return tokenizer(list(texts))
-
-
-@contextlib.contextmanager
-def _quiet_when(untrained: bool) -> Iterator[None]:
-    """open_clip warns on the root logger that a model has no weights; nothing is said where that is meant."""
-    root = logging.getLogger()
-    before = root.level
-    if untrained:
-        root.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        root.setLevel(before)
 
 
 def _cached_weights(name: str, architecture: str, pretrained: str | None) -> str:

@@ -21,15 +21,15 @@ INTERVAL = 5.0
 
 
 def for_terminal(quiet: bool = False, verbose: bool = False) -> Progress:
-    """Bars when stderr is a terminal, lines when it is not, silence under --quiet."""
-    if quiet:
+    """Bars when stderr is a terminal, lines when it is not, silence under --quiet. All goes to stderr as it is now."""
+    if quiet or sys.stderr is None:  # closed by whoever started the command
         return SilentProgress()
     from rich.console import Console
 
-    console = Console(stderr=True)
+    console = Console(file=sys.stderr)
     if console.is_terminal and not console.is_dumb_terminal:
         return BarProgress(console, verbose=verbose)
-    return LineProgress(verbose=verbose)
+    return LineProgress(sys.stderr, verbose=verbose)
 
 
 def duration(seconds: float) -> str:
@@ -270,4 +270,6 @@ def _bars(console: Any) -> Bars:
         console=console,
         transient=True,
         refresh_per_second=5,
+        redirect_stdout=False,  # the command line keeps off what others print
+        redirect_stderr=False,
     )

@@ -133,10 +133,7 @@ def _whole(tuned: Tuned, content: Path, dtype: str, progress: Progress) -> None:
         raise ConfigError(f"the whole {tuned.model} is wanted, and {error.message}", hint) from error
     if not isinstance(model, SupportsTuning):
         raise ConfigError(f"{tuned.model} cannot be exported as a whole", "export what was trained: --weights tuned")
-    from icltool.models.weights import quiet_loading
-
-    with quiet_loading():
-        model.export(content)
+    model.export(content)
 
 
 def _configuration(tuned: Tuned, content: Path, form: str, whole: bool) -> str:

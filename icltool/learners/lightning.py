@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import math
 import os
 import signal
 import threading
-import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,7 +18,6 @@ from lightning.pytorch import Callback, Trainer, seed_everything
 from lightning.pytorch.loggers import CSVLogger, Logger
 from lightning.pytorch.utilities.seed import isolate_rng
 
-from icltool.contracts import Progress
 from icltool.errors import ConfigError, IclError, StoreError
 
 
@@ -122,44 +119,6 @@ def same_determinism() -> Iterator[None]:
         yield
     finally:
         torch.use_deterministic_algorithms(enabled, warn_only=warn_only)
-
-
-class _DetailHandler(logging.Handler):
-    def __init__(self, progress: Progress) -> None:
-        super().__init__()
-        self._progress = progress
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self._progress.detail(record.getMessage().strip())
-
-
-@contextlib.contextmanager
-def chatter_to(progress: Progress) -> Iterator[None]:
-    """What Lightning and torch log and warn about while training goes to `progress.detail`."""
-    handler = _DetailHandler(progress)
-    loggers = [logging.getLogger(name) for name in ("lightning", "lightning.pytorch", "lightning.fabric")]
-    before = [(log, log.handlers[:], log.propagate, log.level) for log in loggers]
-    seen: set[str] = set()
-
-    def show(message: Warning | str, *_: Any, **__: Any) -> None:
-        text = " ".join(str(message).split())
-        if text not in seen:
-            seen.add(text)
-            progress.detail(text)
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("default")
-        warnings.showwarning = show
-        for log in loggers:
-            log.handlers, log.propagate = [handler] if log.name == "lightning" else [], log.name != "lightning"
-        try:
-            yield
-        except IclError:
-            raise
-        finally:
-            for log, handlers, propagate, level in before:
-                log.handlers, log.propagate = handlers, propagate
-                log.setLevel(level)
 
 
 def over_processes(trainer: Trainer, values: torch.Tensor) -> torch.Tensor:

@@ -6,7 +6,6 @@ to: so states that are ready can be used, any number of images, and prompts with
 
 from __future__ import annotations
 
-import warnings
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -215,9 +214,7 @@ class Captioner:
         with self.one_precision():
             given = self._language_inputs(read)
             given.pop("position_ids", None)  # `generate` makes them itself, from the mask
-            with warnings.catch_warnings():  # that the penalty of repetition counts the answer alone is what is meant
-                warnings.filterwarnings("ignore", "Passing `repetition_penalty` with `inputs_embeds`")
-                output = self.language.generate(**given, **told)
+            output = self.language.generate(**given, **told)
         # of embeddings (BLIP-2, InstructBLIP) transformers returns the answer alone, and its penalty of repetition counts
         # that alone; of ids (BLIP) both have the prompt, too. Blip2ForConditionalGeneration gives ids beside embeddings in
         # newer releases, which punishes the words of demonstrations, and did not when the published runs were made

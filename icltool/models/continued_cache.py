@@ -59,7 +59,7 @@ def forward_cache(model: Any, cache: Any) -> dict[str, Any]:
 
 def output_cache(output: Any) -> Any:
     """The cache that a forward pass of a transformers model gave back; None where it kept none."""
-    return output.get("cache", output.get("past_key_values"))
+    return output["cache"] if "cache" in output else output.get("past_key_values")
 
 
 def continued_cache(past: KeysValues | None, layers: int, columns: int, keep: bool) -> Any:

@@ -11,7 +11,7 @@ import torch
 
 from icltool.errors import ConfigError
 from icltool.models.memory import check_memory, parameter_count
-from icltool.models.weights import Weights, file_fault, quiet_loading
+from icltool.models.weights import Weights, file_fault
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 DEVICE_MAPS = ("auto", "balanced", "balanced_low_0", "sequential")
@@ -101,14 +101,12 @@ def load_model(model_class: Any, name: str, weights: Weights, options: LoadOptio
     elif place is not None and place.type != "cpu" and _present("accelerate"):
         arguments["device_map"] = {"": place}  # straight to the GPU, without a copy in the CPU's memory
     with loading_errors(name, weights):
-        with quiet_loading():
-            _same_architecture(model_class, name, weights)
+        _same_architecture(model_class, name, weights)
         counted = parameter_count(weights.source, lambda: _on_meta(model_class, weights))
         check_memory(name, counted, options.quantization or precision, place)
-        with quiet_loading():
-            model, report = model_class.from_pretrained(
-                weights.source, output_loading_info=True, ignore_mismatched_sizes=True, **arguments
-            )
+        model, report = model_class.from_pretrained(
+            weights.source, output_loading_info=True, ignore_mismatched_sizes=True, **arguments
+        )
     _complete(name, weights, report)
     if place is not None and "device_map" not in arguments:
         model.to(place)

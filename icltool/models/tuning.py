@@ -22,7 +22,7 @@ from icltool.models.captioner_format import clean_caption
 from icltool.models.loading import LoadOptions
 from icltool.models.scoring import beam_options
 from icltool.models.tuned import apply_tuned, save_tuned, tensor_names
-from icltool.models.weights import Weights, packaged_weights, quiet_loading, weights_hash
+from icltool.models.weights import Weights, packaged_weights, weights_hash
 
 #: A caption that a question quotes (image-text matching).
 QUOTED = re.compile(r'(?<=" ).*(?= ")', re.DOTALL)
@@ -156,9 +156,8 @@ class TunableCaptioner(Captioner):
         """See SupportsTuning."""
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            with quiet_loading():
-                self.model.save_pretrained(folder)
-                self.processor.save_pretrained(folder)
+            self.model.save_pretrained(folder)
+            self.processor.save_pretrained(folder)
             about = {} if self.weights.tuned is None else dict(self.weights.tuned.about)
             write_card(folder, self.name, self._adapter(), about)
         except OSError as error:

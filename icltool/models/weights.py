@@ -6,8 +6,6 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -75,12 +73,10 @@ def find_weights(name: str, packaged: str | None, hub_id: str | None, path: str 
     if hub_id is None:
         raise ConfigError(f"model {name!r} needs a path", "give --model-path DIR or --model-path OWNER/NAME")
     roots = {name: os.environ[name] for name in FOLDERS if os.environ.get(name)}
-    for root in roots.values():
-        for candidate in (hub_id, hub_id.partition("/")[2]):
-            if (Path(root) / candidate / "config.json").is_file():
-                return Weights(str(Path(root) / candidate), local_only=True)
-    if _in_cache(hub_id):
-        return Weights(hub_id, local_only=True)
+    candidates = [Path(root) / name for root in roots.values() for name in (hub_id, hub_id.partition("/")[2])]
+    there = next((str(folder) for folder in candidates if (folder / "config.json").is_file()), None)
+    if there is not None or _in_cache(hub_id):
+        return Weights(there or hub_id, local_only=True)
     where = "nor in " + " or ".join(f"{name} ({root})" for name, root in roots.items())
     where = where if roots else "and MODEL_CPK_DIR is not set"
     raise ConfigError(
@@ -170,23 +166,6 @@ def weights_hash(source: str) -> str:
     for file in files:
         _add_file(digest, file)
     return digest.hexdigest()[:12]
-
-
-@contextmanager
-def quiet_loading() -> Iterator[None]:
-    """Keeps transformers' own progress bars and reports off the screen while a model loads: what matters of them is an
-    error of ours."""
-    from transformers.utils import logging
-
-    shown, verbosity = logging.is_progress_bar_enabled(), logging.get_verbosity()
-    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
-    try:
-        yield
-    finally:
-        logging.set_verbosity(verbosity)
-        if shown:
-            logging.enable_progress_bar()  # type: ignore[no-untyped-call]
 
 
 def _in_cache(hub_id: str) -> bool:

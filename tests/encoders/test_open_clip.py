@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import shutil
 from pathlib import Path
 
@@ -80,17 +79,13 @@ def test_preprocessing_names_the_image_that_cannot_be_read(clip: OpenClipEncoder
         clip.preprocessor("image")(["/nowhere/gone.png"])
 
 
-def test_untrained_towers_are_built_alike_without_weights(
-    clip: OpenClipEncoder, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_untrained_towers_are_built_alike_without_weights(clip: OpenClipEncoder) -> None:
     bare = component("encoders", "tiny-clip", device="cpu", **clip.build_options())
     assert bare.architecture() == clip.architecture() == json.loads(json.dumps(clip.architecture()))
     assert bare.fingerprint() != clip.fingerprint()
     for modality in ("image", "text"):
         bare.tower(modality).load_state_dict(clip.tower(modality).state_dict(), strict=True)
     assert np.array_equal(bare.encode_texts(TEXTS), clip.encode_texts(TEXTS))
-    assert not caplog.records
-    assert logging.getLogger().level <= logging.WARNING
 
 
 def test_another_preprocessing_or_tokenizer_is_another_architecture(clip: OpenClipEncoder, tmp_path: Path) -> None:
@@ -104,7 +99,6 @@ def test_another_preprocessing_or_tokenizer_is_another_architecture(clip: OpenCl
     assert other.build_options() == {"weights": False, "path": str(folder)}
 
 
-@pytest.mark.slow
 def test_a_built_in_architecture_needs_no_file() -> None:
     clip = component("encoders", "vit-b-32", device="cpu", weights=False)
     assert (clip.dim, clip.build_options()) == (512, {"weights": False})

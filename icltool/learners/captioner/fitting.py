@@ -145,7 +145,7 @@ def _checkpointing(module: CaptionerModule) -> Iterator[None]:
         with checkpointed(frozen):
             yield
     finally:
-        network.gradient_checkpointing_disable()
+        getattr(network, "activation_checkpointing_disable", network.gradient_checkpointing_disable)()
 
 
 def trainer_settings(options: CaptionerOptions, data: TuningSet) -> dict[str, Any]:

@@ -19,7 +19,6 @@ from icltool.learners.lever_lm.module import LeverLMModule, log_interval
 from icltool.learners.lever_lm.options import LeverLMOptions
 from icltool.learners.lightning import (
     build_loggers,
-    chatter_to,
     finish_runs,
     interruptible,
     make_trainer,
@@ -101,7 +100,7 @@ def fit(
     options = module.model.options
     keeper = Keeper(folder, beside_weights)
     callbacks: list[Callback] = [keeper, Reporter(progress)]
-    with chatter_to(progress), same_determinism():
+    with same_determinism():
         trainer = build_trainer(options, folder, callbacks)
         try:
             with interruptible(_MEMORY_HINT), together(trainer):

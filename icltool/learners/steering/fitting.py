@@ -18,7 +18,6 @@ from icltool.errors import ConfigError, StoreError
 from icltool.interventions import files
 from icltool.learners.lightning import (
     build_loggers,
-    chatter_to,
     check_alike,
     check_world,
     finish_runs,
@@ -151,7 +150,7 @@ def fit(
     world = _world_of(resume, keeper.state_key) if resume.exists() else None
     hint = "--option grad_checkpointing=true, a smaller batch_size (with a larger accumulate) or fewer shots take less"
     layers = getattr(module.hooked, "checkpointed_layers", module.hooked.decoder_layers)()
-    with chatter_to(progress), same_determinism(), seeded(seed):
+    with same_determinism(), seeded(seed):
         loggers = build_loggers(options.loggers, folder)
         trainer = make_trainer(trainer_settings(options, module.data), folder, loggers, callbacks)
         check_world(trainer, world, resume)

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from icltool import ConfigError, Weights, find_weights, quiet_loading
+from icltool import ConfigError, Weights, find_weights
 from icltool_ofa.config import OFAConfig
 from icltool_ofa.loading import load_config, load_network
 from icltool_ofa.network import OFAForConditionalGeneration
@@ -60,11 +60,10 @@ def read_folder(folder: Path, dtype: torch.dtype) -> tuple[Any, Any]:
             "use the vocabulary that came with the checkpoint",
         )
     seed = config.__dict__.pop(SEED, None)
-    with quiet_loading():
-        if seed is not None and not any(file.suffix in (".safetensors", ".bin") for file in folder.iterdir()):
-            network = drawn(config, int(seed))
-        else:
-            network = load_network(folder, config=config)
+    if seed is not None and not any(file.suffix in (".safetensors", ".bin") for file in folder.iterdir()):
+        network = drawn(config, int(seed))
+    else:
+        network = load_network(folder, config=config)
     return in_precision(network, dtype), tokenizer
 
 

@@ -21,7 +21,6 @@ from icltool import (
     StoreError,
     Weights,
     evaluating,
-    quiet_loading,
     save_tuned,
     tensor_names,
     weights_hash,
@@ -179,8 +178,7 @@ class Tuning:
         about = {} if self.weights.tuned is None else dict(self.weights.tuned.about)
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            with quiet_loading():
-                self.network.save_pretrained(folder)
+            self.network.save_pretrained(folder)
             self.tokenizer.save_pretrained(folder)
             write_card(folder, self.name, self.settings.adapter(), about)
         except OSError as error:

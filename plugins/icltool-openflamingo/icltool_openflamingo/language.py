@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from icltool import ConfigError, Weights, quiet_loading
+from icltool import ConfigError, Weights
 from icltool_openflamingo.mpt import MODEL_TYPES, RENAMED, mpt_class_and_config
 from icltool_openflamingo.prompts import END_OF_CHUNK, IMAGE, PAD
 
@@ -27,18 +27,17 @@ def load_language_model(weights: Weights, dtype: torch.dtype, attention: str | N
         options: dict[str, Any] = {"dtype": dtype, "local_files_only": weights.local_only, "output_loading_info": True}
         plain: Any = GenerationConfig  # no sampling or penalty out of the folder's own file
         options["generation_config"] = plain()
-        with quiet_loading():
-            if raw.get("model_type") in MODEL_TYPES:
-                if attention not in (None, "eager"):
-                    raise ConfigError(f"attention {attention!r}: MPT has eager attention only", "leave it unset")
-                kind: Any
-                kind, config = mpt_class_and_config(raw, where)
-                model, info = kind.from_pretrained(where, config=config, key_mapping=RENAMED, **options)
-            else:
-                if attention is not None:
-                    options["attn_implementation"] = attention
-                kind = AutoModelForCausalLM
-                model, info = kind.from_pretrained(where, trust_remote_code=False, **options)
+        if raw.get("model_type") in MODEL_TYPES:
+            if attention not in (None, "eager"):
+                raise ConfigError(f"attention {attention!r}: MPT has eager attention only", "leave it unset")
+            kind: Any
+            kind, config = mpt_class_and_config(raw, where)
+            model, info = kind.from_pretrained(where, config=config, key_mapping=RENAMED, **options)
+        else:
+            if attention is not None:
+                options["attn_implementation"] = attention
+            kind = AutoModelForCausalLM
+            model, info = kind.from_pretrained(where, trust_remote_code=False, **options)
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         told = str(error).strip().splitlines() or [type(error).__name__]
         raise ConfigError(

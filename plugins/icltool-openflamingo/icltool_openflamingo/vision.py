@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +33,6 @@ def load_clip(folder: Path) -> tuple[Any, Any, int]:
     import open_clip
     from open_clip.transformer import VisionTransformer
 
-    logging.getLogger("root").setLevel(logging.WARNING)  # open_clip reports its lookups on the root logger
     try:
         model, transform = open_clip.create_model_from_pretrained(f"local-dir:{folder}")  # an error without weights
     except (OSError, RuntimeError, ValueError, KeyError) as error:
