@@ -17,6 +17,7 @@ from icltool.contracts import (
     SupportsPrefixCache,
 )
 from icltool.interventions.hooks import changed_outputs
+from icltool.testing.alone import PromptsAlone
 from icltool.testing.expectations import expect, expect_equal, expect_error
 from icltool.testing.heads import check_heads
 
@@ -54,9 +55,10 @@ def check_hooks(model: Any, prompts: Sequence[Prompt], features: Mapping[str, An
     _check_gradients(model, batch, logits, shift, tolerance)
     plain = _answers(model, prompts, features)
     with adding(model.shifted_modules(), shift):
-        _check_shifted(model, prompts, features, before, plain, tolerance)
+        alone = PromptsAlone(model, features)
+        _check_shifted(model, alone, prompts, features, before, plain, tolerance)
         if isinstance(model, SupportsPrefixCache):
-            _check_continued(model, prompts, features, tolerance)
+            _check_continued(model, alone, prompts, features, tolerance)
     _check_every_token(model, prompts, features)
     check_heads(model, batch, tolerance)
     _check_failure(model, prompts, features, batch)
@@ -248,6 +250,7 @@ def _computed_twice(layers: Sequence[Any]) -> Any:
 
 def _check_shifted(
     model: Any,
+    alone: PromptsAlone,
     prompts: Sequence[Prompt],
     features: Mapping[str, Any] | None,
     before: Sequence[float],
@@ -258,24 +261,22 @@ def _check_shifted(
     found = _scores(model, prompts, features)
     apart = [abs(one - other) for one, other in zip(found, before, strict=True)]
     expect(min(apart) > tolerance, "a vector added to each shifted module's output leaves a score as it is")
-    single = [_scores(model, [prompt], features)[0] for prompt in prompts]
-    expect_equal(found, single, "under a hook, scores depend on the batch", tolerance)
+    expect_equal(found, alone.log_probs(prompts), "under a hook, scores depend on the batch", tolerance)
     batch = model.answer_batch(prompts, features)
     sums = _sums(batch, _without_gradients(model, batch))
     expect_equal(sums, found, "under a hook, `answer_logits` do not give what `score` does", tolerance)
     answers = _answers(model, prompts, features)
     expect(answers != plain, "a vector added to each shifted module's output leaves all answers as they are")
     for options in _OPTIONS:
-        alone = [_generated(model, [prompt], options, features)[0] for prompt in prompts]
-        beams = options.num_beams
-        expect(answers[beams] == alone, f"under a hook, `generate` with {beams} beams depends on the batch")
+        beams, single = options.num_beams, alone.answers(prompts, options)
+        expect(answers[beams] == single, f"under a hook, `generate` with {beams} beams depends on the batch")
 
 
 def _check_continued(
-    model: Any, prompts: Sequence[Prompt], features: Mapping[str, Any] | None, tolerance: float
+    model: Any, alone: PromptsAlone, prompts: Sequence[Prompt], features: Mapping[str, Any] | None, tolerance: float
 ) -> None:
     """Within a shift: keys and values are those of shifted states."""
-    wanted = _scores(model, prompts, features)
+    wanted = alone.log_probs(prompts)
     for prompt, score, tokens in zip(prompts, wanted, model.prompt_tokens(prompts, True), strict=True):
         end, cut = len(tokens.ids) - 1, max(1, tokens.target_start - 1)
         whole = model.extend([Span(tokens, 0, end)], None, features, False).log_probs.tolist()
@@ -287,7 +288,7 @@ def _check_continued(
             continue
         [asked] = model.prompt_tokens([prompt], False)
         known: Any = model.extend([Span(asked, 0, len(asked.ids) - 1)], None, features, True).keys_values
-        answer = _generated(model, [prompt], _OPTIONS[0], features)
+        answer = alone.answers([prompt], _OPTIONS[0])
         found = model.generate_after([asked], known, _OPTIONS[0], features)
         expect(found == answer, f"under a hook, `generate_after` gives {found}, `generate` {answer}")
 

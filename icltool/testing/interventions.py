@@ -23,6 +23,7 @@ from icltool.contracts import (
 )
 from icltool.errors import ConfigError, IclError, StoreError
 from icltool.interventions.hooks import changed_outputs
+from icltool.testing.alone import PromptsAlone
 from icltool.testing.expectations import expect, expect_equal, expect_error
 from icltool.testing.prefixes import check_prefixes
 
@@ -62,7 +63,8 @@ def check_intervention(
     with intervention.applied(model):
         single = _log_probs(model, prompts)
         expect(not any(map(math.isnan, single)), f"under it a score is no number: {single}")
-        answers = [model.generate([prompt], _BEAMS, 1)[0] for prompt in prompts]
+        under = PromptsAlone(model)
+        answers = under.answers(prompts, _BEAMS)
         for size in (2, len(prompts)):
             found = [score.log_prob for score in model.score(prompts, size)]
             expect_equal(found, single, f"under it, scores in batches of {size}", tolerance)
@@ -76,7 +78,7 @@ def check_intervention(
     expect_untouched(model, kept, "after a failed forward pass")
     expect(model.score(prompts, len(prompts)) == before, "after a failed forward pass scores must be as before")
     if intervention.everywhere:
-        _check_shared(intervention, model, examples, task, tolerance)
+        _check_shared(intervention, model, under, [prompts[3], prompts[1]], tolerance)
 
 
 class Unhooked:
@@ -224,15 +226,13 @@ class _FailureError(Exception):
 
 
 def _check_shared(
-    intervention: Intervention, model: Model, examples: Sequence[Example], task: str, tolerance: float
+    intervention: Intervention, model: Model, under: PromptsAlone, prompts: Sequence[Prompt], tolerance: float
 ) -> None:
+    """`under` knows scores and answers under it."""
     if not isinstance(model, SupportsPrefixCache):
         return
-    prompts = [
-        model.prompt(task, examples[1 : 1 + shots], query) for shots, query in ((2, examples[0]), (0, examples[3]))
-    ]
     with intervention.applied(model):
         try:
-            check_prefixes(model, prompts, None, tolerance)
+            check_prefixes(model, prompts, None, tolerance, under)
         except AssertionError as error:
             raise AssertionError(f"under it, prompts computed in parts, as where they share some: {error}") from error

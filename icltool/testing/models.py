@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Sequence
 from dataclasses import replace
@@ -22,6 +21,7 @@ from icltool.contracts import (
     TargetScore,
 )
 from icltool.errors import ConfigError, IclError
+from icltool.testing.alone import PromptsAlone, valid_scores
 from icltool.testing.expectations import expect, expect_equal, expect_error
 from icltool.testing.hooks import check_hooks
 from icltool.testing.images import check_prepared_images
@@ -71,29 +71,33 @@ def check_model(
     )
     _check_prompt(model, examples, task)
     _check_clean(model, examples, task)
-    _check_scores(model, examples, task, batch_size, tolerance)
-    _check_parts(model, examples, task, tolerance)
+    alone = PromptsAlone(model)
+    _check_scores(model, alone, examples, task, batch_size, tolerance)
+    _check_parts(model, alone, examples, task, tolerance)
     _check_bad_prompts(model, examples, task)
-    _check_generation(model, examples, task, batch_size)
+    prompts = mixed_prompts(model, examples, task)
+    _check_generation(model, alone, prompts, batch_size)
     if isinstance(model, SupportsImageCache):
-        _check_features(model, examples, task, batch_size, tolerance)
+        _check_features(model, alone, prompts, batch_size, tolerance)
     if isinstance(model, PreparesImages) and any(e.image for e in examples):
         check_prepared_images(model, examples, batch_size=batch_size, tolerance=tolerance)
     if twin is not None:
-        _check_twin(model, examples, task, batch_size, tolerance, twin)
-    _check_inner_abilities(model, mixed_prompts(model, examples, task), batch_size, tolerance)
+        _check_twin(model, alone, prompts, batch_size, tolerance, twin)
+    _check_inner_abilities(model, alone, prompts, batch_size, tolerance)
 
 
-def _check_inner_abilities(model: Model, prompts: list[Prompt], batch_size: int, tolerance: float) -> None:
+def _check_inner_abilities(
+    model: Model, alone: PromptsAlone, prompts: list[Prompt], batch_size: int, tolerance: float
+) -> None:
     """Of models that show what is between their layers: keys and values, hidden states."""
     features = None
     if isinstance(model, SupportsImageCache):
         paths = list(dict.fromkeys(path for prompt in prompts for path in prompt.images))
         features = dict(zip(paths, model.image_features(paths, batch_size), strict=True)) if paths else None
     if isinstance(model, SupportsPrefixCache):
-        check_prefixes(model, prompts, None, tolerance)
+        check_prefixes(model, prompts, None, tolerance, alone)
         if features is not None:
-            check_prefixes(model, prompts, features, tolerance)
+            check_prefixes(model, prompts, features, tolerance, alone)
     if isinstance(model, SupportsDecoderHooks):
         check_hooks(model, prompts[1:4], features, tolerance)
 
@@ -152,9 +156,11 @@ def _check_clean(model: Model, examples: Sequence[Example], task: str) -> None:
         expect(model.clean(task, once) == once, f"`clean` must leave a clean answer alone: {once!r}")
 
 
-def _check_scores(model: Model, examples: Sequence[Example], task: str, batch_size: int, tolerance: float) -> None:
+def _check_scores(
+    model: Model, alone: PromptsAlone, examples: Sequence[Example], task: str, batch_size: int, tolerance: float
+) -> None:
     prompts = mixed_prompts(model, examples, task)
-    single = [_scored(model, [prompt], 1)[0] for prompt in prompts]
+    single = alone.scores(prompts)
     for size in (1, batch_size, len(prompts)):
         _compare(_scored(model, prompts, size), single, f"in batches of {size}, prompts of mixed lengths", tolerance)
     order = np.random.default_rng(2).permutation(len(prompts)).tolist()
@@ -165,9 +171,9 @@ def _check_scores(model: Model, examples: Sequence[Example], task: str, batch_si
         same = [s.tokens for p, s in zip(prompts, single, strict=True) if p.target == prompt.target]
         expect(set(same) == {found.tokens}, f"one target has {sorted(set(same))} tokens, depending on its prompt")
     if any(p.images for p in prompts):
-        _check_image_seen(model, examples, task, tolerance)
+        _check_image_seen(model, alone, examples, task, tolerance)
     if any(len(p.images) > 1 for p in prompts):
-        _check_image_order(model, prompts, single, tolerance)
+        _check_image_order(alone, prompts, tolerance)
     if hasattr(model, "padding_side"):
         side, model.padding_side = model.padding_side, {"left": "right", "right": "left"}[model.padding_side]
         turned = _scored(model, prompts, len(prompts))
@@ -175,18 +181,20 @@ def _check_scores(model: Model, examples: Sequence[Example], task: str, batch_si
         _compare(turned, single, f"padded on the other side than the {side}, prompts", tolerance)
 
 
-def _check_image_seen(model: Model, examples: Sequence[Example], task: str, tolerance: float) -> None:
+def _check_image_seen(
+    model: Model, alone: PromptsAlone, examples: Sequence[Example], task: str, tolerance: float
+) -> None:
     prompt = model.prompt(task, [], examples[0])
     others = [replace(prompt, images=(e.image,)) for e in examples[1:5] if e.image]
-    first, *rest = _scored(model, [prompt, *others], 1)
-    apart = [abs(score.log_prob - first.log_prob) for score in rest]
+    first, *rest = alone.log_probs([prompt, *others])
+    apart = [abs(log_prob - first) for log_prob in rest]
     expect(max(apart) > tolerance, "another image makes no difference to a prompt's score: is it read at all?")
 
 
-def _check_image_order(model: Model, prompts: list[Prompt], single: list[TargetScore], tolerance: float) -> None:
-    several = [(p, s) for p, s in zip(prompts, single, strict=True) if len(p.images) > 1]
-    turned = [replace(p, images=p.images[1:] + p.images[:1]) for p, _ in several]
-    apart = [abs(a.log_prob - b.log_prob) for a, (_, b) in zip(_scored(model, turned, 1), several, strict=True)]
+def _check_image_order(alone: PromptsAlone, prompts: list[Prompt], tolerance: float) -> None:
+    several = [p for p in prompts if len(p.images) > 1]
+    turned = [replace(p, images=p.images[1:] + p.images[:1]) for p in several]
+    apart = [abs(a - b) for a, b in zip(alone.log_probs(turned), alone.log_probs(several), strict=True)]
     expect(
         max(apart) > tolerance, "the order of a prompt's images makes no difference to its score: are they read at all?"
     )
@@ -196,18 +204,18 @@ def _one_image(model: Model) -> bool:
     return getattr(model, "images_per_prompt", None) == 1
 
 
-def _check_parts(model: Model, examples: Sequence[Example], task: str, tolerance: float) -> None:
+def _check_parts(model: Model, alone: PromptsAlone, examples: Sequence[Example], task: str, tolerance: float) -> None:
     """log P(ab | text) = log P(a | text) + log P(b | text a), split at a blank, where tokenizers do not merge. What an encoder
     reads cannot begin a target: of an encoder-decoder only P(a | text) >= P(ab | text) is known."""
-    apart = bool(getattr(model, "target_apart", False))
+    target_apart = bool(getattr(model, "target_apart", False))
     for shots in (0, 2):
         prompt = model.prompt(task, examples[1 : 1 + shots], examples[0])
         cut = prompt.target.index(" ", prompt.target.index(examples[0].label))
         start, rest = prompt.target[:cut], prompt.target[cut:]
         parts = [replace(prompt, target=start), replace(prompt, text=prompt.text + start, target=rest)]
         sentence = f"the target {prompt.target!r} after {shots} demonstrations"
-        whole, one, two = _scored(model, [prompt, *parts], 1)
-        if apart:
+        whole, one, two = alone.scores([prompt, *parts])
+        if target_apart:
             expect(one.tokens < whole.tokens, f"{sentence} has no more tokens than its part {start!r}")
             expect(one.log_prob >= whole.log_prob - tolerance, f"{sentence} is more probable than its part {start!r}")
         else:
@@ -219,8 +227,8 @@ def _check_parts(model: Model, examples: Sequence[Example], task: str, tolerance
             summed = one.log_prob + two.log_prob
             expect_equal(summed, whole.log_prob, f"{sentence}: its parts do not add up", tolerance)
         words = dict.fromkeys(e.label.rsplit(" ", 1)[1] for e in examples)
-        ends = _scored(model, [replace(prompt, target=f"{start} {word}") for word in words], 1)
-        expect(len({s.log_prob for s in ends}) > 1, "the last word of a target makes no difference to its score")
+        ends = alone.log_probs([replace(prompt, target=f"{start} {word}") for word in words])
+        expect(len(set(ends)) > 1, "the last word of a target makes no difference to its score")
 
 
 def _check_bad_prompts(model: Model, examples: Sequence[Example], task: str) -> None:
@@ -237,11 +245,10 @@ def _check_bad_prompts(model: Model, examples: Sequence[Example], task: str) -> 
     expect("picture.png" in error.message, f"the error must name the image: {error.message!r}")
 
 
-def _check_generation(model: Model, examples: Sequence[Example], task: str, batch_size: int) -> None:
-    prompts = mixed_prompts(model, examples, task)
+def _check_generation(model: Model, alone: PromptsAlone, prompts: Sequence[Prompt], batch_size: int) -> None:
     for options in _OPTIONS:
         name = f"`generate` with {options.num_beams} beams"
-        single = [model.generate([prompt], options, 1)[0] for prompt in prompts]
+        single = alone.answers(prompts, options)
         expect(all(isinstance(text, str) for text in single), f"{name} must return strings")
         for size in (batch_size, len(prompts)):
             batch = model.generate(prompts, options, size)
@@ -251,11 +258,12 @@ def _check_generation(model: Model, examples: Sequence[Example], task: str, batc
     expect(model.generate([], _OPTIONS[0], batch_size) == [], "`generate` of no prompts is an empty list")
 
 
-def _check_features(model: Any, examples: Sequence[Example], task: str, batch_size: int, tolerance: float) -> None:
-    prompts = mixed_prompts(model, examples, task)
+def _check_features(
+    model: Any, alone: PromptsAlone, prompts: Sequence[Prompt], batch_size: int, tolerance: float
+) -> None:
     paths = list(dict.fromkeys(path for prompt in prompts for path in prompt.images))
     direct = _scored(model, prompts, batch_size)
-    answers = model.generate(prompts, _OPTIONS[1], batch_size)
+    answers = alone.answers(prompts, _OPTIONS[1])
     for size in (1, batch_size):
         found = model.image_features(paths, size)
         expect(len(found) == len(paths), f"`image_features` of {len(paths)} paths gives {len(found)} tensors")
@@ -266,30 +274,26 @@ def _check_features(model: Any, examples: Sequence[Example], task: str, batch_si
 
 
 def _check_twin(
-    model: Model, examples: Sequence[Example], task: str, batch_size: int, tolerance: float, twin: PlainTwin
+    model: Model,
+    alone: PromptsAlone,
+    prompts: Sequence[Prompt],
+    batch_size: int,
+    tolerance: float,
+    twin: PlainTwin,
 ) -> None:
-    prompts = mixed_prompts(model, examples, task)
+    """Answers of prompts alone are those of batches, as `_check_generation` has seen."""
     plain = [TargetScore(*twin.log_prob(prompt)) for prompt in prompts]
     _compare(_scored(model, prompts, batch_size), plain, "against plain full forward passes, prompts", tolerance)
     some = prompts[:3]
     for options in _OPTIONS:
-        answers, wanted = model.generate(some, options, batch_size), [twin.answer(p, options) for p in some]
+        answers, wanted = alone.answers(some, options), [twin.answer(p, options) for p in some]
         name = f"`generate` with {options.num_beams} beams"
         expect(answers == wanted, f"{name} gives {answers}, plain full forward passes {wanted}")
 
 
 def _scored(model: Model, prompts: Sequence[Prompt], batch_size: int, features: Any = None) -> list[TargetScore]:
     scores = model.score(prompts, batch_size, features) if features is not None else model.score(prompts, batch_size)
-    expect(len(scores) == len(prompts), f"`score` of {len(prompts)} prompts gives {len(scores)} scores")
-    for score in scores:
-        expect(isinstance(score, TargetScore), f"`score` must give TargetScore objects, not {type(score).__name__}")
-        expect(
-            isinstance(score.tokens, int) and score.tokens > 0,
-            f"a target has a positive number of tokens, not {score.tokens!r}",
-        )
-        fits = math.isfinite(score.log_prob) and score.log_prob <= 0
-        expect(fits, f"a summed log-probability is finite and not above 0, not {score.log_prob}")
-    return scores
+    return valid_scores(scores, len(prompts))
 
 
 def _compare(found: list[TargetScore], wanted: list[TargetScore], what: str, tolerance: float) -> None:

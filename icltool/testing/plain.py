@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,9 @@ from icltool.contracts import Float64Array, GenerationOptions, Prompt
 
 #: (prompt, text, further token ids) -> (ids of the text, log-probabilities float64 [T, V] at each token of text + further)
 PlainForward = Callable[[Prompt, str, Sequence[int]], tuple[list[int], Float64Array]]
+
+#: Inputs that a twin keeps: each step of a search reads those of its prompt again.
+_KEPT = 4
 
 
 @dataclass(frozen=True)
@@ -83,8 +87,10 @@ def torch_twin(
     with one row), made by the published tokenizer or processor without the adapter."""
     import torch
 
+    prepared = lru_cache(_KEPT)(inputs)
+
     def forward(prompt: Prompt, text: str, more: Sequence[int]) -> tuple[list[int], Float64Array]:
-        whole = inputs(prompt, text)
+        whole = prepared(prompt, text)
         ids = whole["input_ids"][0].tolist()
         with torch.inference_mode():
             logits = model(**_extended(whole, list(more)), use_cache=False).logits[0]
@@ -108,8 +114,10 @@ def torch_twin_apart(
     row, its `input_ids` among them; the decoder begins with the id `start`."""
     import torch
 
+    prepared = lru_cache(_KEPT)(inputs)
+
     def forward(prompt: Prompt, text: str, more: Sequence[int]) -> tuple[list[int], Float64Array]:
-        read = inputs(prompt)
+        read = prepared(prompt)
         before = read["input_ids"][0].tolist()
         target = text[len(prompt.text) :]
         written = tokenizer(target, add_special_tokens=False)["input_ids"] if target else []

@@ -16,19 +16,28 @@ from icltool.contracts import (
     PromptTokens,
     Span,
 )
+from icltool.testing.alone import PromptsAlone
 from icltool.testing.expectations import expect, expect_equal
 
 _OPTIONS = (GenerationOptions(max_new_tokens=6, num_beams=1), GenerationOptions(max_new_tokens=6, num_beams=3))
 
 
-def check_prefixes(model: Any, prompts: Sequence[Prompt], features: Mapping[str, Any] | None, tolerance: float) -> None:
+def check_prefixes(
+    model: Any,
+    prompts: Sequence[Prompt],
+    features: Mapping[str, Any] | None,
+    tolerance: float,
+    alone: PromptsAlone | None = None,
+) -> None:
     """Checks a SupportsPrefixCache model (and ContinuesFromPrefix where it is one) on prompts of several lengths.
 
     Scores must be those of `score` when prompts are computed in one pass, in two, cut at the target, before the query,
     within images and at places drawn at random, and in three; in batches in which every prompt is cut elsewhere. Answers
-    from keys and values must be those of `generate`. `tolerance` is in nats.
+    from keys and values must be those of `generate`. `tolerance` is in nats. `alone` knows scores and answers of the prompts
+    without features, where they have been computed before; answers from features are compared with them, too.
     """
-    plain = model.score(prompts, 1, features) if features is not None else model.score(prompts, 1)
+    alone = alone or PromptsAlone(model, features)
+    plain = alone.scores(prompts) if features is None else PromptsAlone(model, features).scores(prompts)
     wanted = [score.log_prob for score in plain]
     tokens = model.prompt_tokens(prompts, True)
     _check_tokens(tokens, prompts, [score.tokens for score in plain])
@@ -47,7 +56,8 @@ def check_prefixes(model: Any, prompts: Sequence[Prompt], features: Mapping[str,
         "cut within an image": [_within_images(t) for t in tokens],
     }
     for name, places in cuts.items():
-        past = _past(model, tokens, places, features)
+        together = name != "cut anywhere"
+        past = _past(model, tokens, places, features, together)
         rest = [Span(t, cut, len(t.ids) - 1) for t, cut in zip(tokens, places, strict=True)]
         _same(model.extend(rest, past, features, False).log_probs, wanted, name, tolerance)
         rest[0] = replace(rest[0], end=places[0])  # a prompt of which nothing is left to compute
@@ -56,7 +66,7 @@ def check_prefixes(model: Any, prompts: Sequence[Prompt], features: Mapping[str,
     some[0] = 0  # a prompt without a past among others
     _same(_in_three(model, tokens, some, features), wanted, "cut twice", tolerance)
     if isinstance(model, ContinuesFromPrefix):
-        _check_answers(model, prompts, features)
+        _check_answers(model, prompts, features, alone)
 
 
 def _check_tokens(tokens: Sequence[PromptTokens], prompts: Sequence[Prompt], counts: Sequence[int]) -> None:
@@ -109,33 +119,40 @@ def _in_three(
     return model.extend(ends, late, features, False).log_probs
 
 
-def _check_answers(model: Any, prompts: Sequence[Prompt], features: Mapping[str, Any] | None) -> None:
+def _check_answers(
+    model: Any, prompts: Sequence[Prompt], features: Mapping[str, Any] | None, alone: PromptsAlone
+) -> None:
     tokens = model.prompt_tokens(prompts, False)
     past = _past(model, tokens, [len(t.ids) - 1 for t in tokens], features)
     for options in _OPTIONS:
-        wanted = (
-            model.generate(prompts, options, 1, features)
-            if features is not None
-            else model.generate(prompts, options, 1)
-        )
-        found = model.generate_after(tokens, past, options, features)
+        wanted, found = alone.answers(prompts, options), model.generate_after(tokens, past, options, features)
         expect(found == wanted, f"`generate_after` with {options.num_beams} beams gives {found}, `generate` {wanted}")
 
 
 def _past(
-    model: Any, tokens: Sequence[PromptTokens], ends: Sequence[int], features: Mapping[str, Any] | None
+    model: Any,
+    tokens: Sequence[PromptTokens],
+    ends: Sequence[int],
+    features: Mapping[str, Any] | None,
+    together: bool = True,
 ) -> KeysValues:
-    """Keys and values of each prompt's first tokens, each prompt computed alone, padded on the left."""
-    alone = [
-        model.extend([Span(t, 0, max(end, 1))], None, features, True).keys_values
-        for t, end in zip(tokens, ends, strict=True)
-    ]
+    """Keys and values of each prompt's first tokens, padded on the left. They are computed in one batch, or each prompt's
+    alone."""
+    spans = [Span(t, 0, max(end, 1)) for t, end in zip(tokens, ends, strict=True)]
+    parts = [spans] if together else [[span] for span in spans]
+    made = [model.extend(part, None, features, True).keys_values for part in parts]
     return [
         tuple(
-            _left_padded([kv[layer][half][:, :, :end] for kv, end in zip(alone, ends, strict=True)]) for half in (0, 1)
+            _left_padded([row[:, :, :end] for row, end in zip(_split(made, layer, half), ends, strict=True)])
+            for half in (0, 1)
         )
-        for layer in range(len(alone[0]))
+        for layer in range(len(made[0]))
     ]
+
+
+def _split(made: Sequence[KeysValues], layer: int, half: int) -> list[Any]:
+    """Keys (or values) of one layer, [1, heads, T, width] for each prompt."""
+    return [row for part in made for row in part[layer][half].split(1)]
 
 
 def _left_padded(rows: Sequence[Any]) -> Any:
