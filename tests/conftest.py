@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,19 +15,35 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # several workers: threads of their own
 import numpy as np
 import pytest
 from filelock import FileLock
+from hypothesis import settings
 
 from icltool.contracts import Example
 from icltool.world.render import render
 from icltool.world.scenes import Lexicon, Scene, dataset_lexicon
 
+settings.register_profile("icltool", deadline=None)  # how long an example takes says nothing on a loaded machine
+settings.load_profile("icltool")
+
+_DEADLINE = "ICLTOOL_TESTS_DEADLINE"
 #: Makes a folder once per run of the tests, whatever the number of workers: its name, and what fills it.
 Shared = Callable[[str, Callable[[Path], object]], Path]
 
 
-def pytest_configure() -> None:
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--minutes", type=float, help="begin no test after so many minutes; those that are left are named")
+
+
+def pytest_configure(config: pytest.Config) -> None:
     """What a shell starts in the background ignores Ctrl-C, and so would every process that a test starts."""
+    if config.getoption("--minutes") is not None:  # workers inherit it
+        os.environ.setdefault(_DEADLINE, str(time.time() + 60 * config.getoption("--minutes")))
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if time.time() > float(os.environ.get(_DEADLINE, "inf")):
+        pytest.skip("its time did not come: --minutes")
 
 
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the groups

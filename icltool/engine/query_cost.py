@@ -89,10 +89,13 @@ def counted_flops() -> Iterator[FlopCounterMode]:
     """Counts 2 FLOPs for each multiplication with its addition in matrix products, convolutions and attention (without a
     mask's gaps), whatever the device. Compiled parts run as they were written meanwhile: others are not seen."""
     import torch
-    from torch.utils.flop_counter import FlopCounterMode, sdpa_flop
+    from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
     # the CPU's kernel of attention, which newer releases of torch do not count
-    kernels = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: sdpa_flop}
+    def attention(query: Any, key: Any, value: Any, *rest: Any, **options: Any) -> int:
+        return int(sdpa_flop_count(query, key, value))
+
+    kernels = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: attention}
     compiled = "torch._dynamo" in sys.modules  # which takes seconds to import for nothing
     as_written = torch.compiler.set_stance("force_eager") if compiled else nullcontext()
     with as_written, FlopCounterMode(display=False, custom_mapping=kernels) as counter:

@@ -21,18 +21,22 @@ from icltool.store.evaluations import read_results
 PROFILES = ("captioner-shapes-blip2", "captioner-shapes-ofa")
 TASKS = ("caption", "style")
 METRICS = ("word-accuracy", "cider")
+#: Options of the stages beside those, for another size of it all.
+SIZES: dict[str, tuple[str, ...]] = {}
 
 
 def main() -> int:
     root = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(mkdtemp(prefix="icltool-captioner-world-"))
-    if code := run(["prepare", "shapes", "--workspace", str(root), "--task", "all", "--quiet"]):
+    if code := run(
+        ["prepare", "shapes", "--workspace", str(root), "--task", "all", "--quiet", *SIZES.get("prepare", ())]
+    ):
         return code
     rows = []
     for profile in PROFILES if find_spec("icltool_ofa") else PROFILES[:1]:
         for task in TASKS:
             home = ["--workspace", str(root), "--profile", profile, "--task", task]
             began = time.monotonic()
-            if code := run(["train", *home]):
+            if code := run(["train", *home, *SIZES.get("train", ())]):
                 return code
             rows += measured(root, home, f"{profile}, {task}", time.monotonic() - began)
     print(f"\n{'training':<40}{'method':<12}{'seconds':>8}" + "".join(f"{name:>16}" for name in METRICS))

@@ -29,13 +29,15 @@ OTHERS = {
     "half as many": {"index_images": 1000},
     "twice as many": {"index_images": 4000},
 }
+#: Options of the stages beside those, for another size of it all.
+SIZES: dict[str, tuple[str, ...]] = {}
 
 
 def main() -> int:
     root = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(mkdtemp(prefix="icltool-full-world-"))
     for command in commands(root):
         print("icltool", *command, flush=True)
-        code = run(command)
+        code = run([*command, *SIZES.get(command[0], ())])
         if code:
             return code
     return 0

@@ -28,13 +28,15 @@ LEARNERS: dict[str, tuple[str, ...]] = {
     "task-vector": ("shots=8",),
     "function-vector": ("shots=8",),
 }
+#: Options of the stages beside those, for another size of it all.
+SIZES: dict[str, tuple[str, ...]] = {}
 
 
 def main() -> int:
     root = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(mkdtemp(prefix="icltool-live-world-"))
     for command in commands(root):
         print("icltool", *command, flush=True)
-        code = run(command)
+        code = run([*command, *SIZES.get(command[0], ())])
         if code:
             return code
     return 0

@@ -15,7 +15,9 @@ from icltool.engine.session import open_session
 from tests.benchmarks.engine.data import make_run
 from tests.benchmarks.engine.models import adapter
 
-QUERIES, SHOTS, BATCH = 24, 8, 8
+pytestmark = pytest.mark.benchmark
+
+SIZE, PICTURES, QUERIES, SHOTS, BATCH = "60m", 64, 24, 8, 8
 OPTIONS = GenerationOptions(max_new_tokens=20, num_beams=3)
 
 
@@ -38,13 +40,11 @@ def _timed(work: Callable[[], Any]) -> tuple[float, Any]:
     return time.perf_counter() - start, result
 
 
-@pytest.mark.benchmark
-@pytest.mark.slow
 @pytest.mark.parametrize("chosen", [_fixed, _popular])
 def test_speed_beside_prompts_one_by_one(tmp_path: Path, capsys: pytest.CaptureFixture[str], chosen: Any) -> None:
     """Prints queries per second of both and the tokens computed. Answers must be equal; no time is asserted."""
-    model: Any = adapter("60m", tmp_path / "model", torch.device("cpu"), "float32")
-    run = make_run(tmp_path / "pictures", 1, 64)
+    model: Any = adapter(SIZE, tmp_path / "model", torch.device("cpu"), "float32")
+    run = make_run(tmp_path / "pictures", 1, PICTURES)
     examples = run.anchors[0][1]
     requests = chosen(examples[-QUERIES:], examples[:16])
     prompts = [model.prompt("caption", r.demonstrations, r.query) for r in requests]

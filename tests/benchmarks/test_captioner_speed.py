@@ -14,6 +14,8 @@ from tests.conftest import Scenery
 from tests.learners.captioner.model import TinyCaptioner
 from tests.learners.captioner.sets import several_captions, tuned, tuning_set
 
+pytestmark = pytest.mark.benchmark
+
 IMAGES, HELD, EPOCHS, ROUNDS = 36, 4, 2, 2
 WAYS: dict[str, dict[str, Any]] = {
     "cross-entropy, pictures read in the training's process": {"workers": 0},
@@ -23,8 +25,6 @@ WAYS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.benchmark
-@pytest.mark.slow
 def test_speed_of_fine_tuning(scenery: Scenery, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Prints images per second of the last epoch of each way, the best of rounds in turn, and ratios. Equal steps are asserted,
     no time is."""

@@ -21,6 +21,8 @@ from icltool.scorers.cider import CiderScorer
 from tests.metrics.captions import caption
 from tests.metrics.official import FixedStatistics, let_it_find_java, published_tokens
 
+pytestmark = pytest.mark.benchmark
+
 EXAMPLES = 2_000
 ROUNDS = 3
 #: The scorer's index set and outputs; a call is a query's candidates; so many calls are made the published way too.
@@ -33,8 +35,6 @@ def _timed(work: Callable[[], np.ndarray]) -> tuple[float, np.ndarray]:
     return time.perf_counter() - start, result
 
 
-@pytest.mark.benchmark
-@pytest.mark.slow
 def test_speed_beside_pycocoevalcap(capsys: pytest.CaptureFixture[str]) -> None:
     """Prints outputs per second of both, medians of rounds in turn. The figures must agree; no time is asserted."""
     from pycocoevalcap.cider.cider import Cider as Official
@@ -105,8 +105,6 @@ def one_core() -> Iterator[None]:
     os.sched_setaffinity(0, before)
 
 
-@pytest.mark.benchmark
-@pytest.mark.slow
 @pytest.mark.usefixtures("one_core")
 def test_scorer_beside_a_java_start_and_an_annotation_parse_per_call(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]

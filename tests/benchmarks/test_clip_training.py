@@ -22,7 +22,10 @@ from icltool.plugin.manager import component
 from tests.learners.pictures import SMALL, arrays, tiny_clip, training_set
 from tests.learners.synthetic import RecordingProgress
 
-pytestmark = [pytest.mark.slow, pytest.mark.benchmark]
+pytestmark = pytest.mark.benchmark
+
+#: Of the world's CLIP, and of the large one.
+EXAMPLES, EPOCHS, LARGE, LARGE_EXAMPLES = 96, 4, "vit-b-32", 24
 
 WAYS: dict[str, dict[str, Any]] = {
     "stored embeddings": {},
@@ -86,9 +89,9 @@ def check_losses(found: dict[str, tuple[float, list[dict[str, float]]]]) -> None
 
 def test_the_worlds_clip(small_world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     torch.set_num_threads(1)
-    index, _ = arrays(small_world, task="caption", count=96)
-    found = compare(index, tiny_clip(), tmp_path, 4, epochs=4, batch_size=32)
-    show("tiny-clip (0.3 M parameters, 32 x 32 pixels), 96 examples, 384 rows", found, capsys)
+    index, _ = arrays(small_world, task="caption", count=EXAMPLES)
+    found = compare(index, tiny_clip(), tmp_path, 4, epochs=EPOCHS, batch_size=32)
+    show(f"tiny-clip (0.3 M parameters, 32 x 32 pixels), {EXAMPLES} examples, {4 * EXAMPLES} rows", found, capsys)
     check_losses(found)
 
 
@@ -96,17 +99,17 @@ def test_vit_b_32(small_world: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
     """Untrained weights: speed does not depend on them, and the losses agree all the same."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    encoder = component("encoders", "vit-b-32", device="cpu", weights=False)
-    index, _ = arrays(small_world, ("images", "texts"), task="caption", count=24)
+    encoder = component("encoders", LARGE, device="cpu", **({} if LARGE == "tiny-clip" else {"weights": False}))
+    index, _ = arrays(small_world, ("images", "texts"), task="caption", count=LARGE_EXAMPLES)
     images = []
     for place, path in enumerate(index.images):
         images.append(str(tmp_path / f"{place}.jpg"))
         with Image.open(path) as picture:
             picture.resize((224, 224)).save(images[-1], quality=95)
-    image = np.concatenate([encoder.encode_images(images[k : k + 8]) for k in range(0, 24, 8)])
+    image = np.concatenate([encoder.encode_images(images[k : k + 8]) for k in range(0, LARGE_EXAMPLES, 8)])
     text = encoder.encode_texts(index.texts)
     index = dataclasses.replace(index, images=tuple(images), image=image, text=text, _lookup={})
     options = {"n_embd": 512, "n_head": 8, "n_layer": 2, "epochs": 1, "batch_size": 16, "val_fraction": 0.2}
     found = compare(index, encoder, tmp_path, 2, **options)
-    show("ViT-B/32 (151 M parameters, 224 x 224 pixels), 24 examples, 48 rows", found, capsys)
+    show(f"ViT-B/32 (151 M parameters, 224 x 224 pixels), {LARGE_EXAMPLES} examples, two rows each", found, capsys)
     check_losses(found)

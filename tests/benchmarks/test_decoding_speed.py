@@ -16,7 +16,7 @@ from icltool.learners.lever_lm.decoding import beam, greedy, next_row
 from icltool.learners.lever_lm.options import parse_options
 from tests.learners.plain_decoding import plain_beam, plain_greedy
 
-pytestmark = [pytest.mark.slow, pytest.mark.benchmark]
+pytestmark = pytest.mark.benchmark
 
 QUERIES, EXAMPLES, DIM, BATCH, BEAMS = 512, 10_000, 512, 128, 5
 #: (beams, shots) -> how many of the queries are decoded with the state and the plain way, which needs minutes for all.

@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
+from icltool.engine.query_cost import counted_flops
 from icltool.models.idefics import IdeficsModel
 from tests.benchmarks.engine import models
 from tests.benchmarks.engine.compare import Comparison, Differences, as_json, compare, differences
@@ -71,7 +71,6 @@ def test_a_tiny_model(adapter: IdeficsModel, run: Run, order: str, capsys: pytes
     assert line["sides"]["naive"]["prompts"] == found.naive.prompts
 
 
-@pytest.mark.slow
 @pytest.mark.benchmark
 def test_a_model_of_60_million_parameters(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """With fewer candidates than a real run has, so that the naive way takes a minute only: this prints figures."""
@@ -133,7 +132,7 @@ def test_idefics_9b_has_its_dimensions() -> None:
 def test_operations_are_those_that_torch_counts(adapter: IdeficsModel, run: Run) -> None:
     """One whole prompt with one image: torch counts what the mask hides, too."""
     prompt = adapter.prompt("caption", [], run.anchors[0][0])
-    with FlopCounterMode(display=False) as counter:
+    with counted_flops() as counter:
         NaiveScorer(adapter, 1).values([prompt])
     [tokens] = adapter.token_counts([prompt])
     all_pairs = TreeSize(0, 0, 0, 0, scored=tokens, scored_depths=tokens**2, scored_seeing=tokens)

@@ -152,7 +152,6 @@ def run_part(size: Size, part: str) -> None:
         check(index.image, queries.image[q], index.leaking_rows(queries, q), found[q])
 
 
-@pytest.mark.slow
 @pytest.mark.benchmark
 def test_full_size(capsys: pytest.CaptureFixture[str]) -> None:
     """Prints times and memory; the rows must be right, no time is asserted."""

@@ -19,14 +19,25 @@ from icltool.store.image_features import open_image_features
 from icltool.store.workspace import Workspace
 from icltool.world.tokenizer import build_tokenizer
 
+pytestmark = pytest.mark.benchmark
+
 PICTURES, ENCODED, PREPARED = 64, 64, 640
 BATCH = 32
 
 
 @pytest.fixture(scope="module")
 def paths(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    return made_pictures(tmp_path_factory.mktemp("pictures"))
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> IdeficsModel:
+    return made_model(tmp_path_factory.mktemp("model"))
+
+
+def made_pictures(folder: Path) -> list[str]:
     """Photographs' size and detail: JPEG, 640 x 480, 100 KB or so."""
-    folder, rng = tmp_path_factory.mktemp("pictures"), np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     for number in range(PICTURES):
         coarse = Image.fromarray(rng.integers(0, 256, (96, 128, 3), np.uint8)).resize(
             (640, 480), Image.Resampling.BICUBIC
@@ -35,8 +46,7 @@ def paths(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     return [str(p) for p in sorted(folder.iterdir())]
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> IdeficsModel:
+def made_model(folder: Path) -> IdeficsModel:
     """Idefics' architecture at 224 x 224 with a small vision encoder and perceiver, random weights."""
     from transformers.models.idefics.image_processing_pil_idefics import IdeficsImageProcessorPil
 
@@ -50,7 +60,6 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> IdeficsModel:
         perceiver_config={"use_resampler": True, "resampler_n_latents": 64, "resampler_depth": 2, "resampler_n_heads": 4,
                           "resampler_head_dim": 32, "qk_layer_norms_perceiver": True},
     )  # fmt: skip
-    folder = tmp_path_factory.mktemp("model")
     IdeficsForVisionText2Text(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     IdeficsImageProcessorPil(image_size=224).save_pretrained(folder)
@@ -63,8 +72,6 @@ def _seconds(work: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-@pytest.mark.benchmark
-@pytest.mark.slow
 def test_encoding_beside_memory_and_disk(
     model: IdeficsModel, paths: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -94,8 +101,6 @@ def test_encoding_beside_memory_and_disk(
         print(f"closing the file: {closing * 1000:.0f} ms")
 
 
-@pytest.mark.benchmark
-@pytest.mark.slow
 def test_workers_beside_one_process(model: IdeficsModel, paths: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     """Prints images per second for a device that takes as long for a batch as this process takes to prepare it; a sleep
     stands for it, as it leaves the processor alone."""

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import FlopCounterMode
 
 from icltool.contracts import GenerationOptions
+from icltool.engine.query_cost import counted_flops
 from icltool.interventions.shift import shifting
 from icltool.learners.live.learner import Live
 from icltool.learners.live.options import LiveOptions
@@ -26,21 +26,25 @@ from tests.benchmarks.engine.models import adapter
 from tests.learners.steering.sets import steering_set
 from tests.learners.synthetic import RecordingProgress
 
-EXAMPLES, SHOTS, BATCH = 24, 16, 8
+SIZE, EXAMPLES, SHOTS, BATCH = "60m", 24, 16, 8
 #: Rounds of the comparison of answers with and without vectors, in turn.
 ROUNDS = 7
 
-pytestmark = [pytest.mark.benchmark, pytest.mark.slow]
+pytestmark = pytest.mark.benchmark
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    return adapter("60m", tmp_path_factory.mktemp("model"), torch.device("cpu"), "float32")
+    return adapter(SIZE, tmp_path_factory.mktemp("model"), torch.device("cpu"), "float32")
 
 
 @pytest.fixture(scope="module")
 def data(model: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    run = make_run(tmp_path_factory.mktemp("pictures"), 1, 64)
+    return made_set(model, tmp_path_factory.mktemp("pictures"))
+
+
+def made_set(model: Any, folder: Path) -> Any:
+    run = make_run(folder, 1, max(64, EXAMPLES))
     made = steering_set(model, run.anchors[0][1][:EXAMPLES])
     made.features([e.image for e in run.anchors[0][1][:EXAMPLES]])  # encoding is the same on both sides, once
     return made
@@ -136,7 +140,7 @@ class _Operations(TorchDispatchMode):
 
 def _counted(work: Callable[[], Any]) -> tuple[int, int]:
     """(floating-point operations of matrix products, operations of torch)."""
-    with FlopCounterMode(display=False) as flops:
+    with counted_flops() as flops:
         work()
     with _Operations() as operations:
         work()

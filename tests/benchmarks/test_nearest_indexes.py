@@ -12,7 +12,7 @@ import pytest
 from icltool.retrieval.approximate import EXACT, LINKS, code_bytes
 from tests.benchmarks.nearest_indexes import CHOICES, compare, line
 
-pytestmark = [pytest.mark.slow, pytest.mark.benchmark]
+pytestmark = pytest.mark.benchmark
 
 ROWS, DIM = 40_000, 128
 #: Bytes per row of 128 values, centres and what building leaves behind not counted.

@@ -17,7 +17,7 @@ from icltool.report.intervals import paired_difference
 from icltool.store.evaluations import SettingResult, predictions_file, read_predictions, read_results
 from icltool.store.workspace import Workspace
 
-pytestmark = [pytest.mark.slow, pytest.mark.benchmark]
+pytestmark = pytest.mark.benchmark
 
 
 @pytest.fixture(scope="module")

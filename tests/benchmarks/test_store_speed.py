@@ -19,7 +19,7 @@ from icltool.contracts import QueryResult
 from icltool.store.artefact import Provenance
 from icltool.store.sequences import SequenceFile, SequenceWriter
 
-pytestmark = [pytest.mark.slow, pytest.mark.benchmark]
+pytestmark = pytest.mark.benchmark
 
 CANDIDATES, BEAMS = 64, 5
 #: Finished anchors before the measured ones, and how many are measured of ours and of the other way.

@@ -67,5 +67,5 @@ def run(config: SampleConfig, progress: Progress) -> SampleReport:
         raise RuntimeError("a bug")
     if config.name == "wait":
         Path(os.environ["SAMPLE_READY"]).touch()
-        time.sleep(60)
+        time.sleep(600)
     return SampleReport(config)

@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from icltool.captioning import entries as entries_module
+from icltool.captioning.asking import Asker
 from icltool.cli.app import run
 from icltool.models.idefics import IdeficsModel
 from icltool.store.journal import journal_path
 from icltool.store.records import open_dataset
 from icltool.store.workspace import Workspace
 from tests.cli.test_bad_input import refusal
+from tests.processes import Child
 
-ROOT = Path(__file__).resolve().parents[2]
 MODEL = ["--model=tiny-idefics", "--device=cpu"]
 
 
@@ -228,22 +227,29 @@ def test_a_picture_that_breaks_half_way_loses_nothing(
 
 
 def test_a_killed_call_goes_on(pictures: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    file = written(tmp_path / "list.json", [{"image": str(pictures[n % 6]), "reference": str(n)} for n in range(160)])
+    file = written(tmp_path / "list.json", [{"image": str(pictures[n % 6]), "reference": str(n)} for n in range(24)])
     output = tmp_path / "o.json"
-    options = ["--input", str(file), "--output", str(output), "--batch-size=2"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen([sys.executable, "-m", "icltool", "caption", *MODEL, *options], env=environment)
-    journal, deadline = journal_path(output), time.monotonic() + 60
-    while (not journal.exists() or journal.stat().st_size < 1500) and time.monotonic() < deadline:
-        time.sleep(0.02)
-        assert process.poll() is None, "it was over before it could be killed"
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    call = ["caption", *MODEL, "--input", str(file), "--output", str(output), "--batch-size=2"]
+
+    def work() -> int:
+        answers, numbers = Asker.answers, itertools.count()
+
+        def dying(self: Asker, asked: Any) -> Any:
+            if next(numbers) == 5:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return answers(self, asked)
+
+        Asker.answers = dying  # type: ignore[method-assign]
+        return run(call)
+
+    with Child(work) as child:
+        assert child.wait() == -signal.SIGKILL, child.err
+    assert journal_path(output).exists()
     assert not output.exists()
-    assert run(["caption", *MODEL, *options]) == 0
-    assert "of 160 were captioned before" in capsys.readouterr().out
+    assert run(call) == 0
+    assert "10 of 24 were captioned before" in capsys.readouterr().out
     results = json.loads(output.read_text())["results"]
-    assert [row["reference"] for row in results] == [str(n) for n in range(160)]
+    assert [row["reference"] for row in results] == [str(n) for n in range(24)]
     assert len({row["caption"] for row in results[::6]}) == 1
 
 

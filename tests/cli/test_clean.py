@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import pty
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +14,8 @@ from icltool.cli.app import run
 from icltool.config.clean import CleanConfig, Kind
 from icltool.store.inventory import KINDS
 from icltool.store.locking import locked
+from tests.processes import Child
 
-ROOT = Path(__file__).resolve().parents[2]
 EMBEDDINGS = 4
 
 
@@ -33,18 +31,12 @@ def clean(capsys: pytest.CaptureFixture[str], workspace: Path, *arguments: str) 
 def answered(workspace: Path, answer: str, *arguments: str) -> tuple[int, str]:
     """(exit code, all that was shown) of a call on a terminal, where the user types `answer`."""
     master, slave = pty.openpty()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "icltool", "clean", "--workspace", str(workspace), *arguments],
-        stdin=slave,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )
     os.write(master, answer.encode())
-    shown, _ = process.communicate(timeout=120)
+    with Child(lambda: run(["clean", "--workspace", str(workspace), *arguments]), stdin=slave) as child:
+        code = child.wait()
     os.close(slave)
     os.close(master)
-    return process.returncode, shown.decode()
+    return code, child.out + child.err
 
 
 def test_kinds_are_those_of_the_store() -> None:

@@ -13,6 +13,7 @@ import pytest
 from icltool.cli.app import run
 from icltool.cli.checks import packages
 from icltool.store.locking import locked
+from tests.processes import PATIENCE
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -128,7 +129,7 @@ def test_a_torch_that_does_not_import_is_a_row_not_a_crash(tmp_path: Path) -> No
         env={**os.environ, "PYTHONPATH": path, "PATH": "", "JAVA_HOME": ""},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=PATIENCE,
         check=False,
     )
     assert answer.returncode == 0, answer.stderr

@@ -3,68 +3,63 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 import signal
 import socket
-import subprocess
 import sys
-import time
+import tempfile
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from icltool.cli.app import run
 from icltool.store.records import open_dataset
 from icltool.store.workspace import Workspace
 from tests.browser import CHROMIUM, DRIVER, Browser, free_port
 from tests.cli.test_bad_input import refusal
+from tests.processes import PATIENCE, Child, until
 
-ROOT = Path(__file__).resolve().parents[2]
 MODEL = ["--model=tiny-idefics", "--device=cpu"]
 with_gradio = pytest.mark.skipif(importlib.util.find_spec("gradio") is None, reason="needs gradio")
-#: Runs icltool and writes down every address that the process connects to or looks up.
-SPY = """
-import sys
-def spy(event, arguments):
-    if event == "socket.connect" and isinstance(arguments[1], tuple):
-        print(arguments[1][0], file=log, flush=True)
-    elif event == "socket.getaddrinfo":
-        print(arguments[0], file=log, flush=True)
-log = open(sys.argv[1], "a")
-sys.addaudithook(spy)
-from icltool.cli.app import run
-sys.exit(run(sys.argv[2:]))
-"""
+
+
+def write_down_addresses(file: Path) -> None:
+    """Every address that this process connects to or looks up from now on goes into `file`."""
+    log = file.open("a")
+
+    def spy(event: str, arguments: tuple[Any, ...]) -> None:
+        if event == "socket.connect" and isinstance(arguments[1], tuple):
+            print(arguments[1][0], file=log, flush=True)
+        elif event == "socket.getaddrinfo":
+            print(arguments[0], file=log, flush=True)
+
+    sys.addaudithook(spy)
 
 
 @contextmanager
 def served(tmp_path: Path, *arguments: str) -> Iterator[str]:
     """The address of a page, while it is served. It must end by itself after Ctrl-C, without a word of Python."""
     port = free_port()
-    command = [sys.executable, "-c", SPY, str(tmp_path / "asked"), "app", *MODEL, f"--port={port}", "--no-browser"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "TMPDIR": str(tmp_path)}
-    with (tmp_path / "errors").open("w") as errors:
-        process = subprocess.Popen([*command, *arguments], env=environment, stderr=errors, stdout=subprocess.PIPE)
-    try:
-        deadline = time.monotonic() + 100
-        while f"at http://127.0.0.1:{port}/" not in (tmp_path / "errors").read_text():
-            assert process.poll() is None, (tmp_path / "errors").read_text()
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
-        yield f"http://127.0.0.1:{port}/"
-        process.send_signal(signal.SIGINT)
-        out, _ = process.communicate(timeout=60)
-        assert process.returncode == 0
-        assert b"is closed" in out
-        told = (tmp_path / "errors").read_text()
-        assert "Traceback" not in told
+
+    def work() -> int:
+        tempfile.tempdir = str(tmp_path)
+        write_down_addresses(tmp_path / "asked")
+        return run(["app", *MODEL, f"--port={port}", "--no-browser", *arguments])
+
+    with Child(work) as child:
+        address = f"http://127.0.0.1:{port}/"
+        until(lambda: child.poll() is not None or f"at {address}" in child.err)
+        assert child.poll() is None, child.err
+        yield address
+        child.send_signal(signal.SIGINT)
+        assert child.wait() == 0, child.err
+        assert "is closed" in child.out
+        assert "Traceback" not in child.err
         assert not list(tmp_path.glob("icltool-app-*")), "pictures of the page are gone"
         assert set((tmp_path / "asked").read_text().split()) <= {"127.0.0.1", "localhost"}
-    finally:
-        process.kill()
-        process.wait()
 
 
 def test_without_gradio(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -103,15 +98,15 @@ def test_calls_that_do_not_fit(
 @with_gradio
 def test_the_page_is_served_to_this_machine_alone(workspace: Path, tmp_path: Path) -> None:
     with served(tmp_path, f"--workspace={workspace}", "--task=caption") as address:
-        with urllib.request.urlopen(address, timeout=60) as answer:
+        with urllib.request.urlopen(address, timeout=PATIENCE) as answer:
             page = answer.read().decode()
         assert "tiny-idefics: caption (shapes)" in page
         secret = workspace / "datasets" / "shapes" / "caption" / "dataset.json"
         with pytest.raises(urllib.error.HTTPError):
-            urllib.request.urlopen(f"{address}gradio_api/file={secret}", timeout=60)
+            urllib.request.urlopen(f"{address}gradio_api/file={secret}", timeout=PATIENCE)
 
 
-@pytest.mark.slow
+@pytest.mark.external
 @pytest.mark.skipif(CHROMIUM is None or DRIVER is None, reason="needs chromium and chromedriver")
 @with_gradio
 def test_the_page_in_a_browser(workspace: Path, tmp_path: Path) -> None:
@@ -150,7 +145,7 @@ def test_the_page_in_a_browser(workspace: Path, tmp_path: Path) -> None:
         assert asked == []
 
 
-@pytest.mark.slow
+@pytest.mark.external
 @pytest.mark.skipif(CHROMIUM is None or DRIVER is None, reason="needs chromium and chromedriver")
 @with_gradio
 def test_styles_in_a_browser(small_world: Path, tmp_path: Path) -> None:

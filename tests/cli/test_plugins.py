@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from icltool.cli.app import run
-
-ROOT = Path(__file__).resolve().parents[2]
+from icltool.plugin.manager import load_registry
+from tests.processes import Child
 
 GOOD = """
 from icltool.plugin import Registration, hookimpl
@@ -42,20 +41,25 @@ def site(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def icltool(site: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    path = os.pathsep.join([str(ROOT), str(site)])
-    return subprocess.run(
-        [sys.executable, "-m", "icltool", *arguments],
-        env={**os.environ, "PYTHONPATH": path},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+@pytest.fixture
+def icltool(site: Path) -> Callable[..., Child]:
+    """Runs icltool where both are installed, beside what is installed here."""
+
+    def call(*arguments: str) -> Child:
+        def work() -> int:
+            sys.path.insert(0, str(site))
+            load_registry.cache_clear()
+            return run(arguments)
+
+        with Child(work) as child:
+            child.wait()
+        return child
+
+    return call
 
 
-def test_the_list_shows_good_broken_and_duplicate_plugins(site: Path) -> None:
-    rows = json.loads(icltool(site, "plugins", "list", "--json").stdout)
+def test_the_list_shows_good_broken_and_duplicate_plugins(icltool: Callable[..., Child]) -> None:
+    rows = json.loads(icltool("plugins", "list", "--json").out)
     by_name = {(r["kind"], r["name"], r["distribution"]): r for r in rows}
     assert by_name["samplers", "mine", "icltool-good"] == {
         "kind": "samplers",
@@ -71,40 +75,39 @@ def test_the_list_shows_good_broken_and_duplicate_plugins(site: Path) -> None:
     assert by_name["samplers", "mix", "icltool"]["status"] == "ok"
 
 
-def test_the_list_of_one_kind_still_names_broken_plugins(site: Path) -> None:
-    rows = json.loads(icltool(site, "plugins", "list", "--kind", "metrics", "--json").stdout)
+def test_the_list_of_one_kind_still_names_broken_plugins(icltool: Callable[..., Child]) -> None:
+    rows = json.loads(icltool("plugins", "list", "--kind", "metrics", "--json").out)
     assert {row["kind"] for row in rows} == {"metrics", "plugin"}
 
 
-def test_show_describes_a_component(site: Path) -> None:
-    found = json.loads(icltool(site, "plugins", "show", "sampler", "mine", "--json").stdout)
+def test_show_describes_a_component(icltool: Callable[..., Child]) -> None:
+    found = json.loads(icltool("plugins", "show", "sampler", "mine", "--json").out)
     assert found["target"] == "good_plugin:Mine"
     assert found["options"] == {"depth": 2}
     assert (
         found["signature"] == "Mine(depth: 'int' = 1) -> 'None'" or found["signature"] == "Mine(depth: int = 1) -> None"
     )
     assert found["documentation"] == "Draws what I like."
-    assert "Draws what I like." in icltool(site, "plugins", "show", "samplers", "mine").stdout
+    assert "Draws what I like." in icltool("plugins", "show", "samplers", "mine").out
 
 
-def test_show_says_why_a_component_cannot_be_imported(site: Path) -> None:
-    answer = icltool(site, "plugins", "show", "samplers", "gone", "--json")
-    assert answer.returncode == 0
-    assert "No module named 'no_such_module'" in json.loads(answer.stdout)["status"]
+def test_show_says_why_a_component_cannot_be_imported(icltool: Callable[..., Child]) -> None:
+    answer = icltool("plugins", "show", "samplers", "gone", "--json")
+    assert answer.wait() == 0
+    assert "No module named 'no_such_module'" in json.loads(answer.out)["status"]
 
 
-def test_a_duplicate_name_is_refused_with_both_owners(site: Path) -> None:
-    answer = icltool(site, "plugins", "show", "samplers", "random")
-    assert answer.returncode == 2
-    assert "icltool-good 1.2" in answer.stderr
-    assert "uninstall" in answer.stderr
+def test_a_duplicate_name_is_refused_with_both_owners(icltool: Callable[..., Child]) -> None:
+    answer = icltool("plugins", "show", "samplers", "random")
+    assert answer.wait() == 2
+    assert "icltool-good 1.2" in answer.err
+    assert "uninstall" in answer.err
 
 
-@pytest.mark.slow
-def test_doctor_reports_the_broken_plugin_and_goes_on(site: Path) -> None:
-    answer = icltool(site, "doctor", "--json", "--workspace", str(site / "w"))
-    assert answer.returncode == 0
-    found = json.loads(answer.stdout)
+def test_doctor_reports_the_broken_plugin_and_goes_on(icltool: Callable[..., Child], tmp_path: Path) -> None:
+    answer = icltool("doctor", "--json", "--workspace", str(tmp_path / "w"))
+    assert answer.wait() == 0
+    found = json.loads(answer.out)
     assert any("broken: RuntimeError: out of order" in row["value"] for row in found["sections"]["plugins"])
     assert any("icltool-broken" in line for line in found["problems"])
 

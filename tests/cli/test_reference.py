@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from icltool.cli.app import COMMANDS
-from icltool.cli.reference import END, START, render_reference, replace_between_markers
+from icltool.cli.reference import END, START, main, render_reference, replace_between_markers
 from icltool.config import STAGES, stage_model
 from icltool.config.fields import extras, flag_of
 from icltool.errors import ConfigError
@@ -38,27 +37,32 @@ def test_every_command_and_every_option_is_there() -> None:
             assert flag in section
 
 
-def test_it_does_not_depend_on_the_terminal() -> None:
-    seen = set()
-    for columns in ("40", "200"):
-        answer = subprocess.run(
-            [sys.executable, "-m", "icltool.cli.reference"],
-            cwd=ROOT,
-            env={**os.environ, "COLUMNS": columns},
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        seen.add(answer.stdout)
-    assert seen == {render_reference()}
+def called(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
+    monkeypatch.setattr(sys, "argv", ["reference", *arguments])
+    assert main() == 0
 
 
-def test_only_what_stands_between_the_markers_is_replaced(tmp_path: Path) -> None:
+@pytest.mark.parametrize("columns", ["40", "200"])
+def test_it_does_not_depend_on_the_terminal(
+    columns: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = render_reference()
+    monkeypatch.setenv("COLUMNS", columns)
+    called(monkeypatch)
+    assert capsys.readouterr().out == before
+
+
+def test_it_is_a_program() -> None:
+    command = [sys.executable, "-m", "icltool.cli.reference"]
+    answer = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert answer.stdout == render_reference()
+
+
+def test_only_what_stands_between_the_markers_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "README.md"
     file.write_text(f"# before\n{START}\nold\n{END}\nafter\n")
-    command = [sys.executable, "-m", "icltool.cli.reference", "--write", "--file", str(file)]
     for _ in range(2):
-        subprocess.run(command, cwd=ROOT, check=True)
+        called(monkeypatch, "--write", "--file", str(file))
         assert file.read_text() == f"# before\n{START}\n\n{render_reference()}\n{END}\nafter\n"
 
 

@@ -7,13 +7,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.cli.sample_main import call
+from tests.processes import PATIENCE, Child, until
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -161,21 +161,20 @@ def start(*arguments: str, **environment: str) -> subprocess.Popen[str]:
 
 
 def test_json_keeps_stdout_free_of_what_libraries_and_children_print() -> None:
-    out, err = start("noisy", "--json").communicate(timeout=60)
-    assert json.loads(out)["title"] == "sample"
-    assert "printed by a library" in err
-    assert "printed by a child process" in err
+    for more in ([], ["--verbose"]):
+        out, err = start("noisy", "--json", *more).communicate(timeout=PATIENCE)
+        assert json.loads(out)["title"] == "sample"
+        assert ("tests: printed by a library\n" in err) == bool(more)
+        assert ("printed by a child process\n" in err) == bool(more)
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_interruption_is_one_line(number: signal.Signals, code: int, tmp_path: Path) -> None:
     ready = tmp_path / "ready"
     process = start("wait", SAMPLE_READY=str(ready))
-    deadline = time.monotonic() + 60
-    while not ready.exists() and time.monotonic() < deadline:
-        time.sleep(0.02)
+    until(ready.exists)
     process.send_signal(number)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == code
     assert out == ""
     assert err == "working\ninterrupted; what was finished is kept - run the same command to go on\n"
@@ -186,14 +185,17 @@ def test_environment_file_of_a_parent_folder(tmp_path: Path) -> None:
     (tmp_path / ".env").write_text("ICLTOOL_WORKSPACE=from-file\n")
     inner = tmp_path / "a" / "b"
     inner.mkdir(parents=True)
+
+    def called_there(environment: dict[str, str]) -> Child:
+        def work() -> int:
+            os.chdir(inner)
+            os.environ.update(environment)
+            return call(["x", "--json"])
+
+        with Child(work) as child:
+            assert child.wait() == 0, child.err
+        return child
+
     for environment, expected in (({}, "from-file"), ({"ICLTOOL_WORKSPACE": "from-shell"}, "from-shell")):
-        answer = subprocess.run(
-            [sys.executable, "-m", "tests.cli.sample_main", "x", "--json"],
-            cwd=inner,
-            env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        rows = {row["option"]: row["value"] for row in json.loads(answer.stdout)["rows"]}
+        rows = {row["option"]: row["value"] for row in json.loads(called_there(environment).out)["rows"]}
         assert rows["workspace"] == expected

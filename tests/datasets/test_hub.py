@@ -85,6 +85,17 @@ def test_a_second_run_writes_what_is_missing_or_cut(root: Path, tmp_path: Path) 
     assert not list(tmp_path.rglob("*.tmp"))
 
 
+def write_image_folder(folder: Path) -> None:
+    """Images as files; equal ones are still one image."""
+    for name, rows in ROWS.items():
+        (folder / name).mkdir(parents=True)
+        lines = []
+        for i, row in enumerate(rows):
+            (folder / name / f"{i}.img.png").write_bytes(row["image"]["bytes"])
+            lines.append({"file_name": f"{i}.img.png", "caption": row["caption"]})
+        datasets.Dataset.from_list(lines).to_json(folder / name / "metadata.jsonl")
+
+
 @pytest.mark.parametrize("form", ["parquet-default", "saved", "arrow", "json", "imagefolder"])
 def test_other_forms_give_the_same_examples(root: Path, tmp_path: Path, form: str) -> None:
     expected = read(root, tmp_path / "first")
@@ -92,14 +103,8 @@ def test_other_forms_give_the_same_examples(root: Path, tmp_path: Path, form: st
     splits = datasets.DatasetDict({name: as_dataset(rows, FEATURES) for name, rows in ROWS.items()})
     if form == "saved":
         splits.save_to_disk(folder)
-    elif form == "imagefolder":  # images as files; equal ones are still one image
-        for name, rows in ROWS.items():
-            (folder / name).mkdir(parents=True)
-            lines = []
-            for i, row in enumerate(rows):
-                (folder / name / f"{i}.img.png").write_bytes(row["image"]["bytes"])
-                lines.append({"file_name": f"{i}.img.png", "caption": row["caption"]})
-            datasets.Dataset.from_list(lines).to_json(folder / name / "metadata.jsonl")
+    elif form == "imagefolder":
+        write_image_folder(folder)
     for name, of_split in splits.items():
         if form == "parquet-default":
             (folder / "default" / name).mkdir(parents=True)

@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,7 +16,9 @@ import icltool
 from icltool.engine import preparing
 from icltool.engine.preparing import ImagePipeline, worker_count
 from icltool.errors import DataError
+from tests.engine import readers
 from tests.engine.readers import NumberReader, SurroundingsReader, UnimportableReader
+from tests.processes import PATIENCE, Child, is_running, until
 
 
 def take(pipeline: ImagePipeline, number: int) -> int:
@@ -25,13 +26,6 @@ def take(pipeline: ImagePipeline, number: int) -> int:
     found = pipeline.take(str(number))
     assert found["pixels"].tolist() == [number] * 3
     return int(found["process"])
-
-
-def until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.01)
 
 
 def ready(pipeline: ImagePipeline) -> None:
@@ -145,38 +139,23 @@ def test_a_reader_that_cannot_travel_stays_here(
 @pytest.mark.parametrize("ending", ["kill at once", "kill", "Ctrl-C at once", "Ctrl-C"])
 def test_no_worker_stays_behind(ending: str, tmp_path: Path) -> None:
     """The parent is killed, or the terminal sends Ctrl-C to all, while workers start and when they work."""
-    root = Path(icltool.__file__).parents[1]
     file = tmp_path / "workers"
-    process = subprocess.Popen(
-        [sys.executable, "-m", "tests.engine.readers", str(file), "start" if "at once" in ending else "wait"],
-        cwd=root,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        start_new_session=True,
-        text=True,
-    )
-    try:
-        until(file.exists)
-    except AssertionError:
-        process.kill()
-        raise
-    workers = [int(word) for word in file.read_text().split()]
-    assert all(_is_running(worker) for worker in workers)
-    if ending.startswith("kill"):
-        process.kill()
-    else:
-        os.killpg(process.pid, signal.SIGINT)
-    said, _ = process.communicate(timeout=60)
-    assert said == ""
-    assert process.returncode == (-signal.SIGKILL if ending.startswith("kill") else 130)
-    until(lambda: not any(_is_running(worker) for worker in workers), 20.0)
 
+    def work() -> None:
+        sys.argv = ["readers", str(file), "start" if "at once" in ending else "wait"]
+        readers.main()
 
-def _is_running(process: int) -> bool:
-    try:
-        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
+    with Child(work) as child:
+        until(lambda: file.exists() or child.poll() is not None)
+        workers = [int(word) for word in file.read_text().split()]
+        assert all(map(is_running, workers))
+        if ending.startswith("kill"):
+            child.send_signal(signal.SIGKILL)
+        else:
+            os.killpg(child.pid, signal.SIGINT)
+        assert child.wait() == (-signal.SIGKILL if ending.startswith("kill") else 130)
+        until(lambda: not any(map(is_running, workers)))
+    assert (child.out, child.err) == ("", "")
 
 
 def _exists(process: int) -> bool:
@@ -207,7 +186,7 @@ def test_a_script_needs_no_guard(tmp_path: Path) -> None:
         env={**os.environ, "PYTHONPATH": str(Path(icltool.__file__).parents[1])},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE,
         check=True,
     )
     assert (answer.stdout, answer.stderr) == ("once\n[]\n", "")

@@ -52,9 +52,9 @@ def test_flops_of_a_causal_model_are_those_of_its_products(tmp_path: Path, atten
     assert query_cost(session, requests[:1], count_flops=False).flops is None
 
 
-def test_images_are_encoded_and_nothing_is_kept(tiny_model: IdeficsModel, scenery: Scenery) -> None:
+def test_images_are_encoded_and_nothing_is_kept(small_idefics: IdeficsModel, scenery: Scenery) -> None:
     icds = scenery.mixed(4, seed=5)
-    session = open_session("caption", tiny_model, GenerationOptions(2, 3), 8, 2**20)
+    session = open_session("caption", small_idefics, GenerationOptions(2, 3), 8, 2**20)
     one, three = (ScoringRequest(icds[0], tuple(icds[1:n])) for n in (2, 4))
     session.answers([one, three])
     ticks: list[int] = []
@@ -64,17 +64,17 @@ def test_images_are_encoded_and_nothing_is_kept(tiny_model: IdeficsModel, scener
     assert costs[0].flops is not None
     assert costs[1].flops is not None
     with counted_flops() as vision:
-        tiny_model.image_features([icds[0].image], 1)
+        small_idefics.image_features([icds[0].image], 1)
     assert costs[1].flops - costs[0].flops > 2 * vision.get_total_flops()
 
 
-def test_the_cost_is_that_under_the_intervention(tiny_model: IdeficsModel, scenery: Scenery, tmp_path: Path) -> None:
+def test_the_cost_is_that_under_the_intervention(small_idefics: IdeficsModel, scenery: Scenery, tmp_path: Path) -> None:
     [query] = scenery.mixed(1, seed=5)
-    session = open_session("caption", tiny_model, GenerationOptions(4, 3), 8, 2**20)
+    session = open_session("caption", small_idefics, GenerationOptions(4, 3), 8, 2**20)
     alone = query_cost(session, [ScoringRequest(query, ())])
     calls: list[int] = []
-    hook = tiny_model.decoder_layers()[0].register_forward_hook(lambda *_: calls.append(1))
-    with session.steered(ShiftVectors("live", vectors(tmp_path / "v.safetensors", tiny_model, 0.0))):
+    hook = small_idefics.decoder_layers()[0].register_forward_hook(lambda *_: calls.append(1))
+    with session.steered(ShiftVectors("live", vectors(tmp_path / "v.safetensors", small_idefics, 0.0))):
         steered = query_cost(session, [ScoringRequest(query, ())])
     hook.remove()
     assert steered.flops == alone.flops, "a shift is no product"

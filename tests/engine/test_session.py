@@ -71,68 +71,79 @@ def opened(model: Any, size: BatchSize, cache: int = 2**20, prefixes: int = 2**2
     return open_session("caption", model, OPTIONS, size, cache, prefix_bytes=prefixes)
 
 
+Figures = tuple[list[float], list[str]]
+
+
+@pytest.fixture(scope="module")
+def wanted(small_idefics: IdeficsModel, requests: list[ScoringRequest]) -> Figures:
+    """Log-probabilities and answers where memory suffices and prompts are computed whole."""
+    return figures(opened(small_idefics, 5, prefixes=0), requests)
+
+
+def figures(session: Session, requests: list[ScoringRequest]) -> Figures:
+    return [s.log_prob for s in session.target_scores(requests)], session.answers(requests)
+
+
 @pytest.mark.parametrize("size", ["auto", 64, 3])
 @pytest.mark.parametrize("prefixes", [0, 2**26])
 def test_results_do_not_depend_on_memory(
-    tiny_model: IdeficsModel, requests: list[ScoringRequest], size: BatchSize, prefixes: int
+    small_idefics: IdeficsModel, requests: list[ScoringRequest], wanted: Figures, size: BatchSize, prefixes: int
 ) -> None:
-    wanted = opened(tiny_model, 5, prefixes=0)
-    short = opened(SmallMemory(tiny_model, 6, images=3), size, prefixes=prefixes)
-    scores = [s.log_prob for s in wanted.target_scores(requests)]
-    assert [s.log_prob for s in short.target_scores(requests)] == pytest.approx(scores, abs=1e-4)
-    assert short.answers(requests) == wanted.answers(requests)
+    short = opened(SmallMemory(small_idefics, 6, images=3), size, prefixes=prefixes)
+    scores, answers = figures(short, requests)
+    assert scores == pytest.approx(wanted[0], abs=1e-4)
+    assert answers == wanted[1]
     assert short.batch_size == {"auto": 4, 64: 3 if prefixes else 5, 3: 3}[size]
     assert bool(short.notes) == (size != 3)
 
 
-def test_one_note_tells_what_happened(tiny_model: IdeficsModel, requests: list[ScoringRequest]) -> None:
-    session = opened(SmallMemory(tiny_model, 4), 16, prefixes=0)
+def test_one_note_tells_what_happened(small_idefics: IdeficsModel, requests: list[ScoringRequest]) -> None:
+    session = opened(SmallMemory(small_idefics, 4), 16, prefixes=0)
     assert session.notes == []
     session.target_scores(requests)
     assert session.notes == ["8 prompts at once did not fit in memory: batch size now 4"]
 
 
-def test_an_image_that_cannot_be_encoded_is_named(tiny_model: IdeficsModel, requests: list[ScoringRequest]) -> None:
+def test_an_image_that_cannot_be_encoded_is_named(small_idefics: IdeficsModel, requests: list[ScoringRequest]) -> None:
     with pytest.raises(ConfigError, match=r"while encoding the image .*\.jpg") as caught:
-        opened(SmallMemory(tiny_model, 4, images=0), 4).target_scores(requests)
+        opened(SmallMemory(small_idefics, 4, images=0), 4).target_scores(requests)
     assert "--image-cache-mb 0" in str(caught.value.hint)
 
 
-def test_a_plain_session_scores_prompts_one_by_one(tiny_model: IdeficsModel, requests: list[ScoringRequest]) -> None:
-    session = opened(SmallMemory(tiny_model, 1), 8)
+def test_a_plain_session_scores_prompts_one_by_one(small_idefics: IdeficsModel, requests: list[ScoringRequest]) -> None:
+    session = opened(SmallMemory(small_idefics, 1), 8)
     plain = session.plain()
     assert (plain.batch_size, plain.cache) == (1, None)
     assert len(plain.target_scores(requests[:3])) == 3
 
 
 @pytest.fixture(scope="module")
-def strong(tiny_model: IdeficsModel, tmp_path_factory: pytest.TempPathFactory) -> ShiftVectors:
-    return ShiftVectors("live", vectors(tmp_path_factory.mktemp("vectors") / "strong.safetensors", tiny_model, 1.0))
+def strong(small_idefics: IdeficsModel, tmp_path_factory: pytest.TempPathFactory) -> ShiftVectors:
+    return ShiftVectors("live", vectors(tmp_path_factory.mktemp("vectors") / "strong.safetensors", small_idefics, 1.0))
 
 
 def test_what_is_shared_under_an_intervention_is_its_own(
-    tiny_model: IdeficsModel, requests: list[ScoringRequest], strong: ShiftVectors
+    small_idefics: IdeficsModel, requests: list[ScoringRequest], strong: ShiftVectors
 ) -> None:
-    session = opened(tiny_model, 8)
+    session = opened(small_idefics, 8)
     session.keeps_prefixes = True
-    before = [s.log_prob for s in session.target_scores(requests)], session.answers(requests)
+    before = figures(session, requests)
     with session.steered(strong):
-        under = [s.log_prob for s in session.target_scores(requests)], session.answers(requests)
-        whole = opened(tiny_model, 8, prefixes=0)
-        expected = [s.log_prob for s in whole.target_scores(requests)], whole.answers(requests)
+        under = figures(session, requests)
+        expected = figures(opened(small_idefics, 8, prefixes=0), requests)
     assert under[0] == pytest.approx(expected[0], abs=1e-4)
     assert under[1] == expected[1]
     assert max(abs(a - b) for a, b in zip(before[0], under[0], strict=True)) > 0.1
-    assert ([s.log_prob for s in session.target_scores(requests)], session.answers(requests)) == before
+    assert figures(session, requests) == before
 
 
 def test_nothing_is_shared_where_the_intervention_looks_at_a_tokens_place(
-    tiny_model: IdeficsModel, requests: list[ScoringRequest], strong: ShiftVectors
+    small_idefics: IdeficsModel, requests: list[ScoringRequest], strong: ShiftVectors
 ) -> None:
     class OfTheLast(ShiftVectors):
         everywhere = False
 
-    session = opened(tiny_model, 8)
+    session = opened(small_idefics, 8)
     session.answers(requests[:4])
     computed = session.tokens_computed
     with session.steered(OfTheLast("live", strong.file)):
@@ -142,4 +153,4 @@ def test_nothing_is_shared_where_the_intervention_looks_at_a_tokens_place(
     damaged = ScoringRequest(replace(requests[0].query, image="nowhere.jpg"), ())
     with session.steered(OfTheLast("live", strong.file)), pytest.raises(IclError, match="nowhere"):
         session.answers([damaged])
-    assert session.answers(requests) == opened(tiny_model, 8).answers(requests) != steered
+    assert session.answers(requests) == opened(small_idefics, 8).answers(requests) != steered

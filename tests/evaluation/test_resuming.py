@@ -6,8 +6,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from icltool.cli.app import run
 from icltool.config.evaluate import EvaluateConfig
 from icltool.errors import StoreError
 from icltool.evaluation import answering
@@ -22,6 +21,7 @@ from icltool.execution.progress import for_terminal
 from icltool.stages import evaluate
 from icltool.store.evaluations import read_results
 from icltool.store.locking import locked
+from tests.processes import Child
 
 OPTIONS: dict[str, Any] = {
     "model": "tiny-idefics",
@@ -33,27 +33,6 @@ OPTIONS: dict[str, Any] = {
     "batch_size": 4,
     "metrics": ("cider", "bleu-4"),
 }
-
-#: Evaluates in chunks of four queries, and waits to be killed after as many chunks as the second argument says.
-CHILD = """
-import signal, sys
-from pathlib import Path
-from icltool.cli.app import run
-from icltool.evaluation import answering
-
-answering.CHUNK, answering.BATCHES, left, append = 4, 1, int(sys.argv[2]), answering.PartialAnswers.append
-
-def waiting(part, rows, start):
-    global left
-    append(part, rows, start)
-    left -= 1
-    if not left:
-        print("waiting", flush=True)
-        signal.pause()
-
-answering.PartialAnswers.append = waiting
-sys.exit(run(["evaluate", "--workspace", sys.argv[1], "--profile", sys.argv[3], "--quiet"]))
-"""
 
 
 class Spy:
@@ -97,11 +76,27 @@ def whole(small_world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return report.path
 
 
+def killed(workspace: Path, profile: Path, chunks: int, number: int) -> int:
+    """Evaluates in chunks of four queries, and gets the signal after so many of them. For a process of its own."""
+    append, left = answering.PartialAnswers.append, chunks
+
+    def counted(part: Any, rows: Any, start: int) -> None:
+        nonlocal left
+        append(part, rows, start)
+        left -= 1
+        if not left:
+            os.kill(os.getpid(), number)
+
+    answering.CHUNK, answering.BATCHES = 4, 1
+    answering.PartialAnswers.append = counted  # type: ignore[method-assign]
+    return run(["evaluate", "--workspace", str(workspace), "--profile", str(profile), "--quiet"])
+
+
 @pytest.mark.parametrize(
     ("number", "chunks", "resumed"),
     [
         (signal.SIGKILL, 8, {"random, 2-shot": 8, "random, 2-shot, order 2": 0}),  # six chunks are zero-shot
-        pytest.param(signal.SIGTERM, 17, {"random, 2-shot, order 2": 20}, marks=pytest.mark.slow),
+        (signal.SIGTERM, 17, {"random, 2-shot, order 2": 20}),
     ],
 )
 def test_killed_in_the_middle_and_gone_on_with(
@@ -110,18 +105,8 @@ def test_killed_in_the_middle_and_gone_on_with(
     profile = workspace / "p.toml"
     shown = {name: list(v) if isinstance(v, tuple) else v for name, v in OPTIONS.items()}
     profile.write_text("[evaluate]\n" + "".join(f"{name} = {json.dumps(value)}\n" for name, value in shown.items()))
-    with subprocess.Popen(
-        [sys.executable, "-c", CHILD, str(workspace), str(chunks), str(profile)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    ) as child:
-        assert child.stdout is not None
-        assert child.stdout.readline() == "waiting\n", child.stderr.read() if child.stderr else ""
-        child.send_signal(number)
-        code = child.wait(timeout=60)
-    assert code == (-9 if number == signal.SIGKILL else 143)
+    with Child(lambda: killed(workspace, profile, chunks, number)) as child:
+        assert child.wait() == (-9 if number == signal.SIGKILL else 143), child.err
     monkeypatch.setattr(answering, "CHUNK", 4)
     monkeypatch.setattr(answering, "BATCHES", 1)
     spy = Spy()

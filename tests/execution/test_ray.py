@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -216,13 +217,26 @@ def test_addresses_where_nobody_answers(address: str, message: str) -> None:
         RayExecutor(address=address).describe()
 
 
-@pytest.mark.slow
 def test_something_else_answers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("icltool.execution.ray_cluster.ANSWERS", 4.0)
+    monkeypatch.setattr("icltool.execution.ray_cluster.ANSWERS", 2.0)
     with socket.create_server(("127.0.0.1", 0)) as mute:
         port = mute.getsockname()[1]
         with pytest.raises(ConfigError, match=f"something answers at 127.0.0.1:{port}, but it is no Ray cluster"):
             RayExecutor(address=f"127.0.0.1:{port}").describe()
+
+
+def test_another_version_of_ray_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(command: list[str], **options: object) -> subprocess.CompletedProcess[bytes]:
+        return subprocess.CompletedProcess(command, 1)
+
+    monkeypatch.setattr(
+        "icltool.execution.ray_cluster.subprocess", SimpleNamespace(run=run, DEVNULL=subprocess.DEVNULL)
+    )
+    with (
+        socket.create_server(("127.0.0.1", 0)) as other,
+        pytest.raises(ConfigError, match=r"something answers at .*, but it is no Ray cluster of this version of Ray"),
+    ):
+        RayExecutor(address=f"127.0.0.1:{other.getsockname()[1]}").describe()
 
 
 class AwkwardError(IclError):

@@ -11,9 +11,9 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import chain, pairwise
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import psutil
 import pytest
@@ -27,41 +27,30 @@ from icltool.execution.ray import RayExecutor
 from icltool.testing import check_executor
 from tests.execution.ray_workers import Done, Make, ReadShipped, Refuse, WithoutPictures
 
-pytestmark = pytest.mark.slow
+if TYPE_CHECKING:
+    from tests.execution.ray_nodes import TwoNodes
+
+pytest_plugins = ("tests.execution.ray_nodes",)
+pytestmark = pytest.mark.xdist_group("ray")
 ROOT = Path(__file__).resolve().parents[2]
+#: Seconds after which a test that hangs is ended. Nothing else depends on time.
+PATIENCE = 120.0
 
 
 @dataclass
-class TwoNodes:
-    """Two nodes of two processors each; this process is connected through the first."""
+class Until:
+    """Units for as long as a condition does not hold, so that a test sees what it waits for on a slow machine too."""
 
-    cluster: Any
-    second: Any = None
+    holds: Callable[[], bool]
+    kind: str = "u"
+    given: list[str] = field(default_factory=list)
 
-    @property
-    def address(self) -> str:
-        return str(self.cluster.address)
-
-    def add_second(self) -> None:
-        self.second = self.cluster.add_node(num_cpus=2, node_name="beta")
-
-    def lose_second(self) -> None:
-        """As when its power fails."""
-        self.cluster.remove_node(self.second, allow_graceful=False)
-
-
-@pytest.fixture(scope="module")
-def nodes() -> Iterator[TwoNodes]:
-    from ray.cluster_utils import Cluster
-
-    quick = {"health_check_period_ms": 500, "health_check_timeout_ms": 2000, "health_check_failure_threshold": 2}
-    head = {"num_cpus": 2, "node_name": "alpha", "include_dashboard": False, "_system_config": quick}
-    pair = TwoNodes(Cluster(initialize_head=True, head_node_args=head))
-    try:
-        pair.add_second()
-        yield pair
-    finally:
-        pair.cluster.shutdown()
+    def __iter__(self) -> Iterator[str]:
+        end = time.monotonic() + PATIENCE
+        while not self.holds():
+            assert time.monotonic() < end, "it did not come to pass"
+            self.given.append(f"{self.kind} {len(self.given)}")
+            yield self.given[-1]
 
 
 @dataclass
@@ -70,13 +59,18 @@ class Eventful:
 
     folder: Path
     executor: RayExecutor
+    units: list[str] = field(default_factory=list)
     results: list[Done] = field(default_factory=list)
     failures: tuple[UnitFailure, ...] = ()
     statuses: set[str] = field(default_factory=set)
     struck: int = 0
 
+    def settled(self) -> bool:
+        """Whether all three workers that died have others in their places."""
+        return len(loads(self.folder)) == 6 and self.executor.status() == "3 of 3 workers"
 
-UNITS = ("a", "b", "kill c", "once d", "bad e", *(f"slow {k}" for k in range(14)), "kill f", "z")
+
+UNITS = ("a", "b", "kill c", "once d", "bad e", *(f"slow {k}" for k in range(8)), "kill f", "z")
 
 
 @pytest.fixture(scope="module")
@@ -84,8 +78,9 @@ def eventful(nodes: TwoNodes, tmp_path_factory: pytest.TempPathFactory) -> Event
     """Three workers; one kills itself twice, one is killed from outside."""
     folder = tmp_path_factory.mktemp("eventful")
     run = Eventful(folder, RayExecutor(address=nodes.address, workers=3))
+    more = Until(run.settled)
     try:
-        for result in run.executor.run(Make(folder), iter(UNITS)):
+        for result in run.executor.run(Make(folder), chain(UNITS, more)):
             run.results.append(result)
             run.statuses.add(run.executor.status())
             if not run.struck and result.unit.startswith("slow"):
@@ -93,6 +88,7 @@ def eventful(nodes: TwoNodes, tmp_path_factory: pytest.TempPathFactory) -> Event
                 os.kill(result.pid, signal.SIGKILL)
     except FailedUnitsError as error:
         run.failures = error.failures
+    run.units = [*UNITS, *more.given]
     return run
 
 
@@ -106,7 +102,7 @@ def loads(folder: Path) -> dict[int, tuple[str, float, float]]:
 
 
 def test_every_unit_is_done_once_but_for_the_one_that_cannot_be(eventful: Eventful) -> None:
-    assert sorted(r.unit for r in eventful.results) == sorted(set(UNITS) - {"bad e"})
+    assert sorted(r.unit for r in eventful.results) == sorted(set(eventful.units) - {"bad e"})
     assert [(f.unit, f.error, f.tries) for f in eventful.failures] == [("bad e", "ValueError: bad is not good", 3)]
     assert eventful.failures[0].where in ("alpha", "beta")
 
@@ -114,7 +110,7 @@ def test_every_unit_is_done_once_but_for_the_one_that_cannot_be(eventful: Eventf
 def test_dead_workers_are_replaced_and_told_of(eventful: Eventful) -> None:
     started = loads(eventful.folder)
     assert len({r.pid for r in eventful.results}) >= 4
-    assert len(started) in (5, 6), "three workers and one for each that died; the last may come too late"
+    assert len(started) == 6, "three workers and one for each that died"
     text = "\n".join(eventful.executor.notes)
     assert sum(int(n.split()[0]) for n in eventful.executor.notes if "died (killed, or crashed)" in n) == 3
     assert "1 unit of work done again after: ValueError: once is not good" in text
@@ -134,7 +130,7 @@ def test_both_nodes_work_and_on_each_models_load_one_after_the_other(eventful: E
 def test_workers_are_told_what_comes_before_it_comes(eventful: Eventful) -> None:
     assert all(result.unit in result.told for result in eventful.results)
     ahead = [result for result in eventful.results if result.told[-1] != result.unit]
-    assert len(ahead) > len(UNITS) // 2
+    assert len(ahead) > len(eventful.units) // 2
     for result in eventful.results:
         told = [unit for unit in result.told if not unit.startswith(("once", "bad"))]
         assert len(set(told)) == len(told), "only of a unit that it failed at a worker is told again"
@@ -147,8 +143,8 @@ def test_workers_are_closed_in_the_end_and_their_processes_end(eventful: Eventfu
     wait_until(lambda: not any(psutil.pid_exists(pid) for pid in loads(eventful.folder)))
 
 
-def wait_until(holds: Callable[[], bool], seconds: float = 20.0) -> None:
-    end = time.monotonic() + seconds
+def wait_until(holds: Callable[[], bool]) -> None:
+    end = time.monotonic() + PATIENCE
     while not holds():
         assert time.monotonic() < end, "it did not come to pass in time"
         time.sleep(0.05)
@@ -161,55 +157,63 @@ def test_it_conforms(nodes: TwoNodes) -> None:
 def test_a_node_that_is_lost_takes_no_unit_with_it(nodes: TwoNodes, tmp_path: Path) -> None:
     executor = RayExecutor(address=nodes.address, workers=4)
     assert executor.describe()["nodes"] == 2
-    units = [f"slow {k}" for k in range(30)]
     found: list[Done] = []
     lost, back = "", False
-    for result in executor.run(Make(tmp_path, 0.0), units):
-        found.append(result)
-        if not lost and len({r.node for r in found}) == 2:
-            lost = nodes.second.node_id
-            nodes.lose_second()
-        if lost and not back and "2 lost" in executor.status():
-            nodes.add_second()
-            back = True
-    assert sorted(r.unit for r in found) == sorted(units)
-    assert back
+    units = Until(lambda: back and executor.status() == "4 of 4 workers")
+    try:
+        for result in executor.run(Make(tmp_path, 0.0), units):
+            found.append(result)
+            if not lost and len({r.node for r in found}) == 2:
+                lost = nodes.second.node_id
+                nodes.lose_second()
+            if lost and not back and "2 lost" in executor.status():
+                nodes.add_second()
+                back = True
+    finally:
+        nodes.mend()
+    assert sorted(r.unit for r in found) == sorted(units.given)
     died = [note for note in executor.notes if note.startswith("2 workers on beta died")]
     assert len(died) == 1, executor.notes
 
 
+def told(executor: RayExecutor) -> list[str]:
+    """What will be said once the run that goes on is over."""
+    return [] if executor._crew is None else executor._crew.told.lines()
+
+
 def test_a_node_without_the_pictures_spoils_no_unit(nodes: TwoNodes, tmp_path: Path) -> None:
     executor = RayExecutor(address=nodes.address, workers=4)
-    units = [f"u {k}" for k in range(120)]
+    units = Until(lambda: any("beta" in line and "could do" in line for line in told(executor)))
     found = list(executor.run(WithoutPictures(tmp_path, nodes.second.node_id), units))
-    assert sorted(r.unit for r in found) == sorted(units)
+    assert sorted(r.unit for r in found) == sorted(units.given)
     assert len(list(tmp_path.glob("spoilt-*"))) <= 12
-    told = [note for note in executor.notes if "beta" in note and "could do" in note]
-    assert told, executor.notes
-    assert all("no pictures" in note for note in told)
+    notes = [note for note in executor.notes if "beta" in note and "could do" in note]
+    assert notes, executor.notes
+    assert all("no pictures" in note for note in notes)
 
 
 def test_a_node_where_the_model_is_missing_does_not_end_a_run_that_works(nodes: TwoNodes, tmp_path: Path) -> None:
     executor = RayExecutor(address=nodes.address, workers=4)
-    units = [f"slow {k}" for k in range(16)]
+    line = "a worker could not be made on beta: ConfigError: no weights on this machine (put them there)"
+    units = Until(lambda: line in told(executor))
     found = list(executor.run(WithoutPictures(tmp_path, nodes.second.node_id, "load"), units))
-    assert sorted(r.unit for r in found) == sorted(units)
-    assert (
-        "a worker could not be made on beta: ConfigError: no weights on this machine (put them there)" in executor.notes
-    )
+    assert sorted(r.unit for r in found) == sorted(units.given)
+    assert line in executor.notes
 
 
 def test_workers_that_died_while_they_were_idle_cost_no_tries(nodes: TwoNodes, tmp_path: Path) -> None:
     executor = RayExecutor(address=nodes.address, workers=4)
-    units = [f"slow {k}" for k in range(13)]
+    before = Until(lambda: executor.status() == "4 of 4 workers")
     found: list[Done] = []
-    for result in executor.run(Make(tmp_path, 0.0), units):
+    for result in executor.run(Make(tmp_path, 0.0), chain(before, ["slow one"])):
         found.append(result)
-        if len(found) == 12:  # one is at work, the others have nothing to do
+        if before.holds() and len(found) == len(before.given):  # one is at work, the others have nothing to do
             for pid in loads(tmp_path):
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
-    assert sorted(r.unit for r in found) == sorted(units)
+    assert sorted(r.unit for r in found) == sorted([*before.given, "slow one"])
+    assert len(loads(tmp_path)) > 4
+    assert sum(int(n.split()[0]) for n in executor.notes if "died (killed, or crashed)" in n) >= 1
 
 
 @pytest.mark.parametrize(
@@ -232,17 +236,15 @@ def test_workers_that_cannot_be_made(
         assert caught.value.hint == "give another one"
 
 
-def test_a_pending_worker_does_not_hold_up_the_others(
-    nodes: TwoNodes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_pending_worker_does_not_hold_up_the_others(nodes: TwoNodes, tmp_path: Path) -> None:
     executor = RayExecutor(address=nodes.address, workers=6, cpus_per_worker=2)
-    statuses = []
-    for _ in executor.run(Make(tmp_path, 0.0), [f"slow {k}" for k in range(8)]):
+    statuses: list[str] = []
+    units = Until(lambda: "2 of 6 workers, 4 starting" in statuses)
+    for _ in executor.run(Make(tmp_path, 0.0), chain(units, "abcd")):
         statuses.append(executor.status())
-    assert len(statuses) == 8
-    assert "2 of 6 workers, 4 starting" in statuses
+    assert len(statuses) == len(units.given) + 4
     with pytest.raises(
-        ConfigError, match=r"no node of the cluster can hold a worker of 1 GPU and 1 processor; it has alpha: cpu"
+        ConfigError, match=r"no node of the cluster can hold a worker of 1 GPU and 1 processor; it has .*alpha: cpu"
     ):
         list(RayExecutor(address=nodes.address, gpus_per_worker=1).run(Make(tmp_path), "ab"))
 
@@ -287,9 +289,11 @@ def test_files_are_shipped_once_to_each_node(nodes: TwoNodes, tmp_path: Path) ->
     (tmp_path / "file.txt").write_text("text ")
     executor = RayExecutor(address=nodes.address, workers=4)
     shipped = executor.ship({"file": tmp_path / "file.txt", "folder": tmp_path / "folder"})
-    found = list(executor.run(ReadShipped(shipped), range(24)))
-    assert {content for *_, content, _ in found} == {"text 100000"}
-    assert {threads for *_, threads in found} == {"1"}
+    found: list[tuple[str, str, int, str, str, int]] = []
+    for one in executor.run(ReadShipped(shipped), Until(lambda: len({pid for *_, pid in found}) == 4)):
+        found.append(one)
+    assert {content for *_, content, _, _ in found} == {"text 100000"}
+    assert {threads for *_, threads, _ in found} == {"1"}
     copies = {(node, path, inode) for node, path, inode, *_ in found}
     assert len(copies) == 2, "one for each node, whatever the number of its workers"
     home = [path for _, path, _ in copies if path == str(tmp_path / "file.txt")]
@@ -297,6 +301,50 @@ def test_files_are_shipped_once_to_each_node(nodes: TwoNodes, tmp_path: Path) ->
     assert (len(home), len(away)) == (1, 1)
     assert Path(away[0]).name == "file.txt"
     wait_until(lambda: not Path(away[0]).exists())
+
+
+def folder_of_ray(processes: list[psutil.Process]) -> Path:
+    """Where the Ray whose processes these are keeps its files."""
+    names = " ".join(" ".join(process.cmdline()) for process in processes)
+    assert "raylet" in names
+    [folder] = set(re.findall(r"(/tmp/icltool-ray-\w{8})/session_", names))
+    return Path(folder)
+
+
+def gone(process: psutil.Process) -> bool:
+    try:
+        return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+def test_a_run_that_is_interrupted_ends_the_ray_that_it_started(nodes: TwoNodes, tmp_path: Path) -> None:
+    others = set(psutil.Process().children(recursive=True))  # the cluster that all tests share goes on
+    executor = RayExecutor(workers=2)
+    handlers = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
+    found: list[Done] = []
+    started: list[psutil.Process] = []
+    folders: list[Path] = []
+
+    def units() -> Iterator[str]:
+        yield from Until(lambda: bool(found))
+        started.extend(set(psutil.Process().children(recursive=True)) - others)
+        assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == handlers
+        signal.raise_signal(signal.SIGINT)
+        yield "never"
+
+    def work() -> None:
+        for result in executor.run(Make(tmp_path, 0.0), units()):
+            found.append(result)
+            folders.append(folder_of_ray(list(set(psutil.Process().children(recursive=True)) - others)))
+            assert folders[-1].is_dir()
+
+    with pytest.raises(KeyboardInterrupt):
+        work()
+    assert {result.pid for result in found} <= {process.pid for process in started}
+    wait_until(lambda: all(gone(process) for process in started))
+    assert not any(folder.exists() for folder in folders)
+    assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == handlers
 
 
 _DRIVER = """
@@ -316,6 +364,7 @@ sys.exit(guarded(work))
 """
 
 
+@pytest.mark.reliability
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_an_interrupted_run_leaves_nothing_behind(tmp_path: Path, number: int, code: int) -> None:
     run = subprocess.Popen(
@@ -329,14 +378,12 @@ def test_an_interrupted_run_leaves_nothing_behind(tmp_path: Path, number: int, c
         assert run.stdout is not None
         assert run.stdout.readline(), run.stderr.read() if run.stderr else ""
         processes = psutil.Process(run.pid).children(recursive=True)
-        names = " ".join(" ".join(p.cmdline()) for p in processes)
-        assert "raylet" in names
-        [folder] = set(re.findall(r"(/tmp/icltool-ray-\w{8})/session_", names))
+        folder = folder_of_ray(processes)
         os.kill(run.pid, number)
-        _, errors = run.communicate(timeout=60)
+        _, errors = run.communicate(timeout=PATIENCE)
     finally:
         run.kill()
     assert run.returncode == code, errors
     assert errors == "interrupted; what was finished is kept - run the same command to go on\n"
-    wait_until(lambda: not any(p.is_running() and p.status() != psutil.STATUS_ZOMBIE for p in processes))
-    assert not Path(folder).exists()
+    wait_until(lambda: all(gone(process) for process in processes))
+    assert not folder.exists()

@@ -1,9 +1,7 @@
-"""One of two processes that train twice, the second time with a loss that overflows where a process has no share:
-`python -m tests.learners.overflowing live|captioner FOLDER EXAMPLES.json`. Gives, in FOLDER, `plain` and `overflowing`."""
+"""One of two processes that train twice, the second time with a loss that overflows where a process has no share."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +9,6 @@ from typing import Any
 import torch
 
 from icltool.contracts import Example
-from tests.learners.captioner.runs import read_examples
 
 #: Of 9 examples in batches of 2 x 4 the last batch has one.
 EXAMPLES, TRAINER = 9, {"accelerator": "cpu", "devices": 2}
@@ -52,23 +49,17 @@ def captioner(examples: Sequence[Example], folder: Path) -> None:
     tuned(tuning_set(examples), folder, captions="first", max_train_size=EXAMPLES, itm=True, trainer=TRAINER)
 
 
-def main() -> None:
+def train(learner: str, examples: Sequence[Example], folder: Path) -> None:
+    """Leaves the trainings `plain` and `overflowing` in the folder."""
     from icltool.learners.captioner.module import CaptionerModule
     from icltool.learners.steering.module import SteeringModule
 
-    torch.set_num_threads(1)
-    train = {"live": live, "captioner": captioner}[sys.argv[1]]
-    folder, examples = Path(sys.argv[2]), read_examples(sys.argv[3])
-    train(examples, folder / "plain")
+    trained = {"live": live, "captioner": captioner}[learner]
+    trained(examples, folder / "plain")
     seen: list[int] = []
     overflowing(SteeringModule, lambda module: module._batches.own, seen)
     overflowing(CaptionerModule, lambda module: module._order.own, seen)
-    train(examples, folder / "overflowing")
+    trained(examples, folder / "overflowing")
     rank = torch.distributed.get_rank()
-    torch.distributed.barrier()
-    torch.distributed.destroy_process_group()  # threads of gloo that outlive the interpreter end it with an abort at times
+    torch.distributed.barrier()  # none leaves while the other still needs it
     assert len(seen) == 2 * rank, seen  # in the last batch of each epoch
-
-
-if __name__ == "__main__":
-    main()

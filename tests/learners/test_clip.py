@@ -29,7 +29,7 @@ from tests.learners.synthetic import RecordingProgress
 def train(folder: Path, workspace: Path, **options: Any) -> tuple[list[dict[str, float]], dict[str, torch.Tensor]]:
     """(history, tensors of the last checkpoint) of a training on exactly what the learner needs."""
     learner = LeverLM(**{**SMALL, "epochs": 1, **options})
-    index, _ = arrays(workspace, learner.needs)
+    index, _ = arrays(workspace, learner.needs, count=20)
     data = training_set(index, tiny_clip() if "encoder" in learner.needs else None)
     outcome = learner.train(data, folder, 0, RecordingProgress())
     return list(outcome.history), load_file(folder / "last.safetensors")

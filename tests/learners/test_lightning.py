@@ -10,9 +10,9 @@ from safetensors.torch import load_file
 
 from icltool.learners.lightning import without_share
 from tests.conftest import Scenery
-from tests.learners.captioner.runs import write_inputs
+from tests.learners import overflowing
 from tests.learners.captioner.sets import several_captions
-from tests.learners.ranks import both_ranks
+from tests.training.forked import FORKED, both_ranks
 
 
 def parameter(*values: float) -> torch.nn.Parameter:
@@ -39,13 +39,13 @@ def test_a_loss_that_depends_on_nothing_gives_gradients_of_0_for_all() -> None:
     assert trained.grad.tolist() == [0, 0]
 
 
-@pytest.mark.slow
+@FORKED
 @pytest.mark.parametrize("learner", ["live", "captioner"])
 def test_a_loss_that_overflows_where_it_does_not_count_changes_nothing(
     scenery: Scenery, tmp_path: Path, learner: str
 ) -> None:
-    out, examples, _ = write_inputs(tmp_path, several_captions(scenery.mixed(20, seed=5)), {})
-    assert both_ranks("tests.learners.overflowing", [learner, out, examples]) == [0, 0]
-    plain, overflowing = (load_file(Path(out) / name / "last.safetensors") for name in ("plain", "overflowing"))
+    examples = several_captions(scenery.mixed(20, seed=5))
+    assert both_ranks(overflowing.train, learner, examples, tmp_path) == [0, 0]
+    plain, overflowed = (load_file(tmp_path / name / "last.safetensors") for name in ("plain", "overflowing"))
     for name, weights in plain.items():
-        assert torch.equal(overflowing[name], weights), name
+        assert torch.equal(overflowed[name], weights), name

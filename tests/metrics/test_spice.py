@@ -94,7 +94,7 @@ def test_nothing_to_compare_needs_no_models(tmp_path: Path) -> None:
     assert Spice(tmp_path).score(["a dog"], [[]]).tolist() == [0.0]
 
 
-@pytest.mark.slow
+@pytest.mark.external
 @pytest.mark.skipif(not os.environ.get(MODELS_VARIABLE), reason=f"{MODELS_VARIABLE} names no folder with the models")
 def test_a_perfect_answer_scores_most(official_tokens: Callable) -> None:
     _, references = corpus(5, 20)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,8 @@ from PIL import Image
 
 from icltool.contracts import Example
 from icltool.testing import make_examples
+from tests.conftest import Shared
+from tests.models import tiny
 
 SIZES = ((32, 32), (64, 32), (30, 52), (48, 48))
 
@@ -30,13 +33,6 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], list[E
 
 
 @pytest.fixture(scope="session")
-def folder_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Callable[[Path], str]], str]:
-    """The folder of a tiny model, built once: `folder_of(tiny.gpt2)`."""
-    built: dict[Callable[[Path], str], str] = {}
-
-    def folder(build: Callable[[Path], str]) -> str:
-        if build not in built:
-            built[build] = build(tmp_path_factory.mktemp(build.__name__))
-        return built[build]
-
-    return folder
+def folder_of(shared: Shared) -> Callable[[Callable[[Path], str]], str]:
+    """The folder of a tiny model, built once for all workers: `folder_of(tiny.gpt2)`. Copy it to change it."""
+    return partial(tiny.shared_folder, shared)

@@ -32,7 +32,7 @@ def opt(folder_of: Folder) -> Blip2Model:
     return Blip2Model("blip2", path=folder_of(tiny.blip2_opt), device="cpu")
 
 
-@pytest.mark.parametrize("task", ["caption", pytest.param("vqa", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("task", ["caption", "vqa"])
 def test_blip2_conforms(task: str, model: Blip2Model, pictures: Pictures) -> None:
     check_model(model, pictures(task), task=task, twin=prefixed_twin(model, model.source))
 

@@ -24,7 +24,7 @@ def model(folder_of: Folder) -> Idefics2Model:
     return Idefics2Model("idefics2", path=folder_of(tiny.idefics2), device="cpu")
 
 
-@pytest.mark.parametrize("task", ["caption", pytest.param("vqa", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("task", ["caption", "vqa"])
 def test_idefics2_conforms(task: str, model: Idefics2Model, pictures: Pictures) -> None:
     inputs = tiny.plain_inputs(model.source, do_image_splitting=False)
     twin = torch_twin(model.model, model.tokenizer, inputs, model.end_tokens, model.image_tokens)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ import pytest
 import torch
 
 from icltool.contracts import Example
+from icltool.engine import preparing
 from icltool.engine.preparing import ImagePipeline
 from icltool.models.idefics import IdeficsModel
 from icltool.models.idefics2 import Idefics2Model
@@ -18,6 +21,7 @@ from icltool.models.image_reader import padded
 from icltool.models.images import read_image
 from icltool.testing.images import check_prepared_images
 from tests.models import tiny
+from tests.processes import Child
 
 Folder = Callable[[Callable[[Path], str]], str]
 Pictures = Callable[[str], list[Example]]
@@ -52,8 +56,38 @@ def test_pixels_are_those_of_the_processor_for_a_whole_batch(
     assert torch.equal(torch.from_numpy(mask)[:, None], batch["pixel_attention_mask"])
 
 
-@pytest.mark.slow
-def test_a_worker_process_reads_the_same(tiny_model: IdeficsModel, pictures: Pictures) -> None:
+class Forked:
+    """Stands in for subprocess.Popen: a worker that is a fork of this process, which has imported everything already."""
+
+    def __init__(self, command: Sequence[str], **options: Any) -> None:
+        assert "serve()" in command[-1]
+        paths, to = os.pipe()
+        back, answers = os.pipe()
+
+        def work() -> None:
+            os.dup2(answers, 1)
+            for end in (paths, to, back, answers):
+                os.close(end)
+            preparing.serve()
+
+        self._child = Child(work, stdin=paths)
+        self.pid = self._child.pid
+        os.close(paths)
+        os.close(answers)
+        self.stdin, self.stdout = os.fdopen(to, "wb"), os.fdopen(back, "rb")
+
+    def kill(self) -> None:
+        self._child.kill()
+
+    def wait(self, seconds: float) -> int:
+        return self._child.wait()
+
+
+@pytest.mark.parametrize("process", [Forked, pytest.param(subprocess.Popen, marks=pytest.mark.external)])
+def test_a_worker_process_reads_the_same(
+    process: Any, tiny_model: IdeficsModel, pictures: Pictures, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(preparing.subprocess, "Popen", process)
     paths = [e.image for e in pictures("caption")]
     reader = tiny_model.image_reader()
     pipeline = ImagePipeline(reader, workers=1, ahead=len(paths), worth=1)

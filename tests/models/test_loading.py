@@ -205,7 +205,40 @@ def test_quantization_is_asked_of_bitsandbytes(folder_of: Folder, monkeypatch: p
         assert (config.load_in_4bit, config.load_in_8bit) == (bits == "4bit", bits == "8bit")
 
 
-@pytest.mark.slow
+def test_norms_and_feed_forward_layers_are_compiled(
+    folder_of: Folder, pictures: Callable[[str], list[Example]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Handed to torch.compile, by a backend that needs no compiler; and they give the same scores."""
+    examples, source, real = pictures("caption"), folder_of(tiny.idefics2), torch.compile
+    handed: list[str] = []
+    graphs: list[int] = []
+
+    def backend(graph: Any, given: Any) -> Any:
+        graphs.append(len(list(graph.graph.nodes)))
+        return graph.forward
+
+    def compiling(forward: Any, *, dynamic: bool) -> Any:
+        assert dynamic, "any batch"
+        handed.append(type(forward.__self__).__name__)
+        return real(forward, backend=backend, dynamic=dynamic)
+
+    monkeypatch.setattr(torch, "compile", compiling)
+    plain = Idefics2Model(path=source, device="cpu")
+    assert not handed, "nothing unless it is asked for"
+    compiled = Idefics2Model(path=source, device="cpu", compile=True)
+    names = [type(part).__name__ for part in plain.model.modules()]
+    assert handed == [name for name in names if name.endswith(("MLP", "RMSNorm"))]
+    assert {"MistralMLP", "MistralRMSNorm", "Idefics2VisionMLP"} <= set(handed)
+    assert graphs == [], "nothing is compiled before it runs"
+    prompts = [plain.prompt("caption", examples[k : k + 1], examples[9]) for k in range(2)]
+    wanted = [score.log_prob for score in plain.score(prompts, 2)]
+    assert [score.log_prob for score in compiled.score(prompts, 2)] == pytest.approx(wanted, abs=1e-4)
+    assert min(graphs) > 1
+    assert len(graphs) >= len(set(handed))
+    assert compiled.fingerprint() == plain.fingerprint()
+
+
+@pytest.mark.external
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
 def test_a_compiled_model_gives_the_same_scores(folder_of: Folder, pictures: Callable[[str], list[Example]]) -> None:
     import torch._dynamo.utils as dynamo

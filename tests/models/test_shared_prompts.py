@@ -20,6 +20,7 @@ from icltool.engine.sharing import shared_segments
 from icltool.models.chat import ChatModel
 from icltool.models.idefics2 import Idefics2Model
 from icltool.models.text import TextModel
+from icltool.testing.alone import PromptsAlone
 from tests.models import tiny
 from tests.models.test_text import example
 
@@ -45,8 +46,8 @@ def made(kind: str, folder_of: Folder) -> Any:
 @pytest.fixture(scope="module", params=["idefics", *KINDS])
 def asked(
     request: pytest.FixtureRequest, folder_of: Folder, pictures: Pictures, tiny_model: Any
-) -> tuple[Any, list[list[Prompt]]]:
-    """(model, the prompts of three steps of a beam search)."""
+) -> tuple[Any, list[list[Prompt]], PromptsAlone]:
+    """(model, the prompts of three steps of a beam search, what the model gives for each of them)."""
     model = tiny_model if request.param == "idefics" else made(request.param, folder_of)
     task = "classification" if request.param == "gpt2" else "caption"
     examples = [example(i) for i in range(8)] if request.param == "gpt2" else pictures("caption")
@@ -56,15 +57,16 @@ def asked(
         return [model.prompt(task, [*beam, more], query) for beam in beams for more in pool if more not in beam]
 
     beams = [[pool[0], pool[1]], [pool[0], pool[2]]]
-    return model, [step([[]]), step([[pool[0]], [pool[2]]]), [*step(beams), model.prompt(task, [], query)]]
+    steps = [step([[]]), step([[pool[0]], [pool[2]]]), [*step(beams), model.prompt(task, [], query)]]
+    return model, steps, PromptsAlone(model)
 
 
 @pytest.mark.parametrize("limit", [0, 40_000, 2**26])
 def test_a_search_gives_the_figures_of_single_prompts(
-    limit: int, asked: tuple[Any, list[list[Prompt]]], monkeypatch: pytest.MonkeyPatch
+    limit: int, asked: tuple[Any, list[list[Prompt]], PromptsAlone], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(prefix_engine, "shared_segments", partial(shared_segments, worth=4))
-    model, steps = asked
+    model, steps, alone = asked
     assert isinstance(model, ContinuesFromPrefix)
     features = None
     if limit == 40_000 and hasattr(model, "image_features"):
@@ -72,12 +74,12 @@ def test_a_search_gives_the_figures_of_single_prompts(
         features = dict(zip(paths, model.image_features(paths, 2), strict=True))
     engine = PrefixEngine(model, Batches(5), limit)
     for prompts in steps:
-        wanted = [model.score([p], 1)[0] for p in prompts]
+        wanted = alone.scores(prompts)
         found = engine.scores(prompts, features, True)
         assert [s.log_prob for s in found] == pytest.approx([s.log_prob for s in wanted], abs=1e-4)
         assert [s.tokens for s in found] == [s.tokens for s in wanted]
     answers = engine.answers(steps[-1], OPTIONS, features)
-    assert answers == [model.generate([p], OPTIONS, 1)[0] for p in steps[-1]]
+    assert answers == alone.answers(steps[-1], OPTIONS)
     if limit == 2**26:
         assert engine.counts.computed < 0.6 * engine.counts.scored
 
@@ -90,11 +92,11 @@ def test_prompts_with_and_without_images_are_one_tree(family: str, folder_of: Fo
         model.prompt("vqa", demonstrations, query)
         for demonstrations, query in (([a], b), (bare[:1], bare[1]), (bare[:2], c), (bare[:2], bare[2]), ([], bare[0]))
     ]
+    alone = PromptsAlone(model)
     for some in (prompts, [p for p in prompts if not p.images]):
         engine = PrefixEngine(model, Batches(5), 2**26)
-        wanted = [model.score([p], 1)[0].log_prob for p in some]
-        assert [s.log_prob for s in engine.scores(some, None, True)] == pytest.approx(wanted, abs=1e-4)
-        assert engine.answers(some, OPTIONS, None) == [model.generate([p], OPTIONS, 1)[0] for p in some]
+        assert [s.log_prob for s in engine.scores(some, None, True)] == pytest.approx(alone.log_probs(some), abs=1e-4)
+        assert engine.answers(some, OPTIONS, None) == alone.answers(some, OPTIONS)
 
 
 class Readings(TorchDispatchMode):
@@ -132,9 +134,9 @@ class Readings(TorchDispatchMode):
 
 
 def test_nothing_is_read_back_from_the_device(
-    asked: tuple[Any, list[list[Prompt]]], monkeypatch: pytest.MonkeyPatch
+    asked: tuple[Any, list[list[Prompt]], PromptsAlone], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model, (*_, prompts) = asked
+    model, (*_, prompts), _ = asked
     features = None
     if hasattr(model, "image_features"):
         paths = list(dict.fromkeys(path for p in prompts for path in p.images))

@@ -30,7 +30,7 @@ def model(request: pytest.FixtureRequest, folder_of: Folder) -> TextModel:
     return TextModel(request.param, path=folder_of(tiny.TEXT[request.param]), device="cpu")
 
 
-@pytest.mark.parametrize("task", ["classification", pytest.param("vqa", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("task", ["classification", "vqa"])
 def test_text_models_conform(task: str, model: TextModel) -> None:
     twin = torch_twin(model.model, model.tokenizer, tiny.plain_text_inputs(model.source), model.end_tokens)
     check_model(model, [example(i) for i in range(8)], task=task, twin=twin)

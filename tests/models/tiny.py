@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+if TYPE_CHECKING:
+    from tests.conftest import Shared
 
 CORPUS = (
     "Caption:a red bar Caption:a green block Caption:a blue frame Caption:a yellow bar",
@@ -44,6 +47,11 @@ def trained_tokenizer(
         tokenizer_object=backend, **usual, model_specific_special_tokens=others, extra_special_tokens=list(more),
         padding_side=side, clean_up_tokenization_spaces=False,
     )  # fmt: skip
+
+
+def shared_folder(shared: Shared, build: Callable[[Path], str]) -> str:
+    """The folder of a model, built once for all workers: `shared_folder(shared, gpt2)`. Copy it to change it."""
+    return str(shared(f"{build.__module__}.{build.__qualname__}", build))
 
 
 def save(folder: Path, model: Any, *parts: Any) -> str:
@@ -90,6 +98,25 @@ def idefics2(folder: Path) -> str:
     latents = model.model.connector.perceiver_resampler.latents
     torch.nn.init.normal_(latents)  # they begin as ones: the tokens of an image would be the same
     return save(folder, model, processor)
+
+
+def idefics(folder: Path) -> str:
+    """IDEFICS that reads the embedded world's words, with half the layers of the packaged one."""
+    from transformers import IdeficsConfig, IdeficsForVisionText2Text
+    from transformers.models.idefics.image_processing_pil_idefics import IdeficsImageProcessorPil
+
+    from icltool.world.tokenizer import build_tokenizer
+
+    torch.manual_seed(0)
+    tokenizer = build_tokenizer()
+    config = IdeficsConfig(
+        vocab_size=len(tokenizer) - 2, additional_vocab_size=2, hidden_size=32, intermediate_size=48, num_hidden_layers=2,
+        num_attention_heads=4, cross_layer_interval=1, use_resampler=False, alpha_initializer="ones", initializer_range=0.3,
+        freeze_text_layers=False, freeze_vision_layers=False, bos_token_id=1, eos_token_id=2, pad_token_id=0,
+        vision_config={"embed_dim": 32, "image_size": 28, "patch_size": 14, "num_hidden_layers": 1,
+                       "num_attention_heads": 4, "intermediate_size": 64, "initializer_range": 0.3},
+    )  # fmt: skip
+    return save(folder, IdeficsForVisionText2Text(config), tokenizer, IdeficsImageProcessorPil(image_size=28))
 
 
 _CHATML = (

@@ -1,4 +1,4 @@
-"""Throw-away distributions: folders with a module and its installed metadata, put on the path of a new process."""
+"""Throw-away distributions: folders with a module and its installed metadata, put on the path of another process."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,13 @@ from typing import Any
 import pytest
 
 from icltool.plugin.manager import load_registry
+from tests.processes import Child
 
 CHECKOUT = Path(__file__).parents[2]
+
+#: Options of a pytest inside another.
+OWN = ("-q", "-rs", "-n", "0", "-p", "no:cacheprovider")
+IMPORTS = "import json, sys\nfrom icltool.plugin.manager import load_registry"
 
 HOOKS = """
 from icltool import Registration, hookimpl
@@ -54,12 +59,41 @@ def distribution(
 
 
 def ask(code: str, *paths: Path) -> Any:
-    """Runs `code` in a new process with `paths` on its path, and returns what it put into `answer`."""
-    script = f"import json, sys\nfrom icltool.plugin.manager import load_registry\n{code}\nprint(json.dumps(answer))"
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, [*paths, CHECKOUT]))}
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment, check=False)
+    """Runs `code` where `paths` are on the path and no plugin is loaded yet, and returns what it put into `answer`."""
+
+    def work() -> None:
+        put_first(paths)
+        scope: dict[str, Any] = {}
+        exec(f"{IMPORTS}\n{code}", scope)
+        print(json.dumps(scope["answer"]))
+
+    with Child(work) as child:
+        assert child.wait() == 0, child.err
+    return json.loads(child.out.splitlines()[-1])
+
+
+def ask_anew(code: str, *paths: Path) -> Any:
+    """The same in a new interpreter, in which nothing is imported yet."""
+    done = subprocess.run(
+        [sys.executable, "-c", f"{IMPORTS}\n{code}\nprint(json.dumps(answer))"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": joined(paths)},
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])
+
+
+def put_first(paths: Iterable[Path]) -> None:
+    """On the path of this process and of those that it starts; plugins are looked for again."""
+    sys.path[:0] = map(str, paths)
+    os.environ["PYTHONPATH"] = joined(paths)
+    load_registry.cache_clear()
+
+
+def joined(paths: Iterable[Path]) -> str:
+    return os.pathsep.join(map(str, [*paths, CHECKOUT]))
 
 
 #: Code for `ask`: what the registry found beside the built-ins and this project's own plugins, which may be installed, and
@@ -106,10 +140,25 @@ def plugin_metadata(source: Path, folder: Path) -> Path:
     return folder
 
 
-def own_tests(source: Path) -> str:
-    """What pytest says of a plugin's own tests, in a new process. AssertionError where one fails."""
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(source), str(CHECKOUT)])}
-    run = [sys.executable, "-m", "pytest", "-q", "-rs", "-p", "no:cacheprovider", "--rootdir", str(source), "tests"]
+def own_tests(folder: Path, *paths: Path) -> str:
+    """What pytest says of the tests in `folder / "tests"`, with `paths` on the path. AssertionError where one fails."""
+
+    def work() -> int:
+        put_first(paths)
+        os.chdir(folder)
+        for name in [name for name in sys.modules if name.startswith("test_") or name == "conftest"]:
+            del sys.modules[name]  # of another folder of tests
+        return int(pytest.main([*OWN, "--rootdir", str(folder), "tests"]))
+
+    with Child(work) as child:
+        assert child.wait() == 0, child.out + child.err
+    return child.out
+
+
+def own_tests_anew(source: Path) -> str:
+    """The same of a plugin's checkout, in a new interpreter."""
+    run = [sys.executable, "-m", "pytest", *OWN, "--rootdir", str(source), "tests"]
+    environment = {**os.environ, "PYTHONPATH": joined([source])}
     done = subprocess.run(run, capture_output=True, text=True, env=environment, cwd=source, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout

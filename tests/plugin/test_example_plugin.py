@@ -1,64 +1,40 @@
-"""plugins/icltool-example, installed into a fresh environment and used there."""
+"""plugins/icltool-example, installed by pip and used where it is."""
 
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
-import subprocess
-import sys
-import sysconfig
-from collections.abc import Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.plugin.distributions import CHECKOUT, ask
+from icltool.cli.app import run
+from tests.plugin.distributions import CHECKOUT, ask, own_tests, put_first
+from tests.processes import Child
 
 SOURCE = CHECKOUT / "plugins" / "icltool-example"
 
 
-class Environment:
-    """A virtual environment that sees this one's packages and this checkout, and has the plugin installed."""
+@pytest.fixture
+def icltool(site: Path) -> Callable[..., str]:
+    """Runs a command, which must succeed, where it is installed; what it prints."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.plugin = folder / "icltool-example"
-        shutil.copytree(SOURCE, self.plugin, ignore=shutil.ignore_patterns("__pycache__", "dist", "*.egg-info"))
-        subprocess.run([sys.executable, "-m", "venv", str(folder / "venv")], check=True)
-        binaries = "Scripts" if os.name == "nt" else "bin"
-        self.python = folder / "venv" / binaries / "python"
-        site = Path(self.run("-c", "import sysconfig; print(sysconfig.get_path('purelib'))").stdout.strip())
-        # addsitedir also follows the path files of the outer environment, editable installations among them.
-        outer = [sysconfig.get_path("purelib"), sysconfig.get_path("platlib")]
-        lines = [str(CHECKOUT), *(f"import site; site.addsitedir({path!r})" for path in dict.fromkeys(outer))]
-        (site / "outer.pth").write_text("\n".join(lines) + "\n")
-        options = ["--no-deps", "--no-build-isolation", "--no-index", "--disable-pip-version-check", "--quiet"]
-        self.run("-m", "pip", "install", *options, str(self.plugin))
+    def call(*arguments: str) -> str:
+        def work() -> int:
+            put_first([site])
+            return run(arguments)
 
-    def run(self, *arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-        environment = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "ICLTOOL", "VIRTUAL_ENV"))}
-        done = subprocess.run(
-            [str(self.python), *arguments],
-            capture_output=True,
-            text=True,
-            cwd=cwd or self.folder,
-            env=environment,
-            check=False,
-        )
-        assert done.returncode == 0, f"{arguments}: {done.stdout}\n{done.stderr}"
-        return done
+        with Child(work) as child:
+            assert child.wait() == 0, child.err
+        return child.out
+
+    return call
 
 
-@pytest.fixture(scope="module")
-def environment(tmp_path_factory: pytest.TempPathFactory) -> Environment:
-    return Environment(tmp_path_factory.mktemp("example-plugin"))
-
-
-@pytest.mark.slow
-def test_it_is_listed_with_its_distribution(environment: Environment) -> None:
-    rows = json.loads(environment.run("-m", "icltool", "plugins", "list", "--json").stdout)
+def test_it_is_listed_with_its_distribution(icltool: Callable[..., str]) -> None:
+    rows = json.loads(icltool("plugins", "list", "--json"))
     ours = [row for row in rows if row["distribution"] == "icltool-example"]
     assert {(row["kind"], row["name"]) for row in ours} == {
         ("samplers", "farthest"),
@@ -70,40 +46,37 @@ def test_it_is_listed_with_its_distribution(environment: Environment) -> None:
     assert {(row["version"], row["status"]) for row in ours} == {("0.1.0", "ok")}
 
 
-@pytest.mark.slow
-def test_its_own_tests_pass_there(environment: Environment) -> None:
-    done = environment.run("-m", "pytest", "-q", "-p", "no:cacheprovider", "tests", cwd=environment.plugin)
-    passed = re.search(r"(\d+) passed", done.stdout)
+@pytest.mark.external
+def test_its_own_tests_pass_there(site: Path, tmp_path: Path) -> None:
+    """Not those of the checkout, beside which its own code would be imported."""
+    shutil.copytree(SOURCE / "tests", tmp_path / "tests", ignore=shutil.ignore_patterns("__pycache__"))
+    passed = re.search(r"(\d+) passed", own_tests(tmp_path, site))
     assert passed is not None
     assert int(passed.group(1)) >= 20
 
 
-@pytest.mark.slow
-def test_its_dataset_is_prepared_by_the_command_line(environment: Environment) -> None:
+def test_its_dataset_is_prepared_by_the_command_line(icltool: Callable[..., str], tmp_path: Path) -> None:
     from icltool.testing import make_examples
 
-    root = environment.folder / "pictures"
+    root, workspace = tmp_path / "pictures", tmp_path / "ws"
     for split, count in (("train", 12), ("validation", 5)):
         examples = make_examples(root / split, count, size=16)
         lines = [json.dumps({"image": f"{split}/{Path(e.image).name}", "caption": e.label}) for e in examples]
         (root / f"{split}.jsonl").write_text("\n".join(lines))
-    arguments: Sequence[str] = ("prepare", "jsonl", "--root", str(root), "--workspace", "ws")
-    environment.run("-m", "icltool", *arguments)
-    manifest = json.loads((environment.folder / "ws" / "datasets" / "jsonl" / "caption" / "dataset.json").read_text())
+    icltool("prepare", "jsonl", "--root", str(root), "--workspace", str(workspace))
+    manifest = json.loads((workspace / "datasets" / "jsonl" / "caption" / "dataset.json").read_text())
     assert {name: split["examples"] for name, split in manifest["splits"].items()} == {"train": 12, "validation": 5}
 
 
-@pytest.mark.slow
-def test_its_learner_and_intervention_work_on_the_command_line(environment: Environment) -> None:
-    tail = ("--workspace", "ws-shift", "--dataset", "shapes", "--model", "tiny-idefics", "--device", "cpu")
-    sizes = ("--option", "index_images=104", "--option", "validation_images=24")
-    environment.run("-m", "icltool", "prepare", "shapes", "--task", "caption", "--workspace", "ws-shift", *sizes)
-    environment.run("-m", "icltool", "train", "mean-shift", "--option", "shots=2", "--option", "examples=8", *tail)
-    methods = ("--method", "zero-shot", "--method", "mean-shift")
-    environment.run("-m", "icltool", "evaluate", *methods, "--test-size", "6", *tail)
-    [answers] = (environment.folder / "ws-shift" / "evaluations").rglob("*mean-shift*.jsonl")
+@pytest.mark.external
+def test_its_learner_and_intervention_work_on_the_command_line(icltool: Callable[..., str], workspace: Path) -> None:
+    data = ("--workspace", str(workspace), "--dataset", "shapes", "--task", "caption")
+    tail = (*data, "--model", "tiny-idefics", "--device", "cpu")
+    icltool("train", "mean-shift", "--option", "shots=2", "--option", "examples=8", *tail)
+    icltool("evaluate", "--method", "zero-shot", "--method", "mean-shift", "--test-size", "6", *tail)
+    [answers] = (workspace / "evaluations").rglob("*mean-shift*.jsonl")
     assert len(answers.read_text().splitlines()) == 6
-    [card] = (environment.folder / "ws-shift" / "checkpoints").rglob("README.md")
+    [card] = (workspace / "checkpoints").rglob("README.md")
     assert "# mean-shift for tiny-idefics" in card.read_text()
 
 
@@ -139,10 +112,7 @@ def test_the_tutorial_in_its_readme_works_as_written(tmp_path: Path) -> None:
         "answer = [found, registry.create('samplers', 'odd-first').odd]"
     )
     assert ask(code, tmp_path) == [["icltool-parity", "icltool-parity"], True]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(CHECKOUT)])}
-    run = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", str(tmp_path), "tests"]
-    done = subprocess.run(run, capture_output=True, text=True, env=environment, cwd=tmp_path, check=False)
-    assert "2 passed" in done.stdout, done.stdout
+    assert "2 passed" in own_tests(tmp_path, tmp_path)
 
 
 def _one(pattern: str, text: str) -> str:

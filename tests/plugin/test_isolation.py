@@ -9,8 +9,6 @@ import pytest
 from icltool.plugin.manager import load_registry
 from tests.plugin.distributions import SURVEY, ask, distribution, registering, select
 
-pytestmark = pytest.mark.slow
-
 BUILTINS = len([f for f in load_registry().found if f.distribution == "icltool"])
 
 BROKEN = {

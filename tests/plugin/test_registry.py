@@ -23,7 +23,6 @@ def test_all_kinds_have_built_ins_and_a_hook() -> None:
     assert {"random", "image-sim", "text-sim", "mix"} <= set(registry.names("samplers"))
 
 
-@pytest.mark.slow
 def test_every_built_in_target_can_be_imported() -> None:
     registry = load_registry()
     for item in registry.found:

@@ -30,8 +30,6 @@ from tests.datasets.caption_builders import STYLES, write_personality_captions, 
 from tests.models.tiny_captioners import blip2_opt
 from tests.plugin.distributions import ofa_registered
 
-pytestmark = pytest.mark.slow
-
 CHECKOUT = Path(icltool.__file__).parents[1]
 BLIP2 = ("captioner-coco-blip2-opt-2.7b", "captioner-sherlock-blip2-opt-2.7b")
 OFA = tuple(f"captioner-personality-ofa-{size}" for size in ("tiny", "base", "distilled"))
@@ -130,6 +128,7 @@ class Run:
 
 
 @pytest.mark.parametrize("name", BLIP2)
+@pytest.mark.training
 def test_blip2(name: str, files: Mapping[str, Path], tmp_path: Path) -> None:
     run = Run(name, files, tmp_path / "ws", files["blip2-opt-2.7b"])
     run.stage("prepare")

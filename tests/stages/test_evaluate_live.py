@@ -14,6 +14,7 @@ from rich.console import Console
 
 from icltool.config.evaluate import EvaluateConfig
 from icltool.contracts import GenerationOptions
+from icltool.engine import query_cost
 from icltool.errors import ConfigError
 from icltool.evaluation import answering, costs
 from icltool.execution.progress import for_terminal
@@ -36,7 +37,8 @@ def config(workspace: Path, **options: Any) -> EvaluateConfig:
 
 @pytest.fixture(autouse=True)
 def _small_sample(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(costs, "SAMPLE", 2)
+    monkeypatch.setattr(costs, "SAMPLE", 1)
+    monkeypatch.setattr(query_cost, "REPEATS", 1)
 
 
 @pytest.fixture(scope="module")
@@ -51,14 +53,16 @@ def answers(folder: Path | None, name: str) -> list[str]:
 
 def without_costs(found: dict[str, Any]) -> dict[str, Any]:
     for entry in found["results"]["results"]:
-        assert entry["extra"].pop("cost")["queries"] == 2
+        assert entry["extra"].pop("cost")["queries"] == 1
     return found
 
 
 def test_answers_are_those_of_the_model_under_the_vectors(
-    workspace: Path, tiny_model: IdeficsModel, strong: Path
+    workspace: Path, tiny_model: IdeficsModel, strong: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(costs, "SAMPLE", 2)
     report = evaluate.run(config(workspace, methods=("live", "zero-shot"), vectors=(strong,)), QUIET)
+    assert [result.extra["cost"]["queries"] for result in report.results] == [2, 2]
     queries = open_dataset(workspace / "datasets" / "shapes" / "vqa").split("validation")
     assert report.path is not None
     rows = read_predictions(report.path / "predictions" / "live-0-shot-seed0.jsonl")

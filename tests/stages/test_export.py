@@ -217,7 +217,6 @@ def test_a_damaged_checkpoint_names_the_file(workspace: Workspace, name: str, co
     assert not (workspace.root / "exports").exists(), "nothing is written before everything is read"
 
 
-@pytest.mark.slow
 def test_an_exported_selector_chooses_as_before(workspace: Workspace, tmp_path: Path) -> None:
     """Trained for real, exported, and loaded from where it went."""
     from icltool.learners.lever_lm.learner import LeverLM

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import psutil
@@ -29,10 +30,12 @@ from icltool.store.failures import failures_file, read_failures
 from icltool.store.records import open_dataset
 from icltool.store.sequences import SequenceFile
 from icltool.store.workspace import Workspace
-from tests.execution.test_ray_cluster import TwoNodes, nodes
 
-__all__ = ["nodes"]
-pytestmark = pytest.mark.slow
+if TYPE_CHECKING:
+    from tests.execution.ray_nodes import TwoNodes
+
+pytest_plugins = ("tests.execution.ray_nodes",)
+pytestmark = [pytest.mark.reliability, pytest.mark.xdist_group("ray")]
 QUIET = for_terminal(quiet=True)
 SEARCH: dict[str, Any] = {
     "task": "caption",
@@ -40,7 +43,7 @@ SEARCH: dict[str, Any] = {
     "device": "cpu",
     "candidates": 6,
     "beam_size": 3,
-    "anchors": 24,
+    "anchors": 10,
     "anchors_at_once": 2,
     "batch_size": 8,
 }
@@ -102,27 +105,51 @@ def broken(picture: str) -> Iterator[None]:
         path.write_bytes(content)
 
 
-@pytest.fixture
-def own_pictures(small_world: Path, tmp_path: Path) -> Path:
-    """A workspace whose pictures may be broken."""
-    home = tmp_path / "own"
-    assert run(["prepare", "shapes", "--workspace", str(home), "--quiet", "--task", "caption", *small_sizes()]) == 0
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A workspace whose pictures may be broken, as long as they are mended."""
+    home = tmp_path_factory.mktemp("pictures")
+    sizes = ["--option=index_images=104", "--option=validation_images=24"]
+    assert run(["prepare", "shapes", "--workspace", str(home), "--quiet", "--task", "caption", *sizes]) == 0
     return home
 
 
-def small_sizes() -> list[str]:
-    return ["--option=index_images=104", "--option=validation_images=24"]
+@pytest.fixture
+def own_pictures(pictures: Path, tmp_path: Path) -> Path:
+    """A workspace of that data set, to write into."""
+    folder = Path("datasets") / "shapes" / "caption"
+    shutil.copytree(pictures / folder, tmp_path / "own" / folder)
+    return tmp_path / "own"
 
 
+def on(nodes: TwoNodes, workers: int) -> dict[str, Any]:
+    return {"address": nodes.address, "workers": workers, "gpus_per_worker": 0}
+
+
+def test_a_search_that_loses_a_worker_finds_the_same(nodes: TwoNodes, workspace: Path, tmp_path: Path) -> None:
+    generate.run(GenerateConfig(workspace=workspace, output=tmp_path / "here.h5", **SEARCH), QUIET)
+    progress = Striking((2, kill_a_worker))
+    config = GenerateConfig(workspace=workspace, output=tmp_path / "there.h5", **on(nodes, 2), **SEARCH)
+    report = generate.run(config, progress)
+    assert not progress.blows
+    same(found(tmp_path / "there.h5"), found(tmp_path / "here.h5"))
+    assert any("of 2 workers" in note for note in progress.noted)
+    assert any("died" in remark for remark in report.remarks)
+    assert not failures_file(tmp_path / "there.h5").exists()
+
+
+@pytest.mark.reliability
 def test_a_search_that_loses_a_worker_and_a_node_finds_the_same(
     nodes: TwoNodes, workspace: Path, tmp_path: Path
 ) -> None:
-    generate.run(GenerateConfig(workspace=workspace, output=tmp_path / "here.h5", **SEARCH), QUIET)
+    search = {**SEARCH, "anchors": 24}
+    generate.run(GenerateConfig(workspace=workspace, output=tmp_path / "here.h5", **search), QUIET)
     progress = Striking((3, kill_a_worker), (9, nodes.lose_second), (15, nodes.add_second))
-    config = GenerateConfig(
-        workspace=workspace, output=tmp_path / "there.h5", address=nodes.address, workers=3, gpus_per_worker=0, **SEARCH
-    )
-    report = generate.run(config, progress)
+    config = GenerateConfig(workspace=workspace, output=tmp_path / "there.h5", **on(nodes, 3), **search)
+    try:
+        report = generate.run(config, progress)
+    finally:
+        nodes.mend()
     assert not progress.blows
     same(found(tmp_path / "there.h5"), found(tmp_path / "here.h5"))
     assert any("of 3 workers" in note for note in progress.noted)
@@ -163,7 +190,7 @@ def test_rows_behind_one_that_cannot_be_embedded_are_kept(nodes: TwoNodes, own_p
     path = Workspace(own_pictures).embeddings_file("shapes", "caption", "train", "tiny-clip")
     with EmbeddingFile.open(path) as file:
         whole = {"ids": file.ids, **{field: file.read(field) for field in file.fields}}
-    there = EmbedConfig(**options, address=nodes.address, workers=2, gpus_per_worker=0)
+    there = EmbedConfig(**options, **on(nodes, 2))
     picture = open_dataset(own_pictures / "datasets" / "shapes" / "caption").split("train").images[40]
     with broken(picture), pytest.raises(DataError, match=r"64 of 104 examples of train failed.*rows 0 to 63 of train"):
         embed.run(there.model_copy(update={"overwrite": True}), QUIET)
@@ -193,13 +220,12 @@ def test_an_evaluation_on_workers_is_that_of_one_process(nodes: TwoNodes, worksp
         "batch_size": 4,
         "metrics": ("word-accuracy",),
         "cost": True,
+        "test_size": 8,
     }
     here = evaluate.run(EvaluateConfig(**options), QUIET)
     assert here.path is not None
     expected = {file.name: file.read_text() for file in (here.path / "predictions").iterdir()}
-    there = EvaluateConfig(
-        **options, overwrite=True, address=nodes.address, workers=2, gpus_per_worker=0, ship_data=True
-    )
+    there = EvaluateConfig(**options, overwrite=True, **on(nodes, 2), ship_data=True)
     progress = Striking((20, kill_a_worker))
     report = evaluate.run(there, progress)
     assert not progress.blows
@@ -219,8 +245,9 @@ def test_answers_that_cannot_be_had_leave_the_other_settings(nodes: TwoNodes, ow
         "metrics": ("word-accuracy",),
         "batch_size": 4,
         "cost": True,
+        "test_size": 8,
     }
-    there = EvaluateConfig(**options, address=nodes.address, workers=2, gpus_per_worker=0)
+    there = EvaluateConfig(**options, **on(nodes, 2))
     whole = evaluate.run(EvaluateConfig(**options), QUIET)
     assert whole.path is not None
     shown = json.loads(next((whole.path / "predictions").glob("random-*")).read_text().splitlines()[0])["icd_ids"][0]
@@ -246,15 +273,7 @@ def test_what_was_there_stays_where_nothing_could_be_searched(
     before = found(target)
     records = open_dataset(own_pictures / "datasets" / "shapes" / "caption").split("train")
     picture = records[records.row_of(int(before["query_id"][0]))].image
-    config = GenerateConfig(
-        workspace=own_pictures,
-        output=target,
-        overwrite=True,
-        address=nodes.address,
-        workers=1,
-        gpus_per_worker=0,
-        **options,
-    )
+    config = GenerateConfig(workspace=own_pictures, output=target, overwrite=True, **on(nodes, 1), **options)
     with broken(picture), pytest.raises(DataError, match="2 of 2 anchors failed"):
         generate.run(config, QUIET)
     same(found(target), before)

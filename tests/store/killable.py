@@ -1,8 +1,9 @@
-"""A writing process that tests kill: `python killable.py` forks a writer for each JSON line that it reads.
+"""Writers that tests kill: `python -m tests.store.killable` forks one for each JSON line that it reads.
 
-Forking from a process that has loaded NumPy and h5py already makes dozens of kills affordable. The writer reports on
-the standard output: "pid N", "has N,..." for what it found stored, "added N" for each append that returned, "closing",
-and "finished"; then it waits to be killed. The parent of the writer reports "end" once it is dead.
+Forking from a process that has loaded NumPy and h5py and no more makes dozens of kills affordable: a test process with all
+that tests import takes ten times as long. The writer reports on the standard output: "pid N", "has N,..." for what it found
+stored, "added N" for each append that returned, "closing", and "finished"; then it waits to be killed. The parent of the
+writer reports "end" once it is dead.
 """
 
 from __future__ import annotations
@@ -12,7 +13,9 @@ import json
 import os
 import signal
 import sys
+import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +26,7 @@ from icltool.contracts import QueryResult
 from icltool.store.artefact import Provenance
 from icltool.store.embeddings import EmbeddingWriter
 from icltool.store.sequences import SequenceWriter
+from tests.processes import die_before
 
 SHOTS, BEAMS, CANDIDATES, DIM, FIELDS = 3, 4, 9, 16, ("image", "text")
 PROVENANCE = Provenance(
@@ -76,6 +80,9 @@ def say(text: str) -> None:
     os.write(1, f"{text}\n".encode())
 
 
+Say = Callable[[str], object]
+
+
 class Pace:
     """Lets `most` appends through, each after a random pause; at the next one it waits to be killed."""
 
@@ -89,7 +96,7 @@ class Pace:
         time.sleep(self.rng.uniform(0, self.pause))
 
 
-def write_sequences(path: Path, total: int, close_every: int, pace: Pace) -> None:
+def write_sequences(path: Path, total: int, close_every: int, pace: Pace, say: Say = say) -> None:
     """Finishes the queries that are missing, in random order; closes and opens the file every few queries."""
     while True:
         with sequence_writer(path, total) as writer:
@@ -104,7 +111,7 @@ def write_sequences(path: Path, total: int, close_every: int, pace: Pace) -> Non
             return
 
 
-def write_embeddings(path: Path, total: int, close_every: int, pace: Pace) -> None:
+def write_embeddings(path: Path, total: int, close_every: int, pace: Pace, say: Say = say) -> None:
     """Goes on at the first missing row, in blocks of random size."""
     done = 0
     while done < total:
@@ -120,31 +127,39 @@ def write_embeddings(path: Path, total: int, close_every: int, pace: Pace) -> No
             done = writer.done
 
 
-def kill_self_at(number: int) -> None:
-    """Dies just before the `number`-th operation on files that Python announces (opening, renaming, removing ...)."""
-    seen = 0
+WRITERS = {"sequences": write_sequences, "embeddings": write_embeddings}
 
-    def hook(event: str, args: tuple[Any, ...]) -> None:
-        nonlocal seen
-        if event in ("open", "os.rename", "os.remove", "os.mkdir"):
-            seen += 1
-            if seen == number:
-                os.kill(os.getpid(), signal.SIGKILL)
 
-    sys.addaudithook(hook)
+def begin(kind: str, path: Path, total: int, count: int) -> None:
+    """Writes the first `count` of `total`."""
+    if kind == "sequences":
+        with sequence_writer(path, total) as sequences:
+            for query in range(count):
+                sequences.append(result_of(query))
+    else:
+        with embedding_writer(path, total) as rows:
+            rows.append(ids_of(range(count)), features_of(range(count)))
+
+
+def written(kind: str, path: Path, total: int, close_every: int) -> list[str]:
+    """What a writer of this process reports that adds what is missing."""
+    lines: list[str] = []
+    WRITERS[kind](path, total, close_every, Pace(0.0, -1, np.random.default_rng(0)), lines.append)
+    return lines
 
 
 def main() -> None:
+    with tempfile.TemporaryDirectory() as folder:  # so that all that is imported late is imported
+        begin("sequences", Path(folder) / "rehearsal.h5", 1, 1)
     for line in sys.stdin:
         order = json.loads(line)
         child = os.fork()
         if child == 0:
             say(f"pid {os.getpid()}")
-            write = {"sequences": write_sequences, "embeddings": write_embeddings}[order["kind"]]
-            if order.get("die_at"):
-                kill_self_at(order["die_at"])
+            if order["die_at"]:
+                die_before(order["die_at"])
             pace = Pace(order["pause"], order["most"], np.random.default_rng(order["seed"]))
-            write(Path(order["path"]), order["total"], order["close_every"], pace)
+            WRITERS[order["kind"]](Path(order["path"]), order["total"], order["close_every"], pace)
             say("finished")
             while True:
                 signal.pause()

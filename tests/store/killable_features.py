@@ -1,13 +1,7 @@
-"""Writers of image features that a test kills: `python killable_features.py FILE COUNT` forks one for each line it reads.
-
-A line is the number of the file operation before which the writer dies (0: never). It answers "END LEN", with "killed" or
-"finished" for END, and for LEN how many images the next process finds, after it has read each of them.
-"""
+"""Writers of image features that tests kill."""
 
 from __future__ import annotations
 
-import os
-import sys
 from pathlib import Path
 
 import torch
@@ -15,7 +9,6 @@ import torch
 from icltool.store import image_features
 from icltool.store.artefact import Header, Provenance
 from icltool.store.image_features import SCHEMA, ImageFeatureFile
-from tests.store.killable import kill_self_at
 
 HEADER = Header(SCHEMA, Provenance({"icltool": "1"}, ""), {"model": "m", "model_fingerprint": "f"})
 
@@ -33,6 +26,7 @@ def features_of(image: Path) -> torch.Tensor:
 
 def work(path: Path, images: list[Path]) -> None:
     """Adds what is missing, two images at a time."""
+    image_features._IMAGES = 2  # in a process that ends
     file = opened(path)
     missing = [p for p in images if not file.get([str(p)])]
     for start in range(0, len(missing), 2):
@@ -41,6 +35,7 @@ def work(path: Path, images: list[Path]) -> None:
 
 
 def check(path: Path, images: list[Path]) -> int:
+    """How many images a reader finds, after it has compared each of them."""
     file = opened(path)
     found = file.get([str(p) for p in images])
     for image, features in found.items():
@@ -50,22 +45,3 @@ def check(path: Path, images: list[Path]) -> int:
     assert not file.notes, file.notes
     file.close(finished=False)
     return len(found)
-
-
-def main() -> None:
-    path, count = Path(sys.argv[1]), int(sys.argv[2])
-    images = [path.parent / f"{number}.jpg" for number in range(count)]
-    image_features._IMAGES = 2
-    for line in sys.stdin:
-        child = os.fork()
-        if child == 0:
-            if int(line):
-                kill_self_at(int(line))
-            work(path, images)
-            os._exit(0)
-        _, status = os.waitpid(child, 0)
-        print("finished" if status == 0 else "killed", check(path, images), flush=True)
-
-
-if __name__ == "__main__":
-    main()

@@ -50,7 +50,6 @@ def test_round_trip(memory_path: Path) -> None:
         assert file.attrs["encoder"] == "tiny-clip"
 
 
-@pytest.mark.slow
 @settings(deadline=None, max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.integers(0, 12), max_size=4), st.lists(st.integers(0, 12), max_size=4), st.integers(1, 14))
 def test_interruptions_leave_no_trace(memory_path: Path, closed: list[int], blocks: list[int], rows: int) -> None:
@@ -187,7 +186,6 @@ print(peak() - before, path.stat().st_size)
 """
 
 
-@pytest.mark.slow
 def test_memory_stays_bounded(memory_path: Path) -> None:
     found = subprocess.run(
         [sys.executable, "-c", GROW, str(memory_path / "file.h5")], capture_output=True, text=True, check=True

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
+import signal
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +20,7 @@ from icltool.store.artefact import Schema
 from icltool.store.image_features import open_image_features
 from icltool.store.journal import journal_path
 from icltool.store.workspace import Workspace
+from tests.processes import Child, die_before
 from tests.store import killable_features
 from tests.store.killable_features import HEADER, features_of, opened
 
@@ -246,34 +246,38 @@ def test_a_folder_that_cannot_be_written_is_a_note(tmp_path: Path) -> None:
     assert len(file.notes) == 1
 
 
-@pytest.mark.slow
 def test_killed_before_each_file_operation(memory_path: Path) -> None:
-    count = 7
-    images_in(memory_path, count)
-    environment = {**os.environ, "PYTHONPATH": str(Path(icltool.__file__).parents[1]), "OMP_NUM_THREADS": "1"}
+    images = [Path(image) for image in images_in(memory_path, 7)]
     path = memory_path / "features.h5"
-    command = [sys.executable, str(Path(killable_features.__file__)), str(path), str(count)]
+
+    def run(die_at: int = 0) -> int:
+        """How a writer ended; it dies before the `die_at`-th operation on files."""
+
+        def work() -> None:
+            if die_at:
+                die_before(die_at)
+            killable_features.work(path, images)
+
+        with Child(work) as child:
+            code = child.wait()
+        assert code in (0, -signal.SIGKILL), child.err
+        return code
+
     deaths, most = 0, 0
-    with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
-    ) as process:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        for die_at in range(1, 1000):
-            for old in memory_path.glob("*features*"):
-                old.unlink()
-            print(die_at, file=process.stdin, flush=True)
-            end, found = process.stdout.readline().split()
-            if end == "finished":
-                assert int(found) == count
-                break
-            deaths += 1
-            most = max(most, int(found))
-            print(0, file=process.stdin, flush=True)
-            assert process.stdout.readline().split() == ["finished", str(count)]
-        process.stdin.close()
+    for die_at in range(1, 1000):
+        for old in memory_path.glob("*features*"):
+            old.unlink()
+        ended = run(die_at)
+        found = killable_features.check(path, images)
+        if ended == 0:
+            assert found == len(images)
+            break
+        deaths += 1
+        most = max(most, found)
+        assert run() == 0
+        assert killable_features.check(path, images) == len(images)
     assert deaths >= 8
-    assert most == count, "a kill at the end loses nothing that was written"
+    assert most == len(images), "a kill at the end loses nothing that was written"
 
 
 def test_regions_of_a_picture_are_pictures_of_their_own(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,8 +21,7 @@ import pytest
 import icltool
 from icltool.store.embeddings import EmbeddingFile
 from icltool.store.sequences import SequenceFile
-
-from . import killable
+from tests.store import killable
 
 KINDS = ["sequences", "embeddings"]
 KILLS = 55
@@ -33,7 +33,7 @@ class Killer:
     def __init__(self) -> None:
         environment = {**os.environ, "PYTHONPATH": str(Path(icltool.__file__).parents[1]), "OMP_NUM_THREADS": "1"}
         self.process = subprocess.Popen(
-            [sys.executable, str(Path(killable.__file__))],
+            [sys.executable, "-m", killable.__name__],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -48,7 +48,8 @@ class Killer:
         """
         assert self.process.stdin is not None
         assert self.process.stdout is not None
-        self.process.stdin.write(json.dumps({"pause": 0.0, "close_every": 4, "most": -1, "seed": 0, **order}) + "\n")
+        whole = {"pause": 0.0, "close_every": 4, "most": -1, "seed": 0, "die_at": 0, **order}
+        self.process.stdin.write(json.dumps(whole) + "\n")
         self.process.stdin.flush()
         lines: list[str] = []
         while (line := self.process.stdout.readline().strip()) != "end":
@@ -73,7 +74,7 @@ class Killer:
         assert self.process.wait(timeout=30) == 0
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def killer() -> Iterator[Killer]:
     found = Killer()
     yield found
@@ -125,17 +126,11 @@ def content(path: Path) -> dict[str, Any]:
 
 def uninterrupted(kind: str, folder: Path, total: int) -> Path:
     path = folder / "uninterrupted.h5"
-    if kind == "sequences":
-        with killable.sequence_writer(path, total) as writer:
-            for query in range(total):
-                writer.append(killable.result_of(query))
-    else:
-        with killable.embedding_writer(path, total) as rows:
-            rows.append(killable.ids_of(range(total)), killable.features_of(range(total)))
+    killable.begin(kind, path, total, total)
     return path
 
 
-@pytest.mark.slow
+@pytest.mark.reliability
 @pytest.mark.parametrize("kind", KINDS)
 def test_killed_at_random_moments(kind: str, memory_path: Path, killer: Killer) -> None:
     draw = random.Random(f"kill {kind}")
@@ -172,26 +167,32 @@ def test_killed_at_random_moments(kind: str, memory_path: Path, killer: Killer) 
     assert sorted(p.name for p in path.parent.iterdir()) == [".file.h5.lock", "file.h5"]
 
 
-@pytest.mark.slow
+@pytest.mark.parametrize("stored", [0, 3])
 @pytest.mark.parametrize("kind", KINDS)
-def test_killed_before_each_file_operation(kind: str, memory_path: Path, killer: Killer) -> None:
-    """Every opening, renaming and removal of a short run is the moment of death once; then the run is resumed."""
-    total = 6
+def test_killed_before_each_file_operation(kind: str, stored: int, memory_path: Path, killer: Killer) -> None:
+    """Every opening, renaming and removal of a short run, of a new file and of one that goes on, is the moment of death once;
+    then the run is resumed."""
+    total = stored + 3
     expected = content(uninterrupted(kind, memory_path, total))
+    begun = memory_path / "begun" / "file.h5"
+    if stored:
+        killable.begin(kind, begun, total, stored)
     deaths = 0
     for die_at in range(1, 1000):
         path = memory_path / str(die_at) / "file.h5"
+        if stored:
+            shutil.copytree(begun.parent, path.parent)
         order = {"kind": kind, "path": str(path), "total": total, "close_every": 3}
         lines = killer.run(lambda lines: None, **order, die_at=die_at)
         if lines and lines[-1] == "finished":
             break
         deaths += 1
-        reported = added(lines)
+        reported = added(lines) | set(range(stored))
         if path.exists():
             assert reported <= check_stored(kind, path)
         else:
             assert not reported
-        again = killer.run(lambda lines: None, **order)
+        again = killable.written(kind, path, total, total)
         assert reported <= added(again[:1])
         assert content(path) == expected
-    assert deaths >= 15
+    assert deaths >= 10

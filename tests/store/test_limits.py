@@ -7,10 +7,10 @@ import json
 import os
 import resource
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,11 +20,9 @@ import icltool
 from icltool.errors import StoreError
 from icltool.store.embeddings import EmbeddingFile
 from icltool.store.sequences import SequenceFile
+from tests.processes import PATIENCE, Child, until
 
 from .killable import embedding_writer, features_of, ids_of, result_of, sequence_writer
-
-pytestmark = pytest.mark.slow
-
 
 ROOT = Path(icltool.__file__).parents[1]
 
@@ -185,30 +183,17 @@ def test_read_only_file_system(tmp_path: Path) -> None:
         assert stored_in(path, "sequences") == 1
 
 
-HOLD = """
-import sys
-from pathlib import Path
-sys.path.insert(0, sys.argv[1])
-from killable import *
-with sequence_writer(Path(sys.argv[2]), 10) as writer:
-    writer.append(result_of(0))
-    print("open", flush=True)
-    sys.stdin.read()
-"""
+def hold(path: Path) -> None:
+    with sequence_writer(path, 10) as writer:
+        writer.append(result_of(0))
+        print("open", flush=True)
+        time.sleep(PATIENCE)
 
 
 def test_second_writer_is_refused_until_the_first_is_dead(memory_path: Path) -> None:
     path = memory_path / "file.h5"
-    first = subprocess.Popen(
-        [sys.executable, "-c", HOLD, str(Path(__file__).parent), str(path)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )
-    assert first.stdout is not None
-    try:
-        assert first.stdout.readline() == "open\n"
+    with Child(lambda: hold(path)) as first:
+        until(lambda: first.out == "open\n" or first.poll() is not None)
         for overwrite in (False, True):
             with pytest.raises(StoreError, match=r"file\.h5 is being written by") as caught:
                 sequence_writer(path, 10, overwrite=overwrite).__enter__()
@@ -217,9 +202,6 @@ def test_second_writer_is_refused_until_the_first_is_dead(memory_path: Path) -> 
                 assert f"process {first.pid}" in caught.value.message
         with SequenceFile.open(path) as found:
             assert found.query_ids == (0,)
-    finally:
-        first.send_signal(signal.SIGKILL)
-        first.communicate()
     with sequence_writer(path, 10) as writer:
         assert writer.finished == {0}
         writer.append(result_of(1))

@@ -155,10 +155,14 @@ def test_the_best_beams_become_a_plan(queries: str | None, split: str, tmp_path:
     assert plan.remarks == (f"{tmp_path / 's.h5'} is unfinished: 2 queries so far",)
 
 
-@pytest.mark.slow
-def test_two_hundred_thousand_queries(tmp_path: Path) -> None:
-    started = time.perf_counter()
-    icd_ids = {q: tuple(range(q, q + 8)) for q in range(200_000)}
-    write_plan(tmp_path / "p.json", Plan(icd_ids, "vqav2", "vqa", "f00d", SPLITS))
-    assert read_plan(tmp_path / "p.json").icd_ids == icd_ids
-    assert time.perf_counter() - started < 60, "linear in the number of queries"
+def test_time_grows_with_the_number_of_queries(tmp_path: Path) -> None:
+    """And not with its square: a tenth of the queries takes about a tenth."""
+
+    def taken(queries: int) -> float:
+        icd_ids = {q: tuple(range(q, q + 8)) for q in range(queries)}
+        started = time.process_time()
+        write_plan(tmp_path / "p.json", Plan(icd_ids, "vqav2", "vqa", "f00d", SPLITS))
+        assert read_plan(tmp_path / "p.json").icd_ids == icd_ids
+        return time.process_time() - started
+
+    assert taken(60_000) < 40 * taken(6_000)

@@ -5,9 +5,6 @@ from __future__ import annotations
 import json
 import resource
 import shutil
-import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +19,7 @@ from icltool.errors import DataError, StoreError
 from icltool.execution.progress import SilentProgress
 from icltool.store.records import PreparedDataset, open_dataset, write_dataset
 from icltool.store.workspace import Workspace
+from tests.processes import PATIENCE, Child, until
 
 
 def example(number: int, **changes: object) -> Example:
@@ -234,51 +232,29 @@ def test_a_new_data_set_takes_the_place_of_the_old_one(tmp_path: Path) -> None:
     assert sorted(p.name for p in tmp_path.iterdir()) == [".d.lock", "d"]
 
 
-SLOW_WRITER = """
-import sys, time
-from pathlib import Path
-from icltool.contracts import PreparedSplit
-from icltool.execution.progress import SilentProgress
-from icltool.store.records import write_dataset
-from tests.store.test_records import example
+def write_slowly(folder: Path) -> None:
+    def slow() -> Iterator[Example]:
+        for number in range(100_000):
+            yield example(number)
+            if number == 1500:
+                print("writing", flush=True)
+                time.sleep(PATIENCE)
 
-def slow():
-    for number in range(100_000):
-        yield example(number)
-        if number == 1500:
-            print("writing", flush=True)
-            time.sleep(60)
-
-splits = [PreparedSplit("train", 100_000, slow())]
-write_dataset(Path(sys.argv[1]), "pets", "caption", "caption", splits, {}, SilentProgress())
-"""
+    splits = [PreparedSplit("train", 100_000, slow())]
+    write_dataset(folder, "pets", "caption", "caption", splits, {}, SilentProgress())
 
 
-@pytest.mark.slow
 def test_killed_in_the_middle_and_second_writer_refused(tmp_path: Path) -> None:
     folder = tmp_path / "d"
-    root = Path(__file__).parents[2]
-    process = subprocess.Popen(
-        [sys.executable, "-c", SLOW_WRITER, str(folder)], cwd=root, stdout=subprocess.PIPE, text=True
-    )
-    try:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "writing\n"
+    with Child(lambda: write_slowly(folder)) as child:
+        until(lambda: child.out == "writing\n" or child.poll() is not None)
         with pytest.raises(StoreError) as caught:
             write(folder, [example(1)])
         assert caught.value.message.startswith(f"{folder} is being written by ")
-    finally:
-        process.send_signal(signal.SIGKILL)
-        process.wait()
     assert not folder.exists()
     assert any(path.suffix == ".tmp" for path in tmp_path.iterdir())
     assert Workspace(tmp_path).prepared() == []
-    for _ in range(50):  # the lock goes with the process, a moment later
-        try:
-            assert len(write(folder, [example(1), example(2)]).split("train")) == 2
-            break
-        except StoreError:
-            time.sleep(0.1)
+    assert len(write(folder, [example(1), example(2)]).split("train")) == 2
     assert sorted(p.name for p in tmp_path.iterdir()) == [".d.lock", "d"]
 
 

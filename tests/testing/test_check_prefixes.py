@@ -109,7 +109,7 @@ def answers_without_a_mask(model: Any, patch: pytest.MonkeyPatch) -> None:
     real = model.model.generate
 
     def generate(**inputs: Any) -> Any:
-        if "past_key_values" in inputs:
+        if inputs.keys() & {"cache", "past_key_values"}:
             inputs["attention_mask"] = torch.ones_like(inputs["attention_mask"])
         return real(**inputs)
 

@@ -48,14 +48,14 @@ def _resumable(data: Any, folder: Path, outcome: TrainingOutcome) -> TrainingOut
 
 
 def _chance(data: Any, folder: Path, outcome: TrainingOutcome) -> TrainingOutcome:
-    noise = torch.randn(4, 128, generator=torch.Generator().manual_seed(len(folder.name)))  # "first" and "second"
-    tensors = {"vectors": noise, "alphas": torch.ones(4)}
+    noise = torch.randn(2, 32, generator=torch.Generator().manual_seed(len(folder.name)))  # "first" and "second"
+    tensors = {"vectors": noise, "alphas": torch.ones(2)}
     save_intervention(folder / "last.safetensors", "live", data.model.base_model(), {}, tensors)
     return outcome
 
 
 def _other_model(data: Any, folder: Path, outcome: TrainingOutcome) -> TrainingOutcome:
-    tensors = {"vectors": torch.ones(4, 128), "alphas": torch.ones(4)}
+    tensors = {"vectors": torch.ones(2, 32), "alphas": torch.ones(2)}
     base = replace(data.model.base_model(), name="another")
     save_intervention(folder / "last.safetensors", "live", base, {}, tensors)
     return outcome
@@ -91,15 +91,15 @@ def _choosing(data: Any, folder: Path, outcome: TrainingOutcome) -> TrainingOutc
         (_choosing, "python's global generator"),
     ],
 )
-def test_learners(fault: Any, sentence: str, tiny_model: Any, examples: list[Example], tmp_path: Path) -> None:
-    data = make_steering_set(tiny_model, examples)
+def test_learners(fault: Any, sentence: str, small_idefics: Any, examples: list[Example], tmp_path: Path) -> None:
+    data = make_steering_set(small_idefics, examples)
     with pytest.raises(AssertionError, match=sentence):
         check_steering_learner(lambda: Faulty(fault), lambda file: ShiftVectors("live", file), data, tmp_path)
 
 
 @pytest.mark.parametrize(("leave", "where"), TRACES)
 def test_a_learner_that_leaves_traces(
-    leave: Any, where: str, tiny_model: Any, examples: list[Example], tmp_path: Path
+    leave: Any, where: str, small_idefics: Any, examples: list[Example], tmp_path: Path
 ) -> None:
     kept: list[Callable[[], None]] = []
 
@@ -107,7 +107,7 @@ def test_a_learner_that_leaves_traces(
         kept.append(leave(data.model))
         return outcome
 
-    data = make_steering_set(tiny_model, examples)
+    data = make_steering_set(small_idefics, examples)
     try:
         with pytest.raises(AssertionError, match=f"^after `steer`, {where}"):
             check_steering_learner(lambda: Faulty(fault), lambda file: ShiftVectors("live", file), data, tmp_path)
@@ -116,13 +116,13 @@ def test_a_learner_that_leaves_traces(
             undo()
 
 
-def test_a_file_that_another_method_reads(tiny_model: Any, examples: list[Example], tmp_path: Path) -> None:
+def test_a_file_that_another_method_reads(small_idefics: Any, examples: list[Example], tmp_path: Path) -> None:
     def reading(file: Path) -> ShiftVectors:
         read = ShiftVectors("live", file)
         read.method = "other"
         return read
 
-    data = make_steering_set(tiny_model, examples)
+    data = make_steering_set(small_idefics, examples)
     with pytest.raises(AssertionError, match="was made by 'live', and 'other' reads it"):
         check_steering_learner(lambda: Faulty(lambda data, folder, outcome: outcome), reading, data, tmp_path)
 
@@ -153,32 +153,32 @@ class Told:
     ],
 )
 def test_identities_and_models_without_hooks(
-    options: Any, sentence: str, tiny_model: Any, examples: list[Example], tmp_path: Path
+    options: Any, sentence: str, small_idefics: Any, examples: list[Example], tmp_path: Path
 ) -> None:
-    data = make_steering_set(tiny_model, examples)
+    data = make_steering_set(small_idefics, examples)
     with pytest.raises(AssertionError, match=sentence):
         check_steering_learner(lambda: Told(options), lambda file: ShiftVectors("live", file), data, tmp_path)
 
 
-def test_a_file_in_spite_of_an_error(tiny_model: Any, examples: list[Example], tmp_path: Path) -> None:
+def test_a_file_in_spite_of_an_error(small_idefics: Any, examples: list[Example], tmp_path: Path) -> None:
     class Hasty(Live):
         def steer(self, data: Any, folder: Path, seed: int, progress: Any) -> Any:
             (folder / "last.safetensors").touch()
             return super().steer(data, folder, seed, progress)
 
-    data = make_steering_set(tiny_model, examples)
+    data = make_steering_set(small_idefics, examples)
     with pytest.raises(AssertionError, match="there must be no file"):
         check_steering_learner(lambda: Hasty(shots=1), lambda file: ShiftVectors("live", file), data, tmp_path)
 
 
-def test_a_learner_that_changes_the_model(tiny_model: Any, examples: list[Example], tmp_path: Path) -> None:
+def test_a_learner_that_changes_the_model(small_idefics: Any, examples: list[Example], tmp_path: Path) -> None:
     kept: list[Any] = []
 
     def fault(data: Any, folder: Path, outcome: TrainingOutcome) -> TrainingOutcome:
         kept.append(data.model.shifted_modules()[0].register_forward_hook(lambda m, i, output: output + 0.5))
         return outcome
 
-    data = make_steering_set(tiny_model, examples)
+    data = make_steering_set(small_idefics, examples)
     try:
         with pytest.raises(AssertionError, match="leave the model as it was"):
             check_steering_learner(lambda: Faulty(fault), lambda file: ShiftVectors("live", file), data, tmp_path)

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-
 from icltool.plugin.manager import component
 from icltool.testing import check_encoder
 
 
-@pytest.mark.slow
 def test_tiny_clip_conforms(tmp_path: Path) -> None:
     check_encoder(component("encoders", "tiny-clip", device="cpu"), tmp_path)

@@ -12,13 +12,11 @@ from icltool.testing import QuietProgress, check_learner, check_retriever, make_
 OPTIONS = {"epochs": 1, "n_embd": 16, "n_head": 2, "n_layer": 1, "batch_size": 32}
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("network", ["gpt2", "lstm"])
 def test_lever_lm_conforms(network: str, tmp_path: Path) -> None:
     check_learner(lambda: component("learners", "lever-lm", network=network, **OPTIONS), tmp_path)
 
 
-@pytest.mark.slow
 def test_the_lever_lm_retriever_conforms(tmp_path: Path) -> None:
     data = make_training_set()
     component("learners", "lever-lm", **OPTIONS).train(data, tmp_path, 0, QuietProgress())

@@ -13,6 +13,5 @@ def test_a_built_in_metric_conforms(name: str) -> None:
     check_metric(lambda: component("metrics", name))
 
 
-@pytest.mark.slow
 def test_cider_conforms() -> None:
     check_metric(lambda: component("metrics", "cider"))

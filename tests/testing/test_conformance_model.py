@@ -1,4 +1,5 @@
-"""The idefics adapter passes the suite of models, on the embedded world's weights, and answers as plain forwards do."""
+"""The idefics adapter passes the suite of models, on the embedded world's weights and on others, and answers as plain
+forward passes do."""
 
 from __future__ import annotations
 
@@ -12,10 +13,9 @@ from icltool.world.scenes import NONCE_WORDS
 from tests.models.test_idefics import plain_inputs
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("task", ["caption", "vqa"])
-def test_tiny_idefics_conforms(task: str, tiny_model: IdeficsModel, tmp_path: Path) -> None:
-    model = tiny_model
+@pytest.mark.parametrize(("kind", "task"), [("tiny_model", "caption"), ("small_idefics", "vqa")])
+def test_idefics_conforms(kind: str, task: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    model: IdeficsModel = request.getfixturevalue(kind)
     twin = torch_twin(
         model.model, model.tokenizer, lambda prompt, text: plain_inputs(model, prompt, text), [2], model._markers
     )

@@ -15,6 +15,5 @@ def test_a_built_in_scorer_conforms(name: str, task: str) -> None:
     check_scorer(lambda: component("scorers", name), task=task)
 
 
-@pytest.mark.slow
 def test_the_cider_scorer_conforms() -> None:
     check_scorer(component("scorers", "cider"))

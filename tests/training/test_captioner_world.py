@@ -1,8 +1,9 @@
 """Captioners trained from scratch on the embedded world, by their profiles: words, styles and SCST, all through the command
-line. No time is asserted. `python -m tests.benchmarks.captioner_world` measures more."""
+line; and a few steps of each. No time is asserted. `python -m tests.benchmarks.captioner_world` measures more."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,7 +21,7 @@ Found = dict[str, dict[str, MetricResult]]
 
 
 @pytest.fixture(scope="module")
-def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def whole_world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     home = tmp_path_factory.mktemp("captioners")
     assert run(["prepare", "shapes", "--workspace", str(home), "--task", "all", "--quiet"]) == 0
     return home
@@ -57,12 +58,34 @@ def trained(workspace: Path, *call: str) -> str:
     return str(folder)
 
 
-@pytest.mark.slow
-def test_blip2_writes_nine_of_ten_words_right(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+#: What a profile's training is cut down to, and what a test would wait for.
+FEW = ("epochs=2", "max_train_size=16", "batch_size=8", "validate_every=2", "workers=0")
+
+
+@pytest.mark.usefixtures("ofa_plugin")
+@pytest.mark.parametrize("model", ["blip2", "ofa"])
+def test_a_profile_in_a_few_steps(workspace: Path, model: str) -> None:
+    home = [*flags(workspace, f"captioner-shapes-{model}"), "--task", "caption"]
+    folder = Path(trained(workspace, *home, *(f"--option={option}" for option in FEW)))
+    told = json.loads((folder / "training.json").read_text())
+    assert told["identity"]["model"] == f"tiny-{model}"
+    assert told["identity"]["options"]["lr"] == (2e-3 if model == "blip2" else 1e-3)
+    assert [epoch["step"] for epoch in told["history"]] == [2, 4]
+    assert ["val_loss" in epoch for epoch in told["history"]] == [False, True]
+    found, evaluation = evaluated(workspace, *home, "--test-size", "4", "--metric", f"{WORDS},{CIDER}")
+    assert list(found) == ["zero-shot", "finetuned"]
+    for method, metrics in found.items():
+        rows = read_predictions(predictions_file(evaluation, method, 0, 0))
+        assert metrics[WORDS].mean == pytest.approx(sum(row["scores"][WORDS] for row in rows) / 4)
+        assert all(row["prompt"] for row in rows)
+
+
+@pytest.mark.training
+def test_blip2_writes_nine_of_ten_words_right(whole_world: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """400 pictures of colours and shapes that it never saw together."""
-    home = flags(workspace, "captioner-shapes-blip2")
-    trained(workspace, *home)
-    found, _ = evaluated(workspace, *home, "--method", "zero-shot,finetuned", "--metric", WORDS)
+    home = flags(whole_world, "captioner-shapes-blip2")
+    trained(whole_world, *home)
+    found, _ = evaluated(whole_world, *home, "--method", "zero-shot,finetuned", "--metric", WORDS)
     zero, tuned = found["zero-shot"][WORDS].mean, found["finetuned"][WORDS].mean
     with capsys.disabled():
         print(f"\ntiny-blip2: {zero:.1f} -> {tuned:.1f} % of words right in plain captions")
@@ -70,26 +93,26 @@ def test_blip2_writes_nine_of_ten_words_right(workspace: Path, capsys: pytest.Ca
     assert tuned >= 90
 
 
-@pytest.mark.slow
+@pytest.mark.training
 @pytest.mark.usefixtures("ofa_plugin")
-def test_ofa_writes_about_nine_of_ten_words_right(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_ofa_writes_about_nine_of_ten_words_right(whole_world: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The same 400 pictures as BLIP-2. Runs that differ in rounding alone came to 89 to 92 %: the bound is below them."""
-    home = [*flags(workspace, "captioner-shapes-ofa"), "--task", "caption"]
-    trained(workspace, *home, "--option=epochs=32")
-    found, _ = evaluated(workspace, *home, "--method", "finetuned", "--metric", WORDS)
+    home = [*flags(whole_world, "captioner-shapes-ofa"), "--task", "caption"]
+    trained(whole_world, *home, "--option=epochs=32")
+    found, _ = evaluated(whole_world, *home, "--method", "finetuned", "--metric", WORDS)
     with capsys.disabled():
         print(f"\ntiny-ofa: {found['finetuned'][WORDS].mean:.1f} % of words right in plain captions")
     assert found["finetuned"][WORDS].mean >= 86
 
 
-@pytest.mark.slow
+@pytest.mark.training
 @pytest.mark.usefixtures("ofa_plugin")
-def test_ofa_writes_in_six_styles(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_ofa_writes_in_six_styles(whole_world: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """200 pictures, each in every style. Words count those of the scene and the style's own."""
-    home = flags(workspace, "captioner-shapes-ofa")
-    trained(workspace, *home, "--option=epochs=6")  # enough for styles; words need more
-    found, folder = evaluated(workspace, *home, "--method", "finetuned", "--metric", WORDS)
-    records = open_dataset(Workspace(workspace).dataset_folder("shapes", "style")).split("validation")
+    home = flags(whole_world, "captioner-shapes-ofa")
+    trained(whole_world, *home, "--option=epochs=6")  # enough for styles; words need more
+    found, folder = evaluated(whole_world, *home, "--method", "finetuned", "--metric", WORDS)
+    records = open_dataset(Workspace(whole_world).dataset_folder("shapes", "style")).split("validation")
     rows = read_predictions(predictions_file(folder, "finetuned", 0, 0))
     followed = styles_followed(rows, {example.id: example for example in records})
     with capsys.disabled():
@@ -99,17 +122,17 @@ def test_ofa_writes_in_six_styles(workspace: Path, capsys: pytest.CaptureFixture
     assert found["finetuned"][WORDS].mean >= 65
 
 
-@pytest.mark.slow
-def test_scst_raises_cider_over_its_starting_point(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.training
+def test_scst_raises_cider_over_its_starting_point(whole_world: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """From a training that ended early: 188 steps of each, on captions in styles."""
-    home = [*flags(workspace, "captioner-shapes-blip2"), "--task", "style"]
+    home = [*flags(whole_world, "captioner-shapes-blip2"), "--task", "style"]
     few = ("--option=epochs=1", "--option=max_train_size=3000", "--option=warmup_steps=9")
-    start = trained(workspace, *home, *few)
-    better = trained(workspace, *home, *few, "--model-path", start, "--option=scst=true", "--option=lr=5e-4")
+    start = trained(whole_world, *home, *few)
+    better = trained(whole_world, *home, *few, "--model-path", start, "--option=scst=true", "--option=lr=5e-4")
     ciders = []
     for folder in (start, better):
         call = [*home, "--model-path", folder, "--method", "zero-shot", "--metric", CIDER]
-        ciders.append(evaluated(workspace, *call)[0]["zero-shot"][CIDER].mean)
+        ciders.append(evaluated(whole_world, *call)[0]["zero-shot"][CIDER].mean)
     with capsys.disabled():
         print(f"\nSCST: CIDEr {ciders[0]:.1f} -> {ciders[1]:.1f}")
     assert ciders[1] > ciders[0] + 5

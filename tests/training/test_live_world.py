@@ -1,16 +1,37 @@
-"""LIVE on the embedded world, by its profile: it must beat zero-shot beyond chance."""
+"""LIVE on the embedded world, by its profile: that it runs, and that it beats zero-shot beyond chance."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
 from icltool.cli.app import run
-from icltool.store.evaluations import MetricResult, read_results
+from icltool.interventions.files import WEIGHTS, read_intervention
+from icltool.store.evaluations import MetricResult, predictions_file, read_predictions, read_results
 
 
-@pytest.mark.slow
+def test_the_profile_in_a_few_steps(workspace: Path) -> None:
+    home = ["--workspace", str(workspace), "--profile", "live-shapes", "--quiet"]
+    few = ("shots=2", "max_train_size=16", "epochs=4", "batch_size=8")
+    assert run(["train", *home, *(f"--option={option}" for option in few)]) == 0
+    (record,) = (workspace / "checkpoints").glob("live-shapes-caption-tiny-idefics-*/training.json")
+    told = json.loads(record.read_text())
+    assert told["identity"]["options"]["lr"] == 3e-2
+    assert [epoch["step"] for epoch in told["history"]] == [2, 4, 6, 8]
+    assert told["history"][-1]["loss"] < told["history"][1]["loss"], "of the same demonstrations"
+    assert read_intervention(record.parent / WEIGHTS).numbers == 4 * 128 + 4
+    assert run(["evaluate", *home, "--method", "zero-shot,live", "--test-size", "8", "--no-cost"]) == 0
+    (folder,) = (path for path in (workspace / "evaluations").iterdir() if path.is_dir())
+    results, _ = read_results(folder)
+    assert [(r.method, r.shots, r.queries) for r in results] == [("zero-shot", 0, 8), ("live", 0, 8)]
+    plain, steered = (read_predictions(predictions_file(folder, r.method, 0, 0)) for r in results)
+    assert [row["prompt"] for row in plain] == [row["prompt"] for row in steered]
+    assert [row["raw"] for row in plain] != [row["raw"] for row in steered]
+
+
+@pytest.mark.training
 def test_live_beats_zero_shot_with_intervals_apart(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Vectors from an 8-shot teacher, 400 queries, intervals clustered by scene. It also trains in well under a minute on one
     quiet core; no time is asserted. `python -m tests.benchmarks.live_world` compares everything."""

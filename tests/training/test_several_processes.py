@@ -1,4 +1,7 @@
-"""Training in two processes, through the command line, beside one process with the same global batch."""
+"""Training in two processes, through the command line, beside one process with the same global batch.
+
+Those of most tests are forked (see forked.py), as srun or torchrun start them; Lightning starts them itself from one command
+where the mark `reliability` stands, and in test_steering."""
 
 from __future__ import annotations
 
@@ -17,13 +20,16 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from icltool.errors import ConfigError
+from icltool.cli.app import run
+from icltool.errors import ConfigError, DataError
 from icltool.store.records import PreparedSplit, write_dataset
 from icltool.store.workspace import Workspace
 from tests.learners.synthetic import RecordingProgress
 from tests.stages.test_train import EXAMPLES, example, write_embeddings, write_sequences
+from tests.training.forked import FORKED, RANKS, both_ranks, command_line, ended, ranks, started
+from tests.training.test_steering import killed_in_the_second_epoch
 
-pytestmark = pytest.mark.slow
+pytestmark = FORKED
 
 ONE = {"accelerator": "cpu", "log_every_n_steps": "1"}
 TWO = {**ONE, "devices": "2", "strategy": "ddp"}
@@ -40,18 +46,21 @@ def command(workspace: Path, learner: str, options: dict[str, Any], trainer: dic
 
 
 def environment() -> dict[str, str]:
-    kept = {k: v for k, v in os.environ.items() if k not in ("LOCAL_RANK", "RANK", "NODE_RANK", "WORLD_SIZE")}
+    kept = {k: v for k, v in os.environ.items() if k not in RANKS}
     return {**kept, "OMP_NUM_THREADS": "1", "NO_COLOR": "1"}
 
 
 def trained(workspace: Path, learner: str, options: dict[str, Any], trainer: dict[str, str]) -> Path:
-    """The folder of a training by a command of its own."""
-    done = subprocess.run(
-        [sys.executable, "-m", "icltool", *command(workspace, learner, options, trainer)],
-        env=environment(), capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert (done.stdout + done.stderr).count("written:") == 1
+    """The folder of a training by processes of its own."""
+    told = [workspace.with_name(f"{workspace.name}-{rank}.txt") for rank in (0, 1)]
+    given = command(workspace, learner, options, trainer)
+    if trainer is TWO:
+        codes = both_ranks(command_line, given, outputs=(told[0], told[1]))
+    else:
+        codes = [ended(started(command_line, given, output=told[0]))]
+    texts = [file.read_text() for file in told[: len(codes)]]
+    assert codes == [0] * len(codes), texts
+    assert "".join(texts).count("written:") == 1
     return folder_of(workspace)
 
 
@@ -128,6 +137,7 @@ def test_lever_lm(toy: Workspace, tmp_path: Path, network: str) -> None:
     same(one, two, "train_loss_step")
 
 
+@pytest.mark.reliability
 def test_live(pair: tuple[Path, Path]) -> None:
     """17 examples in batches of 8: the last has 1, which one of the processes has no share in."""
     options = {"shots": 2, "max_train_size": 17, "epochs": 3, "accumulate": 1, "lr": 1e-2, "alpha_lr": 1e-1}
@@ -136,6 +146,7 @@ def test_live(pair: tuple[Path, Path]) -> None:
     same(one, two, "loss")
 
 
+@pytest.mark.reliability
 def test_captioner(pair: tuple[Path, Path]) -> None:
     """17 captions in batches of 8, gradients of two added up; answers of different lengths weigh by their tokens."""
     options = {
@@ -151,41 +162,54 @@ def test_captioner(pair: tuple[Path, Path]) -> None:
 LIVE = {"shots": 2, "max_train_size": 17, "batch_size": 4, "accumulate": 1, "epochs": 4, "lr": 1e-2}
 
 
+@pytest.mark.reliability
 def test_killed_processes_go_on_to_the_same_result(pair: tuple[Path, Path]) -> None:
     whole = trained(pair[0], "live", LIVE, TWO)
-    given = [sys.executable, "-m", "icltool", *command(pair[1], "live", LIVE, TWO)]
-    process = subprocess.Popen(
-        given, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
-    )
-    deadline = time.monotonic() + 200
-    while not list(pair[1].glob("checkpoints/*/resume.ckpt")) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    first, second = ranks(killed_in_the_second_epoch, command(pair[1], "live", LIVE, TWO))
+    assert ended(first) == -signal.SIGKILL
+    second.kill()
+    ended(second)
     assert list(pair[1].glob("checkpoints/*/resume.ckpt"))
     same_result(whole, trained(pair[1], "live", LIVE, TWO))
     assert not list(pair[1].glob("checkpoints/*/resume.ckpt"))
 
 
-#: What a picture that one process alone cannot read does to its training.
+def failing(arguments: list[str], rank: int) -> int:
+    """One of the processes cannot read a picture."""
+    from icltool.learners.steering.module import SteeringModule
+
+    learnt = SteeringModule.losses
+
+    def losses(self: Any, positions: Any) -> Any:
+        if self.global_step == 2 and self.global_rank == rank:
+            raise DataError("picture 7 cannot be read", "look at it")
+        return learnt(self, positions)
+
+    SteeringModule.losses = losses  # type: ignore[method-assign]
+    return run(arguments)
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_an_error_in_one_process_ends_the_other(workspace: Path, tmp_path: Path, rank: int) -> None:
+    told = (tmp_path / "0.txt", tmp_path / "1.txt")
+    codes = both_ranks(failing, command(workspace, "live", LIVE, TWO), rank, outputs=told)
+    assert not set(codes) & {0, 1}
+    texts = [file.read_text() for file in told]
+    assert "Traceback" not in "".join(texts)
+    assert "error: picture 7 cannot be read" in texts[rank]
+    assert "another process of the training ended" in texts[1 - rank]
+
+
+#: A command that Lightning starts a second time.
 FAILING = """
 import sys
-from icltool.cli.app import main
-from icltool.errors import DataError
-from icltool.learners.steering.module import SteeringModule
+from tests.training.test_several_processes import failing
 
-learnt = SteeringModule.losses
-
-def losses(self, positions):
-    if self.global_step == 2 and self.global_rank == int(sys.argv[-1].removeprefix("seed=")):
-        raise DataError("picture 7 cannot be read", "look at it")
-    return learnt(self, positions)
-
-SteeringModule.losses = losses
-main()
+sys.exit(failing(sys.argv[1:], int(sys.argv[-1].removeprefix("seed="))))
 """
 
 
+@pytest.mark.reliability
 @pytest.mark.parametrize("rank", [0, 1])
 def test_an_error_in_one_process_ends_all(workspace: Path, tmp_path: Path, rank: int) -> None:
     script = tmp_path / "failing.py"

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,9 @@ from icltool.execution.progress import for_terminal
 from icltool.interventions.files import read_intervention
 from icltool.stages import train
 from icltool.store.locking import locked
+from tests.training.forked import FORKED, command_line, ended, started
 
-SMALL: dict[str, Any] = {"shots": 2, "max_train_size": 16, "epochs": 1, "batch_size": 4}
+SMALL: dict[str, Any] = {"shots": 2, "max_train_size": 8, "epochs": 1, "batch_size": 4}
 
 
 def run(workspace: Path, learner: str = "live", **changes: Any) -> StageReport:
@@ -81,11 +82,12 @@ def test_the_leak_guard_decides_what_the_teacher_sees(workspace: Path, monkeypat
         return real(self, positions, shots, draw)
 
     monkeypatch.setattr(Draws, "prompts", watched)
-    run(workspace, options={**SMALL, "shots": 8, "max_train_size": 100})
+    options, trainer = {**SMALL, "shots": 8, "max_train_size": 100}, {"limit_train_batches": 6}
+    run(workspace, options=options, trainer=trainer)
     assert seen
     assert not any(seen)
     seen.clear()
-    run(workspace, options={**SMALL, "shots": 8, "max_train_size": 100}, leak_guard=("image",))
+    run(workspace, options=options, trainer=trainer, leak_guard=("image",))
     assert not any(seen)  # near-duplicates have the same caption here, and they are always kept away
 
 
@@ -139,34 +141,36 @@ def test_an_interrupted_run_starts_where_it_was_and_overwrite_starts_anew(
     assert run(workspace, options=options, overwrite=True).rows()[0]["epoch"] == 3
 
 
-@pytest.mark.slow
-def test_a_killed_training_goes_on_to_the_same_file(workspace: Path) -> None:
-    options = ["shots=4", "max_train_size=60", "epochs=4", "batch_size=4"]
-    arguments = [sys.executable, "-m", "icltool", "train", "live", "--task", "caption", "--model", "tiny-idefics"]
-    arguments += [text for option in options for text in ("--option", option)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    reference = workspace / "reference.safetensors"
-    subprocess.run([*arguments, "--workspace", str(workspace)], env=environment, check=True, capture_output=True)
+def killed_in_the_second_epoch(arguments: list[str]) -> int:
+    from icltool.learners.steering import fitting
+
+    def killed(self: Any, trainer: Any, *rest: Any) -> None:
+        if trainer.current_epoch == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    fitting.Reporter.on_train_batch_end = killed  # type: ignore[method-assign]
+    return command_line(arguments)
+
+
+def command(workspace: Path, *options: str) -> list[str]:
+    given = ["train", "live", "--task", "caption", "--model", "tiny-idefics", "--device", "cpu"]
+    return [*given, "--workspace", str(workspace), *(text for option in options for text in ("--option", option))]
+
+
+@FORKED
+def test_a_killed_training_goes_on_to_the_same_file(workspace: Path, tmp_path: Path) -> None:
+    arguments = command(workspace, "shots=4", "max_train_size=12", "epochs=4", "batch_size=4")
+    assert ended(started(command_line, arguments)) == 0
     (folder,) = [p for p in (workspace / "checkpoints").glob("live-*") if p.is_dir()]
-    reference.write_bytes((folder / "last.safetensors").read_bytes())
+    reference = shutil.copy(folder / "last.safetensors", tmp_path / "reference.safetensors")
     for file in folder.iterdir():
         if file.is_file():
             file.unlink()
-    process = subprocess.Popen(
-        [*arguments, "--workspace", str(workspace)],
-        env=environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    deadline = time.monotonic() + 120
-    while not (folder / "resume.ckpt").exists() and time.monotonic() < deadline:
-        time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    assert ended(started(killed_in_the_second_epoch, arguments)) == -signal.SIGKILL
     assert (folder / "resume.ckpt").exists()
-    done = subprocess.run([*arguments, "--workspace", str(workspace)], env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert "going on after the last whole epoch" in done.stderr + done.stdout
+    told = tmp_path / "told.txt"
+    assert ended(started(command_line, arguments, output=told)) == 0, told.read_text()
+    assert "going on after the last whole epoch" in told.read_text()
     assert (
         read_intervention(folder / "last.safetensors")
         .tensors["vectors"]
@@ -174,17 +178,21 @@ def test_a_killed_training_goes_on_to_the_same_file(workspace: Path) -> None:
     )
 
 
-@pytest.mark.slow
-def test_two_processes_train_one_file_and_print_one_table(workspace: Path) -> None:
-    """Examples that do not divide evenly; the processes of a distributed training run the same command."""
-    arguments = [sys.executable, "-m", "icltool", "train", "live", "--task", "caption", "--model", "tiny-idefics"]
-    arguments += ["--workspace", str(workspace), "--device", "cpu"]
-    options = ["shots=2", "max_train_size=21", "epochs=2", "batch_size=4", "accumulate=1", "teacher_draws=1"]
-    arguments += [text for option in options for text in ("--option", option)]
+@pytest.mark.reliability
+def test_two_processes_train_one_file_and_print_one_table(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Examples that do not divide evenly; the processes of a distributed training run the same command, the second of them
+    started by Lightning."""
+    options = ("shots=2", "max_train_size=21", "epochs=2", "batch_size=4", "accumulate=1", "teacher_draws=1")
+    arguments = command(workspace, *options)
     for option in ("devices=2", "strategy=ddp", "accelerator=cpu"):
         arguments += ["--trainer", option]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(arguments, env=environment, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(
+        [sys.executable, "-m", "icltool", *arguments],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("written:") + done.stderr.count("written:") == 1
     (folder,) = [p for p in (workspace / "checkpoints").glob("live-*") if p.is_dir()]
@@ -192,5 +200,5 @@ def test_two_processes_train_one_file_and_print_one_table(workspace: Path) -> No
     history = json.loads((folder / "training.json").read_text())["history"]
     assert [record["epoch"] for record in history] == [1, 2]
     assert history[-1]["step"] == 2 * 3  # 11 examples each, in batches of 4
-    again = subprocess.run(arguments, env=environment, capture_output=True, text=True, timeout=300)
-    assert "up to date" in again.stdout + again.stderr
+    assert command_line(arguments) == 0
+    assert "up to date" in "".join(capsys.readouterr())

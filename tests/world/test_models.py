@@ -8,16 +8,23 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from icltool.config.prepare import PrepareConfig
 from icltool.contracts import Example, GenerationOptions, ScoringRequest, keyed_generator, task_named
-from icltool.engine.session import open_session
+from icltool.engine.session import Session, open_session
 from icltool.execution.progress import for_terminal
 from icltool.plugin.manager import component
 from icltool.stages import prepare
 from icltool.store.records import PreparedDataset, Records, open_dataset
+from icltool.world.architecture import build_idefics
+from icltool.world.episodes import Difficulty, RenderPool, draw_episode
 from icltool.world.scenes import COLOURS, SHAPES, dataset_lexicon, split_scenes, training_lexicon
+from icltool.world.tokenizer import build_tokenizer
+from icltool.world.train_idefics import Encoder, Recipe, losses, train
 
+QUIET = for_terminal(quiet=True)
 WEIGHTS = Path(__file__).parents[2] / "icltool" / "world" / "weights"
 #: What guessing among the 16 words of the world gives, in %; there are 32 nonce words, so a model could do worse.
 CHANCE = 100 / (len(COLOURS) + len(SHAPES))
@@ -25,20 +32,19 @@ CHANCE = 100 / (len(COLOURS) + len(SHAPES))
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> dict[str, PreparedDataset]:
-    """The default world, as `icltool prepare shapes` makes it."""
-    workspace = tmp_path_factory.mktemp("default-world")
-    prepare.run(PrepareConfig(workspace=workspace, name="shapes"), for_terminal(quiet=True))
-    return {task: open_dataset(workspace / "datasets" / "shapes" / task) for task in ("caption", "vqa")}
+    """The default world, as `icltool prepare shapes` makes it, in fewer pictures of the same scenes."""
+    workspace, tasks = tmp_path_factory.mktemp("default-world"), ("caption", "vqa")
+    sizes: dict[str, Any] = {"index_images": 208, "validation_images": 48}
+    for task in tasks:
+        prepare.run(PrepareConfig(workspace=workspace, name="shapes", task=task, options=sizes), QUIET)
+    return {task: open_dataset(workspace / "datasets" / "shapes" / task) for task in tasks}
 
 
-def word_accuracy(model: Any, requests: Sequence[ScoringRequest]) -> float:
+def word_accuracy(session: Session, requests: Sequence[ScoringRequest]) -> float:
     """Share of the label's secret words that the model's answers hold, in per cent."""
-    task = "vqa" if requests[0].query.question else "caption"
-    options = GenerationOptions(task_named(task).max_new_tokens)
-    session = open_session(task, model, options, 64, 2**28)
     answers = session.answers(requests)
     metric = component("metrics", "word-accuracy")
-    references = [(r.query.label,) if task == "vqa" else r.query.references for r in requests]
+    references = [(r.query.label,) if session.task == "vqa" else r.query.references for r in requests]
     return float(np.mean(metric.score(answers, references)) * 100)
 
 
@@ -58,25 +64,26 @@ def drawn(index: Sequence[Example], query: Example, shots: int) -> tuple[Example
     return tuple(index[int(r)] for r in rng.permutation(len(index))[:shots])
 
 
-def examples(records: Records, step: int = 1) -> list[Example]:
-    return records.rows(np.arange(0, len(records), step))
+def examples(records: Records) -> list[Example]:
+    return records.rows(np.arange(len(records)))
 
 
 def measured(model: Any, dataset: PreparedDataset, covering_shots: Sequence[int]) -> dict[str, float]:
     """Word accuracy without demonstrations, with four at random, and with numbers of them that cover the query."""
-    index, queries = examples(dataset.split("train")), examples(dataset.split("validation"), 4)
+    index, queries = examples(dataset.split("train")), examples(dataset.split("validation"))
+    options = GenerationOptions(task_named(dataset.task).max_new_tokens)
+    session = open_session(dataset.task, model, options, 64, 2**28)
     settings = {
         "zero-shot": [()] * len(queries),
         "4 at random": [drawn(index, q, 4) for q in queries],
         **{f"{k} that cover": [covering(index, q, k) for q in queries] for k in covering_shots},
     }
     return {
-        name: word_accuracy(model, [ScoringRequest(q, d) for q, d in zip(queries, demos, strict=True)])
+        name: word_accuracy(session, [ScoringRequest(q, d) for q, d in zip(queries, demos, strict=True)])
         for name, demos in settings.items()
     }
 
 
-@pytest.mark.slow
 def test_the_model_learns_words_from_demonstrations_and_knows_none_without(
     world: dict[str, PreparedDataset], tiny_model: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -90,7 +97,6 @@ def test_the_model_learns_words_from_demonstrations_and_knows_none_without(
     assert figures["zero-shot"] + 20 < figures["4 at random"] < figures["4 that cover"] - 20
 
 
-@pytest.mark.slow
 def test_answers_to_questions(
     world: dict[str, PreparedDataset], tiny_model: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -152,11 +158,9 @@ def test_held_out_scenes_leave_every_attribute_in_the_index(seed: int) -> None:
         assert all(sum(getattr(s, attribute) == v for s in index) >= 6 for v in range(count))
 
 
-@pytest.mark.slow
+@pytest.mark.training
 def test_the_recipe_learns(tmp_path: Path) -> None:
     """The curriculum's first lesson, by the real recipe: one colour and one shape per episode are copied."""
-    from icltool.world.train_idefics import Recipe, train
-
     rights: dict[int, float] = {}
     recipe = Recipe(renderings_per_scene=4)
 
@@ -168,3 +172,51 @@ def test_the_recipe_learns(tmp_path: Path) -> None:
     assert np.mean([rights[s] for s in (151, 176, 201)]) > 0.45
     model = component("models", "tiny-idefics", path=str(tmp_path / "model"), packaged=None, device="cpu")
     assert model.model.config.hidden_size == 128
+
+
+def test_the_recipe_s_schedules() -> None:
+    """One value of each attribute more every 225 steps; the fixed lexicon fades from 40 to 60 % of 3600 steps."""
+    recipe = Recipe()
+    assert [recipe.difficulty(step).values for step in (0, 224, 225, 1574, 1575, 3599)] == [1, 1, 2, 7, 8, 8]
+    shares = [recipe.difficulty(step).fixed_share for step in (0, 1440, 1800, 2160, 3599)]
+    assert shares == pytest.approx([0.3, 0.3, 0.15, 0, 0])
+    rates = [recipe.rate(step) for step in (0, 49, 99, 100, 1850, 3600)]
+    assert rates == pytest.approx([1e-5, 5e-4, 1e-3, 1e-3, 0.51e-3, 2e-5])
+
+
+def test_a_few_steps_of_the_recipe(tmp_path: Path) -> None:
+    """The same weights each time, in a folder that is loaded as the packaged one is."""
+    recipe, told = Recipe(renderings_per_scene=1, batch_size=2), []
+    for name in ("one", "other"):
+        train(tmp_path / name, recipe, report=lambda *given: told.append(given), stop=2)
+    assert [(step, steps, figures["values"]) for step, steps, figures in told] == [(1, 3600, 1)] * 2
+    assert told[0] == told[1]
+    one, other = (load_file(tmp_path / name / "model.safetensors") for name in ("one", "other"))
+    assert one.keys() == other.keys() == load_file(WEIGHTS / "tiny-idefics" / "model.safetensors").keys()
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    model = component("models", "tiny-idefics", path=str(tmp_path / "one"), packaged=None, device="cpu")
+    assert model.model.config.hidden_size == 128
+
+
+def test_the_recipe_s_losses_fall_and_what_was_learned_by_heart_is_predicted() -> None:
+    """Of one batch: two episodes in the fixed lexicon, in which every word can be known."""
+    torch.manual_seed(0)
+    rng, tokenizer = np.random.default_rng(0), build_tokenizer()
+    model: Any = build_idefics(tokenizer).train()
+    heads = torch.nn.ModuleList([torch.nn.Linear(128, len(values)) for values in (COLOURS, SHAPES)])
+    pool = RenderPool(1, 0, [0.5] * 3, [0.25] * 3)
+    episodes = [draw_episode(rng, 2, task, Difficulty(2, 1.0), pool) for task in ("caption", "vqa")]
+    batch = Encoder(tokenizer).batch(episodes, torch.device("cpu"))
+    assert int((batch["weights"] == 1).sum()) == 3 * 2 + 3, "two words of each caption, one of each answer"
+    optimiser = torch.optim.AdamW([*model.parameters(), *heads.parameters()], lr=1e-3)
+    seen = []
+    for _ in range(30):
+        main, auxiliary, right = losses(model, heads, batch)
+        seen.append((float(main.detach()), float(auxiliary.detach()), float(right)))
+        optimiser.zero_grad()
+        (main + 0.5 * auxiliary).backward()
+        optimiser.step()
+    assert seen[0][2] < 0.3
+    assert seen[-1][2] == 1
+    assert seen[-1][0] < 0.2 * seen[0][0]
+    assert seen[-1][1] < 0.5 * seen[0][1]

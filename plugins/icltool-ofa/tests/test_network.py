@@ -78,7 +78,7 @@ def test_one_token_at_a_time_gives_the_same_logits(
         for part in (ids[:, :2], ids[:, 2:3], ids[:, 3:]):
             out = tiny(encoder_outputs=encoded, decoder_input_ids=part, **{name: cache}, use_cache=True)
             steps.append(out.logits)
-            cache = out.get("cache", out.get("past_key_values"))
+            cache = out["cache"] if "cache" in out else out["past_key_values"]
     torch.testing.assert_close(torch.cat(steps, dim=1), whole, atol=1e-5, rtol=0)
 
 

@@ -12,8 +12,8 @@ import torch
 from transformers import IdeficsConfig, IdeficsForVisionText2Text, PreTrainedTokenizerFast
 
 from icltool.models.idefics import IdeficsModel
+from icltool.models.idefics_continuing import ready_features
 from icltool.models.loading import DTYPES, Loaded
-from icltool.models.weights import quiet_loading
 from tests.benchmarks.engine.data import LEXICON, WHOLE, lexicon
 
 FAKE, IMAGE = "<fake_token_around_image>", "<image>"
@@ -65,8 +65,7 @@ def adapter(size: str, folder: Path, device: torch.device, dtype: str, in_memory
     words.save_pretrained(folder)
     IdeficsImageProcessorPil(image_size=SIZES[size]["vision_config"]["image_size"]).save_pretrained(folder)
     if not (size in IN_MEMORY if in_memory is None else in_memory):
-        with quiet_loading():
-            build(size, words, torch.device("cpu"), torch.float32).save_pretrained(folder)
+        build(size, words, torch.device("cpu"), torch.float32).save_pretrained(folder)
         return IdeficsModel(size, path=str(folder), device=str(device), dtype=dtype)
     model = build(size, words, device, DTYPES[dtype]).eval().requires_grad_(False)
     model.config.save_pretrained(folder)
@@ -107,13 +106,14 @@ def _mean_state(model: Any, device: torch.device, dtype: torch.dtype) -> float:
     config = model.config
     ids = torch.randint(3, config.vocab_size, (4, 48), device=device)
     latents = (config.perceiver_config.resampler_n_latents, config.vision_config.embed_dim)
-    output = model.model(
-        input_ids=ids,
-        attention_mask=torch.ones_like(ids),
-        perceiver_embeddings=torch.zeros(4, 1, *latents, device=device, dtype=dtype),
-        image_attention_mask=torch.zeros(4, 48, 1, device=device, dtype=torch.long),
-        use_cache=False,
-    )
+    with ready_features(model.model.config):
+        output = model.model(
+            input_ids=ids,
+            attention_mask=torch.ones_like(ids),
+            image_encoder_embeddings=torch.zeros(4, 1, *latents, device=device, dtype=dtype),
+            image_attention_mask=torch.zeros(4, 48, 1, device=device, dtype=torch.long),
+            use_cache=False,
+        )
     return float(output.last_hidden_state.float().mean())
 
 

@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from icltool.contracts import Example, Prompt
+from icltool.models.idefics_continuing import ready_features
 
 Ids = tuple[int, ...]
 
@@ -51,13 +52,14 @@ class NaiveScorer:
         images = max(len(p.images) for p in prompts)
         last_seen = (ids == self._tokenizer.convert_tokens_to_ids("<image>")).cumsum(1) - 1
         sees = (last_seen[:, :, None] == torch.arange(images)) & mask[:, :, None].bool()
-        logits = self._model(
-            input_ids=ids.to(self._device),
-            attention_mask=mask.to(self._device),
-            image_attention_mask=sees.long().to(self._device),
-            use_cache=False,
-            **self._images(prompts, images),
-        ).logits
+        with ready_features(self._model.model.config, self._features is not None):
+            logits = self._model(
+                input_ids=ids.to(self._device),
+                attention_mask=mask.to(self._device),
+                image_attention_mask=sees.long().to(self._device),
+                use_cache=False,
+                **self._images(prompts, images),
+            ).logits
         log_probs = torch.log_softmax(logits[:, :-1].float(), dim=-1)
         picked = log_probs.gather(2, ids[:, 1:, None].to(self._device))[:, :, 0]
         wanted = torch.zeros(ids.shape[0], ids.shape[1] - 1)
@@ -72,7 +74,7 @@ class NaiveScorer:
         """Pixels [B, images, 3, H, W] of files read anew, or ready features; zeros where a prompt has fewer images."""
         if self._features is not None:
             rows = [torch.stack([self._features[path] for path in p.images]) for p in prompts]
-            return {"perceiver_embeddings": torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)}
+            return {"image_encoder_embeddings": torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)}
         pixels = []
         for prompt in prompts:
             pictures = [Image.open(path).convert("RGB") for path in prompt.images]

@@ -176,23 +176,25 @@ class TinyCaptioner:
     def sample_beams(
         self, prompts: Sequence[Prompt], pixels: Any, options: GenerationOptions
     ) -> list[list[BeamSample]]:
-        found = []
-        for prompt, picture in zip(prompts, pixels, strict=True):
-            (text,) = self._ids([prompt.text])
+        texts = self._ids([prompt.text for prompt in prompts])
+        found: list[list[BeamSample]] = [[] for _ in texts]
+        for length in sorted({len(text) for text in texts}):  # those that need no padding together
+            places = [place for place, text in enumerate(texts) if len(text) == length]
             with torch.no_grad():
                 output = self.network.generate(
-                    pixel_values=picture[None], decoder_input_ids=torch.tensor([text], device=picture.device),
+                    pixel_values=torch.stack([pixels[place] for place in places]),
+                    decoder_input_ids=torch.tensor([texts[place] for place in places], device=self.device),
                     num_beams=options.num_beams, num_return_sequences=options.num_beams, do_sample=False,
                     max_new_tokens=options.max_new_tokens, length_penalty=options.length_penalty,
                     return_dict_in_generate=True, output_scores=True, bos_token_id=0, eos_token_id=1, pad_token_id=2,
                 )  # fmt: skip
-            scores = output.sequences_scores.tolist() if options.num_beams > 1 else [0.0]
-            beams = []
-            for row, score in zip(output.sequences.tolist(), scores, strict=True):
-                ids = row[len(text) :]
-                ids = ids[: ids.index(1) + 1] if 1 in ids else ids
-                beams.append(BeamSample(tuple(ids), self.tokenizer.decode(ids, skip_special_tokens=True), score))
-            found.append(beams)
+            rows = output.sequences.tolist()
+            scores = output.sequences_scores.tolist() if options.num_beams > 1 else [0.0] * len(rows)
+            for row, (ids, score) in enumerate(zip(rows, scores, strict=True)):
+                answer = ids[length:]
+                answer = answer[: answer.index(1) + 1] if 1 in answer else answer
+                text = self.tokenizer.decode(answer, skip_special_tokens=True)
+                found[places[row // options.num_beams]].append(BeamSample(tuple(answer), text, score))
         return found
 
     def save_tuned(self, file: Path, names: Sequence[str], about: Mapping[str, Any]) -> None:

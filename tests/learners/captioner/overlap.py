@@ -1,7 +1,9 @@
-"""A metric that needs no Java, and whose module is light: processes that compute rewards import it."""
+"""Metrics that need no Java, in a module that is light: processes that compute rewards import it."""
 
 from __future__ import annotations
 
+import os
+import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -27,6 +29,29 @@ class WordOverlap:
         counts, found = getattr(self, "counts", {}), set(text.split())
         weigh = {word: 1 / counts.get(word, 1) for reference in known for word in reference.split()}
         return sum(weight for word, weight in weigh.items() if word in found) + 0.01 * len(found)
+
+
+class Locked(WordOverlap):
+    """A metric that holds what no other process can have."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lock = threading.Lock()
+
+
+def locked(name: str) -> Locked:
+    return Locked()
+
+
+class Dying(WordOverlap):
+    """A metric whose process ends."""
+
+    def score(self, predictions: Any, references: Any) -> np.ndarray:
+        os._exit(1)
+
+
+def dying(name: str) -> Dying:
+    return Dying()
 
 
 def metric(name: str) -> Any:

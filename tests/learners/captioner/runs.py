@@ -1,41 +1,51 @@
-"""A training in a process of its own: `python -m tests.learners.captioner.runs FOLDER EXAMPLES.json OPTIONS.json`."""
+"""Trainings in processes of their own, which are killed on the way or are two of one training."""
 
 from __future__ import annotations
 
-import json
-import sys
-from dataclasses import asdict
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from icltool.contracts import Example
+from icltool.contracts import Example, Ticker
+from tests.learners.captioner.sets import tuned, tuning_set
+from tests.learners.synthetic import RecordingProgress
 
 
-def write_inputs(folder: Path, examples: list[Example], options: dict[str, Any]) -> list[str]:
-    """The arguments of a run into `folder / "out"`."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "examples.json").write_text(json.dumps([asdict(example) for example in examples]))
-    (folder / "options.json").write_text(json.dumps(options))
-    return [str(folder / name) for name in ("out", "examples.json", "options.json")]
+class Ending(RecordingProgress):
+    """Ends the training after so many batches, by an exception or a signal."""
+
+    def __init__(self, after: int, number: int | None = None) -> None:
+        super().__init__()
+        self.after, self.number = after, number
+
+    @contextmanager
+    def task(self, description: str, total: int, unit: str, done: int = 0) -> Iterator[Ticker]:
+        self.tasks.append((description, total - done))
+        yield self
+
+    def advance(self, amount: int = 1) -> None:
+        super().advance(amount)
+        if self.done == self.after:
+            if self.number is None:
+                raise KeyboardInterrupt
+            os.kill(os.getpid(), self.number)
 
 
-def read_examples(file: str) -> list[Example]:
-    told = json.loads(Path(file).read_text())
-    return [Example(**{k: tuple(v) if isinstance(v, list) else v for k, v in one.items()}) for one in told]
+class Alarmed(RecordingProgress):
+    """Kills the process, wherever it is, after so many seconds of its work from the first batch on."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__()
+        self.seconds = seconds
+
+    def advance(self, amount: int = 1) -> None:
+        super().advance(amount)
+        if self.done == 1:
+            signal.setitimer(signal.ITIMER_PROF, self.seconds)  # the time of a loaded machine does not count
 
 
-def main() -> None:
-    import torch
-
-    from tests.learners.captioner.sets import tuned, tuning_set
-
-    torch.set_num_threads(1)  # as the tests of learners have it: sums over another number of threads round otherwise
-    folder, examples, options = sys.argv[1:4]
-    try:
-        tuned(tuning_set(read_examples(examples)), Path(folder), **json.loads(Path(options).read_text()))
-    except KeyboardInterrupt:
-        sys.exit(130)
-
-
-if __name__ == "__main__":
-    main()
+def train(folder: Path, examples: list[Example], options: dict[str, Any], alarm: float = 0.0) -> None:
+    tuned(tuning_set(examples), folder, Alarmed(alarm) if alarm else None, **options)

@@ -25,7 +25,7 @@ FAMILIES: dict[str, Any] = {
     "blip-base": (tiny.blip, BlipModel),
 }
 #: What the recipes would make too long or too large for tiny models.
-SHORT: dict[str, Any] = {"epochs": 3, "batch_size": 4, "lr": 3e-3, "schedule": "constant", "image_size": 28}
+SHORT: dict[str, Any] = {"epochs": 2, "batch_size": 4, "lr": 3e-3, "schedule": "constant", "image_size": 28}
 
 
 def test_frozen_layers_are_computed_twice_too(examples: list[Example], tmp_path: Path) -> None:

@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import random
 import signal
-import subprocess
-import sys
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,37 +12,16 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from icltool.contracts import Example, Ticker
+from icltool.contracts import Example
 from icltool.errors import StoreError
 from icltool.learners.captioner.keeping import RESUME, Keeper
-from tests.learners.captioner.runs import write_inputs
+from tests.learners.captioner.runs import Ending, train
 from tests.learners.captioner.sets import tuned, tuning_set
-from tests.learners.ranks import both_ranks
-from tests.learners.synthetic import RecordingProgress
+from tests.training.forked import FORKED, both_ranks, ended, started
 
 FILES = ("best.safetensors", "last.safetensors", "README.md")
 #: 14 examples with 35 captions: 9 batches, 5 steps an epoch with `accumulate` 2.
 STEPS: dict[str, Any] = {"epochs": 3, "save_every": 2, "accumulate": 2, "select": "overlap", "label_smoothing": 0.1}
-
-
-class Ending(RecordingProgress):
-    """Ends the training after so many batches, by an exception or a signal."""
-
-    def __init__(self, after: int, number: int | None = None) -> None:
-        super().__init__()
-        self.after, self.number = after, number
-
-    @contextmanager
-    def task(self, description: str, total: int, unit: str, done: int = 0) -> Iterator[Ticker]:
-        self.tasks.append((description, total - done))
-        yield self
-
-    def advance(self, amount: int = 1) -> None:
-        super().advance(amount)
-        if self.done == self.after:
-            if self.number is None:
-                raise KeyboardInterrupt
-            os.kill(os.getpid(), self.number)
 
 
 def same_weights(one: Path, other: Path) -> None:
@@ -176,34 +149,23 @@ def test_a_state_of_another_number_of_processes_is_told(
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == kept
 
 
-@pytest.mark.slow
+@pytest.mark.reliability
+@FORKED
 def test_killed_at_random_moments(examples: list[Example], tmp_path: Path) -> None:
-    options = {**STEPS, "epochs": 6, "save_every": 1, "itm": True}
-    arguments = write_inputs(tmp_path / "killed", examples, options)
+    options = {**STEPS, "epochs": 4, "save_every": 1, "itm": True}
     tuned(tuning_set(examples), tmp_path / "whole", **options)
-    command = [sys.executable, "-m", "tests.learners.captioner.runs", *arguments]
-    out, rng, kills = tmp_path / "killed" / "out", random.Random(1), 0
-    for _ in range(20):
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        started = (out / RESUME).stat().st_mtime_ns if (out / RESUME).exists() else 0
-        while process.poll() is None and kills < 4:
-            if (out / RESUME).exists() and (out / RESUME).stat().st_mtime_ns != started:
-                time.sleep(rng.uniform(0, 0.3))
-                process.kill()
-                kills += process.wait() == -signal.SIGKILL
-            time.sleep(0.005)
-        if process.wait() == 0:
-            break
+    out, rng, kills = tmp_path / "killed", random.Random(1), 0
+    while (code := ended(started(train, out, examples, options, rng.uniform(0.001, 0.05) if kills < 4 else 0.0))) != 0:
+        assert code == -signal.SIGPROF
+        kills += 1
     assert kills >= 3
     same_files(tmp_path / "whole", out)
 
 
-@pytest.mark.slow
+@pytest.mark.reliability
+@FORKED
 def test_two_processes_train_as_one_model(examples: list[Example], tmp_path: Path) -> None:
     options = {**STEPS, "save_every": 1, "trainer": {"devices": 2}, "freeze": "vision", "itm": True}
-    files = []
     for name in ("one", "other"):
-        arguments = write_inputs(tmp_path / name, examples, options)
-        assert both_ranks("tests.learners.captioner.runs", arguments) == [0, 0]
-        files.append(tmp_path / name / "out")
-    same_files(*files)
+        assert both_ranks(train, tmp_path / name, examples, options) == [0, 0]
+    same_files(tmp_path / "one", tmp_path / "other")

@@ -73,7 +73,7 @@ def recorded(folder: Path) -> list[float]:
 def test_a_run_uses_the_formulas_at_every_step(
     examples: list[Example], tmp_path: Path, kind: str, options: dict[str, Any]
 ) -> None:
-    options = {**options, "schedule": kind, "epochs": EPOCHS, "accumulate": 2, "save_every": 1}
+    options = {**options, "schedule": kind, "epochs": EPOCHS, "accumulate": 2, "save_every": 2}
     options["trainer"] = {"log_every_n_steps": 1}
     with pytest.raises(KeyboardInterrupt):
         tuned(tuning_set(examples), tmp_path, Ending(12), **options)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import threading
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -23,7 +21,7 @@ from icltool.learners.captioner.parts import TrainedParts
 from icltool.learners.captioner.rewards import Rewards
 from icltool.learners.captioner.scst import SelfCritical, advantages_of
 from icltool.plugin.manager import component
-from tests.learners.captioner.overlap import WordOverlap, metric
+from tests.learners.captioner.overlap import Locked, WordOverlap, dying, locked, metric
 from tests.learners.captioner.sets import tuned, tuning_set
 
 CORPUS = [("a red bar", "the red bar"), ("a blue frame",), ("a green block", "a block")]
@@ -44,18 +42,6 @@ def test_processes_give_the_rewards_that_this_one_gives() -> None:
     assert rewards_of(0).tolist() == wanted.tolist() == rewards_of(2).tolist()
 
 
-class Locked(WordOverlap):
-    """A metric that holds what no other process can have."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.lock = threading.Lock()
-
-
-def locked(name: str) -> Locked:
-    return Locked()
-
-
 def test_cider_is_sent_fitted_and_a_metric_that_cannot_be_sent_is_made_in_each_process() -> None:
     make = partial(component, "metrics")
     here, there = rewards_of(0, make, "cider"), rewards_of(1, lambda name: component("metrics", name), "cider")
@@ -65,17 +51,6 @@ def test_cider_is_sent_fitted_and_a_metric_that_cannot_be_sent_is_made_in_each_p
     assert rewards_of(1, locked).tolist() == rewards_of(0).tolist()
     with pytest.raises(ConfigError, match="cannot be sent to other processes"):
         rewards_of(1, lambda name: Locked())
-
-
-class Dying(WordOverlap):
-    """A metric whose process ends."""
-
-    def score(self, predictions: Any, references: Any) -> np.ndarray:
-        os._exit(1)
-
-
-def dying(name: str) -> Dying:
-    return Dying()
 
 
 def test_a_process_that_dies_is_one_clear_error() -> None:

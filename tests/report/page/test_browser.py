@@ -13,7 +13,7 @@ from tests.report.page import pages
 from tests.report.page.browsing import Report
 
 pytestmark = [
-    pytest.mark.slow,
+    pytest.mark.external,
     pytest.mark.skipif(CHROMIUM is None or DRIVER is None, reason="needs chromium and chromedriver"),
 ]
 

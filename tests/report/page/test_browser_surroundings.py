@@ -12,7 +12,7 @@ from tests.report.page import pages
 from tests.report.page.browsing import Report
 
 pytestmark = [
-    pytest.mark.slow,
+    pytest.mark.external,
     pytest.mark.skipif(CHROMIUM is None or DRIVER is None, reason="needs chromium and chromedriver"),
 ]
 #: Names of what can be operated, and alternative texts: the accessible name as assistive technology gets it.
@@ -84,7 +84,7 @@ def test_dark_and_light(small: tuple[Report, Page]) -> None:
     browser.command("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": "dark"}])
     assert browser.run(ground) == "rgb(18, 22, 27)"
     assert browser.run(ink) != light
-    assert report.texts("#theme") == ["Light mode"]
+    browser.until(lambda: report.texts("#theme") == ["Light mode"])
     browser.click("#theme")
     assert browser.run(ground) == "rgb(255, 255, 255)"
     report.open("small")
