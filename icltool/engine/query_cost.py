@@ -93,7 +93,7 @@ def counted_flops() -> Iterator[FlopCounterMode]:
 
     # the CPU's kernel of attention, which newer releases of torch do not count
     def attention(query: Any, key: Any, value: Any, *rest: Any, **options: Any) -> int:
-        return int(sdpa_flop_count(query, key, value))
+        return int(sdpa_flop_count(query, key, value))  # type: ignore[no-untyped-call]
 
     kernels = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: attention}
     compiled = "torch._dynamo" in sys.modules  # which takes seconds to import for nothing

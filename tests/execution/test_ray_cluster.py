@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from tests.execution.ray_nodes import TwoNodes
 
 pytest_plugins = ("tests.execution.ray_nodes",)
-pytestmark = pytest.mark.xdist_group("ray")
+pytestmark = [pytest.mark.reliability, pytest.mark.xdist_group("ray")]
 ROOT = Path(__file__).resolve().parents[2]
 #: Seconds after which a test that hangs is ended. Nothing else depends on time.
 PATIENCE = 120.0
@@ -364,7 +364,6 @@ sys.exit(guarded(work))
 """
 
 
-@pytest.mark.reliability
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_an_interrupted_run_leaves_nothing_behind(tmp_path: Path, number: int, code: int) -> None:
     run = subprocess.Popen(
