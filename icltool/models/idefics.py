@@ -240,7 +240,7 @@ class IdeficsModel(ContinuingIdefics):
             inputs["image_encoder_embeddings"] = self._stack([p.images for p in prompts], images, features)
         return inputs
 
-    def _hidden(self, inputs: dict[str, Any]) -> torch.Tensor:
+    def _hidden(self, inputs: Mapping[str, Any]) -> torch.Tensor:
         """The last hidden states [B, T, width] for what `_inputs` made."""
         with ready_features(self.model.model.config, "image_encoder_embeddings" in inputs):
             hidden: torch.Tensor = self.model.model(**inputs, use_cache=False).last_hidden_state

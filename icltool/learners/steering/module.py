@@ -164,7 +164,8 @@ class SteeringModule(LightningModule):
         self.figures = {"step": float(self.global_step), "epoch": float(self.current_epoch + 1)}
         self.figures |= {name: float(total) / count for name, total in sums.items()}
         if self.log_temperature is not None:
-            self.figures["temperature"] = float(self.temperature().detach())
+            with torch.no_grad():
+                self.figures["temperature"] = float(self.temperature())
 
     def configure_optimizers(self) -> Any:
         options = self.options
