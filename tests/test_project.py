@@ -72,7 +72,7 @@ def test_ci_covers_every_python_and_the_lowest_releases() -> None:
     assert [setup["python-version"] for setup in setups] == versions[:1]
     install, tests = steps(JOBS["lowest"])[-2:]
     assert install == 'uv pip install --system --resolution lowest-direct -e ".[dev]"'
-    named = tests.removeprefix("python -m pytest ").split()
+    named = tests.removeprefix("python -m pytest -W default ").split()
     assert named == ["tests/models", "tests/engine", "tests/learners"]
     assert all((ROOT / folder).is_dir() for folder in named)
 
