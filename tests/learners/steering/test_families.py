@@ -31,7 +31,7 @@ def test_live_is_trained_and_used(
     options = {
         "shots": 1,
         "max_train_size": 6,
-        "epochs": 2,
+        "epochs": 5,
         "batch_size": 3,
         "accumulate": 1,
         "lr": 0.1,
