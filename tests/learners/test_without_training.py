@@ -188,7 +188,9 @@ def test_the_function_vector_sums_the_heads_with_the_largest_effect(
             for head in range(part.heads)
         }
         ranked = sorted(effects, key=lambda place: -effects[place])
-        assert chosen == ranked[:3]
+        # effects that are equal but for rounding may stand in either order
+        assert len(set(chosen)) == 3
+        assert [effects[place] for place in chosen] == pytest.approx([effects[p] for p in ranked[:3]], abs=2e-5)
         for layer, head, effect in stored.about["figures"]["heads (layer, head, effect)"]:
             assert effect == pytest.approx(effects[layer, head], abs=2e-5)
 
