@@ -1,6 +1,7 @@
-"""The releases of other packages that the whole suite passed on: the one place that names them.
+"""The releases of other packages that icltool is tested with: the one place that names them.
 
-The lower end is the lower bound in pyproject.toml. Outside of the range `icltool doctor` says so, and for `DECISIVE`
+On the newest the whole default suite ran, on the lowest the tests of engine, learners and some models. The lower end is the
+lower bound in pyproject.toml. Outside of the range `icltool doctor` says so, and for `DECISIVE`
 packages, which compute what a model says, a model's caches are checked when it is loaded (`icltool.engine.parity`).
 """
 

@@ -30,7 +30,7 @@ Shared = Callable[[str, Callable[[Path], object]], Path]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--minutes", type=float, help="begin no test after so many minutes; those that are left are named")
+    parser.addoption("--minutes", type=float, help="begin no test after so many minutes; skip the others")
 
 
 def pytest_configure(config: pytest.Config) -> None:

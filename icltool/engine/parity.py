@@ -54,8 +54,8 @@ def _fault(model: Model, session: Session, examples: Sequence[Example]) -> str:
     try:
         scores, cached = session.target_scores(requests), session.answers(requests)
     except Exception as error:  # under a foreign release it may be anything
-        told = " ".join(str(error).split()) or "no message"
-        return f"with caches the model fails ({type(error).__name__}: {told[:120]})"
+        message = " ".join(str(error).split()) or "no message"
+        return f"with caches the model fails ({type(error).__name__}: {message[:120]})"
     half = str(getattr(model, "dtype", "float32")).rpartition(".")[2] != "float32"
     worst = max((_difference(a, b, half) for a, b in zip(scores, expected, strict=True)), default=0.0)
     if not worst <= 1.0:
@@ -90,9 +90,9 @@ def _examples(folder: Path) -> list[Example]:
     for k, colour in enumerate(("red", "green", "blue")):
         path = folder / f"{colour}.png"
         Image.fromarray(rng.integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(path)
-        asked = "Which colour is it?"
+        question = "Which colour is it?"
         answers, choices = (colour,) * 10, ("red", "green", "blue")
         examples.append(
-            Example(k, str(path), k, asked, colour, answers, question=asked, choices=choices, style="Cheerful")
+            Example(k, str(path), k, question, colour, answers, question=question, choices=choices, style="Cheerful")
         )
     return examples
