@@ -12,6 +12,7 @@ import torch
 
 from icltool.contracts import AnswerBatch, GenerationOptions, Prompt, TargetScore
 from icltool.errors import ConfigError
+from icltool.models.beam_images import images_by_beam
 from icltool.models.decoder_hooks import HookedDecoder, answers_at
 from icltool.models.images import read_image
 from icltool.models.loading import LoadOptions, load_model, loading_errors
@@ -93,9 +94,11 @@ class ProcessedModel(HookedDecoder):
         if self.image_tokens:
             search["suppress_tokens"] = self.image_tokens
         for batch in self._batches(prompts, batch_size):
-            encoded = self._encode([prompts[i] for i in batch], features, "left", reserve=options.max_new_tokens)
-            output = self.model.generate(**encoded.inputs, **search)
-            new = output[:, encoded.inputs["input_ids"].shape[1] :]
+            chosen = [prompts[i] for i in batch]
+            inputs = self._encode(chosen, features, "left", reserve=options.max_new_tokens).inputs
+            with images_by_beam(self.model, inputs, [len(p.images) for p in chosen]):
+                output = self.model.generate(**inputs, **search)
+            new = output[:, inputs["input_ids"].shape[1] :]
             for i, text in zip(batch, self.tokenizer.batch_decode(new, skip_special_tokens=True), strict=True):
                 texts[i] = text
         return texts

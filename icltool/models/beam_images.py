@@ -1,0 +1,79 @@
+"""Beams that see the images of their own prompt.
+
+`generate` of transformers repeats each row of every input once per beam. What a processor gives by image or by tile, not by
+prompt, comes out of that in the wrong order (1, 1, 2, 2 in place of 1, 2, 1, 2) where a prompt shows several images. Newer
+releases encode images first and order what comes of it; many models of older ones, and some of newer, do not.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from icltool.errors import ConfigError
+
+
+@contextmanager
+def images_by_beam(model: Any, inputs: Mapping[str, Any], images: Sequence[int]) -> Iterator[None]:
+    """Within the block `model.generate` of these inputs, of B prompts, gives each beam the images of its prompt in order.
+
+    `images` [B] are how many each prompt shows. Does nothing for a model that takes care of it itself. Raises ConfigError
+    where nothing says which rows of an input belong to which prompt.
+    """
+    flat = {
+        name: value.shape[0]
+        for name, value in inputs.items()
+        if isinstance(value, torch.Tensor) and value.shape[0] != len(images)
+    }
+    if not flat or _in_order(model):
+        yield
+        return
+    tokens = _image_tokens(model.config, inputs["input_ids"])
+    rows = {name: _rows_of(name, count, images, tokens) for name, count in flat.items()}
+    repeat = model._expand_inputs_for_generation
+
+    def expanded(expand_size: int = 1, **given: Any) -> tuple[Any, dict[str, Any]]:
+        apart = {name: given.pop(name) for name in rows.keys() & given.keys()}
+        ids, others = repeat(expand_size=expand_size, **given)
+        for name, value in apart.items():
+            parts = [part for part in value.split(rows[name]) for _ in range(expand_size)]
+            others[name] = torch.cat(parts)
+        return ids, others
+
+    model._expand_inputs_for_generation = expanded
+    try:
+        yield
+    finally:
+        del model._expand_inputs_for_generation
+
+
+def _in_order(model: Any) -> bool:
+    """Whether it expands images itself, or `generate` encodes them before they are expanded."""
+    from transformers import GenerationMixin
+
+    own = type(model)._expand_inputs_for_generation is not GenerationMixin._expand_inputs_for_generation
+    return own or "mm_encoder_outputs" in inspect.signature(model.forward).parameters
+
+
+def _image_tokens(config: Any, ids: torch.Tensor) -> list[int]:
+    """How many tokens of each prompt, ids [B, T], are of images."""
+    token = getattr(config, "image_token_id", None) or getattr(config, "image_token_index", None)
+    counts: list[int] = ids.eq(-1 if token is None else token).sum(1).tolist()
+    return counts
+
+
+def _rows_of(name: str, rows: int, images: Sequence[int], tokens: Sequence[int]) -> list[int]:
+    """How many of an input's rows belong to each prompt: as many as it has images, or in proportion to their tokens."""
+    if rows == sum(images):
+        return list(images)
+    found = [rows * count // max(1, sum(tokens)) for count in tokens]
+    if [count * sum(tokens) for count in found] != [rows * count for count in tokens] or sum(found) != rows:
+        raise ConfigError(
+            f"beams cannot be given the images of their prompts: the {rows} rows of {name} belong to {sum(images)} images",
+            "answer with --num-beams 1, or install a newer transformers",
+        )
+    return found
