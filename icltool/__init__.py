@@ -85,7 +85,7 @@ _CONTRACTS = (
     "picture_reference",
     "with_regions",
 )
-_ERRORS = ("ConfigError", "DataError", "IclError", "PluginError", "StoreError")
+_ERRORS = ("ConfigError", "DataError", "IclError", "IclWarning", "PluginError", "StoreError")
 _PLUGIN = ("Registration", "hookimpl")
 #: What adapters share, and where each is.
 _ADAPTERS = {
@@ -150,6 +150,7 @@ if TYPE_CHECKING:
     from icltool.errors import ConfigError as ConfigError
     from icltool.errors import DataError as DataError
     from icltool.errors import IclError as IclError
+    from icltool.errors import IclWarning as IclWarning
     from icltool.errors import PluginError as PluginError
     from icltool.errors import StoreError as StoreError
     from icltool.interventions.files import check_base as check_base

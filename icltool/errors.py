@@ -20,6 +20,10 @@ class IclError(Exception):
         return self.message if self.hint is None else f"{self.message} ({self.hint})"
 
 
+class IclWarning(UserWarning):
+    """What a component noticed that its user should know, and that stops nothing: one line, which the commands print."""
+
+
 class ConfigError(IclError):
     """An option, profile or configuration value is wrong."""
 

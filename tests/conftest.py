@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # several workers: threads of their own would only get in one another's way
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    for library in ("OMP", "OPENBLAS", "MKL"):
+        os.environ.setdefault(f"{library}_NUM_THREADS", "1")
 
 import numpy as np
 import pytest
@@ -23,6 +26,9 @@ from icltool.world.scenes import Lexicon, Scene, dataset_lexicon
 
 settings.register_profile("icltool", deadline=None)  # how long an example takes says nothing on a loaded machine
 settings.load_profile("icltool")
+
+if TYPE_CHECKING:
+    from icltool.models.idefics import IdeficsModel
 
 _DEADLINE = "ICLTOOL_TESTS_DEADLINE"
 #: Makes a folder once per run of the tests, whatever the number of workers: its name, and what fills it.
@@ -39,6 +45,12 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ.setdefault(_DEADLINE, str(time.time() + 60 * config.getoption("--minutes")))
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_finish() -> None:
+    """Modules stay to the end: a collection of garbage that looks through all of them again and again finds nothing."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -81,8 +93,9 @@ class Scenery:
         return [self.example(*(int(v) for v in rng.integers(0, 8, 2)), question=question) for _ in range(count)]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def scenery(tmp_path_factory: pytest.TempPathFactory) -> Scenery:
+    """Pictures are drawn by their number: those of a module do not depend on which modules came before."""
     return Scenery(tmp_path_factory.mktemp("scenery"), dataset_lexicon(0))
 
 
@@ -120,6 +133,31 @@ def resampled_folder(shared: Shared) -> Path:
     from tests.models.tiny import idefics_resampled
 
     return shared("idefics-resampled", idefics_resampled)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def short_costs() -> Iterator[None]:
+    """What an evaluation measures of its costs, of one query in one run: no test depends on how fast this machine is."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("icltool.evaluation.costs.SAMPLE", 1)
+        patch.setattr("icltool.engine.query_cost.REPEATS", 1)
+        yield
+
+
+@pytest.fixture(scope="session")
+def resampled(resampled_folder: Path) -> IdeficsModel:
+    from icltool.models.idefics import IdeficsModel
+
+    return IdeficsModel("resampled", path=str(resampled_folder), device="cpu")
+
+
+@pytest.fixture(scope="session")
+def small_idefics(shared: Shared) -> IdeficsModel:
+    """Of two layers and a width of 32."""
+    from icltool.models.idefics import IdeficsModel
+    from tests.models.tiny import idefics, shared_folder
+
+    return IdeficsModel("idefics", path=shared_folder(shared, idefics), device="cpu")
 
 
 @pytest.fixture(scope="session")

@@ -1,8 +1,9 @@
-"""Whether the default suite notices small faults: `python -m tests.mutants --coverage FILE --count 60 [--slow-only FILE]`.
+"""Whether the default suite notices small faults: `python -m tests.mutants --coverage FILE --count 60 [--quick FILE]`.
 
 Each mutant changes one operator, constant or condition of a line that computes something. The tests that ran the line, by a
 coverage file with contexts (`python -m pytest --cov=icltool --cov-context=test --cov-report=`), run against it until one fails.
-Half of the mutants lie in lines that the other coverage file does not have, if one is given. Survivors are listed at the end.
+With a list of tests (`pytest --collect-only` of an earlier suite, say) half of the mutants lie in lines that none of them ran.
+Survivors are listed at the end.
 """
 
 from __future__ import annotations
@@ -155,13 +156,16 @@ def killed(mutant: Mutant, tests: set[str], most: int) -> bool:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--coverage", type=Path, required=True, help="of the default suite, with contexts")
-    parser.add_argument("--before", type=Path, help="lines that half of the mutants are to lie outside of")
+    parser.add_argument("--quick", type=Path, help="tests that do not run half of the mutants' lines, one on each line")
     parser.add_argument("--count", type=int, default=60)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--most", type=int, default=400, help="tests per mutant, the nearest first")
     given = parser.parse_args()
     tests = covered(given.coverage)
-    before = None if given.before is None else set(covered(given.before))
+    before = None
+    if given.quick is not None:
+        quick = set(given.quick.read_text(encoding="utf-8").split("\n"))
+        before = {place for place, known in tests.items() if known & quick}
     chosen = draw(tests, before, given.count, given.seed)
     survivors = []
     for k, mutant in enumerate(chosen, 1):

@@ -1,4 +1,5 @@
-"""What libraries say while a command runs: under --verbose a line for each message, otherwise nothing.
+"""What libraries say while a command runs: under --verbose a line for each message, otherwise nothing. An IclWarning is no
+library's: it is said either way.
 
 All of it is caught here, around the run of a command, whichever library it comes from: warnings, log records on their way to
 the screen, progress bars, and whatever is printed. A forked process inherits that; one that is started anew inherits the
@@ -18,6 +19,8 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout, suppress
 from typing import Any, TextIO
 
+from icltool.errors import IclWarning
+
 #: What silences processes that are started anew, unless the user has set it: Python's warnings, and torch's native ones.
 _SILENT = {"PYTHONWARNINGS": "ignore", "TORCH_CPP_LOG_LEVEL": "ERROR"}
 #: Packages that print on behalf of others.
@@ -25,13 +28,17 @@ _CARRIERS = frozenset({"tqdm", "lightning_utilities", "typing_extensions", *sys.
 
 
 @contextmanager
-def library_output(detail: Callable[[str], None] | None = None, passed: set[str] | None = None) -> Iterator[None]:
-    """While the body runs, messages of libraries go to `detail` (nowhere without it), each once, as "library: message".
-    `passed` holds those that are not repeated, and grows.
+def library_output(
+    detail: Callable[[str], None] | None = None,
+    say: Callable[[str], None] | None = None,
+    passed: set[str] | None = None,
+) -> Iterator[None]:
+    """While the body runs, messages of libraries go to `detail` (nowhere without it), each once, as "library: message", and
+    those of components (IclWarning) to `say`. `passed` holds what is not repeated, and grows.
 
     Whatever the command itself prints in the meantime must go to stderr as it was before.
     """
-    messages = _Messages(detail, set() if passed is None else passed)
+    messages = _Messages(detail, say, set() if passed is None else passed)
     with ExitStack() as stack:
         stack.enter_context(_environment({} if detail else _SILENT))
         stack.enter_context(_descriptor_apart(shown=detail is not None))
@@ -47,20 +54,30 @@ def library_output(detail: Callable[[str], None] | None = None, passed: set[str]
 class _Messages:
     """Passes each message on once, with the name of the library that it comes from."""
 
-    def __init__(self, detail: Callable[[str], None] | None, passed: set[str]) -> None:
-        self._detail, self._passed, self._process = detail, passed, os.getpid()
+    def __init__(
+        self, detail: Callable[[str], None] | None, say: Callable[[str], None] | None, passed: set[str]
+    ) -> None:
+        self._detail, self._say, self._passed, self._process = detail, say, passed, os.getpid()
 
     def add(self, text: str, logger: str = "root") -> None:
         """`logger`: the name of the one that the message was logged by; libraries name theirs after themselves."""
         words = " ".join(text.split())
         if self._detail is None or not words:
             return
-        line = f"{_speaker() if logger == 'root' else logger.partition('.')[0]}: {words}"
-        if line in self._passed:
+        self._pass(f"{_speaker() if logger == 'root' else logger.partition('.')[0]}: {words}", self._detail)
+
+    def warn(self, warning: Warning | str) -> None:
+        if isinstance(warning, IclWarning):
+            self._pass(" ".join(str(warning).split()), self._say)
+        else:
+            self.add(str(warning))
+
+    def _pass(self, line: str, on: Callable[[str], None] | None) -> None:
+        if on is None or line in self._passed:
             return
         self._passed.add(line)
         if os.getpid() == self._process:
-            self._detail(line)
+            on(line)
         else:  # forked: a lock of the screen that another thread held is never released here
             with suppress(OSError):
                 os.write(2, f"{line}\n".encode())
@@ -126,7 +143,7 @@ def _hooks(messages: _Messages, screen: tuple[TextIO, TextIO]) -> Iterator[None]
     show, emit, crashed = warnings.showwarning, logging.StreamHandler.emit, threading.excepthook
 
     def add_warning(message: Warning | str, *_: Any, **__: Any) -> None:
-        messages.add(str(message))
+        messages.warn(message)
 
     def add_record(handler: logging.StreamHandler[Any], record: logging.LogRecord) -> None:
         stream = handler.stream

@@ -30,7 +30,7 @@ def stage_command(
         quiet, verbose, as_json = given.pop("given_quiet"), given.pop("given_verbose"), given.pop("given_json")
         silent = quiet or not is_leader()
         progress = for_terminal(silent, verbose)
-        with library_output(progress.detail if verbose and not silent else None):
+        with library_output(progress.detail if verbose and not silent else None, progress.say):
             config = resolve(stage, model, given, profile, sets)
             progress.detail(f"{stage}: {json.dumps(config.model_dump(mode='json'))}")
             report = importlib.import_module(f"{package}.{stage}").run(config, progress)

@@ -63,7 +63,7 @@ class IdeficsModel(ContinuingIdefics):
         options = LoadOptions(device, device_map, dtype, attention, quantization, compile)
         weights = find_weights(name, packaged, hub_id, path)
         with loading_errors(name, weights):
-            self.tokenizer: Any = AutoTokenizer.from_pretrained(weights.source, local_files_only=weights.local_only)
+            self.tokenizer: Any = AutoTokenizer.from_pretrained(weights.source, **weights.where)
             self.image_processor = _image_processor(weights.source, weights.local_only)
         loaded = load_model(IdeficsForVisionText2Text, name, weights, options)
         self.model, self.device, self.dtype = loaded.model, loaded.device, loaded.model.dtype

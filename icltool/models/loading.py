@@ -90,7 +90,7 @@ def load_model(model_class: Any, name: str, weights: Weights, options: LoadOptio
     memory does not suffice.
     """
     precision = options.precision()
-    arguments: dict[str, Any] = {"dtype": DTYPES[precision], "local_files_only": weights.local_only}
+    arguments: dict[str, Any] = {"dtype": DTYPES[precision], **weights.where}
     if options.attention is not None:
         arguments["attn_implementation"] = _attention(options.attention)
     if options.quantization is not None:
@@ -148,6 +148,11 @@ class loading_errors:  # noqa: N801 (reads as a statement)
             raise ConfigError(
                 f"{self._told}: out of memory", "--dtype bfloat16, --quantization 4bit or --device-map auto take less"
             ) from error
+        if isinstance(error, ValueError) and "trust_remote_code" in str(error):
+            raise ConfigError(
+                f"{self._told}: it comes with code of its own, which icltool does not run",
+                "choose a model whose architecture transformers has, or write an adapter as a plugin",
+            ) from error
         if isinstance(error, (OSError, ValueError, ImportError, RuntimeError, KeyError, SafetensorError)):
             lines = str(error).strip().splitlines() or [type(error).__name__]
             first = " ".join(lines[0].split())
@@ -176,7 +181,7 @@ def _same_architecture(model_class: Any, name: str, weights: Weights) -> None:
 def _config(weights: Weights) -> Any:
     from transformers import AutoConfig
 
-    return AutoConfig.from_pretrained(weights.source, local_files_only=weights.local_only)
+    return AutoConfig.from_pretrained(weights.source, **weights.where)
 
 
 def _complete(name: str, weights: Weights, report: dict[str, Any]) -> None:

@@ -234,12 +234,12 @@ def load_processor(weights: Weights) -> Any:
     import transformers
 
     makers: Any = transformers
-    processor = makers.AutoProcessor.from_pretrained(weights.source, local_files_only=weights.local_only)
+    processor = makers.AutoProcessor.from_pretrained(weights.source, **weights.where)
     if not hasattr(processor, "tokenizer") or not hasattr(processor, "image_processor"):
         raise ConfigError(f"{weights.source} has no processor for images and text", "this is no vision-language model")
     with contextlib.suppress(ValueError, ImportError):  # some image processors exist for torchvision only
         processor.image_processor = makers.AutoImageProcessor.from_pretrained(
-            weights.source, local_files_only=weights.local_only, backend="pil"
+            weights.source, **weights.where, backend="pil"
         )
     return processor
 

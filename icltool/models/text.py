@@ -53,7 +53,7 @@ class TextModel(HookedDecoder):
         weights = find_weights(name, None, hub_id, path)
         options = LoadOptions(device, device_map, dtype, attention, quantization, compile)
         with loading_errors(name, weights):
-            self.tokenizer: Any = AutoTokenizer.from_pretrained(weights.source, local_files_only=weights.local_only)
+            self.tokenizer: Any = AutoTokenizer.from_pretrained(weights.source, **weights.where)
         self.format = text_format(self.tokenizer)
         prepare_tokenizer(self.tokenizer, name)
         loaded = load_model(AutoModelForCausalLM, name, weights, options)

@@ -43,6 +43,11 @@ class Weights:
     local_only: bool
     tuned: Tuned | None = None
 
+    @property
+    def where(self) -> dict[str, bool]:
+        """For every `from_pretrained`. No code of a repository runs, and nobody is asked whether it may."""
+        return {"local_files_only": self.local_only, "trust_remote_code": False}
+
 
 def packaged_weights(name: str) -> Path:
     """The folder of weights that ship inside icltool. DataError when the installation is incomplete."""

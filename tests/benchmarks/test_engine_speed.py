@@ -16,7 +16,7 @@ import torch
 
 from icltool.engine.query_cost import counted_flops
 from icltool.models.idefics import IdeficsModel
-from tests.benchmarks.engine import models
+from tests.benchmarks.engine import measure, models
 from tests.benchmarks.engine.compare import Comparison, Differences, as_json, compare, differences
 from tests.benchmarks.engine.data import USES, Run, caption, index_size, lexicon, make_run
 from tests.benchmarks.engine.flops import model_flops
@@ -55,8 +55,15 @@ def check(found: Comparison, anchors: int) -> None:
 
 
 @pytest.mark.parametrize("order", ["left", "right"])
-def test_a_tiny_model(adapter: IdeficsModel, run: Run, order: str, capsys: pytest.CaptureFixture[str]) -> None:
-    found = compare(adapter, run, Setting(order, 2, 3, 16), naive_anchors=2, rate_seconds=0.1)
+def test_a_tiny_model(
+    adapter: IdeficsModel,
+    run: Run,
+    order: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(measure, "RATE_SECONDS", 0.1)
+    found = compare(adapter, run, Setting(order, 2, 3, 16), naive_anchors=2)
     check(found, anchors=2)
     assert found.naive.prompts == 2 * (1 + 8 + 3 * 7)
     assert found.naive.encoded == 2 * (1 + 8 * 2 + 3 * 7 * 3)

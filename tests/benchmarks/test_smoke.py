@@ -35,6 +35,7 @@ from tests.benchmarks import (
     test_store_speed,
 )
 from tests.benchmarks.engine import __main__ as engine
+from tests.benchmarks.engine import measure
 from tests.benchmarks.engine.models import adapter
 
 if TYPE_CHECKING:
@@ -241,7 +242,8 @@ def test_capacity(capsys: pytest.CaptureFixture[str]) -> None:
     assert "\n| 6 | 240 | 14.12 |" in out
 
 
-def test_the_engine(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_engine(monkeypatch: pytest.MonkeyPatch, sized: Sized, capsys: pytest.CaptureFixture[str]) -> None:
+    sized(measure, RATE_SECONDS=0.05)
     small = ["--anchors", "1", "--candidates", "4", "--index", "8", "--beams", "2", "--batch-size", "8"]
     called(engine.main, monkeypatch, "--size", "tiny", *small)
     *_, last = capsys.readouterr().out.splitlines()
@@ -258,6 +260,7 @@ def test_the_memory_of_prepare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
 WORLD = ("--option=index_images=24", "--option=validation_images=4")
 
 
+@pytest.mark.benchmark
 def test_the_whole_world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sized: Sized) -> None:
     sizes = {
         "prepare": WORLD,

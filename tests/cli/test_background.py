@@ -25,6 +25,7 @@ SEARCH = ["generate", "--dataset=shapes", "--task=caption", "--model=tiny-idefic
 SEARCH += ["--anchors=104", "--candidates=96", "--beam-size=2", "--shots=1", "--anchors-at-once=1", "--image-workers=2"]
 
 
+@pytest.mark.reliability
 @pytest.mark.skipif(not Path("/proc").exists(), reason="processes are looked up in /proc")
 def test_sigterm_ends_it_and_what_it_started(workspace: Path) -> None:
     command = [sys.executable, "-m", "icltool", *SEARCH, "--quiet", "--workspace", str(workspace)]

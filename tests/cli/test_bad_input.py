@@ -150,6 +150,7 @@ def killed_again_and_again(workspace: Path, folder: Path, anchors: int, kill: Ca
         np.testing.assert_array_equal(arrays[name], values, err_msg=name)
 
 
+@pytest.mark.reliability
 def test_killed_again_and_again_the_content_stays_the_same(workspace: Path, tmp_path: Path) -> None:
     def kill(target: Path, stored: int) -> None:
         def work() -> int:

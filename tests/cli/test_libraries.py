@@ -21,6 +21,7 @@ import pytest
 from icltool.cli.app import run
 from icltool.cli.libraries import library_output
 from icltool.contracts import Progress
+from icltool.errors import IclWarning
 from icltool.execution.progress import BarProgress, for_terminal
 from tests.cli import sample
 from tests.cli.sample import SampleConfig, SampleReport
@@ -164,6 +165,17 @@ def test_a_message_is_shown_once_and_to_verbose_alone(
         assert lines == [SPEAKERS[speak]] * ("--verbose" in options) + ["working"]
 
 
+def warning_of_a_component() -> None:
+    warnings.warn("style 'Mild' is\nunknown", IclWarning, stacklevel=1)
+
+
+@pytest.mark.parametrize("options", MODES, ids=" ".join)
+def test_a_warning_of_ours_is_said_once(options: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert sample_that(warning_of_a_component, warning_of_a_component, options=options) == 0
+    lines = [line for line in capsys.readouterr().err.splitlines() if not line.startswith("sample: {")]
+    assert lines == ([] if "--quiet" in options else ["style 'Mild' is unknown", "working"])
+
+
 def test_everything_is_as_before_afterwards(capsys: pytest.CaptureFixture[str]) -> None:
     """Also after a bug, whose traceback shows."""
 
@@ -304,7 +316,7 @@ def test_messages_that_passed_before_are_not_repeated() -> None:
     lines: list[str] = []
     passed: set[str] = set()
     for text in ("one", "one", "two"):
-        with library_output(lines.append, passed):
+        with library_output(lines.append, passed=passed):
             print(text)
     assert lines == ["tests: one", "tests: two"]
     with library_output(lines.append):

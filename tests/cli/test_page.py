@@ -95,6 +95,7 @@ def test_calls_that_do_not_fit(
     assert words.replace("TAKEN", port) in err
 
 
+@pytest.mark.external
 @with_gradio
 def test_the_page_is_served_to_this_machine_alone(workspace: Path, tmp_path: Path) -> None:
     with served(tmp_path, f"--workspace={workspace}", "--task=caption") as address:

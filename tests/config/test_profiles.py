@@ -147,6 +147,7 @@ def test_unknown_profiles(name: str, message: str, hint: str) -> None:
     assert hint in (caught.value.hint or "")
 
 
+@pytest.mark.external
 def test_the_wheel_holds_the_profiles_and_finds_them_there(tmp_path: Path) -> None:
     build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path), str(ROOT)]
     subprocess.run(build, check=True, capture_output=True)

@@ -16,6 +16,7 @@ from icltool.evaluation import costs
 from icltool.execution.progress import for_terminal
 from icltool.learners.captioner.options import parse_options as tuning_options
 from icltool.learners.live.options import parse_options
+from tests.suites import apart
 
 PROFILES = {path.stem: read_profile(path) for path in sorted((Path(__file__).parents[2] / "profiles").glob("*.toml"))}
 #: Captioners trained on the embedded world, by tests/training/test_captioner_world.py.
@@ -225,7 +226,14 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("published") / "ws"
 
 
-@pytest.mark.parametrize("name", [n for n in PROFILES if n not in (*LIVE_PROFILES, *CAPTIONERS, *SHAPES)])
+@pytest.mark.parametrize(
+    "name",
+    apart(
+        "training",
+        ["demo", "live-shapes", "leverlm-vqav2-idefics-9b", "leverlm-coco2017-openflamingo-9b"],
+        [name for name in PROFILES if name not in (*LIVE_PROFILES, *CAPTIONERS, *SHAPES)],
+    ),
+)
 def test_it_runs_from_end_to_end(name: str, world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Only data set, model, encoder and sizes are replaced; all else is the profile's."""
     monkeypatch.setattr(costs, "SAMPLE", 1)

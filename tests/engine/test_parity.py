@@ -21,11 +21,6 @@ from tests.conftest import Scenery
 from tests.models import tiny
 
 
-@pytest.fixture(scope="module")
-def resampled(resampled_folder: Path) -> IdeficsModel:
-    return IdeficsModel("resampled", path=str(resampled_folder), device="cpu")
-
-
 @pytest.fixture(params=["tiny_model", "resampled"])
 def model(request: pytest.FixtureRequest) -> IdeficsModel:
     return request.getfixturevalue(request.param)

@@ -9,7 +9,6 @@ import torch
 
 from icltool.contracts import Example, GenerationOptions, ScoringRequest
 from icltool.engine.query_cost import (
-    REPEATS,
     QueryCost,
     counted_flops,
     device_name,
@@ -68,7 +67,10 @@ def test_images_are_encoded_and_nothing_is_kept(small_idefics: IdeficsModel, sce
     assert costs[1].flops - costs[0].flops > 2 * vision.get_total_flops()
 
 
-def test_the_cost_is_that_under_the_intervention(small_idefics: IdeficsModel, scenery: Scenery, tmp_path: Path) -> None:
+def test_the_cost_is_that_under_the_intervention(
+    small_idefics: IdeficsModel, scenery: Scenery, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("icltool.engine.query_cost.REPEATS", 3)
     [query] = scenery.mixed(1, seed=5)
     session = open_session("caption", small_idefics, GenerationOptions(4, 3), 8, 2**20)
     alone = query_cost(session, [ScoringRequest(query, ())])
@@ -78,7 +80,7 @@ def test_the_cost_is_that_under_the_intervention(small_idefics: IdeficsModel, sc
         steered = query_cost(session, [ScoringRequest(query, ())])
     hook.remove()
     assert steered.flops == alone.flops, "a shift is no product"
-    assert len(calls) == (1 + REPEATS) * 4, "four tokens each time"
+    assert len(calls) == (1 + 3) * 4, "four tokens each time"
 
 
 def test_choices_are_ranked_one_by_one(tmp_path: Path) -> None:

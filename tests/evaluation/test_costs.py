@@ -21,7 +21,8 @@ from tests.evaluation.test_interventions import config
 from tests.evaluation.vectors import vectors
 
 
-def test_the_sample_is_fixed_spread_and_without_repetition() -> None:
+def test_the_sample_is_fixed_spread_and_without_repetition(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(costs, "SAMPLE", 8)
     found = costs.sample(400)
     assert found.tolist() == sorted(set(found.tolist())) == costs.sample(400).tolist()
     assert len(found) == costs.SAMPLE

@@ -95,7 +95,12 @@ def killed(workspace: Path, profile: Path, chunks: int, number: int) -> int:
 @pytest.mark.parametrize(
     ("number", "chunks", "resumed"),
     [
-        (signal.SIGKILL, 8, {"random, 2-shot": 8, "random, 2-shot, order 2": 0}),  # six chunks are zero-shot
+        pytest.param(
+            signal.SIGKILL,
+            8,  # six chunks are zero-shot
+            {"random, 2-shot": 8, "random, 2-shot, order 2": 0},
+            marks=pytest.mark.reliability,
+        ),
         (signal.SIGTERM, 17, {"random, 2-shot, order 2": 20}),
     ],
 )

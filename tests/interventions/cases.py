@@ -13,9 +13,10 @@ from icltool.models.chat import ChatModel
 from icltool.models.text import TextModel
 from tests.conftest import Scenery
 from tests.models import tiny
+from tests.suites import apart
 
 #: Cross attention beside, grouped values, heads that are wider than the states allow.
-FAMILIES = ("idefics", "llama", "qwen2.5-vl", "gemma3")
+FAMILIES = apart("external", ["llama", "gemma3"], ["idefics", "llama", "qwen2.5-vl", "gemma3"])
 Case = tuple[Any, list[Prompt]]
 
 

@@ -20,13 +20,16 @@ from icltool.models.idefics import IdeficsModel
 from icltool.models.text import TextModel
 from tests.conftest import Scenery
 from tests.models import tiny
+from tests.suites import apart
 
 METHODS = ("task-vector", "function-vector")
 LAYER = 1
 Case = tuple[Any, list[Prompt]]
 
 
-@pytest.fixture(scope="module", params=["idefics", "llama", "gpt2", "qwen2-vl"])
+@pytest.fixture(
+    scope="module", params=apart("external", ["llama", "qwen2-vl"], ["idefics", "llama", "gpt2", "qwen2-vl"])
+)
 def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Case:
     """A model, and prompts of several lengths; two of them are a token longer than the one before."""
     if request.param in ("idefics", "qwen2-vl"):

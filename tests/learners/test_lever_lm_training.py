@@ -101,7 +101,7 @@ def test_progress_counts_every_step_and_lightning_is_quiet(
     trained: Trained, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     (description, total) = trained.progress.tasks[0]
-    assert description == "train lever-lm"
+    assert description == "train selector"
     assert trained.progress.done == total == int(trained.outcome.history[-1]["step"])
     assert "validation" in trained.progress.notes[-1]
     LeverLM(**TINY, epochs=1).train(make_training_set(make_index(20)), tmp_path, 0, RecordingProgress())

@@ -40,6 +40,7 @@ def test_a_loss_that_depends_on_nothing_gives_gradients_of_0_for_all() -> None:
 
 
 @FORKED
+@pytest.mark.reliability
 @pytest.mark.parametrize("learner", ["live", "captioner"])
 def test_a_loss_that_overflows_where_it_does_not_count_changes_nothing(
     scenery: Scenery, tmp_path: Path, learner: str

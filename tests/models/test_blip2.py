@@ -16,6 +16,7 @@ from icltool.models.blip2 import Blip2Model
 from icltool.testing import check_model
 from tests.models import tiny_captioners as tiny
 from tests.models.captioner_twins import pixels, prefixed_inputs, prefixed_twin
+from tests.suites import apart
 
 Folder = Callable[[Callable[[Path], str]], str]
 Pictures = Callable[[str], list[Example]]
@@ -32,7 +33,7 @@ def opt(folder_of: Folder) -> Blip2Model:
     return Blip2Model("blip2", path=folder_of(tiny.blip2_opt), device="cpu")
 
 
-@pytest.mark.parametrize("task", ["caption", "vqa"])
+@pytest.mark.parametrize("task", apart("external", ["vqa"], ["caption", "vqa"]))
 def test_blip2_conforms(task: str, model: Blip2Model, pictures: Pictures) -> None:
     check_model(model, pictures(task), task=task, twin=prefixed_twin(model, model.source))
 

@@ -20,11 +20,6 @@ from icltool.testing.models import mixed_prompts
 from tests.conftest import Scenery
 
 
-@pytest.fixture(scope="module")
-def resampled(resampled_folder: Path) -> IdeficsModel:
-    return IdeficsModel("resampled", path=str(resampled_folder), device="cpu")
-
-
 @pytest.fixture(params=["tiny_model", "resampled"])
 def model(request: pytest.FixtureRequest) -> IdeficsModel:
     return request.getfixturevalue(request.param)

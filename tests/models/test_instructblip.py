@@ -20,7 +20,11 @@ Folder = Callable[[Callable[[Path], str]], str]
 Pictures = Callable[[str], list[Example]]
 
 
-@pytest.fixture(scope="module", params=[tiny.instructblip_llama, tiny.instructblip_t5], ids=["vicuna", "t5"])
+@pytest.fixture(
+    scope="module",
+    params=[tiny.instructblip_llama, pytest.param(tiny.instructblip_t5, marks=pytest.mark.external)],
+    ids=["vicuna", "t5"],
+)
 def model(request: pytest.FixtureRequest, folder_of: Folder) -> InstructBlipModel:
     return InstructBlipModel("instructblip", path=folder_of(request.param), device="cpu")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -122,6 +123,18 @@ def test_a_training_without_its_weights_is_told(tmp_path: Path) -> None:
     (tmp_path / "other.safetensors").touch()
     with pytest.raises(ConfigError, match=r"lacks best\.safetensors.*: other\.safetensors"):
         find_weights("blip2-opt-2.7b", None, None, str(tmp_path))
+
+
+def test_code_of_a_model_s_own_is_not_run(folder_of: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("nobody is asked"))
+    source = shutil.copytree(folder_of(tiny.gpt2), tmp_path / "model")
+    config = json.loads((source / "config.json").read_text())
+    own = {"AutoConfig": "own.Config", "AutoModelForCausalLM": "own.Model"}
+    (source / "config.json").write_text(json.dumps({**config, "model_type": "homemade", "auto_map": own}))
+    (source / "own.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    with pytest.raises(ConfigError, match="code of its own, which icltool does not run"):
+        TextModel("homemade", path=str(source), device="cpu")
+    assert not (tmp_path / "ran").exists()
 
 
 def test_weights_of_other_shapes_are_refused(folder_of: Folder, tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from icltool.testing import check_model, make_examples, torch_twin
 from icltool.world.scenes import NONCE_WORDS
 from tests.models import tiny
 from tests.models.test_idefics import plain_inputs
+from tests.suites import apart
 
 Folder = Callable[[Callable[[Path], str]], str]
 Pictures = Callable[[str], list[Example]]
@@ -45,7 +46,7 @@ def examples(model: Any, pictures: Pictures, tmp_path: Path) -> Callable[[str], 
     return lambda task: make_examples(tmp_path, 10, task=task, words=NONCE_WORDS[:7])
 
 
-@pytest.mark.parametrize("task", ["caption", "vqa"])
+@pytest.mark.parametrize("task", apart("external", ["caption"], ["caption", "vqa"]))
 def test_it_conforms(task: str, model: Any, examples: Callable[[str], list[Example]]) -> None:
     if isinstance(model, Idefics2Model):
         inputs = tiny.plain_inputs(model.source, do_image_splitting=False)

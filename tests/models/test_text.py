@@ -14,6 +14,7 @@ from icltool.models.text import TextModel
 from icltool.testing import check_model
 from icltool.testing.plain import torch_twin
 from tests.models import tiny
+from tests.suites import apart
 
 Folder = Callable[[Callable[[Path], str]], str]
 LABELS = ("red bar", "green block", "blue frame", "yellow bar", "red block", "green frame", "blue bar", "yellow block")
@@ -30,7 +31,7 @@ def model(request: pytest.FixtureRequest, folder_of: Folder) -> TextModel:
     return TextModel(request.param, path=folder_of(tiny.TEXT[request.param]), device="cpu")
 
 
-@pytest.mark.parametrize("task", ["classification", "vqa"])
+@pytest.mark.parametrize("task", apart("external", ["vqa"], ["classification", "vqa"]))
 def test_text_models_conform(task: str, model: TextModel) -> None:
     twin = torch_twin(model.model, model.tokenizer, tiny.plain_text_inputs(model.source), model.end_tokens)
     check_model(model, [example(i) for i in range(8)], task=task, twin=twin)

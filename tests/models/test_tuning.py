@@ -23,6 +23,7 @@ from icltool.models.tuning import resized_positions
 from icltool.testing import check_tuning
 from icltool.testing.tuning import evaluation_pixels, tuned_log_probs, zero_shot
 from tests.models import tiny_captioners as tiny
+from tests.suites import apart
 
 Folder = Callable[[Callable[[Path], str]], str]
 Pictures = Callable[[str], list[Example]]
@@ -66,14 +67,14 @@ def fit(model: Any, batch: Any, steps: int, autocast: bool = False) -> list[floa
     return losses
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", apart("external", ["blip2-t5", "instructblip-vicuna"], FAMILIES))
 def test_families_can_be_tuned(family: str, folder_of: Folder, pictures: Pictures, tmp_path: Path) -> None:
     build, adapter = FAMILIES[family]
     model = adapter(path=folder_of(build), device="cpu")
     check_tuning(model, pictures("caption")[:6], tmp_path, lambda path: adapter(path=str(path), device="cpu"))
 
 
-@pytest.mark.parametrize("family", ["blip2-opt", "blip2-t5", "blip"])
+@pytest.mark.parametrize("family", apart("external", ["blip2-t5"], ["blip2-opt", "blip2-t5", "blip"]))
 def test_training_lowers_the_loss_and_changes_what_is_trained(
     family: str, folder_of: Folder, pictures: Pictures, tmp_path: Path
 ) -> None:

@@ -29,6 +29,7 @@ from tests.datasets.builders import write_karpathy
 from tests.datasets.caption_builders import STYLES, write_personality_captions, write_sherlock
 from tests.models.tiny_captioners import blip2_opt
 from tests.plugin.distributions import ofa_registered
+from tests.suites import apart
 
 CHECKOUT = Path(icltool.__file__).parents[1]
 BLIP2 = ("captioner-coco-blip2-opt-2.7b", "captioner-sherlock-blip2-opt-2.7b")
@@ -157,7 +158,7 @@ def styled(files: Mapping[str, Path], ofa_weights: Path, tmp_path_factory: pytes
     return run, folder
 
 
-@pytest.mark.parametrize("name", OFA)
+@pytest.mark.parametrize("name", apart("training", ["captioner-personality-ofa-distilled"], OFA))
 def test_ofa(name: str, styled: tuple[Run, Path], files: Mapping[str, Path], tmp_path: Path) -> None:
     first, folder = styled
     run, table = Run(name, files, first.workspace, first.weights), tmp_path / "results.csv"
@@ -177,6 +178,7 @@ def test_ofa(name: str, styled: tuple[Run, Path], files: Mapping[str, Path], tmp
     assert float(tuned["bleu-1"]) >= 0
 
 
+@pytest.mark.training
 def test_ofa_by_scst(styled: tuple[Run, Path], files: Mapping[str, Path], tmp_path: Path) -> None:
     first, start = styled
     run = Run(SCST, files, first.workspace, first.weights)

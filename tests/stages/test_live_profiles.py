@@ -28,6 +28,7 @@ from icltool.interventions.files import WEIGHTS, read_intervention
 from icltool.store.evaluations import predictions_file, read_predictions
 from tests.datasets.builders import vqa_image, write_okvqa, write_vqa
 from tests.models.tiny import idefics2, idefics_resampled
+from tests.suites import apart
 
 PROFILES = Path(icltool.__file__).parents[1] / "profiles"
 #: The one whose costs are measured.
@@ -58,7 +59,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return found
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", apart("training", [name for name in NAMES if name != "live-vqav2-idefics-9b"], NAMES))
 def test_it_runs_from_end_to_end(
     name: str, folders: Mapping[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

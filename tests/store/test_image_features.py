@@ -246,6 +246,7 @@ def test_a_folder_that_cannot_be_written_is_a_note(tmp_path: Path) -> None:
     assert len(file.notes) == 1
 
 
+@pytest.mark.reliability
 def test_killed_before_each_file_operation(memory_path: Path) -> None:
     images = [Path(image) for image in images_in(memory_path, 7)]
     path = memory_path / "features.h5"

@@ -13,7 +13,10 @@ from icltool.world.scenes import NONCE_WORDS
 from tests.models.test_idefics import plain_inputs
 
 
-@pytest.mark.parametrize(("kind", "task"), [("tiny_model", "caption"), ("small_idefics", "vqa")])
+@pytest.mark.parametrize(
+    ("kind", "task"),
+    [("tiny_model", "caption"), pytest.param("small_idefics", "vqa", marks=pytest.mark.external)],
+)
 def test_idefics_conforms(kind: str, task: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
     model: IdeficsModel = request.getfixturevalue(kind)
     twin = torch_twin(

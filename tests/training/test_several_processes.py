@@ -127,6 +127,7 @@ def pair(workspace: Path, tmp_path: Path) -> tuple[Path, Path]:
     return workspace, other
 
 
+@pytest.mark.training
 @pytest.mark.parametrize("network", ["gpt2", "pointer"])
 def test_lever_lm(toy: Workspace, tmp_path: Path, network: str) -> None:
     """55 rows or so do not divide by 16; validations stand within epochs."""
@@ -189,6 +190,7 @@ def failing(arguments: list[str], rank: int) -> int:
     return run(arguments)
 
 
+@pytest.mark.reliability
 @pytest.mark.parametrize("rank", [0, 1])
 def test_an_error_in_one_process_ends_the_other(workspace: Path, tmp_path: Path, rank: int) -> None:
     told = (tmp_path / "0.txt", tmp_path / "1.txt")

@@ -157,6 +157,7 @@ def command(workspace: Path, *options: str) -> list[str]:
     return [*given, "--workspace", str(workspace), *(text for option in options for text in ("--option", option))]
 
 
+@pytest.mark.reliability
 @FORKED
 def test_a_killed_training_goes_on_to_the_same_file(workspace: Path, tmp_path: Path) -> None:
     arguments = command(workspace, "shots=4", "max_train_size=12", "epochs=4", "batch_size=4")

@@ -84,6 +84,7 @@ def measured(model: Any, dataset: PreparedDataset, covering_shots: Sequence[int]
     }
 
 
+@pytest.mark.training
 def test_the_model_learns_words_from_demonstrations_and_knows_none_without(
     world: dict[str, PreparedDataset], tiny_model: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -97,6 +98,7 @@ def test_the_model_learns_words_from_demonstrations_and_knows_none_without(
     assert figures["zero-shot"] + 20 < figures["4 at random"] < figures["4 that cover"] - 20
 
 
+@pytest.mark.training
 def test_answers_to_questions(
     world: dict[str, PreparedDataset], tiny_model: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:

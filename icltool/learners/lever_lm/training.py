@@ -65,7 +65,7 @@ class Reporter(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
         if trainer.is_global_zero:
             total = int(trainer.num_training_batches) * max(trainer.max_epochs or 1, 1)
-            self._ticker = self._stack.enter_context(self._progress.task("train lever-lm", total, "steps"))
+            self._ticker = self._stack.enter_context(self._progress.task("train selector", total, "steps"))
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         if self._ticker is not None:

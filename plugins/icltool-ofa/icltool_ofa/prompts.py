@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from icltool import ConfigError, DataError, Example, Prompt
+from icltool import ConfigError, DataError, Example, IclWarning, Prompt
 from icltool_ofa.tokenizer import code_token
 
 START, END = "<s>", "</s>"
@@ -104,6 +104,7 @@ class OFAFormat:
         unknown = code_token(len(self.styles))
         warnings.warn(
             f"unknown style {style!r}: it is asked for by {unknown}, like every style that is not in the model's list",
+            IclWarning,
             stacklevel=2,
         )
         return unknown

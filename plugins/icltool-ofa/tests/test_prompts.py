@@ -13,7 +13,7 @@ from icltool_ofa.prompts import OFAFormat, clean_caption, clean_question
 from icltool_ofa.settings import Settings, listed, settled
 from tiny_model import STYLES
 
-from icltool import ConfigError, DataError, Example
+from icltool import ConfigError, DataError, Example, IclWarning
 
 CAPTIONED = "<s> what does the image describe?</s>"
 
@@ -43,7 +43,7 @@ def test_a_style_is_its_line_in_the_list() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert form.prompt("style", [], example(style="Wild")).text == "<s> in <code_2>:</s>"
-    with pytest.warns(UserWarning, match="unknown style 'Mild'"):
+    with pytest.warns(IclWarning, match="unknown style 'Mild'"):
         assert form.prompt("style", [], example(style="Mild")).text == "<s> in <code_3>:</s>"
     with pytest.raises(DataError, match="example 3 has no style"):
         form.prompt("style", [], example())

@@ -42,7 +42,7 @@ def loss_of(model: OFAModel, examples: list[Example], task: str = "caption") -> 
     return -sum(score.log_prob for score in scores) / len(scores)
 
 
-@pytest.mark.parametrize("task", ["caption", "style"])
+@pytest.mark.parametrize("task", ["style", pytest.param("caption", marks=pytest.mark.training)])
 def test_it_passes_the_conformance_suite(model: OFAModel, examples: list[Example], tmp_path: Path, task: str) -> None:
     check_tuning(model, examples[:6], tmp_path, load, task=task)
 
@@ -247,7 +247,12 @@ def test_files_of_other_weights_are_refused(folder: Path, model: OFAModel, tmp_p
 
 @pytest.mark.parametrize(
     "options",
-    [{}, {"itm": True, "freeze": "resnet"}, {"grad_checkpointing": True}, {"dtype": "bfloat16"}],
+    [
+        pytest.param({}, marks=pytest.mark.training),
+        {"itm": True, "freeze": "resnet"},
+        pytest.param({"grad_checkpointing": True}, marks=pytest.mark.training),
+        pytest.param({"dtype": "bfloat16"}, marks=pytest.mark.training),
+    ],
     ids=["plain", "itm", "checkpointing", "half"],
 )
 def test_a_few_steps_of_the_learner_lower_the_loss(

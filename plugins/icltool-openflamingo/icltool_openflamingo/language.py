@@ -63,9 +63,7 @@ def load_tokenizer(weights: Weights, rows: int) -> Any:
     from transformers import AddedToken, AutoTokenizer
 
     try:
-        tokenizer: Any = AutoTokenizer.from_pretrained(
-            weights.source, local_files_only=weights.local_only, trust_remote_code=False
-        )
+        tokenizer: Any = AutoTokenizer.from_pretrained(weights.source, **weights.where)
     except (OSError, ValueError) as error:
         first_line = str(error).strip().splitlines()[0]
         raise ConfigError(f"the tokenizer in {weights.source} cannot be loaded: {first_line}") from error

@@ -83,22 +83,21 @@ def compare(
     naive_anchors: int,
     rounds: int = 1,
     with_cached: bool = True,
-    rate_seconds: float = 2.0,
 ) -> Comparison:
     """Engine and naive way in turn, `rounds` times; the naive way on the first anchors only. Times are medians.
 
-    The matrix rate is measured for `rate_seconds` before and after them; the higher one counts.
+    The matrix rate is measured before and after them; the higher one counts.
     """
     sample = run.first(naive_anchors)
     sides.warm_up(adapter, run, setting)
     turns: dict[str, list[Side]] = {"engine": [], "naive": [], "cached": []}
-    rates = [_machine_rate(adapter, rate_seconds)]
+    rates = [_machine_rate(adapter)]
     for _ in range(rounds):
         turns["engine"].append(sides.engine(adapter, run, setting))
         turns["naive"].append(sides.naive(adapter, sample, setting))
         if with_cached:
             turns["cached"].append(sides.cached(adapter, sample, setting, run))
-        rates.append(_machine_rate(adapter, rate_seconds))
+        rates.append(_machine_rate(adapter))
     found = {name: _median(taken) for name, taken in turns.items() if taken}
     forest = _units(adapter, run, found["engine"].values)
     whole, part = forest_size(forest), forest_size(_units(adapter, sample, found["naive"].values))
@@ -120,9 +119,9 @@ def compare(
     )
 
 
-def _machine_rate(adapter: Any, seconds: float) -> float:
+def _machine_rate(adapter: Any) -> float:
     config = adapter.model.config
-    return matrix_rate(adapter.device, adapter.dtype, config.hidden_size, config.intermediate_size, seconds)
+    return matrix_rate(adapter.device, adapter.dtype, config.hidden_size, config.intermediate_size)
 
 
 def differences(naive: Side, engine: Side, order: str) -> Differences:

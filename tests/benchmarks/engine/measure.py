@@ -14,6 +14,8 @@ import torch
 Result = TypeVar("Result")
 #: Matrix products that are timed: as many rows as a batch has tokens, from hidden to intermediate width.
 ROWS = 2560
+#: Of one measurement of the machine's rate.
+RATE_SECONDS = 2.0
 
 
 def timed(device: torch.device, work: Callable[[], Result]) -> tuple[Result, float, float]:
@@ -25,8 +27,8 @@ def timed(device: torch.device, work: Callable[[], Result]) -> tuple[Result, flo
     return result, time.perf_counter() - began, time.process_time() - cpu_began
 
 
-def matrix_rate(device: torch.device, dtype: torch.dtype, hidden: int, intermediate: int, seconds: float) -> float:
-    """Floating-point operations per second of the best of the matrix products of the model's sizes that fit into `seconds`.
+def matrix_rate(device: torch.device, dtype: torch.dtype, hidden: int, intermediate: int) -> float:
+    """Floating-point operations per second of the best of the matrix products of the model's sizes that fit into RATE_SECONDS.
 
     The best, because other processes only ever make one slower. On a GPU several are queued at a time, so that launching
     them does not count.
@@ -42,7 +44,7 @@ def matrix_rate(device: torch.device, dtype: torch.dtype, hidden: int, intermedi
 
     products()
     best, began = float("inf"), time.perf_counter()
-    while time.perf_counter() - began < seconds or best == float("inf"):
+    while time.perf_counter() - began < RATE_SECONDS or best == float("inf"):
         best = min(best, timed(device, products)[1] / repeats)
     return 2 * rows * hidden * intermediate / best
 

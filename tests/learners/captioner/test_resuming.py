@@ -17,6 +17,7 @@ from icltool.errors import StoreError
 from icltool.learners.captioner.keeping import RESUME, Keeper
 from tests.learners.captioner.runs import Ending, train
 from tests.learners.captioner.sets import tuned, tuning_set
+from tests.suites import apart
 from tests.training.forked import FORKED, both_ranks, ended, started
 
 FILES = ("best.safetensors", "last.safetensors", "README.md")
@@ -56,7 +57,7 @@ KINDS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", apart("reliability", [kind for kind in KINDS if kind != "plain"], KINDS))
 def test_an_interrupted_training_gives_the_same_files(examples: list[Example], tmp_path: Path, kind: str) -> None:
     options = {**STEPS, **KINDS[kind]}
     whole = tuned(tuning_set(examples), tmp_path / "whole", **options)
@@ -72,7 +73,7 @@ def test_an_interrupted_training_gives_the_same_files(examples: list[Example], t
     assert without_speeds(outcome.history) == without_speeds(whole.history)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", apart("reliability", [signal.SIGINT], [signal.SIGINT, signal.SIGTERM]))
 def test_a_signal_saves_the_step_and_ends(examples: list[Example], tmp_path: Path, number: int) -> None:
     options = {**STEPS, "save_every": 0}
     tuned(tuning_set(examples), tmp_path / "whole", **options)
@@ -86,7 +87,7 @@ def test_a_signal_saves_the_step_and_ends(examples: list[Example], tmp_path: Pat
     same_files(tmp_path / "whole", tmp_path / "cut")
 
 
-@pytest.mark.parametrize("epoch", [1, 3])
+@pytest.mark.parametrize("epoch", apart("reliability", [3], [1, 3]))
 def test_an_interrupted_validation_is_made_again_and_its_epoch_is_not(
     examples: list[Example], tmp_path: Path, epoch: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
