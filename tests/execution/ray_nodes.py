@@ -1,4 +1,4 @@
-"""The Ray cluster of two nodes on this machine that all tests of a run share."""
+"""The Ray cluster of two nodes on this machine that the tests of a file share."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class TwoNodes:
             self.add_second()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TwoNodes]:
     from ray.cluster_utils import Cluster
 

@@ -163,7 +163,7 @@ def test_a_node_that_is_lost_takes_no_unit_with_it(nodes: TwoNodes, tmp_path: Pa
     try:
         for result in executor.run(Make(tmp_path, 0.0), units):
             found.append(result)
-            if not lost and len({r.node for r in found}) == 2:
+            if not lost and len({r.node for r in found}) == 2 and executor.status() == "4 of 4 workers":
                 lost = nodes.second.node_id
                 nodes.lose_second()
             if lost and not back and "2 lost" in executor.status():
