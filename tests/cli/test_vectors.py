@@ -97,7 +97,6 @@ def test_tables_fit_a_usual_terminal(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(costs, "SAMPLE", 1)
     monkeypatch.setenv("TERM", "dumb")  # 80 columns, no colours
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     folders = [tmp_path / f"live-shapes-vqa-tiny-idefics-{digest}" for digest in ("88b90a0b", "00000001")]

@@ -12,7 +12,6 @@ import pytest
 from icltool.config import stage_model
 from icltool.config.profiles import Profile, read_profile
 from icltool.config.resolve import resolve
-from icltool.evaluation import costs
 from icltool.execution.progress import for_terminal
 from icltool.learners.captioner.options import parse_options as tuning_options
 from icltool.learners.live.options import parse_options
@@ -234,9 +233,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
         [name for name in PROFILES if name not in (*LIVE_PROFILES, *CAPTIONERS, *SHAPES)],
     ),
 )
-def test_it_runs_from_end_to_end(name: str, world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_runs_from_end_to_end(name: str, world: Path) -> None:
     """Only data set, model, encoder and sizes are replaced; all else is the profile's."""
-    monkeypatch.setattr(costs, "SAMPLE", 1)
     profile = PROFILES[name]
     for stage in _stages(profile):
         config = resolve(stage, stage_model(stage), _replaced(stage, profile, world), profile=str(profile.path))

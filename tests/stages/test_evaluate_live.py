@@ -14,7 +14,6 @@ from rich.console import Console
 
 from icltool.config.evaluate import EvaluateConfig
 from icltool.contracts import GenerationOptions
-from icltool.engine import query_cost
 from icltool.errors import ConfigError
 from icltool.evaluation import answering, costs
 from icltool.execution.progress import for_terminal
@@ -33,12 +32,6 @@ QUIET = for_terminal(quiet=True)
 def config(workspace: Path, **options: Any) -> EvaluateConfig:
     start: dict[str, Any] = {"model": "tiny-idefics", "device": "cpu", "task": "vqa", "test_size": 12, "shots": (2,)}
     return EvaluateConfig(workspace=workspace, **{**start, **options})
-
-
-@pytest.fixture(autouse=True)
-def _small_sample(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(costs, "SAMPLE", 1)
-    monkeypatch.setattr(query_cost, "REPEATS", 1)
 
 
 @pytest.fixture(scope="module")

@@ -21,8 +21,6 @@ from icltool.config import stage_model
 from icltool.config.profiles import Profile, read_profile
 from icltool.config.resolve import resolve
 from icltool.contracts import StageReport
-from icltool.engine import query_cost
-from icltool.evaluation import costs
 from icltool.execution.progress import for_terminal
 from icltool.interventions.files import WEIGHTS, read_intervention
 from icltool.store.evaluations import predictions_file, read_predictions
@@ -60,11 +58,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 @pytest.mark.parametrize("name", apart("training", [name for name in NAMES if name != "live-vqav2-idefics-9b"], NAMES))
-def test_it_runs_from_end_to_end(
-    name: str, folders: Mapping[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(costs, "SAMPLE", 1)
-    monkeypatch.setattr(query_cost, "REPEATS", 1)
+def test_it_runs_from_end_to_end(name: str, folders: Mapping[str, Path], tmp_path: Path) -> None:
     profile = read_profile(PROFILES / f"{name}.toml")
     reports = {stage: _run(stage, profile, folders, tmp_path) for stage in ("prepare", "embed", "train", "evaluate")}
     options = profile.tables["train"]["options"]

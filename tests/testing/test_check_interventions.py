@@ -25,13 +25,16 @@ def examples(scenery: Scenery) -> list[Example]:
     return scenery.mixed(8, seed=11)
 
 
-@pytest.fixture
-def vectors(tiny_model: Any, tmp_path: Path) -> ShiftVectors:
-    path = tmp_path / "last.safetensors"
-    generator = torch.Generator().manual_seed(1)
-    shifts = {"vectors": torch.randn(4, 128, generator=generator), "alphas": torch.full((4,), 2.0)}
-    save_intervention(path, "live", tiny_model.base_model(), {"shots": 2}, shifts)
+def vectors_of(model: Any, path: Path) -> ShiftVectors:
+    base, generator = model.base_model(), torch.Generator().manual_seed(1)
+    shifts = torch.randn(base.sites, base.width, generator=generator)
+    save_intervention(path, "live", base, {"shots": 2}, {"vectors": shifts, "alphas": torch.full((base.sites,), 2.0)})
     return ShiftVectors("live", path)
+
+
+@pytest.fixture
+def vectors(small_idefics: Any, tmp_path: Path) -> ShiftVectors:
+    return vectors_of(small_idefics, tmp_path / "last.safetensors")
 
 
 def refuse(intervention: Any, model: Any, examples: list[Example], sentence: str) -> None:
@@ -39,8 +42,8 @@ def refuse(intervention: Any, model: Any, examples: list[Example], sentence: str
         check_intervention(intervention, model, examples)
 
 
-def test_a_good_one_passes(vectors: ShiftVectors, tiny_model: Any, examples: list[Example]) -> None:
-    check_intervention(vectors, tiny_model, examples)
+def test_a_good_one_passes(vectors: ShiftVectors, small_idefics: Any, examples: list[Example]) -> None:
+    check_intervention(vectors, small_idefics, examples)
 
 
 @pytest.mark.parametrize(
@@ -53,17 +56,17 @@ def test_a_good_one_passes(vectors: ShiftVectors, tiny_model: Any, examples: lis
     ],
 )
 def test_what_it_says_of_itself(
-    vectors: ShiftVectors, tiny_model: Any, examples: list[Example], name: str, value: Any, sentence: str
+    vectors: ShiftVectors, small_idefics: Any, examples: list[Example], name: str, value: Any, sentence: str
 ) -> None:
     setattr(vectors, name, value)
-    refuse(vectors, tiny_model, examples, sentence)
+    refuse(vectors, small_idefics, examples, sentence)
 
 
-def test_a_change_however_small_passes(tiny_model: Any, examples: list[Example], tmp_path: Path) -> None:
+def test_a_change_however_small_passes(small_idefics: Any, examples: list[Example], tmp_path: Path) -> None:
     path = tmp_path / "last.safetensors"
-    shifts = {"vectors": torch.ones(4, 128), "alphas": torch.full((4,), 1e-6)}
-    save_intervention(path, "live", tiny_model.base_model(), {}, shifts)
-    check_intervention(ShiftVectors("live", path), tiny_model, examples)
+    shifts = {"vectors": torch.ones(2, 32), "alphas": torch.full((2,), 1e-6)}
+    save_intervention(path, "live", small_idefics.base_model(), {}, shifts)
+    check_intervention(ShiftVectors("live", path), small_idefics, examples)
 
 
 @pytest.mark.parametrize(
@@ -75,15 +78,15 @@ def test_a_change_however_small_passes(tiny_model: Any, examples: list[Example],
     ],
 )
 def test_what_its_file_says(
-    vectors: ShiftVectors, tiny_model: Any, examples: list[Example], name: str, value: Any, sentence: str
+    vectors: ShiftVectors, small_idefics: Any, examples: list[Example], name: str, value: Any, sentence: str
 ) -> None:
     setattr(vectors, name, value)
-    refuse(vectors, tiny_model, examples, sentence)
+    refuse(vectors, small_idefics, examples, sentence)
 
 
-def test_a_file_of_its_own_kind(vectors: ShiftVectors, tiny_model: Any, examples: list[Example]) -> None:
+def test_a_file_of_its_own_kind(vectors: ShiftVectors, small_idefics: Any, examples: list[Example]) -> None:
     torch.save({}, vectors.file)
-    refuse(vectors, tiny_model, examples, "one that `save_intervention` writes")
+    refuse(vectors, small_idefics, examples, "one that `save_intervention` writes")
 
 
 def lenient(base: ModelIdentity, taken: str) -> Callable[[Any], None]:
@@ -113,9 +116,9 @@ def lenient(base: ModelIdentity, taken: str) -> Callable[[Any], None]:
     ],
 )
 def test_a_model_that_is_not_its_own(
-    vectors: ShiftVectors, tiny_model: Any, examples: list[Example], taken: str, which: str, method: str
+    vectors: ShiftVectors, small_idefics: Any, examples: list[Example], taken: str, which: str, method: str
 ) -> None:
-    check = lenient(tiny_model.base_model(), taken)
+    check = lenient(small_idefics.base_model(), taken)
     if method == "check":
         vectors.check = check  # type: ignore[method-assign]
     else:
@@ -126,12 +129,12 @@ def test_a_model_that_is_not_its_own(
             yield
 
         vectors.applied = applied  # type: ignore[method-assign]
-    refuse(vectors, tiny_model, examples, f"`{method}` refuses a model {which}: it raised nothing")
+    refuse(vectors, small_idefics, examples, f"`{method}` refuses a model {which}: it raised nothing")
 
 
 def adding(model: Any, amount: float) -> AbstractContextManager[None]:
     """Within it a number is added to the first entry of every token's state, in the first layer."""
-    shift = torch.eye(1, 128)[0] * amount
+    shift = torch.eye(1, 32)[0] * amount
     return changed_outputs(model.shifted_modules()[:1], [lambda states: states + shift])
 
 
@@ -144,14 +147,14 @@ def with_applied(vectors: ShiftVectors, applied: Callable[[Model], Iterator[None
     return vectors
 
 
-def test_no_change(vectors: ShiftVectors, tiny_model: Any, examples: list[Example]) -> None:
+def test_no_change(vectors: ShiftVectors, small_idefics: Any, examples: list[Example]) -> None:
     def applied(model: Model) -> Iterator[None]:
         yield
 
-    refuse(with_applied(vectors, applied), tiny_model, examples, "are those of the model without it")
+    refuse(with_applied(vectors, applied), small_idefics, examples, "are those of the model without it")
 
 
-def test_a_trace_left_behind(vectors: ShiftVectors, tiny_model: Any, examples: list[Example]) -> None:
+def test_a_trace_left_behind(vectors: ShiftVectors, small_idefics: Any, examples: list[Example]) -> None:
     kept: list[Any] = []
 
     def applied(model: Any) -> Iterator[None]:
@@ -159,13 +162,13 @@ def test_a_trace_left_behind(vectors: ShiftVectors, tiny_model: Any, examples: l
         yield
 
     try:
-        refuse(with_applied(vectors, applied), tiny_model, examples, "afterwards scores must be as before")
+        refuse(with_applied(vectors, applied), small_idefics, examples, "afterwards scores must be as before")
     finally:
         for handle in kept:
             handle.remove()
 
 
-def test_a_trace_left_by_an_exception(vectors: ShiftVectors, tiny_model: Any, examples: list[Example]) -> None:
+def test_a_trace_left_by_an_exception(vectors: ShiftVectors, small_idefics: Any, examples: list[Example]) -> None:
     kept: list[Any] = []
 
     def applied(model: Any) -> Iterator[None]:
@@ -174,7 +177,7 @@ def test_a_trace_left_by_an_exception(vectors: ShiftVectors, tiny_model: Any, ex
         kept.pop().remove()
 
     try:
-        refuse(with_applied(vectors, applied), tiny_model, examples, "after an exception scores must be as before")
+        refuse(with_applied(vectors, applied), small_idefics, examples, "after an exception scores must be as before")
     finally:
         for handle in kept:
             handle.remove()
@@ -183,7 +186,7 @@ def test_a_trace_left_by_an_exception(vectors: ShiftVectors, tiny_model: Any, ex
 @pytest.mark.parametrize("when", ["afterwards", "after an exception", "after a failed forward pass"])
 @pytest.mark.parametrize(("leave", "where"), TRACES)
 def test_a_trace_that_changes_no_score(
-    vectors: ShiftVectors, tiny_model: Any, examples: list[Example], leave: Any, where: str, when: str
+    vectors: ShiftVectors, small_idefics: Any, examples: list[Example], leave: Any, where: str, when: str
 ) -> None:
     kept: list[Callable[[], None]] = []
 
@@ -201,14 +204,14 @@ def test_a_trace_that_changes_no_score(
             raise raised
 
     try:
-        refuse(with_applied(vectors, applied), tiny_model, examples, f"^{when}, {where}")
+        refuse(with_applied(vectors, applied), small_idefics, examples, f"^{when}, {where}")
     finally:
         for undo in kept:
             undo()
 
 
 def test_a_failed_pass_that_swallows_its_exception(
-    vectors: ShiftVectors, tiny_model: Any, examples: list[Example]
+    vectors: ShiftVectors, small_idefics: Any, examples: list[Example]
 ) -> None:
     def applied(model: Any) -> Iterator[None]:
         with adding(model, 1.0):
@@ -219,12 +222,15 @@ def test_a_failed_pass_that_swallows_its_exception(
             except Exception:
                 return
 
-    refuse(with_applied(vectors, applied), tiny_model, examples, "leaves `applied`: it raised nothing")
+    refuse(with_applied(vectors, applied), small_idefics, examples, "leaves `applied`: it raised nothing")
 
 
 def test_something_that_a_failed_pass_puts_out_of_step(
-    vectors: ShiftVectors, tiny_model: Any, examples: list[Example]
+    tiny_model: Any, examples: list[Example], tmp_path: Path
 ) -> None:
+    """The pass fails in a layer between the first and the last: two layers are too few."""
+    vectors = vectors_of(tiny_model, tmp_path / "last.safetensors")
+
     def applied(model: Any) -> Iterator[None]:
         within = [0]
 
@@ -243,7 +249,7 @@ def test_something_that_a_failed_pass_puts_out_of_step(
     refuse(with_applied(vectors, applied), tiny_model, examples, "under it, scores after a failed forward pass")
 
 
-def test_a_model_whose_exceptions_vanish(vectors: ShiftVectors, tiny_model: Any, examples: list[Example]) -> None:
+def test_a_model_whose_exceptions_vanish(vectors: ShiftVectors, small_idefics: Any, examples: list[Example]) -> None:
     def applied(model: Any) -> Iterator[None]:
         plain = model.score
 
@@ -260,10 +266,10 @@ def test_a_model_whose_exceptions_vanish(vectors: ShiftVectors, tiny_model: Any,
             finally:
                 del model.score
 
-    refuse(with_applied(vectors, applied), tiny_model, examples, "what a forward pass raises goes to the caller")
+    refuse(with_applied(vectors, applied), small_idefics, examples, "what a forward pass raises goes to the caller")
 
 
-def test_another_result_the_second_time(vectors: ShiftVectors, tiny_model: Any, examples: list[Example]) -> None:
+def test_another_result_the_second_time(vectors: ShiftVectors, small_idefics: Any, examples: list[Example]) -> None:
     times = [0]
 
     def applied(model: Any) -> Iterator[None]:
@@ -271,26 +277,28 @@ def test_another_result_the_second_time(vectors: ShiftVectors, tiny_model: Any, 
         with adding(model, times[0]):
             yield
 
-    refuse(with_applied(vectors, applied), tiny_model, examples, "applied again")
+    refuse(with_applied(vectors, applied), small_idefics, examples, "applied again")
 
 
-def test_scores_that_are_no_numbers(vectors: ShiftVectors, tiny_model: Any, examples: list[Example]) -> None:
+def test_scores_that_are_no_numbers(vectors: ShiftVectors, small_idefics: Any, examples: list[Example]) -> None:
     def applied(model: Any) -> Iterator[None]:
         with changed_outputs(model.shifted_modules()[:1], [lambda states: states * float("nan")]):
             yield
 
-    refuse(with_applied(vectors, applied), tiny_model, examples, "a score is no number")
+    refuse(with_applied(vectors, applied), small_idefics, examples, "a score is no number")
 
 
-def test_an_exception_swallowed(vectors: ShiftVectors, tiny_model: Any, examples: list[Example]) -> None:
+def test_an_exception_swallowed(vectors: ShiftVectors, small_idefics: Any, examples: list[Example]) -> None:
     def applied(model: Any) -> Iterator[None]:
         with adding(model, 1.0), suppress(KeyError):
             yield
 
-    refuse(with_applied(vectors, applied), tiny_model, examples, "goes to the caller: it raised nothing")
+    refuse(with_applied(vectors, applied), small_idefics, examples, "goes to the caller: it raised nothing")
 
 
-def test_something_that_depends_on_the_batch(vectors: ShiftVectors, tiny_model: Any, examples: list[Example]) -> None:
+def test_something_that_depends_on_the_batch(
+    vectors: ShiftVectors, small_idefics: Any, examples: list[Example]
+) -> None:
     def applied(model: Any) -> Iterator[None]:
         def change(states: torch.Tensor) -> torch.Tensor:
             return states + 0.3 * states.mean(dim=0, keepdim=True)
@@ -298,10 +306,10 @@ def test_something_that_depends_on_the_batch(vectors: ShiftVectors, tiny_model: 
         with changed_outputs(model.shifted_modules()[:1], [change]):
             yield
 
-    refuse(with_applied(vectors, applied), tiny_model, examples, "under it, scores in batches")
+    refuse(with_applied(vectors, applied), small_idefics, examples, "under it, scores in batches")
 
 
-def test_a_change_that_is_not_everywhere(vectors: ShiftVectors, tiny_model: Any, examples: list[Example]) -> None:
+def test_a_change_that_is_not_everywhere(vectors: ShiftVectors, small_idefics: Any, examples: list[Example]) -> None:
     """The first token of a pass is another one where a prompt is computed in parts."""
 
     def applied(model: Any) -> Iterator[None]:
@@ -314,5 +322,5 @@ def test_a_change_that_is_not_everywhere(vectors: ShiftVectors, tiny_model: Any,
             yield
 
     refuse(
-        with_applied(vectors, applied), tiny_model, examples, r"under it, (prompts computed in parts|answers depend)"
+        with_applied(vectors, applied), small_idefics, examples, r"under it, (prompts computed in parts|answers depend)"
     )

@@ -42,6 +42,7 @@ def test_styles_pass_the_conformance_suite(model: OFAModel, examples: list[Examp
     check_model(model, styled, task="style")
 
 
+@pytest.mark.training
 def test_vqa_passes_the_conformance_suite(model: OFAModel, tmp_path: Path) -> None:
     check_model(model, make_examples(tmp_path, 8, task="vqa"), task="vqa")
 

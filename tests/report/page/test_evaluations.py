@@ -13,7 +13,6 @@ import pytest
 
 from icltool.config.evaluate import EvaluateConfig
 from icltool.errors import StoreError
-from icltool.evaluation import costs
 from icltool.execution.progress import SilentProgress
 from icltool.report.page.content import Comparison, Interval, Page
 from icltool.report.page.evaluations import chosen_queries, evaluations_page
@@ -36,10 +35,8 @@ def made(small_world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         shutil.copytree(small_world / "datasets" / "shapes" / task, root / "datasets" / "shapes" / task)
     options: dict[str, Any] = {"workspace": root, "model": "tiny-idefics", "device": "cpu", "test_size": 5}
     caption = {"task": "caption", "shots": (1, 2), "seeds": (0, 1), "cost": True}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(costs, "SAMPLE", 1)
-        for more in (caption, {"task": "vqa", "shots": (2,), "permutations": 2}):
-            evaluate.run(EvaluateConfig(**options, **more, methods=("zero-shot", "random", "i2i")), SilentProgress())
+    for more in (caption, {"task": "vqa", "shots": (2,), "permutations": 2}):
+        evaluate.run(EvaluateConfig(**options, **more, methods=("zero-shot", "random", "i2i")), SilentProgress())
     return root
 
 
