@@ -39,16 +39,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--minutes", type=float, help="begin no test after so many minutes; skip the others")
 
 
-@pytest.hookimpl(optionalhook=True)
-def pytest_xdist_auto_num_workers() -> int | None:
-    """One more than processors, because some tests wait for processes that they started; unless the user says how many."""
-    if "PYTEST_XDIST_AUTO_NUM_WORKERS" in os.environ:
-        return None
-    return 1 + (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
-
-
 def pytest_configure(config: pytest.Config) -> None:
     """What a shell starts in the background ignores Ctrl-C, and so would every process that a test starts."""
+    gc.disable()  # while the tests are imported: see below
     if config.getoption("--minutes") is not None:  # workers inherit it
         os.environ.setdefault(_DEADLINE, str(time.time() + 60 * config.getoption("--minutes")))
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -59,6 +52,7 @@ def pytest_collection_finish() -> None:
     """Modules stay to the end: a collection of garbage that looks through all of them again and again finds nothing."""
     gc.collect()
     gc.freeze()
+    gc.enable()
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -6,12 +6,13 @@ import hashlib
 import json
 import os
 import re
+import warnings
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from icltool.errors import ConfigError, DataError
+from icltool.errors import ConfigError, DataError, IclWarning
 from icltool.models.tuned import CHOICES, Tuned, check_tuned, read_tuned, tuned_file
 
 #: Environment variables that name a folder of models, each in a folder by its hub id or its name.
@@ -71,6 +72,8 @@ def find_weights(name: str, packaged: str | None, hub_id: str | None, path: str 
             _expect_weights(Path(path))
             return Weights(path, local_only=True)
         if re.fullmatch(r"[\w.-]+/[\w.-]+", path):
+            if not _in_cache(path):
+                warnings.warn(f"downloading {path} from the hub, which takes its time", IclWarning, stacklevel=2)
             return Weights(path, local_only=False)
         raise ConfigError(f"model path {path!r} is neither a folder nor a hub id of the form owner/name")
     if packaged is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -34,7 +35,9 @@ def test_flops_of_a_causal_model_are_those_of_its_products(tmp_path: Path, atten
     ]
     requests = [ScoringRequest(query, tuple(queries[:n])) for n, query in enumerate(queries)]
     session = open_session("classification", model, GenerationOptions(1, 1), 8, 0)
+    start = time.perf_counter()
     found = query_cost(session, requests)
+    elapsed = time.perf_counter() - start
     tokens = prompt_tokens("classification", model, requests)
     assert tokens is not None
     layers, width, vocabulary = 2, 32, model.model.config.vocab_size
@@ -47,7 +50,7 @@ def test_flops_of_a_causal_model_are_those_of_its_products(tmp_path: Path, atten
     assert found.flops == sum(by_hand) / 3
     assert (found.queries, found.prompt_tokens) == (3, sum(tokens) / 3)
     assert found.device == device_name(model)
-    assert 0 < found.seconds < 5
+    assert 0 < found.seconds < elapsed
     assert query_cost(session, requests[:1], count_flops=False).flops is None
 
 

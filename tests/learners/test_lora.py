@@ -21,8 +21,8 @@ from icltool.learners.steering.checkpointing import checkpointed
 from icltool.learners.steering.draws import Draws
 from tests.conftest import Scenery
 from tests.interventions.cases import modules_of
+from tests.learners.captioner.runs import Ending
 from tests.learners.steering.sets import steering_set
-from tests.learners.steering.test_live import Interrupting
 from tests.learners.synthetic import RecordingProgress
 
 pytest.importorskip("peft")
@@ -144,7 +144,7 @@ def test_an_interrupted_training_goes_on_and_gives_the_same_file(
     modules = modules_of(tiny_model)
     whole_run = trained(data, tmp_path / "whole", epochs=3, **options)
     with pytest.raises(KeyboardInterrupt):
-        trained(data, tmp_path / "cut", Interrupting(5), epochs=3, **options)
+        trained(data, tmp_path / "cut", Ending(5), epochs=3, **options)
     assert modules_of(tiny_model) == modules
     assert read_intervention(tmp_path / "cut" / "last.safetensors").about["figures"]["epoch"] == 1
     outcome = trained(data, tmp_path / "cut", epochs=3, **options)

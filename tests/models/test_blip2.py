@@ -23,7 +23,7 @@ Pictures = Callable[[str], list[Example]]
 FAMILIES = (tiny.blip2_opt, tiny.blip2_t5)
 
 
-@pytest.fixture(scope="module", params=FAMILIES, ids=["opt", "t5"])
+@pytest.fixture(scope="module", params=apart("external", [tiny.blip2_t5], FAMILIES), ids=["opt", "t5"])
 def model(request: pytest.FixtureRequest, folder_of: Folder) -> Blip2Model:
     return Blip2Model("blip2", path=folder_of(request.param), device="cpu")
 

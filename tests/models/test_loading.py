@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import shutil
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from icltool.contracts import Example
-from icltool.errors import ConfigError
+from icltool.errors import ConfigError, IclWarning
 from icltool.models.idefics2 import Idefics2Model
 from icltool.models.loading import LoadOptions, load_model
 from icltool.models.memory import check_memory, free_memory, parameter_count
@@ -294,3 +295,12 @@ def test_weights_are_found_by_either_variable(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setenv("MODEL_CPK_DIR", str(tmp_path))
     with pytest.raises(ConfigError, match=r"MODEL_CPK_DIR .* or CHECKPOINT_PATH"):
         find_weights("other", None, "owner/other-model", None)
+
+
+def test_a_download_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("icltool.models.weights._in_cache", lambda hub_id: hub_id == "owner/known")
+    with pytest.warns(IclWarning, match="downloading owner/new from the hub"):
+        assert not find_weights("mine", None, None, "owner/new").local_only
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert not find_weights("mine", None, None, "owner/known").local_only

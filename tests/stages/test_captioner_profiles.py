@@ -158,7 +158,7 @@ def styled(files: Mapping[str, Path], ofa_weights: Path, tmp_path_factory: pytes
     return run, folder
 
 
-@pytest.mark.parametrize("name", apart("training", ["captioner-personality-ofa-distilled"], OFA))
+@pytest.mark.parametrize("name", apart("training", OFA[1:], OFA))
 def test_ofa(name: str, styled: tuple[Run, Path], files: Mapping[str, Path], tmp_path: Path) -> None:
     first, folder = styled
     run, table = Run(name, files, first.workspace, first.weights), tmp_path / "results.csv"

@@ -19,6 +19,7 @@ from icltool.stages import generate
 from icltool.store.records import PreparedDataset, open_dataset
 from icltool.store.sequences import SequenceFile
 from icltool.store.workspace import Workspace
+from tests.suites import apart
 
 QUIET = for_terminal(quiet=True)
 
@@ -163,7 +164,7 @@ def test_a_finished_run_is_found_up_to_date(workspace: Path) -> None:
     assert "up to date" in report.lines()[0]
 
 
-@pytest.mark.parametrize("score", ["increment", "cumulative"])
+@pytest.mark.parametrize("score", apart("training", ["increment"], ["increment", "cumulative"]))
 def test_another_batch_size_gives_the_same_sequences(workspace: Path, tmp_path: Path, score: str) -> None:
     common = {"anchors": 5, "candidates": 9, "beam_size": 3, "beam_score": score}
     expected = arrays(workspace, output=tmp_path / "a.h5", batch_size=64, **common)

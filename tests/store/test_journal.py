@@ -128,11 +128,12 @@ def test_reader_sees_a_growing_journal_and_outlives_its_removal(tmp_path: Path) 
     later.close()
 
 
-def test_append_is_fast_enough(tmp_path: Path) -> None:
-    journal = Journal.create(tmp_path / "journal", {})
-    start = time.process_time()
-    for _ in range(1000):
-        journal.append(bytes(1500))
-    seconds = time.process_time() - start  # not what other processes take
+def test_appending_costs_no_more_as_the_journal_grows(tmp_path: Path) -> None:
+    journal, seconds = Journal.create(tmp_path / "journal", {}), []
+    for _ in range(4):
+        start = time.process_time()  # not what other processes take
+        for _ in range(500):
+            journal.append(bytes(1500))
+        seconds.append(time.process_time() - start)
     journal.close()
-    assert seconds < 2, f"{1000 / seconds:.0f} appends a second"
+    assert seconds[3] < 3 * seconds[0]

@@ -22,6 +22,7 @@ import icltool
 from icltool.store.embeddings import EmbeddingFile
 from icltool.store.sequences import SequenceFile
 from tests.store import killable
+from tests.suites import apart
 
 KINDS = ["sequences", "embeddings"]
 KILLS = 55
@@ -167,7 +168,7 @@ def test_killed_at_random_moments(kind: str, memory_path: Path, killer: Killer) 
     assert sorted(p.name for p in path.parent.iterdir()) == [".file.h5.lock", "file.h5"]
 
 
-@pytest.mark.parametrize("stored", [0, 3])
+@pytest.mark.parametrize("stored", apart("reliability", [0], [0, 3]))
 @pytest.mark.parametrize("kind", KINDS)
 def test_killed_before_each_file_operation(kind: str, stored: int, memory_path: Path, killer: Killer) -> None:
     """Every opening, renaming and removal of a short run, of a new file and of one that goes on, is the moment of death once;

@@ -14,6 +14,7 @@ from icltool.store.evaluations import MetricResult, predictions_file, read_predi
 from icltool.store.prepared import open_dataset
 from icltool.store.workspace import Workspace
 from tests.plugin.distributions import ofa_registered
+from tests.suites import apart
 from tests.training.style_words import styles_followed
 
 WORDS, CIDER = "word-accuracy", "cider"
@@ -63,7 +64,7 @@ FEW = ("epochs=2", "max_train_size=16", "batch_size=8", "validate_every=2", "wor
 
 
 @pytest.mark.usefixtures("ofa_plugin")
-@pytest.mark.parametrize("model", ["blip2", "ofa"])
+@pytest.mark.parametrize("model", apart("training", ["ofa"], ["blip2", "ofa"]))
 def test_a_profile_in_a_few_steps(workspace: Path, model: str) -> None:
     home = [*flags(workspace, f"captioner-shapes-{model}"), "--task", "caption"]
     folder = Path(trained(workspace, *home, *(f"--option={option}" for option in FEW)))

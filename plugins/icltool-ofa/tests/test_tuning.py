@@ -103,6 +103,7 @@ def test_pictures_of_training_are_as_large_as_in_evaluation(folder: Path, exampl
     assert other.pixel_reader(Augmentation("random", shorter=70)).augmentation.shorter == 70
 
 
+@pytest.mark.training
 def test_beams_share_their_picture(folder: Path, tmp_path: Path, examples: list[Example]) -> None:
     """The gradients of a picture for each beam; a picture with a text is encoded once."""
     model = load(write_folder(tmp_path, dropout=0.0), image_size=SIZE)
@@ -139,6 +140,7 @@ def test_a_quoted_caption_is_cleaned(model: OFAModel) -> None:
     assert asked == '<s> does the image describe " a red bar " in personality Wild?</s>'
 
 
+@pytest.mark.training
 def test_tuned_weights_stay_in_float32(folder: Path, examples: list[Example], tmp_path: Path) -> None:
     """Read again in bfloat16 it is the model that training in mixed precision left."""
     made = load(folder, image_size=SIZE, dtype="bfloat16")
@@ -175,6 +177,7 @@ def gradients_of(model: OFAModel, batch: Any) -> dict[str, torch.Tensor]:
     return {name: p.grad.clone() for name, p in model.network.named_parameters() if p.grad is not None}
 
 
+@pytest.mark.training
 def test_gradient_checkpointing_gives_the_same_gradients(folder: Path, tmp_path: Path, examples: list[Example]) -> None:
     still = load(write_folder(tmp_path, dropout=0.0), image_size=SIZE)
     still.network.requires_grad_(True).train()
@@ -189,6 +192,7 @@ def test_gradient_checkpointing_gives_the_same_gradients(folder: Path, tmp_path:
     assert not [name for name in plain if name.startswith(still.tuning_parts()["_image_generation"])]
 
 
+@pytest.mark.training
 def test_half_precision_beside_trained_float32(folder: Path, model: OFAModel, examples: list[Example]) -> None:
     half = load(folder, image_size=SIZE, dtype="bfloat16")
     for parameter in half.network.decoder.layers.parameters():
@@ -219,6 +223,7 @@ def test_settings_are_saved_with_the_weights(folder: Path, examples: list[Exampl
     assert (card["schema"], card["version"], card["model"]) == ("icltool.model", 1, "ofa-tiny")
 
 
+@pytest.mark.training
 def test_what_was_tuned_before_is_kept(folder: Path, tmp_path: Path) -> None:
     first, second = tmp_path / "first.safetensors", tmp_path / "second.safetensors"
     norms = ["encoder.layer_norm.weight", "decoder.layer_norm.weight"]

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from icltool.contracts import Example, GenerationOptions, Prompt, SteeringLearner, SteeringSet, Ticker
+from icltool.contracts import Example, GenerationOptions, Prompt, SteeringLearner, SteeringSet
 from icltool.errors import ConfigError, DataError, StoreError
 from icltool.interventions.files import read_intervention
 from icltool.interventions.shift import ShiftVectors, shifting
@@ -22,6 +20,7 @@ from icltool.learners.live.options import LiveOptions, parse_options
 from icltool.learners.steering.checkpointing import checkpointed
 from icltool.learners.steering.draws import Draws
 from icltool.learners.steering.teacher import Teacher
+from tests.learners.captioner.runs import Ending
 from tests.learners.steering.sets import SMALL, batch_and_logits, module_of, steering_set
 from tests.learners.synthetic import RecordingProgress
 
@@ -248,34 +247,16 @@ def test_the_same_seed_gives_the_same_file(data: SteeringSet, tmp_path: Path) ->
     assert all(torch.equal(files[0][key], files[1][key]) for key in files[0])
 
 
-class Interrupting(RecordingProgress):
-    """Ctrl-C after so many batches."""
-
-    def __init__(self, after: int) -> None:
-        super().__init__()
-        self.after = after
-
-    @contextmanager
-    def task(self, description: str, total: int, unit: str, done: int = 0) -> Iterator[Ticker]:
-        self.tasks.append((description, total - done))
-        yield self
-
-    def advance(self, amount: int = 1) -> None:
-        super().advance(amount)
-        if self.done == self.after:
-            raise KeyboardInterrupt
-
-
 @pytest.mark.parametrize("options", [{}, {"teacher_draws": 2, "temperature_schedule": "learned", "teacher_top_k": 0}])
 def test_an_interrupted_training_goes_on_and_gives_the_same_file(
     data: SteeringSet, tmp_path: Path, options: dict[str, Any]
 ) -> None:
     whole_run = trained(data, tmp_path / "whole", epochs=3, **options)
     with pytest.raises(KeyboardInterrupt):
-        trained(data, tmp_path / "cut", Interrupting(5), epochs=3, **options)
+        trained(data, tmp_path / "cut", Ending(5), epochs=3, **options)
     assert (tmp_path / "cut" / "last.safetensors").is_file()  # that of the first epoch
     assert read_intervention(tmp_path / "cut" / "last.safetensors").about["figures"]["epoch"] == 1
-    progress = Interrupting(10**6)
+    progress = Ending(10**6)
     outcome = trained(data, tmp_path / "cut", progress, epochs=3, **options)
     assert progress.tasks == [("train live", 6)]
     assert any("going on" in line for line in progress.said)
@@ -292,7 +273,7 @@ def test_a_state_of_another_number_of_processes_is_told(
 
     trainer = {"accelerator": "cpu", "devices": "auto", "strategy": "auto"}
     with pytest.raises(KeyboardInterrupt):
-        trained(data, tmp_path, Interrupting(5), epochs=3, trainer=trainer)
+        trained(data, tmp_path, Ending(5), epochs=3, trainer=trainer)
     monkeypatch.setattr(CPUAccelerator, "auto_device_count", staticmethod(lambda: 2))
     with pytest.raises(StoreError, match="is of a training in 1 process, and this one has 2"):
         trained(data, tmp_path, epochs=3, trainer=trainer)

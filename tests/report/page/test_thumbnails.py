@@ -120,7 +120,8 @@ def test_pictures_that_cannot_be_read_are_left_out_and_said(pictures: list[str],
     assert made_in([], 0, 10**6).pictures == ()
 
 
-@pytest.mark.parametrize("queries", [10, pytest.param(400, marks=pytest.mark.benchmark)])
+@pytest.mark.benchmark
+@pytest.mark.parametrize("queries", [10, 400])
 def test_many_pictures_stay_within_the_budget(queries: int, tmp_path: Path) -> None:
     """400 queries and 400 x 5 x 8 demonstrations, none of them twice, in 19 MB; and a fortieth of all that."""
     paths = [str(path) for path in photos(tmp_path, queries * 41, different=min(queries, 40))]
