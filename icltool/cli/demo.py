@@ -57,7 +57,7 @@ def command(
     load_environment()
     progress, began = for_terminal(quiet, verbose), time.monotonic()
     flags = {} if workspace is None else {"workspace": workspace}
-    aside = partial(library_output, progress.detail if verbose and not quiet else None, set())
+    aside = partial(library_output, progress.detail if verbose and not quiet else None, progress.say, set())
     report: Any = None
     for number, (stage, more, what) in enumerate(STEPS, 1):
         with aside():
