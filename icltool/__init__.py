@@ -81,6 +81,7 @@ _CONTRACTS = (
     "file_exists",
     "keyed_generator",
     "open_file",
+    "open_picture",
     "picture_file",
     "picture_reference",
     "with_regions",

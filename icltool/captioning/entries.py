@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from icltool.config.names import suggestion
-from icltool.contracts import Example, open_file, picture_reference
+from icltool.contracts import Example, open_file, open_picture, picture_reference
 from icltool.errors import DataError
 
 #: What an entry may hold; `question` and `clue` are two names of one thing.
@@ -84,7 +84,7 @@ def check_picture(reference: str) -> None:
 
     path = picture_reference(reference).file
     try:
-        with open_file(path) as file, Image.open(file):
+        with open_file(path) as file, open_picture(file):
             return
     except FileNotFoundError:
         raise DataError(f"{path} is missing", _PATHS) from None

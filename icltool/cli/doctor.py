@@ -51,7 +51,9 @@ def _found(workspace: str | None) -> dict[str, list[Row]]:
     try:
         environment_file = load_environment()
         if environment_file is not None:
-            extra.append(row(".env", environment_file, "ok", "read"))
+            ignored = environment_file.ignored
+            note = f"read, but for {', '.join(ignored)}: set these in the shell" if ignored else "read"
+            extra.append(row(".env", environment_file.path, "ok", note))
     except IclError as error:
         extra.append(row(".env", error.message, "problem", error.hint or ""))
     try:

@@ -25,12 +25,14 @@ def stage_command(
     """The command of `<package>.<stage>`: a function whose signature is made from the fields of `model`."""
 
     def command(**given: Any) -> None:
-        load_environment()
+        environment = load_environment()
         profile, sets = given.pop("given_profile"), given.pop("given_sets") or []
         quiet, verbose, as_json = given.pop("given_quiet"), given.pop("given_verbose"), given.pop("given_json")
         silent = quiet or not is_leader()
         progress = for_terminal(silent, verbose)
         with library_output(progress.detail if verbose and not silent else None, progress.say):
+            if environment is not None and environment.ignored:
+                progress.detail(f"{environment.path}: left alone {', '.join(environment.ignored)}")
             config = resolve(stage, model, given, profile, sets)
             progress.detail(f"{stage}: {json.dumps(config.model_dump(mode='json'))}")
             report = importlib.import_module(f"{package}.{stage}").run(config, progress)

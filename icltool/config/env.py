@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
 
 from icltool.errors import ConfigError
@@ -22,14 +23,27 @@ VARIABLES: dict[str, str] = {
 }
 
 
+#: Others that a .env file may set. A file of a folder that somebody downloaded is not to decide what runs: PATH, JAVA_HOME,
+#: LD_PRELOAD, PYTHONPATH, or where the hub is.
+FURTHER = ("CUDA_VISIBLE_DEVICES", "HF_HOME", "HF_HUB_CACHE", "HF_HUB_OFFLINE", "HF_TOKEN")
+
+
+@dataclass(frozen=True)
+class EnvFile:
+    """A .env file that was read, and the names in it that were left alone."""
+
+    path: Path
+    ignored: tuple[str, ...]
+
+
 def find_env_file(start: Path | None = None) -> Path | None:
     """The first file called .env in `start` (the current folder) or one of its parents."""
     folder = (start or Path.cwd()).resolve()
     return next((path for f in (folder, *folder.parents) if (path := f / ".env").is_file()), None)
 
 
-def load_environment(start: Path | None = None) -> Path | None:
-    """Puts the variables of the nearest .env file into the environment, and returns the file (None: there is none).
+def load_environment(start: Path | None = None) -> EnvFile | None:
+    """Puts the variables of the nearest .env file that icltool knows into the environment (None: there is no file).
 
     A variable that is set already keeps its value. Raises ConfigError naming the file and line that cannot be read.
     """
@@ -46,7 +60,10 @@ def load_environment(start: Path | None = None) -> Path | None:
         raise ConfigError(f"{path} cannot be read: {error}", "it should be UTF-8 text of lines NAME=value") from error
     if bad is not None:
         raise ConfigError(f"{path}, line {bad.original.line}: not of the form NAME=value", "correct or remove the line")
+    ignored = []
     for name, value in dotenv_values(path, encoding="utf-8").items():
-        if value is not None:
+        if name not in VARIABLES and name not in FURTHER:
+            ignored.append(name)
+        elif value is not None:
             os.environ.setdefault(name, value)
-    return path
+    return EnvFile(path, tuple(ignored))

@@ -10,7 +10,12 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO, Literal, get_args
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 #: How regions are shown: composited in colour, blackened, with all else blackened, or cut out (the box around all).
 ShowMode = Literal["highlight", "hide", "only", "crop"]
@@ -65,3 +70,25 @@ def with_regions(file: str, regions: Sequence[Region], mode: ShowMode = "highlig
     if mode not in SHOW_MODES or any(min(r.left, r.top, r.width, r.height) < 0 for r in regions):
         raise ValueError(f"no regions of a picture: {list(regions)}, shown as {mode!r}")
     return str(PictureReference(file, tuple(regions), mode))
+
+
+#: Formats that Pillow reads by starting another program on the file (EPS: Ghostscript, an interpreter) or by the operating
+#: system's own drawing commands (WMF): data decide neither.
+_NOT_READ = frozenset({"EPS", "WMF"})
+_COMMON = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+
+
+def open_picture(file: BinaryIO | Path) -> Image.Image:
+    """`PIL.Image.open` for files of others: pixels only, no format that is a program to be run. Raises what it raises."""
+    from PIL import Image
+
+    return Image.open(file, formats=_formats())
+
+
+@cache
+def _formats() -> list[str]:
+    """Those that this Pillow reads, the usual ones first."""
+    from PIL import Image
+
+    Image.init()
+    return sorted(Image.OPEN.keys() - _NOT_READ, key=lambda name: (name not in _COMMON, name))

@@ -10,8 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
+from icltool.contracts import open_picture
 from icltool.datasets.official import one_line
 from icltool.errors import DataError
 from icltool.store.atomic import writing
@@ -89,7 +88,7 @@ class HeldImages:
 def _format(content: bytes, where: str, decode: bool) -> str:
     """Pillow's name of the format that an image is encoded in."""
     try:
-        with Image.open(io.BytesIO(content)) as image:
+        with open_picture(io.BytesIO(content)) as image:
             if decode:
                 image.load()
             return image.format or "image"

@@ -7,9 +7,17 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from PIL import Image, UnidentifiedImageError
+from PIL import UnidentifiedImageError
 
-from icltool.contracts import Progress, Ticker, archive_and_member, archive_members, keyed_generator, open_file
+from icltool.contracts import (
+    Progress,
+    Ticker,
+    archive_and_member,
+    archive_members,
+    keyed_generator,
+    open_file,
+    open_picture,
+)
 from icltool.datasets.official import counted, few
 from icltool.errors import DataError
 
@@ -99,7 +107,7 @@ def sample(names: Sequence[str], purpose: str) -> list[str]:
 def _fault(path: Path) -> str:
     """Why the image cannot be decoded; "" when it can."""
     try:
-        with open_file(path) as file, Image.open(file) as image:
+        with open_file(path) as file, open_picture(file) as image:
             image.load()
     except IsADirectoryError:
         return "it is a folder"

@@ -18,6 +18,7 @@ from icltool.contracts import (
     Region,
     group_code,
     open_file,
+    open_picture,
     with_regions,
 )
 from icltool.contracts.pictures import ShowMode
@@ -224,12 +225,12 @@ def _pools(found: Sequence[Observation]) -> dict[int, Pool]:
 
 def _of_other_size(name: str, shown: Mapping[str, Observation]) -> list[str]:
     """A remark where pictures, of a sample, have another size than their record says: regions would lie elsewhere."""
-    from PIL import Image, ImageOps
+    from PIL import ImageOps
 
     told = [path for path in sample(list(shown), f"sizes of {name}") if shown[path].size]
     other = []
     for path in told:
-        with open_file(path) as file, Image.open(file) as image:
+        with open_file(path) as file, open_picture(file) as image:
             size = ImageOps.exif_transpose(image).size
         if size != shown[path].size:
             other.append(shown[path].picture)

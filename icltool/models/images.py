@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from icltool.contracts import open_file, picture_reference
+from icltool.contracts import open_file, open_picture, picture_reference
 from icltool.errors import DataError
 from icltool.models.regions import with_regions_shown
 
@@ -26,7 +26,7 @@ def read_image(reference: str) -> Image.Image:
 
 def _whole(path: str) -> Image.Image:
     try:
-        with open_file(path) as file, Image.open(file) as image:
+        with open_file(path) as file, open_picture(file) as image:
             image.load()
             return _rgb(ImageOps.exif_transpose(image))
     except FileNotFoundError:

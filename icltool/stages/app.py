@@ -137,6 +137,7 @@ def _until_interrupted(config: AppConfig, desk: Desk, name: str, port: int, prog
             server_name=config.host,
             server_port=port,
             share=False,
+            allowed_paths=[],
             inbrowser=False,
             prevent_thread_lock=True,
             quiet=True,

@@ -5,7 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from icltool.contracts import DatasetReader, Example, PreparedSplit, ReadReport, file_exists, open_file, picture_file
+from icltool.contracts import (
+    DatasetReader,
+    Example,
+    PreparedSplit,
+    ReadReport,
+    file_exists,
+    open_file,
+    open_picture,
+    picture_file,
+)
 from icltool.errors import DataError
 from icltool.testing.expectations import built, expect, expect_error
 from icltool.testing.progress import QuietProgress
@@ -95,12 +104,10 @@ def _check_example(example: Example, task: str) -> None:
 
 
 def _check_image(path: Path, where: str) -> None:
-    from PIL import Image
-
     expect(path.is_absolute(), f"{where}: the image path {path} must be absolute")
     expect(file_exists(path), f"{where}: the image {path} does not exist")
     try:
-        with open_file(path) as file, Image.open(file) as picture:
+        with open_file(path) as file, open_picture(file) as picture:
             picture.load()
     except Exception as error:
         raise AssertionError(f"{where}: the image {path} does not open: {error}") from error

@@ -6,23 +6,35 @@ from pathlib import Path
 
 import pytest
 
-from icltool.config.env import load_environment
+from icltool.config.env import EnvFile, load_environment
 from icltool.errors import ConfigError
 
 
 def test_the_nearest_file_fills_in_what_is_not_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import os
 
-    monkeypatch.setenv("SAMPLE_SET", "real")
-    monkeypatch.setenv("SAMPLE_UNSET", "")
-    monkeypatch.delenv("SAMPLE_UNSET")
-    (tmp_path / ".env").write_text("SAMPLE_UNSET=outer\n")
+    monkeypatch.setenv("COCO_PATH", "real")
+    monkeypatch.setenv("HF_TOKEN", "")
+    monkeypatch.delenv("HF_TOKEN")
+    (tmp_path / ".env").write_text("HF_TOKEN=outer\n")
     (tmp_path / "a").mkdir()
     inner = tmp_path / "a" / ".env"
-    inner.write_text("# roots\nSAMPLE_SET=file\nexport SAMPLE_UNSET='of the file'\n")
+    inner.write_text("# roots\nCOCO_PATH=file\nexport HF_TOKEN='of the file'\n")
     (tmp_path / "a" / "b").mkdir()
-    assert load_environment(tmp_path / "a" / "b") == inner
-    assert (os.environ["SAMPLE_SET"], os.environ["SAMPLE_UNSET"]) == ("real", "of the file")
+    assert load_environment(tmp_path / "a" / "b") == EnvFile(inner, ())
+    assert (os.environ["COCO_PATH"], os.environ["HF_TOKEN"]) == ("real", "of the file")
+
+
+@pytest.mark.parametrize(
+    "name", ["JAVA_HOME", "LD_PRELOAD", "PATH", "PYTHONPATH", "GRADIO_ALLOWED_PATHS", "HF_ENDPOINT"]
+)
+def test_what_decides_which_code_runs_is_left_alone(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import os
+
+    monkeypatch.delenv(name, raising=False)
+    (tmp_path / ".env").write_text(f"{name}=./evil\n")
+    assert load_environment(tmp_path) == EnvFile(tmp_path / ".env", (name,))
+    assert name not in os.environ
 
 
 def test_no_file_is_no_error(tmp_path: Path) -> None:

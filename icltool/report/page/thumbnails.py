@@ -14,7 +14,7 @@ from itertools import islice
 import numpy as np
 from PIL import Image, ImageOps
 
-from icltool.contracts import Progress, Ticker, keyed_generator, open_file, picture_reference
+from icltool.contracts import Progress, Ticker, keyed_generator, open_file, open_picture, picture_reference
 from icltool.errors import DataError
 from icltool.models.images import read_image
 from icltool.report.page.content import Thumbnail
@@ -133,7 +133,7 @@ def _reduced_jpeg(reference: str, side: int) -> Image.Image | None:
     if wanted.regions:
         return None
     try:
-        with open_file(wanted.file) as file, Image.open(file) as image:
+        with open_file(wanted.file) as file, open_picture(file) as image:
             if image.format != "JPEG":
                 return None
             needed = int(side * _REDUCING_GAP)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from icltool import DataError, Example, PreparedSplit, Progress, ReadReport
+from icltool import DataError, Example, PreparedSplit, Progress, ReadReport, open_picture
 
 SPLITS = ("train", "validation")
 #: How many images of a split `check` opens where not all are to be verified.
@@ -107,10 +107,8 @@ def _image_id(image: str) -> int:
 
 
 def _open(path: Path) -> None:
-    from PIL import Image
-
     try:
-        with Image.open(path) as picture:
+        with open_picture(path) as picture:
             picture.load()
     except Exception as error:  # Pillow raises many kinds for damaged files
         raise DataError(f"image {path} does not open: {error}", "replace it") from error
