@@ -7,6 +7,8 @@ import datetime
 import hashlib
 import json
 import os
+import signal
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -224,15 +226,53 @@ def count_rows(path: Path, schema: Schema, file: Any, columns: Mapping[str, tupl
 def create_h5(path: Path) -> Iterator[tuple[Any, Callable[[], None]]]:
     """Gives (empty h5py file to be filled, a function that raises a pending write error, to be called now and then).
 
-    On success the file replaces `path`, in one step. Raises StoreError as `writing` does.
+    On success the file replaces `path`, in one step. Raises StoreError as `writing` does. Ctrl-C and SIGTERM wait for that
+    function, or for the end.
     """
     import h5py
 
-    with replace_file(path) as temporary, _Sink(temporary) as sink:
+    with _signals_wait() as act, replace_file(path) as temporary, _Sink(temporary) as sink:
+
+        def check() -> None:
+            sink.check()
+            act()
+
         # version 1.8 of the format lifts the limit of 64 KiB on attributes (long configurations)
         with h5py.File(sink, "w", libver=("v108", "v110"), rdcc_nbytes=_CACHE_BYTES) as file:
-            yield file, sink.check
+            yield file, check
         sink.check()
+
+
+@contextlib.contextmanager
+def _signals_wait() -> Iterator[Callable[[], None]]:
+    """Gives a function that lets signals act that came within the context; those left act at its end.
+
+    What a handler raises is raised in whatever Python code is running. If HDF5 called that code (`_Sink`), the exception is
+    lost in it, or crashes the process.
+    """
+    if threading.current_thread() is not threading.main_thread():  # signals act elsewhere
+        yield lambda: None
+        return
+    waiting: list[int] = []
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def act() -> None:
+        while waiting:
+            number = waiting.pop(0)
+            handler = handlers[signal.Signals(number)]
+            assert callable(handler)
+            handler(number, None)
+
+    for number, handler in handlers.items():
+        if callable(handler):
+            signal.signal(number, lambda received, _: waiting.append(received))
+    try:
+        yield act
+    finally:
+        for number, handler in handlers.items():
+            if callable(handler):
+                signal.signal(number, handler)
+        act()
 
 
 class _Sink:

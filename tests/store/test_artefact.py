@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
+import os
 import re
+import signal
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,10 +18,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import icltool
+from icltool.cli.boundary import guarded
 from icltool.errors import StoreError
+from icltool.store import artefact
 from icltool.store.artefact import Provenance, digest, first_difference
 from icltool.store.embeddings import EmbeddingFile
 from icltool.store.sequences import SequenceFile
+from tests.processes import Child
 
 from .killable import PROVENANCE, embedding_writer, features_of, ids_of, result_of, sequence_writer
 
@@ -281,3 +287,29 @@ def test_digest_does_not_depend_on_order(config: dict[str, Any]) -> None:
     assert re.fullmatch("[0-9a-f]{8}", digest(config))
     assert digest(dict(reversed(config.items()))) == digest(config)
     assert digest({**config, "one more key": 1}) != digest(config)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize("at", [1, 2, 6, 14])
+def test_a_signal_while_hdf5_writes_ends_the_command_in_order(
+    kind: str, number: int, code: int, at: int, tmp_path: Path
+) -> None:
+    """HDF5 calls Python to write a block; an exception in that call would be lost, or crash the process."""
+    path, writes, write_block = tmp_path / "file.h5", itertools.count(1), artefact._Sink.write
+
+    def struck(sink: Any, data: Any) -> int:
+        if next(writes) == at:
+            os.kill(os.getpid(), number)
+        return write_block(sink, data)
+
+    def work() -> int:
+        artefact._Sink.write = struck  # type: ignore[method-assign]  # in a process that ends
+        return guarded(lambda: write(kind, path))
+
+    with Child(work) as child:
+        assert child.wait() == code, child.err
+    assert "Traceback" not in child.err
+    write(kind, path)
+    with OPENERS[kind](path) as file, OPENERS[kind](write(kind, tmp_path / "whole.h5")) as whole:
+        assert file.complete
+        assert len(file) == len(whole) == 6
