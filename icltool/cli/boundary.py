@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
@@ -27,6 +28,7 @@ class Terminated(KeyboardInterrupt):
 
 def guarded(call: Callable[[], Any]) -> int:
     """Runs `call` and turns whatever escapes into a message on stderr and an exit code."""
+    _open_streams()
     try:
         with _sigterm_interrupts():
             call()
@@ -47,6 +49,12 @@ def guarded(call: Callable[[], Any]) -> int:
         return error.exit_code
     except _CLICK_ERROR as error:
         _report_usage(error)
+        return 2
+    except OSError as error:
+        if error.filename is not None or error.errno not in (errno.ENOSPC, errno.EIO):
+            return _report_other(error)
+        report(f"what is printed cannot be written: {error.strerror}", "send it elsewhere, or free some space")
+        _silence_streams()
         return 2
     except Exception as error:
         return _report_other(error)
@@ -101,6 +109,13 @@ def _sigterm_interrupts() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def _open_streams() -> None:
+    """A stream that whoever started the command has closed (`>&-`) leads nowhere."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115, PTH123
 
 
 def _silence_streams() -> None:

@@ -36,18 +36,22 @@ class EnvFile:
     ignored: tuple[str, ...]
 
 
-def find_env_file(start: Path | None = None) -> Path | None:
-    """The first file called .env in `start` (the current folder) or one of its parents."""
-    folder = (start or Path.cwd()).resolve()
-    return next((path for f in (folder, *folder.parents) if (path := f / ".env").is_file()), None)
+def find_env_file(folder: Path | None = None) -> Path | None:
+    """The file called .env in the folder (the current one), not of any above it: who made those is not known. ConfigError
+    where the current folder has been removed."""
+    try:
+        path = (folder or Path.cwd()).resolve() / ".env"
+    except FileNotFoundError:
+        raise ConfigError("the current folder has been removed", "change into one that is there") from None
+    return path if path.is_file() else None
 
 
-def load_environment(start: Path | None = None) -> EnvFile | None:
-    """Puts the variables of the nearest .env file that icltool knows into the environment (None: there is no file).
+def load_environment(folder: Path | None = None) -> EnvFile | None:
+    """Puts the variables of the .env file that icltool knows into the environment (None: there is no file).
 
     A variable that is set already keeps its value. Raises ConfigError naming the file and line that cannot be read.
     """
-    path = find_env_file(start)
+    path = find_env_file(folder)
     if path is None:
         return None
     from dotenv import dotenv_values

@@ -130,7 +130,10 @@ class ChatFormat:
 
 
 def chat_format(processor: Any, tokenizer: Any, name: str, style: Style) -> ChatFormat:
-    """The format of a model with this processor. Raises ConfigError where it has no chat template, or an unknown style."""
+    """The format of a model with this processor. Raises ConfigError where it has no chat template, one that fails, or an
+    unknown style."""
+    from jinja2 import TemplateError
+
     if style not in ("turns", "flat"):
         raise ConfigError(f"unknown style {style!r}", "known: turns, flat")
     marker = getattr(processor, "image_token", None)
@@ -144,9 +147,15 @@ def chat_format(processor: Any, tokenizer: Any, name: str, style: Style) -> Chat
         )
 
     def render(messages: list[dict[str, Any]], add_generation_prompt: bool) -> str:
-        text: str = processor.apply_chat_template(
-            messages, chat_template=template, tokenize=False, add_generation_prompt=add_generation_prompt
-        )
+        try:
+            text: str = processor.apply_chat_template(
+                messages, chat_template=template, tokenize=False, add_generation_prompt=add_generation_prompt
+            )
+        except (TemplateError, TypeError) as error:
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise ConfigError(
+                f"the chat template of {name} fails: {reason}", "mend it, or choose another model"
+            ) from error
         return text
 
     special = [str(t.content) for t in tokenizer.added_tokens_decoder.values() if t.special]

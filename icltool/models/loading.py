@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import pickle
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -131,6 +132,10 @@ def compile_parts(model: Any) -> int:
     return len(parts)
 
 
+#: What damaged or foreign files make transformers raise.
+_FAULTS = (OSError, ValueError, ImportError, RuntimeError, KeyError, TypeError, AttributeError, pickle.UnpicklingError)
+
+
 class loading_errors:  # noqa: N801 (reads as a statement)
     """Context that turns what transformers raises for missing, damaged or foreign files into a ConfigError."""
 
@@ -142,6 +147,7 @@ class loading_errors:  # noqa: N801 (reads as a statement)
         return None
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        from huggingface_hub.errors import StrictDataclassError  # a field of a configuration
         from safetensors import SafetensorError
 
         if isinstance(error, torch.OutOfMemoryError):
@@ -153,7 +159,7 @@ class loading_errors:  # noqa: N801 (reads as a statement)
                 f"{self._told}: it comes with code of its own, which icltool does not run",
                 "choose a model whose architecture transformers has, or write an adapter as a plugin",
             ) from error
-        if isinstance(error, (OSError, ValueError, ImportError, RuntimeError, KeyError, SafetensorError)):
+        if isinstance(error, (*_FAULTS, SafetensorError, StrictDataclassError)):
             lines = str(error).strip().splitlines() or [type(error).__name__]
             first = " ".join(lines[0].split())
             if first.endswith(":"):  # what follows is the reason

@@ -104,7 +104,7 @@ def load_registry() -> Registry:
     return Registry(found, plugins.broken)
 
 
-def component(kind: str, name: str, **options: Any) -> Any:
+def component(kind: str, name: str, /, **options: Any) -> Any:
     """Builds the component `name` of `kind`; see Registry.create."""
     return load_registry().create(kind, name, **options)
 

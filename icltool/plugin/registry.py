@@ -88,7 +88,7 @@ class Registry:
                 "see `icltool plugins list`; reinstall or update that distribution",
             ) from error
 
-    def create(self, kind: str, name: str, **options: Any) -> Any:
+    def create(self, kind: str, name: str, /, **options: Any) -> Any:
         """Builds the component: its registration's options, then `options` on top.
 
         Raises PluginError as `load` does, and ConfigError when the component knows no such option or misses one.

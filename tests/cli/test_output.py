@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,8 +13,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from icltool.cli.app import run
 from icltool.cli.output import cell, print_json, print_rows, show
 from icltool.contracts.report import StageReport
+from tests.processes import Child
 
 
 @pytest.mark.parametrize(
@@ -90,3 +95,46 @@ def test_long_values_are_not_cut(capsys: pytest.CaptureFixture[str]) -> None:
 def test_json_of_keys_that_are_no_text(capsys: pytest.CaptureFixture[str]) -> None:
     print_json({1: {"x"}})
     assert json.loads(capsys.readouterr().out) == {"1": ["x"]}
+
+
+def in_a_fork(prepare: Callable[[], object], *arguments: str) -> Child:
+    """A command after `prepare` in a process of its own, which has ended."""
+
+    def work() -> int:
+        prepare()
+        return run(arguments)
+
+    with Child(work) as child:
+        child.wait()
+    return child
+
+
+@pytest.mark.parametrize("name", ["stdin", "stdout", "stderr"])
+@pytest.mark.parametrize("arguments", [["clean", "--workspace"], ["doctor", "--json", "--workspace"]])
+def test_a_stream_that_is_closed_does_no_harm(name: str, arguments: list[str], tmp_path: Path) -> None:
+    child = in_a_fork(lambda: setattr(sys, name, None), *arguments, str(tmp_path))
+    assert child.wait() == 0, child.err
+    assert bool(child.out) == (name != "stdout")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux has a file that is always full")
+@pytest.mark.parametrize("options", [[], ["--json"]])
+def test_a_full_disk_under_what_is_printed_is_one_line(options: list[str], tmp_path: Path) -> None:
+    def fill() -> None:
+        sys.stdout = open("/dev/full", "w")  # noqa: SIM115, PTH123
+
+    child = in_a_fork(fill, "clean", *options, "--workspace", str(tmp_path))
+    assert child.wait() == 2
+    assert child.err.splitlines()[0] == "error: what is printed cannot be written: No space left on device"
+    assert "Traceback" not in child.err
+
+
+def test_a_current_folder_that_was_removed_is_one_line(tmp_path: Path) -> None:
+    def leave() -> None:
+        (tmp_path / "gone").mkdir()
+        os.chdir(tmp_path / "gone")
+        (tmp_path / "gone").rmdir()
+
+    child = in_a_fork(leave, "clean", "--workspace", str(tmp_path))
+    assert child.wait() == 2
+    assert child.err.splitlines()[0] == "error: the current folder has been removed"

@@ -180,15 +180,13 @@ def test_interruption_is_one_line(number: signal.Signals, code: int, tmp_path: P
     assert err == "working\ninterrupted; what was finished is kept - run the same command to go on\n"
 
 
-def test_environment_file_of_a_parent_folder(tmp_path: Path) -> None:
+def test_environment_file_of_the_current_folder(tmp_path: Path) -> None:
     """A .env file fills in, the real environment wins."""
     (tmp_path / ".env").write_text("ICLTOOL_WORKSPACE=from-file\n")
-    inner = tmp_path / "a" / "b"
-    inner.mkdir(parents=True)
 
     def called_there(environment: dict[str, str]) -> Child:
         def work() -> int:
-            os.chdir(inner)
+            os.chdir(tmp_path)
             os.environ.update(environment)
             return call(["x", "--json"])
 

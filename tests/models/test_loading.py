@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import pathlib
+import pickle
 import shutil
 import warnings
 from collections.abc import Callable
@@ -18,6 +20,7 @@ from transformers import AutoModelForCausalLM
 
 from icltool.contracts import Example
 from icltool.errors import ConfigError, IclWarning
+from icltool.models.chat import ChatModel
 from icltool.models.idefics2 import Idefics2Model
 from icltool.models.loading import LoadOptions, load_model
 from icltool.models.memory import check_memory, free_memory, parameter_count
@@ -304,3 +307,51 @@ def test_a_download_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert not find_weights("mine", None, None, "owner/known").local_only
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{{ ''.__class__.__mro__[1].__subclasses__() }}",
+        "{{ raise_exception('x') }}",
+        "{% for",
+        "{{ a.b.c }}",
+        "nothing",
+    ],
+)
+def test_a_chat_template_that_fails_is_one_line(template: str, folder_of: Folder, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(folder_of(tiny.qwen2_5_vl), tmp_path / "m"))
+    assert (folder / "chat_template.jinja").exists()
+    (folder / "chat_template.jinja").write_text(template)
+    with pytest.raises(ConfigError) as caught:
+        ChatModel(path=str(folder), device="cpu")
+    assert "template" in caught.value.message
+    assert "\n" not in caught.value.message
+
+
+class Evil:
+    def __reduce__(self) -> Any:
+        return pathlib.Path.touch, (pathlib.Path("ran"),)
+
+
+@pytest.mark.parametrize("save", [lambda value, file: file.write_bytes(pickle.dumps(value)), torch.save])
+def test_pickled_weights_run_nothing_and_are_one_line(
+    save: Any, folder_of: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = Path(shutil.copytree(folder_of(tiny.gpt2), tmp_path / "m"))
+    (folder / "model.safetensors").unlink()
+    save({"weight": Evil()}, folder / "pytorch_model.bin")
+    with pytest.raises(ConfigError, match="cannot be loaded from") as caught:
+        TextModel(path=str(folder), device="cpu")
+    assert "\n" not in caught.value.message
+    assert not Path("ran").exists()
+
+
+@pytest.mark.parametrize("content", ["[]", "5", '{"model_type": 5}', '{"model_type": "gpt2", "n_layer": "many"}'])
+def test_a_configuration_of_another_form_is_one_line(content: str, folder_of: Folder, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(folder_of(tiny.gpt2), tmp_path / "m"))
+    (folder / "config.json").write_text(content)
+    with pytest.raises(ConfigError, match="cannot be loaded from") as caught:
+        TextModel(path=str(folder), device="cpu")
+    assert "\n" not in caught.value.message

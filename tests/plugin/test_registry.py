@@ -107,6 +107,15 @@ def test_options_of_the_registration_come_before_the_users() -> None:
     }
 
 
+def test_an_option_may_have_any_name() -> None:
+    """`prepare hub --option name=default`, and what somebody may try elsewhere."""
+    assert component("datasets", "hub", path="owner/set", name="default").configuration == "default"
+    with pytest.raises(ConfigError, match="no option 'kind'"):
+        component("datasets", "hub", path="owner/set", kind="x")
+    with pytest.raises(ConfigError, match="no option 'name'"):
+        component("datasets", "folder", name="mine")
+
+
 def test_an_unknown_option_is_a_config_error_with_a_suggestion() -> None:
     with pytest.raises(ConfigError, match="sampler 'mix' has no option 'imag'") as caught:
         component("samplers", "mix", imag=0.5)
