@@ -35,7 +35,7 @@ from icltool.contracts.learner import (
     TrainingOutcome,
     TrainingSet,
 )
-from icltool.contracts.metric import CorpusMetric, Judgement, Metric
+from icltool.contracts.metric import CorpusMetric, Judgement, Metric, too_few_references
 from icltool.contracts.model import (
     ContinuesFromPrefix,
     CountsTokens,
@@ -159,5 +159,6 @@ __all__ = [
     "picture_file",
     "picture_reference",
     "task_named",
+    "too_few_references",
     "with_regions",
 ]

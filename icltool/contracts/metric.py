@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from icltool.contracts.arrays import Float64Array
+from icltool.errors import DataError
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,9 +26,9 @@ class Metric(Protocol):
 
     `scale` is the factor it is printed with (100 for per cent). An attribute `tasks` names the tasks that it is made for,
     where it is not made for all; a method `check()` raises an IclError when it cannot run here. An attribute `reads` names
-    the field of an Example that `references` are taken from: "references" without one, or "raw_references". An attribute
-    `instead` names the metric that is reported in its place, under its own name, where this one is a data set's default
-    and cannot run.
+    the field of an Example that `references` are taken from: "references" without one, or "raw_references"; an attribute
+    `least_references` says how many of them it needs for each answer. An attribute `instead` names the metric that is
+    reported in its place, under its own name, where this one is a data set's default and cannot run.
     """
 
     name: str
@@ -56,3 +57,19 @@ class CorpusMetric(Protocol):
         bootstrap draws.
         """
         ...
+
+
+def too_few_references(judge: Any, references: Callable[[], Iterable[Sequence[str]]]) -> DataError | None:
+    """Why a metric or scorer cannot judge by these references, those of each answer: its `least_references` are not there. One
+    that needs none is not asked for them."""
+    least = getattr(judge, "least_references", 0)
+    if not least:
+        return None
+    fewest = min(map(len, references()), default=least)
+    if fewest >= least:
+        return None
+    return DataError(
+        f"VQA accuracy needs {least} reference answers to a question, and there are questions with {fewest}: "
+        "it would never be 1 there",
+        "exact-match judges by fewer",
+    )

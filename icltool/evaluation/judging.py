@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from icltool.contracts import CorpusMetric, Example, Float64Array, Judgement, Metric
+from icltool.contracts import CorpusMetric, Example, Float64Array, Judgement, Metric, too_few_references
 from icltool.errors import DataError, IclError
 from icltool.plugin.manager import component
 from icltool.report.intervals import bootstrap_draws, bootstrap_weights, quantile_interval
@@ -154,6 +154,8 @@ def _fault(metric: Metric, queries: Queries) -> IclError | None:
     without = None if field == _REFERENCES else next((q.id for q in queries() if not getattr(q, field)), None)
     if without is not None:
         return _lacking(metric, without)
+    if (fault := too_few_references(metric, lambda: (getattr(q, field) for q in queries()))) is not None:
+        return fault
     try:
         getattr(metric, "check", lambda: None)()
     except IclError as error:

@@ -165,6 +165,9 @@ def icltool_scorers() -> list[Registration]:
         Registration("infoscore", "icltool.scorers.infoscore:InfoScore", "probability of the label given the sequence"),
         Registration("cider", "icltool.scorers.cider:CiderScorer", "CIDEr of the generated answer"),
         Registration("vqa-accuracy", "icltool.scorers.vqa_accuracy:VQAAccuracyScorer", "VQA accuracy of the answer"),
+        Registration(
+            "exact-match", "icltool.scorers.exact_match:ExactMatchScorer", "whether the answer is a reference"
+        ),
         Registration("cosine", "icltool.scorers.cosine:CosineScorer", "mean similarity to the query; needs no LVLM"),
     ]
 
@@ -223,6 +226,9 @@ def icltool_metrics() -> list[Registration]:
             "vqa-accuracy-raw",
             "icltool.metrics.okvqa_accuracy:RawVQAAccuracy",
             "VQA accuracy on what annotators typed, %",
+        ),
+        Registration(
+            "exact-match", "icltool.metrics.exact_match:ExactMatch", "answers that equal a reference, normalised, %"
         ),
         Registration("word-accuracy", "icltool.metrics.word_accuracy:WordAccuracy", "share of the label's words, %"),
         Registration("accuracy", "icltool.metrics.accuracy:Accuracy", "answers that equal a reference, %"),

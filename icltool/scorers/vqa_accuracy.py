@@ -15,6 +15,8 @@ class VQAAccuracyScorer:
 
     #: What it is made for; on other tasks a remark says so.
     tasks = ("vqa",)
+    #: With fewer the accuracy cannot reach 1 (see the metric).
+    least_references = VQAAccuracy.least_references
     needs = frozenset({"model"})
     tie_tolerance = 0.0
 

@@ -15,7 +15,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from icltool.config.generate import GenerateConfig
-from icltool.contracts import Example, FloatArray, IntArray, Progress, StageReport, keyed_generator
+from icltool.contracts import (
+    Example,
+    FloatArray,
+    IntArray,
+    Progress,
+    StageReport,
+    keyed_generator,
+    too_few_references,
+)
 from icltool.engine.batching import LARGEST_ON_CPU, LARGEST_ON_GPU
 from icltool.engine.beam import anchors_to_fill
 from icltool.engine.work import Work, total
@@ -67,6 +75,9 @@ def run(config: GenerateConfig, progress: Progress) -> StageReport:
         remarks.append(
             f"scorer {config.scorer} is made for {' and '.join(made_for)}: on {parts.dataset.task} it says little"
         )
+    fault = too_few_references(parts.scorer, lambda: (e.references for e in parts.queries.rows(rows)))
+    if fault is not None:
+        raise fault
     if config.dry_run:
         return _cost(config, parts, rows, path, remarks, progress)
     if path.is_file():

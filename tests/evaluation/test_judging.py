@@ -117,7 +117,7 @@ def query(number: int, *raw: str) -> Example:
 
 def test_a_default_that_cannot_run_gives_way_to_the_metric_that_it_names() -> None:
     judge = Judge({"absent": Absent(), "accuracy": component("metrics", "accuracy")}, default=True)
-    judge.prepare(lambda: [query(1, "A"), query(2, "B")])
+    judge.prepare(lambda: [query(1, *"AAAA"), query(2, *"BBBB")])
     assert (list(judge.metrics), judge.faults) == (["vqa-accuracy-raw", "accuracy"], {})
     [(name, (other, error))] = judge.replaced.items()
     assert (name, other, str(error)) == ("absent", "vqa-accuracy-raw", "no program (install it)")

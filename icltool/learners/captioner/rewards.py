@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from icltool.contracts import Float64Array, Metric
+from icltool.contracts import Float64Array, Metric, too_few_references
 from icltool.errors import ConfigError
 
 References = Sequence[Sequence[str]]
@@ -32,6 +32,8 @@ class Rewards:
     def __init__(
         self, make: Callable[[str], Metric], name: str, corpus: Callable[[], Iterable[Sequence[str]]], workers: int
     ) -> None:
+        if (fault := too_few_references(make(name), corpus)) is not None:
+            raise fault
         self._pool: ProcessPoolExecutor | None = None
         self._metric: Metric | None = None
         if workers:

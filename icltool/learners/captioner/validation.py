@@ -16,6 +16,7 @@ from icltool.contracts import (
     Metric,
     Progress,
     TuningSet,
+    too_few_references,
 )
 from icltool.errors import DataError
 from icltool.learners.captioner.items import PlainPictures, drawn, loader
@@ -44,6 +45,8 @@ class Validation:
         for metric in self._metrics:
             if (check := getattr(metric, "check", None)) is not None:
                 check()
+            if (fault := too_few_references(metric, lambda: (e.references for e in self.examples))) is not None:
+                raise fault
 
     def figures(self, module: Any, progress: Progress) -> dict[str, float]:
         """`val_loss` (nats per token), `val_<metric>` as printed, and `selected`: what the best weights have most of.

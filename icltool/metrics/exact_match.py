@@ -1,0 +1,29 @@
+"""The share of answers that equal a reference in the common form of the VQA evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from icltool.contracts.arrays import Float64Array
+from icltool.metrics.vqa_accuracy import normalise
+
+
+class ExactMatch:
+    """1 for an answer that equals one of its references once both are brought to the common form of the official VQA
+    evaluation (`normalise`: case, punctuation, articles, number words, contractions), else 0. For questions with fewer
+    answers than the four from which on VQA accuracy can reach 1."""
+
+    name = "exact-match"
+    scale = 100.0
+
+    def fit(self, corpus: Iterable[Sequence[str]]) -> None:
+        """Nothing: it has no corpus statistics."""
+
+    def score(self, predictions: Sequence[str], references: Sequence[Sequence[str]]) -> Float64Array:
+        """float64 [n], each 0 or 1; 0 for an answer without references."""
+        if len(predictions) != len(references):
+            raise ValueError(f"{len(predictions)} predictions, {len(references)} lists of references")
+        pairs = zip(predictions, references, strict=True)
+        return np.array([normalise(answer) in map(normalise, texts) for answer, texts in pairs], dtype=np.float64)
