@@ -12,6 +12,7 @@ import torch
 from icltool.contracts import Example, GenerationOptions, ScoringRequest
 from icltool.engine.batching import BatchSize
 from icltool.engine.session import Session, open_session
+from icltool.engine.work import Work
 from icltool.errors import ConfigError, IclError
 from icltool.interventions.shift import ShiftVectors
 from icltool.models.idefics import IdeficsModel
@@ -115,6 +116,7 @@ def test_a_plain_session_scores_prompts_one_by_one(small_idefics: IdeficsModel, 
     plain = session.plain()
     assert (plain.batch_size, plain.cache) == (1, None)
     assert len(plain.target_scores(requests[:3])) == 3
+    assert plain.done == Work(prompts=3), "nothing is shared, and no image is kept"
 
 
 @pytest.fixture(scope="module")
