@@ -31,6 +31,7 @@ def test_it_keeps_the_contract(network: str, tmp_path: Path) -> None:
     retriever = component("retrievers", "lever-lm", folder=str(train(tmp_path, network=network)))
     assert isinstance(retriever, Retriever)
     assert (retriever.ranked, retriever.nested, retriever.learner) == (False, True, "lever-lm")
+    assert retriever.encoder == "none-at-all"
     queries = make_queries(INDEX, np.arange(24))
     answer = retriever.retrieve(INDEX, queries, 4, seed=0)
     assert answer.shape == (24, 4)
