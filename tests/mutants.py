@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import ast
 import random
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -52,17 +53,19 @@ class Mutant:
 
 
 def mutants(file: Path) -> Iterator[Mutant]:
-    """All mutants of a file's functions."""
+    """All mutants of a file's functions, each once. What messages say, and what only guards against faults of ours (assertions,
+    `zip(strict=True)`), is left out."""
     tree = ast.parse(file.read_text(encoding="utf-8"))
     skipped = {
-        id(n) for f in ast.walk(tree) if isinstance(f, ast.JoinedStr | ast.Raise | ast.Assert) for n in ast.walk(f)
+        id(n)
+        for f in ast.walk(tree)
+        if isinstance(f, ast.JoinedStr | ast.Raise | ast.Assert) or (isinstance(f, ast.keyword) and f.arg == "strict")
+        for n in ast.walk(f)
     }
-    for function in ast.walk(tree):
-        if not isinstance(function, ast.FunctionDef):
-            continue
-        for node in (n for statement in function.body for n in ast.walk(statement)):
-            if id(node) not in skipped:
-                yield from _changes(file, node)
+    functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
+    nodes = {id(n): n for f in functions for statement in f.body for n in ast.walk(statement) if id(n) not in skipped}
+    for node in nodes.values():
+        yield from _changes(file, node)
 
 
 def _changes(file: Path, node: ast.AST) -> Iterator[Mutant]:
@@ -161,6 +164,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--most", type=int, default=400, help="tests per mutant, the nearest first")
     given = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the file is restored
     tests = covered(given.coverage)
     before = None
     if given.quick is not None:
