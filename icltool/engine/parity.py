@@ -57,7 +57,7 @@ def _fault(model: Model, session: Session, examples: Sequence[Example]) -> str:
         message = " ".join(str(error).split()) or "no message"
         return f"with caches the model fails ({type(error).__name__}: {message[:120]})"
     half = str(getattr(model, "dtype", "float32")).rpartition(".")[2] != "float32"
-    worst = max((_difference(a, b, half) for a, b in zip(scores, expected, strict=True)), default=0.0)
+    worst = max(_difference(a, b, half) for a, b in zip(scores, expected, strict=True))
     if not worst <= 1.0:
         pairs = ", ".join(f"{a.log_prob:.4f} for {b.log_prob:.4f}" for a, b in zip(scores, expected, strict=True))
         return f"with caches the log-probabilities of two targets are {pairs}"
