@@ -148,12 +148,16 @@ def killed(mutant: Mutant, tests: set[str], most: int) -> bool:
     run = [sys.executable, "-m", "pytest", "-x", "-n", "0", "-q", "--timeout", "120", "-p", "no:cacheprovider", *picked]
     try:
         mutant.file.write_text(mutant.source(), encoding="utf-8")
-        done = subprocess.run(run, cwd=ROOT, capture_output=True, check=False, timeout=900)
+        done = subprocess.run(run, cwd=ROOT, capture_output=True, check=False, timeout=900, text=True)
     except subprocess.TimeoutExpired:
         return True
     finally:
         mutant.file.write_bytes(own)
-    return done.returncode in (1, 2)
+    if done.returncode not in (0, 1, 2):
+        raise RuntimeError(
+            f"pytest ended with {done.returncode}: is the coverage of other tests?\n{done.stdout}{done.stderr}"
+        )
+    return done.returncode != 0
 
 
 def main() -> None:
