@@ -11,7 +11,7 @@ from transformers import IdeficsForVisionText2Text
 from transformers.models.idefics import modeling_idefics
 
 from icltool import releases
-from icltool.contracts import GenerationOptions, ScoringRequest
+from icltool.contracts import GenerationOptions, ScoringRequest, TargetScore
 from icltool.engine import parity
 from icltool.engine.session import Session, open_session
 from icltool.models.continued_cache import ContinuedLayer
@@ -154,3 +154,23 @@ def test_half_precision_has_its_own_tolerance(resampled_folder: Path, unknown_re
 )
 def test_the_range_of_releases(versions: dict[str, str], found: dict[str, str]) -> None:
     assert releases.untested(versions) == found
+
+
+@pytest.mark.parametrize(("half", "tolerated"), [(False, 1e-3 + 1e-4 * 20), (True, 0.1 + 2e-2 * 20)])
+def test_what_is_tolerated_is_a_share_and_some_nats(half: bool, tolerated: float) -> None:
+    expected = TargetScore(-20.0, 3)
+    for sign in (-1, 1):
+        found = parity._difference(TargetScore(-20.0 + sign * tolerated / 2, 3), expected, half)
+        assert found == pytest.approx(0.5)
+    assert parity._difference(TargetScore(-20.0, 4), expected, half) == float("inf")
+    assert parity._difference(TargetScore(float("nan"), 3), expected, half) == float("inf")
+
+
+@pytest.mark.parametrize(("units", "differs"), [(0.9, False), (1.1, True)])
+@pytest.mark.usefixtures("unknown_release")
+def test_more_than_is_tolerated_switches_the_caches_off(
+    units: float, differs: bool, small_idefics: IdeficsModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parity, "_difference", lambda *_: units)
+    session = open_session("caption", small_idefics, GenerationOptions(4, 1), 4, 2**20)
+    assert any("caches are switched off" in note for note in session.notes) == differs
