@@ -115,8 +115,8 @@ class MeteorProgram:
         return np.array(found, dtype=np.float64)
 
     def close(self) -> None:
-        """Ends the Java process; the next call starts a new one."""
-        if self._process is not None and self._owner == os.getpid():
+        """Ends the Java process, but not that of a parent; the next call starts a new one."""
+        if self._process is not None:
             self._process.stop()
         self._process = None
 

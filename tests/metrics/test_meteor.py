@@ -17,6 +17,7 @@ from icltool.metrics.meteor import Meteor, MeteorProgram, shared_program
 from icltool.metrics.ptb import shared_tokenizer
 from icltool.testing import check_metric
 from tests.metrics.captions import corpus
+from tests.processes import Child
 
 HERE = Path(__file__).parent
 RECORDING = HERE / "meteor.json"
@@ -130,6 +131,25 @@ def test_a_killed_process_is_started_again(program: MeteorProgram) -> None:
     assert program._process is not None
     program._process._child.kill()
     assert metric.score(["a red dog", "a cat sat"], [["a dog"], ["the cat"]])[0] == before[0]
+
+
+def test_a_forked_child_has_a_process_of_its_own(program: MeteorProgram) -> None:
+    """One process serves all calls; a child shares neither its pipe nor its end."""
+    metric = Meteor(program=program)
+    expected = metric.score(["a dog"], [["a dog runs"]]).tolist()
+    first = program._process
+    assert first is not None
+
+    def work() -> int:
+        found = metric.score(["a dog"], [["a dog runs"]]).tolist()
+        shared = program._process is first
+        program.close()
+        return int(shared or found != expected)
+
+    with Child(work) as child:
+        assert child.wait() == 0, child.err
+    assert metric.score(["a dog"], [["a dog runs"]]).tolist() == expected
+    assert program._process is first
 
 
 def test_nothing_needs_no_process() -> None:
