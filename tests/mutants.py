@@ -106,8 +106,7 @@ def covered(file: Path) -> dict[tuple[Path, int], set[str]]:
     for name in data.measured_files():
         place = ROOT / "icltool" / name.rpartition("/icltool/")[2]
         for line, contexts in data.contexts_by_lineno(name).items():
-            # "TEST@GROUP|PHASE" by pytest-xdist and pytest-cov
-            tests = {context.rpartition("|")[0].rpartition("@")[0] for context in contexts if context}
+            tests = {context.rpartition("|")[0] for context in contexts if context}  # "TEST|PHASE"
             lines.setdefault((place, line), set()).update(tests)
     return lines
 
