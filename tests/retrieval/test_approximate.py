@@ -50,6 +50,16 @@ def test_most_of_the_true_neighbours_are_found(kind: str, clustered: tuple[Float
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_every_row_is_in_the_index(kind: str, clustered: tuple[FloatArray, FloatArray]) -> None:
+    """The first and the last, too: each finds itself, or the row that repeats it."""
+    base, _ = clustered
+    rows = np.array([0, 1, 999, 1000, 4999, 5000, 5999])
+    found = nearest_rows(base, base[rows], 2, nothing, IndexOptions(kind, **MUCH[kind]))
+    for row, near in zip(rows.tolist(), found.tolist(), strict=True):
+        assert sorted(near) == [row, row + 5000] if row < 1000 else row in near
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_order_is_that_of_exact_products(kind: str, clustered: tuple[FloatArray, FloatArray]) -> None:
     base, queries = clustered
     found = nearest_rows(base, queries, 20, nothing, IndexOptions(kind, **LITTLE[kind]))
