@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import signal
 import sys
@@ -51,7 +50,7 @@ def guarded(call: Callable[[], Any]) -> int:
         _report_usage(error)
         return 2
     except OSError as error:
-        if error.filename is not None or error.errno not in (errno.ENOSPC, errno.EIO):
+        if not _stdout_fails():
             return _report_other(error)
         report(f"what is printed cannot be written: {error.strerror}", "send it elsewhere, or free some space")
         _silence_streams()
@@ -116,6 +115,15 @@ def _open_streams() -> None:
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115, PTH123
+
+
+def _stdout_fails() -> bool:
+    """Whether it is standard output that cannot be written: what is left in its buffer still cannot."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        return True
+    return False
 
 
 def _silence_streams() -> None:

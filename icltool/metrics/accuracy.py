@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
 from icltool.contracts.arrays import Float64Array
+
+
+def plain(text: str) -> str:
+    """The form in which labels are compared: no blanks around it, case folded."""
+    return text.strip().casefold()
 
 
 class Accuracy:
@@ -23,14 +28,11 @@ class Accuracy:
         return exact_matches(predictions, references)
 
 
-def exact_matches(predictions: Sequence[str], references: Sequence[Sequence[str]]) -> Float64Array:
-    """float64 [n]: whether each answer equals one of its references under `plain`."""
+def exact_matches(
+    predictions: Sequence[str], references: Sequence[Sequence[str]], form: Callable[[str], str] = plain
+) -> Float64Array:
+    """float64 [n]: whether each answer equals one of its references once both are brought to this form."""
     if len(predictions) != len(references):
         raise ValueError(f"{len(predictions)} predictions, {len(references)} lists of references")
     pairs = zip(predictions, references, strict=True)
-    return np.array([plain(answer) in map(plain, texts) for answer, texts in pairs], dtype=np.float64)
-
-
-def plain(text: str) -> str:
-    """The form in which labels are compared: no blanks around it, case folded."""
-    return text.strip().casefold()
+    return np.array([form(answer) in map(form, texts) for answer, texts in pairs], dtype=np.float64)

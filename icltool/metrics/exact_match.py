@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-import numpy as np
-
 from icltool.contracts.arrays import Float64Array
+from icltool.metrics.accuracy import exact_matches
 from icltool.metrics.vqa_accuracy import normalise
 
 
@@ -23,7 +22,4 @@ class ExactMatch:
 
     def score(self, predictions: Sequence[str], references: Sequence[Sequence[str]]) -> Float64Array:
         """float64 [n], each 0 or 1; 0 for an answer without references."""
-        if len(predictions) != len(references):
-            raise ValueError(f"{len(predictions)} predictions, {len(references)} lists of references")
-        pairs = zip(predictions, references, strict=True)
-        return np.array([normalise(answer) in map(normalise, texts) for answer, texts in pairs], dtype=np.float64)
+        return exact_matches(predictions, references, normalise)

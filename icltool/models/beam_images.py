@@ -27,16 +27,18 @@ def images_by_beam(model: Any, inputs: Mapping[str, Any], images: Sequence[int])
     flat = {
         name: value.shape[0]
         for name, value in inputs.items()
-        if isinstance(value, torch.Tensor) and value.shape[0] != len(images)
+        if isinstance(value, torch.Tensor) and value.ndim and value.shape[0] != len(images)
     }
     if not flat or _in_order(model):
         yield
         return
-    tokens = _image_tokens(model.config, inputs["input_ids"])
-    rows = {name: _rows_of(name, count, images, tokens) for name, count in flat.items()}
     repeat = model._expand_inputs_for_generation
 
     def expanded(expand_size: int = 1, **given: Any) -> tuple[Any, dict[str, Any]]:
+        if expand_size == 1:  # one beam: nothing is repeated
+            return repeat(expand_size=expand_size, **given)  # type: ignore[no-any-return]
+        tokens = _image_tokens(model.config, inputs["input_ids"])
+        rows = {name: _rows_of(name, count, images, tokens) for name, count in flat.items()}
         apart = {name: given.pop(name) for name in rows.keys() & given.keys()}
         ids, others = repeat(expand_size=expand_size, **given)
         for name, value in apart.items():
@@ -70,10 +72,10 @@ def _rows_of(name: str, rows: int, images: Sequence[int], tokens: Sequence[int])
     """How many of an input's rows belong to each prompt: as many as it has images, or in proportion to their tokens."""
     if rows == sum(images):
         return list(images)
-    found = [rows * count // max(1, sum(tokens)) for count in tokens]
-    if [count * sum(tokens) for count in found] != [rows * count for count in tokens] or sum(found) != rows:
+    shares = [rows * count // max(1, sum(tokens)) for count in tokens]
+    if [share * sum(tokens) for share in shares] != [rows * count for count in tokens] or sum(shares) != rows:
         raise ConfigError(
             f"beams cannot be given the images of their prompts: the {rows} rows of {name} belong to {sum(images)} images",
             "answer with --num-beams 1, or install a newer transformers",
         )
-    return found
+    return shares

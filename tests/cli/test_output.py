@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import sys
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 
 from icltool.cli.app import run
+from icltool.cli.boundary import guarded
 from icltool.cli.output import cell, print_json, print_rows, show
 from icltool.contracts.report import StageReport
 from tests.processes import Child
@@ -127,6 +129,16 @@ def test_a_full_disk_under_what_is_printed_is_one_line(options: list[str], tmp_p
     assert child.wait() == 2
     assert child.err.splitlines()[0] == "error: what is printed cannot be written: No space left on device"
     assert "Traceback" not in child.err
+
+
+def test_an_error_elsewhere_is_not_blamed_on_what_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    def fail() -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    assert guarded(fail) == 1
+    err = capsys.readouterr().err
+    assert "No space left on device" in err
+    assert "what is printed" not in err
 
 
 def test_a_current_folder_that_was_removed_is_one_line(tmp_path: Path) -> None:

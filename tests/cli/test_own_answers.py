@@ -41,14 +41,14 @@ def home(small_world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_default_is_exact_match_and_says_why(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     capsys.readouterr()
     assert run([*EVALUATE, f"--workspace={home}"]) == 0
-    found = json.loads(capsys.readouterr().out)
-    [row] = found["rows"]
+    content = json.loads(capsys.readouterr().out)
+    [row] = content["rows"]
     assert "vqa-accuracy" not in row
-    rows = read_predictions(Path(found["path"]) / "predictions" / "random-8-shot-seed0.jsonl")
+    rows = read_predictions(Path(content["path"]) / "predictions" / "random-8-shot-seed0.jsonl")
     right = [normalise(r["answer"]) == normalise(r["references"][0]) for r in rows]
     assert 0 < sum(right) < len(right)
     assert row["exact-match"] == pytest.approx(100 * sum(right) / len(right))
-    assert any("needs 4 reference answers" in remark for remark in found["remarks"])
+    assert any("needs 4 reference answers" in remark for remark in content["remarks"])
 
 
 def test_vqa_accuracy_is_refused(home: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -160,8 +160,8 @@ def test_the_range_of_releases(versions: dict[str, str], found: dict[str, str]) 
 def test_what_is_tolerated_is_a_share_and_some_nats(half: bool, tolerated: float) -> None:
     expected = TargetScore(-20.0, 3)
     for sign in (-1, 1):
-        found = parity._difference(TargetScore(-20.0 + sign * tolerated / 2, 3), expected, half)
-        assert found == pytest.approx(0.5)
+        difference = parity._difference(TargetScore(-20.0 + sign * tolerated / 2, 3), expected, half)
+        assert difference == pytest.approx(0.5)
     assert parity._difference(TargetScore(-20.0, 4), expected, half) == float("inf")
     assert parity._difference(TargetScore(float("nan"), 3), expected, half) == float("inf")
 

@@ -141,10 +141,10 @@ def test_a_forked_child_has_a_process_of_its_own(program: MeteorProgram) -> None
     assert first is not None
 
     def work() -> int:
-        found = metric.score(["a dog"], [["a dog runs"]]).tolist()
+        scores = metric.score(["a dog"], [["a dog runs"]]).tolist()
         shared = program._process is first
         program.close()
-        return int(shared or found != expected)
+        return int(shared or scores != expected)
 
     with Child(work) as child:
         assert child.wait() == 0, child.err

@@ -80,6 +80,17 @@ def test_a_model_that_takes_care_of_it_is_left_alone(kind: type[Model]) -> None:
         assert "_expand_inputs_for_generation" not in vars(model)
 
 
+def test_one_beam_needs_no_order() -> None:
+    """Whatever the rows belong to."""
+    given = inputs(4, 2, rows=5)
+    with images_by_beam(Model(), given, [2, 1]):
+        pass
+    model = Model()
+    with images_by_beam(model, given, [2, 1]):
+        _, others = model._expand_inputs_for_generation(expand_size=1, **given)
+    assert others["pixel_values"] is given["pixel_values"]
+
+
 def test_rows_that_belong_to_no_prompt_are_refused() -> None:
     with pytest.raises(ConfigError, match="the 5 rows of pixel_values belong to 3 images"):
         expanded(Model(), inputs(4, 2, rows=5), [2, 1])
