@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from icltool.datasets.official import few
 from icltool.errors import DataError
 
 TASKS = ("caption", "vqa", "classification")
@@ -37,6 +38,7 @@ SYNONYMS: dict[str, tuple[str, ...]] = {
     "style": ("style", "personality"),
     "question_type": ("question_type",),
     "answer_type": ("answer_type",),
+    "choices": ("choices", "options", "choice", "option"),
 }
 #: Roles that each task must have (one of each tuple), and those that it may have.
 _NEEDED: dict[str, tuple[tuple[str, ...], ...]] = {
@@ -48,10 +50,10 @@ _NEEDED: dict[str, tuple[tuple[str, ...], ...]] = {
 _OPTIONAL: dict[str, tuple[str, ...]] = {
     "caption": ("id", "image_id", "split", "group"),
     "vqa": ("id", "image_id", "split", "group", "question_type", "answer_type"),
-    "classification": ("image", "id", "image_id", "split", "group"),
+    "classification": ("image", "id", "image_id", "split", "group", "choices"),
     "style": ("id", "image_id", "split", "group"),
 }
-_NUMBERED = ("caption", "captions", "answer", "answers")
+_NUMBERED = ("caption", "captions", "answer", "answers", "choice", "option")
 
 
 @dataclass(frozen=True)
@@ -105,6 +107,9 @@ def chosen_columns(where: str, present: Sequence[str], task: str, named: Mapping
         for role, columns in found.items()
         if named.get(role) is None and columns[0] != role and not _is_numbered(columns[0])
     ]
+    used = {column for columns in found.values() for column in columns}
+    if unused := [column for column in present if column not in used]:
+        remarks.append(f"{where}: task {task!r} does not use column{'s' * (len(unused) > 1)} {few(unused)}")
     return Columns(found, tuple(remarks))
 
 

@@ -49,7 +49,8 @@ class FolderReader:
     rows of a split that is not taken are left out. Without such a column (or without rows of validation in it)
     `validation` is the share of the images held out of train, drawn by image with `seed`. Ids are whole numbers or any
     texts (which become 63-bit codes); without a column, the number of the row. Without a column `image_id`, files of
-    equal bytes are one image. A classification's `choices` are all labels, sorted, unless they are given.
+    equal bytes are one image. A classification's choices are those of each row, where a column has them, else all labels,
+    sorted; `choices` names the column, or the choices of all rows.
     """
 
     name = "folder"
@@ -71,7 +72,7 @@ class FolderReader:
         split: str | None = None,
         group: str | None = None,
         style: str | None = None,
-        choices: str = "",
+        choices: str | None = None,
         validation: SplitOrShare = 0.1,
         seed: int = 0,
     ) -> None:
@@ -90,7 +91,7 @@ class FolderReader:
             "group": group,
             "style": style,
         }
-        self.choices = listed_choices(choices)
+        self.choices = choices
         self.share = share_of(self.name, validation)
         self.queries = str(validation) if self.share is None else "validation"
         if SPLIT_NAMES.get(self.queries.lower()) == "train":
@@ -119,11 +120,13 @@ class FolderReader:
 
     def _content(self, root: Path, task: str) -> _Content:
         table = read_table(find_table(root, self.table))
-        columns = chosen_columns(str(table.path), table.columns, task, self.named)
+        named = {**self.named, "choices": choices_column(self.choices, table.columns)}
+        columns = chosen_columns(str(table.path), table.columns, task, named)
         rows = _rows(root, table, columns)
         by_split, remarks = self._by_split(table, columns, rows)
         readers = {name: Rows(str(table.path), "line", columns, part) for name, part in by_split.items()}
-        choices = label_names(readers.values(), self.choices) if task == "classification" else ()
+        own = task != "classification" or any("choices" in reader.columns for reader in readers.values())
+        choices = () if own else label_names(readers.values(), listed_choices(self.choices or ""))
         made = with_text_groups([examples(reader, task, choices) for reader in readers.values()])
         splits = dict(zip(readers, made, strict=True))
         if "validation" not in splits:
@@ -172,6 +175,11 @@ def _given(root: Path | None) -> Path:
     if root is None:
         raise DataError("data set 'folder': no folder given", "name the folder of images and table with --root")
     return chosen_root(root, (), "folder")
+
+
+def choices_column(choices: str | None, present: Sequence[str]) -> str | None:
+    """The column of each row's own choices: the one that `choices` names, None for one with a usual name, "" for none."""
+    return choices if choices is None or choices in present else ""
 
 
 def listed_choices(choices: str | int) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from icltool.contracts import Example, PreparedSplit, Progress, ReadReport, Ticker
 from icltool.datasets.columns import Columns, chosen_columns
-from icltool.datasets.folder import listed_choices
+from icltool.datasets.folder import choices_column, listed_choices
 from icltool.datasets.held_images import HeldImages
 from icltool.datasets.held_out import SplitOrShare, held_out, share_of
 from icltool.datasets.hub_splits import HubSplit, open_splits
@@ -62,7 +62,7 @@ class HubReader:
         id: str | None = None,
         image_id: str | None = None,
         group: str | None = None,
-        choices: str = "",
+        choices: str | None = None,
         seed: int = 0,
     ) -> None:
         self.path = path
@@ -83,7 +83,7 @@ class HubReader:
             "image_id": image_id,
             "group": group,
         }
-        self.choices = listed_choices(choices)
+        self.choices = choices
         self.seed = seed
 
     def check(self, root: Path | None, task: str, verify: bool) -> ReadReport:
@@ -138,7 +138,9 @@ class HubReader:
                 "name another with --option validation=SPLIT, or hold some out of train: --option validation=0.1",
             )
         splits = dict(zip(("train", "validation"), (found[name] for name in wanted), strict=False))
-        columns = chosen_columns(f"data set {path}", splits["train"].columns, task, self.named)
+        present = splits["train"].columns
+        named = {**self.named, "choices": choices_column(self.choices, present)}
+        columns = chosen_columns(f"data set {path}", present, task, named)
         for split in splits.values():
             missing = [column for column in columns.names() if column not in split.columns]
             if missing:
@@ -171,7 +173,8 @@ class HubReader:
         classes = opened.splits["train"].class_names.get(label[0], ()) if label else ()
         title = self._title(root)
         readers = {name: Rows(opened.splits[name].title, "row", columns, part, classes) for name, part in rows.items()}
-        choices = label_names(readers.values(), self.choices) if task == "classification" else ()
+        own = task != "classification" or any("choices" in reader.columns for reader in readers.values())
+        choices = () if own else label_names(readers.values(), listed_choices(self.choices or ""))
         made = with_text_groups([examples(reader, task, choices) for reader in readers.values()])
         splits = dict(zip(readers, made, strict=True))
         remarks = [remark for reader in readers.values() for remark in reader.remarks()]

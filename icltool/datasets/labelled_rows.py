@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -17,6 +18,8 @@ from icltool.errors import DataError
 
 _WHOLE = re.compile(r"(?:0|-?[1-9]\d{0,17})\Z", re.ASCII)
 _TEXT_KEYS = ("answer", "raw", "caption", "text")
+#: Roles whose values are words that somebody wrote.
+_WRITTEN = ("caption", "question", "answer", "answers", "text", "choices")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +52,7 @@ class Rows:
     class_names: tuple[str, ...] = ()
     _left_out: dict[str, list[int]] = field(default_factory=dict)
     _coded: bool = False
+    _numbers: dict[str, list[int]] = field(default_factory=dict)
 
     def where(self, row: Row) -> str:
         return f"{self.name} {self.unit} {row.place}"
@@ -58,20 +62,27 @@ class Rows:
         self._left_out.setdefault(what, []).append(row.place)
 
     def remarks(self) -> tuple[str, ...]:
-        """What was left out, and where, and whether ids were replaced by codes."""
+        """What was left out, and where, which numbers became texts, and whether ids were replaced by codes."""
         left_out = [
             f"{self.name}: {counted(len(places), what)} left out ({self.unit} {few(places)})"
             for what, places in self._left_out.items()
         ]
         coded = [f"{self.name}: ids that are no whole numbers became 63-bit codes"] if self._coded else []
-        return (*left_out, *coded)
+        numbers = [
+            f"{self.name}: column {column!r} holds numbers, which are read as they are written ({self.unit} {few(places)})"
+            for column, places in self._numbers.items()
+        ]
+        return (*left_out, *numbers, *coded)
 
     def texts(self, row: Row, role: str) -> tuple[str, ...]:
         """The texts in the columns of a role, as they are written. DataError for a value that holds no text."""
         found: list[str] = []
         for column in self.columns.by_role.get(role, ()):
+            value = row.values.get(column)
+            if role in _WRITTEN and isinstance(value, (int, float)) and value == value:
+                self._numbers.setdefault(column, []).append(row.place)
             try:
-                found += _texts(row.values.get(column))
+                found += _texts(value)
             except TypeError as error:
                 raise DataError(f"{self.where(row)}: column {column!r} holds {error}, not a text") from error
         return tuple(found)
@@ -206,14 +217,18 @@ def _classified(rows: Rows, choices: tuple[str, ...]) -> list[Example]:
     taken: dict[int, Row] = {}
     made = []
     for row in rows.rows:
-        text, label = rows.text(row, "text"), label_of(rows, row)
+        text, label, among = rows.text(row, "text"), label_of(rows, row), choices
+        if "choices" in rows.columns:
+            label, among = _own_choice(rows, row, label)
         if not text or not label:
             rows.leave_out(row, "row without a label" if text else "empty text")
             continue
-        if label not in choices:
+        if label not in among:
             raise DataError(
-                f"{rows.where(row)}: label {label!r} is none of the choices ({', '.join(choices)})",
-                "name all labels, in the order of their numbers where they are numbers: --option choices=no,yes",
+                f"{rows.where(row)}: label {label!r} is none of the choices ({few(among)})",
+                "a label is one of its row's choices, or counts them from 0; --option choices=no,yes gives all rows the same"
+                if "choices" in rows.columns
+                else "name all labels, in the order of their numbers where they are numbers: --option choices=no,yes",
             )
         made.append(
             Example(
@@ -224,10 +239,28 @@ def _classified(rows: Rows, choices: tuple[str, ...]) -> list[Example]:
                 label=label,
                 references=(label,),
                 group=rows.text(row, "group"),
-                choices=choices,
+                choices=among,
             )
         )
     return made
+
+
+def _own_choice(rows: Rows, row: Row, label: str) -> tuple[str, tuple[str, ...]]:
+    """(label, choices) of a row that names its own; a number that is no choice counts them from 0. DataError for fewer than two
+    choices, or one that is there twice."""
+    column = rows.columns["choices"][0]
+    texts = rows.texts(row, "choices")
+    if len(texts) == 1 and len(rows.columns["choices"]) == 1:
+        texts = tuple(texts[0].split("|"))
+    choices = tuple(text for text in map(one_line, texts) if text)
+    if len(choices) < 2 or len(set(choices)) < len(choices):
+        raise DataError(
+            f"{rows.where(row)}: column {column!r} holds {few(choices) or 'nothing'}, and a choice needs two different texts",
+            'write them as a JSON list or as "no|yes"; --option choices= does without the column',
+        )
+    if label not in choices and _WHOLE.match(label) and 0 <= int(label) < len(choices):
+        label = choices[int(label)]
+    return label, choices
 
 
 def label_of(rows: Rows, row: Row) -> str:
@@ -321,11 +354,18 @@ def _texts(value: Any) -> list[str]:
         if all(type(item) is str for item in value):
             return list(value)
         return [text for item in value for text in (_texts(item) or [""])]
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    if isinstance(value, (int, float)):
-        return [str(value)]
-    raise TypeError(type(value).__name__)
+    return _number(value)
+
+
+def _number(value: Any) -> list[str]:
+    """A number as it is written; none for NaN, which is how tables write that there is nothing. TypeError for anything else."""
+    if isinstance(value, bool):
+        raise TypeError(f"the truth value {str(value).lower()}")
+    if not isinstance(value, (int, float)):
+        raise TypeError(type(value).__name__)
+    if isinstance(value, float) and math.isnan(value):
+        return []
+    return [str(int(value) if isinstance(value, float) and value.is_integer() else value)]
 
 
 def _json_list(text: str) -> list[str]:

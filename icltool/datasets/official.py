@@ -6,6 +6,7 @@ While a file is read, its records become small tuples at once, so that a file of
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -204,7 +205,7 @@ def repeated(values: list[int]) -> int | None:
     return None
 
 
-def few(items: list[Any], most: int = 3) -> str:
+def few(items: Sequence[Any], most: int = 3) -> str:
     """The first items, and how many more there are."""
     shown = ", ".join(str(item) for item in items[:most])
     return shown if len(items) <= most else f"{shown} and {len(items) - most:,} more"

@@ -199,6 +199,75 @@ def test_classification_with_and_without_images(root: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ("text,label,choices,split\nwhat?,up,up|down,train\nwhen?,1,now|later|never,val\n", "later"),
+        (
+            'text,label,options,split\nwhat?,up,"[""up"", ""down""]",train\nwhen?,now,"[""now"", ""never""]",val\n',
+            "now",
+        ),
+        (
+            "text,label,choice_1,choice_2,choice_3,split\nwhat?,up,up,down,,train\nwhen?,now,now,later,never,val\n",
+            "now",
+        ),
+    ],
+)
+def test_each_row_is_judged_among_its_own_choices(root: Path, content: str, expected: str) -> None:
+    splits = read(table(root, content), "classification")
+    [train], [query] = splits["train"], splits["validation"]
+    assert train.choices == ("up", "down")
+    assert query.label == expected
+    assert query.label in query.choices
+    assert set(query.choices) <= {"now", "later", "never"}
+
+
+def test_choices_by_column_by_list_or_without(root: Path) -> None:
+    content = "text,label,choices,answers,split\nwhat?,up,up|down,up|left,train\nwhen?,up,up|down,up|right,val\n"
+    assert read(table(root, content), "classification", choices="answers")["train"][0].choices == ("up", "left")
+    assert read(root, "classification", choices="up,down,left")["train"][0].choices == ("up", "down", "left")
+    assert read(root, "classification", choices="")["train"][0].choices == ("up",)
+
+
+@pytest.mark.parametrize(
+    ("row", "fault"),
+    [
+        ("when?,sideways,up|down,val", "label 'sideways' is none of the choices"),
+        ("when?,2,up|down,val", "label '2' is none of the choices"),
+        ("when?,up,up,val", "two different texts"),
+        ("when?,up,up|up,val", "two different texts"),
+        ("when?,up,,val", "two different texts"),
+    ],
+)
+def test_choices_that_hold_no_choice(root: Path, row: str, fault: str) -> None:
+    error = refused(table(root, f"text,label,choices,split\nwhat?,up,up|down,train\n{row}\n"), "classification")
+    assert fault in error.message
+    assert "line 3" in error.message
+
+
+def test_columns_that_no_task_reads_are_told(root: Path) -> None:
+    table(root, "image,question,answer,options,split\na.png,what?,a,a|b,train\nbb.png,what?,b,a|b,val\n")
+    remarks = FolderReader().check(root, "vqa", False).remarks
+    assert f"{root / 'table.csv'}: task 'vqa' does not use column options" in remarks
+
+
+def test_what_is_no_text_becomes_none_silently(root: Path) -> None:
+    rows = [{"image": "a.png", "question": "how many?", "answer": 2.0, "split": "train"}]
+    rows += [{"image": "bb.png", "question": "how many?", "answer": value, "split": "val"} for value in (1, 1.5)]
+    table(root, "".join(json.dumps(row) + "\n" for row in rows), "t.jsonl")
+    assert [e.label for e in both(root, "vqa")] == ["2", "1", "1.5"]
+    remarks = FolderReader().check(root, "vqa", False).remarks
+    path = root / "t.jsonl"
+    assert f"{path}: column 'answer' holds numbers, which are read as they are written (line 1)" in remarks
+    assert f"{path}: column 'answer' holds numbers, which are read as they are written (line 2, 3)" in remarks
+    rows[1]["answer"] = float("nan")
+    table(root, "".join(json.dumps(row) + "\n" for row in rows), "t.jsonl")
+    assert [e.label for e in both(root, "vqa")] == ["2", "1.5"]
+    rows[1]["answer"] = True
+    table(root, "".join(json.dumps(row) + "\n" for row in rows), "t.jsonl")
+    assert "column 'answer' holds the truth value true, not a text" in refused(root, "vqa").message
+
+
 def test_ids_are_whole_numbers_or_codes_of_texts(root: Path) -> None:
     table(root, "image,caption,id,image_id\na.png,a,q1,7\nbb.png,b,12,x\na.png,c,13,7\n")
     assert [(e.id, e.image_id) for e in both(root)] == [(group_code("q1"), 7), (12, group_code("x"))]
