@@ -19,7 +19,7 @@ from icltool.contracts.executor import (
     ReportsStatus,
     UnitFailure,
 )
-from icltool.contracts.files import archive_and_member, archive_members, file_exists, open_file
+from icltool.contracts.files import archive_and_member, archive_members, file_exists, file_stamp, open_file
 from icltool.contracts.intervention import (
     AnswerBatch,
     AttentionHeads,
@@ -152,6 +152,7 @@ __all__ = [
     "archive_and_member",
     "archive_members",
     "file_exists",
+    "file_stamp",
     "group_code",
     "keyed_generator",
     "open_file",

@@ -53,6 +53,20 @@ def file_exists(path: str | os.PathLike[str]) -> bool:
         return False
 
 
+def file_stamp(path: str | os.PathLike[str]) -> tuple[int, int]:
+    """(bytes, modification time in ns, or the checksum of an archive's member) of what `open_file` opens. Raises OSError."""
+    name = os.fspath(path)
+    try:
+        status = os.stat(name)  # noqa: PTH116  called for every image
+    except (FileNotFoundError, NotADirectoryError):
+        found = archive_and_member(name)
+        member = _archive(found[0]).members.get(found[1]) if found is not None else None
+        if member is None:
+            raise
+        return member.size, member.crc
+    return status.st_size, status.st_mtime_ns
+
+
 def archive_and_member(path: str | os.PathLike[str]) -> tuple[str, str] | None:
     """(path of the zip archive, name of the member in it); None when no prefix of the path is a file ending in .zip.
 

@@ -62,7 +62,7 @@ def run(config: PrepareConfig, progress: Progress) -> PrepareReport:
     states, prepared = {}, {}
     for task in tasks:
         folder = workspace.dataset_folder(config.name, task)
-        manifest, reason = _up_to_date(folder, inputs[task])
+        manifest, reason = _up_to_date(folder, inputs[task], workspace.root)
         remarks += [reason] if reason else []
         states[task] = "up to date" if manifest else "prepared"
         prepared[task] = manifest or _write(reader, root, task, workspace, inputs[task], config, progress)
@@ -155,7 +155,7 @@ def _stamps(files: tuple[Path, ...]) -> dict[str, list[int]]:
     return stamps
 
 
-def _up_to_date(folder: Path, inputs: dict[str, Any]) -> tuple[dict[str, Any] | None, str]:
+def _up_to_date(folder: Path, inputs: dict[str, Any], own: Path) -> tuple[dict[str, Any] | None, str]:
     """(manifest of the data set in `folder` if it was made from these inputs and can be read, else None; a remark)."""
     from icltool.store.records import open_dataset
 
@@ -165,8 +165,9 @@ def _up_to_date(folder: Path, inputs: dict[str, Any]) -> tuple[dict[str, Any] | 
         dataset = open_dataset(folder)
         if dataset.manifest.get("provenance", {}).get("inputs") != inputs:
             return None, ""
-        for split in dataset.splits:
-            dataset.split(split)
+        if changed := dataset.changed_pictures(own):
+            pictures = f"{changed:,} picture{'s have' if changed > 1 else ' has'}"
+            return None, f"{pictures} changed since it was prepared: this is another version"
     except StoreError as error:
         return None, f"written anew: {error.message}"
     return dataset.manifest, ""
@@ -186,7 +187,8 @@ def _write(
     splits = reader.read(root, task, workspace.root, progress)
     provenance = {"configuration": {**config.identity(), "task": task}, "inputs": inputs}
     folder = workspace.dataset_folder(config.name, task)
-    return write_dataset(folder, config.name, task, reader.tasks[0], splits, provenance, progress).manifest
+    default = reader.tasks[0]
+    return write_dataset(folder, config.name, task, default, splits, provenance, progress, config.verify).manifest
 
 
 def _stale(workspace: Workspace, name: str, tasks: set[str], reader: DatasetReader) -> list[str]:

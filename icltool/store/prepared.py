@@ -13,6 +13,7 @@ import numpy as np
 from icltool.contracts import Example, IntArray, group_code, picture_reference
 from icltool.errors import StoreError
 from icltool.store.atomic import read_json
+from icltool.store.stamps import check_stamps, differing, picture_files, read_stamps, stamps
 
 MANIFEST = "dataset.json"
 #: Beside the manifest of a data set that was sent to another machine: {picture's file there: its path below this folder}.
@@ -42,6 +43,23 @@ class PreparedDataset:
 
     def __repr__(self) -> str:
         return f"PreparedDataset({self.name!r}, {self.task!r}, {str(self.folder)!r})"
+
+    def picture_files(self) -> list[str]:
+        """The files of all its pictures, each once, sorted."""
+        return picture_files(image for name in self.splits for image in self.split(name).images)
+
+    def changed_pictures(self, own: Path) -> int:
+        """How many of its picture files are others than when it was prepared; see icltool.store.stamps for `own`."""
+        files = self.picture_files()
+        before = read_stamps(self.folder, len(files))
+        return 0 if before is None else len(differing(before, stamps(files, own)))
+
+    def check_pictures(self) -> None:
+        """StoreError where pictures have changed since it was prepared; of many a sample is looked at. Those that were sent to
+        another machine are not."""
+        if not self.moved:
+            own = self.folder.parents[2].absolute()
+            check_stamps(self.folder, self.picture_files(), own, _again(self.name, self.task))
 
     def split(self, name: str) -> Records:
         """The records of "train" (the index set), "validation" (the queries) or "development" (where a data set has one),

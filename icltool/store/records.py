@@ -16,11 +16,13 @@ from typing import Any
 
 import numpy as np
 
-from icltool.contracts import Example, PreparedSplit, Progress, picture_file
-from icltool.errors import DataError
+from icltool.contracts import Example, IntArray, PreparedSplit, Progress, picture_file
+from icltool.errors import DataError, StoreError
 from icltool.store.atomic import sync, sync_folder, write_json, writing
 from icltool.store.locking import locked
 from icltool.store.prepared import MANIFEST, SCHEMA, SCHEMA_VERSION, PreparedDataset, Records, open_dataset
+from icltool.store.stamps import FILE as PICTURES
+from icltool.store.stamps import differing, picture_files, read_stamps, stamps
 
 __all__ = ["PreparedDataset", "Records", "open_dataset", "write_dataset"]
 
@@ -39,13 +41,17 @@ def write_dataset(
     splits: Iterable[PreparedSplit],
     provenance: Mapping[str, Any],
     progress: Progress,
+    verify: bool = False,
 ) -> PreparedDataset:
     """Writes the examples of `splits` to `folder` and gives the data set back, opened.
 
     Examples are taken and written in batches, so that memory does not grow with the data set. All goes to a temporary
     folder beside `folder`, which takes its name when everything is there: an interrupted run leaves no half data set,
-    and leaves the one before as it was. The fingerprint is a hash of the content (of image paths only the last two
-    parts, so that a moved data set keeps it). Lone surrogates in texts, which no UTF-8 file can hold, become U+FFFD.
+    and leaves the one before as it was. Lone surrogates in texts, which no UTF-8 file can hold, become U+FFFD.
+
+    The fingerprint is a hash of the content (of image paths only the last two parts, so that a moved data set keeps it).
+    Where the same data set is prepared anew and its pictures have changed, what they are now is part of it, too: their
+    size and time, with `verify` their content.
 
     Raises DataError for a split without examples, a repeated split name or a repeated example id; StoreError when
     another process writes the same data set, the disk is full, or the folder is read-only.
@@ -61,6 +67,10 @@ def write_dataset(
             described[split.name] = _write_split(temporary, folder, name, task, split, progress)
         if not described:
             raise DataError(f"data set {name!r} has no splits for task {task!r}", "this is a fault of its reader")
+        files = picture_files(image for name in described for image in _images(temporary / name))
+        pictures = stamps(files, folder.parents[2].absolute(), progress if verify else None)
+        np.save(temporary / PICTURES, pictures)
+        fingerprint = _combined(name, task, described)
         # What datasets.load_from_disk looks for.
         write_json(temporary / "dataset_dict.json", {"splits": list(described)})
         write_json(
@@ -73,7 +83,8 @@ def write_dataset(
                 "name": name,
                 "task": task,
                 "default_task": default_task,
-                "fingerprint": _combined(name, task, described),
+                "fingerprint": _revised(folder, fingerprint, files, pictures),
+                "content": fingerprint,
                 "splits": described,
                 "provenance": dict(provenance),
             },
@@ -227,6 +238,36 @@ def _save(stream_path: Path, target: Path) -> None:
 def _combined(name: str, task: str, described: Mapping[str, Mapping[str, Any]]) -> str:
     parts = [name, task, *(f"{split}={entry['fingerprint']}" for split, entry in sorted(described.items()))]
     return hashlib.blake2b("\n".join(parts).encode(), digest_size=16).hexdigest()
+
+
+def _images(split: Path) -> list[str]:
+    """The pictures of a split that has just been written."""
+    import datasets
+
+    images: list[str] = datasets.load_from_disk(os.fspath(split)).data.column("image").to_pylist()
+    return images
+
+
+def _revised(folder: Path, content: str, files: list[str], pictures: IntArray) -> str:
+    """The fingerprint: `content`, the hash of the records, unless the data set that is in `folder` has the same one and its
+    pictures were others; then one that stands for those that are there now, too. Times of files that moved do not count."""
+    try:
+        before = open_dataset(folder)
+        moved = before.picture_files() != files
+    except StoreError:
+        return content
+    if before.manifest.get("content") != content:
+        return content
+    known = read_stamps(folder, len(pictures))
+    if known is None:
+        return before.fingerprint
+    if moved:
+        known[:, 1] = pictures[:, 1]
+    if not len(differing(known, pictures)):
+        return before.fingerprint
+    read = pictures[:, 2] != 0
+    telling = np.where(read[:, None], pictures * np.array([1, 0, 1]), pictures)
+    return hashlib.blake2b(content.encode() + telling.tobytes(), digest_size=16).hexdigest()
 
 
 def _version() -> str:

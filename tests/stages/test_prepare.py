@@ -157,6 +157,37 @@ def test_another_root_with_the_same_files_is_read_again(official: Path, tmp_path
     assert image.startswith(str(moved))
 
 
+def test_other_pictures_at_the_same_places_are_another_version(official: Path, tmp_path: Path) -> None:
+    workspace = tmp_path / "workspace"
+    first = prepare(workspace, "vqav2", root=official).prepared["vqa"]["fingerprint"]
+    picture = next(vqa_image(official, "train", 1).parent.iterdir())
+    before = picture.read_bytes()
+    write_image(picture, size=31)
+    again = prepare(workspace, "vqav2", root=official)
+    changed = again.prepared["vqa"]["fingerprint"]
+    assert changed != first
+    assert any(remark.startswith("1 picture has changed") for remark in again.remarks)
+    assert prepare(workspace, "vqav2", root=official).states["vqa"] == "up to date"
+    open_dataset(workspace / "datasets" / "vqav2" / "vqa").check_pictures()
+    picture.write_bytes(before)
+    with pytest.raises(StoreError, match="changed since"):
+        open_dataset(workspace / "datasets" / "vqav2" / "vqa").check_pictures()
+    assert prepare(workspace, "vqav2", root=official).prepared["vqa"]["fingerprint"] not in (first, changed)
+
+
+def test_verified_pictures_are_known_by_their_content(official: Path, tmp_path: Path) -> None:
+    workspace = tmp_path / "workspace"
+    first = prepare(workspace, "vqav2", root=official, verify=True).prepared["vqa"]["fingerprint"]
+    picture = next(vqa_image(official, "train", 1).parent.iterdir())
+    os.utime(picture, ns=(0, picture.stat().st_mtime_ns + 10**9))
+    again = prepare(workspace, "vqav2", root=official, verify=True)
+    assert again.prepared["vqa"]["fingerprint"] == first
+    written = picture.stat()
+    picture.write_bytes(picture.read_bytes() + b"?")  # behind the end of the picture
+    os.utime(picture, ns=(0, written.st_mtime_ns))
+    assert prepare(workspace, "vqav2", root=official, verify=True).prepared["vqa"]["fingerprint"] != first
+
+
 def test_a_damaged_data_set_is_written_anew(official: Path, tmp_path: Path) -> None:
     workspace = tmp_path / "ws"
     prepare(workspace, "vqav2", root=official)
