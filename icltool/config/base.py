@@ -30,3 +30,8 @@ class StageConfig(BaseModel):
             if isinstance(field.json_schema_extra, dict) and field.json_schema_extra.get("hidden_in_artefact")
         }
         return self.model_dump(mode="json", exclude=hidden)
+
+
+def place(path: object) -> object:
+    """A path to something that is there, as it is from everywhere; anything else as it is."""
+    return str(Path(path).resolve()) if isinstance(path, str) and path and Path(path).exists() else path

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from icltool.config.base import place
 from icltool.config.executor import ExecutorConfig
 
 _HIDDEN: dict[str, Any] = {"hidden_in_artefact": True}
@@ -35,3 +36,8 @@ class EmbedConfig(ExecutorConfig):
         description="start anew where embeddings of other options are in the way",
         json_schema_extra=_HIDDEN,
     )
+
+    def identity(self) -> dict[str, object]:
+        """See StageConfig. Paths are absolute."""
+        found = super().identity()
+        return {**found, "encoder_path": place(found["encoder_path"])}

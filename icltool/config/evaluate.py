@@ -27,7 +27,8 @@ class EvaluateConfig(GenerationConfig, ExecutorConfig):
     methods: tuple[str, ...] = Field(
         default=("random",),
         description="retrieval methods to compare; what stands in for demonstrations (live …) and the model as `icltool train "
-        "captioner` fine-tuned it (finetuned), without shots",
+        "captioner` fine-tuned it (finetuned), without shots. Options of one stand behind its name (mmr:pool=50), a label "
+        "before it (A=lever-lm:checkpoint=DIR)",
         json_schema_extra={"flag": "--method", "complete": "retrievers,interventions", "hidden_in_artefact": True},
     )
     vectors: tuple[Path, ...] = Field(
@@ -76,7 +77,7 @@ class EvaluateConfig(GenerationConfig, ExecutorConfig):
     )
     checkpoint: Path | None = Field(
         default=None,
-        description="folder of a trained selector, or of a fine-tuned captioner; none: the newest",
+        description="folder of a trained selector or a fine-tuned captioner, or one file of its weights; none: the newest",
         json_schema_extra=_HIDDEN,
     )
     checkpoint_choice: Literal["min_vl", "min_tl", "last"] = Field(

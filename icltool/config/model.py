@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from icltool.config.base import StageConfig
+from icltool.config.base import StageConfig, place
 
 _HIDDEN: dict[str, Any] = {"hidden_in_artefact": True}
 
@@ -120,9 +120,11 @@ class LvlmConfig(StageConfig):
     )
 
     def identity(self) -> dict[str, object]:
-        """See StageConfig. Without template and further options where none were asked for: files of before there was a choice
-        are the same."""
+        """See StageConfig. Paths are absolute. Without template and further options where none were asked for: files of before
+        there was a choice are the same."""
         found = super().identity()
+        found["model_path"] = place(self.model_path)
+        found["adapter_options"] = {name: place(value) for name, value in self.adapter_options.items()}
         for name in ("prompt_template", "adapter_options"):
             if not found[name]:
                 del found[name]

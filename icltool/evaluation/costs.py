@@ -45,7 +45,7 @@ def set_apart(kept: dict[Key, SettingResult], settings: Settings) -> None:
     did then is in the seconds of all alike. Does nothing where no costs are wanted."""
     if not wanted(settings):
         return
-    shown = [key for s in firsts(settings) if (key := s.key) in kept]
+    shown = [s.key for s in firsts(settings) if s.key in kept and kept[s.key].extra.get("digest", s.digest) == s.digest]
     calls = {kept[key].extra.get("cost", {}).get("call") for key in shown}
     if len(shown) == len(settings.groups) and len(calls) == 1 and None not in calls:
         return

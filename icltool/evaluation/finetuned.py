@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from icltool.errors import ConfigError, StoreError
 from icltool.evaluation.inputs import Inputs
+from icltool.evaluation.specs import method_names
 from icltool.plugin.manager import load_registry
 from icltool.store.atomic import read_json
 from icltool.store.workspace import TRAINED
@@ -145,7 +146,8 @@ def _selectors(inputs: Inputs) -> set[str]:
     """The learners whose checkpoints other methods of the call read."""
     registry = load_registry()
     retrievers = set(registry.names("retrievers"))
-    found = (getattr(registry.load("retrievers", m), "learner", None) for m in inputs.config.methods if m in retrievers)
+    named = [name for name in method_names(inputs.config.methods) if name in retrievers]
+    found = (getattr(registry.load("retrievers", name), "learner", None) for name in named)
     return {learner for learner in found if learner is not None}
 
 

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from icltool.store.records import PreparedDataset, Records
     from icltool.store.workspace import Workspace
 
+#: What queries are drawn for, by every stage that asks some of the validation split's.
+QUERIES = "evaluate.queries"
 _VECTORS = frozenset({"image", "text"})
 
 
@@ -35,11 +37,12 @@ class Inputs:
         self.workspace: Workspace = Workspace(config.workspace)
         name, task = self.workspace.choose_dataset(config.dataset, config.task)
         self.dataset: PreparedDataset = open_dataset(self.workspace.dataset_folder(name, task))
+        self.dataset.check_pictures()
         self.task: Task = task_named(task)
         self.index: Records = self.dataset.split("train")
         self.queries: Records = self.dataset.split("validation")
         self.index_rows = subset("evaluate.index", len(self.index), config.index_size)
-        self.query_rows = subset("evaluate.queries", len(self.queries), config.test_size)
+        self.query_rows = subset(QUERIES, len(self.queries), config.test_size)
         self.guard = guard_kinds(config.leak_guard, task)
         self._arrays: dict[tuple[frozenset[str], str | None], tuple[IndexSet, QuerySet]] = {}
         self._embeddings: dict[tuple[str, str], EmbeddingFile] = {}
@@ -99,4 +102,9 @@ def subset(purpose: str, total: int, size: int) -> IntArray:
         return np.arange(total, dtype=np.int64)
     if size == 0:
         raise ConfigError("a size of 0 leaves nothing to evaluate", "-1 takes all")
-    return np.sort(keyed_generator(0, purpose).permutation(total)[:size]).astype(np.int64)
+    return np.sort(drawn(purpose, total)[:size]).astype(np.int64)
+
+
+def drawn(purpose: str, total: int) -> IntArray:
+    """All rows in the order in which subsets take them: a smaller one is part of a larger one."""
+    return keyed_generator(0, purpose).permutation(total).astype(np.int64)

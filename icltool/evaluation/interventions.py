@@ -12,6 +12,7 @@ from icltool.config.model import fine_tuned_name
 from icltool.contracts import Intervention, Model, SupportsDecoderHooks
 from icltool.errors import ConfigError, PluginError, StoreError
 from icltool.evaluation.inputs import Inputs
+from icltool.evaluation.specs import method_names
 from icltool.interventions.files import WEIGHTS, read_intervention, template_remark
 from icltool.plugin.manager import component, load_registry
 from icltool.store.atomic import read_json
@@ -59,7 +60,7 @@ def vector_files(config: EvaluateConfig) -> dict[str, list[Path]]:
         found.setdefault(method, []).append(file)
     if found and "methods" in config.model_fields_set:
         for method, files in found.items():
-            if method not in config.methods:
+            if method not in method_names(config.methods):
                 raise ConfigError(
                     f"{files[0]} was made by {method}, which is no method of this call",
                     f"add --method {method}, or leave the file out",

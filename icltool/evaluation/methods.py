@@ -7,7 +7,7 @@ import difflib
 import functools
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +16,16 @@ from icltool.contracts import Intervention, Retriever
 from icltool.errors import ConfigError, IclError, StoreError
 from icltool.evaluation import finetuned, interventions
 from icltool.evaluation.inputs import Inputs, needs_vectors
+from icltool.evaluation.specs import Spec, method_names, read_specs
 from icltool.interventions.files import WEIGHTS
 from icltool.plugin.manager import component, load_registry
+from icltool.store.makers import content_mark
 
 ZERO_SHOT = "zero-shot"
 #: The model itself, as `icltool train captioner` fine-tuned it.
 FINETUNED = "finetuned"
+#: The weights that a selector's checkpoint folder holds.
+WEIGHT_CHOICES = ("min_vl", "min_tl", "last")
 #: How the name of a checkpoint folder ends.
 _CHECKPOINT_DIGEST = re.compile(r"-([0-9a-f]{8})$")
 _NOT_IN_NAMES = re.compile(r"[^\w.+-]+")
@@ -34,7 +38,8 @@ class Method:
 
     `identity` is what decides the choice beside shots and seed, JSON values. `encoder` is whose embeddings it reads.
     `shots` are the numbers of demonstrations that it is evaluated with; a plan has no more than `most_shots`. `weights` is a
-    file of fine-tuned weights under which the model answers, None for its own.
+    file of fine-tuned weights under which the model answers, None for its own. `reversed_order` is the order of a ranked
+    method's demonstrations, None for the call's.
     `plugin` is the distribution that brings it, for the record.
     """
 
@@ -49,6 +54,7 @@ class Method:
     plugin: str = ""
     intervention: Intervention | None = None
     weights: Path | None = None
+    reversed_order: bool | None = None
 
     @property
     def own_model(self) -> bool:
@@ -70,11 +76,11 @@ def methods(inputs: Inputs) -> list[Method]:
     config = inputs.config
     files = interventions.vector_files(config)
     named = "methods" in config.model_fields_set or not (config.plans or config.vectors)
-    given = list(dict.fromkeys(config.methods if named else files))
-    _check_options(config, [*given, *(["plan"] if config.plans else [])])
-    found = [method for name in given for method in _named(inputs, name, files.get(name, ()))]
+    specs = read_specs(config.methods if named else tuple(files))
+    _check_options(config, [*dict.fromkeys(spec.name for spec in specs), *(["plan"] if config.plans else [])])
+    found = [method for spec in specs for method in _named(inputs, spec, files.get(spec.name, ()))]
     plans = list(dict.fromkeys(path.resolve() for path in config.plans))
-    labels = plan_labels(plans, load_registry().names("retrievers"))
+    labels = plan_labels(plans, [*load_registry().names("retrievers"), *(method.label for method in found)])
     return [*found, *(_plan(inputs, path, label) for path, label in zip(plans, labels, strict=True))]
 
 
@@ -104,32 +110,46 @@ def vector_labels(name: str, files: Sequence[Path]) -> list[str]:
     return [f"{name}-{label.removeprefix(f'{name}-')}" for label in plan_labels(places, ())]
 
 
-def _named(inputs: Inputs, name: str, files: Sequence[Path]) -> list[Method]:
+def _named(inputs: Inputs, spec: Spec, files: Sequence[Path]) -> list[Method]:
     """The method of this name; one for each of its files, where it stands in for demonstrations."""
-    config = inputs.config
-    shots = tuple(sorted(set(config.shots)))
+    name, shots = spec.name, tuple(sorted(set(inputs.config.shots)))
     if name == ZERO_SHOT:
+        if spec.label != ZERO_SHOT:
+            raise ConfigError("zero-shot has no options and no other name", "--method zero-shot")
         return [Method(ZERO_SHOT, None, (0,))]
+    given = {**_given_options(inputs, name), **spec.options}
     if name == FINETUNED:
-        return [_finetuned(inputs)]
+        return [_finetuned(inputs, spec.label, _with_checkpoint(given, "folder", finetuned.CHOICES))]
     if interventions.kind_of(name) == interventions.INTERVENTIONS:
-        return _standing_in(inputs, name, files)
-    if name == "plan" and "file" not in _given_options(inputs, name):
+        return _standing_in(inputs, spec, _with_checkpoint(given, "file", ()), files)
+    if name == "plan" and "file" not in given:
         raise ConfigError("method plan replays a file", "name it: --plan FILE, in place of --method plan")
-    given = _given_options(inputs, name)
-    options = {**_found_files(inputs, name, given), **given}
-    return [_made(inputs, name, name, options, shots)]
+    reversed_order = given.pop("reversed_order", None)
+    if reversed_order not in (None, True, False):
+        raise ConfigError(f"{spec.label}: reversed_order={reversed_order!r} is neither true nor false")
+    if getattr(load_registry().load("retrievers", name), "learner", None) is not None:
+        given = _with_checkpoint(given, "folder", WEIGHT_CHOICES)
+    options = {**given, **_found_files(inputs, name, given)}
+    return [replace(_made(inputs, name, spec.label, options, shots), reversed_order=reversed_order)]
 
 
-def _standing_in(inputs: Inputs, name: str, files: Sequence[Path]) -> list[Method]:
-    options = _given_options(inputs, name)
+def _with_checkpoint(given: dict[str, Any], role: str, choices: Sequence[str]) -> dict[str, Any]:
+    """The options with `checkpoint=DIR` under the name that the method has for it; `checkpoint=last` stays."""
+    named = given.get("checkpoint")
+    if named is None or named in choices or role in given:
+        return given
+    return {**{key: value for key, value in given.items() if key != "checkpoint"}, role: str(named)}
+
+
+def _standing_in(inputs: Inputs, spec: Spec, options: dict[str, Any], files: Sequence[Path]) -> list[Method]:
+    name = spec.name
     if files and "file" in options:
         raise ConfigError(f"two files for {name}: --vectors and --method-option {name}.file", "leave one of them out")
     if "file" in options:
         files = [interventions.file_of(Path(str(options["file"])))]
     elif not files:
         files = [interventions.newest_file(inputs, name)]
-    labels = [name] if len(files) == 1 else vector_labels(name, files)
+    labels = [spec.label] if len(files) == 1 else vector_labels(spec.label, files)
     plugin = f"{(found := load_registry().get(interventions.INTERVENTIONS, name)).distribution} {found.version}"
     methods = []
     for label, file in zip(labels, files, strict=True):
@@ -141,15 +161,14 @@ def _standing_in(inputs: Inputs, name: str, files: Sequence[Path]) -> list[Metho
     return methods
 
 
-def _finetuned(inputs: Inputs) -> Method:
-    given = _given_options(inputs, FINETUNED)
+def _finetuned(inputs: Inputs, label: str, given: dict[str, Any]) -> Method:
     file = finetuned.weights_of(inputs, given)
     made = finetuned.read(file)
     options = {**given, "file": str(file)}
     chosen = bool(given.keys() & {"file", "folder"}) or inputs.config.checkpoint is not None
-    remarks = tuple(finetuned.remarks(inputs, FINETUNED, made, chosen))
+    remarks = tuple(finetuned.remarks(inputs, label, made, chosen))
     identity = {"finetuned": made.digest}
-    return Method(FINETUNED, None, (0,), options, identity, remarks=remarks, weights=file)
+    return Method(label, None, (0,), options, identity, remarks=remarks, weights=file)
 
 
 def _plan(inputs: Inputs, path: Path, label: str) -> Method:
@@ -213,14 +232,22 @@ def _found_files(inputs: Inputs, name: str, given: Mapping[str, Any]) -> dict[st
     found: dict[str, str] = {}
     learner = getattr(cls, "learner", None)
     if learner is not None:
-        folder = Path(given["folder"]) if "folder" in given else checkpoint_folder(inputs, name, learner)
-        found = {"folder": str(folder), "checkpoint": str(given.get("checkpoint", inputs.config.checkpoint_choice))}
+        place = Path(given["folder"]) if "folder" in given else checkpoint_folder(inputs, name, learner)
+        folder, choice = weights_folder(place, str(given.get("checkpoint", inputs.config.checkpoint_choice)))
+        found = {"folder": str(folder), "checkpoint": choice}
         if not _weights(found).is_file():
             raise StoreError(f"{folder} holds no {found['checkpoint']}.safetensors", f"run `icltool train {learner}`")
     split = getattr(cls, "sequences", None)
     if split is not None and "file" not in given:
         found["file"] = str(newest_sequences(inputs, split))
     return found
+
+
+def weights_folder(place: Path, choice: str) -> tuple[Path, str]:
+    """(checkpoint folder, which of its weights): `place` is the folder, or the very file."""
+    if place.suffix == ".safetensors" and place.stem in WEIGHT_CHOICES and place.is_file():
+        return place.parent, place.stem
+    return place, choice
 
 
 def checkpoint_folder(inputs: Inputs, name: str, learner: str) -> Path:
@@ -234,15 +261,16 @@ def checkpoint_folder(inputs: Inputs, name: str, learner: str) -> Path:
     newest = functools.partial(inputs.workspace.newest_checkpoint, learner, dataset.name, dataset.task)
     if config.checkpoint is None:
         return newest()
-    record = config.checkpoint / "training.json"
+    record = weights_folder(config.checkpoint, "")[0] / "training.json"
     found: Any = read_json(record) if record.is_file() else {}
     made_by = found.get("identity", {}).get("learner", learner) if isinstance(found, dict) else learner
     if made_by == learner:
         return config.checkpoint
-    if made_by == finetuned.LEARNER and FINETUNED in config.methods:
+    names = method_names(config.methods)
+    if made_by == finetuned.LEARNER and FINETUNED in names:
         return newest()
     registry = load_registry()
-    plain = [m for m in config.methods if m != FINETUNED]
+    plain = [m for m in names if m != FINETUNED]
     selectors = [m for m in plain if interventions.kind_of(m) == interventions.RETRIEVERS]
     if not any(getattr(registry.load("retrievers", m), "learner", None) == made_by for m in selectors):
         raise StoreError(
@@ -281,12 +309,12 @@ def _content(retriever: Retriever, options: dict[str, Any]) -> dict[str, Any]:
     """The method's options; where they name files, what tells whether those have changed."""
     if hasattr(retriever, "identity"):
         return dict(retriever.identity())
-    content: dict[str, Any] = {"options": options}
+    content: dict[str, Any] = {"options": {k: v for k, v in options.items() if k not in ("folder", "file")}}
     if "folder" in options and _weights(options).is_file():  # a selector that was trained again is another setting
-        content["weights"] = _weights(options).stat().st_mtime_ns
+        content["weights"] = content_mark(_weights(options))
     file = options.get("file")
     if isinstance(file, str) and Path(file).is_file():
-        content["file"] = Path(file).stat().st_mtime_ns
+        content["file"] = content_mark(Path(file))
     return content
 
 

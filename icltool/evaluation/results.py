@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -17,9 +18,10 @@ from icltool.evaluation.answering import Answerer
 from icltool.evaluation.interventions import other_template
 from icltool.evaluation.judging import Judge, Judged
 from icltool.evaluation.methods import ZERO_SHOT
-from icltool.evaluation.reuse import Earlier
+from icltool.evaluation.reuse import Earlier, key_of, same_setting
 from icltool.evaluation.settings import Key, Setting, Settings, further_orders
 from icltool.store.artefact import digest
+from icltool.store.atomic import replace_file, writing
 from icltool.store.evaluations import (
     RESULTS,
     PartialAnswers,
@@ -31,6 +33,7 @@ from icltool.store.evaluations import (
     write_predictions,
     write_results,
 )
+from icltool.store.makers import Makers
 
 _TYPES = ("answer_type", "question_type")
 _ZERO = (ZERO_SHOT, 0, 0)
@@ -70,15 +73,21 @@ class Results:
         self.kept: dict[Key, SettingResult] = {}
         self.analysis: dict[str, Any] = {}
         self.skipped = self.reused = 0
-        #: Settings of before that others of the same name have replaced, with their options.
-        self.replaced: dict[Key, dict[str, Any]] = {}
+        #: Settings of before whose name others have now: the name that they have got.
+        self.renamed: dict[Key, SettingResult] = {}
         self.earlier = Earlier(folder, provenance)
         self._fresh: set[Key] = set()
         self._parts: dict[Path, PartialAnswers] = {}
         self._judged: dict[Key, dict[str, Judged]] = {}
+        self._dropped: list[Key] = []
         if (folder / RESULTS).is_file():
-            self.kept = {(r.method, r.shots, r.seed): r for r in read_results(folder)[0]}
+            results, made = read_results(folder)
+            self.kept = {key_of(result): result for result in results}
             self.analysis = read_analysis(folder)
+            if not self.config.overwrite:
+                Makers.of(made).check(folder / RESULTS, Makers.of(provenance))
+            elif Makers.of(made).difference(Makers.of(provenance)):
+                self._dropped, self.kept, self.analysis = list(self.kept), {}, {}
 
     def pending(self) -> list[Setting]:
         """The settings that have to be answered."""
@@ -225,16 +234,15 @@ class Results:
 
     def _current(self, setting: Setting) -> SettingResult | None:
         """The result that is there, if it is this setting's."""
-        found = self.kept.get(setting.key)
-        if found is None or found.extra.get("digest") != setting.digest:
-            return None
-        return found if setting.key in self._fresh or not self.config.overwrite else None
+        found = same_setting(self.kept, setting)
+        return found if found is not None and (setting.key in self._fresh or not self.config.overwrite) else None
 
     def _alike(self, first: Setting, other: Setting) -> bool:
         return np.array_equal(self.settings.demonstrations(first), self.settings.demonstrations(other))
 
     def _ensure(self, setting: Setting) -> None:
         """Has the setting answered by all metrics that can run; only what is missing is done."""
+        self._take_name(setting)
         result, path = self._current(setting), self._file(setting.key)
         missing = set(self.judge.metrics) - set(self.judge.faults) - set(result.metrics if result else ())
         if result is not None and not missing:
@@ -262,12 +270,37 @@ class Results:
         self.analysis = {}
         self._judged[setting.key] = judged
         metrics = {name: one.result for name, one in judged.items()}
-        before = self.kept.get(setting.key)
-        if before is not None and before.extra.get("digest") != setting.digest:
-            self.replaced[setting.key] = before.extra.get("options", {})
         self.kept[setting.key] = SettingResult(*setting.key, len(rows), metrics, seconds, extra)
         self._write()
         PartialAnswers(path, setting.digest).remove()
+
+    def _take_name(self, setting: Setting) -> None:
+        """Gives the setting its name where another one of other options or inputs has it, which is called after its digest from
+        then on; and where the setting itself was called so, its own name back."""
+        named, own = self.kept.get(setting.key), same_setting(self.kept, setting)
+        if named is not None and named.extra.get("digest") != setting.digest:
+            method, shots, seed = setting.key
+            self._rename(named, (f"{method}@{str(named.extra.get('digest'))[:6]}", shots, seed))
+            self.renamed[setting.key] = named
+        if own is not None and key_of(own) != setting.key:
+            self._rename(own, setting.key)
+
+    def _rename(self, result: SettingResult, key: Key) -> None:
+        """A kill at any moment leaves predictions under the name that results.json has."""
+        before = key_of(result)
+        del self.kept[before]
+        self.kept[key] = replace(result, method=key[0])
+        self._judged.pop(before, None)
+        self.analysis = {}
+        orders = range(1 + len(result.extra.get("orders", {}).get("each", ())))
+        files = [(file, self._file(key, order)) for order in orders if (file := self._file(before, order)).is_file()]
+        for file, new in files:
+            with replace_file(new) as temporary:
+                shutil.copyfile(file, temporary)
+        self._write()
+        for file, _ in files:
+            with writing(file):
+                file.unlink()
 
     def _answers(self, setting: Setting, path: Path) -> tuple[PredictionRows, float, dict[str, Any]]:
         """(rows, seconds, what made them): those of an evaluation by other metrics, or new ones."""
@@ -369,7 +402,7 @@ class Results:
     def _part(self, path: Path, own: str) -> PartialAnswers:
         """The answers of a setting so far, looked at once; those of before do not count where all is to be done anew."""
         if path not in self._parts:
-            self._parts[path] = PartialAnswers(path, own)
+            self._parts[path] = PartialAnswers(path, own, Makers.of(self.provenance))
             if self.config.overwrite:
                 self._parts[path].remove()
         return self._parts[path]
@@ -383,6 +416,9 @@ class Results:
 
     def _write(self) -> None:
         write_results(self.folder, list(self.kept.values()), self.provenance, self.analysis)
+        for key in set(self._dropped) - set(self.kept):  # answers of other weights, or of another version of a plugin
+            self._file(key).unlink(missing_ok=True)
+        self._dropped = []
 
 
 def _set_scores(rows: PredictionRows, judged: dict[str, Judged]) -> None:

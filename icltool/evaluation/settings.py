@@ -82,7 +82,7 @@ class Settings:
             answer = method.retriever.retrieve(index, queries, most, setting.seed)
             self._rows[key] = checked_rows(method.label, answer, index, queries, most)
         rows = self._rows[key][:, : setting.shots]
-        if method.ranked and inputs.config.reversed_order:
+        if method.ranked and self._reversed(method):
             rows = rows[:, ::-1]
         return inputs.index_rows[rows]
 
@@ -102,8 +102,12 @@ class Settings:
 
         identity: dict[str, Any] = {"method": method.label, "shots": shots, "seed": seed, **method.identity}
         if method.ranked:
-            identity["reversed"] = self.inputs.config.reversed_order
+            identity["reversed"] = self._reversed(method)
         return Setting(method, shots, seed, digest(identity))
+
+    def _reversed(self, method: Method) -> bool:
+        own = method.reversed_order
+        return self.inputs.config.reversed_order if own is None else own
 
 
 def further_orders(setting: Setting, query_ids: IntArray, count: int) -> IntArray:

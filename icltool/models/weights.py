@@ -7,13 +7,15 @@ import json
 import os
 import re
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from icltool.errors import ConfigError, DataError, IclWarning
+from icltool.errors import ConfigError, DataError, IclWarning, StoreError
 from icltool.models.tuned import CHOICES, Tuned, check_tuned, read_tuned, tuned_file
+from icltool.store.makers import content_mark
 
 #: Environment variables that name a folder of models, each in a folder by its hub id or its name.
 FOLDERS = ("MODEL_CPK_DIR", "CHECKPOINT_PATH")
@@ -32,6 +34,7 @@ _NEEDED: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
     (("processor", "feature extractor"), ("processor_config.json", "preprocessor_config.json")),
     (("tokenizer",), _TOKENIZERS),
 )
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _SAMPLE = 1 << 20  # bytes hashed at either end of a weights file; whole files of tens of GB would take minutes
 
 
@@ -71,7 +74,7 @@ def find_weights(name: str, packaged: str | None, hub_id: str | None, path: str 
         if Path(path).is_dir():
             _expect_weights(Path(path))
             return Weights(path, local_only=True)
-        if re.fullmatch(r"[\w.-]+/[\w.-]+", path):
+        if _HUB_ID.fullmatch(path):
             if not _in_cache(path):
                 warnings.warn(f"downloading {path} from the hub, which takes its time", IclWarning, stacklevel=2)
             return Weights(path, local_only=False)
@@ -156,17 +159,37 @@ def _add_file(digest: Any, file: Path) -> None:
             digest.update(handle.read())
 
 
+def weights_mark(name: str, options: Mapping[str, Any], path: str | None) -> str:
+    """What stands for the content of the weights that a model of this name, registered with `options`, would be loaded with;
+    "" where they are not on this machine, or the model finds them in a way of its own."""
+    if path is None and not (options.get("packaged") or options.get("hub_id")):
+        return ""
+    if path is not None and not Path(path).exists():
+        return content_mark(_folder_of(path))
+    try:
+        found = find_weights(name, options.get("packaged"), options.get("hub_id"), path)
+    except (ConfigError, DataError, StoreError):  # loading says why
+        return "" if path is None else content_mark(Path(path))
+    tuned = found.tuned.digest if found.tuned is not None else ""
+    return "-".join(filter(None, (content_mark(_folder_of(found.source)), tuned)))
+
+
+def _folder_of(source: str) -> Path:
+    """Where the files lie that `from_pretrained` reads: a hub id is looked up in the local cache."""
+    if Path(source).is_dir() or not _HUB_ID.fullmatch(source):
+        return Path(source)
+    from huggingface_hub import try_to_load_from_cache
+
+    cached = try_to_load_from_cache(source, "config.json")
+    return Path(cached).parent if isinstance(cached, str) else Path(source)
+
+
 def weights_hash(source: str) -> str:
     """12 hex characters of the weights alone, wherever they lie: a hub id is looked up in the local cache. Of each file the
     size and both ends are hashed, in the order of their names."""
-    root = Path(source)
+    root = _folder_of(source)
     if not root.is_dir():
-        from huggingface_hub import try_to_load_from_cache
-
-        cached = try_to_load_from_cache(source, "config.json")
-        if not isinstance(cached, str):
-            return hashlib.sha256(source.encode()).hexdigest()[:12]
-        root = Path(cached).parent
+        return hashlib.sha256(source.encode()).hexdigest()[:12]
     digest = hashlib.sha256()
     files = sorted(f for f in root.iterdir() if f.suffix in {".safetensors", ".bin", ".pt"})
     if any(f.suffix == ".safetensors" for f in files):  # other files beside them hold the same weights once more

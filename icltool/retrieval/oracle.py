@@ -92,7 +92,8 @@ class OracleRetriever:
         if missing:
             raise DataError(
                 f"oracle: {self.file} holds no sequence for {len(missing)} of {total} queries (query {missing[0]}, say)",
-                _COMMAND,
+                f"run `icltool generate --queries validation --anchors {total}` for this data set: as many queries as are "
+                "evaluated, drawn alike",
             )
         if useless:
             raise DataError(

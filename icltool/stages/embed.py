@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from icltool.config.embed import EmbedConfig
 from icltool.contracts import Progress, StageReport, Ticker
 from icltool.errors import StoreError
-from icltool.plugin.manager import load_registry
+from icltool.plugin.manager import makers
 from icltool.workers.embedding import EncodedRows, MakeEncoding, Rows, embedded_fields
 from icltool.workers.place import place_of_work
 from icltool.workers.running import Run, give_up
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from icltool.store.embeddings import EmbeddingWriter
+    from icltool.store.makers import Makers
     from icltool.store.records import PreparedDataset
 
 #: Batches that a worker in another process is given at a time.
@@ -43,10 +44,11 @@ def run(config: EmbedConfig, progress: Progress) -> StageReport:
     workspace = Workspace(config.workspace)
     name, task = workspace.choose_dataset(config.dataset, config.task)
     dataset = open_dataset(workspace.dataset_folder(name, task))
-    owner = load_registry().get("encoders", config.encoder)
-    plugins = {f"encoders/{owner.name}": f"{owner.distribution} {owner.version}"}
+    dataset.check_pictures()
+    path = None if config.encoder_path is None else str(config.encoder_path)
+    made_by = makers([("encoders", config.encoder)], {"encoders": path})
     jobs = [
-        _Job(dataset, split, workspace.embeddings_file(name, task, split, config.encoder), plugins) for split in SPLITS
+        _Job(dataset, split, workspace.embeddings_file(name, task, split, config.encoder), made_by) for split in SPLITS
     ]
     waiting = [job for job in jobs if config.overwrite or not job.is_complete(config)]
     run = Run[Rows, EncodedRows](config, progress)
@@ -71,20 +73,24 @@ class _Job:
     dataset: PreparedDataset
     split: str
     path: Path
-    plugins: dict[str, str]
+    made_by: Makers
 
     def identity(self, config: EmbedConfig) -> dict[str, Any]:
         return {**config.identity(), "dataset": self.dataset.name, "task": self.dataset.task, "split": self.split}
 
     def is_complete(self, config: EmbedConfig) -> bool:
-        """Whether the file holds all rows of this very data set, made with these options by this version."""
+        """Whether the file holds all rows of this very data set, made with these options. StoreError where other weights, or
+        another version of the encoder's plugin, made them."""
         from icltool.store.embeddings import EmbeddingFile
 
         if not self.path.is_file():
             return False
         file = EmbeddingFile.open(self.path)
-        made = (file.provenance.configuration, file.provenance.dataset_fingerprint, file.provenance.plugins)
-        return file.complete and made == (self.identity(config), self.dataset.fingerprint, self.plugins)
+        made = (file.provenance.configuration, file.provenance.dataset_fingerprint)
+        if made != (self.identity(config), self.dataset.fingerprint):
+            return False
+        file.provenance.makers.check(self.path, self.made_by)
+        return file.complete
 
 
 def _embed(config: EmbedConfig, jobs: list[_Job], run: Run[Rows, EncodedRows], progress: Progress) -> dict[str, int]:
@@ -175,7 +181,13 @@ class _Splits:
         from icltool.store.embeddings import EmbeddingWriter
 
         records = job.dataset.split(job.split)
-        provenance = Provenance(job.identity(self.config), job.dataset.fingerprint, plugins=job.plugins)
+        told = job.made_by.told()
+        provenance = Provenance(
+            job.identity(self.config),
+            job.dataset.fingerprint,
+            plugins=told.pop("plugins"),
+            extra=told,
+        )
         writer = EmbeddingWriter(
             job.path,
             provenance,

@@ -21,7 +21,7 @@ from icltool.evaluation.report import EvaluationReport, asked_for, remarks, tabl
 from icltool.evaluation.results import Results
 from icltool.evaluation.settings import Setting, Settings
 from icltool.evaluation.table import append_results
-from icltool.plugin.manager import component, load_registry
+from icltool.plugin.manager import component, load_registry, makers
 from icltool.report.appended_csv import check_appendable
 from icltool.report.costs import cost_of
 from icltool.report.grid import over_seeds
@@ -109,7 +109,7 @@ def run(config: EvaluateConfig, progress: Progress) -> EvaluationReport:
 
 
 def _of_the_call(work: Results, judge: Judge, results: Sequence[SettingResult]) -> list[str]:
-    """What was not done again, what was replaced, and what is missing."""
+    """What was not done again, what has another name now, and what is missing."""
     lines = [f"{name} is missing: {error}" for name, error in judge.faults.items()]
     if work.reused:
         lines.append(
@@ -117,10 +117,11 @@ def _of_the_call(work: Results, judge: Judge, results: Sequence[SettingResult]) 
         )
     if work.skipped:
         lines.append(f"up to date: {work.skipped} of {len(results)} settings were evaluated before")
-    for (method, shots, _), options in {key[:2]: (key, before) for key, before in work.replaced.items()}.values():
-        told = ", ".join(f"{name}={value}" for name, value in options.items()) or "none"
+    for (method, shots, _), before in {key[:2]: (key, before) for key, before in work.renamed.items()}.values():
+        told = ", ".join(f"{name}={value}" for name, value in before.extra.get("options", {}).items()) or "none"
         lines.append(
-            f"{method}, {shots}-shot: replaces what was evaluated with other options or inputs (options then: {told})"
+            f"{method}, {shots}-shot: what was evaluated before with other options or inputs (options then: {told}) stays "
+            f"as {method}@{str(before.extra.get('digest'))[:6]}; --method LABEL={method} gives a setting a name of its own"
         )
     return lines
 
@@ -162,11 +163,9 @@ def _artefact(inputs: Inputs, judge: Judge) -> tuple[Path, dict[str, Any]]:
         "metrics": sorted(judge.metrics),
     }
     chosen = [("models", config.model), *(("metrics", name) for name in judge.metrics)]
-    plugins = {
-        f"{kind}/{name}": f"{(f := load_registry().get(kind, name)).distribution} {f.version}" for kind, name in chosen
-    }
+    made_by = makers(chosen, {"models": config.model_path})
     folder = inputs.workspace.evaluation_folder(dataset.name, dataset.task, config.model, digest(identity))
-    return folder, {"configuration": identity, "plugins": plugins, "dataset_options": _dataset_options(inputs)}
+    return folder, {"configuration": identity, **made_by.told(), "dataset_options": _dataset_options(inputs)}
 
 
 def _remarks(inputs: Inputs, settings: Settings, judge: Judge) -> list[str]:

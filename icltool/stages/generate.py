@@ -28,7 +28,8 @@ from icltool.engine.batching import LARGEST_ON_CPU, LARGEST_ON_GPU
 from icltool.engine.beam import anchors_to_fill
 from icltool.engine.work import Work, total
 from icltool.errors import ConfigError, StoreError
-from icltool.plugin.manager import load_registry
+from icltool.evaluation.inputs import QUERIES, drawn
+from icltool.plugin.manager import makers
 from icltool.workers.place import Place, place_of_work
 from icltool.workers.running import Run, give_up
 from icltool.workers.searching import (
@@ -118,7 +119,10 @@ def _missing(parts: SearchParts, rows: IntArray, finished: frozenset[int]) -> In
 
 
 def _draw_anchors(records: Records, config: GenerateConfig) -> IntArray:
-    """Rows of the anchors, in drawn order; a smaller number of anchors gives the first of a larger one."""
+    """Rows of the anchors, in drawn order; a smaller number of anchors gives the first of a larger one. Of the validation split
+    they are the queries that `icltool evaluate --test-size` takes."""
+    if config.queries == "validation":
+        return drawn(QUERIES, len(records))[: config.anchors]
     order = keyed_generator(config.seed, "generate.anchors").permutation(len(records))
     return order[: config.anchors].astype(np.int64)
 
@@ -132,19 +136,19 @@ def _artefact(config: GenerateConfig, workspace: Any, parts: SearchParts, anchor
     identity["encoder"], identity["leak_guard"] = parts.encoder, sorted(parts.guard)
     if config.queries == "train":  # files of before there was a choice are the same
         del identity["queries"]
-    extra = {} if parts.embeddings is None else {"embeddings_fingerprint": parts.embeddings.fingerprint}
+    extra: dict[str, Any] = {} if parts.embeddings is None else {"embeddings_fingerprint": parts.embeddings.fingerprint}
     uses_model = "model" in parts.scorer.needs
     if not uses_model:
         identity.update(dict.fromkeys(("model", "model_path", "dtype", "quantization", "prompt_style")))
         identity.pop("prompt_template", None)
-    registry = load_registry()
     chosen = [
         ("samplers", config.sampler),
         ("scorers", config.scorer),
         *([("models", config.model)] if uses_model else []),
     ]
-    plugins = {f"{kind}/{name}": f"{(f := registry.get(kind, name)).distribution} {f.version}" for kind, name in chosen}
-    provenance = Provenance(identity, parts.dataset.fingerprint, config.seed, plugins, extra)
+    made_by = makers(chosen, {"models": config.model_path})
+    extra |= {"weights": dict(made_by.weights)} if made_by.weights else {}
+    provenance = Provenance(identity, parts.dataset.fingerprint, config.seed, dict(made_by.plugins), extra)
     key = digest({**identity, "fingerprint": parts.dataset.fingerprint})
     if config.queries == "validation":
         key = f"{VALIDATION_MARK.strip('-')}-{key}"

@@ -20,6 +20,7 @@ from icltool.contracts import Progress, StageReport, SteeringLearner, TuningLear
 from icltool.errors import StoreError
 from icltool.execution.processes import is_leader
 from icltool.plugin.manager import component
+from icltool.store.makers import Makers
 from icltool.training.sequences import SequenceJob
 from icltool.training.steering import SteeringJob
 from icltool.training.tuning import TuningJob
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 
 #: Written last, so that a folder with it holds a finished training.
 RECORD_FILE = "training.json"
+#: What an unfinished training was begun with.
+BEGUN_FILE = "begun.json"
 _SCHEMA = {"schema": "icltool.training", "schema_version": 1}
 
 
@@ -52,20 +55,27 @@ def run(config: TrainConfig, progress: Progress) -> StageReport:
     learner: Any = component("learners", config.learner, **options)
     workspace = Workspace(config.workspace)
     dataset = open_dataset(workspace.dataset_folder(*workspace.choose_dataset(config.dataset, config.task)))
+    dataset.check_pictures()
     job = _job(config, workspace, dataset, learner, options)
     name, task = dataset.name, dataset.task
     folder = workspace.checkpoint_folder(config.learner, name, task, digest(job.identity), job.variant)
+    if not folder.exists():  # names of before did not tell the variants of selectors
+        before = workspace.checkpoint_folder(config.learner, name, task, digest(job.identity))
+        folder = before if before.exists() else folder
     title = " ".join(filter(None, [config.learner, f"of {job.variant}" if job.variant else "", f"for {name} ({task})"]))
     use = [job.usage.format(folder=folder)] if job.usage else []
     with _lock(folder):
+        made_by = Makers.of(job.provenance())
         record = None if config.overwrite else _finished(folder, job.identity)
         if record is not None:
+            Makers.of(record.get("provenance")).check(folder / RECORD_FILE, made_by)
             return _report(title, folder, record, ["up to date: trained before on the same data, same options", *use])
         with writing(folder):
             (folder / RECORD_FILE).unlink(missing_ok=True)
             if config.overwrite and is_leader():
                 for left in (*folder.glob("resume*"), *folder.glob(".resume*")):
                     shutil.rmtree(left) if left.is_dir() else left.unlink()
+            _begin(folder, made_by, config.overwrite)
             try:
                 outcome = job.train(folder, config.seed, progress)
             except KeyboardInterrupt:
@@ -82,6 +92,7 @@ def run(config: TrainConfig, progress: Progress) -> StageReport:
         }
         if is_leader():
             write_json(folder / RECORD_FILE, record)
+            (folder / BEGUN_FILE).unlink(missing_ok=True)
     return _report(title, folder, record, use)
 
 
@@ -112,6 +123,19 @@ def _finished(folder: Path, identity: Mapping[str, Any]) -> dict[str, Any] | Non
     if not same or not all((folder / name).is_file() for name in record.get("checkpoints", {}).values()):
         return None
     return dict(record)
+
+
+def _begin(folder: Path, made_by: Makers, overwrite: bool) -> None:
+    """Writes down what the training is begun with. StoreError where it goes on, and was begun with something else."""
+    from icltool.store.atomic import read_json, write_json
+
+    path = folder / BEGUN_FILE
+    begun: Any = {}
+    with contextlib.suppress(StoreError):  # a record that is cut tells of nothing
+        begun = read_json(path) if path.is_file() and not overwrite else {}
+    Makers.of(begun).check(folder, made_by)
+    if is_leader():
+        write_json(path, made_by.told())
 
 
 def _leave_group() -> None:

@@ -16,6 +16,7 @@ from typing import Any
 
 from icltool.errors import StoreError
 from icltool.store.atomic import replace_file
+from icltool.store.makers import Makers
 
 _CACHE_BYTES = 1 << 24
 _JSON = ("configuration", "plugins", "extra")
@@ -39,8 +40,8 @@ class Provenance:
     """Where an artefact comes from.
 
     `configuration` is the resolved configuration's identity; it, `dataset_fingerprint` and `seed` must be the same
-    for a run to be resumed. `plugins` (component -> "distribution version") and `extra` are for the record and are
-    not compared. All must be JSON values.
+    for a run to be resumed. Of `plugins` (component -> "distribution version") and the entry "weights" of `extra` (component ->
+    content mark), what both runs tell of must be; see Makers. The rest of `extra` is for the record. All must be JSON values.
     """
 
     configuration: dict[str, Any]
@@ -48,6 +49,11 @@ class Provenance:
     seed: int = 0
     plugins: dict[str, str] = field(default_factory=dict)
     extra: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def makers(self) -> Makers:
+        """Plugins and weights."""
+        return Makers.of({"plugins": self.plugins, "weights": self.extra.get("weights")})
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from typing import Any
 
 from icltool.errors import StoreError
 from icltool.store.atomic import read_json, replace_file, write_error, write_json, writing
+from icltool.store.makers import Makers
 
 SCHEMA = "icltool-results"
 VERSION = 1
@@ -28,6 +29,7 @@ RESULTS = "results.json"
 
 _AGAIN = "run `icltool evaluate` again"
 _CHUNK_END = "chunk"
+_HEAD = ("schema", "version", "digest")
 _COLUMNS = ("query_id", "group", "icd_ids", "prompt", "images", "raw", "answer", "references", "scores")
 
 
@@ -162,18 +164,21 @@ class PartialAnswers:
     their first row. `told` is what was added beside the rows of each.
     """
 
-    def __init__(self, predictions: Path, digest: str) -> None:
+    def __init__(self, predictions: Path, digest: str, makers: Makers | None = None) -> None:
+        """`makers` give the answers. Those that others began are refused when they are looked at."""
         self.path = predictions.with_name(f".{predictions.name}.part")
+        self._makers = makers or Makers()
         self.ahead: dict[int, list[dict[str, Any]]] = {}
         self.told: list[dict[str, Any]] = []
-        self._head = {"schema": "icltool-answers", "version": 1, "digest": digest}
+        self._head = {"schema": "icltool-answers", "version": 1, "digest": digest, **self._makers.told()}
 
     def resume(self, expected: Sequence[tuple[int, Sequence[int]]]) -> list[dict[str, Any]]:
         """The rows of whole chunks that are stored, from the first one on and without a gap; see `ahead` for the others. What
         follows the last whole chunk in the file is dropped.
 
         `expected` gives each row's query id and ICD ids; the first chunk that differs ends what counts. Raises StoreError
-        when the file can neither be read nor be started anew.
+        when other weights, or another version of a plugin, gave the answers, and when the file can neither be read nor be
+        started anew.
         """
         chunks, end = self._stored(expected)
         with writing(self.path):
@@ -216,8 +221,10 @@ class PartialAnswers:
         self.told = []
         try:
             with self.path.open("rb") as stream:
-                if _parsed(stream.readline()) != self._head:
+                head = _parsed(stream.readline()) or {}
+                if any(head.get(key) != self._head[key] for key in _HEAD):
                     return {}, 0
+                Makers.of(head).check(self.path, self._makers)
                 position = stream.tell()
                 for line in stream:
                     position += len(line)

@@ -101,6 +101,7 @@ class JournaledWriter(abc.ABC):
         file, header = open_h5(self.path, self.header.schema)
         with file, reading(self.path, header.schema):
             check_identity(self.path, header.identity(), self.header.identity())
+            header.provenance.makers.check(self.path, self.header.provenance.makers)
             self._load(file)
         self.header = header
         path = journal_path(self.path)

@@ -33,11 +33,8 @@ class Job(Protocol):
 def from_model(identity: Mapping[str, Any], learner: str, model: str, **more: Any) -> dict[str, Any]:
     """The provenance of what a learner made of a model: its identity but for options and seed, and who brings both."""
     from icltool import __version__
-    from icltool.plugin.manager import load_registry
+    from icltool.plugin.manager import makers
 
-    chosen = (("learners", learner), ("models", model))
-    plugins = {
-        f"{kind}/{name}": f"{(f := load_registry().get(kind, name)).distribution} {f.version}" for kind, name in chosen
-    }
+    made_by = makers((("learners", learner), ("models", model)), {"models": identity.get("model_path")})
     kept = {key: value for key, value in identity.items() if key not in ("options", "seed")}
-    return {**kept, **more, "icltool": __version__, "plugins": plugins}
+    return {**kept, **more, "icltool": __version__, **made_by.told()}

@@ -12,7 +12,7 @@ import numpy as np
 from icltool.config.train import TrainConfig
 from icltool.contracts import IntArray, Learner, Progress, TrainableEncoder, TrainingOutcome, TrainingSet
 from icltool.errors import ConfigError, StoreError
-from icltool.plugin.manager import component, load_registry
+from icltool.plugin.manager import component, makers
 
 if TYPE_CHECKING:
     from icltool.store.embeddings import EmbeddingFile
@@ -25,7 +25,7 @@ class SequenceJob:
     """A selector's training; see Job. Raises StoreError where sequences or embeddings are missing, unfinished or do not
     belong together."""
 
-    variant = usage = ""
+    usage = ""
 
     def __init__(
         self,
@@ -38,6 +38,7 @@ class SequenceJob:
         from icltool.store.arrays import embedded_by, open_embeddings
 
         self.learner, self.dataset = learner, dataset
+        self.variant = str(getattr(learner, "variant", ""))
         path = config.sequences or workspace.newest_sequences(dataset.name, dataset.task)
         self.sequences = _open_sequences(path, dataset)
         self.arrays = self.sequences.arrays()
@@ -64,13 +65,12 @@ class SequenceJob:
         """See Job."""
         from icltool import __version__
 
-        found = load_registry().get("learners", str(self.identity["learner"]))
         return {
             **{key: value for key, value in self.identity.items() if key not in ("options", "seed")},
             "sequences": self.sequences.path.name,
             "sequences_configuration": self.sequences.provenance.configuration,
             "icltool": __version__,
-            "plugin": f"{found.distribution} {found.version}",
+            **makers([("learners", str(self.identity["learner"]))], {}).told(),
         }
 
     def train(self, folder: Path, seed: int, progress: Progress) -> TrainingOutcome:

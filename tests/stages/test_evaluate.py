@@ -349,10 +349,38 @@ def test_a_metric_of_another_task_is_remarked_on(workspace: Path) -> None:
     assert not any(line.startswith("cider is made for") for line in lines)
 
 
-def test_a_method_with_other_options_says_what_it_replaces(workspace: Path) -> None:
-    evaluate.run(config(workspace, methods=("mmr",), shots=(1,), method_options={"mmr.pool": 3}), QUIET)
-    again = evaluate.run(config(workspace, methods=("mmr",), shots=(1,), method_options={"mmr.pool": 4}), QUIET)
-    told = "mmr, 1-shot: replaces what was evaluated with other options or inputs (options then: pool=3)"
-    assert told in again.remarks
-    same = evaluate.run(config(workspace, methods=("mmr",), shots=(1,), method_options={"mmr.pool": 4}), QUIET)
-    assert not any("replaces" in remark for remark in same.remarks)
+def test_what_another_setting_of_the_same_name_found_stays(workspace: Path) -> None:
+    def asked(pool: int) -> Any:
+        chosen = {"methods": ("mmr",), "shots": (2,), "permutations": 2, "test_size": 6}
+        return evaluate.run(config(workspace, **chosen, method_options={"mmr.pool": pool}), QUIET)
+
+    first = asked(3)
+    digest = first.results[0].extra["digest"][:6]
+    files = {file.name: file.read_text() for file in (first.path / "predictions").iterdir()}
+    second = asked(9)
+    [told] = [line for line in second.remarks if "stays as" in line]
+    assert told.startswith("mmr, 2-shot: what was evaluated before with other options or inputs (options then: pool=3)")
+    assert f"stays as mmr@{digest}" in told
+    assert second.results[0].extra["digest"] != first.results[0].extra["digest"]
+    kept = {result.method: result for result in read_results(first.path)[0]}
+    assert set(kept) == {"mmr", f"mmr@{digest}"}
+    assert kept[f"mmr@{digest}"].metrics == first.results[0].metrics
+    for name, content in files.items():
+        assert (first.path / "predictions" / name.replace("mmr", f"mmr@{digest}")).read_text() == content
+    third = asked(3)  # asked for again it has its name back, and nothing is answered
+    assert any("up to date: 1 of 1" in line for line in third.remarks)
+    assert {
+        file.name: file.read_text() for file in (first.path / "predictions").iterdir() if "@" not in file.name
+    } == files
+    assert len(list((first.path / "predictions").iterdir())) == 4
+
+
+def test_settings_of_one_method_stand_side_by_side(workspace: Path) -> None:
+    methods = ("mmr:pool=3", "mmr:pool=9", "near=i2i:reversed_order=false", "i2i")
+    report = evaluate.run(config(workspace, methods=methods, test_size=6), QUIET)
+    assert [result.method for result in report.results] == ["mmr:pool=3", "mmr:pool=9", "near", "i2i"]
+    assert [result.extra["options"].get("pool") for result in report.results[:2]] == [3, 9]
+    near, far = (predictions(report.path, f"{name}-2-shot-seed0") for name in ("near", "i2i"))
+    assert [row["icd_ids"] for row in near] == [row["icd_ids"][::-1] for row in far]
+    again = evaluate.run(config(workspace, methods=methods, test_size=6), QUIET)
+    assert any("up to date: 4 of 4" in line for line in again.remarks)

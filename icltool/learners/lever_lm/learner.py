@@ -23,6 +23,7 @@ class LeverLM:
     def __init__(self, **options: Any) -> None:
         self.options = parse_options(options)
         self.needs = self.options.training_needs
+        self.variant = f"{self.options.variant}-{self.options.network}"
 
     def identity(self) -> dict[str, Any]:
         """The resolved options, defaults included, JSON-ready."""
