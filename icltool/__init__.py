@@ -99,6 +99,7 @@ _ADAPTERS = {
     "Weights": "weights",
     "answers_at": "decoder_hooks",
     "apply_tuned": "tuned",
+    "as_in_file": "tokenizer_file",
     "attention_heads": "decoder_hooks",
     "batches_by_length": "tokens",
     "clean_caption": "captioner_format",
@@ -180,6 +181,7 @@ if TYPE_CHECKING:
     from icltool.models.prompt_format import PromptFormat as PromptFormat
     from icltool.models.prompt_format import TaskFormat as TaskFormat
     from icltool.models.scoring import target_scores as target_scores
+    from icltool.models.tokenizer_file import as_in_file as as_in_file
     from icltool.models.tokens import TokenizedPrompt as TokenizedPrompt
     from icltool.models.tokens import batches_by_length as batches_by_length
     from icltool.models.tokens import tokenize as tokenize

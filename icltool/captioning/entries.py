@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from icltool.config.names import suggestion
-from icltool.contracts import Example, open_file, open_picture, picture_reference
-from icltool.errors import DataError
+from icltool.contracts import Example, open_file, open_picture, picture_error, picture_reference
+from icltool.errors import ConfigError, DataError
 
 #: What an entry may hold; `question` and `clue` are two names of one thing.
 KEYS = ("image", "image_hash", "style", "reference", "question", "clue")
@@ -80,21 +80,19 @@ def check_fields(entries: Iterable[Entry], task: str, source: Path) -> None:
 
 def check_picture(reference: str) -> None:
     """DataError where the picture's file is missing or no picture. The pixels are not read."""
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image
 
     path = picture_reference(reference).file
     try:
         with open_file(path) as file, open_picture(file):
             return
-    except FileNotFoundError:
-        raise DataError(f"{path} is missing", _PATHS) from None
-    except IsADirectoryError:
-        raise DataError(f"{path} is a folder", _PATHS) from None
-    except UnidentifiedImageError:
-        raise DataError(f"{path} is no picture of a known format", _FILES) from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        reason = (isinstance(error, OSError) and error.strerror) or error
-        raise DataError(f"{path} cannot be read: {reason}", _FILES) from error
+    except ConfigError:
+        raise
+    except Exception as error:  # parsers of headers raise what they like
+        told = picture_error(path, error)
+        gone = isinstance(error, FileNotFoundError | IsADirectoryError)
+        limit = isinstance(error, Image.DecompressionBombError)
+        raise DataError(told.message, _PATHS if gone else told.hint if limit else _FILES) from error
 
 
 def digest_of(entries: Sequence[Entry]) -> str:

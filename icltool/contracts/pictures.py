@@ -7,12 +7,16 @@ path does: in `Example.image`, in prompts, as the key of caches. Any other text 
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Literal, get_args
+
+from icltool.contracts.files import open_file
+from icltool.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -78,11 +82,90 @@ _NOT_READ = frozenset({"EPS", "WMF"})
 _COMMON = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 
 
+#: Pixels of the largest picture that is read; Pillow's own limit where it is not set.
+LIMIT_VARIABLE = "ICLTOOL_MAX_IMAGE_PIXELS"
+_ORIENTATION = 0x0112
+
+
 def open_picture(file: BinaryIO | Path) -> Image.Image:
     """`PIL.Image.open` for files of others: pixels only, no format that is a program to be run. Raises what it raises."""
     from PIL import Image
 
+    if (limit := pixel_limit()) and Image.MAX_IMAGE_PIXELS is not None:
+        Image.MAX_IMAGE_PIXELS = max(1, (limit + 1) // 2)  # Pillow refuses what has more than twice as many
     return Image.open(file, formats=_formats())
+
+
+def pixel_limit() -> int:
+    """What LIMIT_VARIABLE says, 0 where it is not set. ConfigError where it is no whole number from 1 on."""
+    written = os.environ.get(LIMIT_VARIABLE, "").strip()
+    if written and not (written.isdecimal() and int(written)):
+        raise ConfigError(f"{LIMIT_VARIABLE} is {written!r}", "set it to a number of pixels, or unset it")
+    return int(written or 0)
+
+
+def upright(image: Image.Image) -> Image.Image:
+    """The loaded picture turned as its EXIF orientation says. Malformed metadata turn nothing: the pixels are good."""
+    from PIL import ImageOps
+
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:  # parsers of metadata raise what they like: struct.error, TypeError, ZeroDivisionError …
+        return image
+
+
+def load_picture(path: str) -> Image.Image:
+    """The decoded picture, upright, in whatever mode it has. DataError of one line, naming the file, where that fails."""
+    try:
+        with open_file(path) as file, open_picture(file) as image:
+            image.load()
+            return upright(image)
+    except ConfigError:
+        raise
+    except Exception as error:  # decoders raise what they like: OSError, SyntaxError, struct.error, RuntimeError …
+        raise picture_error(path, error) from error
+
+
+def picture_size(path: str) -> tuple[int, int]:
+    """(width, height) in pixels of the picture, upright; it is decoded only where it may be turned. DataError as of
+    `load_picture`."""
+    try:
+        with open_file(path) as file, open_picture(file) as image:
+            size = image.size
+            try:
+                turned = image.getexif().get(_ORIENTATION, 1) != 1
+            except Exception:  # as in `upright`
+                turned = False
+    except ConfigError:
+        raise
+    except Exception as error:  # as in `load_picture`
+        raise picture_error(path, error) from error
+    return load_picture(path).size if turned else size
+
+
+def picture_error(path: str, error: Exception) -> DataError:
+    """What is said of a picture whose opening or decoding raised `error`."""
+    from PIL import Image, UnidentifiedImageError
+
+    restore = "the file is damaged or truncated; restore it"
+    if isinstance(error, FileNotFoundError):
+        return DataError(f"image {path} is missing", "restore it, or run `icltool prepare` again")
+    if isinstance(error, IsADirectoryError):
+        return DataError(f"image {path} is a folder", "give the file of a picture")
+    if isinstance(error, UnidentifiedImageError):
+        return DataError(f"image {path} cannot be read: it is no image of a known format", restore)
+    if isinstance(error, Image.DecompressionBombError):
+        found = re.search(r"\((\d+) pixels\)", str(error))
+        pixels = f"{int(found[1]):,} pixels, " if found else ""
+        limit = pixel_limit() or 2 * (Image.MAX_IMAGE_PIXELS or 0)
+        return DataError(
+            f"image {path} has {pixels}more than the {limit:,} that are read",
+            f"give a smaller copy, or set {LIMIT_VARIABLE} to read it",
+        )
+    if isinstance(error, MemoryError):
+        return DataError(f"image {path} is too large for this machine's memory", "give a smaller copy")
+    reason = (isinstance(error, OSError) and error.strerror) or str(error).replace(path, Path(path).name)
+    return DataError(f"image {path} cannot be read: {' '.join(reason.split()) or type(error).__name__}", restore)
 
 
 @cache

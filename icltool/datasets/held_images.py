@@ -10,11 +10,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from icltool.contracts import open_picture
-from icltool.datasets.official import one_line
-from icltool.errors import DataError
+from icltool.contracts import open_picture, picture_error
+from icltool.errors import ConfigError, DataError
 from icltool.store.atomic import writing
 
+#: Stands for the path of an image that has none.
+_ITSELF = "of the data set"
 _SUFFIXES = {"JPEG": ".jpg", "MPO": ".jpg", "TIFF": ".tif"}
 
 
@@ -87,11 +88,17 @@ class HeldImages:
 
 def _format(content: bytes, where: str, decode: bool) -> str:
     """Pillow's name of the format that an image is encoded in."""
+    from PIL import Image
+
     try:
         with open_picture(io.BytesIO(content)) as image:
             if decode:
                 image.load()
             return image.format or "image"
+    except ConfigError:
+        raise
     except Exception as error:  # decoders raise what they like: OSError, SyntaxError, struct.error …
-        reason = one_line(str(error)).partition(" <_io")[0] or type(error).__name__
-        raise DataError(f"{where}: its image cannot be read: {reason}", "the data set's file is damaged") from error
+        told = picture_error(_ITSELF, error)
+        said = told.message.removeprefix(f"image {_ITSELF} ").partition(" <_io")[0]
+        hint = told.hint if isinstance(error, Image.DecompressionBombError) else "the data set's file is damaged"
+        raise DataError(f"{where}: its image {said}", hint) from error

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-
-from PIL import UnidentifiedImageError
 
 from icltool.contracts import (
     Progress,
@@ -15,9 +14,9 @@ from icltool.contracts import (
     archive_and_member,
     archive_members,
     keyed_generator,
-    open_file,
-    open_picture,
+    load_picture,
 )
+from icltool.contracts.pictures import LIMIT_VARIABLE
 from icltool.datasets.official import counted, few
 from icltool.errors import DataError
 
@@ -81,19 +80,22 @@ def check_decoding(
 
 def expect_readable(folder: Path, names: Sequence[str], get: str, ticker: Ticker | None = None) -> None:
     """Decodes images fully, several at a time. DataError that names the ones that are truncated or no images."""
-    broken: list[str] = []
+    broken: list[tuple[str, DataError]] = []
     with ThreadPoolExecutor(max_workers=min(8, (os.cpu_count() or 1) + 1)) as pool:
         for start in range(0, len(names), _CHUNK):
             part = names[start : start + _CHUNK]
             faults = pool.map(_fault, [folder / name for name in part])
-            broken += [f"{name} ({fault})" for name, fault in zip(part, faults, strict=True) if fault]
+            broken += [(name, fault) for name, fault in zip(part, faults, strict=True) if fault is not None]
             if ticker is not None:
                 ticker.advance(len(part))
+    if not broken:
+        return
+    first = broken[0][1]
+    get = next((str(fault.hint) for _, fault in broken if LIMIT_VARIABLE in str(fault.hint)), get)
     if len(broken) == 1:
-        name, _, fault = broken[0].partition(" (")
-        raise DataError(f"image {folder / name} cannot be read: {fault[:-1]}", get)
-    if broken:
-        raise DataError(f"{len(broken):,} images in {folder} cannot be read: {few(broken)}", get)
+        raise DataError(first.message, get)
+    told = [f"{name} ({_reason(fault)})" for name, fault in broken]
+    raise DataError(f"{len(broken):,} images in {folder} cannot be read: {few(told)}", get)
 
 
 def sample(names: Sequence[str], purpose: str) -> list[str]:
@@ -104,17 +106,16 @@ def sample(names: Sequence[str], purpose: str) -> list[str]:
     return [names[i] for i in sorted(picked.tolist())]
 
 
-def _fault(path: Path) -> str:
-    """Why the image cannot be decoded; "" when it can."""
+def _fault(path: Path) -> DataError | None:
+    """Why the image cannot be decoded."""
     try:
-        with open_file(path) as file, open_picture(file) as image:
-            image.load()
-    except IsADirectoryError:
-        return "it is a folder"
-    except UnidentifiedImageError:
-        return "it is no image of a known format"
-    except Exception as error:  # decoders raise what they like: OSError, SyntaxError, struct.error …
-        plain = isinstance(error, OSError) and error.strerror
-        reason = plain or str(error).replace(str(path), path.name) or type(error).__name__
-        return " ".join(reason.split())
-    return ""
+        load_picture(str(path))
+    except DataError as error:
+        return error
+    return None
+
+
+def _reason(fault: DataError) -> str:
+    """What is said of an image, without its path."""
+    said = re.sub(r"^image .*? (?=cannot be read: |is |has )", "", fault.message)
+    return said.removeprefix("cannot be read: ")

@@ -3,8 +3,10 @@ of the official files."""
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -17,17 +19,15 @@ from icltool.contracts import (
     ReadReport,
     Region,
     group_code,
-    open_file,
-    open_picture,
     with_regions,
 )
-from icltool.contracts.pictures import ShowMode
+from icltool.contracts.pictures import ShowMode, picture_size
 from icltool.datasets.distractors import Pool
 from icltool.datasets.images import check_decoding, sample
 from icltool.datasets.near_duplicates import groups_file, read_groups
 from icltool.datasets.official import counted, few, repeated
 from icltool.datasets.places import chosen_root, find_file, first_holding, on_disk
-from icltool.datasets.sherlock_files import TRAIN, VALIDATION, Observation, Pictures, read_observations
+from icltool.datasets.sherlock_files import TRAIN, VALIDATION, Box, Observation, Pictures, read_observations
 from icltool.errors import ConfigError, DataError
 
 #: Our split -> (its file, its key in the file of near-duplicates).
@@ -66,7 +66,8 @@ class SherlockReader:
     all inferences about the same regions of the same picture, the label first. The id is a code of the record's
     instance_id, so that an example keeps it in another file or order; the image id is a code of the picture's place in its
     release. `answer_type` is the picture's source, "vcr" or "vg", by which evaluations are broken down. Records without clue or
-    inference, or whose regions lie outside of their picture, are left out, and remarked on.
+    inference, or whose regions lie outside of their picture, are left out, and remarked on. Where a picture has another size
+    than its record says, and the same shape, its regions are scaled.
 
     Task "inference-choice": the query's choices are its inference and `distractors` inferences about other pictures, drawn by
     the query's id from its part of the validation file (`split_idx`; the whole file where it is missing); none of them reads
@@ -96,9 +97,11 @@ class SherlockReader:
         for name, (_, part) in _FILES.items():
             with progress.task(f"reading {places.files[name].name}", 1, "files") as ticker:
                 split = observations(places.files[name], name)
+                shown = {places.pictures.find(o): o for o in split.found}
+                scales = _scales(places.files[name], shown)
                 ticker.advance()
             groups = read_groups(places.files["train"], part)
-            yield PreparedSplit(name, len(split.found), self._examples(split, places, task, name, groups))
+            yield PreparedSplit(name, len(split.found), self._examples(split, places, task, name, groups, scales))
 
     def find(self, root: Path | None) -> Places:
         """Where files and pictures are. DataError when a file is missing."""
@@ -134,19 +137,34 @@ class SherlockReader:
                     _IMAGES,
                 )
             check_decoding(path.parent, found, path.name, _RESTORE, verify, progress)
-            remarks += [*split.remarks, *_of_other_size(name, dict(zip(found, shown, strict=True)))]
+            looked_at = dict(zip(found, shown, strict=True))
+            if not verify:
+                looked_at = {place: looked_at[place] for place in sample(list(looked_at), f"sizes of {name}")}
+            remarks += split.remarks
+            if other := _scales(path, looked_at):
+                remarks.append(
+                    f"{name}: {len(other)} of {counted(len(looked_at), 'picture')} looked at have another size than recorded, "
+                    f"their regions are scaled: {few(list(other))}"
+                )
             if task == "inference-choice" and name == "validation":
                 remarks += self._too_few(split)
         files = on_disk([*places.files.values(), *groups_file(places.files["train"]), *places.pictures.archives()])
         return ReadReport(files, tuple(remarks))
 
     def _examples(
-        self, split: Observations, places: Places, task: str, name: str, groups: Mapping[int, str]
+        self,
+        split: Observations,
+        places: Places,
+        task: str,
+        name: str,
+        groups: Mapping[int, str],
+        scales: Mapping[str, tuple[float, float]],
     ) -> Iterator[Example]:
         choosing = task == "inference-choice" and name == "validation"
         pools = _pools(split.found) if choosing else {}
         for seen in split.found:
-            regions = [Region(*box) for box in seen.boxes]
+            scale = scales.get(seen.picture)
+            regions = [Region(*box) if scale is None else _scaled(box, scale) for box in seen.boxes]
             image_id = group_code(seen.picture)
             references = _references(split, seen)
             identifier = group_code(seen.instance)
@@ -223,17 +241,34 @@ def _pools(found: Sequence[Observation]) -> dict[int, Pool]:
     return {chunk: Pool("sherlock distractors", of_chunk) for chunk, of_chunk in texts.items()}
 
 
-def _of_other_size(name: str, shown: Mapping[str, Observation]) -> list[str]:
-    """A remark where pictures, of a sample, have another size than their record says: regions would lie elsewhere."""
-    from PIL import ImageOps
+def _scales(path: Path, shown: Mapping[str, Observation]) -> dict[str, tuple[float, float]]:
+    """By picture that has another size than its record says: by how much its regions are to be scaled, (x, y).
 
-    told = [path for path in sample(list(shown), f"sizes of {name}") if shown[path].size]
-    other = []
-    for path in told:
-        with open_file(path) as file, open_picture(file) as image:
-            size = ImageOps.exif_transpose(image).size
-        if size != shown[path].size:
-            other.append(shown[path].picture)
-    if not other:
-        return []
-    return [f"{name}: {len(other)} of {len(told)} pictures have another size than their records say: {few(other)}"]
+    DataError naming those of another aspect ratio, by more than what rounding to whole pixels explains: nobody knows where
+    the regions lie in them.
+    """
+    told = [place for place in shown if shown[place].size]
+    with ThreadPoolExecutor(max_workers=min(8, (os.cpu_count() or 1) + 1)) as pool:
+        sizes = dict(zip(told, pool.map(picture_size, told), strict=True))
+    found: dict[str, tuple[float, float]] = {}
+    cut: list[str] = []
+    for place, size in sizes.items():
+        record = shown[place].size
+        if size == record:
+            continue
+        across, down = size[0] / record[0], size[1] / record[1]
+        if abs(across - down) * min(record) > max(1.0, across, down):
+            cut.append(f"{shown[place].picture} ({size[0]} x {size[1]}, recorded {record[0]} x {record[1]})")
+        found[shown[place].picture] = across, down
+    if cut:
+        raise DataError(
+            f"{path}: {counted(len(cut), 'picture')} of another shape than recorded, where the regions do not fit: {few(cut)}",
+            "get the pictures of the release that the records are made for, not cut ones",
+        )
+    return found
+
+
+def _scaled(box: Box, scale: tuple[float, float]) -> Region:
+    """A box in pixels of a picture that is `scale` (x, y) times the recorded one; it keeps one pixel at least."""
+    (left, top, width, height), (across, down) = box, scale
+    return Region(round(left * across), round(top * down), max(1, round(width * across)), max(1, round(height * down)))

@@ -56,7 +56,7 @@ class Captioner:
         with loading_errors(name, weights):
             self.processor = load_processor(weights)
         self.tokenizer: Any = self.processor.tokenizer
-        prepare_tokenizer(self.tokenizer, name)
+        prepare_tokenizer(self.tokenizer, name, weights.source)
         loaded = load_model(model_class, name, weights, options)
         self.model, self.device, self.precision = loaded.model, loaded.device, loaded.precision
         # some parts are kept in float32 by transformers, whatever the rest is in

@@ -14,7 +14,7 @@ from PIL import Image
 from icltool.contracts import Example, Prompt
 from icltool.errors import ConfigError
 from icltool.models.chat_continuing import chat_continuation
-from icltool.models.chat_format import Style, chat_format
+from icltool.models.chat_format import ChatFormat, Style, chat_format, ended_by
 from icltool.models.chat_images import REUSABLE, ImageShelf
 from icltool.models.loading import LoadOptions
 from icltool.models.processed import ProcessedModel
@@ -29,6 +29,8 @@ class ChatModel(ProcessedModel):
     encoded once (SupportsImageCache). Those in CONTINUED go on from keys and values computed before (SupportsPrefixCache,
     ContinuesFromPrefix).
     """
+
+    format: ChatFormat
 
     def __init__(
         self,
@@ -53,6 +55,7 @@ class ChatModel(ProcessedModel):
         self._style = style
         options = LoadOptions(device, device_map, dtype, attention, quantization, compile)
         super().__init__(name, find_weights(name, None, hub_id, path), options, AutoModelForImageTextToText)
+        self.format = ended_by(self.format, self.tokenizer, self.end_tokens)
         self._shelf = ImageShelf(self.processor, self.model, self.recorder, self.format.marker)
         if self.model.config.model_type in REUSABLE and "mm_encoder_outputs" in self._forward:
             self.image_features = self._image_features

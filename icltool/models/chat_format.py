@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from icltool.contracts import Example, Prompt
@@ -40,7 +40,8 @@ class ChatFormat:
     `render(messages, add_generation_prompt)` is the model's template, as text. With style "turns" each demonstration is a
     user turn (image and request) and an assistant turn (its label); with "flat" all stand in one user turn, one per line.
     `marker` is the token that stands for one image in the text. `reserved` are the tokens that data may not contain;
-    `start` is put in front where the tokenizer begins every text with it and the template does not.
+    `start` is put in front where the tokenizer begins every text with it and the template does not. `eos` ends the last answer
+    where the template writes nothing after it.
     """
 
     render: Render
@@ -51,17 +52,13 @@ class ChatFormat:
     eos: str = ""
 
     def prompt(self, task: str, demonstrations: Sequence[Example], query: Example) -> Prompt:
-        """The prompt of Model.prompt. The target is the query's label and what ends an assistant's turn, without the
-        white space that the template writes after that."""
+        """The prompt of Model.prompt. The target is the blank that the template writes before an answer where it asks for one
+        without, the query's label, and what ends an assistant's turn."""
         messages = self._messages(task, demonstrations, query)
         label = self._plain(query.label)
         text = self.start + self.render(messages, True)
         whole = self.start + self.render([*messages, _said("assistant", label)], False)
-        if not whole.startswith(text):
-            raise ConfigError(
-                "this model's chat template does not write an answer where it asks for one",
-                "a model with another template, or one made for instructions rather than reasoning, is needed",
-            )
+        blank, after = answer_in(text, whole, label)
         images = tuple(e.image for e in (*demonstrations, query) if e.image)
         shown = text.count(self.marker)
         if shown != len(images):
@@ -69,7 +66,7 @@ class ChatFormat:
                 f"this model's chat template writes {shown} of {len(images)} images",
                 "it cannot show several images: another model, or --shots 0, is needed",
             )
-        return Prompt(text, images, self._ended(whole[len(text) :], label))
+        return Prompt(text, images, blank + label + (after.rstrip() or self.eos))
 
     def clean(self, task: str, text: str) -> str:
         """The answer within a raw continuation: up to the next turn (flat: the next example), quotes and blanks dropped."""
@@ -89,33 +86,31 @@ class ChatFormat:
 
     def _messages(self, task: str, demonstrations: Sequence[Example], query: Example) -> list[dict[str, Any]]:
         self._known(task)
-        if self.style == "flat":
-            content: list[dict[str, str]] = []
-            for example in demonstrations:
-                content += self._content(FLAT[task][0], example, f"{self._plain(example.label)}\n")
-            return [{"role": "user", "content": [*content, *self._content(FLAT[task][0], query, "")]}]
-        messages = []
-        for example in demonstrations:
-            messages.append({"role": "user", "content": self._content(REQUESTS[task], example, "")})
-            messages.append(_said("assistant", self._plain(example.label)))
-        return [*messages, {"role": "user", "content": self._content(REQUESTS[task], query, "")}]
+        return conversation(task, demonstrations, query, self.style, self.reserved)
 
-    def _content(self, template: str, example: Example, label: str) -> list[dict[str, str]]:
-        request = filled(template, *map(self._plain, (example.question, example.text, example.style)))
-        image = [{"type": "image"}] if example.image else []
-        return [*image, {"type": "text", "text": request + label}]
+    def between(self) -> str:
+        """What the template writes between an answer and the next request."""
+        asked, answered = [_said("user", "Q1Q")], _said("assistant", "A1A")
+        longer = self.render([*asked, answered, _said("user", "Q2Q")], True)
+        after = answer_in(self.render(asked, True), longer, "A1A")[1]
+        return after[: after.index("Q2Q")]
 
-    def _ended(self, target: str, label: str) -> str:
-        ended = target.rstrip()
-        if ended.strip() == label:  # the template writes nothing after the last answer
-            return ended + self.eos
-        return ended
+    def check_turns(self) -> None:
+        """Raises ConfigError where the template does not write an answer in the middle of a conversation as it does at its end:
+        then demonstrations would not show the model what is asked of it."""
+        asked, answered = [_said("user", "Q1Q")], _said("assistant", "A1A")
+        longer = self.render([*asked, answered, _said("user", "Q2Q")], True)
+        blank, after = answer_in(self.render(asked, True), longer, "A1A")
+        last = answer_in(self.render(asked, True), self.render([*asked, answered], False), "A1A")
+        if blank != last[0] or not after.startswith(last[1].rstrip()):
+            raise ConfigError(
+                "this model's chat template writes the answers of demonstrations otherwise than the last one",
+                "`--prompt-style flat` puts demonstrations and question in one turn",
+            )
 
     def _turn_stops(self) -> list[str]:
         """What stands between a label and the next request, as it reads once special tokens are gone."""
-        first, second = Example(0, "", 0, "0", "A1A", (), "Q1Q"), Example(0, "", 0, "0", "A2A", (), "Q2Q")
-        text = self.render(self._messages("vqa", [first], second), True)
-        between = text[text.index("A1A") + 3 : text.index("Q2Q")]
+        between = self.between()
         for token in self.reserved:
             between = between.replace(token, "")
         return [between.rstrip()] if between.strip() else []
@@ -146,10 +141,16 @@ def chat_format(processor: Any, tokenizer: Any, name: str, style: Style) -> Chat
             "models without one are read by adapters of their own, such as idefics-9b and idefics2-8b-base",
         )
 
+    switched_off = {name: False for name in _SWITCHES if re.search(rf"\b{name}\b", template)}
+
     def render(messages: list[dict[str, Any]], add_generation_prompt: bool) -> str:
         try:
             text: str = processor.apply_chat_template(
-                messages, chat_template=template, tokenize=False, add_generation_prompt=add_generation_prompt
+                messages,
+                chat_template=template,
+                tokenize=False,
+                add_generation_prompt=add_generation_prompt,
+                **switched_off,
             )
         except (TemplateError, TypeError) as error:
             reason = " ".join(str(error).split()) or type(error).__name__
@@ -165,13 +166,94 @@ def chat_format(processor: Any, tokenizer: Any, name: str, style: Style) -> Chat
     begins = bool(bos) and first == [tokenizer.bos_token_id]
     written = render([_said("user", "a")], True).startswith(bos)
     longest_first = tuple(sorted(reserved, key=lambda token: (-len(token), token)))
-    return ChatFormat(
+    made = ChatFormat(
         render, marker, longest_first, style, bos if begins and not written else "", tokenizer.eos_token or ""
     )
+    if style == "turns":
+        made.check_turns()
+    return made
+
+
+def conversation(
+    task: str, demonstrations: Sequence[Example], query: Example, style: Style, reserved: Sequence[str] = ()
+) -> list[dict[str, Any]]:
+    """Demonstrations and query as messages with image parts and text parts, the images in the examples' order. `reserved`
+    tokens are broken up in what comes from the data."""
+
+    def content(template: str, example: Example, label: str) -> list[dict[str, str]]:
+        request = filled(template, *(plain_text(t, reserved) for t in (example.question, example.text, example.style)))
+        image = [{"type": "image"}] if example.image else []
+        return [*image, {"type": "text", "text": request + label}]
+
+    if style == "flat":
+        form = FLAT[task][0]
+        shown = [part for e in demonstrations for part in content(form, e, f"{plain_text(e.label, reserved)}\n")]
+        return [{"role": "user", "content": _joined([*shown, *content(form, query, "")])}]
+    messages = []
+    for example in demonstrations:
+        messages.append({"role": "user", "content": content(REQUESTS[task], example, "")})
+        messages.append(_said("assistant", plain_text(example.label, reserved)))
+    return [*messages, {"role": "user", "content": content(REQUESTS[task], query, "")}]
+
+
+def ended_by(form: ChatFormat, tokenizer: Any, ends: Sequence[int]) -> ChatFormat:
+    """The format for a model whose answers end with one of the tokens `ends`: where its template writes nothing after the last
+    answer, that is the token that it begins the next turn with, if it is one of them, else EOS."""
+    between = form.between()
+    places = {between.find(token): token for token in form.reserved if token in between}
+    first = places[min(places)] if places else ""
+    if first and tokenizer.convert_tokens_to_ids(first) in ends:
+        return replace(form, eos=first)
+    return form
+
+
+#: An empty block of thoughts, by which thinking is switched off at the end of a prompt.
+_NO_THOUGHTS = re.compile(r"<(\w+)>\s*</\1>\s*\Z")
+#: Variables by which templates are told that there shall be no thinking.
+_SWITCHES = ("enable_thinking", "thinking")
+
+
+def answer_in(text: str, whole: str, label: str) -> tuple[str, str]:
+    """(the blank before the label that is part of the answer, what follows the label) where `whole` goes on from `text`, which
+    asks for an answer, with the answer `label`.
+
+    White space at the border may differ: what `text` ends with counts. An empty block of thoughts at its end is none in
+    `whole`, or the same. Raises ConfigError where something else stands before the label.
+    """
+    border = text.rstrip()
+    if not whole.startswith(border):
+        border = _NO_THOUGHTS.sub("", text).rstrip()
+    rest = whole[len(border) :]
+    written = rest.lstrip()
+    if not whole.startswith(border) or label not in rest:
+        raise ConfigError(
+            "this model's chat template does not write an answer where it asks for one",
+            "a model with another template, or one made for instructions rather than reasoning, is needed",
+        )
+    if not written.startswith(label):
+        before = " ".join(written.partition(label)[0].split())[:40]
+        raise ConfigError(
+            f"this model's chat template writes {before!r} before an answer, and has no switch against it",
+            "a model that is made for instructions rather than reasoning is needed",
+        )
+    blank, asked = rest[: len(rest) - len(written)], text[len(text.rstrip()) :]
+    own = blank[len(asked) :] if blank.startswith(asked) else ""
+    return own, written[len(label) :]
 
 
 def _said(role: str, text: str) -> dict[str, Any]:
     return {"role": role, "content": [{"type": "text", "text": text}]}
+
+
+def _joined(content: Sequence[dict[str, str]]) -> list[dict[str, str]]:
+    """The parts of a turn, texts that follow one another as one: some templates trim each text."""
+    found: list[dict[str, str]] = []
+    for part in content:
+        if found and found[-1]["type"] == part["type"] == "text":
+            found[-1] = {"type": "text", "text": found[-1]["text"] + part["text"]}
+        else:
+            found.append(part)
+    return found
 
 
 def _template(processor: Any, tokenizer: Any) -> str | None:

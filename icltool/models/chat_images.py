@@ -11,6 +11,7 @@ import torch
 
 from icltool.contracts import Prompt
 from icltool.models.images import read_image
+from icltool.models.processed import picture_faults
 
 #: Architectures whose language model sees nothing of an image but `pooler_output` of its encoder, the same in every
 #: prompt. LLaVA-OneVision is not among them (it cuts a lone image into tiles, several not), nor is Qwen3-VL (deeper
@@ -39,14 +40,14 @@ class ImageShelf:
 
     def __init__(self, processor: Any, model: Any, recorder: Any, marker: str) -> None:
         self._processor, self._model, self._recorder, self._marker = processor, model, recorder, marker
-        self._takes = set(inspect.signature(model.get_image_features).parameters)
         self._types_key: str | None = None
         self._shown: dict[str, Shown] = {}
 
     def encode(self, path: str, on_device: Any) -> torch.Tensor:
         """What the language model attends to for the image: [tokens, width], or [tiles, tokens, width]."""
         inputs = on_device(self._read(path))
-        taken = {key: value for key, value in inputs.items() if key in self._takes}
+        takes = inspect.signature(self._model.get_image_features).parameters
+        taken = {key: value for key, value in inputs.items() if key in takes}
         states = self._model.get_image_features(**taken, return_dict=True).pooler_output
         return states if isinstance(states, torch.Tensor) else torch.cat(list(states))
 
@@ -84,7 +85,9 @@ class ImageShelf:
 
     def _read(self, path: str) -> dict[str, Any]:
         """The processor's inputs for the image alone; remembers what it wrote."""
-        inputs = dict(self._processor(text=[self._marker], images=[[read_image(path)]], return_tensors="pt"))
+        picture = read_image(path)
+        with picture_faults(self._model.config.model_type, self._processor, {path: picture}):
+            inputs = dict(self._processor(text=[self._marker], images=[[picture]], return_tensors="pt"))
         self._types_key = next((key for key in _TYPES if key in inputs), None)
         known = {"input_ids", "attention_mask", *_FOR_ENCODER, *_TYPES}
         extras = {k: v for k, v in inputs.items() if k not in known and isinstance(v, torch.Tensor)}

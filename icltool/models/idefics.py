@@ -24,6 +24,7 @@ from icltool.models.image_reader import ImageReader, Pixels, on_device
 from icltool.models.loading import LoadOptions, load_model, loading_errors
 from icltool.models.prompt_format import IDEFICS_FORMATS, chosen_format
 from icltool.models.scoring import beam_options, end_tokens, plain_generation, target_scores
+from icltool.models.tokenizer_file import as_in_file
 from icltool.models.tokens import TokenizedPrompt, batches_by_length, text_lengths, tokenize
 from icltool.models.weights import find_weights, fingerprint, weights_hash
 
@@ -64,6 +65,7 @@ class IdeficsModel(ContinuingIdefics):
         weights = find_weights(name, packaged, hub_id, path)
         with loading_errors(name, weights):
             self.tokenizer: Any = AutoTokenizer.from_pretrained(weights.source, **weights.where)
+            as_in_file(self.tokenizer, weights.source, name)
             self.image_processor = _image_processor(weights.source, weights.local_only)
         loaded = load_model(IdeficsForVisionText2Text, name, weights, options)
         self.model, self.device, self.dtype = loaded.model, loaded.device, loaded.model.dtype

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from icltool.errors import DataError
 from icltool.models.images import read_image
 
 Pixels = NDArray[np.float32]
@@ -18,7 +19,7 @@ class ImageReader:
     """Picture reference -> float32 [3, H, W]: the picture as an image processor of transformers resizes and normalizes it.
 
     It can be pickled. `nested` is for processors that take a list of pictures for each prompt. Raises what `read_image`
-    raises.
+    raises, and DataError for a picture that the processor cannot take.
     """
 
     def __init__(self, processor: Any, nested: bool = False) -> None:
@@ -27,7 +28,14 @@ class ImageReader:
 
     def __call__(self, reference: str) -> Pixels:
         picture = read_image(reference)
-        prepared = self._processor([[picture]] if self._nested else [picture], return_tensors="np")
+        try:
+            prepared = self._processor([[picture]] if self._nested else [picture], return_tensors="np")
+        except ValueError as error:
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise DataError(
+                f"the model cannot take image {reference} ({picture.width} x {picture.height} pixels): {reason}",
+                "leave its example out, or give the picture another shape",
+            ) from error
         values = np.asarray(prepared["pixel_values"] if hasattr(prepared, "keys") else prepared, dtype=np.float32)
         return np.ascontiguousarray(values.reshape(values.shape[-3:]))
 

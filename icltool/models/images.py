@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 
-from icltool.contracts import open_file, open_picture, picture_reference
-from icltool.errors import DataError
+from icltool.contracts import load_picture, picture_reference
 from icltool.models.regions import with_regions_shown
-
-_RESTORE = "the file is damaged or truncated; restore it"
 
 
 def read_image(reference: str) -> Image.Image:
@@ -17,30 +14,18 @@ def read_image(reference: str) -> Image.Image:
     `icltool.contracts.pictures`).
 
     The path may lead into a zip archive (see `icltool.contracts.open_file`). Transparent parts show white, greys of 16
-    bits keep their upper 8. Raises DataError naming the file when it is missing, no image, or truncated, or a region is
-    outside of it.
+    bits keep their upper 8, floats from 0 to 1 become greys. Raises DataError naming the file when it is missing, no image,
+    too large or truncated, or a region is outside of it.
     """
     wanted = picture_reference(reference)
-    return with_regions_shown(_whole(wanted.file), wanted)
-
-
-def _whole(path: str) -> Image.Image:
-    try:
-        with open_file(path) as file, open_picture(file) as image:
-            image.load()
-            return _rgb(ImageOps.exif_transpose(image))
-    except FileNotFoundError:
-        raise DataError(f"image {path} is missing", "restore it, or run `icltool prepare` again") from None
-    except IsADirectoryError:
-        raise DataError(f"image {path} is a folder", "give the file of a picture") from None
-    except UnidentifiedImageError as error:
-        raise DataError(f"image {path} cannot be read: it is no image of a known format", _RESTORE) from error
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        reason = (isinstance(error, OSError) and error.strerror) or error
-        raise DataError(f"image {path} cannot be read: {reason}", _RESTORE) from error
+    return with_regions_shown(_rgb(load_picture(wanted.file)), wanted)
 
 
 def _rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "F":  # floats between 0 and 1, or already in the range of 8 bits
+        levels = np.nan_to_num(np.asarray(image, dtype=np.float64))
+        scale = 255 if levels.min() >= 0 and levels.max() <= 1 else 1
+        return Image.fromarray((levels * scale).round().clip(0, 255).astype(np.uint8)).convert("RGB")
     if image.mode.startswith("I"):  # "I;16" and its byte orders, or "I" of older releases: convert() would cut at 255
         levels = np.asarray(image).astype(np.int64)
         return Image.fromarray((levels.clip(0, 0xFFFF) >> 8).astype(np.uint8)).convert("RGB")

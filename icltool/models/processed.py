@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from icltool.contracts import AnswerBatch, GenerationOptions, Prompt, TargetScore
-from icltool.errors import ConfigError
+from icltool.errors import ConfigError, DataError
 from icltool.models.beam_images import images_by_beam
 from icltool.models.decoder_hooks import HookedDecoder, answers_at
 from icltool.models.images import read_image
 from icltool.models.loading import LoadOptions, load_model, loading_errors
 from icltool.models.scoring import beam_options, end_tokens, forward_scores, plain_generation
+from icltool.models.tokenizer_file import as_in_file
 from icltool.models.tokens import batches_by_length, check_length, check_prompts
 from icltool.models.weights import Weights
 
@@ -46,7 +47,7 @@ class ProcessedModel(HookedDecoder):
         with loading_errors(name, weights):
             self.processor = load_processor(weights)
         self.tokenizer: Any = self.processor.tokenizer
-        prepare_tokenizer(self.tokenizer, name)
+        prepare_tokenizer(self.tokenizer, name, weights.source)
         self.recorder = _Recorder(self.tokenizer)
         self.processor.tokenizer = self.recorder
         self._check_processor()
@@ -159,7 +160,8 @@ class ProcessedModel(HookedDecoder):
         paths = dict.fromkeys(path for p in prompts for path in p.images)
         pictures = {path: read_image(path) for path in paths}
         images = [[pictures[path] for path in p.images] for p in prompts] if pictures else None
-        return self._on_device(self.processor(text=texts, images=images, return_tensors="pt"))
+        with picture_faults(self.name, self.processor, pictures):
+            return self._on_device(self.processor(text=texts, images=images, return_tensors="pt"))
 
     def _on_device(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         moved = {}
@@ -169,6 +171,24 @@ class ProcessedModel(HookedDecoder):
                 tensor = tensor.to(self.model.dtype)
             moved[key] = tensor
         return moved
+
+
+@contextlib.contextmanager
+def picture_faults(name: str, processor: Any, pictures: Mapping[str, Any]) -> Iterator[None]:
+    """Turns what a processor raises for a picture that it cannot take (too long and narrow, say) into a DataError naming it."""
+    try:
+        yield
+    except ValueError as error:
+        for path, picture in pictures.items():
+            try:
+                processor.image_processor(images=[picture], return_tensors="pt")
+            except ValueError as fault:
+                reason = " ".join(str(fault).split()) or type(fault).__name__
+                raise DataError(
+                    f"model {name} cannot take image {path} ({picture.width} x {picture.height} pixels): {reason}",
+                    "leave its example out, or give the picture another shape: margins, a part of it",
+                ) from error
+        raise
 
 
 def _merged(parts: Sequence[tuple[Sequence[int], Encoded]], pad: int) -> Encoded:
@@ -244,9 +264,10 @@ def load_processor(weights: Weights) -> Any:
     return processor
 
 
-def prepare_tokenizer(tokenizer: Any, name: str) -> None:
-    """Lets a tokenizer without a pad token pad with EOS (masks say what is padding). Raises ConfigError for one that
-    gives no character offsets, by which targets are found."""
+def prepare_tokenizer(tokenizer: Any, name: str, source: str) -> None:
+    """Lets a tokenizer without a pad token pad with EOS (masks say what is padding); see `as_in_file`, too. Raises ConfigError
+    for one that gives no character offsets, by which targets are found."""
+    as_in_file(tokenizer, source, name)
     if not getattr(tokenizer, "is_fast", False):
         raise ConfigError(f"the tokenizer of {name} gives no offsets", "a folder with a tokenizer.json is needed")
     if tokenizer.pad_token_id is None:

@@ -55,7 +55,7 @@ class TextModel(HookedDecoder):
         with loading_errors(name, weights):
             self.tokenizer: Any = AutoTokenizer.from_pretrained(weights.source, **weights.where)
         self.format = text_format(self.tokenizer)
-        prepare_tokenizer(self.tokenizer, name)
+        prepare_tokenizer(self.tokenizer, name, weights.source)
         loaded = load_model(AutoModelForCausalLM, name, weights, options)
         self.model, self.device, self.precision = loaded.model, loaded.device, loaded.precision
         self.source = weights.source

@@ -28,6 +28,7 @@ from icltool.store.atomic import write_json as write_json_file
 from icltool.store.workspace import Workspace
 
 if TYPE_CHECKING:
+    from icltool.models.chat_format import Style
     from icltool.store.evaluations import SettingResult
     from icltool.store.plans import Plan
     from icltool.store.prepared import PreparedDataset, Records
@@ -41,13 +42,6 @@ FORMATS: dict[str, tuple[str, ...]] = {
     "chat": ("messages", "openai"),
 }
 _SUFFIXES = {"markdown": "md", "latex": "tex"}
-
-#: What the user says in a turn of a chat, beside the image; the assistant answers with the label alone.
-CAPTION_REQUEST = "Caption this image in one short sentence."
-VQA_REQUEST = "{question}\nReply with a short answer only."
-CLASSIFICATION_REQUEST = "{text}\nReply with one of: {choices}."
-STYLE_REQUEST = "Caption this image in one short sentence, in the style {style}."
-INFERENCE_REQUEST = "{question}\nReply with what this clue in the image lets you infer, in one short sentence."
 
 #: Encoded images kept in memory, at most; the demonstrations of queries that follow one another often repeat.
 _IMAGES_KEPT = 256
@@ -176,7 +170,7 @@ def _chat(config: ExportConfig, format: str, progress: Progress) -> StageReport:
     dataset, splits = _dataset(config, source, plan), plan.splits or SPLITS
     target = output_of(config, f"{name}-chat.jsonl", (source,))
     index, queries = (dataset.split(splits[role]) for role in ("demonstrations", "queries"))
-    form = _ChatForm(dataset.task, openai=format == "openai", data=config.images == "data")
+    form = _ChatForm(dataset.task, _style(source), openai=format == "openai", data=config.images == "data")
     with (
         progress.task(f"exporting {name}", len(plan), "query") as ticker,
         replace_file(target) as temporary,
@@ -185,8 +179,8 @@ def _chat(config: ExportConfig, format: str, progress: Progress) -> StageReport:
         for query, demonstrations in _examples(plan, queries, index):
             if not _is_evaluation(source):  # whose stage has looked already, as its own options want it
                 _check_leaks(source, query, demonstrations, same_split=index is queries)
-            messages = [m for icd in demonstrations for m in (form.user(icd), form.assistant(icd))]
-            line = {"query_id": query.id, "messages": [*messages, form.user(query)], "references": query.references}
+            messages = form.messages(demonstrations, query)
+            line = {"query_id": query.id, "messages": messages, "references": query.references}
             stream.write(json.dumps(line, ensure_ascii=False) + "\n")
             ticker.advance()
     row = {"what": "chat", "format": format, "queries": len(plan), "shots": plan.shots, "file": str(target)}
@@ -215,6 +209,14 @@ def _check_leaks(source: Path, query: Example, demonstrations: Sequence[Example]
             )
 
 
+def _style(source: Path) -> Style:
+    """Whether the evaluation had its demonstrations as turns or in one."""
+    from icltool.store.evaluations import read_results
+
+    configuration = read_results(source)[1].get("configuration", {}) if _is_evaluation(source) else {}
+    return "flat" if configuration.get("prompt_style") == "flat" else "turns"
+
+
 class _ChatForm:
     """Turns examples into the messages of a chat.
 
@@ -222,29 +224,20 @@ class _ChatForm:
     templates of transformers take them. With `data` images are data addresses, otherwise paths (openai: file addresses).
     """
 
-    def __init__(self, task: str, openai: bool, data: bool) -> None:
-        self.task, self.openai, self.data = task, openai, data
+    def __init__(self, task: str, style: Style, openai: bool, data: bool) -> None:
+        self.task, self.style, self.openai, self.data = task, style, openai, data
 
-    def user(self, example: Example) -> dict[str, Any]:
-        """The image, if there is one, and the request."""
-        parts = [self._image(example.image)] if example.image else []
-        return {"role": "user", "content": [*parts, {"type": "text", "text": self._request(example)}]}
+    def messages(self, demonstrations: Sequence[Example], query: Example) -> list[dict[str, Any]]:
+        """The conversation as a chat model is evaluated on it."""
+        from icltool.models.chat_format import conversation
 
-    def assistant(self, example: Example) -> dict[str, Any]:
-        """The label."""
-        content = example.label if self.openai else [{"type": "text", "text": example.label}]
-        return {"role": "assistant", "content": content}
-
-    def _request(self, example: Example) -> str:
-        if self.task == "caption":
-            return CAPTION_REQUEST
-        if self.task == "style":
-            return STYLE_REQUEST.format(style=example.style)
-        if self.task == "vqa":
-            return VQA_REQUEST.format(question=example.question)
-        if self.task.startswith("inference"):
-            return INFERENCE_REQUEST.format(question=example.question)
-        return CLASSIFICATION_REQUEST.format(text=example.text, choices=", ".join(example.choices))
+        images = (example.image for example in (*demonstrations, query) if example.image)
+        found = conversation(self.task, demonstrations, query, self.style)
+        for message in found:
+            parts = [self._image(next(images)) if part["type"] == "image" else part for part in message["content"]]
+            plain = self.openai and message["role"] == "assistant"
+            message["content"] = parts[0]["text"] if plain else parts
+        return found
 
     def _image(self, path: str) -> dict[str, Any]:
         if self.data:

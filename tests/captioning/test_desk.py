@@ -81,7 +81,7 @@ def test_what_was_asked_otherwise_has_no_references(asker: Asker, dataset: Prepa
 def test_faults_are_told_in_a_line(asker: Asker, tmp_path: Path) -> None:
     desk = Desk(asker, None, ())
     (tmp_path / "notes.jpg").write_text("no picture")
-    with pytest.raises(DataError, match=r"^notes\.jpg is no picture of a known format"):
+    with pytest.raises(DataError, match=r"^image notes\.jpg cannot be read: it is no image of a known format"):
         desk.own(str(tmp_path / "notes.jpg"), "", "")
     with pytest.raises(DataError, match=r"^gone\.jpg is missing"):
         desk.own(str(tmp_path / "gone.jpg"), "", "")

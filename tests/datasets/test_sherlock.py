@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from icltool.contracts import Example, Region, group_code, picture_reference
 from icltool.contracts.arrays import plain_text
@@ -199,9 +200,36 @@ def test_missing_files_and_pictures(root: Path, tmp_path: Path) -> None:
     assert refused(root).message == f"{root / 'sherlock_dataset'} lacks {VALIDATION}"
 
 
-def test_pictures_of_another_size_are_remarked_on(root: Path) -> None:
-    write_image(picture_path(root, "VG_100K/7.jpg"), size=24)
-    assert remarks(root) == ("train: 1 of 2 pictures have another size than their records say: VG_100K/7.jpg",)
+@pytest.mark.parametrize("size", [24, 96])
+def test_regions_of_pictures_of_another_size_are_scaled(root: Path, size: int) -> None:
+    before = read(root)["train"]
+    write_image(picture_path(root, "VG_100K/7.jpg"), size=size)
+    assert remarks(root) == (
+        "train: 1 of 2 pictures looked at have another size than recorded, their regions are scaled: VG_100K/7.jpg",
+    )
+    scale = size / 48
+    changed = 0
+    for old, new in zip(before, read(root)["train"], strict=True):
+        was, now = picture_reference(old.image), picture_reference(new.image)
+        if was.file.endswith("VG_100K/7.jpg"):
+            changed += 1
+            for region, scaled in zip(was.regions, now.regions, strict=True):
+                for side in ("left", "top", "width", "height"):
+                    assert abs(getattr(scaled, side) - getattr(region, side) * scale) <= 0.5
+        else:
+            assert was == now
+    assert changed
+
+
+def test_pictures_of_another_shape_are_refused(root: Path) -> None:
+    place = picture_path(root, "VG_100K/7.jpg")
+    with Image.open(place) as picture:
+        picture.crop((0, 0, 48, 30)).save(place)
+    error = refused(root)
+    assert "1 picture of another shape than recorded" in error.message
+    assert "VG_100K/7.jpg (48 x 30, recorded 48 x 48)" in error.message
+    with pytest.raises(DataError, match="another shape"):
+        read(root)
 
 
 @pytest.mark.parametrize(

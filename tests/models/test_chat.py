@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +17,7 @@ from hypothesis import strategies as st
 from icltool.contracts import Example, SupportsImageCache
 from icltool.errors import ConfigError
 from icltool.models.chat import ChatModel
-from icltool.models.chat_format import ChatFormat
+from icltool.models.chat_format import ChatFormat, answer_in
 from icltool.testing import check_model
 from icltool.testing.plain import torch_twin
 from tests.models import tiny
@@ -140,6 +142,105 @@ def test_an_answer_that_the_template_does_not_end_is_ended_with_eos() -> None:
     assert format.clean("caption", " a cow\nUSER: next") == "a cow"
     with pytest.raises(ConfigError, match="caption, classification, inference, inference-choice, style, vqa"):
         format.prompt("retrieval", [], example("x"))
+
+
+@pytest.mark.parametrize(
+    ("text", "whole", "expected"),
+    [
+        ("U: q\nA:", "U: q\nA: blue</s>", (" ", "</s>")),
+        ("U: q\nA: ", "U: q\nA: blue</s>", ("", "</s>")),
+        ("user q<e><s>assistant\n", "user q<e><s>assistant\nblue<e>\n", ("", "<e>\n")),
+        ("user q<e><s>assistant\n", "user q<e><s>assistant \nblue<e>\n", ("", "<e>\n")),
+        (
+            "user q<e>assistant\n<think>\n\n</think>\n\n",
+            "user q<e>assistant\n<think>\n\n</think>\n\nblue<e>",
+            ("", "<e>"),
+        ),
+        ("user q<e>assistant\n<think>\n\n</think>\n\n", "user q<e>assistant\nblue<e>", ("", "<e>")),
+    ],
+)
+def test_an_answer_is_its_blank_and_its_label(text: str, whole: str, expected: tuple[str, str]) -> None:
+    assert answer_in(text, whole, "blue") == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "whole"),
+    [
+        ("user q<e>assistant\n", "user q<e>assistant\n<think>\n\n</think>\n\nblue<e>"),
+        ("user q<e>assistant\n<think>\n", "user q<e>assistant\n<think>\n\n</think>\n\nblue<e>"),
+        ("user q<e>assistant\n<think>\nplan</think>", "user q<e>assistant\nblue<e>"),
+    ],
+)
+def test_thoughts_are_part_of_no_answer(text: str, whole: str) -> None:
+    with pytest.raises(ConfigError, match=r"before an answer, and has no switch|does not write an answer where"):
+        answer_in(text, whole, "blue")
+
+
+#: As Qwen3 has it: an empty block in the last answer, and at the end of a prompt where thinking is switched off.
+_QWEN3 = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n"
+    "{% if m.role == 'assistant' and loop.last %}<think>\n\n</think>\n\n{% endif %}"
+    "{% for c in m.content %}{% if c.type == 'image' %}<|image_pad|>{% else %}{{ c.text }}{% endif %}{% endfor %}<|im_end|>\n"
+    "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n"
+    "{% if enable_thinking is defined and enable_thinking is false %}<think>\n\n</think>\n\n{% endif %}{% endif %}"
+)
+#: As GLM has it: nothing ends an answer but the beginning of the next turn.
+_OPEN_ENDED = (
+    "{%- for m in messages %}<|{{ m.role }}|>\n{% for c in m.content %}{% if c.type == 'image' %}<|image_pad|>"
+    "{% else %}{{ c.text }}{% endif %}{% endfor %}{% endfor %}{% if add_generation_prompt %}<|assistant|>\n{% endif %}"
+)
+
+
+def with_template(folder_of: Folder, folder: Path, template: str) -> ChatModel:
+    shutil.copytree(folder_of(tiny.qwen2_5_vl), folder)
+    for file in (*folder.glob("*.jinja"), *folder.glob("chat_template.json")):
+        file.unlink()
+    (folder / "chat_template.jinja").write_text(template)
+    return ChatModel("qwen", path=str(folder), device="cpu")
+
+
+def test_thinking_is_switched_off_where_the_template_knows_how(folder_of: Folder, tmp_path: Path) -> None:
+    model = with_template(folder_of, tmp_path / "model", _QWEN3)
+    prompt = model.prompt("caption", [example("a red bar")], example("a blue bar"))
+    assert prompt.text.endswith("<|im_start|>assistant\n<think>\n\n</think>\n\n")
+    assert prompt.text.count("<think>") == 1
+    assert prompt.target == "a blue bar<|im_end|>"
+    assert model.clean("caption", "a blue bar\nuser\nDescribe") == "a blue bar"
+
+
+def test_thinking_without_a_switch_is_refused_before_weights_are_read(folder_of: Folder, tmp_path: Path) -> None:
+    template = _QWEN3.replace("enable_thinking is defined and enable_thinking is false", "false")
+    with pytest.raises(ConfigError, match="writes '<think> </think>' before an answer"):
+        with_template(folder_of, tmp_path / "model", template)
+
+
+def test_an_answer_ends_with_the_token_that_the_model_writes(folder_of: Folder, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    model = with_template(folder_of, folder, _OPEN_ENDED)
+    assert model.prompt("caption", [], example("a bar")).target == f"a bar{model.tokenizer.eos_token}"
+    configuration = json.loads((folder / "generation_config.json").read_text())
+    ends = [model.tokenizer.convert_tokens_to_ids(token) for token in ("<|im_start|>", "<|im_end|>")]
+    (folder / "generation_config.json").write_text(json.dumps({**configuration, "eos_token_id": ends}))
+    (folder / "chat_template.jinja").write_text(
+        "{%- for m in messages %}{% if m.role == 'user' %}<|im_start|>{% else %}A:{% endif %}"
+        "{% for c in m.content %}{% if c.type == 'image' %}<|image_pad|>{% else %}{{ c.text }}{% endif %}{% endfor %}"
+        "{% endfor %}{% if add_generation_prompt %}A:{% endif %}"
+    )
+    again = ChatModel("qwen", path=str(folder), device="cpu")
+    assert again.prompt("caption", [], example("a bar")).target == "a bar<|im_start|>"
+
+
+def test_lines_stay_apart_where_a_template_trims_texts() -> None:
+    def trimming(messages: list[dict[str, Any]], generate: bool) -> str:
+        turns = [
+            "A:" * (m["role"] == "assistant") + "|".join(c["text"].strip() for c in m["content"]) for m in messages
+        ]
+        return "".join(turns) + ("A:" if generate else "")
+
+    flat = ChatFormat(trimming, "<image>", ("<image>",), style="flat")
+    shown = [replace(example(label), image="", text=f"it is {label}") for label in ("good", "bad", "dull")]
+    text = flat.prompt("classification", shown[:2], shown[2]).text
+    assert text == "Input:it is good Label:good\nInput:it is bad Label:bad\nInput:it is dull Label:A:"
 
 
 @pytest.mark.parametrize("task", ["style", "inference", "inference-choice"])

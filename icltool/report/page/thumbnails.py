@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from itertools import islice
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 from icltool.contracts import Progress, Ticker, keyed_generator, open_file, open_picture, picture_reference
+from icltool.contracts.pictures import upright
 from icltool.errors import DataError
 from icltool.models.images import read_image
 from icltool.report.page.content import Thumbnail
@@ -139,8 +140,8 @@ def _reduced_jpeg(reference: str, side: int) -> Image.Image | None:
             needed = int(side * _REDUCING_GAP)
             image.draft("RGB", (needed, needed))
             image.load()
-            return ImageOps.exif_transpose(image).convert("RGB")
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+            return upright(image).convert("RGB")
+    except Exception:  # decoders raise what they like
         return None  # read again at full size, which tells what is wrong
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from icltool import ConfigError, Weights
+from icltool import ConfigError, Weights, as_in_file
 from icltool_openflamingo.mpt import MODEL_TYPES, RENAMED, mpt_class_and_config
 from icltool_openflamingo.prompts import END_OF_CHUNK, IMAGE, PAD
 
@@ -67,6 +67,7 @@ def load_tokenizer(weights: Weights, rows: int) -> Any:
     except (OSError, ValueError) as error:
         first_line = str(error).strip().splitlines()[0]
         raise ConfigError(f"the tokenizer in {weights.source} cannot be loaded: {first_line}") from error
+    as_in_file(tokenizer, weights.source, weights.source)
     known = tokenizer.get_vocab()
     wanted = [token for token in (END_OF_CHUNK, IMAGE) if token not in known]
     if len(tokenizer) + len(wanted) < rows and PAD not in known:
