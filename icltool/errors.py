@@ -32,6 +32,11 @@ class DataError(IclError):
     """A data set's files are missing, malformed or do not fit together."""
 
 
+class OtherTaskError(DataError):
+    """The files are not of the kind that this task needs. Where a data set serves several tasks, the faults of another one say
+    more."""
+
+
 class PluginError(IclError):
     """A component is unknown, broken or registered twice."""
 

@@ -17,6 +17,12 @@ class PrepareConfig(StageConfig):
         description="data set to prepare, such as shapes, coco2017 or vqav2",
         json_schema_extra={"argument": True, "complete": "datasets"},
     )
+    dataset: str | None = Field(
+        default=None,
+        description="what the prepared data set is called from then on; none: of folder the folder's name, of hub OWNER-NAME, "
+        "else the data set's own name",
+        json_schema_extra={"flag": "--name", "hidden_in_artefact": True},
+    )
     root: Path | None = Field(
         default=None,
         description="folder that holds the official files, unpacked or as the zips they come in; none: taken from the data "
@@ -29,6 +35,11 @@ class PrepareConfig(StageConfig):
     verify: bool = Field(
         default=False,
         description="open every image, not a sample of 50 per split",
+        json_schema_extra={"hidden_in_artefact": True},
+    )
+    overwrite: bool = Field(
+        default=False,
+        description="replace a prepared data set of that name that was made from something else",
         json_schema_extra={"hidden_in_artefact": True},
     )
     options: dict[str, str | int | float | bool] = Field(

@@ -4,6 +4,7 @@ from icltool.contracts.arrays import Float64Array, FloatArray, IndexSet, IntArra
 from icltool.contracts.dataset import (
     DatasetReader,
     MakesFiles,
+    NamedAfterFiles,
     PreparedSplit,
     ReadReport,
     SupportsVerification,
@@ -113,6 +114,7 @@ __all__ = [
     "Metric",
     "Model",
     "ModelIdentity",
+    "NamedAfterFiles",
     "PictureReference",
     "PixelReader",
     "PreparedSplit",

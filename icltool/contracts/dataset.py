@@ -66,6 +66,15 @@ class MakesFiles(Protocol):
 
 
 @runtime_checkable
+class NamedAfterFiles(Protocol):
+    """Ability of a reader of the user's own files: what they are, the data set is called, unless the user names it."""
+
+    def named_after(self, root: Path | None) -> str:
+        """A name for the data set of these files; "" for the reader's own. DataError where nothing is given."""
+        ...
+
+
+@runtime_checkable
 class TasksDependOnFiles(Protocol):
     """Ability of a reader of the user's own files: which of its tasks it serves depends on what they hold.
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from icltool.datasets.official import few
-from icltool.errors import DataError
+from icltool.errors import DataError, OtherTaskError
 
 TASKS = ("caption", "vqa", "classification")
 
@@ -99,7 +99,7 @@ def chosen_columns(where: str, present: Sequence[str], task: str, named: Mapping
     missing = [roles for roles in _NEEDED[task] if not any(role in found for role in roles)]
     if missing:
         names = ", ".join(" or ".join(roles) for roles in missing)
-        raise DataError(
+        raise OtherTaskError(
             f"{where} has no column for {names}, which task {task!r} needs", _way_out(present, missing[0][0])
         )
     remarks = [

@@ -17,6 +17,8 @@ from icltool.datasets.places import chosen_root
 from icltool.datasets.tables import Table, find_table, read_table
 from icltool.errors import ConfigError, DataError
 
+#: The share of the images that is held out where no split is for queries.
+SHARE = 0.1
 #: What a split column may say, and the split it means.
 SPLIT_NAMES = {
     **dict.fromkeys(("train", "training"), "train"),
@@ -46,8 +48,9 @@ class FolderReader:
     left out, and remarked on.
 
     A column `split` says train, validation (val, dev) or test; `validation=test` takes the test rows for queries, and
-    rows of a split that is not taken are left out. Without such a column (or without rows of validation in it)
-    `validation` is the share of the images held out of train, drawn by image with `seed`. Ids are whole numbers or any
+    rows of a split that is not taken are left out. Where it has no rows of validation, the test rows are the queries; without
+    those, or without such a column, a share of the images is held out of train, drawn by image with `seed`: 0.1, or the one
+    that `validation` names. Ids are whole numbers or any
     texts (which become 63-bit codes); without a column, the number of the row. Without a column `image_id`, files of
     equal bytes are one image. A classification's choices are those of each row, where a column has them, else all labels,
     sorted; `choices` names the column, or the choices of all rows.
@@ -73,7 +76,7 @@ class FolderReader:
         group: str | None = None,
         style: str | None = None,
         choices: str | None = None,
-        validation: SplitOrShare = 0.1,
+        validation: SplitOrShare | None = None,
         seed: int = 0,
     ) -> None:
         self.table = table
@@ -92,11 +95,16 @@ class FolderReader:
             "style": style,
         }
         self.choices = choices
-        self.share = share_of(self.name, validation)
+        self.chosen = validation is not None
+        self.share = share_of(self.name, SHARE if validation is None else validation)
         self.queries = str(validation) if self.share is None else "validation"
         if SPLIT_NAMES.get(self.queries.lower()) == "train":
             raise ConfigError("data set 'folder': validation is 'train', which is the index set", "name another split")
         self.seed = seed
+
+    def named_after(self, root: Path | None) -> str:
+        """See NamedAfterFiles: the folder's name."""
+        return _given(root).resolve().name
 
     def check(self, root: Path | None, task: str, verify: bool) -> ReadReport:
         return self._check(root, task, verify, None)
@@ -130,7 +138,7 @@ class FolderReader:
         made = with_text_groups([examples(reader, task, choices) for reader in readers.values()])
         splits = dict(zip(readers, made, strict=True))
         if "validation" not in splits:
-            share = self.share or 0.1
+            share = self.share or SHARE
             splits["train"], splits["validation"] = held_out(splits["train"], share, self.seed, str(table.path))
             remarks.append(f"{table.path.name}: {counted(len(splits['validation']), 'example')} held out as queries")
         for reader in readers.values():
@@ -156,6 +164,13 @@ class FolderReader:
                     f"{table.path} line {row.place}: column {column!r} is empty", "write train or validation"
                 )
         wanted = SPLIT_NAMES.get(self.queries.lower(), self.queries)
+        notes = []
+        if not self.chosen and wanted not in found and "test" in found:
+            wanted = "test"
+            notes = [
+                f"{table.path.name}: there are no rows of validation, so those of test are the queries "
+                f"(--option validation={SHARE} holds a share of train out in their place)"
+            ]
         for needed in ("train", wanted) if self.share is None else ("train",):
             if needed not in found:
                 raise DataError(
@@ -164,9 +179,12 @@ class FolderReader:
                 )
         others = {name: part for name, part in found.items() if name not in ("train", wanted)}
         remarks = [
-            f"{table.path.name}: {counted(len(part), 'row')} of split {name!r} left out (--option validation={name} "
-            "takes them as queries)"
-            for name, part in others.items()
+            *notes,
+            *(
+                f"{table.path.name}: {counted(len(part), 'row')} of split {name!r} left out (--option validation={name} "
+                "takes them as queries)"
+                for name, part in others.items()
+            ),
         ]
         return {"train": found["train"]} | ({"validation": found[wanted]} if wanted in found else {}), remarks
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
@@ -36,7 +36,7 @@ class HubReader:
     splits of index set and queries; `validation` may be a share of train's images (0.1, drawn by image with `seed`).
     The options `image` … `group` name the columns, as those of `folder` do. Images that the data set holds are written
     once, as they are encoded, to `datasets/NAME/source/images` of the workspace; images of equal bytes are one image,
-    and its id comes from its bytes where there is no column `image_id`.
+    and its id comes from its bytes where there is no column `image_id`. Without a split "validation", "test" holds the queries.
     """
 
     name = "hub"
@@ -85,6 +85,14 @@ class HubReader:
         }
         self.choices = choices
         self.seed = seed
+        self._fault: DataError | None = None
+
+    def named_after(self, root: Path | None) -> str:
+        """See NamedAfterFiles: OWNER-NAME, or the folder's name. Readers of one data set have their own."""
+        if type(self) is not HubReader:
+            return ""
+        path = Path(self._path(root)).expanduser()
+        return path.resolve().name if path.exists() else str(path)
 
     def check(self, root: Path | None, task: str, verify: bool) -> ReadReport:
         return self._check(root, task, verify, None)
@@ -131,7 +139,12 @@ class HubReader:
             raise ConfigError(
                 f"data set {self.name!r}: train and validation are both {self.train!r}", "name two splits"
             )
-        found = open_splits(path, self.configuration, self.revision, wanted)
+        found = self._splits(path, wanted)
+        notes: tuple[str, ...] = ()
+        if len(found) < len(wanted) and self.queries == "validation":
+            wanted = [self.train, "test"]
+            found = self._splits(path, wanted)
+            notes = (f"data set {path} has no split 'validation', so 'test' is asked (--option validation=SPLIT)",)
         if len(found) < len(wanted):
             raise DataError(
                 f"data set {path} has no split {self.queries!r} for the queries",
@@ -146,7 +159,18 @@ class HubReader:
             if missing:
                 raise DataError(f"split {split.name!r} of {path} has no column {', '.join(map(repr, missing))}")
         base = Path(path).expanduser().absolute()
+        columns = replace(columns, remarks=(*notes, *columns.remarks))
         return _Opened(splits, columns, base if base.is_dir() else None)
+
+    def _splits(self, path: str, wanted: list[str]) -> dict[str, HubSplit]:
+        """See `open_splits`. What cannot be opened is tried once, not again for each task."""
+        if self._fault is not None:
+            raise self._fault
+        try:
+            return open_splits(path, self.configuration, self.revision, wanted)
+        except DataError as error:
+            self._fault = error
+            raise
 
     def _path(self, root: Path | None) -> str:
         if root is not None and self.path is not None:

@@ -14,6 +14,8 @@ from icltool.datasets.official import few, one_line
 from icltool.errors import DataError
 
 _HUB_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?\Z")
+#: What huggingface_hub and its transports raise without a network.
+_UNREACHABLE = ("LocalEntryNotFoundError", "OfflineModeIsEnabled", "ConnectionError", "ConnectError", "ConnectTimeout")
 _BATCH = 64  # rows in memory at a time; they may hold images
 
 
@@ -160,6 +162,11 @@ def _opening(path: str) -> Iterator[None]:
     except Exception as error:  # of datasets, huggingface_hub, pyarrow, the network …
         reason = one_line(str(error)) or type(error).__name__
         hint = "give a folder, or OWNER/NAME of a data set on the hub, with name=CONFIGURATION where it has several"
+        if type(error).__name__ in _UNREACHABLE:
+            reason, hint = (
+                "the hub cannot be reached, and there is no copy on this machine",
+                "connect it, or give a folder",
+            )
         if "scripts are no longer supported" in reason:
             hint = "a copy of it in parquet may be there: --option revision=refs/convert/parquet"
         raise DataError(f"data set {path} cannot be opened: {reason[:300]}", hint) from error

@@ -7,15 +7,24 @@ Writes: datasets/NAME/TASK/ (Arrow records, dataset.json); datasets/NAME/source/
 from __future__ import annotations
 
 import inspect
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from icltool.config.prepare import PrepareConfig
-from icltool.contracts import DatasetReader, MakesFiles, Progress, ReadReport, SupportsVerification, TasksDependOnFiles
-from icltool.errors import ConfigError, DataError, StoreError
+from icltool.contracts import (
+    DatasetReader,
+    MakesFiles,
+    NamedAfterFiles,
+    Progress,
+    ReadReport,
+    SupportsVerification,
+    TasksDependOnFiles,
+)
+from icltool.errors import ConfigError, DataError, OtherTaskError, StoreError
 from icltool.plugin.manager import component, load_registry
-from icltool.store.workspace import Workspace
+from icltool.store.workspace import Workspace, prepare_command
 
 
 @dataclass(frozen=True)
@@ -54,6 +63,10 @@ def run(config: PrepareConfig, progress: Progress) -> PrepareReport:
     reader: DatasetReader = component("datasets", config.name, **config.options)
     tasks = _tasks(reader, config)
     workspace = Workspace(config.workspace.expanduser().absolute())
+    name = reader.name = _name(reader, config)
+    if not config.overwrite:
+        for task in tasks:
+            _check_same(workspace.dataset_folder(name, task), name, config, _options(reader, config))
     root = _root(reader, config, workspace, progress)
     checked, remarks = _checked(reader, root, tasks, config, progress)
     inputs = {task: _inputs(reader, config, root, task, report) for task, report in checked.items()}
@@ -61,17 +74,58 @@ def run(config: PrepareConfig, progress: Progress) -> PrepareReport:
     tasks = tuple(checked)
     states, prepared = {}, {}
     for task in tasks:
-        folder = workspace.dataset_folder(config.name, task)
+        folder = workspace.dataset_folder(name, task)
         manifest, reason = _up_to_date(folder, inputs[task], workspace.root)
         remarks += [reason] if reason else []
         states[task] = "up to date" if manifest else "prepared"
-        prepared[task] = manifest or _write(reader, root, task, workspace, inputs[task], config, progress)
+        prepared[task] = manifest or _write(reader, root, task, folder, inputs[task], config, progress)
         progress.detail(f"{folder}: {states[task]}")
-    remarks += _stale(workspace, config.name, set(tasks), reader)
+    remarks += _stale(workspace, name, set(tasks), reader, config.name)
     if all(state == "up to date" for state in states.values()):
-        remarks.append(f"{config.name} is up to date: it was made from these files before")
-    path = workspace.datasets / config.name
-    return PrepareReport(f"Data set {config.name}", path, states, prepared, tuple(dict.fromkeys(remarks)))
+        remarks.append(f"{name} is up to date: it was made from these files before")
+    path = workspace.datasets / name
+    return PrepareReport(f"Data set {name}", path, states, prepared, tuple(dict.fromkeys(remarks)))
+
+
+def _name(reader: DatasetReader, config: PrepareConfig) -> str:
+    """What the prepared data set is called. ConfigError for a name that is no file name."""
+    named = config.dataset
+    if named is None and isinstance(reader, NamedAfterFiles):
+        named = re.sub(r"[^\w.+-]+", "-", reader.named_after(config.root)).strip("-.") or None
+    named = reader.name if named is None else named
+    if not re.fullmatch(r"[^\W_][\w.+-]*", named):
+        raise ConfigError(
+            f"a data set cannot be called {named!r}", "--name takes letters, digits, '.', '_', '+' and '-'"
+        )
+    return named
+
+
+def _check_same(folder: Path, name: str, config: PrepareConfig, options: dict[str, Any]) -> None:
+    """StoreError where the data set in `folder` was made from something else than this call reads: by another reader, with
+    other options, or from another folder that is still there."""
+    from icltool.store.records import open_dataset
+
+    try:
+        provenance = open_dataset(folder).manifest["provenance"]
+        before, reader = provenance["inputs"], provenance["configuration"]["name"]
+        asked, root = before["options"], before["root"]
+    except (StoreError, KeyError, TypeError):  # none, or one that cannot be read: it is written anew
+        return
+    told = ""
+    if reader != config.name:
+        told = f"by the reader {reader}"
+    elif asked != options:
+        known = [*options, *(key for key in asked if key not in options)]
+        key = next(key for key in known if asked.get(key) != options.get(key))
+        told = f"with other options ({key}={asked.get(key)}, now {options.get(key)})"
+    elif config.root is not None and root is not None and Path(root).exists():
+        here = config.root.expanduser().absolute()
+        told = f"from {root}" if here.resolve() != Path(root).resolve() else ""
+    if told:
+        raise StoreError(
+            f"{name} ({folder.name}) is prepared already, {told}",
+            "--name NAME keeps both, --overwrite replaces it",
+        )
 
 
 def _tasks(reader: DatasetReader, config: PrepareConfig) -> tuple[str, ...]:
@@ -111,9 +165,13 @@ def _checked(
                     raise
                 refused[task] = error
             ticker.advance()
+    nearer = {task: error for task, error in refused.items() if not isinstance(error, OtherTaskError)}
     if not checked:
-        raise next(iter(refused.values()))
-    return checked, [f"task {task} is left out: {error.message}" for task, error in refused.items()]
+        raise next(iter({**nearer, **refused}.values()))
+    remarks = [f"task {task} is left out: {error.message}" for task, error in nearer.items()]
+    if len(nearer) < len(refused):
+        remarks.append(f"its files are for {' and '.join(checked)}")
+    return checked, remarks
 
 
 def _check(reader: DatasetReader, root: Path | None, task: str, verify: bool, progress: Progress) -> ReadReport:
@@ -132,10 +190,15 @@ def _inputs(
     return {
         **({"metric": metric} if metric else {}),
         "reader": f"{found.distribution} {found.version}",
-        "options": dict(sorted({**_defaults(reader), **config.options}.items())),
+        "options": _options(reader, config),
         "root": None if root is None else str(root.expanduser().absolute()),
         "files": _stamps(report.files),
     }
+
+
+def _options(reader: DatasetReader, config: PrepareConfig) -> dict[str, Any]:
+    """The reader's options, defaults included."""
+    return dict(sorted({**_defaults(reader), **config.options}.items()))
 
 
 def _defaults(reader: DatasetReader) -> dict[str, Any]:
@@ -177,21 +240,20 @@ def _write(
     reader: DatasetReader,
     root: Path | None,
     task: str,
-    workspace: Workspace,
+    folder: Path,
     inputs: dict[str, Any],
     config: PrepareConfig,
     progress: Progress,
 ) -> dict[str, Any]:
     from icltool.store.records import write_dataset
 
-    splits = reader.read(root, task, workspace.root, progress)
+    splits = reader.read(root, task, folder.parents[2], progress)
     provenance = {"configuration": {**config.identity(), "task": task}, "inputs": inputs}
-    folder = workspace.dataset_folder(config.name, task)
     default = reader.tasks[0]
-    return write_dataset(folder, config.name, task, default, splits, provenance, progress, config.verify).manifest
+    return write_dataset(folder, reader.name, task, default, splits, provenance, progress, config.verify).manifest
 
 
-def _stale(workspace: Workspace, name: str, tasks: set[str], reader: DatasetReader) -> list[str]:
+def _stale(workspace: Workspace, name: str, tasks: set[str], reader: DatasetReader, kind: str) -> list[str]:
     """Remarks on other tasks of this data set whose files have changed since they were prepared."""
     from icltool.store.records import open_dataset
 
@@ -205,5 +267,5 @@ def _stale(workspace: Workspace, name: str, tasks: set[str], reader: DatasetRead
         except (StoreError, DataError, KeyError, TypeError, AttributeError):
             changed = True
         if changed:
-            remarks.append(f"task {task} was prepared from other files: run `icltool prepare {name} --task {task}`")
+            remarks.append(f"task {task} was prepared from other files: run `{prepare_command(kind, name, task)}`")
     return remarks

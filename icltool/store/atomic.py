@@ -8,6 +8,7 @@ import json
 import os
 import re
 import secrets
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -91,6 +92,30 @@ def replace_file(path: Path) -> Iterator[Path]:
                 temporary.unlink(missing_ok=True)
             raise
         sync_folder(path.parent)
+
+
+def take_place(temporary: Path, folder: Path) -> None:
+    """Renames the folder `temporary`, which is beside `folder`, to `folder`; what was there has another name before it is
+    removed, so that at no time half of it is there. The caller holds the lock. Raises OSError."""
+    old = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.tmp")
+    if folder.exists():
+        folder.rename(old)
+    temporary.rename(folder)
+    sync_folder(folder.parent)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def remove_folder_leftovers(folder: Path, manifest: str) -> None:
+    """Removes what killed processes left beside `folder`. Where they had taken its name from it, a whole one, which has the
+    file `manifest`, gets the name back. The caller holds the lock. Raises OSError."""
+    pattern = re.compile(re.escape(f".{folder.name}.") + r"[0-9a-f]{8}\.tmp\Z")
+    left = [path for path in folder.parent.iterdir() if path.is_dir() and pattern.match(path.name)]
+    whole = [path for path in left if (path / manifest).is_file()]
+    if whole and not folder.exists():
+        whole[0].rename(folder)
+        left.remove(whole[0])
+    for path in left:
+        shutil.rmtree(path)
 
 
 def remove_leftovers(path: Path) -> None:

@@ -14,6 +14,7 @@ from icltool.contracts import Example, IntArray, group_code, picture_reference
 from icltool.errors import StoreError
 from icltool.store.atomic import read_json
 from icltool.store.stamps import check_stamps, differing, picture_files, read_stamps, stamps
+from icltool.store.workspace import prepare_command
 
 MANIFEST = "dataset.json"
 #: Beside the manifest of a data set that was sent to another machine: {picture's file there: its path below this folder}.
@@ -41,6 +42,10 @@ class PreparedDataset:
         self.moved: dict[str, str] = _moved(folder)
         self._opened: dict[str, Records] = {}
 
+    @property
+    def _hint(self) -> str:
+        return _again(self.name, self.task, self.manifest)
+
     def __repr__(self) -> str:
         return f"PreparedDataset({self.name!r}, {self.task!r}, {str(self.folder)!r})"
 
@@ -59,7 +64,7 @@ class PreparedDataset:
         another machine are not."""
         if not self.moved:
             own = self.folder.parents[2].absolute()
-            check_stamps(self.folder, self.picture_files(), own, _again(self.name, self.task))
+            check_stamps(self.folder, self.picture_files(), own, self._hint)
 
     def split(self, name: str) -> Records:
         """The records of "train" (the index set), "validation" (the queries) or "development" (where a data set has one),
@@ -69,15 +74,16 @@ class PreparedDataset:
         """
         if name not in self.splits:
             raise StoreError(
-                f"{self.folder} has no split {name!r}; it has {', '.join(self.splits)}", _again(self.name, self.task)
+                f"{self.folder} has no split {name!r}; it has {', '.join(self.splits)}",
+                self._hint,
             )
         if name not in self._opened:
-            rows = _load(self.folder / name, self.name, self.task)
+            rows = _load(self.folder / name, self._hint)
             expected = self.manifest["splits"][name]["examples"]
             if len(rows) != expected:
                 raise StoreError(
                     f"{self.folder / name} is cut: {len(rows)} of {expected} examples are there",
-                    _again(self.name, self.task),
+                    self._hint,
                 )
             self._opened[name] = Records(self.folder / name, rows, self.moved)
         return self._opened[name]
@@ -224,7 +230,7 @@ def _metric(manifest: dict[str, Any]) -> str:
     return named if isinstance(named, str) else ""
 
 
-def _load(folder: Path, name: str, task: str) -> Any:
+def _load(folder: Path, again: str) -> Any:
     import datasets
     import pyarrow as pa
 
@@ -232,11 +238,16 @@ def _load(folder: Path, name: str, task: str) -> Any:
         return datasets.load_from_disk(str(folder))
     except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise StoreError(f"{folder} cannot be read: {reason}", _again(name, task)) from error
+        raise StoreError(f"{folder} cannot be read: {reason}", again) from error
 
 
-def _again(name: str, task: str) -> str:
-    return f"run `icltool prepare {name} --task {task}` again"
+def _again(name: str, task: str, manifest: Any = None) -> str:
+    """The hint to prepare it again; `manifest` names the reader, where it can be read."""
+    try:
+        reader = str(manifest["provenance"]["configuration"]["name"])
+    except (KeyError, TypeError):
+        reader = name
+    return f"run `{prepare_command(reader, name, task)}` again"
 
 
 def _example(row: dict[str, Any]) -> Example:

@@ -18,7 +18,7 @@ import numpy as np
 
 from icltool.contracts import Example, IntArray, PreparedSplit, Progress, picture_file
 from icltool.errors import DataError, StoreError
-from icltool.store.atomic import sync, sync_folder, write_json, writing
+from icltool.store.atomic import remove_folder_leftovers, sync, take_place, write_json, writing
 from icltool.store.locking import locked
 from icltool.store.prepared import MANIFEST, SCHEMA, SCHEMA_VERSION, PreparedDataset, Records, open_dataset
 from icltool.store.stamps import FILE as PICTURES
@@ -93,7 +93,7 @@ def write_dataset(
             for file in temporary.rglob("*"):
                 if file.is_file():
                     sync(file)
-            _take_place(temporary, folder)
+            take_place(temporary, folder)
     return open_dataset(folder)
 
 
@@ -102,25 +102,13 @@ def _temporary_folder(folder: Path) -> Iterator[Path]:
     """An empty folder beside `folder`, removed at the end if it is still there. The lock of `folder` must be held."""
     start = f".{folder.name}."
     with writing(folder):
-        for left in folder.parent.iterdir():  # of killed runs
-            if left.is_dir() and left.name.startswith(start) and left.name.endswith(".tmp"):
-                shutil.rmtree(left)
+        remove_folder_leftovers(folder, MANIFEST)
         temporary = folder.with_name(f"{start}{secrets.token_hex(4)}.tmp")
         temporary.mkdir()
     try:
         yield temporary
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _take_place(temporary: Path, folder: Path) -> None:
-    """Renames `temporary` to `folder`; what was there before is removed afterwards. Raises OSError."""
-    old = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.tmp")
-    if folder.exists():
-        folder.rename(old)
-    temporary.rename(folder)
-    sync_folder(folder.parent)
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def _write_split(

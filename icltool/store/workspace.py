@@ -174,6 +174,11 @@ class Workspace:
         ]
 
 
+def prepare_command(reader: str, name: str, task: str) -> str:
+    """The command that prepares a data set."""
+    return f"icltool prepare {reader}{f' --name {name}' if name != reader else ''} --task {task}"
+
+
 def _joined(*parts: str) -> str:
     """A file name of the parts that are not empty; a path given in place of a name is flattened."""
     return "-".join(part.strip("/").replace("/", "--") for part in parts if part)

@@ -21,7 +21,7 @@ import numpy as np
 
 from icltool.contracts import Progress
 from icltool.errors import StoreError
-from icltool.store.atomic import read_json, writing
+from icltool.store.atomic import read_json, remove_folder_leftovers, take_place, writing
 from icltool.store.locking import locked
 from icltool.world.annotations import SPLITS, Shot, captions_file, near_duplicates, vqa_files
 from icltool.world.regions import region_file, region_file_name, region_groups, region_picture
@@ -68,18 +68,17 @@ def write_world(root: Path, options: WorldOptions, progress: Progress) -> bool:
     with writing(root):
         root.parent.mkdir(parents=True, exist_ok=True)
     with locked(root):
+        with writing(root):
+            remove_folder_leftovers(root, MANIFEST)
         if is_finished(root, options):
             return False
         if root.exists() and not _replaceable(root):
             raise StoreError(f"{root} holds something else than a world", "remove it, or choose another folder")
-        _remove_leftovers(root)
         temporary = root.with_name(f".{root.name}.{secrets.token_hex(4)}.tmp")
         try:
             with writing(root):
                 _write(temporary, options, progress)
-                if root.exists():
-                    shutil.rmtree(root)
-                temporary.rename(root)
+                take_place(temporary, root)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
     return True
@@ -123,14 +122,6 @@ def _replaceable(root: Path) -> bool:
     except StoreError:
         return False
     return isinstance(manifest, dict) and manifest.get("schema") == _SCHEMA
-
-
-def _remove_leftovers(root: Path) -> None:
-    """Removes temporary folders of killed runs; the lock is held."""
-    with writing(root):
-        for left in root.parent.iterdir():
-            if left.is_dir() and left.name.startswith(f".{root.name}.") and left.name.endswith(".tmp"):
-                shutil.rmtree(left)
 
 
 def _write(folder: Path, options: WorldOptions, progress: Progress) -> None:

@@ -83,7 +83,7 @@ def test_faults_are_told_in_a_line(asker: Asker, tmp_path: Path) -> None:
     (tmp_path / "notes.jpg").write_text("no picture")
     with pytest.raises(DataError, match=r"^image notes\.jpg cannot be read: it is no image of a known format"):
         desk.own(str(tmp_path / "notes.jpg"), "", "")
-    with pytest.raises(DataError, match=r"^gone\.jpg is missing"):
+    with pytest.raises(DataError, match=r"^image gone\.jpg is missing"):
         desk.own(str(tmp_path / "gone.jpg"), "", "")
     with pytest.raises(DataError, match="there is no example 0"):
         desk.example(0)

@@ -17,7 +17,7 @@ from icltool.store.records import open_dataset
 from icltool.store.sequences import SequenceFile
 from tests.cli.test_bad_input import refusal
 
-MODEL = ["--dataset=folder", "--task=vqa", "--model=tiny-idefics", "--device=cpu", "--quiet"]
+MODEL = ["--dataset=own", "--task=vqa", "--model=tiny-idefics", "--device=cpu", "--quiet"]
 EVALUATE = ["evaluate", *MODEL, "--method=random", "--shots=8", "--json"]
 GENERATE = ["generate", *MODEL, "--anchors=2", "--candidates=4", "--beam-size=2", "--shots=1"]
 
@@ -32,9 +32,8 @@ def home(small_world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         table.writerow(["split", "image", "question", "answer"])
         for split, count in (("train", 40), ("validation", 16)):
             table.writerows([split, e.image, e.question, e.label] for e in world.split(split).rows(range(count)))
-    assert (
-        run(["prepare", "folder", "--root", str(folder), "--task=vqa", f"--workspace={folder / 'ws'}", "--quiet"]) == 0
-    )
+    prepare = ["prepare", "folder", "--root", str(folder), "--name=own", "--task=vqa"]
+    assert run([*prepare, f"--workspace={folder / 'ws'}", "--quiet"]) == 0
     return folder / "ws"
 
 

@@ -16,6 +16,7 @@ from icltool.config.resolve import resolve
 from icltool.errors import ConfigError, DataError, IclError, PluginError, StoreError
 from icltool.execution.progress import LineProgress, SilentProgress
 from icltool.stages.prepare import PrepareReport, run
+from icltool.store.atomic import remove_folder_leftovers
 from icltool.store.records import open_dataset
 from icltool.store.workspace import Workspace
 from tests.datasets.builders import edit, truncate, vqa_image, write_coco, write_image, write_vqa
@@ -115,7 +116,11 @@ def test_the_same_seed_gives_the_same_fingerprint_elsewhere(shapes: tuple[Path, 
 def test_another_seed_is_another_data_set_and_the_other_task_is_named(tmp_path: Path) -> None:
     options = {"index_images": 4, "validation_images": 2}
     first = prepare(tmp_path, "shapes", options=options)
-    second = prepare(tmp_path, "shapes", task="caption", options={**options, "seed": 2})
+    other: dict[str, Any] = {"task": "caption", "options": {**options, "seed": 2}}
+    error = refused(StoreError, tmp_path, "shapes", **other)
+    assert error.message == "shapes (caption) is prepared already, with other options (seed=0, now 2)"
+    assert error.hint == "--name NAME keeps both, --overwrite replaces it"
+    second = prepare(tmp_path, "shapes", **other, overwrite=True)
     assert second.rows()[0]["fingerprint"] != first.rows()[0]["fingerprint"]
     assert second.rows()[0]["state"] == "prepared"
     assert second.lines() == [
@@ -306,11 +311,8 @@ def test_a_readers_of_own_files_prepares_the_tasks_that_they_allow(tmp_path: Pat
     root = folder_of_captions(tmp_path / "mine")
     report = prepare(tmp_path / "work", "folder", root=root)
     assert set(report.states) == {"caption"}
-    assert [line.split(":")[0] for line in report.remarks if "left out" in line] == [
-        "task vqa is left out",
-        "task classification is left out",
-        "task style is left out",
-    ]
+    assert "its files are for caption" in report.remarks
+    assert not any("left out" in line for line in report.remarks)
     with pytest.raises(DataError, match="question"):
         prepare(tmp_path / "work", "folder", root=root, task="vqa")
 
@@ -323,7 +325,70 @@ def test_no_task_fits(tmp_path: Path) -> None:
         prepare(tmp_path / "work", "folder", root=root)
 
 
+@pytest.mark.parametrize("name", ["gone.png", "cut.png"])
+def test_the_fault_of_the_task_that_came_furthest_is_told(tmp_path: Path, name: str) -> None:
+    root = tmp_path / "mine"
+    for number in range(3):
+        write_image(root / f"{number}.png")
+    write_image(root / "cut.png")
+    truncate(root / "cut.png")
+    rows = [f"{number}.png,what is it?,a picture" for number in range(3)]
+    (root / "table.csv").write_text("\n".join(["image,question,answer", *rows, f"{name},what?,none"]) + "\n")
+    error = refused(DataError, tmp_path / "work", "folder", root=root)
+    assert name in error.message
+    assert "caption" not in error.message
+
+
+def test_two_tables_have_two_names(tmp_path: Path) -> None:
+    workspace = tmp_path / "work"
+    roots = [folder_of_captions(tmp_path / name) for name in ("my photos", "others")]
+    assert prepare(workspace, "folder", root=roots[0]).path == workspace / "datasets" / "my-photos"
+    prepare(workspace, "folder", root=roots[1])
+    prepare(workspace, "folder", root=roots[1], dataset="third", options={"seed": 5})
+    assert Workspace(workspace).prepared() == [(name, "caption") for name in ("my-photos", "others", "third")]
+    error = refused(StoreError, workspace, "folder", root=roots[1], options={"seed": 5})
+    assert error.message == "others (caption) is prepared already, with other options (seed=0, now 5)"
+    error = refused(StoreError, workspace, "folder", root=roots[0], dataset="others")
+    assert error.message == f"others (caption) is prepared already, from {roots[1]}"
+    first = open_dataset(workspace / "datasets" / "others" / "caption").fingerprint
+    (roots[1] / "table.csv").write_text((roots[1] / "table.csv").read_text().replace("picture 3", "another"))
+    assert prepare(workspace, "folder", root=roots[1]).states == {"caption": "prepared"}
+    assert open_dataset(workspace / "datasets" / "others" / "caption").fingerprint != first
+    assert prepare(workspace, "folder", root=roots[0], dataset="others", overwrite=True).states == {
+        "caption": "prepared"
+    }
+    shutil.rmtree(workspace / "datasets" / "third" / "caption" / "train")
+    with pytest.raises(StoreError) as caught:
+        open_dataset(workspace / "datasets" / "third" / "caption").split("train")
+    assert caught.value.hint == "run `icltool prepare folder --name third --task caption` again"
+
+
+@pytest.mark.parametrize("name", ["", "a/b", "..", ".hidden", "-x", "a b", "x\n"])
+def test_a_name_that_is_no_file_name_is_refused(tmp_path: Path, name: str) -> None:
+    assert "cannot be called" in refused(ConfigError, tmp_path, "shapes", dataset=name).message
+
+
+def test_a_world_of_a_name_lies_below_it(tmp_path: Path) -> None:
+    report = prepare(
+        tmp_path, "shapes", dataset="small", task="caption", options={"index_images": 4, "validation_images": 2}
+    )
+    assert report.path == tmp_path / "datasets" / "small"
+    assert (tmp_path / "datasets" / "small" / "source" / "world.json").is_file()
+
+
+def test_a_data_set_that_lost_its_name_for_a_moment_is_there_again(official: Path, tmp_path: Path) -> None:
+    prepare(tmp_path, "coco2017", root=official)
+    folder = tmp_path / "datasets" / "coco2017" / "caption"
+    fingerprint = open_dataset(folder).fingerprint
+    folder.rename(folder.with_name(".caption.0a1b2c3d.tmp"))  # a kill between two renames
+    half = folder.with_name(".caption.ffffffff.tmp")
+    half.mkdir()
+    remove_folder_leftovers(folder, "dataset.json")
+    assert open_dataset(folder).fingerprint == fingerprint
+    assert [path.name for path in folder.parent.iterdir() if path.is_dir()] == ["caption"]
+
+
 def test_the_manifest_names_options_that_were_left_at_their_defaults(tmp_path: Path) -> None:
     root = folder_of_captions(tmp_path / "mine")
     report = prepare(tmp_path / "work", "folder", root=root)
-    assert report.prepared["caption"]["provenance"]["inputs"]["options"]["validation"] == 0.1
+    assert report.prepared["caption"]["provenance"]["inputs"]["options"] == {"seed": 0}
