@@ -11,7 +11,7 @@ from typing import Any
 from icltool.captioning.entries import Entry
 from icltool.errors import StoreError
 from icltool.store.artefact import canonical_json
-from icltool.store.atomic import check_writable, remove_leftovers, write_json, writing
+from icltool.store.atomic import check_writable, read_json, remove_leftovers, write_json, writing
 from icltool.store.journal import Journal, journal_path, remove_journal
 from icltool.store.locking import locked
 
@@ -27,6 +27,21 @@ def check_target(file: Path, overwrite: bool, sources: Sequence[Path | None] = (
         if source is not None and _same(file, source):
             raise StoreError(f"{file} is what is read, and would be replaced by the captions", "give another --output")
     check_writable(file)
+
+
+def finished_captions(file: Path, call: Mapping[str, Any]) -> list[dict[str, Any]] | None:
+    """The results in `file` where the same call made them, to its end; None for any other file, and for none. What a kill left
+    beside it is removed."""
+    try:
+        content = read_json(file)
+        if canonical_json(content["settings"]["call"]) != canonical_json(dict(call)):
+            return None
+        results = [dict(entry) for entry in content["results"]]
+    except (StoreError, KeyError, TypeError, ValueError):
+        return None
+    with locked(file):
+        remove_journal(journal_path(file))
+    return results
 
 
 def _same(one: Path, other: Path) -> bool:
@@ -64,6 +79,7 @@ def captions_for(file: Path, identity: Mapping[str, Any], overwrite: bool) -> It
     with locked(file):
         check_target(file, overwrite)
         remove_leftovers(file)
+        remove_leftovers(journal_path(file))
         journal = _journal(file, dict(identity), overwrite)
         try:
             yield Captions(journal)

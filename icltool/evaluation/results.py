@@ -247,6 +247,7 @@ class Results:
         missing = set(self.judge.metrics) - set(self.judge.faults) - set(result.metrics if result else ())
         if result is not None and not missing:
             self.skipped += 1
+            PartialAnswers(path, setting.digest).remove_own()
             return
         if result is not None:  # a metric could not run before
             rows = read_predictions(path)

@@ -12,10 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
-
 from icltool.errors import DataError, StoreError
 from icltool.execution.ray_folders import LOCKS, hold, remove_unused
+from icltool.store.locking import held
 
 #: Bytes of one object: what the sender and each receiver hold in memory beside the store.
 PIECE = 64 << 20
@@ -69,7 +68,7 @@ class Shipped:
             )  # whose workers are all gone, without their run having cleared them away
             number = list(self.parcels).index(name)
             target = place / str(number)
-            with FileLock(place / f"{number}.lock"):
+            with held(place / f"{number}.lock", wait=float("inf")):
                 if not target.exists():
                     part = place / f"{number}.part"
                     shutil.rmtree(part, ignore_errors=True)

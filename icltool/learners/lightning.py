@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import math
 import os
 import signal
@@ -19,6 +20,7 @@ from lightning.pytorch.loggers import CSVLogger, Logger
 from lightning.pytorch.utilities.seed import isolate_rng
 
 from icltool.errors import ConfigError, IclError, StoreError
+from icltool.store.atomic import replace_file
 
 
 def make_trainer(
@@ -50,7 +52,7 @@ def make_trainer(
 
 def build_loggers(names: Sequence[str], folder: Path) -> list[Logger]:
     """A CSV file in logs/, and the loggers asked for. ConfigError when one is not installed."""
-    loggers: list[Logger] = [CSVLogger(folder, name="logs", version="")]
+    loggers: list[Logger] = [GrowingLog(folder)]
     for name in names:
         try:
             if name == "tensorboard":
@@ -66,6 +68,70 @@ def build_loggers(names: Sequence[str], folder: Path) -> list[Logger]:
                 f"logger {name!r} is not installed", f"install it: pip install 'icltool[{name}]'"
             ) from error
     return loggers
+
+
+class GrowingLog(CSVLogger):
+    """logs/metrics.csv below a folder. Lightning would begin a new file; here a training that goes on adds to the one that is
+    there, so that in the end it is that of an uninterrupted training. `keep_log` says how much of it counts."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder, name="logs", version="")
+        self._file = folder / "logs" / "metrics.csv"
+
+    @property
+    def experiment(self) -> Any:
+        """See CSVLogger."""
+        begun = self._experiment is None
+        before = _log_rows(self._file) if begun else ([], [])
+        found = super().experiment
+        if begun and before[1] and self._experiment is not None:
+            _write_log(self._file, *before)
+            self._experiment.metrics_keys = list(before[0])
+        return found
+
+    def finalize(self, status: str) -> None:
+        """See CSVLogger. What was logged once more behind a saved state is there once."""
+        super().finalize(status)
+        if self._experiment is not None:
+            header, rows = _log_rows(self._file)
+            once = [dict(row) for row in dict.fromkeys(tuple(row.items()) for row in rows)]
+            if len(once) < len(rows):
+                _write_log(self._file, header, once)
+
+
+def keep_log(folder: Path, step: int | None) -> None:
+    """Drops what was logged behind optimisation step `step`, from which a training goes on (None: it is not known)."""
+    file = folder / "logs" / "metrics.csv"
+    header, rows = _log_rows(file)
+    kept = [row for row in rows if step is None or int(row.get("step") or 0) <= step]
+    if len(kept) < len(rows):
+        _write_log(file, header, kept)
+
+
+def save_logs(loggers: Sequence[Logger]) -> None:
+    """Puts on disk what was logged, before a state is saved that training may go on from."""
+    for logger in loggers:
+        logger.save()
+
+
+def _log_rows(file: Path) -> tuple[list[str], list[dict[str, str]]]:
+    """(columns, rows) of a log; none where it is missing or cut."""
+    try:
+        with file.open(newline="", encoding="utf-8") as stream:
+            reader = csv.DictReader(stream)
+            rows = [
+                row for row in reader if None not in row and None not in row.values() and row.get("step", "").isdigit()
+            ]
+            return list(reader.fieldnames or ()), rows
+    except (OSError, UnicodeDecodeError, csv.Error):
+        return [], []
+
+
+def _write_log(file: Path, header: Sequence[str], rows: Sequence[Mapping[str, str]]) -> None:
+    with replace_file(file) as temporary, temporary.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.DictWriter(stream, fieldnames=list(header))
+        writer.writeheader()
+        writer.writerows(rows)
 
 
 def finish_runs(loggers: Sequence[Logger]) -> None:

@@ -12,14 +12,14 @@ import io
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from icltool.errors import StoreError
 from icltool.store.atomic import check_writable, remove_leftovers, write_error, write_text, writing
-from icltool.store.locking import lock_file
+from icltool.store.locking import LockHeldError, held, lock_file
 
 #: Seconds that another process is waited for: it needs the file for milliseconds.
 WAIT = 60.0
@@ -170,23 +170,18 @@ def _shown(header: Sequence[str]) -> str:
 @contextmanager
 def _alone(file: Path) -> Iterator[None]:
     """Holds the file's lock (`.NAME.lock` beside it, which stays); waits for another process."""
-    import filelock
-
     with writing(file):
         file.parent.mkdir(parents=True, exist_ok=True)
-    lock = filelock.FileLock(lock_file(file))
-    try:
-        lock.acquire(timeout=WAIT)
-    except filelock.Timeout as error:
-        raise StoreError(
-            f"{file} is held by another process for {WAIT:.0f} s", "stop it, or give another --csv"
-        ) from error
-    except NotImplementedError as error:
-        raise StoreError(f"the file system of {file} has no file locks", "give a file on another one") from error
-    except OSError as error:
-        raise write_error(file, error) from error
-    try:
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(held(lock_file(file), WAIT))
+        except LockHeldError as error:
+            by = error.holder or "another process"
+            gone = f"; where it is gone, remove {error.file}" if error.file is not None else ""
+            raise StoreError(
+                f"{file} is held by {by} for {WAIT:.0f} s", f"stop it, or give another --csv{gone}"
+            ) from error
+        except OSError as error:
+            raise write_error(file, error) from error
         remove_leftovers(file)
         yield
-    finally:
-        lock.release()

@@ -15,12 +15,12 @@ from icltool.captioning.asking import Asker
 from icltool.captioning.demonstrations import RandomDemonstrations, random_rows
 from icltool.captioning.entries import Entry, check_fields, check_picture, digest_of, entry_of, read_entries, task_of
 from icltool.captioning.styles import check_styles, prepared_styles, styles_in, styles_of_model
-from icltool.captioning.written import Captions, captions_for, check_target, write_captions
+from icltool.captioning.written import Captions, captions_for, check_target, finished_captions, write_captions
 from icltool.config.caption import CaptionConfig
 from icltool.config.names import suggestion
 from icltool.contracts import TASKS, Example, Progress, StageReport, Task
 from icltool.errors import ConfigError, DataError
-from icltool.plugin.manager import load_registry
+from icltool.plugin.manager import load_registry, makers
 
 if TYPE_CHECKING:
     from icltool.store.records import PreparedDataset
@@ -51,6 +51,8 @@ def run(config: CaptionConfig, progress: Progress) -> StageReport:
     pictures and styles, StoreError where a data set is missing or the output cannot be written, ConfigError for a task that
     the model does not know, and what loading raises.
     """
+    from icltool.store.artefact import digest
+
     load_registry().get("models", config.model)
     asked = _asked(config)
     styled = asked.task.name == "style" and config.samples is None and not config.any_style
@@ -59,6 +61,9 @@ def run(config: CaptionConfig, progress: Progress) -> StageReport:
         _check_styles(asked, listed)
     identity = _identity(config, asked)
     target = _target(config, asked, identity)
+    call = {"digest": digest(identity), **_makers(config)}
+    if not config.overwrite and (finished := finished_captions(target, call)) is not None:
+        return _report(config, asked, finished, target, ["up to date: the same call captioned everything before"])
     check_target(target, config.overwrite, (config.input, config.styles))
     draw = _drawing(config, asked)
     draw(asked.entries[0].example)  # too few demonstrations show before the model is loaded
@@ -74,7 +79,7 @@ def run(config: CaptionConfig, progress: Progress) -> StageReport:
         identity = {**identity, "model_revision": revision, "generation": asdict(asker.options)}
         with captions_for(target, identity, config.overwrite) as captions:
             _caption(config, asked, asker, draw, captions, progress)
-        made = {"task": asked.task.name, "generation": identity["generation"], "icltool": _version()}
+        made = {"task": asked.task.name, "generation": identity["generation"], "icltool": _version(), "call": call}
         drawn = {"dataset": identity["dataset"], "shots": config.shots, "seed": config.seed}
         head = {
             "model_name": config.description or config.model,
@@ -85,9 +90,19 @@ def run(config: CaptionConfig, progress: Progress) -> StageReport:
         remarks += asker.notes
     if captions.done:
         remarks.append(f"{captions.done} of {len(results)} were captioned before")
-    remarks.append(f"{min(SHOWN, len(results))} of {len(results)} are shown")
+    return _report(config, asked, results, target, remarks)
+
+
+def _report(
+    config: CaptionConfig, asked: _Asked, results: list[dict[str, Any]], target: Path, remarks: list[str]
+) -> StageReport:
+    told = (*remarks, f"{min(SHOWN, len(results))} of {len(results)} are shown")
     shown = tuple(_shown(entry, row) for entry, row in zip(asked.entries, results[:SHOWN], strict=False))
-    return StageReport(f"{asked.name} ({asked.task.name}), {config.model}", shown, target, tuple(remarks))
+    return StageReport(f"{asked.name} ({asked.task.name}), {config.model}", shown, target, told)
+
+
+def _makers(config: CaptionConfig) -> dict[str, Any]:
+    return makers([("models", config.model)], {"models": config.model_path}).told()
 
 
 def _asked(config: CaptionConfig) -> _Asked:

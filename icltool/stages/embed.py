@@ -51,6 +51,7 @@ def run(config: EmbedConfig, progress: Progress) -> StageReport:
         _Job(dataset, split, workspace.embeddings_file(name, task, split, config.encoder), made_by) for split in SPLITS
     ]
     waiting = [job for job in jobs if config.overwrite or not job.is_complete(config)]
+    _fold([job for job in jobs if job not in waiting], config, progress)
     run = Run[Rows, EncodedRows](config, progress)
     embedded = _embed(config, waiting, run, progress) if waiting else {}
     rows = [
@@ -64,6 +65,15 @@ def run(config: EmbedConfig, progress: Progress) -> StageReport:
     ]
     remarks = tuple(run.notes) if waiting else ("up to date: everything was embedded before",)
     return StageReport(f"Embeddings of {name} ({task}) by {config.encoder}", tuple(rows), workspace.embeddings, remarks)
+
+
+def _fold(jobs: list[_Job], config: EmbedConfig, progress: Progress) -> None:
+    """Takes the rows that a killed run left beside its finished files into them."""
+    from icltool.store.journal import journal_path
+
+    if left := [job for job in jobs if journal_path(job.path).exists()]:
+        with ExitStack() as opened:
+            _Splits(config, left, progress).open(opened)
 
 
 @dataclass(frozen=True)

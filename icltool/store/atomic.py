@@ -9,6 +9,7 @@ import os
 import re
 import secrets
 import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -52,10 +53,11 @@ def check_writable(path: Path) -> None:
     folder = path.absolute().parent
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
-    probe = folder / f".{secrets.token_hex(8)}.tmp"
     try:
-        os.close(os.open(probe, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
-        probe.unlink(missing_ok=True)
+        with tempfile.TemporaryFile(
+            dir=folder, prefix=".", suffix=".tmp"
+        ):  # without a name, where the system has such files
+            pass
     except OSError as error:
         raise StoreError(
             f"cannot write in {folder}: no file can be made there ({os.strerror(error.errno or 0)})",

@@ -213,6 +213,16 @@ class PartialAnswers:
         """To be called once the predictions are written."""
         self.path.unlink(missing_ok=True)
 
+    def remove_own(self) -> None:
+        """Removes what a killed run left of this setting, whose predictions are written."""
+        try:
+            with self.path.open("rb") as stream:
+                head = _parsed(stream.readline()) or {}
+        except OSError:
+            return
+        if all(head.get(key) == self._head[key] for key in _HEAD):
+            self.remove()
+
     def _stored(self, expected: Sequence[tuple[int, Sequence[int]]]) -> tuple[dict[int, list[dict[str, Any]]], int]:
         """(whole chunks that fit by their first row, the byte at which they end)."""
         chunks: dict[int, list[dict[str, Any]]] = {}

@@ -24,6 +24,8 @@ def remove(artefact: Artefact, advance: Callable[[int], None] = lambda files: No
     cannot be deleted.
     """
     with _held(artefact):
+        if artefact.state == LEFTOVER and not os.path.lexists(artefact.path):  # gone with what it belonged to
+            return 0
         size, _, changed = measure((artefact.path, *artefact.parts))
         if (size, changed) != (artefact.bytes, artefact.changed):
             raise StoreError(f"{artefact.path} has changed since it was listed", "run the command again")

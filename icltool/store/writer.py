@@ -62,6 +62,7 @@ class JournaledWriter(abc.ABC):
             stack.enter_context(locked(self.path))
             with writing(self.path):
                 remove_leftovers(self.path)
+                remove_leftovers(journal_path(self.path))
             if self._overwrite or not self.path.exists():
                 self._start()
             else:

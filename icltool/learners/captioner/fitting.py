@@ -27,6 +27,7 @@ from icltool.learners.lightning import (
     check_world,
     finish_runs,
     interruptible,
+    keep_log,
     make_trainer,
     same_determinism,
     seeded,
@@ -60,7 +61,7 @@ def fit(
     keeper = Keeper(folder, data, about, validation, options, progress)
     callbacks: list[Callback] = [keeper, Reporter(progress)]
     resume = folder / RESUME
-    world = _check_resumable(resume, about) if resume.exists() else None
+    world, step = _check_resumable(resume, about) if resume.exists() else (None, None)
     module.record = json.dumps(about, sort_keys=True)
     with same_determinism(), seeded(seed), tuned(module):
         trainer = make_trainer(
@@ -70,7 +71,7 @@ def fit(
         check_world(trainer, world, resume)
         keeper.going_on = resume.exists()
         if trainer.is_global_zero:  # only now, when nothing that was asked for is refused any more
-            _begin(folder, resume, progress)
+            _begin(folder, resume, step, progress)
         try:
             with interruptible(_MEMORY_HINT), together(trainer):
                 trainer.fit(module, ckpt_path=resume if keeper.going_on else None, weights_only=True)
@@ -182,27 +183,25 @@ def default_precision(network: Any) -> str:
     return "32-true"
 
 
-def _begin(folder: Path, resume: Path, progress: Progress) -> None:
-    """Removes what an earlier training left, or keeps the log of the one that goes on: Lightning begins a new one."""
+def _begin(folder: Path, resume: Path, step: int | None, progress: Progress) -> None:
+    """Removes what an earlier training left, or keeps the log of the one that goes on, up to where it does."""
     if not resume.exists():
         for name in (card.BEST, card.LAST, card.CARD):
             (folder / name).unlink(missing_ok=True)
         shutil.rmtree(folder / "logs", ignore_errors=True)
         return
     progress.say(f"going on after the last saved step in {resume}")
-    log = folder / "logs" / "metrics.csv"
-    if log.is_file():
-        log.replace(log.with_name(f"metrics-{len(list(log.parent.glob('metrics*.csv')))}.csv"))
+    keep_log(folder, step)
 
 
-def _check_resumable(resume: Path, about: Mapping[str, Any]) -> int | None:
-    """How many processes left the state."""
+def _check_resumable(resume: Path, about: Mapping[str, Any]) -> tuple[int | None, int | None]:
+    """(how many processes left the state, at which optimisation step), as far as it says so."""
     try:
         state = torch.load(resume, map_location="cpu", weights_only=True, mmap=True)
         record = state["captioner"]["record"]
-        world: int | None = state["captioner"].get("world")
+        world, step = state["captioner"].get("world"), state.get("global_step")
     except (OSError, RuntimeError, EOFError, KeyError, ValueError, TypeError, pickle.UnpicklingError) as error:
         raise StoreError(f"{resume} cannot be read: it is damaged ({type(error).__name__})", _ANEW) from error
     if record != json.dumps(about, sort_keys=True):
         raise StoreError(f"{resume} is of a training with other options or data", _ANEW)
-    return world
+    return world, step

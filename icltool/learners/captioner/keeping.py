@@ -18,7 +18,7 @@ from icltool.learners.captioner import card
 from icltool.learners.captioner.module import CaptionerModule
 from icltool.learners.captioner.options import CaptionerOptions
 from icltool.learners.captioner.validation import Validation
-from icltool.learners.lightning import check_alike
+from icltool.learners.lightning import check_alike, save_logs
 
 #: State of the training after a step, to go on from.
 RESUME = "resume.ckpt"
@@ -128,6 +128,7 @@ class Keeper(Callback):
         from icltool.store.atomic import sync, writing
 
         temporary = self.folder / f".{RESUME}.new"
+        save_logs(trainer.loggers)
         with writing(self.folder / RESUME):
             trainer.save_checkpoint(temporary, weights_only=False)  # in all processes: they sum up their figures
             if trainer.is_global_zero:

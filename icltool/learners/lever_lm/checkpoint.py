@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +16,7 @@ import numpy as np
 from icltool.contracts import IndexSet, IntArray
 from icltool.errors import StoreError
 from icltool.learners.lever_lm.options import SOURCES, LeverLMOptions
+from icltool.store.atomic import replace_file, write_json, write_text
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -83,35 +83,11 @@ def index_tensors(index: IndexSet, modalities: frozenset[str]) -> dict[str, Tens
     return kept
 
 
-@contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path` that is fsynced and renamed over it on success, and removed on failure."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        yield temporary
-        with temporary.open("rb+") as handle:
-            os.fsync(handle.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Writes a text file whole or not at all."""
-    with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Writes JSON whole or not at all."""
-    write_text(path, json.dumps(value, indent=2, sort_keys=True) + "\n")
-
-
 def save_weights(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
     """Writes tensors (moved to the CPU) as safetensors, whole or not at all."""
     from safetensors.torch import save
 
-    with replacing(path) as temporary:
+    with replace_file(path) as temporary:
         # as bytes, so that a full disk is an OSError of Python's and no error of the library's own
         temporary.write_bytes(
             save({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, dict(metadata))
@@ -123,7 +99,7 @@ def same_file(source: Path, target: Path) -> None:
 
     Files here are only ever replaced, never changed, so the two names cannot interfere.
     """
-    with replacing(target) as temporary:
+    with replace_file(target) as temporary:
         try:
             os.link(source, temporary)
         except OSError:

@@ -20,6 +20,7 @@ from icltool.errors import ConfigError, StoreError
 from icltool.learners.lever_lm import checkpoint as files
 from icltool.learners.lever_lm.clip import AHEAD, Preprocess, open_in, thread_count, values_of
 from icltool.learners.lever_lm.options import LeverLMOptions
+from icltool.store.atomic import replace_file
 
 #: Makes the encoder of a name with options.
 BuildEncoder: TypeAlias = Callable[..., Any]
@@ -175,7 +176,7 @@ def _write_block(path: Path, features: FloatArray) -> None:
 
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with files.replacing(path) as temporary, h5py.File(temporary, "w") as file:
+        with replace_file(path) as temporary, h5py.File(temporary, "w") as file:
             file.create_dataset("features", data=features, fletcher32=True)
     except OSError:
         return

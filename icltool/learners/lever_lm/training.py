@@ -25,6 +25,7 @@ from icltool.learners.lightning import (
     same_determinism,
     together,
 )
+from icltool.store.atomic import write_json
 
 _MEMORY_HINT = "lower --option batch_size or n_embd; grad_checkpointing=true where CLIP is trained"
 #: Steps between two remarks beside the progress bar.
@@ -50,7 +51,7 @@ class Keeper(Callback):
             if all(record[figure] < earlier[figure] for earlier in self.history):
                 files.same_file(last, self.folder / f"{name}.safetensors")
         self.history.append(record)
-        files.write_json(self.folder / files.HISTORY_FILE, self.history)
+        write_json(self.folder / files.HISTORY_FILE, self.history)
 
 
 class Reporter(Callback):

@@ -22,8 +22,10 @@ from icltool.learners.lightning import (
     check_world,
     finish_runs,
     interruptible,
+    keep_log,
     make_trainer,
     same_determinism,
+    save_logs,
     seeded,
     together,
 )
@@ -64,6 +66,7 @@ class Keeper(Callback):
                 told = {**self.record, "figures": {**self.record["figures"], **figures}}
                 card.write_intervention(self.folder, self.method, pl_module.hooked, told, pl_module.student.tensors())
         temporary = self.folder / f".{RESUME}.new"
+        save_logs(trainer.loggers)
         trainer.save_checkpoint(temporary, weights_only=False)  # in all processes: sharded strategies gather in it
         if trainer.is_global_zero:
             _remove(self.folder / RESUME, only_folders=True)
@@ -147,7 +150,7 @@ def fit(
     options, keeper = module.options, Keeper(method, folder, record)
     callbacks: list[Callback] = [keeper, Reporter(method, progress)]
     resume = folder / RESUME
-    world = _world_of(resume, keeper.state_key) if resume.exists() else None
+    world, step = _left_by(resume, keeper.state_key) if resume.exists() else (None, None)
     hint = "--option grad_checkpointing=true, a smaller batch_size (with a larger accumulate) or fewer shots take less"
     layers = getattr(module.hooked, "checkpointed_layers", module.hooked.decoder_layers)()
     with same_determinism(), seeded(seed):
@@ -156,7 +159,7 @@ def fit(
         check_world(trainer, world, resume)
         keeper.going_on = resume.exists()
         if trainer.is_global_zero:  # only now, when nothing that was asked for is refused any more
-            _begin(folder, resume, progress)
+            _begin(folder, resume, step, progress)
         try:
             with interruptible(hint), together(trainer), checkpointed(layers if options.grad_checkpointing else ()):
                 trainer.fit(module, ckpt_path=resume if keeper.going_on else None, weights_only=True)
@@ -174,26 +177,24 @@ def fit(
     return TrainingOutcome({"last": folder / files.WEIGHTS}, keeper.history)
 
 
-def _begin(folder: Path, resume: Path, progress: Progress) -> None:
-    """Removes what an earlier training left, or keeps the log of the one that goes on: Lightning begins a new one."""
+def _begin(folder: Path, resume: Path, step: int | None, progress: Progress) -> None:
+    """Removes what an earlier training left, or keeps the log of the one that goes on, up to where it does."""
     if not resume.exists():
         card.remove_old(folder)
         shutil.rmtree(folder / "logs", ignore_errors=True)
         return
     progress.say(f"going on after the last whole epoch in {resume}")
-    log = folder / "logs" / "metrics.csv"
-    if log.is_file():
-        log.replace(log.with_name(f"metrics-{len(list(log.parent.glob('metrics*.csv')))}.csv"))
+    keep_log(folder, step)
 
 
-def _world_of(resume: Path, key: str) -> int | None:
-    """How many processes left the state; None for one that does not say so. StoreError for one that is damaged."""
+def _left_by(resume: Path, key: str) -> tuple[int | None, int | None]:
+    """(how many processes left the state, at which optimisation step); None where it does not say so. StoreError for one that
+    is damaged."""
     if resume.is_dir():
-        return None
+        return None, None
     try:
         state = torch.load(resume, map_location="cpu", weights_only=True)
-        world: int | None = state["callbacks"][key].get("world")
-        return world
+        return state["callbacks"][key].get("world"), state.get("global_step")
     except (OSError, RuntimeError, EOFError, KeyError, ValueError, pickle.UnpicklingError) as error:
         raise StoreError(
             f"{resume} cannot be read: it is damaged ({type(error).__name__})", "--overwrite starts the training anew"
