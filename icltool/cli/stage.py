@@ -18,6 +18,9 @@ from icltool.config.resolve import resolve
 from icltool.execution.processes import is_leader
 from icltool.execution.progress import for_terminal
 
+#: Stages that all processes of a launcher take part in.
+DISTRIBUTED = ("train",)
+
 
 def stage_command(
     stage: str, model: type[StageConfig], help: str, package: str = "icltool.stages"
@@ -28,6 +31,8 @@ def stage_command(
         environment = load_environment()
         profile, sets = given.pop("given_profile"), given.pop("given_sets") or []
         quiet, verbose, as_json = given.pop("given_quiet"), given.pop("given_verbose"), given.pop("given_json")
+        if stage not in DISTRIBUTED and not is_leader():
+            return  # process 0 does it all; several devices are for the executor
         silent = quiet or not is_leader()
         progress = for_terminal(silent, verbose)
         with library_output(progress.detail if verbose and not silent else None, progress.say):

@@ -18,6 +18,13 @@ def is_leader() -> bool:
     return not any(_number(name) for name in ("SLURM_PROCID", "JSM_NAMESPACE_RANK"))
 
 
+def launched() -> tuple[int, int]:
+    """(processes on this machine, machines) that torchrun started for this command; (1, 1) where it did not start it."""
+    world = _number("WORLD_SIZE") if "TORCHELASTIC_RUN_ID" in os.environ else None
+    here = _number("LOCAL_WORLD_SIZE") or world
+    return (here, world // here) if world and here else (1, 1)
+
+
 def _number(name: str) -> int | None:
     value = os.environ.get(name)
     if value is not None and not value.isdigit():

@@ -20,6 +20,7 @@ from lightning.pytorch.loggers import CSVLogger, Logger
 from lightning.pytorch.utilities.seed import isolate_rng
 
 from icltool.errors import ConfigError, IclError, StoreError
+from icltool.execution.processes import launched
 from icltool.store.atomic import replace_file
 
 
@@ -42,12 +43,32 @@ def make_trainer(
         raise ConfigError(
             f"Lightning's Trainer refuses its options: {reason}", "check --trainer and precision"
         ) from error
+    here, machines = launched()
+    if here * machines > 1 and trainer.world_size != here * machines:
+        raise ConfigError(
+            f"torchrun started {_processes(here * machines)}, and the training is asked to have {trainer.world_size}",
+            "leave --trainer devices, num_nodes and strategy out: they are taken from torchrun",
+        )
     if trainer.num_nodes > 1 and isinstance(environment, LightningEnvironment) and "MASTER_ADDR" not in os.environ:
         raise ConfigError(
             f"num_nodes is {trainer.num_nodes}, and nothing started this command on other machines: it would wait for them",
             "start it on each with srun or torchrun; on one machine leave num_nodes out",
         )
     return trainer
+
+
+def from_launcher() -> dict[str, Any]:
+    """What Lightning's Trainer is told where torchrun started the processes; {} where it did not."""
+    here, machines = launched()
+    return {} if here * machines == 1 else {"devices": here, "num_nodes": machines, "strategy": "ddp"}
+
+
+def check_half_precision(parameters: Iterable[torch.Tensor], device: torch.device) -> None:
+    """ConfigError where weights in float16 would be trained on a CPU, for which torch has not all that it takes."""
+    if device.type == "cpu" and any(p.dtype == torch.float16 for p in parameters):
+        raise ConfigError(
+            "weights in float16 can be trained on a GPU only", "--dtype bfloat16, or float32, trains here"
+        )
 
 
 def build_loggers(names: Sequence[str], folder: Path) -> list[Logger]:

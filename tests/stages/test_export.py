@@ -22,6 +22,7 @@ from icltool.config.export import ExportConfig
 from icltool.contracts import Example, QueryResult, Region, with_regions
 from icltool.errors import ConfigError, DataError, StoreError
 from icltool.execution.progress import SilentProgress
+from icltool.models.chat_format import REQUESTS
 from icltool.plugin.manager import load_registry
 from icltool.stages import export
 from icltool.store.artefact import Provenance
@@ -362,39 +363,47 @@ def test_a_file_that_stands_in_for_demonstrations_is_no_selector(workspace: Work
 
 @pytest.mark.parametrize(("images", "message"), [("path", "does not exist"), ("data", "cannot be read")])
 def test_a_missing_image_is_named(tmp_path: Path, images: str, message: str) -> None:
-    form = export._ChatForm("caption", openai=True, data=images == "data")
+    form = export._ChatForm("caption", "turns", openai=True, data=images == "data")
     with pytest.raises(DataError, match=rf"gone\.jpg {message}"):
-        form.user(_example(image=str(tmp_path / "gone.jpg")))
+        form.messages([], _example(image=str(tmp_path / "gone.jpg")))
     (tmp_path / "notes.jpg").write_text("no picture")
     with pytest.raises(DataError, match=r"notes\.jpg is no JPEG"):
-        export._ChatForm("caption", openai=True, data=True).user(_example(image=str(tmp_path / "notes.jpg")))
+        export._ChatForm("caption", "turns", openai=True, data=True).messages(
+            [], _example(image=str(tmp_path / "notes.jpg"))
+        )
 
 
 def test_a_chat_without_images() -> None:
-    form = export._ChatForm("classification", openai=False, data=False)
-    text = "a {fine} film\nReply with one of: good, bad."
-    assert form.user(_example()) == {"role": "user", "content": [{"type": "text", "text": text}]}
-    assert form.assistant(_example()) == {"role": "assistant", "content": [{"type": "text", "text": "good"}]}
+    text = "a {fine} film Answer with the label only."
+    user = {"role": "user", "content": [{"type": "text", "text": text}]}
+    answer = {"role": "assistant", "content": [{"type": "text", "text": "good"}]}
+    form = export._ChatForm("classification", "turns", openai=False, data=False)
+    assert form.messages([_example()], _example()) == [user, answer, user]
+    plain = export._ChatForm("classification", "turns", openai=True, data=False)
+    assert plain.messages([_example()], _example()) == [user, {**answer, "content": "good"}, user]
+
+
+def test_a_chat_in_one_turn() -> None:
+    form = export._ChatForm("classification", "flat", openai=False, data=False)
+    text = "Input:a {fine} film Label:good\nInput:a {fine} film Label:"
+    assert form.messages([_example()], _example()) == [{"role": "user", "content": [{"type": "text", "text": text}]}]
 
 
 def test_chats_about_styles_and_inferences() -> None:
     example = replace(_example(), question="20 mph {sign}", style="Sweet")
     for task, text in (
-        ("style", "Caption this image in one short sentence, in the style Sweet."),
-        ("inference", "20 mph {sign}\nReply with what this clue in the image lets you infer, in one short sentence."),
-        (
-            "inference-choice",
-            "20 mph {sign}\nReply with what this clue in the image lets you infer, in one short sentence.",
-        ),
+        ("style", REQUESTS["style"].replace("{style}", "Sweet")),
+        ("inference", REQUESTS["inference"].replace("{question}", "20 mph {sign}")),
+        ("inference-choice", REQUESTS["inference-choice"].replace("{question}", "20 mph {sign}")),
     ):
-        user = export._ChatForm(task, openai=False, data=False).user(example)
+        [user] = export._ChatForm(task, "turns", openai=False, data=False).messages([], example)
         assert user["content"] == [{"type": "text", "text": text}]
 
 
 def test_regions_are_shown_as_data_and_no_path_stands_for_them(tmp_path: Path) -> None:
     Image.new("RGB", (20, 10), "white").save(tmp_path / "x.jpg")
     shown = with_regions(str(tmp_path / "x.jpg"), [Region(5, 0, 8, 10)], "crop")
-    message = export._ChatForm("inference", openai=False, data=True).user(_example(image=shown))
+    [message] = export._ChatForm("inference", "turns", openai=False, data=True).messages([], _example(image=shown))
     kind, _, data = message["content"][0]["image"].partition(",")
     assert kind == "data:image/png;base64"
     with Image.open(io.BytesIO(base64.b64decode(data))) as image:
@@ -403,7 +412,7 @@ def test_regions_are_shown_as_data_and_no_path_stands_for_them(tmp_path: Path) -
         with pytest.raises(
             ConfigError, match=r"regions of image \S*x\.jpg are shown, which its path cannot tell"
         ) as caught:
-            export._ChatForm("inference", openai=openai, data=False).user(_example(image=shown))
+            export._ChatForm("inference", "turns", openai=openai, data=False).messages([], _example(image=shown))
         assert caught.value.hint == "export with --images data"
 
 

@@ -24,8 +24,10 @@ from icltool.learners.captioner.reporting import NOTE_EVERY, Reporter
 from icltool.learners.captioner.validation import Validation
 from icltool.learners.lightning import (
     build_loggers,
+    check_half_precision,
     check_world,
     finish_runs,
+    from_launcher,
     interruptible,
     keep_log,
     make_trainer,
@@ -168,9 +170,11 @@ def trainer_settings(options: CaptionerOptions, data: TuningSet) -> dict[str, An
         "use_distributed_sampler": False,  # EpochOrder deals the items out
         "deterministic": "warn" if cuda else False,
     }
-    settings = {**own, **options.trainer}
+    check_half_precision(network.parameters(), device)
+    settings = {**own, **from_launcher(), **options.trainer}
     if settings["devices"] not in (1, "1", own["devices"]) or int(settings.get("num_nodes", 1)) > 1:
-        settings.setdefault("strategy", "ddp_find_unused_parameters_true")  # not every batch needs every parameter
+        # not every batch needs every parameter
+        settings["strategy"] = options.trainer.get("strategy", "ddp_find_unused_parameters_true")
     return settings
 
 

@@ -20,6 +20,7 @@ from icltool.learners.lever_lm.options import LeverLMOptions
 from icltool.learners.lightning import (
     build_loggers,
     finish_runs,
+    from_launcher,
     interruptible,
     make_trainer,
     same_determinism,
@@ -129,6 +130,7 @@ def build_trainer(options: LeverLMOptions, folder: Path, callbacks: list[Callbac
         "log_every_n_steps": log_interval(options),
         "use_distributed_sampler": False,  # EvenBatches deals the rows out
         "deterministic": "warn" if cuda else False,  # on CPU everything used here is deterministic
+        **from_launcher(),
         **options.trainer,
     }
     return make_trainer(settings, folder, build_loggers(options.loggers, folder), callbacks)

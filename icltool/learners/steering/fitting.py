@@ -19,8 +19,10 @@ from icltool.interventions import files
 from icltool.learners.lightning import (
     build_loggers,
     check_alike,
+    check_half_precision,
     check_world,
     finish_runs,
+    from_launcher,
     interruptible,
     keep_log,
     make_trainer,
@@ -204,6 +206,8 @@ def _left_by(resume: Path, key: str) -> tuple[int | None, int | None]:
 def trainer_settings(options: SteeringOptions, data: SteeringSet) -> dict[str, Any]:
     """What Lightning's Trainer is told: the user's options over ours."""
     device: torch.device = getattr(data.model, "device", torch.device("cpu"))
+    layer: Any = data.model.decoder_layers()[0]  # type: ignore[attr-defined]
+    check_half_precision(layer.parameters(), device)
     cuda = device.type == "cuda"
     own: dict[str, Any] = {
         "max_epochs": options.epochs,
@@ -217,7 +221,7 @@ def trainer_settings(options: SteeringOptions, data: SteeringSet) -> dict[str, A
         "use_distributed_sampler": False,  # EpochBatches deals the examples out
         "deterministic": "warn" if cuda else False,
     }
-    return {**own, **options.trainer}
+    return {**own, **from_launcher(), **options.trainer}
 
 
 def default_precision(data: SteeringSet) -> str:
