@@ -129,6 +129,9 @@ def _serve(config: AppConfig, desk: Desk, name: str, port: int, progress: Progre
 
 
 def _until_interrupted(config: AppConfig, desk: Desk, name: str, port: int, progress: Progress) -> str:
+    from starlette.middleware import Middleware
+
+    from icltool.captioning.origin import SameOrigin
     from icltool.captioning.page import CSS, build_page
 
     page: Any = build_page(desk, name, config.shots if desk.dataset is not None else 0, config.seed)
@@ -138,6 +141,7 @@ def _until_interrupted(config: AppConfig, desk: Desk, name: str, port: int, prog
             server_port=port,
             share=False,
             allowed_paths=[],
+            app_kwargs={"middleware": [Middleware(SameOrigin, host=config.host)]},
             inbrowser=False,
             prevent_thread_lock=True,
             quiet=True,
