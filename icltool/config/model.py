@@ -83,6 +83,11 @@ class LvlmConfig(StageConfig):
         description="of idefics, idefics2 and openflamingo: prompts as in the published runs of Lever-LM or of LIVE; none: "
         "lever-lm",
     )
+    trust_remote_code: bool = Field(
+        default=False,
+        description="run the Python code that a model's repository brings along, of image-text-to-text and text-llm: only for "
+        "those whose author you trust",
+    )
     adapter_options: dict[str, Any] = Field(
         default_factory=dict,
         description="further options of the model, such as image_size=364 or styles=FILE (`icltool plugins show models NAME` "
@@ -125,7 +130,7 @@ class LvlmConfig(StageConfig):
         found = super().identity()
         found["model_path"] = place(self.model_path)
         found["adapter_options"] = {name: place(value) for name, value in self.adapter_options.items()}
-        for name in ("prompt_template", "adapter_options"):
+        for name in ("prompt_template", "adapter_options", "trust_remote_code"):
             if not found[name]:
                 del found[name]
         return found
@@ -143,6 +148,7 @@ class LvlmConfig(StageConfig):
             "style": self.prompt_style,
             "template": self.prompt_template,
             "compile": self.compile or None,
+            "trust_remote_code": self.trust_remote_code or None,
         }
         return {
             **options,

@@ -6,6 +6,7 @@ Idefics3, SmolVLM, Qwen2-VL, Qwen2.5-VL, Qwen3-VL, LLaVA-OneVision, InternVL, Ge
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -44,8 +45,9 @@ class ChatModel(ProcessedModel):
         attention: str | None = None,
         quantization: str | None = None,
         compile: bool = False,
+        trust_remote_code: bool = False,
     ) -> None:
-        """Loads processor and weights; see LoadOptions for the options.
+        """Loads processor and weights; see LoadOptions for the options. `trust_remote_code` runs code of the repository.
 
         Raises ConfigError when weights are missing or do not fit, an option is unknown, or the model cannot hold a
         conversation about several images.
@@ -54,7 +56,8 @@ class ChatModel(ProcessedModel):
 
         self._style = style
         options = LoadOptions(device, device_map, dtype, attention, quantization, compile)
-        super().__init__(name, find_weights(name, None, hub_id, path), options, AutoModelForImageTextToText)
+        weights = replace(find_weights(name, None, hub_id, path), trusted=trust_remote_code)
+        super().__init__(name, weights, options, AutoModelForImageTextToText)
         self.format = ended_by(self.format, self.tokenizer, self.end_tokens)
         self._shelf = ImageShelf(self.processor, self.model, self.recorder, self.format.marker)
         if self.model.config.model_type in REUSABLE and "mm_encoder_outputs" in self._forward:

@@ -141,6 +141,11 @@ def chat_format(processor: Any, tokenizer: Any, name: str, style: Style) -> Chat
             "models without one are read by adapters of their own, such as idefics-9b and idefics2-8b-base",
         )
 
+    if found := _ENDLESS.search(" ".join(_CODE.findall(template))):
+        raise ConfigError(
+            f"the chat template of {name} holds {found.group()!r}: no conversation needs that, and it may never end",
+            "mend it, or choose another model",
+        )
     switched_off = {name: False for name in _SWITCHES if re.search(rf"\b{name}\b", template)}
 
     def render(messages: list[dict[str, Any]], add_generation_prompt: bool) -> str:
@@ -207,6 +212,10 @@ def ended_by(form: ChatFormat, tokenizer: Any, ends: Sequence[int]) -> ChatForma
     return form
 
 
+#: The code in a template, and what in it would make a text of gigabytes, or take for ever: large numbers and powers (ranges
+#: are bounded by transformers' sandbox).
+_CODE = re.compile(r"\{[{%].*?[%}]\}", re.DOTALL)
+_ENDLESS = re.compile(r"\b\d{7,}\b|[\w)]\s*\*\*\s*[\w(]")
 #: An empty block of thoughts, by which thinking is switched off at the end of a prompt.
 _NO_THOUGHTS = re.compile(r"<(\w+)>\s*</\1>\s*\Z")
 #: Variables by which templates are told that there shall be no thinking.

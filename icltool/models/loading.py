@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import pickle
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -156,8 +158,9 @@ class loading_errors:  # noqa: N801 (reads as a statement)
             ) from error
         if isinstance(error, ValueError) and "trust_remote_code" in str(error):
             raise ConfigError(
-                f"{self._told}: it comes with code of its own, which icltool does not run",
-                "choose a model whose architecture transformers has, or write an adapter as a plugin",
+                f"{self._told}: it comes with code of its own, which does not run unasked",
+                "--trust-remote-code runs it, for an author whom you trust; else choose a model whose architecture "
+                "transformers has",
             ) from error
         if isinstance(error, (*_FAULTS, SafetensorError, StrictDataclassError)):
             lines = str(error).strip().splitlines() or [type(error).__name__]
@@ -171,12 +174,34 @@ class loading_errors:  # noqa: N801 (reads as a statement)
             ) from error
 
 
+#: No model has more layers, or a wider one or a larger vocabulary; building one takes for ever.
+_MOST_LAYERS, _WIDEST = 4096, 1 << 24
+_LAYERS = re.compile(r"layers?$|^depth$|^n_layer|num_blocks?$")
+_SIZES = re.compile(r"_size$|_dim$|^dim$|^n_embd$|^d_model$|num_experts|_heads$|_positions$|_embeddings$")
+
+
+def check_sizes(name: str, configuration: Mapping[str, Any], where: str = "config.json") -> None:
+    """ConfigError for a configuration whose numbers no model has, before anything is built of them."""
+    for key, value in configuration.items():
+        if isinstance(value, Mapping):
+            check_sizes(name, value, f"{where}, {key}")
+        elif isinstance(value, int) and not isinstance(value, bool):
+            most = _MOST_LAYERS if _LAYERS.search(key) else _WIDEST if _SIZES.search(key) else None
+            if most is not None and value > most:
+                raise ConfigError(
+                    f"model {name}: {where} says {key} = {value:,}, which no model has",
+                    "the file is damaged: get it again",
+                )
+
+
 def _same_architecture(model_class: Any, name: str, weights: Weights) -> None:
     """transformers would build the class that it is told to, whatever the files are of."""
+    configuration = _config(weights)
+    check_sizes(name, configuration.to_dict())
     wanted = getattr(getattr(model_class, "config_class", None), "model_type", None)
     if wanted is None:  # an auto class takes what it finds
         return
-    found = _config(weights).model_type
+    found = configuration.model_type
     if found != wanted:
         raise ConfigError(
             f"model {name} is of the architecture {wanted}, the files in {weights.source} are of {found}",
@@ -212,7 +237,9 @@ def _complete(name: str, weights: Weights, report: dict[str, Any]) -> None:
 
 def _on_meta(model_class: Any, weights: Weights) -> Any:
     config = _config(weights)
-    return model_class.from_config(config) if hasattr(model_class, "from_config") else model_class(config)
+    if hasattr(model_class, "from_config"):
+        return model_class.from_config(config, trust_remote_code=weights.trusted)
+    return model_class(config)
 
 
 def _input_device(model: Any) -> torch.device:

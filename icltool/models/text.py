@@ -42,15 +42,16 @@ class TextModel(HookedDecoder):
         attention: str | None = None,
         quantization: str | None = None,
         compile: bool = False,
+        trust_remote_code: bool = False,
     ) -> None:
-        """Loads tokenizer and weights; see LoadOptions for the options.
+        """Loads tokenizer and weights; see LoadOptions for the options. `trust_remote_code` runs code of the repository.
 
         Raises ConfigError when weights are missing or do not fit, or an option is unknown.
         """
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
         self.name = name
-        weights = find_weights(name, None, hub_id, path)
+        weights = replace(find_weights(name, None, hub_id, path), trusted=trust_remote_code)
         options = LoadOptions(device, device_map, dtype, attention, quantization, compile)
         with loading_errors(name, weights):
             self.tokenizer: Any = AutoTokenizer.from_pretrained(weights.source, **weights.where)

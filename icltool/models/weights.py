@@ -41,16 +41,17 @@ _SAMPLE = 1 << 20  # bytes hashed at either end of a weights file; whole files o
 @dataclass(frozen=True)
 class Weights:
     """`source` is what `from_pretrained` takes; `local_only` forbids the network. `tuned` is a file of fine-tuned weights that
-    are to be laid over it (see `icltool.models.tuned`)."""
+    are to be laid over it (see `icltool.models.tuned`). Only where it is `trusted` does code of the repository run."""
 
     source: str
     local_only: bool
     tuned: Tuned | None = None
+    trusted: bool = False
 
     @property
     def where(self) -> dict[str, bool]:
-        """For every `from_pretrained`. No code of a repository runs, and nobody is asked whether it may."""
-        return {"local_files_only": self.local_only, "trust_remote_code": False}
+        """For every `from_pretrained`. Nobody is ever asked whether code of a repository may run."""
+        return {"local_files_only": self.local_only, "trust_remote_code": self.trusted}
 
 
 def packaged_weights(name: str) -> Path:

@@ -113,7 +113,12 @@ class Registry:
 
 
 #: Options of models that have another name on the command line: not every model takes them.
-_MODEL_FLAGS = {"path": "--model-path", "style": "--prompt-style", "template": "--prompt-template"}
+_MODEL_FLAGS = {
+    "path": "--model-path",
+    "style": "--prompt-style",
+    "template": "--prompt-template",
+    "trust_remote_code": "--trust-remote-code",
+}
 
 
 def _check_options(

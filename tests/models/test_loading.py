@@ -23,7 +23,7 @@ from icltool.contracts import Example
 from icltool.errors import ConfigError, IclWarning
 from icltool.models.chat import ChatModel
 from icltool.models.idefics2 import Idefics2Model
-from icltool.models.loading import LoadOptions, load_model
+from icltool.models.loading import LoadOptions, check_sizes, load_model
 from icltool.models.memory import check_memory, free_memory, parameter_count
 from icltool.models.text import TextModel
 from icltool.models.weights import Weights, find_weights, packaged_weights
@@ -137,9 +137,31 @@ def test_code_of_a_model_s_own_is_not_run(folder_of: Folder, tmp_path: Path, mon
     own = {"AutoConfig": "own.Config", "AutoModelForCausalLM": "own.Model"}
     (source / "config.json").write_text(json.dumps({**config, "model_type": "homemade", "auto_map": own}))
     (source / "own.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
-    with pytest.raises(ConfigError, match="code of its own, which icltool does not run"):
+    with pytest.raises(ConfigError, match="code of its own, which does not run unasked"):
         TextModel("homemade", path=str(source), device="cpu")
     assert not (tmp_path / "ran").exists()
+    with pytest.raises(ConfigError):  # it runs where that is asked for, and is no model
+        TextModel("homemade", path=str(source), device="cpu", trust_remote_code=True)
+    assert (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("n_layer", 10**9), ("n_embd", 2**40), ("vocab_size", 10**10), ("n_positions", 10**12)]
+)
+def test_sizes_that_no_model_has_are_refused_before_it_is_built(
+    key: str, value: int, folder_of: Folder, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(folder_of(tiny.gpt2), tmp_path / "m"))
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, key: value}))
+    with pytest.raises(ConfigError, match="which no model has"):
+        TextModel(path=str(folder), device="cpu")
+
+
+def test_sizes_below_another_part_are_looked_at() -> None:
+    check_sizes("m", {"text_config": {"num_hidden_layers": 80}, "vision_feature_layer": -2, "vocab_size": 256_000})
+    with pytest.raises(ConfigError, match=r"config.json, text_config says num_hidden_layers = 5,000"):
+        check_sizes("m", {"text_config": {"num_hidden_layers": 5000}})
 
 
 def test_weights_of_other_shapes_are_refused(folder_of: Folder, tmp_path: Path) -> None:
@@ -318,6 +340,8 @@ def test_a_download_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
         ("{% for", "fails: unexpected 'end of template'"),
         ("{{ a.b.c }}", "fails: 'a' is undefined"),
         ("nothing", "does not write an answer"),
+        ("{{ 'x' * 3000000000 }}", "holds '3000000000'"),
+        ("{% set a = 9 ** 99 %}{{ 'x' * a }}", r"holds '9 \*\* 9"),
     ],
 )
 def test_a_chat_template_that_fails_is_one_line(template: str, reason: str, folder_of: Folder, tmp_path: Path) -> None:
