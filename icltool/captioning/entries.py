@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from icltool.config.names import suggestion
-from icltool.contracts import Example, open_file, open_picture, picture_error, picture_reference
+from icltool.contracts import Example, open_file, open_picture, picture_error, picture_reference, read_whole
 from icltool.errors import ConfigError, DataError
 
 #: What an entry may hold; `question` and `clue` are two names of one thing.
@@ -103,7 +103,7 @@ def digest_of(entries: Sequence[Entry]) -> str:
 
 def _listed(file: Path) -> list[Any]:
     try:
-        found = json.loads(file.read_text(encoding="utf-8-sig"))
+        found = json.loads(read_whole(file).decode("utf-8-sig"), object_pairs_hook=_without_repetition)
     except FileNotFoundError:
         raise DataError(f"{file} does not exist", "check --input") from None
     except OSError as error:
@@ -114,6 +114,15 @@ def _listed(file: Path) -> list[Any]:
         raise DataError(f"{file} holds no list, but {_kind(found)}", _SHAPE)
     if not found:
         raise DataError(f"{file} holds an empty list", _SHAPE)
+    return found
+
+
+def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object; ValueError for a key that it has twice, of which one would be lost."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"an object has the key {next(key for key in keys if keys.count(key) > 1)!r} twice")
     return found
 
 

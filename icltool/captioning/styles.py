@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from icltool.config.names import closest
+from icltool.contracts import read_whole
 from icltool.errors import DataError, StoreError
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ _LISTED = 12
 def styles_in(file: Path) -> list[str]:
     """The styles of a text file, one a line (`personalities.txt`). DataError when it cannot be read or has none."""
     try:
-        lines = file.read_text(encoding="utf-8-sig").splitlines()
+        lines = read_whole(file).decode("utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is no UTF-8 text"
         raise DataError(f"{file} cannot be read: {reason}", "give a text file with one style on each line") from error

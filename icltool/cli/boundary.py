@@ -62,9 +62,22 @@ def guarded(call: Callable[[], Any]) -> int:
 
 def report(message: str, hint: str | None = None) -> None:
     """Prints "error: …" in red and "hint: …", each on one line, on stderr."""
-    _say(f"{_red('error:')} {' '.join(message.split())}")
+    _say(f"{_red('error:')} {_shortened(message)}")
     if hint:
-        _say(f"hint: {' '.join(hint.split())}")
+        _say(f"hint: {_shortened(hint)}")
+
+
+#: Characters of an error or a hint that are shown, at most: a value that it names may be as long as a file.
+_MOST_SHOWN = 1200
+
+
+def _shortened(text: str) -> str:
+    """The text on one line; of a long one the beginning and the end."""
+    line = " ".join(text.split())
+    if len(line) <= _MOST_SHOWN:
+        return line
+    half = _MOST_SHOWN // 2
+    return f"{line[:half]} … ({len(line) - _MOST_SHOWN:,} characters) … {line[-half:]}"
 
 
 def _report_usage(error: Any) -> None:

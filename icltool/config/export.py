@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from icltool.config.base import StageConfig
 
 _HIDDEN: dict[str, Any] = {"hidden_in_artefact": True}
+
+
+def _listed(given: Any) -> Any:
+    """One path as the only one; none for None."""
+    return () if given is None else (given,) if isinstance(given, str | Path) else given
 
 
 class ExportConfig(StageConfig):
@@ -29,10 +34,11 @@ class ExportConfig(StageConfig):
         "model: folder (as transformers has them) or tar.gz (a backup); results: csv, markdown, latex or json; plan: json; "
         "chat: messages (as chat templates of transformers take them) or openai (image_url parts); none: the first of these",
     )
-    input: Path | None = Field(
-        default=None,
-        description="sequences file, checkpoint folder or evaluation folder; none: the newest in the workspace. plan: "
-        "evaluation folder or sequences file (best beams); chat: these or a plan file; none: the newest evaluation",
+    input: Annotated[tuple[Path, ...], BeforeValidator(_listed)] = Field(
+        default=(),
+        description="sequences file, checkpoint folder or evaluation folder; none: the newest in the workspace. results: any "
+        "number of evaluation folders, in one table. plan: evaluation folder or sequences file (best beams); chat: these or a "
+        "plan file; none: the newest evaluation",
         json_schema_extra=_HIDDEN,
     )
     output: Path | None = Field(

@@ -136,12 +136,12 @@ class LvlmConfig(StageConfig):
         return found
 
     def model_options(self) -> dict[str, Any]:
-        """What the model's class takes from these options. Those that were not asked for are left out: a model of a
+        """What the model's class is given of these options. Those that were not asked for are left out: a model of a
         plugin need not know them, and a model's name may bring its own."""
-        options: dict[str, Any] = {"device": self.device, "dtype": self.dtype}
-        if self.model_path is not None:
-            options["path"] = self.model_path
         chosen = {
+            "device": self.device if self.device != "auto" else None,
+            "dtype": self.dtype if self.dtype != "auto" else None,
+            "path": self.model_path,
             "device_map": self.device_map,
             "quantization": self.quantization,
             "attention": self.attention,
@@ -150,11 +150,7 @@ class LvlmConfig(StageConfig):
             "compile": self.compile or None,
             "trust_remote_code": self.trust_remote_code or None,
         }
-        return {
-            **options,
-            **{name: value for name, value in chosen.items() if value is not None},
-            **self.adapter_options,
-        }
+        return {**{name: value for name, value in chosen.items() if value is not None}, **self.adapter_options}
 
     @model_validator(mode="before")
     @classmethod

@@ -108,6 +108,10 @@ def _parse(path: Path) -> dict[str, Any]:
             return content
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path}: not valid TOML: {error}", "texts need quotes; tables are written [name]") from error
+    except RecursionError as error:
+        raise ConfigError(
+            f"{path}: its tables and arrays lie too deep in one another", "a profile has tables"
+        ) from error
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} cannot be read: {error}", "a profile is a TOML file in UTF-8") from error
 

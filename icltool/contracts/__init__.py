@@ -20,7 +20,7 @@ from icltool.contracts.executor import (
     ReportsStatus,
     UnitFailure,
 )
-from icltool.contracts.files import archive_and_member, archive_members, file_exists, file_stamp, open_file
+from icltool.contracts.files import archive_and_member, archive_members, file_exists, file_stamp, open_file, read_whole
 from icltool.contracts.intervention import (
     AnswerBatch,
     AttentionHeads,
@@ -165,6 +165,7 @@ __all__ = [
     "picture_error",
     "picture_file",
     "picture_reference",
+    "read_whole",
     "task_named",
     "too_few_references",
     "with_regions",

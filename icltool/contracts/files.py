@@ -9,11 +9,14 @@ from __future__ import annotations
 import errno
 import io
 import os
+import stat
 import threading
 import zlib
 from collections.abc import Collection, Iterator
 from typing import BinaryIO, NamedTuple, cast
 
+#: Bytes of the largest file that is read as a whole (4 GiB).
+MOST_BYTES = 1 << 32
 #: How many archives stay open; data sets have two to six.
 _OPEN_ARCHIVES = 16
 #: Members up to this many bytes are read at once and can be sought in; longer ones are streamed.
@@ -39,6 +42,23 @@ def open_file(path: str | os.PathLike[str]) -> BinaryIO:
         if found is None:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name) from None
     return _archive(found[0]).open(found[1])
+
+
+def read_whole(path: str | os.PathLike[str]) -> bytes:
+    """The content of a plain file that is read as a whole: annotations, a table, a plan. Raises OSError, too where it is no
+    regular file (a pipe or a device would be waited for, or never end) or has more than MOST_BYTES."""
+    name = os.fspath(path)
+    with open(name, "rb", opener=_without_waiting) as file:
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(errno.EINVAL, "it is no regular file", name)
+        if status.st_size > MOST_BYTES:
+            raise OSError(errno.EFBIG, f"it has {status.st_size:,} bytes, and {MOST_BYTES:,} are read at most", name)
+        return file.read()
+
+
+def _without_waiting(name: str, flags: int) -> int:
+    return os.open(name, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def file_exists(path: str | os.PathLike[str]) -> bool:

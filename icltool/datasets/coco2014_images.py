@@ -25,17 +25,23 @@ class Coco2014Images:
     files: tuple[Path, ...]
 
 
+#: Where releases and other programs (LAVIS: coco/images) have them.
+_BELOW = ("mscoco/mscoco2014", "mscoco2014", ".", "mscoco", "images", "coco/images", "coco")
+
+
 def find_images(start: Path, beside: Path, title: str) -> Coco2014Images:
-    """The images in `mscoco/mscoco2014` or `mscoco2014` below `start`, beside the folder `beside`, or below COCO_PATH.
+    """The images in `mscoco/mscoco2014`, `mscoco2014`, `images` or `coco/images` below `start`, beside the folder `beside`,
+    or below COCO_PATH.
 
     Raises DataError, which names the data set (`title`), when there are none or one of the two folders is missing.
     """
     starts = [start, beside.parent, folder_of("COCO_PATH")]
-    below = [s / name for s in starts if s is not None for name in ("mscoco/mscoco2014", "mscoco2014", ".", "mscoco")]
+    below = [s / name for s in starts if s is not None for name in _BELOW]
     base = first_holding(below, [f"{part}2014" for part in PARTS], [f"{part}2014.zip" for part in PARTS])
     if base is None:
         raise DataError(
-            f"no COCO 2014 images for {title}: mscoco/mscoco2014 and mscoco2014 are neither in {start} nor beside it",
+            f"no COCO 2014 images for {title}: neither {start} nor what is beside it holds train2014 and val2014, nor a folder "
+            "mscoco/mscoco2014, mscoco2014, images or coco/images with them",
             f"set COCO_PATH, or {IMAGE_ARCHIVES}",
         )
     folders = {part: find_folder(base, f"{part}2014", [f"{part}2014.zip"]) for part in PARTS}

@@ -47,8 +47,8 @@ class KarpathySplit:
 class CocoKarpathyReader:
     """Reads Karpathy's `dataset_coco.json`, or LAVIS' `coco_karpathy_{train,val,test}.json`, and the images of COCO 2014.
 
-    The files are looked for in `coco-karpathy`, `karpathy`, `mscoco`, `mscoco/mscoco2014` and `mscoco2014` below `root`, in
-    their folders `annotations`, and in `root` itself; without `root`, below the environment variable COCO_PATH.
+    The files are looked for in `coco-karpathy`, `karpathy`, `mscoco`, `mscoco/mscoco2014`, `mscoco2014` and `coco` below
+    `root`, in their folders `annotations`, and in `root` itself; without `root`, below the environment variable COCO_PATH.
     dataset_coco.json comes first where there are both; caption_datasets.zip and the zip archives of the images need not be
     unpacked. Both forms give the same examples: an image's captions are its references in the order of the file, and the
     first is label and retrieval text.
@@ -94,7 +94,7 @@ class CocoKarpathyReader:
     def find(self, root: Path | None) -> Places:
         """Where the files and images are. DataError when something is missing."""
         start = chosen_root(root, ("COCO_PATH",), self.name)
-        names = ("coco-karpathy", "karpathy", "mscoco/mscoco2014", "mscoco2014", "mscoco", ".")
+        names = ("coco-karpathy", "karpathy", "mscoco/mscoco2014", "mscoco2014", "mscoco", "coco", ".")
         folders = [start / name / deeper for name in names for deeper in (".", "annotations")]
         needed = {part: LAVIS[part] for part in ("train", *self._parts["validation"])}
         wanted = needed | {part: LAVIS[part] for part in self._parts.get("development", ())}
@@ -104,7 +104,7 @@ class CocoKarpathyReader:
         else:
             base = first_holding(folders, list(needed.values())) or first_holding(folders, [], [_ARCHIVE])
             if base is None:
-                raise DataError(f"no Karpathy split in {start}: neither {WHOLE}, {_ARCHIVE} nor LAVIS' files", _HINT)
+                raise _nothing(start, folders)
             files = {part: base / name for part, name in wanted.items() if (base / name).exists()}
             missing = [name for part, name in needed.items() if part not in files]
             if files and missing:
@@ -215,3 +215,15 @@ def _examples(split: KarpathySplit, images: Coco2014Images, groups: dict[int, st
             references=image.captions,
             group=groups.get(image.id, ""),
         )
+
+
+def _nothing(start: Path, folders: list[Path]) -> DataError:
+    """No file of the split is there; what looks like one is named."""
+    truths = sorted(file for folder in folders if folder.is_dir() for file in folder.glob("coco_karpathy_*_gt.json"))
+    if truths:
+        return DataError(
+            f"no Karpathy split in {start}: {truths[0]} is what LAVIS compares answers with, and names no images",
+            "LAVIS downloads coco_karpathy_train.json, coco_karpathy_val.json and coco_karpathy_test.json beside it; they, or "
+            f"{WHOLE}, are needed",
+        )
+    return DataError(f"no Karpathy split in {start}: neither {WHOLE}, {_ARCHIVE} nor LAVIS' files", _HINT)

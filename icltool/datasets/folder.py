@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -219,8 +220,7 @@ def _rows(root: Path, table: Table, columns: Columns) -> list[Row]:
         if not written or not written.strip():
             raise DataError(f"{table.path} line {line} names no image", f"column {column!r} is empty there")
         if written not in paths:
-            path = str(root / written.strip())
-            paths[written] = path if file_exists(path) else ""
+            paths[written] = _found(root, written.strip())
         if not paths[written]:
             missing.append(f"{written.strip()} (line {line})")
     if missing:
@@ -231,6 +231,14 @@ def _rows(root: Path, table: Table, columns: Columns) -> list[Row]:
     codes = {} if "image_id" in columns else image_codes(root, list(dict.fromkeys(paths.values())))
     found = ((line, values, paths[values[column]]) for line, values in table.rows)
     return [Row(line, n, values, path, codes.get(path)) for n, (line, values, path) in enumerate(found)]
+
+
+def _found(root: Path, written: str) -> str:
+    """The image's path as it is on disk, "" where there is no such file. Names that another system wrote are found too: in the
+    other Unicode form (macOS), or with backslashes between folders (Windows)."""
+    names = dict.fromkeys([written, *(unicodedata.normalize(form, written) for form in ("NFC", "NFD"))])
+    slashed = [] if "/" in written else [name.replace("\\", "/") for name in names]
+    return next((path for name in (*names, *slashed) if file_exists(path := str(root / name))), "")
 
 
 def image_codes(root: Path, paths: Sequence[str]) -> dict[str, int]:

@@ -18,7 +18,7 @@ from icltool.contracts import (
 )
 from icltool.contracts.pictures import LIMIT_VARIABLE
 from icltool.datasets.official import counted, few
-from icltool.errors import DataError
+from icltool.errors import ConfigError, DataError
 
 #: How many images of a split are opened where not all of them are.
 SAMPLE = 50
@@ -96,6 +96,14 @@ def expect_readable(folder: Path, names: Sequence[str], get: str, ticker: Ticker
         raise DataError(first.message, get)
     told = [f"{name} ({_reason(fault)})" for name, fault in broken]
     raise DataError(f"{len(broken):,} images in {folder} cannot be read: {few(told)}", get)
+
+
+def skips_missing(reader: str, missing: str) -> bool:
+    """Whether option `missing` of a data set says that examples whose image is not there are left out. ConfigError for anything
+    but "skip" and "refuse"."""
+    if missing not in ("refuse", "skip"):
+        raise ConfigError(f"option missing of {reader} is {missing!r}", "it is refuse, or skip")
+    return missing == "skip"
 
 
 def sample(names: Sequence[str], purpose: str) -> list[str]:

@@ -60,6 +60,13 @@ Entry = TypeVar("Entry", Picture, Caption, Question, Answers)
 _OTHER_KINDS = {"keypoints": "person keypoints", "segments_info": "panoptic segments", "bbox": "instances"}
 #: A field that entries may lack; where there is one it has been checked.
 _OPTIONAL = "raw_answers"
+#: The fields by which an entry is known.
+_DECIDING: dict[type[Any], tuple[str, ...]] = {
+    Picture: ("id", "file_name"),
+    Caption: ("image_id", "caption"),
+    Question: ("question_id", "question"),
+    Answers: ("question_id", "answers"),
+}
 _NAMES = {Picture: "an image", Caption: "a caption", Question: "a question", Answers: "a list of answers"}
 
 
@@ -95,8 +102,8 @@ def _entry(key: str, record: Any) -> Any:
         )
     if "question" in record and "question_id" in record:
         return Question(record["question_id"], image_id, record["question"])
-    if "caption" in record and "id" in record:
-        return Caption(record["id"], image_id, record["caption"])
+    if "caption" in record and "image_id" in record:  # other makers' files number no captions
+        return Caption(record.get("id", 0), image_id, record["caption"])
     if "file_name" in record and "id" in record:
         return Picture(record["id"], record["file_name"])
     return record
@@ -166,13 +173,21 @@ def entries(path: Path, found: dict[str, Any], key: str, kind: type[Entry]) -> l
         raise DataError(f"{path} has no list {key!r}", "the file is not the official one; get it again")
     needed = ", ".join(name for name in kind._fields if name != _OPTIONAL)
     for position, entry in enumerate(listed):
-        fault = "fields are missing" if not isinstance(entry, kind) else _fault(entry)
+        fault = _missing(entry, kind) if not isinstance(entry, kind) else _fault(entry)
         if fault:
             raise DataError(
                 f"{path}: entry {position} of {key!r} is not {_NAMES[kind]}: {fault}",
                 f"it needs {needed}; the file is damaged or not the official one",
             )
     return listed
+
+
+def _missing(entry: Any, kind: type[Any]) -> str:
+    """Which fields an entry lacks."""
+    if not isinstance(entry, dict):
+        return f"it is {_short(entry)}"
+    lacking = [name for name in _DECIDING[kind] if name not in entry]
+    return f"it has no {' and no '.join(lacking)}" if lacking else "its fields are of another kind"
 
 
 def _fault(entry: Picture | Caption | Question | Answers) -> str:

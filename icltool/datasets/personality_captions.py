@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from icltool.contracts import Example, PreparedSplit, Progress, ReadReport, group_code, open_file
-from icltool.datasets.images import check_decoding, listing
+from icltool.datasets.images import check_decoding, listing, skips_missing
 from icltool.datasets.json_stream import read_json
 from icltool.datasets.near_duplicates import groups_file, read_groups
 from icltool.datasets.official import counted, few, one_line
@@ -24,7 +24,8 @@ _QUERIES = {"test": "test.json", "validation": "val.json", "val": "val.json"}
 _GROUPS = {"train": "train", "validation": "val", "development": "development"}
 _GET = f"put train.json, val.json, test.json and {PERSONALITIES} of PersonalityCaptions there"
 _GET_IMAGES = (
-    f"put the pictures into {IMAGES}, as HASH.jpg, or {IMAGES}.zip there; or take their entries out of the file"
+    f"put the pictures into {IMAGES}, as HASH.jpg (--option suffix=.png: as HASH.png), or {IMAGES}.zip there; some of the "
+    "release are not to be had any more: --option missing=skip leaves their entries out"
 )
 
 
@@ -66,7 +67,8 @@ class PersonalityCaptionsReader:
     An example is one entry: the personality is its style, the comment its label and retrieval text, and the references are
     the comment with the additional ones (the test split has four). `split` says which file holds the queries: "test" (the
     default), or "validation"; where it is "test", val.json is our split "development", by which captioners choose their best
-    weights, unless it is missing. `styles` is a file with one style a line: examples of other styles are left out. Entries
+    weights, unless it is missing. `missing=skip` leaves entries out whose picture is not there, and `suffix` is how the names
+    of pictures end. `styles` is a file with one style a line: examples of other styles are left out. Entries
     without a comment and repeated ones are left out as well. Ids are codes (see Comment), image ids codes of the hash. An
     image's group comes from `near_duplicates.json` beside the files ("train", "val" and "development" are our splits).
     """
@@ -74,9 +76,11 @@ class PersonalityCaptionsReader:
     name = "personality-captions"
     tasks = ("style",)
 
-    def __init__(self, split: str = "test", styles: str = "") -> None:
+    def __init__(self, split: str = "test", styles: str = "", missing: str = "refuse", suffix: str = ".jpg") -> None:
         if split not in _QUERIES:
             raise ConfigError(f"option split of personality-captions is {split!r}", "it is test or validation")
+        self._skips = skips_missing(self.name, missing)
+        self._suffix = suffix if suffix.startswith(".") else f".{suffix}"
         self._styles = styles
         self._files = {"train": "train.json", "validation": _QUERIES[split]}
         if _QUERIES[split] == "test.json":
@@ -98,7 +102,10 @@ class PersonalityCaptionsReader:
                 found, _ = _comments(path, name, styles)
                 ticker.advance()
             groups = read_groups(path, _GROUPS[name])
-            yield PreparedSplit(name, len(found), _examples(found, places.images, groups))
+            if self._skips:
+                present = listing(places.images)
+                found = [comment for comment in found if f"{comment.image}{self._suffix}" in present]
+            yield PreparedSplit(name, len(found), _examples(found, places.images, self._suffix, groups))
 
     def find(self, root: Path | None) -> Places:
         """Where files and pictures are. DataError when something is missing that is needed."""
@@ -135,10 +142,17 @@ class PersonalityCaptionsReader:
         for name, path in places.files.items():
             found, told = _comments(path, name, styles)
             read_groups(path, _GROUPS[name])
-            names = list(dict.fromkeys(f"{comment.image}.jpg" for comment in found))
+            names = list(dict.fromkeys(f"{comment.image}{self._suffix}" for comment in found))
             present = listing(places.images)
             missing = [image for image in names if image not in present]
-            if missing:
+            if missing and self._skips and len(missing) < len(names):
+                gone = set(missing)
+                names = [image for image in names if image not in gone]
+                left = sum(f"{comment.image}{self._suffix}" in gone for comment in found)
+                remarks.append(
+                    f"{name}: {left:,} entries of {counted(len(gone), 'missing image')} left out: {few(missing)}"
+                )
+            elif missing:
                 raise DataError(
                     f"{path} names {counted(len(missing), 'image')} missing from {places.images}: {few(missing)}",
                     _GET_IMAGES,
@@ -234,12 +248,12 @@ def _comment(entry: Any) -> Comment | None:
     return Comment(image, one_line(personality), one_line(text), others)
 
 
-def _examples(found: list[Comment], images: Path, groups: Mapping[int, str]) -> Iterator[Example]:
+def _examples(found: list[Comment], images: Path, suffix: str, groups: Mapping[int, str]) -> Iterator[Example]:
     for comment in found:
         image_id = group_code(comment.image)
         yield Example(
             id=comment.id,
-            image=str(images / f"{comment.image}.jpg"),
+            image=str(images / f"{comment.image}{suffix}"),
             image_id=image_id,
             text=comment.text,
             label=comment.text,

@@ -7,7 +7,7 @@ import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
 
@@ -23,7 +23,7 @@ from icltool.contracts import (
 )
 from icltool.contracts.pictures import ShowMode, picture_size
 from icltool.datasets.distractors import Pool
-from icltool.datasets.images import check_decoding, sample
+from icltool.datasets.images import check_decoding, sample, skips_missing
 from icltool.datasets.near_duplicates import groups_file, read_groups
 from icltool.datasets.official import counted, few, repeated
 from icltool.datasets.places import chosen_root, find_file, first_holding, on_disk
@@ -35,7 +35,8 @@ _FILES = {"train": (TRAIN, "train"), "validation": (VALIDATION, "val")}
 _HINT = f"put {TRAIN} and {VALIDATION} of Sherlock's page into sherlock_dataset there; their zips need not be unpacked"
 _IMAGES = (
     "VCR's pictures belong into vcr1images, Visual Genome's into vg/images/VG_100K and vg/images/VG_100K_2, or their "
-    "archives vcr1images.zip, vg/images.zip and vg/images2.zip; all below the folder given by --root or SHERLOCK_PATH"
+    "archives vcr1images.zip, vg/images.zip and vg/images2.zip; all below the folder given by --root or SHERLOCK_PATH. "
+    "--option missing=skip leaves out the records whose picture is not to be had"
 )
 _RESTORE = "get the picture again, or unpack its archive again: what is there is damaged"
 
@@ -67,7 +68,8 @@ class SherlockReader:
     instance_id, so that an example keeps it in another file or order; the image id is a code of the picture's place in its
     release. `answer_type` is the picture's source, "vcr" or "vg", by which evaluations are broken down. Records without clue or
     inference, or whose regions lie outside of their picture, are left out, and remarked on. Where a picture has another size
-    than its record says, and the same shape, its regions are scaled.
+    than its record says, and the same shape, its regions are scaled. `missing=skip` leaves records out whose picture is not
+    there.
 
     Task "inference-choice": the query's choices are its inference and `distractors` inferences about other pictures, drawn by
     the query's id from its part of the validation file (`split_idx`; the whole file where it is missing); none of them reads
@@ -77,11 +79,12 @@ class SherlockReader:
     name = "sherlock"
     tasks = ("inference", "inference-choice")
 
-    def __init__(self, show: str = "highlight", distractors: int = 99) -> None:
+    def __init__(self, show: str = "highlight", distractors: int = 99, missing: str = "refuse") -> None:
         if show not in SHOW_MODES:
             raise ConfigError(f"option show of sherlock is {show!r}", f"it is one of {', '.join(SHOW_MODES)}")
         if type(distractors) is not int or distractors < 1:
             raise ConfigError(f"option distractors of sherlock is {distractors!r}", "it is a number from 1 on")
+        self._skips = skips_missing(self.name, missing)
         self._show, self._distractors = cast(ShowMode, show), distractors
 
     def check(self, root: Path | None, task: str, verify: bool) -> ReadReport:
@@ -97,6 +100,7 @@ class SherlockReader:
         for name, (_, part) in _FILES.items():
             with progress.task(f"reading {places.files[name].name}", 1, "files") as ticker:
                 split = observations(places.files[name], name)
+                split = self._present(split, places)
                 shown = {places.pictures.find(o): o for o in split.found}
                 scales = _scales(places.files[name], shown)
                 ticker.advance()
@@ -128,6 +132,10 @@ class SherlockReader:
             path = places.files[name]
             split = observations(path, name)
             read_groups(places.files["train"], part)
+            whole, split = split, self._present(split, places)
+            if len(split.found) < len(whole.found):
+                left = counted(len(whole.found) - len(split.found), "record")
+                remarks.append(f"{name}: {left} left out, whose pictures are not there")
             shown = list({o.picture: o for o in split.found}.values())
             found = [places.pictures.find(o) for o in shown]
             missing = [o.picture for o, place in zip(shown, found, strict=True) if not place]
@@ -150,6 +158,13 @@ class SherlockReader:
                 remarks += self._too_few(split)
         files = on_disk([*places.files.values(), *groups_file(places.files["train"]), *places.pictures.archives()])
         return ReadReport(files, tuple(remarks))
+
+    def _present(self, split: Observations, places: Places) -> Observations:
+        """The observations whose pictures are there, where others are to be left out; all of them where none is."""
+        if not self._skips:
+            return split
+        there = [o for o in split.found if places.pictures.find(o)]
+        return replace(split, found=there) if there else split
 
     def _examples(
         self,

@@ -12,6 +12,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from icltool.contracts import read_whole
 from icltool.datasets.official import few
 from icltool.errors import DataError
 
@@ -74,7 +75,7 @@ def read_table(path: Path) -> Table:
 
 def _decoded(path: Path) -> str:
     try:
-        content = path.read_bytes()
+        content = read_whole(path)
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror or error}", "check its permissions") from error
     encoding = _encoding(content)

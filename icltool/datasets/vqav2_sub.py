@@ -6,7 +6,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-from icltool.contracts import keyed_generator
+from icltool.contracts import keyed_generator, read_whole
 from icltool.datasets.official import Question, counted, few, repeated
 from icltool.datasets.vqa import AnsweredSplit, Places
 from icltool.datasets.vqav2 import VQAv2Reader
@@ -94,7 +94,7 @@ def read_ids(path: Path) -> list[int]:
     """
     form = "it must hold question ids: a JSON list of whole numbers, or one number a line"
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = read_whole(path).decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         reason = "it is no text" if isinstance(error, UnicodeDecodeError) else error.strerror
         raise DataError(f"cannot read {path}: {reason}", form) from error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -180,6 +180,19 @@ class Answerer:
             {**_prompt(prompt), "raw": answer, "answer": answer, "log_probs": log_probs}
             for prompt, answer, log_probs in zip(prompts, answers, ranked, strict=True)
         ]
+
+    def about(self) -> dict[str, Any]:
+        """How this process answers: device, precision and generation as they were resolved, and what stands for weights,
+        precision and prompt format. Without what is not known: what other machines have, where they answer."""
+        if self._session is None or self._session.model is None:
+            return {}
+        model = self._session.model
+        return {
+            "device": str(getattr(model, "device", "")),
+            "precision": str(getattr(model, "precision", getattr(model, "dtype", ""))).removeprefix("torch."),
+            "weights": model.fingerprint(),
+            "generation": asdict(self._session.generation),
+        }
 
     def session(self) -> Session:
         """The session; its model is loaded when it is first asked for."""

@@ -193,6 +193,13 @@ def _made(inputs: Inputs, name: str, label: str, options: dict[str, Any], shots:
     if getattr(retriever, "sequences", None) is not None:
         remarks.append(f"{label}: its sequences were searched with the queries' labels: an upper bound, no method")
         remarks.append(f"{label}: {options.get('file')}")
+    if (lengths := getattr(retriever, "lengths", None)) is not None and len(shots) > 1:
+        if left := [k for k in shots if k and k not in lengths]:
+            told = ", ".join(map(str, left))
+            remarks.append(
+                f"{label}: its sequences have {' or '.join(map(str, lengths))} demonstrations, so not asked at {told}"
+            )
+        shots = tuple(k for k in shots if not k or k in lengths) or shots
     encoder = None
     identity: dict[str, Any] = {"retriever": name, **_content(retriever, options)}
     if needs_vectors(retriever.needs):

@@ -6,6 +6,7 @@ import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -320,7 +321,7 @@ class Results:
         seconds = time.perf_counter() - began
         if part.path in self.answerer.elsewhere:
             seconds = self.answerer.elsewhere[part.path][0]
-        return rows, seconds, self._made_by(setting, part)
+        return rows, seconds, {**self._made_by(setting, part), "run": {**_here_and_now(), **self.answerer.about()}}
 
     def _made_by(self, setting: Setting, part: PartialAnswers) -> dict[str, Any]:
         """What stands in for demonstrations, as results record it, and fine-tuned weights."""
@@ -420,6 +421,16 @@ class Results:
         for key in set(self._dropped) - set(self.kept):  # answers of other weights, or of another version of a plugin
             self._file(key).unlink(missing_ok=True)
         self._dropped = []
+
+
+def _here_and_now() -> dict[str, str]:
+    """When answers were made, and by which releases."""
+    from importlib.metadata import version
+
+    from icltool import __version__
+
+    now = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    return {"date": now, "icltool": __version__, **{name: version(name) for name in ("torch", "transformers")}}
 
 
 def _set_scores(rows: PredictionRows, judged: dict[str, Judged]) -> None:

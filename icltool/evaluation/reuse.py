@@ -14,7 +14,7 @@ from icltool.store.makers import Makers
 #: What a metric adds to a prediction row.
 _JUDGED = ("gain",)
 #: What of a result says how its answers were made.
-_MADE = ("intervention", "finetuned")
+_MADE = ("intervention", "finetuned", "run")
 
 
 class Earlier:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Protocol
 
 from icltool.config.export import ExportConfig
-from icltool.errors import StoreError
+from icltool.errors import ConfigError, StoreError
 from icltool.store.workspace import Workspace
 
 
@@ -23,14 +23,21 @@ class Output(Protocol):
 
 
 def input_of(config: ExportConfig, newest: Callable[[Workspace], Path]) -> Path:
-    """--input, else the newest in the workspace. StoreError where it does not exist."""
-    if config.input is None:
-        return newest(Workspace(config.workspace))
-    if not config.input.exists():
-        raise StoreError(
-            f"{config.input} does not exist", "check --input; without it the newest in the workspace is taken"
+    """--input, else the newest in the workspace. StoreError where it does not exist, ConfigError for several."""
+    found = inputs_of(config, newest)
+    if len(found) > 1:
+        raise ConfigError(
+            f"{config.what} are exported from one --input, and {len(found)} are given", "give one of them"
         )
-    return config.input
+    return found[0]
+
+
+def inputs_of(config: ExportConfig, newest: Callable[[Workspace], Path]) -> tuple[Path, ...]:
+    """All that --input names, else the newest in the workspace. StoreError for one that does not exist."""
+    for path in config.input:
+        if not path.exists():
+            raise StoreError(f"{path} does not exist", "check --input; without it the newest in the workspace is taken")
+    return config.input or (newest(Workspace(config.workspace)),)
 
 
 def output_of(config: Output, name: str, sources: tuple[Path, ...], folder: bool = False) -> Path:

@@ -60,7 +60,8 @@ def _refuse_interventions(config: ExportConfig) -> None:
     from icltool.interventions.files import WEIGHTS
     from icltool.plugin.manager import load_registry
 
-    workspace, learner, folder = Workspace(config.workspace), config.learner or LEARNER, config.input
+    workspace, learner = Workspace(config.workspace), config.learner or LEARNER
+    folder = config.input[0] if config.input else None
     if folder is not None:
         folder = folder if folder.is_dir() else folder.parent
         record = read_json(folder / TRAINED) if (folder / TRAINED).is_file() else {}

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import functools
 import importlib.util
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -16,6 +18,8 @@ from typing import IO
 
 from icltool.errors import ConfigError
 
+#: Paths that mean the same as addresses.
+_PLAIN = re.compile(r"[\w/.:\\-]+", re.ASCII)
 _EXECUTABLE = "java.exe" if os.name == "nt" else "java"
 
 
@@ -58,10 +62,28 @@ def packaged_file(*parts: str) -> Path:
     for folder in (spec.submodule_search_locations or ()) if spec is not None else ():
         path = Path(folder).joinpath(*parts)
         if path.is_file():
-            return path
+            return _plain_place(path.parent) / path.name
     raise ConfigError(
         f"caption metrics need {parts[-1]} of the package pycocoevalcap", "run `pip install pycocoevalcap`"
     )
+
+
+@functools.cache
+def _plain_place(folder: Path) -> Path:
+    """The folder, or a link to it in a temporary folder where its path has signs (a blank, %, #, ü) that programs decode
+    wrongly when they look for the files beside them. ConfigError where the temporary folder's path has such signs, too."""
+    if _PLAIN.fullmatch(str(folder)):
+        return folder
+    place = tempfile.mkdtemp(prefix="icltool-java-")
+    atexit.register(shutil.rmtree, place, ignore_errors=True)
+    link = Path(place) / "files"
+    link.symlink_to(folder, target_is_directory=True)
+    if not _PLAIN.fullmatch(str(link)):
+        raise ConfigError(
+            f"Java's programs cannot find their files in {folder}, nor in {place}: their paths have unusual signs",
+            "set TMPDIR to a folder with a plain path",
+        )
+    return link
 
 
 class ProcessEndedError(Exception):

@@ -20,6 +20,7 @@ from icltool.metrics.java import JavaProcess, ProcessEndedError, packaged_file
 from icltool.metrics.ptb import PTBTokenizer, shared_tokenizer
 
 _JAR = "meteor-1.5.jar"
+MOST_WORDS = 3000
 _BATCH = 500
 _SILENCE = 300.0
 _CACHE = 200_000
@@ -158,4 +159,6 @@ def shared_program() -> MeteorProgram:
 
 
 def _plain(text: str) -> str:
-    return " ".join(text.replace("|||", "").split())
+    """The text on one line, without the protocol's bars. What is beyond MOST_WORDS is cut: the program's memory grows with the
+    square of an answer that runs on."""
+    return " ".join(text.replace("|||", "").split()[:MOST_WORDS])

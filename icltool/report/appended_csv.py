@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from icltool.contracts import read_whole
 from icltool.errors import StoreError
 from icltool.store.atomic import check_writable, remove_leftovers, write_error, write_text, writing
 from icltool.store.locking import LockHeldError, held, lock_file
@@ -117,7 +118,7 @@ def _cell(value: Any) -> str:
 def _read(file: Path) -> tuple[list[str], list[dict[str, str]]]:
     """(columns, rows by column); nothing for a file that is missing or empty. Cells beyond the header are a fault."""
     try:
-        text = file.read_bytes().decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
+        text = read_whole(file).decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
     except FileNotFoundError:
         return [], []
     except IsADirectoryError:

@@ -1,10 +1,11 @@
-"""Results as CSV: one line per setting and metric."""
+"""Results as CSV: one line per setting and metric, with all that its figures depend on."""
 
 from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from icltool.report.costs import cost_of
@@ -13,11 +14,20 @@ from icltool.store.evaluations import SettingResult
 COLUMNS = ("method", "shots", "seed", "queries", "metric", "mean", "low", "high", "seconds")
 #: Behind those, where a setting's cost was measured: per query, by key in `extra["cost"]`.
 COST_COLUMNS = {"prompt_tokens": "prompt_tokens", "flops": "flops", "seconds": "seconds_per_query"}
+#: Behind those: the evaluation, and what its configuration says.
+OF_EVALUATION = ("dataset", "task", "model", "model_path", "prompt_template", "prompt_style", "quantization")
+#: Behind those: how the setting was answered, `extra["run"]`.
+OF_RUN = ("date", "icltool", "torch", "transformers", "device", "precision", "weights")
 
 
-def results_rows(results: Sequence[SettingResult]) -> list[dict[str, Any]]:
-    """One mapping with COLUMNS per setting and metric, in order; with COST_COLUMNS where any setting has a cost."""
+def results_rows(
+    results: Sequence[SettingResult], provenance: Mapping[str, Any] | None = None, evaluation: str = ""
+) -> list[dict[str, Any]]:
+    """One mapping with COLUMNS per setting and metric, in order; with COST_COLUMNS where any setting has a cost; then the
+    evaluation's name, split, OF_EVALUATION, OF_RUN and, as JSON, the setting's options and the evaluation's."""
     costed = COST_COLUMNS if any(cost_of(result) for result in results) else {}
+    told = dict(provenance or {})
+    configuration = told.get("configuration") or {}
     return [
         {
             "method": result.method,
@@ -30,17 +40,28 @@ def results_rows(results: Sequence[SettingResult]) -> list[dict[str, Any]]:
             "high": figures.high,
             "seconds": result.seconds,
             **{column: cost_of(result).get(kind) for kind, column in costed.items()},
+            "evaluation": evaluation,
+            "split": "validation",
+            **{key: configuration.get(key) for key in OF_EVALUATION},
+            **{key: (result.extra.get("run") or {}).get(key) for key in OF_RUN},
+            "method_options": _json(result.extra.get("options")),
+            "options": _json({**configuration, **((result.extra.get("run") or {}).get("generation") or {})}),
         }
         for result in results
         for name, figures in result.metrics.items()
     ]
 
 
-def results_csv(results: Sequence[SettingResult]) -> str:
-    """CSV with a header line, full precision, quoted where a value needs it."""
+def results_csv(rows: Sequence[Mapping[str, Any]]) -> str:
+    """CSV of `results_rows` with a header line, full precision, quoted where a value needs it."""
     text = io.StringIO()
-    rows = results_rows(results)
-    writer = csv.DictWriter(text, rows[0] if rows else COLUMNS, lineterminator="\n")
+    writer = csv.DictWriter(
+        text, list(dict.fromkeys(key for row in rows for key in row)) or COLUMNS, lineterminator="\n"
+    )
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue()
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value or {}, sort_keys=True, ensure_ascii=False, default=str)

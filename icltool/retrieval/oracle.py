@@ -37,6 +37,12 @@ class OracleRetriever:
         self._results: dict[int, Any] | None = None
         self._shots = 0
 
+    @property
+    def lengths(self) -> tuple[int, ...]:
+        """The numbers of demonstrations that it has: sequences are not cut, as their scores are of the whole."""
+        self._read()
+        return (self._shots,)
+
     def retrieve(self, index: IndexSet, queries: QuerySet, shots: int, seed: int) -> IntArray:
         """Rows of `index` int64 [Q, shots]; see `icltool.contracts.Retriever`. Nothing is drawn: `seed` has no effect.
 

@@ -39,6 +39,8 @@ FEW = 20
 COST_FIGURE = "cost.png"
 #: Metrics of tasks whose choices are ranked, where they are not those of a classification.
 _RANKED = {"inference-choice": ("accuracy", "mean-rank")}
+#: Metrics whose weights come from the references of all queries.
+_OF_THE_QUERIES = ("cider",)
 #: Tasks whose retrieval text is what is to be written.
 _OWN_TEXT = ("caption", "style")
 
@@ -183,6 +185,11 @@ def _remarks(inputs: Inputs, settings: Settings, judge: Judge) -> list[str]:
             *first, last = made_for
             named = f"{', '.join(first)} and {last}" if first else last
             lines.append(f"{name} is made for {named}: on {inputs.task.name} it says little")
+    if len(inputs.query_rows) < FEW and (weighted := [n for n in judge.metrics if n in _OF_THE_QUERIES]):
+        lines.append(
+            f"{' and '.join(weighted)} weighs words by how rare they are in the queries' own references: of few queries it "
+            "says little (of one it is 0), and figures of different --test-size are not comparable"
+        )
     groups = inputs.queries.groups[inputs.query_rows]
     independent = len(set(groups[groups >= 0].tolist())) + int((groups < 0).sum())
     if independent < FEW:

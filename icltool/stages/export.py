@@ -21,7 +21,7 @@ from icltool.config.export import ExportConfig
 from icltool.contracts import Example, Progress, StageReport, picture_reference
 from icltool.errors import ConfigError, DataError, StoreError
 from icltool.exports.model import export_model
-from icltool.exports.places import input_of, output_of
+from icltool.exports.places import input_of, inputs_of, output_of
 from icltool.exports.selector import export_selector
 from icltool.store.atomic import replace_file, write_text
 from icltool.store.atomic import write_json as write_json_file
@@ -128,21 +128,35 @@ def _results(config: ExportConfig, format: str, progress: Progress) -> StageRepo
     from icltool.report.markdown import results_markdown
     from icltool.store.evaluations import read_analysis, read_results
 
-    source = input_of(config, lambda w: w.newest_evaluation())
-    results, provenance = read_results(source)
-    analysis = read_analysis(source)
-    name = (source.parent if source.suffix == ".json" else source).resolve().name
-    target = output_of(config, f"{name}.{_SUFFIXES.get(format, format)}", (source,))
+    sources = inputs_of(config, lambda w: w.newest_evaluation())
+    read = [(*read_results(source), read_analysis(source)) for source in sources]
+    names = [(source.parent if source.suffix == ".json" else source).resolve().name for source in sources]
+    name = names[0] if len(names) == 1 else f"{len(names)}-evaluations"
+    target = output_of(config, f"{name}.{_SUFFIXES.get(format, format)}", sources)
+    rows = [
+        row
+        for (results, provenance, _), of in zip(read, names, strict=True)
+        for row in results_rows(results, provenance, of)
+    ]
     if format == "json":
-        write_json_file(target, {"provenance": provenance, "results": results_rows(results), "analysis": analysis})
-    elif format == "csv":
-        write_text(target, results_csv(results))
-    else:  # for people: means over seeds
-        write_text(
-            target, {"markdown": results_markdown, "latex": results_latex}[format](over_seeds(results, analysis))
+        whole = [{"provenance": provenance, "analysis": analysis} for _, provenance, analysis in read]
+        write_json_file(
+            target, {**whole[0], "results": rows} if len(whole) == 1 else {"evaluations": whole, "results": rows}
         )
-    progress.detail(f"read {source}")
-    row = {"what": "results", "format": format, "settings": len(results), "file": str(target)}
+    elif format == "csv":
+        write_text(target, results_csv(rows))
+    else:  # for people: means over seeds
+        table = {"markdown": results_markdown, "latex": results_latex}[format]
+        heading = {"markdown": "## {}\n\n", "latex": "% {}\n"}[format] if len(read) > 1 else ""
+        parts = [
+            heading.format(of) + table(over_seeds(results, analysis))
+            for (results, _, analysis), of in zip(read, names, strict=True)
+        ]
+        write_text(target, "\n".join(parts))
+    for source in sources:
+        progress.detail(f"read {source}")
+    settings = sum(len(results) for results, _, _ in read)
+    row = {"what": "results", "format": format, "settings": settings, "file": str(target)}
     return StageReport(f"Exported {name}", (row,), target)
 
 

@@ -6,6 +6,7 @@ Writes: datasets/NAME/TASK/ (Arrow records, dataset.json); datasets/NAME/source/
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import re
 from dataclasses import dataclass, field
@@ -78,6 +79,8 @@ def run(config: PrepareConfig, progress: Progress) -> PrepareReport:
         manifest, reason = _up_to_date(folder, inputs[task], workspace.root)
         remarks += [reason] if reason else []
         states[task] = "up to date" if manifest else "prepared"
+        if manifest:
+            _remove_left(folder)
         prepared[task] = manifest or _write(reader, root, task, folder, inputs[task], config, progress)
         progress.detail(f"{folder}: {states[task]}")
     remarks += _stale(workspace, name, set(tasks), reader, config.name)
@@ -98,6 +101,16 @@ def _name(reader: DatasetReader, config: PrepareConfig) -> str:
             f"a data set cannot be called {named!r}", "--name takes letters, digits, '.', '_', '+' and '-'"
         )
     return named
+
+
+def _remove_left(folder: Path) -> None:
+    """Removes what killed runs left beside a prepared data set. Where another process writes it, that does it."""
+    from icltool.store.atomic import remove_folder_leftovers, writing
+    from icltool.store.locking import locked
+    from icltool.store.prepared import MANIFEST
+
+    with contextlib.suppress(StoreError), locked(folder), writing(folder):
+        remove_folder_leftovers(folder, MANIFEST)
 
 
 def _check_same(folder: Path, name: str, config: PrepareConfig, options: dict[str, Any]) -> None:

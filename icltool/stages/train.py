@@ -120,9 +120,24 @@ def _finished(folder: Path, identity: Mapping[str, Any]) -> dict[str, Any] | Non
     except StoreError:  # cut: train again
         return None
     same = isinstance(record, dict) and canonical_json(record.get("identity")) == canonical_json(dict(identity))
-    if not same or not all((folder / name).is_file() for name in record.get("checkpoints", {}).values()):
+    if (
+        not same
+        or not _has_figures(record)
+        or not all((folder / name).is_file() for name in record.get("checkpoints", {}).values())
+    ):
         return None
     return dict(record)
+
+
+def _has_figures(record: Mapping[str, Any]) -> bool:
+    """Whether history and checkpoints are what a training writes."""
+    history, checkpoints = record.get("history"), record.get("checkpoints")
+    return (
+        isinstance(checkpoints, dict)
+        and all(isinstance(name, str) for name in checkpoints.values())
+        and isinstance(history, list)
+        and all(isinstance(e, dict) and all(isinstance(v, int | float) for v in e.values()) for e in history)
+    )
 
 
 def _begin(folder: Path, made_by: Makers, overwrite: bool) -> None:

@@ -19,20 +19,26 @@ from icltool.store.atomic import replace_file
 from icltool.store.makers import Makers
 
 _CACHE_BYTES = 1 << 24
+#: Whole numbers of schemas that may be 0.
+_MAY_BE_NONE = ("total",)
 _JSON = ("configuration", "plugins", "extra")
-_BROKEN = (OSError, KeyError, ValueError, TypeError, RuntimeError, EOFError, OverflowError, MemoryError)
+_BROKEN = (
+    OSError, KeyError, ValueError, TypeError, AttributeError, RuntimeError, EOFError, OverflowError, MemoryError,
+    ZeroDivisionError,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Schema:
     """A kind of artefact: its name and version in the file, what it is called, the command that makes it, and the root
-    attributes of its own."""
+    attributes of its own, whole numbers but for those that are `texts`."""
 
     name: str
     version: int
     noun: str
     command: str
     details: tuple[str, ...]
+    texts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -212,6 +218,10 @@ def _read_header(path: Path, schema: Schema, file: Any) -> Header:
     )
     own = {key: attributes[key] for key in schema.details}
     details: dict[str, str | int] = {k: v if isinstance(v, str) else int(v) for k, v in own.items()}
+    if any(isinstance(details[name], str) != (name in schema.texts) for name in details) or any(
+        isinstance(value, int) and value < (name not in _MAY_BE_NONE) for name, value in details.items()
+    ):
+        raise ValueError(f"root attributes {details}")  # the caller says that the file is damaged
     return Header(schema, provenance, details, str(attributes["created"]), str(attributes["icltool_version"]))
 
 

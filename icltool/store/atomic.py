@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from icltool.contracts.files import read_whole
 from icltool.errors import StoreError
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -168,7 +169,7 @@ def write_json(path: Path, obj: Any) -> None:
 def read_json(path: Path) -> Any:
     """The value in a JSON file. StoreError when it is missing, unreadable, cut or malformed."""
     try:
-        return json.loads(Path(path).read_bytes())
+        return json.loads(read_whole(path))
     except FileNotFoundError as error:
         raise StoreError(f"{path} does not exist", "run the command that makes it") from error
     except OSError as error:

@@ -25,6 +25,7 @@ SCHEMA = Schema(
     "embeddings",
     "icltool embed",
     details=("encoder", "encoder_fingerprint", "dim", "fields", "dtype", "total"),
+    texts=("encoder", "encoder_fingerprint", "fields", "dtype"),
 )
 _HEAD = struct.Struct("<QI")  # first row, number of rows
 _BLOCK_BYTES = 1 << 20

@@ -35,7 +35,12 @@ from icltool.store.locking import locked
 from icltool.store.workspace import Workspace
 
 SCHEMA = Schema(
-    "icltool.image-features", 1, "image features", "icltool generate --image-cache-disk", ("model", "model_fingerprint")
+    "icltool.image-features",
+    1,
+    "image features",
+    "icltool generate --image-cache-disk",
+    ("model", "model_fingerprint"),
+    texts=("model", "model_fingerprint"),
 )
 #: Images, and bytes, that are written together.
 _IMAGES, _BYTES = 256, 64 * 2**20

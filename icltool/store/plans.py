@@ -17,6 +17,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from icltool.contracts import read_whole
 from icltool.errors import StoreError
 from icltool.store.atomic import replace_file
 from icltool.store.evaluations import SettingResult, predictions_file, read_predictions
@@ -167,7 +168,7 @@ def _unchecked(path: Path) -> str:
 def _content(path: Path) -> tuple[dict[str, Any], str]:
     """(the JSON object in the file, a hash of its bytes)."""
     try:
-        data = path.read_bytes()
+        data = read_whole(path)
         content = json.loads(data, object_pairs_hook=_without_repetition)
     except FileNotFoundError as error:
         raise StoreError(f"plan {path} does not exist", "`icltool export plan` writes one") from error

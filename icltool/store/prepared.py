@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -102,22 +103,27 @@ class Records:
 
     def __getitem__(self, row: int) -> Example:
         """The example in this row. IndexError outside -N..N-1."""
-        return self._here(_example(self._rows[int(row)]))
+        with self._reading():
+            return self._here(_example(self._rows[int(row)]))
 
     def __iter__(self) -> Iterator[Example]:
         for start in range(0, len(self), _READ_BATCH):
-            yield from map(self._here, _examples(self._rows[start : start + _READ_BATCH]))
+            with self._reading():
+                found = _examples(self._rows[start : start + _READ_BATCH])
+            yield from map(self._here, found)
 
     def rows(self, rows: IntArray | Sequence[int]) -> list[Example]:
         """The examples in these rows, in the order given. IndexError when one is outside -N..N-1."""
         wanted = np.asarray(rows, dtype=np.int64).reshape(-1)
-        return [self._here(e) for e in _examples(self._rows[wanted.tolist()])] if len(wanted) else []
+        with self._reading():
+            return [self._here(e) for e in _examples(self._rows[wanted.tolist()])] if len(wanted) else []
 
     def references(self) -> Iterator[tuple[str, ...]]:
         """The references of every example, in row order."""
         for start in range(0, len(self), _READ_BATCH):
-            for references in self._rows[start : start + _READ_BATCH]["references"]:
-                yield tuple(references)
+            with self._reading():
+                found = self._rows[start : start + _READ_BATCH]["references"]
+            yield from map(tuple, found)
 
     def row_of(self, example_id: int) -> int:
         """The row of the example with this id. StoreError when there is none (the id is of another data set)."""
@@ -172,11 +178,26 @@ class Records:
         return order, self.ids[order]
 
     def _integers(self, column: str) -> IntArray:
-        return np.array(self._rows.data.column(column).to_numpy(), dtype=np.int64)
+        with self._reading():
+            return np.array(self._rows.data.column(column).to_numpy(), dtype=np.int64)
 
     def _texts(self, column: str) -> list[str]:
-        texts: list[str] = self._rows.data.column(column).to_pylist()
+        with self._reading():
+            texts: list[str] = self._rows.data.column(column).to_pylist()
         return texts
+
+    @contextlib.contextmanager
+    def _reading(self) -> Iterator[None]:
+        """Turns what damaged files raise into a StoreError that names them."""
+        import pyarrow as pa
+
+        try:
+            yield
+        except (UnicodeDecodeError, pa.ArrowException, OSError, TypeError) as error:
+            raise StoreError(
+                f"{self.folder} is damaged: {' '.join(str(error).split())[:200]}",
+                "run the `icltool prepare` command that made it again",
+            ) from error
 
 
 def open_dataset(folder: Path) -> PreparedDataset:
@@ -236,7 +257,7 @@ def _load(folder: Path, again: str) -> Any:
 
     try:
         return datasets.load_from_disk(str(folder))
-    except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, pa.ArrowException) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise StoreError(f"{folder} cannot be read: {reason}", again) from error
 

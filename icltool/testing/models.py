@@ -32,7 +32,7 @@ _OPTIONS = (GenerationOptions(max_new_tokens=6, num_beams=1), GenerationOptions(
 
 
 def check_model(
-    model: Model,
+    model: Model | str,
     examples: Sequence[Example],
     *,
     task: str = "caption",
@@ -40,7 +40,8 @@ def check_model(
     tolerance: float = 1e-4,
     twin: PlainTwin | None = None,
 ) -> None:
-    """Checks an LVLM adapter against `icltool.Model`; AssertionError says what is wrong.
+    """Checks an LVLM adapter against `icltool.Model`; AssertionError says what is wrong. `model` may be a registered name: the
+    model is then built as the commands build it.
 
     `examples` are eight at least, with different images and labels of two or more words separated by single blanks, in
     words that the model's tokenizer knows; for a model that reads text only they have no images (and different texts).
@@ -59,6 +60,18 @@ def check_model(
     same scores and answers; where its decoder takes hooks, what `icltool.testing.hooks.check_hooks` says; and, with a
     `twin`, that scores, greedy answers and answers of beam search equal its.
     """
+    if isinstance(model, str):
+        from icltool.plugin.manager import component
+
+        made: Model = component("models", model)
+    else:
+        made = model
+    _check_model(made, examples, task, batch_size, tolerance, twin)
+
+
+def _check_model(
+    model: Model, examples: Sequence[Example], task: str, batch_size: int, tolerance: float, twin: PlainTwin | None
+) -> None:
     expect(isinstance(model, Model), f"{type(model).__name__} lacks a part of the contract `icltool.Model`")
     expect(isinstance(model.name, str) and model.name, "`name` must be a non-empty string")
     mark = model.fingerprint()

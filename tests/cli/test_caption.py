@@ -121,7 +121,10 @@ def test_samples_of_a_data_set(workspace: Path, tmp_path: Path, capsys: pytest.C
         ([{"image": "GOOD", "stile": "x"}], ["entry 1: unknown key 'stile'", "did you mean 'style'"]),
         ([{"image": 3}], ["entry 1: image is a number where a text was expected"]),
         ([{"image": "GOOD"}, {"image": "gone.jpg"}], ["entry 2: ", "gone.jpg is missing", "--images FOLDER"]),
-        ([{"image": "text.jpg"}], ["entry 1: ", "text.jpg is no picture of a known format", "get the file"]),
+        (
+            [{"image": "text.jpg"}],
+            ["entry 1: ", "text.jpg cannot be read: it is no image of a known format", "get the file"],
+        ),
         ([{"image": "."}], ["entry 1: ", " is a folder"]),
         ([{"image": f"{n}.jpg"} for n in range(9)], ["0.jpg is missing", "2.jpg is missing; and 6 more pictures"]),
         ([{"image": "GOOD", "style": "Sweet"}, {"image": "GOOD"}], ["entry 2: no style, and entry 1 has one"]),

@@ -168,7 +168,7 @@ def test_encoders_see_the_regions(workspace: Path, capsys: pytest.CaptureFixture
     for show in ("highlight", "crop"):
         root = str(workspace.parent / "data")
         write_sherlock(Path(root))
-        prepare(workspace, "sherlock", "--task=inference", "--root", root, "--option", f"show={show}")
+        prepare(workspace, "sherlock", "--task=inference", "--root", root, "--option", f"show={show}", "--overwrite")
         data = ["--workspace", str(workspace), "--dataset=sherlock", "--task=inference", "--encoder=tiny-clip"]
         assert run(["embed", *data, "--device=cpu", "--quiet", "--overwrite"]) == 0
         file = EmbeddingFile.open(workspace / "embeddings" / "sherlock-inference-train-tiny-clip.h5")

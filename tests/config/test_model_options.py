@@ -12,15 +12,16 @@ from icltool.config.model import ModelConfig
 
 def test_only_what_was_asked_for_reaches_the_model() -> None:
     """A plugin's adapter need not know every option."""
-    assert ModelConfig().model_options() == {"device": "auto", "dtype": "auto"}
+    assert ModelConfig().model_options() == {}
     asked = ModelConfig(
         model_path="x/y", device_map="balanced", quantization="4bit", attention="eager", prompt_style="flat",
         prompt_template="live",
     )  # fmt: skip
     assert asked.model_options() == {
-        "device": "auto", "dtype": "auto", "path": "x/y", "device_map": "balanced", "quantization": "4bit",
+        "path": "x/y", "device_map": "balanced", "quantization": "4bit",
         "attention": "eager", "style": "flat", "template": "live",
     }  # fmt: skip
+    assert ModelConfig(device="cpu", dtype="float32").model_options() == {"device": "cpu", "dtype": "float32"}
 
 
 @pytest.mark.parametrize(("given", "size"), [(8, 8), ("8", 8), ("auto", "auto")])

@@ -237,7 +237,7 @@ def test_entry_at_fault_is_named(base: Path, change: dict[str, object], fault: s
 
 def test_entry_without_fields(base: Path) -> None:
     edit(captions(base), lambda content: content["annotations"][1].pop("caption"))
-    assert refused(base).message.endswith("entry 1 of 'annotations' is not a caption: fields are missing")
+    assert refused(base).message.endswith("entry 1 of 'annotations' is not a caption: it has no caption")
 
 
 def test_truncated_image_is_found_by_decoding(base: Path) -> None:

@@ -278,3 +278,28 @@ def test_verify_opens_all_and_the_check_a_sample(tmp_path: Path) -> None:
         path.write_bytes(b"broken")
     assert refused(root).message.startswith("50 images in ")
     assert refused(root, verify=True).message.startswith("90 images in ")
+
+
+def test_lavis_own_folders_are_read(tmp_path: Path) -> None:
+    """coco/annotations and coco/images, from the folder above them and from coco itself."""
+    root = write_karpathy(tmp_path / "plain", lavis=True)
+    expected = read(root)
+    laid = tmp_path / "lavis" / "coco"
+    (laid / "images").mkdir(parents=True)
+    shutil.move(root / "coco-karpathy", laid / "annotations")
+    for part in ("train2014", "val2014"):
+        shutil.move(next(root.rglob(part)), laid / "images" / part)
+    for start in (laid.parent, laid):
+        found = read(start)
+        assert [[e.id for e in split] for split in found.values()] == [
+            [e.id for e in split] for split in expected.values()
+        ]
+        assert all(Path(e.image).is_file() for split in found.values() for e in split)
+    (laid / "annotations" / "coco_karpathy_train.json").unlink()
+    for name in ("val", "test"):
+        (laid / "annotations" / f"coco_karpathy_{name}.json").rename(
+            laid / "annotations" / f"coco_karpathy_{name}_gt.json"
+        )
+    error = refused(laid.parent)
+    assert "coco_karpathy_test_gt.json is what LAVIS compares answers with, and names no images" in error.message
+    assert "coco_karpathy_train.json" in (error.hint or "")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import unicodedata
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -332,3 +333,11 @@ def test_options_and_roots_that_are_wrong(root: Path) -> None:
             FolderReader(validation=share)
     table(root, "image,caption\na.png,a\n")
     assert "has one image" in refused(root).message
+
+
+def test_names_that_another_system_wrote_are_found(root: Path) -> None:
+    write_image(root / "sub" / unicodedata.normalize("NFD", "é.png"))
+    write_image(root / "plain.png")
+    table(root, f"image,caption\nsub\\{unicodedata.normalize('NFC', 'é.png')},a cat\nplain.png,a dog\na.png,a bed\n")
+    found = {Path(e.image).name for e in both(root)}
+    assert found == {unicodedata.normalize("NFD", "é.png"), "plain.png", "a.png"}

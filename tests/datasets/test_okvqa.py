@@ -142,7 +142,7 @@ def test_questions_without_annotation_and_the_reverse(root: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "fault"),
     [
-        (lambda entry: entry.pop("answers"), "fields are missing"),
+        (lambda entry: entry.pop("answers"), "it has no answers"),
         (lambda entry: entry["answers"][3].pop("answer"), "answers are no list of texts"),
         (lambda entry: entry.update(answers=None), "answers are no list of texts"),
     ],

@@ -201,3 +201,24 @@ def test_groups_of_near_duplicates(root: Path) -> None:
 def test_wrong_options() -> None:
     with pytest.raises(ConfigError, match="personality-captions"):
         PersonalityCaptionsReader(split="train")
+
+
+def test_entries_of_pictures_that_are_gone_are_left_out_when_asked_to(root: Path) -> None:
+    whole = read(root)
+    gone = Path(whole["train"][0].image)
+    gone.unlink()
+    error = refused(root)
+    assert f"1 image missing from {gone.parent}" in error.message
+    assert "--option missing=skip" in (error.hint or "")
+    kept = read(root, missing="skip")
+    assert [e.id for e in kept["train"]] == [e.id for e in whole["train"] if Path(e.image) != gone]
+    remarks = PersonalityCaptionsReader(missing="skip").check(root, "style", False).remarks
+    assert any(f"1 missing image left out: {gone.name}" in remark for remark in remarks)
+    with pytest.raises(ConfigError, match="it is refuse, or skip"):
+        PersonalityCaptionsReader(missing="perhaps")
+
+
+def test_pictures_may_end_otherwise(root: Path) -> None:
+    for picture in Path(read(root)["train"][0].image).parent.iterdir():
+        picture.rename(picture.with_suffix(".jpeg"))
+    assert read(root, suffix="jpeg")["train"][0].image.endswith(".jpeg")

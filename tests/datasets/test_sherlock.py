@@ -270,3 +270,14 @@ def test_wrong_options() -> None:
     for options in ({"show": "blur"}, {"distractors": 0}, {"distractors": "9"}, {"distractors": True}):
         with pytest.raises(ConfigError, match="sherlock"):
             SherlockReader(**options)  # type: ignore[arg-type]
+
+
+def test_records_of_pictures_that_are_gone_are_left_out_when_asked_to(root: Path) -> None:
+    whole = read(root)
+    gone = picture_reference(whole["train"][0].image).file
+    Path(gone).unlink()
+    assert "--option missing=skip" in str(refused(root).hint)
+    kept = read(root, missing="skip")
+    assert [e.id for e in kept["train"]] == [e.id for e in whole["train"] if picture_reference(e.image).file != gone]
+    told = SherlockReader(missing="skip").check(root, "inference", False).remarks
+    assert any("left out, whose pictures are not there" in remark for remark in told)

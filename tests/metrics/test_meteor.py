@@ -13,6 +13,7 @@ import pytest
 from icltool.contracts import CorpusMetric, Judgement
 from icltool.errors import ConfigError
 from icltool.metrics import meteor
+from icltool.metrics.java import packaged_file
 from icltool.metrics.meteor import Meteor, MeteorProgram, shared_program
 from icltool.metrics.ptb import shared_tokenizer
 from icltool.testing import check_metric
@@ -173,3 +174,39 @@ def test_a_java_that_fails_is_one_clear_line(monkeypatch: pytest.MonkeyPatch, tm
     monkeypatch.setenv("JAVA_HOME", str(tmp_path))
     with pytest.raises(ConfigError, match="METEOR stopped: Error: could not reserve enough space"):
         metric.score(["A dog."], [["A cat."]])
+
+
+@pytest.mark.parametrize("name", ["sp ace", "per%20cent", "plus+hash#x", "umläut"])
+def test_a_jar_below_an_unusual_path_is_started_from_a_plain_one(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The program decodes the place of its jar as if it were an address, and looks for its files there."""
+    jar = moved_jar(name, tmp_path, monkeypatch)
+    assert name not in str(jar)
+    assert (jar.parent / "data" / "paraphrase-en.gz").is_file()
+
+
+@pytest.mark.external
+def test_it_runs_below_an_unusual_path_and_on_an_answer_that_runs_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moved_jar("sp ace%20ü#", tmp_path, monkeypatch)
+    program = MeteorProgram()
+    try:
+        metric = Meteor(program=program)
+        metric.fit([["a cat sits on a mat"]])
+        long, short = metric.score(["a cat " * 5000, "a cat sits"], [["a cat sits on a mat"]] * 2)
+    finally:
+        program.close()
+    assert 0 < long < short
+
+
+def moved_jar(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """METEOR's jar where pycocoevalcap lies below a folder of this name."""
+    there = packaged_file("meteor", "meteor-1.5.jar").resolve().parents[1]
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "pycocoevalcap").symlink_to(there, target_is_directory=True)
+    monkeypatch.syspath_prepend(str(tmp_path / name))
+    jar = packaged_file("meteor", "meteor-1.5.jar")
+    assert jar.samefile(there / "meteor" / "meteor-1.5.jar")
+    return jar

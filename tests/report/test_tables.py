@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import math
 from dataclasses import replace
 
@@ -12,7 +13,7 @@ import pytest
 from rich.console import Console
 
 from icltool.contracts import QueryResult
-from icltool.report.delimited import COLUMNS, results_csv
+from icltool.report.delimited import COLUMNS, results_csv, results_rows
 from icltool.report.grid import over_seeds, result_grid
 from icltool.report.latex import escape as latex_escape
 from icltool.report.latex import results_latex
@@ -222,8 +223,8 @@ def test_markdown_escape() -> None:
 
 def test_csv_reads_back() -> None:
     odd = SettingResult('say "hi", you', 2, 3, 7, {"cider": MetricResult(0.1 + 0.2, 0.0, 1.0)}, 2.5)
-    rows = list(csv.DictReader(io.StringIO(results_csv([*grid_of_results(), odd]))))
-    assert tuple(rows[0]) == COLUMNS
+    rows = list(csv.DictReader(io.StringIO(results_csv(results_rows([*grid_of_results(), odd])))))
+    assert tuple(rows[0])[: len(COLUMNS)] == COLUMNS
     assert len(rows) == 6
     assert rows[-1]["method"] == 'say "hi", you'
     assert float(rows[-1]["mean"]) == 0.1 + 0.2
@@ -233,10 +234,32 @@ def test_csv_reads_back() -> None:
 def test_costs_are_columns_of_their_own_where_there_are_any() -> None:
     cost = {"queries": 8, "device": "cpu", "prompt_tokens": 28.5, "flops": 2.5e8, "seconds": 0.25}
     results = [*grid_of_results(), replace(setting("live", 0, 30.0), extra={"cost": cost})]
-    rows = list(csv.DictReader(io.StringIO(results_csv(results))))
-    assert tuple(rows[0]) == (*COLUMNS, "prompt_tokens", "flops", "seconds_per_query")
+    rows = list(csv.DictReader(io.StringIO(results_csv(results_rows(results)))))
+    costed = (*COLUMNS, "prompt_tokens", "flops", "seconds_per_query")
+    assert tuple(rows[0])[: len(costed)] == costed
     assert [row["flops"] for row in rows] == ["", "", "", "", "", "250000000.0"]
     assert (rows[-1]["prompt_tokens"], rows[-1]["seconds_per_query"]) == ("28.5", "0.25")
+
+
+def test_a_row_says_all_that_its_figures_depend_on() -> None:
+    run = {"date": "2026-01-01", "torch": "2.14", "device": "cpu", "precision": "float32", "weights": "abc"}
+    result = replace(
+        setting("mmr", 2, 30.0), extra={"run": {**run, "generation": {"num_beams": 3}}, "options": {"pool": 9}}
+    )
+    told = {
+        "configuration": {"dataset": "shapes", "task": "vqa", "model": "m", "prompt_template": None, "index_size": -1}
+    }
+    [row] = csv.DictReader(io.StringIO(results_csv(results_rows([result], told, "shapes-vqa-m-0a"))))
+    assert (row["evaluation"], row["dataset"], row["split"], row["model"]) == (
+        "shapes-vqa-m-0a",
+        "shapes",
+        "validation",
+        "m",
+    )
+    assert {key: row[key] for key in run} == run
+    assert json.loads(row["method_options"]) == {"pool": 9}
+    assert json.loads(row["options"])["num_beams"] == 3
+    assert json.loads(row["options"])["index_size"] == -1
 
 
 def test_what_stands_in_is_compared_in_the_column_of_the_others_shots() -> None:

@@ -150,7 +150,20 @@ def test_results_as_text(workspace: Workspace, format: str | None, suffix: str, 
     folder = _evaluation(workspace)
     report = _run(workspace, "results", format=format)
     assert report.path == workspace.root / "exports" / f"{folder.name}.{suffix}"
-    assert part in report.path.read_text().splitlines()
+    assert any(line.startswith(part) for line in report.path.read_text().splitlines())
+
+
+@pytest.mark.parametrize("format", ["csv", "json", "markdown", "latex"])
+def test_several_evaluations_are_one_file(workspace: Workspace, format: str) -> None:
+    folders = [_evaluation(workspace), workspace.evaluation_folder("shapes", "vqa", "other", "0f00000d")]
+    write_results(folders[1], _results(), {"configuration": {"dataset": "shapes", "task": "vqa", "model": "other"}})
+    text = _run(workspace, "results", format=format, input=tuple(folders)).path.read_text()
+    assert all(folder.name in text for folder in folders)
+    assert text.count("lever-lm") == 2
+    if format == "csv":
+        assert [row["model"] for row in csv.DictReader(io.StringIO(text))] == ["", "", "other", "other"]
+    with pytest.raises(ConfigError, match="plan are exported from one --input, and 2 are given"):
+        _run(workspace, "plan", input=tuple(folders))
 
 
 def test_results_as_json_from_a_file(workspace: Workspace, tmp_path: Path) -> None:
