@@ -35,6 +35,8 @@ COMMANDS: dict[str, str] = {
 }
 
 
+#: Help has a short form, too.
+SHORT_HELP = {"help_option_names": ["--help", "-h"]}
 #: Commands whose module has another name.
 _MODULES = {"app": "page"}
 
@@ -75,7 +77,7 @@ class LazyGroup(HelpfulGroup):
 def as_click(command: Any, name: str) -> Any:
     """Builds the command object from a Typer group or an annotated function."""
     if not isinstance(command, typer.Typer):
-        holder = typer.Typer(add_completion=False, rich_markup_mode=None)
+        holder = typer.Typer(add_completion=False, rich_markup_mode=None, context_settings=SHORT_HELP)
         holder.command(name, cls=HelpfulCommand)(command)
         command = holder
     built = typer.main.get_command(command)
@@ -91,7 +93,9 @@ def _print_version(value: bool | None) -> None:
         raise typer.Exit
 
 
-app = typer.Typer(cls=LazyGroup, name="icltool", rich_markup_mode=None, no_args_is_help=False)
+app = typer.Typer(
+    cls=LazyGroup, name="icltool", rich_markup_mode=None, no_args_is_help=False, context_settings=SHORT_HELP
+)
 
 
 @app.callback(invoke_without_command=True)

@@ -80,12 +80,22 @@ def _shortened(text: str) -> str:
     return f"{line[:half]} … ({len(line) - _MOST_SHOWN:,} characters) … {line[-half:]}"
 
 
+#: What other harnesses call our options.
+_ELSEWHERE = {
+    "limit": "--test-size", "num_fewshot": "--shots", "n_shot": "--shots", "tasks": "--task", "output_path": "--workspace",
+    "model_args": "--model-option", "gen_kwargs": "--max-new-tokens", "pretrained": "--model-path", "metrics": "--metric",
+    "methods": "--method", "seeds": "--seed", "instruction": "--prompt-style", "trust_code": "--trust-remote-code",
+}  # fmt: skip
+
+
 def _report_usage(error: Any) -> None:
     """Typer's own errors, in the same style; the hint names the help of the command concerned."""
     context = getattr(error, "ctx", None)
     hint = f"see `{context.command_path} --help`" if context is not None else None
     possible = getattr(error, "possibilities", None)
     if possible is not None:  # an option that is not known
+        ours = _ELSEWHERE.get(str(error.option_name).lstrip("-").replace("-", "_"))
+        possible = [ours] if ours else possible
         text = f"no such option: {error.option_name}" + (f"; did you mean {' or '.join(possible)}?" if possible else "")
     else:
         text = error.format_message().strip().rstrip(".")

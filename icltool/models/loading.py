@@ -24,6 +24,10 @@ QUANTIZATIONS = ("4bit", "8bit")
 #: How the classes of compiled parts end in transformers.
 COMPILED = ("MLP", "RMSNorm")
 
+#: How huggingface_hub and transformers say that they got no answer.
+_UNREACHABLE = re.compile(
+    r"connect to|outgoing traffic has been disabled|offline mode|Max retries|resolve", re.IGNORECASE
+)
 #: Characters of another library's error that are shown, at most.
 MESSAGE = 240
 
@@ -161,6 +165,11 @@ class loading_errors:  # noqa: N801 (reads as a statement)
                 f"{self._told}: it comes with code of its own, which does not run unasked",
                 "--trust-remote-code runs it, for an author whom you trust; else choose a model whose architecture "
                 "transformers has",
+            ) from error
+        if self._folder is None and isinstance(error, OSError) and _UNREACHABLE.search(str(error)):
+            raise ConfigError(
+                f"{self._told}: there is no such folder here, no copy in the hub cache, and the hub cannot be reached",
+                "give the folder of the weights, or connect the machine",
             ) from error
         if isinstance(error, (*_FAULTS, SafetensorError, StrictDataclassError)):
             lines = str(error).strip().splitlines() or [type(error).__name__]

@@ -93,7 +93,8 @@ def find_weights(name: str, packaged: str | None, hub_id: str | None, path: str 
     where = where if roots else "and MODEL_CPK_DIR is not set"
     raise ConfigError(
         f"weights of {name} are not on this machine: not in the hub cache, {where}",
-        f"--model-path DIR uses a folder, --model-path {hub_id} downloads them",
+        f"--model-path DIR uses a folder, --model-path {hub_id} downloads them; --model tiny-idefics, which comes along, works "
+        "without",
     )
 
 

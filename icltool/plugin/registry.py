@@ -109,7 +109,21 @@ class Registry:
         close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
         start = f"did you mean {close[0]!r}? " if close else ""
         broken = f"; broken plugins: {', '.join(map(str, self.broken))}" if self.broken else ""
+        if of_plugin := next((how for start, how in _PLUGINS.items() if name.startswith(start)), None):
+            return f"it comes with a plugin: {of_plugin}{broken}"
+        if len(names) > _LISTED:
+            return f"{start}`icltool plugins list --kind {kind}` shows the {len(names)} that there are{broken}"
         return f"{start}known: {', '.join(names)}{broken}"
+
+
+#: So many names are listed where one is unknown; of more there is a table.
+_LISTED = 20
+#: How names begin whose plugins come with icltool's sources, and how those are installed.
+_PLUGINS = {
+    "openflamingo": "`pip install ./plugins/icltool-openflamingo`, then `pip install --no-deps open_flamingo==2.0.1`",
+    "ofa-": "`pip install ./plugins/icltool-ofa`",
+    "tiny-ofa": "`pip install ./plugins/icltool-ofa`",
+}
 
 
 #: Options of models that have another name on the command line: not every model takes them.

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 SOURCE = "MimIC, Hyper-ICL; re-runs by third parties"
 
 #: Data sets whose figures the columns are: VQA accuracy, VQA accuracy and CIDEr, all times 100.
 _COLUMNS = {"vqav2": 0, "vqav2-hub": 0, "vqav2-sub": 0, "okvqa": 1, "coco2017": 2}
 _TASKS = ("vqa", "vqa", "caption")
+_METRICS = ("vqa-accuracy", "okvqa-accuracy", "cider")
 
 _FIGURES: dict[str, dict[tuple[str, int], tuple[float, float, float]]] = {
     "idefics-9b": {
@@ -41,10 +44,16 @@ def published(model: str, dataset: str, task: str) -> dict[tuple[str, int], floa
     return {setting: figures[column] for setting, figures in _FIGURES.get(model, {}).items()}
 
 
-def published_remark(model: str, dataset: str, task: str) -> str:
-    """All of them in a line; "" where none are known."""
+def published_remark(model: str, dataset: str, task: str, metrics: Collection[str] = (), queries: int = 0) -> str:
+    """All of them in a line; "" where none are known. It says where they are of another metric than `metrics`, and of more
+    queries than so many."""
     if task == "caption" and (captioner := _CAPTIONERS.get((model, dataset))):
         return f"reported elsewhere: {captioner}"
     found = published(model, dataset, task)
     told = (f"{method}{f' {shots}-shot' if shots else ''} {figure:.2f}" for (method, shots), figure in found.items())
-    return f"reported elsewhere ({SOURCE}): {', '.join(told)}" if found else ""
+    if not found:
+        return ""
+    metric = _METRICS[_COLUMNS[dataset]]
+    other = f", by {metric}, which is not among the metrics here" if metrics and metric not in metrics else ""
+    part = f", of the whole split ({queries:,} queries here)" if queries else ""
+    return f"reported elsewhere ({SOURCE}{other}{part}): {', '.join(told)}"

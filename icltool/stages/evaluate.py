@@ -53,7 +53,7 @@ def run(config: EvaluateConfig, progress: Progress) -> EvaluationReport:
     folder, or the table cannot be written; ConfigError and PluginError for wrong components; a metric's error when no
     metric can run.
     """
-    from icltool.store.atomic import writing
+    from icltool.store.atomic import remove_temporary_files, writing
     from icltool.store.evaluations import RESULTS
     from icltool.store.failures import clear_failures
     from icltool.store.locking import locked
@@ -78,6 +78,9 @@ def run(config: EvaluateConfig, progress: Progress) -> EvaluationReport:
         with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
         with locked(folder / RESULTS):
+            with writing(folder):
+                for place in (folder, folder / "predictions"):
+                    remove_temporary_files(place)
             work = Results(settings, judge, answerer, folder, provenance)
             costs.set_apart(work.kept, settings)
             elsewhere = None if here else answer_elsewhere(work, settings, progress)
@@ -90,7 +93,8 @@ def run(config: EvaluateConfig, progress: Progress) -> EvaluationReport:
     clear_failures(folder / RESULTS)
     found = [work.kept[setting.key] for group in groups for setting in group]
     results = tuple(asked_for(found, costs.wanted(settings), config.permutations > 1, config.seeds))
-    title = f"{inputs.dataset.name} ({inputs.task.name}), {config.model}, {len(inputs.query_rows)} queries"
+    model = f"{config.model} from {Path(config.model_path).name}" if config.model_path else config.model
+    title = f"{inputs.dataset.name} ({inputs.task.name}), {model}, {len(inputs.query_rows)} queries"
     lines = [
         *remarks(results, work.analysis),
         *_remarks(inputs, settings, judge),
@@ -100,7 +104,8 @@ def run(config: EvaluateConfig, progress: Progress) -> EvaluationReport:
         *faults,
         *_of_the_call(work, judge, results),
     ]
-    if told := published_remark(config.model, inputs.dataset.name, inputs.task.name):
+    part = len(inputs.query_rows) if len(inputs.query_rows) < len(inputs.queries) else 0
+    if told := published_remark(config.model, inputs.dataset.name, inputs.task.name, judge.metrics, part):
         lines.append(told)
     if any(cost_of(result) for result in results):
         lines.append(f"accuracy against cost: {_drawn(results, work.analysis, folder, title)}")

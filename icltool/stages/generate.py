@@ -299,7 +299,7 @@ def _report(
         "candidates": config.candidates,
         "beams": config.beam_size,
         "shots": config.shots,
-        "mean value without ICDs": _mean(arrays["base_value"]),
+        "mean value without demonstrations": _mean(arrays["base_value"]),
         "mean gain of best beam": _mean(gains[:, 0]),
         "mean gain of last beam": _mean(gains[:, -1]),
     }

@@ -45,7 +45,7 @@ def run(config: TrainConfig, progress: Progress) -> StageReport:
     from, KeyboardInterrupt on Ctrl-C: what the learner had written is then in the folder.
     """
     from icltool.store.artefact import digest
-    from icltool.store.atomic import write_json, writing
+    from icltool.store.atomic import remove_temporary_files, write_json, writing
     from icltool.store.records import open_dataset
     from icltool.store.workspace import Workspace
 
@@ -66,9 +66,13 @@ def run(config: TrainConfig, progress: Progress) -> StageReport:
     use = [job.usage.format(folder=folder)] if job.usage else []
     with _lock(folder):
         made_by = Makers.of(job.provenance())
+        if is_leader():
+            with writing(folder):
+                remove_temporary_files(folder)
         record = None if config.overwrite else _finished(folder, job.identity)
         if record is not None:
             Makers.of(record.get("provenance")).check(folder / RECORD_FILE, made_by)
+            (folder / BEGUN_FILE).unlink(missing_ok=True)
             return _report(title, folder, record, ["up to date: trained before on the same data, same options", *use])
         with writing(folder):
             (folder / RECORD_FILE).unlink(missing_ok=True)

@@ -19,6 +19,8 @@ from icltool.errors import StoreError
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _NOT_ALLOWED = {errno.EACCES, errno.EPERM, errno.EROFS}
+#: Names that `replace_file` gives.
+_TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}\.tmp(\.[^.]+)?")
 _HDF5_ERRNO = re.compile(r"\berrno = (\d+)")
 
 
@@ -119,6 +121,15 @@ def remove_folder_leftovers(folder: Path, manifest: str) -> None:
         left.remove(whole[0])
     for path in left:
         shutil.rmtree(path)
+
+
+def remove_temporary_files(folder: Path) -> None:
+    """Removes the temporary files that killed processes left in a folder. The caller must hold the lock that stands for all
+    that is written there. Raises OSError."""
+    if folder.is_dir():
+        for found in folder.iterdir():
+            if _TEMPORARY.fullmatch(found.name) and not found.is_dir():
+                found.unlink(missing_ok=True)
 
 
 def remove_leftovers(path: Path) -> None:

@@ -150,7 +150,7 @@ def fit(
     that is too small; StoreError for a saved state that is damaged, or of another number of processes.
     """
     options, keeper = module.options, Keeper(method, folder, record)
-    callbacks: list[Callback] = [keeper, Reporter(method, progress)]
+    callbacks: list[Callback] = [Reporter(method, progress), keeper]  # what is saved has been logged
     resume = folder / RESUME
     world, step = _left_by(resume, keeper.state_key) if resume.exists() else (None, None)
     hint = "--option grad_checkpointing=true, a smaller batch_size (with a larger accumulate) or fewer shots take less"
