@@ -102,11 +102,14 @@ class GrowingLog(CSVLogger):
     @property
     def experiment(self) -> Any:
         """See CSVLogger."""
-        begun = self._experiment is None
+        begun, kept = self._experiment is None, _aside(self._file)
         before = _log_rows(self._file) if begun else ([], [])
+        if before[1]:  # Lightning removes what is there: a kill must not lose it
+            self._file.replace(kept)
         found = super().experiment
-        if begun and before[1] and self._experiment is not None:
+        if before[1] and self._experiment is not None:
             _write_log(self._file, *before)
+            kept.unlink(missing_ok=True)
             self._experiment.metrics_keys = list(before[0])
         return found
 
@@ -123,6 +126,9 @@ class GrowingLog(CSVLogger):
 def keep_log(folder: Path, step: int | None) -> None:
     """Drops what was logged behind optimisation step `step`, from which a training goes on (None: it is not known)."""
     file = folder / "logs" / "metrics.csv"
+    if _aside(file).is_file() and not file.exists():
+        _aside(file).replace(file)
+    _aside(file).unlink(missing_ok=True)
     header, rows = _log_rows(file)
     kept = [row for row in rows if step is None or int(row.get("step") or 0) <= step]
     if len(kept) < len(rows):
@@ -133,6 +139,11 @@ def save_logs(loggers: Sequence[Logger]) -> None:
     """Puts on disk what was logged, before a state is saved that training may go on from."""
     for logger in loggers:
         logger.save()
+
+
+def _aside(file: Path) -> Path:
+    """Where a log is while Lightning begins a new one."""
+    return file.with_name(f".{file.stem}-before{file.suffix}")
 
 
 def _log_rows(file: Path) -> tuple[list[str], list[dict[str, str]]]:

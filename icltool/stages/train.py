@@ -68,7 +68,8 @@ def run(config: TrainConfig, progress: Progress) -> StageReport:
         made_by = Makers.of(job.provenance())
         if is_leader():
             with writing(folder):
-                remove_temporary_files(folder)
+                for place in (folder, folder / "logs"):
+                    remove_temporary_files(place)
         record = None if config.overwrite else _finished(folder, job.identity)
         if record is not None:
             Makers.of(record.get("provenance")).check(folder / RECORD_FILE, made_by)

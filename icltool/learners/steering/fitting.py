@@ -68,6 +68,8 @@ class Keeper(Callback):
                 told = {**self.record, "figures": {**self.record["figures"], **figures}}
                 card.write_intervention(self.folder, self.method, pl_module.hooked, told, pl_module.student.tensors())
         temporary = self.folder / f".{RESUME}.new"
+        for logger in trainer.loggers:
+            logger.log_metrics(figures, trainer.global_step)
         save_logs(trainer.loggers)
         trainer.save_checkpoint(temporary, weights_only=False)  # in all processes: sharded strategies gather in it
         if trainer.is_global_zero:
@@ -125,8 +127,6 @@ class Reporter(Callback):
         if self._ticker is not None:
             told = ", ".join(f"{k} {v:.4f}" for k, v in pl_module.figures.items() if k not in ("step", "epoch"))
             self._progress.detail(f"epoch {pl_module.figures['epoch']:.0f}: {told}")
-            for logger in trainer.loggers:
-                logger.log_metrics(pl_module.figures, trainer.global_step)
 
     def on_train_end(self, trainer: Trainer, pl_module: Any) -> None:
         self._stack.close()
@@ -150,7 +150,7 @@ def fit(
     that is too small; StoreError for a saved state that is damaged, or of another number of processes.
     """
     options, keeper = module.options, Keeper(method, folder, record)
-    callbacks: list[Callback] = [Reporter(method, progress), keeper]  # what is saved has been logged
+    callbacks: list[Callback] = [keeper, Reporter(method, progress)]
     resume = folder / RESUME
     world, step = _left_by(resume, keeper.state_key) if resume.exists() else (None, None)
     hint = "--option grad_checkpointing=true, a smaller batch_size (with a larger accumulate) or fewer shots take less"
