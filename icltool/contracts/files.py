@@ -31,12 +31,12 @@ def open_file(path: str | os.PathLike[str]) -> BinaryIO:
     """A binary file to read from: a plain file, or the member of a zip archive that is a prefix of the path.
 
     Members above 64 MiB are streamed and cannot be sought in. Raises FileNotFoundError when there is neither, and
-    OSError when the file cannot be read, the archive is no zip archive, or the member is damaged or encrypted. A member's
-    checksum is compared at its end.
+    OSError when the file cannot be read, is no regular file (a pipe or a device would be waited for, or never end), the
+    archive is no zip archive, or the member is damaged or encrypted. A member's checksum is compared at its end.
     """
     name = os.fspath(path)
     try:
-        return open(name, "rb")  # noqa: PTH123  the caller closes it; Path.open costs more than the open itself
+        return _regular(name)
     except (FileNotFoundError, NotADirectoryError):
         found = archive_and_member(name)
         if found is None:
@@ -45,16 +45,23 @@ def open_file(path: str | os.PathLike[str]) -> BinaryIO:
 
 
 def read_whole(path: str | os.PathLike[str]) -> bytes:
-    """The content of a plain file that is read as a whole: annotations, a table, a plan. Raises OSError, too where it is no
-    regular file (a pipe or a device would be waited for, or never end) or has more than MOST_BYTES."""
+    """The content of a plain file that is read as a whole: a table, a plan, a record. Raises OSError as `open_file`, too where
+    it has more than MOST_BYTES."""
     name = os.fspath(path)
-    with open(name, "rb", opener=_without_waiting) as file:
-        status = os.fstat(file.fileno())
-        if not stat.S_ISREG(status.st_mode):
-            raise OSError(errno.EINVAL, "it is no regular file", name)
-        if status.st_size > MOST_BYTES:
-            raise OSError(errno.EFBIG, f"it has {status.st_size:,} bytes, and {MOST_BYTES:,} are read at most", name)
+    with _regular(name) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > MOST_BYTES:
+            raise OSError(errno.EFBIG, f"it has {size:,} bytes, and {MOST_BYTES:,} are read at most", name)
         return file.read()
+
+
+def _regular(name: str) -> BinaryIO:
+    """A plain file, opened; the caller closes it. OSError for anything else."""
+    file = open(name, "rb", opener=_without_waiting)  # noqa: SIM115  Path.open costs more than the open itself
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise OSError(errno.EINVAL, "it is no regular file", name)
+    return file
 
 
 def _without_waiting(name: str, flags: int) -> int:

@@ -45,7 +45,7 @@ def run(config: TrainConfig, progress: Progress) -> StageReport:
     from, KeyboardInterrupt on Ctrl-C: what the learner had written is then in the folder.
     """
     from icltool.store.artefact import digest
-    from icltool.store.atomic import remove_temporary_files, write_json, writing
+    from icltool.store.atomic import write_json, writing
     from icltool.store.records import open_dataset
     from icltool.store.workspace import Workspace
 
@@ -66,10 +66,7 @@ def run(config: TrainConfig, progress: Progress) -> StageReport:
     use = [job.usage.format(folder=folder)] if job.usage else []
     with _lock(folder):
         made_by = Makers.of(job.provenance())
-        if is_leader():
-            with writing(folder):
-                for place in (folder, folder / "logs"):
-                    remove_temporary_files(place)
+        _remove_left(folder)
         record = None if config.overwrite else _finished(folder, job.identity)
         if record is not None:
             Makers.of(record.get("provenance")).check(folder / RECORD_FILE, made_by)
@@ -143,6 +140,16 @@ def _has_figures(record: Mapping[str, Any]) -> bool:
         and isinstance(history, list)
         and all(isinstance(e, dict) and all(isinstance(v, int | float) for v in e.values()) for e in history)
     )
+
+
+def _remove_left(folder: Path) -> None:
+    """Removes what a killed training was about to give a name. The lock is held."""
+    from icltool.store.atomic import remove_temporary_files, writing
+
+    if is_leader():
+        with writing(folder):
+            for place in (folder, folder / "logs"):
+                remove_temporary_files(place)
 
 
 def _begin(folder: Path, made_by: Makers, overwrite: bool) -> None:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from icltool.contracts import archive_and_member, archive_members, file_exists, files, open_file
+from icltool.contracts import archive_and_member, archive_members, file_exists, files, open_file, read_whole
 
 CONTENTS = {"train2017/1.jpg": b"one" * 900, "train2017/2.jpg": b"", "train2017/ü 3.jpg": bytes(range(256)) * 40}
 METHODS = pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
@@ -172,3 +172,17 @@ def test_threads_and_forked_workers_share_an_archive(tmp_path: Path) -> None:
         os._exit(min(many(archive, contents, 10), 100))
     assert many(archive, contents, 10) == 0
     assert os.waitpid(child, 0)[1] == 0
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no named pipes here")
+def test_pipes_and_devices_are_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", Path("/dev/zero")):
+        for read in (open_file, read_whole):
+            with pytest.raises(OSError, match="it is no regular file"):
+                read(path)
+    (tmp_path / "long").write_bytes(b"12345")
+    assert read_whole(tmp_path / "long") == b"12345"
+    monkeypatch.setattr(files, "MOST_BYTES", 4)
+    with pytest.raises(OSError, match="it has 5 bytes, and 4 are read at most"):
+        read_whole(tmp_path / "long")
