@@ -6,6 +6,7 @@ import codecs
 import csv
 import io
 import json
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -103,7 +104,7 @@ def _delimited(path: Path, text: str) -> Table:
     records = _records(path, text, delimiter)
     _, header = next(records, (1, []))
     columns = [name.strip() for name in header]
-    repeated = sorted({name for name in columns if columns.count(name) > 1})
+    repeated = sorted(name for name, count in Counter(columns).items() if count > 1)
     if repeated:
         raise DataError(f"{path} line 1: column {repeated[0]!r} is there twice", "give each column a name of its own")
     rows = []
@@ -133,6 +134,10 @@ def _records(path: Path, text: str, delimiter: str) -> Iterator[tuple[int, list[
         line = reader.line_num + 1
 
 
+#: Characters of the header that csv.Sniffer is given: on a long line its patterns take for ever.
+_SNIFFED = 500
+
+
 def _delimiter(text: str) -> str:
     """The delimiter under which the first rows have equally many fields, and more than one; else csv.Sniffer's guess."""
     for delimiter in _DELIMITERS:
@@ -144,7 +149,7 @@ def _delimiter(text: str) -> str:
         if len(widths) == 1 and widths.pop() > 1:
             return delimiter
     try:
-        return csv.Sniffer().sniff(text.split("\n", 1)[0], "".join(_DELIMITERS) + " ").delimiter
+        return csv.Sniffer().sniff(text.split("\n", 1)[0][:_SNIFFED], "".join(_DELIMITERS) + " ").delimiter
     except csv.Error:
         return ","
 

@@ -11,6 +11,7 @@ import csv
 import io
 import json
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -142,7 +143,7 @@ def _read(file: Path) -> tuple[list[str], list[dict[str, str]]]:
     if not lines:
         return [], []
     header = lines[0]
-    if repeated := {name for name in header if header.count(name) > 1}:
+    if repeated := {name for name, count in Counter(header).items() if count > 1}:
         raise StoreError(f"{file} has two columns {sorted(repeated)[0]!r}", "rename one, or give another --csv")
     for number, line in enumerate(lines[1:], 1):
         if len(line) > len(header):

@@ -109,3 +109,10 @@ def test_the_only_table_is_found_and_a_choice_is_told(tmp_path: Path) -> None:
     for wrong in ("missing.csv", "notes.txt"):
         with pytest.raises(DataError, match=wrong):
             find_table(tmp_path, wrong)
+
+
+def test_a_long_line_is_no_riddle(tmp_path: Path) -> None:
+    for content in ("[" * 200_000, '{"a":' * 50_000, "a;" * 100_000, '"' * 100_001):
+        (tmp_path / "t.csv").write_text(content)
+        with pytest.raises(DataError):
+            read_table(tmp_path / "t.csv")

@@ -57,6 +57,7 @@ def content(folder: Path) -> dict[str, Any]:
     results = json.loads((folder / "results.json").read_text())
     for entry in results["results"]:
         entry["seconds"] = None
+        entry["extra"].get("run", {}).pop("date", None)
         for order in entry["extra"].get("orders", {}).get("each", ()):
             order["seconds"] = None
     predictions = {p.name: p.read_text() for p in (folder / "predictions").iterdir()}
