@@ -103,7 +103,7 @@ def _report_usage(error: Any) -> None:
 
 
 def _report_other(error: Exception) -> int:
-    """A validation error names its option; anything else is a bug."""
+    """A validation error names its option, and memory may run out; anything else is a bug."""
     pydantic = sys.modules.get("pydantic")
     if pydantic is not None and isinstance(error, pydantic.ValidationError):
         problem = error.errors(include_url=False)[0]
@@ -111,6 +111,15 @@ def _report_other(error: Exception) -> int:
         allowed = (problem.get("ctx") or {}).get("expected")
         text = f"expected {allowed}" if allowed else str(problem["msg"])
         report(f"{place}: {text}, not {problem.get('input')!r}", None)
+        return 2
+    if isinstance(error, MemoryError):
+        report(
+            f"memory ran out{f': {error}' if str(error) else ''}",
+            "a smaller --batch-size or --image-cache-mb, or a smaller model, needs less",
+        )
+        return 2
+    if isinstance(error, RuntimeError) and str(error).startswith("Symlink loop"):  # Path.resolve before Python 3.13
+        report(str(error)[:1].lower() + str(error)[1:], "the link leads to itself: give the file")
         return 2
     traceback.print_exception(error)
     return 1

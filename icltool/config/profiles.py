@@ -112,8 +112,9 @@ def _parse(path: Path) -> dict[str, Any]:
         raise ConfigError(
             f"{path}: its tables and arrays lie too deep in one another", "a profile has tables"
         ) from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} cannot be read: {error}", "a profile is a TOML file in UTF-8") from error
+    except (OSError, UnicodeDecodeError, MemoryError) as error:
+        reason = str(error) or "it is too large"
+        raise ConfigError(f"{path} cannot be read: {reason}", "a profile is a TOML file in UTF-8") from error
 
 
 def _check_table(path: Path, table: str, entries: Mapping[str, Any], models: Mapping[str, type[StageConfig]]) -> None:

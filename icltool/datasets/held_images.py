@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from icltool.contracts import open_picture, picture_error
+from icltool.contracts import open_picture, picture_error, read_whole
 from icltool.errors import ConfigError, DataError
 from icltool.store.atomic import writing
 
@@ -61,7 +61,7 @@ class HeldImages:
             )
         path = (self.base or Path.cwd()) / Path(written).expanduser()
         try:
-            return path.read_bytes(), os.path.abspath(path)  # noqa: PTH100 (links stay as they are named)
+            return read_whole(path), os.path.abspath(path)  # noqa: PTH100 (links stay as they are named)
         except OSError as error:
             raise DataError(
                 f"{where}: image {path} cannot be read: {error.strerror or error}",

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from icltool.contracts import Example, PreparedSplit, Progress, ReadReport
+from icltool.contracts import Example, PreparedSplit, Progress, ReadReport, read_whole
 from icltool.datasets.hub_splits import open_splits
 from icltool.datasets.labelled_rows import with_text_groups
 from icltool.datasets.official import counted, few, one_line
@@ -117,7 +117,7 @@ class Sst2Reader:
 def _lines(path: Path) -> Iterator[tuple[int, str, str]]:
     """(line, sentence, label) of each line. The files quote nothing: a quotation mark is a part of the sentence."""
     try:
-        lines = path.read_text(encoding="utf-8-sig").split("\n")
+        lines = read_whole(path).decode("utf-8-sig").split("\n")
     except UnicodeDecodeError as error:
         raise DataError(f"{path} is not UTF-8 at byte {error.start}", _GET) from error
     except OSError as error:

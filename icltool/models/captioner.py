@@ -19,7 +19,7 @@ from icltool.errors import DataError
 from icltool.models.captioner_format import CaptionerFormat
 from icltool.models.decoder_hooks import logits_at
 from icltool.models.image_reader import ImageReader, Pixels, on_device
-from icltool.models.loading import LoadOptions, load_model, loading_errors
+from icltool.models.loading import LoadOptions, check_image_processor, load_model, loading_errors
 from icltool.models.processed import load_processor, prepare_tokenizer, text_limit
 from icltool.models.scoring import beam_options, end_tokens, plain_generation, target_scores
 from icltool.models.tokens import batches_by_length, check_length, check_prompts, tokenize
@@ -55,6 +55,7 @@ class Captioner:
         self.name, self.weights, self.source = name, weights, weights.source
         with loading_errors(name, weights):
             self.processor = load_processor(weights)
+            check_image_processor(name, self.processor.image_processor)
         self.tokenizer: Any = self.processor.tokenizer
         prepare_tokenizer(self.tokenizer, name, weights.source)
         loaded = load_model(model_class, name, weights, options)

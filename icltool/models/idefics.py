@@ -21,7 +21,7 @@ from icltool.errors import ConfigError
 from icltool.models.decoder_hooks import attention_heads, template_hash
 from icltool.models.idefics_continuing import ContinuingIdefics, ready_features, whole_vocabulary
 from icltool.models.image_reader import ImageReader, Pixels, on_device
-from icltool.models.loading import LoadOptions, load_model, loading_errors
+from icltool.models.loading import LoadOptions, check_image_processor, load_model, loading_errors
 from icltool.models.prompt_format import IDEFICS_FORMATS, chosen_format
 from icltool.models.scoring import beam_options, end_tokens, plain_generation, target_scores
 from icltool.models.tokenizer_file import as_in_file
@@ -67,6 +67,7 @@ class IdeficsModel(ContinuingIdefics):
             self.tokenizer: Any = AutoTokenizer.from_pretrained(weights.source, **weights.where)
             as_in_file(self.tokenizer, weights.source, name)
             self.image_processor = _image_processor(weights.source, weights.local_only)
+            check_image_processor(name, self.image_processor)
         loaded = load_model(IdeficsForVisionText2Text, name, weights, options)
         self.model, self.device, self.dtype = loaded.model, loaded.device, loaded.model.dtype
         self._source, self._precision = weights.source, loaded.precision

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import pickle
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from typing import Any
 
 import torch
 
-from icltool.errors import ConfigError
+from icltool.errors import ConfigError, IclError
 from icltool.models.memory import check_memory, parameter_count
 from icltool.models.weights import Weights, file_fault
 
@@ -138,12 +137,9 @@ def compile_parts(model: Any) -> int:
     return len(parts)
 
 
-#: What damaged or foreign files make transformers raise.
-_FAULTS = (OSError, ValueError, ImportError, RuntimeError, KeyError, TypeError, AttributeError, pickle.UnpicklingError)
-
-
 class loading_errors:  # noqa: N801 (reads as a statement)
-    """Context that turns what transformers raises for missing, damaged or foreign files into a ConfigError."""
+    """Context that turns what transformers raises for missing, damaged or foreign files, which may be anything, into a
+    ConfigError."""
 
     def __init__(self, name: str, weights: Weights) -> None:
         self._told = f"model {name} cannot be loaded from {weights.source}"
@@ -153,9 +149,6 @@ class loading_errors:  # noqa: N801 (reads as a statement)
         return None
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        from huggingface_hub.errors import StrictDataclassError  # a field of a configuration
-        from safetensors import SafetensorError
-
         if isinstance(error, torch.OutOfMemoryError):
             raise ConfigError(
                 f"{self._told}: out of memory", "--dtype bfloat16, --quantization 4bit or --device-map auto take less"
@@ -171,11 +164,13 @@ class loading_errors:  # noqa: N801 (reads as a statement)
                 f"{self._told}: there is no such folder here, no copy in the hub cache, and the hub cannot be reached",
                 "give the folder of the weights, or connect the machine",
             ) from error
-        if isinstance(error, (*_FAULTS, SafetensorError, StrictDataclassError)):
+        if isinstance(error, Exception) and not isinstance(error, IclError):
             lines = str(error).strip().splitlines() or [type(error).__name__]
             first = " ".join(lines[0].split())
             if first.endswith(":"):  # what follows is the reason
                 first = " ".join(" ".join(lines).split())[:MESSAGE]
+            if type(error) is Exception:  # the class of what the library of tokenizers raises
+                first = f"tokenizer.json: {first}"
             if self._folder is not None:
                 first = file_fault(self._folder, f"{kind.__name__} {error}") or first
             raise ConfigError(
@@ -184,7 +179,7 @@ class loading_errors:  # noqa: N801 (reads as a statement)
 
 
 #: No model has more layers, or a wider one or a larger vocabulary; building one takes for ever.
-_MOST_LAYERS, _WIDEST = 4096, 1 << 24
+_MOST_LAYERS, _WIDEST, _LONGEST_SIDE = 4096, 1 << 24, 1 << 15
 _LAYERS = re.compile(r"layers?$|^depth$|^n_layer|num_blocks?$")
 _SIZES = re.compile(r"_size$|_dim$|^dim$|^n_embd$|^d_model$|num_experts|_heads$|_positions$|_embeddings$")
 
@@ -201,6 +196,22 @@ def check_sizes(name: str, configuration: Mapping[str, Any], where: str = "confi
                     f"model {name}: {where} says {key} = {value:,}, which no model has",
                     "the file is damaged: get it again",
                 )
+
+
+def check_image_processor(name: str, image_processor: Any) -> None:
+    """Reads a small picture: what is wrong with the settings of an image processor shows there only. Raises whatever it does,
+    and ConfigError for a size that no model reads."""
+    from PIL import Image
+
+    for key, value in image_processor.to_dict().items():
+        sides = value.items() if isinstance(value, Mapping) else ()
+        for side, length in sides:
+            if side in {"height", "width"} and isinstance(length, int) and length > _LONGEST_SIDE:
+                raise ConfigError(
+                    f"model {name}: its image processor has {key} = {length:,} pixels, which no model reads",
+                    "preprocessor_config.json is damaged: get it again",
+                )
+    image_processor(Image.new("RGB", (64, 48)), return_tensors="pt")
 
 
 def _same_architecture(model_class: Any, name: str, weights: Weights) -> None:

@@ -15,7 +15,7 @@ from icltool.errors import ConfigError, DataError
 from icltool.models.beam_images import images_by_beam
 from icltool.models.decoder_hooks import HookedDecoder, answers_at
 from icltool.models.images import read_image
-from icltool.models.loading import LoadOptions, load_model, loading_errors
+from icltool.models.loading import LoadOptions, check_image_processor, load_model, loading_errors
 from icltool.models.scoring import beam_options, end_tokens, forward_scores, plain_generation
 from icltool.models.tokenizer_file import as_in_file
 from icltool.models.tokens import batches_by_length, check_length, check_prompts
@@ -46,6 +46,7 @@ class ProcessedModel(HookedDecoder):
         self.name = name
         with loading_errors(name, weights):
             self.processor = load_processor(weights)
+            check_image_processor(name, self.processor.image_processor)
         self.tokenizer: Any = self.processor.tokenizer
         prepare_tokenizer(self.tokenizer, name, weights.source)
         self.recorder = _Recorder(self.tokenizer)

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from icltool.contracts import AnswerBatch, Augmentation, BeamSample, GenerationOptions, Prompt
+from icltool.contracts import AnswerBatch, Augmentation, BeamSample, GenerationOptions, Prompt, read_whole
 from icltool.errors import ConfigError, StoreError
 from icltool.models.augmentation import PictureReader
 from icltool.models.captioner import Captioner
@@ -213,12 +213,12 @@ def read_card(folder: Path, name: str) -> Mapping[str, Any]:
     if not file.is_file():
         return {}
     try:
-        card = json.loads(file.read_text(encoding="utf-8"))
+        card = json.loads(read_whole(file))
         schema, version, model, adapter = (card[key] for key in ("schema", "version", "model", "adapter"))
         about_size = dict(adapter).get("image_size")
         if schema != SCHEMA or version != VERSION or not isinstance(about_size, (int, type(None))):
             raise ValueError(f"schema {schema!r}, version {version!r}")
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise ConfigError(f"{file} is damaged, or of another version: {error}", "export the model again") from error
     if model != name:
         raise ConfigError(f"{folder} holds {model}, not {name}", f"use --model {model}")
@@ -234,7 +234,7 @@ def trained_search(weights: Weights, task: str) -> dict[str, Any]:
         about = weights.tuned.about
     elif card.is_file():
         with contextlib.suppress(OSError, ValueError):
-            about = json.loads(card.read_text(encoding="utf-8")).get("about", {})
+            about = json.loads(read_whole(card)).get("about", {})
     found = about.get("generation") if isinstance(about, Mapping) and about.get("task") == task else None
     known = {field.name for field in fields(GenerationOptions)}
     return {name: value for name, value in found.items() if name in known} if isinstance(found, Mapping) else {}

@@ -98,8 +98,19 @@ def find_weights(name: str, packaged: str | None, hub_id: str | None, path: str 
     )
 
 
+#: What is read of a model's folder.
+_READ = frozenset({".json", ".safetensors", ".bin", ".pt", ".jinja", ".model", ".txt"})
+
+
 def _expect_weights(folder: Path) -> None:
-    """ConfigError for a folder that a training or an export left, and that has lost its weights."""
+    """ConfigError for a folder that a training or an export left, and that has lost its weights, and for one with something
+    in the place of a file that cannot be read to its end."""
+    for entry in sorted(folder.iterdir()):
+        if entry.suffix in _READ and not entry.is_file() and not entry.is_dir():
+            raise ConfigError(
+                f"{entry} is no file: a pipe, a device, or a link that leads nowhere",
+                "remove it, or put the file there",
+            )
     ours = any((folder / name).is_file() for name in ("training.json", "icltool.json"))
     if ours and not (folder / "config.json").is_file():
         there = ", ".join(sorted(p.name for p in folder.glob("*.safetensors"))) or "none"
@@ -144,9 +155,8 @@ def fingerprint(folder: str, *extra: str) -> str:
         digest.update(folder.encode())
         return digest.hexdigest()[:12]
     for file in sorted(root.iterdir()):
-        if file.suffix not in {".json", ".safetensors", ".bin", ".pt"}:
-            continue
-        _add_file(digest, file)
+        if file.suffix in {".json", ".safetensors", ".bin", ".pt"} and file.is_file():
+            _add_file(digest, file)
     return digest.hexdigest()[:12]
 
 

@@ -65,6 +65,8 @@ def run(config: SampleConfig, progress: Progress) -> SampleReport:
         raise StoreError("the file\nis broken", "make it\nanew")
     if config.name == "bug":
         raise RuntimeError("a bug")
+    if config.name == "large":
+        bytearray(1 << 62)
     if config.name == "wait":
         Path(os.environ["SAMPLE_READY"]).touch()
         time.sleep(600)

@@ -72,6 +72,13 @@ def test_wrong_calls(
         assert word in err
 
 
+def test_a_link_that_leads_to_itself(workspace: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    link = tmp_path / "plan.json"
+    link.symlink_to(link.name)
+    where = ["--workspace", str(workspace), "--dataset=shapes", "--task=caption", "--model=tiny-idefics"]
+    assert str(link) in refusal(capsys, "evaluate", *where, "--plan", str(link))
+
+
 def test_the_issued_commands_say_what_is_missing_where_data_are_prepared(
     workspace: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -124,6 +124,13 @@ def test_errors_are_one_line_with_exit_code_2(
     assert all(line.startswith("hint: ") for line in lines[1:])
 
 
+def test_memory_that_runs_out_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(["large"]) == 2
+    shown = capsys.readouterr().err.splitlines()
+    assert shown[-2].startswith("error: memory ran out")
+    assert "--batch-size" in shown[-1]
+
+
 def test_a_bug_shows_its_traceback_and_exits_with_1(capsys: pytest.CaptureFixture[str]) -> None:
     assert call(["bug"]) == 1
     shown = capsys.readouterr().err

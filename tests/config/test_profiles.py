@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import subprocess
 import sys
 import zipfile
@@ -131,6 +132,20 @@ def test_a_file_that_is_no_text_is_named(content: bytes, tmp_path: Path) -> None
     path.write_bytes(content)
     with pytest.raises(ConfigError, match=r"p\.toml"):
         read_profile(path)
+
+
+def test_a_file_that_does_not_fit_in_memory(tmp_path: Path) -> None:
+    """A sparse file, far larger than what this process may take."""
+    path = tmp_path / "p.toml"
+    with path.open("wb") as file:
+        file.truncate(1 << 36)
+    limits = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (1 << 36, limits[1]))
+    try:
+        with pytest.raises(ConfigError, match=r"p\.toml cannot be read: it is too large"):
+            read_profile(path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, limits)
 
 
 @pytest.mark.parametrize(

@@ -221,9 +221,15 @@ def damage_fields(folder: Path) -> None:
     (folder / "config.json").write_text(json.dumps({**config, "more": 1}))
 
 
+def damage_types(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "dim": [config["dim"]]}))
+
+
 @pytest.mark.parametrize(
     ("damage", "named"),
     [
+        (damage_types, "config.json is malformed: dim is ["),
         (damage_cut, "min_vl.safetensors"),
         (damage_missing, "checkpoints there: last, min_tl"),
         (damage_tensor_gone, "min_vl.safetensors"),

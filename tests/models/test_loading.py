@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import pathlib
 import pickle
 import re
@@ -123,6 +124,46 @@ def test_files_that_are_missing_or_cut_are_named(file: str, tmp_path: Path) -> N
         component("models", "tiny-idefics", path=str(folder), device="cpu")
 
 
+def test_a_tokenizer_of_no_kind_is_named(tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(packaged_weights("tiny-idefics"), tmp_path / "m"))
+    content = json.loads((folder / "tokenizer.json").read_text())
+    (folder / "tokenizer.json").write_text(json.dumps({**content, "pre_tokenizer": {"type": 7}}))
+    with pytest.raises(ConfigError, match=r"cannot be loaded from .*: tokenizer\.json: "):
+        component("models", "tiny-idefics", path=str(folder), device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("size", "message"),
+    [
+        ({"height": [32], "width": 32}, "cannot be loaded from"),
+        ({"height": 10**6, "width": 32}, r"size = 1,000,000 pixels, which no model reads"),
+    ],
+)
+def test_sizes_that_no_picture_can_have_are_refused_before_one_is_read(
+    size: object, message: str, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(packaged_weights("tiny-idefics"), tmp_path / "m"))
+    settings = json.loads((folder / "preprocessor_config.json").read_text())
+    (folder / "preprocessor_config.json").write_text(json.dumps({**settings, "image_size": size, "size": size}))
+    with pytest.raises(ConfigError, match=message):
+        component("models", "tiny-idefics", path=str(folder), device="cpu")
+
+
+def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(packaged_weights("tiny-idefics"), tmp_path / "m"))
+    (folder / "tokenizer.json").unlink()
+    os.mkfifo(folder / "tokenizer.json")
+    with pytest.raises(ConfigError, match=r"tokenizer\.json is no file"):
+        component("models", "tiny-idefics", path=str(folder), device="cpu")
+
+
+def test_a_folder_in_the_place_of_a_file_that_is_not_needed(tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(packaged_weights("tiny-idefics"), tmp_path / "m"))
+    (folder / "generation_config.json").unlink()
+    (folder / "generation_config.json").mkdir()
+    assert component("models", "tiny-idefics", path=str(folder), device="cpu").fingerprint()
+
+
 def test_a_training_without_its_weights_is_told(tmp_path: Path) -> None:
     (tmp_path / "training.json").write_text("{}")
     (tmp_path / "other.safetensors").touch()
@@ -225,7 +266,7 @@ def test_quantization_is_asked_of_bitsandbytes(folder_of: Folder, monkeypatch: p
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     asked: dict[str, Any] = {}
 
-    class Stops(Exception):  # noqa: N818
+    class Stops(BaseException):
         pass
 
     class Recorder:

@@ -150,7 +150,7 @@ def build(place: Path, target: Target) -> Path:
     for command in target.before:
         code, text = run([*command, "--workspace", str(box / "ws"), "--quiet"], box, guarded=False)
         if code:
-            raise RuntimeError(f"{command}: {text}")
+            raise RuntimeError(f"{command} ended with {code}: {text}")
     _own_files(box)
     return box
 
@@ -186,16 +186,14 @@ def _own_files(box: Path) -> None:
 
 def run(argv: list[str], box: Path, guarded: bool = True) -> tuple[Any, str]:
     """(exit code, or what went wrong; the output) of a command in a fork whose current folder is `box`."""
-    output = box.with_name(f"{box.name}.out")
-    reading, writing = os.pipe()
+    output, telling = (box.with_name(f"{box.name}.{kind}") for kind in ("out", "told"))
+    telling.unlink(missing_ok=True)
     if (child := os.fork()) == 0:
         with contextlib.suppress(BaseException):
-            _in_child(argv, box, output, writing, guarded)
+            _in_child(argv, box, output, telling, guarded)
         os._exit(98)
-    os.close(writing)
     code = _waited_for(child)
-    with os.fdopen(reading) as stream:
-        told = stream.read()
+    told = telling.read_text() if telling.exists() else ""
     text = output.read_text(errors="replace") if output.exists() else ""
     if code is None:
         return "it runs on", text
@@ -222,7 +220,7 @@ def _waited_for(child: int) -> int | None:
     return ended[1]
 
 
-def _in_child(argv: list[str], box: Path, output: Path, told: int, guarded: bool) -> None:
+def _in_child(argv: list[str], box: Path, output: Path, telling: Path, guarded: bool) -> None:
     descriptor = os.open(output, os.O_RDWR | os.O_CREAT | os.O_TRUNC)
     for stream in (1, 2):
         os.dup2(descriptor, stream)
@@ -239,7 +237,8 @@ def _in_child(argv: list[str], box: Path, output: Path, told: int, guarded: bool
     code = command(argv)
     sys.stdout.flush()
     sys.stderr.flush()
-    os.write(told, json.dumps([code, events[:3], sorted(set(sys.modules) - before)]).encode())
+    told = json.dumps([code, list(events[:3]), sorted(set(sys.modules) - before)])
+    telling.write_text(told)
     os._exit(0)
 
 

@@ -326,7 +326,13 @@ def test_cut_and_missing_arrow_files(tmp_path: Path) -> None:
     error = refused(folder, "train")
     assert error.message.startswith(f"{folder / 'train'} cannot be read")
     assert error.hint == "run `icltool prepare pets --task caption` again"
-    (folder / "validation" / "state.json").write_text("{")
+    state, info = (folder / "validation" / name for name in ("state.json", "dataset_info.json"))
+    before, described = json.loads(state.read_text()), json.loads(info.read_text())
+    for content in ("{", json.dumps({**before, "_split": ["validation"]})):
+        state.write_text(content)
+        assert refused(folder, "validation").message.startswith(f"{folder / 'validation'} cannot be read")
+    state.write_text(json.dumps(before))
+    info.write_text(json.dumps({**described, "features": {"id": {"id": "a text"}}}))
     assert refused(folder, "validation").message.startswith(f"{folder / 'validation'} cannot be read")
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from icltool.contracts import IndexSet, IntArray
+from icltool.contracts import IndexSet, IntArray, read_whole
 from icltool.errors import StoreError
 from icltool.learners.lever_lm.options import SOURCES, LeverLMOptions
 from icltool.store.atomic import replace_file, write_json, write_text
@@ -124,12 +124,12 @@ def read_config(folder: Path) -> tuple[CheckpointConfig, LeverLMOptions]:
     path = folder / CONFIG_FILE
     again = "train again: `icltool train lever-lm`"
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = json.loads(read_whole(path))
     except FileNotFoundError as error:
         raise StoreError(f"{folder} is no Lever-LM checkpoint: it has no {CONFIG_FILE}", again) from error
     except OSError as error:
         raise StoreError(f"{path} cannot be read: {error.strerror or error}", again) from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise StoreError(f"{path} is not JSON: {error}", again) from error
     if not isinstance(values, dict) or values.get("schema") != SCHEMA:
         raise StoreError(f"{path} does not describe a Lever-LM checkpoint", again)
@@ -139,9 +139,20 @@ def read_config(folder: Path) -> tuple[CheckpointConfig, LeverLMOptions]:
         )
     try:
         config = CheckpointConfig(**values)
+        _check_types(config)
         return config, LeverLMOptions(**config.options)
     except (TypeError, ValueError) as error:
         raise StoreError(f"{path} is malformed: {str(error).splitlines()[0]}", again) from error
+
+
+def _check_types(config: CheckpointConfig) -> None:
+    """ValueError for a field that is not what its name says; a width is no more than any model has."""
+    for name, most in (("examples", 1 << 40), ("dim", 1 << 17), ("shots", 1 << 17)):
+        if type(value := getattr(config, name)) is not int or not 0 < value <= most:
+            raise ValueError(f"{name} is {value!r:.80}")
+    for name in ("options", "provenance", "clip"):
+        if not isinstance(value := getattr(config, name), dict):
+            raise ValueError(f"{name} is {value!r:.80}, not an object")
 
 
 def read_weights(folder: Path, checkpoint: str) -> dict[str, Tensor]:
