@@ -13,10 +13,11 @@ import open_clip
 import torch
 from torch import Tensor, nn
 
-from icltool.contracts import FloatArray
-from icltool.errors import ConfigError
+from icltool.contracts import FloatArray, read_whole
+from icltool.errors import ConfigError, IclError
 from icltool.models.images import read_image
-from icltool.models.weights import fingerprint, packaged_weights
+from icltool.models.loading import check_sizes
+from icltool.models.weights import check_files, fingerprint, packaged_weights
 
 #: Its tokens tell tokenizers apart.
 _SAMPLE_TEXT = "A photo of 2 red, well-worn umbrellas."
@@ -57,6 +58,7 @@ class OpenClipEncoder:
                 raise ConfigError(  # open_clip would go on with random weights
                     f"encoder {name!r}: {self._folder} holds no weights", f"a file of {', '.join(_WEIGHTS)} is needed"
                 )
+            check_files(Path(self._folder))
             self._identifier, source = f"local-dir:{self._folder}", None
             self._identity = fingerprint(self._folder)
         else:
@@ -72,12 +74,21 @@ class OpenClipEncoder:
             self._identity += "-untrained"
             settings |= {"load_weights": False, "pretrained_text": False}
         try:
+            if self._folder is not None:
+                described = json.loads(read_whole(Path(self._folder) / "open_clip_config.json"))
+                check_sizes(f"encoder {name!r}", described, "open_clip_config.json")
             model, _, self._transform = open_clip.create_model_and_transforms(
                 self._identifier, pretrained=source, **settings
             )
             self._tokenizer = open_clip.get_tokenizer(self._identifier)
-        except (OSError, RuntimeError, ValueError) as error:
-            raise ConfigError(f"encoder {name!r} cannot be loaded from {folder or source}: {error}") from error
+        except IclError:
+            raise
+        except Exception as error:  # damaged files fail in whatever reads them first
+            reason = " ".join((str(error) or type(error).__name__).split())
+            raise ConfigError(
+                f"encoder {name!r} cannot be loaded from {folder or source}: {reason:.300}",
+                "check that the folder is whole, and holds an encoder of open_clip",
+            ) from error
         self._model = model.to(self.device).eval().requires_grad_(False)
         self._path = str(Path(path).absolute()) if path is not None and Path(path).exists() else path
         self.dim = int(self._configuration()["embed_dim"])

@@ -181,19 +181,21 @@ class loading_errors:  # noqa: N801 (reads as a statement)
 #: No model has more layers, or a wider one or a larger vocabulary; building one takes for ever.
 _MOST_LAYERS, _WIDEST, _LONGEST_SIDE = 4096, 1 << 24, 1 << 15
 _LAYERS = re.compile(r"layers?$|^depth$|^n_layer|num_blocks?$")
-_SIZES = re.compile(r"_size$|_dim$|^dim$|^n_embd$|^d_model$|num_experts|_heads$|_positions$|_embeddings$")
+_SIZES = re.compile(
+    r"_size$|^width$|^context_length$|_dim$|^dim$|^n_embd$|^d_model$|num_experts|_heads$|_positions$|_embeddings$"
+)
 
 
-def check_sizes(name: str, configuration: Mapping[str, Any], where: str = "config.json") -> None:
-    """ConfigError for a configuration whose numbers no model has, before anything is built of them."""
+def check_sizes(whose: str, configuration: Mapping[str, Any], where: str = "config.json") -> None:
+    """ConfigError that says `whose`, for a configuration whose numbers no model has, before anything is built of them."""
     for key, value in configuration.items():
         if isinstance(value, Mapping):
-            check_sizes(name, value, f"{where}, {key}")
+            check_sizes(whose, value, f"{where}, {key}")
         elif isinstance(value, int) and not isinstance(value, bool):
             most = _MOST_LAYERS if _LAYERS.search(key) else _WIDEST if _SIZES.search(key) else None
             if most is not None and value > most:
                 raise ConfigError(
-                    f"model {name}: {where} says {key} = {value:,}, which no model has",
+                    f"{whose}: {where} says {key} = {value:,}, which no model has",
                     "the file is damaged: get it again",
                 )
 
@@ -217,7 +219,7 @@ def check_image_processor(name: str, image_processor: Any) -> None:
 def _same_architecture(model_class: Any, name: str, weights: Weights) -> None:
     """transformers would build the class that it is told to, whatever the files are of."""
     configuration = _config(weights)
-    check_sizes(name, configuration.to_dict())
+    check_sizes(f"model {name}", configuration.to_dict())
     wanted = getattr(getattr(model_class, "config_class", None), "model_type", None)
     if wanted is None:  # an auto class takes what it finds
         return

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from icltool.contracts import GenerationOptions, TargetScore
+from icltool.errors import ConfigError
 
 
 def target_scores(logits: torch.Tensor, targets: Sequence[Sequence[int]]) -> list[TargetScore]:
@@ -44,10 +45,18 @@ def forward_scores(model: Any, inputs: dict[str, Any], spans: Sequence[tuple[int
 
 
 def end_tokens(model: Any, tokenizer: Any) -> list[int]:
-    """Ids that end an answer: those of the checkpoint's generation configuration, and the tokenizer's EOS."""
+    """Ids that end an answer: those of the checkpoint's generation configuration, and the tokenizer's EOS. ConfigError for
+    what is no id."""
     own = getattr(model.generation_config, "eos_token_id", None)
-    found = {*(own if isinstance(own, (list, tuple)) else [own]), tokenizer.eos_token_id}
-    return sorted(int(token) for token in found if token is not None)
+    given = [*(own if isinstance(own, (list, tuple)) else [own]), tokenizer.eos_token_id]
+    found = [token for token in given if token is not None]
+    for token in found:
+        if type(token) is not int:
+            raise ConfigError(
+                f"the model's generation_config.json says eos_token_id = {own!r:.80}, which is no token",
+                "the file is damaged: get it again",
+            )
+    return sorted(set(found))
 
 
 def beam_options(pad: int, options: GenerationOptions) -> dict[str, Any]:

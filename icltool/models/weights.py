@@ -102,15 +102,19 @@ def find_weights(name: str, packaged: str | None, hub_id: str | None, path: str 
 _READ = frozenset({".json", ".safetensors", ".bin", ".pt", ".jinja", ".model", ".txt"})
 
 
-def _expect_weights(folder: Path) -> None:
-    """ConfigError for a folder that a training or an export left, and that has lost its weights, and for one with something
-    in the place of a file that cannot be read to its end."""
+def check_files(folder: Path) -> None:
+    """ConfigError for a folder with something that cannot be read to its end in the place of a file."""
     for entry in sorted(folder.iterdir()):
         if entry.suffix in _READ and not entry.is_file() and not entry.is_dir():
             raise ConfigError(
                 f"{entry} is no file: a pipe, a device, or a link that leads nowhere",
                 "remove it, or put the file there",
             )
+
+
+def _expect_weights(folder: Path) -> None:
+    """ConfigError for a folder that a training or an export left, and that has lost its weights."""
+    check_files(folder)
     ours = any((folder / name).is_file() for name in ("training.json", "icltool.json"))
     if ours and not (folder / "config.json").is_file():
         there = ", ".join(sorted(p.name for p in folder.glob("*.safetensors"))) or "none"

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -118,3 +120,36 @@ def test_a_folder_without_weights_is_refused(tmp_path: Path) -> None:
     )
     with pytest.raises(ConfigError, match="holds no weights"):
         OpenClipEncoder("cut", path=str(folder), device="cpu")
+
+
+def _pipe(file: Path) -> None:
+    file.unlink()
+    os.mkfifo(file)
+
+
+def _layers(file: Path) -> None:
+    content = json.loads(file.read_text())
+    content["model_cfg"]["text_cfg"]["layers"] = 10**9
+    file.write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize(
+    ("name", "damage", "message"),
+    [
+        ("tokenizer.json", _pipe, r"tokenizer\.json is no file"),
+        ("open_clip_config.json", lambda file: file.write_text("[1]"), "cannot be loaded from"),
+        ("open_clip_config.json", lambda file: file.write_text('{"model_cfg": {}}'), "cannot be loaded from"),
+        ("open_clip_config.json", _layers, "layers = 1,000,000,000, which no model has"),
+        ("open_clip_model.safetensors", lambda file: file.write_bytes(b"no weights"), "cannot be loaded from"),
+        ("tokenizer.json", lambda file: file.write_text('{"version": "1.0", "model": 7}'), "cannot be loaded from"),
+    ],
+)
+def test_damaged_folders_are_one_line(
+    name: str, damage: Callable[[Path], object], message: str, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(packaged_weights("tiny-clip"), tmp_path / "clip")
+    damage(folder / name)
+    with pytest.raises(ConfigError, match=message) as caught:
+        OpenClipEncoder("clip", path=str(folder), device="cpu")
+    assert str(folder) in caught.value.message or "which no model has" in message
+    assert "\n" not in str(caught.value)

@@ -157,6 +157,13 @@ def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(tmp_path: Path) -> None
         component("models", "tiny-idefics", path=str(folder), device="cpu")
 
 
+def test_an_end_token_that_is_no_token(tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(packaged_weights("tiny-idefics"), tmp_path / "m"))
+    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": [{"id": 2}]}))
+    with pytest.raises(ConfigError, match=r"cannot be loaded|eos_token_id = .* no token"):
+        component("models", "tiny-idefics", path=str(folder), device="cpu")
+
+
 def test_a_folder_in_the_place_of_a_file_that_is_not_needed(tmp_path: Path) -> None:
     folder = Path(shutil.copytree(packaged_weights("tiny-idefics"), tmp_path / "m"))
     (folder / "generation_config.json").unlink()
