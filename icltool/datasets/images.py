@@ -13,6 +13,7 @@ from icltool.contracts import (
     Ticker,
     archive_and_member,
     archive_members,
+    file_stamp,
     keyed_generator,
     load_picture,
 )
@@ -104,6 +105,14 @@ def skips_missing(reader: str, missing: str) -> bool:
     if missing not in ("refuse", "skip"):
         raise ConfigError(f"option missing of {reader} is {missing!r}", "it is refuse, or skip")
     return missing == "skip"
+
+
+def is_empty(image: str | Path) -> bool:
+    """Whether a picture has no byte: what a download of one that is gone leaves."""
+    try:
+        return file_stamp(image)[0] == 0
+    except OSError:
+        return False
 
 
 def sample(names: Sequence[str], purpose: str) -> list[str]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from icltool.contracts import Example, PreparedSplit, Progress, ReadReport, group_code, open_file
-from icltool.datasets.images import check_decoding, listing, skips_missing
+from icltool.datasets.images import check_decoding, is_empty, listing, skips_missing
 from icltool.datasets.json_stream import read_json
 from icltool.datasets.near_duplicates import groups_file, read_groups
 from icltool.datasets.official import counted, few, one_line
@@ -104,7 +104,8 @@ class PersonalityCaptionsReader:
             groups = read_groups(path, _GROUPS[name])
             if self._skips:
                 present = listing(places.images)
-                found = [comment for comment in found if f"{comment.image}{self._suffix}" in present]
+                gone = {i for i in present if is_empty(places.images / i)}
+                found = [c for c in found if f"{c.image}{self._suffix}" in present - gone]
             yield PreparedSplit(name, len(found), _examples(found, places.images, self._suffix, groups))
 
     def find(self, root: Path | None) -> Places:
@@ -144,7 +145,7 @@ class PersonalityCaptionsReader:
             read_groups(path, _GROUPS[name])
             names = list(dict.fromkeys(f"{comment.image}{self._suffix}" for comment in found))
             present = listing(places.images)
-            missing = [image for image in names if image not in present]
+            missing = [i for i in names if i not in present or (self._skips and is_empty(places.images / i))]
             if missing and self._skips and len(missing) < len(names):
                 gone = set(missing)
                 names = [image for image in names if image not in gone]

@@ -23,7 +23,7 @@ from icltool.contracts import (
 )
 from icltool.contracts.pictures import ShowMode, picture_size
 from icltool.datasets.distractors import Pool
-from icltool.datasets.images import check_decoding, sample, skips_missing
+from icltool.datasets.images import check_decoding, is_empty, sample, skips_missing
 from icltool.datasets.near_duplicates import groups_file, read_groups
 from icltool.datasets.official import counted, few, repeated
 from icltool.datasets.places import chosen_root, find_file, first_holding, on_disk
@@ -163,7 +163,7 @@ class SherlockReader:
         """The observations whose pictures are there, where others are to be left out; all of them where none is."""
         if not self._skips:
             return split
-        there = [o for o in split.found if places.pictures.find(o)]
+        there = [o for o in split.found if (place := places.pictures.find(o)) and not is_empty(place)]
         return replace(split, found=there) if there else split
 
     def _examples(

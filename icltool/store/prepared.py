@@ -255,6 +255,9 @@ def _load(folder: Path, again: str) -> Any:
     import datasets
 
     try:
+        for entry in folder.iterdir():
+            if not entry.is_file():
+                raise OSError(f"{entry.name} is no file")
         return datasets.load_from_disk(str(folder))
     except Exception as error:  # damaged files fail in whatever the library does with them first
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import io
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from icltool.contracts import IntArray, Progress, file_stamp, keyed_generator, open_file, picture_file
+from icltool.contracts import IntArray, Progress, file_stamp, keyed_generator, open_file, picture_file, read_whole
 from icltool.errors import StoreError
 
 #: In the folder of a prepared data set: int64 [P, 3], a row for each of its picture files, sorted by path: size in bytes,
@@ -56,8 +57,8 @@ def differing(before: IntArray, now: IntArray) -> IntArray:
 def read_stamps(folder: Path, count: int) -> IntArray | None:
     """The stamps of a prepared data set with `count` pictures; None where there are none, as in data sets of before."""
     try:
-        found = np.load(folder / FILE, allow_pickle=False)
-    except (OSError, ValueError, EOFError):
+        found = np.load(io.BytesIO(read_whole(folder / FILE)), allow_pickle=False)
+    except Exception:  # numpy's parser of damaged headers raises what it likes
         return None
     return found if found.dtype == np.int64 and found.shape == (count, 3) else None
 

@@ -212,6 +212,8 @@ def test_entries_of_pictures_that_are_gone_are_left_out_when_asked_to(root: Path
     assert "--option missing=skip" in (error.hint or "")
     kept = read(root, missing="skip")
     assert [e.id for e in kept["train"]] == [e.id for e in whole["train"] if Path(e.image) != gone]
+    gone.touch()  # as a download that failed leaves it
+    assert [e.id for e in read(root, missing="skip")["train"]] == [e.id for e in kept["train"]]
     remarks = PersonalityCaptionsReader(missing="skip").check(root, "style", False).remarks
     assert any(f"1 missing image left out: {gone.name}" in remark for remark in remarks)
     with pytest.raises(ConfigError, match="it is refuse, or skip"):

@@ -279,5 +279,7 @@ def test_records_of_pictures_that_are_gone_are_left_out_when_asked_to(root: Path
     assert "--option missing=skip" in str(refused(root).hint)
     kept = read(root, missing="skip")
     assert [e.id for e in kept["train"]] == [e.id for e in whole["train"] if picture_reference(e.image).file != gone]
+    Path(gone).touch()  # as a download that failed leaves it
+    assert [e.id for e in read(root, missing="skip")["train"]] == [e.id for e in kept["train"]]
     told = SherlockReader(missing="skip").check(root, "inference", False).remarks
     assert any("left out, whose pictures are not there" in remark for remark in told)

@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.reliability.killer import EMBED, EVALUATE, GENERATE, PREPARE, TRAIN
+from tests.reliability.killer import EMBED, EVALUATE, GENERATE, LIVE, PREPARE, TRAIN
 from tests.reliability.mutations import mutate
 
 _SECONDS, _MEMORY = 40.0, 6 << 30
@@ -135,6 +135,16 @@ TARGETS: dict[str, Target] = {
         ["plan.json"],
         [["evaluate", *_DATA, *_SMALL, "--plan", "{box}/plan.json", *_WORDS, *_WS]],
     ),
+    "encoder": Target(
+        [PREPARE],
+        ["encoder/*"],
+        [["embed", "--encoder", "tiny-clip", "--encoder-path", "{box}/encoder", *_DATA, *_WS]],
+    ),
+    "vectors": Target(
+        [PREPARE, LIVE],
+        ["ws/checkpoints/*/*.safetensors", "ws/checkpoints/*/*.json", "ws/checkpoints/*/metrics.csv"],
+        [["evaluate", *_DATA, *_SMALL, "--method", "live", "--no-cost", *_WORDS, *_WS], [*LIVE, *_WS]],
+    ),
     "weights": Target(
         [PREPARE],
         ["model/*"],
@@ -176,6 +186,7 @@ def _own_files(box: Path) -> None:
     (box / "p.toml").write_text('summary = "a set-up"\n[generate]\nshots = 1\ncandidates = 4\nmodel = "tiny-idefics"\n')
     (box / ".env").write_text("COCO_PATH=/data/coco\nexport MODEL_CPK_DIR='/models' # weights\nPATH=/evil\n")
     shutil.copytree(packaged_weights("tiny-idefics"), box / "model")
+    shutil.copytree(packaged_weights("tiny-clip"), box / "encoder")
     if (box / "ws").exists():
         from icltool.store.records import open_dataset
 

@@ -34,6 +34,7 @@ GENERATE = ["generate", *_MODEL, "--sampler", "random", "--anchors", "8", "--can
 _SELECTOR = [f"--option={o}" for o in ("n_embd=16", "n_head=2", "n_layer=1", "epochs=2", "batch_size=4")]
 TRAIN = ["train", "lever-lm", *_DATA, *_SELECTOR]
 _STEERING = [f"--option={o}" for o in ("epochs=2", "batch_size=4", "accumulate=1", "max_train_size=8")]
+LIVE = ["train", "live", *_MODEL, "--option=shots=2", *_STEERING]
 EVALUATE = ["evaluate", *_MODEL, "--encoder", "tiny-clip", "--method", "zero-shot,random,i2i,lever-lm", "--shots", "1,2",
             "--metric", "word-accuracy,cider", "--batch-size", "2"]  # fmt: skip
 #: Stage -> (commands before it, the command).
@@ -46,7 +47,7 @@ STAGES: dict[str, tuple[list[list[str]], list[str]]] = {
     "embed": ([PREPARE], EMBED),
     "generate": ([PREPARE], GENERATE),
     "train": ([PREPARE, EMBED, GENERATE], TRAIN),
-    "train live": ([PREPARE], ["train", "live", *_MODEL, "--option=shots=2", *_STEERING]),
+    "train live": ([PREPARE], LIVE),
     "train lora": ([PREPARE], ["train", "lora", *_MODEL, *_STEERING]),
     "evaluate": ([PREPARE, EMBED, GENERATE, TRAIN], EVALUATE),
     "caption": ([PREPARE], ["caption", *_MODEL, "--samples", "8", "--batch-size", "2"]),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import resource
 import shutil
 import time
@@ -326,6 +327,8 @@ def test_cut_and_missing_arrow_files(tmp_path: Path) -> None:
     error = refused(folder, "train")
     assert error.message.startswith(f"{folder / 'train'} cannot be read")
     assert error.hint == "run `icltool prepare pets --task caption` again"
+    os.mkfifo(arrow)
+    assert refused(folder, "train").message == f"{folder / 'train'} cannot be read: {arrow.name} is no file"
     state, info = (folder / "validation" / name for name in ("state.json", "dataset_info.json"))
     before, described = json.loads(state.read_text()), json.loads(info.read_text())
     for content in ("{", json.dumps({**before, "_split": ["validation"]})):

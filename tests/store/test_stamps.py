@@ -94,3 +94,13 @@ def test_of_many_a_sample_is_looked_at(files: list[str], tmp_path: Path, monkeyp
         set_later(file)
     with pytest.raises(StoreError, match="2 pictures of 2 that were looked at"):
         check_stamps(tmp_path, files, NOWHERE, "again")
+
+
+@pytest.mark.parametrize("place", range(0, 128, 3))
+def test_damaged_stamps_are_none(place: int, tmp_path: Path) -> None:
+    np.save(tmp_path / stamps.FILE, np.zeros((3, 3), dtype=np.int64))
+    content = bytearray((tmp_path / stamps.FILE).read_bytes())
+    content[place] = ord("(")
+    (tmp_path / stamps.FILE).write_bytes(content)
+    found = stamps.read_stamps(tmp_path, 3)
+    assert found is None or found.shape == (3, 3)
