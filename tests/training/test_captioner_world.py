@@ -17,6 +17,9 @@ from tests.plugin.distributions import ofa_registered
 from tests.suites import apart
 from tests.training.style_words import styles_followed
 
+#: Trainings to convergence: ten minutes each where the machine has other work, too.
+pytestmark = pytest.mark.timeout(3600)
+
 WORDS, CIDER = "word-accuracy", "cider"
 Found = dict[str, dict[str, MetricResult]]
 
