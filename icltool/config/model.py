@@ -44,7 +44,8 @@ class LvlmConfig(StageConfig):
 
     model: str = Field(
         default="idefics-9b",
-        description="LVLM that scores or answers: a name, or the folder of a fine-tuned one",
+        description="LVLM that scores or answers: a name, or the folder of a fine-tuned one; not needed where --model-path is "
+        "a folder whose config.json tells the architecture",
         json_schema_extra={"complete": "models"},
     )
     model_path: str | None = Field(
@@ -155,7 +156,11 @@ class LvlmConfig(StageConfig):
     @model_validator(mode="before")
     @classmethod
     def _fine_tuned(cls, values: Any) -> Any:
-        """A fine-tuned model in place of a name: its checkpoint folder, that folder's name, or an exported folder."""
+        """A fine-tuned model in place of a name: its checkpoint folder, that folder's name, or an exported folder. Without
+        a name the folder of weights says what it holds."""
+        if isinstance(values, dict) and "model" not in values and isinstance(path := values.get("model_path"), str):
+            name = fine_tuned_name(Path(path)) or family_of(Path(path))
+            return values if name is None else {**values, "model": name}
         if not isinstance(values, dict) or not isinstance(given := values.get("model"), str):
             return values
         workspace = Path(values.get("workspace") or cls.model_fields["workspace"].default)
@@ -186,6 +191,30 @@ def _no_model(path: Path, workspace: Path) -> str:
     if len(path.parts) > 1 and not path.exists():
         return f"there is no folder {path}: --model takes a name, or the folder of a fine-tuned model"
     return ""
+
+
+#: The name that stands for an architecture, by the `model_type` of config.json. Others are "image-text-to-text" or "text-llm".
+_FAMILIES = {
+    "idefics": "idefics-9b",
+    "idefics2": "idefics2-8b",
+    "blip": "blip-base",
+    "blip-2": "blip2-opt-2.7b",
+    "instructblip": "instructblip-vicuna-7b",
+}
+
+
+def family_of(folder: Path) -> str | None:
+    """The registered name of a model whose architecture the weights in `folder` have; None where config.json does not tell."""
+    try:
+        found: Any = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        kind, built = str(found["model_type"]), str(found["architectures"][0])
+    except (OSError, ValueError, KeyError, TypeError, IndexError, RecursionError):
+        return None
+    if kind in _FAMILIES:
+        return _FAMILIES[kind]
+    if "vision_config" in found and built.endswith("ForConditionalGeneration"):
+        return "image-text-to-text"
+    return "text-llm" if built.endswith("ForCausalLM") and "vision_config" not in found else None
 
 
 def fine_tuned_name(folder: Path) -> str | None:

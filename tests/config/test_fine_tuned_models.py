@@ -58,3 +58,31 @@ def test_a_path_beside_a_folder_is_refused_in_one_line(tmp_path: Path) -> None:
     folder = trained(tmp_path / "checkpoints" / "captioner")
     with pytest.raises(ConfigError, match="leave --model-path out"):
         resolve("evaluate", EvaluateConfig, {"workspace": tmp_path, "model": str(folder), "model_path": "x"})
+
+
+@pytest.mark.parametrize(
+    ("content", "name"),
+    [
+        ({"model_type": "idefics2", "architectures": ["Idefics2ForConditionalGeneration"]}, "idefics2-8b"),
+        ({"model_type": "blip-2", "architectures": ["Blip2ForConditionalGeneration"]}, "blip2-opt-2.7b"),
+        (
+            {"model_type": "qwen2_vl", "architectures": ["Qwen2VLForConditionalGeneration"], "vision_config": {}},
+            "image-text-to-text",
+        ),
+        ({"model_type": "llama", "architectures": ["LlamaForCausalLM"]}, "text-llm"),
+        ({"model_type": "t5", "architectures": ["T5ForConditionalGeneration"]}, "idefics-9b"),
+        ({"model_type": "llama"}, "idefics-9b"),
+        ([1], "idefics-9b"),
+    ],
+)
+def test_without_a_name_the_folder_of_weights_says_what_it_holds(content: object, name: str, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(content))
+    config = resolve("evaluate", EvaluateConfig, {"model_path": str(tmp_path)})
+    assert config.model == name
+    named = resolve("evaluate", EvaluateConfig, {"model_path": str(tmp_path), "model": "gpt2"})
+    assert (named.model, named.model_path) == ("gpt2", str(tmp_path))
+
+
+def test_a_fine_tuned_folder_as_path_needs_no_name(tmp_path: Path) -> None:
+    folder = trained(tmp_path / "model")
+    assert resolve("evaluate", EvaluateConfig, {"model_path": str(folder)}).model == "tiny-blip2"
