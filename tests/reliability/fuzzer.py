@@ -18,6 +18,7 @@ import resource
 import shutil
 import signal
 import sys
+import tempfile
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -237,6 +238,7 @@ def _in_child(argv: list[str], box: Path, output: Path, telling: Path, guarded: 
         os.dup2(descriptor, stream)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.chdir(box)
+    tempfile.tempdir = str(box)  # what libraries write for a moment, they may write there
     before = set(sys.modules)
     events: list[str] = []
     if guarded:
