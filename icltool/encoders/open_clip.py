@@ -106,7 +106,14 @@ class OpenClipEncoder:
     def encode_texts(self, texts: Sequence[str]) -> FloatArray:
         if not texts:
             return np.zeros((0, self.dim), dtype=np.float32)
-        return np.asarray(self._model.encode_text(_tokens(self._tokenizer, texts).to(self.device)).float().cpu())
+        tokens = _tokens(self._tokenizer, texts)
+        size = getattr(self._model, "vocab_size", None)
+        if size is not None and int(tokens.max()) >= size:  # the GPU would say so with the loss of its context
+            raise ConfigError(
+                f"encoder {self.name!r}: its tokenizer has the token {int(tokens.max())}, its model {size} tokens",
+                f"they are not of one model: check the files in {self._path or self._identifier}",
+            )
+        return np.asarray(self._model.encode_text(tokens.to(self.device)).float().cpu())
 
     def tower(self, modality: str) -> nn.Module:
         """See TrainableEncoder."""

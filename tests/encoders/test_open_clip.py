@@ -153,3 +153,13 @@ def test_damaged_folders_are_one_line(
         OpenClipEncoder("clip", path=str(folder), device="cpu")
     assert str(folder) in caught.value.message or "which no model has" in message
     assert "\n" not in str(caught.value)
+
+
+def test_a_tokenizer_of_another_model(tmp_path: Path) -> None:
+    folder = shutil.copytree(packaged_weights("tiny-clip"), tmp_path / "clip")
+    content = json.loads((folder / "tokenizer.json").read_text())
+    content["model"]["vocab"]["dax"] = 10**6
+    (folder / "tokenizer.json").write_text(json.dumps(content))
+    encoder = OpenClipEncoder("clip", path=str(folder), device="cpu")
+    with pytest.raises(ConfigError, match="has the token 1000000, its model"):
+        encoder.encode_texts(["dax"])
