@@ -50,7 +50,8 @@ def rate(amount: float, seconds: float, unit: str) -> str:
         return f"- {unit}/s"
     per_second = amount / seconds
     if per_second < 0.5:
-        return f"{duration(1 / per_second)} per unit"
+        one = f"{unit.removesuffix('ies')}y" if unit.endswith("ies") else unit.removesuffix("s")
+        return f"{duration(1 / per_second)} per {one}"
     return f"{per_second:,.0f} {unit}/s" if per_second >= 100 else f"{per_second:.1f} {unit}/s"
 
 
@@ -74,21 +75,27 @@ class Count:
             self._first = (time.monotonic(), self.done)
 
     @property
+    def _warm(self) -> bool:
+        """Whether more than the first units are done, in whose time a model may have been loaded."""
+        return self._first is not None and self.done > self._first[1]
+
+    @property
     def pace(self) -> tuple[int, float]:
         """(units, seconds) by which what is left can be told: without what came before the first unit was done (a model was
         loaded), as soon as others were."""
-        if self._first is not None and self.done > self._first[1]:
+        if self._first is not None and self._warm:
             since, there = self._first
             return self.done - there, time.monotonic() - since
         return self.done - self.before, self.elapsed
 
     def state(self) -> str:
-        """ "embed images: 120 of 2,000 images (6 %), 35.1 images/s, 54 s left, loss 0.3"."""
+        """ "embed images: 120 of 2,000 images (6 %), 35.1 images/s, 54 s left, loss 0.3". After the first units alone nothing
+        is said of what is left."""
         share = f" ({100 * self.done // self.total} %)" if self.total else ""
         worked, elapsed = self.pace
         parts = [f"{self.description}: {self.done:,} of {self.total:,} {self.unit}{share}"]
         parts.append(rate(worked, elapsed, self.unit))
-        if worked > 0 and self.total > self.done:
+        if self._warm and self.total > self.done:
             parts.append(f"{duration((self.total - self.done) * elapsed / worked)} left")
         return ", ".join(parts + ([self.remark] if self.remark else []))
 

@@ -49,7 +49,7 @@ def test_durations(seconds: float, shown: str) -> None:
     [
         (1234, 1, "1,234 images/s"),
         (25, 2, "12.5 images/s"),
-        (1, 10, "10 s per unit"),
+        (1, 10, "10 s per image"),
         (0, 5, "- images/s"),
         (5, 0, "- images/s"),
     ],
@@ -208,7 +208,7 @@ def test_what_came_before_the_first_unit_does_not_count_for_the_rate(clock: list
     count = Count("searching", 102, "anchors", 0)
     clock[0] = 100.0  # a model was loaded
     count.advance(2)
-    assert "left" in count.state()
+    assert count.state() == "searching: 2 of 102 anchors (1 %), 50 s per anchor"  # an hour and a half would be wrong
     clock[0] = 110.0
     count.advance(50)
     assert count.state() == "searching: 52 of 102 anchors (50 %), 5.0 anchors/s, 10 s left"
