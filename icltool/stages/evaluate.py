@@ -199,9 +199,9 @@ def _remarks(inputs: Inputs, settings: Settings, judge: Judge) -> list[str]:
     independent = len(set(groups[groups >= 0].tolist())) + int((groups < 0).sum())
     if independent < FEW:
         lines.append(f"only {independent} independent queries (near-duplicates count once): intervals and p are rough")
-    options = _dataset_options(inputs)
-    if options:
-        lines.append("data set: " + ", ".join(f"{key}={value}" for key, value in options.items()))
+    options = {name: value for name, value in _dataset_options(inputs).items() if value not in ("", None)}
+    if options and options != {"seed": 0}:
+        lines.append("the data set was prepared with " + ", ".join(f"{key}={value}" for key, value in options.items()))
     return lines
 
 
