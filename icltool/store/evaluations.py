@@ -158,19 +158,23 @@ def read_predictions(path: Path) -> list[dict[str, Any]]:
 class PartialAnswers:
     """The answers of a setting that is being worked on, beside its predictions file: finished chunks outlive a kill.
 
-    The file begins with a line that names the setting's digest; another setting's file is not looked at. Every chunk ends
-    with a line that says so, and a chunk without one is not counted, so that the next run asks the model in the same
-    batches as if nothing had happened. Chunks may be added in any order; `ahead` are those behind a gap, by the position of
-    their first row. `told` is what was added beside the rows of each.
+    The file begins with a line that names the setting's digest; where another setting of the same name was interrupted, its
+    answers stay, and this one's file is named after its digest, too. Every chunk ends with a line that says so, and a chunk
+    without one is not counted, so that the next run asks the model in the same batches as if nothing had happened. Chunks
+    may be added in any order; `ahead` are those behind a gap, by the position of their first row. `told` is what was added
+    beside the rows of each.
     """
 
     def __init__(self, predictions: Path, digest: str, makers: Makers | None = None) -> None:
         """`makers` give the answers. Those that others began are refused when they are looked at."""
-        self.path = predictions.with_name(f".{predictions.name}.part")
         self._makers = makers or Makers()
         self.ahead: dict[int, list[dict[str, Any]]] = {}
         self.told: list[dict[str, Any]] = []
         self._head = {"schema": "icltool-answers", "version": 1, "digest": digest, **self._makers.told()}
+        self.path = predictions.with_name(f".{predictions.name}.part")
+        further = predictions.with_name(f".{predictions.stem}@{digest[:6]}{predictions.suffix}.part")
+        if further.exists() or (self.path.exists() and not self._is_own()):
+            self.path = further
 
     def resume(self, expected: Sequence[tuple[int, Sequence[int]]]) -> list[dict[str, Any]]:
         """The rows of whole chunks that are stored, from the first one on and without a gap; see `ahead` for the others. What
@@ -215,13 +219,16 @@ class PartialAnswers:
 
     def remove_own(self) -> None:
         """Removes what a killed run left of this setting, whose predictions are written."""
+        if self._is_own():
+            self.remove()
+
+    def _is_own(self) -> bool:
         try:
             with self.path.open("rb") as stream:
                 head = _parsed(stream.readline()) or {}
         except OSError:
-            return
-        if all(head.get(key) == self._head[key] for key in _HEAD):
-            self.remove()
+            return False
+        return all(head.get(key) == self._head[key] for key in _HEAD)
 
     def _stored(self, expected: Sequence[tuple[int, Sequence[int]]]) -> tuple[dict[int, list[dict[str, Any]]], int]:
         """(whole chunks that fit by their first row, the byte at which they end)."""

@@ -254,8 +254,13 @@ class TestPartialAnswers:
         assert len(self.part(tmp_path).resume(other)) == 2
         self.part(tmp_path).remove()
         self.filled(tmp_path, 4)
-        assert self.part(tmp_path, "d2").resume(self.EXPECTED) == []
-        assert self.part(tmp_path).resume(self.EXPECTED) == [], "the other setting started anew"
+        other_part = self.part(tmp_path, "d2")
+        assert other_part.resume(self.EXPECTED) == []
+        other_part.append([_row(0), _row(1)])
+        first = self.part(tmp_path)
+        assert len(first.resume(self.EXPECTED)) == 4, "what the first one answered is still there"
+        first.remove()
+        assert len(self.part(tmp_path, "d2").resume(self.EXPECTED)) == 2, "and each has its own, whoever is done first"
 
     def test_an_unwritable_folder_is_one_clear_line(self, tmp_path: Path) -> None:
         (tmp_path / "predictions").write_text("")
