@@ -68,12 +68,13 @@ def _draft(config: ReportConfig, progress: Progress) -> Draft:
 
 
 def _evaluations(config: ReportConfig) -> list[Path]:
-    """The folders that are meant, each once. StoreError where one is missing, or none is there."""
+    """The folders that are meant, each once; without a choice all that there are, the newest first. StoreError where one is
+    missing, or none is there."""
     workspace = Workspace(config.workspace)
     if not config.evaluations:
         workspace.newest_evaluation()  # which says what makes one where there is none
-        found = sorted(path.parent for path in workspace.evaluations.glob("*/results.json"))
-        return [path for path in found if not path.name.startswith(".")]
+        files = [p for p in workspace.evaluations.glob("*/results.json") if not p.parent.name.startswith(".")]
+        return [p.parent for p in sorted(files, key=lambda p: (-p.stat().st_mtime_ns, p.parent.name))]
     found = []
     for given in config.evaluations:
         within = workspace.evaluations / given

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 from pathlib import Path
@@ -62,6 +63,16 @@ def test_every_evaluation_of_the_workspace_is_shown(world: Path) -> None:
     assert text.count("data:image/webp;base64,") == 30
     assert "0badcafe" in text
     assert [p.name for p in made.path.parent.iterdir()] == ["report.html"], "nothing else is left behind"
+
+
+@pytest.mark.parametrize("newest", [0, 1])
+def test_the_newest_evaluation_comes_first(newest: int, world: Path) -> None:
+    files = sorted(world.glob("evaluations/*/results.json"))
+    for file in files:
+        os.utime(file, (1000, 2000 if file == files[newest] else 1000))
+    text = _run(world, images=False).path.read_text(encoding="utf-8")
+    first, second = (text.index(files[place].parent.name) for place in (newest, 1 - newest))
+    assert first < second
 
 
 def test_some_evaluations_by_path_or_name(world: Path) -> None:
