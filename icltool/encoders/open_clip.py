@@ -11,6 +11,7 @@ from typing import Any, cast
 import numpy as np
 import open_clip
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from icltool.contracts import FloatArray, read_whole
@@ -81,6 +82,9 @@ class OpenClipEncoder:
                 self._identifier, pretrained=source, **settings
             )
             self._tokenizer = open_clip.get_tokenizer(self._identifier)
+            # what is wrong with their settings shows with a picture and a text only
+            self._transform(Image.new("RGB", (64, 48)))
+            self._tokenizer([_SAMPLE_TEXT])
         except IclError:
             raise
         except Exception as error:  # damaged files fail in whatever reads them first

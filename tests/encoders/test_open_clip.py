@@ -133,12 +133,20 @@ def _layers(file: Path) -> None:
     file.write_text(json.dumps(content))
 
 
+def _mean(file: Path) -> None:
+    content = json.loads(file.read_text())
+    content["preprocess_cfg"]["mean"] = ["a", 1, 1]
+    file.write_text(json.dumps(content))
+
+
 @pytest.mark.parametrize(
     ("name", "damage", "message"),
     [
         ("tokenizer.json", _pipe, r"tokenizer\.json is no file"),
         ("open_clip_config.json", lambda file: file.write_text("[1]"), "cannot be loaded from"),
         ("open_clip_config.json", lambda file: file.write_text('{"model_cfg": {}}'), "cannot be loaded from"),
+        ("open_clip_config.json", _mean, "cannot be loaded from"),
+        ("tokenizer_config.json", lambda file: (file.unlink(), file.mkdir()), "cannot be loaded from"),
         ("open_clip_config.json", _layers, "layers = 1,000,000,000, which no model has"),
         ("open_clip_model.safetensors", lambda file: file.write_bytes(b"no weights"), "cannot be loaded from"),
         ("tokenizer.json", lambda file: file.write_text('{"version": "1.0", "model": 7}'), "cannot be loaded from"),
