@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from icltool.contracts import FloatArray, read_whole
 from icltool.errors import ConfigError, IclError
 from icltool.models.images import read_image
-from icltool.models.loading import check_sizes
+from icltool.models.loading import check_sizes, is_fault
 from icltool.models.weights import check_files, fingerprint, packaged_weights
 
 #: Its tokens tell tokenizers apart.
@@ -84,10 +84,13 @@ class OpenClipEncoder:
             self._tokenizer = open_clip.get_tokenizer(self._identifier)
             # what is wrong with their settings shows with a picture and a text only
             self._transform(Image.new("RGB", (64, 48)))
-            self._tokenizer([_SAMPLE_TEXT])
-        except IclError:
-            raise
-        except Exception as error:  # damaged files fail in whatever reads them first
+            sample = self._tokenizer([_SAMPLE_TEXT])
+            if self._folder is not None:
+                with torch.inference_mode():
+                    model.eval().encode_text(sample)
+        except BaseException as error:  # damaged files fail in whatever reads them first
+            if isinstance(error, IclError) or not is_fault(error):
+                raise
             reason = " ".join((str(error) or type(error).__name__).split())
             raise ConfigError(
                 f"encoder {name!r} cannot be loaded from {folder or source}: {reason:.300}",

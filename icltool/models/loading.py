@@ -137,6 +137,11 @@ def compile_parts(model: Any) -> int:
     return len(parts)
 
 
+def is_fault(error: BaseException) -> bool:
+    """Whether it may come of a damaged file: any error, and the panics of libraries in Rust, which are no Exception."""
+    return isinstance(error, Exception) or type(error).__name__ == "PanicException"
+
+
 class loading_errors:  # noqa: N801 (reads as a statement)
     """Context that turns what transformers raises for missing, damaged or foreign files, which may be anything, into a
     ConfigError."""
@@ -164,7 +169,7 @@ class loading_errors:  # noqa: N801 (reads as a statement)
                 f"{self._told}: there is no such folder here, no copy in the hub cache, and the hub cannot be reached",
                 "give the folder of the weights, or connect the machine",
             ) from error
-        if isinstance(error, Exception) and not isinstance(error, IclError):
+        if error is not None and is_fault(error) and not isinstance(error, IclError):
             lines = str(error).strip().splitlines() or [type(error).__name__]
             first = " ".join(lines[0].split())
             if first.endswith(":"):  # what follows is the reason

@@ -258,7 +258,7 @@ def _load(folder: Path, again: str) -> Any:
         for entry in folder.iterdir():
             if not entry.is_file():
                 raise OSError(f"{entry.name} is no file")
-        return datasets.load_from_disk(str(folder))
+        return datasets.load_from_disk(str(folder)).with_format(None)  # whatever state.json says of it
     except Exception as error:  # damaged files fail in whatever the library does with them first
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise StoreError(f"{folder} cannot be read: {reason}", again) from error

@@ -24,7 +24,7 @@ from icltool.contracts import Example
 from icltool.errors import ConfigError, IclWarning
 from icltool.models.chat import ChatModel
 from icltool.models.idefics2 import Idefics2Model
-from icltool.models.loading import LoadOptions, check_sizes, load_model
+from icltool.models.loading import LoadOptions, check_sizes, load_model, loading_errors
 from icltool.models.memory import check_memory, free_memory, parameter_count
 from icltool.models.text import TextModel
 from icltool.models.weights import Weights, find_weights, packaged_weights
@@ -122,6 +122,17 @@ def test_files_that_are_missing_or_cut_are_named(file: str, tmp_path: Path) -> N
     (folder / file).write_bytes(whole[:-20])
     with pytest.raises(ConfigError, match=f": {file} is cut or malformed"):
         component("models", "tiny-idefics", path=str(folder), device="cpu")
+
+
+def test_a_panic_is_a_fault_and_an_interruption_is_none() -> None:
+    class PanicException(BaseException):  # noqa: N818  (as the libraries in Rust call theirs)
+        pass
+
+    weights = Weights("nowhere", local_only=True)
+    with pytest.raises(ConfigError, match="index out of range"), loading_errors("m", weights):
+        raise PanicException("index out of range")
+    with pytest.raises(KeyboardInterrupt), loading_errors("m", weights):
+        raise KeyboardInterrupt
 
 
 def test_a_tokenizer_of_no_kind_is_named(tmp_path: Path) -> None:

@@ -330,10 +330,13 @@ def test_cut_and_missing_arrow_files(tmp_path: Path) -> None:
     os.mkfifo(arrow)
     assert refused(folder, "train").message == f"{folder / 'train'} cannot be read: {arrow.name} is no file"
     state, info = (folder / "validation" / name for name in ("state.json", "dataset_info.json"))
+    kept = open_dataset(folder).split("validation").rows([0])
     before, described = json.loads(state.read_text()), json.loads(info.read_text())
     for content in ("{", json.dumps({**before, "_split": ["validation"]})):
         state.write_text(content)
         assert refused(folder, "validation").message.startswith(f"{folder / 'validation'} cannot be read")
+    state.write_text(json.dumps({**before, "_format_columns": []}))
+    assert [e.id for e in open_dataset(folder).split("validation").rows([0])] == [e.id for e in kept]
     state.write_text(json.dumps(before))
     info.write_text(json.dumps({**described, "features": {"id": {"id": "a text"}}}))
     assert refused(folder, "validation").message.startswith(f"{folder / 'validation'} cannot be read")
