@@ -125,7 +125,7 @@ def test_files_that_are_missing_or_cut_are_named(file: str, tmp_path: Path) -> N
 
 
 def test_a_panic_is_a_fault_and_an_interruption_is_none() -> None:
-    class PanicException(BaseException):  # noqa: N818  (as the libraries in Rust call theirs)
+    class PanicException(BaseException):
         pass
 
     weights = Weights("nowhere", local_only=True)
