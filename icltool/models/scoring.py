@@ -47,16 +47,19 @@ def forward_scores(model: Any, inputs: dict[str, Any], spans: Sequence[tuple[int
 def end_tokens(model: Any, tokenizer: Any) -> list[int]:
     """Ids that end an answer: those of the checkpoint's generation configuration, and the tokenizer's EOS. ConfigError for
     what is no id."""
-    own = getattr(model.generation_config, "eos_token_id", None)
-    given = [*(own if isinstance(own, (list, tuple)) else [own]), tokenizer.eos_token_id]
-    found = [token for token in given if token is not None]
-    for token in found:
-        if type(token) is not int:
+    own = {
+        name: value if isinstance(value, (list, tuple)) else [value]
+        for name in ("bos_token_id", "pad_token_id", "decoder_start_token_id", "eos_token_id")
+        if (value := getattr(model.generation_config, name, None)) is not None
+    }
+    for name, tokens in own.items():
+        if any(type(token) is not int or abs(token) >= 1 << 31 for token in tokens):
             raise ConfigError(
-                f"the model's generation_config.json says eos_token_id = {own!r:.80}, which is no token",
+                f"the model's generation_config.json says {name} = {tokens!r:.80}, which is no token",
                 "the file is damaged: get it again",
             )
-    return sorted(set(found))
+    ends = {*own.get("eos_token_id", ()), tokenizer.eos_token_id}
+    return sorted(int(token) for token in ends if token is not None)
 
 
 def beam_options(pad: int, options: GenerationOptions) -> dict[str, Any]:

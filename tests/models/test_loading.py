@@ -168,10 +168,11 @@ def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(tmp_path: Path) -> None
         component("models", "tiny-idefics", path=str(folder), device="cpu")
 
 
-def test_an_end_token_that_is_no_token(tmp_path: Path) -> None:
+@pytest.mark.parametrize("content", [{"eos_token_id": [{"id": 2}]}, {"bos_token_id": "1"}, {"pad_token_id": 2**70}])
+def test_tokens_that_are_no_tokens(content: dict[str, object], tmp_path: Path) -> None:
     folder = Path(shutil.copytree(packaged_weights("tiny-idefics"), tmp_path / "m"))
-    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": [{"id": 2}]}))
-    with pytest.raises(ConfigError, match=r"cannot be loaded|eos_token_id = .* no token"):
+    (folder / "generation_config.json").write_text(json.dumps(content))
+    with pytest.raises(ConfigError, match=r"cannot be loaded|token_id = .* no token"):
         component("models", "tiny-idefics", path=str(folder), device="cpu")
 
 
