@@ -5,7 +5,9 @@ from __future__ import annotations
 import importlib
 import os
 import select
+import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -15,10 +17,22 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 #: Stops a hang; far more than anything takes.
 PATIENCE = 300.0
 #: How a child ends whose call raised what nobody caught.
 ESCAPED = 99
+
+
+def compiled(source: Path, folder: Path) -> Path:
+    """A library to be loaded into processes by LD_PRELOAD, compiled from C into `folder`. Skips where nothing compiles."""
+    compiler = shutil.which("gcc") or shutil.which("cc")
+    if compiler is None:
+        pytest.skip("there is no C compiler")
+    library = folder / f"{source.stem}.so"
+    subprocess.run([compiler, "-O1", "-shared", "-fPIC", "-o", str(library), str(source), "-ldl"], check=True)
+    return library
 
 
 class Child:

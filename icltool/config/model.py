@@ -227,7 +227,7 @@ def fine_tuned_name(folder: Path) -> str | None:
                 continue
             for key in keys:
                 found = found[key]
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             continue
         if isinstance(found, str):
             return found

@@ -4,7 +4,7 @@ order of the official files."""
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -103,10 +103,18 @@ class PersonalityCaptionsReader:
                 ticker.advance()
             groups = read_groups(path, _GROUPS[name])
             if self._skips:
-                present = listing(places.images)
-                gone = {i for i in present if is_empty(places.images / i)}
-                found = [c for c in found if f"{c.image}{self._suffix}" in present - gone]
+                gone = set(self._missing(places, self._pictures(found)))
+                found = [comment for comment in found if f"{comment.image}{self._suffix}" not in gone]
             yield PreparedSplit(name, len(found), _examples(found, places.images, self._suffix, groups))
+
+    def _pictures(self, comments: Sequence[Comment]) -> list[str]:
+        """The names of their pictures, each once."""
+        return list(dict.fromkeys(f"{comment.image}{self._suffix}" for comment in comments))
+
+    def _missing(self, places: Places, names: Sequence[str]) -> list[str]:
+        """Those that are not there, and where such are left out, empty files too."""
+        present = listing(places.images)
+        return [i for i in names if i not in present or (self._skips and is_empty(places.images / i))]
 
     def find(self, root: Path | None) -> Places:
         """Where files and pictures are. DataError when something is missing that is needed."""
@@ -143,9 +151,8 @@ class PersonalityCaptionsReader:
         for name, path in places.files.items():
             found, told = _comments(path, name, styles)
             read_groups(path, _GROUPS[name])
-            names = list(dict.fromkeys(f"{comment.image}{self._suffix}" for comment in found))
-            present = listing(places.images)
-            missing = [i for i in names if i not in present or (self._skips and is_empty(places.images / i))]
+            names = self._pictures(found)
+            missing = self._missing(places, names)
             if missing and self._skips and len(missing) < len(names):
                 gone = set(missing)
                 names = [image for image in names if image not in gone]

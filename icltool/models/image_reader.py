@@ -9,8 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from icltool.errors import DataError
-from icltool.models.images import read_image
+from icltool.models.images import cannot_take, read_image
 
 Pixels = NDArray[np.float32]
 
@@ -31,11 +30,7 @@ class ImageReader:
         try:
             prepared = self._processor([[picture]] if self._nested else [picture], return_tensors="np")
         except ValueError as error:
-            reason = " ".join(str(error).split()) or type(error).__name__
-            raise DataError(
-                f"the model cannot take image {reference} ({picture.width} x {picture.height} pixels): {reason}",
-                "leave its example out, or give the picture another shape",
-            ) from error
+            raise cannot_take(reference, picture, error) from error
         values = np.asarray(prepared["pixel_values"] if hasattr(prepared, "keys") else prepared, dtype=np.float32)
         return np.ascontiguousarray(values.reshape(values.shape[-3:]))
 

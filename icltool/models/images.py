@@ -6,6 +6,7 @@ import numpy as np
 from PIL import Image
 
 from icltool.contracts import load_picture, picture_reference
+from icltool.errors import DataError
 from icltool.models.regions import with_regions_shown
 
 
@@ -19,6 +20,15 @@ def read_image(reference: str) -> Image.Image:
     """
     wanted = picture_reference(reference)
     return with_regions_shown(_rgb(load_picture(wanted.file)), wanted)
+
+
+def cannot_take(reference: str, picture: Image.Image, fault: Exception, model: str = "the model") -> DataError:
+    """The error for a picture that a model's processor raised `fault` at (too long and narrow, say)."""
+    reason = " ".join(str(fault).split()) or type(fault).__name__
+    return DataError(
+        f"{model} cannot take image {reference} ({picture.width} x {picture.height} pixels): {reason}",
+        "leave its example out, or give the picture another shape: margins, a part of it",
+    )
 
 
 def _rgb(image: Image.Image) -> Image.Image:

@@ -11,10 +11,10 @@ from typing import Any
 import torch
 
 from icltool.contracts import AnswerBatch, GenerationOptions, Prompt, TargetScore
-from icltool.errors import ConfigError, DataError
+from icltool.errors import ConfigError
 from icltool.models.beam_images import images_by_beam
 from icltool.models.decoder_hooks import HookedDecoder, answers_at
-from icltool.models.images import read_image
+from icltool.models.images import cannot_take, read_image
 from icltool.models.loading import LoadOptions, check_image_processor, load_model, loading_errors
 from icltool.models.scoring import beam_options, end_tokens, forward_scores, plain_generation
 from icltool.models.tokenizer_file import as_in_file
@@ -184,11 +184,7 @@ def picture_faults(name: str, processor: Any, pictures: Mapping[str, Any]) -> It
             try:
                 processor.image_processor(images=[picture], return_tensors="pt")
             except ValueError as fault:
-                reason = " ".join(str(fault).split()) or type(fault).__name__
-                raise DataError(
-                    f"model {name} cannot take image {path} ({picture.width} x {picture.height} pixels): {reason}",
-                    "leave its example out, or give the picture another shape: margins, a part of it",
-                ) from error
+                raise cannot_take(path, picture, fault, f"model {name}") from error
         raise
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from tests.processes import compiled
 from tests.reliability.killer import STAGES
 
 pytestmark = [
@@ -25,13 +25,7 @@ _LEFT_FOR_CLEAN = ("exports/", "captions/", "report", ".removed.")
 
 @pytest.fixture(scope="module")
 def crashfs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    compiler = shutil.which("gcc") or shutil.which("cc")
-    if compiler is None:
-        pytest.skip("there is no C compiler")
-    library = tmp_path_factory.mktemp("crashfs") / "crashfs.so"
-    source = Path(__file__).with_name("crashfs.c")
-    subprocess.run([compiler, "-O1", "-shared", "-fPIC", "-o", str(library), str(source), "-ldl"], check=True)
-    return library
+    return compiled(Path(__file__).with_name("crashfs.c"), tmp_path_factory.mktemp("crashfs"))
 
 
 @pytest.mark.parametrize("stage", STAGES)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -19,6 +18,7 @@ from icltool.store import locking
 from icltool.store.locking import held_by, locked
 from icltool.store.records import open_dataset
 from icltool.store.sequences import SequenceFile
+from tests.processes import compiled
 
 SOURCE = Path(__file__).with_name("noflock.c")
 #: As Lustre, NFS and others answer.
@@ -30,12 +30,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the shim is for
 @pytest.fixture(scope="module")
 def shim(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A library that takes the locks away from a process that it is loaded into."""
-    compiler = shutil.which("gcc") or shutil.which("cc")
-    if compiler is None:
-        pytest.skip("there is no C compiler")
-    library = tmp_path_factory.mktemp("shim") / "noflock.so"
-    subprocess.run([compiler, "-shared", "-fPIC", "-o", str(library), str(SOURCE), "-ldl"], check=True)
-    return library
+    return compiled(SOURCE, tmp_path_factory.mktemp("shim"))
 
 
 @pytest.mark.parametrize("answer", ANSWERS)
