@@ -44,8 +44,8 @@ class LvlmConfig(StageConfig):
 
     model: str = Field(
         default="idefics-9b",
-        description="LVLM that scores or answers: a name, or the folder of a fine-tuned one; not needed where --model-path is "
-        "a folder whose config.json tells the architecture",
+        description="LVLM that scores or answers: a name, or the folder of a fine-tuned one; without one, --model-path takes "
+        "the folder of any chat model or causal LM",
         json_schema_extra={"complete": "models"},
     )
     model_path: str | None = Field(
@@ -193,25 +193,20 @@ def _no_model(path: Path, workspace: Path) -> str:
     return ""
 
 
-#: The name that stands for an architecture, by the `model_type` of config.json. Others are "image-text-to-text" or "text-llm".
-_FAMILIES = {
-    "idefics": "idefics-9b",
-    "idefics2": "idefics2-8b",
-    "blip": "blip-base",
-    "blip-2": "blip2-opt-2.7b",
-    "instructblip": "instructblip-vicuna-7b",
-}
+#: Architectures with adapters of their own, each of several models: weights do not tell which of their names is meant.
+_NAMED = {"idefics", "idefics2", "blip", "blip-2", "instructblip"}
 
 
 def family_of(folder: Path) -> str | None:
-    """The registered name of a model whose architecture the weights in `folder` have; None where config.json does not tell."""
+    """The model that reads any weights of the kind that `folder` holds: "image-text-to-text" or "text-llm"; None where
+    config.json does not tell, or a model of their own reads them."""
     try:
         found: Any = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         kind, built = str(found["model_type"]), str(found["architectures"][0])
     except (OSError, ValueError, KeyError, TypeError, IndexError, RecursionError):
         return None
-    if kind in _FAMILIES:
-        return _FAMILIES[kind]
+    if kind in _NAMED:
+        return None
     if "vision_config" in found and built.endswith("ForConditionalGeneration"):
         return "image-text-to-text"
     return "text-llm" if built.endswith("ForCausalLM") and "vision_config" not in found else None

@@ -57,10 +57,8 @@ def check_writable(path: Path) -> None:
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
     try:
-        with tempfile.TemporaryFile(
-            dir=folder, prefix=".", suffix=".tmp"
-        ):  # without a name, where the system has such files
-            pass
+        # without a name, where the system has such files: a kill leaves nothing
+        tempfile.TemporaryFile(dir=folder, prefix=".", suffix=".tmp").close()
     except OSError as error:
         raise StoreError(
             f"cannot write in {folder}: no file can be made there ({os.strerror(error.errno or 0)})",

@@ -63,8 +63,11 @@ def test_a_path_beside_a_folder_is_refused_in_one_line(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "name"),
     [
-        ({"model_type": "idefics2", "architectures": ["Idefics2ForConditionalGeneration"]}, "idefics2-8b"),
-        ({"model_type": "blip-2", "architectures": ["Blip2ForConditionalGeneration"]}, "blip2-opt-2.7b"),
+        ({"model_type": "idefics2", "architectures": ["Idefics2ForConditionalGeneration"]}, "idefics-9b"),
+        (
+            {"model_type": "blip-2", "architectures": ["Blip2ForConditionalGeneration"], "vision_config": {}},
+            "idefics-9b",
+        ),
         (
             {"model_type": "qwen2_vl", "architectures": ["Qwen2VLForConditionalGeneration"], "vision_config": {}},
             "image-text-to-text",
