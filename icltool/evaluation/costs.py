@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
@@ -20,8 +21,9 @@ from icltool.store.evaluations import SettingResult
 if TYPE_CHECKING:
     from icltool.evaluation.answering import Answerer
 
-#: Queries that are answered alone for each setting, the same for all.
-SAMPLE = 8
+#: Queries that are answered alone for each setting, the same for all, at most; and the seconds after which no further one
+#: is begun, of all settings together.
+SAMPLE, BUDGET = 8, 60.0
 
 
 def wanted(settings: Settings) -> bool:
@@ -102,25 +104,36 @@ def measured_together(
     answerer: Answerer, query_rows: IntArray, asked: Sequence[CostOf]
 ) -> tuple[dict[Key, dict[str, Any]], dict[Key, ConfigError]]:
     """(costs by setting, what could not be measured): the first query by every setting of the same weights, then the
-    second, and so on, so that other work on the machine slows all of them alike."""
+    second, and so on, so that other work on the machine slows all of them alike. The first weights are measured until
+    their share of BUDGET is spent, on one query at least; the others on the same queries."""
     inputs = answerer.inputs
     queries = inputs.queries.rows(query_rows)
     counts = inputs.config.quantization is None  # kernels for packed weights are counted by nobody
     parts: dict[Key, list[QueryCost]] = {one.key: [] for one in asked}
     faults: dict[Key, ConfigError] = {}
-    with answerer.progress.task("cost per query", len(queries) * len(asked), "answers") as ticker:
-        weights_first = sorted({one.weights for one in asked}, key=lambda weights: str(weights or ""))
-        order = sorted(weights_first, key=lambda weights: weights != answerer.weights)  # what is loaded first
-        for weights, position in [(w, p) for w in order for p in range(len(queries))]:
+    weights_first = sorted({one.weights for one in asked}, key=lambda weights: str(weights or ""))
+    order = sorted(weights_first, key=lambda weights: weights != answerer.weights)  # what is loaded first
+    several = len(queries)
+    with answerer.progress.task("cost per query", several * len(asked), "answers") as ticker:
+        for weights in order:
             answerer.use(weights)
-            for one in (one for one in asked if one.weights == weights):
-                if one.key not in faults:
-                    shown = tuple(inputs.index.rows(one.chosen[position]))
-                    try:
-                        parts[one.key].append(_cost(answerer, one, ScoringRequest(queries[position], shown), counts))
-                    except ConfigError as error:
-                        faults[one.key] = error
-                ticker.advance(1)
+            of_weights = [one for one in asked if one.weights == weights]
+            started = time.monotonic()
+            for position in range(several):
+                for one in of_weights:
+                    if one.key not in faults:
+                        shown = tuple(inputs.index.rows(one.chosen[position]))
+                        try:
+                            parts[one.key].append(
+                                _cost(answerer, one, ScoringRequest(queries[position], shown), counts)
+                            )
+                        except ConfigError as error:
+                            faults[one.key] = error
+                    ticker.advance(1)
+                if weights == order[0] and time.monotonic() - started >= BUDGET / len(order):
+                    several = position + 1
+                    break
+            ticker.advance((len(queries) - several) * len(of_weights))
     call = datetime.now(timezone.utc).isoformat()
     uncounted = {"uncounted": "attention"} if inputs.config.attention == "flash_attention_2" and counts else {}
     found = {

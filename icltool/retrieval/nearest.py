@@ -4,6 +4,7 @@ A faiss search computes in float32, and its rounding depends on how many queries
 therefore only select candidates; the final order comes from double-precision products that depend on the two vectors
 alone, so that a query's neighbours never depend on the other queries, on threads, or on the machine. The search is
 exact, unless an index is asked for that proposes candidates without comparing all vectors (`retrieval.approximate`).
+Where faiss finds a GPU, that is where an exact search compares many queries with all vectors.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import numpy as np
 
 from icltool.contracts import Float64Array, FloatArray, IntArray
 from icltool.errors import DataError
-from icltool.retrieval import approximate
+from icltool.retrieval import approximate, gpu
 from icltool.retrieval.approximate import EXACT, CandidateIndex, IndexOptions
 from icltool.retrieval.distinct import distinct_rows
 from icltool.retrieval.lists import rounding_error
@@ -194,7 +195,7 @@ class NearestRows:
                         near = scores[i][: len(found)]
                         if index.estimates:
                             near, found = self._compared(unit[q], found)
-                        rows = self._decide(unit[q], near, found, left_out[q], count, -np.inf)
+                        rows = self._decide(unit[q], near, found, left_out[q], count, -np.inf, self._error)
                         if rows is None:
                             efforts[q] *= 4
                         else:
@@ -225,10 +226,10 @@ class NearestRows:
             size = self._batch_size(fetch)
             for start in range(0, len(pending), size):
                 part = pending[start : start + size]
-                scores, labels = self._fetch(unit[part], fetch)
+                scores, labels, error = self._fetch(unit[part], fetch)
                 for i, q in enumerate(part):
-                    floor = -np.inf if fetch == len(self._first) else float(scores[i, -1]) + self._error
-                    rows = self._decide(unit[q], scores[i], labels[i], left_out[q], count, floor)
+                    floor = -np.inf if fetch == len(self._first) else float(scores[i, -1]) + error
+                    rows = self._decide(unit[q], scores[i], labels[i], left_out[q], count, floor, error)
                     if rows is None:
                         doubtful.append(int(q))
                     else:
@@ -239,13 +240,25 @@ class NearestRows:
     def _batch_size(self, fetch: int) -> int:
         return int(max(1, min(BATCH_QUERIES, BATCH_BYTES // (36 * max(fetch, 1)))))
 
-    def _fetch(self, unit: FloatArray, fetch: int) -> tuple[FloatArray, IntArray]:
-        """The best distinct vectors by float32 products, best first: scores float32 and labels int64 [q, fetch].
-
-        The index vectors are normalised a block at a time, so that no normalised copy of all is needed.
-        """
+    def _fetch(self, unit: FloatArray, fetch: int) -> tuple[FloatArray, IntArray, float]:
+        """The best distinct vectors by float32 products, best first: scores float32 and labels int64 [q, fetch], and what
+        bounds the error of a score."""
         import faiss
 
+        def on_cpu(queries: FloatArray, vectors: FloatArray, k: int) -> tuple[FloatArray, IntArray]:
+            scores, labels = faiss.knn(queries, vectors, k, metric=faiss.METRIC_INNER_PRODUCT)
+            return scores, labels
+
+        if (on_gpu := gpu.gpu_search(len(unit), fetch)) is not None:
+            try:
+                return *self._fetch_by(on_gpu, 1, unit, fetch), gpu.ERROR
+            except RuntimeError as error:
+                gpu.give_up(error)
+        return *self._fetch_by(on_cpu, faiss.omp_get_max_threads(), unit, fetch), self._error
+
+    def _fetch_by(self, search: gpu.Search, threads: int, unit: FloatArray, fetch: int) -> tuple[FloatArray, IntArray]:
+        """The best distinct vectors by `search` on so many threads. The index vectors are normalised a block at a time, so that
+        no normalised copy of all is needed."""
         step = max(1024, BLOCK_BYTES // (4 * self.dim))
         own = threading.local()
 
@@ -254,12 +267,12 @@ class NearestRows:
             if not hasattr(own, "space"):
                 own.space = np.empty((min(step, len(self._first)), self.dim), dtype=np.float32)
             block = self._block(rows, own.space[: len(rows)])
-            near, found = faiss.knn(unit, block, min(fetch, len(rows)), metric=faiss.METRIC_INNER_PRODUCT)
+            near, found = search(unit, block, min(fetch, len(rows)))
             return near, found + start
 
         scores = np.empty((len(unit), 0), dtype=np.float32)
         labels = np.empty((len(unit), 0), dtype=np.int64)
-        for near, found in _in_threads(search_block, range(0, len(self._first), step), faiss.omp_get_max_threads()):
+        for near, found in _in_threads(search_block, range(0, len(self._first), step), threads):
             scores, labels = np.hstack([scores, near]), np.hstack([labels, found])
             if scores.shape[1] > fetch:
                 best = np.argpartition(-scores, fetch - 1, axis=1)[:, :fetch]
@@ -278,11 +291,19 @@ class NearestRows:
         return np.multiply(vectors, (1.0 / norms).astype(np.float32)[:, None], out=space)
 
     def _decide(
-        self, query: FloatArray, near: FloatArray, labels: IntArray, left_out: IntArray, count: int, floor: float
+        self,
+        query: FloatArray,
+        near: FloatArray,
+        labels: IntArray,
+        left_out: IntArray,
+        count: int,
+        floor: float,
+        error: float,
     ) -> IntArray | None:
         """The `count` best allowed rows among the fetched vectors; None when one that was not fetched might be better.
 
-        `near` float32 are the vectors' scores, descending; `floor` is what no vector outside `labels` exceeds.
+        `near` float32 are the vectors' scores, descending, each within `error`; `floor` is what no vector outside `labels`
+        exceeds.
         """
         if not len(labels):
             return None
@@ -297,8 +318,8 @@ class NearestRows:
             rows, owner = rows[allowed], owner[allowed]
         if len(rows) < count:
             return None
-        # Only vectors that float32 leaves a chance need the exact product.
-        last = int(np.searchsorted(-near, 2 * self._error - float(near[owner[count - 1]]), side="right"))
+        # Only vectors that the search leaves a chance need the exact product.
+        last = int(np.searchsorted(-near, 2 * error - float(near[owner[count - 1]]), side="right"))
         exact = (self.units(self._first[labels[:last]]) * query.astype(np.float64)).sum(axis=1)
         kept = int(np.searchsorted(owner, last))
         rows, scores = rows[:kept], exact[owner[:kept]]

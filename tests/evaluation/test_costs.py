@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +102,32 @@ def test_settings_take_turns_query_by_query(
     with pytest.raises(ConfigError, match="out of memory"):
         measured.of(third)
     assert len(session.seen) == len(expected), "measured once"
+
+
+def test_no_query_is_begun_after_the_budget_and_all_weights_answer_the_same_ones(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = Settings(Inputs(config(workspace, methods=("zero-shot", "random"), shots=(1,))))
+    seen: list[int] = []
+    clock = iter(range(0, 1000, 10))
+
+    def cost(_: Any, requests: Any, *options: Any) -> QueryCost:
+        seen.append(requests[0].query.id)
+        return QueryCost(1, "cpu", None, None, 1.0)
+
+    monkeypatch.setattr(costs, "query_cost", cost)
+    monkeypatch.setattr(costs, "SAMPLE", 4)
+    monkeypatch.setattr(costs, "BUDGET", 40.0)  # 20 seconds for each of the two weights, at 10 a query
+    monkeypatch.setattr(costs.time, "monotonic", lambda: next(clock))
+    rows, (one, other) = costs.to_measure(found)
+    other = replace(other, weights=Path("tuned"))
+    answerer = One(Steered(), found.inputs)
+    measured, faults = costs.measured_together(answerer, rows, [one, other])  # type: ignore[arg-type]
+    ids = found.inputs.queries.ids[rows].tolist()
+    assert len(ids) == 4
+    assert seen == ids[:2] * 2
+    assert not faults
+    assert [kept["queries"] for kept in measured.values()] == [2, 2]
 
 
 @pytest.mark.parametrize(
