@@ -26,7 +26,7 @@ class Coco2014Images:
 
 
 #: Where releases and other programs (LAVIS: coco/images) have them.
-_BELOW = ("mscoco/mscoco2014", "mscoco2014", ".", "mscoco", "images", "coco/images", "coco")
+_BELOW = ("mscoco/mscoco2014", "mscoco2014", ".", "mscoco", "images", "coco/mscoco2014", "coco/images", "coco")
 
 
 def find_images(start: Path, beside: Path, title: str) -> Coco2014Images:
@@ -35,14 +35,15 @@ def find_images(start: Path, beside: Path, title: str) -> Coco2014Images:
 
     Raises DataError, which names the data set (`title`), when there are none or one of the two folders is missing.
     """
-    starts = [start, beside.parent, folder_of("COCO_PATH")]
+    coco = folder_of("COCO_PATH")
+    starts = [start, beside.parent, coco]
     below = [s / name for s in starts if s is not None for name in _BELOW]
     base = first_holding(below, [f"{part}2014" for part in PARTS], [f"{part}2014.zip" for part in PARTS])
     if base is None:
         raise DataError(
             f"no COCO 2014 images for {title}: neither {start} nor what is beside it holds train2014 and val2014, nor a folder "
-            "mscoco/mscoco2014, mscoco2014, images or coco/images with them",
-            f"set COCO_PATH, or {IMAGE_ARCHIVES}",
+            f"mscoco/mscoco2014, mscoco2014, images or coco/images with them{_of(coco)}",
+            f"set COCO_PATH to the folder that holds them, or {IMAGE_ARCHIVES}",
         )
     folders = {part: find_folder(base, f"{part}2014", [f"{part}2014.zip"]) for part in PARTS}
     missing = [f"{part}2014" for part, folder in folders.items() if folder is None]
@@ -51,6 +52,11 @@ def find_images(start: Path, beside: Path, title: str) -> Coco2014Images:
     found = there(folders)
     elsewhere = () if base.is_relative_to(start) else (base,)
     return Coco2014Images(found, (*elsewhere, *archives_of(found.values())))
+
+
+def _of(coco: Path | None) -> str:
+    """What is wrong with the folder in COCO_PATH."""
+    return "" if coco is None else f"; COCO_PATH, {coco}, " + ("holds none either" if coco.is_dir() else "is no folder")
 
 
 def image_name(part: str, image_id: int) -> str:

@@ -303,10 +303,11 @@ def _report(
         "mean gain of best beam": _mean(gains[:, 0]),
         "mean gain of last beam": _mean(gains[:, -1]),
     }
-    return StageReport(f"Sequences for {dataset.name} ({dataset.task})", (row,), path, tuple(remarks))
+    title = f"Sequences for {dataset.name} ({dataset.task}), valued by {config.scorer}"
+    return StageReport(title, (row,), path, tuple(remarks))
 
 
 def _mean(values: FloatArray) -> float | None:
     """None where there is no value: an anchor has fewer sequences than beams were asked for."""
     known = values[np.isfinite(values)]
-    return round(float(known.mean()), 4) if len(known) else None
+    return round(float(known.mean()), 4) + 0.0 if len(known) else None  # + 0.0: never -0

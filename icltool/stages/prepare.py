@@ -39,19 +39,24 @@ class PrepareReport:
     remarks: tuple[str, ...] = ()
 
     def rows(self) -> list[dict[str, Any]]:
-        """One row per task and split."""
+        """One row per task and split; groups of near-duplicates only where there are some."""
+        splits = [
+            (task, split, entry, manifest["fingerprint"])
+            for task, manifest in self.prepared.items()
+            for split, entry in manifest["splits"].items()
+        ]
+        grouped = any(entry.get("groups") for _, _, entry, _ in splits)
         return [
             {
                 "task": task,
                 "split": split,
                 "examples": entry["examples"],
                 "images": entry.get("images"),
-                "groups": entry.get("groups"),
-                "fingerprint": manifest["fingerprint"][:12],
+                **({"groups of near-duplicates": entry.get("groups")} if grouped else {}),
+                "fingerprint": fingerprint[:12],
                 "state": self.states[task],
             }
-            for task, manifest in self.prepared.items()
-            for split, entry in manifest["splits"].items()
+            for task, split, entry, fingerprint in splits
         ]
 
     def lines(self) -> list[str]:

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from icltool.config.train import TrainConfig
-from icltool.contracts import Progress, StageReport, SteeringLearner, TuningLearner
-from icltool.errors import StoreError
+from icltool.contracts import Progress, StageReport, SteeringLearner, TrainingOutcome, TuningLearner
+from icltool.errors import ConfigError, StoreError
 from icltool.execution.processes import is_leader
 from icltool.plugin.manager import component
 from icltool.store.makers import Makers
@@ -64,6 +64,7 @@ def run(config: TrainConfig, progress: Progress) -> StageReport:
         folder = before if before.exists() else folder
     title = " ".join(filter(None, [config.learner, f"of {job.variant}" if job.variant else "", f"for {name} ({task})"]))
     use = [job.usage.format(folder=folder)] if job.usage else []
+    new = not folder.exists()
     with _lock(folder):
         made_by = Makers.of(job.provenance())
         _remove_left(folder)
@@ -78,12 +79,7 @@ def run(config: TrainConfig, progress: Progress) -> StageReport:
                 for left in (*folder.glob("resume*"), *folder.glob(".resume*")):
                     shutil.rmtree(left) if left.is_dir() else left.unlink()
             _begin(folder, made_by, config.overwrite)
-            try:
-                outcome = job.train(folder, config.seed, progress)
-            except KeyboardInterrupt:
-                if any(folder.glob("*.safetensors")):
-                    progress.say(f"interrupted; what was finished is in {folder}")
-                raise
+            outcome = _trained(job, folder, config.seed, progress, new)
         _leave_group()
         record = {
             **_SCHEMA,
@@ -96,6 +92,20 @@ def run(config: TrainConfig, progress: Progress) -> StageReport:
             write_json(folder / RECORD_FILE, record)
             (folder / BEGUN_FILE).unlink(missing_ok=True)
     return _report(title, folder, record, use)
+
+
+def _trained(job: Job, folder: Path, seed: int, progress: Progress, new: bool) -> TrainingOutcome:
+    """What the training gives. A `new` folder in which nothing was trained when it is refused is removed."""
+    try:
+        return job.train(folder, seed, progress)
+    except KeyboardInterrupt:
+        if any(folder.glob("*.safetensors")):
+            progress.say(f"interrupted; what was finished is in {folder}")
+        raise
+    except ConfigError:
+        if new and is_leader() and not any((*folder.glob("*.safetensors"), *folder.glob("*resume*"))):
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
 
 
 def _job(

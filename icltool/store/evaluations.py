@@ -173,7 +173,7 @@ class PartialAnswers:
         self._head = {"schema": "icltool-answers", "version": 1, "digest": digest, **self._makers.told()}
         self.path = predictions.with_name(f".{predictions.name}.part")
         further = predictions.with_name(f".{predictions.stem}@{digest[:6]}{predictions.suffix}.part")
-        if further.exists() or (self.path.exists() and not self._is_own()):
+        if further.exists() or self._is_anothers():
             self.path = further
 
     def resume(self, expected: Sequence[tuple[int, Sequence[int]]]) -> list[dict[str, Any]]:
@@ -223,12 +223,18 @@ class PartialAnswers:
             self.remove()
 
     def _is_own(self) -> bool:
+        return (head := self._head_there()) is not None and all(head.get(key) == self._head[key] for key in _HEAD)
+
+    def _is_anothers(self) -> bool:
+        """Whether another setting's answers are there. A file whose first line was cut by a kill is nobody's."""
+        return self._head_there() is not None and not self._is_own()
+
+    def _head_there(self) -> dict[str, Any] | None:
         try:
             with self.path.open("rb") as stream:
-                head = _parsed(stream.readline()) or {}
+                return _parsed(stream.readline())
         except OSError:
-            return False
-        return all(head.get(key) == self._head[key] for key in _HEAD)
+            return None
 
     def _stored(self, expected: Sequence[tuple[int, Sequence[int]]]) -> tuple[dict[int, list[dict[str, Any]]], int]:
         """(whole chunks that fit by their first row, the byte at which they end)."""

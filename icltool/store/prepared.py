@@ -258,7 +258,11 @@ def _load(folder: Path, again: str) -> Any:
         for entry in folder.iterdir():
             if not entry.is_file():
                 raise OSError(f"{entry.name} is no file")
-        return datasets.load_from_disk(str(folder)).with_format(None)  # whatever state.json says of it
+        loaded: Any = datasets.load_from_disk(str(folder)).with_format(None)  # whatever state.json says of it
+        loaded.data.validate(
+            full=True
+        )  # a twentieth of a second for a million rows; nobody else checks where texts begin
+        return loaded
     except Exception as error:  # damaged files fail in whatever the library does with them first
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise StoreError(f"{folder} cannot be read: {reason}", again) from error

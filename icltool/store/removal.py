@@ -23,8 +23,10 @@ def remove(artefact: Artefact, advance: Callable[[int], None] = lambda files: No
     another process writes it, it has changed since it was listed, or it cannot be renamed; with a leftover, when a file of it
     cannot be deleted.
     """
+    if _is_gone(artefact):  # taking its lock would make a lock's file anew
+        return 0
     with _held(artefact):
-        if artefact.state == LEFTOVER and not os.path.lexists(artefact.path):  # gone with what it belonged to
+        if _is_gone(artefact):
             return 0
         size, _, changed = measure((artefact.path, *artefact.parts))
         if (size, changed) != (artefact.bytes, artefact.changed):
@@ -37,6 +39,11 @@ def remove(artefact: Artefact, advance: Callable[[int], None] = lambda files: No
         if artefact.kind == "datasets":
             artefact.path.parent.rmdir()
     return size
+
+
+def _is_gone(artefact: Artefact) -> bool:
+    """Whether it is a leftover that was removed together with what it belonged to."""
+    return artefact.state == LEFTOVER and not os.path.lexists(artefact.path)
 
 
 @contextlib.contextmanager

@@ -91,8 +91,14 @@ def test_folders_from_environment(root: Path, tmp_path: Path, monkeypatch: pytes
     assert "OKVQA_PATH or COCO_PATH" in str(caught.value.hint)
     monkeypatch.setenv("OKVQA_PATH", str(root / "okvqa"))
     assert refused(None).message.startswith("no COCO 2014 images for OK-VQA: ")
+    monkeypatch.setenv("COCO_PATH", str(tmp_path / "gone"))
+    assert refused(None).message.endswith(f"; COCO_PATH, {tmp_path / 'gone'}, is no folder")
     monkeypatch.setenv("COCO_PATH", str(coco))
     assert read(None)["train"][0].image.startswith(str(coco / "mscoco" / "mscoco2014" / "train2014"))
+    shutil.move(coco / "mscoco" / "mscoco2014", tmp_path / "away")
+    assert refused(None).message.endswith(f"; COCO_PATH, {coco}, holds none either")
+    shutil.move(tmp_path / "away", root / "coco" / "mscoco2014")
+    assert read(None)["train"][0].image.startswith(str(root / "coco" / "mscoco2014" / "train2014"))
 
 
 def test_images_that_have_moved_are_prepared_again(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,7 @@ import importlib
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import sys
@@ -192,9 +193,9 @@ def lost(units: Path) -> list[str]:
 
 
 def _answered(part: Path) -> set[int]:
-    finished = part.with_name(part.name.removeprefix(".").removesuffix(".part"))
+    name = re.sub(r"@[0-9a-f]{6}(?=\.)", "", part.name.removeprefix(".").removesuffix(".part"))
     found = set()
-    for path in (part, finished):
+    for path in (part, part.with_name(name)):
         for line in path.read_bytes().splitlines() if path.exists() else ():
             with contextlib.suppress(ValueError):
                 found.add(json.loads(line).get("query_id"))

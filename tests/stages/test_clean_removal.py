@@ -183,6 +183,17 @@ def test_leftovers(workspace: Path) -> None:
     ]
 
 
+def test_a_lock_that_goes_with_what_is_half_removed_is_not_made_anew(workspace: Path) -> None:
+    folder, past = workspace / "sequences", time.time() - 7200
+    folder.mkdir()
+    for name in (".gone.h5.lock", ".gone.removed.01234567.tmp.h5"):
+        (folder / name).write_bytes(b"")
+        os.utime(folder / name, (past, past))
+    report = cleaned(workspace, kind=("sequences",))
+    assert (report.faults, len(report.removed)) == ((), 2)
+    assert list(folder.iterdir()) == []
+
+
 @pytest.mark.parametrize("deleted", [0, 1, 3])
 def test_a_kill_in_the_middle_leaves_a_leftover_and_nothing_that_looks_whole(workspace: Path, deleted: int) -> None:
     """SIGKILL after so many files of an evaluation are deleted."""

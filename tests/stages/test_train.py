@@ -231,6 +231,12 @@ def test_two_runs_on_one_folder_are_kept_apart(workspace: Workspace) -> None:
         run(workspace)
 
 
+def test_a_training_that_is_refused_leaves_no_checkpoint_folder(workspace: Workspace) -> None:
+    with pytest.raises(ConfigError, match="nosuch"):
+        run(workspace, trainer={"nosuch": 1})
+    assert not [p for p in workspace.checkpoints.iterdir() if p.is_dir()]
+
+
 def test_a_folder_that_cannot_be_written_is_named(workspace: Workspace) -> None:
     workspace.checkpoints.write_text("in the way")
     with pytest.raises(StoreError, match="checkpoints"):

@@ -262,6 +262,13 @@ class TestPartialAnswers:
         first.remove()
         assert len(self.part(tmp_path, "d2").resume(self.EXPECTED)) == 2, "and each has its own, whoever is done first"
 
+    def test_a_file_whose_first_line_was_cut_is_taken_over(self, tmp_path: Path) -> None:
+        part = self.filled(tmp_path, 2)
+        part.path.write_bytes(part.path.read_bytes()[:20])
+        self.filled(tmp_path, 4)
+        self.part(tmp_path).remove()
+        assert list((tmp_path / "predictions").iterdir()) == []
+
     def test_an_unwritable_folder_is_one_clear_line(self, tmp_path: Path) -> None:
         (tmp_path / "predictions").write_text("")
         with pytest.raises(StoreError, match=r"i2i-2-shot-seed0"):

@@ -313,6 +313,19 @@ def test_manifests_at_fault(tmp_path: Path, content: str, message: str) -> None:
     assert error.message.startswith(f"{tmp_path / 'dataset.json'} {message}")
 
 
+def test_offsets_that_point_elsewhere_are_damage(tmp_path: Path) -> None:
+    """The stream is whole, and says that a text ends before it begins."""
+    folder = tmp_path / "pets" / "caption"
+    write(folder, (example(n) for n in range(40)))
+    arrow = next((folder / "train").glob("*.arrow"))
+    content = arrow.read_bytes()
+    ends = np.cumsum([0] + [len(example(n).image.encode()) for n in range(3)]).astype("<i4").tobytes()
+    place = content.find(ends)
+    assert place > 0
+    arrow.write_bytes(content[: place + 4] + b"\xff\xff\xff\x7f" + content[place + 8 :])
+    assert refused(folder, "train").message.startswith(f"{folder / 'train'} cannot be read: ")
+
+
 def test_cut_and_missing_arrow_files(tmp_path: Path) -> None:
     folder = tmp_path / "pets" / "caption"
     write(folder, (example(n) for n in range(2500)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 from pathlib import Path
 from typing import Any
@@ -16,16 +17,24 @@ from icltool_ofa.tokenizer import load_tokenizer
 
 #: What of a hub repository is fetched.
 _FILES = ["*.json", "*.safetensors", "pytorch_model*.bin", "merges.txt"]
+#: The same checkpoints' names on ModelScope.
+_ON_MODELSCOPE = {
+    f"OFA-Sys/ofa-{size}": f"damo/ofa_pretrain_{size}_en" for size in ("tiny", "medium", "base", "large", "huge")
+}
 #: In config.json: without weights beside it they are drawn with this seed.
 SEED = "initial_weights_seed"
 
 
 def find_model(name: str, packaged: str | None, hub_id: str | None, path: str | None, on_hub: bool) -> Weights:
-    """As `icltool.find_weights`. `packaged` is a folder of this package; a model that is not `on_hub` is told how to get."""
+    """As `icltool.find_weights`. `packaged` is a folder of this package; a model that is not `on_hub` is told how to get.
+    A folder of models may have a checkpoint under its name on ModelScope, too."""
     folder = None if packaged is None else str(Path(__file__).parent / packaged)
     try:
         return find_weights(name, folder, hub_id, path)
     except ConfigError as error:
+        if path is None and hub_id in _ON_MODELSCOPE:
+            with contextlib.suppress(ConfigError):
+                return find_weights(name, None, _ON_MODELSCOPE[hub_id], None)
         if on_hub or f"--model-path {hub_id} downloads" not in (error.hint or ""):
             raise
         raise ConfigError(

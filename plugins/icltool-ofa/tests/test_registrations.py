@@ -73,12 +73,23 @@ def test_the_toy_is_the_same_each_time_and_reads_its_own_settings(tmp_path: Path
         OFAModel(**registration.options, path=str(whole), device="cpu")
 
 
-def test_the_distilled_model_is_found_in_the_folder_of_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (registration,) = (r for r in icltool_models() if r.name == "ofa-distilled")
-    write_folder(tmp_path / registration.options["hub_id"])
+@pytest.mark.parametrize(
+    ("name", "folder"),
+    [
+        ("ofa-distilled", "damo/ofa_image-caption_coco_distilled_en"),
+        ("ofa-base", "damo/ofa_pretrain_base_en"),
+        ("ofa-tiny", "ofa_pretrain_tiny_en"),
+        ("ofa-tiny", "ofa-tiny"),
+    ],
+)
+def test_names_of_modelscope_are_found_in_the_folder_of_models(
+    name: str, folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (registration,) = (r for r in icltool_models() if r.name == name)
+    write_folder(tmp_path / folder)
     monkeypatch.setenv("MODEL_CPK_DIR", str(tmp_path))
     model = OFAModel(**registration.options, device="cpu", image_size=SIZE)
-    assert model.source == str(tmp_path / registration.options["hub_id"])
+    assert model.source == str(tmp_path / folder)
 
 
 def test_a_repository_in_the_hub_cache_is_read_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
