@@ -9,7 +9,6 @@ from icltool.config.generation import GenerationConfig
 from icltool.contracts import Example, GenerationOptions, Model, Progress, Prompt, ScoringRequest, Task
 from icltool.engine.generation import generation_options
 from icltool.engine.session import open_session, prefix_bytes
-from icltool.plugin.manager import component
 
 
 class Asker:
@@ -18,7 +17,7 @@ class Asker:
     def __init__(self, config: GenerationConfig, task: Task, progress: Progress) -> None:
         progress.detail(f"loading {config.model}")
         self.task = task
-        self.model: Model = component("models", config.model, **config.model_options())
+        self.model: Model = config.open_model(task.name)
         self.options: GenerationOptions = generation_options(config.generation(), task, self.model)
         store = None
         if config.image_cache_disk:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
 from icltool.config.base import StageConfig, place
+
+if TYPE_CHECKING:
+    from icltool.contracts import Model
 
 _HIDDEN: dict[str, Any] = {"hidden_in_artefact": True}
 
@@ -152,6 +155,18 @@ class LvlmConfig(StageConfig):
             "trust_remote_code": self.trust_remote_code or None,
         }
         return {**{name: value for name, value in chosen.items() if value is not None}, **self.adapter_options}
+
+    def open_model(self, task: str, **further: Any) -> Model:
+        """The model, loaded with these options and `further` ones. One that is loaded from a folder or file of the user's is
+        asked its first prompt of `task`. Raises ConfigError, and what loading raises."""
+        from icltool.engine.first_prompt import check_first_prompt
+        from icltool.plugin.manager import component
+
+        options = {**self.model_options(), **further}
+        model: Model = component("models", self.model, **options)
+        if options.get("path") is not None:
+            check_first_prompt(model, self.model, str(options["path"]), task)
+        return model
 
     @model_validator(mode="before")
     @classmethod

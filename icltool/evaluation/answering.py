@@ -13,7 +13,6 @@ from icltool.contracts import (
     Example,
     IntArray,
     Intervention,
-    Model,
     Progress,
     Prompt,
     ScoringRequest,
@@ -22,7 +21,6 @@ from icltool.contracts.arrays import plain_text
 from icltool.engine.generation import generation_options
 from icltool.engine.session import Session, open_session, prefix_bytes
 from icltool.evaluation.inputs import Inputs
-from icltool.plugin.manager import component
 from icltool.store.arrays import asked_by, content_code, content_codes
 from icltool.store.evaluations import PartialAnswers
 
@@ -200,7 +198,7 @@ class Answerer:
             config, task = self.inputs.config, self.inputs.task
             weights = {} if self.weights is None else {"path": str(self.weights)}
             self.progress.detail(f"loading {config.model}" + (f" with {self.weights}" if weights else ""))
-            model: Model = component("models", config.model, **{**config.model_options(), **weights})
+            model = config.open_model(task.name, **weights)
             generation = generation_options(config.generation(), task, model)
             store = None
             if config.image_cache_disk:

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from icltool.config.train import TrainConfig
-from icltool.contracts import Model, Progress, SteeringLearner, SteeringSet, TrainingOutcome, task_named
+from icltool.contracts import Progress, SteeringLearner, SteeringSet, TrainingOutcome, task_named
 from icltool.errors import ConfigError
-from icltool.plugin.manager import component, load_registry
+from icltool.plugin.manager import load_registry
 from icltool.training.job import from_model
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ class SteeringJob:
 
         config = self.config
         progress.detail(f"loading {config.model}")
-        model: Model = component("models", config.model, **model_options(config))
+        model = config.open_model(self.dataset.task, **own_device(config))
         store = None
         if config.image_cache_disk:
             from icltool.store.image_features import image_features_for
@@ -106,13 +106,12 @@ class SteeringJob:
         return outcome
 
 
-def model_options(config: TrainConfig) -> dict[str, Any]:
-    """What the model is loaded with. In a process of a distributed training, "auto" means the GPU of that process."""
-    options = config.model_options()
+def own_device(config: TrainConfig) -> dict[str, str]:
+    """The model's device where "auto" does not mean the first GPU: in a process of a distributed training its own."""
     rank = next((os.environ[name] for name in _LOCAL_RANKS if os.environ.get(name, "").isdigit()), None)
     if rank is not None and config.device == "auto" and config.device_map is None:
         import torch
 
         if torch.cuda.is_available() and int(rank) < torch.cuda.device_count():
-            options["device"] = f"cuda:{rank}"
-    return options
+            return {"device": f"cuda:{rank}"}
+    return {}

@@ -14,7 +14,6 @@ from icltool.contracts import (
     Examples,
     IntArray,
     Metric,
-    Model,
     Progress,
     SupportsTuning,
     TrainingOutcome,
@@ -26,7 +25,7 @@ from icltool.contracts import (
 from icltool.errors import ConfigError, DataError
 from icltool.plugin.manager import component, load_registry
 from icltool.training.job import from_model
-from icltool.training.steering import OF_MODEL, model_options
+from icltool.training.steering import OF_MODEL, own_device
 
 if TYPE_CHECKING:
     from icltool.store.records import PreparedDataset, Records
@@ -87,7 +86,7 @@ class TuningJob:
 
         config = self.config
         progress.detail(f"loading {config.model}")
-        model: Model = component("models", config.model, **model_options(config))
+        model = config.open_model(self.dataset.task, **own_device(config))
         if not isinstance(model, SupportsTuning):
             able = "blip2-…, instructblip-…, blip-…, ofa-…"
             raise ConfigError(f"{config.model} cannot be fine-tuned here", f"models that can: {able}")

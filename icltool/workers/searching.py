@@ -171,10 +171,8 @@ def open_search_session(config: GenerateConfig, parts: SearchParts) -> Session:
     """The session that scores, its model loaded."""
     from icltool.store.arrays import FeatureTable
 
-    model: Model | None = None
-    if "model" in parts.scorer.needs:
-        model = component("models", config.model, **config.model_options())
     task = task_named(parts.dataset.task)
+    model = config.open_model(task.name) if "model" in parts.scorer.needs else None
     lookup: FeatureSource | None = None
     if parts.embeddings is not None and parts.query_embeddings is not None:
         lookup = index = FeatureTable(parts.records, parts.embeddings)

@@ -1,0 +1,37 @@
+"""A model's first prompt: files that do not fit one another often load, and fail when the model is asked."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from icltool.contracts import Example, Model
+from icltool.errors import ConfigError, IclError
+
+_CHOICES = ("yes", "no")
+
+
+def check_first_prompt(model: Model, name: str, path: str, task: str) -> None:
+    """Scores the answer to one query of `task` with a small grey picture and no demonstrations.
+
+    Raises ConfigError, with what `model`, named `name` and loaded from `path`, raised: a tokenizer of more tokens than the
+    model has, an image processor for pictures of another size. What is wrong with the machine (memory) is raised as it is.
+    """
+    import torch
+    from PIL import Image
+
+    with tempfile.TemporaryDirectory() as folder:
+        picture = Path(folder) / "grey.png"
+        Image.new("RGB", (64, 48), (128, 128, 128)).save(picture)
+        text = "what is this?"
+        query = Example(-1, str(picture), -1, text, "yes", _CHOICES[:1], question=text, choices=_CHOICES, style="Calm")
+        try:
+            model.score([model.prompt(task, (), query)], 1)
+        except (IclError, torch.OutOfMemoryError, MemoryError):
+            raise
+        except Exception as error:
+            told = " ".join(str(error).split())[:240]
+            raise ConfigError(
+                f"model {name}, loaded from {path}, cannot read its first prompt: {type(error).__name__}: {told}",
+                "its files do not fit one another (config.json, the tokenizer's and the image processor's): get them again",
+            ) from error
