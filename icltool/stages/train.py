@@ -142,10 +142,11 @@ def _finished(folder: Path, identity: Mapping[str, Any]) -> dict[str, Any] | Non
 
 
 def _has_figures(record: Mapping[str, Any]) -> bool:
-    """Whether history and checkpoints are what a training writes."""
+    """Whether history, checkpoints and provenance are what a training writes."""
     history, checkpoints = record.get("history"), record.get("checkpoints")
     return (
-        isinstance(checkpoints, dict)
+        isinstance(record.get("provenance", {}), dict)
+        and isinstance(checkpoints, dict)
         and all(isinstance(name, str) for name in checkpoints.values())
         and isinstance(history, list)
         and all(isinstance(e, dict) and all(isinstance(v, int | float) for v in e.values()) for e in history)
