@@ -50,9 +50,7 @@ def _other_tokens(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(("spoil", "told"), [(_larger_pictures, "64*64"), (_other_tokens, "Error")])
-def test_files_that_do_not_fit_one_another_are_one_line(
-    folder: Path, spoil: Callable[[Path], None], told: str
-) -> None:
+def test_files_that_do_not_fit_one_another_are_one_line(folder: Path, spoil: Callable[[Path], None], told: str) -> None:
     spoil(folder)
     with pytest.raises(ConfigError) as error:
         opened(folder)

@@ -144,6 +144,10 @@ def test_the_same_training_is_not_done_twice(workspace: Workspace) -> None:
     assert (first.path / "last.safetensors").stat().st_mtime_ns == written
     assert run(workspace, overwrite=True).rows() == first.rows()
     assert (first.path / "last.safetensors").stat().st_mtime_ns > written
+    record = first.path / train.RECORD_FILE
+    for damage in ({"provenance": "x"}, {"history": [1]}, {"checkpoints": {"last": 1}}):
+        record.write_text(json.dumps({**json.loads(record.read_text()), **damage}))
+        assert run(workspace).rows() == first.rows(), "trained again"
 
 
 @pytest.mark.parametrize("change", [{"seed": 1}, {"options": {**SMALL, "lr": 1e-3}}, {"trainer": {"max_epochs": 1}}])
