@@ -97,7 +97,7 @@ function lead(unit, m) {
 }
 
 const ORDERS = {
-  id: ["query id", null],
+  id: ["query id, settings in turn", null],
   gain: ["gain, highest first", (unit, m) => goodGain(unit[0], m), -1],
   loss: ["loss, highest first", (unit, m) => goodGain(unit[0], m), 1],
   best: ["score, best first", (unit, m) => goodScore(unit[0], m), -1],
@@ -149,10 +149,15 @@ function pairsOf(a, b) {
   });
 }
 
-function sorted(units, [, value, sign], m) {
+/** By value; equal ones by query. Single results without a value: each query once, the settings in turn, then each once more. */
+function sorted(units, order, m) {
+  const [, value, sign] = order;
   const { query, setting } = D.results;
   const { dataset, id } = D.queries;
-  const place = ([r]) => [dataset[query[r]], id[query[r]], setting[r], r];
+  const count = D.settings.method.length;
+  const several = new Set(units.map(([r]) => query[r])).size > 1;
+  const turn = order === ORDERS.id && several ? (r) => (setting[r] - query[r] % count + count) % count : () => 0;
+  const place = ([r]) => [dataset[query[r]], turn(r), id[query[r]], setting[r], r];
   const keyed = units.map((unit) => ({ unit, value: value ? value(unit, m) : null, place: place(unit) }));
   keyed.sort((x, y) => {
     if (x.value !== y.value) {
@@ -160,7 +165,7 @@ function sorted(units, [, value, sign], m) {
       if (y.value === null) return -1;
       return sign * (x.value - y.value);
     }
-    for (let i = 0; i < 4; i++) if (x.place[i] !== y.place[i]) return x.place[i] - y.place[i];
+    for (let i = 0; i < x.place.length; i++) if (x.place[i] !== y.place[i]) return x.place[i] - y.place[i];
     return 0;
   });
   return keyed.map(({ unit }) => unit);

@@ -76,6 +76,18 @@ def test_every_filter_leaves_what_fits(small: tuple[Report, Page]) -> None:
     assert report.count == sum(r.gains.get("mean-rank", 0) < 0 for r in page.results), "lower is better"
 
 
+def test_the_gallery_begins_with_as_many_queries_as_it_can(small: tuple[Report, Page]) -> None:
+    report, page = small
+    queries = {r.query for r in page.results}
+    assert len(set(report.titles)) == len(report.titles) == min(24, len(queries))
+    under = [text.rpartition(" · ")[2] for text in report.texts(".card .under")]
+    assert len(set(under)) > 1, "and not all by one setting"
+    report.search(f"#{min(r.id for r in page.queries)}")
+    assert len(set(report.titles)) == 1, "a query alone shows all its settings"
+    assert report.count == len(page.settings)
+    report.browser.click("#reset")
+
+
 def test_orders(small: tuple[Report, Page]) -> None:
     report, page = small
     gains = sorted((r.gains["vqa-accuracy"] for r in page.results if r.gains), reverse=True)[:24]
