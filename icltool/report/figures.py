@@ -19,10 +19,13 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 STYLES = ("-", "--", ":", "-.")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
 DOTS_PER_INCH = 150
+#: More bands than these over one another are a grey block: then each interval is a bar, a little beside the others.
+MOST_BANDS = 3
+_APART = 2.5  # points
 
 
 def result_figure(results: Sequence[SettingResult], path: Path, title: str = "") -> Path:
-    """Draws each metric against the number of shots, a line per method with a band for its 95 % interval, as a PNG.
+    """Draws each metric against the number of shots, a line per method with its 95 % intervals (see `draw_spread`), as a PNG.
 
     A method that was evaluated with a single number of shots is a point with an error bar; without demonstrations, a
     dotted line across shows its level. Raises ValueError without results, StoreError when `path` cannot be written.
@@ -47,9 +50,10 @@ def result_figure(results: Sequence[SettingResult], path: Path, title: str = "")
 
 def _draw(axes: Axes, grid: Grid, metric: str) -> None:
     methods = list(dict.fromkeys(row.method for row in grid.rows))
+    lines = sum(row.metric == metric and len(row.cells) > 1 for row in grid.rows)
     for row in grid.rows:
         if row.metric == metric:
-            _draw_row(axes, row, methods.index(row.method))
+            _draw_row(axes, row, methods.index(row.method), lines)
     axes.set_xlabel("shots")
     axes.set_ylabel(metric)
     axes.set_xticks(grid.shots)
@@ -58,7 +62,28 @@ def _draw(axes: Axes, grid: Grid, metric: str) -> None:
     axes.legend(title="95 % intervals", fontsize="small", title_fontsize="small")
 
 
-def _draw_row(axes: Axes, row: GridRow, number: int) -> None:
+def draw_spread(
+    axes: Axes,
+    shots: Sequence[int],
+    lows: Sequence[float],
+    highs: Sequence[float],
+    colour: str,
+    number: int,
+    lines: int,
+) -> None:
+    """The intervals of line `number` of `lines`: a band, or bars where there would be more than MOST_BANDS."""
+    if lines <= MOST_BANDS:
+        axes.fill_between(shots, lows, highs, color=colour, alpha=0.15, linewidth=0)
+        return
+    from matplotlib.transforms import ScaledTranslation
+
+    beside = ScaledTranslation((number - (lines - 1) / 2) * _APART / 72, 0, axes.figure.dpi_scale_trans)
+    axes.vlines(shots, lows, highs, color=colour, linewidth=1.2, transform=axes.transData + beside)
+    axes.update_datalim([(x, y) for x, *ends in zip(shots, lows, highs, strict=True) for y in ends])
+    axes.autoscale_view()
+
+
+def _draw_row(axes: Axes, row: GridRow, number: int, lines: int) -> None:
     colour = COLOURS[number % len(COLOURS)]
     style = STYLES[number // len(COLOURS) % len(STYLES)]
     marker = MARKERS[number % len(MARKERS)]
@@ -67,7 +92,7 @@ def _draw_row(axes: Axes, row: GridRow, number: int) -> None:
     means, lows, highs = ([getattr(r, name) for r in found] for name in ("mean", "low", "high"))
     if len(shots) > 1:
         axes.plot(shots, means, style, color=colour, marker=marker, label=row.method, linewidth=1.8, markersize=5)
-        axes.fill_between(shots, lows, highs, color=colour, alpha=0.15, linewidth=0)
+        draw_spread(axes, shots, lows, highs, colour, number, lines)
         return
     spread = [[max(0.0, means[0] - lows[0])], [max(0.0, highs[0] - means[0])]]
     axes.errorbar(shots, means, yerr=spread, fmt=marker, color=colour, label=row.method, capsize=3, markersize=6)

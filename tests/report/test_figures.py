@@ -6,11 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 
 from icltool.errors import StoreError
 from icltool.report import figures
-from icltool.report.figures import result_figure
+from icltool.report.figures import draw_spread, result_figure
 from icltool.store.evaluations import MetricResult, SettingResult
 from tests.report.results import grid_of_results, setting
 
@@ -58,3 +59,19 @@ def test_unwritable_path_is_one_clear_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreError, match=r"figure\.png"):
         result_figure(grid_of_results(), tmp_path / "file" / "figure.png")
+
+
+@pytest.mark.parametrize(("methods", "bands"), [(3, 3), (4, 0)])
+def test_many_intervals_are_bars_beside_one_another(methods: int, bands: int) -> None:
+    figure = Figure()
+    axes = figure.subplots()
+    for number in range(methods):
+        draw_spread(axes, [1, 2, 4], [10.0, 20.0, 30.0], [20.0, 30.0, 90.0], "#000000", number, methods)
+    kinds = [type(drawn).__name__ for drawn in axes.collections]
+    assert sum(kind in {"FillBetweenPolyCollection", "PolyCollection"} for kind in kinds) == bands
+    assert kinds.count("LineCollection") == methods - bands
+    low, high = axes.get_ylim()
+    assert low <= 10
+    assert high >= 90
+    places = {drawn.get_transform().transform((2.0, 25.0))[0] for drawn in axes.collections if bands == 0}
+    assert len(places) == methods - bands, "each stands a little beside the others"

@@ -8,7 +8,7 @@ from html import escape
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from icltool.report.figures import MARKERS, STYLES
+from icltool.report.figures import MARKERS, STYLES, draw_spread
 from icltool.report.page.content import Interval, Page, Shown
 from icltool.report.page.table import labels, words
 from icltool.report.page.vector import INK, MUTED, SERIES, drawing, figure_svg, label, series_colour, swatch
@@ -40,8 +40,9 @@ def shots_plot(page: Page, settings: Sequence[Shown], metric: str, name: str, ga
     what = f"{metric}: gain over zero-shot" if gains else metric
     with drawing():
         figure, axes = _figure()
+        lines = sum(len(row) > 1 for row in found.values())
         for title, row in found.items():
-            _draw_shots(axes, row, numbers[title])
+            _draw_shots(axes, row, numbers[title], lines)
         if max(shots) >= _MANY_SHOTS:
             axes.set_xscale("symlog", base=2, linthresh=1)
         axes.set_xticks(shots, [str(k) for k in shots])
@@ -171,13 +172,13 @@ def _look(number: int) -> tuple[str, str, str]:
     return series_colour(number), STYLES[number // SERIES % len(STYLES)], MARKERS[number % len(MARKERS)]
 
 
-def _draw_shots(axes: Axes, row: Mapping[int, Interval], number: int) -> None:
+def _draw_shots(axes: Axes, row: Mapping[int, Interval], number: int, lines: int) -> None:
     colour, style, marker = _look(number)
     shots = sorted(row)
     means, lows, highs = ([getattr(row[k], side) for k in shots] for side in ("mean", "low", "high"))
     if len(shots) > 1:
         axes.plot(shots, means, style, color=colour, marker=marker, linewidth=1.8, markersize=6)
-        axes.fill_between(shots, lows, highs, color=colour, alpha=0.14, linewidth=0)
+        draw_spread(axes, shots, lows, highs, colour, number, lines)
         return
     axes.errorbar(shots, means, yerr=_spread(list(row.values())), fmt=marker, color=colour, capsize=3, markersize=7)
     if shots == [0]:
