@@ -141,13 +141,56 @@ _HOME = {
     **dict.fromkeys(_CONTRACTS, "icltool.contracts"),
     **dict.fromkeys(_ERRORS, "icltool.errors"),
     **dict.fromkeys(_PLUGIN, "icltool.plugin"),
-    **{name: f"icltool.models.{module}" for name, module in _ADAPTERS.items()},
-    **{name: f"icltool.{module}" for name, module in _STEERING.items()},
+    **{name: f"icltool.components.models.{module}" for name, module in _ADAPTERS.items()},
+    **{name: f"icltool.components.{module}" for name, module in _STEERING.items()},
 }
 
 __all__ = ["__version__", *sorted(_HOME)]
 
 if TYPE_CHECKING:
+    from icltool.components.interventions.files import check_base as check_base
+    from icltool.components.interventions.files import read_intervention as read_intervention
+    from icltool.components.interventions.files import save_intervention as save_intervention
+    from icltool.components.interventions.hooks import changed_inputs as changed_inputs
+    from icltool.components.interventions.hooks import changed_outputs as changed_outputs
+    from icltool.components.interventions.stored import expect_method as expect_method
+    from icltool.components.learners.steering.activations import last_states as last_states
+    from icltool.components.learners.steering.answers import answer_batches as answer_batches
+    from icltool.components.learners.steering.answers import features_of as features_of
+    from icltool.components.learners.steering.answers import hooked_model as hooked_model
+    from icltool.components.learners.steering.answers import target_log_probs as target_log_probs
+    from icltool.components.learners.steering.card import about_steering as about_steering
+    from icltool.components.learners.steering.card import write_intervention as write_intervention
+    from icltool.components.learners.steering.draws import Draws as Draws
+    from icltool.components.learners.steering.draws import held_out as held_out
+    from icltool.components.models.augmentation import PictureReader as PictureReader
+    from icltool.components.models.captioner_format import CaptionerFormat as CaptionerFormat
+    from icltool.components.models.captioner_format import clean_caption as clean_caption
+    from icltool.components.models.decoder_hooks import answers_at as answers_at
+    from icltool.components.models.decoder_hooks import attention_heads as attention_heads
+    from icltool.components.models.decoder_hooks import template_hash as template_hash
+    from icltool.components.models.images import read_image as read_image
+    from icltool.components.models.loading import LoadOptions as LoadOptions
+    from icltool.components.models.prompt_format import PromptFormat as PromptFormat
+    from icltool.components.models.prompt_format import TaskFormat as TaskFormat
+    from icltool.components.models.scoring import target_scores as target_scores
+    from icltool.components.models.tokenizer_file import as_in_file as as_in_file
+    from icltool.components.models.tokens import TokenizedPrompt as TokenizedPrompt
+    from icltool.components.models.tokens import batches_by_length as batches_by_length
+    from icltool.components.models.tokens import tokenize as tokenize
+    from icltool.components.models.tuned import apply_tuned as apply_tuned
+    from icltool.components.models.tuned import read_tuned as read_tuned
+    from icltool.components.models.tuned import save_tuned as save_tuned
+    from icltool.components.models.tuned import tensor_names as tensor_names
+    from icltool.components.models.tuning import evaluating as evaluating
+    from icltool.components.models.tuning import read_card as read_card
+    from icltool.components.models.tuning import trained_search as trained_search
+    from icltool.components.models.tuning import until_end as until_end
+    from icltool.components.models.tuning import write_card as write_card
+    from icltool.components.models.weights import Weights as Weights
+    from icltool.components.models.weights import find_weights as find_weights
+    from icltool.components.models.weights import fingerprint as fingerprint
+    from icltool.components.models.weights import weights_hash as weights_hash
     from icltool.contracts import *  # noqa: F403
     from icltool.errors import ConfigError as ConfigError
     from icltool.errors import DataError as DataError
@@ -155,49 +198,6 @@ if TYPE_CHECKING:
     from icltool.errors import IclWarning as IclWarning
     from icltool.errors import PluginError as PluginError
     from icltool.errors import StoreError as StoreError
-    from icltool.interventions.files import check_base as check_base
-    from icltool.interventions.files import read_intervention as read_intervention
-    from icltool.interventions.files import save_intervention as save_intervention
-    from icltool.interventions.hooks import changed_inputs as changed_inputs
-    from icltool.interventions.hooks import changed_outputs as changed_outputs
-    from icltool.interventions.stored import expect_method as expect_method
-    from icltool.learners.steering.activations import last_states as last_states
-    from icltool.learners.steering.answers import answer_batches as answer_batches
-    from icltool.learners.steering.answers import features_of as features_of
-    from icltool.learners.steering.answers import hooked_model as hooked_model
-    from icltool.learners.steering.answers import target_log_probs as target_log_probs
-    from icltool.learners.steering.card import about_steering as about_steering
-    from icltool.learners.steering.card import write_intervention as write_intervention
-    from icltool.learners.steering.draws import Draws as Draws
-    from icltool.learners.steering.draws import held_out as held_out
-    from icltool.models.augmentation import PictureReader as PictureReader
-    from icltool.models.captioner_format import CaptionerFormat as CaptionerFormat
-    from icltool.models.captioner_format import clean_caption as clean_caption
-    from icltool.models.decoder_hooks import answers_at as answers_at
-    from icltool.models.decoder_hooks import attention_heads as attention_heads
-    from icltool.models.decoder_hooks import template_hash as template_hash
-    from icltool.models.images import read_image as read_image
-    from icltool.models.loading import LoadOptions as LoadOptions
-    from icltool.models.prompt_format import PromptFormat as PromptFormat
-    from icltool.models.prompt_format import TaskFormat as TaskFormat
-    from icltool.models.scoring import target_scores as target_scores
-    from icltool.models.tokenizer_file import as_in_file as as_in_file
-    from icltool.models.tokens import TokenizedPrompt as TokenizedPrompt
-    from icltool.models.tokens import batches_by_length as batches_by_length
-    from icltool.models.tokens import tokenize as tokenize
-    from icltool.models.tuned import apply_tuned as apply_tuned
-    from icltool.models.tuned import read_tuned as read_tuned
-    from icltool.models.tuned import save_tuned as save_tuned
-    from icltool.models.tuned import tensor_names as tensor_names
-    from icltool.models.tuning import evaluating as evaluating
-    from icltool.models.tuning import read_card as read_card
-    from icltool.models.tuning import trained_search as trained_search
-    from icltool.models.tuning import until_end as until_end
-    from icltool.models.tuning import write_card as write_card
-    from icltool.models.weights import Weights as Weights
-    from icltool.models.weights import find_weights as find_weights
-    from icltool.models.weights import fingerprint as fingerprint
-    from icltool.models.weights import weights_hash as weights_hash
     from icltool.plugin import Registration as Registration
     from icltool.plugin import hookimpl as hookimpl
 

@@ -77,7 +77,7 @@ def test_ci_covers_every_python_and_the_lowest_releases() -> None:
     assert program == shlex.split(
         "python -m pytest -W default -m 'not training and not reliability and not benchmark'"
     ), "external has the other architectures"
-    assert [first, second, third] == ["tests/models", "tests/engine", "tests/learners"]
+    assert [first, second, third] == ["tests/components/models", "tests/engine", "tests/components/learners"]
     assert all((ROOT / folder).is_dir() for folder in (first, second, third))
 
 

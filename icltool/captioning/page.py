@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from icltool.captioning.desk import ASKED, Answer, Desk
+from icltool.components.models.images import read_image
 from icltool.contracts import Example
 from icltool.errors import DataError, IclError
-from icltool.models.images import read_image
 
 #: Pictures that are shown to choose from, and demonstrations at most.
 SHOWN, MOST_SHOTS = 12, 16

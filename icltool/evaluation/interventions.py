@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from icltool.components.interventions.files import WEIGHTS, read_intervention, template_remark
 from icltool.config.evaluate import EvaluateConfig
 from icltool.config.model import fine_tuned_name
 from icltool.contracts import Intervention, Model, SupportsDecoderHooks
 from icltool.errors import ConfigError, PluginError, StoreError
 from icltool.evaluation.inputs import Inputs
 from icltool.evaluation.specs import method_names
-from icltool.interventions.files import WEIGHTS, read_intervention, template_remark
 from icltool.plugin.manager import component, load_registry
 from icltool.store.atomic import read_json
 from icltool.store.workspace import TRAINED

@@ -11,13 +11,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from icltool.components.interventions.files import WEIGHTS
 from icltool.config.evaluate import EvaluateConfig
 from icltool.contracts import Intervention, Retriever
 from icltool.errors import ConfigError, IclError, StoreError
 from icltool.evaluation import finetuned, interventions
 from icltool.evaluation.inputs import Inputs, needs_vectors
 from icltool.evaluation.specs import Spec, method_names, read_specs
-from icltool.interventions.files import WEIGHTS
 from icltool.plugin.manager import component, load_registry
 from icltool.store.makers import content_mark
 

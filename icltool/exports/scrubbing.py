@@ -65,7 +65,7 @@ def place_of_model(configuration: dict[str, Any]) -> dict[str, Any]:
 
 
 def rewrite_header(source: Path, target: Path, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
-    """Copies a file of fine-tuned weights (see `icltool.models.tuned`) with another header; its numbers stay as they are.
+    """Copies a file of fine-tuned weights (see `models.tuned`) with another header; its numbers stay as they are.
     StoreError when it is cut."""
     with source.open("rb") as file, target.open("wb") as written:
         try:

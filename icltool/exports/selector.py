@@ -57,7 +57,7 @@ def export_selector(config: ExportConfig, format: str, progress: Progress) -> St
 
 def _refuse_interventions(config: ExportConfig) -> None:
     """ConfigError for a learner, or a folder made by one, whose file stands in for demonstrations."""
-    from icltool.interventions.files import WEIGHTS
+    from icltool.components.interventions.files import WEIGHTS
     from icltool.plugin.manager import load_registry
 
     workspace, learner = Workspace(config.workspace), config.learner or LEARNER

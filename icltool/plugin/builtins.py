@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from icltool.plugin import Registration, hookimpl
 
+_HERE = "icltool.components"
+
 
 @hookimpl
 def icltool_models() -> list[Registration]:
-    idefics = "icltool.models.idefics:IdeficsModel"
+    idefics = f"{_HERE}.models.idefics:IdeficsModel"
     return [
         Registration(
             "tiny-idefics",
@@ -35,17 +37,19 @@ def icltool_models() -> list[Registration]:
             {"name": "idefics-80b-instruct", "hub_id": "HuggingFaceM4/idefics-80b-instruct", "device_map": "auto"},
         ),
         *(
-            Registration(name, "icltool.models.idefics2:Idefics2Model", summary, {"name": name, "hub_id": hub_id})
+            Registration(name, f"{_HERE}.models.idefics2:Idefics2Model", summary, {"name": name, "hub_id": hub_id})
             for name, summary, hub_id in (
                 ("idefics2-8b-base", "IDEFICS2 8B", "HuggingFaceM4/idefics2-8b-base"),
                 ("idefics2-8b", "IDEFICS2 8B, instruction-tuned", "HuggingFaceM4/idefics2-8b"),
             )
         ),
         Registration(
-            "image-text-to-text", "icltool.models.chat:ChatModel", "any chat model of several images, by --model-path"
+            "image-text-to-text",
+            f"{_HERE}.models.chat:ChatModel",
+            "any chat model of several images, by --model-path",
         ),
         *(
-            Registration(name, "icltool.models.chat:ChatModel", summary, {"name": name, "hub_id": hub_id})
+            Registration(name, f"{_HERE}.models.chat:ChatModel", summary, {"name": name, "hub_id": hub_id})
             for name, summary, hub_id in (
                 ("idefics3-8b", "Idefics3 8B", "HuggingFaceM4/Idefics3-8B-Llama3"),
                 ("smolvlm", "SmolVLM 2.2B", "HuggingFaceTB/SmolVLM-Instruct"),
@@ -58,7 +62,7 @@ def icltool_models() -> list[Registration]:
             )
         ),
         *(
-            Registration(name, f"icltool.models.{place}", summary, {"name": name, "hub_id": f"Salesforce/{hub_id}"})
+            Registration(name, f"{_HERE}.models.{place}", summary, {"name": name, "hub_id": f"Salesforce/{hub_id}"})
             for place, name, summary, hub_id in (
                 ("blip2:Blip2Model", "blip2-opt-2.7b", "BLIP-2, OPT 2.7B", "blip2-opt-2.7b"),
                 ("blip2:Blip2Model", "blip2-opt-6.7b", "BLIP-2, OPT 6.7B", "blip2-opt-6.7b"),
@@ -85,13 +89,13 @@ def icltool_models() -> list[Registration]:
         ),
         Registration(
             "tiny-blip2",
-            "icltool.models.blip2:Blip2Model",
+            f"{_HERE}.models.blip2:Blip2Model",
             "small untrained BLIP-2 that ships with icltool, to be trained on the embedded world",
             {"name": "tiny-blip2", "packaged": "tiny-blip2"},
         ),
-        Registration("text-llm", "icltool.models.text:TextModel", "any causal LM, for text tasks, by --model-path"),
+        Registration("text-llm", f"{_HERE}.models.text:TextModel", "any causal LM, for text tasks, by --model-path"),
         *(
-            Registration(name, "icltool.models.text:TextModel", summary, {"name": name, "hub_id": hub_id})
+            Registration(name, f"{_HERE}.models.text:TextModel", summary, {"name": name, "hub_id": hub_id})
             for name, summary, hub_id in (
                 ("gpt2", "GPT-2, text tasks", "openai-community/gpt2"),
                 ("gpt-j-6b", "GPT-J 6B, text tasks", "EleutherAI/gpt-j-6b"),
@@ -103,35 +107,41 @@ def icltool_models() -> list[Registration]:
 @hookimpl
 def icltool_datasets() -> list[Registration]:
     return [
-        Registration("shapes", "icltool.datasets.shapes:ShapesReader", "the embedded world; made, not downloaded"),
-        Registration("coco2017", "icltool.datasets.coco2017:Coco2017Reader", "COCO 2017 captions"),
-        Registration("coco2014", "icltool.datasets.coco2014:Coco2014Reader", "COCO 2014 captions"),
-        Registration("coco-karpathy", "icltool.datasets.coco_karpathy:CocoKarpathyReader", "COCO in Karpathy's split"),
-        Registration("vqav2", "icltool.datasets.vqav2:VQAv2Reader", "VQAv2 from its official files"),
+        Registration("shapes", f"{_HERE}.datasets.shapes:ShapesReader", "the embedded world; made, not downloaded"),
+        Registration("coco2017", f"{_HERE}.datasets.coco2017:Coco2017Reader", "COCO 2017 captions"),
+        Registration("coco2014", f"{_HERE}.datasets.coco2014:Coco2014Reader", "COCO 2014 captions"),
+        Registration("coco-karpathy", f"{_HERE}.datasets.coco_karpathy:CocoKarpathyReader", "COCO in Karpathy's split"),
+        Registration("vqav2", f"{_HERE}.datasets.vqav2:VQAv2Reader", "VQAv2 from its official files"),
         Registration(
-            "vqav2-sub", "icltool.datasets.vqav2_sub:VQAv2SubReader", "VQAv2 with 10,000 validation questions"
+            "vqav2-sub",
+            f"{_HERE}.datasets.vqav2_sub:VQAv2SubReader",
+            "VQAv2 with 10,000 validation questions",
         ),
-        Registration("okvqa", "icltool.datasets.okvqa:OKVQAReader", "OK-VQA from its official files"),
-        Registration("vqav2-hub", "icltool.datasets.vqav2_hub:VQAv2HubReader", "VQAv2 as HuggingFaceM4/VQAv2 has it"),
-        Registration("folder", "icltool.datasets.folder:FolderReader", "a folder of images with a CSV or JSON lines"),
+        Registration("okvqa", f"{_HERE}.datasets.okvqa:OKVQAReader", "OK-VQA from its official files"),
+        Registration("vqav2-hub", f"{_HERE}.datasets.vqav2_hub:VQAv2HubReader", "VQAv2 as HuggingFaceM4/VQAv2 has it"),
+        Registration("folder", f"{_HERE}.datasets.folder:FolderReader", "a folder of images with a CSV or JSON lines"),
         Registration(
-            "hub", "icltool.datasets.hub:HubReader", "any data set in Hugging Face's formats, columns by option"
+            "hub",
+            f"{_HERE}.datasets.hub:HubReader",
+            "any data set in Hugging Face's formats, columns by option",
         ),
         Registration(
-            "sherlock", "icltool.datasets.sherlock:SherlockReader", "Sherlock: inferences from clues in regions"
+            "sherlock",
+            f"{_HERE}.datasets.sherlock:SherlockReader",
+            "Sherlock: inferences from clues in regions",
         ),
         Registration(
             "personality-captions",
-            "icltool.datasets.personality_captions:PersonalityCaptionsReader",
+            f"{_HERE}.datasets.personality_captions:PersonalityCaptionsReader",
             "PersonalityCaptions: captions in a given personality",
         ),
-        Registration("sst2", "icltool.datasets.sst2:Sst2Reader", "SST-2 of GLUE: sentiment of phrases, text only"),
+        Registration("sst2", f"{_HERE}.datasets.sst2:Sst2Reader", "SST-2 of GLUE: sentiment of phrases, text only"),
     ]
 
 
 @hookimpl
 def icltool_encoders() -> list[Registration]:
-    clip = "icltool.encoders.open_clip:OpenClipEncoder"
+    clip = f"{_HERE}.encoders.open_clip:OpenClipEncoder"
     return [
         Registration("tiny-clip", clip, "the embedded world's CLIP", {"name": "tiny-clip", "packaged": "tiny-clip"}),
         Registration(
@@ -152,33 +162,37 @@ def icltool_encoders() -> list[Registration]:
 @hookimpl
 def icltool_samplers() -> list[Registration]:
     return [
-        Registration("random", "icltool.samplers.random:RandomSampler", "uniform without replacement"),
-        Registration("image-sim", "icltool.samplers.image_sim:ImageSimilaritySampler", "nearest by image"),
-        Registration("text-sim", "icltool.samplers.text_sim:TextSimilaritySampler", "nearest by text"),
-        Registration("mix", "icltool.samplers.mix:MixSampler", "shares of random, text-sim and image-sim"),
+        Registration("random", f"{_HERE}.samplers.random:RandomSampler", "uniform without replacement"),
+        Registration("image-sim", f"{_HERE}.samplers.image_sim:ImageSimilaritySampler", "nearest by image"),
+        Registration("text-sim", f"{_HERE}.samplers.text_sim:TextSimilaritySampler", "nearest by text"),
+        Registration("mix", f"{_HERE}.samplers.mix:MixSampler", "shares of random, text-sim and image-sim"),
     ]
 
 
 @hookimpl
 def icltool_scorers() -> list[Registration]:
     return [
-        Registration("infoscore", "icltool.scorers.infoscore:InfoScore", "probability of the label given the sequence"),
-        Registration("cider", "icltool.scorers.cider:CiderScorer", "CIDEr of the generated answer"),
-        Registration("vqa-accuracy", "icltool.scorers.vqa_accuracy:VQAAccuracyScorer", "VQA accuracy of the answer"),
         Registration(
-            "exact-match", "icltool.scorers.exact_match:ExactMatchScorer", "whether the answer is a reference"
+            "infoscore", f"{_HERE}.scorers.infoscore:InfoScore", "probability of the label given the sequence"
         ),
-        Registration("cosine", "icltool.scorers.cosine:CosineScorer", "mean similarity to the query; needs no LVLM"),
+        Registration("cider", f"{_HERE}.scorers.cider:CiderScorer", "CIDEr of the generated answer"),
+        Registration("vqa-accuracy", f"{_HERE}.scorers.vqa_accuracy:VQAAccuracyScorer", "VQA accuracy of the answer"),
+        Registration(
+            "exact-match",
+            f"{_HERE}.scorers.exact_match:ExactMatchScorer",
+            "whether the answer is a reference",
+        ),
+        Registration("cosine", f"{_HERE}.scorers.cosine:CosineScorer", "mean similarity to the query; needs no LVLM"),
     ]
 
 
 @hookimpl
 def icltool_retrievers() -> list[Registration]:
-    similarity = "icltool.retrieval.similarity:SimilarityRetriever"
+    similarity = f"{_HERE}.retrievers.similarity:SimilarityRetriever"
     build = "icltool.plugin.manager:component"  # what a selector that holds CLIP's towers asks for its encoder
     return [
-        Registration("zero-shot", "icltool.retrieval.zero_shot:ZeroShot", "no demonstrations"),
-        Registration("random", "icltool.retrieval.random:RandomRetriever", "uniform, seeded per query"),
+        Registration("zero-shot", f"{_HERE}.retrievers.zero_shot:ZeroShot", "no demonstrations"),
+        Registration("random", f"{_HERE}.retrievers.random:RandomRetriever", "uniform, seeded per query"),
         Registration(
             "i2i", similarity, "query image to ICD image (SIIR, RICES)", {"query": "image", "demonstration": "image"}
         ),
@@ -186,98 +200,113 @@ def icltool_retrievers() -> list[Registration]:
         Registration("t2t", similarity, "query text to ICD text (STTR)", {"query": "text", "demonstration": "text"}),
         Registration("t2i", similarity, "query text to ICD image", {"query": "text", "demonstration": "image"}),
         Registration(
-            "lever-lm", "icltool.retrieval.lever_lm:LeverLMRetriever", "the trained selector", {"components": build}
+            "lever-lm",
+            f"{_HERE}.retrievers.lever_lm:LeverLMRetriever",
+            "the trained selector",
+            {"components": build},
         ),
         Registration(
             "pointer",
-            "icltool.retrieval.pointer:PointerRetriever",
+            f"{_HERE}.retrievers.pointer:PointerRetriever",
             "the trained pointer selector",
             {"components": build},
         ),
-        Registration("mmr", "icltool.retrieval.mmr:MMRRetriever", "near the query, unlike each other (MMR)"),
-        Registration("dpp", "icltool.retrieval.dpp:DPPRetriever", "relevant and diverse set (determinantal, CEIL)"),
-        Registration("kmeans", "icltool.retrieval.kmeans:KMeansRetriever", "one of each cluster near the query"),
-        Registration("votek", "icltool.retrieval.votek:VoteKRetriever", "nearest of a representative subset (vote-k)"),
-        Registration("bm25", "icltool.retrieval.bm25:BM25Retriever", "words in common with the query (Okapi BM25)"),
+        Registration("mmr", f"{_HERE}.retrievers.mmr:MMRRetriever", "near the query, unlike each other (MMR)"),
+        Registration("dpp", f"{_HERE}.retrievers.dpp:DPPRetriever", "relevant and diverse set (determinantal, CEIL)"),
+        Registration("kmeans", f"{_HERE}.retrievers.kmeans:KMeansRetriever", "one of each cluster near the query"),
         Registration(
-            "oracle", "icltool.retrieval.oracle:OracleRetriever", "best sequence searched for the query itself"
+            "votek", f"{_HERE}.retrievers.votek:VoteKRetriever", "nearest of a representative subset (vote-k)"
         ),
-        Registration("plan", "icltool.retrieval.plan:PlanRetriever", "what a plan file lists for each query"),
+        Registration("bm25", f"{_HERE}.retrievers.bm25:BM25Retriever", "words in common with the query (Okapi BM25)"),
+        Registration(
+            "oracle",
+            f"{_HERE}.retrievers.oracle:OracleRetriever",
+            "best sequence searched for the query itself",
+        ),
+        Registration("plan", f"{_HERE}.retrievers.plan:PlanRetriever", "what a plan file lists for each query"),
     ]
 
 
 @hookimpl
 def icltool_metrics() -> list[Registration]:
     return [
-        Registration("cider", "icltool.metrics.cider:Cider", "CIDEr-D of captions, x 100"),
-        Registration("cider-d", "icltool.metrics.cider:CiderD", "cider under its exact name"),
+        Registration("cider", f"{_HERE}.metrics.cider:Cider", "CIDEr-D of captions, x 100"),
+        Registration("cider-d", f"{_HERE}.metrics.cider:CiderD", "cider under its exact name"),
         *(
-            Registration(f"bleu-{n}", "icltool.metrics.bleu:Bleu", f"corpus BLEU-{n} of captions, %", {"order": n})
+            Registration(f"bleu-{n}", f"{_HERE}.metrics.bleu:Bleu", f"corpus BLEU-{n} of captions, %", {"order": n})
             for n in (1, 2, 3, 4)
         ),
-        Registration("meteor", "icltool.metrics.meteor:Meteor", "METEOR 1.5 of captions, %"),
-        Registration("rouge-l", "icltool.metrics.rouge_l:RougeL", "ROUGE-L of captions, %"),
-        Registration("spice", "icltool.metrics.spice:Spice", "SPICE of captions, %; needs the parser's models"),
-        Registration("vqa-accuracy", "icltool.metrics.vqa_accuracy:VQAAccuracy", "official VQA accuracy, %"),
+        Registration("meteor", f"{_HERE}.metrics.meteor:Meteor", "METEOR 1.5 of captions, %"),
+        Registration("rouge-l", f"{_HERE}.metrics.rouge_l:RougeL", "ROUGE-L of captions, %"),
+        Registration("spice", f"{_HERE}.metrics.spice:Spice", "SPICE of captions, %; needs the parser's models"),
+        Registration("vqa-accuracy", f"{_HERE}.metrics.vqa_accuracy:VQAAccuracy", "official VQA accuracy, %"),
         Registration(
-            "okvqa-accuracy", "icltool.metrics.okvqa_accuracy:OKVQAAccuracy", "VQA accuracy of stemmed answers, %"
+            "okvqa-accuracy",
+            f"{_HERE}.metrics.okvqa_accuracy:OKVQAAccuracy",
+            "VQA accuracy of stemmed answers, %",
         ),
         Registration(
             "vqa-accuracy-raw",
-            "icltool.metrics.okvqa_accuracy:RawVQAAccuracy",
+            f"{_HERE}.metrics.okvqa_accuracy:RawVQAAccuracy",
             "VQA accuracy on what annotators typed, %",
         ),
         Registration(
-            "exact-match", "icltool.metrics.exact_match:ExactMatch", "answers that equal a reference, normalised, %"
+            "exact-match",
+            f"{_HERE}.metrics.exact_match:ExactMatch",
+            "answers that equal a reference, normalised, %",
         ),
-        Registration("word-accuracy", "icltool.metrics.word_accuracy:WordAccuracy", "share of the label's words, %"),
-        Registration("accuracy", "icltool.metrics.accuracy:Accuracy", "answers that equal a reference, %"),
-        Registration("macro-f1", "icltool.metrics.macro_f1:MacroF1", "mean over labels of F1, %"),
-        Registration("mean-rank", "icltool.metrics.mean_rank:MeanRank", "mean rank of the right choice, 1 is best"),
-        Registration("auc", "icltool.metrics.auc:Auc", "area under the ROC curve of ranked choices, %"),
+        Registration("word-accuracy", f"{_HERE}.metrics.word_accuracy:WordAccuracy", "share of the label's words, %"),
+        Registration("accuracy", f"{_HERE}.metrics.accuracy:Accuracy", "answers that equal a reference, %"),
+        Registration("macro-f1", f"{_HERE}.metrics.macro_f1:MacroF1", "mean over labels of F1, %"),
+        Registration("mean-rank", f"{_HERE}.metrics.mean_rank:MeanRank", "mean rank of the right choice, 1 is best"),
+        Registration("auc", f"{_HERE}.metrics.auc:Auc", "area under the ROC curve of ranked choices, %"),
     ]
 
 
 @hookimpl
 def icltool_learners() -> list[Registration]:
     return [
-        Registration("lever-lm", "icltool.learners.lever_lm.learner:LeverLM", "small causal model over the index set"),
+        Registration("lever-lm", f"{_HERE}.learners.lever_lm.learner:LeverLM", "small causal model over the index set"),
         Registration(
             "pointer",
-            "icltool.learners.lever_lm.learner:Pointer",
+            f"{_HERE}.learners.lever_lm.learner:Pointer",
             "Lever-LM that knows examples by their features, and fits any index set",
         ),
-        Registration("live", "icltool.learners.live.learner:Live", "learnable in-context vectors (LIVE)"),
-        Registration("mimic", "icltool.learners.mimic:Mimic", "a learned shift for each attention head (MimIC)"),
-        Registration("lora", "icltool.learners.lora:Lora", "low-rank adapters of the self-attention (LoRA, by PEFT)"),
+        Registration("live", f"{_HERE}.learners.live.learner:Live", "learnable in-context vectors (LIVE)"),
+        Registration("mimic", f"{_HERE}.learners.mimic:Mimic", "a learned shift for each attention head (MimIC)"),
+        Registration("lora", f"{_HERE}.learners.lora:Lora", "low-rank adapters of the self-attention (LoRA, by PEFT)"),
         Registration(
-            "task-vector", "icltool.learners.task_vector:TaskVector", "state at the end of prompts, at one layer"
+            "task-vector",
+            f"{_HERE}.learners.task_vector:TaskVector",
+            "state at the end of prompts, at one layer",
         ),
         Registration(
             "function-vector",
-            "icltool.learners.function_vector:FunctionVector",
+            f"{_HERE}.learners.function_vector:FunctionVector",
             "outputs of the heads with most effect",
         ),
-        Registration("icv-pca", "icltool.learners.icv_pca:IcvPca", "in-context vectors by PCA"),
+        Registration("icv-pca", f"{_HERE}.learners.icv_pca:IcvPca", "in-context vectors by PCA"),
         Registration(
-            "captioner", "icltool.learners.captioner.learner:Captioner", "the model itself, fine-tuned on captions"
+            "captioner",
+            f"{_HERE}.learners.captioner.learner:Captioner",
+            "the model itself, fine-tuned on captions",
         ),
     ]
 
 
 @hookimpl
 def icltool_interventions() -> list[Registration]:
-    shift = "icltool.interventions.shift:ShiftVectors"
-    last = "icltool.interventions.last_token:LastTokenVector"
+    shift = f"{_HERE}.interventions.shift:ShiftVectors"
+    last = f"{_HERE}.interventions.last_token:LastTokenVector"
     return [
         Registration("live", shift, "learnable in-context vectors", {"method": "live"}),
         Registration(
             "mimic",
-            "icltool.interventions.head_shift:HeadShift",
+            f"{_HERE}.interventions.head_shift:HeadShift",
             "a shift for each attention head",
             {"method": "mimic"},
         ),
-        Registration("lora", "icltool.interventions.lora:LoRA", "low-rank adapters", {"method": "lora"}),
+        Registration("lora", f"{_HERE}.interventions.lora:LoRA", "low-rank adapters", {"method": "lora"}),
         Registration("icv-pca", shift, "in-context vectors by PCA", {"method": "icv-pca"}),
         Registration("task-vector", last, "state at the end of the prompt, replaced", {"method": "task-vector"}),
         Registration("function-vector", last, "mean outputs of heads, added", {"method": "function-vector"}),

@@ -125,7 +125,7 @@ def makers(chosen: Iterable[tuple[str, str]], paths: Mapping[str, str | None]) -
 
 def _weights(item: Found, path: str | None) -> str:
     """What stands for the weights of a model or an encoder; see `weights_mark`."""
-    from icltool.models.weights import weights_mark
+    from icltool.components.models.weights import weights_mark
 
     return weights_mark(item.name, item.registration.options, path)
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
+from icltool.components.interventions.hooks import changed_inputs, changed_outputs
 from icltool.contracts import AnswerBatch, AttentionHeads
 from icltool.errors import ConfigError
-from icltool.interventions.hooks import changed_inputs, changed_outputs
 from icltool.testing.expectations import expect
 
 if TYPE_CHECKING:

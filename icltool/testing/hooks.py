@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from icltool.components.interventions.hooks import changed_outputs
 from icltool.contracts import (
     AnswerBatch,
     ContinuesFromPrefix,
@@ -16,7 +17,6 @@ from icltool.contracts import (
     Span,
     SupportsPrefixCache,
 )
-from icltool.interventions.hooks import changed_outputs
 from icltool.testing.alone import PromptsAlone
 from icltool.testing.expectations import expect, expect_equal, expect_error
 from icltool.testing.heads import check_heads

@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from icltool.components.interventions.hooks import changed_outputs
 from icltool.contracts import (
     Example,
     GenerationOptions,
@@ -22,13 +23,12 @@ from icltool.contracts import (
     SupportsPrefixCache,
 )
 from icltool.errors import ConfigError, IclError, StoreError
-from icltool.interventions.hooks import changed_outputs
 from icltool.testing.alone import PromptsAlone
 from icltool.testing.expectations import expect, expect_equal, expect_error
 from icltool.testing.prefixes import check_prefixes
 
 if TYPE_CHECKING:
-    from icltool.interventions.files import Stored
+    from icltool.components.interventions.files import Stored
 
 _BEAMS = GenerationOptions(max_new_tokens=6, num_beams=3)
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
@@ -118,7 +118,7 @@ def expect_untouched(model: Model, before: dict[str, Any], when: str) -> None:
 
 def stored_in(path: Path) -> Stored:
     """The content of an intervention's file, which must be one that `icltool.save_intervention` writes."""
-    from icltool.interventions.files import read_intervention
+    from icltool.components.interventions.files import read_intervention
 
     try:
         return read_intervention(path)

@@ -56,7 +56,7 @@ def reporter(name: str) -> Callable[[int, int, dict[str, float]], None]:
 
 def world_pairs() -> list[Pair]:
     """Image-caption pairs of the default world's index split, rendered and read as any data set is."""
-    from icltool.datasets.shapes import ShapesReader
+    from icltool.components.datasets.shapes import ShapesReader
     from icltool.execution.progress import for_terminal
 
     progress: Progress = for_terminal(quiet=True, verbose=False)

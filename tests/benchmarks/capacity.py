@@ -23,9 +23,9 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
+from icltool.components.retrievers.approximate import LISTS, IndexOptions, code_bytes
 from icltool.contracts import GenerationOptions, QueryResult
 from icltool.engine.beam import SearchOptions, prompts_by_step
-from icltool.retrieval.approximate import LISTS, IndexOptions, code_bytes
 
 EXAMPLES = (10**6, 10**7, 10**8)
 WORKERS = (1, 8, 64)

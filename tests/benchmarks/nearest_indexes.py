@@ -25,9 +25,9 @@ from pathlib import Path
 
 import numpy as np
 
+from icltool.components.retrievers.approximate import EXACT, IndexOptions
+from icltool.components.retrievers.nearest import NearestRows
 from icltool.contracts import FloatArray, IntArray
-from icltool.retrieval.approximate import EXACT, IndexOptions
-from icltool.retrieval.nearest import NearestRows
 
 NEIGHBOURS = 64
 #: What is measured of each kind, defaults first.

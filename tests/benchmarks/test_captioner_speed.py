@@ -10,9 +10,9 @@ import pytest
 
 from icltool.contracts import Example
 from icltool.plugin.manager import component
+from tests.components.learners.captioner.model import TinyCaptioner
+from tests.components.learners.captioner.sets import several_captions, tuned, tuning_set
 from tests.conftest import Scenery
-from tests.learners.captioner.model import TinyCaptioner
-from tests.learners.captioner.sets import several_captions, tuned, tuning_set
 
 pytestmark = pytest.mark.benchmark
 

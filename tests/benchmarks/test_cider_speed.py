@@ -14,12 +14,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from icltool.components.metrics.cider import Cider
+from icltool.components.metrics.ptb import PTBTokenizer, shared_tokenizer
+from icltool.components.scorers.cider import CiderScorer
 from icltool.contracts import Example, FloatArray, ScoringRequest, TargetScore
-from icltool.metrics.cider import Cider
-from icltool.metrics.ptb import PTBTokenizer, shared_tokenizer
-from icltool.scorers.cider import CiderScorer
-from tests.metrics.captions import caption
-from tests.metrics.official import FixedStatistics, let_it_find_java, published_tokens
+from tests.components.metrics.captions import caption
+from tests.components.metrics.official import FixedStatistics, let_it_find_java, published_tokens
 
 pytestmark = pytest.mark.benchmark
 

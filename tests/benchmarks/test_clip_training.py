@@ -16,11 +16,11 @@ import pytest
 import torch
 from PIL import Image
 
+from icltool.components.learners.lever_lm.learner import LeverLM
 from icltool.contracts import IndexSet, TrainableEncoder
-from icltool.learners.lever_lm.learner import LeverLM
 from icltool.plugin.manager import component
-from tests.learners.pictures import SMALL, arrays, tiny_clip, training_set
-from tests.learners.synthetic import RecordingProgress
+from tests.components.learners.pictures import SMALL, arrays, tiny_clip, training_set
+from tests.components.learners.synthetic import RecordingProgress
 
 pytestmark = pytest.mark.benchmark
 

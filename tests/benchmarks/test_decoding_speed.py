@@ -11,10 +11,10 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from icltool.learners.lever_lm.building import build_model
-from icltool.learners.lever_lm.decoding import beam, greedy, next_row
-from icltool.learners.lever_lm.options import parse_options
-from tests.learners.plain_decoding import plain_beam, plain_greedy
+from icltool.components.learners.lever_lm.building import build_model
+from icltool.components.learners.lever_lm.decoding import beam, greedy, next_row
+from icltool.components.learners.lever_lm.options import parse_options
+from tests.components.learners.plain_decoding import plain_beam, plain_greedy
 
 pytestmark = pytest.mark.benchmark
 

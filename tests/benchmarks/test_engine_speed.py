@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 import torch
 
+from icltool.components.models.idefics import IdeficsModel
 from icltool.engine.query_cost import counted_flops
-from icltool.models.idefics import IdeficsModel
 from tests.benchmarks.engine import measure, models
 from tests.benchmarks.engine.compare import Comparison, Differences, as_json, compare, differences
 from tests.benchmarks.engine.data import USES, Run, caption, index_size, lexicon, make_run

@@ -20,11 +20,11 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
+from icltool.components.retrievers.nearest import normalised
+from icltool.components.retrievers.similarity import SimilarityRetriever
+from icltool.components.samplers.image_sim import ImageSimilaritySampler
+from icltool.components.samplers.mix import MixSampler
 from icltool.contracts import FloatArray, IndexSet, IntArray, QuerySet
-from icltool.retrieval.nearest import normalised
-from icltool.retrieval.similarity import SimilarityRetriever
-from icltool.samplers.image_sim import ImageSimilaritySampler
-from icltool.samplers.mix import MixSampler
 
 QUESTIONS_PER_IMAGE = 443_757 / 82_783
 DIFFERENT_QUESTIONS = 152_050 / 443_757

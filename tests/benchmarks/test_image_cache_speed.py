@@ -12,9 +12,9 @@ import torch
 from PIL import Image
 from transformers import IdeficsConfig, IdeficsForVisionText2Text
 
+from icltool.components.models.idefics import IdeficsModel
 from icltool.engine.image_cache import ImageFeatureCache
 from icltool.engine.preparing import ImagePipeline
-from icltool.models.idefics import IdeficsModel
 from icltool.store.image_features import open_image_features
 from icltool.store.workspace import Workspace
 from icltool.world.tokenizer import build_tokenizer

@@ -12,19 +12,19 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from icltool.components.interventions.shift import shifting
+from icltool.components.learners.live.learner import Live
+from icltool.components.learners.live.options import LiveOptions
+from icltool.components.learners.live.vectors import LiveVectors
+from icltool.components.learners.steering.checkpointing import checkpointed
+from icltool.components.learners.steering.draws import Draws
+from icltool.components.learners.steering.module import SteeringModule
 from icltool.contracts import GenerationOptions
 from icltool.engine.query_cost import counted_flops
-from icltool.interventions.shift import shifting
-from icltool.learners.live.learner import Live
-from icltool.learners.live.options import LiveOptions
-from icltool.learners.live.vectors import LiveVectors
-from icltool.learners.steering.checkpointing import checkpointed
-from icltool.learners.steering.draws import Draws
-from icltool.learners.steering.module import SteeringModule
 from tests.benchmarks.engine.data import make_run
 from tests.benchmarks.engine.models import adapter
-from tests.learners.steering.sets import steering_set
-from tests.learners.synthetic import RecordingProgress
+from tests.components.learners.steering.sets import steering_set
+from tests.components.learners.synthetic import RecordingProgress
 
 SIZE, EXAMPLES, SHOTS, BATCH = "60m", 24, 16, 8
 #: Rounds of the comparison of answers with and without vectors, in turn.

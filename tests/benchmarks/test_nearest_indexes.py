@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from icltool.retrieval.approximate import EXACT, LINKS, code_bytes
+from icltool.components.retrievers.approximate import EXACT, LINKS, code_bytes
 from tests.benchmarks.nearest_indexes import CHOICES, compare, line
 
 pytestmark = pytest.mark.benchmark

@@ -14,7 +14,7 @@ import pytest
 from icltool.captioning import entries as entries_module
 from icltool.captioning.asking import Asker
 from icltool.cli.app import run
-from icltool.models.idefics import IdeficsModel
+from icltool.components.models.idefics import IdeficsModel
 from icltool.store.journal import journal_path
 from icltool.store.records import open_dataset
 from icltool.store.workspace import Workspace

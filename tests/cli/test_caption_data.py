@@ -14,7 +14,7 @@ from icltool.cli.app import run
 from icltool.store.evaluations import read_predictions
 from icltool.store.records import open_dataset
 from icltool.store.workspace import Workspace
-from tests.datasets.caption_builders import (
+from tests.components.datasets.caption_builders import (
     SEEN,
     TRAIN,
     VALIDATION,

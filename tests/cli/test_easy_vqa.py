@@ -14,12 +14,12 @@ import pytest
 import torch
 
 from icltool.cli.app import run
+from icltool.components.metrics.vqa_accuracy import normalise
 from icltool.contracts import Example, GenerationOptions, Prompt
-from icltool.metrics.vqa_accuracy import normalise
 from icltool.plugin.manager import load_registry
 from icltool.store.evaluations import read_predictions
-from tests.datasets.builders import write_vqa
-from tests.datasets.hub_builders import IMAGE, TEXT, write_parquet
+from tests.components.datasets.builders import write_vqa
+from tests.components.datasets.hub_builders import IMAGE, TEXT, write_parquet
 from tests.testing.test_check_models import HashModel
 
 easy_vqa = pytest.importorskip("easy_vqa")

@@ -13,17 +13,17 @@ import torch
 from safetensors.torch import load_file
 
 from icltool.cli.app import run
+from icltool.components.models.tuned import read_tuned
 from icltool.config.export import ExportConfig
 from icltool.contracts import Example, GenerationOptions
 from icltool.errors import StoreError
 from icltool.exports.model import _newest
-from icltool.models.tuned import read_tuned
 from icltool.plugin.manager import component
 from icltool.store.atomic import write_json
 from icltool.store.workspace import Workspace
 from tests.cli.test_bad_input import refusal
+from tests.components.models.tiny_captioners import blip2_opt
 from tests.conftest import Scenery
-from tests.models.tiny_captioners import blip2_opt
 
 NAME = "blip2-opt-2.7b"
 SECRET = "jane"

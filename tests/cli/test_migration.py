@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from icltool.cli.app import run
-from tests.datasets.builders import write_karpathy
+from tests.components.datasets.builders import write_karpathy
 from tests.plugin.distributions import ofa_registered
 
 README = Path(__file__).parents[2] / "README.md"

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 
 from icltool.cli.app import run
-from icltool.metrics.okvqa_tables import EXCEPTIONS
+from icltool.components.metrics.okvqa_tables import EXCEPTIONS
 from icltool.store.evaluations import read_predictions
 from icltool.store.records import open_dataset
 from icltool.store.workspace import Workspace
-from tests.datasets.builders import edit, write_okvqa, write_vqa
-from tests.metrics.nltk_data import nltk_path, write_nltk_data
+from tests.components.datasets.builders import edit, write_okvqa, write_vqa
+from tests.components.metrics.nltk_data import nltk_path, write_nltk_data
 
 OPTIONS = ["--model=tiny-idefics", "--device=cpu", "--method=zero-shot"]
 ASKED = {

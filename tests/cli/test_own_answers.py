@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from icltool.cli.app import run
-from icltool.metrics.vqa_accuracy import normalise
+from icltool.components.metrics.vqa_accuracy import normalise
 from icltool.store.evaluations import read_predictions
 from icltool.store.records import open_dataset
 from icltool.store.sequences import SequenceFile

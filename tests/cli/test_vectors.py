@@ -12,8 +12,8 @@ import torch
 from safetensors.torch import save_file
 
 from icltool.cli.app import run
+from icltool.components.models.idefics import IdeficsModel
 from icltool.evaluation import costs
-from icltool.models.idefics import IdeficsModel
 from tests.cli.test_bad_input import refusal
 from tests.evaluation.vectors import vectors
 

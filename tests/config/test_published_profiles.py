@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
+from icltool.components.learners.captioner.options import parse_options as tuning_options
+from icltool.components.learners.live.options import parse_options
 from icltool.config import stage_model
 from icltool.config.profiles import Profile, read_profile
 from icltool.config.resolve import resolve
 from icltool.execution.progress import for_terminal
-from icltool.learners.captioner.options import parse_options as tuning_options
-from icltool.learners.live.options import parse_options
 from tests.suites import apart
 
 PROFILES = {path.stem: read_profile(path) for path in sorted((Path(__file__).parents[2] / "profiles").glob("*.toml"))}
@@ -165,7 +165,7 @@ def test_live_is_evaluated_as_published(dataset: str, model: str) -> None:
 )
 def test_blip2_is_fine_tuned_as_published(name: str, own: dict[str, Any]) -> None:
     """Every value of the published configuration; it is the model's own recipe, too."""
-    from icltool.models.blip2 import Blip2Model
+    from icltool.components.models.blip2 import Blip2Model
 
     config = _resolved("train", name)
     assert config.dtype == "float16"

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from PIL import Image, UnidentifiedImageError
 
+from icltool.components.models.images import read_image
 from icltool.contracts import open_picture
 from icltool.errors import DataError
-from icltool.models.images import read_image
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "TGA", "JPEG2000"])

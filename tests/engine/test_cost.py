@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from icltool.components.scorers.infoscore import InfoScore
 from icltool.contracts import (
     CountsTokens,
     Example,
@@ -23,7 +24,6 @@ from icltool.contracts import (
 from icltool.engine.beam import BeamSearch, SearchOptions
 from icltool.engine.cost import ImageCost, StepCost, cost_rows, duration, measure, prompts_by_step
 from icltool.engine.session import Session, open_session
-from icltool.scorers.infoscore import InfoScore
 from tests.conftest import Scenery
 
 

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 import torch
 
+from icltool.components.models.weights import packaged_weights
 from icltool.config.model import ModelConfig
 from icltool.contracts import TASKS, Example, Prompt
 from icltool.engine.first_prompt import check_first_prompt
 from icltool.errors import ConfigError, DataError
-from icltool.models.weights import packaged_weights
 from tests.testing.test_check_models import HashModel
 
 

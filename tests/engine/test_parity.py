@@ -11,14 +11,14 @@ from transformers import IdeficsForVisionText2Text
 from transformers.models.idefics import modeling_idefics
 
 from icltool import releases
+from icltool.components.models.continued_cache import ContinuedLayer
+from icltool.components.models.idefics import IdeficsModel
+from icltool.components.models.text import TextModel
 from icltool.contracts import GenerationOptions, ScoringRequest, TargetScore
 from icltool.engine import parity
 from icltool.engine.session import Session, open_session
-from icltool.models.continued_cache import ContinuedLayer
-from icltool.models.idefics import IdeficsModel
-from icltool.models.text import TextModel
+from tests.components.models import tiny
 from tests.conftest import Scenery
-from tests.models import tiny
 
 
 @pytest.fixture(params=["tiny_model", "resampled"])

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from icltool.components.interventions.shift import ShiftVectors
+from icltool.components.models.idefics import IdeficsModel
 from icltool.contracts import Example, GenerationOptions, ScoringRequest
 from icltool.engine.query_cost import (
     QueryCost,
@@ -18,12 +20,10 @@ from icltool.engine.query_cost import (
     query_cost,
 )
 from icltool.engine.session import open_session
-from icltool.interventions.shift import ShiftVectors
-from icltool.models.idefics import IdeficsModel
 from icltool.plugin.manager import component
+from tests.components.models import tiny
 from tests.conftest import Scenery
 from tests.evaluation.vectors import vectors
-from tests.models import tiny
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])

@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 import torch
 
+from icltool.components.interventions.shift import ShiftVectors
+from icltool.components.models.idefics import IdeficsModel
 from icltool.contracts import Example, GenerationOptions, ScoringRequest
 from icltool.engine.batching import BatchSize
 from icltool.engine.session import Session, open_session
 from icltool.engine.work import Work
 from icltool.errors import ConfigError, IclError
-from icltool.interventions.shift import ShiftVectors
-from icltool.models.idefics import IdeficsModel
 from tests.conftest import Scenery
 from tests.evaluation.vectors import vectors
 

@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
+from icltool.components.models.idefics import IdeficsModel
 from icltool.engine.query_cost import QueryCost
 from icltool.errors import ConfigError
 from icltool.evaluation import costs
 from icltool.evaluation.inputs import Inputs
 from icltool.evaluation.settings import Settings
 from icltool.execution.progress import SilentProgress
-from icltool.models.idefics import IdeficsModel
 from icltool.store.evaluations import SettingResult
 from tests.evaluation.test_interventions import config
 from tests.evaluation.vectors import vectors

@@ -14,13 +14,13 @@ import numpy as np
 import pytest
 import torch
 
+from icltool.components.models.tuned import read_tuned, save_tuned
 from icltool.config.evaluate import EvaluateConfig
 from icltool.config.generate import GenerateConfig
 from icltool.errors import ConfigError, IclError, StoreError
 from icltool.evaluation import answering, costs, finetuned
 from icltool.evaluation.inputs import Inputs
 from icltool.evaluation.settings import Settings
-from icltool.models.tuned import read_tuned, save_tuned
 from icltool.plugin.manager import component
 from icltool.stages import evaluate, generate
 from icltool.store.evaluations import predictions_file, read_predictions

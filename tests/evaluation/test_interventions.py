@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
+from icltool.components.models.idefics import IdeficsModel
 from icltool.config.evaluate import EvaluateConfig
 from icltool.errors import ConfigError, PluginError, StoreError
 from icltool.evaluation import interventions
 from icltool.evaluation.inputs import Inputs
 from icltool.evaluation.settings import Settings
-from icltool.models.idefics import IdeficsModel
 from icltool.plugin import Registration
 from icltool.plugin.registry import Found, Registry
 from tests.evaluation.vectors import ABOUT, vectors

@@ -17,7 +17,7 @@ from icltool.stages import evaluate
 from icltool.store.evaluations import read_predictions
 from icltool.store.records import write_dataset
 from icltool.testing import QuietProgress
-from tests.models import tiny
+from tests.components.models import tiny
 
 WORDS = ("fine", "dull", "warm", "cold", "long", "neat")
 

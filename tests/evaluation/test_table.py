@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
+from icltool.components.models.idefics import IdeficsModel
 from icltool.config.evaluate import EvaluateConfig
 from icltool.evaluation.table import KEY
-from icltool.models.idefics import IdeficsModel
 from icltool.stages import evaluate
 from tests.evaluation.test_finetuned import config
 from tests.evaluation.vectors import vectors

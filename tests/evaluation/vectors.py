@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
+from icltool.components.interventions.files import save_intervention
 from icltool.contracts import SupportsDecoderHooks
-from icltool.interventions.files import save_intervention
 
 ABOUT = {"dataset": "shapes", "task": "vqa", "shots": 8, "seed": 3}
 

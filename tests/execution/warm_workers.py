@@ -27,8 +27,8 @@ MODULES = (
     *("open_clip", "transformers.models.idefics.modeling_idefics", "transformers.models.idefics.processing_idefics"),
     *(
         "transformers.models.idefics.image_processing_pil_idefics",
-        "icltool.encoders.open_clip",
-        "icltool.models.idefics",
+        "icltool.components.encoders.open_clip",
+        "icltool.components.models.idefics",
     ),
     *(
         "icltool.execution.ray_worker",

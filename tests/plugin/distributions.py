@@ -33,7 +33,7 @@ def icltool_samplers():
 """
 
 
-def registering(*names: str, target: str = "icltool.samplers.random:RandomSampler") -> str:
+def registering(*names: str, target: str = "icltool.components.samplers.random:RandomSampler") -> str:
     """Source of a plugin that registers samplers of these names."""
     lines = ", ".join(f"Registration({name!r}, {target!r}, 'from a test')" for name in names)
     return HOOKS.format(registrations=lines)

@@ -72,7 +72,7 @@ def test_one_hook_of_a_plugin_may_fail_alone(tmp_path: Path) -> None:
 
 def test_a_missing_target_is_told_when_it_is_selected(tmp_path: Path) -> None:
     source = registering("no-module", target="no_such_package.x:Y") + registering(
-        "no-class", target="icltool.samplers.random:Missing"
+        "no-class", target="icltool.components.samplers.random:Missing"
     ).replace("icltool_samplers", "icltool_scorers")
     path = distribution(tmp_path, "no-target", source)
     survey = ask(SURVEY, path)

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from icltool.components.samplers.mix import MixSampler
 from icltool.errors import ConfigError, PluginError
 from icltool.plugin import KINDS, Registration
 from icltool.plugin.manager import component, load_registry
 from icltool.plugin.registry import Broken, Found, Registry
-from icltool.samplers.mix import MixSampler
 from tests.plugin.distributions import SURVEY, ask, distribution, registering, select
 
 
@@ -96,7 +96,7 @@ def test_a_wrong_name_tells_of_broken_plugins(tmp_path: Path) -> None:
 
 
 def test_options_of_the_registration_come_before_the_users() -> None:
-    target = "icltool.samplers.mix:MixSampler"
+    target = "icltool.components.samplers.mix:MixSampler"
     options = {"random": 0.0, "text": 0.5, "image": 0.5}
     registry = Registry([Found("samplers", Registration("texty", target, "", options), "x", "1")], [])
     assert registry.create("samplers", "texty").shares == options
@@ -133,7 +133,7 @@ def test_an_option_that_a_model_does_not_take_has_the_name_that_users_call_it_by
 
 
 def test_a_missing_option_is_a_config_error() -> None:
-    registration = Registration("like", "icltool.retrieval.similarity:SimilarityRetriever", "")
+    registration = Registration("like", "icltool.components.retrievers.similarity:SimilarityRetriever", "")
     registry = Registry([Found("retrievers", registration, "x", "1")], [])
     with pytest.raises(ConfigError, match="retrieval method 'like': missing a required argument: 'query'"):
         registry.create("retrievers", "like", demonstration="image")

@@ -17,17 +17,17 @@ from typing import Any
 import pytest
 
 import icltool
+from icltool.components.learners.captioner.options import parse_options
+from icltool.components.models.tuned import read_tuned, tensor_names
 from icltool.config import stage_model
 from icltool.config.profiles import Profile, read_profile
 from icltool.config.resolve import resolve
 from icltool.contracts import StageReport
 from icltool.execution.progress import for_terminal
-from icltool.learners.captioner.options import parse_options
-from icltool.models.tuned import read_tuned, tensor_names
 from icltool.store.evaluations import predictions_file, read_predictions
-from tests.datasets.builders import write_karpathy
-from tests.datasets.caption_builders import STYLES, write_personality_captions, write_sherlock
-from tests.models.tiny_captioners import blip2_opt
+from tests.components.datasets.builders import write_karpathy
+from tests.components.datasets.caption_builders import STYLES, write_personality_captions, write_sherlock
+from tests.components.models.tiny_captioners import blip2_opt
 from tests.plugin.distributions import ofa_registered
 from tests.suites import apart
 

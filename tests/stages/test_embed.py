@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from icltool.components.retrievers.nearest import nearest_rows
 from icltool.config.embed import EmbedConfig
 from icltool.errors import ConfigError, StoreError
 from icltool.execution.progress import for_terminal
 from icltool.plugin.manager import component
-from icltool.retrieval.nearest import nearest_rows
 from icltool.stages import embed
 from icltool.store.arrays import embedded_by, index_set, open_embeddings, query_set
 from icltool.store.embeddings import EmbeddingFile

@@ -266,8 +266,10 @@ def test_a_metric_that_cannot_run_is_made_up_for_later(
     report = evaluate.run(config(workspace, metrics=("spice", "cider"), **options), QUIET)
     assert [list(r.metrics) for r in report.results] == [["cider"]] * 2
     assert any(line.startswith("spice is missing: SPICE needs") for line in report.lines())
-    monkeypatch.setattr("icltool.metrics.spice.Spice.check", lambda self: None)
-    monkeypatch.setattr("icltool.metrics.spice.Spice.score", lambda self, answers, refs: np.full(len(answers), 0.25))
+    monkeypatch.setattr("icltool.components.metrics.spice.Spice.check", lambda self: None)
+    monkeypatch.setattr(
+        "icltool.components.metrics.spice.Spice.score", lambda self, answers, refs: np.full(len(answers), 0.25)
+    )
     again = evaluate.run(config(workspace, metrics=("spice", "cider"), **options), InterruptedProgress(1))
     assert again.path == report.path is not None
     assert [list(r.metrics) for r in again.results] == [["spice", "cider"]] * 2

@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from icltool.components.interventions.shift import ShiftVectors
+from icltool.components.models.idefics import IdeficsModel
 from icltool.config.evaluate import EvaluateConfig
 from icltool.contracts import GenerationOptions
 from icltool.errors import ConfigError
 from icltool.evaluation import answering, costs
 from icltool.execution.progress import for_terminal
-from icltool.interventions.shift import ShiftVectors
-from icltool.models.idefics import IdeficsModel
 from icltool.stages import evaluate
 from icltool.store.evaluations import read_predictions, read_results
 from icltool.store.records import open_dataset

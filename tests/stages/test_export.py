@@ -18,11 +18,11 @@ from pyarrow import parquet
 from pydantic import ValidationError
 from safetensors.numpy import load_file, save_file
 
+from icltool.components.models.chat_format import REQUESTS
 from icltool.config.export import ExportConfig
 from icltool.contracts import Example, QueryResult, Region, with_regions
 from icltool.errors import ConfigError, DataError, StoreError
 from icltool.execution.progress import SilentProgress
-from icltool.models.chat_format import REQUESTS
 from icltool.plugin.manager import load_registry
 from icltool.stages import export
 from icltool.store.artefact import Provenance
@@ -233,9 +233,9 @@ def test_a_damaged_checkpoint_names_the_file(workspace: Workspace, name: str, co
 
 def test_an_exported_selector_chooses_as_before(workspace: Workspace, tmp_path: Path) -> None:
     """Trained for real, exported, and loaded from where it went."""
-    from icltool.learners.lever_lm.learner import LeverLM
-    from icltool.retrieval.lever_lm import LeverLMRetriever
-    from tests.learners.synthetic import make_index, make_queries, make_training_set
+    from icltool.components.learners.lever_lm.learner import LeverLM
+    from icltool.components.retrievers.lever_lm import LeverLMRetriever
+    from tests.components.learners.synthetic import make_index, make_queries, make_training_set
 
     index = make_index()
     folder = workspace.checkpoint_folder("lever-lm", "shapes", "caption", "0123abcd")

@@ -17,15 +17,15 @@ import pytest
 from PIL import Image
 
 import icltool
+from icltool.components.interventions.files import WEIGHTS, read_intervention
 from icltool.config import stage_model
 from icltool.config.profiles import Profile, read_profile
 from icltool.config.resolve import resolve
 from icltool.contracts import StageReport
 from icltool.execution.progress import for_terminal
-from icltool.interventions.files import WEIGHTS, read_intervention
 from icltool.store.evaluations import predictions_file, read_predictions
-from tests.datasets.builders import vqa_image, write_okvqa, write_vqa
-from tests.models.tiny import idefics2, idefics_resampled
+from tests.components.datasets.builders import vqa_image, write_okvqa, write_vqa
+from tests.components.models.tiny import idefics2, idefics_resampled
 from tests.suites import apart
 
 PROFILES = Path(icltool.__file__).parents[1] / "profiles"

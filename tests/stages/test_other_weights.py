@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file, save_file
 
+from icltool.components.models.weights import packaged_weights
 from icltool.config.embed import EmbedConfig
 from icltool.config.generate import GenerateConfig
 from icltool.config.train import TrainConfig
 from icltool.errors import StoreError
 from icltool.execution.progress import for_terminal
-from icltool.models.weights import packaged_weights
 from icltool.stages import embed, evaluate, generate, train
 from icltool.store.evaluations import read_results
 from tests.stages.test_evaluate import config, predictions

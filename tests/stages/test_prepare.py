@@ -19,7 +19,7 @@ from icltool.stages.prepare import PrepareReport, run
 from icltool.store.atomic import remove_folder_leftovers
 from icltool.store.records import open_dataset
 from icltool.store.workspace import Workspace
-from tests.datasets.builders import edit, truncate, vqa_image, write_coco, write_image, write_vqa
+from tests.components.datasets.builders import edit, truncate, vqa_image, write_coco, write_image, write_vqa
 
 SMALL = {"seed": 1, "index_images": 60, "validation_images": 12}
 

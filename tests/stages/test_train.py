@@ -27,7 +27,7 @@ from icltool.store.records import PreparedDataset, open_dataset, write_dataset
 from icltool.store.sequences import SequenceWriter
 from icltool.store.workspace import Workspace
 from icltool.training import sequences
-from tests.learners.synthetic import RecordingProgress, best_rows, make_index
+from tests.components.learners.synthetic import RecordingProgress, best_rows, make_index
 
 EXAMPLES = 24
 INDEX = make_index(EXAMPLES)
@@ -349,6 +349,6 @@ def test_an_encoder_that_cannot_be_trained_or_has_changed_is_named(
         patch.setattr(sequences, "component", changed)
         with pytest.raises(ConfigError, match="encoder 'tiny-clip' cannot be trained"):
             run(vqa, options=VQA_RECIPE)
-    monkeypatch.setattr("icltool.encoders.open_clip.OpenClipEncoder.fingerprint", lambda self: "another")
+    monkeypatch.setattr("icltool.components.encoders.open_clip.OpenClipEncoder.fingerprint", lambda self: "another")
     with pytest.raises(StoreError, match="made by another version of encoder tiny-clip"):
         run(vqa, options=VQA_RECIPE)

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import pytest
 
+from icltool.components.metrics.accuracy import exact_matches
 from icltool.contracts import Float64Array, Judgement
-from icltool.metrics.accuracy import exact_matches
 from icltool.plugin.manager import component
 from icltool.testing import check_metric
 

@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 import torch
 
+from icltool.components.models.idefics2 import Idefics2Model
+from icltool.components.models.text import TextModel
 from icltool.contracts import AnswerBatch, Example
-from icltool.models.idefics2 import Idefics2Model
-from icltool.models.text import TextModel
 from icltool.testing import make_examples
 from icltool.testing.hooks import check_hooks
 from icltool.testing.models import mixed_prompts
-from tests.models import tiny
+from tests.components.models import tiny
 
 LABELS = ("red bar", "green block", "blue frame", "yellow bar")
 TEXTS = [Example(i, "", i, f"text {'more ' * (i % 3)}{i}", LABELS[i % 4], (LABELS[i % 4],)) for i in range(8)]

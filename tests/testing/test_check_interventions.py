@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 import torch
 
+from icltool.components.interventions.files import save_intervention
+from icltool.components.interventions.hooks import changed_outputs
+from icltool.components.interventions.shift import ShiftVectors
 from icltool.contracts import Example, Model, ModelIdentity, SupportsDecoderHooks
 from icltool.errors import ConfigError, DataError
-from icltool.interventions.files import save_intervention
-from icltool.interventions.hooks import changed_outputs
-from icltool.interventions.shift import ShiftVectors
 from icltool.testing import check_intervention
 from tests.conftest import Scenery
 from tests.testing.traces import TRACES

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
+from icltool.components.models.text import TextModel
 from icltool.contracts import Example, Prompt, TargetScore
-from icltool.models.text import TextModel
 from icltool.testing import check_model, torch_twin
-from tests.models import tiny
+from tests.components.models import tiny
 
 
 class CountsPositionsOfPadding(TextModel):

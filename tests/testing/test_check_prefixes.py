@@ -10,16 +10,16 @@ from typing import Any
 import pytest
 import torch
 
+from icltool.components.models import continuing, continuing_decoder, idefics_continuing
+from icltool.components.models.chat import ChatModel
+from icltool.components.models.idefics2 import Idefics2Model
+from icltool.components.models.text import TextModel
 from icltool.contracts import Example, Extension, PromptTokens
-from icltool.models import continuing, continuing_decoder, idefics_continuing
-from icltool.models.chat import ChatModel
-from icltool.models.idefics2 import Idefics2Model
-from icltool.models.text import TextModel
 from icltool.testing import make_examples
 from icltool.testing.models import mixed_prompts
 from icltool.testing.prefixes import check_prefixes
+from tests.components.models import tiny
 from tests.conftest import Scenery
-from tests.models import tiny
 
 LABELS = ("red bar", "green block", "blue frame", "yellow bar")
 TEXTS = [Example(i, "", i, f"text {'more ' * (i % 3)}{i}", LABELS[i % 4], (LABELS[i % 4],)) for i in range(8)]
@@ -188,7 +188,7 @@ def test_the_suite_notices_what_idefics_forgets(
 
 def counts_from_the_span(model: Any, patch: pytest.MonkeyPatch) -> None:
     """The first image in a span is shown from its first token on, wherever the span begins."""
-    from icltool.models import image_continuing
+    from icltool.components.models import image_continuing
 
     real = image_continuing.ImageContinuation._inputs
 
@@ -209,7 +209,7 @@ def counts_from_the_span(model: Any, patch: pytest.MonkeyPatch) -> None:
 
 
 def one_position_each(model: Any, patch: pytest.MonkeyPatch) -> None:
-    from icltool.models import image_continuing
+    from icltool.components.models import image_continuing
 
     patch.setattr(image_continuing.ThreePositions, "_positions", lambda self, batch, spans: batch.positions)
 

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from icltool.components.retrievers.random import RandomRetriever
+from icltool.components.retrievers.similarity import SimilarityRetriever
+from icltool.components.samplers.image_sim import ImageSimilaritySampler
+from icltool.components.samplers.random import RandomSampler
 from icltool.contracts import IndexSet, IntArray, QuerySet
 from icltool.errors import DataError
-from icltool.retrieval.random import RandomRetriever
-from icltool.retrieval.similarity import SimilarityRetriever
-from icltool.samplers.image_sim import ImageSimilaritySampler
-from icltool.samplers.random import RandomSampler
 from icltool.testing import check_retriever, check_sampler
 
 

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 import torch
 
+from icltool.components.interventions.files import save_intervention
+from icltool.components.interventions.shift import ShiftVectors
+from icltool.components.learners.live.learner import Live
 from icltool.contracts import Example, TrainingOutcome
-from icltool.interventions.files import save_intervention
-from icltool.interventions.shift import ShiftVectors
-from icltool.learners.live.learner import Live
 from icltool.testing import check_steering_learner, make_steering_set
 from tests.conftest import Scenery
 from tests.testing.traces import TRACES

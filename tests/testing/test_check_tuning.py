@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from icltool.models.blip2 import Blip2Model
+from icltool.components.models.blip2 import Blip2Model
 from icltool.testing import check_tuning, make_examples
-from tests.models import tiny_captioners as tiny
+from tests.components.models import tiny_captioners as tiny
 
 
 class UncutTargets(Blip2Model):

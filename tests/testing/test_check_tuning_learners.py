@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import torch
 
+from icltool.components.learners.captioner.learner import Captioner
 from icltool.contracts import Example, TrainingOutcome
-from icltool.learners.captioner.learner import Captioner
 from icltool.testing.tuners import check_tuning_learner, make_tuning_set
+from tests.components.learners.captioner.model import TinyCaptioner
+from tests.components.learners.captioner.overlap import metric
 from tests.conftest import Scenery
-from tests.learners.captioner.model import TinyCaptioner
-from tests.learners.captioner.overlap import metric
 
 OPTIONS: dict[str, Any] = {"epochs": 2, "batch_size": 4, "lr": 1e-2, "schedule": "constant", "select": "loss"}
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from icltool.encoders.open_clip import OpenClipEncoder
+from icltool.components.encoders.open_clip import OpenClipEncoder
 from icltool.testing.trainable_encoders import check_trainable_encoder
 
 TINY = {"name": "tiny-clip", "packaged": "tiny-clip", "device": "cpu"}

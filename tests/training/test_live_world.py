@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from icltool.cli.app import run
-from icltool.interventions.files import WEIGHTS, read_intervention
+from icltool.components.interventions.files import WEIGHTS, read_intervention
 from icltool.store.evaluations import MetricResult, predictions_file, read_predictions, read_results
 
 

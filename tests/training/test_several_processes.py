@@ -24,7 +24,7 @@ from icltool.cli.app import run
 from icltool.errors import ConfigError, DataError
 from icltool.store.records import PreparedSplit, write_dataset
 from icltool.store.workspace import Workspace
-from tests.learners.synthetic import RecordingProgress
+from tests.components.learners.synthetic import RecordingProgress
 from tests.stages.test_train import EXAMPLES, example, write_embeddings, write_sequences
 from tests.training.forked import FORKED, RANKS, both_ranks, command_line, ended, ranks, started
 from tests.training.test_steering import killed_in_the_second_epoch
@@ -177,7 +177,7 @@ def test_killed_processes_go_on_to_the_same_result(pair: tuple[Path, Path]) -> N
 
 def failing(arguments: list[str], rank: int) -> int:
     """One of the processes cannot read a picture."""
-    from icltool.learners.steering.module import SteeringModule
+    from icltool.components.learners.steering.module import SteeringModule
 
     learnt = SteeringModule.losses
 

@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 
+from icltool.components.interventions.files import read_intervention
 from icltool.config.train import TrainConfig
 from icltool.contracts import StageReport
 from icltool.errors import ConfigError, PluginError, StoreError
 from icltool.execution.progress import for_terminal
-from icltool.interventions.files import read_intervention
 from icltool.stages import train
 from icltool.store.locking import locked
 from tests.training.forked import FORKED, command_line, ended, started
@@ -69,7 +69,7 @@ def test_the_same_training_is_up_to_date_and_another_one_has_a_folder_of_its_own
 
 def test_the_leak_guard_decides_what_the_teacher_sees(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Captions: no demonstration has one of the query's own captions, unless the user says otherwise."""
-    from icltool.learners.steering.draws import Draws
+    from icltool.components.learners.steering.draws import Draws
 
     seen: list[bool] = []
     real = Draws.prompts
@@ -114,7 +114,7 @@ def test_a_second_run_into_the_same_folder_is_refused(workspace: Path) -> None:
 def test_an_interrupted_run_starts_where_it_was_and_overwrite_starts_anew(
     workspace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from icltool.learners.steering import fitting
+    from icltool.components.learners.steering import fitting
 
     def interrupted(self: Any, trainer: Any, *rest: Any) -> None:
         if trainer.current_epoch == 1:
@@ -142,7 +142,7 @@ def test_an_interrupted_run_starts_where_it_was_and_overwrite_starts_anew(
 
 
 def killed_in_the_second_epoch(arguments: list[str]) -> int:
-    from icltool.learners.steering import fitting
+    from icltool.components.learners.steering import fitting
 
     def killed(self: Any, trainer: Any, *rest: Any) -> None:
         if trainer.current_epoch == 1:

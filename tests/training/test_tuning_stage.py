@@ -9,14 +9,14 @@ from typing import Any
 
 import pytest
 
+from icltool.components.models.tuned import read_tuned
 from icltool.config.prepare import PrepareConfig
 from icltool.errors import ConfigError, IclError
-from icltool.models.tuned import read_tuned
 from icltool.stages import prepare, train
 from icltool.store.records import open_dataset
-from tests.datasets.builders import write_karpathy
-from tests.datasets.caption_builders import write_sherlock
-from tests.learners.synthetic import RecordingProgress
+from tests.components.datasets.builders import write_karpathy
+from tests.components.datasets.caption_builders import write_sherlock
+from tests.components.learners.synthetic import RecordingProgress
 from tests.training.fine_tuning import QUIET, SMALL, fine_tuned, train_config
 
 

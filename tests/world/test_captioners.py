@@ -12,8 +12,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from icltool.components.models.weights import packaged_weights
 from icltool.contracts import Example, GenerationOptions, SupportsTuning
-from icltool.models.weights import packaged_weights
 from icltool.plugin.manager import component
 from icltool.world.captioners import (
     INITIALIZER_RANGE,

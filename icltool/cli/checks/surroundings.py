@@ -34,7 +34,7 @@ _RAY_ADDRESS_FILE = Path("/tmp/ray/ray_current_cluster")
 
 def java() -> list[Row]:
     """The Java runtime that caption metrics use."""
-    from icltool.metrics.java import find_java
+    from icltool.components.metrics.java import find_java
 
     found = find_java()
     if found is None:

@@ -14,10 +14,10 @@ from itertools import islice
 import numpy as np
 from PIL import Image
 
+from icltool.components.models.images import read_image
 from icltool.contracts import Progress, Ticker, keyed_generator, open_file, open_picture, picture_reference
 from icltool.contracts.pictures import upright
 from icltool.errors import DataError
-from icltool.models.images import read_image
 from icltool.report.page.content import Thumbnail
 from icltool.report.page.drafts import readable
 
@@ -111,7 +111,7 @@ def weight(picture: Thumbnail) -> int:
 
 
 def thumbnail(reference: str, side: int, quality: int) -> Thumbnail:
-    """The picture with its longest side at most `side` pixels. DataError as of `icltool.models.images.read_image`."""
+    """The picture with its longest side at most `side` pixels. DataError as of `models.images.read_image`."""
     picture = small_picture(reference, side)
     written = io.BytesIO()
     picture.save(written, "WEBP", quality=quality, method=4)
@@ -120,7 +120,7 @@ def thumbnail(reference: str, side: int, quality: int) -> Thumbnail:
 
 def small_picture(reference: str, side: int) -> Image.Image:
     """The picture as RGB with its longest side at most `side` pixels. JPEGs without regions are decoded at a fraction of their
-    size, which is many times quicker. DataError as of `icltool.models.images.read_image`."""
+    size, which is many times quicker. DataError as of `models.images.read_image`."""
     picture = _reduced_jpeg(reference, side)
     if picture is None:
         picture = read_image(reference)

@@ -85,8 +85,8 @@ def test_the_base_model_is_all_three_parts(tiny_mpt: Tiny, tmp_path: Path) -> No
 
 def test_live_is_trained_and_used(tiny_mpt: Tiny, examples: list[Example], tmp_path: Path) -> None:
     """Vectors at the language blocks, from a teacher with one demonstration."""
-    from icltool.interventions.shift import ShiftVectors
-    from icltool.learners.live.learner import Live
+    from icltool.components.interventions.shift import ShiftVectors
+    from icltool.components.learners.live.learner import Live
     from icltool.testing import QuietProgress, make_steering_set
 
     model = tiny_mpt.loaded

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from PIL import Image
 
+from icltool.components.models.idefics_continuing import ready_features
 from icltool.contracts import Example, Prompt
-from icltool.models.idefics_continuing import ready_features
 
 Ids = tuple[int, ...]
 

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from icltool.components.models.images import read_image
 from icltool.contracts import Region, with_regions
 from icltool.execution.progress import SilentProgress
-from icltool.models.images import read_image
 from icltool.report.page.content import Thumbnail
 from icltool.report.page.thumbnails import Size, make_thumbnails, small_picture, thumbnail, weight
 from tests.report.page.synthetic import photo, photos

@@ -1,0 +1,189 @@
+"""COCO captions of both releases, from the official files. One example per image, sorted by image id."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from icltool.components.datasets.images import check_decoding, expect_images
+from icltool.components.datasets.near_duplicates import groups_file, read_groups
+from icltool.components.datasets.official import (
+    Caption,
+    Picture,
+    counted,
+    entries,
+    expect_kind,
+    few,
+    one_line,
+    read_annotations,
+    repeated,
+)
+from icltool.components.datasets.places import (
+    archives_of,
+    chosen_root,
+    find_file,
+    find_folder,
+    first_holding,
+    on_disk,
+    there,
+)
+from icltool.contracts import Example, PreparedSplit, Progress, ReadReport
+from icltool.errors import DataError
+
+#: Our split name -> part of the file names.
+PARTS = {"train": "train", "validation": "val"}
+_OTHER = {"train": "val", "val": "train"}
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where captions files and image folders are, by part ("train", "val"); within archives where not unpacked."""
+
+    captions: Mapping[str, Path]
+    images: Mapping[str, Path]
+
+
+@dataclass(frozen=True)
+class CaptionSplit:
+    """One split as its captions file has it: images with captions by ascending id, and what was left out."""
+
+    pictures: list[Picture]
+    captions: dict[int, list[str]]
+    remarks: tuple[str, ...]
+
+
+class CocoReader:
+    """Reads `mscoco{YEAR}/{train{YEAR},val{YEAR},annotations/captions_{train,val}{YEAR}.json}`.
+
+    `root` may be the folder that holds `mscoco/mscoco{YEAR}` or `mscoco{YEAR}`, or that folder itself; without it,
+    the environment variable COCO_PATH. In place of what is not unpacked, the official archives annotations_trainval{YEAR}.zip,
+    train{YEAR}.zip and val{YEAR}.zip are read, in that folder or directly below it. All captions of an image are kept as
+    references, ordered by annotation id; the first is label and retrieval text. Line breaks and repeated blanks in
+    captions become single blanks. An image's group comes from the optional file `near_duplicates.json` beside the
+    captions files.
+    """
+
+    name: str
+    tasks = ("caption",)
+    #: Of the release.
+    year: ClassVar[int]
+    #: Our split name -> captioned images in the official split.
+    official: ClassVar[Mapping[str, int]]
+
+    def check(self, root: Path | None, task: str, verify: bool) -> ReadReport:
+        return self._check(root, verify, None)
+
+    def verify(self, root: Path | None, task: str, progress: Progress) -> ReadReport:
+        """`check` with every image opened, and progress shown."""
+        return self._check(root, True, progress)
+
+    def read(self, root: Path | None, task: str, workspace: Path, progress: Progress) -> Iterator[PreparedSplit]:
+        """See DatasetReader. Each split is parsed when it is its turn."""
+        places = self._places(self.find(root))
+        for name, part in PARTS.items():
+            path = places.captions[part]
+            with progress.task(f"reading {path.name}", 1, "files") as ticker:
+                split = read_captions(path, self._get(part))
+                ticker.advance()
+            groups = read_groups(path, part)
+            yield PreparedSplit(name, len(split.pictures), _examples(split, places.images[part], groups))
+
+    def find(self, root: Path | None) -> Path:
+        """The folder `mscoco{YEAR}`. DataError when there is none."""
+        start = chosen_root(root, ("COCO_PATH",), self.name)
+        own = f"mscoco{self.year}"
+        candidates = [start / "mscoco" / own, start / own, start, start / "mscoco"]
+        names = ["annotations", *(f"{part}{self.year}" for part in PARTS.values())]
+        base = first_holding(candidates, names, self._archives())
+        if base is None:
+            raise DataError(
+                f"no COCO {self.year} in {start}: neither mscoco/{own}, {own} nor the folder itself has "
+                f"{names[0]}, {names[1]} and {names[2]}, or their zip archives",
+                self._hint(),
+            )
+        return base
+
+    def _places(self, base: Path) -> Places:
+        parts = PARTS.values()
+        files = {part: f"annotations/captions_{part}{self.year}.json" for part in parts}
+        captions = {part: find_file(base, files[part], [f"annotations_trainval{self.year}.zip"]) for part in parts}
+        images = {part: find_folder(base, f"{part}{self.year}", [f"{part}{self.year}.zip"]) for part in parts}
+        missing = [files[part] for part in parts if captions[part] is None]
+        missing += [f"{part}{self.year}" for part in parts if images[part] is None]
+        if missing:
+            raise DataError(f"{base} lacks {', '.join(missing)}", self._hint())
+        return Places(there(captions), there(images))
+
+    def _check(self, root: Path | None, verify: bool, progress: Progress | None) -> ReadReport:
+        places = self._places(self.find(root))
+        remarks: list[str] = []
+        for name, part in PARTS.items():
+            path, folder = places.captions[part], places.images[part]
+            split = read_captions(path, self._get(part))
+            read_groups(path, part)
+            names = [picture.file_name for picture in split.pictures]
+            get = f"get {part}{self.year}.zip and annotations_trainval{self.year}.zip from cocodataset.org again"
+            expect_images(path, folder, names, places.images[_OTHER[part]], names, get)
+            check_decoding(folder, names, f"{part}{self.year}", get, verify, progress)
+            remarks += split.remarks
+            if len(split.pictures) != self.official[name]:
+                count = counted(len(split.pictures), "captioned image")
+                remarks.append(f"{path.name} has {count}; the official split has {self.official[name]:,}")
+        files = on_disk([*places.captions.values(), *groups_file(*places.captions.values())])
+        return ReadReport((*files, *archives_of(places.images.values())), tuple(remarks))
+
+    def _archives(self) -> list[str]:
+        return [f"{what}{self.year}.zip" for what in ("annotations_trainval", *PARTS.values())]
+
+    def _hint(self) -> str:
+        first, second, third = self._archives()
+        return f"get {first}, {second} and {third} from cocodataset.org and put them there; they need not be unpacked"
+
+    def _get(self, part: str) -> str:
+        return f"put captions_{part}{self.year}.json of annotations_trainval{self.year}.zip there"
+
+
+def read_captions(path: Path, get: str) -> CaptionSplit:
+    """Reads a captions file. DataError that names the file and what is wrong with it; `get` is the hint."""
+    found = read_annotations(path, get)
+    expect_kind(path, found, "captions", get)
+    pictures = entries(path, found, "images", Picture)
+    captions = entries(path, found, "annotations", Caption)
+    found.clear()
+    twice = repeated([picture.id for picture in pictures])
+    if twice is not None:
+        raise DataError(f"{path} lists image {twice} more than once", get)
+    by_image: dict[int, list[Caption]] = {picture.id: [] for picture in pictures}
+    unknown = sorted({c.image_id for c in captions if c.image_id not in by_image})
+    if unknown:
+        raise DataError(f"{path} has captions of {counted(len(unknown), 'image')} not in its list: {few(unknown)}", get)
+    empty = 0
+    for caption in captions:
+        if caption.caption.strip():
+            by_image[caption.image_id].append(caption)
+        else:
+            empty += 1
+    kept = sorted(picture for picture in pictures if by_image[picture.id])
+    if not kept:
+        raise DataError(f"{path} has no captions", get)
+    remarks = [f"{path.name}: {counted(empty, 'empty caption')} left out"] if empty else []
+    if len(kept) < len(pictures):
+        remarks.append(f"{path.name}: {counted(len(pictures) - len(kept), 'image')} without captions left out")
+    texts = {p.id: [one_line(caption.caption) for caption in sorted(by_image.pop(p.id))] for p in kept}
+    return CaptionSplit(kept, texts, tuple(remarks))
+
+
+def _examples(split: CaptionSplit, folder: Path, groups: dict[int, str]) -> Iterator[Example]:
+    for picture in split.pictures:
+        captions = tuple(split.captions[picture.id])
+        yield Example(
+            id=picture.id,
+            image=str(folder / picture.file_name),
+            image_id=picture.id,
+            text=captions[0],
+            label=captions[0],
+            references=captions,
+            group=groups.get(picture.id, ""),
+        )

@@ -1,0 +1,64 @@
+"""The images of COCO 2014, which several data sets share: unpacked, or in the official archives."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from icltool.components.datasets.places import archives_of, find_folder, first_holding, folder_of, there
+from icltool.errors import DataError
+
+PARTS = ("train", "val")
+IMAGE_ARCHIVES = "get train2014.zip and val2014.zip from cocodataset.org and put them in mscoco/mscoco2014"
+
+
+@dataclass(frozen=True)
+class Coco2014Images:
+    """`folders` are the images of "train" and "val", within archives where not unpacked.
+
+    `files` says where they are beyond what the root says: their archives, and the folder that holds them where it is not
+    below the root. Records hold paths of images, so they must be made again when these change.
+    """
+
+    folders: Mapping[str, Path]
+    files: tuple[Path, ...]
+
+
+#: Where releases and other programs (LAVIS: coco/images) have them.
+_BELOW = ("mscoco/mscoco2014", "mscoco2014", ".", "mscoco", "images", "coco/mscoco2014", "coco/images", "coco")
+
+
+def find_images(start: Path, beside: Path, title: str) -> Coco2014Images:
+    """The images in `mscoco/mscoco2014`, `mscoco2014`, `images` or `coco/images` below `start`, beside the folder `beside`,
+    or below COCO_PATH.
+
+    Raises DataError, which names the data set (`title`), when there are none or one of the two folders is missing.
+    """
+    coco = folder_of("COCO_PATH")
+    starts = [start, beside.parent, coco]
+    below = [s / name for s in starts if s is not None for name in _BELOW]
+    base = first_holding(below, [f"{part}2014" for part in PARTS], [f"{part}2014.zip" for part in PARTS])
+    if base is None:
+        raise DataError(
+            f"no COCO 2014 images for {title}: neither {start} nor what is beside it holds train2014 and val2014, nor a folder "
+            f"mscoco/mscoco2014, mscoco2014, images or coco/images with them{_of(coco)}",
+            f"set COCO_PATH to the folder that holds them, or {IMAGE_ARCHIVES}",
+        )
+    folders = {part: find_folder(base, f"{part}2014", [f"{part}2014.zip"]) for part in PARTS}
+    missing = [f"{part}2014" for part, folder in folders.items() if folder is None]
+    if missing:
+        raise DataError(f"{base} lacks {', '.join(missing)}", IMAGE_ARCHIVES)
+    found = there(folders)
+    elsewhere = () if base.is_relative_to(start) else (base,)
+    return Coco2014Images(found, (*elsewhere, *archives_of(found.values())))
+
+
+def _of(coco: Path | None) -> str:
+    """What is wrong with the folder in COCO_PATH."""
+    return "" if coco is None else f"; COCO_PATH, {coco}, " + ("holds none either" if coco.is_dir() else "is no folder")
+
+
+def image_name(part: str, image_id: int) -> str:
+    """The file name of a COCO 2014 image."""
+    return f"COCO_{part}2014_{image_id:012d}.jpg"

@@ -1,0 +1,16 @@
+"""COCO 2017 captions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+from icltool.components.datasets.coco import CocoReader
+
+
+class Coco2017Reader(CocoReader):
+    """COCO captions of the 2017 release; see CocoReader."""
+
+    name = "coco2017"
+    year = 2017
+    official: ClassVar[Mapping[str, int]] = {"train": 118_287, "validation": 5_000}

@@ -1,0 +1,145 @@
+"""Which column of a table is the image, which the caption: named by options, or known by their usual names."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from icltool.components.datasets.official import few
+from icltool.errors import DataError, OtherTaskError
+
+TASKS = ("caption", "vqa", "classification")
+
+#: Usual names of each column's role, the best first; the role's own name needs no remark.
+SYNONYMS: dict[str, tuple[str, ...]] = {
+    "image": (
+        "image",
+        "file_name",
+        "filename",
+        "image_path",
+        "image_file",
+        "img",
+        "img_path",
+        "file",
+        "filepath",
+        "path",
+    ),
+    "caption": ("caption", "captions", "sentences", "description", "alt_text", "text", "sentence"),
+    "question": ("question",),
+    "answers": ("answers",),
+    "answer": ("answer", "multiple_choice_answer"),
+    "text": ("text", "sentence", "content"),
+    "label": ("label", "labels", "class", "category", "target"),
+    "id": ("id", "question_id", "example_id", "sample_id", "idx"),
+    "image_id": ("image_id", "img_id", "imgid"),
+    "split": ("split",),
+    "group": ("group",),
+    "style": ("style", "personality"),
+    "question_type": ("question_type",),
+    "answer_type": ("answer_type",),
+    "choices": ("choices", "options", "choice", "option"),
+}
+#: Roles that each task must have (one of each tuple), and those that it may have.
+_NEEDED: dict[str, tuple[tuple[str, ...], ...]] = {
+    "caption": (("image",), ("caption",)),
+    "vqa": (("image",), ("question",), ("answers", "answer")),
+    "classification": (("text",), ("label",)),
+    "style": (("image",), ("caption",), ("style",)),
+}
+_OPTIONAL: dict[str, tuple[str, ...]] = {
+    "caption": ("id", "image_id", "split", "group"),
+    "vqa": ("id", "image_id", "split", "group", "question_type", "answer_type"),
+    "classification": ("image", "id", "image_id", "split", "group", "choices"),
+    "style": ("id", "image_id", "split", "group"),
+}
+_NUMBERED = ("caption", "captions", "answer", "answers", "choice", "option")
+
+
+@dataclass(frozen=True)
+class Columns:
+    """The columns of each role (several only where they are numbered: caption_1, caption_2 …)."""
+
+    by_role: Mapping[str, tuple[str, ...]]
+    remarks: tuple[str, ...] = ()
+
+    def __contains__(self, role: str) -> bool:
+        return role in self.by_role
+
+    def __getitem__(self, role: str) -> tuple[str, ...]:
+        return self.by_role.get(role, ())
+
+    def without(self, role: str) -> Columns:
+        """The same, with `role` unknown."""
+        return Columns({known: columns for known, columns in self.by_role.items() if known != role}, self.remarks)
+
+    def names(self) -> list[str]:
+        """All columns that are read, each once."""
+        return list(dict.fromkeys(column for columns in self.by_role.values() for column in columns))
+
+
+def chosen_columns(where: str, present: Sequence[str], task: str, named: Mapping[str, str | None]) -> Columns:
+    """The columns that `task` reads from a table with the columns `present`.
+
+    `named` are the user's choices by role: None finds it by its usual names, in any case; "" leaves it out, whatever
+    there is. `where` names the table in messages. Raises DataError when a chosen column is not there, or one that the
+    task needs is not found.
+    """
+    for role, column in named.items():
+        if column and column not in present:
+            raise DataError(f"{where} has no column {column!r} (option {role}=)", _listed(present))
+    found: dict[str, tuple[str, ...]] = {}
+    wanted = [role for roles in _NEEDED[task] for role in roles] + list(_OPTIONAL[task])
+    taken = {column for column in named.values() if column}
+    for role in wanted:
+        column = named.get(role)
+        columns = (column,) if column else () if column == "" else _usual(role, [c for c in present if c not in taken])
+        if columns:
+            found[role] = columns
+    missing = [roles for roles in _NEEDED[task] if not any(role in found for role in roles)]
+    if missing:
+        names = ", ".join(" or ".join(roles) for roles in missing)
+        raise OtherTaskError(
+            f"{where} has no column for {names}, which task {task!r} needs", _way_out(present, missing[0][0])
+        )
+    remarks = [
+        f"{where}: column {', '.join(columns)} is taken for {role}"
+        for role, columns in found.items()
+        if named.get(role) is None and columns[0] != role and not _is_numbered(columns[0])
+    ]
+    used = {column for columns in found.values() for column in columns}
+    if unused := [column for column in present if column not in used]:
+        remarks.append(f"{where}: task {task!r} does not use column{'s' * (len(unused) > 1)} {few(unused)}")
+    return Columns(found, tuple(remarks))
+
+
+def _usual(role: str, present: Sequence[str]) -> tuple[str, ...]:
+    lower = {column.lower().strip().replace(" ", "_").replace("-", "_"): column for column in reversed(present)}
+    names = SYNONYMS[role]
+    own = next((name for name in (role, f"{role}s") if name in lower and name in names), None)
+    if own:
+        return (lower[own],)
+    numbered = sorted(
+        (int(match[2]), column)
+        for name, column in lower.items()
+        if (match := re.fullmatch(r"([a-z]+)_?(\d+)", name)) and match[1] in _NUMBERED and match[1] in names
+    )
+    if numbered:
+        return tuple(column for _, column in numbered)
+    known = next((name for name in names if name in lower), None)
+    return (lower[known],) if known else ()
+
+
+def _is_numbered(column: str) -> bool:
+    return column[-1:].isdigit()
+
+
+def _way_out(present: Sequence[str], role: str) -> str:
+    """The columns there are, how to name one, and the tasks that they do for."""
+    tasks = [task for task in TASKS if all(any(_usual(r, present) for r in roles) for roles in _NEEDED[task])]
+    other = f"; for task {' and '.join(tasks)} they do: --task {tasks[0]}" if tasks else ""
+    return f"{_listed(present)}; name the one with --option {role}=COLUMN{other}"
+
+
+def _listed(present: Sequence[str]) -> str:
+    return f"its columns: {', '.join(repr(column) for column in present)}"

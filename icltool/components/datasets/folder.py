@@ -1,0 +1,274 @@
+"""A folder of images with a table: captions, questions and answers, or labels, from a CSV, TSV or JSON lines file."""
+
+from __future__ import annotations
+
+import hashlib
+import unicodedata
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from icltool.components.datasets.columns import Columns, chosen_columns
+from icltool.components.datasets.held_out import SplitOrShare, held_out, share_of
+from icltool.components.datasets.images import check_decoding
+from icltool.components.datasets.labelled_rows import Row, Rows, examples, label_names, with_text_groups
+from icltool.components.datasets.official import counted, few
+from icltool.components.datasets.places import chosen_root
+from icltool.components.datasets.tables import Table, find_table, read_table
+from icltool.contracts import Example, PreparedSplit, Progress, ReadReport, file_exists, group_code, open_file
+from icltool.errors import ConfigError, DataError
+
+#: The share of the images that is held out where no split is for queries.
+SHARE = 0.1
+#: What a split column may say, and the split it means.
+SPLIT_NAMES = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("validation", "val", "valid", "dev"), "validation"),
+    **dict.fromkeys(("test", "testing"), "test"),
+}
+_RESTORE = "restore the file, or take its row out of the table"
+
+
+@dataclass(frozen=True)
+class _Content:
+    """What the table gives for a task."""
+
+    table: Table
+    splits: dict[str, list[Example]]
+    remarks: tuple[str, ...]
+
+
+class FolderReader:
+    """Reads a folder of images with a table, for the task that the table's columns allow.
+
+    `table` names the file (relative to `root`); it is not needed where the folder has only one. The options `image` …
+    `group` name the columns; those not named are found by their usual names, and an empty name means none. Images are
+    paths relative to `root`, or absolute, or within a zip archive (images.zip/a.jpg). Several captions of an image stand
+    in several rows, in columns caption_1, caption_2 …, or in a JSON list. Task "style" makes an example of each row: its first
+    caption in its style, the others as further references. Rows without caption, question, answer, text, style or label are
+    left out, and remarked on.
+
+    A column `split` says train, validation (val, dev) or test; `validation=test` takes the test rows for queries, and
+    rows of a split that is not taken are left out. Where it has no rows of validation, the test rows are the queries; without
+    those, or without such a column, a share of the images is held out of train, drawn by image with `seed`: 0.1, or the one
+    that `validation` names. Ids are whole numbers or any
+    texts (which become 63-bit codes); without a column, the number of the row. Without a column `image_id`, files of
+    equal bytes are one image. A classification's choices are those of each row, where a column has them, else all labels,
+    sorted; `choices` names the column, or the choices of all rows.
+    """
+
+    name = "folder"
+    tasks = ("caption", "vqa", "classification", "style")
+    tasks_depend_on_files = True
+
+    def __init__(
+        self,
+        table: str | None = None,
+        image: str | None = None,
+        caption: str | None = None,
+        question: str | None = None,
+        answer: str | None = None,
+        answers: str | None = None,
+        text: str | None = None,
+        label: str | None = None,
+        id: str | None = None,
+        image_id: str | None = None,
+        split: str | None = None,
+        group: str | None = None,
+        style: str | None = None,
+        choices: str | None = None,
+        validation: SplitOrShare | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.table = table
+        self.named = {
+            "image": image,
+            "caption": caption,
+            "question": question,
+            "answer": answer,
+            "answers": answers,
+            "text": text,
+            "label": label,
+            "id": id,
+            "image_id": image_id,
+            "split": split,
+            "group": group,
+            "style": style,
+        }
+        self.choices = choices
+        self.chosen = validation is not None
+        self.share = share_of(self.name, SHARE if validation is None else validation)
+        self.queries = str(validation) if self.share is None else "validation"
+        if SPLIT_NAMES.get(self.queries.lower()) == "train":
+            raise ConfigError("data set 'folder': validation is 'train', which is the index set", "name another split")
+        self.seed = seed
+
+    def named_after(self, root: Path | None) -> str:
+        """See NamedAfterFiles: the folder's name."""
+        return _given(root).resolve().name
+
+    def check(self, root: Path | None, task: str, verify: bool) -> ReadReport:
+        return self._check(root, task, verify, None)
+
+    def verify(self, root: Path | None, task: str, progress: Progress) -> ReadReport:
+        """`check` with every image opened, and progress shown."""
+        return self._check(root, task, True, progress)
+
+    def read(self, root: Path | None, task: str, workspace: Path, progress: Progress) -> Iterator[PreparedSplit]:
+        """See DatasetReader."""
+        content = self._content(_given(root), task)
+        for name, found in content.splits.items():
+            yield PreparedSplit(name, len(found), iter(found))
+
+    def _check(self, root: Path | None, task: str, verify: bool, progress: Progress | None) -> ReadReport:
+        content = self._content(_given(root), task)
+        path = content.table.path
+        images = list(dict.fromkeys(e.image for split in content.splits.values() for e in split if e.image))
+        check_decoding(path.parent, images, path.name, _RESTORE, verify, progress)
+        return ReadReport((path,), content.remarks)
+
+    def _content(self, root: Path, task: str) -> _Content:
+        table = read_table(find_table(root, self.table))
+        named = {**self.named, "choices": choices_column(self.choices, table.columns)}
+        columns = chosen_columns(str(table.path), table.columns, task, named)
+        rows = _rows(root, table, columns)
+        by_split, remarks = self._by_split(table, columns, rows)
+        readers = {name: Rows(str(table.path), "line", columns, part) for name, part in by_split.items()}
+        own = task != "classification" or any("choices" in reader.columns for reader in readers.values())
+        choices = () if own else label_names(readers.values(), listed_choices(self.choices or ""))
+        made = with_text_groups([examples(reader, task, choices) for reader in readers.values()])
+        splits = dict(zip(readers, made, strict=True))
+        if "validation" not in splits:
+            share = self.share or SHARE
+            splits["train"], splits["validation"] = held_out(splits["train"], share, self.seed, str(table.path))
+            remarks.append(f"{table.path.name}: {counted(len(splits['validation']), 'example')} held out as queries")
+        for reader in readers.values():
+            remarks += reader.remarks()
+        return _Content(table, splits, (*columns.remarks, *remarks))
+
+    def _by_split(self, table: Table, columns: Columns, rows: list[Row]) -> tuple[dict[str, list[Row]], list[str]]:
+        """Rows of "train", and of "validation" where the table tells them; remarks."""
+        if "split" not in columns:
+            if self.share is None:
+                raise DataError(
+                    f"{table.path} has no column for split, and validation={self.queries} names one",
+                    "name the column with --option split=COLUMN, or give a share: --option validation=0.1",
+                )
+            return {"train": rows}, []
+        column = columns["split"][0]
+        found: dict[str, list[Row]] = {}
+        for row in rows:
+            written = str(row.values.get(column) or "").strip()
+            found.setdefault(SPLIT_NAMES.get(written.lower(), written), []).append(row)
+            if not written:
+                raise DataError(
+                    f"{table.path} line {row.place}: column {column!r} is empty", "write train or validation"
+                )
+        wanted = SPLIT_NAMES.get(self.queries.lower(), self.queries)
+        notes = []
+        if not self.chosen and wanted not in found and "test" in found:
+            wanted = "test"
+            notes = [
+                f"{table.path.name}: there are no rows of validation, so those of test are the queries "
+                f"(--option validation={SHARE} holds a share of train out in their place)"
+            ]
+        for needed in ("train", wanted) if self.share is None else ("train",):
+            if needed not in found:
+                raise DataError(
+                    f"{table.path} has no rows of split {needed!r}; column {column!r} says {few(sorted(found))}",
+                    "the index set is 'train'; choose the queries with --option validation=SPLIT",
+                )
+        others = {name: part for name, part in found.items() if name not in ("train", wanted)}
+        remarks = [
+            *notes,
+            *(
+                f"{table.path.name}: {counted(len(part), 'row')} of split {name!r} left out (--option validation={name} "
+                "takes them as queries)"
+                for name, part in others.items()
+            ),
+        ]
+        return {"train": found["train"]} | ({"validation": found[wanted]} if wanted in found else {}), remarks
+
+
+def _given(root: Path | None) -> Path:
+    if root is None:
+        raise DataError("data set 'folder': no folder given", "name the folder of images and table with --root")
+    return chosen_root(root, (), "folder")
+
+
+def choices_column(choices: str | None, present: Sequence[str]) -> str | None:
+    """The column of each row's own choices: the one that `choices` names, None for one with a usual name, "" for none."""
+    return choices if choices is None or choices in present else ""
+
+
+def listed_choices(choices: str | int) -> tuple[str, ...]:
+    """ "no, yes" as ("no", "yes")."""
+    return tuple(label.strip() for label in str(choices).split(",") if label.strip())
+
+
+def _rows(root: Path, table: Table, columns: Columns) -> list[Row]:
+    """The table's rows with their images. DataError that lists the images that are not there, with their lines."""
+    if "image" not in columns:
+        return [Row(line, number, values) for number, (line, values) in enumerate(table.rows)]
+    column = columns["image"][0]
+    paths: dict[str, str] = {}  # as written -> absolute, "" where there is no such file
+    missing: list[str] = []
+    for line, values in table.rows:
+        written = values.get(column)
+        if not isinstance(written, str | None):
+            raise DataError(f"{table.path} line {line}: column {column!r} holds no path: {written!r}")
+        if not written or not written.strip():
+            raise DataError(f"{table.path} line {line} names no image", f"column {column!r} is empty there")
+        if written not in paths:
+            paths[written] = _found(root, written.strip())
+        if not paths[written]:
+            missing.append(f"{written.strip()} (line {line})")
+    if missing:
+        raise DataError(
+            f"{table.path} names {counted(len(missing), 'image')} that {root} has not: {few(missing)}",
+            f"paths in column {column!r} are relative to the folder given by --root, or absolute",
+        )
+    codes = {} if "image_id" in columns else image_codes(root, list(dict.fromkeys(paths.values())))
+    found = ((line, values, paths[values[column]]) for line, values in table.rows)
+    return [Row(line, n, values, path, codes.get(path)) for n, (line, values, path) in enumerate(found)]
+
+
+def _found(root: Path, written: str) -> str:
+    """The image's path as it is on disk, "" where there is no such file. Names that another system wrote are found too: in the
+    other Unicode form (macOS), or with backslashes between folders (Windows)."""
+    names = dict.fromkeys([written, *(unicodedata.normalize(form, written) for form in ("NFC", "NFD"))])
+    slashed = [] if "/" in written else [name.replace("\\", "/") for name in names]
+    return next((path for name in (*names, *slashed) if file_exists(path := str(root / name))), "")
+
+
+def image_codes(root: Path, paths: Sequence[str]) -> dict[str, int]:
+    """A non-negative 63-bit image id for each path, from the path relative to `root`; files of equal bytes share one.
+
+    Only files that have their size in common are read.
+    """
+    by_size: dict[int, list[str]] = {}
+    for path in sorted(paths):
+        by_size.setdefault(_size(path), []).append(path)
+    codes: dict[str, int] = {}
+    for of_size in by_size.values():
+        first_of: dict[bytes, str] = {}
+        for path in of_size:
+            content = hashlib.blake2b(_content(path)).digest() if len(of_size) > 1 else b""
+            first = Path(first_of.setdefault(content, path))
+            codes[path] = group_code(first.relative_to(root).as_posix() if first.is_relative_to(root) else str(first))
+    return codes
+
+
+def _size(path: str) -> int:
+    try:
+        return Path(path).stat().st_size
+    except OSError:  # a member of an archive
+        return len(_content(path))
+
+
+def _content(path: str) -> bytes:
+    try:
+        with open_file(path) as file:
+            return file.read()
+    except OSError as error:
+        raise DataError(f"image {path} cannot be read: {error.strerror or error}", _RESTORE) from error

@@ -1,0 +1,242 @@
+"""Any data set in the formats of Hugging Face `datasets`, its columns named by options."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+
+from icltool.components.datasets.columns import Columns, chosen_columns
+from icltool.components.datasets.folder import choices_column, listed_choices
+from icltool.components.datasets.held_images import HeldImages
+from icltool.components.datasets.held_out import SplitOrShare, held_out, share_of
+from icltool.components.datasets.hub_splits import HubSplit, open_splits
+from icltool.components.datasets.images import SAMPLE
+from icltool.components.datasets.labelled_rows import Row, Rows, examples, label_names, with_text_groups
+from icltool.components.datasets.places import chosen_root
+from icltool.contracts import Example, PreparedSplit, Progress, ReadReport, Ticker
+from icltool.errors import ConfigError, DataError
+
+
+@dataclass(frozen=True)
+class _Opened:
+    """The splits by our names, "train" first, and the columns that a task reads."""
+
+    splits: dict[str, HubSplit]
+    columns: Columns
+    base: Path | None
+
+
+class HubReader:
+    """Reads a data set from the hub (`path=OWNER/NAME`) or from a folder (`path=` or --root): parquet, Arrow, JSON, or
+    what `save_to_disk` wrote.
+
+    `configuration`s are chosen by `name`, a state of the hub's files by `revision`. `train` and `validation` name the
+    splits of index set and queries; `validation` may be a share of train's images (0.1, drawn by image with `seed`).
+    The options `image` … `group` name the columns, as those of `folder` do. Images that the data set holds are written
+    once, as they are encoded, to `datasets/NAME/source/images` of the workspace; images of equal bytes are one image,
+    and its id comes from its bytes where there is no column `image_id`. Without a split "validation", "test" holds the queries.
+    """
+
+    name = "hub"
+    tasks: tuple[str, ...] = ("caption", "vqa", "classification")
+    tasks_depend_on_files = True
+    #: What `path=` takes, in the hint that asks for it.
+    published = "OWNER/NAME"
+
+    def __init__(
+        self,
+        path: str | None = None,
+        name: str | None = None,
+        train: str = "train",
+        validation: SplitOrShare = "validation",
+        revision: str | None = None,
+        image: str | None = None,
+        caption: str | None = None,
+        question: str | None = None,
+        answer: str | None = None,
+        answers: str | None = None,
+        text: str | None = None,
+        label: str | None = None,
+        id: str | None = None,
+        image_id: str | None = None,
+        group: str | None = None,
+        choices: str | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.path = path
+        self.configuration = name
+        self.revision = revision
+        self.train = train
+        self.share = share_of(self.name, validation)
+        self.queries = str(validation)
+        self.named = {
+            "image": image,
+            "caption": caption,
+            "question": question,
+            "answer": answer,
+            "answers": answers,
+            "text": text,
+            "label": label,
+            "id": id,
+            "image_id": image_id,
+            "group": group,
+        }
+        self.choices = choices
+        self.seed = seed
+        self._fault: DataError | None = None
+
+    def named_after(self, root: Path | None) -> str:
+        """See NamedAfterFiles: OWNER-NAME, or the folder's name. Readers of one data set have their own."""
+        if type(self) is not HubReader:
+            return ""
+        path = Path(self._path(root)).expanduser()
+        return path.resolve().name if path.exists() else str(path)
+
+    def check(self, root: Path | None, task: str, verify: bool) -> ReadReport:
+        return self._check(root, task, verify, None)
+
+    def verify(self, root: Path | None, task: str, progress: Progress) -> ReadReport:
+        """`check` with every image opened, and progress shown."""
+        return self._check(root, task, True, progress)
+
+    def read(self, root: Path | None, task: str, workspace: Path, progress: Progress) -> Iterator[PreparedSplit]:
+        """See DatasetReader."""
+        opened = self._open(root, task)
+        images = HeldImages(workspace / "datasets" / self.name / "source" / "images", opened.base)
+        rows: dict[str, list[Row]] = {}
+        for name, split in opened.splits.items():
+            before = sum(map(len, rows.values()))
+            with progress.task(f"reading {split.title}", split.count, "rows") as ticker:
+                rows[name] = [_ticked(row, ticker) for row in _rows(split, opened.columns, images, before)]
+        for name, found in self._examples(root, task, opened, rows)[0].items():
+            yield PreparedSplit(name, len(found), iter(found))
+
+    def _check(self, root: Path | None, task: str, verify: bool, progress: Progress | None) -> ReadReport:
+        opened = self._open(root, task)
+        images = HeldImages(None, opened.base)
+        rows: dict[str, list[Row]] = {}
+        for name, split in opened.splits.items():
+            before = sum(map(len, rows.values()))
+            read = _rows(split, opened.columns, images, before, decode=True)
+            if not verify:
+                list(islice(read, SAMPLE))
+                rows[name] = list(_rows(split, opened.columns, None, before))
+            elif progress is None:
+                rows[name] = list(read)
+            else:
+                with progress.task(f"opening the images of {split.title}", split.count, "rows") as ticker:
+                    rows[name] = [_ticked(row, ticker) for row in read]
+        _, remarks = self._examples(root, task, opened, rows, with_images=verify)
+        files = dict.fromkeys(file for split in opened.splits.values() for file in split.files)
+        return ReadReport(tuple(files), (*opened.columns.remarks, *remarks))
+
+    def _open(self, root: Path | None, task: str) -> _Opened:
+        path = self._path(root)
+        wanted = [self.train, *([] if self.share is not None else [self.queries])]
+        if len(set(wanted)) < len(wanted):
+            raise ConfigError(
+                f"data set {self.name!r}: train and validation are both {self.train!r}", "name two splits"
+            )
+        found = self._splits(path, wanted)
+        notes: tuple[str, ...] = ()
+        if len(found) < len(wanted) and self.queries == "validation":
+            wanted = [self.train, "test"]
+            found = self._splits(path, wanted)
+            notes = (f"data set {path} has no split 'validation', so 'test' is asked (--option validation=SPLIT)",)
+        if len(found) < len(wanted):
+            raise DataError(
+                f"data set {path} has no split {self.queries!r} for the queries",
+                "name another with --option validation=SPLIT, or hold some out of train: --option validation=0.1",
+            )
+        splits = dict(zip(("train", "validation"), (found[name] for name in wanted), strict=False))
+        present = splits["train"].columns
+        named = {**self.named, "choices": choices_column(self.choices, present)}
+        columns = chosen_columns(f"data set {path}", present, task, named)
+        for split in splits.values():
+            missing = [column for column in columns.names() if column not in split.columns]
+            if missing:
+                raise DataError(f"split {split.name!r} of {path} has no column {', '.join(map(repr, missing))}")
+        base = Path(path).expanduser().absolute()
+        columns = replace(columns, remarks=(*notes, *columns.remarks))
+        return _Opened(splits, columns, base if base.is_dir() else None)
+
+    def _splits(self, path: str, wanted: list[str]) -> dict[str, HubSplit]:
+        """See `open_splits`. What cannot be opened is tried once, not again for each task."""
+        if self._fault is not None:
+            raise self._fault
+        try:
+            return open_splits(path, self.configuration, self.revision, wanted)
+        except DataError as error:
+            self._fault = error
+            raise
+
+    def _path(self, root: Path | None) -> str:
+        if root is not None and self.path is not None:
+            raise ConfigError(f"data set {self.name!r}: both --root and path={self.path} are given", "give one of them")
+        if root is not None:
+            return str(chosen_root(root, (), self.name))
+        if self.path is None:
+            raise DataError(
+                f"data set {self.name!r}: no data set given",
+                f"--option path={self.published} takes it from the hub, --option path=FOLDER or --root FOLDER from a folder",
+            )
+        return self.path
+
+    def _title(self, root: Path | None) -> str:
+        return Path(self._path(root)).name
+
+    def _examples(
+        self, root: Path | None, task: str, opened: _Opened, rows: dict[str, list[Row]], with_images: bool = True
+    ) -> tuple[dict[str, list[Example]], list[str]]:
+        """The examples by split, and remarks. Without images, captions are not brought together by image, and so ids,
+        which the captions of an image may share, are not looked at."""
+        columns = opened.columns if with_images or task != "caption" else opened.columns.without("id")
+        label = columns["label"]
+        classes = opened.splits["train"].class_names.get(label[0], ()) if label else ()
+        title = self._title(root)
+        readers = {name: Rows(opened.splits[name].title, "row", columns, part, classes) for name, part in rows.items()}
+        own = task != "classification" or any("choices" in reader.columns for reader in readers.values())
+        choices = () if own else label_names(readers.values(), listed_choices(self.choices or ""))
+        made = with_text_groups([examples(reader, task, choices) for reader in readers.values()])
+        splits = dict(zip(readers, made, strict=True))
+        remarks = [remark for reader in readers.values() for remark in reader.remarks()]
+        if self.share is not None:
+            splits["train"], splits["validation"] = held_out(splits["train"], self.share, self.seed, title)
+            remarks.append(f"{title}: {self.share:.0%} of the images are held out as queries")
+        for name, of_split in splits.items():
+            remarks += self._counts(name, len(of_split), title)
+        return {name: self._ordered(of_split) for name, of_split in splits.items()}, remarks
+
+    def _counts(self, split: str, count: int, title: str) -> list[str]:
+        """A remark where a data set of known size has another one."""
+        return []
+
+    def _ordered(self, examples: list[Example]) -> list[Example]:
+        """As the rows stand in the source; a reader of one data set may have an order of its own."""
+        return examples
+
+
+def _rows(
+    split: HubSplit, columns: Columns, images: HeldImages | None, before: int, decode: bool = False
+) -> Iterator[Row]:
+    """The rows of a split, numbered from `before` on (so that both splits together have one numbering).
+
+    `images` places the images, and with `decode` decodes them fully; None leaves them unread, and lets each row stand
+    for an image of its own.
+    """
+    column = columns["image"][0] if "image" in columns else None
+    names = [name for name in columns.names() if images is not None or name != column]
+    for place, values in enumerate(split.rows(names)):
+        path, image_id = "", None
+        if column is not None and images is None:
+            path, image_id = f"row {place}", before + place
+        elif column is not None and images is not None:
+            path, image_id = images.place(values.pop(column), f"{split.title} row {place}", decode)
+        yield Row(place, before + place, values, path, image_id)
+
+
+def _ticked(row: Row, ticker: Ticker) -> Row:
+    ticker.advance()
+    return row

@@ -1,0 +1,185 @@
+"""Splits of data sets in the formats of Hugging Face `datasets`: on the hub, in a folder of files, or saved to disk."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from icltool.components.datasets.official import few, one_line
+from icltool.errors import DataError
+
+_HUB_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?\Z")
+#: What huggingface_hub and its transports raise without a network.
+_UNREACHABLE = ("LocalEntryNotFoundError", "OfflineModeIsEnabled", "ConnectionError", "ConnectError", "ConnectTimeout")
+_BATCH = 64  # rows in memory at a time; they may hold images
+
+
+@dataclass(frozen=True)
+class HubSplit:
+    """One split; `title` names it in messages ("flickr30k train").
+
+    `class_names` are those of the columns that number their classes; `files` what it is read from. `source` is a
+    Dataset, or the parquet files, which are read as they are (no Arrow copy of them is made).
+    """
+
+    name: str
+    title: str
+    count: int
+    columns: tuple[str, ...]
+    class_names: Mapping[str, tuple[str, ...]]
+    files: tuple[Path, ...]
+    source: Any
+
+    def rows(self, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
+        """Its rows in order, with these columns only. Images are not decoded: {"bytes", "path"}.
+
+        DataError naming the file that cannot be read.
+        """
+        if isinstance(self.source, tuple):
+            yield from _parquet_rows(self.source, columns)
+            return
+        import datasets
+
+        chosen = self.source.select_columns(list(columns))
+        for column, feature in chosen.features.items():
+            if isinstance(feature, datasets.Image):
+                chosen = chosen.cast_column(column, datasets.Image(decode=False))
+        for batch in chosen.with_format(None).iter(_BATCH):
+            yield from (dict(zip(batch, values, strict=True)) for values in zip(*batch.values(), strict=True))
+
+
+def open_splits(
+    path: str, configuration: str | None, revision: str | None, wanted: Sequence[str]
+) -> dict[str, HubSplit]:
+    """Those of the `wanted` splits that there are, by name, from a folder or from the hub (OWNER/NAME).
+
+    A folder holds parquet, Arrow, JSON or other files that `datasets` loads, or what `save_to_disk` wrote. Only a
+    `path` that is no folder is looked for on the hub. Raises DataError, with the splits that there are, where
+    the first wanted one is missing, and with the reason where nothing can be opened.
+    """
+    import datasets
+
+    folder = Path(path).expanduser().absolute()
+    if not folder.is_dir() and not _HUB_NAME.match(path):
+        raise DataError(f"data set {path} is no folder, and no name on the hub", "give a folder, or OWNER/NAME")
+    saved = folder.is_dir() and any((folder / name).exists() for name in ("dataset_dict.json", "state.json"))
+    with _opening(path), _bars(datasets, shown=not folder.is_dir() and sys.stderr.isatty()):
+        if saved:
+            loaded = datasets.load_from_disk(str(folder))
+            found: dict[str, Any] = dict(loaded) if isinstance(loaded, dict) else {wanted[0]: loaded}
+            _expect_split(path, list(found), wanted[0])
+            return {name: _held_split(folder, name, found[name]) for name in wanted if name in found}
+        source = str(folder) if folder.is_dir() else path
+        builder = datasets.load_dataset_builder(source, configuration, revision=revision)
+        files = {str(name): list(of_split) for name, of_split in (builder.config.data_files or {}).items()}
+        _expect_split(path, list(files), wanted[0])
+        present = [name for name in wanted if name in files]
+        if folder.is_dir() and all(Path(file).suffix == ".parquet" for name in present for file in files[name]):
+            return {name: _parquet_split(folder, name, tuple(map(Path, files[name]))) for name in present}
+        loads = {n: datasets.load_dataset(source, configuration, split=n, revision=revision) for n in present}
+        return {n: _held_split(folder, n, split, files[n] if folder.is_dir() else ()) for n, split in loads.items()}
+
+
+def _held_split(folder: Path, name: str, dataset: Any, files: Sequence[str] = ()) -> HubSplit:
+    read = files or [entry["filename"] for entry in dataset.cache_files]
+    return HubSplit(
+        name,
+        f"{folder.name} {name}",
+        len(dataset),
+        tuple(dataset.column_names),
+        _class_names(dataset.features),
+        tuple(path for path in map(Path, read) if path.is_file()),  # a file may lie within an archive
+        dataset,
+    )
+
+
+def _parquet_split(folder: Path, name: str, files: tuple[Path, ...]) -> HubSplit:
+    import datasets
+    import pyarrow.parquet as pq
+
+    count, schema = 0, None
+    for file in files:
+        with _reading(file), pq.ParquetFile(file) as opened:
+            count += opened.metadata.num_rows
+            schema = schema or opened.schema_arrow
+    features = datasets.Features.from_arrow_schema(schema)
+    return HubSplit(name, f"{folder.name} {name}", count, tuple(features), _class_names(features), files, files)
+
+
+def _parquet_rows(files: Sequence[Path], columns: Sequence[str]) -> Iterator[dict[str, Any]]:
+    import pyarrow.parquet as pq
+
+    for file in files:
+        with _reading(file):
+            whole = pq.ParquetFile(file)
+        with whole as opened:
+            batches = opened.iter_batches(_BATCH, columns=list(columns))
+            while True:
+                with _reading(file):
+                    batch = next(batches, None)
+                if batch is None:
+                    break
+                yield from batch.to_pylist()
+
+
+@contextlib.contextmanager
+def _reading(file: Path) -> Iterator[None]:
+    """Turns a fault of a parquet file into one line that names it."""
+    import pyarrow as pa
+
+    try:
+        yield
+    except (OSError, pa.ArrowException) as error:
+        raise DataError(
+            f"{file} cannot be read: {one_line(str(error))[:300]}", "it is damaged; get it again"
+        ) from error
+
+
+def _class_names(features: Any) -> dict[str, tuple[str, ...]]:
+    return {column: tuple(feature.names) for column, feature in features.items() if hasattr(feature, "int2str")}
+
+
+def _expect_split(path: str, present: Sequence[str], first: str) -> None:
+    if first not in present:
+        raise DataError(
+            f"data set {path} has no split {first!r}; it has {few(list(present), 10)}",
+            "choose the index set with --option train=SPLIT and the queries with --option validation=SPLIT",
+        )
+
+
+@contextlib.contextmanager
+def _opening(path: str) -> Iterator[None]:
+    """Turns whatever `datasets` raises while it looks for a data set into one line."""
+    try:
+        yield
+    except DataError:
+        raise
+    except Exception as error:  # of datasets, huggingface_hub, pyarrow, the network …
+        reason = one_line(str(error)) or type(error).__name__
+        hint = "give a folder, or OWNER/NAME of a data set on the hub, with name=CONFIGURATION where it has several"
+        if type(error).__name__ in _UNREACHABLE:
+            reason, hint = (
+                "the hub cannot be reached, and there is no copy on this machine",
+                "connect it, or give a folder",
+            )
+        if "scripts are no longer supported" in reason:
+            hint = "a copy of it in parquet may be there: --option revision=refs/convert/parquet"
+        raise DataError(f"data set {path} cannot be opened: {reason[:300]}", hint) from error
+
+
+@contextlib.contextmanager
+def _bars(datasets: Any, shown: bool) -> Iterator[None]:
+    """With the bars of `datasets` (a download may take hours), or without (what is local takes no time)."""
+    before = datasets.are_progress_bars_disabled()
+    if not shown:
+        datasets.disable_progress_bars()
+    try:
+        yield
+    finally:
+        if not shown and not before:
+            datasets.enable_progress_bars()

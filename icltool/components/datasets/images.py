@@ -1,0 +1,138 @@
+"""Image folders, unpacked or in zip archives: are all images there, do they open, are they of the right split?"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from icltool.components.datasets.official import counted, few
+from icltool.contracts import (
+    Progress,
+    Ticker,
+    archive_and_member,
+    archive_members,
+    file_stamp,
+    keyed_generator,
+    load_picture,
+)
+from icltool.contracts.pictures import LIMIT_VARIABLE
+from icltool.errors import ConfigError, DataError
+
+#: How many images of a split are opened where not all of them are.
+SAMPLE = 50
+_CHUNK = 512
+
+
+def listing(folder: Path) -> frozenset[str]:
+    """The names in a folder, empty when there is no such folder. DataError when it cannot be read.
+
+    The folder may be one within a zip archive; then the names are those of its files.
+    """
+    try:
+        held = archive_and_member(folder)
+        if held is not None:
+            start = f"{held[1]}/" if held[1] else ""
+            below = (member[len(start) :] for member in archive_members(held[0]) if member.startswith(start))
+            return frozenset(name for name in below if "/" not in name)
+        with os.scandir(folder) as found:
+            return frozenset(entry.name for entry in found)
+    except (FileNotFoundError, NotADirectoryError):
+        return frozenset()
+    except OSError as error:
+        raise DataError(f"cannot list {folder}: {error.strerror or error}", "check its permissions") from error
+
+
+def expect_images(
+    annotations: Path, folder: Path, names: Sequence[str], other: Path, other_names: Sequence[str], get: str
+) -> None:
+    """DataError when `annotations` names images that are not in `folder`; looks at the folder's listing alone.
+
+    `other` is the other split's folder and `other_names` are the same images' names there: when none is in `folder`,
+    but some are in `other`, the annotations are of the wrong split.
+    """
+    present = listing(folder)
+    missing = [name for name in names if name not in present]
+    if not missing:
+        return
+    if len(missing) == len(names):
+        elsewhere = listing(other)
+        if any(name in elsewhere for name in other_names):
+            raise DataError(
+                f"{annotations} is of the wrong split: its images are in {other.name}, none is in {folder.name}", get
+            )
+    raise DataError(f"{annotations} names {counted(len(missing), 'image')} missing from {folder}: {few(missing)}", get)
+
+
+def check_decoding(
+    folder: Path, names: Sequence[str], part: str, get: str, verify: bool, progress: Progress | None
+) -> None:
+    """Opens all images (`verify`), or the sample. `part` names the images: "train2014", say."""
+    if not verify:
+        expect_readable(folder, sample(names, part), get)
+    elif progress is None:
+        expect_readable(folder, names, get)
+    else:
+        with progress.task(f"opening {part}", len(names), "images") as ticker:
+            expect_readable(folder, names, get, ticker)
+
+
+def expect_readable(folder: Path, names: Sequence[str], get: str, ticker: Ticker | None = None) -> None:
+    """Decodes images fully, several at a time. DataError that names the ones that are truncated or no images."""
+    broken: list[tuple[str, DataError]] = []
+    with ThreadPoolExecutor(max_workers=min(8, (os.cpu_count() or 1) + 1)) as pool:
+        for start in range(0, len(names), _CHUNK):
+            part = names[start : start + _CHUNK]
+            faults = pool.map(_fault, [folder / name for name in part])
+            broken += [(name, fault) for name, fault in zip(part, faults, strict=True) if fault is not None]
+            if ticker is not None:
+                ticker.advance(len(part))
+    if not broken:
+        return
+    first = broken[0][1]
+    get = next((str(fault.hint) for _, fault in broken if LIMIT_VARIABLE in str(fault.hint)), get)
+    if len(broken) == 1:
+        raise DataError(first.message, get)
+    told = [f"{name} ({_reason(fault)})" for name, fault in broken]
+    raise DataError(f"{len(broken):,} images in {folder} cannot be read: {few(told)}", get)
+
+
+def skips_missing(reader: str, missing: str) -> bool:
+    """Whether option `missing` of a data set says that examples whose image is not there are left out. ConfigError for anything
+    but "skip" and "refuse"."""
+    if missing not in ("refuse", "skip"):
+        raise ConfigError(f"option missing of {reader} is {missing!r}", "it is refuse, or skip")
+    return missing == "skip"
+
+
+def is_empty(image: str | Path) -> bool:
+    """Whether a picture has no byte: what a download of one that is gone leaves."""
+    try:
+        return file_stamp(image)[0] == 0
+    except OSError:
+        return False
+
+
+def sample(names: Sequence[str], purpose: str) -> list[str]:
+    """At most SAMPLE of the names, always the same ones, in order."""
+    if len(names) <= SAMPLE:
+        return list(names)
+    picked = keyed_generator(0, f"images opened: {purpose}", len(names)).choice(len(names), SAMPLE, replace=False)
+    return [names[i] for i in sorted(picked.tolist())]
+
+
+def _fault(path: Path) -> DataError | None:
+    """Why the image cannot be decoded."""
+    try:
+        load_picture(str(path))
+    except DataError as error:
+        return error
+    return None
+
+
+def _reason(fault: DataError) -> str:
+    """What is said of an image, without its path."""
+    said = re.sub(r"^image .*? (?=cannot be read: |is |has )", "", fault.message)
+    return said.removeprefix("cannot be read: ")

@@ -1,0 +1,117 @@
+"""The two forms of Karpathy's split of COCO: his one file, and LAVIS' file for each split."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+from icltool.components.datasets.json_stream import read_json
+from icltool.components.datasets.official import expect_kind
+from icltool.errors import DataError
+
+WHOLE = "dataset_coco.json"
+#: By Karpathy's split name; the train file also holds restval.
+LAVIS = {"train": "coco_karpathy_train.json", "val": "coco_karpathy_val.json", "test": "coco_karpathy_test.json"}
+_LARGEST = 2**63 - 1
+_NUMBERED = re.compile(r"(\d{1,18})\.\w+$", re.ASCII)
+_GET_WHOLE = f"put {WHOLE} of Karpathy's caption_datasets.zip there"
+
+
+class KarpathyImage(NamedTuple):
+    """An image with its captions in the order of the file.
+
+    `id` is COCO's image id, `file` its place in the release ("val2014/COCO_val2014_000000391895.jpg"), `split` is
+    "train", "restval", "val" or "test".
+    """
+
+    id: int
+    file: str
+    split: str
+    captions: tuple[str, ...]
+
+
+def read_whole(path: Path, splits: frozenset[str]) -> list[KarpathyImage]:
+    """The images of these splits in dataset_coco.json. DataError that names the file and the entry at fault."""
+
+    def kept(key: str, entry: Any) -> Any:
+        return _image(entry) if key == "images" else entry
+
+    found = read_json(path, _GET_WHOLE, kept)
+    if not isinstance(found, dict):
+        raise DataError(f"{path} holds no Karpathy split: an object with a list of images was expected", _GET_WHOLE)
+    held = found.get("dataset", "coco")
+    if held != "coco":
+        raise DataError(f"{path} is of another data set: it says {str(held)[:40]!r}, not 'coco'", _GET_WHOLE)
+    listed = found.get("images")
+    if not isinstance(listed, list) or not listed or not isinstance(listed[0], KarpathyImage):
+        expect_kind(path, found, "captions in Karpathy's format", _GET_WHOLE)
+    images: list[KarpathyImage] = []
+    for position, image in enumerate(listed or ()):
+        if not isinstance(image, KarpathyImage):
+            raise DataError(
+                f"{path}: entry {position} of 'images' is not an image with captions",
+                "it needs cocoid, filepath, filename, split and sentences with raw; the file is damaged",
+            )
+        images += [image] if image.split in splits else []
+    return images
+
+
+def _image(entry: Any) -> Any:
+    """The entry as KarpathyImage, or as it is where it is none."""
+    if not isinstance(entry, dict):
+        return entry
+    image_id, sentences = entry.get("cocoid"), entry.get("sentences")
+    folder, file, split = (entry.get(field) for field in ("filepath", "filename", "split"))
+    texts = all(isinstance(text, str) for text in (folder, file, split))
+    if type(image_id) is not int or not 0 <= image_id <= _LARGEST or not texts or not isinstance(sentences, list):
+        return entry
+    captions = tuple(sentence.get("raw") if isinstance(sentence, dict) else None for sentence in sentences)
+    if not all(isinstance(caption, str) for caption in captions):
+        return entry
+    return KarpathyImage(image_id, f"{folder}/{file}", sys.intern(str(split)), cast("tuple[str, ...]", captions))
+
+
+def read_lavis(files: Mapping[str, Path], splits: frozenset[str]) -> list[KarpathyImage]:
+    """The images of these splits in LAVIS' files, given by split name. DataError that names file and entry at fault.
+
+    The train file has one entry per caption, the others one per image with the list of its captions. LAVIS names images
+    of the whole release; those of val2014 in the train file are restval.
+    """
+    images: list[KarpathyImage] = []
+    for split, path in files.items():
+        if split in splits or (split == "train" and "restval" in splits):
+            images += [image for image in _gathered(path, split, _entries(path)) if image.split in splits]
+    return images
+
+
+def _entries(path: Path) -> list[tuple[str, Any]]:
+    get = f"put LAVIS' {path.name} there"
+
+    def kept(key: str, entry: Any) -> Any:
+        return (entry.get("image"), entry.get("caption")) if isinstance(entry, dict) else entry
+
+    found = read_json(path, get, kept)
+    if not isinstance(found, list):
+        raise DataError(f"{path} holds no captions: a list of images with captions was expected", get)
+    for position, entry in enumerate(found):
+        whole = isinstance(entry, tuple) and isinstance(entry[0], str) and _NUMBERED.search(entry[0])
+        texts = entry[1] if whole and isinstance(entry[1], list) else [entry[1]] if whole else []
+        if not whole or not all(isinstance(text, str) for text in texts):
+            raise DataError(f"{path}: entry {position} is not an image with its caption", get)
+    return found
+
+
+def _gathered(path: Path, split: str, entries: Iterable[tuple[str, Any]]) -> list[KarpathyImage]:
+    """One image for each file, with the captions of all its entries."""
+    captions: dict[str, list[str]] = {}
+    for file, texts in entries:
+        captions.setdefault(file, []).extend(texts if isinstance(texts, list) else [texts])
+    images = []
+    for file, texts in captions.items():
+        number = _NUMBERED.search(file)
+        part = "restval" if split == "train" and file.startswith("val2014/") else split
+        images.append(KarpathyImage(int(number[1]) if number else -1, file, part, tuple(texts)))
+    return images

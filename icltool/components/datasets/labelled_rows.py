@@ -1,0 +1,381 @@
+"""Rows of any table become examples: captions, questions with answers, or texts with labels."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from icltool.components.datasets.columns import Columns
+from icltool.components.datasets.official import counted, few, one_line
+from icltool.components.datasets.vqa import most_frequent
+from icltool.contracts import Example, group_code
+from icltool.errors import DataError
+
+_WHOLE = re.compile(r"(?:0|-?[1-9]\d{0,17})\Z", re.ASCII)
+_TEXT_KEYS = ("answer", "raw", "caption", "text")
+#: Roles whose values are words that somebody wrote.
+_WRITTEN = ("caption", "question", "answer", "answers", "text", "choices")
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row. `place` is its line or row number in the source, `number` what it is called where it has no id.
+
+    `values` are as the source has them, by column. `image` is an absolute path, "" for none; `image_id` is None where
+    the row has no image.
+    """
+
+    place: int
+    number: int
+    values: Mapping[str, Any]
+    image: str = ""
+    image_id: int | None = None
+
+
+@dataclass
+class Rows:
+    """The rows of one split, and how they are read.
+
+    `name` and `unit` tell a place: "captions.csv line 3". `class_names` name the classes that `label` numbers, where
+    the source says so.
+    """
+
+    name: str
+    unit: str
+    columns: Columns
+    rows: Sequence[Row]
+    class_names: tuple[str, ...] = ()
+    _left_out: dict[str, list[int]] = field(default_factory=dict)
+    _coded: bool = False
+    _numbers: dict[str, list[int]] = field(default_factory=dict)
+
+    def where(self, row: Row) -> str:
+        return f"{self.name} {self.unit} {row.place}"
+
+    def leave_out(self, row: Row, what: str) -> None:
+        """Counts a row that gives no example (or one text less); see `remarks`."""
+        self._left_out.setdefault(what, []).append(row.place)
+
+    def remarks(self) -> tuple[str, ...]:
+        """What was left out, and where, which numbers became texts, and whether ids were replaced by codes."""
+        left_out = [
+            f"{self.name}: {counted(len(places), what)} left out ({self.unit} {few(places)})"
+            for what, places in self._left_out.items()
+        ]
+        coded = [f"{self.name}: ids that are no whole numbers became 63-bit codes"] if self._coded else []
+        numbers = [
+            f"{self.name}: column {column!r} holds numbers, which are read as they are written ({self.unit} {few(places)})"
+            for column, places in self._numbers.items()
+        ]
+        return (*left_out, *numbers, *coded)
+
+    def texts(self, row: Row, role: str) -> tuple[str, ...]:
+        """The texts in the columns of a role, as they are written. DataError for a value that holds no text."""
+        found: list[str] = []
+        for column in self.columns.by_role.get(role, ()):
+            value = row.values.get(column)
+            if role in _WRITTEN and isinstance(value, (int, float)) and value == value:
+                self._numbers.setdefault(column, []).append(row.place)
+            try:
+                found += _texts(value)
+            except TypeError as error:
+                raise DataError(f"{self.where(row)}: column {column!r} holds {error}, not a text") from error
+        return tuple(found)
+
+    def text(self, row: Row, role: str) -> str:
+        """The one text of a role on one line, "" where it has none."""
+        texts = self.texts(row, role)
+        if len(texts) > 1:
+            raise DataError(
+                f"{self.where(row)}: column {self.columns[role][0]!r} holds {len(texts)} texts, {role} needs one"
+            )
+        return one_line(texts[0]) if texts else ""
+
+    def identifier(self, row: Row, role: str) -> int:
+        """The whole number in the column of `id` or `image_id`; other texts become a 63-bit code of theirs."""
+        text = self.text(row, role)
+        if not text:
+            raise DataError(f"{self.where(row)} has no {role}", f"column {self.columns[role][0]!r} is empty there")
+        self._coded = self._coded or not _WHOLE.match(text)
+        return whole_or_code(text)
+
+
+def whole_or_code(text: str) -> int:
+    """A written whole number as it is; a non-negative 63-bit code of any other text."""
+    return int(text) if _WHOLE.match(text) else group_code(text)
+
+
+def examples(rows: Rows, task: str, choices: tuple[str, ...] = ()) -> list[Example]:
+    """The examples of one split, in the order of their first rows; `rows.remarks()` then tells what was left out.
+
+    `choices` are the labels of a classification (see `label_names`). DataError for an example id that occurs twice, or
+    where no row is left.
+    """
+    makers: dict[str, Callable[[], list[Example]]] = {
+        "caption": lambda: _captioned(rows),
+        "vqa": lambda: _answered(rows),
+        "classification": lambda: _classified(rows, choices),
+        "style": lambda: _styled(rows),
+    }
+    made = makers[task]()
+    if not made:
+        raise DataError(f"{rows.name} has no row that task {task!r} can use", "; ".join(rows.remarks()) or None)
+    return made
+
+
+def _captioned(rows: Rows) -> list[Example]:
+    """One example per image; its captions are those of all its rows."""
+    by_image: dict[str, list[Row]] = {}
+    captions: dict[str, list[str]] = {}
+    for row in rows.rows:
+        written = rows.texts(row, "caption")
+        texts = [text for text in map(one_line, written) if text]
+        if len(texts) < max(1, len(written)):
+            rows.leave_out(row, "empty caption")
+        if texts:
+            by_image.setdefault(row.image, []).append(row)
+            captions.setdefault(row.image, []).extend(texts)
+    taken: dict[int, Row] = {}
+    made = []
+    for image, of_image in by_image.items():
+        first, references = of_image[0], tuple(captions[image])
+        identifier = _example_id(rows, first, taken)
+        for other in of_image[1:]:
+            if "id" in rows.columns:
+                taken.setdefault(rows.identifier(other, "id"), first)
+        made.append(
+            Example(
+                id=identifier,
+                image=image,
+                image_id=_image_id(rows, first),
+                text=references[0],
+                label=references[0],
+                references=references,
+                group=rows.text(first, "group"),
+            )
+        )
+    return made
+
+
+def _styled(rows: Rows) -> list[Example]:
+    """One example per row: a caption in a style, and any further captions in it as references."""
+    taken: dict[int, Row] = {}
+    made = []
+    for row in rows.rows:
+        style, texts = rows.text(row, "style"), tuple(t for t in map(one_line, rows.texts(row, "caption")) if t)
+        if not style or not texts:
+            rows.leave_out(row, "empty caption" if style else "row without a style")
+            continue
+        made.append(
+            Example(
+                id=_example_id(rows, row, taken),
+                image=row.image,
+                image_id=_image_id(rows, row),
+                text=texts[0],
+                label=texts[0],
+                references=texts,
+                group=rows.text(row, "group"),
+                style=style,
+            )
+        )
+    return made
+
+
+def _answered(rows: Rows) -> list[Example]:
+    taken: dict[int, Row] = {}
+    made = []
+    for row in rows.rows:
+        question, chosen = rows.text(row, "question"), rows.texts(row, "answer")
+        answers = rows.texts(row, "answers") or chosen
+        label = one_line(most_frequent(answers, chosen[0] if len(chosen) == 1 else ""))
+        if not question or not label:
+            rows.leave_out(row, "question without an answer" if question else "empty question")
+            continue
+        made.append(
+            Example(
+                id=_example_id(rows, row, taken),
+                image=row.image,
+                image_id=_image_id(rows, row),
+                text=question,
+                label=label,
+                references=answers,
+                question=question,
+                group=rows.text(row, "group"),
+                question_type=rows.text(row, "question_type"),
+                answer_type=rows.text(row, "answer_type"),
+            )
+        )
+    return made
+
+
+def _classified(rows: Rows, choices: tuple[str, ...]) -> list[Example]:
+    taken: dict[int, Row] = {}
+    made = []
+    for row in rows.rows:
+        text, label, among = rows.text(row, "text"), label_of(rows, row), choices
+        if "choices" in rows.columns:
+            label, among = _own_choice(rows, row, label)
+        if not text or not label:
+            rows.leave_out(row, "row without a label" if text else "empty text")
+            continue
+        if label not in among:
+            raise DataError(
+                f"{rows.where(row)}: label {label!r} is none of the choices ({few(among)})",
+                "a label is one of its row's choices, or counts them from 0; --option choices=no,yes gives all rows the same"
+                if "choices" in rows.columns
+                else "name all labels, in the order of their numbers where they are numbers: --option choices=no,yes",
+            )
+        made.append(
+            Example(
+                id=_example_id(rows, row, taken),
+                image=row.image,
+                image_id=_image_id(rows, row, text),
+                text=text,
+                label=label,
+                references=(label,),
+                group=rows.text(row, "group"),
+                choices=among,
+            )
+        )
+    return made
+
+
+def _own_choice(rows: Rows, row: Row, label: str) -> tuple[str, tuple[str, ...]]:
+    """(label, choices) of a row that names its own; a number that is no choice counts them from 0. DataError for fewer than two
+    choices, or one that is there twice."""
+    column = rows.columns["choices"][0]
+    texts = rows.texts(row, "choices")
+    if len(texts) == 1 and len(rows.columns["choices"]) == 1:
+        texts = tuple(texts[0].split("|"))
+    choices = tuple(text for text in map(one_line, texts) if text)
+    if len(choices) < 2 or len(set(choices)) < len(choices):
+        raise DataError(
+            f"{rows.where(row)}: column {column!r} holds {few(choices) or 'nothing'}, and a choice needs two different texts",
+            'write them as a JSON list or as "no|yes"; --option choices= does without the column',
+        )
+    if label not in choices and _WHOLE.match(label) and 0 <= int(label) < len(choices):
+        label = choices[int(label)]
+    return label, choices
+
+
+def label_of(rows: Rows, row: Row) -> str:
+    """The label as a text: a class' name where the source numbers its classes; "" for none (-1 of numbered ones)."""
+    text = rows.text(row, "label")
+    if not rows.class_names or not _WHOLE.match(text):
+        return text
+    number = int(text)
+    return rows.class_names[number] if 0 <= number < len(rows.class_names) else ""
+
+
+def label_names(splits: Iterable[Rows], chosen: tuple[str, ...]) -> tuple[str, ...]:
+    """The choices of a classification: `chosen` by the user, the classes' names, or all labels sorted (numbers by value).
+
+    Where classes are numbered (by the source, or because the labels are the numbers 0 … n - 1, and -1 for none), n chosen
+    names stand for them, in order: `class_names` is set. DataError where there are more or fewer of them than classes.
+    """
+    splits = list(splits)
+    named = next((split.class_names for split in splits if split.class_names), ())
+    if named and set(chosen) in (set(), set(named)):
+        return chosen or named
+    written = {label_of(split, row) for split in splits for row in split.rows} - {""}
+    numbered = written <= {"-1", *map(str, range(len(chosen)))} and not written & set(chosen)
+    if named and len(chosen) != len(named):
+        raise DataError(
+            f"{len(chosen)} choices are given for the {len(named)} classes {', '.join(named)}",
+            "name as many with --option choices=, in the order of the classes",
+        )
+    if named or (chosen and written and numbered):
+        for split in splits:
+            split.class_names = chosen
+    return chosen or tuple(sorted(written, key=_by_value))
+
+
+def with_text_groups(splits: Sequence[Sequence[Example]]) -> list[list[Example]]:
+    """The examples of all splits, those without an image and with equal texts (case and punctuation aside) in one group.
+
+    Groups that the source names stay as they are.
+    """
+    counts = Counter(normalised(e.text) for split in splits for e in split if not e.image)
+    return [
+        [
+            replace(e, group=f"text: {normalised(e.text)}")
+            if not e.image and not e.group and counts[normalised(e.text)] > 1
+            else e
+            for e in split
+        ]
+        for split in splits
+    ]
+
+
+def normalised(text: str) -> str:
+    """The words of a text in lower case; the text itself where it has none."""
+    return " ".join(re.findall(r"\w+", text.lower())) or text
+
+
+def _example_id(rows: Rows, row: Row, taken: dict[int, Row]) -> int:
+    """The row's id, or its number where there is no such column. DataError for one that another example has."""
+    identifier = rows.identifier(row, "id") if "id" in rows.columns else row.number
+    if identifier in taken:
+        written = rows.text(row, "id") if "id" in rows.columns else identifier
+        raise DataError(
+            f"{rows.where(row)} repeats the id {written} of {rows.unit} {taken[identifier].place}",
+            "ids must be unique within a split; --option id= numbers the rows instead",
+        )
+    taken[identifier] = row
+    return identifier
+
+
+def _image_id(rows: Rows, row: Row, text: str = "") -> int:
+    """The row's image id: its column's, the image's own, or, without an image, a code of the text."""
+    if "image_id" in rows.columns:
+        return rows.identifier(row, "image_id")
+    return row.image_id if row.image_id is not None else group_code(f"text: {normalised(text)}")
+
+
+def _texts(value: Any) -> list[str]:
+    """The texts in a cell: one, a list of them, a JSON list of them, or records that hold one each. TypeError else."""
+    if value is None:
+        return []
+    if isinstance(value, str):
+        if value.lstrip().startswith("["):
+            return _json_list(value)
+        return [value] if value else []
+    if isinstance(value, dict):
+        value = next((value[key] for key in _TEXT_KEYS if key in value), value)
+        if isinstance(value, dict):
+            raise TypeError("a record")
+        return _texts(value)
+    if isinstance(value, (list, tuple)):
+        if all(type(item) is str for item in value):
+            return list(value)
+        return [text for item in value for text in (_texts(item) or [""])]
+    return _number(value)
+
+
+def _number(value: Any) -> list[str]:
+    """A number as it is written; none for NaN, which is how tables write that there is nothing. TypeError for anything else."""
+    if isinstance(value, bool):
+        raise TypeError(f"the truth value {str(value).lower()}")
+    if not isinstance(value, (int, float)):
+        raise TypeError(type(value).__name__)
+    if isinstance(value, float) and math.isnan(value):
+        return []
+    return [str(int(value) if isinstance(value, float) and value.is_integer() else value)]
+
+
+def _json_list(text: str) -> list[str]:
+    """The texts of a JSON list; the text itself where it is none."""
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        return [text]
+    return found if isinstance(found, list) and all(isinstance(item, str) for item in found) else [text]
+
+
+def _by_value(label: str) -> tuple[int, int, str]:
+    return (0, int(label), "") if _WHOLE.match(label) else (1, 0, label)

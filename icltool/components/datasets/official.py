@@ -1,0 +1,236 @@
+"""Annotation files in the formats of COCO and VQA: reading them, telling their kinds apart, and what is wrong with one.
+
+While a file is read, its records become small tuples at once, so that a file of 400 MB does not become 4 GB of dicts.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+from icltool.components.datasets.json_stream import read_json
+from icltool.errors import DataError
+
+_LARGEST = 2**63 - 1
+
+
+class Picture(NamedTuple):
+    """An entry of "images"."""
+
+    id: int
+    file_name: str
+
+
+class Caption(NamedTuple):
+    """An entry of "annotations" in a captions file."""
+
+    id: int
+    image_id: int
+    caption: str
+
+
+class Question(NamedTuple):
+    """An entry of "questions"."""
+
+    question_id: int
+    image_id: int
+    question: str
+
+
+class Answers(NamedTuple):
+    """An entry of "annotations" in a VQA annotations file.
+
+    `raw_answers` are the fields "raw_answer", one for each answer, where all answers have one (OK-VQA); else ().
+    """
+
+    question_id: int
+    image_id: int
+    answers: tuple[str, ...]
+    multiple_choice_answer: str
+    question_type: str
+    answer_type: str
+    raw_answers: tuple[str, ...] = ()
+
+
+Entry = TypeVar("Entry", Picture, Caption, Question, Answers)
+
+#: What COCO's other annotation files hold, by a key of their entries.
+_OTHER_KINDS = {"keypoints": "person keypoints", "segments_info": "panoptic segments", "bbox": "instances"}
+#: A field that entries may lack; where there is one it has been checked.
+_OPTIONAL = "raw_answers"
+#: The fields by which an entry is known.
+_DECIDING: dict[type[Any], tuple[str, ...]] = {
+    Picture: ("id", "file_name"),
+    Caption: ("image_id", "caption"),
+    Question: ("question_id", "question"),
+    Answers: ("question_id", "answers"),
+}
+_NAMES = {Picture: "an image", Caption: "a caption", Question: "a question", Answers: "a list of answers"}
+
+
+def read_annotations(path: Path, get: str) -> dict[str, Any]:
+    """The object in an annotation file, its known entries as Picture, Caption, Question and Answers.
+
+    `get` is the hint: where the file comes from. Raises DataError when the file is missing, unreadable, not well-formed
+    (with line and column) or holds no object.
+    """
+    found = read_json(path, get, _entry)
+    if not isinstance(found, dict):
+        raise DataError(f"{path} holds no annotations: an object with lists was expected", get)
+    return found
+
+
+def _entry(key: str, record: Any) -> Any:
+    """What an entry of a list becomes; the entry itself where it is none of the known ones.
+
+    Values are taken as they come; `entries` checks them.
+    """
+    if not isinstance(record, dict):
+        return record
+    image_id: Any = record.get("image_id")
+    if "answers" in record and "question_id" in record:
+        return Answers(
+            record["question_id"],
+            image_id,
+            _texts(record["answers"]),
+            _interned(record.get("multiple_choice_answer", "")),
+            _interned(record.get("question_type", "")),
+            _interned(record.get("answer_type", "")),
+            _raw_texts(record["answers"]),
+        )
+    if "question" in record and "question_id" in record:
+        return Question(record["question_id"], image_id, record["question"])
+    if "caption" in record and "image_id" in record:  # other makers' files number no captions
+        return Caption(record.get("id", 0), image_id, record["caption"])
+    if "file_name" in record and "id" in record:
+        return Picture(record["id"], record["file_name"])
+    return record
+
+
+def _texts(answers: Any) -> Any:
+    """The field "answer" of each; what has none stays, and is no text."""
+    if not isinstance(answers, list):
+        return answers
+    return tuple(_interned(answer.get("answer")) if isinstance(answer, dict) else answer for answer in answers)
+
+
+def _raw_texts(answers: Any) -> tuple[str, ...]:
+    """The field "raw_answer" of each; () unless all have one."""
+    found: list[str] = []
+    for answer in answers if isinstance(answers, list) else ():
+        text = answer.get("raw_answer") if isinstance(answer, dict) else None
+        if not isinstance(text, str):
+            return ()
+        found.append(sys.intern(text))
+    return tuple(found)
+
+
+def _interned(text: Any) -> Any:
+    return sys.intern(text) if isinstance(text, str) else text
+
+
+def expect_kind(path: Path, found: dict[str, Any], kind: str, get: str) -> None:
+    """DataError when an annotation file is of another kind than wanted: "captions", "questions" or "answers"."""
+    held = kind_of(found)
+    if held != kind:
+        says = f"{path} holds {held}, not {kind}" if held else f"{path} holds no {kind}"
+        raise DataError(says, get)
+
+
+def kind_of(found: dict[str, Any]) -> str:
+    """What an annotation file holds, told by its first entry; "" for something unknown."""
+    if isinstance(found.get("questions"), list):
+        return "questions"
+    annotations = found.get("annotations")
+    images = found.get("images")
+    if not isinstance(annotations, list):
+        if isinstance(images, list) and images and isinstance(images[0], dict) and "sentences" in images[0]:
+            return "captions in Karpathy's format"
+        return "only a list of images" if isinstance(images, list) else ""
+    if not annotations:
+        return ""
+    first = annotations[0]
+    if isinstance(first, Caption):
+        return "captions"
+    if isinstance(first, Answers):
+        return "answers"
+    if isinstance(first, dict):
+        named = [kind for key, kind in _OTHER_KINDS.items() if key in first]
+        if named:
+            return named[0]
+    return "captions" if isinstance(images, list) else ""
+
+
+def entries(path: Path, found: dict[str, Any], key: str, kind: type[Entry]) -> list[Entry]:
+    """The list under `key`, each entry checked: ids are integers from 0 to 2^63 - 1, texts are texts.
+
+    Raises DataError that names the first entry at fault.
+    """
+    listed = found.get(key)
+    if not isinstance(listed, list):
+        raise DataError(f"{path} has no list {key!r}", "the file is not the official one; get it again")
+    needed = ", ".join(name for name in kind._fields if name != _OPTIONAL)
+    for position, entry in enumerate(listed):
+        fault = _missing(entry, kind) if not isinstance(entry, kind) else _fault(entry)
+        if fault:
+            raise DataError(
+                f"{path}: entry {position} of {key!r} is not {_NAMES[kind]}: {fault}",
+                f"it needs {needed}; the file is damaged or not the official one",
+            )
+    return listed
+
+
+def _missing(entry: Any, kind: type[Any]) -> str:
+    """Which fields an entry lacks."""
+    if not isinstance(entry, dict):
+        return f"it is {_short(entry)}"
+    lacking = [name for name in _DECIDING[kind] if name not in entry]
+    return f"it has no {' and no '.join(lacking)}" if lacking else "its fields are of another kind"
+
+
+def _fault(entry: Picture | Caption | Question | Answers) -> str:
+    for name, value in zip(entry._fields, entry, strict=True):
+        if name == _OPTIONAL:
+            continue
+        if name in ("id", "image_id", "question_id"):
+            if type(value) is not int or not 0 <= value <= _LARGEST:
+                return f"{name} is {_short(value)}"
+        elif name == "answers":
+            if not isinstance(value, tuple) or not all(isinstance(answer, str) for answer in value):
+                return "answers are no list of texts"
+        elif not isinstance(value, str):
+            return f"{name} is {_short(value)}"
+    return ""
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 40 else f"{text[:37]}..."
+
+
+def repeated(values: list[int]) -> int | None:
+    """The first value that occurs a second time."""
+    seen: set[int] = set()
+    for value in values:
+        if value in seen:
+            return value
+        seen.add(value)
+    return None
+
+
+def few(items: Sequence[Any], most: int = 3) -> str:
+    """The first items, and how many more there are."""
+    shown = ", ".join(str(item) for item in items[:most])
+    return shown if len(items) <= most else f"{shown} and {len(items) - most:,} more"
+
+
+def counted(number: int, noun: str) -> str:
+    """ "1 image", "2,000 images"."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def one_line(text: str) -> str:
+    """The text without line breaks (which prompt formats take for the end of an example) and repeated blanks."""
+    return " ".join(text.split())

@@ -1,0 +1,35 @@
+"""OK-VQA, from its official files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+from icltool.components.datasets.vqa import VqaFiles, VqaReader
+
+FILES = VqaFiles(
+    title="OK-VQA",
+    site="okvqa.allenai.org",
+    folder="okvqa",
+    variables=("OKVQA_PATH",),
+    questions="OpenEnded_mscoco_{part}2014_questions.json",
+    answers="mscoco_{part}2014_annotations.json",
+    archives=("OpenEnded_mscoco_{part}2014_questions.json.zip", "mscoco_{part}2014_annotations.json.zip"),
+    official={"train": 9_009, "validation": 5_046},
+)
+
+
+class OKVQAReader(VqaReader):
+    """Reads `okvqa/{OpenEnded_mscoco,mscoco}_{train,val}2014_{questions,annotations}.json` below `root` or OKVQA_PATH,
+    or those files zipped one by one. See VqaReader.
+
+    The references and the label are the fields `answer`, which are stemmed and which the official evaluation compares.
+    The fields `raw_answer`, what the annotators typed, are the raw references; of a question where one answer lacks it,
+    none are kept. The metric is `okvqa-accuracy`, which stems the model's answers too. Question types are the official
+    ones, "one" to "ten" and "other". The first release of VQA has files of the same names: the remark on the number of
+    questions tells the two apart.
+    """
+
+    name = "okvqa"
+    metrics: ClassVar[Mapping[str, str]] = {"vqa": "okvqa-accuracy"}
+    source: ClassVar[VqaFiles] = FILES

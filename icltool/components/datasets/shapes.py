@@ -1,0 +1,83 @@
+"""The embedded world: made on the spot, then read by the readers of COCO 2017 (caption), VQAv2 (vqa), PersonalityCaptions
+(style) and Sherlock (inference)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from icltool.components.datasets.coco2017 import Coco2017Reader
+from icltool.components.datasets.personality_captions import PersonalityCaptionsReader
+from icltool.components.datasets.sherlock import SherlockReader
+from icltool.components.datasets.vqav2 import VQAv2Reader
+from icltool.contracts import PreparedSplit, Progress, ReadReport
+from icltool.errors import ConfigError, DataError
+from icltool.world.writer import INDEX_IMAGES, VALIDATION_IMAGES, WorldOptions, write_world
+
+
+class ShapesReader:
+    """Options: `seed` draws lexicon, scenes and pictures; `index_images` and `validation_images` are the splits' sizes;
+    `renderings` draws other pictures of the same scenes, named in the same words.
+
+    Raises ConfigError for an option that is no integer or too small.
+    """
+
+    name = "shapes"
+    tasks: tuple[str, ...] = ("caption", "vqa", "style", "inference")
+
+    def __init__(
+        self,
+        seed: int = 0,
+        index_images: int = INDEX_IMAGES,
+        validation_images: int = VALIDATION_IMAGES,
+        renderings: int = 0,
+    ) -> None:
+        for option, value, least in (
+            ("seed", seed, 0),
+            ("index_images", index_images, 1),
+            ("validation_images", validation_images, 1),
+            ("renderings", renderings, 0),
+        ):
+            if type(value) is not int or value < least:
+                raise ConfigError(f"data set 'shapes': {option} is {value!r}", f"give an integer of at least {least}")
+        self.options = WorldOptions(seed, index_images, validation_images, renderings)
+        self._readers: dict[str, Coco2017Reader | VQAv2Reader | PersonalityCaptionsReader | SherlockReader] = {
+            "caption": Coco2017Reader(),
+            "vqa": VQAv2Reader(),
+            "style": PersonalityCaptionsReader(),
+            "inference": SherlockReader(),
+        }
+
+    def make(self, workspace: Path, progress: Progress) -> Path:
+        """Writes the world's files, unless they are there, and gives their root: `datasets/shapes/source`."""
+        root = workspace / "datasets" / self.name / "source"
+        if not write_world(root, self.options, progress):
+            progress.detail(f"{root} is up to date")
+        return root
+
+    def check(self, root: Path | None, task: str, verify: bool) -> ReadReport:
+        """Checks the files below `root` (what `make` gave); without it there is nothing to check yet."""
+        if root is None:
+            return ReadReport(())
+        try:
+            return ReadReport(self._readers[task].check(root, task, verify).files)
+        except DataError as error:
+            raise _made_again(error, root) from error
+
+    def verify(self, root: Path | None, task: str, progress: Progress) -> ReadReport:
+        """`check` with every image opened, and progress shown."""
+        if root is None:
+            return ReadReport(())
+        try:
+            return ReadReport(self._readers[task].verify(root, task, progress).files)
+        except DataError as error:
+            raise _made_again(error, root) from error
+
+    def read(self, root: Path | None, task: str, workspace: Path, progress: Progress) -> Iterator[PreparedSplit]:
+        """See DatasetReader; without `root` the files are made first."""
+        source = self.make(workspace, progress) if root is None else root
+        yield from self._readers[task].read(source, task, workspace, progress)
+
+
+def _made_again(error: DataError, root: Path) -> DataError:
+    return DataError(error.message, f"remove {root} and run `icltool prepare shapes` again, which makes the files anew")

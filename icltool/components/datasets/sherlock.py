@@ -1,0 +1,289 @@
+"""Sherlock (arXiv:2202.04800): what a clue in a region of a picture lets one infer. One example per inference, in the order
+of the official files."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import cast
+
+from icltool.components.datasets.distractors import Pool
+from icltool.components.datasets.images import check_decoding, is_empty, sample, skips_missing
+from icltool.components.datasets.near_duplicates import groups_file, read_groups
+from icltool.components.datasets.official import counted, few, repeated
+from icltool.components.datasets.places import chosen_root, find_file, first_holding, on_disk
+from icltool.components.datasets.sherlock_files import TRAIN, VALIDATION, Box, Observation, Pictures, read_observations
+from icltool.contracts import (
+    SHOW_MODES,
+    Example,
+    PreparedSplit,
+    Progress,
+    ReadReport,
+    Region,
+    group_code,
+    with_regions,
+)
+from icltool.contracts.pictures import ShowMode, picture_size
+from icltool.errors import ConfigError, DataError
+
+#: Our split -> (its file, its key in the file of near-duplicates).
+_FILES = {"train": (TRAIN, "train"), "validation": (VALIDATION, "val")}
+_HINT = f"put {TRAIN} and {VALIDATION} of Sherlock's page into sherlock_dataset there; their zips need not be unpacked"
+_IMAGES = (
+    "VCR's pictures belong into vcr1images, Visual Genome's into vg/images/VG_100K and vg/images/VG_100K_2, or their "
+    "archives vcr1images.zip, vg/images.zip and vg/images2.zip; all below the folder given by --root or SHERLOCK_PATH. "
+    "--option missing=skip leaves out the records whose picture is not to be had"
+)
+_RESTORE = "get the picture again, or unpack its archive again: what is there is damaged"
+
+
+@dataclass(frozen=True)
+class Places:
+    """The files by our split name, and where the pictures are looked for."""
+
+    files: Mapping[str, Path]
+    pictures: Pictures
+
+
+@dataclass(frozen=True)
+class Observations:
+    """One split: what was observed, all inferences about each region, and what was left out."""
+
+    found: list[Observation]
+    by_region: Mapping[object, tuple[str, ...]]
+    remarks: tuple[str, ...]
+
+
+class SherlockReader:
+    """Reads `sherlock_dataset/sherlock_{train,val_with_split_idxs}_v1_1.json`, and the pictures of VCR in `vcr1images` and of
+    Visual Genome in `vg/images`, below `root` or SHERLOCK_PATH. Zip archives need not be unpacked.
+
+    An example is one inference: its label, with the clue as question and retrieval text, and the picture's regions shown as
+    `show` says: "highlight" (in colour, as published), "hide", "only" (all else blackened) or "crop". The references are
+    all inferences about the same regions of the same picture, the label first. The id is a code of the record's
+    instance_id, so that an example keeps it in another file or order; the image id is a code of the picture's place in its
+    release. `answer_type` is the picture's source, "vcr" or "vg", by which evaluations are broken down. Records without clue or
+    inference, or whose regions lie outside of their picture, are left out, and remarked on. Where a picture has another size
+    than its record says, and the same shape, its regions are scaled. `missing=skip` leaves records out whose picture is not
+    there.
+
+    Task "inference-choice": the query's choices are its inference and `distractors` inferences about other pictures, drawn by
+    the query's id from its part of the validation file (`split_idx`; the whole file where it is missing); none of them reads
+    as one of the references. Demonstrations need no choices and have none.
+    """
+
+    name = "sherlock"
+    tasks = ("inference", "inference-choice")
+
+    def __init__(self, show: str = "highlight", distractors: int = 99, missing: str = "refuse") -> None:
+        if show not in SHOW_MODES:
+            raise ConfigError(f"option show of sherlock is {show!r}", f"it is one of {', '.join(SHOW_MODES)}")
+        if type(distractors) is not int or distractors < 1:
+            raise ConfigError(f"option distractors of sherlock is {distractors!r}", "it is a number from 1 on")
+        self._skips = skips_missing(self.name, missing)
+        self._show, self._distractors = cast(ShowMode, show), distractors
+
+    def check(self, root: Path | None, task: str, verify: bool) -> ReadReport:
+        return self._check(root, task, verify, None)
+
+    def verify(self, root: Path | None, task: str, progress: Progress) -> ReadReport:
+        """`check` with every image opened, and progress shown."""
+        return self._check(root, task, True, progress)
+
+    def read(self, root: Path | None, task: str, workspace: Path, progress: Progress) -> Iterator[PreparedSplit]:
+        """See DatasetReader. Each split is parsed when it is its turn."""
+        places = self.find(root)
+        for name, (_, part) in _FILES.items():
+            with progress.task(f"reading {places.files[name].name}", 1, "files") as ticker:
+                split = observations(places.files[name], name)
+                split = self._present(split, places)
+                shown = {places.pictures.find(o): o for o in split.found}
+                scales = _scales(places.files[name], shown)
+                ticker.advance()
+            groups = read_groups(places.files["train"], part)
+            yield PreparedSplit(name, len(split.found), self._examples(split, places, task, name, groups, scales))
+
+    def find(self, root: Path | None) -> Places:
+        """Where files and pictures are. DataError when a file is missing."""
+        start = chosen_root(root, ("SHERLOCK_PATH",), self.name)
+        names = [file for file, _ in _FILES.values()]
+        archives = [f"{name}.zip" for name in names]
+        base = first_holding([start / "sherlock_dataset", start / "sherlock", start], names, archives)
+        if base is None:
+            raise DataError(
+                f"no Sherlock in {start}: neither sherlock_dataset nor the folder itself has {TRAIN}", _HINT
+            )
+        files = {}
+        for name, (file, _) in _FILES.items():
+            path = find_file(base, file, [f"{file}.zip"])
+            if path is None:
+                raise DataError(f"{base} lacks {file}", _HINT)
+            files[name] = path
+        return Places(files, Pictures(start))
+
+    def _check(self, root: Path | None, task: str, verify: bool, progress: Progress | None) -> ReadReport:
+        places = self.find(root)
+        remarks: list[str] = []
+        for name, (_, part) in _FILES.items():
+            path = places.files[name]
+            split = observations(path, name)
+            read_groups(places.files["train"], part)
+            whole, split = split, self._present(split, places)
+            if len(split.found) < len(whole.found):
+                left = counted(len(whole.found) - len(split.found), "record")
+                remarks.append(f"{name}: {left} left out, whose pictures are not there")
+            shown = list({o.picture: o for o in split.found}.values())
+            found = [places.pictures.find(o) for o in shown]
+            missing = [o.picture for o, place in zip(shown, found, strict=True) if not place]
+            if missing:
+                raise DataError(
+                    f"{path} names {counted(len(missing), 'picture')} that {places.pictures.start} has not: {few(missing)}",
+                    _IMAGES,
+                )
+            check_decoding(path.parent, found, path.name, _RESTORE, verify, progress)
+            looked_at = dict(zip(found, shown, strict=True))
+            if not verify:
+                looked_at = {place: looked_at[place] for place in sample(list(looked_at), f"sizes of {name}")}
+            remarks += split.remarks
+            if other := _scales(path, looked_at):
+                remarks.append(
+                    f"{name}: {len(other)} of {counted(len(looked_at), 'picture')} looked at have another size than recorded, "
+                    f"their regions are scaled: {few(list(other))}"
+                )
+            if task == "inference-choice" and name == "validation":
+                remarks += self._too_few(split)
+        files = on_disk([*places.files.values(), *groups_file(places.files["train"]), *places.pictures.archives()])
+        return ReadReport(files, tuple(remarks))
+
+    def _present(self, split: Observations, places: Places) -> Observations:
+        """The observations whose pictures are there, where others are to be left out; all of them where none is."""
+        if not self._skips:
+            return split
+        there = [o for o in split.found if (place := places.pictures.find(o)) and not is_empty(place)]
+        return replace(split, found=there) if there else split
+
+    def _examples(
+        self,
+        split: Observations,
+        places: Places,
+        task: str,
+        name: str,
+        groups: Mapping[int, str],
+        scales: Mapping[str, tuple[float, float]],
+    ) -> Iterator[Example]:
+        choosing = task == "inference-choice" and name == "validation"
+        pools = _pools(split.found) if choosing else {}
+        for seen in split.found:
+            scale = scales.get(seen.picture)
+            regions = [Region(*box) if scale is None else _scaled(box, scale) for box in seen.boxes]
+            image_id = group_code(seen.picture)
+            references = _references(split, seen)
+            identifier = group_code(seen.instance)
+            yield Example(
+                id=identifier,
+                image=with_regions(places.pictures.find(seen), regions, self._show),
+                image_id=image_id,
+                text=seen.clue,
+                label=seen.inference,
+                references=references,
+                question=seen.clue,
+                group=groups.get(image_id, ""),
+                answer_type=seen.source,
+                choices=pools[seen.chunk].choices(identifier, seen.picture, references, self._distractors)
+                if choosing
+                else (),
+            )
+
+    def _too_few(self, split: Observations) -> list[str]:
+        """A remark where queries have fewer distractors than were asked for. DataError where one has none."""
+        pools = _pools(split.found)
+        counts = [
+            len(pools[o.chunk].choices(group_code(o.instance), o.picture, _references(split, o), self._distractors)) - 1
+            for o in split.found
+        ]
+        few_ones = [count for count in counts if count < self._distractors]
+        if few_ones and not min(few_ones):
+            raise DataError(
+                f"{VALIDATION}: {few_ones.count(0):,} of {len(counts):,} queries have no distractor, an inference about "
+                "another picture that reads otherwise",
+                "prepare the task inference alone (--task inference), or take the whole file",
+            )
+        if not few_ones:
+            return []
+        return [
+            f"validation: {len(few_ones):,} of {len(counts):,} queries have fewer than {self._distractors} distractors, "
+            f"{min(few_ones)} at least"
+        ]
+
+
+def observations(path: Path, name: str) -> Observations:
+    """What a file holds for our split `name`. DataError that names the file, where an instance is listed twice or nothing is
+    left."""
+    listed = read_observations(path)
+    remarks = [
+        f"{name}: {counted(number, 'record')} {why} left out"
+        for why, number in Counter(entry for entry in listed if isinstance(entry, str)).items()
+    ]
+    found = [entry for entry in listed if isinstance(entry, Observation)]
+    if not found:
+        raise DataError(
+            f"{path} has no inferences; {'; '.join(remarks) or 'it is empty'}", "get the official file again"
+        )
+    twice = repeated([group_code(o.instance) for o in found])
+    if twice is not None:
+        instance = next(o.instance for o in found if group_code(o.instance) == twice)
+        raise DataError(f"{path} lists instance {instance} more than once", "get the official file again")
+    by_region: dict[object, list[str]] = {}
+    for seen in found:
+        by_region.setdefault(seen.region, []).append(seen.inference)
+    return Observations(found, {region: tuple(texts) for region, texts in by_region.items()}, tuple(remarks))
+
+
+def _references(split: Observations, seen: Observation) -> tuple[str, ...]:
+    """All inferences about the region, the observation's own first, each once."""
+    return tuple(dict.fromkeys((seen.inference, *split.by_region[seen.region])))
+
+
+def _pools(found: Sequence[Observation]) -> dict[int, Pool]:
+    """What distractors are drawn from, by part of the file."""
+    texts: dict[int, list[tuple[str, str]]] = {}
+    for seen in found:
+        texts.setdefault(seen.chunk, []).append((seen.picture, seen.inference))
+    return {chunk: Pool("sherlock distractors", of_chunk) for chunk, of_chunk in texts.items()}
+
+
+def _scales(path: Path, shown: Mapping[str, Observation]) -> dict[str, tuple[float, float]]:
+    """By picture that has another size than its record says: by how much its regions are to be scaled, (x, y).
+
+    DataError naming those of another aspect ratio, by more than what rounding to whole pixels explains: nobody knows where
+    the regions lie in them.
+    """
+    told = [place for place in shown if shown[place].size]
+    with ThreadPoolExecutor(max_workers=min(8, (os.cpu_count() or 1) + 1)) as pool:
+        sizes = dict(zip(told, pool.map(picture_size, told), strict=True))
+    found: dict[str, tuple[float, float]] = {}
+    cut: list[str] = []
+    for place, size in sizes.items():
+        record = shown[place].size
+        if size == record:
+            continue
+        across, down = size[0] / record[0], size[1] / record[1]
+        if abs(across - down) * min(record) > max(1.0, across, down):
+            cut.append(f"{shown[place].picture} ({size[0]} x {size[1]}, recorded {record[0]} x {record[1]})")
+        found[shown[place].picture] = across, down
+    if cut:
+        raise DataError(
+            f"{path}: {counted(len(cut), 'picture')} of another shape than recorded, where the regions do not fit: {few(cut)}",
+            "get the pictures of the release that the records are made for, not cut ones",
+        )
+    return found
+
+
+def _scaled(box: Box, scale: tuple[float, float]) -> Region:
+    """A box in pixels of a picture that is `scale` (x, y) times the recorded one; it keeps one pixel at least."""
+    (left, top, width, height), (across, down) = box, scale
+    return Region(round(left * across), round(top * down), max(1, round(width * across)), max(1, round(height * down)))

@@ -1,0 +1,157 @@
+"""The files of Sherlock: its records, and where the pictures of VCR and Visual Genome lie."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from icltool.components.datasets.images import listing
+from icltool.components.datasets.json_stream import read_json
+from icltool.components.datasets.official import one_line
+from icltool.contracts import archive_and_member, archive_members
+from icltool.errors import DataError
+
+TRAIN = "sherlock_train_v1_1.json"
+VALIDATION = "sherlock_val_with_split_idxs_v1_1.json"
+_GET = "put the official file of Sherlock (version 1.1) there"
+_NEEDED = "it needs inputs.image.url, inputs.bboxes with left, top, width and height, inputs.clue and instance_id"
+#: Where each source's pictures may lie below the root: folders, or archives and folders within them.
+_PLACES = {
+    "vcr": ("vcr1images", "vcr1images.zip/vcr1images", "vcr1images.zip"),
+    "vg": (
+        "vg/images",
+        "vg",
+        *(f"{above}/{name}" for above in ("vg", "vg/images") for name in ("images.zip", "images2.zip")),
+    ),
+}
+
+Box = tuple[int, int, int, int]
+
+
+class Observation(NamedTuple):
+    """A record: a clue in regions of a picture, and an inference.
+
+    `picture` is its place in its release, "vcr1images/MOVIE/NAME" or "VG_100K/NAME", and `source` "vcr" or "vg". `boxes` are
+    (left, top, width, height) in pixels. `size` (width, height) is the picture's as the record tells it, () where it does
+    not; `chunk` the part of the validation file, -1 for none.
+    """
+
+    instance: str
+    picture: str
+    source: str
+    boxes: tuple[Box, ...]
+    clue: str
+    inference: str
+    size: tuple[int, ...]
+    chunk: int
+
+    @property
+    def region(self) -> tuple[str, tuple[Box, ...]]:
+        """What two inferences about the same regions of the same picture have in common."""
+        return self.picture, tuple(sorted(self.boxes))
+
+
+def read_observations(path: Path) -> list[Observation | str]:
+    """The records in a file, in order; in place of one that cannot be used, the reason ("without an inference", say).
+
+    Raises DataError that names the file, and the first entry that is no record.
+    """
+    found = read_json(path, _GET, lambda key, entry: _observation(entry))
+    if not isinstance(found, list):
+        raise DataError(f"{path} holds no list of records", _GET)
+    for position, entry in enumerate(found):
+        if entry is None:
+            raise DataError(f"{path}: entry {position} is not a record of Sherlock", _NEEDED)
+    return found
+
+
+def _observation(entry: Any) -> Observation | str | None:
+    """What becomes of an entry; None where it is no record."""
+    try:
+        inputs = entry["inputs"]
+        image, clue, instance = inputs["image"], inputs["clue"], entry["instance_id"]
+        url, boxes = image["url"], [_box(box) for box in inputs["bboxes"]]
+    except (KeyError, TypeError, ValueError, OverflowError):
+        return None
+    targets = entry.get("targets")
+    inference = targets.get("inference") if isinstance(targets, dict) else None
+    parts = url.split("/")[-2:] if isinstance(url, str) else []
+    if not isinstance(clue, str) or not isinstance(instance, str | int) or not isinstance(inference, str | None):
+        return None
+    if len(parts) < 2 or any(part in ("", ".", "..") for part in parts):
+        return None
+    if not inference or not inference.strip():
+        return "without an inference"
+    if not clue.strip():
+        return "without a clue"
+    size = tuple(side for name in ("width", "height") if type(side := image.get(name)) is int)
+    kept = [_within(box, size) for box in boxes]
+    if any(box is None for box in kept):
+        return "with a region outside of its picture"
+    chunk = entry.get("split_idx")
+    of_vg = "VG_" in url
+    return Observation(
+        str(instance),
+        sys.intern("/".join(parts if of_vg else ["vcr1images", *parts])),
+        "vg" if of_vg else "vcr",
+        tuple(box for box in kept if box is not None),
+        sys.intern(one_line(clue)),
+        sys.intern(one_line(inference)),
+        size if len(size) == 2 else (),
+        chunk if type(chunk) is int else -1,
+    )
+
+
+def _box(written: Any) -> Box:
+    """(left, top, width, height) as whole pixels. KeyError, TypeError or ValueError for anything else."""
+    left, top, width, height = (round(written[name]) for name in ("left", "top", "width", "height"))
+    return left, top, width, height
+
+
+def _within(box: Box, size: tuple[int, ...]) -> Box | None:
+    """The box with no negative corner; None where nothing of it is in a picture of `size`."""
+    left, top, width, height = box
+    width, height = width + min(left, 0), height + min(top, 0)
+    left, top = max(left, 0), max(top, 0)
+    inside = len(size) < 2 or (left < size[0] and top < size[1])
+    return (left, top, width, height) if width > 0 and height > 0 and inside else None
+
+
+class Pictures:
+    """Finds pictures in the folders and archives of VCR and Visual Genome below `start`."""
+
+    def __init__(self, start: Path) -> None:
+        self.start = start
+        self._bases = {source: [start / place for place in places] for source, places in _PLACES.items()}
+        self._names: dict[Path, frozenset[str]] = {}
+
+    def find(self, seen: Observation) -> str:
+        """The path of the picture, "" where it is not there."""
+        relative = seen.picture.removeprefix("vcr1images/") if seen.source == "vcr" else seen.picture
+        for base in self._bases[seen.source]:
+            if self._holds(base, relative):
+                return str(base / relative)
+        return ""
+
+    def archives(self) -> tuple[Path, ...]:
+        """The archives that are there."""
+        held = (archive_and_member(base) for bases in self._bases.values() for base in bases)
+        return tuple(dict.fromkeys(Path(found[0]) for found in held if found is not None))
+
+    def _holds(self, base: Path, relative: str) -> bool:
+        if base.suffix == ".zip" or base.parent.suffix == ".zip":
+            within = archive_and_member(base)
+            if within is None:
+                return False
+            try:
+                members = archive_members(within[0])
+            except OSError as error:
+                raise DataError(
+                    f"cannot read {within[0]}: {error.strerror or error}", "get the archive again"
+                ) from error
+            return (f"{within[1]}/{relative}" if within[1] else relative) in members
+        folder = (base / relative).parent
+        if folder not in self._names:
+            self._names[folder] = listing(folder)
+        return relative.rpartition("/")[2] in self._names[folder]

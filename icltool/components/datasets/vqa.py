@@ -1,0 +1,259 @@
+"""Questions and answers on COCO 2014 images, from official files. One example per question, by image id and question id."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from icltool.components.datasets.coco2014_images import IMAGE_ARCHIVES, Coco2014Images, find_images, image_name
+from icltool.components.datasets.images import check_decoding, expect_images
+from icltool.components.datasets.near_duplicates import groups_file, read_groups
+from icltool.components.datasets.official import (
+    Answers,
+    Entry,
+    Question,
+    counted,
+    entries,
+    expect_kind,
+    few,
+    one_line,
+    read_annotations,
+    repeated,
+)
+from icltool.components.datasets.places import chosen_root, find_file, first_holding, on_disk, there
+from icltool.contracts import Example, PreparedSplit, Progress, ReadReport
+from icltool.errors import DataError
+
+#: Our split name -> part of the file names.
+PARTS = {"train": "train", "validation": "val"}
+_OTHER = {"train": "val", "val": "train"}
+_TEN = 10
+
+
+@dataclass(frozen=True)
+class VqaFiles:
+    """The official files of one data set. In patterns, {part} stands for train and val, {Part} for Train and Val.
+
+    `site` is where they come from, `folder` the name of the folder that holds them, `archives` are patterns of zip
+    archives that hold them, `official` the number of questions by our split name.
+    """
+
+    title: str
+    site: str
+    folder: str
+    variables: tuple[str, ...]
+    questions: str
+    answers: str
+    archives: tuple[str, str]
+    official: Mapping[str, int]
+
+    def names(self) -> list[str]:
+        """All question and annotation files."""
+        return [p.format(part=part) for part in PARTS.values() for p in (self.questions, self.answers)]
+
+    def zips(self, part: str = "") -> list[str]:
+        """The archives of one part, or all."""
+        parts = [part] if part else list(PARTS.values())
+        return [pattern.format(part=p, Part=p.title()) for pattern in self.archives for p in parts]
+
+    def hint(self) -> str:
+        return f"get {', '.join(self.zips())} from {self.site} and put them there; they need not be unpacked"
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where question and annotation files are, by part ("train", "val"), and the images."""
+
+    questions: Mapping[str, Path]
+    answers: Mapping[str, Path]
+    images: Coco2014Images
+
+
+@dataclass(frozen=True)
+class AnsweredSplit:
+    """One split: answered questions in order, their answers by question id, and what was left out."""
+
+    questions: list[Question]
+    answers: dict[int, Answers]
+    remarks: tuple[str, ...]
+
+
+class VqaReader:
+    """Reads the question and annotation files that `source` describes, and the images of COCO 2014.
+
+    `root` may be the folder that holds the data set's folder, or that folder itself; without it, an environment variable
+    of `source`. Images are looked for in `mscoco/mscoco2014` and `mscoco2014` below `root` and beside it, then below
+    COCO_PATH. In place of what is not unpacked, the official zip archives are read, in those folders or directly below
+    them. The label is the most frequent answer (see `most_frequent`), all answers are the references, the question is
+    the retrieval text. An image's group comes from the optional file `near_duplicates.json` beside the question files.
+    """
+
+    name: str
+    tasks = ("vqa",)
+    source: ClassVar[VqaFiles]
+
+    def check(self, root: Path | None, task: str, verify: bool) -> ReadReport:
+        return self._check(root, verify, None)
+
+    def verify(self, root: Path | None, task: str, progress: Progress) -> ReadReport:
+        """`check` with every image opened, and progress shown."""
+        return self._check(root, True, progress)
+
+    def read(self, root: Path | None, task: str, workspace: Path, progress: Progress) -> Iterator[PreparedSplit]:
+        """See DatasetReader. Each split is parsed when it is its turn."""
+        places = self.find(root)
+        for name, part in PARTS.items():
+            with progress.task(f"reading questions and answers of {part}2014", 1, "splits") as ticker:
+                split = self.split(places, name)
+                ticker.advance()
+            groups = read_groups(places.questions[part], part)
+            folder = places.images.folders[part]
+            yield PreparedSplit(name, len(split.questions), _examples(split, folder, part, groups))
+
+    def split(self, places: Places, name: str) -> AnsweredSplit:
+        """The questions and answers of "train" or "validation". DataError that names the file at fault."""
+        return read_answered(places, PARTS[name], self.source.site)
+
+    def find(self, root: Path | None) -> Places:
+        """Where questions and images are. DataError when something is missing."""
+        source = self.source
+        start = chosen_root(root, (*source.variables, "COCO_PATH"), self.name)
+        base = first_holding([start / source.folder, start], source.names(), source.zips())
+        if base is None:
+            raise DataError(
+                f"no {source.title} in {start}: neither {source.folder} nor the folder itself has "
+                f"{source.names()[0]} or its zip archive",
+                source.hint(),
+            )
+        questions, answers = (
+            {part: find_file(base, pattern.format(part=part), source.zips(part)) for part in PARTS.values()}
+            for pattern in (source.questions, source.answers)
+        )
+        found = [held[part] for part in PARTS.values() for held in (questions, answers)]
+        missing = [name for name, path in zip(source.names(), found, strict=True) if path is None]
+        if missing:
+            raise DataError(f"{base} lacks {', '.join(missing)}", source.hint())
+        return Places(there(questions), there(answers), find_images(start, base, source.title))
+
+    def inputs(self) -> tuple[Path, ...]:
+        """Further files that decide the content."""
+        return ()
+
+    def _check(self, root: Path | None, verify: bool, progress: Progress | None) -> ReadReport:
+        places = self.find(root)
+        remarks: list[str] = []
+        for name, part in PARTS.items():
+            split = self.split(places, name)
+            read_groups(places.questions[part], part)
+            path, folder, other = places.questions[part], places.images.folders[part], _OTHER[part]
+            ids = list(dict.fromkeys(question.image_id for question in split.questions))
+            names, elsewhere = ([image_name(p, i) for i in ids] for p in (part, other))
+            expect_images(path, folder, names, places.images.folders[other], elsewhere, IMAGE_ARCHIVES)
+            check_decoding(folder, names, f"{part}2014", IMAGE_ARCHIVES, verify, progress)
+            remarks += split.remarks
+            remarks += self.counts(name, path, len(split.questions))
+        read = [held[part] for part in PARTS.values() for held in (places.questions, places.answers)]
+        files = on_disk([*read, *groups_file(*places.questions.values())])
+        return ReadReport((*files, *self.inputs(), *places.images.files), tuple(remarks))
+
+    def counts(self, name: str, path: Path, count: int) -> list[str]:
+        """A remark when a split has not the official number of questions."""
+        official = self.source.official[name]
+        if count == official:
+            return []
+        return [f"{path.name} has {counted(count, 'answered question')}; the official split has {official:,}"]
+
+
+def most_frequent(answers: Sequence[str], multiple_choice_answer: str) -> str:
+    """The label: the most frequent answer; of several, `multiple_choice_answer` if among them, else the first given.
+
+    Blank answers do not count; "" when all are blank.
+    """
+    counts = Counter(answer for answer in answers if answer.strip())
+    if not counts:
+        return ""
+    most = max(counts.values())
+    tied = [answer for answer, count in counts.items() if count == most]
+    return multiple_choice_answer if multiple_choice_answer in tied else tied[0]
+
+
+def read_answered(places: Places, part: str, site: str) -> AnsweredSplit:
+    """Reads and pairs the questions and annotations of "train" or "val". DataError that names the file at fault."""
+    path, answers_path = places.questions[part], places.answers[part]
+    again = f"get the file again from {site}"
+    questions = _read(path, "questions", "questions", Question, part, site)
+    answers = {a.question_id: a for a in _read(answers_path, "annotations", "answers", Answers, part, site)}
+    twice = repeated([question.question_id for question in questions])
+    if twice is not None:
+        raise DataError(f"{path} lists question {twice} more than once", again)
+    _expect_pairs(path, answers_path, questions, answers)
+    kept = [q for q in questions if any(answer.strip() for answer in answers[q.question_id].answers)]
+    if not kept:
+        raise DataError(f"{answers_path} has no answers", again)
+    kept.sort(key=lambda question: (question.image_id, question.question_id))
+    remarks = []
+    if len(kept) < len(questions):
+        remarks.append(
+            f"{answers_path.name}: {counted(len(questions) - len(kept), 'question')} without an answer left out"
+        )
+    unusual = sum(len(answers[question.question_id].answers) != _TEN for question in kept)
+    if unusual:
+        remarks.append(f"{answers_path.name}: {counted(unusual, 'question')} with more or fewer than ten answers")
+    return AnsweredSplit(kept, answers, tuple(remarks))
+
+
+def _read(path: Path, key: str, kind: str, entry: type[Entry], part: str, site: str) -> list[Entry]:
+    get = f"put the official {path.name} from {site} there"
+    found = read_annotations(path, get)
+    expect_kind(path, found, kind, get)
+    held = found.get("data_subtype")
+    if isinstance(held, str) and held != f"{part}2014":
+        raise DataError(f"{path} is of the wrong split: it says {held}, not {part}2014", get)
+    return entries(path, found, key, entry)
+
+
+def _expect_pairs(path: Path, answers_path: Path, questions: list[Question], answers: dict[int, Answers]) -> None:
+    get = "take both files from the same release and split"
+    unanswered = [q.question_id for q in questions if q.question_id not in answers]
+    if questions and len(unanswered) == len(questions):
+        raise DataError(f"{answers_path} answers none of the questions of {path.name}", get)
+    if unanswered:
+        raise DataError(
+            f"{answers_path} lacks {counted(len(unanswered), 'question')} of {path.name}: {few(unanswered)}", get
+        )
+    if len(answers) > len(questions):
+        asked = {question.question_id for question in questions}
+        unknown = [question_id for question_id in answers if question_id not in asked]
+        raise DataError(
+            f"{path} lacks {counted(len(unknown), 'question')} that {answers_path.name} answers: {few(unknown)}", get
+        )
+    for question in questions:
+        image_id = answers[question.question_id].image_id
+        if image_id != question.image_id:
+            raise DataError(
+                f"{answers_path} gives question {question.question_id} the image {image_id}, "
+                f"{path.name} the image {question.image_id}",
+                get,
+            )
+
+
+def _examples(split: AnsweredSplit, folder: Path, part: str, groups: dict[int, str]) -> Iterator[Example]:
+    for question in split.questions:
+        found = split.answers[question.question_id]
+        text = one_line(question.question)
+        yield Example(
+            id=question.question_id,
+            image=str(folder / image_name(part, question.image_id)),
+            image_id=question.image_id,
+            text=text,
+            label=one_line(most_frequent(found.answers, found.multiple_choice_answer)),
+            references=found.answers,
+            question=text,
+            group=groups.get(question.image_id, ""),
+            question_type=found.question_type,
+            answer_type=found.answer_type,
+            raw_references=found.raw_answers,
+        )

@@ -1,0 +1,29 @@
+"""VQAv2, from its official files."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from icltool.components.datasets.vqa import VqaFiles, VqaReader, most_frequent
+
+__all__ = ["FILES", "VQAv2Reader", "most_frequent"]
+
+FILES = VqaFiles(
+    title="VQAv2",
+    site="visualqa.org",
+    folder="vqav2",
+    variables=("VQAV2_PATH",),
+    questions="v2_OpenEnded_mscoco_{part}2014_questions.json",
+    answers="v2_mscoco_{part}2014_annotations.json",
+    archives=("v2_Questions_{Part}_mscoco.zip", "v2_Annotations_{Part}_mscoco.zip"),
+    official={"train": 443_757, "validation": 214_354},
+)
+
+
+class VQAv2Reader(VqaReader):
+    """Reads `vqav2/v2_{OpenEnded_mscoco,mscoco}_{train,val}2014_{questions,annotations}.json` below `root` or VQAV2_PATH,
+    or v2_{Questions,Annotations}_{Train,Val}_mscoco.zip; ten answers a question. See VqaReader.
+    """
+
+    name = "vqav2"
+    source: ClassVar[VqaFiles] = FILES

@@ -1,0 +1,220 @@
+"""CLIP models through open_clip: OpenAI's, LAION's, and the embedded world's."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import open_clip
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from icltool.components.models.images import read_image
+from icltool.components.models.loading import check_sizes, is_fault
+from icltool.components.models.weights import check_files, fingerprint, packaged_weights
+from icltool.contracts import FloatArray, read_whole
+from icltool.errors import ConfigError, IclError
+
+#: Its tokens tell tokenizers apart.
+_SAMPLE_TEXT = "A photo of 2 red, well-worn umbrellas."
+
+#: How weights files of open_clip end.
+_WEIGHTS = (".safetensors", ".bin", ".pt", ".pth")
+
+
+class OpenClipEncoder:
+    """An open_clip model's two towers with their projections: both give float32 [n, D] in one space.
+
+    A TrainableEncoder.
+    """
+
+    def __init__(
+        self,
+        name: str = "open-clip",
+        packaged: str | None = None,
+        architecture: str | None = None,
+        pretrained: str | None = None,
+        path: str | None = None,
+        device: str = "auto",
+        weights: bool = True,
+    ) -> None:
+        """`packaged` or a folder `path` hold open_clip_config.json and weights; else `architecture` with `pretrained`, a
+        tag of open_clip's own list or a weights file. Without `weights` the towers are untrained and no weights file is
+        looked for.
+
+        Raises ConfigError when the weights are not on this machine and the user did not name a source in `path`.
+        """
+        self.name = name
+        self.device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
+        folder = path or (str(packaged_weights(packaged)) if packaged else None)
+        self._folder = folder if folder is not None and Path(folder).is_dir() else None
+        settings: dict[str, Any] = {}
+        if self._folder is not None:
+            if weights and not any(p.suffix in _WEIGHTS for p in Path(self._folder).iterdir()):
+                raise ConfigError(  # open_clip would go on with random weights
+                    f"encoder {name!r}: {self._folder} holds no weights", f"a file of {', '.join(_WEIGHTS)} is needed"
+                )
+            check_files(Path(self._folder))
+            self._identifier, source = f"local-dir:{self._folder}", None
+            self._identity = fingerprint(self._folder)
+        else:
+            if architecture is None:
+                raise ConfigError(
+                    f"encoder {name!r}: {folder!r} is no folder", "give a folder with open_clip_config.json"
+                )
+            self._identifier = architecture
+            source = (path or _cached_weights(name, architecture, pretrained)) if weights else None
+            settings |= _preprocessing(name, architecture, None if path else pretrained)
+            self._identity = f"{architecture}-{pretrained or Path(str(path)).name}"
+        if not weights:
+            self._identity += "-untrained"
+            settings |= {"load_weights": False, "pretrained_text": False}
+        try:
+            if self._folder is not None:
+                described = json.loads(read_whole(Path(self._folder) / "open_clip_config.json"))
+                check_sizes(f"encoder {name!r}", described, "open_clip_config.json")
+            model, _, self._transform = open_clip.create_model_and_transforms(
+                self._identifier, pretrained=source, **settings
+            )
+            self._tokenizer = open_clip.get_tokenizer(self._identifier)
+            # what is wrong with their settings shows with a picture and a text only
+            self._transform(Image.new("RGB", (64, 48)))
+            sample = self._tokenizer([_SAMPLE_TEXT])
+            if self._folder is not None:
+                with torch.inference_mode():
+                    model.eval().encode_text(sample)
+        except BaseException as error:  # damaged files fail in whatever reads them first
+            if isinstance(error, IclError) or not is_fault(error):
+                raise
+            reason = " ".join((str(error) or type(error).__name__).split())
+            raise ConfigError(
+                f"encoder {name!r} cannot be loaded from {folder or source}: {reason:.300}",
+                "check that the folder is whole, and holds an encoder of open_clip",
+            ) from error
+        self._model = model.to(self.device).eval().requires_grad_(False)
+        self._path = str(Path(path).absolute()) if path is not None and Path(path).exists() else path
+        self.dim = int(self._configuration()["embed_dim"])
+
+    def fingerprint(self) -> str:
+        return self._identity
+
+    @torch.inference_mode()
+    def encode_images(self, paths: Sequence[str]) -> FloatArray:
+        if not paths:
+            return np.zeros((0, self.dim), dtype=np.float32)
+        return np.asarray(self._model.encode_image(_pixels(self._transform, paths).to(self.device)).float().cpu())
+
+    @torch.inference_mode()
+    def encode_texts(self, texts: Sequence[str]) -> FloatArray:
+        if not texts:
+            return np.zeros((0, self.dim), dtype=np.float32)
+        tokens = _tokens(self._tokenizer, texts)
+        size = getattr(self._model, "vocab_size", None)
+        if size is not None and int(tokens.max()) >= size:  # the GPU would say so with the loss of its context
+            raise ConfigError(
+                f"encoder {self.name!r}: its tokenizer has the token {int(tokens.max())}, its model {size} tokens",
+                f"they are not of one model: check the files in {self._path or self._identifier}",
+            )
+        return np.asarray(self._model.encode_text(tokens.to(self.device)).float().cpu())
+
+    def tower(self, modality: str) -> nn.Module:
+        """See TrainableEncoder."""
+        if modality == "image":
+            image_tower: nn.Module = self._model.visual
+            return image_tower
+        text_tower: nn.Module = self._model.text if hasattr(self._model, "text") else TextTower(self._model)
+        return text_tower
+
+    def preprocessor(self, modality: str) -> Callable[[Sequence[str]], Tensor]:
+        """See TrainableEncoder: float32 [n, 3, H, W] of images, int64 [n, T] of texts."""
+        # of parts alone, so that whoever holds it does not hold the weights
+        return partial(_pixels, self._transform) if modality == "image" else partial(_tokens, self._tokenizer)
+
+    def architecture(self) -> dict[str, Any]:
+        """open_clip's configuration of the model and of its preprocessing, and what its tokenizer makes of a sample."""
+        tokens = _tokens(self._tokenizer, [_SAMPLE_TEXT])[0].tolist()
+        found = {
+            "model": self._configuration(),
+            "preprocessing": open_clip.get_model_preprocess_cfg(self._model),
+            "sample": tokens,
+        }
+        plain: dict[str, Any] = json.loads(json.dumps(found))  # tuples become lists, as they do in a file
+        return plain
+
+    def build_options(self) -> dict[str, Any]:
+        """See TrainableEncoder. A folder that the user named is needed again for its configuration and tokenizer."""
+        return {"weights": False} if self._path is None else {"weights": False, "path": self._path}
+
+    def _configuration(self) -> dict[str, Any]:
+        """open_clip's configuration of the model."""
+        if self._folder is None:
+            built_in: dict[str, Any] = open_clip.get_model_config(self._identifier)
+            return built_in
+        text = (Path(self._folder) / "open_clip_config.json").read_text(encoding="utf-8")
+        named: dict[str, Any] = json.loads(text)["model_cfg"]
+        return named
+
+
+class TextTower(nn.Module):
+    """The text half of a CLIP model of open_clip's, whose parts lie beside its image tower: int64 [n, T] -> [n, D]."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        for part in ("token_embedding", "positional_embedding", "transformer", "ln_final", "text_projection"):
+            setattr(self, part, getattr(model, part))
+        self.register_buffer("attn_mask", cast("Tensor | None", model.attn_mask), persistent=False)
+        self.text_pool_type = model.text_pool_type
+        self.text_eos_id = getattr(model, "text_eos_id", None)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        features: Tensor = open_clip.CLIP.encode_text(self, tokens)  # it reads these parts only
+        return features
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        cast("Any", self.transformer).grad_checkpointing = enable
+
+
+def _pixels(transform: Callable[..., Tensor], paths: Sequence[str]) -> Tensor:
+    return torch.stack([transform(read_image(path)) for path in paths])
+
+
+def _tokens(tokenizer: Callable[..., Tensor], texts: Sequence[str]) -> Tensor:
+    return tokenizer(list(texts))
+
+
+def _cached_weights(name: str, architecture: str, pretrained: str | None) -> str:
+    """The weights file of an open_clip tag where it is on this machine already; ConfigError where it is not."""
+    from huggingface_hub import try_to_load_from_cache
+
+    if not pretrained:
+        raise ConfigError(f"encoder {name!r} names no weights", "give pretrained=TAG or path=FILE")
+    known = open_clip.get_pretrained_cfg(architecture, pretrained)
+    hub_id = str(known.get("hf_hub", "")).strip("/")
+    for file in ("open_clip_model.safetensors", "open_clip_pytorch_model.bin"):
+        found = try_to_load_from_cache(hub_id, file) if hub_id else None
+        if isinstance(found, str):
+            return found
+    raise ConfigError(
+        f"weights {pretrained!r} of encoder {name!r} ({architecture}) are not on this machine",
+        f"download them first: python -c \"import open_clip; open_clip.create_model('{architecture}', '{pretrained}')\", "
+        "or give --encoder-path FILE",
+    )
+
+
+def _preprocessing(name: str, architecture: str, pretrained: str | None) -> dict[str, Any]:
+    """The image preprocessing that goes with a tag's weights, as options of open_clip's: it does not see the tag, as
+    the weights come as a file.
+
+    ConfigError for an architecture that is not built in: another name could be fetched from a hub.
+    """
+    if architecture not in open_clip.list_models():
+        raise ConfigError(f"encoder {name!r}: open_clip has no architecture {architecture!r}")
+    known = open_clip.get_pretrained_cfg(architecture, pretrained) if pretrained else {}
+    keys = {"mean": "image_mean", "std": "image_std", "interpolation": "image_interpolation"}
+    keys["resize_mode"] = "image_resize_mode"
+    return {option: known[key] for key, option in keys.items() if known.get(key) is not None}

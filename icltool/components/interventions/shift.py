@@ -1,0 +1,113 @@
+"""One vector for each layer, added to the states of every token: LIVE, and in-context vectors by PCA."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from icltool.components.interventions.files import check_base
+from icltool.components.interventions.hooks import changed_outputs
+from icltool.components.interventions.stored import StoredIntervention
+from icltool.contracts import Model, SupportsDecoderHooks
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+#: Norm of a shifted state below which it is not stretched to its length of before: a shift took it away whole.
+SMALLEST = 1e-12
+
+
+class ShiftVectors(StoredIntervention):
+    """At layer l every token's state h becomes (h + alpha_l v_l) rescaled to the norm of h.
+
+    The file holds `vectors` float32 [L, D] and `alphas` float32 [L]. LIVE (arXiv 2406.13185, section 3) learns both; `icv-pca`
+    takes principal directions (Liu et al. 2023, arXiv:2311.06668) with one strength for all layers.
+    """
+
+    everywhere = True
+
+    def __init__(self, method: str, file: str | Path) -> None:
+        """Raises StoreError for a file that is none of this method's."""
+        super().__init__(method, file)
+        base = self._stored.base
+        self._shifts = self._stored.tensor("alphas", base.sites)[:, None] * self._stored.tensor(
+            "vectors", base.sites, base.width
+        )
+
+    @contextmanager
+    def applied(self, model: Model) -> Iterator[None]:
+        """See Intervention."""
+        hooked = check_base(self._stored, model)
+        with shifting(hooked, self._shifts.__getitem__):
+            yield
+
+
+@contextmanager
+def shifting(model: SupportsDecoderHooks, shift: Callable[[int], Tensor]) -> Iterator[None]:
+    """Within it the output of each of the model's shifted modules is shifted by `shift(layer)`, [D], and rescaled.
+
+    It is asked anew in every forward pass where it has a gradient, so that gradients reach what it is made of.
+    """
+    modules = model.shifted_modules()
+    changes = [_Shift(shift, layer) for layer in range(len(modules))]
+    with changed_outputs(modules, changes):
+        yield
+
+
+class _Shift:
+    """The change of one layer. Where no gradient is wanted, its vector is moved to the layer's device once."""
+
+    def __init__(self, shift: Callable[[int], Tensor], layer: int) -> None:
+        self._shift, self._layer = shift, layer
+        self._kept: Any = None
+
+    def __call__(self, states: Tensor) -> Tensor:
+        if self._kept is None or self._kept.device != states.device:
+            vector = self._shift(self._layer).to(states.device)
+            if vector.requires_grad or vector.grad_fn is not None:
+                return shifted(states, vector)
+            self._kept = vector
+        return shifted(states, self._kept)
+
+
+def shifted(states: Tensor, vector: Tensor) -> Tensor:
+    """(states + vector) with the norm of states, in their dtype; norms in float32 at least.
+
+    `states` [..., D], `vector` float32 [D].
+    """
+    import torch
+
+    moved = states + vector.float()
+    norm = torch.linalg.vector_norm(states, dim=-1, keepdim=True, dtype=moved.dtype)
+    way = fused_rescaled if moved.is_cuda else rescaled
+    return way(moved, norm).to(states.dtype)
+
+
+def rescaled(moved: Tensor, norm: Tensor) -> Tensor:
+    """`moved` [..., D] with the norms `norm` [..., 1]: the quicker way on a CPU."""
+    import torch
+
+    found: Tensor = moved * (norm / torch.linalg.vector_norm(moved, dim=-1, keepdim=True).clamp_min(SMALLEST))
+    return found
+
+
+def fused_rescaled(moved: Tensor, norm: Tensor) -> Tensor:
+    """The same by one fused operation and a product: on a GPU each operation costs a launch, and what is small beside a
+    matrix product on a CPU is not when single tokens are generated."""
+    import torch
+
+    width = moved.shape[-1]
+    unit: Tensor = torch.nn.functional.rms_norm(moved, (width,), _scale(width, moved.device), SMALLEST**2 / width)
+    return unit * norm
+
+
+@lru_cache(maxsize=64)
+def _scale(width: int, device: Any) -> Any:
+    """float32 [D]: 1 / sqrt(D), what turns a root mean square of 1 into a norm of 1."""
+    import torch
+
+    with torch.inference_mode(False):  # kept beyond it
+        return torch.full((width,), width**-0.5, device=device)

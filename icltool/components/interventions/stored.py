@@ -1,0 +1,38 @@
+"""What every intervention that is read from a file has in common."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from icltool.components.interventions.files import Stored, again, check_base, read_intervention
+from icltool.contracts import Model
+from icltool.errors import StoreError
+
+
+class StoredIntervention:
+    """All of Intervention but `everywhere` and `applied`. Raises StoreError for a file that is none of this method's."""
+
+    def __init__(self, method: str, file: str | Path) -> None:
+        stored = read_intervention(Path(file))
+        expect_method(stored, method)
+        self.method, self.file, self.about = method, stored.path, stored.about
+        self.parameters = stored.numbers
+        self._stored = stored
+
+    def identity(self) -> dict[str, Any]:
+        """See Intervention."""
+        return {"intervention": self.method, "content": self._stored.digest}
+
+    def check(self, model: Model) -> None:
+        """See Intervention."""
+        check_base(self._stored, model)
+
+
+def expect_method(stored: Stored, method: str) -> None:
+    """StoreError where the file is another method's."""
+    if stored.method != method:
+        raise StoreError(
+            f"{stored.path} was made by `icltool train {stored.method}`, and this is {method}",
+            f"--method {stored.method}, or {again(method)}",
+        )

@@ -1,0 +1,86 @@
+"""The learner `captioner`: fine-tunes a model on the captions of the index set."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from icltool.components.learners.captioner.options import CaptionerOptions, metric_name, parse_options, with_recipe
+from icltool.contracts import Progress, SupportsTuning, TrainingOutcome, TuningSet
+from icltool.errors import ConfigError
+
+if TYPE_CHECKING:
+    from icltool.components.learners.captioner.items import Items
+    from icltool.components.learners.captioner.parts import TrainedParts
+    from icltool.components.learners.captioner.rewards import Rewards
+
+#: The part that self-critical training leaves as it is, where a model has one of this name.
+_EMBEDDINGS = "embeddings"
+
+
+class Captioner:
+    """Fine-tuning by cross-entropy with label smoothing, with image-text matching as a second task, or by self-critical
+    sequence training. Options: see CaptionerOptions; ConfigError for a wrong one. What is not given is as the model's
+    recipe has it (`SupportsTuning.tuning_recipe`)."""
+
+    option_model = CaptionerOptions
+
+    def __init__(self, **options: Any) -> None:
+        self.options = parse_options(options)
+
+    def identity(self) -> dict[str, Any]:
+        """The options, defaults included, and which were given; JSON-ready."""
+        return self.options.identity()
+
+    def tune(self, data: TuningSet, folder: Path, seed: int, progress: Progress) -> TrainingOutcome:
+        """See TuningLearner. Raises ConfigError for a model that cannot be trained and for options that it cannot be trained
+        with, DataError for sets without examples and pictures that cannot be read, KeyboardInterrupt on Ctrl-C and SIGTERM:
+        finished steps are kept then."""
+        from icltool.components.learners.captioner import card
+        from icltool.components.learners.captioner.fitting import fit
+        from icltool.components.learners.captioner.items import Items
+        from icltool.components.learners.captioner.matching import Matching
+        from icltool.components.learners.captioner.module import CaptionerModule
+        from icltool.components.learners.captioner.scst import SelfCritical, check_beams
+        from icltool.components.learners.captioner.validation import Validation
+
+        model = data.model
+        if not isinstance(model, SupportsTuning):
+            raise ConfigError(
+                f"{model.name} cannot be fine-tuned as a captioner",
+                "those that can: blip2-…, instructblip-…, blip-…, ofa-…",
+            )
+        options = with_recipe(self.options, model.tuning_recipe(data.task.name))
+        data = replace(data, generation=options.searched(data.generation))
+        if options.scst:
+            check_beams(data)
+        if options.image_size is not None:
+            model.resize_images(options.image_size)
+        parts = _parts(model, options)
+        items = Items(data.examples, options.learned(data.task.name), options.max_train_size, seed)
+        validation = Validation(data, options, seed)
+        matching = Matching(items, options.itm_prompt, seed) if options.itm else None
+        about = card.about_tuning(data, seed, options.decided(), len(items.rows), len(items))
+        with ExitStack() as stack:
+            critic = None
+            if options.scst:
+                critic = SelfCritical(data, stack.enter_context(_rewards(data, items, options)))
+            module = CaptionerModule(data, items, parts, options, seed, matching, critic)
+            return fit(module, validation, folder, seed, about, progress)
+
+
+def _parts(model: SupportsTuning, options: CaptionerOptions) -> TrainedParts:
+    from icltool.components.learners.captioner.parts import TrainedParts
+
+    known, frozen = model.tuning_parts(), list(options.freeze)
+    if options.scst and _EMBEDDINGS in known and _EMBEDDINGS not in frozen:
+        frozen.append(_EMBEDDINGS)
+    return TrainedParts(model.network, known, frozen)
+
+
+def _rewards(data: TuningSet, items: Items, options: CaptionerOptions) -> Rewards:
+    from icltool.components.learners.captioner.rewards import Rewards
+
+    return Rewards(data.metric, metric_name(options.scst_metric), items.references, options.reward_workers)

@@ -1,0 +1,221 @@
+"""Fine-tuning of captioners as a Lightning module."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from icltool.components.learners.captioner.items import Batch, EpochOrder, Items, TrainingPictures, loader
+from icltool.components.learners.captioner.losses import smoothed_cross_entropy
+from icltool.components.learners.captioner.matching import Matching
+from icltool.components.learners.captioner.options import CaptionerOptions
+from icltool.components.learners.captioner.parts import TrainedParts
+from icltool.components.learners.captioner.schedules import Moment, rate
+from icltool.components.learners.captioner.scst import SelfCritical
+from icltool.components.learners.lightning import over_processes, without_share
+from icltool.contracts import Augmentation, Prompt, TuningSet, keyed_generator
+from icltool.errors import ConfigError
+
+#: Key of a saved state under which the module's own part is.
+_OWN = "captioner"
+
+
+class CaptionerModule(LightningModule):
+    """Minimises the cross-entropy of captions, or with `critic` the self-critical loss, and with `matching` that of a second
+    task beside it. The loss of a batch is a mean over the tokens of all processes.
+
+    `position` is (epoch, batch) of the batch to come. `sums` holds sums over this epoch's pictures so far, in this process.
+    Every batch draws its dropout from a seed of its own, so that nothing depends on what came before. The saved state holds
+    what is trained alone.
+    """
+
+    strict_loading = False
+
+    def __init__(
+        self, data: TuningSet, items: Items, parts: TrainedParts, options: CaptionerOptions, seed: int,
+        matching: Matching | None = None, critic: SelfCritical | None = None,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.model: Any = data.model
+        self.network: Any = data.model.network  # type: ignore[attr-defined]
+        self.data, self.items, self.parts, self.options, self.seed = data, items, parts, options, seed
+        self.matching, self.critic = matching, critic
+        self.position = (0, 0)
+        self.sums: dict[str, float] = {}
+        self.rate = 0.0
+        #: What the training is of; saved, so that another one does not go on from its state.
+        self.record = ""
+        #: Tokens behind each loss of this process's batch, and the loss of the batch of all processes.
+        self.counts: dict[str, int] = {}
+        self.batch_loss = 0.0
+        self._order: EpochOrder | None = None
+        self._since = 0.0
+        self._names = set(parts.names())
+
+    def train(self, mode: bool = True) -> CaptionerModule:
+        """Training mode leaves frozen parts in eval mode."""
+        super().train(mode)
+        if mode:
+            self.parts.train()
+        return self
+
+    def on_train_start(self) -> None:
+        self.train()
+        self._since = time.monotonic()
+
+    def on_train_epoch_start(self) -> None:
+        self._since = time.monotonic()
+
+    def training_step(self, batch: Batch, batch_index: int) -> Tensor:
+        if batch["error"] is not None:
+            raise batch["error"]
+        epoch, positions = self.current_epoch, batch["positions"]
+        draw = keyed_generator(self.seed, f"captioner.torch.{epoch}.{self.global_rank}", batch_index)
+        torch.manual_seed(int(draw.integers(2**62)))
+        losses = self.losses(positions, batch["pixels"], epoch)
+        reward = losses.pop("reward", None)
+        own = self._own(positions, batch_index)
+        whole, pictures = self._whole(losses, reward, len(positions), own)
+        self._count(whole, pictures, batch_index)
+        loss: Tensor = self._total(losses)
+        # beams that are all without tokens have no gradient either
+        return loss if own and loss.requires_grad else without_share(loss, self.parts.trained.values())
+
+    def _own(self, positions: Sequence[int], batch_index: int) -> int:
+        """How many items of this process's batch count."""
+        if self.trainer.world_size == 1:
+            return len(positions)
+        assert self._order is not None
+        return self._order.own(batch_index)
+
+    def _total(self, losses: Mapping[str, Any]) -> Any:
+        """The loss that is minimised."""
+        loss = losses["scst" if self.critic else "xe"]
+        return loss if self.matching is None else loss + self.options.itm_alpha * losses["itm"]
+
+    def _whole(
+        self, losses: dict[str, Any], reward: float | None, pictures: int, own: int
+    ) -> tuple[dict[str, float], float]:
+        """(the losses and the reward of the batch of all processes; its pictures divided by their number).
+
+        `own` of this process's `pictures` count: all or none. Scales `losses` in place so that the average of all processes'
+        gradients is that of the whole batch's losses.
+        """
+        weights = {name: float(self.counts.get(name, pictures)) for name in losses}
+        values = {name: float(value.detach()) for name, value in losses.items()}
+        if reward is not None:
+            weights["reward"], values["reward"] = float(pictures), reward
+        world = self.trainer.world_size
+        if world == 1:
+            return values, float(pictures)
+        parts = [(values[name] * weights[name], weights[name]) if own else (0.0, 0.0) for name in values]
+        sums = torch.tensor([*parts, (float(own), 0.0)], dtype=torch.float64, device=self.device)
+        *found, (of_all, _) = over_processes(self.trainer, sums).tolist()
+        for name, (total, weight), (_, mine) in zip(values, found, parts, strict=True):
+            values[name] = total / weight
+            if name in losses:
+                losses[name] = losses[name] * (mine * world / weight)
+        return values, of_all / world
+
+    def losses(self, positions: Sequence[int], pixels: Tensor, epoch: int) -> dict[str, Any]:
+        """Each loss of a batch by name, and the mean "reward" where there is one."""
+        examples = self.items.examples(positions)
+        prompts = [self.model.prompt(self.data.task.name, (), example) for example in examples]
+        losses: dict[str, Any] = {}
+        if self.critic is not None:
+            self.eval()
+            sampled = self.model.sample_beams(prompts, pixels, self.data.generation)
+            torch.clear_autocast_cache()  # weights that were cast without gradients
+            self.train()
+            losses["scst"], losses["reward"] = self.critic.loss(examples, prompts, pixels, sampled)
+        else:
+            losses["xe"] = self.cross_entropy("xe", prompts, pixels)
+        if self.matching is not None:
+            asked = self.matching.prompts(self.model, positions, examples, epoch)
+            losses["itm"] = self.cross_entropy("itm", asked, pixels)
+        return losses
+
+    def cross_entropy(self, name: str, prompts: Sequence[Prompt], pixels: Tensor) -> Tensor:
+        """Label-smoothed, mean over the targets' tokens, whose number is kept in `counts` under this name."""
+        batch = self.model.tuning_batch(prompts, pixels, self.options.max_target_tokens)
+        self.counts[name] = len(batch.tokens)
+        return smoothed_cross_entropy(self.model.answer_logits(batch), batch.tokens, self.options.label_smoothing)
+
+    def _count(self, found: Mapping[str, float], pictures: float, batch_index: int) -> None:
+        figures = {"loss": float(self._total(found)), **found}
+        self.batch_loss = figures["loss"]
+        if not math.isfinite(figures["loss"]):
+            raise ConfigError(
+                f"training diverged: the loss of batch {batch_index + 1} of epoch {self.current_epoch + 1} is no number",
+                "lower --option lr, set --option clip, or another --option precision",
+            )
+        now = time.monotonic()
+        added = {**{name: value * pictures for name, value in figures.items()}, "pictures": pictures}
+        added["seconds"], self._since = now - self._since, now
+        for name, value in added.items():
+            self.sums[name] = self.sums.get(name, 0.0) + value
+        self.position = (self.current_epoch, batch_index + 1)
+
+    def on_before_optimizer_step(self, optimizer: Any) -> None:
+        batch = self.position[1] - 1
+        at = Moment(self.current_epoch, batch, self.global_step, int(self.trainer.estimated_stepping_batches))
+        self.rate = rate(self.options, at)
+        for group in optimizer.param_groups:
+            group["lr"] = self.rate * group["scale"]
+
+    def configure_optimizers(self) -> Any:
+        options = self.options
+        groups = self.parts.groups(self.model.layer_ids(), options.layer_decay, options.weight_decay)
+        return torch.optim.AdamW(groups, lr=options.lr, betas=options.betas)
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        options = self.options
+        order = EpochOrder(
+            len(self.items), options.batch_size, self.seed, self.trainer.world_size, self.trainer.global_rank
+        )
+        order.begin_at(*self.position)
+        self._order = order
+        varied = Augmentation(options.crop, options.crop_scale, options.shorter, options.flip)
+        return loader(TrainingPictures(self.items, self.model.pixel_reader(varied), self.seed), order, options.workers)
+
+    def summarise(self) -> dict[str, float]:
+        """The record of the epoch that has just ended: means over pictures, and pictures a second. Begins the next one."""
+        sums = self._reduced()
+        world = self.trainer.world_size
+        count, seconds = sums.pop("pictures"), sums.pop("seconds") / world
+        record = {"epoch": float(self.current_epoch + 1), "step": float(self.global_step)}
+        record |= {f"train_{name}": total / count for name, total in sums.items()}
+        speed = count / max(seconds, 1e-9)
+        record |= {"images_per_second": speed, "images_per_second_per_device": speed / world}
+        self.position, self.sums = (self.current_epoch + 1, 0), {}
+        return record
+
+    def _reduced(self) -> dict[str, float]:
+        """`sums` over all processes."""
+        if self.trainer.world_size == 1:
+            return dict(self.sums)
+        totals = torch.tensor(list(self.sums.values()), dtype=torch.float64, device=self.device)
+        found = self.trainer.strategy.reduce(totals, reduce_op="sum")
+        return dict(zip(self.sums, found.tolist(), strict=True))
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        state = checkpoint["state_dict"]
+        checkpoint["state_dict"] = {
+            name: value for name, value in state.items() if name.removeprefix("network.") in self._names
+        }
+        epoch, batch = self.position
+        told = {"record": self.record, "world": self.trainer.world_size}
+        checkpoint[_OWN] = {"epoch": epoch, "batch": batch, "sums": self._reduced(), **told}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        own = checkpoint[_OWN]
+        self.position = (own["epoch"], own["batch"])
+        first = self.trainer.global_rank == 0
+        self.sums = {name: value if first else 0.0 for name, value in own["sums"].items()}

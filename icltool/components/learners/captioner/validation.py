@@ -1,0 +1,125 @@
+"""How good the weights are now: captions of development examples, judged by metrics, and the loss of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from icltool.components.learners.captioner.items import PlainPictures, drawn, loader
+from icltool.components.learners.captioner.options import CaptionerOptions
+from icltool.contracts import (
+    Augmentation,
+    CorpusMetric,
+    Example,
+    Judgement,
+    Metric,
+    Progress,
+    TuningSet,
+    too_few_references,
+)
+from icltool.errors import DataError
+
+#: Batches whose captions are made between two signs of progress.
+_BATCHES = 8
+
+
+class Validation:
+    """Judges a model on `development_size` development examples. `chosen` are metrics, or ("loss",) alone.
+
+    Raises DataError where there are none.
+    """
+
+    def __init__(self, data: TuningSet, options: CaptionerOptions, seed: int) -> None:
+        self.data, self.workers = data, options.workers
+        self.chosen = options.chosen_by(data.task.name)
+        rows = drawn(len(data.development), options.development_size, seed, "captioner.development")
+        self.examples: list[Example] = data.development.rows(rows)
+        if not self.examples:
+            raise DataError(
+                "there are no development examples to choose the best weights by", "a data set with more examples"
+            )
+        self._metrics = [] if self.chosen == ("loss",) else [data.metric(name) for name in self.chosen]
+        for metric in self._metrics:
+            if (check := getattr(metric, "check", None)) is not None:
+                check()
+            if (fault := too_few_references(metric, lambda: (e.references for e in self.examples))) is not None:
+                raise fault
+
+    def figures(self, module: Any, progress: Progress) -> dict[str, float]:
+        """`val_loss` (nats per token), `val_<metric>` as printed, and `selected`: what the best weights have most of.
+
+        Each process answers its share, and all get the same figures. The module is in eval mode within, and in the mode that
+        it had afterwards.
+        """
+        trainer = module.trainer
+        own = list(range(trainer.global_rank, len(self.examples), trainer.world_size))
+        training = module.training
+        module.eval()
+        try:
+            with torch.no_grad(), trainer.precision_plugin.forward_context():
+                found = {"val_loss": self._loss(module, own)}
+                if self._metrics:
+                    answers = self._answers(own, progress if trainer.is_global_zero else None)
+                    found |= self._judged(_gathered(trainer, own, answers))
+        finally:
+            module.train(training)
+        found["selected"] = sum(found[f"val_{name}"] for name in self.chosen) if self._metrics else -found["val_loss"]
+        return found
+
+    def _loss(self, module: Any, own: Sequence[int]) -> float:
+        """Mean over all tokens of the examples' targets, without label smoothing."""
+        model: Any = self.data.model
+        size, total = self.data.batch_size, torch.zeros(2, dtype=torch.float64)
+        reader = model.pixel_reader(Augmentation())
+        pictures = PlainPictures([example.image for example in self.examples], reader)
+        order = [list(own[low : low + size]) for low in range(0, len(own), size)]
+        for batch in loader(pictures, order, self.workers):
+            if batch["error"] is not None:
+                raise batch["error"]
+            prompts = [model.prompt(self.data.task.name, (), self.examples[i]) for i in batch["positions"]]
+            read = model.tuning_batch(prompts, batch["pixels"].to(module.device), module.options.max_target_tokens)
+            logits = model.answer_logits(read).float()
+            nll = torch.nn.functional.cross_entropy(logits, read.tokens, reduction="none").double()
+            total += torch.stack([nll.sum(), nll.new_tensor(float(len(nll)))]).cpu()
+        if module.trainer.world_size > 1:
+            total = module.trainer.strategy.reduce(total.to(module.device), reduce_op="sum").cpu()
+        return float(total[0] / total[1])
+
+    def _answers(self, own: Sequence[int], progress: Progress | None) -> list[str]:
+        data, answers = self.data, []
+        prompts = [data.model.prompt(data.task.name, (), self.examples[i]) for i in own]
+        step = _BATCHES * data.batch_size
+        for low in range(0, len(prompts), step):
+            raw = data.model.generate(prompts[low : low + step], data.generation, data.batch_size)
+            answers += [data.model.clean(data.task.name, text) for text in raw]
+            if progress is not None:
+                progress.detail(f"validation: {len(answers)} of {len(prompts)} captions")
+        return answers
+
+    def _judged(self, answers: Sequence[str]) -> dict[str, float]:
+        found = {}
+        for name, metric in zip(self.chosen, self._metrics, strict=True):
+            found[f"val_{name}"] = figure(metric, answers, self.examples) * metric.scale
+        return found
+
+
+def figure(metric: Metric, answers: Sequence[str], examples: Sequence[Example]) -> float:
+    """The corpus figure of a metric, unscaled."""
+    reads = getattr(metric, "reads", "references")
+    references = [getattr(example, reads) for example in examples]
+    if isinstance(metric, CorpusMetric):
+        judged = [Judgement(answer, known) for answer, known in zip(answers, references, strict=True)]
+        return float(metric.figures(judged, np.ones((1, len(judged))))[0])
+    return float(metric.score(answers, references).mean())
+
+
+def _gathered(trainer: Any, own: Sequence[int], answers: Sequence[str]) -> list[str]:
+    """The answers of all processes, in the examples' order."""
+    if trainer.world_size == 1:
+        return list(answers)
+    parts: list[Any] = [None] * trainer.world_size
+    torch.distributed.all_gather_object(parts, list(zip(own, answers, strict=True)))
+    return [answer for _, answer in sorted(pair for part in parts for pair in part)]

@@ -1,0 +1,192 @@
+"""The learner `function-vector`: the summed mean outputs of the attention heads with the largest causal effect."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from pydantic import Field, field_validator
+
+from icltool.components.interventions.last_token import end_change
+from icltool.components.learners.options import parsed
+from icltool.components.learners.steering.activations import (
+    PromptOptions,
+    Steering,
+    answer_log_probs,
+    last_input_replaced,
+    max_of,
+    output_changed,
+    unchanged,
+)
+from icltool.components.learners.steering.answers import hooked_model
+from icltool.contracts import (
+    AttentionHeads,
+    Float64Array,
+    IntArray,
+    Progress,
+    Prompt,
+    SteeringSet,
+    TrainingOutcome,
+    keyed_generator,
+)
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+METHOD = "function-vector"
+#: The published choices are 10 of GPT-J's 448 heads and 20 of Llama 2 7B's 1024: 2 % of all.
+SHARE, FEWEST = 0.02, 4
+
+
+class FunctionVectorOptions(PromptOptions):
+    """How heads are chosen, beside PromptOptions."""
+
+    heads: int | None = Field(
+        None,
+        ge=1,
+        description="heads that are summed (default: 2 % of all, at least 4; published: 10 of 448, 20 of 1024)",
+    )
+    effect_size: int = Field(
+        25, ge=1, description="uninformative prompts that each head's causal effect is averaged over"
+    )
+    corrupted: Literal["zero-shot", "shuffled"] = Field(
+        "zero-shot",
+        description="uninformative prompts: without demonstrations, which is what the vector is for and takes the shortest "
+        "time, or with demonstrations whose labels are shuffled, as published",
+    )
+    corrupted_shots: int = Field(10, ge=2, description="demonstrations in each prompt with shuffled labels")
+
+    @field_validator("heads", mode="before")
+    @classmethod
+    def _none(cls, value: Any) -> Any:
+        return None if value in ("none", "auto") else value
+
+
+class FunctionVector:
+    """The function vector of Todd et al. 2024 (arXiv:2310.15213).
+
+    The mean output of each attention head at the last token of prompts with demonstrations; a head's causal effect is the mean
+    gain in the probability of the right answer when its output at the last token of an uninformative prompt is replaced by
+    that mean; the means of the heads with the largest effects, each through its columns of the output projection, are summed.
+    The vector is added to the output of one decoder layer, at the last token of every forward pass of a generation, as
+    the published code does it.
+
+    What differs: the probability is the geometric mean over the answer's tokens (the paper: that of the first token, which
+    in captions is often the same for every answer); heads are chosen for the task at hand (the paper: by the mean over tasks),
+    by default on prompts without demonstrations; and the layer is chosen by the mean log-probability of a development split's
+    answers (the paper: a third of the layers deep, or a sweep by accuracy). Options: see FunctionVectorOptions; ConfigError for
+    a wrong one.
+    """
+
+    option_model = FunctionVectorOptions
+
+    def __init__(self, **options: Any) -> None:
+        self.options = parsed(METHOD, FunctionVectorOptions, options)
+
+    def identity(self) -> dict[str, Any]:
+        """The resolved options, defaults included, JSON-ready."""
+        return self.options.identity()
+
+    def steer(self, data: SteeringSet, folder: Path, seed: int, progress: Progress) -> TrainingOutcome:
+        """See SteeringLearner. The history holds the development split's log-probability for each layer, the chosen one
+        last."""
+        import torch
+
+        attention = hooked_model(data, METHOD).attention_heads()
+        making = Steering(data, METHOD, self.options, folder, seed, progress)
+        layers = making.model.decoder_layers()
+        outputs = [part.output for part in attention]
+        means = [states.double().mean(0) for states in making.states(making.shown, outputs, inputs=True)]
+        effects = self._effects(making, attention, means)
+        count = self._count(effects)
+        order = np.argsort(-effects, kind="stable")[:count]
+        places = _places(attention)
+        chosen = [places[k] for k in order]
+        vector = summed_heads(attention, means, chosen).float()
+        change = end_change(METHOD, vector)
+        values, plain = making.tried([output_changed(layer, change.at) for layer in layers])
+        layer, value = max_of(values)
+        figures = {
+            "layer": layer,
+            "log_prob": value,
+            "log_prob without": plain,
+            "log_prob by layer": [round(v, 4) for v in values],
+            "heads (layer, head, effect)": [
+                [*place, round(float(effects[k]), 5)] for place, k in zip(chosen, order, strict=True)
+            ],
+        }
+        history = [{"layer": float(number), "log_prob": value} for number, value in enumerate(values)]
+        return making.written({"vector": vector, "layer": torch.tensor([layer])}, figures, history)
+
+    def _count(self, effects: Float64Array) -> int:
+        wanted = max(FEWEST, round(SHARE * len(effects))) if self.options.heads is None else self.options.heads
+        return min(wanted, len(effects))
+
+    def _effects(self, making: Steering, attention: Sequence[AttentionHeads], means: Sequence[Tensor]) -> Float64Array:
+        """float64 [H]: the causal effect of each head, layer by layer. NaN counts as no effect."""
+        prompts = self._uninformative(making)
+        candidates = [
+            last_input_replaced(attention[layer].output, part, means[layer][part])
+            for layer, head in _places(attention)
+            for part in [_columns(attention[layer], head)]
+        ]
+        total = len(prompts) * (len(candidates) + 1)
+        with making.progress.task(f"{METHOD}: causal effects of heads", total, "prompts") as ticker:
+            found = np.exp(answer_log_probs(making.data, prompts, [unchanged, *candidates], ticker.advance))
+        return np.asarray(np.nan_to_num((found[1:] - found[0]).mean(1)), dtype=np.float64)
+
+    def _uninformative(self, making: Steering) -> list[Prompt]:
+        """Prompts of examples that no state was collected from, as far as there are enough."""
+        pool, first = making.pool, len(making.positions)
+        size = min(self.options.effect_size, len(pool))
+        positions: IntArray = np.arange(first, first + size, dtype=np.int64) % len(pool)
+        if self.options.corrupted == "zero-shot":
+            return pool.plain_prompts(positions)
+        return [self._shuffled(making, int(position)) for position in positions]
+
+    def _shuffled(self, making: Steering, position: int) -> Prompt:
+        pool, data = making.pool, making.data
+        [query] = pool.examples([position])
+        shown = pool.examples(pool.demonstrations(position, self.options.corrupted_shots))
+        order = keyed_generator(making.seed, "function-vector.labels", query.id).permutation(len(shown))
+        labels = [shown[k].label for k in order]
+        mixed = [replace(example, label=label) for example, label in zip(shown, labels, strict=True)]
+        return data.model.prompt(data.task.name, mixed, query)
+
+
+def summed_heads(
+    attention: Sequence[AttentionHeads], means: Sequence[Tensor], chosen: Sequence[tuple[int, int]]
+) -> Tensor:
+    """float64 [D]: what the chosen heads (layer, head) add to the residual stream when each puts out its mean.
+
+    `means` [heads * head_width] for each layer. Each goes through its columns of the output projection, without the bias, by
+    the module itself, whatever form its weights are in.
+    """
+    import torch
+
+    total: Tensor | None = None
+    for layer in sorted({layer for layer, _ in chosen}):
+        part = attention[layer]
+        given = torch.zeros(2, part.heads * part.head_width, dtype=torch.float64)
+        for head in (head for place, head in chosen if place == layer):
+            columns = _columns(part, head)
+            given[0, columns] = means[layer][columns]
+        weight = next(part.output.parameters())
+        dtype = weight.dtype if weight.is_floating_point() else torch.float16
+        with torch.no_grad():
+            added, bias = part.output(given.to(weight.device, dtype)).double().cpu()
+        total = added - bias if total is None else total + (added - bias)
+    if total is None:
+        raise ValueError("no heads were chosen")
+    return total
+
+
+def _places(attention: Sequence[AttentionHeads]) -> list[tuple[int, int]]:
+    return [(layer, head) for layer, part in enumerate(attention) for head in range(part.heads)]
+
+
+def _columns(part: AttentionHeads, head: int) -> slice:
+    return slice(head * part.head_width, (head + 1) * part.head_width)

@@ -1,0 +1,241 @@
+"""CLIP in the loop: towers that run on every step, trained along with the selector or frozen.
+
+A batch's distinct images and texts are opened and preprocessed by threads while the device works on earlier batches,
+encoded once, and looked up by their rows of the index set, as the stored embeddings are.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from icltool.components.learners.lever_lm.checkpoint import CLIP, probe_rows
+from icltool.components.learners.lever_lm.model import Features
+from icltool.components.learners.lever_lm.options import SOURCES, LeverLMOptions
+from icltool.components.learners.lever_lm.rows import Batch
+from icltool.contracts import IndexSet, TrainableEncoder
+from icltool.errors import ConfigError, DataError
+
+Preprocess = Callable[[Sequence[str]], Tensor]
+
+#: Batches that are opened ahead of the one in work, images that one thread opens at once, and threads at most.
+AHEAD, CHUNK, MOST_WORKERS = 2, 8, 16
+
+
+@dataclass  # not frozen, as Batch
+class Opened:
+    """What one tower reads for a batch: `inputs` [U, ...] of the distinct images or texts, and for each of the batch's
+    `rows` of the index set int64 [R], ascending, its place among them int64 [R]."""
+
+    rows: Tensor
+    places: Tensor
+    inputs: Tensor
+
+    def to(self, device: torch.device, non_blocking: bool = False) -> Opened:
+        return Opened(*(part.to(device, non_blocking=non_blocking) for part in (self.rows, self.places, self.inputs)))
+
+
+@dataclass  # not frozen, as Batch
+class OpenedBatch:
+    """A batch with what the towers read for it, by modality. Lightning moves it between devices through `to`."""
+
+    batch: Batch
+    opened: Mapping[str, Opened]
+
+    def to(self, device: torch.device, non_blocking: bool = False) -> OpenedBatch:
+        return OpenedBatch(
+            self.batch.to(device, non_blocking), {m: part.to(device, non_blocking) for m, part in self.opened.items()}
+        )
+
+
+class BatchTable:
+    """Features of a batch's examples, indexed by rows of the index set as the whole table [N, D] would be.
+
+    A row that is not the batch's (what stands in for the end of a short sequence) gets the features of some other: models
+    leave such positions out of the loss.
+    """
+
+    def __init__(self, opened: Opened, features: Tensor) -> None:
+        """`features` [U, D]."""
+        self._rows, self._places, self._features = opened.rows, opened.places, features
+
+    def __getitem__(self, rows: Tensor) -> Tensor:
+        """int64 [...] -> [..., D]."""
+        found = torch.searchsorted(self._rows, rows.contiguous()).clamp(max=len(self._rows) - 1)
+        return self._features[self._places[found]]
+
+
+class OnlineClip(nn.Module):
+    """The towers that run on every step; of these the `trained` ones learn, the others stay as they are."""
+
+    def __init__(self, towers: Mapping[str, nn.Module], trained: frozenset[str]) -> None:
+        super().__init__()
+        self.towers = nn.ModuleDict(dict(towers))
+        self.trained = trained
+        for modality, tower in self.towers.items():
+            tower.requires_grad_(modality in trained)
+        self.train()  # encoders come in evaluation mode, and Lightning leaves modes as it finds them
+
+    def train(self, mode: bool = True) -> OnlineClip:
+        """Frozen towers stay in evaluation mode."""
+        super().train(mode)
+        for modality, tower in self.towers.items():
+            tower.train(mode and modality in self.trained)
+        return self
+
+    def forward(self, opened: Mapping[str, Opened]) -> Features:
+        """By modality a table of the batch's features."""
+        tables = {m: BatchTable(part, self.features(m, part.inputs)) for m, part in opened.items()}
+        return cast("Features", tables)  # models only ever index it by rows
+
+    def features(self, modality: str, inputs: Tensor) -> Tensor:
+        """[U, ...] -> [U, D], in the precision of the weights whatever that of the step."""
+        dtype = next(self.towers[modality].parameters()).dtype
+        if inputs.is_floating_point():
+            inputs = inputs.to(dtype)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and modality in self.trained):
+            features: Tensor = self.towers[modality](inputs)
+        return features.to(dtype)
+
+
+def build_clip(encoder: TrainableEncoder, options: LeverLMOptions) -> OnlineClip:
+    """The towers that `options` let run on every step. ConfigError when one cannot do what they ask for."""
+    towers = {modality: encoder.tower(modality) for modality in sorted(options.encoded)}
+    for modality, tower in towers.items():
+        if options.grad_checkpointing and modality in options.trained:
+            switch = getattr(tower, "set_grad_checkpointing", None)
+            if switch is None:
+                raise ConfigError(
+                    f"the {modality} tower of encoder {encoder.name!r} knows no gradient checkpointing",
+                    "use --option grad_checkpointing=false",
+                )
+            switch(True)
+    return OnlineClip(towers, options.trained)
+
+
+class KeptClip:
+    """What a checkpoint holds of the trained towers: their weights (`clip.image.…`, `clip.text.…`), and the features
+    `index.<modality>` that they give to some examples, by which a wrongly built tower is recognised."""
+
+    def __init__(self, clip: OnlineClip, index: IndexSet, encoder: TrainableEncoder) -> None:
+        rows = probe_rows(len(index)).tolist()
+        self._clip = clip
+        self._inputs = {
+            m: encoder.preprocessor(m)([values_of(index, m)[row] for row in rows]) for m in sorted(clip.trained)
+        }
+
+    @torch.no_grad()
+    def tensors(self) -> dict[str, Tensor]:
+        training, clip = self._clip.training, self._clip.eval()
+        device = next(clip.parameters()).device
+        found = {f"index.{m}": clip.features(m, inputs.to(device)).float() for m, inputs in self._inputs.items()}
+        for modality in self._inputs:
+            found |= {f"{CLIP}{modality}.{name}": t for name, t in clip.towers[modality].state_dict().items()}
+        clip.train(training)
+        return found
+
+
+class BatchOpener:
+    """Opens what the towers read for a batch, in threads."""
+
+    def __init__(self, index: IndexSet, encoder: TrainableEncoder, options: LeverLMOptions) -> None:
+        """ValueError when `index` comes without its images or texts, DataError when it has none."""
+        self._options, self._examples = options, len(index)
+        self._values = {m: values_of(index, m) for m in sorted(options.encoded)}
+        self._preprocess: dict[str, Preprocess] = {m: encoder.preprocessor(m) for m in self._values}
+
+    def start(self, batch: Batch, pool: ThreadPoolExecutor) -> Callable[[], OpenedBatch]:
+        """Begins to open; the function that comes back waits until all is there."""
+        started = {modality: self._started(modality, batch, pool) for modality in self._values}
+        return lambda: OpenedBatch(batch, {modality: wait() for modality, wait in started.items()})
+
+    def _started(self, modality: str, batch: Batch, pool: ThreadPoolExecutor) -> Callable[[], Opened]:
+        rows = self._rows_read(modality, batch)
+        values = [self._values[modality][row] for row in rows.tolist()]
+        distinct = {value: place for place, value in enumerate(dict.fromkeys(values))}
+        places = torch.tensor([distinct[value] for value in values], dtype=torch.int64)
+        wait = open_in(pool, self._preprocess[modality], list(distinct))
+        return lambda: Opened(rows, places, wait())
+
+    def _rows_read(self, modality: str, batch: Batch) -> Tensor:
+        """The rows of the index set whose features the model will look up, ascending."""
+        reads, parts = self._options.reads, []
+        if modality in reads.query:
+            parts.append(batch.queries)
+        if modality in reads.icd:
+            parts.append(batch.tokens[:, 2:-1].flatten())
+            if self._options.network == "pointer":
+                parts.append(batch.pools.flatten())
+        rows: Tensor = torch.unique(torch.cat(parts))
+        return rows[(rows >= 0) & (rows < self._examples)]
+
+
+class OpenedBatches:
+    """A loader's batches as OpenedBatch, opened a few ahead."""
+
+    def __init__(self, loader: DataLoader[Batch], opener: BatchOpener, workers: int) -> None:
+        self._loader, self._opener, self._workers = loader, opener, workers
+
+    @property
+    def sampler(self) -> Any:
+        """Lightning tells it the epoch."""
+        return self._loader.sampler
+
+    @property
+    def batch_sampler(self) -> Any:
+        """Lightning asks for it wherever there is a `sampler`."""
+        return self._loader.batch_sampler
+
+    def __len__(self) -> int:
+        return len(self._loader)
+
+    def __iter__(self) -> Iterator[OpenedBatch]:
+        pool = ThreadPoolExecutor(self._workers, thread_name_prefix="icltool-open")
+        waiting: deque[Callable[[], OpenedBatch]] = deque()
+        try:
+            for batch in self._loader:
+                waiting.append(self._opener.start(batch, pool))
+                if len(waiting) > AHEAD:
+                    yield waiting.popleft()()
+            while waiting:
+                yield waiting.popleft()()
+        finally:  # also when the consumer stops in the middle
+            pool.shutdown(cancel_futures=True)
+
+
+def open_in(pool: ThreadPoolExecutor, preprocess: Preprocess, values: Sequence[str]) -> Callable[[], Tensor]:
+    """Preprocesses in the pool's threads; the function that comes back waits for the tensor [n, ...]."""
+    chunks = [values[start : start + CHUNK] for start in range(0, len(values), CHUNK)]
+    futures = [pool.submit(preprocess, chunk) for chunk in chunks]
+    return lambda: torch.cat([future.result() for future in futures])
+
+
+def values_of(arrays: Any, modality: str) -> tuple[str, ...]:
+    """The paths of the images, or the texts, of an index set or of queries.
+
+    ValueError when they were not given, DataError when an example has no image.
+    """
+    values: tuple[str, ...] = getattr(arrays, SOURCES[modality])
+    if len(values) != len(arrays):
+        raise ValueError(f"the {SOURCES[modality]} are needed and were not given")
+    if modality == "image" and not all(values):
+        raise DataError(
+            f"{values.count('')} of {len(values)} examples have no image", "choose a variant that reads texts alone"
+        )
+    return values
+
+
+def thread_count(workers: int | None = None) -> int:
+    """Threads that open images: `workers`, or one per CPU."""
+    if workers is not None:
+        return workers
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(cpus, MOST_WORKERS)

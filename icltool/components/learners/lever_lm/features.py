@@ -1,0 +1,182 @@
+"""Features by the towers that a checkpoint holds, for decoding; those of an index set are kept on disk."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from icltool.components.learners.lever_lm import checkpoint as files
+from icltool.components.learners.lever_lm.clip import AHEAD, Preprocess, open_in, thread_count, values_of
+from icltool.components.learners.lever_lm.options import LeverLMOptions
+from icltool.contracts import FloatArray, IndexSet, QuerySet, TrainableEncoder
+from icltool.errors import ConfigError, StoreError
+from icltool.store.atomic import replace_file
+
+#: Makes the encoder of a name with options.
+BuildEncoder: TypeAlias = Callable[..., Any]
+
+#: Images or texts that are encoded at once, and how many one file on disk holds.
+ENCODED_AT_ONCE, BLOCK = 64, 4096
+
+
+class TrainedClip:
+    """The towers of one checkpoint, in float32."""
+
+    def __init__(
+        self,
+        towers: Mapping[str, nn.Module],
+        preprocess: Mapping[str, Preprocess],
+        dim: int,
+        folder: Path,
+        device: str,
+    ) -> None:
+        """`folder` is where features of index sets are kept."""
+        self._towers = {m: tower.to(device).float().eval().requires_grad_(False) for m, tower in towers.items()}
+        self._preprocess, self._dim, self._folder, self._device = dict(preprocess), dim, folder, torch.device(device)
+        self._marks: dict[str, str] = {}
+        self._latest: dict[tuple[str, str], tuple[tuple[str, ...], FloatArray]] = {}
+
+    def filled_index(self, index: IndexSet, modalities: Iterable[str]) -> IndexSet:
+        """The index set with these modalities' features by our towers, from disk where they were computed before."""
+        return dataclasses.replace(index, **self._filled(index, modalities, self._stored))
+
+    def filled_queries(self, queries: QuerySet, modalities: Iterable[str]) -> QuerySet:
+        """The queries with these modalities' features by our towers."""
+        return dataclasses.replace(queries, **self._filled(queries, modalities, self.encode))
+
+    @torch.inference_mode()
+    def encode(self, modality: str, values: Sequence[str]) -> FloatArray:
+        """float32 [n, D] of paths of images, or of texts.
+
+        Always in batches of one size, filled up with the last, so that a value's features hardly depend on the others.
+        """
+        batches = [values[start : start + ENCODED_AT_ONCE] for start in range(0, len(values), ENCODED_AT_ONCE)]
+        found = [np.empty((0, self._dim), dtype=np.float32)]
+        with ThreadPoolExecutor(thread_count()) as pool:
+            opening = deque(open_in(pool, self._preprocess[modality], batch) for batch in batches[:AHEAD])
+            for place, batch in enumerate(batches):
+                if place + AHEAD < len(batches):
+                    opening.append(open_in(pool, self._preprocess[modality], batches[place + AHEAD]))
+                inputs = opening.popleft()()
+                missing = ENCODED_AT_ONCE - len(batch)
+                inputs = torch.cat([inputs, inputs[-1:].expand(missing, *inputs.shape[1:])])
+                found.append(self._towers[modality](inputs.to(self._device)).float().cpu().numpy()[: len(batch)])
+        return np.concatenate(found)
+
+    def _filled(
+        self,
+        arrays: IndexSet | QuerySet,
+        modalities: Iterable[str],
+        encode: Callable[[str, Sequence[str]], FloatArray],
+    ) -> dict[str, Any]:
+        """Features float32 [n, D] by modality, of the towers that we have; what several examples share is encoded once."""
+        filled: dict[str, Any] = {}
+        for modality in set(modalities) & set(self._towers):
+            values, kind = values_of(arrays, modality), (type(arrays).__name__, modality)
+            if kind not in self._latest or self._latest[kind][0] != values:
+                places = {value: place for place, value in enumerate(dict.fromkeys(values))}
+                found = encode(modality, list(places))[[places[value] for value in values]]
+                self._latest[kind] = (values, found)  # further shots ask for the same
+            filled[modality] = self._latest[kind][1]
+        return filled
+
+    def _stored(self, modality: str, values: Sequence[str]) -> FloatArray:
+        """As `encode`, block by block: each is written as soon as it is computed, and read where it is there."""
+        folder = self._folder / f"{modality}-{self._mark(modality, values)}"
+        blocks = []
+        for start in range(0, len(values), BLOCK):
+            part = values[start : start + BLOCK]
+            path = folder / f"{start // BLOCK:05d}.h5"
+            block = _read_block(path, (len(part), self._dim))
+            if block is None:
+                block = self.encode(modality, part)
+                _write_block(path, block)
+            blocks.append(block)
+        return np.concatenate(blocks) if blocks else np.empty((0, self._dim), dtype=np.float32)
+
+    def _mark(self, modality: str, values: Sequence[str]) -> str:
+        """16 hex characters of the tower's weights and the values, in order."""
+        if modality not in self._marks:
+            hasher = hashlib.blake2b(digest_size=8)
+            for name, tensor in sorted(self._towers[modality].state_dict().items()):
+                hasher.update(name.encode() + np.ascontiguousarray(tensor.cpu().numpy()).tobytes())
+            self._marks[modality] = hasher.hexdigest()
+        text = json.dumps([self._marks[modality], *values])
+        return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
+
+def load_clip(
+    path: Path,
+    config: files.CheckpointConfig,
+    options: LeverLMOptions,
+    weights: Mapping[str, Tensor],
+    device: str,
+    build_encoder: BuildEncoder | None,
+) -> TrainedClip:
+    """The towers of the checkpoint `path` with its `weights` (named image.…, text.…).
+
+    Raises ConfigError when the encoder cannot be built, StoreError when the weights do not fit it.
+    """
+    misfit = f"{path} does not fit {files.CONFIG_FILE} beside it"
+    name, given, architecture = (config.clip.get(key) for key in ("encoder", "options", "architecture"))
+    if {key.split(".")[0] for key in weights} != options.trained or not isinstance(given, dict) or not name:
+        raise StoreError(f"{misfit}: other towers of CLIP", "train again")
+    if build_encoder is None:
+        raise ConfigError(
+            f"{path} holds trained towers of encoder {name!r}, and nothing was given that builds it",
+            "load it with build_encoder, such as icltool's encoder of that name",
+        )
+    encoder = build_encoder(str(name), **{**given, "device": "cpu"})
+    if not isinstance(encoder, TrainableEncoder):
+        raise ConfigError(
+            f"{path} holds trained towers of encoder {name!r}, which cannot be trained here", "update its package"
+        )
+    if encoder.architecture() != architecture:
+        raise StoreError(
+            f"{path} was trained with another architecture or preprocessing than encoder {name!r} has here",
+            "use the release of the encoder that it was trained with, or train again",
+        )
+    towers, preprocess = {}, {}
+    for modality in sorted(options.trained):
+        towers[modality], preprocess[modality] = encoder.tower(modality), encoder.preprocessor(modality)
+        start = f"{modality}."
+        own = {key.removeprefix(start): value for key, value in weights.items() if key.startswith(start)}
+        try:
+            towers[modality].load_state_dict(own, strict=True)
+        except RuntimeError as error:
+            raise StoreError(f"{misfit}: {str(error).splitlines()[0]}", "train again") from error
+    return TrainedClip(towers, preprocess, config.dim, path.parent / files.FEATURES_FOLDER, device)
+
+
+def _read_block(path: Path, shape: tuple[int, int]) -> FloatArray | None:
+    """Features as they were written; None where there are none, or none that can be read."""
+    import h5py
+
+    try:
+        with h5py.File(path, "r") as file:
+            found: FloatArray = np.asarray(file["features"][:], dtype=np.float32)
+    except (OSError, KeyError):
+        return None
+    return found if found.shape == shape else None
+
+
+def _write_block(path: Path, features: FloatArray) -> None:
+    """Writes a block whole or not at all; in a folder that cannot be written to, nothing is kept."""
+    import h5py
+
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replace_file(path) as temporary, h5py.File(temporary, "w") as file:
+            file.create_dataset("features", data=features, fletcher32=True)
+    except OSError:
+        return

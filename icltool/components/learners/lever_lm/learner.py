@@ -1,0 +1,131 @@
+"""The learner `lever-lm`: trains the selector on generated sequences."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from icltool.components.learners.lever_lm import checkpoint as files
+from icltool.components.learners.lever_lm.options import LeverLMOptions, parse_options
+from icltool.contracts import Progress, TrainableEncoder, TrainingOutcome, TrainingSet
+from icltool.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class LeverLM:
+    """Trains a Lever-LM selector. Options: see LeverLMOptions; ConfigError for a wrong one."""
+
+    option_model = LeverLMOptions
+
+    def __init__(self, **options: Any) -> None:
+        self.options = parse_options(options)
+        self.needs = self.options.training_needs
+        self.variant = f"{self.options.variant}-{self.options.network}"
+
+    def identity(self) -> dict[str, Any]:
+        """The resolved options, defaults included, JSON-ready."""
+        return self.options.identity()
+
+    def train(self, data: TrainingSet, folder: Path, seed: int, progress: Progress) -> TrainingOutcome:
+        """Writes last, min_vl, min_tl (.safetensors), config.json, history.json, README.md and logs/ into `folder`.
+
+        Never opens an image unless a tower of CLIP runs on every step (options `freeze`, `from_images`); training changes
+        the weights of `data.encoder` then. What an earlier training left in `folder` is removed first. Raises DataError
+        or ConfigError for data or options that cannot be trained on, KeyboardInterrupt on Ctrl-C; finished validations
+        keep their checkpoints then.
+        """
+        from lightning.pytorch.utilities import rank_zero_only
+
+        from icltool.components.learners.lever_lm import rows
+        from icltool.components.learners.lever_lm.building import build_model
+        from icltool.components.learners.lever_lm.clip import BatchOpener, KeptClip, build_clip
+        from icltool.components.learners.lever_lm.model import code_tensor, feature_tensors
+        from icltool.components.learners.lever_lm.module import LeverLMModule
+        from icltool.components.learners.lever_lm.networks import parameters_of
+        from icltool.components.learners.lever_lm.training import fit
+        from icltool.components.learners.lightning import seeded
+
+        options = self.options
+        if not len(data.icd_rows):
+            raise DataError("there are no sequences to train on", "run `icltool generate` first")
+        table = feature_tensors(data.index, options.reads.needs - options.encoded)
+        encoder, dim = self._encoder_and_dim(data, table)
+        vocabulary = rows.Vocabulary(len(data.index))
+        train, validation = rows.training_and_validation(
+            data, vocabulary, options.threshold, options.val_fraction, options.reverse_seq, seed
+        )
+        rows.check_length(train, options.n_positions)
+        config = self._config(data, dim, seed)
+        with seeded(seed):
+            model = build_model(len(data.index), dim, options)
+            online = None if encoder is None else build_clip(encoder, options)
+            opener = None if encoder is None else BatchOpener(data.index, encoder, options)
+            module = LeverLMModule(model, table, code_tensor(data.index), train, validation, seed, online, opener)
+            kept = files.index_tensors(data.index, options.reads.needs - options.trained)
+            trained = None if encoder is None or online is None else KeptClip(online, data.index, encoder)
+            if getattr(rank_zero_only, "rank", 0) == 0:
+                folder.mkdir(parents=True, exist_ok=True)
+                files.remove_old(folder)
+                files.write_config(folder, config)
+            history = fit(module, folder, lambda: {**kept, **(trained.tensors() if trained else {})}, progress)
+        figures = {
+            "rows given": len(data.scores),
+            "rows trained on": len(train),
+            "rows validated on": len(validation),
+            "queries trained on": len(set(train.queries.tolist())),
+            "queries validated on": len(set(validation.queries.tolist())),
+        }
+        if history:
+            files.write_card(folder, config, parameters_of(module), sorted(options.trained), history, figures)
+        written = {name: folder / f"{name}.safetensors" for name in files.CHECKPOINTS}
+        return TrainingOutcome({name: path for name, path in written.items() if path.is_file()}, history)
+
+    def _encoder_and_dim(self, data: TrainingSet, table: Mapping[str, Tensor]) -> tuple[TrainableEncoder | None, int]:
+        """(the encoder whose towers run, None where none does; D). ConfigError when it does not fit the embeddings."""
+        widths = {values.shape[1] for values in table.values()}
+        if not self.options.encoded:
+            return None, widths.pop()
+        if data.encoder is None:
+            raise ValueError("the encoder is needed and was not given")
+        if widths - {data.encoder.dim}:
+            raise ConfigError(
+                f"encoder {data.encoder.name!r} gives features of width {data.encoder.dim}, the embeddings have {widths.pop()}",
+                "train with the encoder that made the embeddings",
+            )
+        return data.encoder, data.encoder.dim
+
+    def _config(self, data: TrainingSet, dim: int, seed: int) -> files.CheckpointConfig:
+        """What config.json is to hold."""
+        clip: dict[str, Any] = {}
+        if self.options.trained and data.encoder is not None:
+            clip = {
+                "encoder": str(data.provenance.get("encoder", data.encoder.name)),
+                "options": data.encoder.build_options(),
+                "architecture": data.encoder.architecture(),
+            }
+        return files.CheckpointConfig(
+            options=self.options.identity(),
+            examples=len(data.index),
+            dim=dim,
+            shots=data.icd_rows.shape[1],
+            seed=seed,
+            index_fingerprint=files.index_fingerprint(data.index.ids),
+            provenance=dict(data.provenance),
+            clip=clip,
+        )
+
+
+class Pointer(LeverLM):
+    """LeverLM with the pointer network, under a name of its own. ConfigError for another network."""
+
+    def __init__(self, **options: Any) -> None:
+        network = options.pop("network", "pointer")
+        if network != "pointer":
+            raise ConfigError(
+                f"the learner pointer trains the pointer network, not {network}",
+                f"icltool train lever-lm --option network={network}",
+            )
+        super().__init__(network="pointer", **options)

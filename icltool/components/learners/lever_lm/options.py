@@ -1,0 +1,195 @@
+"""The options of the Lever-LM learner, and what its variants read."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from icltool.components.learners.options import names_of, parsed, trainer_options
+
+
+@dataclass(frozen=True)
+class Variant:
+    """Which embeddings are added at the QUERY position and at each ICD's position, besides the token's."""
+
+    query: tuple[str, ...]
+    icd: tuple[str, ...]
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return frozenset(self.query + self.icd)
+
+
+VARIANTS: dict[str, Variant] = {
+    "query_img_icd_idx": Variant(("image",), ()),
+    "query_img_icd_img": Variant(("image",), ("image",)),
+    "query_img_icd_text": Variant(("image",), ("text",)),
+    "query_img_icd_img_text": Variant(("image",), ("image", "text")),
+    "query_img_text_icd_img_text": Variant(("image", "text"), ("image", "text")),
+    "query_text_icd_text": Variant(("text",), ("text",)),
+}
+
+#: The field of an index set that holds what each modality's embeddings are made of.
+SOURCES = {"image": "images", "text": "texts"}
+
+#: Defaults that depend on the network.
+NETWORK_DEFAULTS: dict[str, dict[str, Any]] = {
+    "gpt2": {"n_embd": 512},
+    "lstm": {"n_embd": 128},
+    "pointer": {"n_embd": 128, "n_head": 4, "norm": True, "lr": 1e-3, "epochs": 10},
+}
+
+
+class LeverLMOptions(BaseModel):
+    """Everything that decides what Lever-LM learns from a training set and a seed."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+    variant: Literal[
+        "query_img_icd_idx",
+        "query_img_icd_img",
+        "query_img_icd_text",
+        "query_img_icd_img_text",
+        "query_img_text_icd_img_text",
+        "query_text_icd_text",
+    ] = Field("query_img_icd_img_text", description="which embeddings of query and ICDs the model reads")
+    network: Literal["gpt2", "lstm", "pointer"] = Field(
+        "gpt2", description="sequence model: gpt2 and lstm as published; pointer knows examples by their features alone"
+    )
+    n_embd: int = Field(512, ge=1, description="width of the model (default 512 for gpt2, 128 for lstm and pointer)")
+    n_head: int = Field(8, ge=1, description="attention heads (gpt2; pointer 4)")
+    n_layer: int = Field(2, ge=1, description="layers")
+    dropout: float = Field(0.1, ge=0, lt=1, description="dropout rate, everywhere in the network")
+    n_positions: int = Field(256, ge=4, description="longest row in tokens (gpt2): at most n_positions - 1 shots")
+    adapter: bool = Field(
+        True,
+        description="map embeddings through an MLP; without it n_embd must be the embeddings' width (pointer: linear layers "
+        "always)",
+    )
+    norm: bool = Field(False, description="L2-normalise the embeddings first (default true for pointer)")
+    projection: int = Field(64, ge=1, description="pointer: width of the space in which the next ICD is sought")
+    contrast: Literal["pool", "index"] = Field(
+        "pool",
+        description="pointer: what each ICD must beat in training: its anchor's candidate pool, or the index set",
+    )
+    negatives: int = Field(
+        4096, ge=1, description="pointer: rows of the index set drawn for each batch with contrast=index"
+    )
+    freeze: tuple[Literal["image", "text"], ...] = Field(
+        ("image", "text"),
+        description="towers of CLIP that are not trained: their stored embeddings are read and no image is opened "
+        "(image,text; none trains both)",
+    )
+    encoder_lr: float | None = Field(
+        None,
+        gt=0,
+        description="peak learning rate of CLIP's towers that are trained (default lr, as in the published code)",
+    )
+    grad_checkpointing: bool = Field(
+        False, description="trained CLIP: compute activations twice to hold fewer of them in memory"
+    )
+    from_images: bool = Field(
+        False,
+        description="run frozen towers on every step too, in place of the stored embeddings: slower, the same losses",
+    )
+    workers: int | None = Field(
+        None, ge=1, description="threads that open images ahead (default: one per CPU, at most 16); changes no result"
+    )
+    lr: float = Field(1e-4, gt=0, description="peak learning rate of AdamW (default 1e-3 for pointer)")
+    weight_decay: float = Field(1e-3, ge=0, description="weight decay of AdamW")
+    warmup: float = Field(
+        0.05, ge=0, lt=1, description="share of the steps in which the learning rate rises; cosine after"
+    )
+    batch_size: int = Field(64, ge=1, description="training rows in a batch, at most, on each device")
+    epochs: int = Field(20, ge=1, description="passes over the training rows (default 10 for pointer)")
+    val_fraction: float = Field(0.1, gt=0, lt=1, description="share of the queries held out for validation")
+    validations_per_epoch: int = Field(2, ge=1, description="validations in each epoch, evenly spaced")
+    threshold: float = Field(0.0, description="rows with a score below this are dropped (-inf keeps all)")
+    reverse_seq: bool = Field(
+        False, description="generate from the query outwards: the ICD next to the query comes first"
+    )
+    precision: str | None = Field(None, description="Lightning precision (default 16-mixed on CUDA, 32-true elsewhere)")
+    trainer: dict[str, Any] = Field(default_factory=dict, description="further options of Lightning's Trainer")
+    loggers: tuple[Literal["tensorboard", "wandb"], ...] = Field((), description="loggers besides the CSV file")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_in_by_network(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        network = values.get("network", "gpt2")
+        defaults = NETWORK_DEFAULTS.get(network, {}) if isinstance(network, str) else {}
+        given = {key: value for key, value in values.items() if not (key in defaults and value is None)}
+        return {**defaults, **given}
+
+    @field_validator("loggers", mode="before")
+    @classmethod
+    def _split_commas(cls, value: Any) -> Any:
+        return names_of(value)
+
+    @field_validator("freeze", mode="before")
+    @classmethod
+    def _split_towers(cls, value: Any) -> Any:
+        names = names_of(value)
+        if names == ("none",):
+            return ()
+        return tuple(sorted(set(names))) if isinstance(names, (tuple, list)) else names
+
+    @field_validator("trainer")
+    @classmethod
+    def _check_trainer(cls, value: dict[str, Any]) -> dict[str, Any]:
+        return trainer_options(value)
+
+    @model_validator(mode="after")
+    def _check_heads(self) -> LeverLMOptions:
+        if self.network == "pointer" and not self.reads.icd:
+            raise ValueError(f"the pointer network knows ICDs by their features, and variant {self.variant} reads none")
+        if self.network != "lstm" and self.n_embd % self.n_head:
+            raise ValueError(f"n_embd ({self.n_embd}) must be a multiple of n_head ({self.n_head})")
+        return self
+
+    @model_validator(mode="after")
+    def _check_contrast(self) -> LeverLMOptions:
+        if self.network == "pointer" and self.contrast == "index" and self.encoded:
+            raise ValueError("contrast=index would encode thousands of examples in each step: use contrast=pool")
+        return self
+
+    @property
+    def reads(self) -> Variant:
+        return VARIANTS[self.variant]
+
+    @property
+    def trained(self) -> frozenset[str]:
+        """The modalities whose tower of CLIP is trained."""
+        return self.reads.needs - set(self.freeze)
+
+    @property
+    def encoded(self) -> frozenset[str]:
+        """The modalities whose tower runs on every step of training."""
+        return self.reads.needs if self.from_images else self.trained
+
+    @property
+    def decoding_needs(self) -> frozenset[str]:
+        """What a trained selector reads of an index set: stored embeddings, or images and texts for its own towers."""
+        return frozenset(SOURCES[m] if m in self.trained else m for m in self.reads.needs)
+
+    @property
+    def training_needs(self) -> frozenset[str]:
+        """What training reads, `encoder` among it where a tower runs."""
+        return self.decoding_needs | {SOURCES[m] for m in self.encoded} | ({"encoder"} if self.encoded else set())
+
+    def identity(self) -> dict[str, Any]:
+        """The options that decide the result as JSON-ready values (an infinite threshold as text, which JSON has no number
+        for)."""
+        values: dict[str, Any] = self.model_dump(mode="json", exclude={"workers"})
+        if math.isinf(self.threshold):
+            values["threshold"] = str(self.threshold)
+        return values
+
+
+def parse_options(values: dict[str, Any]) -> LeverLMOptions:
+    """Checks options as users give them (values may be strings). Raises ConfigError that names the first wrong one."""
+    return parsed("lever-lm", LeverLMOptions, values)

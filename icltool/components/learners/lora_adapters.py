@@ -1,0 +1,67 @@
+"""What LoRA trains."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from icltool.components.interventions.lora import LowRankAdapters
+from icltool.components.learners.lora import LoRAOptions
+from icltool.components.learners.steering.draws import Draws
+from icltool.components.learners.steering.module import SteeringModule
+from icltool.contracts import SteeringSet, SupportsDecoderHooks, keyed_generator
+
+
+class LearnedAdapters(torch.nn.Module):
+    """The adapters' matrices; the projections that they belong to are no part of it."""
+
+    def __init__(self, model: SupportsDecoderHooks, options: LoRAOptions) -> None:
+        super().__init__()
+        self._adapters = LowRankAdapters(model, options.targets, options.rank, options.lora_alpha, options.dropout)
+        self.parts = torch.nn.ModuleList(torch.nn.ModuleList(parts) for parts in self._adapters.trained())
+        self._lr = options.lr
+
+    def groups(self) -> list[dict[str, Any]]:
+        """See Student."""
+        return [{"params": list(self.parameters()), "lr": self._lr}]
+
+    @contextmanager
+    def applied(self) -> Iterator[None]:
+        """See Student."""
+        with self._adapters.injected():
+            yield
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What the intervention of this name reads."""
+        return {name: weight.float() for name, weight in self._adapters.weights().items()}
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> LearnedAdapters:
+        """Adapters stay on their layers' devices, which may be several, and in float32, whatever Lightning moves."""
+        return self
+
+
+class LoraModule(SteeringModule):
+    """Minimises the cross-entropy of the answers, with `distil` the divergence from the teacher's, too."""
+
+    def __init__(
+        self, student: LearnedAdapters, data: SteeringSet, draws: Draws, options: LoRAOptions, seed: int
+    ) -> None:
+        super().__init__(student, data, draws, options, seed)
+        self.distils = options.distil
+
+    def on_train_start(self) -> None:
+        """Lightning brings the optimiser's state to its own device when it goes on."""
+        for optimizer in self.trainer.optimizers:
+            for weight, state in optimizer.state.items():
+                state.update(
+                    {k: v.to(weight.device) for k, v in state.items() if isinstance(v, Tensor) and k != "step"}
+                )
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Dropout is drawn anew from the seed for every batch, so that going on draws the same."""
+        drawn = keyed_generator(self.seed, f"lora.dropout.{self.global_rank}.{self.current_epoch}", batch_idx)
+        torch.manual_seed(int(drawn.integers(2**62)))

@@ -1,0 +1,257 @@
+"""Indexes that find the nearest rows without comparing all: inverted lists (IVF), compressed ones (IVF-PQ), HNSW graphs.
+
+They propose candidates; `retrievers.nearest` decides among them by exact products. What they propose for a query
+depends on the vectors, the options and that query alone, not on the other queries or on threads.
+
+Bytes per distinct vector of D values, beside the embeddings themselves: "ivf" 4 D + 8, "ivf-pq" m + 8 (m at most 64),
+"hnsw" 4 D + about 8 x 32 + 20, and as it is built 4 D more. Building takes time: for N vectors there are 4 sqrt(N) lists,
+k-means over 32 vectors per list, and one assignment of every vector, so that N grows the time by N sqrt(N) at last; a
+graph takes some hundred comparisons per vector, whose number grows slowly.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeAlias
+
+import numpy as np
+
+from icltool.components.retrievers.lists import best_centres, nearest_centres, spherical_kmeans
+from icltool.components.retrievers.options import whole_number
+from icltool.contracts import FloatArray, IntArray, keyed_generator
+from icltool.errors import ConfigError
+
+KINDS = ("exact", "ivf", "ivf-pq", "hnsw")
+#: Fewer distinct vectors than this are always searched exactly: an index would not pay, nor be well trained.
+LEAST_VECTORS = 2048
+#: Lists per square root of the number of vectors N: a query is then compared with 4 sqrt(N) centres, and with sqrt(N) / 4
+#: vectors for each list that it reads.
+LISTS = 4.0
+#: Vectors per list that k-means sees, and its iterations.
+TRAINING_VECTORS = 32
+ITERATIONS = 10
+#: Links of a vertex of an HNSW graph (twice as many on its lowest layer), and candidates while it is built.
+LINKS = 32
+BUILD_EF = 64
+#: Largest code of a vector in bytes, and vectors that train the codes.
+CODE_BYTES = 64
+CODE_TRAINING = 16_384
+#: Candidates per wanted row where scores are estimates from codes.
+SPARE = 4
+#: Vectors normalised and added at once.
+_ROWS = 16_384
+
+#: The normalised vectors float32 [n, D] at some positions int64 [n].
+Units: TypeAlias = Callable[[IntArray], FloatArray]
+
+
+@dataclass(frozen=True)
+class IndexOptions:
+    """How nearest rows are searched: `kind` is one of KINDS; `probes` lists are searched for a query (ivf, ivf-pq); `ef`
+    candidates are kept on the walk through the graph (hnsw). More of either finds more of the true neighbours, in more
+    time."""
+
+    kind: str = "exact"
+    probes: int = 32
+    ef: int = 128
+
+
+EXACT = IndexOptions()
+
+
+def index_options(what: str, index: Any, probes: Any = None, ef: Any = None) -> IndexOptions:
+    """The options `index`, `probes` and `ef` of a method or sampler, called `what` in messages; None is the default.
+
+    Raises ConfigError for an unknown index, a value that is no whole number from 1 up, and one that the index ignores.
+    """
+    if index not in KINDS:
+        close = difflib.get_close_matches(str(index), KINDS, n=1, cutoff=0.5)
+        start = f"did you mean {close[0]!r}? " if close else ""
+        raise ConfigError(f"{what}: index={index!r} is no index", f"{start}known: {', '.join(KINDS)}")
+    given = {"probes": probes, "ef": ef}
+    users = {"probes": ("ivf", "ivf-pq"), "ef": ("hnsw",)}
+    chosen: dict[str, int] = {}
+    for name, value in given.items():
+        if value is None:
+            continue
+        if index not in users[name]:
+            raise ConfigError(
+                f"{what}: {name}={value!r} has no effect with index={index!r}",
+                f"leave it out, or choose index={users[name][0]}",
+            )
+        chosen[name] = whole_number(what, name, value)
+    return IndexOptions(index, **chosen)
+
+
+class CandidateIndex(Protocol):
+    """An index of U unit vectors. An effort is a number of probed lists, or of candidates on a walk; from `most` up an
+    exact search costs no more. `estimates` is true where scores are not the products of the vectors themselves."""
+
+    most: int
+    estimates: bool
+
+    def effort(self, options: IndexOptions, width: int) -> int:
+        """The effort at which the search for `width` candidates of a query starts."""
+        ...
+
+    def candidates(self, unit: FloatArray, effort: int, width: int) -> tuple[FloatArray, IntArray]:
+        """The best `width` vectors that are found for each of `unit` [q, D]: scores float32 and positions int64
+        [q, width], best first; positions are -1 where there are fewer."""
+        ...
+
+
+class InvertedLists:
+    """Vectors in lists around centres (Sivic and Zisserman, Video Google, 2003); a search reads the lists whose centres
+    are nearest. With `compressed`, product-quantised residuals stand for the vectors (Jégou, Douze, Schmid: Product
+    quantization for nearest neighbor search, 2011)."""
+
+    def __init__(self, units: Units, total: int, dim: int, compressed: bool = False) -> None:
+        faiss = _faiss()
+        self.most = min(total, round(LISTS * math.sqrt(total)))
+        self.estimates = compressed
+        sample, self.centres = self._trained(units, total)
+        self._quantiser = faiss.IndexFlatIP(dim)
+        self._quantiser.add(self.centres)
+        metric = faiss.METRIC_INNER_PRODUCT
+        if compressed:
+            self._index = faiss.IndexIVFPQ(self._quantiser, dim, self.most, code_bytes(dim), 8, metric)
+            self._index.pq.cp.niter = ITERATIONS
+            self._index.pq.cp.min_points_per_centroid = 1  # else it warns of small sets, once per byte
+            with _one_thread():
+                self._index.train(sample[:CODE_TRAINING])
+        else:
+            self._index = faiss.IndexIVFFlat(self._quantiser, dim, self.most, metric)
+        del sample
+        self._fill(units, total)
+
+    def _trained(self, units: Units, total: int) -> tuple[FloatArray, FloatArray]:
+        """(unit vectors in drawn order, centres that they have)."""
+        generator = keyed_generator(0, "retrieval.lists")
+        sample = units(generator.choice(total, min(total, TRAINING_VECTORS * self.most), replace=False))
+        return sample, spherical_kmeans(sample, np.arange(self.most), ITERATIONS)
+
+    def _fill(self, units: Units, total: int) -> None:
+        """A list gets all its vectors at once: one that grows would take up to twice the memory."""
+        faiss = _faiss()
+        owner = np.empty(total, dtype=np.int32)
+        for start in range(0, total, _ROWS):
+            part = np.arange(start, min(start + _ROWS, total))
+            owner[part] = nearest_centres(units(part), self.centres)
+        order = np.argsort(owner, kind="stable").astype(np.int64)
+        ends = np.searchsorted(owner[order], np.arange(self.most + 1))
+        with _one_thread():
+            for number in range(self.most):
+                members = order[ends[number] : ends[number + 1]]
+                if len(members):
+                    codes = self._codes(units(members), number)
+                    self._index.invlists.add_entries(
+                        number, len(members), faiss.swig_ptr(members), faiss.swig_ptr(codes)
+                    )
+        self._index.ntotal = total
+
+    def _codes(self, vectors: FloatArray, number: int) -> np.ndarray:
+        """What list `number` keeps of some unit vectors, uint8 [n, code size]."""
+        faiss = _faiss()
+        if not self.estimates:
+            return np.ascontiguousarray(vectors).view(np.uint8)
+        codes = np.empty((len(vectors), self._index.code_size), dtype=np.uint8)
+        lists = np.full(len(vectors), number, dtype=np.int64)
+        self._index.encode_vectors(
+            len(vectors), faiss.swig_ptr(vectors), faiss.swig_ptr(lists), faiss.swig_ptr(codes), False
+        )
+        return codes
+
+    def effort(self, options: IndexOptions, width: int) -> int:
+        return options.probes
+
+    def candidates(self, unit: FloatArray, effort: int, width: int) -> tuple[FloatArray, IntArray]:
+        faiss = _faiss()
+        probes = min(effort, self.most)
+        lists = best_centres(unit, self.centres, probes)
+        # faiss takes the products with the centres to be known; a matrix product would not give each query its own.
+        near = np.zeros(lists.shape, dtype=np.float32)
+        if self.estimates:
+            for start in range(0, len(unit), 64):
+                part = slice(start, start + 64)
+                near[part] = (self.centres[lists[part]] * unit[part, None].astype(np.float64)).sum(axis=2)
+        scores = np.empty((len(unit), width), dtype=np.float32)
+        labels = np.empty((len(unit), width), dtype=np.int64)
+        self._index.search_preassigned_c(
+            len(unit),
+            faiss.swig_ptr(unit),
+            width,
+            *(faiss.swig_ptr(array) for array in (lists, near, scores, labels)),
+            False,
+            faiss.SearchParametersIVF(nprobe=probes),
+        )
+        return scores, labels
+
+
+class Graph:
+    """A hierarchical navigable small-world graph (Malkov and Yashunin, 2020) over the vectors themselves."""
+
+    estimates = False
+
+    def __init__(self, units: Units, total: int, dim: int) -> None:
+        faiss = _faiss()
+        # A walk that keeps a sixteenth of all vertices has compared most of them.
+        self.most = max(1, total // 16)
+        self._index = faiss.IndexHNSWFlat(dim, LINKS, faiss.METRIC_INNER_PRODUCT)
+        self._index.hnsw.efConstruction = BUILD_EF
+        vectors = np.empty((total, dim), dtype=np.float32)
+        for start in range(0, total, _ROWS):
+            part = np.arange(start, min(start + _ROWS, total))
+            vectors[part] = units(part)
+        # All at once: the layers are then built from the top. Builders that lock vertices depend on the threads' order.
+        if hasattr(faiss.HNSW, "compute_forward_links_deterministic"):
+            self._index.add(vectors)
+        else:
+            with _one_thread():
+                self._index.add(vectors)
+
+    def effort(self, options: IndexOptions, width: int) -> int:
+        return max(options.ef, width)
+
+    def candidates(self, unit: FloatArray, effort: int, width: int) -> tuple[FloatArray, IntArray]:
+        faiss = _faiss()
+        found: tuple[FloatArray, IntArray] = self._index.search(
+            unit, width, params=faiss.SearchParametersHNSW(efSearch=effort)
+        )
+        return found
+
+
+def build_index(kind: str, units: Units, total: int, dim: int) -> CandidateIndex:
+    """An index of `total` vectors of `dim` values, of a kind other than "exact"."""
+    if kind == "hnsw":
+        return Graph(units, total, dim)
+    return InvertedLists(units, total, dim, compressed=kind == "ivf-pq")
+
+
+def code_bytes(dim: int) -> int:
+    """Bytes of a vector's code in "ivf-pq": the largest divisor of `dim` up to CODE_BYTES, of dim / 4 or less where
+    there is one."""
+    most = min(CODE_BYTES, max(1, dim // 4))
+    return max(size for size in range(1, most + 1) if dim % size == 0)
+
+
+def _faiss() -> Any:
+    """The library, imported when an index is first built; its stubs do not know all that it has."""
+    import faiss
+
+    return faiss
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """faiss computes on one thread inside; the setting is the calling thread's own."""
+    faiss = _faiss()
+    before = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(1)
+    try:
+        yield
+    finally:
+        faiss.omp_set_num_threads(before)

@@ -1,0 +1,133 @@
+"""Demonstrations whose words match the query's."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+import numpy as np
+
+from icltool.components.retrievers.options import number
+from icltool.components.retrievers.rows import excluded_rows
+from icltool.contracts import Float64Array, IndexSet, IntArray, QuerySet
+
+_WORD = re.compile(r"\w+(?:['’]\w+)*")
+
+
+def words(text: str) -> list[str]:
+    """The words of a text in lower case, without punctuation (an apostrophe inside a word stays)."""
+    return _WORD.findall(text.lower())
+
+
+class BM25Retriever:
+    """The rows with the highest Okapi BM25 score of their retrieval text for the query's text (Robertson et al., Okapi
+    at TREC-3, 1994; the formula as in Robertson and Zaragoza, The probabilistic relevance framework, 2009):
+
+    sum over the query's words of log(1 + (N - n + 0.5) / (n + 0.5)) f (k1 + 1) / (f + k1 (1 - b + b length / mean)),
+
+    f times in the row and in n of N rows. The 1 in the logarithm keeps words that most rows have from counting against a
+    row. A word counts as often as the query has it. Rows are ranked, equal scores by row; rows that share no word come
+    last.
+
+    A caption query's text is one of its own references, so for captions this is an upper bound, no method.
+    Raises ConfigError for an option out of range.
+    """
+
+    query = "text"
+    needs: frozenset[str] = frozenset({"texts"})
+    ranked = True
+    nested = True
+
+    def __init__(self, k1: float = 1.5, b: float = 0.75) -> None:
+        self.k1 = number("bm25", "k1", k1, 0.0, 1e3)
+        self.b = number("bm25", "b", b, 0.0, 1.0)
+        self._texts: tuple[str, ...] | None = None
+        self._inverted: InvertedIndex | None = None
+
+    def retrieve(self, index: IndexSet, queries: QuerySet, shots: int, seed: int) -> IntArray:
+        """Rows of `index` int64 [Q, shots]; see `icltool.contracts.Retriever`. Nothing is drawn: `seed` has no effect.
+
+        Raises DataError when a query has fewer rows left.
+        """
+        chosen = np.empty((len(queries), shots), dtype=np.int64)
+        if not shots or not len(queries):
+            return chosen
+        if self._inverted is None or self._texts != index.texts:
+            self._texts, self._inverted = index.texts, InvertedIndex(index.texts, self.k1, self.b)
+        for position in range(len(queries)):
+            leaking = excluded_rows(index, queries, position, shots, "query")
+            chosen[position] = self._inverted.best(queries.texts[position], shots, leaking)
+        return chosen
+
+
+class InvertedIndex:
+    """BM25 weights of each word's rows. Rows whose texts have the same words, as many questions do, are kept as one
+    *document*; N, n and the mean length are of rows all the same."""
+
+    def __init__(self, texts: Sequence[str], k1: float, b: float) -> None:
+        known: dict[str, int] = {}
+        documents: dict[tuple[int, ...], int] = {}
+        codes = np.empty(len(texts), dtype=np.int64)
+        for row, text in enumerate(texts):
+            bag = tuple(sorted(known.setdefault(word, len(known)) for word in words(text)))
+            codes[row] = documents.setdefault(bag, len(documents))
+        self.words = known
+        # All rows of document d, ascending: _rows[_starts[d] : _starts[d + 1]].
+        self._rows = np.argsort(codes, kind="stable").astype(np.int64)
+        self._starts = np.searchsorted(codes[self._rows], np.arange(len(documents) + 1))
+        lengths = np.array([len(bag) for bag in documents], dtype=np.int64)
+        flat = np.fromiter((w for bag in documents for w in bag), np.int64, int(lengths.sum()))
+        # One entry per (word, document), ascending by both.
+        keys, counts = np.unique(
+            flat * len(documents) + np.repeat(np.arange(len(documents)), lengths), return_counts=True
+        )
+        word, self._documents = np.divmod(keys, max(len(documents), 1))
+        copies = np.diff(self._starts)
+        rows_with = np.bincount(word, weights=copies[self._documents], minlength=len(known))
+        idf = np.log(1.0 + (len(texts) - rows_with + 0.5) / (rows_with + 0.5))
+        mean = float((lengths * copies).sum()) / max(len(texts), 1)
+        norm = k1 * (1 - b + b * lengths / max(mean, 1.0 / max(len(texts), 1)))
+        self._weights: Float64Array = idf[word] * counts * (k1 + 1) / (counts + norm[self._documents])
+        self._bounds = np.searchsorted(word, np.arange(len(known) + 1))
+        self._scores = np.zeros(len(documents))
+
+    def best(self, text: str, count: int, leaking: IntArray) -> IntArray:
+        """The `count` best rows that are not among `leaking`, int64 [count]."""
+        scores = self._score(text)
+        found = _highest(scores, count + len(leaking))
+        lengths = self._starts[found + 1] - self._starts[found]
+        ends = np.cumsum(lengths)
+        within = np.arange(ends[-1]) - np.repeat(ends - lengths, lengths)
+        rows = self._rows[np.repeat(self._starts[found], lengths) + within]
+        values = np.repeat(scores[found], lengths)
+        allowed = ~np.isin(rows, leaking)
+        rows, values = rows[allowed], values[allowed]
+        answer: IntArray = rows[np.lexsort((rows, -values))[:count]]
+        return answer
+
+    def _score(self, text: str) -> Float64Array:
+        """The score of each document, float64; words are added in the order of the query."""
+        scores = self._scores
+        scores.fill(0.0)
+        for word in words(text):
+            code = self.words.get(word)
+            if code is not None:
+                part = slice(self._bounds[code], self._bounds[code + 1])
+                scores[self._documents[part]] += self._weights[part]
+        return scores
+
+
+def _highest(scores: Float64Array, wanted: int) -> IntArray:
+    """Positions ascending of the `wanted` highest scores and of all that equal the last of them."""
+    if wanted >= len(scores):
+        return np.arange(len(scores))
+    highest = float(scores.max())
+    for share in (0.75, 0.5, 0.25):  # most scores are low; selecting among the few high ones is quicker
+        found = np.flatnonzero(scores >= share * highest)
+        if len(found) >= wanted:
+            break
+    else:
+        found = np.arange(len(scores))
+    least = np.partition(scores[found], len(found) - wanted)[len(found) - wanted]
+    kept: IntArray = found[scores[found] >= least]
+    return kept

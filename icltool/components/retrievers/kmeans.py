@@ -1,0 +1,121 @@
+"""One demonstration from each cluster of the query's neighbourhood."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from icltool.components.retrievers.approximate import index_options
+from icltool.components.retrievers.options import embedding_kinds, whole_number
+from icltool.components.retrievers.pool import Pool, pools
+from icltool.contracts import Float64Array, IndexSet, IntArray, QuerySet, keyed_generator
+
+
+class KMeansRetriever:
+    """k-means over the `pool` nearest rows into as many clusters as there are demonstrations; of each cluster the row
+    nearest to its centre.
+
+    Auto-CoT (Zhang et al., Automatic chain of thought prompting in large language models, 2023) clusters the whole set
+    of questions and gives all queries one set of demonstrations; clustering the query's own neighbourhood keeps them
+    relevant to it. Clusters are found by Lloyd's iterations on the normalised vectors (at most `iterations`) from
+    centres drawn by k-means++ (Arthur and Vassilvitskii, 2007), keyed by query and seed, in double precision.
+
+    Rows are ordered by similarity to the query: they count as ranked. k demonstrations are not the first of more.
+    `index`, `probes` and `ef` say how the pool is searched (`retrievers.approximate`). Raises ConfigError for
+    an option out of range, and for a pool smaller than the number of demonstrations.
+    """
+
+    ranked = True
+    nested = False
+
+    def __init__(
+        self,
+        pool: int = 64,
+        iterations: int = 20,
+        query: str = "image",
+        demonstration: str = "image",
+        index: str = "exact",
+        probes: int | None = None,
+        ef: int | None = None,
+    ) -> None:
+        self.needs = embedding_kinds("kmeans", query, demonstration)
+        self.pool = whole_number("kmeans", "pool", pool)
+        self.iterations = whole_number("kmeans", "iterations", iterations)
+        self.query, self.demonstration = query, demonstration
+        self.search = index_options("kmeans", index, probes, ef)
+
+    def retrieve(self, index: IndexSet, queries: QuerySet, shots: int, seed: int) -> IntArray:
+        """Rows of `index` int64 [Q, shots]; see `icltool.contracts.Retriever`. DataError when too few rows are left."""
+        chosen = np.empty((len(queries), shots), dtype=np.int64)
+        found = pools("kmeans", index, queries, self.query, self.demonstration, self.pool, shots, self.search)
+        for position, pool in enumerate(found):
+            generator = keyed_generator(seed, "retriever.kmeans", int(queries.ids[position]))
+            if shots:
+                chosen[position] = pool.rows[representatives(pool, shots, self.iterations, generator)]
+        return chosen
+
+
+def representatives(pool: Pool, clusters: int, iterations: int, generator: np.random.Generator) -> IntArray:
+    """Positions int64 [clusters] in the pool, ascending: of each cluster the row nearest to its centre.
+
+    Distances to centres are computed from the products of the rows: for the mean c of the rows C,
+    |x - c|^2 = |x|^2 - 2 mean(x y) + mean(y z), y and z in C.
+    """
+    products = np.einsum("id,jd->ij", pool.units, pool.units)
+    squares = np.diag(products)
+    centres = _draw(np.maximum(squares[:, None] - 2 * products + squares, 0.0), clusters, generator)
+    distances = squares[:, None] - 2 * products[:, centres] + squares[centres]
+    labels = _assign(distances)
+    for _ in range(iterations):
+        distances = _distances(products, labels, clusters)
+        before, labels = labels, _assign(distances)
+        if (labels == before).all():
+            break
+    distances = _distances(products, labels, clusters)
+    nearest = [_nearest(pool, distances[:, c], np.flatnonzero(labels == c)) for c in range(clusters)]
+    return np.sort(np.array(nearest, dtype=np.int64))
+
+
+def _draw(squared: Float64Array, clusters: int, generator: np.random.Generator) -> list[int]:
+    """Distinct positions of first centres: each with a probability in proportion to the squared distance from those
+    before it, or uniformly where all others are as near as can be."""
+    centres = [int(generator.integers(len(squared)))]
+    while len(centres) < clusters:
+        weights = squared[centres].min(axis=0)
+        weights[centres] = 0.0
+        if weights.sum() <= 0:
+            weights = np.ones(len(squared))
+            weights[centres] = 0.0
+        steps = np.cumsum(weights)
+        found = int(np.searchsorted(steps, generator.random() * steps[-1], side="right"))
+        centres.append(min(found, int(np.flatnonzero(weights)[-1])))
+    return centres
+
+
+def _assign(distances: Float64Array) -> IntArray:
+    """The nearest centre of each row int64 [P], of equal ones the first. A centre that no row is nearest to takes the
+    row that is farthest from its own centre and not alone there, so that no cluster is empty."""
+    labels: IntArray = distances.argmin(axis=1).astype(np.int64)
+    sizes = np.bincount(labels, minlength=distances.shape[1])
+    own = distances[np.arange(len(labels)), labels]
+    for empty in np.flatnonzero(sizes == 0).tolist():
+        moved = int(np.argmax(np.where(sizes[labels] > 1, own, -np.inf)))
+        sizes[labels[moved]] -= 1
+        labels[moved], sizes[empty], own[moved] = empty, 1, 0.0
+    return labels
+
+
+def _distances(products: Float64Array, labels: IntArray, clusters: int) -> Float64Array:
+    """Squared distances float64 [P, clusters] of the rows from the clusters' means."""
+    member = (labels[:, None] == np.arange(clusters)).astype(np.float64)
+    member /= member.sum(axis=0)
+    across = np.einsum("ij,jc->ic", products, member)
+    within = np.einsum("ic,ic->c", across, member)
+    squared: Float64Array = np.diag(products)[:, None] - 2 * across + within
+    return squared
+
+
+def _nearest(pool: Pool, distances: Float64Array, members: IntArray) -> int:
+    """The member with the least distance, of equal ones the lowest row."""
+    scores = np.full(len(pool), -np.inf)
+    scores[members] = -distances[members]
+    return pool.best(scores)

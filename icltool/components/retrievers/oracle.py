@@ -1,0 +1,109 @@
+"""The best generated sequence of each query: what a perfect choice among the searched ones would give."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from icltool.components.retrievers.rows import excluded_rows
+from icltool.contracts import IndexSet, IntArray, QuerySet
+from icltool.errors import ConfigError, DataError
+
+_BY = ("scores", "values")
+_COMMAND = "run `icltool generate --queries validation` for this data set"
+
+
+class OracleRetriever:
+    """The best sequence in a file of sequences that were searched for the evaluated queries themselves.
+
+    The search knew the queries' labels, so this is an upper bound for analysis, no method. `file` is the sequences file;
+    `by` says which sequence of a query is best: "scores" is the order of the search, "values" the scorer's value of the
+    finished sequence. A sequence that leaks, or that names an example outside the index set, is passed over for the next
+    best. The answer is in prompt order. Raises ConfigError for another `by`.
+    """
+
+    #: Whose sequences it reads: those of the evaluated split.
+    sequences = "validation"
+    needs: frozenset[str] = frozenset()
+    ranked = False
+    nested = False
+
+    def __init__(self, file: str | Path, by: str = "scores") -> None:
+        if by not in _BY:
+            raise ConfigError(f"oracle: by={by!r} is no order of sequences", f"use {' or '.join(map(repr, _BY))}")
+        self.file, self.by = Path(file), by
+        self._results: dict[int, Any] | None = None
+        self._shots = 0
+
+    @property
+    def lengths(self) -> tuple[int, ...]:
+        """The numbers of demonstrations that it has: sequences are not cut, as their scores are of the whole."""
+        self._read()
+        return (self._shots,)
+
+    def retrieve(self, index: IndexSet, queries: QuerySet, shots: int, seed: int) -> IntArray:
+        """Rows of `index` int64 [Q, shots]; see `icltool.contracts.Retriever`. Nothing is drawn: `seed` has no effect.
+
+        Raises StoreError when the file cannot be read, ConfigError when its sequences have another length, DataError
+        when it lacks a usable sequence for a query.
+        """
+        for position in range(len(queries)):
+            excluded_rows(index, queries, position, shots, "query")
+        results = self._read()
+        if shots != self._shots:
+            raise ConfigError(
+                f"oracle: the sequences in {self.file} have {self._shots} demonstrations, {shots} were asked for",
+                f"use --shots {self._shots}, or generate sequences of {shots}",
+            )
+        order = np.argsort(index.ids, kind="stable")
+        ids = index.ids[order]
+        chosen = np.empty((len(queries), shots), dtype=np.int64)
+        missing, useless = [], []
+        for position, query_id in enumerate(queries.ids.tolist()):
+            if query_id not in results:
+                missing.append(query_id)
+                continue
+            rows = self._best(results[query_id], ids, order, index.leaking_rows(queries, position))
+            if rows is None:
+                useless.append(query_id)
+            else:
+                chosen[position] = rows
+        self._complain(len(queries), missing, useless)
+        return chosen
+
+    def _read(self) -> dict[int, Any]:
+        """The results by query id; the file is read once."""
+        if self._results is None:
+            from icltool.store.sequences import SequenceFile
+
+            with SequenceFile.open(self.file) as file:
+                self._results = {result.query_id: result for result in file.results()}
+                self._shots = file.shots
+        return self._results
+
+    def _best(self, result: Any, ids: IntArray, order: IntArray, leaking: IntArray) -> IntArray | None:
+        """Rows of the best sequence that is of the index set and does not leak; None where there is none."""
+        ranks = np.argsort(-getattr(result, self.by), kind="stable")
+        for icd_ids in result.icd_ids[ranks]:
+            place = np.minimum(np.searchsorted(ids, icd_ids), len(ids) - 1)
+            rows: IntArray = order[place].astype(np.int64)
+            known = (ids[place] == icd_ids).all()
+            if known and len(np.unique(rows)) == len(rows) and not np.isin(rows, leaking).any():
+                return rows
+        return None
+
+    def _complain(self, total: int, missing: list[int], useless: list[int]) -> None:
+        if missing:
+            raise DataError(
+                f"oracle: {self.file} holds no sequence for {len(missing)} of {total} queries (query {missing[0]}, say)",
+                f"run `icltool generate --queries validation --anchors {total}` for this data set: as many queries as are "
+                "evaluated, drawn alike",
+            )
+        if useless:
+            raise DataError(
+                f"oracle: all sequences of {len(useless)} of {total} queries leak the answer or name examples outside the "
+                f"index set (query {useless[0]}, say)",
+                f"use the whole index set (--index-size -1), or {_COMMAND}",
+            )

@@ -1,0 +1,80 @@
+"""The neighbourhood of a query: the rows among which methods that weigh relevance against diversity choose."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from icltool.components.retrievers.approximate import EXACT, IndexOptions
+from icltool.components.retrievers.nearest import NearestRows, normalised
+from icltool.components.retrievers.rows import embeddings, excluded_rows
+from icltool.contracts import Float64Array, IndexSet, IntArray, QuerySet
+from icltool.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Pool:
+    """The P rows nearest to a query that do not leak, most similar first, equal ones by row.
+
+    `rows` int64 [P], `units` float64 [P, D] their normalised vectors, `relevance` float64 [P] their cosines with the
+    query. No product goes through a matrix library, whose rounding may depend on the number of threads.
+    """
+
+    rows: IntArray
+    units: Float64Array
+    relevance: Float64Array
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def similarities(self, position: int) -> Float64Array:
+        """Cosines of all rows with the one at `position`, float64 [P]."""
+        cosines: Float64Array = (self.units * self.units[position]).sum(axis=1)
+        return cosines
+
+    def best(self, scores: Float64Array) -> int:
+        """The position of the highest score, of equal ones that of the lowest row."""
+        highest = np.flatnonzero(scores == scores.max())
+        return int(highest[np.argmin(self.rows[highest])])
+
+
+def pools(
+    method: str,
+    index: IndexSet,
+    queries: QuerySet,
+    query: str,
+    demonstration: str,
+    size: int,
+    shots: int,
+    options: IndexOptions = EXACT,
+) -> Iterator[Pool]:
+    """Each query's pool of `size` rows, or of all that do not leak where these are fewer.
+
+    Similarity is the cosine between the query's `query` and the rows' `demonstration` embedding ("image" or "text");
+    `options` say how the rows are searched. Raises ConfigError when `size` is less than `shots`, DataError when fewer
+    than `shots` rows are left for a query.
+    """
+    leaking = [excluded_rows(index, queries, position, shots, "query") for position in range(len(queries))]
+    if size < shots:
+        raise ConfigError(
+            f"{method}: a pool of {size} rows has no {shots} demonstrations",
+            f"--method-option {method}.pool={4 * shots}",
+        )
+    if shots == 0 or not len(queries):
+        for _ in range(len(queries)):
+            yield Pool(np.empty(0, np.int64), np.empty((0, 0)), np.empty(0))
+        return
+    search = NearestRows(embeddings(index, demonstration), options)
+    vectors = embeddings(queries, query)
+    counts = np.array([min(size, len(index) - len(rows)) for rows in leaking])
+    found: dict[int, IntArray] = {}
+    for count in np.unique(counts).tolist():
+        group = np.flatnonzero(counts == count)
+        rows = search.search(vectors[group], count, lambda i, group=group: leaking[group[i]])  # type: ignore[misc]
+        found.update(zip(group.tolist(), rows, strict=True))
+    for position in range(len(queries)):
+        units = search.units(found[position])
+        asked = normalised(vectors[position : position + 1], "the queries' embeddings")[0].astype(np.float64)
+        yield Pool(found[position], units, (units * asked).sum(axis=1))

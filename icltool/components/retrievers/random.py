@@ -1,0 +1,50 @@
+"""Demonstrations drawn at random."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from icltool.components.retrievers.rows import draw_rows, excluded_rows
+from icltool.contracts import IndexSet, IntArray, QuerySet, keyed_generator
+from icltool.errors import DataError
+
+
+class RandomRetriever:
+    """Uniform without replacement, seeded per query; rows are in the order of their draws.
+
+    With `fixed`, all queries of a call get one set: the first rows, in a random order that the seed alone decides, that
+    leak the answer of none of them. Rows that leak for some query are passed over, so to that extent (and only with
+    `fixed`) the answer depends on the other queries: give all of them in one call.
+    """
+
+    needs: frozenset[str] = frozenset()
+    ranked = False
+    nested = True
+
+    def __init__(self, fixed: bool = False) -> None:
+        self.fixed = fixed
+
+    def retrieve(self, index: IndexSet, queries: QuerySet, shots: int, seed: int) -> IntArray:
+        """Rows of `index` int64 [Q, shots]; see `icltool.contracts.Retriever`. DataError when too few rows are left."""
+        leaking = [excluded_rows(index, queries, position, shots, "query") for position in range(len(queries))]
+        if self.fixed:
+            return np.tile(_one_set(index, leaking, shots, seed), (len(queries), 1))
+        chosen = np.empty((len(queries), shots), dtype=np.int64)
+        for position, rows in enumerate(leaking):
+            generator = keyed_generator(seed, "retriever.random", int(queries.ids[position]))
+            chosen[position] = draw_rows(generator, len(index), rows, shots)
+        return chosen
+
+
+def _one_set(index: IndexSet, leaking: list[IntArray], shots: int, seed: int) -> IntArray:
+    """int64 [shots]: the first rows of a random order that are in none of `leaking`."""
+    order = keyed_generator(seed, "retriever.random.fixed").permutation(len(index)).astype(np.int64)
+    if leaking:
+        order = order[~np.isin(order, np.unique(np.concatenate(leaking)))]
+    if len(order) < shots:
+        raise DataError(
+            f"one set of {shots} demonstrations for all queries is wanted, but only {len(order)} of the index set's "
+            f"{len(index)} rows leak no query's answer",
+            "leave out `fixed`, or use a larger index set",
+        )
+    return order[:shots]

@@ -1,0 +1,110 @@
+"""Demonstrations from a small subset of the index set that stands for the whole."""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+
+from icltool.components.retrievers.nearest import NearestRows
+from icltool.components.retrievers.options import embedding_kinds, number, whole_number
+from icltool.components.retrievers.rows import embeddings, excluded_rows
+from icltool.contracts import FloatArray, IndexSet, IntArray, QuerySet, keyed_generator
+from icltool.errors import DataError
+
+
+class VoteKRetriever:
+    """The nearest of `budget` rows that vote-k selected from the index set (Su et al., Selective annotation makes
+    language models better few-shot learners, 2023; the variant without a language model, "fast vote-k").
+
+    In the graph where each row points at its `neighbours` nearest rows, a row's score is the sum over the unselected
+    rows v that point at it of `discount` ** -(number of selected rows that v points at); the row with the highest score
+    is selected (of equal ones the lowest), and again until there are `budget`. The subset serves all queries: it is
+    what would have to be labelled. As in the paper the graph is over a sample of the index set (`sample` rows, drawn by
+    the seed; the paper has 3,000), since it takes sample x sample products; an index set that is not larger is taken
+    whole.
+
+    Similarity to the query is the cosine between the query's `query` and the rows' `demonstration` embedding; the graph
+    is of the `demonstration` embeddings. Rows are ranked; the first k of more are what a call for k gives. Raises
+    ConfigError for an option out of range.
+    """
+
+    ranked = True
+    nested = True
+
+    def __init__(
+        self,
+        budget: int = 100,
+        neighbours: int = 150,
+        discount: float = 10.0,
+        sample: int = 10_000,
+        query: str = "image",
+        demonstration: str = "image",
+    ) -> None:
+        self.needs = embedding_kinds("votek", query, demonstration)
+        self.budget = whole_number("votek", "budget", budget)
+        self.neighbours = whole_number("votek", "neighbours", neighbours)
+        self.discount = number("votek", "discount", discount, 1.0, 1e6)
+        self.sample = whole_number("votek", "sample", sample, least=2)
+        self.query, self.demonstration = query, demonstration
+        self._known: dict[tuple[int, bytes], IntArray] = {}
+
+    def retrieve(self, index: IndexSet, queries: QuerySet, shots: int, seed: int) -> IntArray:
+        """Rows of `index` int64 [Q, shots]; see `icltool.contracts.Retriever`.
+
+        Raises DataError when a query has fewer rows left in the subset.
+        """
+        for position in range(len(queries)):
+            excluded_rows(index, queries, position, shots, "query")
+        if not shots or not len(queries):
+            return np.empty((len(queries), shots), dtype=np.int64)
+        subset = self.subset(embeddings(index, self.demonstration), seed)
+        leaking = [
+            np.flatnonzero(np.isin(subset, index.leaking_rows(queries, position))) for position in range(len(queries))
+        ]
+        for position, places in enumerate(leaking):
+            if len(subset) - len(places) < shots:
+                raise DataError(
+                    f"votek: query {int(queries.ids[position])}: {shots} rows are wanted, but only "
+                    f"{len(subset) - len(places)} of the {len(subset)} selected do not leak its answer",
+                    f"ask for fewer, or select more: --method-option votek.budget={4 * self.budget}",
+                )
+        search = NearestRows(embeddings(index, self.demonstration)[subset])
+        return subset[search.search(embeddings(queries, self.query), shots, leaking.__getitem__)]
+
+    def subset(self, vectors: FloatArray, seed: int) -> IntArray:
+        """The selected rows int64 [budget], ascending (all rows where there are not more); kept while `vectors` are the
+        same values."""
+        key = (seed, _digest(vectors))
+        if key in self._known:
+            return self._known[key]
+        rows = np.arange(len(vectors), dtype=np.int64)
+        if len(rows) > self.sample:
+            rows = np.sort(keyed_generator(seed, "retriever.votek").permutation(len(rows))[: self.sample])
+        selected = np.sort(rows[vote_k(vectors[rows], self.budget, self.neighbours, self.discount)])
+        self._known = {key: selected}
+        return selected
+
+
+def _digest(vectors: FloatArray) -> bytes:
+    """A hash of shape and values."""
+    found = hashlib.blake2b(repr(vectors.shape).encode(), digest_size=16)
+    for start in range(0, len(vectors), 4096):
+        found.update(np.ascontiguousarray(vectors[start : start + 4096]).data)
+    return found.digest()
+
+
+def vote_k(vectors: FloatArray, budget: int, neighbours: int, discount: float) -> IntArray:
+    """Rows int64 [min(budget, n)] in the order of their selection."""
+    count = len(vectors)
+    edges = NearestRows(vectors).search(vectors, min(neighbours, count - 1), lambda row: np.array([row]))
+    votes = np.ones(count)
+    selected: list[int] = []
+    for _ in range(min(budget, count)):
+        scores = np.bincount(edges.ravel(), weights=np.repeat(votes, edges.shape[1]), minlength=count)
+        scores[selected] = -1.0
+        best = int(np.argmax(scores))
+        selected.append(best)
+        votes[(edges == best).any(axis=1)] /= discount
+        votes[best] = 0.0  # only unselected rows vote
+    return np.array(selected, dtype=np.int64)

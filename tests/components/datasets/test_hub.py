@@ -1,0 +1,208 @@
+"""Data sets in the formats of Hugging Face `datasets`, from local files that hold their images."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pytest
+
+from icltool.components.datasets.held_images import HeldImages
+from icltool.components.datasets.hub import HubReader
+from icltool.contracts import Example
+from icltool.errors import ConfigError, DataError
+from icltool.plugin.manager import component
+from icltool.testing import QuietProgress, check_dataset
+from tests.components.datasets.hub_builders import IMAGE, TEXT, as_dataset, picture, write_parquet
+
+FEATURES = {**IMAGE, "caption": datasets.List(TEXT)}
+ROWS = {
+    "train": [
+        {"image": picture(1, "JPEG"), "caption": ["a cat", "the cat"]},
+        {"image": picture(2), "caption": ["two dogs"]},
+        {"image": picture(1, "JPEG"), "caption": ["one cat"]},
+        {"image": picture(3), "caption": ["a bed"]},
+    ],
+    "validation": [{"image": picture(2), "caption": ["dogs"]}, {"image": picture(4), "caption": ["a boat"]}],
+}
+
+
+pytestmark = pytest.mark.usefixtures("own_cache")
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return write_parquet(tmp_path / "data", ROWS, FEATURES, shards=2)
+
+
+def read(root: Path | None, workspace: Path, task: str = "caption", **options: Any) -> dict[str, list[Example]]:
+    splits = HubReader(**options).read(root, task, workspace, QuietProgress())
+    return {split.name: list(split.examples) for split in splits}
+
+
+def refused(root: Path | None, task: str = "caption", verify: bool = False, **options: Any) -> DataError:
+    with pytest.raises(DataError) as caught:
+        HubReader(**options).check(root, task, verify)
+    assert "\n" not in caught.value.message
+    return caught.value
+
+
+def test_conforms(root: Path, tmp_path: Path) -> None:
+    (tmp_path / "workspace").mkdir()
+    check_dataset(lambda: component("datasets", "hub"), root, "caption", tmp_path / "workspace")
+
+
+def test_images_are_written_once_as_they_are_encoded(root: Path, tmp_path: Path) -> None:
+    splits = read(root, tmp_path)
+    train, validation = splits["train"], splits["validation"]
+    assert [(e.id, e.references) for e in train] == [
+        (0, ("a cat", "the cat", "one cat")),
+        (1, ("two dogs",)),
+        (3, ("a bed",)),
+    ]
+    assert [(e.id, e.label) for e in validation] == [(4, "dogs"), (5, "a boat")]
+    assert validation[0].image == train[1].image
+    assert validation[0].image_id == train[1].image_id
+    assert len({e.image_id for found in splits.values() for e in found}) == 4
+    folder = tmp_path / "datasets" / "hub" / "source" / "images"
+    assert sorted(p for p in folder.rglob("*") if p.is_file()) == sorted({Path(e.image) for e in train + validation})
+    assert Path(train[0].image).suffix == ".jpg"
+    assert Path(train[0].image).read_bytes() == ROWS["train"][0]["image"]["bytes"]
+    assert Path(train[1].image).read_bytes() == ROWS["train"][1]["image"]["bytes"]
+
+
+def test_a_second_run_writes_what_is_missing_or_cut(root: Path, tmp_path: Path) -> None:
+    first, second, third = (Path(e.image) for e in read(root, tmp_path)["train"])
+    kept, content = third.stat().st_mtime_ns, first.read_bytes()
+    first.write_bytes(b"")  # what a power failure may leave
+    second.unlink()
+    read(root, tmp_path)
+    assert first.read_bytes() == content
+    assert second.is_file()
+    assert third.stat().st_mtime_ns == kept
+    assert not list(tmp_path.rglob("*.tmp"))
+
+
+def write_image_folder(folder: Path) -> None:
+    """Images as files; equal ones are still one image."""
+    for name, rows in ROWS.items():
+        (folder / name).mkdir(parents=True)
+        lines = []
+        for i, row in enumerate(rows):
+            (folder / name / f"{i}.img.png").write_bytes(row["image"]["bytes"])
+            lines.append({"file_name": f"{i}.img.png", "caption": row["caption"]})
+        datasets.Dataset.from_list(lines).to_json(folder / name / "metadata.jsonl")
+
+
+@pytest.mark.parametrize("form", ["parquet-default", "saved", "arrow", "json", "imagefolder"])
+def test_other_forms_give_the_same_examples(root: Path, tmp_path: Path, form: str) -> None:
+    expected = read(root, tmp_path / "first")
+    folder = tmp_path / form
+    splits = datasets.DatasetDict({name: as_dataset(rows, FEATURES) for name, rows in ROWS.items()})
+    if form == "saved":
+        splits.save_to_disk(folder)
+    elif form == "imagefolder":
+        write_image_folder(folder)
+    for name, of_split in splits.items():
+        if form == "parquet-default":
+            (folder / "default" / name).mkdir(parents=True)
+            of_split.to_parquet(folder / "default" / name / "0000.parquet")
+        elif form == "arrow":
+            of_split.save_to_disk(tmp_path / "made" / name)
+            folder.mkdir(exist_ok=True)
+            (tmp_path / "made" / name / "data-00000-of-00001.arrow").rename(folder / f"{name}.arrow")
+        elif form == "json":
+            folder.mkdir(exist_ok=True)
+            places = [next(e.image for e in expected[name] if c["caption"][0] in e.references) for c in ROWS[name]]
+            of_split.remove_columns("image").add_column("image", places).to_json(folder / f"{name}.jsonl")
+    found = read(folder, tmp_path / "second")
+
+    def plain(splits: dict[str, list[Example]]) -> dict[str, list[Example]]:
+        return {name: [replace(e, image="") for e in of_split] for name, of_split in splits.items()}
+
+    assert plain(found) == plain(expected)
+    for name, of_split in found.items():
+        for one, other in zip(of_split, expected[name], strict=True):
+            assert Path(one.image).read_bytes() == Path(other.image).read_bytes()
+    assert HubReader().check(folder, "caption", True).files
+
+
+def test_splits_by_option(root: Path, tmp_path: Path) -> None:
+    error = refused(root, train="training")
+    assert error.message == f"data set {root} has no split 'training'; it has train, validation"
+    assert "--option validation=0.1" in str(refused(root, validation="val").hint)
+    with pytest.raises(ConfigError, match="both 'train'"):
+        HubReader(validation="train").check(root, "caption", False)
+    splits = read(root, tmp_path, train="validation", validation="train")
+    assert [e.label for e in splits["train"]] == ["dogs", "a boat"]
+    held = read(root, tmp_path, validation=0.3)
+    assert (len(held["train"]), len(held["validation"])) == (2, 1)
+    (remark,) = HubReader(validation=0.3).check(root, "caption", False).remarks
+    assert remark == "data: 30% of the images are held out as queries"
+
+
+def test_columns_by_option(tmp_path: Path) -> None:
+    rows = [{"img": picture(i), "q": f"q{i}", "reply": f"r{i}", "key": f"k{i}", "other": picture(9)} for i in range(3)]
+    features = {"img": datasets.Image(), "q": TEXT, "reply": TEXT, "key": TEXT, "other": datasets.Image()}
+    root = write_parquet(tmp_path / "vqa", {"train": rows, "validation": rows[:1]}, features)
+    found = read(root, tmp_path, "vqa", question="q", answer="reply", image="img", id="key")["train"]
+    assert [(e.question, e.label, e.references) for e in found] == [(f"q{i}", f"r{i}", (f"r{i}",)) for i in range(3)]
+    error = refused(root, "vqa", question="q")
+    assert "has no column for answers or answer" in error.message
+    assert "'reply'" in str(error.hint)
+    assert refused(root, "vqa", image="q", question="q", answer="reply").message.startswith("vqa train row 0: image ")
+    assert refused(root, "vqa", question="other", answer="reply").message == (
+        "vqa train row 0: column 'other' holds a record, not a text"
+    )
+
+
+def test_named_classes(tmp_path: Path) -> None:
+    features = {"sentence": TEXT, "label": datasets.ClassLabel(names=["neg", "pos"])}
+    rows = [{"sentence": f"text {i}", "label": i % 2} for i in range(4)] + [{"sentence": "none", "label": -1}]
+    root = write_parquet(tmp_path / "c", {"train": rows, "validation": rows[:2]}, features)
+    splits = read(root, tmp_path, "classification")
+    assert [e.label for e in splits["train"]] == ["neg", "pos", "neg", "pos"]
+    assert {e.choices for e in splits["train"]} == {("neg", "pos")}
+    assert not {e.id for e in splits["train"]} & {e.id for e in splits["validation"]}
+    assert splits["validation"][0].group == splits["train"][0].group != splits["train"][2].group == ""
+    remarks = HubReader().check(root, "classification", False).remarks
+    assert "c train: 1 row without a label left out (row 4)" in remarks
+
+
+def test_check_writes_nothing_and_opens_images(root: Path, tmp_path: Path) -> None:
+    report = HubReader().check(root, "caption", False)
+    assert len(report.files) == 4
+    rows = [{"image": picture(1), "caption": ["x"]}, {"image": {"bytes": b"no image", "path": None}, "caption": ["y"]}]
+    broken = write_parquet(tmp_path / "broken", {"train": rows, "validation": rows}, FEATURES)
+    assert refused(broken).message.startswith("broken train row 1: its image cannot be read: ")
+    half = picture(5)
+    half["bytes"] = half["bytes"][: len(half["bytes"]) // 2]
+    rows = [{"image": picture(i), "caption": ["x"]} for i in range(50)] + [{"image": half, "caption": ["y"]}]
+    late = write_parquet(tmp_path / "late", {"train": rows, "validation": rows[:1]}, FEATURES)
+    HubReader().check(late, "caption", False)  # opens the first fifty
+    with pytest.raises(DataError, match="late train row 50: its image cannot be read"):
+        HubReader().verify(late, "caption", QuietProgress())
+    rows = [{"image": None, "caption": ["x"]}]
+    missing = write_parquet(tmp_path / "missing", {"train": rows, "validation": rows}, FEATURES)
+    assert refused(missing).message == "missing train row 0 holds no image"
+
+
+def test_damaged_files_and_no_data_set(root: Path, tmp_path: Path) -> None:
+    assert refused(None).message == "data set 'hub': no data set given"
+    with pytest.raises(ConfigError, match="both --root and path="):
+        HubReader(path="a/b").check(root, "caption", False)
+    (tmp_path / "empty").mkdir()
+    assert refused(tmp_path / "empty").message.startswith(f"data set {tmp_path / 'empty'} cannot be opened: ")
+    path = root / "data" / "train-00001-of-00002.parquet"
+    path.write_bytes(path.read_bytes()[:-40])
+    assert refused(root).message.startswith(f"{path} cannot be read: ")
+    for wrong in ("./nowhere", "/no/such/folder", "a/b/c"):  # never looked for on the hub
+        assert refused(None, path=wrong).message == f"data set {wrong} is no folder, and no name on the hub"
+    assert refused(None, path="nobody/nothing").message.startswith("data set nobody/nothing cannot be opened: ")
+
+
+def test_addresses_are_not_fetched(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="gives its image as the address"):
+        HeldImages(tmp_path, None).place("https://example.org/x.png", "train row 0")

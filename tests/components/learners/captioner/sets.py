@@ -1,0 +1,52 @@
+"""TuningSets of small pictures in memory, and trainings on them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from icltool.components.learners.captioner.learner import Captioner
+from icltool.contracts import Example, GenerationOptions, Task, TuningSet
+from icltool.testing.steering import InMemoryExamples
+from tests.components.learners.captioner.model import TinyCaptioner
+from tests.components.learners.captioner.overlap import metric
+from tests.components.learners.synthetic import RecordingProgress
+
+#: Options of trainings that take a second.
+SMALL: dict[str, Any] = {
+    "epochs": 2, "batch_size": 4, "lr": 1e-2, "schedule": "constant", "crop": "resized", "flip": True, "select": "loss",
+}  # fmt: skip
+
+
+def several_captions(examples: Sequence[Example], style: bool = False) -> list[Example]:
+    """The same examples with two or three captions each, and styles."""
+    told = []
+    for i, example in enumerate(examples):
+        captions = (example.label, f"the {example.label[2:]}", f"some {example.label[2:]} here")[: 2 + i % 2]
+        told.append(replace(example, references=captions, style=("dry", "cheerful", "sad")[i % 3] if style else ""))
+    return told
+
+
+def tuning_set(
+    examples: Sequence[Example], model: TinyCaptioner | None = None, held: int = 6, beams: int = 3, **changes: Any
+) -> TuningSet:
+    """The last `held` examples are for development."""
+    return TuningSet(
+        model=model or TinyCaptioner(),
+        task=changes.pop("task", Task("caption", "cider", 8)),
+        examples=InMemoryExamples(examples[:-held]),
+        development=InMemoryExamples(examples[-held:]),
+        metric=metric,
+        generation=GenerationOptions(max_new_tokens=6, num_beams=beams),
+        batch_size=4,
+        provenance={"dataset": "in memory", "dataset_fingerprint": "f00d", "icltool": "test"},
+        **changes,
+    )
+
+
+def tuned(data: TuningSet, folder: Path, progress: Any = None, seed: int = 3, **options: Any) -> Any:
+    """The outcome of a training."""
+    learner = Captioner(**{**SMALL, **options})
+    return learner.tune(data, folder, seed, progress or RecordingProgress())

@@ -1,0 +1,21 @@
+"""One SteeringSet of the embedded world's pictures."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from icltool.contracts import Example, SteeringSet
+from tests.components.learners.steering.sets import steering_set
+from tests.conftest import Scenery
+
+
+@pytest.fixture(scope="module")
+def examples(scenery: Scenery) -> list[Example]:
+    return scenery.mixed(20, seed=5)
+
+
+@pytest.fixture(scope="module")
+def data(tiny_model: Any, examples: list[Example]) -> SteeringSet:
+    return steering_set(tiny_model, examples)
