@@ -316,6 +316,6 @@ def icltool_interventions() -> list[Registration]:
 @hookimpl
 def icltool_executors() -> list[Registration]:
     return [
-        Registration("local", "icltool.execution.local:LocalExecutor", "this process"),
-        Registration("ray", "icltool.execution.ray:RayExecutor", "several devices or machines, on Ray (icltool[ray])"),
+        Registration("local", f"{_HERE}.executors.local:LocalExecutor", "this process"),
+        Registration("ray", f"{_HERE}.executors.ray:RayExecutor", "several devices or machines, on Ray (icltool[ray])"),
     ]

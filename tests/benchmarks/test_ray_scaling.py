@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
+from icltool.components.executors.local import LocalExecutor
+from icltool.components.executors.ray import RayExecutor
 from icltool.contracts import Example, GenerationOptions
-from icltool.execution.local import LocalExecutor
-from icltool.execution.ray import RayExecutor
 from tests.benchmarks.engine.data import make_run
 
 pytest.importorskip("ray")

@@ -39,10 +39,10 @@ from tests.benchmarks.engine import measure
 from tests.benchmarks.engine.models import adapter
 
 if TYPE_CHECKING:
+    from tests.components.executors.ray_nodes import TwoNodes
     from tests.conftest import Scenery
-    from tests.execution.ray_nodes import TwoNodes
 
-pytest_plugins = ("tests.execution.ray_nodes",)
+pytest_plugins = ("tests.components.executors.ray_nodes",)
 NUMBER = r"[\d,.]+"
 
 

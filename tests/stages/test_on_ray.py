@@ -32,9 +32,9 @@ from icltool.store.sequences import SequenceFile
 from icltool.store.workspace import Workspace
 
 if TYPE_CHECKING:
-    from tests.execution.ray_nodes import TwoNodes
+    from tests.components.executors.ray_nodes import TwoNodes
 
-pytest_plugins = ("tests.execution.ray_nodes",)
+pytest_plugins = ("tests.components.executors.ray_nodes",)
 pytestmark = [pytest.mark.reliability, pytest.mark.xdist_group("ray")]
 QUIET = for_terminal(quiet=True)
 SEARCH: dict[str, Any] = {

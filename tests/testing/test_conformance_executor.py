@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from icltool.execution.local import LocalExecutor
+from icltool.components.executors.local import LocalExecutor
 from icltool.testing import check_executor
 
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from icltool.components.executors.local import LocalExecutor
 from icltool.config.embed import EmbedConfig
 from icltool.contracts import Region, with_regions
 from icltool.errors import ConfigError
-from icltool.execution.local import LocalExecutor
 from icltool.store.records import open_dataset
 from icltool.workers.place import Place, place_of_work
 

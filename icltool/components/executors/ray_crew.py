@@ -12,11 +12,11 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
+from icltool.components.executors.ray_cluster import Cluster, Needs, Node
+from icltool.components.executors.ray_told import Told, count_of
+from icltool.components.executors.ray_worker import Failure, RayWorker, one_line
+from icltool.components.executors.unit_queue import FEW, FEW_OF_NODE, Ticket, UnitQueue
 from icltool.errors import ConfigError
-from icltool.execution.ray_cluster import Cluster, Needs, Node
-from icltool.execution.ray_told import Told, count_of
-from icltool.execution.ray_worker import Failure, RayWorker, one_line
-from icltool.execution.unit_queue import FEW, FEW_OF_NODE, Ticket, UnitQueue
 
 #: Failed loads, one after the other, after which it is no accident.
 LOADS = 3

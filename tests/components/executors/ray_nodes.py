@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from icltool.execution import ray_cluster
-from tests.execution.warm_workers import warm_workers
+from icltool.components.executors import ray_cluster
+from tests.components.executors.warm_workers import warm_workers
 
 #: How soon Ray finds out that a node is gone: one that was killed refuses to answer, one that is only slow has its time.
 HEALTH = {"health_check_period_ms": 300, "health_check_timeout_ms": 20_000, "health_check_failure_threshold": 2}

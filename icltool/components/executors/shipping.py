@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from icltool.components.executors.ray_folders import LOCKS, hold, remove_unused
 from icltool.errors import DataError, StoreError
-from icltool.execution.ray_folders import LOCKS, hold, remove_unused
 from icltool.store.locking import held
 
 #: Bytes of one object: what the sender and each receiver hold in memory beside the store.

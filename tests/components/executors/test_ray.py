@@ -14,14 +14,14 @@ import pytest
 
 pytest.importorskip("ray")
 
+from icltool.components.executors.ray import RayExecutor
+from icltool.components.executors.ray_cluster import FOLDER, Cluster, Node, needs, worker_count
+from icltool.components.executors.ray_folders import IN_USE, remove_unused
+from icltool.components.executors.ray_told import MOST_TOLD, Told
+from icltool.components.executors.ray_worker import Failure, RayWorker, failure_of
 from icltool.contracts import Executor
 from icltool.contracts.executor import ReportsNotes, ReportsStatus
 from icltool.errors import ConfigError, IclError
-from icltool.execution.ray import RayExecutor
-from icltool.execution.ray_cluster import FOLDER, Cluster, Node, needs, worker_count
-from icltool.execution.ray_folders import IN_USE, remove_unused
-from icltool.execution.ray_told import MOST_TOLD, Told
-from icltool.execution.ray_worker import Failure, RayWorker, failure_of
 from icltool.plugin.manager import component
 
 HEAD, GPUS = Node("1", "head", 4, 0), Node("2", "gpus", 16, 8, "H100")
@@ -36,7 +36,9 @@ def test_it_is_the_registered_executor() -> None:
 
 
 def test_importing_it_does_not_import_ray() -> None:
-    code = "import sys, icltool.execution.ray; assert 'ray' not in sys.modules and 'torch' not in sys.modules"
+    code = (
+        "import sys, icltool.components.executors.ray; assert 'ray' not in sys.modules and 'torch' not in sys.modules"
+    )
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
@@ -107,7 +109,7 @@ def test_devices_must_be_there(monkeypatch: pytest.MonkeyPatch) -> None:
 _HOLDS = """
 import sys, time
 from pathlib import Path
-from icltool.execution.ray_folders import new_held
+from icltool.components.executors.ray_folders import new_held
 print(new_held(Path(sys.argv[1]), "icltool-ray-")[0], flush=True)
 time.sleep(60)
 """
@@ -218,7 +220,7 @@ def test_addresses_where_nobody_answers(address: str, message: str) -> None:
 
 
 def test_something_else_answers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("icltool.execution.ray_cluster.ANSWERS", 2.0)
+    monkeypatch.setattr("icltool.components.executors.ray_cluster.ANSWERS", 2.0)
     with socket.create_server(("127.0.0.1", 0)) as mute:
         port = mute.getsockname()[1]
         with pytest.raises(ConfigError, match=f"something answers at 127.0.0.1:{port}, but it is no Ray cluster"):
@@ -230,7 +232,7 @@ def test_another_version_of_ray_answers(monkeypatch: pytest.MonkeyPatch) -> None
         return subprocess.CompletedProcess(command, 1)
 
     monkeypatch.setattr(
-        "icltool.execution.ray_cluster.subprocess", SimpleNamespace(run=run, DEVNULL=subprocess.DEVNULL)
+        "icltool.components.executors.ray_cluster.subprocess", SimpleNamespace(run=run, DEVNULL=subprocess.DEVNULL)
     )
     with (
         socket.create_server(("127.0.0.1", 0)) as other,

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from icltool.components.executors.shipping import Shipped
 from icltool.errors import ConfigError
-from icltool.execution.shipping import Shipped
 
 
 def node() -> str:

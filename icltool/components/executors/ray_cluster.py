@@ -21,8 +21,8 @@ from typing import Any
 
 import psutil
 
+from icltool.components.executors.ray_folders import new_held, remove_unused
 from icltool.errors import ConfigError
-from icltool.execution.ray_folders import new_held, remove_unused
 
 #: Seconds within which a cluster must answer: whether the port is open, whether Ray is behind it.
 OPENS, ANSWERS = 5.0, 30.0

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from icltool.execution.unit_queue import FEW, LOSSES, MOST_AGAIN, Ticket, UnitQueue
+from icltool.components.executors.unit_queue import FEW, LOSSES, MOST_AGAIN, Ticket, UnitQueue
 
 ALONE = {1: "here"}
 PAIR = {1: "here", 2: "there"}

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+from icltool.components.executors.local import LocalExecutor
 from icltool.contracts import Executor
-from icltool.execution.local import LocalExecutor
 from icltool.plugin.manager import component
 
 

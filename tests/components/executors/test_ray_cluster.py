@@ -20,19 +20,19 @@ import pytest
 
 pytest.importorskip("ray")
 
+from icltool.components.executors import ray_crew
+from icltool.components.executors.ray import RayExecutor
 from icltool.contracts import FailedUnitsError, UnitFailure
 from icltool.errors import ConfigError, IclError
-from icltool.execution import ray_crew
-from icltool.execution.ray import RayExecutor
 from icltool.testing import check_executor
-from tests.execution.ray_workers import Done, Make, ReadShipped, Refuse, WithoutPictures
+from tests.components.executors.ray_workers import Done, Make, ReadShipped, Refuse, WithoutPictures
 
 if TYPE_CHECKING:
-    from tests.execution.ray_nodes import TwoNodes
+    from tests.components.executors.ray_nodes import TwoNodes
 
-pytest_plugins = ("tests.execution.ray_nodes",)
+pytest_plugins = ("tests.components.executors.ray_nodes",)
 pytestmark = [pytest.mark.reliability, pytest.mark.xdist_group("ray")]
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 #: Seconds after which a test that hangs is ended. Nothing else depends on time.
 PATIENCE = 120.0
 
@@ -351,8 +351,8 @@ _DRIVER = """
 import os, sys, signal
 from pathlib import Path
 from icltool.cli.boundary import guarded
-from icltool.execution.ray import RayExecutor
-from tests.execution.ray_workers import Make
+from icltool.components.executors.ray import RayExecutor
+from tests.components.executors.ray_workers import Make
 
 def work():
     before = signal.getsignal(signal.SIGTERM)

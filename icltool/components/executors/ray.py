@@ -10,12 +10,21 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
+from icltool.components.executors.ray_cluster import (
+    Cluster,
+    Needs,
+    Node,
+    import_ray,
+    join,
+    needs,
+    start_local,
+    worker_count,
+)
+from icltool.components.executors.ray_crew import Crew
+from icltool.components.executors.shipping import Shipped, ship_files, sweep
+from icltool.components.executors.unit_queue import UnitQueue
 from icltool.contracts import FailedUnitsError
 from icltool.errors import ConfigError
-from icltool.execution.ray_cluster import Cluster, Needs, Node, import_ray, join, needs, start_local, worker_count
-from icltool.execution.ray_crew import Crew
-from icltool.execution.shipping import Shipped, ship_files, sweep
-from icltool.execution.unit_queue import UnitQueue
 
 Unit = TypeVar("Unit")
 Result = TypeVar("Result")

@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 #: What workers of stages import, and what Ray itself does. Not ray: it reads its variables as it is imported.
 MODULES = (
     *("attrs", "google.protobuf.json_format", "jsonschema", "logging.handlers", "msgpack", "pdb", "requests", "yaml"),
@@ -31,8 +31,8 @@ MODULES = (
         "icltool.components.models.idefics",
     ),
     *(
-        "icltool.execution.ray_worker",
-        "icltool.execution.shipping",
+        "icltool.components.executors.ray_worker",
+        "icltool.components.executors.shipping",
         "icltool.plugin.builtins",
         "icltool.plugin.manager",
     ),
@@ -49,7 +49,7 @@ def warm_workers(folder: Path) -> Iterator[Path]:
     with listener, (folder / "log").open("w") as log:
         listener.bind(str(folder / "socket"))
         listener.listen(64)  # those that ask before all is imported wait
-        command = [sys.executable, "-c", "from tests.execution.warm_workers import serve; serve()"]
+        command = [sys.executable, "-c", "from tests.components.executors.warm_workers import serve; serve()"]
         variables = {**os.environ, "OMP_NUM_THREADS": "1"}
         server = subprocess.Popen(
             command, cwd=ROOT, stdin=listener, stdout=log, stderr=log, env=variables, start_new_session=True

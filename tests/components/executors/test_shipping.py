@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from icltool.components.executors.shipping import members_of, pieces_of, unpack
 from icltool.errors import DataError
-from icltool.execution.shipping import members_of, pieces_of, unpack
 
 names = st.sampled_from(["a", "b.h5", "deep/c", "deep/er/d", "ü e"])
 
