@@ -68,7 +68,7 @@ def command(
         if stage != "evaluate" and not (quiet or as_json):
             show(report)
     with aside():
-        from icltool.report.figures import result_figure
+        from icltool.results.figures import result_figure
 
         figure = result_figure(report.results, report.path / "demo.png", report.title)
     if as_json:

@@ -67,7 +67,7 @@ def _found(workspace: str | None) -> dict[str, list[Row]]:
 
 def _report(found: dict[str, list[Row]], wrong: list[str], full_paths: bool) -> dict[str, Any]:
     """The JSON, whose form `icltool.cli.checks` describes."""
-    from icltool.report.privacy import without_names
+    from icltool.results.privacy import without_names
 
     now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
     told = {"schema": SCHEMA, "version": VERSION, "created": now, "sections": found, "problems": wrong}

@@ -10,7 +10,7 @@ import numpy as np
 
 from icltool.contracts.arrays import plain_text
 from icltool.evaluation.judging import Judged, Rows
-from icltool.report.intervals import quantile_interval, two_sided_share
+from icltool.results.intervals import quantile_interval, two_sided_share
 
 #: Up to this many methods every pair is compared; with more, all with the first.
 ALL_PAIRS = 6

@@ -11,7 +11,7 @@ import numpy as np
 from icltool.contracts import CorpusMetric, Example, Float64Array, Judgement, Metric, too_few_references
 from icltool.errors import DataError, IclError
 from icltool.plugin.manager import component
-from icltool.report.intervals import bootstrap_draws, bootstrap_weights, quantile_interval
+from icltool.results.intervals import bootstrap_draws, bootstrap_weights, quantile_interval
 from icltool.store.evaluations import MetricResult
 
 Rows = Sequence[Mapping[str, Any]]

@@ -9,8 +9,8 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from icltool.contracts import StageReport
-from icltool.report.costs import KINDS, cost_of, cost_remarks, cost_table, savings, stands_in
-from icltool.report.grid import over_seeds
+from icltool.results.costs import KINDS, cost_of, cost_remarks, cost_table, savings, stands_in
+from icltool.results.grid import over_seeds
 from icltool.store.evaluations import SettingResult
 
 Told: TypeAlias = Callable[[Sequence[SettingResult]], str]
@@ -31,7 +31,7 @@ class EvaluationReport(StageReport):
     def table(self) -> Any:
         from rich.console import Group
 
-        from icltool.report.tables import breakdown_table, difference_table, result_table
+        from icltool.results.tables import breakdown_table, difference_table, result_table
 
         shown = self.over_seeds()
         metric = next(iter(self.results[0].metrics))

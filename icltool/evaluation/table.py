@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from icltool.evaluation.inputs import Inputs
-from icltool.report.appended_csv import append_rows, flattened
+from icltool.results.appended_csv import append_rows, flattened
 from icltool.store.evaluations import SettingResult
 
 #: What tells rows apart: the evaluation folder stands for model, data and metrics, `setting` for the demonstrations or weights.

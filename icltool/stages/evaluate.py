@@ -22,10 +22,10 @@ from icltool.evaluation.results import Results
 from icltool.evaluation.settings import Setting, Settings
 from icltool.evaluation.table import append_results
 from icltool.plugin.manager import component, load_registry, makers
-from icltool.report.appended_csv import check_appendable
-from icltool.report.costs import cost_of
-from icltool.report.grid import over_seeds
-from icltool.report.published import published_remark
+from icltool.results.appended_csv import check_appendable
+from icltool.results.costs import cost_of
+from icltool.results.grid import over_seeds
+from icltool.results.published import published_remark
 from icltool.workers.running import give_up
 
 if TYPE_CHECKING:
@@ -141,7 +141,7 @@ def _evaluated(work: Results, groups: Sequence[Sequence[Setting]]) -> list[list[
 
 
 def _drawn(results: Sequence[SettingResult], analysis: dict[str, Any], folder: Path, title: str) -> Path:
-    from icltool.report.cost_figure import cost_figure
+    from icltool.results.cost_figure import cost_figure
 
     return cost_figure(over_seeds(results, analysis), folder / COST_FIGURE, title)
 

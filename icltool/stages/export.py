@@ -94,7 +94,7 @@ def _wanted_setting(config: ExportConfig) -> dict[str, Any]:
 
 
 def _sequences(config: ExportConfig, format: str, progress: Progress) -> StageReport:
-    from icltool.report import sequences as forms
+    from icltool.results import sequences as forms
     from icltool.store.sequences import SequenceFile
 
     source = input_of(config, lambda w: w.newest_sequences(*w.choose_dataset(config.dataset, config.task)))
@@ -122,10 +122,10 @@ def _ticked(value: Any, advance: Callable[[], None]) -> Any:
 
 
 def _results(config: ExportConfig, format: str, progress: Progress) -> StageReport:
-    from icltool.report.delimited import results_csv, results_rows
-    from icltool.report.grid import over_seeds
-    from icltool.report.latex import results_latex
-    from icltool.report.markdown import results_markdown
+    from icltool.results.delimited import results_csv, results_rows
+    from icltool.results.grid import over_seeds
+    from icltool.results.latex import results_latex
+    from icltool.results.markdown import results_markdown
     from icltool.store.evaluations import read_analysis, read_results
 
     sources = inputs_of(config, lambda w: w.newest_evaluation())
@@ -338,7 +338,7 @@ def _setting(config: ExportConfig, source: Path, results: Sequence[SettingResult
     """The setting that the options mean. ConfigError that lists them when it is none, or not one, and for a method that
     stands in for demonstrations."""
     from icltool.plugin.manager import load_registry
-    from icltool.report.costs import stands_in
+    from icltool.results.costs import stands_in
 
     apart = {result.method for result in results if stands_in(result)}
     known = apart.union(load_registry().names("interventions"))

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from icltool.cli.app import run
-from icltool.report.intervals import paired_difference
+from icltool.results.intervals import paired_difference
 from icltool.store.evaluations import SettingResult, predictions_file, read_predictions, read_results
 from icltool.store.workspace import Workspace
 

@@ -17,7 +17,7 @@ import pytest
 from icltool.cli import checks
 from icltool.cli.app import run
 from icltool.cli.checks import devices, packages, surroundings, system
-from icltool.report import privacy
+from icltool.results import privacy
 
 if sys.version_info >= (3, 11):
     import tomllib

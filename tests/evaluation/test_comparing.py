@@ -7,7 +7,7 @@ import pytest
 
 from icltool.evaluation import comparing
 from icltool.evaluation.judging import Judged
-from icltool.report.intervals import bootstrap_draws, bootstrap_interval, paired_difference
+from icltool.results.intervals import bootstrap_draws, bootstrap_interval, paired_difference
 
 CLUSTERS = [f"c{i // 2}" for i in range(40)]
 

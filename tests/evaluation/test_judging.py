@@ -14,7 +14,7 @@ from icltool.contracts import Example, Float64Array, Judgement
 from icltool.errors import ConfigError, DataError
 from icltool.evaluation.judging import Judge
 from icltool.plugin.manager import component
-from icltool.report.intervals import bootstrap_interval
+from icltool.results.intervals import bootstrap_interval
 
 FIXTURE = Path(__file__).parents[1] / "fixtures" / "vqa_accuracy.json"
 

@@ -14,7 +14,7 @@ import pytest
 
 import icltool
 from icltool.errors import ConfigError, StoreError
-from icltool.report.delimited import results_csv
+from icltool.results.delimited import results_csv
 from icltool.store.artefact import Provenance
 from icltool.store.inventory import inventory
 from icltool.store.workspace import Workspace

@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-from icltool.report.grid import EMPTY
 from icltool.report.page.content import Page
 from icltool.report.page.plots import chosen_plot, histogram_plot, spread_plot
 from icltool.report.page.table import digits_for, html_table, number, words
+from icltool.results.grid import EMPTY
 
 _GAIN = "gain over no demonstrations"
 _STEP = "gain of a step"

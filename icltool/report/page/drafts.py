@@ -14,7 +14,7 @@ import numpy as np
 
 from icltool.contracts import Example, keyed_generator
 from icltool.report.page.content import Demonstration, Page, Query, Source, Thumbnail
-from icltool.report.privacy import without_places
+from icltool.results.privacy import without_places
 
 #: Tasks whose queries are a text by itself, and those that ask for a style.
 _TEXT_TASKS, _STYLE_TASKS = ("classification",), ("style",)

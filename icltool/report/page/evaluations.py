@@ -10,7 +10,6 @@ from typing import Any, TypeAlias
 
 from icltool.contracts import Example
 from icltool.errors import StoreError
-from icltool.report.grid import LOWER_IS_BETTER
 from icltool.report.page.content import Demonstration, Page, Query, Result
 from icltool.report.page.drafts import Catalogue, Draft, asked, drawn, now, number, readable, sample_remark, version
 from icltool.report.page.examples import DatasetKey, Examples, given_up, unfinished, workspaces_of
@@ -27,7 +26,8 @@ from icltool.report.page.settings import (
     with_names,
 )
 from icltool.report.page.times import PictureTimes, changed_at
-from icltool.report.privacy import without_places
+from icltool.results.grid import LOWER_IS_BETTER
+from icltool.results.privacy import without_places
 from icltool.store.evaluations import RESULTS, SettingResult, read_predictions
 
 Row: TypeAlias = Mapping[str, Any]

@@ -8,10 +8,10 @@ from html import escape
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from icltool.report.figures import MARKERS, STYLES, draw_spread
 from icltool.report.page.content import Interval, Page, Shown
 from icltool.report.page.table import labels, words
 from icltool.report.page.vector import INK, MUTED, SERIES, drawing, figure_svg, label, series_colour, swatch
+from icltool.results.figures import MARKERS, STYLES, draw_spread
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

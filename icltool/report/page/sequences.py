@@ -11,14 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from icltool.contracts import Example, Float64Array
-from icltool.report.intervals import bootstrap_interval
 from icltool.report.page.beam_figures import diversity, gains_by_beam, gains_by_step, hubness, worse_than_none
 from icltool.report.page.content import Demonstration, Interval, Page, Query, Result, Shown, Source
 from icltool.report.page.drafts import Catalogue, Draft, asked, drawn, now, readable, sample_remark, version
 from icltool.report.page.examples import DatasetKey, Examples, given_up, workspaces_of
 from icltool.report.page.settings import configured
 from icltool.report.page.times import PictureTimes, changed_at
-from icltool.report.privacy import without_places
+from icltool.results.intervals import bootstrap_interval
+from icltool.results.privacy import without_places
 from icltool.store.sequences import SequenceFile
 
 Arrays = Mapping[str, NDArray[Any]]

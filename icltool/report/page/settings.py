@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from icltool.errors import StoreError
-from icltool.report.costs import GIGA, cost_of, cost_remarks
 from icltool.report.page.content import Comparison, Interval, Shown, Source
 from icltool.report.page.drafts import number, readable
 from icltool.report.page.examples import DatasetKey
+from icltool.results.costs import GIGA, cost_of, cost_remarks
 from icltool.store.evaluations import RESULTS, SettingResult, predictions_file, read_analysis, read_results
 
 #: The setting that gains are measured against.

@@ -9,8 +9,8 @@ from dataclasses import replace
 from html import escape
 from typing import Any
 
-from icltool.report.grid import EMPTY
 from icltool.report.page.content import Comparison, Interval, Page, Shown
+from icltool.results.grid import EMPTY
 
 MINUS = "−"
 #: Below this a p of a paired test counts.

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 #: Colours that figures are drawn with, and the page's variables that they become (page.css has their values).
 INK, MUTED, LINE = "#010101", "#020202", "#030303"
-#: How many colours of series the page has; the same as `icltool.report.figures.COLOURS`.
+#: How many colours of series the page has; the same as `icltool.results.figures.COLOURS`.
 SERIES = 7
 _VARIABLES = {INK: "var(--ink)", MUTED: "var(--muted)", LINE: "var(--line)"}
 _SIZE = re.compile(r"([\d.]+)px")

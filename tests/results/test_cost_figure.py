@@ -9,10 +9,10 @@ import pytest
 from PIL import Image
 
 from icltool.errors import StoreError
-from icltool.report.cost_figure import cost_figure
-from icltool.report.figures import COLOURS
-from tests.report.results import setting
-from tests.report.test_costs import RESULTS, costed
+from icltool.results.cost_figure import cost_figure
+from icltool.results.figures import COLOURS
+from tests.results.results import setting
+from tests.results.test_costs import RESULTS, costed
 
 
 def pixels(path: Path) -> np.ndarray:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from icltool.report.grid import EMPTY, result_grid
+from icltool.results.grid import EMPTY, result_grid
 from icltool.store.evaluations import SettingResult
 
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>|#~])")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from icltool.report.privacy import without_places
+from icltool.results.privacy import without_places
 
 
 @pytest.fixture

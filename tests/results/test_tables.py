@@ -13,15 +13,15 @@ import pytest
 from rich.console import Console
 
 from icltool.contracts import QueryResult
-from icltool.report.delimited import COLUMNS, results_csv, results_rows
-from icltool.report.grid import over_seeds, result_grid
-from icltool.report.latex import escape as latex_escape
-from icltool.report.latex import results_latex
-from icltool.report.markdown import escape as markdown_escape
-from icltool.report.markdown import results_markdown
-from icltool.report.tables import breakdown_table, difference_table, result_table, sequences_table
+from icltool.results.delimited import COLUMNS, results_csv, results_rows
+from icltool.results.grid import over_seeds, result_grid
+from icltool.results.latex import escape as latex_escape
+from icltool.results.latex import results_latex
+from icltool.results.markdown import escape as markdown_escape
+from icltool.results.markdown import results_markdown
+from icltool.results.tables import breakdown_table, difference_table, result_table, sequences_table
 from icltool.store.evaluations import MetricResult, SettingResult
-from tests.report.results import grid_of_results, setting
+from tests.results.results import grid_of_results, setting
 
 
 def _screen(table: object, styled: bool = False, width: int = 160) -> str:

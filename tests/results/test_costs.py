@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from icltool.report.costs import _number, cost_remarks, cost_table, savings
+from icltool.results.costs import _number, cost_remarks, cost_table, savings
 from icltool.store.evaluations import SettingResult
-from tests.report.results import setting
+from tests.results.results import setting
 
 
 def costed(method: str, shots: int, factor: float, stands_in: bool = False, **cost: Any) -> SettingResult:

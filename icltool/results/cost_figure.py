@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from icltool.report.costs import GIGA, cost_of, stands_in
-from icltool.report.figures import COLOURS, DOTS_PER_INCH, MARKERS, STYLES
+from icltool.results.costs import GIGA, cost_of, stands_in
+from icltool.results.figures import COLOURS, DOTS_PER_INCH, MARKERS, STYLES
 from icltool.store.atomic import replace_file
 from icltool.store.evaluations import SettingResult
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from icltool.plugin.manager import load_registry
-from icltool.report import published as module
-from icltool.report.published import published, published_remark
+from icltool.results import published as module
+from icltool.results.published import published, published_remark
 
 
 def test_the_remark_lists_all_figures_of_model_and_data_set() -> None:

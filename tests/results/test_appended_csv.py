@@ -15,8 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from icltool.errors import StoreError
-from icltool.report import appended_csv
-from icltool.report.appended_csv import append_rows, check_appendable, flattened
+from icltool.results import appended_csv
+from icltool.results.appended_csv import append_rows, check_appendable, flattened
 
 KEY = ("key",)
 

@@ -10,10 +10,10 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from icltool.errors import StoreError
-from icltool.report import figures
-from icltool.report.figures import draw_spread, result_figure
+from icltool.results import figures
+from icltool.results.figures import draw_spread, result_figure
 from icltool.store.evaluations import MetricResult, SettingResult
-from tests.report.results import grid_of_results, setting
+from tests.results.results import grid_of_results, setting
 
 
 def _pixels(path: Path) -> np.ndarray:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from icltool.report.grid import Grid, GridRow, result_grid
+from icltool.results.grid import Grid, GridRow, result_grid
 from icltool.store.atomic import replace_file
 from icltool.store.evaluations import SettingResult
 

@@ -8,7 +8,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from icltool.report.costs import cost_of
+from icltool.results.costs import cost_of
 from icltool.store.evaluations import SettingResult
 
 COLUMNS = ("method", "shots", "seed", "queries", "metric", "mean", "low", "high", "seconds")

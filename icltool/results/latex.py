@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from icltool.report.grid import result_grid
+from icltool.results.grid import result_grid
 from icltool.store.evaluations import SettingResult
 
 _ESCAPES = str.maketrans(

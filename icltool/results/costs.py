@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from icltool.report.grid import EMPTY
+from icltool.results.grid import EMPTY
 from icltool.store.evaluations import SettingResult
 
 if TYPE_CHECKING:

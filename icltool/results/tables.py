@@ -8,7 +8,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from icltool.contracts.records import QueryResult
-from icltool.report.grid import DIGITS, EMPTY, result_grid
+from icltool.results.grid import DIGITS, EMPTY, result_grid
 from icltool.store.evaluations import SettingResult
 
 if TYPE_CHECKING:

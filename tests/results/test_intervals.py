@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from icltool.report import intervals
-from icltool.report.intervals import (
+from icltool.results import intervals
+from icltool.results.intervals import (
     bootstrap_draws,
     bootstrap_interval,
     bootstrap_weights,
