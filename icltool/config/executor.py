@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, field_validator, model_validator
 
 from icltool.config.base import StageConfig
+
+if TYPE_CHECKING:
+    from icltool.contracts import Executor
 
 _HIDDEN: dict[str, Any] = {"hidden_in_artefact": True}
 
@@ -61,6 +64,13 @@ class ExecutorConfig(StageConfig):
         """The registered name of the executor that is meant."""
         asked = self.devices or self.address is not None or self.workers is not None
         return self.executor or ("ray" if asked else "local")
+
+    def open_executor(self) -> Executor:
+        """The executor that is meant, with its options. Raises what making it raises."""
+        from icltool.plugin.manager import component
+
+        executor: Executor = component("executors", self.executor_name, **self.executor_options())
+        return executor
 
     def executor_options(self) -> dict[str, Any]:
         """What the executor's class takes; nothing for one that was given none of these options."""

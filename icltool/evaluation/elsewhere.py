@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from icltool.config.env import VARIABLES
 from icltool.config.evaluate import EvaluateConfig
 from icltool.contracts import Progress
 from icltool.contracts.executor import UnitFailure
@@ -17,9 +18,9 @@ from icltool.errors import ConfigError
 from icltool.evaluation.costs import Costs, to_measure
 from icltool.evaluation.results import Asked, Results
 from icltool.evaluation.settings import Setting, Settings
+from icltool.execution.place import Place, place_of_work
+from icltool.execution.running import Run
 from icltool.workers.answering import Answered, Chunk, Conditions, CostSample, MakeAnswering
-from icltool.workers.place import Place, place_of_work
-from icltool.workers.running import Run
 
 
 @dataclass
@@ -53,7 +54,7 @@ def answer_elsewhere(work: Results, settings: Settings, progress: Progress) -> E
         told = one.part.told
         remark = next((t["remark"] for t in told if t.get("remark")), "")
         answerer.elsewhere[one.part.path] = (sum(t.get("seconds", 0.0) for t in told), remark)
-    run = Run[Chunk | CostSample, Answered](config, progress)
+    run = Run[Chunk | CostSample, Answered](config.open_executor(), progress)
     done = Work()
     total, left = sum(len(one.chosen) for one in asked), sum(len(chunk) for chunks in missing for chunk in chunks)
     with ExitStack() as opened:
@@ -84,7 +85,14 @@ def _place(
     queries = [inputs.queries.images[row] for row in inputs.query_rows]
     files = [m.weights for m in methods if m.weights is not None]
     files += [m.intervention.file for m in methods if m.intervention is not None]
-    return place_of_work(config, run.executor, inputs.dataset.folder, [*shown, *queries], files=files)
+    return place_of_work(
+        run.executor,
+        inputs.dataset.folder,
+        [*shown, *queries],
+        files=files,
+        ship=config.ship_data,
+        variables=VARIABLES,
+    )
 
 
 def _chunks(asked: Sequence[Asked], missing: Sequence[Sequence[range]], settings: Settings) -> Iterator[Chunk]:

@@ -19,8 +19,8 @@ from icltool.config.clean import CleanConfig
 from icltool.config.names import closest
 from icltool.contracts import Progress
 from icltool.errors import ConfigError, StoreError
-from icltool.store.inventory import Artefact, inventory, is_finished
-from icltool.store.removal import remove
+from icltool.store.inventory.inventory import Artefact, inventory, is_finished
+from icltool.store.inventory.removal import remove
 from icltool.store.workspace import Workspace
 
 

@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from icltool.config.embed import EmbedConfig
+from icltool.config.env import VARIABLES
 from icltool.contracts import Progress, StageReport, Ticker
 from icltool.errors import StoreError
+from icltool.execution.place import place_of_work
+from icltool.execution.running import Run, give_up
 from icltool.plugin.manager import makers
 from icltool.workers.embedding import EncodedRows, MakeEncoding, Rows, embedded_fields
-from icltool.workers.place import place_of_work
-from icltool.workers.running import Run, give_up
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -52,7 +53,7 @@ def run(config: EmbedConfig, progress: Progress) -> StageReport:
     ]
     waiting = [job for job in jobs if config.overwrite or not job.is_complete(config)]
     _fold([job for job in jobs if job not in waiting], config, progress)
-    run = Run[Rows, EncodedRows](config, progress)
+    run = Run[Rows, EncodedRows](config.open_executor(), progress)
     embedded = _embed(config, waiting, run, progress) if waiting else {}
     rows = [
         {
@@ -116,7 +117,8 @@ def _embed(config: EmbedConfig, jobs: list[_Job], run: Run[Rows, EncodedRows], p
     with ExitStack() as opened:
         work.open(opened)
         images = chain.from_iterable(job.dataset.split(job.split).images for job in jobs)
-        place = opened.enter_context(place_of_work(config, run.executor, first.folder, images))
+        sent = place_of_work(run.executor, first.folder, images, ship=config.ship_data, variables=VARIABLES)
+        place = opened.enter_context(sent)
         make = MakeEncoding(config, first.name, first.task, place)
         found = opened.enter_context(run.results(make, work.units()))
         for encoded in found:

@@ -21,12 +21,12 @@ from icltool.evaluation.report import EvaluationReport, asked_for, remarks, tabl
 from icltool.evaluation.results import Results
 from icltool.evaluation.settings import Setting, Settings
 from icltool.evaluation.table import append_results
+from icltool.execution.running import give_up
 from icltool.plugin.manager import component, load_registry, makers
 from icltool.results.appended_csv import check_appendable
 from icltool.results.costs import cost_of
 from icltool.results.grid import over_seeds
 from icltool.results.published import published_remark
-from icltool.workers.running import give_up
 
 if TYPE_CHECKING:
     from icltool.store.evaluations import SettingResult

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from icltool.config.env import VARIABLES
 from icltool.config.generate import GenerateConfig
 from icltool.contracts import (
     Example,
@@ -29,9 +30,9 @@ from icltool.engine.beam import anchors_to_fill
 from icltool.engine.work import Work, total
 from icltool.errors import ConfigError, StoreError
 from icltool.evaluation.inputs import QUERIES, drawn
+from icltool.execution.place import Place, place_of_work
+from icltool.execution.running import Run, give_up
 from icltool.plugin.manager import makers
-from icltool.workers.place import Place, place_of_work
-from icltool.workers.running import Run, give_up
 from icltool.workers.searching import (
     AnchorGroup,
     MakeSearcher,
@@ -92,7 +93,7 @@ def run(config: GenerateConfig, progress: Progress) -> StageReport:
         clear_failures(path)
         remarks.append("up to date: every anchor was finished before")
         return _report(config, parts.dataset, SequenceFile.open(path), path, 0, remarks)
-    run = Run[AnchorGroup, SearchedGroup](config, progress)
+    run = Run[AnchorGroup, SearchedGroup](config.open_executor(), progress)
     searched, work = _search(config, parts, run, rows, missing, (path, provenance), progress)
     remarks += [*run.notes, *work.lines]
     if run.failures:
@@ -226,7 +227,9 @@ def _place(
         pictures |= {parts.queries.images[row] for row in unit.rows}
         pictures |= {parts.records.images[row] for pool in unit.pools for row in pool}
     files = [file.path for file in (parts.embeddings, parts.query_embeddings) if file is not None]
-    return place_of_work(config, run.executor, parts.dataset.folder, pictures, files)
+    return place_of_work(
+        run.executor, parts.dataset.folder, pictures, files, ship=config.ship_data, variables=VARIABLES
+    )
 
 
 def _largest_batch(config: GenerateConfig) -> int:

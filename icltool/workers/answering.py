@@ -17,10 +17,10 @@ from icltool.evaluation.answering import Answerer
 from icltool.evaluation.costs import CostOf, measured_together
 from icltool.evaluation.inputs import Inputs
 from icltool.evaluation.interventions import INTERVENTIONS, other_template
+from icltool.execution.place import Place
 from icltool.execution.progress import SilentProgress
 from icltool.plugin.manager import component
 from icltool.store.prepared import moved_picture
-from icltool.workers.place import Place
 
 if TYPE_CHECKING:
     from icltool.evaluation.methods import Method

@@ -10,8 +10,8 @@ import numpy as np
 
 from icltool.config.embed import EmbedConfig
 from icltool.contracts import Encoder, FloatArray, IntArray
+from icltool.execution.place import Place
 from icltool.plugin.manager import component
-from icltool.workers.place import Place
 
 if TYPE_CHECKING:
     from icltool.store.records import Records

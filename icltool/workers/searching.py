@@ -25,8 +25,8 @@ from icltool.engine.demonstrations import checked_rows
 from icltool.engine.generation import generation_options
 from icltool.engine.session import FeatureSource, Session, open_session, prefix_bytes
 from icltool.engine.work import Work
+from icltool.execution.place import Place
 from icltool.plugin.manager import component, load_registry
-from icltool.workers.place import Place
 
 if TYPE_CHECKING:
     from icltool.store.arrays import FeatureTable

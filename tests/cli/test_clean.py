@@ -12,7 +12,7 @@ import pytest
 
 from icltool.cli.app import run
 from icltool.config.clean import CleanConfig, Kind
-from icltool.store.inventory import KINDS
+from icltool.store.inventory.inventory import KINDS
 from icltool.store.locking import locked
 from tests.processes import Child
 

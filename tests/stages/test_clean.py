@@ -16,7 +16,7 @@ import icltool
 from icltool.errors import ConfigError, StoreError
 from icltool.results.delimited import results_csv
 from icltool.store.artefact import Provenance
-from icltool.store.inventory import inventory
+from icltool.store.inventory.inventory import inventory
 from icltool.store.workspace import Workspace
 from tests.stages.workspaces import (
     TRAIN,

@@ -15,8 +15,8 @@ import pytest
 import icltool
 from icltool.errors import StoreError
 from icltool.stages import clean
-from icltool.store.inventory import inventory
-from icltool.store.removal import remove
+from icltool.store.inventory.inventory import inventory
+from icltool.store.inventory.removal import remove
 from icltool.store.sequences import SequenceFile, SequenceWriter
 from icltool.store.workspace import Workspace
 from tests.stages.workspaces import (
@@ -202,8 +202,8 @@ def test_a_kill_in_the_middle_leaves_a_leftover_and_nothing_that_looks_whole(wor
         (folder / "predictions" / f"more-{number}.jsonl").write_text("{}\n")
     code = (
         "import os, sys; from pathlib import Path\n"
-        "from icltool.store.inventory import inventory; from icltool.store.workspace import Workspace\n"
-        "from icltool.store.removal import remove; from pathlib import Path\n"
+        "from icltool.store.inventory.inventory import inventory; from icltool.store.workspace import Workspace\n"
+        "from icltool.store.inventory.removal import remove; from pathlib import Path\n"
         "unlink, count = Path.unlink, [int(sys.argv[2])]\n"
         "def killed(self, missing_ok=False):\n"
         "    if not count[0]: os.kill(os.getpid(), 9)\n"

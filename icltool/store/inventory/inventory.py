@@ -14,10 +14,10 @@ from pathlib import Path
 from icltool.errors import StoreError
 from icltool.store.ahead import ahead_path
 from icltool.store.failures import failures_file, read_failures
-from icltool.store.inspection import COMPLETE, FOREIGN, LEFTOVER, UNFINISHED, Facts, inspect
+from icltool.store.inventory.inspection import COMPLETE, FOREIGN, LEFTOVER, UNFINISHED, Facts, inspect
+from icltool.store.inventory.recognition import FAILED, is_failures, is_ours
 from icltool.store.journal import journal_path
 from icltool.store.locking import held_by
-from icltool.store.recognition import FAILED, is_failures, is_ours
 from icltool.store.workspace import Workspace
 
 #: The folders of a workspace, which are also the kinds of artefacts, in the order of the pipeline.
@@ -85,7 +85,7 @@ def inventory(workspace: Workspace) -> Inventory:
     """Looks at every artefact, and reads no rows. Links are listed as such and never followed for their content's size; a
     folder of the workspace that is a link out of it is left out, and so is whatever is none of icltool's.
     """
-    from icltool.store.lineage import related
+    from icltool.store.inventory.lineage import related
 
     found: list[Artefact] = []
     remarks: list[str] = []

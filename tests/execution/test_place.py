@@ -9,10 +9,11 @@ import pytest
 
 from icltool.components.executors.local import LocalExecutor
 from icltool.config.embed import EmbedConfig
+from icltool.config.env import VARIABLES
 from icltool.contracts import Region, with_regions
 from icltool.errors import ConfigError
+from icltool.execution.place import Place, place_of_work
 from icltool.store.records import open_dataset
-from icltool.workers.place import Place, place_of_work
 
 
 class Sends:
@@ -38,7 +39,7 @@ class Sends:
 def test_relative_paths_and_variables_mean_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MODEL_CPK_DIR", "weights")
-    place = Place.here()
+    place = Place.here(VARIABLES)
     (tmp_path / "other").mkdir()
     monkeypatch.chdir(tmp_path / "other")
     monkeypatch.delenv("MODEL_CPK_DIR")
@@ -60,8 +61,8 @@ def test_what_is_sent_is_a_workspace_of_its_own(workspace: Path, tmp_path: Path)
     extra.write_text("vectors")
     embeddings = sorted((workspace / "embeddings").glob("*.h5"))[:1]
     config = EmbedConfig(workspace=workspace, workers=1, ship_data=True)
-    sends = Sends(tmp_path / "node")
-    with place_of_work(config, sends, folder, [records.images[0], region, ""], embeddings, [extra]) as place:  # type: ignore[arg-type]
+    sends, pictures = Sends(tmp_path / "node"), [records.images[0], region, ""]
+    with place_of_work(sends, folder, pictures, embeddings, [extra], ship=True, variables=()) as place:  # type: ignore[arg-type]
         here = place.enter(config)
         assert place.file(extra).read_text() == "vectors"
         assert place.file(extra) != extra
@@ -80,9 +81,8 @@ def test_what_is_sent_is_a_workspace_of_its_own(workspace: Path, tmp_path: Path)
 
 
 def test_an_executor_that_sends_nothing_says_so(workspace: Path) -> None:
-    config = EmbedConfig(workspace=workspace, executor="mine", ship_data=True)
     with (
-        pytest.raises(ConfigError, match="executor mine sends no files"),
-        place_of_work(config, LocalExecutor(), workspace, []),
+        pytest.raises(ConfigError, match="LocalExecutor sends no files"),
+        place_of_work(LocalExecutor(), workspace, [], ship=True, variables=()),
     ):
         pass

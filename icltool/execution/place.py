@@ -11,14 +11,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
-from icltool.config.base import StageConfig
-from icltool.config.env import VARIABLES
-from icltool.config.executor import ExecutorConfig
+from pydantic import BaseModel
+
 from icltool.contracts import Executor, picture_file
 from icltool.contracts.executor import Shipment, Ships
 from icltool.errors import ConfigError
 
-Config = TypeVar("Config", bound=StageConfig)
+Config = TypeVar("Config", bound=BaseModel)
 
 #: Variables of other libraries that decide where weights lie and whether they may be fetched.
 _LIBRARIES = ("HF_HOME", "HF_HUB_CACHE", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE", "TORCH_HOME")
@@ -36,9 +35,9 @@ class Place:
     files: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
-    def here(cls) -> Place:
-        """The place of this process."""
-        named = (*VARIABLES, *_LIBRARIES)
+    def here(cls, variables: Iterable[str] = ()) -> Place:
+        """The place of this process; `variables` of the environment are those that name places, beside other libraries'."""
+        named = (*variables, *_LIBRARIES)
         return cls(str(Path.cwd()), {name: os.environ[name] for name in named if name in os.environ})
 
     def enter(self, config: Config) -> Config:
@@ -62,24 +61,26 @@ class Place:
 
 @contextmanager
 def place_of_work(
-    config: ExecutorConfig,
     executor: Executor,
     dataset: Path,
     pictures: Iterable[str],
     embeddings: Iterable[Path] = (),
     files: Iterable[Path] = (),
+    *,
+    ship: bool,
+    variables: Iterable[str],
 ) -> Iterator[Place]:
-    """The place that workers are told. With --ship-data it holds a copy of the data set in the folder `dataset`, of these
-    pictures (references), embeddings, and further files; that lasts for the context.
+    """The place that workers are told (see `Place.here` for `variables`). With `ship` it holds a copy of the data set in the
+    folder `dataset`, of these pictures (references), embeddings, and further files; that lasts for the context.
 
     Raises ConfigError where the executor cannot send anything.
     """
-    place = Place.here()
-    if not config.ship_data:
+    place = Place.here(variables)
+    if not ship:
         yield place
         return
     if not isinstance(executor, Ships):
-        raise ConfigError(f"--ship-data: executor {config.executor_name} sends no files", "leave --ship-data out")
+        raise ConfigError(f"--ship-data: {type(executor).__name__} sends no files", "leave --ship-data out")
     with tempfile.TemporaryDirectory(prefix="icltool-ship-") as temporary:
         root = Path(temporary)
         sent = _laid_out(root, dataset, pictures, embeddings, files)

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from icltool.errors import StoreError
-from icltool.store.inspection import COMPLETE, LEFTOVER, UNFINISHED, Facts
+from icltool.store.inventory.inspection import COMPLETE, LEFTOVER, UNFINISHED, Facts
 from icltool.store.prepared import open_dataset
 from icltool.store.workspace import Workspace
 
 if TYPE_CHECKING:
-    from icltool.store.inventory import Artefact
+    from icltool.store.inventory.inventory import Artefact
 
 #: Kinds that are made from a prepared data set, and are of no use beside another one.
 _OF_DATA = ("embeddings", "sequences", "checkpoints", "evaluations")

@@ -7,11 +7,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from icltool.config.executor import ExecutorConfig
 from icltool.contracts import Executor, Progress, Ticker
 from icltool.contracts.executor import FailedUnitsError, ReportsNotes, ReportsStatus, UnitFailure
 from icltool.errors import DataError
-from icltool.plugin.manager import component
 
 Unit = TypeVar("Unit")
 Result = TypeVar("Result")
@@ -21,10 +19,11 @@ SHOWN = 20
 
 
 class Run(Generic[Unit, Result]):
-    """The results of one call's units, as they come. `failures` are the units that were given up, known at the end."""
+    """The results of one call's units, as they come from `executor`. `failures` are the units that were given up, known at the
+    end."""
 
-    def __init__(self, config: ExecutorConfig, progress: Progress) -> None:
-        self.executor: Executor = component("executors", config.executor_name, **config.executor_options())
+    def __init__(self, executor: Executor, progress: Progress) -> None:
+        self.executor = executor
         if hasattr(self.executor, "say"):  # what cannot wait until the run is over
             self.executor.say = progress.say
         self.failures: tuple[UnitFailure, ...] = ()
