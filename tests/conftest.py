@@ -141,7 +141,7 @@ def resampled_folder(shared: Shared) -> Path:
 def short_costs() -> Iterator[None]:
     """What an evaluation measures of its costs, of one query in one run: no test depends on how fast this machine is."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("icltool.evaluation.costs.SAMPLE", 1)
+        patch.setattr("icltool.commands.evaluate.costs.SAMPLE", 1)
         patch.setattr("icltool.engine.query_cost.REPEATS", 1)
         yield
 
@@ -165,10 +165,11 @@ def small_idefics(shared: Shared) -> IdeficsModel:
 @pytest.fixture(scope="session")
 def small_world(shared: Shared) -> Path:
     """A workspace with a small world, prepared and embedded by the real stages. Read only: copy it to write into it."""
-    from icltool.config.embed import EmbedConfig
-    from icltool.config.prepare import PrepareConfig
+    from icltool.commands.embed import run as embed
+    from icltool.commands.embed.options import EmbedConfig
+    from icltool.commands.prepare import run as prepare
+    from icltool.commands.prepare.options import PrepareConfig
     from icltool.execution.progress import for_terminal
-    from icltool.stages import embed, prepare
 
     def fill(workspace: Path) -> None:
         quiet = for_terminal(quiet=True)

@@ -6,7 +6,6 @@ completion is asked for, so that `icltool --help` stays quick.
 
 from __future__ import annotations
 
-import importlib
 import os
 import sys
 from collections.abc import Sequence
@@ -16,29 +15,10 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from icltool.cli.help import HelpfulCommand, HelpfulGroup
-
-#: Subcommands in pipeline order: name -> one line for the overview. Each is `command` of `icltool.cli.<name>`.
-COMMANDS: dict[str, str] = {
-    "prepare": "Read a data set into records: checked, in one format.",
-    "embed": "Encode its images and texts for retrieval.",
-    "generate": "Search demonstration sequences that help the model most.",
-    "train": "Train a selector on the generated sequences.",
-    "evaluate": "Answer the queries with each method's demonstrations, and score.",
-    "caption": "Write captions of pictures that a file lists.",
-    "export": "Write sequences, selectors, models and results in other formats.",
-    "report": "Show evaluations or sequences on a page for the browser.",
-    "app": "Ask a model about pictures in the browser.",
-    "demo": "See the whole pipeline work on a small made-up world.",
-    "plugins": "List models, data sets, samplers, scorers and other components.",
-    "doctor": "Show versions, devices, memory, and what could be installed for what.",
-    "clean": "List what lies in the workspace, and remove what is no longer needed.",
-}
-
+from icltool.plugin.commands import command_module, commands, stage_model, stages
 
 #: Help has a short form, too.
 SHORT_HELP = {"help_option_names": ["--help", "-h"]}
-#: Commands whose module has another name.
-_MODULES = {"app": "page"}
 
 
 class LazyCommand(TyperCommand):
@@ -47,15 +27,14 @@ class LazyCommand(TyperCommand):
     def load(self) -> Any:
         """Imports the module and builds the real command."""
         name = str(self.name)
-        command = importlib.import_module(f"icltool.cli.{_MODULES.get(name, name)}").command
-        return as_click(command, name)
+        return as_click(_command(name), name)
 
 
 class LazyGroup(HelpfulGroup):
     """A group of LazyCommands, each replaced by the real command at the moment it is resolved."""
 
     def __init__(self, **attributes: Any) -> None:
-        super().__init__(**{**attributes, "commands": {n: LazyCommand(n, help=s) for n, s in COMMANDS.items()}})
+        super().__init__(**{**attributes, "commands": {n: LazyCommand(n, help=s) for n, s in commands().items()}})
 
     def resolve_command(self, ctx: Any, args: list[str]) -> tuple[Any, Any, list[str]]:
         """The real command. An unknown name is a usage error with a suggestion."""
@@ -72,6 +51,15 @@ class LazyGroup(HelpfulGroup):
         """The real command of this name."""
         command = self.commands[name]
         return command.load() if isinstance(command, LazyCommand) else command
+
+
+def _command(name: str) -> Any:
+    """The annotated function or Typer group of a command."""
+    if name not in stages():
+        return command_module(name, "command").command
+    from icltool.cli.stage import stage_command
+
+    return stage_command(name, stage_model(name), lambda: command_module(name, "run").run)
 
 
 def as_click(command: Any, name: str) -> Any:

@@ -13,9 +13,10 @@ from typing import Any
 
 import typer
 
-from icltool.cli.app import COMMANDS, app
+from icltool.cli.app import app
 from icltool.cli.help import argument_name, option_names, option_value, paragraphs, usage, visible
 from icltool.errors import ConfigError
+from icltool.plugin.commands import commands
 
 START, END = "<!-- commands -->", "<!-- /commands -->"
 
@@ -25,7 +26,7 @@ def render_reference() -> str:
     group: Any = typer.main.get_command(app)
     lines: list[str] = []
     with _context(group, "icltool", None) as root:
-        for name in COMMANDS:
+        for name in commands():
             lines += _command(group.load(name), name, root)
     return "\n".join(lines).strip() + "\n"
 

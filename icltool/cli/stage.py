@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
 import json
 from collections.abc import Callable
@@ -23,9 +22,12 @@ DISTRIBUTED = ("train",)
 
 
 def stage_command(
-    stage: str, model: type[StageConfig], help: str, package: str = "icltool.stages"
+    stage: str, model: type[StageConfig], load_run: Callable[[], Callable[[Any, Any], Any]]
 ) -> Callable[..., None]:
-    """The command of `<package>.<stage>`: a function whose signature is made from the fields of `model`."""
+    """The command of a stage: a function whose signature is made from the fields of `model`, and its help from the docstring.
+
+    `load_run` imports the stage's `run(config, progress)`, which takes its time.
+    """
 
     def command(**given: Any) -> None:
         environment = load_environment()
@@ -40,13 +42,13 @@ def stage_command(
                 progress.detail(f"{environment.path}: left alone {', '.join(environment.ignored)}")
             config = resolve(stage, model, given, profile, sets)
             progress.detail(f"{stage}: {json.dumps(config.model_dump(mode='json'))}")
-            report = importlib.import_module(f"{package}.{stage}").run(config, progress)
+            report = load_run()(config, progress)
         if is_leader():  # the other processes of a distributed training have nothing to add
             show(report, as_json, quiet)
 
     parameters = [*parameters_of(model), *_common()]
     command.__name__ = stage
-    command.__doc__ = help
+    command.__doc__ = inspect.cleandoc(model.__doc__ or "")
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     command.__annotations__ = {p.name: p.annotation for p in parameters}
     return command

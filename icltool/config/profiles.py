@@ -17,12 +17,12 @@ from typing import Annotated, Any
 from pydantic import TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
-from icltool.config import STAGES, stage_models
 from icltool.config.base import StageConfig
 from icltool.config.fields import shape_of
 from icltool.config.names import suggestion
 from icltool.config.problems import explain
 from icltool.errors import ConfigError
+from icltool.plugin.commands import stage_models
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -92,9 +92,9 @@ def read_profile(path: Path) -> Profile:
         raise ConfigError(f"{path}: summary must be a text, not {summary!r}")
     models = stage_models()
     for table, entries in content.items():
-        if table != COMMON and table not in STAGES:
+        if table != COMMON and table not in models:
             kind = "table" if isinstance(entries, dict) else "key"
-            raise ConfigError(f"{path}: unknown {kind} {table!r}", suggestion(table, ("summary", COMMON, *STAGES)))
+            raise ConfigError(f"{path}: unknown {kind} {table!r}", suggestion(table, ("summary", COMMON, *models)))
         if not isinstance(entries, dict):
             raise ConfigError(f"{path}: {table!r} must be a table, not {entries!r}", f"write it as [{table}]")
         _check_table(path, table, entries, models)

@@ -8,12 +8,12 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from icltool.config import STAGES, stage_model
 from icltool.config.base import StageConfig
 from icltool.config.fields import extras, flag_of, from_text, shape_of, toml_value
 from icltool.config.names import suggestion
 from icltool.config.problems import as_config_error
 from icltool.errors import ConfigError
+from icltool.plugin.commands import stage_model, stages
 
 
 def resolve(
@@ -83,7 +83,7 @@ class _Layers:
         keys = [key.strip().replace("-", "_") for key in path.split(".")]
         if not sign or not all(keys):
             raise ConfigError(f"--set {text!r} is not of the form key=value", "for example --set anchors=100")
-        if len(keys) > 1 and keys[0] in STAGES:
+        if len(keys) > 1 and keys[0] in stages():
             if keys[0] != stage:
                 self._refuse_other_stage(keys, stage, text)
             keys = keys[1:]

@@ -6,6 +6,11 @@ import hashlib
 
 import numpy as np
 
+from icltool.contracts.arrays import IntArray
+
+#: What queries are drawn for, by every command that takes some of them.
+QUERIES = "evaluate.queries"
+
 
 def keyed_generator(seed: int, purpose: str, example_id: int = 0) -> np.random.Generator:
     """A generator that depends only on (seed, purpose, example id), never on how many draws came before.
@@ -14,3 +19,8 @@ def keyed_generator(seed: int, purpose: str, example_id: int = 0) -> np.random.G
     """
     digest = hashlib.blake2b(f"{seed}\x00{purpose}\x00{example_id}".encode(), digest_size=16).digest()
     return np.random.default_rng(int.from_bytes(digest, "big"))
+
+
+def drawn(purpose: str, total: int) -> IntArray:
+    """All rows, int64 [total], in the order in which subsets take them: a smaller one is part of a larger one."""
+    return keyed_generator(0, purpose).permutation(total).astype(np.int64)

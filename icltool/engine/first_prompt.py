@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import tempfile
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 from icltool.contracts import Example, Model
@@ -12,7 +14,8 @@ _CHOICES = ("yes", "no")
 
 
 def check_first_prompt(model: Model, name: str, path: str, task: str) -> None:
-    """Scores the answer to one query of `task` with a small grey picture and no demonstrations.
+    """Scores the answer to one query of `task` with a small grey picture and no demonstrations; without the picture where the
+    model refuses it. What a model refuses altogether shows nothing here.
 
     Raises ConfigError, with what `model`, named `name` and loaded from `path`, raised: a tokenizer of more tokens than the
     model has, an image processor for pictures of another size. What is wrong with the machine (memory) is raised as it is.
@@ -26,8 +29,12 @@ def check_first_prompt(model: Model, name: str, path: str, task: str) -> None:
         text = "what is this?"
         query = Example(-1, str(picture), -1, text, "yes", _CHOICES[:1], question=text, choices=_CHOICES, style="Calm")
         try:
-            model.score([model.prompt(task, (), query)], 1)
-        except (IclError, torch.OutOfMemoryError, MemoryError):
+            with suppress(IclError):
+                model.score([model.prompt(task, (), query)], 1)
+                return
+            with suppress(IclError):
+                model.score([model.prompt(task, (), replace(query, image=""))], 1)
+        except (torch.OutOfMemoryError, MemoryError):
             raise
         except Exception as error:
             told = " ".join(str(error).split())[:240]

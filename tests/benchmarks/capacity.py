@@ -137,13 +137,13 @@ def measured(folder: Path, search: Search, dim: int, queries: int = 2000) -> Cos
 
 def measured_model(folder: Path, search: Search, anchors: int = 2) -> tuple[float, float]:
     """(prompts per second, bytes resident) of the embedded world's model in this process, images encoded beforehand."""
-    from icltool.config.prepare import PrepareConfig
+    from icltool.commands.prepare import run as prepare
+    from icltool.commands.prepare.options import PrepareConfig
     from icltool.engine.cost import measure
     from icltool.engine.image_cache import ImageFeatureCache
     from icltool.engine.session import Session
     from icltool.execution.progress import for_terminal
     from icltool.plugin.manager import component
-    from icltool.stages import prepare
     from icltool.store.records import open_dataset
 
     home = folder / "workspace"

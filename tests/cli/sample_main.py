@@ -7,9 +7,9 @@ import sys
 from icltool.cli.app import as_click
 from icltool.cli.boundary import guarded
 from icltool.cli.stage import stage_command
-from tests.cli.sample import SampleConfig
+from tests.cli import sample
 
-command = as_click(stage_command("sample", SampleConfig, "Tests the command line.", package="tests.cli"), "sample")
+command = as_click(stage_command("sample", sample.SampleConfig, lambda: sample.run), "sample")
 
 
 def call(arguments: list[str]) -> int:

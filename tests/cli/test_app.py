@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from icltool.cli.app import COMMANDS, run
+from icltool.cli.app import run
+from icltool.plugin.commands import commands
 from tests.processes import PATIENCE
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -80,7 +81,7 @@ def test_help_takes_little_more_than_importing_typer() -> None:
     assert help_ < FACTOR * typer
 
 
-@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("name", commands())
 def test_every_command_has_a_help_of_its_own(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     out = shown(capsys, name, "--help")
     assert out.startswith(f"Usage: icltool {name} ")
@@ -91,7 +92,7 @@ def test_every_command_has_a_help_of_its_own(name: str, capsys: pytest.CaptureFi
 def test_every_option_of_a_stage_is_explained(stage: str) -> None:
     """Description and default (or [required]) for each field, and the options that all stages have."""
     from icltool.cli.options import parameters_of
-    from icltool.config import stage_model
+    from icltool.plugin.commands import stage_model
 
     for parameter in parameters_of(stage_model(stage)):
         text = parameter.default.help

@@ -8,11 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from icltool.cli.app import COMMANDS
 from icltool.cli.reference import END, START, main, render_reference, replace_between_markers
-from icltool.config import STAGES, stage_model
 from icltool.config.fields import extras, flag_of
 from icltool.errors import ConfigError
+from icltool.plugin.commands import commands, stage_model, stages
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -24,9 +23,9 @@ def test_the_readme_is_current() -> None:
 
 def test_every_command_and_every_option_is_there() -> None:
     sections = render_reference().split("### ")
-    for name in COMMANDS:
+    for name in commands():
         assert any(section.startswith(f"`icltool {name}`") for section in sections)
-    for stage in STAGES:
+    for stage in stages():
         section = next(s for s in sections if s.startswith(f"`icltool {stage}`"))
         for name, field in stage_model(stage).model_fields.items():
             argument = f"`{extras(field).get('metavar') or name.upper()}`"

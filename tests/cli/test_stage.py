@@ -81,7 +81,7 @@ def test_options(arguments: list[str], key: str, value: Any, capsys: pytest.Capt
 def test_help_shows_description_default_and_environment(capsys: pytest.CaptureFixture[str]) -> None:
     assert call(["--help"]) == 0
     shown = " ".join(capsys.readouterr().out.split())
-    assert shown.startswith("Usage: sample [OPTIONS] NAME Tests the command line.")
+    assert shown.startswith("Usage: sample [OPTIONS] NAME One field of every form.")
     for part in (
         "NAME what to do [required]",
         "-n, --anchors INTEGER how many [default: 5000]",

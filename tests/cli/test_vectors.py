@@ -12,10 +12,10 @@ import torch
 from safetensors.torch import save_file
 
 from icltool.cli.app import run
+from icltool.commands.evaluate import costs
 from icltool.components.models.idefics import IdeficsModel
-from icltool.evaluation import costs
 from tests.cli.test_bad_input import refusal
-from tests.evaluation.vectors import vectors
+from tests.commands.evaluate.vectors import vectors
 
 EVALUATE = ["evaluate", "--model=tiny-idefics", "--device=cpu", "--task=vqa", "--test-size=6"]
 

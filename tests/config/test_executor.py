@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from icltool.config.embed import EmbedConfig
-from icltool.config.evaluate import EvaluateConfig
+from icltool.commands.embed.options import EmbedConfig
+from icltool.commands.evaluate.options import EvaluateConfig
+from icltool.commands.generate.options import GenerateConfig
+from icltool.commands.train.options import TrainConfig
 from icltool.config.executor import ExecutorConfig
-from icltool.config.generate import GenerateConfig
-from icltool.config.train import TrainConfig
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from icltool.config.evaluate import EvaluateConfig
+from icltool.commands.evaluate.options import EvaluateConfig
 from icltool.config.resolve import resolve
 from icltool.errors import ConfigError
 

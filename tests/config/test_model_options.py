@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
-from icltool.config.evaluate import EvaluateConfig
-from icltool.config.generate import GenerateConfig
+from icltool.commands.evaluate.options import EvaluateConfig
+from icltool.commands.generate.options import GenerateConfig
 from icltool.config.model import ModelConfig
 
 

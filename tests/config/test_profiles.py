@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from icltool.config import STAGES, stage_model
+from icltool.commands.evaluate.methods import FINETUNED
 from icltool.config.profiles import ProfileFolders, load_profile, read_profile
 from icltool.config.resolve import resolve
 from icltool.errors import ConfigError
-from icltool.evaluation.methods import FINETUNED
+from icltool.plugin.commands import stage_model, stages
 
 ROOT = Path(__file__).resolve().parents[2]
 SHIPPED = sorted((ROOT / "profiles").glob("*.toml"))
@@ -34,7 +34,7 @@ def test_the_published_set_ups_are_shipped() -> None:
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("stage", stages())
 def test_every_shipped_profile_gives_every_stage_its_options(path: Path, stage: str) -> None:
     """Each key arrives in the stage's configuration with the value that the file has."""
     model = stage_model(stage)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,10 +10,10 @@ import pytest
 
 from icltool.components.learners.captioner.options import parse_options as tuning_options
 from icltool.components.learners.live.options import parse_options
-from icltool.config import stage_model
 from icltool.config.profiles import Profile, read_profile
 from icltool.config.resolve import resolve
 from icltool.execution.progress import for_terminal
+from icltool.plugin.commands import command_module, stage_model
 from tests.suites import apart
 
 PROFILES = {path.stem: read_profile(path) for path in sorted((Path(__file__).parents[2] / "profiles").glob("*.toml"))}
@@ -27,9 +26,9 @@ SETTINGS = ("coco2017", "vqav2")
 MODELS = ("idefics-9b", "openflamingo-9b")
 LIVE_SETTINGS = ("vqav2", "okvqa")
 LIVE_MODELS = ("idefics-9b", "idefics2-8b-base")
-#: Run by tests/stages/test_live_profiles.py, with models of their own architectures.
+#: Run by tests/training/test_live_profiles.py, with models of their own architectures.
 LIVE_PROFILES = tuple(f"live-{s}-{v}" for s in LIVE_SETTINGS for v in LIVE_MODELS)
-#: Run by tests/stages/test_captioner_profiles.py: name -> data set, task and model.
+#: Run by tests/training/test_captioner_profiles.py: name -> data set, task and model.
 CAPTIONERS = {
     "captioner-coco-blip2-opt-2.7b": ("coco-karpathy", "caption", "blip2-opt-2.7b"),
     "captioner-sherlock-blip2-opt-2.7b": ("sherlock", "inference", "blip2-opt-2.7b"),
@@ -238,13 +237,13 @@ def test_it_runs_from_end_to_end(name: str, world: Path) -> None:
     profile = PROFILES[name]
     for stage in _stages(profile):
         config = resolve(stage, stage_model(stage), _replaced(stage, profile, world), profile=str(profile.path))
-        report = importlib.import_module(f"icltool.stages.{stage}").run(config, for_terminal(quiet=True))
+        report = command_module(stage, "run").run(config, for_terminal(quiet=True))
         _check_kept(stage, profile, config)
         if stage == "train" and "pointer" in profile.tables["evaluate"]["methods"]:
             given = {**_replaced(stage, profile, world), "learner": "pointer"}
             given["options"] = {**given["options"], "variant": "query_img_icd_img_text"}
             pointer = resolve(stage, stage_model(stage), given, profile=str(profile.path))
-            importlib.import_module(f"icltool.stages.{stage}").run(pointer, for_terminal(quiet=True))
+            command_module(stage, "run").run(pointer, for_terminal(quiet=True))
     evaluate = profile.tables["evaluate"]
     rows = report.rows()
     assert {row["method"] for row in rows} == set(evaluate["methods"])

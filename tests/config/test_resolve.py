@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from icltool.config.generate import GenerateConfig
+from icltool.commands.generate.options import GenerateConfig
 from icltool.config.resolve import resolve
 from icltool.errors import ConfigError
 
@@ -54,7 +54,7 @@ def test_mappings_are_merged_key_by_key(tmp_path: Path) -> None:
 
 
 def test_options_of_a_profile_are_for_its_own_learner(tmp_path: Path) -> None:
-    from icltool.config.train import TrainConfig
+    from icltool.commands.train.options import TrainConfig
 
     path = tmp_path / "p.toml"
     path.write_text('[train]\nlearner = "live"\nseed = 3\n[train.options]\nalpha_lr = 0.3\n')
@@ -69,7 +69,7 @@ def test_options_of_a_profile_are_for_its_own_learner(tmp_path: Path) -> None:
 
 
 def test_lists_are_replaced(tmp_path: Path) -> None:
-    from icltool.config.evaluate import EvaluateConfig
+    from icltool.commands.evaluate.options import EvaluateConfig
 
     path = tmp_path / "p.toml"
     path.write_text("[evaluate]\nshots = [1, 2, 3]\n")

@@ -11,13 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
-from icltool.captioning.entries import check_picture
+from icltool.commands.caption.entries import check_picture
+from icltool.commands.report.page.thumbnails import small_picture
 from icltool.components.datasets.images import expect_readable
 from icltool.components.models.images import read_image
 from icltool.contracts import load_picture
 from icltool.contracts.pictures import LIMIT_VARIABLE, picture_size, upright
 from icltool.errors import ConfigError, DataError
-from icltool.report.page.thumbnails import small_picture
 
 FOLDER = Path(__file__).parents[1] / "fixtures" / "pictures"
 MALFORMED = sorted(path.name for path in FOLDER.iterdir() if path.suffix != ".avif")

@@ -68,11 +68,27 @@ class Raising(HashModel):
         raise self.error
 
 
-@pytest.mark.parametrize("error", [torch.OutOfMemoryError("full"), MemoryError(), DataError("a prompt has", "")])
-def test_what_is_wrong_with_the_machine_or_told_already_stays_as_it_is(error: Exception) -> None:
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("full"), MemoryError()])
+def test_what_is_wrong_with_the_machine_stays_as_it_is(error: Exception) -> None:
     with pytest.raises(type(error)) as raised:
         check_first_prompt(Raising(error), "mine", "/weights", "caption")
     assert raised.value is error
+
+
+def test_a_model_that_refuses_pictures_is_asked_without(tmp_path: Path) -> None:
+    asked: list[str] = []
+
+    class TextAlone(HashModel):
+        def prompt(self, task: str, demonstrations: Any, query: Example) -> Prompt:
+            asked.append(query.image)
+            if query.image:
+                raise DataError("reads text only", "")
+            return super().prompt(task, demonstrations, query)
+
+    check_first_prompt(TextAlone(), "mine", "/weights", "caption")
+    assert len(asked) == 2
+    assert asked[1] == ""
+    check_first_prompt(Raising(DataError("nothing at all", "")), "mine", "/weights", "caption")
 
 
 def test_the_prompt_is_one_of_the_task(tmp_path: Path) -> None:

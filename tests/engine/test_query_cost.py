@@ -21,9 +21,9 @@ from icltool.engine.query_cost import (
 )
 from icltool.engine.session import open_session
 from icltool.plugin.manager import component
+from tests.commands.evaluate.vectors import vectors
 from tests.components.models import tiny
 from tests.conftest import Scenery
-from tests.evaluation.vectors import vectors
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])

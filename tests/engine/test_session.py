@@ -16,8 +16,8 @@ from icltool.engine.batching import BatchSize
 from icltool.engine.session import Session, open_session
 from icltool.engine.work import Work
 from icltool.errors import ConfigError, IclError
+from tests.commands.evaluate.vectors import vectors
 from tests.conftest import Scenery
-from tests.evaluation.vectors import vectors
 
 OPTIONS = GenerationOptions(4, 2)
 

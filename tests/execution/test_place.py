@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from icltool.commands.embed.options import EmbedConfig
 from icltool.components.executors.local import LocalExecutor
-from icltool.config.embed import EmbedConfig
 from icltool.config.env import VARIABLES
 from icltool.contracts import Region, with_regions
 from icltool.errors import ConfigError

@@ -11,12 +11,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from icltool.config.prepare import PrepareConfig
+from icltool.commands.prepare import run as prepare
+from icltool.commands.prepare.options import PrepareConfig
 from icltool.contracts import Example, GenerationOptions, ScoringRequest, keyed_generator, task_named
 from icltool.engine.session import Session, open_session
 from icltool.execution.progress import for_terminal
 from icltool.plugin.manager import component
-from icltool.stages import prepare
 from icltool.store.records import PreparedDataset, Records, open_dataset
 from icltool.world.architecture import build_idefics
 from icltool.world.episodes import Difficulty, RenderPool, draw_episode

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
+from icltool.commands.prepare.options import PrepareConfig
+from icltool.commands.prepare.run import run
 from icltool.components.datasets.okvqa import OKVQAReader
-from icltool.config.prepare import PrepareConfig
 from icltool.contracts import DatasetReader, Example
 from icltool.errors import DataError
 from icltool.execution.progress import SilentProgress
-from icltool.stages.prepare import run
 from icltool.store.records import open_dataset
 from tests.components.datasets.builders import QUESTIONS, edit, truncate, write_json, write_okvqa, write_vqa
 

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from icltool.config.prepare import PrepareConfig
+from icltool.commands.prepare.options import PrepareConfig
+from icltool.commands.prepare.run import PrepareReport, run
 from icltool.contracts import Progress
 from icltool.execution.progress import SilentProgress
-from icltool.stages.prepare import PrepareReport, run
 from icltool.store.records import open_dataset
 from tests.components.datasets.builders import KARPATHY, pack, write_karpathy
 from tests.processes import Child

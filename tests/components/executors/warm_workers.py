@@ -36,7 +36,7 @@ MODULES = (
         "icltool.plugin.builtins",
         "icltool.plugin.manager",
     ),
-    *("icltool.workers.answering", "icltool.workers.embedding", "icltool.workers.searching"),
+    *("icltool.commands.evaluate.worker", "icltool.commands.embed.worker", "icltool.commands.generate.search"),
 )
 
 

@@ -9,10 +9,10 @@ import torch
 from safetensors.torch import load_file
 
 from icltool.components.learners.lightning import without_share
+from tests.commands.train.forked import FORKED, both_ranks
 from tests.components.learners import overflowing
 from tests.components.learners.captioner.sets import several_captions
 from tests.conftest import Scenery
-from tests.training.forked import FORKED, both_ranks
 
 
 def parameter(*values: float) -> torch.nn.Parameter:

@@ -15,10 +15,10 @@ from safetensors.torch import load_file
 from icltool.components.learners.captioner.keeping import RESUME, Keeper
 from icltool.contracts import Example
 from icltool.errors import StoreError
+from tests.commands.train.forked import FORKED, both_ranks, ended, started
 from tests.components.learners.captioner.runs import Ending, train
 from tests.components.learners.captioner.sets import tuned, tuning_set
 from tests.suites import apart
-from tests.training.forked import FORKED, both_ranks, ended, started
 
 FILES = ("best.safetensors", "last.safetensors", "README.md")
 #: 14 examples with 35 captions: 9 batches, 5 steps an epoch with `accumulate` 2.

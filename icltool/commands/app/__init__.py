@@ -1,0 +1,3 @@
+"""Ask a model about pictures in the browser."""
+
+RANK = 90

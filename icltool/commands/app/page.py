@@ -1,0 +1,219 @@
+"""The page of `icltool app`: what stands where, and what is shown after a click. Needs gradio."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from icltool.commands.app.desk import ASKED, Answer, Desk
+from icltool.components.models.images import read_image
+from icltool.contracts import Example
+from icltool.errors import DataError, IclError
+
+#: Pictures that are shown to choose from, and demonstrations at most.
+SHOWN, MOST_SHOTS = 12, 16
+#: Widest side of a picture on the page, in pixels.
+_WIDEST = 480
+_NONE, _RANDOM, _CHOSEN = "none", "random", "chosen"
+CSS = """
+#status textarea { font-weight: 600; color: #b91c1c; }
+#demonstrations .thumbnail-item, #taken .thumbnail-item { max-width: 10rem; max-height: 10rem; }
+footer { display: none !important; }
+"""
+
+
+def build_page(desk: Desk, title: str, shots: int, seed: int) -> Any:
+    """gradio's Blocks. Nothing on it is loaded from the network."""
+    import gradio
+
+    page = gradio.Blocks(title=title, analytics_enabled=False)
+    with page:
+        gradio.Markdown(f"## {title}")
+        status = gradio.Textbox(label="what went wrong", visible=False, interactive=False, elem_id="status")
+        query = gradio.State(None)
+        with gradio.Row():
+            with gradio.Column():
+                pictures = _pictures(gradio, page, desk, query, status)
+                demonstrations = _demonstrations(gradio, desk, status, shots, seed)
+            with gradio.Column():
+                asked = gradio.Button("Ask", variant="primary", elem_id="ask")
+                answer = gradio.Textbox(label="answer", elem_id="answer", interactive=False)
+                references = gradio.Textbox(label="references", elem_id="references", interactive=False, lines=2)
+                prompt = gradio.Textbox(label="exact prompt", elem_id="prompt", interactive=False, lines=6)
+                raw = gradio.Textbox(label="the model's own words, before they are cut", interactive=False)
+                shown = gradio.Gallery(
+                    label="demonstrations, in the order of the prompt",
+                    columns=4,
+                    height="auto",
+                    buttons=[],
+                    elem_id="demonstrations",
+                )
+        inputs = [query, *pictures, *demonstrations]
+        outputs = [status, answer, references, prompt, raw, shown]
+        asked.click(
+            lambda *given: _ask(gradio, desk, *given), inputs, outputs, concurrency_limit=1, api_visibility="private"
+        )
+    return page
+
+
+def _pictures(gradio: Any, page: Any, desk: Desk, query: Any, status: Any) -> tuple[Any, Any]:
+    """The query: an example of the data set or a picture of one's own. (question, style)."""
+    picture = gradio.Image(label="picture", interactive=False, height=280, elem_id="picture", buttons=[])
+    question = gradio.Textbox(
+        label=ASKED.get(desk.task, "question"), visible=desk.task in ASKED, elem_id="question", interactive=True
+    )
+    style = gradio.Dropdown(
+        list(desk.styles),
+        value=None,
+        label="style",
+        visible=desk.task == "style",
+        allow_custom_value=True,
+        interactive=True,
+        elem_id="style",
+    )
+    own = gradio.File(label="a picture of your own", elem_id="own", height=120)
+    outputs = [status, query, picture, question, style]
+
+    def upload(file: str | None, text: str, named: str | None) -> list[Any]:
+        if file is None:
+            return [gradio.skip()] * 5
+        return _shown(gradio, outputs, lambda: desk.own(str(file), text or "", named or ""))
+
+    own.change(upload, [own, question, style], outputs, api_visibility="private")
+    if desk.examples:
+        rows, turn = gradio.State([]), gradio.State(0)
+        gallery = gradio.Gallery(
+            label="evaluation examples", columns=4, height="auto", allow_preview=False, buttons=[], elem_id="examples"
+        )
+        other = gradio.Button("other examples", size="sm", elem_id="others")
+
+        def turned(count: int) -> list[Any]:
+            found = desk.some_rows(SHOWN, count)
+            return [found, count + 1, _gallery([desk.example(row) for row in found])]
+
+        def picked(found: list[int], event: gradio.SelectData) -> list[Any]:
+            return _shown(gradio, outputs, lambda: desk.example(found[event.index]))
+
+        picked.__annotations__["event"] = gradio.SelectData  # a text otherwise, which gradio cannot look up here
+        other.click(turned, turn, [rows, turn, gallery], api_visibility="private")
+        gallery.select(picked, rows, outputs, api_visibility="private")
+        page.load(turned, turn, [rows, turn, gallery], api_visibility="private")
+    return question, style
+
+
+def _demonstrations(gradio: Any, desk: Desk, status: Any, shots: int, seed: int) -> tuple[Any, Any, Any, Any]:
+    """Which demonstrations are given: (how, how many, the seed, ids that were chosen)."""
+    there = desk.dataset is not None
+    ids = gradio.State([])
+    how = gradio.Radio(
+        [_NONE, _RANDOM, _CHOSEN],
+        value=_RANDOM if shots else _NONE,
+        label="demonstrations",
+        visible=there,
+        elem_id="how",
+    )
+    count = gradio.Slider(
+        1, MOST_SHOTS, value=max(1, shots), step=1, label="how many", visible=bool(shots), elem_id="shots"
+    )
+    drawn = gradio.Number(seed, label="seed", precision=0, visible=bool(shots), elem_id="seed")
+    with gradio.Group(visible=False) as choosing:
+        words = gradio.Textbox(label="words in demonstrations of the index set (Enter searches)", elem_id="words")
+        found = gradio.Gallery(
+            label="click adds", columns=4, height="auto", allow_preview=False, buttons=[], elem_id="found"
+        )
+        taken = gradio.Gallery(
+            label="chosen", columns=4, height="auto", allow_preview=False, buttons=[], elem_id="taken"
+        )
+        cleared = gradio.Button("none of these", size="sm")
+    offered = gradio.State([])
+
+    def switched(chosen: str) -> list[Any]:
+        random = chosen == _RANDOM
+        return [gradio.update(visible=v) for v in (random, random, chosen == _CHOSEN)]
+
+    def searched(text: str) -> list[Any]:
+        examples = desk.found(text, SHOWN)
+        told = "" if examples else f"no demonstration holds {text!r}"
+        return [gradio.update(value=told, visible=bool(told)), [e.id for e in examples], _gallery(examples)]
+
+    def added(before: list[int], offers: list[int], event: gradio.SelectData) -> list[Any]:
+        after = [*before, offers[event.index]][:MOST_SHOTS]
+        return [after, _gallery(desk.chosen(after))]
+
+    added.__annotations__["event"] = gradio.SelectData
+    how.change(switched, how, [count, drawn, choosing], api_visibility="private")
+    words.submit(searched, words, [status, offered, found], api_visibility="private")
+    found.select(added, [ids, offered], [ids, taken], api_visibility="private")
+    cleared.click(lambda: [[], []], None, [ids, taken], api_visibility="private")
+    return how, count, drawn, ids
+
+
+def _ask(
+    gradio: Any,
+    desk: Desk,
+    query: Example | None,
+    question: str | None,
+    style: str | None,
+    how: str,
+    shots: float,
+    seed: float,
+    ids: Sequence[int],
+) -> list[Any]:
+    """The answer's parts, or what went wrong."""
+
+    def answer() -> Answer:
+        if query is None:
+            raise DataError("there is no picture yet", "click one, or choose a file of your own")
+        asked = desk.about(query, (question or "").strip(), (style or "").strip())
+        icds = desk.drawn(asked, int(shots), int(seed or 0)) if how == _RANDOM else ()
+        return desk.ask(asked, desk.chosen(ids) if how == _CHOSEN else icds)
+
+    told, found = _tried(answer)
+    if found is None:
+        return [gradio.update(value=told, visible=True), "", "", "", "", []]
+    texts = [found.answer, "\n".join(found.references), found.prompt, found.raw]
+    return [gradio.update(value="", visible=False), *texts, _gallery(found.demonstrations)]
+
+
+def _shown(gradio: Any, outputs: Sequence[Any], choose: Callable[[], Example]) -> list[Any]:
+    """status, query, picture, question, style for a query that was chosen; what was there stays where it cannot be shown."""
+    told, found = _tried(lambda: (example := choose(), _picture(example)))
+    if found is None:
+        return [gradio.update(value=told, visible=True), *[gradio.skip()] * (len(outputs) - 1)]
+    example, picture = found
+    style = example.style or gradio.skip()
+    return [gradio.update(value="", visible=False), example, picture, example.question or gradio.skip(), style]
+
+
+def _tried(act: Callable[[], Any]) -> tuple[str, Any]:
+    """("", what it gave), or (what went wrong, None). A bug is printed where the command runs, too."""
+    try:
+        return "", act()
+    except IclError as error:
+        return error.message + (f" ({error.hint})" if error.hint else ""), None
+    except Exception as error:
+        traceback.print_exception(error)
+        return f"this is a bug: {type(error).__name__}: {error}", None
+
+
+def _gallery(examples: Sequence[Example]) -> list[tuple[Any, str]]:
+    """Pictures with what people wrote; those that cannot be read are left out of sight, not of place."""
+    found = []
+    for example in examples:
+        told, picture = _tried(lambda example=example: _picture(example))  # type: ignore[misc]
+        words = " / ".join(filter(None, [example.style, example.question, example.label]))
+        found.append((picture or _blank(), f"{words} ({told})" if told else words))
+    return found
+
+
+def _picture(example: Example) -> Any:
+    picture = read_image(example.image)
+    picture.thumbnail((_WIDEST, _WIDEST))
+    return picture
+
+
+def _blank() -> Any:
+    from PIL import Image
+
+    return Image.new("RGB", (64, 64), "gray")

@@ -1,0 +1,183 @@
+"""Serves a page on which a model is asked about pictures.
+
+Reads: datasets/<name>/<task>/, where one is prepared
+Writes: nothing; pictures of the page lie in a temporary folder until it is closed
+"""
+
+from __future__ import annotations
+
+import errno
+import importlib.util
+import ipaddress
+import os
+import socket
+import sys
+import tempfile
+import threading
+import webbrowser
+from typing import TYPE_CHECKING, Any
+
+from icltool.commands.app.desk import Desk
+from icltool.commands.app.options import AppConfig
+from icltool.commands.caption.asking import Asker
+from icltool.commands.caption.styles import prepared_styles, styles_in, styles_of_dataset, styles_of_model
+from icltool.config.names import suggestion
+from icltool.contracts import TASKS, Progress, StageReport, Task
+from icltool.errors import ConfigError, StoreError
+from icltool.plugin.manager import load_registry
+
+if TYPE_CHECKING:
+    from icltool.store.records import PreparedDataset
+
+#: Set before gradio is imported: no telemetry, no list of runs in the browser, no questions to the hub.
+_QUIET = {
+    "GRADIO_ANALYTICS_ENABLED": "False",
+    "GRADIO_RUN_HISTORY": "False",
+    "GRADIO_SHARE": "False",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+}
+_FIRST_PORT, _PORTS = 7860, 100
+_LARGEST_UPLOAD = "64mb"
+
+
+def run(config: AppConfig, progress: Progress) -> StageReport:
+    """Serves until Ctrl-C or SIGTERM.
+
+    Raises ConfigError without gradio, for a port that is taken and a task that the model does not know, StoreError for a
+    data set that was named and is not prepared, and what loading the model raises.
+    """
+    if importlib.util.find_spec("gradio") is None:
+        raise ConfigError("the page needs the package gradio", "pip install 'icltool[app]'")
+    load_registry().get("models", config.model)
+    port = _port(config)
+    dataset, task = _dataset(config)
+    listed = styles_in(config.styles) if config.styles is not None else []
+    with Asker(config, task, progress) as asker:
+        desk = Desk(asker, dataset, listed or _styles(config, asker, dataset))
+        if desk.examples:
+            asker.check((), desk.example(0))
+        name = f"{config.model}: {task.name}" + (f" ({dataset.name})" if dataset is not None else "")
+        address = _serve(config, desk, name, port, progress)
+    return StageReport(f"the page at {address} is closed", ())
+
+
+def _dataset(config: AppConfig) -> tuple[PreparedDataset | None, Task]:
+    """The data set, None where none is prepared and none was named, and the task."""
+    from icltool.store.records import open_dataset
+    from icltool.store.workspace import Workspace
+
+    if config.task is not None and config.task not in TASKS:
+        raise ConfigError(f"--task: unknown task {config.task!r}", suggestion(config.task, TASKS))
+    workspace = Workspace(config.workspace)
+    try:
+        chosen = workspace.choose_dataset(config.dataset, config.task)
+    except StoreError:
+        if config.dataset is not None or workspace.prepared():
+            raise
+        return None, _written(config.task or "caption")
+    return open_dataset(workspace.dataset_folder(*chosen)), _written(chosen[1])
+
+
+def _written(name: str) -> Task:
+    if TASKS[name].ranked:
+        raise ConfigError(f"task {name} chooses from a list, and nothing is written", "give another --task")
+    return TASKS[name]
+
+
+def _styles(config: AppConfig, asker: Asker, dataset: PreparedDataset | None) -> list[str]:
+    if asker.task.name != "style":
+        return []
+    own = styles_of_model(asker.model) or (styles_of_dataset(dataset) if dataset is not None else [])
+    return own or prepared_styles(config.workspace, None)
+
+
+def _port(config: AppConfig) -> int:
+    """A port that is free now. ConfigError where the one that was asked for is taken."""
+    wanted = [config.port] if config.port is not None else range(_FIRST_PORT, _FIRST_PORT + _PORTS)
+    for port in wanted:
+        try:
+            family, kind, protocol, _, address = socket.getaddrinfo(config.host, port, type=socket.SOCK_STREAM)[0]
+            with socket.socket(family, kind, protocol) as tried:
+                tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                tried.bind(address)
+                return port
+        except socket.gaierror:
+            raise ConfigError(f"--host {config.host} is no address", "127.0.0.1 is this machine") from None
+        except OSError as error:
+            reason = error.strerror or str(error)
+            if error.errno == errno.EADDRINUSE and config.port is not None:
+                raise ConfigError(
+                    f"port {port} of {config.host} is taken: another program serves there",
+                    "give another --port, or none: a free one is found",
+                ) from error
+    raise ConfigError(f"cannot serve at {config.host}:{wanted[-1]}: {reason}", "give another --port or --host")
+
+
+def _serve(config: AppConfig, desk: Desk, name: str, port: int, progress: Progress) -> str:
+    """Serves until the process is interrupted. The page's address."""
+    before = {key: os.environ.get(key) for key in (*_QUIET, "GRADIO_TEMP_DIR")}
+    with tempfile.TemporaryDirectory(prefix="icltool-app-") as folder:
+        os.environ.update({**_QUIET, "GRADIO_TEMP_DIR": folder})
+        try:
+            return _until_interrupted(config, desk, name, port, progress)
+        finally:
+            for key, value in before.items():
+                if value is None:
+                    os.environ.pop(key, None)
+                else:
+                    os.environ[key] = value
+
+
+def _until_interrupted(config: AppConfig, desk: Desk, name: str, port: int, progress: Progress) -> str:
+    from starlette.middleware import Middleware
+
+    from icltool.commands.app.origin import SameOrigin
+    from icltool.commands.app.page import CSS, build_page
+
+    page: Any = build_page(desk, name, config.shots if desk.dataset is not None else 0, config.seed)
+    try:
+        _, address, _ = page.launch(
+            server_name=config.host,
+            server_port=port,
+            share=False,
+            allowed_paths=[],
+            app_kwargs={"middleware": [Middleware(SameOrigin, host=config.host)]},
+            inbrowser=False,
+            prevent_thread_lock=True,
+            quiet=True,
+            show_error=False,
+            footer_links=[],
+            ssr_mode=False,
+            mcp_server=False,
+            pwa=False,
+            enable_monitoring=False,
+            max_file_size=_LARGEST_UPLOAD,
+            css=CSS,
+        )
+    except OSError as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"cannot serve at {config.host}:{port}: {reason}", "give another --port") from error
+    try:
+        progress.say(f"{name} at {address}")
+        if not _loopback(config.host):
+            progress.say(f"everyone who can reach {config.host} can use the model and see the data set")
+        if config.browser and _has_screen():
+            webbrowser.open(address)
+        threading.Event().wait()
+    except KeyboardInterrupt:
+        pass
+    finally:
+        page.close(verbose=False)
+    return str(address)
+
+
+def _loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _has_screen() -> bool:
+    """Whether a browser would open in a window: without one it may be a program in the terminal."""
+    return sys.platform != "linux" or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))

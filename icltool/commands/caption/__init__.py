@@ -1,0 +1,3 @@
+"""Write captions of pictures that a file lists."""
+
+RANK = 60

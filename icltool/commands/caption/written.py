@@ -1,0 +1,120 @@
+"""The file of captions: written whole at the end, with a journal beside it of what is finished until then."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from icltool.commands.caption.entries import Entry
+from icltool.errors import StoreError
+from icltool.store.artefact import canonical_json
+from icltool.store.atomic import check_writable, read_json, remove_leftovers, write_json, writing
+from icltool.store.journal import Journal, journal_path, remove_journal
+from icltool.store.locking import locked
+
+
+def check_target(file: Path, overwrite: bool, sources: Sequence[Path | None] = ()) -> None:
+    """StoreError when `file` is a folder, there already and must not be replaced, one of the `sources` that are read, or where
+    nothing can be written."""
+    if file.is_dir():
+        raise StoreError(f"{file} is a folder", "give a file as --output")
+    if file.exists() and not overwrite:
+        raise StoreError(f"{file} exists already", "add --overwrite, or give another --output")
+    for source in sources:
+        if source is not None and _same(file, source):
+            raise StoreError(f"{file} is what is read, and would be replaced by the captions", "give another --output")
+    check_writable(file)
+
+
+def finished_captions(file: Path, call: Mapping[str, Any]) -> list[dict[str, Any]] | None:
+    """The results in `file` where the same call made them, to its end; None for any other file, and for none. What a kill left
+    beside it is removed."""
+    try:
+        content = read_json(file)
+        if canonical_json(content["settings"]["call"]) != canonical_json(dict(call)):
+            return None
+        results = [dict(entry) for entry in content["results"]]
+    except (StoreError, KeyError, TypeError, ValueError):
+        return None
+    with locked(file):
+        remove_journal(journal_path(file))
+    return results
+
+
+def _same(one: Path, other: Path) -> bool:
+    """Whether both are one file, through links too."""
+    try:
+        return one.samefile(other)
+    except OSError:  # one of them is missing
+        return one.resolve() == other.resolve()
+
+
+class Captions:
+    """Captions by position in the input; those of `done` were finished in an earlier call of the same command."""
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+        self.finished: list[dict[str, Any]] = []
+        for entry in journal.entries:
+            self.finished += json.loads(journal.read(entry))
+        self.done = len(self.finished)
+
+    def add(self, answers: Sequence[Mapping[str, Any]]) -> None:
+        """What a later call goes on from once this has returned."""
+        self._journal.append(json.dumps(list(answers), ensure_ascii=False).encode())
+        self.finished += [dict(answer) for answer in answers]
+
+
+@contextmanager
+def captions_for(file: Path, identity: Mapping[str, Any], overwrite: bool) -> Iterator[Captions]:
+    """The captions that go into `file`, locked while they are made. `identity` is all that decides them.
+
+    StoreError where another process writes them, or another call left unfinished ones there (`overwrite` drops those).
+    """
+    with writing(file):
+        file.parent.mkdir(parents=True, exist_ok=True)
+    with locked(file):
+        check_target(file, overwrite)
+        remove_leftovers(file)
+        remove_leftovers(journal_path(file))
+        journal = _journal(file, dict(identity), overwrite)
+        try:
+            yield Captions(journal)
+        finally:
+            journal.close()
+
+
+def write_captions(
+    file: Path, entries: Sequence[Entry], answers: Sequence[Mapping[str, Any]], head: Mapping[str, Any]
+) -> list[dict[str, Any]]:
+    """Writes `head` and the results, and removes the journal. The results, in the entries' order."""
+    results = []
+    for entry, answer in zip(entries, answers, strict=True):
+        given = dict(entry.given)
+        reference = {"reference": given.pop("reference")} if "reference" in given else {}
+        results.append({**given, **answer, **reference})
+    write_json(file, {**head, "results": results})
+    remove_journal(journal_path(file))
+    return results
+
+
+def _journal(file: Path, identity: dict[str, Any], overwrite: bool) -> Journal:
+    path = journal_path(file)
+    if not path.exists():
+        return Journal.create(path, identity)
+    journal = Journal(path, writable=True)
+    if canonical_json(journal.identity) == canonical_json(identity):
+        return journal
+    journal.close()
+    if overwrite:
+        return Journal.create(path, identity)
+    changed = sorted(
+        key for key in identity if canonical_json(journal.identity.get(key)) != canonical_json(identity[key])
+    )
+    raise StoreError(
+        f"{path} holds unfinished captions of another call (other {', '.join(changed) or 'options'})",
+        "run that call to its end, give another --output, or drop them with --overwrite",
+    )

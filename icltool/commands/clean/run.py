@@ -1,0 +1,233 @@
+"""Lists what lies in the workspace, and removes what was chosen.
+
+Reads: every folder of the workspace, of artefacts their headers alone
+Writes: nothing; removes what was chosen
+"""
+
+from __future__ import annotations
+
+import datetime
+import fnmatch
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from icltool.commands.clean.options import CleanConfig
+from icltool.config.amounts import age_text, size_text
+from icltool.config.names import closest
+from icltool.contracts import Progress
+from icltool.errors import ConfigError, StoreError
+from icltool.store.inventory.inventory import Artefact, inventory, is_finished
+from icltool.store.inventory.removal import remove
+from icltool.store.workspace import Workspace
+
+
+@dataclass(frozen=True)
+class CleanReport:
+    """The artefacts that were chosen (all of them where nothing was), and what became of them.
+
+    `removed` holds the labels of those that are gone, `freed` their bytes, `faults` why others could not be removed; `now` is
+    the time (seconds since the epoch) that ages are counted to.
+    """
+
+    title: str
+    workspace: Path
+    artefacts: tuple[Artefact, ...]
+    now: float
+    remarks: tuple[str, ...] = ()
+    removed: tuple[str, ...] = ()
+    freed: int = 0
+    faults: tuple[str, ...] = ()
+    #: Nothing is written.
+    path: Path | None = None
+
+    @property
+    def free(self) -> tuple[Artefact, ...]:
+        """Those that no process writes or uses at this moment."""
+        return tuple(a for a in self.artefacts if not (a.held_by or a.used_by))
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One row per artefact, for programs: sizes in bytes, ages in seconds, times in UTC."""
+        return [
+            {
+                "kind": a.kind,
+                "name": a.name,
+                "path": str(a.path),
+                "bytes": a.bytes,
+                "files": a.files,
+                "changed": _utc(a.changed),
+                "age": round(max(0.0, self.now - a.changed)),
+                "state": a.state,
+                "note": a.facts.note,
+                "unreachable": a.unreachable,
+                "needed_by": list(a.needed_by),
+                "held_by": a.held_by,
+                "used_by": a.used_by,
+                "link": a.link,
+                "removed": a.label in self.removed,
+            }
+            for a in self.artefacts
+        ]
+
+    def table(self) -> Any:
+        """For people."""
+        from rich import box
+        from rich.table import Table
+        from rich.text import Text
+
+        if not self.artefacts:
+            return Text(self.title)
+        table = Table(title=Text(self.title), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+        for column in ("kind", "name", "size", "changed", "state", "remarks"):
+            table.add_column(column, justify="right" if column in ("size", "changed") else "left", overflow="fold")
+        for a in self.artefacts:
+            age = f"{age_text(self.now - a.changed)} ago"
+            cells = (a.kind, a.name, size_text(a.bytes), age, a.state, "; ".join(_remarks(a)))
+            table.add_row(*map(Text, cells))
+        return table
+
+    def lines(self) -> list[str]:
+        return list(self.remarks)
+
+    def summary(self) -> dict[str, Any]:
+        """All of it, for programs."""
+        return {
+            "title": self.title,
+            "workspace": str(self.workspace),
+            "rows": self.rows(),
+            "remarks": self.lines(),
+            "removed": len(self.removed),
+            "freed": self.freed,
+            "faults": list(self.faults),
+        }
+
+
+def plan(config: CleanConfig, progress: Progress) -> CleanReport:
+    """What would be removed; everything there is where nothing was chosen.
+
+    Raises StoreError when the workspace does not exist, ConfigError for a name that nothing has.
+    """
+    workspace = Workspace(config.workspace)
+    if not workspace.root.is_dir():
+        raise StoreError(f"workspace {workspace.root} does not exist", "check --workspace, or ICLTOOL_WORKSPACE")
+    progress.detail(f"looking at {workspace.root}")
+    found, now = inventory(workspace), time.time()
+    chosen = _chosen(config, found.artefacts, workspace, now)
+    what = "chosen of" if config.selects else "in"
+    title = f"{_counted(chosen)} {what} {workspace.root}"
+    remarks = [*found.remarks, *(_warnings(chosen) if config.selects else _advice(found.artefacts))]
+    return CleanReport(title, workspace.root, tuple(chosen), now, tuple(remarks))
+
+
+def run(report: CleanReport, progress: Progress) -> CleanReport:
+    """Removes the artefacts of a plan, those last that others were made from. What cannot be removed is named in `faults`, and
+    the others are removed all the same; Ctrl-C leaves the one at hand as a leftover."""
+    using = {a.label: a.used_by for a in inventory(Workspace(report.workspace)).artefacts}  # a question lies in between
+    report = replace(report, artefacts=tuple(replace(a, used_by=using.get(a.label, "")) for a in report.artefacts))
+    removed, faults, freed = [], [_busy(a) for a in report.artefacts if a.held_by or a.used_by], 0
+    waiting = list(reversed(report.free))
+    with progress.task("removing", sum(a.files for a in waiting), "files") as ticker:
+        for artefact in waiting:
+            try:
+                freed += remove(artefact, ticker.advance)
+            except StoreError as error:
+                faults.append(error.message + (f" ({error.hint})" if error.hint else ""))
+            else:
+                removed.append(artefact.label)
+                progress.detail(f"removed {artefact.path}")
+    counted = f"{len(removed)} artefact{'s' * (len(removed) != 1)}"
+    title = f"removed {counted}, {size_text(freed)} freed" + (f"; {len(faults)} could not be removed" if faults else "")
+    return replace(report, title=title, removed=tuple(removed), freed=freed, faults=tuple(faults))
+
+
+def question(report: CleanReport) -> str:
+    """What is asked before anything is removed."""
+    return f"remove {_counted(report.free)}?"
+
+
+def _chosen(config: CleanConfig, artefacts: Sequence[Artefact], workspace: Workspace, now: float) -> list[Artefact]:
+    named = None if not config.names else {a.label for name in config.names for a in _named(name, artefacts, workspace)}
+    return [
+        a
+        for a in artefacts
+        if (named is None or a.label in named)
+        and (not config.kind or a.kind in config.kind)
+        and (config.older_than is None or now - a.changed > config.older_than)
+        and (config.larger_than is None or a.bytes > config.larger_than)
+        and (not config.unreachable or a.unreachable)
+        and (not config.leftovers or a.state == "leftover")
+    ]
+
+
+def _named(name: str, artefacts: Sequence[Artefact], workspace: Workspace) -> list[Artefact]:
+    """The artefacts of this name, path or pattern. ConfigError when there are none, or two kinds have the name."""
+    wanted = name.rstrip("/")
+    for root in (workspace.root, workspace.root.absolute()):
+        wanted = wanted.removeprefix(f"{root}/")
+    wanted = wanted.removeprefix("./")
+    found = [a for a in artefacts if wanted in (a.label, a.name)]
+    if len({a.kind for a in found}) > 1:
+        both = " or ".join(a.label for a in found)
+        raise ConfigError(f"{name!r} may be {both}", "give the kind as well")
+    if not found and any(sign in wanted for sign in "*?["):
+        found = [a for a in artefacts if fnmatch.fnmatchcase(a.label, wanted) or fnmatch.fnmatchcase(a.name, wanted)]
+    if not found:
+        close = closest(wanted, [a.label for a in artefacts]) or closest(wanted, [a.name for a in artefacts])
+        hint = f"did you mean {close!r}?" if close else f"`icltool clean --workspace {workspace.root}` lists them"
+        raise ConfigError(f"no artefact {name!r} in {workspace.root}", hint)
+    return found
+
+
+def _remarks(artefact: Artefact) -> list[str]:
+    said = [artefact.facts.note]
+    said += [f"being written by {artefact.held_by}"] if artefact.held_by else []
+    said += [f"in use by {artefact.used_by}"] if artefact.used_by else []
+    said += [f"needed by {len(artefact.needed_by)}"] if artefact.needed_by else []
+    said += [f"unreachable: {artefact.unreachable}"] if artefact.unreachable else []
+    said += [f"link to {artefact.link}"] if artefact.link else []
+    return [text for text in said if text]
+
+
+def _warnings(chosen: Sequence[Artefact]) -> list[str]:
+    """What one should know before these are removed."""
+    going = {a.label for a in chosen}
+    lines = []
+    for artefact in chosen:
+        needed = [label for label in artefact.needed_by if label not in going]
+        if needed:
+            more = f" and {len(needed) - 3} more" if len(needed) > 3 else ""
+            lines.append(f"warning: {artefact.label} is needed by {', '.join(needed[:3])}{more}")
+    lines += [f"{_busy(a)}: it stays" for a in chosen if a.held_by or a.used_by]
+    lost = [a for a in chosen if a.unreachable and is_finished(a) and a.kind in ("checkpoints", "evaluations")]
+    if lost:
+        lines.append(f"warning: {len(lost)} of them hold finished results that cannot be made again from what is here")
+    return lines
+
+
+def _busy(artefact: Artefact) -> str:
+    """Who writes it, or uses it."""
+    how = f"being written by {artefact.held_by}" if artefact.held_by else f"in use by {artefact.used_by}"
+    return f"{artefact.label} is {how}"
+
+
+def _advice(artefacts: Sequence[Artefact]) -> list[str]:
+    """What could be removed without loss."""
+    left = [a for a in artefacts if a.state == "leftover"]
+    cache = [a for a in artefacts if a.kind == "cache"]
+    lines = []
+    if left:
+        lines.append(f"{_counted(left)} left by killed runs: `icltool clean --leftovers`")
+    if cache:
+        lines.append(f"{_counted(cache)} only save time: `icltool clean --kind cache`")
+    return lines
+
+
+def _counted(artefacts: Sequence[Artefact]) -> str:
+    plural = "s" * (len(artefacts) != 1)
+    return f"{len(artefacts)} artefact{plural}, {size_text(sum(a.bytes for a in artefacts))}"
+
+
+def _utc(seconds: float) -> str:
+    return datetime.datetime.fromtimestamp(seconds, datetime.timezone.utc).isoformat(timespec="seconds")

@@ -1,0 +1,78 @@
+"""`icltool demo`: every stage in turn on the embedded world, with the options of the profile `demo`."""
+
+from __future__ import annotations
+
+import time
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from icltool.cli.libraries import library_output
+from icltool.cli.output import print_json, print_line, show
+from icltool.config.env import load_environment
+from icltool.config.resolve import resolve
+from icltool.execution.progress import for_terminal
+from icltool.plugin.commands import command_module, stage_model
+
+#: The pointer reads the demonstrations' features, which the published selector of the profile does not.
+POINTER = {"learner": "pointer", "options": ["variant=query_img_icd_img_text", "dropout=0.3"]}
+#: Stage, flags beside the profile's options, and what happens.
+STEPS: tuple[tuple[str, dict[str, Any], str], ...] = (
+    (
+        "prepare",
+        {},
+        "604 pictures of coloured shapes, captioned in words that no model knows, in COCO's and VQAv2's layouts",
+    ),
+    ("embed", {}, "every picture and caption as a vector, by a small CLIP"),
+    (
+        "generate",
+        {},
+        "for 364 anchors, the demonstration sequences that make a small IDEFICS most certain of the caption",
+    ),
+    ("train", {}, "Lever-LM, a small language model that writes such sequences itself"),
+    ("train", POINTER, "its pointer network, which knows examples by their features alone"),
+    ("evaluate", {}, "captions of 240 new pictures, whose colour and shape no demonstration shows together"),
+)
+
+
+def command(
+    workspace: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="PATH",
+            help="folder that holds all artefacts [default: icl-workspace, or ICLTOOL_WORKSPACE]",
+            show_default=False,
+        ),
+    ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="only the final table")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="say more on the way")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="print the results as JSON, and nothing else")] = False,
+) -> None:
+    """Run the whole pipeline on the embedded world: some minutes on two cores, no downloads.
+
+    Ends with a table of methods and shots, and a figure. Run again, it repeats only what has changed.
+    """
+    load_environment()
+    progress, began = for_terminal(quiet, verbose), time.monotonic()
+    flags = {} if workspace is None else {"workspace": workspace}
+    aside = partial(library_output, progress.detail if verbose and not quiet else None, progress.say, set())
+    report: Any = None
+    for number, (stage, more, what) in enumerate(STEPS, 1):
+        with aside():
+            config = resolve(stage, stage_model(stage), {**flags, **more}, "demo", ())
+            progress.say(f"\n{number}/{len(STEPS)} {stage}: {what}")
+            report = command_module(stage, "run").run(config, progress)
+        if stage != "evaluate" and not (quiet or as_json):
+            show(report)
+    with aside():
+        from icltool.results.figures import result_figure
+
+        figure = result_figure(report.results, report.path / "demo.png", report.title)
+    if as_json:
+        print_json({"title": report.title, "path": str(report.path), "figure": str(figure), "rows": report.rows()})
+        return
+    show(report, quiet=quiet)
+    print_line(f"figure:  {figure}")
+    progress.say(f"the demo took {time.monotonic() - began:.0f} s; run it again and it repeats only what has changed")

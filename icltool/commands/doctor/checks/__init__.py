@@ -1,0 +1,64 @@
+"""What `icltool doctor` looks at. Each check gives rows; a check that fails gives a row that says so."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+from icltool.commands.doctor.checks.rows import Row, row
+
+#: Of the JSON: {"schema", "version", "created", "sections": {title: [row, …]}, "problems": [text, …]}; a row is {"item",
+#: "value", "status", "note"} and may have "data". Another version is one in which something of that is called or meant
+#: otherwise; new sections, rows and keys of "data" do not count.
+SCHEMA, VERSION = "icltool.doctor", 1
+
+__all__ = ["SCHEMA", "VERSION", "Row", "problems", "row", "sections"]
+
+
+#: The sections in order: title -> module and function; those of `_OF_WORKSPACE` are handed the workspace.
+_CHECKS = {
+    "versions": "packages:versions",
+    "system": "system:system",
+    "devices": "devices:devices",
+    "memory and disk": "system:memory",
+    "java": "surroundings:java",
+    "environment": "surroundings:environment",
+    "variables": "surroundings:variables",
+    "optional packages": "packages:optional_packages",
+    "caches": "surroundings:caches",
+    "ray": "surroundings:ray",
+    "plugins": "components:plugins",
+    "profiles": "components:profiles",
+    "workspace": "artefacts:artefacts",
+}
+_OF_WORKSPACE = ("memory and disk", "workspace")
+
+
+def sections(workspace: Path) -> dict[str, list[Row]]:
+    """All sections by title. Nothing raises: what cannot be found out is a row of its own."""
+    return {title: guarded(functools.partial(_run, title, workspace)) for title in _CHECKS}
+
+
+def _run(title: str, workspace: Path) -> list[Row]:
+    module, _, name = _CHECKS[title].partition(":")
+    check = getattr(importlib.import_module(f"{__name__}.{module}"), name)
+    rows: list[Row] = check(workspace) if title in _OF_WORKSPACE else check()
+    return rows
+
+
+def guarded(check: Callable[[], list[Row]]) -> list[Row]:
+    """The rows of a check, or one that says how it failed."""
+    try:
+        return check()
+    except (Exception, SystemExit) as error:  # a broken package may raise anything; the other checks go on
+        lines = str(error).strip().splitlines()
+        return [row("check", f"{type(error).__name__}: {lines[0] if lines else ''}", "problem", "please report this")]
+
+
+def problems(found: dict[str, list[Row]]) -> list[str]:
+    """One line per row that needs attention."""
+    bad = [(title, r) for title, rows in found.items() for r in rows if r["status"] in ("problem", "missing")]
+    return [re.sub(r"\s+", " ", f"{title}: {r['item']}: {r['value']}. {r['note']}").strip() for title, r in bad]

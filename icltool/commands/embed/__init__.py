@@ -1,0 +1,3 @@
+"""Encode its images and texts for retrieval."""
+
+RANK = 20

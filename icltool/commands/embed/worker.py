@@ -1,0 +1,93 @@
+"""Workers of `icltool embed`: each holds an encoder and encodes blocks of rows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from icltool.commands.embed.options import EmbedConfig
+from icltool.contracts import Encoder, FloatArray, IntArray
+from icltool.execution.place import Place
+from icltool.plugin.manager import component
+
+if TYPE_CHECKING:
+    from icltool.store.records import Records
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The unit of work: rows `low` to `high` - 1 of a split."""
+
+    split: str
+    low: int
+    high: int
+
+
+@dataclass(frozen=True)
+class EncodedRows:
+    """What was made of them: `ids` int64 [n], `features` float32 [n, D] by field; the encoder's D and what its weights are
+    known by."""
+
+    rows: Rows
+    ids: IntArray
+    features: dict[str, FloatArray]
+    dim: int
+    fingerprint: str
+
+
+@dataclass(frozen=True)
+class MakeEncoding:
+    """Makes a worker; travels to where it is made."""
+
+    config: EmbedConfig
+    name: str
+    task: str
+    place: Place = field(default_factory=Place.here)
+
+    def __call__(self) -> Encoding:
+        return Encoding(self.place.enter(self.config), self.name, self.task)
+
+
+class Encoding:
+    """A worker: the encoder is loaded with it."""
+
+    def __init__(self, config: EmbedConfig, name: str, task: str) -> None:
+        from icltool.store.records import open_dataset
+        from icltool.store.workspace import Workspace
+
+        self._dataset = open_dataset(Workspace(config.workspace).dataset_folder(name, task))
+        options: dict[str, Any] = {"device": config.device}
+        if config.encoder_path is not None:
+            options["path"] = str(config.encoder_path)
+        self._encoder: Encoder = component("encoders", config.encoder, **options)
+        self._fingerprint = self._encoder.fingerprint()
+        self._batch_size = config.batch_size
+
+    def __call__(self, unit: Rows) -> EncodedRows:
+        """The vectors of the rows; an image or text that several of them share is encoded once."""
+        records = self._dataset.split(unit.split)
+        fields, size = embedded_fields(records), self._batch_size
+        ids: list[int] = []
+        parts: dict[str, list[FloatArray]] = {name: [] for name in fields}
+        for low in range(unit.low - unit.low % size, unit.high, size):  # batches as they are wherever a run began
+            examples = records.rows(range(max(low, unit.low), min(low + size, unit.high)))
+            ids += [e.id for e in examples]
+            for name in fields:
+                parts[name].append(self._encoded(name, [e.image if name == "image" else e.text for e in examples]))
+        features = {name: np.concatenate(found) for name, found in parts.items()}
+        return EncodedRows(unit, np.array(ids, dtype=np.int64), features, self._encoder.dim, self._fingerprint)
+
+    def _encoded(self, name: str, values: Sequence[str]) -> FloatArray:
+        distinct = list(dict.fromkeys(values))
+        encode = self._encoder.encode_images if name == "image" else self._encoder.encode_texts
+        position = {value: i for i, value in enumerate(distinct)}
+        found: FloatArray = encode(distinct)[np.array([position[v] for v in values])]
+        return found
+
+
+def embedded_fields(records: Records) -> tuple[str, ...]:
+    """What of a split is embedded."""
+    return ("image", "text") if records.has_images else ("text",)

@@ -1,0 +1,348 @@
+"""The methods of a call: retrieval methods with their options, selectors with their checkpoints, plans with their files, and
+what stands in for demonstrations."""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from icltool.commands.evaluate import finetuned, interventions
+from icltool.commands.evaluate.inputs import Inputs, needs_vectors
+from icltool.commands.evaluate.options import EvaluateConfig
+from icltool.commands.evaluate.specs import Spec, method_names, read_specs
+from icltool.components.interventions.files import WEIGHTS
+from icltool.contracts import Intervention, Retriever
+from icltool.errors import ConfigError, IclError, StoreError
+from icltool.plugin.manager import component, load_registry
+from icltool.store.makers import content_mark
+
+ZERO_SHOT = "zero-shot"
+#: The model itself, as `icltool train captioner` fine-tuned it.
+FINETUNED = "finetuned"
+#: The weights that a selector's checkpoint folder holds.
+WEIGHT_CHOICES = ("min_vl", "min_tl", "last")
+#: How the name of a checkpoint folder ends.
+_CHECKPOINT_DIGEST = re.compile(r"-([0-9a-f]{8})$")
+_NOT_IN_NAMES = re.compile(r"[^\w.+-]+")
+
+
+@dataclass(frozen=True)
+class Method:
+    """A row of the table: `label` is its name there and in file names, `retriever` what chooses (None for zero-shot), and
+    `intervention` what stands in for demonstrations.
+
+    `identity` is what decides the choice beside shots and seed, JSON values. `encoder` is whose embeddings it reads.
+    `shots` are the numbers of demonstrations that it is evaluated with; a plan has no more than `most_shots`. `weights` is a
+    file of fine-tuned weights under which the model answers, None for its own. `reversed_order` is the order of a ranked
+    method's demonstrations, None for the call's.
+    `plugin` is the distribution that brings it, for the record.
+    """
+
+    label: str
+    retriever: Retriever | None
+    shots: tuple[int, ...]
+    options: dict[str, Any] = field(default_factory=dict)
+    identity: dict[str, Any] = field(default_factory=dict)
+    encoder: str | None = None
+    remarks: tuple[str, ...] = ()
+    most_shots: int | None = None
+    plugin: str = ""
+    intervention: Intervention | None = None
+    weights: Path | None = None
+    reversed_order: bool | None = None
+
+    @property
+    def own_model(self) -> bool:
+        """Whether the model answers as another one than it is."""
+        return self.intervention is not None or self.weights is not None
+
+    @property
+    def ranked(self) -> bool:
+        return self.retriever is not None and self.retriever.ranked
+
+
+def methods(inputs: Inputs) -> list[Method]:
+    """The methods that the configuration names, each once, then its plans. Without names, plans and files of vectors stand
+    for themselves.
+
+    Raises PluginError for an unknown method, ConfigError for wrong options, StoreError where a checkpoint, sequences,
+    embeddings, vectors or a plan are missing or belong to another data set.
+    """
+    config = inputs.config
+    files = interventions.vector_files(config)
+    named = "methods" in config.model_fields_set or not (config.plans or config.vectors)
+    specs = read_specs(config.methods if named else tuple(files))
+    _check_options(config, [*dict.fromkeys(spec.name for spec in specs), *(["plan"] if config.plans else [])])
+    found = [method for spec in specs for method in _named(inputs, spec, files.get(spec.name, ()))]
+    plans = list(dict.fromkeys(path.resolve() for path in config.plans))
+    labels = plan_labels(plans, [*load_registry().names("retrievers"), *(method.label for method in found)])
+    return [*found, *(_plan(inputs, path, label) for path, label in zip(plans, labels, strict=True))]
+
+
+def plan_labels(paths: Sequence[Path], taken: Sequence[str]) -> list[str]:
+    """A name for each plan: its file's stem, with its folder's name in front where two are alike or a method has it."""
+
+    def joined(path: Path, parts: int) -> str:
+        names = [*path.parts[-parts:-1], path.stem]
+        return _NOT_IN_NAMES.sub("_", "-".join(name.strip("/\\") for name in names)).strip(".") or "plan"
+
+    labels = [joined(path, 1) for path in paths]
+    labels = [f"plan-{label}" if label in taken else label for label in labels]
+    for parts in range(2, max((len(path.parts) for path in paths), default=0) + 1):
+        alike = {label for label in labels if labels.count(label) > 1}
+        labels = [joined(p, parts) if label in alike else label for p, label in zip(paths, labels, strict=True)]
+    return labels
+
+
+def vector_labels(name: str, files: Sequence[Path]) -> list[str]:
+    """A name for each of several files of one method: the method with the digest of its checkpoint folder, the last part
+    of that folder's name; where a file lies elsewhere, or two are alike, with the names that tell them apart."""
+    places = [file.parent if file.name == WEIGHTS else file for file in files]
+    digests = [_CHECKPOINT_DIGEST.search(place.name) if place.name.startswith(f"{name}-") else None for place in places]
+    found = [match.group(1) for match in digests if match is not None]
+    if len(set(found)) == len(files):
+        return [f"{name}-{digest}" for digest in found]
+    return [f"{name}-{label.removeprefix(f'{name}-')}" for label in plan_labels(places, ())]
+
+
+def _named(inputs: Inputs, spec: Spec, files: Sequence[Path]) -> list[Method]:
+    """The method of this name; one for each of its files, where it stands in for demonstrations."""
+    name, shots = spec.name, tuple(sorted(set(inputs.config.shots)))
+    if name == ZERO_SHOT:
+        if spec.label != ZERO_SHOT:
+            raise ConfigError("zero-shot has no options and no other name", "--method zero-shot")
+        return [Method(ZERO_SHOT, None, (0,))]
+    given = {**_given_options(inputs, name), **spec.options}
+    if name == FINETUNED:
+        return [_finetuned(inputs, spec.label, _with_checkpoint(given, "folder", finetuned.CHOICES))]
+    if interventions.kind_of(name) == interventions.INTERVENTIONS:
+        return _standing_in(inputs, spec, _with_checkpoint(given, "file", ()), files)
+    if name == "plan" and "file" not in given:
+        raise ConfigError("method plan replays a file", "name it: --plan FILE, in place of --method plan")
+    reversed_order = given.pop("reversed_order", None)
+    if reversed_order not in (None, True, False):
+        raise ConfigError(f"{spec.label}: reversed_order={reversed_order!r} is neither true nor false")
+    if getattr(load_registry().load("retrievers", name), "learner", None) is not None:
+        given = _with_checkpoint(given, "folder", WEIGHT_CHOICES)
+    options = {**given, **_found_files(inputs, name, given)}
+    return [replace(_made(inputs, name, spec.label, options, shots), reversed_order=reversed_order)]
+
+
+def _with_checkpoint(given: dict[str, Any], role: str, choices: Sequence[str]) -> dict[str, Any]:
+    """The options with `checkpoint=DIR` under the name that the method has for it; `checkpoint=last` stays."""
+    named = given.get("checkpoint")
+    if named is None or named in choices or role in given:
+        return given
+    return {**{key: value for key, value in given.items() if key != "checkpoint"}, role: str(named)}
+
+
+def _standing_in(inputs: Inputs, spec: Spec, options: dict[str, Any], files: Sequence[Path]) -> list[Method]:
+    name = spec.name
+    if files and "file" in options:
+        raise ConfigError(f"two files for {name}: --vectors and --method-option {name}.file", "leave one of them out")
+    if "file" in options:
+        files = [interventions.file_of(Path(str(options["file"])))]
+    elif not files:
+        files = [interventions.newest_file(inputs, name)]
+    labels = [spec.label] if len(files) == 1 else vector_labels(spec.label, files)
+    plugin = f"{(found := load_registry().get(interventions.INTERVENTIONS, name)).distribution} {found.version}"
+    methods = []
+    for label, file in zip(labels, files, strict=True):
+        used = {**options, "file": str(file)}
+        made = interventions.opened(inputs, name, label, used)
+        identity = {"intervention": name, **made.identity()}
+        remarks = tuple(interventions.remarks(inputs, label, made))
+        methods.append(Method(label, None, (0,), used, identity, None, remarks, None, plugin, made))
+    return methods
+
+
+def _finetuned(inputs: Inputs, label: str, given: dict[str, Any]) -> Method:
+    file = finetuned.weights_of(inputs, given)
+    made = finetuned.read(file)
+    options = {**given, "file": str(file)}
+    chosen = bool(given.keys() & {"file", "folder"}) or inputs.config.checkpoint is not None
+    remarks = tuple(finetuned.remarks(inputs, label, made, chosen))
+    identity = {"finetuned": made.digest}
+    return Method(label, None, (0,), options, identity, remarks=remarks, weights=file)
+
+
+def _plan(inputs: Inputs, path: Path, label: str) -> Method:
+    config = inputs.config
+    options = {**_given_options(inputs, "plan"), "file": str(path)}
+    shots = tuple(sorted(set(config.shots))) if "shots" in config.model_fields_set else ()
+    return _made(inputs, "plan", label, options, shots)
+
+
+def _made(inputs: Inputs, name: str, label: str, options: dict[str, Any], shots: tuple[int, ...]) -> Method:
+    retriever: Retriever = component("retrievers", name, **options)
+    fingerprint = getattr(retriever, "fingerprint", None)
+    if isinstance(fingerprint, str) and fingerprint != inputs.dataset.fingerprint:
+        raise StoreError(
+            f"{options.get('file', label)} was made for another data set, or another version of it, than "
+            f"{inputs.dataset.name} ({inputs.dataset.task})",
+            "check --dataset and --task, or make it again",
+        )
+    remarks = list(getattr(retriever, "remarks", ()))
+    if "folder" in options:
+        remarks.append(f"{label}: {options.get('checkpoint')} of {options['folder']}{_network(options)}")
+    if getattr(retriever, "sequences", None) is not None:
+        remarks.append(f"{label}: its sequences were searched with the queries' labels: an upper bound, no method")
+        remarks.append(f"{label}: {options.get('file')}")
+    if (lengths := getattr(retriever, "lengths", None)) is not None and len(shots) > 1:
+        if left := [k for k in shots if k and k not in lengths]:
+            told = ", ".join(map(str, left))
+            remarks.append(
+                f"{label}: its sequences have {' or '.join(map(str, lengths))} demonstrations, so not asked at {told}"
+            )
+        shots = tuple(k for k in shots if not k or k in lengths) or shots
+    encoder = None
+    identity: dict[str, Any] = {"retriever": name, **_content(retriever, options)}
+    if needs_vectors(retriever.needs):
+        encoder = _encoder(inputs, retriever)
+        if inputs.config.encoder not in (None, encoder):
+            remarks.append(f"{label} reads the embeddings by {encoder}, on which it was trained")
+        identity["encoder"] = encoder
+        identity["embeddings"] = [inputs.embeddings(split, encoder).fingerprint for split in ("train", "validation")]
+    most = int(getattr(retriever, "shots", 0)) if name == "plan" else None
+    plugin = f"{(found := load_registry().get('retrievers', name)).distribution} {found.version}"
+    return Method(label, retriever, shots or (most or 0,), options, identity, encoder, tuple(remarks), most, plugin)
+
+
+def _check_options(config: EvaluateConfig, names: Sequence[str]) -> None:
+    """ConfigError for an option of no method of this call, whose `names` these are: it would have no effect."""
+    for key, value in config.method_options.items():
+        method, _, option = key.partition(".")
+        if method in names and (option or isinstance(value, Mapping)):
+            continue
+        close = difflib.get_close_matches(method, names, n=1)
+        if not option and not isinstance(value, Mapping):
+            hint = f"--method-option {names[0]}.{key}={value}, if it is {names[0]}'s"
+        else:
+            hint = f"did you mean {close[0]}.{option}?" if close else f"methods of this call: {', '.join(names)}"
+        raise ConfigError(f"--method-option {key}: no method {method!r} is evaluated", hint)
+
+
+def _given_options(inputs: Inputs, name: str) -> dict[str, Any]:
+    """The options of the method that the user gave, as METHOD.NAME=VALUE or as a table."""
+    given, start = inputs.config.method_options, f"{name}."
+    return {k[len(start) :]: v for k, v in given.items() if k.startswith(start)} | dict(given.get(name, {}))
+
+
+def _found_files(inputs: Inputs, name: str, given: Mapping[str, Any]) -> dict[str, str]:
+    """What the method's class asks for and the user did not give: a learner's checkpoint, or the sequences of a split."""
+    cls = load_registry().load("retrievers", name)
+    found: dict[str, str] = {}
+    learner = getattr(cls, "learner", None)
+    if learner is not None:
+        place = Path(given["folder"]) if "folder" in given else checkpoint_folder(inputs, name, learner)
+        folder, choice = weights_folder(place, str(given.get("checkpoint", inputs.config.checkpoint_choice)))
+        found = {"folder": str(folder), "checkpoint": choice}
+        if not _weights(found).is_file():
+            raise StoreError(f"{folder} holds no {found['checkpoint']}.safetensors", f"run `icltool train {learner}`")
+    split = getattr(cls, "sequences", None)
+    if split is not None and "file" not in given:
+        found["file"] = str(newest_sequences(inputs, split))
+    return found
+
+
+def weights_folder(place: Path, choice: str) -> tuple[Path, str]:
+    """(checkpoint folder, which of its weights): `place` is the folder, or the very file."""
+    if place.suffix == ".safetensors" and place.stem in WEIGHT_CHOICES and place.is_file():
+        return place.parent, place.stem
+    return place, choice
+
+
+def checkpoint_folder(inputs: Inputs, name: str, learner: str) -> Path:
+    """The folder of --checkpoint where it is the learner's, else the newest of the learner's.
+
+    StoreError when there is none, or when no method of the call reads the folder of --checkpoint.
+    """
+    from icltool.store.atomic import read_json
+
+    config, dataset = inputs.config, inputs.dataset
+    newest = functools.partial(inputs.workspace.newest_checkpoint, learner, dataset.name, dataset.task)
+    if config.checkpoint is None:
+        return newest()
+    record = weights_folder(config.checkpoint, "")[0] / "training.json"
+    found: Any = read_json(record) if record.is_file() else {}
+    made_by = found.get("identity", {}).get("learner", learner) if isinstance(found, dict) else learner
+    if made_by == learner:
+        return config.checkpoint
+    names = method_names(config.methods)
+    if made_by == finetuned.LEARNER and FINETUNED in names:
+        return newest()
+    registry = load_registry()
+    plain = [m for m in names if m != FINETUNED]
+    selectors = [m for m in plain if interventions.kind_of(m) == interventions.RETRIEVERS]
+    if not any(getattr(registry.load("retrievers", m), "learner", None) == made_by for m in selectors):
+        raise StoreError(
+            f"{config.checkpoint} was trained by {made_by}, {name} reads checkpoints of {learner}",
+            f"give a folder of `icltool train {learner}`, or --method {made_by}",
+        )
+    return newest()
+
+
+def newest_sequences(inputs: Inputs, split: str) -> Path:
+    """The sequences file of this data set, searched for queries of `split`, that was written last.
+
+    StoreError with the command that makes one when there is none.
+    """
+    from icltool.store.sequences import SequenceFile
+
+    name, task = inputs.dataset.name, inputs.dataset.task
+    files = [(p.stat().st_mtime_ns, p) for p in inputs.workspace.sequences.glob(f"{name}-{task}-*.h5") if p.is_file()]
+    for _, path in sorted(files, reverse=True):
+        try:
+            file = SequenceFile.open(path)
+        except IclError:  # cut, or of another version: its own command says so
+            continue
+        provenance = file.provenance
+        file.close()
+        searched = provenance.configuration.get("queries", "train")
+        if searched == split and provenance.dataset_fingerprint == inputs.dataset.fingerprint:
+            return path
+    raise StoreError(
+        f"no sequences for the {split} queries of {name} ({task}) in {inputs.workspace.sequences}",
+        f"run `icltool generate --queries {split} --dataset {name} --task {task}`",
+    )
+
+
+def _content(retriever: Retriever, options: dict[str, Any]) -> dict[str, Any]:
+    """The method's options; where they name files, what tells whether those have changed."""
+    if hasattr(retriever, "identity"):
+        return dict(retriever.identity())
+    content: dict[str, Any] = {"options": {k: v for k, v in options.items() if k not in ("folder", "file")}}
+    if "folder" in options and _weights(options).is_file():  # a selector that was trained again is another setting
+        content["weights"] = content_mark(_weights(options))
+    file = options.get("file")
+    if isinstance(file, str) and Path(file).is_file():
+        content["file"] = content_mark(Path(file))
+    return content
+
+
+def _network(options: dict[str, Any]) -> str:
+    """ " (pointer)": the network that a checkpoint's configuration names, where it names one."""
+    from icltool.store.atomic import read_json
+
+    try:
+        found = read_json(Path(options["folder"]) / "config.json")
+        return f" ({found['options']['network']})"
+    except (IclError, KeyError, TypeError):
+        return ""
+
+
+def _weights(options: dict[str, Any]) -> Path:
+    return Path(options["folder"]) / f"{options.get('checkpoint')}.safetensors"
+
+
+def _encoder(inputs: Inputs, retriever: Retriever) -> str:
+    """Whose embeddings the method reads: those it was trained on, else those the user names, else the only ones."""
+    from icltool.store.arrays import embedded_by
+
+    trained_on = getattr(retriever, "encoder", None)
+    return embedded_by(inputs.workspace, inputs.dataset, trained_on or inputs.config.encoder)

@@ -1,0 +1,439 @@
+"""The evaluation folder: settings that are there are kept, the others are answered, judged and written one by one."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from icltool.commands.evaluate import comparing, costs, finetuned
+from icltool.commands.evaluate.answering import Answerer
+from icltool.commands.evaluate.interventions import other_template
+from icltool.commands.evaluate.judging import Judge, Judged
+from icltool.commands.evaluate.methods import ZERO_SHOT
+from icltool.commands.evaluate.reuse import Earlier, key_of, same_setting
+from icltool.commands.evaluate.settings import Key, Setting, Settings, further_orders
+from icltool.contracts import IntArray
+from icltool.errors import ConfigError
+from icltool.store.artefact import digest
+from icltool.store.atomic import replace_file, writing
+from icltool.store.evaluations import (
+    RESULTS,
+    PartialAnswers,
+    SettingResult,
+    predictions_file,
+    read_analysis,
+    read_predictions,
+    read_results,
+    write_predictions,
+    write_results,
+)
+from icltool.store.makers import Makers
+
+_TYPES = ("answer_type", "question_type")
+_ZERO = (ZERO_SHOT, 0, 0)
+
+PredictionRows = list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the model has to answer: a setting in its own order (0) or a further one, `chosen` int64 [Q, shots] rows of the
+    index records, and the file that takes the answers."""
+
+    setting: Setting
+    order: int
+    chosen: IntArray
+    part: PartialAnswers
+
+    @property
+    def title(self) -> str:
+        """What a person calls it."""
+        return f"{self.setting.title}, order {self.order + 1}" if self.order else self.setting.title
+
+
+class Results:
+    """The results in one folder. The caller holds the lock of its results.json.
+
+    `skipped` counts the settings that were evaluated before, `reused` those whose answers were there already. Every
+    setting is on disk before the next begins.
+    """
+
+    def __init__(
+        self, settings: Settings, judge: Judge, answerer: Answerer, folder: Path, provenance: dict[str, Any]
+    ) -> None:
+        self.settings, self.judge, self.answerer = settings, judge, answerer
+        self.folder, self.provenance = folder, provenance
+        self.config = settings.inputs.config
+        self.kept: dict[Key, SettingResult] = {}
+        self.analysis: dict[str, Any] = {}
+        self.skipped = self.reused = 0
+        #: Settings of before whose name others have now: the name that they have got.
+        self.renamed: dict[Key, SettingResult] = {}
+        self.earlier = Earlier(folder, provenance)
+        self._fresh: set[Key] = set()
+        self._parts: dict[Path, PartialAnswers] = {}
+        self._judged: dict[Key, dict[str, Judged]] = {}
+        self._dropped: list[Key] = []
+        if (folder / RESULTS).is_file():
+            results, made = read_results(folder)
+            self.kept = {key_of(result): result for result in results}
+            self.analysis = read_analysis(folder)
+            if not self.config.overwrite:
+                Makers.of(made).check(folder / RESULTS, Makers.of(provenance))
+            elif Makers.of(made).difference(Makers.of(provenance)):
+                self._dropped, self.kept, self.analysis = list(self.kept), {}, {}
+
+    def pending(self) -> list[Setting]:
+        """The settings that have to be answered."""
+        return [
+            setting
+            for group in self.settings.groups
+            for setting in group
+            if self._current(setting) is None and setting.seed not in self._seeds_alike(group[0])
+        ]
+
+    def unanswered(self) -> list[Setting]:
+        """Those of them that the model has to answer: no evaluation by other metrics left their answers."""
+        known = self.earlier if not self.config.overwrite else None
+        return [setting for setting in self.pending() if known is None or known.result(setting) is None]
+
+    def to_answer(self) -> list[Asked]:
+        """Everything that the model has to answer in this call, further orders of demonstrations among it."""
+        found = []
+        unanswered = {setting.key for setting in self.unanswered()}
+        for group in self.settings.groups:
+            first = group[0]
+            shown = [s for s in group[1:] if s.seed not in self._seeds_alike(first) and not self._alike(first, s)]
+            for setting in [first, *shown]:
+                if setting.key in unanswered:
+                    part = self._part(self._file(setting.key), setting.digest)
+                    found.append(Asked(setting, 0, self.settings.demonstrations(setting), part))
+                if self.config.permutations > 1 and setting.shots > 1:
+                    found += self._orders_to_answer(setting)
+        return found
+
+    def _orders_to_answer(self, setting: Setting) -> list[Asked]:
+        current = self._current(setting)
+        known = [] if current is None else current.extra.get("orders", {}).get("each", ())
+        return [
+            Asked(setting, number + 1, chosen, self._order_part(setting, number))
+            for number, chosen in enumerate(self._reordered_rows(setting))
+            if number >= len(known)
+        ]
+
+    def _seeds_alike(self, first: Setting) -> Sequence[int]:
+        result = self._current(first)
+        return () if result is None else result.extra.get("seeds_alike", ())
+
+    def evaluate(self, group: Sequence[Setting]) -> list[Setting]:
+        """Evaluates the seeds of one method and number of shots; the settings that are there afterwards. A seed that gives
+        the demonstrations of the first one is not answered again."""
+        first = group[0]
+        self._ensure(first)
+        found = [first]
+        for setting in group[1:]:
+            if setting.seed in self.kept[first.key].extra.get("seeds_alike", ()):
+                continue
+            if self._current(setting) is None and self._alike(first, setting):
+                seeds = sorted({*self.kept[first.key].extra.get("seeds_alike", ()), setting.seed})
+                self._store(first.key, seeds_alike=seeds)
+                continue
+            self._ensure(setting)
+            found.append(setting)
+        if self.config.permutations > 1 and first.shots > 1:
+            for setting in found:
+                self._reorder(setting)
+        return found
+
+    def uncosted(self) -> list[Setting]:
+        """The settings whose cost is to be measured; of several seeds the first."""
+        if not costs.wanted(self.settings):
+            return []
+        firsts = (group[0] for group in self.settings.groups)
+        return [s for s in firsts if (found := self._current(s)) is None or "cost" not in found.extra]
+
+    def measure(self) -> list[str]:
+        """Measures the costs that are missing; a line for each that cannot be."""
+        faults = []
+        for setting in self.uncosted():
+            if self._current(setting) is None:  # its answers could not be had
+                continue
+            try:
+                self._store(setting.key, cost=costs.measured(self.answerer, self.settings, setting))
+            except ConfigError as error:  # a prompt that does not fit by itself: the answers are there
+                faults.append(f"the cost of {setting.title} cannot be measured: {error}")
+        return faults
+
+    def compare(self, groups: Sequence[Sequence[Setting]]) -> None:
+        """Sets the settings of a call against each other and against zero-shot, and writes what is found."""
+        if _ZERO in self.kept:
+            for group in groups:
+                for setting in group:
+                    if setting.key != _ZERO:
+                        self._gain(setting)
+        if self.analysis.get("key") == self._analysis_key(groups):
+            return
+        seeds, methods = self._over_seeds(groups)
+        inputs = self.settings.inputs
+        self.analysis = {
+            "key": self._analysis_key(groups),  # once more: a metric may have turned out not to run
+            "guard": {"kinds": sorted(inputs.guard), "index": len(inputs.index_rows), "kept_away": inputs.kept_away()},
+            "seeds": seeds,
+            "differences": [
+                entry
+                for shots, found in sorted(methods.items())
+                if shots and len(found) > 1
+                for entry in comparing.differences(found, shots)
+            ]
+            + comparing.across_shots(methods, [m.label for m in self.settings.methods if m.own_model]),
+        }
+        self._write()
+
+    def _analysis_key(self, groups: Sequence[Sequence[Setting]]) -> str:
+        """Stands for what an analysis is made of."""
+        results = [self.kept[setting.key] for group in groups for setting in group]
+        made_of = [[r.method, r.shots, r.seed, r.extra["digest"], sorted(r.metrics)] for r in results]
+        return digest({"settings": made_of, "faults": sorted(self.judge.faults)})
+
+    def _over_seeds(
+        self, groups: Sequence[Sequence[Setting]]
+    ) -> tuple[list[dict[str, Any]], dict[int, dict[str, dict[str, Judged]]]]:
+        """(an entry for each group of several seeds, figures over seeds by shots and method)."""
+        entries = []
+        methods: dict[int, dict[str, dict[str, Judged]]] = {}
+        for group in groups:
+            each = [self._figures(setting) for setting in group]
+            mean = comparing.over_seeds(each)
+            methods.setdefault(group[0].shots, {})[group[0].method.label] = mean
+            if len(group) > 1:
+                metrics = {
+                    name: {
+                        "mean": one.result.mean,
+                        "low": one.result.low,
+                        "high": one.result.high,
+                        **comparing.spread(each, name),
+                    }
+                    for name, one in mean.items()
+                }
+                seeds = [setting.seed for setting in group]
+                entries.append(
+                    {"method": group[0].method.label, "shots": group[0].shots, "seeds": seeds, "metrics": metrics}
+                )
+        return entries, methods
+
+    def _figures(self, setting: Setting) -> dict[str, Judged]:
+        if setting.key not in self._judged:
+            self._judged[setting.key] = self.judge.stored(read_predictions(self._file(setting.key)))
+        return self._judged[setting.key]
+
+    def _current(self, setting: Setting) -> SettingResult | None:
+        """The result that is there, if it is this setting's."""
+        found = same_setting(self.kept, setting)
+        return found if found is not None and (setting.key in self._fresh or not self.config.overwrite) else None
+
+    def _alike(self, first: Setting, other: Setting) -> bool:
+        return np.array_equal(self.settings.demonstrations(first), self.settings.demonstrations(other))
+
+    def _ensure(self, setting: Setting) -> None:
+        """Has the setting answered by all metrics that can run; only what is missing is done."""
+        self._take_name(setting)
+        result, path = self._current(setting), self._file(setting.key)
+        missing = set(self.judge.metrics) - set(self.judge.faults) - set(result.metrics if result else ())
+        if result is not None and not missing:
+            self.skipped += 1
+            PartialAnswers(path, setting.digest).remove_own()
+            return
+        if result is not None:  # a metric could not run before
+            rows = read_predictions(path)
+            judged = self.judge.judge(rows, without=result.metrics)
+            if not judged:
+                self.skipped += 1
+                return
+            seconds, extra = result.seconds, {k: v for k, v in result.extra.items() if k != "gains"}
+            judged = {**self.judge.stored(rows), **judged}
+        else:
+            rows, seconds, extra = self._answers(setting, path)
+            judged = self.judge.judge(rows)
+            if not judged:
+                raise next(iter(self.judge.faults.values()))
+        judged = {name: judged[name] for name in self.judge.metrics if name in judged}
+        _set_scores(rows, judged)
+        write_predictions(path, rows)
+        extra |= {"digest": setting.digest, "options": setting.method.options, "plugin": setting.method.plugin}
+        extra |= self._found(rows, judged)
+        self._fresh.add(setting.key)
+        self.analysis = {}
+        self._judged[setting.key] = judged
+        metrics = {name: one.result for name, one in judged.items()}
+        self.kept[setting.key] = SettingResult(*setting.key, len(rows), metrics, seconds, extra)
+        self._write()
+        PartialAnswers(path, setting.digest).remove()
+
+    def _take_name(self, setting: Setting) -> None:
+        """Gives the setting its name where another one of other options or inputs has it, which is called after its digest from
+        then on; and where the setting itself was called so, its own name back."""
+        named, own = self.kept.get(setting.key), same_setting(self.kept, setting)
+        if named is not None and named.extra.get("digest") != setting.digest:
+            method, shots, seed = setting.key
+            self._rename(named, (f"{method}@{str(named.extra.get('digest'))[:6]}", shots, seed))
+            self.renamed[setting.key] = named
+        if own is not None and key_of(own) != setting.key:
+            self._rename(own, setting.key)
+
+    def _rename(self, result: SettingResult, key: Key) -> None:
+        """A kill at any moment leaves predictions under the name that results.json has."""
+        before = key_of(result)
+        del self.kept[before]
+        self.kept[key] = replace(result, method=key[0])
+        self._judged.pop(before, None)
+        self.analysis = {}
+        orders = range(1 + len(result.extra.get("orders", {}).get("each", ())))
+        files = [(file, self._file(key, order)) for order in orders if (file := self._file(before, order)).is_file()]
+        for file, new in files:
+            with replace_file(new) as temporary:
+                shutil.copyfile(file, temporary)
+        self._write()
+        for file, _ in files:
+            with writing(file):
+                file.unlink()
+
+    def _answers(self, setting: Setting, path: Path) -> tuple[PredictionRows, float, dict[str, Any]]:
+        """(rows, seconds, what made them): those of an evaluation by other metrics, or new ones."""
+        known = None if self.config.overwrite else self.earlier.rows(setting)
+        if known is not None:
+            self.reused += 1
+            return known
+        part = self._part(path, setting.digest)
+        if part.path not in self.answerer.elsewhere:
+            self.answerer.use(setting.method.weights)
+            self.answerer.session()  # loading counts for none of them
+        began = time.perf_counter()
+        rows = self.answerer.answer(
+            setting.title, self.settings.demonstrations(setting), part, setting.method.intervention
+        )
+        seconds = time.perf_counter() - began
+        if part.path in self.answerer.elsewhere:
+            seconds = self.answerer.elsewhere[part.path][0]
+        return rows, seconds, {**self._made_by(setting, part), "run": {**_here_and_now(), **self.answerer.about()}}
+
+    def _made_by(self, setting: Setting, part: PartialAnswers) -> dict[str, Any]:
+        """What stands in for demonstrations, as results record it, and fine-tuned weights."""
+        made, weights = setting.method.intervention, setting.method.weights
+        if weights is not None:
+            return {"finetuned": {"file": str(weights), "about": dict(finetuned.read(weights).about)}}
+        if made is None:
+            return {}
+        told = {"file": str(made.file), "parameters": made.parameters, "about": dict(made.about)}
+        if part.path in self.answerer.elsewhere:
+            return {"intervention": {**told, "remark": self.answerer.elsewhere[part.path][1]}}
+        model = self.answerer.session().model
+        assert model is not None
+        return {"intervention": {**told, "remark": other_template(setting.method.label, made, model)}}
+
+    def _found(self, rows: PredictionRows, judged: dict[str, Judged]) -> dict[str, Any]:
+        """What the answers of one setting tell by themselves."""
+        by = {column: self.judge.breakdown(rows, column, judged) for column in _TYPES}
+        found: dict[str, Any] = {"by": {column: table for column, table in by.items() if table}}
+        if rows[0]["icd_ids"]:
+            found |= {"leaks": comparing.leaks(rows), "copies": comparing.copies(rows)}
+        return found
+
+    def _gain(self, setting: Setting) -> None:
+        """Gains over zero-shot, in the result and query by query in the predictions."""
+        zero = self.kept[_ZERO]
+        against = {"digest": zero.extra.get("digest"), **{name: figure.mean for name, figure in zero.metrics.items()}}
+        if self.kept[setting.key].extra.get("gains", {}).get("against") == against:
+            return
+        if _ZERO not in self._judged:
+            self._judged[_ZERO] = self.judge.stored(read_predictions(self._file(_ZERO)))
+        without, path = self._judged[_ZERO], self._file(setting.key)
+        rows, judged = read_predictions(path), self._figures(setting)
+        for name, one in judged.items():
+            if name in without:
+                for row, gain in zip(rows, (one.scores - without[name].scores).tolist(), strict=True):
+                    row.setdefault("gain", {})[name] = gain
+        write_predictions(path, rows)
+        self._store(setting.key, gains={"against": against, "metrics": comparing.gains(judged, without)})
+
+    def _reorder(self, setting: Setting) -> None:
+        """Answers with the same demonstrations in further orders."""
+        reordered = self._reordered_rows(setting)
+        known = list(self.kept[setting.key].extra.get("orders", {}).get("each", ()))
+        if len(known) >= len(reordered):
+            return
+        for number in range(len(known), len(reordered)):
+            part = self._order_part(setting, number)
+            entry = self._reordered(setting, number + 1, reordered[number], part)
+            known.append(entry)
+            self._store(setting.key, orders={"each": known})
+            part.remove()
+        own = {name: one.mean for name, one in self.kept[setting.key].metrics.items()}
+        files = [self._file(setting.key, order) for order in range(len(known) + 1)]
+        answers = [[row["answer"] for row in read_predictions(file)] for file in files]
+        figures = [own, *(entry["figures"] for entry in known)]
+        self._store(setting.key, orders={"each": known, **comparing.order_summary(figures, answers)})
+
+    def _reordered_rows(self, setting: Setting) -> list[IntArray]:
+        """The setting's demonstrations in each further order."""
+        query_ids = self.settings.inputs.queries.ids[self.settings.inputs.query_rows]
+        orders = further_orders(setting, query_ids, self.config.permutations - 1)
+        chosen = self.settings.demonstrations(setting)
+        return [np.take_along_axis(chosen, orders[:, number], axis=1) for number in range(orders.shape[1])]
+
+    def _order_part(self, setting: Setting, number: int) -> PartialAnswers:
+        own = digest({"setting": setting.digest, "order": number + 1})
+        return self._part(self._file(setting.key, number + 1), own)
+
+    def _reordered(self, setting: Setting, order: int, chosen: IntArray, part: PartialAnswers) -> dict[str, Any]:
+        """Answers one further order; its entry in the result."""
+        began = time.perf_counter()
+        rows = self.answerer.answer(f"{setting.title}, order {order + 1}", chosen, part)
+        seconds = time.perf_counter() - began
+        judged = self.judge.judge(rows, draws=False)
+        _set_scores(rows, judged)
+        write_predictions(self._file(setting.key, order), rows)
+        return {"order": order, "seconds": seconds, "figures": {name: one.figure for name, one in judged.items()}}
+
+    def _part(self, path: Path, own: str) -> PartialAnswers:
+        """The answers of a setting so far, looked at once; those of before do not count where all is to be done anew."""
+        if path not in self._parts:
+            self._parts[path] = PartialAnswers(path, own, Makers.of(self.provenance))
+            if self.config.overwrite:
+                self._parts[path].remove()
+        return self._parts[path]
+
+    def _file(self, key: Key, order: int = 0) -> Path:
+        return predictions_file(self.folder, *key, order)
+
+    def _store(self, key: Key, **extra: Any) -> None:
+        self.kept[key] = replace(self.kept[key], extra={**self.kept[key].extra, **extra})
+        self._write()
+
+    def _write(self) -> None:
+        write_results(self.folder, list(self.kept.values()), self.provenance, self.analysis)
+        for key in set(self._dropped) - set(self.kept):  # answers of other weights, or of another version of a plugin
+            self._file(key).unlink(missing_ok=True)
+        self._dropped = []
+
+
+def _here_and_now() -> dict[str, str]:
+    """When answers were made, and by which releases."""
+    from importlib.metadata import version
+
+    from icltool import __version__
+
+    now = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    return {"date": now, "icltool": __version__, **{name: version(name) for name in ("torch", "transformers")}}
+
+
+def _set_scores(rows: PredictionRows, judged: dict[str, Judged]) -> None:
+    for name, one in judged.items():
+        for row, score in zip(rows, one.scores.tolist(), strict=True):
+            row["scores"][name] = score

@@ -1,0 +1,211 @@
+"""Answers the validation queries with demonstrations of several methods, and judges the answers.
+
+Reads: datasets/<name>/<task>/; embeddings/, checkpoints/, sequences/ and plan files where a method asks for them
+Writes: evaluations/<name>-<task>-<model>-<digest>/{results.json, predictions/*.jsonl, cost.png}; the table of --csv
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from icltool.commands.evaluate import costs
+from icltool.commands.evaluate.answering import Answerer
+from icltool.commands.evaluate.elsewhere import answer_elsewhere
+from icltool.commands.evaluate.inputs import Inputs
+from icltool.commands.evaluate.judging import Judge
+from icltool.commands.evaluate.options import EvaluateConfig
+from icltool.commands.evaluate.report import EvaluationReport, asked_for, remarks, table_row
+from icltool.commands.evaluate.results import Results
+from icltool.commands.evaluate.settings import Setting, Settings
+from icltool.commands.evaluate.table import append_results
+from icltool.contracts import Metric, Progress
+from icltool.execution.running import give_up
+from icltool.plugin.manager import component, load_registry, makers
+from icltool.results.appended_csv import check_appendable
+from icltool.results.costs import cost_of
+from icltool.results.grid import over_seeds
+from icltool.results.published import published_remark
+
+if TYPE_CHECKING:
+    from icltool.store.evaluations import SettingResult
+
+__all__ = ["EvaluationReport", "run"]
+
+#: Below this number of independent queries a bootstrap interval is said to be rough.
+FEW = 20
+#: Metric against cost, where costs were measured.
+COST_FIGURE = "cost.png"
+#: Metrics of tasks whose choices are ranked, where they are not those of a classification.
+_RANKED = {"inference-choice": ("accuracy", "mean-rank")}
+#: Metrics whose weights come from the references of all queries.
+_OF_THE_QUERIES = ("cider",)
+#: Tasks whose retrieval text is what is to be written.
+_OWN_TEXT = ("caption", "style")
+
+
+def run(config: EvaluateConfig, progress: Progress) -> EvaluationReport:
+    """Evaluates every setting that is not in the evaluation folder yet; each is on disk before the next begins, and an
+    interrupted one goes on where it was.
+
+    Raises StoreError where data, embeddings, a selector, sequences or a plan are missing, another process writes into the
+    folder, or the table cannot be written; ConfigError and PluginError for wrong components; a metric's error when no
+    metric can run.
+    """
+    from icltool.store.atomic import remove_temporary_files, writing
+    from icltool.store.evaluations import RESULTS
+    from icltool.store.failures import clear_failures
+    from icltool.store.locking import locked
+
+    if config.csv is not None:
+        check_appendable(config.csv)
+    inputs = Inputs(config)
+    load_registry().get("models", config.model)
+    judge = Judge(_metrics(inputs), default=not config.metrics)
+    settings = Settings(inputs)
+    folder, provenance = _artefact(inputs, judge)
+    answerer, here = Answerer(inputs, progress), config.executor_name == "local"
+    judge.prepare(lambda: (inputs.queries[row] for row in inputs.query_rows))
+    with answerer:
+        before = Results(settings, judge, answerer, folder, provenance)
+        costs.set_apart(before.kept, settings)
+        if pending := [*before.unanswered(), *before.uncosted()]:
+            for setting in pending:  # what cannot be chosen, or loaded, shows before hours of answering
+                settings.demonstrations(setting)
+            if here:
+                answerer.open(pending)
+        with writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+        with locked(folder / RESULTS):
+            with writing(folder):
+                for place in (folder, folder / "predictions"):
+                    remove_temporary_files(place)
+            work = Results(settings, judge, answerer, folder, provenance)
+            costs.set_apart(work.kept, settings)
+            elsewhere = None if here else answer_elsewhere(work, settings, progress)
+            groups = _evaluated(work, settings.groups if elsewhere is None else elsewhere.complete(settings.groups))
+            work.compare(groups)
+            costs.set_apart(work.kept, settings)
+            faults = work.measure()
+    if elsewhere is not None and elsewhere.failures:
+        raise give_up(elsewhere.failures, folder / RESULTS, elsewhere.asked, "answers", progress)
+    clear_failures(folder / RESULTS)
+    found = [work.kept[setting.key] for group in groups for setting in group]
+    results = tuple(asked_for(found, costs.wanted(settings), config.permutations > 1, config.seeds))
+    model = f"{config.model} from {Path(config.model_path).name}" if config.model_path else config.model
+    title = f"{inputs.dataset.name} ({inputs.task.name}), {model}, {len(inputs.query_rows)} queries"
+    lines = [
+        *remarks(results, work.analysis),
+        *_remarks(inputs, settings, judge),
+        *settings.remarks,
+        *work.answerer.notes,
+        *(elsewhere.notes if elsewhere is not None else ()),
+        *faults,
+        *_of_the_call(work, judge, results),
+    ]
+    part = len(inputs.query_rows) if len(inputs.query_rows) < len(inputs.queries) else 0
+    if told := published_remark(config.model, inputs.dataset.name, inputs.task.name, judge.metrics, part):
+        lines.append(told)
+    if any(cost_of(result) for result in results):
+        lines.append(f"accuracy against cost: {_drawn(results, work.analysis, folder, title)}")
+    if config.csv is not None:
+        lines.append(append_results(config.csv, inputs, folder, results))
+    rows = tuple(table_row(r) for r in results)
+    return EvaluationReport(title, rows, folder, tuple(lines), results, work.analysis)
+
+
+def _of_the_call(work: Results, judge: Judge, results: Sequence[SettingResult]) -> list[str]:
+    """What was not done again, what has another name now, and what is missing."""
+    lines = [f"{name} is missing: {error}" for name, error in judge.faults.items()]
+    if work.reused:
+        lines.append(
+            f"answers of {work.reused} setting{'s' * (work.reused != 1)} are those of an earlier evaluation by other metrics"
+        )
+    if work.skipped:
+        lines.append(f"up to date: {work.skipped} of {len(results)} settings were evaluated before")
+    for (method, shots, _), before in {key[:2]: (key, before) for key, before in work.renamed.items()}.values():
+        told = ", ".join(f"{name}={value}" for name, value in before.extra.get("options", {}).items()) or "none"
+        lines.append(
+            f"{method}, {shots}-shot: what was evaluated before with other options or inputs (options then: {told}) stays "
+            f"as {method}@{str(before.extra.get('digest'))[:6]}; --method LABEL={method} gives a setting a name of its own"
+        )
+    return lines
+
+
+def _evaluated(work: Results, groups: Sequence[Sequence[Setting]]) -> list[list[Setting]]:
+    """The settings of each group, evaluated; those of other weights come last, so that no model is loaded twice."""
+    order = sorted(range(len(groups)), key=lambda i: str(groups[i][0].method.weights or ""))
+    found = {position: work.evaluate(groups[position]) for position in order}
+    return [found[position] for position in range(len(groups))]
+
+
+def _drawn(results: Sequence[SettingResult], analysis: dict[str, Any], folder: Path, title: str) -> Path:
+    from icltool.results.cost_figure import cost_figure
+
+    return cost_figure(over_seeds(results, analysis), folder / COST_FIGURE, title)
+
+
+def _metrics(inputs: Inputs) -> dict[str, Metric]:
+    """The metrics by name: those asked for, else the data set's, else the task's own."""
+    names = inputs.config.metrics or (inputs.dataset.metric or inputs.task.metric,)
+    if inputs.task.ranked and not inputs.config.metrics and not inputs.dataset.metric:
+        names = _RANKED.get(
+            inputs.task.name, ("accuracy", "macro-f1", *(["auc"] if len(inputs.queries[0].choices) == 2 else []))
+        )
+    return {name: component("metrics", name) for name in names}
+
+
+def _artefact(inputs: Inputs, judge: Judge) -> tuple[Path, dict[str, Any]]:
+    """(folder, provenance); the folder's name stands for all that decides results beside method, shots and seed."""
+    from icltool.store.artefact import digest
+
+    config, dataset = inputs.config, inputs.dataset
+    identity = {
+        **config.identity(),
+        "dataset": dataset.name,
+        "task": dataset.task,
+        "dataset_fingerprint": dataset.fingerprint,
+        "leak_guard": sorted(inputs.guard),
+        "metrics": sorted(judge.metrics),
+    }
+    chosen = [("models", config.model), *(("metrics", name) for name in judge.metrics)]
+    made_by = makers(chosen, {"models": config.model_path})
+    folder = inputs.workspace.evaluation_folder(dataset.name, dataset.task, config.model, digest(identity))
+    return folder, {"configuration": identity, **made_by.told(), "dataset_options": _dataset_options(inputs)}
+
+
+def _remarks(inputs: Inputs, settings: Settings, judge: Judge) -> list[str]:
+    """What makes a method's figures no fair comparison, and which part of the data set they are from."""
+    lines = []
+    reads = [m.label for m in settings.methods if getattr(m.retriever, "query", None) == "text"]
+    if reads and inputs.task.name in _OWN_TEXT:
+        named = ", ".join(reads)
+        lines.append(f"{named}: a caption query's text is its own reference, so this is an upper bound, no method")
+    for name, (other, error) in judge.replaced.items():
+        lines.append(f"{name} cannot run here, so {other} is reported in its place: {error}")
+    for name, metric in judge.metrics.items():
+        made_for = getattr(metric, "tasks", ())
+        if made_for and inputs.task.name not in made_for:
+            *first, last = made_for
+            named = f"{', '.join(first)} and {last}" if first else last
+            lines.append(f"{name} is made for {named}: on {inputs.task.name} it says little")
+    if len(inputs.query_rows) < FEW and (weighted := [n for n in judge.metrics if n in _OF_THE_QUERIES]):
+        lines.append(
+            f"{' and '.join(weighted)} weighs words by how rare they are in the queries' own references: of few queries it "
+            "says little (of one it is 0), and figures of different --test-size are not comparable"
+        )
+    groups = inputs.queries.groups[inputs.query_rows]
+    independent = len(set(groups[groups >= 0].tolist())) + int((groups < 0).sum())
+    if independent < FEW:
+        lines.append(f"only {independent} independent queries (near-duplicates count once): intervals and p are rough")
+    options = {name: value for name, value in _dataset_options(inputs).items() if value not in ("", None)}
+    if options and options != {"seed": 0}:
+        lines.append("the data set was prepared with " + ", ".join(f"{key}={value}" for key, value in options.items()))
+    return lines
+
+
+def _dataset_options(inputs: Inputs) -> dict[str, Any]:
+    """The reader's options that the data set was prepared with, such as `restval` of coco-karpathy."""
+    found = inputs.dataset.manifest.get("provenance", {}).get("inputs", {}).get("options", {})
+    return dict(found) if isinstance(found, dict) else {}

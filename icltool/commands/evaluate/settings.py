@@ -1,0 +1,139 @@
+"""The settings of a call (method, shots, seed), and the demonstrations of each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from icltool.commands.evaluate.inputs import Inputs
+from icltool.commands.evaluate.methods import ZERO_SHOT, Method, methods
+from icltool.contracts import IntArray, keyed_generator
+from icltool.engine.demonstrations import checked_rows
+from icltool.errors import ConfigError
+
+Key = tuple[str, int, int]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One cell of the table. `digest` stands for all that decides its demonstrations."""
+
+    method: Method
+    shots: int
+    seed: int
+    digest: str
+
+    @property
+    def key(self) -> Key:
+        """(method, shots, seed), as results have it."""
+        return self.method.label, self.shots, self.seed
+
+    @property
+    def title(self) -> str:
+        """What a person calls it."""
+        seed = f", seed {self.seed}" if self.seed else ""
+        return f"{self.method.label}, {self.shots}-shot{seed}" if self.shots else self.method.label
+
+
+class Settings:
+    """All settings of a call, grouped: `groups` are the seeds of one method and number of shots, in the seeds' order.
+
+    Zero-shot comes once, and retrieval methods at 0 shots are zero-shot. Raises ConfigError for impossible numbers of
+    shots, and what `methods` raises.
+    """
+
+    def __init__(self, inputs: Inputs) -> None:
+        self.inputs = inputs
+        config = inputs.config
+        if min(config.shots, default=-1) < 0:
+            raise ConfigError("--shots takes numbers from 0 up", "--shots 1,2,4")
+        if not config.seeds:
+            raise ConfigError("--seed takes at least one number", "--seed 0")
+        self.methods = methods(inputs)
+        if not self.methods:
+            raise ConfigError("there is no method to evaluate", "--method random, or --plan FILE")
+        groups: dict[tuple[str, int], list[Setting]] = {}
+        for method in self.methods:
+            for shots in method.shots:
+                self._check(method, shots)
+                used = method if shots or method.own_model else Method(ZERO_SHOT, None, (0,))
+                seeds = dict.fromkeys(config.seeds) if shots else (0,)
+                groups.setdefault((used.label, shots), [self._setting(used, shots, seed) for seed in seeds])
+        self.groups = list(groups.values())
+        self._rows: dict[tuple[str, int, int], IntArray] = {}
+
+    @cached_property
+    def remarks(self) -> list[str]:
+        """What the methods have to say, each once."""
+        return list(dict.fromkeys(remark for method in self.methods for remark in method.remarks))
+
+    def demonstrations(self, setting: Setting) -> IntArray:
+        """int64 [Q, shots] rows of the index records, in prompt order."""
+        method, inputs = setting.method, self.inputs
+        if method.retriever is None:
+            return np.empty((len(inputs.query_rows), 0), dtype=np.int64)
+        most = max(method.shots) if method.retriever.nested else setting.shots
+        key = (method.label, setting.seed, most)
+        if key not in self._rows:
+            index, queries = inputs.arrays(method.retriever.needs, method.encoder)
+            answer = method.retriever.retrieve(index, queries, most, setting.seed)
+            self._rows[key] = checked_rows(method.label, answer, index, queries, most)
+        rows = self._rows[key][:, : setting.shots]
+        if method.ranked and self._reversed(method):
+            rows = rows[:, ::-1]
+        return inputs.index_rows[rows]
+
+    def _check(self, method: Method, shots: int) -> None:
+        available = len(self.inputs.index_rows)
+        if shots > available:
+            raise ConfigError(f"{shots} shots from an index set of {available}", "use fewer shots")
+        most = method.most_shots
+        if most is not None and shots > most:
+            raise ConfigError(
+                f"{method.options.get('file', method.label)} has {most} demonstrations per query, {shots} were asked for",
+                f"ask for {most} shots, or for fewer: the last ones of each list are taken then",
+            )
+
+    def _setting(self, method: Method, shots: int, seed: int) -> Setting:
+        from icltool.store.artefact import digest
+
+        identity: dict[str, Any] = {"method": method.label, "shots": shots, "seed": seed, **method.identity}
+        if method.ranked:
+            identity["reversed"] = self._reversed(method)
+        return Setting(method, shots, seed, digest(identity))
+
+    def _reversed(self, method: Method) -> bool:
+        own = method.reversed_order
+        return self.inputs.config.reversed_order if own is None else own
+
+
+def further_orders(setting: Setting, query_ids: IntArray, count: int) -> IntArray:
+    """int64 [Q, m, shots]: up to `count` further orders of each query's demonstrations, as positions in the method's own.
+
+    They are drawn for the query and the seed, differ from one another and from the method's own, and more of them begin
+    with those of fewer. m is smaller than `count` where there are no more: two demonstrations have one other order.
+    """
+    m = min(count, _orders_of(setting.shots, count + 1) - 1)
+    found = np.empty((len(query_ids), m, setting.shots), dtype=np.int64)
+    for position, query_id in enumerate(query_ids.tolist()):
+        generator = keyed_generator(setting.seed, "evaluate.order", query_id)
+        seen = {tuple(range(setting.shots))}
+        while len(seen) <= m:
+            order = tuple(generator.permutation(setting.shots).tolist())
+            if order not in seen:
+                found[position, len(seen) - 1] = order
+                seen.add(order)
+    return found
+
+
+def _orders_of(shots: int, enough: int) -> int:
+    """shots!, or any number from `enough` up where it is larger."""
+    product = 1
+    for factor in range(2, shots + 1):
+        product *= factor
+        if product >= enough:
+            break
+    return product

@@ -1,0 +1,3 @@
+"""Write sequences, selectors, models and results in other formats."""
+
+RANK = 70

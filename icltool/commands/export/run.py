@@ -1,0 +1,361 @@
+"""Writes what other programs and papers read.
+
+Reads: sequences/*.h5, checkpoints/*/, evaluations/*/results.json, and for plans and chats predictions/*.jsonl; for chats
+    datasets/<name>/<task>/ and plan files as well
+Writes: exports/, or where --output says
+"""
+
+from __future__ import annotations
+
+import base64
+import functools
+import io
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from icltool.commands.export.model import export_model
+from icltool.commands.export.options import ExportConfig
+from icltool.commands.export.places import input_of, inputs_of
+from icltool.commands.export.selector import export_selector
+from icltool.contracts import Example, Progress, StageReport, picture_reference
+from icltool.errors import ConfigError, DataError, StoreError
+from icltool.store.atomic import replace_file, write_text
+from icltool.store.atomic import write_json as write_json_file
+from icltool.store.outputs import output_of
+from icltool.store.workspace import Workspace
+
+if TYPE_CHECKING:
+    from icltool.components.models.chat_format import Style
+    from icltool.store.evaluations import SettingResult
+    from icltool.store.plans import Plan
+    from icltool.store.prepared import PreparedDataset, Records
+
+FORMATS: dict[str, tuple[str, ...]] = {
+    "sequences": ("json", "csv", "parquet"),
+    "selector": ("safetensors",),
+    "model": ("folder", "tar.gz"),
+    "results": ("csv", "markdown", "latex", "json"),
+    "plan": ("json",),
+    "chat": ("messages", "openai"),
+}
+_SUFFIXES = {"markdown": "md", "latex": "tex"}
+
+#: Encoded images kept in memory, at most; the demonstrations of queries that follow one another often repeat.
+_IMAGES_KEPT = 256
+#: Queries whose examples are in memory together.
+_QUERIES_READ = 512
+#: The first bytes of the image types that chat interfaces take.
+_IMAGE_TYPES = {b"\xff\xd8\xff": "jpeg", b"\x89PNG": "png", b"GIF8": "gif", b"RIFF": "webp"}
+
+
+def run(config: ExportConfig, progress: Progress) -> StageReport:
+    """Exports the newest artefact, or the one that is given.
+
+    Raises ConfigError for a format that does not fit, StoreError when the input is missing or damaged, or the output is
+    there already or cannot be written.
+    """
+    format = config.format or FORMATS[config.what][0]
+    if format not in FORMATS[config.what]:
+        raise ConfigError(
+            f"{config.what} cannot be exported as {format}", f"choose from {', '.join(FORMATS[config.what])}"
+        )
+    _check_options(config)
+    exporters = {
+        "sequences": _sequences,
+        "selector": export_selector,
+        "model": export_model,
+        "results": _results,
+        "plan": _plan,
+        "chat": _chat,
+    }
+    return exporters[config.what](config, format, progress)
+
+
+def _check_options(config: ExportConfig) -> None:
+    """ConfigError for an option that would change nothing in this export."""
+    if config.what in ("plan", "chat"):
+        given = [] if config.what == "chat" or config.images is None else ["--images"]
+    else:
+        given = [*_wanted_setting(config), *(["--images"] if config.images else [])]
+    if config.what != "model":
+        of_models = {"--weights": config.weights, "--configuration": config.configuration, "--dtype": config.dtype}
+        given += [flag for flag, value in of_models.items() if value is not None]
+    if given:
+        raise ConfigError(f"{', '.join(given)} means nothing for {config.what}", "leave it out")
+
+
+def _wanted_setting(config: ExportConfig) -> dict[str, Any]:
+    """The options that choose an evaluated setting, as far as they are given, by flag."""
+    chosen = {"--method": config.method, "--shots": config.shots, "--seed": config.setting_seed}
+    return {flag: value for flag, value in chosen.items() if value is not None}
+
+
+def _sequences(config: ExportConfig, format: str, progress: Progress) -> StageReport:
+    from icltool.results import sequences as forms
+    from icltool.store.sequences import SequenceFile
+
+    source = input_of(config, lambda w: w.newest_sequences(*w.choose_dataset(config.dataset, config.task)))
+    file = SequenceFile.open(source)
+    try:
+        target = output_of(config, f"{source.stem}.{format}", (source,))
+        with progress.task(f"exporting {source.name}", len(file), "query") as ticker:
+            results = (_ticked(result, ticker.advance) for result in file.results())
+            if format == "json":
+                forms.write_json(results, target)
+            elif format == "csv":
+                forms.write_csv(results, target, file.shots)
+            else:
+                forms.write_parquet(results, target, file.shots, asdict(file.provenance))
+        remarks = () if file.complete else (f"{source} is unfinished: {len(file)} queries so far",)
+        row = {"what": "sequences", "format": format, "queries": len(file), "shots": file.shots, "file": str(target)}
+    finally:
+        file.close()
+    return StageReport(f"Exported {source.name}", (row,), target, remarks)
+
+
+def _ticked(value: Any, advance: Callable[[], None]) -> Any:
+    advance()
+    return value
+
+
+def _results(config: ExportConfig, format: str, progress: Progress) -> StageReport:
+    from icltool.results.delimited import results_csv, results_rows
+    from icltool.results.grid import over_seeds
+    from icltool.results.latex import results_latex
+    from icltool.results.markdown import results_markdown
+    from icltool.store.evaluations import read_analysis, read_results
+
+    sources = inputs_of(config, lambda w: w.newest_evaluation())
+    read = [(*read_results(source), read_analysis(source)) for source in sources]
+    names = [(source.parent if source.suffix == ".json" else source).resolve().name for source in sources]
+    name = names[0] if len(names) == 1 else f"{len(names)}-evaluations"
+    target = output_of(config, f"{name}.{_SUFFIXES.get(format, format)}", sources)
+    rows = [
+        row
+        for (results, provenance, _), of in zip(read, names, strict=True)
+        for row in results_rows(results, provenance, of)
+    ]
+    if format == "json":
+        whole = [{"provenance": provenance, "analysis": analysis} for _, provenance, analysis in read]
+        write_json_file(
+            target, {**whole[0], "results": rows} if len(whole) == 1 else {"evaluations": whole, "results": rows}
+        )
+    elif format == "csv":
+        write_text(target, results_csv(rows))
+    else:  # for people: means over seeds
+        table = {"markdown": results_markdown, "latex": results_latex}[format]
+        heading = {"markdown": "## {}\n\n", "latex": "% {}\n"}[format] if len(read) > 1 else ""
+        parts = [
+            heading.format(of) + table(over_seeds(results, analysis))
+            for (results, _, analysis), of in zip(read, names, strict=True)
+        ]
+        write_text(target, "\n".join(parts))
+    for source in sources:
+        progress.detail(f"read {source}")
+    settings = sum(len(results) for results, _, _ in read)
+    row = {"what": "results", "format": format, "settings": settings, "file": str(target)}
+    return StageReport(f"Exported {name}", (row,), target)
+
+
+def _plan(config: ExportConfig, format: str, progress: Progress) -> StageReport:
+    from icltool.store.plans import write_plan
+
+    source = input_of(config, lambda w: w.newest_evaluation())
+    plan, name = _chosen(config, source)
+    if (config.dataset or plan.dataset, config.task or plan.task) != (plan.dataset, plan.task):
+        raise ConfigError(f"{source} is of {plan.dataset} ({plan.task})", "give another --input")
+    if not plan.shots:
+        raise ConfigError(f"{source}: a plan needs demonstrations, and there are none", "choose another setting")
+    target = output_of(config, f"{name}-plan.json", (source,))
+    write_plan(target, plan)
+    progress.detail(f"read {source}")
+    row = {"what": "plan", "format": format, "queries": len(plan), "shots": plan.shots, "file": str(target)}
+    return StageReport(f"Exported {source.name}", (row,), target, plan.remarks)
+
+
+def _chat(config: ExportConfig, format: str, progress: Progress) -> StageReport:
+    from icltool.store.plans import SPLITS
+
+    source = input_of(config, lambda w: w.newest_evaluation())
+    plan, name = _chosen(config, source)
+    dataset, splits = _dataset(config, source, plan), plan.splits or SPLITS
+    target = output_of(config, f"{name}-chat.jsonl", (source,))
+    index, queries = (dataset.split(splits[role]) for role in ("demonstrations", "queries"))
+    form = _ChatForm(dataset.task, _style(source), openai=format == "openai", data=config.images == "data")
+    with (
+        progress.task(f"exporting {name}", len(plan), "query") as ticker,
+        replace_file(target) as temporary,
+        temporary.open("w", encoding="utf-8", newline="\n") as stream,
+    ):
+        for query, demonstrations in _examples(plan, queries, index):
+            if not _is_evaluation(source):  # whose stage has looked already, as its own options want it
+                _check_leaks(source, query, demonstrations, same_split=index is queries)
+            messages = form.messages(demonstrations, query)
+            line = {"query_id": query.id, "messages": messages, "references": query.references}
+            stream.write(json.dumps(line, ensure_ascii=False) + "\n")
+            ticker.advance()
+    row = {"what": "chat", "format": format, "queries": len(plan), "shots": plan.shots, "file": str(target)}
+    return StageReport(f"Exported {source.name}", (row,), target, plan.remarks)
+
+
+def _examples(plan: Plan, queries: Records, index: Records) -> Iterator[tuple[Example, list[Example]]]:
+    """Each query with its demonstrations, in the plan's order, read a block at a time. StoreError for an unknown id."""
+    entries = iter(plan.icd_ids.items())
+    while block := list(islice(entries, _QUERIES_READ)):
+        rows = sorted({index.row_of(icd) for _, icds in block for icd in icds})
+        demonstrations = {icd.id: icd for icd in index.rows(rows)}
+        asked = queries.rows([queries.row_of(query_id) for query_id, _ in block])
+        for query, (_, icds) in zip(asked, block, strict=True):
+            yield query, [demonstrations[icd] for icd in icds]
+
+
+def _check_leaks(source: Path, query: Example, demonstrations: Sequence[Example], same_split: bool) -> None:
+    """DataError when a demonstration gives the query's answer away, as `IndexSet.leaking_rows` has it."""
+    for icd in demonstrations:
+        near = bool(query.group) and icd.group == query.group
+        if near or icd.image_id == query.image_id or (same_split and icd.id == query.id):
+            raise DataError(
+                f"{source} lists example {icd.id} for query {query.id}, which is the same image or a near-duplicate",
+                "take it out of the plan",
+            )
+
+
+def _style(source: Path) -> Style:
+    """Whether the evaluation had its demonstrations as turns or in one."""
+    from icltool.store.evaluations import read_results
+
+    configuration = read_results(source)[1].get("configuration", {}) if _is_evaluation(source) else {}
+    return "flat" if configuration.get("prompt_style") == "flat" else "turns"
+
+
+class _ChatForm:
+    """Turns examples into the messages of a chat.
+
+    With `openai` images are image_url parts and answers plain texts, otherwise image parts and text parts as the chat
+    templates of transformers take them. With `data` images are data addresses, otherwise paths (openai: file addresses).
+    """
+
+    def __init__(self, task: str, style: Style, openai: bool, data: bool) -> None:
+        self.task, self.style, self.openai, self.data = task, style, openai, data
+
+    def messages(self, demonstrations: Sequence[Example], query: Example) -> list[dict[str, Any]]:
+        """The conversation as a chat model is evaluated on it."""
+        from icltool.components.models.chat_format import conversation
+
+        images = (example.image for example in (*demonstrations, query) if example.image)
+        found = conversation(self.task, demonstrations, query, self.style)
+        for message in found:
+            parts = [self._image(next(images)) if part["type"] == "image" else part for part in message["content"]]
+            plain = self.openai and message["role"] == "assistant"
+            message["content"] = parts[0]["text"] if plain else parts
+        return found
+
+    def _image(self, path: str) -> dict[str, Any]:
+        if self.data:
+            address = _data_address(path)
+        elif picture_reference(path).regions:
+            raise ConfigError(
+                f"regions of image {picture_reference(path).file} are shown, which its path cannot tell",
+                "export with --images data",
+            )
+        elif not Path(path).is_file():
+            raise DataError(f"image {path} does not exist", "put it back, or run `icltool prepare` again")
+        else:
+            address = Path(path).as_uri() if self.openai else path
+        return (
+            {"type": "image_url", "image_url": {"url": address}} if self.openai else {"type": "image", "image": address}
+        )
+
+
+@functools.lru_cache(maxsize=_IMAGES_KEPT)
+def _data_address(path: str) -> str:
+    """The file as a data address (RFC 2397), where regions are shown the picture with them as PNG. DataError when it cannot
+    be read or is no JPEG, PNG, GIF or WebP."""
+    if picture_reference(path).regions:
+        from icltool.components.models.images import read_image
+
+        shown = io.BytesIO()
+        read_image(path).save(shown, "PNG")
+        return f"data:image/png;base64,{base64.b64encode(shown.getvalue()).decode()}"
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise DataError(
+            f"image {path} cannot be read: {error.strerror or error}", "put it back, or run `icltool prepare` again"
+        ) from error
+    kind = next((name for start, name in _IMAGE_TYPES.items() if data.startswith(start)), None)
+    if kind is None:
+        raise DataError(f"image {path} is no JPEG, PNG, GIF or WebP file", "export with --images path")
+    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
+
+
+def _dataset(config: ExportConfig, source: Path, plan: Plan) -> PreparedDataset:
+    """The prepared data set that the ids belong to. StoreError when it is another one than they were chosen from."""
+    from icltool.store.records import open_dataset
+
+    workspace = Workspace(config.workspace)
+    name, task = workspace.choose_dataset(config.dataset or plan.dataset, config.task or plan.task)
+    dataset = open_dataset(workspace.dataset_folder(name, task))
+    if plan.fingerprint not in (None, dataset.fingerprint):
+        raise StoreError(
+            f"{source} was made from another data set, or another version of it, than {name} ({task}) in "
+            f"{workspace.root}: fingerprint {plan.fingerprint}, not {dataset.fingerprint}",
+            "check --workspace, --dataset and --task",
+        )
+    return dataset
+
+
+def _chosen(config: ExportConfig, source: Path) -> tuple[Plan, str]:
+    """The plan in an evaluation folder, a sequences file or a plan file, and what an output is named after."""
+    from icltool.store.evaluations import read_results
+    from icltool.store.plans import plan_of_sequences, plan_of_setting, read_plan
+
+    if _is_evaluation(source):
+        folder = source if source.is_dir() else source.parent
+        results, provenance = read_results(folder)
+        setting = _setting(config, source, results)
+        name = f"{folder.resolve().name}-{setting.method}-{setting.shots}-shot-seed{setting.seed}"
+        return plan_of_setting(folder, setting, provenance), name
+    if wanted := _wanted_setting(config):
+        raise ConfigError(
+            f"{', '.join(wanted)} chooses a setting of an evaluation, and {source} is none", "leave it out"
+        )
+    if source.suffix == ".h5":
+        return plan_of_sequences(source), source.stem
+    if config.what == "plan":
+        raise ConfigError(f"{source} is neither an evaluation folder nor a sequences file", "check --input")
+    return read_plan(source), source.stem
+
+
+def _is_evaluation(source: Path) -> bool:
+    return source.is_dir() or source.name == "results.json"
+
+
+def _setting(config: ExportConfig, source: Path, results: Sequence[SettingResult]) -> SettingResult:
+    """The setting that the options mean. ConfigError that lists them when it is none, or not one, and for a method that
+    stands in for demonstrations."""
+    from icltool.plugin.manager import load_registry
+    from icltool.results.costs import stands_in
+
+    apart = {result.method for result in results if stands_in(result)}
+    known = apart.union(load_registry().names("interventions"))
+    if config.method in known or (apart and all(result.method in apart for result in results)):
+        raise ConfigError(
+            f"{source}: {config.method or ' and '.join(sorted(apart))} stands in for demonstrations: what it puts into "
+            f"the model is not in a {config.what}",
+            "choose the setting of a retrieval method" + (", or zero-shot" if config.what == "chat" else ""),
+        )
+    results = [result for result in results if result.method not in apart]
+    if config.what == "plan" and config.shots is None:
+        results = [result for result in results if result.shots]
+    wanted = {flag[2:]: value for flag, value in _wanted_setting(config).items()}
+    fitting = [r for r in results if all(getattr(r, key) == value for key, value in wanted.items())]
+    if len(fitting) == 1:
+        return fitting[0]
+    listed = ", ".join(f"{r.method} {r.shots}-shot seed {r.seed}" for r in fitting or results) or "none"
+    number = "several settings fit" if fitting else "no such setting"
+    raise ConfigError(f"{source}: {number}; there are {listed}", "choose one with --method, --shots and --seed")

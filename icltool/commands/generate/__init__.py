@@ -1,0 +1,3 @@
+"""Search demonstration sequences that help the model most."""
+
+RANK = 30

@@ -1,0 +1,211 @@
+"""Workers of `icltool generate`: each holds a model and searches groups of anchors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from icltool.commands.generate.options import GenerateConfig
+from icltool.contracts import (
+    Example,
+    FloatArray,
+    IntArray,
+    Model,
+    QueryResult,
+    Sampler,
+    Scorer,
+    task_named,
+)
+from icltool.engine.beam import BeamSearch, SearchOptions
+from icltool.engine.demonstrations import checked_rows
+from icltool.engine.generation import generation_options
+from icltool.engine.session import FeatureSource, Session, open_session, prefix_bytes
+from icltool.engine.work import Work
+from icltool.execution.place import Place
+from icltool.plugin.manager import component, load_registry
+
+if TYPE_CHECKING:
+    from icltool.store.arrays import FeatureTable
+    from icltool.store.embeddings import EmbeddingFile
+    from icltool.store.records import PreparedDataset, Records
+
+POOL_CHUNK = 1024  # anchors whose pools are drawn together
+
+
+@dataclass(frozen=True)
+class AnchorGroup:
+    """The unit of work: anchors that are searched together. `rows` int64 [A] of the queries, `pools` the rows of each one's
+    candidates in the index set."""
+
+    rows: IntArray
+    pools: tuple[IntArray, ...]
+
+
+@dataclass(frozen=True)
+class SearchedGroup:
+    """What was found for a group, in its order, and what it took."""
+
+    rows: IntArray
+    results: tuple[QueryResult, ...]
+    work: Work
+
+
+@dataclass(frozen=True)
+class SearchParts:
+    """What a search works with, but for the model."""
+
+    dataset: PreparedDataset
+    records: Records  # the index set
+    queries: Records  # what anchors are drawn from
+    sampler: Sampler
+    scorer: Scorer
+    embeddings: EmbeddingFile | None
+    query_embeddings: EmbeddingFile | None
+    encoder: str | None
+    guard: frozenset[str]
+
+
+@dataclass(frozen=True)
+class MakeSearcher:
+    """Makes a worker; travels to where it is made."""
+
+    config: GenerateConfig
+    place: Place = field(default_factory=Place.here)
+
+    def __call__(self) -> Searcher:
+        return Searcher(self.place.enter(self.config))
+
+
+class Searcher:
+    """A worker: the model is loaded with it. `notes` are its session's."""
+
+    def __init__(self, config: GenerateConfig) -> None:
+        self._parts = parts = open_parts(config)
+        self._session = open_search_session(config, parts)
+        self._search = BeamSearch(parts.scorer, self._session, search_options(config))
+        self._announced: set[int] = set()
+
+    @property
+    def notes(self) -> Sequence[str]:
+        return self._session.notes
+
+    def expect(self, unit: AnchorGroup) -> None:
+        """Has the group's images read ahead."""
+        self._announced.add(int(unit.rows[0]))
+        pairs = self._examples(unit)
+        self._session.expect([query for query, _ in pairs] + [c for _, pool in pairs for c in pool])
+
+    def __call__(self, unit: AnchorGroup) -> SearchedGroup:
+        """The sequences of each anchor. They do not depend on which groups were searched before."""
+        if int(unit.rows[0]) not in self._announced:
+            self.expect(unit)
+        before = self._session.done
+        results = self._search.search_many(self._examples(unit))
+        return SearchedGroup(unit.rows, tuple(results), self._session.done - before)
+
+    def close(self, finished: bool) -> None:
+        self._session.close(finished)
+
+    def _examples(self, unit: AnchorGroup) -> list[tuple[Example, list[Example]]]:
+        parts = self._parts
+        return [(parts.queries[row], parts.records.rows(pool)) for row, pool in zip(unit.rows, unit.pools, strict=True)]
+
+
+def open_parts(config: GenerateConfig) -> SearchParts:
+    """Opens data set, embeddings and components. Raises StoreError where data or embeddings are missing, ConfigError and
+    PluginError for wrong components."""
+    from icltool.store.arrays import embedded_by, guard_kinds, open_embeddings
+    from icltool.store.records import open_dataset
+    from icltool.store.workspace import Workspace
+
+    workspace = Workspace(config.workspace)
+    name, task = workspace.choose_dataset(config.dataset, config.task)
+    dataset = open_dataset(workspace.dataset_folder(name, task))
+    dataset.check_pictures()
+    sampler: Sampler = component("samplers", config.sampler, **config.sampler_options)
+    scorer_options = dict(config.scorer_options)
+    if config.scorer == "infoscore":
+        scorer_options.setdefault("norm", config.infoscore_norm)
+    scorer: Scorer = component("scorers", config.scorer, **scorer_options)
+    load_registry().get("models", config.model)
+    embeddings, query_embeddings, encoder = None, None, None
+    if (sampler.needs | scorer.needs) & {"image", "text"}:
+        encoder = embedded_by(workspace, dataset, config.encoder)
+        embeddings = open_embeddings(workspace, dataset, "train", encoder)
+        query_embeddings = open_embeddings(workspace, dataset, config.queries, encoder)
+    index, queries = dataset.split("train"), dataset.split(config.queries)
+    guard = guard_kinds(config.leak_guard, task)
+    return SearchParts(dataset, index, queries, sampler, scorer, embeddings, query_embeddings, encoder, guard)
+
+
+def search_options(config: GenerateConfig) -> SearchOptions:
+    return SearchOptions(config.shots, config.beam_size, config.construct_order, config.beam_score)
+
+
+def candidate_pools(config: GenerateConfig, parts: SearchParts, anchors: IntArray) -> Iterator[tuple[int, IntArray]]:
+    """(anchor row, candidate rows) for each anchor; pools do not depend on how anchors are chunked."""
+    from icltool.store.arrays import index_set, query_set
+
+    index = index_set(parts.records, parts.sampler.needs, parts.embeddings, guard=parts.guard)
+    for low in range(0, len(anchors), POOL_CHUNK):
+        rows = anchors[low : low + POOL_CHUNK]
+        same = config.queries == "train"
+        queries = query_set(parts.queries, parts.sampler.needs, parts.query_embeddings, rows, same, guard=parts.guard)
+        drawn = parts.sampler.sample(index, queries, config.candidates, config.seed)
+        pools = checked_rows(config.sampler, drawn, index, queries, config.candidates)
+        yield from zip((int(r) for r in rows), pools, strict=True)
+
+
+def anchor_groups(config: GenerateConfig, parts: SearchParts, groups: Sequence[IntArray]) -> Iterator[AnchorGroup]:
+    """The units of work for groups of anchors, with their candidate pools."""
+    pools = candidate_pools(config, parts, np.concatenate(groups))
+    for group in groups:
+        yield AnchorGroup(group, tuple(pool for _, pool in islice(pools, len(group))))
+
+
+def open_search_session(config: GenerateConfig, parts: SearchParts) -> Session:
+    """The session that scores, its model loaded."""
+    from icltool.store.arrays import FeatureTable
+
+    task = task_named(parts.dataset.task)
+    model = config.open_model(task.name) if "model" in parts.scorer.needs else None
+    lookup: FeatureSource | None = None
+    if parts.embeddings is not None and parts.query_embeddings is not None:
+        lookup = index = FeatureTable(parts.records, parts.embeddings)
+        if config.queries != "train":
+            lookup = _both_splits(index, FeatureTable(parts.queries, parts.query_embeddings), parts.queries)
+    return open_session(
+        task.name,
+        model,
+        generation_options({}, task, model),
+        config.batch_size,
+        config.image_cache_mb * 2**20,
+        lookup,
+        parts.records.references,
+        prefix_bytes=prefix_bytes(config.prefix_cache_mb, model),
+        image_workers=config.image_workers,
+        image_store=_image_store(config, model),
+    )
+
+
+def _image_store(config: GenerateConfig, model: Model | None) -> Any:
+    if not config.image_cache_disk or config.dry_run:  # a dry run writes nothing
+        return None
+    from icltool.store.image_features import image_features_for
+
+    return image_features_for(model, config.model, config.workspace, config.image_cache_disk_mb)
+
+
+def _both_splits(index: FeatureTable, queries: FeatureTable, records: Records) -> FeatureSource:
+    """Features of index-set examples and of queries of another split, whose ids may be the same numbers."""
+    own = {int(i) for i in records.ids}
+
+    def lookup(kind: str, examples: Sequence[Example]) -> FloatArray:
+        asked = [e.id in own and records[records.row_of(e.id)] == e for e in examples]
+        return np.concatenate([(queries if q else index)(kind, [e]) for q, e in zip(asked, examples, strict=True)])
+
+    return lookup

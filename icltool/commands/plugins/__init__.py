@@ -1,0 +1,3 @@
+"""List models, data sets, samplers, scorers and other components."""
+
+RANK = 110

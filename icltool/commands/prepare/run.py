@@ -1,0 +1,289 @@
+"""Makes a data set ready for the other stages.
+
+Reads: the official files of a data set, through its reader.
+Writes: datasets/NAME/TASK/ (Arrow records, dataset.json); datasets/NAME/source/ where a data set makes its own files.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from icltool.commands.prepare.options import PrepareConfig
+from icltool.contracts import (
+    DatasetReader,
+    MakesFiles,
+    NamedAfterFiles,
+    Progress,
+    ReadReport,
+    SupportsVerification,
+    TasksDependOnFiles,
+)
+from icltool.errors import ConfigError, DataError, OtherTaskError, StoreError
+from icltool.plugin.manager import component, load_registry
+from icltool.store.workspace import Workspace, prepare_command
+
+
+@dataclass(frozen=True)
+class PrepareReport:
+    """What the stage did: the prepared data sets, one per task, and remarks."""
+
+    title: str
+    path: Path | None
+    states: dict[str, str] = field(default_factory=dict)
+    prepared: dict[str, dict[str, Any]] = field(default_factory=dict)
+    remarks: tuple[str, ...] = ()
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One row per task and split; groups of near-duplicates only where there are some."""
+        splits = [
+            (task, split, entry, manifest["fingerprint"])
+            for task, manifest in self.prepared.items()
+            for split, entry in manifest["splits"].items()
+        ]
+        grouped = any(entry.get("groups") for _, _, entry, _ in splits)
+        return [
+            {
+                "task": task,
+                "split": split,
+                "examples": entry["examples"],
+                "images": entry.get("images"),
+                **({"groups of near-duplicates": entry.get("groups")} if grouped else {}),
+                "fingerprint": fingerprint[:12],
+                "state": self.states[task],
+            }
+            for task, split, entry, fingerprint in splits
+        ]
+
+    def lines(self) -> list[str]:
+        """Remarks."""
+        return list(self.remarks)
+
+
+def run(config: PrepareConfig, progress: Progress) -> PrepareReport:
+    """Checks everything that will be read, for all tasks, then writes what is not up to date."""
+    reader: DatasetReader = component("datasets", config.name, **config.options)
+    tasks = _tasks(reader, config)
+    workspace = Workspace(config.workspace.expanduser().absolute())
+    name = reader.name = _name(reader, config)
+    if not config.overwrite:
+        for task in tasks:
+            _check_same(workspace.dataset_folder(name, task), name, config, _options(reader, config))
+    root = _root(reader, config, workspace, progress)
+    checked, remarks = _checked(reader, root, tasks, config, progress)
+    inputs = {task: _inputs(reader, config, root, task, report) for task, report in checked.items()}
+    remarks += [remark for report in checked.values() for remark in report.remarks]
+    tasks = tuple(checked)
+    states, prepared = {}, {}
+    for task in tasks:
+        folder = workspace.dataset_folder(name, task)
+        manifest, reason = _up_to_date(folder, inputs[task], workspace.root)
+        remarks += [reason] if reason else []
+        states[task] = "up to date" if manifest else "prepared"
+        if manifest:
+            _remove_left(folder)
+        prepared[task] = manifest or _write(reader, root, task, folder, inputs[task], config, progress)
+        progress.detail(f"{folder}: {states[task]}")
+    remarks += _stale(workspace, name, set(tasks), reader, config.name)
+    if all(state == "up to date" for state in states.values()):
+        remarks.append(f"{name} is up to date: it was made from these files before")
+    path = workspace.datasets / name
+    return PrepareReport(f"Data set {name}", path, states, prepared, tuple(dict.fromkeys(remarks)))
+
+
+def _name(reader: DatasetReader, config: PrepareConfig) -> str:
+    """What the prepared data set is called. ConfigError for a name that is no file name."""
+    named = config.dataset
+    if named is None and isinstance(reader, NamedAfterFiles):
+        named = re.sub(r"[^\w.+-]+", "-", reader.named_after(config.root)).strip("-.") or None
+    named = reader.name if named is None else named
+    if not re.fullmatch(r"[^\W_][\w.+-]*", named):
+        raise ConfigError(
+            f"a data set cannot be called {named!r}", "--name takes letters, digits, '.', '_', '+' and '-'"
+        )
+    return named
+
+
+def _remove_left(folder: Path) -> None:
+    """Removes what killed runs left beside a prepared data set. Where another process writes it, that does it."""
+    from icltool.store.atomic import remove_folder_leftovers, writing
+    from icltool.store.locking import locked
+    from icltool.store.prepared import MANIFEST
+
+    with contextlib.suppress(StoreError), locked(folder), writing(folder):
+        remove_folder_leftovers(folder, MANIFEST)
+
+
+def _check_same(folder: Path, name: str, config: PrepareConfig, options: dict[str, Any]) -> None:
+    """StoreError where the data set in `folder` was made from something else than this call reads: by another reader, with
+    other options, or from another folder that is still there."""
+    from icltool.store.records import open_dataset
+
+    try:
+        provenance = open_dataset(folder).manifest["provenance"]
+        before, reader = provenance["inputs"], provenance["configuration"]["name"]
+        asked, root = before["options"], before["root"]
+    except (StoreError, KeyError, TypeError):  # none, or one that cannot be read: it is written anew
+        return
+    told = ""
+    if reader != config.name:
+        told = f"by the reader {reader}"
+    elif asked != options:
+        known = [*options, *(key for key in asked if key not in options)]
+        key = next(key for key in known if asked.get(key) != options.get(key))
+        told = f"with other options ({key}={asked.get(key)}, now {options.get(key)})"
+    elif config.root is not None and root is not None and Path(root).exists():
+        here = config.root.expanduser().absolute()
+        told = f"from {root}" if here.resolve() != Path(root).resolve() else ""
+    if told:
+        raise StoreError(
+            f"{name} ({folder.name}) is prepared already, {told}",
+            "--name NAME keeps both, --overwrite replaces it",
+        )
+
+
+def _tasks(reader: DatasetReader, config: PrepareConfig) -> tuple[str, ...]:
+    if config.task == "all":
+        return tuple(reader.tasks)
+    if config.task not in reader.tasks:
+        raise ConfigError(
+            f"data set {config.name!r} does not serve task {config.task!r}", f"it serves {', '.join(reader.tasks)}"
+        )
+    return (config.task,)
+
+
+def _root(reader: DatasetReader, config: PrepareConfig, workspace: Workspace, progress: Progress) -> Path | None:
+    if not isinstance(reader, MakesFiles):
+        return config.root
+    if config.root is not None:
+        raise ConfigError(
+            f"data set {config.name!r} makes its own files, and --root was given",
+            "leave --root out, or name the data set whose files they are",
+        )
+    return reader.make(workspace.root, progress)
+
+
+def _checked(
+    reader: DatasetReader, root: Path | None, tasks: tuple[str, ...], config: PrepareConfig, progress: Progress
+) -> tuple[dict[str, ReadReport], list[str]]:
+    """The report of each task that can be prepared, and remarks on those that were left out."""
+    may_miss = len(tasks) > 1 and isinstance(reader, TasksDependOnFiles) and reader.tasks_depend_on_files
+    checked: dict[str, ReadReport] = {}
+    refused: dict[str, DataError] = {}
+    with progress.task(f"checking the files of {config.name}", len(tasks), "tasks") as ticker:
+        for task in tasks:
+            try:
+                checked[task] = _check(reader, root, task, config.verify, progress)
+            except DataError as error:
+                if not may_miss:
+                    raise
+                refused[task] = error
+            ticker.advance()
+    nearer = {task: error for task, error in refused.items() if not isinstance(error, OtherTaskError)}
+    if not checked:
+        raise next(iter({**nearer, **refused}.values()))
+    remarks = [f"task {task} is left out: {error.message}" for task, error in nearer.items()]
+    if len(nearer) < len(refused):
+        remarks.append(f"its files are for {' and '.join(checked)}")
+    return checked, remarks
+
+
+def _check(reader: DatasetReader, root: Path | None, task: str, verify: bool, progress: Progress) -> ReadReport:
+    if verify and isinstance(reader, SupportsVerification):
+        return reader.verify(root, task, progress)
+    return reader.check(root, task, verify)
+
+
+def _inputs(
+    reader: DatasetReader, config: PrepareConfig, root: Path | None, task: str, report: ReadReport
+) -> dict[str, Any]:
+    """What decides the content: reader, its options (defaults included, so that results can name them), and each file's
+    size in bytes and modification time in ns; and the metric that the reader names for the task, if it does."""
+    found = load_registry().get("datasets", config.name)
+    metric = getattr(reader, "metrics", {}).get(task)
+    return {
+        **({"metric": metric} if metric else {}),
+        "reader": f"{found.distribution} {found.version}",
+        "options": _options(reader, config),
+        "root": None if root is None else str(root.expanduser().absolute()),
+        "files": _stamps(report.files),
+    }
+
+
+def _options(reader: DatasetReader, config: PrepareConfig) -> dict[str, Any]:
+    """The reader's options, defaults included."""
+    return dict(sorted({**_defaults(reader), **config.options}.items()))
+
+
+def _defaults(reader: DatasetReader) -> dict[str, Any]:
+    """The reader's own options that have a plain default."""
+    parameters = inspect.signature(type(reader)).parameters.values()
+    return {p.name: p.default for p in parameters if isinstance(p.default, str | int | float)}
+
+
+def _stamps(files: tuple[Path, ...]) -> dict[str, list[int]]:
+    stamps = {}
+    for file in files:
+        try:
+            status = file.stat()
+        except OSError as error:
+            raise DataError(f"{file} cannot be read: {error.strerror or error}", "restore it and run again") from error
+        stamps[str(file)] = [status.st_size, status.st_mtime_ns]
+    return stamps
+
+
+def _up_to_date(folder: Path, inputs: dict[str, Any], own: Path) -> tuple[dict[str, Any] | None, str]:
+    """(manifest of the data set in `folder` if it was made from these inputs and can be read, else None; a remark)."""
+    from icltool.store.records import open_dataset
+
+    if not folder.exists():
+        return None, ""
+    try:
+        dataset = open_dataset(folder)
+        if dataset.manifest.get("provenance", {}).get("inputs") != inputs:
+            return None, ""
+        if changed := dataset.changed_pictures(own):
+            pictures = f"{changed:,} picture{'s have' if changed > 1 else ' has'}"
+            return None, f"{pictures} changed since it was prepared: this is another version"
+    except StoreError as error:
+        return None, f"written anew: {error.message}"
+    return dataset.manifest, ""
+
+
+def _write(
+    reader: DatasetReader,
+    root: Path | None,
+    task: str,
+    folder: Path,
+    inputs: dict[str, Any],
+    config: PrepareConfig,
+    progress: Progress,
+) -> dict[str, Any]:
+    from icltool.store.records import write_dataset
+
+    splits = reader.read(root, task, folder.parents[2], progress)
+    provenance = {"configuration": {**config.identity(), "task": task}, "inputs": inputs}
+    default = reader.tasks[0]
+    return write_dataset(folder, reader.name, task, default, splits, provenance, progress, config.verify).manifest
+
+
+def _stale(workspace: Workspace, name: str, tasks: set[str], reader: DatasetReader, kind: str) -> list[str]:
+    """Remarks on other tasks of this data set whose files have changed since they were prepared."""
+    from icltool.store.records import open_dataset
+
+    remarks = []
+    for prepared_name, task in workspace.prepared():
+        if prepared_name != name or task in tasks or task not in reader.tasks:
+            continue
+        try:
+            files = open_dataset(workspace.dataset_folder(name, task)).manifest["provenance"]["inputs"]["files"]
+            changed = _stamps(tuple(Path(file) for file in files)) != files
+        except (StoreError, DataError, KeyError, TypeError, AttributeError):
+            changed = True
+        if changed:
+            remarks.append(f"task {task} was prepared from other files: run `{prepare_command(kind, name, task)}`")
+    return remarks

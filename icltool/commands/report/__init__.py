@@ -1,0 +1,3 @@
+"""Show evaluations or sequences on a page for the browser."""
+
+RANK = 80

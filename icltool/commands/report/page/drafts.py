@@ -1,0 +1,199 @@
+"""A page whose pictures are not made yet, and what the gathering of all kinds of pages shares."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from icltool.commands.report.page.content import Demonstration, Page, Query, Source, Thumbnail
+from icltool.contracts import Example, keyed_generator
+from icltool.results.privacy import without_places
+
+#: Tasks whose queries are a text by itself, and those that ask for a style.
+_TEXT_TASKS, _STYLE_TASKS = ("classification",), ("style",)
+
+
+@dataclass(frozen=True)
+class Draft:
+    """`page` without pictures: its picture numbers are positions in `references`, those of the pictures to be made.
+
+    `references` are as `Example.image` has them; `large` are the positions of queries' pictures, the others are of
+    demonstrations alone; `uses` counts how often a picture would be seen, by position; paths are told from `workspace`.
+    """
+
+    page: Page
+    references: tuple[str, ...]
+    large: frozenset[int]
+    uses: tuple[int, ...]
+    workspace: Path
+
+    def finished(self, pictures: Sequence[Thumbnail | None], remarks: Iterable[str] = ()) -> Page:
+        """The page with these pictures, one for each reference, None where there is none; `remarks` are added to its own."""
+        places: dict[int, int] = {}
+        kept: list[Thumbnail] = []
+        for position, picture in enumerate(pictures):
+            if picture is not None:
+                places[position] = len(kept)
+                kept.append(picture)
+        return replace(
+            self.page,
+            pictures=tuple(kept),
+            queries=tuple(_moved(query, places) for query in self.page.queries),
+            demonstrations=tuple(_moved(one, places) for one in self.page.demonstrations),
+            remarks=(*self.page.remarks, *without_places(list(remarks), self.workspace)),
+        )
+
+    def without_pictures(self) -> Page:
+        """The page as it is when every picture is left out."""
+        return self.finished([None] * len(self.references))
+
+
+def _moved(record: Any, places: dict[int, int]) -> Any:
+    return record if record.picture is None else replace(record, picture=places.get(record.picture))
+
+
+class Catalogue:
+    """Collects queries, demonstrations and pictures, each once. A key is (data set, id), of whatever stands for a data set."""
+
+    def __init__(self) -> None:
+        self.queries: list[Query] = []
+        self.demonstrations: list[Demonstration] = []
+        self._references: dict[str, int] = {}
+        self._large: set[int] = set()
+        self._uses: dict[int, int] = {}
+        self._queries: dict[tuple[Any, int], int] = {}
+        self._demonstrations: dict[tuple[Any, int], int] = {}
+
+    def query(self, key: tuple[Any, int], made: Query, image: str) -> int:
+        """The position of the query with this key; `made` and `image` count where it is new."""
+        if key not in self._queries:
+            self._queries[key] = len(self.queries)
+            self.queries.append(replace(made, picture=self._picture(image, large=True)))
+        return self._queries[key]
+
+    def demonstration(self, key: tuple[Any, int], made: Demonstration, image: str) -> int:
+        """The position of the demonstration with this key, as of `query`. To be asked once for each time it is shown."""
+        if key not in self._demonstrations:
+            self._demonstrations[key] = len(self.demonstrations)
+            self.demonstrations.append(replace(made, picture=self._picture(image, large=False)))
+        position = self._demonstrations[key]
+        if (picture := self.demonstrations[position].picture) is not None:
+            self._uses[picture] += 1
+        return position
+
+    def known_query(self, key: tuple[Any, int]) -> int | None:
+        """The position of this query if it is there."""
+        return self._queries.get(key)
+
+    def known_demonstration(self, key: tuple[Any, int]) -> int | None:
+        """The position of this demonstration if it is there."""
+        return self._demonstrations.get(key)
+
+    def draft(self, page: Page, workspace: Path) -> Draft:
+        """`page` with what was collected, to be shared: what it says of files is without names, and told from the workspace."""
+        page = _shared(page, workspace)
+        whole = replace(page, queries=tuple(self.queries), demonstrations=tuple(self.demonstrations))
+        uses = tuple(self._uses[position] for position in range(len(self._references)))
+        return Draft(whole, tuple(self._references), frozenset(self._large), uses, workspace)
+
+    def _picture(self, image: str, large: bool) -> int | None:
+        if not image:
+            return None
+        position = self._references.setdefault(image, len(self._references))
+        self._uses.setdefault(position, 0)
+        if large:
+            self._large.add(position)
+        return position
+
+
+def _shared(page: Page, workspace: Path) -> Page:
+    """The page with paths and names taken out of all texts but the data's own and the title."""
+
+    @functools.cache
+    def told(text: str) -> str:
+        return str(without_places(text, workspace))
+
+    def lines(given: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]:
+        return tuple((told(name), told(value)) for name, value in given)
+
+    return replace(
+        page,
+        sources=tuple(
+            Source(told(one.title), told(_within(one.path, workspace)), lines(one.lines), tuple(map(told, one.remarks)))
+            for one in page.sources
+        ),
+        settings=tuple(replace(one, lines=lines(one.lines)) for one in page.settings),
+        results=tuple(replace(one, missing=told(one.missing)) if one.missing else one for one in page.results),
+        remarks=tuple(map(told, page.remarks)),
+    )
+
+
+def _within(path: str, workspace: Path) -> str:
+    """The path told from the workspace where it lies in there, else as it is."""
+    try:
+        return Path(path).resolve().relative_to(workspace.resolve()).as_posix()
+    except (OSError, RuntimeError, ValueError):
+        return path
+
+
+def asked(example: Example, task: str) -> str:
+    """What the prompt says of an example beside its picture and its label: question, clue, style or the text to classify."""
+    if task in _TEXT_TASKS:
+        return readable(example.text)
+    return readable(example.style) if task in _STYLE_TASKS else readable(example.question)
+
+
+def readable(text: Any) -> str:
+    """The text as it is, but for lone surrogates, which no UTF-8 file can hold: they become U+FFFD."""
+    plain = str(text)
+    try:
+        plain.encode()
+    except UnicodeEncodeError:
+        return plain.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    return plain
+
+
+def number(value: Any) -> float:
+    """A stored figure; NaN for null."""
+    return math.nan if value is None else float(value)
+
+
+def finite(value: float) -> float | None:
+    """A plain float for JSON, None where it is no number."""
+    return float(value) if math.isfinite(value) else None
+
+
+def drawn(ids: Iterable[int], count: int, seed: int) -> list[int]:
+    """`count` of the ids, ascending, at most all. Which ones depends on each id and the seed alone, so that a larger number
+    keeps those of a smaller one."""
+    known = sorted(set(ids))
+    if count >= len(known):
+        return known
+    keys = [keyed_generator(seed, "report.queries", one).random() for one in known]
+    return sorted(known[position] for position in np.argsort(keys, kind="stable")[:count].tolist())
+
+
+def sample_remark(shown: int, known: int, noun: str, seed: int) -> list[str]:
+    """A line that says that the gallery is a sample, where it is."""
+    if shown >= known:
+        return []
+    return [f"the gallery has {shown:,} of {known:,} {noun}, drawn with seed {seed}: --max-queries shows more"]
+
+
+def now() -> str:
+    """The time, for `Page.made`."""
+    return datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
+
+
+def version() -> str:
+    """icltool's, for `Page.version`."""
+    from icltool import __version__
+
+    return __version__

@@ -1,0 +1,339 @@
+"""What results.json tells of the settings of an evaluation: figures, paired tests, means over seeds, facts behind them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from icltool.commands.report.page.content import Comparison, Interval, Shown, Source
+from icltool.commands.report.page.drafts import number, readable
+from icltool.commands.report.page.examples import DatasetKey
+from icltool.errors import StoreError
+from icltool.results.costs import GIGA, cost_of, cost_remarks
+from icltool.store.evaluations import RESULTS, SettingResult, predictions_file, read_analysis, read_results
+
+#: The setting that gains are measured against.
+ZERO_SHOT = "zero-shot"
+ZERO = (ZERO_SHOT, 0, 0)
+
+_UNNAMED = ("dataset", "task", "model", "dataset_fingerprint")
+_TYPES = {"answer_type": "answer type", "question_type": "question type"}
+_LEAKS = {"image": "image", "group": "near-duplicates", "question": "question", "text": "text"}
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """An evaluation folder as it was read. `path` is as the user gave it, `position` its number on the page, `names` what
+    methods are called that go by another name than their own."""
+
+    position: int
+    path: Path
+    folder: Path
+    results: Sequence[SettingResult]
+    provenance: Mapping[str, Any]
+    analysis: Mapping[str, Any]
+    names: Mapping[str, str] = field(default_factory=dict)
+
+    def named(self, method: str) -> str:
+        """What a method is called on the page."""
+        return self.names.get(method, method)
+
+    @property
+    def configuration(self) -> Mapping[str, Any]:
+        return mapping(self.provenance.get("configuration"))
+
+    @property
+    def key(self) -> DatasetKey:
+        """The data set that it is of; an evaluation that does not tell is a data set of its own."""
+        name, task, mark = (str(self.configuration.get(k) or "") for k in ("dataset", "task", "dataset_fingerprint"))
+        return DatasetKey(name or self.folder.resolve().name, task, mark)
+
+    @property
+    def model(self) -> str:
+        return str(self.configuration.get("model") or "")
+
+    def predictions(self, result: SettingResult) -> Path:
+        """Where the predictions of a setting lie. ValueError for a method whose name is no file name."""
+        return predictions_file(self.folder, result.method, result.shots, result.seed)
+
+
+def read_evaluation(path: Path, position: int) -> Evaluation:
+    """The evaluation in a folder, or of a results.json. StoreError when it is missing, damaged or something else."""
+    results, provenance = read_results(path)
+    folder = path.parent if path.suffix == ".json" else path
+    return Evaluation(position, path, folder, results, provenance, read_analysis(path))
+
+
+def with_names(evaluations: Sequence[Evaluation]) -> list[Evaluation]:
+    """The evaluations, with the options beside the names of methods that several of one data set and model have with other
+    options."""
+    given = [{r.method: dict(mapping(r.extra.get("options"))) for r in e.results} for e in evaluations]
+    found = []
+    for evaluation, options in zip(evaluations, given, strict=True):
+        names = {}
+        for method, own in options.items():
+            others = [
+                one[method]
+                for other, one in zip(evaluations, given, strict=True)
+                if method in one and (other.key, other.model) == (evaluation.key, evaluation.model)
+            ]
+            keys = dict.fromkeys(key for one in others for key in one)
+            differing = [key for key in keys if any(one.get(key) != own.get(key) for one in others)]
+            told = ", ".join(f"{key}={_brief(own[key])}" for key in differing if own.get(key) not in (None, ""))
+            if told and method != ZERO_SHOT:
+                names[method] = f"{method} ({told})"
+        found.append(replace(evaluation, names=names))
+    return found
+
+
+def shown_settings(evaluation: Evaluation) -> list[Shown]:
+    """One for each setting, in the order of results.json. StoreError where that is malformed."""
+    zero = next((r for r in evaluation.results if _key(r) == ZERO), None)
+    try:
+        return [_shown(evaluation, result, zero) for result in evaluation.results]
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise _malformed(evaluation, error) from error
+
+
+def comparisons(evaluation: Evaluation) -> list[Comparison]:
+    """The paired tests: those between methods, then each setting against zero-shot. StoreError where they are malformed."""
+    try:
+        found = [_compared(evaluation, entry) for entry in evaluation.analysis.get("differences", [])]
+        known = {(c.first, c.second, c.metric) for c in found}
+        against = [c for c in _against_zero(evaluation) if (c.first, c.second, c.metric) not in known]
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise _malformed(evaluation, error) from error
+    return corrected([*found, *against])
+
+
+def corrected(tests: Sequence[Comparison]) -> list[Comparison]:
+    """The same comparisons with Holm's step-down correction (Holm 1979) over those of one metric whose p is known."""
+    holm: dict[int, float] = {}
+    for metric in {test.metric for test in tests}:
+        ranked = sorted(
+            (test.p, place) for place, test in enumerate(tests) if test.metric == metric and math.isfinite(test.p)
+        )
+        least = 0.0
+        for rank, (p, place) in enumerate(ranked):
+            least = max(least, min(1.0, (len(ranked) - rank) * p))
+            holm[place] = least
+    return [replace(test, holm=holm.get(place, math.nan)) for place, test in enumerate(tests)]
+
+
+def means_over_seeds(evaluation: Evaluation) -> list[dict[str, Any]]:
+    """For `Page.extra`: means over seeds with their spread, JSON-ready."""
+    try:
+        return [
+            {
+                "evaluation": evaluation.position,
+                "method": readable(evaluation.named(entry["method"])),
+                "shots": entry["shots"],
+                "seeds": list(entry["seeds"]),
+                "metrics": {name: dict(one) for name, one in entry["metrics"].items()},
+            }
+            for entry in evaluation.analysis.get("seeds", [])
+        ]
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise _malformed(evaluation, error) from error
+
+
+def figures_by_type(evaluation: Evaluation, first: int) -> list[dict[str, Any]]:
+    """For `Page.extra`: figures over the queries of each type, JSON-ready; `first` is the number of the first setting."""
+    return [
+        {
+            "setting": place,
+            "column": _TYPES.get(column, column),
+            "value": readable(value),
+            "queries": mapping(figures).get("queries"),
+            "metrics": {name: figure for name, figure in mapping(figures).items() if name != "queries"},
+        }
+        for place, result in enumerate(evaluation.results, first)
+        for column, table in mapping(result.extra.get("by")).items()
+        for value, figures in mapping(table).items()
+    ]
+
+
+def sources(evaluations: Sequence[Evaluation], remarks: Mapping[int, Sequence[str]]) -> list[Source]:
+    """What each evaluation is and how it was made; `remarks` by position. Titles that would be the same name what differs."""
+    plain = [_title(evaluation) for evaluation in evaluations]
+    found = []
+    for evaluation, title in zip(evaluations, plain, strict=True):
+        alike = [other for other, name in zip(evaluations, plain, strict=True) if name == title]
+        if len(alike) > 1:
+            title = f"{title}, {_distinction(evaluation, alike)}"
+        own = tuple(map(readable, remarks.get(evaluation.position, ())))
+        found.append(Source(readable(title), readable(evaluation.path), tuple(_lines(evaluation)), own))
+    return found
+
+
+def label(method: str, shots: int) -> str:
+    """ "METHOD K-shot"; the method alone where it shows no demonstrations."""
+    return readable(f"{method} {shots}-shot" if shots else method)
+
+
+def configured(options: Iterable[tuple[str, Any]]) -> list[tuple[str, str]]:
+    """(label, value) lines of the options that are set."""
+    told = [(_named(name), value) for name, value in options if value not in (None, "", [], {}, ())]
+    return [(readable(name), readable(_text(value))) for name, value in told]
+
+
+def mapping(value: Any) -> Mapping[str, Any]:
+    """The value if it is an object, else an empty one."""
+    return value if isinstance(value, Mapping) else {}
+
+
+def _key(result: SettingResult) -> tuple[str, int, int]:
+    return result.method, result.shots, result.seed
+
+
+def _shown(evaluation: Evaluation, result: SettingResult, zero: SettingResult | None) -> Shown:
+    stored = mapping(mapping(result.extra.get("gains")).get("metrics"))
+    gains = {name: _interval(one) for name, one in stored.items()}
+    if not gains and zero is not None and result is not zero:
+        means = {
+            name: (one.mean, zero.metrics[name].mean) for name, one in result.metrics.items() if name in zero.metrics
+        }
+        gains = {name: Interval(own - without, math.nan, math.nan) for name, (own, without) in means.items()}
+    return Shown(
+        evaluation=evaluation.position,
+        method=readable(evaluation.named(result.method)),
+        shots=result.shots,
+        seed=result.seed,
+        queries=result.queries,
+        metrics={name: Interval(one.mean, one.low, one.high) for name, one in result.metrics.items()},
+        gains=gains,
+        cost=_cost(result),
+        outcomes={name: (one["better"], one["worse"], one["equal"]) for name, one in stored.items()},
+        lines=tuple(_facts(result)),
+    )
+
+
+def _cost(result: SettingResult) -> dict[str, float]:
+    """What was measured per query, in the units of the tables."""
+    cost = cost_of(result)
+    flops = cost.get("flops")
+    known = {
+        "prompt tokens": cost.get("prompt_tokens"),
+        "GFLOP": None if flops is None else flops / GIGA,
+        "seconds": cost.get("seconds"),
+    }
+    return {name: float(value) for name, value in known.items() if value is not None}
+
+
+def _facts(result: SettingResult) -> list[tuple[str, str]]:
+    """(label, value) lines of what the answers tell behind the figures."""
+    extra, facts = result.extra, []
+    if leaks := mapping(extra.get("leaks")):
+        told = ", ".join(f"{name} {leaks.get(kind, 0)}" for kind, name in _LEAKS.items())
+        facts.append((f"of {leaks.get('pairs')} demonstrations share with their query", told))
+    if copies := mapping(extra.get("copies")):
+        right = copies.get("right")
+        told = f"{copies['answers']} ({100 * copies['share']:.0f} %)"
+        facts.append(
+            (
+                "answers copied from a demonstration",
+                told if right is None else f"{told}, {100 * right:.0f} % of them right",
+            )
+        )
+    if orders := mapping(extra.get("orders")):
+        for name, one in mapping(orders.get("metrics")).items():
+            figures = f"{one['mean']:.1f}, sd {one['sd']:.1f}, {one['worst']:.1f} to {one['best']:.1f}"
+            facts.append((f"{name} over {orders['count']} orders of the demonstrations", figures))
+        facts.append(("queries that some order answers differently", f"{100 * orders.get('changed', math.nan):.0f} %"))
+    if seeds := extra.get("seeds_alike"):
+        facts.append(("seeds with the same demonstrations", ", ".join(map(str, [result.seed, *seeds]))))
+    for kind, name in (("intervention", "stands in for demonstrations"), ("finetuned", "fine-tuned weights")):
+        if made := mapping(extra.get(kind)):
+            facts.append((name, str(made.get("file"))))
+    if options := mapping(extra.get("options")):
+        told = _text({key: value for key, value in options.items() if value not in (None, "")})
+        facts += [("method options", told)] if told else []
+    if result.seconds > 0:
+        facts.append(("seconds for all answers", f"{result.seconds:.1f}"))
+    return [(readable(name), readable(value)) for name, value in facts]
+
+
+def _interval(entry: Mapping[str, Any]) -> Interval:
+    return Interval(*(number(entry[side]) for side in ("mean", "low", "high")))
+
+
+def _compared(evaluation: Evaluation, entry: Mapping[str, Any]) -> Comparison:
+    return Comparison(
+        evaluation=evaluation.position,
+        first=label(evaluation.named(entry["a"]), entry.get("a_shots", entry["shots"])),
+        second=label(evaluation.named(entry["b"]), entry["shots"]),
+        metric=entry["metric"],
+        difference=_interval(entry),
+        p=number(entry.get("p")),
+    )
+
+
+def _against_zero(evaluation: Evaluation) -> list[Comparison]:
+    """Each setting against zero-shot, as its gains tell; those of several seeds one by one."""
+    seeds: dict[tuple[str, int], set[int]] = {}
+    for result in evaluation.results:
+        seeds.setdefault((result.method, result.shots), set()).add(result.seed)
+    return [
+        Comparison(
+            evaluation=evaluation.position,
+            first=label(evaluation.named(result.method), result.shots),
+            second=ZERO_SHOT,
+            metric=name,
+            difference=_interval(one),
+            p=number(one.get("p")),
+            seed=result.seed if len(seeds[result.method, result.shots]) > 1 else None,
+        )
+        for result in evaluation.results
+        for name, one in mapping(mapping(result.extra.get("gains")).get("metrics")).items()
+    ]
+
+
+def _title(evaluation: Evaluation) -> str:
+    return ", ".join(part for part in (evaluation.key.label, evaluation.model) if part)
+
+
+def _distinction(evaluation: Evaluation, alike: Sequence[Evaluation]) -> str:
+    """The options in which evaluations with the same title differ; the folder's name where there are none."""
+    keys = dict.fromkeys(key for other in alike for key in other.configuration)
+    values = {key: {repr(other.configuration.get(key)) for other in alike} for key in keys}
+    told = [f"{_named(key)} {_text(evaluation.configuration.get(key))}" for key in keys if len(values[key]) > 1]
+    return ", ".join(told) or evaluation.folder.resolve().name
+
+
+def _lines(evaluation: Evaluation) -> list[tuple[str, str]]:
+    """How the evaluation was made: what its configuration sets."""
+    key = evaluation.key
+    known: list[tuple[str, Any]] = [("data set", key.label), ("model", evaluation.model)]
+    known += [(name, value) for name, value in evaluation.configuration.items() if name not in _UNNAMED]
+    known.append(("data set options", evaluation.provenance.get("dataset_options")))
+    known.append(("fingerprint of the data set", key.fingerprint))
+    known += mapping(evaluation.provenance.get("plugins")).items()
+    known += [("costs", line.removeprefix("costs: ")) for line in cost_remarks(evaluation.results)]
+    return configured(known)
+
+
+def _named(option: str) -> str:
+    return option.replace("_", " ")
+
+
+def _text(value: Any) -> str:
+    """A configured value as people write it."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key}={_text(item)}" for key, item in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(_text(item) for item in value)
+    return "all" if value == -1 else str(value)
+
+
+def _brief(value: Any) -> str:
+    """As `_text`, of paths their last part alone."""
+    return _text(value).rstrip("/").rpartition("/")[2]
+
+
+def _malformed(evaluation: Evaluation, error: Exception) -> StoreError:
+    return StoreError(
+        f"{evaluation.folder / RESULTS} is malformed: {type(error).__name__} {error}", "run `icltool evaluate` again"
+    )

@@ -1,0 +1,132 @@
+"""Makes one HTML file of evaluations, or of generated sequences.
+
+Reads: evaluations/*/results.json, predictions/*.jsonl and datasets/<name>/<task>/ with its pictures; or sequences/*.h5
+Writes: exports/report.html, exports/<sequences>.html, or where --output says
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from icltool.commands.report.options import ReportConfig
+from icltool.contracts import Progress, StageReport
+from icltool.errors import ConfigError, StoreError
+from icltool.store.atomic import check_writable, write_text
+from icltool.store.evaluations import RESULTS
+from icltool.store.outputs import output_of
+from icltool.store.workspace import Workspace
+
+if TYPE_CHECKING:
+    from icltool.commands.report.page.content import Page
+    from icltool.commands.report.page.drafts import Draft
+
+_MEGA = 1_000_000
+#: The part of what is left for pictures that is not promised to them: what else a page with pictures has more of.
+_SPARE = 0.01
+
+
+def run(config: ReportConfig, progress: Progress) -> StageReport:
+    """Writes the page. Raises ConfigError where evaluations and sequences are asked for together, StoreError when there is
+    nothing to show, a results.json or a sequences file is missing or damaged, or the output is there already or cannot be
+    written."""
+    if config.sequences is not None and config.evaluations:
+        raise ConfigError("evaluations and --sequences are pages of their own", "give one of the two")
+    target = _output(config)
+    check_writable(target)
+    draft = _draft(config, progress)
+    text, page = _rendered(config, draft, progress)
+    write_text(target, text)
+    size = len(text.encode()) / _MEGA
+    row = {
+        "shown": page.kind,
+        "settings": len(page.settings),
+        "queries": len(page.queries),
+        "pictures": f"{len(page.pictures):,} of {len(draft.references):,}",
+        "MB": round(size, 2),
+        "file": str(target),
+    }
+    remarks = _remarks(page)
+    if size > config.max_mb:
+        remarks.append(_too_large(config, page, size))
+    return StageReport(page.title, (row,), target, tuple(remarks))
+
+
+def _draft(config: ReportConfig, progress: Progress) -> Draft:
+    from icltool.commands.report.page.evaluations import evaluations_page
+    from icltool.commands.report.page.sequences import sequences_page
+
+    count, seed, title = config.max_queries, config.seed, config.title
+    if config.sequences is not None:
+        progress.detail(f"reading {config.sequences}")
+        return sequences_page(config.sequences, config.workspace, count, seed, title)
+    paths = _evaluations(config)
+    progress.detail(f"reading {', '.join(map(str, paths))}")
+    return evaluations_page(paths, config.workspace, count, seed, title)
+
+
+def _evaluations(config: ReportConfig) -> list[Path]:
+    """The folders that are meant, each once; without a choice all that there are, the newest first. StoreError where one is
+    missing, or none is there."""
+    workspace = Workspace(config.workspace)
+    if not config.evaluations:
+        workspace.newest_evaluation()  # which says what makes one where there is none
+        files = [p for p in workspace.evaluations.glob("*/results.json") if not p.parent.name.startswith(".")]
+        return [p.parent for p in sorted(files, key=lambda p: (-p.stat().st_mtime_ns, p.parent.name))]
+    found = []
+    for given in config.evaluations:
+        within = workspace.evaluations / given
+        path = given if given.exists() or not within.exists() else within
+        if not (path / RESULTS).exists() and any((path / part).is_dir() for part in ("evaluations", "datasets")):
+            raise StoreError(f"{given} is a workspace, and no evaluation", f"use --workspace {given}")
+        if not path.exists():
+            raise StoreError(
+                f"{given} does not exist", f"give evaluation folders, as there are in {workspace.evaluations}"
+            )
+        found.append(path)
+    return list({path.resolve(): path for path in found}.values())
+
+
+def _rendered(config: ReportConfig, draft: Draft, progress: Progress) -> tuple[str, Page]:
+    """(the HTML text, its page): with pictures in what the rest of the page leaves of --max-mb."""
+    from icltool.commands.report.page.render import render
+    from icltool.commands.report.page.thumbnails import make_thumbnails
+
+    page = draft.without_pictures()
+    text = render(page)
+    if not config.images or not draft.references:
+        return text, page
+    limit = int(config.max_mb * _MEGA)
+    budget = int((limit - len(text.encode())) * (1 - _SPARE))
+    made = make_thumbnails(draft.references, draft.large, draft.uses, max(0, budget), progress)
+    page = draft.finished(made.pictures, made.remarks)
+    return render(page), page
+
+
+def _too_large(config: ReportConfig, page: Page, size: float) -> str:
+    """What to say of a page of `size` MB, more than was asked for: fewer queries help as long as there is something beside
+    them."""
+    from icltool.commands.report.page.render import render
+
+    bare = replace(page, queries=(), results=(), pictures=(), remarks=())
+    if page.kind == "evaluations":
+        bare = replace(bare, demonstrations=())
+    least = len(render(bare).encode()) / _MEGA
+    told = f"the page has {size:.2g} MB, more than --max-mb"
+    if config.max_mb > least:
+        return f"{told}, by its texts alone: give a smaller --max-queries"
+    return f"{told}: without any query it has {math.ceil(100 * least) / 100:.2f} MB, give a larger --max-mb"
+
+
+def _output(config: ReportConfig) -> Path:
+    """Where to write: what an earlier report left at its usual place is replaced. StoreError where something else is."""
+    name = "report.html" if config.sequences is None else f"{config.sequences.stem}.html"
+    usual = config if config.output is not None else config.model_copy(update={"overwrite": True})
+    return output_of(usual, name, tuple(filter(None, (config.sequences, *config.evaluations))))
+
+
+def _remarks(page: Page) -> list[str]:
+    """What the page says is missing or left out; lines of one source come after its title."""
+    return [*page.remarks, *(f"{source.title}: {line}" for source in page.sources for line in source.remarks)]

@@ -1,0 +1,3 @@
+"""Train a selector on the generated sequences."""
+
+RANK = 40

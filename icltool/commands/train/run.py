@@ -1,0 +1,214 @@
+"""Trains a learner: a selector on generated sequences, what stands in for demonstrations on examples and the LVLM, or a
+captioner's own weights on examples.
+
+Reads: datasets/<name>/<task>/; a selector's sequences/*.h5 and embeddings/<name>-<task>-train-<encoder>.h5; the images where
+    an encoder or the LVLM reads them
+Writes: checkpoints/<learner>-<name>-<task>-<digest>/
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from operator import itemgetter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from icltool.commands.train.options import TrainConfig
+from icltool.commands.train.sequences import SequenceJob
+from icltool.commands.train.steering import SteeringJob
+from icltool.commands.train.tuning import TuningJob
+from icltool.contracts import Progress, StageReport, SteeringLearner, TrainingOutcome, TuningLearner
+from icltool.errors import ConfigError, StoreError
+from icltool.execution.processes import is_leader
+from icltool.plugin.manager import component
+from icltool.store.makers import Makers
+
+if TYPE_CHECKING:
+    from icltool.commands.train.job import Job
+    from icltool.store.records import PreparedDataset
+    from icltool.store.workspace import Workspace
+
+#: Written last, so that a folder with it holds a finished training.
+RECORD_FILE = "training.json"
+#: What an unfinished training was begun with.
+BEGUN_FILE = "begun.json"
+_SCHEMA = {"schema": "icltool.training", "schema_version": 1}
+
+
+def run(config: TrainConfig, progress: Progress) -> StageReport:
+    """Trains, or finds the same training finished before.
+
+    Raises StoreError where data set, sequences or embeddings are missing, unfinished or do not belong together or the
+    folder cannot be written, ConfigError and PluginError for wrong options, DataError for data that cannot be learned
+    from, KeyboardInterrupt on Ctrl-C: what the learner had written is then in the folder.
+    """
+    from icltool.store.artefact import digest
+    from icltool.store.atomic import write_json, writing
+    from icltool.store.records import open_dataset
+    from icltool.store.workspace import Workspace
+
+    options = dict(config.options)
+    if config.trainer:
+        options["trainer"] = {**options.get("trainer", {}), **config.trainer}
+    learner: Any = component("learners", config.learner, **options)
+    workspace = Workspace(config.workspace)
+    dataset = open_dataset(workspace.dataset_folder(*workspace.choose_dataset(config.dataset, config.task)))
+    dataset.check_pictures()
+    job = _job(config, workspace, dataset, learner, options)
+    name, task = dataset.name, dataset.task
+    folder = workspace.checkpoint_folder(config.learner, name, task, digest(job.identity), job.variant)
+    if not folder.exists():  # names of before did not tell the variants of selectors
+        before = workspace.checkpoint_folder(config.learner, name, task, digest(job.identity))
+        folder = before if before.exists() else folder
+    title = " ".join(filter(None, [config.learner, f"of {job.variant}" if job.variant else "", f"for {name} ({task})"]))
+    use = [job.usage.format(folder=folder)] if job.usage else []
+    new = not folder.exists()
+    with _lock(folder):
+        made_by = Makers.of(job.provenance())
+        _remove_left(folder)
+        record = None if config.overwrite else _finished(folder, job.identity)
+        if record is not None:
+            Makers.of(record.get("provenance")).check(folder / RECORD_FILE, made_by)
+            (folder / BEGUN_FILE).unlink(missing_ok=True)
+            return _report(title, folder, record, ["up to date: trained before on the same data, same options", *use])
+        with writing(folder):
+            (folder / RECORD_FILE).unlink(missing_ok=True)
+            if config.overwrite and is_leader():
+                for left in (*folder.glob("resume*"), *folder.glob(".resume*")):
+                    shutil.rmtree(left) if left.is_dir() else left.unlink()
+            _begin(folder, made_by, config.overwrite)
+            outcome = _trained(job, folder, config.seed, progress, new)
+        _leave_group()
+        record = {
+            **_SCHEMA,
+            "identity": job.identity,
+            "provenance": job.provenance(),
+            "checkpoints": {key: path.name for key, path in outcome.checkpoints.items()},
+            "history": [dict(entry) for entry in outcome.history],
+        }
+        if is_leader():
+            write_json(folder / RECORD_FILE, record)
+            (folder / BEGUN_FILE).unlink(missing_ok=True)
+    return _report(title, folder, record, use)
+
+
+def _trained(job: Job, folder: Path, seed: int, progress: Progress, new: bool) -> TrainingOutcome:
+    """What the training gives. A `new` folder in which nothing was trained when it is refused is removed."""
+    try:
+        return job.train(folder, seed, progress)
+    except KeyboardInterrupt:
+        if any(folder.glob("*.safetensors")):
+            progress.say(f"interrupted; what was finished is in {folder}")
+        raise
+    except ConfigError:
+        if new and is_leader() and not any((*folder.glob("*.safetensors"), *folder.glob("*resume*"))):
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+def _job(
+    config: TrainConfig, workspace: Workspace, dataset: PreparedDataset, learner: Any, options: dict[str, Any]
+) -> Job:
+    """The training that this learner asks for."""
+    if isinstance(learner, TuningLearner):
+        return TuningJob(config, dataset, learner, options)
+    if isinstance(learner, SteeringLearner):
+        return SteeringJob(config, dataset, learner, options)
+    return SequenceJob(config, workspace, dataset, learner, options)
+
+
+def _finished(folder: Path, identity: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The record of the same training when it is finished and its checkpoints are there, else None."""
+    from icltool.store.artefact import canonical_json
+    from icltool.store.atomic import read_json
+
+    path = folder / RECORD_FILE
+    if not path.is_file():
+        return None
+    try:
+        record = read_json(path)
+    except StoreError:  # cut: train again
+        return None
+    same = isinstance(record, dict) and canonical_json(record.get("identity")) == canonical_json(dict(identity))
+    if (
+        not same
+        or not _has_figures(record)
+        or not all((folder / name).is_file() for name in record.get("checkpoints", {}).values())
+    ):
+        return None
+    return dict(record)
+
+
+def _has_figures(record: Mapping[str, Any]) -> bool:
+    """Whether history, checkpoints and provenance are what a training writes."""
+    history, checkpoints = record.get("history"), record.get("checkpoints")
+    return (
+        isinstance(record.get("provenance", {}), dict)
+        and isinstance(checkpoints, dict)
+        and all(isinstance(name, str) for name in checkpoints.values())
+        and isinstance(history, list)
+        and all(isinstance(e, dict) and all(isinstance(v, int | float) for v in e.values()) for e in history)
+    )
+
+
+def _remove_left(folder: Path) -> None:
+    """Removes what a killed training was about to give a name. The lock is held."""
+    from icltool.store.atomic import remove_temporary_files, writing
+
+    if is_leader():
+        with writing(folder):
+            for place in (folder, folder / "logs"):
+                remove_temporary_files(place)
+
+
+def _begin(folder: Path, made_by: Makers, overwrite: bool) -> None:
+    """Writes down what the training is begun with. StoreError where it goes on, and was begun with something else."""
+    from icltool.store.atomic import read_json, write_json
+
+    path = folder / BEGUN_FILE
+    begun: Any = {}
+    with contextlib.suppress(StoreError):  # a record that is cut tells of nothing
+        begun = read_json(path) if path.is_file() and not overwrite else {}
+    Makers.of(begun).check(folder, made_by)
+    if is_leader():
+        write_json(path, made_by.told())
+
+
+def _leave_group() -> None:
+    """Ends gloo's group of a finished training in several processes, whose threads would else outlive the interpreter;
+    Lightning does it for NCCL alone."""
+    import torch.distributed as group
+
+    if group.is_available() and group.is_initialized() and group.get_backend() == "gloo":
+        group.destroy_process_group()
+
+
+def _report(title: str, folder: Path, record: Mapping[str, Any], remarks: Sequence[str]) -> StageReport:
+    """A table row per checkpoint."""
+    history: list[dict[str, float]] = record["history"]
+    rows = []
+    for name in record["checkpoints"]:
+        figure = {"min_vl": "val_loss", "min_tl": "train_loss"}.get(name)
+        entry: dict[str, float] = {}
+        if history:  # empty in the other processes of a distributed training
+            entry = min(history, key=itemgetter(figure)) if figure else history[-1]
+        rows.append({"checkpoint": name, **{key: round(value, 6) for key, value in entry.items()}})
+    source = record.get("provenance", {}).get("sequences")
+    return StageReport(title, tuple(rows), folder, (*remarks, *([f"sequences: {source}"] if source else [])))
+
+
+@contextlib.contextmanager
+def _lock(folder: Path) -> Iterator[None]:
+    """Keeps a second run from training into the same folder; the other processes of a distributed training pass."""
+    from icltool.store.atomic import writing
+    from icltool.store.locking import locked
+
+    if not is_leader():
+        yield
+        return
+    with writing(folder.parent):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+    with locked(folder):
+        yield

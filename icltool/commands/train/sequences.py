@@ -1,0 +1,174 @@
+"""Training of selectors: on generated sequences, and the embeddings of the index set."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from icltool.commands.train.options import TrainConfig
+from icltool.contracts import IntArray, Learner, Progress, TrainableEncoder, TrainingOutcome, TrainingSet
+from icltool.errors import ConfigError, StoreError
+from icltool.plugin.manager import component, makers
+
+if TYPE_CHECKING:
+    from icltool.store.embeddings import EmbeddingFile
+    from icltool.store.records import PreparedDataset
+    from icltool.store.sequences import SequenceFile
+    from icltool.store.workspace import Workspace
+
+
+class SequenceJob:
+    """A selector's training; see Job. Raises StoreError where sequences or embeddings are missing, unfinished or do not
+    belong together."""
+
+    usage = ""
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        workspace: Workspace,
+        dataset: PreparedDataset,
+        learner: Learner,
+        options: dict[str, Any],
+    ) -> None:
+        from icltool.store.arrays import embedded_by, open_embeddings
+
+        self.learner, self.dataset = learner, dataset
+        self.variant = str(getattr(learner, "variant", ""))
+        path = config.sequences or workspace.newest_sequences(dataset.name, dataset.task)
+        self.sequences = _open_sequences(path, dataset)
+        self.arrays = self.sequences.arrays()
+        self.embeddings: EmbeddingFile | None = None
+        if learner.needs & {"image", "text", "encoder"}:
+            sampled_with = self.sequences.provenance.configuration.get("encoder")
+            encoder = embedded_by(workspace, dataset, config.encoder or sampled_with)
+            self.embeddings = open_embeddings(workspace, dataset, "train", encoder)
+        embeddings = self.embeddings
+        self.identity: dict[str, Any] = {
+            "learner": config.learner,
+            "options": learner.identity() if hasattr(learner, "identity") else options,
+            "seed": config.seed,
+            "dataset": dataset.name,
+            "task": dataset.task,
+            "dataset_fingerprint": dataset.fingerprint,
+            "sequences_fingerprint": _content_hash(self.arrays),
+            "encoder": None if embeddings is None else embeddings.encoder,
+            "encoder_fingerprint": None if embeddings is None else embeddings.encoder_fingerprint,
+            "embeddings_fingerprint": None if embeddings is None else embeddings.fingerprint,
+        }
+
+    def provenance(self) -> dict[str, Any]:
+        """See Job."""
+        from icltool import __version__
+
+        return {
+            **{key: value for key, value in self.identity.items() if key not in ("options", "seed")},
+            "sequences": self.sequences.path.name,
+            "sequences_configuration": self.sequences.provenance.configuration,
+            "icltool": __version__,
+            **makers([("learners", str(self.identity["learner"]))], {}).told(),
+        }
+
+    def train(self, folder: Path, seed: int, progress: Progress) -> TrainingOutcome:
+        """See Job."""
+        data = self._training_set()
+        progress.detail(f"{len(data.scores)} sequences of {len(np.unique(data.query_rows))} queries -> {folder}")
+        return self.learner.train(data, folder, seed, progress)
+
+    def _training_set(self) -> TrainingSet:
+        """One row per query and beam, in the order of query ids and ranks."""
+        from icltool.store.arrays import index_set
+
+        arrays, path = self.arrays, self.sequences.path
+        index = index_set(self.dataset.split("train"), self.learner.needs, self.embeddings)
+        beams = arrays["scores"].shape[1]
+        present = np.arange(beams) < arrays["beam_count"][:, None]
+        queries = np.repeat(arrays["query_id"][:, None], beams, axis=1)[present]
+        return TrainingSet(
+            index=index,
+            query_rows=_rows_of(queries, index.ids, path),
+            icd_rows=_rows_of(arrays["icd_ids"][present], index.ids, path),
+            scores=arrays["scores"][present],
+            provenance=self.provenance(),
+            candidate_rows=_pools(arrays, present, index.ids, path),
+            encoder=self._encoder() if "encoder" in self.learner.needs else None,
+        )
+
+    def _encoder(self) -> TrainableEncoder:
+        """The encoder that made the embeddings, to be trained.
+
+        Raises ConfigError when it cannot be trained or its weights are missing, StoreError when it is another than it was.
+        """
+        embeddings = self.embeddings
+        assert embeddings is not None
+        options: dict[str, Any] = {"device": "cpu"}
+        path = embeddings.provenance.configuration.get("encoder_path")
+        if path is not None:
+            options["path"] = str(path)
+        encoder = component("encoders", embeddings.encoder, **options)
+        if not isinstance(encoder, TrainableEncoder):
+            raise ConfigError(
+                f"encoder {embeddings.encoder!r} cannot be trained", "use another, or --option freeze=image,text"
+            )
+        if encoder.fingerprint() != embeddings.encoder_fingerprint:
+            raise StoreError(
+                f"{embeddings.path} was made by another version of encoder {embeddings.encoder}",
+                "embed again: `icltool embed --overwrite`",
+            )
+        return encoder
+
+
+def _open_sequences(path: Path, dataset: PreparedDataset) -> SequenceFile:
+    """The sequences, checked: finished, and of this very data set."""
+    from icltool.store.sequences import SequenceFile
+
+    file = SequenceFile.open(path)
+    if file.provenance.dataset_fingerprint != dataset.fingerprint:
+        raise StoreError(
+            f"{path} was generated from another version of {dataset.name} ({dataset.task}), or from another data set",
+            f"give other --sequences, or run `icltool generate --dataset {dataset.name} --task {dataset.task}`",
+        )
+    if file.provenance.configuration.get("queries", "train") != "train":
+        raise StoreError(
+            f"{path} was searched for queries of the validation split, which nothing may be trained on",
+            "give sequences of `icltool generate` without --queries validation",
+        )
+    if not file.complete:
+        raise StoreError(
+            f"{path} is unfinished: {len(file)} of {file.total} queries", "run the same `icltool generate` again"
+        )
+    return file
+
+
+def _content_hash(arrays: Mapping[str, Any]) -> str:
+    """32 hex characters of what training reads of the sequences."""
+    hasher = hashlib.blake2b(digest_size=16)
+    for name in ("query_id", "beam_count", "icd_ids", "scores", "candidates"):
+        hasher.update(name.encode() + np.ascontiguousarray(arrays[name]).tobytes())
+    return hasher.hexdigest()
+
+
+def _pools(arrays: Mapping[str, Any], present: Any, ids: IntArray, path: Path) -> IntArray:
+    """Rows of each sequence's candidate pool, int64 [R, C], -1 where a pool is smaller than the largest."""
+    pools, counts = arrays["candidates"], arrays["candidate_count"]
+    held = np.arange(pools.shape[1]) < counts[:, None]
+    rows = np.full(pools.shape, -1, dtype=np.int64)
+    rows[held] = _rows_of(pools[held], ids, path)
+    return np.repeat(rows, present.sum(axis=1), axis=0)
+
+
+def _rows_of(wanted: IntArray, ids: IntArray, path: Path) -> IntArray:
+    """The rows of these ids. StoreError when one is no example of the index set."""
+    order = np.argsort(ids, kind="stable")
+    places = np.searchsorted(ids, wanted, sorter=order).clip(max=len(ids) - 1)
+    rows: IntArray = order[places].astype(np.int64)
+    strange = wanted[ids[rows] != wanted]
+    if len(strange):
+        raise StoreError(
+            f"{path} names example {strange[0]}, which the index set does not have", "run `icltool generate` again"
+        )
+    return rows

@@ -1,1 +1,0 @@
-"""What `icltool export` writes, where an export is more than a few lines."""

@@ -1,0 +1,55 @@
+"""Which commands there are: the folders of `icltool/commands`, found and not listed.
+
+A folder is a command. Its `__init__.py` has one line for the overview and RANK, its place there. A stage has `options.py`
+with its configuration model, NameConfig, whose docstring is the command's help, and `run.py` with `run(config, progress)`;
+a command of another form has `command.py` with `command`, a function or a Typer group.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from icltool.config.base import StageConfig
+
+_PACKAGE = "icltool.commands"
+
+
+@functools.cache
+def commands() -> dict[str, str]:
+    """Name -> one line for the overview, in the order of their ranks."""
+    found = {name: importlib.import_module(f"{_PACKAGE}.{name}") for name in _folders()}
+    return {name: str(module.__doc__) for name, module in sorted(found.items(), key=lambda item: item[1].RANK)}
+
+
+@functools.cache
+def stages() -> tuple[str, ...]:
+    """The commands that are stages, in the same order."""
+    folders = _folders()
+    return tuple(name for name in commands() if not (folders[name] / "command.py").is_file())
+
+
+def command_module(name: str, part: str) -> ModuleType:
+    """The module `part` of a command: "run", say."""
+    return importlib.import_module(f"{_PACKAGE}.{name}.{part}")
+
+
+def stage_model(stage: str) -> type[StageConfig]:
+    """The configuration model of a stage."""
+    found: Any = getattr(command_module(stage, "options"), f"{stage.capitalize()}Config")
+    model: type[StageConfig] = found
+    return model
+
+
+def stage_models() -> dict[str, type[StageConfig]]:
+    """The models of all stages."""
+    return {stage: stage_model(stage) for stage in stages()}
+
+
+def _folders() -> dict[str, Path]:
+    root = Path(str(importlib.import_module(_PACKAGE).__file__)).parent
+    return {path.name: path for path in root.iterdir() if (path / "__init__.py").is_file()}

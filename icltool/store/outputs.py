@@ -1,0 +1,35 @@
+"""Where a command writes what it makes for others to read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Protocol
+
+from icltool.errors import StoreError
+
+
+class Output(Protocol):
+    """Options of a stage that writes where it is told, or into the workspace's folder exports."""
+
+    @property
+    def output(self) -> Path | None: ...
+    @property
+    def overwrite(self) -> bool: ...
+    @property
+    def workspace(self) -> Path: ...
+
+
+def output_of(config: Output, name: str, sources: tuple[Path, ...], folder: bool = False) -> Path:
+    """Where to write a file, or a `folder`. StoreError when something is there and `--overwrite` is not, or when it is what is
+    being read."""
+    target = config.output or config.workspace / "exports" / name
+    if any(target.resolve() == source.resolve() for source in sources):
+        raise StoreError(f"{target} is what is to be read", "give another --output")
+    if not folder and target.is_dir():
+        raise StoreError(f"{target} is a folder", "give a file as --output")
+    if folder and target.exists() and not target.is_dir():
+        raise StoreError(f"{target} is a file", "give a folder as --output")
+    taken = any(target.iterdir()) if target.is_dir() else target.exists()
+    if taken and not config.overwrite:
+        raise StoreError(f"{target} exists already", "add --overwrite, or give another --output")
+    return target

@@ -1,1 +1,0 @@
-"""What the training stage is made of: a job for each kind of learner."""

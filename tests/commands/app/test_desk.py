@@ -1,0 +1,92 @@
+"""What the page does, without the page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from icltool.commands.app.desk import Desk
+from icltool.commands.app.options import AppConfig
+from icltool.commands.caption.asking import Asker
+from icltool.commands.caption.demonstrations import RandomDemonstrations
+from icltool.contracts import TASKS
+from icltool.errors import ConfigError, DataError, StoreError
+from icltool.execution.progress import for_terminal
+from icltool.store.prepared import PreparedDataset
+from icltool.store.records import open_dataset
+from icltool.store.workspace import Workspace
+
+
+@pytest.fixture(scope="module")
+def asker() -> Asker:
+    return Asker(AppConfig(model="tiny-idefics", device="cpu"), TASKS["caption"], for_terminal(quiet=True))
+
+
+@pytest.fixture
+def dataset(small_world: Path) -> PreparedDataset:
+    return open_dataset(Workspace(small_world).dataset_folder("shapes", "caption"))
+
+
+def test_an_answer_with_all_that_was_asked(asker: Asker, dataset: PreparedDataset) -> None:
+    desk = Desk(asker, dataset, ())
+    query = desk.example(3)
+    icds = desk.drawn(query, 4, seed=1)
+    found = desk.ask(query, icds)
+    assert found.references == query.references
+    assert found.demonstrations == icds
+    expected = asker.model.prompt("caption", icds, query)
+    assert found.prompt == expected.text
+    assert asker.model.clean("caption", found.raw) == found.answer
+    assert desk.ask(query, icds) == found
+
+
+def test_demonstrations(asker: Asker, dataset: PreparedDataset) -> None:
+    desk = Desk(asker, dataset, ())
+    query = desk.example(0)
+    icds = desk.drawn(query, 16, seed=0)
+    assert len({e.id for e in icds}) == 16
+    assert desk.drawn(query, 5, seed=0) == icds[:5]
+    assert desk.drawn(query, 16, seed=1) != icds
+    assert not any(e.image_id == query.image_id or (query.group and e.group == query.group) for e in icds)
+    assert desk.chosen([icds[2].id, icds[0].id]) == (icds[2], icds[0])
+    with pytest.raises(StoreError, match="has no example 987654321"):
+        desk.chosen([987654321])
+    train = dataset.split("train")
+    own = desk.own(train.images[5], "", "")
+    drawn = RandomDemonstrations(train, len(train) - 1, 0, False, frozenset({"image"}))(own)
+    assert train.images[5] not in {e.image for e in drawn}
+    with pytest.raises(ConfigError, match=r"only .* show another picture"):
+        desk.drawn(own, len(train), 0)
+
+
+def test_words_are_found_in_the_index_set(asker: Asker, dataset: PreparedDataset) -> None:
+    desk = Desk(asker, dataset, ())
+    first = dataset.split("train")[0]
+    found = desk.found(first.label.upper(), 5)
+    assert found[0] == first
+    assert all(set(first.label.split()) <= set(e.text.split()) for e in found)
+    assert desk.found("no such words", 5) == []
+    assert len(set(desk.some_rows(12, 0))) == 12
+    assert desk.some_rows(12, 0) != desk.some_rows(12, 1)
+
+
+def test_what_was_asked_otherwise_has_no_references(asker: Asker, dataset: PreparedDataset) -> None:
+    desk = Desk(asker, dataset, ())
+    query = desk.example(0)
+    assert desk.about(query, "", "").references == query.references
+    assert desk.about(query, "", "Sweet").references == ()
+
+
+def test_faults_are_told_in_a_line(asker: Asker, tmp_path: Path) -> None:
+    desk = Desk(asker, None, ())
+    (tmp_path / "notes.jpg").write_text("no picture")
+    with pytest.raises(DataError, match=r"^image notes\.jpg cannot be read: it is no image of a known format"):
+        desk.own(str(tmp_path / "notes.jpg"), "", "")
+    with pytest.raises(DataError, match=r"^image gone\.jpg is missing"):
+        desk.own(str(tmp_path / "gone.jpg"), "", "")
+    with pytest.raises(DataError, match="there is no example 0"):
+        desk.example(0)
+    with pytest.raises(ConfigError, match="there is none"):
+        desk.chosen([1])
+    assert (desk.examples, desk.found("a", 3), desk.chosen([])) == (0, [], ())

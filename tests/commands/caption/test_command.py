@@ -1,0 +1,272 @@
+"""`icltool caption` as users call it, on the embedded world."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from icltool.cli.app import run
+from icltool.commands.caption import entries as entries_module
+from icltool.commands.caption.asking import Asker
+from icltool.components.models.idefics import IdeficsModel
+from icltool.store.journal import journal_path
+from icltool.store.records import open_dataset
+from icltool.store.workspace import Workspace
+from tests.cli.test_bad_input import refusal
+from tests.processes import Child
+
+MODEL = ["--model=tiny-idefics", "--device=cpu"]
+
+
+@pytest.fixture
+def pictures(small_world: Path) -> list[Path]:
+    """Some pictures of the small world."""
+    dataset = open_dataset(Workspace(small_world).dataset_folder("shapes", "caption"))
+    return [Path(image) for image in dataset.split("validation").images[:6]]
+
+
+def written(file: Path, entries: Any) -> Path:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(entries if isinstance(entries, str) else json.dumps(entries))
+    return file
+
+
+def captioned(capsys: pytest.CaptureFixture[str], output: Path, *arguments: Any) -> dict[str, Any]:
+    """The file of a call that must succeed."""
+    capsys.readouterr()
+    code = run(["caption", *MODEL, *map(str, arguments), "--output", str(output), "--quiet"])
+    assert code == 0, capsys.readouterr().err
+    return dict(json.loads(output.read_text()))
+
+
+def test_captions_of_a_list(
+    workspace: Path, pictures: list[Path], tiny_model: IdeficsModel, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = pictures[0].parent
+    asked = [
+        {"image": p.name, "reference": f"reference {n}"} if n % 2 else {"image": str(p)} for n, p in enumerate(pictures)
+    ]
+    file = written(tmp_path / "in" / "list.json", asked)
+    found = captioned(capsys, tmp_path / "out.json", "--input", file, "--images", folder, "--batch-size=4")
+    assert (found["model_name"], found["model_revision"]) == ("tiny-idefics", tiny_model.fingerprint())
+    assert list(found) == ["model_name", "model_revision", "settings", "results"]
+    assert [row["image"] for row in found["results"]] == [entry["image"] for entry in asked]
+    assert [row.get("reference") for row in found["results"]] == [entry.get("reference") for entry in asked]
+    alone = captioned(capsys, tmp_path / "alone.json", "--input", file, "--images", folder, "--batch-size=1")
+    assert alone["results"] == found["results"], "no caption depends on the batch"
+    assert all(row["caption"].startswith("a ") for row in found["results"])
+    shown = run(["caption", *MODEL, f"--input={file}", f"--images={folder}", f"--output={tmp_path / 'o.json'}"])
+    assert shown == 0
+    out = capsys.readouterr().out
+    assert "5 of 6 are shown" in out
+    assert found["results"][0]["caption"] in out
+
+
+def test_a_description_stands_for_the_name(
+    pictures: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = written(tmp_path / "list.json", [{"image": str(pictures[0])}])
+    assert captioned(capsys, tmp_path / "o.json", "--input", file, "--description=my model")["model_name"] == "my model"
+
+
+def test_hashes_and_demonstrations(
+    workspace: Path, pictures: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A picture's demonstrations depend on the picture and the seed, not on its place in the list."""
+    asked = [{"image_hash": p.stem} for p in pictures]
+    common = ["--images", pictures[0].parent, "--shots=3", "--workspace", workspace, "--task=caption"]
+    forth = captioned(capsys, tmp_path / "f.json", "--input", written(tmp_path / "a.json", asked), *common)
+    back = captioned(capsys, tmp_path / "b.json", "--input", written(tmp_path / "b", asked[::-1]), *common)
+    other = captioned(capsys, tmp_path / "s.json", "--input", tmp_path / "a.json", *common, "--seed=1")
+    assert forth["results"] == back["results"][::-1]
+    icds = [row["icd_ids"] for row in forth["results"]]
+    assert all(len(set(ids)) == 3 for ids in icds)
+    assert icds != [row["icd_ids"] for row in other["results"]]
+    assert forth["results"][0]["image_hash"] == pictures[0].stem
+    assert forth["results"][0]["image"] == pictures[0].name
+    assert forth["settings"]["shots"] == 3
+
+
+def test_samples_of_a_data_set(workspace: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    common = ["--task=vqa", "--workspace", workspace, "--shots=2"]
+    found = captioned(capsys, tmp_path / "v.json", "--samples=5", *common)
+    records = open_dataset(Workspace(workspace).dataset_folder("shapes", "vqa")).split("validation")
+    train = open_dataset(Workspace(workspace).dataset_folder("shapes", "vqa")).split("train")
+    known = {(e.image, e.question): e for e in records}
+    for row in found["results"]:
+        query = known[row["image"], row["question"]]
+        assert row["reference"] == query.label
+        demonstrations = train.rows([train.row_of(i) for i in row["icd_ids"]])
+        assert not any(d.image_id == query.image_id or d.group == query.group for d in demonstrations)
+    again = captioned(capsys, tmp_path / "v2.json", "--samples=5", *common)
+    assert again == found
+    assert captioned(capsys, tmp_path / "v3.json", "--samples=5", "--seed=3", *common)["results"] != found["results"]
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("{not json", ["list.json is no JSON file"]),
+        ({"image": "a.jpg"}, ["holds no list, but an object"]),
+        ([], ["holds an empty list"]),
+        (["a.jpg"], ["entry 1: a text where an object was expected"]),
+        ([{"image": "GOOD"}, {"style": "Sweet"}], ["entry 2: no image"]),
+        ([{"image": "GOOD", "image_hash": "x"}], ["entry 1: both image and image_hash"]),
+        ([{"image": "GOOD", "stile": "x"}], ["entry 1: unknown key 'stile'", "did you mean 'style'"]),
+        ([{"image": 3}], ["entry 1: image is a number where a text was expected"]),
+        ([{"image": "GOOD"}, {"image": "gone.jpg"}], ["entry 2: ", "gone.jpg is missing", "--images FOLDER"]),
+        (
+            [{"image": "text.jpg"}],
+            ["entry 1: ", "text.jpg cannot be read: it is no image of a known format", "get the file"],
+        ),
+        ([{"image": "."}], ["entry 1: ", " is a folder"]),
+        ([{"image": f"{n}.jpg"} for n in range(9)], ["0.jpg is missing", "2.jpg is missing; and 6 more pictures"]),
+        ([{"image": "GOOD", "style": "Sweet"}, {"image": "GOOD"}], ["entry 2: no style, and entry 1 has one"]),
+        ([{"image": "GOOD", "question": "q", "clue": "c"}], ["entry 1: both question and clue"]),
+    ],
+)
+def test_lists_that_do_not_fit(
+    content: Any, words: list[str], pictures: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    written(tmp_path / "text.jpg", "no picture")
+    text = content if isinstance(content, str) else json.dumps(content).replace("GOOD", str(pictures[0]))
+    file = written(tmp_path / "list.json", text)
+    err = refusal(capsys, "caption", "--model=tiny-idefics", "--input", str(file), f"--output={tmp_path / 'o.json'}")
+    for word in words:
+        assert word in err
+    assert not (tmp_path / "o.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], ["give either --input FILE or --samples N"]),
+        (["--input", "LIST", "--samples=3"], ["give either --input FILE or --samples N"]),
+        (["--samples=3", "--images=."], ["--images says where the pictures of --input lie"]),
+        (["--input", "gone.json"], ["gone.json does not exist"]),
+        (["--input", "LIST", "--task=captoin"], ["unknown task 'captoin'", "did you mean 'caption'"]),
+        (["--input", "LIST", "--task=classification"], ["chooses from a list"]),
+        (["--input", "LIST", "--task=vqa"], ["entry 1: no question, which task vqa needs"]),
+        (["--input", "LIST", "--model=tiny-idefix"], ["did you mean 'tiny-idefics'"]),
+        (["--input", "LIST", "--shots=2", "--dataset=cocoo"], ["cocoo", "icltool prepare"]),
+        (["--input", "LIST", "--shots=9999"], ["--shots 9999: only"]),
+        (["--input", "LIST", "--output=FOLDER"], ["is a folder"]),
+        (["--input", "LIST", "--output=LIST"], ["exists already", "--overwrite"]),
+        (["--input", "LIST", "--output=LIST", "--overwrite"], ["is what is read"]),
+        (["--input", "LIST", "--output=LIST/c.json"], ["cannot write in"]),
+    ],
+)
+def test_calls_that_do_not_fit(
+    arguments: list[str],
+    words: list[str],
+    workspace: Path,
+    pictures: list[Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    file = written(tmp_path / "list.json", [{"image": str(pictures[0])}])
+    given = [a.replace("LIST", str(file)).replace("FOLDER", str(tmp_path)) for a in arguments]
+    err = refusal(capsys, "caption", *MODEL, *given, "--workspace", str(workspace))
+    for word in words:
+        assert word in err
+    assert json.loads(file.read_text()), "what was there stays"
+
+
+def test_styles_are_checked_before_the_model_is_loaded(
+    pictures: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MODEL_CPK_DIR", raising=False)
+    asked = [{"image": str(pictures[0]), "style": style} for style in ("Sweet", "happpy")]
+    file, styles = written(tmp_path / "list.json", asked), written(tmp_path / "styles.txt", "Happy\nSweet\n\n")
+    call = ["caption", "--input", str(file), "--model=idefics-9b", f"--output={tmp_path / 'o.json'}"]
+    err = refusal(capsys, *call, "--styles", str(styles))
+    assert "entry 2: unknown style 'happpy'" in err
+    assert "did you mean 'Happy'? known: Happy, Sweet; --any-style lets it pass" in err
+    assert "weights of idefics-9b are not" in refusal(capsys, *call, "--styles", str(styles), "--any-style")
+    assert "names no style" in refusal(capsys, *call, "--styles", str(written(tmp_path / "none.txt", "\n")))
+
+
+@pytest.mark.parametrize(("key", "task"), [("clue", "inference"), ("question", "vqa"), ("style", "style")])
+def test_what_entries_hold_says_what_is_asked(
+    key: str, task: str, pictures: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = written(tmp_path / "list.json", [{"image": str(p), key: "what colour?"} for p in pictures[:2]])
+    found = captioned(capsys, tmp_path / "o.json", "--input", file, "--workspace", tmp_path)
+    assert found["settings"]["task"] == task
+    assert [row[key] for row in found["results"]] == ["what colour?"] * 2
+    plain = captioned(capsys, tmp_path / "p.json", "--input", file, "--workspace", tmp_path, "--task=caption")
+    assert plain["settings"]["task"] == "caption"
+    assert [row["caption"] for row in plain["results"]] != [row["caption"] for row in found["results"]]
+
+
+def test_a_picture_that_breaks_half_way_loses_nothing(
+    pictures: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cut = tmp_path / "cut.jpg"
+    data = pictures[2].read_bytes()
+    cut.write_bytes(data[: len(data) // 2])
+    asked = [{"image": str(p)} for p in (*pictures[:2], cut, *pictures[3:])]
+    file, output = written(tmp_path / "list.json", asked), tmp_path / "o.json"
+    call = ["caption", *MODEL, "--input", str(file), "--output", str(output), "--batch-size=1", "--image-cache-mb=0"]
+    err = refusal(capsys, *call)
+    assert "list.json, entry 3: image" in err
+    assert "the same command goes on from there" in err
+    assert not output.exists()
+    assert journal_path(output).exists()
+    other = refusal(capsys, *call, "--num-beams=1")
+    assert "holds unfinished captions of another call (other generation, options)" in other
+    cut.write_bytes(data)
+    assert run(call) == 0
+    assert "2 of 6 were captioned before" in capsys.readouterr().out
+    assert not journal_path(output).exists()
+    whole = captioned(capsys, tmp_path / "whole.json", "--input", file, "--batch-size=1", "--image-cache-mb=0")
+    assert json.loads(output.read_text()) == whole
+
+
+def test_a_killed_call_goes_on(pictures: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = written(tmp_path / "list.json", [{"image": str(pictures[n % 6]), "reference": str(n)} for n in range(24)])
+    output = tmp_path / "o.json"
+    call = ["caption", *MODEL, "--input", str(file), "--output", str(output), "--batch-size=2"]
+
+    def work() -> int:
+        answers, numbers = Asker.answers, itertools.count()
+
+        def dying(self: Asker, asked: Any) -> Any:
+            if next(numbers) == 5:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return answers(self, asked)
+
+        Asker.answers = dying  # type: ignore[method-assign]
+        return run(call)
+
+    with Child(work) as child:
+        assert child.wait() == -signal.SIGKILL, child.err
+    assert journal_path(output).exists()
+    assert not output.exists()
+    assert run(call) == 0
+    assert "10 of 24 were captioned before" in capsys.readouterr().out
+    results = json.loads(output.read_text())["results"]
+    assert [row["reference"] for row in results] == [str(n) for n in range(24)]
+    assert len({row["caption"] for row in results[::6]}) == 1
+
+
+def test_what_is_asked_is_known_by_its_content(pictures: list[Path], tmp_path: Path) -> None:
+    asked = [
+        {"image": str(pictures[0]), "style": "Sweet", "reference": "r"},
+        {"image": str(pictures[1]), "style": "Sad"},
+    ]
+    first = entries_module.read_entries(written(tmp_path / "a.json", asked))
+    moved = entries_module.read_entries(written(tmp_path / "b.json", asked[::-1]))
+    assert [e.example.id for e in first] == [e.example.id for e in moved[::-1]]
+    assert entries_module.digest_of(first) != entries_module.digest_of(moved)
+    assert entries_module.task_of(first, tmp_path) == "style"
+    region = f"{pictures[0]}#xywh=1,2,3,4&show=highlight"
+    [entry] = entries_module.read_entries(written(tmp_path / "c.json", [{"image": region, "clue": "a hat"}]))
+    assert entry.example.image == region
+    assert (entry.example.question, entries_module.task_of([entry], tmp_path)) == ("a hat", "inference")

@@ -1,0 +1,138 @@
+"""`icltool doctor` on a machine in order, and on one where things are missing or broken."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from icltool.cli.app import run
+from icltool.commands.doctor.checks import packages
+from icltool.store.locking import locked
+from tests.processes import PATIENCE
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+def doctor(capsys: pytest.CaptureFixture[str], workspace: Path) -> dict[str, dict[str, dict[str, str]]]:
+    """Rows by section and item."""
+    assert run(["doctor", "--json", "--workspace", str(workspace)]) == 0
+    found = json.loads(capsys.readouterr().out)["sections"]
+    return {title: {row["item"]: row for row in rows} for title, rows in found.items()}
+
+
+def test_everything_is_looked_at(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import torch
+
+    from icltool import __version__
+
+    found = doctor(capsys, tmp_path)
+    assert list(found) == [
+        "versions",
+        "system",
+        "devices",
+        "memory and disk",
+        "java",
+        "environment",
+        "variables",
+        "optional packages",
+        "caches",
+        "ray",
+        "plugins",
+        "profiles",
+        "workspace",
+    ]
+    assert found["versions"]["icltool"]["value"] == __version__
+    assert found["versions"]["torch"]["value"] == torch.__version__.partition("+")[0]
+    assert "cores" in found["devices"]["cpu"]["value"]
+    assert "free of" in found["memory and disk"]["memory"]["value"]
+    assert set(found["optional packages"]) >= {"bitsandbytes", "tensorboard", "wandb", "flash-attn", "ray"}
+    for row in found["optional packages"].values():
+        assert row["status"] == "ok" or "pip install" in row["note"]
+    assert "components" in next(iter(found["plugins"].values()))["value"]
+
+
+def test_the_tables_end_with_a_verdict(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["doctor", "--workspace", str(tmp_path)]) == 0
+    shown = capsys.readouterr().out
+    assert "optional packages" in shown
+    assert "no problems found" in shown or "problem(s):" in shown
+
+
+def test_variables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("COCO_PATH", str(tmp_path))
+    monkeypatch.setenv("VQAV2_PATH", str(tmp_path / "none"))
+    monkeypatch.delenv("OKVQA_PATH", raising=False)
+    found = doctor(capsys, tmp_path)["environment"]
+    assert found["COCO_PATH"]["status"] == "ok"
+    assert found["VQAV2_PATH"]["status"] == "problem"
+    assert "does not exist" in found["VQAV2_PATH"]["note"]
+    assert found["OKVQA_PATH"]["value"] == "not set"
+
+
+def test_artefacts_of_the_workspace(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (workspace / "embeddings" / "cut.h5").write_bytes(b"x" * 2500)
+    with locked(workspace / "embeddings" / "shapes-vqa-train-tiny-clip.h5"):
+        found = doctor(capsys, workspace)["workspace"]
+    assert found["datasets"]["value"].startswith("shapes/caption, shapes/vqa (")
+    assert found["sequences"]["value"] == "none"
+    told = {a["name"]: a for a in found["embeddings"]["data"]["artefacts"]}
+    assert len(told) == 5
+    whole = told["shapes-caption-train-tiny-clip.h5"]
+    assert (whole["schema"], whole["schema_version"], whole["state"]) == ("icltool.embeddings", 1, "complete")
+    assert len(whole["fingerprint"]) == len(whole["dataset_fingerprint"]) == 32
+    assert told["shapes-vqa-train-tiny-clip.h5"]["held_by"] == f"process {os.getpid()}"
+    assert found["embeddings/cut.h5"]["status"] == "problem"
+    assert "damaged" in found["embeddings/cut.h5"]["value"]
+
+
+def test_every_artefact_is_in_the_json(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for number in range(23):
+        (workspace / "sequences").mkdir(exist_ok=True)
+        (workspace / "sequences" / f"{number}.h5").write_bytes(b"\x89HDF\r\n\x1a\n cut")
+    found = doctor(capsys, workspace)["workspace"]
+    more = {a["name"] for a in found["and more"]["data"]["artefacts"]}  # type: ignore[index]
+    rows = {item.removeprefix("sequences/") for item in found if item.startswith("sequences/")}
+    assert (len(more), len(rows), len(more | rows)) == (3, 20, 23)
+    assert len(found["sequences"]["data"]["artefacts"]) == 23
+
+
+def test_a_workspace_that_does_not_exist(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = doctor(capsys, tmp_path / "a" / "b")["workspace"]
+    assert "does not exist yet" in found["folder"]["value"]
+
+
+def test_a_missing_dependency_says_how_to_get_it() -> None:
+    assert packages.dependency("no-such-package>=2") == {
+        "item": "no-such-package",
+        "value": "missing",
+        "status": "missing",
+        "note": "pip install 'no-such-package>=2'",
+    }
+    old = packages.dependency("pluggy>=999")
+    assert old is not None
+    assert (old["status"], old["note"]) == ("problem", "pip install 'pluggy>=999'")
+    assert packages.dependency("pluggy>=1; extra == 'dev'") is None
+
+
+def test_a_torch_that_does_not_import_is_a_row_not_a_crash(tmp_path: Path) -> None:
+    """A module called torch that fails stands first on the path; no Java; not installed as a package either."""
+    (tmp_path / "torch.py").write_text("raise OSError('libcudart.so.99: cannot open shared object file')")
+    path = os.pathsep.join([str(tmp_path), str(ROOT)])
+    answer = subprocess.run(
+        [sys.executable, "-m", "icltool", "doctor", "--json"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": path, "PATH": "", "JAVA_HOME": ""},
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert answer.returncode == 0, answer.stderr
+    found = json.loads(answer.stdout)
+    assert any("libcudart" in row["value"] for row in found["sections"]["devices"])
+    assert any("libcudart" in line for line in found["problems"])

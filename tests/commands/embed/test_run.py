@@ -1,0 +1,95 @@
+"""Embedding a small world, with the real encoder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from icltool.commands.embed import run as embed
+from icltool.commands.embed.options import EmbedConfig
+from icltool.components.retrievers.nearest import nearest_rows
+from icltool.errors import ConfigError, StoreError
+from icltool.execution.progress import for_terminal
+from icltool.plugin.manager import component
+from icltool.store.arrays import embedded_by, index_set, open_embeddings, query_set
+from icltool.store.embeddings import EmbeddingFile
+from icltool.store.records import open_dataset
+from icltool.store.workspace import Workspace
+from tests.commands.generate.test_run import InterruptedProgress
+
+QUIET = for_terminal(quiet=True)
+
+
+def config(workspace: Path, **options: Any) -> EmbedConfig:
+    return EmbedConfig(workspace=workspace, **{"encoder": "tiny-clip", "task": "vqa", "device": "cpu", **options})
+
+
+def test_rows_are_the_encoders_vectors_of_their_examples(workspace: Path) -> None:
+    dataset = open_dataset(workspace / "datasets" / "shapes" / "vqa")
+    records = dataset.split("train")
+    file = open_embeddings(Workspace(workspace), dataset, "train", "tiny-clip")
+    encoder = component("encoders", "tiny-clip", device="cpu")
+    np.testing.assert_array_equal(file.ids, records.ids)
+    for row in (0, 7, len(records) - 1):
+        [image], [text] = encoder.encode_images([records[row].image]), encoder.encode_texts([records[row].text])
+        np.testing.assert_allclose(file.read("image")[row], image, atol=1e-5)
+        np.testing.assert_allclose(file.read("text")[row], text, atol=1e-5)
+
+
+def test_an_interrupted_run_goes_on_to_the_same_content(workspace: Path) -> None:
+    path = Workspace(workspace).embeddings_file("shapes", "vqa", "train", "tiny-clip")
+    whole = EmbeddingFile.open(path).read("image")
+    with pytest.raises(KeyboardInterrupt):
+        embed.run(config(workspace, batch_size=16, overwrite=True), InterruptedProgress(40))
+    assert 0 < len(EmbeddingFile.open(path).ids) < len(whole)
+    report = embed.run(config(workspace, batch_size=16), QUIET)
+    assert report.rows()[0]["embedded now"] < len(whole)
+    np.testing.assert_allclose(EmbeddingFile.open(path).read("image"), whole, atol=1e-5)
+
+
+def test_what_is_complete_is_left_alone_without_loading_the_encoder(workspace: Path) -> None:
+    report = embed.run(config(workspace), QUIET)
+    assert [row["embedded now"] for row in report.rows()] == [0, 0]
+    assert any("up to date" in line for line in report.lines())
+
+
+def test_half_precision_halves_the_vectors(workspace: Path) -> None:
+    path = Workspace(workspace).embeddings_file("shapes", "vqa", "validation", "tiny-clip")
+    single = EmbeddingFile.open(path).read("image")
+    with pytest.raises(StoreError, match="made with other options"):
+        embed.run(config(workspace, precision="float16"), QUIET)
+    embed.run(config(workspace, precision="float16", overwrite=True), QUIET)
+    half = EmbeddingFile.open(path).read("image")
+    assert 0 < np.abs(half - single).max() < 1e-2
+
+
+def test_the_index_finds_what_brute_force_finds(workspace: Path) -> None:
+    """faiss over the stored vectors against cosines written out."""
+    workspace_, dataset = Workspace(workspace), open_dataset(workspace / "datasets" / "shapes" / "vqa")
+    files = {s: open_embeddings(workspace_, dataset, s, "tiny-clip") for s in ("train", "validation")}
+    index = index_set(dataset.split("train"), {"image"}, files["train"])
+    queries = query_set(dataset.split("validation"), {"image"}, files["validation"])
+    assert index.image is not None
+    assert queries.image is not None
+    found = nearest_rows(index.image, queries.image, 5, lambda q: np.empty(0, dtype=np.int64))
+    unit_index = index.image / np.linalg.norm(index.image, axis=1, keepdims=True)
+    unit_queries = queries.image / np.linalg.norm(queries.image, axis=1, keepdims=True)
+    cosines = unit_queries @ unit_index.T
+    best = -np.sort(-cosines, axis=1)[:, :5]
+    np.testing.assert_allclose(np.take_along_axis(cosines, found, axis=1), best, atol=1e-6)
+
+
+def test_bad_input(workspace: Path, tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="no data set is prepared"):
+        embed.run(config(tmp_path / "empty"), QUIET)
+    with pytest.raises(ConfigError, match="not on this machine"):
+        embed.run(config(workspace, encoder="vit-b-32"), QUIET)
+    with pytest.raises(ConfigError, match=r"no folder|cannot be loaded"):
+        embed.run(config(workspace, encoder_path=tmp_path / "nowhere", overwrite=True), QUIET)
+    dataset = open_dataset(workspace / "datasets" / "shapes" / "vqa")
+    with pytest.raises(StoreError, match="no embeddings by vit-b-32") as caught:
+        embedded_by(Workspace(workspace), dataset, "vit-b-32")
+    assert "icltool embed" in str(caught.value.hint)

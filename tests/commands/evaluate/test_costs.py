@@ -1,0 +1,159 @@
+"""Which queries are measured, and for which calls."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from icltool.commands.evaluate import costs
+from icltool.commands.evaluate.inputs import Inputs
+from icltool.commands.evaluate.settings import Settings
+from icltool.components.models.idefics import IdeficsModel
+from icltool.engine.query_cost import QueryCost
+from icltool.errors import ConfigError
+from icltool.execution.progress import SilentProgress
+from icltool.store.evaluations import SettingResult
+from tests.commands.evaluate.test_interventions import config
+from tests.commands.evaluate.vectors import vectors
+
+
+def test_the_sample_is_fixed_spread_and_without_repetition(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(costs, "SAMPLE", 8)
+    found = costs.sample(400)
+    assert found.tolist() == sorted(set(found.tolist())) == costs.sample(400).tolist()
+    assert len(found) == costs.SAMPLE
+    assert found.max() - found.min() > 100
+    assert costs.sample(3).tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("options", "wanted"),
+    [({}, False), ({"cost": True}, True), ({"live": True}, True), ({"live": True, "cost": False}, False)],
+)
+def test_costs_are_measured_where_something_stands_in_unless_told_otherwise(
+    workspace: Path, tiny_model: IdeficsModel, tmp_path: Path, options: dict[str, Any], wanted: bool
+) -> None:
+    asked = dict(options)
+    if asked.pop("live", False):
+        asked["vectors"] = (vectors(tmp_path / "v.safetensors", tiny_model, 0.0),)
+    assert costs.wanted(Settings(Inputs(config(workspace, **asked)))) is wanted
+
+
+class Steered:
+    """Notes what is in force while a query is measured."""
+
+    def __init__(self) -> None:
+        self.now, self.seen = "", list[tuple[int, int, str]]()
+
+    @contextmanager
+    def steered(self, intervention: Any) -> Iterator[None]:
+        self.now = str(intervention.file.stem)
+        yield
+        self.now = ""
+
+
+class One:
+    """Stands in for an Answerer that always has the same session."""
+
+    def __init__(self, session: Steered, inputs: Inputs) -> None:
+        self._session, self.progress, self.inputs = session, SilentProgress(), inputs
+        self.used: list[Path | None] = []
+        self.weights: Path | None = None
+
+    def use(self, weights: Path | None) -> None:
+        self.used.append(weights)
+
+    def session(self) -> Steered:
+        return self._session
+
+
+def test_settings_take_turns_query_by_query(
+    workspace: Path, tiny_model: IdeficsModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    live = vectors(tmp_path / "v.safetensors", tiny_model, 0.0)
+    found = Settings(Inputs(config(workspace, methods=("live", "random"), vectors=(live,), shots=(1, 2), seeds=(0, 1))))
+    session, full = Steered(), 2
+
+    def cost(_: Any, requests: Any, *options: Any) -> QueryCost:
+        [request] = requests
+        shots = len(request.demonstrations)
+        session.seen.append((request.query.id, shots, session.now))
+        if shots == full:
+            raise ConfigError("out of memory", "")
+        return QueryCost(1, "cpu", 10.0, None, float(len(session.seen)))
+
+    monkeypatch.setattr(costs, "query_cost", cost)
+    monkeypatch.setattr(costs, "SAMPLE", 3)
+    measured = costs.Costs(found, One(session, found.inputs))  # type: ignore[arg-type]
+    first, other, third = costs.firsts(found)
+    one = measured.of(first)
+    queries = found.inputs.queries.ids[found.inputs.query_rows[costs.sample(6)]].tolist()
+    turns = [(0, "v"), (1, "")]
+    expected = [(query, *turn) for query in queries for turn in turns]
+    expected.insert(2, (queries[0], 2, ""))  # which does not fit, and is not tried again
+    assert session.seen == expected
+    assert (one["queries"], one["prompt_tokens"], one["flops"], one["seconds"]) == (3, 10.0, None, 4.0)
+    assert measured.of(other)["call"] == one["call"]
+    with pytest.raises(ConfigError, match="out of memory"):
+        measured.of(third)
+    assert len(session.seen) == len(expected), "measured once"
+
+
+def test_no_query_is_begun_after_the_budget_and_all_weights_answer_the_same_ones(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = Settings(Inputs(config(workspace, methods=("zero-shot", "random"), shots=(1,))))
+    seen: list[int] = []
+    clock = iter(range(0, 1000, 10))
+
+    def cost(_: Any, requests: Any, *options: Any) -> QueryCost:
+        seen.append(requests[0].query.id)
+        return QueryCost(1, "cpu", None, None, 1.0)
+
+    monkeypatch.setattr(costs, "query_cost", cost)
+    monkeypatch.setattr(costs, "SAMPLE", 4)
+    monkeypatch.setattr(costs, "BUDGET", 40.0)  # 20 seconds for each of the two weights, at 10 a query
+    monkeypatch.setattr(costs.time, "monotonic", lambda: next(clock))
+    rows, (one, other) = costs.to_measure(found)
+    other = replace(other, weights=Path("tuned"))
+    answerer = One(Steered(), found.inputs)
+    measured, faults = costs.measured_together(answerer, rows, [one, other])  # type: ignore[arg-type]
+    ids = found.inputs.queries.ids[rows].tolist()
+    assert len(ids) == 4
+    assert seen == ids[:2] * 2
+    assert not faults
+    assert [kept["queries"] for kept in measured.values()] == [2, 2]
+
+
+@pytest.mark.parametrize(
+    ("calls", "options", "kept"),
+    [
+        (("a", "a"), {}, True),
+        (("a", "b"), {}, False),
+        (("a", None), {}, False),
+        (("a", ""), {}, False),
+        (("a", "b"), {"cost": False}, True),
+    ],
+)
+def test_costs_of_several_calls_are_measured_again(
+    workspace: Path, calls: tuple[str | None, str | None], options: dict[str, Any], kept: bool
+) -> None:
+    found = Settings(
+        Inputs(config(workspace, methods=("zero-shot", "random"), shots=(1,), **{"cost": True, **options}))
+    )
+    results: dict[Any, SettingResult] = {}
+    for setting, call in zip(costs.firsts(found), calls, strict=True):
+        cost = {} if call is None else {"cost": {"call": call} if call else {}}
+        results[setting.key] = SettingResult(*setting.key, 6, {}, 1.0, {"digest": setting.digest, **cost})
+    results["i2i", 1, 0] = SettingResult("i2i", 1, 0, 6, {}, 1.0, {"cost": {"call": "z"}})
+    before = dict(results)
+    costs.set_apart(results, found)
+    assert (results == before) is kept
+    assert results["i2i", 1, 0].extra["cost"], "it is no setting of this call"
+    if not kept:
+        assert all(set(r.extra) == {"digest"} for r in list(results.values())[:2])

@@ -1,0 +1,61 @@
+"""How methods are named: labels, options, and what is refused."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from icltool.commands.evaluate.specs import Spec, method_names, read_specs
+from icltool.errors import ConfigError
+
+
+@pytest.mark.parametrize(
+    ("text", "spec"),
+    [
+        ("mmr", Spec("mmr", "mmr")),
+        ("mmr:pool=10", Spec("mmr", "mmr:pool=10", {"pool": 10})),
+        ("mmr:pool=10:trade-off=0.5", Spec("mmr", "mmr:pool=10:trade_off=0.5", {"pool": 10, "trade_off": 0.5})),
+        ("A=lever-lm", Spec("lever-lm", "A")),
+        ("A=lever-lm:checkpoint=a/b-c", Spec("lever-lm", "A", {"checkpoint": "a/b-c"})),
+        ("lever-lm:checkpoint=a/b-c/", Spec("lever-lm", "lever-lm:checkpoint=b-c", {"checkpoint": "a/b-c/"})),
+        ("lever-lm:checkpoint=C:/a/b", Spec("lever-lm", "lever-lm:checkpoint=b", {"checkpoint": "C:/a/b"})),
+        ("near first=i2i:reversed_order=false", Spec("i2i", "near first", {"reversed_order": False})),
+    ],
+)
+def test_a_method_is_read_as_it_is_meant(text: str, spec: Spec) -> None:
+    assert read_specs([text]) == [spec]
+    assert method_names([text]) == [spec.name]
+
+
+def test_each_is_read_once() -> None:
+    assert [spec.label for spec in read_specs(["i2i", "random", "i2i"])] == ["i2i", "random"]
+    assert method_names(["mmr:pool=1", "mmr:pool=2"]) == ["mmr"]
+
+
+@pytest.mark.parametrize(
+    ("texts", "fault"),
+    [
+        (["A=i2i", "A=t2t"], "two methods of the call are called 'A'"),
+        (["mmr=i2i", "mmr"], "two methods of the call are called 'mmr'"),
+        (["mmr:10"], "NAME:OPTION=VALUE"),
+        ([":pool=10"], "NAME:OPTION=VALUE"),
+        (["a/b=mmr"], "can be no label"),
+        (["=mmr"], "can be no label"),
+        (["mmr:pool=1:pool=2"], "pool is given twice"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused(texts: list[str], fault: str) -> None:
+    with pytest.raises(ConfigError, match=fault):
+        read_specs(texts)
+
+
+@given(st.text(max_size=20))
+def test_any_text_is_a_method_or_refused(text: str) -> None:
+    try:
+        [spec] = read_specs([text])
+    except ConfigError:
+        return
+    assert spec.name
+    assert "/" not in spec.label
+    assert "\0" not in spec.label
