@@ -1,4 +1,4 @@
-"""The releases of other packages that icltool is tested with: the one place that names them.
+"""icltool's own release, and those of other packages that it is tested with: the one place that names them.
 
 On the newest the whole default suite ran, on the lowest the tests of engine, learners and some models. The lower end is the
 lower bound in pyproject.toml. Outside of the range `icltool doctor` says so, and for `DECISIVE`
@@ -10,6 +10,8 @@ from __future__ import annotations
 import importlib.metadata
 import re
 from collections.abc import Mapping
+
+__version__ = "0.1.0"
 
 #: Distribution -> (lowest, newest).
 TESTED: dict[str, tuple[str, str]] = {

@@ -16,6 +16,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from icltool.cli.help import HelpfulCommand, HelpfulGroup
 from icltool.plugin.commands import command_module, commands, stage_model, stages
+from icltool.releases import __version__
 
 #: Help has a short form, too.
 SHORT_HELP = {"help_option_names": ["--help", "-h"]}
@@ -75,8 +76,6 @@ def as_click(command: Any, name: str) -> Any:
 
 def _print_version(value: bool | None) -> None:
     if value:
-        from icltool import __version__
-
         typer.echo(f"icltool {__version__}")
         raise typer.Exit
 

@@ -11,7 +11,11 @@ from pydantic import BeforeValidator, Field, model_validator
 from icltool.config.base import StageConfig, place
 
 if TYPE_CHECKING:
-    from icltool.contracts import Model
+    from collections.abc import Callable, Iterable
+
+    from icltool.contracts import GenerationOptions, Model, Task
+    from icltool.engine.image_cache import FeatureStore
+    from icltool.engine.session import FeatureSource, Session
 
 _HIDDEN: dict[str, Any] = {"hidden_in_artefact": True}
 
@@ -168,6 +172,14 @@ class LvlmConfig(StageConfig):
             check_first_prompt(model, self.model, str(options["path"]), task)
         return model
 
+    def image_store(self, model: Model | None) -> FeatureStore | None:
+        """The file of encoded images, where it was asked for."""
+        if not self.image_cache_disk or model is None:
+            return None
+        from icltool.store.image_features import image_features_for
+
+        return image_features_for(model, self.model, self.workspace, self.image_cache_disk_mb)
+
     @model_validator(mode="before")
     @classmethod
     def _fine_tuned(cls, values: Any) -> Any:
@@ -254,3 +266,29 @@ class ModelConfig(LvlmConfig):
         "on a GPU an eighth of what is free once the model is loaded",
         json_schema_extra=_HIDDEN,
     )
+
+    def open_session(
+        self,
+        task: Task,
+        model: Model | None,
+        generation: GenerationOptions,
+        lookup: FeatureSource | None = None,
+        corpus: Callable[[], Iterable[tuple[str, ...]]] | None = None,
+        store: bool = True,
+    ) -> Session:
+        """A session with the caches that were asked for; see `engine.opening.open_session`. Without `store` nothing is kept on
+        disk. It must be closed."""
+        from icltool.engine.opening import open_session, prefix_bytes
+
+        return open_session(
+            task.name,
+            model,
+            generation,
+            self.batch_size,
+            self.image_cache_mb * 2**20,
+            lookup,
+            corpus,
+            prefix_bytes=prefix_bytes(self.prefix_cache_mb, model),
+            image_workers=self.image_workers,
+            image_store=self.image_store(model) if store else None,
+        )

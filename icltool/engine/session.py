@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from types import TracebackType
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from icltool.contracts import (
     ContinuesFromPrefix,
@@ -21,8 +21,7 @@ from icltool.contracts import (
     TargetScore,
 )
 from icltool.engine.batching import LARGEST_ON_CPU, LARGEST_ON_GPU, Batches, BatchSize
-from icltool.engine.image_cache import FeatureStore, ImageFeatureCache, open_image_cache
-from icltool.engine.parity import parity_note
+from icltool.engine.image_cache import ImageFeatureCache
 from icltool.engine.work import Work
 
 if TYPE_CHECKING:
@@ -210,48 +209,6 @@ class Session:
         if self.model is None:
             raise ValueError("this session was opened without a model; the scorer must name it in `needs`")
         return self.model
-
-
-def open_session(
-    task: str,
-    model: Model | None,
-    generation: GenerationOptions,
-    batch_size: BatchSize,
-    cache_bytes: int,
-    lookup: FeatureSource | None = None,
-    corpus: Callable[[], Iterable[tuple[str, ...]]] | None = None,
-    prefix_bytes: int = PREFIX_BYTES,
-    image_workers: int | Literal["auto"] = 0,
-    image_store: FeatureStore | None = None,
-) -> Session:
-    """A Session with an image-feature cache of `cache_bytes`, and keys and values of shared prefixes in `prefix_bytes`,
-    where the model can use them (0: none). `image_workers` processes prepare images, `image_store` keeps their features
-    for later runs. The session must be closed.
-
-    Under releases of other packages that icltool was not tested with, caches that change what the model says are left out."""
-    if model is not None and (cache_bytes > 0 or prefix_bytes > 0):
-        note = parity_note(
-            model,
-            lambda: Session(
-                task, model, generation, 2, open_image_cache(model, cache_bytes), prefix_bytes=prefix_bytes
-            ),
-        )
-        if note:
-            return Session(task, model, generation, batch_size, None, lookup, corpus, remarks=[note])
-    cache = open_image_cache(model, cache_bytes, image_workers, image_store)
-    return Session(task, model, generation, batch_size, cache, lookup, corpus, prefix_bytes)
-
-
-def prefix_bytes(megabytes: int | None, model: Model | None) -> int:
-    """Bytes for keys and values of shared prefixes: as asked for, or what suits the device that the model is on."""
-    if megabytes is not None:
-        return megabytes * 2**20
-    device = getattr(model, "device", None)
-    if getattr(device, "type", "cpu") != "cuda":
-        return PREFIX_BYTES
-    import torch
-
-    return int(torch.cuda.mem_get_info(device)[0] * PREFIX_SHARE)
 
 
 def _prefix_engine(model: Model | None, batches: Batches, prefix_bytes: int) -> PrefixEngine | None:

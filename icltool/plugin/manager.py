@@ -13,6 +13,7 @@ import pluggy
 from icltool.plugin import hookspecs
 from icltool.plugin.registration import KINDS, Registration
 from icltool.plugin.registry import Broken, Found, Registry
+from icltool.releases import __version__
 
 if TYPE_CHECKING:
     from icltool.store.makers import Makers
@@ -33,7 +34,7 @@ class Plugins:
         self.manager.add_hookspecs(hookspecs)
         self.owners: dict[str, tuple[str, str, str]] = {}
         self.broken: list[Broken] = []
-        self._register("builtins", builtins, "icltool", _own_version())
+        self._register("builtins", builtins, "icltool", __version__)
         for entry, distribution, version in self._entries():
             try:
                 plugin = entry.load()
@@ -156,9 +157,3 @@ def _told(error: BaseException) -> str:
 def _folder(distribution: importlib.metadata.Distribution) -> str:
     """The name of the folder with a distribution's metadata, for one whose name cannot be read."""
     return getattr(getattr(distribution, "_path", None), "name", "?")
-
-
-def _own_version() -> str:
-    from icltool import __version__
-
-    return __version__

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from icltool.errors import StoreError
+from icltool.releases import __version__
 from icltool.store.atomic import replace_file
 from icltool.store.makers import Makers
 
@@ -89,8 +90,6 @@ class Header:
 
     def write(self, file: Any, complete: bool) -> None:
         """Writes the root attributes into an open h5py file."""
-        from icltool import __version__
-
         now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
         attributes: dict[str, Any] = {
             "schema": self.schema.name,

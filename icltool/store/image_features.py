@@ -28,6 +28,7 @@ import numpy as np
 
 from icltool.contracts import Model, SupportsImageCache, archive_and_member, picture_file
 from icltool.errors import StoreError
+from icltool.releases import __version__
 from icltool.store.artefact import Header, Provenance, Schema, check_identity, create_h5, digest, open_h5, reading
 from icltool.store.atomic import remove_leftovers, writing
 from icltool.store.journal import Entry, Journal, journal_path, remove_journal
@@ -72,8 +73,6 @@ def open_image_features(
     Other releases of the libraries that resize pictures have files of their own.
     """
     from importlib.metadata import PackageNotFoundError, version
-
-    from icltool import __version__
 
     made_with = {"icltool": __version__}
     for library in ("transformers", "pillow"):

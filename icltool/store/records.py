@@ -18,6 +18,7 @@ import numpy as np
 
 from icltool.contracts import Example, IntArray, PreparedSplit, Progress, picture_file
 from icltool.errors import DataError, StoreError
+from icltool.releases import __version__
 from icltool.store.atomic import remove_folder_leftovers, sync, take_place, write_json, writing
 from icltool.store.locking import locked
 from icltool.store.prepared import MANIFEST, SCHEMA, SCHEMA_VERSION, PreparedDataset, Records, open_dataset
@@ -78,7 +79,7 @@ def write_dataset(
             {
                 "schema": SCHEMA,
                 "schema_version": SCHEMA_VERSION,
-                "icltool_version": _version(),
+                "icltool_version": __version__,
                 "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
                 "name": name,
                 "task": task,
@@ -256,9 +257,3 @@ def _revised(folder: Path, content: str, files: list[str], pictures: IntArray) -
     read = pictures[:, 2] != 0
     telling = np.where(read[:, None], pictures * np.array([1, 0, 1]), pictures)
     return hashlib.blake2b(content.encode() + telling.tobytes(), digest_size=16).hexdigest()
-
-
-def _version() -> str:
-    from icltool import __version__
-
-    return __version__

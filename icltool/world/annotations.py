@@ -8,9 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from icltool.world.episodes import QUESTIONS
 from icltool.world.render import SIZE
 from icltool.world.scenes import Lexicon, Scene
+
+#: What VQA asks of a picture.
+QUESTIONS = ("what colour?", "what shape?")
 
 #: Splits as the official file names have them: index scenes, held-out scenes.
 SPLITS = ("train", "val")

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from icltool.contracts import Example, GenerationOptions, ScoringRequest
-from icltool.engine.session import open_session
+from icltool.engine.opening import open_session
 from tests.benchmarks.engine.data import make_run
 from tests.benchmarks.engine.models import adapter
 

@@ -17,7 +17,7 @@ from icltool.engine.image_cache import ImageFeatureCache
 from icltool.engine.preparing import ImagePipeline
 from icltool.store.image_features import open_image_features
 from icltool.store.workspace import Workspace
-from icltool.world.tokenizer import build_tokenizer
+from tests.world.recipe.tokenizer import build_tokenizer
 
 pytestmark = pytest.mark.benchmark
 

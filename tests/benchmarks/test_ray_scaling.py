@@ -42,7 +42,7 @@ def make_searcher() -> Callable[[Anchor], Found]:
     import torch
 
     from icltool.engine.beam import BeamSearch, SearchOptions
-    from icltool.engine.session import open_session
+    from icltool.engine.opening import open_session
     from icltool.plugin.manager import component
 
     torch.set_num_threads(1)

@@ -23,7 +23,8 @@ from icltool.contracts import (
 )
 from icltool.engine.beam import BeamSearch, SearchOptions
 from icltool.engine.cost import ImageCost, StepCost, cost_rows, duration, measure, prompts_by_step
-from icltool.engine.session import Session, open_session
+from icltool.engine.opening import open_session
+from icltool.engine.session import Session
 from tests.conftest import Scenery
 
 

@@ -16,7 +16,8 @@ from icltool.components.models.idefics import IdeficsModel
 from icltool.components.models.text import TextModel
 from icltool.contracts import GenerationOptions, ScoringRequest, TargetScore
 from icltool.engine import parity
-from icltool.engine.session import Session, open_session
+from icltool.engine.opening import open_session
+from icltool.engine.session import Session
 from tests.components.models import tiny
 from tests.conftest import Scenery
 

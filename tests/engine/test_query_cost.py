@@ -11,6 +11,7 @@ import torch
 from icltool.components.interventions.shift import ShiftVectors
 from icltool.components.models.idefics import IdeficsModel
 from icltool.contracts import Example, GenerationOptions, ScoringRequest
+from icltool.engine.opening import open_session
 from icltool.engine.query_cost import (
     QueryCost,
     counted_flops,
@@ -19,7 +20,6 @@ from icltool.engine.query_cost import (
     prompt_tokens,
     query_cost,
 )
-from icltool.engine.session import open_session
 from icltool.plugin.manager import component
 from tests.commands.evaluate.vectors import vectors
 from tests.components.models import tiny

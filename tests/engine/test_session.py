@@ -13,7 +13,8 @@ from icltool.components.interventions.shift import ShiftVectors
 from icltool.components.models.idefics import IdeficsModel
 from icltool.contracts import Example, GenerationOptions, ScoringRequest
 from icltool.engine.batching import BatchSize
-from icltool.engine.session import Session, open_session
+from icltool.engine.opening import open_session
+from icltool.engine.session import Session
 from icltool.engine.work import Work
 from icltool.errors import ConfigError, IclError
 from tests.commands.evaluate.vectors import vectors

@@ -15,7 +15,12 @@ from safetensors.torch import load_file
 from icltool.components.models.weights import packaged_weights
 from icltool.contracts import Example, GenerationOptions, SupportsTuning
 from icltool.plugin.manager import component
-from icltool.world.captioners import (
+from icltool.world.regions import INFERENCES
+from icltool.world.render import render
+from icltool.world.scenes import NONCE_WORDS, Scene
+from icltool.world.styles import STYLES, style_comments
+from tests.plugin.distributions import CHECKOUT, ofa_registered
+from tests.world.recipe.captioners import (
     INITIALIZER_RANGE,
     build_blip2,
     build_opt_tokenizer,
@@ -24,11 +29,6 @@ from icltool.world.captioners import (
     save_ofa,
     sentences,
 )
-from icltool.world.regions import INFERENCES
-from icltool.world.render import render
-from icltool.world.scenes import NONCE_WORDS, Scene
-from icltool.world.styles import STYLES, style_comments
-from tests.plugin.distributions import CHECKOUT, ofa_registered
 
 
 def test_each_word_of_the_world_is_one_piece() -> None:

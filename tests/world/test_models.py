@@ -14,15 +14,16 @@ from safetensors.torch import load_file
 from icltool.commands.prepare import run as prepare
 from icltool.commands.prepare.options import PrepareConfig
 from icltool.contracts import Example, GenerationOptions, ScoringRequest, keyed_generator, task_named
-from icltool.engine.session import Session, open_session
+from icltool.engine.opening import open_session
+from icltool.engine.session import Session
 from icltool.execution.progress import for_terminal
 from icltool.plugin.manager import component
 from icltool.store.records import PreparedDataset, Records, open_dataset
-from icltool.world.architecture import build_idefics
-from icltool.world.episodes import Difficulty, RenderPool, draw_episode
 from icltool.world.scenes import COLOURS, SHAPES, dataset_lexicon, split_scenes, training_lexicon
-from icltool.world.tokenizer import build_tokenizer
-from icltool.world.train_idefics import Encoder, Recipe, losses, train
+from tests.world.recipe.architecture import build_idefics
+from tests.world.recipe.episodes import Difficulty, RenderPool, draw_episode
+from tests.world.recipe.tokenizer import build_tokenizer
+from tests.world.recipe.train_idefics import Encoder, Recipe, losses, train
 
 QUIET = for_terminal(quiet=True)
 WEIGHTS = Path(__file__).parents[2] / "icltool" / "world" / "weights"
@@ -140,7 +141,7 @@ def test_weights_are_small_and_described() -> None:
     assert total < 8 * 2**20
     assert {f.suffix for f in WEIGHTS.rglob("*") if f.stat().st_size > 100_000} == {".safetensors"}
     card = (WEIGHTS / "README.md").read_text()
-    for word in ("tiny-idefics", "tiny-clip", "python -m icltool.world.train", "accuracy"):
+    for word in ("tiny-idefics", "tiny-clip", "python -m tests.world.recipe.train", "accuracy"):
         assert word in card
 
 

@@ -15,7 +15,7 @@ from PIL import Image
 
 from icltool.errors import StoreError
 from icltool.execution.progress import SilentProgress
-from icltool.world.episodes import QUESTIONS
+from icltool.world.annotations import QUESTIONS
 from icltool.world.scenes import all_scenes, dataset_lexicon, split_scenes
 from icltool.world.writer import WorldOptions, draw_shots, is_finished, write_world
 

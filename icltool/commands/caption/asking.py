@@ -8,7 +8,6 @@ from types import TracebackType
 from icltool.config.generation import GenerationConfig
 from icltool.contracts import Example, GenerationOptions, Model, Progress, Prompt, ScoringRequest, Task
 from icltool.engine.generation import generation_options
-from icltool.engine.session import open_session, prefix_bytes
 
 
 class Asker:
@@ -19,21 +18,7 @@ class Asker:
         self.task = task
         self.model: Model = config.open_model(task.name)
         self.options: GenerationOptions = generation_options(config.generation(), task, self.model)
-        store = None
-        if config.image_cache_disk:
-            from icltool.store.image_features import image_features_for
-
-            store = image_features_for(self.model, config.model, config.workspace, config.image_cache_disk_mb)
-        self._session = open_session(
-            task.name,
-            self.model,
-            self.options,
-            config.batch_size,
-            config.image_cache_mb * 2**20,
-            prefix_bytes=prefix_bytes(config.prefix_cache_mb, self.model),
-            image_workers=config.image_workers,
-            image_store=store,
-        )
+        self._session = config.open_session(task, self.model, self.options)
 
     def __enter__(self) -> Asker:
         return self

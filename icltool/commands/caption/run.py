@@ -29,6 +29,7 @@ from icltool.config.names import suggestion
 from icltool.contracts import TASKS, Example, Progress, StageReport, Task
 from icltool.errors import ConfigError, DataError
 from icltool.plugin.manager import load_registry, makers
+from icltool.releases import __version__
 
 if TYPE_CHECKING:
     from icltool.store.records import PreparedDataset
@@ -87,7 +88,7 @@ def run(config: CaptionConfig, progress: Progress) -> StageReport:
         identity = {**identity, "model_revision": revision, "generation": asdict(asker.options)}
         with captions_for(target, identity, config.overwrite) as captions:
             _caption(config, asked, asker, draw, captions, progress)
-        made = {"task": asked.task.name, "generation": identity["generation"], "icltool": _version(), "call": call}
+        made = {"task": asked.task.name, "generation": identity["generation"], "icltool": __version__, "call": call}
         drawn = {"dataset": identity["dataset"], "shots": config.shots, "seed": config.seed}
         head = {
             "model_name": config.description or config.model,
@@ -261,9 +262,3 @@ def _shown(entry: Entry, row: dict[str, Any]) -> dict[str, Any]:
         "caption": row["caption"],
         **({"reference": row["reference"]} if "reference" in row else {}),
     }
-
-
-def _version() -> str:
-    from icltool import __version__
-
-    return __version__

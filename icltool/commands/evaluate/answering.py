@@ -20,7 +20,7 @@ from icltool.contracts import (
 )
 from icltool.contracts.arrays import plain_text
 from icltool.engine.generation import generation_options
-from icltool.engine.session import Session, open_session, prefix_bytes
+from icltool.engine.session import Session
 from icltool.store.arrays import asked_by, content_code, content_codes
 from icltool.store.evaluations import PartialAnswers
 
@@ -200,21 +200,7 @@ class Answerer:
             self.progress.detail(f"loading {config.model}" + (f" with {self.weights}" if weights else ""))
             model = config.open_model(task.name, **weights)
             generation = generation_options(config.generation(), task, model)
-            store = None
-            if config.image_cache_disk:
-                from icltool.store.image_features import image_features_for
-
-                store = image_features_for(model, config.model, config.workspace, config.image_cache_disk_mb)
-            self._session = open_session(
-                task.name,
-                model,
-                generation,
-                config.batch_size,
-                config.image_cache_mb * 2**20,
-                prefix_bytes=prefix_bytes(config.prefix_cache_mb, model),
-                image_workers=config.image_workers,
-                image_store=store,
-            )
+            self._session = config.open_session(task, model, generation)
         return self._session
 
 

@@ -21,6 +21,7 @@ from icltool.commands.evaluate.reuse import Earlier, key_of, same_setting
 from icltool.commands.evaluate.settings import Key, Setting, Settings, further_orders
 from icltool.contracts import IntArray
 from icltool.errors import ConfigError
+from icltool.releases import __version__
 from icltool.store.artefact import digest
 from icltool.store.atomic import replace_file, writing
 from icltool.store.evaluations import (
@@ -426,8 +427,6 @@ class Results:
 def _here_and_now() -> dict[str, str]:
     """When answers were made, and by which releases."""
     from importlib.metadata import version
-
-    from icltool import __version__
 
     now = datetime.now(timezone.utc).isoformat(timespec="seconds")
     return {"date": now, "icltool": __version__, **{name: version(name) for name in ("torch", "transformers")}}

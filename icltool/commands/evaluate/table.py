@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from icltool.commands.evaluate.inputs import Inputs
+from icltool.releases import __version__
 from icltool.results.appended_csv import append_rows, flattened
 from icltool.store.evaluations import SettingResult
 
@@ -29,8 +30,6 @@ def append_results(file: Path, inputs: Inputs, folder: Path, results: Iterable[S
 
 def _row(inputs: Inputs, folder: Path, result: SettingResult) -> dict[str, Any]:
     """Figures are in the scale in which they are printed."""
-    from icltool import __version__
-
     config, dataset = inputs.config, inputs.dataset
     return {
         "evaluation": folder.name,

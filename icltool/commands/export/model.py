@@ -23,6 +23,7 @@ from icltool.commands.export.scrubbing import (
 from icltool.contracts import Progress, StageReport, SupportsTuning
 from icltool.errors import ConfigError, IclError, StoreError
 from icltool.plugin.manager import component
+from icltool.releases import __version__
 from icltool.store.atomic import read_json, sync, sync_folder, write_json, write_text, writing
 from icltool.store.outputs import output_of
 from icltool.store.workspace import TRAINED, Workspace
@@ -178,8 +179,6 @@ def _is_place(base: str) -> bool:
 
 def _manifest(content: Path, tuned: Tuned, whole: bool, form: str) -> dict[str, Any]:
     """`icltool.json`, by which `--model FOLDER` knows the model: what the adapter wrote there, and what this copy is."""
-    from icltool import __version__
-
     written = read_json(content / MANIFEST) if (content / MANIFEST).is_file() else {}
     if form != "whole":
         written = {**without_paths(written), **({"about": {}} if form == "none" and "about" in written else {})}
@@ -205,8 +204,6 @@ def _card(folder: Path) -> str:
 
 def _with_copy(card: str, tuned: Tuned, form: str, whole: bool) -> str:
     """The card with a section that says what this copy holds."""
-    from icltool import __version__
-
     holds = (
         "the whole model, with the fine-tuned weights in it"
         if whole

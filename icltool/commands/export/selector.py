@@ -9,6 +9,7 @@ from icltool.commands.export.options import ExportConfig
 from icltool.commands.export.places import input_of
 from icltool.contracts import Progress, StageReport
 from icltool.errors import ConfigError, IclError, StoreError
+from icltool.releases import __version__
 from icltool.store.atomic import read_json, replace_file, write_text
 from icltool.store.outputs import output_of
 from icltool.store.workspace import TRAINED, Workspace
@@ -96,8 +97,6 @@ def _count(weights: Path) -> tuple[int, int]:
 
 def _card(folder: Path, checkpoint: str) -> str:
     """The checkpoint folder's card, with a section that says what this copy holds."""
-    from icltool import __version__
-
     path = folder / "README.md"
     try:
         text = path.read_text(encoding="utf-8")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -14,7 +14,6 @@ from icltool.contracts import (
     Example,
     FloatArray,
     IntArray,
-    Model,
     QueryResult,
     Sampler,
     Scorer,
@@ -23,7 +22,7 @@ from icltool.contracts import (
 from icltool.engine.beam import BeamSearch, SearchOptions
 from icltool.engine.demonstrations import checked_rows
 from icltool.engine.generation import generation_options
-from icltool.engine.session import FeatureSource, Session, open_session, prefix_bytes
+from icltool.engine.session import FeatureSource, Session
 from icltool.engine.work import Work
 from icltool.execution.place import Place
 from icltool.plugin.manager import component, load_registry
@@ -178,26 +177,9 @@ def open_search_session(config: GenerateConfig, parts: SearchParts) -> Session:
         lookup = index = FeatureTable(parts.records, parts.embeddings)
         if config.queries != "train":
             lookup = _both_splits(index, FeatureTable(parts.queries, parts.query_embeddings), parts.queries)
-    return open_session(
-        task.name,
-        model,
-        generation_options({}, task, model),
-        config.batch_size,
-        config.image_cache_mb * 2**20,
-        lookup,
-        parts.records.references,
-        prefix_bytes=prefix_bytes(config.prefix_cache_mb, model),
-        image_workers=config.image_workers,
-        image_store=_image_store(config, model),
-    )
-
-
-def _image_store(config: GenerateConfig, model: Model | None) -> Any:
-    if not config.image_cache_disk or config.dry_run:  # a dry run writes nothing
-        return None
-    from icltool.store.image_features import image_features_for
-
-    return image_features_for(model, config.model, config.workspace, config.image_cache_disk_mb)
+    generation = generation_options({}, task, model)
+    store = not config.dry_run  # a dry run writes nothing
+    return config.open_session(task, model, generation, lookup, parts.records.references, store)
 
 
 def _both_splits(index: FeatureTable, queries: FeatureTable, records: Records) -> FeatureSource:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from icltool.contracts import Progress, TrainingOutcome
+from icltool.releases import __version__
 
 
 class Job(Protocol):
@@ -32,7 +33,6 @@ class Job(Protocol):
 
 def from_model(identity: Mapping[str, Any], learner: str, model: str, **more: Any) -> dict[str, Any]:
     """The provenance of what a learner made of a model: its identity but for options and seed, and who brings both."""
-    from icltool import __version__
     from icltool.plugin.manager import makers
 
     made_by = makers((("learners", learner), ("models", model)), {"models": identity.get("model_path")})

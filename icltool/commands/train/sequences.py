@@ -13,6 +13,7 @@ from icltool.commands.train.options import TrainConfig
 from icltool.contracts import IntArray, Learner, Progress, TrainableEncoder, TrainingOutcome, TrainingSet
 from icltool.errors import ConfigError, StoreError
 from icltool.plugin.manager import component, makers
+from icltool.releases import __version__
 
 if TYPE_CHECKING:
     from icltool.store.embeddings import EmbeddingFile
@@ -63,8 +64,6 @@ class SequenceJob:
 
     def provenance(self) -> dict[str, Any]:
         """See Job."""
-        from icltool import __version__
-
         return {
             **{key: value for key, value in self.identity.items() if key not in ("options", "seed")},
             "sequences": self.sequences.path.name,

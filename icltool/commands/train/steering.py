@@ -75,12 +75,7 @@ class SteeringJob:
         config = self.config
         progress.detail(f"loading {config.model}")
         model = config.open_model(self.dataset.task, **own_device(config))
-        store = None
-        if config.image_cache_disk:
-            from icltool.store.image_features import image_features_for
-
-            store = image_features_for(model, config.model, config.workspace, config.image_cache_disk_mb)
-        cache = open_image_cache(model, config.image_cache_mb * 2**20, config.image_workers, store)
+        cache = open_image_cache(model, config.image_cache_mb * 2**20, config.image_workers, config.image_store(model))
 
         def features(paths: Sequence[str]) -> Mapping[str, Any] | None:
             return None if cache is None else cache.features(paths)

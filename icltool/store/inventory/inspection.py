@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from icltool.errors import StoreError
+from icltool.releases import __version__
 from icltool.store.ahead import ahead_path
 from icltool.store.artefact import Header, Schema, open_h5, reading
 from icltool.store.atomic import read_json
@@ -220,7 +221,6 @@ def _captions(path: Path) -> Facts:
 def _cache(path: Path) -> Facts:
     from importlib.metadata import PackageNotFoundError, version
 
-    from icltool import __version__
     from icltool.store.image_features import SCHEMA
 
     file, header = open_h5(path, SCHEMA)

@@ -11,7 +11,8 @@ import torch
 from icltool.components.scorers.infoscore import InfoScore
 from icltool.contracts import GenerationOptions, QueryResult, ScoringRequest, ScoringSession, Valuation
 from icltool.engine.beam import BeamSearch, ConstructOrder, SearchOptions, anchors_to_fill
-from icltool.engine.session import Session, open_session, prefix_bytes
+from icltool.engine.opening import open_session, prefix_bytes
+from icltool.engine.session import Session
 from tests.benchmarks.engine.data import Run
 from tests.benchmarks.engine.measure import PeakMemory, timed
 from tests.benchmarks.engine.naive import Ids, NaiveScorer, naive_search

@@ -13,7 +13,7 @@ from PIL import Image
 from icltool.components.models.idefics import IdeficsModel
 from icltool.components.models.idefics_continuing import whole_vocabulary
 from icltool.contracts import Example, GenerationOptions, Prompt, ScoringRequest
-from icltool.engine.session import open_session
+from icltool.engine.opening import open_session
 from icltool.errors import ConfigError, DataError
 from icltool.testing.hooks import check_hooks
 from icltool.testing.models import mixed_prompts

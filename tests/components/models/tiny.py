@@ -105,7 +105,7 @@ def idefics(folder: Path) -> str:
     from transformers import IdeficsConfig, IdeficsForVisionText2Text
     from transformers.models.idefics.image_processing_pil_idefics import IdeficsImageProcessorPil
 
-    from icltool.world.tokenizer import build_tokenizer
+    from tests.world.recipe.tokenizer import build_tokenizer
 
     torch.manual_seed(0)
     tokenizer = build_tokenizer()
@@ -381,7 +381,7 @@ def idefics_resampled(folder: Path) -> str:
     from transformers import IdeficsConfig, IdeficsForVisionText2Text
     from transformers.models.idefics.image_processing_pil_idefics import IdeficsImageProcessorPil
 
-    from icltool.world.tokenizer import build_tokenizer
+    from tests.world.recipe.tokenizer import build_tokenizer
 
     tokenizer = build_tokenizer()
     config = IdeficsConfig(

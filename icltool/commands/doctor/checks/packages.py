@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 from icltool.commands.doctor.checks.rows import Row, row
-from icltool.releases import tested_range, untested
+from icltool.releases import __version__, tested_range, untested
 
 #: Packages that icltool can do without: what for, and the extra of icltool that installs them or the command that does.
 OPTIONAL: dict[str, tuple[str, str]] = {
@@ -47,8 +47,6 @@ _NVIDIA = re.compile(r"nvidia-(cudnn|nccl|cublas|cuda-runtime)\b")
 def versions() -> list[Row]:
     """icltool and how it was installed, Python, the platform, every package that icltool depends on, and what is behind
     those."""
-    from icltool import __version__
-
     rows = [row("icltool", __version__), _installation(), *_checkout()]
     rows.append(row("python", f"{platform.python_version()} ({sys.executable})", data=_python()))
     rows.append(row("platform", platform.platform(), data=_platform()))

@@ -14,6 +14,7 @@ import numpy as np
 
 from icltool.commands.report.page.content import Demonstration, Page, Query, Source, Thumbnail
 from icltool.contracts import Example, keyed_generator
+from icltool.releases import __version__
 from icltool.results.privacy import without_places
 
 #: Tasks whose queries are a text by itself, and those that ask for a style.
@@ -194,6 +195,4 @@ def now() -> str:
 
 def version() -> str:
     """icltool's, for `Page.version`."""
-    from icltool import __version__
-
     return __version__

@@ -79,7 +79,7 @@ def train_clip(
     import torch.nn.functional as F
     from safetensors.torch import save_file
 
-    from icltool.world.tokenizer import build_clip_tokenizer
+    from tests.world.recipe.tokenizer import build_clip_tokenizer
 
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer = build_clip_tokenizer()

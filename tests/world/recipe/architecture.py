@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from icltool.world.episodes import IMAGE_SIZE
+from tests.world.recipe.episodes import IMAGE_SIZE
 
 if TYPE_CHECKING:
     from transformers import IdeficsForVisionText2Text, PreTrainedTokenizerFast

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
+from icltool.world.annotations import QUESTIONS
 from icltool.world.render import render
 from icltool.world.scenes import COLOURS, SHAPES, Lexicon, Scene, all_scenes, draw_lexicon, training_lexicon
-from icltool.world.tokenizer import FAKE, IMAGE
+from tests.world.recipe.tokenizer import FAKE, IMAGE
 
 IMAGE_SIZE = 32
 VQA_INSTRUCTION = "Instruction: provide an answer to the question. Use the image to answer.\n"
-QUESTIONS = ("what colour?", "what shape?")
 
 
 def pixels(image: Image.Image, mean: list[float], std: list[float]) -> np.ndarray:

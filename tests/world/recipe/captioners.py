@@ -10,11 +10,11 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from icltool.world.annotations import LABEL, PARAPHRASES
-from icltool.world.episodes import IMAGE_SIZE, QUESTIONS
+from icltool.world.annotations import LABEL, PARAPHRASES, QUESTIONS
 from icltool.world.regions import CLUES, INFERENCES
 from icltool.world.scenes import NONCE_WORDS
 from icltool.world.styles import STYLES
+from tests.world.recipe.episodes import IMAGE_SIZE
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

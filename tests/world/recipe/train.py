@@ -1,4 +1,4 @@
-"""Makes the embedded world's weights anew: `python -m icltool.world.train --out DIR`.
+"""Makes the embedded world's weights anew: `python -m tests.world.recipe.train --out DIR`.
 
 Both recipes are seeded; on two cores that other work shared they took 40 minutes together.
 """
@@ -13,13 +13,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from icltool.contracts import Progress
-from icltool.world.train_clip import ClipRecipe, Pair, train_clip
-from icltool.world.train_idefics import Recipe, train
+from tests.world.recipe.train_clip import ClipRecipe, Pair, train_clip
+from tests.world.recipe.train_idefics import Recipe, train
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Trains `tiny-idefics`, `tiny-clip` or both, and prints how it goes."""
-    parser = argparse.ArgumentParser(prog="python -m icltool.world.train", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m tests.world.recipe.train", description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="folder that receives tiny-idefics/ and tiny-clip/")
     parser.add_argument(
         "--what", choices=["all", "tiny-idefics", "tiny-clip"], default="all", help="which model (default: all)"

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from icltool.world.episodes import Difficulty, Episode, RenderPool, draw_episode
 from icltool.world.scenes import COLOURS, SHAPES
+from tests.world.recipe.episodes import Difficulty, Episode, RenderPool, draw_episode
 
 if TYPE_CHECKING:
     import torch
@@ -149,8 +149,8 @@ def train(
     import torch
     from transformers.models.idefics.image_processing_pil_idefics import IdeficsImageProcessorPil as Processor
 
-    from icltool.world.architecture import build_idefics, save_idefics
-    from icltool.world.tokenizer import build_tokenizer
+    from tests.world.recipe.architecture import build_idefics, save_idefics
+    from tests.world.recipe.tokenizer import build_tokenizer
 
     torch.manual_seed(recipe.seed)
     rng = np.random.default_rng([recipe.seed, 0x7EA1])

@@ -1,0 +1,54 @@
+"""Opening a scoring session with the caches that its model can use."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Literal
+
+from icltool.contracts import GenerationOptions, Model
+from icltool.engine.batching import BatchSize
+from icltool.engine.image_cache import FeatureStore, open_image_cache
+from icltool.engine.parity import parity_note
+from icltool.engine.session import PREFIX_BYTES, PREFIX_SHARE, FeatureSource, Session
+
+
+def open_session(
+    task: str,
+    model: Model | None,
+    generation: GenerationOptions,
+    batch_size: BatchSize,
+    cache_bytes: int,
+    lookup: FeatureSource | None = None,
+    corpus: Callable[[], Iterable[tuple[str, ...]]] | None = None,
+    prefix_bytes: int = PREFIX_BYTES,
+    image_workers: int | Literal["auto"] = 0,
+    image_store: FeatureStore | None = None,
+) -> Session:
+    """A Session with an image-feature cache of `cache_bytes`, and keys and values of shared prefixes in `prefix_bytes`,
+    where the model can use them (0: none). `image_workers` processes prepare images, `image_store` keeps their features
+    for later runs. The session must be closed.
+
+    Under releases of other packages that icltool was not tested with, caches that change what the model says are left out."""
+    if model is not None and (cache_bytes > 0 or prefix_bytes > 0):
+        note = parity_note(
+            model,
+            lambda: Session(
+                task, model, generation, 2, open_image_cache(model, cache_bytes), prefix_bytes=prefix_bytes
+            ),
+        )
+        if note:
+            return Session(task, model, generation, batch_size, None, lookup, corpus, remarks=[note])
+    cache = open_image_cache(model, cache_bytes, image_workers, image_store)
+    return Session(task, model, generation, batch_size, cache, lookup, corpus, prefix_bytes)
+
+
+def prefix_bytes(megabytes: int | None, model: Model | None) -> int:
+    """Bytes for keys and values of shared prefixes: as asked for, or what suits the device that the model is on."""
+    if megabytes is not None:
+        return megabytes * 2**20
+    device = getattr(model, "device", None)
+    if getattr(device, "type", "cpu") != "cuda":
+        return PREFIX_BYTES
+    import torch
+
+    return int(torch.cuda.mem_get_info(device)[0] * PREFIX_SHARE)
