@@ -19,7 +19,8 @@ from icltool.config.amounts import age_text, size_text
 from icltool.config.names import closest
 from icltool.contracts import Progress
 from icltool.errors import ConfigError, StoreError
-from icltool.store.inventory.inventory import Artefact, inventory, is_finished
+from icltool.store.inventory.artefact import Artefact
+from icltool.store.inventory.inventory import inventory, is_finished
 from icltool.store.inventory.removal import remove
 from icltool.store.workspace import Workspace
 

@@ -8,22 +8,19 @@ import re
 import stat
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from icltool.errors import StoreError
 from icltool.store.ahead import ahead_path
 from icltool.store.failures import failures_file, read_failures
+from icltool.store.inventory.artefact import KINDS, Artefact, Inventory
 from icltool.store.inventory.inspection import COMPLETE, FOREIGN, LEFTOVER, UNFINISHED, Facts, inspect
+from icltool.store.inventory.lineage import related
 from icltool.store.inventory.recognition import FAILED, is_failures, is_ours
 from icltool.store.journal import journal_path
 from icltool.store.locking import held_by
 from icltool.store.workspace import Workspace
 
-#: The folders of a workspace, which are also the kinds of artefacts, in the order of the pipeline.
-KINDS = (
-    "datasets", "embeddings", "sequences", "checkpoints", "evaluations", "captions", "exports", "cache",
-)  # fmt: skip
 #: Kinds whose artefacts are written without a lock.
 _UNLOCKED = ("exports",)
 #: Seconds after which a temporary file that no lock stands for is taken for a leftover.
@@ -37,56 +34,10 @@ _JOURNAL = re.compile(r"\.(?P<name>.+)\.journal\Z")
 _AHEAD = re.compile(r"\.(?P<name>.+)\.ahead\Z")
 
 
-@dataclass(frozen=True)
-class Artefact:
-    """One thing that can be removed as a whole.
-
-    `kind` is the workspace's folder that it lies in, `name` its path in there. `path` is the file or folder, `parts` what lies
-    beside it and goes with it. `bytes` and `files` count all of them, `changed` is when any was last modified (seconds since
-    the epoch). `lock` is the artefact whose writer's lock must be held to remove it (None: there is no such lock), `held_by`
-    who holds it, `used_by` who writes something that is made from this one. `link` is where `path` points to if it is a
-    link. `unreachable` says why nothing can be made from it any more, `needed_by` names the artefacts that were made from it.
-    """
-
-    kind: str
-    name: str
-    path: Path
-    facts: Facts
-    bytes: int
-    files: int
-    changed: float
-    parts: tuple[Path, ...] = ()
-    lock: Path | None = None
-    held_by: str = ""
-    link: str = ""
-    unreachable: str = ""
-    needed_by: tuple[str, ...] = field(default=())
-    used_by: str = ""
-
-    @property
-    def state(self) -> str:
-        return self.facts.state
-
-    @property
-    def label(self) -> str:
-        """KIND/NAME, which no other artefact has."""
-        return f"{self.kind}/{self.name}"
-
-
-@dataclass(frozen=True)
-class Inventory:
-    """The artefacts, by kind and name, and remarks on what was left out of the list."""
-
-    artefacts: tuple[Artefact, ...]
-    remarks: tuple[str, ...] = ()
-
-
 def inventory(workspace: Workspace) -> Inventory:
     """Looks at every artefact, and reads no rows. Links are listed as such and never followed for their content's size; a
     folder of the workspace that is a link out of it is left out, and so is whatever is none of icltool's.
     """
-    from icltool.store.inventory.lineage import related
-
     found: list[Artefact] = []
     remarks: list[str] = []
     root = workspace.root.resolve()

@@ -5,15 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from icltool.errors import StoreError
+from icltool.store.inventory.artefact import Artefact
 from icltool.store.inventory.inspection import COMPLETE, LEFTOVER, UNFINISHED, Facts
 from icltool.store.prepared import open_dataset
 from icltool.store.workspace import Workspace
-
-if TYPE_CHECKING:
-    from icltool.store.inventory.inventory import Artefact
 
 #: Kinds that are made from a prepared data set, and are of no use beside another one.
 _OF_DATA = ("embeddings", "sequences", "checkpoints", "evaluations")

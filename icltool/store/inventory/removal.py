@@ -10,8 +10,9 @@ from pathlib import Path
 
 from icltool.errors import StoreError
 from icltool.store.atomic import sync_folder, writing
+from icltool.store.inventory.artefact import Artefact
 from icltool.store.inventory.inspection import LEFTOVER
-from icltool.store.inventory.inventory import REMOVED, Artefact, measure
+from icltool.store.inventory.inventory import REMOVED, measure
 from icltool.store.locking import locked
 
 

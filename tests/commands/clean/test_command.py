@@ -12,7 +12,7 @@ import pytest
 
 from icltool.cli.app import run
 from icltool.commands.clean.options import CleanConfig, Kind
-from icltool.store.inventory.inventory import KINDS
+from icltool.store.inventory.artefact import KINDS
 from icltool.store.locking import locked
 from tests.processes import Child
 

@@ -23,7 +23,8 @@ from icltool.contracts import QueryResult
 from icltool.store.ahead import ahead_path
 from icltool.store.artefact import Provenance
 from icltool.store.failures import failures_file, write_failures
-from icltool.store.inventory.inventory import KINDS, inventory, measure
+from icltool.store.inventory.artefact import KINDS
+from icltool.store.inventory.inventory import inventory, measure
 from icltool.store.locking import locked
 from icltool.store.plans import Plan, write_plan
 from icltool.store.records import open_dataset

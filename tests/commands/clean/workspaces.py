@@ -18,7 +18,8 @@ from icltool.execution.progress import SilentProgress
 from icltool.store.artefact import Provenance
 from icltool.store.atomic import read_json, write_json
 from icltool.store.evaluations import MetricResult, SettingResult, write_results
-from icltool.store.inventory.inventory import Artefact, inventory
+from icltool.store.inventory.artefact import Artefact
+from icltool.store.inventory.inventory import inventory
 from icltool.store.sequences import SequenceWriter
 from icltool.store.workspace import Workspace
 from tests.store import killable

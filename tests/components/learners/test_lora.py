@@ -13,8 +13,9 @@ from safetensors.torch import load_file
 
 from icltool.components.interventions.files import read_intervention
 from icltool.components.interventions.lora import LoRA
-from icltool.components.learners.lora import Lora, LoRAOptions
-from icltool.components.learners.lora_adapters import LearnedAdapters, LoraModule
+from icltool.components.learners.lora.adapters import LearnedAdapters, LoraModule
+from icltool.components.learners.lora.learner import Lora
+from icltool.components.learners.lora.options import LoRAOptions
 from icltool.components.learners.steering.checkpointing import checkpointed
 from icltool.components.learners.steering.draws import Draws
 from icltool.contracts import Example, SteeringLearner, SteeringSet

@@ -13,8 +13,9 @@ from torch import Tensor
 
 from icltool.components.interventions.files import read_intervention
 from icltool.components.interventions.head_shift import HeadShift
-from icltool.components.learners.mimic import Mimic, MimicOptions
-from icltool.components.learners.mimic_heads import AligningTeacher, LearnedHeads, MimicModule, recording
+from icltool.components.learners.mimic.heads import AligningTeacher, LearnedHeads, MimicModule, recording
+from icltool.components.learners.mimic.learner import Mimic
+from icltool.components.learners.mimic.options import MimicOptions
 from icltool.components.learners.steering.answers import features_of
 from icltool.components.learners.steering.checkpointing import checkpointed
 from icltool.components.learners.steering.draws import Draws

@@ -10,7 +10,7 @@ from icltool.commands.doctor.checks.rows import Row, row
 from icltool.config.amounts import age_text, size_text
 
 if TYPE_CHECKING:
-    from icltool.store.inventory.inventory import Artefact
+    from icltool.store.inventory.artefact import Artefact
 
 #: Names shown of each kind, and artefacts shown that are not in order.
 _NAMES, _ODD = 5, 20
@@ -19,7 +19,8 @@ _NAMES, _ODD = 5, 20
 def artefacts(workspace: Path) -> list[Row]:
     """A row per kind, with all its artefacts as data, then those that are unfinished, damaged, left over or being written; the
     data of a last row hold those of them that there are no rows for."""
-    from icltool.store.inventory.inventory import KINDS, inventory
+    from icltool.store.inventory.artefact import KINDS
+    from icltool.store.inventory.inventory import inventory
     from icltool.store.workspace import Workspace
 
     if not workspace.is_dir():

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from icltool.components.interventions.lora import LowRankAdapters
-from icltool.components.learners.lora import LoRAOptions
+from icltool.components.learners.lora.options import LoRAOptions
 from icltool.components.learners.steering.draws import Draws
 from icltool.components.learners.steering.module import SteeringModule
 from icltool.contracts import SteeringSet, SupportsDecoderHooks, keyed_generator

@@ -3,48 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from pydantic import Field, field_validator, model_validator
-
-from icltool.components.learners.options import names_of, parsed
-from icltool.components.learners.steering.options import SteeringOptions
+from icltool.components.learners.lora.options import LoRAOptions
+from icltool.components.learners.options import parsed
 from icltool.contracts import Progress, SteeringSet, TrainingOutcome
-
-
-class LoRAOptions(SteeringOptions):
-    """Everything that decides what LoRA learns from its examples and a seed."""
-
-    rank: int = Field(8, ge=1, description="rank of every adapter")
-    lora_alpha: float = Field(16.0, gt=0, description="what an adapter adds is scaled by lora_alpha / rank")
-    dropout: float = Field(0.0, ge=0, lt=1, description="share of an adapter's inputs that is left out while training")
-    targets: tuple[Literal["query", "value", "output"], ...] = Field(
-        ("query", "value"), min_length=1, description="projections of the self-attention that have adapters"
-    )
-    distil: bool = Field(
-        False, description="minimise the KL divergence of LIVE, too; without it no demonstrations are read"
-    )
-    shots: int = Field(32, ge=1, description="demonstrations that the teacher sees, with distil=true")
-    hard_loss_weight: float = Field(1.0, ge=0, description="weight of the cross-entropy")
-    lr: float = Field(1e-4, gt=0, description="peak learning rate of AdamW")
-
-    @field_validator("targets", mode="before")
-    @classmethod
-    def _split_targets(cls, value: Any) -> Any:
-        return names_of(value)
-
-    @field_validator("targets")
-    @classmethod
-    def _check_targets(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(value))
-
-    @model_validator(mode="after")
-    def _check_loss(self) -> LoRAOptions:
-        if not (self.hard_loss_weight or self.distil):
-            raise ValueError("hard_loss_weight is 0: there is nothing to minimise without distil=true")
-        if self.temperature_schedule == "learned" and not self.distil:
-            raise ValueError("temperature_schedule=learned has nothing to learn from without distil=true")
-        return self
 
 
 class Lora:
@@ -68,7 +31,7 @@ class Lora:
         that cannot be trained with, DataError for too few examples, KeyboardInterrupt on Ctrl-C: whole epochs are kept then."""
         from icltool.components.interventions.lora import need_peft
         from icltool.components.learners.lightning import seeded
-        from icltool.components.learners.lora_adapters import LearnedAdapters, LoraModule
+        from icltool.components.learners.lora.adapters import LearnedAdapters, LoraModule
         from icltool.components.learners.steering import card
         from icltool.components.learners.steering.answers import hooked_model
         from icltool.components.learners.steering.draws import Draws

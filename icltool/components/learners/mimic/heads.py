@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from icltool.components.interventions.head_shift import HeadShifts, head_shape, shifting_heads
-from icltool.components.learners.mimic import MimicOptions
+from icltool.components.learners.mimic.options import MimicOptions
 from icltool.components.learners.steering.answers import features_of
 from icltool.components.learners.steering.draws import Draws
 from icltool.components.learners.steering.losses import cross_entropy, divergence

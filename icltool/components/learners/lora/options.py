@@ -1,0 +1,45 @@
+"""Options of LoRA."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from icltool.components.learners.options import names_of
+from icltool.components.learners.steering.options import SteeringOptions
+
+
+class LoRAOptions(SteeringOptions):
+    """Everything that decides what LoRA learns from its examples and a seed."""
+
+    rank: int = Field(8, ge=1, description="rank of every adapter")
+    lora_alpha: float = Field(16.0, gt=0, description="what an adapter adds is scaled by lora_alpha / rank")
+    dropout: float = Field(0.0, ge=0, lt=1, description="share of an adapter's inputs that is left out while training")
+    targets: tuple[Literal["query", "value", "output"], ...] = Field(
+        ("query", "value"), min_length=1, description="projections of the self-attention that have adapters"
+    )
+    distil: bool = Field(
+        False, description="minimise the KL divergence of LIVE, too; without it no demonstrations are read"
+    )
+    shots: int = Field(32, ge=1, description="demonstrations that the teacher sees, with distil=true")
+    hard_loss_weight: float = Field(1.0, ge=0, description="weight of the cross-entropy")
+    lr: float = Field(1e-4, gt=0, description="peak learning rate of AdamW")
+
+    @field_validator("targets", mode="before")
+    @classmethod
+    def _split_targets(cls, value: Any) -> Any:
+        return names_of(value)
+
+    @field_validator("targets")
+    @classmethod
+    def _check_targets(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(value))
+
+    @model_validator(mode="after")
+    def _check_loss(self) -> LoRAOptions:
+        if not (self.hard_loss_weight or self.distil):
+            raise ValueError("hard_loss_weight is 0: there is nothing to minimise without distil=true")
+        if self.temperature_schedule == "learned" and not self.distil:
+            raise ValueError("temperature_schedule=learned has nothing to learn from without distil=true")
+        return self
