@@ -56,9 +56,7 @@ class ProfileFolders:
 
     @cached_property
     def folders(self) -> tuple[Path, ...]:
-        import icltool
-
-        package = Path(icltool.__file__).resolve().parent
+        package = Path(__file__).resolve().parents[1]
         shipped = package / "_profiles"
         return (Path("profiles"), shipped if shipped.is_dir() else package.parent / "profiles")
 

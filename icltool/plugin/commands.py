@@ -11,10 +11,7 @@ import functools
 import importlib
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from icltool.config.base import StageConfig
+from typing import Any
 
 _PACKAGE = "icltool.commands"
 
@@ -38,14 +35,13 @@ def command_module(name: str, part: str) -> ModuleType:
     return importlib.import_module(f"{_PACKAGE}.{name}.{part}")
 
 
-def stage_model(stage: str) -> type[StageConfig]:
-    """The configuration model of a stage."""
-    found: Any = getattr(command_module(stage, "options"), f"{stage.capitalize()}Config")
-    model: type[StageConfig] = found
+def stage_model(stage: str) -> type[Any]:
+    """The configuration model of a stage, a `StageConfig`."""
+    model: type[Any] = getattr(command_module(stage, "options"), f"{stage.capitalize()}Config")
     return model
 
 
-def stage_models() -> dict[str, type[StageConfig]]:
+def stage_models() -> dict[str, type[Any]]:
     """The models of all stages."""
     return {stage: stage_model(stage) for stage in stages()}
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import difflib
 import functools
 import importlib.metadata
-from collections.abc import Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 import pluggy
 
@@ -14,9 +14,6 @@ from icltool.plugin import hookspecs
 from icltool.plugin.registration import KINDS, Registration
 from icltool.plugin.registry import Broken, Found, Registry
 from icltool.releases import __version__
-
-if TYPE_CHECKING:
-    from icltool.store.makers import Makers
 
 GROUP = "icltool"
 
@@ -111,24 +108,6 @@ def load_registry() -> Registry:
 def component(kind: str, name: str, /, **options: Any) -> Any:
     """Builds the component `name` of `kind`; see Registry.create."""
     return load_registry().create(kind, name, **options)
-
-
-def makers(chosen: Iterable[tuple[str, str]], paths: Mapping[str, str | None]) -> Makers:
-    """What makes an artefact: the distributions of the `chosen` components (kind, name), and the weights of those kinds that
-    `paths` names ("models", "encoders"), with the place that the user gave for them, if any. PluginError as Registry.get."""
-    from icltool.store.makers import Makers
-
-    found = [(kind, load_registry().get(kind, name)) for kind, name in chosen]
-    plugins = {f"{kind}/{item.name}": f"{item.distribution} {item.version}" for kind, item in found}
-    weights = {f"{kind}/{item.name}": _weights(item, paths[kind]) for kind, item in found if kind in paths}
-    return Makers(plugins, {name: mark for name, mark in weights.items() if mark})
-
-
-def _weights(item: Found, path: str | None) -> str:
-    """What stands for the weights of a model or an encoder; see `weights_mark`."""
-    from icltool.components.models.weights import weights_mark
-
-    return weights_mark(item.name, item.registration.options, path)
 
 
 def _registrations(kind: str, answer: Any) -> list[Registration]:

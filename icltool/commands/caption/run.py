@@ -25,10 +25,11 @@ from icltool.commands.caption.entries import (
 from icltool.commands.caption.options import CaptionConfig
 from icltool.commands.caption.styles import check_styles, prepared_styles, styles_in, styles_of_model
 from icltool.commands.caption.written import Captions, captions_for, check_target, finished_captions, write_captions
+from icltool.config.identity import makers
 from icltool.config.names import suggestion
 from icltool.contracts import TASKS, Example, Progress, StageReport, Task
 from icltool.errors import ConfigError, DataError
-from icltool.plugin.manager import load_registry, makers
+from icltool.plugin.manager import load_registry
 from icltool.releases import __version__
 
 if TYPE_CHECKING:

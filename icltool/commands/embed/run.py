@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 from icltool.commands.embed.options import EmbedConfig
 from icltool.commands.embed.worker import EncodedRows, MakeEncoding, Rows, embedded_fields
 from icltool.config.env import VARIABLES
+from icltool.config.identity import makers
 from icltool.contracts import Progress, StageReport, Ticker
 from icltool.errors import StoreError
 from icltool.execution.place import place_of_work
 from icltool.execution.running import Run, give_up
-from icltool.plugin.manager import makers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -25,7 +25,6 @@ from icltool.store.arrays import asked_by, content_code, content_codes
 from icltool.store.evaluations import PartialAnswers
 
 if TYPE_CHECKING:
-    from icltool.commands.evaluate.costs import Costs
     from icltool.commands.evaluate.settings import Setting
 
 #: Queries that are answered, and safe on disk, at a time, where the batch size is small, and where it is "auto"; else so
@@ -35,12 +34,10 @@ BATCHES = 4
 
 
 class Answerer:
-    """Answers queries; the model is loaded when the first answer is needed. `costs` are what its answers cost, once that
-    was measured."""
+    """Answers queries; the model is loaded when the first answer is needed."""
 
     def __init__(self, inputs: Inputs, progress: Progress) -> None:
         self.inputs, self.progress = inputs, progress
-        self.costs: Costs | None = None
         #: Seconds that answering took, and a remark, of part files that workers filled.
         self.elsewhere: dict[Path, tuple[float, str]] = {}
         self._session: Session | None = None

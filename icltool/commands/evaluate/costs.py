@@ -8,18 +8,16 @@ from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from icltool.commands.evaluate.answering import Answerer
 from icltool.commands.evaluate.settings import Key, Setting, Settings
 from icltool.contracts import IntArray, Intervention, ScoringRequest, keyed_generator
 from icltool.engine.query_cost import QueryCost, pooled, query_cost
 from icltool.errors import ConfigError
 from icltool.store.evaluations import SettingResult
-
-if TYPE_CHECKING:
-    from icltool.commands.evaluate.answering import Answerer
 
 #: Queries that are answered alone for each setting, the same for all, at most; and the seconds after which no further one
 #: is begun, of all settings together.
@@ -146,10 +144,3 @@ def _cost(answerer: Answerer, one: CostOf, request: ScoringRequest, counts: bool
     session = answerer.session()
     with nullcontext() if one.intervention is None else session.steered(one.intervention):
         return query_cost(session, [request], answerer.inputs.task.ranked, counts)
-
-
-def measured(answerer: Answerer, settings: Settings, setting: Setting) -> dict[str, Any]:
-    """The setting's cost as results keep it: `Costs.of`, measured with the others of the call."""
-    if answerer.costs is None:
-        answerer.costs = Costs(settings, answerer)
-    return answerer.costs.of(setting)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from icltool.commands.evaluate.costs import Costs, to_measure
+from icltool.commands.evaluate.costs import to_measure
 from icltool.commands.evaluate.options import EvaluateConfig
 from icltool.commands.evaluate.results import Asked, Results
 from icltool.commands.evaluate.settings import Setting, Settings
@@ -116,8 +116,7 @@ def _take(answered: Answered, asked: Sequence[Asked], work: Results) -> None:
     """Puts what came where it belongs."""
     unit = answered.unit
     if isinstance(unit, CostSample):
-        work.answerer.costs = Costs(work.settings, work.answerer)
-        work.answerer.costs.take(answered.costs, answered.faults)
+        work.costs.take(answered.costs, answered.faults)
         return
     part = asked[unit.number].part
     part.append(answered.rows, unit.start, {"seconds": answered.seconds, "remark": answered.remark})
@@ -126,9 +125,8 @@ def _take(answered: Answered, asked: Sequence[Asked], work: Results) -> None:
 
 
 def _without_costs(work: Results, settings: Settings) -> None:
-    work.answerer.costs = Costs(settings, work.answerer)
     fault = ConfigError("no worker could measure it", "run the same command again")
-    work.answerer.costs.take({}, {group[0].key: fault for group in settings.groups})
+    work.costs.take({}, {group[0].key: fault for group in settings.groups})
 
 
 def _named(unit: Chunk | CostSample, asked: Sequence[Asked], settings: Settings) -> tuple[str, dict[str, Any]]:

@@ -70,6 +70,7 @@ class Results:
         self, settings: Settings, judge: Judge, answerer: Answerer, folder: Path, provenance: dict[str, Any]
     ) -> None:
         self.settings, self.judge, self.answerer = settings, judge, answerer
+        self.costs = costs.Costs(settings, answerer)
         self.folder, self.provenance = folder, provenance
         self.config = settings.inputs.config
         self.kept: dict[Key, SettingResult] = {}
@@ -167,7 +168,7 @@ class Results:
             if self._current(setting) is None:  # its answers could not be had
                 continue
             try:
-                self._store(setting.key, cost=costs.measured(self.answerer, self.settings, setting))
+                self._store(setting.key, cost=self.costs.of(setting))
             except ConfigError as error:  # a prompt that does not fit by itself: the answers are there
                 faults.append(f"the cost of {setting.title} cannot be measured: {error}")
         return faults

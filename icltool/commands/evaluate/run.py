@@ -20,9 +20,10 @@ from icltool.commands.evaluate.report import EvaluationReport, asked_for, remark
 from icltool.commands.evaluate.results import Results
 from icltool.commands.evaluate.settings import Setting, Settings
 from icltool.commands.evaluate.table import append_results
+from icltool.config.identity import makers
 from icltool.contracts import Metric, Progress
 from icltool.execution.running import give_up
-from icltool.plugin.manager import component, load_registry, makers
+from icltool.plugin.manager import component, load_registry
 from icltool.results.appended_csv import check_appendable
 from icltool.results.costs import cost_of
 from icltool.results.grid import over_seeds

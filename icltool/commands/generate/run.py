@@ -27,6 +27,7 @@ from icltool.commands.generate.search import (
     search_options,
 )
 from icltool.config.env import VARIABLES
+from icltool.config.identity import makers
 from icltool.contracts import (
     Example,
     FloatArray,
@@ -43,7 +44,6 @@ from icltool.engine.work import Work, total
 from icltool.errors import ConfigError, StoreError
 from icltool.execution.place import Place, place_of_work
 from icltool.execution.running import Run, give_up
-from icltool.plugin.manager import makers
 
 if TYPE_CHECKING:
     from icltool.store.records import PreparedDataset, Records

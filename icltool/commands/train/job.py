@@ -33,7 +33,7 @@ class Job(Protocol):
 
 def from_model(identity: Mapping[str, Any], learner: str, model: str, **more: Any) -> dict[str, Any]:
     """The provenance of what a learner made of a model: its identity but for options and seed, and who brings both."""
-    from icltool.plugin.manager import makers
+    from icltool.config.identity import makers
 
     made_by = makers((("learners", learner), ("models", model)), {"models": identity.get("model_path")})
     kept = {key: value for key, value in identity.items() if key not in ("options", "seed")}

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from icltool.commands.train.options import TrainConfig
+from icltool.config.identity import makers
 from icltool.contracts import IntArray, Learner, Progress, TrainableEncoder, TrainingOutcome, TrainingSet
 from icltool.errors import ConfigError, StoreError
-from icltool.plugin.manager import component, makers
+from icltool.plugin.manager import component
 from icltool.releases import __version__
 
 if TYPE_CHECKING:
