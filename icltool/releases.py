@@ -7,7 +7,6 @@ packages, which compute what a model says, a model's caches are checked when it 
 
 from __future__ import annotations
 
-import importlib.metadata
 import re
 from collections.abc import Mapping
 
@@ -44,6 +43,8 @@ def _key(version: str) -> tuple[int, ...]:
 
 
 def _installed(name: str) -> str | None:
+    import importlib.metadata  # takes half as long to import as all else that `icltool --help` needs
+
     try:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:

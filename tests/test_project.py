@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import inspect
 import re
 import shlex
@@ -35,7 +36,7 @@ JOBS: dict[str, Any] = yaml.safe_load(WORKFLOW)["jobs"]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 MARKERS = {line.partition(":")[0] for line in PROJECT["tool"]["pytest"]["ini_options"]["markers"]}
 STATIC_CHECKS = "ruff check . && ruff format --check . && mypy && lint-imports"
-RECIPES: list[str] = re.findall(r"```python\n(.*?)```", CONTRIBUTING, flags=re.DOTALL)
+*RECIPES, COMMAND = re.findall(r"```python\n(.*?)```", CONTRIBUTING, flags=re.DOTALL)
 
 
 def test_there_is_no_utils() -> None:
@@ -157,7 +158,7 @@ def test_contributing_names_what_there_is() -> None:
 
 def test_contributing_has_a_recipe_for_every_kind() -> None:
     hooks = [hook for recipe in RECIPES for path, hook, _ in files(recipe) if "builtins" in path]
-    assert list(dict.fromkeys(hooks)) == [f"icltool_{kind}" for kind in KINDS]
+    assert list(dict.fromkeys(hooks)) == [f"icltool_{kind}" for kind in KINDS if kind != "commands"]
     for recipe in RECIPES:
         for path, _, text in files(recipe):
             ast.parse(text, path)
@@ -184,6 +185,33 @@ def test_a_recipe_conforms(recipe: str, request: pytest.FixtureRequest, monkeypa
             exec(compile(text, path, "exec"), module.__dict__)
     (test,) = (value for name, value in vars(module).items() if name.startswith("test_"))
     test(*map(request.getfixturevalue, inspect.signature(test).parameters))
+
+
+def test_the_recipe_of_a_command_works(
+    tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As it is written, in a folder beside the built-in ones."""
+    from icltool.plugin import commands
+
+    for path, _, text in files(COMMAND):
+        assert not (ROOT / path).exists()
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text(text, encoding="utf-8")
+    package = importlib.import_module("icltool.commands")
+    monkeypatch.setattr(package, "__path__", [*package.__path__, str(tmp_path / "icltool" / "commands")])
+    test = ModuleType("test_labels")
+    exec((tmp_path / "tests" / "commands" / "labels" / "test_run.py").read_text(encoding="utf-8"), test.__dict__)
+    try:
+        for kept in (commands.commands, commands.stages):
+            kept.cache_clear()
+        names = list(commands.commands())
+        assert names.index("labels") == names.index("prepare") + 1
+        test.test_it_counts(*map(request.getfixturevalue, inspect.signature(test.test_it_counts).parameters))
+    finally:
+        for kept in (commands.commands, commands.stages):
+            kept.cache_clear()
+        for name in [name for name in sys.modules if name.startswith("icltool.commands.labels")]:
+            del sys.modules[name]
 
 
 def files(recipe: str) -> list[tuple[str, str, str]]:

@@ -15,7 +15,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from icltool.cli.help import HelpfulCommand, HelpfulGroup
-from icltool.plugin.commands import command_module, commands, stage_model, stages
+from icltool.plugin.commands import command_module, commands, others_commands, stage_model, stages
 from icltool.releases import __version__
 
 #: Help has a short form, too.
@@ -37,9 +37,19 @@ class LazyGroup(HelpfulGroup):
     def __init__(self, **attributes: Any) -> None:
         super().__init__(**{**attributes, "commands": {n: LazyCommand(n, help=s) for n, s in commands().items()}})
 
+    def list_commands(self, ctx: Any) -> list[str]:
+        self._add_others()
+        return list(self.commands)
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        self._add_others()
+        super().format_help(ctx, formatter)
+
     def resolve_command(self, ctx: Any, args: list[str]) -> tuple[Any, Any, list[str]]:
         """The real command. An unknown name is a usage error with a suggestion."""
         name = args[0]
+        if name not in self.commands and not name.startswith("-"):
+            self._add_others()
         if name not in self.commands and not name.startswith("-") and not ctx.resilient_parsing:
             from icltool.config.names import closest
 
@@ -47,6 +57,11 @@ class LazyGroup(HelpfulGroup):
             ctx.fail(f"no such command {name!r}" + (f"; did you mean {close!r}?" if close else ""))
         found, command, rest = super().resolve_command(ctx, args)
         return found, command.load() if isinstance(command, LazyCommand) else command, rest
+
+    def _add_others(self) -> None:
+        """Commands of other packages, which are looked for only where the built-in ones do not answer."""
+        for name, summary in others_commands().items():
+            self.commands.setdefault(name, LazyCommand(name, help=summary))
 
     def load(self, name: str) -> Any:
         """The real command of this name."""
@@ -56,6 +71,10 @@ class LazyGroup(HelpfulGroup):
 
 def _command(name: str) -> Any:
     """The annotated function or Typer group of a command."""
+    if name not in commands():
+        from icltool.plugin.manager import load_registry
+
+        return load_registry().load("commands", name)
     if name not in stages():
         return command_module(name, "command").command
     from icltool.cli.stage import stage_command

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from icltool.plugin import Registration, hookimpl
+from icltool.plugin.commands import command_target, commands
 
 _HERE = "icltool.components"
 
@@ -273,8 +274,12 @@ def icltool_learners() -> list[Registration]:
             "Lever-LM that knows examples by their features, and fits any index set",
         ),
         Registration("live", f"{_HERE}.learners.live.learner:Live", "learnable in-context vectors (LIVE)"),
-        Registration("mimic", f"{_HERE}.learners.mimic:Mimic", "a learned shift for each attention head (MimIC)"),
-        Registration("lora", f"{_HERE}.learners.lora:Lora", "low-rank adapters of the self-attention (LoRA, by PEFT)"),
+        Registration(
+            "mimic", f"{_HERE}.learners.mimic.learner:Mimic", "a learned shift for each attention head (MimIC)"
+        ),
+        Registration(
+            "lora", f"{_HERE}.learners.lora.learner:Lora", "low-rank adapters of the self-attention (LoRA, by PEFT)"
+        ),
         Registration(
             "task-vector",
             f"{_HERE}.learners.task_vector:TaskVector",
@@ -319,3 +324,8 @@ def icltool_executors() -> list[Registration]:
         Registration("local", f"{_HERE}.executors.local:LocalExecutor", "this process"),
         Registration("ray", f"{_HERE}.executors.ray:RayExecutor", "several devices or machines, on Ray (icltool[ray])"),
     ]
+
+
+@hookimpl
+def icltool_commands() -> list[Registration]:
+    return [Registration(name, command_target(name), summary) for name, summary in commands().items()]

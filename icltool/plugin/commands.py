@@ -2,13 +2,16 @@
 
 A folder is a command. Its `__init__.py` has one line for the overview and RANK, its place there. A stage has `options.py`
 with its configuration model, NameConfig, whose docstring is the command's help, and `run.py` with `run(config, progress)`;
-a command of another form has `command.py` with `command`, a function or a Typer group.
+a command of another form has `command.py` with `command`, a function or a Typer group. Other packages add commands by the
+hook `icltool_commands`.
 """
 
 from __future__ import annotations
 
 import functools
 import importlib
+import sys
+from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -30,6 +33,24 @@ def stages() -> tuple[str, ...]:
     return tuple(name for name in commands() if not (folders[name] / "command.py").is_file())
 
 
+def others_commands() -> dict[str, str]:
+    """Name -> one line for the overview, of the commands that other packages register. Plugins are loaded where there are
+    any."""
+    if not _plugins_are_installed():
+        return {}
+    from icltool.plugin.manager import load_registry
+
+    found = [item for item in load_registry().found if item.kind == "commands" and item.distribution != "icltool"]
+    return {item.name: item.registration.summary for item in found}
+
+
+def command_target(name: str) -> str:
+    """Where what stands for the command is, as a Registration says it: the model of a stage, or the command itself."""
+    if name in stages():
+        return f"{_PACKAGE}.{name}.options:{name.capitalize()}Config"
+    return f"{_PACKAGE}.{name}.command:command"
+
+
 def command_module(name: str, part: str) -> ModuleType:
     """The module `part` of a command: "run", say."""
     return importlib.import_module(f"{_PACKAGE}.{name}.{part}")
@@ -47,5 +68,16 @@ def stage_models() -> dict[str, type[Any]]:
 
 
 def _folders() -> dict[str, Path]:
-    root = Path(str(importlib.import_module(_PACKAGE).__file__)).parent
-    return {path.name: path for path in root.iterdir() if (path / "__init__.py").is_file()}
+    roots = map(Path, importlib.import_module(_PACKAGE).__path__)
+    return {path.name: path for root in roots for path in root.iterdir() if (path / "__init__.py").is_file()}
+
+
+def _plugins_are_installed() -> bool:
+    """Whether a distribution on the path has entry points for icltool. The files say so at once; importlib.metadata takes as
+    long to be imported as all else that `icltool --help` needs."""
+    for folder in map(Path, sys.path):
+        for metadata in (*folder.glob("*.dist-info"), *folder.glob("*.egg-info")):
+            with suppress(OSError, UnicodeDecodeError):
+                if "[icltool]" in (metadata / "entry_points.txt").read_text(encoding="utf-8"):
+                    return True
+    return False

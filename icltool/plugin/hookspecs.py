@@ -63,3 +63,9 @@ def icltool_interventions() -> Iterable[Registration]:  # type: ignore[empty-bod
 @hookspec
 def icltool_executors() -> Iterable[Registration]:  # type: ignore[empty-body]
     """Executors (`icltool.contracts.Executor`)."""
+
+
+@hookspec
+def icltool_commands() -> Iterable[Registration]:  # type: ignore[empty-body]
+    """Commands of `icltool`: a function whose annotated parameters Typer reads, or a `typer.Typer` of several. Its docstring is
+    the help, the summary its line in the overview."""

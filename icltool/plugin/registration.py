@@ -19,6 +19,7 @@ KINDS: tuple[str, ...] = (
     "learners",
     "interventions",
     "executors",
+    "commands",
 )
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]*\Z")

@@ -42,8 +42,17 @@ def test_it_is_listed_with_its_distribution(icltool: Callable[..., str]) -> None
         ("datasets", "jsonl"),
         ("learners", "mean-shift"),
         ("interventions", "mean-shift"),
+        ("commands", "check-jsonl"),
     }
     assert {(row["version"], row["status"]) for row in ours} == {("0.1.0", "ok")}
+
+
+def test_its_command_is_one_of_icltool(icltool: Callable[..., str], tmp_path: Path) -> None:
+    assert "check-jsonl  Check a folder" in icltool("--help")
+    for split in ("train", "validation"):
+        (tmp_path / f"{split}.jsonl").write_text("")
+    with pytest.raises(AssertionError, match="holds no example"):
+        icltool("check-jsonl", str(tmp_path))
 
 
 @pytest.mark.external

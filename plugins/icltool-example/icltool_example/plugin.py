@@ -30,3 +30,9 @@ def icltool_learners() -> list[Registration]:
 @hookimpl
 def icltool_interventions() -> list[Registration]:
     return [Registration("mean-shift", "icltool_example.mean_shift:MeanShiftVectors", "adds it to every token's state")]
+
+
+@hookimpl
+def icltool_commands() -> list[Registration]:
+    target = "icltool_example.command:check_jsonl"
+    return [Registration("check-jsonl", target, "Check a folder that `icltool prepare jsonl` would read.")]

@@ -16,7 +16,7 @@ def test_the_entry_point_names_the_plugin() -> None:
 
 def test_every_registered_component_exists() -> None:
     hooks = [getattr(plugin, name) for name in dir(plugin) if name.startswith("icltool_")]
-    assert len(hooks) == 5
+    assert len(hooks) == 6
     for hook in hooks:
         for registration in hook():
             module, _, name = registration.target.partition(":")
@@ -26,7 +26,7 @@ def test_every_registered_component_exists() -> None:
 def test_listing_imports_no_component() -> None:
     code = (
         "import sys, icltool_example.plugin as p; [getattr(p, n)() for n in dir(p) if n.startswith('icltool_')]; "
-        "print(sorted({'numpy', 'torch', 'PIL', 'icltool_example.farthest'} & set(sys.modules)))"
+        "print(sorted({'numpy', 'torch', 'PIL', 'typer', 'icltool_example.farthest'} & set(sys.modules)))"
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"
