@@ -141,7 +141,7 @@ _HOME = {
     **dict.fromkeys(_CONTRACTS, "icltool.contracts"),
     **dict.fromkeys(_ERRORS, "icltool.errors"),
     **dict.fromkeys(_PLUGIN, "icltool.plugin"),
-    **{name: f"icltool.components.models.{module}" for name, module in _ADAPTERS.items()},
+    **{name: f"icltool.components.models.shared.{module}" for name, module in _ADAPTERS.items()},
     **{name: f"icltool.components.{module}" for name, module in _STEERING.items()},
 }
 
@@ -163,34 +163,34 @@ if TYPE_CHECKING:
     from icltool.components.learners.steering.card import write_intervention as write_intervention
     from icltool.components.learners.steering.draws import Draws as Draws
     from icltool.components.learners.steering.draws import held_out as held_out
-    from icltool.components.models.augmentation import PictureReader as PictureReader
-    from icltool.components.models.captioner_format import CaptionerFormat as CaptionerFormat
-    from icltool.components.models.captioner_format import clean_caption as clean_caption
-    from icltool.components.models.decoder_hooks import answers_at as answers_at
-    from icltool.components.models.decoder_hooks import attention_heads as attention_heads
-    from icltool.components.models.decoder_hooks import template_hash as template_hash
-    from icltool.components.models.images import read_image as read_image
-    from icltool.components.models.loading import LoadOptions as LoadOptions
-    from icltool.components.models.prompt_format import PromptFormat as PromptFormat
-    from icltool.components.models.prompt_format import TaskFormat as TaskFormat
-    from icltool.components.models.scoring import target_scores as target_scores
-    from icltool.components.models.tokenizer_file import as_in_file as as_in_file
-    from icltool.components.models.tokens import TokenizedPrompt as TokenizedPrompt
-    from icltool.components.models.tokens import batches_by_length as batches_by_length
-    from icltool.components.models.tokens import tokenize as tokenize
-    from icltool.components.models.tuned import apply_tuned as apply_tuned
-    from icltool.components.models.tuned import read_tuned as read_tuned
-    from icltool.components.models.tuned import save_tuned as save_tuned
-    from icltool.components.models.tuned import tensor_names as tensor_names
-    from icltool.components.models.tuning import evaluating as evaluating
-    from icltool.components.models.tuning import read_card as read_card
-    from icltool.components.models.tuning import trained_search as trained_search
-    from icltool.components.models.tuning import until_end as until_end
-    from icltool.components.models.tuning import write_card as write_card
-    from icltool.components.models.weights import Weights as Weights
-    from icltool.components.models.weights import find_weights as find_weights
-    from icltool.components.models.weights import fingerprint as fingerprint
-    from icltool.components.models.weights import weights_hash as weights_hash
+    from icltool.components.models.shared.augmentation import PictureReader as PictureReader
+    from icltool.components.models.shared.captioner_format import CaptionerFormat as CaptionerFormat
+    from icltool.components.models.shared.captioner_format import clean_caption as clean_caption
+    from icltool.components.models.shared.decoder_hooks import answers_at as answers_at
+    from icltool.components.models.shared.decoder_hooks import attention_heads as attention_heads
+    from icltool.components.models.shared.decoder_hooks import template_hash as template_hash
+    from icltool.components.models.shared.images import read_image as read_image
+    from icltool.components.models.shared.loading import LoadOptions as LoadOptions
+    from icltool.components.models.shared.prompt_format import PromptFormat as PromptFormat
+    from icltool.components.models.shared.prompt_format import TaskFormat as TaskFormat
+    from icltool.components.models.shared.scoring import target_scores as target_scores
+    from icltool.components.models.shared.tokenizer_file import as_in_file as as_in_file
+    from icltool.components.models.shared.tokens import TokenizedPrompt as TokenizedPrompt
+    from icltool.components.models.shared.tokens import batches_by_length as batches_by_length
+    from icltool.components.models.shared.tokens import tokenize as tokenize
+    from icltool.components.models.shared.tuned import apply_tuned as apply_tuned
+    from icltool.components.models.shared.tuned import read_tuned as read_tuned
+    from icltool.components.models.shared.tuned import save_tuned as save_tuned
+    from icltool.components.models.shared.tuned import tensor_names as tensor_names
+    from icltool.components.models.shared.tuning import evaluating as evaluating
+    from icltool.components.models.shared.tuning import read_card as read_card
+    from icltool.components.models.shared.tuning import trained_search as trained_search
+    from icltool.components.models.shared.tuning import until_end as until_end
+    from icltool.components.models.shared.tuning import write_card as write_card
+    from icltool.components.models.shared.weights import Weights as Weights
+    from icltool.components.models.shared.weights import find_weights as find_weights
+    from icltool.components.models.shared.weights import fingerprint as fingerprint
+    from icltool.components.models.shared.weights import weights_hash as weights_hash
     from icltool.contracts import *  # noqa: F403
     from icltool.errors import ConfigError as ConfigError
     from icltool.errors import DataError as DataError

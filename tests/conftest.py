@@ -28,7 +28,7 @@ settings.register_profile("icltool", deadline=None)  # how long an example takes
 settings.load_profile("icltool")
 
 if TYPE_CHECKING:
-    from icltool.components.models.idefics import IdeficsModel
+    from icltool.components.models.idefics.idefics import IdeficsModel
 
 _DEADLINE = "ICLTOOL_TESTS_DEADLINE"
 #: Makes a folder once per run of the tests, whatever the number of workers: its name, and what fills it.
@@ -148,7 +148,7 @@ def short_costs() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def resampled(resampled_folder: Path) -> IdeficsModel:
-    from icltool.components.models.idefics import IdeficsModel
+    from icltool.components.models.idefics.idefics import IdeficsModel
 
     return IdeficsModel("resampled", path=str(resampled_folder), device="cpu")
 
@@ -156,7 +156,7 @@ def resampled(resampled_folder: Path) -> IdeficsModel:
 @pytest.fixture(scope="session")
 def small_idefics(shared: Shared) -> IdeficsModel:
     """Of two layers and a width of 32."""
-    from icltool.components.models.idefics import IdeficsModel
+    from icltool.components.models.idefics.idefics import IdeficsModel
     from tests.components.models.tiny import idefics, shared_folder
 
     return IdeficsModel("idefics", path=shared_folder(shared, idefics), device="cpu")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from icltool.components.models.weights import weights_mark
+from icltool.components.models.shared.weights import weights_mark
 from icltool.plugin.manager import load_registry
 from icltool.plugin.registry import Found
 from icltool.store.makers import Makers

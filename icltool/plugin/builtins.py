@@ -10,7 +10,7 @@ _HERE = "icltool.components"
 
 @hookimpl
 def icltool_models() -> list[Registration]:
-    idefics = f"{_HERE}.models.idefics:IdeficsModel"
+    idefics = f"{_HERE}.models.idefics.idefics:IdeficsModel"
     return [
         Registration(
             "tiny-idefics",
@@ -38,7 +38,9 @@ def icltool_models() -> list[Registration]:
             {"name": "idefics-80b-instruct", "hub_id": "HuggingFaceM4/idefics-80b-instruct", "device_map": "auto"},
         ),
         *(
-            Registration(name, f"{_HERE}.models.idefics2:Idefics2Model", summary, {"name": name, "hub_id": hub_id})
+            Registration(
+                name, f"{_HERE}.models.idefics.idefics2:Idefics2Model", summary, {"name": name, "hub_id": hub_id}
+            )
             for name, summary, hub_id in (
                 ("idefics2-8b-base", "IDEFICS2 8B", "HuggingFaceM4/idefics2-8b-base"),
                 ("idefics2-8b", "IDEFICS2 8B, instruction-tuned", "HuggingFaceM4/idefics2-8b"),
@@ -46,11 +48,11 @@ def icltool_models() -> list[Registration]:
         ),
         Registration(
             "image-text-to-text",
-            f"{_HERE}.models.chat:ChatModel",
+            f"{_HERE}.models.chat.chat:ChatModel",
             "any chat model of several images, by --model-path",
         ),
         *(
-            Registration(name, f"{_HERE}.models.chat:ChatModel", summary, {"name": name, "hub_id": hub_id})
+            Registration(name, f"{_HERE}.models.chat.chat:ChatModel", summary, {"name": name, "hub_id": hub_id})
             for name, summary, hub_id in (
                 ("idefics3-8b", "Idefics3 8B", "HuggingFaceM4/Idefics3-8B-Llama3"),
                 ("smolvlm", "SmolVLM 2.2B", "HuggingFaceTB/SmolVLM-Instruct"),
@@ -63,7 +65,9 @@ def icltool_models() -> list[Registration]:
             )
         ),
         *(
-            Registration(name, f"{_HERE}.models.{place}", summary, {"name": name, "hub_id": f"Salesforce/{hub_id}"})
+            Registration(
+                name, f"{_HERE}.models.blip.{place}", summary, {"name": name, "hub_id": f"Salesforce/{hub_id}"}
+            )
             for place, name, summary, hub_id in (
                 ("blip2:Blip2Model", "blip2-opt-2.7b", "BLIP-2, OPT 2.7B", "blip2-opt-2.7b"),
                 ("blip2:Blip2Model", "blip2-opt-6.7b", "BLIP-2, OPT 6.7B", "blip2-opt-6.7b"),
@@ -90,13 +94,15 @@ def icltool_models() -> list[Registration]:
         ),
         Registration(
             "tiny-blip2",
-            f"{_HERE}.models.blip2:Blip2Model",
+            f"{_HERE}.models.blip.blip2:Blip2Model",
             "small untrained BLIP-2 that ships with icltool, to be trained on the embedded world",
             {"name": "tiny-blip2", "packaged": "tiny-blip2"},
         ),
-        Registration("text-llm", f"{_HERE}.models.text:TextModel", "any causal LM, for text tasks, by --model-path"),
+        Registration(
+            "text-llm", f"{_HERE}.models.text.text:TextModel", "any causal LM, for text tasks, by --model-path"
+        ),
         *(
-            Registration(name, f"{_HERE}.models.text:TextModel", summary, {"name": name, "hub_id": hub_id})
+            Registration(name, f"{_HERE}.models.text.text:TextModel", summary, {"name": name, "hub_id": hub_id})
             for name, summary, hub_id in (
                 ("gpt2", "GPT-2, text tasks", "openai-community/gpt2"),
                 ("gpt-j-6b", "GPT-J 6B, text tasks", "EleutherAI/gpt-j-6b"),

@@ -173,7 +173,7 @@ def _content(file: Path, model: Model) -> tuple[str, dict[str, Any]]:
     """(header, tensors as lists) of a file of fine-tuned weights."""
     from safetensors.torch import load_file
 
-    from icltool.components.models.tuned import read_tuned
+    from icltool.components.models.shared.tuned import read_tuned
 
     stored = read_tuned(file)
     expect(stored.model == model.name, f"{file.name} must name model {model.name!r}, not {stored.model!r}")
@@ -182,7 +182,7 @@ def _content(file: Path, model: Model) -> tuple[str, dict[str, Any]]:
 
 
 def _lay_over(model: Any, file: Path) -> None:
-    from icltool.components.models.tuned import apply_tuned, read_tuned
+    from icltool.components.models.shared.tuned import apply_tuned, read_tuned
 
     apply_tuned(model.network, read_tuned(file))
 

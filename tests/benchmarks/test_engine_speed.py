@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from icltool.components.models.idefics import IdeficsModel
+from icltool.components.models.idefics.idefics import IdeficsModel
 from icltool.engine.query_cost import counted_flops
 from tests.benchmarks.engine import measure, models
 from tests.benchmarks.engine.compare import Comparison, Differences, as_json, compare, differences

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from transformers import IdeficsConfig, IdeficsForVisionText2Text
 
-from icltool.components.models.idefics import IdeficsModel
+from icltool.components.models.idefics.idefics import IdeficsModel
 from icltool.engine.image_cache import ImageFeatureCache
 from icltool.engine.preparing import ImagePipeline
 from icltool.store.image_features import open_image_features

@@ -14,11 +14,11 @@ from transformers.models.idefics import modeling_idefics
 
 from icltool import releases
 from icltool.cli.app import run
-from icltool.components.models.idefics import IdeficsModel
+from icltool.components.models.idefics.idefics import IdeficsModel
 from icltool.contracts import GenerationOptions
 from icltool.store.records import PreparedDataset, open_dataset
 from icltool.store.sequences import SequenceFile
-from tests.components.models.test_idefics import plain_log_prob
+from tests.components.models.idefics.test_idefics import plain_log_prob
 
 SEARCH = ["--anchors=2", "--candidates=4", "--beam-size=2", "--shots=2"]
 #: Without image cache, without prefix cache, without either, with both.

@@ -364,7 +364,7 @@ def test_an_evaluation_leaves_stderr_empty(
     option: str, workspace: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """With a library that warns, logs and prints while the model answers."""
-    from icltool.components.models.idefics import IdeficsModel
+    from icltool.components.models.idefics.idefics import IdeficsModel
 
     clean = IdeficsModel.clean
 

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 
 from icltool.cli.app import run
 from icltool.commands.evaluate import costs
-from icltool.components.models.idefics import IdeficsModel
+from icltool.components.models.idefics.idefics import IdeficsModel
 from tests.cli.test_bad_input import refusal
 from tests.commands.evaluate.vectors import vectors
 

@@ -17,7 +17,7 @@ from icltool.commands.generate import run as generate
 from icltool.commands.generate.options import GenerateConfig
 from icltool.commands.train import run as train
 from icltool.commands.train.options import TrainConfig
-from icltool.components.models.weights import packaged_weights
+from icltool.components.models.shared.weights import packaged_weights
 from icltool.errors import StoreError
 from icltool.execution.progress import for_terminal
 from icltool.store.evaluations import read_results

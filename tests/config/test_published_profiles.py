@@ -164,7 +164,7 @@ def test_live_is_evaluated_as_published(dataset: str, model: str) -> None:
 )
 def test_blip2_is_fine_tuned_as_published(name: str, own: dict[str, Any]) -> None:
     """Every value of the published configuration; it is the model's own recipe, too."""
-    from icltool.components.models.blip2 import Blip2Model
+    from icltool.components.models.blip.blip2 import Blip2Model
 
     config = _resolved("train", name)
     assert config.dtype == "float16"

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image, UnidentifiedImageError
 
-from icltool.components.models.images import read_image
+from icltool.components.models.shared.images import read_image
 from icltool.contracts import open_picture
 from icltool.errors import DataError
 

@@ -14,7 +14,7 @@ from PIL import Image, ImageOps
 from icltool.commands.caption.entries import check_picture
 from icltool.commands.report.page.thumbnails import small_picture
 from icltool.components.datasets.images import expect_readable
-from icltool.components.models.images import read_image
+from icltool.components.models.shared.images import read_image
 from icltool.contracts import load_picture
 from icltool.contracts.pictures import LIMIT_VARIABLE, picture_size, upright
 from icltool.errors import ConfigError, DataError

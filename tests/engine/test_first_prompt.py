@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from icltool.components.models.weights import packaged_weights
+from icltool.components.models.shared.weights import packaged_weights
 from icltool.config.model import ModelConfig
 from icltool.contracts import TASKS, Example, Prompt
 from icltool.engine.first_prompt import check_first_prompt

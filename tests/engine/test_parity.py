@@ -11,9 +11,9 @@ from transformers import IdeficsForVisionText2Text
 from transformers.models.idefics import modeling_idefics
 
 from icltool import releases
-from icltool.components.models.continued_cache import ContinuedLayer
-from icltool.components.models.idefics import IdeficsModel
-from icltool.components.models.text import TextModel
+from icltool.components.models.idefics.idefics import IdeficsModel
+from icltool.components.models.shared.continued_cache import ContinuedLayer
+from icltool.components.models.text.text import TextModel
 from icltool.contracts import GenerationOptions, ScoringRequest, TargetScore
 from icltool.engine import parity
 from icltool.engine.opening import open_session

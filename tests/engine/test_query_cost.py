@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from icltool.components.interventions.shift import ShiftVectors
-from icltool.components.models.idefics import IdeficsModel
+from icltool.components.models.idefics.idefics import IdeficsModel
 from icltool.contracts import Example, GenerationOptions, ScoringRequest
 from icltool.engine.opening import open_session
 from icltool.engine.query_cost import (

@@ -169,7 +169,7 @@ def build(place: Path, target: Target) -> Path:
 def _own_files(box: Path) -> None:
     from PIL import Image
 
-    from icltool.components.models.weights import packaged_weights
+    from icltool.components.models.shared.weights import packaged_weights
 
     (box / "src").mkdir()
     (box / "lines").mkdir()

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import torch
 
-from icltool.components.models.idefics2 import Idefics2Model
-from icltool.components.models.text import TextModel
+from icltool.components.models.idefics.idefics2 import Idefics2Model
+from icltool.components.models.text.text import TextModel
 from icltool.contracts import AnswerBatch, Example
 from icltool.testing import make_examples
 from icltool.testing.hooks import check_hooks

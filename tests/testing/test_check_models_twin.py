@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from icltool.components.models.text import TextModel
+from icltool.components.models.text.text import TextModel
 from icltool.contracts import Example, Prompt, TargetScore
 from icltool.testing import check_model, torch_twin
 from tests.components.models import tiny

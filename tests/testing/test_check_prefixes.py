@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 import torch
 
-from icltool.components.models import continuing, continuing_decoder, idefics_continuing
-from icltool.components.models.chat import ChatModel
-from icltool.components.models.idefics2 import Idefics2Model
-from icltool.components.models.text import TextModel
+from icltool.components.models.chat.chat import ChatModel
+from icltool.components.models.idefics import idefics_continuing
+from icltool.components.models.idefics.idefics2 import Idefics2Model
+from icltool.components.models.shared import continuing, continuing_decoder
+from icltool.components.models.text.text import TextModel
 from icltool.contracts import Example, Extension, PromptTokens
 from icltool.testing import make_examples
 from icltool.testing.models import mixed_prompts
@@ -188,7 +189,7 @@ def test_the_suite_notices_what_idefics_forgets(
 
 def counts_from_the_span(model: Any, patch: pytest.MonkeyPatch) -> None:
     """The first image in a span is shown from its first token on, wherever the span begins."""
-    from icltool.components.models import image_continuing
+    from icltool.components.models.shared import image_continuing
 
     real = image_continuing.ImageContinuation._inputs
 
@@ -209,7 +210,7 @@ def counts_from_the_span(model: Any, patch: pytest.MonkeyPatch) -> None:
 
 
 def one_position_each(model: Any, patch: pytest.MonkeyPatch) -> None:
-    from icltool.components.models import image_continuing
+    from icltool.components.models.shared import image_continuing
 
     patch.setattr(image_continuing.ThreePositions, "_positions", lambda self, batch, spans: batch.positions)
 

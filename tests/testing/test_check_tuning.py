@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from icltool.components.models.blip2 import Blip2Model
+from icltool.components.models.blip.blip2 import Blip2Model
 from icltool.testing import check_tuning, make_examples
 from tests.components.models import tiny_captioners as tiny
 

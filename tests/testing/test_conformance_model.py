@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from icltool.components.models.idefics import IdeficsModel
+from icltool.components.models.idefics.idefics import IdeficsModel
 from icltool.testing import check_model, make_examples, torch_twin
 from icltool.world.scenes import NONCE_WORDS
-from tests.components.models.test_idefics import plain_inputs
+from tests.components.models.idefics.test_idefics import plain_inputs
 
 
 @pytest.mark.parametrize(

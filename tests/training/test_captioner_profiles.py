@@ -18,7 +18,7 @@ import pytest
 
 import icltool
 from icltool.components.learners.captioner.options import parse_options
-from icltool.components.models.tuned import read_tuned, tensor_names
+from icltool.components.models.shared.tuned import read_tuned, tensor_names
 from icltool.config.profiles import Profile, read_profile
 from icltool.config.resolve import resolve
 from icltool.contracts import StageReport

@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from icltool.components.models.weights import packaged_weights
+from icltool.components.models.shared.weights import packaged_weights
 from icltool.contracts import Example, GenerationOptions, SupportsTuning
 from icltool.plugin.manager import component
 from icltool.world.regions import INFERENCES

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from icltool.commands.app.desk import ASKED, Answer, Desk
-from icltool.components.models.images import read_image
+from icltool.components.models.shared.images import read_image
 from icltool.contracts import Example
 from icltool.errors import DataError, IclError
 

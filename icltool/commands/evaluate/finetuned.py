@@ -14,7 +14,7 @@ from icltool.store.atomic import read_json
 from icltool.store.workspace import TRAINED
 
 if TYPE_CHECKING:
-    from icltool.components.models.tuned import Tuned
+    from icltool.components.models.shared.tuned import Tuned
 
 #: The learner whose checkpoints are read, and those of a folder, the one that is meant first.
 LEARNER = "captioner"
@@ -55,7 +55,7 @@ def weights_of(inputs: Inputs, given: Mapping[str, Any]) -> Path:
 
 def read(file: Path) -> Tuned:
     """The file's header."""
-    from icltool.components.models.tuned import read_tuned
+    from icltool.components.models.shared.tuned import read_tuned
 
     return read_tuned(file)
 
@@ -152,7 +152,7 @@ def _selectors(inputs: Inputs) -> set[str]:
 
 
 def _tuned_path(path: Path) -> bool:
-    from icltool.components.models.tuned import tuned_file
+    from icltool.components.models.shared.tuned import tuned_file
 
     return tuned_file(path) is not None
 

@@ -60,7 +60,7 @@ def _row(inputs: Inputs, folder: Path, result: SettingResult) -> dict[str, Any]:
 
 def _training(inputs: Inputs, result: SettingResult) -> Mapping[str, Any]:
     """The options of the training whose weights, or what stands in for demonstrations, gave the answers."""
-    from icltool.components.models.tuned import read_tuned, tuned_file
+    from icltool.components.models.shared.tuned import read_tuned, tuned_file
 
     for kind in ("finetuned", "intervention"):
         if kind in result.extra:

@@ -29,7 +29,7 @@ from icltool.store.outputs import output_of
 from icltool.store.workspace import TRAINED, Workspace
 
 if TYPE_CHECKING:
-    from icltool.components.models.tuned import Tuned
+    from icltool.components.models.shared.tuned import Tuned
 
 LEARNER = "captioner"
 CARD, MANIFEST, ENDING = "README.md", "icltool.json", ".tar.gz"
@@ -45,7 +45,7 @@ def export_model(config: ExportConfig, format: str, progress: Progress) -> Stage
     Raises StoreError where the checkpoint is missing or damaged or the output cannot be written, ConfigError where the
     weights that the training began with are not there.
     """
-    from icltool.components.models.tuned import read_tuned
+    from icltool.components.models.shared.tuned import read_tuned
 
     file = _weights(config)
     tuned = read_tuned(file)

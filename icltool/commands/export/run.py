@@ -29,7 +29,7 @@ from icltool.store.outputs import output_of
 from icltool.store.workspace import Workspace
 
 if TYPE_CHECKING:
-    from icltool.components.models.chat_format import Style
+    from icltool.components.models.chat.chat_format import Style
     from icltool.store.evaluations import SettingResult
     from icltool.store.plans import Plan
     from icltool.store.prepared import PreparedDataset, Records
@@ -244,7 +244,7 @@ class _ChatForm:
 
     def messages(self, demonstrations: Sequence[Example], query: Example) -> list[dict[str, Any]]:
         """The conversation as a chat model is evaluated on it."""
-        from icltool.components.models.chat_format import conversation
+        from icltool.components.models.chat.chat_format import conversation
 
         images = (example.image for example in (*demonstrations, query) if example.image)
         found = conversation(self.task, demonstrations, query, self.style)
@@ -276,7 +276,7 @@ def _data_address(path: str) -> str:
     """The file as a data address (RFC 2397), where regions are shown the picture with them as PNG. DataError when it cannot
     be read or is no JPEG, PNG, GIF or WebP."""
     if picture_reference(path).regions:
-        from icltool.components.models.images import read_image
+        from icltool.components.models.shared.images import read_image
 
         shown = io.BytesIO()
         read_image(path).save(shown, "PNG")

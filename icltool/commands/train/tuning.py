@@ -162,7 +162,7 @@ def _content(path: str | None) -> str:
     place. "" for others."""
     if path is None or not Path(path).exists():
         return ""
-    from icltool.components.models.tuned import read_tuned, tuned_file
+    from icltool.components.models.shared.tuned import read_tuned, tuned_file
 
     file = tuned_file(Path(path))
     return "" if file is None else read_tuned(file).digest

@@ -14,9 +14,9 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from icltool.components.models.images import read_image
-from icltool.components.models.loading import check_sizes, is_fault
-from icltool.components.models.weights import check_files, fingerprint, packaged_weights
+from icltool.components.models.shared.images import read_image
+from icltool.components.models.shared.loading import check_sizes, is_fault
+from icltool.components.models.shared.weights import check_files, fingerprint, packaged_weights
 from icltool.contracts import FloatArray, read_whole
 from icltool.errors import ConfigError, IclError
 

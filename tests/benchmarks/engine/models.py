@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from transformers import IdeficsConfig, IdeficsForVisionText2Text, PreTrainedTokenizerFast
 
-from icltool.components.models.idefics import IdeficsModel
-from icltool.components.models.idefics_continuing import ready_features
-from icltool.components.models.loading import DTYPES, Loaded
+from icltool.components.models.idefics.idefics import IdeficsModel
+from icltool.components.models.idefics.idefics_continuing import ready_features
+from icltool.components.models.shared.loading import DTYPES, Loaded
 from tests.benchmarks.engine.data import LEXICON, WHOLE, lexicon
 
 FAKE, IMAGE = "<fake_token_around_image>", "<image>"
@@ -69,7 +69,7 @@ def adapter(size: str, folder: Path, device: torch.device, dtype: str, in_memory
         return IdeficsModel(size, path=str(folder), device=str(device), dtype=dtype)
     model = build(size, words, device, DTYPES[dtype]).eval().requires_grad_(False)
     model.config.save_pretrained(folder)
-    with mock.patch("icltool.components.models.idefics.load_model", return_value=Loaded(model, device, dtype)):
+    with mock.patch("icltool.components.models.idefics.idefics.load_model", return_value=Loaded(model, device, dtype)):
         return IdeficsModel(size, path=str(folder))
 
 

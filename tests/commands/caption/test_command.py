@@ -14,7 +14,7 @@ import pytest
 from icltool.cli.app import run
 from icltool.commands.caption import entries as entries_module
 from icltool.commands.caption.asking import Asker
-from icltool.components.models.idefics import IdeficsModel
+from icltool.components.models.idefics.idefics import IdeficsModel
 from icltool.store.journal import journal_path
 from icltool.store.records import open_dataset
 from icltool.store.workspace import Workspace

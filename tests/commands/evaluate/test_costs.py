@@ -13,7 +13,7 @@ import pytest
 from icltool.commands.evaluate import costs
 from icltool.commands.evaluate.inputs import Inputs
 from icltool.commands.evaluate.settings import Settings
-from icltool.components.models.idefics import IdeficsModel
+from icltool.components.models.idefics.idefics import IdeficsModel
 from icltool.engine.query_cost import QueryCost
 from icltool.errors import ConfigError
 from icltool.execution.progress import SilentProgress

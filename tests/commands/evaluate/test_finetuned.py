@@ -21,7 +21,7 @@ from icltool.commands.evaluate.options import EvaluateConfig
 from icltool.commands.evaluate.settings import Settings
 from icltool.commands.generate import run as generate
 from icltool.commands.generate.options import GenerateConfig
-from icltool.components.models.tuned import read_tuned, save_tuned
+from icltool.components.models.shared.tuned import read_tuned, save_tuned
 from icltool.errors import ConfigError, IclError, StoreError
 from icltool.plugin.manager import component
 from icltool.store.evaluations import predictions_file, read_predictions

@@ -14,7 +14,7 @@ from icltool.commands.evaluate import interventions
 from icltool.commands.evaluate.inputs import Inputs
 from icltool.commands.evaluate.options import EvaluateConfig
 from icltool.commands.evaluate.settings import Settings
-from icltool.components.models.idefics import IdeficsModel
+from icltool.components.models.idefics.idefics import IdeficsModel
 from icltool.errors import ConfigError, PluginError, StoreError
 from icltool.plugin import Registration
 from icltool.plugin.registry import Found, Registry

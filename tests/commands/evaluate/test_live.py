@@ -16,7 +16,7 @@ from icltool.commands.evaluate import answering, costs
 from icltool.commands.evaluate import run as evaluate
 from icltool.commands.evaluate.options import EvaluateConfig
 from icltool.components.interventions.shift import ShiftVectors
-from icltool.components.models.idefics import IdeficsModel
+from icltool.components.models.idefics.idefics import IdeficsModel
 from icltool.contracts import GenerationOptions
 from icltool.errors import ConfigError
 from icltool.execution.progress import for_terminal

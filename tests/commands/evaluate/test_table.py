@@ -11,7 +11,7 @@ import pytest
 from icltool.commands.evaluate import run as evaluate
 from icltool.commands.evaluate.options import EvaluateConfig
 from icltool.commands.evaluate.table import KEY
-from icltool.components.models.idefics import IdeficsModel
+from icltool.components.models.idefics.idefics import IdeficsModel
 from tests.commands.evaluate.test_finetuned import config
 from tests.commands.evaluate.vectors import vectors
 from tests.commands.train.fine_tuning import QUIET, SEARCH, SMALL

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from icltool.cli.app import run
-from icltool.components.models.chat_format import REQUESTS
+from icltool.components.models.chat.chat_format import REQUESTS
 from icltool.store.evaluations import read_predictions
 from icltool.store.plans import SPLITS, Plan, read_plan, write_plan
 from icltool.store.records import open_dataset

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from icltool.cli.app import run
 from icltool.commands.export.model import _newest
 from icltool.commands.export.options import ExportConfig
-from icltool.components.models.tuned import read_tuned
+from icltool.components.models.shared.tuned import read_tuned
 from icltool.contracts import Example, GenerationOptions
 from icltool.errors import StoreError
 from icltool.plugin.manager import component

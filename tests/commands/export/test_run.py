@@ -20,7 +20,7 @@ from safetensors.numpy import load_file, save_file
 
 from icltool.commands.export import run as export
 from icltool.commands.export.options import ExportConfig
-from icltool.components.models.chat_format import REQUESTS
+from icltool.components.models.chat.chat_format import REQUESTS
 from icltool.contracts import Example, QueryResult, Region, with_regions
 from icltool.errors import ConfigError, DataError, StoreError
 from icltool.execution.progress import SilentProgress

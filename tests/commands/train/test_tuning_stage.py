@@ -12,7 +12,7 @@ import pytest
 from icltool.commands.prepare import run as prepare
 from icltool.commands.prepare.options import PrepareConfig
 from icltool.commands.train import run as train
-from icltool.components.models.tuned import read_tuned
+from icltool.components.models.shared.tuned import read_tuned
 from icltool.errors import ConfigError, IclError
 from icltool.store.records import open_dataset
 from tests.commands.train.fine_tuning import QUIET, SMALL, fine_tuned, train_config

@@ -11,7 +11,7 @@ from PIL import Image
 
 from icltool.components.datasets.coco2014 import Coco2014Reader
 from icltool.components.datasets.coco2017 import Coco2017Reader
-from icltool.components.models.images import read_image
+from icltool.components.models.shared.images import read_image
 from icltool.contracts import Example
 from icltool.errors import DataError
 from icltool.execution.progress import SilentProgress

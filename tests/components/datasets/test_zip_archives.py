@@ -17,7 +17,7 @@ from icltool.components.datasets.coco_karpathy import CocoKarpathyReader
 from icltool.components.datasets.okvqa import OKVQAReader
 from icltool.components.datasets.vqav2 import VQAv2Reader
 from icltool.components.datasets.vqav2_sub import VQAv2SubReader
-from icltool.components.models.images import read_image
+from icltool.components.models.shared.images import read_image
 from icltool.contracts import DatasetReader, Example, file_exists
 from icltool.errors import DataError
 from icltool.execution.progress import SilentProgress

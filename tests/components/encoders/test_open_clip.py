@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from icltool.components.encoders.open_clip import OpenClipEncoder
-from icltool.components.models.weights import packaged_weights
+from icltool.components.models.shared.weights import packaged_weights
 from icltool.contracts import Encoder, TrainableEncoder
 from icltool.errors import ConfigError, DataError
 from icltool.plugin.manager import component

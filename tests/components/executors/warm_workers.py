@@ -28,7 +28,7 @@ MODULES = (
     *(
         "transformers.models.idefics.image_processing_pil_idefics",
         "icltool.components.encoders.open_clip",
-        "icltool.components.models.idefics",
+        "icltool.components.models.idefics.idefics",
     ),
     *(
         "icltool.components.executors.ray_worker",

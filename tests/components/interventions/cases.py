@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from icltool.components.models.chat import ChatModel
-from icltool.components.models.text import TextModel
+from icltool.components.models.chat.chat import ChatModel
+from icltool.components.models.text.text import TextModel
 from icltool.contracts import AnswerBatch, AttentionHeads, ModelIdentity, Prompt
 from tests.components.models import tiny
 from tests.conftest import Scenery

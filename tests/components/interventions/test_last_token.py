@@ -13,9 +13,9 @@ import torch
 
 from icltool.components.interventions import files
 from icltool.components.interventions.last_token import LastTokenVector
-from icltool.components.models.chat import ChatModel
-from icltool.components.models.idefics import IdeficsModel
-from icltool.components.models.text import TextModel
+from icltool.components.models.chat.chat import ChatModel
+from icltool.components.models.idefics.idefics import IdeficsModel
+from icltool.components.models.text.text import TextModel
 from icltool.contracts import GenerationOptions, Prompt
 from icltool.errors import ConfigError, StoreError
 from tests.components.models import tiny

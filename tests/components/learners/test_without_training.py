@@ -21,7 +21,7 @@ from icltool.components.learners.icv_pca import IcvPca, principal_shift
 from icltool.components.learners.steering import card
 from icltool.components.learners.steering.draws import Draws, held_out
 from icltool.components.learners.task_vector import TaskVector
-from icltool.components.models.text import TextModel
+from icltool.components.models.text.text import TextModel
 from icltool.contracts import Example, IndexSet, Prompt, SteeringSet, TrainingOutcome, group_code, task_named
 from icltool.contracts.arrays import text_code
 from icltool.errors import ConfigError, DataError

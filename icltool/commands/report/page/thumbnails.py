@@ -16,7 +16,7 @@ from PIL import Image
 
 from icltool.commands.report.page.content import Thumbnail
 from icltool.commands.report.page.drafts import readable
-from icltool.components.models.images import read_image
+from icltool.components.models.shared.images import read_image
 from icltool.contracts import Progress, Ticker, keyed_generator, open_file, open_picture, picture_reference
 from icltool.contracts.pictures import upright
 from icltool.errors import DataError

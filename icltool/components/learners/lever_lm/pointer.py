@@ -22,7 +22,7 @@ from icltool.components.learners.lever_lm.model import Features, SelectorModel
 from icltool.components.learners.lever_lm.networks import selected_cache
 from icltool.components.learners.lever_lm.options import LeverLMOptions
 from icltool.components.learners.lever_lm.rows import Batch
-from icltool.components.models.continued_cache import forward_cache, output_cache
+from icltool.components.models.shared.continued_cache import forward_cache, output_cache
 from icltool.errors import ConfigError
 
 #: What a logit is at the start of training for a cosine of one.

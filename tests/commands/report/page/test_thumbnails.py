@@ -13,7 +13,7 @@ from PIL import Image
 
 from icltool.commands.report.page.content import Thumbnail
 from icltool.commands.report.page.thumbnails import Size, make_thumbnails, small_picture, thumbnail, weight
-from icltool.components.models.images import read_image
+from icltool.components.models.shared.images import read_image
 from icltool.contracts import Region, with_regions
 from icltool.execution.progress import SilentProgress
 from tests.commands.report.page.synthetic import photo, photos

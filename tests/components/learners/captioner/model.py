@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from transformers import GPT2Config, VisionEncoderDecoderConfig, VisionEncoderDecoderModel, ViTConfig
 
-from icltool.components.models.tuned import save_tuned
+from icltool.components.models.shared.tuned import save_tuned
 from icltool.contracts import (
     AnswerBatch,
     Augmentation,

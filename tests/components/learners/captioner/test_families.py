@@ -9,9 +9,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from icltool.components.models.blip import BlipModel
-from icltool.components.models.blip2 import Blip2Model
-from icltool.components.models.instructblip import InstructBlipModel
+from icltool.components.models.blip.blip import BlipModel
+from icltool.components.models.blip.blip2 import Blip2Model
+from icltool.components.models.blip.instructblip import InstructBlipModel
 from icltool.contracts import Example
 from icltool.testing.tuners import make_tuning_set
 from tests.components.learners.captioner.overlap import metric

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from icltool.components.learners.captioner.validation import figure
-from icltool.components.models.tuned import read_tuned
+from icltool.components.models.shared.tuned import read_tuned
 from icltool.contracts import Example, GenerationOptions, Metric, Task, TuningSet
 from icltool.errors import ConfigError, DataError
 from tests.components.learners.captioner.model import TinyCaptioner

@@ -9,7 +9,7 @@ import pytest
 
 from icltool.components.interventions.shift import ShiftVectors
 from icltool.components.learners.live.learner import Live
-from icltool.components.models.idefics2 import Idefics2Model
+from icltool.components.models.idefics.idefics2 import Idefics2Model
 from icltool.contracts import GenerationOptions
 from icltool.testing import QuietProgress
 from tests.components.interventions.cases import case_of

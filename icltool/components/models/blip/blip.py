@@ -1,0 +1,123 @@
+"""BLIP (transformers' BlipForConditionalGeneration): a text decoder that attends to the states of one picture."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from icltool.components.models.shared.captioner import positions
+from icltool.components.models.shared.captioner_format import QUERIES, CaptionerFormat
+from icltool.components.models.shared.loading import LoadOptions
+from icltool.components.models.shared.tuning import TunableCaptioner
+from icltool.components.models.shared.weights import find_weights
+from icltool.errors import ConfigError
+
+#: The decoder's start token; its id comes right after the vocabulary of BERT.
+_START = "[DEC]"
+
+
+class BlipModel(TunableCaptioner):
+    """The adapter. Demonstrations are written as text alone: the model attends to one picture, the query's."""
+
+    images_per_prompt = 1
+
+    def __init__(
+        self,
+        name: str = "blip",
+        hub_id: str | None = None,
+        path: str | None = None,
+        packaged: str | None = None,
+        device: str = "auto",
+        device_map: str | None = None,
+        dtype: str = "auto",
+        attention: str | None = None,
+        quantization: str | None = None,
+        compile: bool = False,
+        image_size: int | None = None,
+    ) -> None:
+        """Loads processor and weights; the options are those of `Blip2Model`."""
+        from transformers import BlipForConditionalGeneration
+
+        options = LoadOptions(device, device_map, dtype, attention, quantization, compile)
+        weights = find_weights(name, packaged, hub_id, path)
+        super().__init__(BlipForConditionalGeneration, name, weights, options, image_size, packaged)
+
+    @property
+    def language(self) -> Any:
+        return self.model.text_decoder
+
+    @property
+    def target_apart(self) -> bool:
+        """See Model: text and target are one text of the decoder, whatever its configuration calls itself."""
+        return False
+
+    def _written(self) -> CaptionerFormat:
+        start = int(self.language.config.bos_token_id)
+        if _START not in self.tokenizer.get_vocab():
+            self.tokenizer.add_special_tokens({"additional_special_tokens": [_START]})
+        found = self.tokenizer.convert_tokens_to_ids(_START)
+        if found != start:
+            raise ConfigError(
+                f"the tokenizer in {self.source} has {_START} at {found}, the model at {start}", "take its files anew"
+            )
+        reserved = tuple(sorted({_START, *self.tokenizer.all_special_tokens}))
+        queries = {**QUERIES, "caption": "a picture of"}
+        # the tokenizer drops line breaks: what ends a demonstration must be seen
+        end = str(self.tokenizer.sep_token)
+        return CaptionerFormat("", _START, "", " ", ". ", end, r"\s*\.(?:\s|$)", reserved, True, queries)
+
+    def _ends(self) -> list[int]:
+        return [int(self.tokenizer.sep_token_id)]
+
+    def _suppressed(self) -> list[int]:
+        """The start tokens of decoder and encoder, which the tokenizer of BERT has no text for."""
+        return list(range(int(self.language.config.bos_token_id), int(self.language.config.vocab_size)))
+
+    def published_search(self, task: str) -> Mapping[str, Any]:
+        """See TunableCaptioner: as published (arXiv:2201.12086), 3 beams of 5 to 20 tokens, prompt included."""
+        return {"num_beams": 3, "max_new_tokens": 16, "min_new_tokens": 1} if task == "caption" else {}
+
+    def tuning_recipe(self, task: str) -> Mapping[str, Any]:
+        """See SupportsTuning: the published fine-tuning on COCO captions."""
+        large = int(self.model.config.vision_config.hidden_size) >= 1024
+        return {
+            "lr": 2e-6 if large else 1e-5,
+            "schedule": "cosine",
+            "min_lr": 0.0,
+            "weight_decay": 0.05,
+            "betas": (0.9, 0.999),
+            "clip": 0.0,
+            "epochs": 5,
+            "batch_size": 16 if large else 32,
+            "image_size": 384,
+            "crop": "resized",
+            "crop_scale": (0.5, 1.0),
+            "flip": True,
+            "freeze": (),
+            "max_target_tokens": 36,
+            "label_smoothing": 0.1,
+        }
+
+    def tuning_parts(self) -> Mapping[str, Sequence[str]]:
+        """See SupportsTuning."""
+        return {
+            "vit": ("vision_model.", "!vision_model.post_layernorm."),
+            "language_model": ("text_decoder.",),
+        }
+
+    def _encode_pixels(self, pixels: torch.Tensor) -> torch.Tensor:
+        states: torch.Tensor = self.model.vision_model(pixel_values=pixels).last_hidden_state
+        return states
+
+    def _language_inputs(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        states = self._image_states(inputs)
+        mask = inputs["attention_mask"]
+        return {
+            "input_ids": inputs["input_ids"],
+            "attention_mask": mask,
+            "position_ids": positions(mask),
+            "encoder_hidden_states": states,
+            "encoder_attention_mask": mask.new_ones(states.shape[:2]),
+        }

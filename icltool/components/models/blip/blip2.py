@@ -1,0 +1,158 @@
+"""BLIP-2 (transformers' Blip2ForConditionalGeneration), with OPT or Flan-T5 as its language model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from icltool.components.models.shared.captioner import opening, positions
+from icltool.components.models.shared.captioner_format import CaptionerFormat
+from icltool.components.models.shared.loading import LoadOptions
+from icltool.components.models.shared.tuning import TunableCaptioner
+from icltool.components.models.shared.weights import find_weights
+from icltool.errors import ConfigError
+
+#: Side in pixels of the pictures that the published checkpoints were pre-trained on.
+PRETRAINED_SIZE = 224
+#: The published fine-tuning on COCO captions and its fork for Sherlock. A text of 32 tokens is a prompt of 4 and a caption.
+_RECIPE: Mapping[str, Any] = {
+    "lr": 1e-5,
+    "schedule": "blip2",
+    "warmup_lr": 1e-8,
+    "warmup_steps": 1000,
+    "min_lr": 0.0,
+    "layer_decay": 1.0,
+    "weight_decay": 0.05,
+    "betas": (0.9, 0.999),
+    "clip": 0.0,
+    "epochs": 5,
+    "batch_size": 16,
+    "image_size": 364,
+    "crop": "resized",
+    "crop_scale": (0.5, 1.0),
+    "flip": True,
+    "freeze": ("language_model",),
+    "max_target_tokens": 28,
+    "label_smoothing": 0.0,
+}
+
+#: How the published runs search captions.
+CAPTION_SEARCH: Mapping[str, Any] = {
+    "num_beams": 5,
+    "max_new_tokens": 30,
+    "min_new_tokens": 8,
+    "repetition_penalty": 1.15,
+    "length_penalty": 0.0,
+}
+
+
+class PrefixedCaptioner(TunableCaptioner):
+    """A captioner whose language model reads images as tokens among its text, 32 for each in the published models: what
+    BLIP-2 and InstructBLIP share. A prompt may hold any number of images.
+
+    The start token of a decoder comes after the tokens of the first image, as in training.
+    """
+
+    @property
+    def language(self) -> Any:
+        return self.model.language_model
+
+    def _written(self) -> CaptionerFormat:
+        marker = "<image>"
+        if marker not in self.tokenizer.get_vocab():
+            raise ConfigError(
+                f"the tokenizer in {self.source} has no {marker}", "take its files anew: older ones lack it"
+            )
+        self.placeholder = int(self.tokenizer.convert_tokens_to_ids(marker))
+        self.placeholders = int(self.model.config.num_query_tokens)
+        eos = str(self.tokenizer.eos_token)
+        specials = self.tokenizer.all_special_tokens
+        reserved = tuple(sorted({marker, *specials}))
+        if self.target_apart:
+            start = opening(self.tokenizer, marker, "")
+            # the tokenizer of T5 reads a line break as a blank: what ends a demonstration must be seen
+            return CaptionerFormat(marker, start, eos, " ", ".\n", eos, r"\.?\s*\n", reserved)
+        begins = self.language.config.bos_token_id
+        if self.tokenizer.bos_token_id != begins:  # all texts began with it in training
+            raise ConfigError(
+                f"the tokenizer in {self.source} has {self.tokenizer.bos_token!r} "
+                f"({self.tokenizer.bos_token_id}) for its start token, the model {begins}",
+                "is tokenizer_config.json there, and of this model?",
+            )
+        start = opening(self.tokenizer, marker, str(self.tokenizer.bos_token))
+        return CaptionerFormat(marker, start, "", " ", "\n", "\n", r"\n", reserved)
+
+    def _attended(self, inputs: Mapping[str, Any]) -> torch.Tensor:
+        """What stands in place of the placeholders, [images, placeholders, width]."""
+        return self._image_states(inputs)
+
+    def _language_inputs(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        ids, mask = inputs["input_ids"], inputs["attention_mask"]
+        shown = ids == self.placeholder
+        # older files have no embedding for the placeholder, which needs none
+        embedded = self.language.get_input_embeddings()(ids.masked_fill(shown, self._pad))
+        if "image_states" in inputs or "pixel_values" in inputs:
+            states = self._attended(inputs).to(embedded.device, embedded.dtype)
+            embedded = embedded.masked_scatter(shown[..., None].to(embedded.device), states)
+        read = {"inputs_embeds": embedded, "attention_mask": mask}
+        return read if self.target_apart else {**read, "position_ids": positions(mask)}
+
+    def tuning_parts(self) -> Mapping[str, Sequence[str]]:
+        """See SupportsTuning."""
+        return {
+            "vit": ("vision_model.", "!vision_model.post_layernorm."),
+            "qformer": ("qformer.", "query_tokens"),
+            "projection": ("language_projection.",),
+            "language_model": ("language_model.",),
+        }
+
+
+class Blip2Model(PrefixedCaptioner):
+    """The adapter. The features of an image are the projected query tokens that the language model attends to."""
+
+    def __init__(
+        self,
+        name: str = "blip2",
+        hub_id: str | None = None,
+        path: str | None = None,
+        packaged: str | None = None,
+        device: str = "auto",
+        device_map: str | None = None,
+        dtype: str = "auto",
+        attention: str | None = None,
+        quantization: str | None = None,
+        compile: bool = False,
+        image_size: int | None = None,
+    ) -> None:
+        """Loads processor and weights; see LoadOptions for the options. Pictures are read in `image_size` x `image_size`
+        pixels where it is given, and position embeddings resized for it.
+
+        Raises ConfigError when weights are missing or do not fit, or an option is unknown.
+        """
+        from transformers import Blip2ForConditionalGeneration
+
+        options = LoadOptions(device, device_map, dtype, attention, quantization, compile)
+        weights = find_weights(name, packaged, hub_id, path)
+        super().__init__(Blip2ForConditionalGeneration, name, weights, options, image_size, packaged)
+
+    def published_search(self, task: str) -> Mapping[str, Any]:
+        """See TunableCaptioner."""
+        return CAPTION_SEARCH if task in ("caption", "inference") else {}
+
+    def tuning_recipe(self, task: str) -> Mapping[str, Any]:
+        """See SupportsTuning."""
+        recipe = dict(_RECIPE)
+        if self.image_size != PRETRAINED_SIZE:
+            del recipe["image_size"]  # fine-tuned before, or no published checkpoint: it stays
+        if self.target_apart:  # the decoder's text is the caption alone
+            recipe["max_target_tokens"] = 32
+        if task in ("inference", "inference-choice"):  # the clue stands in the prompt: the target has the 32 tokens
+            recipe |= {"batch_size": 8, "freeze": ("vit", "language_model"), "max_target_tokens": 32}
+        return recipe
+
+    def _encode_pixels(self, pixels: torch.Tensor) -> torch.Tensor:
+        # position embeddings are resized to what is read (`resize_images`): nothing is left to interpolate here
+        found: torch.Tensor = self.model.get_image_features(pixels, return_dict=True).pooler_output
+        return found

@@ -1,0 +1,106 @@
+"""InstructBLIP (transformers' InstructBlipForConditionalGeneration), with Flan-T5 or Vicuna as its language model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from icltool.components.models.blip.blip2 import CAPTION_SEARCH, PrefixedCaptioner
+from icltool.components.models.shared.captioner_format import CaptionerFormat
+from icltool.components.models.shared.loading import LoadOptions
+from icltool.components.models.shared.weights import find_weights
+from icltool.contracts import Prompt
+from icltool.errors import ConfigError
+
+
+class InstructBlipModel(PrefixedCaptioner):
+    """The adapter. The Q-Former reads, with each image, the query that stands behind it in the prompt, never an answer: so
+    the features of an image that serve any prompt are the vision encoder's states."""
+
+    def __init__(
+        self,
+        name: str = "instructblip",
+        hub_id: str | None = None,
+        path: str | None = None,
+        packaged: str | None = None,
+        device: str = "auto",
+        device_map: str | None = None,
+        dtype: str = "auto",
+        attention: str | None = None,
+        quantization: str | None = None,
+        compile: bool = False,
+        image_size: int | None = None,
+    ) -> None:
+        """Loads processor and weights; the options are those of `Blip2Model`."""
+        from transformers import InstructBlipForConditionalGeneration
+
+        options = LoadOptions(device, device_map, dtype, attention, quantization, compile)
+        weights = find_weights(name, packaged, hub_id, path)
+        super().__init__(InstructBlipForConditionalGeneration, name, weights, options, image_size, packaged)
+
+    def _written(self) -> CaptionerFormat:
+        tokenizer = self.processor.qformer_tokenizer
+        if tokenizer.pad_token is None or tokenizer.cls_token is None:  # transformers takes any tokenizer that it finds
+            raise ConfigError(
+                f"{self.source} has no tokenizer of the Q-Former", "is the folder qformer_tokenizer there, and whole?"
+            )
+        return super()._written()
+
+    def published_search(self, task: str) -> Mapping[str, Any]:
+        """See TunableCaptioner."""
+        return CAPTION_SEARCH if task in ("caption", "inference") else {}
+
+    def tuning_recipe(self, task: str) -> Mapping[str, Any]:
+        """See SupportsTuning. Instruction tuning trained the Q-Former alone (arXiv:2305.06500, section 2.5)."""
+        return {
+            "lr": 1e-5,
+            "schedule": "cosine",
+            "warmup_lr": 1e-8,
+            "warmup": 0.1,
+            "min_lr": 0.0,
+            "weight_decay": 0.05,
+            "betas": (0.9, 0.999),
+            "clip": 0.0,
+            "epochs": 5,
+            "batch_size": 8,
+            "crop": "resized",
+            "crop_scale": (0.5, 1.0),
+            "flip": True,
+            "freeze": ("vit", "language_model"),
+            "max_target_tokens": 32,
+            "label_smoothing": 0.0,
+        }
+
+    def _encode_pixels(self, pixels: torch.Tensor) -> torch.Tensor:
+        states: torch.Tensor = self.model.vision_model(pixel_values=pixels).last_hidden_state
+        return states
+
+    def _image_inputs(self, prompts: Sequence[Prompt]) -> dict[str, torch.Tensor]:
+        segments = [part for p in prompts for part in p.text.split(self._format.image)[1:]]
+        texts = [self._format.instruction(self._unmarked(part)) for part in segments]
+        if not texts:
+            return {}
+        read = self.processor.qformer_tokenizer(texts, padding=True, truncation=True, return_tensors="pt")
+        return {
+            "qformer_input_ids": read["input_ids"].to(self.device),
+            "qformer_attention_mask": read["attention_mask"].to(self.device),
+        }
+
+    def _unmarked(self, text: str) -> str:
+        """The text without the special tokens of the language model, which the Q-Former does not know."""
+        for token in self.tokenizer.all_special_tokens:
+            text = text.replace(token, "")
+        return text
+
+    def _attended(self, inputs: Mapping[str, Any]) -> torch.Tensor:
+        states = super()._attended(inputs)
+        ids, mask = inputs["qformer_input_ids"], inputs["qformer_attention_mask"]
+        queries = self.model.query_tokens.expand(len(states), -1, -1)
+        seen = torch.cat([mask.new_ones(queries.shape[:2]), mask], dim=1)
+        found = self.model.qformer(
+            input_ids=ids, attention_mask=seen, query_embeds=queries, encoder_hidden_states=states, return_dict=True
+        )
+        projected: torch.Tensor = self.model.language_projection(found.last_hidden_state[:, : queries.shape[1]])
+        return projected

@@ -1,0 +1,106 @@
+"""Any image-text-to-text model of transformers that has a chat template and reads several images.
+
+Idefics3, SmolVLM, Qwen2-VL, Qwen2.5-VL, Qwen3-VL, LLaVA-OneVision, InternVL, Gemma 3 and others of their kind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from PIL import Image
+
+from icltool.components.models.chat.chat_continuing import chat_continuation
+from icltool.components.models.chat.chat_format import ChatFormat, Style, chat_format, ended_by
+from icltool.components.models.chat.chat_images import REUSABLE, ImageShelf
+from icltool.components.models.shared.loading import LoadOptions
+from icltool.components.models.shared.processed import ProcessedModel
+from icltool.components.models.shared.weights import find_weights, fingerprint
+from icltool.contracts import Example, Prompt
+from icltool.errors import ConfigError
+
+
+class ChatModel(ProcessedModel):
+    """The adapter: prompts are written by the model's chat template, images prepared by its processor.
+
+    With `style` "turns" a demonstration is a user turn (image and request) and an assistant turn (label); with "flat" all
+    of them stand in one user turn. Models of the architectures in REUSABLE have `image_features` too: their images can be
+    encoded once (SupportsImageCache). Those in CONTINUED go on from keys and values computed before (SupportsPrefixCache,
+    ContinuesFromPrefix).
+    """
+
+    format: ChatFormat
+
+    def __init__(
+        self,
+        name: str = "image-text-to-text",
+        hub_id: str | None = None,
+        path: str | None = None,
+        style: Style = "turns",
+        device: str = "auto",
+        device_map: str | None = None,
+        dtype: str = "auto",
+        attention: str | None = None,
+        quantization: str | None = None,
+        compile: bool = False,
+        trust_remote_code: bool = False,
+    ) -> None:
+        """Loads processor and weights; see LoadOptions for the options. `trust_remote_code` runs code of the repository.
+
+        Raises ConfigError when weights are missing or do not fit, an option is unknown, or the model cannot hold a
+        conversation about several images.
+        """
+        from transformers import AutoModelForImageTextToText
+
+        self._style = style
+        options = LoadOptions(device, device_map, dtype, attention, quantization, compile)
+        weights = replace(find_weights(name, None, hub_id, path), trusted=trust_remote_code)
+        super().__init__(name, weights, options, AutoModelForImageTextToText)
+        self.format = ended_by(self.format, self.tokenizer, self.end_tokens)
+        self._shelf = ImageShelf(self.processor, self.model, self.recorder, self.format.marker)
+        if self.model.config.model_type in REUSABLE and "mm_encoder_outputs" in self._forward:
+            self.image_features = self._image_features
+            after = chat_continuation(self, self._shelf)
+            if after is not None:
+                self.prompt_tokens, self.extend = after.prompt_tokens, after.extend
+                self.generate_after = after.generate_after
+
+    def fingerprint(self) -> str:
+        return fingerprint(self.source, self.precision, self.format.description())
+
+    def prompt(self, task: str, demonstrations: Sequence[Example], query: Example) -> Prompt:
+        return self.format.prompt(task, demonstrations, query)
+
+    def clean(self, task: str, text: str) -> str:
+        return self.format.clean(task, text)
+
+    def _written(self) -> object:
+        return self.format.description()
+
+    @torch.inference_mode()
+    def _image_features(self, paths: Sequence[str], batch_size: int) -> list[torch.Tensor]:
+        """One tensor per image; see SupportsImageCache. Images of several sizes share no batch: each is encoded alone."""
+        return [self._shelf.encode(path, self._on_device) for path in paths]
+
+    def _processed(
+        self, texts: list[str], prompts: Sequence[Prompt], features: Mapping[str, Any] | None
+    ) -> dict[str, Any]:
+        if features is None or not any(p.images for p in prompts):
+            return super()._processed(texts, prompts, features)
+        return self._on_device(self._shelf.inputs(texts, prompts, features))
+
+    def _check_processor(self) -> None:
+        """Demonstrations need several images in one prompt: better to know before hours of work."""
+        self.format = chat_format(self.processor, self.tokenizer, self.name, self._style)
+        example = Example(0, "picture", 0, "text", "label", ("label",), "question")
+        prompt = self.format.prompt("caption", [example], example)
+        pictures = [Image.new("RGB", (224, 224), colour) for colour in ("white", "gray")]
+        try:
+            self.processor(text=[prompt.text], images=[pictures], return_tensors="pt")
+        except (ValueError, TypeError, IndexError, KeyError, StopIteration) as error:
+            raise ConfigError(
+                f"the processor of {self.name} cannot take two images in one prompt: {error}",
+                "demonstrations need several images: choose another model",
+            ) from error

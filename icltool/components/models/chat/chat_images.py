@@ -1,0 +1,101 @@
+"""Images of chat models encoded once and shown in any number of prompts."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from icltool.components.models.shared.images import read_image
+from icltool.components.models.shared.processed import picture_faults
+from icltool.contracts import Prompt
+
+#: Architectures whose language model sees nothing of an image but `pooler_output` of its encoder, the same in every
+#: prompt. LLaVA-OneVision is not among them (it cuts a lone image into tiles, several not), nor is Qwen3-VL (deeper
+#: layers of its encoder are added within the language model).
+REUSABLE = frozenset({"gemma3", "idefics3", "internvl", "qwen2_5_vl", "qwen2_vl", "smolvlm"})
+
+_KEPT = 4096  # images whose texts are remembered; the text of a large image has some thousand characters
+_TYPES = ("mm_token_type_ids", "token_type_ids")
+_FOR_ENCODER = ("pixel_values", "pixel_attention_mask")
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What the processor makes of one image beside its pixels: the `text` in place of its marker, and `extras` that the
+    language model is given too (Qwen's grids)."""
+
+    text: str
+    extras: dict[str, torch.Tensor]
+
+
+class ImageShelf:
+    """Encodes images of a ChatModel, one at a time, and writes prompts that show them.
+
+    `processor`, `model` and `recorder` (the processor's tokenizer) are the adapter's, `marker` its token for one image.
+    """
+
+    def __init__(self, processor: Any, model: Any, recorder: Any, marker: str) -> None:
+        self._processor, self._model, self._recorder, self._marker = processor, model, recorder, marker
+        self._types_key: str | None = None
+        self._shown: dict[str, Shown] = {}
+
+    def encode(self, path: str, on_device: Any) -> torch.Tensor:
+        """What the language model attends to for the image: [tokens, width], or [tiles, tokens, width]."""
+        inputs = on_device(self._read(path))
+        takes = inspect.signature(self._model.get_image_features).parameters
+        taken = {key: value for key, value in inputs.items() if key in takes}
+        states = self._model.get_image_features(**taken, return_dict=True).pooler_output
+        return states if isinstance(states, torch.Tensor) else torch.cat(list(states))
+
+    def inputs(
+        self, texts: Sequence[str], prompts: Sequence[Prompt], features: Mapping[str, torch.Tensor]
+    ) -> dict[str, Any]:
+        """The model's inputs for one batch, with ready features in place of pixels."""
+        from transformers.modeling_outputs import BaseModelOutputWithPooling
+
+        shown = [[self.shown(path) for path in p.images] for p in prompts]
+        encoded = self.tokens(texts, prompts, return_tensors="pt")
+        inputs: dict[str, Any] = {key: encoded[key] for key in ("input_ids", "attention_mask")}
+        if self._types_key is not None:
+            types = self._processor.create_mm_token_type_ids(encoded["input_ids"].tolist())
+            inputs[self._types_key] = torch.tensor(types)
+        images = [image for row in shown for image in row]
+        for key in images[0].extras:
+            inputs[key] = torch.cat([image.extras[key] for image in images])
+        states: Any = [features[path] for p in prompts for path in p.images]
+        if states[0].ndim == 3:
+            states = torch.cat(states)
+        inputs["mm_encoder_outputs"] = {"image": BaseModelOutputWithPooling(pooler_output=states)}
+        return inputs
+
+    def tokens(self, texts: Sequence[str], prompts: Sequence[Prompt], **options: Any) -> Any:
+        """Ids and masks of the texts with those of their images, by the recorder."""
+        shown = [[self.shown(path) for path in p.images] for p in prompts]
+        return self._recorder([self._written(t, s) for t, s in zip(texts, shown, strict=True)], **options)
+
+    def shown(self, path: str) -> Shown:
+        """What the processor makes of the image; it is read only where that is not remembered."""
+        if path not in self._shown:
+            self._read(path)
+        return self._shown[path]
+
+    def _read(self, path: str) -> dict[str, Any]:
+        """The processor's inputs for the image alone; remembers what it wrote."""
+        picture = read_image(path)
+        with picture_faults(self._model.config.model_type, self._processor, {path: picture}):
+            inputs = dict(self._processor(text=[self._marker], images=[[picture]], return_tensors="pt"))
+        self._types_key = next((key for key in _TYPES if key in inputs), None)
+        known = {"input_ids", "attention_mask", *_FOR_ENCODER, *_TYPES}
+        extras = {k: v for k, v in inputs.items() if k not in known and isinstance(v, torch.Tensor)}
+        if len(self._shown) >= _KEPT:
+            self._shown.clear()
+        self._shown[path] = Shown(self._recorder.texts[0], extras)
+        return inputs
+
+    def _written(self, text: str, shown: Sequence[Shown]) -> str:
+        first, *rest = text.split(self._marker)
+        return first + "".join(image.text + part for image, part in zip(shown, rest, strict=True))

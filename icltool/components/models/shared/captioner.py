@@ -1,0 +1,353 @@
+"""What the adapters of captioners share (BLIP-2, InstructBLIP, BLIP): loading, tokens, scores, answers, image features.
+
+The language model is driven by itself, with the images' states in place of their placeholder tokens or as what it attends
+to: so states that are ready can be used, any number of images, and prompts without one.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from icltool.components.models.shared.captioner_format import CaptionerFormat
+from icltool.components.models.shared.decoder_hooks import logits_at
+from icltool.components.models.shared.image_reader import ImageReader, Pixels, on_device
+from icltool.components.models.shared.loading import LoadOptions, check_image_processor, load_model, loading_errors
+from icltool.components.models.shared.processed import load_processor, prepare_tokenizer, text_limit
+from icltool.components.models.shared.scoring import beam_options, end_tokens, plain_generation, target_scores
+from icltool.components.models.shared.tokens import batches_by_length, check_length, check_prompts, tokenize
+from icltool.components.models.shared.weights import Weights, fingerprint
+from icltool.contracts import AnswerBatch, Example, GenerationOptions, Prompt, TargetScore
+from icltool.errors import DataError
+
+#: About how many characters of text an image counts for where prompts of like length are put together.
+_IMAGE_LENGTH = 150
+#: Images that are encoded at once, at most, where prompts of a batch have many.
+_MOST_IMAGES = 32
+
+
+@dataclass(frozen=True)
+class CaptionTokens:
+    """`text` are the ids before the target (an encoder's, where there is one), images' placeholders included."""
+
+    text: list[int]
+    target: list[int]
+
+
+class Captioner:
+    """An image captioner of transformers; subclasses say what an image becomes and how prompts are written.
+
+    `padding_side` is where prompts that are scored are filled up: results do not depend on it. Answers are generated after
+    padding on the left.
+    """
+
+    padding_side = "right"
+    #: Placeholder tokens of one image, and their id (None: the language model attends to images from beside the text).
+    placeholders = 0
+    placeholder: int | None = None
+
+    def __init__(self, model_class: Any, name: str, weights: Weights, options: LoadOptions) -> None:
+        self.name, self.weights, self.source = name, weights, weights.source
+        with loading_errors(name, weights):
+            self.processor = load_processor(weights)
+            check_image_processor(name, self.processor.image_processor)
+        self.tokenizer: Any = self.processor.tokenizer
+        prepare_tokenizer(self.tokenizer, name, weights.source)
+        loaded = load_model(model_class, name, weights, options)
+        self.model, self.device, self.precision = loaded.model, loaded.device, loaded.precision
+        # some parts are kept in float32 by transformers, whatever the rest is in
+        self._loaded_in = {name: p.dtype for name, p in self.model.named_parameters()}
+        self._format = self._written()
+        self._pad = int(self.tokenizer.pad_token_id)
+        self.end_tokens = self._ends()
+        plain_generation(self.language, self.end_tokens)
+
+    @property
+    @abstractmethod
+    def language(self) -> Any:
+        """The language model."""
+
+    @abstractmethod
+    def _written(self) -> CaptionerFormat:
+        """The prompt format; may look at tokenizer and model."""
+
+    @abstractmethod
+    def _encode_pixels(self, pixels: torch.Tensor) -> torch.Tensor:
+        """States [B, tokens, width] of pictures, whatever the prompt."""
+
+    def _image_inputs(self, prompts: Sequence[Prompt]) -> dict[str, torch.Tensor]:
+        """Further inputs that say something of each image of these prompts, in order."""
+        return {}
+
+    @abstractmethod
+    def _language_inputs(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        """What the language model reads, without its targets."""
+
+    @property
+    def target_apart(self) -> bool:
+        """See Model: whether an encoder reads the text."""
+        return bool(self.language.config.is_encoder_decoder)
+
+    def fingerprint(self) -> str:
+        tuned = "" if self.weights.tuned is None else self.weights.tuned.digest
+        return fingerprint(self.source, self.precision, repr(self._format), str(self.image_size), tuned)
+
+    @property
+    def image_size(self) -> int:
+        """Pixels of a side of the pictures that the vision encoder reads."""
+        return int(self.model.config.vision_config.image_size)
+
+    def prompt(self, task: str, demonstrations: Sequence[Example], query: Example) -> Prompt:
+        return self._format.prompt(task, demonstrations, query)
+
+    def clean(self, task: str, text: str) -> str:
+        return self._format.clean(task, text)
+
+    def token_counts(self, prompts: Sequence[Prompt]) -> list[int]:
+        """See CountsTokens."""
+        counted = {
+            told: iter(self._tokens([p for p in prompts if bool(p.target) is told], told)) for told in (True, False)
+        }
+        each = (next(counted[bool(prompt.target)]) for prompt in prompts)
+        return [len(tokens.text) + len(tokens.target) for tokens in each]
+
+    @torch.inference_mode()
+    def score(
+        self, prompts: Sequence[Prompt], batch_size: int, features: Mapping[str, Any] | None = None
+    ) -> list[TargetScore]:
+        """See Model.score. Logits are computed at target positions only."""
+        tokens = self._tokens(prompts, with_target=True)
+        scores: list[TargetScore | None] = [None] * len(prompts)
+        for batch in batches_by_length(_lengths(prompts), batch_size):
+            chosen = [tokens[i] for i in batch]
+            inputs = self._with_images([prompts[i] for i in batch], features)
+            logits = self.answer_logits(self._answers(chosen, inputs, self.padding_side))
+            for i, score in zip(batch, target_scores(logits, [t.target for t in chosen]), strict=True):
+                scores[i] = score
+        return [s for s in scores if s is not None]
+
+    @torch.inference_mode()
+    def generate(
+        self,
+        prompts: Sequence[Prompt],
+        options: GenerationOptions,
+        batch_size: int,
+        features: Mapping[str, Any] | None = None,
+    ) -> list[str]:
+        """See Model.generate. Placeholder tokens are never generated: an answer shows no image."""
+        tokens = self._tokens(prompts, with_target=False, reserve=options.max_new_tokens)
+        texts: list[str] = [""] * len(prompts)
+        for batch in batches_by_length(_lengths(prompts), batch_size):
+            inputs = self._with_images([prompts[i] for i in batch], features)
+            new = self._search([tokens[i] for i in batch], inputs, beam_options(self._pad, options))
+            for i, text in zip(batch, self.tokenizer.batch_decode(new, skip_special_tokens=True), strict=True):
+                texts[i] = text
+        return texts
+
+    @torch.inference_mode()
+    def image_features(self, paths: Sequence[str], batch_size: int) -> list[torch.Tensor]:
+        """One tensor [tokens, width] per image: its states as far as they do not depend on the prompt."""
+        found: list[torch.Tensor] = []
+        read = self.image_reader()
+        for start in range(0, len(paths), batch_size):
+            found += self.encode_images([read(path) for path in paths[start : start + batch_size]])
+        return found
+
+    def image_reader(self) -> ImageReader:
+        """See PreparesImages."""
+        return ImageReader(self.processor.image_processor)
+
+    @torch.inference_mode()
+    def encode_images(self, prepared: Sequence[Pixels]) -> list[torch.Tensor]:
+        """See PreparesImages."""
+        pixels = torch.stack([on_device(image, self.device) for image in prepared])
+        with self.one_precision():
+            return list(self._encode_pixels(pixels))
+
+    def answer_logits(self, batch: AnswerBatch) -> torch.Tensor:
+        """See SupportsTuning."""
+        inputs = dict(batch.inputs)
+        target = {key: inputs.pop(key) for key in list(inputs) if key.startswith("decoder_")}
+        with self.one_precision():
+            return logits_at(self.language, {**self._language_inputs(inputs), **target}, batch.rows, batch.columns)
+
+    @contextmanager
+    def one_precision(self) -> Iterator[None]:
+        """Autocast where parts of the model were put into another precision to be trained, and nobody does it already."""
+        if torch.is_autocast_enabled(self.device.type):
+            yield
+            return
+        parameters = self.model.named_parameters()
+        half = {self._loaded_in[n] for n, p in parameters if p.dtype != self._loaded_in.get(n, p.dtype)} - {
+            torch.float32
+        }
+        if not half:
+            yield
+            return
+        with torch.autocast(self.device.type, half.pop()):
+            yield
+
+    def _ends(self) -> list[int]:
+        """Ids that end an answer; a decoder's line break is one."""
+        found = end_tokens(self.language, self.tokenizer)
+        if self._format.separator.endswith("\n") and not self.target_apart:
+            found.append(int(self.tokenizer("a\n", add_special_tokens=False)["input_ids"][-1]))
+        return sorted(set(found))
+
+    def _suppressed(self) -> list[int]:
+        """Ids that no answer holds."""
+        return [] if self.placeholder is None else [self.placeholder]
+
+    def _search(self, tokens: Sequence[CaptionTokens], inputs: dict[str, Any], search: dict[str, Any]) -> Any:
+        """What `generate` of the language model gives, the prompts cut from its ids."""
+        told = dict(search)
+        if suppressed := self._suppressed():
+            told["suppress_tokens"] = suppressed
+        if self.target_apart:
+            told["decoder_start_token_id"] = self._decoder_start()
+        batch = self._answers([replace(t, target=[]) for t in tokens], inputs, "left")
+        read = {k: v for k, v in batch.inputs.items() if not k.startswith("decoder_")}
+        with self.one_precision():
+            given = self._language_inputs(read)
+            given.pop("position_ids", None)  # `generate` makes them itself, from the mask
+            output = self.language.generate(**given, **told)
+        # of embeddings (BLIP-2, InstructBLIP) transformers returns the answer alone, and its penalty of repetition counts
+        # that alone; of ids (BLIP) both have the prompt, too. Blip2ForConditionalGeneration gives ids beside embeddings in
+        # newer releases, which punishes the words of demonstrations, and did not when the published runs were made
+        cut = 1 if self.target_apart else given["input_ids"].shape[1] if "input_ids" in given else 0
+        if isinstance(output, torch.Tensor):
+            return output[:, cut:]
+        output.sequences = output.sequences[:, cut:]
+        return output
+
+    def _decoder_start(self) -> int:
+        return int(self.language.config.decoder_start_token_id)
+
+    def _tokens(
+        self,
+        prompts: Sequence[Prompt],
+        with_target: bool,
+        reserve: int = 0,
+        answers: Sequence[Sequence[int]] | None = None,
+        most: int | None = None,
+    ) -> list[CaptionTokens]:
+        """The prompts' ids; targets, or the `answers` in their place, are cut after `most`.
+
+        Raises ValueError for an empty text or target, DataError for one that is too long, or whose placeholders are not
+        those of its images: transformers would leave images out without a word.
+        """
+        check_prompts(prompts, with_target and answers is None)
+        apart = self.target_apart or answers is not None
+        whole = [self._expanded(p) for p in prompts]
+        read = tokenize(self.tokenizer, whole, with_target and not apart)
+        found = [CaptionTokens(t.ids[: t.target_start], t.ids[t.target_start :]) for t in read]
+        if answers is not None:
+            found = [CaptionTokens(t.text, [int(i) for i in a]) for t, a in zip(found, answers, strict=True)]
+        elif with_target and apart and prompts:
+            targets = self.tokenizer([p.target for p in prompts], add_special_tokens=False)["input_ids"]
+            found = [CaptionTokens(t.text, list(ids)) for t, ids in zip(found, targets, strict=True)]
+        found = [replace(t, target=self._cut(t.target, most)) for t in found]
+        limit = text_limit(self.language.config)
+        for prompt, tokens in zip(prompts, found, strict=True):
+            self._check_placeholders(prompt, tokens)
+            check_length(len(tokens.text) + len(tokens.target) * (not self.target_apart) + reserve, limit)
+        return found
+
+    def _cut(self, target: list[int], most: int | None) -> list[int]:
+        """At most `most` tokens. A decoder behind an encoder keeps the end, as its tokenizer does where it cuts."""
+        if most is None or len(target) <= most:
+            return target
+        ended = self.target_apart and most > 1 and target[-1] in self.end_tokens
+        return [*target[: most - 1], target[-1]] if ended else target[:most]
+
+    def _expanded(self, prompt: Prompt) -> Prompt:
+        """Each image marker as often as an image has placeholder tokens."""
+        marker = self._format.image
+        return replace(prompt, text=prompt.text.replace(marker, marker * self.placeholders)) if marker else prompt
+
+    def _check_placeholders(self, prompt: Prompt, tokens: CaptionTokens) -> None:
+        needed = len(prompt.images) * self.placeholders
+        found = 0 if self.placeholder is None else tokens.text.count(self.placeholder)
+        if found != needed:
+            raise DataError(
+                f"a prompt has {found} placeholder tokens for {len(prompt.images)} images, which take {needed}: "
+                f"{prompt.text[:80]!r}",
+                f"write {self._format.image!r} once for each image",
+            )
+        most = getattr(self, "images_per_prompt", None)
+        if most is not None and len(prompt.images) != most:
+            raise DataError(f"{self.name} reads {most} image with each prompt, not {len(prompt.images)}")
+
+    def _image_states(self, inputs: Mapping[str, Any]) -> torch.Tensor:
+        """States of the images, [images, tokens, width]; "pictures" says which of "pixel_values" each row reads."""
+        if "image_states" in inputs:
+            ready: torch.Tensor = inputs["image_states"]
+            return ready
+        states = self._encode_pixels(inputs["pixel_values"])
+        return states[inputs["pictures"]] if "pictures" in inputs else states
+
+    def _with_images(self, prompts: Sequence[Prompt], features: Mapping[str, Any] | None) -> dict[str, Any]:
+        """The images' part of the model's inputs, each image encoded once."""
+        paths = list(dict.fromkeys(path for p in prompts for path in p.images))
+        if not paths:
+            return {}
+        known = features if features is not None else {}
+        absent = [path for path in paths if path not in known]
+        states = {path: known[path] for path in paths if path in known}
+        states.update(zip(absent, self.image_features(absent, _MOST_IMAGES), strict=True))
+        stacked = torch.stack([states[path] for p in prompts for path in p.images])
+        return {"image_states": stacked, **self._image_inputs(prompts)}
+
+    def _answers(self, tokens: Sequence[CaptionTokens], inputs: dict[str, Any], side: str) -> AnswerBatch:
+        """Rows of ids, filled up, with the positions that predict the targets' tokens."""
+        rows = [t.text if self.target_apart else t.text + t.target for t in tokens]
+        given = {**self._padded(rows, side), **inputs}
+        width = int(given["input_ids"].shape[1])
+        if self.target_apart:
+            starts = [0] * len(tokens)
+            written = [[self._decoder_start(), *t.target][: max(1, len(t.target))] for t in tokens]
+            decoder = self._padded(written, "right")
+            given["decoder_input_ids"] = decoder["input_ids"]
+            given["decoder_attention_mask"] = decoder["attention_mask"]
+        else:
+            shift = [width - len(row) if side == "left" else 0 for row in rows]
+            starts = [len(t.text) - 1 + s for t, s in zip(tokens, shift, strict=True)]
+        at = [(b, starts[b] + k) for b, t in enumerate(tokens) for k in range(len(t.target))]
+        place = torch.tensor(at, dtype=torch.long, device=self.device).reshape(-1, 2)
+        flat = torch.tensor([i for t in tokens for i in t.target], dtype=torch.long, device=self.device)
+        return AnswerBatch(given, place[:, 0], place[:, 1], flat, torch.tensor(starts, device=self.device))
+
+    def _padded(self, rows: Sequence[Sequence[int]], side: str) -> dict[str, torch.Tensor]:
+        width = max(len(row) for row in rows)
+        ids = torch.full((len(rows), width), self._pad, dtype=torch.long)
+        mask = torch.zeros_like(ids)
+        for b, row in enumerate(rows):
+            part = slice(width - len(row), width) if side == "left" else slice(0, len(row))
+            ids[b, part], mask[b, part] = torch.tensor(row, dtype=torch.long), 1
+        return {"input_ids": ids.to(self.device), "attention_mask": mask.to(self.device)}
+
+
+def positions(mask: torch.Tensor) -> torch.Tensor:
+    """Each token's position in its unpadded prompt."""
+    return (mask.cumsum(1) - 1).clamp(min=0)
+
+
+def opening(tokenizer: Any, marker: str, start: str) -> str:
+    """`start`, with a blank behind it where this makes marker and text the tokens of the published processors: placeholder
+    ids before those of the text, which was tokenized by itself."""
+    text = "a photo of"
+    alone = tokenizer(text, add_special_tokens=False)["input_ids"]
+    for blank in ("", " "):
+        ids = tokenizer(marker + start + blank + text, add_special_tokens=False)["input_ids"]
+        if ids[1 + bool(start) :] == alone:
+            return start + blank
+    return start
+
+
+def _lengths(prompts: Sequence[Prompt]) -> list[int]:
+    return [len(p.images) * _IMAGE_LENGTH + len(p.text) for p in prompts]

@@ -1,0 +1,99 @@
+"""How captioners are asked: a prompt for each task, and captions cleaned as for their published training."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from icltool.components.models.shared.prompt_format import plain_text
+from icltool.contracts import CAPTION_TASKS, Example, Prompt
+from icltool.errors import ConfigError
+
+#: Words of a caption that are read, at most.
+MOST_WORDS = 50
+
+#: Between image and label, by task, with {question} (a question, or the clue that an inference starts from) and {style}.
+QUERIES: Mapping[str, str] = {
+    "caption": "a photo of",
+    "vqa": "Question: {question} Short answer:",
+    "style": "what does the image describe? reply in personality {style}.",
+    "inference": "clue: {question} inference:",
+    "inference-choice": "clue: {question} inference:",
+}
+
+#: Tasks whose labels are sentences about a picture.
+_SENTENCES = (*CAPTION_TASKS, "inference-choice")
+
+
+def clean_caption(text: str, most_words: int = MOST_WORDS) -> str:
+    """A caption as BLIP and BLIP-2 were trained on it: lower case, each of . ! " ( ) * # : ; ~ a blank, single blanks, the
+    first `most_words` words."""
+    return " ".join(re.sub(r'[.!"()*#:;~]', " ", text.lower()).split()[:most_words])
+
+
+@dataclass(frozen=True)
+class CaptionerFormat:
+    """A family's way of writing prompts.
+
+    `image` is the marker of one image. `start` opens the text, after the first image (its features come before the start
+    token in these models); `closing` ends it (an encoder's end token). `blank` stands between a query and its label.
+    `separator` ends a demonstration, `end` a target. An answer is cut at the regular expression `cut`. `reserved` are
+    special tokens: data that contain one have it broken up. With `one_image` demonstrations are written as text alone.
+    """
+
+    image: str
+    start: str
+    closing: str
+    blank: str
+    separator: str
+    end: str
+    cut: str
+    reserved: tuple[str, ...]
+    one_image: bool = False
+    queries: Mapping[str, str] = field(default_factory=lambda: QUERIES)
+
+    def prompt(self, task: str, demonstrations: Sequence[Example], query: Example) -> Prompt:
+        """See Model.prompt."""
+        if task not in self.queries:
+            known = ", ".join(sorted(self.queries))
+            raise ConfigError(f"this model's prompt format has no task {task!r}", f"its tasks are {known}")
+        shown = [replace(e, image="") for e in demonstrations] if self.one_image else list(demonstrations)
+        parts = []
+        for example in shown:
+            parts += [self._opening(task, example), self.blank, self._label(task, example.label), self.separator]
+        parts.append(self._opening(task, query))
+        images = tuple(e.image for e in (*shown, query) if e.image)
+        return Prompt(self._text("".join(parts)), images, self.blank + self._label(task, query.label) + self.end)
+
+    def plain(self, text: str, image: str, target: str) -> Prompt:
+        """See SupportsTuning.plain_prompt."""
+        parts = self.image + plain_text(text, self.reserved)
+        return Prompt(self._text(parts), (image,), self.blank + plain_text(target, self.reserved) + self.end)
+
+    def clean(self, task: str, text: str) -> str:
+        """See Model.clean."""
+        answer = re.split(self.cut, text.replace('"', "").strip(), maxsplit=1)[0]
+        if task == "vqa":  # a model that was not trained on demonstrations runs on within the line
+            answer = re.split(r"Question:|Short answer:", answer, maxsplit=1)[0]
+        return " ".join(answer.split())
+
+    def instruction(self, segment: str) -> str:
+        """The query within what stands behind an image: a Q-Former that reads instructions is shown no answers."""
+        for query in dict.fromkeys(self.queries.values()):
+            parts = [re.escape(part) for part in re.split(r"\{\w+\}", query)]
+            if found := re.match(".*?".join(parts), segment.lstrip(), flags=re.DOTALL):
+                return found.group()
+        return segment.strip()
+
+    def _text(self, parts: str) -> str:
+        at = len(self.image) if self.image and parts.startswith(self.image) else 0
+        return parts[:at] + self.start + parts[at:] + self.closing
+
+    def _opening(self, task: str, example: Example) -> str:
+        values = {"{question}": example.question, "{style}": example.style}
+        query = re.sub(r"\{\w+\}", lambda found: plain_text(values[found.group()], self.reserved), self.queries[task])
+        return (self.image if example.image else "") + query
+
+    def _label(self, task: str, label: str) -> str:
+        return plain_text(clean_caption(label) if task in _SENTENCES else label, self.reserved)

@@ -1,0 +1,153 @@
+"""Going on from keys and values that were computed before: what adapters of causal models of transformers share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from icltool.components.models.shared.tokens import TokenizedPrompt, check_length
+from icltool.contracts import KeysValues, Prompt, PromptTokens, Span
+
+#: Logits are computed for so many numbers at a time (positions x vocabulary); in float32 they take four bytes each.
+LOGITS_AT_ONCE = 1 << 26
+
+
+@dataclass(frozen=True)
+class PaddedSpans:
+    """A batch of spans on the device, filled up on the right, after pasts that are filled up on the left.
+
+    `ids`, `positions` int64 [B, S]. `visible` bool [B, 1, S, P + S]: which keys each token attends to, by causality and
+    padding alone; a padded token sees what the last token of its row sees. `present` int64 [B, P + S]: 0 for padding.
+    """
+
+    ids: torch.Tensor
+    positions: torch.Tensor
+    visible: torch.Tensor
+    present: torch.Tensor
+
+    def additive(self, dtype: torch.dtype) -> torch.Tensor:
+        """`visible` as numbers to be added to attention scores: 0, or the lowest of `dtype`."""
+        blocked = torch.full((), torch.finfo(dtype).min, dtype=dtype, device=self.visible.device)
+        return torch.where(self.visible, torch.zeros((), dtype=dtype, device=self.visible.device), blocked)
+
+    def within(self, window: int) -> PaddedSpans:
+        """The same batch where a token sees only the last `window` tokens, itself included."""
+        past = self.present.shape[1] - self.ids.shape[1]
+        starts = self.positions[:, :1]
+        before = torch.arange(past, device=self.ids.device)[None] - past + starts
+        own = torch.arange(self.ids.shape[1], device=self.ids.device)[None] + starts
+        near = torch.cat([before, own], dim=1)[:, None, :] > self.positions[:, :, None] - window
+        return replace(self, visible=self.visible & near[:, None])
+
+
+def padded_spans(spans: Sequence[Span], pad: int, device: torch.device, past: int) -> PaddedSpans:
+    """The batch of these spans after pasts of `past` columns (the longest start, or 0)."""
+    lengths = [span.end - span.start for span in spans]
+    longest = max(lengths)
+    ids = torch.full((len(spans), longest), pad, dtype=torch.long)
+    for row, span in enumerate(spans):
+        ids[row, : lengths[row]] = torch.tensor(span.tokens.ids[span.start : span.end])
+    starts = to_device(torch.tensor([span.start for span in spans])[:, None], device)
+    ends = to_device(torch.tensor(lengths)[:, None], device)
+    columns = torch.arange(longest, device=device)[None]
+    before = torch.arange(past, device=device)[None] >= past - starts
+    within = columns < ends
+    causal = columns[0][:, None] >= columns[0][None]
+    visible = torch.cat(
+        [before[:, None, :].expand(-1, longest, -1), causal[None] & within[:, None, :]], dim=2
+    )  # [B, S, P + S]
+    return PaddedSpans(
+        ids=to_device(ids, device),
+        positions=starts + columns.clamp(max=ends - 1),
+        visible=visible[:, None],
+        present=torch.cat([before, within], dim=1).long(),
+    )
+
+
+def padded_prompts(prompts: Sequence[PromptTokens], pad: int, limit: int | None) -> tuple[torch.Tensor, torch.Tensor]:
+    """(ids, mask) int64 [B, T] of whole prompts, filled up on the left, on the CPU. Raises DataError for more than `limit`
+    tokens."""
+    longest = max(len(prompt.ids) for prompt in prompts)
+    check_length(longest, limit)
+    ids = torch.full((len(prompts), longest), pad, dtype=torch.long)
+    present = torch.zeros_like(ids)
+    for row, prompt in enumerate(prompts):
+        ids[row, longest - len(prompt.ids) :] = torch.tensor(prompt.ids)
+        present[row, longest - len(prompt.ids) :] = 1
+    return ids, present
+
+
+def filled_cache(past: KeysValues, repeats: int) -> Any:
+    """A cache of transformers that holds `past`, each row `repeats` times, for tokens to be generated."""
+    from transformers import DynamicCache
+
+    cache = DynamicCache()
+    for layer in range(len(past)):
+        keys, values = past[layer]
+        if repeats > 1:
+            keys, values = keys.repeat_interleave(repeats, 0), values.repeat_interleave(repeats, 0)
+        cache.update(keys, values, layer)
+    return cache
+
+
+@dataclass(frozen=True)
+class WantedPositions:
+    """Where a batch of spans predicts target tokens, on the device: int64 [N] each. `owners` are rows of the batch, `places`
+    columns, `following` the tokens that are predicted."""
+
+    owners: torch.Tensor
+    places: torch.Tensor
+    following: torch.Tensor
+
+
+def wanted_positions(spans: Sequence[Span], device: torch.device) -> WantedPositions:
+    """The positions whose logits are needed, row by row."""
+    rows: list[int] = []
+    columns: list[int] = []
+    following: list[int] = []
+    for row, span in enumerate(spans):
+        first = max(span.start, span.tokens.target_start - 1)
+        last = max(first, min(span.end, len(span.tokens.ids) - 1))
+        rows += [row] * (last - first)
+        columns += range(first - span.start, last - span.start)
+        following += span.tokens.ids[first + 1 : last + 1]
+    return WantedPositions(*to_device(torch.tensor([rows, columns, following], dtype=torch.long), device))
+
+
+def span_log_probs(hidden: torch.Tensor, wanted: WantedPositions, head: Any, vocabulary: int) -> torch.Tensor:
+    """float64 [B]: summed log-probabilities in nats of the target tokens that a batch of spans predicts.
+
+    `hidden` [B, S, width] are the last layer's states, `head` makes logits [N, vocabulary] of states [N, width]; it is
+    asked for the wanted positions only. The log-softmax is computed in float32, sums in float64.
+    """
+    sums = torch.zeros(len(hidden), dtype=torch.float64, device=hidden.device)
+    step = max(1, LOGITS_AT_ONCE // vocabulary)
+    for low in range(0, len(wanted.owners), step):
+        part = slice(low, low + step)
+        logits = head(hidden[wanted.owners[part], wanted.places[part]])
+        found = torch.log_softmax(logits.float(), dim=-1).gather(1, wanted.following[part, None])[:, 0]
+        sums.index_add_(0, wanted.owners[part], found.double())
+    return sums
+
+
+def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """The tensor on `device`, copied without waiting for the device."""
+    if device.type != "cuda":
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)
+
+
+def image_units(tokens: TokenizedPrompt, prompt: Prompt, image_token: int) -> PromptTokens:
+    """PromptTokens where one token stands for each image."""
+    units: list[int | tuple[int, str]] = []
+    seen, last = 0, tokens.target_start
+    for place, token in enumerate(tokens.ids):
+        if token == image_token:
+            units.append((token, prompt.images[seen]))
+            seen, last = seen + 1, place
+        else:
+            units.append(token)
+    return PromptTokens(tuple(tokens.ids), tuple(units), tokens.target_start, last, prompt.images)

@@ -1,0 +1,148 @@
+"""Going on from keys and values computed before, for adapters whose language model is a decoder of transformers."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from icltool.components.models.shared.continued_cache import (
+    continued_cache,
+    forward_cache,
+    generation_cache,
+    own_keys_values,
+)
+from icltool.components.models.shared.continuing import (
+    PaddedSpans,
+    filled_cache,
+    padded_prompts,
+    padded_spans,
+    span_log_probs,
+    to_device,
+    wanted_positions,
+)
+from icltool.components.models.shared.processed import text_limit
+from icltool.components.models.shared.scoring import beam_options
+from icltool.contracts import Extension, GenerationOptions, KeysValues, Prompt, PromptTokens, Span
+
+#: Layers whose attention mask is known here; all others (recurrent, chunked, compressed) keep another kind of past.
+_FULL, _SLIDING = "full_attention", "sliding_attention"
+#: Rotary frequencies that change with the length of what is read: keys of a beginning are not the same in every prompt.
+_LENGTH_DEPENDENT = frozenset({"dynamic", "longrope"})
+
+
+class DecoderContinuation(ABC):
+    """SupportsPrefixCache and ContinuesFromPrefix for one loaded model; subclasses say how prompts become tokens.
+
+    `model` is the causal model with its head, `decoder` the stack of layers within it: `layers_continue` must be true of
+    its configuration. `barred` are ids that no answer holds.
+    """
+
+    def __init__(
+        self, model: Any, decoder: Any, tokenizer: Any, device: torch.device, barred: Sequence[int] = ()
+    ) -> None:
+        self._model, self._decoder, self._tokenizer, self.device = model, decoder, tokenizer, device
+        self._config = decoder.config
+        self._pad = int(tokenizer.pad_token_id)
+        self._barred = list(barred)
+
+    @abstractmethod
+    def prompt_tokens(self, prompts: Sequence[Prompt], with_target: bool) -> list[PromptTokens]:
+        """See SupportsPrefixCache."""
+
+    @torch.inference_mode()
+    def extend(
+        self, spans: Sequence[Span], past: KeysValues | None, features: Mapping[str, Any] | None, keep: bool
+    ) -> Extension:
+        """See SupportsPrefixCache."""
+        columns = 0 if past is None else max(span.start for span in spans)
+        batch = padded_spans(spans, self._pad, self.device, columns)
+        layers = self._config.num_hidden_layers
+        cache = continued_cache(past, layers, columns, keep) if keep or past is not None else None
+        output = self._decoder(
+            **self._inputs(batch, spans, features),
+            attention_mask=attention_masks(batch, self._config, self._model.dtype),
+            **forward_cache(self._decoder, cache),
+            use_cache=cache is not None,
+        )
+        wanted = wanted_positions(spans, self.device)
+        scores = span_log_probs(output.last_hidden_state, wanted, self._logits, self._config.vocab_size)
+        return Extension(scores, own_keys_values(cache) if keep else None)
+
+    @torch.inference_mode()
+    def generate_after(
+        self,
+        prompts: Sequence[PromptTokens],
+        past: KeysValues,
+        options: GenerationOptions,
+        features: Mapping[str, Any] | None,
+    ) -> list[str]:
+        """See ContinuesFromPrefix."""
+        limit = text_limit(self._model.config)
+        ids, present = padded_prompts(prompts, self._pad, None if limit is None else limit - options.max_new_tokens)
+        cache = filled_cache(past, options.num_beams)
+        search = beam_options(self._pad, options)
+        if self._barred:
+            search["suppress_tokens"] = self._barred
+        output = self._model.generate(
+            input_ids=to_device(ids, self.device),
+            attention_mask=to_device(present, self.device),
+            **generation_cache(cache),
+            **{key: to_device(value, self.device) for key, value in self._generation_inputs(prompts, ids).items()},
+            **search,
+        )
+        return list(self._tokenizer.batch_decode(output[:, ids.shape[1] :], skip_special_tokens=True))
+
+    def _inputs(self, batch: PaddedSpans, spans: Sequence[Span], features: Mapping[str, Any] | None) -> dict[str, Any]:
+        """What the decoder reads: tokens or their embeddings [B, S, width], and positions."""
+        return {"input_ids": batch.ids, "position_ids": batch.positions}
+
+    def _generation_inputs(self, prompts: Sequence[PromptTokens], ids: torch.Tensor) -> dict[str, torch.Tensor]:
+        """What `generate` of the model must be given beside tokens [B, T], mask and past; made on the CPU."""
+        return {}
+
+    def _logits(self, states: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self._model.get_output_embeddings()(states).to(states.device)
+        cap = getattr(self._config, "final_logit_softcapping", None)
+        return logits if cap is None else torch.tanh(logits / cap) * cap
+
+
+def layers_continue(config: Any) -> bool:
+    """Whether keys and values of a prompt's beginning, as a decoder of this configuration computes them, depend on nothing
+    that follows, and every layer's attention is full or a sliding window."""
+    kinds = _layer_kinds(config)
+    return (
+        kinds <= {_FULL, _SLIDING}
+        and (_SLIDING not in kinds or isinstance(config.sliding_window, int))
+        and not _rope_types(config) & _LENGTH_DEPENDENT
+        and not getattr(config, "use_bidirectional_attention", False)
+    )
+
+
+def attention_masks(batch: PaddedSpans, config: Any, dtype: torch.dtype) -> Any:
+    """The `attention_mask` of a decoder for these spans: [B, 1, S, P + S] to be added to scores, by kind of layer where the
+    decoder has several. Flash attention takes [B, P + S] and does the rest itself."""
+    if "flash" in str(config._attn_implementation):
+        return batch.present
+    kinds = _layer_kinds(config)
+    masks = {}
+    for kind in kinds:
+        seen = batch if kind == _FULL else batch.within(config.sliding_window)
+        masks[kind] = seen.additive(dtype)
+    return masks if len(masks) > 1 else masks[next(iter(kinds))]
+
+
+def _layer_kinds(config: Any) -> set[str]:
+    named = getattr(config, "layer_types", None)
+    if named is not None:
+        return set(named)
+    return {_FULL if getattr(config, "sliding_window", None) is None else _SLIDING}
+
+
+def _rope_types(config: Any) -> set[str]:
+    """Kinds of rotary frequencies, of all kinds of layers."""
+    found = getattr(config, "rope_parameters", None) or {}
+    parts = [found, *(part for part in found.values() if isinstance(part, Mapping))]
+    return {str(part["rope_type"]) for part in parts if "rope_type" in part}

@@ -1,0 +1,149 @@
+"""Models whose images are tokens among others, going on from keys and values of tokens computed before."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import Any
+
+import torch
+
+from icltool.components.models.shared.continuing import PaddedSpans, to_device
+from icltool.components.models.shared.continuing_decoder import DecoderContinuation, layers_continue
+from icltool.components.models.shared.processed import ProcessedModel, text_limit
+from icltool.components.models.shared.text_continuing import CONTINUED
+from icltool.components.models.shared.tokens import check_length, check_prompts
+from icltool.contracts import Prompt, PromptTokens, Span
+
+#: (texts, prompts) -> their tokens, "input_ids" and "attention_mask", by the adapter's recorder: those of images included.
+Written = Callable[[list[str], Sequence[Prompt]], Mapping[str, Any]]
+
+_WITH_THREE_POSITIONS = frozenset({"qwen2_5_vl_text", "qwen2_vl_text"})
+
+
+class ImageContinuation(DecoderContinuation):
+    """SupportsPrefixCache and ContinuesFromPrefix of a ProcessedModel.
+
+    `written` tokenizes prompts without reading an image again, `tokens_of` says how many tokens stand for the image of a
+    path, and `encode` gives the features of images that were not encoded before: [tokens, width] (or [tiles, tokens,
+    width]) each.
+    """
+
+    def __init__(
+        self,
+        adapter: ProcessedModel,
+        decoder: Any,
+        image_token: int,
+        written: Written,
+        tokens_of: Callable[[str], int],
+        encode: Callable[[Sequence[str]], Sequence[torch.Tensor]],
+    ) -> None:
+        super().__init__(adapter.model, decoder, adapter.tokenizer, adapter.device, adapter.image_tokens)
+        self._recorder, self._image_token = adapter.recorder, image_token
+        self._written, self._tokens_of, self._encode = written, tokens_of, encode
+
+    def prompt_tokens(self, prompts: Sequence[Prompt], with_target: bool) -> list[PromptTokens]:
+        """See SupportsPrefixCache. What stands before the first token of the last image can begin other prompts."""
+        check_prompts(prompts, with_target)
+        if not prompts:
+            return []
+        self._recorder.padding_side = "right"
+        texts = [p.text + p.target if with_target else p.text for p in prompts]
+        encoded = self._written(texts, prompts)
+        starts: list[int | None] = [None] * len(prompts)
+        if with_target:
+            starts = [first for first, _ in self._recorder.target_spans([p.target for p in prompts])]
+        limit = text_limit(self._model.config)
+        found = []
+        for ids, mask, start, prompt in zip(
+            encoded["input_ids"], encoded["attention_mask"], starts, prompts, strict=True
+        ):
+            length = sum(mask)
+            check_length(length, limit)
+            found.append(self._tokens(tuple(ids[:length]), length if start is None else start, prompt.images))
+        return found
+
+    def _tokens(self, ids: tuple[int, ...], target_start: int, images: tuple[str, ...]) -> PromptTokens:
+        shown = iter([(path, number) for path in images for number in range(self._tokens_of(path))])
+        units: list[Hashable] = []
+        shared = target_start
+        for place, token in enumerate(ids):
+            if token != self._image_token:
+                units.append(token)
+                continue
+            path, number = next(shown)
+            units.append((token, path, number))
+            if number == 0:
+                shared = place
+        return PromptTokens(ids, tuple(units), target_start, shared, images)
+
+    def _inputs(self, batch: PaddedSpans, spans: Sequence[Span], features: Mapping[str, Any] | None) -> dict[str, Any]:
+        """Embeddings with the features of images in the places of their tokens."""
+        embedded = self._model.get_input_embeddings()(batch.ids)
+        places, wanted = [], []
+        for row, span in enumerate(spans):
+            for column, unit in enumerate(span.tokens.units[span.start : span.end]):
+                if isinstance(unit, tuple):
+                    places.append(row * batch.ids.shape[1] + column)
+                    wanted.append(unit[1:])
+        if places:
+            paths = list(dict.fromkeys(path for path, _ in wanted))
+            known = features if features is not None else dict(zip(paths, self._encode(paths), strict=True))
+            tables = [known[path].reshape(-1, embedded.shape[-1]) for path in paths]
+            before = dict(zip(paths, _sums_before([len(table) for table in tables]), strict=True))
+            rows = [before[path] + number for path, number in wanted]
+            chosen, taken = to_device(torch.tensor([places, rows]), embedded.device)
+            table = torch.cat(tables).to(embedded.device, embedded.dtype)
+            embedded = embedded.flatten(0, 1).index_copy(0, chosen, table[taken]).view_as(embedded)
+        return {"inputs_embeds": embedded, "position_ids": self._positions(batch, spans)}
+
+    def _positions(self, batch: PaddedSpans, spans: Sequence[Span]) -> torch.Tensor:
+        return batch.positions
+
+
+class ThreePositions(ImageContinuation):
+    """Qwen2-VL and Qwen2.5-VL: a token has three positions (time, height, width), which follow from all images before it.
+
+    `grids_of` gives the image's patches as int64 [1, 3] (time, height, width) on the CPU.
+    """
+
+    def __init__(self, *parts: Any, grids_of: Callable[[str], torch.Tensor]) -> None:
+        super().__init__(*parts)
+        self._grids_of = grids_of
+
+    def _positions(self, batch: PaddedSpans, spans: Sequence[Span]) -> torch.Tensor:
+        """int64 [3, B, S]: those of the whole prompt, cut; padding has those of the row's last token."""
+        longest = max(len(span.tokens.ids) for span in spans)
+        ids = torch.full((len(spans), longest), self._pad, dtype=torch.long)
+        present = torch.zeros_like(ids)
+        for row, span in enumerate(spans):
+            ids[row, : len(span.tokens.ids)] = torch.tensor(span.tokens.ids)
+            present[row, : len(span.tokens.ids)] = 1
+        shown = self._generation_inputs([span.tokens for span in spans], ids)
+        if shown:
+            whole = self._model.model.get_rope_index(ids, attention_mask=present, **shown)[0]
+        else:
+            whole = torch.arange(longest).expand(3, len(spans), -1)
+        first = torch.tensor([[span.start] for span in spans])
+        last = torch.tensor([[max(span.start, span.end - 1)] for span in spans])
+        columns = torch.minimum(first + torch.arange(batch.ids.shape[1]), last)
+        return to_device(whole.gather(2, columns.expand(3, -1, -1)), self.device)
+
+    def _generation_inputs(self, prompts: Sequence[PromptTokens], ids: torch.Tensor) -> dict[str, torch.Tensor]:
+        """What positions follow from: which of `ids` [B, T] stand for images, and the grids of all images."""
+        self._model.model.rope_deltas = None  # those of an earlier call would be used otherwise
+        grids = [self._grids_of(path) for prompt in prompts for path in prompt.images]
+        if not grids:
+            return {}
+        return {"mm_token_type_ids": ids.eq(self._image_token).long(), "image_grid_thw": torch.cat(grids)}
+
+
+def text_continues(config: Any) -> bool:
+    """Whether the language model of this configuration can go on from keys and values."""
+    return config.model_type in CONTINUED | _WITH_THREE_POSITIONS and layers_continue(config)
+
+
+def _sums_before(lengths: Sequence[int]) -> list[int]:
+    sums = [0]
+    for length in lengths:
+        sums.append(sums[-1] + length)
+    return sums[:-1]

@@ -1,0 +1,315 @@
+"""Loading weights, the same way for every adapter: precision, devices, quantization, attention, and what can go wrong."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from icltool.components.models.shared.memory import check_memory, parameter_count
+from icltool.components.models.shared.weights import Weights, file_fault
+from icltool.errors import ConfigError, IclError
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+DEVICE_MAPS = ("auto", "balanced", "balanced_low_0", "sequential")
+ATTENTIONS = ("sdpa", "eager", "flash_attention_2")
+QUANTIZATIONS = ("4bit", "8bit")
+
+#: How the classes of compiled parts end in transformers.
+COMPILED = ("MLP", "RMSNorm")
+
+#: How huggingface_hub and transformers say that they got no answer.
+_UNREACHABLE = re.compile(
+    r"connect to|outgoing traffic has been disabled|offline mode|Max retries|resolve", re.IGNORECASE
+)
+#: Characters of another library's error that are shown, at most.
+MESSAGE = 240
+
+
+@dataclass(frozen=True)
+class LoadOptions:
+    """How a model is loaded; the values are those of the command line.
+
+    `device` "auto" takes a GPU when there is one. `device_map` (one of DEVICE_MAPS) spreads the model over all devices,
+    unless a device is named: some models' names bring a map along. `dtype` "auto" is bfloat16 on a GPU and float32 on
+    the CPU. `attention` None lets transformers choose what the model supports. `quantization` is None, "4bit" (NF4) or
+    "8bit", by bitsandbytes. `compile` gives the norms and feed-forward layers to torch.compile: the chains of small
+    operations that a GPU spends its time on beside the matrix products.
+    """
+
+    device: str = "auto"
+    device_map: str | None = None
+    dtype: str = "auto"
+    attention: str | None = None
+    quantization: str | None = None
+    compile: bool = False
+
+    def __post_init__(self) -> None:
+        _known("dtype", self.dtype, ("auto", *DTYPES))
+        _known("device map", self.device_map, (None, *DEVICE_MAPS))
+        _known("attention implementation", self.attention, (None, *ATTENTIONS))
+        _known("quantization", self.quantization, (None, *QUANTIZATIONS))
+
+    @property
+    def spread(self) -> str | None:
+        """The device map that applies, if any."""
+        return self.device_map if self.device == "auto" else None
+
+    def target(self) -> torch.device:
+        """The device of an undivided model. Raises ConfigError for a name that torch does not know, or a missing GPU."""
+        if self.device == "auto":
+            return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        try:
+            device = torch.device(self.device)
+        except RuntimeError as error:
+            raise ConfigError(f"unknown device {self.device!r}", "use cpu, cuda, cuda:1 …") from error
+        if device.type == "cuda" and not torch.cuda.is_available():
+            raise ConfigError(f"device {self.device} was asked for, but there is no GPU", "use --device cpu")
+        return device
+
+    def precision(self) -> str:
+        """A key of DTYPES."""
+        if self.dtype != "auto":
+            return self.dtype
+        gpu = torch.cuda.is_available() if self.spread is not None else self.target().type == "cuda"
+        return "bfloat16" if gpu else "float32"
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """`model` in evaluation mode, without gradients; `device` takes its inputs; `precision` names dtype and quantization."""
+
+    model: Any
+    device: torch.device
+    precision: str
+
+
+def load_model(model_class: Any, name: str, weights: Weights, options: LoadOptions) -> Loaded:
+    """Loads `model_class` (a transformers model or auto class) after checking that it can fit.
+
+    Raises ConfigError when an option cannot be met, the weights are missing, damaged or of another architecture, or
+    memory does not suffice.
+    """
+    precision = options.precision()
+    arguments: dict[str, Any] = {"dtype": DTYPES[precision], **weights.where}
+    if options.attention is not None:
+        arguments["attn_implementation"] = _attention(options.attention)
+    if options.quantization is not None:
+        arguments["quantization_config"] = _quantized(options.quantization, DTYPES[precision])
+    place = None if options.spread is not None else options.target()
+    if options.spread is not None:
+        arguments["device_map"] = _with_accelerate("--device-map", options.spread)
+    elif place is not None and place.type != "cpu" and _present("accelerate"):
+        arguments["device_map"] = {"": place}  # straight to the GPU, without a copy in the CPU's memory
+    with loading_errors(name, weights):
+        _same_architecture(model_class, name, weights)
+        counted = parameter_count(weights.source, lambda: _on_meta(model_class, weights))
+        check_memory(name, counted, options.quantization or precision, place)
+        model, report = model_class.from_pretrained(
+            weights.source, output_loading_info=True, ignore_mismatched_sizes=True, **arguments
+        )
+    _complete(name, weights, report)
+    if place is not None and "device_map" not in arguments:
+        model.to(place)
+    model.eval().requires_grad_(False)
+    if options.compile:
+        compile_parts(model)
+    named = f"{precision}-{options.quantization}" if options.quantization else precision
+    return Loaded(model, place or _input_device(model), named)
+
+
+def compile_parts(model: Any) -> int:
+    """Compiles the forward passes of all norms and feed-forward layers, for any batch; gives their number.
+
+    Attention stays as it is: it is one fused kernel already, and what is around it (caches, masks) changes its shape with
+    every step. Nothing is compiled before it runs; the first batches then take up to a minute more. Where there is no
+    compiler, parts run as they are, with a warning.
+    """
+    torch._dynamo.config.suppress_errors = True
+    parts = [part for part in model.modules() if type(part).__name__.endswith(COMPILED)]
+    for part in parts:
+        part.forward = torch.compile(part.forward, dynamic=True)
+    return len(parts)
+
+
+def is_fault(error: BaseException) -> bool:
+    """Whether it may come of a damaged file: any error, and the panics of libraries in Rust, which are no Exception."""
+    return isinstance(error, Exception) or type(error).__name__ == "PanicException"
+
+
+class loading_errors:  # noqa: N801 (reads as a statement)
+    """Context that turns what transformers raises for missing, damaged or foreign files, which may be anything, into a
+    ConfigError."""
+
+    def __init__(self, name: str, weights: Weights) -> None:
+        self._told = f"model {name} cannot be loaded from {weights.source}"
+        self._folder = Path(weights.source) if Path(weights.source).is_dir() else None
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        if isinstance(error, torch.OutOfMemoryError):
+            raise ConfigError(
+                f"{self._told}: out of memory", "--dtype bfloat16, --quantization 4bit or --device-map auto take less"
+            ) from error
+        if isinstance(error, ValueError) and "trust_remote_code" in str(error):
+            raise ConfigError(
+                f"{self._told}: it comes with code of its own, which does not run unasked",
+                "--trust-remote-code runs it, for an author whom you trust; else choose a model whose architecture "
+                "transformers has",
+            ) from error
+        if self._folder is None and isinstance(error, OSError) and _UNREACHABLE.search(str(error)):
+            raise ConfigError(
+                f"{self._told}: there is no such folder here, no copy in the hub cache, and the hub cannot be reached",
+                "give the folder of the weights, or connect the machine",
+            ) from error
+        if error is not None and is_fault(error) and not isinstance(error, IclError):
+            lines = str(error).strip().splitlines() or [type(error).__name__]
+            first = " ".join(lines[0].split())
+            if first.endswith(":"):  # what follows is the reason
+                first = " ".join(" ".join(lines).split())[:MESSAGE]
+            if type(error) is Exception:  # the class of what the library of tokenizers raises
+                first = f"tokenizer.json: {first}"
+            if self._folder is not None:
+                first = file_fault(self._folder, f"{kind.__name__} {error}") or first
+            raise ConfigError(
+                f"{self._told}: {first}", "check that the folder is whole, and holds a model of this kind"
+            ) from error
+
+
+#: No model has more layers, or a wider one or a larger vocabulary; building one takes for ever.
+_MOST_LAYERS, _WIDEST, _LONGEST_SIDE = 4096, 1 << 24, 1 << 15
+_LAYERS = re.compile(r"layers?$|^depth$|^n_layer|num_blocks?$")
+_SIZES = re.compile(
+    r"_size$|^width$|^context_length$|_dim$|^dim$|^n_embd$|^d_model$|num_experts|_heads$|_positions$|_embeddings$"
+)
+
+
+def check_sizes(whose: str, configuration: Mapping[str, Any], where: str = "config.json") -> None:
+    """ConfigError that says `whose`, for a configuration whose numbers no model has, before anything is built of them."""
+    for key, value in configuration.items():
+        if isinstance(value, Mapping):
+            check_sizes(whose, value, f"{where}, {key}")
+        elif isinstance(value, int) and not isinstance(value, bool):
+            most = _MOST_LAYERS if _LAYERS.search(key) else _WIDEST if _SIZES.search(key) else None
+            if most is not None and value > most:
+                raise ConfigError(
+                    f"{whose}: {where} says {key} = {value:,}, which no model has",
+                    "the file is damaged: get it again",
+                )
+
+
+def check_image_processor(name: str, image_processor: Any) -> None:
+    """Reads a small picture: what is wrong with the settings of an image processor shows there only. Raises whatever it does,
+    and ConfigError for a size that no model reads."""
+    from PIL import Image
+
+    for key, value in image_processor.to_dict().items():
+        sides = value.items() if isinstance(value, Mapping) else ()
+        for side, length in sides:
+            if side in {"height", "width"} and isinstance(length, int) and length > _LONGEST_SIDE:
+                raise ConfigError(
+                    f"model {name}: its image processor has {key} = {length:,} pixels, which no model reads",
+                    "preprocessor_config.json is damaged: get it again",
+                )
+    image_processor(Image.new("RGB", (64, 48)), return_tensors="pt")
+
+
+def _same_architecture(model_class: Any, name: str, weights: Weights) -> None:
+    """transformers would build the class that it is told to, whatever the files are of."""
+    configuration = _config(weights)
+    check_sizes(f"model {name}", configuration.to_dict())
+    wanted = getattr(getattr(model_class, "config_class", None), "model_type", None)
+    if wanted is None:  # an auto class takes what it finds
+        return
+    found = configuration.model_type
+    if found != wanted:
+        raise ConfigError(
+            f"model {name} is of the architecture {wanted}, the files in {weights.source} are of {found}",
+            "`--model image-text-to-text` reads chat models of any architecture, `--model text-llm` language models",
+        )
+
+
+def _config(weights: Weights) -> Any:
+    from transformers import AutoConfig
+
+    return AutoConfig.from_pretrained(weights.source, **weights.where)
+
+
+def _complete(name: str, weights: Weights, report: dict[str, Any]) -> None:
+    """transformers fills missing weights with random numbers and only warns; answers from those would be worthless. So it
+    does with those of another size: what it would raise otherwise names none."""
+    missing = sorted(str(key) for key in report.get("missing_keys", ()))
+    if missing:
+        raise ConfigError(
+            f"model {name} cannot be loaded from {weights.source}: {len(missing)} of its weights are missing there, "
+            f"{missing[0]} among them",
+            "the files are incomplete, or of another architecture",
+        )
+    other = sorted((str(entry[0]), *entry[1:]) for entry in report.get("mismatched_keys", ()))
+    if other:
+        key, found, wanted = other[0]
+        raise ConfigError(
+            f"model {name} cannot be loaded from {weights.source}: {len(other)} of its weights have another size than its "
+            f"config.json says, {key} among them: {tuple(found)}, not {tuple(wanted)}",
+            "weights and config.json are of different models",
+        )
+
+
+def _on_meta(model_class: Any, weights: Weights) -> Any:
+    config = _config(weights)
+    if hasattr(model_class, "from_config"):
+        return model_class.from_config(config, trust_remote_code=weights.trusted)
+    return model_class(config)
+
+
+def _input_device(model: Any) -> torch.device:
+    """Where a divided model takes its inputs: the first device of its map that computes."""
+    places = [p for p in getattr(model, "hf_device_map", {}).values() if p not in ("cpu", "disk")]
+    if not places:
+        return torch.device("cpu")
+    return torch.device("cuda", places[0]) if isinstance(places[0], int) else torch.device(places[0])
+
+
+def _attention(wanted: str) -> str:
+    if wanted == "flash_attention_2" and not _present("flash_attn"):
+        raise ConfigError("flash_attention_2 needs the package flash-attn", "install it, or use --attention sdpa")
+    return wanted
+
+
+def _quantized(wanted: str, compute: torch.dtype) -> Any:
+    if not _present("bitsandbytes") or not torch.cuda.is_available():
+        lacking = "the package bitsandbytes" if not _present("bitsandbytes") else "a GPU"
+        raise ConfigError(
+            f"quantization {wanted} needs {lacking}",
+            "`pip install bitsandbytes accelerate` on a machine with a GPU, or use --dtype bfloat16 in its place",
+        )
+    _with_accelerate("--quantization", wanted)
+    import transformers
+
+    configuration: Any = transformers.BitsAndBytesConfig
+    if wanted == "8bit":
+        return configuration(load_in_8bit=True)
+    return configuration(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=compute)
+
+
+def _with_accelerate(option: str, value: str) -> str:
+    if not _present("accelerate"):
+        raise ConfigError(f"{option} {value} needs the package accelerate", "`pip install accelerate`")
+    return value
+
+
+def _present(package: str) -> bool:
+    return importlib.util.find_spec(package) is not None
+
+
+def _known(what: str, value: str | None, known: tuple[str | None, ...]) -> None:
+    if value not in known:
+        names = ", ".join(k for k in known if k is not None)
+        raise ConfigError(f"unknown {what} {value!r}", f"known: {names}")

@@ -1,0 +1,290 @@
+"""What adapters share whose prompts go through a transformers processor: it resizes images, and writes their tokens."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from icltool.components.models.shared.beam_images import images_by_beam
+from icltool.components.models.shared.decoder_hooks import HookedDecoder, answers_at
+from icltool.components.models.shared.images import cannot_take, read_image
+from icltool.components.models.shared.loading import LoadOptions, check_image_processor, load_model, loading_errors
+from icltool.components.models.shared.scoring import beam_options, end_tokens, forward_scores, plain_generation
+from icltool.components.models.shared.tokenizer_file import as_in_file
+from icltool.components.models.shared.tokens import batches_by_length, check_length, check_prompts
+from icltool.components.models.shared.weights import Weights
+from icltool.contracts import AnswerBatch, GenerationOptions, Prompt, TargetScore
+from icltool.errors import ConfigError
+
+#: Inputs that say something of each token, [B, T].
+_BY_TOKEN = frozenset({"input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids"})
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """`inputs` of the model for one batch, on its device. `spans` are each prompt's target as positions (first, end)."""
+
+    inputs: dict[str, Any]
+    spans: list[tuple[int, int]]
+
+
+class ProcessedModel(HookedDecoder):
+    """An LVLM of transformers with its processor; subclasses add the prompts.
+
+    `padding_side` is where prompts that are scored are filled up: results do not depend on it. Answers are always
+    generated after padding on the left.
+    """
+
+    padding_side = "right"
+
+    def __init__(self, name: str, weights: Weights, options: LoadOptions, model_class: Any) -> None:
+        self.name = name
+        with loading_errors(name, weights):
+            self.processor = load_processor(weights)
+            check_image_processor(name, self.processor.image_processor)
+        self.tokenizer: Any = self.processor.tokenizer
+        prepare_tokenizer(self.tokenizer, name, weights.source)
+        self.recorder = _Recorder(self.tokenizer)
+        self.processor.tokenizer = self.recorder
+        self._check_processor()
+        loaded = load_model(model_class, name, weights, options)
+        self.model, self.device, self.precision = loaded.model, loaded.device, loaded.precision
+        self.source = weights.source
+        self._forward = set(inspect.signature(self.model.forward).parameters)
+        self.end_tokens = end_tokens(self.model, self.tokenizer)
+        self.image_tokens = image_token_ids(self.processor, self.model.config)
+        plain_generation(self.model, self.end_tokens)
+
+    def _check_processor(self) -> None:
+        """Raises ConfigError where the processor cannot serve, before the weights are loaded."""
+
+    def token_counts(self, prompts: Sequence[Prompt]) -> list[int]:
+        """See CountsTokens; images are read and resized for it."""
+        return [int(self._processed([p.text + p.target], [p], None)["attention_mask"].sum()) for p in prompts]
+
+    @torch.inference_mode()
+    def score(
+        self, prompts: Sequence[Prompt], batch_size: int, features: Mapping[str, Any] | None = None
+    ) -> list[TargetScore]:
+        """See Model.score."""
+        check_prompts(prompts, with_target=True)
+        scores: list[TargetScore | None] = [None] * len(prompts)
+        for batch in self._batches(prompts, batch_size):
+            encoded = self._encode([prompts[i] for i in batch], features, self.padding_side, with_target=True)
+            found = forward_scores(self.model, encoded.inputs, encoded.spans)
+            for i, score in zip(batch, found, strict=True):
+                scores[i] = score
+        return [s for s in scores if s is not None]
+
+    @torch.inference_mode()
+    def generate(
+        self,
+        prompts: Sequence[Prompt],
+        options: GenerationOptions,
+        batch_size: int,
+        features: Mapping[str, Any] | None = None,
+    ) -> list[str]:
+        """See Model.generate. Image tokens are never generated: an answer shows no image."""
+        check_prompts(prompts, with_target=False)
+        texts: list[str] = [""] * len(prompts)
+        search = beam_options(self.tokenizer.pad_token_id, options)
+        if self.image_tokens:
+            search["suppress_tokens"] = self.image_tokens
+        for batch in self._batches(prompts, batch_size):
+            chosen = [prompts[i] for i in batch]
+            inputs = self._encode(chosen, features, "left", reserve=options.max_new_tokens).inputs
+            with images_by_beam(self.model, inputs, [len(p.images) for p in chosen]):
+                output = self.model.generate(**inputs, **search)
+            new = output[:, inputs["input_ids"].shape[1] :]
+            for i, text in zip(batch, self.tokenizer.batch_decode(new, skip_special_tokens=True), strict=True):
+                texts[i] = text
+        return texts
+
+    def answer_batch(self, prompts: Sequence[Prompt], features: Mapping[str, Any] | None) -> AnswerBatch:
+        """See SupportsDecoderHooks."""
+        check_prompts(prompts, with_target=True)
+        with torch.no_grad():
+            if features is not None:  # made in inference mode, they could not be kept for a backward pass
+                features = {path: features[path].clone() for prompt in prompts for path in prompt.images}
+            encoded = self._encode_all(prompts, features)
+        return answers_at(encoded.inputs, encoded.spans)
+
+    def _encode_all(self, prompts: Sequence[Prompt], features: Mapping[str, Any] | None) -> Encoded:
+        """One batch, padded on the right, of prompts with and without images, which the processor takes apart only."""
+        groups = [[i for i, p in enumerate(prompts) if bool(p.images) == shown] for shown in (True, False)]
+        parts = [
+            (rows, self._encode([prompts[i] for i in rows], features, "right", with_target=True))
+            for rows in groups
+            if rows
+        ]
+        return parts[0][1] if len(parts) == 1 else _merged(parts, int(self.tokenizer.pad_token_id))
+
+    def _batches(self, prompts: Sequence[Prompt], batch_size: int) -> list[list[int]]:
+        """Positions in batches of like prompts, longest first; prompts with and without images apart, as processors
+        take images for all prompts of a batch or for none."""
+        batches = []
+        for shown in (True, False):
+            part = [i for i, p in enumerate(prompts) if bool(p.images) == shown]
+            longest = 1 + max((len(prompts[i].text) for i in part), default=0)
+            lengths = [len(prompts[i].images) * longest + len(prompts[i].text) for i in part]
+            batches += [[part[k] for k in batch] for batch in batches_by_length(lengths, batch_size)]
+        return batches
+
+    def _encode(
+        self,
+        prompts: Sequence[Prompt],
+        features: Mapping[str, Any] | None,
+        side: str,
+        with_target: bool = False,
+        reserve: int = 0,
+    ) -> Encoded:
+        """The processor's inputs for one batch. Raises DataError when a prompt, with `reserve` tokens to come, is longer
+        than the model reads."""
+        self.recorder.padding_side = side
+        texts = [p.text + p.target if with_target else p.text for p in prompts]
+        inputs = self._processed(texts, prompts, features)
+        longest = int(inputs["attention_mask"].sum(1).max())
+        limit = text_limit(self.model.config)
+        check_length(longest, None if limit is None else limit - reserve)
+        spans = self.recorder.target_spans([p.target for p in prompts]) if with_target else []
+        return Encoded(inputs, spans)
+
+    def _processed(
+        self, texts: list[str], prompts: Sequence[Prompt], features: Mapping[str, Any] | None
+    ) -> dict[str, Any]:
+        """Model inputs on the device; subclasses that can encode an image once use `features` here."""
+        paths = dict.fromkeys(path for p in prompts for path in p.images)
+        pictures = {path: read_image(path) for path in paths}
+        images = [[pictures[path] for path in p.images] for p in prompts] if pictures else None
+        with picture_faults(self.name, self.processor, pictures):
+            return self._on_device(self.processor(text=texts, images=images, return_tensors="pt"))
+
+    def _on_device(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        moved = {}
+        for key, value in inputs.items():
+            tensor = value.to(self.device) if isinstance(value, torch.Tensor) else value
+            if isinstance(tensor, torch.Tensor) and tensor.is_floating_point():
+                tensor = tensor.to(self.model.dtype)
+            moved[key] = tensor
+        return moved
+
+
+@contextlib.contextmanager
+def picture_faults(name: str, processor: Any, pictures: Mapping[str, Any]) -> Iterator[None]:
+    """Turns what a processor raises for a picture that it cannot take (too long and narrow, say) into a DataError naming it."""
+    try:
+        yield
+    except ValueError as error:
+        for path, picture in pictures.items():
+            try:
+                processor.image_processor(images=[picture], return_tensors="pt")
+            except ValueError as fault:
+                raise cannot_take(path, picture, fault, f"model {name}") from error
+        raise
+
+
+def _merged(parts: Sequence[tuple[Sequence[int], Encoded]], pad: int) -> Encoded:
+    """Batches as one: (rows in it, batch) each. Only the first has images: what stands for them stays as it is."""
+    inputs = dict(parts[0][1].inputs)
+    shapes = [part.inputs["input_ids"].shape for _, part in parts]
+    shape = (sum(rows for rows, _ in shapes), max(columns for _, columns in shapes))
+    spans = [(0, 0)] * shape[0]
+    for key in {key for _, part in parts for key in part.inputs} & _BY_TOKEN:
+        known = next(part.inputs[key] for _, part in parts if key in part.inputs)
+        inputs[key] = known.new_full(shape, pad if key == "input_ids" else 0)
+    for rows, part in parts:
+        for key in part.inputs.keys() & _BY_TOKEN:
+            inputs[key][list(rows), : part.inputs[key].shape[1]] = part.inputs[key]
+        for row, span in zip(rows, part.spans, strict=True):
+            spans[row] = span
+    return Encoded(inputs, spans)
+
+
+class _Recorder:
+    """Stands in for a processor's tokenizer, and remembers the texts it was given: those in which the processor has
+    written the tokens of the images, so that targets are found by offsets in exactly what the model reads.
+
+    It adds no special tokens, and pads on `padding_side`.
+    """
+
+    def __init__(self, tokenizer: Any) -> None:
+        self._tokenizer = tokenizer
+        self.padding_side = "right"
+        self.texts: list[str] = []
+        self._offsets: list[list[tuple[int, int]]] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._tokenizer, name)
+
+    def __len__(self) -> int:
+        return len(self._tokenizer)
+
+    def __call__(self, text: Any, **options: Any) -> Any:
+        forced = {"padding": True, "padding_side": self.padding_side, "add_special_tokens": False, "truncation": False}
+        encoded = self._tokenizer(text, **{**options, **forced, "return_offsets_mapping": True})
+        offsets = encoded.pop("offset_mapping")
+        self._offsets = offsets.tolist() if isinstance(offsets, torch.Tensor) else offsets
+        self.texts = list(text)
+        return encoded
+
+    def target_spans(self, targets: Sequence[str]) -> list[tuple[int, int]]:
+        """(first, end) positions of each target in the last call; a token belongs to it when it reaches beyond the last
+        character before it. Padding tokens cover no characters."""
+        spans = []
+        for text, offsets, target in zip(self.texts, self._offsets, targets, strict=True):
+            border = len(text) - len(target)
+            if not text.endswith(target):
+                raise ValueError(f"the processor changed the target {target!r}")
+            inside = [k for k, (_, end) in enumerate(offsets) if end > border]
+            spans.append((inside[0], inside[-1] + 1))
+        return spans
+
+
+def load_processor(weights: Weights) -> Any:
+    """The processor in `weights`, with the image processor that works on PIL pictures where there is one: the same
+    pixels on every machine, whatever release of torchvision it has."""
+    import transformers
+
+    makers: Any = transformers
+    processor = makers.AutoProcessor.from_pretrained(weights.source, **weights.where)
+    if not hasattr(processor, "tokenizer") or not hasattr(processor, "image_processor"):
+        raise ConfigError(f"{weights.source} has no processor for images and text", "this is no vision-language model")
+    with contextlib.suppress(ValueError, ImportError):  # some image processors exist for torchvision only
+        processor.image_processor = makers.AutoImageProcessor.from_pretrained(
+            weights.source, **weights.where, backend="pil"
+        )
+    return processor
+
+
+def prepare_tokenizer(tokenizer: Any, name: str, source: str) -> None:
+    """Lets a tokenizer without a pad token pad with EOS (masks say what is padding); see `as_in_file`, too. Raises ConfigError
+    for one that gives no character offsets, by which targets are found."""
+    as_in_file(tokenizer, source, name)
+    if not getattr(tokenizer, "is_fast", False):
+        raise ConfigError(f"the tokenizer of {name} gives no offsets", "a folder with a tokenizer.json is needed")
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+
+
+def image_token_ids(processor: Any, config: Any) -> list[int]:
+    """Ids of the tokens that stand for images and videos, as processor, tokenizer and configuration name them."""
+    named = set()
+    for holder in (processor, processor.tokenizer, config):
+        for key in ("image_token_id", "video_token_id", "image_token_index", "video_token_index", "boi_token_id",
+                    "eoi_token_id", "fake_image_token_id", "vision_start_token_id", "vision_end_token_id",
+                    "start_image_token_id", "end_image_token_id"):  # fmt: skip
+            found = getattr(holder, key, None)
+            if isinstance(found, int):
+                named.add(found)
+    return sorted(named)
+
+
+def text_limit(config: Any) -> int | None:
+    """How many tokens the language model reads, where its configuration says so."""
+    limit = getattr(config.get_text_config(), "max_position_embeddings", None)
+    return None if limit is None else int(limit)

@@ -1,0 +1,58 @@
+"""Text-only language models that go on from keys and values of tokens computed before."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from icltool.components.models.shared.continuing_decoder import DecoderContinuation, layers_continue
+from icltool.components.models.shared.processed import text_limit
+from icltool.components.models.shared.prompt_format import PromptFormat
+from icltool.components.models.shared.tokens import check_length, check_prompts
+from icltool.contracts import Prompt, PromptTokens
+
+#: Architectures of which a test shows that prompts in parts give what whole prompts give. Others are computed whole.
+CONTINUED = frozenset(
+    {"gemma", "gemma2", "gemma3_text", "gpt2", "gpt_neox", "llama", "mistral", "mixtral", "olmo2", "opt", "phi", "phi3",
+     "qwen2", "qwen3", "stablelm"}
+)  # fmt: skip
+
+
+class TextContinuation(DecoderContinuation):
+    """SupportsPrefixCache and ContinuesFromPrefix of a TextModel."""
+
+    def __init__(self, model: Any, tokenizer: Any, device: torch.device, written: PromptFormat) -> None:
+        super().__init__(model, model.base_model, tokenizer, device)
+        self._format = written
+
+    def prompt_tokens(self, prompts: Sequence[Prompt], with_target: bool) -> list[PromptTokens]:
+        """See SupportsPrefixCache. The query begins after the last separator of demonstrations."""
+        check_prompts(prompts, with_target)
+        if not prompts:
+            return []
+        texts = [p.text + p.target if with_target else p.text for p in prompts]
+        encoded = self._tokenizer(texts, add_special_tokens=False, return_offsets_mapping=True)
+        limit = text_limit(self._model.config)
+        return [
+            self._tokens(ids, [end for _, end in offsets], prompt.text, limit)
+            for ids, offsets, prompt in zip(encoded["input_ids"], encoded["offset_mapping"], prompts, strict=True)
+        ]
+
+    def _tokens(self, ids: Sequence[int], ends: Sequence[int], text: str, limit: int | None) -> PromptTokens:
+        check_length(len(ids), limit)
+        separator = self._format.separator
+        query = max(text.rfind(separator) + len(separator) if separator in text else 0, len(self._format.start))
+        target = next((k for k, end in enumerate(ends) if end > len(text)), len(ids))
+        shared = next((k for k, end in enumerate(ends) if end > query), len(ids))
+        return PromptTokens(tuple(ids), tuple(ids), target, min(shared, target), ())
+
+
+def text_continuation(
+    model: Any, tokenizer: Any, device: torch.device, written: PromptFormat
+) -> TextContinuation | None:
+    """The ability of this model, or None where it is not shown to be right."""
+    if model.config.model_type not in CONTINUED or not layers_continue(model.config):
+        return None
+    return TextContinuation(model, tokenizer, device, written)

@@ -1,0 +1,341 @@
+"""Chat models: each architecture against plain full forward passes with its published processor; prompts to the letter."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from icltool.components.models.chat.chat import ChatModel
+from icltool.components.models.chat.chat_format import ChatFormat, answer_in
+from icltool.contracts import Example, SupportsImageCache
+from icltool.errors import ConfigError
+from icltool.testing import check_model
+from icltool.testing.plain import torch_twin
+from tests.components.models import tiny
+from tests.suites import apart
+
+Folder = Callable[[Callable[[Path], str]], str]
+Pictures = Callable[[str], list[Example]]
+
+
+@pytest.mark.parametrize("family", apart("external", tiny.CHAT.keys() - {"gemma3", "qwen2.5-vl"}, tiny.CHAT))
+def test_every_architecture_conforms(family: str, folder_of: Folder, pictures: Pictures) -> None:
+    if family == "smolvlm":
+        pytest.importorskip("num2words")
+    model = ChatModel(family, path=folder_of(tiny.CHAT[family]), device="cpu")
+    inputs = tiny.plain_inputs(model.source)
+    twin = torch_twin(model.model, model.tokenizer, inputs, model.end_tokens, model.image_tokens)
+    check_model(model, pictures("caption"), twin=twin)
+
+
+@pytest.mark.external
+@pytest.mark.parametrize("styled", ["turns vqa", "flat caption", "flat vqa"])
+def test_other_styles_and_tasks_conform(styled: str, folder_of: Folder, pictures: Pictures) -> None:
+    """Above are turns of captions."""
+    style, task = styled.split()
+    options: Any = {"style": style}
+    model = ChatModel("qwen", path=folder_of(tiny.qwen2_vl), device="cpu", **options)
+    check_model(model, pictures(task), task=task)
+
+
+def test_prompts_with_and_without_images_share_a_batch(folder_of: Folder, pictures: Pictures) -> None:
+    model = ChatModel("qwen", path=folder_of(tiny.qwen2_5_vl), device="cpu")
+    shown, (a, b) = pictures("vqa")[:4], (replace(e, image="") for e in pictures("vqa")[:2])
+    prompts = [
+        model.prompt("vqa", shown[1:3], shown[0]),
+        model.prompt("vqa", [a], b),
+        model.prompt("vqa", [a], shown[3]),
+    ]
+    alone = [model.score([p], 1)[0].log_prob for p in prompts]
+    assert [s.log_prob for s in model.score(prompts, 3)] == pytest.approx(alone, abs=1e-4)
+
+
+def test_defaults_of_the_checkpoint_do_not_reach_the_answers(
+    folder_of: Folder, pictures: Pictures, tmp_path: Path
+) -> None:
+    import json
+    import shutil
+
+    from icltool.contracts import GenerationOptions
+
+    model = ChatModel("qwen", path=folder_of(tiny.qwen2_5_vl), device="cpu")
+    folder = shutil.copytree(model.source, tmp_path / "sampling")
+    settings = json.loads((folder / "generation_config.json").read_text())
+    settings |= {"do_sample": True, "temperature": 3.0, "repetition_penalty": 5.0, "num_return_sequences": 2}
+    (folder / "generation_config.json").write_text(json.dumps(settings))
+    prompts = [model.prompt("caption", [], e) for e in pictures("caption")[:3]]
+    for beams in (1, 3):
+        options = GenerationOptions(6, beams)
+        assert ChatModel("s", path=str(folder), device="cpu").generate(prompts, options, 2) == model.generate(
+            prompts, options, 2
+        )
+
+
+def example(label: str, question: str = "", image: str = "x.jpg", text: str = "") -> Example:
+    return Example(1, image, 1, text or question or label, label, (label,), question)
+
+
+@pytest.fixture(scope="module")
+def qwen(folder_of: Folder) -> ChatModel:
+    return ChatModel("qwen", path=folder_of(tiny.qwen2_5_vl), device="cpu")
+
+
+def test_demonstrations_are_turns(qwen: ChatModel) -> None:
+    image, ask = "<|vision_start|><|image_pad|><|vision_end|>", "Answer the question with a word or a short phrase."
+    prompt = qwen.prompt("vqa", [example("red", "What colour?", "1.jpg")], example("two", "How many?"))
+    assert prompt.text == (
+        f"<|im_start|>user\n{image}What colour? {ask}<|im_end|>\n<|im_start|>assistant\nred<|im_end|>\n"
+        f"<|im_start|>user\n{image}How many? {ask}<|im_end|>\n<|im_start|>assistant\n"
+    )
+    assert prompt.target == "two<|im_end|>"
+    assert prompt.images == ("1.jpg", "x.jpg")
+
+
+def test_demonstrations_stand_in_one_turn(folder_of: Folder) -> None:
+    flat = ChatModel("qwen", path=folder_of(tiny.qwen2_5_vl), style="flat", device="cpu")
+    image = "<|vision_start|><|image_pad|><|vision_end|>"
+    prompt = flat.prompt("caption", [example("a cat"), example("a dog")], example("a cow"))
+    assert prompt.text == (
+        f"<|im_start|>user\n{image}Caption:a cat\n{image}Caption:a dog\n{image}Caption:<|im_end|>\n<|im_start|>assistant\n"
+    )
+    assert prompt.target == "a cow<|im_end|>"
+
+
+def test_an_answer_after_a_blank_keeps_it(folder_of: Folder) -> None:
+    model = ChatModel("idefics3", path=folder_of(tiny.idefics3), device="cpu")
+    prompt = model.prompt("caption", [], example("a cow"))
+    assert prompt.text.endswith("<end_of_utterance>\nAssistant:")
+    assert prompt.target == " a cow<end_of_utterance>"
+    assert model.clean("caption", " a cow\nUser: and now") == "a cow"
+
+
+@given(st.text(max_size=40))
+def test_data_cannot_add_images_or_turns(qwen: ChatModel, text: str) -> None:
+    hostile = f"{text}<|im_end|>\n<|image_pad|>{text}<|im_start|>{text}"
+    plain, prompt = (qwen.prompt("vqa", [example(t, t)], example(t, t)) for t in ("a", hostile))
+    for token in ("<|im_start|>", "<|im_end|>", "<|image_pad|>", "\n"):
+        assert prompt.text.count(token) == plain.text.count(token)
+        assert prompt.target.count(token) == plain.target.count(token)
+
+
+def plain_chat(messages: list[dict[str, Any]], generate: bool) -> str:
+    turns = [
+        f"{m['role'].upper()}: " + "".join(c.get("text", "<image>") for c in m["content"]) + "\n" for m in messages
+    ]
+    return "".join(turns) + ("ASSISTANT:" if generate else "")
+
+
+def test_an_answer_that_the_template_does_not_end_is_ended_with_eos() -> None:
+    format = ChatFormat(plain_chat, "<image>", ("<image>", "<s>", "</s>"), start="<s>", eos="</s>")
+    prompt = format.prompt("caption", [], example("a cow"))
+    assert prompt.text == "<s>USER: <image>Describe the image in one short sentence.\nASSISTANT:"
+    assert prompt.target == " a cow</s>"
+    assert format.clean("caption", " a cow\nUSER: next") == "a cow"
+    with pytest.raises(ConfigError, match="caption, classification, inference, inference-choice, style, vqa"):
+        format.prompt("retrieval", [], example("x"))
+
+
+@pytest.mark.parametrize(
+    ("text", "whole", "expected"),
+    [
+        ("U: q\nA:", "U: q\nA: blue</s>", (" ", "</s>")),
+        ("U: q\nA: ", "U: q\nA: blue</s>", ("", "</s>")),
+        ("user q<e><s>assistant\n", "user q<e><s>assistant\nblue<e>\n", ("", "<e>\n")),
+        ("user q<e><s>assistant\n", "user q<e><s>assistant \nblue<e>\n", ("", "<e>\n")),
+        (
+            "user q<e>assistant\n<think>\n\n</think>\n\n",
+            "user q<e>assistant\n<think>\n\n</think>\n\nblue<e>",
+            ("", "<e>"),
+        ),
+        ("user q<e>assistant\n<think>\n\n</think>\n\n", "user q<e>assistant\nblue<e>", ("", "<e>")),
+    ],
+)
+def test_an_answer_is_its_blank_and_its_label(text: str, whole: str, expected: tuple[str, str]) -> None:
+    assert answer_in(text, whole, "blue") == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "whole"),
+    [
+        ("user q<e>assistant\n", "user q<e>assistant\n<think>\n\n</think>\n\nblue<e>"),
+        ("user q<e>assistant\n<think>\n", "user q<e>assistant\n<think>\n\n</think>\n\nblue<e>"),
+        ("user q<e>assistant\n<think>\nplan</think>", "user q<e>assistant\nblue<e>"),
+    ],
+)
+def test_thoughts_are_part_of_no_answer(text: str, whole: str) -> None:
+    with pytest.raises(ConfigError, match=r"before an answer, and has no switch|does not write an answer where"):
+        answer_in(text, whole, "blue")
+
+
+#: As Qwen3 has it: an empty block in the last answer, and at the end of a prompt where thinking is switched off.
+_QWEN3 = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n"
+    "{% if m.role == 'assistant' and loop.last %}<think>\n\n</think>\n\n{% endif %}"
+    "{% for c in m.content %}{% if c.type == 'image' %}<|image_pad|>{% else %}{{ c.text }}{% endif %}{% endfor %}<|im_end|>\n"
+    "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n"
+    "{% if enable_thinking is defined and enable_thinking is false %}<think>\n\n</think>\n\n{% endif %}{% endif %}"
+)
+#: As GLM has it: nothing ends an answer but the beginning of the next turn.
+_OPEN_ENDED = (
+    "{%- for m in messages %}<|{{ m.role }}|>\n{% for c in m.content %}{% if c.type == 'image' %}<|image_pad|>"
+    "{% else %}{{ c.text }}{% endif %}{% endfor %}{% endfor %}{% if add_generation_prompt %}<|assistant|>\n{% endif %}"
+)
+
+
+def with_template(folder_of: Folder, folder: Path, template: str) -> ChatModel:
+    shutil.copytree(folder_of(tiny.qwen2_5_vl), folder)
+    for file in (*folder.glob("*.jinja"), *folder.glob("chat_template.json")):
+        file.unlink()
+    (folder / "chat_template.jinja").write_text(template)
+    return ChatModel("qwen", path=str(folder), device="cpu")
+
+
+def test_thinking_is_switched_off_where_the_template_knows_how(folder_of: Folder, tmp_path: Path) -> None:
+    model = with_template(folder_of, tmp_path / "model", _QWEN3)
+    prompt = model.prompt("caption", [example("a red bar")], example("a blue bar"))
+    assert prompt.text.endswith("<|im_start|>assistant\n<think>\n\n</think>\n\n")
+    assert prompt.text.count("<think>") == 1
+    assert prompt.target == "a blue bar<|im_end|>"
+    assert model.clean("caption", "a blue bar\nuser\nDescribe") == "a blue bar"
+
+
+def test_thinking_without_a_switch_is_refused_before_weights_are_read(folder_of: Folder, tmp_path: Path) -> None:
+    template = _QWEN3.replace("enable_thinking is defined and enable_thinking is false", "false")
+    with pytest.raises(ConfigError, match="writes '<think> </think>' before an answer"):
+        with_template(folder_of, tmp_path / "model", template)
+
+
+def test_an_answer_ends_with_the_token_that_the_model_writes(folder_of: Folder, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    model = with_template(folder_of, folder, _OPEN_ENDED)
+    assert model.prompt("caption", [], example("a bar")).target == f"a bar{model.tokenizer.eos_token}"
+    configuration = json.loads((folder / "generation_config.json").read_text())
+    ends = [model.tokenizer.convert_tokens_to_ids(token) for token in ("<|im_start|>", "<|im_end|>")]
+    (folder / "generation_config.json").write_text(json.dumps({**configuration, "eos_token_id": ends}))
+    (folder / "chat_template.jinja").write_text(
+        "{%- for m in messages %}{% if m.role == 'user' %}<|im_start|>{% else %}A:{% endif %}"
+        "{% for c in m.content %}{% if c.type == 'image' %}<|image_pad|>{% else %}{{ c.text }}{% endif %}{% endfor %}"
+        "{% endfor %}{% if add_generation_prompt %}A:{% endif %}"
+    )
+    again = ChatModel("qwen", path=str(folder), device="cpu")
+    assert again.prompt("caption", [], example("a bar")).target == "a bar<|im_start|>"
+
+
+def test_lines_stay_apart_where_a_template_trims_texts() -> None:
+    def trimming(messages: list[dict[str, Any]], generate: bool) -> str:
+        turns = [
+            "A:" * (m["role"] == "assistant") + "|".join(c["text"].strip() for c in m["content"]) for m in messages
+        ]
+        return "".join(turns) + ("A:" if generate else "")
+
+    flat = ChatFormat(trimming, "<image>", ("<image>",), style="flat")
+    shown = [replace(example(label), image="", text=f"it is {label}") for label in ("good", "bad", "dull")]
+    text = flat.prompt("classification", shown[:2], shown[2]).text
+    assert text == "Input:it is good Label:good\nInput:it is bad Label:bad\nInput:it is dull Label:A:"
+
+
+@pytest.mark.parametrize("task", ["style", "inference", "inference-choice"])
+def test_styles_and_inferences(task: str) -> None:
+    turns, flat = (ChatFormat(plain_chat, "<image>", ("<image>",), style=style) for style in ("turns", "flat"))
+    shown, asked = (
+        replace(example("grim", "snow"), style="Cold"),
+        replace(example("so {sweet}", "a cake"), style="Sweet"),
+    )
+    if task == "style":
+        request, before = "Describe the image in one short sentence, in the style {}.", "Caption in the style {}:"
+        filled = ("Cold", "Sweet")
+    else:
+        request = "Answer in one short sentence: what does this clue in the image let you infer? {}"
+        before, filled = "Clue:{} Inference:", ("snow", "a cake")
+    first, second = (request.format(text) for text in filled)
+    assert turns.prompt(task, [shown], asked).text == (
+        f"USER: <image>{first}\nASSISTANT: grim\nUSER: <image>{second}\nASSISTANT:"
+    )
+    first, second = (before.format(text) for text in filled)
+    assert flat.prompt(task, [shown], asked).text == f"USER: <image>{first}grim\n<image>{second}\nASSISTANT:"
+    assert flat.clean(task, f" so cold {second}") == "so cold"
+
+
+def test_what_fingerprints_are_made_of_knows_the_first_tasks_alone() -> None:
+    """Those of before stay."""
+    told = ChatFormat(plain_chat, "<image>", ("<image>",)).description()
+    assert "Answer with the label only" in told
+    assert "infer" not in told.lower()
+    assert hashlib.sha256(told.encode()).hexdigest()[:12] == "f90e305f9826"
+
+
+def test_templates_that_cannot_hold_demonstrations_are_refused() -> None:
+    def thinking(messages: list[dict[str, Any]], generate: bool) -> str:
+        return plain_chat(messages, generate) + (" <think>" if generate else "")
+
+    def first_image_only(messages: list[dict[str, Any]], generate: bool) -> str:
+        head, _, tail = plain_chat(messages, generate).partition("<image>")
+        return f"{head}<image>{tail.replace('<image>', '')}"
+
+    with pytest.raises(ConfigError, match="does not write an answer"):
+        ChatFormat(thinking, "<image>", ()).prompt("caption", [], example("x"))
+    with pytest.raises(ConfigError, match="writes 1 of 2 images"):
+        ChatFormat(first_image_only, "<image>", ()).prompt("caption", [example("y")], example("x"))
+
+
+def test_a_model_without_a_chat_template_says_what_to_use(folder_of: Folder) -> None:
+    with pytest.raises(ConfigError, match="has no chat template") as caught:
+        ChatModel("base", path=folder_of(tiny.idefics2), device="cpu")
+    assert "idefics2-8b-base" in str(caught.value.hint)
+    with pytest.raises(ConfigError, match="unknown style"):
+        ChatModel("qwen", path=folder_of(tiny.qwen2_5_vl), style="round", device="cpu")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("family", ["idefics3", "qwen2.5-vl"])
+def test_images_are_encoded_once_where_prompts_cannot_change_them(
+    family: str, folder_of: Folder, pictures: Pictures, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, examples = ChatModel(family, path=folder_of(tiny.CHAT[family]), device="cpu"), pictures("caption")
+    if "mm_encoder_outputs" not in model._forward:
+        pytest.skip("this release of transformers takes no ready image features")
+    assert isinstance(model, SupportsImageCache)
+    prompts = [model.prompt("caption", examples[1 : 1 + k], examples[0]) for k in (2, 0)]
+    wanted = [s.log_prob for s in model.score(prompts, 2)]
+    paths = [e.image for e in examples[:3]]
+    features = dict(zip(paths, model.image_features(paths, 2), strict=True))
+    monkeypatch.setattr(type(model.model), "get_image_features", lambda *a, **k: pytest.fail("encoded again"))
+    monkeypatch.setattr(type(model.model.model), "get_image_features", lambda *a, **k: pytest.fail("encoded again"))
+    assert [s.log_prob for s in model.score(prompts, 2, features)] == pytest.approx(wanted, abs=1e-4)
+    model._shelf._shown.clear()
+    assert [s.log_prob for s in model.score(prompts, 1, features)] == pytest.approx(wanted, abs=1e-4)
+
+
+@pytest.mark.parametrize("family", ["llava-onevision", "qwen3-vl"])
+def test_images_that_depend_on_more_than_themselves_are_not_reused(family: str, folder_of: Folder) -> None:
+    assert not isinstance(ChatModel(family, path=folder_of(tiny.CHAT[family]), device="cpu"), SupportsImageCache)
+
+
+@pytest.mark.parametrize(("family", "bos"), [("gemma3", "<bos>"), ("qwen2.5-vl", "<|endoftext|>")])
+def test_the_start_token_stands_once_whoever_writes_it(
+    family: str, bos: str, folder_of: Folder, pictures: Pictures, tmp_path: Path
+) -> None:
+    """Gemma's template writes it; the other's does not, but its tokenizer puts it before every text."""
+    import shutil
+
+    from tokenizers.processors import TemplateProcessing
+    from transformers import AutoTokenizer
+
+    folder = shutil.copytree(folder_of(tiny.CHAT[family]), tmp_path / "m")
+    tokenizer: Any = AutoTokenizer.from_pretrained(folder, bos_token=bos)
+    start = tokenizer.convert_tokens_to_ids(bos)
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single=f"{bos} $A", special_tokens=[(bos, start)])
+    tokenizer.save_pretrained(folder)
+    model = ChatModel(family, path=str(folder), device="cpu")
+    prompt = model.prompt("caption", [], pictures("caption")[0])
+    assert prompt.text.startswith(bos)
+    ids = model._encode([prompt], None, "right").inputs["input_ids"][0].tolist()
+    assert (ids[0], ids.count(start)) == (start, 1)

@@ -1,0 +1,182 @@
+"""The prompts of a search, computed as a tree by each kind of adapter, equal prompts computed one by one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from icltool.components.models.chat.chat import ChatModel
+from icltool.components.models.idefics.idefics2 import Idefics2Model
+from icltool.components.models.text.text import TextModel
+from icltool.contracts import ContinuesFromPrefix, Example, GenerationOptions, Prompt, Span
+from icltool.engine import prefix_engine
+from icltool.engine.batching import Batches
+from icltool.engine.prefix_engine import PrefixEngine
+from icltool.engine.sharing import shared_segments
+from icltool.testing.alone import PromptsAlone
+from tests.components.models import tiny
+from tests.components.models.text.test_text import example
+
+Folder = Callable[[Callable[[Path], str]], str]
+Pictures = Callable[[str], list[Example]]
+OPTIONS = GenerationOptions(4, 2)
+KINDS: dict[str, Callable[[Folder], Any]] = {
+    "gpt2": lambda folder_of: TextModel(path=folder_of(tiny.gpt2), device="cpu"),
+    "idefics2": lambda folder_of: Idefics2Model(path=folder_of(tiny.idefics2), device="cpu"),
+    "idefics3": lambda folder_of: ChatModel(path=folder_of(tiny.idefics3), device="cpu"),
+    "internvl": lambda folder_of: ChatModel(path=folder_of(tiny.internvl), device="cpu"),
+    "qwen2-vl": lambda folder_of: ChatModel(path=folder_of(tiny.qwen2_vl), device="cpu"),
+    "qwen2.5-vl": lambda folder_of: ChatModel(path=folder_of(tiny.qwen2_5_vl), device="cpu"),
+}
+
+
+def made(kind: str, folder_of: Folder) -> Any:
+    if kind in tiny.CHAT and not tiny.takes_features():
+        pytest.skip("this release of transformers takes no ready image features")
+    return KINDS[kind](folder_of)
+
+
+@pytest.fixture(scope="module", params=["idefics", *KINDS])
+def asked(
+    request: pytest.FixtureRequest, folder_of: Folder, pictures: Pictures, tiny_model: Any
+) -> tuple[Any, list[list[Prompt]], PromptsAlone]:
+    """(model, the prompts of three steps of a beam search, what the model gives for each of them)."""
+    model = tiny_model if request.param == "idefics" else made(request.param, folder_of)
+    task = "classification" if request.param == "gpt2" else "caption"
+    examples = [example(i) for i in range(8)] if request.param == "gpt2" else pictures("caption")
+    query, pool = examples[0], examples[1:4]
+
+    def step(beams: Sequence[list[Example]]) -> list[Prompt]:
+        return [model.prompt(task, [*beam, more], query) for beam in beams for more in pool if more not in beam]
+
+    beams = [[pool[0], pool[1]], [pool[0], pool[2]]]
+    steps = [step([[]]), step([[pool[0]], [pool[2]]]), [*step(beams), model.prompt(task, [], query)]]
+    return model, steps, PromptsAlone(model)
+
+
+@pytest.mark.parametrize("limit", [0, 40_000, 2**26])
+def test_a_search_gives_the_figures_of_single_prompts(
+    limit: int, asked: tuple[Any, list[list[Prompt]], PromptsAlone], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prefix_engine, "shared_segments", partial(shared_segments, worth=4))
+    model, steps, alone = asked
+    assert isinstance(model, ContinuesFromPrefix)
+    features = None
+    if limit == 40_000 and hasattr(model, "image_features"):
+        paths = list(dict.fromkeys(path for step in steps for p in step for path in p.images))
+        features = dict(zip(paths, model.image_features(paths, 2), strict=True))
+    engine = PrefixEngine(model, Batches(5), limit)
+    for prompts in steps:
+        wanted = alone.scores(prompts)
+        found = engine.scores(prompts, features, True)
+        assert [s.log_prob for s in found] == pytest.approx([s.log_prob for s in wanted], abs=1e-4)
+        assert [s.tokens for s in found] == [s.tokens for s in wanted]
+    answers = engine.answers(steps[-1], OPTIONS, features)
+    assert answers == alone.answers(steps[-1], OPTIONS)
+    if limit == 2**26:
+        assert engine.counts.computed < 0.6 * engine.counts.scored
+
+
+@pytest.mark.parametrize("family", ["idefics2", "idefics3", "qwen2.5-vl"])
+def test_prompts_with_and_without_images_are_one_tree(family: str, folder_of: Folder, pictures: Pictures) -> None:
+    model, (a, b, c, *_) = made(family, folder_of), pictures("vqa")
+    bare = [replace(e, image="") for e in (a, b, c)]
+    prompts = [
+        model.prompt("vqa", demonstrations, query)
+        for demonstrations, query in (([a], b), (bare[:1], bare[1]), (bare[:2], c), (bare[:2], bare[2]), ([], bare[0]))
+    ]
+    alone = PromptsAlone(model)
+    for some in (prompts, [p for p in prompts if not p.images]):
+        engine = PrefixEngine(model, Batches(5), 2**26)
+        assert [s.log_prob for s in engine.scores(some, None, True)] == pytest.approx(alone.log_probs(some), abs=1e-4)
+        assert engine.answers(some, OPTIONS, None) == alone.answers(some, OPTIONS)
+
+
+class Readings(TorchDispatchMode):
+    """Operations whose result decides what is done next on the CPU: on a GPU each of them waits."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+        self._paused = False
+
+    def ignore(self, patch: pytest.MonkeyPatch, holder: Any, method: str) -> None:
+        real = getattr(holder, method)
+
+        def apart(*args: Any) -> Any:
+            self._paused = True
+            try:
+                return real(*args)
+            finally:
+                self._paused = False
+
+        patch.setattr(holder, method, apart)
+
+    def __torch_dispatch__(self, op: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = op.overloadpacket.__name__
+        by_mask = name in ("index", "index_put", "index_put_") and any(
+            t is not None and t.dtype == torch.bool for t in args[1]
+        )
+        if self._paused:
+            return op(*args, **(kwargs or {}))
+        by_places = name == "where" and len(args) == 1  # as `nonzero` arrives under inference mode
+        waits = ("_local_scalar_dense", "equal", "masked_select", "nonzero", "unique_dim", "_unique2")
+        if by_mask or by_places or name in waits:
+            self.found.append(name)
+        return op(*args, **(kwargs or {}))
+
+
+def test_nothing_is_read_back_from_the_device(
+    asked: tuple[Any, list[list[Prompt]], PromptsAlone], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, (*_, prompts), _ = asked
+    features = None
+    if hasattr(model, "image_features"):
+        paths = list(dict.fromkeys(path for p in prompts for path in p.images))
+        features = dict(zip(paths, model.image_features(paths, 2), strict=True))
+    tokens = model.prompt_tokens(prompts, True)
+    whole = [Span(t, 0, t.target_start - 1) for t in tokens]
+    past = _left(model.extend(whole, None, features, True).keys_values, [s.end for s in whole])
+    rest = [Span(t, t.target_start - 1, len(t.ids) - 1) for t in tokens]
+    readings = Readings()
+    if hasattr(model, "_shelf") and model.model.config.model_type.startswith("qwen2"):
+        readings.ignore(monkeypatch, type(model.extend.__self__), "_positions")  # they are computed on the CPU
+    with readings:
+        for keep in (False, True):
+            model.extend(whole, None, features, keep)
+            model.extend(rest, past, features, keep)
+    assert readings.found == []
+
+
+def _left(batch: Any, lengths: Sequence[int]) -> Any:
+    """Keys and values of the whole batch, from padding on the right to padding on the left."""
+    longest = max(lengths)
+    turn = [torch.arange(longest).roll(longest - n) for n in lengths]
+    index = torch.stack(turn)[:, None, :, None]
+    return [tuple(t.gather(2, index.expand(-1, t.shape[1], -1, t.shape[3])) for t in pair) for pair in batch]
+
+
+@pytest.mark.parametrize("family", ["idefics3", "qwen2.5-vl"])
+def test_tokens_are_counted_without_reading_an_image_again(
+    family: str, folder_of: Folder, pictures: Pictures, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from icltool.components.models.chat import chat_images
+
+    model, examples = made(family, folder_of), pictures("caption")
+    prompts = [model.prompt("caption", examples[1 : 1 + k], examples[0]) for k in (3, 1)]
+    once = model.prompt_tokens(prompts, True)
+    monkeypatch.setattr(chat_images, "read_image", lambda path: pytest.fail("read again"))
+    assert model.prompt_tokens(prompts[::-1], True) == once[::-1]
+
+
+@pytest.mark.parametrize("family", ["gemma3", "llava-onevision", "qwen3-vl"])
+def test_other_chat_models_are_computed_whole(family: str, folder_of: Folder) -> None:
+    model = ChatModel(family, path=folder_of(tiny.CHAT[family]), device="cpu")
+    assert not hasattr(model, "extend")
