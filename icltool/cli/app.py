@@ -15,7 +15,8 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from icltool.cli.help import HelpfulCommand, HelpfulGroup
-from icltool.plugin.commands import command_module, commands, others_commands, stage_model, stages
+from icltool.plugin.commands import command_module, commands, stage_model, stages
+from icltool.plugin.others import others_commands
 from icltool.releases import __version__
 
 #: Help has a short form, too.

@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import functools
 import importlib
-import sys
-from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -31,17 +29,6 @@ def stages() -> tuple[str, ...]:
     """The commands that are stages, in the same order."""
     folders = _folders()
     return tuple(name for name in commands() if not (folders[name] / "command.py").is_file())
-
-
-def others_commands() -> dict[str, str]:
-    """Name -> one line for the overview, of the commands that other packages register. Plugins are loaded where there are
-    any."""
-    if not _plugins_are_installed():
-        return {}
-    from icltool.plugin.manager import load_registry
-
-    found = [item for item in load_registry().found if item.kind == "commands" and item.distribution != "icltool"]
-    return {item.name: item.registration.summary for item in found}
 
 
 def command_target(name: str) -> str:
@@ -70,14 +57,3 @@ def stage_models() -> dict[str, type[Any]]:
 def _folders() -> dict[str, Path]:
     roots = map(Path, importlib.import_module(_PACKAGE).__path__)
     return {path.name: path for root in roots for path in root.iterdir() if (path / "__init__.py").is_file()}
-
-
-def _plugins_are_installed() -> bool:
-    """Whether a distribution on the path has entry points for icltool. The files say so at once; importlib.metadata takes as
-    long to be imported as all else that `icltool --help` needs."""
-    for folder in map(Path, sys.path):
-        for metadata in (*folder.glob("*.dist-info"), *folder.glob("*.egg-info")):
-            with suppress(OSError, UnicodeDecodeError):
-                if "[icltool]" in (metadata / "entry_points.txt").read_text(encoding="utf-8"):
-                    return True
-    return False
