@@ -16,6 +16,7 @@ from pydantic import BaseModel
 from icltool.contracts import Executor, picture_file
 from icltool.contracts.executor import Shipment, Ships
 from icltool.errors import ConfigError
+from icltool.store.prepared import MOVED
 
 Config = TypeVar("Config", bound=BaseModel)
 
@@ -91,8 +92,6 @@ def _laid_out(
     root: Path, dataset: Path, pictures: Iterable[str], embeddings: Iterable[Path], files: Iterable[Path]
 ) -> dict[str, str]:
     """A workspace of links; the paths below it of `files`."""
-    from icltool.store.prepared import MOVED
-
     folder = root / "datasets" / dataset.parent.name / dataset.name
     (folder / "pictures").mkdir(parents=True)
     for part in dataset.iterdir():

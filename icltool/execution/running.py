@@ -10,6 +10,7 @@ from typing import Any, Generic, TypeVar
 from icltool.contracts import Executor, Progress, Ticker
 from icltool.contracts.executor import FailedUnitsError, ReportsNotes, ReportsStatus, UnitFailure
 from icltool.errors import DataError
+from icltool.store.failures import write_failures
 
 Unit = TypeVar("Unit")
 Result = TypeVar("Result")
@@ -71,8 +72,6 @@ def give_up(
     Each comes with what it is called ("anchors 17, 23") and what the list is to hold of it. `total` and `things` are all the
     work there was ("anchors").
     """
-    from icltool.store.failures import write_failures
-
     told = [
         {**entry, "error": failure.error, "tries": failure.tries, "where": failure.where}
         for failure, _, entry in failures

@@ -10,6 +10,7 @@ from typing import Any
 from icltool.contracts import TASKS
 from icltool.errors import StoreError
 from icltool.store.atomic import read_json
+from icltool.store.sequences import SequenceFile
 
 _MANIFEST = "dataset.json"
 _RESULTS = "results.json"
@@ -185,8 +186,6 @@ def _joined(*parts: str) -> str:
 
 
 def _is_finished(path: Path) -> bool:
-    from icltool.store.sequences import SequenceFile
-
     try:
         file = SequenceFile.open(path)
     except StoreError:

@@ -19,12 +19,16 @@ from typing import TYPE_CHECKING, Any
 
 from icltool.commands.app.desk import Desk
 from icltool.commands.app.options import AppConfig
+from icltool.commands.app.origin import SameOrigin
+from icltool.commands.app.page import CSS, build_page
 from icltool.commands.caption.asking import Asker
 from icltool.commands.caption.styles import prepared_styles, styles_in, styles_of_dataset, styles_of_model
 from icltool.config.names import suggestion
 from icltool.contracts import TASKS, Progress, StageReport, Task
 from icltool.errors import ConfigError, StoreError
 from icltool.plugin.manager import load_registry
+from icltool.store.records import open_dataset
+from icltool.store.workspace import Workspace
 
 if TYPE_CHECKING:
     from icltool.store.records import PreparedDataset
@@ -63,9 +67,6 @@ def run(config: AppConfig, progress: Progress) -> StageReport:
 
 def _dataset(config: AppConfig) -> tuple[PreparedDataset | None, Task]:
     """The data set, None where none is prepared and none was named, and the task."""
-    from icltool.store.records import open_dataset
-    from icltool.store.workspace import Workspace
-
     if config.task is not None and config.task not in TASKS:
         raise ConfigError(f"--task: unknown task {config.task!r}", suggestion(config.task, TASKS))
     workspace = Workspace(config.workspace)
@@ -130,9 +131,6 @@ def _serve(config: AppConfig, desk: Desk, name: str, port: int, progress: Progre
 
 def _until_interrupted(config: AppConfig, desk: Desk, name: str, port: int, progress: Progress) -> str:
     from starlette.middleware import Middleware
-
-    from icltool.commands.app.origin import SameOrigin
-    from icltool.commands.app.page import CSS, build_page
 
     page: Any = build_page(desk, name, config.shots if desk.dataset is not None else 0, config.seed)
     try:

@@ -27,10 +27,14 @@ from icltool.commands.caption.styles import check_styles, prepared_styles, style
 from icltool.commands.caption.written import Captions, captions_for, check_target, finished_captions, write_captions
 from icltool.config.identity import makers
 from icltool.config.names import suggestion
-from icltool.contracts import TASKS, Example, Progress, StageReport, Task
+from icltool.contracts import TASKS, Example, Progress, StageReport, Task, picture_file
 from icltool.errors import ConfigError, DataError
 from icltool.plugin.manager import load_registry
 from icltool.releases import __version__
+from icltool.store.arrays import guard_kinds
+from icltool.store.artefact import digest
+from icltool.store.records import open_dataset
+from icltool.store.workspace import Workspace
 
 if TYPE_CHECKING:
     from icltool.store.records import PreparedDataset
@@ -61,8 +65,6 @@ def run(config: CaptionConfig, progress: Progress) -> StageReport:
     pictures and styles, StoreError where a data set is missing or the output cannot be written, ConfigError for a task that
     the model does not know, and what loading raises.
     """
-    from icltool.store.artefact import digest
-
     load_registry().get("models", config.model)
     asked = _asked(config)
     styled = asked.task.name == "style" and config.samples is None and not config.any_style
@@ -146,9 +148,6 @@ def _sampled(config: CaptionConfig, count: int) -> _Asked:
 
 
 def _dataset(config: CaptionConfig, task: str | None) -> PreparedDataset:
-    from icltool.store.records import open_dataset
-    from icltool.store.workspace import Workspace
-
     workspace = Workspace(config.workspace)
     return open_dataset(workspace.dataset_folder(*workspace.choose_dataset(config.dataset, task)))
 
@@ -185,8 +184,6 @@ def _identity(config: CaptionConfig, asked: _Asked) -> dict[str, Any]:
 
 
 def _target(config: CaptionConfig, asked: _Asked, identity: dict[str, Any]) -> Path:
-    from icltool.store.artefact import digest
-
     if config.output is not None:
         return config.output
     source = config.input.stem if config.input is not None else f"{identity['dataset']}-{asked.task.name}-samples"
@@ -199,8 +196,6 @@ class _NoDemonstrations:
 
 
 def _drawing(config: CaptionConfig, asked: _Asked) -> RandomDemonstrations | _NoDemonstrations:
-    from icltool.store.arrays import guard_kinds
-
     if not config.shots or asked.dataset is None:
         return _NoDemonstrations()
     guard, index = guard_kinds(None, asked.task.name), asked.dataset.split("train")
@@ -244,8 +239,6 @@ def _needed(entries: Sequence[Entry], draw: RandomDemonstrations | _NoDemonstrat
 
 def _located(error: DataError, part: Sequence[Entry], source: Path) -> DataError:
     """The error with the entry whose picture it names."""
-    from icltool.contracts import picture_file
-
     for entry in part:
         if picture_file(entry.example.image) in error.message:
             hint = f"{error.hint}; the same command goes on from there" if error.hint else None

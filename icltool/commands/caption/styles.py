@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 from icltool.config.names import closest
 from icltool.contracts import read_whole
 from icltool.errors import DataError, StoreError
+from icltool.store.records import open_dataset
+from icltool.store.workspace import Workspace
 
 if TYPE_CHECKING:
     from icltool.store.records import PreparedDataset
@@ -42,9 +44,6 @@ def styles_of_dataset(dataset: PreparedDataset) -> list[str]:
 
 def prepared_styles(workspace: Path, name: str | None) -> list[str]:
     """The styles of the data set that is prepared for the task style; empty where there is none, or none is meant."""
-    from icltool.store.records import open_dataset
-    from icltool.store.workspace import Workspace
-
     place = Workspace(workspace)
     try:
         chosen = place.choose_dataset(name, "style")

@@ -11,6 +11,7 @@ import typer
 from icltool.cli.libraries import library_output
 from icltool.cli.options import parameters_of, plain_parameter
 from icltool.cli.output import print_json, print_line, show
+from icltool.commands.clean import run as clean
 from icltool.commands.clean.options import CleanConfig
 from icltool.config.env import load_environment
 from icltool.config.resolve import resolve
@@ -36,7 +37,6 @@ def command(**given: Any) -> None:
     config = resolve("clean", CleanConfig, given)
     assert isinstance(config, CleanConfig)
     progress = for_terminal(quiet)
-    from icltool.commands.clean import run as clean
 
     with library_output():
         report = clean.plan(config, progress)

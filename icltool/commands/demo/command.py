@@ -15,6 +15,7 @@ from icltool.config.env import load_environment
 from icltool.config.resolve import resolve
 from icltool.execution.progress import for_terminal
 from icltool.plugin.commands import command_module, stage_model
+from icltool.results.figures import result_figure
 
 #: The pointer reads the demonstrations' features, which the published selector of the profile does not.
 POINTER = {"learner": "pointer", "options": ["variant=query_img_icd_img_text", "dropout=0.3"]}
@@ -67,8 +68,6 @@ def command(
         if stage != "evaluate" and not (quiet or as_json):
             show(report)
     with aside():
-        from icltool.results.figures import result_figure
-
         figure = result_figure(report.results, report.path / "demo.png", report.title)
     if as_json:
         print_json({"title": report.title, "path": str(report.path), "figure": str(figure), "rows": report.rows()})

@@ -15,6 +15,7 @@ from icltool.config.base import StageConfig
 from icltool.config.env import load_environment
 from icltool.config.resolve import resolve
 from icltool.errors import IclError
+from icltool.results.privacy import without_names
 
 
 def command(
@@ -67,8 +68,6 @@ def _found(workspace: str | None) -> dict[str, list[Row]]:
 
 def _report(found: dict[str, list[Row]], wrong: list[str], full_paths: bool) -> dict[str, Any]:
     """The JSON, whose form `icltool.commands.doctor.checks` describes."""
-    from icltool.results.privacy import without_names
-
     now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
     told = {"schema": SCHEMA, "version": VERSION, "created": now, "sections": found, "problems": wrong}
     return told if full_paths else without_names(told)

@@ -20,11 +20,16 @@ from icltool.contracts import Progress, StageReport, Ticker
 from icltool.errors import StoreError
 from icltool.execution.place import place_of_work
 from icltool.execution.running import Run, give_up
+from icltool.store.artefact import Provenance
+from icltool.store.embeddings import EmbeddingFile, EmbeddingWriter
+from icltool.store.failures import clear_failures
+from icltool.store.journal import journal_path
+from icltool.store.records import open_dataset
+from icltool.store.workspace import Workspace
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from icltool.store.embeddings import EmbeddingWriter
     from icltool.store.makers import Makers
     from icltool.store.records import PreparedDataset
 
@@ -39,9 +44,6 @@ def run(config: EmbedConfig, progress: Progress) -> StageReport:
     Raises StoreError when no data set is prepared or an artefact of other options is in the way, DataError for an image
     that cannot be read.
     """
-    from icltool.store.records import open_dataset
-    from icltool.store.workspace import Workspace
-
     workspace = Workspace(config.workspace)
     name, task = workspace.choose_dataset(config.dataset, config.task)
     dataset = open_dataset(workspace.dataset_folder(name, task))
@@ -70,8 +72,6 @@ def run(config: EmbedConfig, progress: Progress) -> StageReport:
 
 def _fold(jobs: list[_Job], config: EmbedConfig, progress: Progress) -> None:
     """Takes the rows that a killed run left beside its finished files into them."""
-    from icltool.store.journal import journal_path
-
     if left := [job for job in jobs if journal_path(job.path).exists()]:
         with ExitStack() as opened:
             _Splits(config, left, progress).open(opened)
@@ -92,8 +92,6 @@ class _Job:
     def is_complete(self, config: EmbedConfig) -> bool:
         """Whether the file holds all rows of this very data set, made with these options. StoreError where other weights, or
         another version of the encoder's plugin, made them."""
-        from icltool.store.embeddings import EmbeddingFile
-
         if not self.path.is_file():
             return False
         file = EmbeddingFile.open(self.path)
@@ -109,8 +107,6 @@ def _embed(config: EmbedConfig, jobs: list[_Job], run: Run[Rows, EncodedRows], p
 
     Rows are on disk as soon as they come, in whatever order. Raises DataError at the end where some could not be made.
     """
-    from icltool.store.failures import clear_failures
-
     work = _Splits(config, jobs, progress)
     first = jobs[0].dataset
     progress.detail(f"loading {config.encoder}")
@@ -154,8 +150,6 @@ class _Splits:
 
     def open(self, opened: ExitStack) -> None:
         """Opens the files that are there: one of other options is refused before an encoder is loaded."""
-        from icltool.store.embeddings import EmbeddingFile
-
         for job in self.jobs.values():
             if job.path.is_file() and not self.config.overwrite:
                 with EmbeddingFile.open(job.path) as file:
@@ -189,9 +183,6 @@ class _Splits:
         self._tickers[job.split].advance(rows.high - rows.low)
 
     def _writer(self, job: _Job, dim: int, fingerprint: str, opened: ExitStack) -> EmbeddingWriter:
-        from icltool.store.artefact import Provenance
-        from icltool.store.embeddings import EmbeddingWriter
-
         records = job.dataset.split(job.split)
         told = job.made_by.told()
         provenance = Provenance(

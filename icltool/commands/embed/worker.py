@@ -12,6 +12,8 @@ from icltool.commands.embed.options import EmbedConfig
 from icltool.contracts import Encoder, FloatArray, IntArray
 from icltool.execution.place import Place
 from icltool.plugin.manager import component
+from icltool.store.records import open_dataset
+from icltool.store.workspace import Workspace
 
 if TYPE_CHECKING:
     from icltool.store.records import Records
@@ -55,9 +57,6 @@ class Encoding:
     """A worker: the encoder is loaded with it."""
 
     def __init__(self, config: EmbedConfig, name: str, task: str) -> None:
-        from icltool.store.records import open_dataset
-        from icltool.store.workspace import Workspace
-
         self._dataset = open_dataset(Workspace(config.workspace).dataset_folder(name, task))
         options: dict[str, Any] = {"device": config.device}
         if config.encoder_path is not None:

@@ -19,6 +19,7 @@ from icltool.contracts import (
     ScoringRequest,
 )
 from icltool.contracts.arrays import plain_text
+from icltool.engine.choices import best_choice, rank_choices
 from icltool.engine.generation import generation_options
 from icltool.engine.session import Session
 from icltool.store.arrays import asked_by, content_code, content_codes
@@ -164,8 +165,6 @@ class Answerer:
 
     def _ranked(self, requests: Sequence[ScoringRequest]) -> list[dict[str, Any]]:
         """The most probable choice of each query, with the log-probabilities of all."""
-        from icltool.engine.choices import best_choice, rank_choices
-
         session, task = self.session(), self.inputs.task.name
         assert session.model is not None
         ranked = rank_choices(session, requests)

@@ -11,11 +11,13 @@ from icltool.commands.evaluate.options import EvaluateConfig
 from icltool.contracts import IndexSet, IntArray, QuerySet, Task, task_named
 from icltool.contracts.randomness import QUERIES, drawn
 from icltool.errors import ConfigError
+from icltool.store.arrays import guard_kinds, index_set, open_embeddings, query_set
+from icltool.store.records import open_dataset
+from icltool.store.workspace import Workspace
 
 if TYPE_CHECKING:
     from icltool.store.embeddings import EmbeddingFile
     from icltool.store.records import PreparedDataset, Records
-    from icltool.store.workspace import Workspace
 
 _VECTORS = frozenset({"image", "text"})
 
@@ -28,10 +30,6 @@ class Inputs:
     """
 
     def __init__(self, config: EvaluateConfig) -> None:
-        from icltool.store.arrays import guard_kinds
-        from icltool.store.records import open_dataset
-        from icltool.store.workspace import Workspace
-
         self.config = config
         self.workspace: Workspace = Workspace(config.workspace)
         name, task = self.workspace.choose_dataset(config.dataset, config.task)
@@ -48,8 +46,6 @@ class Inputs:
 
     def embeddings(self, split: str, encoder: str) -> EmbeddingFile:
         """The embeddings of a split, checked. StoreError as `open_embeddings`."""
-        from icltool.store.arrays import open_embeddings
-
         if (split, encoder) not in self._embeddings:
             self._embeddings[split, encoder] = open_embeddings(self.workspace, self.dataset, split, encoder)
         return self._embeddings[split, encoder]
@@ -57,8 +53,6 @@ class Inputs:
     def arrays(self, needs: frozenset[str], encoder: str | None) -> tuple[IndexSet, QuerySet]:
         """(index set, queries) with what a method needs and what the leak guard compares; `encoder` is None where no
         vectors are needed. Each combination is read once."""
-        from icltool.store.arrays import index_set, query_set
-
         if (needs, encoder) in self._arrays:
             return self._arrays[needs, encoder]
         if not needs:

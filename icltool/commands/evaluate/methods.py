@@ -19,7 +19,10 @@ from icltool.components.interventions.files import WEIGHTS
 from icltool.contracts import Intervention, Retriever
 from icltool.errors import ConfigError, IclError, StoreError
 from icltool.plugin.manager import component, load_registry
+from icltool.store.arrays import embedded_by
+from icltool.store.atomic import read_json
 from icltool.store.makers import content_mark
+from icltool.store.sequences import SequenceFile
 
 ZERO_SHOT = "zero-shot"
 #: The model itself, as `icltool train captioner` fine-tuned it.
@@ -262,8 +265,6 @@ def checkpoint_folder(inputs: Inputs, name: str, learner: str) -> Path:
 
     StoreError when there is none, or when no method of the call reads the folder of --checkpoint.
     """
-    from icltool.store.atomic import read_json
-
     config, dataset = inputs.config, inputs.dataset
     newest = functools.partial(inputs.workspace.newest_checkpoint, learner, dataset.name, dataset.task)
     if config.checkpoint is None:
@@ -292,8 +293,6 @@ def newest_sequences(inputs: Inputs, split: str) -> Path:
 
     StoreError with the command that makes one when there is none.
     """
-    from icltool.store.sequences import SequenceFile
-
     name, task = inputs.dataset.name, inputs.dataset.task
     files = [(p.stat().st_mtime_ns, p) for p in inputs.workspace.sequences.glob(f"{name}-{task}-*.h5") if p.is_file()]
     for _, path in sorted(files, reverse=True):
@@ -327,8 +326,6 @@ def _content(retriever: Retriever, options: dict[str, Any]) -> dict[str, Any]:
 
 def _network(options: dict[str, Any]) -> str:
     """ " (pointer)": the network that a checkpoint's configuration names, where it names one."""
-    from icltool.store.atomic import read_json
-
     try:
         found = read_json(Path(options["folder"]) / "config.json")
         return f" ({found['options']['network']})"
@@ -342,7 +339,5 @@ def _weights(options: dict[str, Any]) -> Path:
 
 def _encoder(inputs: Inputs, retriever: Retriever) -> str:
     """Whose embeddings the method reads: those it was trained on, else those the user names, else the only ones."""
-    from icltool.store.arrays import embedded_by
-
     trained_on = getattr(retriever, "encoder", None)
     return embedded_by(inputs.workspace, inputs.dataset, trained_on or inputs.config.encoder)

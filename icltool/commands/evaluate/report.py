@@ -11,6 +11,7 @@ import numpy as np
 from icltool.contracts import StageReport
 from icltool.results.costs import KINDS, cost_of, cost_remarks, cost_table, savings, stands_in
 from icltool.results.grid import over_seeds
+from icltool.results.tables import breakdown_table, difference_table, result_table
 from icltool.store.evaluations import SettingResult
 
 Told: TypeAlias = Callable[[Sequence[SettingResult]], str]
@@ -30,8 +31,6 @@ class EvaluationReport(StageReport):
 
     def table(self) -> Any:
         from rich.console import Group
-
-        from icltool.results.tables import breakdown_table, difference_table, result_table
 
         shown = self.over_seeds()
         metric = next(iter(self.results[0].metrics))

@@ -25,9 +25,15 @@ from icltool.contracts import Metric, Progress
 from icltool.execution.running import give_up
 from icltool.plugin.manager import component, load_registry
 from icltool.results.appended_csv import check_appendable
+from icltool.results.cost_figure import cost_figure
 from icltool.results.costs import cost_of
 from icltool.results.grid import over_seeds
 from icltool.results.published import published_remark
+from icltool.store.artefact import digest
+from icltool.store.atomic import remove_temporary_files, writing
+from icltool.store.evaluations import RESULTS
+from icltool.store.failures import clear_failures
+from icltool.store.locking import locked
 
 if TYPE_CHECKING:
     from icltool.store.evaluations import SettingResult
@@ -54,11 +60,6 @@ def run(config: EvaluateConfig, progress: Progress) -> EvaluationReport:
     folder, or the table cannot be written; ConfigError and PluginError for wrong components; a metric's error when no
     metric can run.
     """
-    from icltool.store.atomic import remove_temporary_files, writing
-    from icltool.store.evaluations import RESULTS
-    from icltool.store.failures import clear_failures
-    from icltool.store.locking import locked
-
     if config.csv is not None:
         check_appendable(config.csv)
     inputs = Inputs(config)
@@ -142,8 +143,6 @@ def _evaluated(work: Results, groups: Sequence[Sequence[Setting]]) -> list[list[
 
 
 def _drawn(results: Sequence[SettingResult], analysis: dict[str, Any], folder: Path, title: str) -> Path:
-    from icltool.results.cost_figure import cost_figure
-
     return cost_figure(over_seeds(results, analysis), folder / COST_FIGURE, title)
 
 
@@ -159,8 +158,6 @@ def _metrics(inputs: Inputs) -> dict[str, Metric]:
 
 def _artefact(inputs: Inputs, judge: Judge) -> tuple[Path, dict[str, Any]]:
     """(folder, provenance); the folder's name stands for all that decides results beside method, shots and seed."""
-    from icltool.store.artefact import digest
-
     config, dataset = inputs.config, inputs.dataset
     identity = {
         **config.identity(),

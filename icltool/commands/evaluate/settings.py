@@ -13,6 +13,7 @@ from icltool.commands.evaluate.methods import ZERO_SHOT, Method, methods
 from icltool.contracts import IntArray, keyed_generator
 from icltool.engine.demonstrations import checked_rows
 from icltool.errors import ConfigError
+from icltool.store.artefact import digest
 
 Key = tuple[str, int, int]
 
@@ -98,8 +99,6 @@ class Settings:
             )
 
     def _setting(self, method: Method, shots: int, seed: int) -> Setting:
-        from icltool.store.artefact import digest
-
         identity: dict[str, Any] = {"method": method.label, "shots": shots, "seed": seed, **method.identity}
         if method.ranked:
             identity["reversed"] = self._reversed(method)

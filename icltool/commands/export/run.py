@@ -21,11 +21,24 @@ from icltool.commands.export.model import export_model
 from icltool.commands.export.options import ExportConfig
 from icltool.commands.export.places import input_of, inputs_of
 from icltool.commands.export.selector import export_selector
+from icltool.components.models.chat.chat_format import conversation
+from icltool.components.models.shared.images import read_image
 from icltool.contracts import Example, Progress, StageReport, picture_reference
 from icltool.errors import ConfigError, DataError, StoreError
+from icltool.plugin.manager import load_registry
+from icltool.results import sequences as forms
+from icltool.results.costs import stands_in
+from icltool.results.delimited import results_csv, results_rows
+from icltool.results.grid import over_seeds
+from icltool.results.latex import results_latex
+from icltool.results.markdown import results_markdown
 from icltool.store.atomic import replace_file, write_text
 from icltool.store.atomic import write_json as write_json_file
+from icltool.store.evaluations import read_analysis, read_results
 from icltool.store.outputs import output_of
+from icltool.store.plans import SPLITS, plan_of_sequences, plan_of_setting, read_plan, write_plan
+from icltool.store.records import open_dataset
+from icltool.store.sequences import SequenceFile
 from icltool.store.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -95,9 +108,6 @@ def _wanted_setting(config: ExportConfig) -> dict[str, Any]:
 
 
 def _sequences(config: ExportConfig, format: str, progress: Progress) -> StageReport:
-    from icltool.results import sequences as forms
-    from icltool.store.sequences import SequenceFile
-
     source = input_of(config, lambda w: w.newest_sequences(*w.choose_dataset(config.dataset, config.task)))
     file = SequenceFile.open(source)
     try:
@@ -123,12 +133,6 @@ def _ticked(value: Any, advance: Callable[[], None]) -> Any:
 
 
 def _results(config: ExportConfig, format: str, progress: Progress) -> StageReport:
-    from icltool.results.delimited import results_csv, results_rows
-    from icltool.results.grid import over_seeds
-    from icltool.results.latex import results_latex
-    from icltool.results.markdown import results_markdown
-    from icltool.store.evaluations import read_analysis, read_results
-
     sources = inputs_of(config, lambda w: w.newest_evaluation())
     read = [(*read_results(source), read_analysis(source)) for source in sources]
     names = [(source.parent if source.suffix == ".json" else source).resolve().name for source in sources]
@@ -162,8 +166,6 @@ def _results(config: ExportConfig, format: str, progress: Progress) -> StageRepo
 
 
 def _plan(config: ExportConfig, format: str, progress: Progress) -> StageReport:
-    from icltool.store.plans import write_plan
-
     source = input_of(config, lambda w: w.newest_evaluation())
     plan, name = _chosen(config, source)
     if (config.dataset or plan.dataset, config.task or plan.task) != (plan.dataset, plan.task):
@@ -178,8 +180,6 @@ def _plan(config: ExportConfig, format: str, progress: Progress) -> StageReport:
 
 
 def _chat(config: ExportConfig, format: str, progress: Progress) -> StageReport:
-    from icltool.store.plans import SPLITS
-
     source = input_of(config, lambda w: w.newest_evaluation())
     plan, name = _chosen(config, source)
     dataset, splits = _dataset(config, source, plan), plan.splits or SPLITS
@@ -226,8 +226,6 @@ def _check_leaks(source: Path, query: Example, demonstrations: Sequence[Example]
 
 def _style(source: Path) -> Style:
     """Whether the evaluation had its demonstrations as turns or in one."""
-    from icltool.store.evaluations import read_results
-
     configuration = read_results(source)[1].get("configuration", {}) if _is_evaluation(source) else {}
     return "flat" if configuration.get("prompt_style") == "flat" else "turns"
 
@@ -244,8 +242,6 @@ class _ChatForm:
 
     def messages(self, demonstrations: Sequence[Example], query: Example) -> list[dict[str, Any]]:
         """The conversation as a chat model is evaluated on it."""
-        from icltool.components.models.chat.chat_format import conversation
-
         images = (example.image for example in (*demonstrations, query) if example.image)
         found = conversation(self.task, demonstrations, query, self.style)
         for message in found:
@@ -276,8 +272,6 @@ def _data_address(path: str) -> str:
     """The file as a data address (RFC 2397), where regions are shown the picture with them as PNG. DataError when it cannot
     be read or is no JPEG, PNG, GIF or WebP."""
     if picture_reference(path).regions:
-        from icltool.components.models.shared.images import read_image
-
         shown = io.BytesIO()
         read_image(path).save(shown, "PNG")
         return f"data:image/png;base64,{base64.b64encode(shown.getvalue()).decode()}"
@@ -295,8 +289,6 @@ def _data_address(path: str) -> str:
 
 def _dataset(config: ExportConfig, source: Path, plan: Plan) -> PreparedDataset:
     """The prepared data set that the ids belong to. StoreError when it is another one than they were chosen from."""
-    from icltool.store.records import open_dataset
-
     workspace = Workspace(config.workspace)
     name, task = workspace.choose_dataset(config.dataset or plan.dataset, config.task or plan.task)
     dataset = open_dataset(workspace.dataset_folder(name, task))
@@ -311,9 +303,6 @@ def _dataset(config: ExportConfig, source: Path, plan: Plan) -> PreparedDataset:
 
 def _chosen(config: ExportConfig, source: Path) -> tuple[Plan, str]:
     """The plan in an evaluation folder, a sequences file or a plan file, and what an output is named after."""
-    from icltool.store.evaluations import read_results
-    from icltool.store.plans import plan_of_sequences, plan_of_setting, read_plan
-
     if _is_evaluation(source):
         folder = source if source.is_dir() else source.parent
         results, provenance = read_results(folder)
@@ -338,9 +327,6 @@ def _is_evaluation(source: Path) -> bool:
 def _setting(config: ExportConfig, source: Path, results: Sequence[SettingResult]) -> SettingResult:
     """The setting that the options mean. ConfigError that lists them when it is none, or not one, and for a method that
     stands in for demonstrations."""
-    from icltool.plugin.manager import load_registry
-    from icltool.results.costs import stands_in
-
     apart = {result.method for result in results if stands_in(result)}
     known = apart.union(load_registry().names("interventions"))
     if config.method in known or (apart and all(result.method in apart for result in results)):

@@ -7,8 +7,10 @@ from pathlib import Path
 
 from icltool.commands.export.options import ExportConfig
 from icltool.commands.export.places import input_of
+from icltool.components.interventions.files import WEIGHTS
 from icltool.contracts import Progress, StageReport
 from icltool.errors import ConfigError, IclError, StoreError
+from icltool.plugin.manager import load_registry
 from icltool.releases import __version__
 from icltool.store.atomic import read_json, replace_file, write_text
 from icltool.store.outputs import output_of
@@ -59,9 +61,6 @@ def export_selector(config: ExportConfig, format: str, progress: Progress) -> St
 
 def _refuse_interventions(config: ExportConfig) -> None:
     """ConfigError for a learner, or a folder made by one, whose file stands in for demonstrations."""
-    from icltool.components.interventions.files import WEIGHTS
-    from icltool.plugin.manager import load_registry
-
     workspace, learner = Workspace(config.workspace), config.learner or LEARNER
     folder = config.input[0] if config.input else None
     if folder is not None:

@@ -40,14 +40,20 @@ from icltool.contracts import (
 from icltool.contracts.randomness import QUERIES, drawn
 from icltool.engine.batching import LARGEST_ON_CPU, LARGEST_ON_GPU
 from icltool.engine.beam import anchors_to_fill
+from icltool.engine.cost import cost_rows, measure
 from icltool.engine.work import Work, total
 from icltool.errors import ConfigError, StoreError
 from icltool.execution.place import Place, place_of_work
 from icltool.execution.running import Run, give_up
+from icltool.store.artefact import Provenance, digest
+from icltool.store.atomic import check_writable
+from icltool.store.failures import clear_failures
+from icltool.store.locking import locked
+from icltool.store.sequences import SequenceFile, SequenceWriter
+from icltool.store.workspace import VALIDATION_MARK, Workspace
 
 if TYPE_CHECKING:
     from icltool.store.records import PreparedDataset, Records
-    from icltool.store.sequences import SequenceWriter
 
 SAMPLED_ANCHORS = 8  # anchors whose prompts are timed for a cost plan
 
@@ -58,12 +64,6 @@ def run(config: GenerateConfig, progress: Progress) -> StageReport:
     Raises StoreError where a data set or embeddings are missing or the file belongs to other options, ConfigError and
     PluginError for wrong components, DataError when an anchor has too few candidates.
     """
-    from icltool.store.atomic import check_writable
-    from icltool.store.failures import clear_failures
-    from icltool.store.locking import locked
-    from icltool.store.sequences import SequenceFile
-    from icltool.store.workspace import Workspace
-
     if config.shots > config.candidates:
         raise ConfigError(
             f"{config.shots} shots from pools of {config.candidates} candidates", "raise --candidates, or lower --shots"
@@ -104,8 +104,6 @@ def run(config: GenerateConfig, progress: Progress) -> StageReport:
 
 def _finished(path: Path) -> frozenset[int]:
     """Ids of the anchors that the file of an earlier run holds."""
-    from icltool.store.sequences import SequenceFile
-
     try:
         file = SequenceFile.open(path)
     except StoreError:  # not there; or damaged, which the writer will say
@@ -130,9 +128,6 @@ def _draw_anchors(records: Records, config: GenerateConfig) -> IntArray:
 
 def _artefact(config: GenerateConfig, workspace: Any, parts: SearchParts, anchors: int) -> tuple[Path, Any]:
     """(path, provenance) of the sequences file; the path carries a digest of everything that decides its content."""
-    from icltool.store.artefact import Provenance, digest
-    from icltool.store.workspace import VALIDATION_MARK
-
     identity = {**config.identity(), "dataset": parts.dataset.name, "task": parts.dataset.task, "anchors": anchors}
     identity["encoder"], identity["leak_guard"] = parts.encoder, sorted(parts.guard)
     if config.queries == "train":  # files of before there was a choice are the same
@@ -160,8 +155,6 @@ def _artefact(config: GenerateConfig, workspace: Any, parts: SearchParts, anchor
 
 
 def _writer(config: GenerateConfig, path: Path, provenance: Any, anchors: int) -> SequenceWriter:
-    from icltool.store.sequences import SequenceWriter
-
     return SequenceWriter(
         path, provenance, config.shots, config.beam_size, config.candidates, anchors, overwrite=config.overwrite
     )
@@ -266,8 +259,6 @@ def _cost(
     config: GenerateConfig, parts: SearchParts, rows: IntArray, path: Path, remarks: list[str], progress: Progress
 ) -> StageReport:
     """What `--dry-run` prints. Candidate pools are drawn for every anchor, so images are counted exactly."""
-    from icltool.engine.cost import cost_rows, measure
-
     finished = _finished(path)
     missing = _missing(parts, rows, finished)
     if not len(missing):

@@ -26,9 +26,11 @@ from icltool.engine.session import FeatureSource, Session
 from icltool.engine.work import Work
 from icltool.execution.place import Place
 from icltool.plugin.manager import component, load_registry
+from icltool.store.arrays import FeatureTable, embedded_by, guard_kinds, index_set, open_embeddings, query_set
+from icltool.store.records import open_dataset
+from icltool.store.workspace import Workspace
 
 if TYPE_CHECKING:
-    from icltool.store.arrays import FeatureTable
     from icltool.store.embeddings import EmbeddingFile
     from icltool.store.records import PreparedDataset, Records
 
@@ -117,10 +119,6 @@ class Searcher:
 def open_parts(config: GenerateConfig) -> SearchParts:
     """Opens data set, embeddings and components. Raises StoreError where data or embeddings are missing, ConfigError and
     PluginError for wrong components."""
-    from icltool.store.arrays import embedded_by, guard_kinds, open_embeddings
-    from icltool.store.records import open_dataset
-    from icltool.store.workspace import Workspace
-
     workspace = Workspace(config.workspace)
     name, task = workspace.choose_dataset(config.dataset, config.task)
     dataset = open_dataset(workspace.dataset_folder(name, task))
@@ -147,8 +145,6 @@ def search_options(config: GenerateConfig) -> SearchOptions:
 
 def candidate_pools(config: GenerateConfig, parts: SearchParts, anchors: IntArray) -> Iterator[tuple[int, IntArray]]:
     """(anchor row, candidate rows) for each anchor; pools do not depend on how anchors are chunked."""
-    from icltool.store.arrays import index_set, query_set
-
     index = index_set(parts.records, parts.sampler.needs, parts.embeddings, guard=parts.guard)
     for low in range(0, len(anchors), POOL_CHUNK):
         rows = anchors[low : low + POOL_CHUNK]
@@ -168,8 +164,6 @@ def anchor_groups(config: GenerateConfig, parts: SearchParts, groups: Sequence[I
 
 def open_search_session(config: GenerateConfig, parts: SearchParts) -> Session:
     """The session that scores, its model loaded."""
-    from icltool.store.arrays import FeatureTable
-
     task = task_named(parts.dataset.task)
     model = config.open_model(task.name) if "model" in parts.scorer.needs else None
     lookup: FeatureSource | None = None

@@ -25,6 +25,10 @@ from icltool.contracts import (
 )
 from icltool.errors import ConfigError, DataError, OtherTaskError, StoreError
 from icltool.plugin.manager import component, load_registry
+from icltool.store.atomic import remove_folder_leftovers, writing
+from icltool.store.locking import locked
+from icltool.store.prepared import MANIFEST
+from icltool.store.records import open_dataset, write_dataset
 from icltool.store.workspace import Workspace, prepare_command
 
 
@@ -110,10 +114,6 @@ def _name(reader: DatasetReader, config: PrepareConfig) -> str:
 
 def _remove_left(folder: Path) -> None:
     """Removes what killed runs left beside a prepared data set. Where another process writes it, that does it."""
-    from icltool.store.atomic import remove_folder_leftovers, writing
-    from icltool.store.locking import locked
-    from icltool.store.prepared import MANIFEST
-
     with contextlib.suppress(StoreError), locked(folder), writing(folder):
         remove_folder_leftovers(folder, MANIFEST)
 
@@ -121,8 +121,6 @@ def _remove_left(folder: Path) -> None:
 def _check_same(folder: Path, name: str, config: PrepareConfig, options: dict[str, Any]) -> None:
     """StoreError where the data set in `folder` was made from something else than this call reads: by another reader, with
     other options, or from another folder that is still there."""
-    from icltool.store.records import open_dataset
-
     try:
         provenance = open_dataset(folder).manifest["provenance"]
         before, reader = provenance["inputs"], provenance["configuration"]["name"]
@@ -238,8 +236,6 @@ def _stamps(files: tuple[Path, ...]) -> dict[str, list[int]]:
 
 def _up_to_date(folder: Path, inputs: dict[str, Any], own: Path) -> tuple[dict[str, Any] | None, str]:
     """(manifest of the data set in `folder` if it was made from these inputs and can be read, else None; a remark)."""
-    from icltool.store.records import open_dataset
-
     if not folder.exists():
         return None, ""
     try:
@@ -263,8 +259,6 @@ def _write(
     config: PrepareConfig,
     progress: Progress,
 ) -> dict[str, Any]:
-    from icltool.store.records import write_dataset
-
     splits = reader.read(root, task, folder.parents[2], progress)
     provenance = {"configuration": {**config.identity(), "task": task}, "inputs": inputs}
     default = reader.tasks[0]
@@ -273,8 +267,6 @@ def _write(
 
 def _stale(workspace: Workspace, name: str, tasks: set[str], reader: DatasetReader, kind: str) -> list[str]:
     """Remarks on other tasks of this data set whose files have changed since they were prepared."""
-    from icltool.store.records import open_dataset
-
     remarks = []
     for prepared_name, task in workspace.prepared():
         if prepared_name != name or task in tasks or task not in reader.tasks:

@@ -12,6 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from icltool.commands.report.options import ReportConfig
+from icltool.commands.report.page.evaluations import evaluations_page
+from icltool.commands.report.page.render import render
+from icltool.commands.report.page.sequences import sequences_page
+from icltool.commands.report.page.thumbnails import make_thumbnails
 from icltool.contracts import Progress, StageReport
 from icltool.errors import ConfigError, StoreError
 from icltool.store.atomic import check_writable, write_text
@@ -55,9 +59,6 @@ def run(config: ReportConfig, progress: Progress) -> StageReport:
 
 
 def _draft(config: ReportConfig, progress: Progress) -> Draft:
-    from icltool.commands.report.page.evaluations import evaluations_page
-    from icltool.commands.report.page.sequences import sequences_page
-
     count, seed, title = config.max_queries, config.seed, config.title
     if config.sequences is not None:
         progress.detail(f"reading {config.sequences}")
@@ -91,9 +92,6 @@ def _evaluations(config: ReportConfig) -> list[Path]:
 
 def _rendered(config: ReportConfig, draft: Draft, progress: Progress) -> tuple[str, Page]:
     """(the HTML text, its page): with pictures in what the rest of the page leaves of --max-mb."""
-    from icltool.commands.report.page.render import render
-    from icltool.commands.report.page.thumbnails import make_thumbnails
-
     page = draft.without_pictures()
     text = render(page)
     if not config.images or not draft.references:
@@ -108,8 +106,6 @@ def _rendered(config: ReportConfig, draft: Draft, progress: Progress) -> tuple[s
 def _too_large(config: ReportConfig, page: Page, size: float) -> str:
     """What to say of a page of `size` MB, more than was asked for: fewer queries help as long as there is something beside
     them."""
-    from icltool.commands.report.page.render import render
-
     bare = replace(page, queries=(), results=(), pictures=(), remarks=())
     if page.kind == "evaluations":
         bare = replace(bare, demonstrations=())

@@ -23,12 +23,16 @@ from icltool.contracts import Progress, StageReport, SteeringLearner, TrainingOu
 from icltool.errors import ConfigError, StoreError
 from icltool.execution.processes import is_leader
 from icltool.plugin.manager import component
+from icltool.store.artefact import canonical_json, digest
+from icltool.store.atomic import read_json, remove_temporary_files, write_json, writing
+from icltool.store.locking import locked
 from icltool.store.makers import Makers
+from icltool.store.records import open_dataset
+from icltool.store.workspace import Workspace
 
 if TYPE_CHECKING:
     from icltool.commands.train.job import Job
     from icltool.store.records import PreparedDataset
-    from icltool.store.workspace import Workspace
 
 #: Written last, so that a folder with it holds a finished training.
 RECORD_FILE = "training.json"
@@ -44,11 +48,6 @@ def run(config: TrainConfig, progress: Progress) -> StageReport:
     folder cannot be written, ConfigError and PluginError for wrong options, DataError for data that cannot be learned
     from, KeyboardInterrupt on Ctrl-C: what the learner had written is then in the folder.
     """
-    from icltool.store.artefact import digest
-    from icltool.store.atomic import write_json, writing
-    from icltool.store.records import open_dataset
-    from icltool.store.workspace import Workspace
-
     options = dict(config.options)
     if config.trainer:
         options["trainer"] = {**options.get("trainer", {}), **config.trainer}
@@ -121,9 +120,6 @@ def _job(
 
 def _finished(folder: Path, identity: Mapping[str, Any]) -> dict[str, Any] | None:
     """The record of the same training when it is finished and its checkpoints are there, else None."""
-    from icltool.store.artefact import canonical_json
-    from icltool.store.atomic import read_json
-
     path = folder / RECORD_FILE
     if not path.is_file():
         return None
@@ -155,8 +151,6 @@ def _has_figures(record: Mapping[str, Any]) -> bool:
 
 def _remove_left(folder: Path) -> None:
     """Removes what a killed training was about to give a name. The lock is held."""
-    from icltool.store.atomic import remove_temporary_files, writing
-
     if is_leader():
         with writing(folder):
             for place in (folder, folder / "logs"):
@@ -165,8 +159,6 @@ def _remove_left(folder: Path) -> None:
 
 def _begin(folder: Path, made_by: Makers, overwrite: bool) -> None:
     """Writes down what the training is begun with. StoreError where it goes on, and was begun with something else."""
-    from icltool.store.atomic import read_json, write_json
-
     path = folder / BEGUN_FILE
     begun: Any = {}
     with contextlib.suppress(StoreError):  # a record that is cut tells of nothing
@@ -202,9 +194,6 @@ def _report(title: str, folder: Path, record: Mapping[str, Any], remarks: Sequen
 @contextlib.contextmanager
 def _lock(folder: Path) -> Iterator[None]:
     """Keeps a second run from training into the same folder; the other processes of a distributed training pass."""
-    from icltool.store.atomic import writing
-    from icltool.store.locking import locked
-
     if not is_leader():
         yield
         return

@@ -15,11 +15,12 @@ from icltool.contracts import IntArray, Learner, Progress, TrainableEncoder, Tra
 from icltool.errors import ConfigError, StoreError
 from icltool.plugin.manager import component
 from icltool.releases import __version__
+from icltool.store.arrays import embedded_by, index_set, open_embeddings
+from icltool.store.sequences import SequenceFile
 
 if TYPE_CHECKING:
     from icltool.store.embeddings import EmbeddingFile
     from icltool.store.records import PreparedDataset
-    from icltool.store.sequences import SequenceFile
     from icltool.store.workspace import Workspace
 
 
@@ -37,8 +38,6 @@ class SequenceJob:
         learner: Learner,
         options: dict[str, Any],
     ) -> None:
-        from icltool.store.arrays import embedded_by, open_embeddings
-
         self.learner, self.dataset = learner, dataset
         self.variant = str(getattr(learner, "variant", ""))
         path = config.sequences or workspace.newest_sequences(dataset.name, dataset.task)
@@ -81,8 +80,6 @@ class SequenceJob:
 
     def _training_set(self) -> TrainingSet:
         """One row per query and beam, in the order of query ids and ranks."""
-        from icltool.store.arrays import index_set
-
         arrays, path = self.arrays, self.sequences.path
         index = index_set(self.dataset.split("train"), self.learner.needs, self.embeddings)
         beams = arrays["scores"].shape[1]
@@ -124,8 +121,6 @@ class SequenceJob:
 
 def _open_sequences(path: Path, dataset: PreparedDataset) -> SequenceFile:
     """The sequences, checked: finished, and of this very data set."""
-    from icltool.store.sequences import SequenceFile
-
     file = SequenceFile.open(path)
     if file.provenance.dataset_fingerprint != dataset.fingerprint:
         raise StoreError(

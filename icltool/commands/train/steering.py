@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 from icltool.commands.train.job import from_model
 from icltool.commands.train.options import TrainConfig
 from icltool.contracts import Progress, SteeringLearner, SteeringSet, TrainingOutcome, task_named
+from icltool.engine.image_cache import open_image_cache
 from icltool.errors import ConfigError
 from icltool.plugin.manager import load_registry
+from icltool.store.arrays import guard_kinds, index_set
 
 if TYPE_CHECKING:
     from icltool.store.records import PreparedDataset
@@ -36,8 +38,6 @@ class SteeringJob:
     def __init__(
         self, config: TrainConfig, dataset: PreparedDataset, learner: SteeringLearner, options: dict[str, Any]
     ) -> None:
-        from icltool.store.arrays import guard_kinds
-
         if config.sequences is not None:
             raise ConfigError(
                 f"{config.learner} learns from examples, not from sequences", "leave --sequences out, or train lever-lm"
@@ -69,9 +69,6 @@ class SteeringJob:
 
     def train(self, folder: Path, seed: int, progress: Progress) -> TrainingOutcome:
         """See Job. The model is loaded here."""
-        from icltool.engine.image_cache import open_image_cache
-        from icltool.store.arrays import index_set
-
         config = self.config
         progress.detail(f"loading {config.model}")
         model = config.open_model(self.dataset.task, **own_device(config))

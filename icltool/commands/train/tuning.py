@@ -24,6 +24,7 @@ from icltool.contracts import (
     keyed_generator,
     task_named,
 )
+from icltool.engine.generation import generation_options
 from icltool.errors import ConfigError, DataError
 from icltool.plugin.manager import component, load_registry
 
@@ -82,8 +83,6 @@ class TuningJob:
 
     def train(self, folder: Path, seed: int, progress: Progress) -> TrainingOutcome:
         """See Job. The model is loaded here."""
-        from icltool.engine.generation import generation_options
-
         config = self.config
         progress.detail(f"loading {config.model}")
         model = config.open_model(self.dataset.task, **own_device(config))

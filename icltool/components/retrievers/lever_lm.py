@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from icltool.components.learners.lever_lm.checkpoint import read_config
 from icltool.contracts import IndexSet, IntArray, QuerySet
 from icltool.errors import ConfigError
 
@@ -39,8 +40,6 @@ class LeverLMRetriever:
         beams: int = 1,
         components: str | None = None,
     ) -> None:
-        from icltool.components.learners.lever_lm.checkpoint import read_config
-
         if type(beams) is not int or beams < 1:
             raise ConfigError(f"{self.learner}: beams is {beams!r}", "1 decodes greedily, 5 keeps five hypotheses")
         self.beams, self.components = beams, components

@@ -10,6 +10,7 @@ import numpy as np
 from icltool.components.retrievers.rows import excluded_rows
 from icltool.contracts import IndexSet, IntArray, QuerySet
 from icltool.errors import ConfigError, DataError
+from icltool.store.sequences import SequenceFile
 
 _BY = ("scores", "values")
 _COMMAND = "run `icltool generate --queries validation` for this data set"
@@ -76,8 +77,6 @@ class OracleRetriever:
     def _read(self) -> dict[int, Any]:
         """The results by query id; the file is read once."""
         if self._results is None:
-            from icltool.store.sequences import SequenceFile
-
             with SequenceFile.open(self.file) as file:
                 self._results = {result.query_id: result for result in file.results()}
                 self._shots = file.shots

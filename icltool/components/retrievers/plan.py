@@ -10,6 +10,7 @@ import numpy as np
 
 from icltool.contracts import IndexSet, IntArray, QuerySet
 from icltool.errors import ConfigError, DataError
+from icltool.store.plans import read_plan
 
 #: Ids that an error message names, at most.
 _NAMED = 5
@@ -29,8 +30,6 @@ class PlanRetriever:
     nested = False
 
     def __init__(self, file: str | Path) -> None:
-        from icltool.store.plans import read_plan
-
         self.file = Path(file)
         self.plan = read_plan(self.file)
         self.label = self.file.stem

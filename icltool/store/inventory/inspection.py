@@ -12,6 +12,7 @@ from icltool.releases import __version__
 from icltool.store.ahead import ahead_path
 from icltool.store.artefact import Header, Schema, open_h5, reading
 from icltool.store.atomic import read_json
+from icltool.store.embeddings import _HEAD, SCHEMA, EmbeddingFile
 from icltool.store.journal import Journal, journal_path
 from icltool.store.workspace import TRAINED
 
@@ -70,8 +71,6 @@ def _without(message: str, path: Path) -> str:
 
 
 def _embeddings(path: Path) -> Facts:
-    from icltool.store.embeddings import SCHEMA, EmbeddingFile
-
     return _of_rows(path, SCHEMA, "id", EmbeddingFile.open)
 
 
@@ -106,7 +105,6 @@ def _waiting(path: Path, done: int) -> str:
         return ""
     if not _is_counted(ahead) or (journal.is_file() and not _is_counted(journal)):
         return "; more wait for rows before them"
-    from icltool.store.embeddings import _HEAD
 
     opened = Journal(ahead)
     try:

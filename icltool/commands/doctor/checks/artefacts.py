@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from icltool.commands.doctor.checks.rows import Row, row
 from icltool.config.amounts import age_text, size_text
+from icltool.store.inventory.artefact import KINDS
+from icltool.store.inventory.inventory import inventory
+from icltool.store.workspace import Workspace
 
 if TYPE_CHECKING:
     from icltool.store.inventory.artefact import Artefact
@@ -19,10 +22,6 @@ _NAMES, _ODD = 5, 20
 def artefacts(workspace: Path) -> list[Row]:
     """A row per kind, with all its artefacts as data, then those that are unfinished, damaged, left over or being written; the
     data of a last row hold those of them that there are no rows for."""
-    from icltool.store.inventory.artefact import KINDS
-    from icltool.store.inventory.inventory import inventory
-    from icltool.store.workspace import Workspace
-
     if not workspace.is_dir():
         return [row("folder", f"{workspace} does not exist yet", "-", "`icltool prepare` makes it")]
     rows = [row("folder", workspace.absolute())]

@@ -6,12 +6,13 @@ import importlib.metadata
 from typing import Any
 
 from icltool.commands.doctor.checks.rows import Row, row
+from icltool.config.profiles import ProfileFolders, load_profile
+from icltool.errors import IclError
+from icltool.plugin.manager import GROUP, load_registry
 
 
 def plugins() -> list[Row]:
     """How many components each distribution gives, and which plugins are broken."""
-    from icltool.plugin.manager import GROUP, load_registry
-
     registry = load_registry()
     given: dict[tuple[str, str], dict[str, list[str]]] = {}
     for item in registry.found:
@@ -49,9 +50,6 @@ def _entry_points(distribution: str, group: str) -> dict[str, str]:
 
 def profiles() -> list[Row]:
     """The profiles that are known by name; those that cannot be read are problems."""
-    from icltool.config.profiles import ProfileFolders, load_profile
-    from icltool.errors import IclError
-
     names = ProfileFolders().names()
     rows = []
     for name in names:

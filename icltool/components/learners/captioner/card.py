@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from icltool.contracts import TuningSet
+from icltool.store.atomic import write_text
 
 CARD, BEST, LAST = "README.md", "best.safetensors", "last.safetensors"
 #: Figures that differ between two runs of the same training.
@@ -42,8 +43,6 @@ def write_card(
     folder: Path, data: TuningSet, about: Mapping[str, Any], best: Mapping[str, float], last: Mapping[str, float]
 ) -> None:
     """Writes README.md. StoreError when that fails."""
-    from icltool.store.atomic import write_text
-
     base = data.provenance.get("model_path") or data.provenance.get("model") or data.model.name
     write_text(folder / CARD, "\n".join(_lines(data, str(base), about, lasting(best), lasting(last))))
 

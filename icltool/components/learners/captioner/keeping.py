@@ -19,6 +19,7 @@ from icltool.components.learners.captioner.options import CaptionerOptions
 from icltool.components.learners.captioner.validation import Validation
 from icltool.components.learners.lightning import check_alike, save_logs
 from icltool.contracts import Progress, TuningSet
+from icltool.store.atomic import sync, writing
 
 #: State of the training after a step, to go on from.
 RESUME = "resume.ckpt"
@@ -125,8 +126,6 @@ class Keeper(Callback):
 
     def save(self, trainer: Trainer) -> None:
         """Replaces the saved state by that of now, whole or not at all."""
-        from icltool.store.atomic import sync, writing
-
         temporary = self.folder / f".{RESUME}.new"
         save_logs(trainer.loggers)
         with writing(self.folder / RESUME):

@@ -7,14 +7,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from icltool.components.learners.captioner import card
 from icltool.components.learners.captioner.options import CaptionerOptions, metric_name, parse_options, with_recipe
+from icltool.components.learners.captioner.rewards import Rewards
 from icltool.contracts import Progress, SupportsTuning, TrainingOutcome, TuningSet
 from icltool.errors import ConfigError
 
 if TYPE_CHECKING:
     from icltool.components.learners.captioner.items import Items
     from icltool.components.learners.captioner.parts import TrainedParts
-    from icltool.components.learners.captioner.rewards import Rewards
 
 #: The part that self-critical training leaves as it is, where a model has one of this name.
 _EMBEDDINGS = "embeddings"
@@ -38,7 +39,6 @@ class Captioner:
         """See TuningLearner. Raises ConfigError for a model that cannot be trained and for options that it cannot be trained
         with, DataError for sets without examples and pictures that cannot be read, KeyboardInterrupt on Ctrl-C and SIGTERM:
         finished steps are kept then."""
-        from icltool.components.learners.captioner import card
         from icltool.components.learners.captioner.fitting import fit
         from icltool.components.learners.captioner.items import Items
         from icltool.components.learners.captioner.matching import Matching
@@ -81,6 +81,4 @@ def _parts(model: SupportsTuning, options: CaptionerOptions) -> TrainedParts:
 
 
 def _rewards(data: TuningSet, items: Items, options: CaptionerOptions) -> Rewards:
-    from icltool.components.learners.captioner.rewards import Rewards
-
     return Rewards(data.metric, metric_name(options.scst_metric), items.references, options.reward_workers)

@@ -6,6 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from icltool.components.learners.live.options import LiveOptions, parse_options
+from icltool.components.learners.steering import card
+from icltool.components.learners.steering.answers import hooked_model
+from icltool.components.learners.steering.draws import Draws
 from icltool.contracts import Progress, SteeringSet, TrainingOutcome
 
 
@@ -30,9 +33,6 @@ class Live:
         DataError for too few examples, KeyboardInterrupt on Ctrl-C: whole epochs are kept then."""
         from icltool.components.learners.lightning import seeded
         from icltool.components.learners.live.vectors import LiveVectors
-        from icltool.components.learners.steering import card
-        from icltool.components.learners.steering.answers import hooked_model
-        from icltool.components.learners.steering.draws import Draws
         from icltool.components.learners.steering.fitting import fit
         from icltool.components.learners.steering.module import SteeringModule
 

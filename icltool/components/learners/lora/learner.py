@@ -5,8 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from icltool.components.interventions.lora import need_peft
 from icltool.components.learners.lora.options import LoRAOptions
 from icltool.components.learners.options import parsed
+from icltool.components.learners.steering import card
+from icltool.components.learners.steering.answers import hooked_model
+from icltool.components.learners.steering.draws import Draws
 from icltool.contracts import Progress, SteeringSet, TrainingOutcome
 
 
@@ -29,12 +33,8 @@ class Lora:
     def steer(self, data: SteeringSet, folder: Path, seed: int, progress: Progress) -> TrainingOutcome:
         """See SteeringLearner. Raises ConfigError where PEFT is missing or cannot wrap the model's projections and for options
         that cannot be trained with, DataError for too few examples, KeyboardInterrupt on Ctrl-C: whole epochs are kept then."""
-        from icltool.components.interventions.lora import need_peft
         from icltool.components.learners.lightning import seeded
         from icltool.components.learners.lora.adapters import LearnedAdapters, LoraModule
-        from icltool.components.learners.steering import card
-        from icltool.components.learners.steering.answers import hooked_model
-        from icltool.components.learners.steering.draws import Draws
         from icltool.components.learners.steering.fitting import fit
 
         options, model = self.options, hooked_model(data, "lora")

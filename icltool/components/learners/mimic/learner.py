@@ -7,6 +7,9 @@ from typing import Any
 
 from icltool.components.learners.mimic.options import MimicOptions
 from icltool.components.learners.options import parsed
+from icltool.components.learners.steering import card
+from icltool.components.learners.steering.answers import hooked_model
+from icltool.components.learners.steering.draws import Draws
 from icltool.contracts import Progress, SteeringSet, TrainingOutcome
 
 
@@ -39,9 +42,6 @@ class Mimic:
         trained with, DataError for too few examples, KeyboardInterrupt on Ctrl-C: whole epochs are kept then."""
         from icltool.components.learners.lightning import seeded
         from icltool.components.learners.mimic.heads import LearnedHeads, MimicModule
-        from icltool.components.learners.steering import card
-        from icltool.components.learners.steering.answers import hooked_model
-        from icltool.components.learners.steering.draws import Draws
         from icltool.components.learners.steering.fitting import fit
 
         options, model = self.options, hooked_model(data, "mimic")

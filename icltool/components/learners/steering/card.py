@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from icltool.components.interventions import files
 from icltool.contracts import ModelIdentity, SteeringSet, SupportsDecoderHooks
+from icltool.store.atomic import write_text
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -38,8 +39,6 @@ def write_intervention(
 ) -> Path:
     """Writes `last.safetensors` and README.md into `folder`, each whole or not at all; the file's path. StoreError when that
     fails."""
-    from icltool.store.atomic import write_text
-
     path, base = folder / files.WEIGHTS, model.base_model()
     files.save_intervention(path, method, base, about, tensors)
     write_text(folder / CARD, _card(method, base, about, {name: list(t.shape) for name, t in tensors.items()}))
