@@ -112,14 +112,18 @@ class Workspace:
         Files of validation queries are passed over: nothing may be trained on those. Unfinished ones count only where none
         is finished.
         """
+        found = [p for p in self.sequences_of(dataset, task) if VALIDATION_MARK not in p.name]
+        if not found:
+            raise StoreError(
+                f"no sequences of {dataset} ({task}) in {self.sequences}",
+                f"run `icltool generate --dataset {dataset} --task {task}`",
+            )
+        return next(filter(_is_finished, found), found[0])
+
+    def sequences_of(self, dataset: str, task: str) -> list[Path]:
+        """The sequences files of this data set and task, those written last first."""
         found = [p for p in self._of(dataset, task, self.sequences, "") if p.suffix == ".h5" and p.is_file()]
-        found = [p for p in found if VALIDATION_MARK not in p.name]
-        found = [p for p in found if _is_finished(p)] or found
-        return _newest(
-            ((p, p) for p in found),
-            f"no sequences of {dataset} ({task}) in {self.sequences}",
-            f"run `icltool generate --dataset {dataset} --task {task}`",
-        )
+        return _newest_first((p, p) for p in found)
 
     def newest_checkpoint(self, learner: str, dataset: str, task: str) -> Path:
         """The checkpoint folder whose weights were written last; StoreError when there is none.
@@ -140,7 +144,7 @@ class Workspace:
         folders = [p for p in self._of(dataset, task, self.checkpoints, f"{learner}-") if p.is_dir()]
         folders = [p for p in folders if (p / TRAINED).is_file()] or folders
         weights = ((file, folder) for folder in folders for file in folder.rglob("*") if _is_weights(file))
-        return list(dict.fromkeys(reversed(_by_age(weights))))
+        return list(dict.fromkeys(_newest_first(weights)))
 
     def trained(self, learner: str) -> list[tuple[str, str]]:
         """(data set, task) of all checkpoint folders of `learner` that hold weights, sorted; the data sets need not be
@@ -156,12 +160,14 @@ class Workspace:
 
     def newest_evaluation(self) -> Path:
         """The evaluation folder whose results were written last; StoreError when there is none."""
-        found = self.evaluations.glob(f"*/{_RESULTS}")
-        return _newest(
-            ((p, p.parent) for p in found if not _hidden(p.relative_to(self.evaluations))),
-            f"no evaluation in {self.evaluations}",
-            "run `icltool evaluate`",
-        )
+        return self.evaluated()[0]
+
+    def evaluated(self) -> list[Path]:
+        """All evaluation folders with results, those written last first; StoreError when there is none."""
+        found = [p for p in self.evaluations.glob(f"*/{_RESULTS}") if not _hidden(p.relative_to(self.evaluations))]
+        if not found:
+            raise StoreError(f"no evaluation in {self.evaluations}", "run `icltool evaluate`")
+        return _newest_first((p, p.parent) for p in found)
 
     def _of(self, dataset: str, task: str, folder: Path, prefix: str) -> list[Path]:
         """Entries named PREFIX DATASET-TASK-..., but for those of a data set whose longer name begins alike."""
@@ -221,15 +227,7 @@ def _listed(prepared: Iterable[tuple[str, str]]) -> str:
     return ", ".join(f"{name} ({task})" for name, task in prepared)
 
 
-def _newest(pairs: Iterable[tuple[Path, Path]], missing: str, hint: str) -> Path:
-    """The second of the pair whose first was modified last, ties by name."""
-    found = _by_age(pairs)
-    if not found:
-        raise StoreError(missing, hint)
-    return found[-1]
-
-
-def _by_age(pairs: Iterable[tuple[Path, Path]]) -> list[Path]:
-    """The second of each pair, ordered by when the first was modified, ties by name."""
-    dated = sorted((file.stat().st_mtime_ns, str(owner), owner) for file, owner in pairs)
+def _newest_first(pairs: Iterable[tuple[Path, Path]]) -> list[Path]:
+    """The second of each pair, the one whose first was modified last first; ties by name."""
+    dated = sorted(((file.stat().st_mtime_ns, str(owner), owner) for file, owner in pairs), reverse=True)
     return [owner for _, _, owner in dated]

@@ -139,6 +139,21 @@ def test_newest_sequences(workspace: Workspace) -> None:
     assert workspace.newest_sequences("a", "vqa") == expected
 
 
+def test_all_of_one_data_set_the_newest_first(workspace: Workspace) -> None:
+    """For any split, and none of a data set whose longer name begins alike."""
+    prepare(workspace, "a", "vqa", "vqa")
+    prepare(workspace, "a-vqa-x", "vqa", "vqa")
+    assert workspace.sequences_of("a", "vqa") == []
+    old = touch(workspace.sequences / "a-vqa-m-random-infoscore-1.h5", 100)
+    new = touch(workspace.sequences / "a-vqa-m-random-infoscore-validation-2.h5", 200)
+    touch(workspace.sequences / "a-vqa-x-vqa-m-random-infoscore-3.h5", 300)
+    assert workspace.sequences_of("a", "vqa") == [new, old]
+    for number, seconds in ((1, 20), (2, 30), (3, 10)):
+        touch(workspace.evaluations / f"e{number}" / "results.json", seconds)
+    touch(workspace.evaluations / ".e4.01234567.tmp" / "results.json", 40)
+    assert [folder.name for folder in workspace.evaluated()] == ["e2", "e1", "e3"]
+
+
 def test_newest_checkpoint(workspace: Workspace) -> None:
     (workspace.checkpoints / "lever-lm-a-vqa-00").mkdir(parents=True)
     with pytest.raises(StoreError) as caught:

@@ -294,8 +294,7 @@ def newest_sequences(inputs: Inputs, split: str) -> Path:
     StoreError with the command that makes one when there is none.
     """
     name, task = inputs.dataset.name, inputs.dataset.task
-    files = [(p.stat().st_mtime_ns, p) for p in inputs.workspace.sequences.glob(f"{name}-{task}-*.h5") if p.is_file()]
-    for _, path in sorted(files, reverse=True):
+    for path in inputs.workspace.sequences_of(name, task):
         try:
             file = SequenceFile.open(path)
         except IclError:  # cut, or of another version: its own command says so

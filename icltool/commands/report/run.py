@@ -73,9 +73,7 @@ def _evaluations(config: ReportConfig) -> list[Path]:
     missing, or none is there."""
     workspace = Workspace(config.workspace)
     if not config.evaluations:
-        workspace.newest_evaluation()  # which says what makes one where there is none
-        files = [p for p in workspace.evaluations.glob("*/results.json") if not p.parent.name.startswith(".")]
-        return [p.parent for p in sorted(files, key=lambda p: (-p.stat().st_mtime_ns, p.parent.name))]
+        return workspace.evaluated()
     found = []
     for given in config.evaluations:
         within = workspace.evaluations / given
