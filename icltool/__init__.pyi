@@ -1,0 +1,172 @@
+"""The public names, and where each is: type checkers read this file, and `icltool` itself does when a name is first used."""
+
+from __future__ import annotations
+
+from icltool.components.interventions.files import (
+    check_base as check_base,
+    read_intervention as read_intervention,
+    save_intervention as save_intervention,
+)
+from icltool.components.interventions.hooks import (
+    changed_inputs as changed_inputs,
+    changed_outputs as changed_outputs,
+)
+from icltool.components.interventions.stored import (
+    expect_method as expect_method,
+)
+from icltool.components.learners.steering.activations import (
+    last_states as last_states,
+)
+from icltool.components.learners.steering.answers import (
+    answer_batches as answer_batches,
+    features_of as features_of,
+    hooked_model as hooked_model,
+    target_log_probs as target_log_probs,
+)
+from icltool.components.learners.steering.card import (
+    about_steering as about_steering,
+    write_intervention as write_intervention,
+)
+from icltool.components.learners.steering.draws import (
+    Draws as Draws,
+    held_out as held_out,
+)
+from icltool.components.models.shared.augmentation import (
+    PictureReader as PictureReader,
+)
+from icltool.components.models.shared.captioner_format import (
+    CaptionerFormat as CaptionerFormat,
+    clean_caption as clean_caption,
+)
+from icltool.components.models.shared.decoder_hooks import (
+    answers_at as answers_at,
+    attention_heads as attention_heads,
+    template_hash as template_hash,
+)
+from icltool.components.models.shared.images import (
+    read_image as read_image,
+)
+from icltool.components.models.shared.loading import (
+    LoadOptions as LoadOptions,
+)
+from icltool.components.models.shared.prompt_format import (
+    PromptFormat as PromptFormat,
+    TaskFormat as TaskFormat,
+)
+from icltool.components.models.shared.scoring import (
+    target_scores as target_scores,
+)
+from icltool.components.models.shared.tokenizer_file import (
+    as_in_file as as_in_file,
+)
+from icltool.components.models.shared.tokens import (
+    TokenizedPrompt as TokenizedPrompt,
+    batches_by_length as batches_by_length,
+    tokenize as tokenize,
+)
+from icltool.components.models.shared.tuned import (
+    apply_tuned as apply_tuned,
+    read_tuned as read_tuned,
+    save_tuned as save_tuned,
+    tensor_names as tensor_names,
+)
+from icltool.components.models.shared.tuning import (
+    evaluating as evaluating,
+    read_card as read_card,
+    trained_search as trained_search,
+    until_end as until_end,
+    write_card as write_card,
+)
+from icltool.components.models.shared.weights import (
+    Weights as Weights,
+    find_weights as find_weights,
+    fingerprint as fingerprint,
+    weights_hash as weights_hash,
+)
+from icltool.contracts import (
+    AnswerBatch as AnswerBatch,
+    AttentionHeads as AttentionHeads,
+    Augmentation as Augmentation,
+    BeamSample as BeamSample,
+    ContinuesFromPrefix as ContinuesFromPrefix,
+    CorpusMetric as CorpusMetric,
+    CountsTokens as CountsTokens,
+    DatasetReader as DatasetReader,
+    Encoder as Encoder,
+    EndsWork as EndsWork,
+    Example as Example,
+    Examples as Examples,
+    Executor as Executor,
+    Extension as Extension,
+    FailedUnitsError as FailedUnitsError,
+    Float64Array as Float64Array,
+    FloatArray as FloatArray,
+    GenerationOptions as GenerationOptions,
+    HasGenerationDefaults as HasGenerationDefaults,
+    IndexSet as IndexSet,
+    IntArray as IntArray,
+    Intervention as Intervention,
+    Judgement as Judgement,
+    KeysValues as KeysValues,
+    Learner as Learner,
+    LooksAhead as LooksAhead,
+    Metric as Metric,
+    Model as Model,
+    ModelIdentity as ModelIdentity,
+    PictureReference as PictureReference,
+    PixelReader as PixelReader,
+    PreparedSplit as PreparedSplit,
+    PreparesImages as PreparesImages,
+    Progress as Progress,
+    Prompt as Prompt,
+    PromptTokens as PromptTokens,
+    QueryResult as QueryResult,
+    QuerySet as QuerySet,
+    ReadReport as ReadReport,
+    Region as Region,
+    ReportsNotes as ReportsNotes,
+    ReportsStatus as ReportsStatus,
+    Retriever as Retriever,
+    Sampler as Sampler,
+    Scorer as Scorer,
+    ScoringRequest as ScoringRequest,
+    ScoringSession as ScoringSession,
+    Span as Span,
+    StageReport as StageReport,
+    SteeringLearner as SteeringLearner,
+    SteeringSet as SteeringSet,
+    SupportsDecoderHooks as SupportsDecoderHooks,
+    SupportsImageCache as SupportsImageCache,
+    SupportsPrefixCache as SupportsPrefixCache,
+    SupportsTuning as SupportsTuning,
+    TargetScore as TargetScore,
+    Task as Task,
+    TasksDependOnFiles as TasksDependOnFiles,
+    TrainableEncoder as TrainableEncoder,
+    TrainingOutcome as TrainingOutcome,
+    TrainingSet as TrainingSet,
+    TuningLearner as TuningLearner,
+    TuningSet as TuningSet,
+    UnitFailure as UnitFailure,
+    Valuation as Valuation,
+    file_exists as file_exists,
+    keyed_generator as keyed_generator,
+    open_file as open_file,
+    open_picture as open_picture,
+    picture_file as picture_file,
+    picture_reference as picture_reference,
+    with_regions as with_regions,
+)
+from icltool.errors import (
+    ConfigError as ConfigError,
+    DataError as DataError,
+    IclError as IclError,
+    IclWarning as IclWarning,
+    PluginError as PluginError,
+    StoreError as StoreError,
+)
+from icltool.plugin import (
+    Registration as Registration,
+    hookimpl as hookimpl,
+)
+from icltool.releases import __version__ as __version__
