@@ -22,8 +22,7 @@ from icltool.releases import __version__
 from icltool.store.atomic import remove_folder_leftovers, sync, take_place, write_json, writing
 from icltool.store.locking import locked
 from icltool.store.prepared import MANIFEST, SCHEMA, SCHEMA_VERSION, PreparedDataset, Records, open_dataset
-from icltool.store.stamps import FILE as PICTURES
-from icltool.store.stamps import differing, picture_files, read_stamps, stamps
+from icltool.store.stamps import FILE as PICTURES, differing, picture_files, read_stamps, stamps
 
 __all__ = ["PreparedDataset", "Records", "open_dataset", "write_dataset"]
 

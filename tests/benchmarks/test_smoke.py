@@ -34,8 +34,7 @@ from tests.benchmarks import (
     test_selection,
     test_store_speed,
 )
-from tests.benchmarks.engine import __main__ as engine
-from tests.benchmarks.engine import measure
+from tests.benchmarks.engine import __main__ as engine, measure
 from tests.benchmarks.engine.models import adapter
 
 if TYPE_CHECKING:

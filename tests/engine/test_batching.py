@@ -6,8 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from icltool.contracts import Prompt, PromptTokens, Span
 from icltool.engine.batching import PADDING, SMALLEST, Batches, BatchSize, is_out_of_memory

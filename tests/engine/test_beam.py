@@ -7,8 +7,7 @@ from itertools import permutations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from icltool.contracts import Example, GenerationOptions, QueryResult, ScoringRequest, ScoringSession, Valuation
 from icltool.engine.beam import (

@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from icltool.contracts import PreparesImages
 from icltool.engine.image_cache import ON_CPU, ImageFeatureCache, open_image_cache

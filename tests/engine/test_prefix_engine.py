@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from icltool.contracts import GenerationOptions, Prompt
 from icltool.engine import batching, kv_pool, prefix_engine

@@ -15,10 +15,8 @@ from rich.console import Console
 from icltool.contracts import QueryResult
 from icltool.results.delimited import COLUMNS, results_csv, results_rows
 from icltool.results.grid import over_seeds, result_grid
-from icltool.results.latex import escape as latex_escape
-from icltool.results.latex import results_latex
-from icltool.results.markdown import escape as markdown_escape
-from icltool.results.markdown import results_markdown
+from icltool.results.latex import escape as latex_escape, results_latex
+from icltool.results.markdown import escape as markdown_escape, results_markdown
 from icltool.results.tables import breakdown_table, difference_table, result_table, sequences_table
 from icltool.store.evaluations import MetricResult, SettingResult
 from tests.results.results import grid_of_results, setting

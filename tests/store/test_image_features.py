@@ -11,8 +11,7 @@ from pathlib import Path
 import h5py
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, given, settings, strategies as st
 
 import icltool
 from icltool.store import image_features

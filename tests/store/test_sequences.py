@@ -12,8 +12,7 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, given, settings, strategies as st
 
 from icltool.store.artefact import Provenance
 from icltool.store.sequences import SequenceFile, SequenceWriter

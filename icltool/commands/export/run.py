@@ -32,8 +32,7 @@ from icltool.results.delimited import results_csv, results_rows
 from icltool.results.grid import over_seeds
 from icltool.results.latex import results_latex
 from icltool.results.markdown import results_markdown
-from icltool.store.atomic import replace_file, write_text
-from icltool.store.atomic import write_json as write_json_file
+from icltool.store.atomic import replace_file, write_json as write_json_file, write_text
 from icltool.store.evaluations import read_analysis, read_results
 from icltool.store.outputs import output_of
 from icltool.store.plans import SPLITS, plan_of_sequences, plan_of_setting, read_plan, write_plan

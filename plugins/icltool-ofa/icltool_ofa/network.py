@@ -7,8 +7,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import EncoderDecoderCache, GenerationMixin, PreTrainedModel
-from transformers import initialization as init
+from transformers import EncoderDecoderCache, GenerationMixin, PreTrainedModel, initialization as init
 from transformers.cache_utils import DynamicCache
 from transformers.modeling_outputs import Seq2SeqLMOutput
 

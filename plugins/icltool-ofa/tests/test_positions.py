@@ -6,8 +6,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from icltool_ofa.positions import (
     MAX_DISTANCE,
     image_buckets,

@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from icltool_ofa.prompts import OFAFormat, clean_caption, clean_question
 from icltool_ofa.settings import Settings, listed, settled
 from tiny_model import STYLES

@@ -14,8 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from icltool.commands.evaluate import answering, costs, finetuned
-from icltool.commands.evaluate import run as evaluate
+from icltool.commands.evaluate import answering, costs, finetuned, run as evaluate
 from icltool.commands.evaluate.inputs import Inputs
 from icltool.commands.evaluate.options import EvaluateConfig
 from icltool.commands.evaluate.settings import Settings

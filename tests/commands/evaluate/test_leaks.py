@@ -8,8 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from icltool.commands.evaluate.answering import copied_from, shared_with
 from icltool.contracts import Example, IndexSet, PreparedSplit, QuerySet, group_code

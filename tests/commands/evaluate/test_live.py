@@ -12,8 +12,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from icltool.commands.evaluate import answering, costs
-from icltool.commands.evaluate import run as evaluate
+from icltool.commands.evaluate import answering, costs, run as evaluate
 from icltool.commands.evaluate.options import EvaluateConfig
 from icltool.components.interventions.shift import ShiftVectors
 from icltool.components.models.idefics.idefics import IdeficsModel

@@ -14,8 +14,7 @@ from typing import Any
 import pytest
 
 from icltool.cli.app import run
-from icltool.commands.evaluate import answering
-from icltool.commands.evaluate import run as evaluate
+from icltool.commands.evaluate import answering, run as evaluate
 from icltool.commands.evaluate.options import EvaluateConfig
 from icltool.errors import StoreError
 from icltool.execution.progress import for_terminal

@@ -11,8 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from icltool.commands.evaluate.inputs import Inputs
 from icltool.commands.evaluate.methods import Method, checkpoint_folder, newest_sequences, plan_labels, vector_labels

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from icltool.commands.evaluate.specs import Spec, method_names, read_specs
 from icltool.errors import ConfigError

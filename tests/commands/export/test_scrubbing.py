@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from icltool.commands.export.scrubbing import paths_in, rewrite_header, text_without_paths, without_paths
 from icltool.errors import StoreError

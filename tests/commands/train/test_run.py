@@ -14,8 +14,7 @@ import pytest
 
 from icltool.commands.generate import run as generate
 from icltool.commands.generate.options import GenerateConfig
-from icltool.commands.train import run as train
-from icltool.commands.train import sequences
+from icltool.commands.train import run as train, sequences
 from icltool.commands.train.options import TrainConfig
 from icltool.contracts import Example, PreparedSplit, QueryResult, StageReport
 from icltool.errors import ConfigError, DataError, PluginError, StoreError

@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from icltool.components.datasets.columns import Columns
 from icltool.components.datasets.labelled_rows import Row, Rows, label_names, label_of, normalised, whole_or_code

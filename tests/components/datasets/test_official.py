@@ -7,8 +7,7 @@ import string
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, given, settings, strategies as st
 
 from icltool.components.datasets.official import Caption, Picture, entries, expect_kind, few, one_line, read_annotations
 from icltool.errors import DataError

@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from icltool.components.datasets.vqav2 import VQAv2Reader, most_frequent
 from icltool.contracts import DatasetReader, Example

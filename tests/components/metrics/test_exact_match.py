@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from icltool.components.metrics.exact_match import ExactMatch
 from icltool.components.metrics.vqa_accuracy import VQAAccuracy, accuracy

@@ -6,8 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from icltool.components.metrics.macro_f1 import MacroF1
 from icltool.contracts import CorpusMetric, Judgement, Metric

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from icltool.components.metrics.mean_rank import MeanRank, rank_of_right
 from icltool.contracts import CorpusMetric, Judgement, Metric

@@ -8,8 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from icltool.components.metrics import vqa_tables
 from icltool.components.metrics.vqa_accuracy import VQAAccuracy, accuracy, normalise

@@ -7,8 +7,7 @@ import random
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from icltool.components.retrievers.bm25 import BM25Retriever, words
 from icltool.contracts import IndexSet, QuerySet

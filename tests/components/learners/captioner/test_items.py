@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from icltool.components.learners.captioner.items import EpochOrder, Items, TrainingPictures, loader
 from icltool.contracts import Augmentation, Example

@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from icltool.components.models.chat.chat import ChatModel
 from icltool.components.models.chat.chat_format import ChatFormat, answer_in

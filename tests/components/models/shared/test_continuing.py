@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from icltool.components.models.shared import continuing
 from icltool.components.models.shared.continued_cache import continued_cache, own_keys_values

@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from icltool.components.models.shared.decoder_hooks import template_hash
 from icltool.components.models.shared.prompt_format import (
