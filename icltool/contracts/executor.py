@@ -89,6 +89,23 @@ class ReportsNotes(Protocol):
         ...
 
 
+@runtime_checkable
+class SaysAtOnce(Protocol):
+    """An executor with something to say that cannot wait until the run is over."""
+
+    #: Takes a line for the user; set before the run.
+    say: Callable[[str], None]
+
+
+@runtime_checkable
+class Closes(Protocol):
+    """An executor, or an iterator of results, that holds something until it is closed."""
+
+    def close(self) -> None:
+        """Lets go of it; may be called again."""
+        ...
+
+
 @dataclass(frozen=True)
 class UnitFailure:
     """A unit that was given up after `tries`: the last error in one line, and where it came up (a node's name)."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
+from icltool.contracts.abilities import NeedsReferences
 from icltool.contracts.arrays import Float64Array
 from icltool.errors import DataError
 
@@ -24,11 +25,8 @@ class Judgement:
 class Metric(Protocol):
     """A score per answer; the corpus figure is the mean, unless the metric is a CorpusMetric.
 
-    `scale` is the factor it is printed with (100 for per cent). An attribute `tasks` names the tasks that it is made for,
-    where it is not made for all; a method `check()` raises an IclError when it cannot run here. An attribute `reads` names
-    the field of an Example that `references` are taken from: "references" without one, or "raw_references"; an attribute
-    `least_references` says how many of them it needs for each answer. An attribute `instead` names the metric that is
-    reported in its place, under its own name, where this one is a data set's default and cannot run.
+    `scale` is the factor it is printed with (100 for per cent). See MadeForTasks, NeedsReferences, ChecksItself, ReadsField and
+    GivesWay for what it may have besides.
     """
 
     name: str
@@ -59,12 +57,41 @@ class CorpusMetric(Protocol):
         ...
 
 
-def too_few_references(judge: Any, references: Callable[[], Iterable[Sequence[str]]]) -> DataError | None:
+@runtime_checkable
+class ChecksItself(Protocol):
+    """A metric that cannot run everywhere."""
+
+    def check(self) -> None:
+        """Raises an IclError when it cannot run here."""
+        ...
+
+
+@runtime_checkable
+class ReadsField(Protocol):
+    """A metric whose references are another field of the examples than `references`."""
+
+    @property
+    def reads(self) -> str:
+        """The field's name: "raw_references"."""
+        ...
+
+
+@runtime_checkable
+class GivesWay(Protocol):
+    """A metric that has a stand-in where it is a data set's default and cannot run."""
+
+    @property
+    def instead(self) -> str:
+        """The registered name of the metric that is reported then, under that name."""
+        ...
+
+
+def too_few_references(judge: object, references: Callable[[], Iterable[Sequence[str]]]) -> DataError | None:
     """Why a metric or scorer cannot judge by these references, those of each answer: its `least_references` are not there. One
     that needs none is not asked for them."""
-    least = getattr(judge, "least_references", 0)
-    if not least:
+    if not isinstance(judge, NeedsReferences):
         return None
+    least = judge.least_references
     fewest = min(map(len, references()), default=least)
     if fewest >= least:
         return None

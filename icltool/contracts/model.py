@@ -226,3 +226,13 @@ class PreparesImages(SupportsImageCache, Protocol):
     def encode_images(self, prepared: Sequence[Any]) -> list[Any]:
         """One tensor for each prepared image, in one batch; `image_features` of a path is this of its prepared image."""
         ...
+
+
+@runtime_checkable
+class RunsOnDevice(Protocol):
+    """The adapter says where the model runs, so that batches, caches and the measuring of costs suit the place."""
+
+    @property
+    def device(self) -> Any:
+        """The torch.device that takes the model's inputs."""
+        ...

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Protocol, runtime_checkable
 
 from icltool.contracts.arrays import IndexSet, IntArray, QuerySet
@@ -15,8 +16,8 @@ class Retriever(Protocol):
     most to the least similar (the caller may then reverse it, so that the most similar stands next to the query);
     otherwise it is in prompt order. `nested` is true when the answer for k shots is the first k columns of the answer
     for more.
-    An attribute `query` of "text" says that the method reads the query's text: for captions, whose text is their own
-    reference, its results are then marked as an upper bound.
+    See HasRemarks, HasIdentity, OfDataset, ReadsTheQuery, ReadsSequences, HasLengths and EmbeddedBy for what it may have
+    besides.
     """
 
     needs: frozenset[str]
@@ -28,4 +29,44 @@ class Retriever(Protocol):
 
         A query's answer does not depend on the other queries of the call.
         """
+        ...
+
+
+@runtime_checkable
+class ReadsTheQuery(Protocol):
+    """A method that compares by one side of the query."""
+
+    @property
+    def query(self) -> str:
+        """ "image" or "text". By the text of a caption query, which is its own reference, results are an upper bound."""
+        ...
+
+
+@runtime_checkable
+class ReadsSequences(Protocol):
+    """A method that shows sequences which were searched with the queries' labels: an upper bound."""
+
+    @property
+    def sequences(self) -> str:
+        """The split whose queries they were searched for; its option `file` names them, or the newest are taken."""
+        ...
+
+
+@runtime_checkable
+class HasLengths(Protocol):
+    """A method that has demonstrations of some numbers only."""
+
+    @property
+    def lengths(self) -> Collection[int]:
+        """Those numbers; it is asked for no others."""
+        ...
+
+
+@runtime_checkable
+class EmbeddedBy(Protocol):
+    """A trained method that reads the embeddings it was trained on."""
+
+    @property
+    def encoder(self) -> str | None:
+        """The encoder's name; None where that is not known."""
         ...

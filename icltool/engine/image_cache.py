@@ -9,6 +9,7 @@ from typing import Any, Literal, Protocol
 
 from icltool.contracts import Model, PreparesImages, SupportsImageCache
 from icltool.engine.batching import is_out_of_memory, release_memory
+from icltool.engine.devices import device_of, device_type
 from icltool.engine.preparing import ImagePipeline, worker_count
 from icltool.errors import ConfigError
 
@@ -56,7 +57,7 @@ class ImageFeatureCache:
     ) -> None:
         self._model = model
         self._limit = byte_limit
-        self._device = getattr(model, "device", None)
+        self._device = device_of(model)
         self._batch_size = batch_size or (ON_CPU if device_type(model) == "cpu" else ON_GPU)
         self._disk = self._store = disk  # the one is None once it is closed
         self._kept: OrderedDict[str, Any] = OrderedDict()
@@ -187,11 +188,6 @@ def open_image_cache(
     if not isinstance(model, SupportsImageCache) or (byte_limit <= 0 and disk is None):
         return None
     return ImageFeatureCache(model, byte_limit, workers=worker_count(workers, device_type(model)), disk=disk)
-
-
-def device_type(model: Any) -> str:
-    """ "cpu", "cuda" …; adapters say by `device` where the model runs."""
-    return str(getattr(getattr(model, "device", None), "type", "cpu"))
 
 
 def _alone(features: Any) -> Any:

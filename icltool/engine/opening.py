@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Literal
+from typing import Any, Literal
 
 from icltool.contracts import GenerationOptions, Model
 from icltool.engine.batching import BatchSize
+from icltool.engine.devices import device_of, device_type
 from icltool.engine.image_cache import FeatureStore, open_image_cache
 from icltool.engine.parity import parity_note
 from icltool.engine.session import PREFIX_BYTES, PREFIX_SHARE, FeatureSource, Session
@@ -46,9 +47,9 @@ def prefix_bytes(megabytes: int | None, model: Model | None) -> int:
     """Bytes for keys and values of shared prefixes: as asked for, or what suits the device that the model is on."""
     if megabytes is not None:
         return megabytes * 2**20
-    device = getattr(model, "device", None)
-    if getattr(device, "type", "cpu") != "cuda":
+    if device_type(model) != "cuda":
         return PREFIX_BYTES
     import torch
 
+    device: Any = device_of(model)
     return int(torch.cuda.mem_get_info(device)[0] * PREFIX_SHARE)

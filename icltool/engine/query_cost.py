@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from icltool.contracts import CountsTokens, Model, ScoringRequest, SupportsPrefixCache
 from icltool.engine.choices import rank_choices
+from icltool.engine.devices import device_of, device_type
 from icltool.engine.session import Session
 
 if TYPE_CHECKING:
@@ -116,10 +117,10 @@ def device_name(model: Model) -> str:
     """What the model runs on, as seconds must be read."""
     import torch
 
-    device: Any = getattr(model, "device", None)
-    if getattr(device, "type", "cpu") == "cuda":
+    device: Any = device_of(model)
+    if device_type(model) == "cuda":
         return str(torch.cuda.get_device_name(device))
-    if getattr(device, "type", "cpu") != "cpu":
+    if device_type(model) != "cpu":
         return str(device)
     threads = torch.get_num_threads()
     return f"cpu, {threads} thread{'s' if threads > 1 else ''}"
@@ -142,7 +143,8 @@ def _answer(session: Session, request: ScoringRequest, ranked: bool) -> None:
 
 def _wait(model: Model) -> None:
     """Until the device has done all that it was asked for."""
-    if getattr(getattr(model, "device", None), "type", "cpu") == "cuda":
+    if device_type(model) == "cuda":
         import torch
 
-        torch.cuda.synchronize(model.device)  # type: ignore[attr-defined]
+        device: Any = device_of(model)
+        torch.cuda.synchronize(device)

@@ -21,6 +21,7 @@ from icltool.contracts import (
     TargetScore,
 )
 from icltool.engine.batching import LARGEST_ON_CPU, LARGEST_ON_GPU, Batches, BatchSize
+from icltool.engine.devices import device_type
 from icltool.engine.image_cache import ImageFeatureCache
 from icltool.engine.work import Work
 
@@ -220,6 +221,5 @@ def _prefix_engine(model: Model | None, batches: Batches, prefix_bytes: int) -> 
 
 
 def _largest(model: Model | None) -> int:
-    """The largest batch that "auto" tries; adapters say by `device` where the model runs."""
-    device = getattr(model, "device", None)
-    return LARGEST_ON_CPU if getattr(device, "type", "cpu") == "cpu" else LARGEST_ON_GPU
+    """The largest batch that "auto" tries."""
+    return LARGEST_ON_CPU if device_type(model) == "cpu" else LARGEST_ON_GPU

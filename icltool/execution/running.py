@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from icltool.contracts import Executor, Progress, Ticker
-from icltool.contracts.executor import FailedUnitsError, ReportsNotes, ReportsStatus, UnitFailure
+from icltool.contracts.executor import Closes, FailedUnitsError, ReportsNotes, ReportsStatus, SaysAtOnce, UnitFailure
 from icltool.errors import DataError
 from icltool.store.failures import write_failures
 
@@ -25,7 +25,7 @@ class Run(Generic[Unit, Result]):
 
     def __init__(self, executor: Executor, progress: Progress) -> None:
         self.executor = executor
-        if hasattr(self.executor, "say"):  # what cannot wait until the run is over
+        if isinstance(self.executor, SaysAtOnce):  # what cannot wait until the run is over
             self.executor.say = progress.say
         self.failures: tuple[UnitFailure, ...] = ()
 
@@ -43,9 +43,9 @@ class Run(Generic[Unit, Result]):
         try:
             yield self._guarded(found)
         finally:
-            if hasattr(found, "close"):
+            if isinstance(found, Closes):
                 found.close()
-            if hasattr(self.executor, "close"):  # where the run never began
+            if isinstance(self.executor, Closes):  # where the run never began
                 self.executor.close()
 
     def show(self, ticker: Ticker) -> None:

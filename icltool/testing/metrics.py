@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from icltool.contracts import CorpusMetric, Float64Array, Judgement, Metric
+from icltool.testing.abilities import expect_judging_abilities
 from icltool.testing.expectations import built, expect, expect_equal
 
 _SUBJECTS = ("a red dog", "two small boats", "the old man", "a green tree", "a yellow bus", "some people")
@@ -44,6 +45,7 @@ def check_metric(
     predictions = [a if i % 3 else b for i, (a, b) in enumerate(zip(right, shifted, strict=True))]
     first = built(metric, "score")
     expect(isinstance(getattr(first, "name", None), str) and first.name, "`name` must be a non-empty string")
+    expect_judging_abilities(first)
     scale = getattr(first, "scale", None)
     expect(isinstance(scale, (int, float)) and scale > 0, f"`scale` must be a positive number, not {scale!r}")
 

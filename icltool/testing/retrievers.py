@@ -8,6 +8,7 @@ import numpy as np
 
 from icltool.contracts import IndexSet, IntArray, QuerySet, Retriever
 from icltool.errors import IclError
+from icltool.testing.abilities import expect_choosing_abilities
 from icltool.testing.arrays import ALL_ARRAYS, make_anchors, make_index, make_queries
 from icltool.testing.expectations import built, expect, expect_equal, expect_error, expect_needs
 from icltool.testing.selection import check_independence, check_rows
@@ -34,6 +35,7 @@ def check_retriever(
     for name in ("ranked", "nested"):
         value = getattr(first, name, None)
         expect(isinstance(value, bool), f"`{name}` must be True or False, not {value!r}")
+    expect_choosing_abilities(first)
     rows = make_index(needs=needs) if index is None else index
     picked = np.random.default_rng(3).permutation(len(rows))[:20]
     for queries in (make_queries(rows, picked), make_anchors(rows, picked)):

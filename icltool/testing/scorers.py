@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from icltool.contracts import Example, Float64Array, Scorer, ScoringRequest, ScoringSession, Valuation
+from icltool.testing.abilities import expect_judging_abilities
 from icltool.testing.examples import make_examples
 from icltool.testing.expectations import built, expect, expect_equal, expect_needs
 from icltool.testing.sessions import InMemorySession
@@ -30,6 +31,7 @@ def check_scorer(
     """
     first = built(scorer, "evaluate")
     needs = expect_needs(first, frozenset({"model", "image", "text"}))
+    expect_judging_abilities(first)
     tolerance = getattr(first, "tie_tolerance", None)
     expect(
         isinstance(tolerance, (int, float)) and tolerance >= 0, f"`tie_tolerance` must be 0 or more, not {tolerance!r}"

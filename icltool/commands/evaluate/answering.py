@@ -20,6 +20,7 @@ from icltool.contracts import (
 )
 from icltool.contracts.arrays import plain_text
 from icltool.engine.choices import best_choice, rank_choices
+from icltool.engine.devices import device_of
 from icltool.engine.generation import generation_options
 from icltool.engine.session import Session
 from icltool.store.arrays import asked_by, content_code, content_codes
@@ -182,7 +183,7 @@ class Answerer:
             return {}
         model = self._session.model
         return {
-            "device": str(getattr(model, "device", "")),
+            "device": str(device_of(model) or ""),
             "precision": str(getattr(model, "precision", getattr(model, "dtype", ""))).removeprefix("torch."),
             "weights": model.fingerprint(),
             "generation": asdict(self._session.generation),

@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from icltool.contracts import CorpusMetric, Example, Float64Array, Judgement, Metric, too_few_references
+from icltool.contracts.metric import ChecksItself, GivesWay, ReadsField
 from icltool.errors import DataError, IclError
 from icltool.plugin.manager import component
 from icltool.results.intervals import bootstrap_draws, bootstrap_weights, quantile_interval
@@ -61,7 +62,7 @@ class Judge:
         self.metrics = {}
         for name, metric in given.items():
             error = _fault(metric, queries)
-            other = getattr(metric, "instead", "") if error and self._default else ""
+            other = metric.instead if error and self._default and isinstance(metric, GivesWay) else ""
             if error and other and other not in given:
                 stand_in: Metric = component("metrics", other)
                 if _fault(stand_in, queries) is None:
@@ -145,7 +146,7 @@ def _references(row: Mapping[str, Any], metric: Metric | None) -> Sequence[str]:
 
 
 def _reads(metric: Metric | None) -> str:
-    return str(getattr(metric, "reads", _REFERENCES))
+    return metric.reads if isinstance(metric, ReadsField) else _REFERENCES
 
 
 def _fault(metric: Metric, queries: Queries) -> IclError | None:
@@ -157,14 +158,15 @@ def _fault(metric: Metric, queries: Queries) -> IclError | None:
     if (fault := too_few_references(metric, lambda: (getattr(q, field) for q in queries()))) is not None:
         return fault
     try:
-        getattr(metric, "check", lambda: None)()
+        if isinstance(metric, ChecksItself):
+            metric.check()
     except IclError as error:
         return error
     return None
 
 
 def _lacking(metric: Metric | None, query_id: int) -> DataError:
-    name, field = getattr(metric, "name", "the metric"), _reads(metric).replace("_", " ")
+    name, field = "the metric" if metric is None else metric.name, _reads(metric).replace("_", " ")
     return DataError(
         f"{name} reads {field}, and query {query_id} has none",
         "prepare the data set again if it was prepared before they were kept, or take another metric",

@@ -17,6 +17,8 @@ from icltool.commands.evaluate.options import EvaluateConfig
 from icltool.commands.evaluate.specs import Spec, method_names, read_specs
 from icltool.components.interventions.files import WEIGHTS
 from icltool.contracts import Intervention, Retriever
+from icltool.contracts.abilities import HasIdentity, HasRemarks, OfDataset
+from icltool.contracts.retriever import EmbeddedBy, HasLengths, ReadsSequences
 from icltool.errors import ConfigError, IclError, StoreError
 from icltool.plugin.manager import component, load_registry
 from icltool.store.arrays import embedded_by
@@ -183,20 +185,21 @@ def _plan(inputs: Inputs, path: Path, label: str) -> Method:
 
 def _made(inputs: Inputs, name: str, label: str, options: dict[str, Any], shots: tuple[int, ...]) -> Method:
     retriever: Retriever = component("retrievers", name, **options)
-    fingerprint = getattr(retriever, "fingerprint", None)
-    if isinstance(fingerprint, str) and fingerprint != inputs.dataset.fingerprint:
+    made_for = retriever.fingerprint if isinstance(retriever, OfDataset) else None
+    if isinstance(made_for, str) and made_for != inputs.dataset.fingerprint:
         raise StoreError(
             f"{options.get('file', label)} was made for another data set, or another version of it, than "
             f"{inputs.dataset.name} ({inputs.dataset.task})",
             "check --dataset and --task, or make it again",
         )
-    remarks = list(getattr(retriever, "remarks", ()))
+    remarks = list(retriever.remarks) if isinstance(retriever, HasRemarks) else []
     if "folder" in options:
         remarks.append(f"{label}: {options.get('checkpoint')} of {options['folder']}{_network(options)}")
-    if getattr(retriever, "sequences", None) is not None:
+    if isinstance(retriever, ReadsSequences):
         remarks.append(f"{label}: its sequences were searched with the queries' labels: an upper bound, no method")
         remarks.append(f"{label}: {options.get('file')}")
-    if (lengths := getattr(retriever, "lengths", None)) is not None and len(shots) > 1:
+    if isinstance(retriever, HasLengths) and len(shots) > 1:
+        lengths = retriever.lengths
         if left := [k for k in shots if k and k not in lengths]:
             told = ", ".join(map(str, left))
             remarks.append(
@@ -312,7 +315,7 @@ def newest_sequences(inputs: Inputs, split: str) -> Path:
 
 def _content(retriever: Retriever, options: dict[str, Any]) -> dict[str, Any]:
     """The method's options; where they name files, what tells whether those have changed."""
-    if hasattr(retriever, "identity"):
+    if isinstance(retriever, HasIdentity):
         return dict(retriever.identity())
     content: dict[str, Any] = {"options": {k: v for k, v in options.items() if k not in ("folder", "file")}}
     if "folder" in options and _weights(options).is_file():  # a selector that was trained again is another setting
@@ -338,5 +341,5 @@ def _weights(options: dict[str, Any]) -> Path:
 
 def _encoder(inputs: Inputs, retriever: Retriever) -> str:
     """Whose embeddings the method reads: those it was trained on, else those the user names, else the only ones."""
-    trained_on = getattr(retriever, "encoder", None)
+    trained_on = retriever.encoder if isinstance(retriever, EmbeddedBy) else None
     return embedded_by(inputs.workspace, inputs.dataset, trained_on or inputs.config.encoder)

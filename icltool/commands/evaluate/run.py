@@ -22,6 +22,8 @@ from icltool.commands.evaluate.settings import Setting, Settings
 from icltool.commands.evaluate.table import append_results
 from icltool.config.identity import makers
 from icltool.contracts import Metric, Progress
+from icltool.contracts.abilities import MadeForTasks
+from icltool.contracts.retriever import ReadsTheQuery
 from icltool.execution.running import give_up
 from icltool.plugin.manager import component, load_registry
 from icltool.results.appended_csv import check_appendable
@@ -176,14 +178,16 @@ def _artefact(inputs: Inputs, judge: Judge) -> tuple[Path, dict[str, Any]]:
 def _remarks(inputs: Inputs, settings: Settings, judge: Judge) -> list[str]:
     """What makes a method's figures no fair comparison, and which part of the data set they are from."""
     lines = []
-    reads = [m.label for m in settings.methods if getattr(m.retriever, "query", None) == "text"]
+    reads = [
+        m.label for m in settings.methods if isinstance(m.retriever, ReadsTheQuery) and m.retriever.query == "text"
+    ]
     if reads and inputs.task.name in _OWN_TEXT:
         named = ", ".join(reads)
         lines.append(f"{named}: a caption query's text is its own reference, so this is an upper bound, no method")
     for name, (other, error) in judge.replaced.items():
         lines.append(f"{name} cannot run here, so {other} is reported in its place: {error}")
     for name, metric in judge.metrics.items():
-        made_for = getattr(metric, "tasks", ())
+        made_for = metric.tasks if isinstance(metric, MadeForTasks) else ()
         if made_for and inputs.task.name not in made_for:
             *first, last = made_for
             named = f"{', '.join(first)} and {last}" if first else last

@@ -37,6 +37,7 @@ from icltool.contracts import (
     keyed_generator,
     too_few_references,
 )
+from icltool.contracts.abilities import MadeForTasks
 from icltool.contracts.randomness import QUERIES, drawn
 from icltool.engine.batching import LARGEST_ON_CPU, LARGEST_ON_GPU
 from icltool.engine.beam import anchors_to_fill
@@ -72,7 +73,7 @@ def run(config: GenerateConfig, progress: Progress) -> StageReport:
     rows = _draw_anchors(parts.queries, config)
     path, provenance = _artefact(config, Workspace(config.workspace), parts, len(rows))
     remarks = [] if len(rows) == config.anchors else [f"there are only {len(rows)} examples: all are anchors"]
-    made_for = getattr(parts.scorer, "tasks", ())
+    made_for = parts.scorer.tasks if isinstance(parts.scorer, MadeForTasks) else ()
     if made_for and parts.dataset.task not in made_for:
         remarks.append(
             f"scorer {config.scorer} is made for {' and '.join(made_for)}: on {parts.dataset.task} it says little"

@@ -12,6 +12,7 @@ import numpy as np
 from icltool.commands.train.options import TrainConfig
 from icltool.config.identity import makers
 from icltool.contracts import IntArray, Learner, Progress, TrainableEncoder, TrainingOutcome, TrainingSet
+from icltool.contracts.abilities import HasIdentity
 from icltool.errors import ConfigError, StoreError
 from icltool.plugin.manager import component
 from icltool.releases import __version__
@@ -51,7 +52,7 @@ class SequenceJob:
         embeddings = self.embeddings
         self.identity: dict[str, Any] = {
             "learner": config.learner,
-            "options": learner.identity() if hasattr(learner, "identity") else options,
+            "options": learner.identity() if isinstance(learner, HasIdentity) else options,
             "seed": config.seed,
             "dataset": dataset.name,
             "task": dataset.task,

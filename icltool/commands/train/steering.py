@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from icltool.commands.train.job import from_model
 from icltool.commands.train.options import TrainConfig
 from icltool.contracts import Progress, SteeringLearner, SteeringSet, TrainingOutcome, task_named
+from icltool.contracts.abilities import HasIdentity
 from icltool.engine.image_cache import open_image_cache
 from icltool.errors import ConfigError
 from icltool.plugin.manager import load_registry
@@ -49,7 +50,7 @@ class SteeringJob:
         resolved = config.identity()
         self.identity: dict[str, Any] = {
             "learner": config.learner,
-            "options": learner.identity() if hasattr(learner, "identity") else options,
+            "options": learner.identity() if isinstance(learner, HasIdentity) else options,
             "seed": config.seed,
             "dataset": dataset.name,
             "task": dataset.task,

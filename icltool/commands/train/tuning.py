@@ -24,6 +24,7 @@ from icltool.contracts import (
     keyed_generator,
     task_named,
 )
+from icltool.contracts.abilities import HasIdentity
 from icltool.engine.generation import generation_options
 from icltool.errors import ConfigError, DataError
 from icltool.plugin.manager import component, load_registry
@@ -63,7 +64,7 @@ class TuningJob:
         resolved = config.identity()
         self.identity: dict[str, Any] = {
             "learner": config.learner,
-            "options": learner.identity() if hasattr(learner, "identity") else options,
+            "options": learner.identity() if isinstance(learner, HasIdentity) else options,
             "seed": config.seed,
             "dataset": dataset.name,
             "task": dataset.task,

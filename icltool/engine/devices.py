@@ -1,0 +1,15 @@
+"""Where a model runs, as far as its adapter says (`RunsOnDevice`)."""
+
+from __future__ import annotations
+
+from icltool.contracts.model import RunsOnDevice
+
+
+def device_of(model: object) -> object | None:
+    """The torch.device that takes the model's inputs; None for a model that does not say."""
+    return model.device if isinstance(model, RunsOnDevice) else None
+
+
+def device_type(model: object) -> str:
+    """ "cpu", "cuda" …; "cpu" for a model that does not say."""
+    return str(getattr(device_of(model), "type", "cpu"))

@@ -1,0 +1,63 @@
+"""What components have beyond their contract, checked by the suites of their kinds."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import fields
+
+from icltool.contracts import TASKS, Example
+from icltool.contracts.abilities import HasIdentity, HasRemarks, MadeForTasks, NeedsReferences, OfDataset
+from icltool.contracts.metric import GivesWay, ReadsField
+from icltool.contracts.retriever import EmbeddedBy, HasLengths, ReadsSequences, ReadsTheQuery
+from icltool.testing.expectations import expect
+
+_FIELDS = {field.name for field in fields(Example)}
+
+
+def expect_judging_abilities(judge: object) -> None:
+    """Of a metric or a scorer: MadeForTasks, NeedsReferences, ReadsField, GivesWay."""
+    if isinstance(judge, MadeForTasks):
+        expect(_are_texts(judge.tasks), f"`tasks` must be names of tasks, not {judge.tasks!r}")
+        unknown = sorted(set(judge.tasks) - set(TASKS))
+        expect(not unknown, f"`tasks` names {', '.join(unknown)}; the tasks are {', '.join(TASKS)}")
+    if isinstance(judge, NeedsReferences):
+        least = judge.least_references
+        expect(isinstance(least, int) and least > 0, f"`least_references` must be a number from 1 on, not {least!r}")
+    if isinstance(judge, ReadsField):
+        expect(judge.reads in _FIELDS, f"`reads` must be a field of Example, not {judge.reads!r}")
+    if isinstance(judge, GivesWay):
+        expect(_is_name(judge.instead), f"`instead` must be the name of a metric, not {judge.instead!r}")
+
+
+def expect_choosing_abilities(retriever: object) -> None:
+    """Of a retrieval method: HasRemarks, HasIdentity, OfDataset, ReadsTheQuery, ReadsSequences, HasLengths, EmbeddedBy."""
+    if isinstance(retriever, HasRemarks):
+        expect(_are_texts(retriever.remarks), f"`remarks` must be lines of text, not {retriever.remarks!r}")
+    if isinstance(retriever, HasIdentity):
+        found = retriever.identity()
+        expect(isinstance(found, Mapping), f"`identity()` must be a mapping, not {found!r}")
+        expect(retriever.identity() == found, "two calls of `identity` give different answers")
+    if isinstance(retriever, OfDataset):
+        made_for = retriever.fingerprint
+        expect(made_for is None or _is_name(made_for), f"`fingerprint` must be a text or None, not {made_for!r}")
+    if isinstance(retriever, ReadsTheQuery):
+        expect(retriever.query in ("image", "text"), f'`query` must be "image" or "text", not {retriever.query!r}')
+    if isinstance(retriever, ReadsSequences):
+        expect(_is_name(retriever.sequences), f"`sequences` must be the name of a split, not {retriever.sequences!r}")
+    if isinstance(retriever, HasLengths):
+        numbers = retriever.lengths
+        expect(
+            isinstance(numbers, Collection) and all(isinstance(n, int) and n > 0 for n in numbers),
+            f"`lengths` must be numbers of demonstrations, not {numbers!r}",
+        )
+    if isinstance(retriever, EmbeddedBy):
+        encoder = retriever.encoder
+        expect(encoder is None or _is_name(encoder), f"`encoder` must be a name or None, not {encoder!r}")
+
+
+def _are_texts(values: object) -> bool:
+    return isinstance(values, Collection) and not isinstance(values, str) and all(isinstance(v, str) for v in values)
+
+
+def _is_name(value: object) -> bool:
+    return isinstance(value, str) and bool(value)

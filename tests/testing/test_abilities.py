@@ -1,0 +1,59 @@
+"""What the suites say of abilities that have another form than their contract gives."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from icltool.testing.abilities import expect_choosing_abilities, expect_judging_abilities
+
+RIGHT_JUDGE = {"tasks": ("vqa",), "least_references": 4, "reads": "raw_references", "instead": "vqa-accuracy-raw"}
+RIGHT_METHOD = {
+    **{"remarks": ["an upper bound"], "fingerprint": None, "query": "text", "sequences": "validation"},
+    **{"lengths": (2, 4), "encoder": "vit-l-14"},
+}
+
+
+def made(abilities: dict[str, Any]) -> object:
+    return type("Made", (), abilities)()
+
+
+def test_right_ones_and_none_pass() -> None:
+    for abilities in ({}, RIGHT_JUDGE):
+        expect_judging_abilities(made(abilities))
+    for abilities in ({}, RIGHT_METHOD, {"identity": lambda self: {"k": 2}}):
+        expect_choosing_abilities(made(abilities))
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        ("tasks", "vqa", "names of tasks"),
+        ("tasks", ("vqaa",), "`tasks` names vqaa; the tasks are caption, "),
+        ("least_references", 0, "a number from 1 on"),
+        ("reads", "answers", "a field of Example"),
+        ("instead", "", "the name of a metric"),
+    ],
+)
+def test_wrong_ones_of_a_judge(name: str, value: object, told: str) -> None:
+    with pytest.raises(AssertionError, match=told):
+        expect_judging_abilities(made({**RIGHT_JUDGE, name: value}))
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        ("remarks", "one line", "lines of text"),
+        ("fingerprint", 7, "a text or None"),
+        ("query", "question", '"image" or "text"'),
+        ("sequences", 1, "the name of a split"),
+        ("lengths", (0, 2), "numbers of demonstrations"),
+        ("encoder", "", "a name or None"),
+        ("identity", lambda self: 3, "a mapping"),
+        ("identity", lambda self: {"at": object()}, "different answers"),
+    ],
+)
+def test_wrong_ones_of_a_method(name: str, value: object, told: str) -> None:
+    with pytest.raises(AssertionError, match=told):
+        expect_choosing_abilities(made({**RIGHT_METHOD, name: value}))
