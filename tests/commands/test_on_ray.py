@@ -26,9 +26,9 @@ from icltool.commands.generate import run as generate
 from icltool.commands.generate.options import GenerateConfig
 from icltool.errors import DataError
 from icltool.execution.progress import for_terminal
-from icltool.store.ahead import ahead_path
 from icltool.store.embeddings import EmbeddingFile
 from icltool.store.failures import failures_file, read_failures
+from icltool.store.out_of_order_rows import ahead_path
 from icltool.store.records import open_dataset
 from icltool.store.sequences import SequenceFile
 from icltool.store.workspace import Workspace

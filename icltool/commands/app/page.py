@@ -6,7 +6,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from icltool.commands.app.desk import ASKED, Answer, Desk
+from icltool.commands.app.session import ASKED, Answer, AppSession
 from icltool.components.models.shared.images import read_image
 from icltool.contracts import Example
 from icltool.errors import DataError, IclError
@@ -23,7 +23,7 @@ footer { display: none !important; }
 """
 
 
-def build_page(desk: Desk, title: str, shots: int, seed: int) -> Any:
+def build_page(desk: AppSession, title: str, shots: int, seed: int) -> Any:
     """gradio's Blocks. Nothing on it is loaded from the network."""
     import gradio
 
@@ -57,7 +57,7 @@ def build_page(desk: Desk, title: str, shots: int, seed: int) -> Any:
     return page
 
 
-def _pictures(gradio: Any, page: Any, desk: Desk, query: Any, status: Any) -> tuple[Any, Any]:
+def _pictures(gradio: Any, page: Any, desk: AppSession, query: Any, status: Any) -> tuple[Any, Any]:
     """The query: an example of the data set or a picture of one's own. (question, style)."""
     picture = gradio.Image(label="picture", interactive=False, height=280, elem_id="picture", buttons=[])
     question = gradio.Textbox(
@@ -102,7 +102,7 @@ def _pictures(gradio: Any, page: Any, desk: Desk, query: Any, status: Any) -> tu
     return question, style
 
 
-def _demonstrations(gradio: Any, desk: Desk, status: Any, shots: int, seed: int) -> tuple[Any, Any, Any, Any]:
+def _demonstrations(gradio: Any, desk: AppSession, status: Any, shots: int, seed: int) -> tuple[Any, Any, Any, Any]:
     """Which demonstrations are given: (how, how many, the seed, ids that were chosen)."""
     there = desk.dataset is not None
     ids = gradio.State([])
@@ -151,7 +151,7 @@ def _demonstrations(gradio: Any, desk: Desk, status: Any, shots: int, seed: int)
 
 def _ask(
     gradio: Any,
-    desk: Desk,
+    desk: AppSession,
     query: Example | None,
     question: str | None,
     style: str | None,

@@ -17,11 +17,11 @@ import threading
 import webbrowser
 from typing import TYPE_CHECKING, Any
 
-from icltool.commands.app.desk import Desk
 from icltool.commands.app.options import AppConfig
 from icltool.commands.app.origin import SameOrigin
 from icltool.commands.app.page import CSS, build_page
-from icltool.commands.caption.asking import Asker
+from icltool.commands.app.session import AppSession
+from icltool.commands.caption.answer_session import AnswerSession
 from icltool.commands.caption.styles import prepared_styles, styles_in, styles_of_dataset, styles_of_model
 from icltool.config.names import suggestion
 from icltool.contracts import TASKS, Progress, StageReport, Task
@@ -56,8 +56,8 @@ def run(config: AppConfig, progress: Progress) -> StageReport:
     port = _port(config)
     dataset, task = _dataset(config)
     listed = styles_in(config.styles) if config.styles is not None else []
-    with Asker(config, task, progress) as asker:
-        desk = Desk(asker, dataset, listed or _styles(config, asker, dataset))
+    with AnswerSession(config, task, progress) as asker:
+        desk = AppSession(asker, dataset, listed or _styles(config, asker, dataset))
         if desk.examples:
             asker.check((), desk.example(0))
         name = f"{config.model}: {task.name}" + (f" ({dataset.name})" if dataset is not None else "")
@@ -85,7 +85,7 @@ def _written(name: str) -> Task:
     return TASKS[name]
 
 
-def _styles(config: AppConfig, asker: Asker, dataset: PreparedDataset | None) -> list[str]:
+def _styles(config: AppConfig, asker: AnswerSession, dataset: PreparedDataset | None) -> list[str]:
     if asker.task.name != "style":
         return []
     own = styles_of_model(asker.model) or (styles_of_dataset(dataset) if dataset is not None else [])
@@ -114,7 +114,7 @@ def _port(config: AppConfig) -> int:
     raise ConfigError(f"cannot serve at {config.host}:{wanted[-1]}: {reason}", "give another --port or --host")
 
 
-def _serve(config: AppConfig, desk: Desk, name: str, port: int, progress: Progress) -> str:
+def _serve(config: AppConfig, desk: AppSession, name: str, port: int, progress: Progress) -> str:
     """Serves until the process is interrupted. The page's address."""
     before = {key: os.environ.get(key) for key in (*_QUIET, "GRADIO_TEMP_DIR")}
     with tempfile.TemporaryDirectory(prefix="icltool-app-") as folder:
@@ -129,7 +129,7 @@ def _serve(config: AppConfig, desk: Desk, name: str, port: int, progress: Progre
                     os.environ[key] = value
 
 
-def _until_interrupted(config: AppConfig, desk: Desk, name: str, port: int, progress: Progress) -> str:
+def _until_interrupted(config: AppConfig, desk: AppSession, name: str, port: int, progress: Progress) -> str:
     from starlette.middleware import Middleware
 
     page: Any = build_page(desk, name, config.shots if desk.dataset is not None else 0, config.seed)

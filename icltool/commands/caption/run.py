@@ -11,7 +11,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from icltool.commands.caption.asking import Asker
+from icltool.commands.caption.answer_session import AnswerSession
+from icltool.commands.caption.caption_file import (
+    Captions,
+    captions_for,
+    check_target,
+    finished_captions,
+    write_captions,
+)
 from icltool.commands.caption.demonstrations import RandomDemonstrations, random_rows
 from icltool.commands.caption.entries import (
     Entry,
@@ -24,7 +31,6 @@ from icltool.commands.caption.entries import (
 )
 from icltool.commands.caption.options import CaptionConfig
 from icltool.commands.caption.styles import check_styles, prepared_styles, styles_in, styles_of_model
-from icltool.commands.caption.written import Captions, captions_for, check_target, finished_captions, write_captions
 from icltool.config.identity import makers
 from icltool.config.names import suggestion
 from icltool.contracts import TASKS, Example, Progress, StageReport, Task, picture_file
@@ -80,7 +86,7 @@ def run(config: CaptionConfig, progress: Progress) -> StageReport:
     draw = _drawing(config, asked)
     draw(asked.entries[0].example)  # too few demonstrations show before the model is loaded
     remarks = list(asked.remarks)
-    with Asker(config, asked.task, progress) as asker:
+    with AnswerSession(config, asked.task, progress) as asker:
         if styled and not listed:
             listed = styles_of_model(asker.model) or prepared_styles(config.workspace, config.dataset)
             _check_styles(asked, listed)
@@ -205,7 +211,7 @@ def _drawing(config: CaptionConfig, asked: _Asked) -> RandomDemonstrations | _No
 def _caption(
     config: CaptionConfig,
     asked: _Asked,
-    asker: Asker,
+    asker: AnswerSession,
     draw: RandomDemonstrations | _NoDemonstrations,
     captions: Captions,
     progress: Progress,

@@ -18,8 +18,8 @@ from icltool.config.env import VARIABLES
 from icltool.config.identity import makers
 from icltool.contracts import Progress, StageReport, Ticker
 from icltool.errors import StoreError
-from icltool.execution.place import place_of_work
 from icltool.execution.running import Run, give_up
+from icltool.execution.worker_context import place_of_work
 from icltool.store.artefact import Provenance
 from icltool.store.embeddings import EmbeddingFile, EmbeddingWriter
 from icltool.store.failures import clear_failures

@@ -10,7 +10,7 @@ import numpy as np
 
 from icltool.commands.embed.options import EmbedConfig
 from icltool.contracts import Encoder, FloatArray, IntArray
-from icltool.execution.place import Place
+from icltool.execution.worker_context import WorkerContext
 from icltool.plugin.manager import component
 from icltool.store.records import open_dataset
 from icltool.store.workspace import Workspace
@@ -47,7 +47,7 @@ class MakeEncoding:
     config: EmbedConfig
     name: str
     task: str
-    place: Place = field(default_factory=Place.here)
+    place: WorkerContext = field(default_factory=WorkerContext.here)
 
     def __call__(self) -> Encoding:
         return Encoding(self.place.enter(self.config), self.name, self.task)

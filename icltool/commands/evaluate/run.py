@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from icltool.commands.evaluate import costs
 from icltool.commands.evaluate.answering import Answerer
-from icltool.commands.evaluate.elsewhere import answer_elsewhere
 from icltool.commands.evaluate.inputs import Inputs
 from icltool.commands.evaluate.judging import Judge
 from icltool.commands.evaluate.options import EvaluateConfig
+from icltool.commands.evaluate.remote import answer_elsewhere
 from icltool.commands.evaluate.report import EvaluationReport, asked_for, remarks, table_row
 from icltool.commands.evaluate.results import Results
 from icltool.commands.evaluate.settings import Setting, Settings

@@ -17,8 +17,8 @@ from icltool.commands.evaluate.interventions import INTERVENTIONS, other_templat
 from icltool.commands.evaluate.options import EvaluateConfig
 from icltool.contracts import IntArray, Intervention
 from icltool.engine.work import Work
-from icltool.execution.place import Place
 from icltool.execution.progress import SilentProgress
+from icltool.execution.worker_context import WorkerContext
 from icltool.plugin.manager import component
 from icltool.store.prepared import moved_picture
 
@@ -85,7 +85,7 @@ class MakeAnswering:
     """Makes a worker; travels to where it is made. `under` are the conditions of all chunks, in their order."""
 
     config: EvaluateConfig
-    place: Place = field(default_factory=Place.here)
+    place: WorkerContext = field(default_factory=WorkerContext.here)
     under: tuple[Conditions, ...] = ()
 
     def __call__(self) -> Answering:
@@ -96,7 +96,7 @@ class Answering:
     """A worker: the model is loaded with it, with the weights of the first chunks. Raises ConfigError where an intervention was
     made for another model."""
 
-    def __init__(self, config: EvaluateConfig, place: Place, under: Sequence[Conditions]) -> None:
+    def __init__(self, config: EvaluateConfig, place: WorkerContext, under: Sequence[Conditions]) -> None:
         self._inputs, self._place = Inputs(config), place
         self._answerer = Answerer(self._inputs, SilentProgress())
         self._interventions: dict[Conditions, Intervention] = {}

@@ -44,8 +44,8 @@ from icltool.engine.beam import anchors_to_fill
 from icltool.engine.cost import cost_rows, measure
 from icltool.engine.work import Work, total
 from icltool.errors import ConfigError, StoreError
-from icltool.execution.place import Place, place_of_work
 from icltool.execution.running import Run, give_up
+from icltool.execution.worker_context import WorkerContext, place_of_work
 from icltool.store.artefact import Provenance, digest
 from icltool.store.atomic import check_writable
 from icltool.store.failures import clear_failures
@@ -213,7 +213,7 @@ def _search(
 
 def _place(
     config: GenerateConfig, parts: SearchParts, run: Run[AnchorGroup, SearchedGroup], units: Iterable[AnchorGroup]
-) -> AbstractContextManager[Place]:
+) -> AbstractContextManager[WorkerContext]:
     """The place that workers are told; what it sends are the pictures of all anchors and candidates, and embeddings where
     the scorer reads them."""
     pictures: set[str] = set()

@@ -24,7 +24,7 @@ from icltool.engine.demonstrations import checked_rows
 from icltool.engine.generation import generation_options
 from icltool.engine.session import FeatureSource, Session
 from icltool.engine.work import Work
-from icltool.execution.place import Place
+from icltool.execution.worker_context import WorkerContext
 from icltool.plugin.manager import component, load_registry
 from icltool.store.arrays import FeatureTable, embedded_by, guard_kinds, index_set, open_embeddings, query_set
 from icltool.store.records import open_dataset
@@ -75,7 +75,7 @@ class MakeSearcher:
     """Makes a worker; travels to where it is made."""
 
     config: GenerateConfig
-    place: Place = field(default_factory=Place.here)
+    place: WorkerContext = field(default_factory=WorkerContext.here)
 
     def __call__(self) -> Searcher:
         return Searcher(self.place.enter(self.config))

@@ -25,7 +25,7 @@ from icltool.store.workspace import Workspace
 
 if TYPE_CHECKING:
     from icltool.commands.report.page.content import Page
-    from icltool.commands.report.page.drafts import Draft
+    from icltool.commands.report.page.page_builder import Draft
 
 _MEGA = 1_000_000
 #: The part of what is left for pictures that is not promised to them: what else a page with pictures has more of.

@@ -20,7 +20,7 @@ from icltool.components.executors.ray_cluster import (
     start_local,
     worker_count,
 )
-from icltool.components.executors.ray_crew import Crew
+from icltool.components.executors.ray_worker_pool import WorkerPool
 from icltool.components.executors.shipping import Shipped, ship_files, sweep
 from icltool.components.executors.unit_queue import UnitQueue
 from icltool.contracts import FailedUnitsError
@@ -59,7 +59,7 @@ class RayExecutor:
         self._address, self._workers = address, workers
         self._gpus, self._cpus = gpus_per_worker, 1.0 if cpus_per_worker is None else cpus_per_worker
         self._cluster: Cluster | None = None
-        self._crew: Crew | None = None
+        self._crew: WorkerPool | None = None
         self._described: dict[str, Any] | None = None
         self._shipped: list[Shipped] = []
         self._status = ""
@@ -88,7 +88,7 @@ class RayExecutor:
             needed = needs(nodes, self._cpus, self._gpus)
             count = self._count(nodes, needed)
             count = min(count, queue.available(count))  # less work than workers: the others would load for nothing
-            self._crew = crew = Crew(cluster, needed, count, queue, make_worker, self._tell)
+            self._crew = crew = WorkerPool(cluster, needed, count, queue, make_worker, self._tell)
             try:
                 yield from crew.results()
                 self._note(crew.finish())

@@ -9,11 +9,11 @@ from typing import Any
 
 from icltool.errors import StoreError
 from icltool.releases import __version__
-from icltool.store.ahead import ahead_path
 from icltool.store.artefact import Header, Schema, open_h5, reading
 from icltool.store.atomic import read_json
 from icltool.store.embeddings import _HEAD, SCHEMA, EmbeddingFile
 from icltool.store.journal import Journal, journal_path
+from icltool.store.out_of_order_rows import ahead_path
 from icltool.store.workspace import TRAINED
 
 COMPLETE, UNFINISHED, LEFTOVER, DAMAGED, OTHER = "complete", "unfinished", "leftover", "damaged", "other version"

@@ -11,7 +11,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from icltool.errors import StoreError
-from icltool.store.ahead import ahead_path
 from icltool.store.failures import failures_file, read_failures
 from icltool.store.inventory.artefact import KINDS, Artefact, Inventory
 from icltool.store.inventory.inspection import COMPLETE, FOREIGN, LEFTOVER, UNFINISHED, Facts, inspect
@@ -19,6 +18,7 @@ from icltool.store.inventory.lineage import related
 from icltool.store.inventory.recognition import FAILED, is_failures, is_ours
 from icltool.store.journal import journal_path
 from icltool.store.locking import held_by
+from icltool.store.out_of_order_rows import ahead_path
 from icltool.store.workspace import Workspace
 
 #: Kinds whose artefacts are written without a lock.

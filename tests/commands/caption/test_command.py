@@ -13,7 +13,7 @@ import pytest
 
 from icltool.cli.app import run
 from icltool.commands.caption import entries as entries_module
-from icltool.commands.caption.asking import Asker
+from icltool.commands.caption.answer_session import AnswerSession
 from icltool.components.models.idefics.idefics import IdeficsModel
 from icltool.store.journal import journal_path
 from icltool.store.records import open_dataset
@@ -235,14 +235,14 @@ def test_a_killed_call_goes_on(pictures: list[Path], tmp_path: Path, capsys: pyt
     call = ["caption", *MODEL, "--input", str(file), "--output", str(output), "--batch-size=2"]
 
     def work() -> int:
-        answers, numbers = Asker.answers, itertools.count()
+        answers, numbers = AnswerSession.answers, itertools.count()
 
-        def dying(self: Asker, asked: Any) -> Any:
+        def dying(self: AnswerSession, asked: Any) -> Any:
             if next(numbers) == 5:
                 os.kill(os.getpid(), signal.SIGKILL)
             return answers(self, asked)
 
-        Asker.answers = dying  # type: ignore[method-assign]
+        AnswerSession.answers = dying  # type: ignore[method-assign]
         return run(call)
 
     with Child(work) as child:

@@ -16,7 +16,7 @@ import pytest
 
 from icltool.cli.app import run
 from icltool.commands.doctor import checks
-from icltool.commands.doctor.checks import devices, packages, surroundings, system
+from icltool.commands.doctor.checks import devices, environment as surroundings, packages, system
 from icltool.results import privacy
 
 if sys.version_info >= (3, 11):

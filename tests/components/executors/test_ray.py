@@ -17,7 +17,7 @@ pytest.importorskip("ray")
 from icltool.components.executors.ray import RayExecutor
 from icltool.components.executors.ray_cluster import FOLDER, Cluster, Node, needs, worker_count
 from icltool.components.executors.ray_folders import IN_USE, remove_unused
-from icltool.components.executors.ray_told import MOST_TOLD, Told
+from icltool.components.executors.ray_notes import MOST_TOLD, RunNotes
 from icltool.components.executors.ray_worker import Failure, RayWorker, failure_of
 from icltool.contracts import Executor
 from icltool.contracts.executor import ReportsNotes, ReportsStatus
@@ -187,7 +187,7 @@ def test_what_cannot_be_expected_is_said_by_its_own_unit() -> None:
 
 
 def test_what_is_told_in_the_end_fits_on_a_page() -> None:
-    told = Told()
+    told = RunNotes()
     for unit in range(1000):
         told.repeat(f"ValueError: {unit} {'x' * 1000}")
         told.repeat("OSError: the same")

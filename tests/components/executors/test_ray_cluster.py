@@ -20,7 +20,7 @@ import pytest
 
 pytest.importorskip("ray")
 
-from icltool.components.executors import ray_crew
+from icltool.components.executors import ray_worker_pool as ray_crew
 from icltool.components.executors.ray import RayExecutor
 from icltool.contracts import FailedUnitsError, UnitFailure
 from icltool.errors import ConfigError, IclError

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from icltool.commands.report.page.drafts import finite
+from icltool.commands.report.page.page_builder import finite
 from icltool.contracts import Float64Array, IntArray
 
 Arrays = Mapping[str, NDArray[Any]]

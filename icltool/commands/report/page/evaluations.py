@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from icltool.commands.report.page.content import Demonstration, Page, Query, Result
-from icltool.commands.report.page.drafts import (
+from icltool.commands.report.page.examples import DatasetKey, Examples, given_up, unfinished, workspaces_of
+from icltool.commands.report.page.page_builder import (
     Catalogue,
     Draft,
     asked,
@@ -20,7 +21,6 @@ from icltool.commands.report.page.drafts import (
     sample_remark,
     version,
 )
-from icltool.commands.report.page.examples import DatasetKey, Examples, given_up, unfinished, workspaces_of
 from icltool.commands.report.page.settings import (
     ZERO,
     Evaluation,

@@ -12,8 +12,17 @@ from numpy.typing import NDArray
 
 from icltool.commands.report.page.beam_figures import diversity, gains_by_beam, gains_by_step, hubness, worse_than_none
 from icltool.commands.report.page.content import Demonstration, Interval, Page, Query, Result, Shown, Source
-from icltool.commands.report.page.drafts import Catalogue, Draft, asked, drawn, now, readable, sample_remark, version
 from icltool.commands.report.page.examples import DatasetKey, Examples, given_up, workspaces_of
+from icltool.commands.report.page.page_builder import (
+    Catalogue,
+    Draft,
+    asked,
+    drawn,
+    now,
+    readable,
+    sample_remark,
+    version,
+)
 from icltool.commands.report.page.settings import configured
 from icltool.commands.report.page.times import PictureTimes, changed_at
 from icltool.contracts import Example, Float64Array

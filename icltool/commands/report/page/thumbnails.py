@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from icltool.commands.report.page.content import Thumbnail
-from icltool.commands.report.page.drafts import readable
+from icltool.commands.report.page.page_builder import readable
 from icltool.components.models.shared.images import read_image
 from icltool.contracts import Progress, Ticker, keyed_generator, open_file, open_picture, picture_reference
 from icltool.contracts.pictures import upright

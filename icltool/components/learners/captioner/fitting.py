@@ -15,7 +15,7 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.trainer.states import TrainerStatus
 
 from icltool.components.learners.captioner import card
-from icltool.components.learners.captioner.keeping import RESUME, Keeper
+from icltool.components.learners.captioner.checkpointing import RESUME, CheckpointCallback
 from icltool.components.learners.captioner.module import CaptionerModule
 from icltool.components.learners.captioner.options import CaptionerOptions
 from icltool.components.learners.captioner.reporting import NOTE_EVERY, Reporter
@@ -60,7 +60,7 @@ def fit(
     """
     options, data = module.options, module.data
     folder.mkdir(parents=True, exist_ok=True)
-    keeper = Keeper(folder, data, about, validation, options, progress)
+    keeper = CheckpointCallback(folder, data, about, validation, options, progress)
     callbacks: list[Callback] = [keeper, Reporter(progress)]
     resume = folder / RESUME
     world, step = _check_resumable(resume, about) if resume.exists() else (None, None)

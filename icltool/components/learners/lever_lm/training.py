@@ -33,7 +33,7 @@ _MEMORY_HINT = "lower --option batch_size or n_embd; grad_checkpointing=true whe
 NOTE_EVERY = 20
 
 
-class Keeper(Callback):
+class CheckpointCallback(Callback):
     """Writes last, min_vl and min_tl and the history at every validation, so that an interruption loses none."""
 
     def __init__(self, folder: Path, beside_weights: Callable[[], Mapping[str, torch.Tensor]]) -> None:
@@ -100,7 +100,7 @@ def fit(
     options that Lightning refuses or that leave no validation.
     """
     options = module.model.options
-    keeper = Keeper(folder, beside_weights)
+    keeper = CheckpointCallback(folder, beside_weights)
     callbacks: list[Callback] = [keeper, Reporter(progress)]
     with same_determinism():
         trainer = build_trainer(options, folder, callbacks)

@@ -41,7 +41,7 @@ RESUME = "resume.ckpt"
 NOTE_EVERY = 10
 
 
-class Keeper(Callback):
+class CheckpointCallback(Callback):
     """After every epoch: the intervention's file and card, and what it takes to go on. An interruption loses no epoch."""
 
     def __init__(self, method: str, folder: Path, record: Mapping[str, Any]) -> None:
@@ -149,7 +149,7 @@ def fit(
     last whole epoch in place; ConfigError for Trainer options that Lightning refuses, a loss that is no number, and a GPU
     that is too small; StoreError for a saved state that is damaged, or of another number of processes.
     """
-    options, keeper = module.options, Keeper(method, folder, record)
+    options, keeper = module.options, CheckpointCallback(method, folder, record)
     callbacks: list[Callback] = [keeper, Reporter(method, progress)]
     resume = folder / RESUME
     world, step = _left_by(resume, keeper.state_key) if resume.exists() else (None, None)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from icltool.components.models.idefics.narrowing import SharedImages, WantedTokens
+from icltool.components.models.idefics.logits_subset import SharedImages, WantedTokens
 from icltool.components.models.shared.continued_cache import (
     continued_cache,
     forward_cache,

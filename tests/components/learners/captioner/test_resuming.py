@@ -12,7 +12,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from icltool.components.learners.captioner.keeping import RESUME, Keeper
+from icltool.components.learners.captioner.checkpointing import RESUME, CheckpointCallback
 from icltool.contracts import Example
 from icltool.errors import StoreError
 from tests.commands.train.forked import FORKED, both_ranks, ended, started
@@ -92,7 +92,7 @@ def test_an_interrupted_validation_is_made_again_and_its_epoch_is_not(
     examples: list[Example], tmp_path: Path, epoch: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tuned(tuning_set(examples), tmp_path / "whole", **STEPS)
-    close = Keeper._close_epoch
+    close = CheckpointCallback._close_epoch
 
     def closing(self: Any, trainer: Any, module: Any, record: dict[str, float]) -> None:
         if record["epoch"] == epoch:
@@ -100,7 +100,7 @@ def test_an_interrupted_validation_is_made_again_and_its_epoch_is_not(
         close(self, trainer, module, record)
 
     with monkeypatch.context() as patched:
-        patched.setattr(Keeper, "_close_epoch", closing)
+        patched.setattr(CheckpointCallback, "_close_epoch", closing)
         with pytest.raises(KeyboardInterrupt):
             tuned(tuning_set(examples), tmp_path / "cut", **STEPS)
     progress = Ending(10**6)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from icltool.components.executors.ray_cluster import Cluster, Needs, Node
-from icltool.components.executors.ray_told import Told, count_of
+from icltool.components.executors.ray_notes import RunNotes, count_of
 from icltool.components.executors.ray_worker import Failure, RayWorker, one_line
 from icltool.components.executors.unit_queue import FEW, FEW_OF_NODE, Ticket, UnitQueue
 from icltool.errors import ConfigError
@@ -51,7 +51,7 @@ class Slot:
     failed_loads: int = 0
 
 
-class Crew:
+class WorkerPool:
     """Runs the units of `queue` on `count` workers. `say` is told what cannot wait until the end."""
 
     def __init__(
@@ -70,7 +70,7 @@ class Crew:
         self._serial, self._failed_loads = 0, 0
         self._fatal: BaseException | None = None
         self._without_since = time.monotonic()
-        self.told = Told()
+        self.told = RunNotes()
         # Set before torch is imported there; a worker without a GPU must not see those of its machine.
         variables = {"OMP_NUM_THREADS": str(needed.threads), "MKL_NUM_THREADS": str(needed.threads)}
         if not needed.gpus:

@@ -10,7 +10,7 @@ from icltool.contracts import Example, GenerationOptions, Model, Progress, Promp
 from icltool.engine.generation import generation_options
 
 
-class Asker:
+class AnswerSession:
     """The model of a configuration, loaded, and how it answers in one task. Raises what loading raises."""
 
     def __init__(self, config: GenerationConfig, task: Task, progress: Progress) -> None:
@@ -20,7 +20,7 @@ class Asker:
         self.options: GenerationOptions = generation_options(config.generation(), task, self.model)
         self._session = config.open_session(task, self.model, self.options)
 
-    def __enter__(self) -> Asker:
+    def __enter__(self) -> AnswerSession:
         return self
 
     def __exit__(

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from icltool.commands.caption.asking import Asker
+from icltool.commands.caption.answer_session import AnswerSession
 from icltool.commands.caption.demonstrations import RandomDemonstrations
 from icltool.commands.caption.entries import check_picture
 from icltool.commands.caption.styles import check_style
@@ -33,13 +33,13 @@ class Answer:
     demonstrations: tuple[Example, ...]
 
 
-class Desk:
+class AppSession:
     """Examples to ask about, demonstrations for them, and answers. One answer is made at a time.
 
     `dataset` None leaves pictures of the user's own; `styles` empty lets every style pass.
     """
 
-    def __init__(self, asker: Asker, dataset: PreparedDataset | None, styles: Sequence[str]) -> None:
+    def __init__(self, asker: AnswerSession, dataset: PreparedDataset | None, styles: Sequence[str]) -> None:
         self._asker, self.dataset, self.styles = asker, dataset, tuple(styles)
         self.task = asker.task.name
         self._lock = threading.Lock()

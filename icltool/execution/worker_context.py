@@ -26,7 +26,7 @@ _WORKSPACE = "workspace"
 
 
 @dataclass(frozen=True)
-class Place:
+class WorkerContext:
     """The folder in which the command was given, the variables that name places, and what was sent from there: a part of the
     workspace in `shipment`, with further `files` by the paths that they have there."""
 
@@ -36,7 +36,7 @@ class Place:
     files: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
-    def here(cls, variables: Iterable[str] = ()) -> Place:
+    def here(cls, variables: Iterable[str] = ()) -> WorkerContext:
         """The place of this process; `variables` of the environment are those that name places, beside other libraries'."""
         named = (*variables, *_LIBRARIES)
         return cls(str(Path.cwd()), {name: os.environ[name] for name in named if name in os.environ})
@@ -70,13 +70,13 @@ def place_of_work(
     *,
     ship: bool,
     variables: Iterable[str],
-) -> Iterator[Place]:
-    """The place that workers are told (see `Place.here` for `variables`). With `ship` it holds a copy of the data set in the
-    folder `dataset`, of these pictures (references), embeddings, and further files; that lasts for the context.
+) -> Iterator[WorkerContext]:
+    """What workers are told of this place (see `WorkerContext.here` for `variables`). With `ship` it holds a copy of the data
+    set in the folder `dataset`, of these pictures (references), embeddings, and further files; that lasts for the context.
 
     Raises ConfigError where the executor cannot send anything.
     """
-    place = Place.here(variables)
+    place = WorkerContext.here(variables)
     if not ship:
         yield place
         return
@@ -85,7 +85,7 @@ def place_of_work(
     with tempfile.TemporaryDirectory(prefix="icltool-ship-") as temporary:
         root = Path(temporary)
         sent = _laid_out(root, dataset, pictures, embeddings, files)
-        yield Place(place.folder, place.variables, executor.ship({_WORKSPACE: root}), sent)
+        yield WorkerContext(place.folder, place.variables, executor.ship({_WORKSPACE: root}), sent)
 
 
 def _laid_out(

@@ -11,8 +11,8 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 
 from icltool.errors import StoreError
 from icltool.store import embeddings
-from icltool.store.ahead import ahead_path
 from icltool.store.embeddings import EmbeddingFile, EmbeddingWriter
+from icltool.store.out_of_order_rows import ahead_path
 
 from .killable import DIM, embedding_writer, features_of, ids_of
 

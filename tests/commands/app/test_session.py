@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from icltool.commands.app.desk import Desk
 from icltool.commands.app.options import AppConfig
-from icltool.commands.caption.asking import Asker
+from icltool.commands.app.session import AppSession
+from icltool.commands.caption.answer_session import AnswerSession
 from icltool.commands.caption.demonstrations import RandomDemonstrations
 from icltool.contracts import TASKS
 from icltool.errors import ConfigError, DataError, StoreError
@@ -19,8 +19,8 @@ from icltool.store.workspace import Workspace
 
 
 @pytest.fixture(scope="module")
-def asker() -> Asker:
-    return Asker(AppConfig(model="tiny-idefics", device="cpu"), TASKS["caption"], for_terminal(quiet=True))
+def asker() -> AnswerSession:
+    return AnswerSession(AppConfig(model="tiny-idefics", device="cpu"), TASKS["caption"], for_terminal(quiet=True))
 
 
 @pytest.fixture
@@ -28,8 +28,8 @@ def dataset(small_world: Path) -> PreparedDataset:
     return open_dataset(Workspace(small_world).dataset_folder("shapes", "caption"))
 
 
-def test_an_answer_with_all_that_was_asked(asker: Asker, dataset: PreparedDataset) -> None:
-    desk = Desk(asker, dataset, ())
+def test_an_answer_with_all_that_was_asked(asker: AnswerSession, dataset: PreparedDataset) -> None:
+    desk = AppSession(asker, dataset, ())
     query = desk.example(3)
     icds = desk.drawn(query, 4, seed=1)
     found = desk.ask(query, icds)
@@ -41,8 +41,8 @@ def test_an_answer_with_all_that_was_asked(asker: Asker, dataset: PreparedDatase
     assert desk.ask(query, icds) == found
 
 
-def test_demonstrations(asker: Asker, dataset: PreparedDataset) -> None:
-    desk = Desk(asker, dataset, ())
+def test_demonstrations(asker: AnswerSession, dataset: PreparedDataset) -> None:
+    desk = AppSession(asker, dataset, ())
     query = desk.example(0)
     icds = desk.drawn(query, 16, seed=0)
     assert len({e.id for e in icds}) == 16
@@ -60,8 +60,8 @@ def test_demonstrations(asker: Asker, dataset: PreparedDataset) -> None:
         desk.drawn(own, len(train), 0)
 
 
-def test_words_are_found_in_the_index_set(asker: Asker, dataset: PreparedDataset) -> None:
-    desk = Desk(asker, dataset, ())
+def test_words_are_found_in_the_index_set(asker: AnswerSession, dataset: PreparedDataset) -> None:
+    desk = AppSession(asker, dataset, ())
     first = dataset.split("train")[0]
     found = desk.found(first.label.upper(), 5)
     assert found[0] == first
@@ -71,15 +71,15 @@ def test_words_are_found_in_the_index_set(asker: Asker, dataset: PreparedDataset
     assert desk.some_rows(12, 0) != desk.some_rows(12, 1)
 
 
-def test_what_was_asked_otherwise_has_no_references(asker: Asker, dataset: PreparedDataset) -> None:
-    desk = Desk(asker, dataset, ())
+def test_what_was_asked_otherwise_has_no_references(asker: AnswerSession, dataset: PreparedDataset) -> None:
+    desk = AppSession(asker, dataset, ())
     query = desk.example(0)
     assert desk.about(query, "", "").references == query.references
     assert desk.about(query, "", "Sweet").references == ()
 
 
-def test_faults_are_told_in_a_line(asker: Asker, tmp_path: Path) -> None:
-    desk = Desk(asker, None, ())
+def test_faults_are_told_in_a_line(asker: AnswerSession, tmp_path: Path) -> None:
+    desk = AppSession(asker, None, ())
     (tmp_path / "notes.jpg").write_text("no picture")
     with pytest.raises(DataError, match=r"^image notes\.jpg cannot be read: it is no image of a known format"):
         desk.own(str(tmp_path / "notes.jpg"), "", "")

@@ -12,7 +12,7 @@ MOST_TOLD, MOST_CHARACTERS = 20, 300
 
 
 @dataclass
-class Told:
+class RunNotes:
     """What is to be said at the end, counted: thousands of units can fail in the same way."""
 
     died: Counter[tuple[str, str]] = field(default_factory=Counter)

@@ -26,7 +26,7 @@ RESUME = "resume.ckpt"
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
-class Keeper(Callback):
+class CheckpointCallback(Callback):
     """Saves the state every `save_every` steps, after every epoch and when a signal asks for an end; after every epoch writes
     last.safetensors, validates where it is due, and keeps the best weights.
 

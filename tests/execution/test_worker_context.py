@@ -12,7 +12,7 @@ from icltool.components.executors.local import LocalExecutor
 from icltool.config.env import VARIABLES
 from icltool.contracts import Region, with_regions
 from icltool.errors import ConfigError
-from icltool.execution.place import Place, place_of_work
+from icltool.execution.worker_context import WorkerContext, place_of_work
 from icltool.store.records import open_dataset
 
 
@@ -39,7 +39,7 @@ class Sends:
 def test_relative_paths_and_variables_mean_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MODEL_CPK_DIR", "weights")
-    place = Place.here(VARIABLES)
+    place = WorkerContext.here(VARIABLES)
     (tmp_path / "other").mkdir()
     monkeypatch.chdir(tmp_path / "other")
     monkeypatch.delenv("MODEL_CPK_DIR")
@@ -48,7 +48,7 @@ def test_relative_paths_and_variables_mean_the_same(tmp_path: Path, monkeypatch:
     assert Path.cwd() == tmp_path
     assert os.environ["MODEL_CPK_DIR"] == "weights"
     monkeypatch.setenv("MODEL_CPK_DIR", "mine")
-    Place(str(tmp_path / "gone"), place.variables).enter(config)
+    WorkerContext(str(tmp_path / "gone"), place.variables).enter(config)
     assert os.environ["MODEL_CPK_DIR"] == "mine", "a machine may have its weights elsewhere"
     assert Path.cwd() == tmp_path
 

@@ -19,8 +19,8 @@ from icltool.contracts import Progress
 from icltool.contracts.executor import UnitFailure
 from icltool.engine.work import Work
 from icltool.errors import ConfigError
-from icltool.execution.place import Place, place_of_work
 from icltool.execution.running import Run
+from icltool.execution.worker_context import WorkerContext, place_of_work
 
 
 @dataclass
@@ -77,7 +77,7 @@ def answer_elsewhere(work: Results, settings: Settings, progress: Progress) -> E
 
 def _place(
     config: EvaluateConfig, run: Run[Any, Any], asked: Sequence[Asked], settings: Settings
-) -> AbstractContextManager[Place]:
+) -> AbstractContextManager[WorkerContext]:
     """The place that workers are told; what it sends are the pictures of all prompts, and files of vectors and weights."""
     inputs, methods = settings.inputs, [group[0].method for group in settings.groups]
     rows: Any = np.unique(np.concatenate([one.chosen.reshape(-1) for one in asked])) if asked else ()
