@@ -18,18 +18,6 @@ from icltool.config.resolve import resolve
 from icltool.errors import ConfigError, StoreError
 from icltool.execution.progress import for_terminal
 
-HELP = """List what lies in the workspace, and remove what is chosen, asking first.
-
-Without a choice it only lists. Several conditions choose what meets all of them. What another process is writing stays, and
-so does all that is none of icltool's; links are removed, never what they point to.
-
-    icltool clean
-    icltool clean --leftovers
-    icltool clean --unreachable --older-than 30d --dry-run
-    icltool clean --kind embeddings,cache --larger-than 1GB --yes
-    icltool clean 'sequences/shapes-*'
-"""
-
 
 def command(**given: Any) -> None:
     load_environment()
@@ -76,6 +64,6 @@ def _parameters() -> list[inspect.Parameter]:
     ]
 
 
-command.__doc__ = HELP
+command.__doc__ = inspect.cleandoc(CleanConfig.__doc__ or "")
 command.__signature__ = inspect.Signature(_parameters())  # type: ignore[attr-defined]
 command.__annotations__ = {p.name: p.annotation for p in _parameters()}

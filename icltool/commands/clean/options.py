@@ -21,7 +21,17 @@ def _typed_size(value: Any) -> Any:
 
 
 class CleanConfig(StageConfig):
-    """What is to be removed. Several conditions select what meets all of them."""
+    """List what lies in the workspace, and remove what is chosen, asking first.
+
+    Without a choice it only lists. Several conditions choose what meets all of them. What another process is writing stays, and
+    so does all that is none of icltool's; links are removed, never what they point to.
+
+        icltool clean
+        icltool clean --leftovers
+        icltool clean --unreachable --older-than 30d --dry-run
+        icltool clean --kind embeddings,cache --larger-than 1GB --yes
+        icltool clean 'sequences/shapes-*'
+    """
 
     names: tuple[str, ...] = Field(
         default=(),
