@@ -7,6 +7,7 @@ whatever is averaged, so that figures of several methods on the same queries are
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -17,14 +18,22 @@ _WEIGHTS = 16_000_000
 RESAMPLES = 2000
 
 
+class Interval(NamedTuple):
+    """A mean with the bounds of its interval; NaN where unknown."""
+
+    mean: float
+    low: float
+    high: float
+
+
 def bootstrap_interval(
     values: ArrayLike,
     clusters: Sequence[Hashable] | None = None,
     seed: int = 0,
     resamples: int = RESAMPLES,
     level: float = 0.95,
-) -> tuple[float, float, float]:
-    """(mean, low, high): the mean of `values` float64 [n] and its percentile bootstrap interval.
+) -> Interval:
+    """The mean of `values` float64 [n] and its percentile bootstrap interval.
 
     Whole clusters are drawn with replacement, as many as there are, since queries of one cluster (near-duplicates) are
     not independent; a cluster of None or "" stands for a query on its own. The same arguments give the same numbers.
@@ -32,7 +41,7 @@ def bootstrap_interval(
     """
     draws = bootstrap_draws(values, clusters, seed, resamples)
     low, high = quantile_interval(draws, level)
-    return float(np.asarray(values, np.float64).mean()), low, high
+    return Interval(float(np.asarray(values, np.float64).mean()), low, high)
 
 
 def bootstrap_draws(
@@ -95,8 +104,8 @@ def paired_difference(
     seed: int = 0,
     resamples: int = RESAMPLES,
     level: float = 0.95,
-) -> tuple[float, float, float]:
-    """(mean, low, high) of a - b for two methods on the same queries in the same order; see `bootstrap_interval`.
+) -> Interval:
+    """Of a - b for two methods on the same queries in the same order; see `bootstrap_interval`.
 
     An interval that leaves out 0 says that the methods differ, and is narrower than two intervals side by side.
     """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -31,13 +32,21 @@ def render(scene: Scene, rng: np.random.Generator, size: int = SIZE) -> Image.Im
     return Image.fromarray(np.clip(noisy, 0, 255).astype(np.uint8))
 
 
-def outline(rng: np.random.Generator, size: int = SIZE) -> tuple[int, int, int, int]:
-    """The box around the shape that `render` draws with an equal generator: left, top, right and bottom in pixels."""
+class Box(NamedTuple):
+    """In pixels."""
+
+    left: int
+    top: int
+    right: int
+    bottom: int
+
+
+def outline(rng: np.random.Generator, size: int = SIZE) -> Box:
+    """The box around the shape that `render` draws with an equal generator."""
     _, _, radius, (cx, cy) = _placed(rng, size * _SCALE)
     reach = _REACH * radius
     edges = [(cx - reach) / _SCALE, (cy - reach) / _SCALE, (cx + reach) / _SCALE, (cy + reach) / _SCALE]
-    left, top, right, bottom = (int(np.clip(round(edge), 0, size)) for edge in edges)
-    return left, top, right, bottom
+    return Box(*(int(np.clip(round(edge), 0, size)) for edge in edges))
 
 
 def _placed(rng: np.random.Generator, canvas: int) -> tuple[np.ndarray, np.ndarray, float, Point]:

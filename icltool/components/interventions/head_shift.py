@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from icltool.components.interventions.files import again, check_base
 from icltool.components.interventions.hooks import changed_inputs, changed_outputs
@@ -76,8 +76,16 @@ class HeadShift(StoredIntervention):
             )
 
 
-def head_shape(model: SupportsDecoderHooks, method: str) -> tuple[int, int, int]:
-    """(layers, heads, head width). ConfigError where layers differ in their heads."""
+class HeadShape(NamedTuple):
+    """Of a decoder whose layers are alike."""
+
+    layers: int
+    heads: int
+    width: int
+
+
+def head_shape(model: SupportsDecoderHooks, method: str) -> HeadShape:
+    """ConfigError where layers differ in their heads."""
     found = model.attention_heads()
     shapes = {(heads.heads, heads.head_width) for heads in found}
     if len(shapes) != 1:
@@ -86,7 +94,7 @@ def head_shape(model: SupportsDecoderHooks, method: str) -> tuple[int, int, int]
             "--method live shifts whole layers",
         )
     heads, width = shapes.pop()
-    return len(found), heads, width
+    return HeadShape(len(found), heads, width)
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -123,9 +124,17 @@ def _find(keys: IntArray, wanted: IntArray) -> IntArray:
     return np.where(keys[place] == wanted, place, -1).astype(np.int64)
 
 
-def weighted(level: Level, idf: Float64Array) -> tuple[IntArray, IntArray, Float64Array]:
-    """One entry per (sentence, n-gram) that occurs, ascending by both: sentence, n-gram id, count times `idf` [E]."""
+class Weighted(NamedTuple):
+    """One entry per (sentence, n-gram) that occurs, ascending by both: int64 [N], int64 [N], float64 [N]."""
+
+    sentence: IntArray
+    ids: IntArray
+    weights: Float64Array
+
+
+def weighted(level: Level, idf: Float64Array) -> Weighted:
+    """Counts of n-grams times `idf` [E]."""
     grams = max(len(level.keys), 1)
     pairs, counts = np.unique(level.sentence * grams + level.ids, return_counts=True)
     sentence, ids = np.divmod(pairs, grams)
-    return sentence, ids, counts * idf[ids]
+    return Weighted(sentence, ids, counts * idf[ids])

@@ -9,6 +9,7 @@ import stat
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from icltool.errors import StoreError
 from icltool.store.failures import failures_file, read_failures
@@ -56,14 +57,21 @@ def inventory(workspace: Workspace) -> Inventory:
     return Inventory(tuple(related(found, workspace)), tuple(remarks))
 
 
-def measure(paths: Sequence[Path]) -> tuple[int, int, float]:
-    """(bytes, files, newest modification time) of files, and of folders with all that is in them; links count as links. Lock
-    files count for nothing."""
+class Measured(NamedTuple):
+    """`bytes` and `files` of a place, and when any was last `changed` (seconds since the epoch)."""
+
+    bytes: int
+    files: int
+    changed: float
+
+
+def measure(paths: Sequence[Path]) -> Measured:
+    """Of files, and of folders with all that is in them; links count as links. Lock files count for nothing."""
     total, files, newest = 0, 0, 0.0
     for path in paths:
         for status in _statuses(path):
             total, files, newest = total + status.st_size, files + 1, max(newest, status.st_mtime)
-    return total, files, newest
+    return Measured(total, files, newest)
 
 
 def _statuses(path: Path) -> Iterator[os.stat_result]:

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from icltool.results.intervals import Interval
+
 
 @dataclass(frozen=True, slots=True)
 class Thumbnail:
@@ -38,15 +40,6 @@ class Query:
     question: str
     references: tuple[str, ...]
     picture: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Interval:
-    """A figure with the bounds of its 95 % interval; NaN where unknown."""
-
-    mean: float
-    low: float
-    high: float
 
 
 @dataclass(frozen=True, slots=True)

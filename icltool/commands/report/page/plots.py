@@ -8,10 +8,11 @@ from html import escape
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from icltool.commands.report.page.content import Interval, Page, Shown
+from icltool.commands.report.page.content import Page, Shown
 from icltool.commands.report.page.table import labels, words
 from icltool.commands.report.page.vector import INK, MUTED, SERIES, drawing, figure_svg, label, series_colour, swatch
 from icltool.results.figures import MARKERS, STYLES, draw_spread
+from icltool.results.intervals import Interval
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from icltool.commands.report.page.beam_figures import diversity, gains_by_beam, gains_by_step, hubness, worse_than_none
-from icltool.commands.report.page.content import Demonstration, Interval, Page, Query, Result, Shown, Source
+from icltool.commands.report.page.content import Demonstration, Page, Query, Result, Shown, Source
 from icltool.commands.report.page.examples import DatasetKey, Examples, given_up, workspaces_of
 from icltool.commands.report.page.page_builder import (
     Catalogue,
@@ -26,7 +26,7 @@ from icltool.commands.report.page.page_builder import (
 from icltool.commands.report.page.settings import configured
 from icltool.commands.report.page.times import PictureTimes, changed_at
 from icltool.contracts import Example, Float64Array
-from icltool.results.intervals import bootstrap_interval
+from icltool.results.intervals import Interval, bootstrap_interval
 from icltool.results.privacy import without_places
 from icltool.store.sequences import SequenceFile
 
@@ -200,7 +200,7 @@ def _beams(arrays: Arrays, metrics: Sequence[str], shots: int, seed: int) -> lis
 def _interval(values: Float64Array) -> Interval:
     """Mean over anchors with its bootstrap interval; NaN where no value is known."""
     known = values[np.isfinite(values)]
-    return Interval(*bootstrap_interval(known)) if len(known) else Interval(math.nan, math.nan, math.nan)
+    return bootstrap_interval(known) if len(known) else Interval(math.nan, math.nan, math.nan)
 
 
 def _outcome(gains: Float64Array) -> tuple[int, int, int]:

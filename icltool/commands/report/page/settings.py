@@ -8,11 +8,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from icltool.commands.report.page.content import Comparison, Interval, Shown, Source
+from icltool.commands.report.page.content import Comparison, Shown, Source
 from icltool.commands.report.page.examples import DatasetKey
 from icltool.commands.report.page.page_builder import number, readable
 from icltool.errors import StoreError
 from icltool.results.costs import GIGA, cost_of, cost_remarks
+from icltool.results.intervals import Interval
 from icltool.store.evaluations import RESULTS, SettingResult, predictions_file, read_analysis, read_results
 
 #: The setting that gains are measured against.

@@ -9,8 +9,9 @@ from dataclasses import replace
 from html import escape
 from typing import Any
 
-from icltool.commands.report.page.content import Comparison, Interval, Page, Shown
+from icltool.commands.report.page.content import Comparison, Page, Shown
 from icltool.results.grid import EMPTY
+from icltool.results.intervals import Interval
 
 MINUS = "−"
 #: Below this a p of a paired test counts.

@@ -13,7 +13,6 @@ from PIL import Image, ImageDraw
 from icltool.commands.report.page.content import (
     Comparison,
     Demonstration,
-    Interval,
     Page,
     Query,
     Result,
@@ -21,6 +20,7 @@ from icltool.commands.report.page.content import (
     Source,
     Thumbnail,
 )
+from icltool.results.intervals import Interval
 
 SHAPES = ("circle", "square", "triangle", "star", "ring", "bar")
 COLOURS = {"red": "#c8402f", "green": "#3a8f4b", "blue": "#2f5fc0", "yellow": "#d9b13b", "purple": "#7d4fa8"}

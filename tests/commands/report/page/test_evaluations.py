@@ -13,12 +13,13 @@ import pytest
 
 from icltool.commands.evaluate import run as evaluate
 from icltool.commands.evaluate.options import EvaluateConfig
-from icltool.commands.report.page.content import Comparison, Interval, Page
+from icltool.commands.report.page.content import Comparison, Page
 from icltool.commands.report.page.evaluations import chosen_queries, evaluations_page
 from icltool.commands.report.page.examples import DatasetKey
 from icltool.commands.report.page.settings import corrected
 from icltool.errors import StoreError
 from icltool.execution.progress import SilentProgress
+from icltool.results.intervals import Interval
 from icltool.store.atomic import write_json
 from icltool.store.evaluations import read_analysis, read_predictions, read_results
 from icltool.store.failures import write_failures

@@ -14,10 +14,11 @@ from importlib.resources import files
 
 import pytest
 
-from icltool.commands.report.page.content import Comparison, Interval, Page, Thumbnail
+from icltool.commands.report.page.content import Comparison, Page, Thumbnail
 from icltool.commands.report.page.payload import columns, pictures
 from icltool.commands.report.page.render import SCRIPTS, render
 from icltool.commands.report.page.table import comparison_table, differs, metric_table, number, over_seeds
+from icltool.results.intervals import Interval
 from tests.commands.report.page import pages
 from tests.commands.report.page.markup import Element, parsed, rows
 
