@@ -14,8 +14,8 @@ def others_commands() -> dict[str, str]:
         return {}
     from icltool.plugin.manager import load_registry
 
-    found = [item for item in load_registry().found if item.kind == "commands" and item.distribution != "icltool"]
-    return {item.name: item.registration.summary for item in found}
+    commands = [item for item in load_registry().found if item.kind == "commands" and item.distribution != "icltool"]
+    return {item.name: item.registration.summary for item in commands}
 
 
 def _plugins_are_installed() -> bool:

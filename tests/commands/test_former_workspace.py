@@ -28,7 +28,7 @@ def former(tmp_path_factory: pytest.TempPathFactory) -> Path:
             assert member.isfile() or member.isdir()
             assert not member.name.startswith("/")
             assert ".." not in member.name
-        archive.extractall(folder)
+        archive.extractall(folder, filter="data")
     made = ["--option=index_images=40", "--option=validation_images=8"]
     assert run(["prepare", "shapes", "--quiet", f"--workspace={folder / 'ws'}", *made]) == 0
     return folder / "ws"

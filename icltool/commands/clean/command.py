@@ -11,7 +11,6 @@ import typer
 from icltool.cli.libraries import library_output
 from icltool.cli.options import parameters_of, plain_parameter
 from icltool.cli.output import print_json, print_line, show
-from icltool.commands.clean import run as clean
 from icltool.commands.clean.options import CleanConfig
 from icltool.config.env import load_environment
 from icltool.config.resolve import resolve
@@ -25,6 +24,7 @@ def command(**given: Any) -> None:
     config = resolve("clean", CleanConfig, given)
     assert isinstance(config, CleanConfig)
     progress = for_terminal(quiet)
+    from icltool.commands.clean import run as clean  # opens every kind of artefact, which the help does without
 
     with library_output():
         report = clean.plan(config, progress)

@@ -26,7 +26,7 @@ class EvaluateConfig(GenerationConfig, ExecutorConfig):
 
         icltool evaluate --plan i2i-plan.json --model idefics-9b-instruct
 
-    What stands in for demonstrations (live, from `icltool train live`) is compared with them, and what each costs per query:
+    Interventions (live, from `icltool train live`) are compared with demonstrations, and what each costs per query:
 
         icltool evaluate --method zero-shot,random,live --shots 1,4,8
     """

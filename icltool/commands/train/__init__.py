@@ -1,3 +1,3 @@
-"""Train a selector on the generated sequences."""
+"""Train a selector, an intervention or a captioner."""
 
 RANK = 40

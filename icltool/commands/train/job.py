@@ -6,8 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
+from icltool.commands.train.options import TrainConfig
 from icltool.contracts import Progress, TrainingOutcome
+from icltool.contracts.abilities import HasIdentity
 from icltool.releases import __version__
+from icltool.store.prepared import PreparedDataset
 
 
 class Job(Protocol):
@@ -29,6 +32,20 @@ class Job(Protocol):
     def train(self, folder: Path, seed: int, progress: Progress) -> TrainingOutcome:
         """Reads what is needed and trains. Raises what the learner raises."""
         ...
+
+
+def common_identity(
+    config: TrainConfig, learner: object, options: Mapping[str, Any], dataset: PreparedDataset
+) -> dict[str, Any]:
+    """What of its identity every training has; `options` are those of a learner that does not tell its own."""
+    return {
+        "learner": config.learner,
+        "options": learner.identity() if isinstance(learner, HasIdentity) else options,
+        "seed": config.seed,
+        "dataset": dataset.name,
+        "task": dataset.task,
+        "dataset_fingerprint": dataset.fingerprint,
+    }
 
 
 def from_model(identity: Mapping[str, Any], learner: str, model: str, **more: Any) -> dict[str, Any]:

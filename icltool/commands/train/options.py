@@ -14,11 +14,11 @@ _HIDDEN: JsonDict = {"hidden_in_artefact": True}
 
 
 class TrainConfig(LvlmConfig):
-    """Train a selector of demonstrations, or what stands in for them.
+    """Train a selector of demonstrations, an intervention that takes their place, or the model itself.
 
-    Selectors (lever-lm, pointer) learn from a sequences file and the embeddings of the index set. What stands in for
-    demonstrations (live, mimic, lora, task-vector, function-vector, icv-pca) learns from examples and the LVLM itself, and
-    needs neither. Writes checkpoints and their card; `icltool plugins show learners NAME` lists a learner's options.
+    Selectors (lever-lm, pointer) learn from a sequences file and the embeddings of the index set. Interventions
+    (live, mimic, lora, task-vector, function-vector, icv-pca) and the captioner learn from examples and the model itself, and
+    need neither. Writes checkpoints and their card; `icltool plugins show learners NAME` lists a learner's options.
 
         icltool train lever-lm
 

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from icltool.commands.train.job import common_identity
 from icltool.commands.train.options import TrainConfig
 from icltool.config.identity import makers
 from icltool.contracts import IntArray, Learner, Progress, TrainableEncoder, TrainingOutcome, TrainingSet
-from icltool.contracts.abilities import HasIdentity
 from icltool.errors import ConfigError, StoreError
 from icltool.plugin.manager import component
 from icltool.releases import __version__
@@ -51,12 +51,7 @@ class SequenceJob:
             self.embeddings = open_embeddings(workspace, dataset, "train", encoder)
         embeddings = self.embeddings
         self.identity: dict[str, Any] = {
-            "learner": config.learner,
-            "options": learner.identity() if isinstance(learner, HasIdentity) else options,
-            "seed": config.seed,
-            "dataset": dataset.name,
-            "task": dataset.task,
-            "dataset_fingerprint": dataset.fingerprint,
+            **common_identity(config, learner, options, dataset),
             "sequences_fingerprint": _content_hash(self.arrays),
             "encoder": None if embeddings is None else embeddings.encoder,
             "encoder_fingerprint": None if embeddings is None else embeddings.encoder_fingerprint,

@@ -7,10 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from icltool.commands.train.job import from_model
+from icltool.commands.train.job import common_identity, from_model
 from icltool.commands.train.options import TrainConfig
 from icltool.contracts import Progress, SteeringLearner, SteeringSet, TrainingOutcome, task_named
-from icltool.contracts.abilities import HasIdentity
 from icltool.engine.image_cache import open_image_cache
 from icltool.errors import ConfigError
 from icltool.plugin.manager import load_registry
@@ -49,12 +48,7 @@ class SteeringJob:
         load_registry().get("models", config.model)
         resolved = config.identity()
         self.identity: dict[str, Any] = {
-            "learner": config.learner,
-            "options": learner.identity() if isinstance(learner, HasIdentity) else options,
-            "seed": config.seed,
-            "dataset": dataset.name,
-            "task": dataset.task,
-            "dataset_fingerprint": dataset.fingerprint,
+            **common_identity(config, learner, options, dataset),
             "leak_guard": sorted(self.guard),
             **{name: resolved[name] for name in OF_MODEL if name in resolved},
         }

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from icltool.commands.train.job import from_model
+from icltool.commands.train.job import common_identity, from_model
 from icltool.commands.train.options import TrainConfig
 from icltool.commands.train.steering import OF_MODEL, own_device
 from icltool.contracts import (
@@ -24,7 +24,6 @@ from icltool.contracts import (
     keyed_generator,
     task_named,
 )
-from icltool.contracts.abilities import HasIdentity
 from icltool.engine.generation import generation_options
 from icltool.errors import ConfigError, DataError
 from icltool.plugin.manager import component, load_registry
@@ -63,12 +62,7 @@ class TuningJob:
         load_registry().get("models", config.model)
         resolved = config.identity()
         self.identity: dict[str, Any] = {
-            "learner": config.learner,
-            "options": learner.identity() if isinstance(learner, HasIdentity) else options,
-            "seed": config.seed,
-            "dataset": dataset.name,
-            "task": dataset.task,
-            "dataset_fingerprint": dataset.fingerprint,
+            **common_identity(config, learner, options, dataset),
             **{name: resolved[name] for name in OF_MODEL if name in resolved},
             **({"started_from": started} if (started := _content(config.model_path)) else {}),
         }

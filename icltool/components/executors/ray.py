@@ -94,7 +94,7 @@ class RayExecutor:
                 self._note(crew.finish())
             finally:
                 self._status = crew.status()
-                self._note(crew.told.lines())
+                self._note(crew.notes.lines())
                 self._crew = None
                 crew.kill()
         finally:

@@ -70,7 +70,7 @@ class WorkerPool:
         self._serial, self._failed_loads = 0, 0
         self._fatal: BaseException | None = None
         self._without_since = time.monotonic()
-        self.told = RunNotes()
+        self.notes = RunNotes()
         # Set before torch is imported there; a worker without a GPU must not see those of its machine.
         variables = {"OMP_NUM_THREADS": str(needed.threads), "MKL_NUM_THREADS": str(needed.threads)}
         if not needed.gpus:
@@ -193,17 +193,17 @@ class WorkerPool:
             if error:
                 self._aside.add(slot.node)
                 what = f"{FEW_OF_NODE} units in a row failed there that others could do"
-                self.told.line(f"workers on {node} were given no more units: {what}; the last: {error}")
+                self.notes.line(f"workers on {node} were given no more units: {what}; the last: {error}")
             elif (error := self._queue.blamed(slot.serial)) and not slot.renewed and self._queue.waiting:
                 slot.renewed = True
-                self.told.line(
+                self.notes.line(
                     f"a worker on {node} was started anew: it failed at {FEW} units that others could do: {error}"
                 )
                 self._bury(slot)
                 self._place(slot)
             elif error:
                 self._aside.add(slot.serial)
-                self.told.line(
+                self.notes.line(
                     f"a worker on {node} was given no more units: it failed at {FEW} that others could do: {error}"
                 )
         others = (State.QUEUED, State.LOADING, State.IDLE, State.WORKING)
@@ -260,7 +260,7 @@ class WorkerPool:
 
     def _again(self, ticket: Ticket, slot: Slot, error: str) -> None:
         if self._queue.failed(ticket, slot.serial, slot.node, error, self._name(slot.node)):
-            self.told.repeat(error)
+            self.notes.repeat(error)
 
     def _began(self, slot: Slot) -> bool:
         """Whether an actor that died had begun the unit that it was given; it may have died before, with nobody to notice."""
@@ -273,7 +273,7 @@ class WorkerPool:
     def _died(self, slot: Slot, reason: str) -> None:
         """The actor is gone: its unit goes back, and another takes its place."""
         ticket, slot.ticket = slot.ticket, None
-        self.told.death(self._name(slot.node), reason)
+        self.notes.death(self._name(slot.node), reason)
         error = f"the worker died: {reason}"
         if ticket is not None and self._began(slot):
             self._again(ticket, slot, error)
@@ -316,7 +316,7 @@ class WorkerPool:
                 f"a worker could not be made: {reason}", "the same packages must be installed on every machine"
             )
         else:
-            self.told.death(self._name(slot.node), f"while it loaded: {reason}")
+            self.notes.death(self._name(slot.node), f"while it loaded: {reason}")
             wrong = ConfigError(
                 f"workers died {LOADS} times while they loaded{self._on(slot.node)} ({reason}); most likely memory ran out",
                 "take fewer --workers on a machine, a smaller --dtype or --quantization, or machines with more memory",
@@ -333,7 +333,7 @@ class WorkerPool:
             self._fatal = self._fatal or error
         if slot.failed_loads >= LOADS:
             slot.state = State.GONE
-            self.told.line(f"a worker could not be made{' on ' + node if node else ''}: {line}")
+            self.notes.line(f"a worker could not be made{' on ' + node if node else ''}: {line}")
             if all(s.state is State.GONE for s in self._slots):
                 self._fatal = self._fatal or error
         elif self._fatal is None:
@@ -353,7 +353,7 @@ class WorkerPool:
         if now - self._without_since >= PATIENCE:
             self._without_since = now
             line = f"no worker can be placed: no node of the cluster has {self._needed.text} free; waiting for one"
-            self.told.line(line)
+            self.notes.line(line)
             self._say(line)
 
     def _name(self, node: str) -> str:

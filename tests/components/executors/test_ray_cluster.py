@@ -178,7 +178,7 @@ def test_a_node_that_is_lost_takes_no_unit_with_it(nodes: TwoNodes, tmp_path: Pa
 
 def told(executor: RayExecutor) -> list[str]:
     """What will be said once the run that goes on is over."""
-    return [] if executor._crew is None else executor._crew.told.lines()
+    return [] if executor._crew is None else executor._crew.notes.lines()
 
 
 def test_a_node_without_the_pictures_spoils_no_unit(nodes: TwoNodes, tmp_path: Path) -> None:
