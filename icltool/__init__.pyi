@@ -51,7 +51,7 @@ from icltool.components.models.shared.loading import (
 )
 from icltool.components.models.shared.prompt_format import (
     PromptFormat as PromptFormat,
-    TaskFormat as TaskFormat,
+    filled as filled,
 )
 from icltool.components.models.shared.scoring import (
     target_scores as target_scores,
@@ -141,6 +141,7 @@ from icltool.contracts import (
     SupportsTuning as SupportsTuning,
     TargetScore as TargetScore,
     Task as Task,
+    TaskFormat as TaskFormat,
     TasksDependOnFiles as TasksDependOnFiles,
     TrainableEncoder as TrainableEncoder,
     TrainingOutcome as TrainingOutcome,
@@ -153,8 +154,11 @@ from icltool.contracts import (
     keyed_generator as keyed_generator,
     open_file as open_file,
     open_picture as open_picture,
+    packaged_task as packaged_task,
     picture_file as picture_file,
     picture_reference as picture_reference,
+    read_task as read_task,
+    task_name as task_name,
     with_regions as with_regions,
 )
 from icltool.errors import (

@@ -167,7 +167,9 @@ def test_contributing_has_a_recipe_for_every_kind() -> None:
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: files(recipe)[0][0])
-def test_a_recipe_conforms(recipe: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_recipe_conforms(
+    recipe: str, tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Its component, registered by its row, passes its test; all as it is written."""
     found = list(manager.load_registry().found)
     module = ModuleType("")
@@ -179,6 +181,9 @@ def test_a_recipe_conforms(recipe: str, request: pytest.FixtureRequest, monkeypa
 
             exec(compile(text, path, "exec"), {"Registration": register})
             monkeypatch.setattr(manager, "load_registry", lambda: Registry(found, []))
+        elif path.endswith(".toml"):
+            (tmp_path / Path(path).name).write_text(text, encoding="utf-8")
+            monkeypatch.setattr("icltool.contracts.task.files", lambda package: tmp_path)
         else:
             module = ModuleType(path.removesuffix(".py").replace("/", "."))
             monkeypatch.setitem(sys.modules, module.__name__, module)
@@ -216,5 +221,5 @@ def test_the_recipe_of_a_command_works(
 
 def files(recipe: str) -> list[tuple[str, str, str]]:
     """(path, hook that a row goes into or "", text) of each file of a recipe: a comment with its path begins it."""
-    _, *parts = re.split(r"^# (\S+\.py)(?:, (\w+))?\n", recipe, flags=re.MULTILINE)
+    _, *parts = re.split(r"^# (\S+\.(?:py|toml))(?:, (\w+))?\n", recipe, flags=re.MULTILINE)
     return [(path, hook or "", text) for path, hook, text in zip(parts[::3], parts[1::3], parts[2::3], strict=True)]

@@ -160,7 +160,7 @@ class LvlmConfig(StageConfig):
         }
         return {**{name: value for name, value in chosen.items() if value is not None}, **self.adapter_options}
 
-    def open_model(self, task: str, **further: Any) -> Model:
+    def open_model(self, task: Task, **further: Any) -> Model:
         """The model, loaded with these options and `further` ones. One that is loaded from a folder or file of the user's is
         asked its first prompt of `task`. Raises ConfigError, and what loading raises."""
         from icltool.engine.first_prompt import check_first_prompt
@@ -281,7 +281,7 @@ class ModelConfig(LvlmConfig):
         from icltool.engine.opening import open_session, prefix_bytes
 
         return open_session(
-            task.name,
+            task,
             model,
             generation,
             self.batch_size,

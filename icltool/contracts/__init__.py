@@ -7,6 +7,7 @@ from icltool.contracts.dataset import (
     NamedAfterFiles,
     PreparedSplit,
     ReadReport,
+    ReadsDeclaredTasks,
     SupportsVerification,
     TasksDependOnFiles,
 )
@@ -66,11 +67,12 @@ from icltool.contracts.pictures import (
 )
 from icltool.contracts.progress import Progress, Ticker
 from icltool.contracts.randomness import keyed_generator
-from icltool.contracts.records import CAPTION_TASKS, TASKS, Example, QueryResult, Task, task_named
+from icltool.contracts.records import Example, QueryResult
 from icltool.contracts.report import StageReport
 from icltool.contracts.retriever import Retriever
 from icltool.contracts.sampler import Sampler
 from icltool.contracts.scorer import Scorer, ScoringRequest, ScoringSession, Valuation
+from icltool.contracts.task import Task, TaskFormat, packaged_task, read_task, task_from, task_name
 from icltool.contracts.tuning import (
     Augmentation,
     BeamSample,
@@ -81,9 +83,7 @@ from icltool.contracts.tuning import (
 )
 
 __all__ = [
-    "CAPTION_TASKS",
     "SHOW_MODES",
-    "TASKS",
     "AnswerBatch",
     "AttentionHeads",
     "Augmentation",
@@ -125,6 +125,7 @@ __all__ = [
     "QueryResult",
     "QuerySet",
     "ReadReport",
+    "ReadsDeclaredTasks",
     "Region",
     "ReportsNotes",
     "ReportsStatus",
@@ -144,6 +145,7 @@ __all__ = [
     "SupportsVerification",
     "TargetScore",
     "Task",
+    "TaskFormat",
     "TasksDependOnFiles",
     "Ticker",
     "TrainableEncoder",
@@ -162,11 +164,14 @@ __all__ = [
     "load_picture",
     "open_file",
     "open_picture",
+    "packaged_task",
     "picture_error",
     "picture_file",
     "picture_reference",
+    "read_task",
     "read_whole",
-    "task_named",
+    "task_from",
+    "task_name",
     "too_few_references",
     "with_regions",
 ]

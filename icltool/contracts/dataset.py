@@ -9,6 +9,7 @@ from typing import Protocol, runtime_checkable
 
 from icltool.contracts.progress import Progress
 from icltool.contracts.records import Example
+from icltool.contracts.task import Task
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,15 @@ class TasksDependOnFiles(Protocol):
     """
 
     tasks_depend_on_files: bool
+
+
+@runtime_checkable
+class ReadsDeclaredTasks(Protocol):
+    """Ability of a reader of tables: it reads tasks that it has never heard of, by what they say of their fields."""
+
+    def declare(self, task: Task) -> None:
+        """From now on the reader knows this task, and is asked for it by its name."""
+        ...
 
 
 @runtime_checkable

@@ -11,7 +11,8 @@ from icltool.contracts.arrays import Float64Array, IndexSet, IntArray
 from icltool.contracts.encoder import TrainableEncoder
 from icltool.contracts.model import Model
 from icltool.contracts.progress import Progress
-from icltool.contracts.records import Example, Task
+from icltool.contracts.records import Example
+from icltool.contracts.task import Task
 
 
 @dataclass(frozen=True)

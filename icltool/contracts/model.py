@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 from icltool.contracts.records import Example
+from icltool.contracts.task import Task
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +71,7 @@ class Model(Protocol):
         """A short hash of weights, precision and prompt format."""
         ...
 
-    def prompt(self, task: str, demonstrations: Sequence[Example], query: Example) -> Prompt:
+    def prompt(self, task: Task | str, demonstrations: Sequence[Example], query: Example) -> Prompt:
         """Demonstrations in the given order, then the query without its label; the target is the query's label and what
         the format writes after it: what closes an answer, the separator that ends a demonstration (where its targets have
         one), and EOS where EOS is not the pad token.
@@ -79,7 +80,7 @@ class Model(Protocol):
         """
         ...
 
-    def clean(self, task: str, text: str) -> str:
+    def clean(self, task: Task | str, text: str) -> str:
         """The answer in a raw generation: cut where the prompt format begins the next example, stripped."""
         ...
 

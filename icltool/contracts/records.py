@@ -1,4 +1,4 @@
-"""Records that pass between components: examples, tasks, and the sequences that beam search found for a query."""
+"""Records that pass between components: examples, and the sequences that beam search found for a query."""
 
 from __future__ import annotations
 
@@ -34,40 +34,6 @@ class Example:
     choices: tuple[str, ...] = ()
     raw_references: tuple[str, ...] = ()
     style: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Task:
-    """What is asked of the model, and how its answers are made and judged.
-
-    With `ranked` the answer is the most probable of the query's `choices` (lowest perplexity) and nothing is generated.
-    """
-
-    name: str
-    metric: str
-    max_new_tokens: int
-    num_beams: int = 3
-    length_penalty: float = 0.0
-    ranked: bool = False
-
-
-TASKS: dict[str, Task] = {
-    "caption": Task("caption", metric="cider", max_new_tokens=20),
-    "vqa": Task("vqa", metric="vqa-accuracy", max_new_tokens=5),
-    "classification": Task("classification", metric="accuracy", max_new_tokens=5, ranked=True),
-    "style": Task("style", metric="cider", max_new_tokens=20),
-    "inference": Task("inference", metric="cider", max_new_tokens=30),
-    "inference-choice": Task("inference-choice", metric="accuracy", max_new_tokens=30, ranked=True),
-}
-
-#: Tasks whose answers are sentences about a picture, judged by the metrics of captions: plain ones, ones in a given style
-#: (PersonalityCaptions), and what a clue about a region lets one infer (Sherlock).
-CAPTION_TASKS = ("caption", "style", "inference")
-
-
-def task_named(name: str) -> Task:
-    """The task of this name; KeyError for any other."""
-    return TASKS[name]
 
 
 @dataclass(frozen=True, slots=True)

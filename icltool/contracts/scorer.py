@@ -9,6 +9,7 @@ from typing import Protocol, runtime_checkable
 from icltool.contracts.arrays import Float64Array, FloatArray
 from icltool.contracts.model import TargetScore
 from icltool.contracts.records import Example
+from icltool.contracts.task import Task
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +32,7 @@ class Valuation:
 class ScoringSession(Protocol):
     """What a scorer may ask. Requests may be for different queries and of different lengths; answers keep their order."""
 
-    task: str
+    task: Task | str
 
     def target_scores(self, requests: Sequence[ScoringRequest]) -> list[TargetScore]:
         """The log-probability of each query's label after its demonstrations."""

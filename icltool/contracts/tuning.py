@@ -12,7 +12,7 @@ from icltool.contracts.learner import Examples, TrainingOutcome
 from icltool.contracts.metric import Metric
 from icltool.contracts.model import GenerationOptions, Model, Prompt
 from icltool.contracts.progress import Progress
-from icltool.contracts.records import Task
+from icltool.contracts.task import Task
 
 
 @dataclass(frozen=True, slots=True)

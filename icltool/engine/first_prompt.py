@@ -7,13 +7,13 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from icltool.contracts import Example, Model
+from icltool.contracts import Example, Model, Task
 from icltool.errors import ConfigError, IclError
 
 _CHOICES = ("yes", "no")
 
 
-def check_first_prompt(model: Model, name: str, path: str, task: str) -> None:
+def check_first_prompt(model: Model, name: str, path: str, task: Task | str) -> None:
     """Scores the answer to one query of `task` with a small grey picture and no demonstrations; without the picture where the
     model refuses it. What a model refuses altogether shows nothing here.
 

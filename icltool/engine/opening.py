@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any, Literal
 
-from icltool.contracts import GenerationOptions, Model
+from icltool.contracts import GenerationOptions, Model, Task
 from icltool.engine.batching import BatchSize
 from icltool.engine.devices import device_of, device_type
 from icltool.engine.image_cache import FeatureStore, open_image_cache
@@ -14,7 +14,7 @@ from icltool.engine.session import PREFIX_BYTES, PREFIX_SHARE, FeatureSource, Se
 
 
 def open_session(
-    task: str,
+    task: Task | str,
     model: Model | None,
     generation: GenerationOptions,
     batch_size: BatchSize,

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from statistics import fmean, median
 from typing import TYPE_CHECKING, Any
 
-from icltool.contracts import CountsTokens, Model, ScoringRequest, SupportsPrefixCache
+from icltool.contracts import CountsTokens, Model, ScoringRequest, SupportsPrefixCache, Task
 from icltool.engine.choices import rank_choices
 from icltool.engine.devices import device_of, device_type
 from icltool.engine.session import Session
@@ -103,7 +103,7 @@ def counted_flops() -> Iterator[FlopCounterMode]:
         yield counter
 
 
-def prompt_tokens(task: str, model: Model, requests: Sequence[ScoringRequest]) -> list[int] | None:
+def prompt_tokens(task: Task | str, model: Model, requests: Sequence[ScoringRequest]) -> list[int] | None:
     """Tokens of each request's prompt without the answer; None where the model does not tell."""
     prompts = [replace(model.prompt(task, r.demonstrations, r.query), target="") for r in requests]
     if isinstance(model, CountsTokens):

@@ -19,6 +19,7 @@ from icltool.contracts import (
     ScoringRequest,
     SupportsPrefixCache,
     TargetScore,
+    Task,
 )
 from icltool.engine.batching import LARGEST_ON_CPU, LARGEST_ON_GPU, Batches, BatchSize
 from icltool.engine.devices import device_type
@@ -47,7 +48,7 @@ class Session:
 
     def __init__(
         self,
-        task: str,
+        task: Task | str,
         model: Model | None,
         generation: GenerationOptions,
         batch_size: BatchSize,

@@ -147,6 +147,23 @@ def icltool_datasets() -> list[Registration]:
 
 
 @hookimpl
+def icltool_tasks() -> list[Registration]:
+    return [
+        Registration(
+            name, "icltool.contracts:packaged_task", summary, {"package": f"{_HERE}.tasks", "file": f"{name}.toml"}
+        )
+        for name, summary in (
+            ("caption", "a sentence about the picture"),
+            ("vqa", "a short answer to a question about the picture"),
+            ("classification", "the label of a text, ranked among all labels"),
+            ("style", "a sentence about the picture in a given style (PersonalityCaptions)"),
+            ("inference", "what a clue about a region of the picture lets one infer (Sherlock)"),
+            ("inference-choice", "the inference that fits a clue, ranked among others (Sherlock)"),
+        )
+    ]
+
+
+@hookimpl
 def icltool_encoders() -> list[Registration]:
     clip = f"{_HERE}.encoders.open_clip:OpenClipEncoder"
     return [

@@ -26,6 +26,12 @@ def icltool_datasets() -> Iterable[Registration]:  # type: ignore[empty-body]
 
 
 @hookspec
+def icltool_tasks() -> Iterable[Registration]:  # type: ignore[empty-body]
+    """Tasks (`icltool.contracts.Task`), each a TOML file: the target is `icltool.contracts:packaged_task`, its options are
+    `package` and `file`."""
+
+
+@hookspec
 def icltool_encoders() -> Iterable[Registration]:  # type: ignore[empty-body]
     """Image and text encoders (`icltool.contracts.Encoder`)."""
 

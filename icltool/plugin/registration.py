@@ -11,6 +11,7 @@ from typing import Any
 KINDS: tuple[str, ...] = (
     "models",
     "datasets",
+    "tasks",
     "encoders",
     "samplers",
     "scorers",

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from icltool.contracts import CAPTION_TASKS, Example, FloatArray, IndexSet, IntArray, QuerySet
+from icltool.contracts import Example, FloatArray, IndexSet, IntArray, QuerySet, Task
 from icltool.contracts.arrays import text_code
 from icltool.errors import StoreError
 from icltool.store.embeddings import EmbeddingFile
@@ -17,16 +17,13 @@ if TYPE_CHECKING:
     from icltool.store.records import PreparedDataset, Records
 
 VECTORS = ("image", "text")
-#: What the leak guard compares beside images and near-duplicates, by task, unless the user says otherwise. Not the
-#: question of a VQA query: equal questions about other pictures are ordinary demonstrations.
-DEFAULT_GUARD: dict[str, frozenset[str]] = dict.fromkeys(CAPTION_TASKS, frozenset({"image", "text"}))
 _READ_ROWS = 4096
 
 
-def guard_kinds(chosen: Sequence[str] | None, task: str) -> frozenset[str]:
-    """What the leak guard compares: `chosen`, or what is usual for the task. "image" is always among it."""
-    kinds = DEFAULT_GUARD.get(task, frozenset()) if chosen is None else frozenset(chosen)
-    return kinds | {"image"}
+def guard_kinds(chosen: Sequence[str] | None, task: Task) -> frozenset[str]:
+    """What the leak guard compares beside near-duplicates: `chosen`, or what is usual for the task (not the question of a VQA
+    query: equal questions about other pictures are ordinary demonstrations). "image" is always among it."""
+    return frozenset(task.guard if chosen is None else chosen) | {"image"}
 
 
 def embedded_by(workspace: Workspace, dataset: PreparedDataset, encoder: str | None) -> str:

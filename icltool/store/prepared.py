@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from icltool.contracts import Example, IntArray, group_code, picture_reference
+from icltool.contracts import Example, IntArray, Task, group_code, picture_reference, task_from
 from icltool.errors import StoreError
 from icltool.store.atomic import read_json
 from icltool.store.stamps import check_stamps, differing, picture_files, read_stamps, stamps
@@ -38,6 +38,8 @@ class PreparedDataset:
         self.task: str = manifest["task"]
         self.fingerprint: str = manifest["fingerprint"]
         self.metric: str = _metric(manifest)
+        #: The definition of its task, where icltool does not bring that along.
+        self.declared: Task | None = _declared(folder / MANIFEST, manifest)
         self.splits: tuple[str, ...] = tuple(manifest["splits"])
         #: Where pictures lie here that the records place elsewhere, by their files there; see MOVED.
         self.moved: dict[str, str] = _moved(folder)
@@ -243,6 +245,11 @@ def _is_entry(entry: object) -> bool:
     return isinstance(entry, dict) and isinstance(entry.get("examples"), int)
 
 
+def _declared(path: Path, manifest: dict[str, Any]) -> Task | None:
+    definition = manifest.get("task_definition")
+    return task_from(definition, f"{path}, task_definition") if isinstance(definition, dict) else None
+
+
 def _metric(manifest: dict[str, Any]) -> str:
     """What the reader named when the data set was prepared; "" where it named none, or prepared it before it could."""
     provenance = manifest.get("provenance")
@@ -271,10 +278,11 @@ def _load(folder: Path, again: str) -> Any:
 def _again(name: str, task: str, manifest: Any = None) -> str:
     """The hint to prepare it again; `manifest` names the reader, where it can be read."""
     try:
-        reader = str(manifest["provenance"]["configuration"]["name"])
+        provenance = manifest["provenance"]
+        reader, file = str(provenance["configuration"]["name"]), provenance.get("task_file")
     except (KeyError, TypeError):
-        reader = name
-    return f"run `{prepare_command(reader, name, task)}` again"
+        reader, file = name, None
+    return f"run `{prepare_command(reader, name, task, file)}` again"
 
 
 def _example(row: dict[str, Any]) -> Example:

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from icltool.contracts import Example, IntArray, PreparedSplit, Progress, picture_file
+from icltool.contracts import Example, IntArray, PreparedSplit, Progress, Task, picture_file
 from icltool.errors import DataError, StoreError
 from icltool.releases import __version__
 from icltool.store.atomic import remove_folder_leftovers, sync, take_place, write_json, writing
@@ -42,6 +42,7 @@ def write_dataset(
     provenance: Mapping[str, Any],
     progress: Progress,
     verify: bool = False,
+    declared: Task | None = None,
 ) -> PreparedDataset:
     """Writes the examples of `splits` to `folder` and gives the data set back, opened.
 
@@ -51,7 +52,8 @@ def write_dataset(
 
     The fingerprint is a hash of the content (of image paths only the last two parts, so that a moved data set keeps it).
     Where the same data set is prepared anew and its pictures have changed, what they are now is part of it, too: their
-    size and time, with `verify` their content.
+    size and time, with `verify` their content. `declared` is the definition of a task that icltool does not bring along: it
+    is kept with the data set, and is part of the fingerprint.
 
     Raises DataError for a split without examples, a repeated split name or a repeated example id; StoreError when
     another process writes the same data set, the disk is full, or the folder is read-only.
@@ -70,7 +72,8 @@ def write_dataset(
         files = picture_files(image for name in described for image in _images(temporary / name))
         pictures = stamps(files, folder.parents[2].absolute(), progress if verify else None)
         np.save(temporary / PICTURES, pictures)
-        fingerprint = _combined(name, task, described)
+        definition = declared.model_dump(mode="json") if declared is not None else None
+        fingerprint = _combined(name, task, described, definition)
         # What datasets.load_from_disk looks for.
         write_json(temporary / "dataset_dict.json", {"splits": list(described)})
         write_json(
@@ -82,6 +85,7 @@ def write_dataset(
                 "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
                 "name": name,
                 "task": task,
+                **({"task_definition": definition} if definition is not None else {}),
                 "default_task": default_task,
                 "fingerprint": _revised(folder, fingerprint, files, pictures),
                 "content": fingerprint,
@@ -223,8 +227,11 @@ def _save(stream_path: Path, target: Path) -> None:
             datasets.enable_progress_bars()
 
 
-def _combined(name: str, task: str, described: Mapping[str, Mapping[str, Any]]) -> str:
-    parts = [name, task, *(f"{split}={entry['fingerprint']}" for split, entry in sorted(described.items()))]
+def _combined(
+    name: str, task: str, described: Mapping[str, Mapping[str, Any]], definition: Mapping[str, Any] | None
+) -> str:
+    own = [json.dumps(definition, sort_keys=True)] if definition is not None else []
+    parts = [name, task, *own, *(f"{split}={entry['fingerprint']}" for split, entry in sorted(described.items()))]
     return hashlib.blake2b("\n".join(parts).encode(), digest_size=16).hexdigest()
 
 

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from icltool.contracts import TASKS
 from icltool.errors import StoreError
 from icltool.store.atomic import read_json
 from icltool.store.sequences import SequenceFile
@@ -181,9 +180,10 @@ class Workspace:
         ]
 
 
-def prepare_command(reader: str, name: str, task: str) -> str:
+def prepare_command(reader: str, name: str, task: str, task_file: str | None = None) -> str:
     """The command that prepares a data set."""
-    return f"icltool prepare {reader}{f' --name {name}' if name != reader else ''} --task {task}"
+    asked = f"--task {task}" if task_file is None else f"--task-file {task_file}"
+    return f"icltool prepare {reader}{f' --name {name}' if name != reader else ''} {asked}"
 
 
 def _joined(*parts: str) -> str:
@@ -216,10 +216,8 @@ def _meant(name: str | None, task: str | None, prepared: Sequence[tuple[str, str
         begun = [other for other in names if other.startswith(name)]
         if close := begun or difflib.get_close_matches(name, names, n=1):
             return f"did you mean {close[0]!r}? otherwise {command}"
-    if task is not None and task not in TASKS and task not in tasks:
-        known = [*tasks, *(other for other in TASKS if other not in tasks)]
-        close = difflib.get_close_matches(task, known, n=1)
-        return f"{f'did you mean {close[0]!r}? ' if close else ''}known tasks: {', '.join(known)}"
+    if task is not None and task not in tasks and (close := difflib.get_close_matches(task, tasks, n=1)):
+        return f"did you mean {close[0]!r}? otherwise {command}"
     return command
 
 

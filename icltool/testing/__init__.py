@@ -27,6 +27,7 @@ from icltool.testing.samplers import check_sampler
 from icltool.testing.scorers import check_scorer
 from icltool.testing.sessions import InMemorySession
 from icltool.testing.steering import check_steering_learner, make_steering_set
+from icltool.testing.tasks import check_task
 from icltool.testing.trainable_encoders import check_trainable_encoder
 from icltool.testing.tuners import check_tuning_learner, make_tuning_set
 from icltool.testing.tuning import check_tuning
@@ -46,6 +47,7 @@ __all__ = [
     "check_sampler",
     "check_scorer",
     "check_steering_learner",
+    "check_task",
     "check_trainable_encoder",
     "check_tuning",
     "check_tuning_learner",

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import fields
 
-from icltool.contracts import TASKS, Example
+from icltool.components.tasks import BUILT_IN
+from icltool.contracts import Example
 from icltool.contracts.abilities import HasIdentity, HasRemarks, MadeForTasks, NeedsReferences, OfDataset
 from icltool.contracts.metric import GivesWay, ReadsField
 from icltool.contracts.retriever import EmbeddedBy, HasLengths, ReadsSequences, ReadsTheQuery
@@ -18,8 +19,8 @@ def expect_judging_abilities(judge: object) -> None:
     """Of a metric or a scorer: MadeForTasks, NeedsReferences, ReadsField, GivesWay."""
     if isinstance(judge, MadeForTasks):
         expect(_are_texts(judge.tasks), f"`tasks` must be names of tasks, not {judge.tasks!r}")
-        unknown = sorted(set(judge.tasks) - set(TASKS))
-        expect(not unknown, f"`tasks` names {', '.join(unknown)}; the tasks are {', '.join(TASKS)}")
+        unknown = sorted(set(judge.tasks) - set(BUILT_IN))
+        expect(not unknown, f"`tasks` names {', '.join(unknown)}; the tasks are {', '.join(BUILT_IN)}")
     if isinstance(judge, NeedsReferences):
         least = judge.least_references
         expect(isinstance(least, int) and least > 0, f"`least_references` must be a number from 1 on, not {least!r}")

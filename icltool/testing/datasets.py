@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from icltool.components.tasks import BUILT_IN, task_named
 from icltool.contracts import (
     DatasetReader,
     Example,
@@ -20,7 +21,6 @@ from icltool.testing.expectations import built, expect, expect_error
 from icltool.testing.progress import QuietProgress
 
 _TEXT_FIELDS = ("image", "text", "label", "question", "group", "question_type", "answer_type", "style")
-_ASKING = ("vqa", "inference", "inference-choice")
 
 
 def check_dataset(
@@ -97,8 +97,8 @@ def _check_example(example: Example, task: str) -> None:
     expect(example.text, f"{where}: `text`, which retrieval by text compares, is empty")
     tuple_of_text = isinstance(example.references, tuple) and all(isinstance(r, str) for r in example.references)
     expect(tuple_of_text, f"{where}: `references` must be a tuple of strings")
-    expect(task not in _ASKING or example.question, f"{where}: the task {task!r} needs a `question`")
-    expect(task != "style" or example.style, f"{where}: the task 'style' needs a `style`")
+    for field in task_named(task).fields if task in BUILT_IN else ():
+        expect(bool(getattr(example, field)), f"{where}: the task {task!r} needs {field!r}")
     if example.image:
         _check_image(Path(picture_file(example.image)), where)
 

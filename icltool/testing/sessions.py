@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from icltool.contracts import Example, FloatArray, ScoringRequest, TargetScore
+from icltool.contracts import Example, FloatArray, ScoringRequest, TargetScore, task_name
 from icltool.testing.expectations import expect
 
 
@@ -74,5 +74,5 @@ class InMemorySession:
         self.asked += len(requests)
 
     def _numbers(self, key: Sequence[object]) -> np.random.Generator:
-        text = "\x00".join(str(part) for part in (self.seed, self.task, *key))
+        text = "\x00".join(str(part) for part in (self.seed, task_name(self.task), *key))
         return np.random.default_rng(int.from_bytes(hashlib.blake2b(text.encode(), digest_size=16).digest(), "big"))

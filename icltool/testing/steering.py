@@ -12,6 +12,7 @@ from typing import Any, cast
 
 import numpy as np
 
+from icltool.components.tasks import task_named
 from icltool.contracts import (
     Example,
     IndexSet,
@@ -23,7 +24,6 @@ from icltool.contracts import (
     SupportsDecoderHooks,
     TrainingOutcome,
     group_code,
-    task_named,
 )
 from icltool.errors import ConfigError
 from icltool.testing.expectations import built, expect, expect_error
@@ -98,7 +98,7 @@ def check_steering_learner(
     _check_identity(built(learner, "steer"), built(learner, "steer"))
     _check_unhooked(built(learner, "steer"), data, folder / "unhooked", seed)
     examples = data.examples.rows(range(4))
-    prompts = [data.model.prompt(data.task.name, (), example) for example in examples]
+    prompts = [data.model.prompt(data.task, (), example) for example in examples]
     before, kept, drawn = data.model.score(prompts, len(prompts)), traces(data.model), _generators()
     made = []
     for name in ("first", "second"):

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
+from icltool.components.tasks import task_named
 from icltool.contracts import (
     Example,
     GenerationOptions,
@@ -19,7 +20,6 @@ from icltool.contracts import (
     TrainingOutcome,
     TuningLearner,
     TuningSet,
-    task_named,
 )
 from icltool.errors import ConfigError
 from icltool.testing.expectations import built, expect, expect_error
@@ -197,5 +197,5 @@ def _check_network(model: Any) -> None:
 def _scores(data: TuningSet) -> list[float]:
     """Log-probabilities of the development examples' labels."""
     examples = data.development.rows(range(len(data.development)))
-    prompts = [data.model.prompt(data.task.name, (), example) for example in examples]
+    prompts = [data.model.prompt(data.task, (), example) for example in examples]
     return [score.log_prob for score in data.model.score(prompts, data.batch_size)]

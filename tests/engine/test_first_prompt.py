@@ -12,8 +12,9 @@ import pytest
 import torch
 
 from icltool.components.models.shared.weights import packaged_weights
+from icltool.components.tasks import BUILT_IN
 from icltool.config.model import ModelConfig
-from icltool.contracts import TASKS, Example, Prompt
+from icltool.contracts import Example, Prompt
 from icltool.engine.first_prompt import check_first_prompt
 from icltool.errors import ConfigError, DataError
 from tests.testing.test_check_models import HashModel
@@ -32,7 +33,7 @@ def changed(file: Path, **values: Any) -> None:
     file.write_text(json.dumps({**json.loads(file.read_text()), **values}))
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", BUILT_IN)
 def test_a_whole_folder_is_loaded(folder: Path, task: str) -> None:
     assert opened(folder, task).fingerprint()
 

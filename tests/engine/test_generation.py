@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from icltool.contracts import GenerationOptions, task_named
+from icltool.components.tasks import task_named
+from icltool.contracts import GenerationOptions
 from icltool.engine.generation import generation_options
 
 

@@ -63,8 +63,8 @@ def test_nothing_prepared(workspace: Workspace) -> None:
     [
         ("coco", None, "did you mean 'coco2017'? otherwise run `icltool prepare coco`"),
         ("shaeps", "vqa", "did you mean 'shapes'? otherwise run"),
-        ("coco2017", "captoin", "did you mean 'caption'? known tasks: caption"),
-        (None, "vqas", "did you mean 'vqa'? known tasks: "),
+        ("coco2017", "captoin", "did you mean 'caption'? otherwise run"),
+        (None, "vqas", "did you mean 'vqa'? otherwise run `icltool prepare NAME --task vqas`"),
         ("coco2017", "vqa", "run `icltool prepare coco2017 --task vqa`"),
         ("okvqa", None, "run `icltool prepare okvqa`"),
     ],

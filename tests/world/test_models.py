@@ -13,7 +13,8 @@ from safetensors.torch import load_file
 
 from icltool.commands.prepare import run as prepare
 from icltool.commands.prepare.options import PrepareConfig
-from icltool.contracts import Example, GenerationOptions, ScoringRequest, keyed_generator, task_named
+from icltool.components.tasks import task_named
+from icltool.contracts import Example, GenerationOptions, ScoringRequest, keyed_generator
 from icltool.engine.opening import open_session
 from icltool.engine.session import Session
 from icltool.execution.progress import for_terminal

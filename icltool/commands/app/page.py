@@ -6,7 +6,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from icltool.commands.app.session import ASKED, Answer, AppSession
+from icltool.commands.app.session import Answer, AppSession
 from icltool.components.models.shared.images import read_image
 from icltool.contracts import Example
 from icltool.errors import DataError, IclError
@@ -61,13 +61,13 @@ def _pictures(gradio: Any, page: Any, desk: AppSession, query: Any, status: Any)
     """The query: an example of the data set or a picture of one's own. (question, style)."""
     picture = gradio.Image(label="picture", interactive=False, height=280, elem_id="picture", buttons=[])
     question = gradio.Textbox(
-        label=ASKED.get(desk.task, "question"), visible=desk.task in ASKED, elem_id="question", interactive=True
+        label=desk.task.called("question"), visible="question" in desk.task.fields, elem_id="question", interactive=True
     )
     style = gradio.Dropdown(
         list(desk.styles),
         value=None,
         label="style",
-        visible=desk.task == "style",
+        visible="style" in desk.task.fields,
         allow_custom_value=True,
         interactive=True,
         elem_id="style",

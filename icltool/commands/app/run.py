@@ -23,8 +23,8 @@ from icltool.commands.app.page import CSS, build_page
 from icltool.commands.app.session import AppSession
 from icltool.commands.caption.answer_session import AnswerSession
 from icltool.commands.caption.styles import prepared_styles, styles_in, styles_of_dataset, styles_of_model
-from icltool.config.names import suggestion
-from icltool.contracts import TASKS, Progress, StageReport, Task
+from icltool.config.tasks import named_task, task_of
+from icltool.contracts import Progress, StageReport, Task
 from icltool.errors import ConfigError, StoreError
 from icltool.plugin.manager import load_registry
 from icltool.store.records import open_dataset
@@ -67,26 +67,25 @@ def run(config: AppConfig, progress: Progress) -> StageReport:
 
 def _dataset(config: AppConfig) -> tuple[PreparedDataset | None, Task]:
     """The data set, None where none is prepared and none was named, and the task."""
-    if config.task is not None and config.task not in TASKS:
-        raise ConfigError(f"--task: unknown task {config.task!r}", suggestion(config.task, TASKS))
     workspace = Workspace(config.workspace)
     try:
         chosen = workspace.choose_dataset(config.dataset, config.task)
     except StoreError:
         if config.dataset is not None or workspace.prepared():
             raise
-        return None, _written(config.task or "caption")
-    return open_dataset(workspace.dataset_folder(*chosen)), _written(chosen[1])
+        return None, _written(named_task(config.task or "caption"))
+    dataset = open_dataset(workspace.dataset_folder(*chosen))
+    return dataset, _written(task_of(dataset))
 
 
-def _written(name: str) -> Task:
-    if TASKS[name].ranked:
-        raise ConfigError(f"task {name} chooses from a list, and nothing is written", "give another --task")
-    return TASKS[name]
+def _written(task: Task) -> Task:
+    if task.ranked:
+        raise ConfigError(f"task {task.name} chooses from a list, and nothing is written", "give another --task")
+    return task
 
 
 def _styles(config: AppConfig, asker: AnswerSession, dataset: PreparedDataset | None) -> list[str]:
-    if asker.task.name != "style":
+    if "style" not in asker.task.fields:
         return []
     own = styles_of_model(asker.model) or (styles_of_dataset(dataset) if dataset is not None else [])
     return own or prepared_styles(config.workspace, None)

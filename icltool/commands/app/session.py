@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from icltool.store.records import PreparedDataset, Records
 
 #: What the tasks ask beside the picture, as the page calls it.
-ASKED = {"vqa": "question", "inference": "clue"}
 
 
 @dataclass(frozen=True)
@@ -41,7 +40,7 @@ class AppSession:
 
     def __init__(self, asker: AnswerSession, dataset: PreparedDataset | None, styles: Sequence[str]) -> None:
         self._asker, self.dataset, self.styles = asker, dataset, tuple(styles)
-        self.task = asker.task.name
+        self.task = asker.task
         self._lock = threading.Lock()
 
     @property
@@ -104,13 +103,13 @@ class AppSession:
     def ask(self, query: Example, demonstrations: Sequence[Example]) -> Answer:
         """The model's answer. Raises DataError for an unknown style, a missing question or a picture that cannot be read,
         ConfigError for what the model cannot be asked."""
-        if self.task == "style":
+        if "style" in self.task.fields:
             if not query.style.strip():
                 raise DataError("no style is chosen", f"known: {', '.join(self.styles[:12])}" if self.styles else None)
             if self.styles:
                 check_style(query.style, self.styles)
-        if (asked := ASKED.get(self.task)) and not query.question.strip():
-            raise DataError(f"there is no {asked}", "type one")
+        if "question" in self.task.fields and not query.question.strip():
+            raise DataError(f"there is no {self.task.called('question')}", "type one")
         with self._lock:
             [(prompt, raw, answer)] = self._asker.answers([(query, demonstrations)])
         return Answer(answer, raw, prompt.text, query.references, tuple(demonstrations))

@@ -16,7 +16,7 @@ class AnswerSession:
     def __init__(self, config: GenerationConfig, task: Task, progress: Progress) -> None:
         progress.detail(f"loading {config.model}")
         self.task = task
-        self.model: Model = config.open_model(task.name)
+        self.model: Model = config.open_model(task)
         self.options: GenerationOptions = generation_options(config.generation(), task, self.model)
         self._session = config.open_session(task, self.model, self.options)
 
@@ -35,7 +35,7 @@ class AnswerSession:
 
     def check(self, demonstrations: Sequence[Example], query: Example) -> None:
         """Raises ConfigError where the model's prompt format does not know the task."""
-        self.model.prompt(self.task.name, demonstrations, query)
+        self.model.prompt(self.task, demonstrations, query)
 
     def expect(self, examples: Iterable[Example]) -> None:
         """Announces examples in the order in which they will be needed: their pictures can be read ahead."""

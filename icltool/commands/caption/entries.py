@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from icltool.config.names import suggestion
-from icltool.contracts import Example, open_file, open_picture, picture_error, picture_reference, read_whole
+from icltool.contracts import Example, Task, open_file, open_picture, picture_error, picture_reference, read_whole
 from icltool.errors import ConfigError, DataError
 
 #: What an entry may hold; `question` and `clue` are two names of one thing.
@@ -53,7 +53,7 @@ def entry_of(number: int, example: Example) -> Entry:
     return Entry(number, {key: value for key, value in given.items() if value}, example)
 
 
-def task_of(entries: Sequence[Entry], source: Path) -> str:
+def asked_by(entries: Sequence[Entry], source: Path) -> str:
     """The task that the entries' own fields suggest: style, inference (a clue), vqa (a question), or caption. DataError where
     some have such a field and others lack it."""
     for key, task in (("clue", "inference"), ("question", "vqa"), ("style", "style")):
@@ -69,13 +69,12 @@ def task_of(entries: Sequence[Entry], source: Path) -> str:
     return "caption"
 
 
-def check_fields(entries: Iterable[Entry], task: str, source: Path) -> None:
+def check_fields(entries: Iterable[Entry], task: Task, source: Path) -> None:
     """DataError for an entry without the style, the clue or the question that the task needs."""
-    needed = {"style": "style", "inference": "clue", "vqa": "question"}.get(task)
     for entry in entries:
-        present = entry.example.style if needed == "style" else entry.example.question
-        if needed and not present:
-            raise DataError(f"{source}, entry {entry.number}: no {needed}, which task {task} needs", "add it")
+        if task.asked and not getattr(entry.example, task.asked):
+            needed = task.called(task.asked)
+            raise DataError(f"{source}, entry {entry.number}: no {needed}, which task {task.name} needs", "add it")
 
 
 def check_picture(reference: str) -> None:

@@ -22,18 +22,18 @@ from icltool.commands.caption.caption_file import (
 from icltool.commands.caption.demonstrations import RandomDemonstrations, random_rows
 from icltool.commands.caption.entries import (
     Entry,
+    asked_by,
     check_fields,
     check_picture,
     digest_of,
     entry_of,
     read_entries,
-    task_of,
 )
 from icltool.commands.caption.options import CaptionConfig
 from icltool.commands.caption.styles import check_styles, prepared_styles, styles_in, styles_of_model
 from icltool.config.identity import makers
-from icltool.config.names import suggestion
-from icltool.contracts import TASKS, Example, Progress, StageReport, Task, picture_file
+from icltool.config.tasks import named_task, task_of
+from icltool.contracts import Example, Progress, StageReport, Task, picture_file
 from icltool.errors import ConfigError, DataError
 from icltool.plugin.manager import load_registry
 from icltool.releases import __version__
@@ -73,7 +73,7 @@ def run(config: CaptionConfig, progress: Progress) -> StageReport:
     """
     load_registry().get("models", config.model)
     asked = _asked(config)
-    styled = asked.task.name == "style" and config.samples is None and not config.any_style
+    styled = "style" in asked.task.fields and config.samples is None and not config.any_style
     listed = styles_in(config.styles) if config.styles is not None else []
     if styled and listed:
         _check_styles(asked, listed)
@@ -125,8 +125,6 @@ def _makers(config: CaptionConfig) -> dict[str, Any]:
 
 def _asked(config: CaptionConfig) -> _Asked:
     """What is captioned, checked as far as it can be without the model."""
-    if config.task is not None and config.task not in TASKS:
-        raise ConfigError(f"--task: unknown task {config.task!r}", suggestion(config.task, TASKS))
     if config.samples is not None and config.input is None:
         if config.images is not None:
             raise ConfigError("--images says where the pictures of --input lie", "leave it out: samples have theirs")
@@ -134,8 +132,8 @@ def _asked(config: CaptionConfig) -> _Asked:
     if config.input is None or config.samples is not None:
         raise ConfigError("what is to be captioned?", "give either --input FILE or --samples N")
     entries = read_entries(config.input, config.images)
-    task = _writing(config.task or task_of(entries, config.input))
-    check_fields(entries, task.name, config.input)
+    task = _writing(named_task(config.task or asked_by(entries, config.input)))
+    check_fields(entries, task, config.input)
     dataset = _dataset(config, task.name) if config.shots else None
     return _Asked(config.input.name, config.input, entries, task, dataset)
 
@@ -150,7 +148,7 @@ def _sampled(config: CaptionConfig, count: int) -> _Asked:
             check_picture(entry.example.image)
     remarks = (f"{dataset.name} has {len(queries)} evaluation examples only",) if count > len(queries) else ()
     name = f"{len(entries)} samples of {dataset.name}"
-    return _Asked(name, queries.folder, entries, _writing(dataset.task), dataset, remarks)
+    return _Asked(name, queries.folder, entries, _writing(task_of(dataset)), dataset, remarks)
 
 
 def _dataset(config: CaptionConfig, task: str | None) -> PreparedDataset:
@@ -158,11 +156,10 @@ def _dataset(config: CaptionConfig, task: str | None) -> PreparedDataset:
     return open_dataset(workspace.dataset_folder(*workspace.choose_dataset(config.dataset, task)))
 
 
-def _writing(name: str) -> Task:
-    task = TASKS[name]
+def _writing(task: Task) -> Task:
     if task.ranked:
         raise ConfigError(
-            f"task {name} chooses from a list, and nothing is written", "use `icltool evaluate`, or another --task"
+            f"task {task.name} chooses from a list, and nothing is written", "use `icltool evaluate`, or another --task"
         )
     return task
 
@@ -204,7 +201,7 @@ class _NoDemonstrations:
 def _drawing(config: CaptionConfig, asked: _Asked) -> RandomDemonstrations | _NoDemonstrations:
     if not config.shots or asked.dataset is None:
         return _NoDemonstrations()
-    guard, index = guard_kinds(None, asked.task.name), asked.dataset.split("train")
+    guard, index = guard_kinds(None, asked.task), asked.dataset.split("train")
     return RandomDemonstrations(index, config.shots, config.seed, config.samples is not None, guard)
 
 

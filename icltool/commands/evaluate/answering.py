@@ -195,7 +195,7 @@ class Answerer:
             config, task = self.inputs.config, self.inputs.task
             weights = {} if self.weights is None else {"path": str(self.weights)}
             self.progress.detail(f"loading {config.model}" + (f" with {self.weights}" if weights else ""))
-            model = config.open_model(task.name, **weights)
+            model = config.open_model(task, **weights)
             generation = generation_options(config.generation(), task, model)
             self._session = config.open_session(task, model, generation)
         return self._session

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from icltool.commands.evaluate.options import EvaluateConfig
-from icltool.contracts import IndexSet, IntArray, QuerySet, Task, task_named
+from icltool.config.tasks import task_of
+from icltool.contracts import IndexSet, IntArray, QuerySet, Task
 from icltool.contracts.randomness import QUERIES, drawn
 from icltool.errors import ConfigError
 from icltool.store.arrays import guard_kinds, index_set, open_embeddings, query_set
@@ -35,12 +36,12 @@ class Inputs:
         name, task = self.workspace.choose_dataset(config.dataset, config.task)
         self.dataset: PreparedDataset = open_dataset(self.workspace.dataset_folder(name, task))
         self.dataset.check_pictures()
-        self.task: Task = task_named(task)
+        self.task: Task = task_of(self.dataset)
         self.index: Records = self.dataset.split("train")
         self.queries: Records = self.dataset.split("validation")
         self.index_rows = subset("evaluate.index", len(self.index), config.index_size)
         self.query_rows = subset(QUERIES, len(self.queries), config.test_size)
-        self.guard = guard_kinds(config.leak_guard, task)
+        self.guard = guard_kinds(config.leak_guard, self.task)
         self._arrays: dict[tuple[frozenset[str], str | None], tuple[IndexSet, QuerySet]] = {}
         self._embeddings: dict[tuple[str, str], EmbeddingFile] = {}
 

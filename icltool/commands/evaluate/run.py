@@ -46,12 +46,8 @@ __all__ = ["EvaluationReport", "run"]
 FEW = 20
 #: Metric against cost, where costs were measured.
 COST_FIGURE = "cost.png"
-#: Metrics of tasks whose choices are ranked, where they are not those of a classification.
-_RANKED = {"inference-choice": ("accuracy", "mean-rank")}
 #: Metrics whose weights come from the references of all queries.
 _OF_THE_QUERIES = ("cider",)
-#: Tasks whose retrieval text is what is to be written.
-_OWN_TEXT = ("caption", "style")
 
 
 def run(config: EvaluateConfig, progress: Progress) -> EvaluationReport:
@@ -150,12 +146,9 @@ def _drawn(results: Sequence[SettingResult], analysis: dict[str, Any], folder: P
 
 def _metrics(inputs: Inputs) -> dict[str, Metric]:
     """The metrics by name: those asked for, else the data set's, else the task's own."""
-    names = inputs.config.metrics or (inputs.dataset.metric or inputs.task.metric,)
-    if inputs.task.ranked and not inputs.config.metrics and not inputs.dataset.metric:
-        names = _RANKED.get(
-            inputs.task.name, ("accuracy", "macro-f1", *(["auc"] if len(inputs.queries[0].choices) == 2 else []))
-        )
-    return {name: component("metrics", name) for name in names}
+    named = [inputs.dataset.metric] if inputs.dataset.metric else inputs.task.metrics
+    usual = [name for name in named if name != "auc" or len(inputs.queries[0].choices) == 2]
+    return {name: component("metrics", name) for name in inputs.config.metrics or usual}
 
 
 def _artefact(inputs: Inputs, judge: Judge) -> tuple[Path, dict[str, Any]]:
@@ -181,14 +174,14 @@ def _remarks(inputs: Inputs, settings: Settings, judge: Judge) -> list[str]:
     reads = [
         m.label for m in settings.methods if isinstance(m.retriever, ReadsTheQuery) and m.retriever.query == "text"
     ]
-    if reads and inputs.task.name in _OWN_TEXT:
+    if reads and inputs.task.own_text:
         named = ", ".join(reads)
         lines.append(f"{named}: a caption query's text is its own reference, so this is an upper bound, no method")
     for name, (other, error) in judge.replaced.items():
         lines.append(f"{name} cannot run here, so {other} is reported in its place: {error}")
     for name, metric in judge.metrics.items():
         made_for = metric.tasks if isinstance(metric, MadeForTasks) else ()
-        if made_for and inputs.task.name not in made_for:
+        if made_for and inputs.task.name not in made_for and name not in inputs.task.metrics:
             *first, last = made_for
             named = f"{', '.join(first)} and {last}" if first else last
             lines.append(f"{name} is made for {named}: on {inputs.task.name} it says little")

@@ -23,7 +23,8 @@ from icltool.commands.export.places import input_of, inputs_of
 from icltool.commands.export.selector import export_selector
 from icltool.components.models.chat.chat_format import conversation
 from icltool.components.models.shared.images import read_image
-from icltool.contracts import Example, Progress, StageReport, picture_reference
+from icltool.config.tasks import task_of
+from icltool.contracts import Example, Progress, StageReport, Task, picture_reference
 from icltool.errors import ConfigError, DataError, StoreError
 from icltool.plugin.manager import load_registry
 from icltool.results import sequences as forms
@@ -184,7 +185,7 @@ def _chat(config: ExportConfig, format: str, progress: Progress) -> StageReport:
     dataset, splits = _dataset(config, source, plan), plan.splits or SPLITS
     target = output_of(config, f"{name}-chat.jsonl", (source,))
     index, queries = (dataset.split(splits[role]) for role in ("demonstrations", "queries"))
-    form = _ChatForm(dataset.task, _style(source), openai=format == "openai", data=config.images == "data")
+    form = _ChatForm(task_of(dataset), _style(source), openai=format == "openai", data=config.images == "data")
     with (
         progress.task(f"exporting {name}", len(plan), "query") as ticker,
         replace_file(target) as temporary,
@@ -236,7 +237,7 @@ class _ChatForm:
     templates of transformers take them. With `data` images are data addresses, otherwise paths (openai: file addresses).
     """
 
-    def __init__(self, task: str, style: Style, openai: bool, data: bool) -> None:
+    def __init__(self, task: Task, style: Style, openai: bool, data: bool) -> None:
         self.task, self.style, self.openai, self.data = task, style, openai, data
 
     def messages(self, demonstrations: Sequence[Example], query: Example) -> list[dict[str, Any]]:

@@ -28,6 +28,7 @@ from icltool.commands.generate.search import (
 )
 from icltool.config.env import VARIABLES
 from icltool.config.identity import makers
+from icltool.config.tasks import task_of
 from icltool.contracts import (
     Example,
     FloatArray,
@@ -74,7 +75,7 @@ def run(config: GenerateConfig, progress: Progress) -> StageReport:
     path, provenance = _artefact(config, Workspace(config.workspace), parts, len(rows))
     remarks = [] if len(rows) == config.anchors else [f"there are only {len(rows)} examples: all are anchors"]
     made_for = parts.scorer.tasks if isinstance(parts.scorer, MadeForTasks) else ()
-    if made_for and parts.dataset.task not in made_for:
+    if made_for and parts.dataset.task not in made_for and config.scorer not in task_of(parts.dataset).metrics:
         remarks.append(
             f"scorer {config.scorer} is made for {' and '.join(made_for)}: on {parts.dataset.task} it says little"
         )

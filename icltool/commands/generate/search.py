@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from icltool.commands.generate.options import GenerateConfig
+from icltool.config.tasks import task_of
 from icltool.contracts import (
     Example,
     FloatArray,
@@ -17,7 +18,6 @@ from icltool.contracts import (
     QueryResult,
     Sampler,
     Scorer,
-    task_named,
 )
 from icltool.engine.beam import BeamSearch, SearchOptions
 from icltool.engine.demonstrations import checked_rows
@@ -135,7 +135,7 @@ def open_parts(config: GenerateConfig) -> SearchParts:
         embeddings = open_embeddings(workspace, dataset, "train", encoder)
         query_embeddings = open_embeddings(workspace, dataset, config.queries, encoder)
     index, queries = dataset.split("train"), dataset.split(config.queries)
-    guard = guard_kinds(config.leak_guard, task)
+    guard = guard_kinds(config.leak_guard, task_of(dataset))
     return SearchParts(dataset, index, queries, sampler, scorer, embeddings, query_embeddings, encoder, guard)
 
 
@@ -164,8 +164,8 @@ def anchor_groups(config: GenerateConfig, parts: SearchParts, groups: Sequence[I
 
 def open_search_session(config: GenerateConfig, parts: SearchParts) -> Session:
     """The session that scores, its model loaded."""
-    task = task_named(parts.dataset.task)
-    model = config.open_model(task.name) if "model" in parts.scorer.needs else None
+    task = task_of(parts.dataset)
+    model = config.open_model(task) if "model" in parts.scorer.needs else None
     lookup: FeatureSource | None = None
     if parts.embeddings is not None and parts.query_embeddings is not None:
         lookup = index = FeatureTable(parts.records, parts.embeddings)

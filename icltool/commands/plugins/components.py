@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections import Counter
+from importlib.resources import files
 from typing import Any
 
 from icltool.config.names import suggestion
@@ -64,6 +65,10 @@ def describe(kind: str, name: str) -> dict[str, Any]:
         factory = registry.load(kind, name)
     except PluginError as error:
         found["status"] = f"broken: {error.message}"
+        return found
+    if kind == "tasks" and {"package", "file"} <= set(item.registration.options):
+        place = item.registration.options
+        found["documentation"] = (files(place["package"]) / place["file"]).read_text("utf-8")
         return found
     found["signature"] = f"{getattr(factory, '__name__', name)}{_signature(factory)}"
     found["documentation"] = "\n".join([inspect.getdoc(factory) or "", *_described(factory)])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
 
 from pydantic import Field
 
@@ -34,8 +33,15 @@ class PrepareConfig(StageConfig):
         "set's environment variable (COCO_PATH, SHERLOCK_PATH …), or made where the data set makes its own files",
         json_schema_extra={"hidden_in_artefact": True},
     )
-    task: Literal["all", "caption", "vqa", "classification", "style", "inference", "inference-choice"] = Field(
-        default="all", description="task to prepare the data set for; all: every task that it serves"
+    task: str = Field(
+        default="all",
+        description="task to prepare the data set for (`icltool plugins list --kind tasks`); all: every task that it serves",
+        json_schema_extra={"complete": "tasks"},
+    )
+    task_file: Path | None = Field(
+        default=None,
+        description="a TOML file that defines the task, for folder and hub: the fields it asks for, its prompts, metrics",
+        json_schema_extra={"hidden_in_artefact": True},
     )
     verify: bool = Field(
         default=False,

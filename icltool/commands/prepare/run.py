@@ -14,14 +14,19 @@ from pathlib import Path
 from typing import Any
 
 from icltool.commands.prepare.options import PrepareConfig
+from icltool.components.tasks import BUILT_IN
+from icltool.config.tasks import named_task
 from icltool.contracts import (
     DatasetReader,
     MakesFiles,
     NamedAfterFiles,
     Progress,
     ReadReport,
+    ReadsDeclaredTasks,
     SupportsVerification,
+    Task,
     TasksDependOnFiles,
+    read_task,
 )
 from icltool.errors import ConfigError, DataError, OtherTaskError, StoreError
 from icltool.plugin.manager import component, load_registry
@@ -71,7 +76,7 @@ class PrepareReport:
 def run(config: PrepareConfig, progress: Progress) -> PrepareReport:
     """Checks everything that will be read, for all tasks, then writes what is not up to date."""
     reader: DatasetReader = component("datasets", config.name, **config.options)
-    tasks = _tasks(reader, config)
+    tasks, declared = _tasks(reader, config)
     workspace = Workspace(config.workspace.expanduser().absolute())
     name = reader.name = _name(reader, config)
     if not config.overwrite:
@@ -79,7 +84,7 @@ def run(config: PrepareConfig, progress: Progress) -> PrepareReport:
             _check_same(workspace.dataset_folder(name, task), name, config, _options(reader, config))
     root = _root(reader, config, workspace, progress)
     checked, remarks = _checked(reader, root, tasks, config, progress)
-    inputs = {task: _inputs(reader, config, root, task, report) for task, report in checked.items()}
+    inputs = {task: _inputs(reader, config, root, task, report, declared) for task, report in checked.items()}
     remarks += [remark for report in checked.values() for remark in report.remarks]
     tasks = tuple(checked)
     states, prepared = {}, {}
@@ -90,7 +95,7 @@ def run(config: PrepareConfig, progress: Progress) -> PrepareReport:
         states[task] = "up to date" if manifest else "prepared"
         if manifest:
             _remove_left(folder)
-        prepared[task] = manifest or _write(reader, root, task, folder, inputs[task], config, progress)
+        prepared[task] = manifest or _write(reader, root, task, folder, inputs[task], config, progress, declared)
         progress.detail(f"{folder}: {states[task]}")
     remarks += _stale(workspace, name, set(tasks), reader, config.name)
     if all(state == "up to date" for state in states.values()):
@@ -144,14 +149,33 @@ def _check_same(folder: Path, name: str, config: PrepareConfig, options: dict[st
         )
 
 
-def _tasks(reader: DatasetReader, config: PrepareConfig) -> tuple[str, ...]:
-    if config.task == "all":
-        return tuple(reader.tasks)
-    if config.task not in reader.tasks:
+def _tasks(reader: DatasetReader, config: PrepareConfig) -> tuple[tuple[str, ...], Task | None]:
+    """The tasks, and the definition of one that icltool does not bring along, which is kept with the data set."""
+    asked = _from_file(config) if config.task_file is not None else None
+    if asked is None and config.task == "all":
+        return tuple(reader.tasks), None
+    if asked is None and config.task in reader.tasks:
+        return (config.task,), None
+    asked = asked or named_task(config.task)
+    if not isinstance(reader, ReadsDeclaredTasks):
         raise ConfigError(
-            f"data set {config.name!r} does not serve task {config.task!r}", f"it serves {', '.join(reader.tasks)}"
+            f"data set {config.name!r} does not serve task {asked.name!r}", f"it serves {', '.join(reader.tasks)}"
         )
-    return (config.task,)
+    reader.declare(asked)
+    return (asked.name,), None if asked.name in BUILT_IN else asked
+
+
+def _from_file(config: PrepareConfig) -> Task:
+    assert config.task_file is not None
+    if config.task != "all":
+        raise ConfigError("--task and --task-file both say what the task is", "leave one of them out")
+    found = read_task(config.task_file)
+    if found.name in load_registry().names("tasks"):
+        raise ConfigError(
+            f"{config.task_file}: there is a task {found.name!r} already (`icltool plugins show tasks {found.name}`)",
+            "give this one another name",
+        )
+    return found
 
 
 def _root(reader: DatasetReader, config: PrepareConfig, workspace: Workspace, progress: Progress) -> Path | None:
@@ -197,7 +221,12 @@ def _check(reader: DatasetReader, root: Path | None, task: str, verify: bool, pr
 
 
 def _inputs(
-    reader: DatasetReader, config: PrepareConfig, root: Path | None, task: str, report: ReadReport
+    reader: DatasetReader,
+    config: PrepareConfig,
+    root: Path | None,
+    task: str,
+    report: ReadReport,
+    declared: Task | None,
 ) -> dict[str, Any]:
     """What decides the content: reader, its options (defaults included, so that results can name them), and each file's
     size in bytes and modification time in ns; and the metric that the reader names for the task, if it does."""
@@ -205,6 +234,7 @@ def _inputs(
     metric = getattr(reader, "metrics", {}).get(task)
     return {
         **({"metric": metric} if metric else {}),
+        **({"task": declared.model_dump(mode="json")} if declared else {}),
         "reader": f"{found.distribution} {found.version}",
         "options": _options(reader, config),
         "root": None if root is None else str(root.expanduser().absolute()),
@@ -258,11 +288,15 @@ def _write(
     inputs: dict[str, Any],
     config: PrepareConfig,
     progress: Progress,
+    declared: Task | None,
 ) -> dict[str, Any]:
     splits = reader.read(root, task, folder.parents[2], progress)
-    provenance = {"configuration": {**config.identity(), "task": task}, "inputs": inputs}
+    provenance: dict[str, Any] = {"configuration": {**config.identity(), "task": task}, "inputs": inputs}
+    if config.task_file is not None:
+        provenance["task_file"] = str(config.task_file.expanduser().absolute())
     default = reader.tasks[0]
-    return write_dataset(folder, reader.name, task, default, splits, provenance, progress, config.verify).manifest
+    made = write_dataset(folder, reader.name, task, default, splits, provenance, progress, config.verify, declared)
+    return made.manifest
 
 
 def _stale(workspace: Workspace, name: str, tasks: set[str], reader: DatasetReader, kind: str) -> list[str]:

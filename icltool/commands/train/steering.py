@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from icltool.commands.train.job import common_identity, from_model
 from icltool.commands.train.options import TrainConfig
-from icltool.contracts import Progress, SteeringLearner, SteeringSet, TrainingOutcome, task_named
+from icltool.config.tasks import task_of
+from icltool.contracts import Progress, SteeringLearner, SteeringSet, TrainingOutcome
 from icltool.engine.image_cache import open_image_cache
 from icltool.errors import ConfigError
 from icltool.plugin.manager import load_registry
@@ -43,7 +44,7 @@ class SteeringJob:
                 f"{config.learner} learns from examples, not from sequences", "leave --sequences out, or train lever-lm"
             )
         self.config, self.dataset, self.learner = config, dataset, learner
-        self.guard = guard_kinds(config.leak_guard, dataset.task)
+        self.guard = guard_kinds(config.leak_guard, task_of(dataset))
         self.variant = config.model
         load_registry().get("models", config.model)
         resolved = config.identity()
@@ -66,7 +67,7 @@ class SteeringJob:
         """See Job. The model is loaded here."""
         config = self.config
         progress.detail(f"loading {config.model}")
-        model = config.open_model(self.dataset.task, **own_device(config))
+        model = config.open_model(task_of(self.dataset), **own_device(config))
         cache = open_image_cache(model, config.image_cache_mb * 2**20, config.image_workers, config.image_store(model))
 
         def features(paths: Sequence[str]) -> Mapping[str, Any] | None:
@@ -75,7 +76,7 @@ class SteeringJob:
         examples = self.dataset.split("train")
         data = SteeringSet(
             model=model,
-            task=task_named(self.dataset.task),
+            task=task_of(self.dataset),
             examples=examples,
             index=index_set(examples, (), None, guard=self.guard),
             features=features,

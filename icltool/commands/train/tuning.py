@@ -11,6 +11,7 @@ import numpy as np
 from icltool.commands.train.job import common_identity, from_model
 from icltool.commands.train.options import TrainConfig
 from icltool.commands.train.steering import OF_MODEL, own_device
+from icltool.config.tasks import task_of
 from icltool.contracts import (
     Example,
     Examples,
@@ -22,7 +23,6 @@ from icltool.contracts import (
     TuningLearner,
     TuningSet,
     keyed_generator,
-    task_named,
 )
 from icltool.engine.generation import generation_options
 from icltool.errors import ConfigError, DataError
@@ -46,7 +46,7 @@ class TuningJob:
             raise ConfigError(
                 f"{config.learner} learns from examples, not from sequences", "leave --sequences out, or train lever-lm"
             )
-        task = task_named(dataset.task)
+        task = task_of(dataset)
         if task.ranked:
             raise ConfigError(
                 f"{config.learner} learns to write answers, and in {task.name} they are chosen from a list",
@@ -80,11 +80,11 @@ class TuningJob:
         """See Job. The model is loaded here."""
         config = self.config
         progress.detail(f"loading {config.model}")
-        model = config.open_model(self.dataset.task, **own_device(config))
+        model = config.open_model(task_of(self.dataset), **own_device(config))
         if not isinstance(model, SupportsTuning):
             able = "blip2-…, instructblip-…, blip-…, ofa-…"
             raise ConfigError(f"{config.model} cannot be fine-tuned here", f"models that can: {able}")
-        task = task_named(self.dataset.task)
+        task = task_of(self.dataset)
         examples, development = self._examples()
         progress.detail(f"{len(examples):,} examples to learn from, {len(development):,} to choose the best weights by")
         size = config.batch_size

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from icltool.components.datasets.official import few
+from icltool.components.tasks import task_named
+from icltool.contracts import Task
 from icltool.errors import DataError, OtherTaskError
-
-TASKS = ("caption", "vqa", "classification")
 
 #: Usual names of each column's role, the best first; the role's own name needs no remark.
 SYNONYMS: dict[str, tuple[str, ...]] = {
@@ -40,19 +40,17 @@ SYNONYMS: dict[str, tuple[str, ...]] = {
     "answer_type": ("answer_type",),
     "choices": ("choices", "options", "choice", "option"),
 }
-#: Roles that each task must have (one of each tuple), and those that it may have.
-_NEEDED: dict[str, tuple[tuple[str, ...], ...]] = {
-    "caption": (("image",), ("caption",)),
-    "vqa": (("image",), ("question",), ("answers", "answer")),
-    "classification": (("text",), ("label",)),
-    "style": (("image",), ("caption",), ("style",)),
+#: The roles that an example's answers may have (one of them is needed), and those that come with them.
+_ANSWERS: dict[str, tuple[str, ...]] = {
+    "captions": ("caption",),
+    "caption": ("caption",),
+    "answers": ("answers", "answer"),
+    "label": ("label",),
 }
-_OPTIONAL: dict[str, tuple[str, ...]] = {
-    "caption": ("id", "image_id", "split", "group"),
-    "vqa": ("id", "image_id", "split", "group", "question_type", "answer_type"),
-    "classification": ("image", "id", "image_id", "split", "group", "choices"),
-    "style": ("id", "image_id", "split", "group"),
-}
+_BESIDE: dict[str, tuple[str, ...]] = {"answers": ("question_type", "answer_type"), "label": ("choices",)}
+_ALWAYS = ("id", "image_id", "split", "group")
+#: The tasks that a table is looked at for where it does not do for the one that was asked for.
+_USUAL_TASKS = ("caption", "vqa", "classification")
 _NUMBERED = ("caption", "captions", "answer", "answers", "choice", "option")
 
 
@@ -78,7 +76,7 @@ class Columns:
         return list(dict.fromkeys(column for columns in self.by_role.values() for column in columns))
 
 
-def chosen_columns(where: str, present: Sequence[str], task: str, named: Mapping[str, str | None]) -> Columns:
+def chosen_columns(where: str, present: Sequence[str], task: Task, named: Mapping[str, str | None]) -> Columns:
     """The columns that `task` reads from a table with the columns `present`.
 
     `named` are the user's choices by role: None finds it by its usual names, in any case; "" leaves it out, whatever
@@ -89,34 +87,47 @@ def chosen_columns(where: str, present: Sequence[str], task: str, named: Mapping
         if column and column not in present:
             raise DataError(f"{where} has no column {column!r} (option {role}=)", _listed(present))
     found: dict[str, tuple[str, ...]] = {}
-    wanted = [role for roles in _NEEDED[task] for role in roles] + list(_OPTIONAL[task])
+    needed = _needed(task)
+    wanted = [
+        *(role for roles in needed for role in roles),
+        *task.optional,
+        *_ALWAYS,
+        *_BESIDE.get(task.answers, ()),
+    ]
     taken = {column for column in named.values() if column}
     for role in wanted:
         column = named.get(role)
-        columns = (column,) if column else () if column == "" else _usual(role, [c for c in present if c not in taken])
+        columns = (
+            (column,) if column else () if column == "" else _usual(role, [c for c in present if c not in taken], task)
+        )
         if columns:
             found[role] = columns
-    missing = [roles for roles in _NEEDED[task] if not any(role in found for role in roles)]
+    missing = [roles for roles in needed if not any(role in found for role in roles)]
     if missing:
         names = ", ".join(" or ".join(roles) for roles in missing)
         raise OtherTaskError(
-            f"{where} has no column for {names}, which task {task!r} needs", _way_out(present, missing[0][0])
+            f"{where} has no column for {names}, which task {task.name!r} needs", _way_out(present, missing[0][0])
         )
     remarks = [
         f"{where}: column {', '.join(columns)} is taken for {role}"
         for role, columns in found.items()
-        if named.get(role) is None and columns[0] != role and not _is_numbered(columns[0])
+        if named.get(role) is None and columns[0] not in (role, task.called(role)) and not _is_numbered(columns[0])
     ]
     used = {column for columns in found.values() for column in columns}
     if unused := [column for column in present if column not in used]:
-        remarks.append(f"{where}: task {task!r} does not use column{'s' * (len(unused) > 1)} {few(unused)}")
+        remarks.append(f"{where}: task {task.name!r} does not use column{'s' * (len(unused) > 1)} {few(unused)}")
     return Columns(found, tuple(remarks))
 
 
-def _usual(role: str, present: Sequence[str]) -> tuple[str, ...]:
+def _needed(task: Task) -> list[tuple[str, ...]]:
+    """The roles that a task must have, one of each tuple."""
+    return [*((field,) for field in task.fields), _ANSWERS[task.answers]]
+
+
+def _usual(role: str, present: Sequence[str], task: Task) -> tuple[str, ...]:
     lower = {column.lower().strip().replace(" ", "_").replace("-", "_"): column for column in reversed(present)}
-    names = SYNONYMS[role]
-    own = next((name for name in (role, f"{role}s") if name in lower and name in names), None)
+    names = (task.called(role), *SYNONYMS[role])
+    own = next((name for name in (task.called(role), role, f"{role}s") if name in lower and name in names), None)
     if own:
         return (lower[own],)
     numbered = sorted(
@@ -136,7 +147,8 @@ def _is_numbered(column: str) -> bool:
 
 def _way_out(present: Sequence[str], role: str) -> str:
     """The columns there are, how to name one, and the tasks that they do for."""
-    tasks = [task for task in TASKS if all(any(_usual(r, present) for r in roles) for roles in _NEEDED[task])]
+    known = map(task_named, _USUAL_TASKS)
+    tasks = [t.name for t in known if all(any(_usual(r, present, t) for r in roles) for roles in _needed(t))]
     other = f"; for task {' and '.join(tasks)} they do: --task {tasks[0]}" if tasks else ""
     return f"{_listed(present)}; name the one with --option {role}=COLUMN{other}"
 

@@ -15,7 +15,8 @@ from icltool.components.datasets.labelled_rows import Row, Rows, examples, label
 from icltool.components.datasets.official import counted, few
 from icltool.components.datasets.places import chosen_root
 from icltool.components.datasets.tables import Table, find_table, read_table
-from icltool.contracts import Example, PreparedSplit, Progress, ReadReport, file_exists, group_code, open_file
+from icltool.components.tasks import task_named
+from icltool.contracts import Example, PreparedSplit, Progress, ReadReport, Task, file_exists, group_code, open_file
 from icltool.errors import ConfigError, DataError
 
 #: The share of the images that is held out where no split is for queries.
@@ -102,10 +103,18 @@ class FolderReader:
         if SPLIT_NAMES.get(self.queries.lower()) == "train":
             raise ConfigError("data set 'folder': validation is 'train', which is the index set", "name another split")
         self.seed = seed
+        self._declared: dict[str, Task] = {}
 
     def named_after(self, root: Path | None) -> str:
         """See NamedAfterFiles: the folder's name."""
         return _given(root).resolve().name
+
+    def declare(self, task: Task) -> None:
+        """See ReadsDeclaredTasks."""
+        self._declared[task.name] = task
+
+    def _asked(self, task: str) -> Task:
+        return self._declared.get(task) or task_named(task)
 
     def check(self, root: Path | None, task: str, verify: bool) -> ReadReport:
         return self._check(root, task, verify, None)
@@ -128,15 +137,15 @@ class FolderReader:
         return ReadReport((path,), content.remarks)
 
     def _content(self, root: Path, task: str) -> _Content:
-        table = read_table(find_table(root, self.table))
+        asked, table = self._asked(task), read_table(find_table(root, self.table))
         named = {**self.named, "choices": choices_column(self.choices, table.columns)}
-        columns = chosen_columns(str(table.path), table.columns, task, named)
+        columns = chosen_columns(str(table.path), table.columns, asked, named)
         rows = _rows(root, table, columns)
         by_split, remarks = self._by_split(table, columns, rows)
         readers = {name: Rows(str(table.path), "line", columns, part) for name, part in by_split.items()}
-        own = task != "classification" or any("choices" in reader.columns for reader in readers.values())
+        own = asked.answers != "label" or any("choices" in reader.columns for reader in readers.values())
         choices = () if own else label_names(readers.values(), listed_choices(self.choices or ""))
-        made = with_text_groups([examples(reader, task, choices) for reader in readers.values()])
+        made = with_text_groups([examples(reader, asked, choices) for reader in readers.values()])
         splits = dict(zip(readers, made, strict=True))
         if "validation" not in splits:
             share = self.share or SHARE

@@ -15,7 +15,8 @@ from icltool.components.datasets.hub_splits import HubSplit, open_splits
 from icltool.components.datasets.images import SAMPLE
 from icltool.components.datasets.labelled_rows import Row, Rows, examples, label_names, with_text_groups
 from icltool.components.datasets.places import chosen_root
-from icltool.contracts import Example, PreparedSplit, Progress, ReadReport, Ticker
+from icltool.components.tasks import task_named
+from icltool.contracts import Example, PreparedSplit, Progress, ReadReport, Task, Ticker
 from icltool.errors import ConfigError, DataError
 
 
@@ -85,6 +86,7 @@ class HubReader:
         }
         self.choices = choices
         self.seed = seed
+        self._declared: dict[str, Task] = {}
         self._fault: DataError | None = None
 
     def named_after(self, root: Path | None) -> str:
@@ -93,6 +95,13 @@ class HubReader:
             return ""
         path = Path(self._path(root)).expanduser()
         return path.resolve().name if path.exists() else str(path)
+
+    def declare(self, task: Task) -> None:
+        """See ReadsDeclaredTasks."""
+        self._declared[task.name] = task
+
+    def _asked(self, task: str) -> Task:
+        return self._declared.get(task) or task_named(task)
 
     def check(self, root: Path | None, task: str, verify: bool) -> ReadReport:
         return self._check(root, task, verify, None)
@@ -153,7 +162,7 @@ class HubReader:
         splits = dict(zip(("train", "validation"), (found[name] for name in wanted), strict=False))
         present = splits["train"].columns
         named = {**self.named, "choices": choices_column(self.choices, present)}
-        columns = chosen_columns(f"data set {path}", present, task, named)
+        columns = chosen_columns(f"data set {path}", present, self._asked(task), named)
         for split in splits.values():
             missing = [column for column in columns.names() if column not in split.columns]
             if missing:
@@ -192,14 +201,15 @@ class HubReader:
     ) -> tuple[dict[str, list[Example]], list[str]]:
         """The examples by split, and remarks. Without images, captions are not brought together by image, and so ids,
         which the captions of an image may share, are not looked at."""
-        columns = opened.columns if with_images or task != "caption" else opened.columns.without("id")
+        asked = self._asked(task)
+        columns = opened.columns if with_images or asked.answers != "captions" else opened.columns.without("id")
         label = columns["label"]
         classes = opened.splits["train"].class_names.get(label[0], ()) if label else ()
         title = self._title(root)
         readers = {name: Rows(opened.splits[name].title, "row", columns, part, classes) for name, part in rows.items()}
-        own = task != "classification" or any("choices" in reader.columns for reader in readers.values())
+        own = asked.answers != "label" or any("choices" in reader.columns for reader in readers.values())
         choices = () if own else label_names(readers.values(), listed_choices(self.choices or ""))
-        made = with_text_groups([examples(reader, task, choices) for reader in readers.values()])
+        made = with_text_groups([examples(reader, asked, choices) for reader in readers.values()])
         splits = dict(zip(readers, made, strict=True))
         remarks = [remark for reader in readers.values() for remark in reader.remarks()]
         if self.share is not None:

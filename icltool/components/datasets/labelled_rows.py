@@ -6,14 +6,14 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from icltool.components.datasets.columns import Columns
 from icltool.components.datasets.official import counted, few, one_line
 from icltool.components.datasets.vqa import most_frequent
-from icltool.contracts import Example, group_code
+from icltool.contracts import Example, Task, group_code
 from icltool.errors import DataError
 
 _WHOLE = re.compile(r"(?:0|-?[1-9]\d{0,17})\Z", re.ASCII)
@@ -110,21 +110,15 @@ def whole_or_code(text: str) -> int:
     return int(text) if _WHOLE.match(text) else group_code(text)
 
 
-def examples(rows: Rows, task: str, choices: tuple[str, ...] = ()) -> list[Example]:
+def examples(rows: Rows, task: Task, choices: tuple[str, ...] = ()) -> list[Example]:
     """The examples of one split, in the order of their first rows; `rows.remarks()` then tells what was left out.
 
     `choices` are the labels of a classification (see `label_names`). DataError for an example id that occurs twice, or
     where no row is left.
     """
-    makers: dict[str, Callable[[], list[Example]]] = {
-        "caption": lambda: _captioned(rows),
-        "vqa": lambda: _answered(rows),
-        "classification": lambda: _classified(rows, choices),
-        "style": lambda: _styled(rows),
-    }
-    made = makers[task]()
+    made = _captioned(rows) if task.answers == "captions" else _by_row(rows, task, choices)
     if not made:
-        raise DataError(f"{rows.name} has no row that task {task!r} can use", "; ".join(rows.remarks()) or None)
+        raise DataError(f"{rows.name} has no row that task {task.name!r} can use", "; ".join(rows.remarks()) or None)
     return made
 
 
@@ -162,87 +156,80 @@ def _captioned(rows: Rows) -> list[Example]:
     return made
 
 
-def _styled(rows: Rows) -> list[Example]:
-    """One example per row: a caption in a style, and any further captions in it as references."""
+#: What is said of a row that lacks a field, or its answer.
+_LACKING = {
+    "question": "empty question",
+    "text": "empty text",
+    "style": "row without a style",
+    "caption": "empty caption",
+    "answers": "question without an answer",
+    "label": "row without a label",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Answered:
+    """A row's label ("" for none), its references, and what it is ranked among."""
+
+    label: str
+    references: tuple[str, ...]
+    choices: tuple[str, ...] = ()
+
+
+def _by_row(rows: Rows, task: Task, choices: tuple[str, ...]) -> list[Example]:
+    """One example per row."""
     taken: dict[int, Row] = {}
     made = []
     for row in rows.rows:
-        style, texts = rows.text(row, "style"), tuple(t for t in map(one_line, rows.texts(row, "caption")) if t)
-        if not style or not texts:
-            rows.leave_out(row, "empty caption" if style else "row without a style")
+        asked = {field: rows.text(row, field) for field in (*task.fields, *task.optional) if field != "image"}
+        answer = _answer(rows, row, task, choices)
+        lacking = [field for field in task.fields if field != "image" and not asked[field]]
+        if lacking or not answer.label:
+            rows.leave_out(row, _LACKING[lacking[0] if lacking else task.answers])
             continue
-        made.append(
-            Example(
-                id=_example_id(rows, row, taken),
-                image=row.image,
-                image_id=_image_id(rows, row),
-                text=texts[0],
-                label=texts[0],
-                references=texts,
-                group=rows.text(row, "group"),
-                style=style,
-            )
-        )
-    return made
-
-
-def _answered(rows: Rows) -> list[Example]:
-    taken: dict[int, Row] = {}
-    made = []
-    for row in rows.rows:
-        question, chosen = rows.text(row, "question"), rows.texts(row, "answer")
-        answers = rows.texts(row, "answers") or chosen
-        label = one_line(most_frequent(answers, chosen[0] if len(chosen) == 1 else ""))
-        if not question or not label:
-            rows.leave_out(row, "question without an answer" if question else "empty question")
-            continue
-        made.append(
-            Example(
-                id=_example_id(rows, row, taken),
-                image=row.image,
-                image_id=_image_id(rows, row),
-                text=question,
-                label=label,
-                references=answers,
-                question=question,
-                group=rows.text(row, "group"),
-                question_type=rows.text(row, "question_type"),
-                answer_type=rows.text(row, "answer_type"),
-            )
-        )
-    return made
-
-
-def _classified(rows: Rows, choices: tuple[str, ...]) -> list[Example]:
-    taken: dict[int, Row] = {}
-    made = []
-    for row in rows.rows:
-        text, label, among = rows.text(row, "text"), label_of(rows, row), choices
-        if "choices" in rows.columns:
-            label, among = _own_choice(rows, row, label)
-        if not text or not label:
-            rows.leave_out(row, "row without a label" if text else "empty text")
-            continue
-        if label not in among:
-            raise DataError(
-                f"{rows.where(row)}: label {label!r} is none of the choices ({few(among)})",
-                "a label is one of its row's choices, or counts them from 0; --option choices=no,yes gives all rows the same"
-                if "choices" in rows.columns
-                else "name all labels, in the order of their numbers where they are numbers: --option choices=no,yes",
-            )
+        if answer.choices and answer.label not in answer.choices:
+            raise _no_choice(rows, row, answer)
+        text = asked.get("text") or asked.get("question") or answer.label
         made.append(
             Example(
                 id=_example_id(rows, row, taken),
                 image=row.image,
                 image_id=_image_id(rows, row, text),
                 text=text,
-                label=label,
-                references=(label,),
+                label=answer.label,
+                references=answer.references,
+                question=asked.get("question", ""),
                 group=rows.text(row, "group"),
-                choices=among,
+                question_type=rows.text(row, "question_type"),
+                answer_type=rows.text(row, "answer_type"),
+                choices=answer.choices,
+                style=asked.get("style", ""),
             )
         )
     return made
+
+
+def _answer(rows: Rows, row: Row, task: Task, choices: tuple[str, ...]) -> _Answered:
+    if task.answers == "answers":
+        chosen = rows.texts(row, "answer")
+        answers = rows.texts(row, "answers") or chosen
+        return _Answered(one_line(most_frequent(answers, chosen[0] if len(chosen) == 1 else "")), answers)
+    if task.answers == "label":
+        label = label_of(rows, row)
+        if "choices" in rows.columns:
+            label, choices = _own_choice(rows, row, label)
+        return _Answered(label, (label,), choices)
+    texts = tuple(t for t in map(one_line, rows.texts(row, "caption")) if t)
+    return _Answered(texts[0] if texts else "", texts)
+
+
+def _no_choice(rows: Rows, row: Row, answer: _Answered) -> DataError:
+    return DataError(
+        f"{rows.where(row)}: label {answer.label!r} is none of the choices ({few(answer.choices)})",
+        "a label is one of its row's choices, or counts them from 0; --option choices=no,yes gives all rows the same"
+        if "choices" in rows.columns
+        else "name all labels, in the order of their numbers where they are numbers: --option choices=no,yes",
+    )
 
 
 def _own_choice(rows: Rows, row: Row, label: str) -> tuple[str, tuple[str, ...]]:

@@ -14,7 +14,8 @@ import numpy as np
 from icltool.components.metrics.captions import tokenized
 from icltool.components.metrics.ngrams import ORDERS, Level, Sentences, levels, weighted
 from icltool.components.metrics.ptb import PTBTokenizer, shared_tokenizer
-from icltool.contracts import CAPTION_TASKS, Float64Array, Judgement
+from icltool.components.tasks import caption_tasks
+from icltool.contracts import Float64Array, Judgement
 from icltool.errors import ConfigError
 
 _SMALL, _TINY = 1e-9, 1e-15
@@ -31,7 +32,7 @@ class Bleu:
 
     scale = 100.0
     #: What it is made for; on other tasks a remark says so.
-    tasks = CAPTION_TASKS
+    tasks = caption_tasks()
 
     def __init__(self, order: int = 4, tokenizer: PTBTokenizer | None = None) -> None:
         if order not in range(1, ORDERS + 1):

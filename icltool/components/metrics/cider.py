@@ -21,7 +21,8 @@ from icltool.components.metrics.ngrams import (
     weighted,
 )
 from icltool.components.metrics.ptb import PTBTokenizer, shared_tokenizer
-from icltool.contracts import CAPTION_TASKS, Float64Array, IntArray
+from icltool.components.tasks import caption_tasks
+from icltool.contracts import Float64Array, IntArray
 from icltool.errors import DataError
 
 _SIGMA = 6.0
@@ -35,7 +36,7 @@ class Cider:
     name = "cider"
     scale = 100.0
     #: What it is made for; on other tasks a remark says so.
-    tasks = CAPTION_TASKS
+    tasks = caption_tasks()
 
     def __init__(self, tokenizer: PTBTokenizer | None = None) -> None:
         self._tokenizer = tokenizer or shared_tokenizer()

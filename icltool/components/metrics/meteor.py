@@ -16,7 +16,8 @@ import numpy as np
 from icltool.components.metrics.captions import tokenized
 from icltool.components.metrics.java import JavaProcess, ProcessEndedError, packaged_file
 from icltool.components.metrics.ptb import PTBTokenizer, shared_tokenizer
-from icltool.contracts import CAPTION_TASKS, Float64Array, Judgement
+from icltool.components.tasks import caption_tasks
+from icltool.contracts import Float64Array, Judgement
 from icltool.errors import ConfigError
 
 _JAR = "meteor-1.5.jar"
@@ -39,7 +40,7 @@ class Meteor:
     name = "meteor"
     scale = 100.0
     #: What it is made for; on other tasks a remark says so.
-    tasks = CAPTION_TASKS
+    tasks = caption_tasks()
 
     def __init__(self, tokenizer: PTBTokenizer | None = None, program: MeteorProgram | None = None) -> None:
         self._tokenizer = tokenizer or shared_tokenizer()

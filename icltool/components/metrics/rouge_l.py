@@ -12,7 +12,8 @@ import numpy as np
 
 from icltool.components.metrics.captions import tokenized
 from icltool.components.metrics.ptb import PTBTokenizer, shared_tokenizer
-from icltool.contracts import CAPTION_TASKS, Float64Array
+from icltool.components.tasks import caption_tasks
+from icltool.contracts import Float64Array
 
 _BETA = 1.2
 
@@ -23,7 +24,7 @@ class RougeL:
     name = "rouge-l"
     scale = 100.0
     #: What it is made for; on other tasks a remark says so.
-    tasks = CAPTION_TASKS
+    tasks = caption_tasks()
 
     def __init__(self, tokenizer: PTBTokenizer | None = None) -> None:
         self._tokenizer = tokenizer or shared_tokenizer()

@@ -20,7 +20,8 @@ import numpy as np
 from icltool.components.metrics.captions import tokenized
 from icltool.components.metrics.java import last_words, packaged_file, require_java
 from icltool.components.metrics.ptb import PTBTokenizer, shared_tokenizer
-from icltool.contracts import CAPTION_TASKS, Float64Array
+from icltool.components.tasks import caption_tasks
+from icltool.contracts import Float64Array
 from icltool.errors import ConfigError, DataError
 
 #: Folder of the parser and its models, where they are not in pycocoevalcap's own.
@@ -43,7 +44,7 @@ class Spice:
     name = "spice"
     scale = 100.0
     #: What it is made for; on other tasks a remark says so.
-    tasks = CAPTION_TASKS
+    tasks = caption_tasks()
 
     def __init__(self, models: str | Path | None = None, tokenizer: PTBTokenizer | None = None) -> None:
         self._models = Path(models) if models is not None else None

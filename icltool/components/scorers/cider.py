@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from icltool.components.metrics.cider import Cider
+from icltool.components.tasks import caption_tasks
 from icltool.contracts.metric import Metric
-from icltool.contracts.records import CAPTION_TASKS
 from icltool.contracts.scorer import ScoringRequest, ScoringSession, Valuation
 
 
@@ -15,7 +15,7 @@ class CiderScorer:
     the query. Document frequencies come from the references of the whole index set, read once per session."""
 
     #: What it is made for; on other tasks a remark says so.
-    tasks = CAPTION_TASKS
+    tasks = caption_tasks()
     needs = frozenset({"model"})
     tie_tolerance = 0.0
 

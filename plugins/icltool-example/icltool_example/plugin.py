@@ -22,6 +22,12 @@ def icltool_datasets() -> list[Registration]:
 
 
 @hookimpl
+def icltool_tasks() -> list[Registration]:
+    place = {"package": "icltool_example", "file": "counting.toml"}
+    return [Registration("counting", "icltool:packaged_task", "how many of something there are", place)]
+
+
+@hookimpl
 def icltool_learners() -> list[Registration]:
     summary = "the mean of what demonstrations do to the states of each layer"
     return [Registration("mean-shift", "icltool_example.mean_shift:MeanShift", summary)]

@@ -20,6 +20,7 @@ from icltool import (
     LoadOptions,
     Prompt,
     TargetScore,
+    Task,
     apply_tuned,
     batches_by_length,
     fingerprint,
@@ -136,10 +137,10 @@ class OFAModel(Tuning):
         tuned = "" if self.weights.tuned is None else self.weights.tuned.digest
         return fingerprint(self.source, self.precision, repr(self.settings), tuned)
 
-    def prompt(self, task: str, demonstrations: Sequence[Example], query: Example) -> Prompt:
+    def prompt(self, task: Task | str, demonstrations: Sequence[Example], query: Example) -> Prompt:
         return self._format.prompt(task, demonstrations, query)
 
-    def clean(self, task: str, text: str) -> str:
+    def clean(self, task: Task | str, text: str) -> str:
         return self._format.clean(task, text)
 
     def generation_defaults(self, task: str) -> Mapping[str, Any]:

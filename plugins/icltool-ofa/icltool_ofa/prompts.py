@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from icltool import ConfigError, DataError, Example, IclWarning, Prompt
+from icltool import ConfigError, DataError, Example, IclWarning, Prompt, Task, filled, task_name
 from icltool_ofa.tokenizer import code_token
 
 START, END = "<s>", "</s>"
@@ -29,6 +29,8 @@ _QUERIES: Mapping[str, str] = {
     "inference": _INFERENCE,
     "inference-choice": _INFERENCE,
 }
+#: Whose prompts of other tasks are read.
+_TEMPLATES = ("ofa", "captioner")
 #: Tasks whose labels are sentences about a picture.
 _SENTENCES = ("caption", "style", "inference", "inference-choice")
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
@@ -37,6 +39,11 @@ _RESERVED = re.compile(r"<(?=(?:s|/s|pad|unk|mask|code_\d+|bin_\d+)>)")
 
 #: How the question whether a caption and a style belong to a picture ends.
 _NAMED = re.compile(r"(.* in personality) (.+)\?", re.DOTALL)
+
+
+def _asks(task: Task | str) -> bool:
+    """Whether a task that is not among those above says how it is asked."""
+    return isinstance(task, Task) and any(t in task.prompts for t in _TEMPLATES)
 
 
 def plain(text: str) -> str:
@@ -70,11 +77,11 @@ class OFAFormat:
     tokenize_style: bool = False
     lower_case: bool = True
 
-    def prompt(self, task: str, demonstrations: Sequence[Example], query: Example) -> Prompt:
+    def prompt(self, task: Task | str, demonstrations: Sequence[Example], query: Example) -> Prompt:
         """See Model.prompt. DataError where the task is style and an example has none."""
-        if task not in _QUERIES and task != "style":
+        if task_name(task) not in (*_QUERIES, "style") and not _asks(task):
             known = ", ".join(sorted((*_QUERIES, "style")))
-            raise ConfigError(f"this model's prompt format has no task {task!r}", f"its tasks are {known}")
+            raise ConfigError(f"this model's prompt format has no task {task_name(task)!r}", f"its tasks are {known}")
         shown = [f"{self._query(task, e)}{self._label(task, e.label)}." for e in demonstrations]
         text = "".join((START, *shown, self._query(task, query), END))
         return Prompt(text, (query.image,) if query.image else (), self._label(task, query.label) + END)
@@ -87,11 +94,11 @@ class OFAFormat:
             return Prompt(f"{START} {text}{END}", (image,), f" {plain(target)}{END}")
         return Prompt(f"{START} {plain(text)}{END}", (image,), f" {plain(target)}{END}")
 
-    def clean(self, task: str, text: str) -> str:
+    def clean(self, task: Task | str, text: str) -> str:
         """See Model.clean: an answer ends with its first full stop, line break, or the next question."""
         answer = text.replace('"', "").strip()
         answer = re.split(r"\s*\.(?:\s|$)|\n", answer, maxsplit=1)[0]
-        if task != "vqa":
+        if task_name(task) != "vqa":
             answer = answer.split(CAPTION.strip(), 1)[0]
         return " ".join(answer.split())
 
@@ -109,14 +116,19 @@ class OFAFormat:
         )
         return unknown
 
-    def _query(self, task: str, example: Example) -> str:
-        if task == "style":
+    def _query(self, task: Task | str, example: Example) -> str:
+        name = task_name(task)
+        if name == "style":
             if not example.style:
                 raise DataError(f"example {example.id} has no style", "use a data set of captions in styles")
             return self.style_prompt.replace("{}", self.styled(example.style))
-        asked = clean_question(example.question) if task == "vqa" else plain(example.question)
-        return _QUERIES[task].replace("{}", asked)
+        if name not in _QUERIES and isinstance(task, Task):
+            fields = (plain(one) for one in (example.question, example.text, example.style))
+            return " " + filled(task.prompt(_TEMPLATES).query, *fields)
+        asked = clean_question(example.question) if name == "vqa" else plain(example.question)
+        return _QUERIES[name].replace("{}", asked)
 
-    def _label(self, task: str, label: str) -> str:
-        words = clean_caption(label, self.lower_case) if task in _SENTENCES else plain(label)
+    def _label(self, task: Task | str, label: str) -> str:
+        sentence = task_name(task) in _SENTENCES or (isinstance(task, Task) and task.sentences)
+        words = clean_caption(label, self.lower_case) if sentence else plain(label)
         return f" {words}" if words else ""

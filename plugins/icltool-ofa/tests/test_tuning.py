@@ -13,7 +13,8 @@ from icltool_ofa.model import OFAModel
 from safetensors.torch import load_file
 from tiny_model import EOS, SIZE, STYLES, load, write_folder
 
-from icltool import Augmentation, ConfigError, Example, GenerationOptions, SupportsTuning, Task, TuningSet
+from icltool import Augmentation, ConfigError, Example, GenerationOptions, SupportsTuning, TuningSet
+from icltool.components.tasks import task_named
 from icltool.plugin.manager import component
 from icltool.testing import QuietProgress, check_tuning, make_examples
 from icltool.testing.steering import InMemoryExamples
@@ -269,7 +270,7 @@ def test_a_few_steps_of_the_learner_lower_the_loss(
     before = loss_of(model, examples[:8], "style")
     data = TuningSet(
         model=model,
-        task=Task("style", "cider", 8),
+        task=task_named("style").model_copy(update={"max_new_tokens": 8}),
         examples=InMemoryExamples(examples[:8]),
         development=InMemoryExamples(examples[8:]),
         metric=lambda name: component("metrics", name),

@@ -16,6 +16,7 @@ from icltool import (
     PluginError,
     Prompt,
     TargetScore,
+    Task,
     TokenizedPrompt,
     batches_by_length,
     fingerprint,
@@ -96,10 +97,10 @@ class OpenFlamingoModel(HookedFlamingo):
     def fingerprint(self) -> str:
         return self._fingerprint
 
-    def prompt(self, task: str, demonstrations: Sequence[Example], query: Example) -> Prompt:
+    def prompt(self, task: Task | str, demonstrations: Sequence[Example], query: Example) -> Prompt:
         return self._format.prompt(task, demonstrations, query)
 
-    def clean(self, task: str, text: str) -> str:
+    def clean(self, task: Task | str, text: str) -> str:
         return self._format.clean(task, text)
 
     @torch.inference_mode()

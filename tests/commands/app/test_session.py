@@ -10,7 +10,7 @@ from icltool.commands.app.options import AppConfig
 from icltool.commands.app.session import AppSession
 from icltool.commands.caption.answer_session import AnswerSession
 from icltool.commands.caption.demonstrations import RandomDemonstrations
-from icltool.contracts import TASKS
+from icltool.components.tasks import task_named
 from icltool.errors import ConfigError, DataError, StoreError
 from icltool.execution.progress import for_terminal
 from icltool.store.prepared import PreparedDataset
@@ -20,7 +20,7 @@ from icltool.store.workspace import Workspace
 
 @pytest.fixture(scope="module")
 def asker() -> AnswerSession:
-    return AnswerSession(AppConfig(model="tiny-idefics", device="cpu"), TASKS["caption"], for_terminal(quiet=True))
+    return AnswerSession(AppConfig(model="tiny-idefics", device="cpu"), task_named("caption"), for_terminal(quiet=True))
 
 
 @pytest.fixture

@@ -13,7 +13,8 @@ from rich.console import Console
 
 from icltool.commands.evaluate import run as evaluate
 from icltool.commands.evaluate.options import EvaluateConfig
-from icltool.contracts import GenerationOptions, task_named
+from icltool.components.tasks import task_named
+from icltool.contracts import GenerationOptions
 from icltool.errors import ConfigError, DataError, PluginError, StoreError
 from icltool.execution.progress import for_terminal
 from icltool.plugin.manager import component

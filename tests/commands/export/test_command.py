@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from icltool.cli.app import run
-from icltool.components.models.chat.chat_format import REQUESTS
+from icltool.components.models.chat.chat_format import request
 from icltool.store.evaluations import read_predictions
 from icltool.store.plans import SPLITS, Plan, read_plan, write_plan
 from icltool.store.records import open_dataset
@@ -147,8 +147,8 @@ def test_a_chat_says_what_was_evaluated(
         assert [c[0]["image"] for c in contents[::2]] == row["images"]
         examples = [*(index[index.row_of(icd)] for icd in row["icd_ids"]), queries[queries.row_of(row["query_id"])]]
         assert [c[0]["text"] for c in contents[1::2]] == [e.label for e in examples[:-1]]
-        request = REQUESTS[task]
-        assert [c[1]["text"] for c in contents[::2]] == [request.format(question=e.question) for e in examples]
+        asked = request(task, "turns").query
+        assert [c[1]["text"] for c in contents[::2]] == [asked.format(question=e.question) for e in examples]
 
 
 @pytest.mark.parametrize("images", ["path", "data"])

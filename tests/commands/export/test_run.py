@@ -20,7 +20,7 @@ from safetensors.numpy import load_file, save_file
 
 from icltool.commands.export import run as export
 from icltool.commands.export.options import ExportConfig
-from icltool.components.models.chat.chat_format import REQUESTS
+from icltool.components.models.chat.chat_format import request
 from icltool.contracts import Example, QueryResult, Region, with_regions
 from icltool.errors import ConfigError, DataError, StoreError
 from icltool.execution.progress import SilentProgress
@@ -405,9 +405,9 @@ def test_a_chat_in_one_turn() -> None:
 def test_chats_about_styles_and_inferences() -> None:
     example = replace(_example(), question="20 mph {sign}", style="Sweet")
     for task, text in (
-        ("style", REQUESTS["style"].replace("{style}", "Sweet")),
-        ("inference", REQUESTS["inference"].replace("{question}", "20 mph {sign}")),
-        ("inference-choice", REQUESTS["inference-choice"].replace("{question}", "20 mph {sign}")),
+        ("style", request("style", "turns").query.replace("{style}", "Sweet")),
+        ("inference", request("inference", "turns").query.replace("{question}", "20 mph {sign}")),
+        ("inference-choice", request("inference-choice", "turns").query.replace("{question}", "20 mph {sign}")),
     ):
         [user] = export._ChatForm(task, "turns", openai=False, data=False).messages([], example)
         assert user["content"] == [{"type": "text", "text": text}]

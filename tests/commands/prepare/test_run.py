@@ -286,8 +286,7 @@ def test_options_from_the_command_line(tmp_path: Path) -> None:
     )
     assert isinstance(config, PrepareConfig)
     assert config.options == {"seed": 3, "note": "a b"}
-    with pytest.raises(ConfigError):
-        resolve("prepare", PrepareConfig, {"name": "shapes", "task": "ranking"})
+    assert "unknown task 'ranking'" in refused(PluginError, tmp_path, "shapes", task="ranking").message
 
 
 def test_configuration_refuses_what_it_does_not_know() -> None:

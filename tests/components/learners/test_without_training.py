@@ -22,7 +22,8 @@ from icltool.components.learners.steering import card
 from icltool.components.learners.steering.draws import Draws, held_out
 from icltool.components.learners.task_vector import TaskVector
 from icltool.components.models.text.text import TextModel
-from icltool.contracts import Example, IndexSet, Prompt, SteeringSet, TrainingOutcome, group_code, task_named
+from icltool.components.tasks import task_named
+from icltool.contracts import Example, IndexSet, Prompt, SteeringSet, TrainingOutcome, group_code
 from icltool.contracts.arrays import text_code
 from icltool.errors import ConfigError, DataError
 from tests.components.learners.synthetic import RecordingProgress

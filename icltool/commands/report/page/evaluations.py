@@ -211,7 +211,7 @@ class _Gathering:
             made = Query(
                 id=query_id,
                 dataset=readable(self.labels[key]),
-                question="" if example is None else asked(example, key.task),
+                question="" if example is None else asked(example),
                 references=tuple(readable(text) for text in row["references"]),
             )
             image = _pictures(row)[-1] if example is None else example.image
@@ -244,7 +244,7 @@ class _Gathering:
             if example is None:
                 made = Demonstration(icd, "", "")
             else:
-                made = Demonstration(icd, asked(example, key.task), readable(example.label))
+                made = Demonstration(icd, asked(example), readable(example.label))
                 image = example.image
             yield self.catalogue.demonstration((key, icd), made, self.times[key].shown(image))
 

@@ -18,7 +18,6 @@ from icltool.releases import __version__
 from icltool.results.privacy import without_places
 
 #: Tasks whose queries are a text by itself, and those that ask for a style.
-_TEXT_TASKS, _STYLE_TASKS = ("classification",), ("style",)
 
 
 @dataclass(frozen=True)
@@ -144,11 +143,11 @@ def _within(path: str, workspace: Path) -> str:
         return path
 
 
-def asked(example: Example, task: str) -> str:
-    """What the prompt says of an example beside its picture and its label: question, clue, style or the text to classify."""
-    if task in _TEXT_TASKS:
-        return readable(example.text)
-    return readable(example.style) if task in _STYLE_TASKS else readable(example.question)
+def asked(example: Example) -> str:
+    """What the prompt says of an example beside its picture and its label: question, clue, style or the text to classify (not a
+    caption, which is the label itself)."""
+    text = "" if example.text == example.label else example.text
+    return readable(example.question or example.style or text)
 
 
 def readable(text: Any) -> str:

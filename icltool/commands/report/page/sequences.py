@@ -131,7 +131,7 @@ class _Gathering:
         made = Query(
             id=one,
             dataset=readable(self.key.label),
-            question="" if example is None else asked(example, self.key.task),
+            question="" if example is None else asked(example),
             references=() if example is None else _references(example),
         )
         return self.catalogue.query((self.key, one), made, "" if example is None else self.times.shown(example.image))
@@ -140,7 +140,7 @@ class _Gathering:
         example = self._demonstrations.get(one)
         if example is None:
             return self.catalogue.demonstration((self.key, one), Demonstration(one, "", ""), "")
-        made = Demonstration(one, asked(example, self.key.task), readable(example.label))
+        made = Demonstration(one, asked(example), readable(example.label))
         return self.catalogue.demonstration((self.key, one), made, self.times.shown(example.image))
 
 

@@ -59,7 +59,7 @@ class Captioner:
         if options.image_size is not None:
             model.resize_images(options.image_size)
         parts = _parts(model, options)
-        items = Items(data.examples, options.learned(data.task.name), options.max_train_size, seed)
+        items = Items(data.examples, options.learned(data.task), options.max_train_size, seed)
         validation = Validation(data, options, seed)
         matching = Matching(items, options.itm_prompt, seed) if options.itm else None
         about = card.about_tuning(data, seed, options.decided(), len(items.rows), len(items))

@@ -127,7 +127,7 @@ class CaptionerModule(LightningModule):
     def losses(self, positions: Sequence[int], pixels: Tensor, epoch: int) -> dict[str, Any]:
         """Each loss of a batch by name, and the mean "reward" where there is one."""
         examples = self.items.examples(positions)
-        prompts = [self.model.prompt(self.data.task.name, (), example) for example in examples]
+        prompts = [self.model.prompt(self.data.task, (), example) for example in examples]
         losses: dict[str, Any] = {}
         if self.critic is not None:
             self.eval()

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from icltool.components.learners.options import names_of, parsed, trainer_options
-from icltool.contracts import CAPTION_TASKS, GenerationOptions
+from icltool.contracts import GenerationOptions, Task
 
 #: Options of Lightning's Trainer that are the learner's own, under these names.
 _OWN = {
@@ -201,13 +201,13 @@ class CaptionerOptions(BaseModel):
         given = {name: getattr(self, name) for name in _SEARCH}
         return replace(generation, **{name: value for name, value in given.items() if value is not None})
 
-    def learned(self, task: str) -> str:
+    def learned(self, task: Task) -> str:
         """Which captions are items: "all" or "first". With scst beams are learned from, and each picture comes once."""
-        return "first" if self.scst else self.captions or ("all" if task == "caption" else "first")
+        return "first" if self.scst else self.captions or ("all" if task.answers == "captions" else "first")
 
-    def chosen_by(self, task: str) -> tuple[str, ...]:
+    def chosen_by(self, task: Task) -> tuple[str, ...]:
         """Names of the metrics that the best weights are chosen by, or ("loss",)."""
-        select = self.select or ("cider+bleu-4" if task in CAPTION_TASKS else "loss")
+        select = self.select or ("cider+bleu-4" if task.sentences and not task.ranked else "loss")
         return tuple(metric_name(name.strip()) for name in select.split("+"))
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from icltool.components.learners.captioner.losses import answer_log_probs, self_critical_loss
 from icltool.components.learners.captioner.rewards import Rewards
-from icltool.contracts import BeamSample, Example, Float64Array, Model, Prompt, TuningSet
+from icltool.contracts import BeamSample, Example, Float64Array, Model, Prompt, Task, TuningSet
 from icltool.errors import ConfigError
 
 
@@ -46,7 +46,7 @@ class SelfCritical:
         log-probability of its own."""
         model: Any = self.data.model
         references = [example.references for example in examples]
-        jobs = self.rewards.submit(_texts(model, self.data.task.name, sampled), references)
+        jobs = self.rewards.submit(_texts(model, self.data.task, sampled), references)
         beams = [(place, beam) for place, found in enumerate(sampled) for beam in found]
         spoken = [(place, beam) for place, beam in beams if beam.ids]
         log_probs = torch.zeros(0, device=pixels.device)
@@ -68,5 +68,5 @@ class SelfCritical:
         return self_critical_loss(log_probs, advantages, scaled), float(found.mean())
 
 
-def _texts(model: Model, task: str, sampled: Sequence[Sequence[BeamSample]]) -> list[list[str]]:
+def _texts(model: Model, task: Task, sampled: Sequence[Sequence[BeamSample]]) -> list[list[str]]:
     return [[model.clean(task, beam.text) for beam in found] for found in sampled]

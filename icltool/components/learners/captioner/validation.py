@@ -34,7 +34,7 @@ class Validation:
 
     def __init__(self, data: TuningSet, options: CaptionerOptions, seed: int) -> None:
         self.data, self.workers = data, options.workers
-        self.chosen = options.chosen_by(data.task.name)
+        self.chosen = options.chosen_by(data.task)
         rows = drawn(len(data.development), options.development_size, seed, "captioner.development")
         self.examples: list[Example] = data.development.rows(rows)
         if not self.examples:
@@ -79,7 +79,7 @@ class Validation:
         for batch in loader(pictures, order, self.workers):
             if batch["error"] is not None:
                 raise batch["error"]
-            prompts = [model.prompt(self.data.task.name, (), self.examples[i]) for i in batch["positions"]]
+            prompts = [model.prompt(self.data.task, (), self.examples[i]) for i in batch["positions"]]
             read = model.tuning_batch(prompts, batch["pixels"].to(module.device), module.options.max_target_tokens)
             logits = model.answer_logits(read).float()
             nll = torch.nn.functional.cross_entropy(logits, read.tokens, reduction="none").double()
@@ -90,11 +90,11 @@ class Validation:
 
     def _answers(self, own: Sequence[int], progress: Progress | None) -> list[str]:
         data, answers = self.data, []
-        prompts = [data.model.prompt(data.task.name, (), self.examples[i]) for i in own]
+        prompts = [data.model.prompt(data.task, (), self.examples[i]) for i in own]
         step = _BATCHES * data.batch_size
         for low in range(0, len(prompts), step):
             raw = data.model.generate(prompts[low : low + step], data.generation, data.batch_size)
-            answers += [data.model.clean(data.task.name, text) for text in raw]
+            answers += [data.model.clean(data.task, text) for text in raw]
             if progress is not None:
                 progress.detail(f"validation: {len(answers)} of {len(prompts)} captions")
         return answers

@@ -63,16 +63,14 @@ class Draws:
 
     def plain_prompts(self, positions: Sequence[int] | IntArray) -> list[Prompt]:
         """Prompts without demonstrations: what the student reads."""
-        return [self.data.model.prompt(self.data.task.name, (), example) for example in self.examples(positions)]
+        return [self.data.model.prompt(self.data.task, (), example) for example in self.examples(positions)]
 
     def prompts(self, positions: Sequence[int] | IntArray, shots: int, draw: int = 0) -> list[Prompt]:
         """Prompts with each example's demonstrations of this draw: what the teacher reads."""
         found = [self.demonstrations(int(position), shots, draw) for position in positions]
         queries = self.examples(positions)
         shown = iter(self.examples(np.concatenate(found)) if shots and found else ())
-        return [
-            self.data.model.prompt(self.data.task.name, [next(shown) for _ in range(shots)], query) for query in queries
-        ]
+        return [self.data.model.prompt(self.data.task, [next(shown) for _ in range(shots)], query) for query in queries]
 
 
 def held_out(data: SteeringSet, size: int, seed: int) -> Draws:

@@ -18,7 +18,7 @@ from icltool.components.models.chat.chat_images import REUSABLE, ImageShelf
 from icltool.components.models.shared.loading import LoadOptions
 from icltool.components.models.shared.processed import ProcessedModel
 from icltool.components.models.shared.weights import find_weights, fingerprint
-from icltool.contracts import Example, Prompt
+from icltool.contracts import Example, Prompt, Task
 from icltool.errors import ConfigError
 
 
@@ -70,10 +70,10 @@ class ChatModel(ProcessedModel):
     def fingerprint(self) -> str:
         return fingerprint(self.source, self.precision, self.format.description())
 
-    def prompt(self, task: str, demonstrations: Sequence[Example], query: Example) -> Prompt:
+    def prompt(self, task: Task | str, demonstrations: Sequence[Example], query: Example) -> Prompt:
         return self.format.prompt(task, demonstrations, query)
 
-    def clean(self, task: str, text: str) -> str:
+    def clean(self, task: Task | str, text: str) -> str:
         return self.format.clean(task, text)
 
     def _written(self) -> object:

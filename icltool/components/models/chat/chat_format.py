@@ -7,30 +7,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from icltool.components.models.shared.prompt_format import LATER_TASKS, filled, plain_text
-from icltool.contracts import Example, Prompt
+from icltool.components.models.shared.prompt_format import filled, plain_text
+from icltool.components.tasks import BUILT_IN, task_named
+from icltool.contracts import Example, Prompt, Task, TaskFormat
 from icltool.errors import ConfigError
 
 Style = Literal["turns", "flat"]
 Render = Callable[..., str]
 
-_INFERENCE = "Answer in one short sentence: what does this clue in the image let you infer? {question}"
-#: What the user asks beside the image (with {question}, {text} and {style} filled in); `flat` gives what stands before a
-#: label.
-REQUESTS: dict[str, str] = {
-    "caption": "Describe the image in one short sentence.",
-    "vqa": "{question} Answer the question with a word or a short phrase.",
-    "classification": "{text} Answer with the label only.",
-    "style": "Describe the image in one short sentence, in the style {style}.",
-    "inference": _INFERENCE,
-    "inference-choice": _INFERENCE,
-}
-FLAT: dict[str, tuple[str, tuple[str, ...]]] = {
-    "caption": ("Caption:", ("Caption",)),
-    "vqa": ("Question:{question} Short answer:", ("Question", "Answer", "Short")),
-    "classification": ("Input:{text} Label:", ("Input", "Label")),
-    **{task: (rules.query, rules.stop) for task, rules in LATER_TASKS.items()},
-}
+#: The tasks that fingerprints tell: those that came later are left out, so that those of before stay.
+_TOLD = ("caption", "vqa", "classification")
 
 
 @dataclass(frozen=True)
@@ -51,7 +37,7 @@ class ChatFormat:
     start: str = ""
     eos: str = ""
 
-    def prompt(self, task: str, demonstrations: Sequence[Example], query: Example) -> Prompt:
+    def prompt(self, task: Task | str, demonstrations: Sequence[Example], query: Example) -> Prompt:
         """The prompt of Model.prompt. The target is the blank that the template writes before an answer where it asks for one
         without, the query's label, and what ends an assistant's turn."""
         messages = self._messages(task, demonstrations, query)
@@ -68,24 +54,21 @@ class ChatFormat:
             )
         return Prompt(text, images, blank + label + (after.rstrip() or self.eos))
 
-    def clean(self, task: str, text: str) -> str:
+    def clean(self, task: Task | str, text: str) -> str:
         """The answer within a raw continuation: up to the next turn (flat: the next example), quotes and blanks dropped."""
-        self._known(task)
-        stops = FLAT[task][1] if self.style == "flat" else self._turn_stops()
+        stops = request(task, self.style).stop if self.style == "flat" else self._turn_stops()
         answer = re.split("|".join(re.escape(stop) for stop in stops), text, maxsplit=1)[0] if stops else text
         return " ".join(answer.replace('"', "").split())
 
     def description(self) -> str:
-        """What decides the prompts, as a text for fingerprints. Tasks that came later are not told, so that those of before
-        stay."""
+        """What decides the prompts, as a text for fingerprints."""
         empty = Example(0, "", 0, "text", "label", (), "question")
         shown = self.prompt("vqa", [empty], empty)
-        requests = {task: text for task, text in REQUESTS.items() if task not in LATER_TASKS}
-        flat = {task: rules for task, rules in FLAT.items() if task not in LATER_TASKS}
+        requests = {task: request(task, "turns").query for task in _TOLD}
+        flat = {task: (request(task, "flat").query, request(task, "flat").stop) for task in _TOLD}
         return repr((self.style, self.start, requests, flat, shown.text, shown.target))
 
-    def _messages(self, task: str, demonstrations: Sequence[Example], query: Example) -> list[dict[str, Any]]:
-        self._known(task)
+    def _messages(self, task: Task | str, demonstrations: Sequence[Example], query: Example) -> list[dict[str, Any]]:
         return conversation(task, demonstrations, query, self.style, self.reserved)
 
     def between(self) -> str:
@@ -118,10 +101,17 @@ class ChatFormat:
     def _plain(self, text: str) -> str:
         return plain_text(text, self.reserved)
 
-    def _known(self, task: str) -> None:
-        if task not in REQUESTS:
-            known = ", ".join(sorted(REQUESTS))
-            raise ConfigError(f"this model's prompt format has no task {task!r}", f"its tasks are {known}")
+
+def request(task: Task | str, style: Style) -> TaskFormat:
+    """How a conversation asks: what a user's turn says beside the image, or, "flat", what stands before each label. ConfigError
+    for a task that is not known by name."""
+    if isinstance(task, str):
+        if task not in BUILT_IN:
+            raise ConfigError(
+                f"this model's prompt format has no task {task!r}", f"its tasks are {', '.join(sorted(BUILT_IN))}"
+            )
+        task = task_named(task)
+    return task.prompt(("completion",) if style == "flat" else ("chat", "completion"))
 
 
 def chat_format(processor: Any, tokenizer: Any, name: str, style: Style) -> ChatFormat:
@@ -180,25 +170,26 @@ def chat_format(processor: Any, tokenizer: Any, name: str, style: Style) -> Chat
 
 
 def conversation(
-    task: str, demonstrations: Sequence[Example], query: Example, style: Style, reserved: Sequence[str] = ()
+    task: Task | str, demonstrations: Sequence[Example], query: Example, style: Style, reserved: Sequence[str] = ()
 ) -> list[dict[str, Any]]:
     """Demonstrations and query as messages with image parts and text parts, the images in the examples' order. `reserved`
     tokens are broken up in what comes from the data."""
 
-    def content(template: str, example: Example, label: str) -> list[dict[str, str]]:
-        request = filled(template, *(plain_text(t, reserved) for t in (example.question, example.text, example.style)))
+    asked = request(task, style).query
+
+    def content(example: Example, label: str) -> list[dict[str, str]]:
+        text = filled(asked, *(plain_text(t, reserved) for t in (example.question, example.text, example.style)))
         image = [{"type": "image"}] if example.image else []
-        return [*image, {"type": "text", "text": request + label}]
+        return [*image, {"type": "text", "text": text + label}]
 
     if style == "flat":
-        form = FLAT[task][0]
-        shown = [part for e in demonstrations for part in content(form, e, f"{plain_text(e.label, reserved)}\n")]
-        return [{"role": "user", "content": _joined([*shown, *content(form, query, "")])}]
+        shown = [part for e in demonstrations for part in content(e, f"{plain_text(e.label, reserved)}\n")]
+        return [{"role": "user", "content": _joined([*shown, *content(query, "")])}]
     messages = []
     for example in demonstrations:
-        messages.append({"role": "user", "content": content(REQUESTS[task], example, "")})
+        messages.append({"role": "user", "content": content(example, "")})
         messages.append(_said("assistant", plain_text(example.label, reserved)))
-    return [*messages, {"role": "user", "content": content(REQUESTS[task], query, "")}]
+    return [*messages, {"role": "user", "content": content(query, "")}]
 
 
 def ended_by(form: ChatFormat, tokenizer: Any, ends: Sequence[int]) -> ChatFormat:

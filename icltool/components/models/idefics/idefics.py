@@ -25,6 +25,7 @@ from icltool.contracts import (
     ModelIdentity,
     Prompt,
     TargetScore,
+    Task,
 )
 from icltool.errors import ConfigError
 
@@ -85,10 +86,10 @@ class IdeficsModel(ContinuingIdefics):
     def fingerprint(self) -> str:
         return fingerprint(self._source, self._precision, repr(self._format))
 
-    def prompt(self, task: str, demonstrations: Sequence[Example], query: Example) -> Prompt:
+    def prompt(self, task: Task | str, demonstrations: Sequence[Example], query: Example) -> Prompt:
         return self._format.prompt(task, demonstrations, query)
 
-    def clean(self, task: str, text: str) -> str:
+    def clean(self, task: Task | str, text: str) -> str:
         return self._format.clean(task, text)
 
     @torch.inference_mode()

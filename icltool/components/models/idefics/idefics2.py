@@ -13,7 +13,7 @@ from icltool.components.models.shared.loading import LoadOptions
 from icltool.components.models.shared.processed import ProcessedModel
 from icltool.components.models.shared.prompt_format import IDEFICS2_FORMATS, chosen_format
 from icltool.components.models.shared.weights import find_weights, fingerprint
-from icltool.contracts import Example, Prompt
+from icltool.contracts import Example, Prompt, Task
 
 
 class Idefics2Model(ProcessedModel):
@@ -67,10 +67,10 @@ class Idefics2Model(ProcessedModel):
     def fingerprint(self) -> str:
         return fingerprint(self.source, self.precision, repr(self._format))
 
-    def prompt(self, task: str, demonstrations: Sequence[Example], query: Example) -> Prompt:
+    def prompt(self, task: Task | str, demonstrations: Sequence[Example], query: Example) -> Prompt:
         return self._format.prompt(task, demonstrations, query)
 
-    def clean(self, task: str, text: str) -> str:
+    def clean(self, task: Task | str, text: str) -> str:
         return self._format.clean(task, text)
 
     def shifted_modules(self) -> Sequence[Any]:

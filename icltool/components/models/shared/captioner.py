@@ -22,7 +22,7 @@ from icltool.components.models.shared.processed import load_processor, prepare_t
 from icltool.components.models.shared.scoring import beam_options, end_tokens, plain_generation, target_scores
 from icltool.components.models.shared.tokens import batches_by_length, check_length, check_prompts, tokenize
 from icltool.components.models.shared.weights import Weights, fingerprint
-from icltool.contracts import AnswerBatch, Example, GenerationOptions, Prompt, TargetScore
+from icltool.contracts import AnswerBatch, Example, GenerationOptions, Prompt, TargetScore, Task
 from icltool.errors import DataError
 
 #: About how many characters of text an image counts for where prompts of like length are put together.
@@ -102,10 +102,10 @@ class Captioner:
         """Pixels of a side of the pictures that the vision encoder reads."""
         return int(self.model.config.vision_config.image_size)
 
-    def prompt(self, task: str, demonstrations: Sequence[Example], query: Example) -> Prompt:
+    def prompt(self, task: Task | str, demonstrations: Sequence[Example], query: Example) -> Prompt:
         return self._format.prompt(task, demonstrations, query)
 
-    def clean(self, task: str, text: str) -> str:
+    def clean(self, task: Task | str, text: str) -> str:
         return self._format.clean(task, text)
 
     def token_counts(self, prompts: Sequence[Prompt]) -> list[int]:

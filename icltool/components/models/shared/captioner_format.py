@@ -6,24 +6,17 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from icltool.components.models.shared.prompt_format import plain_text
-from icltool.contracts import CAPTION_TASKS, Example, Prompt
+from icltool.components.models.shared.prompt_format import filled, plain_text
+from icltool.components.tasks import BUILT_IN, formats, task_named
+from icltool.contracts import Example, Prompt, Task
 from icltool.errors import ConfigError
 
 #: Words of a caption that are read, at most.
 MOST_WORDS = 50
 
-#: Between image and label, by task, with {question} (a question, or the clue that an inference starts from) and {style}.
-QUERIES: Mapping[str, str] = {
-    "caption": "a photo of",
-    "vqa": "Question: {question} Short answer:",
-    "style": "what does the image describe? reply in personality {style}.",
-    "inference": "clue: {question} inference:",
-    "inference-choice": "clue: {question} inference:",
-}
-
-#: Tasks whose labels are sentences about a picture.
-_SENTENCES = (*CAPTION_TASKS, "inference-choice")
+#: Between image and label, by built-in task, with {question} (a question, or the clue that an inference starts from) and
+#: {style}.
+QUERIES: Mapping[str, str] = {task: asked.query for task, asked in formats("captioner").items()}
 
 
 def clean_caption(text: str, most_words: int = MOST_WORDS) -> str:
@@ -53,11 +46,9 @@ class CaptionerFormat:
     one_image: bool = False
     queries: Mapping[str, str] = field(default_factory=lambda: QUERIES)
 
-    def prompt(self, task: str, demonstrations: Sequence[Example], query: Example) -> Prompt:
+    def prompt(self, task: Task | str, demonstrations: Sequence[Example], query: Example) -> Prompt:
         """See Model.prompt."""
-        if task not in self.queries:
-            known = ", ".join(sorted(self.queries))
-            raise ConfigError(f"this model's prompt format has no task {task!r}", f"its tasks are {known}")
+        task = self._known(task)
         shown = [replace(e, image="") for e in demonstrations] if self.one_image else list(demonstrations)
         parts = []
         for example in shown:
@@ -71,11 +62,11 @@ class CaptionerFormat:
         parts = self.image + plain_text(text, self.reserved)
         return Prompt(self._text(parts), (image,), self.blank + plain_text(target, self.reserved) + self.end)
 
-    def clean(self, task: str, text: str) -> str:
+    def clean(self, task: Task | str, text: str) -> str:
         """See Model.clean."""
         answer = re.split(self.cut, text.replace('"', "").strip(), maxsplit=1)[0]
-        if task == "vqa":  # a model that was not trained on demonstrations runs on within the line
-            answer = re.split(r"Question:|Short answer:", answer, maxsplit=1)[0]
+        if stops := self._known(task).prompt(("captioner",)).stop:
+            answer = re.split("|".join(map(re.escape, stops)), answer, maxsplit=1)[0]
         return " ".join(answer.split())
 
     def instruction(self, segment: str) -> str:
@@ -90,10 +81,18 @@ class CaptionerFormat:
         at = len(self.image) if self.image and parts.startswith(self.image) else 0
         return parts[:at] + self.start + parts[at:] + self.closing
 
-    def _opening(self, task: str, example: Example) -> str:
-        values = {"{question}": example.question, "{style}": example.style}
-        query = re.sub(r"\{\w+\}", lambda found: plain_text(values[found.group()], self.reserved), self.queries[task])
+    def _known(self, task: Task | str) -> Task:
+        name = task if isinstance(task, str) else task.name
+        if name not in self.queries and (isinstance(task, str) or name in BUILT_IN):
+            known = ", ".join(sorted(self.queries))
+            raise ConfigError(f"this model's prompt format has no task {name!r}", f"its tasks are {known}")
+        return task_named(task) if isinstance(task, str) else task
+
+    def _opening(self, task: Task, example: Example) -> str:
+        asked = self.queries.get(task.name) or task.prompt(("captioner",)).query
+        fields = (plain_text(one, self.reserved) for one in (example.question, example.text, example.style))
+        query = filled(asked, *fields)
         return (self.image if example.image else "") + query
 
-    def _label(self, task: str, label: str) -> str:
-        return plain_text(clean_caption(label) if task in _SENTENCES else label, self.reserved)
+    def _label(self, task: Task, label: str) -> str:
+        return plain_text(clean_caption(label) if task.sentences else label, self.reserved)

@@ -4,31 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
-from typing import Any
+from dataclasses import dataclass, field, replace
 
-from icltool.contracts import Example, Prompt
+from icltool.components.tasks import BUILT_IN, formats
+from icltool.contracts import Example, Prompt, Task, TaskFormat, task_name
+from icltool.contracts.task import representation
 from icltool.errors import ConfigError
-
-
-@dataclass(frozen=True, repr=False)
-class TaskFormat:
-    """One task within a prompt format.
-
-    `query` is the text between the image and the label, with {question}, {text} and {style} where the example's question,
-    text and style go. `stop` are the words that begin the next example in a run-on answer; `cut_at_comma` drops everything
-    from the first ", " on (VQA answers are short). `instruction` stands once, before the first image. `closing` is the text
-    that follows each label, in demonstrations and in the target; what is left of it is dropped from the end of an answer.
-    """
-
-    query: str
-    stop: tuple[str, ...]
-    instruction: str = ""
-    cut_at_comma: bool = False
-    closing: str = ""
-
-    def __repr__(self) -> str:
-        return _representation(self, later=("closing",))
 
 
 @dataclass(frozen=True, repr=False)
@@ -38,7 +19,8 @@ class PromptFormat:
     `start` opens the prompt, `image` stands for one image, `separator` ends a demonstration, and `end` closes the target
     of the query ("" where EOS is the pad token). Without `separated_target` a target has no separator: what comes after
     an answer is then `end` alone, which may not be empty. `reserved` are the special tokens: where data contain one
-    literally it is broken up, so that no caption can inject an image or end the prompt.
+    literally it is broken up, so that no caption can inject an image or end the prompt. `tasks` are the ways to ask for the
+    built-in tasks; of any other it is that of the first of `templates` that the task knows.
     """
 
     start: str
@@ -48,6 +30,7 @@ class PromptFormat:
     reserved: tuple[str, ...]
     tasks: Mapping[str, TaskFormat] = field(default_factory=dict)
     separated_target: bool = True
+    templates: tuple[str, ...] = ("completion",)
 
     def __post_init__(self) -> None:
         if not self.separated_target and not self.end:
@@ -55,9 +38,9 @@ class PromptFormat:
 
     def __repr__(self) -> str:
         tasks = {task: rules for task, rules in self.tasks.items() if LATER_TASKS.get(task) != rules}
-        return _representation(replace(self, tasks=tasks), later=("separated_target",))
+        return representation(replace(self, tasks=tasks), later=("separated_target",), hidden=("templates",))
 
-    def prompt(self, task: str, demonstrations: Sequence[Example], query: Example) -> Prompt:
+    def prompt(self, task: Task | str, demonstrations: Sequence[Example], query: Example) -> Prompt:
         """The prompt of Model.prompt: demonstrations in order, then the query; target = label, closing, separator, end."""
         rules = self._rules(task)
         parts = [self.start, rules.instruction]
@@ -68,7 +51,7 @@ class PromptFormat:
         separator = self.separator if self.separated_target else ""
         return Prompt("".join(parts), images, self._plain(query.label) + rules.closing + separator + self.end)
 
-    def clean(self, task: str, text: str) -> str:
+    def clean(self, task: Task | str, text: str) -> str:
         """The answer within a raw continuation: up to the next example (and comma, in VQA); quotes, blanks at both ends and
         the template's closing dropped.
 
@@ -77,7 +60,8 @@ class PromptFormat:
         """
         rules = self._rules(task)
         answer = " ".join(text.replace('"', "").split())
-        answer = re.split("|".join(re.escape(word) for word in rules.stop), answer, maxsplit=1)[0]
+        if rules.stop:
+            answer = re.split("|".join(map(re.escape, rules.stop)), answer, maxsplit=1)[0]
         if rules.cut_at_comma:
             answer = answer.split(", ", 1)[0]
         answer = answer.strip()
@@ -92,18 +76,14 @@ class PromptFormat:
     def _plain(self, text: str) -> str:
         return plain_text(text, self.reserved)
 
-    def _rules(self, task: str) -> TaskFormat:
-        if task not in self.tasks:
-            known = ", ".join(sorted(self.tasks))
-            raise ConfigError(f"this model's prompt format has no task {task!r}", f"its tasks are {known}")
-        return self.tasks[task]
-
-
-def _representation(form: Any, later: tuple[str, ...]) -> str:
-    """A dataclass's usual text, but fields in `later` are told only where they differ from their default: fingerprints are
-    made of it, and those of formats that were there before these fields stay as they were."""
-    told = [f for f in fields(form) if f.name not in later or getattr(form, f.name) != f.default]
-    return f"{type(form).__name__}({', '.join(f'{f.name}={getattr(form, f.name)!r}' for f in told)})"
+    def _rules(self, task: Task | str) -> TaskFormat:
+        name = task_name(task)
+        if name in self.tasks:
+            return self.tasks[name]
+        if isinstance(task, Task) and name not in BUILT_IN:
+            return task.prompt(self.templates)
+        known = ", ".join(sorted(self.tasks))
+        raise ConfigError(f"this model's prompt format has no task {name!r}", f"its tasks are {known}")
 
 
 def chosen_format(formats: Mapping[str, PromptFormat], template: str) -> PromptFormat:
@@ -127,40 +107,12 @@ def filled(template: str, question: str, text: str, style: str = "") -> str:
     return re.sub(r"\{question\}|\{text\}|\{style\}", lambda found: values[found.group()], template)
 
 
-#: One text, one label: the same in every format.
-CLASSIFICATION = TaskFormat("Input:{text} Label:", stop=("Input", "Label"))
-
-_INFERENCE = TaskFormat("Clue:{question} Inference:", stop=("Clue", "Inference"))
-#: Tasks that every format of pictures writes alike. They came later: a format's text, of which fingerprints are made, tells
-#: them only where it writes them in a way of its own.
-LATER_TASKS: Mapping[str, TaskFormat] = {
-    "style": TaskFormat("Caption in the style {style}:", stop=("Caption",)),
-    "inference": _INFERENCE,
-    "inference-choice": _INFERENCE,
-}
-
-_VQA_QUERY, _VQA_STOP = "Question:{question} Short answer:", ("Question", "Answer", "Short")
-_VQA_INSTRUCTION = "Instruction: provide an answer to the question. Use the image to answer.\n"
-
-_LIVE_INSTRUCTION = "Provide an answer to the question. Use the image to answer.\n"
+#: Tasks that came later than the fingerprints of formats, which tell them only where a format writes them in a way of its
+#: own.
+_COMMON = formats("completion")
+LATER_TASKS: Mapping[str, TaskFormat] = {task: _COMMON[task] for task in ("style", "inference", "inference-choice")}
 
 _FAKE, _IMAGE = "<fake_token_around_image>", "<image>"
-
-#: What idefics and idefics2 share: one line per demonstration.
-_IDEFICS_TASKS = {
-    "caption": TaskFormat("Caption:", stop=("Caption",)),
-    "vqa": TaskFormat(_VQA_QUERY, _VQA_STOP, instruction=_VQA_INSTRUCTION, cut_at_comma=True),
-    "classification": CLASSIFICATION,
-    **LATER_TASKS,
-}
-
-#: LIVE (arXiv:2406.13185): a VQA answer is closed with a full stop, and a target ends with EOS right after it.
-_LIVE_TASKS = {
-    "caption": TaskFormat("Caption:", stop=("Caption",)),
-    "vqa": TaskFormat(_VQA_QUERY, _VQA_STOP, instruction=_LIVE_INSTRUCTION, cut_at_comma=True, closing="."),
-    "classification": CLASSIFICATION,
-    **LATER_TASKS,
-}
 
 #: IDEFICS (first generation): the prompt of the published Lever-LM runs. The instruction-tuned models read it too, in place
 #: of their "User: … <end_of_utterance>" turns: only this one has published figures with demonstrations to compare with.
@@ -170,7 +122,8 @@ IDEFICS = PromptFormat(
     separator="\n",
     end="</s>",
     reserved=("<s>", "</s>", "<unk>", _FAKE, _IMAGE, "<end_of_utterance>"),
-    tasks=_IDEFICS_TASKS,
+    tasks=formats("lever-lm", "completion"),
+    templates=("lever-lm", "completion"),
 )
 
 #: IDEFICS2. The image marker is one token; the model's own processor puts its features and their fake tokens there.
@@ -180,13 +133,20 @@ IDEFICS2 = PromptFormat(
     separator="\n",
     end="</s>",
     reserved=("<s>", "</s>", "<unk>", _FAKE, _IMAGE, "<end_of_utterance>"),
-    tasks=_IDEFICS_TASKS,
+    tasks=formats("lever-lm", "completion"),
+    templates=("lever-lm", "completion"),
 )
 
 
 def _live(form: PromptFormat) -> PromptFormat:
     """The family's format with LIVE's texts: an empty line between demonstrations, and none in the target."""
-    return replace(form, separator="\n\n", tasks=_LIVE_TASKS, separated_target=False)
+    return replace(
+        form,
+        separator="\n\n",
+        tasks=formats("live", "completion"),
+        templates=("live", "completion"),
+        separated_target=False,
+    )
 
 
 #: By the name of the template (option `template` of the adapters).
@@ -200,8 +160,5 @@ TEXT = PromptFormat(
     separator="\n",
     end="",
     reserved=(),
-    tasks={
-        "vqa": TaskFormat(_VQA_QUERY, _VQA_STOP, cut_at_comma=True),
-        "classification": CLASSIFICATION,
-    },
+    tasks={task: _COMMON[task] for task in ("vqa", "classification")},
 )

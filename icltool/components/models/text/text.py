@@ -17,7 +17,7 @@ from icltool.components.models.shared.scoring import beam_options, end_tokens, f
 from icltool.components.models.shared.text_continuing import text_continuation
 from icltool.components.models.shared.tokens import TokenizedPrompt, batches_by_length, text_lengths, tokenize
 from icltool.components.models.shared.weights import find_weights, fingerprint
-from icltool.contracts import AnswerBatch, Example, GenerationOptions, Prompt, TargetScore
+from icltool.contracts import AnswerBatch, Example, GenerationOptions, Prompt, TargetScore, Task, task_name
 from icltool.errors import ConfigError
 
 
@@ -74,15 +74,15 @@ class TextModel(HookedDecoder):
     def fingerprint(self) -> str:
         return fingerprint(self.source, self.precision, repr(self.format))
 
-    def prompt(self, task: str, demonstrations: Sequence[Example], query: Example) -> Prompt:
-        if task == "caption" or any(e.image for e in (*demonstrations, query)):
+    def prompt(self, task: Task | str, demonstrations: Sequence[Example], query: Example) -> Prompt:
+        if task_name(task) == "caption" or any(e.image for e in (*demonstrations, query)):
             raise ConfigError(
-                f"model {self.name} reads text only, and this {task} data has images",
+                f"model {self.name} reads text only, and this {task_name(task)} data has images",
                 "choose a vision-language model, such as --model idefics-9b",
             )
         return self.format.prompt(task, demonstrations, query)
 
-    def clean(self, task: str, text: str) -> str:
+    def clean(self, task: Task | str, text: str) -> str:
         return self.format.clean(task, text)
 
     def token_counts(self, prompts: Sequence[Prompt]) -> list[int]:

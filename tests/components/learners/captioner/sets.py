@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from icltool.components.learners.captioner.learner import Captioner
-from icltool.contracts import Example, GenerationOptions, Task, TuningSet
+from icltool.components.tasks import task_named
+from icltool.contracts import Example, GenerationOptions, TuningSet
 from icltool.testing.steering import InMemoryExamples
 from tests.components.learners.captioner.model import TinyCaptioner
 from tests.components.learners.captioner.overlap import metric
@@ -35,7 +36,7 @@ def tuning_set(
     """The last `held` examples are for development."""
     return TuningSet(
         model=model or TinyCaptioner(),
-        task=changes.pop("task", Task("caption", "cider", 8)),
+        task=changes.pop("task", task_named("caption").model_copy(update={"max_new_tokens": 8})),
         examples=InMemoryExamples(examples[:-held]),
         development=InMemoryExamples(examples[-held:]),
         metric=metric,

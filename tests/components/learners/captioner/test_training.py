@@ -12,7 +12,8 @@ from safetensors.torch import load_file
 
 from icltool.components.learners.captioner.validation import figure
 from icltool.components.models.shared.tuned import read_tuned
-from icltool.contracts import Example, GenerationOptions, Metric, Task, TuningSet
+from icltool.components.tasks import task_named
+from icltool.contracts import Example, GenerationOptions, Metric, TuningSet
 from icltool.errors import ConfigError, DataError
 from tests.components.learners.captioner.model import TinyCaptioner
 from tests.components.learners.captioner.overlap import WordOverlap
@@ -182,7 +183,7 @@ def test_corpus_figures_are_asked_for_where_a_metric_has_them(examples: list[Exa
 
 
 def test_targets_are_cut_and_styles_are_asked(styled: list[Example], tmp_path: Path) -> None:
-    data = tuning_set(styled, held=4, task=Task("style", "cider", 8))
+    data = tuning_set(styled, held=4, task=task_named("style").model_copy(update={"max_new_tokens": 8}))
     outcome = tuned(data, tmp_path, max_target_tokens=1, label_smoothing=0.1, epochs=4, lr=3e-2)
     assert outcome.history[-1]["val_loss"] < math.log(400)
     answers = data.model.generate(

@@ -1,0 +1,18 @@
+"""Which task a name, or a prepared data set, means."""
+
+from __future__ import annotations
+
+from icltool.contracts import Task
+from icltool.plugin.manager import component
+from icltool.store.prepared import PreparedDataset
+
+
+def named_task(name: str) -> Task:
+    """The registered task of this name. PluginError, with a suggestion, for any other."""
+    found: Task = component("tasks", name)
+    return found
+
+
+def task_of(dataset: PreparedDataset) -> Task:
+    """What the data set was prepared for: its own definition where it holds one, else the registered task."""
+    return dataset.declared or named_task(dataset.task)

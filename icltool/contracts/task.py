@@ -1,0 +1,178 @@
+"""A task: what is asked of a model, how its answer is made and cut, and how it is judged. Each is one TOML file."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
+from functools import cached_property
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from icltool.errors import ConfigError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+#: What an example may hold beside its label, by the names of Example's fields.
+Asked = Literal["image", "question", "text", "style"]
+#: How an example's answers stand in a table: all captions of a picture, over several rows; one caption a row; the answers
+#: of several people to a question; the label of a class.
+Answers = Literal["captions", "caption", "answers", "label"]
+
+_PLACEHOLDER = re.compile(r"\{(question|text|style)\}")
+
+
+@dataclass(frozen=True, repr=False)
+class TaskFormat:
+    """How one template asks for the answer of one task, and cuts it out of what a model writes.
+
+    `query` is the text between the image and the label, with {question}, {text} and {style} where the example's question,
+    text and style go. `stop` are the words that begin the next example in a run-on answer; `cut_at_comma` drops everything
+    from the first ", " on (VQA answers are short). `instruction` stands once, before the first image. `closing` is the text
+    that follows each label, in demonstrations and in the target; what is left of it is dropped from the end of an answer.
+    """
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+
+    query: str
+    stop: tuple[str, ...] = ()
+    instruction: str = ""
+    cut_at_comma: bool = False
+    closing: str = ""
+
+    def __repr__(self) -> str:
+        return representation(self, later=("closing",))
+
+
+class Task(BaseModel):
+    """What is asked of the model, and how its answers are made and judged.
+
+    `prompts` are the ways to ask for an answer by the name of a template: "completion", which every task has and which is
+    taken where a template has no way of its own; "lever-lm", "live"; "chat" (a user's turn); "captioner" (models that were
+    made to describe one picture: no demonstrations, no fallback).
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", description="what --task takes")]
+    fields: Annotated[tuple[Asked, ...], Field(description="what an example needs beside its label")] = ("image",)
+    optional: Annotated[tuple[Asked, ...], Field(description="what it may have besides")] = ()
+    answers: Annotated[Answers, Field(description="how the answers stand in a table")] = "label"
+    names: Annotated[
+        dict[str, str], Field(description="what fields and labels are called where that is not their own name")
+    ] = {}
+    sentences: Annotated[bool, Field(description="whether labels are sentences about a picture, as captions are")] = (
+        False
+    )
+    metrics: Annotated[tuple[str, ...], Field(min_length=1, description="what it is judged by, the main one first")]
+    guard: Annotated[
+        tuple[Literal["text", "question"], ...],
+        Field(description="what no demonstration may share with its query beside its image"),
+    ] = ()
+    ranked: Annotated[
+        bool, Field(description="the answer is the most probable of the example's choices, and nothing is written")
+    ] = False
+    max_new_tokens: Annotated[int, Field(ge=1, description="tokens of an answer at most")] = 20
+    num_beams: Annotated[int, Field(ge=1, description="beams of the search for an answer")] = 3
+    length_penalty: Annotated[float, Field(description="exponent of the length in a beam's score")] = 0.0
+    prompts: Annotated[dict[str, TaskFormat], Field(description="how each template asks, by its name")] = {}
+
+    @model_validator(mode="after")
+    def _fits(self) -> Task:
+        if self.prompts and "completion" not in self.prompts:
+            raise ValueError('prompts need one for "completion"')
+        held = {*self.fields, *self.optional}
+        for template, asked in self.prompts.items():
+            missing = sorted(set(_PLACEHOLDER.findall(asked.query + asked.instruction)) - held)
+            if missing:
+                raise ValueError(f"the prompt for {template} asks for {{{missing[0]}}}, which is none of the fields")
+        return self
+
+    @property
+    def metric(self) -> str:
+        """The metric it is judged by first."""
+        return self.metrics[0]
+
+    @cached_property
+    def asked(self) -> Literal["", "question", "text", "style"]:
+        """The field that says what is asked about the picture, as pages and exports show it; "" where only the picture is."""
+        for one in ("question", "text", "style"):
+            if one in self.fields:
+                return one
+        return ""
+
+    @property
+    def own_text(self) -> bool:
+        """Whether the text by which examples are compared is the very one that is to be written."""
+        return self.answers in ("captions", "caption") and not {"question", "text"} & set(self.fields)
+
+    def called(self, one: str) -> str:
+        """What a field is called in tables and on pages: "clue" for the question of an inference."""
+        return self.names.get(one, one)
+
+    def prompt(self, templates: Iterable[str]) -> TaskFormat:
+        """How it is asked by the first of these templates that it knows. ConfigError where it knows none."""
+        wanted = list(templates)
+        for template in wanted:
+            if template in self.prompts:
+                return self.prompts[template]
+        raise ConfigError(
+            f"task {self.name!r} has no prompt for the template {wanted[0]!r}",
+            f"its prompts: {', '.join(self.prompts)}",
+        )
+
+
+def task_name(task: Task | str) -> str:
+    """The name of a task that is given by name or as it is."""
+    return task if isinstance(task, str) else task.name
+
+
+def read_task(path: Path) -> Task:
+    """The task in a TOML file. ConfigError, one line with the file and the key, for one that is malformed."""
+    try:
+        return _parsed(path.read_text("utf-8"), str(path))
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "no UTF-8 text"
+        raise ConfigError(f"task file {path} cannot be read: {reason}", "name a TOML file") from error
+
+
+def packaged_task(package: str, file: str) -> Task:
+    """The task in a TOML file of an installed package: what a Registration of a task names as its target."""
+    return _parsed((files(package) / file).read_text("utf-8"), f"{package}/{file}")
+
+
+def task_from(content: Mapping[str, Any], where: str) -> Task:
+    """The task of a mapping, as a data set's manifest holds it. ConfigError for one that is malformed."""
+    try:
+        return Task(**content)
+    except ValidationError as error:
+        found = error.errors()
+        unknown = [one for one in found if one["type"] in ("extra_forbidden", "unexpected_keyword_argument")]
+        first = (unknown or found)[0]
+        key = ".".join(str(part) for part in first["loc"])
+        reason = "no such key" if unknown else first["msg"].removeprefix("Value error, ")
+        keys = [one.name for one in fields(TaskFormat)] if key.startswith("prompts.") else list(Task.model_fields)
+        hint = f"the keys there: {', '.join(keys)}" if unknown else "correct it"
+        raise ConfigError(f"{where}: {key}: {reason}" if key else f"{where}: {reason}", hint) from error
+
+
+def _parsed(text: str, where: str) -> Task:
+    try:
+        return task_from(tomllib.loads(text), where)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{where} is no TOML: {error}", "correct it") from error
+
+
+def representation(form: Any, later: tuple[str, ...], hidden: tuple[str, ...] = ()) -> str:
+    """A dataclass's usual text, but fields in `later` are named only where they differ from their default: fingerprints are
+    made of it, and those of formats that were there before these fields stay as they were. `hidden` ones are never named."""
+    known = [f for f in fields(form) if f.name not in hidden]
+    shown = [f for f in known if f.name not in later or getattr(form, f.name) != f.default]
+    return f"{type(form).__name__}({', '.join(f'{f.name}={getattr(form, f.name)!r}' for f in shown)})"
