@@ -288,6 +288,9 @@ class EmbeddingFile(ArtefactFile):
     def __len__(self) -> int:
         return len(self.ids)
 
+    def waiting(self) -> int:
+        return RowsAhead(self.path, self.header.identity()).waiting(_HEAD, len(self))
+
     def read(self, field: str) -> FloatArray:
         """All rows of a field, float32 [N, D]. StoreError when the file has no such field."""
         found = np.empty((len(self), self.dim), np.float32)

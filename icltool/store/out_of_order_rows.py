@@ -30,12 +30,12 @@ class RowsAhead:
         self._blocks: dict[int, tuple[int, Entry]] = {}
         self._starts: list[int] = []  # a heap of their keys
 
-    def resume(self, head: Any) -> None:
-        """Takes note of what an earlier run left; `head` is the struct of (first row, rows) that a payload begins with.
-        StoreError where that belongs to other options."""
+    def resume(self, head: Any, writable: bool = True) -> None:
+        """Takes note of what an earlier run left, or another one writes (not `writable`); `head` is the struct of (first row,
+        rows) that a payload begins with. StoreError where that belongs to other options."""
         if not self.path.exists():
             return
-        self._journal = Journal(self.path, writable=True)
+        self._journal = Journal(self.path, writable)
         try:
             check_identity(self._artefact, self._journal.identity, self._identity, what="its rows ahead")
             for entry in self._journal.entries:
@@ -75,6 +75,13 @@ class RowsAhead:
             if start + count > begin:
                 found.append(range(begin, start + count))
         return found
+
+    def waiting(self, head: Any, done: int) -> int:
+        """How many rows are here, but for the first `done`; only looked at, also while another process writes them."""
+        self.resume(head, writable=False)
+        if self._journal is not None:
+            self._journal.close()
+        return sum(map(len, self.spans(done)))
 
     def close(self, done: int) -> None:
         """Closes the file; removes it where nothing in it lies behind the first `done` rows."""

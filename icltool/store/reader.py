@@ -54,6 +54,10 @@ class ArtefactFile:
         """How many rows or queries a complete file has."""
         return int(self.header.details["total"])
 
+    def waiting(self) -> int:
+        """How many rows lie beside the file and wait for those in front of them."""
+        return 0
+
     def expect_dataset(self, fingerprint: str, command: str | None = None) -> None:
         """StoreError when the file was made from a data set with another fingerprint than the one given.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 
@@ -12,11 +12,11 @@ from icltool.config.base import StageConfig
 Kind = Literal["datasets", "embeddings", "sequences", "checkpoints", "evaluations", "captions", "exports", "cache"]
 
 
-def _typed_age(value: Any) -> Any:
+def _typed_age(value: object) -> object:
     return parse_age(value) if isinstance(value, str) else value
 
 
-def _typed_size(value: Any) -> Any:
+def _typed_size(value: object) -> object:
     return parse_size(value) if isinstance(value, str) else value
 
 

@@ -1,24 +1,33 @@
-"""What an artefact says of itself, read without its rows: whether it is whole, and what it was made from."""
+"""What an artefact records of itself, read in one place and without its rows: whether it is icltool's and whole, and what it
+was made from.
+
+Every kind has such a record: datasets/ a dataset.json, the HDF5 files of embeddings/, sequences/ and cache/ their root
+attributes, checkpoints/ a training.json, evaluations/ a results.json. Only captions/ and exports/ hold formats of others
+(`exports`).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+import importlib.metadata
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from icltool.errors import StoreError
 from icltool.releases import __version__
-from icltool.store.artefact import Header, Schema, open_h5, reading
+from icltool.store import embeddings, evaluations, failures, image_features, prepared, sequences
+from icltool.store.artefact import Header, open_h5, reading
 from icltool.store.atomic import read_json
-from icltool.store.embeddings import _HEAD, SCHEMA, EmbeddingFile
-from icltool.store.journal import Journal, journal_path
+from icltool.store.inventory.exports import is_caption_file, is_export
+from icltool.store.journal import journal_path
 from icltool.store.out_of_order_rows import ahead_path
 from icltool.store.workspace import TRAINED
 
 COMPLETE, UNFINISHED, LEFTOVER, DAMAGED, OTHER = "complete", "unfinished", "leftover", "damaged", "other version"
-#: The state of what another program made.
-FOREIGN = "foreign"
+#: Ends the names of lists of what was given up.
+FAILED = ".failed.json"
+#: The state of an interrupted training, and what it is written to before it takes that name.
+_RESUME = ("resume.ckpt", ".resume.ckpt.new")
 #: Journals up to this size are read to count what is finished.
 _COUNTED_BYTES = 1 << 26
 
@@ -27,10 +36,10 @@ _COUNTED_BYTES = 1 << 26
 class Facts:
     """What is known of one artefact; "" and () where it says nothing.
 
-    `state` is "complete", "unfinished" (its command goes on with it), "leftover" (nothing reads it), "damaged", "other
-    version" or "foreign" (never listed); `note` says more. `dataset`, `task` and `dataset_fingerprint` name what it was made
-    from; `embeddings` holds the fingerprints of such files, `sequences` the name of one, `files` paths of other artefacts;
-    `stale` says why nothing that runs now would read it.
+    `state` is "complete", "unfinished" (its command goes on with it), "leftover" (nothing reads it), "damaged" or "other
+    version"; `note` says more. `dataset`, `task` and `dataset_fingerprint` name what it was made from; `embeddings` holds
+    the fingerprints of such files, `sequences` the name of one, `files` paths of other artefacts; `stale` says why nothing
+    that runs now would read it.
     """
 
     state: str = COMPLETE
@@ -48,110 +57,109 @@ class Facts:
     files: tuple[str, ...] = ()
     stale: str = ""
 
+    def noting(self, text: str) -> Facts:
+        """The same with one more note."""
+        return replace(self, note=f"{self.note}; {text}" if self.note else text)
 
-def inspect(kind: str, path: Path) -> Facts:
-    """The facts of the artefact of this kind (a folder of the workspace) at `path`. Nothing is raised for a damaged one."""
-    look = _LOOKS.get(kind)
-    if look is None:
-        return Facts()
+
+def inspect(kind: str, path: Path) -> Facts | None:
+    """The facts of the artefact at `path` in the workspace's folder `kind`; None where icltool did not make what lies there, as
+    people keep their own beside it. Nothing is raised for a damaged one."""
     try:
-        return look(path)
+        return _READERS[kind](path)
     except StoreError as error:
         if "not a file of icltool's" in error.message:
-            return Facts(FOREIGN)
-        version = "newer icltool" in error.message or "older icltool" in error.message
-        version = version or "schema version" in error.message
-        return Facts(OTHER if version else DAMAGED, _without(error.message, path))
+            return None
+        version = any(said in error.message for said in ("newer icltool", "older icltool", "schema version"))
+        return Facts(OTHER if version else DAMAGED, error.message.replace(str(path), path.name))
     except (KeyError, TypeError, ValueError, AttributeError, OSError) as error:
         return Facts(DAMAGED, f"malformed: {type(error).__name__} {error}")
 
 
-def _without(message: str, path: Path) -> str:
-    return message.replace(str(path), path.name)
-
-
-def _embeddings(path: Path) -> Facts:
-    return _of_rows(path, SCHEMA, "id", EmbeddingFile.open)
-
-
-def _sequences(path: Path) -> Facts:
-    from icltool.store.sequences import SCHEMA, SequenceFile
-
-    return _of_rows(path, SCHEMA, "query_id", SequenceFile.open)
-
-
-def _of_rows(path: Path, schema: Schema, column: str, opened: Callable[[Path], Any]) -> Facts:
-    """The facts of a file that is written row by row, with a journal beside it while it is not finished."""
-    file, header = open_h5(path, schema)
-    with file, reading(path, schema):
-        complete, rows = bool(file.attrs["complete"]), len(file[column])
-    journal = journal_path(path)
-    if not complete and _is_counted(journal):
-        with opened(path) as merged:
-            complete, rows = merged.complete, len(merged)
-    note = "" if complete else f"{rows:,} of {int(header.details['total']):,}{_waiting(path, rows)}"
-    embeddings = header.provenance.extra.get("embeddings_fingerprint")
-    return _headed(header, COMPLETE if complete else UNFINISHED, note, (str(embeddings),) if embeddings else ())
-
-
-def _is_counted(journal: Path) -> bool:
-    return journal.is_file() and journal.stat().st_size <= _COUNTED_BYTES
-
-
-def _waiting(path: Path, done: int) -> str:
-    """How many rows beside the file wait for the ones after the first `done`; "" where there are none."""
-    ahead, journal = ahead_path(path), journal_path(path)
-    if not ahead.is_file():
-        return ""
-    if not _is_counted(ahead) or (journal.is_file() and not _is_counted(journal)):
-        return "; more wait for rows before them"
-
-    opened = Journal(ahead)
+def is_failures(path: Path) -> bool:
+    """Whether the file is a list of what was given up (`icltool.store.failures`)."""
     try:
-        blocks = sorted(_HEAD.unpack(opened.read(entry, _HEAD.size)) for entry in opened.entries)
-    finally:
-        opened.close()
-    count, reached = 0, done
-    for first, rows in blocks:
-        count += max(0, first + rows - max(first, reached))
-        reached = max(reached, first + rows)
-    return f"; {count:,} more wait for rows before them" if count else ""
+        return path.name.endswith(FAILED) and read_json(path).get("schema") == failures.SCHEMA
+    except (OSError, StoreError, ValueError, AttributeError):
+        return False
 
 
-def _headed(header: Header, state: str, note: str, embeddings: tuple[str, ...] = (), stale: str = "") -> Facts:
-    made = header.provenance.configuration
+def _made_from(record: Mapping[str, object]) -> Facts:
+    """The facts of what an artefact's configuration or identity says it was made from."""
+    dataset, task, fingerprint, features = (
+        str(record.get(key) or "") for key in ("dataset", "task", "dataset_fingerprint", "embeddings_fingerprint")
+    )
     return Facts(
-        state,
-        note,
-        header.schema.name,
-        header.schema.version,
-        header.created,
-        header.icltool_version,
-        header.fingerprint(),
-        str(made.get("dataset") or ""),
-        str(made.get("task") or ""),
-        header.provenance.dataset_fingerprint,
-        embeddings,
-        stale=stale,
+        dataset=dataset,
+        task=task,
+        dataset_fingerprint=fingerprint,
+        embeddings=(features,) if features else (),
     )
 
 
-def _dataset(path: Path) -> Facts:
-    from icltool.store.prepared import MANIFEST, SCHEMA, SCHEMA_VERSION, open_dataset
+def _of_header(header: Header) -> Facts:
+    made = header.provenance
+    own = {
+        "dataset_fingerprint": made.dataset_fingerprint,
+        "embeddings_fingerprint": made.extra.get("embeddings_fingerprint"),
+    }
+    return replace(
+        _made_from({**made.configuration, **own}),
+        schema=header.schema.name,
+        version=header.schema.version,
+        created=header.created,
+        icltool_version=header.icltool_version,
+        fingerprint=header.fingerprint(),
+    )
 
-    if path.name == "source" and not (path / MANIFEST).exists():
+
+def _rows(path: Path, kind: type[embeddings.EmbeddingFile] | type[sequences.SequenceFile], column: str) -> Facts | None:
+    """The facts of a file that is written row by row, with journals beside it while it is not finished."""
+    if not _is_h5(path):
+        return None
+    file, header = open_h5(path, kind.schema)
+    with file, reading(path, kind.schema):
+        complete, rows = bool(file.attrs["complete"]), len(file[column])
+    journals = [p for p in (journal_path(path), ahead_path(path)) if p.is_file()]
+    waiting = ""
+    if not complete and journals:
+        waiting = "; more wait for rows before them" if ahead_path(path) in journals else ""
+        if all(p.stat().st_size <= _COUNTED_BYTES for p in journals):
+            with kind.open(path) as merged:
+                complete, rows, count = merged.complete, len(merged), merged.waiting()
+            waiting = f"; {count:,} more wait for rows before them" if count else ""
+    facts = _of_header(header)
+    note = f"{rows:,} of {int(header.details['total']):,}{waiting}"
+    return facts if complete else replace(facts, state=UNFINISHED, note=note)
+
+
+def _is_h5(path: Path) -> bool:
+    return path.suffix == ".h5" and (path.is_file() or path.is_symlink())
+
+
+def _embeddings(path: Path) -> Facts | None:
+    return _rows(path, embeddings.EmbeddingFile, "id")
+
+
+def _sequences(path: Path) -> Facts | None:
+    return _rows(path, sequences.SequenceFile, "query_id")
+
+
+def _dataset(path: Path) -> Facts | None:
+    manifest = (path / prepared.MANIFEST).exists()
+    if not path.is_dir() or not (manifest or path.name == "source" or (path / "dataset_dict.json").exists()):
+        return None
+    if not manifest and path.name == "source":
         return Facts(note="files that its reader made")
-    found = open_dataset(path)
+    found = prepared.open_dataset(path)
     missing = [split for split in found.splits if not (path / split).is_dir()]
-    created, version = found.manifest.get("created", ""), found.manifest.get("icltool_version", "")
-    state, note = (DAMAGED, f"split {missing[0]} is missing") if missing else (COMPLETE, "")
     return Facts(
-        state,
-        note,
-        SCHEMA,
-        SCHEMA_VERSION,
-        str(created),
-        str(version),
+        DAMAGED if missing else COMPLETE,
+        f"split {missing[0]} is missing" if missing else "",
+        prepared.SCHEMA,
+        prepared.SCHEMA_VERSION,
+        str(found.manifest.get("created", "")),
+        str(found.manifest.get("icltool_version", "")),
         found.fingerprint,
         found.name,
         found.task,
@@ -159,87 +167,99 @@ def _dataset(path: Path) -> Facts:
     )
 
 
-def _checkpoint(path: Path) -> Facts:
-    record_file = path / TRAINED
-    if not record_file.exists():
-        kept = any(path.glob("resume*")) or any(path.glob("*.safetensors"))
-        return Facts(UNFINISHED, "" if kept else "no weights yet")
-    record = read_json(record_file)
-    identity: Mapping[str, Any] = record["identity"]
-    provenance: Mapping[str, Any] = record.get("provenance", {})
+def _checkpoint(path: Path) -> Facts | None:
+    """A training, also one that was stopped before it left weights: its lock stays beside the folder."""
+    if not path.is_dir():
+        return None
+    if not (path / TRAINED).exists():
+        kept = any((path / name).exists() for name in _RESUME) or any(path.glob("*.safetensors"))
+        locked = path.with_name(f".{path.name}.lock").is_file()
+        return Facts(UNFINISHED, "" if kept else "no weights yet") if kept or locked else None
+    record = read_json(path / TRAINED)
+    identity, provenance = record["identity"], record.get("provenance", {})
     missing = [name for name in record.get("checkpoints", {}).values() if not (path / name).is_file()]
-    embeddings = identity.get("embeddings_fingerprint")
-    return Facts(
-        DAMAGED if missing else COMPLETE,
-        f"{missing[0]} is missing" if missing else "",
-        str(record.get("schema", "")),
-        int(record.get("schema_version", 0)) or None,
+    facts = replace(
+        _made_from(identity),
+        schema=str(record.get("schema", "")),
+        version=int(record.get("schema_version", 0)) or None,
         icltool_version=str(provenance.get("icltool", "")),
-        dataset=str(identity.get("dataset") or ""),
-        task=str(identity.get("task") or ""),
-        dataset_fingerprint=str(identity.get("dataset_fingerprint") or ""),
-        embeddings=(str(embeddings),) if embeddings else (),
         sequences=str(provenance.get("sequences") or ""),
-        files=tuple(str(identity[key]) for key in ("model_path",) if isinstance(identity.get(key), str)),
+        files=(identity["model_path"],) if isinstance(identity.get("model_path"), str) else (),
     )
+    return replace(facts, state=DAMAGED, note=f"{missing[0]} is missing") if missing else facts
 
 
-def _evaluation(path: Path) -> Facts:
-    from icltool.store.evaluations import RESULTS, SCHEMA, VERSION, read_results
-
+def _evaluation(path: Path) -> Facts | None:
+    """An evaluation, also one that was stopped before its first answer: its lock stays in the folder."""
+    if not path.is_dir():
+        return None
+    if not (path / evaluations.RESULTS).exists():
+        begun = (path / "predictions").is_dir() or (path / f".{evaluations.RESULTS}.lock").is_file()
+        return Facts(UNFINISHED, "no setting is finished") if begun else None
     partial = len(list(path.glob("predictions/.*.part")))
-    if not (path / RESULTS).exists():
-        return Facts(UNFINISHED, "no setting is finished")
-    results, provenance = read_results(path)
-    made: Mapping[str, Any] = provenance.get("configuration", {})
-    return Facts(
-        UNFINISHED if partial else COMPLETE,
-        f"{len(results)} settings" + (f", {partial} begun" if partial else ""),
-        SCHEMA,
-        VERSION,
-        dataset=str(made.get("dataset") or ""),
-        task=str(made.get("task") or ""),
-        dataset_fingerprint=str(made.get("dataset_fingerprint") or ""),
-        files=_paths_in([made, *(result.extra.get("options") for result in results)]),
+    results, provenance = evaluations.read_results(path)
+    made = provenance.get("configuration", {})
+    files = [file for table in (made, *(r.extra.get("options") for r in results)) for file in _paths_in(table)]
+    return replace(
+        _made_from(made),
+        state=UNFINISHED if partial else COMPLETE,
+        note=f"{len(results)} settings" + (f", {partial} begun" if partial else ""),
+        schema=evaluations.SCHEMA,
+        version=evaluations.VERSION,
+        files=tuple(dict.fromkeys(files)),
     )
 
 
-def _paths_in(tables: list[Any]) -> tuple[str, ...]:
-    """The texts among the values of some mappings that may be paths, each once."""
-    found = (value for table in tables if isinstance(table, Mapping) for value in table.values())
-    return tuple(dict.fromkeys(value for value in found if isinstance(value, str) and "/" in value))
+def _paths_in(table: object) -> Iterator[str]:
+    """The texts among the values of a mapping that may be paths."""
+    for value in table.values() if isinstance(table, Mapping) else ():
+        if isinstance(value, str) and "/" in value:
+            yield value
 
 
-def _captions(path: Path) -> Facts:
-    if not path.exists():
-        return Facts(UNFINISHED, "captions of a call that was interrupted")
-    return Facts()
+def _captions(path: Path) -> Facts | None:
+    return Facts() if _is_readable(is_caption_file, path) else None
 
 
-def _cache(path: Path) -> Facts:
-    from importlib.metadata import PackageNotFoundError, version
+def _export(path: Path) -> Facts | None:
+    return Facts() if _is_readable(is_export, path) else None
 
-    from icltool.store.image_features import SCHEMA
 
-    file, header = open_h5(path, SCHEMA)
+def _is_readable(look: Callable[[Path], bool], path: Path) -> bool:
+    """What `look` says; False where the file cannot be read."""
+    try:
+        return look(path)
+    except (OSError, ValueError):
+        return False
+
+
+def _cache(path: Path) -> Facts | None:
+    if not _is_h5(path):
+        return None
+    file, header = open_h5(path, image_features.SCHEMA)
     file.close()
-    stale = ""
+    facts = replace(_of_header(header), note=str(header.details["model"]))
     for library, made_with in header.provenance.configuration.items():
-        try:
-            current = __version__ if library == "icltool" else version(library)
-        except PackageNotFoundError:
-            current = "none"
+        current = _version(library)
         if current != made_with:
-            stale = f"made with {library} {made_with}, and {current} is installed"
-    return _headed(header, COMPLETE, str(header.details["model"]), stale=stale)
+            facts = replace(facts, stale=f"made with {library} {made_with}, and {current} is installed")
+    return facts
 
 
-_LOOKS: dict[str, Callable[[Path], Facts]] = {
+def _version(library: str) -> str:
+    try:
+        return __version__ if library == "icltool" else importlib.metadata.version(library)
+    except importlib.metadata.PackageNotFoundError:
+        return "none"
+
+
+_READERS: dict[str, Callable[[Path], Facts | None]] = {
     "datasets": _dataset,
     "embeddings": _embeddings,
     "sequences": _sequences,
     "checkpoints": _checkpoint,
     "evaluations": _evaluation,
     "captions": _captions,
+    "exports": _export,
     "cache": _cache,
 }

@@ -14,9 +14,8 @@ from typing import NamedTuple
 from icltool.errors import StoreError
 from icltool.store.failures import failures_file, read_failures
 from icltool.store.inventory.artefact import KINDS, Artefact, Inventory
-from icltool.store.inventory.inspection import COMPLETE, FOREIGN, LEFTOVER, UNFINISHED, Facts, inspect
+from icltool.store.inventory.inspection import COMPLETE, FAILED, LEFTOVER, UNFINISHED, Facts, inspect, is_failures
 from icltool.store.inventory.lineage import related
-from icltool.store.inventory.recognition import FAILED, is_failures, is_ours
 from icltool.store.journal import journal_path
 from icltool.store.locking import held_by
 from icltool.store.out_of_order_rows import ahead_path
@@ -126,15 +125,12 @@ def _one(kind: str, top: Path, path: Path, foreign: list[Path]) -> Iterator[Arte
     if path.name.startswith("."):
         yield from _left(kind, top, path)
         return
-    if not is_ours(kind, path):
+    facts = inspect(kind, path)
+    if facts is None:
         if is_failures(path):
             yield from _left(kind, top, path)
         elif not (path.name.endswith(FAILED) and os.path.lexists(path.with_name(path.name.removesuffix(FAILED)))):
             foreign.append(path)
-        return
-    facts = inspect(kind, path)
-    if facts.state == FOREIGN:
-        foreign.append(path)
         return
     lock = _lock_of(kind, path)
     parts = () if kind == "exports" else _beside(path)
@@ -162,9 +158,7 @@ def _with_failures(facts: Facts, path: Path) -> Facts:
     for place in places:
         with contextlib.suppress(StoreError, AttributeError):
             if failures := read_failures(place):
-                told = f"{len(failures)} given up, the last: {str(failures[-1].get('error', ''))[:200]}"
-                note = f"{facts.note}; {told}" if facts.note else told
-                return Facts(**{**facts.__dict__, "note": note})
+                return facts.noting(f"{len(failures)} given up, the last: {str(failures[-1].get('error', ''))[:200]}")
     return facts
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +14,12 @@ from icltool.store.workspace import Workspace
 
 #: Kinds that are made from a prepared data set, and are of no use beside another one.
 _OF_DATA = ("embeddings", "sequences", "checkpoints", "evaluations")
+#: What is made while they are written may be needed without their saying so yet: a training tells nothing before it ends, an
+#: evaluation never names embeddings.
+_UNTOLD = {
+    "checkpoints": ("datasets", "embeddings", "sequences"),
+    "evaluations": ("datasets", "embeddings", "checkpoints"),
+}
 
 
 def related(artefacts: Sequence[Artefact], workspace: Workspace) -> list[Artefact]:
@@ -24,34 +30,33 @@ def related(artefacts: Sequence[Artefact], workspace: Workspace) -> list[Artefac
     is none, neither is one that says nothing of where it comes from, and neither is a finished training whose sequences are
     gone, which can be evaluated still: its note says so.
     """
-    lineage = _Lineage(artefacts, _fingerprints(workspace))
+    lineage = _Lineage([a for a in artefacts if a.state != LEFTOVER], _fingerprints(workspace))
     return [
         replace(
             artefact,
             facts=lineage.facts(artefact),
             unreachable=lineage.unreachable(artefact),
-            needed_by=tuple(lineage.needed_by(artefact)),
-            used_by=lineage.used_by(artefact),
+            needed_by=tuple(lineage.users.get(artefact.label, ())),
+            used_by=lineage.used_by.get(artefact.label, ""),
         )
         for artefact in artefacts
     ]
 
 
 class _Lineage:
-    def __init__(self, artefacts: Sequence[Artefact], fingerprints: dict[tuple[str, str], str]) -> None:
-        self._fingerprints = fingerprints
-        self._whole = whole = [a for a in artefacts if a.state != LEFTOVER]
-        self._prepared = {a.name: a for a in whole if a.kind == "datasets" and a.path.name != "source"}
-        self._sources = {a.name.split("/")[0]: a for a in whole if a.kind == "datasets" and a.path.name == "source"}
-        self._sequences = {a.name: a for a in whole if a.kind == "sequences"}
+    """`users` holds the labels of what was made from an artefact, `used_by` who writes something that is made from it; `whole`
+    are all artefacts but leftovers, `fingerprints` those of the prepared data sets by name and task."""
+
+    def __init__(self, whole: Sequence[Artefact], fingerprints: dict[tuple[str, str], str]) -> None:
+        self._whole, self._fingerprints = whole, fingerprints
+        self._names = {(a.kind, a.name): a for a in whole}
         self._embeddings = {a.facts.fingerprint: a for a in whole if a.kind == "embeddings" and a.facts.fingerprint}
         self._folders = {_resolved(a.path): a for a in whole if a.kind in ("checkpoints", "sequences", "exports")}
-        self._users: dict[str, list[str]] = {}
+        self.users: dict[str, list[str]] = {}
+        self.used_by: dict[str, str] = {}
         for artefact in whole:
-            for source in dict.fromkeys(a.label for a in self._sources_of(artefact)):
-                if source != artefact.label:
-                    self._users.setdefault(source, []).append(artefact.label)
-        self._used: dict[str, str] = {}
+            for source in dict.fromkeys(a.label for a in self._sources_of(artefact) if a is not artefact):
+                self.users.setdefault(source, []).append(artefact.label)
         for artefact in whole:
             if artefact.held_by:
                 self._mark(artefact, f"{artefact.held_by}, which writes {artefact.label}")
@@ -64,37 +69,28 @@ class _Lineage:
             source = waiting.pop()
             if source.label not in seen:
                 seen.add(source.label)
-                self._used.setdefault(source.label, by)
+                self.used_by.setdefault(source.label, by)
                 waiting += self._sources_of(source)
 
     def _untold(self, writer: Artefact) -> list[Artefact]:
-        """What an artefact that is being written may be made from without saying so yet: a training tells nothing before it
-        ends, an evaluation never names embeddings. It is all of its data set and task, by its name where that tells alone."""
-        if writer.kind == "checkpoints" and not writer.facts.dataset:
-            kinds = ("datasets", "embeddings", "sequences")
-        elif writer.kind == "evaluations":
-            kinds = ("datasets", "embeddings", "checkpoints")
-        else:
-            return []
-        named = writer.facts.dataset, writer.facts.task
-        found = [a for a in self._whole if a.kind in kinds and a.path.name != "source"]
-        if named[0]:
-            return [a for a in found if _of(a) == named]
-        return [a for a in found if f"-{'-'.join(_of(a))}-" in f"-{writer.name}"]
+        """What an artefact that is being written may be made from without saying so yet: all of its data set and task, by its
+        name where that tells alone."""
+        told = writer.facts.dataset
+        kinds = () if writer.kind == "checkpoints" and told else _UNTOLD.get(writer.kind, ())
+        return [
+            a
+            for a in self._whole
+            if a.kind in kinds
+            and a.path.name != "source"
+            and (_of(a) == _of(writer) if told else f"-{'-'.join(_of(a))}-" in f"-{writer.name}")
+        ]
 
     def facts(self, artefact: Artefact) -> Facts:
         """Its facts, with a note where a training's sequences are not there."""
         facts = artefact.facts
-        if not facts.sequences or facts.sequences in self._sequences:
+        if not facts.sequences or ("sequences", facts.sequences) in self._names:
             return facts
-        gone = f"its sequences {facts.sequences} are not in the workspace"
-        return replace(facts, note=f"{facts.note}; {gone}" if facts.note else gone)
-
-    def needed_by(self, artefact: Artefact) -> list[str]:
-        return self._users.get(artefact.label, []) if artefact.state != LEFTOVER else []
-
-    def used_by(self, artefact: Artefact) -> str:
-        return self._used.get(artefact.label, "")
+        return facts.noting(f"its sequences {facts.sequences} are not in the workspace")
 
     def unreachable(self, artefact: Artefact) -> str:
         """Why; "" where it can be reached, or nothing is known."""
@@ -108,33 +104,29 @@ class _Lineage:
         if artefact.kind not in _OF_DATA or not facts.dataset or not facts.dataset_fingerprint:
             return facts.stale
         named = f"{facts.dataset} ({facts.task})"
-        prepared = self._fingerprints.get((facts.dataset, facts.task))
+        prepared = self._fingerprints.get(_of(artefact))
         if prepared is None:
             return f"its data set {named} is gone"
         if prepared not in ("", facts.dataset_fingerprint):
             return f"its data set {named} has changed"
         return facts.stale
 
-    def _sources_of(self, artefact: Artefact) -> Iterable[Artefact]:
+    def _sources_of(self, artefact: Artefact) -> Iterator[Artefact]:
         """What it was made from, as far as that is in the workspace."""
         facts = artefact.facts
         if artefact.kind == "datasets":
-            source = self._sources.get(artefact.name.split("/")[0])
-            if source is not None and artefact.path.name != "source":
+            source = self._names.get(("datasets", f"{artefact.name.split('/')[0]}/source"))
+            if source is not None and artefact is not source:
                 yield source
             return
-        prepared = self._prepared.get(f"{facts.dataset}/{facts.task}")
+        prepared = self._names.get(("datasets", f"{facts.dataset}/{facts.task}"))
         if prepared is not None and prepared.facts.fingerprint == facts.dataset_fingerprint:
             yield prepared
-        for fingerprint in facts.embeddings:
-            if fingerprint in self._embeddings:
-                yield self._embeddings[fingerprint]
-        if facts.sequences in self._sequences:
-            yield self._sequences[facts.sequences]
-        for file in facts.files:
-            found = self._folders.get(_resolved(Path(file)))
-            if found is not None:
-                yield found
+        yield from (self._embeddings[mark] for mark in facts.embeddings if mark in self._embeddings)
+        if ("sequences", facts.sequences) in self._names:
+            yield self._names["sequences", facts.sequences]
+        places = map(_resolved, map(Path, facts.files))
+        yield from (self._folders[place] for place in places if place in self._folders)
 
 
 def _fingerprints(workspace: Workspace) -> dict[tuple[str, str], str]:

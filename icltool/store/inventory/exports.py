@@ -1,0 +1,85 @@
+"""Which files in exports/ and captions/ icltool wrote: their formats have no room for a record, and people keep files of their
+own beside them, so each is known by what its writer begins it with."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import tarfile
+from pathlib import Path
+
+from icltool.store.plans import SCHEMA as PLAN
+
+#: How many bytes at either end of a file are looked at.
+_END_BYTES = 4096
+#: Of the card of a packed model, which is its first file, so many bytes are read.
+_CARD_BYTES = 1 << 20
+#: JSON files larger than this are no exported results.
+_RESULTS_BYTES = 1 << 26
+_EXPORTED = b"Exported by icltool"
+
+_CAPTIONS = re.compile(rb'\{\s*"model_name": ".*?",\s*"model_revision": "', re.DOTALL)
+_SEQUENCES, _PLAN, _RESULTS = (
+    rb'"-?\d+": \{"id_list": \[',
+    rb'"schema": "' + re.escape(PLAN.encode()),
+    rb'"provenance":',
+)
+_RESULTS_CSV = rb"method,shots,seed,queries,metric,mean,low,high,seconds"
+_SEQUENCES_CSV = rb"query_id,beam,[^\n]*,candidates(\n|\Z)"
+#: Suffix -> what a file of this format begins with; of .md also what stands near its end.
+_BEGINNINGS = {
+    ".html": rb'.*<meta name="generator" content="icltool ',
+    ".json": rb"\{\s*(%b|%b|(?P<results>%b))" % (_SEQUENCES, _PLAN, _RESULTS),
+    ".jsonl": rb'\{"query_id": -?\d+, "messages": \[',
+    ".csv": _RESULTS_CSV + b"|" + _SEQUENCES_CSV,
+    ".tex": rb"[^\n]*mean \[95 % interval\][^\n]*; needs \\usepackage\{booktabs\}(\n|\Z)",
+    ".md": rb"\| method \|.*mean \\\[95 % interval\\\]",
+}
+
+
+def is_caption_file(path: Path) -> bool:
+    return path.suffix == ".json" and _CAPTIONS.match(_ends(path)) is not None
+
+
+def is_export(path: Path) -> bool:
+    """OSError or ValueError for a file that cannot be read, or is not what its name says."""
+    if path.is_dir():
+        weights = any(path.glob("*.safetensors"))
+        return (path / "icltool.json").is_file() or (weights and _EXPORTED in (path / "README.md").read_bytes())
+    if path.suffix == ".parquet":
+        return _is_parquet(path)
+    if path.suffix in (".gz", ".tgz"):
+        return _is_archive(path)
+    beginning = _BEGINNINGS.get(path.suffix)
+    found = re.match(beginning, _ends(path), re.DOTALL) if beginning is not None else None
+    if found is None or not found.groupdict().get("results"):
+        return found is not None
+    small = path.stat().st_size <= _RESULTS_BYTES
+    return small and set(json.loads(path.read_bytes())) == {"provenance", "results", "analysis"}
+
+
+def _is_parquet(path: Path) -> bool:
+    """Sequences, whose provenance stands in the footer."""
+    import pyarrow.parquet as pq
+
+    return b"icltool" in (pq.read_schema(path).metadata or {})
+
+
+def _is_archive(path: Path) -> bool:
+    """A packed model, whose card comes first."""
+    try:
+        with tarfile.open(path, "r:gz") as archive:
+            card = archive.next()
+            content = archive.extractfile(card) if card is not None and card.name.endswith("/README.md") else None
+            return content is not None and _EXPORTED in content.read(_CARD_BYTES)
+    except (tarfile.TarError, EOFError):
+        return False
+
+
+def _ends(path: Path) -> bytes:
+    """The first and the last bytes of a file."""
+    with path.open("rb") as file:
+        head = file.read(_END_BYTES)
+        file.seek(max(len(head), file.seek(0, os.SEEK_END) - _END_BYTES))
+        return head + file.read()
