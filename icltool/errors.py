@@ -1,6 +1,10 @@
-"""The errors a user can mend. Each prints as one line and a hint; anything else that escapes is a bug."""
+"""The errors a user can mend, and the near misses that their hints name. Each prints as one line and a hint; anything else
+that escapes is a bug."""
 
 from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
 
 
 class IclError(Exception):
@@ -43,3 +47,16 @@ class PluginError(IclError):
 
 class StoreError(IclError):
     """An artefact in the workspace is missing, unreadable, locked, or belongs to something else."""
+
+
+def closest(wrong: str, known: Iterable[str]) -> str | None:
+    """The known name that is most like the wrong one, or None when none is like it."""
+    return next(iter(difflib.get_close_matches(wrong, list(known), n=1, cutoff=0.5)), None)
+
+
+def suggestion(wrong: str, known: Iterable[str]) -> str:
+    """A hint for a mistyped name: "did you mean 'x'? known: …"."""
+    names = list(known)
+    close = closest(wrong, names)
+    start = f"did you mean {close!r}? " if close else ""
+    return f"{start}known: {', '.join(names)}"

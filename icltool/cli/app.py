@@ -15,6 +15,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from icltool.cli.help import HelpfulCommand, HelpfulGroup
+from icltool.errors import closest
 from icltool.plugin.commands import command_module, commands, stage_model, stages
 from icltool.plugin.others import others_commands
 from icltool.releases import __version__
@@ -52,8 +53,6 @@ class LazyGroup(HelpfulGroup):
         if name not in self.commands and not name.startswith("-"):
             self._add_others()
         if name not in self.commands and not name.startswith("-") and not ctx.resilient_parsing:
-            from icltool.config.names import closest
-
             close = closest(name, self.commands)
             ctx.fail(f"no such command {name!r}" + (f"; did you mean {close!r}?" if close else ""))
         found, command, rest = super().resolve_command(ctx, args)

@@ -8,8 +8,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from icltool.config.fields import Shape, extras, flag_of, shape_of
-from icltool.config.names import suggestion
-from icltool.errors import ConfigError
+from icltool.errors import ConfigError, suggestion
 
 _TYPE_ERRORS = ("_type", "_parsing", "literal_error", "int_from_float", "none_required")
 _COMPARISONS = {

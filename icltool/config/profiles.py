@@ -19,9 +19,8 @@ from pydantic.fields import FieldInfo
 
 from icltool.config.base import StageConfig
 from icltool.config.fields import shape_of
-from icltool.config.names import suggestion
 from icltool.config.problems import explain
-from icltool.errors import ConfigError
+from icltool.errors import ConfigError, suggestion
 from icltool.plugin.commands import stage_models
 
 if sys.version_info >= (3, 11):

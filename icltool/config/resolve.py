@@ -10,9 +10,8 @@ from pydantic import ValidationError
 
 from icltool.config.base import StageConfig
 from icltool.config.fields import extras, flag_of, from_text, shape_of, toml_value
-from icltool.config.names import suggestion
 from icltool.config.problems import as_config_error
-from icltool.errors import ConfigError
+from icltool.errors import ConfigError, suggestion
 from icltool.plugin.commands import stage_model, stages
 
 

@@ -54,6 +54,7 @@ from icltool.contracts.model import (
     SupportsPrefixCache,
     TargetScore,
 )
+from icltool.contracts.options import Options
 from icltool.contracts.pictures import (
     SHOW_MODES,
     PictureReference,
@@ -115,6 +116,7 @@ __all__ = [
     "Model",
     "ModelIdentity",
     "NamedAfterFiles",
+    "Options",
     "PictureReference",
     "PixelReader",
     "PreparedSplit",

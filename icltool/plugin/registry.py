@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
-import inspect
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from icltool.errors import ConfigError, IclError, PluginError
+from icltool.contracts.options import build
+from icltool.errors import IclError, PluginError, closest
 from icltool.plugin.registration import KINDS, Registration
 
 SINGULAR = {kind: kind[:-1] for kind in KINDS} | {"retrievers": "retrieval method"}
@@ -88,15 +86,14 @@ class Registry:
                 "see `icltool plugins list`; reinstall or update that distribution",
             ) from error
 
-    def create(self, kind: str, name: str, /, **options: Any) -> Any:
+    def create(self, kind: str, name: str, /, **options: object) -> Any:
         """Builds the component: its registration's options, then `options` on top.
 
-        Raises PluginError as `load` does, and ConfigError when the component knows no such option or misses one.
+        Raises PluginError as `load` does, and ConfigError as `icltool.contracts.options.build`.
         """
         factory = self.load(kind, name)
         bound = {**self.get(kind, name).registration.options, **options}
-        _check_options(f"{SINGULAR[kind]} {name!r}", factory, bound, _MODEL_FLAGS if kind == "models" else {})
-        return factory(**bound)
+        return build(f"{SINGULAR[kind]} {name!r}", factory, bound, _MODEL_FLAGS if kind == "models" else {})
 
     def _claims(self, items: list[Found]) -> str:
         """One sentence: which distributions claim one name."""
@@ -106,8 +103,8 @@ class Registry:
 
     def _suggestion(self, kind: str, name: str) -> str:
         names = self.names(kind)
-        close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-        start = f"did you mean {close[0]!r}? " if close else ""
+        close = closest(name, names)
+        start = f"did you mean {close!r}? " if close else ""
         broken = f"; broken plugins: {', '.join(map(str, self.broken))}" if self.broken else ""
         if of_plugin := next((how for start, how in _PLUGINS.items() if name.startswith(start)), None):
             return f"it comes with a plugin: {of_plugin}{broken}"
@@ -133,30 +130,3 @@ _MODEL_FLAGS = {
     "template": "--prompt-template",
     "trust_remote_code": "--trust-remote-code",
 }
-
-
-def _check_options(
-    what: str, factory: Callable[..., Any], options: Mapping[str, Any], flags: Mapping[str, str]
-) -> None:
-    """Raises ConfigError, with the options that there are, unless `factory(**options)` is a call that fits. `flags` are
-    what users call an option where that is not its name."""
-    try:
-        signature = inspect.signature(factory)
-    except (TypeError, ValueError):  # something compiled, which tells no signature
-        return
-    kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-    known = sorted(p.name for p in signature.parameters.values() if p.kind in kinds)
-    open_ended = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in signature.parameters.values())
-    unknown = [] if open_ended else [option for option in options if option not in known]
-    if unknown:
-        close = difflib.get_close_matches(unknown[0], known, n=1, cutoff=0.5)
-        start = f"did you mean {close[0]!r}? " if close else ""
-        listed = f"its options: {', '.join(known)}" if known else "it has no options"
-        flag = flags.get(unknown[0])
-        if flag is not None:
-            raise ConfigError(f"{what} has no option {unknown[0]!r} ({flag})", f"leave {flag} out; {listed}")
-        raise ConfigError(f"{what} has no option {unknown[0]!r}", f"{start}{listed}")
-    try:
-        signature.bind(**options)
-    except TypeError as error:
-        raise ConfigError(f"{what}: {error}", f"its options: {', '.join(known)}") from error

@@ -7,6 +7,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from icltool.contracts.options import build
+
 Failure = TypeVar("Failure", bound=BaseException)
 
 
@@ -52,9 +54,10 @@ def expect_needs(component: Any, allowed: frozenset[str]) -> frozenset[str]:
 
 
 def built(component: Any, method: str) -> Any:
-    """The component itself, or a new one where a class or factory was given (anything callable without `method`)."""
+    """The component itself, or a new one of default options where a class or factory was given (anything callable without
+    `method`)."""
     if isinstance(component, type) or not hasattr(component, method):
         expect(callable(component), f"{component!r} has no method {method!r} and cannot be called to make one that has")
-        component = component()
+        component = build(getattr(component, "__name__", repr(component)), component, {})
     expect(hasattr(component, method), f"{type(component).__name__} has no method {method!r}")
     return component

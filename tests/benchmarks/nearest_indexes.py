@@ -32,9 +32,9 @@ from icltool.contracts import FloatArray, IntArray
 NEIGHBOURS = 64
 #: What is measured of each kind, defaults first.
 CHOICES: dict[str, tuple[IndexOptions, ...]] = {
-    "ivf": tuple(IndexOptions("ivf", probes=probes) for probes in (32, 8, 16, 64, 128)),
-    "ivf-pq": tuple(IndexOptions("ivf-pq", probes=probes) for probes in (32, 8, 16, 64, 128)),
-    "hnsw": tuple(IndexOptions("hnsw", ef=ef) for ef in (128, 256, 512)),
+    "ivf": tuple(IndexOptions(index="ivf", probes=probes) for probes in (32, 8, 16, 64, 128)),
+    "ivf-pq": tuple(IndexOptions(index="ivf-pq", probes=probes) for probes in (32, 8, 16, 64, 128)),
+    "hnsw": tuple(IndexOptions(index="hnsw", ef=ef) for ef in (128, 256, 512)),
 }
 
 
@@ -128,12 +128,12 @@ def compare(
 
 def line(figures: Figures) -> str:
     options = figures.options
-    knob = {"exact": "", "hnsw": f" ef={options.ef}"}.get(options.kind, f" probes={options.probes}")
+    knob = {"exact": "", "hnsw": f" ef={options.ef}"}.get(options.index, f" probes={options.probes}")
     if options == EXACT:
         return f"exact: {figures.rate:,.0f} queries/s"
     found = ", ".join(f"{name} {value:.3f}" for name, value in figures.recall.items())
     return (
-        f"{options.kind}{knob}: recall {found}; {figures.rate:,.0f} queries/s, {figures.speed:.1f} x exact; "
+        f"{options.index}{knob}: recall {found}; {figures.rate:,.0f} queries/s, {figures.speed:.1f} x exact; "
         f"built in {figures.build:.1f} s, {figures.bytes_per_row:.0f} bytes per row"
     )
 

@@ -20,10 +20,11 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
+from icltool.components.retrievers.approximate import IndexOptions
 from icltool.components.retrievers.nearest import normalised
-from icltool.components.retrievers.similarity import SimilarityRetriever
+from icltool.components.retrievers.similarity import SimilarityOptions, SimilarityRetriever
 from icltool.components.samplers.image_sim import ImageSimilaritySampler
-from icltool.components.samplers.mix import MixSampler
+from icltool.components.samplers.mix import MixOptions, MixSampler
 from icltool.contracts import FloatArray, IndexSet, IntArray, QuerySet
 
 QUESTIONS_PER_IMAGE = 443_757 / 82_783
@@ -90,7 +91,7 @@ def timed(name: str, work: Callable[[], IntArray]) -> IntArray:
 
 def sampling(size: Size, kind: str, like_vqa: bool) -> tuple[IndexSet, IntArray, IntArray]:
     """(index set, anchors' rows, pools), drawn in chunks as `icltool generate` draws them."""
-    sampler = MixSampler() if kind == "mix" else ImageSimilaritySampler()
+    sampler = MixSampler(MixOptions()) if kind == "mix" else ImageSimilaritySampler(IndexOptions())
     index = index_set(size, like_vqa, ("image", "text") if kind == "mix" else ("image",))
     rows = np.random.default_rng(2).permutation(size.vqa)[: size.queries]
     parts = [rows[start : start + size.chunk] for start in range(0, len(rows), size.chunk)]
@@ -113,7 +114,7 @@ def retrieval(size: Size) -> tuple[IndexSet, QuerySet, IntArray]:
     )
     ids = np.arange(size.queries) + size.coco
     queries = QuerySet(ids, ids, np.full(size.queries, -1), vectors(rng, size.queries, size.dim))
-    retriever = SimilarityRetriever("image", "image")
+    retriever = SimilarityRetriever(SimilarityOptions())
     name = f"i2i, 8 shots, {size.queries:,} queries, {size.coco:,} rows x {size.dim}"
     return index, queries, timed(name, lambda: retriever.retrieve(index, queries, 8, 0))
 

@@ -27,7 +27,7 @@ def test_defaults_find_nearly_all_and_more_effort_finds_more(capsys: pytest.Capt
             found.append(figures)
             print(line(figures))
     for kind, choices in CHOICES.items():
-        of_kind = {f.options: f for f in found if f.options.kind == kind}
+        of_kind = {f.options: f for f in found if f.options.index == kind}
         default = of_kind[choices[0]]
         assert default.options == type(EXACT)(kind), "the first choice is the default"
         assert min(default.recall.values()) > 0.95

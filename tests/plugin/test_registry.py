@@ -99,8 +99,8 @@ def test_options_of_the_registration_come_before_the_users() -> None:
     target = "icltool.components.samplers.mix:MixSampler"
     options = {"random": 0.0, "text": 0.5, "image": 0.5}
     registry = Registry([Found("samplers", Registration("texty", target, "", options), "x", "1")], [])
-    assert registry.create("samplers", "texty").shares == options
-    assert registry.create("samplers", "texty", text=0.25, image=0.75).shares == {
+    assert registry.create("samplers", "texty").options.shares == options
+    assert registry.create("samplers", "texty", text=0.25, image=0.75).options.shares == {
         "random": 0.0,
         "text": 0.25,
         "image": 0.75,
@@ -133,10 +133,9 @@ def test_an_option_that_a_model_does_not_take_has_the_name_that_users_call_it_by
 
 
 def test_a_missing_option_is_a_config_error() -> None:
-    registration = Registration("like", "icltool.components.retrievers.similarity:SimilarityRetriever", "")
-    registry = Registry([Found("retrievers", registration, "x", "1")], [])
-    with pytest.raises(ConfigError, match="retrieval method 'like': missing a required argument: 'query'"):
-        registry.create("retrievers", "like", demonstration="image")
+    with pytest.raises(ConfigError, match="retrieval method 'oracle' needs the option 'file'") as caught:
+        component("retrievers", "oracle", by="values")
+    assert caught.value.hint == "file: the sequences file"
 
 
 def test_a_type_error_inside_the_component_is_not_hidden(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from icltool.components.retrievers.random import RandomRetriever
-from icltool.components.retrievers.similarity import SimilarityRetriever
+from icltool.components.retrievers.random import RandomOptions, RandomRetriever
+from icltool.components.retrievers.similarity import SimilarityOptions, SimilarityRetriever
 from icltool.components.samplers.image_sim import ImageSimilaritySampler
 from icltool.components.samplers.random import RandomSampler
 from icltool.contracts import IndexSet, IntArray, QuerySet
@@ -188,11 +188,11 @@ class RankedByWord(RandomRetriever):
     ("wrong", "sentence"),
     [
         (RepeatsAcrossShots, "repeat a row"),
-        (lambda: LeaksGroups("image", "image"), "leak its answer"),
+        (lambda: LeaksGroups(SimilarityOptions()), "leak its answer"),
         (MasksAcrossTheBatch, "depend on"),
         (ClaimsNested, "`nested` is claimed"),
         (RankedByWord, "`ranked` must be"),
-        (lambda: RandomRetriever(fixed=True), "depend on|differ"),
+        (lambda: RandomRetriever(RandomOptions(fixed=True)), "depend on|differ"),
     ],
 )
 def test_check_retriever_catches(wrong: Callable[[], Any], sentence: str) -> None:

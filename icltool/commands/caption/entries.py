@@ -9,9 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from icltool.config.names import suggestion
 from icltool.contracts import Example, Task, open_file, open_picture, picture_error, picture_reference, read_whole
-from icltool.errors import ConfigError, DataError
+from icltool.errors import ConfigError, DataError, suggestion
 
 #: What an entry may hold; `question` and `clue` are two names of one thing.
 KEYS = ("image", "image_hash", "style", "reference", "question", "clue")

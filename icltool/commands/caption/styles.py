@@ -6,9 +6,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from icltool.config.names import closest
 from icltool.contracts import read_whole
-from icltool.errors import DataError, StoreError
+from icltool.errors import DataError, StoreError, closest
 from icltool.store.records import open_dataset
 from icltool.store.workspace import Workspace
 

@@ -16,9 +16,8 @@ from typing import Any
 
 from icltool.commands.clean.options import CleanConfig
 from icltool.config.amounts import age_text, size_text
-from icltool.config.names import closest
 from icltool.contracts import Progress
-from icltool.errors import ConfigError, StoreError
+from icltool.errors import ConfigError, StoreError, closest
 from icltool.store.inventory.artefact import Artefact
 from icltool.store.inventory.inventory import inventory, is_finished
 from icltool.store.inventory.removal import remove

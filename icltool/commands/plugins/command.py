@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Optional
+from dataclasses import asdict
+from typing import Annotated, Optional
 
 import typer
 
@@ -50,10 +51,12 @@ def show(
 ) -> None:
     """Show where a component comes from, the options it takes, and its documentation."""
     with library_output():
-        found: dict[str, Any] = describe(kind_named(kind), name)
+        found = asdict(describe(kind_named(kind), name))
     if as_json:
         print_json(found)
         return
-    documentation = found.pop("documentation")
+    options, documentation = found.pop("options"), found.pop("documentation")
     print_rows(f"{found['kind']}: {name}", [{"": key, "value": value} for key, value in found.items()])
+    if options:
+        print_rows("options", options)
     print_line(documentation)

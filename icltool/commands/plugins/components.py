@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import inspect
 from collections import Counter
+from dataclasses import dataclass, field, replace
 from importlib.resources import files
-from typing import Any
 
-from icltool.config.names import suggestion
-from icltool.errors import ConfigError, PluginError
+from icltool.contracts.options import Option, options_of
+from icltool.errors import ConfigError, PluginError, suggestion
 from icltool.plugin import KINDS
 from icltool.plugin.manager import load_registry
 
@@ -42,56 +42,39 @@ def listing(kind: str | None = None) -> list[dict[str, str]]:
     ]
 
 
-def describe(kind: str, name: str) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Description:
+    """One component as `icltool plugins show` prints it."""
+
+    kind: str
+    name: str
+    summary: str
+    distribution: str
+    version: str
+    target: str
+    status: str = "ok"
+    options: list[Option] = field(default_factory=list)
+    documentation: str = ""
+
+
+def describe(kind: str, name: str) -> Description:
     """Everything about one component. PluginError for an unknown name.
 
     A component whose module cannot be imported is described all the same; its status holds the error.
     """
     registry = load_registry()
     item = registry.get(kind, name)
-    found: dict[str, Any] = {
-        "kind": kind,
-        "name": name,
-        "summary": item.registration.summary,
-        "distribution": item.distribution,
-        "version": item.version,
-        "target": item.registration.target,
-        "options": dict(item.registration.options),
-        "status": "ok",
-        "signature": "",
-        "documentation": "",
-    }
+    registration = item.registration
+    found = Description(kind, name, registration.summary, item.distribution, item.version, registration.target)
     try:
         factory = registry.load(kind, name)
     except PluginError as error:
-        found["status"] = f"broken: {error.message}"
-        return found
-    if kind == "tasks" and {"package", "file"} <= set(item.registration.options):
-        place = item.registration.options
-        found["documentation"] = (files(place["package"]) / place["file"]).read_text("utf-8")
-        return found
-    found["signature"] = f"{getattr(factory, '__name__', name)}{_signature(factory)}"
-    found["documentation"] = "\n".join([inspect.getdoc(factory) or "", *_described(factory)])
-    return found
-
-
-def _described(factory: Any) -> list[str]:
-    """A line for each option of a class that has a model of them (pydantic) as `option_model`."""
-    model = getattr(factory, "option_model", None)
-    if model is None:
-        return []
-    lines = ["", "Options:"]
-    for name, field in model.model_fields.items():
-        default = field.get_default(call_default_factory=True)
-        lines.append(f"  {name} ({'none' if default is None else default}): {field.description or ''}")
-    return lines
-
-
-def _signature(factory: Any) -> str:
-    try:
-        return str(inspect.signature(factory))
-    except (TypeError, ValueError):  # a class written in C says nothing of its arguments
-        return "(…)"
+        return replace(found, status=f"broken: {error.message}")
+    if kind == "tasks" and {"package", "file"} <= set(registration.options):
+        package, file = str(registration.options["package"]), str(registration.options["file"])
+        return replace(found, documentation=(files(package) / file).read_text("utf-8"))
+    documentation = inspect.getdoc(factory) or ""
+    return replace(found, options=options_of(factory, registration.options), documentation=documentation)
 
 
 def _row(kind: str, name: str, distribution: str, version: str, status: str, summary: str) -> dict[str, str]:

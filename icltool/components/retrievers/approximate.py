@@ -11,21 +11,18 @@ graph takes some hundred comparisons per vector, whose number grows slowly.
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias
 
 import numpy as np
+from pydantic import Field, model_validator
 
 from icltool.components.retrievers.lists import best_centres, nearest_centres, spherical_kmeans
-from icltool.components.retrievers.options import whole_number
-from icltool.contracts import FloatArray, IntArray, keyed_generator
+from icltool.contracts import FloatArray, IntArray, Options, keyed_generator
 from icltool.errors import ConfigError
 
-KINDS = ("exact", "ivf", "ivf-pq", "hnsw")
 #: Fewer distinct vectors than this are always searched exactly: an index would not pay, nor be well trained.
 LEAST_VECTORS = 2048
 #: Lists per square root of the number of vectors N: a query is then compared with 4 sqrt(N) centres, and with sqrt(N) / 4
@@ -49,42 +46,28 @@ _ROWS = 16_384
 Units: TypeAlias = Callable[[IntArray], FloatArray]
 
 
-@dataclass(frozen=True)
-class IndexOptions:
-    """How nearest rows are searched: `kind` is one of KINDS; `probes` lists are searched for a query (ivf, ivf-pq); `ef`
-    candidates are kept on the walk through the graph (hnsw). More of either finds more of the true neighbours, in more
-    time."""
+class IndexOptions(Options):
+    """How nearest rows are searched. More `probes` or `ef` find more of the true neighbours, in more time; one that the index
+    ignores is refused where it is given."""
 
-    kind: str = "exact"
-    probes: int = 32
-    ef: int = 128
+    index: Literal["exact", "ivf", "ivf-pq", "hnsw"] = Field(
+        "exact", description="how the nearest rows are searched: all compared, or proposed by an index"
+    )
+    probes: int = Field(32, ge=1, description="lists that are searched for a query (ivf, ivf-pq)")
+    ef: int = Field(128, ge=1, description="candidates that are kept on the walk through the graph (hnsw)")
+
+    @model_validator(mode="after")
+    def _refuse_ignored(self) -> IndexOptions:
+        for name, users in (("probes", ("ivf", "ivf-pq")), ("ef", ("hnsw",))):
+            if name in self.model_fields_set and self.index not in users:
+                raise ConfigError(
+                    f"{name}={getattr(self, name)!r} has no effect with index={self.index!r}",
+                    f"leave it out, or choose index={users[0]}",
+                )
+        return self
 
 
 EXACT = IndexOptions()
-
-
-def index_options(what: str, index: Any, probes: Any = None, ef: Any = None) -> IndexOptions:
-    """The options `index`, `probes` and `ef` of a method or sampler, called `what` in messages; None is the default.
-
-    Raises ConfigError for an unknown index, a value that is no whole number from 1 up, and one that the index ignores.
-    """
-    if index not in KINDS:
-        close = difflib.get_close_matches(str(index), KINDS, n=1, cutoff=0.5)
-        start = f"did you mean {close[0]!r}? " if close else ""
-        raise ConfigError(f"{what}: index={index!r} is no index", f"{start}known: {', '.join(KINDS)}")
-    given = {"probes": probes, "ef": ef}
-    users = {"probes": ("ivf", "ivf-pq"), "ef": ("hnsw",)}
-    chosen: dict[str, int] = {}
-    for name, value in given.items():
-        if value is None:
-            continue
-        if index not in users[name]:
-            raise ConfigError(
-                f"{what}: {name}={value!r} has no effect with index={index!r}",
-                f"leave it out, or choose index={users[name][0]}",
-            )
-        chosen[name] = whole_number(what, name, value)
-    return IndexOptions(index, **chosen)
 
 
 class CandidateIndex(Protocol):

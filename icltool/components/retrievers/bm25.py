@@ -6,10 +6,10 @@ import re
 from collections.abc import Sequence
 
 import numpy as np
+from pydantic import Field
 
-from icltool.components.retrievers.options import number
 from icltool.components.retrievers.rows import excluded_rows
-from icltool.contracts import Float64Array, IndexSet, IntArray, QuerySet
+from icltool.contracts import Float64Array, IndexSet, IntArray, Options, QuerySet
 
 _WORD = re.compile(r"\w+(?:['’]\w+)*")
 
@@ -17,6 +17,13 @@ _WORD = re.compile(r"\w+(?:['’]\w+)*")
 def words(text: str) -> list[str]:
     """The words of a text in lower case, without punctuation (an apostrophe inside a word stays)."""
     return _WORD.findall(text.lower())
+
+
+class BM25Options(Options):
+    """The constants of the formula."""
+
+    k1: float = Field(1.5, ge=0, le=1e3, description="how much further occurrences of a word add")
+    b: float = Field(0.75, ge=0, le=1, description="how much a row's length counts against it")
 
 
 class BM25Retriever:
@@ -30,17 +37,16 @@ class BM25Retriever:
     last.
 
     A caption query's text is one of its own references, so for captions this is an upper bound, no method.
-    Raises ConfigError for an option out of range.
     """
 
+    options_model = BM25Options
     query = "text"
     needs: frozenset[str] = frozenset({"texts"})
     ranked = True
     nested = True
 
-    def __init__(self, k1: float = 1.5, b: float = 0.75) -> None:
-        self.k1 = number("bm25", "k1", k1, 0.0, 1e3)
-        self.b = number("bm25", "b", b, 0.0, 1.0)
+    def __init__(self, options: BM25Options) -> None:
+        self.options = options
         self._texts: tuple[str, ...] | None = None
         self._inverted: InvertedIndex | None = None
 
@@ -53,7 +59,7 @@ class BM25Retriever:
         if not shots or not len(queries):
             return chosen
         if self._inverted is None or self._texts != index.texts:
-            self._texts, self._inverted = index.texts, InvertedIndex(index.texts, self.k1, self.b)
+            self._texts, self._inverted = index.texts, InvertedIndex(index.texts, self.options.k1, self.options.b)
         for position in range(len(queries)):
             leaking = excluded_rows(index, queries, position, shots, "query")
             chosen[position] = self._inverted.best(queries.texts[position], shots, leaking)

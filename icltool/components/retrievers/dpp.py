@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
+from pydantic import Field
 
-from icltool.components.retrievers.approximate import index_options
-from icltool.components.retrievers.options import embedding_kinds, number, whole_number
+from icltool.components.retrievers.options import PoolOptions
 from icltool.components.retrievers.pool import Pool, pools
 from icltool.contracts import IndexSet, IntArray, QuerySet
 
@@ -13,40 +13,33 @@ from icltool.contracts import IndexSet, IntArray, QuerySet
 _NOTHING = 1e-9
 
 
+class DPPOptions(PoolOptions):
+    """Of the kernel."""
+
+    trade_off: float = Field(0.1, gt=0, le=1e6, description="a small one asks for relevance, a large one for diversity")
+
+
 class DPPRetriever:
     """Greedy maximum a posteriori inference of a determinantal point process among the `pool` nearest rows.
 
     The kernel is L[i, j] = exp(r[i] / (2 t)) S[i, j] exp(r[j] / (2 t)) with the relevance r[i] = cos(query, i), the
     similarity S[i, j] = (1 + cos(i, j)) / 2 and t = `trade_off`, as in CEIL (Ye et al., Compositional exemplars for
-    in-context learning, 2023), where a trained encoder gives the vectors and here the stored embeddings do. A small t
-    asks for relevance, a large one for diversity. Each step takes the row that raises log det L of the chosen rows most,
-    of equal ones the lowest row; one Cholesky row per step makes it exact (Chen, Zhang, Zhou: Fast greedy MAP inference
-    for determinantal point process, 2018, algorithm 1). Rows that add nothing to the determinant, such as a second one
-    with an equal vector, come last, by relevance.
+    in-context learning, 2023), where a trained encoder gives the vectors and here the stored embeddings do. Each step takes
+    the row that raises log det L of the chosen rows most, of equal ones the lowest row; one Cholesky row per step makes it
+    exact (Chen, Zhang, Zhou: Fast greedy MAP inference for determinantal point process, 2018, algorithm 1). Rows that add
+    nothing to the determinant, such as a second one with an equal vector, come last, by relevance.
 
     Rows are in the order of choice, the most relevant first: they count as ranked, and the first k of more are what a
-    call for k gives. `index`, `probes` and `ef` say how the pool is searched (`retrievers.approximate`).
-    Raises ConfigError for an option out of range, and for a pool smaller than the number of demonstrations.
+    call for k gives.
     """
 
+    options_model = DPPOptions
     ranked = True
     nested = True
 
-    def __init__(
-        self,
-        trade_off: float = 0.1,
-        pool: int = 64,
-        query: str = "image",
-        demonstration: str = "image",
-        index: str = "exact",
-        probes: int | None = None,
-        ef: int | None = None,
-    ) -> None:
-        self.needs = embedding_kinds("dpp", query, demonstration)
-        self.trade_off = number("dpp", "trade_off", trade_off, 0.0, 1e6, above=True)
-        self.pool = whole_number("dpp", "pool", pool)
-        self.query, self.demonstration = query, demonstration
-        self.search = index_options("dpp", index, probes, ef)
+    def __init__(self, options: DPPOptions) -> None:
+        self.options = options
+        self.needs = options.needs
 
     def retrieve(self, index: IndexSet, queries: QuerySet, shots: int, seed: int) -> IntArray:
         """Rows of `index` int64 [Q, shots]; see `icltool.contracts.Retriever`. Nothing is drawn: `seed` has no effect.
@@ -54,7 +47,7 @@ class DPPRetriever:
         Raises DataError when a query has fewer rows left.
         """
         chosen = np.empty((len(queries), shots), dtype=np.int64)
-        found = pools("dpp", index, queries, self.query, self.demonstration, self.pool, shots, self.search)
+        found = pools("dpp", self.options, index, queries, shots)
         for answer, pool in zip(chosen, found, strict=True):
             answer[:] = pool.rows[self._choose(pool, shots)]
         return chosen
@@ -74,7 +67,7 @@ class DPPRetriever:
                 taken += np.flatnonzero(free)[: shots - step].tolist()
                 break
             gains = np.full(len(pool), -np.inf)
-            gains[useful] = pool.relevance[useful] / self.trade_off + np.log(left[useful])
+            gains[useful] = pool.relevance[useful] / self.options.trade_off + np.log(left[useful])
             best = pool.best(gains)
             taken.append(best)
             free[best] = False

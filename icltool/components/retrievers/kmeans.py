@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import numpy as np
+from pydantic import Field
 
-from icltool.components.retrievers.approximate import index_options
-from icltool.components.retrievers.options import embedding_kinds, whole_number
+from icltool.components.retrievers.options import PoolOptions
 from icltool.components.retrievers.pool import Pool, pools
 from icltool.contracts import Float64Array, IndexSet, IntArray, QuerySet, keyed_generator
+
+
+class KMeansOptions(PoolOptions):
+    """Of the clusters."""
+
+    iterations: int = Field(20, ge=1, description="iterations of k-means, at most")
 
 
 class KMeansRetriever:
@@ -20,37 +26,24 @@ class KMeansRetriever:
     centres drawn by k-means++ (Arthur and Vassilvitskii, 2007), keyed by query and seed, in double precision.
 
     Rows are ordered by similarity to the query: they count as ranked. k demonstrations are not the first of more.
-    `index`, `probes` and `ef` say how the pool is searched (`retrievers.approximate`). Raises ConfigError for
-    an option out of range, and for a pool smaller than the number of demonstrations.
     """
 
+    options_model = KMeansOptions
     ranked = True
     nested = False
 
-    def __init__(
-        self,
-        pool: int = 64,
-        iterations: int = 20,
-        query: str = "image",
-        demonstration: str = "image",
-        index: str = "exact",
-        probes: int | None = None,
-        ef: int | None = None,
-    ) -> None:
-        self.needs = embedding_kinds("kmeans", query, demonstration)
-        self.pool = whole_number("kmeans", "pool", pool)
-        self.iterations = whole_number("kmeans", "iterations", iterations)
-        self.query, self.demonstration = query, demonstration
-        self.search = index_options("kmeans", index, probes, ef)
+    def __init__(self, options: KMeansOptions) -> None:
+        self.options = options
+        self.needs = options.needs
 
     def retrieve(self, index: IndexSet, queries: QuerySet, shots: int, seed: int) -> IntArray:
         """Rows of `index` int64 [Q, shots]; see `icltool.contracts.Retriever`. DataError when too few rows are left."""
         chosen = np.empty((len(queries), shots), dtype=np.int64)
-        found = pools("kmeans", index, queries, self.query, self.demonstration, self.pool, shots, self.search)
+        found = pools("kmeans", self.options, index, queries, shots)
         for position, pool in enumerate(found):
             generator = keyed_generator(seed, "retriever.kmeans", int(queries.ids[position]))
             if shots:
-                chosen[position] = pool.rows[representatives(pool, shots, self.iterations, generator)]
+                chosen[position] = pool.rows[representatives(pool, shots, self.options.iterations, generator)]
         return chosen
 
 

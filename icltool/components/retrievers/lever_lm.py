@@ -8,55 +8,57 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from pydantic import Field
+
 from icltool.components.learners.lever_lm.checkpoint import read_config
-from icltool.contracts import IndexSet, IntArray, QuerySet
+from icltool.contracts import IndexSet, IntArray, Options, QuerySet
 from icltool.errors import ConfigError
 
 if TYPE_CHECKING:
     from icltool.components.learners.lever_lm.selector import LeverLMSelector
 
 
+class SelectorOptions(Options):
+    """Which weights, and how sequences are decoded."""
+
+    folder: Path = Field(description="the checkpoint folder")
+    checkpoint: str = Field("min_vl", description="which of its weights: last, min_vl or min_tl")
+    batch_size: int = Field(256, ge=1, description="queries decoded at once; no answer depends on it")
+    device: str | None = Field(None, description="torch's name of a device (none: CUDA where there is any)")
+    beams: int = Field(1, ge=1, description="hypotheses that are kept while a sequence is decoded; 1 is greedy")
+    components: str | None = Field(
+        None, description="function (package.module:name) that builds an encoder whose towers were trained along"
+    )
+
+
 class LeverLMRetriever:
     """Decoding of a Lever-LM checkpoint, in the order of the prompt.
 
-    `folder` is the checkpoint folder, `checkpoint` is last, min_vl or min_tl, `beams` how many hypotheses are kept while
-    a sequence is decoded (1: greedy, as published), `batch_size` how many queries are decoded at once (no answer depends
-    on it), `device` torch's name of a device (None: CUDA where there is any). `components` is where to find the function
-    ("package.module:name") that builds a component of a kind and a name; icltool's registration sets it. It is asked for
-    the encoder of a checkpoint whose towers of CLIP were trained along.
-    Raises StoreError when the folder holds no such checkpoint.
+    The function `components` builds a component of a kind and a name; icltool's registration sets it. It is asked for the
+    encoder of a checkpoint whose towers of CLIP were trained along. Raises StoreError when the folder holds no such
+    checkpoint.
     """
 
+    options_model = SelectorOptions
     #: Whose checkpoints it reads.
     learner = "lever-lm"
     ranked = False
 
-    def __init__(
-        self,
-        folder: str | Path,
-        checkpoint: str = "min_vl",
-        batch_size: int = 256,
-        device: str | None = None,
-        beams: int = 1,
-        components: str | None = None,
-    ) -> None:
-        if type(beams) is not int or beams < 1:
-            raise ConfigError(f"{self.learner}: beams is {beams!r}", "1 decodes greedily, 5 keeps five hypotheses")
-        self.beams, self.components = beams, components
-        self.folder, self.checkpoint, self.batch_size, self.device = Path(folder), checkpoint, batch_size, device
-        self._config, self._options = read_config(self.folder)
+    def __init__(self, options: SelectorOptions) -> None:
+        self.options = options
+        self._config, self._trained = read_config(options.folder)
         self._selector: LeverLMSelector | None = None
 
     @property
     def needs(self) -> frozenset[str]:
         """What the checkpoint's variant reads: stored embeddings, and "images" or "texts" for towers of its own."""
-        return self._options.decoding_needs
+        return self._trained.decoding_needs
 
     @property
     def nested(self) -> bool:
         """False for a selector that generates from the query outwards (one more shot then goes to the front), and with
         beams: the best shorter sequence need not begin the best longer one."""
-        return not self._options.reverse_seq and self.beams == 1
+        return not self._trained.reverse_seq and self.options.beams == 1
 
     @property
     def encoder(self) -> str | None:
@@ -67,19 +69,20 @@ class LeverLMRetriever:
     @property
     def query(self) -> str:
         """ "text" where the checkpoint's variant reads the query's text."""
-        return "text" if "text" in self._options.reads.query else "image"
+        return "text" if "text" in self._trained.reads.query else "image"
 
     def retrieve(self, index: IndexSet, queries: QuerySet, shots: int, seed: int) -> IntArray:
         """See Retriever; `seed` changes nothing. Raises DataError for index sets or embeddings of others.
 
         Features of the index set by towers of its own are kept in the folder `features` beside the checkpoint.
         """
+        options = self.options
         if self._selector is None:
             from icltool.components.learners.lever_lm.selector import LeverLMSelector
 
-            builder = None if self.components is None else partial(_function(self.components), "encoders")
-            self._selector = LeverLMSelector.load(self.folder, self.checkpoint, self.device, builder)
-        return self._selector.decode(index, queries, shots, self.batch_size, self.beams)
+            builder = None if options.components is None else partial(_function(options.components), "encoders")
+            self._selector = LeverLMSelector.load(options.folder, options.checkpoint, options.device, builder)
+        return self._selector.decode(index, queries, shots, options.batch_size, options.beams)
 
 
 def _function(target: str) -> Callable[..., Any]:

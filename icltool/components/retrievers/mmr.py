@@ -3,45 +3,40 @@
 from __future__ import annotations
 
 import numpy as np
+from pydantic import Field
 
-from icltool.components.retrievers.approximate import index_options
-from icltool.components.retrievers.options import embedding_kinds, number, whole_number
+from icltool.components.retrievers.options import PoolOptions
 from icltool.components.retrievers.pool import Pool, pools
 from icltool.contracts import IndexSet, IntArray, QuerySet
+
+
+class MMROptions(PoolOptions):
+    """Of the weighing."""
+
+    trade_off: float = Field(
+        0.5, ge=0, le=1, description="the paper's lambda: 1 is similarity search, 0 only spreads out"
+    )
 
 
 class MMRRetriever:
     """Greedy maximal marginal relevance (Carbonell and Goldstein, 1998) among the `pool` nearest rows.
 
     Each step takes the row with the highest `trade_off` cos(query, row) - (1 - `trade_off`) max cos(chosen, row), of
-    equal ones the lowest row. `trade_off` is the paper's lambda: 1 is similarity search, 0 only spreads out. The default
+    equal ones the lowest row. The default of `trade_off`
     weighs both alike, which fits where both cosines are of one kind of embedding; where `query` and `demonstration`
     differ, cosines with the query are much smaller than those between rows, and a value near 1 keeps the balance.
 
     Rows are in the order in which they were chosen, so the first is the nearest to the query and each further one says
     less that is new and near; they count as ranked, and the first k of more are what a call for k gives.
-    `index`, `probes` and `ef` say how the pool is searched (`retrievers.approximate`). Raises ConfigError for
-    an option out of range, and for a pool smaller than the number of demonstrations.
     """
 
+    options_model = MMROptions
     ranked = True
     nested = True
 
-    def __init__(
-        self,
-        trade_off: float = 0.5,
-        pool: int = 64,
-        query: str = "image",
-        demonstration: str = "image",
-        index: str = "exact",
-        probes: int | None = None,
-        ef: int | None = None,
-    ) -> None:
-        self.needs = embedding_kinds("mmr", query, demonstration)
-        self.trade_off = number("mmr", "trade_off", trade_off, 0.0, 1.0)
-        self.pool = whole_number("mmr", "pool", pool)
-        self.query, self.demonstration = query, demonstration
-        self.search = index_options("mmr", index, probes, ef)
+    def __init__(self, options: MMROptions) -> None:
+        self.options = options
+        self.needs = options.needs
 
     def retrieve(self, index: IndexSet, queries: QuerySet, shots: int, seed: int) -> IntArray:
         """Rows of `index` int64 [Q, shots]; see `icltool.contracts.Retriever`. Nothing is drawn: `seed` has no effect.
@@ -49,7 +44,7 @@ class MMRRetriever:
         Raises DataError when a query has fewer rows left.
         """
         chosen = np.empty((len(queries), shots), dtype=np.int64)
-        found = pools("mmr", index, queries, self.query, self.demonstration, self.pool, shots, self.search)
+        found = pools("mmr", self.options, index, queries, shots)
         for answer, pool in zip(chosen, found, strict=True):
             answer[:] = pool.rows[self._choose(pool, shots)]
         return chosen
@@ -57,12 +52,13 @@ class MMRRetriever:
     def _choose(self, pool: Pool, shots: int) -> list[int]:
         """Positions in the pool, in the order of choice."""
         taken: list[int] = []
+        trade_off = self.options.trade_off
         closest = np.full(len(pool), -np.inf)
         for _ in range(shots):
-            scores = self.trade_off * pool.relevance
+            scores = trade_off * pool.relevance
             if taken:
                 closest = np.maximum(closest, pool.similarities(taken[-1]))
-                scores = scores - (1 - self.trade_off) * closest
+                scores = scores - (1 - trade_off) * closest
             scores[taken] = -np.inf
             taken.append(pool.best(scores))
         return taken

@@ -150,8 +150,8 @@ class NearestRows:
 
     def _index(self) -> CandidateIndex | None:
         """The index that the options ask for, built by the first who asks; None where the search is exact."""
-        kind = self.options.kind
-        if kind == EXACT.kind or len(self._first) < approximate.LEAST_VECTORS:
+        kind = self.options.index
+        if kind == EXACT.index or len(self._first) < approximate.LEAST_VECTORS:
             return None
         with self._known.building:
             if kind not in self._known.indexes:

@@ -3,38 +3,44 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
+from pydantic import Field
 
 from icltool.components.retrievers.rows import excluded_rows
-from icltool.contracts import IndexSet, IntArray, QuerySet
+from icltool.contracts import IndexSet, IntArray, Options, QuerySet
 from icltool.errors import ConfigError, DataError
 from icltool.store.sequences import SequenceFile
 
-_BY = ("scores", "values")
 _COMMAND = "run `icltool generate --queries validation` for this data set"
+
+
+class OracleOptions(Options):
+    """Which sequences, and which of them is best."""
+
+    file: Path = Field(description="the sequences file")
+    by: Literal["scores", "values"] = Field(
+        "scores", description="best in the order of the search, or by the scorer's value of the finished sequence"
+    )
 
 
 class OracleRetriever:
     """The best sequence in a file of sequences that were searched for the evaluated queries themselves.
 
-    The search knew the queries' labels, so this is an upper bound for analysis, no method. `file` is the sequences file;
-    `by` says which sequence of a query is best: "scores" is the order of the search, "values" the scorer's value of the
-    finished sequence. A sequence that leaks, or that names an example outside the index set, is passed over for the next
-    best. The answer is in prompt order. Raises ConfigError for another `by`.
+    The search knew the queries' labels, so this is an upper bound for analysis, no method. A sequence that leaks, or that
+    names an example outside the index set, is passed over for the next best. The answer is in prompt order.
     """
 
+    options_model = OracleOptions
     #: Whose sequences it reads: those of the evaluated split.
     sequences = "validation"
     needs: frozenset[str] = frozenset()
     ranked = False
     nested = False
 
-    def __init__(self, file: str | Path, by: str = "scores") -> None:
-        if by not in _BY:
-            raise ConfigError(f"oracle: by={by!r} is no order of sequences", f"use {' or '.join(map(repr, _BY))}")
-        self.file, self.by = Path(file), by
+    def __init__(self, options: OracleOptions) -> None:
+        self.file, self.by = options.file, options.by
         self._results: dict[int, Any] | None = None
         self._shots = 0
 

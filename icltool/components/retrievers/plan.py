@@ -7,13 +7,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import Field
 
-from icltool.contracts import IndexSet, IntArray, QuerySet
+from icltool.contracts import IndexSet, IntArray, Options, QuerySet
 from icltool.errors import ConfigError, DataError
 from icltool.store.plans import read_plan
 
 #: Ids that an error message names, at most.
 _NAMED = 5
+
+
+class PlanOptions(Options):
+    """Which plan."""
+
+    file: Path = Field(description="the plan's file")
 
 
 class PlanRetriever:
@@ -25,12 +32,13 @@ class PlanRetriever:
     Raises StoreError for a file that is no plan.
     """
 
+    options_model = PlanOptions
     needs: frozenset[str] = frozenset()
     ranked = False
     nested = False
 
-    def __init__(self, file: str | Path) -> None:
-        self.file = Path(file)
+    def __init__(self, options: PlanOptions) -> None:
+        self.file = options.file
         self.plan = read_plan(self.file)
         self.label = self.file.stem
         self.shots = self.plan.shots

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from icltool.components.retrievers.approximate import EXACT, IndexOptions
 from icltool.components.retrievers.nearest import NearestRows, normalised
+from icltool.components.retrievers.options import PoolOptions
 from icltool.components.retrievers.rows import embeddings, excluded_rows
 from icltool.contracts import Float64Array, IndexSet, IntArray, QuerySet
 from icltool.errors import ConfigError
@@ -40,35 +40,25 @@ class Pool:
         return int(highest[np.argmin(self.rows[highest])])
 
 
-def pools(
-    method: str,
-    index: IndexSet,
-    queries: QuerySet,
-    query: str,
-    demonstration: str,
-    size: int,
-    shots: int,
-    options: IndexOptions = EXACT,
-) -> Iterator[Pool]:
-    """Each query's pool of `size` rows, or of all that do not leak where these are fewer.
+def pools(method: str, options: PoolOptions, index: IndexSet, queries: QuerySet, shots: int) -> Iterator[Pool]:
+    """Each query's pool of `options.pool` rows, or of all that do not leak where these are fewer.
 
-    Similarity is the cosine between the query's `query` and the rows' `demonstration` embedding ("image" or "text");
-    `options` say how the rows are searched. Raises ConfigError when `size` is less than `shots`, DataError when fewer
-    than `shots` rows are left for a query.
+    Similarity is the cosine between the query's `options.query` and the rows' `options.demonstration` embedding. Raises
+    ConfigError when the pool is smaller than `shots`, DataError when fewer than `shots` rows are left for a query.
     """
     leaking = [excluded_rows(index, queries, position, shots, "query") for position in range(len(queries))]
-    if size < shots:
+    if options.pool < shots:
         raise ConfigError(
-            f"{method}: a pool of {size} rows has no {shots} demonstrations",
+            f"{method}: a pool of {options.pool} rows has no {shots} demonstrations",
             f"--method-option {method}.pool={4 * shots}",
         )
     if shots == 0 or not len(queries):
         for _ in range(len(queries)):
             yield Pool(np.empty(0, np.int64), np.empty((0, 0)), np.empty(0))
         return
-    search = NearestRows(embeddings(index, demonstration), options)
-    vectors = embeddings(queries, query)
-    counts = np.array([min(size, len(index) - len(rows)) for rows in leaking])
+    search = NearestRows(embeddings(index, options.demonstration), options)
+    vectors = embeddings(queries, options.query)
+    counts = np.array([min(options.pool, len(index) - len(rows)) for rows in leaking])
     found: dict[int, IntArray] = {}
     for count in np.unique(counts).tolist():
         group = np.flatnonzero(counts == count)

@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import numpy as np
+from pydantic import Field
 
 from icltool.components.retrievers.rows import draw_rows, excluded_rows
-from icltool.contracts import IndexSet, IntArray, QuerySet, keyed_generator
+from icltool.contracts import IndexSet, IntArray, Options, QuerySet, keyed_generator
 from icltool.errors import DataError
+
+
+class RandomOptions(Options):
+    """Whether each query draws for itself."""
+
+    fixed: bool = Field(False, description="one set of demonstrations for all queries")
 
 
 class RandomRetriever:
@@ -17,17 +24,18 @@ class RandomRetriever:
     `fixed`) the answer depends on the other queries: give all of them in one call.
     """
 
+    options_model = RandomOptions
     needs: frozenset[str] = frozenset()
     ranked = False
     nested = True
 
-    def __init__(self, fixed: bool = False) -> None:
-        self.fixed = fixed
+    def __init__(self, options: RandomOptions) -> None:
+        self.options = options
 
     def retrieve(self, index: IndexSet, queries: QuerySet, shots: int, seed: int) -> IntArray:
         """Rows of `index` int64 [Q, shots]; see `icltool.contracts.Retriever`. DataError when too few rows are left."""
         leaking = [excluded_rows(index, queries, position, shots, "query") for position in range(len(queries))]
-        if self.fixed:
+        if self.options.fixed:
             return np.tile(_one_set(index, leaking, shots, seed), (len(queries), 1))
         chosen = np.empty((len(queries), shots), dtype=np.int64)
         for position, rows in enumerate(leaking):

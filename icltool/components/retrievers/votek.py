@@ -5,12 +5,24 @@ from __future__ import annotations
 import hashlib
 
 import numpy as np
+from pydantic import Field
 
 from icltool.components.retrievers.nearest import NearestRows
-from icltool.components.retrievers.options import embedding_kinds, number, whole_number
+from icltool.components.retrievers.options import EmbeddingOptions
 from icltool.components.retrievers.rows import embeddings, excluded_rows
 from icltool.contracts import FloatArray, IndexSet, IntArray, QuerySet, keyed_generator
 from icltool.errors import DataError
+
+
+class VoteKOptions(EmbeddingOptions):
+    """Of the subset."""
+
+    budget: int = Field(100, ge=1, description="rows that are selected to serve all queries")
+    neighbours: int = Field(150, ge=1, description="nearest rows that each row of the graph points at")
+    discount: float = Field(
+        10.0, ge=1, le=1e6, description="a vote counts so many times less for each selected neighbour"
+    )
+    sample: int = Field(10_000, ge=2, description="rows of the index set that the graph is over, drawn by the seed")
 
 
 class VoteKRetriever:
@@ -25,28 +37,16 @@ class VoteKRetriever:
     whole.
 
     Similarity to the query is the cosine between the query's `query` and the rows' `demonstration` embedding; the graph
-    is of the `demonstration` embeddings. Rows are ranked; the first k of more are what a call for k gives. Raises
-    ConfigError for an option out of range.
+    is of the `demonstration` embeddings. Rows are ranked; the first k of more are what a call for k gives.
     """
 
+    options_model = VoteKOptions
     ranked = True
     nested = True
 
-    def __init__(
-        self,
-        budget: int = 100,
-        neighbours: int = 150,
-        discount: float = 10.0,
-        sample: int = 10_000,
-        query: str = "image",
-        demonstration: str = "image",
-    ) -> None:
-        self.needs = embedding_kinds("votek", query, demonstration)
-        self.budget = whole_number("votek", "budget", budget)
-        self.neighbours = whole_number("votek", "neighbours", neighbours)
-        self.discount = number("votek", "discount", discount, 1.0, 1e6)
-        self.sample = whole_number("votek", "sample", sample, least=2)
-        self.query, self.demonstration = query, demonstration
+    def __init__(self, options: VoteKOptions) -> None:
+        self.options = options
+        self.needs = options.needs
         self._known: dict[tuple[int, bytes], IntArray] = {}
 
     def retrieve(self, index: IndexSet, queries: QuerySet, shots: int, seed: int) -> IntArray:
@@ -58,7 +58,7 @@ class VoteKRetriever:
             excluded_rows(index, queries, position, shots, "query")
         if not shots or not len(queries):
             return np.empty((len(queries), shots), dtype=np.int64)
-        subset = self.subset(embeddings(index, self.demonstration), seed)
+        subset = self.subset(embeddings(index, self.options.demonstration), seed)
         leaking = [
             np.flatnonzero(np.isin(subset, index.leaking_rows(queries, position))) for position in range(len(queries))
         ]
@@ -67,10 +67,10 @@ class VoteKRetriever:
                 raise DataError(
                     f"votek: query {int(queries.ids[position])}: {shots} rows are wanted, but only "
                     f"{len(subset) - len(places)} of the {len(subset)} selected do not leak its answer",
-                    f"ask for fewer, or select more: --method-option votek.budget={4 * self.budget}",
+                    f"ask for fewer, or select more: --method-option votek.budget={4 * self.options.budget}",
                 )
-        search = NearestRows(embeddings(index, self.demonstration)[subset])
-        return subset[search.search(embeddings(queries, self.query), shots, leaking.__getitem__)]
+        search = NearestRows(embeddings(index, self.options.demonstration)[subset])
+        return subset[search.search(embeddings(queries, self.options.query), shots, leaking.__getitem__)]
 
     def subset(self, vectors: FloatArray, seed: int) -> IntArray:
         """The selected rows int64 [budget], ascending (all rows where there are not more); kept while `vectors` are the
@@ -78,10 +78,11 @@ class VoteKRetriever:
         key = (seed, _digest(vectors))
         if key in self._known:
             return self._known[key]
+        options = self.options
         rows = np.arange(len(vectors), dtype=np.int64)
-        if len(rows) > self.sample:
-            rows = np.sort(keyed_generator(seed, "retriever.votek").permutation(len(rows))[: self.sample])
-        selected = np.sort(rows[vote_k(vectors[rows], self.budget, self.neighbours, self.discount)])
+        if len(rows) > options.sample:
+            rows = np.sort(keyed_generator(seed, "retriever.votek").permutation(len(rows))[: options.sample])
+        selected = np.sort(rows[vote_k(vectors[rows], options.budget, options.neighbours, options.discount)])
         self._known = {key: selected}
         return selected
 

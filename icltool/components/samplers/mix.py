@@ -5,12 +5,33 @@ from __future__ import annotations
 import math
 
 import numpy as np
+from pydantic import Field, model_validator
 
-from icltool.components.retrievers.approximate import index_options
+from icltool.components.retrievers.approximate import IndexOptions
 from icltool.components.retrievers.rows import draw_rows, excluded_rows
 from icltool.components.samplers.similarity import nearest_pools
 from icltool.contracts import IndexSet, IntArray, QuerySet, keyed_generator
 from icltool.errors import ConfigError
+
+
+class MixOptions(IndexOptions):
+    """The shares of a pool, which add up to 1, and how the nearest are searched."""
+
+    random: float = Field(0.5, ge=0, le=1, description="share of the pool that is drawn at random")
+    text: float = Field(0.25, ge=0, le=1, description="share of the pool that is nearest by text")
+    image: float = Field(0.25, ge=0, le=1, description="share of the pool that is nearest by image")
+
+    @property
+    def shares(self) -> dict[str, float]:
+        """By kind, in the order in which rounding favours them."""
+        return {"random": self.random, "text": self.text, "image": self.image}
+
+    @model_validator(mode="after")
+    def _check_sum(self) -> MixOptions:
+        if not math.isclose(sum(self.shares.values()), 1.0, abs_tol=1e-6):
+            given = ", ".join(f"{name}={share:g}" for name, share in self.shares.items())
+            raise ConfigError(f"the shares {given} do not add up to 1", "give all three")
+        return self
 
 
 class MixSampler:
@@ -20,37 +41,20 @@ class MixSampler:
     similar first), then random ones that are not yet in it, in the order of their draws. So a duplicate is replaced by
     the next nearest or by another draw, and the pool is always full.
 
-    `random`, `text` and `image` are shares that add up to 1; the numbers of a pool are rounded to the nearest, the
-    largest remainders first (of equal ones: random, then text, then image). ConfigError for anything else.
-    `index`, `probes` and `ef` say how the nearest are searched (`retrievers.approximate`).
+    The numbers of a pool are rounded to the nearest, the largest remainders first (of equal ones: random, then text, then
+    image).
     """
 
+    options_model = MixOptions
     needs: frozenset[str]
 
-    def __init__(
-        self,
-        random: float = 0.5,
-        text: float = 0.25,
-        image: float = 0.25,
-        index: str = "exact",
-        probes: int | None = None,
-        ef: int | None = None,
-    ) -> None:
-        self.search = index_options("sampler 'mix'", index, probes, ef)
-        self.shares = {"random": random, "text": text, "image": image}
-        for name, share in self.shares.items():
-            if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 <= share <= 1:
-                raise ConfigError(
-                    f"sampler 'mix': share {name}={share!r} is not between 0 and 1", "0.5 takes half of the pool"
-                )
-        if not math.isclose(sum(self.shares.values()), 1.0, abs_tol=1e-6):
-            given = ", ".join(f"{name}={share:g}" for name, share in self.shares.items())
-            raise ConfigError(f"sampler 'mix': the shares {given} do not add up to 1", "give all three")
-        self.needs = frozenset(kind for kind in ("image", "text") if self.shares[kind] > 0)
+    def __init__(self, options: MixOptions) -> None:
+        self.options = options
+        self.needs = frozenset(kind for kind in ("image", "text") if options.shares[kind] > 0)
 
     def numbers(self, size: int) -> dict[str, int]:
         """How many of a pool of `size` each kind gets; they add up to `size`."""
-        exact = {name: share * size for name, share in self.shares.items()}
+        exact = {name: share * size for name, share in self.options.shares.items()}
         numbers = {name: int(value + 1e-9) for name, value in exact.items()}
         by_remainder = sorted(exact, key=lambda name: round(numbers[name] - exact[name], 9))
         for name in by_remainder[: size - sum(numbers.values())]:
@@ -64,10 +68,10 @@ class MixSampler:
         by_image, by_text, drawn = numbers["image"], numbers["text"], numbers["random"]
         pools = np.empty((len(anchors), size), dtype=np.int64)
         if by_image:
-            pools[:, :by_image] = nearest_pools(index, anchors, "image", by_image, self.search)
+            pools[:, :by_image] = nearest_pools(index, anchors, "image", by_image, self.options)
         if by_text:
             # Even if every neighbour by image is among the neighbours by text, `by_text` new ones remain.
-            nearest = nearest_pools(index, anchors, "text", by_image + by_text, self.search)
+            nearest = nearest_pools(index, anchors, "text", by_image + by_text, self.options)
             for pool, rows in zip(pools, nearest, strict=True):
                 pool[by_image : by_image + by_text] = rows[~np.isin(rows, pool[:by_image])][:by_text]
         if drawn:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from icltool.components.retrievers.approximate import index_options
+from icltool.components.retrievers.approximate import IndexOptions
 from icltool.components.samplers.similarity import nearest_pools
 from icltool.contracts import IndexSet, IntArray, QuerySet
 
@@ -10,15 +10,15 @@ from icltool.contracts import IndexSet, IntArray, QuerySet
 class TextSimilaritySampler:
     """The nearest rows by cosine of the retrieval text's embeddings (caption: the first caption; vqa: the question).
 
-    A pool is ordered from the most to the least similar. `index`, `probes` and `ef` say how they are searched
-    (`retrievers.approximate`). ConfigError for one out of range.
+    A pool is ordered from the most to the least similar.
     """
 
+    options_model = IndexOptions
     needs: frozenset[str] = frozenset({"text"})
 
-    def __init__(self, index: str = "exact", probes: int | None = None, ef: int | None = None) -> None:
-        self.search = index_options("sampler 'text-sim'", index, probes, ef)
+    def __init__(self, options: IndexOptions) -> None:
+        self.options = options
 
     def sample(self, index: IndexSet, anchors: QuerySet, size: int, seed: int) -> IntArray:
         """Rows of `index` int64 [A, size]; see `icltool.contracts.Sampler`. Nothing is drawn: `seed` has no effect."""
-        return nearest_pools(index, anchors, "text", size, self.search)
+        return nearest_pools(index, anchors, "text", size, self.options)

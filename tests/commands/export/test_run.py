@@ -234,7 +234,7 @@ def test_a_damaged_checkpoint_names_the_file(workspace: Workspace, name: str, co
 def test_an_exported_selector_chooses_as_before(workspace: Workspace, tmp_path: Path) -> None:
     """Trained for real, exported, and loaded from where it went."""
     from icltool.components.learners.lever_lm.learner import LeverLM
-    from icltool.components.retrievers.lever_lm import LeverLMRetriever
+    from icltool.components.retrievers.lever_lm import LeverLMRetriever, SelectorOptions
     from tests.components.learners.synthetic import make_index, make_queries, make_training_set
 
     index = make_index()
@@ -244,8 +244,8 @@ def test_an_exported_selector_chooses_as_before(workspace: Workspace, tmp_path: 
     queries = make_queries(index, np.arange(12))
     for name in ("min_vl", "last"):
         exported = _run(workspace, "selector", checkpoint=name, output=tmp_path / name).path
-        chosen = LeverLMRetriever(exported, checkpoint=name).retrieve(index, queries, 3, 0)
-        expected = LeverLMRetriever(folder, checkpoint=name).retrieve(index, queries, 3, 0)
+        chosen = LeverLMRetriever(SelectorOptions(folder=exported, checkpoint=name)).retrieve(index, queries, 3, 0)
+        expected = LeverLMRetriever(SelectorOptions(folder=folder, checkpoint=name)).retrieve(index, queries, 3, 0)
         np.testing.assert_array_equal(chosen, expected)
 
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from icltool.components.retrievers import approximate, nearest
-from icltool.components.retrievers.approximate import EXACT, IndexOptions, index_options
+from icltool.components.retrievers.approximate import IndexOptions
 from icltool.components.retrievers.lists import best_centres, nearest_centres, spherical_kmeans
 from icltool.components.retrievers.nearest import NearestRows, nearest_rows, normalised
 from icltool.contracts import FloatArray, IntArray
@@ -42,9 +42,9 @@ def nothing(_: int) -> IntArray:
 def test_most_of_the_true_neighbours_are_found(kind: str, clustered: tuple[FloatArray, FloatArray]) -> None:
     base, queries = clustered
     true = nearest_rows(base, queries, 10, nothing)
-    found = nearest_rows(base, queries, 10, nothing, IndexOptions(kind, **MUCH[kind]))
+    found = nearest_rows(base, queries, 10, nothing, IndexOptions(index=kind, **MUCH[kind]))
     assert recall(found, true, 10) > 0.97
-    few = nearest_rows(base, queries, 10, nothing, IndexOptions(kind, **LITTLE[kind]))
+    few = nearest_rows(base, queries, 10, nothing, IndexOptions(index=kind, **LITTLE[kind]))
     assert recall(few, true, 10) <= recall(found, true, 10)
 
 
@@ -53,7 +53,7 @@ def test_every_row_is_in_the_index(kind: str, clustered: tuple[FloatArray, Float
     """The first and the last, too: each finds itself, or the row that repeats it."""
     base, _ = clustered
     rows = np.array([0, 1, 999, 1000, 4999, 5000, 5999])
-    found = nearest_rows(base, base[rows], 2, nothing, IndexOptions(kind, **MUCH[kind]))
+    found = nearest_rows(base, base[rows], 2, nothing, IndexOptions(index=kind, **MUCH[kind]))
     for row, near in zip(rows.tolist(), found.tolist(), strict=True):
         assert sorted(near) == [row, row + 5000] if row < 1000 else row in near
 
@@ -61,7 +61,7 @@ def test_every_row_is_in_the_index(kind: str, clustered: tuple[FloatArray, Float
 @pytest.mark.parametrize("kind", KINDS)
 def test_order_is_that_of_exact_products(kind: str, clustered: tuple[FloatArray, FloatArray]) -> None:
     base, queries = clustered
-    found = nearest_rows(base, queries, 20, nothing, IndexOptions(kind, **LITTLE[kind]))
+    found = nearest_rows(base, queries, 20, nothing, IndexOptions(index=kind, **LITTLE[kind]))
     unit, asked = normalised(base).astype(np.float64), normalised(queries).astype(np.float64)
     for rows, query in zip(found, asked, strict=True):
         scores = (unit[rows] * query).sum(axis=1)
@@ -73,16 +73,18 @@ def test_order_is_that_of_exact_products(kind: str, clustered: tuple[FloatArray,
 def test_all_lists_are_the_exact_search(kind: str, clustered: tuple[FloatArray, FloatArray]) -> None:
     base, queries = clustered
     true = nearest_rows(base, queries, 30, lambda q: np.array([q]))
-    assert (nearest_rows(base, queries, 30, lambda q: np.array([q]), IndexOptions(kind, probes=10_000)) == true).all()
+    assert (
+        nearest_rows(base, queries, 30, lambda q: np.array([q]), IndexOptions(index=kind, probes=10_000)) == true
+    ).all()
 
 
 def test_all_but_one_list_are_nearly_the_exact_search(clustered: tuple[FloatArray, FloatArray]) -> None:
     """Here the index itself answers."""
     base, queries = clustered
-    search = NearestRows(base, IndexOptions("ivf"))
+    search = NearestRows(base, IndexOptions(index="ivf"))
     index = search._index()
     assert index is not None
-    search.options = IndexOptions("ivf", probes=index.most - 1)
+    search.options = IndexOptions(index="ivf", probes=index.most - 1)
     true = nearest_rows(base, queries, 30, nothing)
     assert (search.search(queries, 30, nothing) == true).all()
 
@@ -99,7 +101,7 @@ def test_a_query_alone_gets_what_it_gets_in_any_batch(
     base, queries = clustered
     rng = np.random.default_rng(1)
     left_out = [np.sort(rng.permutation(len(base))[: (q % 5) * 300]) for q in range(len(queries))]
-    search = NearestRows(base, IndexOptions(kind, **effort[kind]))
+    search = NearestRows(base, IndexOptions(index=kind, **effort[kind]))
     whole = search.search(queries, 25, left_out.__getitem__)
     alone = [search.search(queries[q : q + 1], 25, lambda _, q=q: left_out[q])[0] for q in range(len(queries))]
     assert (whole == np.array(alone)).all()
@@ -118,7 +120,7 @@ def test_threads_change_neither_the_index_nor_the_rows(kind: str, clustered: tup
         for threads in (1, 3):
             faiss.omp_set_num_threads(threads)
             # A copy, so that the index is built again.
-            found.append(nearest_rows(base.copy(), queries, 40, nothing, IndexOptions(kind, **LITTLE[kind])))
+            found.append(nearest_rows(base.copy(), queries, 40, nothing, IndexOptions(index=kind, **LITTLE[kind])))
             assert faiss.omp_get_max_threads() == threads
     finally:
         faiss.omp_set_num_threads(before)
@@ -130,7 +132,7 @@ def test_answers_are_full_and_free_of_what_is_left_out(kind: str, clustered: tup
     """Even where the whole neighbourhood is left out, or hardly any row is left."""
     base, queries = clustered
     near = nearest_rows(base, queries, 5900, nothing)
-    options = IndexOptions(kind, **LITTLE[kind])
+    options = IndexOptions(index=kind, **LITTLE[kind])
     for size in (0, 300, 2000, 5900):
         left_out = [np.sort(near[q, :size]) for q in range(4)]
         found = nearest_rows(base, queries[:4], 50, left_out.__getitem__, options)
@@ -158,7 +160,7 @@ def test_any_search_is_full_ordered_and_no_better_than_exact(data: st.DataObject
     left_out = [np.flatnonzero(rng.random(total) < rng.random()) for _ in queries]
     count = data.draw(st.integers(0, max(0, total - max(map(len, left_out)))))
     level = data.draw(st.integers(1, 6))
-    options = IndexOptions(kind, probes=level, ef=level)
+    options = IndexOptions(index=kind, **{"ef" if kind == "hnsw" else "probes": level})
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(approximate, "LEAST_VECTORS", 1)
         found = nearest_rows(base, queries, count, left_out.__getitem__, options)
@@ -185,10 +187,10 @@ def test_an_index_is_built_once_for_an_array_and_forgotten_with_it(monkeypatch: 
     before = set(nearest._prepared)
     for probes in (2, 8):
         for start in range(0, 30, 10):
-            nearest_rows(base, queries[start : start + 10], 3, nothing, IndexOptions("ivf", probes=probes))
+            nearest_rows(base, queries[start : start + 10], 3, nothing, IndexOptions(index="ivf", probes=probes))
     nearest_rows(base, queries, 3, nothing)
     assert built == ["ivf"], "its options of searching do not change it"
-    nearest_rows(base, queries, 3, nothing, IndexOptions("hnsw"))
+    nearest_rows(base, queries, 3, nothing, IndexOptions(index="hnsw"))
     assert built == ["ivf", "hnsw"]
     del base
     assert set(nearest._prepared) == before
@@ -198,7 +200,7 @@ def test_few_vectors_are_searched_exactly(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(approximate, "build_index", lambda *_: pytest.fail("an index was built"))
     base, queries, _ = made_vectors(1000, 8, 20)
     assert (
-        nearest_rows(base, queries, 9, nothing, IndexOptions("ivf-pq")) == nearest_rows(base, queries, 9, nothing)
+        nearest_rows(base, queries, 9, nothing, IndexOptions(index="ivf-pq")) == nearest_rows(base, queries, 9, nothing)
     ).all()
 
 
@@ -237,10 +239,10 @@ def test_codes_divide_any_dimension() -> None:
 @pytest.mark.parametrize(
     ("options", "message", "hint"),
     [
-        ({"index": "hsnw"}, "index='hsnw' is no index", "did you mean 'hnsw'"),
-        ({"index": 7}, "index=7 is no index", "known: exact, ivf, ivf-pq, hnsw"),
-        ({"index": "ivf", "probes": 0}, "probes=0", "probes=64"),
-        ({"index": "hnsw", "ef": 2.5}, "ef=2.5", "ef=64"),
+        ({"index": "hsnw"}, "index='hsnw' is none of 'exact', 'ivf', 'ivf-pq', 'hnsw'", "did you mean 'hnsw'"),
+        ({"index": 7}, "index=7 is none of 'exact', 'ivf', 'ivf-pq', 'hnsw'", "default exact"),
+        ({"index": "ivf", "probes": 0}, "probes=0 is no whole number from 1 up", "default 32"),
+        ({"index": "hnsw", "ef": 2.5}, "ef=2.5 is no whole number from 1 up", "default 128"),
         ({"index": "hnsw", "probes": 8}, "probes=8 has no effect with index='hnsw'", "index=ivf"),
         ({"index": "exact", "ef": 8}, "ef=8 has no effect with index='exact'", "index=hnsw"),
     ],
@@ -257,8 +259,6 @@ def test_wrong_options_are_named(options: dict[str, Any], message: str, hint: st
 
 
 def test_defaults_are_exact() -> None:
-    assert index_options("i2i", "exact") == EXACT
-    assert index_options("i2i", "ivf", 5) == IndexOptions("ivf", probes=5)
     assert load_registry().create("retrievers", "i2i").nested is True
     assert load_registry().create("retrievers", "i2i", index="ivf").nested is False
 

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from icltool.components.retrievers.bm25 import BM25Retriever, words
+from icltool.components.retrievers.bm25 import BM25Options, BM25Retriever, words
 from icltool.contracts import IndexSet, QuerySet
 from icltool.errors import ConfigError
-from icltool.plugin.manager import load_registry
+from icltool.plugin.manager import component, load_registry
 from icltool.testing import check_retriever, make_index, make_queries
 
 
@@ -52,7 +52,7 @@ def test_rows_are_those_of_the_formula(texts: list[str], asked: list[str], data:
     """Repeated texts, words that most rows have, words that none has, empty texts."""
     index, queries = arrays(texts, asked)
     shots = data.draw(st.integers(1, len(texts)))
-    rows = BM25Retriever().retrieve(index, queries, shots, 0)
+    rows = BM25Retriever(BM25Options()).retrieve(index, queries, shots, 0)
     for position, query in enumerate(asked):
         scores = [round(score, 9) for score in by_the_formula(texts, query)]
         wanted = sorted(range(len(texts)), key=lambda row: (-scores[row], row))[:shots]
@@ -63,9 +63,9 @@ def test_rows_are_those_of_the_formula(texts: list[str], asked: list[str], data:
 def test_equal_scores_are_taken_by_row() -> None:
     texts = ["a cat", "a red dog", "the red dog", "a red dog", "dog", "A red dog?"]
     index, queries = arrays(texts, ["a red dog"])
-    assert BM25Retriever().retrieve(index, queries, 4, 0)[0].tolist() == [1, 3, 5, 2]
+    assert BM25Retriever(BM25Options()).retrieve(index, queries, 4, 0)[0].tolist() == [1, 3, 5, 2]
     index, queries = arrays(["x y", "y x", "z", "x y"], ["nothing shared"])
-    assert BM25Retriever().retrieve(index, queries, 4, 0)[0].tolist() == [0, 1, 2, 3]
+    assert BM25Retriever(BM25Options()).retrieve(index, queries, 4, 0)[0].tolist() == [0, 1, 2, 3]
 
 
 def test_rows_are_those_of_the_formula_among_many() -> None:
@@ -75,7 +75,7 @@ def test_rows_are_those_of_the_formula_among_many() -> None:
     texts = [" ".join(rng.choices(vocabulary, weights, k=rng.randint(1, 9))) for _ in range(500)]
     asked = [" ".join(rng.choices(vocabulary, weights, k=rng.randint(1, 6))) for _ in range(30)]
     index, queries = arrays(texts, asked)
-    rows = BM25Retriever(k1=0.9, b=0.4).retrieve(index, queries, 8, 0)
+    rows = BM25Retriever(BM25Options(k1=0.9, b=0.4)).retrieve(index, queries, 8, 0)
     for position in range(0, 30, 10):
         scores = np.round(by_the_formula(texts, asked[position], 0.9, 0.4), 9)
         np.testing.assert_array_equal(scores[rows[position]], np.sort(scores)[::-1][:8])
@@ -84,7 +84,7 @@ def test_rows_are_those_of_the_formula_among_many() -> None:
 def test_leaking_rows_make_way_for_the_next_best() -> None:
     index = make_index(240)
     queries = make_queries(index, range(0, 240, 5))
-    rows = BM25Retriever().retrieve(index, queries, 4, 0)
+    rows = BM25Retriever(BM25Options()).retrieve(index, queries, 4, 0)
     for position in range(0, len(queries), 6):
         scores = np.round(by_the_formula(list(index.texts), queries.texts[position]), 9)
         scores[index.leaking_rows(queries, position)] = -1.0
@@ -92,7 +92,7 @@ def test_leaking_rows_make_way_for_the_next_best() -> None:
 
 
 def test_another_index_set_is_not_answered_from_the_last() -> None:
-    retriever = BM25Retriever()
+    retriever = BM25Retriever(BM25Options())
     for texts in (["a dog", "a cat"], ["a cat", "a dog"]):
         index, queries = arrays(texts, ["cat"])
         assert texts[retriever.retrieve(index, queries, 1, 0)[0, 0]] == "a cat"
@@ -101,5 +101,5 @@ def test_another_index_set_is_not_answered_from_the_last() -> None:
 @pytest.mark.parametrize("option", [{"k1": -1}, {"b": 1.5}, {"b": "x"}])
 def test_wrong_options_are_named(option: dict[str, float]) -> None:
     (name,) = option
-    with pytest.raises(ConfigError, match=f"bm25: {name}="):
-        BM25Retriever(**option)
+    with pytest.raises(ConfigError, match=f"'bm25': {name}="):
+        component("retrievers", "bm25", **option)

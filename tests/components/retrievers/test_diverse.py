@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 
-from icltool.components.retrievers.dpp import DPPRetriever
-from icltool.components.retrievers.kmeans import KMeansRetriever, _draw, representatives
-from icltool.components.retrievers.mmr import MMRRetriever
+from icltool.components.retrievers.dpp import DPPOptions, DPPRetriever
+from icltool.components.retrievers.kmeans import KMeansOptions, KMeansRetriever, _draw, representatives
+from icltool.components.retrievers.mmr import MMROptions, MMRRetriever
 from icltool.components.retrievers.nearest import nearest_rows
+from icltool.components.retrievers.options import PoolOptions
 from icltool.components.retrievers.pool import Pool, pools
 from icltool.contracts import Float64Array, IndexSet, QuerySet
 from icltool.errors import ConfigError, DataError
-from icltool.plugin.manager import load_registry
+from icltool.plugin.manager import component, load_registry
 from icltool.testing import check_retriever, make_anchors, make_index, make_queries
 
-METHODS = [MMRRetriever, DPPRetriever, KMeansRetriever]
+METHODS = ["mmr", "dpp", "kmeans"]
 
 
 def units(vectors: Any) -> Float64Array:
@@ -38,7 +38,7 @@ def spread(count: int = 120, dim: int = 8, seed: int = 0) -> tuple[IndexSet, Que
     return index, QuerySet(ids, ids, none[:10], asked, words)
 
 
-@pytest.mark.parametrize("name", ["mmr", "dpp", "kmeans"])
+@pytest.mark.parametrize("name", METHODS)
 def test_a_built_in_retriever_conforms(name: str) -> None:
     check_retriever(lambda: load_registry().create("retrievers", name))
     check_retriever(lambda: load_registry().create("retrievers", name, pool=20, query="text", demonstration="image"))
@@ -49,7 +49,7 @@ def test_a_pool_is_the_nearest_rows_that_do_not_leak() -> None:
     queries = make_anchors(index, range(0, 240, 12))
     assert index.text is not None
     assert queries.image is not None
-    found = list(pools("mmr", index, queries, "image", "text", 30, 4))
+    found = list(pools("mmr", PoolOptions(demonstration="text", pool=30), index, queries, 4))
     wanted = nearest_rows(index.text, queries.image, 30, lambda q: index.leaking_rows(queries, q))
     for position, pool in enumerate(found):
         assert pool.rows.tolist() == wanted[position].tolist()
@@ -64,45 +64,45 @@ def test_a_pool_larger_than_what_is_left_takes_all_that_is_left() -> None:
     """However many rows leak for the other queries of the call."""
     index = make_index(60)
     queries = make_anchors(index, range(20))
-    sizes = [len(pool) for pool in pools("mmr", index, queries, "image", "image", 55, 3)]
+    sizes = [len(pool) for pool in pools("mmr", PoolOptions(pool=55), index, queries, 3)]
     assert sizes == [min(55, 60 - len(index.leaking_rows(queries, q))) for q in range(20)]
     assert len(set(sizes)) > 1
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_too_small_a_pool_or_index_set_is_refused(method: Callable[..., Any]) -> None:
+def test_too_small_a_pool_or_index_set_is_refused(method: str) -> None:
     index, queries = spread()
     with pytest.raises(ConfigError, match="a pool of 4 rows has no 5 demonstrations"):
-        method(pool=4).retrieve(index, queries, 5, 0)
+        component("retrievers", method, pool=4).retrieve(index, queries, 5, 0)
     few = make_index(30)
     with pytest.raises(DataError, match="do not leak its answer"):
-        method(pool=100).retrieve(few, make_anchors(few, range(30)), 29, 0)
-    assert method().retrieve(index, queries, 0, 0).shape == (10, 0)
+        component("retrievers", method, pool=100).retrieve(few, make_anchors(few, range(30)), 29, 0)
+    assert component("retrievers", method).retrieve(index, queries, 0, 0).shape == (10, 0)
 
 
 @pytest.mark.parametrize(
     ("method", "option"),
     [
-        (MMRRetriever, {"trade_off": 1.5}),
-        (MMRRetriever, {"trade_off": "much"}),
-        (MMRRetriever, {"pool": 0}),
-        (DPPRetriever, {"trade_off": 0}),
-        (DPPRetriever, {"demonstration": "audio"}),
-        (KMeansRetriever, {"iterations": 2.5}),
-        (KMeansRetriever, {"pool": True}),
+        ("mmr", {"trade_off": 1.5}),
+        ("mmr", {"trade_off": "much"}),
+        ("mmr", {"pool": 0}),
+        ("dpp", {"trade_off": 0}),
+        ("dpp", {"demonstration": "audio"}),
+        ("kmeans", {"iterations": 2.5}),
+        ("kmeans", {"pool": True}),
     ],
 )
-def test_wrong_options_are_named(method: Callable[..., Any], option: dict[str, Any]) -> None:
+def test_wrong_options_are_named(method: str, option: dict[str, Any]) -> None:
     (name,) = option
     with pytest.raises(ConfigError, match=f"{name}="):
-        method(**option)
+        component("retrievers", method, **option)
 
 
 def test_mmr_is_the_formula() -> None:
     index, queries = spread()
     assert index.image is not None
     assert queries.image is not None
-    rows = MMRRetriever(trade_off=0.4, pool=25).retrieve(index, queries, 6, 0)
+    rows = MMRRetriever(MMROptions(trade_off=0.4, pool=25)).retrieve(index, queries, 6, 0)
     unit, asked = units(index.image), units(queries.image)
     for position in range(10):
         relevance = unit @ asked[position]
@@ -121,12 +121,12 @@ def test_mmr_is_the_formula() -> None:
 def test_mmr_at_one_is_similarity_search_and_at_less_spreads_out() -> None:
     index, queries = spread()
     nearest = load_registry().create("retrievers", "i2i").retrieve(index, queries, 6, 0)
-    assert (MMRRetriever(trade_off=1.0).retrieve(index, queries, 6, 0) == nearest).all()
+    assert (MMRRetriever(MMROptions(trade_off=1.0)).retrieve(index, queries, 6, 0) == nearest).all()
     assert index.image is not None
     unit = units(index.image)
     spreads = [
         np.mean([(unit[rows] @ unit[rows].T)[np.triu_indices(6, 1)].mean() for rows in chosen])
-        for chosen in (nearest, MMRRetriever(trade_off=0.5).retrieve(index, queries, 6, 0))
+        for chosen in (nearest, MMRRetriever(MMROptions(trade_off=0.5)).retrieve(index, queries, 6, 0))
     ]
     assert spreads[1] < spreads[0] - 0.1
 
@@ -135,7 +135,7 @@ def test_dpp_maximises_the_determinant_step_by_step() -> None:
     index, queries = spread()
     assert index.image is not None
     assert queries.image is not None
-    rows = DPPRetriever(trade_off=0.3, pool=20).retrieve(index, queries, 5, 0)
+    rows = DPPRetriever(DPPOptions(trade_off=0.3, pool=20)).retrieve(index, queries, 5, 0)
     unit, asked = units(index.image), units(queries.image)
     for position in range(10):
         relevance = unit @ asked[position]
@@ -159,7 +159,7 @@ def test_dpp_fills_up_with_equal_vectors_by_relevance() -> None:
     index = IndexSet(np.arange(12), np.arange(12), np.full(12, -1), vectors)
     query = np.array([[4, 3, 2, 1, 0]], dtype=np.float32)
     queries = QuerySet(np.array([99]), np.array([99]), np.array([-1]), query)
-    rows = DPPRetriever(trade_off=100.0).retrieve(index, queries, 12, 0)[0].tolist()
+    rows = DPPRetriever(DPPOptions(trade_off=100.0)).retrieve(index, queries, 12, 0)[0].tolist()
     assert rows[:4] == [0, 3, 6, 9]
     assert rows[4:] == [1, 2, 4, 5, 7, 8, 10, 11]
 
@@ -173,7 +173,7 @@ def test_kmeans_takes_one_of_each_of_well_parted_clusters() -> None:
     asked = (centres.sum(axis=0) + 0.3 * rng.standard_normal((5, 8))).astype(np.float32)
     queries = QuerySet(np.arange(100, 105), np.arange(100, 105), np.full(5, -1), asked)
     unit = units(vectors[order])
-    for answer in KMeansRetriever().retrieve(index, queries, 4, 0):
+    for answer in KMeansRetriever(KMeansOptions()).retrieve(index, queries, 4, 0):
         clusters = order[answer] // 12
         assert sorted(clusters.tolist()) == [0, 1, 2, 3]
         for row, cluster in zip(answer.tolist(), clusters.tolist(), strict=True):
@@ -202,12 +202,12 @@ def test_kmeans_with_equal_vectors_leaves_no_cluster_empty() -> None:
     index = IndexSet(np.arange(10), np.arange(10), np.full(10, -1), np.ones((10, 3), dtype=np.float32))
     queries = QuerySet(np.array([99]), np.array([99]), np.array([-1]), np.ones((1, 3), dtype=np.float32))
     for shots in (1, 3, 10):
-        assert len(set(KMeansRetriever().retrieve(index, queries, shots, 0)[0].tolist())) == shots
+        assert len(set(KMeansRetriever(KMeansOptions()).retrieve(index, queries, shots, 0)[0].tolist())) == shots
 
 
 def test_kmeans_is_keyed_by_seed() -> None:
     index, queries = spread()
-    first, again, other = (KMeansRetriever().retrieve(index, queries, 5, seed) for seed in (0, 0, 1))
+    first, again, other = (KMeansRetriever(KMeansOptions()).retrieve(index, queries, 5, seed) for seed in (0, 0, 1))
     assert (first == again).all()
     assert (first != other).any()
 
@@ -215,5 +215,5 @@ def test_kmeans_is_keyed_by_seed() -> None:
 def test_queries_of_make_queries_do_not_leak_into_pools() -> None:
     index = make_index(120)
     queries = make_queries(index, range(0, 120, 8))
-    for position, pool in enumerate(pools("dpp", index, queries, "image", "image", 110, 2)):
+    for position, pool in enumerate(pools("dpp", PoolOptions(pool=110), index, queries, 2)):
         assert not np.isin(pool.rows, index.leaking_rows(queries, position)).any()

@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from icltool.components.retrievers.oracle import OracleRetriever
+from icltool.components.retrievers.oracle import OracleOptions, OracleRetriever
 from icltool.contracts import IndexSet, IntArray, QueryResult, QuerySet
 from icltool.errors import ConfigError, DataError, StoreError
+from icltool.plugin.manager import component
 from icltool.store.artefact import Provenance
 from icltool.store.sequences import SequenceWriter
 from icltool.testing import check_retriever, make_anchors, make_index, make_queries
@@ -73,7 +74,7 @@ def test_conforms(tmp_path: Path, index: IndexSet) -> None:
         allowed = rng.permutation(np.setdiff1d(np.arange(240), np.concatenate(leaks)))
         results.append(result(query_id, index.ids[allowed[:4].reshape(2, 2)], [0.0, 0.0]))
     path = write(tmp_path / "oracle.h5", results)
-    check_retriever(lambda: OracleRetriever(path), shots=(SHOTS,), index=index)
+    check_retriever(lambda: OracleRetriever(OracleOptions(file=path)), shots=(SHOTS,), index=index)
     assert OracleRetriever.sequences == "validation"
 
 
@@ -82,7 +83,7 @@ def test_the_best_sequence_that_does_not_leak_in_its_order(tmp_path: Path, index
     made = sequences(index, queries)
     path = write(tmp_path / "oracle.h5", made)
     for by, beam in (("scores", 1), ("values", 2)):
-        rows = OracleRetriever(str(path), by=by).retrieve(index, queries, SHOTS, 0)
+        rows = OracleRetriever(OracleOptions(file=path, by=by)).retrieve(index, queries, SHOTS, 0)
         wanted = {r.query_id: r.icd_ids[beam].tolist() for r in made}
         assert [index.ids[row].tolist() for row in rows] == [wanted[q] for q in queries.ids.tolist()]
 
@@ -92,7 +93,7 @@ def test_another_length_names_the_lengths(tmp_path: Path, index: IndexSet) -> No
     path = write(tmp_path / "oracle.h5", sequences(index, queries))
     for shots in (1, 3):
         with pytest.raises(ConfigError, match=f"have 2 demonstrations, {shots} were asked for") as caught:
-            OracleRetriever(path).retrieve(index, queries, shots, 0)
+            OracleRetriever(OracleOptions(file=path)).retrieve(index, queries, shots, 0)
         assert "--shots 2" in str(caught.value.hint)
 
 
@@ -101,7 +102,7 @@ def test_queries_without_a_sequence_are_counted(tmp_path: Path, index: IndexSet)
     made = sequences(index, queries)
     path = write(tmp_path / "oracle.h5", made[3:])
     with pytest.raises(DataError, match=r"holds no sequence for 3 of 12 queries \(query \d+, say\)") as caught:
-        OracleRetriever(path).retrieve(index, queries, SHOTS, 0)
+        OracleRetriever(OracleOptions(file=path)).retrieve(index, queries, SHOTS, 0)
     assert "icltool generate --queries validation" in str(caught.value.hint)
 
 
@@ -112,12 +113,12 @@ def test_sequences_that_all_leak_or_are_of_another_index_set_are_counted(tmp_pat
     foreign = result(made[2].query_id, np.array([[10**9, 10**9 + 1]]), [0.0])
     path = write(tmp_path / "oracle.h5", [*leaking, foreign])
     with pytest.raises(DataError, match="all sequences of 3 of 3 queries leak the answer or name examples outside"):
-        OracleRetriever(path).retrieve(index, queries, SHOTS, 0)
+        OracleRetriever(OracleOptions(file=path)).retrieve(index, queries, SHOTS, 0)
 
 
 def test_what_is_no_sequences_file_is_refused(tmp_path: Path, index: IndexSet) -> None:
     queries = make_queries(index, [0])
     with pytest.raises(StoreError):
-        OracleRetriever(tmp_path / "absent.h5").retrieve(index, queries, SHOTS, 0)
+        OracleRetriever(OracleOptions(file=tmp_path / "absent.h5")).retrieve(index, queries, SHOTS, 0)
     with pytest.raises(ConfigError, match="by='luck'"):
-        OracleRetriever(tmp_path / "absent.h5", by="luck")
+        component("retrievers", "oracle", file=tmp_path / "absent.h5", by="luck")

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from icltool.components.retrievers.plan import PlanRetriever
+from icltool.components.retrievers.plan import PlanOptions, PlanRetriever
 from icltool.contracts import IndexSet, QuerySet
 from icltool.engine.demonstrations import checked_rows
 from icltool.errors import ConfigError, DataError, PluginError, StoreError
@@ -54,7 +54,7 @@ QUERIES = QuerySet(np.array([7, 8]), np.array([90, 91]), np.full(2, -1))
 
 
 def test_rows_by_id_in_the_plan_s_order(tmp_path: Path) -> None:
-    retriever = PlanRetriever(plan_file(tmp_path, {8: [20, 50, 10], 7: [10, 40, 50], 99: [1, 2, 3]}))
+    retriever = PlanRetriever(PlanOptions(file=plan_file(tmp_path, {8: [20, 50, 10], 7: [10, 40, 50], 99: [1, 2, 3]})))
     assert (retriever.needs, retriever.ranked, retriever.nested) == (frozenset(), False, False)
     assert (retriever.label, retriever.shots, retriever.fingerprint) == ("mine", 3, None)
     assert retriever.retrieve(INDEX, QUERIES, 3, 0).tolist() == [[1, 2, 0], [3, 0, 1]]
@@ -62,7 +62,7 @@ def test_rows_by_id_in_the_plan_s_order(tmp_path: Path) -> None:
 
 
 def test_fewer_shots_are_the_last_ones(tmp_path: Path) -> None:
-    retriever = PlanRetriever(plan_file(tmp_path, {8: [20, 50, 10], 7: [10, 40, 50]}))
+    retriever = PlanRetriever(PlanOptions(file=plan_file(tmp_path, {8: [20, 50, 10], 7: [10, 40, 50]})))
     assert retriever.retrieve(INDEX, QUERIES, 2, 0).tolist() == [[2, 0], [0, 1]]
     assert retriever.retrieve(INDEX, QUERIES, 0, 0).shape == (2, 0)
 
@@ -70,14 +70,14 @@ def test_fewer_shots_are_the_last_ones(tmp_path: Path) -> None:
 def test_more_shots_name_the_length(tmp_path: Path) -> None:
     path = plan_file(tmp_path, {8: [20, 50], 7: [10, 40]})
     with pytest.raises(ConfigError, match=r"mine\.json has 2 demonstrations per query, 3 were asked for") as caught:
-        PlanRetriever(path).retrieve(INDEX, QUERIES, 3, 0)
+        PlanRetriever(PlanOptions(file=path)).retrieve(INDEX, QUERIES, 3, 0)
     assert "ask for 2 shots" in str(caught.value.hint)
     path = plan_file(tmp_path, {8: [20], 7: [10, 40]})
-    assert PlanRetriever(path).shots == 1
+    assert PlanRetriever(PlanOptions(file=path)).shots == 1
     with pytest.raises(ConfigError, match="has 1 demonstrations for query 8, 2 were"):
-        PlanRetriever(path).retrieve(INDEX, QUERIES, 2, 0)
+        PlanRetriever(PlanOptions(file=path)).retrieve(INDEX, QUERIES, 2, 0)
     with pytest.raises(ConfigError, match="has 1 demonstrations for query 8, 3 were"):
-        PlanRetriever(path).retrieve(INDEX, QUERIES, 3, 0)
+        PlanRetriever(PlanOptions(file=path)).retrieve(INDEX, QUERIES, 3, 0)
 
 
 def test_ids_of_another_data_set_are_counted_and_named(tmp_path: Path) -> None:
@@ -85,19 +85,21 @@ def test_ids_of_another_data_set_are_counted_and_named(tmp_path: Path) -> None:
     with pytest.raises(
         DataError, match="lists 2 demonstrations that the index set of 4 examples does not have: 11, 51"
     ):
-        PlanRetriever(path).retrieve(INDEX, QUERIES, 2, 0)
+        PlanRetriever(PlanOptions(file=path)).retrieve(INDEX, QUERIES, 2, 0)
     path = plan_file(tmp_path, {8: [20, 50]}, dataset="coco2017", task="caption")
     with pytest.raises(DataError, match="no entry for 1 of 2 queries: 7 ") as caught:
-        PlanRetriever(path).retrieve(INDEX, QUERIES, 2, 0)
+        PlanRetriever(PlanOptions(file=path)).retrieve(INDEX, QUERIES, 2, 0)
     assert "coco2017, caption" in str(caught.value.hint)
     many = QuerySet(np.arange(100, 108), np.arange(8), np.full(8, -1))
     with pytest.raises(DataError, match="no entry for 8 of 8 queries: 100, 101, 102, 103, 104 …"):
-        PlanRetriever(path).retrieve(INDEX, many, 2, 0)
+        PlanRetriever(PlanOptions(file=path)).retrieve(INDEX, many, 2, 0)
 
 
 def test_a_plan_for_anchors_is_not_for_other_queries_of_the_same_ids(tmp_path: Path) -> None:
     splits = {"demonstrations": "train", "queries": "train"}
-    retriever = PlanRetriever(plan_file(tmp_path, {7: [10], 8: [20]}, splits=splits, fingerprint="f00d"))
+    retriever = PlanRetriever(
+        PlanOptions(file=plan_file(tmp_path, {7: [10], 8: [20]}, splits=splits, fingerprint="f00d"))
+    )
     assert retriever.fingerprint == "f00d"
     with pytest.raises(DataError, match="is for queries of the split 'train'"):
         retriever.retrieve(INDEX, QUERIES, 1, 0)
@@ -107,14 +109,14 @@ def test_a_plan_for_anchors_is_not_for_other_queries_of_the_same_ids(tmp_path: P
 
 def test_a_leak_in_a_plan_is_refused_by_the_stage_s_check(tmp_path: Path) -> None:
     queries = QuerySet(QUERIES.ids, np.array([90, 4]), QUERIES.groups)
-    rows = PlanRetriever(plan_file(tmp_path, {7: [10], 8: [20]})).retrieve(INDEX, queries, 1, 0)
+    rows = PlanRetriever(PlanOptions(file=plan_file(tmp_path, {7: [10], 8: [20]}))).retrieve(INDEX, queries, 1, 0)
     with pytest.raises(PluginError, match="'plan' chose example 20 for query 8, which is the same image"):
         checked_rows("plan", rows, INDEX, queries, 1)
 
 
 def test_another_content_is_another_identity(tmp_path: Path) -> None:
-    first = PlanRetriever(plan_file(tmp_path, {7: [10]})).identity()
-    assert PlanRetriever(plan_file(tmp_path, {7: [20]})).identity() != first
+    first = PlanRetriever(PlanOptions(file=plan_file(tmp_path, {7: [10]}))).identity()
+    assert PlanRetriever(PlanOptions(file=plan_file(tmp_path, {7: [20]}))).identity() != first
 
 
 def test_no_plan_no_retriever(tmp_path: Path) -> None:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from icltool.components.retrievers.random import RandomRetriever
-from icltool.components.retrievers.similarity import SimilarityRetriever
+from icltool.components.retrievers.random import RandomOptions, RandomRetriever
 from icltool.components.retrievers.zero_shot import ZeroShot
 from icltool.contracts import IndexSet
 from icltool.errors import ConfigError, DataError
-from icltool.plugin.manager import load_registry
+from icltool.plugin.manager import component, load_registry
 from icltool.testing import check_retriever, make_index, make_queries
 
 
@@ -47,13 +46,13 @@ def test_similarity_compares_the_right_embeddings(name: str, query: str, demonst
 
 def test_similarity_refuses_an_embedding_that_does_not_exist() -> None:
     with pytest.raises(ConfigError, match="query='audio'"):
-        SimilarityRetriever("audio", "image")
+        component("retrievers", "i2i", query="audio")
 
 
 def test_random_is_keyed_by_query_and_seed() -> None:
     index = make_index(240)
     queries = make_queries(index, range(20))
-    first, second = (RandomRetriever().retrieve(index, queries, 4, seed) for seed in (0, 1))
+    first, second = (RandomRetriever(RandomOptions()).retrieve(index, queries, 4, seed) for seed in (0, 1))
     assert (first != second).any()
     assert len({tuple(rows) for rows in first.tolist()}) > 15
 
@@ -61,16 +60,16 @@ def test_random_is_keyed_by_query_and_seed() -> None:
 def test_fixed_gives_one_set_that_leaks_for_no_query() -> None:
     index = make_index(240)
     queries = make_queries(index, range(0, 240, 10))
-    rows = RandomRetriever(fixed=True).retrieve(index, queries, 5, 3)
+    rows = RandomRetriever(RandomOptions(fixed=True)).retrieve(index, queries, 5, 3)
     assert len({tuple(r) for r in rows.tolist()}) == 1
     for position in range(len(queries)):
         assert not np.isin(rows[position], index.leaking_rows(queries, position)).any()
-    longer = RandomRetriever(fixed=True).retrieve(index, queries, 9, 3)
+    longer = RandomRetriever(RandomOptions(fixed=True)).retrieve(index, queries, 9, 3)
     assert (longer[:, :5] == rows).all()
-    assert (RandomRetriever(fixed=True).retrieve(index, queries, 5, 4) != rows).any()
+    assert (RandomRetriever(RandomOptions(fixed=True)).retrieve(index, queries, 5, 4) != rows).any()
 
 
 def test_fixed_says_so_when_no_row_suits_all_queries() -> None:
     index = IndexSet(np.arange(6), np.arange(6), np.full(6, -1))
     with pytest.raises(DataError, match="only 1 of the index set's 6 rows leak no query's answer"):
-        RandomRetriever(fixed=True).retrieve(index, make_queries(index, range(5)), 2, 0)
+        RandomRetriever(RandomOptions(fixed=True)).retrieve(index, make_queries(index, range(5)), 2, 0)

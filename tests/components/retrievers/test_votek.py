@@ -6,16 +6,18 @@ import numpy as np
 import pytest
 
 from icltool.components.retrievers import votek
-from icltool.components.retrievers.votek import VoteKRetriever, vote_k
+from icltool.components.retrievers.votek import VoteKOptions, VoteKRetriever, vote_k
 from icltool.contracts import Float64Array, IndexSet, IntArray
 from icltool.errors import ConfigError, DataError
-from icltool.plugin.manager import load_registry
+from icltool.plugin.manager import component, load_registry
 from icltool.testing import check_retriever, make_anchors, make_index, make_queries
 
 
 def test_conforms() -> None:
     check_retriever(lambda: load_registry().create("retrievers", "votek"))
-    check_retriever(lambda: VoteKRetriever(budget=60, neighbours=10, sample=150, query="text", demonstration="text"))
+    check_retriever(
+        lambda: VoteKRetriever(VoteKOptions(budget=60, neighbours=10, sample=150, query="text", demonstration="text"))
+    )
 
 
 def by_the_paper(unit: Float64Array, budget: int, neighbours: int, discount: float) -> list[int]:
@@ -64,7 +66,7 @@ def test_all_queries_are_served_from_one_subset_that_is_chosen_once(monkeypatch:
 
     monkeypatch.setattr(votek, "vote_k", counted)
     index = make_index(240)
-    retriever = VoteKRetriever(budget=40, neighbours=20)
+    retriever = VoteKRetriever(VoteKOptions(budget=40, neighbours=20))
     assert index.image is not None
     rows = retriever.retrieve(index, make_queries(index, range(0, 240, 7)), 3, 0)
     subset = retriever.subset(index.image.copy(), 0)
@@ -79,24 +81,26 @@ def test_all_queries_are_served_from_one_subset_that_is_chosen_once(monkeypatch:
 
 def test_a_large_index_set_is_sampled_by_seed() -> None:
     vectors = np.random.default_rng(5).standard_normal((300, 6)).astype(np.float32)
-    first, again, other = (VoteKRetriever(budget=20, sample=100).subset(vectors, seed) for seed in (0, 0, 1))
+    first, again, other = (
+        VoteKRetriever(VoteKOptions(budget=20, sample=100)).subset(vectors, seed) for seed in (0, 0, 1)
+    )
     assert (first == again).all()
     assert (first != other).any()
-    whole = [VoteKRetriever(budget=20, sample=300).subset(vectors, seed) for seed in (0, 1)]
+    whole = [VoteKRetriever(VoteKOptions(budget=20, sample=300)).subset(vectors, seed) for seed in (0, 1)]
     assert (whole[0] == whole[1]).all()
 
 
 def test_too_small_a_subset_names_the_budget() -> None:
     index = make_index(240)
     with pytest.raises(DataError, match=r"only \d of the 6 selected") as caught:
-        VoteKRetriever(budget=6).retrieve(index, make_anchors(index, range(240)), 6, 0)
+        VoteKRetriever(VoteKOptions(budget=6)).retrieve(index, make_anchors(index, range(240)), 6, 0)
     assert "votek.budget=24" in str(caught.value.hint)
     tiny = IndexSet(np.arange(3), np.arange(3), np.full(3, -1), np.eye(3, dtype=np.float32))
-    assert VoteKRetriever().retrieve(tiny, make_anchors(tiny, [1]), 2, 0).tolist() == [[0, 2]]
+    assert VoteKRetriever(VoteKOptions()).retrieve(tiny, make_anchors(tiny, [1]), 2, 0).tolist() == [[0, 2]]
 
 
 @pytest.mark.parametrize("option", [{"budget": 0}, {"neighbours": "x"}, {"discount": 0.5}, {"sample": 1}])
 def test_wrong_options_are_named(option: dict[str, object]) -> None:
     (name,) = option
-    with pytest.raises(ConfigError, match=f"votek: {name}="):
-        VoteKRetriever(**option)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=f"'votek': {name}="):
+        component("retrievers", "votek", **option)

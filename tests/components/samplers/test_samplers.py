@@ -6,14 +6,19 @@ import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 
+from icltool.components.retrievers.approximate import IndexOptions
 from icltool.components.samplers.image_sim import ImageSimilaritySampler
-from icltool.components.samplers.mix import MixSampler
+from icltool.components.samplers.mix import MixOptions, MixSampler
 from icltool.components.samplers.random import RandomSampler
 from icltool.components.samplers.text_sim import TextSimilaritySampler
 from icltool.contracts import IndexSet, QuerySet
 from icltool.errors import ConfigError, DataError
-from icltool.plugin.manager import load_registry
+from icltool.plugin.manager import component, load_registry
 from icltool.testing import check_sampler, make_anchors, make_index
+
+
+def mix(random: float, text: float, image: float) -> MixSampler:
+    return MixSampler(MixOptions(random=random, text=text, image=image))
 
 
 @pytest.mark.parametrize("name", ["random", "image-sim", "text-sim", "mix"])
@@ -25,10 +30,13 @@ def test_a_built_in_sampler_conforms(name: str) -> None:
     "shares", [(1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0), (0.2, 0.5, 0.3), (0.0, 0.5, 0.5)]
 )
 def test_mix_conforms_with_any_shares(shares: tuple[float, float, float]) -> None:
-    check_sampler(lambda: MixSampler(*shares))
+    check_sampler(lambda: mix(*shares))
 
 
-@pytest.mark.parametrize(("sampler", "kind"), [(ImageSimilaritySampler(), "image"), (TextSimilaritySampler(), "text")])
+@pytest.mark.parametrize(
+    ("sampler", "kind"),
+    [(ImageSimilaritySampler(IndexOptions()), "image"), (TextSimilaritySampler(IndexOptions()), "text")],
+)
 def test_similarity_pools_are_the_nearest_rows_in_order(sampler: object, kind: str) -> None:
     index = make_index(150)
     anchors = make_anchors(index, range(0, 150, 7))
@@ -66,9 +74,9 @@ def test_random_pools_differ_by_seed_and_by_anchor() -> None:
 def test_mix_lists_image_then_text_then_random() -> None:
     index = make_index(240)
     anchors = make_anchors(index, range(0, 240, 11))
-    pools = MixSampler().sample(index, anchors, 16, seed=5)
-    by_image = ImageSimilaritySampler().sample(index, anchors, 4, 5)
-    by_text = TextSimilaritySampler().sample(index, anchors, 16, 5)
+    pools = MixSampler(MixOptions()).sample(index, anchors, 16, seed=5)
+    by_image = ImageSimilaritySampler(IndexOptions()).sample(index, anchors, 4, 5)
+    by_text = TextSimilaritySampler(IndexOptions()).sample(index, anchors, 16, 5)
     assert (pools[:, :4] == by_image).all()
     for pool, texts in zip(pools, by_text, strict=True):
         assert pool[4:8].tolist() == [row for row in texts if row not in pool[:4]][:4]
@@ -78,15 +86,15 @@ def test_mix_is_full_although_image_and_text_agree() -> None:
     index = make_index(120)
     same = IndexSet(index.ids, index.image_ids, index.groups, index.image, index.image)
     anchors = make_anchors(same, range(12))
-    pools = MixSampler(random=0.0, text=0.5, image=0.5).sample(same, anchors, 10, 0)
-    assert (pools == ImageSimilaritySampler().sample(same, anchors, 10, 0)).all()
+    pools = mix(0.0, 0.5, 0.5).sample(same, anchors, 10, 0)
+    assert (pools == ImageSimilaritySampler(IndexOptions()).sample(same, anchors, 10, 0)).all()
 
 
 @given(st.integers(1, 200), st.lists(st.integers(0, 50), min_size=3, max_size=3).filter(lambda shares: sum(shares) > 0))
 @settings(max_examples=200, deadline=None)
 def test_mix_numbers_add_up_and_stay_near_the_shares(size: int, parts: list[int]) -> None:
     shares = [part / sum(parts) for part in parts]
-    numbers = MixSampler(*shares).numbers(size)
+    numbers = mix(*shares).numbers(size)
     assert sum(numbers.values()) == size
     for share, number in zip(shares, numbers.values(), strict=True):
         assert abs(number - share * size) < 1 + 1e-6
@@ -94,19 +102,19 @@ def test_mix_numbers_add_up_and_stay_near_the_shares(size: int, parts: list[int]
 
 
 def test_mix_default_is_half_a_quarter_a_quarter() -> None:
-    assert MixSampler().numbers(64) == {"random": 32, "text": 16, "image": 16}
+    assert MixSampler(MixOptions()).numbers(64) == {"random": 32, "text": 16, "image": 16}
 
 
 def test_mix_needs_only_what_has_a_share() -> None:
-    assert MixSampler().needs == {"image", "text"}
-    assert MixSampler(random=0.5, text=0.5, image=0).needs == {"text"}
-    assert MixSampler(random=1, text=0, image=0).needs == frozenset()
+    assert MixSampler(MixOptions()).needs == {"image", "text"}
+    assert mix(0.5, 0.5, 0).needs == {"text"}
+    assert mix(1, 0, 0).needs == frozenset()
 
 
 @pytest.mark.parametrize("shares", [{"random": 0.6}, {"random": -0.5, "text": 1.0, "image": 0.5}, {"text": "half"}])
 def test_mix_refuses_shares_that_are_none(shares: dict[str, float]) -> None:
     with pytest.raises(ConfigError, match="sampler 'mix'"):
-        MixSampler(**shares)
+        component("samplers", "mix", **shares)
 
 
 def test_too_small_an_index_set_is_one_clear_line() -> None:
@@ -114,5 +122,5 @@ def test_too_small_an_index_set_is_one_clear_line() -> None:
     with pytest.raises(
         DataError, match=r"anchor \d+: 64 rows are wanted, but only \d+ of the index set's 30"
     ) as caught:
-        MixSampler().sample(index, make_anchors(index, [0]), 64, 0)
+        MixSampler(MixOptions()).sample(index, make_anchors(index, [0]), 64, 0)
     assert caught.value.hint

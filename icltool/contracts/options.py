@@ -1,0 +1,231 @@
+"""The options of a component: one pydantic model, from which come its checks, its help and what it is built from.
+
+A component's class names the model as `options_model`, and is built from one object of it:
+
+    class NearestOptions(Options):
+        pool: int = Field(64, ge=1, description="nearest rows among which the demonstrations are chosen")
+
+    class Nearest:
+        options_model = NearestOptions
+
+        def __init__(self, options: NearestOptions) -> None:
+            self.options = options
+
+`icltool.component(kind, name, pool=30)` makes that object out of what users give and says in one line what is wrong with
+it; in Python `Nearest(NearestOptions(pool=30))` does the same. A class without `options_model` is called with keywords:
+its options are those of its signature.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol, TypeVar, get_args, runtime_checkable
+
+from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticCustomError
+
+from icltool.errors import ConfigError, closest
+
+
+class Options(BaseModel):
+    """Base of all options: none beside the fields, and no change once they are made.
+
+    A field has a type, a default unless it must be given, bounds, and a description of one sentence. Texts are read as
+    the numbers and truth values that they spell; a truth value is no number. A validator raises ValueError, or
+    ConfigError where it knows a way out.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, coerce_numbers_to_str=True)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _refuse_truth_for_numbers(cls, value: object, info: ValidationInfo) -> object:
+        annotation = cls.model_fields[str(info.field_name)].annotation
+        if isinstance(value, bool) and not {bool, Any} & {annotation, *get_args(annotation)}:
+            raise PydanticCustomError("truth_value", "a truth value is no number")
+        return value
+
+
+#: Parameters that may be given by name.
+_NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+
+Given = TypeVar("Given", bound=Options)
+
+
+@runtime_checkable
+class HasOptions(Protocol):
+    """A class of components that is built from one object of its `options_model`."""
+
+    options_model: ClassVar[type[Options]]
+
+
+@dataclass(frozen=True)
+class Option:
+    """One option as it is shown: `type` in words, `default` as users would type it ("" where it must be given)."""
+
+    name: str
+    type: str
+    default: str
+    description: str
+
+    @property
+    def hint(self) -> str:
+        """What it means, for somebody who gave it wrongly."""
+        return f"{self.name}: {self.description or self.type}" + (f" (default {self.default})" if self.default else "")
+
+
+def options_of(factory: Callable[..., object], bound: Mapping[str, object] | None = None) -> list[Option]:
+    """The options of a component's class or factory; `bound` values, such as those of a registration, are defaults."""
+    bound = bound or {}
+    if isinstance(factory, HasOptions):
+        schema = factory.options_model.model_json_schema()
+        return [
+            Option(name, _kind(schema["properties"][name]), _shown(bound, name, field), field.description or "")
+            for name, field in factory.options_model.model_fields.items()
+        ]
+    named = [p for p in _parameters(factory) or () if p.kind in _NAMED]
+    return [Option(p.name, _annotation(p), _typed(bound.get(p.name, p.default)), "") for p in named]
+
+
+def build(
+    what: str, factory: Callable[..., Any], values: Mapping[str, object], flags: Mapping[str, str] | None = None
+) -> Any:
+    """`factory` called with its options made of `values`. Raises ConfigError that begins with `what`, and says what is
+    wrong with them; `flags` are what users call an option where that is not its name."""
+    if isinstance(factory, HasOptions):
+        return factory(made(what, factory.options_model, values, flags))
+    parameters = _parameters(factory)
+    if parameters is not None:
+        named = [p for p in parameters if p.kind in _NAMED]
+        if not any(p.kind is p.VAR_KEYWORD for p in parameters):
+            _refuse_unknown(what, values, sorted(p.name for p in named), flags or {})
+        missing = next((p.name for p in named if p.default is p.empty and p.name not in values), None)
+        if missing is not None:
+            raise ConfigError(
+                f"{what} needs the option {missing!r}", f"its options: {', '.join(p.name for p in named)}"
+            )
+    return factory(**values)
+
+
+def made(what: str, model: type[Given], values: Mapping[str, object], flags: Mapping[str, str] | None = None) -> Given:
+    """The options of `what` out of what users gave, checked. Raises ConfigError that names the first wrong one."""
+    _refuse_unknown(what, values, sorted(model.model_fields), flags or {})
+    try:
+        return model(**values)
+    except ConfigError as error:
+        raise ConfigError(f"{what}: {error.message}", error.hint) from error
+    except ValidationError as error:
+        raise _told(what, model, values, error) from error
+
+
+def _refuse_unknown(what: str, values: Iterable[str], known: Sequence[str], flags: Mapping[str, str]) -> None:
+    unknown = next((name for name in values if name not in known), None)
+    if unknown is None:
+        return
+    listed = f"its options: {', '.join(known)}" if known else "it has no options"
+    if flag := flags.get(unknown):
+        raise ConfigError(f"{what} has no option {unknown!r} ({flag})", f"leave {flag} out; {listed}")
+    close = closest(unknown, known)
+    raise ConfigError(f"{what} has no option {unknown!r}", (f"did you mean {close!r}? " if close else "") + listed)
+
+
+def _told(what: str, model: type[Options], values: Mapping[str, object], error: ValidationError) -> ConfigError:
+    """The first thing that is wrong, in one line, and what is wanted."""
+    first = error.errors(include_url=False)[0]
+    reason = first["msg"].removeprefix("Value error, ")
+    if not first["loc"]:
+        return ConfigError(f"{what}: {reason}")
+    name = str(first["loc"][0])
+    field, schema = model.model_fields[name], model.model_json_schema()["properties"][name]
+    hint = Option(name, _kind(schema), _shown({}, name, field), field.description or "").hint
+    if name not in values:
+        return ConfigError(f"{what} needs the option {name!r}", hint)
+    if first["type"] == "value_error":
+        return ConfigError(f"{what}: {name}: {reason}", hint)
+    kinds = [kind for kind in schema.get("anyOf", [schema]) if kind.get("type") != "null"]
+    choices = kinds[0].get("enum", []) if len(kinds) == 1 else []
+    close = closest(str(values[name]), choices)
+    hint = f"did you mean {close!r}? {hint}" if close else hint
+    return ConfigError(f"{what}: {name}={values[name]!r} is {_refusal(kinds)}", hint)
+
+
+def _refusal(kinds: Sequence[Mapping[str, Any]]) -> str:
+    """What a value is not: "neither 'a' nor 'b'"."""
+    words = [word for kind in kinds for word in _words(kind)]
+    if len(kinds) == len(words) == 1:
+        return f"no {words[0]}"
+    return f"neither {' nor '.join(words)}" if len(words) < 3 else f"none of {', '.join(words)}"
+
+
+def _kind(schema: Mapping[str, Any]) -> str:
+    """A JSON schema in words: "whole number from 1 up", "'a', 'b' or 'c'"."""
+    *others, last = [word for kind in schema.get("anyOf", [schema]) for word in _words(kind)]
+    return f"{', '.join(others)} or {last}" if others else last
+
+
+def _words(schema: Mapping[str, Any]) -> list[str]:
+    """One word for each value that a schema without alternatives lists, else one for all that it takes."""
+    if "enum" in schema or "const" in schema:
+        return [repr(value) for value in schema.get("enum", [schema.get("const")])]
+    match schema.get("type"):
+        case "integer":
+            return [f"whole number{_bounds(schema)}"]
+        case "number":
+            return [f"number{_bounds(schema)}"]
+        case "boolean":
+            return ["true", "false"]
+        case "array":
+            return [f"list of {_kind(items)}" if (items := schema.get("items")) else "list"]
+        case "string":
+            return ["path" if schema.get("format") == "path" else "text"]
+        case "null":
+            return ["none"]
+        case "object":
+            return ["table of names and values"]
+    return ["value"]
+
+
+def _bounds(schema: Mapping[str, Any]) -> str:
+    """ " from 1 up", " above 0 and below 1", "" without any."""
+    least, above = schema.get("minimum"), schema.get("exclusiveMinimum")
+    most, below = schema.get("maximum"), schema.get("exclusiveMaximum")
+    start = f" from {least:g}" if least is not None else f" above {above:g}" if above is not None else ""
+    if most is not None:
+        return f"{start} up to {most:g}" if start else f" of at most {most:g}"
+    if below is not None:
+        return f"{start} and below {below:g}" if start else f" below {below:g}"
+    return f"{start} up" if least is not None else start
+
+
+def _shown(bound: Mapping[str, object], name: str, field: FieldInfo) -> str:
+    """The default of a field as users would type it."""
+    if name not in bound and field.is_required():
+        return ""
+    return _typed(bound[name] if name in bound else field.get_default(call_default_factory=True))
+
+
+def _typed(value: object) -> str:
+    """A value as users would type it; "" for the default of a parameter without."""
+    if value is inspect.Parameter.empty:
+        return ""
+    if isinstance(value, (list, tuple)):
+        return ",".join(map(_typed, value)) or "none"
+    return "none" if value is None else value if isinstance(value, str) else json.dumps(value, default=str)
+
+
+def _parameters(factory: Callable[..., object]) -> list[inspect.Parameter] | None:
+    """What it is called with; None for something compiled, which tells no signature."""
+    try:
+        return list(inspect.signature(factory).parameters.values())
+    except (TypeError, ValueError):
+        return None
+
+
+def _annotation(parameter: inspect.Parameter) -> str:
+    """The type as it is written."""
+    annotation = parameter.annotation
+    return "" if annotation is parameter.empty else getattr(annotation, "__name__", str(annotation)).strip("'\"")
