@@ -168,6 +168,7 @@ class PartialAnswers:
     def __init__(self, predictions: Path, digest: str, makers: Makers | None = None) -> None:
         """`makers` give the answers. Those that others began are refused when they are looked at."""
         self._makers = makers or Makers()
+        self._fresh = False  # whether the file begins with the next chunk
         self.ahead: dict[int, list[dict[str, Any]]] = {}
         self.told: list[dict[str, Any]] = []
         self._head = {"schema": "icltool-answers", "version": 1, "digest": digest, **self._makers.told()}
@@ -181,16 +182,14 @@ class PartialAnswers:
         follows the last whole chunk in the file is dropped.
 
         `expected` gives each row's query id and ICD ids; the first chunk that differs ends what counts. Raises StoreError
-        when other weights, or another version of a plugin, gave the answers, and when the file can neither be read nor be
-        started anew.
+        when other weights, or another version of a plugin, gave the answers, and when the file cannot be read or written.
         """
         chunks, end = self._stored(expected)
+        self._fresh = not chunks
         with writing(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             if chunks:
                 os.truncate(self.path, end)
-            else:
-                self.path.write_text(json.dumps(self._head) + "\n", encoding="utf-8")
         rows: list[dict[str, Any]] = []
         while len(rows) in chunks:
             rows += chunks.pop(len(rows))
@@ -208,10 +207,12 @@ class PartialAnswers:
             **({} if start is None else {"start": start}),
             **({"told": dict(told)} if told else {}),
         }
-        with writing(self.path), self.path.open("ab") as stream:
-            stream.write("\n".join([*lines, json.dumps(last), ""]).encode("utf-8"))
+        head = [json.dumps(self._head)] if self._fresh else []
+        with writing(self.path), self.path.open("wb" if self._fresh else "ab") as stream:
+            stream.write("\n".join([*head, *lines, json.dumps(last), ""]).encode("utf-8"))
             stream.flush()
             os.fsync(stream.fileno())
+        self._fresh = False
 
     def remove(self) -> None:
         """To be called once the predictions are written."""

@@ -1,33 +1,26 @@
-"""Answers of the model to one setting after another. Finished chunks of queries outlive a kill."""
+"""What the model answers in a call: asked in chunks of the executor's workers, each chunk on disk as soon as it comes."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import asdict, replace
-from pathlib import Path
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass, field
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from icltool.commands.evaluate.inputs import Inputs
-from icltool.contracts import (
-    Example,
-    IntArray,
-    Intervention,
-    Progress,
-    Prompt,
-    ScoringRequest,
-)
-from icltool.contracts.arrays import plain_text
-from icltool.engine.choices import best_choice, rank_choices
-from icltool.engine.devices import device_of
-from icltool.engine.generation import generation_options
-from icltool.engine.session import Session
-from icltool.store.arrays import asked_by, content_code, content_codes
+import numpy as np
+
+from icltool.commands.evaluate.settings import Key, Setting, Settings
+from icltool.commands.evaluate.units import Chunk, Conditions, CostSample, weights_last
+from icltool.commands.evaluate.worker import Answered, Answering, MakeAnswering
+from icltool.config.env import VARIABLES
+from icltool.contracts import IntArray, Progress
+from icltool.contracts.executor import UnitFailure
+from icltool.engine.work import Work
+from icltool.errors import ConfigError
+from icltool.execution.running import Run
+from icltool.execution.worker_context import WorkerContext, place_of_work
 from icltool.store.evaluations import PartialAnswers
-
-if TYPE_CHECKING:
-    from icltool.commands.evaluate.settings import Setting
 
 #: Queries that are answered, and safe on disk, at a time, where the batch size is small, and where it is "auto"; else so
 #: many batches, that prompts can be sorted by length and share what they have in common.
@@ -35,109 +28,158 @@ CHUNK, CHUNK_OF_AUTO = 64, 512
 BATCHES = 4
 
 
-class Answerer:
-    """Answers queries; the model is loaded when the first answer is needed."""
+@dataclass
+class Asked:
+    """What the model has to answer: a setting in its own order (0) or a further one, `chosen` int64 [Q, shots] rows of the
+    index records, and the file that takes the answers. `missing` are the queries that are not answered yet, chunk by chunk."""
 
-    def __init__(self, inputs: Inputs, progress: Progress) -> None:
-        self.inputs, self.progress = inputs, progress
-        #: Seconds that answering took, and a remark, of part files that workers filled.
-        self.elsewhere: dict[Path, tuple[float, str]] = {}
-        self._session: Session | None = None
-        self.weights: Path | None = None
-        self._told: list[str] = []
-
-    @property
-    def notes(self) -> list[str]:
-        """What the sessions had to say about memory, and how much the model did."""
-        return list(dict.fromkeys([*self._told, *self._session_notes()]))
-
-    def open(self, settings: Sequence[Setting]) -> None:
-        """Loads the model of the first of these, and raises ConfigError where an intervention was made for another."""
-        first = next((s for s in settings if s.method.weights is None), settings[0])
-        self.use(first.method.weights)
-        model = self.session().model
-        for setting in settings:
-            if (made := setting.method.intervention) is not None:
-                assert model is not None
-                made.check(model)
-
-    def use(self, weights: Path | None) -> None:
-        """Answers come from the model with these weights from now on, None for its own. What was loaded before is let go."""
-        if weights == self.weights:
-            return
-        if self._session is not None:
-            self._told += self._session_notes()
-            self._session.close(finished=True)
-            self._session = None
-        self.weights = weights
+    setting: Setting
+    order: int
+    chosen: IntArray
+    part: PartialAnswers
+    missing: list[range] = field(default_factory=list)
 
     @property
-    def remarks(self) -> list[str]:
-        """What the session that is open has to say about memory."""
-        return [] if self._session is None else self._session.notes
+    def title(self) -> str:
+        """What a person calls it."""
+        return f"{self.setting.title}, order {self.order + 1}" if self.order else self.setting.title
 
-    def _session_notes(self) -> list[str]:
-        return [] if self._session is None else [*self._session.notes, *self._session.work]
+    @property
+    def done(self) -> int:
+        """How many of its queries are answered."""
+        return len(self.chosen) - sum(map(len, self.missing))
 
-    def __enter__(self) -> Answerer:
+
+@dataclass(frozen=True)
+class SettingAnswers:
+    """The prediction rows of a setting, without scores; the seconds that answering took, how it was done
+    (device, precision, weights, generation), and a remark about the intervention's prompts."""
+
+    rows: list[dict[str, Any]]
+    seconds: float
+    run: dict[str, Any]
+    remark: str
+
+
+class Answers:
+    """Everything that a call asks of the model.
+
+    In this process settings are answered one by one, when `of` asks for them, by a worker that `open` makes. Workers elsewhere
+    answer all of them in `ask`: no worker is idle while the results of a setting are judged.
+    """
+
+    def __init__(self, settings: Settings, progress: Progress) -> None:
+        self.settings, self.progress = settings, progress
+        self.inputs, self.config = settings.inputs, settings.inputs.config
+        self.total = 0
+        self._here = self.config.executor_name == "local"
+        self._worker: Answering | None = None
+        self._asked: list[Asked] = []
+        self._opened = ExitStack()
+        self._run: Run[Chunk | CostSample, Answered] | None = None
+        self._results: Iterator[Answered] = iter(())
+        self._costs: Answered | None = None
+        self._work = Work()
+
+    def __enter__(self) -> Answers:
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close(finished=error is None)
+        if error is None:  # the end of the last unit is the end of the work
+            for answered in self._results:
+                self._take(answered)
+        self._opened.__exit__(kind, error, trace)
+        if self._worker is not None:
+            self._worker.close(finished=error is None)
 
-    def close(self, finished: bool) -> None:
-        """Ends what works beside the session, if there is one."""
-        if self._session is not None:
-            self._session.close(finished=finished)
+    @property
+    def notes(self) -> list[str]:
+        """What executor and workers have to say, and how much the model did, once all is over."""
+        return [*(self._run.notes if self._run is not None else ()), *self._work.lines]
 
-    def ready(self, weights: Path | None) -> bool:
-        """Whether the model is loaded with these weights."""
-        return self._session is not None and self.weights == weights
+    @property
+    def failures(self) -> list[tuple[UnitFailure, str, dict[str, Any]]]:
+        """What was given up, with what it is called and what a list of failures holds of it."""
+        return [] if self._run is None else [(failure, *self._named(failure.unit)) for failure in self._run.failures]
 
-    def expect(self, query_rows: IntArray, chosen: IntArray) -> None:
-        """Announces the images of a chunk, in the order of its prompts."""
-        for row, demonstrations in zip(query_rows, chosen, strict=True):
-            self.session().expect([*self.inputs.index.rows(demonstrations), self.inputs.queries[row]])
+    def open(self, settings: Sequence[Setting]) -> None:
+        """Loads the model, where this process answers. Raises ConfigError where an intervention was made for another one, and
+        what loading raises."""
+        if self._here:
+            self._worker = Answering(self.inputs, Conditions.of_all(settings), progress=self.progress)
 
-    def answer(
-        self, title: str, chosen: IntArray, part: PartialAnswers, intervention: Intervention | None = None
-    ) -> list[dict[str, Any]]:
-        """One prediction row per query, without scores, for `chosen` int64 [Q, shots] rows of the index records in prompt
-        order, answered under `intervention`. What `part` holds is not answered again; the rest is added to it chunk by
-        chunk."""
-        rows, ahead = self.known(chosen, part)
-        with ExitStack() as stack:
-            missing = self.chunks(len(rows), len(chosen), {start: len(found) for start, found in ahead.items()})
-            if missing:
-                self.session().expect(self._needed(chosen, missing))
-                if intervention is not None:
-                    stack.enter_context(self.session().steered(intervention))
-            done = len(chosen) - sum(map(len, missing))
-            ticker = stack.enter_context(self.progress.task(title, len(chosen), "queries", done=done))
-            for asked in missing:
-                found = self.rows(self.inputs.query_rows[asked.start : asked.stop], chosen[asked.start : asked.stop])
-                part.append(found, asked.start)
-                ahead[asked.start] = found
-                ticker.advance(len(found))
-        for start in sorted(ahead):
-            rows += ahead[start]
-        return rows
+    def ask(self, asked: Sequence[Asked], sample: CostSample | None) -> None:
+        """Begins with what is missing of these, then what settings cost. Those of other weights come last."""
+        self._asked = sorted(asked, key=lambda one: weights_last(one.setting))
+        for one in self._asked:
+            rows, ahead = self._known(one)
+            one.missing = self._chunks(
+                len(rows), len(one.chosen), {start: len(found) for start, found in ahead.items()}
+            )
+        self.total = sum(len(one.chosen) for one in self._asked)
+        units: list[Chunk | CostSample] = [*self._units(), *([] if sample is None else [sample])]
+        if not units:
+            return
+        self._run = run = Run[Chunk | CostSample, Answered](self.config.open_executor(), self.progress)
+        if self._here and self._worker is None:
+            self.open([one.setting for one in self._asked])
+        if (worker := self._worker) is not None:
+            self._results = self._opened.enter_context(run.results(lambda: worker, units))
+            return
+        done = sum(one.done for one in self._asked)
+        with self._opened:
+            ticker = self._opened.enter_context(self.progress.task("answering", self.total, "queries", done=done))
+            place = self._opened.enter_context(self._place(run))
+            under = Conditions.of_all(one.setting for one in self._asked)
+            results = self._opened.enter_context(run.results(MakeAnswering(self.config, place, under), units))
+            for answered in results:
+                run.show(ticker)
+                self._take(answered)
+                ticker.advance(len(answered.rows))
 
-    def known(
-        self, chosen: IntArray, part: PartialAnswers
-    ) -> tuple[list[dict[str, Any]], dict[int, list[dict[str, Any]]]]:
-        """(the first rows that `part` holds, chunks of those behind a gap by their first row)."""
+    def of(self, key: Key, order: int = 0) -> SettingAnswers:
+        """The answers to a setting, or to a further order of its demonstrations. All of them are there afterwards."""
+        [one] = [one for one in self._asked if (one.setting.key, one.order) == (key, order)]
+        if one.missing:
+            with self.progress.task(one.title, len(one.chosen), "queries", done=one.done) as ticker:
+                while one.missing:
+                    answered = next(self._results)
+                    self._take(answered)
+                    ticker.advance(len(answered.rows))
+        rows, _ = self._known(one)
+        told = one.part.told
+        run: dict[str, Any] = next((t["run"] for t in reversed(told) if "run" in t), {})
+        remark = next((t["remark"] for t in told if t.get("remark")), "")
+        return SettingAnswers(rows, sum(t.get("seconds", 0.0) for t in told), run, remark)
+
+    def costs(self) -> tuple[dict[Key, dict[str, Any]], dict[Key, ConfigError]]:
+        """(what each setting costs, why it could not be measured)."""
+        while self._costs is None and (answered := next(self._results, None)) is not None:
+            self._take(answered)
+        if self._costs is not None:
+            return self._costs.costs, self._costs.faults
+        fault = ConfigError("no worker could measure it", "run the same command again")
+        return {}, {group[0].key: fault for group in self.settings.groups}
+
+    def complete(self, groups: Sequence[Sequence[Setting]]) -> list[list[Setting]]:
+        """The settings none of whose answers was given up; none of a group whose first one's was: the others are set against
+        it."""
+        failures = () if self._run is None else self._run.failures
+        lost = {self._asked[f.unit.number].setting.key for f in failures if isinstance(f.unit, Chunk)}
+        return [[s for s in group if s.key not in lost] for group in groups if group[0].key not in lost]
+
+    def _known(self, one: Asked) -> tuple[list[dict[str, Any]], dict[int, list[dict[str, Any]]]]:
+        """(the first rows that are answered, chunks of those behind a gap by their first row)."""
         query_ids = self.inputs.queries.ids[self.inputs.query_rows].tolist()
-        icd_ids = self.inputs.index.ids[chosen].tolist()
-        rows = part.resume(list(zip(query_ids, icd_ids, strict=True)))
-        return rows, dict(part.ahead)
+        icd_ids = self.inputs.index.ids[one.chosen].tolist()
+        return one.part.resume(list(zip(query_ids, icd_ids, strict=True))), one.part.ahead
 
-    def chunks(self, done: int, total: int, ahead: Mapping[int, int]) -> list[range]:
+    def _chunks(self, done: int, total: int, ahead: Mapping[int, int]) -> list[range]:
         """The queries that are asked together, of those that are missing: neither among the first `done` nor `ahead`, so many
         from each of these positions on."""
-        size = self.inputs.config.batch_size
+        size = self.config.batch_size
         chunk = CHUNK_OF_AUTO if size == "auto" else max(BATCHES * size, CHUNK)
         found, low = [], done
         for start in [*sorted(ahead), total]:
@@ -145,97 +187,47 @@ class Answerer:
             low = start + ahead.get(start, 0)
         return found
 
-    def _needed(self, chosen: IntArray, missing: Sequence[range]) -> Iterator[Example]:
-        """The examples of all prompts to come, in their order."""
-        for position in (position for asked in missing for position in asked):
-            yield from self.inputs.index.rows(chosen[position])
-            yield self.inputs.queries[self.inputs.query_rows[position]]
+    def _units(self) -> Iterator[Chunk]:
+        for number, one in enumerate(self._asked):
+            under = Conditions.of(one.setting.method)
+            for chunk in one.missing:
+                part = slice(chunk.start, chunk.stop)
+                yield Chunk(number, chunk.start, self.inputs.query_rows[part], one.chosen[part], under)
 
-    def rows(self, query_rows: IntArray, chosen: IntArray) -> list[dict[str, Any]]:
-        """Answers one chunk: rows without scores of some queries with their demonstrations."""
-        queries = self.inputs.queries.rows(query_rows)
-        demonstrations = [tuple(self.inputs.index.rows(row)) for row in chosen]
-        requests = [ScoringRequest(q, d) for q, d in zip(queries, demonstrations, strict=True)]
-        self.session().start_anew()  # so that an answer depends on its own chunk alone, wherever a run began
-        answers = self._ranked(requests) if self.inputs.task.ranked else self._generated(requests)
-        return [_row(request, answer) for request, answer in zip(requests, answers, strict=True)]
+    def _place(self, run: Run[Chunk | CostSample, Answered]) -> AbstractContextManager[WorkerContext]:
+        """The place that workers are told; what it sends are the pictures of all prompts, and files of vectors and weights."""
+        inputs, methods = self.inputs, [group[0].method for group in self.settings.groups]
+        rows = np.unique(np.concatenate([np.empty(0, np.int64), *(one.chosen.reshape(-1) for one in self._asked)]))
+        pictures = [inputs.index.images[row] for row in rows]
+        queries = [inputs.queries.images[row] for row in inputs.query_rows]
+        files = [m.weights for m in methods if m.weights is not None]
+        files += [m.intervention.file for m in methods if m.intervention is not None]
+        return place_of_work(
+            run.executor,
+            inputs.dataset.folder,
+            [*pictures, *queries],
+            files=files,
+            ship=self.config.ship_data,
+            variables=VARIABLES,
+        )
 
-    def _generated(self, requests: Sequence[ScoringRequest]) -> list[dict[str, Any]]:
-        found = self.session().generations(requests)
-        return [{**_prompt(prompt), "raw": raw, "answer": answer} for prompt, raw, answer in found]
+    def _take(self, answered: Answered) -> None:
+        """Puts what came where it belongs."""
+        self._work += answered.work
+        unit = answered.unit
+        if isinstance(unit, CostSample):
+            self._costs = answered
+            return
+        one = self._asked[unit.number]
+        told = {"seconds": answered.seconds, "remark": answered.remark, "run": answered.run}
+        one.part.append(answered.rows, unit.start, told)
+        one.missing = [chunk for chunk in one.missing if chunk.start != unit.start]
 
-    def _ranked(self, requests: Sequence[ScoringRequest]) -> list[dict[str, Any]]:
-        """The most probable choice of each query, with the log-probabilities of all."""
-        session, task = self.session(), self.inputs.task.name
-        assert session.model is not None
-        ranked = rank_choices(session, requests)
-        prompts = [replace(session.model.prompt(task, r.demonstrations, r.query), target="") for r in requests]
-        answers = [best_choice(log_probs) for log_probs in ranked]
-        return [
-            {**_prompt(prompt), "raw": answer, "answer": answer, "log_probs": log_probs}
-            for prompt, answer, log_probs in zip(prompts, answers, ranked, strict=True)
-        ]
-
-    def about(self) -> dict[str, Any]:
-        """How this process answers: device, precision and generation as they were resolved, and what stands for weights,
-        precision and prompt format. Without what is not known: what other machines have, where they answer."""
-        if self._session is None or self._session.model is None:
-            return {}
-        model = self._session.model
-        return {
-            "device": str(device_of(model) or ""),
-            "precision": str(getattr(model, "precision", getattr(model, "dtype", ""))).removeprefix("torch."),
-            "weights": model.fingerprint(),
-            "generation": asdict(self._session.generation),
-        }
-
-    def session(self) -> Session:
-        """The session; its model is loaded when it is first asked for."""
-        if self._session is None:
-            config, task = self.inputs.config, self.inputs.task
-            weights = {} if self.weights is None else {"path": str(self.weights)}
-            self.progress.detail(f"loading {config.model}" + (f" with {self.weights}" if weights else ""))
-            model = config.open_model(task, **weights)
-            generation = generation_options(config.generation(), task, model)
-            self._session = config.open_session(task, model, generation)
-        return self._session
-
-
-def shared_with(query: Example, demonstrations: Sequence[Example]) -> dict[str, int]:
-    """How many demonstrations share the query's image, near-duplicate group, question, or whole text with its answer,
-    whatever the leak guard keeps away; kinds with none are left out."""
-    asked, contents = plain_text(asked_by(query)), set(content_codes(query))
-    shared = {
-        "image": sum(d.image_id == query.image_id for d in demonstrations),
-        "group": sum(d.group == query.group for d in demonstrations) if query.group else 0,
-        "question": sum(plain_text(asked_by(d)) == asked for d in demonstrations) if asked else 0,
-        "text": sum(content_code(d, d.label) in contents for d in demonstrations),
-    }
-    return {kind: count for kind, count in shared.items() if count}
-
-
-def copied_from(answer: str, demonstrations: Sequence[Example]) -> list[int]:
-    """Ids of the demonstrations whose label the answer repeats, but for case, blanks and punctuation."""
-    plain = plain_text(answer)
-    return [d.id for d in demonstrations if plain and plain_text(d.label) == plain]
-
-
-def _prompt(prompt: Prompt) -> dict[str, Any]:
-    return {"prompt": prompt.text, "images": list(prompt.images)}
-
-
-def _row(request: ScoringRequest, answer: dict[str, Any]) -> dict[str, Any]:
-    query, demonstrations = request.query, request.demonstrations
-    types = {"question_type": query.question_type, "answer_type": query.answer_type}
-    return {
-        "query_id": query.id,
-        "group": query.group,
-        "icd_ids": [d.id for d in demonstrations],
-        **answer,
-        "references": list(query.references),
-        **({"raw_references": list(query.raw_references)} if query.raw_references else {}),
-        "scores": {},
-        **{name: value for name, value in types.items() if value},
-        "shared": shared_with(query, demonstrations),
-        "copied": copied_from(answer["answer"], demonstrations),
-    }
+    def _named(self, unit: Chunk | CostSample) -> tuple[str, dict[str, Any]]:
+        """(what the unit is called, what a list of failures holds of it)."""
+        if isinstance(unit, CostSample):
+            return "costs", {"costs": True, "count": 0}
+        one = self._asked[unit.number]
+        ids = self.inputs.queries.ids[unit.query_rows].tolist()
+        name = f"queries {unit.start} to {unit.start + len(ids) - 1} of {one.title}"
+        return name, {"setting": one.title, "queries": ids, "count": len(ids)}

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
-from dataclasses import asdict, dataclass, replace
+from contextlib import AbstractContextManager
+from dataclasses import asdict, replace
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
-from icltool.commands.evaluate.answering import Answerer
+from icltool.commands.evaluate.inputs import Inputs
 from icltool.commands.evaluate.settings import Key, Setting, Settings
-from icltool.contracts import IntArray, Intervention, ScoringRequest, keyed_generator
+from icltool.commands.evaluate.units import Conditions, CostSample, Measured
+from icltool.contracts import IntArray, Progress, ScoringRequest, keyed_generator
 from icltool.engine.query_cost import QueryCost, pooled, query_cost
+from icltool.engine.session import Session
 from icltool.errors import ConfigError
 from icltool.store.evaluations import SettingResult
 
@@ -53,78 +54,69 @@ def set_apart(kept: dict[Key, SettingResult], settings: Settings) -> None:
         kept[key] = replace(kept[key], extra={k: v for k, v in kept[key].extra.items() if k != "cost"})
 
 
-@dataclass(frozen=True)
-class CostOf:
-    """A setting that is measured: its key, what it answers under, and `chosen` int64 [n, shots], the demonstrations of the
-    sample's queries."""
+class Answerer(Protocol):
+    """What holds the model: `weights` are the fine-tuned ones that are loaded, None for its own."""
 
-    key: Key
+    inputs: Inputs
+    progress: Progress
     weights: Path | None
-    intervention: Intervention | None
-    chosen: IntArray
+
+    def use(self, weights: Path | None) -> None:
+        """Has the model answer with these weights from now on."""
+        ...
+
+    def session(self) -> Session:
+        """The session of the model."""
+        ...
+
+    def steered(self, under: Conditions) -> AbstractContextManager[None]:
+        """Within it the model answers under the intervention of these conditions, if there is one."""
+        ...
 
 
-class Costs:
-    """What the settings of a call cost, measured together when the first is asked for."""
-
-    def __init__(self, settings: Settings, answerer: Answerer) -> None:
-        self.settings, self.answerer = settings, answerer
-        self._found: dict[Key, dict[str, Any]] = {}
-        self._faults: dict[Key, ConfigError] = {}
-
-    def take(self, found: Mapping[Key, dict[str, Any]], faults: Mapping[Key, ConfigError]) -> None:
-        """What was measured elsewhere."""
-        self._found, self._faults = dict(found), dict(faults)
-
-    def of(self, setting: Setting) -> dict[str, Any]:
-        """{"queries", "device", "prompt_tokens", "flops", "seconds", "call"}; "uncounted" names what FLOPs are without,
-        "call" is when it was measured, the same for all settings of a call. Raises ConfigError where a prompt alone does
-        not fit in memory."""
-        if not self._found and not self._faults:
-            query_rows, asked = to_measure(self.settings)
-            self._found, self._faults = measured_together(self.answerer, query_rows, asked)
-        if setting.key in self._faults:
-            raise self._faults[setting.key]
-        return self._found[setting.key]
-
-
-def to_measure(settings: Settings) -> tuple[IntArray, list[CostOf]]:
-    """(rows of the sample's queries, the settings that are measured)."""
+def cost_sample(settings: Settings) -> CostSample:
+    """What is measured: the queries of the sample, each by every setting."""
     places = sample(len(settings.inputs.query_rows))
-    asked = [
-        CostOf(s.key, s.method.weights, s.method.intervention, settings.demonstrations(s)[places])
-        for s in firsts(settings)
+    measured = [
+        Measured(setting.key, Conditions.of(setting.method), settings.demonstrations(setting)[places])
+        for setting in firsts(settings)
     ]
-    return settings.inputs.query_rows[places], asked
+    return CostSample(settings.inputs.query_rows[places], tuple(measured))
 
 
 def measured_together(
-    answerer: Answerer, query_rows: IntArray, asked: Sequence[CostOf]
+    answerer: Answerer, sample: CostSample
 ) -> tuple[dict[Key, dict[str, Any]], dict[Key, ConfigError]]:
-    """(costs by setting, what could not be measured): the first query by every setting of the same weights, then the
-    second, and so on, so that other work on the machine slows all of them alike. The first weights are measured until
-    their share of BUDGET is spent, on one query at least; the others on the same queries."""
-    inputs = answerer.inputs
-    queries = inputs.queries.rows(query_rows)
+    """(costs by setting: {"queries", "device", "prompt_tokens", "flops", "seconds", "call"}, where "uncounted" names what FLOPs
+    are without, and "call" is when it was measured, the same for all; why others could not be measured: a prompt alone does
+    not fit in memory).
+
+    The first query is answered by every setting of the same weights, then the second, and so on, so that other work on the
+    machine slows all of them alike. The first weights are measured until their share of BUDGET is spent, on one query at
+    least; the others on the same queries.
+    """
+    inputs, asked = answerer.inputs, sample.settings
+    queries = inputs.queries.rows(sample.query_rows)
     counts = inputs.config.quantization is None  # kernels for packed weights are counted by nobody
     parts: dict[Key, list[QueryCost]] = {one.key: [] for one in asked}
     faults: dict[Key, ConfigError] = {}
-    weights_first = sorted({one.weights for one in asked}, key=lambda weights: str(weights or ""))
+    weights_first = sorted({one.under.weights for one in asked}, key=lambda weights: str(weights or ""))
     order = sorted(weights_first, key=lambda weights: weights != answerer.weights)  # what is loaded first
     several = len(queries)
     with answerer.progress.task("cost per query", several * len(asked), "answers") as ticker:
         for weights in order:
             answerer.use(weights)
-            of_weights = [one for one in asked if one.weights == weights]
+            of_weights = [one for one in asked if one.under.weights == weights]
             started = time.monotonic()
             for position in range(several):
                 for one in of_weights:
                     if one.key not in faults:
                         shown = tuple(inputs.index.rows(one.chosen[position]))
+                        request = ScoringRequest(queries[position], shown)
                         try:
-                            parts[one.key].append(
-                                _cost(answerer, one, ScoringRequest(queries[position], shown), counts)
-                            )
+                            with answerer.steered(one.under):
+                                cost = query_cost(answerer.session(), [request], inputs.task.ranked, counts)
+                            parts[one.key].append(cost)
                         except ConfigError as error:
                             faults[one.key] = error
                     ticker.advance(1)
@@ -138,9 +130,3 @@ def measured_together(
         key: {**asdict(pooled(costs)), "call": call, **uncounted} for key, costs in parts.items() if key not in faults
     }
     return found, faults
-
-
-def _cost(answerer: Answerer, one: CostOf, request: ScoringRequest, counts: bool) -> QueryCost:
-    session = answerer.session()
-    with nullcontext() if one.intervention is None else session.steered(one.intervention):
-        return query_cost(session, [request], answerer.inputs.task.ranked, counts)

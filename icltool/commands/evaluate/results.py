@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import shutil
-import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -13,14 +12,12 @@ from typing import Any
 import numpy as np
 
 from icltool.commands.evaluate import comparing, costs, finetuned
-from icltool.commands.evaluate.answering import Answerer
-from icltool.commands.evaluate.interventions import other_template
+from icltool.commands.evaluate.answering import Answers, Asked
 from icltool.commands.evaluate.judging import Judge, Judged
 from icltool.commands.evaluate.methods import ZERO_SHOT
 from icltool.commands.evaluate.reuse import Earlier, key_of, same_setting
 from icltool.commands.evaluate.settings import Key, Setting, Settings, further_orders
 from icltool.contracts import IntArray
-from icltool.errors import ConfigError
 from icltool.releases import __version__
 from icltool.store.artefact import digest
 from icltool.store.atomic import replace_file, writing
@@ -43,22 +40,6 @@ _ZERO = (ZERO_SHOT, 0, 0)
 PredictionRows = list[dict[str, Any]]
 
 
-@dataclass(frozen=True)
-class Asked:
-    """What the model has to answer: a setting in its own order (0) or a further one, `chosen` int64 [Q, shots] rows of the
-    index records, and the file that takes the answers."""
-
-    setting: Setting
-    order: int
-    chosen: IntArray
-    part: PartialAnswers
-
-    @property
-    def title(self) -> str:
-        """What a person calls it."""
-        return f"{self.setting.title}, order {self.order + 1}" if self.order else self.setting.title
-
-
 class Results:
     """The results in one folder. The caller holds the lock of its results.json.
 
@@ -67,10 +48,9 @@ class Results:
     """
 
     def __init__(
-        self, settings: Settings, judge: Judge, answerer: Answerer, folder: Path, provenance: dict[str, Any]
+        self, settings: Settings, judge: Judge, answers: Answers, folder: Path, provenance: dict[str, Any]
     ) -> None:
-        self.settings, self.judge, self.answerer = settings, judge, answerer
-        self.costs = costs.Costs(settings, answerer)
+        self.settings, self.judge, self.answers = settings, judge, answers
         self.folder, self.provenance = folder, provenance
         self.config = settings.inputs.config
         self.kept: dict[Key, SettingResult] = {}
@@ -117,8 +97,8 @@ class Results:
                 if setting.key in unanswered:
                     part = self._part(self._file(setting.key), setting.digest)
                     found.append(Asked(setting, 0, self.settings.demonstrations(setting), part))
-                if self.config.permutations > 1 and setting.shots > 1:
-                    found += self._orders_to_answer(setting)
+            if self.config.permutations > 1 and first.shots > 1:
+                found += [asked for setting in [first, *shown] for asked in self._orders_to_answer(setting)]
         return found
 
     def _orders_to_answer(self, setting: Setting) -> list[Asked]:
@@ -162,16 +142,16 @@ class Results:
         return [s for s in firsts if (found := self._current(s)) is None or "cost" not in found.extra]
 
     def measure(self) -> list[str]:
-        """Measures the costs that are missing; a line for each that cannot be."""
-        faults = []
-        for setting in self.uncosted():
-            if self._current(setting) is None:  # its answers could not be had
-                continue
-            try:
-                self._store(setting.key, cost=self.costs.of(setting))
-            except ConfigError as error:  # a prompt that does not fit by itself: the answers are there
-                faults.append(f"the cost of {setting.title} cannot be measured: {error}")
-        return faults
+        """Takes in the costs that are missing; a line for each that cannot be measured."""
+        lines = []
+        if uncosted := [s for s in self.uncosted() if self._current(s) is not None]:  # those whose answers could be had
+            costs, faults = self.answers.costs()
+            for setting in uncosted:
+                if setting.key in faults:  # a prompt that does not fit by itself: the answers are there
+                    lines.append(f"the cost of {setting.title} cannot be measured: {faults[setting.key]}")
+                else:
+                    self._store(setting.key, cost=costs[setting.key])
+        return lines
 
     def compare(self, groups: Sequence[Sequence[Setting]]) -> None:
         """Sets the settings of a call against each other and against zero-shot, and writes what is found."""
@@ -312,32 +292,9 @@ class Results:
         if known is not None:
             self.reused += 1
             return known
-        part = self._part(path, setting.digest)
-        if part.path not in self.answerer.elsewhere:
-            self.answerer.use(setting.method.weights)
-            self.answerer.session()  # loading counts for none of them
-        began = time.perf_counter()
-        rows = self.answerer.answer(
-            setting.title, self.settings.demonstrations(setting), part, setting.method.intervention
-        )
-        seconds = time.perf_counter() - began
-        if part.path in self.answerer.elsewhere:
-            seconds = self.answerer.elsewhere[part.path][0]
-        return rows, seconds, {**self._made_by(setting, part), "run": {**_here_and_now(), **self.answerer.about()}}
-
-    def _made_by(self, setting: Setting, part: PartialAnswers) -> dict[str, Any]:
-        """What stands in for demonstrations, as results record it, and fine-tuned weights."""
-        made, weights = setting.method.intervention, setting.method.weights
-        if weights is not None:
-            return {"finetuned": {"file": str(weights), "about": dict(finetuned.read(weights).about)}}
-        if made is None:
-            return {}
-        told = {"file": str(made.file), "parameters": made.parameters, "about": dict(made.about)}
-        if part.path in self.answerer.elsewhere:
-            return {"intervention": {**told, "remark": self.answerer.elsewhere[part.path][1]}}
-        model = self.answerer.session().model
-        assert model is not None
-        return {"intervention": {**told, "remark": other_template(setting.method.label, made, model)}}
+        answered = self.answers.of(setting.key)
+        made = _made_by(setting, answered.remark)
+        return answered.rows, answered.seconds, {**made, "run": {**_here_and_now(), **answered.run}}
 
     def _found(self, rows: PredictionRows, judged: dict[str, Judged]) -> dict[str, Any]:
         """What the answers of one setting tell by themselves."""
@@ -371,11 +328,9 @@ class Results:
         if len(known) >= len(reordered):
             return
         for number in range(len(known), len(reordered)):
-            part = self._order_part(setting, number)
-            entry = self._reordered(setting, number + 1, reordered[number], part)
-            known.append(entry)
+            known.append(self._reordered(setting, number + 1))
             self._store(setting.key, orders={"each": known})
-            part.remove()
+            self._order_part(setting, number).remove()
         own = {name: one.mean for name, one in self.kept[setting.key].metrics.items()}
         files = [self._file(setting.key, order) for order in range(len(known) + 1)]
         answers = [[row["answer"] for row in read_predictions(file)] for file in files]
@@ -393,15 +348,18 @@ class Results:
         own = digest({"setting": setting.digest, "order": number + 1})
         return self._part(self._file(setting.key, number + 1), own)
 
-    def _reordered(self, setting: Setting, order: int, chosen: IntArray, part: PartialAnswers) -> dict[str, Any]:
-        """Answers one further order; its entry in the result."""
-        began = time.perf_counter()
-        rows = self.answerer.answer(f"{setting.title}, order {order + 1}", chosen, part)
-        seconds = time.perf_counter() - began
+    def _reordered(self, setting: Setting, order: int) -> dict[str, Any]:
+        """Judges the answers to one further order; its entry in the result."""
+        answered = self.answers.of(setting.key, order)
+        rows = answered.rows
         judged = self.judge.judge(rows, draws=False)
         _set_scores(rows, judged)
         write_predictions(self._file(setting.key, order), rows)
-        return {"order": order, "seconds": seconds, "figures": {name: one.figure for name, one in judged.items()}}
+        return {
+            "order": order,
+            "seconds": answered.seconds,
+            "figures": {name: one.figure for name, one in judged.items()},
+        }
 
     def _part(self, path: Path, own: str) -> PartialAnswers:
         """The answers of a setting so far, looked at once; those of before do not count where all is to be done anew."""
@@ -423,6 +381,17 @@ class Results:
         for key in set(self._dropped) - set(self.kept):  # answers of other weights, or of another version of a plugin
             self._file(key).unlink(missing_ok=True)
         self._dropped = []
+
+
+def _made_by(setting: Setting, remark: str) -> dict[str, Any]:
+    """What stands in for demonstrations, as results record it, and fine-tuned weights."""
+    made, weights = setting.method.intervention, setting.method.weights
+    if weights is not None:
+        return {"finetuned": {"file": str(weights), "about": dict(finetuned.read(weights).about)}}
+    if made is None:
+        return {}
+    told = {"file": str(made.file), "parameters": made.parameters, "about": dict(made.about)}
+    return {"intervention": {**told, "remark": remark}}
 
 
 def _here_and_now() -> dict[str, str]:

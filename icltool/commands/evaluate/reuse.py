@@ -27,12 +27,12 @@ class Earlier:
         self._found: list[tuple[Path, dict[Key, SettingResult]]] | None = None
 
     def result(self, setting: Setting) -> tuple[Path, SettingResult] | None:
-        """(folder, result) of the same setting in one of them, if its predictions are there."""
+        """(folder, result) of the same setting in one of them, if its predictions are there and whole."""
         if self._found is None:
             self._found = self._read()
         for folder, results in self._found:
             result = same_setting(results, setting)
-            if result is not None and predictions_file(folder, *key_of(result)).is_file():
+            if result is not None and _rows(folder, result) is not None:
                 return folder, result
         return None
 
@@ -42,9 +42,8 @@ class Earlier:
         if found is None:
             return None
         folder, result = found
-        try:
-            rows = read_predictions(predictions_file(folder, *key_of(result)))
-        except StoreError:  # damaged: answered again
+        rows = _rows(folder, result)
+        if rows is None:
             return None
         plain = [{**{k: v for k, v in row.items() if k not in _JUDGED}, "scores": {}} for row in rows]
         made = {name: result.extra[name] for name in _MADE if name in result.extra}
@@ -63,6 +62,14 @@ class Earlier:
             if _but_metrics(provenance) == self._wanted and not _answering(provenance).difference(self._makers):
                 found.append((path.parent, {key_of(result): result for result in results}))
         return found
+
+
+def _rows(folder: Path, result: SettingResult) -> list[dict[str, Any]] | None:
+    """The setting's prediction rows; None where the file is gone or damaged: it is answered again."""
+    try:
+        return read_predictions(predictions_file(folder, *key_of(result)))
+    except StoreError:
+        return None
 
 
 def key_of(result: SettingResult) -> Key:

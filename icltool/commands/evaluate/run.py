@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from icltool.commands.evaluate import costs
-from icltool.commands.evaluate.answering import Answerer
+from icltool.commands.evaluate.answering import Answers
 from icltool.commands.evaluate.inputs import Inputs
 from icltool.commands.evaluate.judging import Judge
 from icltool.commands.evaluate.options import EvaluateConfig
-from icltool.commands.evaluate.remote import answer_elsewhere
 from icltool.commands.evaluate.report import EvaluationReport, asked_for, remarks, table_row
 from icltool.commands.evaluate.results import Results
 from icltool.commands.evaluate.settings import Setting, Settings
@@ -65,31 +64,29 @@ def run(config: EvaluateConfig, progress: Progress) -> EvaluationReport:
     judge = Judge(_metrics(inputs), default=not config.metrics)
     settings = Settings(inputs)
     folder, provenance = _artefact(inputs, judge)
-    answerer, here = Answerer(inputs, progress), config.executor_name == "local"
     judge.prepare(lambda: (inputs.queries[row] for row in inputs.query_rows))
-    with answerer:
-        before = Results(settings, judge, answerer, folder, provenance)
+    with Answers(settings, progress) as answers:
+        before = Results(settings, judge, answers, folder, provenance)
         costs.set_apart(before.kept, settings)
         if pending := [*before.unanswered(), *before.uncosted()]:
             for setting in pending:  # what cannot be chosen, or loaded, shows before hours of answering
                 settings.demonstrations(setting)
-            if here:
-                answerer.open(pending)
+            answers.open(pending)
         with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
         with locked(folder / RESULTS):
             with writing(folder):
                 for place in (folder, folder / "predictions"):
                     remove_temporary_files(place)
-            work = Results(settings, judge, answerer, folder, provenance)
+            work = Results(settings, judge, answers, folder, provenance)
             costs.set_apart(work.kept, settings)
-            elsewhere = None if here else answer_elsewhere(work, settings, progress)
-            groups = _evaluated(work, settings.groups if elsewhere is None else elsewhere.complete(settings.groups))
+            answers.ask(work.to_answer(), costs.cost_sample(settings) if work.uncosted() else None)
+            groups = _evaluated(work, answers.complete(settings.groups))
             work.compare(groups)
             costs.set_apart(work.kept, settings)
             faults = work.measure()
-    if elsewhere is not None and elsewhere.failures:
-        raise give_up(elsewhere.failures, folder / RESULTS, elsewhere.asked, "answers", progress)
+    if answers.failures:
+        raise give_up(answers.failures, folder / RESULTS, answers.total, "answers", progress)
     clear_failures(folder / RESULTS)
     found = [work.kept[setting.key] for group in groups for setting in group]
     results = tuple(asked_for(found, costs.wanted(settings), config.permutations > 1, config.seeds))
@@ -99,8 +96,7 @@ def run(config: EvaluateConfig, progress: Progress) -> EvaluationReport:
         *remarks(results, work.analysis),
         *_remarks(inputs, settings, judge),
         *settings.remarks,
-        *work.answerer.notes,
-        *(elsewhere.notes if elsewhere is not None else ()),
+        *answers.notes,
         *faults,
         *_of_the_call(work, judge, results),
     ]

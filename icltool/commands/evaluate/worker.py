@@ -5,77 +5,41 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass, field
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from icltool.commands.evaluate.answering import Answerer
-from icltool.commands.evaluate.costs import CostOf, measured_together
+from icltool.commands.evaluate.costs import measured_together
 from icltool.commands.evaluate.inputs import Inputs
 from icltool.commands.evaluate.interventions import INTERVENTIONS, other_template
 from icltool.commands.evaluate.options import EvaluateConfig
-from icltool.contracts import IntArray, Intervention
+from icltool.commands.evaluate.predictions import predicted
+from icltool.commands.evaluate.settings import Key
+from icltool.commands.evaluate.units import Chunk, Conditions, CostSample
+from icltool.contracts import Intervention, Model, Progress, ScoringRequest
+from icltool.engine.choices import best_choice, rank_choices
+from icltool.engine.devices import device_of
+from icltool.engine.generation import generation_options
+from icltool.engine.session import Session
 from icltool.engine.work import Work
 from icltool.execution.progress import SilentProgress
 from icltool.execution.worker_context import WorkerContext
 from icltool.plugin.manager import component
 from icltool.store.prepared import moved_picture
 
-if TYPE_CHECKING:
-    from icltool.commands.evaluate.methods import Method
-    from icltool.commands.evaluate.settings import Key
-
-
-@dataclass(frozen=True)
-class Conditions:
-    """What the model answers under: a file of fine-tuned weights, or the registered name and the options (JSON) of an
-    intervention, its file among them; neither: as it is."""
-
-    weights: Path | None = None
-    intervention: str = ""
-    options: str = "{}"
-    label: str = ""
-
-    @classmethod
-    def of(cls, method: Method) -> Conditions:
-        """Those of a method."""
-        if method.intervention is None:
-            return cls(method.weights)
-        return cls(None, method.identity["intervention"], json.dumps(method.options), method.label)
-
-
-@dataclass(frozen=True)
-class Chunk:
-    """The unit of work: queries that are answered together, those from number `start` of task `number` on. `query_rows`
-    int64 [n], `chosen` int64 [n, shots] rows of the index records in prompt order."""
-
-    number: int
-    start: int
-    query_rows: IntArray
-    chosen: IntArray
-    under: Conditions
-
-
-@dataclass(frozen=True)
-class CostSample:
-    """The unit of work that measures what settings cost: all by one worker, so that they can be compared. `query_rows`
-    int64 [n]; for each setting its key, its conditions and `chosen` int64 [n, shots]."""
-
-    query_rows: IntArray
-    settings: tuple[tuple[Key, Conditions, IntArray], ...]
-
 
 @dataclass(frozen=True)
 class Answered:
     """The prediction rows of a chunk, or the costs of a sample with those that could not be measured; the work that it took;
-    a remark about the intervention's prompts."""
+    `run`, how the worker answers (see `_about`); a remark about the intervention's prompts."""
 
     unit: Chunk | CostSample
-    work: Work
+    work: Work = field(default_factory=Work)
     rows: tuple[dict[str, Any], ...] = ()
     seconds: float = 0.0
     remark: str = ""
+    run: dict[str, Any] = field(default_factory=dict)
     costs: dict[Key, dict[str, Any]] = field(default_factory=dict)
     faults: dict[Key, Any] = field(default_factory=dict)
 
@@ -89,19 +53,29 @@ class MakeAnswering:
     under: tuple[Conditions, ...] = ()
 
     def __call__(self) -> Answering:
-        return Answering(self.place.enter(self.config), self.place, self.under)
+        return Answering(Inputs(self.place.enter(self.config)), self.under, self.place)
 
 
 class Answering:
     """A worker: the model is loaded with it, with the weights of the first chunks. Raises ConfigError where an intervention was
     made for another model."""
 
-    def __init__(self, config: EvaluateConfig, place: WorkerContext, under: Sequence[Conditions]) -> None:
-        self._inputs, self._place = Inputs(config), place
-        self._answerer = Answerer(self._inputs, SilentProgress())
+    def __init__(
+        self,
+        inputs: Inputs,
+        under: Sequence[Conditions],
+        place: WorkerContext | None = None,
+        progress: Progress | None = None,
+    ) -> None:
+        self.inputs, self.progress = inputs, progress or SilentProgress()
+        self.weights: Path | None = None
+        self._place = place or WorkerContext.here()
+        self._session: Session | None = None
+        self._about: dict[str, Any] = {}
+        self._notes: list[str] = []
         self._interventions: dict[Conditions, Intervention] = {}
-        self._answerer.use(self._weights(under[0]) if under else None)
-        model = self._answerer.session().model
+        self.use(under[0].weights if under else None)
+        model = self.session().model
         assert model is not None
         for conditions in under:
             if (intervention := self._opened(conditions)) is not None:
@@ -109,33 +83,73 @@ class Answering:
 
     @property
     def notes(self) -> Sequence[str]:
-        return self._answerer.remarks
+        """What the sessions had to say about memory."""
+        return [*self._notes, *(() if self._session is None else self._session.notes)]
 
     def expect(self, unit: Chunk | CostSample) -> None:
         """Has the chunk's images read ahead, once there is a model with the same weights to read them."""
-        if isinstance(unit, Chunk) and self._answerer.ready(self._weights(unit.under)):
-            self._answerer.expect(unit.query_rows, unit.chosen)
+        if isinstance(unit, Chunk) and self._session is not None and self.weights == unit.under.weights:
+            for row, demonstrations in zip(unit.query_rows, unit.chosen, strict=True):
+                self._session.expect([*self.inputs.index.rows(demonstrations), self.inputs.queries[row]])
 
     def __call__(self, unit: Chunk | CostSample) -> Answered:
-        self._answerer.use(self._weights(unit.under) if isinstance(unit, Chunk) else None)
-        session = self._answerer.session()
-        before, began = session.done, time.perf_counter()
         if isinstance(unit, CostSample):
-            asked = [CostOf(key, self._weights(c), self._opened(c), chosen) for key, c, chosen in unit.settings]
-            found, faults = measured_together(self._answerer, unit.query_rows, asked)
-            return Answered(unit, Work(), costs=found, faults=faults)
-        intervention, remark = self._opened(unit.under), ""
-        if intervention is not None:
-            assert session.model is not None
-            remark = other_template(unit.under.label, intervention, session.model)
-        with nullcontext() if intervention is None else session.steered(intervention):
-            rows = self._answerer.rows(unit.query_rows, unit.chosen)
-        if back := {here: there for there, here in self._inputs.dataset.moved.items()}:
+            costs, faults = measured_together(self, unit)
+            return Answered(unit, costs=costs, faults=faults)
+        self.use(unit.under.weights)
+        session = self.session()
+        before, began = session.done, time.perf_counter()
+        with self.steered(unit.under):
+            rows = self._answers(unit)
+        seconds = time.perf_counter() - began
+        if back := {here: there for there, here in self.inputs.dataset.moved.items()}:
             rows = [{**row, "images": [moved_picture(image, back) for image in row["images"]]} for row in rows]
-        return Answered(unit, session.done - before, tuple(rows), time.perf_counter() - began, remark)
+        return Answered(unit, session.done - before, tuple(rows), seconds, self._remark(unit.under), self._about)
 
     def close(self, finished: bool) -> None:
-        self._answerer.close(finished)
+        """Ends what works beside the session."""
+        if self._session is not None:
+            self._notes = list(self.notes)
+            self._session.close(finished)
+            self._session = None
+
+    def use(self, weights: Path | None) -> None:
+        """Answers come from the model with these weights from now on, None for its own. What was loaded before is let go."""
+        if weights != self.weights:
+            self.close(finished=True)
+            self.weights = weights
+
+    def session(self) -> Session:
+        """The session; its model is loaded when it is first asked for."""
+        if self._session is None:
+            config, task = self.inputs.config, self.inputs.task
+            file = None if self.weights is None else self._place.file(self.weights)
+            self.progress.detail(f"loading {config.model}" + (f" with {file}" if file else ""))
+            model = config.open_model(task, **({"path": str(file)} if file else {}))
+            self._session = config.open_session(task, model, generation_options(config.generation(), task, model))
+            self._about = _about(model, self._session)
+        return self._session
+
+    def steered(self, under: Conditions) -> AbstractContextManager[None]:
+        """Within it the model answers under the intervention of these conditions, if there is one."""
+        intervention = self._opened(under)
+        return nullcontext() if intervention is None else self.session().steered(intervention)
+
+    def _answers(self, unit: Chunk) -> list[dict[str, Any]]:
+        """Rows without scores of the chunk's queries."""
+        queries, index, session = self.inputs.queries.rows(unit.query_rows), self.inputs.index, self.session()
+        requests = [ScoringRequest(q, tuple(index.rows(d))) for q, d in zip(queries, unit.chosen, strict=True)]
+        session.start_anew()  # so that an answer depends on its own chunk alone, wherever a run began
+        if not self.inputs.task.ranked:
+            generated = session.generations(requests)
+            return [predicted(r, prompt, raw, text) for r, (prompt, raw, text) in zip(requests, generated, strict=True)]
+        model, rows = session.model, []
+        assert model is not None
+        for request, log_probs in zip(requests, rank_choices(session, requests), strict=True):
+            prompt = model.prompt(session.task, request.demonstrations, request.query)
+            best = best_choice(log_probs)
+            rows.append(predicted(request, replace(prompt, target=""), best, best, log_probs))
+        return rows
 
     def _opened(self, under: Conditions) -> Intervention | None:
         if not under.intervention:
@@ -146,5 +160,19 @@ class Answering:
             self._interventions[under] = component(INTERVENTIONS, under.intervention, **options)
         return self._interventions[under]
 
-    def _weights(self, under: Conditions) -> Path | None:
-        return None if under.weights is None else self._place.file(under.weights)
+    def _remark(self, under: Conditions) -> str:
+        intervention, model = self._opened(under), self.session().model
+        if intervention is None or model is None:
+            return ""
+        return other_template(under.label, intervention, model)
+
+
+def _about(model: Model, session: Session) -> dict[str, Any]:
+    """How a worker answers: device, precision and generation as they were resolved, and what stands for weights, precision and
+    prompt format."""
+    return {
+        "device": str(device_of(model) or ""),
+        "precision": str(getattr(model, "precision", getattr(model, "dtype", ""))).removeprefix("torch."),
+        "weights": model.fingerprint(),
+        "generation": asdict(session.generation),
+    }

@@ -13,6 +13,7 @@ import pytest
 from icltool.commands.evaluate import costs
 from icltool.commands.evaluate.inputs import Inputs
 from icltool.commands.evaluate.settings import Settings
+from icltool.commands.evaluate.units import Conditions
 from icltool.components.models.idefics.idefics import IdeficsModel
 from icltool.engine.query_cost import QueryCost
 from icltool.errors import ConfigError
@@ -50,15 +51,9 @@ class Steered:
     def __init__(self) -> None:
         self.now, self.seen = "", list[tuple[int, int, str]]()
 
-    @contextmanager
-    def steered(self, intervention: Any) -> Iterator[None]:
-        self.now = str(intervention.file.stem)
-        yield
-        self.now = ""
-
 
 class One:
-    """Stands in for an Answerer that always has the same session."""
+    """Stands in for a worker that always has the same session."""
 
     def __init__(self, session: Steered, inputs: Inputs) -> None:
         self._session, self.progress, self.inputs = session, SilentProgress(), inputs
@@ -70,6 +65,12 @@ class One:
 
     def session(self) -> Steered:
         return self._session
+
+    @contextmanager
+    def steered(self, under: Conditions) -> Iterator[None]:
+        self._session.now = under.label
+        yield
+        self._session.now = ""
 
 
 def test_settings_take_turns_query_by_query(
@@ -89,19 +90,18 @@ def test_settings_take_turns_query_by_query(
 
     monkeypatch.setattr(costs, "query_cost", cost)
     monkeypatch.setattr(costs, "SAMPLE", 3)
-    measured = costs.Costs(found, One(session, found.inputs))  # type: ignore[arg-type]
-    first, other, third = costs.firsts(found)
-    one = measured.of(first)
+    measured, faults = costs.measured_together(One(session, found.inputs), costs.cost_sample(found))  # type: ignore[arg-type]
+    first, other, third = (setting.key for setting in costs.firsts(found))
+    one = measured[first]
     queries = found.inputs.queries.ids[found.inputs.query_rows[costs.sample(6)]].tolist()
-    turns = [(0, "v"), (1, "")]
+    turns = [(0, "live"), (1, "")]
     expected = [(query, *turn) for query in queries for turn in turns]
     expected.insert(2, (queries[0], 2, ""))  # which does not fit, and is not tried again
     assert session.seen == expected
     assert (one["queries"], one["prompt_tokens"], one["flops"], one["seconds"]) == (3, 10.0, None, 4.0)
-    assert measured.of(other)["call"] == one["call"]
-    with pytest.raises(ConfigError, match="out of memory"):
-        measured.of(third)
-    assert len(session.seen) == len(expected), "measured once"
+    assert measured[other]["call"] == one["call"]
+    assert "out of memory" in str(faults[third])
+    assert faults.keys() | measured.keys() == {first, other, third}
 
 
 def test_no_query_is_begun_after_the_budget_and_all_weights_answer_the_same_ones(
@@ -119,11 +119,11 @@ def test_no_query_is_begun_after_the_budget_and_all_weights_answer_the_same_ones
     monkeypatch.setattr(costs, "SAMPLE", 4)
     monkeypatch.setattr(costs, "BUDGET", 40.0)  # 20 seconds for each of the two weights, at 10 a query
     monkeypatch.setattr(costs.time, "monotonic", lambda: next(clock))
-    rows, (one, other) = costs.to_measure(found)
-    other = replace(other, weights=Path("tuned"))
-    answerer = One(Steered(), found.inputs)
-    measured, faults = costs.measured_together(answerer, rows, [one, other])  # type: ignore[arg-type]
-    ids = found.inputs.queries.ids[rows].tolist()
+    whole = costs.cost_sample(found)
+    one, other = whole.settings
+    whole = replace(whole, settings=(one, other._replace(under=Conditions(Path("tuned")))))
+    measured, faults = costs.measured_together(One(Steered(), found.inputs), whole)  # type: ignore[arg-type]
+    ids = found.inputs.queries.ids[whole.query_rows].tolist()
     assert len(ids) == 4
     assert seen == ids[:2] * 2
     assert not faults

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, strategies as st
 
-from icltool.commands.evaluate.answering import copied_from, shared_with
+from icltool.commands.evaluate.predictions import copied_from, shared_with
 from icltool.contracts import Example, IndexSet, PreparedSplit, QuerySet, group_code
 from icltool.contracts.arrays import plain_text, text_code
 from icltool.engine.demonstrations import checked_rows

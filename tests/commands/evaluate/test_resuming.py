@@ -80,9 +80,9 @@ def killed(workspace: Path, profile: Path, chunks: int, number: int) -> int:
     """Evaluates in chunks of four queries, and gets the signal after so many of them. For a process of its own."""
     append, left = answering.PartialAnswers.append, chunks
 
-    def counted(part: Any, rows: Any, start: int) -> None:
+    def counted(part: Any, *given: Any) -> None:
         nonlocal left
-        append(part, rows, start)
+        append(part, *given)
         left -= 1
         if not left:
             os.kill(os.getpid(), number)

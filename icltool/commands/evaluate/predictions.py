@@ -1,0 +1,53 @@
+"""What is recorded of an answer: the exact prompt, and what the demonstrations have to do with query and answer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from icltool.contracts import Example, Prompt, ScoringRequest
+from icltool.contracts.arrays import plain_text
+from icltool.store.arrays import asked_by, content_code, content_codes
+
+
+def predicted(
+    request: ScoringRequest, prompt: Prompt, raw: str, answer: str, log_probs: Mapping[str, float] | None = None
+) -> dict[str, Any]:
+    """The prediction row of an answer, without scores; `log_probs` are those of all choices, where they were ranked."""
+    query, demonstrations = request.query, request.demonstrations
+    types = {"question_type": query.question_type, "answer_type": query.answer_type}
+    return {
+        "query_id": query.id,
+        "group": query.group,
+        "icd_ids": [d.id for d in demonstrations],
+        "prompt": prompt.text,
+        "images": list(prompt.images),
+        "raw": raw,
+        "answer": answer,
+        **({} if log_probs is None else {"log_probs": dict(log_probs)}),
+        "references": list(query.references),
+        **({"raw_references": list(query.raw_references)} if query.raw_references else {}),
+        "scores": {},
+        **{name: value for name, value in types.items() if value},
+        "shared": shared_with(query, demonstrations),
+        "copied": copied_from(answer, demonstrations),
+    }
+
+
+def shared_with(query: Example, demonstrations: Sequence[Example]) -> dict[str, int]:
+    """How many demonstrations share the query's image, near-duplicate group, question, or whole text with its answer,
+    whatever the leak guard keeps away; kinds with none are left out."""
+    asked, contents = plain_text(asked_by(query)), set(content_codes(query))
+    shared = {
+        "image": sum(d.image_id == query.image_id for d in demonstrations),
+        "group": sum(d.group == query.group for d in demonstrations) if query.group else 0,
+        "question": sum(plain_text(asked_by(d)) == asked for d in demonstrations) if asked else 0,
+        "text": sum(content_code(d, d.label) in contents for d in demonstrations),
+    }
+    return {kind: count for kind, count in shared.items() if count}
+
+
+def copied_from(answer: str, demonstrations: Sequence[Example]) -> list[int]:
+    """Ids of the demonstrations whose label the answer repeats, but for case, blanks and punctuation."""
+    plain = plain_text(answer)
+    return [d.id for d in demonstrations if plain and plain_text(d.label) == plain]
