@@ -64,8 +64,7 @@ class SupportsDecoderHooks(Protocol):
     gradients with respect to what hooks add.
 
     Hooks see every token of every forward pass of `Model.score`, `Model.generate`, and of the abilities that go on from
-    keys and values. A method `checkpointed_layers()` may name what gradient checkpointing computes twice, where that is more
-    than the decoder's layers.
+    keys and values.
     """
 
     def base_model(self) -> ModelIdentity:
@@ -92,6 +91,15 @@ class SupportsDecoderHooks(Protocol):
     def answer_logits(self, batch: AnswerBatch) -> Any:
         """Logits [N, vocabulary] at the batch's positions, by one forward pass without a cache. Gradients are kept unless
         the caller turned them off."""
+        ...
+
+
+@runtime_checkable
+class NamesCheckpointedLayers(Protocol):
+    """A model in which gradient checkpointing computes more twice than the decoder's layers."""
+
+    def checkpointed_layers(self) -> Sequence[Any]:
+        """The torch modules, in the order in which they run."""
         ...
 
 

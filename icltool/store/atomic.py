@@ -97,6 +97,16 @@ def replace_file(path: Path) -> Iterator[Path]:
         sync_folder(path.parent)
 
 
+def same_file(source: Path, target: Path) -> None:
+    """Gives `source` a second name without writing its bytes again, in place of what had it; a copy where the file system has
+    no hard links. For files that are only ever replaced, never changed. Raises StoreError as `writing` does."""
+    with replace_file(target) as temporary:
+        try:
+            os.link(source, temporary)
+        except OSError:
+            shutil.copyfile(source, temporary)
+
+
 def take_place(temporary: Path, folder: Path) -> None:
     """Renames the folder `temporary`, which is beside `folder`, to `folder`; what was there has another name before it is
     removed, so that at no time half of it is there. The caller holds the lock. Raises OSError."""

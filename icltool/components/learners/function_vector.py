@@ -5,20 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from pydantic import Field, field_validator
 
-from icltool.components.interventions.last_token import end_change
-from icltool.components.learners.options import parsed
+from icltool.components.learners.options import OptionsLearner
 from icltool.components.learners.steering.activations import (
     PromptOptions,
     Steering,
     answer_log_probs,
     last_input_replaced,
-    max_of,
-    output_changed,
     unchanged,
 )
 from icltool.components.learners.steering.answers import hooked_model
@@ -61,11 +58,11 @@ class FunctionVectorOptions(PromptOptions):
 
     @field_validator("heads", mode="before")
     @classmethod
-    def _none(cls, value: Any) -> Any:
+    def _none(cls, value: object) -> object:
         return None if value in ("none", "auto") else value
 
 
-class FunctionVector:
+class FunctionVector(OptionsLearner):
     """The function vector of Todd et al. 2024 (arXiv:2310.15213).
 
     The mean output of each attention head at the last token of prompts with demonstrations; a head's causal effect is the mean
@@ -81,23 +78,15 @@ class FunctionVector:
     a wrong one.
     """
 
+    name = METHOD
     option_model = FunctionVectorOptions
-
-    def __init__(self, **options: Any) -> None:
-        self.options = parsed(METHOD, FunctionVectorOptions, options)
-
-    def identity(self) -> dict[str, Any]:
-        """The resolved options, defaults included, JSON-ready."""
-        return self.options.identity()
+    options: FunctionVectorOptions
 
     def steer(self, data: SteeringSet, folder: Path, seed: int, progress: Progress) -> TrainingOutcome:
         """See SteeringLearner. The history holds the development split's log-probability for each layer, the chosen one
         last."""
-        import torch
-
         attention = hooked_model(data, METHOD).attention_heads()
         making = Steering(data, METHOD, self.options, folder, seed, progress)
-        layers = making.model.decoder_layers()
         outputs = [part.output for part in attention]
         means = [states.double().mean(0) for states in making.states(making.shown, outputs, inputs=True)]
         effects = self._effects(making, attention, means)
@@ -106,20 +95,9 @@ class FunctionVector:
         places = _places(attention)
         chosen = [places[k] for k in order]
         vector = summed_heads(attention, means, chosen).float()
-        change = end_change(METHOD, vector)
-        values, plain = making.tried([output_changed(layer, change.at) for layer in layers])
-        layer, value = max_of(values)
-        figures = {
-            "layer": layer,
-            "log_prob": value,
-            "log_prob without": plain,
-            "log_prob by layer": [round(v, 4) for v in values],
-            "heads (layer, head, effect)": [
-                [*place, round(float(effects[k]), 5)] for place, k in zip(chosen, order, strict=True)
-            ],
-        }
-        history = [{"layer": float(number), "log_prob": value} for number, value in enumerate(values)]
-        return making.written({"vector": vector, "layer": torch.tensor([layer])}, figures, history)
+        best = [[*place, round(float(effects[k]), 5)] for place, k in zip(chosen, order, strict=True)]
+        vectors = [vector] * len(making.model.decoder_layers())
+        return making.at_best_layer(vectors, {"heads (layer, head, effect)": best})
 
     def _count(self, effects: Float64Array) -> int:
         wanted = max(FEWEST, round(SHARE * len(effects))) if self.options.heads is None else self.options.heads

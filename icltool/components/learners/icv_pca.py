@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated
 
-from pydantic import Field, field_validator
+from pydantic import BeforeValidator, Field
 
 from icltool.components.interventions.shift import shifting
-from icltool.components.learners.options import names_of, parsed
+from icltool.components.learners.options import OptionsLearner, names_of
 from icltool.components.learners.steering.activations import Candidate, PromptOptions, Steering, max_of
 from icltool.contracts import AnswerBatch, Progress, SteeringSet, TrainingOutcome
 
@@ -25,20 +25,15 @@ METHOD = "icv-pca"
 class IcvPcaOptions(PromptOptions):
     """What is tried beside PromptOptions."""
 
-    strengths: tuple[float, ...] = Field(
+    strengths: Annotated[tuple[float, ...], BeforeValidator(names_of)] = Field(
         (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0),
         min_length=1,
         description="strengths that are tried, the same for all layers; at 1 a shift is as long as what demonstrations do to "
         "the states of its layer",
     )
 
-    @field_validator("strengths", mode="before")
-    @classmethod
-    def _split_commas(cls, value: Any) -> Any:
-        return names_of(value)
 
-
-class IcvPca:
+class IcvPca(OptionsLearner):
     """In-context vectors by PCA (Liu et al. 2023, arXiv:2311.06668).
 
     For each layer: the unit vector with the largest sum of squared projections of the differences between states with and
@@ -53,14 +48,9 @@ class IcvPca:
     Options: see IcvPcaOptions; ConfigError for a wrong one.
     """
 
+    name = METHOD
     option_model = IcvPcaOptions
-
-    def __init__(self, **options: Any) -> None:
-        self.options = parsed(METHOD, IcvPcaOptions, options)
-
-    def identity(self) -> dict[str, Any]:
-        """The resolved options, defaults included, JSON-ready."""
-        return self.options.identity()
+    options: IcvPcaOptions
 
     def steer(self, data: SteeringSet, folder: Path, seed: int, progress: Progress) -> TrainingOutcome:
         """See SteeringLearner. The history holds the development split's log-probability for each strength, the chosen one

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import difflib
-from typing import Any, TypeVar
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal, TypeAlias, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, ValidationError
 
 from icltool.errors import ConfigError
 
@@ -15,12 +16,44 @@ Options = TypeVar("Options", bound=BaseModel)
 RESERVED_TRAINER_OPTIONS = frozenset(
     {"logger", "callbacks", "enable_progress_bar", "enable_model_summary", "enable_checkpointing", "default_root_dir"}
 )
+#: Options of Lightning's Trainer that learners which train by gradients through a large model have under names of their own.
+_OWN = {
+    "max_epochs": "epochs",
+    "accumulate_grad_batches": "accumulate",
+    "gradient_clip_val": "clip",
+    "precision": "precision",
+}
 
 
-def parsed(learner: str, model: type[Options], values: dict[str, Any]) -> Options:
+class LearnerOptions(BaseModel):
+    """The options of a learner, or of several that share some."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
+
+    def identity(self) -> dict[str, object]:
+        """The options that decide the result, defaults included, JSON-ready."""
+        return self.model_dump(mode="json")
+
+
+class OptionsLearner:
+    """A learner that is built from the fields of its `option_model`; ConfigError for a wrong one."""
+
+    name: ClassVar[str]
+    option_model: ClassVar[type[LearnerOptions]]
+    options: LearnerOptions
+
+    def __init__(self, **options: object) -> None:
+        self.options = parsed(self.name, self.option_model, options)
+
+    def identity(self) -> dict[str, object]:
+        """The resolved options, defaults included, JSON-ready."""
+        return self.options.identity()
+
+
+def parsed(learner: str, model: type[Options], values: Mapping[str, object]) -> Options:
     """The options of `learner`, checked; values may be strings. Raises ConfigError that names the first wrong one."""
     try:
-        return model(**values)
+        return model.model_validate(dict(values))
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(part for part in first["loc"] if isinstance(part, str))
@@ -42,12 +75,12 @@ def parsed(learner: str, model: type[Options], values: dict[str, Any]) -> Option
         ) from error
 
 
-def names_of(value: Any) -> Any:
+def names_of(value: object) -> object:
     """Comma-separated text as a tuple of its parts; anything else as it is."""
     return tuple(name.strip() for name in value.split(",") if name.strip()) if isinstance(value, str) else value
 
 
-def scalar(value: Any) -> Any:
+def scalar(value: object) -> object:
     """A string as the number or truth value that it spells, if it does; options of a shell come as strings."""
     if not isinstance(value, str):
         return value
@@ -71,3 +104,21 @@ def trainer_options(values: dict[str, Any]) -> dict[str, Any]:
     if reserved:
         raise ValueError(f"{', '.join(reserved)} cannot be set: the learner sets it itself")
     return {key: scalar(item) for key, item in values.items()}
+
+
+def own_trainer_options(values: dict[str, Any]) -> dict[str, Any]:
+    """See `trainer_options`; ValueError for one, too, that is the learner's under a name of its own."""
+    for name in sorted(set(_OWN) & set(values)):
+        raise ValueError(f"{name} is an option of the learner: --option {_OWN[name]}=…")
+    return trainer_options(values)
+
+
+def none_of(value: object) -> object:
+    """The text "none" as None; anything else as it is."""
+    return None if value == "none" else value
+
+
+#: Types of options that several learners have.
+Loggers: TypeAlias = Annotated[tuple[Literal["tensorboard", "wandb"], ...], BeforeValidator(names_of)]
+TrainerOptions: TypeAlias = Annotated[dict[str, Any], AfterValidator(trainer_options)]
+OwnTrainerOptions: TypeAlias = Annotated[dict[str, Any], AfterValidator(own_trainer_options)]

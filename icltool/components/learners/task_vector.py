@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
-from icltool.components.interventions.last_token import end_change
-from icltool.components.learners.options import parsed
-from icltool.components.learners.steering.activations import PromptOptions, Steering, max_of, output_changed
+from icltool.components.learners.options import OptionsLearner
+from icltool.components.learners.steering.activations import PromptOptions, Steering
 from icltool.contracts import Progress, SteeringSet, TrainingOutcome
 
-METHOD = "task-vector"
 
-
-class TaskVector:
+class TaskVector(OptionsLearner):
     """The task vector of Hendel et al. 2023 (arXiv:2310.15916): the output of one decoder layer at the last token of prompts
     with demonstrations, put in its place in a prompt without.
 
@@ -23,32 +19,13 @@ class TaskVector:
     Options: see PromptOptions; ConfigError for a wrong one.
     """
 
+    name = "task-vector"
     option_model = PromptOptions
-
-    def __init__(self, **options: Any) -> None:
-        self.options = parsed(METHOD, PromptOptions, options)
-
-    def identity(self) -> dict[str, Any]:
-        """The resolved options, defaults included, JSON-ready."""
-        return self.options.identity()
+    options: PromptOptions
 
     def steer(self, data: SteeringSet, folder: Path, seed: int, progress: Progress) -> TrainingOutcome:
         """See SteeringLearner. The history holds the development split's log-probability for each layer, the chosen one
         last."""
-        import torch
-
-        making = Steering(data, METHOD, self.options, folder, seed, progress)
-        layers = making.model.decoder_layers()
-        vectors = [states.double().mean(0).float() for states in making.states(making.shown, layers)]
-        values, plain = making.tried(
-            [output_changed(layer, end_change(METHOD, v).at) for layer, v in zip(layers, vectors, strict=True)]
-        )
-        layer, value = max_of(values)
-        figures = {
-            "layer": layer,
-            "log_prob": value,
-            "log_prob without": plain,
-            "log_prob by layer": [round(v, 4) for v in values],
-        }
-        history = [{"layer": float(number), "log_prob": value} for number, value in enumerate(values)]
-        return making.written({"vector": vectors[layer], "layer": torch.tensor([layer])}, figures, history)
+        making = Steering(data, self.name, self.options, folder, seed, progress)
+        shown = making.states(making.shown, making.model.decoder_layers())
+        return making.at_best_layer([states.double().mean(0).float() for states in shown], {})

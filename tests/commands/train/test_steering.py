@@ -114,7 +114,7 @@ def test_a_second_run_into_the_same_folder_is_refused(workspace: Path) -> None:
 def test_an_interrupted_run_starts_where_it_was_and_overwrite_starts_anew(
     workspace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from icltool.components.learners.steering import fitting
+    from icltool.components.learners.fitting import runner
 
     def interrupted(self: Any, trainer: Any, *rest: Any) -> None:
         if trainer.current_epoch == 1:
@@ -122,7 +122,7 @@ def test_an_interrupted_run_starts_where_it_was_and_overwrite_starts_anew(
 
     options = {**SMALL, "epochs": 3}
     with monkeypatch.context() as patch:
-        patch.setattr(fitting.Reporter, "on_train_batch_end", interrupted)
+        patch.setattr(runner.Reporter, "on_train_batch_end", interrupted)
         with pytest.raises(KeyboardInterrupt):
             run(workspace, options=options)
     (folder,) = (workspace / "checkpoints").glob("live-*")
@@ -132,7 +132,7 @@ def test_an_interrupted_run_starts_where_it_was_and_overwrite_starts_anew(
     assert [row["epoch"] for row in run(workspace, options=options).rows()] == [3]
     assert not (folder / "resume.ckpt").exists()
     with monkeypatch.context() as patch:
-        patch.setattr(fitting.Reporter, "on_train_batch_end", interrupted)
+        patch.setattr(runner.Reporter, "on_train_batch_end", interrupted)
         with pytest.raises(KeyboardInterrupt):
             run(workspace, options=options, overwrite=True)
     (folder / "resume.ckpt").write_bytes(b"not a checkpoint")
@@ -142,13 +142,13 @@ def test_an_interrupted_run_starts_where_it_was_and_overwrite_starts_anew(
 
 
 def killed_in_the_second_epoch(arguments: list[str]) -> int:
-    from icltool.components.learners.steering import fitting
+    from icltool.components.learners.fitting import runner
 
     def killed(self: Any, trainer: Any, *rest: Any) -> None:
         if trainer.current_epoch == 1:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    fitting.Reporter.on_train_batch_end = killed  # type: ignore[method-assign]
+    runner.Reporter.on_train_batch_end = killed  # type: ignore[method-assign]
     return command_line(arguments)
 
 

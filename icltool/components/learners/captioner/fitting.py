@@ -1,95 +1,119 @@
-"""Runs the fine-tuning: Trainer, files, going on after an interruption."""
+"""Fine-tuning of a captioner, as the runner sees it."""
 
 from __future__ import annotations
 
 import json
-import pickle
-import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import ClassVar
 
 import torch
-from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.trainer.states import TrainerStatus
+from lightning.pytorch import Trainer
 
 from icltool.components.learners.captioner import card
-from icltool.components.learners.captioner.checkpointing import RESUME, CheckpointCallback
-from icltool.components.learners.captioner.module import CaptionerModule
-from icltool.components.learners.captioner.options import CaptionerOptions
-from icltool.components.learners.captioner.reporting import NOTE_EVERY, Reporter
+from icltool.components.learners.captioner.module import STATE, CaptionerModule
 from icltool.components.learners.captioner.validation import Validation
-from icltool.components.learners.lightning import (
-    build_loggers,
-    check_half_precision,
-    check_world,
-    finish_runs,
-    from_launcher,
-    interruptible,
-    keep_log,
-    make_trainer,
-    same_determinism,
-    seeded,
-    together,
-)
+from icltool.components.learners.fitting import trainer as fitting
+from icltool.components.learners.fitting.runner import BatchReport, Best, Record, Training
 from icltool.components.learners.steering.checkpointing import checkpointed
-from icltool.contracts import Progress, TrainingOutcome, TuningSet
-from icltool.errors import ConfigError, StoreError
-
-_MEMORY_HINT = (
-    "--option grad_checkpointing=true, a smaller batch_size (with a larger accumulate), image_size, or more parts in freeze "
-    "take less"
-)
-_ANEW = "--overwrite starts the training anew"
+from icltool.contracts import Progress
+from icltool.errors import ConfigError
 
 
-def fit(
-    module: CaptionerModule,
-    validation: Validation,
-    folder: Path,
-    seed: int,
-    about: Mapping[str, Any],
-    progress: Progress,
-) -> TrainingOutcome:
-    """Trains, from the last saved step on where `folder` holds one, and leaves weights, card and logs in it.
+class CaptionerTraining(Training):
+    """After every epoch: last.safetensors, a validation where one is due, the best weights by it, and the card. `about` is what
+    they say of the training."""
 
-    Raises KeyboardInterrupt on Ctrl-C and SIGTERM, with the state of the last step saved; ConfigError for Trainer options that
-    Lightning refuses, a loss that is no number, and a GPU that is too small; StoreError for a saved state that is damaged, of
-    another training, or of another number of processes.
-    """
-    options, data = module.options, module.data
-    folder.mkdir(parents=True, exist_ok=True)
-    keeper = CheckpointCallback(folder, data, about, validation, options, progress)
-    callbacks: list[Callback] = [keeper, Reporter(progress)]
-    resume = folder / RESUME
-    world, step = _check_resumable(resume, about) if resume.exists() else (None, None)
-    module.record = json.dumps(about, sort_keys=True)
-    with same_determinism(), seeded(seed), tuned(module):
-        trainer = make_trainer(
-            trainer_settings(options, data), folder, build_loggers(options.loggers, folder), callbacks
-        )
-        _check_device(trainer, module.network)
-        check_world(trainer, world, resume)
-        keeper.going_on = resume.exists()
-        if trainer.is_global_zero:  # only now, when nothing that was asked for is refused any more
-            _begin(folder, resume, step, progress)
-        try:
-            with interruptible(_MEMORY_HINT), together(trainer):
-                trainer.fit(module, ckpt_path=resume if keeper.going_on else None, weights_only=True)
-        finally:
-            finish_runs(trainer.loggers)
-    if trainer.state.status == TrainerStatus.INTERRUPTED:
-        raise KeyboardInterrupt
-    if trainer.is_global_zero:
-        if not (folder / card.BEST).is_file():
-            raise ConfigError("training ended before its first validation", "give it more steps (--trainer max_steps)")
-        resume.unlink(missing_ok=True)
-        (folder / f".{RESUME}.new").unlink(missing_ok=True)
-    return TrainingOutcome({"best": folder / card.BEST, "last": folder / card.LAST}, keeper.history)
+    title = "train captioner"
+    bests: ClassVar = {"best": Best("selected")}
+    saves_steps = True
+    memory_hint = (
+        "--option grad_checkpointing=true, a smaller batch_size (with a larger accumulate), image_size, or more parts in "
+        "freeze take less"
+    )
+    earlier_part = STATE
+    module: CaptionerModule
+
+    def __init__(
+        self, module: CaptionerModule, validation: Validation, folder: Path, about: card.About, progress: Progress
+    ) -> None:
+        options = module.options
+        super().__init__(module, folder, progress, options.loggers)
+        self.validation, self.about, self.options = validation, about, options
+        self.save_every, self.patience = options.save_every, options.patience
+        self.identity = json.dumps(about, sort_keys=True)
+
+    def settings(self) -> fitting.Settings:
+        """See Training."""
+        network, options = self.module.network, self.options
+        parameters = list(network.parameters())
+        device = parameters[0].device
+        if device.type == "cuda":  # "deterministic" would fill every new tensor first
+            torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+        settings = fitting.trainer_settings(options, parameters, device)
+        alone = (1, "1", [device.index or 0] if device.type == "cuda" else 1)
+        if settings["devices"] not in alone or int(settings.get("num_nodes", 1)) > 1:
+            # not every batch needs every parameter
+            settings["strategy"] = options.trainer.get("strategy", "ddp_find_unused_parameters_true")
+        return settings
+
+    def prepared(self) -> AbstractContextManager[object]:
+        """See Training."""
+        return tuned(self.module)
+
+    def check(self, trainer: Trainer) -> None:
+        """See Training."""
+        _check_device(trainer, self.module.network)
+
+    def begin(self) -> None:
+        """See Training."""
+        for path in (self.weights(), *map(self.weights, self.bests), self.folder / card.CARD):
+            path.unlink(missing_ok=True)
+
+    def is_judged(self, record: Record) -> bool:
+        """See Training."""
+        return record["epoch"] % self.options.validate_every == 0 or record["epoch"] == self.module.trainer.max_epochs
+
+    def judged(self, record: Record) -> Record:
+        """See Training."""
+        return {**record, **self.validation.figures(self.module, self.progress)}
+
+    def write_last(self, history: Sequence[Record]) -> None:
+        """See Training."""
+        about: Mapping[str, object] = {**self.about, "figures": card.lasting(history[-1])}
+        self.module.model.save_tuned(self.weights(), self.module.parts.names(), about)
+
+    def write_others(self, history: Sequence[Record]) -> None:
+        """See Training."""
+        best = self.bests["best"].place(history)
+        if best is not None:
+            card.write_card(self.folder, self.module.data, self.about, history[best], history[-1])
+
+    def batches_done(self, trainer: Trainer) -> int:
+        """See Training."""
+        epoch, batch = self.module.position
+        return int(trainer.num_training_batches) * epoch + batch
+
+    def report(self, trainer: Trainer, batch: int) -> BatchReport:
+        """See Training."""
+        done, every, module = batch + 1, fitting.note_interval(trainer), self.module
+        is_last, note, figures = done == trainer.num_training_batches, "", {}
+        if done % every == 0 or is_last:
+            each = module.pictures_per_second()
+            whole = each * trainer.world_size
+            note = f"loss {module.batch_loss:.3f}, {each:.1f} images/s per device, {whole:.1f} in all"
+        stepped = done % trainer.accumulate_grad_batches == 0 or is_last
+        if stepped and (trainer.global_step - 1) % every == 0:
+            figures = {"loss": module.batch_loss, "lr": module.rate}
+        return BatchReport(note, figures)
+
+    def told(self, record: Record) -> str:
+        """See Training."""
+        return ", ".join(f"{k} {v:.4g}" for k, v in record.items() if k not in ("epoch", "step"))
 
 
-def _check_device(trainer: Trainer, network: Any) -> None:
+def _check_device(trainer: Trainer, network: torch.nn.Module) -> None:
     """ConfigError where Lightning would move the network away from where the model reads its inputs."""
     places = {parameter.device for parameter in network.parameters()}
     root = trainer.strategy.root_device
@@ -149,63 +173,3 @@ def _checkpointing(module: CaptionerModule) -> Iterator[None]:
             yield
     finally:
         getattr(network, "activation_checkpointing_disable", network.gradient_checkpointing_disable)()
-
-
-def trainer_settings(options: CaptionerOptions, data: TuningSet) -> dict[str, Any]:
-    """What Lightning's Trainer is told: the user's options over ours."""
-    network: Any = data.model.network  # type: ignore[attr-defined]
-    device = next(network.parameters()).device
-    cuda = device.type == "cuda"
-    if cuda:  # "deterministic" would fill every new tensor first
-        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    own: dict[str, Any] = {
-        "max_epochs": options.epochs,
-        "accelerator": "gpu" if cuda else "cpu",
-        "devices": [device.index or 0] if cuda else 1,
-        "precision": options.precision or default_precision(network),
-        "accumulate_grad_batches": options.accumulate,
-        "gradient_clip_val": options.clip or None,
-        "num_sanity_val_steps": 0,
-        "log_every_n_steps": NOTE_EVERY,
-        "use_distributed_sampler": False,  # EpochOrder deals the items out
-        "deterministic": "warn" if cuda else False,
-    }
-    check_half_precision(network.parameters(), device)
-    settings = {**own, **from_launcher(), **options.trainer}
-    if settings["devices"] not in (1, "1", own["devices"]) or int(settings.get("num_nodes", 1)) > 1:
-        # not every batch needs every parameter
-        settings["strategy"] = options.trainer.get("strategy", "ddp_find_unused_parameters_true")
-    return settings
-
-
-def default_precision(network: Any) -> str:
-    """Mixed precision of the kind that the model's weights are in; single precision for weights in float32."""
-    kinds = {parameter.dtype for parameter in network.parameters() if parameter.is_floating_point()}
-    for dtype, name in ((torch.bfloat16, "bf16-mixed"), (torch.float16, "16-mixed")):
-        if dtype in kinds:
-            return name
-    return "32-true"
-
-
-def _begin(folder: Path, resume: Path, step: int | None, progress: Progress) -> None:
-    """Removes what an earlier training left, or keeps the log of the one that goes on, up to where it does."""
-    if not resume.exists():
-        for name in (card.BEST, card.LAST, card.CARD):
-            (folder / name).unlink(missing_ok=True)
-        shutil.rmtree(folder / "logs", ignore_errors=True)
-        return
-    progress.say(f"going on after the last saved step in {resume}")
-    keep_log(folder, step)
-
-
-def _check_resumable(resume: Path, about: Mapping[str, Any]) -> tuple[int | None, int | None]:
-    """(how many processes left the state, at which optimisation step), as far as it says so."""
-    try:
-        state = torch.load(resume, map_location="cpu", weights_only=True, mmap=True)
-        record = state["captioner"]["record"]
-        world, step = state["captioner"].get("world"), state.get("global_step")
-    except (OSError, RuntimeError, EOFError, KeyError, ValueError, TypeError, pickle.UnpicklingError) as error:
-        raise StoreError(f"{resume} cannot be read: it is damaged ({type(error).__name__})", _ANEW) from error
-    if record != json.dumps(about, sort_keys=True):
-        raise StoreError(f"{resume} is of a training with other options or data", _ANEW)
-    return world, step

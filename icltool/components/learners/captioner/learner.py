@@ -5,11 +5,12 @@ from __future__ import annotations
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from icltool.components.learners.captioner import card
-from icltool.components.learners.captioner.options import CaptionerOptions, metric_name, parse_options, with_recipe
+from icltool.components.learners.captioner.options import CaptionerOptions, metric_name, with_recipe
 from icltool.components.learners.captioner.rewards import Rewards
+from icltool.components.learners.options import OptionsLearner
 from icltool.contracts import Progress, SupportsTuning, TrainingOutcome, TuningSet
 from icltool.errors import ConfigError
 
@@ -21,30 +22,27 @@ if TYPE_CHECKING:
 _EMBEDDINGS = "embeddings"
 
 
-class Captioner:
+class Captioner(OptionsLearner):
     """Fine-tuning by cross-entropy with label smoothing, with image-text matching as a second task, or by self-critical
     sequence training. Options: see CaptionerOptions; ConfigError for a wrong one. What is not given is as the model's
     recipe has it (`SupportsTuning.tuning_recipe`)."""
 
+    name = "captioner"
     option_model = CaptionerOptions
-
-    def __init__(self, **options: Any) -> None:
-        self.options = parse_options(options)
-
-    def identity(self) -> dict[str, Any]:
-        """The options, defaults included, and which were given; JSON-ready."""
-        return self.options.identity()
+    options: CaptionerOptions
 
     def tune(self, data: TuningSet, folder: Path, seed: int, progress: Progress) -> TrainingOutcome:
         """See TuningLearner. Raises ConfigError for a model that cannot be trained and for options that it cannot be trained
         with, DataError for sets without examples and pictures that cannot be read, KeyboardInterrupt on Ctrl-C and SIGTERM:
         finished steps are kept then."""
-        from icltool.components.learners.captioner.fitting import fit
+        from icltool.components.learners.captioner.fitting import CaptionerTraining
         from icltool.components.learners.captioner.items import Items
         from icltool.components.learners.captioner.matching import Matching
         from icltool.components.learners.captioner.module import CaptionerModule
         from icltool.components.learners.captioner.scst import SelfCritical, check_beams
         from icltool.components.learners.captioner.validation import Validation
+        from icltool.components.learners.fitting.runner import fit
+        from icltool.components.learners.fitting.trainer import seeded
 
         model = data.model
         if not isinstance(model, SupportsTuning):
@@ -68,7 +66,9 @@ class Captioner:
             if options.scst:
                 critic = SelfCritical(data, stack.enter_context(_rewards(data, items, options)))
             module = CaptionerModule(data, items, parts, options, seed, matching, critic)
-            return fit(module, validation, folder, seed, about, progress)
+            with seeded(seed):
+                outcome = fit(CaptionerTraining(module, validation, folder, about, progress))
+        return replace(outcome, checkpoints={name: outcome.checkpoints[name] for name in ("best", "last")})
 
 
 def _parts(model: SupportsTuning, options: CaptionerOptions) -> TrainedParts:

@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from lightning.pytorch import LightningModule
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -19,15 +18,16 @@ from icltool.components.learners.captioner.options import CaptionerOptions
 from icltool.components.learners.captioner.parts import TrainedParts
 from icltool.components.learners.captioner.schedules import Moment, rate
 from icltool.components.learners.captioner.scst import SelfCritical
-from icltool.components.learners.lightning import over_processes, without_share
+from icltool.components.learners.fitting.processes import over_processes, without_share
+from icltool.components.learners.fitting.runner import FittedModule
 from icltool.contracts import Augmentation, Prompt, TuningSet, keyed_generator
 from icltool.errors import ConfigError
 
 #: Key of a saved state under which the module's own part is.
-_OWN = "captioner"
+STATE = "captioner"
 
 
-class CaptionerModule(LightningModule):
+class CaptionerModule(FittedModule):
     """Minimises the cross-entropy of captions, or with `critic` the self-critical loss, and with `matching` that of a second
     task beside it. The loss of a batch is a mean over the tokens of all processes.
 
@@ -50,8 +50,6 @@ class CaptionerModule(LightningModule):
         self.position = (0, 0)
         self.sums: dict[str, float] = {}
         self.rate = 0.0
-        #: What the training is of; saved, so that another one does not go on from its state.
-        self.record = ""
         #: Tokens behind each loss of this process's batch, and the loss of the batch of all processes.
         self.counts: dict[str, int] = {}
         self.batch_loss = 0.0
@@ -197,6 +195,10 @@ class CaptionerModule(LightningModule):
         self.position, self.sums = (self.current_epoch + 1, 0), {}
         return record
 
+    def pictures_per_second(self) -> float:
+        """Of this process, over the epoch so far."""
+        return self.sums["pictures"] / max(self.sums["seconds"], 1e-9)
+
     def _reduced(self) -> dict[str, float]:
         """`sums` over all processes."""
         if self.trainer.world_size == 1:
@@ -211,11 +213,10 @@ class CaptionerModule(LightningModule):
             name: value for name, value in state.items() if name.removeprefix("network.") in self._names
         }
         epoch, batch = self.position
-        told = {"record": self.record, "world": self.trainer.world_size}
-        checkpoint[_OWN] = {"epoch": epoch, "batch": batch, "sums": self._reduced(), **told}
+        checkpoint[STATE] = {"epoch": epoch, "batch": batch, "sums": self._reduced()}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        own = checkpoint[_OWN]
+        own = checkpoint[STATE]
         self.position = (own["epoch"], own["batch"])
         first = self.trainer.global_rank == 0
         self.sums = {name: value if first else 0.0 for name, value in own["sums"].items()}

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from icltool.components.learners.options import names_of, parsed, trainer_options
+from icltool.components.learners.options import (
+    LearnerOptions,
+    Loggers,
+    OwnTrainerOptions,
+    names_of,
+    none_of,
+    parsed,
+)
 from icltool.contracts import GenerationOptions, Task
 
-#: Options of Lightning's Trainer that are the learner's own, under these names.
-_OWN = {
-    "max_epochs": "epochs",
-    "accumulate_grad_batches": "accumulate",
-    "gradient_clip_val": "clip",
-    "precision": "precision",
-}
 #: What changes speed and files beside the weights, and not the weights.
 _UNDECIDING = frozenset({"loggers", "workers", "reward_workers", "save_every"})
 #: How captions are searched for in validation and scst.
@@ -26,11 +26,9 @@ _SEARCH = ("num_beams", "max_new_tokens", "min_new_tokens", "repetition_penalty"
 _ALIASES = {"cider-d": "cider"}
 
 
-class CaptionerOptions(BaseModel):
+class CaptionerOptions(LearnerOptions):
     """What is trained, on what, how fast and for how long. What is not given comes from the model's recipe for the task, and
     where that says nothing from here: these defaults are those of BLIP-2 (Li et al. 2023, appendix)."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
 
     epochs: int = Field(5, ge=1, description="passes over the training captions")
     batch_size: int = Field(16, ge=1, description="captions in a batch, on each device (with scst: pictures)")
@@ -108,31 +106,31 @@ class CaptionerOptions(BaseModel):
         description="Lightning's precision (default: mixed precision of the kind that the model's weights are in; 32-true for "
         "float32)",
     )
-    trainer: dict[str, Any] = Field(default_factory=dict, description="further options of Lightning's Trainer")
-    loggers: tuple[Literal["tensorboard", "wandb"], ...] = Field((), description="loggers besides the CSV file")
+    trainer: OwnTrainerOptions = Field(default_factory=dict, description="further options of Lightning's Trainer")
+    loggers: Loggers = Field((), description="loggers besides the CSV file")
 
-    @field_validator("loggers", "betas", "crop_scale", mode="before")
+    @field_validator("betas", "crop_scale", mode="before")
     @classmethod
-    def _split_commas(cls, value: Any) -> Any:
+    def _split_commas(cls, value: object) -> object:
         return names_of(value)
 
     @field_validator("freeze", mode="before")
     @classmethod
-    def _parts(cls, value: Any) -> Any:
+    def _parts(cls, value: object) -> object:
         names = names_of(value)
-        return () if names is None or list(names) == ["none"] else names
+        return () if names in (None, ("none",), ["none"]) else names
 
     @field_validator(
         "warmup_steps", "image_size", "shorter", "max_target_tokens", "max_train_size", "captions", "itm_prompt", "select",
         *_SEARCH, mode="before",
     )  # fmt: skip
     @classmethod
-    def _none(cls, value: Any) -> Any:
-        return None if value == "none" else value
+    def _none(cls, value: object) -> object:
+        return none_of(value)
 
     @field_validator("clip", mode="before")
     @classmethod
-    def _no_clipping(cls, value: Any) -> Any:
+    def _no_clipping(cls, value: object) -> object:
         return 0.0 if value in (None, "none") else value
 
     @field_validator("betas")
@@ -169,13 +167,6 @@ class CaptionerOptions(BaseModel):
             raise ValueError('metrics joined by "+" (cider+bleu-4), or loss')
         return value
 
-    @field_validator("trainer")
-    @classmethod
-    def _check_trainer(cls, value: dict[str, Any]) -> dict[str, Any]:
-        for name in sorted(set(_OWN) & set(value)):
-            raise ValueError(f"{name} is an option of the learner: --option {_OWN[name]}=…")
-        return trainer_options(value)
-
     @model_validator(mode="after")
     def _check_rates(self) -> CaptionerOptions:
         if max(self.min_lr, self.warmup_lr) > self.lr:
@@ -185,14 +176,11 @@ class CaptionerOptions(BaseModel):
             )
         return self
 
-    def identity(self) -> dict[str, Any]:
+    def identity(self) -> dict[str, object]:
         """The options that decide the result, and which of them were given: the model's recipe may set the others."""
-        return {
-            **self.model_dump(mode="json", exclude=set(_UNDECIDING)),
-            "given": sorted(self.model_fields_set - _UNDECIDING),
-        }
+        return {**self.decided(), "given": sorted(self.model_fields_set - _UNDECIDING)}
 
-    def decided(self) -> dict[str, Any]:
+    def decided(self) -> dict[str, object]:
         """The options that decide the result, JSON-ready, once the recipe is in them."""
         return self.model_dump(mode="json", exclude=set(_UNDECIDING))
 
@@ -216,7 +204,7 @@ def metric_name(name: str) -> str:
     return _ALIASES.get(name, name)
 
 
-def parse_options(values: Mapping[str, Any]) -> CaptionerOptions:
+def parse_options(values: Mapping[str, object]) -> CaptionerOptions:
     """Checks options as users give them. Raises ConfigError that names the first wrong one."""
     return parsed("captioner", CaptionerOptions, dict(values))
 
@@ -225,7 +213,7 @@ def parse_options(values: Mapping[str, Any]) -> CaptionerOptions:
 _RISE = ("warmup", "warmup_steps", "warmup_lr")
 
 
-def with_recipe(options: CaptionerOptions, recipe: Mapping[str, Any]) -> CaptionerOptions:
+def with_recipe(options: CaptionerOptions, recipe: Mapping[str, object]) -> CaptionerOptions:
     """Options that were not given are the recipe's. Its warm-up counts for nothing where another schedule, or another length
     of the warm-up, was given."""
     given = options.model_fields_set

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -92,18 +91,6 @@ def save_weights(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[st
         temporary.write_bytes(
             save({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, dict(metadata))
         )
-
-
-def same_file(source: Path, target: Path) -> None:
-    """Gives `source` a second name without writing its bytes again, or copies where the file system has no hard links.
-
-    Files here are only ever replaced, never changed, so the two names cannot interfere.
-    """
-    with replace_file(target) as temporary:
-        try:
-            os.link(source, temporary)
-        except OSError:
-            shutil.copyfile(source, temporary)
 
 
 def remove_old(folder: Path) -> None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from icltool.components.learners.lever_lm import checkpoint as files
-from icltool.components.learners.lever_lm.options import LeverLMOptions, parse_options
+from icltool.components.learners.lever_lm.options import LeverLMOptions
+from icltool.components.learners.options import OptionsLearner
 from icltool.contracts import Progress, TrainableEncoder, TrainingOutcome, TrainingSet
 from icltool.errors import ConfigError, DataError
 
@@ -15,19 +16,17 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-class LeverLM:
+class LeverLM(OptionsLearner):
     """Trains a Lever-LM selector. Options: see LeverLMOptions; ConfigError for a wrong one."""
 
+    name = "lever-lm"
     option_model = LeverLMOptions
+    options: LeverLMOptions
 
-    def __init__(self, **options: Any) -> None:
-        self.options = parse_options(options)
+    def __init__(self, **options: object) -> None:
+        super().__init__(**options)
         self.needs = self.options.training_needs
         self.variant = f"{self.options.variant}-{self.options.network}"
-
-    def identity(self) -> dict[str, Any]:
-        """The resolved options, defaults included, JSON-ready."""
-        return self.options.identity()
 
     def train(self, data: TrainingSet, folder: Path, seed: int, progress: Progress) -> TrainingOutcome:
         """Writes last, min_vl, min_tl (.safetensors), config.json, history.json, README.md and logs/ into `folder`.
@@ -37,16 +36,14 @@ class LeverLM:
         or ConfigError for data or options that cannot be trained on, KeyboardInterrupt on Ctrl-C; finished validations
         keep their checkpoints then.
         """
-        from lightning.pytorch.utilities import rank_zero_only
-
+        from icltool.components.learners.fitting.runner import fit
+        from icltool.components.learners.fitting.trainer import seeded
         from icltool.components.learners.lever_lm import rows
         from icltool.components.learners.lever_lm.building import build_model
         from icltool.components.learners.lever_lm.clip import BatchOpener, KeptClip, build_clip
         from icltool.components.learners.lever_lm.model import code_tensor, feature_tensors
         from icltool.components.learners.lever_lm.module import LeverLMModule
-        from icltool.components.learners.lever_lm.networks import parameters_of
-        from icltool.components.learners.lever_lm.training import fit
-        from icltool.components.learners.lightning import seeded
+        from icltool.components.learners.lever_lm.training import LeverLMTraining
 
         options = self.options
         if not len(data.icd_rows):
@@ -66,22 +63,18 @@ class LeverLM:
             module = LeverLMModule(model, table, code_tensor(data.index), train, validation, seed, online, opener)
             kept = files.index_tensors(data.index, options.reads.needs - options.trained)
             trained = None if encoder is None or online is None else KeptClip(online, data.index, encoder)
-            if getattr(rank_zero_only, "rank", 0) == 0:
-                folder.mkdir(parents=True, exist_ok=True)
-                files.remove_old(folder)
-                files.write_config(folder, config)
-            history = fit(module, folder, lambda: {**kept, **(trained.tensors() if trained else {})}, progress)
-        figures = {
-            "rows given": len(data.scores),
-            "rows trained on": len(train),
-            "rows validated on": len(validation),
-            "queries trained on": len(set(train.queries.tolist())),
-            "queries validated on": len(set(validation.queries.tolist())),
-        }
-        if history:
-            files.write_card(folder, config, parameters_of(module), sorted(options.trained), history, figures)
-        written = {name: folder / f"{name}.safetensors" for name in files.CHECKPOINTS}
-        return TrainingOutcome({name: path for name, path in written.items() if path.is_file()}, history)
+            figures = {
+                "rows given": len(data.scores),
+                "rows trained on": len(train),
+                "rows validated on": len(validation),
+                "queries trained on": len(set(train.queries.tolist())),
+                "queries validated on": len(set(validation.queries.tolist())),
+            }
+
+            def beside_weights() -> Mapping[str, Tensor]:
+                return {**kept, **(trained.tensors() if trained else {})}
+
+            return fit(LeverLMTraining(module, folder, beside_weights, config, figures, progress))
 
     def _encoder_and_dim(self, data: TrainingSet, table: Mapping[str, Tensor]) -> tuple[TrainableEncoder | None, int]:
         """(the encoder whose towers run, None where none does; D). ConfigError when it does not fit the embeddings."""
@@ -99,7 +92,7 @@ class LeverLM:
 
     def _config(self, data: TrainingSet, dim: int, seed: int) -> files.CheckpointConfig:
         """What config.json is to hold."""
-        clip: dict[str, Any] = {}
+        clip: dict[str, object] = {}
         if self.options.trained and data.encoder is not None:
             clip = {
                 "encoder": str(data.provenance.get("encoder", data.encoder.name)),
@@ -121,7 +114,7 @@ class LeverLM:
 class Pointer(LeverLM):
     """LeverLM with the pointer network, under a name of its own. ConfigError for another network."""
 
-    def __init__(self, **options: Any) -> None:
+    def __init__(self, **options: object) -> None:
         network = options.pop("network", "pointer")
         if network != "pointer":
             raise ConfigError(

@@ -6,20 +6,21 @@ import math
 from typing import Any
 
 import torch
-from lightning.pytorch import LightningModule
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from icltool.components.learners.fitting.processes import over_processes
+from icltool.components.learners.fitting.runner import FittedModule
+from icltool.components.learners.fitting.trainer import NOTE_EVERY, learning_rate_factor
 from icltool.components.learners.lever_lm.clip import BatchOpener, OnlineClip, OpenedBatch, OpenedBatches, thread_count
 from icltool.components.learners.lever_lm.model import Features, SelectorModel
 from icltool.components.learners.lever_lm.options import LeverLMOptions
 from icltool.components.learners.lever_lm.rows import Batch, EvenBatches, RowDataset, Rows
-from icltool.components.learners.lightning import learning_rate_factor, over_processes
 from icltool.contracts import keyed_generator
 from icltool.errors import ConfigError
 
 
-class LeverLMModule(LightningModule):
+class LeverLMModule(FittedModule):
     """Trains a selector's model on rows whose features are gathered from one table per modality.
 
     `table` holds the stored embeddings [N, D], `codes` int64 [2, N] the index set's image ids and groups. The modalities
@@ -47,6 +48,8 @@ class LeverLMModule(LightningModule):
         # plain tensors, no buffers: distributed training would send buffers from process 0 to all in every step
         self._table, self._codes = dict(table), codes
         self._train_sums = self._validation_sums = torch.zeros(2)
+        #: The mean loss per token of the batch of all processes.
+        self.mean_loss = torch.tensor(0.0)
 
     def on_train_start(self) -> None:
         dtype = next(self.model.parameters()).dtype  # known only now: a precision such as bf16-true changes it
@@ -71,8 +74,9 @@ class LeverLMModule(LightningModule):
         sums = torch.stack([total.detach(), count]).to(self._train_sums)
         self._train_sums += sums
         whole = over_processes(self.trainer, sums)
+        self.mean_loss = whole[0] / whole[1]
         if self.trainer.is_global_zero and (self.global_step + 1) % log_interval(self.model.options) == 0:
-            figures = {"train_loss_step": float(whole[0] / whole[1]), "lr": self._learning_rate()}
+            figures = {"train_loss_step": float(self.mean_loss), "lr": self._learning_rate()}
             for logger in self.trainer.loggers:
                 logger.log_metrics(figures, step=self.global_step)
         # gradients are averaged over processes: so that of the mean over the tokens of all comes out
@@ -103,6 +107,10 @@ class LeverLMModule(LightningModule):
         self.log_dict(
             {"train_loss": self.figures["train_loss"], "val_loss": self.figures["val_loss"]}, rank_zero_only=True
         )
+
+    def summarise(self) -> dict[str, float]:
+        """See FittedModule."""
+        return dict(self.figures)
 
     def configure_optimizers(self) -> Any:
         options = self.model.options
@@ -150,4 +158,4 @@ class LeverLMModule(LightningModule):
 
 def log_interval(options: LeverLMOptions) -> int:
     """Training steps between two lines of the loggers."""
-    return int(options.trainer.get("log_every_n_steps") or 10)
+    return int(options.trainer.get("log_every_n_steps") or NOTE_EVERY)

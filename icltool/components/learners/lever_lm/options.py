@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import ConfigDict, Field, field_validator, model_validator
 
-from icltool.components.learners.options import names_of, parsed, trainer_options
+from icltool.components.learners.options import LearnerOptions, Loggers, TrainerOptions, names_of, parsed
 
 
 @dataclass(frozen=True)
@@ -36,17 +37,17 @@ VARIANTS: dict[str, Variant] = {
 SOURCES = {"image": "images", "text": "texts"}
 
 #: Defaults that depend on the network.
-NETWORK_DEFAULTS: dict[str, dict[str, Any]] = {
+NETWORK_DEFAULTS: dict[str, dict[str, object]] = {
     "gpt2": {"n_embd": 512},
     "lstm": {"n_embd": 128},
     "pointer": {"n_embd": 128, "n_head": 4, "norm": True, "lr": 1e-3, "epochs": 10},
 }
 
 
-class LeverLMOptions(BaseModel):
+class LeverLMOptions(LearnerOptions):
     """Everything that decides what Lever-LM learns from a training set and a seed."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+    model_config = ConfigDict(allow_inf_nan=True)
 
     variant: Literal[
         "query_img_icd_idx",
@@ -112,12 +113,12 @@ class LeverLMOptions(BaseModel):
         False, description="generate from the query outwards: the ICD next to the query comes first"
     )
     precision: str | None = Field(None, description="Lightning precision (default 16-mixed on CUDA, 32-true elsewhere)")
-    trainer: dict[str, Any] = Field(default_factory=dict, description="further options of Lightning's Trainer")
-    loggers: tuple[Literal["tensorboard", "wandb"], ...] = Field((), description="loggers besides the CSV file")
+    trainer: TrainerOptions = Field(default_factory=dict, description="further options of Lightning's Trainer")
+    loggers: Loggers = Field((), description="loggers besides the CSV file")
 
     @model_validator(mode="before")
     @classmethod
-    def _fill_in_by_network(cls, values: Any) -> Any:
+    def _fill_in_by_network(cls, values: object) -> object:
         if not isinstance(values, dict):
             return values
         network = values.get("network", "gpt2")
@@ -125,23 +126,13 @@ class LeverLMOptions(BaseModel):
         given = {key: value for key, value in values.items() if not (key in defaults and value is None)}
         return {**defaults, **given}
 
-    @field_validator("loggers", mode="before")
-    @classmethod
-    def _split_commas(cls, value: Any) -> Any:
-        return names_of(value)
-
     @field_validator("freeze", mode="before")
     @classmethod
-    def _split_towers(cls, value: Any) -> Any:
+    def _split_towers(cls, value: object) -> object:
         names = names_of(value)
         if names == ("none",):
             return ()
         return tuple(sorted(set(names))) if isinstance(names, (tuple, list)) else names
-
-    @field_validator("trainer")
-    @classmethod
-    def _check_trainer(cls, value: dict[str, Any]) -> dict[str, Any]:
-        return trainer_options(value)
 
     @model_validator(mode="after")
     def _check_heads(self) -> LeverLMOptions:
@@ -181,15 +172,15 @@ class LeverLMOptions(BaseModel):
         """What training reads, `encoder` among it where a tower runs."""
         return self.decoding_needs | {SOURCES[m] for m in self.encoded} | ({"encoder"} if self.encoded else set())
 
-    def identity(self) -> dict[str, Any]:
+    def identity(self) -> dict[str, object]:
         """The options that decide the result as JSON-ready values (an infinite threshold as text, which JSON has no number
         for)."""
-        values: dict[str, Any] = self.model_dump(mode="json", exclude={"workers"})
+        values: dict[str, object] = self.model_dump(mode="json", exclude={"workers"})
         if math.isinf(self.threshold):
             values["threshold"] = str(self.threshold)
         return values
 
 
-def parse_options(values: dict[str, Any]) -> LeverLMOptions:
+def parse_options(values: Mapping[str, object]) -> LeverLMOptions:
     """Checks options as users give them (values may be strings). Raises ConfigError that names the first wrong one."""
     return parsed("lever-lm", LeverLMOptions, values)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
 
 from pydantic import Field
 
@@ -21,6 +21,6 @@ class LiveOptions(SteeringOptions):
     init_std: float = Field(0.01, ge=0, description="standard deviation of the vectors' initial values")
 
 
-def parse_options(values: dict[str, Any]) -> LiveOptions:
+def parse_options(values: Mapping[str, object]) -> LiveOptions:
     """Checks options as users give them. Raises ConfigError that names the first wrong one."""
     return parsed("live", LiveOptions, values)

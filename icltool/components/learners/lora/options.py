@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from icltool.components.learners.options import names_of
 from icltool.components.learners.steering.options import SteeringOptions
@@ -16,7 +16,7 @@ class LoRAOptions(SteeringOptions):
     rank: int = Field(8, ge=1, description="rank of every adapter")
     lora_alpha: float = Field(16.0, gt=0, description="what an adapter adds is scaled by lora_alpha / rank")
     dropout: float = Field(0.0, ge=0, lt=1, description="share of an adapter's inputs that is left out while training")
-    targets: tuple[Literal["query", "value", "output"], ...] = Field(
+    targets: Annotated[tuple[Literal["query", "value", "output"], ...], BeforeValidator(names_of)] = Field(
         ("query", "value"), min_length=1, description="projections of the self-attention that have adapters"
     )
     distil: bool = Field(
@@ -25,11 +25,6 @@ class LoRAOptions(SteeringOptions):
     shots: int = Field(32, ge=1, description="demonstrations that the teacher sees, with distil=true")
     hard_loss_weight: float = Field(1.0, ge=0, description="weight of the cross-entropy")
     lr: float = Field(1e-4, gt=0, description="peak learning rate of AdamW")
-
-    @field_validator("targets", mode="before")
-    @classmethod
-    def _split_targets(cls, value: Any) -> Any:
-        return names_of(value)
 
     @field_validator("targets")
     @classmethod

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from icltool.components.learners.mimic.options import MimicOptions
-from icltool.components.learners.options import parsed
-from icltool.components.learners.steering import card
-from icltool.components.learners.steering.answers import hooked_model
 from icltool.components.learners.steering.draws import Draws
-from icltool.contracts import Progress, SteeringSet, TrainingOutcome
+from icltool.components.learners.steering.learner import GradientLearner
+from icltool.contracts import SteeringSet, SupportsDecoderHooks
+
+if TYPE_CHECKING:
+    from icltool.components.learners.steering.module import SteeringModule
 
 
-class Mimic:
+class Mimic(GradientLearner):
     """MimIC, mimic in-context learning (arXiv 2504.08851). Options: see MimicOptions; ConfigError for a wrong one.
 
     With keys and values of demonstrations before its own, a head gives (1 - mu) SA(q, K) + mu SA(q, K_D), where mu =
@@ -28,30 +28,12 @@ class Mimic:
     residual streams grow and the last layer would count for all others. Cross-entropy is that of the answer alone.
     """
 
+    name = "mimic"
     option_model = MimicOptions
+    options: MimicOptions
 
-    def __init__(self, **options: Any) -> None:
-        self.options = parsed("mimic", MimicOptions, options)
-
-    def identity(self) -> dict[str, Any]:
-        """The resolved options, defaults included, JSON-ready."""
-        return self.options.identity()
-
-    def steer(self, data: SteeringSet, folder: Path, seed: int, progress: Progress) -> TrainingOutcome:
-        """See SteeringLearner. Raises ConfigError for a model whose heads cannot be shifted and for options that cannot be
-        trained with, DataError for too few examples, KeyboardInterrupt on Ctrl-C: whole epochs are kept then."""
-        from icltool.components.learners.lightning import seeded
+    def module(self, model: SupportsDecoderHooks, data: SteeringSet, draws: Draws, seed: int) -> SteeringModule:
+        """See GradientLearner."""
         from icltool.components.learners.mimic.heads import LearnedHeads, MimicModule
-        from icltool.components.learners.steering.fitting import fit
 
-        options, model = self.options, hooked_model(data, "mimic")
-        draws = Draws(data, options.max_train_size, seed)
-        with seeded(seed):
-            student = LearnedHeads(model, options)
-            module = MimicModule(student, data, draws, options, seed)
-        figures = {"examples": len(draws), "parameters": sum(p.numel() for p in student.parameters())}
-        record = card.about_steering(data, options.shots, seed, self.identity(), figures)
-        outcome = fit("mimic", module, folder, seed, record, progress)
-        return TrainingOutcome(
-            outcome.checkpoints, [{**h, "parameters": figures["parameters"]} for h in outcome.history]
-        )
+        return MimicModule(LearnedHeads(model, self.options), data, draws, self.options, seed)

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from icltool.components.interventions.hooks import Change, changed_inputs, changed_outputs
+from icltool.components.interventions.last_token import end_change
+from icltool.components.learners.options import LearnerOptions
 from icltool.components.learners.steering import card
 from icltool.components.learners.steering.answers import answer_batches, hooked_model, target_log_probs
 from icltool.components.learners.steering.draws import Draws, held_out
@@ -18,25 +20,20 @@ from icltool.contracts import AnswerBatch, Float64Array, IntArray, Progress, Pro
 
 if TYPE_CHECKING:
     from torch import Tensor
+    from torch.nn import Module
 
 #: Changes the model while a batch is read, or nothing.
 Candidate = Callable[[AnswerBatch], AbstractContextManager[None]]
 
 
-class PromptOptions(BaseModel):
+class PromptOptions(LearnerOptions):
     """How many prompts are read, and of how many demonstrations."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
 
     shots: int = Field(8, ge=1, description="demonstrations in each prompt")
     examples: int = Field(
         50, ge=1, description="prompts that states are collected from, each with demonstrations of its own"
     )
     dev_size: int = Field(50, ge=1, description="examples of the development split, apart from all others")
-
-    def identity(self) -> dict[str, Any]:
-        """The options, defaults included, JSON-ready."""
-        return self.model_dump(mode="json")
 
 
 class Steering:
@@ -61,7 +58,7 @@ class Steering:
         folder.mkdir(parents=True, exist_ok=True)
         card.remove_old(folder)
 
-    def states(self, prompts: Sequence[Prompt], modules: Sequence[Any], inputs: bool = False) -> list[Tensor]:
+    def states(self, prompts: Sequence[Prompt], modules: Sequence[Module], inputs: bool = False) -> list[Tensor]:
         """See `last_states`; progress is shown."""
         with self.progress.task(f"{self.method}: reading prompts", len(prompts), "prompts") as ticker:
             return last_states(self.data, prompts, modules, inputs, ticker.advance)
@@ -79,8 +76,24 @@ class Steering:
             )
         return found[:-1], found[-1]
 
+    def at_best_layer(self, vectors: Sequence[Tensor], figures: Mapping[str, object]) -> TrainingOutcome:
+        """Writes the vector [D] of the layer at whose output it makes the development split's answers most probable, one of
+        `vectors` for each layer. The history holds their log-probability for each layer, the chosen one last."""
+        import torch
+
+        layers = self.model.decoder_layers()
+        values, plain = self.tried(
+            [output_changed(layer, end_change(self.method, v).at) for layer, v in zip(layers, vectors, strict=True)]
+        )
+        layer, value = max_of(values)
+        own: dict[str, object] = {"layer": layer, "log_prob": value, "log_prob without": plain}
+        own |= {"log_prob by layer": [round(v, 4) for v in values]}
+        history = [{"layer": float(number), "log_prob": value} for number, value in enumerate(values)]
+        tensors = {"vector": vectors[layer], "layer": torch.tensor([layer])}
+        return self.written(tensors, {**own, **figures}, history)
+
     def written(
-        self, tensors: Mapping[str, Tensor], figures: Mapping[str, Any], history: Sequence[Mapping[str, float]]
+        self, tensors: Mapping[str, Tensor], figures: Mapping[str, object], history: Sequence[Mapping[str, float]]
     ) -> TrainingOutcome:
         """Writes the file and its card. The candidates' figures, with "log_prob" among them, go into the history from worst to
         best, so that the last are those of the chosen one."""
@@ -112,7 +125,7 @@ def _number(value: float) -> float:
 def last_states(
     data: SteeringSet,
     prompts: Sequence[Prompt],
-    modules: Sequence[Any],
+    modules: Sequence[Module],
     inputs: bool = False,
     advance: Callable[[int], None] = lambda amount: None,
 ) -> list[Tensor]:
@@ -157,7 +170,7 @@ def answer_log_probs(
     return found
 
 
-def output_changed(module: Any, change: Callable[[Tensor, Tensor], Tensor]) -> Candidate:
+def output_changed(module: Module, change: Callable[[Tensor, Tensor], Tensor]) -> Candidate:
     """The candidate that gives a module's output and the prompts' last columns to `change`."""
 
     @contextmanager
@@ -168,7 +181,7 @@ def output_changed(module: Any, change: Callable[[Tensor, Tensor], Tensor]) -> C
     return candidate
 
 
-def last_input_replaced(module: Any, columns: slice, values: Tensor) -> Candidate:
+def last_input_replaced(module: Module, columns: slice, values: Tensor) -> Candidate:
     """The candidate that puts `values` in these columns of a module's input, at the last token of each prompt."""
 
     @contextmanager

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 from icltool.contracts import AnswerBatch, Prompt, SteeringSet, SupportsDecoderHooks
+from icltool.contracts.model import RunsOnDevice
 from icltool.errors import ConfigError
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
 
@@ -22,13 +24,20 @@ def hooked_model(data: SteeringSet, method: str) -> SupportsDecoderHooks:
     return cast(SupportsDecoderHooks, data.model)
 
 
-def features_of(data: SteeringSet, prompts: Sequence[Prompt]) -> Mapping[str, Any] | None:
+def device_of(model: object) -> torch.device:
+    """Where a model computes; the CPU for one that does not say."""
+    import torch
+
+    device: torch.device = model.device if isinstance(model, RunsOnDevice) else torch.device("cpu")
+    return device
+
+
+def features_of(data: SteeringSet, prompts: Sequence[Prompt]) -> Mapping[str, object] | None:
     """Features of the images of these prompts, each encoded once, where the model can; in the model's own precision, whatever
     the training's is, since they may be kept for other commands."""
     import torch
 
-    device = getattr(data.model, "device", torch.device("cpu"))
-    with torch.autocast(device.type, enabled=False):
+    with torch.autocast(device_of(data.model).type, enabled=False):
         return data.features(list(dict.fromkeys(path for prompt in prompts for path in prompt.images)))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypedDict
 
 from icltool.components.interventions import files
 from icltool.contracts import ModelIdentity, SteeringSet, SupportsDecoderHooks
@@ -17,10 +17,23 @@ if TYPE_CHECKING:
 CARD = "README.md"
 
 
+class About(TypedDict):
+    """What is recorded beside the numbers, in the file and on the card; JSON values."""
+
+    dataset: object
+    task: str
+    dataset_fingerprint: object
+    shots: int
+    seed: int
+    options: dict[str, object]
+    figures: dict[str, object]
+    icltool: object
+
+
 def about_steering(
-    data: SteeringSet, shots: int, seed: int, options: Mapping[str, Any], figures: Mapping[str, Any]
-) -> dict[str, Any]:
-    """What is recorded beside the numbers, in the file and on the card."""
+    data: SteeringSet, shots: int, seed: int, options: Mapping[str, object], figures: Mapping[str, object]
+) -> About:
+    """See About."""
     source = data.provenance
     return {
         "dataset": source.get("dataset"),
@@ -35,7 +48,7 @@ def about_steering(
 
 
 def write_intervention(
-    folder: Path, method: str, model: SupportsDecoderHooks, about: Mapping[str, Any], tensors: Mapping[str, Tensor]
+    folder: Path, method: str, model: SupportsDecoderHooks, about: Mapping[str, object], tensors: Mapping[str, Tensor]
 ) -> Path:
     """Writes `last.safetensors` and README.md into `folder`, each whole or not at all; the file's path. StoreError when that
     fails."""
@@ -51,11 +64,11 @@ def remove_old(folder: Path) -> None:
         (folder / name).unlink(missing_ok=True)
 
 
-def _card(method: str, base: ModelIdentity, about: Mapping[str, Any], shapes: Mapping[str, Any]) -> str:
+def _card(method: str, base: ModelIdentity, about: Mapping[str, object], shapes: Mapping[str, list[int]]) -> str:
     shown = [f"| {key} | {_text(value)} |" for key, value in about.items() if key not in ("options", "figures")]
-    named = [
-        f"| {key} | {_text(value)} |" for part in ("figures", "options") for key, value in about.get(part, {}).items()
-    ]
+    named = []
+    for part in (about.get("figures"), about.get("options")):
+        named += [f"| {key} | {_text(value)} |" for key, value in part.items()] if isinstance(part, Mapping) else []
     return "\n".join(
         [
             f"---\nlibrary_name: icltool\ntags: [in-context-learning, {method}]\n---\n",
@@ -77,5 +90,5 @@ def _card(method: str, base: ModelIdentity, about: Mapping[str, Any], shapes: Ma
     )
 
 
-def _text(value: Any) -> str:
+def _text(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value)

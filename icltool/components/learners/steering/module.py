@@ -7,11 +7,12 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol
 
 import torch
-from lightning.pytorch import LightningModule
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from icltool.components.learners.lightning import learning_rate_factor, over_processes, without_share
+from icltool.components.learners.fitting.processes import over_processes, without_share
+from icltool.components.learners.fitting.runner import FittedModule
+from icltool.components.learners.fitting.trainer import learning_rate_factor
 from icltool.components.learners.steering.answers import features_of, hooked_model
 from icltool.components.learners.steering.draws import Draws
 from icltool.components.learners.steering.losses import cross_entropy, divergence
@@ -38,7 +39,7 @@ class Student(Protocol):
         ...
 
 
-class SteeringModule(LightningModule):
+class SteeringModule(FittedModule):
     """Minimises KL(teacher || student) x T^2 + `hard_loss_weight` x cross-entropy over the tokens of the answers, from the
     first of the target to the one that ends it (LIVE, section 3.2). The loss of a batch is the mean over its tokens, those of
     all processes.
@@ -152,8 +153,8 @@ class SteeringModule(LightningModule):
         if self._batches is not None:
             self.data.expect(self._paths(self._batches))
 
-    def summarise(self) -> None:
-        """Fills `figures` with the means of the epoch that has just ended, over all processes."""
+    def summarise(self) -> dict[str, float]:
+        """The means of the epoch that has just ended, over all processes; `figures` are these."""
         sums = {name: over_processes(self.trainer, total) for name, total in self._sums.items()}
         count, lost = float(sums.pop("examples")), float(sums.pop("lost"))
         if lost > count:
@@ -166,6 +167,7 @@ class SteeringModule(LightningModule):
         if self.log_temperature is not None:
             with torch.no_grad():
                 self.figures["temperature"] = float(self.temperature())
+        return dict(self.figures)
 
     def configure_optimizers(self) -> Any:
         options = self.options

@@ -2,29 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
-from icltool.components.learners.options import names_of, trainer_options
-
-#: Options of Lightning's Trainer that are the learner's own, under these names.
-_OWN = {
-    "max_epochs": "epochs",
-    "accumulate_grad_batches": "accumulate",
-    "gradient_clip_val": "clip",
-    "precision": "precision",
-}
+from icltool.components.learners.options import LearnerOptions, Loggers, OwnTrainerOptions, none_of
 
 
-class SteeringOptions(BaseModel):
+class SteeringOptions(LearnerOptions):
     """What the teacher sees, what is minimised, and for how long. Defaults are LIVE's (arXiv 2406.13185, section 4.1)."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
 
     shots: int = Field(32, ge=1, description="demonstrations that the teacher sees")
     max_train_size: int = Field(8000, ge=2, description="examples that are learned from, at most, drawn by seed")
-    teacher_draws: int | None = Field(
+    teacher_draws: Annotated[int | None, BeforeValidator(none_of)] = Field(
         None,
         ge=1,
         description="sets of demonstrations for each example: the teacher's answers to these are kept, so that its long "
@@ -57,25 +47,8 @@ class SteeringOptions(BaseModel):
         description="Lightning's precision (default: mixed precision of the kind that the model's weights are in; 32-true for "
         "float32)",
     )
-    trainer: dict[str, Any] = Field(default_factory=dict, description="further options of Lightning's Trainer")
-    loggers: tuple[Literal["tensorboard", "wandb"], ...] = Field((), description="loggers besides the CSV file")
-
-    @field_validator("loggers", mode="before")
-    @classmethod
-    def _split_commas(cls, value: Any) -> Any:
-        return names_of(value)
-
-    @field_validator("teacher_draws", mode="before")
-    @classmethod
-    def _none(cls, value: Any) -> Any:
-        return None if value == "none" else value
-
-    @field_validator("trainer")
-    @classmethod
-    def _check_trainer(cls, value: dict[str, Any]) -> dict[str, Any]:
-        for name in sorted(set(_OWN) & set(value)):
-            raise ValueError(f"{name} is an option of the learner: --option {_OWN[name]}=…")
-        return trainer_options(value)
+    trainer: OwnTrainerOptions = Field(default_factory=dict, description="further options of Lightning's Trainer")
+    loggers: Loggers = Field((), description="loggers besides the CSV file")
 
     @model_validator(mode="after")
     def _check_cache(self) -> SteeringOptions:
@@ -85,7 +58,7 @@ class SteeringOptions(BaseModel):
             )
         return self
 
-    def identity(self) -> dict[str, Any]:
+    def identity(self) -> dict[str, object]:
         """The options that decide the result, JSON-ready."""
         unused = set() if self.teacher_draws else {"teacher_top_k"}
         return self.model_dump(mode="json", exclude={"loggers"} | unused)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from icltool.components.learners.steering.answers import features_of, hooked_model
+from icltool.components.learners.steering.answers import device_of, features_of, hooked_model
 from icltool.components.learners.steering.draws import Draws
 from icltool.components.learners.steering.losses import TeacherLogProbs, cut, whole
 from icltool.components.learners.steering.options import SteeringOptions
@@ -62,7 +62,7 @@ class Teacher:
         if missing:
             for position, logits in zip(missing, self.logits(missing, draw), strict=True):
                 self._kept[position, draw] = self._packed(logits)
-        device = getattr(self.data.model, "device", None)
+        device = device_of(self.data.model)
         parts = [torch.cat(c).to(device) for c in zip(*(self._kept[p, draw] for p in positions), strict=True)]
         if len(parts) == 1:
             return whole(parts[0], temperature)

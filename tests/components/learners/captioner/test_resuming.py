@@ -12,7 +12,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from icltool.components.learners.captioner.checkpointing import RESUME, CheckpointCallback
+from icltool.components.learners.fitting.runner import RESUME, CheckpointCallback
 from icltool.contracts import Example
 from icltool.errors import StoreError
 from tests.commands.train.forked import FORKED, both_ranks, ended, started

@@ -21,7 +21,7 @@ def test_learning_rates_follow_the_schedule_at_every_optimiser_step(data: Steeri
     """Three batches an epoch, two of which make a step: the last step of an epoch has one batch alone."""
     from lightning.pytorch import Callback
 
-    from icltool.components.learners.lightning import learning_rate_factor
+    from icltool.components.learners.fitting.trainer import learning_rate_factor, make_trainer
     from icltool.components.learners.steering import fitting
 
     seen: list[tuple[int, list[float], list[float]]] = []
@@ -35,7 +35,7 @@ def test_learning_rates_follow_the_schedule_at_every_optimiser_step(data: Steeri
         data, accumulate=2, epochs=4, lr=1e-3, alpha_lr=1e-2, warmup=0.25, temperature_schedule="learned"
     )
     settings = fitting.trainer_settings(module.options, data)
-    trainer = fitting.make_trainer(settings, tmp_path, [], [Watch()])
+    trainer = make_trainer(settings, tmp_path, [], [Watch()])
     trainer.fit(module)
     steps = 4 * 2
     assert [step for step, _, _ in seen] == list(range(steps))

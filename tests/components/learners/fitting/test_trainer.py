@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from icltool.cli.app import run
-from icltool.components.learners.lightning import check_half_precision, from_launcher, make_trainer
+from icltool.components.learners.fitting.trainer import check_half_precision, from_launcher, make_trainer
 from icltool.errors import ConfigError
 from icltool.execution.processes import launched
 from icltool.store.atomic import read_json

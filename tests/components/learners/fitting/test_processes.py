@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from icltool.components.learners.lightning import without_share
+from icltool.components.learners.fitting.processes import without_share
 from tests.commands.train.forked import FORKED, both_ranks
 from tests.components.learners import overflowing
 from tests.components.learners.captioner.sets import several_captions

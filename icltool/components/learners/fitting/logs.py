@@ -1,0 +1,116 @@
+"""Logs of a training: a CSV file that goes on with it, and the loggers asked for."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from lightning.pytorch.loggers import CSVLogger, Logger
+from lightning.pytorch.loggers.csv_logs import ExperimentWriter
+
+from icltool.errors import ConfigError
+from icltool.store.atomic import replace_file
+
+
+def build_loggers(names: Sequence[str], folder: Path) -> list[Logger]:
+    """A CSV file in logs/, and the loggers asked for. ConfigError when one is not installed."""
+    loggers: list[Logger] = [GrowingLog(folder)]
+    for name in names:
+        try:
+            if name == "tensorboard":
+                from lightning.pytorch.loggers import TensorBoardLogger
+
+                loggers.append(TensorBoardLogger(folder, name="logs", version=""))
+            else:
+                from lightning.pytorch.loggers import WandbLogger
+
+                loggers.append(WandbLogger(save_dir=folder / "logs", project="icltool", name=folder.name))
+        except ModuleNotFoundError as error:
+            raise ConfigError(
+                f"logger {name!r} is not installed", f"install it: pip install 'icltool[{name}]'"
+            ) from error
+    return loggers
+
+
+class GrowingLog(CSVLogger):
+    """logs/metrics.csv below a folder. Lightning would begin a new file; here a training that goes on adds to the one that is
+    there, so that in the end it is that of an uninterrupted training. `keep_log` says how much of it counts."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder, name="logs", version="")
+        self._file = folder / "logs" / "metrics.csv"
+
+    @property
+    def experiment(self) -> ExperimentWriter:
+        """See CSVLogger."""
+        begun, kept = self._experiment is None, _aside(self._file)
+        before = _log_rows(self._file) if begun else ([], [])
+        if before[1]:  # Lightning removes what is there: a kill must not lose it
+            self._file.replace(kept)
+        found: ExperimentWriter = super().experiment
+        if before[1] and self._experiment is not None:
+            _write_log(self._file, *before)
+            kept.unlink(missing_ok=True)
+            self._experiment.metrics_keys = list(before[0])
+        return found
+
+    def finalize(self, status: str) -> None:
+        """See CSVLogger. What was logged once more behind a saved state is there once."""
+        super().finalize(status)
+        if self._experiment is not None:
+            header, rows = _log_rows(self._file)
+            once = [dict(row) for row in dict.fromkeys(tuple(row.items()) for row in rows)]
+            if len(once) < len(rows):
+                _write_log(self._file, header, once)
+
+
+def keep_log(folder: Path, step: int | None) -> None:
+    """Drops what was logged behind optimisation step `step`, from which a training goes on (None: it is not known)."""
+    file = folder / "logs" / "metrics.csv"
+    if _aside(file).is_file() and not file.exists():
+        _aside(file).replace(file)
+    _aside(file).unlink(missing_ok=True)
+    header, rows = _log_rows(file)
+    kept = [row for row in rows if step is None or int(row.get("step") or 0) <= step]
+    if len(kept) < len(rows):
+        _write_log(file, header, kept)
+
+
+def save_logs(loggers: Sequence[Logger]) -> None:
+    """Puts on disk what was logged, before a state is saved that training may go on from."""
+    for logger in loggers:
+        logger.save()
+
+
+def _aside(file: Path) -> Path:
+    """Where a log is while Lightning begins a new one."""
+    return file.with_name(f".{file.stem}-before{file.suffix}")
+
+
+def _log_rows(file: Path) -> tuple[list[str], list[dict[str, str]]]:
+    """(columns, rows) of a log; none where it is missing or cut."""
+    try:
+        with file.open(newline="", encoding="utf-8") as stream:
+            reader = csv.DictReader(stream)
+            rows = [
+                row for row in reader if None not in row and None not in row.values() and row.get("step", "").isdigit()
+            ]
+            return list(reader.fieldnames or ()), rows
+    except (OSError, UnicodeDecodeError, csv.Error):
+        return [], []
+
+
+def _write_log(file: Path, header: Sequence[str], rows: Sequence[Mapping[str, str]]) -> None:
+    with replace_file(file) as temporary, temporary.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.DictWriter(stream, fieldnames=list(header))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def finish_runs(loggers: Sequence[Logger]) -> None:
+    """Ends the runs of W&B, which would take in the next training of this process; other loggers close by themselves."""
+    for logger in loggers:
+        finish = getattr(getattr(logger, "experiment", None), "finish", None)
+        if finish is not None:
+            finish()

@@ -1,0 +1,168 @@
+"""Lightning's Trainer: its options, seeds, interruption, and what it changes for the whole process."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import signal
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol, TypeAlias
+
+import torch
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch import Callback, Trainer, seed_everything
+from lightning.pytorch.loggers import Logger
+from lightning.pytorch.utilities.seed import isolate_rng
+
+from icltool.components.learners.fitting.processes import number_of_processes
+from icltool.errors import ConfigError
+from icltool.execution.processes import launched
+
+#: Options of Lightning's Trainer, by name.
+Settings: TypeAlias = Mapping[str, Any]
+#: Batches, or steps, between two remarks beside the progress bar and two lines of the logs.
+NOTE_EVERY = 10
+
+
+class GradientOptions(Protocol):
+    """What the options of learners have whose every step trains a large model, or changes one."""
+
+    epochs: int
+    accumulate: int
+    clip: float
+    precision: str | None
+    trainer: dict[str, Any]
+
+
+def trainer_settings(
+    options: GradientOptions, parameters: Sequence[torch.Tensor], device: torch.device
+) -> dict[str, Any]:
+    """What Lightning's Trainer is told where a model with these `parameters` is on `device`: the user's options over ours.
+    ConfigError for weights that cannot be trained there."""
+    check_half_precision(parameters, device)
+    cuda = device.type == "cuda"
+    own = {
+        "max_epochs": options.epochs,
+        "accelerator": "gpu" if cuda else "cpu",
+        "devices": [device.index or 0] if cuda else 1,
+        "precision": options.precision or default_precision(parameters),
+        "accumulate_grad_batches": options.accumulate,
+        "gradient_clip_val": options.clip or None,
+        "num_sanity_val_steps": 0,
+        "log_every_n_steps": NOTE_EVERY,
+        "use_distributed_sampler": False,  # the learners' own samplers deal the examples out
+        "deterministic": "warn" if cuda else False,
+    }
+    return {**own, **from_launcher(), **options.trainer}
+
+
+def default_precision(parameters: Iterable[torch.Tensor]) -> str:
+    """Mixed precision of the kind that the weights are in; single precision for weights in float32."""
+    kinds = {parameter.dtype for parameter in parameters}
+    for dtype, name in ((torch.bfloat16, "bf16-mixed"), (torch.float16, "16-mixed")):
+        if dtype in kinds:
+            return name
+    return "32-true"
+
+
+def make_trainer(settings: Settings, folder: Path, loggers: Sequence[Logger], callbacks: list[Callback]) -> Trainer:
+    """Lightning's Trainer. ConfigError when it refuses its options."""
+    try:
+        trainer = Trainer(
+            **{**settings, "enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": False},
+            default_root_dir=folder,
+            logger=list(loggers),
+            callbacks=callbacks,
+        )
+        environment = getattr(trainer.strategy, "cluster_environment", None)
+        if environment is not None:  # SLURM's number of tasks, say
+            environment.validate_settings(num_devices=trainer.num_devices, num_nodes=trainer.num_nodes)
+    except (TypeError, ValueError, MisconfigurationException, RuntimeError, ImportError) as error:
+        reason = " ".join(str(error).split()).removeprefix("Trainer.__init__() ")
+        raise ConfigError(
+            f"Lightning's Trainer refuses its options: {reason}", "check --trainer and precision"
+        ) from error
+    here, machines = launched()
+    if here * machines > 1 and trainer.world_size != here * machines:
+        raise ConfigError(
+            f"torchrun started {number_of_processes(here * machines)}, and the training is asked to have {trainer.world_size}",
+            "leave --trainer devices, num_nodes and strategy out: they are taken from torchrun",
+        )
+    if trainer.num_nodes > 1 and isinstance(environment, LightningEnvironment) and "MASTER_ADDR" not in os.environ:
+        raise ConfigError(
+            f"num_nodes is {trainer.num_nodes}, and nothing started this command on other machines: it would wait for them",
+            "start it on each with srun or torchrun; on one machine leave num_nodes out",
+        )
+    return trainer
+
+
+def from_launcher() -> dict[str, Any]:
+    """What Lightning's Trainer is told where torchrun started the processes; {} where it did not."""
+    here, machines = launched()
+    return {} if here * machines == 1 else {"devices": here, "num_nodes": machines, "strategy": "ddp"}
+
+
+def note_interval(trainer: Trainer) -> int:
+    """Batches between two remarks beside the progress bar."""
+    return getattr(trainer, "log_every_n_steps", 0) or NOTE_EVERY
+
+
+def check_half_precision(parameters: Iterable[torch.Tensor], device: torch.device) -> None:
+    """ConfigError where weights in float16 would be trained on a CPU, for which torch has not all that it takes."""
+    if device.type == "cpu" and any(p.dtype == torch.float16 for p in parameters):
+        raise ConfigError(
+            "weights in float16 can be trained on a GPU only", "--dtype bfloat16, or float32, trains here"
+        )
+
+
+@contextlib.contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """All generators start from `seed` inside, and go on as before outside."""
+    with isolate_rng():
+        seed_everything(seed, verbose=False)
+        yield
+
+
+@contextlib.contextmanager
+def interruptible(hint: str) -> Iterator[None]:
+    """Gives Ctrl-C back to the caller: Lightning turns it into an exit and ignores the signal from then on. `hint` is what
+    helps where a GPU's memory is full."""
+    main = threading.current_thread() is threading.main_thread()
+    before = signal.getsignal(signal.SIGINT) if main else None
+    try:
+        yield
+    except SystemExit as error:
+        if isinstance(error.__context__, KeyboardInterrupt):
+            raise KeyboardInterrupt from None
+        raise
+    except MisconfigurationException as error:
+        raise ConfigError(f"Lightning refuses to train: {' '.join(str(error).split())}", "check --trainer") from error
+    except torch.cuda.OutOfMemoryError as error:
+        raise ConfigError("the GPU's memory is full", hint) from error
+    finally:
+        if main and before is not None:
+            signal.signal(signal.SIGINT, before)
+
+
+@contextlib.contextmanager
+def same_determinism() -> Iterator[None]:
+    """Undoes the Trainer's process-wide choice of deterministic algorithms."""
+    enabled, warn_only = (
+        torch.are_deterministic_algorithms_enabled(),
+        torch.is_deterministic_algorithms_warn_only_enabled(),
+    )
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(enabled, warn_only=warn_only)
+
+
+def learning_rate_factor(step: int, warmup: int, steps: int) -> float:
+    """The share of the peak rate at `step` (from 0) of `steps`: linear up over `warmup` steps, then a cosine to 0."""
+    if step < warmup:
+        return (step + 1) / warmup
+    return 0.5 * (1 + math.cos(math.pi * min((step - warmup) / max(steps - warmup, 1), 1.0)))
