@@ -31,11 +31,20 @@ NOTE_EVERY = 10
 class GradientOptions(Protocol):
     """What the options of learners have whose every step trains a large model, or changes one."""
 
-    epochs: int
-    accumulate: int
-    clip: float
-    precision: str | None
-    trainer: dict[str, Any]
+    @property
+    def epochs(self) -> int: ...
+
+    @property
+    def accumulate(self) -> int: ...
+
+    @property
+    def clip(self) -> float: ...
+
+    @property
+    def precision(self) -> str | None: ...
+
+    @property
+    def trainer(self) -> dict[str, Any]: ...
 
 
 def trainer_settings(
