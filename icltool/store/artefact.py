@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-import datetime
 import hashlib
 import json
 import os
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from icltool.errors import StoreError
 from icltool.releases import __version__
 from icltool.store.atomic import replace_file
-from icltool.store.makers import Makers
+from icltool.store.provenance import Provenance, moment
 
 _CACHE_BYTES = 1 << 24
 #: Whole numbers of schemas that may be 0.
@@ -40,27 +39,6 @@ class Schema:
     command: str
     details: tuple[str, ...]
     texts: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Provenance:
-    """Where an artefact comes from.
-
-    `configuration` is the resolved configuration's identity; it, `dataset_fingerprint` and `seed` must be the same
-    for a run to be resumed. Of `plugins` (component -> "distribution version") and the entry "weights" of `extra` (component ->
-    content mark), what both runs tell of must be; see Makers. The rest of `extra` is for the record. All must be JSON values.
-    """
-
-    configuration: dict[str, Any]
-    dataset_fingerprint: str
-    seed: int = 0
-    plugins: dict[str, str] = field(default_factory=dict)
-    extra: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def makers(self) -> Makers:
-        """Plugins and weights."""
-        return Makers.of({"plugins": self.plugins, "weights": self.extra.get("weights")})
 
 
 @dataclass(frozen=True)
@@ -90,12 +68,11 @@ class Header:
 
     def write(self, file: Any, complete: bool) -> None:
         """Writes the root attributes into an open h5py file."""
-        now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
         attributes: dict[str, Any] = {
             "schema": self.schema.name,
             "schema_version": self.schema.version,
             "icltool_version": self.icltool_version or __version__,
-            "created": self.created or now,
+            "created": self.created or moment(),
             "complete": complete,
             "dataset_fingerprint": self.provenance.dataset_fingerprint,
             "seed": self.provenance.seed,

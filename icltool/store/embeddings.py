@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 
 from icltool.contracts import FloatArray, IntArray
 from icltool.errors import StoreError
-from icltool.store.artefact import Header, Provenance, Schema, count_rows, reading
+from icltool.store.artefact import Header, Schema, count_rows, reading
 from icltool.store.journal import Journal
 from icltool.store.out_of_order_rows import RowsAhead
+from icltool.store.provenance import Provenance
 from icltool.store.reader import ArtefactFile, open_merged
 from icltool.store.writer import JournaledWriter
 

@@ -28,11 +28,11 @@ import numpy as np
 
 from icltool.contracts import Model, SupportsImageCache, archive_and_member, picture_file
 from icltool.errors import StoreError
-from icltool.releases import __version__
-from icltool.store.artefact import Header, Provenance, Schema, check_identity, create_h5, digest, open_h5, reading
+from icltool.store.artefact import Header, Schema, check_identity, create_h5, digest, open_h5, reading
 from icltool.store.atomic import remove_leftovers, writing
 from icltool.store.journal import Entry, Journal, journal_path, remove_journal
 from icltool.store.locking import locked
+from icltool.store.provenance import Provenance, releases
 from icltool.store.workspace import Workspace
 
 SCHEMA = Schema(
@@ -72,13 +72,8 @@ def open_image_features(
 
     Other releases of the libraries that resize pictures have files of their own.
     """
-    from importlib.metadata import PackageNotFoundError, version
-
-    made_with = {"icltool": __version__}
-    for library in ("transformers", "pillow"):
-        with contextlib.suppress(PackageNotFoundError):
-            made_with[library] = version(library)
-    header = Header(SCHEMA, Provenance(made_with, ""), {"model": model, "model_fingerprint": fingerprint})
+    provenance = Provenance(dict(releases("transformers", "pillow")), "")
+    header = Header(SCHEMA, provenance, {"model": model, "model_fingerprint": fingerprint})
     return ImageFeatureFile(workspace.image_features_file(model, digest(header.identity())), header, byte_limit)
 
 

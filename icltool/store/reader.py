@@ -7,8 +7,9 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from icltool.errors import StoreError
-from icltool.store.artefact import Header, Provenance, Schema, open_h5, reading
+from icltool.store.artefact import Header, Schema, open_h5, reading
 from icltool.store.journal import Journal, journal_path
+from icltool.store.provenance import Provenance
 
 Opened = TypeVar("Opened", bound="ArtefactFile")
 

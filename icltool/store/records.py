@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import datetime
 import hashlib
 import json
 import os
@@ -22,6 +21,7 @@ from icltool.releases import __version__
 from icltool.store.atomic import remove_folder_leftovers, sync, take_place, write_json, writing
 from icltool.store.locking import locked
 from icltool.store.prepared import MANIFEST, SCHEMA, SCHEMA_VERSION, PreparedDataset, Records, open_dataset
+from icltool.store.provenance import moment
 from icltool.store.stamps import FILE as PICTURES, differing, picture_files, read_stamps, stamps
 
 __all__ = ["PreparedDataset", "Records", "open_dataset", "write_dataset"]
@@ -82,7 +82,7 @@ def write_dataset(
                 "schema": SCHEMA,
                 "schema_version": SCHEMA_VERSION,
                 "icltool_version": __version__,
-                "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+                "created": moment(),
                 "name": name,
                 "task": task,
                 **({"task_definition": definition} if definition is not None else {}),

@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from icltool.contracts import QueryResult
-from icltool.store.artefact import Header, Provenance, Schema, count_rows, reading
+from icltool.store.artefact import Header, Schema, count_rows, reading
 from icltool.store.journal import Entry, Journal
+from icltool.store.provenance import Provenance
 from icltool.store.reader import ArtefactFile, open_merged
 from icltool.store.writer import JournaledWriter
 

@@ -174,7 +174,7 @@ def resident() -> float:
 
 def measured_writer(folder: Path, search: Search, queries: int) -> tuple[float, float]:
     """(queries per second that the writer takes, bytes of a query in the finished file)."""
-    from icltool.store.artefact import Provenance
+    from icltool.store.provenance import Provenance
     from icltool.store.sequences import SequenceWriter
 
     rng, path = np.random.default_rng(0), folder / "sequences.h5"
@@ -199,8 +199,8 @@ def measured_embeddings(folder: Path, dim: int, chunks: int = 2) -> dict[str, fl
     written, as large files have them."""
     import h5py
 
-    from icltool.store.artefact import Provenance
     from icltool.store.embeddings import EmbeddingWriter
+    from icltool.store.provenance import Provenance
 
     found: dict[str, float] = {}
     for dtype in ("float16", "float32"):

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from icltool.contracts import QueryResult
-from icltool.store.artefact import Provenance
+from icltool.store.provenance import Provenance
 from icltool.store.sequences import SequenceFile, SequenceWriter
 
 pytestmark = pytest.mark.benchmark

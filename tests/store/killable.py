@@ -23,8 +23,8 @@ import h5py  # noqa: F401  (loaded before the fork)
 import numpy as np
 
 from icltool.contracts import QueryResult
-from icltool.store.artefact import Provenance
 from icltool.store.embeddings import EmbeddingWriter
+from icltool.store.provenance import Provenance
 from icltool.store.sequences import SequenceWriter
 from tests.processes import die_before
 

@@ -7,8 +7,9 @@ from pathlib import Path
 import torch
 
 from icltool.store import image_features
-from icltool.store.artefact import Header, Provenance
+from icltool.store.artefact import Header
 from icltool.store.image_features import SCHEMA, ImageFeatureFile
+from icltool.store.provenance import Provenance
 
 HEADER = Header(SCHEMA, Provenance({"icltool": "1"}, ""), {"model": "m", "model_fingerprint": "f"})
 

@@ -20,8 +20,9 @@ import icltool
 from icltool.cli.boundary import guarded
 from icltool.errors import StoreError
 from icltool.store import artefact
-from icltool.store.artefact import Provenance, digest, first_difference
+from icltool.store.artefact import digest, first_difference
 from icltool.store.embeddings import EmbeddingFile
+from icltool.store.provenance import Provenance
 from icltool.store.sequences import SequenceFile
 from tests.processes import Child
 

@@ -165,7 +165,7 @@ GROW = """
 import resource, sys
 from pathlib import Path
 import numpy as np
-from icltool.store.artefact import Provenance
+from icltool.store.provenance import Provenance
 from icltool.store.embeddings import EmbeddingFile, EmbeddingWriter
 
 def peak():  # bytes; the kernel counts in KiB

@@ -13,9 +13,9 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 
 from icltool.contracts import QueryResult
 from icltool.errors import StoreError
-from icltool.store.artefact import Provenance
 from icltool.store.evaluations import SettingResult, predictions_file, write_predictions
 from icltool.store.plans import SPLITS, Plan, plan_of_sequences, plan_of_setting, read_plan, write_plan
+from icltool.store.provenance import Provenance
 from icltool.store.sequences import SequenceWriter
 
 INT64 = st.integers(-(2**63), 2**63 - 1)

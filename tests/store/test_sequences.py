@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 
-from icltool.store.artefact import Provenance
+from icltool.store.provenance import Provenance
 from icltool.store.sequences import SequenceFile, SequenceWriter
 
 from .killable import BEAMS, CANDIDATES, PROVENANCE, SHOTS, result_of, sequence_writer

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 from pathlib import Path
 from typing import Annotated, Any, Optional
 
@@ -16,6 +15,7 @@ from icltool.config.env import load_environment
 from icltool.config.resolve import resolve
 from icltool.errors import IclError
 from icltool.results.privacy import without_names
+from icltool.store.provenance import moment
 
 
 def command(
@@ -68,6 +68,5 @@ def _found(workspace: str | None) -> dict[str, list[Row]]:
 
 def _report(found: dict[str, list[Row]], wrong: list[str], full_paths: bool) -> dict[str, Any]:
     """The JSON, whose form `icltool.commands.doctor.checks` describes."""
-    now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
-    told = {"schema": SCHEMA, "version": VERSION, "created": now, "sections": found, "problems": wrong}
+    told = {"schema": SCHEMA, "version": VERSION, "created": moment(), "sections": found, "problems": wrong}
     return told if full_paths else without_names(told)

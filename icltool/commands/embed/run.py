@@ -20,10 +20,10 @@ from icltool.contracts import Progress, StageReport, Ticker
 from icltool.errors import StoreError
 from icltool.execution.running import Run, give_up
 from icltool.execution.worker_context import place_of_work
-from icltool.store.artefact import Provenance
 from icltool.store.embeddings import EmbeddingFile, EmbeddingWriter
 from icltool.store.failures import clear_failures
 from icltool.store.journal import journal_path
+from icltool.store.provenance import Provenance
 from icltool.store.records import open_dataset
 from icltool.store.workspace import Workspace
 
@@ -184,13 +184,7 @@ class _Splits:
 
     def _writer(self, job: _Job, dim: int, fingerprint: str, opened: ExitStack) -> EmbeddingWriter:
         records = job.dataset.split(job.split)
-        told = job.made_by.told()
-        provenance = Provenance(
-            job.identity(self.config),
-            job.dataset.fingerprint,
-            plugins=told.pop("plugins"),
-            extra=told,
-        )
+        provenance = Provenance.by(job.made_by, job.identity(self.config), job.dataset.fingerprint)
         writer = EmbeddingWriter(
             job.path,
             provenance,

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 from icltool.commands.evaluate.inputs import Inputs
-from icltool.releases import __version__
 from icltool.results.appended_csv import append_rows, flattened
 from icltool.store.evaluations import SettingResult
+from icltool.store.provenance import moment, releases
 
 #: What tells rows apart: the evaluation folder stands for model, data and metrics, `setting` for the demonstrations or weights.
 KEY = ("evaluation", "method", "shots", "seed", "setting")
@@ -33,8 +32,8 @@ def _row(inputs: Inputs, folder: Path, result: SettingResult) -> dict[str, Any]:
     config, dataset = inputs.config, inputs.dataset
     return {
         "evaluation": folder.name,
-        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "icltool": __version__,
+        "date": moment(),
+        **releases(),
         "dataset": dataset.name,
         "task": dataset.task,
         "model": config.model,

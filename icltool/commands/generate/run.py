@@ -47,10 +47,11 @@ from icltool.engine.work import Work, total
 from icltool.errors import ConfigError, StoreError
 from icltool.execution.running import Run, give_up
 from icltool.execution.worker_context import WorkerContext, place_of_work
-from icltool.store.artefact import Provenance, digest
+from icltool.store.artefact import digest
 from icltool.store.atomic import check_writable
 from icltool.store.failures import clear_failures
 from icltool.store.locking import locked
+from icltool.store.provenance import Provenance
 from icltool.store.sequences import SequenceFile, SequenceWriter
 from icltool.store.workspace import VALIDATION_MARK, Workspace
 
@@ -145,8 +146,7 @@ def _artefact(config: GenerateConfig, workspace: Any, parts: SearchParts, anchor
         *([("models", config.model)] if uses_model else []),
     ]
     made_by = makers(chosen, {"models": config.model_path})
-    extra |= {"weights": dict(made_by.weights)} if made_by.weights else {}
-    provenance = Provenance(identity, parts.dataset.fingerprint, config.seed, dict(made_by.plugins), extra)
+    provenance = Provenance.by(made_by, identity, parts.dataset.fingerprint, config.seed, **extra)
     key = digest({**identity, "fingerprint": parts.dataset.fingerprint})
     if config.queries == "validation":
         key = f"{VALIDATION_MARK.strip('-')}-{key}"

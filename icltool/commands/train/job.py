@@ -9,8 +9,8 @@ from typing import Any, Protocol
 from icltool.commands.train.options import TrainConfig
 from icltool.contracts import Progress, TrainingOutcome
 from icltool.contracts.abilities import HasIdentity
-from icltool.releases import __version__
 from icltool.store.prepared import PreparedDataset
+from icltool.store.provenance import learned
 
 
 class Job(Protocol):
@@ -53,5 +53,4 @@ def from_model(identity: Mapping[str, Any], learner: str, model: str, **more: An
     from icltool.config.identity import makers
 
     made_by = makers((("learners", learner), ("models", model)), {"models": identity.get("model_path")})
-    kept = {key: value for key, value in identity.items() if key not in ("options", "seed")}
-    return {**kept, **more, "icltool": __version__, **made_by.told()}
+    return learned(identity, made_by, **more)

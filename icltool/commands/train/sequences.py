@@ -15,8 +15,8 @@ from icltool.config.identity import makers
 from icltool.contracts import IntArray, Learner, Progress, TrainableEncoder, TrainingOutcome, TrainingSet
 from icltool.errors import ConfigError, StoreError
 from icltool.plugin.manager import component
-from icltool.releases import __version__
 from icltool.store.arrays import embedded_by, index_set, open_embeddings
+from icltool.store.provenance import learned
 from icltool.store.sequences import SequenceFile
 
 if TYPE_CHECKING:
@@ -60,13 +60,12 @@ class SequenceJob:
 
     def provenance(self) -> dict[str, Any]:
         """See Job."""
-        return {
-            **{key: value for key, value in self.identity.items() if key not in ("options", "seed")},
-            "sequences": self.sequences.path.name,
-            "sequences_configuration": self.sequences.provenance.configuration,
-            "icltool": __version__,
-            **makers([("learners", str(self.identity["learner"]))], {}).told(),
-        }
+        return learned(
+            self.identity,
+            makers([("learners", str(self.identity["learner"]))], {}),
+            sequences=self.sequences.path.name,
+            sequences_configuration=self.sequences.provenance.configuration,
+        )
 
     def train(self, folder: Path, seed: int, progress: Progress) -> TrainingOutcome:
         """See Job."""

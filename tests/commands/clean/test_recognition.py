@@ -20,13 +20,13 @@ from icltool.commands.export.options import ExportConfig
 from icltool.commands.report import run as report
 from icltool.commands.report.options import ReportConfig
 from icltool.contracts import QueryResult
-from icltool.store.artefact import Provenance
 from icltool.store.failures import failures_file, write_failures
 from icltool.store.inventory.artefact import KINDS
 from icltool.store.inventory.inventory import inventory, measure
 from icltool.store.locking import locked
 from icltool.store.out_of_order_rows import ahead_path
 from icltool.store.plans import Plan, write_plan
+from icltool.store.provenance import Provenance
 from icltool.store.records import open_dataset
 from icltool.store.sequences import SequenceWriter
 from icltool.store.workspace import Workspace

@@ -15,8 +15,8 @@ import pytest
 import icltool
 from icltool.errors import ConfigError, StoreError
 from icltool.results.delimited import results_csv
-from icltool.store.artefact import Provenance
 from icltool.store.inventory.inventory import inventory
+from icltool.store.provenance import Provenance
 from icltool.store.workspace import Workspace
 from tests.commands.clean.workspaces import (
     TRAIN,

@@ -15,11 +15,11 @@ from icltool.commands.clean import run as clean
 from icltool.commands.clean.options import CleanConfig
 from icltool.contracts import QueryResult
 from icltool.execution.progress import SilentProgress
-from icltool.store.artefact import Provenance
 from icltool.store.atomic import read_json, write_json
 from icltool.store.evaluations import MetricResult, SettingResult, write_results
 from icltool.store.inventory.artefact import Artefact
 from icltool.store.inventory.inventory import inventory
+from icltool.store.provenance import Provenance
 from icltool.store.sequences import SequenceWriter
 from icltool.store.workspace import Workspace
 from tests.store import killable

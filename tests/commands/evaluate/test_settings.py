@@ -19,7 +19,7 @@ from icltool.commands.evaluate.options import EvaluateConfig
 from icltool.commands.evaluate.settings import Setting, Settings, further_orders
 from icltool.contracts import QueryResult
 from icltool.errors import ConfigError, StoreError
-from icltool.store.artefact import Provenance
+from icltool.store.provenance import Provenance
 from icltool.store.sequences import SequenceWriter
 
 

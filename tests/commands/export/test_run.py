@@ -25,10 +25,10 @@ from icltool.contracts import Example, QueryResult, Region, with_regions
 from icltool.errors import ConfigError, DataError, StoreError
 from icltool.execution.progress import SilentProgress
 from icltool.plugin.manager import load_registry
-from icltool.store.artefact import Provenance
 from icltool.store.atomic import write_json
 from icltool.store.evaluations import MetricResult, SettingResult, write_results
 from icltool.store.plans import read_plan
+from icltool.store.provenance import Provenance
 from icltool.store.sequences import SequenceWriter
 from icltool.store.workspace import Workspace
 

@@ -15,7 +15,7 @@ from icltool.commands.report.options import ReportConfig
 from icltool.contracts import StageReport
 from icltool.errors import ConfigError, StoreError
 from icltool.execution.progress import SilentProgress
-from icltool.store.artefact import Provenance
+from icltool.store.provenance import Provenance
 from icltool.store.sequences import SequenceWriter
 from tests.commands.report.page.synthetic import big_evaluation
 from tests.commands.report.page.test_sequences import result

@@ -21,9 +21,9 @@ from icltool.errors import ConfigError, DataError, PluginError, StoreError
 from icltool.execution.processes import is_leader
 from icltool.plugin.manager import component
 from icltool.store.arrays import index_set, query_set
-from icltool.store.artefact import Provenance
 from icltool.store.embeddings import EmbeddingFile, EmbeddingWriter
 from icltool.store.locking import locked
+from icltool.store.provenance import Provenance
 from icltool.store.records import PreparedDataset, open_dataset, write_dataset
 from icltool.store.sequences import SequenceWriter
 from icltool.store.workspace import Workspace

@@ -12,7 +12,7 @@ from icltool.components.retrievers.oracle import OracleOptions, OracleRetriever
 from icltool.contracts import IndexSet, IntArray, QueryResult, QuerySet
 from icltool.errors import ConfigError, DataError, StoreError
 from icltool.plugin.manager import component
-from icltool.store.artefact import Provenance
+from icltool.store.provenance import Provenance
 from icltool.store.sequences import SequenceWriter
 from icltool.testing import check_retriever, make_anchors, make_index, make_queries
 

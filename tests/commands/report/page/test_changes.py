@@ -13,8 +13,8 @@ import pytest
 from icltool.commands.report.page.evaluations import evaluations_page
 from icltool.commands.report.page.sequences import sequences_page
 from icltool.commands.report.page.table import digits_for, gain_digits, metric_table
-from icltool.store.artefact import Provenance
 from icltool.store.atomic import read_json, write_json
+from icltool.store.provenance import Provenance
 from icltool.store.records import open_dataset
 from icltool.store.sequences import SequenceWriter
 from tests.commands.report.page.synthetic import big_evaluation, photo

@@ -17,10 +17,10 @@ from icltool.commands.report.options import ReportConfig
 from icltool.commands.report.page.evaluations import evaluations_page
 from icltool.commands.report.page.sequences import sequences_page
 from icltool.execution.progress import SilentProgress
-from icltool.store.artefact import Provenance
 from icltool.store.atomic import read_json, write_json
 from icltool.store.evaluations import read_predictions
 from icltool.store.failures import write_failures
+from icltool.store.provenance import Provenance
 from icltool.store.sequences import SequenceWriter
 from tests.commands.report.page.synthetic import big_evaluation
 from tests.commands.report.page.test_sequences import result

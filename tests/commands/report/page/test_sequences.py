@@ -19,7 +19,7 @@ from icltool.commands.report.page.sequences import NONE, sequences_page
 from icltool.contracts import QueryResult
 from icltool.errors import StoreError
 from icltool.execution.progress import SilentProgress
-from icltool.store.artefact import Provenance
+from icltool.store.provenance import Provenance
 from icltool.store.records import open_dataset
 from icltool.store.sequences import SequenceFile, SequenceWriter
 
