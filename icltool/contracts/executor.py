@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
+from icltool.contracts.json import Json
 from icltool.errors import IclError
 
 Unit = TypeVar("Unit")
@@ -29,7 +30,7 @@ class Executor(Protocol):
         """
         ...
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> Mapping[str, Json]:
         """What the user should know: number of workers, devices."""
         ...
 

@@ -97,14 +97,16 @@ def same(one: dict[str, Any], other: dict[str, Any]) -> None:
 
 @contextmanager
 def broken(picture: str) -> Iterator[None]:
-    """Within it the picture cannot be read."""
+    """Within it the picture cannot be read; size and time are as they were, so that it is not taken for another one."""
     path = Path(picture)
-    content = path.read_bytes()
-    path.write_text("no picture")
+    content, times = path.read_bytes(), path.stat()
+    path.write_bytes(bytes(len(content)))
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
     try:
         yield
     finally:
         path.write_bytes(content)
+        os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
 
 
 @pytest.fixture(scope="module")

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain, islice
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from icltool.contracts.executor import EndsWork, LooksAhead, ReportsNotes
+from icltool.contracts.json import Json
 
 Unit = TypeVar("Unit")
 Result = TypeVar("Result")
@@ -40,7 +41,7 @@ class LocalExecutor:
             if isinstance(worker, EndsWork):
                 worker.close(finished)
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> dict[str, Json]:
         """One worker; the devices that this process sees."""
         import torch
 

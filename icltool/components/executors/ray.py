@@ -8,7 +8,7 @@ import socket
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar, cast
 
 from icltool.components.executors.ray_cluster import (
     Cluster,
@@ -24,6 +24,7 @@ from icltool.components.executors.ray_worker_pool import WorkerPool
 from icltool.components.executors.shipping import Shipped, ship_files, sweep
 from icltool.components.executors.unit_queue import UnitQueue
 from icltool.contracts import FailedUnitsError
+from icltool.contracts.json import Json
 from icltool.errors import ConfigError
 
 Unit = TypeVar("Unit")
@@ -59,12 +60,12 @@ class RayExecutor:
         self._address, self._workers = address, workers
         self._gpus, self._cpus = gpus_per_worker, 1.0 if cpus_per_worker is None else cpus_per_worker
         self._cluster: Cluster | None = None
-        self._crew: WorkerPool | None = None
-        self._described: dict[str, Any] | None = None
+        self._crew: WorkerPool[object, object] | None = None
+        self._described: dict[str, Json] | None = None
         self._shipped: list[Shipped] = []
         self._status = ""
         self.notes: list[str] = []
-        self.say: Callable[[str], Any] | None = None
+        self.say: Callable[[str], object] | None = None
 
     def run(self, make_worker: Callable[[], Callable[[Unit], Result]], units: Iterable[Unit]) -> Iterator[Result]:
         """Yields results as they come; at most two units for each worker are taken from `units` before they are due.
@@ -74,9 +75,11 @@ class RayExecutor:
         """
         results = self._results(make_worker, units)
         next(results)  # begun: closing it, or forgetting it, ends what `ship` started
-        return results
+        return cast("Iterator[Result]", results)
 
-    def _results(self, make_worker: Callable[[], Callable[[Unit], Result]], units: Iterable[Unit]) -> Iterator[Any]:
+    def _results(
+        self, make_worker: Callable[[], Callable[[Unit], Result]], units: Iterable[Unit]
+    ) -> Iterator[Result | None]:
         """None, before anything is done, and the results."""
         try:
             yield None
@@ -88,7 +91,8 @@ class RayExecutor:
             needed = needs(nodes, self._cpus, self._gpus)
             count = self._count(nodes, needed)
             count = min(count, queue.available(count))  # less work than workers: the others would load for nothing
-            self._crew = crew = WorkerPool(cluster, needed, count, queue, make_worker, self._tell)
+            crew = WorkerPool(cluster, needed, count, queue, make_worker, self._tell)
+            self._crew = crew
             try:
                 yield from crew.results()
                 self._note(crew.finish())
@@ -102,7 +106,7 @@ class RayExecutor:
         if queue.failures:
             raise FailedUnitsError(queue.failures)
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> dict[str, Json]:
         """Workers, nodes and their devices. Starts nothing on this machine; joins the cluster of an address."""
         if self._described is None:
             if self._address is not None:

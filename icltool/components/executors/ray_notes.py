@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TypeVar
+
+Key = TypeVar("Key")
 
 #: Different lines of one kind that are told, and characters of an error in them.
 MOST_TOLD, MOST_CHARACTERS = 20, 300
@@ -45,7 +47,7 @@ class RunNotes:
         if self._room("other", self.other, line := line[:MOST_CHARACTERS]):
             self.other[line] = None
 
-    def _room(self, kind: str, told: Mapping[Any, Any], key: Any) -> bool:
+    def _room(self, kind: str, told: Mapping[Key, object], key: Key) -> bool:
         room = key in told or len(told) < MOST_TOLD
         self.beyond.update([] if room else [kind])
         return room

@@ -8,11 +8,14 @@ import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Generic, TypeVar
 
 from icltool.contracts import LooksAhead, ReportsNotes
 from icltool.contracts.executor import EndsWork
 from icltool.errors import IclError
+
+Unit = TypeVar("Unit")
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -67,11 +70,11 @@ def _survives(error: Exception) -> bytes | None:
     return data if type(same) is type(error) and str(same) == str(error) else None
 
 
-class RayWorker:
+class RayWorker(Generic[Unit, Result]):
     """The actor. Made without work, so that it is there at once; `load` makes the worker when it is this one's turn."""
 
     def __init__(self, folder: str) -> None:
-        self._worker: Callable[[Any], Any] | None = None
+        self._worker: Callable[[Unit], Result] | None = None
         with suppress(OSError):  # relative paths mean what they mean where the command runs, if the folder is here too
             os.chdir(folder)
 
@@ -81,14 +84,14 @@ class RayWorker:
 
         return str(ray.get_runtime_context().get_node_id())
 
-    def load(self, make_worker: Callable[[], Callable[[Any], Any]]) -> Failure | None:
+    def load(self, make_worker: Callable[[], Callable[[Unit], Result]]) -> Failure | None:
         try:
             self._worker = make_worker()
         except Exception as error:
             return failure_of(error)
         return None
 
-    def work(self, unit: Any, told: bool, upcoming: tuple[Any, ...]) -> tuple[Any] | Failure:
+    def work(self, unit: Unit, told: bool, upcoming: tuple[Unit, ...]) -> tuple[Result] | Failure:
         """The result of the unit in a tuple. `upcoming` holds the unit that is likely to come next, if there is one."""
         worker = self._worker
         if worker is None:

@@ -10,13 +10,16 @@ from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from icltool.components.executors.ray_cluster import Cluster, Needs, Node
 from icltool.components.executors.ray_notes import RunNotes, count_of
 from icltool.components.executors.ray_worker import Failure, RayWorker, one_line
 from icltool.components.executors.unit_queue import FEW, FEW_OF_NODE, Ticket, UnitQueue
 from icltool.errors import ConfigError
+
+Unit = TypeVar("Unit")
+Result = TypeVar("Result")
 
 #: Failed loads, one after the other, after which it is no accident.
 LOADS = 3
@@ -36,14 +39,14 @@ class State(Enum):
 
 
 @dataclass(eq=False)
-class Slot:
+class Slot(Generic[Unit]):
     """The place of one worker; actors follow one another in it. `serial` names the present one."""
 
     state: State = State.PLACING
     serial: int = -1
     actor: Any = None
     node: str = ""
-    ticket: Ticket | None = None
+    ticket: Ticket[Unit] | None = None
     begun: Any = None  # answered by the actor right before it begins the unit
     placed: float = 0.0
     replaced: bool = False
@@ -51,20 +54,26 @@ class Slot:
     failed_loads: int = 0
 
 
-class WorkerPool:
+class WorkerPool(Generic[Unit, Result]):
     """Runs the units of `queue` on `count` workers. `say` is told what cannot wait until the end."""
 
     def __init__(
-        self, cluster: Cluster, needed: Needs, count: int, queue: UnitQueue, make_worker: Any, say: Callable[[str], Any]
+        self,
+        cluster: Cluster,
+        needed: Needs,
+        count: int,
+        queue: UnitQueue[Unit],
+        make_worker: Callable[[], Callable[[Unit], Result]],
+        say: Callable[[str], object],
     ) -> None:
         import ray
 
         self._ray = ray
         self._cluster, self._needed, self._queue, self._say = cluster, needed, queue, say
         self._make_worker = ray.put(make_worker)
-        self._slots = [Slot() for _ in range(count)]
-        self._slot_of: dict[Any, Slot] = {}  # by what is waited for
-        self._turns: dict[str, deque[Slot]] = {}  # by node: who loads, and who will
+        self._slots = [Slot[Unit]() for _ in range(count)]
+        self._slot_of: dict[Any, Slot[Unit]] = {}  # by what is waited for
+        self._turns: dict[str, deque[Slot[Unit]]] = {}  # by node: who loads, and who will
         self._names: dict[str, str] = {}
         self._aside: set[int | str] = set()  # workers and nodes that were told of as set aside
         self._serial, self._failed_loads = 0, 0
@@ -84,7 +93,7 @@ class WorkerPool:
             runtime_env={"env_vars": variables},
         )
 
-    def results(self) -> Iterator[Any]:
+    def results(self) -> Iterator[Result]:
         """Results as they come. Raises what no worker can be made for, once all that was found before is out."""
         for slot in self._slots:
             self._place(slot)
@@ -92,7 +101,7 @@ class WorkerPool:
             self._hand_out()
             if not any(s.state is State.WORKING for s in self._slots) and not self._queue.waiting:
                 return
-            found: list[Any] = []
+            found: list[Result] = []
             for ref in self._finished():
                 self._advance(self._slot_of.pop(ref), ref, found)
             self._hand_out()  # before the caller takes its time over the results
@@ -129,13 +138,13 @@ class WorkerPool:
         others = [f"{counts[word]} {word}" for word in ("starting", "loading", "set aside", "lost") if counts[word]]
         return ", ".join([f"{counts['ready']} of {count_of(len(self._slots), 'worker')}", *others])
 
-    def _place(self, slot: Slot) -> None:
+    def _place(self, slot: Slot[Unit]) -> None:
         slot.actor = self._actors.remote(str(Path.cwd()))
         self._serial += 1
         slot.state, slot.serial, slot.node, slot.placed = State.PLACING, self._serial, "", time.monotonic()
         self._slot_of[slot.actor.where.remote()] = slot
 
-    def _bury(self, slot: Slot) -> None:
+    def _bury(self, slot: Slot[Unit]) -> None:
         """Its actor must not live on, whatever the error was."""
         if slot.actor is not None:
             with suppress(Exception):
@@ -180,7 +189,7 @@ class WorkerPool:
             for s in self._slots
         )
 
-    def _blamed(self, slot: Slot) -> bool:
+    def _blamed(self, slot: Slot[Unit]) -> bool:
         return bool(self._queue.blamed(slot.serial) or self._queue.blamed_node(slot.node))
 
     def _set_aside(self) -> None:
@@ -221,7 +230,7 @@ class WorkerPool:
         self._watch()
         return list(ready)
 
-    def _advance(self, slot: Slot, ref: Any, found: list[Any]) -> None:
+    def _advance(self, slot: Slot[Unit], ref: Any, found: list[Result]) -> None:
         """What an actor was asked for is there, or the actor is not."""
         try:
             answer = self._ray.get(ref)
@@ -237,7 +246,7 @@ class WorkerPool:
         else:
             self._worked(slot, answer, found)
 
-    def _loaded(self, slot: Slot, failure: Failure | None) -> None:
+    def _loaded(self, slot: Slot[Unit], failure: Failure | None) -> None:
         if failure is not None:
             error = failure.exception()
             # The user has to mend it, and another try would say the same; work that goes on elsewhere is not given up for it.
@@ -249,7 +258,7 @@ class WorkerPool:
         slot.state, slot.failed_loads, self._failed_loads = State.IDLE, 0, 0
         self._load_next(slot.node)
 
-    def _worked(self, slot: Slot, answer: tuple[Any] | Failure, found: list[Any]) -> None:
+    def _worked(self, slot: Slot[Unit], answer: tuple[Result] | Failure, found: list[Result]) -> None:
         ticket, slot.ticket, slot.state = slot.ticket, None, State.IDLE
         assert ticket is not None
         if isinstance(answer, Failure):
@@ -258,11 +267,11 @@ class WorkerPool:
             self._queue.done(ticket, slot.serial, slot.node)
             found.append(answer[0])
 
-    def _again(self, ticket: Ticket, slot: Slot, error: str) -> None:
+    def _again(self, ticket: Ticket[Unit], slot: Slot[Unit], error: str) -> None:
         if self._queue.failed(ticket, slot.serial, slot.node, error, self._name(slot.node)):
             self.notes.repeat(error)
 
-    def _began(self, slot: Slot) -> bool:
+    def _began(self, slot: Slot[Unit]) -> bool:
         """Whether an actor that died had begun the unit that it was given; it may have died before, with nobody to notice."""
         try:
             self._ray.get(slot.begun, timeout=0)
@@ -270,7 +279,7 @@ class WorkerPool:
             return False
         return True
 
-    def _died(self, slot: Slot, reason: str) -> None:
+    def _died(self, slot: Slot[Unit], reason: str) -> None:
         """The actor is gone: its unit goes back, and another takes its place."""
         ticket, slot.ticket = slot.ticket, None
         self.notes.death(self._name(slot.node), reason)
@@ -298,7 +307,7 @@ class WorkerPool:
             self._died(slot, "its machine is gone")
         return gone
 
-    def _lost(self, slot: Slot, error: Exception) -> None:
+    def _lost(self, slot: Slot[Unit], error: Exception) -> None:
         """The actor died, or what it sent cannot be had: another one takes its place."""
         reason = _reason(error)
         alive = isinstance(error, self._ray.exceptions.RayTaskError)
@@ -323,7 +332,7 @@ class WorkerPool:
             )
         self._load_failed(slot, reason, wrong, 1)
 
-    def _load_failed(self, slot: Slot, line: str, error: BaseException, weight: int) -> None:
+    def _load_failed(self, slot: Slot[Unit], line: str, error: BaseException, weight: int) -> None:
         node = self._name(slot.node)
         self._bury(slot)
         slot.failed_loads += weight
@@ -339,7 +348,7 @@ class WorkerPool:
         elif self._fatal is None:
             self._place(slot)
 
-    def _working(self, slot: Slot) -> bool:
+    def _working(self, slot: Slot[Unit]) -> bool:
         """Whether others than this one are loaded."""
         return any(s.state in (State.IDLE, State.WORKING) for s in self._slots if s is not slot)
 
@@ -369,14 +378,15 @@ class WorkerPool:
 
 def _reason(error: Exception) -> str:
     """Why an actor cannot be asked any more, in a few words; Ray says it in many lines."""
+    from ray.exceptions import RayTaskError
+
     text = str(error)
     if "OutOfMemory" in text or "memory pressure" in text or "running low on memory" in text:
         return "out of memory"
     if "node has died" in text or "NodeDied" in text or "node was terminated" in text:
         return "its machine is gone"
-    cause = getattr(error, "cause", None)
-    if isinstance(cause, Exception):
-        return one_line(cause)
+    if isinstance(error, RayTaskError) and isinstance(error.cause, Exception):
+        return one_line(error.cause)
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     if "creation task" in text and lines:
         return lines[-1]

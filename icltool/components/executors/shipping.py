@@ -82,7 +82,7 @@ class Shipped:
             ) from error
         return target / parcel.top
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         return {**self.__dict__, "_held": []}
 
     def _hold(self, place: Path) -> None:

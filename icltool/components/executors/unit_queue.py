@@ -6,9 +6,11 @@ from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any
+from typing import Generic, TypeVar
 
 from icltool.contracts import UnitFailure
+
+Unit = TypeVar("Unit")
 
 #: How often a unit is tried before it is given up, and how often it may be lost before it began.
 TRIES, LOSSES = 3, 10
@@ -19,10 +21,10 @@ MOST_AGAIN = 16
 
 
 @dataclass(eq=False)
-class Ticket:
+class Ticket(Generic[Unit]):
     """A unit on its way. `tried_by` are the workers that failed at it, with their nodes, `told` those that wait for it."""
 
-    unit: Any
+    unit: Unit
     tries: int = 0
     losses: int = 0
     tried_by: dict[int, str] = field(default_factory=dict)
@@ -30,11 +32,11 @@ class Ticket:
 
 
 @dataclass
-class Standing:
+class Standing(Generic[Unit]):
     """What is known of a worker, or a node: `open` failed there since its last success, and nobody knows yet whose fault it
     was; `blamed` counts those that others could do; `error` is the last one."""
 
-    open: set[Ticket] = field(default_factory=set)
+    open: set[Ticket[Unit]] = field(default_factory=set)
     blamed: int = 0
     succeeded: bool = False
     error: str = ""
@@ -49,7 +51,7 @@ class Standing:
         return any(not self.succeeded or len(ticket.tried_by) == 1 for ticket in self.open)
 
 
-class UnitQueue:
+class UnitQueue(Generic[Unit]):
     """Takes units from an iterable as workers need them. Workers are known by numbers, nodes by their ids.
 
     A worker has one unit in work and one reserved, which it is told of; a reserved unit goes to another worker when nothing
@@ -57,14 +59,14 @@ class UnitQueue:
     failed is given no other before it is known whether the unit is to blame, unless all are in that case.
     """
 
-    def __init__(self, units: Iterable[Any], tries: int = TRIES) -> None:
-        self._units: Iterator[Any] = iter(units)
+    def __init__(self, units: Iterable[Unit], tries: int = TRIES) -> None:
+        self._units: Iterator[Unit] = iter(units)
         self._most = tries
-        self._fresh: deque[Ticket] = deque()
-        self._again: list[Ticket] = []
-        self._reserved: dict[int, Ticket] = {}
-        self._workers: defaultdict[int, Standing] = defaultdict(Standing)
-        self._nodes: defaultdict[str, Standing] = defaultdict(Standing)
+        self._fresh: deque[Ticket[Unit]] = deque()
+        self._again: list[Ticket[Unit]] = []
+        self._reserved: dict[int, Ticket[Unit]] = {}
+        self._workers: defaultdict[int, Standing[Unit]] = defaultdict(Standing)
+        self._nodes: defaultdict[str, Standing[Unit]] = defaultdict(Standing)
         self.failures: list[UnitFailure] = []
         self.succeeded = False
 
@@ -79,7 +81,7 @@ class UnitQueue:
         """Whether there is a unit that nobody works on."""
         return self.available(1) > 0
 
-    def take(self, worker: int, crew: Mapping[int, str], coming: bool = False) -> tuple[Ticket, bool] | None:
+    def take(self, worker: int, crew: Mapping[int, str], coming: bool = False) -> tuple[Ticket[Unit], bool] | None:
         """(ticket, whether this worker was told of it before); None where there is nothing for it now.
 
         `crew` maps the workers that are given units, this one too, to their nodes; `coming`: others load on other nodes, and
@@ -104,7 +106,7 @@ class UnitQueue:
                 self._again.remove(ticket)
         return None if ticket is None else (ticket, worker in ticket.told)
 
-    def reserve(self, worker: int, crew: Mapping[int, str]) -> Ticket | None:
+    def reserve(self, worker: int, crew: Mapping[int, str]) -> Ticket[Unit] | None:
         """Keeps a unit that this worker is likely to be given next; returns it where the worker is to be told of it."""
         if worker in self._reserved:
             return None
@@ -116,7 +118,7 @@ class UnitQueue:
         ticket.told.add(worker)
         return None if known else ticket
 
-    def done(self, ticket: Ticket, worker: int, node: str) -> None:
+    def done(self, ticket: Ticket[Unit], worker: int, node: str) -> None:
         """The unit is done; those that failed at it before, and did nothing since, are to blame for that."""
         self.succeeded = True
         self._workers[worker].success()
@@ -126,7 +128,7 @@ class UnitQueue:
                 standing.blamed += 1
         self._decided(ticket)
 
-    def failed(self, ticket: Ticket, worker: int, node: str, error: str, where: str) -> bool:
+    def failed(self, ticket: Ticket[Unit], worker: int, node: str, error: str, where: str) -> bool:
         """Notes that the unit failed; returns whether it will be tried again."""
         ticket.tries += 1
         ticket.tried_by[worker] = node
@@ -137,7 +139,7 @@ class UnitQueue:
         self.release(worker)
         return self._once_more(ticket, ticket.tries < self._most, error, where)
 
-    def lost(self, ticket: Ticket, error: str, where: str) -> bool:
+    def lost(self, ticket: Ticket[Unit], error: str, where: str) -> bool:
         """The worker died before it began: that is no try. Returns whether the unit will be tried again."""
         ticket.losses += 1
         return self._once_more(ticket, ticket.losses < LOSSES, error, where)
@@ -163,7 +165,7 @@ class UnitQueue:
         for standing in (*self._workers.values(), *self._nodes.values()):
             standing.blamed = 0
 
-    def _once_more(self, ticket: Ticket, more: bool, error: str, where: str) -> bool:
+    def _once_more(self, ticket: Ticket[Unit], more: bool, error: str, where: str) -> bool:
         if more:
             self._put_back(ticket)
         else:
@@ -171,17 +173,17 @@ class UnitQueue:
             self.failures.append(UnitFailure(ticket.unit, error, ticket.tries + ticket.losses, where))
         return more
 
-    def _put_back(self, ticket: Ticket) -> None:
+    def _put_back(self, ticket: Ticket[Unit]) -> None:
         if ticket.tries:
             self._again.append(ticket)
         else:
             self._fresh.appendleft(ticket)
 
-    def _standings(self, ticket: Ticket) -> list[Standing]:
+    def _standings(self, ticket: Ticket[Unit]) -> list[Standing[Unit]]:
         workers = [self._workers[worker] for worker in ticket.tried_by]
         return workers + [self._nodes[node] for node in set(ticket.tried_by.values())]
 
-    def _decided(self, ticket: Ticket) -> None:
+    def _decided(self, ticket: Ticket[Unit]) -> None:
         for standing in self._standings(ticket):
             standing.open.discard(ticket)
 
@@ -191,7 +193,7 @@ class UnitQueue:
         proven = [w for w in sound if self._workers[w].succeeded and not self._workers[w].blamed]
         return proven or sound or list(crew)
 
-    def _unreserved(self, worker: int, crew: Mapping[int, str], patient: bool) -> Ticket | None:
+    def _unreserved(self, worker: int, crew: Mapping[int, str], patient: bool) -> Ticket[Unit] | None:
         """Units that failed come first at a worker that ever did one, and last at one that is untried itself."""
         first = self._workers[worker].succeeded or self._workers[worker].doubtful
         ticket = self._other_try(worker, crew) if first else None
@@ -200,14 +202,14 @@ class UnitQueue:
             ticket = self._fresh.popleft() if self._fresh else None
         return self._other_try(worker, crew) if ticket is None and not first and not patient else ticket
 
-    def _other_try(self, worker: int, crew: Mapping[int, str]) -> Ticket | None:
+    def _other_try(self, worker: int, crew: Mapping[int, str]) -> Ticket[Unit] | None:
         best = self._best(crew) if self._again else []
         ticket = next((t for t in self._again if worker in best and self._suits(t, worker, crew, best)), None)
         if ticket is not None:
             self._again.remove(ticket)
         return ticket
 
-    def _suits(self, ticket: Ticket, worker: int, crew: Mapping[int, str], best: Sequence[int]) -> bool:
+    def _suits(self, ticket: Ticket[Unit], worker: int, crew: Mapping[int, str], best: Sequence[int]) -> bool:
         """Whether this worker is a good one for another try: on a new node, or the next best where there is none."""
         tried = set(ticket.tried_by.values())
         if crew[worker] not in tried:
