@@ -23,8 +23,7 @@ DIGITS, SECONDS_DIGITS = 3, 2
 
 def cost_of(result: SettingResult) -> Mapping[str, Any]:
     """What was measured of a setting; {} where nothing was."""
-    found: Mapping[str, Any] = result.extra.get("cost", {})
-    return found
+    return result.extra.get("cost", {})
 
 
 def stands_in(result: SettingResult) -> bool:

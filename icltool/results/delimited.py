@@ -8,6 +8,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from icltool.contracts.evaluation import EvaluationProvenance
 from icltool.results.costs import cost_of
 from icltool.store.evaluations import SettingResult
 
@@ -21,13 +22,12 @@ OF_RUN = ("date", "icltool", "torch", "transformers", "device", "precision", "we
 
 
 def results_rows(
-    results: Sequence[SettingResult], provenance: Mapping[str, Any] | None = None, evaluation: str = ""
+    results: Sequence[SettingResult], provenance: EvaluationProvenance | None = None, evaluation: str = ""
 ) -> list[dict[str, Any]]:
     """One mapping with COLUMNS per setting and metric, in order; with COST_COLUMNS where any setting has a cost; then the
     evaluation's name, split, OF_EVALUATION, OF_RUN and, as JSON, the setting's options and the evaluation's."""
     costed = COST_COLUMNS if any(cost_of(result) for result in results) else {}
-    told = dict(provenance or {})
-    configuration = told.get("configuration") or {}
+    configuration = (provenance or {}).get("configuration") or {}
     return [
         {
             "method": result.method,

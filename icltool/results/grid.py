@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
+from icltool.contracts.evaluation import Analysis, SeedMean
 from icltool.store.evaluations import MetricResult, SettingResult
 
 #: Digits after the decimal point in tables.
@@ -92,7 +92,7 @@ def result_grid(results: Sequence[SettingResult]) -> Grid:
     return Grid(metrics, shots, tuple(rows))
 
 
-def over_seeds(results: Sequence[SettingResult], analysis: Mapping[str, Any]) -> list[SettingResult]:
+def over_seeds(results: Sequence[SettingResult], analysis: Analysis) -> list[SettingResult]:
     """The results with those of one method and number of shots that `analysis` has a mean over seeds of as one.
 
     Such a result has "seeds" and "sd" (standard deviation over seeds, by metric) in its `extra`; the rest of it is the
@@ -109,7 +109,7 @@ def over_seeds(results: Sequence[SettingResult], analysis: Mapping[str, Any]) ->
     return shown
 
 
-def _mean(results: Sequence[SettingResult], entry: Mapping[str, Any]) -> SettingResult:
+def _mean(results: Sequence[SettingResult], entry: SeedMean) -> SettingResult:
     first, metrics = results[0], entry["metrics"]
     tables = [result.extra.get("by", {}) for result in results]
     by = {

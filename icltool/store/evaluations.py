@@ -17,8 +17,16 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, cast
 
+from icltool.contracts.evaluation import (
+    Analysis,
+    EvaluationProvenance,
+    Prediction,
+    RunFacts,
+    SettingFacts,
+    SettingKey,
+)
 from icltool.errors import StoreError
 from icltool.store.atomic import read_json, replace_file, write_error, write_json, writing
 from icltool.store.makers import Makers
@@ -52,14 +60,33 @@ class SettingResult:
     queries: int
     metrics: dict[str, MetricResult]
     seconds: float = 0.0
-    extra: dict[str, Any] = field(default_factory=dict)
+    extra: SettingFacts = field(default_factory=SettingFacts)
+
+    @property
+    def key(self) -> SettingKey:
+        """What names it."""
+        return SettingKey(self.method, self.shots, self.seed)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """An evaluation folder as it was read: its settings, what decided all of them, and what comparing them found."""
+
+    folder: Path
+    results: list[SettingResult]
+    provenance: EvaluationProvenance
+    analysis: Analysis
+
+    def predictions(self, key: SettingKey) -> list[Prediction]:
+        """The answers of a setting. ValueError for a method that is no file name, StoreError as `read_predictions`."""
+        return read_predictions(predictions_file(self.folder, *key))
 
 
 def write_results(
     folder: Path,
     results: Sequence[SettingResult],
-    provenance: Mapping[str, Any],
-    analysis: Mapping[str, Any] | None = None,
+    provenance: EvaluationProvenance,
+    analysis: Analysis | None = None,
 ) -> Path:
     """Writes results.json atomically and returns its path. Raises StoreError when it cannot be written.
 
@@ -72,37 +99,27 @@ def write_results(
     return path
 
 
-def read_results(folder: Path) -> tuple[list[SettingResult], dict[str, Any]]:
-    """The settings and the provenance in `folder` (or in the results.json that is given).
+def read_evaluation(place: Path) -> Evaluation:
+    """The evaluation in a folder, or of a results.json. Older ones have an empty analysis.
 
     Raises StoreError when the file is missing, cut, malformed or of another schema.
     """
-    path, content = _results(folder)
-    try:
-        return [_setting(entry) for entry in content["results"]], dict(content["provenance"])
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise StoreError(f"{path} is malformed: {type(error).__name__} {error}", _AGAIN) from error
-
-
-def read_analysis(folder: Path) -> dict[str, Any]:
-    """What `write_results` was given as analysis; {} where the file has none. Raises StoreError as `read_results`."""
-    path, content = _results(folder)
-    analysis = content.get("analysis", {})
-    if not isinstance(analysis, dict):
-        raise StoreError(f"{path} is malformed: analysis is no object", _AGAIN)
-    return analysis
-
-
-def _results(folder: Path) -> tuple[Path, dict[str, Any]]:
-    """(path, content) of a results.json with the right schema."""
-    path = Path(folder)
+    path = Path(place)
     path = path if path.suffix == ".json" else path / RESULTS
     content = read_json(path)
     if not isinstance(content, dict) or content.get("schema") != SCHEMA:
         raise StoreError(f"{path} holds no evaluation results", "give the folder of an evaluation")
     if content.get("version") != VERSION:
         raise StoreError(f"{path} has schema version {content.get('version')!r}, this icltool reads {VERSION}", _AGAIN)
-    return path, content
+    try:
+        results = [_setting(entry) for entry in content["results"]]
+        provenance = cast(EvaluationProvenance, dict(content["provenance"]))
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise StoreError(f"{path} is malformed: {type(error).__name__} {error}", _AGAIN) from error
+    analysis = content.get("analysis", {})
+    if not isinstance(analysis, dict):
+        raise StoreError(f"{path} is malformed: analysis is no object", _AGAIN)
+    return Evaluation(path.parent, results, provenance, cast(Analysis, analysis))
 
 
 def predictions_file(folder: Path, method: str, shots: int, seed: int, order: int = 0) -> Path:
@@ -114,11 +131,10 @@ def predictions_file(folder: Path, method: str, shots: int, seed: int, order: in
     return Path(folder) / "predictions" / f"{method}-{shots}-shot-seed{seed}{ending}.jsonl"
 
 
-def write_predictions(path: Path, rows: Iterable[Mapping[str, Any]]) -> int:
+def write_predictions(path: Path, rows: Iterable[Prediction]) -> int:
     """Writes one JSON object per line, atomically, and returns how many. Rows are taken one by one, so any number fits.
 
-    A row has query_id, group, icd_ids (prompt order), prompt, images, raw, answer, references, scores ({metric:
-    float, unscaled}); more keys are kept. Raises ValueError for a row that lacks one, StoreError when `path` cannot be
+    More keys than a Prediction has are kept. Raises ValueError for a row that lacks one, StoreError when `path` cannot be
     written.
     """
     count = 0
@@ -133,17 +149,17 @@ def write_predictions(path: Path, rows: Iterable[Mapping[str, Any]]) -> int:
     return count
 
 
-def read_predictions(path: Path) -> list[dict[str, Any]]:
+def read_predictions(path: Path) -> list[Prediction]:
     """The rows of a predictions file. StoreError that names file and line when it is missing, cut or malformed."""
     path = Path(path)
-    rows: list[dict[str, Any]] = []
+    rows: list[Prediction] = []
     try:
         with path.open("rb") as stream:
             for number, line in enumerate(stream, 1):
                 row = json.loads(line) if line.endswith(b"\n") else None
                 if not isinstance(row, dict) or any(name not in row for name in _COLUMNS):
                     raise StoreError(f"{path}, line {number}, is cut or no prediction row", _AGAIN)
-                rows.append(row)
+                rows.append(cast(Prediction, row))
     except FileNotFoundError as error:
         raise StoreError(f"{path} does not exist", "run `icltool evaluate` for this setting") from error
     except OSError as error:
@@ -153,6 +169,14 @@ def read_predictions(path: Path) -> list[dict[str, Any]]:
     except (ValueError, RecursionError) as error:
         raise StoreError(f"{path}, line {len(rows) + 1}, is malformed: {error}", _AGAIN) from error
     return rows
+
+
+class ChunkFacts(TypedDict, total=False):
+    """How a chunk was answered: in how many seconds and how, and a remark."""
+
+    seconds: float
+    remark: str
+    run: RunFacts
 
 
 class PartialAnswers:
@@ -169,15 +193,15 @@ class PartialAnswers:
         """`makers` give the answers. Those that others began are refused when they are looked at."""
         self._makers = makers or Makers()
         self._fresh = False  # whether the file begins with the next chunk
-        self.ahead: dict[int, list[dict[str, Any]]] = {}
-        self.told: list[dict[str, Any]] = []
+        self.ahead: dict[int, list[Prediction]] = {}
+        self.told: list[ChunkFacts] = []
         self._head = {"schema": "icltool-answers", "version": 1, "digest": digest, **self._makers.told()}
         self.path = predictions.with_name(f".{predictions.name}.part")
         further = predictions.with_name(f".{predictions.stem}@{digest[:6]}{predictions.suffix}.part")
         if further.exists() or self._is_anothers():
             self.path = further
 
-    def resume(self, expected: Sequence[tuple[int, Sequence[int]]]) -> list[dict[str, Any]]:
+    def resume(self, expected: Sequence[tuple[int, Sequence[int]]]) -> list[Prediction]:
         """The rows of whole chunks that are stored, from the first one on and without a gap; see `ahead` for the others. What
         follows the last whole chunk in the file is dropped.
 
@@ -190,16 +214,14 @@ class PartialAnswers:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             if chunks:
                 os.truncate(self.path, end)
-        rows: list[dict[str, Any]] = []
+        rows: list[Prediction] = []
         while len(rows) in chunks:
             rows += chunks.pop(len(rows))
         self.ahead = {start: found for start, found in chunks.items() if start > len(rows)}
         return rows
 
-    def append(
-        self, rows: Sequence[Mapping[str, Any]], start: int | None = None, told: Mapping[str, Any] | None = None
-    ) -> None:
-        """Adds a chunk, whose first row is number `start` (None: the one after those before), with JSON values `told` of it.
+    def append(self, rows: Sequence[Prediction], start: int | None = None, told: ChunkFacts | None = None) -> None:
+        """Adds a chunk, whose first row is number `start` (None: the one after those before), with what is `told` of it.
         What it returned for is never lost. Raises StoreError when it cannot be written."""
         lines = [json.dumps(_finite(dict(row)), ensure_ascii=False) for row in rows]
         last = {
@@ -230,17 +252,17 @@ class PartialAnswers:
         """Whether another setting's answers are there. A file whose first line was cut by a kill is nobody's."""
         return self._head_there() is not None and not self._is_own()
 
-    def _head_there(self) -> dict[str, Any] | None:
+    def _head_there(self) -> dict[str, object] | None:
         try:
             with self.path.open("rb") as stream:
                 return _parsed(stream.readline())
         except OSError:
             return None
 
-    def _stored(self, expected: Sequence[tuple[int, Sequence[int]]]) -> tuple[dict[int, list[dict[str, Any]]], int]:
+    def _stored(self, expected: Sequence[tuple[int, Sequence[int]]]) -> tuple[dict[int, list[Prediction]], int]:
         """(whole chunks that fit by their first row, the byte at which they end)."""
-        chunks: dict[int, list[dict[str, Any]]] = {}
-        rows: list[dict[str, Any]] = []
+        chunks: dict[int, list[Prediction]] = {}
+        rows: list[Prediction] = []
         end = following = 0
         self.told = []
         try:
@@ -256,7 +278,7 @@ class PartialAnswers:
                     if row is None:
                         break
                     if _CHUNK_END not in row:
-                        rows.append(row)
+                        rows.append(cast(Prediction, row))
                         continue
                     start = row.get("start", following)
                     asked = expected[start : start + len(rows)]
@@ -272,14 +294,14 @@ class PartialAnswers:
         return chunks, end
 
 
-def _fits(row: Mapping[str, Any], query_id: int, icd_ids: Sequence[int]) -> bool:
+def _fits(row: Prediction, query_id: int, icd_ids: Sequence[int]) -> bool:
     return row.get("query_id") == query_id and row.get("icd_ids") == list(icd_ids)
 
 
 def _parsed(line: bytes) -> dict[str, Any] | None:
     """The object on a whole line; None for anything else."""
     try:
-        value = json.loads(line) if line.endswith(b"\n") else None
+        value: object = json.loads(line) if line.endswith(b"\n") else None
     except (ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None
@@ -297,15 +319,15 @@ def _setting(entry: Mapping[str, Any]) -> SettingResult:
         queries=int(entry["queries"]),
         metrics=metrics,
         seconds=_number(entry["seconds"]),
-        extra=dict(entry["extra"]),
+        extra=cast(SettingFacts, dict(entry["extra"])),
     )
 
 
-def _number(value: Any) -> float:
+def _number(value: float | str | None) -> float:
     return math.nan if value is None else float(value)
 
 
-def _finite(value: Any) -> Any:
+def _finite(value: object) -> object:
     """The same value with null for numbers that JSON has not (NaN, infinities)."""
     if isinstance(value, float):
         return float(value) if math.isfinite(value) else None

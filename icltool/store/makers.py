@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from icltool.errors import StoreError
 
@@ -15,6 +15,13 @@ WHOLE = 1 << 26
 _SAMPLES, _SAMPLE = 64, 1 << 16
 #: What lies beside weights and decides nothing.
 _NOT_READ = {".md", ".png", ".jpg", ".gitattributes", ".lock", ".msgpack", ".h5", ".onnx", ".csv", ".jsonl"}
+
+
+class MadeBy(TypedDict, total=False):
+    """Makers in a record."""
+
+    plugins: dict[str, str]
+    weights: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -35,9 +42,12 @@ class Makers:
             weights if isinstance(weights, Mapping) else {},
         )
 
-    def told(self) -> dict[str, dict[str, str]]:
+    def told(self) -> MadeBy:
         """What a record says of them."""
-        return {"plugins": dict(self.plugins), **({"weights": dict(self.weights)} if self.weights else {})}
+        found: MadeBy = {"plugins": dict(self.plugins)}
+        if self.weights:
+            found["weights"] = dict(self.weights)
+        return found
 
     def difference(self, now: Makers) -> str:
         """What of `now` is another than what made the artefact, in words; "" for nothing. What one side does not tell of is not

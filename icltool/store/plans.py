@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from icltool.contracts import read_whole
+from icltool.contracts.evaluation import EvaluationProvenance
 from icltool.errors import StoreError
 from icltool.store.atomic import replace_file
 from icltool.store.evaluations import SettingResult, predictions_file, read_predictions
@@ -114,7 +115,7 @@ def read_plan(path: Path) -> Plan:
     )
 
 
-def plan_of_setting(folder: Path, setting: SettingResult, provenance: Mapping[str, Any]) -> Plan:
+def plan_of_setting(folder: Path, setting: SettingResult, provenance: EvaluationProvenance) -> Plan:
     """What an evaluated setting showed its queries, in their order; `provenance` is that of the evaluation in `folder`.
 
     Raises StoreError when the setting's predictions are missing or damaged.

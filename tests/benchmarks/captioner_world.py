@@ -16,7 +16,7 @@ from pathlib import Path
 from tempfile import mkdtemp
 
 from icltool.cli.app import run
-from icltool.store.evaluations import read_results
+from icltool.store.evaluations import read_evaluation
 
 PROFILES = ("captioner-shapes-blip2", "captioner-shapes-ofa")
 TASKS = ("caption", "style")
@@ -52,7 +52,7 @@ def measured(root: Path, home: list[str], name: str, seconds: float) -> list[str
     return [
         f"{name:<40}{result.method:<12}{seconds:>8.0f}"
         + "".join(f"{result.metrics[metric].mean:>16.1f}" for metric in METRICS)
-        for result in read_results(newest)[0]
+        for result in read_evaluation(newest).results
     ]
 
 

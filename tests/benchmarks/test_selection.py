@@ -14,7 +14,7 @@ import pytest
 
 from icltool.cli.app import run
 from icltool.results.intervals import paired_difference
-from icltool.store.evaluations import SettingResult, predictions_file, read_predictions, read_results
+from icltool.store.evaluations import SettingResult, predictions_file, read_evaluation, read_predictions
 from icltool.store.workspace import Workspace
 
 pytestmark = pytest.mark.benchmark
@@ -31,7 +31,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, float]:
 
 def evaluation(workspace: Path) -> tuple[Path, dict[tuple[str, int], SettingResult]]:
     [folder] = (workspace / "evaluations").iterdir()
-    return folder, {(r.method, r.shots): r for r in read_results(folder)[0]}
+    return folder, {(r.method, r.shots): r for r in read_evaluation(folder).results}
 
 
 def scores(folder: Path, method: str, shots: int, metric: str) -> tuple[list[float], list[str]]:

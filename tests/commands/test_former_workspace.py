@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from icltool.cli.app import run
-from icltool.store.evaluations import read_results
+from icltool.store.evaluations import read_evaluation
 
 FORMER = Path(__file__).parents[1] / "fixtures" / "former_workspace.tar.gz"
 EVALUATION = "shapes-caption-tiny-idefics-a6592f59"
@@ -35,7 +35,7 @@ def former(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def figures(former: Path) -> dict[tuple[str, int], float]:
-    results, _ = read_results(former / "evaluations" / EVALUATION)
+    results = read_evaluation(former / "evaluations" / EVALUATION).results
     return {(r.method, r.shots): r.metrics["cider"].mean for r in results}
 
 

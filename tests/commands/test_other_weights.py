@@ -20,7 +20,7 @@ from icltool.commands.train.options import TrainConfig
 from icltool.components.models.shared.weights import packaged_weights
 from icltool.errors import StoreError
 from icltool.execution.progress import for_terminal
-from icltool.store.evaluations import read_results
+from icltool.store.evaluations import read_evaluation
 from tests.commands.evaluate.test_run import config, predictions
 from tests.commands.generate.test_run import InterruptedProgress
 
@@ -68,7 +68,7 @@ def test_what_is_evaluated_anew_does_not_stand_beside_answers_of_the_old(workspa
     train_on(place)
     evaluated(workspace, place, overwrite=True)()
     assert folder is not None
-    assert [result.method for result in read_results(folder)[0]] == ["zero-shot"]
+    assert [result.method for result in read_evaluation(folder).results] == ["zero-shot"]
     assert [file.name for file in (folder / "predictions").iterdir()] == ["zero-shot-0-shot-seed0.jsonl"]
 
 

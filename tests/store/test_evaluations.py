@@ -13,13 +13,13 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 
 from icltool.errors import StoreError
 from icltool.store.evaluations import (
+    Evaluation,
     MetricResult,
     PartialAnswers,
     SettingResult,
     predictions_file,
-    read_analysis,
+    read_evaluation,
     read_predictions,
-    read_results,
     write_predictions,
     write_results,
 )
@@ -53,8 +53,8 @@ def _row(query_id: int, **changes: Any) -> dict[str, Any]:
 def test_results_come_back_equal(tmp_path: Path) -> None:
     path = write_results(tmp_path / "evaluation", _results(), PROVENANCE)
     assert path == tmp_path / "evaluation" / "results.json"
-    assert read_results(tmp_path / "evaluation") == (_results(), PROVENANCE)
-    assert read_results(path) == (_results(), PROVENANCE)
+    for place in (tmp_path / "evaluation", path):
+        assert read_evaluation(place) == Evaluation(tmp_path / "evaluation", _results(), PROVENANCE, {})
 
 
 def test_results_are_plain_json_even_without_a_number(tmp_path: Path) -> None:
@@ -65,7 +65,7 @@ def test_results_are_plain_json_even_without_a_number(tmp_path: Path) -> None:
         raise AssertionError(constant)
 
     json.loads(path.read_text(encoding="utf-8"), parse_constant=refuse)
-    (back,), _ = read_results(tmp_path)
+    (back,) = read_evaluation(tmp_path).results
     assert math.isnan(back.metrics["cider"].mean)
     assert back.extra == {"x": None}
 
@@ -86,25 +86,25 @@ def test_results_are_plain_json_even_without_a_number(tmp_path: Path) -> None:
 def test_damaged_results_name_the_file(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "results.json").write_text(text)
     with pytest.raises(StoreError, match=message) as caught:
-        read_results(tmp_path)
+        read_evaluation(tmp_path)
     assert str(tmp_path / "results.json") in caught.value.message
     assert caught.value.hint
 
 
 def test_the_analysis_comes_back_and_older_files_have_none(tmp_path: Path) -> None:
     write_results(tmp_path, _results(), PROVENANCE)
-    assert read_analysis(tmp_path) == {}
+    assert read_evaluation(tmp_path).analysis == {}
     path = write_results(tmp_path, _results(), PROVENANCE, {"key": "x", "differences": [{"mean": math.nan, "p": 0.5}]})
-    assert read_analysis(path) == {"key": "x", "differences": [{"mean": None, "p": 0.5}]}
-    assert read_results(path) == (_results(), PROVENANCE)
+    assert read_evaluation(path).analysis == {"key": "x", "differences": [{"mean": None, "p": 0.5}]}
+    assert (read_evaluation(path).results, read_evaluation(path).provenance) == (_results(), PROVENANCE)
     path.write_text(json.dumps({**json.loads(path.read_text()), "analysis": [1]}))
     with pytest.raises(StoreError, match="analysis is no object"):
-        read_analysis(tmp_path)
+        read_evaluation(tmp_path)
 
 
 def test_missing_results_name_the_file(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match=r"results\.json does not exist"):
-        read_results(tmp_path)
+        read_evaluation(tmp_path)
 
 
 def test_predictions_lie_where_they_are_looked_for(tmp_path: Path) -> None:

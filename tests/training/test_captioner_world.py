@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from icltool.cli.app import run
-from icltool.store.evaluations import MetricResult, predictions_file, read_predictions, read_results
+from icltool.store.evaluations import MetricResult, predictions_file, read_evaluation, read_predictions
 from icltool.store.prepared import open_dataset
 from icltool.store.workspace import Workspace
 from tests.plugin.distributions import ofa_registered
@@ -51,7 +51,7 @@ def evaluated(workspace: Path, *call: str) -> tuple[Found, Path]:
     before = folders(workspace / "evaluations")
     assert run(["evaluate", *call, "--no-cost"]) == 0
     (folder,) = folders(workspace / "evaluations") - before
-    return {result.method: result.metrics for result in read_results(folder)[0]}, folder
+    return {result.method: result.metrics for result in read_evaluation(folder).results}, folder
 
 
 def trained(workspace: Path, *call: str) -> str:

@@ -9,7 +9,7 @@ import pytest
 
 from icltool.cli.app import run
 from icltool.components.interventions.files import WEIGHTS, read_intervention
-from icltool.store.evaluations import MetricResult, predictions_file, read_predictions, read_results
+from icltool.store.evaluations import MetricResult, predictions_file, read_evaluation, read_predictions
 
 
 def test_the_profile_in_a_few_steps(workspace: Path) -> None:
@@ -24,7 +24,7 @@ def test_the_profile_in_a_few_steps(workspace: Path) -> None:
     assert read_intervention(record.parent / WEIGHTS).numbers == 4 * 128 + 4
     assert run(["evaluate", *home, "--method", "zero-shot,live", "--test-size", "8", "--no-cost"]) == 0
     (folder,) = (path for path in (workspace / "evaluations").iterdir() if path.is_dir())
-    results, _ = read_results(folder)
+    results = read_evaluation(folder).results
     assert [(r.method, r.shots, r.queries) for r in results] == [("zero-shot", 0, 8), ("live", 0, 8)]
     plain, steered = (read_predictions(predictions_file(folder, r.method, 0, 0)) for r in results)
     assert [row["prompt"] for row in plain] == [row["prompt"] for row in steered]
@@ -43,7 +43,7 @@ def test_live_beats_zero_shot_with_intervals_apart(tmp_path: Path, capsys: pytes
     ):
         assert run([*command, "--quiet"]) == 0
     (folder,) = (tmp_path / "evaluations").iterdir()
-    found: dict[str, MetricResult] = {r.method: r.metrics["word-accuracy"] for r in read_results(folder)[0]}
+    found: dict[str, MetricResult] = {r.method: r.metrics["word-accuracy"] for r in read_evaluation(folder).results}
     zero, live = found["zero-shot"], found["live"]
     with capsys.disabled():
         told = "; ".join(f"{name} {m.mean:.1f} [{m.low:.1f}, {m.high:.1f}]" for name, m in found.items())

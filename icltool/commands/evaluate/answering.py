@@ -10,17 +10,18 @@ from typing import Any
 
 import numpy as np
 
-from icltool.commands.evaluate.settings import Key, Setting, Settings
+from icltool.commands.evaluate.settings import Setting, Settings
 from icltool.commands.evaluate.units import Chunk, Conditions, CostSample, weights_last
 from icltool.commands.evaluate.worker import Answered, Answering, MakeAnswering
 from icltool.config.env import VARIABLES
 from icltool.contracts import IntArray, Progress
+from icltool.contracts.evaluation import Cost, Prediction, RunFacts, SettingKey
 from icltool.contracts.executor import UnitFailure
 from icltool.engine.work import Work
 from icltool.errors import ConfigError
 from icltool.execution.running import Run
 from icltool.execution.worker_context import WorkerContext, place_of_work
-from icltool.store.evaluations import PartialAnswers
+from icltool.store.evaluations import ChunkFacts, PartialAnswers
 
 #: Queries that are answered, and safe on disk, at a time, where the batch size is small, and where it is "auto"; else so
 #: many batches, that prompts can be sorted by length and share what they have in common.
@@ -55,9 +56,9 @@ class SettingAnswers:
     """The prediction rows of a setting, without scores; the seconds that answering took, how it was done
     (device, precision, weights, generation), and a remark about the intervention's prompts."""
 
-    rows: list[dict[str, Any]]
+    rows: list[Prediction]
     seconds: float
-    run: dict[str, Any]
+    run: RunFacts
     remark: str
 
 
@@ -139,7 +140,7 @@ class Answers:
                 self._take(answered)
                 ticker.advance(len(answered.rows))
 
-    def of(self, key: Key, order: int = 0) -> SettingAnswers:
+    def of(self, key: SettingKey, order: int = 0) -> SettingAnswers:
         """The answers to a setting, or to a further order of its demonstrations. All of them are there afterwards."""
         [one] = [one for one in self._asked if (one.setting.key, one.order) == (key, order)]
         if one.missing:
@@ -150,11 +151,11 @@ class Answers:
                     ticker.advance(len(answered.rows))
         rows, _ = self._known(one)
         told = one.part.told
-        run: dict[str, Any] = next((t["run"] for t in reversed(told) if "run" in t), {})
+        run = next((t["run"] for t in reversed(told) if "run" in t), RunFacts())
         remark = next((t["remark"] for t in told if t.get("remark")), "")
         return SettingAnswers(rows, sum(t.get("seconds", 0.0) for t in told), run, remark)
 
-    def costs(self) -> tuple[dict[Key, dict[str, Any]], dict[Key, ConfigError]]:
+    def costs(self) -> tuple[dict[SettingKey, Cost], dict[SettingKey, ConfigError]]:
         """(what each setting costs, why it could not be measured)."""
         while self._costs is None and (answered := next(self._results, None)) is not None:
             self._take(answered)
@@ -170,7 +171,7 @@ class Answers:
         lost = {self._asked[f.unit.number].setting.key for f in failures if isinstance(f.unit, Chunk)}
         return [[s for s in group if s.key not in lost] for group in groups if group[0].key not in lost]
 
-    def _known(self, one: Asked) -> tuple[list[dict[str, Any]], dict[int, list[dict[str, Any]]]]:
+    def _known(self, one: Asked) -> tuple[list[Prediction], dict[int, list[Prediction]]]:
         """(the first rows that are answered, chunks of those behind a gap by their first row)."""
         query_ids = self.inputs.queries.ids[self.inputs.query_rows].tolist()
         icd_ids = self.inputs.index.ids[one.chosen].tolist()
@@ -219,7 +220,7 @@ class Answers:
             self._costs = answered
             return
         one = self._asked[unit.number]
-        told = {"seconds": answered.seconds, "remark": answered.remark, "run": answered.run}
+        told: ChunkFacts = {"seconds": answered.seconds, "remark": answered.remark, "run": answered.run}
         one.part.append(answered.rows, unit.start, told)
         one.missing = [chunk for chunk in one.missing if chunk.start != unit.start]
 

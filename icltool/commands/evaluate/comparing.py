@@ -4,18 +4,36 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from itertools import combinations
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 
 from icltool.commands.evaluate.judging import Judged, Rows
 from icltool.contracts.arrays import plain_text
+from icltool.contracts.evaluation import Copies, Difference
 from icltool.results.intervals import quantile_interval, two_sided_share
 
 #: Up to this many methods every pair is compared; with more, all with the first.
 ALL_PAIRS = 6
 
 Figures = Mapping[str, Judged]
+
+
+class PairedFigure(TypedDict):
+    """The difference of two figures, its 95 % interval, and p."""
+
+    mean: float
+    low: float
+    high: float
+    p: float
+
+
+class OrderSummary(TypedDict):
+    """How figures, by metric, and answers differ between `count` orders of the demonstrations."""
+
+    count: int
+    metrics: dict[str, dict[str, float]]
+    changed: float
 
 
 def over_seeds(each: Sequence[Figures]) -> dict[str, Judged]:
@@ -38,7 +56,7 @@ def spread(each: Sequence[Figures], name: str) -> dict[str, float]:
     return {"sd": float(np.std(figures, ddof=1)), "min": min(figures), "max": max(figures)}
 
 
-def differences(methods: Mapping[str, Figures], shots: int, against: Collection[str] = ()) -> list[dict[str, Any]]:
+def differences(methods: Mapping[str, Figures], shots: int, against: Collection[str] = ()) -> list[Difference]:
     """Paired differences a - b of the methods' figures with the same number of shots, by pair and metric: mean, 95 %
     interval, and p, a two-sided share of the draws. Draws are clustered and the same for both methods. Of more than
     ALL_PAIRS methods each is compared with the first, and with those in `against`."""
@@ -54,7 +72,7 @@ def differences(methods: Mapping[str, Figures], shots: int, against: Collection[
     ]
 
 
-def across_shots(methods: Mapping[int, Mapping[str, Figures]], standing_in: Collection[str]) -> list[dict[str, Any]]:
+def across_shots(methods: Mapping[int, Mapping[str, Figures]], standing_in: Collection[str]) -> list[Difference]:
     """Differences of the methods that stand in for demonstrations, whose figures are at 0 shots of `methods`: with each
     other and with zero-shot, and with each method at each number of shots. Entries as in `differences`; `shots` are
     those of b, "a_shots" those of a where they are others. (Of many, with each other: see `differences`.)"""
@@ -74,8 +92,8 @@ def across_shots(methods: Mapping[int, Mapping[str, Figures]], standing_in: Coll
     ]
 
 
-def difference(a: Judged, b: Judged) -> dict[str, float]:
-    """{"mean", "low", "high", "p"} of a - b."""
+def difference(a: Judged, b: Judged) -> PairedFigure:
+    """Of a - b."""
     draws = a.draws - b.draws
     low, high = quantile_interval(draws)
     return {"mean": a.figure - b.figure, "low": low, "high": high, "p": two_sided_share(draws)}
@@ -84,7 +102,7 @@ def difference(a: Judged, b: Judged) -> dict[str, float]:
 def gains(judged: Figures, without: Figures) -> dict[str, dict[str, float]]:
     """Against the same queries without demonstrations, by metric: how many queries score better, worse and equal, and the
     difference of the figures with its interval."""
-    found = {}
+    found: dict[str, dict[str, float]] = {}
     for name, one in judged.items():
         if name in without:
             gain = one.scores - without[name].scores
@@ -93,12 +111,12 @@ def gains(judged: Figures, without: Figures) -> dict[str, dict[str, float]]:
     return found
 
 
-def copies(rows: Rows) -> dict[str, float]:
+def copies(rows: Rows) -> Copies:
     """Answers that repeat the label of one of their demonstrations: how many, their share of all, and the share of them
     that equals one of the query's references (None without copies)."""
     copied = [row for row in rows if row["copied"]]
     right = [plain_text(row["answer"]) in map(plain_text, row["references"]) for row in copied]
-    share: Any = sum(right) / len(right) if right else None
+    share = sum(right) / len(right) if right else None
     return {"answers": len(copied), "share": len(copied) / len(rows), "right": share}
 
 
@@ -110,12 +128,12 @@ def leaks(rows: Rows) -> dict[str, int]:
     return {"pairs": pairs, **{kind: sum(row["shared"].get(kind, 0) for row in rows) for kind in kinds}}
 
 
-def order_summary(figures: Sequence[Mapping[str, float]], answers: Sequence[Sequence[str]]) -> dict[str, Any]:
+def order_summary(figures: Sequence[Mapping[str, float]], answers: Sequence[Sequence[str]]) -> OrderSummary:
     """Of the figures by metric and the answers of each order, the method's own first: mean, sample standard deviation,
     best and worst order's figure by metric; the share of queries that some other order answers differently."""
     own, others = answers[0], answers[1:]
     changed = [any(other[q] != answer for other in others) for q, answer in enumerate(own)]
-    metrics = {}
+    metrics: dict[str, dict[str, float]] = {}
     for name in figures[0]:
         values = [found[name] for found in figures if name in found]
         if len(values) == len(figures):

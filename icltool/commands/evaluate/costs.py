@@ -7,14 +7,15 @@ from contextlib import AbstractContextManager
 from dataclasses import asdict, replace
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol, cast
 
 import numpy as np
 
 from icltool.commands.evaluate.inputs import Inputs
-from icltool.commands.evaluate.settings import Key, Setting, Settings
+from icltool.commands.evaluate.settings import Setting, Settings
 from icltool.commands.evaluate.units import Conditions, CostSample, Measured
 from icltool.contracts import IntArray, Progress, ScoringRequest, keyed_generator
+from icltool.contracts.evaluation import Cost, SettingKey, facts_without
 from icltool.engine.query_cost import QueryCost, pooled, query_cost
 from icltool.engine.session import Session
 from icltool.errors import ConfigError
@@ -41,7 +42,7 @@ def firsts(settings: Settings) -> list[Setting]:
     return [group[0] for group in settings.groups]
 
 
-def set_apart(kept: dict[Key, SettingResult], settings: Settings) -> None:
+def set_apart(kept: dict[SettingKey, SettingResult], settings: Settings) -> None:
     """Takes away the costs of the call's settings, unless all of them were measured in one call: what else the machine
     did then is in the seconds of all alike. Does nothing where no costs are wanted."""
     if not wanted(settings):
@@ -51,7 +52,7 @@ def set_apart(kept: dict[Key, SettingResult], settings: Settings) -> None:
     if len(shown) == len(settings.groups) and len(calls) == 1 and None not in calls:
         return
     for key in shown:
-        kept[key] = replace(kept[key], extra={k: v for k, v in kept[key].extra.items() if k != "cost"})
+        kept[key] = replace(kept[key], extra=facts_without(kept[key].extra, ("cost",)))
 
 
 class Answerer(Protocol):
@@ -86,7 +87,7 @@ def cost_sample(settings: Settings) -> CostSample:
 
 def measured_together(
     answerer: Answerer, sample: CostSample
-) -> tuple[dict[Key, dict[str, Any]], dict[Key, ConfigError]]:
+) -> tuple[dict[SettingKey, Cost], dict[SettingKey, ConfigError]]:
     """(costs by setting: {"queries", "device", "prompt_tokens", "flops", "seconds", "call"}, where "uncounted" names what FLOPs
     are without, and "call" is when it was measured, the same for all; why others could not be measured: a prompt alone does
     not fit in memory).
@@ -98,8 +99,8 @@ def measured_together(
     inputs, asked = answerer.inputs, sample.settings
     queries = inputs.queries.rows(sample.query_rows)
     counts = inputs.config.quantization is None  # kernels for packed weights are counted by nobody
-    parts: dict[Key, list[QueryCost]] = {one.key: [] for one in asked}
-    faults: dict[Key, ConfigError] = {}
+    parts: dict[SettingKey, list[QueryCost]] = {one.key: [] for one in asked}
+    faults: dict[SettingKey, ConfigError] = {}
     weights_first = sorted({one.under.weights for one in asked}, key=lambda weights: str(weights or ""))
     order = sorted(weights_first, key=lambda weights: weights != answerer.weights)  # what is loaded first
     several = len(queries)
@@ -129,4 +130,4 @@ def measured_together(
     found = {
         key: {**asdict(pooled(costs)), "call": call, **uncounted} for key, costs in parts.items() if key not in faults
     }
-    return found, faults
+    return cast("dict[SettingKey, Cost]", found), faults

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import TypeAlias, cast
 
 import numpy as np
 
 from icltool.contracts import CorpusMetric, Example, Float64Array, Judgement, Metric, too_few_references
+from icltool.contracts.evaluation import Prediction
 from icltool.contracts.metric import ChecksItself, GivesWay, ReadsField
 from icltool.errors import DataError, IclError
 from icltool.plugin.manager import component
 from icltool.results.intervals import bootstrap_draws, bootstrap_weights, quantile_interval
 from icltool.store.evaluations import MetricResult
 
-Rows = Sequence[Mapping[str, Any]]
+Rows = Sequence[Prediction]
 Queries: TypeAlias = Callable[[], Iterable[Example]]
 
 #: The field that metrics read unless they say otherwise.
@@ -114,7 +115,7 @@ class Judge:
     def breakdown(self, rows: Rows, column: str, judged: Mapping[str, Judged]) -> dict[str, dict[str, float]]:
         """For each value of a column of the rows, sorted: how many queries have it ("queries"), and each metric's figure
         over those, as the official VQA evaluation reports per answer type and question type."""
-        values = sorted({str(row[column]) for row in rows if row.get(column)})
+        values = sorted({str(value) for row in rows if (value := row.get(column))})
         if not values:
             return {}
         chosen = np.array([[row.get(column) == value for row in rows] for value in values], dtype=np.float64)
@@ -132,14 +133,14 @@ class Judge:
         return table
 
 
-def judgement(row: Mapping[str, Any], metric: Metric | None = None) -> Judgement:
+def judgement(row: Prediction, metric: Metric | None = None) -> Judgement:
     """A prediction row as corpus metrics see it. DataError when it lacks what the metric reads."""
     return Judgement(row["answer"], tuple(_references(row, metric)), dict(row.get("log_probs", {})))
 
 
-def _references(row: Mapping[str, Any], metric: Metric | None) -> Sequence[str]:
+def _references(row: Prediction, metric: Metric | None) -> Sequence[str]:
     field = _reads(metric)
-    found: Sequence[str] = row.get(field, ())
+    found = cast("list[str]", row.get(field) or [])  # a field of Example that predictions have, too
     if not found and field != _REFERENCES:
         raise _lacking(metric, row["query_id"])
     return found

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import cast
 
 from icltool.contracts import Example, Prompt, ScoringRequest
 from icltool.contracts.arrays import plain_text
+from icltool.contracts.evaluation import Prediction
 from icltool.store.arrays import asked_by, content_code, content_codes
 
 
 def predicted(
     request: ScoringRequest, prompt: Prompt, raw: str, answer: str, log_probs: Mapping[str, float] | None = None
-) -> dict[str, Any]:
+) -> Prediction:
     """The prediction row of an answer, without scores; `log_probs` are those of all choices, where they were ranked."""
     query, demonstrations = request.query, request.demonstrations
     types = {"question_type": query.question_type, "answer_type": query.answer_type}
-    return {
+    row = {
         "query_id": query.id,
         "group": query.group,
         "icd_ids": [d.id for d in demonstrations],
@@ -32,6 +33,7 @@ def predicted(
         "shared": shared_with(query, demonstrations),
         "copied": copied_from(answer, demonstrations),
     }
+    return cast(Prediction, row)
 
 
 def shared_with(query: Example, demonstrations: Sequence[Example]) -> dict[str, int]:

@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from icltool.contracts import StageReport
+from icltool.contracts.evaluation import Analysis, Guarded, SeedMean, facts_without
 from icltool.results.costs import KINDS, cost_of, cost_remarks, cost_table, savings, stands_in
 from icltool.results.grid import over_seeds
 from icltool.results.tables import breakdown_table, difference_table, result_table
@@ -27,7 +28,7 @@ class EvaluationReport(StageReport):
     """
 
     results: tuple[SettingResult, ...] = field(default=())
-    analysis: dict[str, Any] = field(default_factory=dict)
+    analysis: Analysis = field(default_factory=Analysis)
 
     def table(self) -> Any:
         from rich.console import Group
@@ -81,7 +82,7 @@ class EvaluationReport(StageReport):
         return rows
 
 
-def _mean_row(entry: Mapping[str, Any]) -> dict[str, Any]:
+def _mean_row(entry: SeedMean) -> dict[str, Any]:
     row = {"method": entry["method"], "shots": entry["shots"], "seed": None, "seeds": entry["seeds"]}
     for name, one in entry["metrics"].items():
         row |= {name: one["mean"], f"{name} 95 % low": one["low"], f"{name} 95 % high": one["high"]}
@@ -121,14 +122,14 @@ def asked_for(results: Sequence[SettingResult], costs: bool, orders: bool, seeds
     left_out = {name for name, wanted in (("cost", costs), ("orders", orders)) if not wanted}
     found = []
     for result in results:
-        extra = {name: value for name, value in result.extra.items() if name not in left_out}
+        extra = facts_without(result.extra, left_out)
         if "seeds_alike" in extra:
             extra["seeds_alike"] = [seed for seed in extra["seeds_alike"] if seed in seeds]
         found.append(replace(result, extra=extra))
     return found
 
 
-def remarks(results: Sequence[SettingResult], analysis: Mapping[str, Any]) -> list[str]:
+def remarks(results: Sequence[SettingResult], analysis: Analysis) -> list[str]:
     """The findings in a few lines: copies, gains, orders, leaks, costs. Figures of several seeds are averaged."""
     groups: dict[str, dict[int, list[SettingResult]]] = {}
     for result in results:
@@ -191,7 +192,7 @@ def _ordered(found: Sequence[SettingResult], metric: str) -> str:
     )
 
 
-def _guarded(results: Sequence[SettingResult], guard: Mapping[str, Any]) -> list[str]:
+def _guarded(results: Sequence[SettingResult], guard: Guarded) -> list[str]:
     away = dict(guard["kept_away"])
     total = away.pop("any")
     kinds = ", ".join(f"{_KINDS[kind]} {count:.1f}" for kind, count in away.items())

@@ -5,9 +5,8 @@ from __future__ import annotations
 import shutil
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 import numpy as np
 
@@ -15,10 +14,21 @@ from icltool.commands.evaluate import comparing, costs, finetuned
 from icltool.commands.evaluate.answering import Answers, Asked
 from icltool.commands.evaluate.judging import Judge, Judged
 from icltool.commands.evaluate.methods import ZERO_SHOT
-from icltool.commands.evaluate.reuse import Earlier, key_of, same_setting
-from icltool.commands.evaluate.settings import Key, Setting, Settings, further_orders
+from icltool.commands.evaluate.reuse import Earlier, same_setting
+from icltool.commands.evaluate.settings import Setting, Settings, further_orders
 from icltool.contracts import IntArray
-from icltool.releases import __version__
+from icltool.contracts.evaluation import (
+    Analysis,
+    EvaluationProvenance,
+    Order,
+    Prediction,
+    RunFacts,
+    SeedMean,
+    SettingFacts,
+    SettingKey,
+    facts_without,
+)
+from icltool.contracts.json import Json
 from icltool.store.artefact import digest
 from icltool.store.atomic import replace_file, writing
 from icltool.store.evaluations import (
@@ -26,18 +36,16 @@ from icltool.store.evaluations import (
     PartialAnswers,
     SettingResult,
     predictions_file,
-    read_analysis,
+    read_evaluation,
     read_predictions,
-    read_results,
     write_predictions,
     write_results,
 )
 from icltool.store.makers import Makers
+from icltool.store.provenance import moment, releases
 
 _TYPES = ("answer_type", "question_type")
-_ZERO = (ZERO_SHOT, 0, 0)
-
-PredictionRows = list[dict[str, Any]]
+_ZERO = SettingKey(ZERO_SHOT, 0, 0)
 
 
 class Results:
@@ -48,29 +56,29 @@ class Results:
     """
 
     def __init__(
-        self, settings: Settings, judge: Judge, answers: Answers, folder: Path, provenance: dict[str, Any]
+        self, settings: Settings, judge: Judge, answers: Answers, folder: Path, provenance: EvaluationProvenance
     ) -> None:
         self.settings, self.judge, self.answers = settings, judge, answers
         self.folder, self.provenance = folder, provenance
         self.config = settings.inputs.config
-        self.kept: dict[Key, SettingResult] = {}
-        self.analysis: dict[str, Any] = {}
+        self.kept: dict[SettingKey, SettingResult] = {}
+        self.analysis = Analysis()
         self.skipped = self.reused = 0
         #: Settings of before whose name others have now: the name that they have got.
-        self.renamed: dict[Key, SettingResult] = {}
+        self.renamed: dict[SettingKey, SettingResult] = {}
         self.earlier = Earlier(folder, provenance)
-        self._fresh: set[Key] = set()
+        self._fresh: set[SettingKey] = set()
         self._parts: dict[Path, PartialAnswers] = {}
-        self._judged: dict[Key, dict[str, Judged]] = {}
-        self._dropped: list[Key] = []
+        self._judged: dict[SettingKey, dict[str, Judged]] = {}
+        self._dropped: list[SettingKey] = []
         if (folder / RESULTS).is_file():
-            results, made = read_results(folder)
-            self.kept = {key_of(result): result for result in results}
-            self.analysis = read_analysis(folder)
+            stored = read_evaluation(folder)
+            made, self.analysis = stored.provenance, stored.analysis
+            self.kept = {result.key: result for result in stored.results}
             if not self.config.overwrite:
                 Makers.of(made).check(folder / RESULTS, Makers.of(provenance))
             elif Makers.of(made).difference(Makers.of(provenance)):
-                self._dropped, self.kept, self.analysis = list(self.kept), {}, {}
+                self._dropped, self.kept, self.analysis = list(self.kept), {}, Analysis()
 
     def pending(self) -> list[Setting]:
         """The settings that have to be answered."""
@@ -125,7 +133,7 @@ class Results:
                 continue
             if self._current(setting) is None and self._alike(first, setting):
                 seeds = sorted({*self.kept[first.key].extra.get("seeds_alike", ()), setting.seed})
-                self._store(first.key, seeds_alike=seeds)
+                self._store(first.key, {"seeds_alike": seeds})
                 continue
             self._ensure(setting)
             found.append(setting)
@@ -150,7 +158,7 @@ class Results:
                 if setting.key in faults:  # a prompt that does not fit by itself: the answers are there
                     lines.append(f"the cost of {setting.title} cannot be measured: {faults[setting.key]}")
                 else:
-                    self._store(setting.key, cost=costs[setting.key])
+                    self._store(setting.key, {"cost": costs[setting.key]})
         return lines
 
     def compare(self, groups: Sequence[Sequence[Setting]]) -> None:
@@ -186,9 +194,9 @@ class Results:
 
     def _over_seeds(
         self, groups: Sequence[Sequence[Setting]]
-    ) -> tuple[list[dict[str, Any]], dict[int, dict[str, dict[str, Judged]]]]:
+    ) -> tuple[list[SeedMean], dict[int, dict[str, dict[str, Judged]]]]:
         """(an entry for each group of several seeds, figures over seeds by shots and method)."""
-        entries = []
+        entries: list[SeedMean] = []
         methods: dict[int, dict[str, dict[str, Judged]]] = {}
         for group in groups:
             each = [self._figures(setting) for setting in group]
@@ -238,20 +246,24 @@ class Results:
             if not judged:
                 self.skipped += 1
                 return
-            seconds, extra = result.seconds, {k: v for k, v in result.extra.items() if k != "gains"}
+            seconds, extra = result.seconds, facts_without(result.extra, ("gains",))
             judged = {**self.judge.stored(rows), **judged}
         else:
-            rows, seconds, extra = self._answers(setting, path)
+            rows, seconds, extra = self._answers(setting)
             judged = self.judge.judge(rows)
             if not judged:
                 raise next(iter(self.judge.faults.values()))
         judged = {name: judged[name] for name in self.judge.metrics if name in judged}
         _set_scores(rows, judged)
         write_predictions(path, rows)
-        extra |= {"digest": setting.digest, "options": setting.method.options, "plugin": setting.method.plugin}
-        extra |= self._found(rows, judged)
+        named: SettingFacts = {
+            "digest": setting.digest,
+            "options": setting.method.options,
+            "plugin": setting.method.plugin,
+        }
+        extra = {**extra, **named, **self._found(rows, judged)}
         self._fresh.add(setting.key)
-        self.analysis = {}
+        self.analysis = Analysis()
         self._judged[setting.key] = judged
         metrics = {name: one.result for name, one in judged.items()}
         self.kept[setting.key] = SettingResult(*setting.key, len(rows), metrics, seconds, extra)
@@ -264,18 +276,18 @@ class Results:
         named, own = self.kept.get(setting.key), same_setting(self.kept, setting)
         if named is not None and named.extra.get("digest") != setting.digest:
             method, shots, seed = setting.key
-            self._rename(named, (f"{method}@{str(named.extra.get('digest'))[:6]}", shots, seed))
+            self._rename(named, SettingKey(f"{method}@{str(named.extra.get('digest'))[:6]}", shots, seed))
             self.renamed[setting.key] = named
-        if own is not None and key_of(own) != setting.key:
+        if own is not None and own.key != setting.key:
             self._rename(own, setting.key)
 
-    def _rename(self, result: SettingResult, key: Key) -> None:
+    def _rename(self, result: SettingResult, key: SettingKey) -> None:
         """A kill at any moment leaves predictions under the name that results.json has."""
-        before = key_of(result)
+        before = result.key
         del self.kept[before]
         self.kept[key] = replace(result, method=key[0])
         self._judged.pop(before, None)
-        self.analysis = {}
+        self.analysis = Analysis()
         orders = range(1 + len(result.extra.get("orders", {}).get("each", ())))
         files = [(file, self._file(key, order)) for order in orders if (file := self._file(before, order)).is_file()]
         for file, new in files:
@@ -286,7 +298,7 @@ class Results:
             with writing(file):
                 file.unlink()
 
-    def _answers(self, setting: Setting, path: Path) -> tuple[PredictionRows, float, dict[str, Any]]:
+    def _answers(self, setting: Setting) -> tuple[list[Prediction], float, SettingFacts]:
         """(rows, seconds, what made them): those of an evaluation by other metrics, or new ones."""
         known = None if self.config.overwrite else self.earlier.rows(setting)
         if known is not None:
@@ -294,20 +306,22 @@ class Results:
             return known
         answered = self.answers.of(setting.key)
         made = _made_by(setting, answered.remark)
-        return answered.rows, answered.seconds, {**made, "run": {**_here_and_now(), **answered.run}}
+        made["run"] = cast(RunFacts, {"date": moment(), **releases("torch", "transformers"), **answered.run})
+        return answered.rows, answered.seconds, made
 
-    def _found(self, rows: PredictionRows, judged: dict[str, Judged]) -> dict[str, Any]:
+    def _found(self, rows: list[Prediction], judged: dict[str, Judged]) -> SettingFacts:
         """What the answers of one setting tell by themselves."""
         by = {column: self.judge.breakdown(rows, column, judged) for column in _TYPES}
-        found: dict[str, Any] = {"by": {column: table for column, table in by.items() if table}}
+        found: SettingFacts = {"by": {column: table for column, table in by.items() if table}}
         if rows[0]["icd_ids"]:
-            found |= {"leaks": comparing.leaks(rows), "copies": comparing.copies(rows)}
+            found["leaks"], found["copies"] = comparing.leaks(rows), comparing.copies(rows)
         return found
 
     def _gain(self, setting: Setting) -> None:
         """Gains over zero-shot, in the result and query by query in the predictions."""
         zero = self.kept[_ZERO]
-        against = {"digest": zero.extra.get("digest"), **{name: figure.mean for name, figure in zero.metrics.items()}}
+        means = {name: figure.mean for name, figure in zero.metrics.items()}
+        against: dict[str, Json] = {"digest": zero.extra.get("digest"), **means}
         if self.kept[setting.key].extra.get("gains", {}).get("against") == against:
             return
         if _ZERO not in self._judged:
@@ -319,7 +333,7 @@ class Results:
                 for row, gain in zip(rows, (one.scores - without[name].scores).tolist(), strict=True):
                     row.setdefault("gain", {})[name] = gain
         write_predictions(path, rows)
-        self._store(setting.key, gains={"against": against, "metrics": comparing.gains(judged, without)})
+        self._store(setting.key, {"gains": {"against": against, "metrics": comparing.gains(judged, without)}})
 
     def _reorder(self, setting: Setting) -> None:
         """Answers with the same demonstrations in further orders."""
@@ -329,13 +343,13 @@ class Results:
             return
         for number in range(len(known), len(reordered)):
             known.append(self._reordered(setting, number + 1))
-            self._store(setting.key, orders={"each": known})
+            self._store(setting.key, {"orders": {"each": known}})
             self._order_part(setting, number).remove()
         own = {name: one.mean for name, one in self.kept[setting.key].metrics.items()}
         files = [self._file(setting.key, order) for order in range(len(known) + 1)]
         answers = [[row["answer"] for row in read_predictions(file)] for file in files]
         figures = [own, *(entry["figures"] for entry in known)]
-        self._store(setting.key, orders={"each": known, **comparing.order_summary(figures, answers)})
+        self._store(setting.key, {"orders": {"each": known, **comparing.order_summary(figures, answers)}})
 
     def _reordered_rows(self, setting: Setting) -> list[IntArray]:
         """The setting's demonstrations in each further order."""
@@ -348,7 +362,7 @@ class Results:
         own = digest({"setting": setting.digest, "order": number + 1})
         return self._part(self._file(setting.key, number + 1), own)
 
-    def _reordered(self, setting: Setting, order: int) -> dict[str, Any]:
+    def _reordered(self, setting: Setting, order: int) -> Order:
         """Judges the answers to one further order; its entry in the result."""
         answered = self.answers.of(setting.key, order)
         rows = answered.rows
@@ -369,11 +383,11 @@ class Results:
                 self._parts[path].remove()
         return self._parts[path]
 
-    def _file(self, key: Key, order: int = 0) -> Path:
+    def _file(self, key: SettingKey, order: int = 0) -> Path:
         return predictions_file(self.folder, *key, order)
 
-    def _store(self, key: Key, **extra: Any) -> None:
-        self.kept[key] = replace(self.kept[key], extra={**self.kept[key].extra, **extra})
+    def _store(self, key: SettingKey, facts: SettingFacts) -> None:
+        self.kept[key] = replace(self.kept[key], extra={**self.kept[key].extra, **facts})
         self._write()
 
     def _write(self) -> None:
@@ -383,26 +397,18 @@ class Results:
         self._dropped = []
 
 
-def _made_by(setting: Setting, remark: str) -> dict[str, Any]:
+def _made_by(setting: Setting, remark: str) -> SettingFacts:
     """What stands in for demonstrations, as results record it, and fine-tuned weights."""
     made, weights = setting.method.intervention, setting.method.weights
     if weights is not None:
         return {"finetuned": {"file": str(weights), "about": dict(finetuned.read(weights).about)}}
     if made is None:
         return {}
-    told = {"file": str(made.file), "parameters": made.parameters, "about": dict(made.about)}
-    return {"intervention": {**told, "remark": remark}}
+    parameters, about = made.parameters, dict(made.about)
+    return {"intervention": {"file": str(made.file), "parameters": parameters, "about": about, "remark": remark}}
 
 
-def _here_and_now() -> dict[str, str]:
-    """When answers were made, and by which releases."""
-    from importlib.metadata import version
-
-    now = datetime.now(timezone.utc).isoformat(timespec="seconds")
-    return {"date": now, "icltool": __version__, **{name: version(name) for name in ("torch", "transformers")}}
-
-
-def _set_scores(rows: PredictionRows, judged: dict[str, Judged]) -> None:
+def _set_scores(rows: list[Prediction], judged: dict[str, Judged]) -> None:
     for name, one in judged.items():
         for row, score in zip(rows, one.scores.tolist(), strict=True):
             row["scores"][name] = score

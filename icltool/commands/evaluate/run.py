@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from icltool.commands.evaluate import costs
 from icltool.commands.evaluate.answering import Answers
@@ -22,6 +22,8 @@ from icltool.commands.evaluate.table import append_results
 from icltool.config.identity import makers
 from icltool.contracts import Metric, Progress
 from icltool.contracts.abilities import MadeForTasks
+from icltool.contracts.evaluation import Analysis, EvaluationProvenance
+from icltool.contracts.json import Json
 from icltool.contracts.retriever import ReadsTheQuery
 from icltool.execution.running import give_up
 from icltool.plugin.manager import component, load_registry
@@ -136,7 +138,7 @@ def _evaluated(work: Results, groups: Sequence[Sequence[Setting]]) -> list[list[
     return [found[position] for position in range(len(groups))]
 
 
-def _drawn(results: Sequence[SettingResult], analysis: dict[str, Any], folder: Path, title: str) -> Path:
+def _drawn(results: Sequence[SettingResult], analysis: Analysis, folder: Path, title: str) -> Path:
     return cost_figure(over_seeds(results, analysis), folder / COST_FIGURE, title)
 
 
@@ -147,7 +149,7 @@ def _metrics(inputs: Inputs) -> dict[str, Metric]:
     return {name: component("metrics", name) for name in inputs.config.metrics or usual}
 
 
-def _artefact(inputs: Inputs, judge: Judge) -> tuple[Path, dict[str, Any]]:
+def _artefact(inputs: Inputs, judge: Judge) -> tuple[Path, EvaluationProvenance]:
     """(folder, provenance); the folder's name stands for all that decides results beside method, shots and seed."""
     config, dataset = inputs.config, inputs.dataset
     identity = {
@@ -196,7 +198,7 @@ def _remarks(inputs: Inputs, settings: Settings, judge: Judge) -> list[str]:
     return lines
 
 
-def _dataset_options(inputs: Inputs) -> dict[str, Any]:
+def _dataset_options(inputs: Inputs) -> dict[str, Json]:
     """The reader's options that the data set was prepared with, such as `restval` of coco-karpathy."""
     found = inputs.dataset.manifest.get("provenance", {}).get("inputs", {}).get("options", {})
     return dict(found) if isinstance(found, dict) else {}

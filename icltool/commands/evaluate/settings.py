@@ -11,11 +11,10 @@ import numpy as np
 from icltool.commands.evaluate.inputs import Inputs
 from icltool.commands.evaluate.methods import ZERO_SHOT, Method, methods
 from icltool.contracts import IntArray, keyed_generator
+from icltool.contracts.evaluation import SettingKey
 from icltool.engine.demonstrations import checked_rows
 from icltool.errors import ConfigError
 from icltool.store.artefact import digest
-
-Key = tuple[str, int, int]
 
 
 @dataclass(frozen=True)
@@ -28,9 +27,9 @@ class Setting:
     digest: str
 
     @property
-    def key(self) -> Key:
-        """(method, shots, seed), as results have it."""
-        return self.method.label, self.shots, self.seed
+    def key(self) -> SettingKey:
+        """What names it in the results."""
+        return SettingKey(self.method.label, self.shots, self.seed)
 
     @property
     def title(self) -> str:

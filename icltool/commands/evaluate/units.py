@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from icltool.commands.evaluate.methods import Method
-from icltool.commands.evaluate.settings import Key, Setting
+from icltool.commands.evaluate.settings import Setting
 from icltool.contracts import IntArray
+from icltool.contracts.evaluation import SettingKey
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ class Chunk:
 class Measured(NamedTuple):
     """A setting whose cost is measured; `chosen` int64 [n, shots] are the demonstrations of the sample's queries."""
 
-    key: Key
+    key: SettingKey
     under: Conditions
     chosen: IntArray
 

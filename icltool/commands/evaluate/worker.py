@@ -8,21 +8,21 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from icltool.commands.evaluate.costs import measured_together
 from icltool.commands.evaluate.inputs import Inputs
 from icltool.commands.evaluate.interventions import INTERVENTIONS, other_template
 from icltool.commands.evaluate.options import EvaluateConfig
 from icltool.commands.evaluate.predictions import predicted
-from icltool.commands.evaluate.settings import Key
 from icltool.commands.evaluate.units import Chunk, Conditions, CostSample
 from icltool.contracts import Intervention, Model, Progress, ScoringRequest
+from icltool.contracts.evaluation import Cost, Prediction, RunFacts, SettingKey
 from icltool.engine.choices import best_choice, rank_choices
 from icltool.engine.devices import device_of
 from icltool.engine.generation import generation_options
 from icltool.engine.session import Session
 from icltool.engine.work import Work
+from icltool.errors import ConfigError
 from icltool.execution.progress import SilentProgress
 from icltool.execution.worker_context import WorkerContext
 from icltool.plugin.manager import component
@@ -36,12 +36,12 @@ class Answered:
 
     unit: Chunk | CostSample
     work: Work = field(default_factory=Work)
-    rows: tuple[dict[str, Any], ...] = ()
+    rows: tuple[Prediction, ...] = ()
     seconds: float = 0.0
     remark: str = ""
-    run: dict[str, Any] = field(default_factory=dict)
-    costs: dict[Key, dict[str, Any]] = field(default_factory=dict)
-    faults: dict[Key, Any] = field(default_factory=dict)
+    run: RunFacts = field(default_factory=RunFacts)
+    costs: dict[SettingKey, Cost] = field(default_factory=dict)
+    faults: dict[SettingKey, ConfigError] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class Answering:
         self.weights: Path | None = None
         self._place = place or WorkerContext.here()
         self._session: Session | None = None
-        self._about: dict[str, Any] = {}
+        self._about = RunFacts()
         self._notes: list[str] = []
         self._interventions: dict[Conditions, Intervention] = {}
         self.use(under[0].weights if under else None)
@@ -135,7 +135,7 @@ class Answering:
         intervention = self._opened(under)
         return nullcontext() if intervention is None else self.session().steered(intervention)
 
-    def _answers(self, unit: Chunk) -> list[dict[str, Any]]:
+    def _answers(self, unit: Chunk) -> list[Prediction]:
         """Rows without scores of the chunk's queries."""
         queries, index, session = self.inputs.queries.rows(unit.query_rows), self.inputs.index, self.session()
         requests = [ScoringRequest(q, tuple(index.rows(d))) for q, d in zip(queries, unit.chosen, strict=True)]
@@ -167,7 +167,7 @@ class Answering:
         return other_template(under.label, intervention, model)
 
 
-def _about(model: Model, session: Session) -> dict[str, Any]:
+def _about(model: Model, session: Session) -> RunFacts:
     """How a worker answers: device, precision and generation as they were resolved, and what stands for weights, precision and
     prompt format."""
     return {

@@ -34,7 +34,7 @@ from icltool.results.grid import over_seeds
 from icltool.results.latex import results_latex
 from icltool.results.markdown import results_markdown
 from icltool.store.atomic import replace_file, write_json as write_json_file, write_text
-from icltool.store.evaluations import read_analysis, read_results
+from icltool.store.evaluations import read_evaluation
 from icltool.store.outputs import output_of
 from icltool.store.plans import SPLITS, plan_of_sequences, plan_of_setting, read_plan, write_plan
 from icltool.store.records import open_dataset
@@ -134,17 +134,13 @@ def _ticked(value: Any, advance: Callable[[], None]) -> Any:
 
 def _results(config: ExportConfig, format: str, progress: Progress) -> StageReport:
     sources = inputs_of(config, lambda w: w.newest_evaluation())
-    read = [(*read_results(source), read_analysis(source)) for source in sources]
-    names = [(source.parent if source.suffix == ".json" else source).resolve().name for source in sources]
+    read = [read_evaluation(source) for source in sources]
+    names = [evaluation.folder.resolve().name for evaluation in read]
     name = names[0] if len(names) == 1 else f"{len(names)}-evaluations"
     target = output_of(config, f"{name}.{_SUFFIXES.get(format, format)}", sources)
-    rows = [
-        row
-        for (results, provenance, _), of in zip(read, names, strict=True)
-        for row in results_rows(results, provenance, of)
-    ]
+    rows = [row for one, of in zip(read, names, strict=True) for row in results_rows(one.results, one.provenance, of)]
     if format == "json":
-        whole = [{"provenance": provenance, "analysis": analysis} for _, provenance, analysis in read]
+        whole = [{"provenance": one.provenance, "analysis": one.analysis} for one in read]
         write_json_file(
             target, {**whole[0], "results": rows} if len(whole) == 1 else {"evaluations": whole, "results": rows}
         )
@@ -154,13 +150,13 @@ def _results(config: ExportConfig, format: str, progress: Progress) -> StageRepo
         table = {"markdown": results_markdown, "latex": results_latex}[format]
         heading = {"markdown": "## {}\n\n", "latex": "% {}\n"}[format] if len(read) > 1 else ""
         parts = [
-            heading.format(of) + table(over_seeds(results, analysis))
-            for (results, _, analysis), of in zip(read, names, strict=True)
+            heading.format(of) + table(over_seeds(one.results, one.analysis))
+            for one, of in zip(read, names, strict=True)
         ]
         write_text(target, "\n".join(parts))
     for source in sources:
         progress.detail(f"read {source}")
-    settings = sum(len(results) for results, _, _ in read)
+    settings = sum(len(one.results) for one in read)
     row = {"what": "results", "format": format, "settings": settings, "file": str(target)}
     return StageReport(f"Exported {name}", (row,), target)
 
@@ -226,7 +222,7 @@ def _check_leaks(source: Path, query: Example, demonstrations: Sequence[Example]
 
 def _style(source: Path) -> Style:
     """Whether the evaluation had its demonstrations as turns or in one."""
-    configuration = read_results(source)[1].get("configuration", {}) if _is_evaluation(source) else {}
+    configuration = read_evaluation(source).provenance.get("configuration", {}) if _is_evaluation(source) else {}
     return "flat" if configuration.get("prompt_style") == "flat" else "turns"
 
 
@@ -304,11 +300,10 @@ def _dataset(config: ExportConfig, source: Path, plan: Plan) -> PreparedDataset:
 def _chosen(config: ExportConfig, source: Path) -> tuple[Plan, str]:
     """The plan in an evaluation folder, a sequences file or a plan file, and what an output is named after."""
     if _is_evaluation(source):
-        folder = source if source.is_dir() else source.parent
-        results, provenance = read_results(folder)
-        setting = _setting(config, source, results)
-        name = f"{folder.resolve().name}-{setting.method}-{setting.shots}-shot-seed{setting.seed}"
-        return plan_of_setting(folder, setting, provenance), name
+        found = read_evaluation(source)
+        setting = _setting(config, source, found.results)
+        name = f"{found.folder.resolve().name}-{setting.method}-{setting.shots}-shot-seed{setting.seed}"
+        return plan_of_setting(found.folder, setting, found.provenance), name
     if wanted := _wanted_setting(config):
         raise ConfigError(
             f"{', '.join(wanted)} chooses a setting of an evaluation, and {source} is none", "leave it out"

@@ -197,8 +197,8 @@ def _evaluation(path: Path) -> Facts | None:
         begun = (path / "predictions").is_dir() or (path / f".{evaluations.RESULTS}.lock").is_file()
         return Facts(UNFINISHED, "no setting is finished") if begun else None
     partial = len(list(path.glob("predictions/.*.part")))
-    results, provenance = evaluations.read_results(path)
-    made = provenance.get("configuration", {})
+    found = evaluations.read_evaluation(path)
+    made, results = found.provenance.get("configuration", {}), found.results
     files = [file for table in (made, *(r.extra.get("options") for r in results)) for file in _paths_in(table)]
     return replace(
         _made_from(made),

@@ -19,7 +19,7 @@ from icltool.components.models.idefics.idefics import IdeficsModel
 from icltool.contracts import GenerationOptions
 from icltool.errors import ConfigError
 from icltool.execution.progress import for_terminal
-from icltool.store.evaluations import read_predictions, read_results
+from icltool.store.evaluations import read_evaluation, read_predictions
 from icltool.store.records import open_dataset
 from tests.commands.evaluate.test_resuming import Spy, content
 from tests.commands.evaluate.vectors import vectors
@@ -132,12 +132,12 @@ def test_costs_are_measured_once_and_without_answering_again(workspace: Path, st
     costs = [r.extra["cost"]["call"] for r in more.results]
     assert costs[0] == costs[1] != asked.results[0].extra["cost"]["call"], "seconds that are compared are of one call"
     assert more.path is not None
-    assert len(read_results(more.path)[0]) == 3
+    assert len(read_evaluation(more.path).results) == 3
     bare = evaluate.run(config(workspace, methods=("zero-shot", "live"), vectors=(strong,), cost=False), QUIET)
     assert not any("cost" in line for line in bare.lines())
     assert not any({"cost", "costs of others"} & row.keys() for row in bare.rows())
     assert bare.path is not None
-    assert all("cost" in r.extra for r in read_results(bare.path)[0]), "the file keeps what was measured"
+    assert all("cost" in r.extra for r in read_evaluation(bare.path).results), "the file keeps what was measured"
     spy = Spy()
     evaluate.run(config(workspace, methods=("zero-shot", "live"), vectors=(strong,)), spy)
     assert spy.done == {}

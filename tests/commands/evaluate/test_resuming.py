@@ -18,7 +18,7 @@ from icltool.commands.evaluate import answering, run as evaluate
 from icltool.commands.evaluate.options import EvaluateConfig
 from icltool.errors import StoreError
 from icltool.execution.progress import for_terminal
-from icltool.store.evaluations import read_results
+from icltool.store.evaluations import read_evaluation
 from icltool.store.locking import locked
 from tests.processes import Child
 
@@ -140,4 +140,4 @@ def test_again_without_change_reads_results_alone(
     assert "up to date: 2 of 2 settings" in report.lines()[-1]
     assert (folder / "results.json").read_bytes() == before
     assert report.analysis == json.loads(before)["analysis"]
-    assert [r.extra for r in report.results] == [r.extra for r in read_results(folder)[0]]
+    assert [r.extra for r in report.results] == [r.extra for r in read_evaluation(folder).results]

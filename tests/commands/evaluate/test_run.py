@@ -18,7 +18,7 @@ from icltool.contracts import GenerationOptions
 from icltool.errors import ConfigError, DataError, PluginError, StoreError
 from icltool.execution.progress import for_terminal
 from icltool.plugin.manager import component
-from icltool.store.evaluations import read_predictions, read_results
+from icltool.store.evaluations import read_evaluation, read_predictions
 from icltool.store.plans import plan_of_setting, write_plan
 from icltool.store.records import open_dataset
 from tests.commands.generate.test_run import InterruptedProgress
@@ -79,9 +79,9 @@ def test_settings_accumulate_and_finished_ones_are_kept(workspace: Path) -> None
     assert second.path == first.path
     assert any("1 of 2 settings" in line for line in second.lines())
     assert first.path is not None
-    kept, provenance = read_results(first.path)
-    assert len(kept) == 4
-    assert provenance["configuration"]["model"] == "tiny-idefics"
+    kept = read_evaluation(first.path)
+    assert len(kept.results) == 4
+    assert kept.provenance["configuration"]["model"] == "tiny-idefics"
 
 
 def test_an_interrupt_keeps_finished_settings(workspace: Path) -> None:
@@ -217,7 +217,7 @@ def test_a_plan_repeats_the_evaluation_it_was_made_of(workspace: Path) -> None:
     report = evaluate.run(config(workspace, methods=("i2i",), test_size=6), QUIET)
     assert report.path is not None
     evaluated = predictions(report.path, "i2i-2-shot-seed0")
-    provenance = read_results(report.path)[1]
+    provenance = read_evaluation(report.path).provenance
     for name in ("mine", "i2i"):
         write_plan(workspace / f"{name}.json", plan_of_setting(report.path, report.results[0], provenance))
     plans = (workspace / "mine.json", workspace / "i2i.json")
@@ -365,7 +365,7 @@ def test_what_another_setting_of_the_same_name_found_stays(workspace: Path) -> N
     assert told.startswith("mmr, 2-shot: what was evaluated before with other options or inputs (options then: pool=3)")
     assert f"stays as mmr@{digest}" in told
     assert second.results[0].extra["digest"] != first.results[0].extra["digest"]
-    kept = {result.method: result for result in read_results(first.path)[0]}
+    kept = {result.method: result for result in read_evaluation(first.path).results}
     assert set(kept) == {"mmr", f"mmr@{digest}"}
     assert kept[f"mmr@{digest}"].metrics == first.results[0].metrics
     for name, content in files.items():

@@ -11,10 +11,12 @@ from typing import Any
 from icltool.commands.report.page.content import Comparison, Shown, Source
 from icltool.commands.report.page.examples import DatasetKey
 from icltool.commands.report.page.page_builder import number, readable
+from icltool.contracts.evaluation import Analysis, EvaluationProvenance
 from icltool.errors import StoreError
 from icltool.results.costs import GIGA, cost_of, cost_remarks
 from icltool.results.intervals import Interval
-from icltool.store.evaluations import RESULTS, SettingResult, predictions_file, read_analysis, read_results
+from icltool.store import evaluations as stored
+from icltool.store.evaluations import RESULTS, SettingResult, predictions_file
 
 #: The setting that gains are measured against.
 ZERO_SHOT = "zero-shot"
@@ -34,8 +36,8 @@ class Evaluation:
     path: Path
     folder: Path
     results: Sequence[SettingResult]
-    provenance: Mapping[str, Any]
-    analysis: Mapping[str, Any]
+    provenance: EvaluationProvenance
+    analysis: Analysis
     names: Mapping[str, str] = field(default_factory=dict)
 
     def named(self, method: str) -> str:
@@ -63,9 +65,8 @@ class Evaluation:
 
 def read_evaluation(path: Path, position: int) -> Evaluation:
     """The evaluation in a folder, or of a results.json. StoreError when it is missing, damaged or something else."""
-    results, provenance = read_results(path)
-    folder = path.parent if path.suffix == ".json" else path
-    return Evaluation(position, path, folder, results, provenance, read_analysis(path))
+    found = stored.read_evaluation(path)
+    return Evaluation(position, path, found.folder, found.results, found.provenance, found.analysis)
 
 
 def with_names(evaluations: Sequence[Evaluation]) -> list[Evaluation]:

@@ -21,7 +21,7 @@ from icltool.errors import StoreError
 from icltool.execution.progress import SilentProgress
 from icltool.results.intervals import Interval
 from icltool.store.atomic import write_json
-from icltool.store.evaluations import read_analysis, read_predictions, read_results
+from icltool.store.evaluations import read_evaluation, read_predictions
 from icltool.store.failures import write_failures
 from icltool.store.records import open_dataset
 from icltool.store.workspace import Workspace
@@ -61,7 +61,7 @@ def test_figures_are_those_of_the_results(made: Path) -> None:
     assert page.metrics == ("cider", "vqa-accuracy")
     assert [source.title for source in page.sources] == [f"shapes ({t}), tiny-idefics" for t in ("caption", "vqa")]
     for position, folder in enumerate(folders(made)):
-        results, _ = read_results(folder)
+        results = read_evaluation(folder).results
         for result in results:
             shown = page.settings[number]
             assert (shown.evaluation, shown.method, shown.shots, shown.seed) == (
@@ -88,7 +88,7 @@ def test_figures_are_those_of_the_results(made: Path) -> None:
 
 
 def test_comparisons_and_seeds_are_those_of_the_analysis(made: Path) -> None:
-    page, analysis = page_of(made), read_analysis(folders(made)[0])
+    page, analysis = page_of(made), read_evaluation(folders(made)[0]).analysis
     own = [c for c in page.comparisons if c.evaluation == 0]
     found = {(c.first, c.second): (c.difference.mean, c.p) for c in own if c.second != "zero-shot"}
     assert found == {
@@ -113,7 +113,7 @@ def test_answers_are_those_of_the_predictions(made: Path) -> None:
     for folder, task in zip(folders(made), ("caption", "vqa"), strict=True):
         dataset = open_dataset(made / "datasets" / "shapes" / task)
         index, queries = dataset.split("train"), dataset.split("validation")
-        for result in read_results(folder)[0]:
+        for result in read_evaluation(folder).results:
             file = folder / "predictions" / f"{result.method}-{result.shots}-shot-seed{result.seed}.jsonl"
             for row in read_predictions(file):
                 found = shown[number, f"shapes ({task})", row["query_id"]]
