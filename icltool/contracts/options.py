@@ -13,7 +13,8 @@ A component's class names the model as `options_model`, and is built from one ob
 
 `icltool.component(kind, name, pool=30)` makes that object out of what users give and says in one line what is wrong with
 it; in Python `Nearest(NearestOptions(pool=30))` does the same. A class without `options_model` is called with keywords:
-its options are those of its signature.
+its options are those of its signature. One that takes no options, but objects in Python, names `Options` itself and is
+built without.
 """
 
 from __future__ import annotations
@@ -50,8 +51,8 @@ class Options(BaseModel):
         return value
 
 
-#: Parameters that may be given by name.
-_NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+#: The default of what must be given.
+_NONE = inspect.Parameter.empty
 
 Given = TypeVar("Given", bound=Options)
 
@@ -82,13 +83,17 @@ def options_of(factory: Callable[..., object], bound: Mapping[str, object] | Non
     """The options of a component's class or factory; `bound` values, such as those of a registration, are defaults."""
     bound = bound or {}
     if isinstance(factory, HasOptions):
-        schema = factory.options_model.model_json_schema()
-        return [
-            Option(name, _kind(schema["properties"][name]), _shown(bound, name, field), field.description or "")
-            for name, field in factory.options_model.model_fields.items()
-        ]
-    named = [p for p in _parameters(factory) or () if p.kind in _NAMED]
-    return [Option(p.name, _annotation(p), _typed(bound.get(p.name, p.default)), "") for p in named]
+        return _listed(factory.options_model, bound)
+    return [Option(p.name, _annotation(p), _typed(bound.get(p.name, p.default)), "") for p in _named(factory)]
+
+
+def defaults_of(factory: Callable[..., object]) -> dict[str, object]:
+    """The default of each option of a component's class or factory that need not be given."""
+    if isinstance(factory, HasOptions):
+        defaults = {name: _default(field) for name, field in factory.options_model.model_fields.items()}
+    else:
+        defaults = {p.name: p.default for p in _named(factory)}
+    return {name: default for name, default in defaults.items() if default is not _NONE}
 
 
 def build(
@@ -97,17 +102,14 @@ def build(
     """`factory` called with its options made of `values`. Raises ConfigError that begins with `what`, and says what is
     wrong with them; `flags` are what users call an option where that is not its name."""
     if isinstance(factory, HasOptions):
-        return factory(made(what, factory.options_model, values, flags))
-    parameters = _parameters(factory)
-    if parameters is not None:
-        named = [p for p in parameters if p.kind in _NAMED]
-        if not any(p.kind is p.VAR_KEYWORD for p in parameters):
-            _refuse_unknown(what, values, sorted(p.name for p in named), flags or {})
-        missing = next((p.name for p in named if p.default is p.empty and p.name not in values), None)
-        if missing is not None:
-            raise ConfigError(
-                f"{what} needs the option {missing!r}", f"its options: {', '.join(p.name for p in named)}"
-            )
+        options = made(what, factory.options_model, values, flags)
+        return factory() if factory.options_model is Options else factory(options)
+    named = _named(factory)
+    if not any(p.kind is p.VAR_KEYWORD for p in _parameters(factory)):
+        _refuse_unknown(what, values, sorted(p.name for p in named), flags or {})
+    missing = next((p.name for p in named if p.default is _NONE and p.name not in values), None)
+    if missing is not None:
+        raise ConfigError(f"{what} needs the option {missing!r}", f"its options: {', '.join(p.name for p in named)}")
     return factory(**values)
 
 
@@ -140,8 +142,8 @@ def _told(what: str, model: type[Options], values: Mapping[str, object], error: 
     if not first["loc"]:
         return ConfigError(f"{what}: {reason}")
     name = str(first["loc"][0])
-    field, schema = model.model_fields[name], model.model_json_schema()["properties"][name]
-    hint = Option(name, _kind(schema), _shown({}, name, field), field.description or "").hint
+    schema = model.model_json_schema()["properties"][name]
+    hint = next(option.hint for option in _listed(model, {}) if option.name == name)
     if name not in values:
         return ConfigError(f"{what} needs the option {name!r}", hint)
     if first["type"] == "value_error":
@@ -159,6 +161,18 @@ def _refusal(kinds: Sequence[Mapping[str, Any]]) -> str:
     if len(kinds) == len(words) == 1:
         return f"no {words[0]}"
     return f"neither {' nor '.join(words)}" if len(words) < 3 else f"none of {', '.join(words)}"
+
+
+def _listed(model: type[Options], bound: Mapping[str, object]) -> list[Option]:
+    schemas = model.model_json_schema().get("properties", {})
+    return [
+        Option(name, _kind(schemas[name]), _typed(bound.get(name, _default(field))), field.description or "")
+        for name, field in model.model_fields.items()
+    ]
+
+
+def _default(field: FieldInfo) -> object:
+    return _NONE if field.is_required() else field.get_default(call_default_factory=True)
 
 
 def _kind(schema: Mapping[str, Any]) -> str:
@@ -201,28 +215,26 @@ def _bounds(schema: Mapping[str, Any]) -> str:
     return f"{start} up" if least is not None else start
 
 
-def _shown(bound: Mapping[str, object], name: str, field: FieldInfo) -> str:
-    """The default of a field as users would type it."""
-    if name not in bound and field.is_required():
-        return ""
-    return _typed(bound[name] if name in bound else field.get_default(call_default_factory=True))
-
-
 def _typed(value: object) -> str:
     """A value as users would type it; "" for the default of a parameter without."""
-    if value is inspect.Parameter.empty:
+    if value is _NONE:
         return ""
     if isinstance(value, (list, tuple)):
         return ",".join(map(_typed, value)) or "none"
     return "none" if value is None else value if isinstance(value, str) else json.dumps(value, default=str)
 
 
-def _parameters(factory: Callable[..., object]) -> list[inspect.Parameter] | None:
-    """What it is called with; None for something compiled, which tells no signature."""
+def _parameters(factory: Callable[..., object]) -> list[inspect.Parameter]:
+    """What it is called with. Something compiled, which tells no signature, counts as taking anything by name."""
     try:
         return list(inspect.signature(factory).parameters.values())
     except (TypeError, ValueError):
-        return None
+        return [inspect.Parameter("options", inspect.Parameter.VAR_KEYWORD)]
+
+
+def _named(factory: Callable[..., object]) -> list[inspect.Parameter]:
+    """The parameters that may be given by name."""
+    return [p for p in _parameters(factory) if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
 
 
 def _annotation(parameter: inspect.Parameter) -> str:

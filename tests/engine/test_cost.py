@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from icltool.components.scorers.infoscore import InfoScore
+from icltool.components.scorers.infoscore import InfoScore, InfoScoreOptions
 from icltool.contracts import (
     CountsTokens,
     Example,
@@ -84,9 +84,9 @@ def test_what_is_measured_is_what_a_search_asks(tiny_model: Any, scenery: Scener
     for order in ("left", "right"):
         options = SearchOptions(2, 3, order)  # type: ignore[arg-type]
         session = open_session("caption", tiny_model, GenerationOptions(5), 4, 2**20)
-        BeamSearch(InfoScore(), session, options).search(query, same)
+        BeamSearch(InfoScore(InfoScoreOptions()), session, options).search(query, same)
         measured = open_session("caption", tiny_model, GenerationOptions(5), 4, 2**20)
-        steps, image = measure(InfoScore(), measured, options, [(query, same)])
+        steps, image = measure(InfoScore(InfoScoreOptions()), measured, options, [(query, same)])
         assert sum(s.computed * s.prompts for s in steps) == pytest.approx(session.tokens_computed)
         assert sum(s.tokens * s.prompts for s in steps) == pytest.approx(session.tokens_scored)
         assert image.feature_bytes > 0

@@ -10,35 +10,40 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 import numpy as np
+from pydantic import Field
 
 from icltool.components.metrics.captions import tokenized
 from icltool.components.metrics.ngrams import ORDERS, Level, Sentences, levels, weighted
 from icltool.components.metrics.ptb import PTBTokenizer, shared_tokenizer
 from icltool.components.tasks import caption_tasks
-from icltool.contracts import Float64Array, Judgement
-from icltool.errors import ConfigError
+from icltool.contracts import Float64Array, Judgement, Options
 
 _SMALL, _TINY = 1e-9, 1e-15
 #: Columns of the statistics of an answer: its length, the closest reference's, n-grams of each order, shared ones.
 _LENGTH, _REFERENCE, _GRAMS, _SHARED = 0, 1, slice(2, 2 + ORDERS), slice(2 + ORDERS, 2 + 2 * ORDERS)
 
 
+class BleuOptions(Options):
+    """Which BLEU."""
+
+    order: int = Field(ORDERS, ge=1, le=ORDERS, description="longest n-grams that are counted")
+
+
 class Bleu:
     """BLEU with n-grams of one to `order` (1 to 4) words, tokenized as the COCO evaluation does, between 0 and 1.
 
     An answer's score is BLEU of that answer alone; the corpus figure counts n-grams and lengths of all answers together
-    and is no mean of these. ConfigError for another order.
+    and is no mean of these.
     """
 
+    options_model = BleuOptions
     scale = 100.0
     #: What it is made for; on other tasks a remark says so.
     tasks = caption_tasks()
 
-    def __init__(self, order: int = 4, tokenizer: PTBTokenizer | None = None) -> None:
-        if order not in range(1, ORDERS + 1):
-            raise ConfigError(f"bleu: order={order!r} is not between 1 and {ORDERS}", "use bleu-1 to bleu-4")
-        self.order = order
-        self.name = f"bleu-{order}"
+    def __init__(self, options: BleuOptions, tokenizer: PTBTokenizer | None = None) -> None:
+        self.order = options.order
+        self.name = f"bleu-{options.order}"
         self._tokenizer = tokenizer or shared_tokenizer()
 
     def fit(self, corpus: Iterable[Sequence[str]]) -> None:

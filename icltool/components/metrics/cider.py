@@ -22,7 +22,7 @@ from icltool.components.metrics.ngrams import (
 )
 from icltool.components.metrics.ptb import PTBTokenizer, shared_tokenizer
 from icltool.components.tasks import caption_tasks
-from icltool.contracts import Float64Array, IntArray
+from icltool.contracts import Float64Array, IntArray, Options
 from icltool.errors import DataError
 
 _SIGMA = 6.0
@@ -33,6 +33,7 @@ class Cider:
     """CIDEr-D with n-grams of one to four words, tokenized as the COCO evaluation does. A perfect score is 10, printed
     as 1000; captions by people are around 1, printed as 100."""
 
+    options_model = Options
     name = "cider"
     scale = 100.0
     #: What it is made for; on other tasks a remark says so.

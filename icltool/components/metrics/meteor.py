@@ -17,7 +17,7 @@ from icltool.components.metrics.captions import tokenized
 from icltool.components.metrics.java import JavaProcess, ProcessEndedError, packaged_file
 from icltool.components.metrics.ptb import PTBTokenizer, shared_tokenizer
 from icltool.components.tasks import caption_tasks
-from icltool.contracts import Float64Array, Judgement
+from icltool.contracts import Float64Array, Judgement, Options
 from icltool.errors import ConfigError
 
 _JAR = "meteor-1.5.jar"
@@ -37,6 +37,7 @@ class Meteor:
     scores. The program scores sums that it is given like those it makes, so figures under other weightings are exact.
     """
 
+    options_model = Options
     name = "meteor"
     scale = 100.0
     #: What it is made for; on other tasks a remark says so.

@@ -13,7 +13,7 @@ import numpy as np
 from icltool.components.metrics.captions import tokenized
 from icltool.components.metrics.ptb import PTBTokenizer, shared_tokenizer
 from icltool.components.tasks import caption_tasks
-from icltool.contracts import Float64Array
+from icltool.contracts import Float64Array, Options
 
 _BETA = 1.2
 
@@ -21,6 +21,7 @@ _BETA = 1.2
 class RougeL:
     """ROUGE-L, tokenized as the COCO evaluation does, between 0 and 1; the corpus figure is the mean."""
 
+    options_model = Options
     name = "rouge-l"
     scale = 100.0
     #: What it is made for; on other tasks a remark says so.

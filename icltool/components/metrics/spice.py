@@ -16,12 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import Field
 
 from icltool.components.metrics.captions import tokenized
 from icltool.components.metrics.java import last_words, packaged_file, require_java
 from icltool.components.metrics.ptb import PTBTokenizer, shared_tokenizer
 from icltool.components.tasks import caption_tasks
-from icltool.contracts import Float64Array
+from icltool.contracts import Float64Array, Options
 from icltool.errors import ConfigError, DataError
 
 #: Folder of the parser and its models, where they are not in pycocoevalcap's own.
@@ -33,21 +34,29 @@ _PROGRAM = "edu.anu.spice.SpiceScorer"
 _MEMORY = "8G"
 
 
+class SpiceOptions(Options):
+    """Where the parser is."""
+
+    models: Path | None = Field(
+        None,
+        description=f"folder with the parser and its models (without it {MODELS_VARIABLE}, or pycocoevalcap's own)",
+    )
+
+
 class Spice:
     """SPICE's F score, tokenized as the COCO evaluation does, between 0 and 1; the corpus figure is the mean.
 
-    `models` is the folder with the parser and its models; without it the environment variable ICLTOOL_SPICE_MODELS says
-    where, and without that they are expected where pycocoevalcap puts them. What the program keeps of texts that it has
-    parsed lies in a temporary folder for as long as the metric is used.
+    What the program keeps of texts that it has parsed lies in a temporary folder for as long as the metric is used.
     """
 
+    options_model = SpiceOptions
     name = "spice"
     scale = 100.0
     #: What it is made for; on other tasks a remark says so.
     tasks = caption_tasks()
 
-    def __init__(self, models: str | Path | None = None, tokenizer: PTBTokenizer | None = None) -> None:
-        self._models = Path(models) if models is not None else None
+    def __init__(self, options: SpiceOptions, tokenizer: PTBTokenizer | None = None) -> None:
+        self._models = options.models
         self._tokenizer = tokenizer or shared_tokenizer()
         self._folder: tempfile.TemporaryDirectory[str] | None = None
 

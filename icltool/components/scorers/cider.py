@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from icltool.components.metrics.cider import Cider
 from icltool.components.tasks import caption_tasks
 from icltool.contracts.metric import Metric
+from icltool.contracts.options import Options
 from icltool.contracts.scorer import ScoringRequest, ScoringSession, Valuation
 
 
@@ -14,6 +15,7 @@ class CiderScorer:
     """The model answers the query after the demonstrations; the value is that answer's CIDEr against all references of
     the query. Document frequencies come from the references of the whole index set, read once per session."""
 
+    options_model = Options
     #: What it is made for; on other tasks a remark says so.
     tasks = caption_tasks()
     needs = frozenset({"model"})

@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
+from pydantic import Field
 
-from icltool.contracts import ScoringRequest, ScoringSession, Valuation
-from icltool.errors import ConfigError
+from icltool.contracts import Options, ScoringRequest, ScoringSession, Valuation
+
+
+class InfoScoreOptions(Options):
+    """What counts as probable."""
+
+    norm: Literal["mean", "sum"] = Field(
+        "mean", description="probability of the label by the mean of its tokens' log-probabilities, or by their sum"
+    )
 
 
 class InfoScore:
@@ -17,14 +26,13 @@ class InfoScore:
     probability of the whole sequence, as the paper's formula has it.
     """
 
+    options_model = InfoScoreOptions
     needs = frozenset({"model"})
     #: Ten times the rounding seen in fp32 when the same prompt is scored in another batch (1e-7).
     tie_tolerance = 1e-6
 
-    def __init__(self, norm: str = "mean") -> None:
-        if norm not in {"mean", "sum"}:
-            raise ConfigError(f"unknown InfoScore norm {norm!r}", "known: mean, sum")
-        self.norm = norm
+    def __init__(self, options: InfoScoreOptions) -> None:
+        self.norm = options.norm
 
     def evaluate(self, session: ScoringSession, requests: Sequence[ScoringRequest]) -> Valuation:
         scores = session.target_scores(requests)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from icltool.components.metrics.vqa_accuracy import VQAAccuracy
 from icltool.contracts.metric import Metric
+from icltool.contracts.options import Options
 from icltool.contracts.scorer import ScoringRequest, ScoringSession, Valuation
 
 
@@ -13,6 +14,7 @@ class VQAAccuracyScorer:
     """The model answers the query after the demonstrations; the value is that answer's accuracy against the annotators
     of the query."""
 
+    options_model = Options
     #: What it is made for; on other tasks a remark says so.
     tasks = ("vqa",)
     #: With fewer the accuracy cannot reach 1 (see the metric).

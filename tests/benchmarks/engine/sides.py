@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from icltool.components.scorers.infoscore import InfoScore
+from icltool.components.scorers.infoscore import InfoScore, InfoScoreOptions
 from icltool.contracts import GenerationOptions, QueryResult, ScoringRequest, ScoringSession, Valuation
 from icltool.engine.beam import BeamSearch, ConstructOrder, SearchOptions, anchors_to_fill
 from icltool.engine.opening import open_session, prefix_bytes
@@ -62,7 +62,7 @@ class RecordingScore(InfoScore):
     """InfoScore that notes the first value of every sequence: later ones settle ties, prompt by prompt."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__(InfoScoreOptions())
         self.values: dict[int, dict[Ids, float]] = {}
 
     def evaluate(self, session: ScoringSession, requests: Sequence[ScoringRequest]) -> Valuation:

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from icltool.components.metrics.bleu import Bleu
+from icltool.components.metrics.bleu import Bleu, BleuOptions
 from icltool.contracts import CorpusMetric, Judgement, Metric
 from icltool.errors import ConfigError
+from icltool.plugin.manager import component
 from icltool.testing import check_metric
 from tests.components.metrics.captions import corpus
 
@@ -31,10 +32,10 @@ def judgements(predictions: list[str], references: list[list[str]]) -> list[Judg
 
 @pytest.mark.parametrize("order", ORDERS)
 def test_conforms(order: int) -> None:
-    check_metric(lambda: Bleu(order))
-    assert isinstance(Bleu(order), Metric)
-    assert isinstance(Bleu(order), CorpusMetric)
-    assert Bleu(order).name == f"bleu-{order}"
+    check_metric(lambda: Bleu(BleuOptions(order=order)))
+    assert isinstance(Bleu(BleuOptions(order=order)), Metric)
+    assert isinstance(Bleu(BleuOptions(order=order)), CorpusMetric)
+    assert Bleu(BleuOptions(order=order)).name == f"bleu-{order}"
 
 
 @pytest.mark.parametrize("size", [1, 2, 600])
@@ -43,7 +44,7 @@ def test_equals_pycocoevalcap(official_tokens: Callable, size: int) -> None:
     answers = dict(enumerate(official_tokens([[text] for text in predictions])))
     figures, scores = official(answers, dict(enumerate(official_tokens(references))))
     for order in ORDERS:
-        metric = Bleu(order)
+        metric = Bleu(BleuOptions(order=order))
         np.testing.assert_allclose(metric.score(predictions, references), scores[order - 1], rtol=0, atol=1e-12)
         ours = metric.figures(judgements(predictions, references), np.ones((1, size)))
         np.testing.assert_allclose(ours, figures[order - 1 : order], rtol=0, atol=1e-12)
@@ -65,12 +66,12 @@ def test_weights_count_answers_as_often(pairs: list[tuple[str, list[str]]], data
     expected, _ = official(answers, {i: references[row] for i, row in enumerate(rows)})
     weights = np.array([counts, [2 * count for count in counts]], dtype=np.float64)
     for order in ORDERS:
-        ours = Bleu(order).figures(judgements(predictions, references), weights)
+        ours = Bleu(BleuOptions(order=order)).figures(judgements(predictions, references), weights)
         assert ours[0] == pytest.approx(expected[order - 1], abs=1e-12)
 
 
 def test_an_answer_without_references_counts() -> None:
-    metric = Bleu(1)
+    metric = Bleu(BleuOptions(order=1))
     scores = metric.score(["a red dog", "a red dog"], [["a red dog"], []])
     np.testing.assert_allclose(scores, [1.0, 0.0], atol=1e-8)
     assert scores[1] == 0.0
@@ -79,12 +80,12 @@ def test_an_answer_without_references_counts() -> None:
 
 
 def test_nothing_gives_nothing() -> None:
-    assert Bleu().score([], []).shape == (0,)
+    assert Bleu(BleuOptions()).score([], []).shape == (0,)
     with pytest.raises(ValueError, match="2 predictions, 1"):
-        Bleu().score(["a", "b"], [["a"]])
+        Bleu(BleuOptions()).score(["a", "b"], [["a"]])
 
 
-@pytest.mark.parametrize("order", [0, 5, "4"])
-def test_another_order_is_refused(order: int) -> None:
-    with pytest.raises(ConfigError, match="not between 1 and 4"):
-        Bleu(order)
+@pytest.mark.parametrize("order", [0, 5, "four"])
+def test_another_order_is_refused(order: object) -> None:
+    with pytest.raises(ConfigError, match="no whole number from 1 up to 4"):
+        component("metrics", "bleu-4", order=order)

@@ -21,7 +21,7 @@ from icltool.components.metrics.cider import Cider
 from icltool.components.metrics.meteor import Meteor
 from icltool.components.metrics.ptb import shared_tokenizer
 from icltool.components.metrics.rouge_l import RougeL
-from icltool.components.metrics.spice import MODELS, MODELS_VARIABLE, Spice
+from icltool.components.metrics.spice import MODELS, MODELS_VARIABLE, Spice, SpiceOptions
 from icltool.errors import ConfigError, DataError
 from tests.components.metrics.captions import corpus
 
@@ -59,19 +59,21 @@ def _java(monkeypatch: pytest.MonkeyPatch, folder: Path, script: str) -> None:
 
 def test_missing_models_are_named_with_their_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"stanford-corenlp-3\.6\.0\.jar and .*-models\.jar in ") as caught:
-        Spice(models=tmp_path).score(["a dog"], [["a dog"]])
+        Spice(SpiceOptions(models=tmp_path)).score(["a dog"], [["a dog"]])
     assert str(tmp_path) in caught.value.message
     assert "stanford-corenlp-full-2015-12-09.zip" in str(caught.value.hint)
     (tmp_path / MODELS[0]).touch()
     monkeypatch.setenv(MODELS_VARIABLE, str(tmp_path))
     with pytest.raises(DataError, match=r"needs stanford-corenlp-3\.6\.0-models\.jar in"):
-        Spice().score(["a dog"], [["a dog"]])
+        Spice(SpiceOptions()).score(["a dog"], [["a dog"]])
 
 
 def test_scores_find_their_answers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, models: Path) -> None:
     log = tmp_path / "log.json"
     _java(monkeypatch, tmp_path, _PROGRAM.format(python=sys.executable, log=str(log)))
-    scores = Spice(models).score(["A Dog.", "", "A cat", "a bus"], [["a dog", "One dog!"], ["a"], [], ["The bus."]])
+    scores = Spice(SpiceOptions(models=models)).score(
+        ["A Dog.", "", "A cat", "a bus"], [["a dog", "One dog!"], ["a"], [], ["The bus."]]
+    )
     assert scores.tolist() == [0.5, 0.0, 0.0, 1.0]
     seen = json.loads(log.read_text())
     assert seen["entries"][0] == {"image_id": 0, "test": "a dog", "refs": ["a dog", "one dog"]}
@@ -86,12 +88,12 @@ def test_scores_find_their_answers(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
 def test_a_program_that_fails_is_one_clear_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, models: Path) -> None:
     _java(monkeypatch, tmp_path, "#!/bin/sh\necho 'java.lang.OutOfMemoryError: Java heap space' >&2\nexit 1\n")
     with pytest.raises(ConfigError, match=r"SPICE stopped: java\.lang\.OutOfMemoryError"):
-        Spice(models).score(["a dog"], [["a dog"]])
+        Spice(SpiceOptions(models=models)).score(["a dog"], [["a dog"]])
 
 
 def test_nothing_to_compare_needs_no_models(tmp_path: Path) -> None:
-    assert Spice(tmp_path).score([], []).shape == (0,)
-    assert Spice(tmp_path).score(["a dog"], [[]]).tolist() == [0.0]
+    assert Spice(SpiceOptions(models=tmp_path)).score([], []).shape == (0,)
+    assert Spice(SpiceOptions(models=tmp_path)).score(["a dog"], [[]]).tolist() == [0.0]
 
 
 @pytest.mark.external
@@ -99,8 +101,8 @@ def test_nothing_to_compare_needs_no_models(tmp_path: Path) -> None:
 def test_a_perfect_answer_scores_most(official_tokens: Callable) -> None:
     _, references = corpus(5, 20)
     references = [[text for text in texts if text] or ["A dog on a bike"] for texts in references]
-    scores = Spice().score([texts[0] for texts in references], references)
-    worse = Spice().score(["nothing of the kind"] * 20, references)
+    scores = Spice(SpiceOptions()).score([texts[0] for texts in references], references)
+    worse = Spice(SpiceOptions()).score(["nothing of the kind"] * 20, references)
     assert scores.mean() > worse.mean()
     assert np.all(scores <= 1.0)
 
