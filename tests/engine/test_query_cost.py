@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from icltool.components.interventions.shift import ShiftVectors
+from icltool.components.interventions.stored import StoredOptions
 from icltool.components.models.idefics.idefics import IdeficsModel
 from icltool.contracts import Example, GenerationOptions, ScoringRequest
 from icltool.engine.opening import open_session
@@ -79,7 +80,9 @@ def test_the_cost_is_that_under_the_intervention(
     alone = query_cost(session, [ScoringRequest(query, ())])
     calls: list[int] = []
     hook = small_idefics.decoder_layers()[0].register_forward_hook(lambda *_: calls.append(1))
-    with session.steered(ShiftVectors("live", vectors(tmp_path / "v.safetensors", small_idefics, 0.0))):
+    with session.steered(
+        ShiftVectors(StoredOptions(method="live", file=vectors(tmp_path / "v.safetensors", small_idefics, 0.0)))
+    ):
         steered = query_cost(session, [ScoringRequest(query, ())])
     hook.remove()
     assert steered.flops == alone.flops, "a shift is no product"

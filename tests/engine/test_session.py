@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from icltool.components.interventions.shift import ShiftVectors
+from icltool.components.interventions.stored import StoredOptions
 from icltool.components.models.idefics.idefics import IdeficsModel
 from icltool.contracts import Example, GenerationOptions, ScoringRequest
 from icltool.engine.batching import BatchSize
@@ -122,7 +123,11 @@ def test_a_plain_session_scores_prompts_one_by_one(small_idefics: IdeficsModel, 
 
 @pytest.fixture(scope="module")
 def strong(small_idefics: IdeficsModel, tmp_path_factory: pytest.TempPathFactory) -> ShiftVectors:
-    return ShiftVectors("live", vectors(tmp_path_factory.mktemp("vectors") / "strong.safetensors", small_idefics, 1.0))
+    return ShiftVectors(
+        StoredOptions(
+            method="live", file=vectors(tmp_path_factory.mktemp("vectors") / "strong.safetensors", small_idefics, 1.0)
+        )
+    )
 
 
 def test_what_is_shared_under_an_intervention_is_its_own(

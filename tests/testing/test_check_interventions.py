@@ -13,6 +13,7 @@ import torch
 from icltool.components.interventions.files import save_intervention
 from icltool.components.interventions.hooks import changed_outputs
 from icltool.components.interventions.shift import ShiftVectors
+from icltool.components.interventions.stored import StoredOptions
 from icltool.contracts import Example, Model, ModelIdentity, SupportsDecoderHooks
 from icltool.errors import ConfigError, DataError
 from icltool.testing import check_intervention
@@ -29,7 +30,7 @@ def vectors_of(model: Any, path: Path) -> ShiftVectors:
     base, generator = model.base_model(), torch.Generator().manual_seed(1)
     shifts = torch.randn(base.sites, base.width, generator=generator)
     save_intervention(path, "live", base, {"shots": 2}, {"vectors": shifts, "alphas": torch.full((base.sites,), 2.0)})
-    return ShiftVectors("live", path)
+    return ShiftVectors(StoredOptions(method="live", file=path))
 
 
 @pytest.fixture
@@ -66,7 +67,7 @@ def test_a_change_however_small_passes(small_idefics: Any, examples: list[Exampl
     path = tmp_path / "last.safetensors"
     shifts = {"vectors": torch.ones(2, 32), "alphas": torch.full((2,), 1e-6)}
     save_intervention(path, "live", small_idefics.base_model(), {}, shifts)
-    check_intervention(ShiftVectors("live", path), small_idefics, examples)
+    check_intervention(ShiftVectors(StoredOptions(method="live", file=path)), small_idefics, examples)
 
 
 @pytest.mark.parametrize(

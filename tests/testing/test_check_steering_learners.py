@@ -14,6 +14,7 @@ import torch
 
 from icltool.components.interventions.files import save_intervention
 from icltool.components.interventions.shift import ShiftVectors
+from icltool.components.interventions.stored import StoredOptions
 from icltool.components.learners.live.learner import Live
 from icltool.contracts import Example, TrainingOutcome
 from icltool.testing import check_steering_learner, make_steering_set
@@ -94,7 +95,9 @@ def _choosing(data: Any, folder: Path, outcome: TrainingOutcome) -> TrainingOutc
 def test_learners(fault: Any, sentence: str, small_idefics: Any, examples: list[Example], tmp_path: Path) -> None:
     data = make_steering_set(small_idefics, examples)
     with pytest.raises(AssertionError, match=sentence):
-        check_steering_learner(lambda: Faulty(fault), lambda file: ShiftVectors("live", file), data, tmp_path)
+        check_steering_learner(
+            lambda: Faulty(fault), lambda file: ShiftVectors(StoredOptions(method="live", file=file)), data, tmp_path
+        )
 
 
 @pytest.mark.parametrize(("leave", "where"), TRACES)
@@ -110,7 +113,12 @@ def test_a_learner_that_leaves_traces(
     data = make_steering_set(small_idefics, examples)
     try:
         with pytest.raises(AssertionError, match=f"^after `steer`, {where}"):
-            check_steering_learner(lambda: Faulty(fault), lambda file: ShiftVectors("live", file), data, tmp_path)
+            check_steering_learner(
+                lambda: Faulty(fault),
+                lambda file: ShiftVectors(StoredOptions(method="live", file=file)),
+                data,
+                tmp_path,
+            )
     finally:
         for undo in kept:
             undo()
@@ -118,7 +126,7 @@ def test_a_learner_that_leaves_traces(
 
 def test_a_file_that_another_method_reads(small_idefics: Any, examples: list[Example], tmp_path: Path) -> None:
     def reading(file: Path) -> ShiftVectors:
-        read = ShiftVectors("live", file)
+        read = ShiftVectors(StoredOptions(method="live", file=file))
         read.method = "other"
         return read
 
@@ -157,7 +165,9 @@ def test_identities_and_models_without_hooks(
 ) -> None:
     data = make_steering_set(small_idefics, examples)
     with pytest.raises(AssertionError, match=sentence):
-        check_steering_learner(lambda: Told(options), lambda file: ShiftVectors("live", file), data, tmp_path)
+        check_steering_learner(
+            lambda: Told(options), lambda file: ShiftVectors(StoredOptions(method="live", file=file)), data, tmp_path
+        )
 
 
 def test_a_file_in_spite_of_an_error(small_idefics: Any, examples: list[Example], tmp_path: Path) -> None:
@@ -168,7 +178,9 @@ def test_a_file_in_spite_of_an_error(small_idefics: Any, examples: list[Example]
 
     data = make_steering_set(small_idefics, examples)
     with pytest.raises(AssertionError, match="there must be no file"):
-        check_steering_learner(lambda: Hasty(shots=1), lambda file: ShiftVectors("live", file), data, tmp_path)
+        check_steering_learner(
+            lambda: Hasty(shots=1), lambda file: ShiftVectors(StoredOptions(method="live", file=file)), data, tmp_path
+        )
 
 
 def test_a_learner_that_changes_the_model(small_idefics: Any, examples: list[Example], tmp_path: Path) -> None:
@@ -181,7 +193,12 @@ def test_a_learner_that_changes_the_model(small_idefics: Any, examples: list[Exa
     data = make_steering_set(small_idefics, examples)
     try:
         with pytest.raises(AssertionError, match="leave the model as it was"):
-            check_steering_learner(lambda: Faulty(fault), lambda file: ShiftVectors("live", file), data, tmp_path)
+            check_steering_learner(
+                lambda: Faulty(fault),
+                lambda file: ShiftVectors(StoredOptions(method="live", file=file)),
+                data,
+                tmp_path,
+            )
     finally:
         for handle in kept:
             handle.remove()

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from icltool.components.interventions.files import again, check_base
 from icltool.components.interventions.hooks import changed_inputs, changed_outputs
-from icltool.components.interventions.stored import StoredIntervention
+from icltool.components.interventions.stored import StoredIntervention, StoredOptions
 from icltool.contracts import AttentionHeads, Model, SupportsDecoderHooks
 from icltool.errors import ConfigError, StoreError
 
@@ -46,9 +45,9 @@ class HeadShift(StoredIntervention):
 
     everywhere = True
 
-    def __init__(self, method: str, file: str | Path) -> None:
+    def __init__(self, options: StoredOptions) -> None:
         """Raises StoreError for a file that is none of this method's."""
-        super().__init__(method, file)
+        super().__init__(options)
         stored = self._stored
         vectors = stored.tensor("vectors", stored.base.sites, -1, -1)
         shape = tuple(vectors.shape)

@@ -6,11 +6,10 @@ import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from icltool.components.interventions.files import again, check_base
-from icltool.components.interventions.stored import StoredIntervention
+from icltool.components.interventions.stored import StoredIntervention, StoredOptions
 from icltool.contracts import Model, Prompt, SupportsDecoderHooks, TargetScore
 from icltool.errors import StoreError
 
@@ -62,11 +61,11 @@ class LastTokenVector(StoredIntervention):
 
     everywhere = False
 
-    def __init__(self, method: str, file: str | Path) -> None:
+    def __init__(self, options: StoredOptions) -> None:
         """Raises StoreError for a file that is none of this method's."""
-        super().__init__(method, file)
+        super().__init__(options)
         self.layer = int(self._stored.tensor("layer", 1)[0])
-        self._change = end_change(method, self._stored.tensor("vector", self._stored.base.width))
+        self._change = end_change(options.method, self._stored.tensor("vector", self._stored.base.width))
 
     @contextmanager
     def applied(self, model: Model) -> Iterator[None]:

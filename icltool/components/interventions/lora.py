@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from icltool.components.interventions.files import again, check_base
-from icltool.components.interventions.stored import StoredIntervention
+from icltool.components.interventions.stored import StoredIntervention, StoredOptions
 from icltool.contracts import Model, SupportsDecoderHooks
 from icltool.errors import ConfigError, StoreError
 
@@ -31,13 +30,13 @@ class LoRA(StoredIntervention):
 
     everywhere = True
 
-    def __init__(self, method: str, file: str | Path) -> None:
+    def __init__(self, options: StoredOptions) -> None:
         """Raises StoreError for a file that is none of this method's."""
-        super().__init__(method, file)
+        super().__init__(options)
         try:
-            options = self._stored.about["options"]
-            self._rank, self._alpha = int(options["rank"]), float(options["lora_alpha"])
-            self._targets = tuple(map(str, options["targets"]))
+            trained = self._stored.about["options"]
+            self._rank, self._alpha = int(trained["rank"]), float(trained["lora_alpha"])
+            self._targets = tuple(map(str, trained["targets"]))
         except (KeyError, TypeError, ValueError) as error:
             raise self._damaged(f"its header says nothing of its rank, alpha and targets ({error})") from error
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from icltool.components.interventions.files import check_base
 from icltool.components.interventions.hooks import changed_outputs
-from icltool.components.interventions.stored import StoredIntervention
+from icltool.components.interventions.stored import StoredIntervention, StoredOptions
 from icltool.contracts import Model, SupportsDecoderHooks
 
 if TYPE_CHECKING:
@@ -29,9 +28,9 @@ class ShiftVectors(StoredIntervention):
 
     everywhere = True
 
-    def __init__(self, method: str, file: str | Path) -> None:
+    def __init__(self, options: StoredOptions) -> None:
         """Raises StoreError for a file that is none of this method's."""
-        super().__init__(method, file)
+        super().__init__(options)
         base = self._stored.base
         self._shifts = self._stored.tensor("alphas", base.sites)[:, None] * self._stored.tensor(
             "vectors", base.sites, base.width

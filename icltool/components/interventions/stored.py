@@ -5,18 +5,29 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from pydantic import Field
+
 from icltool.components.interventions.files import Stored, again, check_base, read_intervention
-from icltool.contracts import Model
+from icltool.contracts import Model, Options
 from icltool.errors import StoreError
+
+
+class StoredOptions(Options):
+    """Whose file, and which."""
+
+    method: str = Field(description="method that must have made the file")
+    file: Path = Field(description="the file that `icltool train` wrote")
 
 
 class StoredIntervention:
     """All of Intervention but `everywhere` and `applied`. Raises StoreError for a file that is none of this method's."""
 
-    def __init__(self, method: str, file: str | Path) -> None:
-        stored = read_intervention(Path(file))
-        expect_method(stored, method)
-        self.method, self.file, self.about = method, stored.path, stored.about
+    options_model = StoredOptions
+
+    def __init__(self, options: StoredOptions) -> None:
+        stored = read_intervention(options.file)
+        expect_method(stored, options.method)
+        self.method, self.file, self.about = options.method, stored.path, stored.about
         self.parameters = stored.numbers
         self._stored = stored
 

@@ -86,6 +86,7 @@ def test_the_base_model_is_all_three_parts(tiny_mpt: Tiny, tmp_path: Path) -> No
 def test_live_is_trained_and_used(tiny_mpt: Tiny, examples: list[Example], tmp_path: Path) -> None:
     """Vectors at the language blocks, from a teacher with one demonstration."""
     from icltool.components.interventions.shift import ShiftVectors
+    from icltool.components.interventions.stored import StoredOptions
     from icltool.components.learners.live.learner import Live
     from icltool.testing import QuietProgress, make_steering_set
 
@@ -103,7 +104,7 @@ def test_live_is_trained_and_used(tiny_mpt: Tiny, examples: list[Example], tmp_p
     outcome = learner.steer(make_steering_set(model, examples), tmp_path, 0, QuietProgress())
     prompts = [model.prompt("caption", (), example) for example in examples]
     before = model.score(prompts, 6)
-    with ShiftVectors("live", outcome.checkpoints["last"]).applied(model):
+    with ShiftVectors(StoredOptions(method="live", file=outcome.checkpoints["last"])).applied(model):
         steered = model.score(prompts, 6)
     assert sum(s.log_prob for s in steered) > sum(s.log_prob for s in before)
     assert model.score(prompts, 6) == before

@@ -15,6 +15,7 @@ from rich.console import Console
 from icltool.commands.evaluate import answering, costs, run as evaluate
 from icltool.commands.evaluate.options import EvaluateConfig
 from icltool.components.interventions.shift import ShiftVectors
+from icltool.components.interventions.stored import StoredOptions
 from icltool.components.models.idefics.idefics import IdeficsModel
 from icltool.contracts import GenerationOptions
 from icltool.errors import ConfigError
@@ -60,7 +61,7 @@ def test_answers_are_those_of_the_model_under_the_vectors(
     rows = read_predictions(report.path / "predictions" / "live-0-shot-seed0.jsonl")
     prompts = [replace(tiny_model.prompt("vqa", (), queries[queries.row_of(r["query_id"])]), target="") for r in rows]
     plain = tiny_model.generate(prompts, GenerationOptions(5), 1)
-    with ShiftVectors("live", strong).applied(tiny_model):
+    with ShiftVectors(StoredOptions(method="live", file=strong)).applied(tiny_model):
         steered = tiny_model.generate(prompts, GenerationOptions(5), 1)
     assert [row["raw"] for row in rows] == steered != plain
     assert answers(report.path, "zero-shot") == plain, "what came after is as if nothing had been"

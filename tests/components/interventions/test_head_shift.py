@@ -13,6 +13,7 @@ from torch import Tensor
 
 from icltool.components.interventions import files
 from icltool.components.interventions.head_shift import HeadShift, HeadShifts, head_shape, shifting_heads
+from icltool.components.interventions.stored import StoredOptions
 from icltool.components.learners.steering.checkpointing import checkpointed
 from icltool.contracts import GenerationOptions, Intervention
 from icltool.errors import ConfigError, StoreError
@@ -121,7 +122,7 @@ def test_vectors_of_zero_change_nothing(case: Case) -> None:
 def test_a_batch_of_n_equals_n_single_runs_and_everything_is_as_before_afterwards(case: Case, tmp_path: Path) -> None:
     model, prompts = case
     before, modules = model.score(prompts, 4), modules_of(model)
-    made = HeadShift("mimic", shift_file(model, tmp_path))
+    made = HeadShift(StoredOptions(method="mimic", file=shift_file(model, tmp_path)))
     options = GenerationOptions(6, 3)
     plain = model.generate(prompts, options, 4)
     with made.applied(model):
@@ -143,7 +144,10 @@ def test_generating_with_a_cache_equals_generating_without(
     case: Case, beams: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, prompts = case
-    made, options = HeadShift("mimic", shift_file(model, tmp_path)), GenerationOptions(6, beams)
+    made, options = (
+        HeadShift(StoredOptions(method="mimic", file=shift_file(model, tmp_path))),
+        GenerationOptions(6, beams),
+    )
     generate, lengths = model.model.generate, []
     seen = model.attention_heads()[0].query.register_forward_hook(lambda m, i, out: lengths.append(out.shape[1]))
     with seen, made.applied(model):
@@ -200,7 +204,7 @@ def test_queries_that_are_made_elsewhere_are_one_clear_line() -> None:
 
 def test_a_file_comes_back_as_it_was(tmp_path: Path) -> None:
     model: Any = ToyModel()
-    made = HeadShift("mimic", shift_file(model, tmp_path))
+    made = HeadShift(StoredOptions(method="mimic", file=shift_file(model, tmp_path)))
     shifts, x = random_shifts(model), torch.randn(2, 5, 8)
     assert isinstance(made, Intervention)
     assert made.everywhere
@@ -211,20 +215,20 @@ def test_a_file_comes_back_as_it_was(tmp_path: Path) -> None:
     with made.applied(model):
         assert torch.equal(model(x), expected)
     digest = made.identity()
-    assert digest == HeadShift("mimic", shift_file(model, tmp_path)).identity()
-    assert digest != HeadShift("mimic", shift_file(model, tmp_path, 1.0)).identity()
+    assert digest == HeadShift(StoredOptions(method="mimic", file=shift_file(model, tmp_path))).identity()
+    assert digest != HeadShift(StoredOptions(method="mimic", file=shift_file(model, tmp_path, 1.0))).identity()
 
 
 def test_damaged_files_and_other_models_are_one_clear_line(tmp_path: Path) -> None:
     model: Any = ToyModel()
     with pytest.raises(StoreError, match="'weights' has the shape"):
-        HeadShift("mimic", shift_file(model, tmp_path, weights=torch.zeros(2, 2, 3)))
+        HeadShift(StoredOptions(method="mimic", file=shift_file(model, tmp_path, weights=torch.zeros(2, 2, 3))))
     with pytest.raises(StoreError, match="this is live"):
-        HeadShift("live", shift_file(model, tmp_path))
+        HeadShift(StoredOptions(method="live", file=shift_file(model, tmp_path)))
     wide = {"vectors": torch.zeros(2, 4, 2), "weights": torch.zeros(2, 4, 2), "biases": torch.zeros(2, 4)}
     with pytest.raises(StoreError, match="4 heads of width 2 in 2 layers"):
-        HeadShift("mimic", shift_file(model, tmp_path, **wide)).check(model)
-    made = HeadShift("mimic", shift_file(model, tmp_path))
+        HeadShift(StoredOptions(method="mimic", file=shift_file(model, tmp_path, **wide))).check(model)
+    made = HeadShift(StoredOptions(method="mimic", file=shift_file(model, tmp_path)))
     with pytest.raises(ConfigError, match=r"made for toy \(layers: 2\)"):
         made.check(ToyModel(layers=3))  # type: ignore[arg-type]
     other: Any = ToyModel()

@@ -13,6 +13,7 @@ import torch
 
 from icltool.components.interventions import files
 from icltool.components.interventions.last_token import LastTokenVector
+from icltool.components.interventions.stored import StoredOptions
 from icltool.components.models.chat.chat import ChatModel
 from icltool.components.models.idefics.idefics import IdeficsModel
 from icltool.components.models.text.text import TextModel
@@ -104,7 +105,7 @@ def test_greedy_answers_equal_decoding_by_hand(case: Case, method: str, tmp_path
     model, prompts = case
     if not isinstance(model, TextModel):
         pytest.skip("text alone is decoded by hand")
-    made = LastTokenVector(method, vector_file(model, tmp_path, method))
+    made = LastTokenVector(StoredOptions(method=method, file=vector_file(model, tmp_path, method)))
     options = GenerationOptions(6, 1)
     plain = model.generate(prompts, options, 4)
     expected = [plain_greedy(model, made, prompt.text, 6) for prompt in prompts]
@@ -121,7 +122,7 @@ def test_answers_equal_those_of_single_prompts_with_hooks_told_where_they_end(
     case: Case, method: str, beams: int, tmp_path: Path
 ) -> None:
     model, prompts = case
-    made = LastTokenVector(method, vector_file(model, tmp_path, method))
+    made = LastTokenVector(StoredOptions(method=method, file=vector_file(model, tmp_path, method)))
     options = GenerationOptions(6, beams)
     plain, expected = model.generate(prompts, options, 1), []
     for prompt in prompts:
@@ -155,7 +156,7 @@ def test_answers_equal_those_of_single_prompts_with_hooks_told_where_they_end(
 @pytest.mark.parametrize("method", METHODS)
 def test_the_next_layer_sees_the_change_at_the_prompts_end(case: Case, method: str, tmp_path: Path) -> None:
     model, prompts = case
-    made = LastTokenVector(method, vector_file(model, tmp_path, method, layer=0))
+    made = LastTokenVector(StoredOptions(method=method, file=vector_file(model, tmp_path, method, layer=0)))
     vector, layers = made._stored.tensors["vector"], model.decoder_layers()
     before: list[torch.Tensor] = []
     seen: list[torch.Tensor] = []
@@ -183,7 +184,7 @@ def test_the_next_layer_sees_the_change_at_the_prompts_end(case: Case, method: s
 
 def test_a_prompt_may_be_a_single_token(case: Case, tmp_path: Path) -> None:
     model, _ = case
-    made = LastTokenVector("task-vector", vector_file(model, tmp_path, "task-vector"))
+    made = LastTokenVector(StoredOptions(method="task-vector", file=vector_file(model, tmp_path, "task-vector")))
     single = Prompt("a", (), "x")
     assert length_of(model, single) == 1
     options, hidden = GenerationOptions(4, 1), made._stored.tensors["vector"]
@@ -206,7 +207,7 @@ def test_a_prompt_may_be_a_single_token(case: Case, tmp_path: Path) -> None:
 @pytest.mark.parametrize("method", METHODS)
 def test_scores_equal_those_with_hooks_told_where_prompts_end(case: Case, method: str, tmp_path: Path) -> None:
     model, prompts = case
-    made = LastTokenVector(method, vector_file(model, tmp_path, method))
+    made = LastTokenVector(StoredOptions(method=method, file=vector_file(model, tmp_path, method)))
     plain = model.score(prompts, 4)
     expected = []
     for prompt in prompts:
@@ -224,7 +225,9 @@ def test_scores_equal_those_with_hooks_told_where_prompts_end(case: Case, method
 
 def test_nothing_is_left_after_an_exception(case: Case, tmp_path: Path) -> None:
     model, prompts = case
-    made = LastTokenVector("function-vector", vector_file(model, tmp_path, "function-vector"))
+    made = LastTokenVector(
+        StoredOptions(method="function-vector", file=vector_file(model, tmp_path, "function-vector"))
+    )
     before = model.score(prompts, 2)
     for broken in (lambda: model.score([replace(prompts[0], target="")], 1), lambda: 1 / 0):
         with pytest.raises((ValueError, ZeroDivisionError)), made.applied(model):
@@ -255,11 +258,11 @@ def test_states_keep_their_precision() -> None:
 def test_a_file_of_another_model_method_or_layer_is_refused(case: Case, tmp_path: Path) -> None:
     model, _ = case
     path = vector_file(model, tmp_path, "task-vector")
-    made = LastTokenVector("task-vector", path)
+    made = LastTokenVector(StoredOptions(method="task-vector", file=path))
     made.check(model)
     assert (made.everywhere, made.layer, made.parameters) == (False, LAYER, model.base_model().width + 1)
     with pytest.raises(StoreError, match="was made by `icltool train task-vector`"):
-        LastTokenVector("function-vector", path)
+        LastTokenVector(StoredOptions(method="function-vector", file=path))
     base = model.base_model()
     tensors = {"vector": torch.zeros(base.width + 8), "layer": torch.tensor([0])}
     changes: tuple[tuple[dict[str, Any], str], ...] = (
@@ -268,14 +271,16 @@ def test_a_file_of_another_model_method_or_layer_is_refused(case: Case, tmp_path
     )
     for change, words in changes:
         files.save_intervention(tmp_path / "other.safetensors", "task-vector", replace(base, **change), {}, tensors)
-        other = LastTokenVector("task-vector", tmp_path / "other.safetensors")
+        other = LastTokenVector(StoredOptions(method="task-vector", file=tmp_path / "other.safetensors"))
         with pytest.raises(ConfigError, match=words), other.applied(model):
             pass
     files.save_intervention(tmp_path / "w.safetensors", "task-vector", replace(base, weights="0" * 12), {},
                {"vector": torch.zeros(base.width), "layer": torch.tensor([0])})  # fmt: skip
     with pytest.raises(ConfigError, match="other weights"):
-        LastTokenVector("task-vector", tmp_path / "w.safetensors").check(model)
-    wild = LastTokenVector("task-vector", vector_file(model, tmp_path, "task-vector", layer=77))
+        LastTokenVector(StoredOptions(method="task-vector", file=tmp_path / "w.safetensors")).check(model)
+    wild = LastTokenVector(
+        StoredOptions(method="task-vector", file=vector_file(model, tmp_path, "task-vector", layer=77))
+    )
     with pytest.raises(StoreError, match="layer 77"), wild.applied(model):
         pass
 
@@ -286,4 +291,6 @@ def test_made_by_name(case: Case, tmp_path: Path) -> None:
     model, _ = case
     for method in METHODS:
         made = component("interventions", method, file=vector_file(model, tmp_path, method))
-        assert made.identity() == LastTokenVector(method, tmp_path / "v.safetensors").identity()
+        assert (
+            made.identity() == LastTokenVector(StoredOptions(method=method, file=tmp_path / "v.safetensors")).identity()
+        )

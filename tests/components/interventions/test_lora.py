@@ -14,6 +14,7 @@ from torch import Tensor
 
 from icltool.components.interventions import files
 from icltool.components.interventions.lora import TARGETS, LoRA, LowRankAdapters
+from icltool.components.interventions.stored import StoredOptions
 from icltool.components.learners.steering.checkpointing import checkpointed
 from icltool.contracts import GenerationOptions, Intervention
 from icltool.errors import ConfigError, StoreError
@@ -100,7 +101,7 @@ def test_a_batch_of_n_equals_n_single_runs_and_no_trace_is_left(case: Case, tmp_
     model, prompts = case
     options = GenerationOptions(6, 3)
     before, plain, modules = model.score(prompts, 4), model.generate(prompts, options, 4), modules_of(model)
-    made = LoRA("lora", adapter_file(model, tmp_path))
+    made = LoRA(StoredOptions(method="lora", file=adapter_file(model, tmp_path)))
     with made.applied(model):
         assert modules_of(model) != modules
         alone = [model.score([p], 1)[0].log_prob for p in prompts]
@@ -120,7 +121,7 @@ def test_generating_with_a_cache_equals_generating_without(
     case: Case, beams: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, prompts = case
-    made, options = LoRA("lora", adapter_file(model, tmp_path)), GenerationOptions(6, beams)
+    made, options = LoRA(StoredOptions(method="lora", file=adapter_file(model, tmp_path))), GenerationOptions(6, beams)
     generate = model.model.generate
     with made.applied(model):
         cached = model.generate(prompts, options, 4)
@@ -167,7 +168,7 @@ def test_weights_that_want_gradients_go_on_wanting_them() -> None:
 
 def test_a_file_comes_back_as_it_was(tmp_path: Path) -> None:
     model: Any = ToyModel()
-    made, x = LoRA("lora", adapter_file(model, tmp_path)), torch.randn(2, 5, 8)
+    made, x = LoRA(StoredOptions(method="lora", file=adapter_file(model, tmp_path))), torch.randn(2, 5, 8)
     assert isinstance(made, Intervention)
     assert made.everywhere
     assert made.parameters == 2 * 3 * (3 * 8 + 8 * 3)
@@ -179,30 +180,32 @@ def test_a_file_comes_back_as_it_was(tmp_path: Path) -> None:
     assert torch.equal(found, expected)
     assert not found.requires_grad
     assert torch.equal(torch.get_rng_state(), state)
-    assert made.identity() == LoRA("lora", adapter_file(model, tmp_path)).identity()
-    assert made.identity() != LoRA("lora", adapter_file(model, tmp_path, scale=0.2)).identity()
+    assert made.identity() == LoRA(StoredOptions(method="lora", file=adapter_file(model, tmp_path))).identity()
+    assert (
+        made.identity() != LoRA(StoredOptions(method="lora", file=adapter_file(model, tmp_path, scale=0.2))).identity()
+    )
 
 
 def test_damaged_files_and_other_models_are_one_clear_line(tmp_path: Path) -> None:
     model: Any = ToyModel()
     with pytest.raises(StoreError, match="says nothing of its rank"):
-        LoRA("lora", adapter_file(model, tmp_path, rank=None))
+        LoRA(StoredOptions(method="lora", file=adapter_file(model, tmp_path, rank=None)))
     with pytest.raises(StoreError, match="this is live"):
-        LoRA("live", adapter_file(model, tmp_path))
+        LoRA(StoredOptions(method="live", file=adapter_file(model, tmp_path)))
     for changed, message in (
         ({"targets": ["query"]}, "'0.output.A' is missing, or one too many"),
         ({"rank": 2}, "'0.query.A' has the shape"),
     ):
-        made = LoRA("lora", adapter_file(model, tmp_path, **changed))
+        made = LoRA(StoredOptions(method="lora", file=adapter_file(model, tmp_path, **changed)))
         with pytest.raises(StoreError, match=message), made.applied(model):
             pass
     with pytest.raises(ConfigError, match=r"made for toy \(layers: 2\)"):
-        LoRA("lora", adapter_file(model, tmp_path)).check(ToyModel(layers=3))  # type: ignore[arg-type]
+        LoRA(StoredOptions(method="lora", file=adapter_file(model, tmp_path))).check(ToyModel(layers=3))  # type: ignore[arg-type]
 
 
 def test_without_peft_one_line_says_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model: Any = ToyModel()
-    made = LoRA("lora", adapter_file(model, tmp_path))
+    made = LoRA(StoredOptions(method="lora", file=adapter_file(model, tmp_path)))
     monkeypatch.setitem(sys.modules, "peft", None)
     with pytest.raises(ConfigError, match="not installed") as caught:
         made.check(model)

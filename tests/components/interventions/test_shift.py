@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 
 from icltool.components.interventions.files import VERSION, read_intervention, save_intervention
 from icltool.components.interventions.shift import ShiftVectors, fused_rescaled, rescaled, shifted
+from icltool.components.interventions.stored import StoredOptions
 from icltool.errors import ConfigError, StoreError
 
 TENSORS = {"vectors": torch.ones(4, 128), "alphas": torch.full((4,), 0.5)}
@@ -104,7 +105,7 @@ def test_another_model_is_refused_in_one_line(
     base = replace(tiny_model.base_model(), **changes)
     shapes = {"vectors": torch.ones(base.sites, base.width), "alphas": torch.ones(base.sites)}
     save_intervention(tmp_path / "x.safetensors", "live", base, {}, shapes)
-    vectors = ShiftVectors("live", tmp_path / "x.safetensors")
+    vectors = ShiftVectors(StoredOptions(method="live", file=tmp_path / "x.safetensors"))
     for attempt in (lambda: vectors.check(tiny_model), lambda: vectors.applied(tiny_model).__enter__()):
         with pytest.raises(ConfigError) as caught:
             attempt()
@@ -119,7 +120,7 @@ def test_another_precision_or_prompt_format_is_no_other_model(file: Path, tiny_m
     from icltool.plugin.manager import component
 
     other = component("models", "tiny-idefics", device="cpu", dtype="bfloat16", template="live")
-    vectors = ShiftVectors("live", file)
+    vectors = ShiftVectors(StoredOptions(method="live", file=file))
     vectors.check(other)
     with vectors.applied(other):
         assert other.score([other.prompt("caption", (), _example())], 1)
@@ -151,15 +152,15 @@ def test_what_is_no_file_of_vectors_is_one_clear_line(file: Path, tiny_model: An
         (tmp_path, "is a folder"),
     ):
         with pytest.raises(StoreError, match=words) as caught:
-            ShiftVectors("live", path)
+            ShiftVectors(StoredOptions(method="live", file=path))
         assert str(path) in caught.value.message
         assert "\n" not in caught.value.message
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
     with pytest.raises(StoreError, match="it is no regular file"):
-        ShiftVectors("live", fifo)
+        ShiftVectors(StoredOptions(method="live", file=fifo))
     with pytest.raises(StoreError, match="made by `icltool train live`, and this is icv-pca"):
-        ShiftVectors("icv-pca", file)
+        ShiftVectors(StoredOptions(method="icv-pca", file=file))
 
 
 @pytest.mark.parametrize(
@@ -173,7 +174,7 @@ def test_what_is_no_file_of_vectors_is_one_clear_line(file: Path, tiny_model: An
 def test_a_file_without_its_tensors_is_damaged(tensors: Any, tiny_model: Any, tmp_path: Path) -> None:
     save_intervention(tmp_path / "x.safetensors", "live", tiny_model.base_model(), {}, tensors)
     with pytest.raises(StoreError, match=r"is damaged: its tensor '(alphas|vectors)'"):
-        ShiftVectors("live", tmp_path / "x.safetensors")
+        ShiftVectors(StoredOptions(method="live", file=tmp_path / "x.safetensors"))
 
 
 @pytest.mark.parametrize("number", [math.nan, math.inf])
@@ -181,7 +182,7 @@ def test_numbers_that_are_not_finite_are_refused(number: float, tiny_model: Any,
     tensors = {**TENSORS, "alphas": torch.tensor([0.1, number, 0.1, 0.1])}
     save_intervention(tmp_path / "x.safetensors", "live", tiny_model.base_model(), {}, tensors)
     with pytest.raises(StoreError, match="holds numbers that are not finite"):
-        ShiftVectors("live", tmp_path / "x.safetensors")
+        ShiftVectors(StoredOptions(method="live", file=tmp_path / "x.safetensors"))
 
 
 def test_a_file_is_written_whole_or_not_at_all(file: Path, tiny_model: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 
 from icltool.components.interventions.files import read_intervention
 from icltool.components.interventions.lora import LoRA
+from icltool.components.interventions.stored import StoredOptions
 from icltool.components.learners.lora.adapters import LearnedAdapters, LoraModule
 from icltool.components.learners.lora.learner import Lora
 from icltool.components.learners.lora.options import LoRAOptions
@@ -130,7 +131,7 @@ def test_training_lowers_the_loss_and_leaves_a_file_that_is_used(
     assert len(stored.tensors) == 4 * 2 * 2
     assert stored.about["figures"]["parameters"] == stored.numbers == numbers
     assert stored.about["shots"] == 0  # none was read
-    with LoRA("lora", tmp_path / "last.safetensors").applied(tiny_model):
+    with LoRA(StoredOptions(method="lora", file=tmp_path / "last.safetensors")).applied(tiny_model):
         after = tiny_model.score(prompts, 4)
     mean = -sum(s.log_prob for s in after) / sum(s.tokens for s in after)
     assert sum(s.mean for s in after) > sum(s.mean for s in before)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from icltool.components.interventions.files import read_intervention
 from icltool.components.interventions.head_shift import HeadShift
+from icltool.components.interventions.stored import StoredOptions
 from icltool.components.learners.mimic.heads import AligningTeacher, LearnedHeads, MimicModule, recording
 from icltool.components.learners.mimic.learner import Mimic
 from icltool.components.learners.mimic.options import MimicOptions
@@ -167,7 +168,7 @@ def test_training_lowers_the_loss_and_leaves_a_file_that_is_used(
         "vectors": (4, 4, 32), "weights": (4, 4, 32), "biases": (4, 4),
     }  # fmt: skip
     assert stored.about["figures"]["parameters"] == stored.numbers == last["parameters"]
-    made = HeadShift("mimic", tmp_path / "last.safetensors")
+    made = HeadShift(StoredOptions(method="mimic", file=tmp_path / "last.safetensors"))
     with made.applied(tiny_model):
         after = tiny_model.score(prompts, 4)
     assert sum(s.mean for s in after) > sum(s.mean for s in before)

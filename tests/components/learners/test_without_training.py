@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from icltool.components.interventions.files import read_intervention
 from icltool.components.interventions.last_token import LastTokenVector
 from icltool.components.interventions.shift import ShiftVectors
+from icltool.components.interventions.stored import StoredOptions
 from icltool.components.learners.function_vector import FunctionVector, summed_heads
 from icltool.components.learners.icv_pca import IcvPca, principal_shift
 from icltool.components.learners.steering import card
@@ -131,7 +132,7 @@ def test_the_task_vector_is_the_mean_state_of_prompts_with_demonstrations(data: 
         layer == max(values, key=values.__getitem__) == outcome.history[-1]["layer"] == stored.about["figures"]["layer"]
     )
     torch.testing.assert_close(stored.tensors["vector"].double(), means[layer], atol=1e-5, rtol=1e-4)
-    applied = LastTokenVector("task-vector", outcome.checkpoints["last"])
+    applied = LastTokenVector(StoredOptions(method="task-vector", file=outcome.checkpoints["last"]))
     assert values[layer] == pytest.approx(development_log_prob(data, applied), abs=1e-4)
 
 
@@ -178,7 +179,7 @@ def test_the_function_vector_sums_the_heads_with_the_largest_effect(
         columns = slice(head * part.head_width, (head + 1) * part.head_width)
         expected += part.output.weight.double()[:, columns] @ means[layer, columns]
     torch.testing.assert_close(stored.tensors["vector"].double(), expected, atol=1e-5, rtol=1e-4)
-    applied = LastTokenVector("function-vector", outcome.checkpoints["last"])
+    applied = LastTokenVector(StoredOptions(method="function-vector", file=outcome.checkpoints["last"]))
     best = max(record["log_prob"] for record in outcome.history)
     assert best == pytest.approx(development_log_prob(data, applied), abs=1e-4)
     if corrupted == "zero-shot":
@@ -239,7 +240,7 @@ def test_in_context_vectors_are_principal_directions_of_the_differences(data: St
     assert sorted(record["strength"] for record in outcome.history) == [0.05, 0.2]
     assert best["log_prob"] == max(record["log_prob"] for record in outcome.history)
     assert torch.equal(stored.tensors["alphas"], torch.full((len(modules),), best["strength"]))
-    applied = ShiftVectors("icv-pca", outcome.checkpoints["last"])
+    applied = ShiftVectors(StoredOptions(method="icv-pca", file=outcome.checkpoints["last"]))
     assert best["log_prob"] == pytest.approx(development_log_prob(data, applied), abs=1e-4)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from icltool.components.interventions.shift import ShiftVectors
+from icltool.components.interventions.stored import StoredOptions
 from icltool.components.learners.live.learner import Live
 from icltool.components.models.idefics.idefics2 import Idefics2Model
 from icltool.contracts import GenerationOptions
@@ -40,7 +41,7 @@ def test_live_is_trained_and_used(
     outcome = Live(**options, grad_checkpointing=family == "gemma3", teacher_draws=1).steer(
         data, tmp_path, 0, QuietProgress()
     )
-    vectors = ShiftVectors("live", outcome.checkpoints["last"])
+    vectors = ShiftVectors(StoredOptions(method="live", file=outcome.checkpoints["last"]))
     base = model.base_model()
     assert vectors.parameters == base.sites * (base.width + 1)
     prompts = [model.prompt("caption", (), example) for example in data.examples.rows(range(4))]

@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 
 from icltool.components.interventions.files import read_intervention
 from icltool.components.interventions.shift import ShiftVectors, shifting
+from icltool.components.interventions.stored import StoredOptions
 from icltool.components.learners.live.learner import Live
 from icltool.components.learners.live.options import LiveOptions, parse_options
 from icltool.components.learners.steering.checkpointing import checkpointed
@@ -227,7 +228,7 @@ def test_training_lowers_the_loss_and_leaves_a_file_that_is_used(
     assert stored.base == tiny_model.base_model()
     assert stored.about["shots"] == 2
     assert stored.about["dataset"] == "in memory"
-    vectors = ShiftVectors("live", tmp_path / "last.safetensors")
+    vectors = ShiftVectors(StoredOptions(method="live", file=tmp_path / "last.safetensors"))
     with vectors.applied(tiny_model):
         after = tiny_model.score(prompts, 4)
     assert sum(s.mean for s in after) > sum(s.mean for s in before)
