@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from icltool.components.executors.local import LocalExecutor
-from icltool.components.executors.ray import RayExecutor
+from icltool.components.executors.ray import RayExecutor, RayOptions
 from icltool.contracts import Example, GenerationOptions
 from tests.benchmarks.engine.data import make_run
 
@@ -97,7 +97,7 @@ def test_two_workers_against_one(tmp_path: Path, capsys: pytest.CaptureFixture[s
     """Prints anchors per second of both, and their ratio. What is found must be equal; no time is asserted."""
     units = make_run(tmp_path / "pictures", ANCHORS, CANDIDATES).anchors
     alone = _run(LocalExecutor(), units)
-    one, two = (_run(RayExecutor(workers=workers, **CLUSTER), units, workers) for workers in (1, 2))
+    one, two = (_run(RayExecutor(RayOptions(workers=workers, **CLUSTER)), units, workers) for workers in (1, 2))
     assert len({f.pid for f in two}) == 2
     assert len(alone) == len(units)
     assert _sequences(one) == _sequences(two) == {f.query: {f.ids} for f in alone}
@@ -112,7 +112,7 @@ def test_two_workers_against_one(tmp_path: Path, capsys: pytest.CaptureFixture[s
 
 def test_what_a_unit_costs(capsys: pytest.CaptureFixture[str]) -> None:
     """Prints the time of units without work, from the first result on."""
-    results = RayExecutor(workers=1, **CLUSTER).run(make_idler, range(IDLE_UNITS + 1))
+    results = RayExecutor(RayOptions(workers=1, **CLUSTER)).run(make_idler, range(IDLE_UNITS + 1))
     next(results)
     start = time.perf_counter()
     for _ in range(IDLE_UNITS):

@@ -8,14 +8,19 @@ import pytest
 import torch
 from torch import nn
 
-from icltool.components.encoders.open_clip import OpenClipEncoder
+from icltool.components.encoders.open_clip import OpenClipEncoder, OpenClipOptions
 from icltool.testing.trainable_encoders import check_trainable_encoder
 
-TINY = {"name": "tiny-clip", "packaged": "tiny-clip", "device": "cpu"}
+
+def build(kind: type[OpenClipEncoder], **options: object) -> OpenClipEncoder:
+    """The tiny CLIP, with other options where they are given."""
+    return kind(
+        OpenClipOptions.model_validate({"name": "tiny-clip", "packaged": "tiny-clip", "device": "cpu"} | options)
+    )
 
 
 def test_the_built_in_encoder_passes(tmp_path: Path) -> None:
-    check_trainable_encoder(partial(OpenClipEncoder, **TINY), tmp_path)
+    check_trainable_encoder(partial(build, OpenClipEncoder), tmp_path)
 
 
 class Normalised(OpenClipEncoder):
@@ -63,7 +68,7 @@ class Forgetful(OpenClipEncoder):
 )
 def test_what_is_broken_is_said(kind: type[OpenClipEncoder], said: str, tmp_path: Path) -> None:
     with pytest.raises(AssertionError, match=said):
-        check_trainable_encoder(partial(kind, **TINY), tmp_path)
+        check_trainable_encoder(partial(build, kind), tmp_path)
 
 
 def test_an_encoder_without_towers_is_no_trainable_one(tmp_path: Path) -> None:

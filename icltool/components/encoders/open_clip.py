@@ -12,12 +12,13 @@ import numpy as np
 import open_clip
 import torch
 from PIL import Image
+from pydantic import Field
 from torch import Tensor, nn
 
 from icltool.components.models.shared.images import read_image
 from icltool.components.models.shared.loading import check_sizes, is_fault
 from icltool.components.models.shared.weights import check_files, fingerprint, packaged_weights
-from icltool.contracts import FloatArray, read_whole
+from icltool.contracts import FloatArray, Options, read_whole
 from icltool.errors import ConfigError, IclError
 
 #: Its tokens tell tokenizers apart.
@@ -27,31 +28,36 @@ _SAMPLE_TEXT = "A photo of 2 red, well-worn umbrellas."
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth")
 
 
+class OpenClipOptions(Options):
+    """Which weights, and where they run."""
+
+    name: str = Field("open-clip", description="the encoder's name in messages and file names")
+    packaged: str | None = Field(None, description="weights that icltool brings along")
+    architecture: str | None = Field(None, description="one of open_clip's architectures")
+    pretrained: str | None = Field(None, description="tag of open_clip's own list of weights for it, or a weights file")
+    path: str | None = Field(
+        None, description="folder with open_clip_config.json and weights; a weights file where architecture is named"
+    )
+    device: str = Field("auto", description="torch's name of a device (auto: a GPU where there is one)")
+    weights: bool = Field(True, description="false leaves the towers untrained, and looks for no weights")
+
+
 class OpenClipEncoder:
     """An open_clip model's two towers with their projections: both give float32 [n, D] in one space.
 
     A TrainableEncoder.
     """
 
-    def __init__(
-        self,
-        name: str = "open-clip",
-        packaged: str | None = None,
-        architecture: str | None = None,
-        pretrained: str | None = None,
-        path: str | None = None,
-        device: str = "auto",
-        weights: bool = True,
-    ) -> None:
-        """`packaged` or a folder `path` hold open_clip_config.json and weights; else `architecture` with `pretrained`, a
-        tag of open_clip's own list or a weights file. Without `weights` the towers are untrained and no weights file is
-        looked for.
+    options_model = OpenClipOptions
 
-        Raises ConfigError when the weights are not on this machine and the user did not name a source in `path`.
-        """
+    def __init__(self, options: OpenClipOptions) -> None:
+        """Raises ConfigError when the weights are not on this machine and the user did not name a source in `path`."""
+        name, path, weights = options.name, options.path, options.weights
+        architecture, pretrained = options.architecture, options.pretrained
         self.name = name
-        self.device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
-        folder = path or (str(packaged_weights(packaged)) if packaged else None)
+        auto = "cuda" if torch.cuda.is_available() else "cpu"
+        self.device = torch.device(auto if options.device == "auto" else options.device)
+        folder = path or (str(packaged_weights(options.packaged)) if options.packaged else None)
         self._folder = folder if folder is not None and Path(folder).is_dir() else None
         settings: dict[str, Any] = {}
         if self._folder is not None:

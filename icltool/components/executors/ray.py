@@ -10,6 +10,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar, cast
 
+from pydantic import Field, model_validator
+
 from icltool.components.executors.ray_cluster import (
     Cluster,
     Needs,
@@ -23,7 +25,7 @@ from icltool.components.executors.ray_cluster import (
 from icltool.components.executors.ray_worker_pool import WorkerPool
 from icltool.components.executors.shipping import Shipped, ship_files, sweep
 from icltool.components.executors.unit_queue import UnitQueue
-from icltool.contracts import FailedUnitsError
+from icltool.contracts import FailedUnitsError, Options
 from icltool.contracts.json import Json
 from icltool.errors import ConfigError
 
@@ -31,13 +33,29 @@ Unit = TypeVar("Unit")
 Result = TypeVar("Result")
 
 
+class RayOptions(Options):
+    """Which cluster, and how many workers."""
+
+    devices: tuple[int, ...] | None = Field(None, description="GPUs of this machine, a worker on each (none: all)")
+    address: str | None = Field(None, description="address of a running cluster (HOST:PORT, or auto), which is joined")
+    workers: int | None = Field(
+        None, description="how many workers (none: one for each GPU, or node where there is none)"
+    )
+    gpus_per_worker: float | None = Field(None, description="GPUs that each worker gets, also parts of one")
+    cpus_per_worker: float = Field(1.0, description="processors, and so threads, that each worker gets")
+
+    @model_validator(mode="after")
+    def _check_place(self) -> RayOptions:
+        if self.devices and self.address is not None:
+            raise ConfigError("--devices names GPUs of this machine, --address another cluster", "give one of them")
+        return self
+
+
 class RayExecutor:
     """Workers are Ray actors, each with its model. Results come in order of completion.
 
-    Without `address` Ray is started on this machine with the GPUs `devices` (none: all), and ended after each run; with one
-    ("auto", HOST:PORT) the cluster is joined, and left as it was. `workers`: how many; none: one for each GPU (for each
-    `gpus_per_worker` of one), or for each node where there is no GPU. Each gets `cpus_per_worker` processors, and so many
-    threads. On one node models load one after the other.
+    Without an address Ray is started on this machine, and ended after each run; with one the cluster is joined, and left as
+    it was. On one node models load one after the other.
 
     A unit whose worker raises an exception, dies, or loses its machine is done again, preferably by another worker, and given
     up after three tries; the run goes on and ends with FailedUnitsError. Workers that die are replaced.
@@ -45,20 +63,12 @@ class RayExecutor:
     `say`, if set, is told what cannot wait until the run is over.
     """
 
-    def __init__(
-        self,
-        devices: Sequence[int] | None = None,
-        address: str | None = None,
-        workers: int | None = None,
-        gpus_per_worker: float | None = None,
-        cpus_per_worker: float | None = None,
-    ) -> None:
+    options_model = RayOptions
+
+    def __init__(self, options: RayOptions) -> None:
         import_ray()
-        if devices and address is not None:
-            raise ConfigError("--devices names GPUs of this machine, --address another cluster", "give one of them")
-        self._devices = None if devices is None else tuple(devices)
-        self._address, self._workers = address, workers
-        self._gpus, self._cpus = gpus_per_worker, 1.0 if cpus_per_worker is None else cpus_per_worker
+        self._devices, self._address, self._workers = options.devices, options.address, options.workers
+        self._gpus, self._cpus = options.gpus_per_worker, options.cpus_per_worker
         self._cluster: Cluster | None = None
         self._crew: WorkerPool[object, object] | None = None
         self._described: dict[str, Json] | None = None

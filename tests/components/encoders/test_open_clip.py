@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from icltool.components.encoders.open_clip import OpenClipEncoder
+from icltool.components.encoders.open_clip import OpenClipEncoder, OpenClipOptions
 from icltool.components.models.shared.weights import packaged_weights
 from icltool.contracts import Encoder, TrainableEncoder
 from icltool.errors import ConfigError, DataError
@@ -41,7 +41,7 @@ def custom_text(tmp_path: Path) -> OpenClipEncoder:
     config["model_cfg"]["custom_text"] = True
     (folder / "open_clip_config.json").write_text(json.dumps(config))
     (folder / "open_clip_model.safetensors").unlink()
-    return OpenClipEncoder("custom", path=str(folder), device="cpu", weights=False)
+    return OpenClipEncoder(OpenClipOptions(name="custom", path=str(folder), device="cpu", weights=False))
 
 
 def test_towers_give_the_encoders_features(clip: OpenClipEncoder, scenery: Scenery) -> None:
@@ -96,7 +96,7 @@ def test_another_preprocessing_or_tokenizer_is_another_architecture(clip: OpenCl
     config = json.loads(path.read_text())
     config["preprocess_cfg"]["mean"] = [0.1, 0.1, 0.1]
     path.write_text(json.dumps(config))
-    other = OpenClipEncoder("other", path=str(folder), device="cpu")
+    other = OpenClipEncoder(OpenClipOptions(name="other", path=str(folder), device="cpu"))
     assert other.architecture() != clip.architecture()
     assert other.build_options() == {"weights": False, "path": str(folder)}
 
@@ -110,7 +110,7 @@ def test_a_built_in_architecture_needs_no_file() -> None:
 
 def test_an_architecture_that_is_not_built_in_is_refused() -> None:
     with pytest.raises(ConfigError, match="has no architecture 'hf-hub:some/where'"):
-        OpenClipEncoder("far", architecture="hf-hub:some/where", weights=False)
+        OpenClipEncoder(OpenClipOptions(name="far", architecture="hf-hub:some/where", weights=False))
 
 
 def test_a_folder_without_weights_is_refused(tmp_path: Path) -> None:
@@ -119,7 +119,7 @@ def test_a_folder_without_weights_is_refused(tmp_path: Path) -> None:
         packaged_weights("tiny-clip"), tmp_path / "cut", ignore=shutil.ignore_patterns("*.safetensors")
     )
     with pytest.raises(ConfigError, match="holds no weights"):
-        OpenClipEncoder("cut", path=str(folder), device="cpu")
+        OpenClipEncoder(OpenClipOptions(name="cut", path=str(folder), device="cpu"))
 
 
 def _pipe(file: Path) -> None:
@@ -158,7 +158,7 @@ def test_damaged_folders_are_one_line(
     folder = shutil.copytree(packaged_weights("tiny-clip"), tmp_path / "clip")
     damage(folder / name)
     with pytest.raises(ConfigError, match=message) as caught:
-        OpenClipEncoder("clip", path=str(folder), device="cpu")
+        OpenClipEncoder(OpenClipOptions(name="clip", path=str(folder), device="cpu"))
     assert str(folder) in caught.value.message or "which no model has" in message
     assert "\n" not in str(caught.value)
 
@@ -168,6 +168,6 @@ def test_a_tokenizer_of_another_model(tmp_path: Path) -> None:
     content = json.loads((folder / "tokenizer.json").read_text())
     content["model"]["vocab"]["dax"] = 10**6
     (folder / "tokenizer.json").write_text(json.dumps(content))
-    encoder = OpenClipEncoder("clip", path=str(folder), device="cpu")
+    encoder = OpenClipEncoder(OpenClipOptions(name="clip", path=str(folder), device="cpu"))
     with pytest.raises(ConfigError, match="has the token 1000000, its model"):
         encoder.encode_texts(["dax"])

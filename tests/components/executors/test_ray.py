@@ -14,7 +14,7 @@ import pytest
 
 pytest.importorskip("ray")
 
-from icltool.components.executors.ray import RayExecutor
+from icltool.components.executors.ray import RayExecutor, RayOptions
 from icltool.components.executors.ray_cluster import FOLDER, Cluster, Node, needs, worker_count
 from icltool.components.executors.ray_folders import IN_USE, remove_unused
 from icltool.components.executors.ray_notes import MOST_TOLD, RunNotes
@@ -91,19 +91,19 @@ def test_devices_must_be_there(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda index: "H100")
-    described = RayExecutor(devices=(0, 1)).describe()
+    described = RayExecutor(RayOptions(devices=(0, 1))).describe()
     assert (described["workers"], described["nodes"]) == (2, 1)
     assert described["devices"][0].endswith(": 2 x H100")
-    assert RayExecutor(devices=(1,), workers=2, gpus_per_worker=0.5).describe()["workers"] == 2
+    assert RayExecutor(RayOptions(devices=(1,), workers=2, gpus_per_worker=0.5)).describe()["workers"] == 2
     with pytest.raises(ConfigError, match="--devices 2: this machine has GPUs 0 to 1"):
-        RayExecutor(devices=(0, 2)).describe()
+        RayExecutor(RayOptions(devices=(0, 2))).describe()
     with pytest.raises(ConfigError, match="names GPU 0 twice"):
-        RayExecutor(devices=(0, 0)).describe()
+        RayExecutor(RayOptions(devices=(0, 0))).describe()
     with pytest.raises(ConfigError, match="3 workers of 1 GPU and 1 processor each: this machine gives 2") as caught:
-        RayExecutor(workers=3).describe()
+        RayExecutor(RayOptions(workers=3)).describe()
     assert (caught.value.hint or "").endswith("--gpus-per-worker to 0.66")
     with pytest.raises(ConfigError, match="give one of them"):
-        RayExecutor(devices=(0,), address="auto")
+        RayExecutor(RayOptions(devices=(0,), address="auto"))
 
 
 _HOLDS = """
@@ -156,7 +156,7 @@ def test_what_ship_started_ends_with_the_run(tmp_path: Path, how: str) -> None:
         def leave(self) -> None:
             self.left = True
 
-    executor = RayExecutor()
+    executor = RayExecutor(RayOptions())
     executor._cluster = cluster = Open(True)
     results = executor.run(RayWorker, [] if how == "no units" else [1])  # type: ignore[arg-type]
     if how == "no units":
@@ -201,7 +201,7 @@ def test_what_is_told_in_the_end_fits_on_a_page() -> None:
 
 
 def test_no_units_start_nothing() -> None:
-    assert list(RayExecutor(address="127.0.0.1:1").run(RayWorker, [])) == []  # type: ignore[arg-type]
+    assert list(RayExecutor(RayOptions(address="127.0.0.1:1")).run(RayWorker, [])) == []  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -216,7 +216,7 @@ def test_no_units_start_nothing() -> None:
 )
 def test_addresses_where_nobody_answers(address: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        RayExecutor(address=address).describe()
+        RayExecutor(RayOptions(address=address)).describe()
 
 
 def test_something_else_answers(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -224,7 +224,7 @@ def test_something_else_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.create_server(("127.0.0.1", 0)) as mute:
         port = mute.getsockname()[1]
         with pytest.raises(ConfigError, match=f"something answers at 127.0.0.1:{port}, but it is no Ray cluster"):
-            RayExecutor(address=f"127.0.0.1:{port}").describe()
+            RayExecutor(RayOptions(address=f"127.0.0.1:{port}")).describe()
 
 
 def test_another_version_of_ray_answers(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -238,7 +238,7 @@ def test_another_version_of_ray_answers(monkeypatch: pytest.MonkeyPatch) -> None
         socket.create_server(("127.0.0.1", 0)) as other,
         pytest.raises(ConfigError, match=r"something answers at .*, but it is no Ray cluster of this version of Ray"),
     ):
-        RayExecutor(address=f"127.0.0.1:{other.getsockname()[1]}").describe()
+        RayExecutor(RayOptions(address=f"127.0.0.1:{other.getsockname()[1]}")).describe()
 
 
 class AwkwardError(IclError):

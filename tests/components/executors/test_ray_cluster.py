@@ -21,7 +21,7 @@ import pytest
 pytest.importorskip("ray")
 
 from icltool.components.executors import ray_worker_pool as ray_crew
-from icltool.components.executors.ray import RayExecutor
+from icltool.components.executors.ray import RayExecutor, RayOptions
 from icltool.contracts import FailedUnitsError, UnitFailure
 from icltool.errors import ConfigError, IclError
 from icltool.testing import check_executor
@@ -77,7 +77,7 @@ UNITS = ("a", "b", "kill c", "once d", "bad e", *(f"slow {k}" for k in range(8))
 def eventful(nodes: TwoNodes, tmp_path_factory: pytest.TempPathFactory) -> Eventful:
     """Three workers; one kills itself twice, one is killed from outside."""
     folder = tmp_path_factory.mktemp("eventful")
-    run = Eventful(folder, RayExecutor(address=nodes.address, workers=3))
+    run = Eventful(folder, RayExecutor(RayOptions(address=nodes.address, workers=3)))
     more = Until(run.settled)
     try:
         for result in run.executor.run(Make(folder), chain(UNITS, more)):
@@ -151,11 +151,11 @@ def wait_until(holds: Callable[[], bool]) -> None:
 
 
 def test_it_conforms(nodes: TwoNodes) -> None:
-    check_executor(RayExecutor(address=nodes.address, workers=2), units=20)
+    check_executor(RayExecutor(RayOptions(address=nodes.address, workers=2)), units=20)
 
 
 def test_a_node_that_is_lost_takes_no_unit_with_it(nodes: TwoNodes, tmp_path: Path) -> None:
-    executor = RayExecutor(address=nodes.address, workers=4)
+    executor = RayExecutor(RayOptions(address=nodes.address, workers=4))
     assert executor.describe()["nodes"] == 2
     found: list[Done] = []
     lost, back = "", False
@@ -182,7 +182,7 @@ def told(executor: RayExecutor) -> list[str]:
 
 
 def test_a_node_without_the_pictures_spoils_no_unit(nodes: TwoNodes, tmp_path: Path) -> None:
-    executor = RayExecutor(address=nodes.address, workers=4)
+    executor = RayExecutor(RayOptions(address=nodes.address, workers=4))
     units = Until(lambda: any("beta" in line and "could do" in line for line in told(executor)))
     found = list(executor.run(WithoutPictures(tmp_path, nodes.second.node_id), units))
     assert sorted(r.unit for r in found) == sorted(units.given)
@@ -193,7 +193,7 @@ def test_a_node_without_the_pictures_spoils_no_unit(nodes: TwoNodes, tmp_path: P
 
 
 def test_a_node_where_the_model_is_missing_does_not_end_a_run_that_works(nodes: TwoNodes, tmp_path: Path) -> None:
-    executor = RayExecutor(address=nodes.address, workers=4)
+    executor = RayExecutor(RayOptions(address=nodes.address, workers=4))
     line = "a worker could not be made on beta: ConfigError: no weights on this machine (put them there)"
     units = Until(lambda: line in told(executor))
     found = list(executor.run(WithoutPictures(tmp_path, nodes.second.node_id, "load"), units))
@@ -202,7 +202,7 @@ def test_a_node_where_the_model_is_missing_does_not_end_a_run_that_works(nodes: 
 
 
 def test_workers_that_died_while_they_were_idle_cost_no_tries(nodes: TwoNodes, tmp_path: Path) -> None:
-    executor = RayExecutor(address=nodes.address, workers=4)
+    executor = RayExecutor(RayOptions(address=nodes.address, workers=4))
     before = Until(lambda: executor.status() == "4 of 4 workers")
     found: list[Done] = []
     for result in executor.run(Make(tmp_path, 0.0), chain(before, ["slow one"])):
@@ -227,7 +227,7 @@ def test_workers_that_died_while_they_were_idle_cost_no_tries(nodes: TwoNodes, t
 def test_workers_that_cannot_be_made(
     nodes: TwoNodes, tmp_path: Path, how: str, kind: type[Exception], message: str, tries: tuple[int, ...]
 ) -> None:
-    executor = RayExecutor(address=nodes.address, workers=2)
+    executor = RayExecutor(RayOptions(address=nodes.address, workers=2))
     with pytest.raises(kind, match=message) as caught:
         list(executor.run(Refuse(tmp_path, how), "ab"))
     assert len(list(tmp_path.glob("tried-*"))) in tries
@@ -237,7 +237,7 @@ def test_workers_that_cannot_be_made(
 
 
 def test_a_pending_worker_does_not_hold_up_the_others(nodes: TwoNodes, tmp_path: Path) -> None:
-    executor = RayExecutor(address=nodes.address, workers=6, cpus_per_worker=2)
+    executor = RayExecutor(RayOptions(address=nodes.address, workers=6, cpus_per_worker=2))
     statuses: list[str] = []
     units = Until(lambda: "2 of 6 workers, 4 starting" in statuses)
     for _ in executor.run(Make(tmp_path, 0.0), chain(units, "abcd")):
@@ -246,7 +246,7 @@ def test_a_pending_worker_does_not_hold_up_the_others(nodes: TwoNodes, tmp_path:
     with pytest.raises(
         ConfigError, match=r"no node of the cluster can hold a worker of 1 GPU and 1 processor; it has .*alpha: cpu"
     ):
-        list(RayExecutor(address=nodes.address, gpus_per_worker=1).run(Make(tmp_path), "ab"))
+        list(RayExecutor(RayOptions(address=nodes.address, gpus_per_worker=1)).run(Make(tmp_path), "ab"))
 
 
 def test_a_full_cluster_is_waited_for_and_said(
@@ -255,7 +255,7 @@ def test_a_full_cluster_is_waited_for_and_said(
     import ray
 
     monkeypatch.setattr(ray_crew, "PATIENCE", 0.5)
-    executor = RayExecutor(address=nodes.address, workers=1, cpus_per_worker=2)
+    executor = RayExecutor(RayOptions(address=nodes.address, workers=1, cpus_per_worker=2))
     said: list[str] = []
     results = executor.run(Make(tmp_path, 0.0), ["a"])
     executor._open()  # the cluster is full before the run begins
@@ -287,7 +287,7 @@ def test_files_are_shipped_once_to_each_node(nodes: TwoNodes, tmp_path: Path) ->
     (tmp_path / "folder" / "deep").mkdir(parents=True)
     (tmp_path / "folder" / "deep" / "inside.bin").write_bytes(bytes(100_000))
     (tmp_path / "file.txt").write_text("text ")
-    executor = RayExecutor(address=nodes.address, workers=4)
+    executor = RayExecutor(RayOptions(address=nodes.address, workers=4))
     shipped = executor.ship({"file": tmp_path / "file.txt", "folder": tmp_path / "folder"})
     found: list[tuple[str, str, int, str, str, int]] = []
     for one in executor.run(ReadShipped(shipped), Until(lambda: len({pid for *_, pid in found}) == 4)):
@@ -320,7 +320,7 @@ def gone(process: psutil.Process) -> bool:
 
 def test_a_run_that_is_interrupted_ends_the_ray_that_it_started(nodes: TwoNodes, tmp_path: Path) -> None:
     others = set(psutil.Process().children(recursive=True))  # the cluster that all tests share goes on
-    executor = RayExecutor(workers=2)
+    executor = RayExecutor(RayOptions(workers=2))
     handlers = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
     found: list[Done] = []
     started: list[psutil.Process] = []
@@ -351,12 +351,12 @@ _DRIVER = """
 import os, sys, signal
 from pathlib import Path
 from icltool.cli.boundary import guarded
-from icltool.components.executors.ray import RayExecutor
+from icltool.components.executors.ray import RayOptions, RayExecutor
 from tests.components.executors.ray_workers import Make
 
 def work():
     before = signal.getsignal(signal.SIGTERM)
-    for result in RayExecutor(workers=2).run(Make(Path(sys.argv[1]), 0.0), (f"slow {k}" for k in range(1000))):
+    for result in RayExecutor(RayOptions(workers=2)).run(Make(Path(sys.argv[1]), 0.0), (f"slow {k}" for k in range(1000))):
         assert signal.getsignal(signal.SIGTERM) is before
         print(result.pid, flush=True)
 
