@@ -109,7 +109,7 @@ def test_options_of_the_registration_come_before_the_users() -> None:
 
 def test_an_option_may_have_any_name() -> None:
     """`prepare hub --option name=default`, and what somebody may try elsewhere."""
-    assert component("datasets", "hub", path="owner/set", name="default").configuration == "default"
+    assert component("datasets", "hub", path="owner/set", name="default").options.name == "default"
     with pytest.raises(ConfigError, match="no option 'kind'"):
         component("datasets", "hub", path="owner/set", kind="x")
     with pytest.raises(ConfigError, match="no option 'name'"):

@@ -7,7 +7,6 @@ Writes: datasets/NAME/TASK/ (Arrow records, dataset.json); datasets/NAME/source/
 from __future__ import annotations
 
 import contextlib
-import inspect
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,6 +27,7 @@ from icltool.contracts import (
     TasksDependOnFiles,
     read_task,
 )
+from icltool.contracts.options import defaults_of
 from icltool.errors import ConfigError, DataError, OtherTaskError, StoreError
 from icltool.plugin.manager import component, load_registry
 from icltool.store.atomic import remove_folder_leftovers, writing
@@ -249,8 +249,7 @@ def _options(reader: DatasetReader, config: PrepareConfig) -> dict[str, Any]:
 
 def _defaults(reader: DatasetReader) -> dict[str, Any]:
     """The reader's own options that have a plain default."""
-    parameters = inspect.signature(type(reader)).parameters.values()
-    return {p.name: p.default for p in parameters if isinstance(p.default, str | int | float)}
+    return {name: value for name, value in defaults_of(type(reader)).items() if isinstance(value, str | int | float)}
 
 
 def _stamps(files: tuple[Path, ...]) -> dict[str, list[int]]:

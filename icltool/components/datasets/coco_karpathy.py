@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Literal
+
+from pydantic import Field
 
 from icltool.components.datasets.coco2014_images import IMAGE_ARCHIVES, PARTS, Coco2014Images, find_images
 from icltool.components.datasets.images import check_decoding, expect_images
@@ -12,8 +15,8 @@ from icltool.components.datasets.karpathy_files import LAVIS, WHOLE, KarpathyIma
 from icltool.components.datasets.near_duplicates import groups_file, read_groups
 from icltool.components.datasets.official import counted, few, one_line
 from icltool.components.datasets.places import chosen_root, find_file, first_holding, on_disk, there
-from icltool.contracts import Example, PreparedSplit, Progress, ReadReport
-from icltool.errors import ConfigError, DataError
+from icltool.contracts import Example, Options, PreparedSplit, Progress, ReadReport
+from icltool.errors import DataError
 
 #: Images of the official split by Karpathy's names; "train" and "restval" together are 113,287.
 OFFICIAL = {"train": 82_783, "restval": 30_504, "val": 5_000, "test": 5_000}
@@ -44,6 +47,13 @@ class KarpathySplit:
     remarks: tuple[str, ...]
 
 
+class KarpathyOptions(Options):
+    """Which images are in the index set, and which are the queries."""
+
+    restval: bool = Field(True, description="take restval into train: 113,287 images, without it 82,783")
+    split: Literal["test", "validation", "val"] = Field("test", description="Karpathy's split that holds the queries")
+
+
 class CocoKarpathyReader:
     """Reads Karpathy's `dataset_coco.json`, or LAVIS' `coco_karpathy_{train,val,test}.json`, and the images of COCO 2014.
 
@@ -64,13 +74,12 @@ class CocoKarpathyReader:
     name = "coco-karpathy"
     tasks = ("caption",)
 
-    def __init__(self, restval: bool = True, split: str = "test") -> None:
-        if type(restval) is not bool:
-            raise ConfigError(f"option restval of coco-karpathy is {restval!r}", "it is true or false")
-        if split not in _QUERIES:
-            raise ConfigError(f"option split of coco-karpathy is {split!r}", "it is test or validation")
-        self._parts = {"train": ("train", "restval") if restval else ("train",), "validation": (_QUERIES[split],)}
-        if _QUERIES[split] == "test":
+    options_model = KarpathyOptions
+
+    def __init__(self, options: KarpathyOptions) -> None:
+        queries = _QUERIES[options.split]
+        self._parts = {"train": ("train", "restval") if options.restval else ("train",), "validation": (queries,)}
+        if queries == "test":
             self._parts["development"] = ("val",)
 
     def check(self, root: Path | None, task: str, verify: bool) -> ReadReport:

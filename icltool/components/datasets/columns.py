@@ -6,9 +6,11 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from pydantic import Field
+
 from icltool.components.datasets.official import few
 from icltool.components.tasks import task_named
-from icltool.contracts import Task
+from icltool.contracts import Options, Task
 from icltool.errors import DataError, OtherTaskError
 
 #: Usual names of each column's role, the best first; the role's own name needs no remark.
@@ -52,6 +54,28 @@ _ALWAYS = ("id", "image_id", "split", "group")
 #: The tasks that a table is looked at for where it does not do for the one that was asked for.
 _USUAL_TASKS = ("caption", "vqa", "classification")
 _NUMBERED = ("caption", "captions", "answer", "answers", "choice", "option")
+
+
+class ColumnOptions(Options):
+    """Which column holds what. One that is not named is found by its usual names; an empty name means none."""
+
+    image: str | None = Field(None, description="column of the image: a path, or the encoded image")
+    caption: str | None = Field(None, description="column of the caption, or of a list of them")
+    question: str | None = Field(None, description="column of the question")
+    answer: str | None = Field(None, description="column of the answer")
+    answers: str | None = Field(None, description="column of all answers")
+    text: str | None = Field(None, description="column of the text to classify")
+    label: str | None = Field(None, description="column of the text's label")
+    id: str | None = Field(None, description="column of the example's id (without one the row's number)")
+    image_id: str | None = Field(None, description="column of the image's id (without one its bytes decide)")
+    group: str | None = Field(None, description="column of the image's group of near-duplicates")
+    choices: str | None = Field(None, description="column of a row's choices, or the choices of all rows, by commas")
+    seed: int = Field(0, description="draws the images that are held out as queries")
+
+    @property
+    def named(self) -> dict[str, str | None]:
+        """The column of each role but "choices", which may be no column."""
+        return {role: getattr(self, role) for role in SYNONYMS if role in type(self).model_fields and role != "choices"}
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from icltool.components.datasets.columns import Columns, chosen_columns
+from pydantic import Field, field_validator
+
+from icltool.components.datasets.columns import ColumnOptions, Columns, chosen_columns
 from icltool.components.datasets.held_out import SplitOrShare, held_out, share_of
 from icltool.components.datasets.images import check_decoding
 from icltool.components.datasets.labelled_rows import Row, Rows, examples, label_names, with_text_groups
@@ -39,70 +41,57 @@ class _Content:
     remarks: tuple[str, ...]
 
 
+class FolderOptions(ColumnOptions):
+    """Which table, and what its columns hold."""
+
+    table: str | None = Field(
+        None, description="file of the table, relative to the folder (needed where it has several)"
+    )
+    split: str | None = Field(None, description="column of the split: train, validation (val, dev) or test")
+    style: str | None = Field(None, description="column of the style, for task style")
+    validation: SplitOrShare | None = Field(
+        None, description=f"split of the queries, or the share of train's images that is held out for them ({SHARE})"
+    )
+
+    @field_validator("validation")
+    @classmethod
+    def _check_validation(cls, validation: SplitOrShare | None) -> SplitOrShare | None:
+        if (
+            validation is not None
+            and share_of(validation) is None
+            and SPLIT_NAMES.get(str(validation).lower()) == "train"
+        ):
+            raise ConfigError("validation is 'train', which is the index set", "name another split")
+        return validation
+
+
 class FolderReader:
     """Reads a folder of images with a table, for the task that the table's columns allow.
 
-    `table` names the file (relative to `root`); it is not needed where the folder has only one. The options `image` …
-    `group` name the columns; those not named are found by their usual names, and an empty name means none. Images are
-    paths relative to `root`, or absolute, or within a zip archive (images.zip/a.jpg). Several captions of an image stand
-    in several rows, in columns caption_1, caption_2 …, or in a JSON list. Task "style" makes an example of each row: its first
-    caption in its style, the others as further references. Rows without caption, question, answer, text, style or label are
-    left out, and remarked on.
+    Images are paths relative to `root`, or absolute, or within a zip archive (images.zip/a.jpg). Several captions of an
+    image stand in several rows, in columns caption_1, caption_2 …, or in a JSON list. Task "style" makes an example of each
+    row: its first caption in its style, the others as further references. Rows without caption, question, answer, text,
+    style or label are left out, and remarked on.
 
-    A column `split` says train, validation (val, dev) or test; `validation=test` takes the test rows for queries, and
-    rows of a split that is not taken are left out. Where it has no rows of validation, the test rows are the queries; without
+    A column `split` says train, validation (val, dev) or test; `validation=test` takes the test rows for queries, and rows
+    of a split that is not taken are left out. Where it has no rows of validation, the test rows are the queries; without
     those, or without such a column, a share of the images is held out of train, drawn by image with `seed`: 0.1, or the one
-    that `validation` names. Ids are whole numbers or any
-    texts (which become 63-bit codes); without a column, the number of the row. Without a column `image_id`, files of
-    equal bytes are one image. A classification's choices are those of each row, where a column has them, else all labels,
-    sorted; `choices` names the column, or the choices of all rows.
+    that `validation` names. Ids are whole numbers or any texts (which become 63-bit codes). Without a column `image_id`,
+    files of equal bytes are one image. A classification's choices are those of each row, where a column has them, else all
+    labels, sorted.
     """
 
     name = "folder"
     tasks = ("caption", "vqa", "classification", "style")
     tasks_depend_on_files = True
 
-    def __init__(
-        self,
-        table: str | None = None,
-        image: str | None = None,
-        caption: str | None = None,
-        question: str | None = None,
-        answer: str | None = None,
-        answers: str | None = None,
-        text: str | None = None,
-        label: str | None = None,
-        id: str | None = None,
-        image_id: str | None = None,
-        split: str | None = None,
-        group: str | None = None,
-        style: str | None = None,
-        choices: str | None = None,
-        validation: SplitOrShare | None = None,
-        seed: int = 0,
-    ) -> None:
-        self.table = table
-        self.named = {
-            "image": image,
-            "caption": caption,
-            "question": question,
-            "answer": answer,
-            "answers": answers,
-            "text": text,
-            "label": label,
-            "id": id,
-            "image_id": image_id,
-            "split": split,
-            "group": group,
-            "style": style,
-        }
-        self.choices = choices
-        self.chosen = validation is not None
-        self.share = share_of(self.name, SHARE if validation is None else validation)
-        self.queries = str(validation) if self.share is None else "validation"
-        if SPLIT_NAMES.get(self.queries.lower()) == "train":
-            raise ConfigError("data set 'folder': validation is 'train', which is the index set", "name another split")
-        self.seed = seed
+    options_model = FolderOptions
+
+    def __init__(self, options: FolderOptions) -> None:
+        self.options = options
+        self.chosen = options.validation is not None
+        self.share = share_of(SHARE if options.validation is None else options.validation)
+        self.queries = str(options.validation) if self.share is None else "validation"
         self._declared: dict[str, Task] = {}
 
     def named_after(self, root: Path | None) -> str:
@@ -137,19 +126,19 @@ class FolderReader:
         return ReadReport((path,), content.remarks)
 
     def _content(self, root: Path, task: str) -> _Content:
-        asked, table = self._asked(task), read_table(find_table(root, self.table))
-        named = {**self.named, "choices": choices_column(self.choices, table.columns)}
+        asked, table = self._asked(task), read_table(find_table(root, self.options.table))
+        named = {**self.options.named, "choices": choices_column(self.options.choices, table.columns)}
         columns = chosen_columns(str(table.path), table.columns, asked, named)
         rows = _rows(root, table, columns)
         by_split, remarks = self._by_split(table, columns, rows)
         readers = {name: Rows(str(table.path), "line", columns, part) for name, part in by_split.items()}
         own = asked.answers != "label" or any("choices" in reader.columns for reader in readers.values())
-        choices = () if own else label_names(readers.values(), listed_choices(self.choices or ""))
+        choices = () if own else label_names(readers.values(), listed_choices(self.options.choices or ""))
         made = with_text_groups([examples(reader, asked, choices) for reader in readers.values()])
         splits = dict(zip(readers, made, strict=True))
         if "validation" not in splits:
             share = self.share or SHARE
-            splits["train"], splits["validation"] = held_out(splits["train"], share, self.seed, str(table.path))
+            splits["train"], splits["validation"] = held_out(splits["train"], share, self.options.seed, str(table.path))
             remarks.append(f"{table.path.name}: {counted(len(splits['validation']), 'example')} held out as queries")
         for reader in readers.values():
             remarks += reader.remarks()

@@ -10,16 +10,14 @@ from icltool.errors import ConfigError, DataError
 SplitOrShare = str | float
 
 
-def share_of(reader: str, validation: SplitOrShare) -> float | None:
+def share_of(validation: SplitOrShare) -> float | None:
     """The share that `validation=` gives, None where it names a split. ConfigError for a share outside (0, 1)."""
     try:
         share = float(validation)
     except ValueError:
         return None
     if isinstance(validation, bool) or not 0 < share < 1:
-        raise ConfigError(
-            f"data set {reader!r}: validation is {validation!r}", "give a share between 0 and 1, or the name of a split"
-        )
+        raise ConfigError(f"validation is {validation!r}", "give a share between 0 and 1, or the name of a split")
     return share
 
 

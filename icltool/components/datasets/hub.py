@@ -6,8 +6,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
+from typing import ClassVar
 
-from icltool.components.datasets.columns import Columns, chosen_columns
+from pydantic import Field, field_validator
+
+from icltool.components.datasets.columns import ColumnOptions, Columns, chosen_columns
 from icltool.components.datasets.folder import choices_column, listed_choices
 from icltool.components.datasets.held_images import HeldImages
 from icltool.components.datasets.held_out import SplitOrShare, held_out, share_of
@@ -16,7 +19,7 @@ from icltool.components.datasets.images import SAMPLE
 from icltool.components.datasets.labelled_rows import Row, Rows, examples, label_names, with_text_groups
 from icltool.components.datasets.places import chosen_root
 from icltool.components.tasks import task_named
-from icltool.contracts import Example, PreparedSplit, Progress, ReadReport, Task, Ticker
+from icltool.contracts import Example, Options, PreparedSplit, Progress, ReadReport, Task, Ticker
 from icltool.errors import ConfigError, DataError
 
 
@@ -29,63 +32,48 @@ class _Opened:
     base: Path | None
 
 
+class SplitOptions(Options):
+    """Which data set, and which of its splits."""
+
+    path: str | None = Field(None, description="OWNER/NAME on the hub, or a folder of the same layout")
+    name: str | None = Field(None, description="configuration of the data set")
+    train: str = Field("train", description="split of the index set")
+    validation: SplitOrShare = Field(
+        "validation", description="split of the queries, or the share of train's images that is held out for them"
+    )
+    revision: str | None = Field(None, description="state of the hub's files: a branch, tag or commit")
+
+    @field_validator("validation")
+    @classmethod
+    def _check_share(cls, validation: SplitOrShare) -> SplitOrShare:
+        share_of(validation)
+        return validation
+
+
+class HubOptions(SplitOptions, ColumnOptions):
+    """Which data set, and what its columns hold."""
+
+
 class HubReader:
     """Reads a data set from the hub (`path=OWNER/NAME`) or from a folder (`path=` or --root): parquet, Arrow, JSON, or
     what `save_to_disk` wrote.
 
-    `configuration`s are chosen by `name`, a state of the hub's files by `revision`. `train` and `validation` name the
-    splits of index set and queries; `validation` may be a share of train's images (0.1, drawn by image with `seed`).
-    The options `image` … `group` name the columns, as those of `folder` do. Images that the data set holds are written
-    once, as they are encoded, to `datasets/NAME/source/images` of the workspace; images of equal bytes are one image,
-    and its id comes from its bytes where there is no column `image_id`. Without a split "validation", "test" holds the queries.
+    Images that the data set holds are written once, as they are encoded, to `datasets/NAME/source/images` of the workspace;
+    images of equal bytes are one image, and its id comes from its bytes where there is no column `image_id`. Without a
+    split "validation", "test" holds the queries.
     """
 
     name = "hub"
     tasks: tuple[str, ...] = ("caption", "vqa", "classification")
     tasks_depend_on_files = True
+    options_model: ClassVar[type[SplitOptions]] = HubOptions
     #: What `path=` takes, in the hint that asks for it.
     published = "OWNER/NAME"
 
-    def __init__(
-        self,
-        path: str | None = None,
-        name: str | None = None,
-        train: str = "train",
-        validation: SplitOrShare = "validation",
-        revision: str | None = None,
-        image: str | None = None,
-        caption: str | None = None,
-        question: str | None = None,
-        answer: str | None = None,
-        answers: str | None = None,
-        text: str | None = None,
-        label: str | None = None,
-        id: str | None = None,
-        image_id: str | None = None,
-        group: str | None = None,
-        choices: str | None = None,
-        seed: int = 0,
-    ) -> None:
-        self.path = path
-        self.configuration = name
-        self.revision = revision
-        self.train = train
-        self.share = share_of(self.name, validation)
-        self.queries = str(validation)
-        self.named = {
-            "image": image,
-            "caption": caption,
-            "question": question,
-            "answer": answer,
-            "answers": answers,
-            "text": text,
-            "label": label,
-            "id": id,
-            "image_id": image_id,
-            "group": group,
-        }
-        self.choices = choices
-        self.seed = seed
+    def __init__(self, options: HubOptions) -> None:
+        self.options = options
+        self.share = share_of(options.validation)
+        self.queries = str(options.validation)
         self._declared: dict[str, Task] = {}
         self._fault: DataError | None = None
 
@@ -143,15 +131,15 @@ class HubReader:
 
     def _open(self, root: Path | None, task: str) -> _Opened:
         path = self._path(root)
-        wanted = [self.train, *([] if self.share is not None else [self.queries])]
+        wanted = [self.options.train, *([] if self.share is not None else [self.queries])]
         if len(set(wanted)) < len(wanted):
             raise ConfigError(
-                f"data set {self.name!r}: train and validation are both {self.train!r}", "name two splits"
+                f"data set {self.name!r}: train and validation are both {self.options.train!r}", "name two splits"
             )
         found = self._splits(path, wanted)
         notes: tuple[str, ...] = ()
         if len(found) < len(wanted) and self.queries == "validation":
-            wanted = [self.train, "test"]
+            wanted = [self.options.train, "test"]
             found = self._splits(path, wanted)
             notes = (f"data set {path} has no split 'validation', so 'test' is asked (--option validation=SPLIT)",)
         if len(found) < len(wanted):
@@ -161,7 +149,7 @@ class HubReader:
             )
         splits = dict(zip(("train", "validation"), (found[name] for name in wanted), strict=False))
         present = splits["train"].columns
-        named = {**self.named, "choices": choices_column(self.choices, present)}
+        named = {**self.options.named, "choices": choices_column(self.options.choices, present)}
         columns = chosen_columns(f"data set {path}", present, self._asked(task), named)
         for split in splits.values():
             missing = [column for column in columns.names() if column not in split.columns]
@@ -176,22 +164,24 @@ class HubReader:
         if self._fault is not None:
             raise self._fault
         try:
-            return open_splits(path, self.configuration, self.revision, wanted)
+            return open_splits(path, self.options.name, self.options.revision, wanted)
         except DataError as error:
             self._fault = error
             raise
 
     def _path(self, root: Path | None) -> str:
-        if root is not None and self.path is not None:
-            raise ConfigError(f"data set {self.name!r}: both --root and path={self.path} are given", "give one of them")
+        if root is not None and self.options.path is not None:
+            raise ConfigError(
+                f"data set {self.name!r}: both --root and path={self.options.path} are given", "give one of them"
+            )
         if root is not None:
             return str(chosen_root(root, (), self.name))
-        if self.path is None:
+        if self.options.path is None:
             raise DataError(
                 f"data set {self.name!r}: no data set given",
                 f"--option path={self.published} takes it from the hub, --option path=FOLDER or --root FOLDER from a folder",
             )
-        return self.path
+        return self.options.path
 
     def _title(self, root: Path | None) -> str:
         return Path(self._path(root)).name
@@ -208,12 +198,12 @@ class HubReader:
         title = self._title(root)
         readers = {name: Rows(opened.splits[name].title, "row", columns, part, classes) for name, part in rows.items()}
         own = asked.answers != "label" or any("choices" in reader.columns for reader in readers.values())
-        choices = () if own else label_names(readers.values(), listed_choices(self.choices or ""))
+        choices = () if own else label_names(readers.values(), listed_choices(self.options.choices or ""))
         made = with_text_groups([examples(reader, asked, choices) for reader in readers.values()])
         splits = dict(zip(readers, made, strict=True))
         remarks = [remark for reader in readers.values() for remark in reader.remarks()]
         if self.share is not None:
-            splits["train"], splits["validation"] = held_out(splits["train"], self.share, self.seed, title)
+            splits["train"], splits["validation"] = held_out(splits["train"], self.share, self.options.seed, title)
             remarks.append(f"{title}: {self.share:.0%} of the images are held out as queries")
         for name, of_split in splits.items():
             remarks += self._counts(name, len(of_split), title)

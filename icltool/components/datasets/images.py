@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Literal
 
 from icltool.components.datasets.official import counted, few
 from icltool.contracts import (
@@ -19,7 +20,10 @@ from icltool.contracts import (
     load_picture,
 )
 from icltool.contracts.pictures import LIMIT_VARIABLE
-from icltool.errors import ConfigError, DataError
+from icltool.errors import DataError
+
+#: What happens to examples whose image is not there: the data set is refused, or they are left out.
+MissingImages = Literal["refuse", "skip"]
 
 #: How many images of a split are opened where not all of them are.
 SAMPLE = 50
@@ -97,14 +101,6 @@ def expect_readable(folder: Path, names: Sequence[str], get: str, ticker: Ticker
         raise DataError(first.message, get)
     told = [f"{name} ({_reason(fault)})" for name, fault in broken]
     raise DataError(f"{len(broken):,} images in {folder} cannot be read: {few(told)}", get)
-
-
-def skips_missing(reader: str, missing: str) -> bool:
-    """Whether option `missing` of a data set says that examples whose image is not there are left out. ConfigError for anything
-    but "skip" and "refuse"."""
-    if missing not in ("refuse", "skip"):
-        raise ConfigError(f"option missing of {reader} is {missing!r}", "it is refuse, or skip")
-    return missing == "skip"
 
 
 def is_empty(image: str | Path) -> bool:

@@ -7,15 +7,17 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
-from icltool.components.datasets.images import check_decoding, is_empty, listing, skips_missing
+from pydantic import Field
+
+from icltool.components.datasets.images import MissingImages, check_decoding, is_empty, listing
 from icltool.components.datasets.json_stream import read_json
 from icltool.components.datasets.near_duplicates import groups_file, read_groups
 from icltool.components.datasets.official import counted, few, one_line
 from icltool.components.datasets.places import archives_of, chosen_root, find_folder, first_holding, on_disk
-from icltool.contracts import Example, PreparedSplit, Progress, ReadReport, group_code, open_file
-from icltool.errors import ConfigError, DataError
+from icltool.contracts import Example, Options, PreparedSplit, Progress, ReadReport, group_code, open_file
+from icltool.errors import DataError
 
 PERSONALITIES = "personalities.txt"
 IMAGES = "yfcc_images"
@@ -60,6 +62,15 @@ class Styles:
     chosen: tuple[str, ...] | None
 
 
+class PersonalityCaptionsOptions(Options):
+    """Which entries are the queries, and which are left out."""
+
+    split: Literal["test", "validation", "val"] = Field("test", description="file that holds the queries")
+    styles: str = Field("", description="file with one style a line: examples of other styles are left out")
+    missing: MissingImages = Field("refuse", description="what happens to entries whose picture is not there")
+    suffix: str = Field(".jpg", description="how the names of pictures end")
+
+
 class PersonalityCaptionsReader:
     """Reads `train.json`, `val.json`, `test.json` and `personalities.txt` in `personality_captions` below `root`, or in `root`
     itself, and the pictures `yfcc_images/HASH.jpg` there; without `root`, below PERSONALITY_CAPTIONS_PATH.
@@ -76,14 +87,14 @@ class PersonalityCaptionsReader:
     name = "personality-captions"
     tasks = ("style",)
 
-    def __init__(self, split: str = "test", styles: str = "", missing: str = "refuse", suffix: str = ".jpg") -> None:
-        if split not in _QUERIES:
-            raise ConfigError(f"option split of personality-captions is {split!r}", "it is test or validation")
-        self._skips = skips_missing(self.name, missing)
-        self._suffix = suffix if suffix.startswith(".") else f".{suffix}"
-        self._styles = styles
-        self._files = {"train": "train.json", "validation": _QUERIES[split]}
-        if _QUERIES[split] == "test.json":
+    options_model = PersonalityCaptionsOptions
+
+    def __init__(self, options: PersonalityCaptionsOptions) -> None:
+        self._skips = options.missing == "skip"
+        self._suffix = options.suffix if options.suffix.startswith(".") else f".{options.suffix}"
+        self._styles = options.styles
+        self._files = {"train": "train.json", "validation": _QUERIES[options.split]}
+        if _QUERIES[options.split] == "test.json":
             self._files["development"] = "val.json"
 
     def check(self, root: Path | None, task: str, verify: bool) -> ReadReport:

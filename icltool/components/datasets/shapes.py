@@ -6,46 +6,41 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from pydantic import Field
+
 from icltool.components.datasets.coco2017 import Coco2017Reader
-from icltool.components.datasets.personality_captions import PersonalityCaptionsReader
-from icltool.components.datasets.sherlock import SherlockReader
+from icltool.components.datasets.personality_captions import PersonalityCaptionsOptions, PersonalityCaptionsReader
+from icltool.components.datasets.sherlock import SherlockOptions, SherlockReader
 from icltool.components.datasets.vqav2 import VQAv2Reader
-from icltool.contracts import PreparedSplit, Progress, ReadReport
-from icltool.errors import ConfigError, DataError
+from icltool.contracts import Options, PreparedSplit, Progress, ReadReport
+from icltool.errors import DataError
 from icltool.world.writer import INDEX_IMAGES, VALIDATION_IMAGES, WorldOptions, write_world
 
 
-class ShapesReader:
-    """Options: `seed` draws lexicon, scenes and pictures; `index_images` and `validation_images` are the splits' sizes;
-    `renderings` draws other pictures of the same scenes, named in the same words.
+class ShapesOptions(Options):
+    """Which world."""
 
-    Raises ConfigError for an option that is no integer or too small.
-    """
+    seed: int = Field(0, ge=0, description="draws lexicon, scenes and pictures")
+    index_images: int = Field(INDEX_IMAGES, ge=1, description="pictures of the index set")
+    validation_images: int = Field(VALIDATION_IMAGES, ge=1, description="pictures of the queries")
+    renderings: int = Field(0, ge=0, description="draws other pictures of the same scenes, named in the same words")
+
+
+class ShapesReader:
+    """Reads the embedded world, by the reader of the data set whose format it takes for each task."""
 
     name = "shapes"
     tasks: tuple[str, ...] = ("caption", "vqa", "style", "inference")
 
-    def __init__(
-        self,
-        seed: int = 0,
-        index_images: int = INDEX_IMAGES,
-        validation_images: int = VALIDATION_IMAGES,
-        renderings: int = 0,
-    ) -> None:
-        for option, value, least in (
-            ("seed", seed, 0),
-            ("index_images", index_images, 1),
-            ("validation_images", validation_images, 1),
-            ("renderings", renderings, 0),
-        ):
-            if type(value) is not int or value < least:
-                raise ConfigError(f"data set 'shapes': {option} is {value!r}", f"give an integer of at least {least}")
-        self.options = WorldOptions(seed, index_images, validation_images, renderings)
+    options_model = ShapesOptions
+
+    def __init__(self, options: ShapesOptions) -> None:
+        self.options = WorldOptions(**options.model_dump())
         self._readers: dict[str, Coco2017Reader | VQAv2Reader | PersonalityCaptionsReader | SherlockReader] = {
             "caption": Coco2017Reader(),
             "vqa": VQAv2Reader(),
-            "style": PersonalityCaptionsReader(),
-            "inference": SherlockReader(),
+            "style": PersonalityCaptionsReader(PersonalityCaptionsOptions()),
+            "inference": SherlockReader(SherlockOptions()),
         }
 
     def make(self, workspace: Path, progress: Progress) -> Path:

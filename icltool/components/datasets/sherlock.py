@@ -9,17 +9,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import cast
+
+from pydantic import Field
 
 from icltool.components.datasets.distractors import Pool
-from icltool.components.datasets.images import check_decoding, is_empty, sample, skips_missing
+from icltool.components.datasets.images import MissingImages, check_decoding, is_empty, sample
 from icltool.components.datasets.near_duplicates import groups_file, read_groups
 from icltool.components.datasets.official import counted, few, repeated
 from icltool.components.datasets.places import chosen_root, find_file, first_holding, on_disk
 from icltool.components.datasets.sherlock_files import TRAIN, VALIDATION, Box, Observation, Pictures, read_observations
 from icltool.contracts import (
-    SHOW_MODES,
     Example,
+    Options,
     PreparedSplit,
     Progress,
     ReadReport,
@@ -28,7 +29,7 @@ from icltool.contracts import (
     with_regions,
 )
 from icltool.contracts.pictures import ShowMode, picture_size
-from icltool.errors import ConfigError, DataError
+from icltool.errors import DataError
 
 #: Our split -> (its file, its key in the file of near-duplicates).
 _FILES = {"train": (TRAIN, "train"), "validation": (VALIDATION, "val")}
@@ -58,6 +59,16 @@ class Observations:
     remarks: tuple[str, ...]
 
 
+class SherlockOptions(Options):
+    """How pictures and choices are shown."""
+
+    show: ShowMode = Field(
+        "highlight", description="regions in colour, as published; hidden; all else blackened (only); or cut out (crop)"
+    )
+    distractors: int = Field(99, ge=1, description="inferences about other pictures among a query's choices")
+    missing: MissingImages = Field("refuse", description="what happens to records whose picture is not there")
+
+
 class SherlockReader:
     """Reads `sherlock_dataset/sherlock_{train,val_with_split_idxs}_v1_1.json`, and the pictures of VCR in `vcr1images` and of
     Visual Genome in `vg/images`, below `root` or SHERLOCK_PATH. Zip archives need not be unpacked.
@@ -79,13 +90,10 @@ class SherlockReader:
     name = "sherlock"
     tasks = ("inference", "inference-choice")
 
-    def __init__(self, show: str = "highlight", distractors: int = 99, missing: str = "refuse") -> None:
-        if show not in SHOW_MODES:
-            raise ConfigError(f"option show of sherlock is {show!r}", f"it is one of {', '.join(SHOW_MODES)}")
-        if type(distractors) is not int or distractors < 1:
-            raise ConfigError(f"option distractors of sherlock is {distractors!r}", "it is a number from 1 on")
-        self._skips = skips_missing(self.name, missing)
-        self._show, self._distractors = cast(ShowMode, show), distractors
+    options_model = SherlockOptions
+
+    def __init__(self, options: SherlockOptions) -> None:
+        self.options = options
 
     def check(self, root: Path | None, task: str, verify: bool) -> ReadReport:
         return self._check(root, task, verify, None)
@@ -161,7 +169,7 @@ class SherlockReader:
 
     def _present(self, split: Observations, places: Places) -> Observations:
         """The observations whose pictures are there, where others are to be left out; all of them where none is."""
-        if not self._skips:
+        if self.options.missing == "refuse":
             return split
         there = [o for o in split.found if (place := places.pictures.find(o)) and not is_empty(place)]
         return replace(split, found=there) if there else split
@@ -185,7 +193,7 @@ class SherlockReader:
             identifier = group_code(seen.instance)
             yield Example(
                 id=identifier,
-                image=with_regions(places.pictures.find(seen), regions, self._show),
+                image=with_regions(places.pictures.find(seen), regions, self.options.show),
                 image_id=image_id,
                 text=seen.clue,
                 label=seen.inference,
@@ -193,7 +201,7 @@ class SherlockReader:
                 question=seen.clue,
                 group=groups.get(image_id, ""),
                 answer_type=seen.source,
-                choices=pools[seen.chunk].choices(identifier, seen.picture, references, self._distractors)
+                choices=pools[seen.chunk].choices(identifier, seen.picture, references, self.options.distractors)
                 if choosing
                 else (),
             )
@@ -202,10 +210,15 @@ class SherlockReader:
         """A remark where queries have fewer distractors than were asked for. DataError where one has none."""
         pools = _pools(split.found)
         counts = [
-            len(pools[o.chunk].choices(group_code(o.instance), o.picture, _references(split, o), self._distractors)) - 1
+            len(
+                pools[o.chunk].choices(
+                    group_code(o.instance), o.picture, _references(split, o), self.options.distractors
+                )
+            )
+            - 1
             for o in split.found
         ]
-        few_ones = [count for count in counts if count < self._distractors]
+        few_ones = [count for count in counts if count < self.options.distractors]
         if few_ones and not min(few_ones):
             raise DataError(
                 f"{VALIDATION}: {few_ones.count(0):,} of {len(counts):,} queries have no distractor, an inference about "
@@ -215,7 +228,7 @@ class SherlockReader:
         if not few_ones:
             return []
         return [
-            f"validation: {len(few_ones):,} of {len(counts):,} queries have fewer than {self._distractors} distractors, "
+            f"validation: {len(few_ones):,} of {len(counts):,} queries have fewer than {self.options.distractors} distractors, "
             f"{min(few_ones)} at least"
         ]
 

@@ -6,11 +6,13 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from pydantic import Field
+
 from icltool.components.datasets.hub_splits import open_splits
 from icltool.components.datasets.labelled_rows import with_text_groups
 from icltool.components.datasets.official import counted, few, one_line
 from icltool.components.datasets.places import chosen_root, first_holding
-from icltool.contracts import Example, PreparedSplit, Progress, ReadReport, read_whole
+from icltool.contracts import Example, Options, PreparedSplit, Progress, ReadReport, read_whole
 from icltool.errors import ConfigError, DataError
 
 #: Our split name -> (GLUE's file, sentences in the official split).
@@ -29,6 +31,13 @@ class _Source:
     rows: Iterable[tuple[int, str, str]]
 
 
+class Sst2Options(Options):
+    """The hub's copy, where the files of GLUE are not on this machine."""
+
+    path: str | None = Field(None, description="the hub's copy (stanfordnlp/sst2), or a folder of parquet files")
+    revision: str | None = Field(None, description="state of the hub's files: a branch, tag or commit")
+
+
 class Sst2Reader:
     """Reads GLUE's `SST-2/{train,dev}.tsv` (sentence, label), or a copy with the columns idx, sentence and label.
 
@@ -41,9 +50,10 @@ class Sst2Reader:
     name = "sst2"
     tasks = ("classification",)
 
-    def __init__(self, path: str | None = None, revision: str | None = None) -> None:
-        self.path = path
-        self.revision = revision
+    options_model = Sst2Options
+
+    def __init__(self, options: Sst2Options) -> None:
+        self.path, self.revision = options.path, options.revision
 
     def check(self, root: Path | None, task: str, verify: bool) -> ReadReport:
         sources = self._sources(root)

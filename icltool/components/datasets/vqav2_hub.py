@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from icltool.components.datasets.hub import HubReader
+from icltool.components.datasets.hub import HubOptions, HubReader, SplitOptions
 from icltool.components.datasets.official import counted
 from icltool.components.datasets.vqav2 import FILES
 from icltool.contracts import Example
@@ -19,28 +19,20 @@ class VQAv2HubReader(HubReader):
 
     name = "vqav2-hub"
     tasks = ("vqa",)
+    options_model = SplitOptions
     published = "HuggingFaceM4/VQAv2"
 
-    def __init__(
-        self,
-        path: str | None = None,
-        name: str | None = None,
-        train: str = "train",
-        validation: str = "validation",
-        revision: str | None = None,
-    ) -> None:
+    def __init__(self, options: SplitOptions) -> None:
         super().__init__(
-            path,
-            name,
-            train,
-            validation,
-            revision,
-            image="image",
-            question="question",
-            answer="multiple_choice_answer",
-            answers="answers",
-            id="question_id",
-            image_id="image_id",
+            HubOptions(
+                **options.model_dump(),
+                image="image",
+                question="question",
+                answer="multiple_choice_answer",
+                answers="answers",
+                id="question_id",
+                image_id="image_id",
+            )
         )
 
     def _counts(self, split: str, count: int, title: str) -> list[str]:

@@ -6,14 +6,30 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+from pydantic import Field, model_validator
+
 from icltool.components.datasets.official import Question, counted, few, repeated
 from icltool.components.datasets.vqa import AnsweredSplit, Places
 from icltool.components.datasets.vqav2 import VQAv2Reader
-from icltool.contracts import keyed_generator, read_whole
+from icltool.contracts import Options, keyed_generator, read_whole
 from icltool.errors import ConfigError, DataError
 
 #: Validation questions where neither `size` nor `ids` is given.
 SIZE = 10_000
+
+
+class VQAv2SubOptions(Options):
+    """Which validation questions are taken."""
+
+    size: int | None = Field(None, ge=1, description=f"how many are drawn ({SIZE:,} without)")
+    ids: str = Field("", description="file of their ids, one a line or a JSON list, in place of a draw")
+    seed: int = Field(0, description="draws them")
+
+    @model_validator(mode="after")
+    def _check_choice(self) -> VQAv2SubOptions:
+        if self.size is not None and self.ids:
+            raise ConfigError("size or ids is taken, not both", "the file of ids says how many questions there are")
+        return self
 
 
 class VQAv2SubReader(VQAv2Reader):
@@ -26,20 +42,12 @@ class VQAv2SubReader(VQAv2Reader):
 
     name = "vqav2-sub"
 
-    def __init__(self, size: int | None = None, ids: str = "", seed: int = 0) -> None:
-        if size is not None and ids:
-            raise ConfigError(
-                "vqav2-sub takes size or ids, not both", "the file of ids says how many questions there are"
-            )
-        if size is not None and (type(size) is not int or size < 1):
-            raise ConfigError(f"option size of vqav2-sub is {size!r}", "it must be a whole number of at least 1")
-        if not isinstance(ids, str):
-            raise ConfigError(f"option ids of vqav2-sub is {ids!r}", "it must name a file of question ids")
-        if type(seed) is not int:
-            raise ConfigError(f"option seed of vqav2-sub is {seed!r}", "it must be a whole number")
-        self._size = SIZE if size is None else size
-        self._seed = seed
-        self._ids = Path(ids).expanduser().absolute() if ids else None
+    options_model = VQAv2SubOptions
+
+    def __init__(self, options: VQAv2SubOptions) -> None:
+        self._size = SIZE if options.size is None else options.size
+        self._seed = options.seed
+        self._ids = Path(options.ids).expanduser().absolute() if options.ids else None
 
     def inputs(self) -> tuple[Path, ...]:
         return () if self._ids is None else (self._ids,)

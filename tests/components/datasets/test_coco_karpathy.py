@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
-from icltool.components.datasets.coco_karpathy import CocoKarpathyReader
+from icltool.components.datasets.coco_karpathy import CocoKarpathyReader, KarpathyOptions
 from icltool.contracts import DatasetReader, Example
 from icltool.errors import ConfigError, DataError
 from icltool.execution.progress import SilentProgress
+from icltool.plugin.manager import component
 from tests.components.datasets.builders import (
     KARPATHY,
     captions_content,
@@ -34,7 +35,7 @@ def root(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 
 def read(root: Path | None, **options: Any) -> dict[str, list[Example]]:
     splits = {}
-    for split in CocoKarpathyReader(**options).read(root, "caption", Path("unused"), SilentProgress()):
+    for split in CocoKarpathyReader(KarpathyOptions(**options)).read(root, "caption", Path("unused"), SilentProgress()):
         splits[split.name] = list(split.examples)
         assert split.count == len(splits[split.name])
     return splits
@@ -42,14 +43,14 @@ def read(root: Path | None, **options: Any) -> dict[str, list[Example]]:
 
 def refused(root: Path | None, verify: bool = False, **options: Any) -> DataError:
     with pytest.raises(DataError) as caught:
-        CocoKarpathyReader(**options).check(root, "caption", verify)
+        CocoKarpathyReader(KarpathyOptions(**options)).check(root, "caption", verify)
     assert "\n" not in caught.value.message
     assert caught.value.hint
     return caught.value
 
 
 def test_satisfies_the_protocol() -> None:
-    assert isinstance(CocoKarpathyReader(), DatasetReader)
+    assert isinstance(CocoKarpathyReader(KarpathyOptions()), DatasetReader)
 
 
 def test_examples_by_image_id_with_captions_in_the_order_of_the_file(root: Path) -> None:
@@ -91,14 +92,16 @@ def test_options_choose_the_training_set_and_the_queries(root: Path) -> None:
 
 
 def test_the_report_names_the_training_set(root: Path) -> None:
-    remarks = CocoKarpathyReader().check(root, "caption", verify=True).remarks
+    remarks = CocoKarpathyReader(KarpathyOptions()).check(root, "caption", verify=True).remarks
     assert remarks == (
         "train: 3 images, with restval; the official one has 113,287",
         "validation: 1 empty caption left out",
         "validation: 2 images, Karpathy's test split; the official one has 5,000",
         "development: 1 image, Karpathy's val split; the official one has 5,000",
     )
-    remarks = CocoKarpathyReader(restval=False, split="val").check(root, "caption", verify=True).remarks
+    remarks = (
+        CocoKarpathyReader(KarpathyOptions(restval=False, split="val")).check(root, "caption", verify=True).remarks
+    )
     assert remarks == (
         "train: 2 images, without restval; the official one has 82,783",
         "validation: 1 image, Karpathy's val split; the official one has 5,000",
@@ -106,9 +109,9 @@ def test_the_report_names_the_training_set(root: Path) -> None:
 
 
 def test_wrong_options() -> None:
-    for options in ({"restval": "yes"}, {"split": "train"}):
+    for options in ({"restval": "perhaps"}, {"split": "train"}):
         with pytest.raises(ConfigError, match="coco-karpathy"):
-            CocoKarpathyReader(**options)  # type: ignore[arg-type]
+            component("datasets", "coco-karpathy", **options)
 
 
 def test_lavis_files_of_other_splits_are_not_needed(tmp_path: Path) -> None:
@@ -116,7 +119,7 @@ def test_lavis_files_of_other_splits_are_not_needed(tmp_path: Path) -> None:
     (root / "coco-karpathy" / "coco_karpathy_val.json").unlink()
     assert {name: len(found) for name, found in read(root).items()} == {"train": 3, "validation": 2}
     remark = f"no split 'development': {root / 'coco-karpathy'} has no coco_karpathy_val.json"
-    assert CocoKarpathyReader().check(root, "caption", False).remarks[-1] == remark
+    assert CocoKarpathyReader(KarpathyOptions()).check(root, "caption", False).remarks[-1] == remark
     assert refused(root, split="validation").message == f"{root / 'coco-karpathy'} lacks coco_karpathy_val.json"
 
 
@@ -125,7 +128,7 @@ def test_a_file_without_the_val_split(tmp_path: Path) -> None:
     path = root / "coco-karpathy" / "dataset_coco.json"
     write_json(path, karpathy_content({**KARPATHY, "val": {}}))
     assert list(read(root)) == ["train", "validation"]
-    remarks = CocoKarpathyReader().check(root, "caption", False).remarks
+    remarks = CocoKarpathyReader(KarpathyOptions()).check(root, "caption", False).remarks
     assert remarks[-1] == f"no split 'development': {path} has no images of the split val"
 
 
@@ -162,7 +165,7 @@ def test_the_archive_may_hold_other_data_sets(tmp_path: Path) -> None:
     for path in sorted(folder.iterdir()):
         pack(folder / "caption_datasets.zip", path)
     assert read(root) == expected
-    assert folder / "caption_datasets.zip" in CocoKarpathyReader().check(root, "caption", False).files
+    assert folder / "caption_datasets.zip" in CocoKarpathyReader(KarpathyOptions()).check(root, "caption", False).files
 
 
 def test_groups_of_near_duplicates(root: Path) -> None:
@@ -182,7 +185,7 @@ def test_image_missing_and_image_broken(root: Path) -> None:
     assert refused(root).message.startswith(f"image {image} cannot be read: ")
     image.unlink()
     assert f"names 1 image missing from {image.parent}: {image.name}" in refused(root).message
-    CocoKarpathyReader(restval=False).check(root, "caption", True)
+    CocoKarpathyReader(KarpathyOptions(restval=False)).check(root, "caption", True)
 
 
 def whole_file(root: Path) -> Path:
@@ -264,7 +267,10 @@ def test_an_image_without_captions_is_left_out(tmp_path: Path) -> None:
     path = whole_file(tmp_path)
     write_json(path, karpathy_content({**KARPATHY, "train": {9: ["a cat"], 139: []}}))
     assert [e.id for e in read(tmp_path)["train"]] == [9, 632]
-    assert "train: 1 image without captions left out" in CocoKarpathyReader().check(tmp_path, "caption", False).remarks
+    assert (
+        "train: 1 image without captions left out"
+        in CocoKarpathyReader(KarpathyOptions()).check(tmp_path, "caption", False).remarks
+    )
 
 
 def test_verify_opens_all_and_the_check_a_sample(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from icltool.components.datasets.folder import FolderReader
+from icltool.components.datasets.folder import FolderOptions, FolderReader
 from icltool.contracts import Example, group_code
 from icltool.errors import ConfigError, DataError
 from icltool.plugin.manager import component
@@ -34,7 +34,7 @@ def table(root: Path, content: str, name: str = "table.csv") -> Path:
 
 
 def read(root: Path, task: str = "caption", **options: Any) -> dict[str, list[Example]]:
-    reader = FolderReader(**options)
+    reader = FolderReader(FolderOptions(**options))
     splits = reader.read(root, task, Path("unused"), QuietProgress())
     return {split.name: list(split.examples) for split in splits}
 
@@ -47,7 +47,7 @@ def both(root: Path, task: str = "caption", **options: Any) -> list[Example]:
 
 def refused(root: Path | None, task: str = "caption", **options: Any) -> DataError:
     with pytest.raises(DataError) as caught:
-        FolderReader(**options).check(root, task, False)
+        FolderReader(FolderOptions(**options)).check(root, task, False)
     assert "\n" not in caught.value.message
     return caught.value
 
@@ -77,7 +77,7 @@ def test_each_row_is_a_caption_in_a_style(root: Path) -> None:
         ("a cat", "Cold", ("a cat", "no dog")),
         ("a bird", "Cold", ("a bird",)),
     ]
-    remarks = FolderReader().check(root, "style", False).remarks
+    remarks = FolderReader(FolderOptions()).check(root, "style", False).remarks
     assert f"{path}: 1 row without a style left out (line 4)" in remarks
     assert f"{path}: 1 empty caption left out (line 5)" in remarks
     assert "no column for style" in refused(table(root, CAPTIONS), "style").message
@@ -130,7 +130,7 @@ def test_a_split_column(root: Path) -> None:
         "validation": ["b"],
     }
     assert [e.label for e in read(root, validation="test")["validation"]] == ["c"]
-    (remark,) = FolderReader().check(root, "caption", True).remarks
+    (remark,) = FolderReader(FolderOptions()).check(root, "caption", True).remarks
     assert "1 row of split 'test' left out" in remark
     assert refused(root, validation="val2").message.endswith(
         "has no rows of split 'val2'; column 'split' says test, train, validation"
@@ -147,7 +147,7 @@ def test_columns_by_option_and_by_usual_names(root: Path) -> None:
     table(root, "Filename,text,what\na.png,a cat,x\nbb.png,a dog,y\n")
     assert [e.label for e in both(root)] == ["a cat", "a dog"]
     assert [e.label for e in both(root, caption="what")] == ["x", "y"]
-    remarks = FolderReader().check(root, "caption", False).remarks
+    remarks = FolderReader(FolderOptions()).check(root, "caption", False).remarks
     assert [r.partition(": ")[2] for r in remarks[:2]] == [
         "column Filename is taken for image",
         "column text is taken for caption",
@@ -177,7 +177,7 @@ def test_answers(root: Path) -> None:
         ("how many?", "how many?", "3", ("3",)),
     ]
     assert found[0].question_type == "what"
-    remarks = FolderReader().check(root, "vqa", False).remarks
+    remarks = FolderReader(FolderOptions()).check(root, "vqa", False).remarks
     path = root / "t.jsonl"
     assert f"{path}: 1 question without an answer left out (line 3)" in remarks
     assert f"{path}: 1 empty question left out (line 4)" in remarks
@@ -248,7 +248,7 @@ def test_choices_that_hold_no_choice(root: Path, row: str, fault: str) -> None:
 
 def test_columns_that_no_task_reads_are_told(root: Path) -> None:
     table(root, "image,question,answer,options,split\na.png,what?,a,a|b,train\nbb.png,what?,b,a|b,val\n")
-    remarks = FolderReader().check(root, "vqa", False).remarks
+    remarks = FolderReader(FolderOptions()).check(root, "vqa", False).remarks
     assert f"{root / 'table.csv'}: task 'vqa' does not use column options" in remarks
 
 
@@ -257,7 +257,7 @@ def test_what_is_no_text_becomes_none_silently(root: Path) -> None:
     rows += [{"image": "bb.png", "question": "how many?", "answer": value, "split": "val"} for value in (1, 1.5)]
     table(root, "".join(json.dumps(row) + "\n" for row in rows), "t.jsonl")
     assert [e.label for e in both(root, "vqa")] == ["2", "1", "1.5"]
-    remarks = FolderReader().check(root, "vqa", False).remarks
+    remarks = FolderReader(FolderOptions()).check(root, "vqa", False).remarks
     path = root / "t.jsonl"
     assert f"{path}: column 'answer' holds numbers, which are read as they are written (line 1)" in remarks
     assert f"{path}: column 'answer' holds numbers, which are read as they are written (line 2, 3)" in remarks
@@ -272,7 +272,9 @@ def test_what_is_no_text_becomes_none_silently(root: Path) -> None:
 def test_ids_are_whole_numbers_or_codes_of_texts(root: Path) -> None:
     table(root, "image,caption,id,image_id\na.png,a,q1,7\nbb.png,b,12,x\na.png,c,13,7\n")
     assert [(e.id, e.image_id) for e in both(root)] == [(group_code("q1"), 7), (12, group_code("x"))]
-    assert any("63-bit codes" in remark for remark in FolderReader().check(root, "caption", False).remarks)
+    assert any(
+        "63-bit codes" in remark for remark in FolderReader(FolderOptions()).check(root, "caption", False).remarks
+    )
     table(root, "image,caption,id\na.png,a,5\nbb.png,b,5\n")
     assert refused(root).message == f"{root / 'table.csv'} line 3 repeats the id 5 of line 2"
     assert [e.id for e in both(root, id="")] == [0, 1]
@@ -292,7 +294,7 @@ def test_files_of_equal_bytes_are_one_image(root: Path) -> None:
 def test_empty_captions_are_left_out_and_told(root: Path) -> None:
     table(root, 'image,caption\na.png,"  "\na.png,"a\n cat"\nbb.png,\nccc.png,bed\n')
     assert [e.label for e in both(root)] == ["a cat", "bed"]
-    remarks = FolderReader().check(root, "caption", False).remarks
+    remarks = FolderReader(FolderOptions()).check(root, "caption", False).remarks
     assert f"{root / 'table.csv'}: 2 empty captions left out (line 2, 5)" in remarks
     table(root, "image,caption\na.png,\n")
     assert "has no row that task 'caption' can use" in refused(root).message
@@ -309,7 +311,7 @@ def test_images_that_are_missing_or_broken(root: Path) -> None:
     truncate(root / "bb.png")
     assert "bb.png" in refused(root).message
     with pytest.raises(DataError, match=r"bb\.png"):
-        FolderReader().verify(root, "caption", QuietProgress())
+        FolderReader(FolderOptions()).verify(root, "caption", QuietProgress())
 
 
 def test_absolute_paths_and_archives(root: Path, tmp_path: Path) -> None:
@@ -318,7 +320,7 @@ def test_absolute_paths_and_archives(root: Path, tmp_path: Path) -> None:
         archive.write(root / "a.png", "in/x.png")
         archive.write(root / "ccc.png", "in/y.png")
     table(root, f"image,caption\n{tmp_path / 'elsewhere.png'},a\nmore.zip/in/x.png,b\nmore.zip/in/y.png,c\n")
-    FolderReader().check(root, "caption", True)
+    FolderReader(FolderOptions()).check(root, "caption", True)
     assert sorted(e.image for e in both(root)) == sorted(
         [str(tmp_path / "elsewhere.png"), str(root / "more.zip/in/x.png"), str(root / "more.zip/in/y.png")]
     )
@@ -329,8 +331,8 @@ def test_options_and_roots_that_are_wrong(root: Path) -> None:
     table(root, CAPTIONS)
     assert "validation=test names one" in refused(root, validation="test").message
     for share in (0, 1.5, -1, True, "Train"):
-        with pytest.raises(ConfigError, match="validation is"):
-            FolderReader(validation=share)
+        with pytest.raises(ConfigError, match=r"validation(=True)? is"):
+            component("datasets", "folder", validation=share)
     table(root, "image,caption\na.png,a\n")
     assert "has one image" in refused(root).message
 

@@ -10,7 +10,7 @@ import datasets
 import pytest
 
 from icltool.components.datasets.held_images import HeldImages
-from icltool.components.datasets.hub import HubReader
+from icltool.components.datasets.hub import HubOptions, HubReader
 from icltool.contracts import Example
 from icltool.errors import ConfigError, DataError
 from icltool.plugin.manager import component
@@ -38,13 +38,13 @@ def root(tmp_path: Path) -> Path:
 
 
 def read(root: Path | None, workspace: Path, task: str = "caption", **options: Any) -> dict[str, list[Example]]:
-    splits = HubReader(**options).read(root, task, workspace, QuietProgress())
+    splits = HubReader(HubOptions(**options)).read(root, task, workspace, QuietProgress())
     return {split.name: list(split.examples) for split in splits}
 
 
 def refused(root: Path | None, task: str = "caption", verify: bool = False, **options: Any) -> DataError:
     with pytest.raises(DataError) as caught:
-        HubReader(**options).check(root, task, verify)
+        HubReader(HubOptions(**options)).check(root, task, verify)
     assert "\n" not in caught.value.message
     return caught.value
 
@@ -126,7 +126,7 @@ def test_other_forms_give_the_same_examples(root: Path, tmp_path: Path, form: st
     for name, of_split in found.items():
         for one, other in zip(of_split, expected[name], strict=True):
             assert Path(one.image).read_bytes() == Path(other.image).read_bytes()
-    assert HubReader().check(folder, "caption", True).files
+    assert HubReader(HubOptions()).check(folder, "caption", True).files
 
 
 def test_splits_by_option(root: Path, tmp_path: Path) -> None:
@@ -134,12 +134,12 @@ def test_splits_by_option(root: Path, tmp_path: Path) -> None:
     assert error.message == f"data set {root} has no split 'training'; it has train, validation"
     assert "--option validation=0.1" in str(refused(root, validation="val").hint)
     with pytest.raises(ConfigError, match="both 'train'"):
-        HubReader(validation="train").check(root, "caption", False)
+        HubReader(HubOptions(validation="train")).check(root, "caption", False)
     splits = read(root, tmp_path, train="validation", validation="train")
     assert [e.label for e in splits["train"]] == ["dogs", "a boat"]
     held = read(root, tmp_path, validation=0.3)
     assert (len(held["train"]), len(held["validation"])) == (2, 1)
-    (remark,) = HubReader(validation=0.3).check(root, "caption", False).remarks
+    (remark,) = HubReader(HubOptions(validation=0.3)).check(root, "caption", False).remarks
     assert remark == "data: 30% of the images are held out as queries"
 
 
@@ -167,12 +167,12 @@ def test_named_classes(tmp_path: Path) -> None:
     assert {e.choices for e in splits["train"]} == {("neg", "pos")}
     assert not {e.id for e in splits["train"]} & {e.id for e in splits["validation"]}
     assert splits["validation"][0].group == splits["train"][0].group != splits["train"][2].group == ""
-    remarks = HubReader().check(root, "classification", False).remarks
+    remarks = HubReader(HubOptions()).check(root, "classification", False).remarks
     assert "c train: 1 row without a label left out (row 4)" in remarks
 
 
 def test_check_writes_nothing_and_opens_images(root: Path, tmp_path: Path) -> None:
-    report = HubReader().check(root, "caption", False)
+    report = HubReader(HubOptions()).check(root, "caption", False)
     assert len(report.files) == 4
     rows = [{"image": picture(1), "caption": ["x"]}, {"image": {"bytes": b"no image", "path": None}, "caption": ["y"]}]
     broken = write_parquet(tmp_path / "broken", {"train": rows, "validation": rows}, FEATURES)
@@ -181,9 +181,9 @@ def test_check_writes_nothing_and_opens_images(root: Path, tmp_path: Path) -> No
     half["bytes"] = half["bytes"][: len(half["bytes"]) // 2]
     rows = [{"image": picture(i), "caption": ["x"]} for i in range(50)] + [{"image": half, "caption": ["y"]}]
     late = write_parquet(tmp_path / "late", {"train": rows, "validation": rows[:1]}, FEATURES)
-    HubReader().check(late, "caption", False)  # opens the first fifty
+    HubReader(HubOptions()).check(late, "caption", False)  # opens the first fifty
     with pytest.raises(DataError, match="late train row 50: its image cannot be read"):
-        HubReader().verify(late, "caption", QuietProgress())
+        HubReader(HubOptions()).verify(late, "caption", QuietProgress())
     rows = [{"image": None, "caption": ["x"]}]
     missing = write_parquet(tmp_path / "missing", {"train": rows, "validation": rows}, FEATURES)
     assert refused(missing).message == "missing train row 0 holds no image"
@@ -192,7 +192,7 @@ def test_check_writes_nothing_and_opens_images(root: Path, tmp_path: Path) -> No
 def test_damaged_files_and_no_data_set(root: Path, tmp_path: Path) -> None:
     assert refused(None).message == "data set 'hub': no data set given"
     with pytest.raises(ConfigError, match="both --root and path="):
-        HubReader(path="a/b").check(root, "caption", False)
+        HubReader(HubOptions(path="a/b")).check(root, "caption", False)
     (tmp_path / "empty").mkdir()
     assert refused(tmp_path / "empty").message.startswith(f"data set {tmp_path / 'empty'} cannot be opened: ")
     path = root / "data" / "train-00001-of-00002.parquet"

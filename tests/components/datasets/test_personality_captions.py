@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
-from icltool.components.datasets.personality_captions import PersonalityCaptionsReader
+from icltool.components.datasets.personality_captions import PersonalityCaptionsOptions, PersonalityCaptionsReader
 from icltool.contracts import Example, group_code
 from icltool.errors import ConfigError, DataError
 from icltool.execution.progress import SilentProgress
+from icltool.plugin.manager import component
 from icltool.testing.datasets import check_dataset
 from tests.components.datasets.builders import edit, pack, truncate, write_json
 from tests.components.datasets.caption_builders import write_personality_captions
@@ -23,19 +24,21 @@ def root(tmp_path: Path) -> Path:
 
 def read(root: Path | None, **options: Any) -> dict[str, list[Example]]:
     splits = {}
-    for split in PersonalityCaptionsReader(**options).read(root, "style", Path("unused"), SilentProgress()):
+    for split in PersonalityCaptionsReader(PersonalityCaptionsOptions(**options)).read(
+        root, "style", Path("unused"), SilentProgress()
+    ):
         splits[split.name] = list(split.examples)
         assert split.count == len(splits[split.name])
     return splits
 
 
 def remarks(root: Path, **options: Any) -> tuple[str, ...]:
-    return PersonalityCaptionsReader(**options).check(root, "style", False).remarks
+    return PersonalityCaptionsReader(PersonalityCaptionsOptions(**options)).check(root, "style", False).remarks
 
 
 def refused(root: Path | None, verify: bool = False, **options: Any) -> DataError:
     with pytest.raises(DataError) as caught:
-        PersonalityCaptionsReader(**options).check(root, "style", verify)
+        PersonalityCaptionsReader(PersonalityCaptionsOptions(**options)).check(root, "style", verify)
     assert "\n" not in caught.value.message
     assert caught.value.hint
     return caught.value
@@ -102,7 +105,7 @@ def test_a_list_of_styles_of_ones_own(root: Path, tmp_path: Path) -> None:
     path.write_text("Sweet\nAdventurous\n")
     splits = read(root, styles=str(path))
     assert {name: [e.style for e in found] for name, found in splits.items()} == {name: ["Sweet"] for name in splits}
-    report = PersonalityCaptionsReader(styles=str(path)).check(root, "style", False)
+    report = PersonalityCaptionsReader(PersonalityCaptionsOptions(styles=str(path))).check(root, "style", False)
     assert report.remarks == (
         "train: 2 entries in a style that is not chosen left out",
         "validation: 1 entry in a style that is not chosen left out",
@@ -150,7 +153,10 @@ def test_places_archives_and_the_environment(root: Path, monkeypatch: pytest.Mon
     monkeypatch.setenv("PERSONALITY_CAPTIONS_PATH", str(root))
     assert [e.label for e in read(None)["train"]] == expected
     pack(root / "yfcc_images.zip", root / "yfcc_images")
-    assert root / "yfcc_images.zip" in PersonalityCaptionsReader().check(None, "style", True).files
+    assert (
+        root / "yfcc_images.zip"
+        in PersonalityCaptionsReader(PersonalityCaptionsOptions()).check(None, "style", True).files
+    )
     assert read(None)["train"][0].image == str(root / "yfcc_images.zip" / "yfcc_images" / "aa.jpg")
     for path in (root / "personality_captions").iterdir():
         path.rename(root / path.name)
@@ -200,7 +206,7 @@ def test_groups_of_near_duplicates(root: Path) -> None:
 
 def test_wrong_options() -> None:
     with pytest.raises(ConfigError, match="personality-captions"):
-        PersonalityCaptionsReader(split="train")
+        component("datasets", "personality-captions", split="train")
 
 
 def test_entries_of_pictures_that_are_gone_are_left_out_when_asked_to(root: Path) -> None:
@@ -214,10 +220,10 @@ def test_entries_of_pictures_that_are_gone_are_left_out_when_asked_to(root: Path
     assert [e.id for e in kept["train"]] == [e.id for e in whole["train"] if Path(e.image) != gone]
     gone.touch()  # as a download that failed leaves it
     assert [e.id for e in read(root, missing="skip")["train"]] == [e.id for e in kept["train"]]
-    remarks = PersonalityCaptionsReader(missing="skip").check(root, "style", False).remarks
+    remarks = PersonalityCaptionsReader(PersonalityCaptionsOptions(missing="skip")).check(root, "style", False).remarks
     assert any(f"1 missing image left out: {gone.name}" in remark for remark in remarks)
-    with pytest.raises(ConfigError, match="it is refuse, or skip"):
-        PersonalityCaptionsReader(missing="perhaps")
+    with pytest.raises(ConfigError, match="missing='perhaps' is neither 'refuse' nor 'skip'"):
+        component("datasets", "personality-captions", missing="perhaps")
 
 
 def test_pictures_may_end_otherwise(root: Path) -> None:

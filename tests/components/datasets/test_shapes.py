@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from icltool.components.datasets.coco2017 import Coco2017Reader
-from icltool.components.datasets.personality_captions import PersonalityCaptionsReader
-from icltool.components.datasets.shapes import ShapesReader
-from icltool.components.datasets.sherlock import SherlockReader
+from icltool.components.datasets.personality_captions import PersonalityCaptionsOptions, PersonalityCaptionsReader
+from icltool.components.datasets.shapes import ShapesOptions, ShapesReader
+from icltool.components.datasets.sherlock import SherlockOptions, SherlockReader
 from icltool.components.datasets.vqav2 import VQAv2Reader
 from icltool.contracts import DatasetReader, Example
 from icltool.errors import ConfigError, DataError, IclError
@@ -24,7 +24,7 @@ OPTIONS = {"seed": 5, "index_images": 52, "validation_images": 12}
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("workspace")
-    ShapesReader(**OPTIONS).make(folder, SilentProgress())
+    ShapesReader(ShapesOptions(**OPTIONS)).make(folder, SilentProgress())
     return folder
 
 
@@ -39,16 +39,20 @@ def test_registered_and_of_the_protocol() -> None:
 
 
 def test_the_readers_of_the_real_data_sets_give_the_same(workspace: Path) -> None:
-    shapes, source = ShapesReader(**OPTIONS), workspace / "datasets" / "shapes" / "source"
+    shapes, source = ShapesReader(ShapesOptions(**OPTIONS)), workspace / "datasets" / "shapes" / "source"
     assert read(shapes, None, "caption", workspace) == read(Coco2017Reader(), source, "caption", workspace)
     assert read(shapes, None, "vqa", workspace) == read(VQAv2Reader(), source, "vqa", workspace)
-    assert read(shapes, None, "style", workspace) == read(PersonalityCaptionsReader(), source, "style", workspace)
-    assert read(shapes, None, "inference", workspace) == read(SherlockReader(), source, "inference", workspace)
+    assert read(shapes, None, "style", workspace) == read(
+        PersonalityCaptionsReader(PersonalityCaptionsOptions()), source, "style", workspace
+    )
+    assert read(shapes, None, "inference", workspace) == read(
+        SherlockReader(SherlockOptions()), source, "inference", workspace
+    )
 
 
 def test_every_scene_is_a_group_and_labels_are_the_lexicon_s(workspace: Path) -> None:
     lexicon = dataset_lexicon(5)
-    captions = read(ShapesReader(**OPTIONS), None, "caption", workspace)
+    captions = read(ShapesReader(ShapesOptions(**OPTIONS)), None, "caption", workspace)
     groups = {split: {e.group for e in examples} for split, examples in captions.items()}
     assert (len(groups["train"]), len(groups["validation"])) == (52, 12)
     assert not groups["train"] & groups["validation"]
@@ -56,25 +60,27 @@ def test_every_scene_is_a_group_and_labels_are_the_lexicon_s(workspace: Path) ->
         start, colour, shape = example.label.split()
         assert (start, colour in lexicon.colours, shape in lexicon.shapes) == ("a", True, True)
         assert len(example.references) == 5
-    labels = {example.label for example in read(ShapesReader(**OPTIONS), None, "vqa", workspace)["train"]}
+    labels = {
+        example.label for example in read(ShapesReader(ShapesOptions(**OPTIONS)), None, "vqa", workspace)["train"]
+    }
     assert labels <= set(lexicon.colours + lexicon.shapes)
 
 
 def test_queries_of_every_task_show_held_out_scenes(workspace: Path) -> None:
     for task in ("caption", "vqa", "style", "inference"):
-        splits = read(ShapesReader(**OPTIONS), None, task, workspace)
+        splits = read(ShapesReader(ShapesOptions(**OPTIONS)), None, task, workspace)
         groups = {name: {example.group for example in examples} for name, examples in splits.items()}
         assert "" not in set().union(*groups.values())
         assert len(groups["train"]) == 52
         assert not groups["train"] & set().union(*(found for name, found in groups.items() if name != "train")), task
-    styled = read(ShapesReader(**OPTIONS), None, "style", workspace)
+    styled = read(ShapesReader(ShapesOptions(**OPTIONS)), None, "style", workspace)
     assert set(styled) == {"train", "validation", "development"}
     assert {len(example.references) for example in styled["validation"]} == {5}
     assert not {e.image for e in styled["validation"]} & {e.image for e in styled["development"]}
 
 
 def test_check_finds_nothing_to_remark_on_complete_files(workspace: Path) -> None:
-    reader = ShapesReader(**OPTIONS)
+    reader = ShapesReader(ShapesOptions(**OPTIONS))
     source = reader.make(workspace, SilentProgress())
     for task in reader.tasks:
         report = reader.check(source, task, verify=True)
@@ -84,7 +90,7 @@ def test_check_finds_nothing_to_remark_on_complete_files(workspace: Path) -> Non
 
 
 def test_a_world_of_one_picture_a_split_serves_every_task(tmp_path: Path) -> None:
-    reader = ShapesReader(0, 1, 1)
+    reader = ShapesReader(ShapesOptions(seed=0, index_images=1, validation_images=1))
     source = reader.make(tmp_path, SilentProgress())
     for task in reader.tasks:
         assert reader.check(source, task, verify=True).files
@@ -92,7 +98,7 @@ def test_a_world_of_one_picture_a_split_serves_every_task(tmp_path: Path) -> Non
 
 
 def test_damaged_files_are_made_again(tmp_path: Path) -> None:
-    reader = ShapesReader(0, 4, 2)
+    reader = ShapesReader(ShapesOptions(seed=0, index_images=4, validation_images=2))
     source = reader.make(tmp_path, SilentProgress())
     image = next((source / "mscoco" / "mscoco2017" / "val2017").iterdir())
     truncate(image)
@@ -107,10 +113,10 @@ def test_damaged_files_are_made_again(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"seed": "three"}, "data set 'shapes': seed is 'three'"),
-        ({"seed": -1}, "data set 'shapes': seed is -1"),
-        ({"index_images": 0}, "data set 'shapes': index_images is 0"),
-        ({"validation_images": True}, "data set 'shapes': validation_images is True"),
+        ({"seed": "three"}, "dataset 'shapes': seed='three' is no whole number from 0 up"),
+        ({"seed": -1}, "dataset 'shapes': seed=-1 is no whole number from 0 up"),
+        ({"index_images": 0}, "dataset 'shapes': index_images=0 is no whole number from 1 up"),
+        ({"validation_images": True}, "dataset 'shapes': validation_images=True is no whole number"),
         ({"colour": 3}, "dataset 'shapes'"),
     ],
 )

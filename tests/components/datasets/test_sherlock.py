@@ -10,11 +10,12 @@ import pytest
 from PIL import Image
 
 from icltool.components.datasets.distractors import Pool
-from icltool.components.datasets.sherlock import SherlockReader
+from icltool.components.datasets.sherlock import SherlockOptions, SherlockReader
 from icltool.contracts import Example, Region, group_code, picture_reference
 from icltool.contracts.arrays import plain_text
 from icltool.errors import ConfigError, DataError
 from icltool.execution.progress import SilentProgress
+from icltool.plugin.manager import component
 from icltool.testing.datasets import check_dataset
 from tests.components.datasets.builders import edit, pack, truncate, write_image, write_json
 from tests.components.datasets.caption_builders import (
@@ -35,7 +36,7 @@ def root(tmp_path: Path) -> Path:
 
 def read(root: Path | None, task: str = "inference", **options: Any) -> dict[str, list[Example]]:
     splits = {}
-    for split in SherlockReader(**options).read(root, task, Path("unused"), SilentProgress()):
+    for split in SherlockReader(SherlockOptions(**options)).read(root, task, Path("unused"), SilentProgress()):
         splits[split.name] = list(split.examples)
         assert split.count == len(splits[split.name])
     return splits
@@ -43,14 +44,14 @@ def read(root: Path | None, task: str = "inference", **options: Any) -> dict[str
 
 def refused(root: Path | None, task: str = "inference", verify: bool = False) -> DataError:
     with pytest.raises(DataError) as caught:
-        SherlockReader().check(root, task, verify)
+        SherlockReader(SherlockOptions()).check(root, task, verify)
     assert "\n" not in caught.value.message
     assert caught.value.hint
     return caught.value
 
 
 def remarks(root: Path, task: str = "inference") -> tuple[str, ...]:
-    return SherlockReader().check(root, task, False).remarks
+    return SherlockReader(SherlockOptions()).check(root, task, False).remarks
 
 
 @pytest.mark.parametrize("task", ["inference", "inference-choice"])
@@ -185,7 +186,7 @@ def test_places_archives_and_the_environment(root: Path, monkeypatch: pytest.Mon
     pack(root / "vg" / "images.zip", root / "vg" / "images" / "VG_100K")
     pack(root / "vg" / "images2.zip", root / "vg" / "images" / "VG_100K_2")
     shutil.rmtree(root / "vg" / "images")
-    report = SherlockReader().check(root, "inference", True)
+    report = SherlockReader(SherlockOptions()).check(root, "inference", True)
     assert {path.name for path in report.files} == {
         f"{TRAIN}.zip", f"{VALIDATION}.zip", "vcr1images.zip", "images.zip", "images2.zip"
     }  # fmt: skip
@@ -275,9 +276,9 @@ def test_groups_of_near_duplicates(root: Path) -> None:
 
 
 def test_wrong_options() -> None:
-    for options in ({"show": "blur"}, {"distractors": 0}, {"distractors": "9"}, {"distractors": True}):
+    for options in ({"show": "blur"}, {"distractors": 0}, {"distractors": "nine"}, {"distractors": True}):
         with pytest.raises(ConfigError, match="sherlock"):
-            SherlockReader(**options)  # type: ignore[arg-type]
+            component("datasets", "sherlock", **options)
 
 
 def test_records_of_pictures_that_are_gone_are_left_out_when_asked_to(root: Path) -> None:
@@ -289,5 +290,5 @@ def test_records_of_pictures_that_are_gone_are_left_out_when_asked_to(root: Path
     assert [e.id for e in kept["train"]] == [e.id for e in whole["train"] if picture_reference(e.image).file != gone]
     Path(gone).touch()  # as a download that failed leaves it
     assert [e.id for e in read(root, missing="skip")["train"]] == [e.id for e in kept["train"]]
-    told = SherlockReader(missing="skip").check(root, "inference", False).remarks
+    told = SherlockReader(SherlockOptions(missing="skip")).check(root, "inference", False).remarks
     assert any("left out, whose pictures are not there" in remark for remark in told)

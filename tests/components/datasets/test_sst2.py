@@ -8,7 +8,7 @@ from typing import Any
 import datasets
 import pytest
 
-from icltool.components.datasets.sst2 import Sst2Reader
+from icltool.components.datasets.sst2 import Sst2Options, Sst2Reader
 from icltool.contracts import Example
 from icltool.errors import DataError
 from icltool.plugin.manager import component
@@ -37,12 +37,15 @@ def root(tmp_path: Path) -> Path:
 
 
 def read(root: Path) -> dict[str, list[Example]]:
-    return {s.name: list(s.examples) for s in Sst2Reader().read(root, "classification", Path("x"), QuietProgress())}
+    return {
+        s.name: list(s.examples)
+        for s in Sst2Reader(Sst2Options()).read(root, "classification", Path("x"), QuietProgress())
+    }
 
 
 def refused(root: Path | None, **options: Any) -> DataError:
     with pytest.raises(DataError) as caught:
-        Sst2Reader(**options).check(root, "classification", False)
+        Sst2Reader(Sst2Options(**options)).check(root, "classification", False)
     assert "\n" not in caught.value.message
     assert caught.value.hint
     return caught.value
@@ -87,7 +90,7 @@ def test_a_copy_gives_the_same(root: Path, tmp_path: Path) -> None:
     rows["test"] = [{"idx": 0, "sentence": "uneasy mishmash", "label": -1}]
     copy = write_parquet(tmp_path / "copy", rows, features)
     assert read(copy) == read(root)
-    assert {file.name for file in Sst2Reader().check(copy, "classification", True).files} == {
+    assert {file.name for file in Sst2Reader(Sst2Options()).check(copy, "classification", True).files} == {
         "train-00000-of-00001.parquet",
         "validation-00000-of-00001.parquet",
     }
@@ -114,7 +117,7 @@ def test_what_is_wrong(root: Path, tmp_path: Path) -> None:
 
 
 def test_unofficial_counts_are_remarked_on(root: Path) -> None:
-    report = Sst2Reader().check(root, "classification", False)
+    report = Sst2Reader(Sst2Options()).check(root, "classification", False)
     assert report.remarks == (
         f"{root / 'SST-2' / 'train.tsv'} has 4 sentences; the official split has 67,349",
         f"{root / 'SST-2' / 'dev.tsv'} has 2 sentences; the official split has 872",

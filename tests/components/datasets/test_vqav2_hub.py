@@ -9,7 +9,7 @@ import datasets
 import pytest
 
 from icltool.components.datasets.vqav2 import VQAv2Reader
-from icltool.components.datasets.vqav2_hub import VQAv2HubReader
+from icltool.components.datasets.vqav2_hub import SplitOptions, VQAv2HubReader
 from icltool.contracts import Example
 from icltool.errors import DataError
 from icltool.plugin.manager import component
@@ -60,7 +60,7 @@ def test_examples_equal_those_of_the_official_files(official: Path, copy: Path, 
     def read(reader: VQAv2Reader | VQAv2HubReader, root: Path) -> dict[str, list[Example]]:
         return {s.name: list(s.examples) for s in reader.read(root, "vqa", tmp_path, QuietProgress())}
 
-    ours, theirs = read(VQAv2HubReader(), copy), read(VQAv2Reader(), official)
+    ours, theirs = read(VQAv2HubReader(SplitOptions()), copy), read(VQAv2Reader(), official)
     assert len(theirs["train"]) == 4
     for name, examples in theirs.items():
         assert [replace(e, image="") for e in ours[name]] == [replace(e, image="") for e in examples]
@@ -79,10 +79,10 @@ def test_another_layout_is_refused(tmp_path: Path) -> None:
     features = {"question": TEXT, "image_id": datasets.Value("int64")}
     root = write_parquet(tmp_path / "x", {"train": rows, "validation": rows}, features)
     with pytest.raises(DataError, match="has no column 'image'"):
-        VQAv2HubReader().check(root, "vqa", False)
+        VQAv2HubReader(SplitOptions()).check(root, "vqa", False)
 
 
 def test_counts_other_than_the_official_ones_are_remarked_on(copy: Path) -> None:
-    remarks = VQAv2HubReader().check(copy, "vqa", False).remarks
+    remarks = VQAv2HubReader(SplitOptions()).check(copy, "vqa", False).remarks
     assert "copy: 4 answered questions in train; the official split has 443,757" in remarks
     assert "copy train: 1 question without an answer left out (row 4)" in remarks

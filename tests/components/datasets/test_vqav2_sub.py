@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 
 from icltool.components.datasets.vqav2 import VQAv2Reader
-from icltool.components.datasets.vqav2_sub import VQAv2SubReader, read_ids
+from icltool.components.datasets.vqav2_sub import VQAv2SubOptions, VQAv2SubReader, read_ids
 from icltool.contracts import DatasetReader
 from icltool.errors import ConfigError, DataError
 from icltool.execution.progress import SilentProgress
+from icltool.plugin.manager import component
 from tests.components.datasets.builders import QUESTIONS, edit, questions_file, vqa_image, write_vqa
 
 VAL = {1000 + q: (100 + q % 7, f"question {q}?", ["yes"] * 10) for q in range(40)}
@@ -23,7 +24,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def ids_of(root: Path, split: str = "validation", **options: Any) -> list[int]:
-    reader = VQAv2SubReader(**options) if options else VQAv2Reader()
+    reader = VQAv2SubReader(VQAv2SubOptions(**options)) if options else VQAv2Reader()
     for found in reader.read(root, "vqa", Path("unused"), SilentProgress()):
         examples = list(found.examples)
         assert found.count == len(examples)
@@ -34,13 +35,13 @@ def ids_of(root: Path, split: str = "validation", **options: Any) -> list[int]:
 
 def refused(root: Path, **options: Any) -> DataError:
     with pytest.raises(DataError) as caught:
-        VQAv2SubReader(**options).check(root, "vqa", False)
+        VQAv2SubReader(VQAv2SubOptions(**options)).check(root, "vqa", False)
     assert "\n" not in caught.value.message
     return caught.value
 
 
 def test_satisfies_the_protocol() -> None:
-    assert isinstance(VQAv2SubReader(), DatasetReader)
+    assert isinstance(VQAv2SubReader(VQAv2SubOptions()), DatasetReader)
 
 
 def test_a_draw_that_is_always_the_same_in_the_order_of_vqav2(root: Path) -> None:
@@ -69,10 +70,10 @@ def _drop(annotations: list[dict[str, Any]], question_id: int) -> None:
 
 def test_ten_thousand_where_there_are_fewer(root: Path) -> None:
     assert ids_of(root, seed=3) == ids_of(root)
-    remarks = VQAv2SubReader().check(root, "vqa", False).remarks
+    remarks = VQAv2SubReader(VQAv2SubOptions()).check(root, "vqa", False).remarks
     name = questions_file(root, "val").name
     assert remarks[1] == f"validation: 40 questions of {name}, all there are; 10,000 were wanted"
-    remarks = VQAv2SubReader(size=3).check(root, "vqa", False).remarks
+    remarks = VQAv2SubReader(VQAv2SubOptions(size=3)).check(root, "vqa", False).remarks
     assert remarks == (
         "v2_OpenEnded_mscoco_train2014_questions.json has 3 answered questions; the official split has 443,757",
         f"validation: 3 questions of {name}, drawn by seed 0",
@@ -84,7 +85,7 @@ def test_ids_from_a_file(root: Path, tmp_path: Path, text: str) -> None:
     ids = tmp_path / "ids.txt"
     ids.write_text(text, encoding="utf-8")
     assert sorted(ids_of(root, ids=str(ids))) == [1001, 1007, 1030]
-    report = VQAv2SubReader(ids=str(ids)).check(root, "vqa", False)
+    report = VQAv2SubReader(VQAv2SubOptions(ids=str(ids))).check(root, "vqa", False)
     assert ids in report.files
     assert report.remarks[-1] == "validation: the 3 questions of ids.txt"
 
@@ -136,11 +137,11 @@ def test_missing_file_of_ids(root: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [{"size": 0}, {"size": 2.5}, {"size": True}, {"size": 3, "ids": "x"}, {"seed": "x"}, {"ids": 7}]
+    "options", [{"size": 0}, {"size": 2.5}, {"size": True}, {"size": 3, "ids": "x"}, {"seed": "x"}, {"ids": True}]
 )
 def test_wrong_options(options: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match="vqav2-sub"):
-        VQAv2SubReader(**options)
+        component("datasets", "vqav2-sub", **options)
 
 
 def test_images_of_questions_that_are_left_out_are_not_needed(root: Path, tmp_path: Path) -> None:
@@ -148,5 +149,5 @@ def test_images_of_questions_that_are_left_out_are_not_needed(root: Path, tmp_pa
     ids.write_text("1007")
     for image_id in range(101, 107):
         vqa_image(root, "val", image_id).unlink()
-    VQAv2SubReader(ids=str(ids)).check(root, "vqa", True)
+    VQAv2SubReader(VQAv2SubOptions(ids=str(ids))).check(root, "vqa", True)
     assert "names 6 images missing" in refused(root).message

@@ -16,7 +16,7 @@ from icltool.components.datasets.coco2017 import Coco2017Reader
 from icltool.components.datasets.coco_karpathy import CocoKarpathyReader
 from icltool.components.datasets.okvqa import OKVQAReader
 from icltool.components.datasets.vqav2 import VQAv2Reader
-from icltool.components.datasets.vqav2_sub import VQAv2SubReader
+from icltool.components.datasets.vqav2_sub import VQAv2SubOptions, VQAv2SubReader
 from icltool.components.models.shared.images import read_image
 from icltool.contracts import DatasetReader, Example, file_exists
 from icltool.errors import DataError
@@ -80,7 +80,7 @@ ALL = pytest.mark.parametrize(
         (Coco2014Reader, coco(2014), zip_coco, "caption"),
         (CocoKarpathyReader, write_karpathy, zip_karpathy, "caption"),
         (VQAv2Reader, write_vqa, zip_vqa, "vqa"),
-        (lambda: VQAv2SubReader(size=1), write_vqa, zip_vqa, "vqa"),
+        (lambda: VQAv2SubReader(VQAv2SubOptions(size=1)), write_vqa, zip_vqa, "vqa"),
         (OKVQAReader, write_okvqa, zip_okvqa, "vqa"),
     ],
     ids=["coco2017", "coco2014", "coco-karpathy", "vqav2", "vqav2-sub", "okvqa"],

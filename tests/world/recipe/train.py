@@ -56,13 +56,13 @@ def reporter(name: str) -> Callable[[int, int, dict[str, float]], None]:
 
 def world_pairs() -> list[Pair]:
     """Image-caption pairs of the default world's index split, rendered and read as any data set is."""
-    from icltool.components.datasets.shapes import ShapesReader
+    from icltool.components.datasets.shapes import ShapesOptions, ShapesReader
     from icltool.execution.progress import for_terminal
 
     progress: Progress = for_terminal(quiet=True, verbose=False)
     pairs: list[Pair] = []
     with TemporaryDirectory() as scratch:
-        for split in ShapesReader().read(None, "caption", Path(scratch), progress):
+        for split in ShapesReader(ShapesOptions()).read(None, "caption", Path(scratch), progress):
             if split.name == "train":
                 # pictures are kept in memory by train_clip, so that the files may go
                 pairs = [Pair(Path(e.image).read_bytes(), e.references, e.group) for e in split.examples]
