@@ -56,12 +56,10 @@ class FolderOptions(ColumnOptions):
     @field_validator("validation")
     @classmethod
     def _check_validation(cls, validation: SplitOrShare | None) -> SplitOrShare | None:
-        if (
-            validation is not None
-            and share_of(validation) is None
-            and SPLIT_NAMES.get(str(validation).lower()) == "train"
-        ):
+        if SPLIT_NAMES.get(str(validation).lower()) == "train":
             raise ConfigError("validation is 'train', which is the index set", "name another split")
+        if validation is not None:
+            share_of(validation)
         return validation
 
 
@@ -84,7 +82,6 @@ class FolderReader:
     name = "folder"
     tasks = ("caption", "vqa", "classification", "style")
     tasks_depend_on_files = True
-
     options_model = FolderOptions
 
     def __init__(self, options: FolderOptions) -> None:
