@@ -31,6 +31,10 @@ from icltool.components.learners.steering.draws import (
     Draws as Draws,
     held_out as held_out,
 )
+from icltool.components.models.shared.adapter import (
+    Adapter as Adapter,
+    EncodesImages as EncodesImages,
+)
 from icltool.components.models.shared.augmentation import (
     PictureReader as PictureReader,
 )
@@ -46,7 +50,7 @@ from icltool.components.models.shared.decoder_hooks import (
 from icltool.components.models.shared.images import (
     read_image as read_image,
 )
-from icltool.components.models.shared.loading import (
+from icltool.components.models.shared.options import (
     LoadOptions as LoadOptions,
 )
 from icltool.components.models.shared.prompt_format import (
@@ -54,14 +58,19 @@ from icltool.components.models.shared.prompt_format import (
     filled as filled,
 )
 from icltool.components.models.shared.scoring import (
+    beam_options as beam_options,
     target_scores as target_scores,
 )
 from icltool.components.models.shared.tokenizer_file import (
     as_in_file as as_in_file,
 )
 from icltool.components.models.shared.tokens import (
+    PaddedRows as PaddedRows,
     TokenizedPrompt as TokenizedPrompt,
     batches_by_length as batches_by_length,
+    in_batches as in_batches,
+    padded_rows as padded_rows,
+    predicting as predicting,
     tokenize as tokenize,
 )
 from icltool.components.models.shared.tuned import (

@@ -20,6 +20,7 @@ import pytest
 from filelock import FileLock
 from hypothesis import settings
 
+from icltool.components.models.idefics.options import IdeficsOptions
 from icltool.contracts import Example
 from icltool.world.render import render
 from icltool.world.scenes import Lexicon, Scene, dataset_lexicon
@@ -150,7 +151,7 @@ def short_costs() -> Iterator[None]:
 def resampled(resampled_folder: Path) -> IdeficsModel:
     from icltool.components.models.idefics.idefics import IdeficsModel
 
-    return IdeficsModel("resampled", path=str(resampled_folder), device="cpu")
+    return IdeficsModel(IdeficsOptions(name="resampled", path=str(resampled_folder), device="cpu"))
 
 
 @pytest.fixture(scope="session")
@@ -159,7 +160,7 @@ def small_idefics(shared: Shared) -> IdeficsModel:
     from icltool.components.models.idefics.idefics import IdeficsModel
     from tests.components.models.tiny import idefics, shared_folder
 
-    return IdeficsModel("idefics", path=shared_folder(shared, idefics), device="cpu")
+    return IdeficsModel(IdeficsOptions(name="idefics", path=shared_folder(shared, idefics), device="cpu"))
 
 
 @pytest.fixture(scope="session")

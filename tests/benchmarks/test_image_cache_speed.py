@@ -13,6 +13,7 @@ from PIL import Image
 from transformers import IdeficsConfig, IdeficsForVisionText2Text
 
 from icltool.components.models.idefics.idefics import IdeficsModel
+from icltool.components.models.idefics.options import IdeficsOptions
 from icltool.engine.image_cache import ImageFeatureCache
 from icltool.engine.preparing import ImagePipeline
 from icltool.store.image_features import open_image_features
@@ -63,7 +64,7 @@ def made_model(folder: Path) -> IdeficsModel:
     IdeficsForVisionText2Text(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     IdeficsImageProcessorPil(image_size=224).save_pretrained(folder)
-    return IdeficsModel("small", path=str(folder), device="cpu")
+    return IdeficsModel(IdeficsOptions(name="small", path=str(folder), device="cpu"))
 
 
 def _seconds(work: Callable[[], object]) -> float:

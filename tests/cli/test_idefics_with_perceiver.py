@@ -15,6 +15,7 @@ from transformers.models.idefics import modeling_idefics
 from icltool import releases
 from icltool.cli.app import run
 from icltool.components.models.idefics.idefics import IdeficsModel
+from icltool.components.models.idefics.options import IdeficsOptions
 from icltool.contracts import GenerationOptions
 from icltool.store.records import PreparedDataset, open_dataset
 from icltool.store.sequences import SequenceFile
@@ -43,7 +44,7 @@ def found(path: Path) -> dict[str, Any]:
 
 def plain_values(folder: Path, data: PreparedDataset, sequences: dict[str, Any]) -> list[list[float]]:
     """InfoScore's value of each sequence by full forward passes over single prompts."""
-    model = IdeficsModel("idefics-9b", path=str(folder), device="cpu")
+    model = IdeficsModel(IdeficsOptions(name="idefics-9b", path=str(folder), device="cpu"))
     train = data.split("train")
     values = []
     for query_id, beams in zip(sequences["query_id"], sequences["icd_ids"], strict=True):
@@ -79,7 +80,7 @@ def test_evaluate(resampled_folder: Path, workspace: Path) -> None:
     given = [answers(resampled_folder, workspace, *caches.values[0]) for caches in CACHES]
     for other in given[1:]:
         assert [row["raw"] for row in other] == [row["raw"] for row in given[0]]
-    model = IdeficsModel("idefics-9b", path=str(resampled_folder), device="cpu")
+    model = IdeficsModel(IdeficsOptions(name="idefics-9b", path=str(resampled_folder), device="cpu"))
     data = open_dataset(workspace / "datasets" / "shapes" / "caption")
     train, queries = data.split("train"), data.split("validation")
     for row in given[0]:

@@ -12,7 +12,9 @@ from transformers.models.idefics import modeling_idefics
 
 from icltool import releases
 from icltool.components.models.idefics.idefics import IdeficsModel
+from icltool.components.models.idefics.options import IdeficsOptions
 from icltool.components.models.shared.continued_cache import ContinuedLayer
+from icltool.components.models.shared.options import RemoteCodeOptions
 from icltool.components.models.text.text import TextModel
 from icltool.contracts import GenerationOptions, ScoringRequest, TargetScore
 from icltool.engine import parity
@@ -93,7 +95,9 @@ def test_caches_that_change_nothing_are_used(model: IdeficsModel, unknown_releas
 
 
 def test_models_that_read_no_images_are_asked_without(unknown_release: None, tmp_path: Path) -> None:
-    session = opened(TextModel("tiny", path=tiny.gpt2(tmp_path), device="cpu"), "classification")
+    session = opened(
+        TextModel(RemoteCodeOptions(name="tiny", path=tiny.gpt2(tmp_path), device="cpu")), "classification"
+    )
     assert session.notes == []
     assert session.tokens_computed == 0
 
@@ -138,7 +142,7 @@ def test_caches_that_change_what_the_model_says_are_switched_off(
 
 
 def test_half_precision_has_its_own_tolerance(resampled_folder: Path, unknown_release: None) -> None:
-    half = IdeficsModel("half", path=str(resampled_folder), device="cpu", dtype="bfloat16")
+    half = IdeficsModel(IdeficsOptions(name="half", path=str(resampled_folder), device="cpu", dtype="bfloat16"))
     assert opened(half).notes == []
 
 

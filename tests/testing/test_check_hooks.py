@@ -12,6 +12,8 @@ import pytest
 import torch
 
 from icltool.components.models.idefics.idefics2 import Idefics2Model
+from icltool.components.models.idefics.options import IdeficsOptions
+from icltool.components.models.shared.options import RemoteCodeOptions
 from icltool.components.models.text.text import TextModel
 from icltool.contracts import AnswerBatch, Example
 from icltool.testing import make_examples
@@ -337,7 +339,7 @@ FAULTS: dict[str, tuple[Damage, str]] = {
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_the_suite_notices(fault: str, folder: str) -> None:
-    model = TextModel(path=folder, device="cpu")
+    model = TextModel(RemoteCodeOptions(path=folder, device="cpu"))
     prompts = mixed_prompts(model, TEXTS, "classification")[1:4]
     damage, sentence = FAULTS[fault]
     damage(model)
@@ -346,12 +348,12 @@ def test_the_suite_notices(fault: str, folder: str) -> None:
 
 
 def test_the_same_adapter_without_a_fault_passes(folder: str) -> None:
-    model = TextModel(path=folder, device="cpu")
+    model = TextModel(RemoteCodeOptions(path=folder, device="cpu"))
     check_hooks(model, mixed_prompts(model, TEXTS, "classification")[1:4], None, 1e-4)
 
 
 def test_features_that_give_other_logits_are_noticed(tmp_path: Path) -> None:
-    model = Idefics2Model(path=tiny.idefics2(tmp_path), device="cpu")
+    model = Idefics2Model(IdeficsOptions(path=tiny.idefics2(tmp_path), device="cpu"))
     examples = make_examples(tmp_path, 8, size=32)
     prompts = mixed_prompts(model, examples, "caption")[1:4]
     paths = [example.image for example in examples]

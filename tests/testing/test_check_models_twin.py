@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from icltool.components.models.shared.options import RemoteCodeOptions
 from icltool.components.models.text.text import TextModel
 from icltool.contracts import Example, Prompt, TargetScore
 from icltool.testing import check_model, torch_twin
@@ -22,8 +23,8 @@ class CountsPositionsOfPadding(TextModel):
 
 
 class IsTooSure(TextModel):
-    def __init__(self, **options: Any) -> None:
-        super().__init__(**options)
+    def __init__(self, options: RemoteCodeOptions) -> None:
+        super().__init__(options)
         del self.extend  # it would be right
 
     def score(
@@ -33,8 +34,8 @@ class IsTooSure(TextModel):
 
 
 class PenalisesRepetition(TextModel):
-    def __init__(self, **options: Any) -> None:
-        super().__init__(**options)
+    def __init__(self, options: RemoteCodeOptions) -> None:
+        super().__init__(options)
         self.model.generation_config.repetition_penalty = 9.0
 
 
@@ -69,8 +70,8 @@ def checked(model: TextModel) -> None:
 )
 def test_the_suite_catches(wrong: type[TextModel], sentence: str, folder: str) -> None:
     with pytest.raises(AssertionError, match=sentence):
-        checked(wrong(path=folder, device="cpu"))
+        checked(wrong(RemoteCodeOptions(path=folder, device="cpu")))
 
 
 def test_the_same_adapter_without_a_fault_passes(folder: str) -> None:
-    checked(TextModel(path=folder, device="cpu"))
+    checked(TextModel(RemoteCodeOptions(path=folder, device="cpu")))

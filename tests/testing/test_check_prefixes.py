@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 import torch
 
-from icltool.components.models.chat.chat import ChatModel
+from icltool.components.models.chat.chat import ChatModel, ChatOptions
 from icltool.components.models.idefics import idefics_continuing
 from icltool.components.models.idefics.idefics2 import Idefics2Model
+from icltool.components.models.idefics.options import IdeficsOptions
 from icltool.components.models.shared import continuing, continuing_decoder
+from icltool.components.models.shared.options import RemoteCodeOptions
 from icltool.components.models.text.text import TextModel
 from icltool.contracts import Example, Extension, PromptTokens
 from icltool.testing import make_examples
@@ -123,7 +125,7 @@ def answers_as_prompted(model: Any, patch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def text_model(tmp_path_factory: pytest.TempPathFactory) -> TextModel:
-    return TextModel(path=tiny.gpt2(tmp_path_factory.mktemp("gpt2")), device="cpu")
+    return TextModel(RemoteCodeOptions(path=tiny.gpt2(tmp_path_factory.mktemp("gpt2")), device="cpu"))
 
 
 @pytest.mark.parametrize(
@@ -221,13 +223,13 @@ def pictured(tmp_path_factory: pytest.TempPathFactory) -> list[Example]:
 
 
 def idefics2(folder: Path) -> Any:
-    return Idefics2Model(path=tiny.idefics2(folder), device="cpu")
+    return Idefics2Model(IdeficsOptions(path=tiny.idefics2(folder), device="cpu"))
 
 
 def qwen(folder: Path) -> Any:
     if not tiny.takes_features():
         pytest.skip("this release of transformers takes no ready image features")
-    return ChatModel("qwen", path=tiny.qwen2_vl(folder), device="cpu")
+    return ChatModel(ChatOptions(name="qwen", path=tiny.qwen2_vl(folder), device="cpu"))
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from icltool.components.models.blip.blip2 import Blip2Model
+from icltool.components.models.shared.captioner import CaptionerOptions
 from icltool.testing import check_tuning, make_examples
 from tests.components.models import tiny_captioners as tiny
 
@@ -89,8 +90,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
 )
 def test_what_is_wrong_is_said(kind: Callable[..., Any], sentence: str, folder: str, tmp_path: Path) -> None:
     examples = make_examples(tmp_path / "pictures", 6)
+
+    def load(path: object) -> Any:
+        return kind(CaptionerOptions(path=str(path), device="cpu"))
+
     with pytest.raises(AssertionError) as caught:
-        check_tuning(
-            kind(path=folder, device="cpu"), examples, tmp_path, lambda path: kind(path=str(path), device="cpu")
-        )
+        check_tuning(load(folder), examples, tmp_path, load)
     assert sentence in str(caught.value)

@@ -9,13 +9,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from pydantic import Field
 
 from icltool import (
+    Adapter,
     AnswerBatch,
     Augmentation,
     ConfigError,
     DataError,
-    Example,
     GenerationOptions,
     LoadOptions,
     Prompt,
@@ -24,13 +25,16 @@ from icltool import (
     apply_tuned,
     batches_by_length,
     fingerprint,
+    in_batches,
+    padded_rows,
     read_card,
     target_scores,
     trained_search,
 )
 from icltool_ofa.beam import Beams, beam_search
 from icltool_ofa.folders import find_model, folder_of, read_folder
-from icltool_ofa.settings import settled
+from icltool_ofa.prompts import OFAFormat
+from icltool_ofa.settings import SettingsOptions, settled
 from icltool_ofa.tuning import Tuning
 
 #: How the published captions are searched for.
@@ -51,7 +55,15 @@ class Tokens:
     target: list[int]
 
 
-class OFAModel(Tuning):
+class OFAOptions(LoadOptions, SettingsOptions):
+    """What is not given of the settings is as fine-tuned weights were trained with."""
+
+    hub_id: str | None = Field(None, description="where the published weights are, OWNER/NAME")
+    packaged: str | None = Field(None, description="name of weights that ship with the plugin")
+    on_hub: bool = Field(True, description="whether hub_id is on the Hugging Face hub; else it is on ModelScope")
+
+
+class OFAModel(Adapter, Tuning):
     """An encoder reads one picture and a prompt, a decoder writes the answer. Demonstrations are text alone.
 
     What the encoder reads stands between `<s>` and `</s>`, a target ends with `</s>`, the decoder begins with `<s>`.
@@ -60,58 +72,27 @@ class OFAModel(Tuning):
     images_per_prompt = 1
     target_apart = True
 
-    def __init__(
-        self,
-        name: str = "ofa",
-        hub_id: str | None = None,
-        path: str | None = None,
-        packaged: str | None = None,
-        on_hub: bool = True,
-        device: str = "auto",
-        dtype: str = "auto",
-        attention: str | None = None,
-        image_size: int | None = None,
-        shorter: int | None = None,
-        fit: str | None = None,
-        styles: str | Sequence[str] | None = None,
-        style_prompt: str | None = None,
-        tokenize_style: bool | None = None,
-        lower_case: bool | None = None,
-    ) -> None:
-        """Loads the network and its vocabulary; README.md says where from.
+    options_model = OFAOptions
+    format: OFAFormat
 
-        `path` is a folder, a file of fine-tuned weights or a hub id. Pictures: the shorter side is resized to `shorter`
-        pixels (256) and a square of `image_size` (224) cut out of the middle; `fit` "squeeze" resizes all of the picture to
-        the square. `styles` is a file of names, one a line, or a list; `style_prompt` asks for a caption in the style {};
-        with `tokenize_style` the style is `<code_i>` there, i its line from 0 on. `lower_case` says whether captions that are
-        learned or scored are put into lower case. What is not given is as fine-tuned weights were trained with.
+    def __init__(self, options: OFAOptions) -> None:
+        """Loads the network and its vocabulary; README.md says where from.
 
         Raises ConfigError or DataError when files are missing or do not fit, or for a wrong option.
         """
-        options = LoadOptions(device=device, dtype=dtype, attention=attention)
-        if attention not in (None, "sdpa"):
-            raise ConfigError(f"{name} has no attention implementation {attention!r}", "leave --attention out")
+        name = options.name
+        if options.attention not in (None, "sdpa"):
+            raise ConfigError(f"{name} has no attention implementation {options.attention!r}", "leave --attention out")
         self.name, self.device, self.precision = name, options.target(), options.precision()
-        self.weights = find_model(name, packaged, hub_id, path, on_hub)
+        self.weights = find_model(name, options.packaged, options.hub_id, options.path, options.on_hub)
         self.source = self.weights.source
         folder = folder_of(self.weights)
         tuned = self.weights.tuned
         known = read_card(folder, name) if tuned is None else tuned.adapter
         self.network, self.tokenizer = read_folder(folder, getattr(torch, self.precision))
-        self.settings = settled(
-            known,
-            {
-                "image_size": image_size,
-                "shorter": shorter,
-                "fit": fit,
-                "styles": styles,
-                "style_prompt": style_prompt,
-                "tokenize_style": tokenize_style,
-                "lower_case": lower_case,
-            },
-            self.network.config.image_bucket_size,
-        )
-        self._format = self.settings.format()
+        given = options.model_dump(include=set(SettingsOptions.model_fields))
+        self.settings = settled(known, given, self.network.config.image_bucket_size)
+        self.format = self.settings.format()
         #: All but the batch norms', which are in float32 always.
         self._weights_of_one_kind = [
             parameter
@@ -137,12 +118,6 @@ class OFAModel(Tuning):
         tuned = "" if self.weights.tuned is None else self.weights.tuned.digest
         return fingerprint(self.source, self.precision, repr(self.settings), tuned)
 
-    def prompt(self, task: Task | str, demonstrations: Sequence[Example], query: Example) -> Prompt:
-        return self._format.prompt(task, demonstrations, query)
-
-    def clean(self, task: Task | str, text: str) -> str:
-        return self._format.clean(task, text)
-
     def generation_defaults(self, task: str) -> Mapping[str, Any]:
         """See HasGenerationDefaults. The score of an answer is its mean log-probability, the end included. Weights that were
         tuned for the task answer as their best were chosen."""
@@ -164,12 +139,13 @@ class OFAModel(Tuning):
     ) -> list[TargetScore]:
         """See Model.score. The end of the text is a token of the target."""
         tokens = self._tokens(prompts, with_target=True)
-        scores: dict[int, TargetScore] = {}
-        for batch in batches_by_length([len(t.text) + len(t.target) for t in tokens], batch_size):
+
+        def compute(batch: Sequence[int]) -> list[TargetScore]:
             chosen = [tokens[i] for i in batch]
             logits = self.answer_logits(self._answers(chosen, self._pixels([prompts[i] for i in batch])))
-            scores.update(zip(batch, target_scores(logits, [t.target for t in chosen]), strict=True))
-        return [scores[i] for i in range(len(prompts))]
+            return target_scores(logits, [t.target for t in chosen])
+
+        return in_batches(batches_by_length([len(t.text) + len(t.target) for t in tokens], batch_size), compute)
 
     @torch.inference_mode()
     def generate(
@@ -182,13 +158,13 @@ class OFAModel(Tuning):
         """See Model.generate. At most `max_new_tokens` tokens and the end, whose log-probability counts, as in the published
         search (see `icltool_ofa.beam`). ConfigError for a penalty of repetition, which that search has not."""
         tokens = self._tokens(prompts, with_target=False)
-        texts: list[str] = [""] * len(prompts)
-        for batch in batches_by_length([len(t.text) for t in tokens], batch_size):
+
+        def compute(batch: Sequence[int]) -> list[str]:
             pixels = self._pixels([prompts[i] for i in batch])
             best = self._search([tokens[i] for i in batch], pixels, options, 1).tokens[:, 0]
-            for i, text in zip(batch, self.tokenizer.batch_decode(best, skip_special_tokens=True), strict=True):
-                texts[i] = text
-        return texts
+            return list(self.tokenizer.batch_decode(best, skip_special_tokens=True))
+
+        return in_batches(batches_by_length([len(t.text) for t in tokens], batch_size), compute)
 
     def answer_logits(self, batch: AnswerBatch) -> torch.Tensor:
         """See SupportsTuning."""
@@ -298,9 +274,5 @@ class OFAModel(Tuning):
         return AnswerBatch(given, places[:, 0], places[:, 1], flat, lasts)
 
     def _padded(self, rows: Sequence[Sequence[int]]) -> dict[str, torch.Tensor]:
-        width = max(len(row) for row in rows)
-        ids = torch.full((len(rows), width), int(self.network.config.pad_token_id), dtype=torch.long)
-        mask = torch.zeros_like(ids)
-        for b, row in enumerate(rows):
-            ids[b, : len(row)], mask[b, : len(row)] = torch.tensor(row, dtype=torch.long), 1
-        return {"input_ids": ids.to(self.device), "attention_mask": mask.to(self.device)}
+        padded = padded_rows(rows, int(self.network.config.pad_token_id)).to(self.device)
+        return {"input_ids": padded.ids, "attention_mask": padded.mask}

@@ -6,7 +6,9 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+from pydantic import BaseModel, Field
 
 from icltool import ConfigError
 from icltool_ofa.prompts import STYLE_PROMPT, OFAFormat
@@ -48,6 +50,20 @@ class Settings:
     def resized(self, size: int) -> Settings:
         """For pictures of `size` pixels; `shorter` grows or shrinks alike."""
         return replace(self, image_size=size, shorter=max(size, round(self.shorter * size / self.image_size)))
+
+
+class SettingsOptions(BaseModel):
+    """What users may say of the settings; None: nothing is said."""
+
+    image_size: int | None = Field(None, description="side in pixels of the square that is read of a picture (224)")
+    shorter: int | None = Field(None, description="pixels to which a picture's shorter side is resized before (256)")
+    fit: Literal["centre", "squeeze"] | None = Field(
+        None, description="the square: the middle of the picture, or all of it squeezed"
+    )
+    styles: str | tuple[str, ...] | None = Field(None, description="names of styles, or a file of them, one a line")
+    style_prompt: str | None = Field(None, description="asks for a caption in the style {}")
+    tokenize_style: bool | None = Field(None, description="write a style as <code_i>, i its line from 0 on")
+    lower_case: bool | None = Field(None, description="put captions that are learned or scored into lower case")
 
 
 def settled(known: Mapping[str, Any], given: Mapping[str, Any], buckets: int) -> Settings:

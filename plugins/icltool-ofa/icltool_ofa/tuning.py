@@ -63,7 +63,7 @@ class Tuning:
     settings: Settings
     network: Any
     tokenizer: Any
-    _format: OFAFormat
+    format: OFAFormat
 
     @abstractmethod
     def _tokens(
@@ -121,7 +121,7 @@ class Tuning:
     def plain_prompt(self, text: str, image: str, target: str) -> Prompt:
         """See SupportsTuning."""
         lower = self.settings.lower_case
-        return self._format.plain(_QUOTED.sub(lambda found: clean_caption(found[0], lower), text), image, target)
+        return self.format.plain(_QUOTED.sub(lambda found: clean_caption(found[0], lower), text), image, target)
 
     def tuning_batch(
         self,

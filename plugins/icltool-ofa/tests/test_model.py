@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from icltool_ofa.model import OFAModel
+from icltool_ofa.model import OFAModel, OFAOptions
 from PIL import Image
 from tiny_model import EOS, SIZE, STYLES, load, twin_of, write_folder
 
@@ -121,7 +121,7 @@ def test_options_that_cannot_be(folder: Path) -> None:
     with pytest.raises(ConfigError, match="no attention implementation 'eager'"):
         load(folder, attention="eager")
     with pytest.raises(ConfigError, match="unknown device 'tpux'"):
-        OFAModel(path=str(folder), device="tpux")
+        OFAModel(OFAOptions(path=str(folder), device="tpux"))
 
 
 @pytest.mark.parametrize("name", ["config.json", "pytorch_model.bin", "vocab.json", "merges.txt"])

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import inspect
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from icltool_ofa.model import OFAModel
+from icltool_ofa.model import OFAModel, OFAOptions
 from icltool_ofa.plugin import icltool_models
 from tiny_model import SIZE, write_folder
 
@@ -24,7 +23,7 @@ def test_each_registration_fits_the_class() -> None:
     for name, registration in found.items():
         assert registration.target == f"{OFAModel.__module__}:{OFAModel.__name__}"
         assert registration.options["name"] == name
-        inspect.signature(OFAModel).bind(**registration.options)
+        OFAOptions(**registration.options)
 
 
 def test_listing_imports_no_torch() -> None:
@@ -46,7 +45,7 @@ def test_without_weights_the_error_says_where_they_are(
         monkeypatch.delenv(variable, raising=False)
     (registration,) = (r for r in icltool_models() if r.name == name)
     with pytest.raises(ConfigError) as error:
-        OFAModel(**registration.options)
+        OFAModel(OFAOptions(**registration.options))
     assert told in error.value.message
     assert hint in error.value.hint
     assert "\n" not in error.value.message + error.value.hint
@@ -54,7 +53,7 @@ def test_without_weights_the_error_says_where_they_are(
 
 def test_the_toy_is_the_same_each_time_and_reads_its_own_settings(tmp_path: Path) -> None:
     (registration,) = (r for r in icltool_models() if r.name == "tiny-ofa")
-    model, again = (OFAModel(**registration.options, device="cpu") for _ in range(2))
+    model, again = (OFAModel(OFAOptions(**registration.options, device="cpu")) for _ in range(2))
     assert model.fingerprint() == again.fingerprint()
     assert model.settings.image_size < 100
     prompts = [model.prompt("caption", [], example) for example in make_examples(tmp_path, 2)]
@@ -64,13 +63,13 @@ def test_the_toy_is_the_same_each_time_and_reads_its_own_settings(tmp_path: Path
     model.save_tuned(file, ["encoder.layer_norm.weight"], {})
     model.export(whole)
     for path in (file, whole):
-        assert OFAModel(**registration.options, path=str(path), device="cpu").score(prompts, 2) == model.score(
+        assert OFAModel(OFAOptions(**registration.options, path=str(path), device="cpu")).score(
             prompts, 2
-        )
+        ) == model.score(prompts, 2)
     assert read_tuned(file).base == ""
     (whole / "model.safetensors").unlink()
     with pytest.raises(DataError, match="has no weights"):
-        OFAModel(**registration.options, path=str(whole), device="cpu")
+        OFAModel(OFAOptions(**registration.options, path=str(whole), device="cpu"))
 
 
 @pytest.mark.parametrize(
@@ -88,7 +87,7 @@ def test_names_of_modelscope_are_found_in_the_folder_of_models(
     (registration,) = (r for r in icltool_models() if r.name == name)
     write_folder(tmp_path / folder)
     monkeypatch.setenv("MODEL_CPK_DIR", str(tmp_path))
-    model = OFAModel(**registration.options, device="cpu", image_size=SIZE)
+    model = OFAModel(OFAOptions(**registration.options, device="cpu", image_size=SIZE))
     assert model.source == str(tmp_path / folder)
 
 
@@ -101,12 +100,12 @@ def test_a_repository_in_the_hub_cache_is_read_there(tmp_path: Path, monkeypatch
     (repository / "refs").mkdir()
     (repository / "refs" / "main").write_text("0" * 40)
     (registration,) = (r for r in icltool_models() if r.name == "ofa-tiny")
-    model = OFAModel(**registration.options, device="cpu", image_size=SIZE)
+    model = OFAModel(OFAOptions(**registration.options, device="cpu", image_size=SIZE))
     assert model.source == "OFA-Sys/ofa-tiny"
     model.save_tuned(tmp_path / "best.safetensors", ["encoder.layer_norm.weight"], {})
     assert read_tuned(tmp_path / "best.safetensors").base == "OFA-Sys/ofa-tiny"
-    again = OFAModel(**registration.options, path=str(tmp_path / "best.safetensors"), device="cpu")
+    again = OFAModel(OFAOptions(**registration.options, path=str(tmp_path / "best.safetensors"), device="cpu"))
     assert again.settings == model.settings
     (folder / "vocab.json").unlink()
     with pytest.raises(DataError, match=r"has no vocab\.json"):
-        OFAModel(**registration.options, device="cpu")
+        OFAModel(OFAOptions(**registration.options, device="cpu"))

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from icltool_ofa.model import OFAModel
+from icltool_ofa.model import OFAModel, OFAOptions
 from safetensors.torch import load_file
 from tiny_model import EOS, SIZE, STYLES, load, write_folder
 
@@ -245,10 +245,10 @@ def test_files_of_other_weights_are_refused(folder: Path, model: OFAModel, tmp_p
     with pytest.raises(ConfigError, match="from other weights"):
         load(file)
     with pytest.raises(ConfigError, match="fine-tuned ofa-tiny, not ofa-base"):
-        OFAModel(name="ofa-base", hub_id="OFA-Sys/ofa-base", path=str(file))
+        OFAModel(OFAOptions(name="ofa-base", hub_id="OFA-Sys/ofa-base", path=str(file)))
     model.export(tmp_path / "whole")
     with pytest.raises(ConfigError, match="holds ofa-tiny, not ofa-base"):
-        OFAModel(name="ofa-base", hub_id="OFA-Sys/ofa-base", path=str(tmp_path / "whole"))
+        OFAModel(OFAOptions(name="ofa-base", hub_id="OFA-Sys/ofa-base", path=str(tmp_path / "whole")))
 
 
 @pytest.mark.parametrize(

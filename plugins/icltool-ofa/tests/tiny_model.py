@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from icltool_ofa.model import OFAModel
+from icltool_ofa.model import OFAModel, OFAOptions
 from icltool_ofa.tokenizer import BINS, CODES
 from tiny_ofa import RECORD, build
 from tokenizers import ByteLevelBPETokenizer
@@ -46,7 +46,7 @@ def write_folder(folder: Path, seed: int = 0, **changes: Any) -> Path:
 
 def load(path: Path, **options: Any) -> OFAModel:
     """As the registry does it; pictures of 32 pixels, unless fine-tuned weights say otherwise."""
-    return OFAModel(name="ofa-tiny", hub_id="OFA-Sys/ofa-tiny", path=str(path), device="cpu", **options)
+    return OFAModel(OFAOptions(name="ofa-tiny", hub_id="OFA-Sys/ofa-tiny", path=str(path), device="cpu", **options))
 
 
 class PublishedTwin(PlainTwin):

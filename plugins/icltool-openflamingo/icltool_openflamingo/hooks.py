@@ -10,11 +10,12 @@ from typing import Any
 import torch
 
 from icltool import (
+    Adapter,
     AnswerBatch,
     AttentionHeads,
     ModelIdentity,
+    PaddedRows,
     Prompt,
-    PromptFormat,
     TokenizedPrompt,
     answers_at,
     attention_heads,
@@ -25,21 +26,19 @@ from icltool import (
 from icltool_openflamingo.places import Parts
 
 
-class HookedFlamingo(ABC):
+class HookedFlamingo(Adapter, ABC):
     """SupportsDecoderHooks of the adapter, which has `model`, an open_flamingo `Flamingo`."""
 
-    name: str
     model: Any
     device: torch.device
     tokenizer: Any
-    _format: PromptFormat
     _weights: str
 
     @abstractmethod
     def _limit(self) -> int | None: ...
 
     @abstractmethod
-    def _padded(self, tokens: Sequence[TokenizedPrompt], left: bool) -> tuple[torch.Tensor, torch.Tensor]: ...
+    def _padded(self, tokens: Sequence[TokenizedPrompt], side: str) -> PaddedRows: ...
 
     @abstractmethod
     def _media(
@@ -47,12 +46,12 @@ class HookedFlamingo(ABC):
     ) -> torch.Tensor: ...
 
     @abstractmethod
-    def _states(self, ids: torch.Tensor, mask: torch.Tensor, media: torch.Tensor) -> torch.Tensor: ...
+    def _states(self, rows: PaddedRows, media: torch.Tensor) -> torch.Tensor: ...
 
     def base_model(self) -> ModelIdentity:
         """See SupportsDecoderHooks. Checkpoint, language model and CLIP make up the weights."""
         sites, width = len(self.shifted_modules()), int(self.model.lang_encoder.config.hidden_size)
-        return ModelIdentity(self.name, self._weights, template_hash(self._format), sites, width)
+        return ModelIdentity(self.name, self._weights, template_hash(self.format), sites, width)
 
     def decoder_layers(self) -> Sequence[Any]:
         """See SupportsDecoderHooks: the language model's own layers. Cross attention is apart from them: which image a
@@ -79,15 +78,15 @@ class HookedFlamingo(ABC):
         """See SupportsDecoderHooks."""
         tokens = tokenize(self.tokenizer, prompts, with_target=True, limit=self._limit())
         with torch.no_grad():
-            ids, mask = self._padded(tokens, left=False)
+            rows = self._padded(tokens, "right")
             media = self._media(prompts, len(prompts), features)
-        inputs = {"input_ids": ids, "mask": mask, "media": media}
-        return answers_at(inputs, [(t.target_start, len(t.ids)) for t in tokens])
+        inputs = {"input_ids": rows.ids, "mask": rows.mask, "media": media}
+        return answers_at(inputs, rows.spans(tokens))
 
     def answer_logits(self, batch: AnswerBatch) -> torch.Tensor:
         """See SupportsDecoderHooks."""
         inputs = batch.inputs
-        states = self._states(inputs["input_ids"], inputs["mask"], inputs["media"])
+        states = self._states(PaddedRows(inputs["input_ids"], inputs["mask"]), inputs["media"])
         logits: torch.Tensor = self.model.lang_encoder.get_output_embeddings()(states[batch.rows, batch.columns])
         return logits
 

@@ -4,35 +4,57 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
+from pydantic import Field
 
 from icltool import (
-    Example,
+    EncodesImages,
     GenerationOptions,
     LoadOptions,
+    PaddedRows,
     PluginError,
     Prompt,
+    PromptFormat,
     TargetScore,
     Task,
     TokenizedPrompt,
     batches_by_length,
+    beam_options,
     fingerprint,
+    in_batches,
+    padded_rows,
+    predicting,
     target_scores,
     tokenize,
 )
 from icltool_openflamingo.hooks import HookedFlamingo, hash_of
 from icltool_openflamingo.language import load_language_model, load_tokenizer, resize_embeddings
 from icltool_openflamingo.places import PartFinder
-from icltool_openflamingo.prompts import END_OF_CHUNK, IMAGE, check_template, prompt_format
+from icltool_openflamingo.prompts import END_OF_CHUNK, IMAGE, prompt_format
 from icltool_openflamingo.vision import ImageReader, load_clip
 
 INSTALL = "pip install --no-deps open_flamingo==2.0.1"
 
 
-class OpenFlamingoModel(HookedFlamingo):
+class OpenFlamingoOptions(LoadOptions):
+    """`checkpoint`, `language_model` and `clip` are looked up as `icltool_openflamingo.places` says."""
+
+    checkpoint: str | None = Field(None, description="hub id of the checkpoint")
+    language_model: str = Field(
+        "anas-awadalla/mpt-1b-redpajama-200b", description="folder or hub id of the language model"
+    )
+    clip: str = Field("timm/vit_large_patch14_clip_224.openai", description="folder or hub id of CLIP")
+    cross_attention_interval: int = Field(1, ge=1, description="layers from one with cross attention to the next")
+    start: str = Field("", description="what opens every prompt")
+    template: Literal["lever-lm", "live"] = Field(
+        "lever-lm", title="prompt template", description="whose prompts are written: of the runs of Lever-LM or of LIVE"
+    )
+
+
+class OpenFlamingoModel(EncodesImages, HookedFlamingo):
     """Text attends, in each cross-attention layer, to the last image before it, and to none before the first image.
 
     Masks and positions are always those of the unpadded prompt, whatever else is in the batch; images that a prompt
@@ -42,44 +64,27 @@ class OpenFlamingoModel(HookedFlamingo):
 
     padding_side = "right"
 
-    def __init__(
-        self,
-        name: str = "openflamingo",
-        path: str | None = None,
-        checkpoint: str | None = None,
-        language_model: str = "anas-awadalla/mpt-1b-redpajama-200b",
-        clip: str = "timm/vit_large_patch14_clip_224.openai",
-        cross_attention_interval: int = 1,
-        start: str = "",
-        device: str = "auto",
-        dtype: str = "auto",
-        attention: str | None = None,
-        template: str = "lever-lm",
-    ) -> None:
+    options_model = OpenFlamingoOptions
+    format: PromptFormat
+
+    def __init__(self, options: OpenFlamingoOptions) -> None:
         """Loads CLIP, language model and checkpoint; README.md says where from.
 
-        `path` is a folder with checkpoint.pt, or a hub id. `checkpoint`, `language_model` and `clip` are hub ids (the
-        last two may be folders), looked up as `places` says. `start` opens every prompt. `attention`
-        is the language model's self-attention, a name that transformers knows. `template` says whose prompts are
-        written, a name in TEMPLATES. Raises ConfigError when a part is missing or does not fit, or for an unknown
-        template, PluginError where open_flamingo is not installed.
+        Raises ConfigError when a part is missing or does not fit, PluginError where open_flamingo is not installed.
         """
-        check_template(template)
-        assembly = _import_assembly(name)
-        options = LoadOptions(device=device, dtype=dtype, attention=attention)
-        self.name, self.device, self.template = name, options.target(), template
-        parts = PartFinder(name, path).find(checkpoint, language_model, clip)
+        assembly = _import_assembly(options.name)
+        self.name, self.device, self.template = options.name, options.target(), options.template
+        interval = options.cross_attention_interval
+        parts = PartFinder(options.name, options.path).find(options.checkpoint, options.language_model, options.clip)
         self._weights = hash_of(parts)
         state = assembly.read_checkpoint(parts.checkpoint)
         precision = options.precision()
-        lm = load_language_model(parts.language_model, getattr(torch, precision), attention)
+        lm = load_language_model(parts.language_model, getattr(torch, precision), options.attention)
         rows = assembly.embedding_rows(state, lm, parts.checkpoint)
         self.tokenizer: Any = load_tokenizer(parts.language_model, rows)
         resize_embeddings(lm, rows)
         tower, self._transform, width = load_clip(parts.clip)
-        flamingo = assembly.assemble(
-            tower, width, lm, self.tokenizer, cross_attention_interval, parts.language_model.source
-        )
+        flamingo = assembly.assemble(tower, width, lm, self.tokenizer, interval, parts.language_model.source)
         assembly.load_checkpoint(flamingo, state, parts.checkpoint)
         self.model = flamingo.eval().requires_grad_(False).to(self.device, getattr(torch, precision))
         ends = [END_OF_CHUNK, *([self.tokenizer.eos_token] if self.tokenizer.eos_token else [])]
@@ -88,29 +93,12 @@ class OpenFlamingoModel(HookedFlamingo):
         pad = self.tokenizer.pad_token_id
         self._pad = self._ends[-1] if pad is None else int(pad)
         end = self.tokenizer.eos_token if self.tokenizer.eos_token and self.tokenizer.eos_token_id != pad else ""
-        self._format = prompt_format(start, end, self.tokenizer.all_special_tokens, template)
+        self.format = prompt_format(options.start, end, self.tokenizer.all_special_tokens, options.template)
         marks = [fingerprint(identity) for identity in parts.identities]
-        self._fingerprint = fingerprint(
-            parts.identities[0], *marks, precision, str(cross_attention_interval), repr(self._format)
-        )
+        self._fingerprint = fingerprint(parts.identities[0], *marks, precision, str(interval), repr(self.format))
 
     def fingerprint(self) -> str:
         return self._fingerprint
-
-    def prompt(self, task: Task | str, demonstrations: Sequence[Example], query: Example) -> Prompt:
-        return self._format.prompt(task, demonstrations, query)
-
-    def clean(self, task: Task | str, text: str) -> str:
-        return self._format.clean(task, text)
-
-    @torch.inference_mode()
-    def image_features(self, paths: Sequence[str], batch_size: int) -> list[torch.Tensor]:
-        """One tensor [latents, width] per image: the perceiver's output (64 x 1024 in the published models)."""
-        found: list[torch.Tensor] = []
-        read = self.image_reader()
-        for start in range(0, len(paths), batch_size):
-            found += self.encode_images([read(path) for path in paths[start : start + batch_size]])
-        return found
 
     def image_reader(self) -> ImageReader:
         """See `icltool.PreparesImages`."""
@@ -118,7 +106,8 @@ class OpenFlamingoModel(HookedFlamingo):
 
     @torch.inference_mode()
     def encode_images(self, prepared: Sequence[Any]) -> list[torch.Tensor]:
-        """See `icltool.PreparesImages`."""
+        """See `icltool.PreparesImages`. One tensor [latents, width] per image: the perceiver's output (64 x 1024 in the
+        published models)."""
         pixels = torch.from_numpy(np.stack(prepared)).to(self.device, self.model.perceiver.latents.dtype)
         tokens = self.model.vision_encoder(pixels)[1]
         return list(self.model.perceiver(tokens[:, None, None])[:, 0])  # [B, image, frame, token, width]
@@ -129,18 +118,16 @@ class OpenFlamingoModel(HookedFlamingo):
     ) -> list[TargetScore]:
         """See Model.score. Logits are computed at target positions only, their log-softmax in float32."""
         tokens = tokenize(self.tokenizer, prompts, with_target=True, limit=self._limit())
-        scores: dict[int, TargetScore] = {}
-        lm = self.model.lang_encoder
-        for batch in batches_by_length([len(t.ids) for t in tokens], batch_size):
+        head = self.model.lang_encoder.get_output_embeddings()
+
+        def compute(batch: Sequence[int]) -> list[TargetScore]:
             chosen = [tokens[i] for i in batch]
-            ids, mask = self._padded(chosen, left=self.padding_side == "left")
-            hidden = self._states(ids, mask, self._media([prompts[i] for i in batch], batch_size, features))
-            rows = [row for row, t in enumerate(chosen) for _ in t.ids[t.target_start :]]
-            predicting = torch.cat([torch.arange(t.target_start - 1, len(t.ids) - 1) for t in chosen])
-            firsts = mask.argmax(1).cpu()
-            logits = lm.get_output_embeddings()(hidden[rows, predicting + firsts[rows]])
-            scores.update(zip(batch, target_scores(logits, [t.ids[t.target_start :] for t in chosen]), strict=True))
-        return [scores[i] for i in range(len(prompts))]
+            rows = self._padded(chosen, self.padding_side)
+            hidden = self._states(rows, self._media([prompts[i] for i in batch], batch_size, features))
+            logits = head(hidden[predicting(rows.spans(chosen))])
+            return target_scores(logits, [t.ids[t.target_start :] for t in chosen])
+
+        return in_batches(batches_by_length([len(t.ids) for t in tokens], batch_size), compute)
 
     @torch.inference_mode()
     def generate(
@@ -155,50 +142,35 @@ class OpenFlamingoModel(HookedFlamingo):
         Keys and values are cached by transformers; the image that new tokens look at is the prompt's last one, which
         open_flamingo's layers keep from the prompt's own pass.
         """
-        limit = self._limit()
-        tokens = tokenize(
-            self.tokenizer, prompts, with_target=False, limit=None if limit is None else limit - options.max_new_tokens
-        )
-        texts: list[str] = [""] * len(prompts)
+        tokens = tokenize(self.tokenizer, prompts, with_target=False, limit=self._limit(options.max_new_tokens))
         lm = self.model.lang_encoder
-        for batch in batches_by_length([len(t.ids) for t in tokens], batch_size):
-            ids, mask = self._padded([tokens[i] for i in batch], left=True)
+
+        def compute(batch: Sequence[int]) -> list[str]:
+            rows = self._padded([tokens[i] for i in batch], "left")
             media = self._media([prompts[i] for i in batch], batch_size, features)
             with self._looking_at(media.repeat_interleave(options.num_beams, dim=0)):
                 lm._use_cached_vision_x = True  # tokens after the prompt come without <image>: keep its last image
-                output = lm.generate(input_ids=ids, attention_mask=mask, **self._search(options))
-            new = output[:, ids.shape[1] :]
-            for i, text in zip(batch, self.tokenizer.batch_decode(new, skip_special_tokens=True), strict=True):
-                texts[i] = text
-        return texts
+                output = lm.generate(input_ids=rows.ids, attention_mask=rows.mask, **self._search(options))
+            return list(self.tokenizer.batch_decode(output[:, rows.ids.shape[1] :], skip_special_tokens=True))
 
-    def _states(self, ids: torch.Tensor, mask: torch.Tensor, media: torch.Tensor) -> torch.Tensor:
+        return in_batches(batches_by_length([len(t.ids) for t in tokens], batch_size), compute)
+
+    def _states(self, rows: PaddedRows, media: torch.Tensor) -> torch.Tensor:
         """Last hidden states [B, T, width] of a padded batch, by one forward pass without a cache."""
-        lm, positions = self.model.lang_encoder, (mask.cumsum(1) - 1).clamp(min=0)
+        lm, ids = self.model.lang_encoder, rows.ids
         with self._looking_at(media) as layers:
             for layer in layers:
                 layer.condition_media_locations(ids == self._image)
                 layer.condition_use_cached_media(False)
             states: torch.Tensor = lm.base_model(
-                input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=False
+                input_ids=ids, attention_mask=rows.mask, position_ids=rows.positions, use_cache=False
             ).last_hidden_state
         return states
 
     def _search(self, options: GenerationOptions) -> dict[str, Any]:
         """What transformers' `generate` is told."""
-        return {
-            "max_new_tokens": options.max_new_tokens,
-            "num_beams": options.num_beams,
-            "do_sample": False,
-            "use_cache": True,
-            "suppress_tokens": [self._image],
-            "pad_token_id": self._pad,
-            "eos_token_id": self._ends,
-            **({"length_penalty": options.length_penalty} if options.num_beams > 1 else {}),
-            **({"min_new_tokens": options.min_new_tokens} if options.min_new_tokens else {}),
-            **({"repetition_penalty": options.repetition_penalty} if options.repetition_penalty != 1 else {}),
-            **({"no_repeat_ngram_size": options.no_repeat_ngram} if options.no_repeat_ngram else {}),
-        }
+        own = {"use_cache": True, "suppress_tokens": [self._image], "eos_token_id": self._ends}
+        return {**beam_options(self._pad, options), **own}
 
     @contextmanager
     def _looking_at(self, media: torch.Tensor) -> Iterator[Any]:
@@ -222,22 +194,14 @@ class OpenFlamingoModel(HookedFlamingo):
         rows = [[features[p] for p in q.images] + [blank] * (most - len(q.images)) for q in prompts]
         return torch.stack([torch.stack(row) for row in rows])
 
-    def _padded(self, tokens: Sequence[TokenizedPrompt], left: bool) -> tuple[torch.Tensor, torch.Tensor]:
-        """Token ids and attention mask, int64 [B, T] on the model's device."""
-        length = max(len(t.ids) for t in tokens)
-        ids = torch.full((len(tokens), length), self._pad, dtype=torch.long)
-        mask = torch.zeros_like(ids)
-        for row, token in enumerate(tokens):
-            n = len(token.ids)
-            span = slice(length - n, length) if left else slice(0, n)
-            ids[row, span] = torch.tensor(token.ids)
-            mask[row, span] = 1
-        return ids.to(self.device), mask.to(self.device)
+    def _padded(self, tokens: Sequence[TokenizedPrompt], side: str) -> PaddedRows:
+        """On the model's device."""
+        return padded_rows([t.ids for t in tokens], self._pad, side).to(self.device)
 
-    def _limit(self) -> int | None:
+    def _limit(self, reserve: int = 0) -> int | None:
         config = self.model.lang_encoder.config
         limit = getattr(config, "max_seq_len", None) or getattr(config, "max_position_embeddings", None)
-        return None if limit is None else int(limit)
+        return None if limit is None else int(limit) - reserve
 
 
 def _import_assembly(name: str) -> Any:

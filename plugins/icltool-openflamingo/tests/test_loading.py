@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
+from icltool_openflamingo.model import OpenFlamingoOptions
 
 from icltool import ConfigError, PluginError
 from icltool.testing import make_examples
@@ -39,7 +40,7 @@ def test_without_open_flamingo_one_line_says_what_to_install(monkeypatch: pytest
         monkeypatch.delitem(sys.modules, module)
     monkeypatch.setitem(sys.modules, "open_flamingo", None)
     with pytest.raises(PluginError, match="needs the package open_flamingo") as caught:
-        OpenFlamingoModel("openflamingo-3b")
+        OpenFlamingoModel(OpenFlamingoOptions(name="openflamingo-3b"))
     assert "pip install --no-deps open_flamingo==2.0.1" in str(caught.value.hint)
 
 
@@ -148,9 +149,9 @@ def test_a_folder_without_a_checkpoint_says_so(tmp_path: Path) -> None:
     from icltool_openflamingo.model import OpenFlamingoModel
 
     with pytest.raises(ConfigError, match=r"holds no checkpoint\.pt"):
-        OpenFlamingoModel("mine", path=str(tmp_path))
+        OpenFlamingoModel(OpenFlamingoOptions(name="mine", path=str(tmp_path)))
     with pytest.raises(ConfigError, match="neither a folder nor a hub id"):
-        OpenFlamingoModel("mine", path=str(tmp_path / "no" / "such"))
+        OpenFlamingoModel(OpenFlamingoOptions(name="mine", path=str(tmp_path / "no" / "such")))
 
 
 def test_missing_parts_are_named(tiny_mpt: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -158,14 +159,14 @@ def test_missing_parts_are_named(tiny_mpt: Tiny, tmp_path: Path, monkeypatch: py
 
     monkeypatch.delenv("MODEL_CPK_DIR", raising=False)
     with pytest.raises(ConfigError, match=r"the checkpoint of mine \(nobody/nothing\) is not on this machine"):
-        OpenFlamingoModel("mine", checkpoint="nobody/nothing")
+        OpenFlamingoModel(OpenFlamingoOptions(name="mine", checkpoint="nobody/nothing"))
     shutil.copy(tiny_mpt.folder / "checkpoint.pt", tmp_path)
     with pytest.raises(ConfigError, match=r"the CLIP of mine \(nobody/clip\) is not on this machine") as caught:
-        OpenFlamingoModel("mine", path=str(tmp_path), clip="nobody/clip")
+        OpenFlamingoModel(OpenFlamingoOptions(name="mine", path=str(tmp_path), clip="nobody/clip"))
     assert "language_model/ and clip/" in str(caught.value.hint)
     (tmp_path / "clip").symlink_to(tiny_mpt.folder / "clip")
     with pytest.raises(ConfigError, match=r"the language model of mine \(nobody/llm\) is not on this machine"):
-        OpenFlamingoModel("mine", path=str(tmp_path), language_model="nobody/llm")
+        OpenFlamingoModel(OpenFlamingoOptions(name="mine", path=str(tmp_path), language_model="nobody/llm"))
 
 
 def test_parts_are_found_in_the_checkpoint_folder_of_the_environment(
@@ -180,10 +181,10 @@ def test_parts_are_found_in_the_checkpoint_folder_of_the_environment(
     (tmp_path / "llm").symlink_to(tiny_mpt.folder / "language_model")
     (tmp_path / "tower").symlink_to(tiny_mpt.folder / "clip")
     monkeypatch.setenv("MODEL_CPK_DIR", str(tmp_path))
-    found = OpenFlamingoModel(
-        "mine", checkpoint="flamingos/OF", language_model="people/llm", clip="people/tower", cross_attention_interval=2,
+    found = OpenFlamingoModel(OpenFlamingoOptions(
+        name="mine", checkpoint="flamingos/OF", language_model="people/llm", clip="people/tower", cross_attention_interval=2,
         device="cpu",
-    )  # fmt: skip
+    ))  # fmt: skip
     assert score_of(found, tmp_path) == score_of(tiny_mpt.loaded, tmp_path)
 
 

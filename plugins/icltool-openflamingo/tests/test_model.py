@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import torch
+from icltool_openflamingo.model import OpenFlamingoOptions
 
 from icltool import ConfigError, Example, GenerationOptions, Prompt
 from icltool.testing import check_model, make_examples
@@ -99,7 +100,7 @@ def test_an_unknown_template_is_refused_before_anything_is_loaded() -> None:
     from icltool_openflamingo.model import OpenFlamingoModel
 
     with pytest.raises(ConfigError, match="unknown prompt template 'flamingo'"):
-        OpenFlamingoModel(path="no/such/folder", template="flamingo")
+        OpenFlamingoModel(OpenFlamingoOptions(path="no/such/folder", template="flamingo"))
 
 
 def test_scores_equal_a_plain_full_forward(tiny: Tiny, examples: list[Example]) -> None:

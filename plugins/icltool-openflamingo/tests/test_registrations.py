@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import inspect
-
-from icltool_openflamingo.model import OpenFlamingoModel
+from icltool_openflamingo.model import OpenFlamingoModel, OpenFlamingoOptions
 from icltool_openflamingo.plugin import icltool_models
 
 
@@ -14,7 +12,7 @@ def test_each_registration_fits_the_class() -> None:
     for name, registration in found.items():
         assert registration.target == f"{OpenFlamingoModel.__module__}:{OpenFlamingoModel.__name__}"
         assert registration.options["name"] == name
-        inspect.signature(OpenFlamingoModel).bind(**registration.options)
+        OpenFlamingoOptions(**registration.options)
 
 
 def test_cross_attention_is_where_it_was_trained() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import open_clip
 import torch
-from icltool_openflamingo.model import OpenFlamingoModel
+from icltool_openflamingo.model import OpenFlamingoModel, OpenFlamingoOptions
 from icltool_openflamingo.mpt import NormedMptForCausalLM
 from open_flamingo.src.flamingo import Flamingo
 from open_flamingo.src.flamingo_lm import FlamingoLMMixin
@@ -81,7 +81,7 @@ def build(kind: str, folder: Path) -> Tiny:
 def load(kind: str, folder: Path, **options: Any) -> OpenFlamingoModel:
     """By the loader that users run."""
     options = {"device": "cpu", "dtype": "float32", "cross_attention_interval": INTERVALS[kind], **options}
-    return OpenFlamingoModel(kind, path=str(folder), **options)
+    return OpenFlamingoModel(OpenFlamingoOptions(name=kind, path=str(folder), **options))
 
 
 def train_tokenizer(kind: str) -> PreTrainedTokenizerFast:

@@ -13,7 +13,9 @@ from transformers import IdeficsConfig, IdeficsForVisionText2Text, PreTrainedTok
 
 from icltool.components.models.idefics.idefics import IdeficsModel
 from icltool.components.models.idefics.idefics_continuing import ready_features
-from icltool.components.models.shared.loading import DTYPES, Loaded
+from icltool.components.models.idefics.options import IdeficsOptions
+from icltool.components.models.shared.loading import Loaded
+from icltool.components.models.shared.options import DTYPES
 from tests.benchmarks.engine.data import LEXICON, WHOLE, lexicon
 
 FAKE, IMAGE = "<fake_token_around_image>", "<image>"
@@ -66,11 +68,11 @@ def adapter(size: str, folder: Path, device: torch.device, dtype: str, in_memory
     IdeficsImageProcessorPil(image_size=SIZES[size]["vision_config"]["image_size"]).save_pretrained(folder)
     if not (size in IN_MEMORY if in_memory is None else in_memory):
         build(size, words, torch.device("cpu"), torch.float32).save_pretrained(folder)
-        return IdeficsModel(size, path=str(folder), device=str(device), dtype=dtype)
+        return IdeficsModel(IdeficsOptions(name=size, path=str(folder), device=str(device), dtype=dtype))
     model = build(size, words, device, DTYPES[dtype]).eval().requires_grad_(False)
     model.config.save_pretrained(folder)
     with mock.patch("icltool.components.models.idefics.idefics.load_model", return_value=Loaded(model, device, dtype)):
-        return IdeficsModel(size, path=str(folder))
+        return IdeficsModel(IdeficsOptions(name=size, path=str(folder)))
 
 
 def configuration(size: str) -> IdeficsConfig:

@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from icltool.components.models.chat.chat import ChatModel
+from icltool.components.models.chat.chat import ChatModel, ChatOptions
+from icltool.components.models.shared.options import RemoteCodeOptions
 from icltool.components.models.text.text import TextModel
 from icltool.contracts import AnswerBatch, AttentionHeads, ModelIdentity, Prompt
 from tests.components.models import tiny
@@ -23,14 +24,14 @@ Case = tuple[Any, list[Prompt]]
 def case_of(family: str, request: pytest.FixtureRequest, factory: pytest.TempPathFactory) -> Case:
     """(model, prompts with targets)."""
     if family == "llama":
-        model: Any = TextModel("llama", path=tiny.llama(factory.mktemp("llama")), device="cpu")
+        model: Any = TextModel(RemoteCodeOptions(name="llama", path=tiny.llama(factory.mktemp("llama")), device="cpu"))
         ends = ("", "\n", " block", "")
         lines = [f"<s>Input:what is {'a ' * k}red bar Label:" for k in (1, 2, 3, 0)]
         return model, [Prompt(line, (), f"blue frame{end}") for line, end in zip(lines, ends, strict=True)]
     if family == "idefics":
         model = request.getfixturevalue("tiny_model")
     else:
-        model = ChatModel(family, path=tiny.CHAT[family](factory.mktemp("chat")), device="cpu")
+        model = ChatModel(ChatOptions(name=family, path=tiny.CHAT[family](factory.mktemp("chat")), device="cpu"))
     scenery: Scenery = request.getfixturevalue("scenery")
     examples = scenery.mixed(5, seed=4)
     return model, [model.prompt("caption", examples[1 : 1 + k], examples[0]) for k in (0, 2, 1)]

@@ -14,8 +14,9 @@ import torch
 from icltool.components.interventions import files
 from icltool.components.interventions.last_token import LastTokenVector
 from icltool.components.interventions.stored import StoredOptions
-from icltool.components.models.chat.chat import ChatModel
+from icltool.components.models.chat.chat import ChatModel, ChatOptions
 from icltool.components.models.idefics.idefics import IdeficsModel
+from icltool.components.models.shared.options import RemoteCodeOptions
 from icltool.components.models.text.text import TextModel
 from icltool.contracts import GenerationOptions, Prompt
 from icltool.errors import ConfigError, StoreError
@@ -36,11 +37,17 @@ def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     if request.param in ("idefics", "qwen2-vl"):
         model: Any = request.getfixturevalue("tiny_model")
         if request.param == "qwen2-vl":
-            model = ChatModel("qwen2-vl", path=tiny.qwen2_vl(tmp_path_factory.mktemp("qwen2-vl")), device="cpu")
+            model = ChatModel(
+                ChatOptions(name="qwen2-vl", path=tiny.qwen2_vl(tmp_path_factory.mktemp("qwen2-vl")), device="cpu")
+            )
         scenery: Scenery = request.getfixturevalue("scenery")
         examples = scenery.mixed(5, seed=4)
         return model, [model.prompt("caption", examples[1 : 1 + k], examples[0]) for k in (0, 2, 1, 3)]
-    text = TextModel(request.param, path=tiny.TEXT[request.param](tmp_path_factory.mktemp(request.param)), device="cpu")
+    text = TextModel(
+        RemoteCodeOptions(
+            name=request.param, path=tiny.TEXT[request.param](tmp_path_factory.mktemp(request.param)), device="cpu"
+        )
+    )
     start = "<s>" if request.param == "llama" else ""
     made = [f"{start}Input:what is {'a ' * k}red bar Label:" for k in (1, 2, 3, 0)]
     return text, [

@@ -22,6 +22,7 @@ from icltool.components.learners.icv_pca import IcvPca, principal_shift
 from icltool.components.learners.steering import card
 from icltool.components.learners.steering.draws import Draws, held_out
 from icltool.components.learners.task_vector import TaskVector
+from icltool.components.models.shared.options import RemoteCodeOptions
 from icltool.components.models.text.text import TextModel
 from icltool.components.tasks import task_named
 from icltool.contracts import Example, IndexSet, Prompt, SteeringSet, TrainingOutcome, group_code
@@ -69,7 +70,7 @@ def data(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         scenery: Scenery = request.getfixturevalue("scenery")
         examples = [scenery.example(i % 8, (3 * i + i // 8) % 8) for i in range(24)]
         return steering_set(request.getfixturevalue("tiny_model"), "caption", examples)
-    model = TextModel("llama", path=tiny.llama(tmp_path_factory.mktemp("llama")), device="cpu")
+    model = TextModel(RemoteCodeOptions(name="llama", path=tiny.llama(tmp_path_factory.mktemp("llama")), device="cpu"))
     texts = [f"the {'short ' * (3 * i % 7)}question {i}" for i in range(24)]
     return steering_set(
         model,
@@ -323,7 +324,7 @@ class _Plain:
 
 
 def test_heads_that_cannot_be_told_apart_are_an_error(data: SteeringSet, tmp_path: Path) -> None:
-    model = TextModel("gpt2", path=tiny.gpt2(tmp_path / "model"), device="cpu")
+    model = TextModel(RemoteCodeOptions(name="gpt2", path=tiny.gpt2(tmp_path / "model"), device="cpu"))
     with pytest.raises(ConfigError, match="no heads"):
         made(replace(data, model=model), "function-vector", tmp_path)
 

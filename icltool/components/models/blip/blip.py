@@ -7,11 +7,10 @@ from typing import Any
 
 import torch
 
-from icltool.components.models.shared.captioner import positions
+from icltool.components.models.shared.captioner import CaptionerOptions
 from icltool.components.models.shared.captioner_format import QUERIES, CaptionerFormat
-from icltool.components.models.shared.loading import LoadOptions
+from icltool.components.models.shared.tokens import positions
 from icltool.components.models.shared.tuning import TunableCaptioner
-from icltool.components.models.shared.weights import find_weights
 from icltool.errors import ConfigError
 
 #: The decoder's start token; its id comes right after the vocabulary of BERT.
@@ -23,26 +22,10 @@ class BlipModel(TunableCaptioner):
 
     images_per_prompt = 1
 
-    def __init__(
-        self,
-        name: str = "blip",
-        hub_id: str | None = None,
-        path: str | None = None,
-        packaged: str | None = None,
-        device: str = "auto",
-        device_map: str | None = None,
-        dtype: str = "auto",
-        attention: str | None = None,
-        quantization: str | None = None,
-        compile: bool = False,
-        image_size: int | None = None,
-    ) -> None:
-        """Loads processor and weights; the options are those of `Blip2Model`."""
+    def __init__(self, options: CaptionerOptions) -> None:
         from transformers import BlipForConditionalGeneration
 
-        options = LoadOptions(device, device_map, dtype, attention, quantization, compile)
-        weights = find_weights(name, packaged, hub_id, path)
-        super().__init__(BlipForConditionalGeneration, name, weights, options, image_size, packaged)
+        super().__init__(options, BlipForConditionalGeneration)
 
     @property
     def language(self) -> Any:

@@ -7,11 +7,10 @@ from typing import Any
 
 import torch
 
-from icltool.components.models.shared.captioner import opening, positions
+from icltool.components.models.shared.captioner import CaptionerOptions, opening
 from icltool.components.models.shared.captioner_format import CaptionerFormat
-from icltool.components.models.shared.loading import LoadOptions
+from icltool.components.models.shared.tokens import positions
 from icltool.components.models.shared.tuning import TunableCaptioner
-from icltool.components.models.shared.weights import find_weights
 from icltool.errors import ConfigError
 
 #: Side in pixels of the pictures that the published checkpoints were pre-trained on.
@@ -112,30 +111,10 @@ class PrefixedCaptioner(TunableCaptioner):
 class Blip2Model(PrefixedCaptioner):
     """The adapter. The features of an image are the projected query tokens that the language model attends to."""
 
-    def __init__(
-        self,
-        name: str = "blip2",
-        hub_id: str | None = None,
-        path: str | None = None,
-        packaged: str | None = None,
-        device: str = "auto",
-        device_map: str | None = None,
-        dtype: str = "auto",
-        attention: str | None = None,
-        quantization: str | None = None,
-        compile: bool = False,
-        image_size: int | None = None,
-    ) -> None:
-        """Loads processor and weights; see LoadOptions for the options. Pictures are read in `image_size` x `image_size`
-        pixels where it is given, and position embeddings resized for it.
-
-        Raises ConfigError when weights are missing or do not fit, or an option is unknown.
-        """
+    def __init__(self, options: CaptionerOptions) -> None:
         from transformers import Blip2ForConditionalGeneration
 
-        options = LoadOptions(device, device_map, dtype, attention, quantization, compile)
-        weights = find_weights(name, packaged, hub_id, path)
-        super().__init__(Blip2ForConditionalGeneration, name, weights, options, image_size, packaged)
+        super().__init__(options, Blip2ForConditionalGeneration)
 
     def published_search(self, task: str) -> Mapping[str, Any]:
         """See TunableCaptioner."""

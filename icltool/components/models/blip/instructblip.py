@@ -8,9 +8,8 @@ from typing import Any
 import torch
 
 from icltool.components.models.blip.blip2 import CAPTION_SEARCH, PrefixedCaptioner
+from icltool.components.models.shared.captioner import CaptionerOptions
 from icltool.components.models.shared.captioner_format import CaptionerFormat
-from icltool.components.models.shared.loading import LoadOptions
-from icltool.components.models.shared.weights import find_weights
 from icltool.contracts import Prompt
 from icltool.errors import ConfigError
 
@@ -19,26 +18,10 @@ class InstructBlipModel(PrefixedCaptioner):
     """The adapter. The Q-Former reads, with each image, the query that stands behind it in the prompt, never an answer: so
     the features of an image that serve any prompt are the vision encoder's states."""
 
-    def __init__(
-        self,
-        name: str = "instructblip",
-        hub_id: str | None = None,
-        path: str | None = None,
-        packaged: str | None = None,
-        device: str = "auto",
-        device_map: str | None = None,
-        dtype: str = "auto",
-        attention: str | None = None,
-        quantization: str | None = None,
-        compile: bool = False,
-        image_size: int | None = None,
-    ) -> None:
-        """Loads processor and weights; the options are those of `Blip2Model`."""
+    def __init__(self, options: CaptionerOptions) -> None:
         from transformers import InstructBlipForConditionalGeneration
 
-        options = LoadOptions(device, device_map, dtype, attention, quantization, compile)
-        weights = find_weights(name, packaged, hub_id, path)
-        super().__init__(InstructBlipForConditionalGeneration, name, weights, options, image_size, packaged)
+        super().__init__(options, InstructBlipForConditionalGeneration)
 
     def _written(self) -> CaptionerFormat:
         tokenizer = self.processor.qformer_tokenizer
@@ -78,8 +61,8 @@ class InstructBlipModel(PrefixedCaptioner):
         return states
 
     def _image_inputs(self, prompts: Sequence[Prompt]) -> dict[str, torch.Tensor]:
-        segments = [part for p in prompts for part in p.text.split(self._format.image)[1:]]
-        texts = [self._format.instruction(self._unmarked(part)) for part in segments]
+        segments = [part for p in prompts for part in p.text.split(self.format.image)[1:]]
+        texts = [self.format.instruction(self._unmarked(part)) for part in segments]
         if not texts:
             return {}
         read = self.processor.qformer_tokenizer(texts, padding=True, truncation=True, return_tensors="pt")

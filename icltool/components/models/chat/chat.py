@@ -6,20 +6,26 @@ Idefics3, SmolVLM, Qwen2-VL, Qwen2.5-VL, Qwen3-VL, LLaVA-OneVision, InternVL, Ge
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import torch
 from PIL import Image
+from pydantic import Field
 
 from icltool.components.models.chat.chat_continuing import chat_continuation
 from icltool.components.models.chat.chat_format import ChatFormat, Style, chat_format, ended_by
 from icltool.components.models.chat.chat_images import REUSABLE, ImageShelf
-from icltool.components.models.shared.loading import LoadOptions
+from icltool.components.models.shared.options import RemoteCodeOptions
 from icltool.components.models.shared.processed import ProcessedModel
-from icltool.components.models.shared.weights import find_weights, fingerprint
-from icltool.contracts import Example, Prompt, Task
+from icltool.components.models.shared.weights import fingerprint
+from icltool.contracts import Example, Prompt
 from icltool.errors import ConfigError
+
+
+class ChatOptions(RemoteCodeOptions):
+    """Of models that hold a conversation."""
+
+    style: Style = Field("turns", description="each demonstration as turns of the conversation, or all in one (flat)")
 
 
 class ChatModel(ProcessedModel):
@@ -31,50 +37,26 @@ class ChatModel(ProcessedModel):
     ContinuesFromPrefix).
     """
 
+    options_model = ChatOptions
     format: ChatFormat
 
-    def __init__(
-        self,
-        name: str = "image-text-to-text",
-        hub_id: str | None = None,
-        path: str | None = None,
-        style: Style = "turns",
-        device: str = "auto",
-        device_map: str | None = None,
-        dtype: str = "auto",
-        attention: str | None = None,
-        quantization: str | None = None,
-        compile: bool = False,
-        trust_remote_code: bool = False,
-    ) -> None:
-        """Loads processor and weights; see LoadOptions for the options. `trust_remote_code` runs code of the repository.
-
-        Raises ConfigError when weights are missing or do not fit, an option is unknown, or the model cannot hold a
-        conversation about several images.
-        """
+    def __init__(self, options: ChatOptions) -> None:
+        """Loads processor and weights. Raises ConfigError when weights are missing or do not fit, or the model cannot hold a
+        conversation about several images."""
         from transformers import AutoModelForImageTextToText
 
-        self._style = style
-        options = LoadOptions(device, device_map, dtype, attention, quantization, compile)
-        weights = replace(find_weights(name, None, hub_id, path), trusted=trust_remote_code)
-        super().__init__(name, weights, options, AutoModelForImageTextToText)
+        self._style = options.style
+        super().__init__(options, AutoModelForImageTextToText)
         self.format = ended_by(self.format, self.tokenizer, self.end_tokens)
         self._shelf = ImageShelf(self.processor, self.model, self.recorder, self.format.marker)
         if self.model.config.model_type in REUSABLE and "mm_encoder_outputs" in self._forward:
             self.image_features = self._image_features
             after = chat_continuation(self, self._shelf)
             if after is not None:
-                self.prompt_tokens, self.extend = after.prompt_tokens, after.extend
-                self.generate_after = after.generate_after
+                self._continue_by(after)
 
     def fingerprint(self) -> str:
         return fingerprint(self.source, self.precision, self.format.description())
-
-    def prompt(self, task: Task | str, demonstrations: Sequence[Example], query: Example) -> Prompt:
-        return self.format.prompt(task, demonstrations, query)
-
-    def clean(self, task: Task | str, text: str) -> str:
-        return self.format.clean(task, text)
 
     def _written(self) -> object:
         return self.format.description()

@@ -115,12 +115,9 @@ def request(task: Task | str, style: Style) -> TaskFormat:
 
 
 def chat_format(processor: Any, tokenizer: Any, name: str, style: Style) -> ChatFormat:
-    """The format of a model with this processor. Raises ConfigError where it has no chat template, one that fails, or an
-    unknown style."""
+    """The format of a model with this processor. Raises ConfigError where it has no chat template, or one that fails."""
     from jinja2 import TemplateError
 
-    if style not in ("turns", "flat"):
-        raise ConfigError(f"unknown style {style!r}", "known: turns, flat")
     marker = getattr(processor, "image_token", None)
     if not isinstance(marker, str):
         raise ConfigError(f"model {name} does not say which token stands for an image", "it cannot show several images")

@@ -9,28 +9,36 @@ import numpy as np
 import torch
 
 from icltool.components.models.idefics.idefics_continuing import ContinuingIdefics, ready_features, whole_vocabulary
-from icltool.components.models.shared.decoder_hooks import attention_heads, template_hash
+from icltool.components.models.idefics.options import IdeficsOptions
+from icltool.components.models.shared.adapter import EncodesImages
+from icltool.components.models.shared.decoder_hooks import HookedDecoder, answers_at
 from icltool.components.models.shared.image_reader import ImageReader, Pixels, on_device
-from icltool.components.models.shared.loading import LoadOptions, check_image_processor, load_model, loading_errors
-from icltool.components.models.shared.prompt_format import IDEFICS_FORMATS, chosen_format
-from icltool.components.models.shared.scoring import beam_options, end_tokens, plain_generation, target_scores
-from icltool.components.models.shared.tokenizer_file import as_in_file
-from icltool.components.models.shared.tokens import TokenizedPrompt, batches_by_length, text_lengths, tokenize
-from icltool.components.models.shared.weights import find_weights, fingerprint, weights_hash
-from icltool.contracts import (
-    AnswerBatch,
-    AttentionHeads,
-    Example,
-    GenerationOptions,
-    ModelIdentity,
-    Prompt,
-    TargetScore,
-    Task,
+from icltool.components.models.shared.loading import check_image_processor, load_model, loading_errors
+from icltool.components.models.shared.prompt_format import IDEFICS_FORMATS
+from icltool.components.models.shared.scoring import (
+    beam_options,
+    decoded,
+    end_tokens,
+    plain_generation,
+    target_scores,
 )
+from icltool.components.models.shared.tokenizer_file import as_in_file
+from icltool.components.models.shared.tokens import (
+    PaddedRows,
+    TokenizedPrompt,
+    batches_by_length,
+    in_batches,
+    padded_rows,
+    predicting,
+    text_lengths,
+    tokenize,
+)
+from icltool.components.models.shared.weights import weights_of
+from icltool.contracts import AnswerBatch, GenerationOptions, Prompt, TargetScore
 from icltool.errors import ConfigError
 
 
-class IdeficsModel(ContinuingIdefics):
+class IdeficsModel(EncodesImages, ContinuingIdefics, HookedDecoder):
     """The adapter. Image attention follows the prompt: a token sees the last image before it, none before the first.
 
     Masks and positions are always those of the unpadded prompt, whatever else is in the batch. `padding_side` is where
@@ -39,39 +47,23 @@ class IdeficsModel(ContinuingIdefics):
 
     padding_side = "right"
 
-    def __init__(
-        self,
-        name: str = "idefics",
-        packaged: str | None = None,
-        hub_id: str | None = None,
-        path: str | None = None,
-        device: str = "auto",
-        device_map: str | None = None,
-        dtype: str = "auto",
-        attention: str | None = None,
-        quantization: str | None = None,
-        compile: bool = False,
-        template: str = "lever-lm",
-    ) -> None:
-        """Loads tokenizer, image processor and weights; see LoadOptions for the options. `template` says whose
-        prompts are written: those of the published runs of Lever-LM ("lever-lm") or of LIVE ("live").
+    options_model = IdeficsOptions
 
-        Raises ConfigError when weights are missing or do not fit, or an option or template is unknown.
-        """
+    def __init__(self, options: IdeficsOptions) -> None:
+        """Loads tokenizer, image processor and weights. Raises ConfigError when weights are missing or do not fit."""
         from transformers import AutoTokenizer, IdeficsForVisionText2Text
 
-        self.name = name
-        self.template, self._format = template, chosen_format(IDEFICS_FORMATS, template)
-        options = LoadOptions(device, device_map, dtype, attention, quantization, compile)
-        weights = find_weights(name, packaged, hub_id, path)
+        self.name = name = options.name
+        self.template, self.format = options.template, IDEFICS_FORMATS[options.template]
+        weights = weights_of(options)
         with loading_errors(name, weights):
             self.tokenizer: Any = AutoTokenizer.from_pretrained(weights.source, **weights.where)
             as_in_file(self.tokenizer, weights.source, name)
             self.image_processor = _image_processor(weights.source, weights.local_only)
             check_image_processor(name, self.image_processor)
-        loaded = load_model(IdeficsForVisionText2Text, name, weights, options)
+        loaded = load_model(IdeficsForVisionText2Text, weights, options)
         self.model, self.device, self.dtype = loaded.model, loaded.device, loaded.model.dtype
-        self._source, self._precision = weights.source, loaded.precision
+        self.source, self.precision = weights.source, loaded.precision
         vocabulary = self.tokenizer.get_vocab()
         missing = [token for token in ("<image>", "<fake_token_around_image>") if token not in vocabulary]
         if missing:
@@ -83,31 +75,14 @@ class IdeficsModel(ContinuingIdefics):
         self._resampled = bool(self.model.config.use_resampler)
         plain_generation(self.model, end_tokens(self.model, self.tokenizer))
 
-    def fingerprint(self) -> str:
-        return fingerprint(self._source, self._precision, repr(self._format))
-
-    def prompt(self, task: Task | str, demonstrations: Sequence[Example], query: Example) -> Prompt:
-        return self._format.prompt(task, demonstrations, query)
-
-    def clean(self, task: Task | str, text: str) -> str:
-        return self._format.clean(task, text)
-
-    @torch.inference_mode()
-    def image_features(self, paths: Sequence[str], batch_size: int) -> list[torch.Tensor]:
-        """One tensor [tokens, width] per image: the perceiver's output, or the vision encoder's where there is none."""
-        found: list[torch.Tensor] = []
-        read = self.image_reader()
-        for start in range(0, len(paths), batch_size):
-            found += self.encode_images([read(path) for path in paths[start : start + batch_size]])
-        return found
-
     def image_reader(self) -> ImageReader:
         """See PreparesImages."""
         return ImageReader(self.image_processor)
 
     @torch.inference_mode()
     def encode_images(self, prepared: Sequence[Pixels]) -> list[torch.Tensor]:
-        """See PreparesImages. One forward pass of the vision encoder, and of the perceiver where there is one."""
+        """See PreparesImages. One forward pass of the vision encoder, and of the perceiver where there is one: a tensor
+        [tokens, width] per image."""
         pixels = on_device(np.stack(prepared), self.device).to(self.dtype)
         states = self.model.model.vision_model(pixel_values=pixels).last_hidden_state
         if self._resampled:
@@ -123,18 +98,15 @@ class IdeficsModel(ContinuingIdefics):
     ) -> list[TargetScore]:
         """See Model.score. Logits are computed at target positions only."""
         tokens = tokenize(self.tokenizer, prompts, with_target=True, limit=self._limit())
-        scores: list[TargetScore | None] = [None] * len(prompts)
-        for batch in batches_by_length([len(t.ids) for t in tokens], batch_size):
+
+        def compute(batch: Sequence[int]) -> list[TargetScore]:
             chosen = [tokens[i] for i in batch]
-            left = self.padding_side == "left"
-            inputs = self._inputs(chosen, [prompts[i] for i in batch], features, left)
-            hidden = self._hidden(inputs)
-            rows, columns = _target_positions(chosen, left)
-            logits = self.model.lm_head(hidden[rows, columns])
-            found = target_scores(logits, [t.ids[t.target_start :] for t in chosen])
-            for i, score in zip(batch, found, strict=True):
-                scores[i] = score
-        return [s for s in scores if s is not None]
+            rows = self._rows(chosen, self.padding_side)
+            hidden = self._hidden(self._inputs(rows, [prompts[i] for i in batch], features))
+            logits = self.model.lm_head(hidden[predicting(rows.spans(chosen))])
+            return target_scores(logits, [t.ids[t.target_start :] for t in chosen])
+
+        return in_batches(batches_by_length([len(t.ids) for t in tokens], batch_size), compute)
 
     @torch.inference_mode()
     def generate(
@@ -145,29 +117,20 @@ class IdeficsModel(ContinuingIdefics):
         features: Mapping[str, Any] | None = None,
     ) -> list[str]:
         """See Model.generate. The image tokens are never generated: an answer shows no image."""
-        limit = None if self._limit() is None else self._limit() - options.max_new_tokens  # type: ignore[operator]
-        tokens = tokenize(self.tokenizer, prompts, with_target=False, limit=limit)
+        tokens = tokenize(self.tokenizer, prompts, with_target=False, limit=self._limit(options.max_new_tokens))
         search = beam_options(self._pad, options)
-        texts: list[str] = [""] * len(prompts)
-        for batch in batches_by_length([len(t.ids) for t in tokens], batch_size):
-            inputs = self._inputs([tokens[i] for i in batch], [prompts[i] for i in batch], features, left=True)
+
+        def compute(batch: Sequence[int]) -> list[str]:
+            rows = self._rows([tokens[i] for i in batch], "left")
+            inputs = self._inputs(rows, [prompts[i] for i in batch], features)
             ready = "image_encoder_embeddings" in inputs
             if ready:  # generate() hands features on under this name only
                 inputs["image_hidden_states"] = inputs.pop("image_encoder_embeddings")
             with whole_vocabulary(self.model.config), ready_features(self.model.model.config, ready):
                 output = self.model.generate(**inputs, **search, suppress_tokens=self._markers)
-            new = output[:, inputs["input_ids"].shape[1] :]
-            for i, text in zip(batch, self.tokenizer.batch_decode(new, skip_special_tokens=True), strict=True):
-                texts[i] = text
-        return texts
+            return decoded(self.tokenizer, output[:, inputs["input_ids"].shape[1] :])
 
-    def base_model(self) -> ModelIdentity:
-        """See SupportsDecoderHooks."""
-        config = self.model.config
-        template = template_hash(self._format)
-        return ModelIdentity(
-            self.name, weights_hash(self._source), template, config.num_hidden_layers, config.hidden_size
-        )
+        return in_batches(batches_by_length([len(t.ids) for t in tokens], batch_size), compute)
 
     def decoder_layers(self) -> Sequence[Any]:
         """See SupportsDecoderHooks. Image attention is apart from these, before every layer of its interval."""
@@ -177,24 +140,13 @@ class IdeficsModel(ContinuingIdefics):
         """See SupportsDecoderHooks."""
         return [*self.model.model.layers, *self.model.model.gated_cross_attn_layers]
 
-    def shifted_modules(self) -> Sequence[Any]:
-        """See SupportsDecoderHooks: LIVE shifts the outputs of IDEFICS' layers."""
-        return self.decoder_layers()
-
-    def attention_heads(self) -> Sequence[AttentionHeads]:
-        """See SupportsDecoderHooks."""
-        return [attention_heads(layer.self_attn, self.model.config) for layer in self.model.model.layers]
-
     def answer_batch(self, prompts: Sequence[Prompt], features: Mapping[str, Any] | None) -> AnswerBatch:
         """See SupportsDecoderHooks."""
         tokens = tokenize(self.tokenizer, prompts, with_target=True, limit=self._limit())
+        rows = self._rows(tokens, "right")
         with torch.no_grad():
-            inputs = self._inputs(tokens, prompts, features, left=False)
-        rows, columns = _target_positions(tokens, left=False)
-        targets = [token for t in tokens for token in t.ids[t.target_start :]]
-        found = [torch.tensor(part, device=self.device) for part in (rows, columns, targets)]
-        lasts = torch.tensor([t.target_start - 1 for t in tokens], device=self.device)
-        return AnswerBatch(inputs, found[0], found[1], found[2], lasts)
+            inputs = self._inputs(rows, prompts, features)
+        return answers_at(inputs, rows.spans(tokens))
 
     def answer_logits(self, batch: AnswerBatch) -> torch.Tensor:
         """See SupportsDecoderHooks."""
@@ -203,9 +155,8 @@ class IdeficsModel(ContinuingIdefics):
         logits: torch.Tensor = self.model.lm_head(hidden[at])
         return logits.to(batch.rows.device)
 
-    def _limit(self) -> int | None:
-        limit = getattr(self.model.config, "max_position_embeddings", None)
-        return None if limit is None else int(limit)
+    def _rows(self, tokens: Sequence[TokenizedPrompt], side: str) -> PaddedRows:
+        return padded_rows([t.ids for t in tokens], self._pad, side)
 
     def _pixels(self, paths: Sequence[str]) -> torch.Tensor:
         """Pixel values [n, 3, H, W] on the model's device."""
@@ -213,21 +164,10 @@ class IdeficsModel(ContinuingIdefics):
         return on_device(np.stack([read(path) for path in paths]), self.device).to(self.dtype)
 
     def _inputs(
-        self,
-        tokens: Sequence[TokenizedPrompt],
-        prompts: Sequence[Prompt],
-        features: Mapping[str, Any] | None,
-        left: bool,
+        self, rows: PaddedRows, prompts: Sequence[Prompt], features: Mapping[str, Any] | None
     ) -> dict[str, Any]:
-        """Padded model inputs for one batch: ids, masks [B, T] and [B, T, I], and pixels or ready features [B, I, …]."""
-        length, images = max(len(t.ids) for t in tokens), max(1, *(len(p.images) for p in prompts))
-        ids = torch.full((len(tokens), length), self._pad, dtype=torch.long)
-        mask = torch.zeros_like(ids)
-        for row, token in enumerate(tokens):
-            n = len(token.ids)
-            span = slice(length - n, length) if left else slice(0, n)
-            ids[row, span] = torch.tensor(token.ids)
-            mask[row, span] = 1
+        """Model inputs for one batch: ids, masks [B, T] and [B, T, I], and pixels or ready features [B, I, …]."""
+        images, ids, mask = max(1, *(len(p.images) for p in prompts)), rows.ids, rows.mask
         current = ids.eq(self._image_token).cumsum(1) - 1
         attends = (current[:, :, None] == torch.arange(images)) & mask[:, :, None].bool()
         inputs: dict[str, Any] = {
@@ -258,18 +198,6 @@ class IdeficsModel(ContinuingIdefics):
         """[B, images, …]: each row's images in order, zeros where a row has fewer (no token attends to them)."""
         blank = torch.zeros_like(values[next(path for row in rows for path in row)])
         return torch.stack([torch.stack([values[p] for p in row] + [blank] * (images - len(row))) for row in rows])
-
-
-def _target_positions(tokens: Sequence[TokenizedPrompt], left: bool) -> tuple[list[int], list[int]]:
-    """(rows, columns) of the positions that predict each target token in a batch that is padded on this side."""
-    longest = max(len(token.ids) for token in tokens)
-    rows: list[int] = []
-    columns: list[int] = []
-    for row, token in enumerate(tokens):
-        shift = longest - len(token.ids) if left else 0
-        rows += [row] * (len(token.ids) - token.target_start)
-        columns += range(shift + token.target_start - 1, shift + len(token.ids) - 1)
-    return rows, columns
 
 
 def _image_processor(source: str, local_only: bool) -> Any:

@@ -7,49 +7,32 @@ from typing import Any
 
 import torch
 
+from icltool.components.models.idefics.options import IdeficsOptions
+from icltool.components.models.shared.adapter import EncodesImages
 from icltool.components.models.shared.image_continuing import ImageContinuation, text_continues
 from icltool.components.models.shared.image_reader import ImageReader, Pixels, on_device, padded
-from icltool.components.models.shared.loading import LoadOptions
 from icltool.components.models.shared.processed import ProcessedModel
-from icltool.components.models.shared.prompt_format import IDEFICS2_FORMATS, chosen_format
-from icltool.components.models.shared.weights import find_weights, fingerprint
-from icltool.contracts import Example, Prompt, Task
+from icltool.components.models.shared.prompt_format import IDEFICS2_FORMATS
+from icltool.contracts import Prompt
 
 
-class Idefics2Model(ProcessedModel):
+class Idefics2Model(EncodesImages, ProcessedModel):
     """The adapter. An image is read whole (no image splitting), as in the published runs: 64 tokens in the 8B models."""
 
-    def __init__(
-        self,
-        name: str = "idefics2",
-        hub_id: str | None = None,
-        path: str | None = None,
-        device: str = "auto",
-        device_map: str | None = None,
-        dtype: str = "auto",
-        attention: str | None = None,
-        quantization: str | None = None,
-        compile: bool = False,
-        template: str = "lever-lm",
-    ) -> None:
-        """Loads processor and weights; see LoadOptions for the options. `template` says whose prompts are written: those
-        of the published runs of Lever-LM ("lever-lm") or of LIVE ("live").
+    options_model = IdeficsOptions
 
-        Raises ConfigError when weights are missing or do not fit, or an option or template is unknown.
-        """
+    def __init__(self, options: IdeficsOptions) -> None:
+        """Loads processor and weights. Raises ConfigError when weights are missing or do not fit."""
         from transformers import Idefics2ForConditionalGeneration
 
-        self.template, self._format = template, chosen_format(IDEFICS2_FORMATS, template)
-        options = LoadOptions(device, device_map, dtype, attention, quantization, compile)
-        super().__init__(name, find_weights(name, None, hub_id, path), options, Idefics2ForConditionalGeneration)
+        self.template, self.format = options.template, IDEFICS2_FORMATS[options.template]
+        super().__init__(options, Idefics2ForConditionalGeneration)
         self.processor.image_processor.do_image_splitting = False
         markers = self.tokenizer.convert_tokens_to_ids(["<image>", "<fake_token_around_image>"])
         self.image_tokens = sorted({*self.image_tokens, *markers})
         decoder = self.model.model.text_model
         if text_continues(decoder.config):
-            after = self._continuation(decoder, int(markers[0]))
-            self.prompt_tokens, self.extend = after.prompt_tokens, after.extend
-            self.generate_after = after.generate_after
+            self._continue_by(self._continuation(decoder, int(markers[0])))
 
     def _continuation(self, decoder: Any, image_token: int) -> ImageContinuation:
         """What makes the model SupportsPrefixCache and ContinuesFromPrefix. The processor writes the tokens of images
@@ -64,30 +47,9 @@ class Idefics2Model(ProcessedModel):
             lambda paths: self.image_features(paths, len(paths)),
         )
 
-    def fingerprint(self) -> str:
-        return fingerprint(self.source, self.precision, repr(self._format))
-
-    def prompt(self, task: Task | str, demonstrations: Sequence[Example], query: Example) -> Prompt:
-        return self._format.prompt(task, demonstrations, query)
-
-    def clean(self, task: Task | str, text: str) -> str:
-        return self._format.clean(task, text)
-
     def shifted_modules(self) -> Sequence[Any]:
         """See SupportsDecoderHooks: LIVE shifts the output of each layer's feed-forward part in IDEFICS2."""
         return [layer.mlp for layer in self.decoder_layers()]
-
-    def _written(self) -> object:
-        return self._format
-
-    @torch.inference_mode()
-    def image_features(self, paths: Sequence[str], batch_size: int) -> list[torch.Tensor]:
-        """One tensor [tokens, width] per image: the connector's output, which stands in place of the image tokens."""
-        found: list[torch.Tensor] = []
-        read = self.image_reader()
-        for start in range(0, len(paths), batch_size):
-            found += self.encode_images([read(path) for path in paths[start : start + batch_size]])
-        return found
 
     def image_reader(self) -> ImageReader:
         """See PreparesImages."""
@@ -95,7 +57,8 @@ class Idefics2Model(ProcessedModel):
 
     @torch.inference_mode()
     def encode_images(self, prepared: Sequence[Pixels]) -> list[torch.Tensor]:
-        """See PreparesImages. Images of several sizes are padded, and the vision encoder attends to no padding."""
+        """See PreparesImages. One tensor [tokens, width] per image: the connector's output, which stands in place of the image
+        tokens. Images of several sizes are padded, and the vision encoder attends to no padding."""
         pixels, mask = (on_device(array, self.device) for array in padded(prepared))
         states = self.model.get_image_features(pixels[:, None], mask[:, None], return_dict=True).pooler_output
         width = states[0].shape[-1]  # a list of images, or in some releases one tensor of all their tokens

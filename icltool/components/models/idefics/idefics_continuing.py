@@ -25,7 +25,8 @@ from icltool.components.models.shared.continuing import (
     to_device,
     wanted_positions,
 )
-from icltool.components.models.shared.scoring import beam_options
+from icltool.components.models.shared.processed import text_limit
+from icltool.components.models.shared.scoring import beam_options, decoded
 from icltool.components.models.shared.tokens import tokenize
 from icltool.contracts import Extension, GenerationOptions, KeysValues, Prompt, PromptTokens, Span
 
@@ -103,8 +104,7 @@ class ContinuingIdefics:
         features: Mapping[str, Any] | None,
     ) -> list[str]:
         """See ContinuesFromPrefix."""
-        limit = self._limit()
-        ids, present = padded_prompts(prompts, self._pad, None if limit is None else limit - options.max_new_tokens)
+        ids, present = padded_prompts(prompts, self._pad, self._limit(options.max_new_tokens))
         lasts = [Span(p, len(p.ids) - 1, len(p.ids)) for p in prompts]
         images = self._seen_images(lasts, 1, features)
         cache = filled_cache(past, options.num_beams)
@@ -125,7 +125,7 @@ class ContinuingIdefics:
                 image_attention_mask=images.mask,
                 **search,
             )
-        return list(self.tokenizer.batch_decode(output[:, ids.shape[1] :], skip_special_tokens=True))
+        return decoded(self.tokenizer, output[:, ids.shape[1] :])
 
     def _seen_images(self, spans: Sequence[Span], length: int, features: Mapping[str, Any] | None) -> _SeenImages:
         """The images that the tokens of these spans, filled up to `length`, attend to."""
@@ -165,6 +165,9 @@ class ContinuingIdefics:
             return features or {}
         return dict(zip(paths, self.image_features(paths, len(paths)), strict=True))
 
+    def _limit(self, reserve: int = 0) -> int | None:
+        return text_limit(self.model.config, reserve)
+
     def _no_image(self) -> torch.Tensor:
         """Features [tokens, width] of no image; nothing attends to them."""
         config = self.model.config
@@ -177,8 +180,6 @@ class ContinuingIdefics:
     if TYPE_CHECKING:  # of the adapter
 
         def image_features(self, paths: Sequence[str], batch_size: int) -> list[torch.Tensor]: ...
-
-        def _limit(self) -> int | None: ...
 
 
 @contextmanager

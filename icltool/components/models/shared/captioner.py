@@ -13,22 +13,48 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from pydantic import Field
 
+from icltool.components.models.shared.adapter import Adapter, EncodesImages
 from icltool.components.models.shared.captioner_format import CaptionerFormat
 from icltool.components.models.shared.decoder_hooks import logits_at
 from icltool.components.models.shared.image_reader import ImageReader, Pixels, on_device
-from icltool.components.models.shared.loading import LoadOptions, check_image_processor, load_model, loading_errors
+from icltool.components.models.shared.loading import check_image_processor, load_model, loading_errors
+from icltool.components.models.shared.options import TransformersOptions
 from icltool.components.models.shared.processed import load_processor, prepare_tokenizer, text_limit
-from icltool.components.models.shared.scoring import beam_options, end_tokens, plain_generation, target_scores
-from icltool.components.models.shared.tokens import batches_by_length, check_length, check_prompts, tokenize
-from icltool.components.models.shared.weights import Weights, fingerprint
-from icltool.contracts import AnswerBatch, Example, GenerationOptions, Prompt, TargetScore, Task
+from icltool.components.models.shared.scoring import (
+    beam_options,
+    decoded,
+    end_tokens,
+    plain_generation,
+    target_scores,
+)
+from icltool.components.models.shared.tokens import (
+    batches_by_length,
+    check_length,
+    check_prompts,
+    in_batches,
+    padded_rows,
+    tokenize,
+)
+from icltool.components.models.shared.weights import fingerprint, weights_of
+from icltool.contracts import AnswerBatch, GenerationOptions, Prompt, TargetScore
 from icltool.errors import DataError
 
 #: About how many characters of text an image counts for where prompts of like length are put together.
 _IMAGE_LENGTH = 150
 #: Images that are encoded at once, at most, where prompts of a batch have many.
 _MOST_IMAGES = 32
+
+
+class CaptionerOptions(TransformersOptions):
+    """Of captioners."""
+
+    image_size: int | None = Field(
+        None,
+        description="side in pixels of the pictures that are read, for which position embeddings are resized; none: as the "
+        "weights were trained",
+    )
 
 
 @dataclass(frozen=True)
@@ -39,7 +65,7 @@ class CaptionTokens:
     target: list[int]
 
 
-class Captioner:
+class Captioner(EncodesImages, Adapter):
     """An image captioner of transformers; subclasses say what an image becomes and how prompts are written.
 
     `padding_side` is where prompts that are scored are filled up: results do not depend on it. Answers are generated after
@@ -51,18 +77,24 @@ class Captioner:
     placeholders = 0
     placeholder: int | None = None
 
-    def __init__(self, model_class: Any, name: str, weights: Weights, options: LoadOptions) -> None:
-        self.name, self.weights, self.source = name, weights, weights.source
+    options_model = CaptionerOptions
+    format: CaptionerFormat
+
+    def __init__(self, options: CaptionerOptions, model_class: type) -> None:
+        """Loads processor and weights. Raises ConfigError when weights are missing or do not fit."""
+        self.name = name = options.name
+        self.weights = weights = weights_of(options)
+        self.source = weights.source
         with loading_errors(name, weights):
             self.processor = load_processor(weights)
             check_image_processor(name, self.processor.image_processor)
         self.tokenizer: Any = self.processor.tokenizer
         prepare_tokenizer(self.tokenizer, name, weights.source)
-        loaded = load_model(model_class, name, weights, options)
+        loaded = load_model(model_class, weights, options)
         self.model, self.device, self.precision = loaded.model, loaded.device, loaded.precision
         # some parts are kept in float32 by transformers, whatever the rest is in
         self._loaded_in = {name: p.dtype for name, p in self.model.named_parameters()}
-        self._format = self._written()
+        self.format = self._written()
         self._pad = int(self.tokenizer.pad_token_id)
         self.end_tokens = self._ends()
         plain_generation(self.language, self.end_tokens)
@@ -95,18 +127,12 @@ class Captioner:
 
     def fingerprint(self) -> str:
         tuned = "" if self.weights.tuned is None else self.weights.tuned.digest
-        return fingerprint(self.source, self.precision, repr(self._format), str(self.image_size), tuned)
+        return fingerprint(self.source, self.precision, repr(self.format), str(self.image_size), tuned)
 
     @property
     def image_size(self) -> int:
         """Pixels of a side of the pictures that the vision encoder reads."""
         return int(self.model.config.vision_config.image_size)
-
-    def prompt(self, task: Task | str, demonstrations: Sequence[Example], query: Example) -> Prompt:
-        return self._format.prompt(task, demonstrations, query)
-
-    def clean(self, task: Task | str, text: str) -> str:
-        return self._format.clean(task, text)
 
     def token_counts(self, prompts: Sequence[Prompt]) -> list[int]:
         """See CountsTokens."""
@@ -122,14 +148,14 @@ class Captioner:
     ) -> list[TargetScore]:
         """See Model.score. Logits are computed at target positions only."""
         tokens = self._tokens(prompts, with_target=True)
-        scores: list[TargetScore | None] = [None] * len(prompts)
-        for batch in batches_by_length(_lengths(prompts), batch_size):
+
+        def compute(batch: Sequence[int]) -> list[TargetScore]:
             chosen = [tokens[i] for i in batch]
             inputs = self._with_images([prompts[i] for i in batch], features)
             logits = self.answer_logits(self._answers(chosen, inputs, self.padding_side))
-            for i, score in zip(batch, target_scores(logits, [t.target for t in chosen]), strict=True):
-                scores[i] = score
-        return [s for s in scores if s is not None]
+            return target_scores(logits, [t.target for t in chosen])
+
+        return in_batches(batches_by_length(_lengths(prompts), batch_size), compute)
 
     @torch.inference_mode()
     def generate(
@@ -141,22 +167,13 @@ class Captioner:
     ) -> list[str]:
         """See Model.generate. Placeholder tokens are never generated: an answer shows no image."""
         tokens = self._tokens(prompts, with_target=False, reserve=options.max_new_tokens)
-        texts: list[str] = [""] * len(prompts)
-        for batch in batches_by_length(_lengths(prompts), batch_size):
+
+        def compute(batch: Sequence[int]) -> list[str]:
             inputs = self._with_images([prompts[i] for i in batch], features)
             new = self._search([tokens[i] for i in batch], inputs, beam_options(self._pad, options))
-            for i, text in zip(batch, self.tokenizer.batch_decode(new, skip_special_tokens=True), strict=True):
-                texts[i] = text
-        return texts
+            return decoded(self.tokenizer, new)
 
-    @torch.inference_mode()
-    def image_features(self, paths: Sequence[str], batch_size: int) -> list[torch.Tensor]:
-        """One tensor [tokens, width] per image: its states as far as they do not depend on the prompt."""
-        found: list[torch.Tensor] = []
-        read = self.image_reader()
-        for start in range(0, len(paths), batch_size):
-            found += self.encode_images([read(path) for path in paths[start : start + batch_size]])
-        return found
+        return in_batches(batches_by_length(_lengths(prompts), batch_size), compute)
 
     def image_reader(self) -> ImageReader:
         """See PreparesImages."""
@@ -164,7 +181,7 @@ class Captioner:
 
     @torch.inference_mode()
     def encode_images(self, prepared: Sequence[Pixels]) -> list[torch.Tensor]:
-        """See PreparesImages."""
+        """See PreparesImages. One tensor [tokens, width] per image: its states as far as they do not depend on the prompt."""
         pixels = torch.stack([on_device(image, self.device) for image in prepared])
         with self.one_precision():
             return list(self._encode_pixels(pixels))
@@ -195,7 +212,7 @@ class Captioner:
     def _ends(self) -> list[int]:
         """Ids that end an answer; a decoder's line break is one."""
         found = end_tokens(self.language, self.tokenizer)
-        if self._format.separator.endswith("\n") and not self.target_apart:
+        if self.format.separator.endswith("\n") and not self.target_apart:
             found.append(int(self.tokenizer("a\n", add_special_tokens=False)["input_ids"][-1]))
         return sorted(set(found))
 
@@ -267,7 +284,7 @@ class Captioner:
 
     def _expanded(self, prompt: Prompt) -> Prompt:
         """Each image marker as often as an image has placeholder tokens."""
-        marker = self._format.image
+        marker = self.format.image
         return replace(prompt, text=prompt.text.replace(marker, marker * self.placeholders)) if marker else prompt
 
     def _check_placeholders(self, prompt: Prompt, tokens: CaptionTokens) -> None:
@@ -277,7 +294,7 @@ class Captioner:
             raise DataError(
                 f"a prompt has {found} placeholder tokens for {len(prompt.images)} images, which take {needed}: "
                 f"{prompt.text[:80]!r}",
-                f"write {self._format.image!r} once for each image",
+                f"write {self.format.image!r} once for each image",
             )
         most = getattr(self, "images_per_prompt", None)
         if most is not None and len(prompt.images) != most:
@@ -323,18 +340,8 @@ class Captioner:
         return AnswerBatch(given, place[:, 0], place[:, 1], flat, torch.tensor(starts, device=self.device))
 
     def _padded(self, rows: Sequence[Sequence[int]], side: str) -> dict[str, torch.Tensor]:
-        width = max(len(row) for row in rows)
-        ids = torch.full((len(rows), width), self._pad, dtype=torch.long)
-        mask = torch.zeros_like(ids)
-        for b, row in enumerate(rows):
-            part = slice(width - len(row), width) if side == "left" else slice(0, len(row))
-            ids[b, part], mask[b, part] = torch.tensor(row, dtype=torch.long), 1
-        return {"input_ids": ids.to(self.device), "attention_mask": mask.to(self.device)}
-
-
-def positions(mask: torch.Tensor) -> torch.Tensor:
-    """Each token's position in its unpadded prompt."""
-    return (mask.cumsum(1) - 1).clamp(min=0)
+        padded = padded_rows(rows, self._pad, side)
+        return {"input_ids": padded.ids.to(self.device), "attention_mask": padded.mask.to(self.device)}
 
 
 def opening(tokenizer: Any, marker: str, start: str) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from icltool.components.models.shared.tokens import TokenizedPrompt, check_length
+from icltool.components.models.shared.tokens import TokenizedPrompt, check_length, padded_rows
 from icltool.contracts import KeysValues, Prompt, PromptTokens, Span
 
 #: Logits are computed for so many numbers at a time (positions x vocabulary); in float32 they take four bytes each.
@@ -47,9 +47,7 @@ def padded_spans(spans: Sequence[Span], pad: int, device: torch.device, past: in
     """The batch of these spans after pasts of `past` columns (the longest start, or 0)."""
     lengths = [span.end - span.start for span in spans]
     longest = max(lengths)
-    ids = torch.full((len(spans), longest), pad, dtype=torch.long)
-    for row, span in enumerate(spans):
-        ids[row, : lengths[row]] = torch.tensor(span.tokens.ids[span.start : span.end])
+    ids = padded_rows([span.tokens.ids[span.start : span.end] for span in spans], pad).ids
     starts = to_device(torch.tensor([span.start for span in spans])[:, None], device)
     ends = to_device(torch.tensor(lengths)[:, None], device)
     columns = torch.arange(longest, device=device)[None]
@@ -70,14 +68,9 @@ def padded_spans(spans: Sequence[Span], pad: int, device: torch.device, past: in
 def padded_prompts(prompts: Sequence[PromptTokens], pad: int, limit: int | None) -> tuple[torch.Tensor, torch.Tensor]:
     """(ids, mask) int64 [B, T] of whole prompts, filled up on the left, on the CPU. Raises DataError for more than `limit`
     tokens."""
-    longest = max(len(prompt.ids) for prompt in prompts)
-    check_length(longest, limit)
-    ids = torch.full((len(prompts), longest), pad, dtype=torch.long)
-    present = torch.zeros_like(ids)
-    for row, prompt in enumerate(prompts):
-        ids[row, longest - len(prompt.ids) :] = torch.tensor(prompt.ids)
-        present[row, longest - len(prompt.ids) :] = 1
-    return ids, present
+    check_length(max(len(prompt.ids) for prompt in prompts), limit)
+    rows = padded_rows([prompt.ids for prompt in prompts], pad, "left")
+    return rows.ids, rows.mask
 
 
 def filled_cache(past: KeysValues, repeats: int) -> Any:

@@ -24,7 +24,7 @@ from icltool.components.models.shared.continuing import (
     wanted_positions,
 )
 from icltool.components.models.shared.processed import text_limit
-from icltool.components.models.shared.scoring import beam_options
+from icltool.components.models.shared.scoring import beam_options, decoded
 from icltool.contracts import Extension, GenerationOptions, KeysValues, Prompt, PromptTokens, Span
 
 #: Layers whose attention mask is known here; all others (recurrent, chunked, compressed) keep another kind of past.
@@ -80,8 +80,7 @@ class DecoderContinuation(ABC):
         features: Mapping[str, Any] | None,
     ) -> list[str]:
         """See ContinuesFromPrefix."""
-        limit = text_limit(self._model.config)
-        ids, present = padded_prompts(prompts, self._pad, None if limit is None else limit - options.max_new_tokens)
+        ids, present = padded_prompts(prompts, self._pad, text_limit(self._model.config, options.max_new_tokens))
         cache = filled_cache(past, options.num_beams)
         search = beam_options(self._pad, options)
         if self._barred:
@@ -93,7 +92,7 @@ class DecoderContinuation(ABC):
             **{key: to_device(value, self.device) for key, value in self._generation_inputs(prompts, ids).items()},
             **search,
         )
-        return list(self._tokenizer.batch_decode(output[:, ids.shape[1] :], skip_special_tokens=True))
+        return decoded(self._tokenizer, output[:, ids.shape[1] :])
 
     def _inputs(self, batch: PaddedSpans, spans: Sequence[Span], features: Mapping[str, Any] | None) -> dict[str, Any]:
         """What the decoder reads: tokens or their embeddings [B, S, width], and positions."""

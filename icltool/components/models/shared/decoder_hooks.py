@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 
+from icltool.components.models.shared.adapter import Adapter
+from icltool.components.models.shared.tokens import predicting
 from icltool.components.models.shared.weights import weights_hash
 from icltool.contracts import AnswerBatch, AttentionHeads, ModelIdentity
 from icltool.errors import ConfigError
@@ -18,16 +19,14 @@ _ATTENTIONS = ("self_attn", "attn", "attention", "self_attention")
 _OUTPUTS = ("o_proj", "out_proj", "dense")
 
 
-class HookedDecoder(ABC):
+class HookedDecoder(Adapter):
     """SupportsDecoderHooks, but for `answer_batch`, of an adapter whose `model` is a transformers model with a head."""
 
-    name: str
     model: Any
-    source: str
 
-    @abstractmethod
     def _written(self) -> object:
         """What decides the prompts; its repr is the same in every process."""
+        return self.format
 
     def base_model(self) -> ModelIdentity:
         """See SupportsDecoderHooks."""
@@ -100,9 +99,7 @@ def answers_at(inputs: Mapping[str, Any], spans: Sequence[tuple[int, int]]) -> A
     `inputs` are the model's own, the padded `input_ids` int64 [B, T] among them.
     """
     ids = inputs["input_ids"]
-    rows = [row for row, (first, end) in enumerate(spans) for _ in range(first, end)]
-    columns = [k - 1 for first, end in spans for k in range(first, end)]
-    at = torch.tensor([rows, columns], device=ids.device)
+    at = torch.tensor(predicting(spans), device=ids.device)
     lasts = torch.tensor([first - 1 for first, _ in spans], device=ids.device)
     return AnswerBatch(inputs, at[0], at[1], ids[at[0], at[1] + 1], lasts)
 

@@ -11,7 +11,7 @@ from icltool.components.models.shared.continuing import PaddedSpans, to_device
 from icltool.components.models.shared.continuing_decoder import DecoderContinuation, layers_continue
 from icltool.components.models.shared.processed import ProcessedModel, text_limit
 from icltool.components.models.shared.text_continuing import CONTINUED
-from icltool.components.models.shared.tokens import check_length, check_prompts
+from icltool.components.models.shared.tokens import check_length, check_prompts, padded_rows
 from icltool.contracts import Prompt, PromptTokens, Span
 
 #: (texts, prompts) -> their tokens, "input_ids" and "attention_mask", by the adapter's recorder: those of images included.
@@ -112,17 +112,12 @@ class ThreePositions(ImageContinuation):
 
     def _positions(self, batch: PaddedSpans, spans: Sequence[Span]) -> torch.Tensor:
         """int64 [3, B, S]: those of the whole prompt, cut; padding has those of the row's last token."""
-        longest = max(len(span.tokens.ids) for span in spans)
-        ids = torch.full((len(spans), longest), self._pad, dtype=torch.long)
-        present = torch.zeros_like(ids)
-        for row, span in enumerate(spans):
-            ids[row, : len(span.tokens.ids)] = torch.tensor(span.tokens.ids)
-            present[row, : len(span.tokens.ids)] = 1
-        shown = self._generation_inputs([span.tokens for span in spans], ids)
+        rows = padded_rows([span.tokens.ids for span in spans], self._pad)
+        shown = self._generation_inputs([span.tokens for span in spans], rows.ids)
         if shown:
-            whole = self._model.model.get_rope_index(ids, attention_mask=present, **shown)[0]
+            whole = self._model.model.get_rope_index(rows.ids, attention_mask=rows.mask, **shown)[0]
         else:
-            whole = torch.arange(longest).expand(3, len(spans), -1)
+            whole = torch.arange(rows.ids.shape[1]).expand(3, len(spans), -1)
         first = torch.tensor([[span.start] for span in spans])
         last = torch.tensor([[max(span.start, span.end - 1)] for span in spans])
         columns = torch.minimum(first + torch.arange(batch.ids.shape[1]), last)

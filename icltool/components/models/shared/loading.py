@@ -12,13 +12,9 @@ from typing import Any
 import torch
 
 from icltool.components.models.shared.memory import check_memory, parameter_count
+from icltool.components.models.shared.options import DTYPES, TransformersOptions
 from icltool.components.models.shared.weights import Weights, file_fault
 from icltool.errors import ConfigError, IclError
-
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-DEVICE_MAPS = ("auto", "balanced", "balanced_low_0", "sequential")
-ATTENTIONS = ("sdpa", "eager", "flash_attention_2")
-QUANTIZATIONS = ("4bit", "8bit")
 
 #: How the classes of compiled parts end in transformers.
 COMPILED = ("MLP", "RMSNorm")
@@ -32,55 +28,6 @@ MESSAGE = 240
 
 
 @dataclass(frozen=True)
-class LoadOptions:
-    """How a model is loaded; the values are those of the command line.
-
-    `device` "auto" takes a GPU when there is one. `device_map` (one of DEVICE_MAPS) spreads the model over all devices,
-    unless a device is named: some models' names bring a map along. `dtype` "auto" is bfloat16 on a GPU and float32 on
-    the CPU. `attention` None lets transformers choose what the model supports. `quantization` is None, "4bit" (NF4) or
-    "8bit", by bitsandbytes. `compile` gives the norms and feed-forward layers to torch.compile: the chains of small
-    operations that a GPU spends its time on beside the matrix products.
-    """
-
-    device: str = "auto"
-    device_map: str | None = None
-    dtype: str = "auto"
-    attention: str | None = None
-    quantization: str | None = None
-    compile: bool = False
-
-    def __post_init__(self) -> None:
-        _known("dtype", self.dtype, ("auto", *DTYPES))
-        _known("device map", self.device_map, (None, *DEVICE_MAPS))
-        _known("attention implementation", self.attention, (None, *ATTENTIONS))
-        _known("quantization", self.quantization, (None, *QUANTIZATIONS))
-
-    @property
-    def spread(self) -> str | None:
-        """The device map that applies, if any."""
-        return self.device_map if self.device == "auto" else None
-
-    def target(self) -> torch.device:
-        """The device of an undivided model. Raises ConfigError for a name that torch does not know, or a missing GPU."""
-        if self.device == "auto":
-            return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        try:
-            device = torch.device(self.device)
-        except RuntimeError as error:
-            raise ConfigError(f"unknown device {self.device!r}", "use cpu, cuda, cuda:1 …") from error
-        if device.type == "cuda" and not torch.cuda.is_available():
-            raise ConfigError(f"device {self.device} was asked for, but there is no GPU", "use --device cpu")
-        return device
-
-    def precision(self) -> str:
-        """A key of DTYPES."""
-        if self.dtype != "auto":
-            return self.dtype
-        gpu = torch.cuda.is_available() if self.spread is not None else self.target().type == "cuda"
-        return "bfloat16" if gpu else "float32"
-
-
-@dataclass(frozen=True)
 class Loaded:
     """`model` in evaluation mode, without gradients; `device` takes its inputs; `precision` names dtype and quantization."""
 
@@ -89,13 +36,13 @@ class Loaded:
     precision: str
 
 
-def load_model(model_class: Any, name: str, weights: Weights, options: LoadOptions) -> Loaded:
+def load_model(model_class: Any, weights: Weights, options: TransformersOptions) -> Loaded:
     """Loads `model_class` (a transformers model or auto class) after checking that it can fit.
 
     Raises ConfigError when an option cannot be met, the weights are missing, damaged or of another architecture, or
     memory does not suffice.
     """
-    precision = options.precision()
+    name, precision = options.name, options.precision()
     arguments: dict[str, Any] = {"dtype": DTYPES[precision], **weights.where}
     if options.attention is not None:
         arguments["attn_implementation"] = _attention(options.attention)
@@ -307,9 +254,3 @@ def _with_accelerate(option: str, value: str) -> str:
 
 def _present(package: str) -> bool:
     return importlib.util.find_spec(package) is not None
-
-
-def _known(what: str, value: str | None, known: tuple[str | None, ...]) -> None:
-    if value not in known:
-        names = ", ".join(k for k in known if k is not None)
-        raise ConfigError(f"unknown {what} {value!r}", f"known: {names}")

@@ -6,20 +6,30 @@ import contextlib
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from icltool.components.models.shared.beam_images import images_by_beam
 from icltool.components.models.shared.decoder_hooks import HookedDecoder, answers_at
 from icltool.components.models.shared.images import cannot_take, read_image
-from icltool.components.models.shared.loading import LoadOptions, check_image_processor, load_model, loading_errors
-from icltool.components.models.shared.scoring import beam_options, end_tokens, forward_scores, plain_generation
+from icltool.components.models.shared.loading import check_image_processor, load_model, loading_errors
+from icltool.components.models.shared.options import TransformersOptions
+from icltool.components.models.shared.scoring import (
+    beam_options,
+    decoded,
+    end_tokens,
+    forward_scores,
+    plain_generation,
+)
 from icltool.components.models.shared.tokenizer_file import as_in_file
-from icltool.components.models.shared.tokens import batches_by_length, check_length, check_prompts
-from icltool.components.models.shared.weights import Weights
+from icltool.components.models.shared.tokens import batches_by_length, check_length, check_prompts, in_batches
+from icltool.components.models.shared.weights import Weights, weights_of
 from icltool.contracts import AnswerBatch, GenerationOptions, Prompt, TargetScore
 from icltool.errors import ConfigError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
 
 #: Inputs that say something of each token, [B, T].
 _BY_TOKEN = frozenset({"input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids"})
@@ -42,8 +52,12 @@ class ProcessedModel(HookedDecoder):
 
     padding_side = "right"
 
-    def __init__(self, name: str, weights: Weights, options: LoadOptions, model_class: Any) -> None:
-        self.name = name
+    options_model: type[TransformersOptions] = TransformersOptions
+
+    def __init__(self, options: TransformersOptions, model_class: type) -> None:
+        """Loads processor and weights. Raises ConfigError when weights are missing or do not fit."""
+        self.name = name = options.name
+        weights = weights_of(options)
         with loading_errors(name, weights):
             self.processor = load_processor(weights)
             check_image_processor(name, self.processor.image_processor)
@@ -52,7 +66,7 @@ class ProcessedModel(HookedDecoder):
         self.recorder = _Recorder(self.tokenizer)
         self.processor.tokenizer = self.recorder
         self._check_processor()
-        loaded = load_model(model_class, name, weights, options)
+        loaded = load_model(model_class, weights, options)
         self.model, self.device, self.precision = loaded.model, loaded.device, loaded.precision
         self.source = weights.source
         self._forward = set(inspect.signature(self.model.forward).parameters)
@@ -73,13 +87,12 @@ class ProcessedModel(HookedDecoder):
     ) -> list[TargetScore]:
         """See Model.score."""
         check_prompts(prompts, with_target=True)
-        scores: list[TargetScore | None] = [None] * len(prompts)
-        for batch in self._batches(prompts, batch_size):
+
+        def compute(batch: Sequence[int]) -> list[TargetScore]:
             encoded = self._encode([prompts[i] for i in batch], features, self.padding_side, with_target=True)
-            found = forward_scores(self.model, encoded.inputs, encoded.spans)
-            for i, score in zip(batch, found, strict=True):
-                scores[i] = score
-        return [s for s in scores if s is not None]
+            return forward_scores(self.model, encoded.inputs, encoded.spans)
+
+        return in_batches(self._batches(prompts, batch_size), compute)
 
     @torch.inference_mode()
     def generate(
@@ -91,19 +104,18 @@ class ProcessedModel(HookedDecoder):
     ) -> list[str]:
         """See Model.generate. Image tokens are never generated: an answer shows no image."""
         check_prompts(prompts, with_target=False)
-        texts: list[str] = [""] * len(prompts)
         search = beam_options(self.tokenizer.pad_token_id, options)
         if self.image_tokens:
             search["suppress_tokens"] = self.image_tokens
-        for batch in self._batches(prompts, batch_size):
+
+        def compute(batch: Sequence[int]) -> list[str]:
             chosen = [prompts[i] for i in batch]
             inputs = self._encode(chosen, features, "left", reserve=options.max_new_tokens).inputs
             with images_by_beam(self.model, inputs, [len(p.images) for p in chosen]):
                 output = self.model.generate(**inputs, **search)
-            new = output[:, inputs["input_ids"].shape[1] :]
-            for i, text in zip(batch, self.tokenizer.batch_decode(new, skip_special_tokens=True), strict=True):
-                texts[i] = text
-        return texts
+            return decoded(self.tokenizer, output[:, inputs["input_ids"].shape[1] :])
+
+        return in_batches(self._batches(prompts, batch_size), compute)
 
     def answer_batch(self, prompts: Sequence[Prompt], features: Mapping[str, Any] | None) -> AnswerBatch:
         """See SupportsDecoderHooks."""
@@ -149,8 +161,7 @@ class ProcessedModel(HookedDecoder):
         texts = [p.text + p.target if with_target else p.text for p in prompts]
         inputs = self._processed(texts, prompts, features)
         longest = int(inputs["attention_mask"].sum(1).max())
-        limit = text_limit(self.model.config)
-        check_length(longest, None if limit is None else limit - reserve)
+        check_length(longest, text_limit(self.model.config, reserve))
         spans = self.recorder.target_spans([p.target for p in prompts]) if with_target else []
         return Encoded(inputs, spans)
 
@@ -284,7 +295,7 @@ def image_token_ids(processor: Any, config: Any) -> list[int]:
     return sorted(named)
 
 
-def text_limit(config: Any) -> int | None:
-    """How many tokens the language model reads, where its configuration says so."""
+def text_limit(config: PreTrainedConfig, reserve: int = 0) -> int | None:
+    """How many tokens the language model reads before `reserve` further ones, where its configuration says so."""
     limit = getattr(config.get_text_config(), "max_position_embeddings", None)
-    return None if limit is None else int(limit)
+    return None if limit is None else int(limit) - reserve

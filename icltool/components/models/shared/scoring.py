@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
+from icltool.components.models.shared.tokens import predicting
 from icltool.contracts import GenerationOptions, TargetScore
 from icltool.errors import ConfigError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 def target_scores(logits: torch.Tensor, targets: Sequence[Sequence[int]]) -> list[TargetScore]:
@@ -39,8 +43,8 @@ def forward_scores(model: Any, inputs: dict[str, Any], spans: Sequence[tuple[int
         skipped = min(first for first, _ in spans) - 1
         told["logits_to_keep"] = len(ids[0]) - skipped
     logits = model(**inputs, **told, use_cache=False).logits
-    rows = [row for row, (first, end) in enumerate(spans) for _ in range(first, end)]
-    kept = [k - 1 - skipped for first, end in spans for k in range(first, end)]
+    rows, columns = predicting(spans)
+    kept = [column - skipped for column in columns]
     return target_scores(logits[rows, kept], [ids[row][first:end] for row, (first, end) in enumerate(spans)])
 
 
@@ -83,6 +87,11 @@ def beam_options(pad: int, options: GenerationOptions) -> dict[str, Any]:
     if options.no_repeat_ngram > 0:
         told["no_repeat_ngram_size"] = options.no_repeat_ngram
     return told
+
+
+def decoded(tokenizer: PreTrainedTokenizerBase, ids: torch.Tensor) -> list[str]:
+    """The texts of generated tokens, int64 [B, T], without special tokens."""
+    return list(tokenizer.batch_decode(ids, skip_special_tokens=True))
 
 
 def plain_generation(model: Any, end_tokens: Sequence[int]) -> None:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
 
 from icltool.contracts import Prompt
 from icltool.errors import DataError
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,3 +71,60 @@ def batches_by_length(lengths: Sequence[int], batch_size: int) -> Iterator[list[
     order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
     for start in range(0, len(order), batch_size):
         yield order[start : start + batch_size]
+
+
+def in_batches(batches: Iterable[Sequence[int]], compute: Callable[[Sequence[int]], Sequence[Result]]) -> list[Result]:
+    """What `compute` gives for each batch of positions 0 … N - 1, in the order of the positions."""
+    found: dict[int, Result] = {}
+    for batch in batches:
+        found.update(zip(batch, compute(batch), strict=True))
+    return [found[position] for position in range(len(found))]
+
+
+@dataclass(frozen=True)
+class PaddedRows:
+    """Rows of tokens as one batch: `ids` and `mask` (0 for padding), int64 [B, T]."""
+
+    ids: torch.Tensor
+    mask: torch.Tensor
+
+    @property
+    def starts(self) -> list[int]:
+        """The column in which each row begins."""
+        found: list[int] = self.mask.argmax(1).tolist()
+        return found
+
+    @property
+    def positions(self) -> torch.Tensor:
+        """int64 [B, T]: each token's position in its unpadded row."""
+        return positions(self.mask)
+
+    def to(self, device: torch.device) -> PaddedRows:
+        """The same rows on this device."""
+        return PaddedRows(self.ids.to(device), self.mask.to(device))
+
+    def spans(self, tokens: Sequence[TokenizedPrompt]) -> list[tuple[int, int]]:
+        """(first, end) columns of the targets of these prompts, which are the rows."""
+        return [(s + t.target_start, s + len(t.ids)) for s, t in zip(self.starts, tokens, strict=True)]
+
+
+def padded_rows(rows: Sequence[Sequence[int]], pad: int, side: str = "right") -> PaddedRows:
+    """The rows, filled up with `pad` on this side ("left" or "right"), on the CPU."""
+    width = max(len(row) for row in rows)
+    ids = torch.full((len(rows), width), pad, dtype=torch.long)
+    mask = torch.zeros_like(ids)
+    for place, row in enumerate(rows):
+        part = slice(width - len(row), width) if side == "left" else slice(0, len(row))
+        ids[place, part], mask[place, part] = torch.tensor(row, dtype=torch.long), 1
+    return PaddedRows(ids, mask)
+
+
+def positions(mask: torch.Tensor) -> torch.Tensor:
+    """Each token's position in its unpadded row, int64 [B, T], by the mask of a padded batch."""
+    return (mask.cumsum(1) - 1).clamp(min=0)
+
+
+def predicting(spans: Sequence[tuple[int, int]]) -> tuple[list[int], list[int]]:
+    """(rows, columns) of the positions that predict the tokens at `spans`, (first, end) in each row, row by row."""
+    rows = [row for row, (first, end) in enumerate(spans) for _ in range(first, end)]
+    return rows, [column - 1 for first, end in spans for column in range(first, end)]

@@ -15,9 +15,8 @@ from typing import Any
 import torch
 
 from icltool.components.models.shared.augmentation import PictureReader
-from icltool.components.models.shared.captioner import Captioner
+from icltool.components.models.shared.captioner import Captioner, CaptionerOptions
 from icltool.components.models.shared.captioner_format import clean_caption
-from icltool.components.models.shared.loading import LoadOptions
 from icltool.components.models.shared.scoring import beam_options
 from icltool.components.models.shared.tuned import apply_tuned, save_tuned, tensor_names
 from icltool.components.models.shared.weights import Weights, packaged_weights, weights_hash
@@ -33,22 +32,20 @@ CARD, SCHEMA, VERSION = "icltool.json", "icltool.model", 1
 class TunableCaptioner(Captioner):
     """A captioner whose weights can be trained, and which reads what trainings wrote."""
 
-    def __init__(
-        self, model_class: Any, name: str, weights: Weights, options: LoadOptions, image_size: int | None = None,
-        packaged: str | None = None,
-    ) -> None:  # fmt: skip
-        super().__init__(model_class, name, weights, options)
-        own = packaged is not None and Path(weights.source) == packaged_weights(packaged)
+    def __init__(self, options: CaptionerOptions, model_class: type) -> None:
+        super().__init__(options, model_class)
+        weights = self.weights
+        own = options.packaged is not None and Path(weights.source) == packaged_weights(options.packaged)
         #: Where files of tuned weights say that they were begun; weights that ship with icltool are found by the name.
         self._base = "" if own else str(Path(self.source).resolve()) if Path(self.source).is_dir() else self.source
         self.network: Any = self.model
-        known = weights.tuned.adapter if weights.tuned is not None else read_card(Path(weights.source), name)
+        known = weights.tuned.adapter if weights.tuned is not None else read_card(Path(weights.source), self.name)
         if (trained := known.get("image_size")) is not None:
             self.resize_images(int(trained))
         if weights.tuned is not None:
             apply_tuned(self.network, weights.tuned)
-        if image_size is not None:
-            self.resize_images(image_size)
+        if options.image_size is not None:
+            self.resize_images(options.image_size)
 
     @abstractmethod
     def published_search(self, task: str) -> Mapping[str, Any]:
@@ -103,7 +100,7 @@ class TunableCaptioner(Captioner):
 
     def plain_prompt(self, text: str, image: str, target: str) -> Prompt:
         """See SupportsTuning."""
-        return self._format.plain(QUOTED.sub(lambda found: clean_caption(found[0]), text), image, target)
+        return self.format.plain(QUOTED.sub(lambda found: clean_caption(found[0]), text), image, target)
 
     def tuning_batch(
         self,

@@ -8,14 +8,17 @@ import os
 import re
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from icltool.components.models.shared.tuned import CHOICES, Tuned, check_tuned, read_tuned, tuned_file
 from icltool.errors import ConfigError, DataError, IclWarning, StoreError
 from icltool.store.makers import content_mark
+
+if TYPE_CHECKING:
+    from icltool.components.models.shared.options import TransformersOptions
 
 #: Environment variables that name a folder of models, each in a folder by its hub id or its name.
 FOLDERS = ("MODEL_CPK_DIR", "CHECKPOINT_PATH")
@@ -96,6 +99,12 @@ def find_weights(name: str, packaged: str | None, hub_id: str | None, path: str 
         f"--model-path DIR uses a folder, --model-path {hub_id} downloads them; --model tiny-idefics, which comes along, works "
         "without",
     )
+
+
+def weights_of(options: TransformersOptions) -> Weights:
+    """The weights that the options name; see `find_weights`."""
+    found = find_weights(options.name, options.packaged, options.hub_id, options.path)
+    return replace(found, trusted=options.trusted)
 
 
 #: What is read of a model's folder.

@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from icltool.components.models.blip.blip import BlipModel
 from icltool.components.models.blip.blip2 import Blip2Model
 from icltool.components.models.blip.instructblip import InstructBlipModel
+from icltool.components.models.shared.captioner import CaptionerOptions
 from icltool.contracts import Example
 from icltool.testing.tuners import make_tuning_set
 from tests.components.learners.captioner.overlap import metric
@@ -35,7 +36,10 @@ def test_frozen_layers_are_computed_twice_too(examples: list[Example], tmp_path:
     folder, counts, files = tiny.blip2_opt(tmp_path / "base"), [], []
     for on in (False, True):
         data = make_tuning_set(
-            Blip2Model("blip2-opt-2.7b", path=folder, device="cpu"), examples[:8], examples[8:10], metric
+            Blip2Model(CaptionerOptions(name="blip2-opt-2.7b", path=folder, device="cpu")),
+            examples[:8],
+            examples[8:10],
+            metric,
         )
         layer = data.model.network.language_model.model.decoder.layers[1].fc1  # type: ignore[attr-defined]
         calls: list[int] = []
@@ -55,7 +59,8 @@ def test_a_family(name: str, rewarded: bool, examples: list[Example], tmp_path: 
     save, family = FAMILIES[name]
     (tmp_path / "base").mkdir()
     folder = save(tmp_path / "base")
-    data = make_tuning_set(family(name, path=folder, device="cpu"), examples[:12], examples[12:16], metric)
+    loaded = family(CaptionerOptions(name=name, path=folder, device="cpu"))
+    data = make_tuning_set(loaded, examples[:12], examples[12:16], metric)
     options = {**SHORT, "freeze": "none"}
     if rewarded:
         del options["freeze"]  # the recipe's: the language model, among others
@@ -66,5 +71,5 @@ def test_a_family(name: str, rewarded: bool, examples: list[Example], tmp_path: 
     prompts = [data.model.prompt("caption", (), example) for example in examples[12:16]]
     again = family(name, path=str(tmp_path / "out" / "last.safetensors"), device="cpu")
     assert again.score(prompts, 4) == data.model.score(prompts, 4)
-    base = family(name, path=folder, device="cpu")
+    base = family(CaptionerOptions(name=name, path=folder, device="cpu"))
     assert base.score(prompts, 4) != again.score(prompts, 4)

@@ -11,6 +11,7 @@ from icltool.components.interventions.shift import ShiftVectors
 from icltool.components.interventions.stored import StoredOptions
 from icltool.components.learners.live.learner import Live
 from icltool.components.models.idefics.idefics2 import Idefics2Model
+from icltool.components.models.idefics.options import IdeficsOptions
 from icltool.contracts import GenerationOptions
 from icltool.testing import QuietProgress
 from tests.components.interventions.cases import case_of
@@ -25,7 +26,9 @@ def test_live_is_trained_and_used(
 ) -> None:
     if family.startswith("idefics2"):
         template = "live" if family.endswith("live") else "lever-lm"
-        model: Any = Idefics2Model("idefics2", path=tiny.idefics2(tmp_path / "model"), device="cpu", template=template)
+        model: Any = Idefics2Model(
+            IdeficsOptions(name="idefics2", path=tiny.idefics2(tmp_path / "model"), device="cpu", template=template)
+        )
     else:
         model = case_of(family, request, tmp_path_factory)[0]
     data = steering_set(model, scenery.mixed(8, seed=21), cached=hasattr(model, "image_features"))

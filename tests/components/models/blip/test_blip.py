@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from icltool.components.models.blip.blip import BlipModel
+from icltool.components.models.shared.captioner import CaptionerOptions
 from icltool.contracts import Example, GenerationOptions
 from icltool.errors import ConfigError, DataError
 from icltool.testing import check_model
@@ -21,7 +22,7 @@ Pictures = Callable[[str], list[Example]]
 
 @pytest.fixture(scope="module")
 def model(folder_of: Folder) -> BlipModel:
-    return BlipModel("blip", path=folder_of(tiny.blip), device="cpu")
+    return BlipModel(CaptionerOptions(name="blip", path=folder_of(tiny.blip), device="cpu"))
 
 
 def test_blip_conforms(model: BlipModel, pictures: Pictures) -> None:
@@ -57,4 +58,4 @@ def test_a_tokenizer_of_another_model_is_refused(folder_of: Folder, tmp_path: Pa
     tokenizer.add_tokens(["one", "more"])
     tokenizer.save_pretrained(folder)
     with pytest.raises(ConfigError, match=r"has \[DEC\] at \d+, the model at \d+"):
-        BlipModel(path=str(folder), device="cpu")
+        BlipModel(CaptionerOptions(path=str(folder), device="cpu"))

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from icltool.components.models.blip.blip2 import Blip2Model
+from icltool.components.models.shared.captioner import CaptionerOptions
 from icltool.contracts import Example, GenerationOptions, HasGenerationDefaults
 from icltool.errors import ConfigError, DataError
 from icltool.testing import check_model
@@ -25,12 +26,12 @@ FAMILIES = (tiny.blip2_opt, tiny.blip2_t5)
 
 @pytest.fixture(scope="module", params=apart("external", [tiny.blip2_t5], FAMILIES), ids=["opt", "t5"])
 def model(request: pytest.FixtureRequest, folder_of: Folder) -> Blip2Model:
-    return Blip2Model("blip2", path=folder_of(request.param), device="cpu")
+    return Blip2Model(CaptionerOptions(name="blip2", path=folder_of(request.param), device="cpu"))
 
 
 @pytest.fixture(scope="module")
 def opt(folder_of: Folder) -> Blip2Model:
-    return Blip2Model("blip2", path=folder_of(tiny.blip2_opt), device="cpu")
+    return Blip2Model(CaptionerOptions(name="blip2", path=folder_of(tiny.blip2_opt), device="cpu"))
 
 
 @pytest.mark.parametrize("task", apart("external", ["vqa"], ["caption", "vqa"]))
@@ -47,7 +48,7 @@ def test_prompts_are_the_published_ones(opt: Blip2Model, folder_of: Folder, pict
     processed = opt.processor(images=[picture], text=["a photo of a red bar\n"], return_tensors="pt")["input_ids"]
     tokens = opt._tokens([prompt], with_target=True)[0]
     assert tokens.text + tokens.target == processed[0].tolist()
-    t5 = Blip2Model(path=folder_of(tiny.blip2_t5), device="cpu")
+    t5 = Blip2Model(CaptionerOptions(path=folder_of(tiny.blip2_t5), device="cpu"))
     prompt = t5.prompt("caption", [], example)
     assert (prompt.text, prompt.target) == ("<image>a photo of</s>", " a red bar</s>")
     processed = t5.processor(images=[picture], text=["a photo of"], return_tensors="pt")["input_ids"]
@@ -123,8 +124,8 @@ def test_prompts_without_images_are_read_too(model: Blip2Model, pictures: Pictur
 
 def test_another_size_of_pictures(folder_of: Folder, pictures: Pictures) -> None:
     """Resized position embeddings are those that transformers interpolates; pictures of that size are read."""
-    small = Blip2Model(path=folder_of(tiny.blip2_opt), device="cpu")
-    large = Blip2Model(path=folder_of(tiny.blip2_opt), device="cpu", image_size=42)
+    small = Blip2Model(CaptionerOptions(path=folder_of(tiny.blip2_opt), device="cpu"))
+    large = Blip2Model(CaptionerOptions(path=folder_of(tiny.blip2_opt), device="cpu", image_size=42))
     shown = torch.randn(2, 3, 42, 42)
     wanted = small.model.vision_model(shown, interpolate_pos_encoding=True).last_hidden_state
     found = large.model.vision_model(shown).last_hidden_state
@@ -136,7 +137,7 @@ def test_another_size_of_pictures(folder_of: Folder, pictures: Pictures) -> None
     prompts = [m.prompt("caption", [], pictures("caption")[0]) for m in (small, large)]
     assert small.score(prompts[:1], 1) != large.score(prompts[1:], 1)
     with pytest.raises(ConfigError, match=r"cannot read pictures of 30 x 30 pixels.*7 x 7"):
-        Blip2Model(path=folder_of(tiny.blip2_opt), device="cpu", image_size=30)
+        Blip2Model(CaptionerOptions(path=folder_of(tiny.blip2_opt), device="cpu", image_size=30))
 
 
 @pytest.mark.parametrize("file", ["config.json", "model.safetensors", "processor_config.json", "tokenizer.json",
@@ -145,7 +146,7 @@ def test_a_folder_that_lacks_a_file_is_one_line(file: str, folder_of: Folder, tm
     folder = shutil.copytree(folder_of(tiny.blip2_opt), tmp_path / "copy")
     (folder / file).unlink()
     with pytest.raises(ConfigError) as caught:
-        Blip2Model(path=str(folder), device="cpu")
+        Blip2Model(CaptionerOptions(path=str(folder), device="cpu"))
     assert "\n" not in caught.value.message
     assert str(folder) in caught.value.message
 
@@ -156,9 +157,9 @@ def test_weights_of_another_size_are_refused(folder_of: Folder, tmp_path: Path) 
     with pytest.raises(
         ConfigError, match=r"another size than its config.json says, \S+ among them: \(.*48\), not \(.*32\)"
     ):
-        Blip2Model(path=str(folder), device="cpu")
+        Blip2Model(CaptionerOptions(path=str(folder), device="cpu"))
 
 
 def test_another_architecture_is_refused(folder_of: Folder) -> None:
     with pytest.raises(ConfigError, match=r"of the architecture blip-2, the files in .* are of blip"):
-        Blip2Model(path=folder_of(tiny.blip), device="cpu")
+        Blip2Model(CaptionerOptions(path=folder_of(tiny.blip), device="cpu"))

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from icltool.components.models.blip.instructblip import InstructBlipModel
-from icltool.components.models.shared.captioner import opening
+from icltool.components.models.shared.captioner import CaptionerOptions, opening
 from icltool.contracts import Example
 from icltool.errors import ConfigError
 from icltool.testing import check_model
@@ -26,7 +26,7 @@ Pictures = Callable[[str], list[Example]]
     ids=["vicuna", "t5"],
 )
 def model(request: pytest.FixtureRequest, folder_of: Folder) -> InstructBlipModel:
-    return InstructBlipModel("instructblip", path=folder_of(request.param), device="cpu")
+    return InstructBlipModel(CaptionerOptions(name="instructblip", path=folder_of(request.param), device="cpu"))
 
 
 def test_instructblip_conforms(model: InstructBlipModel, pictures: Pictures) -> None:
@@ -61,4 +61,4 @@ def test_a_folder_without_the_q_formers_tokenizer_is_refused(folder_of: Folder, 
     folder = shutil.copytree(folder_of(tiny.instructblip_llama), tmp_path / "copy")
     shutil.rmtree(folder / "qformer_tokenizer")
     with pytest.raises(ConfigError, match="has no tokenizer of the Q-Former"):
-        InstructBlipModel(path=str(folder), device="cpu")
+        InstructBlipModel(CaptionerOptions(path=str(folder), device="cpu"))

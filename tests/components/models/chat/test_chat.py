@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from hypothesis import given, strategies as st
 
-from icltool.components.models.chat.chat import ChatModel
+from icltool.components.models.chat.chat import ChatModel, ChatOptions
 from icltool.components.models.chat.chat_format import ChatFormat, answer_in
 from icltool.contracts import Example, SupportsImageCache
 from icltool.errors import ConfigError
@@ -30,7 +30,7 @@ Pictures = Callable[[str], list[Example]]
 def test_every_architecture_conforms(family: str, folder_of: Folder, pictures: Pictures) -> None:
     if family == "smolvlm":
         pytest.importorskip("num2words")
-    model = ChatModel(family, path=folder_of(tiny.CHAT[family]), device="cpu")
+    model = ChatModel(ChatOptions(name=family, path=folder_of(tiny.CHAT[family]), device="cpu"))
     inputs = tiny.plain_inputs(model.source)
     twin = torch_twin(model.model, model.tokenizer, inputs, model.end_tokens, model.image_tokens)
     check_model(model, pictures("caption"), twin=twin)
@@ -42,12 +42,12 @@ def test_other_styles_and_tasks_conform(styled: str, folder_of: Folder, pictures
     """Above are turns of captions."""
     style, task = styled.split()
     options: Any = {"style": style}
-    model = ChatModel("qwen", path=folder_of(tiny.qwen2_vl), device="cpu", **options)
+    model = ChatModel(ChatOptions(name="qwen", path=folder_of(tiny.qwen2_vl), device="cpu", **options))
     check_model(model, pictures(task), task=task)
 
 
 def test_prompts_with_and_without_images_share_a_batch(folder_of: Folder, pictures: Pictures) -> None:
-    model = ChatModel("qwen", path=folder_of(tiny.qwen2_5_vl), device="cpu")
+    model = ChatModel(ChatOptions(name="qwen", path=folder_of(tiny.qwen2_5_vl), device="cpu"))
     shown, (a, b) = pictures("vqa")[:4], (replace(e, image="") for e in pictures("vqa")[:2])
     prompts = [
         model.prompt("vqa", shown[1:3], shown[0]),
@@ -66,7 +66,7 @@ def test_defaults_of_the_checkpoint_do_not_reach_the_answers(
 
     from icltool.contracts import GenerationOptions
 
-    model = ChatModel("qwen", path=folder_of(tiny.qwen2_5_vl), device="cpu")
+    model = ChatModel(ChatOptions(name="qwen", path=folder_of(tiny.qwen2_5_vl), device="cpu"))
     folder = shutil.copytree(model.source, tmp_path / "sampling")
     settings = json.loads((folder / "generation_config.json").read_text())
     settings |= {"do_sample": True, "temperature": 3.0, "repetition_penalty": 5.0, "num_return_sequences": 2}
@@ -74,9 +74,9 @@ def test_defaults_of_the_checkpoint_do_not_reach_the_answers(
     prompts = [model.prompt("caption", [], e) for e in pictures("caption")[:3]]
     for beams in (1, 3):
         options = GenerationOptions(6, beams)
-        assert ChatModel("s", path=str(folder), device="cpu").generate(prompts, options, 2) == model.generate(
+        assert ChatModel(ChatOptions(name="s", path=str(folder), device="cpu")).generate(
             prompts, options, 2
-        )
+        ) == model.generate(prompts, options, 2)
 
 
 def example(label: str, question: str = "", image: str = "x.jpg", text: str = "") -> Example:
@@ -85,7 +85,7 @@ def example(label: str, question: str = "", image: str = "x.jpg", text: str = ""
 
 @pytest.fixture(scope="module")
 def qwen(folder_of: Folder) -> ChatModel:
-    return ChatModel("qwen", path=folder_of(tiny.qwen2_5_vl), device="cpu")
+    return ChatModel(ChatOptions(name="qwen", path=folder_of(tiny.qwen2_5_vl), device="cpu"))
 
 
 def test_demonstrations_are_turns(qwen: ChatModel) -> None:
@@ -100,7 +100,7 @@ def test_demonstrations_are_turns(qwen: ChatModel) -> None:
 
 
 def test_demonstrations_stand_in_one_turn(folder_of: Folder) -> None:
-    flat = ChatModel("qwen", path=folder_of(tiny.qwen2_5_vl), style="flat", device="cpu")
+    flat = ChatModel(ChatOptions(name="qwen", path=folder_of(tiny.qwen2_5_vl), style="flat", device="cpu"))
     image = "<|vision_start|><|image_pad|><|vision_end|>"
     prompt = flat.prompt("caption", [example("a cat"), example("a dog")], example("a cow"))
     assert prompt.text == (
@@ -110,7 +110,7 @@ def test_demonstrations_stand_in_one_turn(folder_of: Folder) -> None:
 
 
 def test_an_answer_after_a_blank_keeps_it(folder_of: Folder) -> None:
-    model = ChatModel("idefics3", path=folder_of(tiny.idefics3), device="cpu")
+    model = ChatModel(ChatOptions(name="idefics3", path=folder_of(tiny.idefics3), device="cpu"))
     prompt = model.prompt("caption", [], example("a cow"))
     assert prompt.text.endswith("<end_of_utterance>\nAssistant:")
     assert prompt.target == " a cow<end_of_utterance>"
@@ -195,7 +195,7 @@ def with_template(folder_of: Folder, folder: Path, template: str) -> ChatModel:
     for file in (*folder.glob("*.jinja"), *folder.glob("chat_template.json")):
         file.unlink()
     (folder / "chat_template.jinja").write_text(template)
-    return ChatModel("qwen", path=str(folder), device="cpu")
+    return ChatModel(ChatOptions(name="qwen", path=str(folder), device="cpu"))
 
 
 def test_thinking_is_switched_off_where_the_template_knows_how(folder_of: Folder, tmp_path: Path) -> None:
@@ -225,7 +225,7 @@ def test_an_answer_ends_with_the_token_that_the_model_writes(folder_of: Folder, 
         "{% for c in m.content %}{% if c.type == 'image' %}<|image_pad|>{% else %}{{ c.text }}{% endif %}{% endfor %}"
         "{% endfor %}{% if add_generation_prompt %}A:{% endif %}"
     )
-    again = ChatModel("qwen", path=str(folder), device="cpu")
+    again = ChatModel(ChatOptions(name="qwen", path=str(folder), device="cpu"))
     assert again.prompt("caption", [], example("a bar")).target == "a bar<|im_start|>"
 
 
@@ -288,17 +288,20 @@ def test_templates_that_cannot_hold_demonstrations_are_refused() -> None:
 
 def test_a_model_without_a_chat_template_says_what_to_use(folder_of: Folder) -> None:
     with pytest.raises(ConfigError, match="has no chat template") as caught:
-        ChatModel("base", path=folder_of(tiny.idefics2), device="cpu")
+        ChatModel(ChatOptions(name="base", path=folder_of(tiny.idefics2), device="cpu"))
     assert "idefics2-8b-base" in str(caught.value.hint)
     with pytest.raises(ConfigError, match="unknown style"):
-        ChatModel("qwen", path=folder_of(tiny.qwen2_5_vl), style="round", device="cpu")  # type: ignore[arg-type]
+        ChatModel(ChatOptions(name="qwen", path=folder_of(tiny.qwen2_5_vl), style="round", device="cpu"))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("family", ["idefics3", "qwen2.5-vl"])
 def test_images_are_encoded_once_where_prompts_cannot_change_them(
     family: str, folder_of: Folder, pictures: Pictures, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model, examples = ChatModel(family, path=folder_of(tiny.CHAT[family]), device="cpu"), pictures("caption")
+    model, examples = (
+        ChatModel(ChatOptions(name=family, path=folder_of(tiny.CHAT[family]), device="cpu")),
+        pictures("caption"),
+    )
     if "mm_encoder_outputs" not in model._forward:
         pytest.skip("this release of transformers takes no ready image features")
     assert isinstance(model, SupportsImageCache)
@@ -315,7 +318,9 @@ def test_images_are_encoded_once_where_prompts_cannot_change_them(
 
 @pytest.mark.parametrize("family", ["llava-onevision", "qwen3-vl"])
 def test_images_that_depend_on_more_than_themselves_are_not_reused(family: str, folder_of: Folder) -> None:
-    assert not isinstance(ChatModel(family, path=folder_of(tiny.CHAT[family]), device="cpu"), SupportsImageCache)
+    assert not isinstance(
+        ChatModel(ChatOptions(name=family, path=folder_of(tiny.CHAT[family]), device="cpu")), SupportsImageCache
+    )
 
 
 @pytest.mark.parametrize(("family", "bos"), [("gemma3", "<bos>"), ("qwen2.5-vl", "<|endoftext|>")])
@@ -333,7 +338,7 @@ def test_the_start_token_stands_once_whoever_writes_it(
     start = tokenizer.convert_tokens_to_ids(bos)
     tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single=f"{bos} $A", special_tokens=[(bos, start)])
     tokenizer.save_pretrained(folder)
-    model = ChatModel(family, path=str(folder), device="cpu")
+    model = ChatModel(ChatOptions(name=family, path=str(folder), device="cpu"))
     prompt = model.prompt("caption", [], pictures("caption")[0])
     assert prompt.text.startswith(bos)
     ids = model._encode([prompt], None, "right").inputs["input_ids"][0].tolist()

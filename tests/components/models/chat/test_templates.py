@@ -11,6 +11,7 @@ import pytest
 
 from icltool.components.models.idefics.idefics import IdeficsModel
 from icltool.components.models.idefics.idefics2 import Idefics2Model
+from icltool.components.models.idefics.options import IdeficsOptions
 from icltool.contracts import Example, GenerationOptions
 from icltool.engine import prefix_engine
 from icltool.engine.batching import Batches
@@ -29,8 +30,8 @@ Pictures = Callable[[str], list[Example]]
 
 def made(family: str, folder_of: Folder, **options: Any) -> Any:
     if family == "idefics":
-        return IdeficsModel("idefics", path=folder_of(tiny.idefics), device="cpu", **options)
-    return Idefics2Model("idefics2", path=folder_of(tiny.idefics2), device="cpu", **options)
+        return IdeficsModel(IdeficsOptions(name="idefics", path=folder_of(tiny.idefics), device="cpu", **options))
+    return Idefics2Model(IdeficsOptions(name="idefics2", path=folder_of(tiny.idefics2), device="cpu", **options))
 
 
 @pytest.fixture(scope="module", params=["idefics", "idefics2"])
@@ -97,5 +98,5 @@ def test_fingerprints_tell_templates_apart(family: str, folder_of: Folder) -> No
 @pytest.mark.parametrize("adapter", [IdeficsModel, Idefics2Model])
 def test_an_unknown_template_is_refused_before_weights_are_looked_for(adapter: type[Any]) -> None:
     with pytest.raises(ConfigError, match="unknown prompt template 'flamingo'") as caught:
-        adapter("mine", path="no/such/folder", template="flamingo")
+        adapter(IdeficsOptions(name="mine", path="no/such/folder", template="flamingo"))
     assert caught.value.hint == "known: lever-lm, live"

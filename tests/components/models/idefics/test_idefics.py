@@ -12,6 +12,7 @@ from PIL import Image
 
 from icltool.components.models.idefics.idefics import IdeficsModel
 from icltool.components.models.idefics.idefics_continuing import whole_vocabulary
+from icltool.components.models.idefics.options import IdeficsOptions
 from icltool.contracts import Example, GenerationOptions, Prompt, ScoringRequest
 from icltool.engine.opening import open_session
 from icltool.errors import ConfigError, DataError
@@ -140,26 +141,26 @@ def test_damaged_and_missing_images_are_named(tiny_model: IdeficsModel, scenery:
 def test_missing_weights_say_how_to_get_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MODEL_CPK_DIR", raising=False)
     with pytest.raises(ConfigError, match="idefics-9b are not on this machine") as caught:
-        IdeficsModel("idefics-9b", hub_id="HuggingFaceM4/idefics-9b")
+        IdeficsModel(IdeficsOptions(name="idefics-9b", hub_id="HuggingFaceM4/idefics-9b"))
     assert "--model-path" in str(caught.value.hint)
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(ConfigError, match="cannot be loaded"):
-        IdeficsModel("mine", path=str(tmp_path))
+        IdeficsModel(IdeficsOptions(name="mine", path=str(tmp_path)))
     with pytest.raises(ConfigError, match="neither a folder nor a hub id"):
-        IdeficsModel("mine", path=str(tmp_path / "no" / "such" / "folder"))
+        IdeficsModel(IdeficsOptions(name="mine", path=str(tmp_path / "no" / "such" / "folder")))
 
 
 def test_weights_are_found_in_the_checkpoint_folder_of_the_environment(
     resampled: IdeficsModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "idefics-9b").symlink_to(resampled._source)
+    (tmp_path / "idefics-9b").symlink_to(resampled.source)
     monkeypatch.setenv("MODEL_CPK_DIR", str(tmp_path))
-    found = IdeficsModel("idefics-9b", hub_id="HuggingFaceM4/idefics-9b", device="cpu")
+    found = IdeficsModel(IdeficsOptions(name="idefics-9b", hub_id="HuggingFaceM4/idefics-9b", device="cpu"))
     assert found.model.config.use_resampler
 
 
 def test_the_fingerprint_tells_weights_and_precision_apart(resampled: IdeficsModel, tiny_model: IdeficsModel) -> None:
-    half = IdeficsModel("half", path=resampled._source, device="cpu", dtype="bfloat16")
+    half = IdeficsModel(IdeficsOptions(name="half", path=resampled.source, device="cpu", dtype="bfloat16"))
     assert len({resampled.fingerprint(), tiny_model.fingerprint(), half.fingerprint()}) == 3
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from icltool.components.models.idefics.idefics2 import Idefics2Model
+from icltool.components.models.idefics.options import IdeficsOptions
 from icltool.contracts import Example
 from icltool.errors import ConfigError
 from icltool.testing import check_model
@@ -21,7 +22,7 @@ Pictures = Callable[[str], list[Example]]
 
 @pytest.fixture(scope="module")
 def model(folder_of: Folder) -> Idefics2Model:
-    return Idefics2Model("idefics2", path=folder_of(tiny.idefics2), device="cpu")
+    return Idefics2Model(IdeficsOptions(name="idefics2", path=folder_of(tiny.idefics2), device="cpu"))
 
 
 @pytest.mark.external
@@ -56,4 +57,4 @@ def test_prompts_without_images_are_read_too(model: Idefics2Model, pictures: Pic
 
 def test_another_architecture_is_refused(folder_of: Folder) -> None:
     with pytest.raises(ConfigError, match=r"of the architecture idefics2, the files in .* are of llava_onevision"):
-        Idefics2Model(path=folder_of(tiny.llava_onevision), device="cpu")
+        Idefics2Model(IdeficsOptions(path=folder_of(tiny.llava_onevision), device="cpu"))

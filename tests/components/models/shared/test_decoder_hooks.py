@@ -11,8 +11,10 @@ from typing import Any
 import pytest
 import torch
 
-from icltool.components.models.chat.chat import ChatModel
+from icltool.components.models.chat.chat import ChatModel, ChatOptions
 from icltool.components.models.idefics.idefics2 import Idefics2Model
+from icltool.components.models.idefics.options import IdeficsOptions
+from icltool.components.models.shared.options import RemoteCodeOptions
 from icltool.components.models.text.text import TextModel
 from icltool.contracts import Example, Prompt, SupportsDecoderHooks
 from icltool.errors import ConfigError
@@ -76,7 +78,7 @@ def test_queries_beside_gates_are_no_heads(tmp_path: Path) -> None:
 
 
 def test_a_decoder_that_is_no_stack_of_layers_is_refused(folder_of: Folder) -> None:
-    model = TextModel(path=folder_of(tiny.llama), device="cpu")
+    model = TextModel(RemoteCodeOptions(path=folder_of(tiny.llama), device="cpu"))
     model.model.config.num_hidden_layers = 3
     with pytest.raises(ConfigError, match="no stack of 3 layers"):
         model.decoder_layers()
@@ -86,7 +88,7 @@ def test_a_decoder_that_is_no_stack_of_layers_is_refused(folder_of: Folder) -> N
 @pytest.mark.parametrize("make", [Idefics2Model, TextModel])
 def test_each_kind_of_attention_conforms(attention: str, make: Any, folder_of: Folder, pictures: Pictures) -> None:
     build = tiny.llama if make is TextModel else tiny.idefics2
-    model = make(path=folder_of(build), device="cpu", attention=attention)
+    model = make(make.options_model(path=folder_of(build), device="cpu", attention=attention))
     if make is TextModel:
         check_hooks(model, text_prompts(model), None, 1e-4)
     else:
@@ -96,12 +98,12 @@ def test_each_kind_of_attention_conforms(attention: str, make: Any, folder_of: F
 @pytest.mark.external
 @pytest.mark.parametrize("family", ["qwen2-vl", "gemma3"])
 def test_eager_attention_conforms_in_chat_models(family: str, folder_of: Folder, pictures: Pictures) -> None:
-    model = ChatModel(family, path=folder_of(tiny.CHAT[family]), device="cpu", attention="eager")
+    model = ChatModel(ChatOptions(name=family, path=folder_of(tiny.CHAT[family]), device="cpu", attention="eager"))
     check_hooks(model, mixed_prompts(model, pictures("caption"), "caption")[1:4], None, 1e-4)
 
 
 def test_half_precision_conforms(folder_of: Folder) -> None:
-    model = TextModel(path=folder_of(tiny.llama), device="cpu", dtype="bfloat16")
+    model = TextModel(RemoteCodeOptions(path=folder_of(tiny.llama), device="cpu", dtype="bfloat16"))
     check_hooks(model, text_prompts(model), None, 0.3)
     batch = model.answer_batch(text_prompts(model), None)
     vectors = [torch.zeros(32, requires_grad=True) for _ in range(2)]
@@ -113,7 +115,7 @@ def test_half_precision_conforms(folder_of: Folder) -> None:
 def test_a_model_that_is_partly_on_disk_conforms(folder_of: Folder, tmp_path: Path) -> None:
     """The modules' weights are elsewhere but for the time that each runs."""
     accelerate = pytest.importorskip("accelerate")
-    model = TextModel(path=folder_of(tiny.llama), device="cpu")
+    model = TextModel(RemoteCodeOptions(path=folder_of(tiny.llama), device="cpu"))
     prompts = text_prompts(model)
     wanted = log_probs(model, prompts)
     names = ("model.embed_tokens", "model.layers.0", "model.rotary_emb", "lm_head")
@@ -125,9 +127,9 @@ def test_a_model_that_is_partly_on_disk_conforms(folder_of: Folder, tmp_path: Pa
 
 
 def test_what_each_adapter_shifts(folder_of: Folder) -> None:
-    idefics2 = Idefics2Model(path=folder_of(tiny.idefics2), device="cpu")
+    idefics2 = Idefics2Model(IdeficsOptions(path=folder_of(tiny.idefics2), device="cpu"))
     assert [type(part).__name__ for part in idefics2.shifted_modules()] == ["MistralMLP"] * 2
-    chat = ChatModel("qwen", path=folder_of(tiny.qwen2_5_vl), device="cpu")
+    chat = ChatModel(ChatOptions(name="qwen", path=folder_of(tiny.qwen2_5_vl), device="cpu"))
     assert list(chat.shifted_modules()) == list(chat.model.model.language_model.layers) == list(chat.decoder_layers())
 
 
@@ -138,9 +140,9 @@ def test_prompts_with_and_without_images_share_a_batch(family: str, folder_of: F
     if family == "smolvlm":
         pytest.importorskip("num2words")
     if family == "idefics2":
-        model: Any = Idefics2Model(path=folder_of(tiny.idefics2), device="cpu")
+        model: Any = Idefics2Model(IdeficsOptions(path=folder_of(tiny.idefics2), device="cpu"))
     else:
-        model = ChatModel(family, path=folder_of(tiny.CHAT[family]), device="cpu")
+        model = ChatModel(ChatOptions(name=family, path=folder_of(tiny.CHAT[family]), device="cpu"))
     shown, (a, b) = pictures("vqa")[:4], (replace(e, image="") for e in pictures("vqa")[:2])
     prompts = [model.prompt("vqa", d, q) for d, q in (([a], b), (shown[1:3], shown[0]), ([], a), ([a], shown[3]))]
     wanted = [score.log_prob for score in model.score(prompts, 1)]
@@ -154,7 +156,7 @@ def test_prompts_with_and_without_images_share_a_batch(family: str, folder_of: F
 
 
 def test_the_head_sees_the_wanted_positions_alone(folder_of: Folder) -> None:
-    model = TextModel(path=folder_of(tiny.llama), device="cpu")
+    model = TextModel(RemoteCodeOptions(path=folder_of(tiny.llama), device="cpu"))
     batch = model.answer_batch(text_prompts(model), None)
     seen: list[tuple[int, ...]] = []
     handle = model.model.lm_head.register_forward_hook(lambda head, given, made: seen.append(tuple(given[0].shape)))
@@ -165,11 +167,13 @@ def test_the_head_sees_the_wanted_positions_alone(folder_of: Folder) -> None:
 
 def test_a_base_model_is_its_weights_and_prompts_wherever_it_lies(folder_of: Folder, tmp_path: Path) -> None:
     folder = folder_of(tiny.qwen2_vl)
-    base = ChatModel("qwen", path=folder, device="cpu").base_model()
-    copied = ChatModel("qwen", path=str(shutil.copytree(folder, tmp_path / "copy")), device="cpu", dtype="bfloat16")
+    base = ChatModel(ChatOptions(name="qwen", path=folder, device="cpu")).base_model()
+    copied = ChatModel(
+        ChatOptions(name="qwen", path=str(shutil.copytree(folder, tmp_path / "copy")), device="cpu", dtype="bfloat16")
+    )
     assert isinstance(copied, SupportsDecoderHooks)
     assert copied.base_model() == base
-    flat = ChatModel("qwen", path=folder, style="flat", device="cpu").base_model()
+    flat = ChatModel(ChatOptions(name="qwen", path=folder, style="flat", device="cpu")).base_model()
     assert (flat.weights, flat.template == base.template) == (base.weights, False)
-    other = ChatModel("qwen", path=folder_of(tiny.qwen2_5_vl), device="cpu").base_model()
+    other = ChatModel(ChatOptions(name="qwen", path=folder_of(tiny.qwen2_5_vl), device="cpu")).base_model()
     assert other.weights != base.weights

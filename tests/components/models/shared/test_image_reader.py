@@ -14,6 +14,7 @@ import torch
 
 from icltool.components.models.idefics.idefics import IdeficsModel
 from icltool.components.models.idefics.idefics2 import Idefics2Model
+from icltool.components.models.idefics.options import IdeficsOptions
 from icltool.components.models.shared.image_reader import padded
 from icltool.components.models.shared.images import read_image
 from icltool.contracts import Example
@@ -29,7 +30,7 @@ Pictures = Callable[[str], list[Example]]
 
 @pytest.fixture(scope="module")
 def idefics2(folder_of: Folder) -> Idefics2Model:
-    return Idefics2Model("idefics2", path=folder_of(tiny.idefics2), device="cpu")
+    return Idefics2Model(IdeficsOptions(name="idefics2", path=folder_of(tiny.idefics2), device="cpu"))
 
 
 def test_idefics_conforms(tiny_model: IdeficsModel, pictures: Pictures) -> None:

@@ -20,10 +20,12 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
-from icltool.components.models.chat.chat import ChatModel
+from icltool.components.models.chat.chat import ChatModel, ChatOptions
 from icltool.components.models.idefics.idefics2 import Idefics2Model
-from icltool.components.models.shared.loading import LoadOptions, check_sizes, load_model, loading_errors
+from icltool.components.models.idefics.options import IdeficsOptions
+from icltool.components.models.shared.loading import check_sizes, load_model, loading_errors
 from icltool.components.models.shared.memory import check_memory, free_memory, parameter_count
+from icltool.components.models.shared.options import RemoteCodeOptions, TransformersOptions
 from icltool.components.models.shared.weights import Weights, find_weights, packaged_weights
 from icltool.components.models.text.text import TextModel
 from icltool.contracts import Example
@@ -90,14 +92,14 @@ def test_memory_is_asked_for_before_anything_is_loaded(folder_of: Folder, monkey
     monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=1000))
     monkeypatch.setattr("transformers.GPT2LMHeadModel.from_pretrained", lambda *a, **k: pytest.fail("loaded"))
     with pytest.raises(ConfigError, match="model gpt2 does not fit"):
-        TextModel("gpt2", path=folder_of(tiny.gpt2), device="cpu")
+        TextModel(RemoteCodeOptions(name="gpt2", path=folder_of(tiny.gpt2), device="cpu"))
 
 
 def test_weights_that_are_missing_from_the_files_are_not_made_up(folder_of: Folder, tmp_path: Path) -> None:
     name = "transformer.h.1.mlp.c_fc.weight"
     folder = changed(folder_of(tiny.gpt2), tmp_path / "m", lambda t: {k: v for k, v in t.items() if k != name})
     with pytest.raises(ConfigError, match=f"1 of its weights are missing there, {name}"):
-        TextModel(path=folder, device="cpu")
+        TextModel(RemoteCodeOptions(path=folder, device="cpu"))
 
 
 def test_damaged_files_are_named(folder_of: Folder, tmp_path: Path) -> None:
@@ -106,10 +108,10 @@ def test_damaged_files_are_named(folder_of: Folder, tmp_path: Path) -> None:
     for content in (whole[:5000], whole[:300], b"", b"no weights at all"):
         (folder / "model.safetensors").write_bytes(content)
         with pytest.raises(ConfigError, match="cannot be loaded|no safetensors file") as caught:  # noqa: RUF043
-            TextModel(path=str(folder), device="cpu")
+            TextModel(RemoteCodeOptions(path=str(folder), device="cpu"))
         assert str(folder) in caught.value.message
     with pytest.raises(ConfigError, match="cannot be loaded from"):
-        TextModel(path=str(tmp_path), device="cpu")
+        TextModel(RemoteCodeOptions(path=str(tmp_path), device="cpu"))
 
 
 @pytest.mark.parametrize("file", ["config.json", "preprocessor_config.json", "tokenizer.json"])
@@ -198,10 +200,10 @@ def test_code_of_a_model_s_own_is_not_run(folder_of: Folder, tmp_path: Path, mon
     (source / "config.json").write_text(json.dumps({**config, "model_type": "homemade", "auto_map": own}))
     (source / "own.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
     with pytest.raises(ConfigError, match="code of its own, which does not run unasked"):
-        TextModel("homemade", path=str(source), device="cpu")
+        TextModel(RemoteCodeOptions(name="homemade", path=str(source), device="cpu"))
     assert not (tmp_path / "ran").exists()
     with pytest.raises(ConfigError):  # it runs where that is asked for, and is no model
-        TextModel("homemade", path=str(source), device="cpu", trust_remote_code=True)
+        TextModel(RemoteCodeOptions(name="homemade", path=str(source), device="cpu", trust_remote_code=True))
     assert (tmp_path / "ran").exists()
 
 
@@ -215,7 +217,7 @@ def test_sizes_that_no_model_has_are_refused_before_it_is_built(
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, key: value}))
     with pytest.raises(ConfigError, match="which no model has"):
-        TextModel(path=str(folder), device="cpu")
+        TextModel(RemoteCodeOptions(path=str(folder), device="cpu"))
 
 
 def test_sizes_below_another_part_are_looked_at() -> None:
@@ -229,12 +231,12 @@ def test_weights_of_other_shapes_are_refused(folder_of: Folder, tmp_path: Path) 
         return tensors | {"transformer.wte.weight": tensors["transformer.wte.weight"][:7].contiguous()}
 
     with pytest.raises(ConfigError, match="cannot be loaded"):
-        TextModel(path=changed(folder_of(tiny.gpt2), tmp_path / "m", cut), device="cpu")
+        TextModel(RemoteCodeOptions(path=changed(folder_of(tiny.gpt2), tmp_path / "m", cut), device="cpu"))
 
 
 def test_precision_decides_weights_and_fingerprint(folder_of: Folder, pictures: Callable[[str], list[Example]]) -> None:
     source = folder_of(tiny.idefics2)
-    whole, half = (Idefics2Model(path=source, device="cpu", dtype=d) for d in ("auto", "bfloat16"))
+    whole, half = (Idefics2Model(IdeficsOptions(path=source, device="cpu", dtype=d)) for d in ("auto", "bfloat16"))
     assert (whole.model.dtype, half.model.dtype) == (torch.float32, torch.bfloat16)
     assert (whole.precision, half.precision) == ("float32", "bfloat16")
     assert whole.fingerprint() != half.fingerprint()
@@ -249,7 +251,7 @@ def test_attention_implementations_agree(folder_of: Folder) -> None:
     example = Example(1, "", 1, "what is it", "red bar", ("red bar",))
     scores = []
     for attention in (None, "sdpa", "eager"):
-        model = TextModel(path=folder_of(tiny.llama), device="cpu", attention=attention)
+        model = TextModel(RemoteCodeOptions(path=folder_of(tiny.llama), device="cpu", attention=attention))
         assert attention in (None, model.model.config._attn_implementation)
         scores.append(model.score([model.prompt("classification", [], example)], 1)[0].log_prob)
     assert scores == pytest.approx([scores[0]] * 3, abs=1e-4)
@@ -275,7 +277,7 @@ def test_what_cannot_be_met_says_what_can(
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)  # a machine without the optional packages
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(ConfigError, match=message) as caught:
-        TextModel(path=folder_of(tiny.gpt2), **options)
+        TextModel(RemoteCodeOptions(path=folder_of(tiny.gpt2), **options))
     assert hint in str(caught.value.hint)
 
 
@@ -295,10 +297,10 @@ def test_quantization_is_asked_of_bitsandbytes(folder_of: Folder, monkeypatch: p
             raise Stops
 
     for bits in ("4bit", "8bit"):
-        options = LoadOptions(device="cuda:0", quantization=bits)
+        options = TransformersOptions(device="cuda:0", quantization=bits)
         monkeypatch.setattr("torch.cuda.mem_get_info", lambda device: (GIB, GIB))
         with pytest.raises(Stops):
-            load_model(Recorder, "m", Weights(folder_of(tiny.gpt2), True), options)
+            load_model(Recorder, Weights(folder_of(tiny.gpt2), True), options)
         assert asked["device_map"] == {"": torch.device("cuda:0")}
         assert asked["dtype"] == torch.bfloat16
         config = asked["quantization_config"]
@@ -323,9 +325,9 @@ def test_norms_and_feed_forward_layers_are_compiled(
         return real(forward, backend=backend, dynamic=dynamic)
 
     monkeypatch.setattr(torch, "compile", compiling)
-    plain = Idefics2Model(path=source, device="cpu")
+    plain = Idefics2Model(IdeficsOptions(path=source, device="cpu"))
     assert not handed, "nothing unless it is asked for"
-    compiled = Idefics2Model(path=source, device="cpu", compile=True)
+    compiled = Idefics2Model(IdeficsOptions(path=source, device="cpu", compile=True))
     names = [type(part).__name__ for part in plain.model.modules()]
     assert handed == [name for name in names if name.endswith(("MLP", "RMSNorm"))]
     assert {"MistralMLP", "MistralRMSNorm", "Idefics2VisionMLP"} <= set(handed)
@@ -344,8 +346,8 @@ def test_a_compiled_model_gives_the_same_scores(folder_of: Folder, pictures: Cal
     import torch._dynamo.utils as dynamo
 
     examples = pictures("caption")
-    plain = Idefics2Model(path=folder_of(tiny.idefics2), device="cpu")
-    compiled = Idefics2Model(path=folder_of(tiny.idefics2), device="cpu", compile=True)
+    plain = Idefics2Model(IdeficsOptions(path=folder_of(tiny.idefics2), device="cpu"))
+    compiled = Idefics2Model(IdeficsOptions(path=folder_of(tiny.idefics2), device="cpu", compile=True))
     before = sum(dynamo.counters["stats"].values())
     for shots in (1, 2, 4):
         prompts = [plain.prompt("caption", examples[k : k + shots], examples[9]) for k in range(3)]
@@ -356,14 +358,17 @@ def test_a_compiled_model_gives_the_same_scores(folder_of: Folder, pictures: Cal
 
 
 def test_a_named_device_goes_before_a_map_that_comes_with_the_name() -> None:
-    assert LoadOptions(device="cpu", device_map="auto").spread is None
-    assert LoadOptions(device_map="auto").spread == "auto"
+    assert TransformersOptions(device="cpu", device_map="auto").spread is None
+    assert TransformersOptions(device_map="auto").spread == "auto"
 
 
 def test_a_device_map_gives_the_same_scores(folder_of: Folder, pictures: Callable[[str], list[Example]]) -> None:
     pytest.importorskip("accelerate")
     source, examples = folder_of(tiny.idefics2), pictures("caption")
-    spread, whole = Idefics2Model(path=source, device_map="auto"), Idefics2Model(path=source, device="cpu")
+    spread, whole = (
+        Idefics2Model(IdeficsOptions(path=source, device_map="auto")),
+        Idefics2Model(IdeficsOptions(path=source, device="cpu")),
+    )
     prompts = [whole.prompt("caption", examples[1 : 1 + k], examples[0]) for k in (2, 0)]
     found, wanted = ([s.log_prob for s in m.score(prompts, 2)] for m in (spread, whole))
     assert found == pytest.approx(wanted, abs=1e-4)
@@ -409,7 +414,7 @@ def test_a_chat_template_that_fails_is_one_line(template: str, reason: str, fold
     assert (folder / "chat_template.jinja").exists()
     (folder / "chat_template.jinja").write_text(template)
     with pytest.raises(ConfigError) as caught:
-        ChatModel(path=str(folder), device="cpu")
+        ChatModel(ChatOptions(path=str(folder), device="cpu"))
     assert re.search(f"template.* {reason}", caught.value.message)
     assert "\n" not in caught.value.message
 
@@ -428,7 +433,7 @@ def test_pickled_weights_run_nothing_and_are_one_line(
     (folder / "model.safetensors").unlink()
     save({"weight": Evil()}, folder / "pytorch_model.bin")
     with pytest.raises(ConfigError, match="cannot be loaded from") as caught:
-        TextModel(path=str(folder), device="cpu")
+        TextModel(RemoteCodeOptions(path=str(folder), device="cpu"))
     assert "\n" not in caught.value.message
     assert not Path("ran").exists()
 
@@ -438,5 +443,5 @@ def test_a_configuration_of_another_form_is_one_line(content: str, folder_of: Fo
     folder = Path(shutil.copytree(folder_of(tiny.gpt2), tmp_path / "m"))
     (folder / "config.json").write_text(content)
     with pytest.raises(ConfigError, match="cannot be loaded from") as caught:
-        TextModel(path=str(folder), device="cpu")
+        TextModel(RemoteCodeOptions(path=str(folder), device="cpu"))
     assert "\n" not in caught.value.message

@@ -12,8 +12,10 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from icltool.components.models.chat.chat import ChatModel
+from icltool.components.models.chat.chat import ChatModel, ChatOptions
 from icltool.components.models.idefics.idefics2 import Idefics2Model
+from icltool.components.models.idefics.options import IdeficsOptions
+from icltool.components.models.shared.options import RemoteCodeOptions
 from icltool.components.models.text.text import TextModel
 from icltool.contracts import ContinuesFromPrefix, Example, GenerationOptions, Prompt, Span
 from icltool.engine import prefix_engine
@@ -28,12 +30,12 @@ Folder = Callable[[Callable[[Path], str]], str]
 Pictures = Callable[[str], list[Example]]
 OPTIONS = GenerationOptions(4, 2)
 KINDS: dict[str, Callable[[Folder], Any]] = {
-    "gpt2": lambda folder_of: TextModel(path=folder_of(tiny.gpt2), device="cpu"),
-    "idefics2": lambda folder_of: Idefics2Model(path=folder_of(tiny.idefics2), device="cpu"),
-    "idefics3": lambda folder_of: ChatModel(path=folder_of(tiny.idefics3), device="cpu"),
-    "internvl": lambda folder_of: ChatModel(path=folder_of(tiny.internvl), device="cpu"),
-    "qwen2-vl": lambda folder_of: ChatModel(path=folder_of(tiny.qwen2_vl), device="cpu"),
-    "qwen2.5-vl": lambda folder_of: ChatModel(path=folder_of(tiny.qwen2_5_vl), device="cpu"),
+    "gpt2": lambda folder_of: TextModel(RemoteCodeOptions(path=folder_of(tiny.gpt2), device="cpu")),
+    "idefics2": lambda folder_of: Idefics2Model(IdeficsOptions(path=folder_of(tiny.idefics2), device="cpu")),
+    "idefics3": lambda folder_of: ChatModel(ChatOptions(path=folder_of(tiny.idefics3), device="cpu")),
+    "internvl": lambda folder_of: ChatModel(ChatOptions(path=folder_of(tiny.internvl), device="cpu")),
+    "qwen2-vl": lambda folder_of: ChatModel(ChatOptions(path=folder_of(tiny.qwen2_vl), device="cpu")),
+    "qwen2.5-vl": lambda folder_of: ChatModel(ChatOptions(path=folder_of(tiny.qwen2_5_vl), device="cpu")),
 }
 
 
@@ -178,5 +180,5 @@ def test_tokens_are_counted_without_reading_an_image_again(
 
 @pytest.mark.parametrize("family", ["gemma3", "llava-onevision", "qwen3-vl"])
 def test_other_chat_models_are_computed_whole(family: str, folder_of: Folder) -> None:
-    model = ChatModel(family, path=folder_of(tiny.CHAT[family]), device="cpu")
+    model = ChatModel(ChatOptions(name=family, path=folder_of(tiny.CHAT[family]), device="cpu"))
     assert not hasattr(model, "extend")

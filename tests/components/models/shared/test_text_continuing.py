@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+from icltool.components.models.shared.options import RemoteCodeOptions
 from icltool.components.models.shared.text_continuing import CONTINUED
 from icltool.components.models.text.text import TextModel
 from icltool.contracts import ContinuesFromPrefix, Example, GenerationOptions, SupportsPrefixCache
@@ -54,7 +55,9 @@ def loaded(family: str, folder: Path, **changes: Any) -> TextModel:
         pad_token_id=pad, bos_token_id=bos, eos_token_id=eos,
     )  # fmt: skip
     maker: Any = AutoModelForCausalLM
-    return TextModel(family, path=tiny.save(folder, maker.from_config(config), tokenizer), device="cpu")
+    return TextModel(
+        RemoteCodeOptions(name=family, path=tiny.save(folder, maker.from_config(config), tokenizer), device="cpu")
+    )
 
 
 @pytest.mark.parametrize("family", apart("external", OTHERS - {"gemma2", "mixtral", "qwen2"}, sorted(OTHERS)))
@@ -79,7 +82,7 @@ def test_frequencies_that_depend_on_the_length_are_not_reused(rope: str, tmp_pat
 
 
 def test_what_belongs_to_the_query_begins_after_the_last_demonstration(folder_of: Folder) -> None:
-    model = TextModel(path=folder_of(tiny.llama), device="cpu")
+    model = TextModel(RemoteCodeOptions(path=folder_of(tiny.llama), device="cpu"))
     prompts = [model.prompt("classification", EXAMPLES[1 : 1 + k], EXAMPLES[0]) for k in (0, 2)]
     for prompt, target in zip(prompts, (True, False), strict=True):
         (tokens,) = model.prompt_tokens([prompt], target)
@@ -89,7 +92,7 @@ def test_what_belongs_to_the_query_begins_after_the_last_demonstration(folder_of
 
 
 def test_an_answer_must_fit_behind_the_prompt(folder_of: Folder) -> None:
-    model = TextModel("gpt2", path=folder_of(tiny.gpt2), device="cpu")
+    model = TextModel(RemoteCodeOptions(name="gpt2", path=folder_of(tiny.gpt2), device="cpu"))
     prompt = model.prompt("classification", [], replace(EXAMPLES[0], text="x " * 240))
     tokens = model.prompt_tokens([prompt], False)
     past = [(torch.zeros(1, 4, len(tokens[0].ids) - 1, 8),) * 2] * 2

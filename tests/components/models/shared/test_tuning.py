@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from icltool.components.models.blip.blip import BlipModel
 from icltool.components.models.blip.blip2 import Blip2Model
 from icltool.components.models.blip.instructblip import InstructBlipModel
+from icltool.components.models.shared.captioner import CaptionerOptions
 from icltool.components.models.shared.tuned import apply_tuned, read_tuned, save_tuned
 from icltool.components.models.shared.tuning import resized_positions
 from icltool.contracts import Augmentation, Example, GenerationOptions
@@ -70,8 +71,10 @@ def fit(model: Any, batch: Any, steps: int, autocast: bool = False) -> list[floa
 @pytest.mark.parametrize("family", apart("external", ["blip2-t5", "instructblip-vicuna"], FAMILIES))
 def test_families_can_be_tuned(family: str, folder_of: Folder, pictures: Pictures, tmp_path: Path) -> None:
     build, adapter = FAMILIES[family]
-    model = adapter(path=folder_of(build), device="cpu")
-    check_tuning(model, pictures("caption")[:6], tmp_path, lambda path: adapter(path=str(path), device="cpu"))
+    model = adapter(CaptionerOptions(path=folder_of(build), device="cpu"))
+    check_tuning(
+        model, pictures("caption")[:6], tmp_path, lambda path: adapter(CaptionerOptions(path=str(path), device="cpu"))
+    )
 
 
 @pytest.mark.parametrize("family", apart("external", ["blip2-t5"], ["blip2-opt", "blip2-t5", "blip"]))
@@ -79,7 +82,7 @@ def test_training_lowers_the_loss_and_changes_what_is_trained(
     family: str, folder_of: Folder, pictures: Pictures, tmp_path: Path
 ) -> None:
     build, adapter = FAMILIES[family]
-    model = adapter(path=folder_of(build), device="cpu")
+    model = adapter(CaptionerOptions(path=folder_of(build), device="cpu"))
     frozen = ("vit", "language_model") if family != "blip" else ("vit",)
     names = trained(model, frozen)
     assert "vision_model.post_layernorm.weight" in names
@@ -95,7 +98,7 @@ def test_training_lowers_the_loss_and_changes_what_is_trained(
     model.network.requires_grad_(False)
     file = tmp_path / "best.safetensors"
     model.save_tuned(file, names, {"epochs": 1})
-    again = adapter(path=str(tmp_path), device="cpu")
+    again = adapter(CaptionerOptions(path=str(tmp_path), device="cpu"))
     assert again.score(prompts, 2) == model.score(prompts, 2)
     assert read_tuned(file).about == {"epochs": 1}
 
@@ -104,7 +107,7 @@ def test_training_lowers_the_loss_and_changes_what_is_trained(
 def test_parts_in_half_precision_train_under_autocast(family: str, folder_of: Folder, pictures: Pictures) -> None:
     """A frozen vision transformer in bfloat16, its last LayerNorm in float32; answers are read without autocast, too."""
     build, adapter = FAMILIES[family]
-    model = adapter(path=folder_of(build), device="cpu", dtype="bfloat16")
+    model = adapter(CaptionerOptions(path=folder_of(build), device="cpu", dtype="bfloat16"))
     trained(model, ("vit", "language_model") if family != "blip" else ("vit",))
     kinds = {p.dtype for p in model.model.vision_model.parameters()}
     assert kinds == {torch.float32, torch.bfloat16}
@@ -125,7 +128,7 @@ def test_parts_in_half_precision_train_under_autocast(family: str, folder_of: Fo
 def test_tuned_weights_stay_in_float32(family: str, folder_of: Folder, pictures: Pictures, tmp_path: Path) -> None:
     """A network in bfloat16 whose trained part is in float32: read again it is the model that training left."""
     build, adapter = FAMILIES[family]
-    model = adapter(path=folder_of(build), device="cpu", dtype="bfloat16")
+    model = adapter(CaptionerOptions(path=folder_of(build), device="cpu", dtype="bfloat16"))
     names = trained(model, ("vit",))
     prompts = zero_shot(model, pictures("caption")[:4], "caption")
     shown = evaluation_pixels(model, prompts)
@@ -133,7 +136,7 @@ def test_tuned_weights_stay_in_float32(family: str, folder_of: Folder, pictures:
     model.network.requires_grad_(False)
     file = tmp_path / "best.safetensors"
     model.save_tuned(file, names, {})
-    again = adapter(path=str(file), device="cpu", dtype="bfloat16")
+    again = adapter(CaptionerOptions(path=str(file), device="cpu", dtype="bfloat16"))
     before, after = dict(model.network.named_parameters()), dict(again.network.named_parameters())
     assert all(p.dtype == after[name].dtype and torch.equal(p, after[name]) for name, p in before.items())
     saved = load_file(file)
@@ -154,9 +157,9 @@ def test_tuned_weights_stay_in_float32(family: str, folder_of: Folder, pictures:
 
 
 def test_frozen_weights_in_a_file_stay_in_half_precision(folder_of: Folder, tmp_path: Path) -> None:
-    model = Blip2Model(path=folder_of(tiny.blip2_opt), device="cpu", dtype="bfloat16")
+    model = Blip2Model(CaptionerOptions(path=folder_of(tiny.blip2_opt), device="cpu", dtype="bfloat16"))
     model.save_tuned(tmp_path / "best.safetensors", [], {})
-    again = Blip2Model(path=str(tmp_path), device="cpu", dtype="bfloat16")
+    again = Blip2Model(CaptionerOptions(path=str(tmp_path), device="cpu", dtype="bfloat16"))
     assert again.network.vision_model.embeddings.position_embedding.dtype == torch.bfloat16
 
 
@@ -178,7 +181,7 @@ def gradients(model: Any, batch: Any) -> dict[str, torch.Tensor]:
 def test_beams_share_their_picture(family: str, folder_of: Folder, pictures: Pictures) -> None:
     """The gradients of a picture for each beam; its own is encoded once."""
     build, adapter = FAMILIES[family]
-    model = adapter(path=folder_of(build), device="cpu")
+    model = adapter(CaptionerOptions(path=folder_of(build), device="cpu"))
     model.network.requires_grad_(True)
     prompts = zero_shot(model, pictures("caption")[:3], "caption")
     shown = evaluation_pixels(model, prompts)
@@ -203,7 +206,7 @@ def test_beams_share_their_picture(family: str, folder_of: Folder, pictures: Pic
 def test_what_is_cut_keeps_its_end_behind_an_encoder(folder_of: Folder, pictures: Pictures) -> None:
     for family, ends in (("blip2-t5", True), ("blip2-opt", False)):
         build, adapter = FAMILIES[family]
-        model = adapter(path=folder_of(build), device="cpu")
+        model = adapter(CaptionerOptions(path=folder_of(build), device="cpu"))
         prompts = zero_shot(model, pictures("caption")[:1], "caption")
         shown = evaluation_pixels(model, prompts)
         whole = model.tuning_batch(prompts, shown).tokens.tolist()
@@ -215,14 +218,14 @@ def test_what_is_cut_keeps_its_end_behind_an_encoder(folder_of: Folder, pictures
 
 
 def test_a_quoted_caption_is_cleaned(folder_of: Folder) -> None:
-    model = BlipModel(path=folder_of(tiny.blip), device="cpu")
+    model = BlipModel(CaptionerOptions(path=folder_of(tiny.blip), device="cpu"))
     asked = model.plain_prompt('does it describe " A "red" Bar. " in personality Wild?', "a.png", "yes").text
     assert 'does it describe " a red bar " in personality Wild?' in asked
 
 
 def test_resized_pictures_are_read_again(folder_of: Folder, pictures: Pictures, tmp_path: Path) -> None:
     """A file of tuned weights and an exported folder bring their size along; fine-tuned again, both trainings are kept."""
-    model = Blip2Model(path=folder_of(tiny.blip2_opt), device="cpu")
+    model = Blip2Model(CaptionerOptions(name="blip2", path=folder_of(tiny.blip2_opt), device="cpu"))
     model.resize_images(42)
     prompts = zero_shot(model, pictures("caption")[:3], "caption")
     assert evaluation_pixels(model, prompts).shape == (3, 3, 42, 42)
@@ -234,14 +237,14 @@ def test_resized_pictures_are_read_again(folder_of: Folder, pictures: Pictures, 
     card = json.loads((tmp_path / "whole" / "icltool.json").read_text())
     assert (card["schema"], card["model"], card["adapter"]) == ("icltool.model", "blip2", {"image_size": 42})
     for path in (first, tmp_path / "whole"):
-        again = Blip2Model(path=str(path), device="cpu")
+        again = Blip2Model(CaptionerOptions(name="blip2", path=str(path), device="cpu"))
         assert again.image_size == 42
         assert again.score(prompts, 3) == model.score(prompts, 3)
-    again = Blip2Model(path=str(first), device="cpu")
+    again = Blip2Model(CaptionerOptions(name="blip2", path=str(first), device="cpu"))
     with torch.no_grad():
         again.network.language_projection.bias += 0.3
     again.save_tuned(tmp_path / "second.safetensors", ["language_projection.bias"], {})
-    third = Blip2Model(path=str(tmp_path / "second.safetensors"), device="cpu")
+    third = Blip2Model(CaptionerOptions(name="blip2", path=str(tmp_path / "second.safetensors"), device="cpu"))
     assert third.score(prompts, 3) == again.score(prompts, 3)
     assert third.score(prompts, 3) != model.score(prompts, 3)
 
@@ -251,27 +254,27 @@ def test_foreign_and_damaged_cards_are_refused(folder_of: Folder, tmp_path: Path
     card = {"schema": "icltool.model", "version": 1, "model": "blip2-opt-2.7b", "adapter": {}, "about": {}}
     (folder / "icltool.json").write_text(json.dumps(card))
     with pytest.raises(ConfigError, match=r"holds blip2-opt-2\.7b, not blip2"):
-        Blip2Model(path=str(folder), device="cpu")
+        Blip2Model(CaptionerOptions(name="blip2", path=str(folder), device="cpu"))
     for damaged in ("{", json.dumps({**card, "version": 9}), json.dumps({**card, "adapter": 3}), "[]"):
         (folder / "icltool.json").write_text(damaged)
         with pytest.raises(ConfigError, match=r"icltool\.json is damaged, or of another version"):
-            Blip2Model(path=str(folder), device="cpu")
+            Blip2Model(CaptionerOptions(name="blip2", path=str(folder), device="cpu"))
 
 
 def test_tuned_weights_need_those_they_were_made_from(folder_of: Folder, tmp_path: Path) -> None:
     base = shutil.copytree(folder_of(tiny.blip2_opt), tmp_path / "base")
     file = tmp_path / "tuned.safetensors"
-    Blip2Model(path=str(base), device="cpu").save_tuned(file, ["query_tokens"], {})
+    Blip2Model(CaptionerOptions(name="blip2", path=str(base), device="cpu")).save_tuned(file, ["query_tokens"], {})
     with pytest.raises(ConfigError, match="is a fine-tuned blip2, not other"):
-        Blip2Model("other", path=str(file), device="cpu")
+        Blip2Model(CaptionerOptions(name="other", path=str(file), device="cpu"))
     shutil.rmtree(base)
     shutil.copytree(folder_of(tiny.blip2_opt_wider), base)
     with pytest.raises(ConfigError, match="was trained from other weights of blip2"):
-        Blip2Model(path=str(file), device="cpu")
+        Blip2Model(CaptionerOptions(name="blip2", path=str(file), device="cpu"))
 
 
 def test_layers_of_the_vision_transformer(folder_of: Folder) -> None:
-    layers = Blip2Model(path=folder_of(tiny.blip2_opt), device="cpu").layer_ids()
+    layers = Blip2Model(CaptionerOptions(path=folder_of(tiny.blip2_opt), device="cpu")).layer_ids()
     assert layers["vision_model.embeddings.position_embedding"] == 0
     assert layers["vision_model.encoder.layers.0.mlp.fc1.weight"] == 1
     assert layers["vision_model.encoder.layers.1.mlp.fc1.weight"] == 2
@@ -280,7 +283,7 @@ def test_layers_of_the_vision_transformer(folder_of: Folder) -> None:
 
 
 def test_recipes(folder_of: Folder) -> None:
-    model = Blip2Model(path=folder_of(tiny.blip2_opt), device="cpu")
+    model = Blip2Model(CaptionerOptions(path=folder_of(tiny.blip2_opt), device="cpu"))
     assert "image_size" not in model.tuning_recipe("caption")  # pictures of another size than pre-training's stay
     model.resize_images(224)
     caption, inference = model.tuning_recipe("caption"), model.tuning_recipe("inference")
@@ -298,7 +301,7 @@ def test_unsized_positions_stay_as_they_are() -> None:
 
 
 def test_a_batch_needs_a_picture_for_each_prompt(folder_of: Folder, pictures: Pictures) -> None:
-    model = Blip2Model(path=folder_of(tiny.blip2_opt), device="cpu")
+    model = Blip2Model(CaptionerOptions(path=folder_of(tiny.blip2_opt), device="cpu"))
     prompts = zero_shot(model, pictures("caption")[:2], "caption")
     with pytest.raises(ValueError, match="2 prompts of one picture each need as many pictures, not 1"):
         model.tuning_batch(prompts, evaluation_pixels(model, prompts)[:1])
@@ -309,14 +312,14 @@ def test_a_batch_needs_a_picture_for_each_prompt(folder_of: Folder, pictures: Pi
 
 def test_tuned_weights_answer_as_their_best_were_chosen(folder_of: Folder, tmp_path: Path) -> None:
     base = folder_of(tiny.blip2_opt)
-    model = Blip2Model(path=base, device="cpu")
+    model = Blip2Model(CaptionerOptions(path=base, device="cpu"))
     assert model.generation_defaults("caption")["min_new_tokens"] == 8
     search = {"max_new_tokens": 12, "num_beams": 2, "min_new_tokens": 0, "repetition_penalty": 1.0, "later": 1}
     file = tmp_path / "best.safetensors"
     model.save_tuned(file, ["query_tokens"], {"task": "caption", "generation": search})
-    tuned = Blip2Model(path=str(file), device="cpu")
+    tuned = Blip2Model(CaptionerOptions(path=str(file), device="cpu"))
     tuned.export(tmp_path / "whole")
-    for found in (tuned, Blip2Model(path=str(tmp_path / "whole"), device="cpu")):
+    for found in (tuned, Blip2Model(CaptionerOptions(path=str(tmp_path / "whole"), device="cpu"))):
         defaults = dict(found.generation_defaults("caption"))
         assert {name: defaults.get(name) for name in search} == {**search, "later": None}
         assert found.generation_defaults("inference") == model.generation_defaults("inference")

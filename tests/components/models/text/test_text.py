@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from icltool.components.models.shared.options import RemoteCodeOptions
 from icltool.components.models.text.text import TextModel
 from icltool.contracts import Example
 from icltool.errors import ConfigError, DataError
@@ -28,7 +29,7 @@ def example(i: int, **changes: object) -> Example:
 
 @pytest.fixture(scope="module", params=["gpt2", "llama"])
 def model(request: pytest.FixtureRequest, folder_of: Folder) -> TextModel:
-    return TextModel(request.param, path=folder_of(tiny.TEXT[request.param]), device="cpu")
+    return TextModel(RemoteCodeOptions(name=request.param, path=folder_of(tiny.TEXT[request.param]), device="cpu"))
 
 
 @pytest.mark.parametrize("task", apart("external", ["vqa"], ["classification", "vqa"]))
@@ -38,10 +39,12 @@ def test_text_models_conform(task: str, model: TextModel) -> None:
 
 
 def test_the_prompt_has_the_tokenizers_own_start_and_end(folder_of: Folder) -> None:
-    llama = TextModel(path=folder_of(tiny.llama), device="cpu")
+    llama = TextModel(RemoteCodeOptions(path=folder_of(tiny.llama), device="cpu"))
     prompt = llama.prompt("classification", [example(0, text="a")], example(1, text="b"))
     assert (prompt.text, prompt.target) == ("<s>Input:a Label:red bar\nInput:b Label:", "green block\n</s>")
-    gpt2 = TextModel(path=folder_of(tiny.gpt2), device="cpu")  # its tokenizer writes no BOS, and it pads with EOS
+    gpt2 = TextModel(
+        RemoteCodeOptions(path=folder_of(tiny.gpt2), device="cpu")
+    )  # its tokenizer writes no BOS, and it pads with EOS
     prompt = gpt2.prompt("classification", [], example(0, text="a <|endoftext|>"))
     assert (prompt.text, prompt.target) == ("Input:a < |endoftext|> Label:", "red bar\n")
 
@@ -55,6 +58,6 @@ def test_data_with_images_is_refused(model: TextModel) -> None:
 
 
 def test_a_prompt_longer_than_the_model_reads_is_an_error(folder_of: Folder) -> None:
-    model = TextModel("gpt2", path=folder_of(tiny.gpt2), device="cpu")
+    model = TextModel(RemoteCodeOptions(name="gpt2", path=folder_of(tiny.gpt2), device="cpu"))
     with pytest.raises(DataError, match="the model reads 512"):
         model.score([model.prompt("classification", [], example(0, text="x " * 600))], 1)

@@ -1,0 +1,17 @@
+"""Options of IDEFICS and IDEFICS2."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from icltool.components.models.shared.options import TransformersOptions
+
+
+class IdeficsOptions(TransformersOptions):
+    """Of models whose published runs were asked in two ways."""
+
+    template: Literal["lever-lm", "live"] = Field(
+        "lever-lm", title="prompt template", description="whose prompts are written: of the runs of Lever-LM or of LIVE"
+    )

@@ -1,0 +1,73 @@
+"""What adapters have in common: prompts written by a format, an identity by the weights, images encoded batch by batch."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+
+from icltool.components.models.shared.weights import fingerprint
+from icltool.contracts import Example, Prompt
+
+if TYPE_CHECKING:
+    from icltool.components.models.shared.continuing_decoder import DecoderContinuation
+
+
+class PromptWriter(Protocol):
+    """A prompt format. Its repr decides a model's identity, and is the same in every process."""
+
+    def prompt(self, task: str, demonstrations: Sequence[Example], query: Example) -> Prompt:
+        """See Model.prompt."""
+        ...
+
+    def clean(self, task: str, text: str) -> str:
+        """See Model.clean."""
+        ...
+
+
+class Adapter:
+    """Of a Model whose prompts `format` writes. `source` is where its weights were found, `precision` as in `Loaded`."""
+
+    name: str
+    source: str
+    precision: str
+    format: PromptWriter
+
+    def fingerprint(self) -> str:
+        """See Model."""
+        return fingerprint(self.source, self.precision, repr(self.format))
+
+    def prompt(self, task: str, demonstrations: Sequence[Example], query: Example) -> Prompt:
+        """See Model."""
+        return self.format.prompt(task, demonstrations, query)
+
+    def clean(self, task: str, text: str) -> str:
+        """See Model."""
+        return self.format.clean(task, text)
+
+    def _continue_by(self, after: DecoderContinuation) -> None:
+        """Makes the model SupportsPrefixCache and ContinuesFromPrefix."""
+        self.prompt_tokens, self.extend, self.generate_after = after.prompt_tokens, after.extend, after.generate_after
+
+
+class EncodesImages(ABC):
+    """SupportsImageCache, of a model that reads images apart from encoding them (PreparesImages)."""
+
+    @abstractmethod
+    def image_reader(self) -> Callable[[str], Any]:
+        """See PreparesImages."""
+
+    @abstractmethod
+    def encode_images(self, prepared: Sequence[Any]) -> list[torch.Tensor]:
+        """See PreparesImages."""
+
+    @torch.inference_mode()
+    def image_features(self, paths: Sequence[str], batch_size: int) -> list[torch.Tensor]:
+        """See SupportsImageCache."""
+        found: list[torch.Tensor] = []
+        read = self.image_reader()
+        for start in range(0, len(paths), batch_size):
+            found += self.encode_images([read(path) for path in paths[start : start + batch_size]])
+        return found

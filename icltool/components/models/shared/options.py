@@ -1,0 +1,107 @@
+"""Options of adapters: where a model's weights are, and how they are loaded."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, get_args
+
+import torch
+from pydantic import Field, ValidationInfo, field_validator
+
+from icltool.contracts.options import Options
+from icltool.errors import ConfigError
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+class LoadOptions(Options):
+    """What every adapter is told; a family that has more adds fields of its own. The values are those of the command line.
+
+    Raises ConfigError for a value that a field does not know.
+    """
+
+    name: str = Field("model", description="name of the model, in messages and artefacts")
+    path: str | None = Field(None, description="folder of the weights, or OWNER/NAME on the hub to download them")
+    device: str = Field("auto", description="cpu, cuda, cuda:1 …; auto takes a GPU when there is one")
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto", description="precision; auto: bfloat16 on a GPU, else float32"
+    )
+    attention: Literal["sdpa", "eager", "flash_attention_2"] | None = Field(
+        None, title="attention implementation", description="attention implementation; none: the best that there is"
+    )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _check_choice(cls, value: Any, info: ValidationInfo) -> Any:
+        field = cls.model_fields[str(info.field_name)]
+        choices = [c for part in (field.annotation, *get_args(field.annotation)) for c in _literals(part)]
+        if choices and value not in (field.default, *choices):
+            title = field.title or info.field_name
+            raise ConfigError(f"unknown {title} {value!r}", f"known: {', '.join(choices)}")
+        return value
+
+    @property
+    def spread(self) -> str | None:
+        """The device map that divides the model over devices; None: it is on one."""
+        return None
+
+    def target(self) -> torch.device:
+        """The device of an undivided model. Raises ConfigError for a name that torch does not know, or a missing GPU."""
+        if self.device == "auto":
+            return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        try:
+            device = torch.device(self.device)
+        except RuntimeError as error:
+            raise ConfigError(f"unknown device {self.device!r}", "use cpu, cuda, cuda:1 …") from error
+        if device.type == "cuda" and not torch.cuda.is_available():
+            raise ConfigError(f"device {self.device} was asked for, but there is no GPU", "use --device cpu")
+        return device
+
+    def precision(self) -> str:
+        """A key of DTYPES."""
+        if self.dtype != "auto":
+            return self.dtype
+        gpu = torch.cuda.is_available() if self.spread is not None else self.target().type == "cuda"
+        return "bfloat16" if gpu else "float32"
+
+
+class TransformersOptions(LoadOptions):
+    """What every adapter of a transformers model is told."""
+
+    hub_id: str | None = Field(None, description="where the published weights are on the hub, OWNER/NAME")
+    packaged: str | None = Field(None, description="name of weights that ship with icltool")
+    device_map: Literal["auto", "balanced", "balanced_low_0", "sequential"] | None = Field(
+        None,
+        title="device map",
+        description="spread the model over all devices, unless one is named; some models' names bring a map along",
+    )
+    quantization: Literal["4bit", "8bit"] | None = Field(
+        None, description="weights in 4 (NF4) or 8 bits, by bitsandbytes"
+    )
+    compile: bool = Field(
+        False,
+        description="give the norms and feed-forward layers to torch.compile: the chains of small operations that a GPU "
+        "spends its time on beside the matrix products",
+    )
+
+    @property
+    def spread(self) -> str | None:
+        return self.device_map if self.device == "auto" else None
+
+    @property
+    def trusted(self) -> bool:
+        """Whether code of the model's repository runs."""
+        return False
+
+
+class RemoteCodeOptions(TransformersOptions):
+    """Of adapters that read any architecture."""
+
+    trust_remote_code: bool = Field(False, description="run the Python code that the model's repository brings along")
+
+    @property
+    def trusted(self) -> bool:
+        return self.trust_remote_code
+
+
+def _literals(annotation: Any) -> tuple[Any, ...]:
+    return get_args(annotation) if getattr(annotation, "__origin__", None) is Literal else ()
