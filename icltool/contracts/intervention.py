@@ -6,9 +6,13 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from icltool.contracts.model import Model, Prompt
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from torch.nn import Module
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,9 +41,9 @@ class AttentionHeads:
 
     heads: int
     head_width: int
-    query: Any
-    value: Any
-    output: Any
+    query: Module
+    value: Module
+    output: Module
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,10 +56,10 @@ class AnswerBatch:
     """
 
     inputs: Mapping[str, Any]
-    rows: Any
-    columns: Any
-    tokens: Any
-    lasts: Any
+    rows: Tensor
+    columns: Tensor
+    tokens: Tensor
+    lasts: Tensor
 
 
 @runtime_checkable
@@ -71,12 +75,12 @@ class SupportsDecoderHooks(Protocol):
         """What identifies the model."""
         ...
 
-    def decoder_layers(self) -> Sequence[Any]:
+    def decoder_layers(self) -> Sequence[Module]:
         """The decoder's layers in order: the output of each (the first item, where it is a tuple) is the residual stream
         [B, T, width]."""
         ...
 
-    def shifted_modules(self) -> Sequence[Any]:
+    def shifted_modules(self) -> Sequence[Module]:
         """One module for each layer, at whose output [B, T, width] LIVE's vectors are added."""
         ...
 
@@ -84,11 +88,11 @@ class SupportsDecoderHooks(Protocol):
         """The self-attention of each decoder layer, in order. ConfigError where it has other parts than these."""
         ...
 
-    def answer_batch(self, prompts: Sequence[Prompt], features: Mapping[str, Any] | None) -> AnswerBatch:
+    def answer_batch(self, prompts: Sequence[Prompt], features: Mapping[str, Tensor] | None) -> AnswerBatch:
         """Reads prompts with their targets; raises what `Model.score` raises. `features` as there."""
         ...
 
-    def answer_logits(self, batch: AnswerBatch) -> Any:
+    def answer_logits(self, batch: AnswerBatch) -> Tensor:
         """Logits [N, vocabulary] at the batch's positions, by one forward pass without a cache. Gradients are kept unless
         the caller turned them off."""
         ...

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
 
 from icltool.contracts.records import Example
 from icltool.contracts.task import Task
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +89,7 @@ class Model(Protocol):
         ...
 
     def score(
-        self, prompts: Sequence[Prompt], batch_size: int, features: Mapping[str, Any] | None = None
+        self, prompts: Sequence[Prompt], batch_size: int, features: Mapping[str, Tensor] | None = None
     ) -> list[TargetScore]:
         """One TargetScore per prompt. An empty prompt text or target is a ValueError.
 
@@ -98,7 +102,7 @@ class Model(Protocol):
         prompts: Sequence[Prompt],
         options: GenerationOptions,
         batch_size: int,
-        features: Mapping[str, Any] | None = None,
+        features: Mapping[str, Tensor] | None = None,
     ) -> list[str]:
         """The raw continuation of each prompt's text (targets are ignored), special tokens removed; see `clean`."""
         ...
@@ -117,7 +121,7 @@ class HasGenerationDefaults(Protocol):
 class SupportsImageCache(Protocol):
     """The model can encode an image once and use the result in any number of prompts."""
 
-    def image_features(self, paths: Sequence[str], batch_size: int) -> list[Any]:
+    def image_features(self, paths: Sequence[str], batch_size: int) -> list[Tensor]:
         """One tensor per path, on the model's device: what the language model attends to for that image."""
         ...
 
@@ -159,7 +163,7 @@ class Span:
 
 
 #: Keys and values of every layer, each [B, heads, T, head width].
-KeysValues = Sequence[tuple[Any, Any]]
+KeysValues: TypeAlias = "Sequence[tuple[Tensor, Tensor]]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +175,7 @@ class Extension:
     tokens, padded on the right to the longest span, or None where they were not asked for.
     """
 
-    log_probs: Any
+    log_probs: Tensor
     keys_values: KeysValues | None
 
 
@@ -187,7 +191,7 @@ class SupportsPrefixCache(Protocol):
         ...
 
     def extend(
-        self, spans: Sequence[Span], past: KeysValues | None, features: Mapping[str, Any] | None, keep: bool
+        self, spans: Sequence[Span], past: KeysValues | None, features: Mapping[str, Tensor] | None, keep: bool
     ) -> Extension:
         """One forward pass over a batch of spans, of which some, not all, may be empty after a past.
 
@@ -208,7 +212,7 @@ class ContinuesFromPrefix(SupportsPrefixCache, Protocol):
         prompts: Sequence[PromptTokens],
         past: KeysValues,
         options: GenerationOptions,
-        features: Mapping[str, Any] | None,
+        features: Mapping[str, Tensor] | None,
     ) -> list[str]:
         """The raw continuation of each prompt as `Model.generate` gives it, in one batch. `past` holds the keys and values
         of all tokens but the last, padded on the left."""
@@ -224,7 +228,7 @@ class PreparesImages(SupportsImageCache, Protocol):
         weights and touches no device."""
         ...
 
-    def encode_images(self, prepared: Sequence[Any]) -> list[Any]:
+    def encode_images(self, prepared: Sequence[Any]) -> list[Tensor]:
         """One tensor for each prepared image, in one batch; `image_features` of a path is this of its prepared image."""
         ...
 
@@ -234,6 +238,6 @@ class RunsOnDevice(Protocol):
     """The adapter says where the model runs, so that batches, caches and the measuring of costs suit the place."""
 
     @property
-    def device(self) -> Any:
-        """The torch.device that takes the model's inputs."""
+    def device(self) -> torch.device:
+        """The device that takes the model's inputs."""
         ...

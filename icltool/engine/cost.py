@@ -5,11 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from icltool.contracts import CountsTokens, Example, Scorer, ScoringRequest
 from icltool.engine.beam import SearchOptions, prompts_by_step
 from icltool.engine.session import Session
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 #: Prompts of each length that are timed, at most, and seconds after which no further batch is timed.
 SAMPLE, PATIENCE = 128, 30.0
@@ -188,7 +191,7 @@ def _seconds(
     return clock() - start
 
 
-def _feature_bytes(features: Mapping[str, Any]) -> float:
+def _feature_bytes(features: Mapping[str, Tensor]) -> float:
     sizes = [int(f.numel() * f.element_size()) for f in features.values()]
     return sum(sizes) / len(sizes)
 

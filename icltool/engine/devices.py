@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from icltool.contracts.model import RunsOnDevice
 
+if TYPE_CHECKING:
+    import torch
 
-def device_of(model: object) -> object | None:
+
+def device_of(model: object) -> torch.device | None:
     """The torch.device that takes the model's inputs; None for a model that does not say."""
     return model.device if isinstance(model, RunsOnDevice) else None
 

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from icltool.contracts import Model, PreparesImages, SupportsImageCache
 from icltool.engine.batching import is_out_of_memory, release_memory
 from icltool.engine.devices import device_of, device_type
 from icltool.engine.preparing import ImagePipeline, worker_count
 from icltool.errors import ConfigError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 #: Images in one batch of the vision encoder. What a batch computes on a CPU should fit into its caches.
 ON_GPU, ON_CPU = 32, 8
@@ -26,11 +29,11 @@ class FeatureStore(Protocol):
         """Whether `get` will find the image. Cheap."""
         ...
 
-    def get(self, paths: Sequence[str]) -> dict[str, Any]:
+    def get(self, paths: Sequence[str]) -> dict[str, Tensor]:
         """The features of those images that are stored, tensors on any device."""
         ...
 
-    def put(self, features: Mapping[str, Any]) -> None:
+    def put(self, features: Mapping[str, Tensor]) -> None:
         """Takes features in. The caller does not wait for the disk; trouble becomes a note."""
         ...
 
@@ -60,7 +63,7 @@ class ImageFeatureCache:
         self._device = device_of(model)
         self._batch_size = batch_size or (ON_CPU if device_type(model) == "cpu" else ON_GPU)
         self._disk = self._store = disk  # the one is None once it is closed
-        self._kept: OrderedDict[str, Any] = OrderedDict()
+        self._kept: OrderedDict[str, Tensor] = OrderedDict()
         self._bytes = 0
         self._pipeline: ImagePipeline | None = None
         if isinstance(model, PreparesImages):
@@ -91,7 +94,7 @@ class ImageFeatureCache:
         disk = self._disk
         self._pipeline.expect(p for p in paths if p not in self._kept and not (disk is not None and disk.holds(p)))
 
-    def features(self, paths: Sequence[str]) -> dict[str, Any]:
+    def features(self, paths: Sequence[str]) -> dict[str, Tensor]:
         """path -> features for all distinct `paths`; those neither kept nor stored are encoded in one call.
 
         What the limit pushes out stays in the returned mapping, so that a batch larger than the cache still works.
@@ -121,7 +124,7 @@ class ImageFeatureCache:
             if disk is not None:
                 disk.close(finished)
 
-    def _keep(self, wanted: Sequence[str], found: Mapping[str, Any]) -> None:
+    def _keep(self, wanted: Sequence[str], found: Mapping[str, Tensor]) -> None:
         for path in wanted:
             if path not in self._kept:
                 self._bytes += _size(found[path])
@@ -131,10 +134,10 @@ class ImageFeatureCache:
             _, dropped = self._kept.popitem(last=False)
             self._bytes -= _size(dropped)
 
-    def _encoded(self, paths: Sequence[str]) -> dict[str, Any]:
+    def _encoded(self, paths: Sequence[str]) -> dict[str, Tensor]:
         """Features of these images, in smaller batches when memory runs out; images that are encoded stay so."""
         order = list(paths) if self._pipeline is None else self._pipeline.ordered(paths)
-        encoded: dict[str, Any] = {}
+        encoded: dict[str, Tensor] = {}
         prepared: dict[str, Any] = {}
         while len(encoded) < len(order):
             part = order[len(encoded) : len(encoded) + self._batch_size]
@@ -149,7 +152,7 @@ class ImageFeatureCache:
                 self._disk.put(fresh)
         return encoded
 
-    def _tried(self, part: Sequence[str], prepared: dict[str, Any]) -> list[Any] | None:
+    def _tried(self, part: Sequence[str], prepared: dict[str, Any]) -> list[Tensor] | None:
         """Features of a batch, or None when memory did not suffice. `prepared` keeps what is ready for the next try."""
         try:
             if self._pipeline is None:
@@ -176,7 +179,7 @@ class ImageFeatureCache:
             )
         self._batch_size = len(part) // 2
 
-    def _placed(self, features: Any) -> Any:
+    def _placed(self, features: Tensor) -> Tensor:
         """On the model's device: where features come from disk, too, all must be on one."""
         return features if self._store is None or self._device is None else features.to(self._device)
 
@@ -190,11 +193,11 @@ def open_image_cache(
     return ImageFeatureCache(model, byte_limit, workers=worker_count(workers, device_type(model)), disk=disk)
 
 
-def _alone(features: Any) -> Any:
+def _alone(features: Tensor) -> Tensor:
     """The features without the rest of their batch, whose memory a view would hold for as long as it is kept."""
     whole = features.untyped_storage().nbytes()
     return features.clone() if whole > _size(features) else features
 
 
-def _size(features: Any) -> int:
+def _size(features: Tensor) -> int:
     return int(features.numel() * features.element_size())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any, Literal
+from typing import Literal
 
 from icltool.contracts import GenerationOptions, Model, Task
 from icltool.engine.batching import BatchSize
@@ -51,5 +51,4 @@ def prefix_bytes(megabytes: int | None, model: Model | None) -> int:
         return PREFIX_BYTES
     import torch
 
-    device: Any = device_of(model)
-    return int(torch.cuda.mem_get_info(device)[0] * PREFIX_SHARE)
+    return int(torch.cuda.mem_get_info(device_of(model))[0] * PREFIX_SHARE)

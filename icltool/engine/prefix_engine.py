@@ -25,9 +25,9 @@ from icltool.engine.kv_pool import KeyValuePool
 from icltool.engine.prefix_tree import PrefixTree
 from icltool.engine.sharing import Segment, shared_segments
 
-Features = Mapping[str, Any] | None
+Features = Mapping[str, torch.Tensor] | None
 #: A tensor that may still be computed, and the place of a number in it.
-Pending = tuple[Any, int]
+Pending = tuple[torch.Tensor, int]
 
 
 @dataclass

@@ -27,6 +27,8 @@ from icltool.engine.image_cache import ImageFeatureCache
 from icltool.engine.work import Work
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from icltool.engine.prefix_engine import PrefixEngine
 
 FeatureSource = Callable[[str, Sequence[Example]], FloatArray]
@@ -202,7 +204,7 @@ class Session:
         model = self._needed_model()
         return [model.prompt(self.task, r.demonstrations, r.query) for r in requests]
 
-    def _features(self, prompts: Sequence[Prompt]) -> dict[str, object] | None:
+    def _features(self, prompts: Sequence[Prompt]) -> dict[str, Tensor] | None:
         if self.cache is None:
             return None
         return self.cache.features([path for p in prompts for path in p.images])

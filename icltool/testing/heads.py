@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Protocol
 
 from icltool.components.interventions.hooks import changed_inputs, changed_outputs
-from icltool.contracts import AnswerBatch, AttentionHeads
+from icltool.contracts import AnswerBatch, AttentionHeads, Model, SupportsDecoderHooks
 from icltool.errors import ConfigError
 from icltool.testing.expectations import expect
 
@@ -14,7 +14,11 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-def check_heads(model: Any, batch: AnswerBatch, tolerance: float) -> None:
+class HookedModel(Model, SupportsDecoderHooks, Protocol):
+    """A Model with hooks into its decoder."""
+
+
+def check_heads(model: HookedModel, batch: AnswerBatch, tolerance: float) -> None:
     """Checks `attention_heads`, where it does not raise ConfigError, on the first and the last layer, first and last head.
 
     Some of a head's queries change all of its columns of the input of `output` and no others; without values there is
@@ -32,7 +36,7 @@ def check_heads(model: Any, batch: AnswerBatch, tolerance: float) -> None:
 
 
 def _check_layer(
-    model: Any, batch: AnswerBatch, heads: AttentionHeads, layer: str, plain: Tensor, tolerance: float
+    model: HookedModel, batch: AnswerBatch, heads: AttentionHeads, layer: str, plain: Tensor, tolerance: float
 ) -> None:
     columns = heads.heads * heads.head_width
     _, seen = _run(model, batch, heads)
@@ -63,7 +67,7 @@ def _check_layer(
 
 
 def _run(
-    model: Any,
+    model: HookedModel,
     batch: AnswerBatch,
     heads: AttentionHeads | None = None,
     lost: slice | None = None,

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from icltool.components.interventions.hooks import changed_outputs
 from icltool.contracts import (
@@ -16,13 +16,17 @@ from icltool.contracts import (
     Prompt,
     Span,
     SupportsPrefixCache,
+    TargetScore,
 )
 from icltool.testing.alone import PromptsAlone
 from icltool.testing.expectations import expect, expect_equal, expect_error
-from icltool.testing.heads import check_heads
+from icltool.testing.heads import HookedModel, check_heads
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from torch import Tensor
+    from torch.nn import Module
 
     Change = Callable[[Tensor], Tensor]
 
@@ -30,7 +34,9 @@ _OPTIONS = (GenerationOptions(max_new_tokens=4, num_beams=1), GenerationOptions(
 _SEEDS = 8
 
 
-def check_hooks(model: Any, prompts: Sequence[Prompt], features: Mapping[str, Any] | None, tolerance: float) -> None:
+def check_hooks(
+    model: HookedModel, prompts: Sequence[Prompt], features: Mapping[str, Tensor] | None, tolerance: float
+) -> None:
     """Checks a SupportsDecoderHooks model on three prompts or more, of several lengths and targets.
 
     `base_model` says how many modules are shifted, one for each layer, and how wide the states are. Log-probabilities out
@@ -68,7 +74,7 @@ def check_hooks(model: Any, prompts: Sequence[Prompt], features: Mapping[str, An
     )
 
 
-def adding(modules: Sequence[Any], vectors: Sequence[Tensor]) -> AbstractContextManager[None]:
+def adding(modules: Sequence[Module], vectors: Sequence[Tensor]) -> AbstractContextManager[None]:
     """Within it each module's vector is added to its output, for every token."""
     return changed_outputs(modules, [_Added(vector) for vector in vectors])
 
@@ -81,7 +87,7 @@ class _Added:
         return states + self._vector.to(states)
 
 
-def _check_base(model: Any) -> None:
+def _check_base(model: HookedModel) -> None:
     base = model.base_model()
     expect(isinstance(base, ModelIdentity), f"`base_model` must give a ModelIdentity, not {type(base).__name__}")
     expect(base.name == model.name, f"`base_model` has the name {base.name!r}, the model {model.name!r}")
@@ -97,13 +103,13 @@ def _check_base(model: Any) -> None:
         expect(len({id(part) for part in parts}) == len(parts), f"`{name}` names a module twice")
 
 
-def _check_outputs(model: Any, batch: AnswerBatch) -> list[float]:
+def _check_outputs(model: HookedModel, batch: AnswerBatch) -> list[float]:
     """What each shifted module puts out has the width that is said; gives the root mean square of each."""
     seen: dict[int, Tensor] = {}
     layers, modules, width = model.decoder_layers(), model.shifted_modules(), model.base_model().width
     parts = list({id(part): part for part in (*layers, *modules)}.values())
 
-    def keeping(part: Any) -> Change:
+    def keeping(part: Module) -> Change:
         def keep(states: Tensor) -> Tensor:
             expect(id(part) not in seen, "a module runs twice in one forward pass")
             seen[id(part)] = states.detach().float()
@@ -122,9 +128,9 @@ def _check_outputs(model: Any, batch: AnswerBatch) -> list[float]:
 
 
 def _check_answers(
-    model: Any,
+    model: HookedModel,
     prompts: Sequence[Prompt],
-    features: Mapping[str, Any] | None,
+    features: Mapping[str, Tensor] | None,
     before: Sequence[float],
     counts: Sequence[int],
     tolerance: float,
@@ -158,7 +164,7 @@ def _check_batch(batch: AnswerBatch, counts: Sequence[int]) -> None:
     expect_equal(batch.columns.tolist(), columns, "`columns` begin at `lasts`, and follow each other within a target")
 
 
-def _check_places(model: Any, batch: AnswerBatch, logits: Tensor, tolerance: float) -> None:
+def _check_places(model: HookedModel, batch: AnswerBatch, logits: Tensor, tolerance: float) -> None:
     """What is changed behind the last layer at some positions changes the logits there and no others."""
     last = model.decoder_layers()[-1]
     first = batch.columns == batch.lasts[batch.rows]
@@ -180,7 +186,7 @@ def _check_places(model: Any, batch: AnswerBatch, logits: Tensor, tolerance: flo
         )
 
 
-def _check_bad(model: Any, prompt: Prompt, features: Mapping[str, Any] | None) -> None:
+def _check_bad(model: HookedModel, prompt: Prompt, features: Mapping[str, Tensor] | None) -> None:
     for empty in (Prompt(prompt.text, prompt.images), Prompt("", prompt.images, prompt.target)):
         expect_error(
             ValueError,
@@ -190,7 +196,7 @@ def _check_bad(model: Any, prompt: Prompt, features: Mapping[str, Any] | None) -
 
 
 def _check_gradients(
-    model: Any, batch: AnswerBatch, logits: Tensor, vectors: Sequence[Tensor], tolerance: float
+    model: HookedModel, batch: AnswerBatch, logits: Tensor, vectors: Sequence[Tensor], tolerance: float
 ) -> None:
     import torch
 
@@ -200,11 +206,11 @@ def _check_gradients(
         )
     plain = _gradients(model, batch, vectors, lambda: ExitStack())
     for place, gradient in enumerate(plain):
-        reached = gradient is not None and bool(gradient.isfinite().all() and (gradient != 0).any())
+        reached = bool(gradient.isfinite().all() and (gradient != 0).any())
         expect(reached, f"no gradient reaches what is added to the output of shifted module {place}")
     twice = _gradients(model, batch, vectors, lambda: _computed_twice(model.decoder_layers()))
     for one, other in zip(plain, twice, strict=True):
-        apart = float((one - other).abs().max()) if other is not None else float("inf")
+        apart = float((one - other).abs().max())
         expect(
             apart <= 10 * tolerance * max(1.0, float(one.abs().max())),
             "gradients differ where layers are computed twice (gradient checkpointing)",
@@ -216,8 +222,11 @@ def _check_gradients(
 
 
 def _gradients(
-    model: Any, batch: AnswerBatch, vectors: Sequence[Tensor], around: Callable[[], AbstractContextManager[Any]]
-) -> list[Any]:
+    model: HookedModel,
+    batch: AnswerBatch,
+    vectors: Sequence[Tensor],
+    around: Callable[[], AbstractContextManager[object]],
+) -> list[Tensor]:
     """Of the targets' log-probability with respect to what is added."""
     import torch
 
@@ -228,11 +237,11 @@ def _gradients(
         logits = model.answer_logits(batch)
         expect(logits.requires_grad, "no gradient reaches what is added to the outputs of shifted modules")
         torch.log_softmax(logits.float(), -1).gather(1, batch.tokens.to(logits.device)[:, None]).sum().backward()  # type: ignore[no-untyped-call]
-    return [leaf.grad for leaf in leaves]
+    return [torch.full_like(leaf, float("nan")) if leaf.grad is None else leaf.grad for leaf in leaves]
 
 
 @contextmanager
-def _computed_twice(layers: Sequence[Any]) -> Any:
+def _computed_twice(layers: Sequence[Module]) -> Iterator[None]:
     """Within it the backward pass computes each layer again, as training does that has little memory."""
     from torch.utils.checkpoint import checkpoint
 
@@ -249,10 +258,10 @@ def _computed_twice(layers: Sequence[Any]) -> Any:
 
 
 def _check_shifted(
-    model: Any,
+    model: HookedModel,
     alone: PromptsAlone,
     prompts: Sequence[Prompt],
-    features: Mapping[str, Any] | None,
+    features: Mapping[str, Tensor] | None,
     before: Sequence[float],
     plain: Mapping[int, Sequence[str]],
     tolerance: float,
@@ -273,7 +282,11 @@ def _check_shifted(
 
 
 def _check_continued(
-    model: Any, alone: PromptsAlone, prompts: Sequence[Prompt], features: Mapping[str, Any] | None, tolerance: float
+    model: SupportsPrefixCache,
+    alone: PromptsAlone,
+    prompts: Sequence[Prompt],
+    features: Mapping[str, Tensor] | None,
+    tolerance: float,
 ) -> None:
     """Within a shift: keys and values are those of shifted states."""
     wanted = alone.log_probs(prompts)
@@ -287,13 +300,14 @@ def _check_continued(
         if not isinstance(model, ContinuesFromPrefix):
             continue
         [asked] = model.prompt_tokens([prompt], False)
-        known: Any = model.extend([Span(asked, 0, len(asked.ids) - 1)], None, features, True).keys_values
+        known = model.extend([Span(asked, 0, len(asked.ids) - 1)], None, features, True).keys_values
+        assert known is not None
         answer = alone.answers([prompt], _OPTIONS[0])
         found = model.generate_after([asked], known, _OPTIONS[0], features)
         expect(found == answer, f"under a hook, `generate_after` gives {found}, `generate` {answer}")
 
 
-def _check_every_token(model: Any, prompts: Sequence[Prompt], features: Mapping[str, Any] | None) -> None:
+def _check_every_token(model: HookedModel, prompts: Sequence[Prompt], features: Mapping[str, Tensor] | None) -> None:
     """Where each state behind the last layer is one vector, each next token is the same, whatever the prompt."""
     last, width = model.decoder_layers()[-1], model.base_model().width
     for seed in range(_SEEDS):  # some vectors stand for the end of an answer
@@ -315,14 +329,14 @@ def _check_every_token(model: Any, prompts: Sequence[Prompt], features: Mapping[
 
 
 def _check_failure(
-    model: Any, prompts: Sequence[Prompt], features: Mapping[str, Any] | None, batch: AnswerBatch
+    model: HookedModel, prompts: Sequence[Prompt], features: Mapping[str, Tensor] | None, batch: AnswerBatch
 ) -> None:
     """What a hook raises comes through; that nothing stays behind shows afterwards."""
 
     def failing(states: Tensor) -> Tensor:
         raise _FailureError
 
-    actions: tuple[Callable[[], Any], ...] = (
+    actions: tuple[Callable[[], object], ...] = (
         lambda: model.answer_logits(batch),
         lambda: _scores(model, prompts, features),
         lambda: _generated(model, prompts, _OPTIONS[0], features),
@@ -336,7 +350,7 @@ class _FailureError(Exception):
     """Raised within a hook."""
 
 
-def _weights(model: Any) -> list[Any]:
+def _weights(model: HookedModel) -> list[Tensor]:
     """Parameters of all torch modules that the adapter and its layers hold."""
     import torch
 
@@ -344,7 +358,7 @@ def _weights(model: Any) -> list[Any]:
     return [weight for part in (*held, *model.decoder_layers()) for weight in part.parameters()]
 
 
-def _without_gradients(model: Any, batch: AnswerBatch) -> Tensor:
+def _without_gradients(model: HookedModel, batch: AnswerBatch) -> Tensor:
     import torch
 
     with torch.no_grad():
@@ -373,28 +387,32 @@ def _noise(width: int, seed: int) -> Tensor:
     return torch.randn(width, generator=torch.Generator().manual_seed(seed))
 
 
-def _numbers(tensor: Tensor) -> Any:
+def _numbers(tensor: Tensor) -> NDArray[np.generic]:
     return tensor.cpu().numpy()
 
 
-def _target_scores(model: Any, prompts: Sequence[Prompt], features: Mapping[str, Any] | None) -> Any:
+def _target_scores(
+    model: HookedModel, prompts: Sequence[Prompt], features: Mapping[str, Tensor] | None
+) -> list[TargetScore]:
     """In one batch."""
     size = len(prompts)
     return model.score(prompts, size, features) if features is not None else model.score(prompts, size)
 
 
-def _scores(model: Any, prompts: Sequence[Prompt], features: Mapping[str, Any] | None) -> list[float]:
+def _scores(model: HookedModel, prompts: Sequence[Prompt], features: Mapping[str, Tensor] | None) -> list[float]:
     return [score.log_prob for score in _target_scores(model, prompts, features)]
 
 
 def _generated(
-    model: Any, prompts: Sequence[Prompt], options: GenerationOptions, features: Mapping[str, Any] | None
+    model: HookedModel, prompts: Sequence[Prompt], options: GenerationOptions, features: Mapping[str, Tensor] | None
 ) -> list[str]:
     given = () if features is None else (features,)
     found: list[str] = model.generate(prompts, options, len(prompts), *given)
     return found
 
 
-def _answers(model: Any, prompts: Sequence[Prompt], features: Mapping[str, Any] | None) -> dict[int, list[str]]:
+def _answers(
+    model: HookedModel, prompts: Sequence[Prompt], features: Mapping[str, Tensor] | None
+) -> dict[int, list[str]]:
     """Of one batch, by the number of beams."""
     return {options.num_beams: _generated(model, prompts, options, features) for options in _OPTIONS}

@@ -21,6 +21,7 @@ from icltool.contracts import (
     Prompt,
     SupportsDecoderHooks,
     SupportsPrefixCache,
+    TargetScore,
 )
 from icltool.errors import ConfigError, IclError, StoreError
 from icltool.testing.alone import PromptsAlone
@@ -28,6 +29,8 @@ from icltool.testing.expectations import expect, expect_equal, expect_error
 from icltool.testing.prefixes import check_prefixes
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from icltool.components.interventions.files import Stored
 
 _BEAMS = GenerationOptions(max_new_tokens=6, num_beams=3)
@@ -93,11 +96,11 @@ class Unhooked:
         return getattr(self._model, name)
 
 
-def traces(model: Model) -> dict[str, Any]:
+def traces(model: Model) -> dict[str, object]:
     """What a change could leave behind: methods replaced in the model, and for all modules within its layers hooks, replaced
     `forward` methods, and which weights there are and whether they want gradients."""
     hooked, own = cast(SupportsDecoderHooks, model), getattr(model, "__dict__", {})
-    found: dict[str, Any] = {
+    found: dict[str, object] = {
         "methods of the model": {name: v for name, v in own.items() if callable(getattr(type(model), name, None))}
     }
     tops = list({id(part): part for part in (*hooked.decoder_layers(), *hooked.shifted_modules())}.values())
@@ -109,7 +112,7 @@ def traces(model: Model) -> dict[str, Any]:
     return found
 
 
-def expect_untouched(model: Model, before: dict[str, Any], when: str) -> None:
+def expect_untouched(model: Model, before: dict[str, object], when: str) -> None:
     """The model's `traces` are those of before."""
     after, nothing = traces(model), object()
     for key in {**before, **after}:
@@ -174,7 +177,11 @@ def _enter(intervention: Intervention, model: Model) -> None:
 
 
 def _check_undone(
-    intervention: Intervention, model: Model, prompts: Sequence[Prompt], before: Any, kept: dict[str, Any]
+    intervention: Intervention,
+    model: Model,
+    prompts: Sequence[Prompt],
+    before: list[TargetScore],
+    kept: dict[str, object],
 ) -> None:
     expect(model.score(prompts, len(prompts)) == before, "afterwards scores must be as before, bit for bit")
     expect_untouched(model, kept, "afterwards")
@@ -196,14 +203,14 @@ def _check_failures(
     layers = cast(SupportsDecoderHooks, model).decoder_layers()
     missing = replace(prompts[-1], images=("/no/such/picture.png",) * len(prompts[-1].images))
 
-    def failing(states: Any) -> Any:
+    def failing(states: Tensor) -> Tensor:
         raise _FailureError
 
-    def broken(read: Callable[[], Any]) -> None:
+    def broken(read: Callable[[], object]) -> None:
         with changed_outputs([layers[len(layers) // 2]], [failing]):
             read()
 
-    actions: list[tuple[type[Exception], Callable[[], Any]]] = [
+    actions: list[tuple[type[Exception], Callable[[], object]]] = [
         (_FailureError, lambda: broken(lambda: model.score(prompts, len(prompts)))),
         (_FailureError, lambda: broken(lambda: model.generate(prompts, _BEAMS, len(prompts)))),
     ]
@@ -216,7 +223,7 @@ def _check_failures(
         expect_error(kind, partial(_within, intervention, model, action), "what a forward pass raises leaves `applied`")
 
 
-def _within(intervention: Intervention, model: Model, action: Callable[[], Any]) -> None:
+def _within(intervention: Intervention, model: Model, action: Callable[[], object]) -> None:
     with intervention.applied(model):
         action()
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -27,6 +27,9 @@ from icltool.testing.hooks import check_hooks
 from icltool.testing.images import check_prepared_images
 from icltool.testing.plain import PlainTwin
 from icltool.testing.prefixes import check_prefixes
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _OPTIONS = (GenerationOptions(max_new_tokens=6, num_beams=1), GenerationOptions(max_new_tokens=6, num_beams=3))
 
@@ -304,7 +307,9 @@ def _check_twin(
         expect(answers == wanted, f"{name} gives {answers}, plain full forward passes {wanted}")
 
 
-def _scored(model: Model, prompts: Sequence[Prompt], batch_size: int, features: Any = None) -> list[TargetScore]:
+def _scored(
+    model: Model, prompts: Sequence[Prompt], batch_size: int, features: Mapping[str, Tensor] | None = None
+) -> list[TargetScore]:
     scores = model.score(prompts, batch_size, features) if features is not None else model.score(prompts, batch_size)
     return valid_scores(scores, len(prompts))
 

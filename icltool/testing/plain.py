@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from icltool.contracts import Float64Array, GenerationOptions, Prompt
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from transformers import PreTrainedTokenizerBase
 
 #: (prompt, text, further token ids) -> (ids of the text, log-probabilities float64 [T, V] at each token of text + further)
 PlainForward = Callable[[Prompt, str, Sequence[int]], tuple[list[int], Float64Array]]
@@ -77,9 +81,9 @@ class PlainTwin:
 
 
 def torch_twin(
-    model: Any,
-    tokenizer: Any,
-    inputs: Callable[[Prompt, str], dict[str, Any]],
+    model: Callable[..., Any],
+    tokenizer: PreTrainedTokenizerBase,
+    inputs: Callable[[Prompt, str], dict[str, Tensor]],
     ends: Sequence[int],
     suppressed: Sequence[int] = (),
 ) -> PlainTwin:
@@ -103,9 +107,9 @@ def torch_twin(
 
 
 def torch_twin_apart(
-    model: Any,
-    tokenizer: Any,
-    inputs: Callable[[Prompt], dict[str, Any]],
+    model: Callable[..., Any],
+    tokenizer: PreTrainedTokenizerBase,
+    inputs: Callable[[Prompt], dict[str, Tensor]],
     ends: Sequence[int],
     start: int,
     suppressed: Sequence[int] = (),
@@ -133,7 +137,7 @@ def torch_twin_apart(
     return PlainTwin(forward, decode, frozenset(ends), frozenset(suppressed))
 
 
-def _extended(inputs: dict[str, Any], more: list[int]) -> dict[str, Any]:
+def _extended(inputs: dict[str, Tensor], more: list[int]) -> dict[str, Tensor]:
     """`inputs` with more text tokens at the end of their row: attended to, of type text, and shown the last image where
     there is an image mask."""
     import torch

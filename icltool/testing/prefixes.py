@@ -4,28 +4,43 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from icltool.contracts import (
     ContinuesFromPrefix,
+    Extension,
     GenerationOptions,
     KeysValues,
+    Model,
     Prompt,
     PromptTokens,
     Span,
+    SupportsPrefixCache,
 )
 from icltool.testing.alone import PromptsAlone
 from icltool.testing.expectations import expect, expect_equal
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class CachingModel(Model, SupportsPrefixCache, Protocol):
+    """A Model that computes scores from keys and values."""
+
+
+class ContinuingModel(CachingModel, ContinuesFromPrefix, Protocol):
+    """A Model that answers from them, too."""
+
 
 _OPTIONS = (GenerationOptions(max_new_tokens=6, num_beams=1), GenerationOptions(max_new_tokens=6, num_beams=3))
 
 
 def check_prefixes(
-    model: Any,
+    model: CachingModel,
     prompts: Sequence[Prompt],
-    features: Mapping[str, Any] | None,
+    features: Mapping[str, Tensor] | None,
     tolerance: float,
     alone: PromptsAlone | None = None,
 ) -> None:
@@ -78,7 +93,7 @@ def _check_tokens(tokens: Sequence[PromptTokens], prompts: Sequence[Prompt], cou
         expect(0 <= found.shared_end <= found.target_start, "`shared_end` stands in the prompt's text")
 
 
-def _check_units(model: Any, prompts: Sequence[Prompt]) -> None:
+def _check_units(model: CachingModel, prompts: Sequence[Prompt]) -> None:
     """The same words about the same images in another order are other tokens."""
     several = [p for p in prompts if len(set(p.images)) > 1]
     turned = [replace(p, images=p.images[1:] + p.images[:1]) for p in several]
@@ -95,15 +110,15 @@ def _within_images(tokens: PromptTokens) -> int:
 
 
 def _in_three(
-    model: Any, tokens: Sequence[PromptTokens], first: Sequence[int], features: Mapping[str, Any] | None
-) -> Any:
+    model: CachingModel, tokens: Sequence[PromptTokens], first: Sequence[int], features: Mapping[str, Tensor] | None
+) -> Tensor:
     """Log-probabilities from [0, a), [a, b), [b, end), with b half-way between a and the target."""
     second = [(a + t.target_start - 1) // 2 for a, t in zip(first, tokens, strict=True)]
     early = _past(model, tokens, [max(a, 0) for a in first], features)
     middle = [Span(t, a, b) for t, a, b in zip(tokens, first, second, strict=True)]
     rows = [k for k, span in enumerate(middle) if span.start < span.end]
     taken = [(_rows(keys, rows), _rows(values, rows)) for keys, values in early]
-    own = model.extend([middle[k] for k in rows], taken, features, True).keys_values
+    own = _kept(model.extend([middle[k] for k in rows], taken, features, True))
     late = []
     for layer, (keys, values) in enumerate(early):
         joined = (
@@ -120,7 +135,7 @@ def _in_three(
 
 
 def _check_answers(
-    model: Any, prompts: Sequence[Prompt], features: Mapping[str, Any] | None, alone: PromptsAlone
+    model: ContinuingModel, prompts: Sequence[Prompt], features: Mapping[str, Tensor] | None, alone: PromptsAlone
 ) -> None:
     tokens = model.prompt_tokens(prompts, False)
     past = _past(model, tokens, [len(t.ids) - 1 for t in tokens], features)
@@ -130,32 +145,32 @@ def _check_answers(
 
 
 def _past(
-    model: Any,
+    model: CachingModel,
     tokens: Sequence[PromptTokens],
     ends: Sequence[int],
-    features: Mapping[str, Any] | None,
+    features: Mapping[str, Tensor] | None,
     together: bool = True,
 ) -> KeysValues:
     """Keys and values of each prompt's first tokens, padded on the left. They are computed in one batch, or each prompt's
     alone."""
     spans = [Span(t, 0, max(end, 1)) for t, end in zip(tokens, ends, strict=True)]
     parts = [spans] if together else [[span] for span in spans]
-    made = [model.extend(part, None, features, True).keys_values for part in parts]
-    return [
-        tuple(
-            _left_padded([row[:, :, :end] for row, end in zip(_split(made, layer, half), ends, strict=True)])
-            for half in (0, 1)
-        )
-        for layer in range(len(made[0]))
-    ]
+    made = [_kept(model.extend(part, None, features, True)) for part in parts]
+    return [(_cut(made, layer, 0, ends), _cut(made, layer, 1, ends)) for layer in range(len(made[0]))]
 
 
-def _split(made: Sequence[KeysValues], layer: int, half: int) -> list[Any]:
-    """Keys (or values) of one layer, [1, heads, T, width] for each prompt."""
-    return [row for part in made for row in part[layer][half].split(1)]
+def _kept(extension: Extension) -> KeysValues:
+    assert extension.keys_values is not None
+    return extension.keys_values
 
 
-def _left_padded(rows: Sequence[Any]) -> Any:
+def _cut(made: Sequence[KeysValues], layer: int, half: int, ends: Sequence[int]) -> Tensor:
+    """Keys (or values) of one layer as one batch, those of each prompt up to its end."""
+    rows = [row[None] for part in made for row in part[layer][half]]
+    return _left_padded([row[:, :, :end] for row, end in zip(rows, ends, strict=True)])
+
+
+def _left_padded(rows: Sequence[Tensor]) -> Tensor:
     """Tensors [1, heads, T, width] as one batch. What stands in padded columns must not matter: it is 1."""
     import torch
 
@@ -163,19 +178,19 @@ def _left_padded(rows: Sequence[Any]) -> Any:
     return torch.cat([torch.nn.functional.pad(row, (0, 0, longest - row.shape[2], 0), value=1.0) for row in rows])
 
 
-def _tail(batch: Any, row: int, length: int) -> Any:
+def _tail(batch: Tensor, row: int, length: int) -> Tensor:
     return batch[row : row + 1, :, batch.shape[2] - length :]
 
 
-def _rows(batch: Any, rows: Sequence[int]) -> Any:
+def _rows(batch: Tensor, rows: Sequence[int]) -> Tensor:
     return batch[list(rows)]
 
 
-def _concatenated(one: Any, other: Any) -> Any:
+def _concatenated(one: Tensor, other: Tensor) -> Tensor:
     import torch
 
     return torch.cat([one, other], dim=2)
 
 
-def _same(found: Any, wanted: Sequence[float], how: str, tolerance: float) -> None:
+def _same(found: Tensor, wanted: Sequence[float], how: str, tolerance: float) -> None:
     expect_equal(found.tolist(), list(wanted), f"prompts computed {how} have other log-probabilities", tolerance)

@@ -239,11 +239,11 @@ class _ChatForm:
     def messages(self, demonstrations: Sequence[Example], query: Example) -> list[dict[str, Any]]:
         """The conversation as a chat model is evaluated on it."""
         images = (example.image for example in (*demonstrations, query) if example.image)
-        found = conversation(self.task, demonstrations, query, self.style)
-        for message in found:
+        found = []
+        for message in conversation(self.task, demonstrations, query, self.style):
             parts = [self._image(next(images)) if part["type"] == "image" else part for part in message["content"]]
             plain = self.openai and message["role"] == "assistant"
-            message["content"] = parts[0]["text"] if plain else parts
+            found.append({"role": message["role"], "content": parts[0]["text"] if plain else parts})
         return found
 
     def _image(self, path: str) -> dict[str, Any]:

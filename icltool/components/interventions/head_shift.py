@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from icltool.components.interventions.files import again, check_base
 from icltool.components.interventions.hooks import changed_inputs, changed_outputs
@@ -14,6 +14,7 @@ from icltool.contracts import AttentionHeads, Model, SupportsDecoderHooks
 from icltool.errors import ConfigError, StoreError
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
 
@@ -25,7 +26,7 @@ class HeadShifts:
     weights: Tensor
     biases: Tensor
 
-    def of(self, layer: int, device: Any) -> HeadShifts:
+    def of(self, layer: int, device: torch.device) -> HeadShifts:
         """Those of one layer, without the first dimension, on this device."""
         return HeadShifts(*(part[layer].to(device) for part in (self.vectors, self.weights, self.biases)))
 
@@ -139,7 +140,7 @@ class _Layer:
         (mu, own), self._pass = self._pass, None
         return shifted_heads(states, mu.to(states.device), own.vectors.to(states.device))
 
-    def _own(self, device: Any) -> HeadShifts:
+    def _own(self, device: torch.device) -> HeadShifts:
         if self._kept is None or self._kept.vectors.device != device:
             own = self._shifts().of(self._place, device)
             if own.learned:

@@ -4,14 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, TypeAlias
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from torch.nn import Module
+
+    #: What a module gives: states, or a tuple that begins with them.
+    Output = Tensor | tuple[Tensor, ...]
 
 #: Output of a module -> what is to stand in its place.
-Change = Callable[[Any], Any]
+Change: TypeAlias = "Callable[[Tensor], Tensor]"
 
 
 @contextmanager
-def changed_outputs(modules: Sequence[Any], changes: Sequence[Change]) -> Iterator[None]:
+def changed_outputs(modules: Sequence[Module], changes: Sequence[Change]) -> Iterator[None]:
     """Within it each module's output (the first item, where it is a tuple) goes through its change.
 
     The hooks are native to torch, so whatever runs the module runs them: generation with a cache, gradient checkpointing,
@@ -24,7 +31,7 @@ def changed_outputs(modules: Sequence[Any], changes: Sequence[Change]) -> Iterat
 
 
 @contextmanager
-def changed_inputs(modules: Sequence[Any], changes: Sequence[Change]) -> Iterator[None]:
+def changed_inputs(modules: Sequence[Module], changes: Sequence[Change]) -> Iterator[None]:
     """Within it each module's first positional input goes through its change."""
     with ExitStack() as stack:
         for module, change in zip(modules, changes, strict=True):
@@ -32,8 +39,8 @@ def changed_inputs(modules: Sequence[Any], changes: Sequence[Change]) -> Iterato
         yield
 
 
-def _on_output(change: Change) -> Callable[[Any, Any, Any], Any]:
-    def hook(module: Any, inputs: Any, output: Any) -> Any:
+def _on_output(change: Change) -> Callable[[Module, tuple[Tensor, ...], Output], Output]:
+    def hook(module: Module, inputs: tuple[Tensor, ...], output: Output) -> Output:
         if isinstance(output, tuple):
             return (change(output[0]), *output[1:])
         return change(output)
@@ -41,8 +48,8 @@ def _on_output(change: Change) -> Callable[[Any, Any, Any], Any]:
     return hook
 
 
-def _on_input(change: Change) -> Callable[[Any, Any], Any]:
-    def hook(module: Any, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+def _on_input(change: Change) -> Callable[[Module, tuple[Tensor, ...]], tuple[Tensor, ...]]:
+    def hook(module: Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         return (change(inputs[0]), *inputs[1:])
 
     return hook

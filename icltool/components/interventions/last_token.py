@@ -15,6 +15,9 @@ from icltool.errors import StoreError
 
 if TYPE_CHECKING:
     from torch import Tensor
+    from torch.nn import Module
+
+    from icltool.components.interventions.hooks import Output
 
 #: How far, of its norm, a state may be from one of an earlier pass to be the same but for rounding.
 _ROUNDING = 0.1
@@ -78,7 +81,7 @@ class LastTokenVector(StoredIntervention):
             )
         ends = _PromptEnds()
 
-        def hook(module: Any, inputs: tuple[Any, ...], named: Mapping[str, Any], output: Any) -> Any:
+        def hook(module: Module, inputs: tuple[object, ...], named: Mapping[str, object], output: Output) -> Output:
             states = output[0] if isinstance(output, tuple) else output
             changed = self._change.at(states, ends.find(states, (*inputs, *named.values())))
             return (changed, *output[1:]) if isinstance(output, tuple) else changed
@@ -102,11 +105,11 @@ class _PromptEnds:
 
     def __init__(self) -> None:
         self.given: Tensor | None = None
-        self._cache: weakref.ref[Any] | None = None
+        self._cache: weakref.ref[object] | None = None
         self._columns = 0
         self._prompt: tuple[int, Tensor] | None = None
 
-    def find(self, states: Tensor, inputs: Sequence[Any]) -> Tensor | int:
+    def find(self, states: Tensor, inputs: Sequence[object]) -> Tensor | int:
         """The column for each row, or one for all; -1 where the prompts came before. `states` [B, T, D] are the layer's output,
         unchanged; `inputs` all that the layer was called with."""
         if self.given is not None:
@@ -139,7 +142,7 @@ def _scoring(model: Any, hooked: SupportsDecoderHooks, ends: _PromptEnds) -> Ite
 
     @torch.inference_mode()
     def score(
-        prompts: Sequence[Prompt], batch_size: int, features: Mapping[str, Any] | None = None
+        prompts: Sequence[Prompt], batch_size: int, features: Mapping[str, Tensor] | None = None
     ) -> list[TargetScore]:
         found: list[TargetScore] = []
         for low in range(0, len(prompts), batch_size):

@@ -14,6 +14,7 @@ from icltool.errors import ConfigError, StoreError
 
 if TYPE_CHECKING:
     from torch import Tensor
+    from torch.nn import Module
 
 #: The projections of an attention module that can have adapters.
 TARGETS = ("query", "value", "output")
@@ -87,8 +88,8 @@ class _Site:
     """A projection of one layer: its name in files, the module, and where it hangs: (parent, attribute)."""
 
     name: str
-    module: Any
-    places: tuple[tuple[Any, str], ...]
+    module: Module
+    places: tuple[tuple[Module, str], ...]
 
 
 class LowRankAdapters:
@@ -105,15 +106,15 @@ class LowRankAdapters:
         self._sites = _sites(model, targets)
         self._wrapped = _wrap(self._sites, rank, alpha, dropout)
 
-    def trained(self) -> list[Any]:
+    def trained(self) -> list[list[Module]]:
         """For each projection, the torch modules of its adapter: A, B, dropout."""
         return [[layer.lora_A[_NAME], layer.lora_B[_NAME], layer.lora_dropout[_NAME]] for layer in self._wrapped]
 
     def weights(self) -> dict[str, Tensor]:
         """Parameters by their names in the file."""
-        found = {}
+        found: dict[str, Tensor] = {}
         for site, (a, b, _) in zip(self._sites, self.trained(), strict=True):
-            found[f"{site.name}.A"], found[f"{site.name}.B"] = a.weight, b.weight
+            found[f"{site.name}.A"], found[f"{site.name}.B"] = a.get_parameter("weight"), b.get_parameter("weight")
         return found
 
     @contextmanager
@@ -132,7 +133,7 @@ def _sites(model: SupportsDecoderHooks, targets: Sequence[str]) -> list[_Site]:
     layers = model.decoder_layers()
     for number, (layer, heads) in enumerate(zip(layers, model.attention_heads(), strict=True)):
         named = {id(getattr(heads, target)): target for target in reversed(TARGETS) if target in targets}
-        places: dict[int, list[tuple[Any, str]]] = {key: [] for key in named}
+        places: dict[int, list[tuple[Module, str]]] = {key: [] for key in named}
         modules = {id(getattr(heads, target)): getattr(heads, target) for target in TARGETS}
         for parent in layer.modules():
             for name, child in parent.named_children():

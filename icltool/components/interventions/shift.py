@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from icltool.components.interventions.files import check_base
 from icltool.components.interventions.hooks import changed_outputs
@@ -13,6 +13,7 @@ from icltool.components.interventions.stored import StoredIntervention, StoredOp
 from icltool.contracts import Model, SupportsDecoderHooks
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
 #: Norm of a shifted state below which it is not stretched to its length of before: a shift took it away whole.
@@ -61,7 +62,7 @@ class _Shift:
 
     def __init__(self, shift: Callable[[int], Tensor], layer: int) -> None:
         self._shift, self._layer = shift, layer
-        self._kept: Any = None
+        self._kept: Tensor | None = None
 
     def __call__(self, states: Tensor) -> Tensor:
         if self._kept is None or self._kept.device != states.device:
@@ -104,7 +105,7 @@ def fused_rescaled(moved: Tensor, norm: Tensor) -> Tensor:
 
 
 @lru_cache(maxsize=64)
-def _scale(width: int, device: Any) -> Any:
+def _scale(width: int, device: torch.device) -> Tensor:
     """float32 [D]: 1 / sqrt(D), what turns a root mean square of 1 into a norm of 1."""
     import torch
 

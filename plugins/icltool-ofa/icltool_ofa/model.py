@@ -21,7 +21,6 @@ from icltool import (
     LoadOptions,
     Prompt,
     TargetScore,
-    Task,
     apply_tuned,
     batches_by_length,
     fingerprint,

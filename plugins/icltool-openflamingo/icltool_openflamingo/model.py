@@ -19,7 +19,6 @@ from icltool import (
     Prompt,
     PromptFormat,
     TargetScore,
-    Task,
     TokenizedPrompt,
     batches_by_length,
     beam_options,

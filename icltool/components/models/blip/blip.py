@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -12,6 +12,9 @@ from icltool.components.models.shared.captioner_format import QUERIES, Captioner
 from icltool.components.models.shared.tokens import positions
 from icltool.components.models.shared.tuning import TunableCaptioner
 from icltool.errors import ConfigError
+
+if TYPE_CHECKING:
+    from icltool.components.models.shared.loading import Network
 
 #: The decoder's start token; its id comes right after the vocabulary of BERT.
 _START = "[DEC]"
@@ -28,8 +31,9 @@ class BlipModel(TunableCaptioner):
         super().__init__(options, BlipForConditionalGeneration)
 
     @property
-    def language(self) -> Any:
-        return self.model.text_decoder
+    def language(self) -> Network:
+        found: Network = self.model.text_decoder
+        return found
 
     @property
     def target_apart(self) -> bool:
@@ -94,7 +98,7 @@ class BlipModel(TunableCaptioner):
         states: torch.Tensor = self.model.vision_model(pixel_values=pixels).last_hidden_state
         return states
 
-    def _language_inputs(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+    def _language_inputs(self, inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         states = self._image_states(inputs)
         mask = inputs["attention_mask"]
         return {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -12,6 +12,9 @@ from icltool.components.models.shared.captioner_format import CaptionerFormat
 from icltool.components.models.shared.tokens import positions
 from icltool.components.models.shared.tuning import TunableCaptioner
 from icltool.errors import ConfigError
+
+if TYPE_CHECKING:
+    from icltool.components.models.shared.loading import Network
 
 #: Side in pixels of the pictures that the published checkpoints were pre-trained on.
 PRETRAINED_SIZE = 224
@@ -55,8 +58,9 @@ class PrefixedCaptioner(TunableCaptioner):
     """
 
     @property
-    def language(self) -> Any:
-        return self.model.language_model
+    def language(self) -> Network:
+        found: Network = self.model.language_model
+        return found
 
     def _written(self) -> CaptionerFormat:
         marker = "<image>"
@@ -64,7 +68,7 @@ class PrefixedCaptioner(TunableCaptioner):
             raise ConfigError(
                 f"the tokenizer in {self.source} has no {marker}", "take its files anew: older ones lack it"
             )
-        self.placeholder = int(self.tokenizer.convert_tokens_to_ids(marker))
+        self.placeholder = self.tokenizer.get_vocab()[marker]
         self.placeholders = int(self.model.config.num_query_tokens)
         eos = str(self.tokenizer.eos_token)
         specials = self.tokenizer.all_special_tokens
@@ -83,13 +87,14 @@ class PrefixedCaptioner(TunableCaptioner):
         start = opening(self.tokenizer, marker, str(self.tokenizer.bos_token))
         return CaptionerFormat(marker, start, "", " ", "\n", "\n", r"\n", reserved)
 
-    def _attended(self, inputs: Mapping[str, Any]) -> torch.Tensor:
+    def _attended(self, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """What stands in place of the placeholders, [images, placeholders, width]."""
         return self._image_states(inputs)
 
-    def _language_inputs(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+    def _language_inputs(self, inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         ids, mask = inputs["input_ids"], inputs["attention_mask"]
-        shown = ids == self.placeholder
+        assert self.placeholder is not None
+        shown = ids.eq(self.placeholder)
         # older files have no embedding for the placeholder, which needs none
         embedded = self.language.get_input_embeddings()(ids.masked_fill(shown, self._pad))
         if "image_states" in inputs or "pixel_values" in inputs:

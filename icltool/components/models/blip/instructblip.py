@@ -77,7 +77,7 @@ class InstructBlipModel(PrefixedCaptioner):
             text = text.replace(token, "")
         return text
 
-    def _attended(self, inputs: Mapping[str, Any]) -> torch.Tensor:
+    def _attended(self, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
         states = super()._attended(inputs)
         ids, mask = inputs["qformer_input_ids"], inputs["qformer_attention_mask"]
         queries = self.model.query_tokens.expand(len(states), -1, -1)

@@ -6,7 +6,6 @@ Idefics3, SmolVLM, Qwen2-VL, Qwen2.5-VL, Qwen3-VL, LLaVA-OneVision, InternVL, Ge
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import torch
 from PIL import Image
@@ -16,7 +15,7 @@ from icltool.components.models.chat.chat_continuing import chat_continuation
 from icltool.components.models.chat.chat_format import ChatFormat, Style, chat_format, ended_by
 from icltool.components.models.chat.chat_images import REUSABLE, ImageShelf
 from icltool.components.models.shared.options import RemoteCodeOptions
-from icltool.components.models.shared.processed import ProcessedModel
+from icltool.components.models.shared.processed import ModelInputs, ProcessedModel
 from icltool.components.models.shared.weights import fingerprint
 from icltool.contracts import Example, Prompt
 from icltool.errors import ConfigError
@@ -67,8 +66,8 @@ class ChatModel(ProcessedModel):
         return [self._shelf.encode(path, self._on_device) for path in paths]
 
     def _processed(
-        self, texts: list[str], prompts: Sequence[Prompt], features: Mapping[str, Any] | None
-    ) -> dict[str, Any]:
+        self, texts: list[str], prompts: Sequence[Prompt], features: Mapping[str, torch.Tensor] | None
+    ) -> ModelInputs:
         if features is None or not any(p.images for p in prompts):
             return super()._processed(texts, prompts, features)
         return self._on_device(self._shelf.inputs(texts, prompts, features))

@@ -5,18 +5,46 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal, TypedDict
 
 from icltool.components.models.shared.prompt_format import filled, plain_text
 from icltool.components.tasks import BUILT_IN, task_named
 from icltool.contracts import Example, Prompt, Task, TaskFormat
 from icltool.errors import ConfigError
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from icltool.components.models.shared.processed import Processor
+
 Style = Literal["turns", "flat"]
 Render = Callable[..., str]
 
-#: The tasks that fingerprints tell: those that came later are left out, so that those of before stay.
-_TOLD = ("caption", "vqa", "classification")
+
+class Message(TypedDict):
+    """A turn of a conversation, of parts with "type", and "text" where that is "text"."""
+
+    role: str
+    content: list[dict[str, str]]
+
+
+_INFERENCE = "Answer in one short sentence: what does this clue in the image let you infer? {question}"
+#: What the user asks beside the image (with {question}, {text} and {style} filled in); `flat` gives what stands before a
+#: label.
+REQUESTS: dict[str, str] = {
+    "caption": "Describe the image in one short sentence.",
+    "vqa": "{question} Answer the question with a word or a short phrase.",
+    "classification": "{text} Answer with the label only.",
+    "style": "Describe the image in one short sentence, in the style {style}.",
+    "inference": _INFERENCE,
+    "inference-choice": _INFERENCE,
+}
+FLAT: dict[str, tuple[str, tuple[str, ...]]] = {
+    "caption": ("Caption:", ("Caption",)),
+    "vqa": ("Question:{question} Short answer:", ("Question", "Answer", "Short")),
+    "classification": ("Input:{text} Label:", ("Input", "Label")),
+    **{task: (rules.query, rules.stop) for task, rules in LATER_TASKS.items()},
+}
 
 
 @dataclass(frozen=True)
@@ -68,7 +96,8 @@ class ChatFormat:
         flat = {task: (request(task, "flat").query, request(task, "flat").stop) for task in _TOLD}
         return repr((self.style, self.start, requests, flat, shown.text, shown.target))
 
-    def _messages(self, task: Task | str, demonstrations: Sequence[Example], query: Example) -> list[dict[str, Any]]:
+    def _messages(self, task: str, demonstrations: Sequence[Example], query: Example) -> list[Message]:
+        self._known(task)
         return conversation(task, demonstrations, query, self.style, self.reserved)
 
     def between(self) -> str:
@@ -114,7 +143,7 @@ def request(task: Task | str, style: Style) -> TaskFormat:
     return task.prompt(("completion",) if style == "flat" else ("chat", "completion"))
 
 
-def chat_format(processor: Any, tokenizer: Any, name: str, style: Style) -> ChatFormat:
+def chat_format(processor: Processor, tokenizer: PreTrainedTokenizerBase, name: str, style: Style) -> ChatFormat:
     """The format of a model with this processor. Raises ConfigError where it has no chat template, or one that fails."""
     from jinja2 import TemplateError
 
@@ -135,9 +164,11 @@ def chat_format(processor: Any, tokenizer: Any, name: str, style: Style) -> Chat
         )
     switched_off = {name: False for name in _SWITCHES if re.search(rf"\b{name}\b", template)}
 
-    def render(messages: list[dict[str, Any]], add_generation_prompt: bool) -> str:
+    write: Callable[..., str] = processor.apply_chat_template
+
+    def render(messages: list[Message], add_generation_prompt: bool) -> str:
         try:
-            text: str = processor.apply_chat_template(
+            return write(
                 messages,
                 chat_template=template,
                 tokenize=False,
@@ -149,7 +180,6 @@ def chat_format(processor: Any, tokenizer: Any, name: str, style: Style) -> Chat
             raise ConfigError(
                 f"the chat template of {name} fails: {reason}", "mend it, or choose another model"
             ) from error
-        return text
 
     special = [str(t.content) for t in tokenizer.added_tokens_decoder.values() if t.special]
     reserved = {token for token in (*special, marker, *_markers(processor)) if token.strip()}
@@ -167,8 +197,8 @@ def chat_format(processor: Any, tokenizer: Any, name: str, style: Style) -> Chat
 
 
 def conversation(
-    task: Task | str, demonstrations: Sequence[Example], query: Example, style: Style, reserved: Sequence[str] = ()
-) -> list[dict[str, Any]]:
+    task: str, demonstrations: Sequence[Example], query: Example, style: Style, reserved: Sequence[str] = ()
+) -> list[Message]:
     """Demonstrations and query as messages with image parts and text parts, the images in the examples' order. `reserved`
     tokens are broken up in what comes from the data."""
 
@@ -180,16 +210,17 @@ def conversation(
         return [*image, {"type": "text", "text": text + label}]
 
     if style == "flat":
-        shown = [part for e in demonstrations for part in content(e, f"{plain_text(e.label, reserved)}\n")]
-        return [{"role": "user", "content": _joined([*shown, *content(query, "")])}]
-    messages = []
+        form = FLAT[task][0]
+        shown = [part for e in demonstrations for part in content(form, e, f"{plain_text(e.label, reserved)}\n")]
+        return [{"role": "user", "content": _joined([*shown, *content(form, query, "")])}]
+    messages: list[Message] = []
     for example in demonstrations:
         messages.append({"role": "user", "content": content(example, "")})
         messages.append(_said("assistant", plain_text(example.label, reserved)))
     return [*messages, {"role": "user", "content": content(query, "")}]
 
 
-def ended_by(form: ChatFormat, tokenizer: Any, ends: Sequence[int]) -> ChatFormat:
+def ended_by(form: ChatFormat, tokenizer: PreTrainedTokenizerBase, ends: Sequence[int]) -> ChatFormat:
     """The format for a model whose answers end with one of the tokens `ends`: where its template writes nothing after the last
     answer, that is the token that it begins the next turn with, if it is one of them, else EOS."""
     between = form.between()
@@ -238,7 +269,7 @@ def answer_in(text: str, whole: str, label: str) -> tuple[str, str]:
     return own, written[len(label) :]
 
 
-def _said(role: str, text: str) -> dict[str, Any]:
+def _said(role: str, text: str) -> Message:
     return {"role": role, "content": [{"type": "text", "text": text}]}
 
 
@@ -253,7 +284,7 @@ def _joined(content: Sequence[dict[str, str]]) -> list[dict[str, str]]:
     return found
 
 
-def _template(processor: Any, tokenizer: Any) -> str | None:
+def _template(processor: Processor, tokenizer: PreTrainedTokenizerBase) -> str | None:
     """The template for plain conversations, of the processor or else of its tokenizer."""
     for holder in (processor, tokenizer):
         found = getattr(holder, "chat_template", None)
@@ -264,7 +295,7 @@ def _template(processor: Any, tokenizer: Any) -> str | None:
     return None
 
 
-def _markers(processor: Any) -> list[str]:
+def _markers(processor: Processor) -> list[str]:
     names = ("image_token", "video_token", "audio_token", "boi_token", "eoi_token", "fake_image_token", "start_image_token",
              "end_image_token", "vision_start_token", "vision_end_token", "global_image_tag")  # fmt: skip
     found = [getattr(holder, name, None) for holder in (processor, processor.tokenizer) for name in names]

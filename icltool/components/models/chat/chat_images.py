@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from icltool.components.models.shared.images import read_image
-from icltool.components.models.shared.processed import picture_faults
+from icltool.components.models.shared.processed import ModelInputs, picture_faults
 from icltool.contracts import Prompt
+
+if TYPE_CHECKING:
+    from transformers import BatchEncoding
+
+    from icltool.components.models.shared.loading import Network
+    from icltool.components.models.shared.processed import Processor, RecordingTokenizer
 
 #: Architectures whose language model sees nothing of an image but `pooler_output` of its encoder, the same in every
 #: prompt. LLaVA-OneVision is not among them (it cuts a lone image into tiles, several not), nor is Qwen3-VL (deeper
@@ -38,12 +44,12 @@ class ImageShelf:
     `processor`, `model` and `recorder` (the processor's tokenizer) are the adapter's, `marker` its token for one image.
     """
 
-    def __init__(self, processor: Any, model: Any, recorder: Any, marker: str) -> None:
+    def __init__(self, processor: Processor, model: Network, recorder: RecordingTokenizer, marker: str) -> None:
         self._processor, self._model, self._recorder, self._marker = processor, model, recorder, marker
         self._types_key: str | None = None
         self._shown: dict[str, Shown] = {}
 
-    def encode(self, path: str, on_device: Any) -> torch.Tensor:
+    def encode(self, path: str, on_device: Callable[[Mapping[str, torch.Tensor]], ModelInputs]) -> torch.Tensor:
         """What the language model attends to for the image: [tokens, width], or [tiles, tokens, width]."""
         inputs = on_device(self._read(path))
         takes = inspect.signature(self._model.get_image_features).parameters
@@ -53,13 +59,13 @@ class ImageShelf:
 
     def inputs(
         self, texts: Sequence[str], prompts: Sequence[Prompt], features: Mapping[str, torch.Tensor]
-    ) -> dict[str, Any]:
+    ) -> ModelInputs:
         """The model's inputs for one batch, with ready features in place of pixels."""
         from transformers.modeling_outputs import BaseModelOutputWithPooling
 
         shown = [[self.shown(path) for path in p.images] for p in prompts]
         encoded = self.tokens(texts, prompts, return_tensors="pt")
-        inputs: dict[str, Any] = {key: encoded[key] for key in ("input_ids", "attention_mask")}
+        inputs: ModelInputs = {key: encoded[key] for key in ("input_ids", "attention_mask")}
         if self._types_key is not None:
             types = self._processor.create_mm_token_type_ids(encoded["input_ids"].tolist())
             inputs[self._types_key] = torch.tensor(types)
@@ -72,7 +78,7 @@ class ImageShelf:
         inputs["mm_encoder_outputs"] = {"image": BaseModelOutputWithPooling(pooler_output=states)}
         return inputs
 
-    def tokens(self, texts: Sequence[str], prompts: Sequence[Prompt], **options: Any) -> Any:
+    def tokens(self, texts: Sequence[str], prompts: Sequence[Prompt], **options: str) -> BatchEncoding:
         """Ids and masks of the texts with those of their images, by the recorder."""
         shown = [[self.shown(path) for path in p.images] for p in prompts]
         return self._recorder([self._written(t, s) for t, s in zip(texts, shown, strict=True)], **options)
@@ -83,7 +89,7 @@ class ImageShelf:
             self._read(path)
         return self._shown[path]
 
-    def _read(self, path: str) -> dict[str, Any]:
+    def _read(self, path: str) -> ModelInputs:
         """The processor's inputs for the image alone; remembers what it wrote."""
         picture = read_image(path)
         with picture_faults(self._model.config.model_type, self._processor, {path: picture}):

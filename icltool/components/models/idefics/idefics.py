@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -37,6 +37,10 @@ from icltool.components.models.shared.weights import weights_of
 from icltool.contracts import AnswerBatch, GenerationOptions, Prompt, TargetScore
 from icltool.errors import ConfigError
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+    from transformers.image_processing_utils import BaseImageProcessor
+
 
 class IdeficsModel(EncodesImages, ContinuingIdefics, HookedDecoder):
     """The adapter. Image attention follows the prompt: a token sees the last image before it, none before the first.
@@ -57,7 +61,7 @@ class IdeficsModel(EncodesImages, ContinuingIdefics, HookedDecoder):
         self.template, self.format = options.template, IDEFICS_FORMATS[options.template]
         weights = weights_of(options)
         with loading_errors(name, weights):
-            self.tokenizer: Any = AutoTokenizer.from_pretrained(weights.source, **weights.where)
+            self.tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(weights.source, **weights.where)
             as_in_file(self.tokenizer, weights.source, name)
             self.image_processor = _image_processor(weights.source, weights.local_only)
             check_image_processor(name, self.image_processor)
@@ -94,7 +98,7 @@ class IdeficsModel(EncodesImages, ContinuingIdefics, HookedDecoder):
 
     @torch.inference_mode()
     def score(
-        self, prompts: Sequence[Prompt], batch_size: int, features: Mapping[str, Any] | None = None
+        self, prompts: Sequence[Prompt], batch_size: int, features: Mapping[str, torch.Tensor] | None = None
     ) -> list[TargetScore]:
         """See Model.score. Logits are computed at target positions only."""
         tokens = tokenize(self.tokenizer, prompts, with_target=True, limit=self._limit())
@@ -114,7 +118,7 @@ class IdeficsModel(EncodesImages, ContinuingIdefics, HookedDecoder):
         prompts: Sequence[Prompt],
         options: GenerationOptions,
         batch_size: int,
-        features: Mapping[str, Any] | None = None,
+        features: Mapping[str, torch.Tensor] | None = None,
     ) -> list[str]:
         """See Model.generate. The image tokens are never generated: an answer shows no image."""
         tokens = tokenize(self.tokenizer, prompts, with_target=False, limit=self._limit(options.max_new_tokens))
@@ -132,15 +136,15 @@ class IdeficsModel(EncodesImages, ContinuingIdefics, HookedDecoder):
 
         return in_batches(batches_by_length([len(t.ids) for t in tokens], batch_size), compute)
 
-    def decoder_layers(self) -> Sequence[Any]:
+    def decoder_layers(self) -> Sequence[torch.nn.Module]:
         """See SupportsDecoderHooks. Image attention is apart from these, before every layer of its interval."""
         return list(self.model.model.layers)
 
-    def checkpointed_layers(self) -> Sequence[Any]:
+    def checkpointed_layers(self) -> Sequence[torch.nn.Module]:
         """See SupportsDecoderHooks."""
         return [*self.model.model.layers, *self.model.model.gated_cross_attn_layers]
 
-    def answer_batch(self, prompts: Sequence[Prompt], features: Mapping[str, Any] | None) -> AnswerBatch:
+    def answer_batch(self, prompts: Sequence[Prompt], features: Mapping[str, torch.Tensor] | None) -> AnswerBatch:
         """See SupportsDecoderHooks."""
         tokens = tokenize(self.tokenizer, prompts, with_target=True, limit=self._limit())
         rows = self._rows(tokens, "right")
@@ -164,13 +168,13 @@ class IdeficsModel(EncodesImages, ContinuingIdefics, HookedDecoder):
         return on_device(np.stack([read(path) for path in paths]), self.device).to(self.dtype)
 
     def _inputs(
-        self, rows: PaddedRows, prompts: Sequence[Prompt], features: Mapping[str, Any] | None
-    ) -> dict[str, Any]:
+        self, rows: PaddedRows, prompts: Sequence[Prompt], features: Mapping[str, torch.Tensor] | None
+    ) -> dict[str, torch.Tensor]:
         """Model inputs for one batch: ids, masks [B, T] and [B, T, I], and pixels or ready features [B, I, …]."""
         images, ids, mask = max(1, *(len(p.images) for p in prompts)), rows.ids, rows.mask
         current = ids.eq(self._image_token).cumsum(1) - 1
         attends = (current[:, :, None] == torch.arange(images)) & mask[:, :, None].bool()
-        inputs: dict[str, Any] = {
+        inputs = {
             "input_ids": ids.to(self.device),
             "attention_mask": mask.to(self.device),
             "image_attention_mask": attends.long().to(self.device),
@@ -184,7 +188,7 @@ class IdeficsModel(EncodesImages, ContinuingIdefics, HookedDecoder):
             inputs["image_encoder_embeddings"] = self._stack([p.images for p in prompts], images, features)
         return inputs
 
-    def _hidden(self, inputs: Mapping[str, Any]) -> torch.Tensor:
+    def _hidden(self, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """The last hidden states [B, T, width] for what `_inputs` made."""
         with ready_features(self.model.model.config, "image_encoder_embeddings" in inputs):
             hidden: torch.Tensor = self.model.model(**inputs, use_cache=False).last_hidden_state
@@ -194,13 +198,13 @@ class IdeficsModel(EncodesImages, ContinuingIdefics, HookedDecoder):
         paths = list(dict.fromkeys(path for p in prompts for path in p.images))
         return dict(zip(paths, self._pixels(paths), strict=True))
 
-    def _stack(self, rows: Sequence[Sequence[str]], images: int, values: Mapping[str, Any]) -> torch.Tensor:
+    def _stack(self, rows: Sequence[Sequence[str]], images: int, values: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """[B, images, …]: each row's images in order, zeros where a row has fewer (no token attends to them)."""
         blank = torch.zeros_like(values[next(path for row in rows for path in row)])
         return torch.stack([torch.stack([values[p] for p in row] + [blank] * (images - len(row))) for row in rows])
 
 
-def _image_processor(source: str, local_only: bool) -> Any:
+def _image_processor(source: str, local_only: bool) -> BaseImageProcessor:
     """The image processor that works on PIL pictures: the same pixels on every machine, torchvision or not."""
     from transformers.models.idefics.image_processing_pil_idefics import IdeficsImageProcessorPil
 

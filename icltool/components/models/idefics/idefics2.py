@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
@@ -11,9 +11,12 @@ from icltool.components.models.idefics.options import IdeficsOptions
 from icltool.components.models.shared.adapter import EncodesImages
 from icltool.components.models.shared.image_continuing import ImageContinuation, text_continues
 from icltool.components.models.shared.image_reader import ImageReader, Pixels, on_device, padded
-from icltool.components.models.shared.processed import ProcessedModel
+from icltool.components.models.shared.processed import ModelInputs, ProcessedModel
 from icltool.components.models.shared.prompt_format import IDEFICS2_FORMATS
 from icltool.contracts import Prompt
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 class Idefics2Model(EncodesImages, ProcessedModel):
@@ -28,13 +31,14 @@ class Idefics2Model(EncodesImages, ProcessedModel):
         self.template, self.format = options.template, IDEFICS2_FORMATS[options.template]
         super().__init__(options, Idefics2ForConditionalGeneration)
         self.processor.image_processor.do_image_splitting = False
-        markers = self.tokenizer.convert_tokens_to_ids(["<image>", "<fake_token_around_image>"])
+        written = ["<image>", "<fake_token_around_image>"]
+        markers = cast("list[int]", self.tokenizer.convert_tokens_to_ids(written))
         self.image_tokens = sorted({*self.image_tokens, *markers})
         decoder = self.model.model.text_model
         if text_continues(decoder.config):
-            self._continue_by(self._continuation(decoder, int(markers[0])))
+            self._continue_by(self._continuation(decoder, markers[0]))
 
-    def _continuation(self, decoder: Any, image_token: int) -> ImageContinuation:
+    def _continuation(self, decoder: PreTrainedModel, image_token: int) -> ImageContinuation:
         """What makes the model SupportsPrefixCache and ContinuesFromPrefix. The processor writes the tokens of images
         without reading one: they are as many for each."""
         length = int(self.processor.image_seq_len)
@@ -47,9 +51,9 @@ class Idefics2Model(EncodesImages, ProcessedModel):
             lambda paths: self.image_features(paths, len(paths)),
         )
 
-    def shifted_modules(self) -> Sequence[Any]:
+    def shifted_modules(self) -> Sequence[torch.nn.Module]:
         """See SupportsDecoderHooks: LIVE shifts the output of each layer's feed-forward part in IDEFICS2."""
-        return [layer.mlp for layer in self.decoder_layers()]
+        return [layer.get_submodule("mlp") for layer in self.decoder_layers()]
 
     def image_reader(self) -> ImageReader:
         """See PreparesImages."""
@@ -66,8 +70,8 @@ class Idefics2Model(EncodesImages, ProcessedModel):
         return list(joined.reshape(len(prepared), -1, width))
 
     def _processed(
-        self, texts: list[str], prompts: Sequence[Prompt], features: Mapping[str, Any] | None
-    ) -> dict[str, Any]:
+        self, texts: list[str], prompts: Sequence[Prompt], features: Mapping[str, torch.Tensor] | None
+    ) -> ModelInputs:
         ready = "mm_encoder_outputs" in self._forward  # earlier releases lose ready features on the way to `generate`
         if features is None or not ready or not any(p.images for p in prompts):
             return super()._processed(texts, prompts, features)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -30,6 +30,11 @@ from icltool.components.models.shared.scoring import beam_options, decoded
 from icltool.components.models.shared.tokens import tokenize
 from icltool.contracts import Extension, GenerationOptions, KeysValues, Prompt, PromptTokens, Span
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig, PreTrainedTokenizerBase
+
+    from icltool.components.models.shared.loading import Network
+
 
 @dataclass(frozen=True)
 class _SeenImages:
@@ -48,8 +53,8 @@ class ContinuingIdefics:
     of its first token may stand before the span (the marker in front of an image still sees the image before).
     """
 
-    model: Any
-    tokenizer: Any
+    model: Network
+    tokenizer: PreTrainedTokenizerBase
     device: torch.device
     dtype: torch.dtype
     _pad: int
@@ -65,7 +70,7 @@ class ContinuingIdefics:
 
     @torch.inference_mode()
     def extend(
-        self, spans: Sequence[Span], past: KeysValues | None, features: Mapping[str, Any] | None, keep: bool
+        self, spans: Sequence[Span], past: KeysValues | None, features: Mapping[str, torch.Tensor] | None, keep: bool
     ) -> Extension:
         """See SupportsPrefixCache."""
         columns = 0 if past is None else max(span.start for span in spans)
@@ -93,7 +98,7 @@ class ContinuingIdefics:
         scores = span_log_probs(
             output.last_hidden_state, wanted, self.model.lm_head, config.vocab_size + config.additional_vocab_size
         )
-        return Extension(scores, own_keys_values(cache) if keep else None)
+        return Extension(scores, own_keys_values(cache) if keep and cache is not None else None)
 
     @torch.inference_mode()
     def generate_after(
@@ -101,7 +106,7 @@ class ContinuingIdefics:
         prompts: Sequence[PromptTokens],
         past: KeysValues,
         options: GenerationOptions,
-        features: Mapping[str, Any] | None,
+        features: Mapping[str, torch.Tensor] | None,
     ) -> list[str]:
         """See ContinuesFromPrefix."""
         ids, present = padded_prompts(prompts, self._pad, self._limit(options.max_new_tokens))
@@ -127,7 +132,9 @@ class ContinuingIdefics:
             )
         return decoded(self.tokenizer, output[:, ids.shape[1] :])
 
-    def _seen_images(self, spans: Sequence[Span], length: int, features: Mapping[str, Any] | None) -> _SeenImages:
+    def _seen_images(
+        self, spans: Sequence[Span], length: int, features: Mapping[str, torch.Tensor] | None
+    ) -> _SeenImages:
         """The images that the tokens of these spans, filled up to `length`, attend to."""
         seen, mask_rows = [], []
         for span in spans:
@@ -160,7 +167,9 @@ class ContinuingIdefics:
             self._narrowed = SharedImages(projections), WantedTokens(self.model.model.layers[-1].mlp)
         return self._narrowed
 
-    def _features_of(self, paths: Sequence[str], features: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    def _features_of(
+        self, paths: Sequence[str], features: Mapping[str, torch.Tensor] | None
+    ) -> Mapping[str, torch.Tensor]:
         if features is not None or not paths:
             return features or {}
         return dict(zip(paths, self.image_features(paths, len(paths)), strict=True))
@@ -183,7 +192,7 @@ class ContinuingIdefics:
 
 
 @contextmanager
-def whole_vocabulary(config: Any) -> Iterator[None]:
+def whole_vocabulary(config: PreTrainedConfig) -> Iterator[None]:
     """Within it `vocab_size` counts the additional tokens too, as the logits do: beam search of some releases of
     transformers reshapes logits by it."""
     own = config.vocab_size
@@ -195,7 +204,7 @@ def whole_vocabulary(config: Any) -> Iterator[None]:
 
 
 @contextmanager
-def ready_features(config: Any, ready: bool = True) -> Iterator[None]:
+def ready_features(config: PreTrainedConfig, ready: bool = True) -> Iterator[None]:
     """Within it, where `ready`, `image_encoder_embeddings` [B, I, T, width] are what image attention reads: the perceiver of a
     model that has one is left out. Its own output has a name of its own, `perceiver_embeddings`, but releases of transformers
     take that in different shapes, and from 5.24 on `generate` sends it through the perceiver once more."""

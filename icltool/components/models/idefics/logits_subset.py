@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 
@@ -34,12 +33,12 @@ class SharedImages:
             self._images = self._rows = None
             self._projected = {}
 
-    def _narrow(self, module: Any, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    def _narrow(self, module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
         if self._images is None:
             return inputs
         return (self._images[:0] if id(module) in self._projected else self._images,)
 
-    def _spread(self, module: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> torch.Tensor:
+    def _spread(self, module: torch.nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor:
         if self._rows is None:
             return output
         projected = self._projected.setdefault(id(module), output)
@@ -69,14 +68,14 @@ class WantedTokens:
         finally:
             self._rows = self._columns = self._shape = None
 
-    def _narrow(self, module: Any, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    def _narrow(self, module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
         if self._rows is None or self._columns is None:
             return inputs
         states = inputs[0]
         self._shape = states.shape
         return (states[self._rows.to(states.device), self._columns.to(states.device)],)
 
-    def _spread(self, module: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> torch.Tensor:
+    def _spread(self, module: torch.nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor:
         if self._rows is None or self._columns is None or self._shape is None:
             return output
         whole = output.new_zeros(self._shape)

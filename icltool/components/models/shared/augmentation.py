@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,11 +35,13 @@ class PictureReader:
     evaluation: Literal["squeeze", "centre"] = "squeeze"
     shorter: int = 256
 
-    def __call__(self, picture: str, generator: Any | None = None, flip: bool = True) -> NDArray[np.float32]:
+    def __call__(
+        self, picture: str, generator: np.random.Generator | None = None, flip: bool = True
+    ) -> NDArray[np.float32]:
         image = read_image(picture)
         kept = _kept(picture, image)
         crop = "none" if generator is None else self.augmentation.crop
-        if crop == "resized":
+        if crop == "resized" and generator is not None:
             box = resized_crop(image.size, self.augmentation.scale, kept, generator)
             image = image.resize((self.size, self.size), Image.Resampling.BICUBIC, box)
         elif crop == "random":
@@ -53,7 +54,9 @@ class PictureReader:
             image = ImageOps.mirror(image)
         return self._normalized(image)
 
-    def _square(self, image: Image.Image, shorter: int, kept: Box | None, generator: Any | None) -> Image.Image:
+    def _square(
+        self, image: Image.Image, shorter: int, kept: Box | None, generator: np.random.Generator | None
+    ) -> Image.Image:
         sides, box = square_crop(image.size, self.size, shorter, kept, generator)
         if box is not None:
             image = image.resize(sides, Image.Resampling.BICUBIC).crop(box)
@@ -66,10 +69,13 @@ class PictureReader:
         return np.ascontiguousarray(shown.transpose(2, 0, 1), dtype=np.float32)
 
 
-def resized_crop(size: tuple[int, int], scale: Sequence[float], kept: Box | None, generator: Any) -> Box:
+def resized_crop(
+    size: tuple[int, int], scale: tuple[float, float], kept: Box | None, generator: np.random.Generator
+) -> Box:
     """A rectangle of `scale` of the picture's area, aspect ratio 3/4 to 4/3 (uniform in its logarithm), that holds `kept`
     whole: where it is too small for that it grows. After ten tries in vain, the largest in the middle."""
     width, height = size
+    centred = False
     for _ in range(_TRIES):
         area = width * height * generator.uniform(*scale)
         ratio = math.exp(generator.uniform(math.log(_RATIOS[0]), math.log(_RATIOS[1])))
@@ -80,16 +86,17 @@ def resized_crop(size: tuple[int, int], scale: Sequence[float], kept: Box | None
         limited = min(max(width / height, _RATIOS[0]), _RATIOS[1])
         w, h = (width, round(width / limited)) if width / height < limited else (round(height * limited), height)
         w, h = max(1, min(w, width)), max(1, min(h, height))
-        generator = None
+        centred = True
     if kept is not None:
         w, h = max(w, math.ceil(kept[2] - kept[0])), max(h, math.ceil(kept[3] - kept[1]))
-    left = _offset(width, w, None if kept is None else (kept[0], kept[2]), generator)
-    top = _offset(height, h, None if kept is None else (kept[1], kept[3]), generator)
+    drawing = None if centred else generator
+    left = _offset(width, w, None if kept is None else (kept[0], kept[2]), drawing)
+    top = _offset(height, h, None if kept is None else (kept[1], kept[3]), drawing)
     return left, top, left + w, top + h
 
 
 def square_crop(
-    size: tuple[int, int], side: int, shorter: int, kept: Box | None, generator: Any | None
+    size: tuple[int, int], side: int, shorter: int, kept: Box | None, generator: np.random.Generator | None
 ) -> tuple[tuple[int, int], tuple[int, int, int, int] | None]:
     """(sides of the picture with its shorter one resized to `shorter` pixels, a square in it): at a random place, or without
     generator in the middle, but with `kept` whole in it. The square's side is `side`, or what it takes to hold `kept`; None
@@ -109,7 +116,7 @@ def square_crop(
     return sides, (x, y, x + side, y + side)
 
 
-def _offset(whole: int, part: int, kept: tuple[float, float] | None, generator: Any | None) -> int:
+def _offset(whole: int, part: int, kept: tuple[float, float] | None, generator: np.random.Generator | None) -> int:
     """Where a part of a side begins: anywhere that leaves `kept` whole, by default the middle."""
     low, high = 0, whole - part
     if kept is not None:

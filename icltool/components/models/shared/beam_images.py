@@ -10,15 +10,18 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from icltool.errors import ConfigError
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
+
 
 @contextmanager
-def images_by_beam(model: Any, inputs: Mapping[str, Any], images: Sequence[int]) -> Iterator[None]:
+def images_by_beam(model: Any, inputs: Mapping[str, torch.Tensor], images: Sequence[int]) -> Iterator[None]:
     """Within the block `model.generate` of these inputs, of B prompts, gives each beam the images of its prompt in order.
 
     `images` [B] are how many each prompt shows. Does nothing for a model that takes care of it itself. Raises ConfigError
@@ -34,7 +37,7 @@ def images_by_beam(model: Any, inputs: Mapping[str, Any], images: Sequence[int])
         return
     repeat = model._expand_inputs_for_generation
 
-    def expanded(expand_size: int = 1, **given: Any) -> tuple[Any, dict[str, Any]]:
+    def expanded(expand_size: int = 1, **given: Any) -> tuple[torch.Tensor, dict[str, Any]]:
         if expand_size == 1:  # one beam: nothing is repeated
             return repeat(expand_size=expand_size, **given)  # type: ignore[no-any-return]
         tokens = _image_tokens(model.config, inputs["input_ids"])
@@ -61,7 +64,7 @@ def _in_order(model: Any) -> bool:
     return own or "mm_encoder_outputs" in inspect.signature(model.forward).parameters
 
 
-def _image_tokens(config: Any, ids: torch.Tensor) -> list[int]:
+def _image_tokens(config: PreTrainedConfig, ids: torch.Tensor) -> list[int]:
     """How many tokens of each prompt, ids [B, T], are of images."""
     token = getattr(config, "image_token_id", None) or getattr(config, "image_token_index", None)
     counts: list[int] = ids.eq(-1 if token is None else token).sum(1).tolist()

@@ -10,7 +10,7 @@ from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from pydantic import Field
@@ -40,6 +40,11 @@ from icltool.components.models.shared.tokens import (
 from icltool.components.models.shared.weights import fingerprint, weights_of
 from icltool.contracts import AnswerBatch, GenerationOptions, Prompt, TargetScore
 from icltool.errors import DataError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
+
+    from icltool.components.models.shared.loading import Network
 
 #: About how many characters of text an image counts for where prompts of like length are put together.
 _IMAGE_LENGTH = 150
@@ -88,7 +93,7 @@ class Captioner(EncodesImages, Adapter):
         with loading_errors(name, weights):
             self.processor = load_processor(weights)
             check_image_processor(name, self.processor.image_processor)
-        self.tokenizer: Any = self.processor.tokenizer
+        self.tokenizer: PreTrainedTokenizerFast = self.processor.tokenizer
         prepare_tokenizer(self.tokenizer, name, weights.source)
         loaded = load_model(model_class, weights, options)
         self.model, self.device, self.precision = loaded.model, loaded.device, loaded.precision
@@ -101,7 +106,7 @@ class Captioner(EncodesImages, Adapter):
 
     @property
     @abstractmethod
-    def language(self) -> Any:
+    def language(self) -> Network:
         """The language model."""
 
     @abstractmethod
@@ -117,7 +122,7 @@ class Captioner(EncodesImages, Adapter):
         return {}
 
     @abstractmethod
-    def _language_inputs(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+    def _language_inputs(self, inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """What the language model reads, without its targets."""
 
     @property
@@ -144,7 +149,7 @@ class Captioner(EncodesImages, Adapter):
 
     @torch.inference_mode()
     def score(
-        self, prompts: Sequence[Prompt], batch_size: int, features: Mapping[str, Any] | None = None
+        self, prompts: Sequence[Prompt], batch_size: int, features: Mapping[str, torch.Tensor] | None = None
     ) -> list[TargetScore]:
         """See Model.score. Logits are computed at target positions only."""
         tokens = self._tokens(prompts, with_target=True)
@@ -163,7 +168,7 @@ class Captioner(EncodesImages, Adapter):
         prompts: Sequence[Prompt],
         options: GenerationOptions,
         batch_size: int,
-        features: Mapping[str, Any] | None = None,
+        features: Mapping[str, torch.Tensor] | None = None,
     ) -> list[str]:
         """See Model.generate. Placeholder tokens are never generated: an answer shows no image."""
         tokens = self._tokens(prompts, with_target=False, reserve=options.max_new_tokens)
@@ -220,7 +225,9 @@ class Captioner(EncodesImages, Adapter):
         """Ids that no answer holds."""
         return [] if self.placeholder is None else [self.placeholder]
 
-    def _search(self, tokens: Sequence[CaptionTokens], inputs: dict[str, Any], search: dict[str, Any]) -> Any:
+    def _search(
+        self, tokens: Sequence[CaptionTokens], inputs: Mapping[str, torch.Tensor], search: dict[str, Any]
+    ) -> Any:
         """What `generate` of the language model gives, the prompts cut from its ids."""
         told = dict(search)
         if suppressed := self._suppressed():
@@ -300,7 +307,7 @@ class Captioner(EncodesImages, Adapter):
         if most is not None and len(prompt.images) != most:
             raise DataError(f"{self.name} reads {most} image with each prompt, not {len(prompt.images)}")
 
-    def _image_states(self, inputs: Mapping[str, Any]) -> torch.Tensor:
+    def _image_states(self, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """States of the images, [images, tokens, width]; "pictures" says which of "pixel_values" each row reads."""
         if "image_states" in inputs:
             ready: torch.Tensor = inputs["image_states"]
@@ -308,7 +315,9 @@ class Captioner(EncodesImages, Adapter):
         states = self._encode_pixels(inputs["pixel_values"])
         return states[inputs["pictures"]] if "pictures" in inputs else states
 
-    def _with_images(self, prompts: Sequence[Prompt], features: Mapping[str, Any] | None) -> dict[str, Any]:
+    def _with_images(
+        self, prompts: Sequence[Prompt], features: Mapping[str, torch.Tensor] | None
+    ) -> dict[str, torch.Tensor]:
         """The images' part of the model's inputs, each image encoded once."""
         paths = list(dict.fromkeys(path for p in prompts for path in p.images))
         if not paths:
@@ -320,7 +329,7 @@ class Captioner(EncodesImages, Adapter):
         stacked = torch.stack([states[path] for p in prompts for path in p.images])
         return {"image_states": stacked, **self._image_inputs(prompts)}
 
-    def _answers(self, tokens: Sequence[CaptionTokens], inputs: dict[str, Any], side: str) -> AnswerBatch:
+    def _answers(self, tokens: Sequence[CaptionTokens], inputs: Mapping[str, torch.Tensor], side: str) -> AnswerBatch:
         """Rows of ids, filled up, with the positions that predict the targets' tokens."""
         rows = [t.text if self.target_apart else t.text + t.target for t in tokens]
         given = {**self._padded(rows, side), **inputs}
@@ -344,7 +353,7 @@ class Captioner(EncodesImages, Adapter):
         return {"input_ids": padded.ids.to(self.device), "attention_mask": padded.mask.to(self.device)}
 
 
-def opening(tokenizer: Any, marker: str, start: str) -> str:
+def opening(tokenizer: PreTrainedTokenizerBase, marker: str, start: str) -> str:
     """`start`, with a blank behind it where this makes marker and text the tokens of the published processors: placeholder
     ids before those of the text, which was tokenized by itself."""
     text = "a photo of"

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from transformers import GenerationMixin
@@ -12,8 +13,11 @@ from transformers.cache_utils import Cache, DynamicLayer
 
 from icltool.contracts import KeysValues
 
+if TYPE_CHECKING:
+    from transformers.utils.generic import ModelOutput
 
-class ContinuedLayer(DynamicLayer):  # type: ignore[no-untyped-call]
+
+class ContinuedLayer(DynamicLayer):
     """One layer for one forward pass: asks `past` for its keys and values when its turn has come, and keeps only those of
     the new tokens, where they are wanted."""
 
@@ -23,7 +27,7 @@ class ContinuedLayer(DynamicLayer):  # type: ignore[no-untyped-call]
         self.own: tuple[torch.Tensor, torch.Tensor] | None = None
 
     def update(
-        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: object, **kwargs: object
     ) -> tuple[torch.Tensor, torch.Tensor]:
         if self._keeps:
             self.own = key_states, value_states
@@ -32,41 +36,42 @@ class ContinuedLayer(DynamicLayer):  # type: ignore[no-untyped-call]
         keys, values = self._past[self._number]
         return torch.cat([keys, key_states], dim=-2), torch.cat([values, value_states], dim=-2)
 
-    def get_seq_length(self, *args: Any) -> int:
+    def get_seq_length(self, *args: object) -> int:
         return self._columns
 
 
 @lru_cache
-def _cache_parameter(function: Any) -> str | None:
+def _cache_parameter(function: Callable[..., object]) -> str | None:
     """The name under which a function takes its cache: "past_key_values" until transformers 5.23, "cache" from 5.24 on."""
     names = inspect.signature(function).parameters
     return next((name for name in ("cache", "past_key_values") if name in names), None)
 
 
-def generation_cache(cache: Any) -> dict[str, Any]:
+def generation_cache(cache: Cache | None) -> dict[str, Cache | None]:
     """The keyword argument that hands `cache` to `generate` of transformers, whatever the model."""
     name = _cache_parameter(GenerationMixin.prepare_inputs_for_generation)
     assert name is not None
     return {name: cache}
 
 
-def forward_cache(model: Any, cache: Any) -> dict[str, Any]:
+def forward_cache(model: torch.nn.Module, cache: Cache | None) -> dict[str, Cache | None]:
     """The keyword argument that hands `cache` to the forward pass of a transformers model; where that names none, it is the
     one that `generate` uses."""
     name = _cache_parameter(type(model).forward)
     return generation_cache(cache) if name is None else {name: cache}
 
 
-def output_cache(output: Any) -> Any:
+def output_cache(output: ModelOutput) -> Cache | None:
     """The cache that a forward pass of a transformers model gave back; None where it kept none."""
-    return output["cache"] if "cache" in output else output.get("past_key_values")
+    found: Cache | None = output["cache"] if "cache" in output else output.get("past_key_values")
+    return found
 
 
-def continued_cache(past: KeysValues | None, layers: int, columns: int, keep: bool) -> Any:
+def continued_cache(past: KeysValues | None, layers: int, columns: int, keep: bool) -> Cache:
     """A cache for one forward pass of a model of `layers` layers after `past`, which has `columns` columns (0 without)."""
     return Cache(layers=[ContinuedLayer(past, number, columns, keep) for number in range(layers)])
 
 
-def own_keys_values(cache: Any) -> list[tuple[torch.Tensor, torch.Tensor]]:
+def own_keys_values(cache: Cache) -> list[tuple[torch.Tensor, torch.Tensor]]:
     """Keys and values of the new tokens, layer by layer."""
-    return [layer.own for layer in cache.layers]
+    return [layer.own for layer in cache.layers if isinstance(layer, ContinuedLayer) and layer.own is not None]

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 
 from icltool.components.models.shared.tokens import TokenizedPrompt, check_length, padded_rows
 from icltool.contracts import KeysValues, Prompt, PromptTokens, Span
+
+if TYPE_CHECKING:
+    from transformers import DynamicCache
 
 #: Logits are computed for so many numbers at a time (positions x vocabulary); in float32 they take four bytes each.
 LOGITS_AT_ONCE = 1 << 26
@@ -73,7 +76,7 @@ def padded_prompts(prompts: Sequence[PromptTokens], pad: int, limit: int | None)
     return rows.ids, rows.mask
 
 
-def filled_cache(past: KeysValues, repeats: int) -> Any:
+def filled_cache(past: KeysValues, repeats: int) -> DynamicCache:
     """A cache of transformers that holds `past`, each row `repeats` times, for tokens to be generated."""
     from transformers import DynamicCache
 
@@ -110,7 +113,9 @@ def wanted_positions(spans: Sequence[Span], device: torch.device) -> WantedPosit
     return WantedPositions(*to_device(torch.tensor([rows, columns, following], dtype=torch.long), device))
 
 
-def span_log_probs(hidden: torch.Tensor, wanted: WantedPositions, head: Any, vocabulary: int) -> torch.Tensor:
+def span_log_probs(
+    hidden: torch.Tensor, wanted: WantedPositions, head: Callable[[torch.Tensor], torch.Tensor], vocabulary: int
+) -> torch.Tensor:
     """float64 [B]: summed log-probabilities in nats of the target tokens that a batch of spans predicts.
 
     `hidden` [B, S, width] are the last layer's states, `head` makes logits [N, vocabulary] of states [N, width]; it is

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -27,6 +27,11 @@ from icltool.components.models.shared.processed import text_limit
 from icltool.components.models.shared.scoring import beam_options, decoded
 from icltool.contracts import Extension, GenerationOptions, KeysValues, Prompt, PromptTokens, Span
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+    from icltool.components.models.shared.loading import Network
+
 #: Layers whose attention mask is known here; all others (recurrent, chunked, compressed) keep another kind of past.
 _FULL, _SLIDING = "full_attention", "sliding_attention"
 #: Rotary frequencies that change with the length of what is read: keys of a beginning are not the same in every prompt.
@@ -41,10 +46,15 @@ class DecoderContinuation(ABC):
     """
 
     def __init__(
-        self, model: Any, decoder: Any, tokenizer: Any, device: torch.device, barred: Sequence[int] = ()
+        self,
+        model: Network,
+        decoder: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        device: torch.device,
+        barred: Sequence[int] = (),
     ) -> None:
         self._model, self._decoder, self._tokenizer, self.device = model, decoder, tokenizer, device
-        self._config = decoder.config
+        self._config, self._head = decoder.config, model.get_output_embeddings()
         self._pad = int(tokenizer.pad_token_id)
         self._barred = list(barred)
 
@@ -54,7 +64,7 @@ class DecoderContinuation(ABC):
 
     @torch.inference_mode()
     def extend(
-        self, spans: Sequence[Span], past: KeysValues | None, features: Mapping[str, Any] | None, keep: bool
+        self, spans: Sequence[Span], past: KeysValues | None, features: Mapping[str, torch.Tensor] | None, keep: bool
     ) -> Extension:
         """See SupportsPrefixCache."""
         columns = 0 if past is None else max(span.start for span in spans)
@@ -69,7 +79,7 @@ class DecoderContinuation(ABC):
         )
         wanted = wanted_positions(spans, self.device)
         scores = span_log_probs(output.last_hidden_state, wanted, self._logits, self._config.vocab_size)
-        return Extension(scores, own_keys_values(cache) if keep else None)
+        return Extension(scores, own_keys_values(cache) if keep and cache is not None else None)
 
     @torch.inference_mode()
     def generate_after(
@@ -77,7 +87,7 @@ class DecoderContinuation(ABC):
         prompts: Sequence[PromptTokens],
         past: KeysValues,
         options: GenerationOptions,
-        features: Mapping[str, Any] | None,
+        features: Mapping[str, torch.Tensor] | None,
     ) -> list[str]:
         """See ContinuesFromPrefix."""
         ids, present = padded_prompts(prompts, self._pad, text_limit(self._model.config, options.max_new_tokens))
@@ -94,7 +104,9 @@ class DecoderContinuation(ABC):
         )
         return decoded(self._tokenizer, output[:, ids.shape[1] :])
 
-    def _inputs(self, batch: PaddedSpans, spans: Sequence[Span], features: Mapping[str, Any] | None) -> dict[str, Any]:
+    def _inputs(
+        self, batch: PaddedSpans, spans: Sequence[Span], features: Mapping[str, torch.Tensor] | None
+    ) -> dict[str, torch.Tensor]:
         """What the decoder reads: tokens or their embeddings [B, S, width], and positions."""
         return {"input_ids": batch.ids, "position_ids": batch.positions}
 
@@ -103,12 +115,12 @@ class DecoderContinuation(ABC):
         return {}
 
     def _logits(self, states: torch.Tensor) -> torch.Tensor:
-        logits: torch.Tensor = self._model.get_output_embeddings()(states).to(states.device)
+        logits: torch.Tensor = self._head(states).to(states.device)
         cap = getattr(self._config, "final_logit_softcapping", None)
         return logits if cap is None else torch.tanh(logits / cap) * cap
 
 
-def layers_continue(config: Any) -> bool:
+def layers_continue(config: PreTrainedConfig) -> bool:
     """Whether keys and values of a prompt's beginning, as a decoder of this configuration computes them, depend on nothing
     that follows, and every layer's attention is full or a sliding window."""
     kinds = _layer_kinds(config)
@@ -120,7 +132,9 @@ def layers_continue(config: Any) -> bool:
     )
 
 
-def attention_masks(batch: PaddedSpans, config: Any, dtype: torch.dtype) -> Any:
+def attention_masks(
+    batch: PaddedSpans, config: PreTrainedConfig, dtype: torch.dtype
+) -> torch.Tensor | dict[str, torch.Tensor]:
     """The `attention_mask` of a decoder for these spans: [B, 1, S, P + S] to be added to scores, by kind of layer where the
     decoder has several. Flash attention takes [B, P + S] and does the rest itself."""
     if "flash" in str(config._attn_implementation):
@@ -133,14 +147,14 @@ def attention_masks(batch: PaddedSpans, config: Any, dtype: torch.dtype) -> Any:
     return masks if len(masks) > 1 else masks[next(iter(kinds))]
 
 
-def _layer_kinds(config: Any) -> set[str]:
+def _layer_kinds(config: PreTrainedConfig) -> set[str]:
     named = getattr(config, "layer_types", None)
     if named is not None:
         return set(named)
     return {_FULL if getattr(config, "sliding_window", None) is None else _SLIDING}
 
 
-def _rope_types(config: Any) -> set[str]:
+def _rope_types(config: PreTrainedConfig) -> set[str]:
     """Kinds of rotary frequencies, of all kinds of layers."""
     found = getattr(config, "rope_parameters", None) or {}
     parts = [found, *(part for part in found.values() if isinstance(part, Mapping))]

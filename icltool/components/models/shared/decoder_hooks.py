@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -14,6 +14,11 @@ from icltool.components.models.shared.weights import weights_hash
 from icltool.contracts import AnswerBatch, AttentionHeads, ModelIdentity
 from icltool.errors import ConfigError
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
+
+    from icltool.components.models.shared.loading import Network
+
 #: Names of a decoder layer's self-attention, and of its output projection, in transformers.
 _ATTENTIONS = ("self_attn", "attn", "attention", "self_attention")
 _OUTPUTS = ("o_proj", "out_proj", "dense")
@@ -22,7 +27,7 @@ _OUTPUTS = ("o_proj", "out_proj", "dense")
 class HookedDecoder(Adapter):
     """SupportsDecoderHooks, but for `answer_batch`, of an adapter whose `model` is a transformers model with a head."""
 
-    model: Any
+    model: Network
 
     def _written(self) -> object:
         """What decides the prompts; its repr is the same in every process."""
@@ -34,11 +39,11 @@ class HookedDecoder(Adapter):
         template = template_hash(self._written())
         return ModelIdentity(self.name, weights_hash(self.source), template, len(self.shifted_modules()), width)
 
-    def decoder_layers(self) -> Sequence[Any]:
+    def decoder_layers(self) -> Sequence[torch.nn.Module]:
         """See SupportsDecoderHooks."""
         return stacked_layers(self.model)
 
-    def shifted_modules(self) -> Sequence[Any]:
+    def shifted_modules(self) -> Sequence[torch.nn.Module]:
         """See SupportsDecoderHooks: the decoder's layers themselves, unless the adapter says otherwise."""
         return self.decoder_layers()
 
@@ -57,7 +62,7 @@ def template_hash(prompt_format: object) -> str:
     return hashlib.sha256(repr(prompt_format).encode()).hexdigest()[:12]
 
 
-def stacked_layers(model: Any) -> list[Any]:
+def stacked_layers(model: Network) -> list[torch.nn.Module]:
     """The layers of a transformers model's text decoder. ConfigError where it is no stack of layers."""
     decoder = model.get_decoder()
     count = int(model.config.get_text_config().num_hidden_layers)
@@ -74,18 +79,22 @@ def stacked_layers(model: Any) -> list[Any]:
     return list(min(stacks, key=lambda stack: stack[0])[1])  # within a layer there may be as many experts
 
 
-def attention_heads(attention: Any, config: Any) -> AttentionHeads:
+def attention_heads(attention: torch.nn.Module, config: PreTrainedConfig) -> AttentionHeads:
     """The heads of an attention module of transformers that has `q_proj`, `v_proj` and an output projection.
 
     `config` is the text configuration. Raises ConfigError for another kind of attention.
     """
     output = next((getattr(attention, name) for name in _OUTPUTS if hasattr(attention, name)), None)
     query, value = (getattr(attention, name, None) for name in ("q_proj", "v_proj"))
-    if all(isinstance(part, torch.nn.Linear) for part in (query, value, output)):
-        columns = int(output.in_features)  # type: ignore[union-attr]
+    if (
+        isinstance(query, torch.nn.Linear)
+        and isinstance(value, torch.nn.Linear)
+        and isinstance(output, torch.nn.Linear)
+    ):
+        columns = output.in_features
         width = int(getattr(attention, "head_dim", None) or columns // int(config.num_attention_heads))
         # more columns than heads take hold something else beside each head's query: gates, say
-        if columns % width == 0 and query.out_features == columns:  # type: ignore[union-attr]
+        if columns % width == 0 and query.out_features == columns:
             return AttentionHeads(columns // width, width, query, value, output)
     raise ConfigError(
         f"the attention of this model ({type(attention).__name__}) has no heads with projections of their own",
@@ -93,7 +102,7 @@ def attention_heads(attention: Any, config: Any) -> AttentionHeads:
     )
 
 
-def answers_at(inputs: Mapping[str, Any], spans: Sequence[tuple[int, int]]) -> AnswerBatch:
+def answers_at(inputs: Mapping[str, torch.Tensor], spans: Sequence[tuple[int, int]]) -> AnswerBatch:
     """The batch whose targets are at the positions `spans`, (first, end) in each row.
 
     `inputs` are the model's own, the padded `input_ids` int64 [B, T] among them.
@@ -104,7 +113,9 @@ def answers_at(inputs: Mapping[str, Any], spans: Sequence[tuple[int, int]]) -> A
     return AnswerBatch(inputs, at[0], at[1], ids[at[0], at[1] + 1], lasts)
 
 
-def logits_at(model: Any, inputs: Mapping[str, Any], rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
+def logits_at(
+    model: Network, inputs: Mapping[str, torch.Tensor], rows: torch.Tensor, columns: torch.Tensor
+) -> torch.Tensor:
     """Logits [N, vocabulary] of a transformers model at these positions of a padded batch, by one forward pass.
 
     The head is given the states at these positions alone, as one row: whatever the model does to its logits afterwards
@@ -112,7 +123,7 @@ def logits_at(model: Any, inputs: Mapping[str, Any], rows: torch.Tensor, columns
     """
     cut: list[torch.Tensor] = []
 
-    def at_positions(head: Any, given: tuple[Any, ...]) -> tuple[Any, ...]:
+    def at_positions(head: torch.nn.Module, given: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
         cut.append(given[0])
         return (given[0][rows.to(given[0].device), columns.to(given[0].device)][None], *given[1:])
 
@@ -127,5 +138,5 @@ def logits_at(model: Any, inputs: Mapping[str, Any], rows: torch.Tensor, columns
     return found.to(rows.device)
 
 
-def _attention_of(layer: Any) -> Any:
+def _attention_of(layer: torch.nn.Module) -> torch.nn.Module:
     return next((getattr(layer, name) for name in _ATTENTIONS if hasattr(layer, name)), layer)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -14,8 +14,11 @@ from icltool.components.models.shared.text_continuing import CONTINUED
 from icltool.components.models.shared.tokens import check_length, check_prompts, padded_rows
 from icltool.contracts import Prompt, PromptTokens, Span
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig, PreTrainedModel
+
 #: (texts, prompts) -> their tokens, "input_ids" and "attention_mask", by the adapter's recorder: those of images included.
-Written = Callable[[list[str], Sequence[Prompt]], Mapping[str, Any]]
+Written = Callable[[list[str], Sequence[Prompt]], Mapping[str, Sequence[Sequence[int]]]]
 
 _WITH_THREE_POSITIONS = frozenset({"qwen2_5_vl_text", "qwen2_vl_text"})
 
@@ -31,7 +34,7 @@ class ImageContinuation(DecoderContinuation):
     def __init__(
         self,
         adapter: ProcessedModel,
-        decoder: Any,
+        decoder: PreTrainedModel,
         image_token: int,
         written: Written,
         tokens_of: Callable[[str], int],
@@ -76,7 +79,9 @@ class ImageContinuation(DecoderContinuation):
                 shared = place
         return PromptTokens(ids, tuple(units), target_start, shared, images)
 
-    def _inputs(self, batch: PaddedSpans, spans: Sequence[Span], features: Mapping[str, Any] | None) -> dict[str, Any]:
+    def _inputs(
+        self, batch: PaddedSpans, spans: Sequence[Span], features: Mapping[str, torch.Tensor] | None
+    ) -> dict[str, torch.Tensor]:
         """Embeddings with the features of images in the places of their tokens."""
         embedded = self._model.get_input_embeddings()(batch.ids)
         places, wanted = [], []
@@ -132,7 +137,7 @@ class ThreePositions(ImageContinuation):
         return {"mm_token_type_ids": ids.eq(self._image_token).long(), "image_grid_thw": torch.cat(grids)}
 
 
-def text_continues(config: Any) -> bool:
+def text_continues(config: PreTrainedConfig) -> bool:
     """Whether the language model of this configuration can go on from keys and values."""
     return config.model_type in CONTINUED | _WITH_THREE_POSITIONS and layers_continue(config)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,7 @@ class ImageReader:
     raises, and DataError for a picture that the processor cannot take.
     """
 
-    def __init__(self, processor: Any, nested: bool = False) -> None:
+    def __init__(self, processor: Callable[..., Any], nested: bool = False) -> None:
         self._processor = processor
         self._nested = nested
 
@@ -47,7 +47,7 @@ def padded(images: Sequence[Pixels]) -> tuple[Pixels, NDArray[np.int64]]:
     return pixels, mask
 
 
-def on_device(array: NDArray[Any], device: torch.device | str) -> torch.Tensor:
+def on_device(array: NDArray[np.generic], device: torch.device | str) -> torch.Tensor:
     """The array on the device. On its way to a GPU it is copied to pinned memory, so that nobody waits for the transfer."""
     tensor = torch.from_numpy(array)
     if torch.device(device).type == "cuda":

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import importlib.util
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -15,6 +16,23 @@ from icltool.components.models.shared.memory import check_memory, parameter_coun
 from icltool.components.models.shared.options import DTYPES, TransformersOptions
 from icltool.components.models.shared.weights import Weights, file_fault
 from icltool.errors import ConfigError, IclError
+
+if TYPE_CHECKING:
+    from transformers import BitsAndBytesConfig, GenerationMixin, PreTrainedConfig, PreTrainedModel
+    from transformers.image_processing_utils import BaseImageProcessor
+    from transformers.models.auto.auto_factory import _BaseAutoModelClass
+
+    ModelClass = type[PreTrainedModel] | type[_BaseAutoModelClass]
+
+    class Network(PreTrainedModel, GenerationMixin):
+        """A model of transformers that writes answers. What parts it has its own class alone says."""
+
+        base_model: PreTrainedModel
+
+        def get_decoder(self) -> PreTrainedModel: ...
+        def get_output_embeddings(self) -> torch.nn.Module: ...
+        def __getattr__(self, name: str) -> Any: ...
+
 
 #: How the classes of compiled parts end in transformers.
 COMPILED = ("MLP", "RMSNorm")
@@ -31,12 +49,12 @@ MESSAGE = 240
 class Loaded:
     """`model` in evaluation mode, without gradients; `device` takes its inputs; `precision` names dtype and quantization."""
 
-    model: Any
+    model: Network
     device: torch.device
     precision: str
 
 
-def load_model(model_class: Any, weights: Weights, options: TransformersOptions) -> Loaded:
+def load_model(model_class: ModelClass, weights: Weights, options: TransformersOptions) -> Loaded:
     """Loads `model_class` (a transformers model or auto class) after checking that it can fit.
 
     Raises ConfigError when an option cannot be met, the weights are missing, damaged or of another architecture, or
@@ -57,9 +75,10 @@ def load_model(model_class: Any, weights: Weights, options: TransformersOptions)
         _same_architecture(model_class, name, weights)
         counted = parameter_count(weights.source, lambda: _on_meta(model_class, weights))
         check_memory(name, counted, options.quantization or precision, place)
-        model, report = model_class.from_pretrained(
+        loaded: Any = model_class.from_pretrained(
             weights.source, output_loading_info=True, ignore_mismatched_sizes=True, **arguments
         )
+    model, report = loaded
     _complete(name, weights, report)
     if place is not None and "device_map" not in arguments:
         model.to(place)
@@ -70,7 +89,7 @@ def load_model(model_class: Any, weights: Weights, options: TransformersOptions)
     return Loaded(model, place or _input_device(model), named)
 
 
-def compile_parts(model: Any) -> int:
+def compile_parts(model: torch.nn.Module) -> int:
     """Compiles the forward passes of all norms and feed-forward layers, for any batch; gives their number.
 
     Attention stays as it is: it is one fused kernel already, and what is around it (caches, masks) changes its shape with
@@ -100,7 +119,9 @@ class loading_errors:  # noqa: N801 (reads as a statement)
     def __enter__(self) -> None:
         return None
 
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if isinstance(error, torch.OutOfMemoryError):
             raise ConfigError(
                 f"{self._told}: out of memory", "--dtype bfloat16, --quantization 4bit or --device-map auto take less"
@@ -124,7 +145,7 @@ class loading_errors:  # noqa: N801 (reads as a statement)
             if type(error) is Exception:  # the class of what the library of tokenizers raises
                 first = f"tokenizer.json: {first}"
             if self._folder is not None:
-                first = file_fault(self._folder, f"{kind.__name__} {error}") or first
+                first = file_fault(self._folder, f"{type(error).__name__} {error}") or first
             raise ConfigError(
                 f"{self._told}: {first}", "check that the folder is whole, and holds a model of this kind"
             ) from error
@@ -138,7 +159,7 @@ _SIZES = re.compile(
 )
 
 
-def check_sizes(whose: str, configuration: Mapping[str, Any], where: str = "config.json") -> None:
+def check_sizes(whose: str, configuration: Mapping[str, object], where: str = "config.json") -> None:
     """ConfigError that says `whose`, for a configuration whose numbers no model has, before anything is built of them."""
     for key, value in configuration.items():
         if isinstance(value, Mapping):
@@ -152,7 +173,7 @@ def check_sizes(whose: str, configuration: Mapping[str, Any], where: str = "conf
                 )
 
 
-def check_image_processor(name: str, image_processor: Any) -> None:
+def check_image_processor(name: str, image_processor: BaseImageProcessor) -> None:
     """Reads a small picture: what is wrong with the settings of an image processor shows there only. Raises whatever it does,
     and ConfigError for a size that no model reads."""
     from PIL import Image
@@ -168,7 +189,7 @@ def check_image_processor(name: str, image_processor: Any) -> None:
     image_processor(Image.new("RGB", (64, 48)), return_tensors="pt")
 
 
-def _same_architecture(model_class: Any, name: str, weights: Weights) -> None:
+def _same_architecture(model_class: ModelClass, name: str, weights: Weights) -> None:
     """transformers would build the class that it is told to, whatever the files are of."""
     configuration = _config(weights)
     check_sizes(f"model {name}", configuration.to_dict())
@@ -183,13 +204,14 @@ def _same_architecture(model_class: Any, name: str, weights: Weights) -> None:
         )
 
 
-def _config(weights: Weights) -> Any:
+def _config(weights: Weights) -> PreTrainedConfig:
     from transformers import AutoConfig
 
-    return AutoConfig.from_pretrained(weights.source, **weights.where)
+    found: PreTrainedConfig = AutoConfig.from_pretrained(weights.source, **weights.where)
+    return found
 
 
-def _complete(name: str, weights: Weights, report: dict[str, Any]) -> None:
+def _complete(name: str, weights: Weights, report: Mapping[str, Iterable[Any]]) -> None:
     """transformers fills missing weights with random numbers and only warns; answers from those would be worthless. So it
     does with those of another size: what it would raise otherwise names none."""
     missing = sorted(str(key) for key in report.get("missing_keys", ()))
@@ -209,14 +231,17 @@ def _complete(name: str, weights: Weights, report: dict[str, Any]) -> None:
         )
 
 
-def _on_meta(model_class: Any, weights: Weights) -> Any:
+def _on_meta(model_class: ModelClass, weights: Weights) -> torch.nn.Module:
     config = _config(weights)
+    made: torch.nn.Module
     if hasattr(model_class, "from_config"):
-        return model_class.from_config(config, trust_remote_code=weights.trusted)
-    return model_class(config)
+        made = model_class.from_config(config, trust_remote_code=weights.trusted)
+    else:
+        made = model_class(config)
+    return made
 
 
-def _input_device(model: Any) -> torch.device:
+def _input_device(model: Network) -> torch.device:
     """Where a divided model takes its inputs: the first device of its map that computes."""
     places = [p for p in getattr(model, "hf_device_map", {}).values() if p not in ("cpu", "disk")]
     if not places:
@@ -230,7 +255,7 @@ def _attention(wanted: str) -> str:
     return wanted
 
 
-def _quantized(wanted: str, compute: torch.dtype) -> Any:
+def _quantized(wanted: str, compute: torch.dtype) -> BitsAndBytesConfig:
     if not _present("bitsandbytes") or not torch.cuda.is_available():
         lacking = "the package bitsandbytes" if not _present("bitsandbytes") else "a GPU"
         raise ConfigError(
@@ -238,12 +263,11 @@ def _quantized(wanted: str, compute: torch.dtype) -> Any:
             "`pip install bitsandbytes accelerate` on a machine with a GPU, or use --dtype bfloat16 in its place",
         )
     _with_accelerate("--quantization", wanted)
-    import transformers
+    from transformers import BitsAndBytesConfig
 
-    configuration: Any = transformers.BitsAndBytesConfig
     if wanted == "8bit":
-        return configuration(load_in_8bit=True)
-    return configuration(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=compute)
+        return BitsAndBytesConfig(load_in_8bit=True)
+    return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=compute)
 
 
 def _with_accelerate(option: str, value: str) -> str:

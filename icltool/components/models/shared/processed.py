@@ -29,17 +29,33 @@ from icltool.contracts import AnswerBatch, GenerationOptions, Prompt, TargetScor
 from icltool.errors import ConfigError
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedConfig
+    from PIL.Image import Image
+    from transformers import (
+        BatchEncoding,
+        PreTrainedConfig,
+        PreTrainedTokenizerBase,
+        PreTrainedTokenizerFast,
+        ProcessorMixin,
+    )
+
+    class Processor(ProcessorMixin):
+        """A processor of transformers for images and text. What parts it has its own class alone says."""
+
+        def __getattr__(self, name: str) -> Any: ...
+
 
 #: Inputs that say something of each token, [B, T].
 _BY_TOKEN = frozenset({"input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids"})
+
+#: What a model's forward pass takes by name: tensors, and in newer releases of transformers ready outputs of the image encoder.
+ModelInputs = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Encoded:
     """`inputs` of the model for one batch, on its device. `spans` are each prompt's target as positions (first, end)."""
 
-    inputs: dict[str, Any]
+    inputs: ModelInputs
     spans: list[tuple[int, int]]
 
 
@@ -61,9 +77,9 @@ class ProcessedModel(HookedDecoder):
         with loading_errors(name, weights):
             self.processor = load_processor(weights)
             check_image_processor(name, self.processor.image_processor)
-        self.tokenizer: Any = self.processor.tokenizer
+        self.tokenizer: PreTrainedTokenizerFast = self.processor.tokenizer
         prepare_tokenizer(self.tokenizer, name, weights.source)
-        self.recorder = _Recorder(self.tokenizer)
+        self.recorder = RecordingTokenizer(self.tokenizer)
         self.processor.tokenizer = self.recorder
         self._check_processor()
         loaded = load_model(model_class, weights, options)
@@ -83,7 +99,7 @@ class ProcessedModel(HookedDecoder):
 
     @torch.inference_mode()
     def score(
-        self, prompts: Sequence[Prompt], batch_size: int, features: Mapping[str, Any] | None = None
+        self, prompts: Sequence[Prompt], batch_size: int, features: Mapping[str, torch.Tensor] | None = None
     ) -> list[TargetScore]:
         """See Model.score."""
         check_prompts(prompts, with_target=True)
@@ -100,7 +116,7 @@ class ProcessedModel(HookedDecoder):
         prompts: Sequence[Prompt],
         options: GenerationOptions,
         batch_size: int,
-        features: Mapping[str, Any] | None = None,
+        features: Mapping[str, torch.Tensor] | None = None,
     ) -> list[str]:
         """See Model.generate. Image tokens are never generated: an answer shows no image."""
         check_prompts(prompts, with_target=False)
@@ -117,7 +133,7 @@ class ProcessedModel(HookedDecoder):
 
         return in_batches(self._batches(prompts, batch_size), compute)
 
-    def answer_batch(self, prompts: Sequence[Prompt], features: Mapping[str, Any] | None) -> AnswerBatch:
+    def answer_batch(self, prompts: Sequence[Prompt], features: Mapping[str, torch.Tensor] | None) -> AnswerBatch:
         """See SupportsDecoderHooks."""
         check_prompts(prompts, with_target=True)
         with torch.no_grad():
@@ -126,7 +142,7 @@ class ProcessedModel(HookedDecoder):
             encoded = self._encode_all(prompts, features)
         return answers_at(encoded.inputs, encoded.spans)
 
-    def _encode_all(self, prompts: Sequence[Prompt], features: Mapping[str, Any] | None) -> Encoded:
+    def _encode_all(self, prompts: Sequence[Prompt], features: Mapping[str, torch.Tensor] | None) -> Encoded:
         """One batch, padded on the right, of prompts with and without images, which the processor takes apart only."""
         groups = [[i for i, p in enumerate(prompts) if bool(p.images) == shown] for shown in (True, False)]
         parts = [
@@ -150,7 +166,7 @@ class ProcessedModel(HookedDecoder):
     def _encode(
         self,
         prompts: Sequence[Prompt],
-        features: Mapping[str, Any] | None,
+        features: Mapping[str, torch.Tensor] | None,
         side: str,
         with_target: bool = False,
         reserve: int = 0,
@@ -166,8 +182,8 @@ class ProcessedModel(HookedDecoder):
         return Encoded(inputs, spans)
 
     def _processed(
-        self, texts: list[str], prompts: Sequence[Prompt], features: Mapping[str, Any] | None
-    ) -> dict[str, Any]:
+        self, texts: list[str], prompts: Sequence[Prompt], features: Mapping[str, torch.Tensor] | None
+    ) -> ModelInputs:
         """Model inputs on the device; subclasses that can encode an image once use `features` here."""
         paths = dict.fromkeys(path for p in prompts for path in p.images)
         pictures = {path: read_image(path) for path in paths}
@@ -175,7 +191,7 @@ class ProcessedModel(HookedDecoder):
         with picture_faults(self.name, self.processor, pictures):
             return self._on_device(self.processor(text=texts, images=images, return_tensors="pt"))
 
-    def _on_device(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+    def _on_device(self, inputs: Mapping[str, torch.Tensor]) -> ModelInputs:
         moved = {}
         for key, value in inputs.items():
             tensor = value.to(self.device) if isinstance(value, torch.Tensor) else value
@@ -186,7 +202,7 @@ class ProcessedModel(HookedDecoder):
 
 
 @contextlib.contextmanager
-def picture_faults(name: str, processor: Any, pictures: Mapping[str, Any]) -> Iterator[None]:
+def picture_faults(name: str, processor: Processor, pictures: Mapping[str, Image]) -> Iterator[None]:
     """Turns what a processor raises for a picture that it cannot take (too long and narrow, say) into a DataError naming it."""
     try:
         yield
@@ -216,14 +232,14 @@ def _merged(parts: Sequence[tuple[Sequence[int], Encoded]], pad: int) -> Encoded
     return Encoded(inputs, spans)
 
 
-class _Recorder:
+class RecordingTokenizer:
     """Stands in for a processor's tokenizer, and remembers the texts it was given: those in which the processor has
     written the tokens of the images, so that targets are found by offsets in exactly what the model reads.
 
     It adds no special tokens, and pads on `padding_side`.
     """
 
-    def __init__(self, tokenizer: Any) -> None:
+    def __init__(self, tokenizer: PreTrainedTokenizerFast) -> None:
         self._tokenizer = tokenizer
         self.padding_side = "right"
         self.texts: list[str] = []
@@ -235,9 +251,9 @@ class _Recorder:
     def __len__(self) -> int:
         return len(self._tokenizer)
 
-    def __call__(self, text: Any, **options: Any) -> Any:
+    def __call__(self, text: Sequence[str], **options: object) -> BatchEncoding:
         forced = {"padding": True, "padding_side": self.padding_side, "add_special_tokens": False, "truncation": False}
-        encoded = self._tokenizer(text, **{**options, **forced, "return_offsets_mapping": True})
+        encoded: BatchEncoding = self._tokenizer(text, **{**options, **forced, "return_offsets_mapping": True})
         offsets = encoded.pop("offset_mapping")
         self._offsets = offsets.tolist() if isinstance(offsets, torch.Tensor) else offsets
         self.texts = list(text)
@@ -256,23 +272,20 @@ class _Recorder:
         return spans
 
 
-def load_processor(weights: Weights) -> Any:
+def load_processor(weights: Weights) -> Processor:
     """The processor in `weights`, with the image processor that works on PIL pictures where there is one: the same
     pixels on every machine, whatever release of torchvision it has."""
-    import transformers
+    from transformers import AutoImageProcessor, AutoProcessor
 
-    makers: Any = transformers
-    processor = makers.AutoProcessor.from_pretrained(weights.source, **weights.where)
+    processor: Processor = AutoProcessor.from_pretrained(weights.source, **weights.where)
     if not hasattr(processor, "tokenizer") or not hasattr(processor, "image_processor"):
         raise ConfigError(f"{weights.source} has no processor for images and text", "this is no vision-language model")
     with contextlib.suppress(ValueError, ImportError):  # some image processors exist for torchvision only
-        processor.image_processor = makers.AutoImageProcessor.from_pretrained(
-            weights.source, **weights.where, backend="pil"
-        )
+        processor.image_processor = AutoImageProcessor.from_pretrained(weights.source, **weights.where, backend="pil")
     return processor
 
 
-def prepare_tokenizer(tokenizer: Any, name: str, source: str) -> None:
+def prepare_tokenizer(tokenizer: PreTrainedTokenizerBase, name: str, source: str) -> None:
     """Lets a tokenizer without a pad token pad with EOS (masks say what is padding); see `as_in_file`, too. Raises ConfigError
     for one that gives no character offsets, by which targets are found."""
     as_in_file(tokenizer, source, name)
@@ -282,7 +295,7 @@ def prepare_tokenizer(tokenizer: Any, name: str, source: str) -> None:
         tokenizer.pad_token = tokenizer.eos_token
 
 
-def image_token_ids(processor: Any, config: Any) -> list[int]:
+def image_token_ids(processor: Processor, config: PreTrainedConfig) -> list[int]:
     """Ids of the tokens that stand for images and videos, as processor, tokenizer and configuration name them."""
     named = set()
     for holder in (processor, processor.tokenizer, config):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,6 +14,8 @@ from icltool.errors import ConfigError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+    from icltool.components.models.shared.loading import Network
 
 
 def target_scores(logits: torch.Tensor, targets: Sequence[Sequence[int]]) -> list[TargetScore]:
@@ -31,7 +33,7 @@ def target_scores(logits: torch.Tensor, targets: Sequence[Sequence[int]]) -> lis
     return [TargetScore(total, len(target)) for total, target in zip(sums.tolist(), targets, strict=True)]
 
 
-def forward_scores(model: Any, inputs: dict[str, Any], spans: Sequence[tuple[int, int]]) -> list[TargetScore]:
+def forward_scores(model: Network, inputs: Mapping[str, Any], spans: Sequence[tuple[int, int]]) -> list[TargetScore]:
     """Scores of targets by one forward pass of a transformers model over a padded batch.
 
     `spans` are each row's target as positions (first, end) in `inputs["input_ids"]`. Logits are computed from the first
@@ -48,7 +50,7 @@ def forward_scores(model: Any, inputs: dict[str, Any], spans: Sequence[tuple[int
     return target_scores(logits[rows, kept], [ids[row][first:end] for row, (first, end) in enumerate(spans)])
 
 
-def end_tokens(model: Any, tokenizer: Any) -> list[int]:
+def end_tokens(model: Network, tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """Ids that end an answer: those of the checkpoint's generation configuration, and the tokenizer's EOS. ConfigError for
     what is no id."""
     own = {
@@ -94,10 +96,9 @@ def decoded(tokenizer: PreTrainedTokenizerBase, ids: torch.Tensor) -> list[str]:
     return list(tokenizer.batch_decode(ids, skip_special_tokens=True))
 
 
-def plain_generation(model: Any, end_tokens: Sequence[int]) -> None:
+def plain_generation(model: Network, end_tokens: Sequence[int]) -> None:
     """Gives the model a generation configuration without sampling, penalties or other defaults of its checkpoint."""
-    import transformers
+    from transformers import GenerationConfig
 
     bos = getattr(model.generation_config, "bos_token_id", None)
-    configuration: Any = transformers.GenerationConfig
-    model.generation_config = configuration(bos_token_id=bos, eos_token_id=list(end_tokens) or None)
+    model.generation_config = GenerationConfig(bos_token_id=bos, eos_token_id=list(end_tokens) or None)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -12,6 +12,11 @@ from icltool.components.models.shared.processed import text_limit
 from icltool.components.models.shared.prompt_format import PromptFormat
 from icltool.components.models.shared.tokens import check_length, check_prompts
 from icltool.contracts import Prompt, PromptTokens
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from icltool.components.models.shared.loading import Network
 
 #: Architectures of which a test shows that prompts in parts give what whole prompts give. Others are computed whole.
 CONTINUED = frozenset(
@@ -23,7 +28,9 @@ CONTINUED = frozenset(
 class TextContinuation(DecoderContinuation):
     """SupportsPrefixCache and ContinuesFromPrefix of a TextModel."""
 
-    def __init__(self, model: Any, tokenizer: Any, device: torch.device, written: PromptFormat) -> None:
+    def __init__(
+        self, model: Network, tokenizer: PreTrainedTokenizerBase, device: torch.device, written: PromptFormat
+    ) -> None:
         super().__init__(model, model.base_model, tokenizer, device)
         self._format = written
 
@@ -50,7 +57,7 @@ class TextContinuation(DecoderContinuation):
 
 
 def text_continuation(
-    model: Any, tokenizer: Any, device: torch.device, written: PromptFormat
+    model: Network, tokenizer: PreTrainedTokenizerBase, device: torch.device, written: PromptFormat
 ) -> TextContinuation | None:
     """The ability of this model, or None where it is not shown to be right."""
     if model.config.model_type not in CONTINUED or not layers_continue(model.config):

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from icltool.errors import ConfigError
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+    from transformers import PreTrainedTokenizerBase
 
 FILE = "tokenizer.json"
 #: What tokenizers are compared on: the words of prompts behind line breaks, special tokens and blanks, digits, other scripts.
@@ -16,7 +20,7 @@ PROBES = (
 )
 
 
-def as_in_file(tokenizer: Any, source: str, name: str) -> None:
+def as_in_file(tokenizer: PreTrainedTokenizerBase, source: str, name: str) -> None:
     """Gives `tokenizer`, loaded from `source` (a folder or a hub id), the rules of its tokenizer.json where it has others.
 
     Where there is no such file nothing is done. Raises ConfigError where its tokens cannot be made those of the file.
@@ -44,14 +48,14 @@ def as_in_file(tokenizer: Any, source: str, name: str) -> None:
         )
 
 
-def _around_specials(tokenizer: Any, written: Any) -> list[str]:
+def _around_specials(tokenizer: PreTrainedTokenizerBase, written: Tokenizer) -> list[str]:
     """Words behind each of the special tokens that both have, as images and turns stand in prompts."""
     known = written.get_vocab()
     special = [str(token.content) for token in tokenizer.added_tokens_decoder.values() if token.special]
     return [f"{token}Question:what {token}\nCaption:a cat" for token in special[:8] if token in known]
 
 
-def _same(tokenizer: Any, written: Any, probes: list[str]) -> bool:
+def _same(tokenizer: PreTrainedTokenizerBase, written: Tokenizer, probes: list[str]) -> bool:
     found = tokenizer(probes, add_special_tokens=False)["input_ids"]
     return all(
         ids == written.encode(probe, add_special_tokens=False).ids for ids, probe in zip(found, probes, strict=True)

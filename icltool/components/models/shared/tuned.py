@@ -60,9 +60,15 @@ def read_tuned(file: Path) -> Tuned:
 
 
 def save_tuned(
-    file: Path, network: Any, names: Sequence[str], model: str, base: str, base_hash: str, adapter: Mapping[str, Any],
+    file: Path,
+    network: torch.nn.Module,
+    names: Sequence[str],
+    model: str,
+    base: str,
+    base_hash: str,
+    adapter: Mapping[str, Any],
     about: Mapping[str, Any],
-) -> None:  # fmt: skip
+) -> None:
     """Writes those tensors of the network's state dict, whole or not at all. Raises KeyError for a name that it lacks,
     StoreError where the file cannot be written."""
     from safetensors.torch import save
@@ -90,7 +96,7 @@ def save_tuned(
         ) from error
 
 
-def apply_tuned(network: Any, tuned: Tuned) -> None:
+def apply_tuned(network: torch.nn.Module, tuned: Tuned) -> None:
     """Puts the tensors into the network. What was trained in float32 stays in it, whatever the network was loaded in: a model
     is judged, and trained on, as its training left it. ConfigError where a name or a shape does not fit, or the network's
     tensor is quantized."""

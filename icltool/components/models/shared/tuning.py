@@ -38,7 +38,7 @@ class TunableCaptioner(Captioner):
         own = options.packaged is not None and Path(weights.source) == packaged_weights(options.packaged)
         #: Where files of tuned weights say that they were begun; weights that ship with icltool are found by the name.
         self._base = "" if own else str(Path(self.source).resolve()) if Path(self.source).is_dir() else self.source
-        self.network: Any = self.model
+        self.network = self.model
         known = weights.tuned.adapter if weights.tuned is not None else read_card(Path(weights.source), self.name)
         if (trained := known.get("image_size")) is not None:
             self.resize_images(int(trained))
@@ -184,7 +184,7 @@ def resized_positions(embeddings: torch.Tensor, side: int) -> torch.Tensor:
 
 
 @contextmanager
-def evaluating(network: Any) -> Iterator[None]:
+def evaluating(network: torch.nn.Module) -> Iterator[None]:
     """Puts the module and all its parts into evaluation mode, and each back into its own afterwards."""
     modes = [(part, part.training) for part in network.modules()]
     network.eval()

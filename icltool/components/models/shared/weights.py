@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from icltool.components.models.shared.tuned import CHOICES, Tuned, check_tuned, read_tuned, tuned_file
 from icltool.errors import ConfigError, DataError, IclWarning, StoreError
@@ -173,7 +173,7 @@ def fingerprint(folder: str, *extra: str) -> str:
     return digest.hexdigest()[:12]
 
 
-def _add_file(digest: Any, file: Path) -> None:
+def _add_file(digest: hashlib._Hash, file: Path) -> None:
     """Adds a file's name, size, and both ends."""
     size = file.stat().st_size
     digest.update(f"{file.name}:{size}".encode())
@@ -184,7 +184,7 @@ def _add_file(digest: Any, file: Path) -> None:
             digest.update(handle.read())
 
 
-def weights_mark(name: str, options: Mapping[str, Any], path: str | None) -> str:
+def weights_mark(name: str, options: Mapping[str, str], path: str | None) -> str:
     """What stands for the content of the weights that a model of this name, registered with `options`, would be loaded with;
     "" where they are not on this machine, or the model finds them in a way of its own."""
     if path is None and not (options.get("packaged") or options.get("hub_id")):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -34,6 +34,9 @@ from icltool.components.models.shared.weights import weights_of
 from icltool.contracts import AnswerBatch, Example, GenerationOptions, Prompt, TargetScore
 from icltool.errors import ConfigError
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
 
 class TextModel(HookedDecoder):
     """The adapter. It reads no images: an example with one is refused.
@@ -55,7 +58,7 @@ class TextModel(HookedDecoder):
         self.name = name = options.name
         weights = weights_of(options)
         with loading_errors(name, weights):
-            self.tokenizer: Any = AutoTokenizer.from_pretrained(weights.source, **weights.where)
+            self.tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(weights.source, **weights.where)
         self.format = text_format(self.tokenizer)
         prepare_tokenizer(self.tokenizer, name, weights.source)
         loaded = load_model(AutoModelForCausalLM, weights, options)
@@ -81,7 +84,7 @@ class TextModel(HookedDecoder):
 
     @torch.inference_mode()
     def score(
-        self, prompts: Sequence[Prompt], batch_size: int, features: Mapping[str, Any] | None = None
+        self, prompts: Sequence[Prompt], batch_size: int, features: Mapping[str, torch.Tensor] | None = None
     ) -> list[TargetScore]:
         tokens = tokenize(self.tokenizer, prompts, with_target=True, limit=text_limit(self.model.config))
 
@@ -99,7 +102,7 @@ class TextModel(HookedDecoder):
         prompts: Sequence[Prompt],
         options: GenerationOptions,
         batch_size: int,
-        features: Mapping[str, Any] | None = None,
+        features: Mapping[str, torch.Tensor] | None = None,
     ) -> list[str]:
         limit = text_limit(self.model.config, options.max_new_tokens)
         tokens = tokenize(self.tokenizer, prompts, with_target=False, limit=limit)
@@ -113,13 +116,13 @@ class TextModel(HookedDecoder):
 
         return in_batches(batches_by_length([len(t.ids) for t in tokens], batch_size), compute)
 
-    def answer_batch(self, prompts: Sequence[Prompt], features: Mapping[str, Any] | None) -> AnswerBatch:
+    def answer_batch(self, prompts: Sequence[Prompt], features: Mapping[str, torch.Tensor] | None) -> AnswerBatch:
         """See SupportsDecoderHooks."""
         tokens = tokenize(self.tokenizer, prompts, with_target=True, limit=text_limit(self.model.config))
         inputs, _ = self._inputs(tokens, "right")
         return answers_at(inputs, [(t.target_start, len(t.ids)) for t in tokens])
 
-    def _inputs(self, tokens: Sequence[TokenizedPrompt], side: str) -> tuple[dict[str, Any], list[int]]:
+    def _inputs(self, tokens: Sequence[TokenizedPrompt], side: str) -> tuple[dict[str, torch.Tensor], list[int]]:
         """(padded inputs [B, T], where each prompt begins in its row)."""
         rows = padded_rows([t.ids for t in tokens], int(self.tokenizer.pad_token_id), side)
         inputs = {"input_ids": rows.ids.to(self.device), "attention_mask": rows.mask.to(self.device)}
@@ -128,7 +131,7 @@ class TextModel(HookedDecoder):
         return inputs, rows.starts
 
 
-def text_format(tokenizer: Any) -> PromptFormat:
+def text_format(tokenizer: PreTrainedTokenizerBase) -> PromptFormat:
     """TEXT with the tokenizer's own tokens: BOS in front where it writes one, EOS at the end where it is not the pad token
     (a tokenizer without a pad token pads with EOS)."""
     bos, eos, pad = tokenizer.bos_token or "", tokenizer.eos_token or "", tokenizer.pad_token
