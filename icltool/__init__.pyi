@@ -108,6 +108,7 @@ from icltool.contracts import (
     Executor as Executor,
     Extension as Extension,
     FailedUnitsError as FailedUnitsError,
+    Features as Features,
     Float64Array as Float64Array,
     FloatArray as FloatArray,
     GenerationOptions as GenerationOptions,

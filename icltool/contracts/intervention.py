@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from icltool.contracts.model import Model, Prompt
+from icltool.contracts.model import Features, Model, Prompt
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -88,7 +88,7 @@ class SupportsDecoderHooks(Protocol):
         """The self-attention of each decoder layer, in order. ConfigError where it has other parts than these."""
         ...
 
-    def answer_batch(self, prompts: Sequence[Prompt], features: Mapping[str, Tensor] | None) -> AnswerBatch:
+    def answer_batch(self, prompts: Sequence[Prompt], features: Features) -> AnswerBatch:
         """Reads prompts with their targets; raises what `Model.score` raises. `features` as there."""
         ...
 

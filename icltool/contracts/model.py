@@ -58,6 +58,10 @@ class GenerationOptions:
     no_repeat_ngram: int = 0
 
 
+#: By an image's path what `SupportsImageCache.image_features` gave for it; None where images are read and encoded anew.
+Features: TypeAlias = "Mapping[str, Tensor] | None"
+
+
 @runtime_checkable
 class Model(Protocol):
     """A frozen LVLM with its prompt format. All methods give the same result for any batch size, up to rounding.
@@ -88,9 +92,7 @@ class Model(Protocol):
         """The answer in a raw generation: cut where the prompt format begins the next example, stripped."""
         ...
 
-    def score(
-        self, prompts: Sequence[Prompt], batch_size: int, features: Mapping[str, Tensor] | None = None
-    ) -> list[TargetScore]:
+    def score(self, prompts: Sequence[Prompt], batch_size: int, features: Features = None) -> list[TargetScore]:
         """One TargetScore per prompt. An empty prompt text or target is a ValueError.
 
         `features` maps image paths to what `image_features` gave for them; only a SupportsImageCache model is given any.
@@ -98,11 +100,7 @@ class Model(Protocol):
         ...
 
     def generate(
-        self,
-        prompts: Sequence[Prompt],
-        options: GenerationOptions,
-        batch_size: int,
-        features: Mapping[str, Tensor] | None = None,
+        self, prompts: Sequence[Prompt], options: GenerationOptions, batch_size: int, features: Features = None
     ) -> list[str]:
         """The raw continuation of each prompt's text (targets are ignored), special tokens removed; see `clean`."""
         ...
@@ -190,9 +188,7 @@ class SupportsPrefixCache(Protocol):
         """The tokens of each prompt. Raises what `Model.score` raises for an empty text or target, or too many tokens."""
         ...
 
-    def extend(
-        self, spans: Sequence[Span], past: KeysValues | None, features: Mapping[str, Tensor] | None, keep: bool
-    ) -> Extension:
+    def extend(self, spans: Sequence[Span], past: KeysValues | None, features: Features, keep: bool) -> Extension:
         """One forward pass over a batch of spans, of which some, not all, may be empty after a past.
 
         `past` holds each row's keys and values of its tokens [0, start), padded on the left to the longest: row b's are
@@ -208,11 +204,7 @@ class ContinuesFromPrefix(SupportsPrefixCache, Protocol):
     """The model can write answers, too, from keys and values that were computed before."""
 
     def generate_after(
-        self,
-        prompts: Sequence[PromptTokens],
-        past: KeysValues,
-        options: GenerationOptions,
-        features: Mapping[str, Tensor] | None,
+        self, prompts: Sequence[PromptTokens], past: KeysValues, options: GenerationOptions, features: Features
     ) -> list[str]:
         """The raw continuation of each prompt as `Model.generate` gives it, in one batch. `past` holds the keys and values
         of all tokens but the last, padded on the left."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -11,6 +11,7 @@ import torch
 from icltool.contracts import (
     ContinuesFromPrefix,
     Extension,
+    Features,
     GenerationOptions,
     KeysValues,
     Model,
@@ -25,7 +26,6 @@ from icltool.engine.kv_pool import KeyValuePool
 from icltool.engine.prefix_tree import PrefixTree
 from icltool.engine.sharing import Segment, shared_segments
 
-Features = Mapping[str, torch.Tensor] | None
 #: A tensor that may still be computed, and the place of a number in it.
 Pending = tuple[torch.Tensor, int]
 

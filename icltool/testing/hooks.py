@@ -11,6 +11,7 @@ from icltool.components.interventions.hooks import changed_outputs
 from icltool.contracts import (
     AnswerBatch,
     ContinuesFromPrefix,
+    Features,
     GenerationOptions,
     ModelIdentity,
     Prompt,
@@ -34,9 +35,7 @@ _OPTIONS = (GenerationOptions(max_new_tokens=4, num_beams=1), GenerationOptions(
 _SEEDS = 8
 
 
-def check_hooks(
-    model: HookedModel, prompts: Sequence[Prompt], features: Mapping[str, Tensor] | None, tolerance: float
-) -> None:
+def check_hooks(model: HookedModel, prompts: Sequence[Prompt], features: Features, tolerance: float) -> None:
     """Checks a SupportsDecoderHooks model on three prompts or more, of several lengths and targets.
 
     `base_model` says how many modules are shifted, one for each layer, and how wide the states are. Log-probabilities out
@@ -130,7 +129,7 @@ def _check_outputs(model: HookedModel, batch: AnswerBatch) -> list[float]:
 def _check_answers(
     model: HookedModel,
     prompts: Sequence[Prompt],
-    features: Mapping[str, Tensor] | None,
+    features: Features,
     before: Sequence[float],
     counts: Sequence[int],
     tolerance: float,
@@ -186,7 +185,7 @@ def _check_places(model: HookedModel, batch: AnswerBatch, logits: Tensor, tolera
         )
 
 
-def _check_bad(model: HookedModel, prompt: Prompt, features: Mapping[str, Tensor] | None) -> None:
+def _check_bad(model: HookedModel, prompt: Prompt, features: Features) -> None:
     for empty in (Prompt(prompt.text, prompt.images), Prompt("", prompt.images, prompt.target)):
         expect_error(
             ValueError,
@@ -261,7 +260,7 @@ def _check_shifted(
     model: HookedModel,
     alone: PromptsAlone,
     prompts: Sequence[Prompt],
-    features: Mapping[str, Tensor] | None,
+    features: Features,
     before: Sequence[float],
     plain: Mapping[int, Sequence[str]],
     tolerance: float,
@@ -285,7 +284,7 @@ def _check_continued(
     model: SupportsPrefixCache,
     alone: PromptsAlone,
     prompts: Sequence[Prompt],
-    features: Mapping[str, Tensor] | None,
+    features: Features,
     tolerance: float,
 ) -> None:
     """Within a shift: keys and values are those of shifted states."""
@@ -307,7 +306,7 @@ def _check_continued(
         expect(found == answer, f"under a hook, `generate_after` gives {found}, `generate` {answer}")
 
 
-def _check_every_token(model: HookedModel, prompts: Sequence[Prompt], features: Mapping[str, Tensor] | None) -> None:
+def _check_every_token(model: HookedModel, prompts: Sequence[Prompt], features: Features) -> None:
     """Where each state behind the last layer is one vector, each next token is the same, whatever the prompt."""
     last, width = model.decoder_layers()[-1], model.base_model().width
     for seed in range(_SEEDS):  # some vectors stand for the end of an answer
@@ -328,9 +327,7 @@ def _check_every_token(model: HookedModel, prompts: Sequence[Prompt], features: 
     expect(False, "`generate` answers nothing under a hook, whatever it does")
 
 
-def _check_failure(
-    model: HookedModel, prompts: Sequence[Prompt], features: Mapping[str, Tensor] | None, batch: AnswerBatch
-) -> None:
+def _check_failure(model: HookedModel, prompts: Sequence[Prompt], features: Features, batch: AnswerBatch) -> None:
     """What a hook raises comes through; that nothing stays behind shows afterwards."""
 
     def failing(states: Tensor) -> Tensor:
@@ -391,28 +388,24 @@ def _numbers(tensor: Tensor) -> NDArray[np.generic]:
     return tensor.cpu().numpy()
 
 
-def _target_scores(
-    model: HookedModel, prompts: Sequence[Prompt], features: Mapping[str, Tensor] | None
-) -> list[TargetScore]:
+def _target_scores(model: HookedModel, prompts: Sequence[Prompt], features: Features) -> list[TargetScore]:
     """In one batch."""
     size = len(prompts)
     return model.score(prompts, size, features) if features is not None else model.score(prompts, size)
 
 
-def _scores(model: HookedModel, prompts: Sequence[Prompt], features: Mapping[str, Tensor] | None) -> list[float]:
+def _scores(model: HookedModel, prompts: Sequence[Prompt], features: Features) -> list[float]:
     return [score.log_prob for score in _target_scores(model, prompts, features)]
 
 
 def _generated(
-    model: HookedModel, prompts: Sequence[Prompt], options: GenerationOptions, features: Mapping[str, Tensor] | None
+    model: HookedModel, prompts: Sequence[Prompt], options: GenerationOptions, features: Features
 ) -> list[str]:
     given = () if features is None else (features,)
     found: list[str] = model.generate(prompts, options, len(prompts), *given)
     return found
 
 
-def _answers(
-    model: HookedModel, prompts: Sequence[Prompt], features: Mapping[str, Tensor] | None
-) -> dict[int, list[str]]:
+def _answers(model: HookedModel, prompts: Sequence[Prompt], features: Features) -> dict[int, list[str]]:
     """Of one batch, by the number of beams."""
     return {options.num_beams: _generated(model, prompts, options, features) for options in _OPTIONS}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +11,7 @@ import numpy as np
 
 from icltool.contracts import (
     Example,
+    Features,
     GenerationOptions,
     Model,
     PreparesImages,
@@ -29,7 +30,7 @@ from icltool.testing.plain import PlainTwin
 from icltool.testing.prefixes import check_prefixes
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    pass
 
 _OPTIONS = (GenerationOptions(max_new_tokens=6, num_beams=1), GenerationOptions(max_new_tokens=6, num_beams=3))
 
@@ -307,9 +308,7 @@ def _check_twin(
         expect(answers == wanted, f"{name} gives {answers}, plain full forward passes {wanted}")
 
 
-def _scored(
-    model: Model, prompts: Sequence[Prompt], batch_size: int, features: Mapping[str, Tensor] | None = None
-) -> list[TargetScore]:
+def _scored(model: Model, prompts: Sequence[Prompt], batch_size: int, features: Features = None) -> list[TargetScore]:
     scores = model.score(prompts, batch_size, features) if features is not None else model.score(prompts, batch_size)
     return valid_scores(scores, len(prompts))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
@@ -11,6 +11,7 @@ import numpy as np
 from icltool.contracts import (
     ContinuesFromPrefix,
     Extension,
+    Features,
     GenerationOptions,
     KeysValues,
     Model,
@@ -40,7 +41,7 @@ _OPTIONS = (GenerationOptions(max_new_tokens=6, num_beams=1), GenerationOptions(
 def check_prefixes(
     model: CachingModel,
     prompts: Sequence[Prompt],
-    features: Mapping[str, Tensor] | None,
+    features: Features,
     tolerance: float,
     alone: PromptsAlone | None = None,
 ) -> None:
@@ -109,9 +110,7 @@ def _within_images(tokens: PromptTokens) -> int:
     return next(iter(inside[-1:] or before[-1:]), max(1, (tokens.target_start - 1) // 2))
 
 
-def _in_three(
-    model: CachingModel, tokens: Sequence[PromptTokens], first: Sequence[int], features: Mapping[str, Tensor] | None
-) -> Tensor:
+def _in_three(model: CachingModel, tokens: Sequence[PromptTokens], first: Sequence[int], features: Features) -> Tensor:
     """Log-probabilities from [0, a), [a, b), [b, end), with b half-way between a and the target."""
     second = [(a + t.target_start - 1) // 2 for a, t in zip(first, tokens, strict=True)]
     early = _past(model, tokens, [max(a, 0) for a in first], features)
@@ -134,9 +133,7 @@ def _in_three(
     return model.extend(ends, late, features, False).log_probs
 
 
-def _check_answers(
-    model: ContinuingModel, prompts: Sequence[Prompt], features: Mapping[str, Tensor] | None, alone: PromptsAlone
-) -> None:
+def _check_answers(model: ContinuingModel, prompts: Sequence[Prompt], features: Features, alone: PromptsAlone) -> None:
     tokens = model.prompt_tokens(prompts, False)
     past = _past(model, tokens, [len(t.ids) - 1 for t in tokens], features)
     for options in _OPTIONS:
@@ -148,7 +145,7 @@ def _past(
     model: CachingModel,
     tokens: Sequence[PromptTokens],
     ends: Sequence[int],
-    features: Mapping[str, Tensor] | None,
+    features: Features,
     together: bool = True,
 ) -> KeysValues:
     """Keys and values of each prompt's first tokens, padded on the left. They are computed in one batch, or each prompt's

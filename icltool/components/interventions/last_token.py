@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from icltool.components.interventions.files import again, check_base
 from icltool.components.interventions.stored import StoredIntervention, StoredOptions
-from icltool.contracts import Model, Prompt, SupportsDecoderHooks, TargetScore
+from icltool.contracts import Features, Model, Prompt, SupportsDecoderHooks, TargetScore
 from icltool.errors import StoreError
 
 if TYPE_CHECKING:
@@ -141,9 +141,7 @@ def _scoring(model: Any, hooked: SupportsDecoderHooks, ends: _PromptEnds) -> Ite
     import torch
 
     @torch.inference_mode()
-    def score(
-        prompts: Sequence[Prompt], batch_size: int, features: Mapping[str, Tensor] | None = None
-    ) -> list[TargetScore]:
+    def score(prompts: Sequence[Prompt], batch_size: int, features: Features = None) -> list[TargetScore]:
         found: list[TargetScore] = []
         for low in range(0, len(prompts), batch_size):
             batch = hooked.answer_batch(prompts[low : low + batch_size], features)

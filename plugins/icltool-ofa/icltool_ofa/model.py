@@ -17,6 +17,7 @@ from icltool import (
     Augmentation,
     ConfigError,
     DataError,
+    Features,
     GenerationOptions,
     LoadOptions,
     Prompt,
@@ -133,9 +134,7 @@ class OFAModel(Adapter, Tuning):
         return [len(tokens.text) + len(tokens.target) for tokens in each]
 
     @torch.inference_mode()
-    def score(
-        self, prompts: Sequence[Prompt], batch_size: int, features: Mapping[str, Any] | None = None
-    ) -> list[TargetScore]:
+    def score(self, prompts: Sequence[Prompt], batch_size: int, features: Features = None) -> list[TargetScore]:
         """See Model.score. The end of the text is a token of the target."""
         tokens = self._tokens(prompts, with_target=True)
 
@@ -148,11 +147,7 @@ class OFAModel(Adapter, Tuning):
 
     @torch.inference_mode()
     def generate(
-        self,
-        prompts: Sequence[Prompt],
-        options: GenerationOptions,
-        batch_size: int,
-        features: Mapping[str, Any] | None = None,
+        self, prompts: Sequence[Prompt], options: GenerationOptions, batch_size: int, features: Features = None
     ) -> list[str]:
         """See Model.generate. At most `max_new_tokens` tokens and the end, whose log-probability counts, as in the published
         search (see `icltool_ofa.beam`). ConfigError for a penalty of repetition, which that search has not."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -13,6 +13,7 @@ from icltool import (
     Adapter,
     AnswerBatch,
     AttentionHeads,
+    Features,
     ModelIdentity,
     PaddedRows,
     Prompt,
@@ -41,9 +42,7 @@ class HookedFlamingo(Adapter, ABC):
     def _padded(self, tokens: Sequence[TokenizedPrompt], side: str) -> PaddedRows: ...
 
     @abstractmethod
-    def _media(
-        self, prompts: Sequence[Prompt], batch_size: int, features: Mapping[str, Any] | None
-    ) -> torch.Tensor: ...
+    def _media(self, prompts: Sequence[Prompt], batch_size: int, features: Features) -> torch.Tensor: ...
 
     @abstractmethod
     def _states(self, rows: PaddedRows, media: torch.Tensor) -> torch.Tensor: ...
@@ -74,7 +73,7 @@ class HookedFlamingo(Adapter, ABC):
         attentions = [layer.attn for layer in self.decoder_layers()]
         return [AttentionHeads(a.n_heads, a.head_dim, a.Wqkv, a.Wqkv, a.out_proj) for a in attentions]
 
-    def answer_batch(self, prompts: Sequence[Prompt], features: Mapping[str, Any] | None) -> AnswerBatch:
+    def answer_batch(self, prompts: Sequence[Prompt], features: Features) -> AnswerBatch:
         """See SupportsDecoderHooks."""
         tokens = tokenize(self.tokenizer, prompts, with_target=True, limit=self._limit())
         with torch.no_grad():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal
 
@@ -12,6 +12,7 @@ from pydantic import Field
 
 from icltool import (
     EncodesImages,
+    Features,
     GenerationOptions,
     LoadOptions,
     PaddedRows,
@@ -112,9 +113,7 @@ class OpenFlamingoModel(EncodesImages, HookedFlamingo):
         return list(self.model.perceiver(tokens[:, None, None])[:, 0])  # [B, image, frame, token, width]
 
     @torch.inference_mode()
-    def score(
-        self, prompts: Sequence[Prompt], batch_size: int, features: Mapping[str, Any] | None = None
-    ) -> list[TargetScore]:
+    def score(self, prompts: Sequence[Prompt], batch_size: int, features: Features = None) -> list[TargetScore]:
         """See Model.score. Logits are computed at target positions only, their log-softmax in float32."""
         tokens = tokenize(self.tokenizer, prompts, with_target=True, limit=self._limit())
         head = self.model.lang_encoder.get_output_embeddings()
@@ -130,11 +129,7 @@ class OpenFlamingoModel(EncodesImages, HookedFlamingo):
 
     @torch.inference_mode()
     def generate(
-        self,
-        prompts: Sequence[Prompt],
-        options: GenerationOptions,
-        batch_size: int,
-        features: Mapping[str, Any] | None = None,
+        self, prompts: Sequence[Prompt], options: GenerationOptions, batch_size: int, features: Features = None
     ) -> list[str]:
         """See Model.generate. An answer ends with `<|endofchunk|>` or EOS; `<image>` is never generated.
 
@@ -183,7 +178,7 @@ class OpenFlamingoModel(EncodesImages, HookedFlamingo):
             lm.clear_conditioned_layers()
             lm._use_cached_vision_x = False
 
-    def _media(self, prompts: Sequence[Prompt], batch_size: int, features: Mapping[str, Any] | None) -> torch.Tensor:
+    def _media(self, prompts: Sequence[Prompt], batch_size: int, features: Features) -> torch.Tensor:
         """[B, images, latents, width]: each prompt's images in order, then zeros, which no token attends to."""
         if features is None:
             paths = list(dict.fromkeys(path for prompt in prompts for path in prompt.images))

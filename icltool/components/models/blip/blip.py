@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
 from icltool.components.models.shared.captioner import CaptionerOptions
 from icltool.components.models.shared.captioner_format import QUERIES, CaptionerFormat
 from icltool.components.models.shared.tokens import positions
-from icltool.components.models.shared.tuning import TunableCaptioner
+from icltool.components.models.shared.tuning import COMMON_RECIPE, TunableCaptioner
 from icltool.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -62,26 +62,19 @@ class BlipModel(TunableCaptioner):
         """The start tokens of decoder and encoder, which the tokenizer of BERT has no text for."""
         return list(range(int(self.language.config.bos_token_id), int(self.language.config.vocab_size)))
 
-    def published_search(self, task: str) -> Mapping[str, Any]:
+    def published_search(self, task: str) -> Mapping[str, float]:
         """See TunableCaptioner: as published (arXiv:2201.12086), 3 beams of 5 to 20 tokens, prompt included."""
         return {"num_beams": 3, "max_new_tokens": 16, "min_new_tokens": 1} if task == "caption" else {}
 
-    def tuning_recipe(self, task: str) -> Mapping[str, Any]:
+    def tuning_recipe(self, task: str) -> Mapping[str, object]:
         """See SupportsTuning: the published fine-tuning on COCO captions."""
         large = int(self.model.config.vision_config.hidden_size) >= 1024
         return {
+            **COMMON_RECIPE,
             "lr": 2e-6 if large else 1e-5,
             "schedule": "cosine",
-            "min_lr": 0.0,
-            "weight_decay": 0.05,
-            "betas": (0.9, 0.999),
-            "clip": 0.0,
-            "epochs": 5,
             "batch_size": 16 if large else 32,
             "image_size": 384,
-            "crop": "resized",
-            "crop_scale": (0.5, 1.0),
-            "flip": True,
             "freeze": (),
             "max_target_tokens": 36,
             "label_smoothing": 0.1,
@@ -93,10 +86,6 @@ class BlipModel(TunableCaptioner):
             "vit": ("vision_model.", "!vision_model.post_layernorm."),
             "language_model": ("text_decoder.",),
         }
-
-    def _encode_pixels(self, pixels: torch.Tensor) -> torch.Tensor:
-        states: torch.Tensor = self.model.vision_model(pixel_values=pixels).last_hidden_state
-        return states
 
     def _language_inputs(self, inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         states = self._image_states(inputs)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
 from icltool.components.models.shared.captioner import CaptionerOptions, opening
 from icltool.components.models.shared.captioner_format import CaptionerFormat
 from icltool.components.models.shared.tokens import positions
-from icltool.components.models.shared.tuning import TunableCaptioner
+from icltool.components.models.shared.tuning import COMMON_RECIPE, TunableCaptioner
 from icltool.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -19,29 +19,20 @@ if TYPE_CHECKING:
 #: Side in pixels of the pictures that the published checkpoints were pre-trained on.
 PRETRAINED_SIZE = 224
 #: The published fine-tuning on COCO captions and its fork for Sherlock. A text of 32 tokens is a prompt of 4 and a caption.
-_RECIPE: Mapping[str, Any] = {
-    "lr": 1e-5,
+_RECIPE: Mapping[str, object] = {
+    **COMMON_RECIPE,
     "schedule": "blip2",
     "warmup_lr": 1e-8,
     "warmup_steps": 1000,
-    "min_lr": 0.0,
     "layer_decay": 1.0,
-    "weight_decay": 0.05,
-    "betas": (0.9, 0.999),
-    "clip": 0.0,
-    "epochs": 5,
     "batch_size": 16,
     "image_size": 364,
-    "crop": "resized",
-    "crop_scale": (0.5, 1.0),
-    "flip": True,
     "freeze": ("language_model",),
     "max_target_tokens": 28,
-    "label_smoothing": 0.0,
 }
 
 #: How the published runs search captions.
-CAPTION_SEARCH: Mapping[str, Any] = {
+CAPTION_SEARCH: Mapping[str, float] = {
     "num_beams": 5,
     "max_new_tokens": 30,
     "min_new_tokens": 8,
@@ -103,6 +94,10 @@ class PrefixedCaptioner(TunableCaptioner):
         read = {"inputs_embeds": embedded, "attention_mask": mask}
         return read if self.target_apart else {**read, "position_ids": positions(mask)}
 
+    def published_search(self, task: str) -> Mapping[str, float]:
+        """See TunableCaptioner."""
+        return CAPTION_SEARCH if task in ("caption", "inference") else {}
+
     def tuning_parts(self) -> Mapping[str, Sequence[str]]:
         """See SupportsTuning."""
         return {
@@ -121,11 +116,7 @@ class Blip2Model(PrefixedCaptioner):
 
         super().__init__(options, Blip2ForConditionalGeneration)
 
-    def published_search(self, task: str) -> Mapping[str, Any]:
-        """See TunableCaptioner."""
-        return CAPTION_SEARCH if task in ("caption", "inference") else {}
-
-    def tuning_recipe(self, task: str) -> Mapping[str, Any]:
+    def tuning_recipe(self, task: str) -> Mapping[str, object]:
         """See SupportsTuning."""
         recipe = dict(_RECIPE)
         if self.image_size != PRETRAINED_SIZE:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import torch
 
-from icltool.components.models.blip.blip2 import CAPTION_SEARCH, PrefixedCaptioner
+from icltool.components.models.blip.blip2 import PrefixedCaptioner
 from icltool.components.models.shared.captioner import CaptionerOptions
 from icltool.components.models.shared.captioner_format import CaptionerFormat
+from icltool.components.models.shared.tuning import COMMON_RECIPE
 from icltool.contracts import Prompt
 from icltool.errors import ConfigError
 
@@ -31,34 +31,17 @@ class InstructBlipModel(PrefixedCaptioner):
             )
         return super()._written()
 
-    def published_search(self, task: str) -> Mapping[str, Any]:
-        """See TunableCaptioner."""
-        return CAPTION_SEARCH if task in ("caption", "inference") else {}
-
-    def tuning_recipe(self, task: str) -> Mapping[str, Any]:
+    def tuning_recipe(self, task: str) -> Mapping[str, object]:
         """See SupportsTuning. Instruction tuning trained the Q-Former alone (arXiv:2305.06500, section 2.5)."""
         return {
-            "lr": 1e-5,
+            **COMMON_RECIPE,
             "schedule": "cosine",
             "warmup_lr": 1e-8,
             "warmup": 0.1,
-            "min_lr": 0.0,
-            "weight_decay": 0.05,
-            "betas": (0.9, 0.999),
-            "clip": 0.0,
-            "epochs": 5,
             "batch_size": 8,
-            "crop": "resized",
-            "crop_scale": (0.5, 1.0),
-            "flip": True,
             "freeze": ("vit", "language_model"),
             "max_target_tokens": 32,
-            "label_smoothing": 0.0,
         }
-
-    def _encode_pixels(self, pixels: torch.Tensor) -> torch.Tensor:
-        states: torch.Tensor = self.model.vision_model(pixel_values=pixels).last_hidden_state
-        return states
 
     def _image_inputs(self, prompts: Sequence[Prompt]) -> dict[str, torch.Tensor]:
         segments = [part for p in prompts for part in p.text.split(self.format.image)[1:]]

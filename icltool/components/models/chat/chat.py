@@ -5,7 +5,7 @@ Idefics3, SmolVLM, Qwen2-VL, Qwen2.5-VL, Qwen3-VL, LLaVA-OneVision, InternVL, Ge
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 from PIL import Image
@@ -17,7 +17,7 @@ from icltool.components.models.chat.chat_images import REUSABLE, ImageShelf
 from icltool.components.models.shared.options import RemoteCodeOptions
 from icltool.components.models.shared.processed import ModelInputs, ProcessedModel
 from icltool.components.models.shared.weights import fingerprint
-from icltool.contracts import Example, Prompt
+from icltool.contracts import Example, Features, Prompt
 from icltool.errors import ConfigError
 
 
@@ -65,9 +65,7 @@ class ChatModel(ProcessedModel):
         """One tensor per image; see SupportsImageCache. Images of several sizes share no batch: each is encoded alone."""
         return [self._shelf.encode(path, self._on_device) for path in paths]
 
-    def _processed(
-        self, texts: list[str], prompts: Sequence[Prompt], features: Mapping[str, torch.Tensor] | None
-    ) -> ModelInputs:
+    def _processed(self, texts: list[str], prompts: Sequence[Prompt], features: Features) -> ModelInputs:
         if features is None or not any(p.images for p in prompts):
             return super()._processed(texts, prompts, features)
         return self._on_device(self._shelf.inputs(texts, prompts, features))

@@ -28,23 +28,8 @@ class Message(TypedDict):
     content: list[dict[str, str]]
 
 
-_INFERENCE = "Answer in one short sentence: what does this clue in the image let you infer? {question}"
-#: What the user asks beside the image (with {question}, {text} and {style} filled in); `flat` gives what stands before a
-#: label.
-REQUESTS: dict[str, str] = {
-    "caption": "Describe the image in one short sentence.",
-    "vqa": "{question} Answer the question with a word or a short phrase.",
-    "classification": "{text} Answer with the label only.",
-    "style": "Describe the image in one short sentence, in the style {style}.",
-    "inference": _INFERENCE,
-    "inference-choice": _INFERENCE,
-}
-FLAT: dict[str, tuple[str, tuple[str, ...]]] = {
-    "caption": ("Caption:", ("Caption",)),
-    "vqa": ("Question:{question} Short answer:", ("Question", "Answer", "Short")),
-    "classification": ("Input:{text} Label:", ("Input", "Label")),
-    **{task: (rules.query, rules.stop) for task, rules in LATER_TASKS.items()},
-}
+#: The tasks that fingerprints tell: those that came later are left out, so that those of before stay.
+_TOLD = ("caption", "vqa", "classification")
 
 
 @dataclass(frozen=True)
@@ -96,8 +81,7 @@ class ChatFormat:
         flat = {task: (request(task, "flat").query, request(task, "flat").stop) for task in _TOLD}
         return repr((self.style, self.start, requests, flat, shown.text, shown.target))
 
-    def _messages(self, task: str, demonstrations: Sequence[Example], query: Example) -> list[Message]:
-        self._known(task)
+    def _messages(self, task: Task | str, demonstrations: Sequence[Example], query: Example) -> list[Message]:
         return conversation(task, demonstrations, query, self.style, self.reserved)
 
     def between(self) -> str:
@@ -197,7 +181,7 @@ def chat_format(processor: Processor, tokenizer: PreTrainedTokenizerBase, name: 
 
 
 def conversation(
-    task: str, demonstrations: Sequence[Example], query: Example, style: Style, reserved: Sequence[str] = ()
+    task: Task | str, demonstrations: Sequence[Example], query: Example, style: Style, reserved: Sequence[str] = ()
 ) -> list[Message]:
     """Demonstrations and query as messages with image parts and text parts, the images in the examples' order. `reserved`
     tokens are broken up in what comes from the data."""
@@ -210,9 +194,8 @@ def conversation(
         return [*image, {"type": "text", "text": text + label}]
 
     if style == "flat":
-        form = FLAT[task][0]
-        shown = [part for e in demonstrations for part in content(form, e, f"{plain_text(e.label, reserved)}\n")]
-        return [{"role": "user", "content": _joined([*shown, *content(form, query, "")])}]
+        shown = [part for e in demonstrations for part in content(e, f"{plain_text(e.label, reserved)}\n")]
+        return [{"role": "user", "content": _joined([*shown, *content(query, "")])}]
     messages: list[Message] = []
     for example in demonstrations:
         messages.append({"role": "user", "content": content(example, "")})

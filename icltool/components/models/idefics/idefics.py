@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from icltool.components.models.idefics.idefics_continuing import ContinuingIdefics, ready_features, whole_vocabulary
+from icltool.components.models.idefics.idefics_continuing import IdeficsContinuation, ready_features, whole_vocabulary
 from icltool.components.models.idefics.options import IdeficsOptions
 from icltool.components.models.shared.adapter import EncodesImages
 from icltool.components.models.shared.decoder_hooks import HookedDecoder, answers_at
 from icltool.components.models.shared.image_reader import ImageReader, Pixels, on_device
-from icltool.components.models.shared.loading import check_image_processor, load_model, loading_errors
+from icltool.components.models.shared.loading import check_image_processor, loading_errors
+from icltool.components.models.shared.processed import text_limit
 from icltool.components.models.shared.prompt_format import IDEFICS_FORMATS
 from icltool.components.models.shared.scoring import (
     beam_options,
@@ -34,7 +35,7 @@ from icltool.components.models.shared.tokens import (
     tokenize,
 )
 from icltool.components.models.shared.weights import weights_of
-from icltool.contracts import AnswerBatch, GenerationOptions, Prompt, TargetScore
+from icltool.contracts import AnswerBatch, Features, GenerationOptions, Prompt, TargetScore
 from icltool.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
     from transformers.image_processing_utils import BaseImageProcessor
 
 
-class IdeficsModel(EncodesImages, ContinuingIdefics, HookedDecoder):
+class IdeficsModel(EncodesImages, HookedDecoder):
     """The adapter. Image attention follows the prompt: a token sees the last image before it, none before the first.
 
     Masks and positions are always those of the unpadded prompt, whatever else is in the batch. `padding_side` is where
@@ -50,7 +51,6 @@ class IdeficsModel(EncodesImages, ContinuingIdefics, HookedDecoder):
     """
 
     padding_side = "right"
-
     options_model = IdeficsOptions
 
     def __init__(self, options: IdeficsOptions) -> None:
@@ -65,9 +65,8 @@ class IdeficsModel(EncodesImages, ContinuingIdefics, HookedDecoder):
             as_in_file(self.tokenizer, weights.source, name)
             self.image_processor = _image_processor(weights.source, weights.local_only)
             check_image_processor(name, self.image_processor)
-        loaded = load_model(IdeficsForVisionText2Text, weights, options)
-        self.model, self.device, self.dtype = loaded.model, loaded.device, loaded.model.dtype
-        self.source, self.precision = weights.source, loaded.precision
+        self._load(IdeficsForVisionText2Text, weights, options)
+        self.dtype = self.model.dtype
         vocabulary = self.tokenizer.get_vocab()
         missing = [token for token in ("<image>", "<fake_token_around_image>") if token not in vocabulary]
         if missing:
@@ -78,6 +77,16 @@ class IdeficsModel(EncodesImages, ContinuingIdefics, HookedDecoder):
         self._pad = 0 if pad is None else int(pad)
         self._resampled = bool(self.model.config.use_resampler)
         plain_generation(self.model, end_tokens(self.model, self.tokenizer))
+        self._continue_by(
+            IdeficsContinuation(
+                self.model,
+                self.tokenizer,
+                self.device,
+                self._markers,
+                self._image_token,
+                lambda paths: self.image_features(paths, len(paths)),
+            )
+        )
 
     def image_reader(self) -> ImageReader:
         """See PreparesImages."""
@@ -87,8 +96,7 @@ class IdeficsModel(EncodesImages, ContinuingIdefics, HookedDecoder):
     def encode_images(self, prepared: Sequence[Pixels]) -> list[torch.Tensor]:
         """See PreparesImages. One forward pass of the vision encoder, and of the perceiver where there is one: a tensor
         [tokens, width] per image."""
-        pixels = on_device(np.stack(prepared), self.device).to(self.dtype)
-        states = self.model.model.vision_model(pixel_values=pixels).last_hidden_state
+        states = self.model.model.vision_model(pixel_values=self._pixels(prepared)).last_hidden_state
         if self._resampled:
             states = self.model.model.perceiver_resampler(states)
         return list(states)
@@ -97,11 +105,9 @@ class IdeficsModel(EncodesImages, ContinuingIdefics, HookedDecoder):
         return text_lengths(self.tokenizer, prompts)
 
     @torch.inference_mode()
-    def score(
-        self, prompts: Sequence[Prompt], batch_size: int, features: Mapping[str, torch.Tensor] | None = None
-    ) -> list[TargetScore]:
+    def score(self, prompts: Sequence[Prompt], batch_size: int, features: Features = None) -> list[TargetScore]:
         """See Model.score. Logits are computed at target positions only."""
-        tokens = tokenize(self.tokenizer, prompts, with_target=True, limit=self._limit())
+        tokens = tokenize(self.tokenizer, prompts, with_target=True, limit=text_limit(self.model.config))
 
         def compute(batch: Sequence[int]) -> list[TargetScore]:
             chosen = [tokens[i] for i in batch]
@@ -114,14 +120,12 @@ class IdeficsModel(EncodesImages, ContinuingIdefics, HookedDecoder):
 
     @torch.inference_mode()
     def generate(
-        self,
-        prompts: Sequence[Prompt],
-        options: GenerationOptions,
-        batch_size: int,
-        features: Mapping[str, torch.Tensor] | None = None,
+        self, prompts: Sequence[Prompt], options: GenerationOptions, batch_size: int, features: Features = None
     ) -> list[str]:
         """See Model.generate. The image tokens are never generated: an answer shows no image."""
-        tokens = tokenize(self.tokenizer, prompts, with_target=False, limit=self._limit(options.max_new_tokens))
+        tokens = tokenize(
+            self.tokenizer, prompts, with_target=False, limit=text_limit(self.model.config, options.max_new_tokens)
+        )
         search = beam_options(self._pad, options)
 
         def compute(batch: Sequence[int]) -> list[str]:
@@ -144,9 +148,9 @@ class IdeficsModel(EncodesImages, ContinuingIdefics, HookedDecoder):
         """See SupportsDecoderHooks."""
         return [*self.model.model.layers, *self.model.model.gated_cross_attn_layers]
 
-    def answer_batch(self, prompts: Sequence[Prompt], features: Mapping[str, torch.Tensor] | None) -> AnswerBatch:
+    def answer_batch(self, prompts: Sequence[Prompt], features: Features) -> AnswerBatch:
         """See SupportsDecoderHooks."""
-        tokens = tokenize(self.tokenizer, prompts, with_target=True, limit=self._limit())
+        tokens = tokenize(self.tokenizer, prompts, with_target=True, limit=text_limit(self.model.config))
         rows = self._rows(tokens, "right")
         with torch.no_grad():
             inputs = self._inputs(rows, prompts, features)
@@ -162,14 +166,11 @@ class IdeficsModel(EncodesImages, ContinuingIdefics, HookedDecoder):
     def _rows(self, tokens: Sequence[TokenizedPrompt], side: str) -> PaddedRows:
         return padded_rows([t.ids for t in tokens], self._pad, side)
 
-    def _pixels(self, paths: Sequence[str]) -> torch.Tensor:
+    def _pixels(self, prepared: Sequence[Pixels]) -> torch.Tensor:
         """Pixel values [n, 3, H, W] on the model's device."""
-        read = self.image_reader()
-        return on_device(np.stack([read(path) for path in paths]), self.device).to(self.dtype)
+        return on_device(np.stack(prepared), self.device).to(self.dtype)
 
-    def _inputs(
-        self, rows: PaddedRows, prompts: Sequence[Prompt], features: Mapping[str, torch.Tensor] | None
-    ) -> dict[str, torch.Tensor]:
+    def _inputs(self, rows: PaddedRows, prompts: Sequence[Prompt], features: Features) -> dict[str, torch.Tensor]:
         """Model inputs for one batch: ids, masks [B, T] and [B, T, I], and pixels or ready features [B, I, …]."""
         images, ids, mask = max(1, *(len(p.images) for p in prompts)), rows.ids, rows.mask
         current = ids.eq(self._image_token).cumsum(1) - 1
@@ -196,7 +197,8 @@ class IdeficsModel(EncodesImages, ContinuingIdefics, HookedDecoder):
 
     def _pixel_map(self, prompts: Sequence[Prompt]) -> dict[str, torch.Tensor]:
         paths = list(dict.fromkeys(path for p in prompts for path in p.images))
-        return dict(zip(paths, self._pixels(paths), strict=True))
+        read = self.image_reader()
+        return dict(zip(paths, self._pixels([read(path) for path in paths]), strict=True))
 
     def _stack(self, rows: Sequence[Sequence[str]], images: int, values: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """[B, images, …]: each row's images in order, zeros where a row has fewer (no token attends to them)."""

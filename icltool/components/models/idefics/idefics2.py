@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -13,10 +13,10 @@ from icltool.components.models.shared.image_continuing import ImageContinuation,
 from icltool.components.models.shared.image_reader import ImageReader, Pixels, on_device, padded
 from icltool.components.models.shared.processed import ModelInputs, ProcessedModel
 from icltool.components.models.shared.prompt_format import IDEFICS2_FORMATS
-from icltool.contracts import Prompt
+from icltool.contracts import Features, Prompt
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from icltool.components.models.shared.loading import Network
 
 
 class Idefics2Model(EncodesImages, ProcessedModel):
@@ -38,7 +38,7 @@ class Idefics2Model(EncodesImages, ProcessedModel):
         if text_continues(decoder.config):
             self._continue_by(self._continuation(decoder, markers[0]))
 
-    def _continuation(self, decoder: PreTrainedModel, image_token: int) -> ImageContinuation:
+    def _continuation(self, decoder: Network, image_token: int) -> ImageContinuation:
         """What makes the model SupportsPrefixCache and ContinuesFromPrefix. The processor writes the tokens of images
         without reading one: they are as many for each."""
         length = int(self.processor.image_seq_len)
@@ -69,9 +69,7 @@ class Idefics2Model(EncodesImages, ProcessedModel):
         joined = states if isinstance(states, torch.Tensor) else torch.cat([s.reshape(-1, width) for s in states])
         return list(joined.reshape(len(prepared), -1, width))
 
-    def _processed(
-        self, texts: list[str], prompts: Sequence[Prompt], features: Mapping[str, torch.Tensor] | None
-    ) -> ModelInputs:
+    def _processed(self, texts: list[str], prompts: Sequence[Prompt], features: Features) -> ModelInputs:
         ready = "mm_encoder_outputs" in self._forward  # earlier releases lose ready features on the way to `generate`
         if features is None or not ready or not any(p.images for p in prompts):
             return super()._processed(texts, prompts, features)

@@ -8,42 +8,53 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
-from icltool.components.models.shared.weights import fingerprint
-from icltool.contracts import Example, Prompt
+from icltool.components.models.shared.loading import load_model
+from icltool.components.models.shared.options import TransformersOptions
+from icltool.components.models.shared.weights import Weights, fingerprint
+from icltool.contracts import Example, Prompt, Task
 
 if TYPE_CHECKING:
     from icltool.components.models.shared.continuing_decoder import DecoderContinuation
+    from icltool.components.models.shared.loading import ModelClass, Network
 
 
 class PromptWriter(Protocol):
     """A prompt format. Its repr decides a model's identity, and is the same in every process."""
 
-    def prompt(self, task: str, demonstrations: Sequence[Example], query: Example) -> Prompt:
+    def prompt(self, task: Task | str, demonstrations: Sequence[Example], query: Example) -> Prompt:
         """See Model.prompt."""
         ...
 
-    def clean(self, task: str, text: str) -> str:
+    def clean(self, task: Task | str, text: str) -> str:
         """See Model.clean."""
         ...
 
 
 class Adapter:
-    """Of a Model whose prompts `format` writes. `source` is where its weights were found, `precision` as in `Loaded`."""
+    """Of a Model whose prompts `format` writes. `source` is where its weights were found; the others as in `Loaded`."""
 
     name: str
     source: str
     precision: str
+    model: Network
+    device: torch.device
     format: PromptWriter
+
+    def _load(self, model_class: ModelClass, weights: Weights, options: TransformersOptions) -> None:
+        """The model's weights, and where it runs. Raises what `load_model` does."""
+        loaded = load_model(model_class, weights, options)
+        self.model, self.device, self.precision = loaded.model, loaded.device, loaded.precision
+        self.source = weights.source
 
     def fingerprint(self) -> str:
         """See Model."""
         return fingerprint(self.source, self.precision, repr(self.format))
 
-    def prompt(self, task: str, demonstrations: Sequence[Example], query: Example) -> Prompt:
+    def prompt(self, task: Task | str, demonstrations: Sequence[Example], query: Example) -> Prompt:
         """See Model."""
         return self.format.prompt(task, demonstrations, query)
 
-    def clean(self, task: str, text: str) -> str:
+    def clean(self, task: Task | str, text: str) -> str:
         """See Model."""
         return self.format.clean(task, text)
 

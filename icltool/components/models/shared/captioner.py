@@ -19,7 +19,7 @@ from icltool.components.models.shared.adapter import Adapter, EncodesImages
 from icltool.components.models.shared.captioner_format import CaptionerFormat
 from icltool.components.models.shared.decoder_hooks import logits_at
 from icltool.components.models.shared.image_reader import ImageReader, Pixels, on_device
-from icltool.components.models.shared.loading import check_image_processor, load_model, loading_errors
+from icltool.components.models.shared.loading import check_image_processor, loading_errors
 from icltool.components.models.shared.options import TransformersOptions
 from icltool.components.models.shared.processed import load_processor, prepare_tokenizer, text_limit
 from icltool.components.models.shared.scoring import (
@@ -38,7 +38,7 @@ from icltool.components.models.shared.tokens import (
     tokenize,
 )
 from icltool.components.models.shared.weights import fingerprint, weights_of
-from icltool.contracts import AnswerBatch, GenerationOptions, Prompt, TargetScore
+from icltool.contracts import AnswerBatch, Features, GenerationOptions, Prompt, TargetScore
 from icltool.errors import DataError
 
 if TYPE_CHECKING:
@@ -89,14 +89,12 @@ class Captioner(EncodesImages, Adapter):
         """Loads processor and weights. Raises ConfigError when weights are missing or do not fit."""
         self.name = name = options.name
         self.weights = weights = weights_of(options)
-        self.source = weights.source
         with loading_errors(name, weights):
             self.processor = load_processor(weights)
             check_image_processor(name, self.processor.image_processor)
         self.tokenizer: PreTrainedTokenizerFast = self.processor.tokenizer
         prepare_tokenizer(self.tokenizer, name, weights.source)
-        loaded = load_model(model_class, weights, options)
-        self.model, self.device, self.precision = loaded.model, loaded.device, loaded.precision
+        self._load(model_class, weights, options)
         # some parts are kept in float32 by transformers, whatever the rest is in
         self._loaded_in = {name: p.dtype for name, p in self.model.named_parameters()}
         self.format = self._written()
@@ -113,9 +111,10 @@ class Captioner(EncodesImages, Adapter):
     def _written(self) -> CaptionerFormat:
         """The prompt format; may look at tokenizer and model."""
 
-    @abstractmethod
     def _encode_pixels(self, pixels: torch.Tensor) -> torch.Tensor:
-        """States [B, tokens, width] of pictures, whatever the prompt."""
+        """States [B, tokens, width] of pictures, whatever the prompt: the vision encoder's."""
+        states: torch.Tensor = self.model.vision_model(pixel_values=pixels).last_hidden_state
+        return states
 
     def _image_inputs(self, prompts: Sequence[Prompt]) -> dict[str, torch.Tensor]:
         """Further inputs that say something of each image of these prompts, in order."""
@@ -148,9 +147,7 @@ class Captioner(EncodesImages, Adapter):
         return [len(tokens.text) + len(tokens.target) for tokens in each]
 
     @torch.inference_mode()
-    def score(
-        self, prompts: Sequence[Prompt], batch_size: int, features: Mapping[str, torch.Tensor] | None = None
-    ) -> list[TargetScore]:
+    def score(self, prompts: Sequence[Prompt], batch_size: int, features: Features = None) -> list[TargetScore]:
         """See Model.score. Logits are computed at target positions only."""
         tokens = self._tokens(prompts, with_target=True)
 
@@ -164,11 +161,7 @@ class Captioner(EncodesImages, Adapter):
 
     @torch.inference_mode()
     def generate(
-        self,
-        prompts: Sequence[Prompt],
-        options: GenerationOptions,
-        batch_size: int,
-        features: Mapping[str, torch.Tensor] | None = None,
+        self, prompts: Sequence[Prompt], options: GenerationOptions, batch_size: int, features: Features = None
     ) -> list[str]:
         """See Model.generate. Placeholder tokens are never generated: an answer shows no image."""
         tokens = self._tokens(prompts, with_target=False, reserve=options.max_new_tokens)
@@ -315,9 +308,7 @@ class Captioner(EncodesImages, Adapter):
         states = self._encode_pixels(inputs["pixel_values"])
         return states[inputs["pictures"]] if "pictures" in inputs else states
 
-    def _with_images(
-        self, prompts: Sequence[Prompt], features: Mapping[str, torch.Tensor] | None
-    ) -> dict[str, torch.Tensor]:
+    def _with_images(self, prompts: Sequence[Prompt], features: Features) -> dict[str, torch.Tensor]:
         """The images' part of the model's inputs, each image encoded once."""
         paths = list(dict.fromkeys(path for p in prompts for path in p.images))
         if not paths:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import torch
@@ -16,6 +17,7 @@ from icltool.components.models.shared.continued_cache import (
 )
 from icltool.components.models.shared.continuing import (
     PaddedSpans,
+    WantedPositions,
     filled_cache,
     padded_prompts,
     padded_spans,
@@ -25,10 +27,10 @@ from icltool.components.models.shared.continuing import (
 )
 from icltool.components.models.shared.processed import text_limit
 from icltool.components.models.shared.scoring import beam_options, decoded
-from icltool.contracts import Extension, GenerationOptions, KeysValues, Prompt, PromptTokens, Span
+from icltool.contracts import Extension, Features, GenerationOptions, KeysValues, Prompt, PromptTokens, Span
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
     from icltool.components.models.shared.loading import Network
 
@@ -48,46 +50,37 @@ class DecoderContinuation(ABC):
     def __init__(
         self,
         model: Network,
-        decoder: PreTrainedModel,
+        decoder: Network,
         tokenizer: PreTrainedTokenizerBase,
         device: torch.device,
         barred: Sequence[int] = (),
     ) -> None:
         self._model, self._decoder, self._tokenizer, self.device = model, decoder, tokenizer, device
         self._config, self._head = decoder.config, model.get_output_embeddings()
-        self._pad = int(tokenizer.pad_token_id)
+        self._pad = int(tokenizer.pad_token_id or 0)
         self._barred = list(barred)
+        #: How many logits there are.
+        self._vocabulary = int(self._config.vocab_size)
 
     @abstractmethod
     def prompt_tokens(self, prompts: Sequence[Prompt], with_target: bool) -> list[PromptTokens]:
         """See SupportsPrefixCache."""
 
     @torch.inference_mode()
-    def extend(
-        self, spans: Sequence[Span], past: KeysValues | None, features: Mapping[str, torch.Tensor] | None, keep: bool
-    ) -> Extension:
+    def extend(self, spans: Sequence[Span], past: KeysValues | None, features: Features, keep: bool) -> Extension:
         """See SupportsPrefixCache."""
         columns = 0 if past is None else max(span.start for span in spans)
-        batch = padded_spans(spans, self._pad, self.device, columns)
+        batch, wanted = padded_spans(spans, self._pad, self.device, columns), wanted_positions(spans, self.device)
         layers = self._config.num_hidden_layers
         cache = continued_cache(past, layers, columns, keep) if keep or past is not None else None
-        output = self._decoder(
-            **self._inputs(batch, spans, features),
-            attention_mask=attention_masks(batch, self._config, self._model.dtype),
-            **forward_cache(self._decoder, cache),
-            use_cache=cache is not None,
-        )
-        wanted = wanted_positions(spans, self.device)
-        scores = span_log_probs(output.last_hidden_state, wanted, self._logits, self._config.vocab_size)
+        with self._extending(batch, wanted, spans, features) as inputs:
+            output = self._decoder(**inputs, **forward_cache(self._decoder, cache), use_cache=cache is not None)
+        scores = span_log_probs(output.last_hidden_state, wanted, self._logits, self._vocabulary)
         return Extension(scores, own_keys_values(cache) if keep and cache is not None else None)
 
     @torch.inference_mode()
     def generate_after(
-        self,
-        prompts: Sequence[PromptTokens],
-        past: KeysValues,
-        options: GenerationOptions,
-        features: Mapping[str, torch.Tensor] | None,
+        self, prompts: Sequence[PromptTokens], past: KeysValues, options: GenerationOptions, features: Features
     ) -> list[str]:
         """See ContinuesFromPrefix."""
         ids, present = padded_prompts(prompts, self._pad, text_limit(self._model.config, options.max_new_tokens))
@@ -95,18 +88,32 @@ class DecoderContinuation(ABC):
         search = beam_options(self._pad, options)
         if self._barred:
             search["suppress_tokens"] = self._barred
-        output = self._model.generate(
-            input_ids=to_device(ids, self.device),
-            attention_mask=to_device(present, self.device),
-            **generation_cache(cache),
-            **{key: to_device(value, self.device) for key, value in self._generation_inputs(prompts, ids).items()},
-            **search,
-        )
+        with self._generating(prompts, ids, options.num_beams, features) as inputs:
+            output = self._model.generate(
+                input_ids=to_device(ids, self.device),
+                attention_mask=to_device(present, self.device),
+                **generation_cache(cache),
+                **inputs,
+                **search,
+            )
         return decoded(self._tokenizer, output[:, ids.shape[1] :])
 
-    def _inputs(
-        self, batch: PaddedSpans, spans: Sequence[Span], features: Mapping[str, torch.Tensor] | None
-    ) -> dict[str, torch.Tensor]:
+    @contextmanager
+    def _extending(
+        self, batch: PaddedSpans, wanted: WantedPositions, spans: Sequence[Span], features: Features
+    ) -> Iterator[Mapping[str, object]]:
+        """What the decoder reads, within what it must run in."""
+        masks = attention_masks(batch, self._config, self._model.dtype)
+        yield {**self._inputs(batch, spans, features), "attention_mask": masks}
+
+    @contextmanager
+    def _generating(
+        self, prompts: Sequence[PromptTokens], ids: torch.Tensor, beams: int, features: Features
+    ) -> Iterator[Mapping[str, object]]:
+        """What `generate` of the model is given beside tokens, mask and past, within what it must run in."""
+        yield {key: to_device(value, self.device) for key, value in self._generation_inputs(prompts, ids).items()}
+
+    def _inputs(self, batch: PaddedSpans, spans: Sequence[Span], features: Features) -> dict[str, torch.Tensor]:
         """What the decoder reads: tokens or their embeddings [B, S, width], and positions."""
         return {"input_ids": batch.ids, "position_ids": batch.positions}
 

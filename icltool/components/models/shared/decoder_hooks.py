@@ -27,8 +27,6 @@ _OUTPUTS = ("o_proj", "out_proj", "dense")
 class HookedDecoder(Adapter):
     """SupportsDecoderHooks, but for `answer_batch`, of an adapter whose `model` is a transformers model with a head."""
 
-    model: Network
-
     def _written(self) -> object:
         """What decides the prompts; its repr is the same in every process."""
         return self.format

@@ -12,10 +12,12 @@ from icltool.components.models.shared.continuing_decoder import DecoderContinuat
 from icltool.components.models.shared.processed import ProcessedModel, text_limit
 from icltool.components.models.shared.text_continuing import CONTINUED
 from icltool.components.models.shared.tokens import check_length, check_prompts, padded_rows
-from icltool.contracts import Prompt, PromptTokens, Span
+from icltool.contracts import Features, Prompt, PromptTokens, Span
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedConfig, PreTrainedModel
+    from transformers import PreTrainedConfig
+
+    from icltool.components.models.shared.loading import Network
 
 #: (texts, prompts) -> their tokens, "input_ids" and "attention_mask", by the adapter's recorder: those of images included.
 Written = Callable[[list[str], Sequence[Prompt]], Mapping[str, Sequence[Sequence[int]]]]
@@ -34,7 +36,7 @@ class ImageContinuation(DecoderContinuation):
     def __init__(
         self,
         adapter: ProcessedModel,
-        decoder: PreTrainedModel,
+        decoder: Network,
         image_token: int,
         written: Written,
         tokens_of: Callable[[str], int],
@@ -79,9 +81,7 @@ class ImageContinuation(DecoderContinuation):
                 shared = place
         return PromptTokens(ids, tuple(units), target_start, shared, images)
 
-    def _inputs(
-        self, batch: PaddedSpans, spans: Sequence[Span], features: Mapping[str, torch.Tensor] | None
-    ) -> dict[str, torch.Tensor]:
+    def _inputs(self, batch: PaddedSpans, spans: Sequence[Span], features: Features) -> dict[str, torch.Tensor]:
         """Embeddings with the features of images in the places of their tokens."""
         embedded = self._model.get_input_embeddings()(batch.ids)
         places, wanted = [], []

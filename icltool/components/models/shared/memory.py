@@ -11,6 +11,7 @@ from typing import Any
 import psutil
 import torch
 
+from icltool.components.models.shared.weights import cached_file
 from icltool.errors import ConfigError
 
 #: Share on top of the weights for buffers, kernels' workspaces and fragments. Activations come with the batch size,
@@ -27,8 +28,8 @@ def parameter_count(source: str, on_meta: Callable[[], torch.nn.Module]) -> int:
     They are read from the headers of the safetensors files where these are on this machine; else `on_meta` builds the
     model from its configuration without memory, and its parameters are counted.
     """
-    folder = Path(source) if Path(source).is_dir() else _cached_folder(source)
-    files = [] if folder is None else _weight_files(folder)
+    config = None if Path(source).is_dir() else cached_file(source, "config.json")
+    files = _weight_files(Path(source) if config is None else config.parent)
     if files and all(file.is_file() for file in files):
         return sum(_in_header(file) for file in files)
     with torch.device("meta"):
@@ -95,10 +96,3 @@ def _in_header(file: Path) -> int:
         except ValueError as error:
             raise ConfigError(f"{file} is no safetensors file, or cut short", "download it anew") from error
     return sum(math.prod(entry["shape"]) for key, entry in header.items() if key != "__metadata__")
-
-
-def _cached_folder(hub_id: str) -> Path | None:
-    from huggingface_hub import try_to_load_from_cache
-
-    found = try_to_load_from_cache(hub_id, "config.json")
-    return Path(found).parent if isinstance(found, str) else None

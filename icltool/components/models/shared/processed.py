@@ -13,7 +13,7 @@ import torch
 from icltool.components.models.shared.beam_images import images_by_beam
 from icltool.components.models.shared.decoder_hooks import HookedDecoder, answers_at
 from icltool.components.models.shared.images import cannot_take, read_image
-from icltool.components.models.shared.loading import check_image_processor, load_model, loading_errors
+from icltool.components.models.shared.loading import check_image_processor, loading_errors
 from icltool.components.models.shared.options import TransformersOptions
 from icltool.components.models.shared.scoring import (
     beam_options,
@@ -25,7 +25,7 @@ from icltool.components.models.shared.scoring import (
 from icltool.components.models.shared.tokenizer_file import as_in_file
 from icltool.components.models.shared.tokens import batches_by_length, check_length, check_prompts, in_batches
 from icltool.components.models.shared.weights import Weights, weights_of
-from icltool.contracts import AnswerBatch, GenerationOptions, Prompt, TargetScore
+from icltool.contracts import AnswerBatch, Features, GenerationOptions, Prompt, TargetScore
 from icltool.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -82,9 +82,7 @@ class ProcessedModel(HookedDecoder):
         self.recorder = RecordingTokenizer(self.tokenizer)
         self.processor.tokenizer = self.recorder
         self._check_processor()
-        loaded = load_model(model_class, weights, options)
-        self.model, self.device, self.precision = loaded.model, loaded.device, loaded.precision
-        self.source = weights.source
+        self._load(model_class, weights, options)
         self._forward = set(inspect.signature(self.model.forward).parameters)
         self.end_tokens = end_tokens(self.model, self.tokenizer)
         self.image_tokens = image_token_ids(self.processor, self.model.config)
@@ -98,9 +96,7 @@ class ProcessedModel(HookedDecoder):
         return [int(self._processed([p.text + p.target], [p], None)["attention_mask"].sum()) for p in prompts]
 
     @torch.inference_mode()
-    def score(
-        self, prompts: Sequence[Prompt], batch_size: int, features: Mapping[str, torch.Tensor] | None = None
-    ) -> list[TargetScore]:
+    def score(self, prompts: Sequence[Prompt], batch_size: int, features: Features = None) -> list[TargetScore]:
         """See Model.score."""
         check_prompts(prompts, with_target=True)
 
@@ -112,11 +108,7 @@ class ProcessedModel(HookedDecoder):
 
     @torch.inference_mode()
     def generate(
-        self,
-        prompts: Sequence[Prompt],
-        options: GenerationOptions,
-        batch_size: int,
-        features: Mapping[str, torch.Tensor] | None = None,
+        self, prompts: Sequence[Prompt], options: GenerationOptions, batch_size: int, features: Features = None
     ) -> list[str]:
         """See Model.generate. Image tokens are never generated: an answer shows no image."""
         check_prompts(prompts, with_target=False)
@@ -133,7 +125,7 @@ class ProcessedModel(HookedDecoder):
 
         return in_batches(self._batches(prompts, batch_size), compute)
 
-    def answer_batch(self, prompts: Sequence[Prompt], features: Mapping[str, torch.Tensor] | None) -> AnswerBatch:
+    def answer_batch(self, prompts: Sequence[Prompt], features: Features) -> AnswerBatch:
         """See SupportsDecoderHooks."""
         check_prompts(prompts, with_target=True)
         with torch.no_grad():
@@ -142,7 +134,7 @@ class ProcessedModel(HookedDecoder):
             encoded = self._encode_all(prompts, features)
         return answers_at(encoded.inputs, encoded.spans)
 
-    def _encode_all(self, prompts: Sequence[Prompt], features: Mapping[str, torch.Tensor] | None) -> Encoded:
+    def _encode_all(self, prompts: Sequence[Prompt], features: Features) -> Encoded:
         """One batch, padded on the right, of prompts with and without images, which the processor takes apart only."""
         groups = [[i for i, p in enumerate(prompts) if bool(p.images) == shown] for shown in (True, False)]
         parts = [
@@ -166,7 +158,7 @@ class ProcessedModel(HookedDecoder):
     def _encode(
         self,
         prompts: Sequence[Prompt],
-        features: Mapping[str, torch.Tensor] | None,
+        features: Features,
         side: str,
         with_target: bool = False,
         reserve: int = 0,
@@ -181,9 +173,7 @@ class ProcessedModel(HookedDecoder):
         spans = self.recorder.target_spans([p.target for p in prompts]) if with_target else []
         return Encoded(inputs, spans)
 
-    def _processed(
-        self, texts: list[str], prompts: Sequence[Prompt], features: Mapping[str, torch.Tensor] | None
-    ) -> ModelInputs:
+    def _processed(self, texts: list[str], prompts: Sequence[Prompt], features: Features) -> ModelInputs:
         """Model inputs on the device; subclasses that can encode an image once use `features` here."""
         paths = dict.fromkeys(path for p in prompts for path in p.images)
         pictures = {path: read_image(path) for path in paths}

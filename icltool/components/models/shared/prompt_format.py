@@ -86,13 +86,6 @@ class PromptFormat:
         raise ConfigError(f"this model's prompt format has no task {name!r}", f"its tasks are {known}")
 
 
-def chosen_format(formats: Mapping[str, PromptFormat], template: str) -> PromptFormat:
-    """The format of this template. ConfigError, with the known names, where there is none."""
-    if template not in formats:
-        raise ConfigError(f"unknown prompt template {template!r}", f"known: {', '.join(formats)}")
-    return formats[template]
-
-
 def plain_text(text: str, reserved: Sequence[str]) -> str:
     """Data on one line, with special tokens broken up ("<image>" becomes "< image>")."""
     text = " ".join(text.split())

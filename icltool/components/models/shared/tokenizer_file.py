@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from icltool.components.models.shared.weights import cached_file
 from icltool.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -66,7 +67,4 @@ def _file(source: str) -> Path | None:
     if Path(source).is_dir():
         found = Path(source) / FILE
         return found if found.is_file() else None
-    from huggingface_hub import try_to_load_from_cache
-
-    cached = try_to_load_from_cache(source, FILE)
-    return Path(cached) if isinstance(cached, str) else None
+    return cached_file(source, FILE)

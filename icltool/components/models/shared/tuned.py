@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from icltool.errors import ConfigError, StoreError
+from icltool.store.atomic import replace_file
 
 SCHEMA, VERSION = "icltool.tuned", 1
 #: In a folder: the weights that are meant, the first that is there.
@@ -84,16 +85,8 @@ def save_tuned(
         "adapter": dict(adapter),
         "about": dict(about),
     }
-    temporary = file.with_name(f".{file.name}.new")
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
+    with replace_file(file) as temporary:
         temporary.write_bytes(save(tensors, {"icltool": json.dumps(header, sort_keys=True)}))
-        temporary.replace(file)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise StoreError(
-            f"{file} cannot be written: {error.strerror or error}", "free space, or another folder"
-        ) from error
 
 
 def apply_tuned(network: torch.nn.Module, tuned: Tuned) -> None:

@@ -27,6 +27,19 @@ from icltool.errors import ConfigError, StoreError
 QUOTED = re.compile(r'(?<=" ).*(?= ")', re.DOTALL)
 #: The file in the folder of an exported model that says what it is, and its schema.
 CARD, SCHEMA, VERSION = "icltool.json", "icltool.model", 1
+#: What the published fine-tunings of the families have in common.
+COMMON_RECIPE: Mapping[str, object] = {
+    "lr": 1e-5,
+    "min_lr": 0.0,
+    "weight_decay": 0.05,
+    "betas": (0.9, 0.999),
+    "clip": 0.0,
+    "epochs": 5,
+    "crop": "resized",
+    "crop_scale": (0.5, 1.0),
+    "flip": True,
+    "label_smoothing": 0.0,
+}
 
 
 class TunableCaptioner(Captioner):
@@ -48,7 +61,7 @@ class TunableCaptioner(Captioner):
             self.resize_images(options.image_size)
 
     @abstractmethod
-    def published_search(self, task: str) -> Mapping[str, Any]:
+    def published_search(self, task: str) -> Mapping[str, float]:
         """How answers of this task were searched for in the published runs, as of HasGenerationDefaults."""
 
     def generation_defaults(self, task: str) -> Mapping[str, Any]:

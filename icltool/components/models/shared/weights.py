@@ -203,10 +203,8 @@ def _folder_of(source: str) -> Path:
     """Where the files lie that `from_pretrained` reads: a hub id is looked up in the local cache."""
     if Path(source).is_dir() or not _HUB_ID.fullmatch(source):
         return Path(source)
-    from huggingface_hub import try_to_load_from_cache
-
-    cached = try_to_load_from_cache(source, "config.json")
-    return Path(cached).parent if isinstance(cached, str) else Path(source)
+    config = cached_file(source, "config.json")
+    return Path(source) if config is None else config.parent
 
 
 def weights_hash(source: str) -> str:
@@ -225,6 +223,12 @@ def weights_hash(source: str) -> str:
 
 
 def _in_cache(hub_id: str) -> bool:
+    return cached_file(hub_id, "config.json") is not None
+
+
+def cached_file(hub_id: str, name: str) -> Path | None:
+    """A file of a hub repository in the local cache; None where it is not there."""
     from huggingface_hub import try_to_load_from_cache
 
-    return isinstance(try_to_load_from_cache(hub_id, "config.json"), str)
+    cached = try_to_load_from_cache(hub_id, name)
+    return Path(cached) if isinstance(cached, str) else None

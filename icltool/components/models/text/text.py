@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
 
 from icltool.components.models.shared.decoder_hooks import HookedDecoder, answers_at
-from icltool.components.models.shared.loading import load_model, loading_errors
+from icltool.components.models.shared.loading import loading_errors
 from icltool.components.models.shared.options import RemoteCodeOptions
 from icltool.components.models.shared.processed import prepare_tokenizer, text_limit
 from icltool.components.models.shared.prompt_format import TEXT, PromptFormat
@@ -31,7 +31,7 @@ from icltool.components.models.shared.tokens import (
     tokenize,
 )
 from icltool.components.models.shared.weights import weights_of
-from icltool.contracts import AnswerBatch, Example, GenerationOptions, Prompt, TargetScore
+from icltool.contracts import AnswerBatch, Example, Features, GenerationOptions, Prompt, TargetScore, Task, task_name
 from icltool.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -61,9 +61,7 @@ class TextModel(HookedDecoder):
             self.tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(weights.source, **weights.where)
         self.format = text_format(self.tokenizer)
         prepare_tokenizer(self.tokenizer, name, weights.source)
-        loaded = load_model(AutoModelForCausalLM, weights, options)
-        self.model, self.device, self.precision = loaded.model, loaded.device, loaded.precision
-        self.source = weights.source
+        self._load(AutoModelForCausalLM, weights, options)
         self._forward = set(inspect.signature(self.model.forward).parameters)
         self.end_tokens = end_tokens(self.model, self.tokenizer)
         plain_generation(self.model, self.end_tokens)
@@ -83,9 +81,7 @@ class TextModel(HookedDecoder):
         return text_lengths(self.tokenizer, prompts)
 
     @torch.inference_mode()
-    def score(
-        self, prompts: Sequence[Prompt], batch_size: int, features: Mapping[str, torch.Tensor] | None = None
-    ) -> list[TargetScore]:
+    def score(self, prompts: Sequence[Prompt], batch_size: int, features: Features = None) -> list[TargetScore]:
         tokens = tokenize(self.tokenizer, prompts, with_target=True, limit=text_limit(self.model.config))
 
         def compute(batch: Sequence[int]) -> list[TargetScore]:
@@ -98,11 +94,7 @@ class TextModel(HookedDecoder):
 
     @torch.inference_mode()
     def generate(
-        self,
-        prompts: Sequence[Prompt],
-        options: GenerationOptions,
-        batch_size: int,
-        features: Mapping[str, torch.Tensor] | None = None,
+        self, prompts: Sequence[Prompt], options: GenerationOptions, batch_size: int, features: Features = None
     ) -> list[str]:
         limit = text_limit(self.model.config, options.max_new_tokens)
         tokens = tokenize(self.tokenizer, prompts, with_target=False, limit=limit)
@@ -116,7 +108,7 @@ class TextModel(HookedDecoder):
 
         return in_batches(batches_by_length([len(t.ids) for t in tokens], batch_size), compute)
 
-    def answer_batch(self, prompts: Sequence[Prompt], features: Mapping[str, torch.Tensor] | None) -> AnswerBatch:
+    def answer_batch(self, prompts: Sequence[Prompt], features: Features) -> AnswerBatch:
         """See SupportsDecoderHooks."""
         tokens = tokenize(self.tokenizer, prompts, with_target=True, limit=text_limit(self.model.config))
         inputs, _ = self._inputs(tokens, "right")

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 from hypothesis import given, strategies as st
 
+from icltool.components.models.idefics.options import IdeficsOptions
 from icltool.components.models.shared.decoder_hooks import template_hash
 from icltool.components.models.shared.prompt_format import (
     IDEFICS,
@@ -16,7 +17,6 @@ from icltool.components.models.shared.prompt_format import (
     TEXT,
     PromptFormat,
     TaskFormat,
-    chosen_format,
     filled,
 )
 from icltool.contracts import Example
@@ -216,7 +216,7 @@ def test_an_answer_comes_back_from_its_demonstration_and_from_its_target(form: P
 
 def test_an_unknown_template_is_an_error_that_names_the_known_ones() -> None:
     with pytest.raises(ConfigError, match="unknown prompt template 'flamingo'") as caught:
-        chosen_format(IDEFICS_FORMATS, "flamingo")
+        IdeficsOptions(template="flamingo")
     assert caught.value.hint == "known: lever-lm, live"
 
 
