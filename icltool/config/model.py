@@ -9,6 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from icltool.config.base import StageConfig, place
+from icltool.engine.first_prompt import check_first_prompt
+from icltool.engine.opening import open_session, prefix_bytes
+from icltool.plugin.manager import component
+from icltool.store.image_features import image_features_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -163,9 +167,6 @@ class LvlmConfig(StageConfig):
     def open_model(self, task: Task, **further: Any) -> Model:
         """The model, loaded with these options and `further` ones. One that is loaded from a folder or file of the user's is
         asked its first prompt of `task`. Raises ConfigError, and what loading raises."""
-        from icltool.engine.first_prompt import check_first_prompt
-        from icltool.plugin.manager import component
-
         options = {**self.model_options(), **further}
         model: Model = component("models", self.model, **options)
         if options.get("path") is not None:
@@ -176,8 +177,6 @@ class LvlmConfig(StageConfig):
         """The file of encoded images, where it was asked for."""
         if not self.image_cache_disk or model is None:
             return None
-        from icltool.store.image_features import image_features_for
-
         return image_features_for(model, self.model, self.workspace, self.image_cache_disk_mb)
 
     @model_validator(mode="before")
@@ -278,8 +277,6 @@ class ModelConfig(LvlmConfig):
     ) -> Session:
         """A session with the caches that were asked for; see `engine.opening.open_session`. Without `store` nothing is kept on
         disk. It must be closed."""
-        from icltool.engine.opening import open_session, prefix_bytes
-
         return open_session(
             task,
             model,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -147,8 +148,7 @@ def duration(seconds: float) -> str:
 
 def memory_note() -> str:
     """Peak memory of this process so far: of the GPU where one is in use, else resident."""
-    import resource
-    import sys
+    import resource  # not on every system
 
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available():

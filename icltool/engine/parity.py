@@ -13,6 +13,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from icltool.contracts import Example, Model, ScoringRequest, TargetScore
 from icltool.errors import IclError
 from icltool.releases import DECISIVE, tested_range, untested
@@ -82,7 +84,6 @@ def _difference(found: TargetScore, expected: TargetScore, half: bool) -> float:
 
 def _examples(folder: Path) -> list[Example]:
     """A demonstration and two queries, with all that any task asks for."""
-    import numpy as np
     from PIL import Image
 
     rng = np.random.default_rng(0)

@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from icltool.components.interventions.files import read_intervention
 from icltool.components.interventions.hooks import changed_outputs
 from icltool.contracts import (
     Example,
@@ -121,8 +122,6 @@ def expect_untouched(model: Model, before: dict[str, object], when: str) -> None
 
 def stored_in(path: Path) -> Stored:
     """The content of an intervention's file, which must be one that `icltool.save_intervention` writes."""
-    from icltool.components.interventions.files import read_intervention
-
     try:
         return read_intervention(path)
     except StoreError as error:

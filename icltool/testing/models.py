@@ -22,6 +22,7 @@ from icltool.contracts import (
     TargetScore,
 )
 from icltool.errors import ConfigError, IclError
+from icltool.plugin.manager import component
 from icltool.testing.alone import PromptsAlone, valid_scores
 from icltool.testing.expectations import expect, expect_equal, expect_error
 from icltool.testing.hooks import check_hooks
@@ -65,8 +66,6 @@ def check_model(
     `twin`, that scores, greedy answers and answers of beam search equal its.
     """
     if isinstance(model, str):
-        from icltool.plugin.manager import component
-
         made: Model = component("models", model)
     else:
         made = model

@@ -9,6 +9,8 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from safetensors import SafetensorError, safe_open
+
 from icltool.contracts import Model, ModelIdentity, SupportsDecoderHooks
 from icltool.errors import ConfigError, StoreError
 from icltool.store.atomic import replace_file
@@ -71,8 +73,6 @@ def save_intervention(
 
 def read_intervention(path: Path) -> Stored:
     """The content of a file. StoreError where it is missing, unreadable, or none of ours."""
-    from safetensors import SafetensorError, safe_open
-
     if path.exists() and not (path.is_file() or path.is_dir()):
         raise _no_vectors(path, "it is no regular file")
     try:

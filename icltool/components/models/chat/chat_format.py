@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, TypedDict
 
+from jinja2 import TemplateError
+
 from icltool.components.models.shared.prompt_format import filled, plain_text
 from icltool.components.tasks import BUILT_IN, task_named
 from icltool.contracts import Example, Prompt, Task, TaskFormat
@@ -129,8 +131,6 @@ def request(task: Task | str, style: Style) -> TaskFormat:
 
 def chat_format(processor: Processor, tokenizer: PreTrainedTokenizerBase, name: str, style: Style) -> ChatFormat:
     """The format of a model with this processor. Raises ConfigError where it has no chat template, or one that fails."""
-    from jinja2 import TemplateError
-
     marker = getattr(processor, "image_token", None)
     if not isinstance(marker, str):
         raise ConfigError(f"model {name} does not say which token stands for an image", "it cannot show several images")

@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tokenizers import Tokenizer
+
 from icltool.components.models.shared.weights import cached_file
 from icltool.errors import ConfigError
 
 if TYPE_CHECKING:
-    from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerBase
 
 FILE = "tokenizer.json"
@@ -29,8 +30,6 @@ def as_in_file(tokenizer: PreTrainedTokenizerBase, source: str, name: str) -> No
     file = _file(source)
     if file is None or not getattr(tokenizer, "is_fast", False):
         return
-    from tokenizers import Tokenizer
-
     try:
         written = Tokenizer.from_file(str(file))
     except Exception as error:  # the library raises nothing narrower

@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
 
 from icltool.errors import ConfigError, StoreError
 from icltool.store.atomic import replace_file
@@ -72,8 +74,6 @@ def save_tuned(
 ) -> None:
     """Writes those tensors of the network's state dict, whole or not at all. Raises KeyError for a name that it lacks,
     StoreError where the file cannot be written."""
-    from safetensors.torch import save
-
     state = network.state_dict()
     tensors = {name: state[name].detach().cpu().contiguous().clone() for name in sorted(names)}
     header = {
@@ -118,8 +118,6 @@ def apply_tuned(network: torch.nn.Module, tuned: Tuned) -> None:
 
 def tensor_names(file: Path) -> set[str]:
     """Names of the tensors in the file."""
-    from safetensors import safe_open
-
     with safe_open(file, framework="pt") as opened:
         return set(opened.keys())
 
@@ -137,8 +135,6 @@ def check_tuned(tuned: Tuned, model: str, base_hash: str) -> None:
 
 def _header(file: Path) -> dict[str, Any] | None:
     """The JSON in the header; None for other safetensors files. StoreError where the file is damaged."""
-    from safetensors import SafetensorError, safe_open
-
     try:
         with safe_open(file, framework="pt") as opened:
             text = (opened.metadata() or {}).get("icltool")
@@ -154,8 +150,6 @@ def _header(file: Path) -> dict[str, Any] | None:
 
 
 def _tensors(file: Path) -> Iterator[tuple[str, torch.Tensor]]:
-    from safetensors import safe_open
-
     with safe_open(file, framework="pt") as opened:
         for name in opened.keys():  # noqa: SIM118  (no mapping)
             yield name, opened.get_tensor(name)
