@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -14,6 +14,9 @@ from icltool_ofa.config import OFAConfig
 from icltool_ofa.loading import load_config, load_network
 from icltool_ofa.network import OFAForConditionalGeneration
 from icltool_ofa.tokenizer import load_tokenizer
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
 
 #: What of a hub repository is fetched.
 _FILES = ["*.json", "*.safetensors", "pytorch_model*.bin", "merges.txt"]
@@ -58,7 +61,7 @@ def folder_of(weights: Weights) -> Path:
         ) from error
 
 
-def read_folder(folder: Path, dtype: torch.dtype) -> tuple[Any, Any]:
+def read_folder(folder: Path, dtype: torch.dtype) -> tuple[OFAForConditionalGeneration, PreTrainedTokenizerFast]:
     """(network in evaluation mode on the CPU, tokenizer). Raises what `load_network` and `load_tokenizer` do, and ConfigError
     where the two do not fit."""
     config = load_config(folder)
@@ -76,7 +79,7 @@ def read_folder(folder: Path, dtype: torch.dtype) -> tuple[Any, Any]:
     return in_precision(network, dtype), tokenizer
 
 
-def in_precision(network: Any, dtype: torch.dtype) -> Any:
+def in_precision(network: OFAForConditionalGeneration, dtype: torch.dtype) -> OFAForConditionalGeneration:
     """The network in `dtype`, but its batch norms in float32: their statistics add up small changes, and torch normalizes
     half precision by parameters in either precision, but not by a mixture."""
     norms = [module for module in network.modules() if isinstance(module, torch.nn.BatchNorm2d)]
@@ -87,9 +90,8 @@ def in_precision(network: Any, dtype: torch.dtype) -> Any:
     return network
 
 
-def drawn(config: OFAConfig, seed: int) -> Any:
+def drawn(config: OFAConfig, seed: int) -> OFAForConditionalGeneration:
     """A network with weights drawn by `seed`, in evaluation mode on the CPU."""
     with torch.random.fork_rng(devices=[]), torch.device("cpu"):
         torch.manual_seed(seed)
-        network: Any = OFAForConditionalGeneration(config)
-        return network.eval()
+        return OFAForConditionalGeneration(config).eval()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -35,24 +34,16 @@ from icltool_ofa.beam import Beams, beam_search
 from icltool_ofa.folders import find_model, folder_of, read_folder
 from icltool_ofa.prompts import OFAFormat
 from icltool_ofa.settings import SettingsOptions, settled
-from icltool_ofa.tuning import Tuning
+from icltool_ofa.tuning import Tokens, Tuning
 
 #: How the published captions are searched for.
-_SEARCH: Mapping[str, Any] = {
+_SEARCH: Mapping[str, float] = {
     "num_beams": 5,
     "max_new_tokens": 16,
     "min_new_tokens": 1,
     "no_repeat_ngram": 3,
     "length_penalty": 1.0,
 }
-
-
-@dataclass(frozen=True)
-class Tokens:
-    """Ids of what the encoder reads, and of what the decoder should answer, the end included."""
-
-    text: list[int]
-    target: list[int]
 
 
 class OFAOptions(LoadOptions, SettingsOptions):
@@ -121,7 +112,7 @@ class OFAModel(Adapter, Tuning):
     def generation_defaults(self, task: str) -> Mapping[str, Any]:
         """See HasGenerationDefaults. The score of an answer is its mean log-probability, the end included. Weights that were
         tuned for the task answer as their best were chosen."""
-        published: Mapping[str, Any] = _SEARCH if task in ("caption", "style", "inference") else {}
+        published: Mapping[str, float] = _SEARCH if task in ("caption", "style", "inference") else {}
         longer = {"max_new_tokens": 30} if task == "inference" else {}
         return {**published, **longer, **trained_search(self.weights, task)}
 

@@ -31,7 +31,7 @@ class Settings:
 
     image_size: int = 224
     shorter: int = 256
-    fit: str = "centre"
+    fit: Literal["centre", "squeeze"] = "centre"
     image_mean: Channels = (0.5, 0.5, 0.5)
     image_std: Channels = (0.5, 0.5, 0.5)
     styles: tuple[str, ...] = ()
@@ -94,7 +94,7 @@ def official_styles() -> Path | None:
     return next((place for place in places if place.is_file()), None)
 
 
-def check_size(size: Any, buckets: int) -> None:
+def check_size(size: object, buckets: int) -> None:
     """ConfigError for pictures that the network cannot read."""
     if not isinstance(size, int) or not STRIDE <= size <= STRIDE * buckets:
         raise ConfigError(

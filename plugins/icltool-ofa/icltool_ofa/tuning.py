@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -29,8 +29,14 @@ from icltool import (
 from icltool_ofa.prompts import OFAFormat, clean_caption
 from icltool_ofa.settings import Settings, check_size
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+    from icltool_ofa.beam import Beams
+    from icltool_ofa.network import OFAForConditionalGeneration
+
 #: The published fine-tuning on captions in styles.
-_RECIPE: Mapping[str, Any] = {
+_RECIPE: Mapping[str, object] = {
     "batch_size": 4,
     "epochs": 3,
     "lr": 5e-5,
@@ -53,6 +59,14 @@ _IMAGE_GENERATION = (
 )
 
 
+@dataclass(frozen=True)
+class Tokens:
+    """Ids of what the encoder reads, and of what the decoder should answer, the end included."""
+
+    text: list[int]
+    target: list[int]
+
+
 class Tuning:
     """The part of the adapter that training uses; `OFAModel` is the whole of it."""
 
@@ -61,25 +75,29 @@ class Tuning:
     weights: Weights
     source: str
     settings: Settings
-    network: Any
-    tokenizer: Any
+    network: OFAForConditionalGeneration
+    tokenizer: PreTrainedTokenizerFast
     format: OFAFormat
 
     @abstractmethod
     def _tokens(
-        self, prompts: Sequence[Prompt], with_target: bool, answers: Any = None, most: int | None = None
-    ) -> Any:
+        self,
+        prompts: Sequence[Prompt],
+        with_target: bool,
+        answers: Sequence[Sequence[int]] | None = None,
+        most: int | None = None,
+    ) -> list[Tokens]:
         """Ids of texts and targets."""
 
     @abstractmethod
-    def _answers(self, tokens: Any, pixels: torch.Tensor) -> AnswerBatch:
+    def _answers(self, tokens: Sequence[Tokens], pixels: torch.Tensor) -> AnswerBatch:
         """Ids as one batch."""
 
     @abstractmethod
-    def _search(self, tokens: Any, pixels: torch.Tensor, options: GenerationOptions, count: int) -> Any:
+    def _search(self, tokens: Sequence[Tokens], pixels: torch.Tensor, options: GenerationOptions, count: int) -> Beams:
         """The best answers."""
 
-    def tuning_recipe(self, task: str) -> Mapping[str, Any]:
+    def tuning_recipe(self, task: str) -> Mapping[str, object]:
         """See SupportsTuning. Pictures keep the size that the model reads (224 unless it was told otherwise), and what is cut
         out of them its share of the shorter side: see `pixel_reader`."""
         longest = 30 if task in ("inference", "inference-choice") else _RECIPE["max_target_tokens"]
@@ -115,8 +133,7 @@ class Tuning:
         told = augmentation.shorter
         shorter = own.shorter if told is None else max(told, own.image_size)
         varied = replace(augmentation, shorter=shorter)
-        fit: Any = own.fit
-        return PictureReader(own.image_size, own.image_mean, own.image_std, varied, fit, own.shorter)
+        return PictureReader(own.image_size, own.image_mean, own.image_std, varied, own.fit, own.shorter)
 
     def plain_prompt(self, text: str, image: str, target: str) -> Prompt:
         """See SupportsTuning."""
@@ -140,7 +157,7 @@ class Tuning:
         batch = self._answers(tokens, pixels)
         if pictures is None:
             return batch
-        pairs: dict[Any, int] = {}
+        pairs: dict[tuple[int, ...], int] = {}
         rows = [pairs.setdefault((place, *t.text), len(pairs)) for place, t in zip(pictures, tokens, strict=True)]
         firsts = torch.tensor([rows.index(pair) for pair in range(len(pairs))], device=self.device)
         inputs = {**batch.inputs, "shared": torch.tensor(rows, device=self.device)}

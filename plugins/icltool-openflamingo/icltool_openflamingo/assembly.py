@@ -8,7 +8,7 @@ import re
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from open_flamingo.src.flamingo import Flamingo
@@ -18,6 +18,9 @@ from open_flamingo.src.utils import extend_instance
 from icltool import ConfigError
 from icltool_openflamingo.mpt import RENAMED
 from icltool_openflamingo.prompts import END_OF_CHUNK, IMAGE
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 _LAYERS = {"mpt": "transformer.blocks", "llama": "model.layers"}
 
@@ -36,8 +39,8 @@ class ConditionedLanguageModel(FlamingoLMMixin):  # type: ignore[misc]
         input_ids: torch.Tensor,
         attention_mask: torch.Tensor | None = None,
         position_ids: torch.Tensor | None = None,
-        **kwargs: Any,
-    ) -> Any:
+        **kwargs: object,
+    ) -> object:
         """See the language model's own forward. TypeError for an argument that it does not name: it would swallow it."""
         known = inspect.signature(super(FlamingoLMMixin, self).forward).parameters
         if "cache" in known and "past_key_values" in kwargs:  # the one name that open_flamingo knows
@@ -49,7 +52,7 @@ class ConditionedLanguageModel(FlamingoLMMixin):  # type: ignore[misc]
         return super().forward(input_ids, attention_mask, position_ids=position_ids, **kwargs)
 
 
-def layers_of(language_model: Any, where: str) -> str:
+def layers_of(language_model: PreTrainedModel, where: str) -> str:
     """The attribute that holds the decoder layers. ConfigError for a family that no OpenFlamingo is built on."""
     kind = str(language_model.config.model_type)
     if kind not in _LAYERS:
@@ -57,7 +60,7 @@ def layers_of(language_model: Any, where: str) -> str:
     return _LAYERS[kind]
 
 
-def embedding_rows(state: Mapping[str, torch.Tensor], language_model: Any, file: Path) -> int:
+def embedding_rows(state: Mapping[str, torch.Tensor], language_model: PreTrainedModel, file: Path) -> int:
     """How many token embeddings the checkpoint holds. ConfigError when it holds none of this language model."""
     key = embedding_key(language_model)
     if key not in state:
@@ -67,14 +70,21 @@ def embedding_rows(state: Mapping[str, torch.Tensor], language_model: Any, file:
     return int(state[key].shape[0])
 
 
-def embedding_key(language_model: Any) -> str:
+def embedding_key(language_model: PreTrainedModel) -> str:
     """The name of the token embeddings in the checkpoint."""
     weight = language_model.get_input_embeddings().weight
     name: str = next(name for name, p in language_model.named_parameters() if p is weight)
     return f"lang_encoder.{name}"
 
 
-def assemble(clip: Any, width: int, language_model: Any, tokenizer: Any, interval: int, where: str) -> Any:
+def assemble(
+    clip: torch.nn.Module,
+    width: int,
+    language_model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    interval: int,
+    where: str,
+) -> Flamingo:
     """An open_flamingo `Flamingo` with cross attention in every `interval`-th layer, its own parts still random."""
     extend_instance(language_model, ConditionedLanguageModel)
     language_model.set_decoder_layers_attr_name(layers_of(language_model, where))
@@ -105,7 +115,7 @@ def read_checkpoint(file: Path) -> dict[str, torch.Tensor]:
     return {str(key).removeprefix("module."): value for key, value in found.items()}
 
 
-def load_checkpoint(flamingo: Any, state: Mapping[str, torch.Tensor], file: Path) -> None:
+def load_checkpoint(flamingo: Flamingo, state: Mapping[str, torch.Tensor], file: Path) -> None:
     """Copies the checkpoint into the model.
 
     Every key must be known and of the right shape. Absent may be what the base models bring: the CLIP tower and the
@@ -130,7 +140,7 @@ def load_checkpoint(flamingo: Any, state: Mapping[str, torch.Tensor], file: Path
     flamingo.load_state_dict(names, strict=False)
 
 
-def _canonical(key: str, flamingo: Any) -> str:
+def _canonical(key: str, flamingo: Flamingo) -> str:
     """The one name of a weight: open_flamingo registers layers twice, and MPT had other names once."""
     layers = f"lang_encoder.{flamingo.lang_encoder.decoder_layers_attr_name}"
     key = re.sub(r"^lang_encoder\.gated_cross_attn_layers\.(\d+)\.", rf"{layers}.\1.gated_cross_attn_layer.", key)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -26,13 +26,16 @@ from icltool import (
 )
 from icltool_openflamingo.places import Parts
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
 
 class HookedFlamingo(Adapter, ABC):
     """SupportsDecoderHooks of the adapter, which has `model`, an open_flamingo `Flamingo`."""
 
     model: Any
     device: torch.device
-    tokenizer: Any
+    tokenizer: PreTrainedTokenizerBase
     _weights: str
 
     @abstractmethod

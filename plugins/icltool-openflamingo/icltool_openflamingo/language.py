@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -10,8 +10,11 @@ from icltool import ConfigError, Weights, as_in_file
 from icltool_openflamingo.mpt import MODEL_TYPES, RENAMED, mpt_class_and_config
 from icltool_openflamingo.prompts import END_OF_CHUNK, IMAGE, PAD
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-def load_language_model(weights: Weights, dtype: torch.dtype, attention: str | None) -> Any:
+
+def load_language_model(weights: Weights, dtype: torch.dtype, attention: str | None) -> PreTrainedModel:
     """A causal language model in transformers' own class; code of the repository is never run.
 
     `attention` None lets transformers choose what the model supports; MPT has eager attention only. Raises ConfigError
@@ -54,7 +57,7 @@ def load_language_model(weights: Weights, dtype: torch.dtype, attention: str | N
     return model
 
 
-def load_tokenizer(weights: Weights, rows: int) -> Any:
+def load_tokenizer(weights: Weights, rows: int) -> PreTrainedTokenizerBase:
     """The language model's tokenizer with `<|endofchunk|>`, `<image>` and, where the base has no pad token, `<PAD>`.
 
     They are numbered in this order behind the base's own tokens, as in the models' training. `rows` is how many token
@@ -63,7 +66,7 @@ def load_tokenizer(weights: Weights, rows: int) -> Any:
     from transformers import AddedToken, AutoTokenizer
 
     try:
-        tokenizer: Any = AutoTokenizer.from_pretrained(weights.source, **weights.where)
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(weights.source, **weights.where)
     except (OSError, ValueError) as error:
         first_line = str(error).strip().splitlines()[0]
         raise ConfigError(f"the tokenizer in {weights.source} cannot be loaded: {first_line}") from error
@@ -87,7 +90,7 @@ def load_tokenizer(weights: Weights, rows: int) -> Any:
     return tokenizer
 
 
-def resize_embeddings(model: Any, rows: int) -> None:
+def resize_embeddings(model: PreTrainedModel, rows: int) -> None:
     """Gives the model `rows` token embeddings.
 
     New rows of an output layer of its own (LLaMA) are the mean of its old rows: neither trained nor in the published

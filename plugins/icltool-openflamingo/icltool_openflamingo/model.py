@@ -34,7 +34,7 @@ from icltool_openflamingo.hooks import HookedFlamingo, hash_of
 from icltool_openflamingo.language import load_language_model, load_tokenizer, resize_embeddings
 from icltool_openflamingo.places import PartFinder
 from icltool_openflamingo.prompts import END_OF_CHUNK, IMAGE, prompt_format
-from icltool_openflamingo.vision import ImageReader, load_clip
+from icltool_openflamingo.vision import ImageReader, Pixels, load_clip
 
 INSTALL = "pip install --no-deps open_flamingo==2.0.1"
 
@@ -81,7 +81,7 @@ class OpenFlamingoModel(EncodesImages, HookedFlamingo):
         precision = options.precision()
         lm = load_language_model(parts.language_model, getattr(torch, precision), options.attention)
         rows = assembly.embedding_rows(state, lm, parts.checkpoint)
-        self.tokenizer: Any = load_tokenizer(parts.language_model, rows)
+        self.tokenizer = load_tokenizer(parts.language_model, rows)
         resize_embeddings(lm, rows)
         tower, self._transform, width = load_clip(parts.clip)
         flamingo = assembly.assemble(tower, width, lm, self.tokenizer, interval, parts.language_model.source)
@@ -105,7 +105,7 @@ class OpenFlamingoModel(EncodesImages, HookedFlamingo):
         return ImageReader(self._transform)
 
     @torch.inference_mode()
-    def encode_images(self, prepared: Sequence[Any]) -> list[torch.Tensor]:
+    def encode_images(self, prepared: Sequence[Pixels]) -> list[torch.Tensor]:
         """See `icltool.PreparesImages`. One tensor [latents, width] per image: the perceiver's output (64 x 1024 in the
         published models)."""
         pixels = torch.from_numpy(np.stack(prepared)).to(self.device, self.model.perceiver.latents.dtype)
@@ -167,7 +167,7 @@ class OpenFlamingoModel(EncodesImages, HookedFlamingo):
         return {**beam_options(self._pad, options), **own}
 
     @contextmanager
-    def _looking_at(self, media: torch.Tensor) -> Iterator[Any]:
+    def _looking_at(self, media: torch.Tensor) -> Iterator[Sequence[Any]]:
         """The decoder's layers, conditioned on `media` [B, images, latents, width], and on nothing afterwards."""
         lm = self.model.lang_encoder
         try:

@@ -2,27 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from icltool import ConfigError, read_image
 
+if TYPE_CHECKING:
+    import torch
+    from open_clip import CLIP
+    from PIL.Image import Image
+
+
+Pixels = NDArray[np.float32]
+
 
 class ImageReader:
     """Path -> float32 [3, H, W]; see `icltool.PreparesImages`."""
 
-    def __init__(self, transform: Any) -> None:
+    def __init__(self, transform: Callable[[Image], torch.Tensor]) -> None:
         self._transform = transform
 
-    def __call__(self, path: str) -> NDArray[np.float32]:
-        pixels: NDArray[np.float32] = self._transform(read_image(path)).numpy()
+    def __call__(self, path: str) -> Pixels:
+        pixels: Pixels = self._transform(read_image(path)).numpy()
         return pixels
 
 
-def load_clip(folder: Path) -> tuple[Any, Any, int]:
+def load_clip(folder: Path) -> tuple[CLIP, Callable[[Image], torch.Tensor], int]:
     """(CLIP model, image transform, width of its patch tokens) from a folder with open_clip_config.json and weights.
 
     OpenFlamingo attends to the patch tokens as the last block leaves them: the open_clip that it was trained with
