@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from icltool.contracts.arrays import FloatArray
 
@@ -51,12 +51,12 @@ class TrainableEncoder(Encoder, Protocol):
         """
         ...
 
-    def architecture(self) -> dict[str, Any]:
+    def architecture(self) -> Mapping[str, object]:
         """What decides the towers' shapes and the preprocessing, JSON-ready: equal for encoders whose trained weights
         can stand for one another."""
         ...
 
-    def build_options(self) -> dict[str, Any]:
+    def build_options(self) -> Mapping[str, object]:
         """Options, JSON-ready, with which the component of this name is built with the same architecture, to be filled
         with trained weights; the pretrained weights need not be on that machine where the encoder can do without."""
         ...

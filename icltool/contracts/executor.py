@@ -128,5 +128,5 @@ class FailedUnitsError(IclError):
         )
         self.failures = tuple(failures)
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> tuple[type[FailedUnitsError], tuple[tuple[UnitFailure, ...]]]:
         return type(self), (self.failures,)

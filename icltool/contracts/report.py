@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 
 @dataclass(frozen=True)
@@ -12,11 +12,11 @@ class StageReport:
     """A title, one dictionary per table row, remarks, and the main artefact that was written or found up to date."""
 
     title: str
-    table_rows: tuple[dict[str, Any], ...]
+    table_rows: tuple[Mapping[str, object], ...]
     path: Path | None = None
     remarks: tuple[str, ...] = field(default=())
 
-    def rows(self) -> list[dict[str, Any]]:
+    def rows(self) -> list[dict[str, object]]:
         return [dict(row) for row in self.table_rows]
 
     def lines(self) -> list[str]:

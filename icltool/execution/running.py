@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from icltool.contracts import Executor, Progress, Ticker
 from icltool.contracts.executor import Closes, FailedUnitsError, ReportsNotes, ReportsStatus, SaysAtOnce, UnitFailure
 from icltool.errors import DataError
-from icltool.store.failures import write_failures
+from icltool.store.failures import GivenUp, write_failures
 
 Unit = TypeVar("Unit")
 Result = TypeVar("Result")
@@ -61,7 +61,7 @@ class Run(Generic[Unit, Result]):
 
 
 def give_up(
-    failures: Sequence[tuple[UnitFailure, str, dict[str, Any]]],
+    failures: Sequence[tuple[UnitFailure, str, GivenUp]],
     artefact: Path,
     total: int,
     things: str,
@@ -72,7 +72,7 @@ def give_up(
     Each comes with what it is called ("anchors 17, 23") and what the list is to hold of it. `total` and `things` are all the
     work there was ("anchors").
     """
-    told = [
+    told: list[GivenUp] = [
         {**entry, "error": failure.error, "tries": failure.tries, "where": failure.where}
         for failure, _, entry in failures
     ]
@@ -82,7 +82,7 @@ def give_up(
         progress.say(f"{name}: given up after {failure.tries} tries{place}: {failure.error}")
     if len(failures) > SHOWN:
         progress.say(f"… and {len(failures) - SHOWN} more")
-    lost = sum(int(entry.get("count", 1)) for _, _, entry in failures)
+    lost = sum(entry.get("count", 1) for _, _, entry in failures)
     return DataError(
         f"{lost:,} of {total:,} {things} failed, again and again; the first: {failures[0][1]}: {failures[0][0].error}",
         f"all are listed in {path}; what was finished is kept: run the same command again",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Literal, TypedDict
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from icltool.store.workspace import Workspace
 if TYPE_CHECKING:
     from icltool.store.records import PreparedDataset, Records
 
-VECTORS = ("image", "text")
+VECTORS: tuple[Literal["image", "text"], ...] = ("image", "text")
 _READ_ROWS = 4096
 
 
@@ -78,10 +78,7 @@ def index_set(
 
     With "question" or "text" in `guard` it has the codes that the leak guard compares (see `guard_kinds`).
     """
-    columns = _columns(records, needs, embeddings, rows)
-    if "question" in guard:
-        codes = [text_code(asked_by(example)) for example in _examples(records, rows)]
-        columns["questions"] = np.array(codes, dtype=np.int64)
+    columns = _columns(records, needs, embeddings, rows, guard)
     if "text" in guard:
         codes = [content_code(example, example.label) for example in _examples(records, rows)]
         columns["contents"] = np.array(codes, dtype=np.int64)
@@ -98,10 +95,7 @@ def query_set(
     guard: frozenset[str] = frozenset(),
 ) -> QuerySet:
     """A QuerySet of these rows (all by default) with the vectors and texts in `needs`, and the codes in `guard`."""
-    columns = _columns(records, needs, embeddings, rows)
-    if "question" in guard:
-        codes = [text_code(asked_by(example)) for example in _examples(records, rows)]
-        columns["questions"] = np.array(codes, dtype=np.int64)
+    columns = _columns(records, needs, embeddings, rows, guard)
     if "text" in guard:
         columns["contents"] = _padded([content_codes(example) for example in _examples(records, rows)])
     return QuerySet(**columns, same_split=same_split)
@@ -140,6 +134,23 @@ def _examples(records: Records, rows: IntArray | None) -> Iterator[Example]:
         yield from records.rows(rows[low : low + _READ_ROWS])
 
 
+class _Keys(TypedDict):
+    ids: IntArray
+    image_ids: IntArray
+    groups: IntArray
+
+
+class _Columns(_Keys, total=False):
+    """Fields of an IndexSet, or of a QuerySet; those that were asked for."""
+
+    image: FloatArray
+    text: FloatArray
+    texts: tuple[str, ...]
+    images: tuple[str, ...]
+    questions: IntArray
+    contents: IntArray
+
+
 class FeatureTable:
     """Stored vectors by example id, for scoring sessions."""
 
@@ -158,11 +169,15 @@ class FeatureTable:
 
 
 def _columns(
-    records: Records, needs: Iterable[str], embeddings: EmbeddingFile | None, rows: IntArray | None
-) -> dict[str, Any]:
+    records: Records,
+    needs: Iterable[str],
+    embeddings: EmbeddingFile | None,
+    rows: IntArray | None,
+    guard: frozenset[str],
+) -> _Columns:
     wanted = set(needs)
     chosen = np.arange(len(records), dtype=np.int64) if rows is None else rows
-    columns: dict[str, Any] = {
+    columns: _Columns = {
         "ids": records.ids[chosen],
         "image_ids": records.image_ids[chosen],
         "groups": records.groups[chosen],
@@ -178,6 +193,9 @@ def _columns(
     if "images" in wanted:
         images = records.images
         columns["images"] = tuple(images) if rows is None else tuple(images[int(r)] for r in chosen)
+    if "question" in guard:
+        asked = [text_code(asked_by(example)) for example in _examples(records, rows)]
+        columns["questions"] = np.array(asked, dtype=np.int64)
     return columns
 
 

@@ -11,12 +11,22 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
 
 from icltool.errors import StoreError
 from icltool.releases import __version__
 from icltool.store.atomic import replace_file
 from icltool.store.provenance import Provenance, moment
+
+if TYPE_CHECKING:
+    import h5py
+    from _typeshed import WriteableBuffer
+
+#: Some rows of an artefact's columns, by the names of the data sets.
+Columns: TypeAlias = dict[str, NDArray[Any]]
 
 _CACHE_BYTES = 1 << 24
 #: Whole numbers of schemas that may be 0.
@@ -51,7 +61,7 @@ class Header:
     created: str = ""
     icltool_version: str = ""
 
-    def identity(self) -> dict[str, Any]:
+    def identity(self) -> dict[str, object]:
         """What must be equal for two runs to be one, JSON-ready."""
         return {
             "schema": self.schema.name,
@@ -66,9 +76,9 @@ class Header:
         """32 hex characters that stand for the identity."""
         return hashlib.blake2b(canonical_json(self.identity()).encode(), digest_size=16).hexdigest()
 
-    def write(self, file: Any, complete: bool) -> None:
+    def write(self, file: h5py.File, complete: bool) -> None:
         """Writes the root attributes into an open h5py file."""
-        attributes: dict[str, Any] = {
+        attributes: dict[str, str | int] = {
             "schema": self.schema.name,
             "schema_version": self.schema.version,
             "icltool_version": self.icltool_version or __version__,
@@ -83,18 +93,26 @@ class Header:
             file.attrs[name] = value
 
 
-def canonical_json(value: Any) -> str:
+def canonical_json(value: object) -> str:
     """One text for equal values: keys sorted, no spaces."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
 
 
-def digest(config: Mapping[str, Any]) -> str:
+def digest(config: Mapping[str, object]) -> str:
     """8 hex characters of a configuration's canonical JSON, for file names."""
     return hashlib.blake2b(canonical_json(dict(config)).encode(), digest_size=4).hexdigest()
 
 
-def first_difference(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> tuple[str, Any, Any] | None:
-    """(dotted key, stored value, wanted value) of the first key that differs, in the order of `wanted`; None if none.
+class Difference(NamedTuple):
+    """A key in which two identities differ, dotted where mappings lie in one another, and its value in each."""
+
+    key: str
+    stored: object
+    wanted: object
+
+
+def first_difference(stored: Mapping[str, object], wanted: Mapping[str, object]) -> Difference | None:
+    """The first key that differs, in the order of `wanted`; None if none.
 
     A key that one side lacks has the value "nothing" there.
     """
@@ -103,13 +121,15 @@ def first_difference(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> tu
         if isinstance(old, Mapping) and isinstance(new, Mapping):
             inner = first_difference(old, new)
             if inner is not None:
-                return f"{key}.{inner[0]}", inner[1], inner[2]
+                return inner._replace(key=f"{key}.{inner.key}")
         elif old != new or type(old) is not type(new):
-            return key, old, new
+            return Difference(key, old, new)
     return None
 
 
-def check_identity(path: Path, stored: Mapping[str, Any], wanted: Mapping[str, Any], what: str = "the file") -> None:
+def check_identity(
+    path: Path, stored: Mapping[str, object], wanted: Mapping[str, object], what: str = "the file"
+) -> None:
     """StoreError unless the identities are equal; it names the first key that differs, and both values."""
     found = first_difference(stored, wanted)
     if found is None:
@@ -141,7 +161,7 @@ def _damaged(path: Path, schema: Schema) -> StoreError:
     )
 
 
-def open_h5(path: Path, schema: Schema) -> tuple[Any, Header]:
+def open_h5(path: Path, schema: Schema) -> tuple[h5py.File, Header]:
     """(h5py file opened for reading, its header). StoreError when it is missing, no HDF5, cut, or of another schema.
 
     Artefacts are only ever replaced as a whole, so HDF5's own file locks, which some network file systems lack, are
@@ -170,7 +190,7 @@ def open_h5(path: Path, schema: Schema) -> tuple[Any, Header]:
         raise
 
 
-def _read_header(path: Path, schema: Schema, file: Any) -> Header:
+def _read_header(path: Path, schema: Schema, file: h5py.File) -> Header:
     attributes = dict(file.attrs.items())
     name = attributes.get("schema")
     if not isinstance(name, str):
@@ -201,7 +221,7 @@ def _read_header(path: Path, schema: Schema, file: Any) -> Header:
     return Header(schema, provenance, details, str(attributes["created"]), str(attributes["icltool_version"]))
 
 
-def count_rows(path: Path, schema: Schema, file: Any, columns: Mapping[str, tuple[int, ...]]) -> int:
+def count_rows(path: Path, schema: Schema, file: h5py.File, columns: Mapping[str, tuple[int, ...]]) -> int:
     """How many rows the columns of an open file have; `columns` is name -> shape of a row.
 
     StoreError when one is missing, of another shape, or shorter than the others.
@@ -214,8 +234,17 @@ def count_rows(path: Path, schema: Schema, file: Any, columns: Mapping[str, tupl
     return int(rows.pop()[0])
 
 
+def create_column(
+    file: h5py.File, name: str, dtype: np.dtype[np.generic], shape: tuple[int, ...], block_rows: int
+) -> None:
+    """A data set of rows, with checksums; it may be read `block_rows` at a time."""
+    file.create_dataset(
+        name, shape, dtype, maxshape=(None, *shape[1:]), chunks=(block_rows, *shape[1:]), fletcher32=True
+    )
+
+
 @contextlib.contextmanager
-def create_h5(path: Path) -> Iterator[tuple[Any, Callable[[], None]]]:
+def create_h5(path: Path) -> Iterator[tuple[h5py.File, Callable[[], None]]]:
     """Gives (empty h5py file to be filled, a function that raises a pending write error, to be called now and then).
 
     On success the file replaces `path`, in one step. Raises StoreError as `writing` does. Ctrl-C and SIGTERM wait for that
@@ -297,10 +326,10 @@ class _Sink:
     def read(self, size: int = -1) -> bytes:
         return self._file.read(size) or b""
 
-    def readinto(self, buffer: Any) -> int:
+    def readinto(self, buffer: WriteableBuffer) -> int:
         return self._file.readinto(buffer) or 0
 
-    def write(self, data: Any) -> int:
+    def write(self, data: bytes | memoryview) -> int:
         if self._error is None:
             try:
                 rest = memoryview(data)

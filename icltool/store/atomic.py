@@ -177,7 +177,7 @@ def write_text(path: Path, text: str) -> None:
         temporary.write_bytes(text.encode())
 
 
-def write_json(path: Path, obj: Any) -> None:
+def write_json(path: Path, obj: object) -> None:
     """Writes `obj` as indented JSON, atomically.
 
     Raises StoreError as `writing` does, TypeError for what JSON has not.

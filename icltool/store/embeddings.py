@@ -6,19 +6,21 @@ import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from icltool.contracts import FloatArray, IntArray
 from icltool.errors import StoreError
-from icltool.store.artefact import Header, Schema, count_rows, reading
+from icltool.store.artefact import Columns, Header, Schema, count_rows, create_column, reading
 from icltool.store.journal import Journal
 from icltool.store.out_of_order_rows import RowsAhead
 from icltool.store.provenance import Provenance
-from icltool.store.reader import ArtefactFile, open_merged
+from icltool.store.reader import ArtefactFile
 from icltool.store.writer import JournaledWriter
+
+if TYPE_CHECKING:
+    import h5py
 
 SCHEMA = Schema(
     "icltool.embeddings",
@@ -155,18 +157,16 @@ class EmbeddingWriter(JournaledWriter):
     def _is_complete(self) -> bool:
         return self._done == self.total
 
-    def _load(self, file: Any) -> None:
+    def _load(self, file: h5py.File) -> None:
         self._stored = self._done = count_rows(self.path, SCHEMA, file, self.layout.columns())
 
     def _replay(self, journal: Journal) -> None:
         self._done = self._stored + sum(len(rows) for _, rows in _pending(journal, self._stored))
 
-    def _fill(self, new: Any, old: Any, journal: Journal | None, check: Callable[[], None]) -> None:
+    def _fill(self, new: h5py.File, old: h5py.File | None, journal: Journal | None, check: Callable[[], None]) -> None:
         rows = self._done if old is not None else 0
         for name, shape in self.layout.columns().items():
-            chunk = (self.layout.block_rows, *shape)
-            dtype = "<i8" if name == "id" else self.layout.dtype
-            new.create_dataset(name, (rows, *shape), dtype, maxshape=(None, *shape), chunks=chunk, fletcher32=True)
+            create_column(new, name, self.layout.dtype_of(name), (rows, *shape), self.layout.block_rows)
         start = 0
         for block in self._blocks(old, journal) if old is not None else ():
             stop = start + len(block["id"])
@@ -175,7 +175,7 @@ class EmbeddingWriter(JournaledWriter):
             start = stop
             check()
 
-    def _blocks(self, old: Any, journal: Journal | None) -> Iterator[dict[str, NDArray[Any]]]:
+    def _blocks(self, old: h5py.File, journal: Journal | None) -> Iterator[Columns]:
         step = self.layout.block_rows
         stored = len(old["id"])
         for start in range(0, stored, step):
@@ -190,7 +190,7 @@ class EmbeddingWriter(JournaledWriter):
 class _Layout:
     """The columns of an embeddings file, and how a block of rows becomes a journal record."""
 
-    def __init__(self, fields: tuple[str, ...], dim: int, dtype: np.dtype[Any]) -> None:
+    def __init__(self, fields: tuple[str, ...], dim: int, dtype: np.dtype[np.generic]) -> None:
         self.fields = fields
         self.dim = dim
         self.dtype = dtype.newbyteorder("<")
@@ -200,11 +200,15 @@ class _Layout:
         """Data set name -> shape of a row."""
         return {"id": (), **{dataset_name(field): (self.dim,) for field in self.fields}}
 
-    def block(self, ids: IntArray, features: Mapping[str, FloatArray]) -> dict[str, NDArray[Any]]:
+    def dtype_of(self, name: str) -> np.dtype[np.generic]:
+        """The type of a column."""
+        return np.dtype("<i8") if name == "id" else self.dtype
+
+    def block(self, ids: IntArray, features: Mapping[str, FloatArray]) -> Columns:
         """The columns of some rows, checked and in the file's types."""
         if set(features) != set(self.fields):
             raise ValueError(f"features of {sorted(features)}, but the file has {list(self.fields)}")
-        found: dict[str, NDArray[Any]] = {"id": np.ascontiguousarray(ids, "<i8")}
+        found: Columns = {"id": np.ascontiguousarray(ids, "<i8")}
         for field in self.fields:
             found[dataset_name(field)] = np.ascontiguousarray(features[field], self.dtype)
         for name, shape in self.columns().items():
@@ -212,16 +216,16 @@ class _Layout:
                 raise ValueError(f"{name} has shape {found[name].shape}, not {(len(ids), *shape)}")
         return found
 
-    def pack(self, row: int, block: Mapping[str, NDArray[Any]]) -> bytes:
+    def pack(self, row: int, block: Columns) -> bytes:
         return _HEAD.pack(row, len(block["id"])) + b"".join(block[name].tobytes() for name in self.columns())
 
-    def unpack(self, payload: bytes, skip: int) -> dict[str, NDArray[Any]]:
+    def unpack(self, payload: bytes, skip: int) -> Columns:
         """The columns of a record, without its first `skip` rows."""
         _, rows = _HEAD.unpack_from(payload)
         offset = _HEAD.size
-        found: dict[str, NDArray[Any]] = {}
+        found: Columns = {}
         for name, shape in self.columns().items():
-            dtype = np.dtype("<i8") if name == "id" else self.dtype
+            dtype = self.dtype_of(name)
             count = rows * int(np.prod(shape, dtype=np.int64))
             found[name] = np.frombuffer(payload, dtype, count, offset).reshape(rows, *shape)[skip:]
             offset += count * dtype.itemsize
@@ -252,7 +256,7 @@ class EmbeddingFile(ArtefactFile):
 
     schema = SCHEMA
 
-    def __init__(self, path: Path, file: Any, header: Header, journal: Journal | None) -> None:
+    def __init__(self, path: Path, file: h5py.File, header: Header, journal: Journal | None) -> None:
         super().__init__(path, file, header, journal)
         self.fields = tuple(str(header.details["fields"]).split(","))
         self._layout = _Layout(self.fields, self.dim, np.dtype(str(header.details["dtype"])))
@@ -260,14 +264,6 @@ class EmbeddingFile(ArtefactFile):
         stored = np.asarray(file["id"][:], np.int64)
         self._pending = _pending(journal, len(stored)) if journal is not None else []
         self.ids: IntArray = np.concatenate([stored, *(block["id"] for block in self._journal_blocks())])
-
-    @classmethod
-    def open(cls, path: Path) -> EmbeddingFile:
-        """Opens the file and the journal of an unfinished run.
-
-        StoreError when the file is missing, cut, or something else.
-        """
-        return open_merged(cls, path)
 
     @property
     def encoder(self) -> str:
@@ -280,11 +276,6 @@ class EmbeddingFile(ArtefactFile):
     @property
     def dim(self) -> int:
         return int(self.header.details["dim"])
-
-    @property
-    def complete(self) -> bool:
-        """Whether every row is there."""
-        return len(self) == self.total
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -332,7 +323,7 @@ class EmbeddingFile(ArtefactFile):
         for pending in self._journal_blocks():
             yield pending[name].astype(np.float32)
 
-    def _journal_blocks(self) -> Iterator[dict[str, NDArray[Any]]]:
+    def _journal_blocks(self) -> Iterator[Columns]:
         for index, rows in self._pending:
             assert self._journal is not None
             yield self._layout.unpack(self._journal.read(self._journal.entries[index]), rows.start)

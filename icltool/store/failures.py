@@ -4,11 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TypedDict, cast
 
+from icltool.contracts.json import Json
+from icltool.errors import StoreError
 from icltool.store.atomic import read_json, write_json, writing
 
 SCHEMA, VERSION = "icltool-failures", 1
+
+
+class GivenUp(TypedDict, total=False):
+    """A unit of work in the list: how many answers, anchors or rows are missing, which they are, and the last error of so
+    many tries, with the machine that it came up on."""
+
+    count: int
+    anchors: list[int]
+    split: str
+    examples: list[int]
+    setting: str
+    queries: list[int]
+    costs: bool
+    error: str
+    tries: int
+    where: str
 
 
 def failures_file(artefact: Path) -> Path:
@@ -16,17 +34,34 @@ def failures_file(artefact: Path) -> Path:
     return artefact.with_name(f"{artefact.name}.failed.json")
 
 
-def write_failures(artefact: Path, failures: Sequence[dict[str, Any]]) -> Path:
-    """Writes what was given up in the last run, JSON values; what an earlier run gave up is replaced. Raises StoreError."""
+def write_failures(artefact: Path, failures: Sequence[GivenUp]) -> Path:
+    """Writes what was given up in the last run; what an earlier run gave up is replaced. Raises StoreError."""
     path = failures_file(artefact)
     write_json(path, {"schema": SCHEMA, "version": VERSION, "failures": list(failures)})
     return path
 
 
-def read_failures(artefact: Path) -> list[dict[str, Any]]:
+def read_failures(artefact: Path) -> list[GivenUp]:
     """What the last run gave up; nothing where there is no list. Raises StoreError for a file that is malformed."""
     path = failures_file(artefact)
-    return list(read_json(path).get("failures", ())) if path.is_file() else []
+    if not path.is_file():
+        return []
+    content: Json = read_json(path)
+    entries = content.get("failures", []) if isinstance(content, dict) else None
+    if not isinstance(entries, list):
+        raise StoreError(f"{path} is malformed: a list of failures was expected", "remove it")
+    return [_entry(path, entry) for entry in entries]
+
+
+def _entry(path: Path, entry: Json) -> GivenUp:
+    """The entry with what is read of it, checked."""
+    if (
+        not isinstance(entry, dict)
+        or type(entry.get("count", 1)) is not int
+        or not isinstance(entry.get("error", ""), str)
+    ):
+        raise StoreError(f"{path} is malformed: {entry!r} says of no failure", "remove it")
+    return cast(GivenUp, entry)
 
 
 def clear_failures(artefact: Path) -> None:

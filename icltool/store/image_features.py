@@ -19,10 +19,11 @@ import os
 import struct
 import threading
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -34,6 +35,10 @@ from icltool.store.journal import Entry, Journal, journal_path, remove_journal
 from icltool.store.locking import locked
 from icltool.store.provenance import Provenance, releases
 from icltool.store.workspace import Workspace
+
+if TYPE_CHECKING:
+    import h5py
+    from torch import Tensor
 
 SCHEMA = Schema(
     "icltool.image-features",
@@ -101,12 +106,12 @@ class ImageFeatureFile:
         self._header = header
         self._limit = byte_limit
         self._rows: dict[bytes, _Row] = {}
-        self._h5: Any = None
-        self._data: Any = None
+        self._h5: h5py.File | None = None
+        self._data: h5py.Dataset | None = None
         self._journal: Journal | None = None
         self._size = 0
-        self._held: dict[str, Any] = {}
-        self._writing: dict[str, Any] = {}  # what the thread has in its hands
+        self._held: dict[str, Tensor] = {}
+        self._writing: dict[str, Tensor] = {}  # what the thread has in its hands
         self._held_bytes = 0
         self._seen: dict[str, Stamp | None] = {}
         self._file_lock = threading.Lock()
@@ -138,7 +143,7 @@ class ImageFeatureFile:
             self._seen.setdefault(path, stamp)
         return False
 
-    def get(self, paths: Sequence[str]) -> dict[str, Any]:
+    def get(self, paths: Sequence[str]) -> dict[str, Tensor]:
         """The features of those images that are stored: tensors on the CPU, or on the device they were put in from."""
         fresh = {**self._writing, **self._held}
         found = {path: fresh[path] for path in paths if path in fresh}
@@ -152,7 +157,7 @@ class ImageFeatureFile:
                 found[path] = features
         return found
 
-    def put(self, features: Mapping[str, Any]) -> None:
+    def put(self, features: Mapping[str, Tensor]) -> None:
         """Takes features in, tensors on any device. An image that was changed since it was first asked for is left out."""
         if self._stopped:
             return
@@ -245,6 +250,7 @@ class ImageFeatureFile:
         try:
             with self._file_lock:
                 if not row.journaled:
+                    assert self._data is not None
                     found = self._data[row.offset : row.offset + row.length].tobytes()
                 else:
                     assert self._journal is not None
@@ -275,7 +281,7 @@ class ImageFeatureFile:
                 written.result()
         self._writing = {}
 
-    def _append(self, records: Sequence[tuple[bytes, Stamp, str, tuple[int, ...], Any]]) -> None:
+    def _append(self, records: Sequence[tuple[bytes, Stamp, str, tuple[int, ...], Tensor]]) -> None:
         """Run by the thread. Raises StoreError when it cannot write, or may not write more."""
         try:
             for key, stamp, dtype, shape, tensor in records:
@@ -354,10 +360,10 @@ class ImageFeatureFile:
             self.notes.append(text)
 
 
-def _write_index(file: Any, rows: Sequence[tuple[bytes, _Row]]) -> None:
+def _write_index(file: h5py.File, rows: Sequence[tuple[bytes, _Row]]) -> None:
     import h5py
 
-    def column(name: str, values: Any, dtype: Any, *shape: int) -> None:
+    def column(name: str, values: Iterable[object], dtype: str, *shape: int) -> None:
         file.create_dataset(name, data=np.array(list(values), dtype).reshape(len(rows), *shape))
 
     names = np.array([key for key, _ in rows], object)
@@ -370,7 +376,7 @@ def _write_index(file: Any, rows: Sequence[tuple[bytes, _Row]]) -> None:
     column("length", (row.length for _, row in rows), "<i8")
 
 
-def _stored_rows(file: Any) -> Iterator[tuple[bytes, _Row]]:
+def _stored_rows(file: h5py.File) -> Iterator[tuple[bytes, _Row]]:
     """The rows of an open file. ValueError or what h5py raises where its columns do not fit together."""
     columns = [file[name][:].tolist() for name in ("image", "stamp", "dtype", "shape", "crc", "offset", "length")]
     for image, stamp, dtype, shape, crc, offset, length in zip(*columns, strict=True):
@@ -409,7 +415,7 @@ def _stamp(reference: str) -> Stamp | None:
     return None
 
 
-def _raw(tensor: Any) -> bytes:
+def _raw(tensor: Tensor) -> bytes:
     """The bytes of a contiguous tensor on the CPU, whatever its type; NumPy has no bfloat16."""
     import torch
 
@@ -417,7 +423,7 @@ def _raw(tensor: Any) -> bytes:
     return raw
 
 
-def _tensor(raw: bytes | None, row: _Row) -> Any:
+def _tensor(raw: bytes | None, row: _Row) -> Tensor | None:
     """The features; None where the bytes are missing or are not of this type and shape."""
     import torch
 

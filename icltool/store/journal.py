@@ -12,9 +12,9 @@ import os
 import struct
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from icltool.errors import StoreError
 from icltool.store.atomic import replace_file, sync_folder, writing
@@ -61,10 +61,10 @@ class Journal:
         self._synced = time.monotonic()
 
     @classmethod
-    def create(cls, path: Path, identity: dict[str, Any]) -> Journal:
+    def create(cls, path: Path, identity: Mapping[str, object]) -> Journal:
         """A new, empty journal in place of any other; it appears with its identity or not at all."""
         with replace_file(path) as temporary:
-            temporary.write_bytes(MAGIC + _framed(json.dumps(identity, sort_keys=True).encode()))
+            temporary.write_bytes(MAGIC + _framed(json.dumps(dict(identity), sort_keys=True).encode()))
         return cls(path, writable=True)
 
     def append(self, payload: bytes) -> Entry:
@@ -122,7 +122,7 @@ class Journal:
         self._file.close()
         remove_journal(self.path)
 
-    def _scan(self) -> tuple[dict[str, Any], list[Entry], int]:
+    def _scan(self) -> tuple[dict[str, object], list[Entry], int]:
         """(identity, entries, offset after the last whole record)."""
         with reading_journal(self.path):
             size = os.fstat(self._file.fileno()).st_size
@@ -131,6 +131,8 @@ class Journal:
             found = list(self._records(len(MAGIC), size))
             try:
                 identity = json.loads(self._read(*found[0]))
+                if not isinstance(identity, dict):
+                    raise ValueError(identity)
             except (IndexError, ValueError) as error:
                 raise StoreError(f"{self.path} is damaged: its first record cannot be read", "remove it") from error
         last = found[-1]

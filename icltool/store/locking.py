@@ -13,16 +13,14 @@ import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from icltool.errors import IclWarning, StoreError
 from icltool.store.atomic import check_writable, write_error
 
-fcntl: Any
 try:
     import fcntl
 except ImportError:  # Windows, whose locks filelock takes in a way of its own
-    fcntl = None
+    fcntl = None  # type: ignore[assignment]
 
 #: Devices whose file systems are known to have locks.
 _with_locks: set[int] = set()

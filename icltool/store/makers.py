@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import TypedDict
 
 from icltool.errors import StoreError
 
@@ -33,7 +33,7 @@ class Makers:
     weights: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, provenance: Any) -> Makers:
+    def of(cls, provenance: object) -> Makers:
         """Those that an artefact's record tells of; it need not tell of any."""
         told = provenance if isinstance(provenance, Mapping) else {}
         plugins, weights = (told.get(name) for name in ("plugins", "weights"))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from struct import Struct
 
 from icltool.store.artefact import check_identity
 from icltool.store.journal import Entry, Journal, remove_journal
@@ -23,14 +23,14 @@ def ahead_path(artefact: Path) -> Path:
 class RowsAhead:
     """Blocks of rows by the number of their first row. To be used under the lock of the artefact, whose `identity` it has."""
 
-    def __init__(self, artefact: Path, identity: Mapping[str, Any]) -> None:
+    def __init__(self, artefact: Path, identity: Mapping[str, object]) -> None:
         self.path = ahead_path(artefact)
         self._artefact, self._identity = artefact, dict(identity)
         self._journal: Journal | None = None
         self._blocks: dict[int, tuple[int, Entry]] = {}
         self._starts: list[int] = []  # a heap of their keys
 
-    def resume(self, head: Any, writable: bool = True) -> None:
+    def resume(self, head: Struct, writable: bool = True) -> None:
         """Takes note of what an earlier run left, or another one writes (not `writable`); `head` is the struct of (first row,
         rows) that a payload begins with. StoreError where that belongs to other options."""
         if not self.path.exists():
@@ -76,7 +76,7 @@ class RowsAhead:
                 found.append(range(begin, start + count))
         return found
 
-    def waiting(self, head: Any, done: int) -> int:
+    def waiting(self, head: Struct, done: int) -> int:
         """How many rows are here, but for the first `done`; only looked at, also while another process writes them."""
         self.resume(head, writable=False)
         if self._journal is not None:

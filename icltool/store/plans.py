@@ -15,10 +15,10 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from icltool.contracts import read_whole
 from icltool.contracts.evaluation import EvaluationProvenance
+from icltool.contracts.json import Json
 from icltool.errors import StoreError
 from icltool.store.atomic import replace_file
 from icltool.store.evaluations import SettingResult, predictions_file, read_predictions
@@ -50,7 +50,7 @@ class Plan:
     task: str | None = None
     fingerprint: str | None = None
     splits: Mapping[str, str] | None = None
-    made: Mapping[str, Any] = field(default_factory=dict)
+    made: Mapping[str, object] = field(default_factory=dict)
     digest: str = ""
     remarks: tuple[str, ...] = ()
 
@@ -97,19 +97,20 @@ def read_plan(path: Path) -> Plan:
     path = Path(path)
     content, digest = _content(path)
     _check_head(path, content)
+    dataset, task, fingerprint = (_text(path, content, key) for key in ("dataset", "task", "fingerprint"))
+    made, splits = _made(path, content), _splits(path, content)
     icd_ids = _queries(path, content.get("plan"))
-    splits = content.get("splits")
-    remarks = [] if content.get("fingerprint") else [_unchecked(path)]
+    remarks = [] if fingerprint else [_unchecked(path)]
     lengths = {len(icds) for icds in icd_ids.values()}
     if len(lengths) > 1:
         remarks.append(f"{path} has lists of {min(lengths)} to {max(lengths)} demonstrations; the shortest counts")
     return Plan(
         icd_ids,
-        dataset=content.get("dataset"),
-        task=content.get("task"),
-        fingerprint=content.get("fingerprint") or None,
-        splits=None if splits is None else {**SPLITS, **splits},
-        made=content.get("made") or {},
+        dataset=dataset,
+        task=task,
+        fingerprint=fingerprint or None,
+        splits=splits,
+        made=made,
         digest=digest,
         remarks=tuple(remarks),
     )
@@ -155,10 +156,11 @@ def plan_of_sequences(path: Path) -> Plan:
     return replace(_plan(icd_ids, configuration, made), splits={**SPLITS, "queries": queries}, remarks=remarks)
 
 
-def _plan(icd_ids: dict[int, tuple[int, ...]], configuration: Any, made: dict[str, Any]) -> Plan:
+def _plan(icd_ids: dict[int, tuple[int, ...]], configuration: object, made: Mapping[str, object]) -> Plan:
     """A plan whose data set is that of an artefact's configuration."""
-    found = dict(configuration or {})
-    dataset, task, fingerprint = (found.get(key) or None for key in ("dataset", "task", "dataset_fingerprint"))
+    found = dict(configuration) if isinstance(configuration, Mapping) else {}
+    named = (found.get(key) for key in ("dataset", "task", "dataset_fingerprint"))
+    dataset, task, fingerprint = (name if isinstance(name, str) and name else None for name in named)
     return Plan(icd_ids, dataset, task, fingerprint, SPLITS, {**made, "configuration": found})
 
 
@@ -166,7 +168,7 @@ def _unchecked(path: Path) -> str:
     return f"{path} has no data set fingerprint, so nothing tells whether its ids are those of this data set"
 
 
-def _content(path: Path) -> tuple[dict[str, Any], str]:
+def _content(path: Path) -> tuple[dict[str, Json], str]:
     """(the JSON object in the file, a hash of its bytes)."""
     try:
         data = read_whole(path)
@@ -190,7 +192,7 @@ class _RepeatedKeyError(ValueError):
     """An object has one key twice; JSON readers would take the last without a word."""
 
 
-def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _without_repetition(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
     found = dict(pairs)
     if len(found) < len(pairs):
         seen: set[str] = set()
@@ -201,8 +203,8 @@ def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _check_head(path: Path, content: Mapping[str, Any]) -> None:
-    """StoreError unless what stands beside the ids is a plan's, as far as it is there."""
+def _check_head(path: Path, content: Mapping[str, Json]) -> None:
+    """StoreError unless schema, version and order are a plan's, as far as they are there."""
     schema, version = content.get("schema", SCHEMA), content.get("version", VERSION)
     if schema != SCHEMA:
         raise StoreError(f"{path} has the schema {schema!r}, a plan has {SCHEMA!r}", "give a plan file")
@@ -213,19 +215,33 @@ def _check_head(path: Path, content: Mapping[str, Any]) -> None:
             f"plan {path} has the order {content['order']!r}, ids must be in {ORDER!r}",
             "write the demonstration next to the query last",
         )
-    for key in ("dataset", "task", "fingerprint"):
-        if not isinstance(content.get(key, ""), str | None):
-            raise StoreError(f"plan {path}: {key} must be a text, not {content[key]!r}", _AGAIN)
-    if not isinstance(content.get("made", {}), dict | None):
-        raise StoreError(f"plan {path}: made must be an object, not {content['made']!r}", _AGAIN)
+
+
+def _text(path: Path, content: Mapping[str, Json], key: str) -> str | None:
+    value = content.get(key)
+    if not isinstance(value, str | None):
+        raise StoreError(f"plan {path}: {key} must be a text, not {value!r}", _AGAIN)
+    return value
+
+
+def _made(path: Path, content: Mapping[str, Json]) -> dict[str, Json]:
+    made = content.get("made")
+    if not isinstance(made, dict | None):
+        raise StoreError(f"plan {path}: made must be an object, not {made!r}", _AGAIN)
+    return made or {}
+
+
+def _splits(path: Path, content: Mapping[str, Json]) -> dict[str, str] | None:
     splits = content.get("splits")
-    if splits is not None and not (
-        isinstance(splits, dict) and splits.keys() <= SPLITS.keys() and all(isinstance(s, str) for s in splits.values())
-    ):
+    if splits is None:
+        return None
+    named = {key: name for key, name in splits.items() if isinstance(name, str)} if isinstance(splits, dict) else {}
+    if named != splits or not named.keys() <= SPLITS.keys():
         raise StoreError(f"plan {path}: splits must name those of {' and '.join(SPLITS)}, not {splits!r}", _AGAIN)
+    return {**SPLITS, **named}
 
 
-def _queries(path: Path, entries: Any) -> dict[int, tuple[int, ...]]:
+def _queries(path: Path, entries: Json) -> dict[int, tuple[int, ...]]:
     """The checked ids."""
     if not isinstance(entries, dict) or not entries:
         raise StoreError(f'plan {path} lists no queries: "plan" must be {{"QUERY ID": [ICD ids], …}}', _AGAIN)
@@ -235,11 +251,13 @@ def _queries(path: Path, entries: Any) -> dict[int, tuple[int, ...]]:
             raise StoreError(f"plan {path}: query id {key!r} is no whole number", _AGAIN)
         if not isinstance(icds, list):
             raise StoreError(f"plan {path}: query {key} has {icds!r} in place of a list of ICD ids", _AGAIN)
-        wrong = [icd for icd in icds if type(icd) is not int or icd not in _INT64]
-        if wrong:
-            raise StoreError(f"plan {path}: query {key} lists {wrong[0]!r}, which is no whole number", _AGAIN)
-        if len(set(icds)) < len(icds):
-            repeated = next(icd for icd in icds if icds.count(icd) > 1)
+        ids: list[int] = []
+        for icd in icds:
+            if type(icd) is not int or icd not in _INT64:
+                raise StoreError(f"plan {path}: query {key} lists {icd!r}, which is no whole number", _AGAIN)
+            ids.append(icd)
+        if len(set(ids)) < len(ids):
+            repeated = next(icd for icd in ids if ids.count(icd) > 1)
             raise StoreError(f"plan {path}: query {key} lists example {repeated} twice", _AGAIN)
-        found[int(key)] = tuple(icds)
+        found[int(key)] = tuple(ids)
     return found

@@ -7,15 +7,19 @@ import functools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypedDict, TypeGuard
 
 import numpy as np
 
 from icltool.contracts import Example, IntArray, Task, group_code, picture_reference, task_from
+from icltool.contracts.json import Json
 from icltool.errors import StoreError
 from icltool.store.atomic import read_json
 from icltool.store.stamps import check_stamps, differing, picture_files, read_stamps, stamps
 from icltool.store.workspace import prepare_command
+
+if TYPE_CHECKING:
+    import datasets
 
 MANIFEST = "dataset.json"
 #: Beside the manifest of a data set that was sent to another machine: {picture's file there: its path below this folder}.
@@ -27,16 +31,66 @@ _READ_BATCH = 4096
 _LISTS = ("references", "choices", "raw_references")
 
 
+class SplitEntry(TypedDict):
+    """How much one split holds, and a hash of its records."""
+
+    examples: int
+    images: int
+    groups: int
+    fingerprint: str
+
+
+class Inputs(TypedDict, total=False):
+    """What decided the content: the reader ("distribution version"), its options with their defaults, the folder and the files
+    it read with their [size, time of change in ns]; the metric it names for the task, and the task's definition, if any."""
+
+    reader: str
+    options: dict[str, object]
+    root: str | None
+    files: dict[str, list[int]]
+    metric: str
+    task: dict[str, object]
+
+
+class Preparation(TypedDict, total=False):
+    """How a data set was prepared: the command's options, what they made it from, the file of a task of the user's own."""
+
+    configuration: dict[str, object]
+    inputs: Inputs
+    task_file: str
+
+
+class _Needed(TypedDict):
+    schema: str
+    schema_version: int
+    name: str
+    task: str
+    default_task: str
+    fingerprint: str
+    splits: dict[str, SplitEntry]
+
+
+class Manifest(_Needed, total=False):
+    """What dataset.json holds. `content` is the fingerprint of the records alone. What is not needed to read the records is
+    as the file has it, unchecked."""
+
+    icltool_version: str
+    created: str
+    task_definition: dict[str, object]
+    content: str
+    provenance: Preparation
+
+
 class PreparedDataset:
     """A data set as `icltool prepare` left it. `manifest` is what dataset.json holds; `splits` are their names; `metric` is
     the one that its reader names for this task, "" for the task's own."""
 
-    def __init__(self, folder: Path, manifest: dict[str, Any]) -> None:
+    def __init__(self, folder: Path, manifest: Manifest) -> None:
         self.folder = folder
         self.manifest = manifest
-        self.name: str = manifest["name"]
-        self.task: str = manifest["task"]
-        self.fingerprint: str = manifest["fingerprint"]
+        self.name = manifest["name"]
+        self.task = manifest["task"]
+        self.fingerprint = manifest["fingerprint"]
         self.metric: str = _metric(manifest)
         #: The definition of its task, where icltool does not bring that along.
         self.declared: Task | None = _declared(folder / MANIFEST, manifest)
@@ -95,7 +149,7 @@ class PreparedDataset:
 class Records:
     """The N examples of one split, by row."""
 
-    def __init__(self, folder: Path, rows: Any, moved: Mapping[str, str] | None = None) -> None:
+    def __init__(self, folder: Path, rows: datasets.Dataset, moved: Mapping[str, str] | None = None) -> None:
         self.folder = folder
         self._rows = rows
         self._moved = moved or {}
@@ -212,16 +266,14 @@ def open_dataset(folder: Path) -> PreparedDataset:
     again = _again(folder.parent.name, folder.name)
     if not path.is_file():
         raise StoreError(f"no prepared data set in {folder}", again)
-    manifest = read_json(path)
+    manifest: Json = read_json(path)
     if not isinstance(manifest, dict) or manifest.get("schema") != SCHEMA:
         raise StoreError(f"{path} is no manifest of a prepared data set", again)
     if manifest.get("schema_version") != SCHEMA_VERSION:
         raise StoreError(
             f"{path} has schema version {manifest.get('schema_version')}; this icltool reads {SCHEMA_VERSION}", again
         )
-    texts = all(isinstance(manifest.get(key), str) for key in ("name", "task", "default_task", "fingerprint"))
-    splits = manifest.get("splits")
-    if not texts or not isinstance(splits, dict) or not all(_is_entry(entry) for entry in splits.values()):
+    if not _is_manifest(manifest):
         raise StoreError(f"{path} is malformed: name, task, default_task, fingerprint and splits are needed", again)
     return PreparedDataset(folder, manifest)
 
@@ -238,19 +290,29 @@ def _moved(folder: Path) -> dict[str, str]:
     path = folder / MOVED
     if not path.is_file():
         return {}
-    return {there: str(folder / here) for there, here in read_json(path).items()}
+    moved: Json = read_json(path)
+    if not isinstance(moved, dict):
+        raise StoreError(f"{path} is malformed: an object was expected", "send the data set again")
+    return {there: str(folder / str(here)) for there, here in moved.items()}
 
 
-def _is_entry(entry: object) -> bool:
-    return isinstance(entry, dict) and isinstance(entry.get("examples"), int)
+def _is_manifest(content: dict[str, Json]) -> TypeGuard[Manifest]:
+    """Whether it has what is needed to read the records."""
+    texts = all(isinstance(content.get(key), str) for key in ("name", "task", "default_task", "fingerprint"))
+    splits = content.get("splits")
+    return (
+        texts
+        and isinstance(splits, dict)
+        and all(isinstance(entry, dict) and isinstance(entry.get("examples"), int) for entry in splits.values())
+    )
 
 
-def _declared(path: Path, manifest: dict[str, Any]) -> Task | None:
+def _declared(path: Path, manifest: Manifest) -> Task | None:
     definition = manifest.get("task_definition")
     return task_from(definition, f"{path}, task_definition") if isinstance(definition, dict) else None
 
 
-def _metric(manifest: dict[str, Any]) -> str:
+def _metric(manifest: Manifest) -> str:
     """What the reader named when the data set was prepared; "" where it named none, or prepared it before it could."""
     provenance = manifest.get("provenance")
     inputs = provenance.get("inputs") if isinstance(provenance, dict) else None
@@ -258,14 +320,14 @@ def _metric(manifest: dict[str, Any]) -> str:
     return named if isinstance(named, str) else ""
 
 
-def _load(folder: Path, again: str) -> Any:
+def _load(folder: Path, again: str) -> datasets.Dataset:
     import datasets
 
     try:
         for entry in folder.iterdir():
             if not entry.is_file():
                 raise OSError(f"{entry.name} is no file")
-        loaded: Any = datasets.load_from_disk(str(folder)).with_format(None)  # whatever state.json says of it
+        loaded = datasets.load_from_disk(str(folder)).with_format(None)  # whatever state.json says of it
         loaded.data.validate(
             full=True
         )  # a twentieth of a second for a million rows; nobody else checks where texts begin
@@ -275,10 +337,10 @@ def _load(folder: Path, again: str) -> Any:
         raise StoreError(f"{folder} cannot be read: {reason}", again) from error
 
 
-def _again(name: str, task: str, manifest: Any = None) -> str:
+def _again(name: str, task: str, manifest: Manifest | None = None) -> str:
     """The hint to prepare it again; `manifest` names the reader, where it can be read."""
     try:
-        provenance = manifest["provenance"]
+        provenance = manifest["provenance"] if manifest is not None else Preparation()
         reader, file = str(provenance["configuration"]["name"]), provenance.get("task_file")
     except (KeyError, TypeError):
         reader, file = name, None

@@ -6,7 +6,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
-from typing import Any
 
 from icltool.releases import __version__
 from icltool.store.makers import Makers
@@ -21,15 +20,15 @@ class Provenance:
     content mark), what both runs tell of must be; see Makers. The rest of `extra` is for the record. All must be JSON values.
     """
 
-    configuration: dict[str, Any]
+    configuration: Mapping[str, object]
     dataset_fingerprint: str
     seed: int = 0
-    plugins: dict[str, str] = field(default_factory=dict)
-    extra: dict[str, Any] = field(default_factory=dict)
+    plugins: Mapping[str, str] = field(default_factory=dict)
+    extra: Mapping[str, object] = field(default_factory=dict)
 
     @classmethod
     def by(
-        cls, makers: Makers, configuration: dict[str, Any], dataset_fingerprint: str, seed: int = 0, **extra: Any
+        cls, makers: Makers, configuration: Mapping[str, object], dataset_fingerprint: str, seed: int = 0, **extra: object
     ) -> Provenance:
         """That of what these make."""
         extra |= {"weights": dict(makers.weights)} if makers.weights else {}
@@ -41,7 +40,7 @@ class Provenance:
         return Makers.of({"plugins": self.plugins, "weights": self.extra.get("weights")})
 
 
-def learned(identity: Mapping[str, Any], makers: Makers, **more: Any) -> dict[str, Any]:
+def learned(identity: Mapping[str, object], makers: Makers, **more: object) -> dict[str, object]:
     """The record of what a training made: its identity but for options and seed, which stand elsewhere in it, and who made
     it."""
     kept = {key: value for key, value in identity.items() if key not in ("options", "seed")}

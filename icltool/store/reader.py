@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import abc
+import contextlib
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from icltool.errors import StoreError
 from icltool.store.artefact import Header, Schema, open_h5, reading
 from icltool.store.journal import Journal, journal_path
 from icltool.store.provenance import Provenance
 
+if TYPE_CHECKING:
+    import h5py
+
 Opened = TypeVar("Opened", bound="ArtefactFile")
 
 
-class ArtefactFile:
+class ArtefactFile(abc.ABC):
     """An artefact opened for reading: the HDF5 file, and the journal of a run that is still going or was killed.
 
     A context manager; `close` may also be left to the garbage collector.
@@ -22,11 +27,43 @@ class ArtefactFile:
 
     schema: Schema
 
-    def __init__(self, path: Path, file: Any, header: Header, journal: Journal | None) -> None:
+    def __init__(self, path: Path, file: h5py.File, header: Header, journal: Journal | None) -> None:
         self.path = path
         self.header = header
         self._h5 = file
         self._journal = journal
+
+    @classmethod
+    def open(cls: type[Opened], path: Path) -> Opened:
+        """Opens the file and the journal of an unfinished run. StoreError when the file is missing, cut, or something else.
+
+        The journal is opened *before* the HDF5 file: should the writer replace the one and remove the other meanwhile,
+        rows are seen twice, which does no harm, and never not at all. A journal of another identity is one of a file that
+        was since started anew, and is passed over.
+        """
+        path = Path(path)
+        with contextlib.ExitStack() as stack:
+            journal = _journal_of(path)
+            if journal is not None:
+                stack.callback(journal.close)
+            file, header = open_h5(path, cls.schema)
+            stack.callback(file.close)
+            if journal is not None and journal.identity != header.identity():
+                journal.close()
+                journal = None
+            with reading(path, cls.schema):
+                opened = cls(path, file, header, journal)
+            stack.pop_all()
+        return opened
+
+    @abc.abstractmethod
+    def __len__(self) -> int:
+        """How many rows or queries are there."""
+
+    @property
+    def complete(self) -> bool:
+        """Whether all of them are there."""
+        return len(self) == self.total
 
     def __enter__(self: Opened) -> Opened:
         return self
@@ -72,29 +109,8 @@ class ArtefactFile:
             )
 
 
-def open_merged(kind: type[Opened], path: Path) -> Opened:
-    """Opens an artefact and the journal beside it. StoreError when the file is missing, cut, or something else.
-
-    The journal is opened *before* the HDF5 file: should the writer replace the one and remove the other meanwhile,
-    rows are seen twice, which does no harm, and never not at all. A journal of another identity is one of a file that
-    was since started anew, and is passed over.
-    """
-    path = Path(path)
+def _journal_of(path: Path) -> Journal | None:
     try:
-        journal: Journal | None = Journal(journal_path(path))
+        return Journal(journal_path(path))
     except FileNotFoundError:
-        journal = None
-    file: Any = None
-    try:
-        file, header = open_h5(path, kind.schema)
-        if journal is not None and journal.identity != header.identity():
-            journal.close()
-            journal = None
-        with reading(path, kind.schema):
-            return kind(path, file, header, journal)
-    except BaseException:
-        if file is not None:
-            file.close()
-        if journal is not None:
-            journal.close()
-        raise
+        return None

@@ -11,7 +11,7 @@ import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path, PurePath
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -20,9 +20,22 @@ from icltool.errors import DataError, StoreError
 from icltool.releases import __version__
 from icltool.store.atomic import remove_folder_leftovers, sync, take_place, write_json, writing
 from icltool.store.locking import locked
-from icltool.store.prepared import MANIFEST, SCHEMA, SCHEMA_VERSION, PreparedDataset, Records, open_dataset
+from icltool.store.prepared import (
+    MANIFEST,
+    SCHEMA,
+    SCHEMA_VERSION,
+    Manifest,
+    Preparation,
+    PreparedDataset,
+    Records,
+    SplitEntry,
+    open_dataset,
+)
 from icltool.store.provenance import moment
 from icltool.store.stamps import FILE as PICTURES, differing, picture_files, read_stamps, stamps
+
+if TYPE_CHECKING:
+    import pyarrow
 
 __all__ = ["PreparedDataset", "Records", "open_dataset", "write_dataset"]
 
@@ -39,7 +52,7 @@ def write_dataset(
     task: str,
     default_task: str,
     splits: Iterable[PreparedSplit],
-    provenance: Mapping[str, Any],
+    provenance: Preparation,
     progress: Progress,
     verify: bool = False,
     declared: Task | None = None,
@@ -62,7 +75,7 @@ def write_dataset(
     with writing(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
     with locked(folder), _temporary_folder(folder) as temporary:
-        described: dict[str, Any] = {}
+        described: dict[str, SplitEntry] = {}
         for split in splits:
             if split.name in described:
                 raise DataError(f"data set {name!r} has a second split {split.name!r}", "this is a fault of its reader")
@@ -76,23 +89,22 @@ def write_dataset(
         fingerprint = _combined(name, task, described, definition)
         # What datasets.load_from_disk looks for.
         write_json(temporary / "dataset_dict.json", {"splits": list(described)})
-        write_json(
-            temporary / MANIFEST,
-            {
-                "schema": SCHEMA,
-                "schema_version": SCHEMA_VERSION,
-                "icltool_version": __version__,
-                "created": moment(),
-                "name": name,
-                "task": task,
-                **({"task_definition": definition} if definition is not None else {}),
-                "default_task": default_task,
-                "fingerprint": _revised(folder, fingerprint, files, pictures),
-                "content": fingerprint,
-                "splits": described,
-                "provenance": dict(provenance),
-            },
-        )
+        manifest: Manifest = {
+            "schema": SCHEMA,
+            "schema_version": SCHEMA_VERSION,
+            "icltool_version": __version__,
+            "created": moment(),
+            "name": name,
+            "task": task,
+            "default_task": default_task,
+            "fingerprint": _revised(folder, fingerprint, files, pictures),
+            "content": fingerprint,
+            "splits": described,
+            "provenance": provenance,
+        }
+        if definition is not None:
+            manifest["task_definition"] = definition
+        write_json(temporary / MANIFEST, manifest)
         with writing(folder):
             for file in temporary.rglob("*"):
                 if file.is_file():
@@ -117,14 +129,16 @@ def _temporary_folder(folder: Path) -> Iterator[Path]:
 
 def _write_split(
     temporary: Path, folder: Path, name: str, task: str, split: PreparedSplit, progress: Progress
-) -> dict[str, Any]:
+) -> SplitEntry:
     """Writes one split below `temporary`; its entry of the manifest. `folder` is what error messages name."""
     import pyarrow as pa
 
     schema = _schema()
     stream_path = temporary / f"{split.name}.arrow"
     content = hashlib.blake2b(digest_size=16)
-    ids, image_ids, groups = [], [], set()
+    ids: list[int] = []
+    image_ids: list[int] = []
+    groups: set[object] = set()
     with contextlib.ExitStack() as stack:
         ticker = stack.enter_context(progress.task(f"{name} ({task}): {split.name}", split.count, "examples"))
         with writing(folder):
@@ -133,10 +147,10 @@ def _write_split(
         examples = iter(split.examples)
         while batch := list(islice(examples, _BATCH)):
             rows = [_row(example) for example in batch]
-            for row in rows:
+            for example, row in zip(batch, rows, strict=True):
                 content.update(_canonical(row))
-                ids.append(row["id"])
-                image_ids.append(row["image_id"])
+                ids.append(int(example.id))
+                image_ids.append(int(example.image_id))
                 groups.add(row["group"])
             with writing(folder):
                 stream.write_batch(pa.RecordBatch.from_pylist(rows, schema=schema))
@@ -156,7 +170,7 @@ def _write_split(
     }
 
 
-def _schema() -> Any:
+def _schema() -> pyarrow.Schema:
     import pyarrow as pa
 
     text = pa.string()
@@ -165,7 +179,7 @@ def _schema() -> Any:
     return pa.schema(fields + lists + [(field, text) for field in _TEXT_FIELDS])
 
 
-def _row(example: Example) -> dict[str, Any]:
+def _row(example: Example) -> dict[str, object]:
     try:
         example.image.encode()
     except UnicodeEncodeError as error:
@@ -192,8 +206,8 @@ def _storable(text: str) -> str:
     return text
 
 
-def _canonical(row: Mapping[str, Any]) -> bytes:
-    moved = {**row, "image": "/".join(PurePath(row["image"]).parts[-2:])}
+def _canonical(row: Mapping[str, object]) -> bytes:
+    moved = {**row, "image": "/".join(PurePath(str(row["image"])).parts[-2:])}
     for field in _LATER_FIELDS:
         if not row[field]:
             del moved[field]
@@ -228,7 +242,7 @@ def _save(stream_path: Path, target: Path) -> None:
 
 
 def _combined(
-    name: str, task: str, described: Mapping[str, Mapping[str, Any]], definition: Mapping[str, Any] | None
+    name: str, task: str, described: Mapping[str, SplitEntry], definition: Mapping[str, object] | None
 ) -> str:
     own = [json.dumps(definition, sort_keys=True)] if definition is not None else []
     parts = [name, task, *own, *(f"{split}={entry['fingerprint']}" for split, entry in sorted(described.items()))]

@@ -5,17 +5,19 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from icltool.contracts import QueryResult
-from icltool.store.artefact import Header, Schema, count_rows, reading
+from icltool.store.artefact import Columns, Header, Schema, count_rows, create_column, reading
 from icltool.store.journal import Entry, Journal
 from icltool.store.provenance import Provenance
-from icltool.store.reader import ArtefactFile, open_merged
+from icltool.store.reader import ArtefactFile
 from icltool.store.writer import JournaledWriter
+
+if TYPE_CHECKING:
+    import h5py
 
 SCHEMA = Schema(
     "icltool.sequences",
@@ -83,19 +85,17 @@ class SequenceWriter(JournaledWriter):
     def _is_complete(self) -> bool:
         return len(self._finished) == self.total
 
-    def _load(self, file: Any) -> None:
+    def _load(self, file: h5py.File) -> None:
         count_rows(self.path, SCHEMA, file, self._layout.shapes())
         self._finished = set(file["query_id"][:].tolist())
 
     def _replay(self, journal: Journal) -> None:
         self._finished |= {query for query, _ in _journal_index(journal)}
 
-    def _fill(self, new: Any, old: Any, journal: Journal | None, check: Callable[[], None]) -> None:
+    def _fill(self, new: h5py.File, old: h5py.File | None, journal: Journal | None, check: Callable[[], None]) -> None:
         rows = _MergedRows(self.path, self._layout, old, journal)
         for name, (dtype, shape, _) in self._layout.columns.items():
-            chunk = (self._layout.block_rows, *shape)
-            size = (len(rows), *shape)
-            new.create_dataset(name, size, dtype, maxshape=(None, *shape), chunks=chunk, fletcher32=True)
+            create_column(new, name, np.dtype(dtype), (len(rows), *shape), self._layout.block_rows)
         step = self._layout.block_rows
         for start in range(0, len(rows), step):
             results = list(rows.read(start, start + step))
@@ -155,14 +155,14 @@ class _Layout:
     def unpack(payload: bytes) -> QueryResult:
         query_id, candidates, beams, shots, base_value, base_log_prob = _HEAD.unpack_from(payload)
         offset = _HEAD.size
-        arrays: dict[str, NDArray[Any]] = {}
+        arrays: Columns = {}
         for name, dtype, shape in _record_arrays(candidates, beams, shots):
             count = int(np.prod(shape, dtype=np.int64))
             arrays[name] = np.frombuffer(payload, dtype, count, offset).reshape(shape).copy()
             offset += count * 8
         return QueryResult(query_id=query_id, base_value=base_value, base_log_prob=base_log_prob, **arrays)
 
-    def stack(self, results: Sequence[QueryResult]) -> dict[str, NDArray[Any]]:
+    def stack(self, results: Sequence[QueryResult]) -> Columns:
         """The columns of some queries, padded."""
         found = {
             name: np.full((len(results), *shape), padding, dtype)
@@ -179,7 +179,7 @@ class _Layout:
         return found
 
     @staticmethod
-    def result(columns: dict[str, NDArray[Any]], row: int) -> QueryResult:
+    def result(columns: Columns, row: int) -> QueryResult:
         """The query in a row of the columns, without padding."""
         candidates, beams = int(columns["candidate_count"][row]), int(columns["beam_count"][row])
         beam_arrays = {
@@ -215,7 +215,7 @@ def _journal_index(journal: Journal) -> list[tuple[int, Entry]]:
 class _MergedRows:
     """The queries of file and journal as one table ordered by query id; a query in both is taken from the file."""
 
-    def __init__(self, path: Path, layout: _Layout, file: Any, journal: Journal | None) -> None:
+    def __init__(self, path: Path, layout: _Layout, file: h5py.File | None, journal: Journal | None) -> None:
         self._path, self._layout, self._file, self._journal = path, layout, file, journal
         stored: list[int] = []
         if file is not None:
@@ -226,7 +226,7 @@ class _MergedRows:
         places.update((query, row) for row, query in enumerate(stored))
         self.query_ids = sorted(places)
         self._places = [places[query] for query in self.query_ids]
-        self._block: dict[str, NDArray[Any]] = {}
+        self._block: Columns = {}
         self._block_start = -1
 
     def __len__(self) -> int:
@@ -245,6 +245,7 @@ class _MergedRows:
         step = self._layout.block_rows
         start = row - row % step
         if start != self._block_start:
+            assert self._file is not None
             with reading(self._path, SCHEMA):
                 self._block = {name: self._file[name][start : start + step] for name in self._layout.columns}
             self._block_start = start
@@ -256,18 +257,10 @@ class SequenceFile(ArtefactFile):
 
     schema = SCHEMA
 
-    def __init__(self, path: Path, file: Any, header: Header, journal: Journal | None) -> None:
+    def __init__(self, path: Path, file: h5py.File, header: Header, journal: Journal | None) -> None:
         super().__init__(path, file, header, journal)
         self._layout = _Layout(self.shots, self.beam_size, self.candidates)
         self._rows = _MergedRows(path, self._layout, file, journal)
-
-    @classmethod
-    def open(cls, path: Path) -> SequenceFile:
-        """Opens the file and the journal of an unfinished run.
-
-        StoreError when the file is missing, cut, or something else.
-        """
-        return open_merged(cls, path)
 
     @property
     def shots(self) -> int:
@@ -287,11 +280,6 @@ class SequenceFile(ArtefactFile):
         """Ids of the finished queries, ascending."""
         return tuple(self._rows.query_ids)
 
-    @property
-    def complete(self) -> bool:
-        """Whether every query is finished."""
-        return len(self) == self.total
-
     def __len__(self) -> int:
         return len(self._rows)
 
@@ -299,7 +287,7 @@ class SequenceFile(ArtefactFile):
         """The finished queries by ascending id, padding removed. StoreError when the file proves damaged."""
         return self._rows.read(0, len(self))
 
-    def arrays(self) -> dict[str, NDArray[Any]]:
+    def arrays(self) -> Columns:
         """Everything stacked, by ascending query id, for Q queries, C candidates, B beams and K shots.
 
         int64: query_id, candidate_count, beam_count [Q], candidates [Q, C], icd_ids [Q, B, K]. float64: base_value,

@@ -5,8 +5,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
+from icltool.contracts.json import Json
 from icltool.errors import StoreError
 from icltool.store.atomic import read_json
 from icltool.store.sequences import SequenceFile
@@ -100,7 +100,7 @@ class Workspace:
 
     def _default_task(self, name: str, task: str) -> str:
         path = self.dataset_folder(name, task) / _MANIFEST
-        manifest: Any = read_json(path)
+        manifest: Json = read_json(path)
         if not isinstance(manifest, dict):
             raise StoreError(f"{path} is malformed: an object was expected", f"run `icltool prepare {name}` again")
         return str(manifest.get("default_task", ""))

@@ -7,13 +7,16 @@ import contextlib
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from icltool.errors import StoreError
 from icltool.store.artefact import Header, check_identity, create_h5, open_h5, reading
 from icltool.store.atomic import remove_leftovers, writing
 from icltool.store.journal import Journal, journal_path, remove_journal
 from icltool.store.locking import locked
+
+if TYPE_CHECKING:
+    import h5py
 
 Self = TypeVar("Self", bound="JournaledWriter")
 
@@ -38,15 +41,15 @@ class JournaledWriter(abc.ABC):
         self._open: contextlib.ExitStack | None = None
 
     @abc.abstractmethod
-    def _load(self, file: Any) -> None:
-        """Takes note of the rows of the open h5py file."""
+    def _load(self, file: h5py.File) -> None:
+        """Takes note of the rows of the open file."""
 
     @abc.abstractmethod
     def _replay(self, journal: Journal) -> None:
         """Takes note of the records of the journal; they may repeat rows of the file."""
 
     @abc.abstractmethod
-    def _fill(self, new: Any, old: Any, journal: Journal | None, check: Callable[[], None]) -> None:
+    def _fill(self, new: h5py.File, old: h5py.File | None, journal: Journal | None, check: Callable[[], None]) -> None:
         """Writes the rows of `old` (None for none) and `journal` into `new`; calls `check()` after each block."""
 
     @abc.abstractmethod

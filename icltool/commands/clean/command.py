@@ -22,7 +22,6 @@ def command(**given: Any) -> None:
     load_environment()
     quiet, as_json = given.pop("given_quiet"), given.pop("given_json")
     config = resolve("clean", CleanConfig, given)
-    assert isinstance(config, CleanConfig)
     progress = for_terminal(quiet)
     from icltool.commands.clean import run as clean  # opens every kind of artefact, which the help does without
 

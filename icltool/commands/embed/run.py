@@ -16,12 +16,12 @@ from icltool.commands.embed.options import EmbedConfig
 from icltool.commands.embed.worker import EncodedRows, MakeEncoding, Rows, embedded_fields
 from icltool.config.env import VARIABLES
 from icltool.config.identity import makers
-from icltool.contracts import Progress, StageReport, Ticker
+from icltool.contracts import Progress, StageReport, Ticker, UnitFailure
 from icltool.errors import StoreError
 from icltool.execution.running import Run, give_up
 from icltool.execution.worker_context import place_of_work
 from icltool.store.embeddings import EmbeddingFile, EmbeddingWriter
-from icltool.store.failures import clear_failures
+from icltool.store.failures import GivenUp, clear_failures
 from icltool.store.journal import journal_path
 from icltool.store.provenance import Provenance
 from icltool.store.records import open_dataset
@@ -125,7 +125,7 @@ def _embed(config: EmbedConfig, jobs: list[_Job], run: Run[Rows, EncodedRows], p
         if not lost:
             clear_failures(job.path)
             continue
-        told = []
+        told: list[tuple[UnitFailure, str, GivenUp]] = []
         for failure in lost:
             unit = failure.unit
             ids = job.dataset.split(job.split).ids[unit.low : unit.high].tolist()

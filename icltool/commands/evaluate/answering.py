@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any
 
 import numpy as np
 
@@ -22,6 +21,7 @@ from icltool.errors import ConfigError
 from icltool.execution.running import Run
 from icltool.execution.worker_context import WorkerContext, place_of_work
 from icltool.store.evaluations import ChunkFacts, PartialAnswers
+from icltool.store.failures import GivenUp
 
 #: Queries that are answered, and safe on disk, at a time, where the batch size is small, and where it is "auto"; else so
 #: many batches, that prompts can be sorted by length and share what they have in common.
@@ -101,7 +101,7 @@ class Answers:
         return [*(self._run.notes if self._run is not None else ()), *self._work.lines]
 
     @property
-    def failures(self) -> list[tuple[UnitFailure, str, dict[str, Any]]]:
+    def failures(self) -> list[tuple[UnitFailure, str, GivenUp]]:
         """What was given up, with what it is called and what a list of failures holds of it."""
         return [] if self._run is None else [(failure, *self._named(failure.unit)) for failure in self._run.failures]
 
@@ -224,7 +224,7 @@ class Answers:
         one.part.append(answered.rows, unit.start, told)
         one.missing = [chunk for chunk in one.missing if chunk.start != unit.start]
 
-    def _named(self, unit: Chunk | CostSample) -> tuple[str, dict[str, Any]]:
+    def _named(self, unit: Chunk | CostSample) -> tuple[str, GivenUp]:
         """(what the unit is called, what a list of failures holds of it)."""
         if isinstance(unit, CostSample):
             return "costs", {"costs": True, "count": 0}

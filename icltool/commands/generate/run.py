@@ -39,6 +39,7 @@ from icltool.contracts import (
     too_few_references,
 )
 from icltool.contracts.abilities import MadeForTasks
+from icltool.contracts.executor import UnitFailure
 from icltool.contracts.randomness import QUERIES, drawn
 from icltool.engine.batching import LARGEST_ON_CPU, LARGEST_ON_GPU
 from icltool.engine.beam import anchors_to_fill
@@ -49,7 +50,7 @@ from icltool.execution.running import Run, give_up
 from icltool.execution.worker_context import WorkerContext, place_of_work
 from icltool.store.artefact import digest
 from icltool.store.atomic import check_writable
-from icltool.store.failures import clear_failures
+from icltool.store.failures import GivenUp, clear_failures
 from icltool.store.locking import locked
 from icltool.store.provenance import Provenance
 from icltool.store.sequences import SequenceFile, SequenceWriter
@@ -249,7 +250,7 @@ def _given_up(
 ) -> Exception:
     """The error that names the anchors whose groups failed, once they are listed."""
     wanted = {int(r) for r in missing}
-    told = []
+    told: list[tuple[UnitFailure, str, GivenUp]] = []
     for failure in run.failures:
         ids = [int(parts.queries.ids[row]) for row in failure.unit.rows if int(row) in wanted]
         name = f"anchor{'s' * (len(ids) > 1)} {', '.join(map(str, ids))}"

@@ -10,7 +10,6 @@ import contextlib
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from icltool.commands.prepare.options import PrepareConfig
 from icltool.components.tasks import BUILT_IN
@@ -32,7 +31,7 @@ from icltool.errors import ConfigError, DataError, OtherTaskError, StoreError
 from icltool.plugin.manager import component, load_registry
 from icltool.store.atomic import remove_folder_leftovers, writing
 from icltool.store.locking import locked
-from icltool.store.prepared import MANIFEST
+from icltool.store.prepared import MANIFEST, Inputs, Manifest, Preparation
 from icltool.store.records import open_dataset, write_dataset
 from icltool.store.workspace import Workspace, prepare_command
 
@@ -44,10 +43,10 @@ class PrepareReport:
     title: str
     path: Path | None
     states: dict[str, str] = field(default_factory=dict)
-    prepared: dict[str, dict[str, Any]] = field(default_factory=dict)
+    prepared: dict[str, Manifest] = field(default_factory=dict)
     remarks: tuple[str, ...] = ()
 
-    def rows(self) -> list[dict[str, Any]]:
+    def rows(self) -> list[dict[str, object]]:
         """One row per task and split; groups of near-duplicates only where there are some."""
         splits = [
             (task, split, entry, manifest["fingerprint"])
@@ -123,7 +122,7 @@ def _remove_left(folder: Path) -> None:
         remove_folder_leftovers(folder, MANIFEST)
 
 
-def _check_same(folder: Path, name: str, config: PrepareConfig, options: dict[str, Any]) -> None:
+def _check_same(folder: Path, name: str, config: PrepareConfig, options: dict[str, object]) -> None:
     """StoreError where the data set in `folder` was made from something else than this call reads: by another reader, with
     other options, or from another folder that is still there."""
     try:
@@ -227,27 +226,30 @@ def _inputs(
     task: str,
     report: ReadReport,
     declared: Task | None,
-) -> dict[str, Any]:
+) -> Inputs:
     """What decides the content: reader, its options (defaults included, so that results can name them), and each file's
     size in bytes and modification time in ns; and the metric that the reader names for the task, if it does."""
     found = load_registry().get("datasets", config.name)
     metric = getattr(reader, "metrics", {}).get(task)
-    return {
-        **({"metric": metric} if metric else {}),
-        **({"task": declared.model_dump(mode="json")} if declared else {}),
+    inputs: Inputs = {
         "reader": f"{found.distribution} {found.version}",
         "options": _options(reader, config),
         "root": None if root is None else str(root.expanduser().absolute()),
         "files": _stamps(report.files),
     }
+    if metric:
+        inputs["metric"] = metric
+    if declared:
+        inputs["task"] = declared.model_dump(mode="json")
+    return inputs
 
 
-def _options(reader: DatasetReader, config: PrepareConfig) -> dict[str, Any]:
+def _options(reader: DatasetReader, config: PrepareConfig) -> dict[str, object]:
     """The reader's options, defaults included."""
     return dict(sorted({**_defaults(reader), **config.options}.items()))
 
 
-def _defaults(reader: DatasetReader) -> dict[str, Any]:
+def _defaults(reader: DatasetReader) -> dict[str, object]:
     """The reader's own options that have a plain default."""
     return {name: value for name, value in defaults_of(type(reader)).items() if isinstance(value, str | int | float)}
 
@@ -263,7 +265,7 @@ def _stamps(files: tuple[Path, ...]) -> dict[str, list[int]]:
     return stamps
 
 
-def _up_to_date(folder: Path, inputs: dict[str, Any], own: Path) -> tuple[dict[str, Any] | None, str]:
+def _up_to_date(folder: Path, inputs: Inputs, own: Path) -> tuple[Manifest | None, str]:
     """(manifest of the data set in `folder` if it was made from these inputs and can be read, else None; a remark)."""
     if not folder.exists():
         return None, ""
@@ -284,13 +286,13 @@ def _write(
     root: Path | None,
     task: str,
     folder: Path,
-    inputs: dict[str, Any],
+    inputs: Inputs,
     config: PrepareConfig,
     progress: Progress,
     declared: Task | None,
-) -> dict[str, Any]:
+) -> Manifest:
     splits = reader.read(root, task, folder.parents[2], progress)
-    provenance: dict[str, Any] = {"configuration": {**config.identity(), "task": task}, "inputs": inputs}
+    provenance: Preparation = {"configuration": {**config.identity(), "task": task}, "inputs": inputs}
     if config.task_file is not None:
         provenance["task_file"] = str(config.task_file.expanduser().absolute())
     default = reader.tasks[0]

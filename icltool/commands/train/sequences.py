@@ -47,7 +47,7 @@ class SequenceJob:
         self.embeddings: EmbeddingFile | None = None
         if learner.needs & {"image", "text", "encoder"}:
             sampled_with = self.sequences.provenance.configuration.get("encoder")
-            encoder = embedded_by(workspace, dataset, config.encoder or sampled_with)
+            encoder = embedded_by(workspace, dataset, config.encoder or (str(sampled_with) if sampled_with else None))
             self.embeddings = open_embeddings(workspace, dataset, "train", encoder)
         embeddings = self.embeddings
         self.identity: dict[str, Any] = {
