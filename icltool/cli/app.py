@@ -8,17 +8,21 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
-from typing import Annotated, Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from icltool.cli.boundary import guarded
 from icltool.cli.help import HelpfulCommand, HelpfulGroup
 from icltool.errors import closest
 from icltool.plugin.commands import command_module, commands, stage_model, stages
 from icltool.plugin.others import others_commands
 from icltool.releases import __version__
+
+if TYPE_CHECKING:
+    from typer._click import Command, Context, HelpFormatter
 
 #: Help has a short form, too.
 SHORT_HELP = {"help_option_names": ["--help", "-h"]}
@@ -27,7 +31,7 @@ SHORT_HELP = {"help_option_names": ["--help", "-h"]}
 class LazyCommand(TyperCommand):
     """Stands for a command whose module has not been imported yet."""
 
-    def load(self) -> Any:
+    def load(self) -> Command:
         """Imports the module and builds the real command."""
         name = str(self.name)
         return as_click(_command(name), name)
@@ -39,15 +43,15 @@ class LazyGroup(HelpfulGroup):
     def __init__(self, **attributes: Any) -> None:
         super().__init__(**{**attributes, "commands": {n: LazyCommand(n, help=s) for n, s in commands().items()}})
 
-    def list_commands(self, ctx: Any) -> list[str]:
+    def list_commands(self, ctx: Context) -> list[str]:
         self._add_others()
         return list(self.commands)
 
-    def format_help(self, ctx: Any, formatter: Any) -> None:
+    def format_help(self, ctx: Context, formatter: HelpFormatter) -> None:
         self._add_others()
         super().format_help(ctx, formatter)
 
-    def resolve_command(self, ctx: Any, args: list[str]) -> tuple[Any, Any, list[str]]:
+    def resolve_command(self, ctx: Context, args: list[str]) -> tuple[str | None, Command | None, list[str]]:
         """The real command. An unknown name is a usage error with a suggestion."""
         name = args[0]
         if name not in self.commands and not name.startswith("-"):
@@ -56,20 +60,23 @@ class LazyGroup(HelpfulGroup):
             close = closest(name, self.commands)
             ctx.fail(f"no such command {name!r}" + (f"; did you mean {close!r}?" if close else ""))
         found, command, rest = super().resolve_command(ctx, args)
-        return found, command.load() if isinstance(command, LazyCommand) else command, rest
+        return found, command and _loaded(command), rest
 
     def _add_others(self) -> None:
         """Commands of other packages, which are looked for only where the built-in ones do not answer."""
         for name, summary in others_commands().items():
             self.commands.setdefault(name, LazyCommand(name, help=summary))
 
-    def load(self, name: str) -> Any:
+    def load(self, name: str) -> Command:
         """The real command of this name."""
-        command = self.commands[name]
-        return command.load() if isinstance(command, LazyCommand) else command
+        return _loaded(self.commands[name])
 
 
-def _command(name: str) -> Any:
+def _loaded(command: Command) -> Command:
+    return command.load() if isinstance(command, LazyCommand) else command
+
+
+def _command(name: str) -> Callable[..., object] | typer.Typer:
     """The annotated function or Typer group of a command."""
     if name not in commands():
         from icltool.plugin.manager import load_registry
@@ -82,7 +89,7 @@ def _command(name: str) -> Any:
     return stage_command(name, stage_model(name), lambda: command_module(name, "run").run)
 
 
-def as_click(command: Any, name: str) -> Any:
+def as_click(command: Callable[..., object] | typer.Typer, name: str) -> Command:
     """Builds the command object from a Typer group or an annotated function."""
     if not isinstance(command, typer.Typer):
         holder = typer.Typer(add_completion=False, rich_markup_mode=None, context_settings=SHORT_HELP)
@@ -126,9 +133,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
     group: TyperGroup = typer.main.get_command(app)  # type: ignore[assignment]
     if os.environ.get("_ICLTOOL_COMPLETE"):
         group.main([], prog_name="icltool")  # answers the shell's question and exits
-    from icltool.cli.boundary import guarded
 
-    def call() -> Any:
+    def call() -> object:
         given = list(sys.argv[1:] if arguments is None else arguments)
         with group.make_context("icltool", given) as context:
             return group.invoke(context)

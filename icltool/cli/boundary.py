@@ -7,17 +7,21 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import Any
+from types import FrameType
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import typer
 
 from icltool.errors import IclError
 
+if TYPE_CHECKING:
+    from typer._click.exceptions import ClickException, UsageError
+
 #: The base classes of Typer's own errors, wherever this version of Typer keeps them.
-_USAGE_ERROR: type[Exception] = typer.BadParameter.__mro__[1]
-_CLICK_ERROR: type[Exception] = _USAGE_ERROR.__mro__[1]
+_USAGE_ERROR: type[UsageError] = typer.BadParameter.__mro__[1]
+_CLICK_ERROR: type[ClickException] = _USAGE_ERROR.__mro__[1]
 INTERRUPTED = "interrupted; what was finished is kept - run the same command to go on"
 
 
@@ -25,7 +29,7 @@ class Terminated(KeyboardInterrupt):
     """SIGTERM, raised in the main thread so that files are closed as after Ctrl-C."""
 
 
-def guarded(call: Callable[[], Any]) -> int:
+def guarded(call: Callable[[], object]) -> int:
     """Runs `call` and turns whatever escapes into a message on stderr and an exit code."""
     _open_streams()
     try:
@@ -88,14 +92,21 @@ _ELSEWHERE = {
 }  # fmt: skip
 
 
-def _report_usage(error: Any) -> None:
+@runtime_checkable
+class _UnknownOption(Protocol):
+    """The error of an option that is not known."""
+
+    option_name: str
+    possibilities: Sequence[str] | None
+
+
+def _report_usage(error: ClickException) -> None:
     """Typer's own errors, in the same style; the hint names the help of the command concerned."""
-    context = getattr(error, "ctx", None)
+    context = error.ctx if isinstance(error, _USAGE_ERROR) else None
     hint = f"see `{context.command_path} --help`" if context is not None else None
-    possible = getattr(error, "possibilities", None)
-    if possible is not None:  # an option that is not known
-        ours = _ELSEWHERE.get(str(error.option_name).lstrip("-").replace("-", "_"))
-        possible = [ours] if ours else possible
+    if isinstance(error, _UnknownOption) and error.possibilities is not None:
+        ours = _ELSEWHERE.get(error.option_name.lstrip("-").replace("-", "_"))
+        possible = [ours] if ours else error.possibilities
         text = f"no such option: {error.option_name}" + (f"; did you mean {' or '.join(possible)}?" if possible else "")
     else:
         text = error.format_message().strip().rstrip(".")
@@ -132,7 +143,7 @@ def _sigterm_interrupts() -> Iterator[None]:
         yield
         return
 
-    def terminate(number: int, frame: Any) -> None:
+    def terminate(number: int, frame: FrameType | None) -> None:
         raise Terminated
 
     before = signal.signal(signal.SIGTERM, terminate)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
+from icltool.config.profiles import ProfileFolders
+from icltool.plugin import KINDS
+
 Completer = Callable[[str], list[tuple[str, str]]]
 
 
@@ -32,15 +35,11 @@ def complete_choices(choices: Iterable[str], many: bool = False) -> Completer:
 
 def complete_profiles(incomplete: str) -> list[tuple[str, str]]:
     """Names of the profiles in ./profiles and of those that come with icltool."""
-    from icltool.config.profiles import ProfileFolders
-
     return _matching([(name, "") for name in ProfileFolders().names()], incomplete, many=False)
 
 
 def complete_kinds(incomplete: str) -> list[tuple[str, str]]:
     """Kinds of components."""
-    from icltool.plugin import KINDS
-
     return _matching([(kind, "") for kind in KINDS], incomplete, many=False)
 
 

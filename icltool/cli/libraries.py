@@ -17,7 +17,7 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout, suppress
-from typing import Any, TextIO
+from typing import TextIO
 
 from icltool.errors import IclWarning
 
@@ -132,7 +132,7 @@ class _CaughtStream(io.TextIOBase):
     def encoding(self) -> str:  # type: ignore[override]
         return self._stream.encoding
 
-    def __getattr__(self, name: str) -> Any:
+    def __getattr__(self, name: str) -> object:
         return getattr(self._stream, name)
 
 
@@ -142,10 +142,10 @@ def _hooks(messages: _Messages, screen: tuple[TextIO, TextIO]) -> Iterator[None]
     The crash of a thread still shows there."""
     show, emit, crashed = warnings.showwarning, logging.StreamHandler.emit, threading.excepthook
 
-    def add_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    def add_warning(message: Warning | str, *_: object, **__: object) -> None:
         messages.warn(message)
 
-    def add_record(handler: logging.StreamHandler[Any], record: logging.LogRecord) -> None:
+    def add_record(handler: logging.StreamHandler[TextIO], record: logging.LogRecord) -> None:
         stream = handler.stream
         if not isinstance(stream, _CaughtStream) and not any(stream is known for known in screen):
             emit(handler, record)

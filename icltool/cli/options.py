@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
 from enum import Enum
-from typing import Any, Optional
+from typing import Optional
 
 import typer
 from pydantic.fields import FieldInfo
 
-from icltool.cli.completion import complete_choices, complete_components
+from icltool.cli.completion import Completer, complete_choices, complete_components
 from icltool.config.base import StageConfig
-from icltool.config.fields import Shape, extras, flag_of, shape_of
+from icltool.config.fields import Extras, Shape, extras, flag_of, shape_of
 
 
 def parameters_of(model: type[StageConfig]) -> list[inspect.Parameter]:
@@ -25,10 +24,19 @@ def parameters_of(model: type[StageConfig]) -> list[inspect.Parameter]:
     return sorted(made, key=lambda p: 0 if isinstance(p.default, typer.models.ArgumentInfo) else 1 + (p.name in shared))
 
 
-def plain_parameter(name: str, annotation: Any, *flags: str, help: str, **more: Any) -> inspect.Parameter:
+def plain_parameter(
+    name: str,
+    annotation: object,
+    *flags: str,
+    help: str,
+    default: bool | None = None,
+    metavar: str | None = None,
+    autocompletion: Completer | None = None,
+) -> inspect.Parameter:
     """A parameter that stands for no field (--profile, --json …)."""
-    default = more.pop("default", None)
-    option = typer.Option(default, *flags, help=help, show_default=False, **more)
+    option = typer.Option(
+        default, *flags, help=help, show_default=False, metavar=metavar, autocompletion=autocompletion
+    )
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=option, annotation=annotation)
 
 
@@ -62,20 +70,17 @@ def default_text(field: FieldInfo, shape: Shape) -> str:
 
 def _parameter(name: str, field: FieldInfo) -> inspect.Parameter:
     shape, extra = shape_of(field), extras(field)
-    common: dict[str, Any] = {"help": help_of(field, shape), "show_default": False}
-    annotation: Any = Optional[list[str] if shape.many or shape.keyed else str]  # noqa: UP045 (Typer reads it)
-    if shape.flag_like and not extra.get("argument"):
-        annotation = Optional[bool]  # noqa: UP045
-    else:
-        common["metavar"] = str(extra.get("metavar") or shape.metavar)
-        if completer := _completer(shape, extra):
-            common["autocompletion"] = completer
+    completer, description = _completer(shape, extra), help_of(field, shape)
+    annotation: object = Optional[list[str] if shape.many or shape.keyed else str]  # noqa: UP045 (Typer reads it)
     if extra.get("argument"):
-        common["metavar"] = _argument_metavar(name, field, shape, extra)
-        info: Any = typer.Argument(None, **common)
-    else:
-        info = typer.Option(None, *_flags(name, field, shape), **common)
-    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=info, annotation=annotation)
+        metavar = _argument_metavar(name, field, shape, extra)
+        info = typer.Argument(None, help=description, show_default=False, metavar=metavar, autocompletion=completer)
+        return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=info, annotation=annotation)
+    flags = _flags(name, field, shape)
+    if shape.flag_like:
+        return plain_parameter(name, Optional[bool], *flags, help=description)  # noqa: UP045
+    metavar = extra.get("metavar") or shape.metavar
+    return plain_parameter(name, annotation, *flags, help=description, metavar=metavar, autocompletion=completer)
 
 
 def _flags(name: str, field: FieldInfo, shape: Shape) -> list[str]:
@@ -83,17 +88,17 @@ def _flags(name: str, field: FieldInfo, shape: Shape) -> list[str]:
     if not shape.flag_like:
         return [flag, *([short] if short else [])]
     opposite = "--no-" + flag.removeprefix("--")
-    return [f"{flag}/{opposite}", *([str(short)] if short else [])]
+    return [f"{flag}/{opposite}", *([short] if short else [])]
 
 
-def _argument_metavar(name: str, field: FieldInfo, shape: Shape, extra: Any) -> str:
-    label = str(extra.get("metavar") or name.upper().replace("_", "-")) + ("…" if shape.many else "")
+def _argument_metavar(name: str, field: FieldInfo, shape: Shape, extra: Extras) -> str:
+    label = (extra.get("metavar") or name.upper().replace("_", "-")) + ("…" if shape.many else "")
     return label if field.is_required() else f"[{label}]"
 
 
-def _completer(shape: Shape, extra: Any) -> Callable[[str], list[Any]] | None:
+def _completer(shape: Shape, extra: Extras) -> Completer | None:
     if kinds := extra.get("complete"):
-        return complete_components(str(kinds), many=shape.many)
+        return complete_components(kinds, many=shape.many)
     if shape.choices:
         return complete_choices([str(choice) for choice in shape.choices], many=shape.many)
     return None

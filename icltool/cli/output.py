@@ -7,12 +7,17 @@ import math
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+from icltool.contracts.files import Json
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
 
 
 @runtime_checkable
 class Report(Protocol):
-    """What a stage returns. A method `table()` that gives something rich can print may replace the table of `rows`."""
+    """What a stage returns."""
 
     @property
     def title(self) -> str: ...
@@ -20,9 +25,23 @@ class Report(Protocol):
     @property
     def path(self) -> Path | None: ...
 
-    def rows(self) -> list[dict[str, Any]]: ...
+    def rows(self) -> Sequence[Mapping[str, object]]: ...
 
     def lines(self) -> list[str]: ...
+
+
+@runtime_checkable
+class DrawsTable(Protocol):
+    """A report with something for rich to print in place of the table of its rows; None where that is to be printed."""
+
+    def table(self) -> RenderableType | None: ...
+
+
+@runtime_checkable
+class _Numbers(Protocol):
+    """One of numpy's scalars or arrays."""
+
+    def tolist(self) -> object: ...
 
 
 def show(report: Report | Sequence[Path], as_json: bool = False, quiet: bool = False) -> None:
@@ -33,7 +52,7 @@ def show(report: Report | Sequence[Path], as_json: bool = False, quiet: bool = F
         path = None if report.path is None else str(report.path)
         print_json({"title": report.title, "path": path, "rows": report.rows(), "remarks": report.lines()})
         return
-    table = report.table() if hasattr(report, "table") else None
+    table = report.table() if isinstance(report, DrawsTable) else None
     if table is None:
         print_rows(report.title, report.rows())
     else:
@@ -45,7 +64,7 @@ def show(report: Report | Sequence[Path], as_json: bool = False, quiet: bool = F
             print_line(f"written: {report.path}")
 
 
-def print_rows(title: str, rows: Sequence[Mapping[str, Any]]) -> None:
+def print_rows(title: str, rows: Sequence[Mapping[str, object]]) -> None:
     """Prints rows as a table; the columns are the rows' keys, in the order in which they come up."""
     from rich import box
     from rich.table import Table
@@ -69,7 +88,7 @@ def _names_something(column: str) -> bool:
     return column in ("id", "seed") or column.endswith("_id")
 
 
-def cell(value: Any, name: bool = False) -> str:
+def cell(value: object, name: bool = False) -> str:
     """One value for people: thousands separated (not in a `name`), four significant digits, "-" for nothing."""
     if value is None:
         return "-"
@@ -84,7 +103,7 @@ def cell(value: Any, name: bool = False) -> str:
     return str(value)
 
 
-def print_json(value: Any) -> None:
+def print_json(value: object) -> None:
     """Prints strict JSON: paths as texts, figures that are no number as null."""
     print(json.dumps(_plain(value), indent=2, ensure_ascii=False, allow_nan=False))
 
@@ -94,19 +113,19 @@ def print_line(text: str) -> None:
     print(text)
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> Json:
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple, set, frozenset)):
         return [_plain(item) for item in value]
-    if hasattr(value, "tolist"):  # numpy's scalars and arrays
+    if isinstance(value, _Numbers):
         return _plain(value.tolist())
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value if value is None or isinstance(value, (bool, int, float, str)) else str(value)
 
 
-def _console() -> Any:
+def _console() -> Console:
     """Tables that are read by a program or a file are not cut to 80 columns."""
     from rich.console import Console
 
@@ -122,7 +141,7 @@ class _Files:
     def __init__(self, files: Sequence[Path]) -> None:
         self._files = files
 
-    def rows(self) -> list[dict[str, Any]]:
+    def rows(self) -> list[dict[str, object]]:
         return [{"file": str(file), "bytes": file.stat().st_size if file.is_file() else None} for file in self._files]
 
     def lines(self) -> list[str]:

@@ -9,21 +9,34 @@ import argparse
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import typer
 
-from icltool.cli.app import app
-from icltool.cli.help import argument_name, option_names, option_value, paragraphs, usage, visible
+from icltool.cli.app import LazyGroup, app
+from icltool.cli.help import (
+    argument_name,
+    arguments,
+    option_names,
+    option_value,
+    options,
+    paragraphs,
+    subcommands,
+    usage,
+)
 from icltool.errors import ConfigError
 from icltool.plugin.commands import commands
+
+if TYPE_CHECKING:
+    from typer._click import Command, Context
 
 START, END = "<!-- commands -->", "<!-- /commands -->"
 
 
 def render_reference() -> str:
     """Markdown of all commands with all their options, the same on every machine."""
-    group: Any = typer.main.get_command(app)
+    group = typer.main.get_command(app)
+    assert isinstance(group, LazyGroup)
     lines: list[str] = []
     with _context(group, "icltool", None) as root:
         for name in commands():
@@ -39,21 +52,20 @@ def replace_between_markers(text: str, reference: str) -> str:
     return f"{before}{START}\n\n{reference}\n{END}{after}"
 
 
-def _command(command: Any, name: str, parent: Any) -> Iterator[str]:
+def _command(command: Command, name: str, parent: Context | None) -> Iterator[str]:
     """A section for a command, and one for each command of a group."""
     with _context(command, name, parent) as ctx:
         yield from (f"### `{ctx.command_path}`", "", "```", usage(command, ctx), "```", "")
         for paragraph in paragraphs(command):
             yield from (["```", *_dedented(paragraph), "```", ""] if paragraph.startswith(" ") else [paragraph, ""])
         yield from _table(command, ctx)
-        for inner_name, inner in getattr(command, "commands", {}).items():
+        for inner_name, inner in subcommands(command).items():
             yield from _command(inner, inner_name, ctx)
 
 
-def _table(command: Any, ctx: Any) -> Iterator[str]:
-    parameters = command.get_params(ctx)
-    rows = [(argument_name(p), p.help) for p in visible(parameters, "argument")]
-    for option in visible(parameters, "option"):
+def _table(command: Command, ctx: Context) -> Iterator[str]:
+    rows = [(argument_name(p), p.help) for p in arguments(command, ctx)]
+    for option in options(command, ctx):
         if "--help" not in option.opts:
             rows.append((f"{option_names(option)} {option_value(option)}".strip(), option.help))
     if rows:
@@ -62,10 +74,9 @@ def _table(command: Any, ctx: Any) -> Iterator[str]:
         yield ""
 
 
-def _context(command: Any, name: str, parent: Any) -> Any:
+def _context(command: Command, name: str, parent: Context | None) -> Context:
     """A context in which a command can be described without being run."""
-    context_class: Any = command.context_class
-    return context_class(command, info_name=name, parent=parent, resilient_parsing=True)
+    return command.context_class(command, info_name=name, parent=parent, resilient_parsing=True)
 
 
 def _escaped(text: str) -> str:

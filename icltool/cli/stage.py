@@ -4,26 +4,29 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Callable
-from typing import Any, Optional
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Optional, TypeAlias
 
 from icltool.cli.completion import complete_profiles
 from icltool.cli.libraries import library_output
 from icltool.cli.options import parameters_of, plain_parameter
-from icltool.cli.output import show
+from icltool.cli.output import Report, show
 from icltool.config.base import StageConfig
 from icltool.config.env import load_environment
 from icltool.config.resolve import resolve
+from icltool.contracts import Progress
 from icltool.execution.processes import is_leader
 from icltool.execution.progress import for_terminal
 
 #: Stages that all processes of a launcher take part in.
 DISTRIBUTED = ("train",)
 
+#: What runs a stage: with the resolved options it gives a report, or the files it wrote.
+Run: TypeAlias = Callable[[StageConfig, Progress], Report | Sequence[Path]]
 
-def stage_command(
-    stage: str, model: type[StageConfig], load_run: Callable[[], Callable[[Any, Any], Any]]
-) -> Callable[..., None]:
+
+def stage_command(stage: str, model: type[StageConfig], load_run: Callable[[], Run]) -> Callable[..., None]:
     """The command of a stage: a function whose signature is made from the fields of `model`, and its help from the docstring.
 
     `load_run` imports the stage's `run(config, progress)`, which takes its time.

@@ -6,12 +6,12 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from icltool.config.fields import extras
+
 
 class StageConfig(BaseModel):
     """One stage's options. Each field's description is its help text, unit included; the command line is made from it.
-
-    `json_schema_extra={"short": "-n"}` gives a short flag, `{"hidden_in_artefact": True}` marks an option that cannot
-    change the result (batch size, device, paths), which is left out of artefact names and of the comparison on resume.
+    What its `json_schema_extra` may say besides is in icltool.config.fields.Extras.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
@@ -24,11 +24,7 @@ class StageConfig(BaseModel):
 
     def identity(self) -> dict[str, object]:
         """The options that decide the result, JSON-ready, without those marked `hidden_in_artefact`."""
-        hidden = {
-            name
-            for name, field in type(self).model_fields.items()
-            if isinstance(field.json_schema_extra, dict) and field.json_schema_extra.get("hidden_in_artefact")
-        }
+        hidden = {name for name, field in type(self).model_fields.items() if extras(field).get("hidden_in_artefact")}
         return self.model_dump(mode="json", exclude=hidden)
 
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pydantic import Field, field_validator, model_validator
+from pydantic.config import JsonDict
 
 from icltool.config.base import StageConfig
 
 if TYPE_CHECKING:
     from icltool.contracts import Executor
 
-_HIDDEN: dict[str, Any] = {"hidden_in_artefact": True}
+_HIDDEN: JsonDict = {"hidden_in_artefact": True}
 
 
 class ExecutorConfig(StageConfig):
@@ -72,7 +73,7 @@ class ExecutorConfig(StageConfig):
         executor: Executor = component("executors", self.executor_name, **self.executor_options())
         return executor
 
-    def executor_options(self) -> dict[str, Any]:
+    def executor_options(self) -> dict[str, object]:
         """What the executor's class takes; nothing for one that was given none of these options."""
         given = {name: getattr(self, name) for name in ("devices", "address", "workers", "gpus_per_worker")}
         if "cpus_per_worker" in self.model_fields_set:

@@ -7,7 +7,7 @@ import types
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Literal, TypedDict, TypeGuard, Union, cast, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
@@ -19,7 +19,23 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-_NUMBERS = {int: "an integer", float: "a number"}
+_NAMES: dict[type, str] = {int: "an integer", float: "a number", bool: "true or false", Path: "a path"}
+_METAVARS: dict[type, str] = {int: "INTEGER", float: "NUMBER", Path: "PATH"}
+
+
+class Extras(TypedDict, total=False):
+    """What a field's `json_schema_extra` may say: its flag where that is not its name, and a short one; that it is a positional
+    argument; what stands behind it in the help; the environment variable it is read from; the kinds of component whose names
+    complete it; and that it cannot change the result (batch size, device, paths), so that it is left out of artefact names
+    and of the comparison on resume."""
+
+    flag: str
+    short: str
+    argument: bool
+    metavar: str
+    env: str
+    complete: str
+    hidden_in_artefact: bool
 
 
 @dataclass(frozen=True)
@@ -30,11 +46,11 @@ class Shape:
     `keyed` marks a mapping (KEY=VALUE). `optional` is true where None is allowed.
     """
 
-    item: Any
+    item: type
     optional: bool = False
     many: bool = False
     keyed: bool = False
-    choices: tuple[Any, ...] = ()
+    choices: tuple[object, ...] = ()
 
     @property
     def flag_like(self) -> bool:
@@ -46,10 +62,7 @@ class Shape:
         """What stands behind the flag in the help text."""
         if self.keyed:
             return "KEY=VALUE"
-        if self.choices:
-            one = "|".join(str(choice) for choice in self.choices)
-        else:
-            one = {int: "INTEGER", float: "NUMBER", Path: "PATH"}.get(self.item, "TEXT")
+        one = "|".join(map(str, self.choices)) if self.choices else _METAVARS.get(self.item, "TEXT")
         return f"{one},…" if self.many else one
 
     @property
@@ -61,18 +74,18 @@ class Shape:
             names = [str(choice) for choice in self.choices]
             one = names[0] if len(names) == 1 else f"{', '.join(names[:-1])} or {names[-1]}"
         else:
-            one = {**_NUMBERS, bool: "true or false", Path: "a path"}.get(self.item, "a text")
+            one = _NAMES.get(self.item, "a text")
         return f"a list of which each is {one}" if self.many else one
 
 
-def extras(field: FieldInfo) -> Mapping[str, Any]:
+def extras(field: FieldInfo) -> Extras:
     """The field's `json_schema_extra`, empty when it has none."""
-    return field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
+    return cast(Extras, field.json_schema_extra) if isinstance(field.json_schema_extra, dict) else {}
 
 
 def flag_of(name: str, field: FieldInfo) -> str:
     """The long flag of a field: `flag` in its extras (with or without the dashes), or its name with hyphens."""
-    return "--" + str(extras(field).get("flag") or name.replace("_", "-")).lstrip("-")
+    return "--" + (extras(field).get("flag") or name.replace("_", "-")).lstrip("-")
 
 
 def shape_of(field: FieldInfo) -> Shape:
@@ -80,7 +93,7 @@ def shape_of(field: FieldInfo) -> Shape:
     return _shape(field.annotation)
 
 
-def _shape(annotation: Any) -> Shape:
+def _shape(annotation: object) -> Shape:
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
         return _shape(arguments[0])
@@ -99,10 +112,10 @@ def _shape(annotation: Any) -> Shape:
         return Shape(str, keyed=True)
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return Shape(annotation, keyed=True)
-    return Shape(annotation)
+    return Shape(annotation if isinstance(annotation, type) else object)
 
 
-def from_text(shape: Shape, text: str | Sequence[str]) -> Any:
+def from_text(shape: Shape, text: str | Sequence[str]) -> object:
     """Turns what was typed (a text; several for a list or a mapping) into what the model validates.
 
     Lists are split at commas; mappings are read from KEY=VALUE with TOML scalars as values; `~` is expanded in paths.
@@ -118,7 +131,12 @@ def from_text(shape: Shape, text: str | Sequence[str]) -> Any:
     return _scalar(shape, texts[-1])
 
 
-def toml_value(text: str) -> Any:
+def is_typed(value: object) -> TypeGuard[str | Sequence[str]]:
+    """Whether a value is as it was typed, one text or several, and not an object that is one already."""
+    return isinstance(value, str) or (isinstance(value, list | tuple) and all(isinstance(v, str) for v in value))
+
+
+def toml_value(text: str) -> object:
     """The value of a TOML scalar, array or inline table; the text itself when it is none."""
     try:
         return tomllib.loads(f"value = {text}")["value"]
@@ -126,14 +144,14 @@ def toml_value(text: str) -> Any:
         return text
 
 
-def _entry(entry: str) -> tuple[str, Any]:
+def _entry(entry: str) -> tuple[str, object]:
     key, sign, value = entry.partition("=")
     if not sign or not key.strip():
         raise ConfigError(f"{entry!r} is not of the form KEY=VALUE")
     return key.strip(), toml_value(value.strip())
 
 
-def _scalar(shape: Shape, text: str) -> Any:
+def _scalar(shape: Shape, text: str) -> object:
     if shape.choices:
         return next((choice for choice in shape.choices if str(choice) == text), text)
     if shape.item is Path:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from pydantic import Field
 
 from icltool.config.model import ModelConfig
@@ -41,6 +39,6 @@ class GenerationConfig(ModelConfig):
         description="length of runs of tokens that no answer has twice; none: the model's own, else 0, which allows any",
     )
 
-    def generation(self) -> dict[str, Any]:
+    def generation(self) -> dict[str, int | float]:
         """The options that were given, by the names of icltool.contracts.GenerationOptions."""
         return {name: value for name in FIELDS if (value := getattr(self, name)) is not None}

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ValidationError
 
 from icltool.config.fields import Shape, extras, flag_of, shape_of
 from icltool.errors import ConfigError, suggestion
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
 
 _TYPE_ERRORS = ("_type", "_parsing", "literal_error", "int_from_float", "none_required")
 _COMPARISONS = {
@@ -20,9 +23,9 @@ _COMPARISONS = {
 }
 
 
-def explain(problem: Mapping[str, Any], shape: Shape | None) -> str:
+def explain(problem: ErrorDetails, shape: Shape | None) -> str:
     """What is wrong with a value, from one entry of ValidationError.errors() and the shape of the field (if known)."""
-    kind, context = str(problem["type"]), problem.get("ctx") or {}
+    kind, context = problem["type"], problem.get("ctx") or {}
     given = _shown(problem.get("input"))
     if kind in _COMPARISONS:
         words, key = _COMPARISONS[kind]
@@ -65,14 +68,14 @@ def as_config_error(
     return ConfigError(f"{prefix}{origin}: {explain(problem, shape)}{more}", hint)
 
 
-def _hint(problem: Mapping[str, Any], name: str, description: str | None) -> str | None:
+def _hint(problem: ErrorDetails, name: str, description: str | None) -> str | None:
     """The field's description, unless the message is the model's own (then it says what is needed)."""
     if problem["type"] in ("value_error", "assertion_error") or not description:
         return None
     return f"{name}: {description}"
 
 
-def _shown(value: Any) -> str:
+def _shown(value: object) -> str:
     text = repr(value)
     return text if len(text) <= 60 else text[:57] + "…"
 

@@ -37,9 +37,9 @@ class Profile:
 
     path: Path
     summary: str
-    tables: Mapping[str, Mapping[str, Any]]
+    tables: Mapping[str, Mapping[str, object]]
 
-    def values(self, stage: str, model: type[StageConfig]) -> dict[str, Any]:
+    def values(self, stage: str, model: type[StageConfig]) -> dict[str, object]:
         """The options that this profile sets for a stage: those of [common] it knows, then its own table."""
         common = {k: v for k, v in self.tables.get(COMMON, {}).items() if k in model.model_fields}
         return {**common, **self.tables.get(stage, {})}
@@ -88,6 +88,7 @@ def read_profile(path: Path) -> Profile:
     if not isinstance(summary, str):
         raise ConfigError(f"{path}: summary must be a text, not {summary!r}")
     models = stage_models()
+    tables: dict[str, dict[str, object]] = {}
     for table, entries in content.items():
         if table != COMMON and table not in models:
             kind = "table" if isinstance(entries, dict) else "key"
@@ -95,14 +96,14 @@ def read_profile(path: Path) -> Profile:
         if not isinstance(entries, dict):
             raise ConfigError(f"{path}: {table!r} must be a table, not {entries!r}", f"write it as [{table}]")
         _check_table(path, table, entries, models)
-    return Profile(path, summary, content)
+        tables[table] = entries
+    return Profile(path, summary, tables)
 
 
-def _parse(path: Path) -> dict[str, Any]:
+def _parse(path: Path) -> dict[str, object]:
     try:
         with path.open("rb") as file:
-            content: dict[str, Any] = tomllib.load(file)
-            return content
+            return tomllib.load(file)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path}: not valid TOML: {error}", "texts need quotes; tables are written [name]") from error
     except RecursionError as error:
@@ -114,7 +115,9 @@ def _parse(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path} cannot be read: {reason}", "a profile is a TOML file in UTF-8") from error
 
 
-def _check_table(path: Path, table: str, entries: Mapping[str, Any], models: Mapping[str, type[StageConfig]]) -> None:
+def _check_table(
+    path: Path, table: str, entries: Mapping[str, object], models: Mapping[str, type[StageConfig]]
+) -> None:
     chosen = models if table == COMMON else {table: models[table]}
     known = {name for model in chosen.values() for name in model.model_fields}
     for key, value in entries.items():
@@ -125,7 +128,7 @@ def _check_table(path: Path, table: str, entries: Mapping[str, Any], models: Map
                 _check_type(_place(path, table, key), model.model_fields[key], value)
 
 
-def _check_type(place: str, field: FieldInfo, value: Any) -> None:
+def _check_type(place: str, field: FieldInfo, value: object) -> None:
     """Types in a profile are taken literally: "5" is no number, and a number is no text."""
     annotation: Any = field.annotation
     for constraint in field.metadata:

@@ -4,24 +4,27 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Generic, TypeVar
 
 from pydantic import ValidationError
 
 from icltool.config.base import StageConfig
-from icltool.config.fields import extras, flag_of, from_text, shape_of, toml_value
+from icltool.config.fields import extras, flag_of, from_text, is_typed, shape_of, toml_value
 from icltool.config.problems import as_config_error
+from icltool.config.profiles import load_profile
 from icltool.errors import ConfigError, suggestion
 from icltool.plugin.commands import stage_model, stages
+
+Config = TypeVar("Config", bound=StageConfig)
 
 
 def resolve(
     stage: str,
-    model: type[StageConfig],
-    flags: Mapping[str, Any] | None = None,
+    model: type[Config],
+    flags: Mapping[str, object] | None = None,
     profile: str | None = None,
     sets: Sequence[str] = (),
-) -> StageConfig:
+) -> Config:
     """The configuration of a stage.
 
     `flags` are the options that were given, by field name, as typed (texts; sequences of texts) or as values; None
@@ -31,8 +34,6 @@ def resolve(
     layers = _Layers(model)
     layers.add_environment()
     if profile is not None:
-        from icltool.config.profiles import load_profile
-
         loaded = load_profile(profile)
         values = loaded.values(stage, model)
         if _for_another_learner(values, flags or {}):
@@ -47,25 +48,26 @@ def resolve(
     return layers.validated()
 
 
-class _Layers:
+class _Layers(Generic[Config]):
     """Values by field name, the latest winning, and where each came from."""
 
-    def __init__(self, model: type[StageConfig]) -> None:
+    def __init__(self, model: type[Config]) -> None:
         self.model = model
-        self.values: dict[str, Any] = {}
+        self.values: dict[str, object] = {}
         self.origins: dict[str, str] = {}
 
-    def add(self, name: str, value: Any, origin: str) -> None:
+    def add(self, name: str, value: object, origin: str) -> None:
         """Puts a value over the one before; mappings are merged."""
         before = self.values.get(name)
         self.values[name] = {**before, **value} if isinstance(before, dict) and isinstance(value, dict) else value
         self.origins[name] = _argument_or(origin, name, self.model)
 
-    def add_typed(self, name: str, value: Any, origin: str) -> None:
+    def add_typed(self, name: str, value: object, origin: str) -> None:
         """Puts a value as it was typed on the command line, or an object that is one already."""
-        typed = isinstance(value, str) or (isinstance(value, (list, tuple)) and all(isinstance(v, str) for v in value))
         try:
-            self.add(name, from_text(shape_of(self.model.model_fields[name]), value) if typed else value, origin)
+            self.add(
+                name, from_text(shape_of(self.model.model_fields[name]), value) if is_typed(value) else value, origin
+            )
         except ConfigError as error:
             raise ConfigError(f"{origin}: {error.message}", error.hint) from error
 
@@ -107,7 +109,7 @@ class _Layers:
             raise ConfigError(f"--set {text}: {keys[0]} has no option {keys[1]!r}", suggestion(keys[1], fields))
         raise ConfigError(f"--set {text} is an option of {keys[0]}, and this is {stage}", "leave it out here")
 
-    def validated(self) -> StageConfig:
+    def validated(self) -> Config:
         """The model with these values."""
         try:
             return self.model.model_validate(self.values)
@@ -115,7 +117,7 @@ class _Layers:
             raise as_config_error(error, self.model, self.origins) from error
 
 
-def _for_another_learner(values: Mapping[str, Any], flags: Mapping[str, Any]) -> bool:
+def _for_another_learner(values: Mapping[str, object], flags: Mapping[str, object]) -> bool:
     """Whether a profile's options are those of another learner than the one that was typed: they are not for that one."""
     typed = flags.get("learner")
     return "options" in values and typed is not None and "learner" in values and typed != values["learner"]
