@@ -28,7 +28,12 @@ class Provenance:
 
     @classmethod
     def by(
-        cls, makers: Makers, configuration: Mapping[str, object], dataset_fingerprint: str, seed: int = 0, **extra: object
+        cls,
+        makers: Makers,
+        configuration: Mapping[str, object],
+        dataset_fingerprint: str,
+        seed: int = 0,
+        **extra: object,
     ) -> Provenance:
         """That of what these make."""
         extra |= {"weights": dict(makers.weights)} if makers.weights else {}

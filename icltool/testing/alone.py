@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
-from icltool.contracts import Features, GenerationOptions, Prompt, TargetScore
+from icltool.contracts import Features, GenerationOptions, Model, Prompt, TargetScore
 from icltool.testing.expectations import expect
 
 
@@ -14,7 +13,7 @@ class PromptsAlone:
     """Scores and answers of prompts that are read one by one, each computed once, in the model's present state: from the
     images, or from `features`."""
 
-    def __init__(self, model: Any, features: Features = None) -> None:
+    def __init__(self, model: Model, features: Features = None) -> None:
         self._model = model
         self._given = () if features is None else (features,)
         self._scores: dict[Prompt, TargetScore] = {}

@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Callable
 
 from icltool.contracts import Executor
+from icltool.contracts.executor import Closes
 from icltool.testing.expectations import built, expect, expect_error
 
 
@@ -93,10 +94,9 @@ def _check_closing(runner: Executor) -> None:
     for _ in range(3):
         unit, square, _ = next(results)
         expect(square == unit * unit, "a result does not belong to its unit")
-    close = getattr(results, "close", None)
-    expect(callable(close), "what `run` returns must have `close`, as generators have")
-    if callable(close):
-        close()
+    expect(isinstance(results, Closes), "what `run` returns must have `close`, as generators have")
+    assert isinstance(results, Closes)
+    results.close()
     count = next(taken)
     expect(count < 1000, f"{count} units were taken from the iterable for 3 results")
     expect(

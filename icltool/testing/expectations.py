@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TypeVar, overload
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from icltool.contracts.options import build
 
 Failure = TypeVar("Failure", bound=BaseException)
+Component = TypeVar("Component")
 
 
-def expect(truth: Any, sentence: str) -> None:
+def expect(truth: object, sentence: str) -> None:
     """Raises AssertionError with `sentence` unless `truth` holds. (An `assert` would be lost under `python -O`.)"""
     if not truth:
         raise AssertionError(sentence)
 
 
-def expect_equal(found: Any, wanted: Any, sentence: str, tolerance: float = 0.0) -> None:
+def expect_equal(found: ArrayLike, wanted: ArrayLike, sentence: str, tolerance: float = 0.0) -> None:
     """Both arrays have one shape and differ by at most `tolerance`; else the first difference is told."""
     found, wanted = np.asarray(found), np.asarray(wanted)
     expect(found.shape == wanted.shape, f"{sentence}: shape {found.shape} against {wanted.shape}")
@@ -33,7 +35,7 @@ def expect_equal(found: Any, wanted: Any, sentence: str, tolerance: float = 0.0)
         raise AssertionError(f"{sentence}: at {place} {found[place]} against {wanted[place]}")
 
 
-def expect_error(kind: type[Failure], action: Callable[[], Any], sentence: str) -> Failure:
+def expect_error(kind: type[Failure], action: Callable[[], object], sentence: str) -> Failure:
     """Runs `action`, which must raise `kind`, and returns what it raised. Anything else is an AssertionError."""
     try:
         action()
@@ -44,7 +46,7 @@ def expect_error(kind: type[Failure], action: Callable[[], Any], sentence: str) 
     raise AssertionError(f"{sentence}: it raised nothing")
 
 
-def expect_needs(component: Any, allowed: frozenset[str]) -> frozenset[str]:
+def expect_needs(component: object, allowed: frozenset[str]) -> frozenset[str]:
     """`component.needs` is a frozenset of some of `allowed`; returns it."""
     needs = getattr(component, "needs", None)
     expect(isinstance(needs, frozenset), f"`needs` must be a frozenset, not {type(needs).__name__}")
@@ -53,11 +55,16 @@ def expect_needs(component: Any, allowed: frozenset[str]) -> frozenset[str]:
     return needs
 
 
-def built(component: Any, method: str) -> Any:
+@overload
+def built(component: Callable[[], Component], method: str) -> Component: ...
+@overload
+def built(component: Component, method: str) -> Component: ...
+def built(component: object, method: str) -> object:
     """The component itself, or a new one of default options where a class or factory was given (anything callable without
     `method`)."""
     if isinstance(component, type) or not hasattr(component, method):
         expect(callable(component), f"{component!r} has no method {method!r} and cannot be called to make one that has")
+        assert callable(component)
         component = build(getattr(component, "__name__", repr(component)), component, {})
     expect(hasattr(component, method), f"{type(component).__name__} has no method {method!r}")
     return component

@@ -6,7 +6,6 @@ import json
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 from icltool.contracts import FloatArray, TrainableEncoder
 from icltool.testing.examples import make_examples
@@ -64,11 +63,12 @@ def _texts(encoder: TrainableEncoder, values: list[str]) -> FloatArray:
     return encoder.encode_texts(values)
 
 
-def _features(encoder: TrainableEncoder, modality: str, values: list[str]) -> Any:
+def _features(encoder: TrainableEncoder, modality: str, values: list[str]) -> FloatArray:
     import torch
 
     with torch.no_grad():
-        return encoder.tower(modality).eval()(encoder.preprocessor(modality)(values)).float().numpy()
+        features: FloatArray = encoder.tower(modality).eval()(encoder.preprocessor(modality)(values)).float().numpy()
+    return features
 
 
 def _check_gradients(encoder: TrainableEncoder, modality: str, values: list[str]) -> None:
