@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -43,7 +42,7 @@ class Shot:
     scene: Scene
 
 
-def captions_file(shots: Sequence[Shot], lexicon: Lexicon, seed: int, split: str) -> dict[str, Any]:
+def captions_file(shots: Sequence[Shot], lexicon: Lexicon, seed: int, split: str) -> dict[str, object]:
     """The content of captions_{train,val}2017.json: five captions per image, the label first by id."""
     images = [
         {
@@ -73,7 +72,9 @@ def captions_file(shots: Sequence[Shot], lexicon: Lexicon, seed: int, split: str
     return {"info": _INFO, "licenses": [_LICENCE], "images": images, "annotations": shuffled}
 
 
-def vqa_files(shots: Sequence[Shot], lexicon: Lexicon, seed: int, split: str) -> tuple[dict[str, Any], dict[str, Any]]:
+def vqa_files(
+    shots: Sequence[Shot], lexicon: Lexicon, seed: int, split: str
+) -> tuple[dict[str, object], dict[str, object]]:
     """The contents of the question file and of the annotation file of a split."""
     rng = np.random.default_rng([0x09A, seed, SPLITS.index(split)])
     questions, annotations = [], []
@@ -94,12 +95,17 @@ def vqa_files(shots: Sequence[Shot], lexicon: Lexicon, seed: int, split: str) ->
                     "question_id": question_id,
                 }
             )
-    common = {"info": _INFO, "license": _LICENCE, "data_subtype": f"{split}2014", "data_type": "mscoco"}
+    common: dict[str, object] = {
+        "info": _INFO,
+        "license": _LICENCE,
+        "data_subtype": f"{split}2014",
+        "data_type": "mscoco",
+    }
     asked_file = {**common, "task_type": "Open-Ended", "questions": questions}
     return asked_file, {**common, "annotations": annotations}
 
 
-def _answers(right: str, others: Sequence[str], rng: np.random.Generator) -> list[dict[str, Any]]:
+def _answers(right: str, others: Sequence[str], rng: np.random.Generator) -> list[dict[str, object]]:
     """Ten answers, at least seven of them right, the others words of the same attribute."""
     deviating = int(rng.integers(ANSWERS - RIGHT_ANSWERS + 1))
     given = [right] * (ANSWERS - deviating) + [others[i] for i in rng.integers(len(others), size=deviating)]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
@@ -35,10 +34,12 @@ def region_picture(shot: Shot) -> str:
     return f"vg/images/{_FOLDERS[kind - 1]}/{shot.image_id:012d}.jpg"
 
 
-def region_file(shots: Sequence[Shot], lexicon: Lexicon, drawn_by: Sequence[int], split: str) -> list[dict[str, Any]]:
+def region_file(
+    shots: Sequence[Shot], lexicon: Lexicon, drawn_by: Sequence[int], split: str
+) -> list[dict[str, object]]:
     """The content of a split's file; `drawn_by` is what its pictures were drawn by."""
     rng = np.random.default_rng([0x5E6107, drawn_by[0], SPLITS.index(split)])
-    rows: list[dict[str, Any]] = []
+    rows: list[dict[str, object]] = []
     for shot in shots:
         left, top, right, bottom = outline(np.random.default_rng([0xDA7A5E7, *drawn_by, shot.image_id]))
         box = {"left": left, "top": top, "width": right - left, "height": bottom - top}

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
@@ -81,7 +80,7 @@ def style_splits(shots: Mapping[str, Sequence[Shot]]) -> dict[str, list[Shot]]:
     return {"train": list(shots["train"]), "val": list(held_out[::2]), "test": list(held_out[1::2] or held_out[:1])}
 
 
-def style_file(shots: Sequence[Shot], lexicon: Lexicon, seed: int, split: str) -> list[dict[str, Any]]:
+def style_file(shots: Sequence[Shot], lexicon: Lexicon, seed: int, split: str) -> list[dict[str, object]]:
     """The content of {train,val,test}.json. Only test has `additional_comments`: the style's four other sentences."""
     rows = []
     names = list(STYLES)
@@ -91,7 +90,11 @@ def style_file(shots: Sequence[Shot], lexicon: Lexicon, seed: int, split: str) -
         for i in order[:STYLES_OF_A_PICTURE] if split == "train" else order:
             comments = style_comments(names[i], *lexicon.words(shot.scene))
             said = 0 if rng.random() < _USUAL_SHARE else int(rng.integers(1, len(comments)))
-            row: dict[str, Any] = {"image_hash": picture_hash(shot), "personality": names[i], "comment": comments[said]}
+            row: dict[str, object] = {
+                "image_hash": picture_hash(shot),
+                "personality": names[i],
+                "comment": comments[said],
+            }
             if split == "test":
                 row["additional_comments"] = [other for n, other in enumerate(comments) if n != said]
             rows.append(row)

@@ -15,7 +15,6 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -219,5 +218,5 @@ def _link(source: Path, target: Path) -> None:
         shutil.copyfile(source, target)
 
 
-def _write_json(path: Path, content: dict[str, Any] | list[dict[str, Any]]) -> None:
+def _write_json(path: Path, content: Mapping[str, object] | Sequence[Mapping[str, object]]) -> None:
     path.write_text(json.dumps(content), encoding="utf-8")

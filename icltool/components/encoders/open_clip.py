@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 import open_clip
@@ -59,7 +59,7 @@ class OpenClipEncoder:
         self.device = torch.device(auto if options.device == "auto" else options.device)
         folder = path or (str(packaged_weights(options.packaged)) if options.packaged else None)
         self._folder = folder if folder is not None and Path(folder).is_dir() else None
-        settings: dict[str, Any] = {}
+        settings: dict[str, object] = {}
         if self._folder is not None:
             if weights and not any(p.suffix in _WEIGHTS for p in Path(self._folder).iterdir()):
                 raise ConfigError(  # open_clip would go on with random weights
@@ -104,7 +104,7 @@ class OpenClipEncoder:
             ) from error
         self._model = model.to(self.device).eval().requires_grad_(False)
         self._path = str(Path(path).absolute()) if path is not None and Path(path).exists() else path
-        self.dim = int(self._configuration()["embed_dim"])
+        self.dim = int(str(self._configuration()["embed_dim"]))
 
     def fingerprint(self) -> str:
         return self._identity
@@ -141,7 +141,7 @@ class OpenClipEncoder:
         # of parts alone, so that whoever holds it does not hold the weights
         return partial(_pixels, self._transform) if modality == "image" else partial(_tokens, self._tokenizer)
 
-    def architecture(self) -> dict[str, Any]:
+    def architecture(self) -> dict[str, object]:
         """open_clip's configuration of the model and of its preprocessing, and what its tokenizer makes of a sample."""
         tokens = _tokens(self._tokenizer, [_SAMPLE_TEXT])[0].tolist()
         found = {
@@ -149,20 +149,20 @@ class OpenClipEncoder:
             "preprocessing": open_clip.get_model_preprocess_cfg(self._model),
             "sample": tokens,
         }
-        plain: dict[str, Any] = json.loads(json.dumps(found))  # tuples become lists, as they do in a file
+        plain: dict[str, object] = json.loads(json.dumps(found))  # tuples become lists, as they do in a file
         return plain
 
-    def build_options(self) -> dict[str, Any]:
+    def build_options(self) -> dict[str, object]:
         """See TrainableEncoder. A folder that the user named is needed again for its configuration and tokenizer."""
         return {"weights": False} if self._path is None else {"weights": False, "path": self._path}
 
-    def _configuration(self) -> dict[str, Any]:
+    def _configuration(self) -> dict[str, object]:
         """open_clip's configuration of the model."""
         if self._folder is None:
-            built_in: dict[str, Any] = open_clip.get_model_config(self._identifier)
+            built_in: dict[str, object] = open_clip.get_model_config(self._identifier)
             return built_in
         text = (Path(self._folder) / "open_clip_config.json").read_text(encoding="utf-8")
-        named: dict[str, Any] = json.loads(text)["model_cfg"]
+        named: dict[str, object] = json.loads(text)["model_cfg"]
         return named
 
 
@@ -182,7 +182,7 @@ class TextTower(nn.Module):
         return features
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
-        cast("Any", self.transformer).grad_checkpointing = enable
+        setattr(self.transformer, "grad_checkpointing", enable)  # noqa: B010 (modules are typed without it)
 
 
 def _pixels(transform: Callable[..., Tensor], paths: Sequence[str]) -> Tensor:
@@ -212,7 +212,7 @@ def _cached_weights(name: str, architecture: str, pretrained: str | None) -> str
     )
 
 
-def _preprocessing(name: str, architecture: str, pretrained: str | None) -> dict[str, Any]:
+def _preprocessing(name: str, architecture: str, pretrained: str | None) -> dict[str, object]:
     """The image preprocessing that goes with a tag's weights, as options of open_clip's: it does not see the tag, as
     the weights come as a file.
 
