@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import Annotated, Optional
 
 import typer
 
@@ -66,7 +66,7 @@ def _found(workspace: str | None) -> dict[str, list[Row]]:
     return found
 
 
-def _report(found: dict[str, list[Row]], wrong: list[str], full_paths: bool) -> dict[str, Any]:
+def _report(found: dict[str, list[Row]], wrong: list[str], full_paths: bool) -> dict[str, object]:
     """The JSON, whose form `icltool.commands.doctor.checks` describes."""
     told = {"schema": SCHEMA, "version": VERSION, "created": moment(), "sections": found, "problems": wrong}
     return told if full_paths else without_names(told)

@@ -17,6 +17,7 @@ import pytest
 from icltool.cli.app import run
 from icltool.commands.doctor import checks
 from icltool.commands.doctor.checks import devices, environment as surroundings, packages, system
+from icltool.commands.doctor.checks.rows import run as run_program
 from icltool.results import privacy
 
 if sys.version_info >= (3, 11):
@@ -98,7 +99,7 @@ def test_how_it_was_installed(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert found["installed"]["data"]["place"] == str(Path(packages.__file__).parents[3])
     if (ROOT / ".git").exists():
         assert re.fullmatch("[0-9a-f]{40}", found["checkout"]["data"]["commit"])
-    everything = found["all packages in use"]["data"]
+    everything = found["all packages"]["data"]
     for name in ("numpy", "tokenizers", "huggingface-hub", "torch", "pluggy"):
         assert everything[name] == importlib.metadata.version(name)
     assert found["tokenizers"]["value"] == importlib.metadata.version("tokenizers")
@@ -181,8 +182,8 @@ def test_limits_of_control_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     (tmp_path / "pod" / "memory.max").write_text("max\n")
     monkeypatch.setattr(system, "_groups", lambda controller: iter([inner, tmp_path / "pod"]))
     assert (system.cpu_quota(), system.memory_limit()) == (1.5, 2_000_000_000)
-    rows = items(system.memory(tmp_path))
-    assert rows["memory limit"]["data"] == {"limit": 2_000_000_000}
+    found = items(system.memory(tmp_path))
+    assert found["memory limit"]["data"] == {"limit": 2_000_000_000}
     (inner / "memory.max").write_text(str(2**63 - 4096))
     assert system.memory_limit() is None
 
@@ -196,24 +197,27 @@ def test_more_threads_than_cores_is_a_problem(monkeypatch: pytest.MonkeyPatch) -
     assert (cpu["status"], "OMP_NUM_THREADS=2" in cpu["note"]) == ("problem", True)
 
 
-def test_the_driver_s_answer() -> None:
-    told = "0, NVIDIA H100 80GB HBM3, 81559 MiB, 550.54.15, 9.0\nno line of its\n"
-    assert devices.parse_gpus(told) == [
-        {
-            "index": "0",
-            "name": "NVIDIA H100 80GB HBM3",
-            "memory": "81559 MiB",
-            "driver": "550.54.15",
-            "compute_capability": "9.0",
-        }
-    ]
+def nvidia_smi(folder: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:
+    """A program of this name, first on the path."""
+    program = folder / "nvidia-smi"
+    program.write_text(f"#!/bin/sh\n{script}\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
+
+
+def test_the_driver_s_answer(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    gpu, version = (
+        "GPU 0: NVIDIA H100 80GB HBM3 (UUID: GPU-4f1)",
+        "| Driver Version: 550.54.15      CUDA Version: 12.4 |",
+    )
+    nvidia_smi(tmp_path, monkeypatch, f"[ \"$1\" = -L ] && echo '{gpu}' || echo '{version}'")
+    assert items(devices.devices())["NVIDIA driver"]["value"] == "550.54.15 sees GPU 0: NVIDIA H100 80GB HBM3"
+    nvidia_smi(tmp_path, monkeypatch, "exec sleep 60")
+    assert run_program("nvidia-smi", patience=0.2) == (1, "", "TimeoutExpired")
 
 
 def test_a_driver_without_a_torch_for_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    program = tmp_path / "nvidia-smi"
-    program.write_text("#!/bin/sh\necho '0, Tesla T4, 15360 MiB, 550.1, 7.5'\n")
-    program.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    nvidia_smi(tmp_path, monkeypatch, "echo 'GPU 0: Tesla T4 (UUID: GPU-4f1)'")
     import torch
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)

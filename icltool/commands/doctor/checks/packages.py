@@ -6,15 +6,12 @@ import importlib.metadata
 import json
 import platform
 import re
-import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
-from icltool.commands.doctor.checks.rows import Row, row
+from icltool.commands.doctor.checks.rows import Row, row, run
 from icltool.releases import __version__, tested_range, untested
 
 #: Packages that icltool can do without: what for, and the extra of icltool that installs them or the command that does.
@@ -48,39 +45,24 @@ def versions() -> list[Row]:
     """icltool and how it was installed, Python, the platform, every package that icltool depends on, and what is behind
     those."""
     rows = [row("icltool", __version__), _installation(), *_checkout()]
-    rows.append(row("python", f"{platform.python_version()} ({sys.executable})", data=_python()))
-    rows.append(row("platform", platform.platform(), data=_platform()))
+    interpreter = {"version": sys.version, "prefix": sys.prefix, "virtual_environment": sys.prefix != sys.base_prefix}
+    rows.append(row("python", f"{platform.python_version()} ({sys.executable})", data=interpreter))
+    rows.append(row("platform", platform.platform()))
     try:
         needed = importlib.metadata.requires("icltool") or []
     except importlib.metadata.PackageNotFoundError:
         note = "run `pip install .` in its folder"
         return [*rows, row("dependencies", "icltool is not installed as a package", "problem", note)]
     rows += [found for requirement in needed if (found := dependency(requirement)) is not None]
-    closure = {name: text for name, text in sorted(_closure("icltool")) if text is not None}
-    shown = [name for name in _BEHIND if _version(name)] + [name for name in closure if _NVIDIA.match(name)]
-    rows += [row(name, _version(name), note="behind a dependency") for name in shown]
-    return [*rows, row("all packages in use", len(closure), "-", "their versions are in --json", closure)]
-
-
-def _python() -> dict[str, Any]:
-    return {
-        "version": platform.python_version(),
-        "implementation": platform.python_implementation(),
-        "compiler": platform.python_compiler(),
-        "virtual_environment": sys.prefix if sys.prefix != sys.base_prefix else "",
-        "executable": sys.executable,
+    installed = {
+        _normal(d.metadata["Name"]): d.version for d in importlib.metadata.distributions() if d.metadata["Name"]
     }
-
-
-def _platform() -> dict[str, Any]:
-    libc = " ".join(platform.libc_ver()).strip()
-    return {
-        "system": platform.system(),
-        "release": platform.release(),
-        "machine": platform.machine(),
-        "libc": libc,
-        "macos": platform.mac_ver()[0],
-    }
+    behind = [name for name in _BEHIND if _normal(name) in installed] + sorted(filter(_NVIDIA.match, installed))
+    rows += [row(name, installed[_normal(name)], note="behind a dependency") for name in behind]
+    return [
+        *rows,
+        row("all packages", len(installed), "-", "their versions are in --json", dict(sorted(installed.items()))),
+    ]
 
 
 def _installation() -> Row:
@@ -122,19 +104,16 @@ def _checkout() -> list[Row]:
     root = Path(icltool.__file__).resolve().parents[1]
     if not (root / ".git").exists():
         return []
-    try:
-        commit = _git(root, "rev-parse", "HEAD")
-        changed = len(_git(root, "status", "--porcelain", "--untracked-files=no").splitlines())
-        branch = _git(root, "rev-parse", "--abbrev-ref", "HEAD")
-    except (OSError, subprocess.SubprocessError) as error:
-        return [row("checkout", f"git does not tell its commit ({type(error).__name__})", "-")]
+    code, told, error = run(["git", "-C", str(root), "status", "--porcelain=2", "--branch", "--untracked-files=no"])
+    lines = told.splitlines()
+    if code or len(lines) < 2:
+        return [row("checkout", f"git does not tell its commit ({error})", "-")]
+    (commit, branch), changed = (
+        (line.split()[-1] for line in lines[:2]),
+        sum(not line.startswith("#") for line in lines),
+    )
     told = f"{commit[:12]}" + (f", {changed} file(s) changed" if changed else "")
     return [row("checkout", told, data={"commit": commit, "branch": branch, "changed_files": changed})]
-
-
-def _git(root: Path, *arguments: str) -> str:
-    command = ["git", "-C", str(root), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=5, check=True).stdout.strip()
 
 
 def _local(url: str) -> Path:
@@ -172,30 +151,9 @@ def _version(distribution: str) -> str | None:
         return None
 
 
-def _closure(name: str) -> Iterator[tuple[str, str | None]]:
-    """(name, version) of each package that `name` needs, directly or not; None for those that are missing."""
-    from packaging.requirements import InvalidRequirement, Requirement
-
-    seen = {name}
-    waiting = [(name, "")]
-    while waiting:
-        owner, extra = waiting.pop()
-        try:
-            needed = importlib.metadata.requires(owner) or []
-        except importlib.metadata.PackageNotFoundError:
-            continue
-        for text in needed:
-            try:
-                wanted = Requirement(text)
-            except InvalidRequirement:
-                continue
-            if wanted.marker is not None and not wanted.marker.evaluate({"extra": extra}):
-                continue
-            key = re.sub(r"[-_.]+", "-", wanted.name).lower()
-            if key not in seen:
-                seen.add(key)
-                yield key, _version(wanted.name)
-                waiting += [(wanted.name, part) for part in ("", *wanted.extras)]
+def _normal(distribution: str) -> str:
+    """The name as package indexes write it."""
+    return re.sub(r"[-_.]+", "-", distribution).lower()
 
 
 def optional_packages() -> list[Row]:

@@ -2,15 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+import os
+import shlex
+import subprocess
+from collections.abc import Mapping, Sequence
+from typing import TypedDict
 
-#: item, value, note: texts; status: "ok", "missing", "problem", or "-" where nothing is wrong either way. `note` says what to
-#: do. Some rows have `data` as well, what the value says as numbers, texts and lists, for programs.
-Row = dict[str, Any]
+
+class _Line(TypedDict):
+    item: str
+    value: str
+    status: str
+    note: str
 
 
-def row(item: str, value: object, status: str = "ok", note: str = "", data: Mapping[str, Any] | None = None) -> Row:
+class Row(_Line, total=False):
+    """`status` is "ok", "missing", "problem", or "-" where nothing is wrong either way; `note` says what to do. Some rows have
+    `data` as well, what the value says as numbers, texts and lists, for programs."""
+
+    data: Mapping[str, object]
+
+
+def row(item: str, value: object, status: str = "ok", note: str = "", data: Mapping[str, object] | None = None) -> Row:
     """One line of a section."""
     found: Row = {"item": item, "value": str(value), "status": status, "note": note}
-    return found if data is None else {**found, "data": dict(data)}
+    if data is not None:
+        found["data"] = dict(data)
+    return found
+
+
+def run(command: str | Sequence[str], patience: float = 10.0) -> tuple[int, str, str]:
+    """(exit code, output, errors) of a program; the code is 1 where it does not run, or takes longer than `patience` seconds,
+    as nvidia-smi may where a GPU has failed. torch's collectors run programs by such a function."""
+    words = shlex.split(command) if isinstance(command, str) and os.name != "nt" else command
+    try:
+        answer = subprocess.run(words, capture_output=True, text=True, timeout=patience, check=False)
+    except (OSError, subprocess.SubprocessError, UnicodeDecodeError) as error:
+        return 1, "", type(error).__name__
+    return answer.returncode, answer.stdout.strip(), answer.stderr.strip()

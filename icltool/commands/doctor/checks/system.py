@@ -1,12 +1,10 @@
-"""The machine: processors, limits, memory, disk, and how texts are written."""
+"""The machine: limits, memory, disk, and how texts are written."""
 
 from __future__ import annotations
 
 import locale
 import os
-import platform
 import shutil
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,12 +18,8 @@ _NO_LIMIT = 1 << 60
 
 
 def system() -> list[Row]:
-    """Processors and how many of them may be used, limits of the process, and how texts are encoded."""
-    total, usable, quota = os.cpu_count() or 0, usable_cores(), cpu_quota()
-    told = f"{processor()}, {total} cores"
-    told += f", {usable} of them usable" if usable != total else ""
-    told += f", the time of {quota:g} of them allowed" if quota is not None else ""
-    rows = [row("processor", told, data={"name": processor(), "cores": total, "usable": usable, "quota": quota})]
+    """Limits of the process, and how texts are encoded."""
+    rows: list[Row] = []
     if sys.platform != "win32":
         import resource
 
@@ -50,26 +44,6 @@ def system() -> list[Row]:
     size = shutil.get_terminal_size()
     rows.append(row("terminal", f"{shown}, TERM={os.environ.get('TERM', '')}, {size.columns} columns", "-"))
     return rows
-
-
-def processor() -> str:
-    """The processor's name; its architecture where the system does not tell."""
-    try:
-        for line in Path("/proc/cpuinfo").read_text(errors="replace").splitlines():
-            key, _, value = line.partition(":")
-            if key.strip().lower() in ("model name", "cpu model", "hardware") and value.strip():
-                return value.strip()
-    except OSError:
-        pass
-    if sys.platform == "darwin":
-        command = ["sysctl", "-n", "machdep.cpu.brand_string"]
-        try:
-            told = subprocess.run(command, capture_output=True, text=True, timeout=5, check=False).stdout.strip()
-        except (OSError, subprocess.SubprocessError):
-            told = ""
-        if told:
-            return told
-    return platform.processor() or platform.machine()
 
 
 def usable_cores() -> int:
