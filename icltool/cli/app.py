@@ -81,9 +81,11 @@ def _command(name: str) -> Callable[..., object] | typer.Typer:
     if name not in commands():
         from icltool.plugin.manager import load_registry
 
-        return load_registry().load("commands", name)
+        found: Callable[..., object] | typer.Typer = load_registry().load("commands", name)
+        return found
     if name not in stages():
-        return command_module(name, "command").command
+        own: Callable[..., object] | typer.Typer = command_module(name, "command").command
+        return own
     from icltool.cli.stage import stage_command
 
     return stage_command(name, stage_model(name), lambda: command_module(name, "run").run)

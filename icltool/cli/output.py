@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
-from icltool.contracts.files import Json
+from icltool.contracts.json import Json
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType

@@ -103,7 +103,8 @@ def read_profile(path: Path) -> Profile:
 def _parse(path: Path) -> dict[str, object]:
     try:
         with path.open("rb") as file:
-            return tomllib.load(file)
+            found: dict[str, object] = tomllib.load(file)
+            return found
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path}: not valid TOML: {error}", "texts need quotes; tables are written [name]") from error
     except RecursionError as error:

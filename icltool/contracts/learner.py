@@ -9,7 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from icltool.contracts.arrays import Float64Array, IndexSet, IntArray
 from icltool.contracts.encoder import TrainableEncoder
-from icltool.contracts.model import Model
+from icltool.contracts.model import Features, Model
 from icltool.contracts.progress import Progress
 from icltool.contracts.records import Example
 from icltool.contracts.task import Task
@@ -86,7 +86,7 @@ class SteeringSet:
     task: Task
     examples: Examples
     index: IndexSet
-    features: Callable[[Sequence[str]], Mapping[str, Any] | None]
+    features: Callable[[Sequence[str]], Features]
     batch_size: int = 8
     expect: Callable[[Iterable[str]], None] = lambda paths: None
     provenance: Mapping[str, Any] = field(default_factory=dict)

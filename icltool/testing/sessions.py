@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from icltool.contracts import Example, FloatArray, ScoringRequest, TargetScore, task_name
+from icltool.contracts import Example, FloatArray, ScoringRequest, TargetScore, Task, task_name
 from icltool.testing.expectations import expect
 
 
@@ -25,12 +25,12 @@ class InMemorySession:
         self,
         examples: Sequence[Example],
         *,
-        task: str = "caption",
+        task: Task | str = "caption",
         needs: frozenset[str] = frozenset({"model", "image", "text"}),
         dim: int = 8,
         seed: int = 0,
     ) -> None:
-        self.task = task
+        self.task: Task | str = task
         self.examples = tuple(examples)
         self.needs = needs
         self.dim = dim

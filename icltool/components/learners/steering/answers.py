@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, cast
 
-from icltool.contracts import AnswerBatch, Prompt, SteeringSet, SupportsDecoderHooks
+from icltool.contracts import AnswerBatch, Features, Prompt, SteeringSet, SupportsDecoderHooks
 from icltool.contracts.model import RunsOnDevice
 from icltool.errors import ConfigError
 
@@ -32,7 +32,7 @@ def device_of(model: object) -> torch.device:
     return device
 
 
-def features_of(data: SteeringSet, prompts: Sequence[Prompt]) -> Mapping[str, object] | None:
+def features_of(data: SteeringSet, prompts: Sequence[Prompt]) -> Features:
     """Features of the images of these prompts, each encoded once, where the model can; in the model's own precision, whatever
     the training's is, since they may be kept for other commands."""
     import torch
