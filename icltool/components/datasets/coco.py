@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+from icltool.components.datasets.coco2014_images import OTHER_PART, PARTS
 from icltool.components.datasets.images import check_decoding, expect_images
 from icltool.components.datasets.near_duplicates import groups_file, read_groups
 from icltool.components.datasets.official import (
@@ -29,12 +30,9 @@ from icltool.components.datasets.places import (
     on_disk,
     there,
 )
+from icltool.components.datasets.reader import FileReader, captioned, left_out, unofficial
 from icltool.contracts import Example, PreparedSplit, Progress, ReadReport
 from icltool.errors import DataError
-
-#: Our split name -> part of the file names.
-PARTS = {"train": "train", "validation": "val"}
-_OTHER = {"train": "val", "val": "train"}
 
 
 @dataclass(frozen=True)
@@ -54,7 +52,7 @@ class CaptionSplit:
     remarks: tuple[str, ...]
 
 
-class CocoReader:
+class CocoReader(FileReader):
     """Reads `mscoco{YEAR}/{train{YEAR},val{YEAR},annotations/captions_{train,val}{YEAR}.json}`.
 
     `root` may be the folder that holds `mscoco/mscoco{YEAR}` or `mscoco{YEAR}`, or that folder itself; without it,
@@ -72,13 +70,6 @@ class CocoReader:
     #: Our split name -> captioned images in the official split.
     official: ClassVar[Mapping[str, int]]
 
-    def check(self, root: Path | None, task: str, verify: bool) -> ReadReport:
-        return self._check(root, verify, None)
-
-    def verify(self, root: Path | None, task: str, progress: Progress) -> ReadReport:
-        """`check` with every image opened, and progress shown."""
-        return self._check(root, True, progress)
-
     def read(self, root: Path | None, task: str, workspace: Path, progress: Progress) -> Iterator[PreparedSplit]:
         """See DatasetReader. Each split is parsed when it is its turn."""
         places = self._places(self.find(root))
@@ -87,7 +78,7 @@ class CocoReader:
             with progress.task(f"reading {path.name}", 1, "files") as ticker:
                 split = read_captions(path, self._get(part))
                 ticker.advance()
-            groups = read_groups(path, part)
+            groups = read_groups(path, name)
             yield PreparedSplit(name, len(split.pictures), _examples(split, places.images[part], groups))
 
     def find(self, root: Path | None) -> Path:
@@ -116,21 +107,19 @@ class CocoReader:
             raise DataError(f"{base} lacks {', '.join(missing)}", self._hint())
         return Places(there(captions), there(images))
 
-    def _check(self, root: Path | None, verify: bool, progress: Progress | None) -> ReadReport:
+    def look(self, root: Path | None, task: str, verify: bool, progress: Progress | None) -> ReadReport:
         places = self._places(self.find(root))
         remarks: list[str] = []
         for name, part in PARTS.items():
             path, folder = places.captions[part], places.images[part]
             split = read_captions(path, self._get(part))
-            read_groups(path, part)
+            read_groups(path, name)
             names = [picture.file_name for picture in split.pictures]
             get = f"get {part}{self.year}.zip and annotations_trainval{self.year}.zip from cocodataset.org again"
-            expect_images(path, folder, names, places.images[_OTHER[part]], names, get)
+            expect_images(path, folder, names, places.images[OTHER_PART[part]], names, get)
             check_decoding(folder, names, f"{part}{self.year}", get, verify, progress)
             remarks += split.remarks
-            if len(split.pictures) != self.official[name]:
-                count = counted(len(split.pictures), "captioned image")
-                remarks.append(f"{path.name} has {count}; the official split has {self.official[name]:,}")
+            remarks += unofficial(path.name, len(split.pictures), "captioned image", self.official[name])
         files = on_disk([*places.captions.values(), *groups_file(*places.captions.values())])
         return ReadReport((*files, *archives_of(places.images.values())), tuple(remarks))
 
@@ -168,22 +157,11 @@ def read_captions(path: Path, get: str) -> CaptionSplit:
     kept = sorted(picture for picture in pictures if by_image[picture.id])
     if not kept:
         raise DataError(f"{path} has no captions", get)
-    remarks = [f"{path.name}: {counted(empty, 'empty caption')} left out"] if empty else []
-    if len(kept) < len(pictures):
-        remarks.append(f"{path.name}: {counted(len(pictures) - len(kept), 'image')} without captions left out")
     texts = {p.id: [one_line(caption.caption) for caption in sorted(by_image.pop(p.id))] for p in kept}
-    return CaptionSplit(kept, texts, tuple(remarks))
+    return CaptionSplit(kept, texts, left_out(path.name, empty, len(pictures) - len(kept)))
 
 
 def _examples(split: CaptionSplit, folder: Path, groups: dict[int, str]) -> Iterator[Example]:
     for picture in split.pictures:
-        captions = tuple(split.captions[picture.id])
-        yield Example(
-            id=picture.id,
-            image=str(folder / picture.file_name),
-            image_id=picture.id,
-            text=captions[0],
-            label=captions[0],
-            references=captions,
-            group=groups.get(picture.id, ""),
-        )
+        captions, group = tuple(split.captions[picture.id]), groups.get(picture.id, "")
+        yield captioned(picture.id, str(folder / picture.file_name), picture.id, captions, group)

@@ -9,7 +9,9 @@ from pathlib import Path
 from icltool.components.datasets.places import archives_of, find_folder, first_holding, folder_of, there
 from icltool.errors import DataError
 
-PARTS = ("train", "val")
+#: Our split name -> part of the names of files and folders.
+PARTS = {"train": "train", "validation": "val"}
+OTHER_PART = {"train": "val", "val": "train"}
 IMAGE_ARCHIVES = "get train2014.zip and val2014.zip from cocodataset.org and put them in mscoco/mscoco2014"
 
 
@@ -38,14 +40,16 @@ def find_images(start: Path, beside: Path, title: str) -> Coco2014Images:
     coco = folder_of("COCO_PATH")
     starts = [start, beside.parent, coco]
     below = [s / name for s in starts if s is not None for name in _BELOW]
-    base = first_holding(below, [f"{part}2014" for part in PARTS], [f"{part}2014.zip" for part in PARTS])
+    base = first_holding(
+        below, [f"{part}2014" for part in PARTS.values()], [f"{part}2014.zip" for part in PARTS.values()]
+    )
     if base is None:
         raise DataError(
             f"no COCO 2014 images for {title}: neither {start} nor what is beside it holds train2014 and val2014, nor a folder "
             f"mscoco/mscoco2014, mscoco2014, images or coco/images with them{_of(coco)}",
             f"set COCO_PATH to the folder that holds them, or {IMAGE_ARCHIVES}",
         )
-    folders = {part: find_folder(base, f"{part}2014", [f"{part}2014.zip"]) for part in PARTS}
+    folders = {part: find_folder(base, f"{part}2014", [f"{part}2014.zip"]) for part in PARTS.values()}
     missing = [f"{part}2014" for part, folder in folders.items() if folder is None]
     if missing:
         raise DataError(f"{base} lacks {', '.join(missing)}", IMAGE_ARCHIVES)

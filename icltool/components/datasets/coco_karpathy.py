@@ -9,12 +9,13 @@ from typing import Literal
 
 from pydantic import Field
 
-from icltool.components.datasets.coco2014_images import IMAGE_ARCHIVES, PARTS, Coco2014Images, find_images
+from icltool.components.datasets.coco2014_images import IMAGE_ARCHIVES, OTHER_PART, PARTS, Coco2014Images, find_images
 from icltool.components.datasets.images import check_decoding, expect_images
 from icltool.components.datasets.karpathy_files import LAVIS, WHOLE, KarpathyImage, read_lavis, read_whole
 from icltool.components.datasets.near_duplicates import groups_file, read_groups
 from icltool.components.datasets.official import counted, few, one_line
 from icltool.components.datasets.places import chosen_root, find_file, first_holding, on_disk, there
+from icltool.components.datasets.reader import FileReader, captioned, left_out
 from icltool.contracts import Example, Options, PreparedSplit, Progress, ReadReport
 from icltool.errors import DataError
 
@@ -22,9 +23,6 @@ from icltool.errors import DataError
 OFFICIAL = {"train": 82_783, "restval": 30_504, "val": 5_000, "test": 5_000}
 _QUERIES = {"test": "test", "validation": "val", "val": "val"}
 _ARCHIVE = "caption_datasets.zip"
-_OTHER = {"train": "val", "val": "train"}
-#: Our split name -> its key in the file of near-duplicates.
-_GROUPS = {"train": "train", "validation": "val", "development": "development"}
 _HINT = (
     f"put {WHOLE} there, or {_ARCHIVE} of Karpathy's page, which need not be unpacked, or LAVIS' "
     f"{', '.join(LAVIS.values())}"
@@ -54,7 +52,7 @@ class KarpathyOptions(Options):
     split: Literal["test", "validation", "val"] = Field("test", description="Karpathy's split that holds the queries")
 
 
-class CocoKarpathyReader:
+class CocoKarpathyReader(FileReader):
     """Reads Karpathy's `dataset_coco.json`, or LAVIS' `coco_karpathy_{train,val,test}.json`, and the images of COCO 2014.
 
     The files are looked for in `coco-karpathy`, `karpathy`, `mscoco`, `mscoco/mscoco2014`, `mscoco2014` and `coco` below
@@ -82,13 +80,6 @@ class CocoKarpathyReader:
         if queries == "test":
             self._parts["development"] = ("val",)
 
-    def check(self, root: Path | None, task: str, verify: bool) -> ReadReport:
-        return self._check(root, verify, None)
-
-    def verify(self, root: Path | None, task: str, progress: Progress) -> ReadReport:
-        """`check` with every image opened, and progress shown."""
-        return self._check(root, True, progress)
-
     def read(self, root: Path | None, task: str, workspace: Path, progress: Progress) -> Iterator[PreparedSplit]:
         """See DatasetReader."""
         places = self.find(root)
@@ -97,7 +88,7 @@ class CocoKarpathyReader:
             ticker.advance()
         for name in list(splits):
             split = splits.pop(name)
-            groups = read_groups(_first(places), _GROUPS[name])
+            groups = read_groups(_first(places), name)
             yield PreparedSplit(name, len(split.images), _examples(split, places.images, groups))
 
     def find(self, root: Path | None) -> Places:
@@ -146,23 +137,23 @@ class CocoKarpathyReader:
             if images or name != "development"
         }
 
-    def _check(self, root: Path | None, verify: bool, progress: Progress | None) -> ReadReport:
+    def look(self, root: Path | None, task: str, verify: bool, progress: Progress | None) -> ReadReport:
         places = self.find(root)
         splits = self._splits(places)
         remarks: list[str] = []
         for name, split in splits.items():
-            folders: dict[str, list[str]] = {part: [] for part in PARTS}
+            folders: dict[str, list[str]] = {part: [] for part in PARTS.values()}
             for image in split.images:
                 folders[_part_of(image, _first(places))].append(PurePosixPath(image.file).name)
             for part, names in folders.items():
-                folder, other = places.images.folders[part], places.images.folders[_OTHER[part]]
+                folder, other = places.images.folders[part], places.images.folders[OTHER_PART[part]]
                 expect_images(_first(places), folder, names, other, names, IMAGE_ARCHIVES)
                 check_decoding(folder, names, f"{part}2014", IMAGE_ARCHIVES, verify, progress)
             remarks += [*split.remarks, self._counts(name, split.images)]
         if "development" in self._parts and "development" not in splits:
             remarks.append(f"no split 'development': {_lacking(places)}")
-        for part in _GROUPS.values():
-            read_groups(_first(places), part)
+        for name in ("train", "validation", "development"):
+            read_groups(_first(places), name)
         files = on_disk([*places.files.values(), *groups_file(_first(places))])
         return ReadReport((*files, *places.images.files), tuple(remarks))
 
@@ -196,15 +187,13 @@ def _ordered(name: str, images: list[KarpathyImage], path: Path) -> KarpathySpli
     if not kept:
         raise DataError(f"{path} has no captions for {name}", _HINT)
     empty = sum(len(image.captions) for image in images) - sum(map(len, texts))
-    remarks = [f"{name}: {counted(empty, 'empty caption')} left out"] if empty else []
-    if len(kept) < len(images):
-        remarks.append(f"{name}: {counted(len(images) - len(kept), 'image')} without captions left out")
-    return KarpathySplit(sorted(kept, key=lambda image: image.id), tuple(remarks))
+    remarks = left_out(name, empty, len(images) - len(kept))
+    return KarpathySplit(sorted(kept, key=lambda image: image.id), remarks)
 
 
 def _part_of(image: KarpathyImage, path: Path) -> str:
     """ "train" or "val": the release's folder that the image lies in."""
-    for part in PARTS:
+    for part in PARTS.values():
         if image.file.startswith(f"{part}2014/"):
             return part
     raise DataError(
@@ -215,15 +204,8 @@ def _part_of(image: KarpathyImage, path: Path) -> str:
 def _examples(split: KarpathySplit, images: Coco2014Images, groups: dict[int, str]) -> Iterator[Example]:
     for image in split.images:
         folder = images.folders["train" if image.file.startswith("train2014/") else "val"]
-        yield Example(
-            id=image.id,
-            image=str(folder / PurePosixPath(image.file).name),
-            image_id=image.id,
-            text=image.captions[0],
-            label=image.captions[0],
-            references=image.captions,
-            group=groups.get(image.id, ""),
-        )
+        file = str(folder / PurePosixPath(image.file).name)
+        yield captioned(image.id, file, image.id, image.captions, groups.get(image.id, ""))
 
 
 def _nothing(start: Path, folders: list[Path]) -> DataError:

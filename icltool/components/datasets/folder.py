@@ -13,12 +13,12 @@ from pydantic import Field, field_validator
 from icltool.components.datasets.columns import ColumnOptions, Columns, chosen_columns
 from icltool.components.datasets.held_out import SplitOrShare, held_out, share_of
 from icltool.components.datasets.images import check_decoding
-from icltool.components.datasets.labelled_rows import Row, Rows, examples, label_names, with_text_groups
+from icltool.components.datasets.labelled_rows import Row, Rows, examples_by_split
 from icltool.components.datasets.official import counted, few
 from icltool.components.datasets.places import chosen_root
+from icltool.components.datasets.reader import TableReader
 from icltool.components.datasets.tables import Table, find_table, read_table
-from icltool.components.tasks import task_named
-from icltool.contracts import Example, PreparedSplit, Progress, ReadReport, Task, file_exists, group_code, open_file
+from icltool.contracts import Example, PreparedSplit, Progress, ReadReport, file_exists, group_code, open_file
 from icltool.errors import ConfigError, DataError
 
 #: The share of the images that is held out where no split is for queries.
@@ -63,7 +63,7 @@ class FolderOptions(ColumnOptions):
         return validation
 
 
-class FolderReader:
+class FolderReader(TableReader):
     """Reads a folder of images with a table, for the task that the table's columns allow.
 
     Images are paths relative to `root`, or absolute, or within a zip archive (images.zip/a.jpg). Several captions of an
@@ -89,25 +89,11 @@ class FolderReader:
         self.chosen = options.validation is not None
         self.share = share_of(SHARE if options.validation is None else options.validation)
         self.queries = str(options.validation) if self.share is None else "validation"
-        self._declared: dict[str, Task] = {}
+        super().__init__()
 
     def named_after(self, root: Path | None) -> str:
         """See NamedAfterFiles: the folder's name."""
         return _given(root).resolve().name
-
-    def declare(self, task: Task) -> None:
-        """See ReadsDeclaredTasks."""
-        self._declared[task.name] = task
-
-    def _asked(self, task: str) -> Task:
-        return self._declared.get(task) or task_named(task)
-
-    def check(self, root: Path | None, task: str, verify: bool) -> ReadReport:
-        return self._check(root, task, verify, None)
-
-    def verify(self, root: Path | None, task: str, progress: Progress) -> ReadReport:
-        """`check` with every image opened, and progress shown."""
-        return self._check(root, task, True, progress)
 
     def read(self, root: Path | None, task: str, workspace: Path, progress: Progress) -> Iterator[PreparedSplit]:
         """See DatasetReader."""
@@ -115,7 +101,7 @@ class FolderReader:
         for name, found in content.splits.items():
             yield PreparedSplit(name, len(found), iter(found))
 
-    def _check(self, root: Path | None, task: str, verify: bool, progress: Progress | None) -> ReadReport:
+    def look(self, root: Path | None, task: str, verify: bool, progress: Progress | None) -> ReadReport:
         content = self._content(_given(root), task)
         path = content.table.path
         images = list(dict.fromkeys(e.image for split in content.splits.values() for e in split if e.image))
@@ -123,16 +109,13 @@ class FolderReader:
         return ReadReport((path,), content.remarks)
 
     def _content(self, root: Path, task: str) -> _Content:
-        asked, table = self._asked(task), read_table(find_table(root, self.options.table))
+        asked, table = self.asked(task), read_table(find_table(root, self.options.table))
         named = {**self.options.named, "choices": choices_column(self.options.choices, table.columns)}
         columns = chosen_columns(str(table.path), table.columns, asked, named)
         rows = _rows(root, table, columns)
         by_split, remarks = self._by_split(table, columns, rows)
         readers = {name: Rows(str(table.path), "line", columns, part) for name, part in by_split.items()}
-        own = asked.answers != "label" or any("choices" in reader.columns for reader in readers.values())
-        choices = () if own else label_names(readers.values(), listed_choices(self.options.choices or ""))
-        made = with_text_groups([examples(reader, asked, choices) for reader in readers.values()])
-        splits = dict(zip(readers, made, strict=True))
+        splits = examples_by_split(readers, asked, listed_choices(self.options.choices or ""))
         if "validation" not in splits:
             share = self.share or SHARE
             splits["train"], splits["validation"] = held_out(splits["train"], share, self.options.seed, str(table.path))
@@ -224,7 +207,7 @@ def _rows(root: Path, table: Table, columns: Columns) -> list[Row]:
             f"paths in column {column!r} are relative to the folder given by --root, or absolute",
         )
     codes = {} if "image_id" in columns else image_codes(root, list(dict.fromkeys(paths.values())))
-    found = ((line, values, paths[values[column]]) for line, values in table.rows)
+    found = ((line, values, paths[str(values[column])]) for line, values in table.rows)
     return [Row(line, n, values, path, codes.get(path)) for n, (line, values, path) in enumerate(found)]
 
 

@@ -8,7 +8,6 @@ import os
 import secrets
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from icltool.contracts import open_picture, picture_error, read_whole
 from icltool.errors import ConfigError, DataError
@@ -32,7 +31,7 @@ class HeldImages:
         self.base = base
         self._known: dict[bytes, tuple[str, int]] = {}
 
-    def place(self, value: Any, where: str, decode: bool = False) -> tuple[str, int]:
+    def place(self, value: object, where: str, decode: bool = False) -> tuple[str, int]:
         """(absolute path, image id) of an image: {"bytes", "path"} as `datasets` stores it, bytes, or a path.
 
         `decode` decodes it fully; else only its header is read. DataError naming `where` for one that is no image.
@@ -46,7 +45,7 @@ class HeldImages:
             self._known.setdefault(digest, (path, int.from_bytes(digest[:8], "big") >> 1))
         return self._known[digest]
 
-    def _content(self, value: Any, where: str) -> tuple[bytes, str | None]:
+    def _content(self, value: object, where: str) -> tuple[bytes, str | None]:
         """The encoded image, and its path where it is a file of its own."""
         held = value.get("bytes") if isinstance(value, Mapping) else value
         if isinstance(held, (bytes, bytearray, memoryview)):

@@ -16,10 +16,10 @@ from icltool.components.datasets.held_images import HeldImages
 from icltool.components.datasets.held_out import SplitOrShare, held_out, share_of
 from icltool.components.datasets.hub_splits import HubSplit, open_splits
 from icltool.components.datasets.images import SAMPLE
-from icltool.components.datasets.labelled_rows import Row, Rows, examples, label_names, with_text_groups
+from icltool.components.datasets.labelled_rows import Row, Rows, examples_by_split
 from icltool.components.datasets.places import chosen_root
-from icltool.components.tasks import task_named
-from icltool.contracts import Example, Options, PreparedSplit, Progress, ReadReport, Task, Ticker
+from icltool.components.datasets.reader import TableReader
+from icltool.contracts import Example, Options, PreparedSplit, Progress, ReadReport, Ticker
 from icltool.errors import ConfigError, DataError
 
 
@@ -54,7 +54,7 @@ class HubOptions(SplitOptions, ColumnOptions):
     """Which data set, and what its columns hold."""
 
 
-class HubReader:
+class HubReader(TableReader):
     """Reads a data set from the hub (`path=OWNER/NAME`) or from a folder (`path=` or --root): parquet, Arrow, JSON, or
     what `save_to_disk` wrote.
 
@@ -74,7 +74,7 @@ class HubReader:
         self.options = options
         self.share = share_of(options.validation)
         self.queries = str(options.validation)
-        self._declared: dict[str, Task] = {}
+        super().__init__()
         self._fault: DataError | None = None
 
     def named_after(self, root: Path | None) -> str:
@@ -83,20 +83,6 @@ class HubReader:
             return ""
         path = Path(self._path(root)).expanduser()
         return path.resolve().name if path.exists() else str(path)
-
-    def declare(self, task: Task) -> None:
-        """See ReadsDeclaredTasks."""
-        self._declared[task.name] = task
-
-    def _asked(self, task: str) -> Task:
-        return self._declared.get(task) or task_named(task)
-
-    def check(self, root: Path | None, task: str, verify: bool) -> ReadReport:
-        return self._check(root, task, verify, None)
-
-    def verify(self, root: Path | None, task: str, progress: Progress) -> ReadReport:
-        """`check` with every image opened, and progress shown."""
-        return self._check(root, task, True, progress)
 
     def read(self, root: Path | None, task: str, workspace: Path, progress: Progress) -> Iterator[PreparedSplit]:
         """See DatasetReader."""
@@ -110,7 +96,7 @@ class HubReader:
         for name, found in self._examples(root, task, opened, rows)[0].items():
             yield PreparedSplit(name, len(found), iter(found))
 
-    def _check(self, root: Path | None, task: str, verify: bool, progress: Progress | None) -> ReadReport:
+    def look(self, root: Path | None, task: str, verify: bool, progress: Progress | None) -> ReadReport:
         opened = self._open(root, task)
         images = HeldImages(None, opened.base)
         rows: dict[str, list[Row]] = {}
@@ -150,7 +136,7 @@ class HubReader:
         splits = dict(zip(("train", "validation"), (found[name] for name in wanted), strict=False))
         present = splits["train"].columns
         named = {**self.options.named, "choices": choices_column(self.options.choices, present)}
-        columns = chosen_columns(f"data set {path}", present, self._asked(task), named)
+        columns = chosen_columns(f"data set {path}", present, self.asked(task), named)
         for split in splits.values():
             missing = [column for column in columns.names() if column not in split.columns]
             if missing:
@@ -191,16 +177,13 @@ class HubReader:
     ) -> tuple[dict[str, list[Example]], list[str]]:
         """The examples by split, and remarks. Without images, captions are not brought together by image, and so ids,
         which the captions of an image may share, are not looked at."""
-        asked = self._asked(task)
+        asked = self.asked(task)
         columns = opened.columns if with_images or asked.answers != "captions" else opened.columns.without("id")
         label = columns["label"]
         classes = opened.splits["train"].class_names.get(label[0], ()) if label else ()
         title = self._title(root)
         readers = {name: Rows(opened.splits[name].title, "row", columns, part, classes) for name, part in rows.items()}
-        own = asked.answers != "label" or any("choices" in reader.columns for reader in readers.values())
-        choices = () if own else label_names(readers.values(), listed_choices(self.options.choices or ""))
-        made = with_text_groups([examples(reader, asked, choices) for reader in readers.values()])
-        splits = dict(zip(readers, made, strict=True))
+        splits = examples_by_split(readers, asked, listed_choices(self.options.choices or ""))
         remarks = [remark for reader in readers.values() for remark in reader.remarks()]
         if self.share is not None:
             splits["train"], splits["validation"] = held_out(splits["train"], self.share, self.options.seed, title)

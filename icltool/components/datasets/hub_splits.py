@@ -8,10 +8,14 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 from icltool.components.datasets.official import few, one_line
 from icltool.errors import DataError
+
+if TYPE_CHECKING:
+    from datasets import Dataset, Features
 
 _HUB_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?\Z")
 #: What huggingface_hub and its transports raise without a network.
@@ -33,9 +37,9 @@ class HubSplit:
     columns: tuple[str, ...]
     class_names: Mapping[str, tuple[str, ...]]
     files: tuple[Path, ...]
-    source: Any
+    source: Dataset | tuple[Path, ...]
 
-    def rows(self, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
+    def rows(self, columns: Sequence[str]) -> Iterator[dict[str, object]]:
         """Its rows in order, with these columns only. Images are not decoded: {"bytes", "path"}.
 
         DataError naming the file that cannot be read.
@@ -71,7 +75,7 @@ def open_splits(
     with _opening(path), _bars(datasets, shown=not folder.is_dir() and sys.stderr.isatty()):
         if saved:
             loaded = datasets.load_from_disk(str(folder))
-            found: dict[str, Any] = dict(loaded) if isinstance(loaded, dict) else {wanted[0]: loaded}
+            found = dict(loaded) if isinstance(loaded, dict) else {wanted[0]: loaded}
             _expect_split(path, list(found), wanted[0])
             return {name: _held_split(folder, name, found[name]) for name in wanted if name in found}
         source = str(folder) if folder.is_dir() else path
@@ -85,7 +89,7 @@ def open_splits(
         return {n: _held_split(folder, n, split, files[n] if folder.is_dir() else ()) for n, split in loads.items()}
 
 
-def _held_split(folder: Path, name: str, dataset: Any, files: Sequence[str] = ()) -> HubSplit:
+def _held_split(folder: Path, name: str, dataset: Dataset, files: Sequence[str] = ()) -> HubSplit:
     read = files or [entry["filename"] for entry in dataset.cache_files]
     return HubSplit(
         name,
@@ -111,7 +115,7 @@ def _parquet_split(folder: Path, name: str, files: tuple[Path, ...]) -> HubSplit
     return HubSplit(name, f"{folder.name} {name}", count, tuple(features), _class_names(features), files, files)
 
 
-def _parquet_rows(files: Sequence[Path], columns: Sequence[str]) -> Iterator[dict[str, Any]]:
+def _parquet_rows(files: Sequence[Path], columns: Sequence[str]) -> Iterator[dict[str, object]]:
     import pyarrow.parquet as pq
 
     for file in files:
@@ -140,7 +144,7 @@ def _reading(file: Path) -> Iterator[None]:
         ) from error
 
 
-def _class_names(features: Any) -> dict[str, tuple[str, ...]]:
+def _class_names(features: Features) -> dict[str, tuple[str, ...]]:
     return {column: tuple(feature.names) for column, feature in features.items() if hasattr(feature, "int2str")}
 
 
@@ -173,7 +177,7 @@ def _opening(path: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _bars(datasets: Any, shown: bool) -> Iterator[None]:
+def _bars(datasets: ModuleType, shown: bool) -> Iterator[None]:
     """With the bars of `datasets` (a download may take hours), or without (what is local takes no time)."""
     before = datasets.are_progress_bars_disabled()
     if not shown:

@@ -11,7 +11,7 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO, NoReturn
+from typing import BinaryIO, NoReturn
 
 from icltool.contracts import open_file
 from icltool.errors import DataError
@@ -25,7 +25,7 @@ _EXPONENT = 2
 _BLANK = re.compile(r"[ \t\n\r]*")
 
 
-def read_json(path: Path, get: str, convert: Callable[[str, Any], Any], block: int = BLOCK) -> Any:
+def read_json(path: Path, get: str, convert: Callable[[str, object], object], block: int = BLOCK) -> object:
     """The value in a JSON file, in a folder or in a zip archive; equal to what `json.load` gives where `convert` keeps.
 
     Where the value is an object, entries of the lists that are its members become `convert(KEY, entry)` as soon as they
@@ -60,11 +60,11 @@ class _Scanner:
         self._text, self._at, self._ended = "", 0, False
         self._bytes = self._lines = self._columns = 0
 
-    def document(self, convert: Callable[[str, Any], Any]) -> Any:
+    def document(self, convert: Callable[[str, object], object]) -> object:
         """The one value of the file."""
         first = self._next()
         if first == "{":
-            found: Any = self._object(convert)
+            found: object = self._object(convert)
         elif first == "[":
             found = self._list("", convert)
         else:
@@ -83,8 +83,8 @@ class _Scanner:
         what = "is cut off" if cut else "is not well-formed JSON"
         return DataError(f"{path} {what} at line {line}, column {column}: {error.msg}", get)
 
-    def _object(self, convert: Callable[[str, Any], Any]) -> dict[str, Any]:
-        found: dict[str, Any] = {}
+    def _object(self, convert: Callable[[str, object], object]) -> dict[str, object]:
+        found: dict[str, object] = {}
         self._at += 1
         if self._next() == "}":
             self._at += 1
@@ -92,7 +92,7 @@ class _Scanner:
         while True:
             if self._next() != '"':
                 self._fail("Expecting property name enclosed in double quotes")
-            key = self._scan()
+            key = str(self._scan())
             if self._next() != ":":
                 self._fail("Expecting ':' delimiter")
             self._at += 1
@@ -100,8 +100,8 @@ class _Scanner:
             if self._closed("}"):
                 return found
 
-    def _list(self, key: str, convert: Callable[[str, Any], Any]) -> list[Any]:
-        found: list[Any] = []
+    def _list(self, key: str, convert: Callable[[str, object], object]) -> list[object]:
+        found: list[object] = []
         self._at += 1
         if self._next() == "]":
             self._at += 1
@@ -131,7 +131,7 @@ class _Scanner:
                 return ""
             self._read()
 
-    def _scan(self) -> Any:
+    def _scan(self) -> object:
         """The value that begins here, whole."""
         while True:
             try:

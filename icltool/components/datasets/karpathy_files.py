@@ -6,7 +6,7 @@ import re
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple, cast
 
 from icltool.components.datasets.json_stream import read_json
 from icltool.components.datasets.official import expect_kind
@@ -36,7 +36,7 @@ class KarpathyImage(NamedTuple):
 def read_whole(path: Path, splits: frozenset[str]) -> list[KarpathyImage]:
     """The images of these splits in dataset_coco.json. DataError that names the file and the entry at fault."""
 
-    def kept(key: str, entry: Any) -> Any:
+    def kept(key: str, entry: object) -> object:
         return _image(entry) if key == "images" else entry
 
     found = read_json(path, _GET_WHOLE, kept)
@@ -59,7 +59,7 @@ def read_whole(path: Path, splits: frozenset[str]) -> list[KarpathyImage]:
     return images
 
 
-def _image(entry: Any) -> Any:
+def _image(entry: object) -> object:
     """The entry as KarpathyImage, or as it is where it is none."""
     if not isinstance(entry, dict):
         return entry
@@ -87,28 +87,31 @@ def read_lavis(files: Mapping[str, Path], splits: frozenset[str]) -> list[Karpat
     return images
 
 
-def _entries(path: Path) -> list[tuple[str, Any]]:
+def _entries(path: Path) -> list[tuple[str, list[str]]]:
+    """(image, captions) of each entry."""
     get = f"put LAVIS' {path.name} there"
 
-    def kept(key: str, entry: Any) -> Any:
+    def kept(key: str, entry: object) -> object:
         return (entry.get("image"), entry.get("caption")) if isinstance(entry, dict) else entry
 
     found = read_json(path, get, kept)
     if not isinstance(found, list):
         raise DataError(f"{path} holds no captions: a list of images with captions was expected", get)
+    entries = []
     for position, entry in enumerate(found):
-        whole = isinstance(entry, tuple) and isinstance(entry[0], str) and _NUMBERED.search(entry[0])
-        texts = entry[1] if whole and isinstance(entry[1], list) else [entry[1]] if whole else []
-        if not whole or not all(isinstance(text, str) for text in texts):
+        file, held = entry if isinstance(entry, tuple) else (None, None)
+        texts = held if isinstance(held, list) else [held]
+        if not isinstance(file, str) or not _NUMBERED.search(file) or not all(isinstance(text, str) for text in texts):
             raise DataError(f"{path}: entry {position} is not an image with its caption", get)
-    return found
+        entries.append((file, texts))
+    return entries
 
 
-def _gathered(path: Path, split: str, entries: Iterable[tuple[str, Any]]) -> list[KarpathyImage]:
+def _gathered(path: Path, split: str, entries: Iterable[tuple[str, list[str]]]) -> list[KarpathyImage]:
     """One image for each file, with the captions of all its entries."""
     captions: dict[str, list[str]] = {}
     for file, texts in entries:
-        captions.setdefault(file, []).extend(texts if isinstance(texts, list) else [texts])
+        captions.setdefault(file, []).extend(texts)
     images = []
     for file, texts in captions.items():
         number = _NUMBERED.search(file)

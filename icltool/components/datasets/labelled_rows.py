@@ -8,10 +8,10 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from icltool.components.datasets.columns import Columns
 from icltool.components.datasets.official import counted, few, one_line
+from icltool.components.datasets.reader import captioned
 from icltool.components.datasets.vqa import most_frequent
 from icltool.contracts import Example, Task, group_code
 from icltool.errors import DataError
@@ -32,7 +32,7 @@ class Row:
 
     place: int
     number: int
-    values: Mapping[str, Any]
+    values: Mapping[str, object]
     image: str = ""
     image_id: int | None = None
 
@@ -122,6 +122,15 @@ def examples(rows: Rows, task: Task, choices: tuple[str, ...] = ()) -> list[Exam
     return made
 
 
+def examples_by_split(splits: Mapping[str, Rows], task: Task, chosen: tuple[str, ...]) -> dict[str, list[Example]]:
+    """The examples of all splits by their names; `chosen` are the labels of a classification that the user named, () for none.
+    DataError as `examples` and `label_names`."""
+    own = task.answers != "label" or any("choices" in rows.columns for rows in splits.values())
+    choices = () if own else label_names(splits.values(), chosen)
+    made = with_text_groups([examples(rows, task, choices) for rows in splits.values()])
+    return dict(zip(splits, made, strict=True))
+
+
 def _captioned(rows: Rows) -> list[Example]:
     """One example per image; its captions are those of all its rows."""
     by_image: dict[str, list[Row]] = {}
@@ -142,17 +151,7 @@ def _captioned(rows: Rows) -> list[Example]:
         for other in of_image[1:]:
             if "id" in rows.columns:
                 taken.setdefault(rows.identifier(other, "id"), first)
-        made.append(
-            Example(
-                id=identifier,
-                image=image,
-                image_id=_image_id(rows, first),
-                text=references[0],
-                label=references[0],
-                references=references,
-                group=rows.text(first, "group"),
-            )
-        )
+        made.append(captioned(identifier, image, _image_id(rows, first), references, rows.text(first, "group")))
     return made
 
 
@@ -324,7 +323,7 @@ def _image_id(rows: Rows, row: Row, text: str = "") -> int:
     return row.image_id if row.image_id is not None else group_code(f"text: {normalised(text)}")
 
 
-def _texts(value: Any) -> list[str]:
+def _texts(value: object) -> list[str]:
     """The texts in a cell: one, a list of them, a JSON list of them, or records that hold one each. TypeError else."""
     if value is None:
         return []
@@ -344,7 +343,7 @@ def _texts(value: Any) -> list[str]:
     return _number(value)
 
 
-def _number(value: Any) -> list[str]:
+def _number(value: object) -> list[str]:
     """A number as it is written; none for NaN, which is how tables write that there is nothing. TypeError for anything else."""
     if isinstance(value, bool):
         raise TypeError(f"the truth value {str(value).lower()}")

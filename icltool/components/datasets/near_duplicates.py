@@ -25,13 +25,13 @@ def groups_file(*annotations: Path) -> tuple[Path, ...]:
 
 
 def read_groups(annotations: Path, split: str) -> dict[int, str]:
-    """The group of each listed image id of a split ("train" or "val"); empty when there is no such file beside
-    `annotations`.
+    """The group of each listed image id of our `split` ("validation" is the file's "val"); empty when there is no such file
+    beside `annotations`.
 
     Raises DataError naming the file when it is malformed.
     """
     for path in groups_file(annotations):
-        return _groups(path, split)
+        return _groups(path, "val" if split == "validation" else split)
     return {}
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 from icltool.components.datasets.json_stream import read_json
 from icltool.errors import DataError
@@ -61,7 +61,7 @@ _OTHER_KINDS = {"keypoints": "person keypoints", "segments_info": "panoptic segm
 #: A field that entries may lack; where there is one it has been checked.
 _OPTIONAL = "raw_answers"
 #: The fields by which an entry is known.
-_DECIDING: dict[type[Any], tuple[str, ...]] = {
+_DECIDING: dict[type[object], tuple[str, ...]] = {
     Picture: ("id", "file_name"),
     Caption: ("image_id", "caption"),
     Question: ("question_id", "question"),
@@ -70,7 +70,7 @@ _DECIDING: dict[type[Any], tuple[str, ...]] = {
 _NAMES = {Picture: "an image", Caption: "a caption", Question: "a question", Answers: "a list of answers"}
 
 
-def read_annotations(path: Path, get: str) -> dict[str, Any]:
+def read_annotations(path: Path, get: str) -> dict[str, object]:
     """The object in an annotation file, its known entries as Picture, Caption, Question and Answers.
 
     `get` is the hint: where the file comes from. Raises DataError when the file is missing, unreadable, not well-formed
@@ -82,41 +82,34 @@ def read_annotations(path: Path, get: str) -> dict[str, Any]:
     return found
 
 
-def _entry(key: str, record: Any) -> Any:
+def _entry(key: str, record: object) -> object:
     """What an entry of a list becomes; the entry itself where it is none of the known ones.
 
     Values are taken as they come; `entries` checks them.
     """
     if not isinstance(record, dict):
         return record
-    image_id: Any = record.get("image_id")
     if "answers" in record and "question_id" in record:
-        return Answers(
-            record["question_id"],
-            image_id,
-            _texts(record["answers"]),
-            _interned(record.get("multiple_choice_answer", "")),
-            _interned(record.get("question_type", "")),
-            _interned(record.get("answer_type", "")),
-            _raw_texts(record["answers"]),
-        )
+        named = (_interned(record.get(key, "")) for key in ("multiple_choice_answer", "question_type", "answer_type"))
+        texts, raw = _texts(record["answers"]), _raw_texts(record["answers"])
+        return Answers._make((record["question_id"], record.get("image_id"), texts, *named, raw))
     if "question" in record and "question_id" in record:
-        return Question(record["question_id"], image_id, record["question"])
+        return Question._make((record["question_id"], record.get("image_id"), record["question"]))
     if "caption" in record and "image_id" in record:  # other makers' files number no captions
-        return Caption(record.get("id", 0), image_id, record["caption"])
+        return Caption(record.get("id", 0), record["image_id"], record["caption"])
     if "file_name" in record and "id" in record:
         return Picture(record["id"], record["file_name"])
     return record
 
 
-def _texts(answers: Any) -> Any:
+def _texts(answers: object) -> object:
     """The field "answer" of each; what has none stays, and is no text."""
     if not isinstance(answers, list):
         return answers
     return tuple(_interned(answer.get("answer")) if isinstance(answer, dict) else answer for answer in answers)
 
 
-def _raw_texts(answers: Any) -> tuple[str, ...]:
+def _raw_texts(answers: object) -> tuple[str, ...]:
     """The field "raw_answer" of each; () unless all have one."""
     found: list[str] = []
     for answer in answers if isinstance(answers, list) else ():
@@ -127,11 +120,11 @@ def _raw_texts(answers: Any) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _interned(text: Any) -> Any:
+def _interned(text: object) -> object:
     return sys.intern(text) if isinstance(text, str) else text
 
 
-def expect_kind(path: Path, found: dict[str, Any], kind: str, get: str) -> None:
+def expect_kind(path: Path, found: dict[str, object], kind: str, get: str) -> None:
     """DataError when an annotation file is of another kind than wanted: "captions", "questions" or "answers"."""
     held = kind_of(found)
     if held != kind:
@@ -139,7 +132,7 @@ def expect_kind(path: Path, found: dict[str, Any], kind: str, get: str) -> None:
         raise DataError(says, get)
 
 
-def kind_of(found: dict[str, Any]) -> str:
+def kind_of(found: dict[str, object]) -> str:
     """What an annotation file holds, told by its first entry; "" for something unknown."""
     if isinstance(found.get("questions"), list):
         return "questions"
@@ -163,7 +156,7 @@ def kind_of(found: dict[str, Any]) -> str:
     return "captions" if isinstance(images, list) else ""
 
 
-def entries(path: Path, found: dict[str, Any], key: str, kind: type[Entry]) -> list[Entry]:
+def entries(path: Path, found: dict[str, object], key: str, kind: type[Entry]) -> list[Entry]:
     """The list under `key`, each entry checked: ids are integers from 0 to 2^63 - 1, texts are texts.
 
     Raises DataError that names the first entry at fault.
@@ -182,7 +175,7 @@ def entries(path: Path, found: dict[str, Any], key: str, kind: type[Entry]) -> l
     return listed
 
 
-def _missing(entry: Any, kind: type[Any]) -> str:
+def _missing(entry: object, kind: type[object]) -> str:
     """Which fields an entry lacks."""
     if not isinstance(entry, dict):
         return f"it is {_short(entry)}"
@@ -220,7 +213,7 @@ def repeated(values: list[int]) -> int | None:
     return None
 
 
-def few(items: Sequence[Any], most: int = 3) -> str:
+def few(items: Sequence[object], most: int = 3) -> str:
     """The first items, and how many more there are."""
     shown = ", ".join(str(item) for item in items[:most])
     return shown if len(items) <= most else f"{shown} and {len(items) - most:,} more"

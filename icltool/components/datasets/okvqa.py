@@ -5,18 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar
 
-from icltool.components.datasets.vqa import VqaFiles, VqaReader
-
-FILES = VqaFiles(
-    title="OK-VQA",
-    site="okvqa.allenai.org",
-    folder="okvqa",
-    variables=("OKVQA_PATH",),
-    questions="OpenEnded_mscoco_{part}2014_questions.json",
-    answers="mscoco_{part}2014_annotations.json",
-    archives=("OpenEnded_mscoco_{part}2014_questions.json.zip", "mscoco_{part}2014_annotations.json.zip"),
-    official={"train": 9_009, "validation": 5_046},
-)
+from icltool.components.datasets.vqa import VqaReader
 
 
 class OKVQAReader(VqaReader):
@@ -32,4 +21,11 @@ class OKVQAReader(VqaReader):
 
     name = "okvqa"
     metrics: ClassVar[Mapping[str, str]] = {"vqa": "okvqa-accuracy"}
-    source: ClassVar[VqaFiles] = FILES
+    title = "OK-VQA"
+    site = "okvqa.allenai.org"
+    folder = "okvqa"
+    variables = ("OKVQA_PATH",)
+    questions = "OpenEnded_mscoco_{part}2014_questions.json"
+    answers = "mscoco_{part}2014_annotations.json"
+    archives = ("OpenEnded_mscoco_{part}2014_questions.json.zip", "mscoco_{part}2014_annotations.json.zip")
+    official: ClassVar[Mapping[str, int]] = {"train": 9_009, "validation": 5_046}

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 from pydantic import Field
 
@@ -16,14 +16,13 @@ from icltool.components.datasets.json_stream import read_json
 from icltool.components.datasets.near_duplicates import groups_file, read_groups
 from icltool.components.datasets.official import counted, few, one_line
 from icltool.components.datasets.places import archives_of, chosen_root, find_folder, first_holding, on_disk
+from icltool.components.datasets.reader import FileReader, captioned
 from icltool.contracts import Example, Options, PreparedSplit, Progress, ReadReport, group_code, open_file
 from icltool.errors import DataError
 
 PERSONALITIES = "personalities.txt"
 IMAGES = "yfcc_images"
 _QUERIES = {"test": "test.json", "validation": "val.json", "val": "val.json"}
-#: Our split name -> its key in the file of near-duplicates.
-_GROUPS = {"train": "train", "validation": "val", "development": "development"}
 _GET = f"put train.json, val.json, test.json and {PERSONALITIES} of PersonalityCaptions there"
 _GET_IMAGES = (
     f"put the pictures into {IMAGES}, as HASH.jpg (--option suffix=.png: as HASH.png), or {IMAGES}.zip there; some of the "
@@ -71,7 +70,7 @@ class PersonalityCaptionsOptions(Options):
     suffix: str = Field(".jpg", description="how the names of pictures end")
 
 
-class PersonalityCaptionsReader:
+class PersonalityCaptionsReader(FileReader):
     """Reads `train.json`, `val.json`, `test.json` and `personalities.txt` in `personality_captions` below `root`, or in `root`
     itself, and the pictures `yfcc_images/HASH.jpg` there; without `root`, below PERSONALITY_CAPTIONS_PATH.
 
@@ -97,13 +96,6 @@ class PersonalityCaptionsReader:
         if _QUERIES[options.split] == "test.json":
             self._files["development"] = "val.json"
 
-    def check(self, root: Path | None, task: str, verify: bool) -> ReadReport:
-        return self._check(root, verify, None)
-
-    def verify(self, root: Path | None, task: str, progress: Progress) -> ReadReport:
-        """`check` with every image opened, and progress shown."""
-        return self._check(root, True, progress)
-
     def read(self, root: Path | None, task: str, workspace: Path, progress: Progress) -> Iterator[PreparedSplit]:
         """See DatasetReader."""
         places = self.find(root)
@@ -112,7 +104,7 @@ class PersonalityCaptionsReader:
             with progress.task(f"reading {path.name}", 1, "files") as ticker:
                 found, _ = _comments(path, name, styles)
                 ticker.advance()
-            groups = read_groups(path, _GROUPS[name])
+            groups = read_groups(path, name)
             if self._skips:
                 gone = set(self._missing(places, self._pictures(found)))
                 found = [comment for comment in found if f"{comment.image}{self._suffix}" not in gone]
@@ -150,7 +142,7 @@ class PersonalityCaptionsReader:
         listed = base / PERSONALITIES
         return Places({n: p for n, p in files.items() if p.exists()}, listed if listed.exists() else None, images)
 
-    def _check(self, root: Path | None, verify: bool, progress: Progress | None) -> ReadReport:
+    def look(self, root: Path | None, task: str, verify: bool, progress: Progress | None) -> ReadReport:
         places = self.find(root)
         styles = self._read_styles(places)
         remarks: list[str] = []
@@ -161,7 +153,7 @@ class PersonalityCaptionsReader:
         held: set[str] = set()
         for name, path in places.files.items():
             found, told = _comments(path, name, styles)
-            read_groups(path, _GROUPS[name])
+            read_groups(path, name)
             names = self._pictures(found)
             missing = self._missing(places, names)
             if missing and self._skips and len(missing) < len(names):
@@ -251,7 +243,7 @@ def _comments(path: Path, name: str, styles: Styles) -> tuple[list[Comment], lis
     return list(kept.values()), remarks
 
 
-def _comment(entry: Any) -> Comment | None:
+def _comment(entry: object) -> Comment | None:
     """What becomes of an entry; None where it is no caption in a personality."""
     if not isinstance(entry, dict):
         return None
@@ -270,13 +262,5 @@ def _comment(entry: Any) -> Comment | None:
 def _examples(found: list[Comment], images: Path, suffix: str, groups: Mapping[int, str]) -> Iterator[Example]:
     for comment in found:
         image_id = group_code(comment.image)
-        yield Example(
-            id=comment.id,
-            image=str(images / f"{comment.image}{suffix}"),
-            image_id=image_id,
-            text=comment.text,
-            label=comment.text,
-            references=(comment.text, *comment.further),
-            group=groups.get(image_id, ""),
-            style=comment.personality,
-        )
+        image, texts = str(images / f"{comment.image}{suffix}"), (comment.text, *comment.further)
+        yield captioned(comment.id, image, image_id, texts, groups.get(image_id, ""), comment.personality)

@@ -10,6 +10,7 @@ from pydantic import Field
 
 from icltool.components.datasets.coco2017 import Coco2017Reader
 from icltool.components.datasets.personality_captions import PersonalityCaptionsOptions, PersonalityCaptionsReader
+from icltool.components.datasets.reader import FileReader
 from icltool.components.datasets.sherlock import SherlockOptions, SherlockReader
 from icltool.components.datasets.vqav2 import VQAv2Reader
 from icltool.contracts import Options, PreparedSplit, Progress, ReadReport
@@ -26,7 +27,7 @@ class ShapesOptions(Options):
     renderings: int = Field(0, ge=0, description="draws other pictures of the same scenes, named in the same words")
 
 
-class ShapesReader:
+class ShapesReader(FileReader):
     """Reads the embedded world, by the reader of the data set whose format it takes for each task."""
 
     name = "shapes"
@@ -36,7 +37,7 @@ class ShapesReader:
 
     def __init__(self, options: ShapesOptions) -> None:
         self.options = WorldOptions(**options.model_dump())
-        self._readers: dict[str, Coco2017Reader | VQAv2Reader | PersonalityCaptionsReader | SherlockReader] = {
+        self._readers: dict[str, FileReader] = {
             "caption": Coco2017Reader(),
             "vqa": VQAv2Reader(),
             "style": PersonalityCaptionsReader(PersonalityCaptionsOptions()),
@@ -50,29 +51,17 @@ class ShapesReader:
             progress.detail(f"{root} is up to date")
         return root
 
-    def check(self, root: Path | None, task: str, verify: bool) -> ReadReport:
-        """Checks the files below `root` (what `make` gave); without it there is nothing to check yet."""
+    def look(self, root: Path | None, task: str, verify: bool, progress: Progress | None) -> ReadReport:
+        """Looks at the files below `root` (what `make` gave); without it there is nothing to look at yet."""
         if root is None:
             return ReadReport(())
         try:
-            return ReadReport(self._readers[task].check(root, task, verify).files)
+            return ReadReport(self._readers[task].look(root, task, verify, progress).files)
         except DataError as error:
-            raise _made_again(error, root) from error
-
-    def verify(self, root: Path | None, task: str, progress: Progress) -> ReadReport:
-        """`check` with every image opened, and progress shown."""
-        if root is None:
-            return ReadReport(())
-        try:
-            return ReadReport(self._readers[task].verify(root, task, progress).files)
-        except DataError as error:
-            raise _made_again(error, root) from error
+            again = f"remove {root} and run `icltool prepare shapes` again, which makes the files anew"
+            raise DataError(error.message, again) from error
 
     def read(self, root: Path | None, task: str, workspace: Path, progress: Progress) -> Iterator[PreparedSplit]:
         """See DatasetReader; without `root` the files are made first."""
         source = self.make(workspace, progress) if root is None else root
         yield from self._readers[task].read(source, task, workspace, progress)
-
-
-def _made_again(error: DataError, root: Path) -> DataError:
-    return DataError(error.message, f"remove {root} and run `icltool prepare shapes` again, which makes the files anew")

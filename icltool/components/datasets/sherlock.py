@@ -17,6 +17,7 @@ from icltool.components.datasets.images import MissingImages, check_decoding, is
 from icltool.components.datasets.near_duplicates import groups_file, read_groups
 from icltool.components.datasets.official import counted, few, repeated
 from icltool.components.datasets.places import chosen_root, find_file, first_holding, on_disk
+from icltool.components.datasets.reader import FileReader
 from icltool.components.datasets.sherlock_files import TRAIN, VALIDATION, Box, Observation, Pictures, read_observations
 from icltool.contracts import (
     Example,
@@ -31,8 +32,8 @@ from icltool.contracts import (
 from icltool.contracts.pictures import ShowMode, picture_size
 from icltool.errors import DataError
 
-#: Our split -> (its file, its key in the file of near-duplicates).
-_FILES = {"train": (TRAIN, "train"), "validation": (VALIDATION, "val")}
+#: Our split -> its file.
+_FILES = {"train": TRAIN, "validation": VALIDATION}
 _HINT = f"put {TRAIN} and {VALIDATION} of Sherlock's page into sherlock_dataset there; their zips need not be unpacked"
 _IMAGES = (
     "VCR's pictures belong into vcr1images, Visual Genome's into vg/images/VG_100K and vg/images/VG_100K_2, or their "
@@ -69,7 +70,7 @@ class SherlockOptions(Options):
     missing: MissingImages = Field("refuse", description="what happens to records whose picture is not there")
 
 
-class SherlockReader:
+class SherlockReader(FileReader):
     """Reads `sherlock_dataset/sherlock_{train,val_with_split_idxs}_v1_1.json`, and the pictures of VCR in `vcr1images` and of
     Visual Genome in `vg/images`, below `root` or SHERLOCK_PATH. Zip archives need not be unpacked.
 
@@ -95,30 +96,23 @@ class SherlockReader:
     def __init__(self, options: SherlockOptions) -> None:
         self.options = options
 
-    def check(self, root: Path | None, task: str, verify: bool) -> ReadReport:
-        return self._check(root, task, verify, None)
-
-    def verify(self, root: Path | None, task: str, progress: Progress) -> ReadReport:
-        """`check` with every image opened, and progress shown."""
-        return self._check(root, task, True, progress)
-
     def read(self, root: Path | None, task: str, workspace: Path, progress: Progress) -> Iterator[PreparedSplit]:
         """See DatasetReader. Each split is parsed when it is its turn."""
         places = self.find(root)
-        for name, (_, part) in _FILES.items():
+        for name in _FILES:
             with progress.task(f"reading {places.files[name].name}", 1, "files") as ticker:
                 split = observations(places.files[name], name)
                 split = self._present(split, places)
                 shown = {places.pictures.find(o): o for o in split.found}
                 scales = _scales(places.files[name], shown)
                 ticker.advance()
-            groups = read_groups(places.files["train"], part)
+            groups = read_groups(places.files["train"], name)
             yield PreparedSplit(name, len(split.found), self._examples(split, places, task, name, groups, scales))
 
     def find(self, root: Path | None) -> Places:
         """Where files and pictures are. DataError when a file is missing."""
         start = chosen_root(root, ("SHERLOCK_PATH",), self.name)
-        names = [file for file, _ in _FILES.values()]
+        names = list(_FILES.values())
         archives = [f"{name}.zip" for name in names]
         base = first_holding([start / "sherlock_dataset", start / "sherlock", start], names, archives)
         if base is None:
@@ -126,20 +120,20 @@ class SherlockReader:
                 f"no Sherlock in {start}: neither sherlock_dataset nor the folder itself has {TRAIN}", _HINT
             )
         files = {}
-        for name, (file, _) in _FILES.items():
+        for name, file in _FILES.items():
             path = find_file(base, file, [f"{file}.zip"])
             if path is None:
                 raise DataError(f"{base} lacks {file}", _HINT)
             files[name] = path
         return Places(files, Pictures(start))
 
-    def _check(self, root: Path | None, task: str, verify: bool, progress: Progress | None) -> ReadReport:
+    def look(self, root: Path | None, task: str, verify: bool, progress: Progress | None) -> ReadReport:
         places = self.find(root)
         remarks: list[str] = []
-        for name, (_, part) in _FILES.items():
+        for name in _FILES:
             path = places.files[name]
             split = observations(path, name)
-            read_groups(places.files["train"], part)
+            read_groups(places.files["train"], name)
             whole, split = split, self._present(split, places)
             if len(split.found) < len(whole.found):
                 left = counted(len(whole.found) - len(split.found), "record")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from icltool.components.datasets.images import listing
 from icltool.components.datasets.json_stream import read_json
@@ -66,8 +67,10 @@ def read_observations(path: Path) -> list[Observation | str]:
     return found
 
 
-def _observation(entry: Any) -> Observation | str | None:
+def _observation(entry: object) -> Observation | str | None:
     """What becomes of an entry; None where it is no record."""
+    if not isinstance(entry, dict):
+        return None
     try:
         inputs = entry["inputs"]
         image, clue, instance = inputs["image"], inputs["clue"], entry["instance_id"]
@@ -103,7 +106,7 @@ def _observation(entry: Any) -> Observation | str | None:
     )
 
 
-def _box(written: Any) -> Box:
+def _box(written: Mapping[str, float]) -> Box:
     """(left, top, width, height) as whole pixels. KeyError, TypeError or ValueError for anything else."""
     left, top, width, height = (round(written[name]) for name in ("left", "top", "width", "height"))
     return left, top, width, height

@@ -10,8 +10,9 @@ from pydantic import Field
 
 from icltool.components.datasets.hub_splits import open_splits
 from icltool.components.datasets.labelled_rows import with_text_groups
-from icltool.components.datasets.official import counted, few, one_line
+from icltool.components.datasets.official import few, one_line
 from icltool.components.datasets.places import chosen_root, first_holding
+from icltool.components.datasets.reader import unofficial
 from icltool.contracts import Example, Options, PreparedSplit, Progress, ReadReport, read_whole
 from icltool.errors import ConfigError, DataError
 
@@ -59,9 +60,9 @@ class Sst2Reader:
         sources = self._sources(root)
         splits = _examples(sources)
         remarks = [
-            f"{sources[name].name} has {counted(len(found), 'sentence')}; the official split has {SPLITS[name][1]:,}"
+            remark
             for name, found in splits.items()
-            if len(found) != SPLITS[name][1]
+            for remark in unofficial(sources[name].name, len(found), "sentence", SPLITS[name][1])
         ]
         return ReadReport(tuple(file for source in sources.values() for file in source.files), tuple(remarks))
 
@@ -116,7 +117,7 @@ class Sst2Reader:
                 "row",
                 split.files,
                 (
-                    (place, row["sentence"] or "", str(row["label"]))
+                    (place, str(row["sentence"] or ""), str(row["label"]))
                     for place, row in enumerate(split.rows(["sentence", "label"]))
                 ),
             )

@@ -7,11 +7,10 @@ import csv
 import io
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 from icltool.components.datasets.official import few
 from icltool.contracts import read_whole
@@ -35,7 +34,7 @@ class Table:
 
     path: Path
     columns: tuple[str, ...]
-    rows: list[tuple[int, dict[str, Any]]]
+    rows: Sequence[tuple[int, Mapping[str, object]]]
 
 
 def find_table(root: Path, file: str | None) -> Path:

@@ -8,7 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from icltool.components.datasets.coco2014_images import IMAGE_ARCHIVES, Coco2014Images, find_images, image_name
+from icltool.components.datasets.coco2014_images import (
+    IMAGE_ARCHIVES,
+    OTHER_PART,
+    PARTS,
+    Coco2014Images,
+    find_images,
+    image_name,
+)
 from icltool.components.datasets.images import check_decoding, expect_images
 from icltool.components.datasets.near_duplicates import groups_file, read_groups
 from icltool.components.datasets.official import (
@@ -24,43 +31,11 @@ from icltool.components.datasets.official import (
     repeated,
 )
 from icltool.components.datasets.places import chosen_root, find_file, first_holding, on_disk, there
+from icltool.components.datasets.reader import FileReader, unofficial
 from icltool.contracts import Example, PreparedSplit, Progress, ReadReport
 from icltool.errors import DataError
 
-#: Our split name -> part of the file names.
-PARTS = {"train": "train", "validation": "val"}
-_OTHER = {"train": "val", "val": "train"}
 _TEN = 10
-
-
-@dataclass(frozen=True)
-class VqaFiles:
-    """The official files of one data set. In patterns, {part} stands for train and val, {Part} for Train and Val.
-
-    `site` is where they come from, `folder` the name of the folder that holds them, `archives` are patterns of zip
-    archives that hold them, `official` the number of questions by our split name.
-    """
-
-    title: str
-    site: str
-    folder: str
-    variables: tuple[str, ...]
-    questions: str
-    answers: str
-    archives: tuple[str, str]
-    official: Mapping[str, int]
-
-    def names(self) -> list[str]:
-        """All question and annotation files."""
-        return [p.format(part=part) for part in PARTS.values() for p in (self.questions, self.answers)]
-
-    def zips(self, part: str = "") -> list[str]:
-        """The archives of one part, or all."""
-        parts = [part] if part else list(PARTS.values())
-        return [pattern.format(part=p, Part=p.title()) for pattern in self.archives for p in parts]
-
-    def hint(self) -> str:
-        return f"get {', '.join(self.zips())} from {self.site} and put them there; they need not be unpacked"
 
 
 @dataclass(frozen=True)
@@ -81,11 +56,15 @@ class AnsweredSplit:
     remarks: tuple[str, ...]
 
 
-class VqaReader:
-    """Reads the question and annotation files that `source` describes, and the images of COCO 2014.
+class VqaReader(FileReader):
+    """Reads question and annotation files, and the images of COCO 2014.
 
-    `root` may be the folder that holds the data set's folder, or that folder itself; without it, an environment variable
-    of `source`. Images are looked for in `mscoco/mscoco2014` and `mscoco2014` below `root` and beside it, then below
+    A data set says what its files are called: `folder` is the one that holds them, `questions` and `answers` are patterns of
+    their names and `archives` of zip archives that hold them, where {part} stands for train and val, {Part} for Train and Val.
+    `title` is its name in messages, `site` where the files come from, `official` the number of questions by our split name.
+
+    `root` may be the folder that holds the data set's folder, or that folder itself; without it, one of the environment
+    `variables`. Images are looked for in `mscoco/mscoco2014` and `mscoco2014` below `root` and beside it, then below
     COCO_PATH. In place of what is not unpacked, the official zip archives are read, in those folders or directly below
     them. The label is the most frequent answer (see `most_frequent`), all answers are the references, the question is
     the retrieval text. An image's group comes from the optional file `near_duplicates.json` beside the question files.
@@ -93,14 +72,14 @@ class VqaReader:
 
     name: str
     tasks = ("vqa",)
-    source: ClassVar[VqaFiles]
-
-    def check(self, root: Path | None, task: str, verify: bool) -> ReadReport:
-        return self._check(root, verify, None)
-
-    def verify(self, root: Path | None, task: str, progress: Progress) -> ReadReport:
-        """`check` with every image opened, and progress shown."""
-        return self._check(root, True, progress)
+    title: ClassVar[str]
+    site: ClassVar[str]
+    folder: ClassVar[str]
+    variables: ClassVar[tuple[str, ...]]
+    questions: ClassVar[str]
+    answers: ClassVar[str]
+    archives: ClassVar[tuple[str, str]]
+    official: ClassVar[Mapping[str, int]]
 
     def read(self, root: Path | None, task: str, workspace: Path, progress: Progress) -> Iterator[PreparedSplit]:
         """See DatasetReader. Each split is parsed when it is its turn."""
@@ -109,46 +88,50 @@ class VqaReader:
             with progress.task(f"reading questions and answers of {part}2014", 1, "splits") as ticker:
                 split = self.split(places, name)
                 ticker.advance()
-            groups = read_groups(places.questions[part], part)
+            groups = read_groups(places.questions[part], name)
             folder = places.images.folders[part]
             yield PreparedSplit(name, len(split.questions), _examples(split, folder, part, groups))
 
     def split(self, places: Places, name: str) -> AnsweredSplit:
         """The questions and answers of "train" or "validation". DataError that names the file at fault."""
-        return read_answered(places, PARTS[name], self.source.site)
+        return read_answered(places, PARTS[name], self.site)
 
     def find(self, root: Path | None) -> Places:
         """Where questions and images are. DataError when something is missing."""
-        source = self.source
-        start = chosen_root(root, (*source.variables, "COCO_PATH"), self.name)
-        base = first_holding([start / source.folder, start], source.names(), source.zips())
+        start = chosen_root(root, (*self.variables, "COCO_PATH"), self.name)
+        names = [p.format(part=part) for part in PARTS.values() for p in (self.questions, self.answers)]
+        archives = self._archives(*PARTS.values())
+        hint = f"get {', '.join(archives)} from {self.site} and put them there; they need not be unpacked"
+        base = first_holding([start / self.folder, start], names, archives)
         if base is None:
             raise DataError(
-                f"no {source.title} in {start}: neither {source.folder} nor the folder itself has "
-                f"{source.names()[0]} or its zip archive",
-                source.hint(),
+                f"no {self.title} in {start}: neither {self.folder} nor the folder itself has {names[0]} or its zip archive",
+                hint,
             )
         questions, answers = (
-            {part: find_file(base, pattern.format(part=part), source.zips(part)) for part in PARTS.values()}
-            for pattern in (source.questions, source.answers)
+            {part: find_file(base, pattern.format(part=part), self._archives(part)) for part in PARTS.values()}
+            for pattern in (self.questions, self.answers)
         )
         found = [held[part] for part in PARTS.values() for held in (questions, answers)]
-        missing = [name for name, path in zip(source.names(), found, strict=True) if path is None]
+        missing = [name for name, path in zip(names, found, strict=True) if path is None]
         if missing:
-            raise DataError(f"{base} lacks {', '.join(missing)}", source.hint())
-        return Places(there(questions), there(answers), find_images(start, base, source.title))
+            raise DataError(f"{base} lacks {', '.join(missing)}", hint)
+        return Places(there(questions), there(answers), find_images(start, base, self.title))
+
+    def _archives(self, *parts: str) -> list[str]:
+        return [pattern.format(part=part, Part=part.title()) for pattern in self.archives for part in parts]
 
     def inputs(self) -> tuple[Path, ...]:
         """Further files that decide the content."""
         return ()
 
-    def _check(self, root: Path | None, verify: bool, progress: Progress | None) -> ReadReport:
+    def look(self, root: Path | None, task: str, verify: bool, progress: Progress | None) -> ReadReport:
         places = self.find(root)
         remarks: list[str] = []
         for name, part in PARTS.items():
             split = self.split(places, name)
-            read_groups(places.questions[part], part)
-            path, folder, other = places.questions[part], places.images.folders[part], _OTHER[part]
+            read_groups(places.questions[part], name)
+            path, folder, other = places.questions[part], places.images.folders[part], OTHER_PART[part]
             ids = list(dict.fromkeys(question.image_id for question in split.questions))
             names, elsewhere = ([image_name(p, i) for i in ids] for p in (part, other))
             expect_images(path, folder, names, places.images.folders[other], elsewhere, IMAGE_ARCHIVES)
@@ -161,10 +144,7 @@ class VqaReader:
 
     def counts(self, name: str, path: Path, count: int) -> list[str]:
         """A remark when a split has not the official number of questions."""
-        official = self.source.official[name]
-        if count == official:
-            return []
-        return [f"{path.name} has {counted(count, 'answered question')}; the official split has {official:,}"]
+        return unofficial(path.name, count, "answered question", self.official[name])
 
 
 def most_frequent(answers: Sequence[str], multiple_choice_answer: str) -> str:

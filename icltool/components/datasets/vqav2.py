@@ -2,22 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar
 
-from icltool.components.datasets.vqa import VqaFiles, VqaReader, most_frequent
+from icltool.components.datasets.vqa import VqaReader, most_frequent
 
-__all__ = ["FILES", "VQAv2Reader", "most_frequent"]
-
-FILES = VqaFiles(
-    title="VQAv2",
-    site="visualqa.org",
-    folder="vqav2",
-    variables=("VQAV2_PATH",),
-    questions="v2_OpenEnded_mscoco_{part}2014_questions.json",
-    answers="v2_mscoco_{part}2014_annotations.json",
-    archives=("v2_Questions_{Part}_mscoco.zip", "v2_Annotations_{Part}_mscoco.zip"),
-    official={"train": 443_757, "validation": 214_354},
-)
+__all__ = ["VQAv2Reader", "most_frequent"]
 
 
 class VQAv2Reader(VqaReader):
@@ -26,4 +16,11 @@ class VQAv2Reader(VqaReader):
     """
 
     name = "vqav2"
-    source: ClassVar[VqaFiles] = FILES
+    title = "VQAv2"
+    site = "visualqa.org"
+    folder = "vqav2"
+    variables = ("VQAV2_PATH",)
+    questions = "v2_OpenEnded_mscoco_{part}2014_questions.json"
+    answers = "v2_mscoco_{part}2014_annotations.json"
+    archives = ("v2_Questions_{Part}_mscoco.zip", "v2_Annotations_{Part}_mscoco.zip")
+    official: ClassVar[Mapping[str, int]] = {"train": 443_757, "validation": 214_354}

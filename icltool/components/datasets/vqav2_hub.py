@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from icltool.components.datasets.hub import HubOptions, HubReader, SplitOptions
 from icltool.components.datasets.official import counted
-from icltool.components.datasets.vqav2 import FILES
+from icltool.components.datasets.vqav2 import VQAv2Reader
 from icltool.contracts import Example
 
 
@@ -36,7 +36,7 @@ class VQAv2HubReader(HubReader):
         )
 
     def _counts(self, split: str, count: int, title: str) -> list[str]:
-        official = FILES.official[split]
+        official = VQAv2Reader.official[split]
         if count == official:
             return []
         return [f"{title}: {counted(count, 'answered question')} in {split}; the official split has {official:,}"]

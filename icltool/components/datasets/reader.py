@@ -1,0 +1,66 @@
+"""What the readers of files have in common."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Iterator
+from pathlib import Path
+
+from icltool.components.datasets.official import counted
+from icltool.components.tasks import task_named
+from icltool.contracts import Example, PreparedSplit, Progress, ReadReport, Task
+
+
+class FileReader(abc.ABC):
+    """A reader that looks at its files in one way, `look`, whether a sample of the images is opened or all of them."""
+
+    @abc.abstractmethod
+    def read(self, root: Path | None, task: str, workspace: Path, progress: Progress) -> Iterator[PreparedSplit]:
+        """See DatasetReader."""
+
+    @abc.abstractmethod
+    def look(self, root: Path | None, task: str, verify: bool, progress: Progress | None) -> ReadReport:
+        """What DatasetReader's `check` promises; `progress` shows how far it is with all images, None for a sample."""
+
+    def check(self, root: Path | None, task: str, verify: bool) -> ReadReport:
+        """See DatasetReader."""
+        return self.look(root, task, verify, None)
+
+    def verify(self, root: Path | None, task: str, progress: Progress) -> ReadReport:
+        """`check` with every image opened, and progress shown."""
+        return self.look(root, task, True, progress)
+
+
+class TableReader(FileReader):
+    """A reader whose rows serve every task that the columns allow, declared ones too."""
+
+    def __init__(self) -> None:
+        self._declared: dict[str, Task] = {}
+
+    def declare(self, task: Task) -> None:
+        """See ReadsDeclaredTasks."""
+        self._declared[task.name] = task
+
+    def asked(self, task: str) -> Task:
+        """The task of this name, also one that was declared. Raises as `task_named`."""
+        return self._declared.get(task) or task_named(task)
+
+
+def unofficial(where: str, count: int, noun: str, official: int) -> list[str]:
+    """A remark where a split has another number of examples (`noun`) than the official one."""
+    return [] if count == official else [f"{where} has {counted(count, noun)}; the official split has {official:,}"]
+
+
+def left_out(where: str, captions: int, images: int) -> tuple[str, ...]:
+    """Remarks on empty captions, and on images without any, that give no example."""
+    remarks = [f"{where}: {counted(captions, 'empty caption')} left out"] if captions else []
+    remarks += [f"{where}: {counted(images, 'image')} without captions left out"] if images else []
+    return tuple(remarks)
+
+
+def captioned(
+    identifier: int, image: str, image_id: int, captions: tuple[str, ...], group: str = "", style: str = ""
+) -> Example:
+    """The example of an image with captions: all are references, the first is label and retrieval text."""
+    first = captions[0]
+    return Example(identifier, image, image_id, first, first, captions, group=group, style=style)
