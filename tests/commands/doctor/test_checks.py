@@ -99,7 +99,7 @@ def test_how_it_was_installed(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert found["installed"]["data"]["place"] == str(Path(packages.__file__).parents[3])
     if (ROOT / ".git").exists():
         assert re.fullmatch("[0-9a-f]{40}", found["checkout"]["data"]["commit"])
-    everything = found["all packages"]["data"]
+    everything = found["all packages in use"]["data"]
     for name in ("numpy", "tokenizers", "huggingface-hub", "torch", "pluggy"):
         assert everything[name] == importlib.metadata.version(name)
     assert found["tokenizers"]["value"] == importlib.metadata.version("tokenizers")

@@ -1,4 +1,4 @@
-"""The processor, what torch can compute on, and the drivers behind it, as torch's own collectors tell."""
+"""What torch can compute on, and the drivers behind it, as torch's own collectors tell."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import platform
 import re
 from types import ModuleType
 
-from icltool.commands.doctor.checks.rows import Row, row, run
+from icltool.commands.doctor.checks.rows import Row, collected, row
 from icltool.commands.doctor.checks.system import cpu_quota, usable_cores
 from icltool.config.amounts import size_text
 
@@ -21,8 +21,8 @@ def devices() -> list[Row]:
         return [_cpu(None), row("torch", problem, "problem", "reinstall torch: https://pytorch.org")]
     built = {"cuda": torch.version.cuda, "hip": torch.version.hip, "configuration": torch.__config__.show()}
     rows = [_cpu(torch), row("torch", torch.__version__, data=built)]
-    driver = _collected("nvidia_driver_version") or "of unknown version"
-    gpus = "" if torch.version.hip else _collected("gpu_info")
+    driver = collected("nvidia_driver_version") or "of unknown version"
+    gpus = "" if torch.version.hip else collected("gpu_info")
     if torch.cuda.is_available():
         rows += _cuda(torch)
     elif gpus and torch.version.cuda is None:
@@ -38,32 +38,20 @@ def devices() -> list[Row]:
     if torch.backends.mps.is_available():
         rows.append(row("mps", "Apple GPU, shares the main memory"))
     if gpus:
-        rows.append(row("NVIDIA driver", f"{driver} sees {', '.join(gpus.splitlines())}"))
+        listed = [{"index": i, "name": name, "driver": driver} for i, name in re.findall(r"GPU (\d+): (.*\S)", gpus)]
+        rows.append(row("NVIDIA driver", f"{driver} sees {', '.join(gpus.splitlines())}", data={"gpus": listed}))
     return rows
 
 
-def _collected(what: str) -> str:
-    """What torch's collector of this name tells; "" for nothing."""
-    from torch.utils import collect_env
-
-    return getattr(collect_env, f"get_{what}")(run) or ""
-
-
 def _cpu(torch: ModuleType | None) -> Row:
-    """The processor, its cores, and how many of them this process may use and torch does."""
-    cores, usable, quota = os.cpu_count() or 0, usable_cores(), cpu_quota()
-    named = re.search(r"^(?:Model name|Name): *(\S.*)", _collected("cpu_info"), re.MULTILINE) if torch else None
-    name = named[1] if named else platform.processor() or platform.machine()
-    told = f"{name}, {cores} cores, {platform.machine()}"
-    told += f", {usable} of them usable" if usable != cores else ""
-    told += f", the time of {quota:g} of them allowed" if quota is not None else ""
-    data = {"name": name, "cores": cores, "usable": usable, "quota": quota}
+    """The cores, and how many of them torch uses."""
+    told = f"{os.cpu_count()} cores, {platform.machine()}"
     if torch is None:
-        return row("cpu", told, data=data)
-    threads = torch.get_num_threads()
+        return row("cpu", told)
+    threads, usable = torch.get_num_threads(), usable_cores()
+    allowed = min(usable, cpu_quota() or usable)
+    data = {"threads": threads, "interop_threads": torch.get_num_interop_threads()}
     told += f", torch uses {threads} threads"
-    data |= {"threads": threads, "interop_threads": torch.get_num_interop_threads()}
-    allowed = min(usable, quota or usable)
     if threads <= max(1, allowed):
         return row("cpu", told, data=data)
     note = f"only {allowed:g} cores may be used: set OMP_NUM_THREADS={max(1, int(allowed))}"

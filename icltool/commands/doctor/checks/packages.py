@@ -45,9 +45,17 @@ def versions() -> list[Row]:
     """icltool and how it was installed, Python, the platform, every package that icltool depends on, and what is behind
     those."""
     rows = [row("icltool", __version__), _installation(), *_checkout()]
-    interpreter = {"version": sys.version, "prefix": sys.prefix, "virtual_environment": sys.prefix != sys.base_prefix}
+    interpreter = {
+        "version": platform.python_version(),
+        "implementation": platform.python_implementation(),
+        "compiler": platform.python_compiler(),
+        "virtual_environment": sys.prefix if sys.prefix != sys.base_prefix else "",
+        "executable": sys.executable,
+    }
     rows.append(row("python", f"{platform.python_version()} ({sys.executable})", data=interpreter))
-    rows.append(row("platform", platform.platform()))
+    machine = {name: getattr(platform, name)() for name in ("system", "release", "machine")}
+    machine |= {"libc": " ".join(platform.libc_ver()).strip(), "macos": platform.mac_ver()[0]}
+    rows.append(row("platform", platform.platform(), data=machine))
     try:
         needed = importlib.metadata.requires("icltool") or []
     except importlib.metadata.PackageNotFoundError:
@@ -61,7 +69,9 @@ def versions() -> list[Row]:
     rows += [row(name, installed[_normal(name)], note="behind a dependency") for name in behind]
     return [
         *rows,
-        row("all packages", len(installed), "-", "their versions are in --json", dict(sorted(installed.items()))),
+        row(
+            "all packages in use", len(installed), "-", "their versions are in --json", dict(sorted(installed.items()))
+        ),
     ]
 
 

@@ -40,3 +40,12 @@ def run(command: str | Sequence[str], patience: float = 10.0) -> tuple[int, str,
     except (OSError, subprocess.SubprocessError, UnicodeDecodeError) as error:
         return 1, "", type(error).__name__
     return answer.returncode, answer.stdout.strip(), answer.stderr.strip()
+
+
+def collected(what: str) -> str:
+    """What a collector of `torch.utils.collect_env` tells; "" for nothing, and where torch does not import."""
+    try:
+        from torch.utils import collect_env
+    except Exception:  # the devices say why
+        return ""
+    return getattr(collect_env, f"get_{what}")(run) or ""

@@ -1,15 +1,17 @@
-"""The machine: limits, memory, disk, and how texts are written."""
+"""The machine: processors, limits, memory, disk, and how texts are written."""
 
 from __future__ import annotations
 
 import locale
 import os
+import platform
+import re
 import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from icltool.commands.doctor.checks.rows import Row, row
+from icltool.commands.doctor.checks.rows import Row, collected, row
 from icltool.config.amounts import size_text
 
 _CGROUPS = Path("/sys/fs/cgroup")
@@ -18,8 +20,14 @@ _NO_LIMIT = 1 << 60
 
 
 def system() -> list[Row]:
-    """Limits of the process, and how texts are encoded."""
-    rows: list[Row] = []
+    """The processor and how many of its cores may be used, limits of the process, and how texts are encoded."""
+    total, usable, quota = os.cpu_count() or 0, usable_cores(), cpu_quota()
+    named = re.search(r"^(?:Model name|Name): *(.*\S)", collected("cpu_info"), re.MULTILINE)
+    name = named[1] if named else platform.processor() or platform.machine()
+    told = f"{name}, {total} cores"
+    told += f", {usable} of them usable" if usable != total else ""
+    told += f", the time of {quota:g} of them allowed" if quota is not None else ""
+    rows = [row("processor", told, data={"name": name, "cores": total, "usable": usable, "quota": quota})]
     if sys.platform != "win32":
         import resource
 
