@@ -12,7 +12,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from icltool.commands.clean.options import CleanConfig
 from icltool.config.amounts import age_text, size_text
@@ -48,30 +47,21 @@ class CleanReport:
         """Those that no process writes or uses at this moment."""
         return tuple(a for a in self.artefacts if not (a.held_by or a.used_by))
 
-    def rows(self) -> list[dict[str, Any]]:
+    def rows(self) -> list[dict[str, object]]:
         """One row per artefact, for programs: sizes in bytes, ages in seconds, times in UTC."""
         return [
             {
-                "kind": a.kind,
-                "name": a.name,
+                **a.record(self.now),
                 "path": str(a.path),
-                "bytes": a.bytes,
                 "files": a.files,
                 "changed": _utc(a.changed),
-                "age": round(max(0.0, self.now - a.changed)),
-                "state": a.state,
-                "note": a.facts.note,
-                "unreachable": a.unreachable,
-                "needed_by": list(a.needed_by),
-                "held_by": a.held_by,
-                "used_by": a.used_by,
                 "link": a.link,
                 "removed": a.label in self.removed,
             }
             for a in self.artefacts
         ]
 
-    def table(self) -> Any:
+    def table(self) -> object:
         """For people."""
         from rich import box
         from rich.table import Table
@@ -84,14 +74,14 @@ class CleanReport:
             table.add_column(column, justify="right" if column in ("size", "changed") else "left", overflow="fold")
         for a in self.artefacts:
             age = f"{age_text(self.now - a.changed)} ago"
-            cells = (a.kind, a.name, size_text(a.bytes), age, a.state, "; ".join(_remarks(a)))
+            cells = (a.kind, a.name, size_text(a.bytes), age, a.state, "; ".join(a.remarks()))
             table.add_row(*map(Text, cells))
         return table
 
     def lines(self) -> list[str]:
         return list(self.remarks)
 
-    def summary(self) -> dict[str, Any]:
+    def summary(self) -> dict[str, object]:
         """All of it, for programs."""
         return {
             "title": self.title,
@@ -178,16 +168,6 @@ def _named(name: str, artefacts: Sequence[Artefact], workspace: Workspace) -> li
         hint = f"did you mean {close!r}?" if close else f"`icltool clean --workspace {workspace.root}` lists them"
         raise ConfigError(f"no artefact {name!r} in {workspace.root}", hint)
     return found
-
-
-def _remarks(artefact: Artefact) -> list[str]:
-    said = [artefact.facts.note]
-    said += [f"being written by {artefact.held_by}"] if artefact.held_by else []
-    said += [f"in use by {artefact.used_by}"] if artefact.used_by else []
-    said += [f"needed by {len(artefact.needed_by)}"] if artefact.needed_by else []
-    said += [f"unreachable: {artefact.unreachable}"] if artefact.unreachable else []
-    said += [f"link to {artefact.link}"] if artefact.link else []
-    return [text for text in said if text]
 
 
 def _warnings(chosen: Sequence[Artefact]) -> list[str]:

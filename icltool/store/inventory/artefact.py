@@ -48,6 +48,31 @@ class Artefact:
         """KIND/NAME, which no other artefact has."""
         return f"{self.kind}/{self.name}"
 
+    def remarks(self) -> list[str]:
+        """What there is to say of it, in words."""
+        said = [self.facts.note]
+        said += [f"being written by {self.held_by}"] if self.held_by else []
+        said += [f"in use by {self.used_by}"] if self.used_by else []
+        said += [f"needed by {len(self.needed_by)}"] if self.needed_by else []
+        said += [f"unreachable: {self.unreachable}"] if self.unreachable else []
+        said += [f"link to {self.link}"] if self.link else []
+        return [text for text in said if text]
+
+    def record(self, now: float) -> dict[str, object]:
+        """What is known of it, for programs: `bytes`, and its `age` at the time `now` in seconds."""
+        return {
+            "kind": self.kind,
+            "name": self.name,
+            "bytes": self.bytes,
+            "age": round(max(0.0, now - self.changed)),
+            "state": self.state,
+            "note": self.facts.note,
+            "unreachable": self.unreachable,
+            "needed_by": list(self.needed_by),
+            "held_by": self.held_by,
+            "used_by": self.used_by,
+        }
+
 
 @dataclass(frozen=True)
 class Inventory:

@@ -99,7 +99,7 @@ def test_what_a_process_uses_stays(workspace: Path) -> None:
     }
     assert done.removed == ()
     assert done.faults == (f"datasets/shapes/caption is in use by process {pid}, which writes sequences/begun.h5",)
-    assert "needed by 3" in clean._remarks(report.artefacts[0])
+    assert "needed by 3" in report.artefacts[0].remarks()
     for kind, folder in (("checkpoints", "lever-lm-shapes-caption-1"), ("evaluations", "shapes-caption-m-1")):
         path = workspace / kind / folder
         path.mkdir(parents=True)

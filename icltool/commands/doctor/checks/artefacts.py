@@ -45,40 +45,32 @@ def _told(artefact: Artefact) -> dict[str, object]:
     """All that is known of it but for its path."""
     facts = artefact.facts
     return {
-        "kind": artefact.kind,
-        "name": artefact.name,
+        **artefact.record(time.time()),
         "schema": facts.schema,
         "schema_version": facts.version,
         "icltool_version": facts.icltool_version,
         "created": facts.created,
-        "bytes": artefact.bytes,
-        "age": round(max(0.0, time.time() - artefact.changed)),
-        "state": artefact.state,
-        "note": facts.note,
         "fingerprint": facts.fingerprint,
         "dataset_fingerprint": facts.dataset_fingerprint,
-        "held_by": artefact.held_by,
-        "used_by": artefact.used_by,
-        "needed_by": list(artefact.needed_by),
-        "unreachable": artefact.unreachable,
         "link": bool(artefact.link),
     }
+
+
+#: What to do about an artefact in a state that is not in order.
+_WAYS = {
+    "damaged": "remove it and make it again",
+    "other version": "use the icltool that made it, or make it again",
+    "leftover": "`icltool clean --leftovers` removes it",
+}
 
 
 def _odd(found: list[Artefact]) -> list[Row]:
     rows = []
     for artefact in found[:_ODD]:
-        ways = {
-            "damaged": "remove it and make it again",
-            "other version": "use the icltool that made it, or make it again",
-        }
-        ways["leftover"] = "`icltool clean --leftovers` removes it"
-        said = [artefact.state if artefact.state != "complete" else "", artefact.facts.note]
-        said += [f"being written by {artefact.held_by}" if artefact.held_by else ""]
-        said += [f"unreachable: {artefact.unreachable}" if artefact.unreachable else ""]
+        said = [artefact.state if artefact.state != "complete" else "", *artefact.remarks()]
         told = "; ".join(filter(None, said)) + f" (changed {age_text(time.time() - artefact.changed)} ago)"
         status = "problem" if artefact.state in ("damaged", "other version") else "-"
-        rows.append(row(artefact.label, told, status, ways.get(artefact.state, ""), _told(artefact)))
+        rows.append(row(artefact.label, told, status, _WAYS.get(artefact.state, ""), _told(artefact)))
     if len(found) > _ODD:
         data = {"artefacts": [_told(artefact) for artefact in found[_ODD:]]}
         rows.append(row("and more", f"{len(found) - _ODD} artefacts", "-", "`icltool clean` lists all", data))
