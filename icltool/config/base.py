@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
+
+#: Marks an option that cannot change what is in an artefact: `json_schema_extra=HIDDEN`.
+HIDDEN: dict[str, JsonValue] = {"hidden_in_artefact": True}
 
 from icltool.config.fields import extras
 

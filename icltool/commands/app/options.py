@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from pydantic import Field
 
+from icltool.config.base import HIDDEN
 from icltool.config.generation import GenerationConfig
-
-_HIDDEN: dict[str, Any] = {"hidden_in_artefact": True}
 
 
 class AppConfig(GenerationConfig):
@@ -36,16 +34,16 @@ class AppConfig(GenerationConfig):
     styles: Path | None = Field(
         default=None,
         description="text file with the known styles, one a line; none: those of the model, else of the prepared data set",
-        json_schema_extra=_HIDDEN,
+        json_schema_extra=HIDDEN,
     )
     shots: int = Field(default=0, ge=0, le=16, description="random demonstrations to begin with")
     seed: int = Field(default=0, ge=0, lt=2**32, description="decides random demonstrations")
     host: str = Field(
         default="127.0.0.1",
         description="address to serve at; any but this machine's own lets others use the model",
-        json_schema_extra=_HIDDEN,
+        json_schema_extra=HIDDEN,
     )
     port: int | None = Field(
-        default=None, ge=1, le=65535, description="port; none: the first free one from 7860", json_schema_extra=_HIDDEN
+        default=None, ge=1, le=65535, description="port; none: the first free one from 7860", json_schema_extra=HIDDEN
     )
-    browser: bool = Field(default=True, description="open the page in the browser", json_schema_extra=_HIDDEN)
+    browser: bool = Field(default=True, description="open the page in the browser", json_schema_extra=HIDDEN)

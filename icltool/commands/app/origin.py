@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import ipaddress
 import socket
-from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from typing import cast
 from urllib.parse import urlsplit
 
-Message = MutableMapping[str, Any]
+Message = MutableMapping[str, object]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
+Application = Callable[[Message, Receive, Send], Awaitable[None]]
 
 
 class SameOrigin:
     """ASGI middleware that refuses (403) a request whose Host is a name that is not ours, as one is that another site gave our
     address to (DNS rebinding), and one whose Origin is another page's. Addresses are nobody's name: they pass."""
 
-    def __init__(self, app: Any, host: str) -> None:
+    def __init__(self, app: Application, host: str) -> None:
         self._app = app
         self._names = {"localhost", host.lower(), socket.gethostname().lower(), socket.getfqdn().lower()}
 
@@ -50,4 +51,5 @@ class SameOrigin:
 
 
 def _headers(scope: Message) -> dict[str, str]:
-    return {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope.get("headers", ())}
+    headers = cast("Iterable[tuple[bytes, bytes]]", scope.get("headers", ()))
+    return {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in headers}

@@ -1,10 +1,13 @@
-"""The page of `icltool app`: what stands where, and what is shown after a click. Needs gradio."""
+"""The page of `icltool app`: what stands where, and what is shown after a click. It imports gradio, and so is imported late."""
 
 from __future__ import annotations
 
 import traceback
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TypeVar
+
+import gradio
+from PIL import Image
 
 from icltool.commands.app.session import Answer, AppSession
 from icltool.components.models.shared.images import read_image
@@ -23,10 +26,11 @@ footer { display: none !important; }
 """
 
 
-def build_page(desk: AppSession, title: str, shots: int, seed: int) -> Any:
-    """gradio's Blocks. Nothing on it is loaded from the network."""
-    import gradio
+T = TypeVar("T")
 
+
+def build_page(desk: AppSession, title: str, shots: int, seed: int) -> gradio.Blocks:
+    """Nothing on it is loaded from the network."""
     page = gradio.Blocks(title=title, analytics_enabled=False)
     with page:
         gradio.Markdown(f"## {title}")
@@ -34,8 +38,8 @@ def build_page(desk: AppSession, title: str, shots: int, seed: int) -> Any:
         query = gradio.State(None)
         with gradio.Row():
             with gradio.Column():
-                pictures = _pictures(gradio, page, desk, query, status)
-                demonstrations = _demonstrations(gradio, desk, status, shots, seed)
+                pictures = _pictures(page, desk, query, status)
+                demonstrations = _demonstrations(desk, status, shots, seed)
             with gradio.Column():
                 asked = gradio.Button("Ask", variant="primary", elem_id="ask")
                 answer = gradio.Textbox(label="answer", elem_id="answer", interactive=False)
@@ -51,13 +55,13 @@ def build_page(desk: AppSession, title: str, shots: int, seed: int) -> Any:
                 )
         inputs = [query, *pictures, *demonstrations]
         outputs = [status, answer, references, prompt, raw, shown]
-        asked.click(
-            lambda *given: _ask(gradio, desk, *given), inputs, outputs, concurrency_limit=1, api_visibility="private"
-        )
+        asked.click(lambda *given: _ask(desk, *given), inputs, outputs, concurrency_limit=1, api_visibility="private")
     return page
 
 
-def _pictures(gradio: Any, page: Any, desk: AppSession, query: Any, status: Any) -> tuple[Any, Any]:
+def _pictures(
+    page: gradio.Blocks, desk: AppSession, query: gradio.State, status: gradio.Textbox
+) -> tuple[gradio.Textbox, gradio.Dropdown]:
     """The query: an example of the data set or a picture of one's own. (question, style)."""
     picture = gradio.Image(label="picture", interactive=False, height=280, elem_id="picture", buttons=[])
     question = gradio.Textbox(
@@ -75,10 +79,10 @@ def _pictures(gradio: Any, page: Any, desk: AppSession, query: Any, status: Any)
     own = gradio.File(label="a picture of your own", elem_id="own", height=120)
     outputs = [status, query, picture, question, style]
 
-    def upload(file: str | None, text: str, named: str | None) -> list[Any]:
+    def upload(file: str | None, text: str, named: str | None) -> list[object]:
         if file is None:
             return [gradio.skip()] * 5
-        return _shown(gradio, outputs, lambda: desk.own(str(file), text or "", named or ""))
+        return _shown(outputs, lambda: desk.own(str(file), text or "", named or ""))
 
     own.change(upload, [own, question, style], outputs, api_visibility="private")
     if desk.examples:
@@ -88,21 +92,22 @@ def _pictures(gradio: Any, page: Any, desk: AppSession, query: Any, status: Any)
         )
         other = gradio.Button("other examples", size="sm", elem_id="others")
 
-        def turned(count: int) -> list[Any]:
+        def turned(count: int) -> list[object]:
             found = desk.some_rows(SHOWN, count)
             return [found, count + 1, _gallery([desk.example(row) for row in found])]
 
-        def picked(found: list[int], event: gradio.SelectData) -> list[Any]:
-            return _shown(gradio, outputs, lambda: desk.example(found[event.index]))
+        def picked(found: list[int], event: gradio.SelectData) -> list[object]:
+            return _shown(outputs, lambda: desk.example(found[event.index]))
 
-        picked.__annotations__["event"] = gradio.SelectData  # a text otherwise, which gradio cannot look up here
         other.click(turned, turn, [rows, turn, gallery], api_visibility="private")
         gallery.select(picked, rows, outputs, api_visibility="private")
         page.load(turned, turn, [rows, turn, gallery], api_visibility="private")
     return question, style
 
 
-def _demonstrations(gradio: Any, desk: AppSession, status: Any, shots: int, seed: int) -> tuple[Any, Any, Any, Any]:
+def _demonstrations(
+    desk: AppSession, status: gradio.Textbox, shots: int, seed: int
+) -> tuple[gradio.Radio, gradio.Slider, gradio.Number, gradio.State]:
     """Which demonstrations are given: (how, how many, the seed, ids that were chosen)."""
     there = desk.dataset is not None
     ids = gradio.State([])
@@ -128,20 +133,19 @@ def _demonstrations(gradio: Any, desk: AppSession, status: Any, shots: int, seed
         cleared = gradio.Button("none of these", size="sm")
     offered = gradio.State([])
 
-    def switched(chosen: str) -> list[Any]:
+    def switched(chosen: str) -> list[object]:
         random = chosen == _RANDOM
         return [gradio.update(visible=v) for v in (random, random, chosen == _CHOSEN)]
 
-    def searched(text: str) -> list[Any]:
+    def searched(text: str) -> list[object]:
         examples = desk.found(text, SHOWN)
         told = "" if examples else f"no demonstration holds {text!r}"
         return [gradio.update(value=told, visible=bool(told)), [e.id for e in examples], _gallery(examples)]
 
-    def added(before: list[int], offers: list[int], event: gradio.SelectData) -> list[Any]:
+    def added(before: list[int], offers: list[int], event: gradio.SelectData) -> list[object]:
         after = [*before, offers[event.index]][:MOST_SHOTS]
         return [after, _gallery(desk.chosen(after))]
 
-    added.__annotations__["event"] = gradio.SelectData
     how.change(switched, how, [count, drawn, choosing], api_visibility="private")
     words.submit(searched, words, [status, offered, found], api_visibility="private")
     found.select(added, [ids, offered], [ids, taken], api_visibility="private")
@@ -150,7 +154,6 @@ def _demonstrations(gradio: Any, desk: AppSession, status: Any, shots: int, seed
 
 
 def _ask(
-    gradio: Any,
     desk: AppSession,
     query: Example | None,
     question: str | None,
@@ -159,7 +162,7 @@ def _ask(
     shots: float,
     seed: float,
     ids: Sequence[int],
-) -> list[Any]:
+) -> list[object]:
     """The answer's parts, or what went wrong."""
 
     def answer() -> Answer:
@@ -176,7 +179,7 @@ def _ask(
     return [gradio.update(value="", visible=False), *texts, _gallery(found.demonstrations)]
 
 
-def _shown(gradio: Any, outputs: Sequence[Any], choose: Callable[[], Example]) -> list[Any]:
+def _shown(outputs: Sequence[object], choose: Callable[[], Example]) -> list[object]:
     """status, query, picture, question, style for a query that was chosen; what was there stays where it cannot be shown."""
     told, found = _tried(lambda: (example := choose(), _picture(example)))
     if found is None:
@@ -186,7 +189,7 @@ def _shown(gradio: Any, outputs: Sequence[Any], choose: Callable[[], Example]) -
     return [gradio.update(value="", visible=False), example, picture, example.question or gradio.skip(), style]
 
 
-def _tried(act: Callable[[], Any]) -> tuple[str, Any]:
+def _tried(act: Callable[[], T]) -> tuple[str, T | None]:
     """("", what it gave), or (what went wrong, None). A bug is printed where the command runs, too."""
     try:
         return "", act()
@@ -197,23 +200,17 @@ def _tried(act: Callable[[], Any]) -> tuple[str, Any]:
         return f"this is a bug: {type(error).__name__}: {error}", None
 
 
-def _gallery(examples: Sequence[Example]) -> list[tuple[Any, str]]:
+def _gallery(examples: Sequence[Example]) -> list[tuple[Image.Image, str]]:
     """Pictures with what people wrote; those that cannot be read are left out of sight, not of place."""
     found = []
     for example in examples:
         told, picture = _tried(lambda example=example: _picture(example))  # type: ignore[misc]
         words = " / ".join(filter(None, [example.style, example.question, example.label]))
-        found.append((picture or _blank(), f"{words} ({told})" if told else words))
+        found.append((picture or Image.new("RGB", (64, 64), "gray"), f"{words} ({told})" if told else words))
     return found
 
 
-def _picture(example: Example) -> Any:
+def _picture(example: Example) -> Image.Image:
     picture = read_image(example.image)
     picture.thumbnail((_WIDEST, _WIDEST))
     return picture
-
-
-def _blank() -> Any:
-    from PIL import Image
-
-    return Image.new("RGB", (64, 64), "gray")

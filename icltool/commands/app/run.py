@@ -15,11 +15,10 @@ import sys
 import tempfile
 import threading
 import webbrowser
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from icltool.commands.app.options import AppConfig
 from icltool.commands.app.origin import SameOrigin
-from icltool.commands.app.page import CSS, build_page
 from icltool.commands.app.session import AppSession
 from icltool.commands.caption.answer_session import AnswerSession
 from icltool.commands.caption.styles import prepared_styles, styles_in, styles_of_dataset, styles_of_model
@@ -131,7 +130,9 @@ def _serve(config: AppConfig, desk: AppSession, name: str, port: int, progress: 
 def _until_interrupted(config: AppConfig, desk: AppSession, name: str, port: int, progress: Progress) -> str:
     from starlette.middleware import Middleware
 
-    page: Any = build_page(desk, name, config.shots if desk.dataset is not None else 0, config.seed)
+    from icltool.commands.app.page import CSS, build_page  # imports gradio, which reads the environment
+
+    page = build_page(desk, name, config.shots if desk.dataset is not None else 0, config.seed)
     try:
         _, address, _ = page.launch(
             server_name=config.host,

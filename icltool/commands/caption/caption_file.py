@@ -6,7 +6,6 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from icltool.commands.caption.entries import Entry
 from icltool.errors import StoreError
@@ -29,7 +28,7 @@ def check_target(file: Path, overwrite: bool, sources: Sequence[Path | None] = (
     check_writable(file)
 
 
-def finished_captions(file: Path, call: Mapping[str, Any]) -> list[dict[str, Any]] | None:
+def finished_captions(file: Path, call: Mapping[str, object]) -> list[dict[str, object]] | None:
     """The results in `file` where the same call made them, to its end; None for any other file, and for none. What a kill left
     beside it is removed."""
     try:
@@ -57,19 +56,19 @@ class Captions:
 
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
-        self.finished: list[dict[str, Any]] = []
+        self.finished: list[dict[str, object]] = []
         for entry in journal.entries:
             self.finished += json.loads(journal.read(entry))
         self.done = len(self.finished)
 
-    def add(self, answers: Sequence[Mapping[str, Any]]) -> None:
+    def add(self, answers: Sequence[Mapping[str, object]]) -> None:
         """What a later call goes on from once this has returned."""
         self._journal.append(json.dumps(list(answers), ensure_ascii=False).encode())
         self.finished += [dict(answer) for answer in answers]
 
 
 @contextmanager
-def captions_for(file: Path, identity: Mapping[str, Any], overwrite: bool) -> Iterator[Captions]:
+def captions_for(file: Path, identity: Mapping[str, object], overwrite: bool) -> Iterator[Captions]:
     """The captions that go into `file`, locked while they are made. `identity` is all that decides them.
 
     StoreError where another process writes them, or another call left unfinished ones there (`overwrite` drops those).
@@ -88,8 +87,8 @@ def captions_for(file: Path, identity: Mapping[str, Any], overwrite: bool) -> It
 
 
 def write_captions(
-    file: Path, entries: Sequence[Entry], answers: Sequence[Mapping[str, Any]], head: Mapping[str, Any]
-) -> list[dict[str, Any]]:
+    file: Path, entries: Sequence[Entry], answers: Sequence[Mapping[str, object]], head: Mapping[str, object]
+) -> list[dict[str, object]]:
     """Writes `head` and the results, and removes the journal. The results, in the entries' order."""
     results = []
     for entry, answer in zip(entries, answers, strict=True):
@@ -101,7 +100,7 @@ def write_captions(
     return results
 
 
-def _journal(file: Path, identity: dict[str, Any], overwrite: bool) -> Journal:
+def _journal(file: Path, identity: dict[str, object], overwrite: bool) -> Journal:
     path = journal_path(file)
     if not path.exists():
         return Journal.create(path, identity)

@@ -7,7 +7,6 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from icltool.contracts import Example, Task, open_file, open_picture, picture_error, picture_reference, read_whole
 from icltool.errors import ConfigError, DataError, suggestion
@@ -28,7 +27,7 @@ class Entry:
     """One picture to be captioned. `number` counts from 1, `given` is what goes into the results beside the caption."""
 
     number: int
-    given: Mapping[str, Any]
+    given: Mapping[str, object]
     example: Example
 
 
@@ -99,7 +98,7 @@ def digest_of(entries: Sequence[Entry]) -> str:
     return hashlib.blake2b(json.dumps(lines, sort_keys=True).encode(), digest_size=8).hexdigest()
 
 
-def _listed(file: Path) -> list[Any]:
+def _listed(file: Path) -> list[object]:
     try:
         found = json.loads(read_whole(file).decode("utf-8-sig"), object_pairs_hook=_without_repetition)
     except FileNotFoundError:
@@ -115,7 +114,7 @@ def _listed(file: Path) -> list[Any]:
     return found
 
 
-def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _without_repetition(pairs: list[tuple[str, object]]) -> dict[str, object]:
     """An object; ValueError for a key that it has twice, of which one would be lost."""
     found = dict(pairs)
     if len(found) < len(pairs):
@@ -124,7 +123,7 @@ def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _entry(file: Path, number: int, fields: Any, folder: Path) -> Entry:
+def _entry(file: Path, number: int, fields: object, folder: Path) -> Entry:
     where = f"{file}, entry {number}"
     if not isinstance(fields, dict):
         raise DataError(f"{where}: {_kind(fields)} where an object was expected", _SHAPE)
@@ -171,7 +170,7 @@ def _check_pictures(file: Path, entries: Sequence[Entry]) -> None:
         raise DataError(f"{file}: {'; '.join(told[:_NAMED])}{more}", "; ".join(hints))
 
 
-def _kind(value: Any) -> str:
+def _kind(value: object) -> str:
     """What a JSON value is, in words."""
     if value is None:
         return "null"

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from icltool.commands.caption.answer_session import AnswerSession
 from icltool.commands.caption.caption_file import (
@@ -112,14 +112,14 @@ def run(config: CaptionConfig, progress: Progress) -> StageReport:
 
 
 def _report(
-    config: CaptionConfig, asked: _Asked, results: list[dict[str, Any]], target: Path, remarks: list[str]
+    config: CaptionConfig, asked: _Asked, results: list[dict[str, object]], target: Path, remarks: list[str]
 ) -> StageReport:
     told = (*remarks, f"{min(SHOWN, len(results))} of {len(results)} are shown")
     shown = tuple(_shown(entry, row) for entry, row in zip(asked.entries, results[:SHOWN], strict=False))
     return StageReport(f"{asked.name} ({asked.task.name}), {config.model}", shown, target, told)
 
 
-def _makers(config: CaptionConfig) -> dict[str, Any]:
+def _makers(config: CaptionConfig) -> dict[str, dict[str, str]]:
     return makers([("models", config.model)], {"models": config.model_path}).told()
 
 
@@ -174,7 +174,7 @@ def _check_styles(asked: _Asked, known: Sequence[str]) -> None:
         raise DataError(error.message, f"{error.hint}; --any-style lets it pass") from None
 
 
-def _identity(config: CaptionConfig, asked: _Asked) -> dict[str, Any]:
+def _identity(config: CaptionConfig, asked: _Asked) -> dict[str, object]:
     """All that decides the captions but the model's weights, JSON values."""
     dataset = asked.dataset
     return {
@@ -186,7 +186,7 @@ def _identity(config: CaptionConfig, asked: _Asked) -> dict[str, Any]:
     }
 
 
-def _target(config: CaptionConfig, asked: _Asked, identity: dict[str, Any]) -> Path:
+def _target(config: CaptionConfig, asked: _Asked, identity: dict[str, object]) -> Path:
     if config.output is not None:
         return config.output
     source = config.input.stem if config.input is not None else f"{identity['dataset']}-{asked.task.name}-samples"
@@ -249,11 +249,11 @@ def _located(error: DataError, part: Sequence[Entry], source: Path) -> DataError
     return error
 
 
-def _shown(entry: Entry, row: dict[str, Any]) -> dict[str, Any]:
+def _shown(entry: Entry, row: dict[str, object]) -> dict[str, object]:
     """A row of the table."""
     asked = entry.example.question or None
     return {
-        "image": Path(row["image"]).name,
+        "image": Path(str(row["image"])).name,
         **({"style": entry.example.style} if entry.example.style else {}),
         **({"asked": asked} if asked else {}),
         "caption": row["caption"],

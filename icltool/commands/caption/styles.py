@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from icltool.contracts import read_whole
 from icltool.errors import DataError, StoreError, closest
@@ -31,7 +31,7 @@ def styles_in(file: Path) -> list[str]:
     return styles
 
 
-def styles_of_model(model: Any) -> list[str]:
+def styles_of_model(model: object) -> list[str]:
     """What the model says that it knows; empty where it says nothing."""
     return [str(style) for style in getattr(model, "styles", None) or ()]
 

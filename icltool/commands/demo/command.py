@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -20,7 +21,7 @@ from icltool.results.figures import result_figure
 #: The pointer reads the demonstrations' features, which the published selector of the profile does not.
 POINTER = {"learner": "pointer", "options": ["variant=query_img_icd_img_text", "dropout=0.3"]}
 #: Stage, flags beside the profile's options, and what happens.
-STEPS: tuple[tuple[str, dict[str, Any], str], ...] = (
+STEPS: tuple[tuple[str, Mapping[str, object], str], ...] = (
     (
         "prepare",
         {},
@@ -59,7 +60,6 @@ def command(
     progress, began = for_terminal(quiet, verbose), time.monotonic()
     flags = {} if workspace is None else {"workspace": workspace}
     aside = partial(library_output, progress.detail if verbose and not quiet else None, progress.say, set())
-    report: Any = None
     for number, (stage, more, what) in enumerate(STEPS, 1):
         with aside():
             config = resolve(stage, stage_model(stage), {**flags, **more}, "demo", ())

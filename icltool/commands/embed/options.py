@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field
 
-from icltool.config.base import place
+from icltool.config.base import HIDDEN, place
 from icltool.config.executor import ExecutorConfig
-
-_HIDDEN: dict[str, Any] = {"hidden_in_artefact": True}
 
 
 class EmbedConfig(ExecutorConfig):
@@ -33,14 +31,14 @@ class EmbedConfig(ExecutorConfig):
     )
     encoder_path: Path | None = Field(default=None, description="folder or file of the encoder's weights")
     device: str = Field(
-        default="auto", description="cpu, cuda, cuda:1 …; auto takes a GPU when there is one", json_schema_extra=_HIDDEN
+        default="auto", description="cpu, cuda, cuda:1 …; auto takes a GPU when there is one", json_schema_extra=HIDDEN
     )
     precision: Literal["float32", "float16"] = Field(default="float32", description="how vectors are stored")
-    batch_size: int = Field(default=64, ge=1, description="images or texts per forward pass", json_schema_extra=_HIDDEN)
+    batch_size: int = Field(default=64, ge=1, description="images or texts per forward pass", json_schema_extra=HIDDEN)
     overwrite: bool = Field(
         default=False,
         description="start anew where embeddings of other options are in the way",
-        json_schema_extra=_HIDDEN,
+        json_schema_extra=HIDDEN,
     )
 
     def identity(self) -> dict[str, object]:

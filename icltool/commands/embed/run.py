@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from icltool.commands.embed.options import EmbedConfig
 from icltool.commands.embed.worker import EncodedRows, MakeEncoding, Rows, embedded_fields
@@ -86,7 +86,7 @@ class _Job:
     path: Path
     made_by: Makers
 
-    def identity(self, config: EmbedConfig) -> dict[str, Any]:
+    def identity(self, config: EmbedConfig) -> dict[str, object]:
         return {**config.identity(), "dataset": self.dataset.name, "task": self.dataset.task, "split": self.split}
 
     def is_complete(self, config: EmbedConfig) -> bool:

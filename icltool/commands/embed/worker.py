@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -58,7 +58,7 @@ class Encoding:
 
     def __init__(self, config: EmbedConfig, name: str, task: str) -> None:
         self._dataset = open_dataset(Workspace(config.workspace).dataset_folder(name, task))
-        options: dict[str, Any] = {"device": config.device}
+        options: dict[str, object] = {"device": config.device}
         if config.encoder_path is not None:
             options["path"] = str(config.encoder_path)
         self._encoder: Encoder = component("encoders", config.encoder, **options)
