@@ -123,6 +123,7 @@ from icltool.contracts import (
     Metric as Metric,
     Model as Model,
     ModelIdentity as ModelIdentity,
+    Options as Options,
     PictureReference as PictureReference,
     PixelReader as PixelReader,
     PreparedSplit as PreparedSplit,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import functools
 import importlib.metadata
 from collections.abc import Iterable, Iterator
@@ -10,6 +9,7 @@ from typing import Any
 
 import pluggy
 
+from icltool.errors import closest
 from icltool.plugin import hookspecs
 from icltool.plugin.registration import KINDS, Registration
 from icltool.plugin.registry import Broken, Found, Registry
@@ -123,8 +123,8 @@ def _registrations(kind: str, answer: Any) -> list[Registration]:
 
 
 def _unknown_hook(name: str) -> str:
-    close = difflib.get_close_matches(name, [f"icltool_{kind}" for kind in KINDS], n=1)
-    return f"icltool has no hook {name!r}" + (f"; did you mean {close[0]!r}?" if close else "")
+    close = closest(name, [f"icltool_{kind}" for kind in KINDS])
+    return f"icltool has no hook {name!r}" + (f"; did you mean {close!r}?" if close else "")
 
 
 def _told(error: BaseException) -> str:

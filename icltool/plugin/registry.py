@@ -6,7 +6,6 @@ import importlib
 from dataclasses import dataclass
 from typing import Any
 
-from icltool.contracts.options import build
 from icltool.errors import IclError, PluginError, closest
 from icltool.plugin.registration import KINDS, Registration
 
@@ -91,6 +90,8 @@ class Registry:
 
         Raises PluginError as `load` does, and ConfigError as `icltool.contracts.options.build`.
         """
+        from icltool.contracts.options import build  # contracts bring numpy and pydantic, which listing does without
+
         factory = self.load(kind, name)
         bound = {**self.get(kind, name).registration.options, **options}
         return build(f"{SINGULAR[kind]} {name!r}", factory, bound, _MODEL_FLAGS if kind == "models" else {})

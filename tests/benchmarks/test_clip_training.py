@@ -17,6 +17,7 @@ import torch
 from PIL import Image
 
 from icltool.components.learners.lever_lm.learner import LeverLM
+from icltool.components.learners.lever_lm.options import LeverLMOptions
 from icltool.contracts import IndexSet, TrainableEncoder
 from icltool.plugin.manager import component
 from tests.components.learners.pictures import SMALL, arrays, tiny_clip, training_set
@@ -59,7 +60,7 @@ def compare(
     for name, way in WAYS.items():
         for modality, weights in state.items():
             encoder.tower(modality).load_state_dict(weights)
-        clock, learner = Clock(), LeverLM(**{**SMALL, **options, **way})
+        clock, learner = Clock(), LeverLM(LeverLMOptions(**{**SMALL, **options, **way}))
         data = training_set(index, encoder if "encoder" in learner.needs else None, beams=beams)
         outcome = learner.train(data, folder / name, 0, clock)
         epochs = float(outcome.history[-1]["epoch"])

@@ -13,7 +13,8 @@ import torch
 
 from icltool.components.learners.lever_lm.building import build_model
 from icltool.components.learners.lever_lm.decoding import beam, greedy, next_row
-from icltool.components.learners.lever_lm.options import parse_options
+from icltool.components.learners.lever_lm.options import LeverLMOptions
+from icltool.contracts.options import made
 from tests.components.learners.plain_decoding import plain_beam, plain_greedy
 
 pytestmark = pytest.mark.benchmark
@@ -35,7 +36,7 @@ def _timed(decode: Callable[[slice], torch.Tensor], queries: int) -> tuple[float
 def test_speed_beside_reading_the_whole_sequence(network: str, capsys: pytest.CaptureFixture[str]) -> None:
     """Prints sequences per second of both, from stored embeddings to rows. The rows must be equal; no time is asserted."""
     torch.manual_seed(0)
-    options = parse_options({"network": network, "dropout": 0.0})
+    options = made("lever-lm", LeverLMOptions, {"network": network, "dropout": 0.0})
     model = build_model(EXAMPLES, DIM, options).double().eval().requires_grad_(False)
     query = {m: torch.randn(QUERIES, DIM, dtype=torch.float64) for m in options.reads.query}
     table = {m: torch.randn(EXAMPLES, DIM) for m in options.reads.icd}

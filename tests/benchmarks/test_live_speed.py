@@ -73,7 +73,9 @@ def test_an_epoch_with_the_teacher_s_answers_kept(
     found, losses = {}, {}
     for draws in (None, 1):
         clock, kept = EpochClock(), {} if draws is None else {"teacher_draws": draws, "teacher_top_k": 0}
-        learner = Live(shots=SHOTS, max_train_size=EXAMPLES, epochs=3, batch_size=BATCH, accumulate=1, lr=1e-2, **kept)
+        learner = Live(
+            LiveOptions(shots=SHOTS, max_train_size=EXAMPLES, epochs=3, batch_size=BATCH, accumulate=1, lr=1e-2, **kept)
+        )
         outcome = learner.steer(data, tmp_path / str(draws), 0, clock)
         found[draws], losses[draws] = statistics.median(clock.epochs()), outcome.history[0]["loss"]
     assert losses[1] == pytest.approx(losses[None], rel=1e-5)  # the first epoch has the same demonstrations

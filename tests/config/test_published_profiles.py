@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
-from icltool.components.learners.captioner.options import parse_options as tuning_options
-from icltool.components.learners.live.options import parse_options
+from icltool.components.learners.captioner.options import CaptionerOptions
+from icltool.components.learners.live.options import LiveOptions
 from icltool.config.profiles import Profile, read_profile
 from icltool.config.resolve import resolve
+from icltool.contracts.options import made
 from icltool.execution.progress import for_terminal
 from icltool.plugin.commands import command_module, stage_model
 from tests.suites import apart
@@ -129,7 +130,7 @@ def test_live_is_trained_as_published(dataset: str, model: str) -> None:
     }
     assert config.options == expected
     assert config.trainer == {"devices": 4, "strategy": "ddp"}
-    resolved = parse_options({**config.options, "trainer": config.trainer})
+    resolved = made("live", LiveOptions, {**config.options, "trainer": config.trainer})
     assert (resolved.temperature_schedule, resolved.init_std, resolved.teacher_draws) == ("fixed", 0.01, None)
 
 
@@ -170,7 +171,7 @@ def test_blip2_is_fine_tuned_as_published(name: str, own: dict[str, Any]) -> Non
     assert config.dtype == "float16"
     eight = {"devices": 8, "strategy": "ddp"}
     assert config.trainer == (eight if "coco" in name else {"devices": 1})
-    options = tuning_options(config.options)
+    options = made("captioner", CaptionerOptions, config.options)
     expected = {
         **{"epochs": 5, "lr": 1e-5, "schedule": "blip2", "warmup_lr": 1e-8, "warmup_steps": 1000, "min_lr": 0.0},
         **{"betas": (0.9, 0.999), "weight_decay": 0.05, "layer_decay": 1.0, "clip": 0.0, "accumulate": 1},
@@ -178,8 +179,8 @@ def test_blip2_is_fine_tuned_as_published(name: str, own: dict[str, Any]) -> Non
         **{"grad_checkpointing": True, "precision": "16-mixed", "select": "cider+bleu-4", **own},
     }
     assert {key: getattr(options, key) for key in expected} == expected
-    made: Any = SimpleNamespace(image_size=224, target_apart=False)
-    recipe = Blip2Model.tuning_recipe(made, config.task)
+    model: Any = SimpleNamespace(image_size=224, target_apart=False)
+    recipe = Blip2Model.tuning_recipe(model, config.task)
     assert {key: getattr(options, key) for key in recipe} == recipe
     evaluate = _resolved("evaluate", name)
     search = {"num_beams": 5, "max_new_tokens": 30, "min_new_tokens": 8, "repetition_penalty": 1.15}
@@ -192,7 +193,7 @@ def test_styles_are_learned_as_published(name: str) -> None:
     """Defaults of the published code, and its five metrics."""
     config = _resolved("train", name)
     scst = name.endswith("-scst")
-    options = tuning_options(config.options)
+    options = made("captioner", CaptionerOptions, config.options)
     expected = {
         **{"epochs": 3, "batch_size": 4, "lr": 5e-5, "min_lr": 1e-7, "schedule": "polynomial", "warmup": 0.01},
         **{"weight_decay": 0.001, "image_size": 224, "shorter": 256, "crop": "random", "max_target_tokens": 16},
@@ -211,7 +212,7 @@ def test_styles_are_learned_as_published(name: str) -> None:
 def test_live_on_the_embedded_world_takes_either_task(task: str) -> None:
     config = resolve("train", stage_model("train"), {"task": task}, profile=str(PROFILES["live-shapes"].path))
     assert (config.dataset, config.task, config.model) == ("shapes", task, "tiny-idefics")
-    parse_options(config.options)
+    made("live", LiveOptions, config.options)
 
 
 def _resolved(stage: str, name: str) -> Any:

@@ -118,7 +118,7 @@ def test_the_tutorial_in_its_readme_works_as_written(tmp_path: Path) -> None:
     code = (
         "registry = load_registry()\n"
         "found = [registry.get('samplers', name).distribution for name in ('even-first', 'odd-first')]\n"
-        "answer = [found, registry.create('samplers', 'odd-first').odd]"
+        "answer = [found, registry.create('samplers', 'odd-first').options.odd]"
     )
     assert ask(code, tmp_path) == [["icltool-parity", "icltool-parity"], True]
     assert "2 passed" in own_tests(tmp_path, tmp_path)

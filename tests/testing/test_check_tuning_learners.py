@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from icltool.components.learners.captioner.learner import Captioner
+from icltool.components.learners.captioner.options import CaptionerOptions
 from icltool.contracts import Example, TrainingOutcome
 from icltool.testing.tuners import check_tuning_learner, make_tuning_set
 from tests.components.learners.captioner.model import TinyCaptioner
@@ -27,7 +28,7 @@ def sets(scenery: Scenery) -> Callable[[], Any]:
 
 
 def test_captioner(sets: Any, tmp_path: Path) -> None:
-    check_tuning_learner(lambda: Captioner(**OPTIONS), sets, tmp_path)
+    check_tuning_learner(lambda: Captioner(CaptionerOptions(**OPTIONS)), sets, tmp_path)
 
 
 class Faulty(Captioner):

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 import icltool
-from icltool.components.learners.captioner.options import parse_options
+from icltool.components.learners.captioner.options import CaptionerOptions
 from icltool.components.models.shared.tuned import read_tuned, tensor_names
 from icltool.config.profiles import Profile, read_profile
 from icltool.config.resolve import resolve
@@ -110,7 +110,7 @@ class Run:
         assert (made.model, made.about["task"]) == (self.common["model"], self.common["task"])
         assert (made.about["examples"], made.about["captions"]) == (examples, captions)
         published = self.profile.tables["train"]["options"]
-        expected = parse_options(published).decided()
+        expected = made("captioner", CaptionerOptions, published).decided()
         kept = {k: expected[k] for k in published if k in expected and k not in ("epochs", "precision", *self.sides)}
         assert kept
         assert {k: made.about["options"][k] for k in kept} == kept

@@ -79,7 +79,7 @@ class FunctionVector(OptionsLearner):
     """
 
     name = METHOD
-    option_model = FunctionVectorOptions
+    options_model = FunctionVectorOptions
     options: FunctionVectorOptions
 
     def steer(self, data: SteeringSet, folder: Path, seed: int, progress: Progress) -> TrainingOutcome:

@@ -49,7 +49,7 @@ class IcvPca(OptionsLearner):
     """
 
     name = METHOD
-    option_model = IcvPcaOptions
+    options_model = IcvPcaOptions
     options: IcvPcaOptions
 
     def steer(self, data: SteeringSet, folder: Path, seed: int, progress: Progress) -> TrainingOutcome:

@@ -1,16 +1,12 @@
-"""Reading a learner's options as users give them."""
+"""What the options of learners have in common, and how their texts are read."""
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal, TypeAlias, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, ValidationError
+from pydantic import AfterValidator, BeforeValidator, ConfigDict
 
-from icltool.errors import ConfigError
-
-Options = TypeVar("Options", bound=BaseModel)
+from icltool.contracts import Options
 
 #: Options of Lightning's Trainer that learners set themselves.
 RESERVED_TRAINER_OPTIONS = frozenset(
@@ -25,10 +21,10 @@ _OWN = {
 }
 
 
-class LearnerOptions(BaseModel):
+class LearnerOptions(Options):
     """The options of a learner, or of several that share some."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
+    model_config = ConfigDict(validate_default=True)
 
     def identity(self) -> dict[str, object]:
         """The options that decide the result, defaults included, JSON-ready."""
@@ -36,43 +32,18 @@ class LearnerOptions(BaseModel):
 
 
 class OptionsLearner:
-    """A learner that is built from the fields of its `option_model`; ConfigError for a wrong one."""
+    """A learner that is built from its options."""
 
     name: ClassVar[str]
-    option_model: ClassVar[type[LearnerOptions]]
+    options_model: ClassVar[type[LearnerOptions]]
     options: LearnerOptions
 
-    def __init__(self, **options: object) -> None:
-        self.options = parsed(self.name, self.option_model, options)
+    def __init__(self, options: LearnerOptions) -> None:
+        self.options = options
 
     def identity(self) -> dict[str, object]:
         """The resolved options, defaults included, JSON-ready."""
         return self.options.identity()
-
-
-def parsed(learner: str, model: type[Options], values: Mapping[str, object]) -> Options:
-    """The options of `learner`, checked; values may be strings. Raises ConfigError that names the first wrong one."""
-    try:
-        return model.model_validate(dict(values))
-    except ValidationError as error:
-        first = error.errors()[0]
-        name = ".".join(part for part in first["loc"] if isinstance(part, str))
-        if first["type"] == "extra_forbidden":
-            close = difflib.get_close_matches(name, list(model.model_fields), n=1)
-            start = f"did you mean {close[0]!r}? " if close else ""
-            known = ", ".join(model.model_fields)
-            raise ConfigError(f"{learner} has no option {name!r}", f"{start}known: {known}") from error
-        if first["type"] == "dict_type":
-            ours = "--trainer devices=2, or " if name == "trainer" else ""
-            pair = "devices=2" if name == "trainer" else "KEY=VALUE"
-            raise ConfigError(
-                f"{learner} option {name}: names and values are wanted, not {first['input']!r}",
-                f"write {ours}--option '{name}={{{pair}}}'",
-            ) from error
-        what = first["msg"].removeprefix("Value error, ")
-        raise ConfigError(
-            f"{learner} option {name}: {what}" if name else f"{learner}: {what}", "correct its value"
-        ) from error
 
 
 def names_of(value: object) -> object:

@@ -20,7 +20,7 @@ class TaskVector(OptionsLearner):
     """
 
     name = "task-vector"
-    option_model = PromptOptions
+    options_model = PromptOptions
     options: PromptOptions
 
     def steer(self, data: SteeringSet, folder: Path, seed: int, progress: Progress) -> TrainingOutcome:

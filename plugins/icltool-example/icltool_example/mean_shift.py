@@ -7,10 +7,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pydantic import Field
+
 from icltool import (
-    ConfigError,
     Draws,
     Model,
+    Options,
     Progress,
     SteeringSet,
     TrainingOutcome,
@@ -32,18 +34,26 @@ if TYPE_CHECKING:
 METHOD = "mean-shift"
 
 
+class MeanShiftOptions(Options):
+    """How much is read, and how strong the shift is."""
+
+    shots: int = Field(4, ge=1, description="demonstrations in each prompt")
+    examples: int = Field(32, ge=1, description="prompts that the mean is over")
+    strength: float = Field(0.3, description="times the mean difference")
+
+
 class MeanShift:
     """The learner. For each layer: the mean over examples of the state with demonstrations less the state without, at the
     last token of the prompt, times `strength`. A layer sees what was added before it, so that strength 1 adds too much."""
 
-    def __init__(self, shots: int = 4, examples: int = 32, strength: float = 0.3) -> None:
-        if shots < 1 or examples < 1:
-            raise ConfigError(f"{METHOD}: shots={shots}, examples={examples}", "both are 1 at least")
-        self.shots, self.examples, self.strength = shots, examples, strength
+    options_model = MeanShiftOptions
+
+    def __init__(self, options: MeanShiftOptions) -> None:
+        self.options = options
 
     def identity(self) -> dict[str, Any]:
         """The options that decide the result, defaults included."""
-        return {"shots": self.shots, "examples": self.examples, "strength": self.strength}
+        return self.options.model_dump(mode="json")
 
     def steer(self, data: SteeringSet, folder: Path, seed: int, progress: Progress) -> TrainingOutcome:
         """Writes `shifts` float32 [L, D]."""
@@ -51,15 +61,15 @@ class MeanShift:
 
         model = hooked_model(data, METHOD)
         pool = Draws(data, len(data.examples), seed)  # draws by key, and no demonstration leaks
-        positions = range(min(self.examples, len(pool)))
+        positions = range(min(self.options.examples, len(pool)))
         states = []
         with progress.task(f"{METHOD}: reading prompts", 2 * len(positions), "prompts") as ticker:
-            for prompts in (pool.prompts(positions, self.shots), pool.plain_prompts(positions)):
+            for prompts in (pool.prompts(positions, self.options.shots), pool.plain_prompts(positions)):
                 found = last_states(data, prompts, model.shifted_modules(), advance=ticker.advance)
                 states.append(torch.stack([of_layer.double().mean(0) for of_layer in found]))
-        shifts = (self.strength * (states[0] - states[1])).float()
+        shifts = (self.options.strength * (states[0] - states[1])).float()
         figures = {"examples": len(positions), "norm": float(shifts.norm(dim=1).mean())}
-        about = about_steering(data, self.shots, seed, self.identity(), figures)
+        about = about_steering(data, self.options.shots, seed, self.identity(), figures)
         path = write_intervention(folder, METHOD, model, about, {"shifts": shifts})
         return TrainingOutcome({"last": path}, [figures])
 

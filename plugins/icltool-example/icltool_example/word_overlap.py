@@ -5,18 +5,26 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from pydantic import Field
 
-from icltool import ScoringRequest, ScoringSession, Valuation
+from icltool import Options, ScoringRequest, ScoringSession, Valuation
+
+
+class WordOverlapOptions(Options):
+    """What counts as one word."""
+
+    case_sensitive: bool = Field(False, description="tell Red from red")
 
 
 class WordOverlapScorer:
     """f(S, x): the share of distinct words of the query's label that some demonstration's label holds, from 0 to 1."""
 
+    options_model = WordOverlapOptions
     needs: frozenset[str] = frozenset()
     tie_tolerance = 0.0  # counted, not computed in floating point: no rounding depends on the batch
 
-    def __init__(self, case_sensitive: bool = False) -> None:
-        self.case_sensitive = case_sensitive
+    def __init__(self, options: WordOverlapOptions) -> None:
+        self.options = options
 
     def evaluate(self, session: ScoringSession, requests: Sequence[ScoringRequest]) -> Valuation:
         """The value of each request; 0 for an empty sequence or an empty label."""
@@ -28,4 +36,4 @@ class WordOverlapScorer:
         return len(wanted & shown) / len(wanted) if wanted else 0.0
 
     def _words(self, text: str) -> set[str]:
-        return set((text if self.case_sensitive else text.lower()).split())
+        return set((text if self.options.case_sensitive else text.lower()).split())

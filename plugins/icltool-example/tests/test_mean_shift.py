@@ -4,9 +4,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from icltool_example.mean_shift import MeanShift, MeanShiftVectors
+from icltool_example.mean_shift import MeanShift, MeanShiftOptions, MeanShiftVectors
 
 from icltool import ConfigError, Model, SteeringSet, StoreError, save_intervention
+from icltool.contracts.options import made
 from icltool.plugin.manager import component
 from icltool.testing import (
     QuietProgress,
@@ -30,7 +31,9 @@ def data(model: Model, tmp_path_factory: pytest.TempPathFactory) -> SteeringSet:
 
 
 def test_they_conform(model: Model, data: SteeringSet, tmp_path: Path) -> None:
-    made = check_steering_learner(lambda: MeanShift(shots=2, examples=8), MeanShiftVectors, data, tmp_path)
+    made = check_steering_learner(
+        lambda: MeanShift(MeanShiftOptions(shots=2, examples=8)), MeanShiftVectors, data, tmp_path
+    )
     check_intervention(made, model, data.examples.rows(range(4)))
 
 
@@ -40,7 +43,7 @@ def test_the_shift_is_the_mean_difference(model: Any, data: SteeringSet, tmp_pat
 
     from icltool import Draws, last_states, read_intervention
 
-    MeanShift(shots=2, examples=1, strength=1.0).steer(data, tmp_path, 5, QuietProgress())
+    MeanShift(MeanShiftOptions(shots=2, examples=1, strength=1.0)).steer(data, tmp_path, 5, QuietProgress())
     shifts = read_intervention(tmp_path / "last.safetensors").tensor("shifts", -1, -1)
     pool = Draws(data, len(data.examples), 5)
     for place, module in enumerate(model.shifted_modules()):
@@ -49,8 +52,8 @@ def test_the_shift_is_the_mean_difference(model: Any, data: SteeringSet, tmp_pat
 
 
 def test_wrong_options_and_files_are_one_clear_error(model: Any, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="mean-shift: shots=0, examples=32"):
-        MeanShift(shots=0)
+    with pytest.raises(ConfigError, match="shots=0 is no whole number from 1 up"):
+        made("mean-shift", MeanShiftOptions, {"shots": 0})
     import torch
 
     path = tmp_path / "last.safetensors"

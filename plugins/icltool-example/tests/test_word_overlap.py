@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from icltool_example.word_overlap import WordOverlapScorer
+from icltool_example.word_overlap import WordOverlapOptions, WordOverlapScorer
 
 from icltool import ScoringRequest
 from icltool.testing import InMemorySession, check_scorer, make_examples
@@ -20,11 +20,15 @@ def test_value_is_the_share_of_words_shown(labels: list[str], value: float, tmp_
     query = replace(first, label="Red dog")
     shown = tuple(replace(e, label=label) for e, label in zip(others, labels, strict=False))
     session = InMemorySession([first, *others], needs=frozenset())
-    assert WordOverlapScorer().evaluate(session, [ScoringRequest(query, shown)]).values.tolist() == [value]
+    assert WordOverlapScorer(WordOverlapOptions()).evaluate(
+        session, [ScoringRequest(query, shown)]
+    ).values.tolist() == [value]
 
 
 def test_case_can_count(tmp_path: Path) -> None:
     first, second = make_examples(tmp_path, 2, size=8)
     request = ScoringRequest(replace(first, label="Red"), (replace(second, label="red"),))
     session = InMemorySession([first, second], needs=frozenset())
-    assert WordOverlapScorer(case_sensitive=True).evaluate(session, [request]).values.tolist() == [0.0]
+    assert WordOverlapScorer(WordOverlapOptions(case_sensitive=True)).evaluate(session, [request]).values.tolist() == [
+        0.0
+    ]

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from icltool import Example, Prompt
+from icltool.components.learners.live.options import LiveOptions
 from icltool.testing import make_examples
 from icltool.testing.hooks import adding, check_hooks
 
@@ -100,7 +101,7 @@ def test_live_is_trained_and_used(tiny_mpt: Tiny, examples: list[Example], tmp_p
         "lr": 0.1,
         "alpha_lr": 1.0,
     }
-    learner = Live(**options, grad_checkpointing=True)
+    learner = Live(LiveOptions(**options, grad_checkpointing=True))
     outcome = learner.steer(make_steering_set(model, examples), tmp_path, 0, QuietProgress())
     prompts = [model.prompt("caption", (), example) for example in examples]
     before = model.score(prompts, 6)

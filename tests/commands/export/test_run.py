@@ -20,6 +20,7 @@ from safetensors.numpy import load_file, save_file
 
 from icltool.commands.export import run as export
 from icltool.commands.export.options import ExportConfig
+from icltool.components.learners.lever_lm.options import LeverLMOptions
 from icltool.components.models.chat.chat_format import request
 from icltool.contracts import Example, QueryResult, Region, with_regions
 from icltool.errors import ConfigError, DataError, StoreError
@@ -239,7 +240,7 @@ def test_an_exported_selector_chooses_as_before(workspace: Workspace, tmp_path: 
 
     index = make_index()
     folder = workspace.checkpoint_folder("lever-lm", "shapes", "caption", "0123abcd")
-    learner = LeverLM(network="lstm", n_embd=16, epochs=1)
+    learner = LeverLM(LeverLMOptions(network="lstm", n_embd=16, epochs=1))
     learner.train(make_training_set(index), folder, seed=0, progress=SilentProgress())
     queries = make_queries(index, np.arange(12))
     for name in ("min_vl", "last"):

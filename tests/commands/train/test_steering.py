@@ -98,7 +98,7 @@ def test_wrong_options_are_one_clear_line(workspace: Path) -> None:
         run(workspace, model="tiny-idefix")
     with pytest.raises(PluginError, match="unknown learner 'life'"):
         run(workspace, learner="life")
-    with pytest.raises(ConfigError, match="live has no option 'few_shot_num'"):
+    with pytest.raises(ConfigError, match="'live' has no option 'few_shot_num'"):
         run(workspace, options={"few_shot_num": 8})
     with pytest.raises(StoreError, match="no data set is prepared"):
         run(workspace / "elsewhere")

@@ -36,9 +36,9 @@ def test_no_image_and_no_group_stands_on_both_sides(drawn: list[tuple[int, str]]
 @pytest.mark.parametrize("wrong", [0, 1, 1.0, -0.5, 3, True, "1.5"])
 def test_shares_outside_zero_and_one(wrong: float | str) -> None:
     with pytest.raises(ConfigError, match="validation is"):
-        share_of("folder", wrong)
+        share_of(wrong)
 
 
 def test_names_of_splits_are_no_shares() -> None:
-    assert share_of("folder", "test") is None
-    assert share_of("folder", "0.2") == 0.2
+    assert share_of("test") is None
+    assert share_of("0.2") == 0.2

@@ -13,7 +13,7 @@ import pytest
 
 from icltool.components.datasets.coco2014 import Coco2014Reader
 from icltool.components.datasets.coco2017 import Coco2017Reader
-from icltool.components.datasets.coco_karpathy import CocoKarpathyReader
+from icltool.components.datasets.coco_karpathy import CocoKarpathyReader, KarpathyOptions
 from icltool.components.datasets.okvqa import OKVQAReader
 from icltool.components.datasets.vqav2 import VQAv2Reader
 from icltool.components.datasets.vqav2_sub import VQAv2SubOptions, VQAv2SubReader
@@ -78,7 +78,7 @@ ALL = pytest.mark.parametrize(
     [
         (Coco2017Reader, coco(2017), zip_coco, "caption"),
         (Coco2014Reader, coco(2014), zip_coco, "caption"),
-        (CocoKarpathyReader, write_karpathy, zip_karpathy, "caption"),
+        (lambda: CocoKarpathyReader(KarpathyOptions()), write_karpathy, zip_karpathy, "caption"),
         (VQAv2Reader, write_vqa, zip_vqa, "vqa"),
         (lambda: VQAv2SubReader(VQAv2SubOptions(size=1)), write_vqa, zip_vqa, "vqa"),
         (OKVQAReader, write_okvqa, zip_okvqa, "vqa"),

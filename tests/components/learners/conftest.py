@@ -28,11 +28,12 @@ def _one_thread() -> Iterator[None]:
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     """A selector trained on the synthetic task, on the CPU."""
     from icltool.components.learners.lever_lm.learner import LeverLM
+    from icltool.components.learners.lever_lm.options import LeverLMOptions
 
     folder: Path = tmp_path_factory.mktemp("selector")
     index = make_index(90)
     data = make_training_set(index, shots=2, beams=3)
     progress = RecordingProgress()
-    learner = LeverLM(**SMALL, epochs=12, val_fraction=0.2, trainer={"accelerator": "cpu"})
+    learner = LeverLM(LeverLMOptions(**SMALL, epochs=12, val_fraction=0.2, trainer={"accelerator": "cpu"}))
     outcome = learner.train(data, folder, 3, progress)
     return Trained(index, data, folder, outcome, progress, np.unique(data.query_rows), learner)

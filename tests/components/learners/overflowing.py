@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from icltool.components.learners.live.options import LiveOptions
 from icltool.contracts import Example
 
 #: Of 9 examples in batches of 2 x 4 the last batch has one.
@@ -39,7 +40,7 @@ def live(examples: Sequence[Example], folder: Path) -> None:
     from tests.components.learners.synthetic import RecordingProgress
 
     data = steering_set(component("models", "tiny-idefics", device="cpu"), examples)
-    learner = Live(**{**SMALL, "max_train_size": EXAMPLES, "trainer": {**TRAINER, "strategy": "ddp"}})
+    learner = Live(LiveOptions(**{**SMALL, "max_train_size": EXAMPLES, "trainer": {**TRAINER, "strategy": "ddp"}}))
     learner.steer(data, folder, 3, RecordingProgress())
 
 

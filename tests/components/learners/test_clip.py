@@ -18,16 +18,18 @@ from torch import nn
 
 from icltool.components.learners.lever_lm.clip import BatchTable, OnlineClip, Opened, OpenedBatches
 from icltool.components.learners.lever_lm.learner import LeverLM
-from icltool.components.learners.lever_lm.options import parse_options
+from icltool.components.learners.lever_lm.options import LeverLMOptions
 from icltool.components.learners.lever_lm.rows import EvenBatches, RowDataset, Vocabulary, build_rows
+from icltool.contracts.options import made
 from icltool.errors import ConfigError, DataError
+from icltool.plugin.manager import component
 from tests.components.learners.pictures import SMALL, arrays, tiny_clip, training_set
 from tests.components.learners.synthetic import RecordingProgress
 
 
 def train(folder: Path, workspace: Path, **options: Any) -> tuple[list[dict[str, float]], dict[str, torch.Tensor]]:
     """(history, tensors of the last checkpoint) of a training on exactly what the learner needs."""
-    learner = LeverLM(**{**SMALL, "epochs": 1, **options})
+    learner = LeverLM(LeverLMOptions(**{**SMALL, "epochs": 1, **options}))
     index, _ = arrays(workspace, learner.needs, count=20)
     data = training_set(index, tiny_clip() if "encoder" in learner.needs else None)
     outcome = learner.train(data, folder, 0, RecordingProgress())
@@ -75,15 +77,15 @@ def test_only_the_towers_that_are_not_frozen_learn(small_world: Path, tmp_path: 
 
 
 def test_a_tower_that_the_variant_does_not_read_is_neither_run_nor_trained() -> None:
-    learner = LeverLM(freeze="", variant="query_text_icd_text")
+    learner = LeverLM(LeverLMOptions(freeze="", variant="query_text_icd_text"))
     assert learner.needs == {"texts", "encoder"}
-    assert LeverLM(freeze="image", variant="query_img_icd_img").needs == {"image"}
-    assert LeverLM(freeze="text").needs == {"images", "text", "encoder"}
-    assert LeverLM().needs == {"image", "text"}
+    assert LeverLM(LeverLMOptions(freeze="image", variant="query_img_icd_img")).needs == {"image"}
+    assert LeverLM(LeverLMOptions(freeze="text")).needs == {"images", "text", "encoder"}
+    assert LeverLM(LeverLMOptions()).needs == {"image", "text"}
 
 
 def test_training_both_towers_needs_no_embeddings(small_world: Path, tmp_path: Path) -> None:
-    learner = LeverLM(**SMALL, freeze="none", epochs=1)
+    learner = LeverLM(LeverLMOptions(**SMALL, freeze="none", epochs=1))
     index, _ = arrays(small_world, learner.needs)
     assert index.image is None
     assert index.text is None
@@ -134,7 +136,7 @@ def test_a_tower_without_gradient_checkpointing_is_named() -> None:
     encoder = tiny_clip()
     encoder.tower = lambda modality: NoCheckpointing(2, 2)  # type: ignore[method-assign]
     with pytest.raises(ConfigError, match=r"tower of encoder 'tiny-clip' knows no gradient checkpointing"):
-        build_clip(encoder, parse_options({"freeze": "none", "grad_checkpointing": True}))
+        build_clip(encoder, made("lever-lm", LeverLMOptions, {"freeze": "none", "grad_checkpointing": True}))
 
 
 def test_frozen_towers_stay_in_evaluation_mode() -> None:
@@ -154,7 +156,7 @@ class Impatient(RecordingProgress):
 
 
 def test_ctrl_c_keeps_checkpoints_and_leaves_no_thread(small_world: Path, tmp_path: Path) -> None:
-    learner = LeverLM(**SMALL, freeze="none", epochs=9)
+    learner = LeverLM(LeverLMOptions(**SMALL, freeze="none", epochs=9))
     index, _ = arrays(small_world, learner.needs)
     with pytest.raises(KeyboardInterrupt):
         learner.train(training_set(index, tiny_clip()), tmp_path, 0, Impatient())
@@ -163,7 +165,7 @@ def test_ctrl_c_keeps_checkpoints_and_leaves_no_thread(small_world: Path, tmp_pa
 
 
 def test_an_image_that_cannot_be_read_is_named_in_one_line(small_world: Path, tmp_path: Path) -> None:
-    learner = LeverLM(**SMALL, freeze="none", epochs=1)
+    learner = LeverLM(LeverLMOptions(**SMALL, freeze="none", epochs=1))
     index, _ = arrays(small_world, learner.needs)
     images = ("/nowhere/gone.png", *index.images[1:])
     data = training_set(dataclasses.replace(index, images=images, _lookup={}), tiny_clip())
@@ -183,13 +185,15 @@ def test_an_encoder_of_another_width_is_refused(small_world: Path, tmp_path: Pat
     assert index.text is not None
     narrow = dataclasses.replace(index, text=index.text[:, :32].copy(), _lookup={})
     with pytest.raises(ConfigError, match=r"width 64, the embeddings have 32"):
-        LeverLM(**SMALL, freeze="text").train(training_set(narrow, tiny_clip()), tmp_path, 0, RecordingProgress())
+        LeverLM(LeverLMOptions(**SMALL, freeze="text")).train(
+            training_set(narrow, tiny_clip()), tmp_path, 0, RecordingProgress()
+        )
 
 
 def test_contrast_with_the_index_set_and_trained_clip_do_not_go_together() -> None:
     with pytest.raises(ConfigError, match="contrast=pool"):
-        LeverLM(network="pointer", contrast="index", freeze="text")
-    assert LeverLM(network="pointer", contrast="index").needs == {"image", "text"}
+        component("learners", "lever-lm", network="pointer", contrast="index", freeze="text")
+    assert LeverLM(LeverLMOptions(network="pointer", contrast="index")).needs == {"image", "text"}
 
 
 @settings(max_examples=60, deadline=None)

@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 
 from icltool.components.learners.lever_lm import features
 from icltool.components.learners.lever_lm.learner import LeverLM
+from icltool.components.learners.lever_lm.options import LeverLMOptions
 from icltool.components.learners.lever_lm.selector import LeverLMSelector
 from icltool.contracts import FloatArray, IndexSet, QuerySet
 from icltool.errors import ConfigError, DataError, StoreError
@@ -41,7 +42,7 @@ def folders(small_world: Path, tmp_path_factory: pytest.TempPathFactory) -> Call
     def folder(recipe: str) -> Path:
         if recipe not in made:
             made[recipe] = tmp_path_factory.mktemp("selector")
-            learner = LeverLM(**SMALL, **RECIPES[recipe], epochs=2, lr=1e-3)
+            learner = LeverLM(LeverLMOptions(**SMALL, **RECIPES[recipe], epochs=2, lr=1e-3))
             data = training_set(arrays(small_world, learner.needs)[0], tiny_clip())
             learner.train(data, made[recipe], 0, RecordingProgress())
         return made[recipe]
@@ -201,7 +202,7 @@ def test_training_again_removes_features_of_before(
 ) -> None:
     folder = copied(folders("vqa"), tmp_path)
     (folder / "features").mkdir()
-    learner = LeverLM(**SMALL, epochs=1)
+    learner = LeverLM(LeverLMOptions(**SMALL, epochs=1))
     learner.train(training_set(arrays(small_world)[0]), folder, 0, RecordingProgress())
     assert not (folder / "features").exists()
     assert not [name for name in load_file(folder / "last.safetensors") if name.startswith("clip.")]

@@ -21,7 +21,8 @@ from icltool.components.learners.lever_lm.decoding import (
     next_row,
 )
 from icltool.components.learners.lever_lm.model import SelectorModel
-from icltool.components.learners.lever_lm.options import parse_options
+from icltool.components.learners.lever_lm.options import LeverLMOptions
+from icltool.contracts.options import made
 from tests.components.learners.plain_decoding import plain_beam, plain_greedy
 
 DIM = 8
@@ -30,7 +31,9 @@ DIM = 8
 def parts(network: str, examples: int, queries: int, seed: int = 0, repeated: int = 1, layers: int = 1) -> tuple:
     """(model, query features, index features, tokens, targets); each index vector occurs `repeated` times."""
     torch.manual_seed(seed)
-    options = parse_options({"network": network, "n_embd": 16, "n_head": 2, "n_layer": layers, "dropout": 0.0})
+    options = made(
+        "lever-lm", LeverLMOptions, {"network": network, "n_embd": 16, "n_head": 2, "n_layer": layers, "dropout": 0.0}
+    )
     model = build_model(examples, DIM, options).double().eval().requires_grad_(False)
     query = {m: torch.randn(queries, DIM, dtype=torch.float64) for m in ("image", "text")}
     distinct = -(-examples // repeated)

@@ -6,12 +6,14 @@ import math
 import pytest
 
 from icltool.components.learners.lever_lm.learner import LeverLM
-from icltool.components.learners.lever_lm.options import VARIANTS, LeverLMOptions, parse_options
+from icltool.components.learners.lever_lm.options import VARIANTS, LeverLMOptions
+from icltool.contracts.options import made
 from icltool.errors import ConfigError
+from icltool.plugin.manager import component
 
 
 def test_defaults_are_the_published_recipe() -> None:
-    options = parse_options({})
+    options = made("lever-lm", LeverLMOptions, {})
     assert (options.variant, options.network) == ("query_img_icd_img_text", "gpt2")
     assert (options.n_embd, options.n_head, options.n_layer) == (512, 8, 2)
     assert (options.lr, options.weight_decay, options.warmup) == (1e-4, 1e-3, 0.05)
@@ -21,9 +23,9 @@ def test_defaults_are_the_published_recipe() -> None:
 
 
 def test_width_depends_on_the_network_unless_given() -> None:
-    assert parse_options({"network": "lstm"}).n_embd == 128
-    assert parse_options({"network": "lstm", "n_embd": None}).n_embd == 128
-    assert parse_options({"network": "lstm", "n_embd": 64}).n_embd == 64
+    assert made("lever-lm", LeverLMOptions, {"network": "lstm"}).n_embd == 128
+    assert made("lever-lm", LeverLMOptions, {"network": "lstm", "n_embd": None}).n_embd == 128
+    assert made("lever-lm", LeverLMOptions, {"network": "lstm", "n_embd": 64}).n_embd == 64
 
 
 @pytest.mark.parametrize(
@@ -38,13 +40,13 @@ def test_width_depends_on_the_network_unless_given() -> None:
     ],
 )
 def test_needs_follow_the_variant(variant: str, needs: set[str]) -> None:
-    assert LeverLM(variant=variant).needs == needs
+    assert LeverLM(LeverLMOptions(variant=variant)).needs == needs
 
 
 def test_every_variant_of_the_table_is_an_option() -> None:
     assert len(VARIANTS) == 6
     for variant in VARIANTS:
-        assert parse_options({"variant": variant}).reads is VARIANTS[variant]
+        assert made("lever-lm", LeverLMOptions, {"variant": variant}).reads is VARIANTS[variant]
 
 
 @pytest.mark.parametrize(
@@ -55,7 +57,7 @@ def test_every_variant_of_the_table_is_an_option() -> None:
         ({"variant": "query_icd"}, "variant"),
         ({"val_fraction": 1.0}, "val_fraction"),
         ({"n_embd": 100}, "multiple of n_head"),
-        ({"trainer": "5"}, "option trainer: names and values are wanted, not '5'"),
+        ({"trainer": "5"}, "trainer='5' is no table of names and values"),
         ({"trainer": {"callbacks": []}}, "callbacks cannot be set"),
         ({"loggers": "paper"}, "loggers"),
         ({"freeze": "audio"}, "freeze"),
@@ -66,21 +68,23 @@ def test_every_variant_of_the_table_is_an_option() -> None:
 )
 def test_wrong_options_are_named_in_one_line(given: dict[str, object], said: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        LeverLM(**given)
+        component("learners", "lever-lm", **given)
     assert said in caught.value.message
     assert "\n" not in str(caught.value)
 
 
 def test_a_mistyped_name_gets_a_suggestion() -> None:
     with pytest.raises(ConfigError) as caught:
-        parse_options({"epoch": 3})
+        made("lever-lm", LeverLMOptions, {"epoch": 3})
     assert "did you mean 'epochs'?" in str(caught.value.hint)
 
 
 def test_values_may_be_text_as_a_shell_gives_them() -> None:
     trainer = {"devices": "2", "gradient_clip_val": "0.5", "benchmark": "false", "strategy": "ddp", "max_time": "none"}
-    options = parse_options(
-        {"epochs": "30", "adapter": "false", "threshold": "-inf", "loggers": "tensorboard, wandb", "trainer": trainer}
+    options = made(
+        "lever-lm",
+        LeverLMOptions,
+        {"epochs": "30", "adapter": "false", "threshold": "-inf", "loggers": "tensorboard, wandb", "trainer": trainer},
     )
     assert (options.epochs, options.adapter, options.threshold) == (30, False, -math.inf)
     assert options.loggers == ("tensorboard", "wandb")
@@ -104,17 +108,19 @@ def test_values_may_be_text_as_a_shell_gives_them() -> None:
     ],
 )
 def test_frozen_towers_are_named_in_any_order(given: object, frozen: tuple[str, ...]) -> None:
-    options = parse_options({"freeze": given})
+    options = made("lever-lm", LeverLMOptions, {"freeze": given})
     assert options.freeze == frozen
     assert options.trained == {"image", "text"} - set(frozen)
-    assert parse_options({}).freeze == ("image", "text")
+    assert made("lever-lm", LeverLMOptions, {}).freeze == ("image", "text")
 
 
 def test_threads_are_no_part_of_the_identity() -> None:
-    assert parse_options({"workers": 3}).identity() == parse_options({}).identity()
+    assert (
+        made("lever-lm", LeverLMOptions, {"workers": 3}).identity() == made("lever-lm", LeverLMOptions, {}).identity()
+    )
 
 
 def test_identity_is_strict_json_and_gives_the_options_back() -> None:
-    options = parse_options({"threshold": "-inf", "network": "lstm"})
+    options = made("lever-lm", LeverLMOptions, {"threshold": "-inf", "network": "lstm"})
     text = json.dumps(options.identity(), allow_nan=False)
     assert LeverLMOptions(**json.loads(text)) == options

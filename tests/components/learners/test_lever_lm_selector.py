@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from icltool.components.learners.lever_lm.learner import LeverLM
+from icltool.components.learners.lever_lm.options import LeverLMOptions
 from icltool.components.learners.lever_lm.selector import LeverLMSelector
 from icltool.contracts import IndexSet, QuerySet
 from icltool.errors import ConfigError, DataError, StoreError
@@ -159,7 +160,7 @@ def test_a_selector_that_generates_outwards_answers_in_prompt_order(tmp_path: Pa
     strangers = make_queries(index, np.array([0, 1, 2]))
     for reverse in (False, True):
         folder = tmp_path / str(reverse)
-        LeverLM(**options, reverse_seq=reverse).train(fixed, folder, 0, RecordingProgress())
+        LeverLM(LeverLMOptions(**options, reverse_seq=reverse)).train(fixed, folder, 0, RecordingProgress())
         selector = LeverLMSelector.load(folder)
         assert selector.decode(index, strangers, 3).tolist() == [[3, 7, 5]] * 3
         first = selector.decode(index, strangers, 1)

@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 
 from icltool.components.learners.lever_lm.learner import LeverLM
 from icltool.components.learners.lever_lm.module import learning_rate_factor
+from icltool.components.learners.lever_lm.options import LeverLMOptions
 from icltool.components.learners.lever_lm.rows import split_by_query
 from icltool.components.learners.lever_lm.selector import LeverLMSelector
 from icltool.contracts import IntArray, Learner, TrainingSet
@@ -36,7 +37,7 @@ def held_out_rows(trained: Trained) -> IntArray:
 
 
 def test_it_is_a_learner() -> None:
-    assert isinstance(LeverLM(), Learner)
+    assert isinstance(LeverLM(LeverLMOptions()), Learner)
 
 
 def test_a_trained_selector_beats_random_on_queries_it_never_saw(trained: Trained) -> None:
@@ -104,12 +105,12 @@ def test_progress_counts_every_step_and_lightning_is_quiet(
     assert description == "train selector"
     assert trained.progress.done == total == int(trained.outcome.history[-1]["step"])
     assert "validation" in trained.progress.notes[-1]
-    LeverLM(**TINY, epochs=1).train(make_training_set(make_index(20)), tmp_path, 0, RecordingProgress())
+    LeverLM(LeverLMOptions(**TINY, epochs=1)).train(make_training_set(make_index(20)), tmp_path, 0, RecordingProgress())
     assert capfd.readouterr() == ("", "")
 
 
 def train_tiny(folder: Path, data: TrainingSet, seed: int = 0, **options: Any) -> dict[str, torch.Tensor]:
-    LeverLM(**{**TINY, "epochs": 2, **options}).train(data, folder, seed, RecordingProgress())
+    LeverLM(LeverLMOptions(**{**TINY, "epochs": 2, **options})).train(data, folder, seed, RecordingProgress())
     return load_file(folder / "last.safetensors")
 
 
@@ -135,7 +136,7 @@ def test_sequences_of_several_lengths_train_together(network: str, tmp_path: Pat
     shorter = data.icd_rows.copy()
     shorter[::2, 2] = -1
     mixed = TrainingSet(data.index, data.query_rows, shorter, data.scores)
-    LeverLM(**TINY, network=network, epochs=1).train(mixed, tmp_path, 0, RecordingProgress())
+    LeverLM(LeverLMOptions(**TINY, network=network, epochs=1)).train(mixed, tmp_path, 0, RecordingProgress())
     queries = make_queries(data.index, np.arange(5))
     assert LeverLMSelector.load(tmp_path).decode(data.index, queries, 5).shape == (5, 5)
 
@@ -158,7 +159,7 @@ def test_ctrl_c_comes_through_and_finished_validations_stay(tmp_path: Path) -> N
     before = signal.getsignal(signal.SIGINT)
     impatient = Impatient(7, lambda: signal.raise_signal(signal.SIGINT))
     with pytest.raises(KeyboardInterrupt):
-        LeverLM(**TINY, epochs=50).train(data, tmp_path, 0, impatient)
+        LeverLM(LeverLMOptions(**TINY, epochs=50)).train(data, tmp_path, 0, impatient)
     assert signal.getsignal(signal.SIGINT) is before
     history = json.loads((tmp_path / "history.json").read_text())
     assert [entry["step"] for entry in history] == [2, 4, 6]
@@ -171,7 +172,9 @@ def test_a_new_training_removes_what_an_interrupted_one_left(tmp_path: Path) -> 
     data = make_training_set(make_index(20))
     train_tiny(tmp_path, data)
     with pytest.raises(KeyboardInterrupt):
-        LeverLM(**TINY, epochs=2).train(data, tmp_path, 0, Impatient(1, lambda: signal.raise_signal(signal.SIGINT)))
+        LeverLM(LeverLMOptions(**TINY, epochs=2)).train(
+            data, tmp_path, 0, Impatient(1, lambda: signal.raise_signal(signal.SIGINT))
+        )
     assert not list(tmp_path.glob("*.safetensors"))
     assert not (tmp_path / "README.md").exists()
 
@@ -179,7 +182,7 @@ def test_a_new_training_removes_what_an_interrupted_one_left(tmp_path: Path) -> 
 def test_trainer_options_reach_lightning(tmp_path: Path) -> None:
     data = make_training_set(make_index(20))
     options = {**TINY, "trainer": {"accelerator": "cpu", "max_steps": 3, "val_check_interval": 1}}
-    outcome = LeverLM(**options, epochs=5).train(data, tmp_path, 0, RecordingProgress())
+    outcome = LeverLM(LeverLMOptions(**options, epochs=5)).train(data, tmp_path, 0, RecordingProgress())
     assert [entry["step"] for entry in outcome.history] == [1, 2, 3]
 
 
@@ -187,7 +190,7 @@ def test_trainer_options_reach_lightning(tmp_path: Path) -> None:
 def test_validations_are_evenly_spaced_and_one_ends_the_epoch(
     validations: int, steps: list[int], tmp_path: Path
 ) -> None:
-    learner = LeverLM(**TINY, epochs=2, validations_per_epoch=validations)
+    learner = LeverLM(LeverLMOptions(**TINY, epochs=2, validations_per_epoch=validations))
     outcome = learner.train(make_training_set(make_index(20)), tmp_path, 0, RecordingProgress())
     assert [entry["step"] for entry in outcome.history] == steps
     assert outcome.history[-1]["epoch"] == 2
@@ -199,7 +202,7 @@ def test_validations_are_evenly_spaced_and_one_ends_the_epoch(
 )
 def test_options_that_lightning_refuses_are_one_line(trainer: dict[str, Any], said: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="refuses its options") as caught:
-        LeverLM(**{**TINY, "trainer": trainer}).train(
+        LeverLM(LeverLMOptions(**{**TINY, "trainer": trainer})).train(
             make_training_set(make_index(20)), tmp_path, 0, RecordingProgress()
         )
     assert said in caught.value.message
@@ -209,20 +212,24 @@ def test_options_that_lightning_refuses_are_one_line(trainer: dict[str, Any], sa
 def test_a_run_that_never_validates_is_an_error(tmp_path: Path) -> None:
     options = {**TINY, "trainer": {"accelerator": "cpu", "limit_val_batches": 0}}
     with pytest.raises(ConfigError, match="first validation"):
-        LeverLM(**options, epochs=1).train(make_training_set(make_index(20)), tmp_path, 0, RecordingProgress())
+        LeverLM(LeverLMOptions(**options, epochs=1)).train(
+            make_training_set(make_index(20)), tmp_path, 0, RecordingProgress()
+        )
 
 
 def test_divergence_is_said(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="diverged"):
-        LeverLM(**TINY, lr=1e30, epochs=2).train(make_training_set(make_index(20)), tmp_path, 0, RecordingProgress())
+        LeverLM(LeverLMOptions(**TINY, lr=1e30, epochs=2)).train(
+            make_training_set(make_index(20)), tmp_path, 0, RecordingProgress()
+        )
 
 
 def test_sequences_longer_than_the_positions_are_refused(tmp_path: Path) -> None:
     data = make_training_set(make_index(20), shots=4)
     with pytest.raises(ConfigError, match="n_positions"):
-        LeverLM(**TINY, n_positions=6).train(data, tmp_path, 0, RecordingProgress())
+        LeverLM(LeverLMOptions(**TINY, n_positions=6)).train(data, tmp_path, 0, RecordingProgress())
     with pytest.raises(DataError, match="no sequences"):
-        LeverLM(**TINY).train(
+        LeverLM(LeverLMOptions(**TINY)).train(
             TrainingSet(data.index, data.query_rows[:0], data.icd_rows[:0], data.scores[:0]),
             tmp_path,
             0,
@@ -245,7 +252,9 @@ def test_tensorboard_gets_the_losses(tmp_path: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     options = {**TINY, "loggers": "tensorboard", "trainer": {**TINY["trainer"], "log_every_n_steps": 1}}
-    outcome = LeverLM(**options, epochs=2).train(make_training_set(make_index(20)), tmp_path, 0, RecordingProgress())
+    outcome = LeverLM(LeverLMOptions(**options, epochs=2)).train(
+        make_training_set(make_index(20)), tmp_path, 0, RecordingProgress()
+    )
     [events] = (tmp_path / "logs").glob("events.out.tfevents.*")
     read = EventAccumulator(str(events)).Reload()
     assert {"train_loss", "val_loss", "train_loss_step", "lr"} <= set(read.Tags()["scalars"])
@@ -263,5 +272,7 @@ def test_a_logger_that_is_not_installed_is_named(name: str, tmp_path: Path, monk
 
     monkeypatch.setattr(loggers, "TensorBoardLogger" if name == "tensorboard" else "WandbLogger", missing)
     with pytest.raises(ConfigError, match=f"logger '{name}' is not installed") as caught:
-        LeverLM(**TINY, loggers=name).train(make_training_set(make_index(20)), tmp_path, 0, RecordingProgress())
+        LeverLM(LeverLMOptions(**TINY, loggers=name)).train(
+            make_training_set(make_index(20)), tmp_path, 0, RecordingProgress()
+        )
     assert f"icltool[{name}]" in str(caught.value.hint)

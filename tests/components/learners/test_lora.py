@@ -21,6 +21,7 @@ from icltool.components.learners.steering.checkpointing import checkpointed
 from icltool.components.learners.steering.draws import Draws
 from icltool.contracts import Example, SteeringLearner, SteeringSet
 from icltool.errors import ConfigError
+from icltool.plugin.manager import component
 from tests.components.interventions.cases import modules_of
 from tests.components.learners.captioner.runs import Ending
 from tests.components.learners.steering.sets import steering_set
@@ -53,8 +54,8 @@ def module_of(data: SteeringSet, **options: Any) -> LoraModule:
 
 
 def test_it_is_a_learner_that_steers() -> None:
-    assert isinstance(Lora(), SteeringLearner)
-    resolved = Lora(targets="query,output,query").identity()
+    assert isinstance(Lora(LoRAOptions()), SteeringLearner)
+    resolved = component("learners", "lora", targets="query,output,query").identity()
     assert resolved["targets"] == ["query", "output"]
     expected = {"rank": 8, "lora_alpha": 16.0, "dropout": 0.0, "distil": False, "hard_loss_weight": 1.0, "lr": 1e-4}
     assert {key: resolved[key] for key in expected} == expected
@@ -110,7 +111,7 @@ def test_adapters_stay_where_their_layers_are_and_in_float32(data: SteeringSet) 
 
 
 def trained(data: SteeringSet, folder: Path, progress: Any = None, **options: Any) -> Any:
-    learner = Lora(**{**SMALL, "max_train_size": 12, **options})
+    learner = Lora(LoRAOptions(**{**SMALL, "max_train_size": 12, **options}))
     return learner.steer(data, folder, 3, progress or RecordingProgress())
 
 
@@ -158,13 +159,13 @@ def test_an_interrupted_training_goes_on_and_gives_the_same_file(
 def test_bad_options_and_a_missing_peft_are_one_clear_line(
     data: SteeringSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(ConfigError, match="lora option targets"):
-        Lora(targets="keys")
-    with pytest.raises(ConfigError, match="lora option targets"):
-        Lora(targets="")
+    with pytest.raises(ConfigError, match="'lora': targets"):
+        component("learners", "lora", targets="keys")
+    with pytest.raises(ConfigError, match="'lora': targets"):
+        component("learners", "lora", targets="")
     with pytest.raises(ConfigError, match="nothing to minimise without distil=true"):
-        Lora(hard_loss_weight=0)
-    assert Lora(hard_loss_weight=0, distil=True).options.distil
+        component("learners", "lora", hard_loss_weight=0)
+    assert Lora(LoRAOptions(hard_loss_weight=0, distil=True)).options.distil
     monkeypatch.setitem(sys.modules, "peft", None)
     with pytest.raises(ConfigError, match="not installed"):
         trained(data, tmp_path)

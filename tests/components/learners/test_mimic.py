@@ -22,6 +22,7 @@ from icltool.components.learners.steering.checkpointing import checkpointed
 from icltool.components.learners.steering.draws import Draws
 from icltool.contracts import Example, Prompt, SteeringLearner, SteeringSet
 from icltool.errors import ConfigError
+from icltool.plugin.manager import component
 from tests.components.learners.captioner.runs import Ending
 from tests.components.learners.steering.sets import steering_set
 from tests.components.learners.synthetic import RecordingProgress
@@ -65,8 +66,8 @@ def hidden_states(data: SteeringSet, prompt: Prompt) -> tuple[Any, Tensor, Tenso
 
 
 def test_it_is_a_learner_that_steers() -> None:
-    assert isinstance(Mimic(), SteeringLearner)
-    resolved = Mimic().identity()
+    assert isinstance(Mimic(MimicOptions()), SteeringLearner)
+    resolved = Mimic(MimicOptions()).identity()
     published = {"max_train_size": 1000, "align": 1.0, "divergence": 0.0, "hard_loss_weight": 0.5, "init_std": 0.001}
     published |= {"weight_decay": 1e-3, "warmup": 0.1, "clip": 1.0}
     assert {key: resolved[key] for key in published} == published
@@ -149,7 +150,7 @@ def test_nothing_is_left_on_the_layers_when_a_pass_fails(data: SteeringSet) -> N
 
 
 def trained(data: SteeringSet, folder: Path, progress: Any = None, **options: Any) -> Any:
-    learner = Mimic(**{**SMALL, "max_train_size": 12, **options})
+    learner = Mimic(MimicOptions(**{**SMALL, "max_train_size": 12, **options}))
     return learner.steer(data, folder, 3, progress or RecordingProgress())
 
 
@@ -191,7 +192,7 @@ def test_an_interrupted_training_goes_on_and_gives_the_same_file(
 
 def test_bad_options_are_one_clear_line() -> None:
     with pytest.raises(ConfigError, match="no option 'allign'") as caught:
-        Mimic(allign=1)
+        component("learners", "mimic", allign=1)
     assert "did you mean 'align'" in str(caught.value.hint)
     with pytest.raises(ConfigError, match="nothing to minimise"):
-        Mimic(align=0, divergence=0, hard_loss_weight=0)
+        component("learners", "mimic", align=0, divergence=0, hard_loss_weight=0)

@@ -13,11 +13,12 @@ from torch.nn.functional import normalize
 from icltool.components.learners.lever_lm.building import build_model
 from icltool.components.learners.lever_lm.learner import LeverLM
 from icltool.components.learners.lever_lm.model import code_tensor, feature_tensors
-from icltool.components.learners.lever_lm.options import parse_options
+from icltool.components.learners.lever_lm.options import LeverLMOptions
 from icltool.components.learners.lever_lm.pointer import PointerModel
 from icltool.components.learners.lever_lm.rows import Batch, Vocabulary, build_rows
 from icltool.components.learners.lever_lm.selector import LeverLMSelector
 from icltool.contracts import IndexSet, TrainingSet
+from icltool.contracts.options import made
 from icltool.errors import ConfigError, DataError
 from icltool.plugin.manager import component
 from tests.components.learners.synthetic import (
@@ -49,7 +50,7 @@ def pointed(tmp_path_factory: pytest.TempPathFactory) -> tuple[IndexSet, Path]:
     """A pointer trained on the synthetic task: index set and checkpoint folder."""
     folder = tmp_path_factory.mktemp("pointer")
     index = make_index(90)
-    learner = LeverLM(**POINTER, epochs=12, val_fraction=0.2, trainer={"accelerator": "cpu"})
+    learner = LeverLM(LeverLMOptions(**POINTER, epochs=12, val_fraction=0.2, trainer={"accelerator": "cpu"}))
     learner.train(with_pools(make_training_set(index)), folder, 3, RecordingProgress())
     return index, folder
 
@@ -57,7 +58,7 @@ def pointed(tmp_path_factory: pytest.TempPathFactory) -> tuple[IndexSet, Path]:
 def small(**options: object) -> PointerModel:
     torch.manual_seed(0)
     chosen = {"network": "pointer", "n_embd": 16, "n_head": 2, "projection": 8, **options}
-    model = build_model(30, 16, parse_options(chosen)).double().eval()
+    model = build_model(30, 16, made("lever-lm", LeverLMOptions, chosen)).double().eval()
     assert isinstance(model, PointerModel)
     return model
 
@@ -152,7 +153,7 @@ def test_it_needs_embeddings_of_the_same_width(pointed: tuple[IndexSet, Path]) -
 def test_more_shots_than_positions_are_refused(tmp_path: Path) -> None:
     data = with_pools(make_training_set(make_index(30), queries=8))
     options = {**POINTER, "epochs": 1, "n_positions": 5, "trainer": {"accelerator": "cpu"}}
-    LeverLM(**options).train(data, tmp_path, 0, RecordingProgress())
+    LeverLM(LeverLMOptions(**options)).train(data, tmp_path, 0, RecordingProgress())
     selector = LeverLMSelector.load(tmp_path)
     assert selector.decode(data.index, make_queries(data.index, np.arange(4)), 5).shape == (4, 5)
     with pytest.raises(ConfigError, match="positions"):
@@ -162,9 +163,11 @@ def test_more_shots_than_positions_are_refused(tmp_path: Path) -> None:
 def test_sequences_without_pools_name_the_way_out(tmp_path: Path) -> None:
     data = make_training_set(make_index(30), queries=8)
     with pytest.raises(ConfigError) as caught:
-        LeverLM(**POINTER, epochs=1, trainer={"accelerator": "cpu"}).train(data, tmp_path, 0, RecordingProgress())
+        LeverLM(LeverLMOptions(**POINTER, epochs=1, trainer={"accelerator": "cpu"})).train(
+            data, tmp_path, 0, RecordingProgress()
+        )
     assert "contrast=index" in str(caught.value.hint)
-    LeverLM(**POINTER, epochs=1, contrast="index", trainer={"accelerator": "cpu"}).train(
+    LeverLM(LeverLMOptions(**POINTER, epochs=1, contrast="index", trainer={"accelerator": "cpu"})).train(
         data, tmp_path, 0, RecordingProgress()
     )
     assert LeverLMSelector.load(tmp_path).decode(data.index, make_queries(data.index, np.arange(2)), 2).shape == (2, 2)
@@ -172,14 +175,14 @@ def test_sequences_without_pools_name_the_way_out(tmp_path: Path) -> None:
 
 def test_a_variant_without_icd_features_is_refused() -> None:
     with pytest.raises(ConfigError, match="query_img_icd_idx"):
-        LeverLM(network="pointer", variant="query_img_icd_idx")
+        component("learners", "lever-lm", network="pointer", variant="query_img_icd_idx")
 
 
 def test_defaults_are_the_networks_own() -> None:
-    options = parse_options({"network": "pointer"})
+    options = made("lever-lm", LeverLMOptions, {"network": "pointer"})
     assert (options.n_embd, options.n_head, options.norm, options.lr) == (128, 4, True, 1e-3)
-    assert parse_options({"network": "pointer", "lr": "1e-4"}).lr == 1e-4
-    assert parse_options({}).n_embd == 512
+    assert made("lever-lm", LeverLMOptions, {"network": "pointer", "lr": "1e-4"}).lr == 1e-4
+    assert made("lever-lm", LeverLMOptions, {}).n_embd == 512
 
 
 def test_the_synthetic_task_is_what_it_says() -> None:
@@ -191,5 +194,5 @@ def test_the_synthetic_task_is_what_it_says() -> None:
 def test_the_learner_pointer_trains_nothing_else() -> None:
     learner = component("learners", "pointer", n_embd=64, projection=32)
     assert (learner.options.network, learner.options.projection) == ("pointer", 32)
-    with pytest.raises(ConfigError, match="not gpt2"):
+    with pytest.raises(ConfigError, match="network='gpt2' is no 'pointer'"):
         component("learners", "pointer", network="gpt2")

@@ -17,8 +17,8 @@ from icltool.components.interventions.files import read_intervention
 from icltool.components.interventions.last_token import LastTokenVector
 from icltool.components.interventions.shift import ShiftVectors
 from icltool.components.interventions.stored import StoredOptions
-from icltool.components.learners.function_vector import FunctionVector, summed_heads
-from icltool.components.learners.icv_pca import IcvPca, principal_shift
+from icltool.components.learners.function_vector import FunctionVector, FunctionVectorOptions, summed_heads
+from icltool.components.learners.icv_pca import IcvPca, IcvPcaOptions, principal_shift
 from icltool.components.learners.steering import card
 from icltool.components.learners.steering.draws import Draws, held_out
 from icltool.components.learners.task_vector import TaskVector
@@ -28,13 +28,14 @@ from icltool.components.tasks import task_named
 from icltool.contracts import Example, IndexSet, Prompt, SteeringSet, TrainingOutcome, group_code
 from icltool.contracts.arrays import text_code
 from icltool.errors import ConfigError, DataError
+from icltool.plugin.manager import component
 from tests.components.learners.synthetic import RecordingProgress
 from tests.components.models import tiny
 from tests.conftest import Scenery
 
 SMALL = {"shots": 2, "examples": 5, "dev_size": 4}
 FEW: dict[str, dict[str, Any]] = {"function-vector": {**SMALL, "effect_size": 3}}
-LEARNERS: dict[str, Any] = {"task-vector": TaskVector, "function-vector": FunctionVector, "icv-pca": IcvPca}
+LEARNERS: dict[str, type] = {"task-vector": TaskVector, "function-vector": FunctionVector, "icv-pca": IcvPca}
 LABELS = ("red bar", "green block", "blue frame", "yellow bar", "red block", "green frame", "blue bar", "yellow block")
 
 
@@ -80,7 +81,7 @@ def data(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 
 def made(data: SteeringSet, method: str, folder: Path, seed: int = 3, **options: Any) -> TrainingOutcome:
-    outcome: TrainingOutcome = LEARNERS[method](**{**FEW.get(method, SMALL), **options}).steer(
+    outcome: TrainingOutcome = component("learners", method, **{**FEW.get(method, SMALL), **options}).steer(
         data, folder, seed, RecordingProgress()
     )
     return outcome
@@ -201,7 +202,7 @@ def test_the_function_vector_sums_the_heads_with_the_largest_effect(
 def test_shuffled_prompts_hold_the_same_labels_in_another_order(data: SteeringSet, tmp_path: Path) -> None:
     from icltool.components.learners.steering.activations import Steering
 
-    learner = FunctionVector(**SMALL, corrupted="shuffled", corrupted_shots=6, effect_size=3)
+    learner = FunctionVector(FunctionVectorOptions(**SMALL, corrupted="shuffled", corrupted_shots=6, effect_size=3))
     making = Steering(data, "function-vector", learner.options, tmp_path, 3, RecordingProgress())
     prompts = learner._uninformative(making)
     pool, _ = drawn(data)
@@ -278,7 +279,7 @@ def test_the_result_does_not_depend_on_the_batch_size_and_the_model_is_as_before
         assert one == pytest.approx(other, abs=1e-4)
     about = read_intervention(paths[0]).about
     assert (about["shots"], about["seed"], about["dataset"]) == (2, 3, "made here")
-    assert about["options"] == LEARNERS[method](**FEW.get(method, SMALL)).identity()
+    assert about["options"] == component("learners", method, **FEW.get(method, SMALL)).identity()
     shown = (tmp_path / "a" / card.CARD).read_text()
     assert f"--method {method}" in shown
     assert "log_prob without" in shown
@@ -291,19 +292,19 @@ def test_another_seed_reads_other_prompts(data: SteeringSet, tmp_path: Path) -> 
 
 def test_it_is_said_when_nothing_helps(data: SteeringSet, tmp_path: Path) -> None:
     progress = RecordingProgress()
-    IcvPca(**SMALL, strengths=(500.0,)).steer(data, tmp_path, 3, progress)
+    IcvPca(IcvPcaOptions(**SMALL, strengths=(500.0,))).steer(data, tmp_path, 3, progress)
     assert any("less probable than without" in text for text in progress.said)
     assert progress.done == sum(total for _, total in progress.tasks)
 
 
 @pytest.mark.parametrize("method", list(LEARNERS))
 def test_wrong_options_are_named(method: str) -> None:
-    with pytest.raises(ConfigError, match=f"{method} has no option 'dev_sise'") as caught:
-        LEARNERS[method](dev_sise=3)
+    with pytest.raises(ConfigError, match=f"'{method}' has no option 'dev_sise'") as caught:
+        component("learners", method, dev_sise=3)
     assert "did you mean 'dev_size'" in str(caught.value.hint)
-    with pytest.raises(ConfigError, match="option shots"):
-        LEARNERS[method](shots="0")
-    assert LEARNERS[method](shots="4").identity()["shots"] == 4
+    with pytest.raises(ConfigError, match="shots='0' is no whole number from 1 up"):
+        component("learners", method, shots="0")
+    assert component("learners", method, shots="4").identity()["shots"] == 4
 
 
 def test_what_cannot_be_made_leaves_what_was_made(data: SteeringSet, tmp_path: Path) -> None:
@@ -330,7 +331,6 @@ def test_heads_that_cannot_be_told_apart_are_an_error(data: SteeringSet, tmp_pat
 
 
 def test_learners_are_found_by_name() -> None:
-    from icltool.plugin.manager import component
 
     for method, kind in LEARNERS.items():
         assert isinstance(component("learners", method, shots=3), kind)

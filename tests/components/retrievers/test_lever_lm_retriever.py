@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from icltool.components.learners.lever_lm.learner import LeverLM
-from icltool.components.learners.lever_lm.options import VARIANTS
+from icltool.components.learners.lever_lm.options import VARIANTS, LeverLMOptions
 from icltool.contracts import Retriever
 from icltool.errors import StoreError
 from icltool.plugin.manager import component
@@ -17,7 +17,7 @@ INDEX = make_index(24)
 
 
 def train(folder: Path, **options: object) -> Path:
-    LeverLM(**TINY, **options).train(make_training_set(INDEX), folder, 0, RecordingProgress())
+    LeverLM(LeverLMOptions(**TINY, **options)).train(make_training_set(INDEX), folder, 0, RecordingProgress())
     return folder
 
 

@@ -28,7 +28,7 @@ class Captioner(OptionsLearner):
     recipe has it (`SupportsTuning.tuning_recipe`)."""
 
     name = "captioner"
-    option_model = CaptionerOptions
+    options_model = CaptionerOptions
     options: CaptionerOptions
 
     def tune(self, data: TuningSet, folder: Path, seed: int, progress: Progress) -> TrainingOutcome:

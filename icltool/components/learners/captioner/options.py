@@ -14,9 +14,9 @@ from icltool.components.learners.options import (
     OwnTrainerOptions,
     names_of,
     none_of,
-    parsed,
 )
 from icltool.contracts import GenerationOptions, Task
+from icltool.contracts.options import made
 
 #: What changes speed and files beside the weights, and not the weights.
 _UNDECIDING = frozenset({"loggers", "workers", "reward_workers", "save_every"})
@@ -106,7 +106,9 @@ class CaptionerOptions(LearnerOptions):
         description="Lightning's precision (default: mixed precision of the kind that the model's weights are in; 32-true for "
         "float32)",
     )
-    trainer: OwnTrainerOptions = Field(default_factory=dict, description="further options of Lightning's Trainer")
+    trainer: OwnTrainerOptions = Field(
+        default_factory=dict, description="further options of Lightning's Trainer (--trainer devices=2, say)"
+    )
     loggers: Loggers = Field((), description="loggers besides the CSV file")
 
     @field_validator("betas", "crop_scale", mode="before")
@@ -204,11 +206,6 @@ def metric_name(name: str) -> str:
     return _ALIASES.get(name, name)
 
 
-def parse_options(values: Mapping[str, object]) -> CaptionerOptions:
-    """Checks options as users give them. Raises ConfigError that names the first wrong one."""
-    return parsed("captioner", CaptionerOptions, dict(values))
-
-
 #: How the rate rises: a recipe's belong to its schedule.
 _RISE = ("warmup", "warmup_steps", "warmup_lr")
 
@@ -221,4 +218,5 @@ def with_recipe(options: CaptionerOptions, recipe: Mapping[str, object]) -> Capt
     if own_schedule or given & {"warmup", "warmup_steps"}:
         kept = () if own_schedule else ("warmup_lr",)
         recipe = {name: value for name, value in recipe.items() if name not in _RISE or name in kept}
-    return parse_options({**recipe, **{name: getattr(options, name) for name in options.model_fields_set}})
+    given_values = {name: getattr(options, name) for name in given}
+    return made("captioner", CaptionerOptions, {**recipe, **given_values})

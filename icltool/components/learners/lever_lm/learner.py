@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from icltool.components.learners.lever_lm import checkpoint as files
-from icltool.components.learners.lever_lm.options import LeverLMOptions
+from icltool.components.learners.lever_lm.options import LeverLMOptions, PointerOptions
 from icltool.components.learners.options import OptionsLearner
 from icltool.contracts import Progress, TrainableEncoder, TrainingOutcome, TrainingSet
 from icltool.errors import ConfigError, DataError
@@ -20,11 +20,11 @@ class LeverLM(OptionsLearner):
     """Trains a Lever-LM selector. Options: see LeverLMOptions; ConfigError for a wrong one."""
 
     name = "lever-lm"
-    option_model = LeverLMOptions
+    options_model = LeverLMOptions
     options: LeverLMOptions
 
-    def __init__(self, **options: object) -> None:
-        super().__init__(**options)
+    def __init__(self, options: LeverLMOptions) -> None:
+        super().__init__(options)
         self.needs = self.options.training_needs
         self.variant = f"{self.options.variant}-{self.options.network}"
 
@@ -112,13 +112,6 @@ class LeverLM(OptionsLearner):
 
 
 class Pointer(LeverLM):
-    """LeverLM with the pointer network, under a name of its own. ConfigError for another network."""
+    """LeverLM with the pointer network, under a name of its own."""
 
-    def __init__(self, **options: object) -> None:
-        network = options.pop("network", "pointer")
-        if network != "pointer":
-            raise ConfigError(
-                f"the learner pointer trains the pointer network, not {network}",
-                f"icltool train lever-lm --option network={network}",
-            )
-        super().__init__(network="pointer", **options)
+    options_model = PointerOptions

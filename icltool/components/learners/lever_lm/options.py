@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
-from icltool.components.learners.options import LearnerOptions, Loggers, TrainerOptions, names_of, parsed
+from icltool.components.learners.options import LearnerOptions, Loggers, TrainerOptions, names_of
 
 
 @dataclass(frozen=True)
@@ -113,7 +112,9 @@ class LeverLMOptions(LearnerOptions):
         False, description="generate from the query outwards: the ICD next to the query comes first"
     )
     precision: str | None = Field(None, description="Lightning precision (default 16-mixed on CUDA, 32-true elsewhere)")
-    trainer: TrainerOptions = Field(default_factory=dict, description="further options of Lightning's Trainer")
+    trainer: TrainerOptions = Field(
+        default_factory=dict, description="further options of Lightning's Trainer (--trainer devices=2, say)"
+    )
     loggers: Loggers = Field((), description="loggers besides the CSV file")
 
     @model_validator(mode="before")
@@ -121,7 +122,7 @@ class LeverLMOptions(LearnerOptions):
     def _fill_in_by_network(cls, values: object) -> object:
         if not isinstance(values, dict):
             return values
-        network = values.get("network", "gpt2")
+        network = values.get("network", cls.model_fields["network"].default)
         defaults = NETWORK_DEFAULTS.get(network, {}) if isinstance(network, str) else {}
         given = {key: value for key, value in values.items() if not (key in defaults and value is None)}
         return {**defaults, **given}
@@ -181,6 +182,9 @@ class LeverLMOptions(LearnerOptions):
         return values
 
 
-def parse_options(values: Mapping[str, object]) -> LeverLMOptions:
-    """Checks options as users give them (values may be strings). Raises ConfigError that names the first wrong one."""
-    return parsed("lever-lm", LeverLMOptions, values)
+class PointerOptions(LeverLMOptions):
+    """LeverLMOptions of the pointer network."""
+
+    network: Literal["pointer"] = Field(
+        "pointer", description="the pointer network: `icltool train lever-lm --option network=…` trains the others"
+    )

@@ -21,7 +21,7 @@ class Live(GradientLearner):
     """
 
     name = "live"
-    option_model = LiveOptions
+    options_model = LiveOptions
     options: LiveOptions
     counts_parameters = False
 

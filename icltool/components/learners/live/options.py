@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from pydantic import Field
 
-from icltool.components.learners.options import parsed
 from icltool.components.learners.steering.options import SteeringOptions
 
 
@@ -19,8 +16,3 @@ class LiveOptions(SteeringOptions):
     alpha_sigmoid: bool = Field(False, description="weights between 0 and 1: the sigmoid of what is learned")
     alpha_lr: float = Field(1e-2, gt=0, description="peak learning rate of the weights")
     init_std: float = Field(0.01, ge=0, description="standard deviation of the vectors' initial values")
-
-
-def parse_options(values: Mapping[str, object]) -> LiveOptions:
-    """Checks options as users give them. Raises ConfigError that names the first wrong one."""
-    return parsed("live", LiveOptions, values)

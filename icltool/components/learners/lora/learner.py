@@ -22,7 +22,7 @@ class Lora(GradientLearner):
     """
 
     name = "lora"
-    option_model = LoRAOptions
+    options_model = LoRAOptions
     options: LoRAOptions
 
     @property

@@ -29,7 +29,7 @@ class Mimic(GradientLearner):
     """
 
     name = "mimic"
-    option_model = MimicOptions
+    options_model = MimicOptions
     options: MimicOptions
 
     def module(self, model: SupportsDecoderHooks, data: SteeringSet, draws: Draws, seed: int) -> SteeringModule:

@@ -47,7 +47,9 @@ class SteeringOptions(LearnerOptions):
         description="Lightning's precision (default: mixed precision of the kind that the model's weights are in; 32-true for "
         "float32)",
     )
-    trainer: OwnTrainerOptions = Field(default_factory=dict, description="further options of Lightning's Trainer")
+    trainer: OwnTrainerOptions = Field(
+        default_factory=dict, description="further options of Lightning's Trainer (--trainer devices=2, say)"
+    )
     loggers: Loggers = Field((), description="loggers besides the CSV file")
 
     @model_validator(mode="after")

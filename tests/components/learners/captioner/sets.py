@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from icltool.components.learners.captioner.learner import Captioner
+from icltool.components.learners.captioner.options import CaptionerOptions
 from icltool.components.tasks import task_named
 from icltool.contracts import Example, GenerationOptions, TuningSet
 from icltool.testing.steering import InMemoryExamples
@@ -49,5 +50,5 @@ def tuning_set(
 
 def tuned(data: TuningSet, folder: Path, progress: Any = None, seed: int = 3, **options: Any) -> Any:
     """The outcome of a training."""
-    learner = Captioner(**{**SMALL, **options})
+    learner = Captioner(CaptionerOptions(**{**SMALL, **options}))
     return learner.tune(data, folder, seed, progress or RecordingProgress())

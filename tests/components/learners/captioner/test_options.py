@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from icltool.components.learners.captioner.learner import Captioner
-from icltool.components.learners.captioner.options import parse_options, with_recipe
+from icltool.components.learners.captioner.options import CaptionerOptions, with_recipe
 from icltool.contracts import Example, TuningLearner
+from icltool.contracts.options import made
 from icltool.errors import ConfigError
 from icltool.plugin.manager import component
 from tests.components.learners.captioner.model import TinyCaptioner
@@ -25,50 +26,59 @@ def test_it_is_registered_and_tunes() -> None:
 
 def test_the_recipe_stands_between_defaults_and_the_user() -> None:
     recipe = {"lr": 5e-5, "epochs": 3, "freeze": ("vision",), "betas": (0.9, 0.98), "clip": None}
-    resolved = with_recipe(parse_options({"epochs": "7", "freeze": "none"}), recipe)
+    resolved = with_recipe(made("captioner", CaptionerOptions, {"epochs": "7", "freeze": "none"}), recipe)
     assert (resolved.lr, resolved.epochs, resolved.freeze, resolved.betas) == (5e-5, 7, (), (0.9, 0.98))
-    assert resolved.weight_decay == parse_options({}).weight_decay
+    assert resolved.weight_decay == made("captioner", CaptionerOptions, {}).weight_decay
     assert resolved.clip == 0.0
 
 
 def test_identity_tells_a_default_from_a_value_that_was_given() -> None:
-    given, default = parse_options({"lr": parse_options({}).lr}), parse_options({})
+    given, default = (
+        made("captioner", CaptionerOptions, {"lr": made("captioner", CaptionerOptions, {}).lr}),
+        made("captioner", CaptionerOptions, {}),
+    )
     assert given.identity() != default.identity()
-    told = parse_options({"workers": 4, "reward_workers": 3, "save_every": 10, "loggers": "tensorboard"})
+    told = made(
+        "captioner", CaptionerOptions, {"workers": 4, "reward_workers": 3, "save_every": 10, "loggers": "tensorboard"}
+    )
     assert told.identity() == default.identity()
 
 
 def test_texts_are_read_as_people_write_them() -> None:
-    options = parse_options({"freeze": "vision, embeddings", "crop_scale": "0.3,1", "betas": "0.8,0.9", "clip": "none"})
+    options = made(
+        "captioner",
+        CaptionerOptions,
+        {"freeze": "vision, embeddings", "crop_scale": "0.3,1", "betas": "0.8,0.9", "clip": "none"},
+    )
     assert options.freeze == ("vision", "embeddings")
     assert options.crop_scale == (0.3, 1.0)
     assert options.betas == (0.8, 0.9)
     assert [options.learned(task) for task in ("caption", "inference", "vqa")] == ["all", "first", "first"]
-    assert parse_options({"captions": "all", "scst": True}).learned("caption") == "first"
+    assert made("captioner", CaptionerOptions, {"captions": "all", "scst": True}).learned("caption") == "first"
     assert options.chosen_by("caption") == options.chosen_by("style") == ("cider", "bleu-4")
     assert options.chosen_by("vqa") == ("loss",)
-    assert parse_options({"select": "cider-d + overlap"}).chosen_by("vqa") == ("cider", "overlap")
+    assert made("captioner", CaptionerOptions, {"select": "cider-d + overlap"}).chosen_by("vqa") == ("cider", "overlap")
 
 
 @pytest.mark.parametrize(
     ("values", "told"),
     [
         ({"epoch": 3}, "no option 'epoch'"),
-        ({"lr": 0}, "option lr"),
-        ({"crop_scale": "1,0.5"}, "option crop_scale"),
-        ({"betas": "0.9,1"}, "option betas"),
+        ({"lr": 0}, "lr=0 is no number above 0"),
+        ({"crop_scale": "1,0.5"}, "captioner: crop_scale"),
+        ({"betas": "0.9,1"}, "captioner: betas"),
         ({"itm_prompt": "is it?"}, "{caption} must occur"),
         ({"itm_prompt": "{caption} {mood}"}, "only {caption} and {style}"),
-        ({"select": "loss+cider"}, "option select"),
-        ({"select": "cider+"}, "option select"),
+        ({"select": "loss+cider"}, "captioner: select"),
+        ({"select": "cider+"}, "captioner: select"),
         ({"min_lr": 1}, "must not be above lr"),
         ({"trainer": {"max_epochs": 1}}, "max_epochs is an option of the learner: --option epochs="),
-        ({"schedule": "step"}, "option schedule"),
+        ({"schedule": "step"}, "schedule='step' is none of"),
     ],
 )
 def test_wrong_values_are_one_clear_line(values: dict[str, Any], told: str) -> None:
     with pytest.raises(ConfigError, match=told):
-        parse_options(values)
+        made("captioner", CaptionerOptions, values)
 
 
 def test_what_the_model_cannot_do_is_told(examples: list[Example], tmp_path: Path, tiny_model: Any) -> None:
@@ -90,7 +100,7 @@ def _all_frozen(folder: Path, examples: list[Example]) -> None:
         def tuning_parts(self) -> dict[str, tuple[str, ...]]:
             return {"all": ("",)}
 
-    Captioner(**SMALL, freeze="all").tune(tuning_set(examples, Whole()), folder, 0, None)  # type: ignore[arg-type]
+    Captioner(CaptionerOptions(**SMALL, freeze="all")).tune(tuning_set(examples, Whole()), folder, 0, None)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -106,5 +116,5 @@ def _all_frozen(folder: Path, examples: list[Example]) -> None:
 )
 def test_a_recipes_warm_up_belongs_to_its_schedule(given: dict[str, object], expected: tuple[object, ...]) -> None:
     recipe = {"schedule": "blip2", "warmup_steps": 1000, "warmup_lr": 1e-8, "lr": 1e-5}
-    found = with_recipe(parse_options(given), recipe)
+    found = with_recipe(made("captioner", CaptionerOptions, given), recipe)
     assert (found.schedule, found.warmup_steps, found.warmup, found.warmup_lr) == expected

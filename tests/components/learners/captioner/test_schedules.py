@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from icltool.components.learners.captioner.options import CaptionerOptions, parse_options
+from icltool.components.learners.captioner.options import CaptionerOptions
 from icltool.components.learners.captioner.schedules import Moment, rate
 from icltool.contracts import Example
+from icltool.contracts.options import made
 from tests.components.learners.captioner.sets import tuned, tuning_set
 from tests.components.learners.captioner.test_resuming import Ending
 
@@ -100,7 +101,7 @@ def test_rates_at_the_edges() -> None:
 
 @pytest.mark.parametrize("schedule", ["cosine", "polynomial", "constant"])
 def test_a_short_training_reaches_its_rate(schedule: str) -> None:
-    options = parse_options({"schedule": schedule, "warmup_steps": 1000, "lr": 1e-3})
+    options = made("captioner", CaptionerOptions, {"schedule": schedule, "warmup_steps": 1000, "lr": 1e-3})
     rates = [rate(options, Moment(0, step, step, 20)) for step in range(20)]
     assert max(rates) == pytest.approx(1e-3)
     assert rates[0] < rates[5] < rates[9]

@@ -14,11 +14,12 @@ from safetensors.torch import load_file
 
 from icltool.components.learners.captioner.items import Items
 from icltool.components.learners.captioner.module import CaptionerModule
-from icltool.components.learners.captioner.options import parse_options
+from icltool.components.learners.captioner.options import CaptionerOptions
 from icltool.components.learners.captioner.parts import TrainedParts
 from icltool.components.learners.captioner.rewards import Rewards
 from icltool.components.learners.captioner.scst import SelfCritical, advantages_of
 from icltool.contracts import BeamSample, Example, TuningSet
+from icltool.contracts.options import made
 from icltool.errors import ConfigError
 from icltool.plugin.manager import component
 from tests.components.learners.captioner.overlap import Locked, WordOverlap, dying, locked, metric
@@ -112,7 +113,7 @@ def test_rewarded_captions_become_more_probable(examples: list[Example]) -> None
     model: Any = data.model
     parts = TrainedParts(model.network, model.tuning_parts(), ["vision", "embeddings"])
     items = Items(data.examples, "first", None, 0)
-    module = CaptionerModule(data, items, parts, parse_options({"scst": True}), 0, critic=critic)
+    module = CaptionerModule(data, items, parts, made("captioner", CaptionerOptions, {"scst": True}), 0, critic=critic)
     parts.prepare()
     example = items.examples([0])[0]
     right, wrong = [model.plain_prompt("", example.image, text) for text in (example.label, "zz")]

@@ -10,6 +10,7 @@ import pytest
 from icltool.components.interventions.shift import ShiftVectors
 from icltool.components.interventions.stored import StoredOptions
 from icltool.components.learners.live.learner import Live
+from icltool.components.learners.live.options import LiveOptions
 from icltool.components.models.idefics.idefics2 import Idefics2Model
 from icltool.components.models.idefics.options import IdeficsOptions
 from icltool.contracts import GenerationOptions
@@ -41,7 +42,7 @@ def test_live_is_trained_and_used(
         "lr": 0.1,
         "alpha_lr": 1.0,
     }
-    outcome = Live(**options, grad_checkpointing=family == "gemma3", teacher_draws=1).steer(
+    outcome = Live(LiveOptions(**options, grad_checkpointing=family == "gemma3", teacher_draws=1)).steer(
         data, tmp_path, 0, QuietProgress()
     )
     vectors = ShiftVectors(StoredOptions(method="live", file=outcome.checkpoints["last"]))

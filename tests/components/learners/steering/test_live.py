@@ -15,11 +15,12 @@ from icltool.components.interventions.files import read_intervention
 from icltool.components.interventions.shift import ShiftVectors, shifting
 from icltool.components.interventions.stored import StoredOptions
 from icltool.components.learners.live.learner import Live
-from icltool.components.learners.live.options import LiveOptions, parse_options
+from icltool.components.learners.live.options import LiveOptions
 from icltool.components.learners.steering.checkpointing import checkpointed
 from icltool.components.learners.steering.draws import Draws
 from icltool.components.learners.steering.teacher import Teacher
 from icltool.contracts import Example, GenerationOptions, Prompt, SteeringLearner, SteeringSet
+from icltool.contracts.options import made
 from icltool.errors import ConfigError, DataError, StoreError
 from tests.components.learners.captioner.runs import Ending
 from tests.components.learners.steering.sets import SMALL, batch_and_logits, module_of, steering_set
@@ -27,8 +28,8 @@ from tests.components.learners.synthetic import RecordingProgress
 
 
 def test_it_is_a_learner_that_steers() -> None:
-    assert isinstance(Live(), SteeringLearner)
-    resolved = Live().identity()
+    assert isinstance(Live(LiveOptions()), SteeringLearner)
+    resolved = Live(LiveOptions()).identity()
     published = {"shots": 32, "max_train_size": 8000, "lr": 1e-3, "alpha_lr": 1e-2, "alpha": 0.1, "weight_decay": 1e-3}
     published |= {"warmup": 0.1, "clip": 1.0, "epochs": 10, "batch_size": 8, "accumulate": 2, "hard_loss_weight": 0.5}
     assert {key: resolved[key] for key in published} == published
@@ -206,7 +207,7 @@ def test_gradients_do_not_depend_on_where_features_come_from(tiny_model: Any, ex
 
 
 def trained(data: SteeringSet, folder: Path, progress: Any = None, **options: Any) -> Any:
-    learner = Live(**{**SMALL, "max_train_size": 12, **options})
+    learner = Live(LiveOptions(**{**SMALL, "max_train_size": 12, **options}))
     return learner.steer(data, folder, 3, progress or RecordingProgress())
 
 
@@ -306,12 +307,12 @@ def test_a_learned_temperature_is_trained_and_told(data: SteeringSet, tmp_path: 
 
 def test_bad_options_and_sets_are_one_clear_line(data: SteeringSet, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no option 'shot'") as caught:
-        parse_options({"shot": 2})
+        made("live", LiveOptions, {"shot": 2})
     assert "did you mean 'shots'" in str(caught.value.hint)
     with pytest.raises(ConfigError, match="must be whole: teacher_top_k=0"):
-        parse_options({"teacher_draws": 1, "temperature_schedule": "learned"})
+        made("live", LiveOptions, {"teacher_draws": 1, "temperature_schedule": "learned"})
     with pytest.raises(ConfigError, match="logger cannot be set"):
-        parse_options({"trainer": {"logger": True}})
+        made("live", LiveOptions, {"trainer": {"logger": True}})
     with pytest.raises(DataError, match="20 shots were asked for"):
         trained(data, tmp_path, shots=20)
     with pytest.raises(ConfigError, match="Trainer refuses its options"):
@@ -319,6 +320,6 @@ def test_bad_options_and_sets_are_one_clear_line(data: SteeringSet, tmp_path: Pa
     with pytest.raises(ConfigError, match="diverged"):
         trained(data, tmp_path, clip=0, lr=1e30, alpha_lr=1e30)
     with pytest.raises(ConfigError, match="max_epochs is an option of the learner: --option epochs="):
-        parse_options({"trainer": {"max_epochs": 1}})
-    with pytest.raises(ConfigError, match="option alpha"):
-        parse_options({"alpha": "inf"})
+        made("live", LiveOptions, {"trainer": {"max_epochs": 1}})
+    with pytest.raises(ConfigError, match="alpha='inf' is no number"):
+        made("live", LiveOptions, {"alpha": "inf"})
