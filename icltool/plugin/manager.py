@@ -105,12 +105,12 @@ def load_registry() -> Registry:
     return Registry(found, plugins.broken)
 
 
-def component(kind: str, name: str, /, **options: Any) -> Any:
+def component(kind: str, name: str, /, **options: object) -> Any:
     """Builds the component `name` of `kind`; see Registry.create."""
     return load_registry().create(kind, name, **options)
 
 
-def _registrations(kind: str, answer: Any) -> list[Registration]:
+def _registrations(kind: str, answer: object) -> list[Registration]:
     """What a hook returned, as a list. Raises TypeError for anything but an iterable of Registration objects."""
     wanted = f"icltool_{kind} must return a list of Registration objects"
     if not isinstance(answer, Iterable):

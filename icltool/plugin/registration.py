@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 #: Kinds of components, each with its hook (`icltool_<kind>`), in the order in which they are listed.
 KINDS: tuple[str, ...] = (
@@ -31,14 +30,14 @@ _TARGET = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*\Z")
 class Registration:
     """One component: what users type, where its class or factory is, and a line about it.
 
-    `target` is "package.module:Name", imported only when the component is used. `options` are keyword arguments that
-    this name binds; the user's own options come on top. Raises ValueError for a malformed name or target.
+    `target` is "package.module:Name", imported only when the component is used. `options` are those of the
+    component's that this name binds; the user's own come on top. Raises ValueError for a malformed name or target.
     """
 
     name: str
     target: str
     summary: str
-    options: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, object] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not _NAME.match(self.name):
