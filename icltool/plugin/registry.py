@@ -90,10 +90,12 @@ class Registry:
 
         Raises PluginError as `load` does, and ConfigError as `icltool.contracts.options.build`.
         """
-        from icltool.contracts.options import build  # contracts bring numpy and pydantic, which listing does without
+        from icltool.contracts.options import HasOptions, build  # contracts bring numpy and pydantic, which listing does without
 
         factory = self.load(kind, name)
         bound = {**self.get(kind, name).registration.options, **options}
+        if kind == "models" and isinstance(factory, HasOptions):
+            bound = {"name": name, **bound}
         return build(f"{SINGULAR[kind]} {name!r}", factory, bound, _MODEL_FLAGS if kind == "models" else {})
 
     def _claims(self, items: list[Found]) -> str:
