@@ -6,10 +6,10 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
+from icltool.config.fields import extras
+
 #: Marks an option that cannot change what is in an artefact: `json_schema_extra=HIDDEN`.
 HIDDEN: dict[str, JsonValue] = {"hidden_in_artefact": True}
-
-from icltool.config.fields import extras
 
 
 class StageConfig(BaseModel):

@@ -90,7 +90,8 @@ class Registry:
 
         Raises PluginError as `load` does, and ConfigError as `icltool.contracts.options.build`.
         """
-        from icltool.contracts.options import HasOptions, build  # contracts bring numpy and pydantic, which listing does without
+        # Contracts bring numpy and pydantic, which listing does without.
+        from icltool.contracts.options import HasOptions, build
 
         factory = self.load(kind, name)
         bound = {**self.get(kind, name).registration.options, **options}

@@ -184,15 +184,16 @@ def _add_file(digest: hashlib._Hash, file: Path) -> None:
             digest.update(handle.read())
 
 
-def weights_mark(name: str, options: Mapping[str, str], path: str | None) -> str:
+def weights_mark(name: str, options: Mapping[str, object], path: str | None) -> str:
     """What stands for the content of the weights that a model of this name, registered with `options`, would be loaded with;
     "" where they are not on this machine, or the model finds them in a way of its own."""
-    if path is None and not (options.get("packaged") or options.get("hub_id")):
+    packaged, hub_id = (str(options[key]) if options.get(key) else None for key in ("packaged", "hub_id"))
+    if path is None and packaged is None and hub_id is None:
         return ""
     if path is not None and not Path(path).exists():
         return content_mark(_folder_of(path))
     try:
-        found = find_weights(name, options.get("packaged"), options.get("hub_id"), path)
+        found = find_weights(name, packaged, hub_id, path)
     except (ConfigError, DataError, StoreError):  # loading says why
         return "" if path is None else content_mark(Path(path))
     tuned = found.tuned.digest if found.tuned is not None else ""
