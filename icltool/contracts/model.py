@@ -226,6 +226,16 @@ class PreparesImages(SupportsImageCache, Protocol):
 
 
 @runtime_checkable
+class HasPrecision(Protocol):
+    """The adapter says in which precision the model answers, for the record."""
+
+    @property
+    def precision(self) -> str:
+        """Such as "bfloat16"."""
+        ...
+
+
+@runtime_checkable
 class RunsOnDevice(Protocol):
     """The adapter says where the model runs, so that batches, caches and the measuring of costs suit the place."""
 

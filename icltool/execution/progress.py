@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, TextIO
 from icltool.contracts.progress import Progress, Ticker
 
 if TYPE_CHECKING:
-    from rich.progress import Progress as Bars
+    from rich.console import Console
+    from rich.progress import Progress as Bars, TaskID
 
 #: Work that is over sooner than this many seconds shows no bar and no line.
 PATIENCE = 1.0
@@ -180,11 +181,11 @@ class _LineTicker:
 class BarProgress:
     """Bars on a terminal: description, bar, count, rate, remaining time. A finished bar leaves one line."""
 
-    def __init__(self, console: Any, verbose: bool = False, patience: float = PATIENCE) -> None:
+    def __init__(self, console: Console, verbose: bool = False, patience: float = PATIENCE) -> None:
         self._console, self._verbose, self._patience = console, verbose, patience
         self._lock = threading.RLock()
         self._bars: Bars | None = None
-        self._counts: dict[Count, Any] = {}
+        self._counts: dict[Count, TaskID | None] = {}
 
     @contextmanager
     def task(self, description: str, total: int, unit: str, done: int = 0) -> Iterator[Ticker]:
@@ -264,7 +265,7 @@ def _fields(count: Count) -> dict[str, Any]:
     }
 
 
-def _bars(console: Any) -> Bars:
+def _bars(console: Console) -> Bars:
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
     return Progress(

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 from pydantic import BaseModel
 
@@ -19,6 +19,8 @@ from icltool.errors import ConfigError
 from icltool.store.prepared import MOVED
 
 Config = TypeVar("Config", bound=BaseModel)
+Unit = TypeVar("Unit")
+Result = TypeVar("Result")
 
 #: Variables of other libraries that decide where weights lie and whether they may be fetched.
 _LIBRARIES = ("HF_HOME", "HF_HUB_CACHE", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE", "TORCH_HOME")
@@ -58,6 +60,18 @@ class WorkerContext:
         if self.shipment is None or str(path) not in self.files:
             return path
         return self.shipment.local(_WORKSPACE) / self.files[str(path)]
+
+
+@dataclass(frozen=True)
+class MakeWorker(Generic[Config, Unit, Result]):
+    """Makes a worker with the configuration as it is meant there; travels to where it is made."""
+
+    worker: Callable[[Config], Callable[[Unit], Result]]
+    config: Config
+    place: WorkerContext
+
+    def __call__(self) -> Callable[[Unit], Result]:
+        return self.worker(self.place.enter(self.config))
 
 
 @contextmanager

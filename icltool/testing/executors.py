@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import itertools
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from icltool.contracts import Executor
-from icltool.contracts.executor import Closes
+from icltool.contracts.executor import Closes, ReportsNotes, ReportsStatus, SaysAtOnce
 from icltool.testing.expectations import built, expect, expect_error
 
 
@@ -41,18 +41,25 @@ class Foreseeing:
         return unit, self.token, tuple(self.told)
 
 
+class Remarking(Squares):
+    """A worker with something to say in the end."""
+
+    notes = ("a remark of the worker's",)
+
+
 def check_executor(executor: Executor | Callable[[], Executor], *, units: int = 40) -> None:
     """Checks an executor, or a class or factory that makes one, against `icltool.Executor`.
 
     Checked are: every unit is worked on once and its result comes back, in whatever order; workers are made once each,
     not once per unit; units may be any iterable, also none; an executor can run twice; a worker's exception reaches the
     caller; a worker that looks ahead is told of units that there are, once each; the iterator can be closed early, and units
-    are taken as they are needed; `describe()` is a dictionary. Raises AssertionError that says what is wrong.
+    are taken as they are needed; `describe()` is a dictionary; and what the executor may have beside that: notes, those of its
+    workers among them, a status, and `close`. Raises AssertionError that says what is wrong.
     """
     runner = built(executor, "run")
     described = runner.describe()
     expect(
-        isinstance(described, dict) and described,
+        isinstance(described, Mapping) and described,
         f"`describe()` must be a dictionary with something in it: {described!r}",
     )
     for count in (units, 1, 0, units):
@@ -72,6 +79,7 @@ def check_executor(executor: Executor | Callable[[], Executor], *, units: int = 
     expect_error(Exception, failing, "an exception of the worker must reach the caller")
     _check_looking_ahead(runner, units)
     _check_closing(runner)
+    _check_abilities(runner)
 
 
 def _check_looking_ahead(runner: Executor, units: int) -> None:
@@ -102,3 +110,17 @@ def _check_closing(runner: Executor) -> None:
     expect(
         len(list(runner.run(Squares, range(3)))) == 3, "after an iterator was closed early, `run` does not work again"
     )
+
+
+def _check_abilities(runner: Executor) -> None:
+    """ReportsNotes, ReportsStatus, SaysAtOnce, Closes."""
+    if isinstance(runner, SaysAtOnce):
+        runner.say = lambda line: None
+    expect(len(list(runner.run(Remarking, range(3)))) == 3, "with a worker that has notes, results are missing")
+    if isinstance(runner, ReportsNotes):
+        expect(Remarking.notes[0] in runner.notes, f"what a worker has to say is not in `notes`: {runner.notes!r}")
+    if isinstance(runner, ReportsStatus):
+        expect(isinstance(runner.status(), str), f"`status()` must be a text, not {runner.status()!r}")
+    if isinstance(runner, Closes):
+        runner.close()
+        runner.close()

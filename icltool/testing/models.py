@@ -21,6 +21,7 @@ from icltool.contracts import (
     SupportsPrefixCache,
     TargetScore,
 )
+from icltool.contracts.model import HasPrecision, RunsOnDevice
 from icltool.errors import ConfigError, IclError
 from icltool.plugin.manager import component
 from icltool.testing.alone import PromptsAlone, valid_scores
@@ -81,6 +82,7 @@ def _check_model(
     expect(
         isinstance(mark, str) and mark and model.fingerprint() == mark, "`fingerprint()` must be a string that stays"
     )
+    _check_place(model)
     expect(
         len(examples) >= 8 and all(len(e.label.split(" ")) >= 2 for e in examples),
         "give eight examples with two words each",
@@ -100,6 +102,15 @@ def _check_model(
     if twin is not None:
         _check_twin(model, alone, prompts, batch_size, tolerance, twin)
     _check_inner_abilities(model, alone, prompts, batch_size, tolerance)
+
+
+def _check_place(model: Model) -> None:
+    """RunsOnDevice, HasPrecision."""
+    if isinstance(model, RunsOnDevice):
+        expect(bool(str(model.device)), f"`device` must be the torch.device that takes inputs, not {model.device!r}")
+    if isinstance(model, HasPrecision):
+        precision = model.precision
+        expect(isinstance(precision, str) and precision, f"`precision` must be a name, not {precision!r}")
 
 
 def _check_inner_abilities(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import pickle
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,7 @@ from icltool.components.executors.local import LocalExecutor
 from icltool.config.env import VARIABLES
 from icltool.contracts import Region, with_regions
 from icltool.errors import ConfigError
-from icltool.execution.worker_context import WorkerContext, place_of_work
+from icltool.execution.worker_context import MakeWorker, WorkerContext, place_of_work
 from icltool.store.records import open_dataset
 
 
@@ -50,6 +52,19 @@ def test_relative_paths_and_variables_mean_the_same(tmp_path: Path, monkeypatch:
     monkeypatch.setenv("MODEL_CPK_DIR", "mine")
     WorkerContext(str(tmp_path / "gone"), place.variables).enter(config)
     assert os.environ["MODEL_CPK_DIR"] == "mine", "a machine may have its weights elsewhere"
+    assert Path.cwd() == tmp_path
+
+
+def worker(config: EmbedConfig) -> Callable[[int], str]:
+    return lambda unit: f"{config.workspace} {unit}"
+
+
+def test_a_worker_is_made_with_the_configuration_that_is_meant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    make = pickle.loads(pickle.dumps(MakeWorker(worker, EmbedConfig(workspace=Path("ws")), WorkerContext.here())))
+    (tmp_path / "other").mkdir()
+    monkeypatch.chdir(tmp_path / "other")
+    assert list(LocalExecutor().run(make, range(2))) == ["ws 0", "ws 1"]
     assert Path.cwd() == tmp_path
 
 

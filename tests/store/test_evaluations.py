@@ -200,6 +200,15 @@ class TestPartialAnswers:
         assert list((tmp_path / "predictions").iterdir()) == []
         assert again.resume(self.EXPECTED) == []
 
+    def test_there_is_no_file_before_the_first_chunk(self, tmp_path: Path) -> None:
+        part = self.part(tmp_path)
+        assert part.resume(self.EXPECTED) == []
+        assert list((tmp_path / "predictions").iterdir()) == []
+        part.append([_row(0)], 0, {"seconds": 1.5, "remark": "slow"})
+        again = self.part(tmp_path)
+        assert again.resume(self.EXPECTED) == [_row(0)]
+        assert again.told == [{"seconds": 1.5, "remark": "slow"}]
+
     def test_chunks_of_another_size_count(self, tmp_path: Path) -> None:
         self.filled(tmp_path, 4)
         part = self.part(tmp_path)

@@ -191,6 +191,10 @@ class CutsOneMoreWordEachTime(HashModel):
         return answer[:-1] if answer.isupper() else answer
 
 
+class NamesNoPrecision(HashModel):
+    precision = ""
+
+
 class HidesMissingImages(HashModel):
     def image(self, path: str) -> str:
         try:
@@ -227,6 +231,7 @@ def test_a_right_adapter_passes(examples: list[Example]) -> None:
         (TakesAnyTask, "does not know"),
         (NeverCuts, "next example begins"),
         (CutsOneMoreWordEachTime, "leave a clean answer alone"),
+        (NamesNoPrecision, "`precision` must be a name"),
         (HidesMissingImages, "missing image"),
     ],
 )

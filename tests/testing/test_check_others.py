@@ -221,13 +221,28 @@ class SwallowsErrors(Executor):
                 continue
 
 
+class LosesNotes(Executor):
+    notes: Sequence[str] = ()
+
+
+class HasNoStatus(Executor):
+    def status(self) -> Any:
+        return None
+
+
 def test_check_executor_accepts_a_right_one() -> None:
     check_executor(Executor)
 
 
 @pytest.mark.parametrize(
     ("wrong", "sentence"),
-    [(LosesTheLast, "results came back"), (WorkerPerUnit, "for every unit"), (SwallowsErrors, "raised nothing")],
+    [
+        (LosesTheLast, "results came back"),
+        (WorkerPerUnit, "for every unit"),
+        (SwallowsErrors, "raised nothing"),
+        (LosesNotes, "is not in `notes`"),
+        (HasNoStatus, "must be a text"),
+    ],
 )
 def test_check_executor_catches(wrong: type[Executor], sentence: str) -> None:
     with pytest.raises(AssertionError, match=sentence):

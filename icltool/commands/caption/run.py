@@ -39,6 +39,7 @@ from icltool.plugin.manager import load_registry
 from icltool.releases import __version__
 from icltool.store.arrays import guard_kinds
 from icltool.store.artefact import digest
+from icltool.store.makers import MadeBy
 from icltool.store.records import open_dataset
 from icltool.store.workspace import Workspace
 
@@ -119,7 +120,7 @@ def _report(
     return StageReport(f"{asked.name} ({asked.task.name}), {config.model}", shown, target, told)
 
 
-def _makers(config: CaptionConfig) -> dict[str, dict[str, str]]:
+def _makers(config: CaptionConfig) -> MadeBy:
     return makers([("models", config.model)], {"models": config.model_path}).told()
 
 

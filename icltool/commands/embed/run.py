@@ -8,18 +8,19 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from icltool.commands.embed.options import EmbedConfig
-from icltool.commands.embed.worker import EncodedRows, MakeEncoding, Rows, embedded_fields
+from icltool.commands.embed.worker import EncodedRows, Encoding, Rows, embedded_fields
 from icltool.config.env import VARIABLES
 from icltool.config.identity import makers
 from icltool.contracts import Progress, StageReport, Ticker, UnitFailure
 from icltool.errors import StoreError
 from icltool.execution.running import Run, give_up
-from icltool.execution.worker_context import place_of_work
+from icltool.execution.worker_context import MakeWorker, place_of_work
 from icltool.store.embeddings import EmbeddingFile, EmbeddingWriter
 from icltool.store.failures import GivenUp, clear_failures
 from icltool.store.journal import journal_path
@@ -115,7 +116,7 @@ def _embed(config: EmbedConfig, jobs: list[_Job], run: Run[Rows, EncodedRows], p
         images = chain.from_iterable(job.dataset.split(job.split).images for job in jobs)
         sent = place_of_work(run.executor, first.folder, images, ship=config.ship_data, variables=VARIABLES)
         place = opened.enter_context(sent)
-        make = MakeEncoding(config, first.name, first.task, place)
+        make = MakeWorker(partial(Encoding, name=first.name, task=first.task), config, place)
         found = opened.enter_context(run.results(make, work.units()))
         for encoded in found:
             work.store(encoded, opened, run)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from icltool.commands.embed.options import EmbedConfig
 from icltool.contracts import Encoder, FloatArray, IntArray
-from icltool.execution.worker_context import WorkerContext
 from icltool.plugin.manager import component
 from icltool.store.records import open_dataset
 from icltool.store.workspace import Workspace
@@ -38,19 +37,6 @@ class EncodedRows:
     features: dict[str, FloatArray]
     dim: int
     fingerprint: str
-
-
-@dataclass(frozen=True)
-class MakeEncoding:
-    """Makes a worker; travels to where it is made."""
-
-    config: EmbedConfig
-    name: str
-    task: str
-    place: WorkerContext = field(default_factory=WorkerContext.here)
-
-    def __call__(self) -> Encoding:
-        return Encoding(self.place.enter(self.config), self.name, self.task)
 
 
 class Encoding:

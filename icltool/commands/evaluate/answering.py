@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from types import TracebackType
 
 import numpy as np
 
 from icltool.commands.evaluate.settings import Setting, Settings
 from icltool.commands.evaluate.units import Chunk, Conditions, CostSample, weights_last
-from icltool.commands.evaluate.worker import Answered, Answering, MakeAnswering
+from icltool.commands.evaluate.worker import Answered, Answering, answering
 from icltool.config.env import VARIABLES
 from icltool.contracts import IntArray, Progress
 from icltool.contracts.evaluation import Cost, Prediction, RunFacts, SettingKey
@@ -19,7 +20,7 @@ from icltool.contracts.executor import UnitFailure
 from icltool.engine.work import Work
 from icltool.errors import ConfigError
 from icltool.execution.running import Run
-from icltool.execution.worker_context import WorkerContext, place_of_work
+from icltool.execution.worker_context import MakeWorker, WorkerContext, place_of_work
 from icltool.store.evaluations import ChunkFacts, PartialAnswers
 from icltool.store.failures import GivenUp
 
@@ -134,7 +135,8 @@ class Answers:
             ticker = self._opened.enter_context(self.progress.task("answering", self.total, "queries", done=done))
             place = self._opened.enter_context(self._place(run))
             under = Conditions.of_all(one.setting for one in self._asked)
-            results = self._opened.enter_context(run.results(MakeAnswering(self.config, place, under), units))
+            make = MakeWorker(partial(answering, under=under, place=place), self.config, place)
+            results = self._opened.enter_context(run.results(make, units))
             for answered in results:
                 run.show(ticker)
                 self._take(answered)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from itertools import combinations
-from typing import TypedDict
+from typing import TypedDict, cast
 
 import numpy as np
 
@@ -17,15 +17,6 @@ from icltool.results.intervals import quantile_interval, two_sided_share
 ALL_PAIRS = 6
 
 Figures = Mapping[str, Judged]
-
-
-class PairedFigure(TypedDict):
-    """The difference of two figures, its 95 % interval, and p."""
-
-    mean: float
-    low: float
-    high: float
-    p: float
 
 
 class OrderSummary(TypedDict):
@@ -64,12 +55,13 @@ def differences(methods: Mapping[str, Figures], shots: int, against: Collection[
     pairs = list(combinations(names, 2))
     if len(names) > ALL_PAIRS:
         pairs = [(a, b) for a, b in pairs if a == names[0] or a in against or b in against]
-    return [
+    found = [
         {"shots": shots, "a": a, "b": b, "metric": metric, **difference(one, methods[b][metric])}
         for a, b in pairs
         for metric, one in methods[a].items()
         if metric in methods[b]
     ]
+    return cast("list[Difference]", found)
 
 
 def across_shots(methods: Mapping[int, Mapping[str, Figures]], standing_in: Collection[str]) -> list[Difference]:
@@ -81,7 +73,7 @@ def across_shots(methods: Mapping[int, Mapping[str, Figures]], standing_in: Coll
     if not ours:
         return []
     entries = differences({**ours, **without}, 0, without.keys() - ours.keys())
-    return entries + [
+    others = [
         {"shots": shots, "a_shots": 0, "a": a, "b": b, "metric": metric, **difference(one, figures[metric])}
         for shots, found in sorted(methods.items())
         if shots
@@ -90,10 +82,11 @@ def across_shots(methods: Mapping[int, Mapping[str, Figures]], standing_in: Coll
         for metric, one in mine.items()
         if metric in figures
     ]
+    return entries + cast("list[Difference]", others)
 
 
-def difference(a: Judged, b: Judged) -> PairedFigure:
-    """Of a - b."""
+def difference(a: Judged, b: Judged) -> dict[str, float]:
+    """{"mean", "low", "high", "p"} of a - b."""
     draws = a.draws - b.draws
     low, high = quantile_interval(draws)
     return {"mean": a.figure - b.figure, "low": low, "high": high, "p": two_sided_share(draws)}

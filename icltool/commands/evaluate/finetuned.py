@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from icltool.commands.evaluate.inputs import Inputs
 from icltool.commands.evaluate.specs import method_names
+from icltool.contracts.json import Json
 from icltool.errors import ConfigError, StoreError
 from icltool.plugin.manager import load_registry
 from icltool.store.atomic import read_json
@@ -22,7 +23,7 @@ CHOICES = ("best", "last")
 _OPTIONS = ("folder", "checkpoint", "file")
 
 
-def weights_of(inputs: Inputs, given: Mapping[str, Any]) -> Path:
+def weights_of(inputs: Inputs, given: Mapping[str, object]) -> Path:
     """The file of fine-tuned weights: the one of the options `file`, or `folder` and `checkpoint`, of --checkpoint, or of the
     newest finished training of the call's model on data set and task.
 
@@ -115,9 +116,8 @@ def _fitting(inputs: Inputs) -> list[Path]:
     the data set where there are any."""
     folders = inputs.workspace.checkpoints_of(LEARNER, inputs.dataset.name, inputs.task.name)
     folders = [f for f in folders if (f / f"{CHOICES[0]}.safetensors").is_file()]
-    fitting = [folder for folder in folders if _model_of(folder) == inputs.config.model]
-    print_of = inputs.dataset.fingerprint
-    same = [f for f in fitting if _record(f).get("identity", {}).get("dataset_fingerprint") == print_of]
+    fitting = [folder for folder in folders if trained_as(folder).get("model") == inputs.config.model]
+    same = [f for f in fitting if trained_as(f).get("dataset_fingerprint") == inputs.dataset.fingerprint]
     return same or fitting
 
 
@@ -129,7 +129,7 @@ def _of_captioner(inputs: Inputs) -> Path | None:
         return None
     if not folder.is_dir():
         raise StoreError(f"{folder} does not exist", "give a checkpoint folder as --checkpoint")
-    made_by = _record(folder).get("identity", {}).get("learner")
+    made_by = trained_as(folder).get("learner")
     if made_by == LEARNER or (folder / f"{CHOICES[0]}.safetensors").is_file():
         return folder
     selectors = _selectors(inputs)
@@ -157,13 +157,10 @@ def _tuned_path(path: Path) -> bool:
     return tuned_file(path) is not None
 
 
-def _model_of(folder: Path) -> str:
-    return str(_record(folder).get("identity", {}).get("model", ""))
-
-
-def _record(folder: Path) -> dict[str, Any]:
+def trained_as(folder: Path) -> Mapping[str, Json]:
+    """The identity of the finished training in a checkpoint folder; {} where there is none."""
     try:
-        found = read_json(folder / TRAINED)
-    except StoreError:
+        found = read_json(folder / TRAINED)["identity"]
+    except (StoreError, KeyError, TypeError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return found if isinstance(found, Mapping) else {}

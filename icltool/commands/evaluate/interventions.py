@@ -5,8 +5,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
+from icltool.commands.evaluate.finetuned import trained_as
 from icltool.commands.evaluate.inputs import Inputs
 from icltool.commands.evaluate.options import EvaluateConfig
 from icltool.commands.evaluate.specs import method_names
@@ -15,8 +15,6 @@ from icltool.config.model import fine_tuned_name
 from icltool.contracts import Intervention, Model, SupportsDecoderHooks
 from icltool.errors import ConfigError, PluginError, StoreError
 from icltool.plugin.manager import component, load_registry
-from icltool.store.atomic import read_json
-from icltool.store.workspace import TRAINED
 
 RETRIEVERS, INTERVENTIONS = "retrievers", "interventions"
 
@@ -110,17 +108,14 @@ def newest_file(inputs: Inputs, method: str) -> Path:
     return folder / WEIGHTS
 
 
-def _fit(folder: Path, wanted: Mapping[str, Any]) -> tuple[bool, ...]:
+def _fit(folder: Path, wanted: Mapping[str, object]) -> tuple[bool, ...]:
     """What of a finished training is as wanted, the most important first; all false for an unfinished one."""
     keys = ("model", "model_path", "dataset_fingerprint", "prompt_template", "prompt_style", "quantization")
-    try:
-        identity = read_json(folder / TRAINED).get("identity", {})
-        return (True, *(identity.get(key) == wanted.get(key) for key in keys))
-    except (StoreError, KeyError, TypeError, AttributeError):
-        return (False,) * (1 + len(keys))
+    identity = trained_as(folder)
+    return (bool(identity), *(bool(identity) and identity.get(key) == wanted.get(key) for key in keys))
 
 
-def opened(inputs: Inputs, name: str, label: str, options: Mapping[str, Any]) -> Intervention:
+def opened(inputs: Inputs, name: str, label: str, options: Mapping[str, object]) -> Intervention:
     """The intervention of this name with its options, `file` among them.
 
     ConfigError where it cannot rank choices and the task wants that; what its class raises.
@@ -162,7 +157,7 @@ def other_template(label: str, made: Intervention, model: Model) -> str:
     return f"{label}: {told}" if told else ""
 
 
-def _detail(key: str, value: Any) -> str:
+def _detail(key: str, value: object) -> str:
     if value is None:
         return ""
     return f"{value} shots" if key == "shots" else f"{key} {value}"

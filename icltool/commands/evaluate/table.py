@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
 from icltool.commands.evaluate.inputs import Inputs
+from icltool.contracts.evaluation import LearnedFile
 from icltool.results.appended_csv import append_rows, flattened
 from icltool.store.evaluations import SettingResult
 from icltool.store.provenance import moment, releases
@@ -27,7 +27,7 @@ def append_results(file: Path, inputs: Inputs, folder: Path, results: Iterable[S
     return f"{file}: {', '.join(told) or 'nothing to add'}"
 
 
-def _row(inputs: Inputs, folder: Path, result: SettingResult) -> dict[str, Any]:
+def _row(inputs: Inputs, folder: Path, result: SettingResult) -> dict[str, object]:
     """Figures are in the scale in which they are printed."""
     config, dataset = inputs.config, inputs.dataset
     return {
@@ -42,9 +42,7 @@ def _row(inputs: Inputs, folder: Path, result: SettingResult) -> dict[str, Any]:
         "shots": result.shots,
         "seed": result.seed,
         "setting": result.extra.get("digest", ""),
-        "weights": next(
-            (result.extra[k].get("file") for k in ("finetuned", "intervention") if k in result.extra), None
-        ),
+        "weights": made["file"] if (made := _learned(result)) else None,
         "queries": result.queries,
         **{name: figure.mean for name, figure in result.metrics.items()},
         **{f"{name} {end}": getattr(figure, end) for name, figure in result.metrics.items() for end in ("low", "high")},
@@ -57,18 +55,21 @@ def _row(inputs: Inputs, folder: Path, result: SettingResult) -> dict[str, Any]:
     }
 
 
-def _training(inputs: Inputs, result: SettingResult) -> Mapping[str, Any]:
+def _training(inputs: Inputs, result: SettingResult) -> Mapping[str, object]:
     """The options of the training whose weights, or what stands in for demonstrations, gave the answers."""
     from icltool.components.models.shared.tuned import read_tuned, tuned_file
 
-    for kind in ("finetuned", "intervention"):
-        if kind in result.extra:
-            return _options(result.extra[kind].get("about", {}))
+    if made := _learned(result):
+        return _options(made["about"])
     path = inputs.config.model_path
     file = tuned_file(Path(path)) if path is not None and Path(path).exists() else None
     return {} if file is None else _options(read_tuned(file).about)
 
 
-def _options(about: Mapping[str, Any]) -> Mapping[str, Any]:
+def _learned(result: SettingResult) -> LearnedFile | None:
+    return result.extra.get("finetuned") or result.extra.get("intervention")
+
+
+def _options(about: Mapping[str, object]) -> Mapping[str, object]:
     found = about.get("options", {})
     return found if isinstance(found, Mapping) else {}

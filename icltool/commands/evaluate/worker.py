@@ -17,6 +17,7 @@ from icltool.commands.evaluate.predictions import predicted
 from icltool.commands.evaluate.units import Chunk, Conditions, CostSample
 from icltool.contracts import Intervention, Model, Progress, ScoringRequest
 from icltool.contracts.evaluation import Cost, Prediction, RunFacts, SettingKey
+from icltool.contracts.model import HasPrecision
 from icltool.engine.choices import best_choice, rank_choices
 from icltool.engine.devices import device_of
 from icltool.engine.generation import generation_options
@@ -44,21 +45,9 @@ class Answered:
     faults: dict[SettingKey, ConfigError] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class MakeAnswering:
-    """Makes a worker; travels to where it is made. `under` are the conditions of all chunks, in their order."""
-
-    config: EvaluateConfig
-    place: WorkerContext = field(default_factory=WorkerContext.here)
-    under: tuple[Conditions, ...] = ()
-
-    def __call__(self) -> Answering:
-        return Answering(Inputs(self.place.enter(self.config)), self.under, self.place)
-
-
 class Answering:
-    """A worker: the model is loaded with it, with the weights of the first chunks. Raises ConfigError where an intervention was
-    made for another model."""
+    """A worker: the model is loaded with it, with the weights of the first of `under`, the conditions of all chunks in their
+    order. Raises ConfigError where an intervention was made for another model."""
 
     def __init__(
         self,
@@ -172,7 +161,12 @@ def _about(model: Model, session: Session) -> RunFacts:
     prompt format."""
     return {
         "device": str(device_of(model) or ""),
-        "precision": str(getattr(model, "precision", getattr(model, "dtype", ""))).removeprefix("torch."),
+        "precision": model.precision if isinstance(model, HasPrecision) else "",
         "weights": model.fingerprint(),
         "generation": asdict(session.generation),
     }
+
+
+def answering(config: EvaluateConfig, under: Sequence[Conditions], place: WorkerContext) -> Answering:
+    """A worker that opens the inputs itself."""
+    return Answering(Inputs(config), under, place)

@@ -10,15 +10,15 @@ from collections.abc import Iterable
 from contextlib import AbstractContextManager, ExitStack
 from itertools import chain, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from icltool.commands.generate.options import GenerateConfig
 from icltool.commands.generate.search import (
     AnchorGroup,
-    MakeSearcher,
     SearchedGroup,
+    Searcher,
     SearchParts,
     anchor_groups,
     candidate_pools,
@@ -47,7 +47,7 @@ from icltool.engine.cost import cost_rows, measure
 from icltool.engine.work import Work, total
 from icltool.errors import ConfigError, StoreError
 from icltool.execution.running import Run, give_up
-from icltool.execution.worker_context import WorkerContext, place_of_work
+from icltool.execution.worker_context import MakeWorker, WorkerContext, place_of_work
 from icltool.store.artefact import digest
 from icltool.store.atomic import check_writable
 from icltool.store.failures import GivenUp, clear_failures
@@ -130,13 +130,17 @@ def _draw_anchors(records: Records, config: GenerateConfig) -> IntArray:
     return order[: config.anchors].astype(np.int64)
 
 
-def _artefact(config: GenerateConfig, workspace: Any, parts: SearchParts, anchors: int) -> tuple[Path, Any]:
+def _artefact(
+    config: GenerateConfig, workspace: Workspace, parts: SearchParts, anchors: int
+) -> tuple[Path, Provenance]:
     """(path, provenance) of the sequences file; the path carries a digest of everything that decides its content."""
     identity = {**config.identity(), "dataset": parts.dataset.name, "task": parts.dataset.task, "anchors": anchors}
     identity["encoder"], identity["leak_guard"] = parts.encoder, sorted(parts.guard)
     if config.queries == "train":  # files of before there was a choice are the same
         del identity["queries"]
-    extra: dict[str, Any] = {} if parts.embeddings is None else {"embeddings_fingerprint": parts.embeddings.fingerprint}
+    extra: dict[str, object] = (
+        {} if parts.embeddings is None else {"embeddings_fingerprint": parts.embeddings.fingerprint}
+    )
     uses_model = "model" in parts.scorer.needs
     if not uses_model:
         identity.update(dict.fromkeys(("model", "model_path", "dtype", "quantization", "prompt_style")))
@@ -157,7 +161,7 @@ def _artefact(config: GenerateConfig, workspace: Any, parts: SearchParts, anchor
     return path, provenance
 
 
-def _writer(config: GenerateConfig, path: Path, provenance: Any, anchors: int) -> SequenceWriter:
+def _writer(config: GenerateConfig, path: Path, provenance: Provenance, anchors: int) -> SequenceWriter:
     return SequenceWriter(
         path, provenance, config.shots, config.beam_size, config.candidates, anchors, overwrite=config.overwrite
     )
@@ -169,7 +173,7 @@ def _search(
     run: Run[AnchorGroup, SearchedGroup],
     rows: IntArray,
     missing: IntArray,
-    file: tuple[Path, Any],
+    file: tuple[Path, Provenance],
     progress: Progress,
 ) -> tuple[int, Work]:
     """Searches the anchors that are missing, group by group, each on disk as soon as it is found; (how many that were, what
@@ -195,7 +199,7 @@ def _search(
         if config.ship_data:
             units = list(units)
         place = opened.enter_context(_place(config, parts, run, units))
-        found = opened.enter_context(run.results(MakeSearcher(config, place), units))
+        found = opened.enter_context(run.results(MakeWorker(Searcher, config, place), units))
         if not path.is_file() or config.overwrite:
             first = list(islice(found, 1))  # before there is a file: one without anchors would only be in the way
             if not first:  # all were given up: what was there before stays
@@ -284,7 +288,7 @@ def _cost(
 
 
 def _report(
-    config: GenerateConfig, dataset: PreparedDataset, file: Any, path: Path, searched: int, remarks: list[str]
+    config: GenerateConfig, dataset: PreparedDataset, file: SequenceFile, path: Path, searched: int, remarks: list[str]
 ) -> StageReport:
     if not len(file):
         raise ConfigError(f"{path} holds no sequences", "raise --anchors")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -24,7 +24,6 @@ from icltool.engine.demonstrations import checked_rows
 from icltool.engine.generation import generation_options
 from icltool.engine.session import FeatureSource, Session
 from icltool.engine.work import Work
-from icltool.execution.worker_context import WorkerContext
 from icltool.plugin.manager import component, load_registry
 from icltool.store.arrays import FeatureTable, embedded_by, guard_kinds, index_set, open_embeddings, query_set
 from icltool.store.records import open_dataset
@@ -68,17 +67,6 @@ class SearchParts:
     query_embeddings: EmbeddingFile | None
     encoder: str | None
     guard: frozenset[str]
-
-
-@dataclass(frozen=True)
-class MakeSearcher:
-    """Makes a worker; travels to where it is made."""
-
-    config: GenerateConfig
-    place: WorkerContext = field(default_factory=WorkerContext.here)
-
-    def __call__(self) -> Searcher:
-        return Searcher(self.place.enter(self.config))
 
 
 class Searcher:

@@ -26,6 +26,7 @@ from icltool.components.executors.ray_worker_pool import WorkerPool
 from icltool.components.executors.shipping import Shipped, ship_files, sweep
 from icltool.components.executors.unit_queue import UnitQueue
 from icltool.contracts import FailedUnitsError, Options
+from icltool.contracts.executor import ReportsStatus
 from icltool.contracts.json import Json
 from icltool.errors import ConfigError
 
@@ -70,7 +71,7 @@ class RayExecutor:
         self._devices, self._address, self._workers = options.devices, options.address, options.workers
         self._gpus, self._cpus = options.gpus_per_worker, options.cpus_per_worker
         self._cluster: Cluster | None = None
-        self._crew: WorkerPool[object, object] | None = None
+        self._crew: ReportsStatus | None = None
         self._described: dict[str, Json] | None = None
         self._shipped: list[Shipped] = []
         self._status = ""
