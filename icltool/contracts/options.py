@@ -23,7 +23,7 @@ import inspect
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol, TypeVar, get_args, runtime_checkable
+from typing import Any, ClassVar, Protocol, TypeAlias, TypeVar, get_args, runtime_checkable
 
 from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
 from pydantic.fields import FieldInfo
@@ -51,6 +51,8 @@ class Options(BaseModel):
         return value
 
 
+#: A JSON schema of one value.
+_Schema: TypeAlias = Mapping[str, Any]
 #: The default of what must be given.
 _NONE = inspect.Parameter.empty
 
@@ -155,7 +157,7 @@ def _told(what: str, model: type[Options], values: Mapping[str, object], error: 
     return ConfigError(f"{what}: {name}={values[name]!r} is {_refusal(kinds)}", hint)
 
 
-def _refusal(kinds: Sequence[Mapping[str, Any]]) -> str:
+def _refusal(kinds: Sequence[_Schema]) -> str:
     """What a value is not: "neither 'a' nor 'b'"."""
     words = [word for kind in kinds for word in _words(kind)]
     if len(kinds) == len(words) == 1:
@@ -175,13 +177,13 @@ def _default(field: FieldInfo) -> object:
     return _NONE if field.is_required() else field.get_default(call_default_factory=True)
 
 
-def _kind(schema: Mapping[str, Any]) -> str:
+def _kind(schema: _Schema) -> str:
     """A JSON schema in words: "whole number from 1 up", "'a', 'b' or 'c'"."""
     *others, last = [word for kind in schema.get("anyOf", [schema]) for word in _words(kind)]
     return f"{', '.join(others)} or {last}" if others else last
 
 
-def _words(schema: Mapping[str, Any]) -> list[str]:
+def _words(schema: _Schema) -> list[str]:
     """One word for each value that a schema without alternatives lists, else one for all that it takes."""
     if "enum" in schema or "const" in schema:
         return [repr(value) for value in schema.get("enum", [schema.get("const")])]
@@ -193,7 +195,8 @@ def _words(schema: Mapping[str, Any]) -> list[str]:
         case "boolean":
             return ["true", "false"]
         case "array":
-            return [f"list of {_kind(items)}" if (items := schema.get("items")) else "list"]
+            items = schema.get("prefixItems", [schema.get("items", {})])
+            return [f"list of {' and '.join(map(_kind, items))}"]
         case "string":
             return ["path" if schema.get("format") == "path" else "text"]
         case "null":
@@ -203,7 +206,7 @@ def _words(schema: Mapping[str, Any]) -> list[str]:
     return ["value"]
 
 
-def _bounds(schema: Mapping[str, Any]) -> str:
+def _bounds(schema: _Schema) -> str:
     """ " from 1 up", " above 0 and below 1", "" without any."""
     least, above = schema.get("minimum"), schema.get("exclusiveMinimum")
     most, below = schema.get("maximum"), schema.get("exclusiveMaximum")

@@ -8,8 +8,8 @@ from icltool.contracts.options import HasOptions, Option, options_of
 from icltool.plugin.manager import load_registry
 from icltool.plugin.registry import Found
 
-#: Models are built from keywords still; tasks and commands are no components with options of users.
-OTHERS = ("models", "tasks", "commands")
+#: Tasks and commands have no options of users.
+OTHERS = ("tasks", "commands")
 BUILT_IN = [item for item in load_registry().found if item.distribution == "icltool" and item.kind not in OTHERS]
 
 
