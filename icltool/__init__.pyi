@@ -93,6 +93,7 @@ from icltool.components.models.shared.weights import (
     weights_hash as weights_hash,
 )
 from icltool.contracts import (
+    AnchorScores as AnchorScores,
     AnswerBatch as AnswerBatch,
     AttentionHeads as AttentionHeads,
     Augmentation as Augmentation,
@@ -142,6 +143,7 @@ from icltool.contracts import (
     Scorer as Scorer,
     ScoringRequest as ScoringRequest,
     ScoringSession as ScoringSession,
+    SequenceFigures as SequenceFigures,
     Span as Span,
     StageReport as StageReport,
     SteeringLearner as SteeringLearner,

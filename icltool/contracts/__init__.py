@@ -30,8 +30,10 @@ from icltool.contracts.intervention import (
     SupportsDecoderHooks,
 )
 from icltool.contracts.learner import (
+    AnchorScores,
     Examples,
     Learner,
+    SequenceFigures,
     SteeringLearner,
     SteeringSet,
     TrainingOutcome,
@@ -86,6 +88,7 @@ from icltool.contracts.tuning import (
 
 __all__ = [
     "SHOW_MODES",
+    "AnchorScores",
     "AnswerBatch",
     "AttentionHeads",
     "Augmentation",
@@ -138,6 +141,7 @@ __all__ = [
     "Scorer",
     "ScoringRequest",
     "ScoringSession",
+    "SequenceFigures",
     "Span",
     "StageReport",
     "SteeringLearner",

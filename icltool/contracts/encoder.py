@@ -32,6 +32,15 @@ class Encoder(Protocol):
 
 
 @runtime_checkable
+class TradesTimeForMemory(Protocol):
+    """A tower that can compute its activations twice to hold fewer of them."""
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Switches that on or off; features and gradients stay the same."""
+        ...
+
+
+@runtime_checkable
 class TrainableEncoder(Encoder, Protocol):
     """Ability of an encoder whose towers can be trained along with a selector. `modality` is "image" or "text"."""
 
@@ -39,8 +48,7 @@ class TrainableEncoder(Encoder, Protocol):
         """The module that maps `preprocessor`'s tensors [n, ...] to features [n, D], not normalised.
 
         It gives what `encode_images` or `encode_texts` gives. It shares the encoder's weights, holds only parameters that
-        its features depend on, and needs no gradients until it is told to. A method `set_grad_checkpointing(enable)`,
-        where it has one, trades time for memory.
+        its features depend on, and needs no gradients until it is told to. It may be a TradesTimeForMemory.
         """
         ...
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
+
+import numpy as np
 
 from icltool.contracts.arrays import Float64Array, IndexSet, IntArray
 from icltool.contracts.encoder import TrainableEncoder
@@ -13,6 +15,51 @@ from icltool.contracts.model import Features, Model
 from icltool.contracts.progress import Progress
 from icltool.contracts.records import Example
 from icltool.contracts.task import Task
+
+
+@dataclass(frozen=True)
+class AnchorScores:
+    """What a sequences file says of each of A anchors: up to B sequences of K demonstrations, the highest score first.
+
+    `anchor_rows` int64 [A] are rows of the index set, ascending, and `sets` int64 [A, B, K] rows of demonstrations in prompt
+    order, -1 on the right of a shorter sequence and where an anchor has fewer. float64 [A, B]: `scores`, the scorer's
+    `values` f(S, x), and `log_probs`, the target's summed log-probability in nats; NaN where there is no sequence or no such
+    figure. `base_values` and `base_log_probs` float64 [A] are those without demonstrations. Equal scores are in the file's
+    order.
+
+    With one demonstration (K = 1) the candidates that the search did not keep follow those that it kept, in sampled order,
+    with NaN for their figures. A search keeps `--beam-size` of its `--candidates`, so all have figures where the two are equal.
+    """
+
+    anchor_rows: IntArray
+    sets: IntArray
+    scores: Float64Array
+    values: Float64Array
+    log_probs: Float64Array
+    base_values: Float64Array
+    base_log_probs: Float64Array
+
+    @property
+    def candidate_rows(self) -> IntArray:
+        """int64 [A, C] where sequences have one demonstration: `sets` without its last axis. ValueError for longer ones."""
+        if self.sets.shape[2] != 1:
+            raise ValueError(f"candidates are those of one-shot sequences, and these have {self.sets.shape[2]} shots")
+        rows: IntArray = self.sets[:, :, 0]
+        return rows
+
+
+@dataclass(frozen=True)
+class SequenceFigures:
+    """What the scorer said of each of R sequences, and of its anchor without demonstrations.
+
+    All float64 [R]: values f(S, x) and f((), x), and the target's summed log-probabilities in nats, NaN where the scorer
+    computes none.
+    """
+
+    values: Float64Array
+    log_probs: Float64Array
+    base_values: Float64Array
+    base_log_probs: Float64Array
 
 
 @dataclass(frozen=True)
@@ -24,16 +71,42 @@ class TrainingSet:
     that each row's sequence was searched in (-1 on the right where it is smaller), None where that is not known. The
     arrays of `index` hold the embeddings that the learner's `needs` ask for.
     `provenance` goes into the checkpoint's card (dataset, fingerprint, encoder, sequences file, versions). `encoder` is
-    the one that made the embeddings, for a learner that trains it and says so in its `needs`; it lies on the CPU.
+    the one that made the embeddings, and `figures` what the scorer said of each row, for a learner that says so in its `needs`;
+    the encoder lies on the CPU.
     """
 
     index: IndexSet
     query_rows: IntArray
     icd_rows: IntArray
     scores: Float64Array
-    provenance: Mapping[str, Any] = field(default_factory=dict)
+    provenance: Mapping[str, object] = field(default_factory=dict)
     candidate_rows: IntArray | None = None
     encoder: TrainableEncoder | None = None
+    figures: SequenceFigures | None = None
+
+    def by_anchor(self) -> AnchorScores:
+        """The rows by anchor, ranked: nothing may rely on their own order, in which the search settles near ties."""
+        anchors, first, place = np.unique(self.query_rows, return_index=True, return_inverse=True)
+        sets, unknown = self.icd_rows, np.full(len(self.scores), np.nan)
+        known = self.figures or SequenceFigures(unknown, unknown, unknown, unknown)
+        columns = [self.scores, known.values, known.log_probs]
+        if sets.shape[1] == 1 and self.candidate_rows is not None:
+            pools, size = self.candidate_rows[first], len(self.index)
+            own = np.isin(np.arange(len(anchors))[:, None] * size + pools, place * size + sets[:, 0])
+            lacking = np.nonzero((pools >= 0) & ~own)
+            sets, place = np.concatenate([sets, pools[lacking][:, None]]), np.concatenate([place, lacking[0]])
+            columns = [np.append(figures, np.full(len(lacking[0]), np.nan)) for figures in columns]
+        order = np.lexsort((-columns[0], place))  # stable, NaN last
+        counts = np.bincount(place, minlength=len(anchors))
+        within = np.arange(len(order)) - np.repeat(np.cumsum(counts) - counts, counts)
+        at, shape = (place[order], within), (len(anchors), int(counts.max(initial=0)))
+        ranked = np.full((*shape, sets.shape[1]), -1, dtype=np.int64)
+        ranked[at] = sets[order]
+        scores, values, log_probs = (np.full(shape, np.nan) for _ in columns)
+        for table, column in zip((scores, values, log_probs), columns, strict=True):
+            table[at] = column[order]
+        base_values, base_log_probs = known.base_values[first], known.base_log_probs[first]
+        return AnchorScores(anchors.astype(np.int64), ranked, scores, values, log_probs, base_values, base_log_probs)
 
 
 @dataclass(frozen=True)
@@ -48,17 +121,28 @@ class TrainingOutcome:
 class Learner(Protocol):
     """Trains and writes checkpoints into a folder. Built from its own options by the registry.
 
-    `needs` is a subset of {"image", "text", "texts", "images", "encoder"}: the arrays of the index set that must be
-    filled, and whether the encoder of the embeddings comes with them, to be trained.
+    `needs` is a subset of {"image", "text", "texts", "images", "encoder", "figures"}: the arrays of the index set that must
+    be filled, whether the encoder of the embeddings comes with them, to be trained, and whether the sequences come with what
+    the scorer said of them beside their scores.
 
-    A method `identity() -> dict` may give the options that decide the result, defaults included; without it the options
-    that the user gave decide whether a finished training is up to date.
+    See HasIdentity and HasVariant for what it may have besides; without an identity the options that the user gave decide
+    whether a finished training is up to date.
     """
 
     needs: frozenset[str]
 
     def train(self, data: TrainingSet, folder: Path, seed: int, progress: Progress) -> TrainingOutcome:
         """Trains on `data`; the same data, options and seed give the same weights on one machine."""
+        ...
+
+
+@runtime_checkable
+class HasVariant(Protocol):
+    """A learner of selectors whose trainings on the same data are told apart by more than their digests."""
+
+    @property
+    def variant(self) -> str:
+        """What stands in the name of the checkpoint folder."""
         ...
 
 
@@ -89,7 +173,7 @@ class SteeringSet:
     features: Callable[[Sequence[str]], Features]
     batch_size: int = 8
     expect: Callable[[Iterable[str]], None] = lambda paths: None
-    provenance: Mapping[str, Any] = field(default_factory=dict)
+    provenance: Mapping[str, object] = field(default_factory=dict)
 
 
 @runtime_checkable
@@ -102,7 +186,7 @@ class SteeringLearner(Protocol):
     keys of that record which are told from the SteeringSet. `icltool.hooked_model` gives the set's model, or the
     ConfigError that is due where it has no hooks.
 
-    A method `identity() -> dict` as of Learner.
+    It may have an identity, too (HasIdentity).
     """
 
     def steer(self, data: SteeringSet, folder: Path, seed: int, progress: Progress) -> TrainingOutcome:

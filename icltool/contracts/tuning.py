@@ -5,14 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
+import numpy as np
+
+from icltool.contracts.arrays import FloatArray
 from icltool.contracts.intervention import AnswerBatch
 from icltool.contracts.learner import Examples, TrainingOutcome
 from icltool.contracts.metric import Metric
 from icltool.contracts.model import GenerationOptions, Model, Prompt
 from icltool.contracts.progress import Progress
 from icltool.contracts.task import Task
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +40,8 @@ class Augmentation:
 class PixelReader(Protocol):
     """Reads pictures for training. It can be pickled, holds no weights and touches no device."""
 
-    def __call__(self, picture: str, generator: Any | None = None, flip: bool = True) -> Any:
-        """float32 numpy array [3, H, W]. With `generator` (numpy's) varied by draws from it, else as in evaluation; without
+    def __call__(self, picture: str, generator: np.random.Generator | None = None, flip: bool = True) -> FloatArray:
+        """float32 [3, H, W]. With `generator` varied by draws from it, else as in evaluation; without
         `flip` never mirrored. Crops keep the regions of the reference whole (see `icltool.contracts.pictures`).
         Raises DataError for a picture that cannot be read."""
         ...
@@ -60,9 +66,9 @@ class SupportsTuning(Protocol):
     device, one picture for each prompt (`tuning_batch` may be told which).
     """
 
-    network: Any
+    network: nn.Module
 
-    def tuning_recipe(self, task: str) -> Mapping[str, Any]:
+    def tuning_recipe(self, task: str) -> Mapping[str, object]:
         """Options of the learner `captioner` under which the published runs trained this family; the user's come over them."""
         ...
 
@@ -95,7 +101,7 @@ class SupportsTuning(Protocol):
     def tuning_batch(
         self,
         prompts: Sequence[Prompt],
-        pixels: Any,
+        pixels: Tensor,
         max_target_tokens: int | None = None,
         answers: Sequence[Sequence[int]] | None = None,
         pictures: Sequence[int] | None = None,
@@ -107,18 +113,18 @@ class SupportsTuning(Protocol):
         there are as many. ValueError where they do not fit together."""
         ...
 
-    def answer_logits(self, batch: AnswerBatch) -> Any:
+    def answer_logits(self, batch: AnswerBatch) -> Tensor:
         """Logits [N, vocabulary] at the batch's positions, with gradients."""
         ...
 
     def sample_beams(
-        self, prompts: Sequence[Prompt], pixels: Any, options: GenerationOptions
+        self, prompts: Sequence[Prompt], pixels: Tensor, options: GenerationOptions
     ) -> list[list[BeamSample]]:
         """`options.num_beams` finished beams for each prompt, best first, by the model as it is now in eval mode; without
         gradients."""
         ...
 
-    def save_tuned(self, file: Path, names: Sequence[str], about: Mapping[str, Any]) -> None:
+    def save_tuned(self, file: Path, names: Sequence[str], about: Mapping[str, object]) -> None:
         """Writes those tensors of the network's state dict to a safetensors file that a model of the same name reads over its
         weights (`--model-path FILE`). `about` are JSON values for its header; the model adds what it needs to be read again."""
         ...
@@ -126,6 +132,10 @@ class SupportsTuning(Protocol):
     def export(self, folder: Path) -> None:
         """Writes the whole model as it is now, with processor and tokenizer, as a folder that `--model-path` takes."""
         ...
+
+
+class TunableModel(Model, SupportsTuning, Protocol):
+    """A model whose own weights can be trained."""
 
 
 @dataclass(frozen=True)
@@ -144,14 +154,24 @@ class TuningSet:
     metric: Callable[[str], Metric]
     generation: GenerationOptions
     batch_size: int = 8
-    provenance: Mapping[str, Any] = field(default_factory=dict)
+    provenance: Mapping[str, object] = field(default_factory=dict)
+
+
+@runtime_checkable
+class StartsFromTrained(Protocol):
+    """A TuningLearner that may go on with a model that was fine-tuned before."""
+
+    @property
+    def starts_from_trained(self) -> bool:
+        """Whether it does under its options: weights must be named then."""
+        ...
 
 
 @runtime_checkable
 class TuningLearner(Protocol):
     """Fine-tunes a model's own weights. Built from its own options by the registry.
 
-    `identity() -> dict` as of Learner.
+    See HasIdentity and StartsFromTrained for what it may have besides.
     """
 
     def tune(self, data: TuningSet, folder: Path, seed: int, progress: Progress) -> TrainingOutcome:

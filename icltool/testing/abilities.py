@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Mapping
 from dataclasses import fields
+from pathlib import Path
 
 from icltool.components.tasks import BUILT_IN
 from icltool.contracts import Example
 from icltool.contracts.abilities import HasIdentity, HasRemarks, MadeForTasks, NeedsReferences, OfDataset
+from icltool.contracts.learner import HasVariant
 from icltool.contracts.metric import GivesWay, ReadsField
 from icltool.contracts.retriever import EmbeddedBy, HasLengths, ReadsSequences, ReadsTheQuery
+from icltool.contracts.tuning import StartsFromTrained
 from icltool.testing.expectations import expect
 
 _FIELDS = {field.name for field in fields(Example)}
@@ -54,6 +58,22 @@ def expect_choosing_abilities(retriever: object) -> None:
     if isinstance(retriever, EmbeddedBy):
         encoder = retriever.encoder
         expect(encoder is None or _is_name(encoder), f"`encoder` must be a name or None, not {encoder!r}")
+
+
+def expect_learning_abilities(learner: object, other: object) -> None:
+    """Of a learner, of which `other` was made alike: HasIdentity, HasVariant, StartsFromTrained."""
+    if isinstance(learner, HasIdentity) and isinstance(other, HasIdentity):
+        try:
+            found = [json.dumps(made.identity(), sort_keys=True) for made in (learner, other)]
+        except (TypeError, ValueError) as error:
+            raise AssertionError(f"`identity` must give JSON values: {error}") from error
+        expect(found[0] == found[1], f"`identity` must be the same for the same options: {found[0]} against {found[1]}")
+    if isinstance(learner, HasVariant):
+        name = learner.variant
+        expect(_is_name(name) and name == Path(name).name, f"`variant` must be part of a folder's name, not {name!r}")
+    if isinstance(learner, StartsFromTrained):
+        starts = learner.starts_from_trained
+        expect(isinstance(starts, bool), f"`starts_from_trained` must be a truth value, not {starts!r}")
 
 
 def _are_texts(values: object) -> bool:

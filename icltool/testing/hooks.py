@@ -19,6 +19,7 @@ from icltool.contracts import (
     SupportsPrefixCache,
     TargetScore,
 )
+from icltool.contracts.intervention import NamesCheckpointedLayers
 from icltool.testing.alone import PromptsAlone
 from icltool.testing.expectations import expect, expect_equal, expect_error
 from icltool.testing.heads import HookedModel, check_heads
@@ -207,7 +208,10 @@ def _check_gradients(
     for place, gradient in enumerate(plain):
         reached = bool(gradient.isfinite().all() and (gradient != 0).any())
         expect(reached, f"no gradient reaches what is added to the output of shifted module {place}")
-    twice = _gradients(model, batch, vectors, lambda: _computed_twice(model.decoder_layers()))
+    named = isinstance(model, NamesCheckpointedLayers)
+    layers = model.checkpointed_layers() if named else model.decoder_layers()
+    expect(len(layers) > 0, "there must be a layer that gradient checkpointing computes twice")
+    twice = _gradients(model, batch, vectors, lambda: _computed_twice(layers))
     for one, other in zip(plain, twice, strict=True):
         apart = float((one - other).abs().max())
         expect(

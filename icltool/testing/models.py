@@ -117,6 +117,8 @@ def _check_inner_abilities(
     model: Model, alone: PromptsAlone, prompts: list[Prompt], batch_size: int, tolerance: float
 ) -> None:
     """Of models that show what is between their layers: keys and values, hidden states."""
+    if isinstance(model, RunsOnDevice):
+        expect(type(model.device).__name__ == "device", f"`device` must be a torch.device, not {model.device!r}")
     features = None
     if isinstance(model, SupportsImageCache):
         paths = list(dict.fromkeys(path for prompt in prompts for path in prompt.images))

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from icltool.contracts import FloatArray, TrainableEncoder
+from icltool.contracts.encoder import TradesTimeForMemory
 from icltool.testing.examples import make_examples
 from icltool.testing.expectations import expect, expect_equal
 
@@ -74,6 +75,9 @@ def _features(encoder: TrainableEncoder, modality: str, values: list[str]) -> Fl
 def _check_gradients(encoder: TrainableEncoder, modality: str, values: list[str]) -> None:
     """Last, as it leaves gradients behind."""
     tower = encoder.tower(modality)
+    if isinstance(tower, TradesTimeForMemory):
+        for enable in (True, False):
+            tower.set_grad_checkpointing(enable)
     asking = [name for name, p in tower.named_parameters() if p.requires_grad]
     expect(not asking, f"the {modality} tower asks for gradients before it is told to: {asking[:3]}")
     tower.requires_grad_(True)

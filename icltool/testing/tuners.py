@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import TypeAlias, cast
 
 from icltool.components.tasks import task_named
 from icltool.contracts import (
@@ -21,12 +21,16 @@ from icltool.contracts import (
     TuningLearner,
     TuningSet,
 )
+from icltool.contracts.tuning import TunableModel
 from icltool.errors import ConfigError
+from icltool.testing.abilities import expect_learning_abilities
 from icltool.testing.expectations import built, expect, expect_error
 from icltool.testing.progress import QuietProgress, QuietTicker
-from icltool.testing.steering import InMemoryExamples, _check_identity, _generators
+from icltool.testing.steering import InMemoryExamples, _generators
 
 FILES = ("best", "last")
+#: Of each file: its header, and its tensors as lists.
+_Content: TypeAlias = dict[str, tuple[str, dict[str, object]]]
 #: Units of progress after which a training is interrupted.
 INTERRUPTED_AFTER = 3
 
@@ -65,23 +69,19 @@ class _Interrupting(QuietProgress):
     """Raises KeyboardInterrupt after so many units."""
 
     @contextmanager
-    def task(self, description: str, total: int, unit: str, done: int = 0) -> Any:
+    def task(self, description: str, total: int, unit: str, done: int = 0) -> Iterator[QuietTicker]:
         with super().task(description, total, unit, done) as ticker:
-            yield _InterruptingTicker(ticker)
+            yield _InterruptingTicker(ticker.description, ticker.total, ticker.done)
 
 
-class _InterruptingTicker:
-    def __init__(self, ticker: QuietTicker) -> None:
-        self._ticker, self._left = ticker, INTERRUPTED_AFTER
+class _InterruptingTicker(QuietTicker):
+    _left = INTERRUPTED_AFTER
 
     def advance(self, amount: int = 1) -> None:
-        self._ticker.advance(amount)
+        super().advance(amount)
         self._left -= amount
         if self._left <= 0:
             raise KeyboardInterrupt
-
-    def note(self, text: str) -> None:
-        self._ticker.note(text)
 
 
 def check_tuning_learner(
@@ -101,7 +101,7 @@ def check_tuning_learner(
     random numbers are as before; that a model that cannot be tuned is a ConfigError and leaves no file; and that
     `identity`, where there is one, is JSON and the same for two learners of the same options.
     """
-    _check_identity(built(learner, "tune"), built(learner, "tune"))
+    expect_learning_abilities(built(learner, "tune"), built(learner, "tune"))
     _check_untunable(built(learner, "tune"), data(), folder / "untunable", seed)
     trained = data()
     before = _scores(trained)
@@ -131,7 +131,7 @@ def _check_untunable(learner: TuningLearner, data: TuningSet, folder: Path, seed
 
 
 def _check_interrupted(
-    learner: Callable[[], TuningLearner], data: Callable[[], TuningSet], folder: Path, seed: int, made: Any
+    learner: Callable[[], TuningLearner], data: Callable[[], TuningSet], folder: Path, seed: int, made: _Content
 ) -> None:
     sentence = "KeyboardInterrupt must end a training"
     folder.mkdir(parents=True)
@@ -144,7 +144,7 @@ def _check_interrupted(
     expect(_tune(built(learner, "tune"), data(), folder, seed) == made, told)
 
 
-def _tune(learner: TuningLearner, data: TuningSet, folder: Path, seed: int) -> dict[str, Any]:
+def _tune(learner: TuningLearner, data: TuningSet, folder: Path, seed: int) -> _Content:
     """Trains; what the files hold."""
     folder.mkdir(parents=True, exist_ok=True)
     outcome = learner.tune(data, folder, seed, QuietProgress())
@@ -169,7 +169,7 @@ def _check_outcome(outcome: TrainingOutcome, folder: Path) -> None:
     expect(not left, f"a finished learner leaves nothing to go on from: {left}")
 
 
-def _content(file: Path, model: Model) -> tuple[str, dict[str, Any]]:
+def _content(file: Path, model: Model) -> tuple[str, dict[str, object]]:
     """(header, tensors as lists) of a file of fine-tuned weights."""
     from safetensors.torch import load_file
 
@@ -181,16 +181,17 @@ def _content(file: Path, model: Model) -> tuple[str, dict[str, Any]]:
     return header, {name: tensor.tolist() for name, tensor in load_file(file).items()}
 
 
-def _lay_over(model: Any, file: Path) -> None:
+def _lay_over(model: Model, file: Path) -> None:
     from icltool.components.models.shared.tuned import apply_tuned, read_tuned
 
-    apply_tuned(model.network, read_tuned(file))
+    apply_tuned(cast(TunableModel, model).network, read_tuned(file))
 
 
-def _check_network(model: Any) -> None:
-    training = [name for name, module in model.network.named_modules() if module.training]
+def _check_network(model: Model) -> None:
+    network = cast(TunableModel, model).network
+    training = [name for name, module in network.named_modules() if module.training]
     expect(not training, f"after `tune` all of the network must be in eval mode, not {training[:3]}")
-    asked = [name for name, parameter in model.network.named_parameters() if parameter.requires_grad]
+    asked = [name for name, parameter in network.named_parameters() if parameter.requires_grad]
     expect(not asked, f"after `tune` no parameter may ask for gradients: {asked[:3]}")
 
 

@@ -6,13 +6,26 @@ import pickle
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
-from icltool.contracts import Augmentation, Example, GenerationOptions, Model, Prompt, SupportsTuning, keyed_generator
+from icltool.contracts import (
+    AnswerBatch,
+    Augmentation,
+    Example,
+    GenerationOptions,
+    Model,
+    Prompt,
+    SupportsTuning,
+    keyed_generator,
+)
+from icltool.contracts.tuning import TunableModel
 from icltool.errors import ConfigError, IclError
 from icltool.testing.expectations import expect, expect_equal, expect_error
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _BEAMS = GenerationOptions(max_new_tokens=6, num_beams=3, length_penalty=1.0)
 _GREEDY = GenerationOptions(max_new_tokens=6, num_beams=1)
@@ -26,7 +39,7 @@ _AUGMENTATIONS = (
 
 
 def check_tuning(
-    model: Any,
+    model: Model,
     examples: Sequence[Example],
     folder: Path,
     reload: Callable[[Path], Model],
@@ -53,22 +66,23 @@ def check_tuning(
     """
     expect(isinstance(model, SupportsTuning), f"{type(model).__name__} lacks a part of `icltool.SupportsTuning`")
     expect(len(examples) >= 6, "give six examples")
-    _check_parts(model)
-    _check_reader(model, examples)
-    _check_logits(model, examples, task, tolerance)
-    _check_plain_prompt(model, examples, tolerance)
+    tunable = cast(TunableModel, model)
+    _check_parts(tunable)
+    _check_reader(tunable, examples)
+    _check_logits(tunable, examples, task, tolerance)
+    _check_plain_prompt(tunable, examples, tolerance)
     for options in (_BEAMS, _GREEDY):
-        _check_beams(model, examples, task, options, tolerance)
-    _check_sizes(model, examples, task)
-    _check_files(model, examples, task, folder, reload, tolerance)
+        _check_beams(tunable, examples, task, options, tolerance)
+    _check_sizes(tunable, examples, task)
+    _check_files(tunable, examples, task, folder, reload, tolerance)
 
 
-def zero_shot(model: Any, examples: Sequence[Example], task: str) -> list[Prompt]:
+def zero_shot(model: TunableModel, examples: Sequence[Example], task: str) -> list[Prompt]:
     """Prompts of one picture each."""
     return [model.prompt(task, [], example) for example in examples]
 
 
-def evaluation_pixels(model: Any, prompts: Sequence[Prompt]) -> Any:
+def evaluation_pixels(model: TunableModel, prompts: Sequence[Prompt]) -> Tensor:
     """float32 [B, 3, H, W] on the model's device."""
     import torch
 
@@ -77,7 +91,7 @@ def evaluation_pixels(model: Any, prompts: Sequence[Prompt]) -> Any:
     return torch.from_numpy(arrays).to(next(iter(model.network.parameters())).device)
 
 
-def tuned_log_probs(model: Any, batch: Any) -> tuple[list[float], Any]:
+def tuned_log_probs(model: TunableModel, batch: AnswerBatch) -> tuple[list[float], Tensor]:
     """(each prompt's summed log-probability, the log-probabilities [N] of single tokens)."""
     import torch
 
@@ -87,7 +101,7 @@ def tuned_log_probs(model: Any, batch: Any) -> tuple[list[float], Any]:
     return sums.index_add(0, batch.rows, picked).tolist(), picked
 
 
-def _check_parts(model: Any) -> None:
+def _check_parts(model: TunableModel) -> None:
     names = [name for name, _ in model.network.named_parameters()]
     for part, prefixes in model.tuning_parts().items():
         for prefix in prefixes:
@@ -100,11 +114,13 @@ def _check_parts(model: Any) -> None:
     ids = sorted(set(layers.values()))
     expect(ids == list(range(len(ids))), f"`layer_ids` must count from 0 without gaps, not {ids}")
     expect(isinstance(model.tuning_recipe("caption"), (dict, object)), "`tuning_recipe` must be a mapping")
-    for part in model.tuning_recipe("caption").get("freeze", ()):
-        expect(part in model.tuning_parts(), f"`tuning_recipe` freezes {part!r}, which is none of `tuning_parts`")
+    frozen = model.tuning_recipe("caption").get("freeze", ())
+    expect(isinstance(frozen, Sequence), f"`freeze` of `tuning_recipe` must be names of parts, not {frozen!r}")
+    for named in cast(Sequence[object], frozen):
+        expect(named in model.tuning_parts(), f"`tuning_recipe` freezes {named!r}, which is none of `tuning_parts`")
 
 
-def _check_reader(model: Any, examples: Sequence[Example]) -> None:
+def _check_reader(model: TunableModel, examples: Sequence[Example]) -> None:
     paths = [e.image for e in examples]
     for augmentation in _AUGMENTATIONS:
         read = model.pixel_reader(augmentation)
@@ -129,7 +145,7 @@ def _check_reader(model: Any, examples: Sequence[Example]) -> None:
     expect("picture.png" in error.message, f"the error must name the picture: {error.message!r}")
 
 
-def _check_logits(model: Any, examples: Sequence[Example], task: str, tolerance: float) -> None:
+def _check_logits(model: TunableModel, examples: Sequence[Example], task: str, tolerance: float) -> None:
     prompts = zero_shot(model, examples, task)
     pixels = evaluation_pixels(model, prompts)
     wanted = [s.log_prob for s in model.score(prompts, 2)]
@@ -154,14 +170,14 @@ def _check_logits(model: Any, examples: Sequence[Example], task: str, tolerance:
     cut = model.tuning_batch(prompts, pixels, max_target_tokens=1)
     expect(cut.tokens.tolist() == [i[0] for i in ids], "`max_target_tokens=1` must leave each target its first token")
     model.network.requires_grad_(True)
-    tuned_log_probs(model, batch)[1].sum().backward()
+    tuned_log_probs(model, batch)[1].sum().backward()  # type: ignore[no-untyped-call]
     reached = [p for p in model.network.parameters() if p.grad is not None and bool(p.grad.abs().sum() > 0)]
     model.network.zero_grad(set_to_none=True)
     model.network.requires_grad_(False)
     expect(bool(reached), "no gradient reaches the network from `answer_logits`")
 
 
-def _check_plain_prompt(model: Any, examples: Sequence[Example], tolerance: float) -> None:
+def _check_plain_prompt(model: TunableModel, examples: Sequence[Example], tolerance: float) -> None:
     image, word = examples[0].image, examples[0].label.split(" ")[0]
     prompts = [model.plain_prompt("what is it", image, target) for target in (word, examples[1].label)]
     for prompt, target in zip(prompts, (word, examples[1].label), strict=True):
@@ -173,7 +189,7 @@ def _check_plain_prompt(model: Any, examples: Sequence[Example], tolerance: floa
 
 
 def _check_beams(
-    model: Any, examples: Sequence[Example], task: str, options: GenerationOptions, tolerance: float
+    model: TunableModel, examples: Sequence[Example], task: str, options: GenerationOptions, tolerance: float
 ) -> None:
     prompts = zero_shot(model, examples, task)
     pixels = evaluation_pixels(model, prompts)
@@ -205,7 +221,7 @@ def _check_beams(
         expect_equal(ranked, scores, f"the scores of {name} are not those of `answer_logits`", 10 * tolerance)
 
 
-def _check_sizes(model: Any, examples: Sequence[Example], task: str) -> None:
+def _check_sizes(model: TunableModel, examples: Sequence[Example], task: str) -> None:
     prompts = zero_shot(model, examples[:2], task)
     before, size = model.score(prompts, 2), evaluation_pixels(model, prompts).shape[-1]
     model.resize_images(int(size))
@@ -214,7 +230,12 @@ def _check_sizes(model: Any, examples: Sequence[Example], task: str) -> None:
 
 
 def _check_files(
-    model: Any, examples: Sequence[Example], task: str, folder: Path, reload: Callable[[Path], Any], tolerance: float
+    model: TunableModel,
+    examples: Sequence[Example],
+    task: str,
+    folder: Path,
+    reload: Callable[[Path], Model],
+    tolerance: float,
 ) -> None:
     import torch
 
@@ -223,12 +244,12 @@ def _check_files(
     batch = model.tuning_batch(prompts, evaluation_pixels(model, prompts))
     state = {name: tensor.clone() for name, tensor in model.network.state_dict().items()}
     model.network.requires_grad_(True)
-    tuned_log_probs(model, batch)[1].mean().backward()
+    tuned_log_probs(model, batch)[1].mean().backward()  # type: ignore[no-untyped-call]
     trained = [name for name, p in model.network.named_parameters() if p.grad is not None]
     with torch.no_grad():
-        for name, parameter in model.network.named_parameters():
-            if name in trained:
-                parameter += 0.01 * parameter.grad.sign()
+        for parameter in model.network.parameters():
+            if parameter.grad is not None:
+                parameter.add_(0.01 * parameter.grad.sign())
     model.network.zero_grad(set_to_none=True)
     model.network.requires_grad_(False)
     after = [s.log_prob for s in model.score(prompts, 2)]

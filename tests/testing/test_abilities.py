@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from icltool.testing.abilities import expect_choosing_abilities, expect_judging_abilities
+from icltool.testing.abilities import expect_choosing_abilities, expect_judging_abilities, expect_learning_abilities
 
 RIGHT_JUDGE = {"tasks": ("vqa",), "least_references": 4, "reads": "raw_references", "instead": "vqa-accuracy-raw"}
 RIGHT_METHOD = {
@@ -57,3 +57,26 @@ def test_wrong_ones_of_a_judge(name: str, value: object, told: str) -> None:
 def test_wrong_ones_of_a_method(name: str, value: object, told: str) -> None:
     with pytest.raises(AssertionError, match=told):
         expect_choosing_abilities(made({**RIGHT_METHOD, name: value}))
+
+
+RIGHT_LEARNER = {"variant": "query_img-gpt2", "starts_from_trained": False, "identity": lambda self: {"lr": 1e-3}}
+
+
+def test_right_learners_pass() -> None:
+    for abilities in ({}, RIGHT_LEARNER):
+        expect_learning_abilities(made(abilities), made(abilities))
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        ("variant", "a/b", "part of a folder's name"),
+        ("starts_from_trained", "true", "a truth value"),
+        ("identity", lambda self: {"at": object()}, "JSON values"),
+        ("identity", lambda self: {"at": id(self)}, "the same for the same options"),
+    ],
+)
+def test_wrong_ones_of_a_learner(name: str, value: object, told: str) -> None:
+    learners = [made({**RIGHT_LEARNER, name: value}) for _ in range(2)]
+    with pytest.raises(AssertionError, match=told):
+        expect_learning_abilities(*learners)

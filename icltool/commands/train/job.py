@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from icltool.commands.train.options import TrainConfig
 from icltool.contracts import Progress, TrainingOutcome
@@ -17,7 +17,7 @@ class Job(Protocol):
     """A training that can be run. `identity` is all that decides its result, JSON values; `variant` names it among the
     trainings of one learner, data set and task ("" where nothing needs naming)."""
 
-    identity: dict[str, Any]
+    identity: dict[str, object]
     variant: str
 
     @property
@@ -25,7 +25,7 @@ class Job(Protocol):
         """A line that says what to do with the result, {folder} standing for where it is; "" where that is known."""
         ...
 
-    def provenance(self) -> dict[str, Any]:
+    def provenance(self) -> dict[str, object]:
         """Where the result comes from, for its record and its card; JSON values."""
         ...
 
@@ -35,8 +35,8 @@ class Job(Protocol):
 
 
 def common_identity(
-    config: TrainConfig, learner: object, options: Mapping[str, Any], dataset: PreparedDataset
-) -> dict[str, Any]:
+    config: TrainConfig, learner: object, options: Mapping[str, object], dataset: PreparedDataset
+) -> dict[str, object]:
     """What of its identity every training has; `options` are those of a learner that does not tell its own."""
     return {
         "learner": config.learner,
@@ -48,9 +48,10 @@ def common_identity(
     }
 
 
-def from_model(identity: Mapping[str, Any], learner: str, model: str, **more: Any) -> dict[str, Any]:
+def from_model(identity: Mapping[str, object], learner: str, model: str, **more: object) -> dict[str, object]:
     """The provenance of what a learner made of a model: its identity but for options and seed, and who brings both."""
     from icltool.config.identity import makers
 
-    made_by = makers((("learners", learner), ("models", model)), {"models": identity.get("model_path")})
+    path = identity.get("model_path")
+    made_by = makers((("learners", learner), ("models", model)), {"models": path if isinstance(path, str) else None})
     return learned(identity, made_by, **more)

@@ -13,13 +13,13 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from operator import itemgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypedDict, TypeGuard, cast
 
 from icltool.commands.train.options import TrainConfig
 from icltool.commands.train.sequences import SequenceJob
 from icltool.commands.train.steering import SteeringJob
 from icltool.commands.train.tuning import TuningJob
-from icltool.contracts import Progress, StageReport, SteeringLearner, TrainingOutcome, TuningLearner
+from icltool.contracts import Learner, Progress, StageReport, SteeringLearner, TrainingOutcome, TuningLearner
 from icltool.errors import ConfigError, StoreError
 from icltool.execution.processes import is_leader
 from icltool.plugin.manager import component
@@ -38,7 +38,18 @@ if TYPE_CHECKING:
 RECORD_FILE = "training.json"
 #: What an unfinished training was begun with.
 BEGUN_FILE = "begun.json"
-_SCHEMA = {"schema": "icltool.training", "schema_version": 1}
+_SCHEMA = "icltool.training"
+
+
+class TrainingRecord(TypedDict):
+    """What RECORD_FILE holds of a finished training; `checkpoints` are names of files by those of what they hold."""
+
+    schema: str
+    schema_version: int
+    identity: dict[str, object]
+    provenance: dict[str, object]
+    checkpoints: dict[str, str]
+    history: list[dict[str, float]]
 
 
 def run(config: TrainConfig, progress: Progress) -> StageReport:
@@ -51,7 +62,7 @@ def run(config: TrainConfig, progress: Progress) -> StageReport:
     options = dict(config.options)
     if config.trainer:
         options["trainer"] = {**options.get("trainer", {}), **config.trainer}
-    learner: Any = component("learners", config.learner, **options)
+    learner: object = component("learners", config.learner, **options)
     workspace = Workspace(config.workspace)
     dataset = open_dataset(workspace.dataset_folder(*workspace.choose_dataset(config.dataset, config.task)))
     dataset.check_pictures()
@@ -69,7 +80,7 @@ def run(config: TrainConfig, progress: Progress) -> StageReport:
         _remove_left(folder)
         record = None if config.overwrite else _finished(folder, job.identity)
         if record is not None:
-            Makers.of(record.get("provenance")).check(folder / RECORD_FILE, made_by)
+            Makers.of(record["provenance"]).check(folder / RECORD_FILE, made_by)
             (folder / BEGUN_FILE).unlink(missing_ok=True)
             return _report(title, folder, record, ["up to date: trained before on the same data, same options", *use])
         with writing(folder):
@@ -80,13 +91,14 @@ def run(config: TrainConfig, progress: Progress) -> StageReport:
             _begin(folder, made_by, config.overwrite)
             outcome = _trained(job, folder, config.seed, progress, new)
         _leave_group()
-        record = {
-            **_SCHEMA,
-            "identity": job.identity,
-            "provenance": job.provenance(),
-            "checkpoints": {key: path.name for key, path in outcome.checkpoints.items()},
-            "history": [dict(entry) for entry in outcome.history],
-        }
+        record = TrainingRecord(
+            schema=_SCHEMA,
+            schema_version=1,
+            identity=job.identity,
+            provenance=job.provenance(),
+            checkpoints={key: path.name for key, path in outcome.checkpoints.items()},
+            history=[dict(entry) for entry in outcome.history],
+        )
         if is_leader():
             write_json(folder / RECORD_FILE, record)
             (folder / BEGUN_FILE).unlink(missing_ok=True)
@@ -108,17 +120,17 @@ def _trained(job: Job, folder: Path, seed: int, progress: Progress, new: bool) -
 
 
 def _job(
-    config: TrainConfig, workspace: Workspace, dataset: PreparedDataset, learner: Any, options: dict[str, Any]
+    config: TrainConfig, workspace: Workspace, dataset: PreparedDataset, learner: object, options: Mapping[str, object]
 ) -> Job:
     """The training that this learner asks for."""
     if isinstance(learner, TuningLearner):
         return TuningJob(config, dataset, learner, options)
     if isinstance(learner, SteeringLearner):
         return SteeringJob(config, dataset, learner, options)
-    return SequenceJob(config, workspace, dataset, learner, options)
+    return SequenceJob(config, workspace, dataset, cast(Learner, learner), options)
 
 
-def _finished(folder: Path, identity: Mapping[str, Any]) -> dict[str, Any] | None:
+def _finished(folder: Path, identity: Mapping[str, object]) -> TrainingRecord | None:
     """The record of the same training when it is finished and its checkpoints are there, else None."""
     path = folder / RECORD_FILE
     if not path.is_file():
@@ -127,21 +139,19 @@ def _finished(folder: Path, identity: Mapping[str, Any]) -> dict[str, Any] | Non
         record = read_json(path)
     except StoreError:  # cut: train again
         return None
-    same = isinstance(record, dict) and canonical_json(record.get("identity")) == canonical_json(dict(identity))
-    if (
-        not same
-        or not _has_figures(record)
-        or not all((folder / name).is_file() for name in record.get("checkpoints", {}).values())
-    ):
+    if not _is_record(record) or canonical_json(record["identity"]) != canonical_json(dict(identity)):
         return None
-    return dict(record)
+    return record if all((folder / name).is_file() for name in record["checkpoints"].values()) else None
 
 
-def _has_figures(record: Mapping[str, Any]) -> bool:
+def _is_record(record: object) -> TypeGuard[TrainingRecord]:
     """Whether history, checkpoints and provenance are what a training writes."""
+    if not isinstance(record, dict) or "identity" not in record:
+        return False
+    record.setdefault("provenance", {})
     history, checkpoints = record.get("history"), record.get("checkpoints")
     return (
-        isinstance(record.get("provenance", {}), dict)
+        isinstance(record["provenance"], dict)
         and isinstance(checkpoints, dict)
         and all(isinstance(name, str) for name in checkpoints.values())
         and isinstance(history, list)
@@ -160,7 +170,7 @@ def _remove_left(folder: Path) -> None:
 def _begin(folder: Path, made_by: Makers, overwrite: bool) -> None:
     """Writes down what the training is begun with. StoreError where it goes on, and was begun with something else."""
     path = folder / BEGUN_FILE
-    begun: Any = {}
+    begun: object = {}
     with contextlib.suppress(StoreError):  # a record that is cut tells of nothing
         begun = read_json(path) if path.is_file() and not overwrite else {}
     Makers.of(begun).check(folder, made_by)
@@ -177,9 +187,9 @@ def _leave_group() -> None:
         group.destroy_process_group()
 
 
-def _report(title: str, folder: Path, record: Mapping[str, Any], remarks: Sequence[str]) -> StageReport:
+def _report(title: str, folder: Path, record: TrainingRecord, remarks: Sequence[str]) -> StageReport:
     """A table row per checkpoint."""
-    history: list[dict[str, float]] = record["history"]
+    history = record["history"]
     rows = []
     for name in record["checkpoints"]:
         figure = {"min_vl": "val_loss", "min_tl": "train_loss"}.get(name)
@@ -187,7 +197,7 @@ def _report(title: str, folder: Path, record: Mapping[str, Any], remarks: Sequen
         if history:  # empty in the other processes of a distributed training
             entry = min(history, key=itemgetter(figure)) if figure else history[-1]
         rows.append({"checkpoint": name, **{key: round(value, 6) for key, value in entry.items()}})
-    source = record.get("provenance", {}).get("sequences")
+    source = record["provenance"].get("sequences")
     return StageReport(title, tuple(rows), folder, (*remarks, *([f"sequences: {source}"] if source else [])))
 
 

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from icltool.commands.train.job import common_identity
 from icltool.commands.train.options import TrainConfig
 from icltool.config.identity import makers
 from icltool.contracts import IntArray, Learner, Progress, TrainableEncoder, TrainingOutcome, TrainingSet
+from icltool.contracts.learner import HasVariant, SequenceFigures
 from icltool.errors import ConfigError, StoreError
 from icltool.plugin.manager import component
 from icltool.store.arrays import embedded_by, index_set, open_embeddings
@@ -23,6 +25,13 @@ if TYPE_CHECKING:
     from icltool.store.embeddings import EmbeddingFile
     from icltool.store.records import PreparedDataset
     from icltool.store.workspace import Workspace
+
+
+#: Columns of a sequences file by name.
+Arrays: TypeAlias = Mapping[str, NDArray[Any]]
+#: What every learner reads of them, and what those do that ask for figures.
+_READ = ("query_id", "beam_count", "icd_ids", "scores", "candidates")
+_FIGURES = ("values", "log_probs", "base_value", "base_log_prob")
 
 
 class SequenceJob:
@@ -37,10 +46,10 @@ class SequenceJob:
         workspace: Workspace,
         dataset: PreparedDataset,
         learner: Learner,
-        options: dict[str, Any],
+        options: Mapping[str, object],
     ) -> None:
         self.learner, self.dataset = learner, dataset
-        self.variant = str(getattr(learner, "variant", ""))
+        self.variant = learner.variant if isinstance(learner, HasVariant) else ""
         path = config.sequences or workspace.newest_sequences(dataset.name, dataset.task)
         self.sequences = _open_sequences(path, dataset)
         self.arrays = self.sequences.arrays()
@@ -50,15 +59,17 @@ class SequenceJob:
             encoder = embedded_by(workspace, dataset, config.encoder or (str(sampled_with) if sampled_with else None))
             self.embeddings = open_embeddings(workspace, dataset, "train", encoder)
         embeddings = self.embeddings
-        self.identity: dict[str, Any] = {
+        self.identity: dict[str, object] = {
             **common_identity(config, learner, options, dataset),
-            "sequences_fingerprint": _content_hash(self.arrays),
+            "sequences_fingerprint": _content_hash(
+                self.arrays, (*_READ, *(_FIGURES if "figures" in learner.needs else ()))
+            ),
             "encoder": None if embeddings is None else embeddings.encoder,
             "encoder_fingerprint": None if embeddings is None else embeddings.encoder_fingerprint,
             "embeddings_fingerprint": None if embeddings is None else embeddings.fingerprint,
         }
 
-    def provenance(self) -> dict[str, Any]:
+    def provenance(self) -> dict[str, object]:
         """See Job."""
         return learned(
             self.identity,
@@ -88,6 +99,7 @@ class SequenceJob:
             provenance=self.provenance(),
             candidate_rows=_pools(arrays, present, index.ids, path),
             encoder=self._encoder() if "encoder" in self.learner.needs else None,
+            figures=_figures(arrays, present) if "figures" in self.learner.needs else None,
         )
 
     def _encoder(self) -> TrainableEncoder:
@@ -97,7 +109,7 @@ class SequenceJob:
         """
         embeddings = self.embeddings
         assert embeddings is not None
-        options: dict[str, Any] = {"device": "cpu"}
+        options = {"device": "cpu"}
         path = embeddings.provenance.configuration.get("encoder_path")
         if path is not None:
             options["path"] = str(path)
@@ -134,15 +146,21 @@ def _open_sequences(path: Path, dataset: PreparedDataset) -> SequenceFile:
     return file
 
 
-def _content_hash(arrays: Mapping[str, Any]) -> str:
+def _content_hash(arrays: Arrays, names: Iterable[str]) -> str:
     """32 hex characters of what training reads of the sequences."""
     hasher = hashlib.blake2b(digest_size=16)
-    for name in ("query_id", "beam_count", "icd_ids", "scores", "candidates"):
+    for name in names:
         hasher.update(name.encode() + np.ascontiguousarray(arrays[name]).tobytes())
     return hasher.hexdigest()
 
 
-def _pools(arrays: Mapping[str, Any], present: Any, ids: IntArray, path: Path) -> IntArray:
+def _figures(arrays: Arrays, present: NDArray[np.bool_]) -> SequenceFigures:
+    """What the scorer said of each sequence, and of its anchor alone."""
+    base = [np.repeat(arrays[name], present.sum(axis=1)) for name in ("base_value", "base_log_prob")]
+    return SequenceFigures(arrays["values"][present], arrays["log_probs"][present], *base)
+
+
+def _pools(arrays: Arrays, present: NDArray[np.bool_], ids: IntArray, path: Path) -> IntArray:
     """Rows of each sequence's candidate pool, int64 [R, C], -1 where a pool is smaller than the largest."""
     pools, counts = arrays["candidates"], arrays["candidate_count"]
     held = np.arange(pools.shape[1]) < counts[:, None]

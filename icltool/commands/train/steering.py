@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from icltool.commands.train.job import common_identity, from_model
 from icltool.commands.train.options import TrainConfig
@@ -37,7 +37,7 @@ class SteeringJob:
     """The training of an intervention; see Job. Raises ConfigError for options that only selectors have."""
 
     def __init__(
-        self, config: TrainConfig, dataset: PreparedDataset, learner: SteeringLearner, options: dict[str, Any]
+        self, config: TrainConfig, dataset: PreparedDataset, learner: SteeringLearner, options: Mapping[str, object]
     ) -> None:
         if config.sequences is not None:
             raise ConfigError(
@@ -48,7 +48,7 @@ class SteeringJob:
         self.variant = config.model
         load_registry().get("models", config.model)
         resolved = config.identity()
-        self.identity: dict[str, Any] = {
+        self.identity: dict[str, object] = {
             **common_identity(config, learner, options, dataset),
             "leak_guard": sorted(self.guard),
             **{name: resolved[name] for name in OF_MODEL if name in resolved},
@@ -59,7 +59,7 @@ class SteeringJob:
         """See Job."""
         return f"evaluate it by --method {self.config.learner} --vectors {{folder}}"
 
-    def provenance(self) -> dict[str, Any]:
+    def provenance(self) -> dict[str, object]:
         """See Job."""
         return from_model(self.identity, self.config.learner, self.config.model)
 
@@ -70,7 +70,7 @@ class SteeringJob:
         model = config.open_model(task_of(self.dataset), **own_device(config))
         cache = open_image_cache(model, config.image_cache_mb * 2**20, config.image_workers, config.image_store(model))
 
-        def features(paths: Sequence[str]) -> Mapping[str, Any] | None:
+        def features(paths: Sequence[str]) -> Mapping[str, object] | None:
             return None if cache is None else cache.features(paths)
 
         examples = self.dataset.split("train")

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -24,6 +24,7 @@ from icltool.contracts import (
     TuningSet,
     keyed_generator,
 )
+from icltool.contracts.tuning import StartsFromTrained
 from icltool.engine.generation import generation_options
 from icltool.errors import ConfigError, DataError
 from icltool.plugin.manager import component, load_registry
@@ -40,7 +41,7 @@ class TuningJob:
     """The training of a captioner; see Job. Raises ConfigError for options that only selectors have, and for a ranked task."""
 
     def __init__(
-        self, config: TrainConfig, dataset: PreparedDataset, learner: TuningLearner, options: dict[str, Any]
+        self, config: TrainConfig, dataset: PreparedDataset, learner: TuningLearner, options: Mapping[str, object]
     ) -> None:
         if config.sequences is not None:
             raise ConfigError(
@@ -52,7 +53,7 @@ class TuningJob:
                 f"{config.learner} learns to write answers, and in {task.name} they are chosen from a list",
                 "train it on another task of the data set",
             )
-        if config.model_path is None and _wants_trained(learner, options):
+        if config.model_path is None and isinstance(learner, StartsFromTrained) and learner.starts_from_trained:
             raise ConfigError(
                 "scst=true goes on with a captioner that was trained, and no weights of one are named",
                 "train by cross-entropy first, then add --model-path CHECKPOINT, that training's folder",
@@ -61,7 +62,7 @@ class TuningJob:
         self.variant = config.model
         load_registry().get("models", config.model)
         resolved = config.identity()
-        self.identity: dict[str, Any] = {
+        self.identity: dict[str, object] = {
             **common_identity(config, learner, options, dataset),
             **{name: resolved[name] for name in OF_MODEL if name in resolved},
             **({"started_from": started} if (started := _content(config.model_path)) else {}),
@@ -72,7 +73,7 @@ class TuningJob:
         """What a person does next."""
         return f"evaluate it by --method finetuned --model {self.variant}, or as a model: --model {{folder}}"
 
-    def provenance(self) -> dict[str, Any]:
+    def provenance(self) -> dict[str, object]:
         """See Job."""
         return from_model(self.identity, self.config.learner, self.config.model, fine_tuned=True)
 
@@ -139,11 +140,6 @@ def held_out_rows(records: Records, seed: int) -> tuple[IntArray, IntArray]:
     taken = min(int(np.searchsorted(np.cumsum(sizes), wanted)) + 1, count - 1)
     held = np.isin(units, order[:taken])
     return np.flatnonzero(~held).astype(np.int64), np.flatnonzero(held).astype(np.int64)
-
-
-def _wants_trained(learner: TuningLearner, options: dict[str, Any]) -> bool:
-    """Whether it is a self-critical training. What the learner made of the options counts: a text is no truth value."""
-    return bool(getattr(getattr(learner, "options", None), "scst", options.get("scst")))
 
 
 def _metric(name: str) -> Metric:

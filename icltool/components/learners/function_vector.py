@@ -132,7 +132,7 @@ class FunctionVector(OptionsLearner):
         order = keyed_generator(making.seed, "function-vector.labels", query.id).permutation(len(shown))
         labels = [shown[k].label for k in order]
         mixed = [replace(example, label=label) for example, label in zip(shown, labels, strict=True)]
-        return data.model.prompt(data.task.name, mixed, query)
+        return data.model.prompt(data.task, mixed, query)
 
 
 def summed_heads(

@@ -152,12 +152,12 @@ def _checkpointing(module: CaptionerModule) -> Iterator[None]:
 
     network = module.network
     # the second name is that of transformers until 5.23
-    names = ("activation_checkpointing_enable", "gradient_checkpointing_enable")
-    enable = next((getattr(network, name) for name in names if hasattr(network, name)), None)
+    names = ("activation_checkpointing", "gradient_checkpointing")
+    name = next((name for name in names if hasattr(network, f"{name}_enable")), None)
     try:
-        if enable is None:
+        if name is None:
             raise ValueError("it has no such method")
-        enable({"use_reentrant": False})
+        getattr(network, f"{name}_enable")({"use_reentrant": False})
     except ValueError as error:
         raise ConfigError(
             f"the model cannot compute activations twice: {error}", "--option grad_checkpointing=false"
@@ -165,11 +165,11 @@ def _checkpointing(module: CaptionerModule) -> Iterator[None]:
     # transformers does so in training mode alone, and frozen parts, through which gradients pass, are in eval mode
     frozen = [
         layer
-        for name, layer in network.named_modules()
-        if isinstance(layer, GradientCheckpointingLayer) and module.parts.is_frozen(name)
+        for place, layer in network.named_modules()
+        if isinstance(layer, GradientCheckpointingLayer) and module.parts.is_frozen(place)
     ]
     try:
         with checkpointed(frozen):
             yield
     finally:
-        getattr(network, "activation_checkpointing_disable", network.gradient_checkpointing_disable)()
+        getattr(network, f"{name}_disable")()

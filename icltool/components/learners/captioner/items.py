@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import math
 import re
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any, TypedDict
+from typing import TypedDict
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from icltool.contracts import Example, Examples, IntArray, PixelReader, keyed_generator
+from icltool.components.learners.fitting.batches import DealtBatches
+from icltool.contracts import Example, Examples, FloatArray, IntArray, PixelReader, keyed_generator
 from icltool.errors import DataError, IclError
 
 _SIDES = re.compile(r"\b(?:left|right)(?:most|wards?|hand(?:ed)?|side)?\b", re.IGNORECASE)
@@ -21,10 +22,10 @@ _CHUNK = 1024
 
 
 class Batch(TypedDict):
-    """Positions of items, and their pictures float32 [B, 3, H, W]; or why these could not be read."""
+    """Positions of items, and their pictures float32 [B, 3, H, W]; or none of these, and why they could not be read."""
 
     positions: list[int]
-    pixels: Any
+    pixels: Tensor
     error: IclError | None
 
 
@@ -91,42 +92,25 @@ def drawn(count: int, limit: int | None, seed: int, purpose: str) -> IntArray:
     return np.sort(keyed_generator(seed, purpose).permutation(count)[:limit]).astype(np.int64)
 
 
-class EpochOrder:
-    """The batches of one process: keys (epoch, positions), in an order that depends on seed and epoch alone.
+class EpochOrder(DealtBatches):
+    """Keys (epoch, positions), in an order that depends on seed and epoch alone. In epoch `epoch` it begins with batch
+    `start`."""
 
-    The batches are those of one process with `world` times the size, and each process has every `world`th item of each. The
-    last one may be smaller; a process that it has no item for reads another's, which must not count (`own`). In epoch `epoch`
-    it begins with batch `start`.
-    """
-
-    def __init__(self, count: int, batch_size: int, seed: int, world: int = 1, rank: int = 0) -> None:
-        self.count, self.batch_size, self.seed, self.world, self.rank = count, batch_size, seed, world, rank
-        self.epoch, self.start = 0, 0
+    start = 0
 
     def begin_at(self, epoch: int, batch: int) -> None:
         """The first iteration goes on there."""
         self.epoch, self.start = epoch, batch
 
     def set_epoch(self, epoch: int) -> None:
-        """Lightning calls it before every epoch."""
+        """See DealtBatches."""
         if epoch != self.epoch:
             self.epoch, self.start = epoch, 0
-
-    def __len__(self) -> int:
-        return math.ceil(self.count / (self.batch_size * self.world))
-
-    def own(self, batch: int) -> int:
-        """How many items of this batch (from 0) are this process's."""
-        whole = self.batch_size * self.world
-        return len(range(self.rank, min(self.count - batch * whole, whole), self.world))
 
     def __iter__(self) -> Iterator[tuple[int, tuple[int, ...]]]:
         epoch, start = self.epoch, self.start
         order = keyed_generator(self.seed, "captioner.order", epoch).permutation(self.count)
-        whole = self.batch_size * self.world
-        for low in range(start * whole, self.count, whole):
-            batch = order[low : low + whole].tolist()
-            yield epoch, tuple(batch[self.rank :: self.world] or batch[:1])
+        return ((epoch, tuple(positions)) for positions in self.dealt(order, start))
 
 
 class TrainingPictures(Dataset[Batch]):
@@ -137,15 +121,15 @@ class TrainingPictures(Dataset[Batch]):
         self.images, self.ids = items.images, items.ids
         self.place, self.caption, self.mirrored = items.place, items.caption, items.mirrored
 
-    def __getitem__(self, key: Any) -> Batch:
+    def __getitem__(self, key: tuple[int, tuple[int, ...]]) -> Batch:
         epoch, positions = key
         try:
             pixels = [self._read(epoch, position) for position in positions]
         except IclError as error:  # a worker's exceptions would lose their hints
-            return Batch(positions=list(positions), pixels=None, error=error)
+            return Batch(positions=list(positions), pixels=torch.empty(0), error=error)
         return Batch(positions=list(positions), pixels=torch.from_numpy(np.stack(pixels)), error=None)
 
-    def _read(self, epoch: int, position: int) -> Any:
+    def _read(self, epoch: int, position: int) -> FloatArray:
         place, caption = int(self.place[position]), int(self.caption[position])
         generator = keyed_generator(self.seed, f"captioner.pixels.{epoch}.{caption}", self.ids[place])
         return self.reader(self.images[place], generator, bool(self.mirrored[position]))
@@ -157,15 +141,15 @@ class PlainPictures(Dataset[Batch]):
     def __init__(self, images: Sequence[str], reader: PixelReader) -> None:
         self.images, self.reader = list(images), reader
 
-    def __getitem__(self, key: Any) -> Batch:
+    def __getitem__(self, key: Sequence[int]) -> Batch:
         try:
             pixels = torch.from_numpy(np.stack([self.reader(self.images[i]) for i in key]))
         except IclError as error:
-            return Batch(positions=list(key), pixels=None, error=error)
+            return Batch(positions=list(key), pixels=torch.empty(0), error=error)
         return Batch(positions=list(key), pixels=pixels, error=None)
 
 
-def loader(pictures: Dataset[Batch], order: Any, workers: int) -> DataLoader[Batch]:
+def loader(pictures: Dataset[Batch], order: Iterable[object], workers: int) -> DataLoader[Batch]:
     """Batches in this order, read ahead by `workers` processes."""
     return DataLoader(
         pictures,

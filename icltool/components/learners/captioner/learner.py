@@ -12,7 +12,6 @@ from icltool.components.learners.captioner.options import CaptionerOptions, metr
 from icltool.components.learners.captioner.rewards import Rewards
 from icltool.components.learners.options import OptionsLearner
 from icltool.contracts import Progress, SupportsTuning, TrainingOutcome, TuningSet
-from icltool.errors import ConfigError
 
 if TYPE_CHECKING:
     from icltool.components.learners.captioner.items import Items
@@ -31,6 +30,11 @@ class Captioner(OptionsLearner):
     options_model = CaptionerOptions
     options: CaptionerOptions
 
+    @property
+    def starts_from_trained(self) -> bool:
+        """See StartsFromTrained."""
+        return self.options.scst
+
     def tune(self, data: TuningSet, folder: Path, seed: int, progress: Progress) -> TrainingOutcome:
         """See TuningLearner. Raises ConfigError for a model that cannot be trained and for options that it cannot be trained
         with, DataError for sets without examples and pictures that cannot be read, KeyboardInterrupt on Ctrl-C and SIGTERM:
@@ -39,17 +43,13 @@ class Captioner(OptionsLearner):
         from icltool.components.learners.captioner.items import Items
         from icltool.components.learners.captioner.matching import Matching
         from icltool.components.learners.captioner.module import CaptionerModule
+        from icltool.components.learners.captioner.parts import tunable_model
         from icltool.components.learners.captioner.scst import SelfCritical, check_beams
         from icltool.components.learners.captioner.validation import Validation
         from icltool.components.learners.fitting.runner import fit
         from icltool.components.learners.fitting.trainer import seeded
 
-        model = data.model
-        if not isinstance(model, SupportsTuning):
-            raise ConfigError(
-                f"{model.name} cannot be fine-tuned as a captioner",
-                "those that can: blip2-…, instructblip-…, blip-…, ofa-…",
-            )
+        model = tunable_model(data)
         options = with_recipe(self.options, model.tuning_recipe(data.task.name))
         data = replace(data, generation=options.searched(data.generation))
         if options.scst:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from icltool.components.learners.captioner.items import Items
 from icltool.contracts import Example, Prompt, SupportsTuning, keyed_generator
 from icltool.errors import DataError
@@ -51,8 +53,8 @@ class Matching:
             caption, answer = self._other_caption(example, generator), NO
         return self.prompt.format(caption=caption, style=style), answer
 
-    def _other_caption(self, example: Example, generator: object) -> str:
-        for place in generator.integers(len(self.items), size=_TRIES).tolist():  # type: ignore[attr-defined]
+    def _other_caption(self, example: Example, generator: np.random.Generator) -> str:
+        for place in generator.integers(len(self.items), size=_TRIES).tolist():
             if self.items.images[int(self.items.place[place])] == example.image:
                 continue
             (other,) = self.items.examples([place])

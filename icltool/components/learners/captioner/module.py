@@ -5,17 +5,18 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
+from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
 from icltool.components.learners.captioner.items import Batch, EpochOrder, Items, TrainingPictures, loader
 from icltool.components.learners.captioner.losses import smoothed_cross_entropy
 from icltool.components.learners.captioner.matching import Matching
 from icltool.components.learners.captioner.options import CaptionerOptions
-from icltool.components.learners.captioner.parts import TrainedParts
+from icltool.components.learners.captioner.parts import TrainedParts, tunable_model
 from icltool.components.learners.captioner.schedules import Moment, rate
 from icltool.components.learners.captioner.scst import SelfCritical
 from icltool.components.learners.fitting.processes import over_processes, without_share
@@ -23,6 +24,7 @@ from icltool.components.learners.fitting.runner import FittedModule
 from icltool.contracts import Augmentation, Prompt, TuningSet, keyed_generator
 from icltool.errors import ConfigError
 
+Number = TypeVar("Number", float, Tensor)
 #: Key of a saved state under which the module's own part is.
 STATE = "captioner"
 
@@ -43,8 +45,8 @@ class CaptionerModule(FittedModule):
         matching: Matching | None = None, critic: SelfCritical | None = None,
     ) -> None:  # fmt: skip
         super().__init__()
-        self.model: Any = data.model
-        self.network: Any = data.model.network  # type: ignore[attr-defined]
+        self.model = tunable_model(data)
+        self.network = self.model.network
         self.data, self.items, self.parts, self.options, self.seed = data, items, parts, options, seed
         self.matching, self.critic = matching, critic
         self.position = (0, 0)
@@ -77,12 +79,11 @@ class CaptionerModule(FittedModule):
         epoch, positions = self.current_epoch, batch["positions"]
         draw = keyed_generator(self.seed, f"captioner.torch.{epoch}.{self.global_rank}", batch_index)
         torch.manual_seed(int(draw.integers(2**62)))
-        losses = self.losses(positions, batch["pixels"], epoch)
-        reward = losses.pop("reward", None)
+        losses, reward = self.losses(positions, batch["pixels"], epoch)
         own = self._own(positions, batch_index)
         whole, pictures = self._whole(losses, reward, len(positions), own)
         self._count(whole, pictures, batch_index)
-        loss: Tensor = self._total(losses)
+        loss = self._total(losses)
         # beams that are all without tokens have no gradient either
         return loss if own and loss.requires_grad else without_share(loss, self.parts.trained.values())
 
@@ -93,13 +94,13 @@ class CaptionerModule(FittedModule):
         assert self._order is not None
         return self._order.own(batch_index)
 
-    def _total(self, losses: Mapping[str, Any]) -> Any:
+    def _total(self, losses: Mapping[str, Number]) -> Number:
         """The loss that is minimised."""
         loss = losses["scst" if self.critic else "xe"]
         return loss if self.matching is None else loss + self.options.itm_alpha * losses["itm"]
 
     def _whole(
-        self, losses: dict[str, Any], reward: float | None, pictures: int, own: int
+        self, losses: dict[str, Tensor], reward: float | None, pictures: int, own: int
     ) -> tuple[dict[str, float], float]:
         """(the losses and the reward of the batch of all processes; its pictures divided by their number).
 
@@ -122,23 +123,24 @@ class CaptionerModule(FittedModule):
                 losses[name] = losses[name] * (mine * world / weight)
         return values, of_all / world
 
-    def losses(self, positions: Sequence[int], pixels: Tensor, epoch: int) -> dict[str, Any]:
-        """Each loss of a batch by name, and the mean "reward" where there is one."""
+    def losses(self, positions: Sequence[int], pixels: Tensor, epoch: int) -> tuple[dict[str, Tensor], float | None]:
+        """(each loss of a batch by name; the mean reward, where there is one)."""
         examples = self.items.examples(positions)
         prompts = [self.model.prompt(self.data.task, (), example) for example in examples]
-        losses: dict[str, Any] = {}
+        losses: dict[str, Tensor] = {}
+        reward: float | None = None
         if self.critic is not None:
             self.eval()
             sampled = self.model.sample_beams(prompts, pixels, self.data.generation)
             torch.clear_autocast_cache()  # weights that were cast without gradients
             self.train()
-            losses["scst"], losses["reward"] = self.critic.loss(examples, prompts, pixels, sampled)
+            losses["scst"], reward = self.critic.loss(examples, prompts, pixels, sampled)
         else:
             losses["xe"] = self.cross_entropy("xe", prompts, pixels)
         if self.matching is not None:
             asked = self.matching.prompts(self.model, positions, examples, epoch)
             losses["itm"] = self.cross_entropy("itm", asked, pixels)
-        return losses
+        return losses, reward
 
     def cross_entropy(self, name: str, prompts: Sequence[Prompt], pixels: Tensor) -> Tensor:
         """Label-smoothed, mean over the targets' tokens, whose number is kept in `counts` under this name."""
@@ -161,17 +163,17 @@ class CaptionerModule(FittedModule):
             self.sums[name] = self.sums.get(name, 0.0) + value
         self.position = (self.current_epoch, batch_index + 1)
 
-    def on_before_optimizer_step(self, optimizer: Any) -> None:
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         batch = self.position[1] - 1
         at = Moment(self.current_epoch, batch, self.global_step, int(self.trainer.estimated_stepping_batches))
         self.rate = rate(self.options, at)
         for group in optimizer.param_groups:
             group["lr"] = self.rate * group["scale"]
 
-    def configure_optimizers(self) -> Any:
+    def configure_optimizers(self) -> Optimizer:
         options = self.options
         groups = self.parts.groups(self.model.layer_ids(), options.layer_decay, options.weight_decay)
-        return torch.optim.AdamW(groups, lr=options.lr, betas=options.betas)
+        return torch.optim.AdamW([dict(group) for group in groups], lr=options.lr, betas=options.betas)
 
     def train_dataloader(self) -> DataLoader[Batch]:
         options = self.options

@@ -3,11 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TypedDict, cast
 
 import torch
+from torch.nn import Module, Parameter
 
+from icltool.contracts import SupportsTuning, TuningSet
+from icltool.contracts.tuning import TunableModel
 from icltool.errors import ConfigError
+
+
+class Group(TypedDict):
+    """Parameters of an optimiser that share a weight decay, and a factor of the learning rate."""
+
+    params: list[Parameter]
+    weight_decay: float
+    scale: float
+
+
+def tunable_model(data: TuningSet) -> TunableModel:
+    """The set's model. ConfigError where it cannot be trained."""
+    if not isinstance(data.model, SupportsTuning):
+        raise ConfigError(
+            f"{data.model.name} cannot be fine-tuned as a captioner",
+            "those that can: blip2-…, instructblip-…, blip-…, ofa-…",
+        )
+    return cast(TunableModel, data.model)
 
 
 class TrainedParts:
@@ -17,7 +38,7 @@ class TrainedParts:
     ConfigError for parts that the network has not, and where nothing is left.
     """
 
-    def __init__(self, network: Any, parts: Mapping[str, Sequence[str]], frozen: Sequence[str]) -> None:
+    def __init__(self, network: Module, parts: Mapping[str, Sequence[str]], frozen: Sequence[str]) -> None:
         named = sorted(name for name in parts if not name.startswith("_"))
         for name in frozen:
             if name not in named:
@@ -27,7 +48,7 @@ class TrainedParts:
         unused = [name for name in parts if name.startswith("_")]
         self._prefixes = [tuple(parts[name]) for name in (*frozen, *unused)]
         #: Parameters that are trained, by name.
-        self.trained: dict[str, Any] = {n: p for n, p in network.named_parameters() if not self.is_frozen(n)}
+        self.trained: dict[str, Parameter] = {n: p for n, p in network.named_parameters() if not self.is_frozen(n)}
         if not self.trained:
             raise ConfigError("nothing of the model is left to train", "freeze fewer parts: --option freeze=none")
         whole = [name for name, parameter in self.trained.items() if not parameter.is_floating_point()]
@@ -74,16 +95,16 @@ class TrainedParts:
         present = self.network.state_dict().keys()
         return [name for name in changed if name in present]
 
-    def groups(self, layers: Mapping[str, int], layer_decay: float, weight_decay: float) -> list[dict[str, Any]]:
+    def groups(self, layers: Mapping[str, int], layer_decay: float, weight_decay: float) -> list[Group]:
         """Parameter groups with `weight_decay` (0 for biases and 1-D parameters) and `scale`, the factor of the learning rate:
         d^(L + 1 - layer) for parameters in `layers`, 1 for others."""
         top = max(layers.values(), default=0)
-        found: dict[tuple[float, float], list[Any]] = {}
+        found: dict[tuple[float, float], list[Parameter]] = {}
         for name, parameter in self.trained.items():
             plain = parameter.ndim <= 1 or name.endswith(".bias") or name == "bias"
             scale = layer_decay ** (top - layers[name]) if name in layers else 1.0
             found.setdefault((scale, 0.0 if plain else weight_decay), []).append(parameter)
-        return [{"params": own, "weight_decay": decay, "scale": scale} for (scale, decay), own in found.items()]
+        return [Group(params=own, weight_decay=decay, scale=scale) for (scale, decay), own in found.items()]
 
 
 def _lies_in(name: str, prefixes: Sequence[str]) -> bool:

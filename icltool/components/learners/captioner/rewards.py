@@ -8,7 +8,6 @@ import signal
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from typing import Any
 
 import numpy as np
 
@@ -97,7 +96,7 @@ def _fitted(make: Callable[[str], Metric], name: str, corpus: Iterable[Sequence[
 
 def _sendable(
     make: Callable[[str], Metric], name: str, corpus: Callable[[], Iterable[Sequence[str]]]
-) -> tuple[Callable[..., None], tuple[Any, ...]]:
+) -> tuple[Callable[..., None], tuple[object, ...]]:
     """What a process starts with: a fitted metric, or what one is made of."""
     metric = _fitted(make, name, corpus())
     if _picklable(metric):
@@ -109,7 +108,7 @@ def _sendable(
     )
 
 
-def _picklable(value: Any) -> bool:
+def _picklable(value: object) -> bool:
     try:
         pickle.dumps(value)
     except (pickle.PicklingError, TypeError, AttributeError, NotImplementedError):

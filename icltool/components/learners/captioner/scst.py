@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from icltool.components.learners.captioner.losses import answer_log_probs, self_critical_loss
+from icltool.components.learners.captioner.parts import tunable_model
 from icltool.components.learners.captioner.rewards import Rewards
 from icltool.contracts import BeamSample, Example, Float64Array, Model, Prompt, Task, TuningSet
 from icltool.errors import ConfigError
@@ -44,7 +44,7 @@ class SelfCritical:
     ) -> tuple[Tensor, float]:
         """(loss, mean reward). `sampled` holds the beams of each prompt; one without tokens counts for the mean and has no
         log-probability of its own."""
-        model: Any = self.data.model
+        model = tunable_model(self.data)
         references = [example.references for example in examples]
         jobs = self.rewards.submit(_texts(model, self.data.task, sampled), references)
         beams = [(place, beam) for place, found in enumerate(sampled) for beam in found]

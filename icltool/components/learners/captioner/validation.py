@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from icltool.components.learners.captioner.items import PlainPictures, drawn, loader
 from icltool.components.learners.captioner.options import CaptionerOptions
+from icltool.components.learners.captioner.parts import tunable_model
 from icltool.contracts import (
     Augmentation,
     CorpusMetric,
@@ -20,7 +21,13 @@ from icltool.contracts import (
     TuningSet,
     too_few_references,
 )
+from icltool.contracts.metric import ChecksItself, ReadsField
 from icltool.errors import DataError
+
+if TYPE_CHECKING:
+    from lightning.pytorch import Trainer
+
+    from icltool.components.learners.captioner.module import CaptionerModule
 
 #: Batches whose captions are made between two signs of progress.
 _BATCHES = 8
@@ -43,12 +50,12 @@ class Validation:
             )
         self._metrics = [] if self.chosen == ("loss",) else [data.metric(name) for name in self.chosen]
         for metric in self._metrics:
-            if (check := getattr(metric, "check", None)) is not None:
-                check()
+            if isinstance(metric, ChecksItself):
+                metric.check()
             if (fault := too_few_references(metric, lambda: (e.references for e in self.examples))) is not None:
                 raise fault
 
-    def figures(self, module: Any, progress: Progress) -> dict[str, float]:
+    def figures(self, module: CaptionerModule, progress: Progress) -> dict[str, float]:
         """`val_loss` (nats per token), `val_<metric>` as printed, and `selected`: what the best weights have most of.
 
         Each process answers its share, and all get the same figures. The module is in eval mode within, and in the mode that
@@ -69,9 +76,9 @@ class Validation:
         found["selected"] = sum(found[f"val_{name}"] for name in self.chosen) if self._metrics else -found["val_loss"]
         return found
 
-    def _loss(self, module: Any, own: Sequence[int]) -> float:
+    def _loss(self, module: CaptionerModule, own: Sequence[int]) -> float:
         """Mean over all tokens of the examples' targets, without label smoothing."""
-        model: Any = self.data.model
+        model = tunable_model(self.data)
         size, total = self.data.batch_size, torch.zeros(2, dtype=torch.float64)
         reader = model.pixel_reader(Augmentation())
         pictures = PlainPictures([example.image for example in self.examples], reader)
@@ -108,18 +115,18 @@ class Validation:
 
 def figure(metric: Metric, answers: Sequence[str], examples: Sequence[Example]) -> float:
     """The corpus figure of a metric, unscaled."""
-    reads = getattr(metric, "reads", "references")
-    references = [getattr(example, reads) for example in examples]
+    field = metric.reads if isinstance(metric, ReadsField) else "references"
+    references = [getattr(example, field) for example in examples]
     if isinstance(metric, CorpusMetric):
         judged = [Judgement(answer, known) for answer, known in zip(answers, references, strict=True)]
         return float(metric.figures(judged, np.ones((1, len(judged))))[0])
     return float(metric.score(answers, references).mean())
 
 
-def _gathered(trainer: Any, own: Sequence[int], answers: Sequence[str]) -> list[str]:
+def _gathered(trainer: Trainer, own: Sequence[int], answers: Sequence[str]) -> list[str]:
     """The answers of all processes, in the examples' order."""
     if trainer.world_size == 1:
         return list(answers)
-    parts: list[Any] = [None] * trainer.world_size
+    parts: list[list[tuple[int, str]]] = [[]] * trainer.world_size
     torch.distributed.all_gather_object(parts, list(zip(own, answers, strict=True)))
     return [answer for _, answer in sorted(pair for part in parts for pair in part)]

@@ -17,6 +17,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, Trainer, seed_everything
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.seed import isolate_rng
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
 
 from icltool.components.learners.fitting.processes import number_of_processes
 from icltool.errors import ConfigError
@@ -168,6 +169,14 @@ def same_determinism() -> Iterator[None]:
         yield
     finally:
         torch.use_deterministic_algorithms(enabled, warn_only=warn_only)
+
+
+def scheduled(optimizer: torch.optim.Optimizer, trainer: Trainer, warmup: float) -> OptimizerLRScheduler:
+    """The optimiser with rates that rise over a share `warmup` of the training's steps and fall as a cosine, for Lightning."""
+    steps = int(trainer.estimated_stepping_batches)
+    rising = max(round(warmup * steps), 1) if warmup else 0
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate_factor(step, rising, steps))
+    return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
 def learning_rate_factor(step: int, warmup: int, steps: int) -> float:

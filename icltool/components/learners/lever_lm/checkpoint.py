@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -44,14 +44,14 @@ class CheckpointConfig:
     architecture; empty where none was.
     """
 
-    options: dict[str, Any]
+    options: dict[str, object]
     examples: int
     dim: int
     shots: int
     seed: int
     index_fingerprint: str
-    provenance: dict[str, Any] = field(default_factory=dict)
-    clip: dict[str, Any] = field(default_factory=dict)
+    provenance: dict[str, object] = field(default_factory=dict)
+    clip: dict[str, object] = field(default_factory=dict)
     schema: str = SCHEMA
     schema_version: int = SCHEMA_VERSION
 
@@ -127,7 +127,7 @@ def read_config(folder: Path) -> tuple[CheckpointConfig, LeverLMOptions]:
     try:
         config = CheckpointConfig(**values)
         _check_types(config)
-        return config, LeverLMOptions(**config.options)
+        return config, LeverLMOptions.model_validate(config.options)
     except (TypeError, ValueError) as error:
         raise StoreError(f"{path} is malformed: {str(error).splitlines()[0]}", again) from error
 
@@ -165,7 +165,7 @@ def write_card(
     parameters: int,
     towers: Sequence[str],
     history: Sequence[Mapping[str, float]],
-    figures: Mapping[str, Any],
+    figures: Mapping[str, object],
 ) -> None:
     """README.md: what was trained on what, how it went, how to use it. `towers` are those of CLIP that were trained."""
     best = {"min_vl": min(history, key=lambda r: r["val_loss"]), "min_tl": min(history, key=lambda r: r["train_loss"])}
@@ -216,5 +216,5 @@ def write_card(
     write_text(folder / CARD_FILE, "\n".join(lines))
 
 
-def _shown(value: Any) -> str:
+def _shown(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value, sort_keys=True, default=str)

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +21,8 @@ from icltool.components.learners.lever_lm.checkpoint import CLIP, probe_rows
 from icltool.components.learners.lever_lm.model import Features
 from icltool.components.learners.lever_lm.options import SOURCES, LeverLMOptions
 from icltool.components.learners.lever_lm.rows import Batch
-from icltool.contracts import IndexSet, TrainableEncoder
+from icltool.contracts import IndexSet, QuerySet, TrainableEncoder
+from icltool.contracts.encoder import TradesTimeForMemory
 from icltool.errors import ConfigError, DataError
 
 Preprocess = Callable[[Sequence[str]], Tensor]
@@ -111,13 +112,12 @@ def build_clip(encoder: TrainableEncoder, options: LeverLMOptions) -> OnlineClip
     towers = {modality: encoder.tower(modality) for modality in sorted(options.encoded)}
     for modality, tower in towers.items():
         if options.grad_checkpointing and modality in options.trained:
-            switch = getattr(tower, "set_grad_checkpointing", None)
-            if switch is None:
+            if not isinstance(tower, TradesTimeForMemory):
                 raise ConfigError(
                     f"the {modality} tower of encoder {encoder.name!r} knows no gradient checkpointing",
                     "use --option grad_checkpointing=false",
                 )
-            switch(True)
+            tower.set_grad_checkpointing(True)
     return OnlineClip(towers, options.trained)
 
 
@@ -185,12 +185,12 @@ class OpenedBatches:
         self._loader, self._opener, self._workers = loader, opener, workers
 
     @property
-    def sampler(self) -> Any:
+    def sampler(self) -> object:
         """Lightning tells it the epoch."""
         return self._loader.sampler
 
     @property
-    def batch_sampler(self) -> Any:
+    def batch_sampler(self) -> object:
         """Lightning asks for it wherever there is a `sampler`."""
         return self._loader.batch_sampler
 
@@ -218,7 +218,7 @@ def open_in(pool: ThreadPoolExecutor, preprocess: Preprocess, values: Sequence[s
     return lambda: torch.cat([future.result() for future in futures])
 
 
-def values_of(arrays: Any, modality: str) -> tuple[str, ...]:
+def values_of(arrays: IndexSet | QuerySet, modality: str) -> tuple[str, ...]:
     """The paths of the images, or the texts, of an index set or of queries.
 
     ValueError when they were not given, DataError when an example has no image.

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -23,7 +23,7 @@ from icltool.errors import ConfigError, StoreError
 from icltool.store.atomic import replace_file
 
 #: Makes the encoder of a name with options.
-BuildEncoder: TypeAlias = Callable[..., Any]
+BuildEncoder: TypeAlias = Callable[..., object]
 
 #: Images or texts that are encoded at once, and how many one file on disk holds.
 ENCODED_AT_ONCE, BLOCK = 64, 4096
@@ -48,11 +48,13 @@ class TrainedClip:
 
     def filled_index(self, index: IndexSet, modalities: Iterable[str]) -> IndexSet:
         """The index set with these modalities' features by our towers, from disk where they were computed before."""
-        return dataclasses.replace(index, **self._filled(index, modalities, self._stored))
+        filled = self._filled(index, modalities, self._stored)
+        return replace(index, image=filled.get("image", index.image), text=filled.get("text", index.text))
 
     def filled_queries(self, queries: QuerySet, modalities: Iterable[str]) -> QuerySet:
         """The queries with these modalities' features by our towers."""
-        return dataclasses.replace(queries, **self._filled(queries, modalities, self.encode))
+        filled = self._filled(queries, modalities, self.encode)
+        return replace(queries, image=filled.get("image", queries.image), text=filled.get("text", queries.text))
 
     @torch.inference_mode()
     def encode(self, modality: str, values: Sequence[str]) -> FloatArray:
@@ -78,9 +80,9 @@ class TrainedClip:
         arrays: IndexSet | QuerySet,
         modalities: Iterable[str],
         encode: Callable[[str, Sequence[str]], FloatArray],
-    ) -> dict[str, Any]:
+    ) -> dict[str, FloatArray]:
         """Features float32 [n, D] by modality, of the towers that we have; what several examples share is encoded once."""
-        filled: dict[str, Any] = {}
+        filled: dict[str, FloatArray] = {}
         for modality in set(modalities) & set(self._towers):
             values, kind = values_of(arrays, modality), (type(arrays).__name__, modality)
             if kind not in self._latest or self._latest[kind][0] != values:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 import torch
@@ -47,11 +46,11 @@ class SelectorModel(nn.Module):
         """[B, K, E] for the ICDs' tokens int64 [B, K] and features [B, K, D]."""
 
     @abstractmethod
-    def advance(self, embeddings: Tensor, state: Any | None = None, keep: bool = False) -> tuple[Tensor, Any]:
+    def advance(self, embeddings: Tensor, state: object = None, keep: bool = False) -> tuple[Tensor, object]:
         """As Network.advance."""
 
     @abstractmethod
-    def selected(self, state: Any, rows: Tensor) -> Any:
+    def selected(self, state: object, rows: Tensor) -> object:
         """As Network.selected."""
 
     @abstractmethod
@@ -136,10 +135,10 @@ class LeverLMModel(SelectorModel):
         icds = {m: table[m][rows] for m in reads.icd}
         return self.loss(batch.tokens, batch.labels, query, icds)
 
-    def advance(self, embeddings: Tensor, state: Any | None = None, keep: bool = False) -> tuple[Tensor, Any]:
+    def advance(self, embeddings: Tensor, state: object = None, keep: bool = False) -> tuple[Tensor, object]:
         return self.network.advance(embeddings, state, keep)
 
-    def selected(self, state: Any, rows: Tensor) -> Any:
+    def selected(self, state: object, rows: Tensor) -> object:
         return self.network.selected(state, rows)
 
     def targets(self, tokens: Tensor, table: Features) -> Tensor:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 from icltool.components.learners.fitting.processes import over_processes
 from icltool.components.learners.fitting.runner import FittedModule
-from icltool.components.learners.fitting.trainer import NOTE_EVERY, learning_rate_factor
+from icltool.components.learners.fitting.trainer import NOTE_EVERY, scheduled
 from icltool.components.learners.lever_lm.clip import BatchOpener, OnlineClip, OpenedBatch, OpenedBatches, thread_count
 from icltool.components.learners.lever_lm.model import Features, SelectorModel
 from icltool.components.learners.lever_lm.options import LeverLMOptions
@@ -112,19 +112,16 @@ class LeverLMModule(FittedModule):
         """See FittedModule."""
         return dict(self.figures)
 
-    def configure_optimizers(self) -> Any:
+    def configure_optimizers(self) -> OptimizerLRScheduler:
         options = self.model.options
         on_cpu = self.device.type == "cpu"
         # fused is fastest on CPU; on CUDA Lightning refuses it together with fp16 gradient clipping
-        groups: list[dict[str, Any]] = [{"params": list(self.model.parameters()), "lr": options.lr}]
+        groups: list[dict[str, object]] = [{"params": list(self.model.parameters()), "lr": options.lr}]
         if self.clip is not None and self.clip.trained:
             trained = [p for p in self.clip.parameters() if p.requires_grad]
             groups.append({"params": trained, "lr": options.encoder_lr or options.lr})
         optimizer = torch.optim.AdamW(groups, weight_decay=options.weight_decay, fused=True if on_cpu else None)
-        steps = int(self.trainer.estimated_stepping_batches)
-        warmup = max(round(options.warmup * steps), 1) if options.warmup else 0
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate_factor(step, warmup, steps))
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        return scheduled(optimizer, self.trainer, options.warmup)
 
     def train_dataloader(self) -> DataLoader[Batch] | OpenedBatches:
         return self._loader(self.train_rows, shuffle=True, multiple=self.model.options.validations_per_epoch)

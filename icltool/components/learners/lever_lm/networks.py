@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Any
+from typing import TYPE_CHECKING, cast
 
 from torch import Tensor, nn
 
 from icltool.components.learners.lever_lm.options import LeverLMOptions
 from icltool.components.learners.lever_lm.rows import Vocabulary
 from icltool.components.models.shared.continued_cache import forward_cache, output_cache
+
+if TYPE_CHECKING:
+    from transformers import GPT2Config, GPT2Model
+    from transformers.cache_utils import Cache
 
 
 class Network(nn.Module):
@@ -23,14 +27,14 @@ class Network(nn.Module):
         """int64 [...] -> the tokens' own embeddings [..., E]."""
 
     @abstractmethod
-    def advance(self, embeddings: Tensor, state: Any | None = None, keep: bool = False) -> tuple[Tensor, Any]:
+    def advance(self, embeddings: Tensor, state: object = None, keep: bool = False) -> tuple[Tensor, object]:
         """Reads [B, T, E] after what `state` has read; gives the hidden states [B, T, E] and the state after them.
 
         `state` is consumed; None starts a row. Without `keep` the state that comes back is of no use.
         """
 
     @abstractmethod
-    def selected(self, state: Any, rows: Tensor) -> Any:
+    def selected(self, state: object, rows: Tensor) -> object:
         """The state of a batch of the rows int64 [B'] of this state's batch; a row may be taken several times.
 
         `state` is consumed.
@@ -41,38 +45,53 @@ class Network(nn.Module):
         """[..., E] -> scores of the next token [..., V]."""
 
 
-class GPT2Network(Network):
+class ReadsWithGPT2(nn.Module):
+    """What models share that read embeddings with transformers' GPT-2."""
+
+    transformer: GPT2Model
+
+    def advance(self, embeddings: Tensor, state: object = None, keep: bool = False) -> tuple[Tensor, object]:
+        """As Network.advance."""
+        output = self.transformer(inputs_embeds=embeddings, **forward_cache(self.transformer, state), use_cache=keep)
+        return output.last_hidden_state, output_cache(output)
+
+    def selected(self, state: object, rows: Tensor) -> object:
+        """As Network.selected."""
+        cast("Cache", state).batch_select_indices(rows)
+        return state
+
+
+def gpt2_config(options: LeverLMOptions, size: int, bos: int | None = None, eos: int | None = None) -> GPT2Config:
+    """A GPT-2 of these options for `size` tokens."""
+    from transformers import GPT2Config
+
+    return GPT2Config(
+        vocab_size=size,
+        n_positions=options.n_positions,
+        n_embd=options.n_embd,
+        n_layer=options.n_layer,
+        n_head=options.n_head,
+        resid_pdrop=options.dropout,
+        embd_pdrop=options.dropout,
+        attn_pdrop=options.dropout,
+        activation_function="gelu_pytorch_tanh",  # GPT-2's own gelu_new in one kernel
+        bos_token_id=bos,
+        eos_token_id=eos,
+    )
+
+
+class GPT2Network(ReadsWithGPT2, Network):
     """transformers' GPT-2 with its output tied to the token embeddings, as GPT2LMHeadModel has it."""
 
     def __init__(self, vocabulary: Vocabulary, options: LeverLMOptions) -> None:
         super().__init__()
-        from transformers import GPT2Config, GPT2Model
+        from transformers import GPT2Model
 
-        config = GPT2Config(
-            vocab_size=len(vocabulary),
-            n_positions=options.n_positions,
-            n_embd=options.n_embd,
-            n_layer=options.n_layer,
-            n_head=options.n_head,
-            resid_pdrop=options.dropout,
-            embd_pdrop=options.dropout,
-            attn_pdrop=options.dropout,
-            activation_function="gelu_pytorch_tanh",  # GPT-2's own gelu_new in one kernel
-            bos_token_id=vocabulary.bos,
-            eos_token_id=vocabulary.eos,
-        )
-        self.transformer = GPT2Model(config)
+        self.transformer = GPT2Model(gpt2_config(options, len(vocabulary), vocabulary.bos, vocabulary.eos))
 
     def embed(self, tokens: Tensor) -> Tensor:
         embedded: Tensor = self.transformer.wte(tokens)
         return embedded
-
-    def advance(self, embeddings: Tensor, state: Any | None = None, keep: bool = False) -> tuple[Tensor, Any]:
-        output = self.transformer(inputs_embeds=embeddings, **forward_cache(self.transformer, state), use_cache=keep)
-        return output.last_hidden_state, output_cache(output)
-
-    def selected(self, state: Any, rows: Tensor) -> Any:
-        return selected_cache(state, rows)
 
     def logits(self, hidden: Tensor) -> Tensor:
         return nn.functional.linear(hidden, self.transformer.wte.weight)
@@ -97,12 +116,12 @@ class LSTMNetwork(Network):
         embedded: Tensor = self.tokens(tokens)
         return embedded
 
-    def advance(self, embeddings: Tensor, state: Any | None = None, keep: bool = False) -> tuple[Tensor, Any]:
-        hidden, state = self.lstm(embeddings, state)
-        return hidden, state
+    def advance(self, embeddings: Tensor, state: object = None, keep: bool = False) -> tuple[Tensor, object]:
+        hidden, after = self.lstm(embeddings, state)
+        return hidden, after
 
-    def selected(self, state: Any, rows: Tensor) -> Any:
-        return tuple(part[:, rows] for part in state)
+    def selected(self, state: object, rows: Tensor) -> object:
+        return tuple(part[:, rows] for part in cast(tuple[Tensor, Tensor], state))
 
     def logits(self, hidden: Tensor) -> Tensor:
         scores: Tensor = self.head(hidden)
@@ -120,12 +139,6 @@ def build_adapter(dim: int, options: LeverLMOptions) -> nn.Module:
         layers += [nn.Linear(width, factor * options.n_embd), nn.ReLU()]
         width = factor * options.n_embd
     return nn.Sequential(*layers[:-1])
-
-
-def selected_cache(cache: Any, rows: Tensor) -> Any:
-    """As Network.selected, for the key-value cache of a transformers model."""
-    cache.batch_select_indices(rows)
-    return cache
 
 
 def parameters_of(module: nn.Module) -> int:

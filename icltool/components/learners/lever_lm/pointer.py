@@ -12,24 +12,22 @@ the two-layer adapters of the published model generalise worse.
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, normalize
 
 from icltool.components.learners.lever_lm.model import Features, SelectorModel
-from icltool.components.learners.lever_lm.networks import selected_cache
+from icltool.components.learners.lever_lm.networks import ReadsWithGPT2, gpt2_config
 from icltool.components.learners.lever_lm.options import LeverLMOptions
 from icltool.components.learners.lever_lm.rows import Batch
-from icltool.components.models.shared.continued_cache import forward_cache, output_cache
 from icltool.errors import ConfigError
 
 #: What a logit is at the start of training for a cosine of one.
 INITIAL_SCALE = 10.0
 
 
-class PointerModel(SelectorModel):
+class PointerModel(ReadsWithGPT2, SelectorModel):
     """[QUERY + query's features, icd_1's features, …] through GPT-2; every position points at the next ICD."""
 
     bound_to_index = False
@@ -37,22 +35,10 @@ class PointerModel(SelectorModel):
     def __init__(self, examples: int, dim: int, options: LeverLMOptions) -> None:
         """`examples` is N, the index set of training: it decides no shape. `dim` is D."""
         super().__init__()
-        from transformers import GPT2Config, GPT2Model
+        from transformers import GPT2Model
 
         self.examples, self.dim, self.options = examples, dim, options
-        config = GPT2Config(
-            vocab_size=1,
-            n_positions=options.n_positions,
-            n_embd=options.n_embd,
-            n_layer=options.n_layer,
-            n_head=options.n_head,
-            resid_pdrop=options.dropout,
-            embd_pdrop=options.dropout,
-            attn_pdrop=options.dropout,
-            activation_function="gelu_pytorch_tanh",
-            bos_token_id=None,
-            eos_token_id=None,
-        )
+        config = gpt2_config(options, 1)
         self.transformer = GPT2Model(config)
         self.transformer.wte = nn.Identity()  # type: ignore[assignment]  # nothing is looked up: tokens are features
         reads = options.reads
@@ -69,13 +55,6 @@ class PointerModel(SelectorModel):
 
     def icd_embedding(self, tokens: Tensor, icds: Features) -> Tensor:
         return self._mapped(icds, self.icd_adapters)
-
-    def advance(self, embeddings: Tensor, state: Any | None = None, keep: bool = False) -> tuple[Tensor, Any]:
-        output = self.transformer(inputs_embeds=embeddings, **forward_cache(self.transformer, state), use_cache=keep)
-        return output.last_hidden_state, output_cache(output)
-
-    def selected(self, state: Any, rows: Tensor) -> Any:
-        return selected_cache(state, rows)
 
     def targets(self, tokens: Tensor, table: Features) -> Tensor:
         """The keys [n, P], of length one."""

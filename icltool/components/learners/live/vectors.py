@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from icltool.components.interventions.shift import shifting
 from icltool.components.learners.live.options import LiveOptions
+from icltool.components.learners.steering.module import ParameterGroup, Student
 from icltool.contracts import SupportsDecoderHooks
 
 
-class LiveVectors(torch.nn.Module):
+class LiveVectors(Student):
     """v [L, D], drawn from N(0, init_std^2), and one weight alpha_l per layer: L*D + L numbers (LIVE, section 3.1)."""
 
     def __init__(self, model: SupportsDecoderHooks, options: LiveOptions) -> None:
@@ -28,7 +28,7 @@ class LiveVectors(torch.nn.Module):
         """alpha [L] as applied."""
         return self.alphas.sigmoid() if self._options.alpha_sigmoid else self.alphas
 
-    def groups(self) -> list[dict[str, Any]]:
+    def groups(self) -> list[ParameterGroup]:
         """See Student."""
         return [
             {"params": [self.vectors], "lr": self._options.lr},

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,11 +11,11 @@ from torch import Tensor
 from icltool.components.interventions.lora import LowRankAdapters
 from icltool.components.learners.lora.options import LoRAOptions
 from icltool.components.learners.steering.draws import Draws
-from icltool.components.learners.steering.module import SteeringModule
+from icltool.components.learners.steering.module import ParameterGroup, SteeringModule, Student
 from icltool.contracts import SteeringSet, SupportsDecoderHooks, keyed_generator
 
 
-class LearnedAdapters(torch.nn.Module):
+class LearnedAdapters(Student):
     """The adapters' matrices; the projections that they belong to are no part of it."""
 
     def __init__(self, model: SupportsDecoderHooks, options: LoRAOptions) -> None:
@@ -25,7 +24,7 @@ class LearnedAdapters(torch.nn.Module):
         self.parts = torch.nn.ModuleList(torch.nn.ModuleList(parts) for parts in self._adapters.trained())
         self._lr = options.lr
 
-    def groups(self) -> list[dict[str, Any]]:
+    def groups(self) -> list[ParameterGroup]:
         """See Student."""
         return [{"params": list(self.parameters()), "lr": self._lr}]
 
@@ -61,7 +60,7 @@ class LoraModule(SteeringModule):
                     {k: v.to(weight.device) for k, v in state.items() if isinstance(v, Tensor) and k != "step"}
                 )
 
-    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_start(self, batch: object, batch_idx: int) -> None:
         """Dropout is drawn anew from the seed for every batch, so that going on draws the same."""
         drawn = keyed_generator(self.seed, f"lora.dropout.{self.global_rank}.{self.current_epoch}", batch_idx)
         torch.manual_seed(int(drawn.integers(2**62)))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,12 +13,12 @@ from icltool.components.learners.mimic.options import MimicOptions
 from icltool.components.learners.steering.answers import features_of
 from icltool.components.learners.steering.draws import Draws
 from icltool.components.learners.steering.losses import cross_entropy, divergence
-from icltool.components.learners.steering.module import SteeringModule
+from icltool.components.learners.steering.module import ParameterGroup, SteeringModule, Student
 from icltool.components.learners.steering.teacher import Teacher
 from icltool.contracts import AnswerBatch, SteeringSet, SupportsDecoderHooks
 
 
-class LearnedHeads(torch.nn.Module):
+class LearnedHeads(Student):
     """Vectors v ~ N(0, init_std^2) and weights w ~ N(0, weight_std^2) [L, H, W], and biases [L, H]."""
 
     def __init__(self, model: SupportsDecoderHooks, options: MimicOptions) -> None:
@@ -30,7 +29,7 @@ class LearnedHeads(torch.nn.Module):
         self.biases = torch.nn.Parameter(torch.full(shape[:2], float(options.bias)))
         self._model, self._lr = (model,), options.lr  # in a tuple: no part of this module
 
-    def groups(self) -> list[dict[str, Any]]:
+    def groups(self) -> list[ParameterGroup]:
         """See Student. A decayed bias would draw magnitudes to one half."""
         return [
             {"params": [self.vectors, self.weights], "lr": self._lr},
@@ -140,7 +139,7 @@ class AligningTeacher(Teacher):
 def recording(model: SupportsDecoderHooks, batch: AnswerBatch, into: list[Tensor] | None) -> Iterator[None]:
     """Within it the output of each decoder layer [N, D], at the batch's positions, is appended to `into`, if there is one."""
 
-    def record(module: Any, inputs: Any, output: Any) -> None:
+    def record(module: torch.nn.Module, inputs: object, output: Tensor | tuple[Tensor, ...]) -> None:
         states = output[0] if isinstance(output, tuple) else output
         assert into is not None
         into.append(states[batch.rows.to(states.device), batch.columns.to(states.device)])

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from typing import Any
 
+from torch.nn import Module
 from torch.utils.checkpoint import checkpoint
 
 
 @contextmanager
-def checkpointed(layers: Sequence[Any]) -> Iterator[None]:
+def checkpointed(layers: Sequence[Module]) -> Iterator[None]:
     """Within it each layer keeps its inputs alone for the backward pass, and runs again there.
 
     The layers' `forward` is wrapped, so hooks on a layer run once, outside, and hooks on modules inside it both times, to the
@@ -25,7 +25,7 @@ def checkpointed(layers: Sequence[Any]) -> Iterator[None]:
         yield
 
 
-def _restore(layer: Any, own: Any) -> None:
+def _restore(layer: Module, own: Callable[..., object] | None) -> None:
     """`own` is the forward that the object itself had before, None where it was its class's."""
     if own is None:
         del layer.forward

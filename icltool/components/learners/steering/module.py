@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from abc import abstractmethod
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Protocol
+from typing import TypedDict
 
 import torch
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from icltool.components.learners.fitting.processes import over_processes, without_share
 from icltool.components.learners.fitting.runner import FittedModule
-from icltool.components.learners.fitting.trainer import learning_rate_factor
+from icltool.components.learners.fitting.trainer import scheduled
 from icltool.components.learners.steering.answers import features_of, hooked_model
 from icltool.components.learners.steering.draws import Draws
 from icltool.components.learners.steering.losses import cross_entropy, divergence
@@ -23,20 +25,28 @@ from icltool.contracts import AnswerBatch, SteeringSet
 from icltool.errors import ConfigError
 
 
-class Student(Protocol):
-    """What is trained: a torch module whose parameters are all that has gradients."""
+class ParameterGroup(TypedDict, total=False):
+    """Parameters of AdamW that share a peak learning rate `lr`, and a weight decay where it is not that of the options."""
 
-    def groups(self) -> list[dict[str, Any]]:
-        """Parameter groups of the optimiser, each with its peak learning rate `lr`."""
-        ...
+    params: list[torch.nn.Parameter]
+    lr: float
+    weight_decay: float
 
+
+class Student(torch.nn.Module):
+    """What is trained: its parameters are all that has gradients."""
+
+    @abstractmethod
+    def groups(self) -> list[ParameterGroup]:
+        """Parameter groups of the optimiser, each with its peak learning rate."""
+
+    @abstractmethod
     def applied(self) -> AbstractContextManager[None]:
         """Within it the model computes as changed, with gradients to the parameters."""
-        ...
 
+    @abstractmethod
     def tensors(self) -> dict[str, Tensor]:
         """What the intervention's file holds."""
-        ...
 
 
 class SteeringModule(FittedModule):
@@ -51,7 +61,7 @@ class SteeringModule(FittedModule):
     #: Whether the loss compares distributions; without it the teacher is not asked.
     distils = True
 
-    def __init__(self, student: Any, data: SteeringSet, draws: Draws, options: SteeringOptions, seed: int) -> None:
+    def __init__(self, student: Student, data: SteeringSet, draws: Draws, options: SteeringOptions, seed: int) -> None:
         super().__init__()
         self.student = student
         self.data, self.draws, self.options, self.seed = data, draws, options, seed
@@ -139,12 +149,12 @@ class SteeringModule(FittedModule):
         with self.student.applied():
             return batch, self.hooked.answer_logits(batch)
 
-    def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
+    def backward(self, loss: Tensor, *args: object, **kwargs: object) -> None:
         """The backward pass; checkpointed layers run again in it, under the intervention."""
         with self.student.applied() if self.options.grad_checkpointing else nullcontext():
             super().backward(loss, *args, **kwargs)
 
-    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_end(self, outputs: object, batch: object, batch_idx: int) -> None:
         if self.log_temperature is not None:  # its square would reward one below 1, whatever the distributions are
             self.log_temperature.data.clamp_(min=0)
 
@@ -169,16 +179,15 @@ class SteeringModule(FittedModule):
                 self.figures["temperature"] = float(self.temperature())
         return dict(self.figures)
 
-    def configure_optimizers(self) -> Any:
+    def configure_optimizers(self) -> OptimizerLRScheduler:
         options = self.options
         groups = self.student.groups()
         if self.log_temperature is not None:
             groups.append({"params": [self.log_temperature], "lr": options.lr, "weight_decay": 0.0})
-        optimizer = torch.optim.AdamW(groups, lr=options.lr, weight_decay=options.weight_decay)
-        steps = int(self.trainer.estimated_stepping_batches)
-        warmup = max(round(options.warmup * steps), 1) if options.warmup else 0
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate_factor(step, warmup, steps))
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        optimizer = torch.optim.AdamW(
+            [dict(group) for group in groups], lr=options.lr, weight_decay=options.weight_decay
+        )
+        return scheduled(optimizer, self.trainer, options.warmup)
 
     def train_dataloader(self) -> DataLoader[list[int]]:
         self._batches = EpochBatches(
@@ -204,5 +213,5 @@ class SteeringModule(FittedModule):
 class _Positions(Dataset[list[int]]):
     """A batch's positions are all that is loaded; prompts are made where the model is."""
 
-    def __getitem__(self, positions: Any) -> list[int]:
+    def __getitem__(self, positions: Iterable[int]) -> list[int]:
         return list(positions)

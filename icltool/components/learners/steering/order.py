@@ -6,14 +6,12 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from icltool.components.learners.fitting.batches import DealtBatches
 from icltool.contracts import IntArray, keyed_generator
 
 
-class EpochBatches:
-    """Batches of positions 0 … n - 1, in another order in every epoch.
-
-    Of `world` processes each has every `world`th position of each batch of one process with `world` times the size. The last
-    batch may be smaller; a process that it has no position for reads another's, which must not count (`own`).
+class EpochBatches(DealtBatches):
+    """In another order in every epoch.
 
     With `keeps` each process has examples of its own in all epochs, so that what it keeps of them serves it again: its
     batches are as large, but of other examples than one process would put together.
@@ -22,28 +20,13 @@ class EpochBatches:
     def __init__(
         self, count: int, batch_size: int, seed: int, world: int = 1, rank: int = 0, keeps: bool = False
     ) -> None:
-        self.count, self.batch_size, self.seed, self.world, self.rank = count, batch_size, seed, world, rank
+        super().__init__(count, batch_size, seed, world, rank)
         self._dealt = keyed_generator(seed, "steering.deal").permutation(count)
         self._keeps = keeps and world > 1
-        self.epoch = 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Lightning calls it before every epoch."""
-        self.epoch = epoch
-
-    def __len__(self) -> int:
-        return -(-self.count // (self.batch_size * self.world))
-
-    def own(self, batch: int) -> int:
-        """How many positions of this batch (from 0) of the epoch are this process's."""
-        whole = self.batch_size * self.world
-        return len(range(self.rank, min(self.count - batch * whole, whole), self.world))
 
     def __iter__(self) -> Iterator[list[int]]:
-        whole, order = self.batch_size * self.world, self._order()
-        for low in range(0, self.count, whole):
-            batch = order[low : low + whole].tolist()
-            yield batch[self.rank :: self.world] or order[self.rank : self.rank + 1].tolist() or batch[:1]
+        order = self._order()
+        return self.dealt(order, spare=order[self.rank : self.rank + 1].tolist())
 
     def _order(self) -> IntArray:
         """The positions of all processes."""
