@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from icltool.config.fields import extras
+from icltool.contracts.json import Json
+
+Value = TypeVar("Value")
 
 #: Marks an option that cannot change what is in an artefact: `json_schema_extra=HIDDEN`.
 HIDDEN: dict[str, JsonValue] = {"hidden_in_artefact": True}
@@ -25,12 +29,12 @@ class StageConfig(BaseModel):
         json_schema_extra={"env": "ICLTOOL_WORKSPACE", "hidden_in_artefact": True},
     )
 
-    def identity(self) -> dict[str, object]:
+    def identity(self) -> dict[str, Json]:
         """The options that decide the result, JSON-ready, without those marked `hidden_in_artefact`."""
         hidden = {name for name, field in type(self).model_fields.items() if extras(field).get("hidden_in_artefact")}
         return self.model_dump(mode="json", exclude=hidden)
 
 
-def place(path: object) -> object:
+def place(path: Value) -> Value | str:
     """A path to something that is there, as it is from everywhere; anything else as it is."""
     return str(Path(path).resolve()) if isinstance(path, str) and path and Path(path).exists() else path

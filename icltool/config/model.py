@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from icltool.config.base import StageConfig, place
+from icltool.contracts.json import Json
 from icltool.engine.first_prompt import check_first_prompt
 from icltool.engine.opening import open_session, prefix_bytes
 from icltool.plugin.manager import component
@@ -136,7 +137,7 @@ class LvlmConfig(StageConfig):
         json_schema_extra={**_HIDDEN, "metavar": "INTEGER|auto"},
     )
 
-    def identity(self) -> dict[str, object]:
+    def identity(self) -> dict[str, Json]:
         """See StageConfig. Paths are absolute. Without template and further options where none were asked for: files of before
         there was a choice are the same."""
         found = super().identity()

@@ -45,7 +45,7 @@ class Inputs(TypedDict, total=False):
     it read with their [size, time of change in ns]; the metric it names for the task, and the task's definition, if any."""
 
     reader: str
-    options: dict[str, object]
+    options: dict[str, Json]
     root: str | None
     files: dict[str, list[int]]
     metric: str
@@ -55,7 +55,7 @@ class Inputs(TypedDict, total=False):
 class Preparation(TypedDict, total=False):
     """How a data set was prepared: the command's options, what they made it from, the file of a task of the user's own."""
 
-    configuration: dict[str, object]
+    configuration: dict[str, Json]
     inputs: Inputs
     task_file: str
 

@@ -9,6 +9,7 @@ from pydantic import Field
 
 from icltool.config.base import HIDDEN, place
 from icltool.config.executor import ExecutorConfig
+from icltool.contracts.json import Json
 
 
 class EmbedConfig(ExecutorConfig):
@@ -41,7 +42,7 @@ class EmbedConfig(ExecutorConfig):
         json_schema_extra=HIDDEN,
     )
 
-    def identity(self) -> dict[str, object]:
+    def identity(self) -> dict[str, Json]:
         """See StageConfig. Paths are absolute."""
         found = super().identity()
         return {**found, "encoder_path": place(found["encoder_path"])}

@@ -26,6 +26,7 @@ from icltool.contracts import (
     TasksDependOnFiles,
     read_task,
 )
+from icltool.contracts.json import Json
 from icltool.contracts.options import defaults_of
 from icltool.errors import ConfigError, DataError, OtherTaskError, StoreError
 from icltool.plugin.manager import component, load_registry
@@ -122,7 +123,7 @@ def _remove_left(folder: Path) -> None:
         remove_folder_leftovers(folder, MANIFEST)
 
 
-def _check_same(folder: Path, name: str, config: PrepareConfig, options: dict[str, object]) -> None:
+def _check_same(folder: Path, name: str, config: PrepareConfig, options: dict[str, Json]) -> None:
     """StoreError where the data set in `folder` was made from something else than this call reads: by another reader, with
     other options, or from another folder that is still there."""
     try:
@@ -244,12 +245,12 @@ def _inputs(
     return inputs
 
 
-def _options(reader: DatasetReader, config: PrepareConfig) -> dict[str, object]:
+def _options(reader: DatasetReader, config: PrepareConfig) -> dict[str, Json]:
     """The reader's options, defaults included."""
     return dict(sorted({**_defaults(reader), **config.options}.items()))
 
 
-def _defaults(reader: DatasetReader) -> dict[str, object]:
+def _defaults(reader: DatasetReader) -> dict[str, Json]:
     """The reader's own options that have a plain default."""
     return {name: value for name, value in defaults_of(type(reader)).items() if isinstance(value, str | int | float)}
 
