@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from enum import Enum
 from typing import Optional
 
@@ -38,6 +39,20 @@ def plain_parameter(
         default, *flags, help=help, show_default=False, metavar=metavar, autocompletion=autocompletion
     )
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=option, annotation=annotation)
+
+
+QUIET = plain_parameter("given_quiet", bool, "--quiet", "-q", default=False, help="no progress, no remarks")
+AS_JSON = plain_parameter(
+    "given_json", bool, "--json", default=False, help="print the result as JSON, and nothing else"
+)
+
+
+def sign(command: Callable[..., None], model: type[StageConfig], *more: inspect.Parameter) -> None:
+    """Gives a command the options of a configuration model, then `more`, and the model's docstring as its help."""
+    parameters = [*parameters_of(model), *more]
+    command.__doc__ = inspect.cleandoc(model.__doc__ or "")
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    command.__annotations__ = {p.name: p.annotation for p in parameters}
 
 
 def help_of(field: FieldInfo, shape: Shape) -> str:

@@ -10,7 +10,7 @@ from typing import Any, Optional, TypeAlias
 
 from icltool.cli.completion import complete_profiles
 from icltool.cli.libraries import library_output
-from icltool.cli.options import parameters_of, plain_parameter
+from icltool.cli.options import AS_JSON, QUIET, plain_parameter, sign
 from icltool.cli.output import Report, show
 from icltool.config.base import StageConfig
 from icltool.config.env import load_environment
@@ -49,11 +49,8 @@ def stage_command(stage: str, model: type[StageConfig], load_run: Callable[[], R
         if is_leader():  # the other processes of a distributed training have nothing to add
             show(report, as_json, quiet)
 
-    parameters = [*parameters_of(model), *_common()]
     command.__name__ = stage
-    command.__doc__ = inspect.cleandoc(model.__doc__ or "")
-    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    command.__annotations__ = {p.name: p.annotation for p in parameters}
+    sign(command, model, *_common())
     return command
 
 
@@ -75,7 +72,7 @@ def _common() -> list[inspect.Parameter]:
             metavar="KEY=VALUE",
             help="set one option, over the profile and under the flags; may be repeated",
         ),
-        plain_parameter("given_quiet", bool, "--quiet", "-q", default=False, help="no progress, no remarks"),
+        QUIET,
         plain_parameter("given_verbose", bool, "--verbose", "-v", default=False, help="say more on the way"),
-        plain_parameter("given_json", bool, "--json", default=False, help="print the result as JSON, and nothing else"),
+        AS_JSON,
     ]

@@ -8,6 +8,7 @@ from pydantic import Field, field_validator, model_validator
 from pydantic.config import JsonDict
 
 from icltool.config.base import StageConfig
+from icltool.plugin.manager import component
 
 if TYPE_CHECKING:
     from icltool.contracts import Executor
@@ -68,8 +69,6 @@ class ExecutorConfig(StageConfig):
 
     def open_executor(self) -> Executor:
         """The executor that is meant, with its options. Raises what making it raises."""
-        from icltool.plugin.manager import component
-
         executor: Executor = component("executors", self.executor_name, **self.executor_options())
         return executor
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import inspect
 import sys
 from typing import Any
 
 import typer
 
 from icltool.cli.libraries import library_output
-from icltool.cli.options import parameters_of, plain_parameter
+from icltool.cli.options import AS_JSON, QUIET, sign
 from icltool.cli.output import print_json, print_line, show
 from icltool.commands.clean.options import CleanConfig
 from icltool.config.env import load_environment
@@ -55,14 +54,4 @@ def _ask(question: str, as_json: bool) -> None:
         raise typer.Exit
 
 
-def _parameters() -> list[inspect.Parameter]:
-    return [
-        *parameters_of(CleanConfig),
-        plain_parameter("given_quiet", bool, "--quiet", "-q", default=False, help="no progress, no remarks"),
-        plain_parameter("given_json", bool, "--json", default=False, help="print the result as JSON, and nothing else"),
-    ]
-
-
-command.__doc__ = inspect.cleandoc(CleanConfig.__doc__ or "")
-command.__signature__ = inspect.Signature(_parameters())  # type: ignore[attr-defined]
-command.__annotations__ = {p.name: p.annotation for p in _parameters()}
+sign(command, CleanConfig, QUIET, AS_JSON)
