@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 from typer.core import TyperCommand, TyperGroup
@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 #: Help has a short form, too.
 SHORT_HELP = {"help_option_names": ["--help", "-h"]}
+
+#: What a command's module holds: an annotated function, or a Typer group.
+Runnable: TypeAlias = Callable[..., object] | typer.Typer
 
 
 class LazyCommand(TyperCommand):
@@ -76,22 +79,22 @@ def _loaded(command: Command) -> Command:
     return command.load() if isinstance(command, LazyCommand) else command
 
 
-def _command(name: str) -> Callable[..., object] | typer.Typer:
+def _command(name: str) -> Runnable:
     """The annotated function or Typer group of a command."""
     if name not in commands():
         from icltool.plugin.manager import load_registry
 
-        found: Callable[..., object] | typer.Typer = load_registry().load("commands", name)
-        return found
-    if name not in stages():
-        own: Callable[..., object] | typer.Typer = command_module(name, "command").command
-        return own
-    from icltool.cli.stage import stage_command
+        found: Runnable = load_registry().load("commands", name)
+    elif name not in stages():
+        found = command_module(name, "command").command
+    else:
+        from icltool.cli.stage import stage_command
 
-    return stage_command(name, stage_model(name), lambda: command_module(name, "run").run)
+        found = stage_command(name, stage_model(name), lambda: command_module(name, "run").run)
+    return found
 
 
-def as_click(command: Callable[..., object] | typer.Typer, name: str) -> Command:
+def as_click(command: Runnable, name: str) -> Command:
     """Builds the command object from a Typer group or an annotated function."""
     if not isinstance(command, typer.Typer):
         holder = typer.Typer(add_completion=False, rich_markup_mode=None, context_settings=SHORT_HELP)
