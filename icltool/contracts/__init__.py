@@ -71,9 +71,9 @@ from icltool.contracts.pictures import (
 )
 from icltool.contracts.progress import Progress, Ticker
 from icltool.contracts.randomness import keyed_generator
-from icltool.contracts.records import Example, QueryResult
+from icltool.contracts.records import Example, QueryResult, blanked
 from icltool.contracts.report import StageReport
-from icltool.contracts.retriever import Retriever
+from icltool.contracts.retriever import ChoosingSession, RetrievalExamples, Retriever
 from icltool.contracts.sampler import Sampler
 from icltool.contracts.scorer import Scorer, ScoringRequest, ScoringSession, Valuation
 from icltool.contracts.task import Task, TaskFormat, packaged_task, read_task, task_from, task_name
@@ -93,6 +93,7 @@ __all__ = [
     "AttentionHeads",
     "Augmentation",
     "BeamSample",
+    "ChoosingSession",
     "ContinuesFromPrefix",
     "CorpusMetric",
     "CountsTokens",
@@ -136,6 +137,7 @@ __all__ = [
     "Region",
     "ReportsNotes",
     "ReportsStatus",
+    "RetrievalExamples",
     "Retriever",
     "Sampler",
     "Scorer",
@@ -165,6 +167,7 @@ __all__ = [
     "Valuation",
     "archive_and_member",
     "archive_members",
+    "blanked",
     "file_exists",
     "file_stamp",
     "group_code",

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import unicodedata
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -13,6 +14,20 @@ from numpy.typing import NDArray
 IntArray: TypeAlias = NDArray[np.int64]
 FloatArray: TypeAlias = NDArray[np.float32]
 Float64Array: TypeAlias = NDArray[np.float64]
+
+#: What `needs` may name of the arrays, beside "image@ENCODER" and "text@ENCODER" (`encoder_of`).
+ARRAYS: frozenset[str] = frozenset({"image", "text", "texts", "images", "labels"})
+
+
+def encoder_of(need: str) -> str | None:
+    """NAME where `need` is "image@NAME" or "text@NAME", the embedding by an encoder of that name; else None."""
+    kind, _, encoder = need.partition("@")
+    return encoder if encoder and kind in ("image", "text") else None
+
+
+def is_array(need: str) -> bool:
+    """Whether what `needs` names is read from the IndexSet and the QuerySet."""
+    return need in ARRAYS or encoder_of(need) is not None
 
 
 def group_code(group: str) -> int:
@@ -44,6 +59,26 @@ def text_code(*parts: str) -> int:
     return group_code("\x00".join(plain)) if any(plain) else -1
 
 
+def _embedding(arrays: QuerySet | IndexSet, need: str) -> FloatArray:
+    """The embedding that `need` names. ValueError where it is not filled."""
+    found = {"image": arrays.image, "text": arrays.text, **arrays.embedded}.get(need)
+    if found is None:
+        raise ValueError(f"{type(arrays).__name__}.{need} is not filled, though the component needs it")
+    return found
+
+
+def _taken(arrays: QuerySet | IndexSet, positions: IntArray) -> dict[str, Any]:
+    """The columns at `positions`; what is not filled is left out."""
+    found: dict[str, Any] = {"embedded": {need: vectors[positions] for need, vectors in arrays.embedded.items()}}
+    for column in fields(arrays):
+        values = getattr(arrays, column.name)
+        if isinstance(values, np.ndarray):
+            found[column.name] = values[positions]
+        elif isinstance(values, tuple) and values:
+            found[column.name] = tuple(values[position] for position in positions.tolist())
+    return found
+
+
 @dataclass(frozen=True)
 class QuerySet:
     """Q queries as arrays.
@@ -55,6 +90,7 @@ class QuerySet:
 
     `questions` int64 [Q] and `contents` int64 [Q, R] are codes by `text_code`, -1 for none, where the leak guard is to
     compare texts: of the question, and of the question with each of up to R references (captions: of the references).
+    `embedded` are the embeddings by other encoders, float32 [Q, D] by need ("text@NAME"); see `of`. There are no labels.
     """
 
     ids: IntArray
@@ -67,9 +103,19 @@ class QuerySet:
     images: tuple[str, ...] = ()
     questions: IntArray | None = None
     contents: IntArray | None = None
+    embedded: Mapping[str, FloatArray] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def of(self, need: str) -> FloatArray:
+        """The embedding that `need` ("image", "text", "image@NAME" or "text@NAME") names, float32 [Q, D]. ValueError where
+        the component did not ask for it."""
+        return _embedding(self, need)
+
+    def take(self, positions: IntArray) -> QuerySet:
+        """The queries at `positions`, in that order."""
+        return replace(self, **_taken(self, positions))
 
 
 @dataclass(frozen=True)
@@ -77,7 +123,8 @@ class IndexSet:
     """The N examples that demonstrations are chosen from, as arrays; components answer with *rows* of it.
 
     Fields as in QuerySet, [N] and [N, D]; `contents` int64 [N] is the code of the question with the label (captions: of
-    the label), which is all that the model reads of a demonstration beside its image.
+    the label), which is all that the model reads of a demonstration beside its image. `labels` are the N labels, for
+    components that ask for them.
     """
 
     ids: IntArray
@@ -89,10 +136,20 @@ class IndexSet:
     images: tuple[str, ...] = ()
     questions: IntArray | None = None
     contents: IntArray | None = None
+    labels: tuple[str, ...] = ()
+    embedded: Mapping[str, FloatArray] = field(default_factory=dict)
     _lookup: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def of(self, need: str) -> FloatArray:
+        """As `QuerySet.of`, float32 [N, D]."""
+        return _embedding(self, need)
+
+    def take(self, rows: IntArray) -> IndexSet:
+        """The examples in these rows, in that order."""
+        return replace(self, _lookup={}, **_taken(self, rows))
 
     def leaking_rows(self, queries: QuerySet, position: int) -> IntArray:
         """Rows that would leak the answer to the query at `position`, ascending int64.

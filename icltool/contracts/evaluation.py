@@ -113,6 +113,12 @@ class LearnedFile(TypedDict):
     remark: NotRequired[str]
 
 
+class Choosing(TypedDict):
+    """What asking the model for demonstrations took: prompts, of all queries."""
+
+    prompts: int
+
+
 class SettingFacts(TypedDict, total=False):
     """What is known of a setting beside its figures. `digest` stands for all that decides its demonstrations or weights; `by`
     has figures by column, value and metric; `seeds` and `sd` (by metric) are of a mean over seeds alone."""
@@ -124,6 +130,7 @@ class SettingFacts(TypedDict, total=False):
     answers_from: str
     intervention: LearnedFile
     finetuned: LearnedFile
+    choosing: Choosing
     by: dict[str, dict[str, dict[str, float]]]
     leaks: dict[str, int]
     copies: Copies

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from icltool.contracts.arrays import Float64Array, IntArray
 
@@ -34,6 +34,14 @@ class Example:
     choices: tuple[str, ...] = ()
     raw_references: tuple[str, ...] = ()
     style: str = ""
+
+
+def blanked(query: Example) -> Example:
+    """The query without all that tells its answer, as a retrieval method may see it: label "", no references, no type of
+    answer; no text where that is the answer (of a caption). Its choices are kept."""
+    told = {query.label, *query.references, *query.raw_references}
+    text = "" if query.text in told else query.text
+    return replace(query, label="", references=(), raw_references=(), answer_type="", text=text)
 
 
 @dataclass(frozen=True, slots=True)

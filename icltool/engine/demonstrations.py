@@ -23,7 +23,7 @@ def checked_rows(name: str, rows: IntArray, index: IndexSet, queries: QuerySet, 
     found = np.asarray(rows)
     if found.shape != (len(queries), columns):
         raise PluginError(f"{name!r} gave rows of shape {found.shape}, expected {(len(queries), columns)}")
-    if columns == 0:
+    if not found.size:
         return found.astype(np.int64)
     if found.min() < 0 or found.max() >= len(index):
         raise PluginError(f"{name!r} gave row {int(found.min())} … {int(found.max())} of an index set of {len(index)}")

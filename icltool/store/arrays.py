@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal, TypedDict
 
 import numpy as np
 
-from icltool.contracts import Example, FloatArray, IndexSet, IntArray, QuerySet, Task
-from icltool.contracts.arrays import text_code
+from icltool.contracts import Example, FloatArray, IndexSet, IntArray, QuerySet, Task, blanked
+from icltool.contracts.arrays import encoder_of, text_code
 from icltool.errors import StoreError
 from icltool.store.embeddings import EmbeddingFile
 from icltool.store.workspace import Workspace
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
 
 VECTORS: tuple[Literal["image", "text"], ...] = ("image", "text")
 _READ_ROWS = 4096
+_NO_OTHERS: Mapping[str, EmbeddingFile] = MappingProxyType({})
 
 
 def guard_kinds(chosen: Sequence[str] | None, task: Task) -> frozenset[str]:
@@ -66,36 +69,50 @@ def open_embeddings(workspace: Workspace, dataset: PreparedDataset, split: str, 
     return file
 
 
+def open_others(
+    workspace: Workspace, dataset: PreparedDataset, split: str, needs: Collection[str]
+) -> dict[str, EmbeddingFile]:
+    """The embeddings of one split by the encoders that "image@NAME" and "text@NAME" in `needs` ask for, by name. StoreError as
+    `open_embeddings`."""
+    names = sorted({name for need in needs if (name := encoder_of(need)) is not None})
+    return {name: open_embeddings(workspace, dataset, split, name) for name in names}
+
+
 def index_set(
     records: Records,
-    needs: Iterable[str],
+    needs: Collection[str],
     embeddings: EmbeddingFile | None,
     rows: IntArray | None = None,
     *,
     guard: frozenset[str] = frozenset(),
+    others: Mapping[str, EmbeddingFile] = _NO_OTHERS,
 ) -> IndexSet:
-    """An IndexSet of these rows (all by default) with the vectors and texts in `needs` filled in.
+    """An IndexSet of these rows (all by default) with the vectors, texts and labels in `needs` filled in. `others` are the
+    embeddings by the encoders that "image@NAME" and "text@NAME" ask for, by name.
 
     With "question" or "text" in `guard` it has the codes that the leak guard compares (see `guard_kinds`).
     """
-    columns = _columns(records, needs, embeddings, rows, guard)
+    columns = _columns(records, needs, embeddings, rows, guard, others)
+    labels = tuple(example.label for example in _examples(records, rows)) if "labels" in needs else ()
     if "text" in guard:
         codes = [content_code(example, example.label) for example in _examples(records, rows)]
         columns["contents"] = np.array(codes, dtype=np.int64)
-    return IndexSet(**columns)
+    return IndexSet(**columns, labels=labels)
 
 
 def query_set(
     records: Records,
-    needs: Iterable[str],
+    needs: Collection[str],
     embeddings: EmbeddingFile | None,
     rows: IntArray | None = None,
     same_split: bool = False,
     *,
     guard: frozenset[str] = frozenset(),
+    others: Mapping[str, EmbeddingFile] = _NO_OTHERS,
 ) -> QuerySet:
-    """A QuerySet of these rows (all by default) with the vectors and texts in `needs`, and the codes in `guard`."""
-    columns = _columns(records, needs, embeddings, rows, guard)
+    """A QuerySet of these rows (all by default) with the vectors and texts in `needs`, and the codes in `guard`; it has no
+    labels. `others` as in `index_set`."""
+    columns = _columns(records, needs, embeddings, rows, guard, others)
     if "text" in guard:
         columns["contents"] = _padded([content_codes(example) for example in _examples(records, rows)])
     return QuerySet(**columns, same_split=same_split)
@@ -149,6 +166,24 @@ class _Columns(_Keys, total=False):
     images: tuple[str, ...]
     questions: IntArray
     contents: IntArray
+    embedded: dict[str, FloatArray]
+
+
+@dataclass(frozen=True)
+class StoredExamples:
+    """The RetrievalExamples of an IndexSet and a QuerySet that were made of `index_rows` int64 [N] and `query_rows` int64
+    [Q] of these records."""
+
+    index_records: Records
+    index_rows: IntArray
+    query_records: Records
+    query_rows: IntArray
+
+    def index(self, rows: IntArray) -> list[Example]:
+        return self.index_records.rows(self.index_rows[rows])
+
+    def queries(self, positions: IntArray) -> list[Example]:
+        return [blanked(query) for query in self.query_records.rows(self.query_rows[positions])]
 
 
 class FeatureTable:
@@ -170,10 +205,11 @@ class FeatureTable:
 
 def _columns(
     records: Records,
-    needs: Iterable[str],
+    needs: Collection[str],
     embeddings: EmbeddingFile | None,
     rows: IntArray | None,
     guard: frozenset[str],
+    others: Mapping[str, EmbeddingFile],
 ) -> _Columns:
     wanted = set(needs)
     chosen = np.arange(len(records), dtype=np.int64) if rows is None else rows
@@ -196,6 +232,11 @@ def _columns(
     if "question" in guard:
         asked = [text_code(asked_by(example)) for example in _examples(records, rows)]
         columns["questions"] = np.array(asked, dtype=np.int64)
+    foreign = {need: encoder for need in wanted if (encoder := encoder_of(need)) is not None}
+    if foreign:
+        columns["embedded"] = {
+            need: _vectors(others[encoder], need.partition("@")[0], rows) for need, encoder in foreign.items()
+        }
     return columns
 
 

@@ -25,7 +25,7 @@ from icltool.testing.progress import QuietProgress
 from icltool.testing.retrievers import check_retriever
 from icltool.testing.samplers import check_sampler
 from icltool.testing.scorers import check_scorer
-from icltool.testing.sessions import InMemorySession
+from icltool.testing.sessions import InMemoryChoosingSession, InMemoryExamples, InMemorySession
 from icltool.testing.steering import check_steering_learner, make_steering_set
 from icltool.testing.tasks import check_task
 from icltool.testing.trainable_encoders import check_trainable_encoder
@@ -33,6 +33,8 @@ from icltool.testing.tuners import check_tuning_learner, make_tuning_set
 from icltool.testing.tuning import check_tuning
 
 __all__ = [
+    "InMemoryChoosingSession",
+    "InMemoryExamples",
     "InMemorySession",
     "PlainTwin",
     "QuietProgress",

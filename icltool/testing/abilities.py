@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 from collections.abc import Collection, Mapping
 from dataclasses import fields
@@ -12,11 +13,36 @@ from icltool.contracts import Example
 from icltool.contracts.abilities import HasIdentity, HasRemarks, MadeForTasks, NeedsReferences, OfDataset
 from icltool.contracts.learner import HasVariant
 from icltool.contracts.metric import GivesWay, ReadsField
-from icltool.contracts.retriever import EmbeddedBy, HasLengths, ReadsSequences, ReadsTheQuery
+from icltool.contracts.retriever import (
+    ChoosesJointly,
+    EmbeddedBy,
+    HasLengths,
+    HasShots,
+    ReadsCheckpoint,
+    ReadsSequences,
+    ReadsTheQuery,
+    WantsMore,
+)
 from icltool.contracts.tuning import StartsFromTrained
 from icltool.testing.expectations import expect
 
 _FIELDS = {field.name for field in fields(Example)}
+#: What a retrieval method may have, by name.
+_OF_RETRIEVERS = {
+    "remarks": HasRemarks,
+    "identity": HasIdentity,
+    "fingerprint": OfDataset,
+    "query": ReadsTheQuery,
+    "learner": ReadsCheckpoint,
+    "sequences": ReadsSequences,
+    "shots": HasShots,
+    "lengths": HasLengths,
+    "encoder": EmbeddedBy,
+    "joint": ChoosesJointly,
+    "wants": WantsMore,
+}
+#: How alike a name must be to count as one of these, misspelt.
+_ALIKE = 0.85
 
 
 def expect_judging_abilities(judge: object) -> None:
@@ -35,29 +61,64 @@ def expect_judging_abilities(judge: object) -> None:
 
 
 def expect_choosing_abilities(retriever: object) -> None:
-    """Of a retrieval method: HasRemarks, HasIdentity, OfDataset, ReadsTheQuery, ReadsSequences, HasLengths, EmbeddedBy."""
+    """Of a retrieval method: all of `_OF_RETRIEVERS`, and that it has none that is misspelt."""
+    _expect_spelt(retriever)
     if isinstance(retriever, HasRemarks):
         expect(_are_texts(retriever.remarks), f"`remarks` must be lines of text, not {retriever.remarks!r}")
     if isinstance(retriever, HasIdentity):
         found = retriever.identity()
         expect(isinstance(found, Mapping), f"`identity()` must be a mapping, not {found!r}")
         expect(retriever.identity() == found, "two calls of `identity` give different answers")
+    if isinstance(retriever, ChoosesJointly):
+        expect(isinstance(retriever.joint, bool), f"`joint` must be True or False, not {retriever.joint!r}")
+    _expect_names(retriever)
+    _expect_numbers(retriever)
+
+
+def _expect_names(retriever: object) -> None:
     if isinstance(retriever, OfDataset):
         made_for = retriever.fingerprint
         expect(made_for is None or _is_name(made_for), f"`fingerprint` must be a text or None, not {made_for!r}")
     if isinstance(retriever, ReadsTheQuery):
         expect(retriever.query in ("image", "text"), f'`query` must be "image" or "text", not {retriever.query!r}')
+    if isinstance(retriever, ReadsCheckpoint):
+        expect(_is_name(retriever.learner), f"`learner` must be the name of a learner, not {retriever.learner!r}")
     if isinstance(retriever, ReadsSequences):
         expect(_is_name(retriever.sequences), f"`sequences` must be the name of a split, not {retriever.sequences!r}")
+    if isinstance(retriever, EmbeddedBy):
+        encoder = retriever.encoder
+        expect(encoder is None or _is_name(encoder), f"`encoder` must be a name or None, not {encoder!r}")
+
+
+def _expect_numbers(retriever: object) -> None:
+    if isinstance(retriever, HasShots):
+        number = retriever.shots
+        expect(isinstance(number, int) and number >= 0, f"`shots` must be a number from 0 on, not {number!r}")
     if isinstance(retriever, HasLengths):
         numbers = retriever.lengths
         expect(
             isinstance(numbers, Collection) and all(isinstance(n, int) and n > 0 for n in numbers),
             f"`lengths` must be numbers of demonstrations, not {numbers!r}",
         )
-    if isinstance(retriever, EmbeddedBy):
-        encoder = retriever.encoder
-        expect(encoder is None or _is_name(encoder), f"`encoder` must be a name or None, not {encoder!r}")
+    if isinstance(retriever, WantsMore):
+        for k in (1, 2, 5):
+            wanted = retriever.wants(k)
+            expect(
+                isinstance(wanted, int) and wanted >= k, f"`wants({k})` must be a number from {k} on, not {wanted!r}"
+            )
+
+
+def _expect_spelt(retriever: object) -> None:
+    """No public attribute has nearly the name of an ability that the method has not."""
+    for name in dir(retriever):
+        if name.startswith("_") or name in _OF_RETRIEVERS:
+            continue
+        for meant in difflib.get_close_matches(name, _OF_RETRIEVERS, n=1, cutoff=_ALIKE):
+            expect(
+                hasattr(retriever, meant),
+                f"`{name}` is read by nobody: did you mean `{meant}` ({_OF_RETRIEVERS[meant].__name__})? What is the method's "
+                f"own business may be `_{name}`",
+            )
 
 
 def expect_learning_abilities(learner: object, other: object) -> None:

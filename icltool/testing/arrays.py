@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
 
 from icltool.contracts import FloatArray, IndexSet, IntArray, QuerySet, group_code
+from icltool.contracts.arrays import ARRAYS, encoder_of
 
-ALL_ARRAYS: frozenset[str] = frozenset({"image", "text", "texts", "images"})
+ALL_ARRAYS = ARRAYS
 _WORDS = ("red", "green", "blue", "round", "square", "small", "large", "striped", "dog", "cat", "boat", "tree")
 
 
 def make_index(count: int = 240, dim: int = 16, seed: int = 0, needs: frozenset[str] = ALL_ARRAYS) -> IndexSet:
     """`count` rows in a mixed-up order: three rows share each image (and its vector), every second image is in a group
-    of near-duplicates with three others (whose vectors are close), and every fifth text is shared.
+    of near-duplicates with three others (whose vectors are close), and every fifth text is shared; see `made_label`.
 
     Arrays not in `needs` are None (texts: empty). All are read-only, so that a component that writes into them fails.
     """
@@ -38,7 +40,18 @@ def make_index(count: int = 240, dim: int = 16, seed: int = 0, needs: frozenset[
         _fixed(text.astype(np.float32)) if "text" in needs else None,
         tuple(sentences[c] for c in text_codes) if "texts" in needs else (),
         tuple(f"/pictures/{i}.png" for i in image_ids.tolist()) if "images" in needs else (),
+        labels=tuple(made_label(i) for i in ids.tolist()) if "labels" in needs else (),
+        embedded={
+            need: _fixed(rng.standard_normal((count, dim)).astype(np.float32))
+            for need in sorted(needs)
+            if encoder_of(need)
+        },
     )
+
+
+def made_label(example: int) -> str:
+    """The label of a made-up example by its id."""
+    return _WORDS[example % len(_WORDS)]
 
 
 def make_anchors(index: IndexSet, rows: Sequence[int] | IntArray) -> QuerySet:
@@ -56,26 +69,11 @@ def make_queries(index: IndexSet, rows: Sequence[int] | IntArray, seed: int = 0)
 
 def take(queries: QuerySet, positions: Sequence[int] | IntArray) -> QuerySet:
     """The queries at `positions`, in that order."""
-    rows = np.asarray(positions, dtype=np.int64)
-
-    def at(column: Any) -> Any:
-        return None if column is None else _fixed(column[rows])
-
-    def named(column: tuple[str, ...]) -> tuple[str, ...]:
-        return tuple(column[row] for row in rows.tolist()) if column else ()
-
-    return QuerySet(
-        at(queries.ids),
-        at(queries.image_ids),
-        at(queries.groups),
-        at(queries.image),
-        at(queries.text),
-        named(queries.texts),
-        queries.same_split,
-        named(queries.images),
-        at(queries.questions),
-        at(queries.contents),
-    )
+    taken = queries.take(np.asarray(positions, dtype=np.int64))
+    for values in [getattr(taken, column.name) for column in fields(taken)] + list(taken.embedded.values()):
+        if isinstance(values, np.ndarray):
+            values.flags.writeable = False
+    return taken
 
 
 def _queries(index: IndexSet, rows: IntArray, ids: IntArray, same_split: bool) -> QuerySet:
@@ -85,7 +83,8 @@ def _queries(index: IndexSet, rows: IntArray, ids: IntArray, same_split: bool) -
     texts = tuple(index.texts[r] for r in rows.tolist()) if index.texts else ()
     images = tuple(index.images[r] for r in rows.tolist()) if index.images else ()
     picked = (_fixed(ids[rows]), _fixed(index.image_ids[rows]), _fixed(index.groups[rows]))
-    return QuerySet(*picked, at(index.image), at(index.text), texts, same_split, images)
+    embedded = {need: _fixed(vectors[rows]) for need, vectors in index.embedded.items()}
+    return QuerySet(*picked, at(index.image), at(index.text), texts, same_split, images, embedded=embedded)
 
 
 def _fixed(array: Any) -> Any:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from icltool.contracts import IndexSet, IntArray, QuerySet, Sampler
+from icltool.contracts.arrays import ARRAYS, encoder_of
 from icltool.errors import DataError
 from icltool.testing.arrays import make_anchors, make_index
 from icltool.testing.expectations import built, expect, expect_error, expect_needs
@@ -28,7 +29,7 @@ def check_sampler(sampler: Sampler | Callable[[], Sampler], *, size: int = 12, c
         return pools
 
     first = built(sampler, "sample")
-    needs = expect_needs(first, frozenset({"image", "text"}))
+    needs = expect_needs(first, frozenset({*ARRAYS, *filter(encoder_of, first.needs)}))
     index = make_index(count, dim, needs=needs)
     anchors = make_anchors(index, np.random.default_rng(3).permutation(count)[:24])
     for seed in (7, 8):

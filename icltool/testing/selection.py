@@ -35,8 +35,8 @@ def check_rows(chosen: IntArray, index: IndexSet, queries: QuerySet, count: int,
         )
 
 
-def check_independence(choose: Choose, queries: QuerySet, what: str) -> None:
-    """The same queries alone, in halves and in another order get the same rows; twice the same call gives the same."""
+def check_repeats(choose: Choose, queries: QuerySet, what: str) -> IntArray:
+    """Twice the same call gives the same; returns it."""
     whole = choose(queries)
     state = np.random.get_state()  # components must not draw from numpy's global one
     try:
@@ -45,6 +45,12 @@ def check_independence(choose: Choose, queries: QuerySet, what: str) -> None:
             expect_equal(choose(queries), whole, f"{what} differ between two calls with the same arguments")
     finally:
         np.random.set_state(state)
+    return whole
+
+
+def check_independence(choose: Choose, queries: QuerySet, what: str) -> None:
+    """The same queries alone, in halves and in another order get the same rows; twice the same call gives the same."""
+    whole = check_repeats(choose, queries, what)
     order = np.random.default_rng(5).permutation(len(queries))
     expect_equal(choose(take(queries, order)), whole[order], f"{what} depend on the order of the queries")
     half = np.arange(0, len(queries), 2)

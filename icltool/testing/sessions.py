@@ -4,10 +4,22 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from icltool.contracts import Example, FloatArray, ScoringRequest, TargetScore, Task, task_name
+from icltool.contracts import (
+    Example,
+    FloatArray,
+    IndexSet,
+    IntArray,
+    QuerySet,
+    ScoringRequest,
+    TargetScore,
+    Task,
+    task_name,
+)
+from icltool.testing.arrays import made_label
 from icltool.testing.expectations import expect
 
 
@@ -70,9 +82,61 @@ class InMemorySession:
         return (example.references for example in self.examples)
 
     def _count(self, requests: Sequence[ScoringRequest]) -> None:
-        expect("model" in self.needs, "the scorer asks the model, but its `needs` do not name 'model'")
+        expect("model" in self.needs, "it asks the model, but its `needs` do not name 'model'")
         self.asked += len(requests)
 
     def _numbers(self, key: Sequence[object]) -> np.random.Generator:
         text = "\x00".join(str(part) for part in (self.seed, task_name(self.task), *key))
         return np.random.default_rng(int.from_bytes(hashlib.blake2b(text.encode(), digest_size=16).digest(), "big"))
+
+
+@dataclass(frozen=True)
+class InMemoryExamples:
+    """`icltool.RetrievalExamples` of made-up arrays: every example asks a question and has the same `choices`. In place of
+    nothing, queries have `label` as their label and their references, which no method may make use of."""
+
+    arrays: IndexSet
+    asked: QuerySet
+    label: str = ""
+    choices: tuple[str, ...] = ("red", "round", "dog")
+
+    def index(self, rows: IntArray) -> list[Example]:
+        return [self._example(self.arrays, row, made_label(int(self.arrays.ids[row]))) for row in rows.tolist()]
+
+    def queries(self, positions: IntArray) -> list[Example]:
+        return [self._example(self.asked, position, self.label) for position in positions.tolist()]
+
+    def _example(self, arrays: IndexSet | QuerySet, row: int, label: str) -> Example:
+        picture, text = int(arrays.image_ids[row]), f"what is in {int(arrays.image_ids[row])}?"
+        references = (label,) if label else ()
+        found = Example(int(arrays.ids[row]), f"/pictures/{picture}.png", picture, text, label, references, text)
+        return replace(found, choices=self.choices)
+
+
+class InMemoryChoosingSession(InMemorySession):
+    """`icltool.ChoosingSession` for tests of retrieval methods, as InMemorySession is for scorers. A request that asks for the
+    probability of the label `poison` is an AssertionError: that is the query's own."""
+
+    def __init__(self, examples: Sequence[Example], needs: frozenset[str], poison: str, seed: int = 0) -> None:
+        super().__init__(examples, task="vqa", needs=needs, seed=seed)
+        self._poison = poison
+
+    def target_scores(self, requests: Sequence[ScoringRequest]) -> list[TargetScore]:
+        for request in requests:
+            expect(
+                request.query.label and request.query.label != self._poison,
+                "target_scores was asked for the query's own label, which no method is told: put one into the request",
+            )
+        return super().target_scores(requests)
+
+    def choices(self, requests: Sequence[ScoringRequest]) -> list[dict[str, float]]:
+        found = []
+        for request in requests:
+            asked = [replace(request, query=replace(request.query, label=choice)) for choice in request.query.choices]
+            scores = super().target_scores(asked)
+            found.append({choice: score.mean for choice, score in zip(request.query.choices, scores, strict=True)})
+        return found
+
+    def answers(self, requests: Sequence[ScoringRequest]) -> list[str]:
+        asked = [replace(request, query=replace(request.query, label="red round dog")) for request in requests]
+        return super().answers(asked)

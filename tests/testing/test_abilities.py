@@ -11,7 +11,8 @@ from icltool.testing.abilities import expect_choosing_abilities, expect_judging_
 RIGHT_JUDGE = {"tasks": ("vqa",), "least_references": 4, "reads": "raw_references", "instead": "vqa-accuracy-raw"}
 RIGHT_METHOD = {
     **{"remarks": ["an upper bound"], "fingerprint": None, "query": "text", "sequences": "validation"},
-    **{"lengths": (2, 4), "encoder": "vit-l-14"},
+    **{"lengths": (2, 4), "encoder": "vit-l-14", "shots": 3, "joint": False, "learner": "pointer"},
+    **{"wants": lambda self, shots: shots + 1},
 }
 
 
@@ -50,6 +51,10 @@ def test_wrong_ones_of_a_judge(name: str, value: object, told: str) -> None:
         ("sequences", 1, "the name of a split"),
         ("lengths", (0, 2), "numbers of demonstrations"),
         ("encoder", "", "a name or None"),
+        ("shots", -1, "a number from 0 on"),
+        ("joint", "yes", "True or False"),
+        ("learner", None, "the name of a learner"),
+        ("wants", lambda self, shots: 2, r"`wants\(5\)` must be a number from 5 on, not 2"),
         ("identity", lambda self: 3, "a mapping"),
         ("identity", lambda self: {"at": object()}, "different answers"),
     ],
@@ -80,3 +85,14 @@ def test_wrong_ones_of_a_learner(name: str, value: object, told: str) -> None:
     learners = [made({**RIGHT_LEARNER, name: value}) for _ in range(2)]
     with pytest.raises(AssertionError, match=told):
         expect_learning_abilities(*learners)
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [("fingerpint", "fingerprint"), ("remark", "remarks"), ("lenghts", "lengths"), ("learners", "learner")],
+)
+def test_a_misspelt_ability_of_a_method_is_told(name: str, meant: str) -> None:
+    with pytest.raises(AssertionError, match=f"`{name}` is read by nobody: did you mean `{meant}`"):
+        expect_choosing_abilities(made({name: ("one",)}))
+    right = {**RIGHT_METHOD, "identity": lambda self: {}}
+    expect_choosing_abilities(made({**right, name: ("one",), f"_{name}": 3}))

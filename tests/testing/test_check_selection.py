@@ -13,8 +13,8 @@ from icltool.components.retrievers.random import RandomOptions, RandomRetriever
 from icltool.components.retrievers.similarity import SimilarityOptions, SimilarityRetriever
 from icltool.components.samplers.image_sim import ImageSimilaritySampler
 from icltool.components.samplers.random import RandomSampler
-from icltool.contracts import IndexSet, IntArray, QuerySet
-from icltool.errors import DataError
+from icltool.contracts import IndexSet, IntArray, QuerySet, ScoringRequest
+from icltool.errors import ConfigError, DataError
 from icltool.testing import check_retriever, check_sampler
 
 
@@ -150,7 +150,17 @@ def test_check_sampler_leaves_out_what_was_not_asked_for() -> None:
         check_sampler(UsesWhatItDidNotAskFor)
 
 
-class RepeatsAcrossShots(RandomRetriever):
+class Drawn:
+    """A right retrieval method without options."""
+
+    needs: frozenset[str] = frozenset()
+    ranked, nested = False, True
+
+    def retrieve(self, index: IndexSet, queries: QuerySet, shots: int, seed: int) -> IntArray:
+        return RandomRetriever(RandomOptions()).retrieve(index, queries, shots, seed)
+
+
+class RepeatsAcrossShots(Drawn):
     def retrieve(self, index: IndexSet, queries: QuerySet, shots: int, seed: int) -> IntArray:
         rows = super().retrieve(index, queries, shots, seed)
         rows[:, -1:] = rows[:, :1]
@@ -158,11 +168,14 @@ class RepeatsAcrossShots(RandomRetriever):
 
 
 class LeaksGroups(SimilarityRetriever):
-    def retrieve(self, index: IndexSet, queries: QuerySet, shots: int, seed: int) -> IntArray:
-        return super().retrieve(index, replace(queries, groups=np.full(len(queries), -1)), shots, seed)
+    def retrieve(
+        self, index: IndexSet, queries: QuerySet, shots: int, seed: int, *, among: IntArray | None = None
+    ) -> IntArray:
+        ungrouped = replace(queries, groups=np.full(len(queries), -1))
+        return super().retrieve(index, ungrouped, shots, seed, among=among)
 
 
-class MasksAcrossTheBatch(RandomRetriever):
+class MasksAcrossTheBatch(Drawn):
     """The published decoder's fault: what one query got is closed to all later ones."""
 
     def retrieve(self, index: IndexSet, queries: QuerySet, shots: int, seed: int) -> IntArray:
@@ -175,12 +188,12 @@ class MasksAcrossTheBatch(RandomRetriever):
         return rows
 
 
-class ClaimsNested(RandomRetriever):
+class ClaimsNested(Drawn):
     def retrieve(self, index: IndexSet, queries: QuerySet, shots: int, seed: int) -> IntArray:
         return super().retrieve(index, queries, shots, seed)[:, ::-1]
 
 
-class RankedByWord(RandomRetriever):
+class RankedByWord(Drawn):
     ranked = "yes"  # type: ignore[assignment]
 
 
@@ -196,5 +209,152 @@ class RankedByWord(RandomRetriever):
     ],
 )
 def test_check_retriever_catches(wrong: Callable[[], Any], sentence: str) -> None:
+    with pytest.raises(AssertionError, match=sentence):
+        check_retriever(wrong)
+
+
+class First(Drawn):
+    """A right arranger: the first rows that it is given; alone, random ones."""
+
+    needs = frozenset({"among"})
+
+    def retrieve(
+        self, index: IndexSet, queries: QuerySet, shots: int, seed: int, *, among: IntArray | None = None
+    ) -> IntArray:
+        if among is None:
+            return super().retrieve(index, queries, shots, seed)
+        return np.array([self.arranged(rows[rows >= 0], shots) for rows in among], np.int64).reshape(-1, shots)
+
+    def arranged(self, rows: IntArray, shots: int) -> IntArray:
+        if len(rows) < shots:
+            raise DataError(f"{len(rows)} rows are too few")
+        return rows[:shots]
+
+
+class OnlySecond(First):
+    def wants(self, shots: int) -> int:
+        return 4 * shots
+
+    def retrieve(self, *call: Any, among: IntArray | None = None) -> IntArray:
+        if among is None:
+            raise ConfigError("only after another method")
+        return super().retrieve(*call, among=among)
+
+
+class PadsAsRows(First):
+    nested = False
+
+    def arranged(self, rows: IntArray, shots: int) -> IntArray:
+        return np.resize(rows, shots)
+
+
+class PrefersItsOwn(First):
+    def retrieve(self, *call: Any, among: IntArray | None = None) -> IntArray:
+        return super().retrieve(*call)
+
+
+class OtherArgument(Drawn):
+    needs = frozenset({"examples"})
+
+
+class UnneededArgument(First):
+    needs = frozenset()
+
+
+class FromTheEnd(First):
+    def arranged(self, rows: IntArray, shots: int) -> IntArray:
+        return super().arranged(rows, shots)[::-1]
+
+
+class WantsFewer(First):
+    def wants(self, shots: int) -> int:
+        return shots - 1
+
+
+class Asks(Drawn):
+    """A right method that asks the model: of a few rows those under which it is surest of one of the choices."""
+
+    needs = frozenset({"model", "examples"})
+
+    def retrieve(
+        self, index: IndexSet, queries: QuerySet, shots: int, seed: int, *, session: Any, examples: Any
+    ) -> Any:
+        rows = super().retrieve(index, queries, max(8, shots), seed)
+        asked = [
+            ScoringRequest(query, (example,))
+            for position, query in enumerate(examples.queries(np.arange(len(queries))))
+            for example in examples.index(rows[position])
+        ]
+        best = self.values(session, asked).reshape(rows.shape).argsort(axis=1, kind="stable")
+        return np.take_along_axis(rows, best, axis=1)[:, :shots]
+
+    def values(self, session: Any, asked: list[ScoringRequest]) -> Any:
+        return np.array([-max(found.values()) for found in session.choices(asked)])
+
+
+class AsksForTheLabel(Asks):
+    def values(self, session: Any, asked: list[ScoringRequest]) -> Any:
+        return np.array([-score.mean for score in session.target_scores(asked)])
+
+
+class LooksAtTheLabel(Asks):
+    def values(self, session: Any, asked: list[ScoringRequest]) -> Any:
+        return np.array([len(request.query.label) % (len(request.demonstrations[0].label)) for request in asked])
+
+
+class SurestOfAll(Asks):
+    """What a chunk's other queries are decides."""
+
+    def values(self, session: Any, asked: list[ScoringRequest]) -> Any:
+        found = super().values(session, asked)
+        return np.abs(found - found.sum() / max(1, len(found)))
+
+
+class Jointly(Asks):
+    """A right one, whose answer depends on the queries that are asked about together."""
+
+    joint = True
+
+    def values(self, session: Any, asked: list[ScoringRequest]) -> Any:
+        found = super().values(session, asked)
+        return np.abs(found - found.sum() / max(1, len(found)))
+
+
+class Misspelt(Drawn):
+    fingerpint = "0123"
+
+
+class Labels(Drawn):
+    """A right one that reads labels and another encoder's embeddings."""
+
+    needs = frozenset({"labels", "image@other", "text"})
+
+    def retrieve(self, index: IndexSet, queries: QuerySet, shots: int, seed: int) -> IntArray:
+        assert len(index.labels) == len(index.of("image@other")) == len(index.of("text")) == len(index)
+        assert len(queries.of("image@other")) == len(queries)
+        return super().retrieve(index, queries, shots, seed)
+
+
+@pytest.mark.parametrize("right", [First, OnlySecond, Asks, Jointly, Labels])
+def test_check_retriever_lets_pass(right: type[Drawn]) -> None:
+    check_retriever(right)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "sentence"),
+    [
+        (PadsAsRows, "is an IclError: it raised nothing"),
+        (PrefersItsOwn, "are not among those that the method was given"),
+        (OtherArgument, "takes no argument `examples`"),
+        (UnneededArgument, "takes `among`, which is never handed over"),
+        (FromTheEnd, "`nested` is claimed"),
+        (WantsFewer, r"`wants\(1\)` must be a number from 1 on"),
+        (AsksForTheLabel, "asked for the query's own label"),
+        (LooksAtTheLabel, "what stands in the place of the queries' labels"),
+        (SurestOfAll, "depend on|differ"),
+        (Misspelt, r"did you mean `fingerprint` \(OfDataset\)\?"),
+    ],
+)
+def test_check_retriever_catches_what_is_handed_over_wrongly(wrong: Callable[[], Any], sentence: str) -> None:
     with pytest.raises(AssertionError, match=sentence):
         check_retriever(wrong)

@@ -80,8 +80,4 @@ def held_out(data: SteeringSet, size: int, seed: int) -> Draws:
 
 
 def _part(index: IndexSet, rows: IntArray) -> IndexSet:
-    columns = {"questions": index.questions, "contents": index.contents}
-    return replace(
-        index, ids=index.ids[rows], image_ids=index.image_ids[rows], groups=index.groups[rows], image=None, text=None,
-        texts=(), images=(), _lookup={}, **{k: None if v is None else v[rows] for k, v in columns.items()},
-    )  # fmt: skip
+    return replace(index, image=None, text=None, texts=(), images=()).take(rows)

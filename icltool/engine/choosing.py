@@ -1,0 +1,251 @@
+"""Choosing demonstrations by one retrieval method, or by several of which each chooses among the rows of the one before."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Any, Generic, TypeAlias, TypeVar
+
+import numpy as np
+
+from icltool.contracts import (
+    ChoosingSession,
+    Example,
+    FloatArray,
+    IndexSet,
+    IntArray,
+    QuerySet,
+    RetrievalExamples,
+    Retriever,
+    ScoringRequest,
+    TargetScore,
+)
+from icltool.contracts.arrays import ARRAYS, is_array
+from icltool.contracts.retriever import HANDED, ChoosesJointly, WantsMore
+from icltool.engine.choices import rank_choices
+from icltool.engine.demonstrations import checked_rows
+from icltool.engine.session import Session
+from icltool.errors import ConfigError, PluginError
+
+#: Between the names of methods of which each chooses among what the one before it chose; both are read, the first is written.
+THEN, ALSO_THEN = "+", ">"
+
+
+@dataclass(frozen=True)
+class Part:
+    """A retrieval method, and what messages call it."""
+
+    name: str
+    retriever: Retriever
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """The arrays that it reads."""
+        return frozenset(need for need in self.retriever.needs if is_array(need))
+
+
+@dataclass(frozen=True)
+class Handed:
+    """What a method may ask for beside arrays; None where there is none."""
+
+    among: IntArray | None = None
+    examples: RetrievalExamples | None = None
+    session: ChoosingSession | None = None
+
+    def take(self, positions: IntArray) -> Handed:
+        """The same for the queries at `positions`."""
+        among = None if self.among is None else self.among[positions]
+        examples = None if self.examples is None else _SomeExamples(self.examples, positions)
+        return Handed(among, examples, self.session)
+
+
+@dataclass(frozen=True)
+class _SomeExamples:
+    """The RetrievalExamples of some of a call's queries."""
+
+    examples: RetrievalExamples
+    positions: IntArray
+
+    def index(self, rows: IntArray) -> list[Example]:
+        return self.examples.index(rows)
+
+    def queries(self, positions: IntArray) -> list[Example]:
+        return self.examples.queries(self.positions[positions])
+
+
+P = TypeVar("P", bound=Part)
+#: The arrays for a part of a chain: the index set, whose rows are the same for all parts, and all queries of the call.
+Arrays: TypeAlias = Callable[[P], tuple[IndexSet, QuerySet]]
+_NOTHING = Handed()
+
+
+class Chain(Generic[P]):
+    """Retrieval methods "A+B+C": each chooses among the rows of the one before it. One alone is a chain, too.
+
+    Raises PluginError for a method that needs what there is not, ConfigError for one that chooses among no others' rows and
+    is not the first.
+    """
+
+    def __init__(self, parts: Sequence[P]) -> None:
+        self.parts = tuple(parts)
+        for part in parts:
+            _check_needs(part)
+        for before, part in pairwise(parts):
+            if "among" not in part.retriever.needs:
+                raise ConfigError(
+                    f"{part.name} does not choose among the rows of another method, so it cannot follow {before.name}",
+                    f"put it first: {part.name}{THEN}…",
+                )
+
+    @property
+    def last(self) -> Retriever:
+        """The method that has the last word: the answer is in its order."""
+        return self.parts[-1].retriever
+
+    @property
+    def joint(self) -> bool:
+        """Whether a query's answer may depend on the others."""
+        return any(is_joint(part.retriever) for part in self.parts)
+
+    def nested(self, shots: Collection[int]) -> bool:
+        """Whether the answers for all these numbers are the first columns of the answer for the largest."""
+        if not self.last.nested:
+            return False
+        return len(self.parts) == 1 or len({self.asked(k)[-2] for k in shots}) <= 1
+
+    def asked(self, shots: int) -> tuple[int, ...]:
+        """How many rows each method is asked for where `shots` are wanted of the last. PluginError for a method that wants
+        to choose from fewer than it is to choose."""
+        numbers = [shots]
+        for part in reversed(self.parts[1:]):
+            wanted = part.retriever.wants(numbers[0]) if isinstance(part.retriever, WantsMore) else numbers[0]
+            if wanted < numbers[0]:
+                raise PluginError(f"{part.name!r} wants {wanted} rows to choose {numbers[0]} from")
+            numbers.insert(0, wanted)
+        return tuple(numbers)
+
+    @property
+    def asking(self) -> int | None:
+        """The place of the first method that asks the model; None where none does."""
+        return next((place for place, part in enumerate(self.parts) if "model" in part.retriever.needs), None)
+
+    def retrieve(self, arrays: Arrays[P], shots: int, seed: int, handed: Handed = _NOTHING) -> IntArray:
+        """Rows int64 [Q, shots] of the index set, checked as `checked_rows` does, and each method's for being among those
+        that it was given.
+
+        Where fewer rows are left for a query than a method wants to choose from, it gets those. Raises ConfigError where a
+        method needs examples or the model and there is none, and what the methods raise.
+        """
+        last = self.parts[-1]
+        return ask(last, *arrays(last), shots, seed, self.given(len(self.parts) - 1, arrays, shots, seed, handed))
+
+    def given(self, place: int, arrays: Arrays[P], shots: int, seed: int, handed: Handed = _NOTHING) -> Handed:
+        """What the method at this place is handed: what those before it chose."""
+        for part, wanted in zip(self.parts[:place], self.asked(shots), strict=False):
+            among = _as_many_as_there_are(part, arrays(part), (shots, wanted), seed, handed)
+            handed = replace(handed, among=among)
+        return handed
+
+
+class ModelForChoosing:
+    """The ChoosingSession of a session. `index` is whose features methods may ask for."""
+
+    def __init__(self, session: Session, index: IndexSet) -> None:
+        self.task = session.task
+        self._session, self._index = session, index
+        self._rows = {example: row for row, example in enumerate(index.ids.tolist())}
+
+    def target_scores(self, requests: Sequence[ScoringRequest]) -> list[TargetScore]:
+        return self._session.target_scores(requests)
+
+    def choices(self, requests: Sequence[ScoringRequest]) -> list[dict[str, float]]:
+        return rank_choices(self._session, requests)
+
+    def answers(self, requests: Sequence[ScoringRequest]) -> list[str]:
+        return self._session.answers(requests)
+
+    def features(self, kind: str, examples: Sequence[Example]) -> FloatArray:
+        return self._index.of(kind)[[self._rows[example.id] for example in examples]]
+
+
+def ask(part: Part, index: IndexSet, queries: QuerySet, shots: int, seed: int, handed: Handed) -> IntArray:
+    """The checked answer int64 [Q, shots] of one method, which is handed what it needs.
+
+    ConfigError where that is not there; PluginError for an answer that is against the contract.
+    """
+    given = {"among": handed.among, "examples": handed.examples, "session": handed.session}
+    keywords = {HANDED[need]: given[HANDED[need]] for need in sorted(part.retriever.needs) if need in HANDED}
+    missing = [need for need, name in HANDED.items() if keywords.get(name, "") is None and need != "among"]
+    if missing:
+        raise ConfigError(
+            f"{part.name} needs {' and '.join(missing)}, which there is not where it is to choose",
+            "`icltool evaluate` has all that methods ask for",
+        )
+    retrieve: Callable[..., Any] = part.retriever.retrieve
+    rows = checked_rows(part.name, retrieve(index, queries, shots, seed, **keywords), index, queries, shots)
+    for q, among in enumerate(() if handed.among is None else handed.among):
+        if len(others := np.setdiff1d(rows[q], among)):
+            raise PluginError(
+                f"{part.name!r} chose example {int(index.ids[others[0]])} for query {int(queries.ids[q])}, which is not "
+                "among the rows that it was given"
+            )
+    return rows
+
+
+def is_joint(retriever: Retriever) -> bool:
+    """Whether a query's answer may depend on the other queries of the call."""
+    return isinstance(retriever, ChoosesJointly) and retriever.joint
+
+
+def chain_names(text: str) -> tuple[str, ...]:
+    """The methods that "A+B+C" or "A>B>C" names."""
+    return tuple(name.strip() for name in text.replace(ALSO_THEN, THEN).split(THEN))
+
+
+def own_options(options: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """The options of the method `name` among those of several, written NAME.OPTION or as a table of its own."""
+    start = f"{name}."
+    own = {key.removeprefix(start): value for key, value in options.items() if key.startswith(start)}
+    return own | dict(options.get(name, {}))
+
+
+def _as_many_as_there_are(
+    part: Part, arrays: tuple[IndexSet, QuerySet], numbers: tuple[int, int], seed: int, handed: Handed
+) -> IntArray:
+    """int64 [Q, most]: the method's rows for each query, as many as are left where these are fewer than `most`, padded with -1.
+    `numbers` are (least, most); a query with fewer than `least` left is for the method to refuse."""
+    (index, queries), (least, most) = arrays, numbers
+    counts = np.full(len(queries), most)
+    if least < most:
+        left = [_left(index, queries, position, handed) for position in range(len(queries))]
+        counts = np.clip(np.array(left, dtype=np.int64), least, most)
+    if is_joint(part.retriever):
+        counts[:] = counts.min(initial=most)
+    rows = np.full((len(queries), most), -1, dtype=np.int64)
+    for count in np.unique(counts).tolist():
+        group = np.flatnonzero(counts == count)
+        whole = len(group) == len(queries)
+        asked, given = (queries, handed) if whole else (queries.take(group), handed.take(group))
+        rows[group, :count] = ask(part, index, asked, count, seed, given)
+    return rows
+
+
+def _left(index: IndexSet, queries: QuerySet, position: int, handed: Handed) -> int:
+    """How many rows a query can get."""
+    if handed.among is not None:
+        return int((handed.among[position] >= 0).sum())
+    return len(index) - len(index.leaking_rows(queries, position))
+
+
+def _check_needs(part: Part) -> None:
+    unknown = sorted(need for need in part.retriever.needs if not is_array(need) and need not in HANDED)
+    if unknown:
+        known = sorted({*ARRAYS, *HANDED})
+        close = difflib.get_close_matches(unknown[0], known, n=1, cutoff=0.6)
+        raise PluginError(
+            f"{part.name!r} needs {', '.join(map(repr, unknown))}, which no method can be handed",
+            (f"did you mean {close[0]!r}? " if close else "")
+            + f"needs: {', '.join(known)}, image@ENCODER, text@ENCODER",
+        )
