@@ -39,6 +39,7 @@ def test_it_is_listed_with_its_distribution(icltool: Callable[..., str]) -> None
     assert {(row["kind"], row["name"]) for row in ours} == {
         ("samplers", "farthest"),
         ("scorers", "word-overlap"),
+        ("retrievers", "every-other"),
         ("datasets", "jsonl"),
         ("learners", "mean-shift"),
         ("interventions", "mean-shift"),

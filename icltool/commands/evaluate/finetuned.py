@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from icltool.commands.evaluate.inputs import Inputs
 from icltool.commands.evaluate.specs import method_names
 from icltool.contracts.json import Json
+from icltool.contracts.retriever import ReadsCheckpoint
 from icltool.errors import ConfigError, StoreError
 from icltool.plugin.manager import load_registry
 from icltool.store.atomic import read_json
@@ -147,8 +148,8 @@ def _selectors(inputs: Inputs) -> set[str]:
     registry = load_registry()
     retrievers = set(registry.names("retrievers"))
     named = [name for name in method_names(inputs.config.methods) if name in retrievers]
-    found = (getattr(registry.load("retrievers", name), "learner", None) for name in named)
-    return {learner for learner in found if learner is not None}
+    classes = (registry.load("retrievers", name) for name in named)
+    return {cls.learner for cls in classes if isinstance(cls, ReadsCheckpoint)}
 
 
 def _tuned_path(path: Path) -> bool:

@@ -12,7 +12,7 @@ from icltool.config.tasks import task_of
 from icltool.contracts import IndexSet, IntArray, QuerySet, Task
 from icltool.contracts.randomness import QUERIES, drawn
 from icltool.errors import ConfigError
-from icltool.store.arrays import guard_kinds, index_set, open_embeddings, query_set
+from icltool.store.arrays import StoredExamples, guard_kinds, index_set, open_embeddings, open_others, query_set
 from icltool.store.records import open_dataset
 from icltool.store.workspace import Workspace
 
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from icltool.store.records import PreparedDataset, Records
 
 _VECTORS = frozenset({"image", "text"})
+#: The index set and the queries.
+_SPLITS = ("train", "validation")
 
 
 class Inputs:
@@ -52,8 +54,8 @@ class Inputs:
         return self._embeddings[split, encoder]
 
     def arrays(self, needs: frozenset[str], encoder: str | None) -> tuple[IndexSet, QuerySet]:
-        """(index set, queries) with what a method needs and what the leak guard compares; `encoder` is None where no
-        vectors are needed. Each combination is read once."""
+        """(index set, queries) with the arrays that a method needs and what the leak guard compares; `encoder` is whose "image"
+        and "text" are, None where these are not needed. Each combination is read once."""
         if (needs, encoder) in self._arrays:
             return self._arrays[needs, encoder]
         if not needs:
@@ -62,16 +64,22 @@ class Inputs:
                 query_set(self.queries, needs, None, self.query_rows, guard=self.guard),
             )
         else:
-            files = [None if encoder is None else self.embeddings(split, encoder) for split in ("train", "validation")]
+            own = [None if encoder is None else self.embeddings(split, encoder) for split in _SPLITS]
+            others = [open_others(self.workspace, self.dataset, split, needs) for split in _SPLITS]
             plain, asked = self.arrays(frozenset(), None)
-            index = index_set(self.index, needs, files[0], self.index_rows)
-            queries = query_set(self.queries, needs, files[1], self.query_rows)
+            index = index_set(self.index, needs, own[0], self.index_rows, others=others[0])
+            queries = query_set(self.queries, needs, own[1], self.query_rows, others=others[1])
             found = (
                 replace(index, questions=plain.questions, contents=plain.contents),
                 replace(queries, questions=asked.questions, contents=asked.contents),
             )
         self._arrays[needs, encoder] = found
         return found
+
+    @property
+    def examples(self) -> StoredExamples:
+        """The examples behind the arrays."""
+        return StoredExamples(self.index, self.index_rows, self.queries, self.query_rows)
 
     def kept_away(self) -> dict[str, float]:
         """How many rows of the index set the leak guard keeps from a query, mean over queries: by kind, and "any"."""
@@ -86,7 +94,7 @@ class Inputs:
 
 
 def needs_vectors(needs: frozenset[str]) -> bool:
-    """Whether embeddings must be there."""
+    """Whether embeddings must be there, by whatever encoder the call means."""
     return bool(needs & _VECTORS)
 
 

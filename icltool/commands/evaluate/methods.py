@@ -1,5 +1,5 @@
-"""The methods of a call: retrieval methods with their options, selectors with their checkpoints, plans with their files, and
-what stands in for demonstrations."""
+"""The methods of a call: retrieval methods, one or several after one another, with their options; selectors with their
+checkpoints, plans with their files, and what stands in for demonstrations."""
 
 from __future__ import annotations
 
@@ -18,10 +18,13 @@ from icltool.commands.evaluate.specs import Spec, method_names, read_specs
 from icltool.components.interventions.files import WEIGHTS
 from icltool.contracts import Intervention, Retriever
 from icltool.contracts.abilities import HasIdentity, HasRemarks, OfDataset
-from icltool.contracts.retriever import EmbeddedBy, HasLengths, ReadsSequences
+from icltool.contracts.arrays import encoder_of
+from icltool.contracts.retriever import EmbeddedBy, HasLengths, HasShots, ReadsCheckpoint, ReadsSequences, ReadsTheQuery
+from icltool.engine.choosing import Chain, Part, is_joint, own_options
 from icltool.errors import ConfigError, IclError, StoreError
 from icltool.plugin.manager import component, load_registry
 from icltool.store.arrays import embedded_by
+from icltool.store.artefact import digest
 from icltool.store.atomic import read_json
 from icltool.store.makers import content_mark
 from icltool.store.sequences import SequenceFile
@@ -37,11 +40,25 @@ _NOT_IN_NAMES = re.compile(r"[^\w.+-]+")
 
 
 @dataclass(frozen=True)
+class RetrieverPart(Part):
+    """A retrieval method as a call means it. `registered` is its name in the registry. `identity` is what decides its choice
+    beside shots and seed, JSON values.
+    `encoder` is whose embeddings it reads. `plugin` is the distribution that brings it."""
+
+    registered: str
+    options: dict[str, Any]
+    identity: dict[str, Any]
+    encoder: str | None
+    remarks: tuple[str, ...]
+    plugin: str
+
+
+@dataclass(frozen=True)
 class Method:
-    """A row of the table: `label` is its name there and in file names, `retriever` what chooses (None for zero-shot), and
+    """A row of the table: `label` is its name there and in file names, `chain` what chooses (None for zero-shot), and
     `intervention` what stands in for demonstrations.
 
-    `identity` is what decides the choice beside shots and seed, JSON values. `encoder` is whose embeddings it reads.
+    `identity` is what decides the choice beside shots and seed, JSON values.
     `shots` are the numbers of demonstrations that it is evaluated with; a plan has no more than `most_shots`. `weights` is a
     file of fine-tuned weights under which the model answers, None for its own. `reversed_order` is the order of a ranked
     method's demonstrations, None for the call's.
@@ -49,11 +66,10 @@ class Method:
     """
 
     label: str
-    retriever: Retriever | None
+    chain: Chain[RetrieverPart] | None
     shots: tuple[int, ...]
     options: dict[str, Any] = field(default_factory=dict)
     identity: dict[str, Any] = field(default_factory=dict)
-    encoder: str | None = None
     remarks: tuple[str, ...] = ()
     most_shots: int | None = None
     plugin: str = ""
@@ -68,7 +84,13 @@ class Method:
 
     @property
     def ranked(self) -> bool:
-        return self.retriever is not None and self.retriever.ranked
+        return self.chain is not None and self.chain.last.ranked
+
+    @property
+    def reads_query_text(self) -> bool:
+        """Whether the query's text decides what is chosen."""
+        retrievers = [] if self.chain is None else [part.retriever for part in self.chain.parts]
+        return any(isinstance(retriever, ReadsTheQuery) and retriever.query == "text" for retriever in retrievers)
 
 
 def methods(inputs: Inputs) -> list[Method]:
@@ -82,7 +104,8 @@ def methods(inputs: Inputs) -> list[Method]:
     files = interventions.vector_files(config)
     named = "methods" in config.model_fields_set or not (config.plans or config.vectors)
     specs = read_specs(config.methods if named else tuple(files))
-    _check_options(config, [*dict.fromkeys(spec.name for spec in specs), *(["plan"] if config.plans else [])])
+    names = dict.fromkeys(name for spec in specs for name in spec.names)
+    _check_options(config, [*names, *(["plan"] if config.plans else [])])
     found = [method for spec in specs for method in _named(inputs, spec, files.get(spec.name, ()))]
     plans = list(dict.fromkeys(path.resolve() for path in config.plans))
     labels = plan_labels(plans, [*load_registry().names("retrievers"), *(method.label for method in found)])
@@ -122,20 +145,30 @@ def _named(inputs: Inputs, spec: Spec, files: Sequence[Path]) -> list[Method]:
         if spec.label != ZERO_SHOT:
             raise ConfigError("zero-shot has no options and no other name", "--method zero-shot")
         return [Method(ZERO_SHOT, None, (0,))]
-    given = {**_given_options(inputs, name), **spec.options}
-    if name == FINETUNED:
-        return [_finetuned(inputs, spec.label, _with_checkpoint(given, "folder", finetuned.CHOICES))]
-    if interventions.kind_of(name) == interventions.INTERVENTIONS:
-        return _standing_in(inputs, spec, _with_checkpoint(given, "file", ()), files)
-    if name == "plan" and "file" not in given:
-        raise ConfigError("method plan replays a file", "name it: --plan FILE, in place of --method plan")
-    reversed_order = given.pop("reversed_order", None)
-    if reversed_order not in (None, True, False):
-        raise ConfigError(f"{spec.label}: reversed_order={reversed_order!r} is neither true nor false")
-    if getattr(load_registry().load("retrievers", name), "learner", None) is not None:
-        given = _with_checkpoint(given, "folder", WEIGHT_CHOICES)
-    options = {**given, **_found_files(inputs, name, given)}
-    return [replace(_made(inputs, name, spec.label, options, shots), reversed_order=reversed_order)]
+    if len(spec.names) == 1:
+        given = {**own_options(inputs.config.method_options, name), **spec.options}
+        if name == FINETUNED:
+            return [_finetuned(inputs, spec.label, _with_checkpoint(given, "folder", finetuned.CHOICES))]
+        if interventions.kind_of(name) == interventions.INTERVENTIONS:
+            return _standing_in(inputs, spec, _with_checkpoint(given, "file", ()), files)
+    return [_choosing(inputs, spec, shots)]
+
+
+def _choosing(inputs: Inputs, spec: Spec, shots: tuple[int, ...]) -> Method:
+    """The retrieval method, or several after one another, that `spec` names; the order is the last one's."""
+    parts: list[RetrieverPart] = []
+    reversed_order = None
+    for name in spec.names:
+        if name in (ZERO_SHOT, FINETUNED) or interventions.kind_of(name) != interventions.RETRIEVERS:
+            raise ConfigError(f"{spec.name}: {name} chooses no demonstrations", "name it by itself")
+        given = {**own_options(inputs.config.method_options, name), **spec.options_of(name)}
+        if reversed_order is not None:
+            raise ConfigError(f"{spec.label}: reversed_order is for the last method, {spec.names[-1]}")
+        reversed_order = given.pop("reversed_order", None)
+        if reversed_order not in (None, True, False):
+            raise ConfigError(f"{spec.label}: reversed_order={reversed_order!r} is neither true nor false")
+        parts.append(_part(inputs, name, spec.label if len(spec.names) == 1 else name, given))
+    return replace(_chosen_by(parts, spec.label, shots), reversed_order=reversed_order)
 
 
 def _with_checkpoint(given: dict[str, Any], role: str, choices: Sequence[str]) -> dict[str, Any]:
@@ -162,7 +195,7 @@ def _standing_in(inputs: Inputs, spec: Spec, options: dict[str, Any], files: Seq
         made = interventions.opened(inputs, name, label, used)
         identity = {"intervention": name, **made.identity()}
         remarks = tuple(interventions.remarks(inputs, label, made))
-        methods.append(Method(label, None, (0,), used, identity, None, remarks, None, plugin, made))
+        methods.append(Method(label, None, (0,), used, identity, remarks, None, plugin, made))
     return methods
 
 
@@ -178,12 +211,41 @@ def _finetuned(inputs: Inputs, label: str, given: dict[str, Any]) -> Method:
 
 def _plan(inputs: Inputs, path: Path, label: str) -> Method:
     config = inputs.config
-    options = {**_given_options(inputs, "plan"), "file": str(path)}
+    options = {**own_options(config.method_options, "plan"), "file": str(path)}
     shots = tuple(sorted(set(config.shots))) if "shots" in config.model_fields_set else ()
-    return _made(inputs, "plan", label, options, shots)
+    return _chosen_by([_part(inputs, "plan", label, options)], label, shots)
 
 
-def _made(inputs: Inputs, name: str, label: str, options: dict[str, Any], shots: tuple[int, ...]) -> Method:
+def _chosen_by(parts: Sequence[RetrieverPart], label: str, shots: tuple[int, ...]) -> Method:
+    """The method of these parts, the last of which has the last word; () stands for the shots that it has."""
+    chain, last = Chain(parts), parts[-1]
+    remarks = [remark for part in parts for remark in part.remarks]
+    for place, part in enumerate(parts):
+        if isinstance(part.retriever, HasLengths) and len(shots) > 1:
+            lengths = part.retriever.lengths
+            has = {k: not k or chain.asked(k)[place] in lengths for k in shots}
+            if not all(has.values()):
+                told = ", ".join(str(k) for k in shots if not has[k])
+                known = " or ".join(map(str, lengths))
+                remarks.append(f"{part.name}: its sequences have {known} demonstrations, so not asked at {told}")
+            shots = tuple(k for k in shots if has[k]) or shots
+    most = last.retriever.shots if len(parts) == 1 and isinstance(last.retriever, HasShots) else None
+    if len(parts) == 1:
+        options, identity = last.options, last.identity
+    else:
+        options = {f"{part.name}.{name}": value for part in parts for name, value in part.options.items()}
+        identity = {"composed": [part.identity for part in parts]}
+    plugin = ", ".join(dict.fromkeys(part.plugin for part in parts))
+    return Method(label, chain, shots or (most or 0,), options, identity, tuple(remarks), most, plugin)
+
+
+def _part(inputs: Inputs, name: str, label: str, given: dict[str, Any]) -> RetrieverPart:
+    """A retrieval method with the user's options and the files that it reads. Messages call it `label`."""
+    if name == "plan" and "file" not in given:
+        raise ConfigError("method plan replays a file", "name it: --plan FILE, in place of --method plan")
+    if isinstance(load_registry().load("retrievers", name), ReadsCheckpoint):
+        given = _with_checkpoint(given, "folder", WEIGHT_CHOICES)
+    options = {**given, **_found_files(inputs, name, given)}
     retriever: Retriever = component("retrievers", name, **options)
     made_for = retriever.fingerprint if isinstance(retriever, OfDataset) else None
     if isinstance(made_for, str) and made_for != inputs.dataset.fingerprint:
@@ -198,25 +260,29 @@ def _made(inputs: Inputs, name: str, label: str, options: dict[str, Any], shots:
     if isinstance(retriever, ReadsSequences):
         remarks.append(f"{label}: its sequences were searched with the queries' labels: an upper bound, no method")
         remarks.append(f"{label}: {options.get('file')}")
-    if isinstance(retriever, HasLengths) and len(shots) > 1:
-        lengths = retriever.lengths
-        if left := [k for k in shots if k and k not in lengths]:
-            told = ", ".join(map(str, left))
-            remarks.append(
-                f"{label}: its sequences have {' or '.join(map(str, lengths))} demonstrations, so not asked at {told}"
-            )
-        shots = tuple(k for k in shots if not k or k in lengths) or shots
-    encoder = None
-    identity: dict[str, Any] = {"retriever": name, **_content(retriever, options)}
-    if needs_vectors(retriever.needs):
-        encoder = _encoder(inputs, retriever)
-        if inputs.config.encoder not in (None, encoder):
-            remarks.append(f"{label} reads the embeddings by {encoder}, on which it was trained")
-        identity["encoder"] = encoder
-        identity["embeddings"] = [inputs.embeddings(split, encoder).fingerprint for split in ("train", "validation")]
-    most = int(getattr(retriever, "shots", 0)) if name == "plan" else None
+    encoder = _encoder(inputs, retriever) if needs_vectors(retriever.needs) else None
+    if encoder is not None and inputs.config.encoder not in (None, encoder):
+        remarks.append(f"{label} reads the embeddings by {encoder}, on which it was trained")
+    identity = {"retriever": name, **_content(retriever, options), **_arrays(inputs, retriever, encoder)}
     plugin = f"{(found := load_registry().get('retrievers', name)).distribution} {found.version}"
-    return Method(label, retriever, shots or (most or 0,), options, identity, encoder, tuple(remarks), most, plugin)
+    return RetrieverPart(label, retriever, name, options, identity, encoder, tuple(remarks), plugin)
+
+
+def _arrays(inputs: Inputs, retriever: Retriever, encoder: str | None) -> dict[str, Any]:
+    """What the arrays that a method reads add to its identity: embeddings, and of a joint one the queries."""
+    added: dict[str, Any] = {}
+    if encoder is not None:
+        added["encoder"] = encoder
+        added["embeddings"] = [inputs.embeddings(split, encoder).fingerprint for split in ("train", "validation")]
+    others = {need: other for need in sorted(retriever.needs) if (other := encoder_of(need)) is not None}
+    if others:
+        added["others"] = {
+            need: [inputs.embeddings(split, other).fingerprint for split in ("train", "validation")]
+            for need, other in others.items()
+        }
+    if is_joint(retriever):
+        added["queries"] = digest(inputs.queries.ids[inputs.query_rows].tolist())
+    return added
 
 
 def _check_options(config: EvaluateConfig, names: Sequence[str]) -> None:
@@ -233,26 +299,19 @@ def _check_options(config: EvaluateConfig, names: Sequence[str]) -> None:
         raise ConfigError(f"--method-option {key}: no method {method!r} is evaluated", hint)
 
 
-def _given_options(inputs: Inputs, name: str) -> dict[str, Any]:
-    """The options of the method that the user gave, as METHOD.NAME=VALUE or as a table."""
-    given, start = inputs.config.method_options, f"{name}."
-    return {k[len(start) :]: v for k, v in given.items() if k.startswith(start)} | dict(given.get(name, {}))
-
-
 def _found_files(inputs: Inputs, name: str, given: Mapping[str, Any]) -> dict[str, str]:
     """What the method's class asks for and the user did not give: a learner's checkpoint, or the sequences of a split."""
     cls = load_registry().load("retrievers", name)
     found: dict[str, str] = {}
-    learner = getattr(cls, "learner", None)
-    if learner is not None:
+    if isinstance(cls, ReadsCheckpoint):
+        learner = cls.learner
         place = Path(given["folder"]) if "folder" in given else checkpoint_folder(inputs, name, learner)
         folder, choice = weights_folder(place, str(given.get("checkpoint", inputs.config.checkpoint_choice)))
         found = {"folder": str(folder), "checkpoint": choice}
         if not _weights(found).is_file():
             raise StoreError(f"{folder} holds no {found['checkpoint']}.safetensors", f"run `icltool train {learner}`")
-    split = getattr(cls, "sequences", None)
-    if split is not None and "file" not in given:
-        found["file"] = str(newest_sequences(inputs, split))
+    if isinstance(cls, ReadsSequences) and "file" not in given:
+        found["file"] = str(newest_sequences(inputs, cls.sequences))
     return found
 
 
@@ -280,10 +339,10 @@ def checkpoint_folder(inputs: Inputs, name: str, learner: str) -> Path:
     names = method_names(config.methods)
     if made_by == finetuned.LEARNER and FINETUNED in names:
         return newest()
-    registry = load_registry()
     plain = [m for m in names if m != FINETUNED]
     selectors = [m for m in plain if interventions.kind_of(m) == interventions.RETRIEVERS]
-    if not any(getattr(registry.load("retrievers", m), "learner", None) == made_by for m in selectors):
+    classes = (load_registry().load("retrievers", m) for m in selectors)
+    if not any(isinstance(cls, ReadsCheckpoint) and cls.learner == made_by for cls in classes):
         raise StoreError(
             f"{config.checkpoint} was trained by {made_by}, {name} reads checkpoints of {learner}",
             f"give a folder of `icltool train {learner}`, or --method {made_by}",

@@ -43,7 +43,7 @@ class EvaluateConfig(GenerationConfig, ExecutorConfig):
         default=("random",),
         description="retrieval methods to compare; what stands in for demonstrations (live …) and the model as `icltool train "
         "captioner` fine-tuned it (finetuned), without shots. Options of one stand behind its name (mmr:pool=50), a label "
-        "before it (A=lever-lm:checkpoint=DIR)",
+        "before it (A=lever-lm:checkpoint=DIR). i2i+mmr: mmr chooses among what i2i chose",
         json_schema_extra={"flag": "--method", "complete": "retrievers,interventions", "hidden_in_artefact": True},
     )
     vectors: tuple[Path, ...] = Field(
@@ -102,7 +102,7 @@ class EvaluateConfig(GenerationConfig, ExecutorConfig):
     )
     method_options: dict[str, Any] = Field(
         default_factory=dict,
-        description="options of a method, as METHOD.NAME=VALUE",
+        description="options of a method, as METHOD.NAME=VALUE, of one in A+B, too",
         json_schema_extra={"flag": "--method-option", "hidden_in_artefact": True},
     )
     cost: bool | None = Field(

@@ -24,7 +24,6 @@ from icltool.contracts import Metric, Progress
 from icltool.contracts.abilities import MadeForTasks
 from icltool.contracts.evaluation import Analysis, EvaluationProvenance
 from icltool.contracts.json import Json
-from icltool.contracts.retriever import ReadsTheQuery
 from icltool.execution.running import give_up
 from icltool.plugin.manager import component, load_registry
 from icltool.results.appended_csv import check_appendable
@@ -72,7 +71,7 @@ def run(config: EvaluateConfig, progress: Progress) -> EvaluationReport:
         costs.set_apart(before.kept, settings)
         if pending := [*before.unanswered(), *before.uncosted()]:
             for setting in pending:  # what cannot be chosen, or loaded, shows before hours of answering
-                settings.demonstrations(setting)
+                settings.choose(setting)
             answers.open(pending)
         with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
@@ -170,9 +169,7 @@ def _artefact(inputs: Inputs, judge: Judge) -> tuple[Path, EvaluationProvenance]
 def _remarks(inputs: Inputs, settings: Settings, judge: Judge) -> list[str]:
     """What makes a method's figures no fair comparison, and which part of the data set they are from."""
     lines = []
-    reads = [
-        m.label for m in settings.methods if isinstance(m.retriever, ReadsTheQuery) and m.retriever.query == "text"
-    ]
+    reads = [m.label for m in settings.methods if m.reads_query_text]
     if reads and inputs.task.own_text:
         named = ", ".join(reads)
         lines.append(f"{named}: a caption query's text is its own reference, so this is an upper bound, no method")

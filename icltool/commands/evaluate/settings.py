@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from icltool.commands.evaluate.inputs import Inputs
-from icltool.commands.evaluate.methods import ZERO_SHOT, Method, methods
-from icltool.contracts import IntArray, keyed_generator
+from icltool.commands.evaluate.methods import ZERO_SHOT, Method, RetrieverPart, methods
+from icltool.contracts import IndexSet, IntArray, QuerySet, keyed_generator
 from icltool.contracts.evaluation import SettingKey
-from icltool.engine.demonstrations import checked_rows
+from icltool.engine.choosing import Handed
 from icltool.errors import ConfigError
 from icltool.store.artefact import digest
 
@@ -30,6 +30,11 @@ class Setting:
     def key(self) -> SettingKey:
         """What names it in the results."""
         return SettingKey(self.method.label, self.shots, self.seed)
+
+    @property
+    def asks(self) -> bool:
+        """Whether the model is asked which demonstrations to show."""
+        return self.method.chain is not None and self.method.chain.asking is not None
 
     @property
     def title(self) -> str:
@@ -63,28 +68,54 @@ class Settings:
                 seeds = dict.fromkeys(config.seeds) if shots else (0,)
                 groups.setdefault((used.label, shots), [self._setting(used, shots, seed) for seed in seeds])
         self.groups = list(groups.values())
-        self._rows: dict[tuple[str, int, int], IntArray] = {}
+        self._rows: dict[tuple[str, int, int], IntArray | None] = {}
+        if config.permutations > 1 and (asking := [g[0].method.label for g in self.groups if g[0].asks]):
+            raise ConfigError(
+                f"--permutations: {asking[0]} asks the model what to show, so further orders are known once it has answered",
+                "evaluate it without, then `icltool export plan` and `evaluate --plan FILE --permutations …`",
+            )
 
     @cached_property
     def remarks(self) -> list[str]:
         """What the methods have to say, each once."""
         return list(dict.fromkeys(remark for method in self.methods for remark in method.remarks))
 
+    def choose(self, setting: Setting) -> None:
+        """Chooses as far as no model is needed. Raises what the methods raise."""
+        if setting.asks:
+            self.among(setting)
+        else:
+            self.demonstrations(setting)
+
+    def among(self, setting: Setting) -> IntArray | None:
+        """Of a setting that asks the model: int64 [Q, P] rows of the IndexSet that the first asking method is given to choose
+        among, None where it is the first of all."""
+        chain = setting.method.chain
+        assert chain is not None
+        assert chain.asking is not None
+        key = (setting.method.label, setting.seed, setting.shots)
+        if key not in self._rows:
+            handed = Handed(examples=self.inputs.examples)
+            self._rows[key] = chain.given(chain.asking, self._arrays, setting.shots, setting.seed, handed).among
+        return self._rows[key]
+
     def demonstrations(self, setting: Setting) -> IntArray:
-        """int64 [Q, shots] rows of the index records, in prompt order."""
+        """int64 [Q, shots] rows of the index records, in prompt order, of a setting that does not ask the model."""
         method, inputs = setting.method, self.inputs
-        if method.retriever is None:
+        if method.chain is None:
             return np.empty((len(inputs.query_rows), 0), dtype=np.int64)
-        most = max(method.shots) if method.retriever.nested else setting.shots
+        most = max(method.shots) if method.chain.nested(method.shots) else setting.shots
         key = (method.label, setting.seed, most)
         if key not in self._rows:
-            index, queries = inputs.arrays(method.retriever.needs, method.encoder)
-            answer = method.retriever.retrieve(index, queries, most, setting.seed)
-            self._rows[key] = checked_rows(method.label, answer, index, queries, most)
-        rows = self._rows[key][:, : setting.shots]
-        if method.ranked and self._reversed(method):
-            rows = rows[:, ::-1]
-        return inputs.index_rows[rows]
+            handed = Handed(examples=inputs.examples)
+            self._rows[key] = method.chain.retrieve(self._arrays, most, setting.seed, handed)
+        found = self._rows[key]
+        assert found is not None
+        rows = found[:, : setting.shots]
+        return inputs.index_rows[rows[:, ::-1] if self.reverses(method) else rows]
+
+    def _arrays(self, part: RetrieverPart) -> tuple[IndexSet, QuerySet]:
+        return self.inputs.arrays(part.needs, part.encoder)
 
     def _check(self, method: Method, shots: int) -> None:
         available = len(self.inputs.index_rows)
@@ -100,12 +131,13 @@ class Settings:
     def _setting(self, method: Method, shots: int, seed: int) -> Setting:
         identity: dict[str, Any] = {"method": method.label, "shots": shots, "seed": seed, **method.identity}
         if method.ranked:
-            identity["reversed"] = self._reversed(method)
+            identity["reversed"] = self.reverses(method)
         return Setting(method, shots, seed, digest(identity))
 
-    def _reversed(self, method: Method) -> bool:
+    def reverses(self, method: Method) -> bool:
+        """Whether the method's rows are shown from the last to the first."""
         own = method.reversed_order
-        return self.inputs.config.reversed_order if own is None else own
+        return method.ranked and (self.inputs.config.reversed_order if own is None else own)
 
 
 def further_orders(setting: Setting, query_ids: IntArray, count: int) -> IntArray:

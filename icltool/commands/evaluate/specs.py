@@ -1,4 +1,6 @@
-"""How a call names its methods: NAME, NAME:OPTION=VALUE:… or LABEL=NAME:…; one method can be there in several settings."""
+"""How a call names its methods: NAME, NAME:OPTION=VALUE:… or LABEL=NAME:…; one method can be there in several settings.
+
+"A+B" is a method whose second part chooses among what the first one chose; options of its parts are A.OPTION and B.OPTION."""
 
 from __future__ import annotations
 
@@ -9,25 +11,49 @@ from pathlib import Path
 from typing import Any
 
 from icltool.config.fields import toml_value
+from icltool.engine.choosing import THEN, chain_names
 from icltool.errors import ConfigError
 
 #: A colon that an option follows: one in a path does not count.
-_BEFORE_OPTION = re.compile(r":(?=[A-Za-z_][\w-]*=)")
+_BEFORE_OPTION = re.compile(r":(?=(?:[a-z0-9][\w.-]*\.)?[A-Za-z_][\w-]*=)")
 _LABEL = re.compile(r"[^\s/\\\0.:@-][^/\\\0:@]*")
 
 
 @dataclass(frozen=True)
 class Spec:
-    """A method of the call: its registered name, its options, and what tables and files call it."""
+    """A method of the call: its registered name, or those of its parts with "+" between them; its options, and what tables and
+    files call it."""
 
     name: str
     label: str
     options: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The registered names of its parts."""
+        return chain_names(self.name)
+
+    def options_of(self, name: str) -> dict[str, Any]:
+        """The options of the part `name`. ConfigError for an option that says not whose it is, or is nobody's."""
+        if len(self.names) == 1:
+            return self.options
+        for key in self.options:
+            whose, dot, _ = key.rpartition(".")
+            if whose not in self.names:
+                raise ConfigError(
+                    f"{self.label}: the option {key} "
+                    + ("is of no method in it" if dot else "does not say whose it is"),
+                    f"{self.names[-1]}.{key.rpartition('.')[2]}={_told(self.options[key])}, say",
+                )
+        return {k.removeprefix(f"{name}."): v for k, v in self.options.items() if k.rpartition(".")[0] == name}
+
 
 def read_specs(texts: Sequence[str]) -> list[Spec]:
     """The methods that `texts` name, each once. ConfigError for one that is written wrongly, and for two of one label."""
-    specs = [_read(text) for text in dict.fromkeys(texts)]
+    specs: list[Spec] = []
+    for text in texts:
+        if (spec := _read(text)) not in specs:
+            specs.append(spec)
     labels = [spec.label for spec in specs]
     for label in labels:
         if labels.count(label) > 1:
@@ -38,22 +64,23 @@ def read_specs(texts: Sequence[str]) -> list[Spec]:
 
 
 def method_names(texts: Sequence[str]) -> list[str]:
-    """The registered names of the methods that `texts` name, each once."""
-    return list(dict.fromkeys(_read(text).name for text in texts))
+    """The registered names of the methods that `texts` name, and of their parts, each once."""
+    return list(dict.fromkeys(name for text in texts for name in _read(text).names))
 
 
 def _read(text: str) -> Spec:
     head, *rest = _BEFORE_OPTION.split(text)
     left, sign, right = head.partition("=")
-    name = (right if sign else left).strip()
+    name = THEN.join(chain_names(right if sign else left))
     options: dict[str, Any] = {}
     for part in rest:
         key, _, value = part.partition("=")
         if key in options:
             raise ConfigError(f"--method {text}: {key} is given twice", "give each option once")
-        options[key.replace("-", "_")] = toml_value(value.strip())
+        whose, dot, key = key.rpartition(".")
+        options[whose + dot + key.replace("-", "_")] = toml_value(value.strip())
     label = left.strip() if sign else ":".join([_told(name), *(f"{k}={_told(v)}" for k, v in options.items())])
-    if not name or ":" in name:
+    if not all(chain_names(name)) or ":" in name:
         raise ConfigError(
             f"--method {text}: a method's options are written NAME:OPTION=VALUE:OPTION=VALUE",
             "--method mmr:pool=50, say",

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 import numpy as np
 from pydantic import Field
 
-from icltool.components.retrievers.rows import excluded_rows
-from icltool.contracts import Float64Array, IndexSet, IntArray, Options, QuerySet
+from icltool.components.retrievers.options import SecondOptions
+from icltool.components.retrievers.rows import excluded_rows, given_rows
+from icltool.contracts import Float64Array, IndexSet, IntArray, QuerySet
 
 _WORD = re.compile(r"\w+(?:['’]\w+)*")
 
@@ -19,7 +20,7 @@ def words(text: str) -> list[str]:
     return _WORD.findall(text.lower())
 
 
-class BM25Options(Options):
+class BM25Options(SecondOptions):
     """The constants of the formula."""
 
     k1: float = Field(1.5, ge=0, le=1e3, description="how much further occurrences of a word add")
@@ -36,12 +37,13 @@ class BM25Retriever:
     row. A word counts as often as the query has it. Rows are ranked, equal scores by row; rows that share no word come
     last.
 
+    Behind another method, the best among its rows: weights are of the whole index set all the same.
     A caption query's text is one of its own references, so for captions this is an upper bound, no method.
     """
 
     options_model = BM25Options
     query = "text"
-    needs: frozenset[str] = frozenset({"texts"})
+    needs: frozenset[str] = frozenset({"texts", "among"})
     ranked = True
     nested = True
 
@@ -50,17 +52,29 @@ class BM25Retriever:
         self._texts: tuple[str, ...] | None = None
         self._inverted: InvertedIndex | None = None
 
-    def retrieve(self, index: IndexSet, queries: QuerySet, shots: int, seed: int) -> IntArray:
+    def wants(self, shots: int) -> int:
+        """See WantsMore."""
+        return self.options.wants(shots)
+
+    def retrieve(
+        self, index: IndexSet, queries: QuerySet, shots: int, seed: int, *, among: IntArray | None = None
+    ) -> IntArray:
         """Rows of `index` int64 [Q, shots]; see `icltool.contracts.Retriever`. Nothing is drawn: `seed` has no effect.
 
         Raises DataError when a query has fewer rows left.
         """
+        if among is None:
+            self.options.check_alone()
         chosen = np.empty((len(queries), shots), dtype=np.int64)
         if not shots or not len(queries):
             return chosen
         if self._inverted is None or self._texts != index.texts:
             self._texts, self._inverted = index.texts, InvertedIndex(index.texts, self.options.k1, self.options.b)
         for position in range(len(queries)):
+            if among is not None:
+                rows = given_rows(among, queries, position, shots)
+                chosen[position] = self._inverted.ordered(queries.texts[position], rows)[:shots]
+                continue
             leaking = excluded_rows(index, queries, position, shots, "query")
             chosen[position] = self._inverted.best(queries.texts[position], shots, leaking)
         return chosen
@@ -77,7 +91,7 @@ class InvertedIndex:
         for row, text in enumerate(texts):
             bag = tuple(sorted(known.setdefault(word, len(known)) for word in words(text)))
             codes[row] = documents.setdefault(bag, len(documents))
-        self.words = known
+        self.words, self._codes = known, codes
         # All rows of document d, ascending: _rows[_starts[d] : _starts[d + 1]].
         self._rows = np.argsort(codes, kind="stable").astype(np.int64)
         self._starts = np.searchsorted(codes[self._rows], np.arange(len(documents) + 1))
@@ -109,6 +123,11 @@ class InvertedIndex:
         allowed = ~np.isin(rows, leaking)
         rows, values = rows[allowed], values[allowed]
         answer: IntArray = rows[np.lexsort((rows, -values))[:count]]
+        return answer
+
+    def ordered(self, text: str, rows: IntArray) -> IntArray:
+        """The rows from the best on, int64 [n]."""
+        answer: IntArray = rows[np.lexsort((rows, -self._score(text)[self._codes[rows]]))]
         return answer
 
     def _score(self, text: str) -> Float64Array:

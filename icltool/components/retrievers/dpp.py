@@ -39,15 +39,21 @@ class DPPRetriever:
 
     def __init__(self, options: DPPOptions) -> None:
         self.options = options
-        self.needs = options.needs
+        self.needs = options.needs | {"among"}
 
-    def retrieve(self, index: IndexSet, queries: QuerySet, shots: int, seed: int) -> IntArray:
+    def wants(self, shots: int) -> int:
+        """See WantsMore."""
+        return self.options.wants(shots)
+
+    def retrieve(
+        self, index: IndexSet, queries: QuerySet, shots: int, seed: int, *, among: IntArray | None = None
+    ) -> IntArray:
         """Rows of `index` int64 [Q, shots]; see `icltool.contracts.Retriever`. Nothing is drawn: `seed` has no effect.
 
         Raises DataError when a query has fewer rows left.
         """
         chosen = np.empty((len(queries), shots), dtype=np.int64)
-        found = pools("dpp", self.options, index, queries, shots)
+        found = pools("dpp", self.options, index, queries, shots, among)
         for answer, pool in zip(chosen, found, strict=True):
             answer[:] = pool.rows[self._choose(pool, shots)]
         return chosen

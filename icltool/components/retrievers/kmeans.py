@@ -34,12 +34,18 @@ class KMeansRetriever:
 
     def __init__(self, options: KMeansOptions) -> None:
         self.options = options
-        self.needs = options.needs
+        self.needs = options.needs | {"among"}
 
-    def retrieve(self, index: IndexSet, queries: QuerySet, shots: int, seed: int) -> IntArray:
+    def wants(self, shots: int) -> int:
+        """See WantsMore."""
+        return self.options.wants(shots)
+
+    def retrieve(
+        self, index: IndexSet, queries: QuerySet, shots: int, seed: int, *, among: IntArray | None = None
+    ) -> IntArray:
         """Rows of `index` int64 [Q, shots]; see `icltool.contracts.Retriever`. DataError when too few rows are left."""
         chosen = np.empty((len(queries), shots), dtype=np.int64)
-        found = pools("kmeans", self.options, index, queries, shots)
+        found = pools("kmeans", self.options, index, queries, shots, among)
         for position, pool in enumerate(found):
             generator = keyed_generator(seed, "retriever.kmeans", int(queries.ids[position]))
             if shots:

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from icltool.components.retrievers.nearest import NearestRows, normalised
-from icltool.components.retrievers.options import PoolOptions
-from icltool.components.retrievers.rows import embeddings, excluded_rows
-from icltool.contracts import Float64Array, IndexSet, IntArray, QuerySet
+from icltool.components.retrievers.options import EmbeddingOptions, PoolOptions
+from icltool.components.retrievers.rows import embeddings, excluded_rows, given_rows
+from icltool.contracts import Float64Array, FloatArray, IndexSet, IntArray, QuerySet
 from icltool.errors import ConfigError
 
 
@@ -40,18 +40,24 @@ class Pool:
         return int(highest[np.argmin(self.rows[highest])])
 
 
-def pools(method: str, options: PoolOptions, index: IndexSet, queries: QuerySet, shots: int) -> Iterator[Pool]:
-    """Each query's pool of `options.pool` rows, or of all that do not leak where these are fewer.
+def pools(
+    method: str, options: PoolOptions, index: IndexSet, queries: QuerySet, shots: int, among: IntArray | None = None
+) -> Iterator[Pool]:
+    """Each query's pool of `options.pool` rows, or of all that do not leak where these are fewer; of its rows of `among`, where
+    there are any.
 
     Similarity is the cosine between the query's `options.query` and the rows' `options.demonstration` embedding. Raises
     ConfigError when the pool is smaller than `shots`, DataError when fewer than `shots` rows are left for a query.
     """
-    leaking = [excluded_rows(index, queries, position, shots, "query") for position in range(len(queries))]
     if options.pool < shots:
         raise ConfigError(
             f"{method}: a pool of {options.pool} rows has no {shots} demonstrations",
             f"--method-option {method}.pool={4 * shots}",
         )
+    if among is not None:
+        yield from given_pools(options, index, queries, shots, among)
+        return
+    leaking = [excluded_rows(index, queries, position, shots, "query") for position in range(len(queries))]
     if shots == 0 or not len(queries):
         for _ in range(len(queries)):
             yield Pool(np.empty(0, np.int64), np.empty((0, 0)), np.empty(0))
@@ -65,6 +71,22 @@ def pools(method: str, options: PoolOptions, index: IndexSet, queries: QuerySet,
         rows = search.search(vectors[group], count, lambda i, group=group: leaking[group[i]])  # type: ignore[misc]
         found.update(zip(group.tolist(), rows, strict=True))
     for position in range(len(queries)):
-        units = search.units(found[position])
-        asked = normalised(vectors[position : position + 1], "the queries' embeddings")[0].astype(np.float64)
-        yield Pool(found[position], units, (units * asked).sum(axis=1))
+        yield _pool(search, vectors, position, found[position])
+
+
+def given_pools(
+    options: EmbeddingOptions, index: IndexSet, queries: QuerySet, least: int, among: IntArray
+) -> Iterator[Pool]:
+    """Each query's rows of `among` int64 [Q, P] as a pool. DataError where these are fewer than `least`."""
+    search = NearestRows(embeddings(index, options.demonstration))
+    vectors = embeddings(queries, options.query)
+    for position in range(len(queries)):
+        pool = _pool(search, vectors, position, given_rows(among, queries, position, least))
+        order = np.lexsort((pool.rows, -pool.relevance))
+        yield Pool(pool.rows[order], pool.units[order], pool.relevance[order])
+
+
+def _pool(search: NearestRows, vectors: FloatArray, position: int, rows: IntArray) -> Pool:
+    units = search.units(rows)
+    asked = normalised(vectors[position : position + 1], "the queries' embeddings")[0].astype(np.float64)
+    return Pool(rows, units, (units * asked).sum(axis=1))

@@ -5,19 +5,21 @@ from __future__ import annotations
 import numpy as np
 from pydantic import Field
 
-from icltool.components.retrievers.rows import draw_rows, excluded_rows
-from icltool.contracts import IndexSet, IntArray, Options, QuerySet, keyed_generator
-from icltool.errors import DataError
+from icltool.components.retrievers.options import SecondOptions
+from icltool.components.retrievers.rows import draw_rows, excluded_rows, given_rows
+from icltool.contracts import IndexSet, IntArray, QuerySet, keyed_generator
+from icltool.errors import ConfigError, DataError
 
 
-class RandomOptions(Options):
+class RandomOptions(SecondOptions):
     """Whether each query draws for itself."""
 
     fixed: bool = Field(False, description="one set of demonstrations for all queries")
 
 
 class RandomRetriever:
-    """Uniform without replacement, seeded per query; rows are in the order of their draws.
+    """Uniform without replacement, seeded per query; rows are in the order of their draws. Behind another method it draws
+    among that one's rows, or shuffles them.
 
     With `fixed`, all queries of a call get one set: the first rows, in a random order that the seed alone decides, that
     leak the answer of none of them. Rows that leak for some query are passed over, so to that extent (and only with
@@ -25,19 +27,34 @@ class RandomRetriever:
     """
 
     options_model = RandomOptions
-    needs: frozenset[str] = frozenset()
+    needs: frozenset[str] = frozenset({"among"})
     ranked = False
     nested = True
 
     def __init__(self, options: RandomOptions) -> None:
         self.options = options
 
-    def retrieve(self, index: IndexSet, queries: QuerySet, shots: int, seed: int) -> IntArray:
+    def wants(self, shots: int) -> int:
+        """See WantsMore."""
+        return self.options.wants(shots)
+
+    def retrieve(
+        self, index: IndexSet, queries: QuerySet, shots: int, seed: int, *, among: IntArray | None = None
+    ) -> IntArray:
         """Rows of `index` int64 [Q, shots]; see `icltool.contracts.Retriever`. DataError when too few rows are left."""
+        chosen = np.empty((len(queries), shots), dtype=np.int64)
+        if among is not None:
+            if self.options.fixed:
+                raise ConfigError("random: fixed gives one set to all queries, so it cannot follow another method")
+            for position, query in enumerate(queries.ids.tolist()):
+                rows = given_rows(among, queries, position, shots)
+                generator = keyed_generator(seed, "retriever.random", query)
+                chosen[position] = rows[draw_rows(generator, len(rows), np.empty(0, np.int64), shots)]
+            return chosen
+        self.options.check_alone()
         leaking = [excluded_rows(index, queries, position, shots, "query") for position in range(len(queries))]
         if self.options.fixed:
             return np.tile(_one_set(index, leaking, shots, seed), (len(queries), 1))
-        chosen = np.empty((len(queries), shots), dtype=np.int64)
         for position, rows in enumerate(leaking):
             generator = keyed_generator(seed, "retriever.random", int(queries.ids[position]))
             chosen[position] = draw_rows(generator, len(index), rows, shots)

@@ -24,6 +24,18 @@ def excluded_rows(index: IndexSet, queries: QuerySet, position: int, count: int,
     return leaking
 
 
+def given_rows(among: IntArray, queries: QuerySet, position: int, count: int) -> IntArray:
+    """The rows that another method chose for the query at `position`, int64 [n], without the padding. DataError where these
+    are fewer than `count`."""
+    rows: IntArray = among[position][among[position] >= 0]
+    if len(rows) < count:
+        raise DataError(
+            f"query {int(queries.ids[position])}: {count} rows are wanted among those of another method, which are {len(rows)}",
+            "ask for fewer, or use a larger index set",
+        )
+    return rows
+
+
 def draw_rows(generator: np.random.Generator, total: int, excluded: IntArray, count: int) -> IntArray:
     """`count` of the rows 0 … total - 1 without `excluded` (ascending, distinct), uniform without replacement.
 

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from icltool.components.retrievers.approximate import EXACT, IndexOptions
 from icltool.components.retrievers.nearest import nearest_rows
-from icltool.components.retrievers.options import EmbeddingOptions
+from icltool.components.retrievers.options import EmbeddingOptions, SecondOptions
+from icltool.components.retrievers.pool import given_pools
 from icltool.components.retrievers.rows import embeddings, excluded_rows
 from icltool.contracts import IndexSet, IntArray, QuerySet
 
 
-class SimilarityOptions(EmbeddingOptions, IndexOptions):
+class SimilarityOptions(EmbeddingOptions, IndexOptions, SecondOptions):
     """What is compared, and how the nearest are searched."""
 
 
 class SimilarityRetriever:
     """The nearest index rows by cosine between the query's `query` and the demonstrations' `demonstration` embedding.
 
+    Behind another method, the nearest among its rows.
     Rows are ranked, equal similarities by row number; only the exact search is nested.
     """
 
@@ -24,15 +28,25 @@ class SimilarityRetriever:
 
     def __init__(self, options: SimilarityOptions) -> None:
         self.options = options
-        self.needs = options.needs
+        self.needs = options.needs | {"among"}
         self.query = options.query
         self.nested = options.index == EXACT.index
 
-    def retrieve(self, index: IndexSet, queries: QuerySet, shots: int, seed: int) -> IntArray:
+    def wants(self, shots: int) -> int:
+        """See WantsMore."""
+        return self.options.wants(shots)
+
+    def retrieve(
+        self, index: IndexSet, queries: QuerySet, shots: int, seed: int, *, among: IntArray | None = None
+    ) -> IntArray:
         """Rows of `index` int64 [Q, shots]; see `icltool.contracts.Retriever`. Nothing is drawn: `seed` has no effect.
 
         Raises DataError when a query has fewer rows left.
         """
+        if among is not None:
+            found = [pool.rows[:shots] for pool in given_pools(self.options, index, queries, shots, among)]
+            return np.array(found, dtype=np.int64).reshape(len(queries), shots)
+        self.options.check_alone()
         leaking = [excluded_rows(index, queries, position, shots, "query") for position in range(len(queries))]
         base, asked = embeddings(index, self.options.demonstration), embeddings(queries, self.options.query)
         return nearest_rows(base, asked, shots, leaking.__getitem__, self.options)

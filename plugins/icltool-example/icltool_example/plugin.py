@@ -17,6 +17,12 @@ def icltool_scorers() -> list[Registration]:
 
 
 @hookimpl
+def icltool_retrievers() -> list[Registration]:
+    summary = "every other row of another method: --method i2i+every-other"
+    return [Registration("every-other", "icltool_example.every_other:EveryOther", summary)]
+
+
+@hookimpl
 def icltool_datasets() -> list[Registration]:
     return [Registration("jsonl", "icltool_example.jsonl:JsonlReader", "images with captions in JSONL files")]
 

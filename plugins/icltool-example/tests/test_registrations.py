@@ -16,7 +16,7 @@ def test_the_entry_point_names_the_plugin() -> None:
 
 def test_every_registered_component_exists() -> None:
     hooks = [getattr(plugin, name) for name in dir(plugin) if name.startswith("icltool_")]
-    assert len(hooks) == 7
+    assert len(hooks) == 8
     for hook in hooks:
         for registration in hook():
             module, _, name = registration.target.partition(":")

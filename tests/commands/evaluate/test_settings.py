@@ -18,7 +18,7 @@ from icltool.commands.evaluate.methods import Method, checkpoint_folder, newest_
 from icltool.commands.evaluate.options import EvaluateConfig
 from icltool.commands.evaluate.settings import Setting, Settings, further_orders
 from icltool.contracts import QueryResult
-from icltool.errors import ConfigError, StoreError
+from icltool.errors import ConfigError, IclError, StoreError
 from icltool.store.provenance import Provenance
 from icltool.store.sequences import SequenceWriter
 
@@ -181,3 +181,48 @@ def test_a_checkpoint_goes_to_the_method_whose_learner_made_it(workspace: Path) 
     (other / "training.json").unlink()
     assert checkpoint_folder(alone, "lever-lm", "lever-lm") == other, "nothing says whose it is"
     assert checkpoint_folder(Inputs(config(workspace)), "pointer", "pointer") == folders["pointer"]
+
+
+def test_methods_after_one_another_are_settings_of_their_own(workspace: Path) -> None:
+    options = {"methods": ("random", "random+bm25", "random>bm25:bm25.pool=12", "t2t+random"), "shots": (2, 5)}
+    settings = Settings(Inputs(config(workspace, method_options={"random": {"fixed": False}}, **options)))
+    groups = {(g[0].method.label, g[0].shots): g[0] for g in settings.groups}
+    assert {label for label, _ in groups} == {"random", "random+bm25", "random+bm25:bm25.pool=12", "t2t+random"}
+    rows = {key: settings.demonstrations(one) for key, one in groups.items()}
+    for shots in (2, 5):
+        alone, behind = rows["random", shots], rows["random+bm25", shots]
+        assert (np.sort(alone, axis=1) == np.sort(behind, axis=1)).all(), "the same rows in another order"
+        assert (rows["t2t+random", shots] != rows["random", shots]).any()
+    pooled = rows["random+bm25:bm25.pool=12", 5]
+    assert (rows["random+bm25:bm25.pool=12", 2] == pooled[:, -2:]).all(), "ranked, so the best stands last; and nested"
+    method = groups["random+bm25:bm25.pool=12", 2].method
+    assert method.options == {"random.fixed": False, "bm25.pool": 12}
+    assert [part["retriever"] for part in method.identity["composed"]] == ["random", "bm25"]
+    assert method.identity["composed"][1]["options"] == {"pool": 12}
+    assert method.plugin == groups["random", 2].method.plugin, "each distribution once"
+    upper = [m.label for m in settings.methods if m.reads_query_text]
+    assert upper == ["random+bm25", "random+bm25:bm25.pool=12", "t2t+random"]
+    assert len({one.digest for one in groups.values()}) == 8
+
+
+@pytest.mark.parametrize(
+    ("method", "fault"),
+    [
+        ("random+lever-lm", "lever-lm does not choose among the rows of another method|no .* checkpoint|no training"),
+        ("random+votek", "votek does not choose among the rows of another method"),
+        ("zero-shot+random", "zero-shot chooses no demonstrations"),
+        ("random+live", "live chooses no demonstrations"),
+        ("random+finetuned", "finetuned chooses no demonstrations"),
+        ("random+bm26", "unknown method 'bm26'"),
+        ("random+bm25:k1=3", "k1 does not say whose it is"),
+        ("random+bm25:random.reversed_order=true", "reversed_order is for the last method, bm25"),
+        ("random:pool=3", "pool=3 has no effect"),
+    ],
+)
+def test_what_cannot_follow_is_refused(workspace: Path, method: str, fault: str) -> None:
+    def choose() -> None:
+        settings = Settings(Inputs(config(workspace, methods=(method,), shots=(2,))))
+        settings.choose(settings.groups[0][0])
+
+    with pytest.raises(IclError, match=fault):
+        choose()

@@ -20,16 +20,42 @@ from icltool.errors import ConfigError
         ("lever-lm:checkpoint=a/b-c/", Spec("lever-lm", "lever-lm:checkpoint=b-c", {"checkpoint": "a/b-c/"})),
         ("lever-lm:checkpoint=C:/a/b", Spec("lever-lm", "lever-lm:checkpoint=b", {"checkpoint": "C:/a/b"})),
         ("near first=i2i:reversed_order=false", Spec("i2i", "near first", {"reversed_order": False})),
+        ("i2i+mmr", Spec("i2i+mmr", "i2i+mmr")),
+        ("i2i > mmr+ random", Spec("i2i+mmr+random", "i2i+mmr+random")),
+        (
+            "i2i+mmr:mmr.pool=9:i2i.x-y=1",
+            Spec("i2i+mmr", "i2i+mmr:mmr.pool=9:i2i.x_y=1", {"mmr.pool": 9, "i2i.x_y": 1}),
+        ),
+        ("A=i2i>mmr:mmr.pool=9", Spec("i2i+mmr", "A", {"mmr.pool": 9})),
+        ("i2i+my-1.5:my-1.5.a=C:/b", Spec("i2i+my-1.5", "i2i+my-1.5:my-1.5.a=b", {"my-1.5.a": "C:/b"})),
     ],
 )
 def test_a_method_is_read_as_it_is_meant(text: str, spec: Spec) -> None:
     assert read_specs([text]) == [spec]
-    assert method_names([text]) == [spec.name]
+    assert method_names([text]) == spec.name.split("+") == list(spec.names)
+
+
+def test_options_are_those_of_the_part_that_they_name() -> None:
+    [spec] = read_specs(["i2i+mmr:mmr.pool=9:i2i.index=hnsw"])
+    assert spec.options_of("mmr") == {"pool": 9}
+    assert spec.options_of("i2i") == {"index": "hnsw"}
+    [plain] = read_specs(["mmr:pool=9"])
+    assert plain.options_of("mmr") == {"pool": 9}
+    for text, fault in (
+        ("i2i+mmr:pool=9", "pool does not say whose it is"),
+        ("i2i+mmr:dpp.pool=9", "dpp.pool is of no method in it"),
+    ):
+        [wrong] = read_specs([text])
+        with pytest.raises(ConfigError, match=fault) as caught:
+            wrong.options_of("i2i")
+        assert caught.value.hint == "mmr.pool=9, say"
 
 
 def test_each_is_read_once() -> None:
     assert [spec.label for spec in read_specs(["i2i", "random", "i2i"])] == ["i2i", "random"]
     assert method_names(["mmr:pool=1", "mmr:pool=2"]) == ["mmr"]
+    assert [spec.label for spec in read_specs(["i2i+mmr", "i2i>mmr"])] == ["i2i+mmr"]
+    assert method_names(["i2i+mmr", "t2t+mmr"]) == ["i2i", "mmr", "t2t"]
 
 
 @pytest.mark.parametrize(
@@ -39,6 +65,8 @@ def test_each_is_read_once() -> None:
         (["mmr=i2i", "mmr"], "two methods of the call are called 'mmr'"),
         (["mmr:10"], "NAME:OPTION=VALUE"),
         ([":pool=10"], "NAME:OPTION=VALUE"),
+        (["i2i+"], "NAME:OPTION=VALUE"),
+        (["+mmr"], "NAME:OPTION=VALUE"),
         (["a/b=mmr"], "can be no label"),
         (["=mmr"], "can be no label"),
         (["mmr:pool=1:pool=2"], "pool is given twice"),

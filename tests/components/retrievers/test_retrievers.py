@@ -33,7 +33,7 @@ def test_similarity_compares_the_right_embeddings(name: str, query: str, demonst
     index = make_index(90)
     queries = make_queries(index, range(0, 90, 9))
     retriever = load_registry().create("retrievers", name)
-    assert retriever.needs == {query, demonstration}
+    assert retriever.needs == {query, demonstration, "among"}
     rows = retriever.retrieve(index, queries, 6, 0)
     base, asked = (v.astype(np.float64) for v in (getattr(index, demonstration), getattr(queries, query)))
     scores = (asked / np.linalg.norm(asked, axis=1)[:, None]) @ (base / np.linalg.norm(base, axis=1)[:, None]).T
