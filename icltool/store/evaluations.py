@@ -172,11 +172,13 @@ def read_predictions(path: Path) -> list[Prediction]:
 
 
 class ChunkFacts(TypedDict, total=False):
-    """How a chunk was answered: in how many seconds and how, and a remark."""
+    """How a chunk was answered: in how many seconds and how, and a remark; `choosing` are the prompts by which the model was
+    asked what to show."""
 
     seconds: float
     remark: str
     run: RunFacts
+    choosing: int
 
 
 class PartialAnswers:
@@ -201,12 +203,13 @@ class PartialAnswers:
         if further.exists() or self._is_anothers():
             self.path = further
 
-    def resume(self, expected: Sequence[tuple[int, Sequence[int]]]) -> list[Prediction]:
+    def resume(self, expected: Sequence[tuple[int, Sequence[int] | None]]) -> list[Prediction]:
         """The rows of whole chunks that are stored, from the first one on and without a gap; see `ahead` for the others. What
         follows the last whole chunk in the file is dropped.
 
-        `expected` gives each row's query id and ICD ids; the first chunk that differs ends what counts. Raises StoreError
-        when other weights, or another version of a plugin, gave the answers, and when the file cannot be read or written.
+        `expected` gives each row's query id and ICD ids (None: whichever they are); the first chunk that differs ends what
+        counts. Raises StoreError when other weights, or another version of a plugin, gave the answers, and when the file
+        cannot be read or written.
         """
         chunks, end = self._stored(expected)
         self._fresh = not chunks
@@ -259,7 +262,7 @@ class PartialAnswers:
         except OSError:
             return None
 
-    def _stored(self, expected: Sequence[tuple[int, Sequence[int]]]) -> tuple[dict[int, list[Prediction]], int]:
+    def _stored(self, expected: Sequence[tuple[int, Sequence[int] | None]]) -> tuple[dict[int, list[Prediction]], int]:
         """(whole chunks that fit by their first row, the byte at which they end)."""
         chunks: dict[int, list[Prediction]] = {}
         rows: list[Prediction] = []
@@ -294,8 +297,8 @@ class PartialAnswers:
         return chunks, end
 
 
-def _fits(row: Prediction, query_id: int, icd_ids: Sequence[int]) -> bool:
-    return row.get("query_id") == query_id and row.get("icd_ids") == list(icd_ids)
+def _fits(row: Prediction, query_id: int, icd_ids: Sequence[int] | None) -> bool:
+    return row.get("query_id") == query_id and (icd_ids is None or row.get("icd_ids") == list(icd_ids))
 
 
 def _parsed(line: bytes) -> dict[str, Any] | None:

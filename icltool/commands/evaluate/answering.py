@@ -11,7 +11,7 @@ from types import TracebackType
 import numpy as np
 
 from icltool.commands.evaluate.settings import Setting, Settings
-from icltool.commands.evaluate.units import Chunk, Conditions, CostSample, weights_last
+from icltool.commands.evaluate.units import Choosing, Chunk, Conditions, CostSample, weights_last
 from icltool.commands.evaluate.worker import Answered, Answering, answering
 from icltool.config.env import VARIABLES
 from icltool.contracts import IntArray, Progress
@@ -33,13 +33,15 @@ BATCHES = 4
 @dataclass
 class Asked:
     """What the model has to answer: a setting in its own order (0) or a further one, `chosen` int64 [Q, shots] rows of the
-    index records, and the file that takes the answers. `missing` are the queries that are not answered yet, chunk by chunk."""
+    index records, and the file that takes the answers. `missing` are the queries that are not answered yet, chunk by chunk.
+    Of a setting that asks the model what to show, `chosen` is [Q, 0], and `among` as of a Chunk."""
 
     setting: Setting
     order: int
     chosen: IntArray
     part: PartialAnswers
     missing: list[range] = field(default_factory=list)
+    among: IntArray | None = None
 
     @property
     def title(self) -> str:
@@ -55,12 +57,14 @@ class Asked:
 @dataclass(frozen=True)
 class SettingAnswers:
     """The prediction rows of a setting, without scores; the seconds that answering took, how it was done
-    (device, precision, weights, generation), and a remark about the intervention's prompts."""
+    (device, precision, weights, generation), and a remark about the intervention's prompts. `asked` are the prompts that
+    choosing the demonstrations took."""
 
     rows: list[Prediction]
     seconds: float
     run: RunFacts
     remark: str
+    asked: int = 0
 
 
 class Answers:
@@ -117,9 +121,8 @@ class Answers:
         self._asked = sorted(asked, key=lambda one: weights_last(one.setting))
         for one in self._asked:
             rows, ahead = self._known(one)
-            one.missing = self._chunks(
-                len(rows), len(one.chosen), {start: len(found) for start, found in ahead.items()}
-            )
+            lengths = {start: len(found) for start, found in ahead.items()}
+            one.missing = self._chunks(one.setting, len(rows), len(one.chosen), lengths)
         self.total = sum(len(one.chosen) for one in self._asked)
         units: list[Chunk | CostSample] = [*self._units(), *([] if sample is None else [sample])]
         if not units:
@@ -155,7 +158,8 @@ class Answers:
         told = one.part.told
         run = next((t["run"] for t in reversed(told) if "run" in t), RunFacts())
         remark = next((t["remark"] for t in told if t.get("remark")), "")
-        return SettingAnswers(rows, sum(t.get("seconds", 0.0) for t in told), run, remark)
+        asked = sum(t.get("choosing", 0) for t in told)
+        return SettingAnswers(rows, sum(t.get("seconds", 0.0) for t in told), run, remark, asked)
 
     def costs(self) -> tuple[dict[SettingKey, Cost], dict[SettingKey, ConfigError]]:
         """(what each setting costs, why it could not be measured)."""
@@ -176,14 +180,17 @@ class Answers:
     def _known(self, one: Asked) -> tuple[list[Prediction], dict[int, list[Prediction]]]:
         """(the first rows that are answered, chunks of those behind a gap by their first row)."""
         query_ids = self.inputs.queries.ids[self.inputs.query_rows].tolist()
-        icd_ids = self.inputs.index.ids[one.chosen].tolist()
+        chosen: list[list[int]] = self.inputs.index.ids[one.chosen].tolist()
+        icd_ids: Sequence[list[int] | None] = [None] * len(chosen) if one.setting.asks else chosen
         return one.part.resume(list(zip(query_ids, icd_ids, strict=True))), one.part.ahead
 
-    def _chunks(self, done: int, total: int, ahead: Mapping[int, int]) -> list[range]:
+    def _chunks(self, setting: Setting, done: int, total: int, ahead: Mapping[int, int]) -> list[range]:
         """The queries that are asked together, of those that are missing: neither among the first `done` nor `ahead`, so many
-        from each of these positions on."""
+        from each of these positions on. What is chosen jointly, by asking the model, is asked all together."""
         size = self.config.batch_size
         chunk = CHUNK_OF_AUTO if size == "auto" else max(BATCHES * size, CHUNK)
+        if setting.asks and setting.method.chain is not None and setting.method.chain.joint:
+            chunk = max(total, 1)
         found, low = [], done
         for start in [*sorted(ahead), total]:
             found += [range(first, min(first + chunk, start)) for first in range(low, start, chunk)]
@@ -192,16 +199,25 @@ class Answers:
 
     def _units(self) -> Iterator[Chunk]:
         for number, one in enumerate(self._asked):
-            under = Conditions.of(one.setting.method)
+            setting = one.setting
+            under = Conditions.of(setting.method)
+            choosing = Choosing.of(setting, self.settings.reverses(setting.method)) if setting.asks else None
             for chunk in one.missing:
                 part = slice(chunk.start, chunk.stop)
-                yield Chunk(number, chunk.start, self.inputs.query_rows[part], one.chosen[part], under)
+                among = None if one.among is None else one.among[part]
+                rows = self.inputs.query_rows[part]
+                yield Chunk(number, chunk.start, rows, one.chosen[part], under, choosing, among)
 
     def _place(self, run: Run[Chunk | CostSample, Answered]) -> AbstractContextManager[WorkerContext]:
         """The place that workers are told; what it sends are the pictures of all prompts, and files of vectors and weights."""
         inputs, methods = self.inputs, [group[0].method for group in self.settings.groups]
-        rows = np.unique(np.concatenate([np.empty(0, np.int64), *(one.chosen.reshape(-1) for one in self._asked)]))
+        rows = np.unique(np.concatenate([np.empty(0, np.int64), *map(self._shown, self._asked)]))
         pictures = [inputs.index.images[row] for row in rows]
+        chains = [one.setting.method.chain for one in self._asked if one.setting.asks]
+        encoders = {part.encoder for chain in chains if chain for part in chain.parts[chain.asking :]} - {None}
+        embeddings = [
+            inputs.embeddings(split, name).path for name in encoders if name for split in ("train", "validation")
+        ]
         queries = [inputs.queries.images[row] for row in inputs.query_rows]
         files = [m.weights for m in methods if m.weights is not None]
         files += [m.intervention.file for m in methods if m.intervention is not None]
@@ -209,10 +225,17 @@ class Answers:
             run.executor,
             inputs.dataset.folder,
             [*pictures, *queries],
+            embeddings,
             files=files,
             ship=self.config.ship_data,
             variables=VARIABLES,
         )
+
+    def _shown(self, one: Asked) -> IntArray:
+        """The rows of the index records that its prompts can show, int64 [n]."""
+        if not one.setting.asks:
+            return one.chosen.reshape(-1)
+        return self.inputs.index_rows if one.among is None else self.inputs.index_rows[one.among[one.among >= 0]]
 
     def _take(self, answered: Answered) -> None:
         """Puts what came where it belongs."""
@@ -223,6 +246,8 @@ class Answers:
             return
         one = self._asked[unit.number]
         told: ChunkFacts = {"seconds": answered.seconds, "remark": answered.remark, "run": answered.run}
+        if answered.asked:
+            told["choosing"] = answered.asked
         one.part.append(answered.rows, unit.start, told)
         one.missing = [chunk for chunk in one.missing if chunk.start != unit.start]
 

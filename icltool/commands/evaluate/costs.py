@@ -38,8 +38,8 @@ def sample(count: int) -> IntArray:
 
 
 def firsts(settings: Settings) -> list[Setting]:
-    """The settings that are measured: of several seeds the first."""
-    return [group[0] for group in settings.groups]
+    """The settings that are measured: of several seeds the first, and none that asks the model what to show."""
+    return [group[0] for group in settings.groups if not group[0].asks]
 
 
 def set_apart(kept: dict[SettingKey, SettingResult], settings: Settings) -> None:
@@ -49,7 +49,7 @@ def set_apart(kept: dict[SettingKey, SettingResult], settings: Settings) -> None
         return
     shown = [s.key for s in firsts(settings) if s.key in kept and kept[s.key].extra.get("digest", s.digest) == s.digest]
     calls = {kept[key].extra.get("cost", {}).get("call") for key in shown}
-    if len(shown) == len(settings.groups) and len(calls) == 1 and None not in calls:
+    if len(shown) == len(firsts(settings)) and len(calls) == 1 and None not in calls:
         return
     for key in shown:
         kept[key] = replace(kept[key], extra=facts_without(kept[key].extra, ("cost",)))

@@ -142,6 +142,7 @@ def remarks(results: Sequence[SettingResult], analysis: Analysis) -> list[str]:
         *(_ordered(found, metric) for by_shots in groups.values() for found in by_shots.values()),
         *(_guarded(results, analysis["guard"]) if "guard" in analysis and any(r.shots for r in results) else ()),
         *(r.extra["intervention"].get("remark", "") for r in results if stands_in(r)),
+        *_told("choosing (prompts per query)", groups, _choosing),
         *cost_remarks(results),
     ]
     alike = dict.fromkeys(r.method for r in results if r.extra.get("seeds_alike"))
@@ -158,6 +159,11 @@ def _told(title: str, groups: Mapping[str, Mapping[int, list[SettingResult]]], t
         if texts:
             lines.append(f"  {method}: {', '.join(texts)}")
     return [f"{title}:", *lines] if lines else []
+
+
+def _choosing(found: Sequence[SettingResult]) -> str:
+    asked = [r.extra["choosing"]["prompts"] / r.queries for r in found if "choosing" in r.extra]
+    return f"{sum(asked) / len(asked):g}" if asked else ""
 
 
 def _copied(found: Sequence[SettingResult]) -> str:

@@ -103,11 +103,17 @@ class Results:
             shown = [s for s in group[1:] if s.seed not in self._seeds_alike(first) and not self._alike(first, s)]
             for setting in [first, *shown]:
                 if setting.key in unanswered:
-                    part = self._part(self._file(setting.key), setting.digest)
-                    found.append(Asked(setting, 0, self.settings.demonstrations(setting), part))
+                    found.append(self._asked(setting))
             if self.config.permutations > 1 and first.shots > 1:
                 found += [asked for setting in [first, *shown] for asked in self._orders_to_answer(setting)]
         return found
+
+    def _asked(self, setting: Setting) -> Asked:
+        part = self._part(self._file(setting.key), setting.digest)
+        if not setting.asks:
+            return Asked(setting, 0, self.settings.demonstrations(setting), part)
+        unknown = np.empty((len(self.settings.inputs.query_rows), 0), dtype=np.int64)
+        return Asked(setting, 0, unknown, part, among=self.settings.among(setting))
 
     def _orders_to_answer(self, setting: Setting) -> list[Asked]:
         current = self._current(setting)
@@ -146,8 +152,9 @@ class Results:
         """The settings whose cost is to be measured; of several seeds the first."""
         if not costs.wanted(self.settings):
             return []
-        firsts = (group[0] for group in self.settings.groups)
-        return [s for s in firsts if (found := self._current(s)) is None or "cost" not in found.extra]
+        return [
+            s for s in costs.firsts(self.settings) if (found := self._current(s)) is None or "cost" not in found.extra
+        ]
 
     def measure(self) -> list[str]:
         """Takes in the costs that are missing; a line for each that cannot be measured."""
@@ -229,7 +236,9 @@ class Results:
         return found if found is not None and (setting.key in self._fresh or not self.config.overwrite) else None
 
     def _alike(self, first: Setting, other: Setting) -> bool:
-        return np.array_equal(self.settings.demonstrations(first), self.settings.demonstrations(other))
+        return not first.asks and np.array_equal(
+            self.settings.demonstrations(first), self.settings.demonstrations(other)
+        )
 
     def _ensure(self, setting: Setting) -> None:
         """Has the setting answered by all metrics that can run; only what is missing is done."""
@@ -306,6 +315,8 @@ class Results:
             return known
         answered = self.answers.of(setting.key)
         made = _made_by(setting, answered.remark)
+        if setting.asks:
+            made["choosing"] = {"prompts": answered.asked}
         made["run"] = cast(RunFacts, {"date": moment(), **releases("torch", "transformers"), **answered.run})
         return answered.rows, answered.seconds, made
 

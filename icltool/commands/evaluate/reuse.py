@@ -13,7 +13,7 @@ from icltool.store.evaluations import RESULTS, SettingResult, predictions_file, 
 from icltool.store.makers import Makers
 
 #: What of a result says how its answers were made.
-_MADE = {"intervention", "finetuned", "run"}
+_MADE = {"intervention", "finetuned", "choosing", "run"}
 
 
 class Earlier:

@@ -43,15 +43,52 @@ def weights_last(setting: Setting) -> str:
 
 
 @dataclass(frozen=True)
+class AskingPart:
+    """A retrieval method that a worker builds: what messages call it, its registered name, its options (JSON), and whose
+    embeddings it reads."""
+
+    name: str
+    registered: str
+    options: str
+    encoder: str | None
+
+
+@dataclass(frozen=True)
+class Choosing:
+    """How a worker chooses demonstrations, where the model is asked for that: the methods from the first that asks on."""
+
+    parts: tuple[AskingPart, ...]
+    shots: int
+    seed: int
+    reverses: bool
+
+    @classmethod
+    def of(cls, setting: Setting, reverses: bool) -> Choosing:
+        """Of a setting that asks the model."""
+        chain = setting.method.chain
+        assert chain is not None
+        parts = [
+            AskingPart(part.name, part.registered, json.dumps(part.options), part.encoder)
+            for part in chain.parts[chain.asking :]
+        ]
+        return cls(tuple(parts), setting.shots, setting.seed, reverses)
+
+
+@dataclass(frozen=True)
 class Chunk:
     """The unit of work: queries that are answered together, those from number `start` of task `number` on. `query_rows`
-    int64 [n], `chosen` int64 [n, shots] rows of the index records in prompt order."""
+    int64 [n], `chosen` int64 [n, shots] rows of the index records in prompt order.
+
+    With `choosing` they are chosen before they are answered: `chosen` is [n, 0], and `among` int64 [n, P] are rows of the
+    IndexSet to choose among, padded with -1, None for all."""
 
     number: int
     start: int
     query_rows: IntArray
     chosen: IntArray
     under: Conditions
+    choosing: Choosing | None = None
+    among: IntArray | None = None
 
 
 class Measured(NamedTuple):

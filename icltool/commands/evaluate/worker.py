@@ -9,16 +9,20 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
+import numpy as np
+
 from icltool.commands.evaluate.costs import measured_together
 from icltool.commands.evaluate.inputs import Inputs
 from icltool.commands.evaluate.interventions import INTERVENTIONS, other_template
+from icltool.commands.evaluate.methods import RetrieverPart
 from icltool.commands.evaluate.options import EvaluateConfig
 from icltool.commands.evaluate.predictions import predicted
-from icltool.commands.evaluate.units import Chunk, Conditions, CostSample
-from icltool.contracts import Intervention, Model, Progress, ScoringRequest
+from icltool.commands.evaluate.units import AskingPart, Choosing, Chunk, Conditions, CostSample
+from icltool.contracts import IndexSet, IntArray, Intervention, Model, Progress, QuerySet, ScoringRequest
 from icltool.contracts.evaluation import Cost, Prediction, RunFacts, SettingKey
 from icltool.contracts.model import HasPrecision
 from icltool.engine.choices import best_choice, rank_choices
+from icltool.engine.choosing import Chain, Handed, ModelForChoosing
 from icltool.engine.devices import device_of
 from icltool.engine.generation import generation_options
 from icltool.engine.session import Session
@@ -27,13 +31,15 @@ from icltool.errors import ConfigError
 from icltool.execution.progress import SilentProgress
 from icltool.execution.worker_context import WorkerContext
 from icltool.plugin.manager import component
+from icltool.store.arrays import StoredExamples
 from icltool.store.prepared import moved_picture
 
 
 @dataclass(frozen=True)
 class Answered:
     """The prediction rows of a chunk, or the costs of a sample with those that could not be measured; the work that it took;
-    `run`, how the worker answers (see `_about`); a remark about the intervention's prompts."""
+    `run`, how the worker answers (see `_about`); a remark about the intervention's prompts; `asked`, the prompts that choosing
+    the demonstrations took."""
 
     unit: Chunk | CostSample
     work: Work = field(default_factory=Work)
@@ -41,6 +47,7 @@ class Answered:
     seconds: float = 0.0
     remark: str = ""
     run: RunFacts = field(default_factory=RunFacts)
+    asked: int = 0
     costs: dict[SettingKey, Cost] = field(default_factory=dict)
     faults: dict[SettingKey, ConfigError] = field(default_factory=dict)
 
@@ -63,6 +70,7 @@ class Answering:
         self._about = RunFacts()
         self._notes: list[str] = []
         self._interventions: dict[Conditions, Intervention] = {}
+        self._chains: dict[Choosing, Chain[RetrieverPart]] = {}
         self.use(under[0].weights if under else None)
         model = self.session().model
         assert model is not None
@@ -78,8 +86,12 @@ class Answering:
     def expect(self, unit: Chunk | CostSample) -> None:
         """Has the chunk's images read ahead, once there is a model with the same weights to read them."""
         if isinstance(unit, Chunk) and self._session is not None and self.weights == unit.under.weights:
-            for row, demonstrations in zip(unit.query_rows, unit.chosen, strict=True):
-                self._session.expect([*self.inputs.index.rows(demonstrations), self.inputs.queries[row]])
+            shown = unit.chosen
+            if unit.among is not None:
+                shown = np.where(unit.among < 0, unit.among, self.inputs.index_rows[unit.among])
+            for row, demonstrations in zip(unit.query_rows, shown, strict=True):
+                examples = self.inputs.index.rows(demonstrations[demonstrations >= 0])
+                self._session.expect([*examples, self.inputs.queries[row]])
 
     def __call__(self, unit: Chunk | CostSample) -> Answered:
         if isinstance(unit, CostSample):
@@ -88,12 +100,19 @@ class Answering:
         self.use(unit.under.weights)
         session = self.session()
         before, began = session.done, time.perf_counter()
+        asked = 0
         with self.steered(unit.under):
+            if unit.choosing is not None:
+                unit, asked = (
+                    replace(unit, chosen=self._chosen(unit, unit.choosing)),
+                    session.prompts_scored - before.prompts,
+                )
             rows = self._answers(unit)
         seconds = time.perf_counter() - began
         if back := {here: there for there, here in self.inputs.dataset.moved.items()}:
             rows = [{**row, "images": [moved_picture(image, back) for image in row["images"]]} for row in rows]
-        return Answered(unit, session.done - before, tuple(rows), seconds, self._remark(unit.under), self._about)
+        remark = self._remark(unit.under)
+        return Answered(unit, session.done - before, tuple(rows), seconds, remark, self._about, asked)
 
     def close(self, finished: bool) -> None:
         """Ends what works beside the session."""
@@ -123,6 +142,29 @@ class Answering:
         """Within it the model answers under the intervention of these conditions, if there is one."""
         intervention = self._opened(under)
         return nullcontext() if intervention is None else self.session().steered(intervention)
+
+    def _chosen(self, unit: Chunk, choosing: Choosing) -> IntArray:
+        """int64 [n, shots]: the demonstrations that the chunk's methods choose, rows of the index records in prompt order."""
+        inputs, session = self.inputs, self.session()
+        if choosing not in self._chains:
+            self._chains[choosing] = Chain([_built(part) for part in choosing.parts])
+        positions = np.searchsorted(inputs.query_rows, unit.query_rows)
+
+        def arrays(part: RetrieverPart) -> tuple[IndexSet, QuerySet]:
+            index, queries = inputs.arrays(part.needs, part.encoder)
+            return index, queries.take(positions)
+
+        chain = self._chains[choosing]
+        index, _ = inputs.arrays(chain.parts[0].needs, chain.parts[0].encoder)
+        examples = StoredExamples(inputs.index, inputs.index_rows, inputs.queries, unit.query_rows)
+        session.start_anew()
+        session.keeps_prefixes = True
+        try:
+            handed = Handed(unit.among, examples, ModelForChoosing(session, index))
+            rows = chain.retrieve(arrays, choosing.shots, choosing.seed, handed)
+        finally:
+            session.keeps_prefixes = False
+        return inputs.index_rows[rows[:, ::-1] if choosing.reverses else rows]
 
     def _answers(self, unit: Chunk) -> list[Prediction]:
         """Rows without scores of the chunk's queries."""
@@ -154,6 +196,13 @@ class Answering:
         if intervention is None or model is None:
             return ""
         return other_template(under.label, intervention, model)
+
+
+def _built(part: AskingPart) -> RetrieverPart:
+    """The method, built anew."""
+    options = json.loads(part.options)
+    retriever = component("retrievers", part.registered, **options)
+    return RetrieverPart(part.name, retriever, part.registered, options, {}, part.encoder, (), "")
 
 
 def _about(model: Model, session: Session) -> RunFacts:
