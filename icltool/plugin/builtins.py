@@ -6,6 +6,8 @@ from icltool.plugin import Registration, hookimpl
 from icltool.plugin.commands import command_target, commands
 
 _HERE = "icltool.components"
+#: What a selector that holds CLIP's towers asks for its encoder, and a sampler for its retrieval method.
+_BUILD = "icltool.plugin.manager:component"
 
 
 @hookimpl
@@ -190,6 +192,12 @@ def icltool_samplers() -> list[Registration]:
         Registration("image-sim", f"{_HERE}.samplers.image_sim:ImageSimilaritySampler", "nearest by image"),
         Registration("text-sim", f"{_HERE}.samplers.text_sim:TextSimilaritySampler", "nearest by text"),
         Registration("mix", f"{_HERE}.samplers.mix:MixSampler", "shares of random, text-sim and image-sim"),
+        Registration(
+            "retrieved",
+            f"{_HERE}.samplers.retrieved:RetrievedSampler",
+            "what a retrieval method would show: --sampler-option method=NAME",
+            {"components": _BUILD},
+        ),
     ]
 
 
@@ -213,7 +221,6 @@ def icltool_scorers() -> list[Registration]:
 @hookimpl
 def icltool_retrievers() -> list[Registration]:
     similarity = f"{_HERE}.retrievers.similarity:SimilarityRetriever"
-    build = "icltool.plugin.manager:component"  # what a selector that holds CLIP's towers asks for its encoder
     return [
         Registration("zero-shot", f"{_HERE}.retrievers.zero_shot:ZeroShot", "no demonstrations"),
         Registration("random", f"{_HERE}.retrievers.random:RandomRetriever", "uniform, seeded per query"),
@@ -227,13 +234,13 @@ def icltool_retrievers() -> list[Registration]:
             "lever-lm",
             f"{_HERE}.retrievers.lever_lm:LeverLMRetriever",
             "the trained selector",
-            {"components": build},
+            {"components": _BUILD},
         ),
         Registration(
             "pointer",
             f"{_HERE}.retrievers.pointer:PointerRetriever",
             "the trained pointer selector",
-            {"components": build},
+            {"components": _BUILD},
         ),
         Registration("mmr", f"{_HERE}.retrievers.mmr:MMRRetriever", "near the query, unlike each other (MMR)"),
         Registration("dpp", f"{_HERE}.retrievers.dpp:DPPRetriever", "relevant and diverse set (determinantal, CEIL)"),

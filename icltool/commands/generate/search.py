@@ -25,7 +25,15 @@ from icltool.engine.generation import generation_options
 from icltool.engine.session import FeatureSource, Session
 from icltool.engine.work import Work
 from icltool.plugin.manager import component, load_registry
-from icltool.store.arrays import FeatureTable, embedded_by, guard_kinds, index_set, open_embeddings, query_set
+from icltool.store.arrays import (
+    FeatureTable,
+    embedded_by,
+    guard_kinds,
+    index_set,
+    open_embeddings,
+    open_others,
+    query_set,
+)
 from icltool.store.records import open_dataset
 from icltool.store.workspace import Workspace
 
@@ -133,11 +141,15 @@ def search_options(config: GenerateConfig) -> SearchOptions:
 
 def candidate_pools(config: GenerateConfig, parts: SearchParts, anchors: IntArray) -> Iterator[tuple[int, IntArray]]:
     """(anchor row, candidate rows) for each anchor; pools do not depend on how anchors are chunked."""
-    index = index_set(parts.records, parts.sampler.needs, parts.embeddings, guard=parts.guard)
+    needs, workspace = parts.sampler.needs, Workspace(config.workspace)
+    others = [open_others(workspace, parts.dataset, split, needs) for split in ("train", config.queries)]
+    index = index_set(parts.records, needs, parts.embeddings, guard=parts.guard, others=others[0])
     for low in range(0, len(anchors), POOL_CHUNK):
         rows = anchors[low : low + POOL_CHUNK]
         same = config.queries == "train"
-        queries = query_set(parts.queries, parts.sampler.needs, parts.query_embeddings, rows, same, guard=parts.guard)
+        queries = query_set(
+            parts.queries, needs, parts.query_embeddings, rows, same, guard=parts.guard, others=others[1]
+        )
         drawn = parts.sampler.sample(index, queries, config.candidates, config.seed)
         pools = checked_rows(config.sampler, drawn, index, queries, config.candidates)
         yield from zip((int(r) for r in rows), pools, strict=True)

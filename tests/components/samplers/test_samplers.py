@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
@@ -12,9 +14,10 @@ from icltool.components.samplers.mix import MixOptions, MixSampler
 from icltool.components.samplers.random import RandomSampler
 from icltool.components.samplers.text_sim import TextSimilaritySampler
 from icltool.contracts import IndexSet, QuerySet
-from icltool.errors import ConfigError, DataError
+from icltool.errors import ConfigError, DataError, IclError
 from icltool.plugin.manager import component, load_registry
 from icltool.testing import check_sampler, make_anchors, make_index
+from tests.commands.evaluate.asking import registered
 
 
 def mix(random: float, text: float, image: float) -> MixSampler:
@@ -124,3 +127,34 @@ def test_too_small_an_index_set_is_one_clear_line() -> None:
     ) as caught:
         MixSampler(MixOptions()).sample(index, make_anchors(index, [0]), 64, 0)
     assert caught.value.hint
+
+
+@pytest.mark.parametrize("options", [{"method": "i2i"}, {"method": "mmr", "mmr.pool": 240}, {"method": "t2t>random"}])
+def test_a_retrieval_method_is_a_sampler(options: dict[str, Any]) -> None:
+    check_sampler(lambda: component("samplers", "retrieved", **options))
+
+
+def test_what_is_retrieved_is_the_pool() -> None:
+    index = make_index(60)
+    anchors = make_anchors(index, range(9))
+    pools = component("samplers", "retrieved", method="i2i").sample(index, anchors, 12, 0)
+    nearest = component("samplers", "image-sim").sample(index, anchors, 12, 0)
+    np.testing.assert_array_equal(pools, nearest)
+    chain = component("samplers", "retrieved", method="i2i+mmr", **{"mmr.pool": 20, "i2i.index": "exact"})
+    alone = component("retrievers", "mmr", pool=20).retrieve(index, anchors, 12, 0)
+    np.testing.assert_array_equal(chain.sample(index, anchors, 12, 0), alone)
+
+
+@pytest.mark.parametrize(
+    ("options", "fault"),
+    [
+        ({"method": "i2i", "mmr.pool": 3}, "the option mmr.pool is of none of i2i"),
+        ({"method": "i2i", "pool": 3}, "the option pool is of none of i2i"),
+        ({"method": "i3i"}, "unknown retrieval method 'i3i'"),
+        ({"method": "random+surest"}, "surest needs examples and model, which is for `icltool evaluate` alone"),
+        ({"method": "random+plan"}, "needs the option|missing a required argument"),
+    ],
+)
+def test_what_cannot_be_a_sampler_is_refused(options: dict[str, Any], fault: str) -> None:
+    with registered(), pytest.raises(IclError, match=fault):
+        component("samplers", "retrieved", **options)

@@ -1,0 +1,48 @@
+"""Candidates that a retrieval method would show."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+
+from icltool.contracts import IndexSet, IntArray, QuerySet
+from icltool.engine.choosing import Chain, Part, chain_names, is_joint, own_options
+from icltool.errors import ConfigError
+
+
+class RetrievedSampler:
+    """Any retrieval method as a sampler: a pool is what the method answers for as many demonstrations, in its order.
+
+    `method` is its name, or "A+B" for one that chooses among what another chose; further options are the method's, as
+    METHOD.NAME=VALUE. `components` is where to find the function ("package.module:name") that builds a component of a kind
+    and a name; icltool's registration sets it.
+
+    Raises ConfigError for an option of no method, and for a method that asks the model, reads examples or chooses jointly:
+    pools are drawn before there is a model, for some anchors at a time.
+    """
+
+    def __init__(self, method: str, components: str, **options: object) -> None:
+        module, _, function = components.partition(":")
+        build = getattr(importlib.import_module(module), function)
+        names = chain_names(method)
+        _refuse_foreign(names, options)
+        self._chain = Chain([Part(name, build("retrievers", name, **own_options(options, name))) for name in names])
+        self.needs = frozenset().union(*(part.needs for part in self._chain.parts))
+        for part in self._chain.parts:
+            unmet = sorted(part.retriever.needs & {"model", "examples"})
+            if unmet or is_joint(part.retriever):
+                told = f"needs {' and '.join(unmet)}" if unmet else "chooses for all queries together"
+                raise ConfigError(f"sampler 'retrieved': {part.name} {told}, which is for `icltool evaluate` alone")
+
+    def sample(self, index: IndexSet, anchors: QuerySet, size: int, seed: int) -> IntArray:
+        """Rows of `index` int64 [A, size]; see `icltool.contracts.Sampler`. DataError when too few rows are left."""
+        return self._chain.retrieve(lambda _: (index, anchors), size, seed)
+
+
+def _refuse_foreign(names: tuple[str, ...], options: Mapping[str, object]) -> None:
+    for key in options:
+        if key.partition(".")[0] not in names:
+            raise ConfigError(
+                f"sampler 'retrieved': the option {key} is of none of {', '.join(names)}",
+                f"write the method's name before it: {names[-1]}.{key.rpartition('.')[2]}=…",
+            )
