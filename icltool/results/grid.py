@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from icltool.contracts.evaluation import Analysis, SeedMean
+from icltool.results.intervals import Interval, interval_of
 from icltool.store.evaluations import MetricResult, SettingResult
 
 #: Digits after the decimal point in tables.
@@ -22,7 +24,7 @@ class Cell:
     """A figure of the table; `best` where no method does better in this column. `spread` is the standard deviation over
     seeds of a mean over seeds."""
 
-    result: MetricResult
+    result: Interval
     best: bool
     spread: float | None = None
 
@@ -58,6 +60,11 @@ class Grid:
         return ["method", *metric, *(f"{k}-shot" for k in self.shots)]
 
     @property
+    def has_best(self) -> bool:
+        """Whether any figure is the best of its column."""
+        return any(cell.best for row in self.rows for cell in row.cells.values())
+
+    @property
     def caption(self) -> str:
         """What the figures are."""
         spread = any(cell.spread is not None for row in self.rows for cell in row.cells.values())
@@ -69,26 +76,46 @@ class Grid:
         return [row.method, row.metric] if len(self.metrics) > 1 else [row.method]
 
 
+class Entry(NamedTuple):
+    """A figure to lay out: its row's title, and its column."""
+
+    title: str
+    metric: str
+    shots: int
+    figure: Interval
+    spread: float | None = None
+
+
 def result_grid(results: Sequence[SettingResult]) -> Grid:
     """Lays results out. A method evaluated with several seeds gets one row per seed, unless the result is a mean over
     seeds (with "sd", by metric, in its `extra`). Of two results for one setting the later counts."""
-    labels = _labels(results)
-    metrics = tuple(dict.fromkeys(name for result in results for name in result.metrics))
-    shots = tuple(sorted({result.shots for result in results}))
-    found: dict[tuple[str, str, int], MetricResult] = {}
-    spreads: dict[tuple[str, str, int], float | None] = {}
-    for result in results:
-        for name, value in result.metrics.items():
-            key = labels[result.method, result.seed], name, result.shots
-            found[key], spreads[key] = value, result.extra.get("sd", {}).get(name)
-    best = _best(found)
+    titles = row_titles((result.method, result.seed) for result in results)
+    return laid_out(
+        Entry(
+            titles[result.method, result.seed],
+            name,
+            result.shots,
+            Interval(one.mean, one.low, one.high),
+            result.extra.get("sd", {}).get(name),
+        )
+        for result in results
+        for name, one in result.metrics.items()
+    )
+
+
+def laid_out(entries: Iterable[Entry], digits: int = DIGITS) -> Grid:
+    """The entries as rows and columns, what is best by so many digits after the point; of two in one place the later counts."""
+    found = {(one.title, one.metric, one.shots): one for one in entries}
+    metrics = tuple(dict.fromkeys(metric for _, metric, _ in found))
+    shots = tuple(sorted({k for _, _, k in found}))
+    best = _best(found, digits)
     rows = []
-    for label in dict.fromkeys(labels.values()):
+    for title in dict.fromkeys(title for title, _, _ in found):
         for metric in metrics:
-            keys = {k: (label, metric, k) for k in shots if (label, metric, k) in found}
+            keys = {k: (title, metric, k) for k in shots if (title, metric, k) in found}
             if keys:
-                cells = {k: Cell(found[key], key in best, spreads[key]) for k, key in keys.items()}
-                rows.append(GridRow(label, metric, cells))
+                cells = {k: Cell(found[key].figure, key in best, found[key].spread) for k, key in keys.items()}
+                rows.append(GridRow(title, metric, cells))
     return Grid(metrics, shots, tuple(rows))
 
 
@@ -124,19 +151,20 @@ def _mean(results: Sequence[SettingResult], entry: SeedMean) -> SettingResult:
         for column, values in tables[0].items()
     }
     spreads = {name: one["sd"] for name, one in metrics.items()}
-    figures = {name: MetricResult(*(_number(one[k]) for k in ("mean", "low", "high"))) for name, one in metrics.items()}
+    figures = {name: MetricResult(*interval_of(one)) for name, one in metrics.items()}
     return replace(first, metrics=figures, extra={**first.extra, "by": by, "seeds": entry["seeds"], "sd": spreads})
 
 
-def _number(value: float | None) -> float:
-    return math.nan if value is None else value
+def p_text(p: float) -> str:
+    """A p-value as tables have it; a dash where there is none."""
+    return EMPTY if not math.isfinite(p) else "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
-def _labels(results: Sequence[SettingResult]) -> dict[tuple[str, int], str]:
-    """The row title of each (method, seed)."""
+def row_titles(settings: Iterable[tuple[str, int]]) -> dict[tuple[str, int], str]:
+    """The row title of each (method, seed): the seed is in it where the method comes with several."""
     seeds: dict[str, dict[int, None]] = {}
-    for result in results:
-        seeds.setdefault(result.method, {})[result.seed] = None
+    for method, seed in settings:
+        seeds.setdefault(method, {})[seed] = None
     return {
         (method, seed): method if len(found) == 1 else f"{method} (seed {seed})"
         for method, found in seeds.items()
@@ -144,12 +172,12 @@ def _labels(results: Sequence[SettingResult]) -> dict[tuple[str, int], str]:
     }
 
 
-def _best(found: Mapping[tuple[str, str, int], MetricResult]) -> set[tuple[str, str, int]]:
+def _best(found: Mapping[tuple[str, str, int], Entry], digits: int) -> set[tuple[str, str, int]]:
     """The best of each column as printed, ties included; none in a column with a single figure."""
     columns: dict[tuple[str, int], list[tuple[float, tuple[str, str, int]]]] = {}
-    for key, value in found.items():
-        if value.mean == value.mean:  # not NaN
-            columns.setdefault((key[1], key[2]), []).append((round(value.mean, DIGITS), key))
+    for key, entry in found.items():
+        if math.isfinite(entry.figure.mean):
+            columns.setdefault((entry.metric, entry.shots), []).append((round(entry.figure.mean, digits), key))
     best = set()
     for (metric, _), figures in columns.items():
         top = (min if metric in LOWER_IS_BETTER else max)(figure for figure, _ in figures)

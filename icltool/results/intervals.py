@@ -6,7 +6,8 @@ whatever is averaged, so that figures of several methods on the same queries are
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Sequence
+import math
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -24,6 +25,21 @@ class Interval(NamedTuple):
     mean: float
     low: float
     high: float
+
+
+def known(value: float | None) -> float:
+    """A figure as JSON files have it: NaN for null."""
+    return math.nan if value is None else float(value)
+
+
+def finite(value: float) -> float | None:
+    """A plain float as JSON files are to have it: null for what is no finite number."""
+    return float(value) if math.isfinite(value) else None
+
+
+def interval_of(entry: Mapping[str, float | None]) -> Interval:
+    """The "mean", "low" and "high" of a JSON object. KeyError where one is missing."""
+    return Interval(*(known(entry[side]) for side in ("mean", "low", "high")))
 
 
 def bootstrap_interval(

@@ -8,16 +8,26 @@ import os
 import re
 import socket
 from pathlib import Path
-from typing import Any
+from typing import overload
 
 
-def without_names(value: Any) -> Any:
+@overload
+def without_names(value: str) -> str: ...
+@overload
+def without_names(value: dict[str, object]) -> dict[str, object]: ...
+@overload
+def without_names(value: object) -> object: ...
+def without_names(value: object) -> object:
     """The same value with "~" for the home folder and for the user's name where it is a part of a path or a value of its own,
     and "HOST" for the machine's name; and with texts that any encoding of Unicode can write."""
     return _Hiding().value(value)
 
 
-def without_places(value: Any, workspace: Path) -> Any:
+@overload
+def without_places(value: str, workspace: Path) -> str: ...
+@overload
+def without_places(value: object, workspace: Path) -> object: ...
+def without_places(value: object, workspace: Path) -> object:
     """As `without_names`, and paths in the workspace are relative to it."""
     roots = {str(workspace.absolute()), os.path.normpath(workspace.absolute())}
     with contextlib.suppress(OSError, RuntimeError):
@@ -26,7 +36,7 @@ def without_places(value: Any, workspace: Path) -> Any:
     return without_names(value if root is None else _relative(value, root))
 
 
-def _relative(value: Any, root: re.Pattern[str]) -> Any:
+def _relative(value: object, root: re.Pattern[str]) -> object:
     if isinstance(value, dict):
         return {_relative(key, root): _relative(item, root) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -57,7 +67,7 @@ class _Hiding:
             (_any(hosts, 4, r"(?<![\w.-])", end), "HOST"),
         ]
 
-    def value(self, value: Any) -> Any:
+    def value(self, value: object) -> object:
         if isinstance(value, dict):
             return {self.text(str(key)): self.value(item) for key, item in value.items()}
         if isinstance(value, list | tuple):

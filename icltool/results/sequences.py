@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import csv
 import json
-import math
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
+from icltool.contracts.json import Json
 from icltool.contracts.records import QueryResult
+from icltool.results.intervals import finite
 from icltool.store.atomic import replace_file
 
 #: Queries that are in memory together.
@@ -27,7 +27,7 @@ def write_json(results: Iterable[QueryResult], path: Path) -> int:
         stream.write("{")
         for count, result in enumerate(results, 1):
             ids = [[*(int(icd) for icd in beam), result.query_id] for beam in result.icd_ids]
-            entry = {"id_list": ids, "score_list": [_finite(score) for score in result.scores]}
+            entry = {"id_list": ids, "score_list": [finite(score) for score in result.scores]}
             stream.write(f"{',' if count > 1 else ''}\n{json.dumps(str(result.query_id))}: {json.dumps(entry)}")
         stream.write("\n}\n")
     return count
@@ -43,12 +43,13 @@ def write_csv(results: Iterable[QueryResult], path: Path, shots: int) -> int:
         writer = csv.DictWriter(stream, columns(shots), lineterminator="\n")
         writer.writeheader()
         for row in _rows(results):
-            writer.writerow({**row, "candidates": " ".join(map(str, row["candidates"]))})
+            cells = {k: " ".join(map(str, v)) if isinstance(v, list) else v for k, v in row.items()}
+            writer.writerow(cells)
             count += 1
     return count
 
 
-def write_parquet(results: Iterable[QueryResult], path: Path, shots: int, provenance: Mapping[str, Any]) -> int:
+def write_parquet(results: Iterable[QueryResult], path: Path, shots: int, provenance: Mapping[str, Json]) -> int:
     """One row per query and beam (`columns`): ids int64, numbers float64 with nulls where missing, candidates a list of
     int64; `provenance` as JSON in the schema's metadata under "icltool". Returns how many rows it wrote.
 
@@ -90,7 +91,7 @@ def columns(shots: int) -> list[str]:
     ]
 
 
-def _rows(results: Iterable[QueryResult]) -> Iterator[dict[str, Any]]:
+def _rows(results: Iterable[QueryResult]) -> Iterator[dict[str, Json]]:
     for result in results:
         candidates = [int(c) for c in result.candidates]
         for beam in range(len(result.scores)):
@@ -98,16 +99,11 @@ def _rows(results: Iterable[QueryResult]) -> Iterator[dict[str, Any]]:
                 "query_id": result.query_id,
                 "beam": beam,
                 **{f"icd_{k}": int(icd) for k, icd in enumerate(result.icd_ids[beam], 1)},
-                "score": _finite(result.scores[beam]),
-                **{f"gain_{k}": _finite(gain) for k, gain in enumerate(result.step_scores[beam], 1)},
-                "value": _finite(result.values[beam]),
-                "base_value": _finite(result.base_value),
-                "log_prob": _finite(result.log_probs[beam]),
-                "base_log_prob": _finite(result.base_log_prob),
+                "score": finite(result.scores[beam]),
+                **{f"gain_{k}": finite(gain) for k, gain in enumerate(result.step_scores[beam], 1)},
+                "value": finite(result.values[beam]),
+                "base_value": finite(result.base_value),
+                "log_prob": finite(result.log_probs[beam]),
+                "base_log_prob": finite(result.base_log_prob),
                 "candidates": candidates,
             }
-
-
-def _finite(value: float) -> float | None:
-    """A plain float, None where there is no number."""
-    return float(value) if math.isfinite(value) else None

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from icltool.contracts.records import QueryResult
-from icltool.results.grid import DIGITS, EMPTY, result_grid
+from icltool.results.grid import DIGITS, EMPTY, p_text, result_grid
+from icltool.results.intervals import interval_of
 from icltool.store.evaluations import SettingResult
 
 if TYPE_CHECKING:
@@ -67,8 +67,8 @@ def difference_table(differences: Sequence[Mapping[str, Any]], metric: str) -> T
         table.add_column(f"{k}-shot", justify="right", overflow="fold")
     cells: dict[tuple[str, str], dict[int, Text]] = {}
     for d in chosen:
-        low, high = (_number(d[side]) for side in ("low", "high"))
-        text = f"{_number(d['mean']):+.{DIGITS}f} [{low:+.{DIGITS}f}, {high:+.{DIGITS}f}] p {_share(d['p'])}"
+        mean, low, high = interval_of(d)
+        text = f"{mean:+.{DIGITS}f} [{low:+.{DIGITS}f}, {high:+.{DIGITS}f}] p {p_text(d['p'])}"
         style = "bold" if low > 0 or high < 0 else ""
         cells.setdefault((d["a"], d["b"]), {})[d["shots"]] = Text(text, style=style)
     for (a, b), found in cells.items():
@@ -94,14 +94,6 @@ def breakdown_table(results: Sequence[SettingResult], column: str, metric: str) 
             figures = [found.get(value, {}).get(metric) for value in values]
             table.add_row(Text(name), *(EMPTY if f is None else f"{f:.{DIGITS}f}" for f in figures))
     return table
-
-
-def _number(value: float | None) -> float:
-    return math.nan if value is None else float(value)
-
-
-def _share(p: float) -> str:
-    return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def sequences_table(results: Iterable[QueryResult], limit: int = 10, title: str | None = None) -> Table:

@@ -19,7 +19,7 @@ from tests.processes import PATIENCE
 ROOT = Path(__file__).resolve().parents[2]
 #: Importing Typer is most of what `icltool --help` does.
 FACTOR = 1.6
-HEAVY = ("torch", "transformers", "lightning", "h5py", "pydantic", "numpy", "datasets")
+HEAVY = ("torch", "transformers", "lightning", "h5py", "pydantic", "numpy", "datasets", "jinja2")
 
 
 def icltool(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -17,6 +17,8 @@ from icltool.errors import ConfigError
 from icltool.plugin.commands import stage_model, stages
 
 ROOT = Path(__file__).resolve().parents[2]
+#: Files of the package that are not Python.
+_PARTS = (".css", ".js", ".html", ".svg")
 SHIPPED = sorted((ROOT / "profiles").glob("*.toml"))
 #: How the names of models begin that come from packages of their own (plugins/), which need not be installed.
 PLUGIN_MODELS = ("openflamingo-", "ofa-", "tiny-ofa")
@@ -169,6 +171,9 @@ def test_the_wheel_holds_the_profiles_and_finds_them_there(tmp_path: Path) -> No
     (wheel,) = tmp_path.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(tmp_path / "site")
+    own = {path.relative_to(ROOT).as_posix() for path in (ROOT / "icltool").rglob("*") if path.suffix in _PARTS}
+    assert own, "style sheets, scripts and templates of pages"
+    assert all((tmp_path / "site" / name).is_file() for name in own)
     code = "from icltool.config.profiles import load_profile; print(load_profile('demo').path)"
     answer = subprocess.run(
         [sys.executable, "-c", code],

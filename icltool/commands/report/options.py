@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from pydantic import Field
 
-from icltool.config.base import StageConfig
-
-_HIDDEN: dict[str, Any] = {"hidden_in_artefact": True}
+from icltool.config.base import HIDDEN, StageConfig
 
 
 class ReportConfig(StageConfig):
@@ -35,13 +32,13 @@ class ReportConfig(StageConfig):
     sequences: Path | None = Field(
         default=None,
         description="show this file of generated sequences and their scores instead, also while it is being generated",
-        json_schema_extra=_HIDDEN,
+        json_schema_extra=HIDDEN,
     )
     output: Path | None = Field(
         default=None,
         description="HTML file to write; none: report.html, or one named after the sequences file, in the workspace's folder "
         "exports",
-        json_schema_extra=_HIDDEN,
+        json_schema_extra=HIDDEN,
     )
     title: str = Field(default="", description="heading of the page; none: the data sets' names")
     max_queries: int = Field(
@@ -60,5 +57,5 @@ class ReportConfig(StageConfig):
     images: bool = Field(default=True, description="show pictures")
     seed: int = Field(default=0, ge=0, description="decides which queries are drawn")
     overwrite: bool = Field(
-        default=False, description="replace an output that is there already", json_schema_extra=_HIDDEN
+        default=False, description="replace an output that is there already", json_schema_extra=HIDDEN
     )

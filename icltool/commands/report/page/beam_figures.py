@@ -13,8 +13,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from icltool.commands.report.page.page_builder import finite
+from icltool.commands.report.page.content import (
+    BeamGains,
+    BeamSpread,
+    Diversity,
+    Hubness,
+    Spread,
+    StepGains,
+    Worse,
+)
 from icltool.contracts import Float64Array, IntArray
+from icltool.results.intervals import finite
 
 Arrays = Mapping[str, NDArray[Any]]
 #: Bars of a histogram.
@@ -23,16 +32,16 @@ BARS = 40
 LISTED, HUBS = 20, 0.01
 
 
-def gains_by_beam(arrays: Arrays) -> dict[str, Any]:
+def gains_by_beam(arrays: Arrays) -> BeamGains:
     """Value of the finished sequence less that without demonstrations, by beam: {"edges": [n + 1], "beams": [one entry per
     beam, best first]}. Histograms share their edges."""
     gains = arrays["values"] - arrays["base_value"][:, None]
     edges = _edges(gains)
-    beams = [{"beam": b + 1, **_distribution(gains[:, b], edges)} for b in range(gains.shape[1])]
+    beams: list[BeamSpread] = [{"beam": b + 1, **_distribution(gains[:, b], edges)} for b in range(gains.shape[1])]
     return {"edges": edges.tolist(), "beams": [entry for entry in beams if entry["anchors"]]}
 
 
-def gains_by_step(arrays: Arrays) -> dict[str, Any]:
+def gains_by_step(arrays: Arrays) -> StepGains:
     """The gain of each search step of the best beams: {"edges": [n + 1], "steps": [one entry per step]}."""
     steps = arrays["step_scores"][:, 0]
     edges = _edges(steps)
@@ -42,7 +51,7 @@ def gains_by_step(arrays: Arrays) -> dict[str, Any]:
     }
 
 
-def worse_than_none(arrays: Arrays) -> dict[str, Any]:
+def worse_than_none(arrays: Arrays) -> Worse:
     """Anchors whose best beam has a lower value than no demonstrations: {"anchors", "worse", "share"}."""
     gains = (arrays["values"][:, 0] - arrays["base_value"])[arrays["beam_count"] > 0]
     known = gains[np.isfinite(gains)]
@@ -50,7 +59,7 @@ def worse_than_none(arrays: Arrays) -> dict[str, Any]:
     return {"anchors": len(known), "worse": worse, "share": worse / len(known) if len(known) else None}
 
 
-def hubness(arrays: Arrays, index_size: int | None) -> dict[str, Any]:
+def hubness(arrays: Arrays, index_size: int | None) -> Hubness:
     """How unevenly examples are chosen, over all beams.
 
     "skewness" is that of how often each example is chosen (the hubness of Radovanović et al., JMLR 11, 2010), over the index
@@ -80,7 +89,7 @@ def hubness(arrays: Arrays, index_size: int | None) -> dict[str, Any]:
     }
 
 
-def diversity(arrays: Arrays) -> dict[str, Any]:
+def diversity(arrays: Arrays) -> Diversity:
     """Whether beams differ: how many sequences there are and how many differ in ids and order; "overlap", the share of
     demonstrations that two beams of an anchor have in common, and "per_anchor", how many different demonstrations its beams
     have, both means over anchors."""
@@ -120,21 +129,18 @@ def _edges(values: Float64Array) -> Float64Array:
     return edges
 
 
-def _distribution(values: Float64Array, edges: Float64Array) -> dict[str, Any]:
+def _distribution(values: Float64Array, edges: Float64Array) -> Spread:
     known = values[np.isfinite(values)]
-    if not len(known):
-        return {"counts": [0] * (len(edges) - 1), "anchors": 0} | dict.fromkeys(
-            ("mean", "median", "q05", "q95", "positive")
-        )
-    q05, median, q95 = np.quantile(known, (0.05, 0.5, 0.95)).tolist()
+    some = len(known) > 0
+    q05, median, q95 = np.quantile(known, (0.05, 0.5, 0.95)).tolist() if some else (None, None, None)
     return {
         "counts": np.histogram(known.clip(edges[0], edges[-1]), edges)[0].tolist(),
         "anchors": len(known),
-        "mean": float(known.mean()),
+        "mean": float(known.mean()) if some else None,
         "median": median,
         "q05": q05,
         "q95": q95,
-        "positive": float((known > 0).mean()),
+        "positive": float((known > 0).mean()) if some else None,
     }
 
 

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from datetime import datetime, timezone
+from typing import Literal, TypedDict
 
+from icltool.releases import __version__
 from icltool.results.intervals import Interval
 
 
@@ -111,22 +113,153 @@ class Source:
     remarks: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
+class SeedMeans(TypedDict):
+    """Means over `seeds` of a method with a number of shots: by metric "mean", "low", "high", "sd", "min" and "max"."""
+
+    evaluation: int
+    method: str
+    shots: int
+    seeds: list[int]
+    metrics: dict[str, dict[str, float | None]]
+
+
+class TypeFigures(TypedDict):
+    """Figures of one setting over the `queries` whose `column` (such as "answer type") has this value."""
+
+    setting: int
+    column: str
+    value: str
+    queries: int | None
+    metrics: dict[str, float | None]
+
+
+class Sample(TypedDict):
+    """How many of how many queries are in the gallery."""
+
+    queries: int
+    of: int
+
+
+class Anchors(TypedDict):
+    """How many anchors are in the gallery, have their sequences, and are to have them."""
+
+    shown: int
+    finished: int
+    total: int
+
+
+class Spread(TypedDict):
+    """How a gain is distributed over `anchors`: a histogram, and figures that are None without any anchor."""
+
+    counts: list[int]
+    anchors: int
+    mean: float | None
+    median: float | None
+    q05: float | None
+    q95: float | None
+    positive: float | None
+
+
+class BeamSpread(Spread):
+    """The gain of beam number `beam`, from 1."""
+
+    beam: int
+
+
+class StepSpread(Spread):
+    """The gain of search step number `step`, from 1."""
+
+    step: int
+
+
+class BeamGains(TypedDict):
+    """Gains by beam; histograms share their n + 1 `edges`."""
+
+    edges: list[float]
+    beams: list[BeamSpread]
+
+
+class StepGains(TypedDict):
+    """Gains by search step, as `BeamGains`."""
+
+    edges: list[float]
+    steps: list[StepSpread]
+
+
+class Worse(TypedDict):
+    """Anchors whose best beam is worse than no demonstrations; `share` is None without any anchor."""
+
+    anchors: int
+    worse: int
+    share: float | None
+
+
+class Hub(TypedDict, total=False):
+    """An example that is often chosen: how often, by what share of the anchors, its place in `Page.demonstrations`."""
+
+    id: int
+    count: int
+    share: float
+    demonstration: int | None
+
+
+class Hubness(TypedDict):
+    """How unevenly examples are chosen; see `beam_figures.hubness`. `times` are pairs (times chosen, examples)."""
+
+    of: str
+    distinct: int
+    chosen: int
+    pool: int
+    index: int | None
+    skewness: float | None
+    top_share: float | None
+    times: list[list[int]]
+    top: list[Hub]
+
+
+class Diversity(TypedDict):
+    """Whether beams differ; see `beam_figures.diversity`."""
+
+    sequences: int
+    distinct: int
+    overlap: float | None
+    per_anchor: float | None
+
+
+class Extra(TypedDict, total=False):
+    """What a page has beside settings and results, JSON-ready: the first three of evaluations, the others of sequences."""
+
+    seeds: list[SeedMeans]
+    types: list[TypeFigures]
+    shown: Sample
+    anchors: Anchors
+    gains: BeamGains
+    steps: StepGains
+    worse: Worse
+    hubness: Hubness
+    diversity: Diversity
+
+
+def _now() -> str:
+    return datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Page:
     """Everything on the page. `metrics` come in the order in which they are to be shown, `lower_is_better` are some of them."""
 
     kind: Literal["evaluations", "sequences"]
     title: str
-    made: str
-    version: str
+    made: str = field(default_factory=_now)
+    version: str = __version__
     sources: tuple[Source, ...]
     metrics: tuple[str, ...]
     settings: tuple[Shown, ...]
-    comparisons: tuple[Comparison, ...]
-    queries: tuple[Query, ...]
-    demonstrations: tuple[Demonstration, ...]
-    pictures: tuple[Thumbnail, ...]
+    comparisons: tuple[Comparison, ...] = ()
+    queries: tuple[Query, ...] = ()
+    demonstrations: tuple[Demonstration, ...] = ()
+    pictures: tuple[Thumbnail, ...] = ()
     results: tuple[Result, ...]
     lower_is_better: frozenset[str] = frozenset()
     remarks: tuple[str, ...] = ()
-    extra: Mapping[str, Any] = field(default_factory=dict)
+    extra: Extra = field(default_factory=Extra)

@@ -3,24 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from icltool.commands.report.page.content import Demonstration, Page, Query, Result
+from icltool.commands.report.page.content import Page, Result
 from icltool.commands.report.page.examples import DatasetKey, Examples, given_up, unfinished, workspaces_of
-from icltool.commands.report.page.page_builder import (
-    Catalogue,
-    Draft,
-    asked,
-    drawn,
-    now,
-    number,
-    readable,
-    sample_remark,
-    version,
-)
+from icltool.commands.report.page.page_builder import Catalogue, Draft, drawn, readable, sample_remark
 from icltool.commands.report.page.settings import (
     ZERO,
     Evaluation,
@@ -37,6 +27,7 @@ from icltool.commands.report.page.times import PictureTimes, changed_at
 from icltool.contracts import Example
 from icltool.errors import StoreError
 from icltool.results.grid import LOWER_IS_BETTER
+from icltool.results.intervals import known
 from icltool.results.privacy import without_places
 from icltool.store.evaluations import RESULTS, SettingResult, read_predictions
 
@@ -62,10 +53,6 @@ def evaluations_page(
     settings = [shown for evaluation in evaluations for shown in shown_settings(evaluation)]
     tests = tuple(test for evaluation in evaluations for test in comparisons(evaluation))
     firsts = [sum(len(e.results) for e in evaluations[: e.position]) for e in evaluations]
-    extra: dict[str, Any] = {
-        "seeds": [entry for evaluation in evaluations for entry in means_over_seeds(evaluation)],
-        "types": [entry for e in evaluations for entry in figures_by_type(e, firsts[e.position])],
-    }
     gathering = _Gathering(evaluations, workspace, queries, seed)
     gathering.gather()
     metrics = tuple(dict.fromkeys(name for setting in settings for name in setting.metrics))
@@ -73,19 +60,18 @@ def evaluations_page(
     page = Page(
         kind="evaluations",
         title=readable(title or without_places(_title(evaluations), workspace)),
-        made=now(),
-        version=version(),
         sources=tuple(sources(evaluations, gathering.remarks)),
         metrics=metrics,
         settings=tuple(settings),
         comparisons=tests,
-        queries=(),
-        demonstrations=(),
-        pictures=(),
         results=tuple(gathering.results),
         lower_is_better=LOWER_IS_BETTER.intersection(metrics),
         remarks=(*sample_remark(shown, gathering.known, "queries", seed), *gathering.notes),
-        extra={**extra, "shown": {"queries": shown, "of": gathering.known}},
+        extra={
+            "seeds": [entry for evaluation in evaluations for entry in means_over_seeds(evaluation)],
+            "types": [entry for e in evaluations for entry in figures_by_type(e, firsts[e.position])],
+            "shown": {"queries": shown, "of": gathering.known},
+        },
     )
     return gathering.catalogue.draft(page, workspace)
 
@@ -208,14 +194,8 @@ class _Gathering:
             if row is None:
                 continue
             example = examples.get(query_id)
-            made = Query(
-                id=query_id,
-                dataset=readable(self.labels[key]),
-                question="" if example is None else asked(example),
-                references=tuple(readable(text) for text in row["references"]),
-            )
-            image = _pictures(row)[-1] if example is None else example.image
-            self.catalogue.query((key, query_id), made, self.times[key].shown(image))
+            image = self.times[key].shown(_pictures(row)[-1] if example is None else example.image)
+            self.catalogue.query(key, query_id, self.labels[key], example, row["references"], image)
 
     def _results(
         self,
@@ -227,7 +207,7 @@ class _Gathering:
     ) -> None:
         """Adds the setting's results; where its predictions are missing, ones that say so."""
         for query_id in self.chosen[evaluation.key]:
-            query = self.catalogue.known_query((evaluation.key, query_id))
+            query = self.catalogue.known_query(evaluation.key, query_id)
             row = answers.rows.get(query_id)
             if query is None or (row is None and not answers.missing):
                 continue
@@ -241,19 +221,15 @@ class _Gathering:
         """Positions of the row's demonstrations, in prompt order."""
         for icd, image in zip(row["icd_ids"], _pictures(row), strict=False):
             example = examples.get(icd)
-            if example is None:
-                made = Demonstration(icd, "", "")
-            else:
-                made = Demonstration(icd, asked(example), readable(example.label))
-                image = example.image
-            yield self.catalogue.demonstration((key, icd), made, self.times[key].shown(image))
+            image = self.times[key].shown(image if example is None else example.image)
+            yield self.catalogue.demonstration(key, icd, example, image)
 
 
 def _result(setting: int, query: int, demonstrations: tuple[int, ...], row: Row, zero: Row | None) -> Result:
-    scores = {name: number(score) for name, score in row["scores"].items()}
-    gains = {name: number(gain) for name, gain in mapping(row.get("gain")).items()}
+    scores = {name: known(score) for name, score in row["scores"].items()}
+    gains = {name: known(gain) for name, gain in mapping(row.get("gain")).items()}
     if not gains and zero is not None and zero is not row:
-        before = {name: number(score) for name, score in zero["scores"].items()}
+        before = {name: known(score) for name, score in zero["scores"].items()}
         gains = {name: score - before[name] for name, score in scores.items() if name in before}
     copied = set(row.get("copied") or ())
     return Result(
@@ -286,7 +262,7 @@ def _pictures(row: Row) -> list[str]:
     return images if len(images) == shown else [""] * shown
 
 
-def _labels(keys: Mapping[DatasetKey, Any]) -> dict[DatasetKey, str]:
+def _labels(keys: Iterable[DatasetKey]) -> dict[DatasetKey, str]:
     """What data sets are called; versions of one are told apart by their fingerprints."""
     times = Counter(key.label for key in keys)
     return {key: f"{key.label}, {key.fingerprint[:8]}" if times[key.label] > 1 else key.label for key in keys}

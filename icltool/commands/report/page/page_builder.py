@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
 
 from icltool.commands.report.page.content import Demonstration, Page, Query, Source, Thumbnail
+from icltool.commands.report.page.examples import DatasetKey
 from icltool.contracts import Example, keyed_generator
-from icltool.releases import __version__
 from icltool.results.privacy import without_places
 
+Pictured = TypeVar("Pictured", Query, Demonstration)
 #: Tasks whose queries are a text by itself, and those that ask for a style.
 
 
@@ -47,7 +46,7 @@ class Draft:
             pictures=tuple(kept),
             queries=tuple(_moved(query, places) for query in self.page.queries),
             demonstrations=tuple(_moved(one, places) for one in self.page.demonstrations),
-            remarks=(*self.page.remarks, *without_places(list(remarks), self.workspace)),
+            remarks=(*self.page.remarks, *(without_places(remark, self.workspace) for remark in remarks)),
         )
 
     def without_pictures(self) -> Page:
@@ -55,12 +54,12 @@ class Draft:
         return self.finished([None] * len(self.references))
 
 
-def _moved(record: Any, places: dict[int, int]) -> Any:
+def _moved(record: Pictured, places: dict[int, int]) -> Pictured:
     return record if record.picture is None else replace(record, picture=places.get(record.picture))
 
 
 class Catalogue:
-    """Collects queries, demonstrations and pictures, each once. A key is (data set, id), of whatever stands for a data set."""
+    """Collects queries, demonstrations and pictures, each once. Where an example is not known, only its id is shown."""
 
     def __init__(self) -> None:
         self.queries: list[Query] = []
@@ -68,33 +67,38 @@ class Catalogue:
         self._references: dict[str, int] = {}
         self._large: set[int] = set()
         self._uses: dict[int, int] = {}
-        self._queries: dict[tuple[Any, int], int] = {}
-        self._demonstrations: dict[tuple[Any, int], int] = {}
+        self._queries: dict[tuple[DatasetKey, int], int] = {}
+        self._demonstrations: dict[tuple[DatasetKey, int], int] = {}
 
-    def query(self, key: tuple[Any, int], made: Query, image: str) -> int:
-        """The position of the query with this key; `made` and `image` count where it is new."""
-        if key not in self._queries:
-            self._queries[key] = len(self.queries)
-            self.queries.append(replace(made, picture=self._picture(image, large=True)))
-        return self._queries[key]
+    def query(
+        self, key: DatasetKey, id: int, dataset: str, example: Example | None, references: Iterable[str], image: str
+    ) -> int:
+        """The position of the query with this id; what else is given counts where it is new."""
+        if (key, id) not in self._queries:
+            self._queries[key, id] = len(self.queries)
+            question = "" if example is None else asked(example)
+            picture = self._picture(image, large=True)
+            self.queries.append(Query(id, readable(dataset), question, tuple(map(readable, references)), picture))
+        return self._queries[key, id]
 
-    def demonstration(self, key: tuple[Any, int], made: Demonstration, image: str) -> int:
-        """The position of the demonstration with this key, as of `query`. To be asked once for each time it is shown."""
-        if key not in self._demonstrations:
-            self._demonstrations[key] = len(self.demonstrations)
-            self.demonstrations.append(replace(made, picture=self._picture(image, large=False)))
-        position = self._demonstrations[key]
+    def demonstration(self, key: DatasetKey, id: int, example: Example | None, image: str) -> int:
+        """The position of the demonstration with this id, as of `query`. To be asked once for each time it is shown."""
+        if (key, id) not in self._demonstrations:
+            self._demonstrations[key, id] = len(self.demonstrations)
+            told = ("", "") if example is None else (asked(example), readable(example.label))
+            self.demonstrations.append(Demonstration(id, *told, self._picture(image, large=False)))
+        position = self._demonstrations[key, id]
         if (picture := self.demonstrations[position].picture) is not None:
             self._uses[picture] += 1
         return position
 
-    def known_query(self, key: tuple[Any, int]) -> int | None:
+    def known_query(self, key: DatasetKey, id: int) -> int | None:
         """The position of this query if it is there."""
-        return self._queries.get(key)
+        return self._queries.get((key, id))
 
-    def known_demonstration(self, key: tuple[Any, int]) -> int | None:
+    def known_demonstration(self, key: DatasetKey, id: int) -> int | None:
         """The position of this demonstration if it is there."""
-        return self._demonstrations.get(key)
+        return self._demonstrations.get((key, id))
 
     def draft(self, page: Page, workspace: Path) -> Draft:
         """`page` with what was collected, to be shared: what it says of files is without names, and told from the workspace."""
@@ -118,7 +122,7 @@ def _shared(page: Page, workspace: Path) -> Page:
 
     @functools.cache
     def told(text: str) -> str:
-        return str(without_places(text, workspace))
+        return without_places(text, workspace)
 
     def lines(given: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]:
         return tuple((told(name), told(value)) for name, value in given)
@@ -150,7 +154,7 @@ def asked(example: Example) -> str:
     return readable(example.question or example.style or text)
 
 
-def readable(text: Any) -> str:
+def readable(text: object) -> str:
     """The text as it is, but for lone surrogates, which no UTF-8 file can hold: they become U+FFFD."""
     plain = str(text)
     try:
@@ -158,16 +162,6 @@ def readable(text: Any) -> str:
     except UnicodeEncodeError:
         return plain.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
     return plain
-
-
-def number(value: Any) -> float:
-    """A stored figure; NaN for null."""
-    return math.nan if value is None else float(value)
-
-
-def finite(value: float) -> float | None:
-    """A plain float for JSON, None where it is no number."""
-    return float(value) if math.isfinite(value) else None
 
 
 def drawn(ids: Iterable[int], count: int, seed: int) -> list[int]:
@@ -185,13 +179,3 @@ def sample_remark(shown: int, known: int, noun: str, seed: int) -> list[str]:
     if shown >= known:
         return []
     return [f"the gallery has {shown:,} of {known:,} {noun}, drawn with seed {seed}: --max-queries shows more"]
-
-
-def now() -> str:
-    """The time, for `Page.made`."""
-    return datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
-
-
-def version() -> str:
-    """icltool's, for `Page.version`."""
-    return __version__

@@ -11,21 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from icltool.commands.report.page.beam_figures import diversity, gains_by_beam, gains_by_step, hubness, worse_than_none
-from icltool.commands.report.page.content import Demonstration, Page, Query, Result, Shown, Source
+from icltool.commands.report.page.content import Anchors, Extra, Page, Result, Shown, Source
 from icltool.commands.report.page.examples import DatasetKey, Examples, given_up, workspaces_of
-from icltool.commands.report.page.page_builder import (
-    Catalogue,
-    Draft,
-    asked,
-    drawn,
-    now,
-    readable,
-    sample_remark,
-    version,
-)
+from icltool.commands.report.page.page_builder import Catalogue, Draft, drawn, readable, sample_remark
 from icltool.commands.report.page.settings import configured
 from icltool.commands.report.page.times import PictureTimes, changed_at
-from icltool.contracts import Example, Float64Array
+from icltool.contracts import Float64Array
 from icltool.results.intervals import Interval, bootstrap_interval
 from icltool.results.privacy import without_places
 from icltool.store.sequences import SequenceFile
@@ -62,15 +53,9 @@ def sequences_page(path: Path, workspace: Path, queries: int = 400, seed: int = 
     page = Page(
         kind="sequences",
         title=readable(title or without_places(f"Sequences of {key.label or path.stem}", workspace)),
-        made=now(),
-        version=version(),
         sources=(source,),
         metrics=metrics,
         settings=tuple(settings),
-        comparisons=(),
-        queries=(),
-        demonstrations=(),
-        pictures=(),
         results=results,
         remarks=(
             *sample_remark(len(chosen), finished, "anchors", seed),
@@ -128,40 +113,30 @@ class _Gathering:
 
     def _anchor(self, one: int) -> int:
         example = self._anchors.get(one)
-        made = Query(
-            id=one,
-            dataset=readable(self.key.label),
-            question="" if example is None else asked(example),
-            references=() if example is None else _references(example),
-        )
-        return self.catalogue.query((self.key, one), made, "" if example is None else self.times.shown(example.image))
+        # the scores are of the label
+        references = () if example is None else dict.fromkeys([example.label, *example.references])
+        image = "" if example is None else self.times.shown(example.image)
+        return self.catalogue.query(self.key, one, self.key.label, example, references, image)
 
     def _demonstration(self, one: int) -> int:
         example = self._demonstrations.get(one)
-        if example is None:
-            return self.catalogue.demonstration((self.key, one), Demonstration(one, "", ""), "")
-        made = Demonstration(one, asked(example), readable(example.label))
-        return self.catalogue.demonstration((self.key, one), made, self.times.shown(example.image))
+        image = "" if example is None else self.times.shown(example.image)
+        return self.catalogue.demonstration(self.key, one, example, image)
 
 
-def _figures(arrays: Arrays, gathering: _Gathering, anchors: Mapping[str, int]) -> dict[str, Any]:
+def _figures(arrays: Arrays, gathering: _Gathering, anchors: Anchors) -> Extra:
     """`Page.extra`: figures over all anchors, JSON-ready."""
     most = hubness(arrays, gathering.index_size)
     for entry in most["top"]:
-        entry["demonstration"] = gathering.catalogue.known_demonstration((gathering.key, entry["id"]))
+        entry["demonstration"] = gathering.catalogue.known_demonstration(gathering.key, entry["id"])
     return {
-        "anchors": dict(anchors),
+        "anchors": anchors,
         "gains": gains_by_beam(arrays),
         "steps": gains_by_step(arrays),
         "worse": worse_than_none(arrays),
         "hubness": most,
         "diversity": diversity(arrays),
     }
-
-
-def _references(example: Example) -> tuple[str, ...]:
-    """The label, which the scores are of, then the other references."""
-    return tuple(readable(text) for text in dict.fromkeys([example.label, *example.references]))
 
 
 def _scores(arrays: Arrays, row: int, beam: int | None) -> dict[str, float]:
@@ -207,12 +182,12 @@ def _outcome(gains: Float64Array) -> tuple[int, int, int]:
     return int((gains > 0).sum()), int((gains < 0).sum()), int((gains == 0).sum())
 
 
-def _title(configuration: Mapping[str, Any], key: DatasetKey) -> str:
+def _title(configuration: Mapping[str, object], key: DatasetKey) -> str:
     parts = [key.label, *(configuration.get(name) for name in ("model", "sampler", "scorer"))]
     return ", ".join(str(part) for part in parts if part)
 
 
-def _lines(configuration: Mapping[str, Any], key: DatasetKey) -> tuple[tuple[str, str], ...]:
+def _lines(configuration: Mapping[str, object], key: DatasetKey) -> tuple[tuple[str, str], ...]:
     """How the sequences were made."""
     known = [*configuration.items(), ("fingerprint of the data set", key.fingerprint)]
     return tuple(configured(known))

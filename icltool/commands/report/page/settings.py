@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from icltool.commands.report.page.content import Comparison, Shown, Source
+from icltool.commands.report.page.content import Comparison, SeedMeans, Shown, Source, TypeFigures
 from icltool.commands.report.page.examples import DatasetKey
-from icltool.commands.report.page.page_builder import number, readable
+from icltool.commands.report.page.page_builder import readable
 from icltool.contracts.evaluation import Analysis, EvaluationProvenance
 from icltool.errors import StoreError
 from icltool.results.costs import GIGA, cost_of, cost_remarks
-from icltool.results.intervals import Interval
+from icltool.results.intervals import Interval, interval_of, known
 from icltool.store import evaluations as stored
 from icltool.store.evaluations import RESULTS, SettingResult, predictions_file
 
@@ -24,6 +26,7 @@ ZERO = (ZERO_SHOT, 0, 0)
 
 _UNNAMED = ("dataset", "task", "model", "dataset_fingerprint")
 _TYPES = {"answer_type": "answer type", "question_type": "question type"}
+_SIDES = ("mean", "low", "high", "sd", "min", "max")
 _LEAKS = {"image": "image", "group": "near-duplicates", "question": "question", "text": "text"}
 
 
@@ -94,21 +97,17 @@ def with_names(evaluations: Sequence[Evaluation]) -> list[Evaluation]:
 def shown_settings(evaluation: Evaluation) -> list[Shown]:
     """One for each setting, in the order of results.json. StoreError where that is malformed."""
     zero = next((r for r in evaluation.results if _key(r) == ZERO), None)
-    try:
+    with _well_formed(evaluation):
         return [_shown(evaluation, result, zero) for result in evaluation.results]
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise _malformed(evaluation, error) from error
 
 
 def comparisons(evaluation: Evaluation) -> list[Comparison]:
     """The paired tests: those between methods, then each setting against zero-shot. StoreError where they are malformed."""
-    try:
+    with _well_formed(evaluation):
         found = [_compared(evaluation, entry) for entry in evaluation.analysis.get("differences", [])]
-        known = {(c.first, c.second, c.metric) for c in found}
-        against = [c for c in _against_zero(evaluation) if (c.first, c.second, c.metric) not in known]
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise _malformed(evaluation, error) from error
-    return corrected([*found, *against])
+        named = {(c.first, c.second, c.metric) for c in found}
+        against = [c for c in _against_zero(evaluation) if (c.first, c.second, c.metric) not in named]
+        return corrected([*found, *against])
 
 
 def corrected(tests: Sequence[Comparison]) -> list[Comparison]:
@@ -125,25 +124,23 @@ def corrected(tests: Sequence[Comparison]) -> list[Comparison]:
     return [replace(test, holm=holm.get(place, math.nan)) for place, test in enumerate(tests)]
 
 
-def means_over_seeds(evaluation: Evaluation) -> list[dict[str, Any]]:
-    """For `Page.extra`: means over seeds with their spread, JSON-ready."""
-    try:
+def means_over_seeds(evaluation: Evaluation) -> list[SeedMeans]:
+    """For `Page.extra`: means over seeds with their spread. StoreError where they are malformed."""
+    with _well_formed(evaluation):
         return [
             {
                 "evaluation": evaluation.position,
                 "method": readable(evaluation.named(entry["method"])),
                 "shots": entry["shots"],
                 "seeds": list(entry["seeds"]),
-                "metrics": {name: dict(one) for name, one in entry["metrics"].items()},
+                "metrics": {name: {side: one[side] for side in _SIDES} for name, one in entry["metrics"].items()},
             }
             for entry in evaluation.analysis.get("seeds", [])
         ]
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise _malformed(evaluation, error) from error
 
 
-def figures_by_type(evaluation: Evaluation, first: int) -> list[dict[str, Any]]:
-    """For `Page.extra`: figures over the queries of each type, JSON-ready; `first` is the number of the first setting."""
+def figures_by_type(evaluation: Evaluation, first: int) -> list[TypeFigures]:
+    """For `Page.extra`: figures over the queries of each type; `first` is the number of the first setting."""
     return [
         {
             "setting": place,
@@ -176,13 +173,13 @@ def label(method: str, shots: int) -> str:
     return readable(f"{method} {shots}-shot" if shots else method)
 
 
-def configured(options: Iterable[tuple[str, Any]]) -> list[tuple[str, str]]:
+def configured(options: Iterable[tuple[str, object]]) -> list[tuple[str, str]]:
     """(label, value) lines of the options that are set."""
     told = [(_named(name), value) for name, value in options if value not in (None, "", [], {}, ())]
     return [(readable(name), readable(_text(value))) for name, value in told]
 
 
-def mapping(value: Any) -> Mapping[str, Any]:
+def mapping(value: object) -> Mapping[str, Any]:
     """The value if it is an object, else an empty one."""
     return value if isinstance(value, Mapping) else {}
 
@@ -193,7 +190,7 @@ def _key(result: SettingResult) -> tuple[str, int, int]:
 
 def _shown(evaluation: Evaluation, result: SettingResult, zero: SettingResult | None) -> Shown:
     stored = mapping(mapping(result.extra.get("gains")).get("metrics"))
-    gains = {name: _interval(one) for name, one in stored.items()}
+    gains = {name: interval_of(one) for name, one in stored.items()}
     if not gains and zero is not None and result is not zero:
         means = {
             name: (one.mean, zero.metrics[name].mean) for name, one in result.metrics.items() if name in zero.metrics
@@ -258,35 +255,29 @@ def _facts(result: SettingResult) -> list[tuple[str, str]]:
     return [(readable(name), readable(value)) for name, value in facts]
 
 
-def _interval(entry: Mapping[str, Any]) -> Interval:
-    return Interval(*(number(entry[side]) for side in ("mean", "low", "high")))
-
-
 def _compared(evaluation: Evaluation, entry: Mapping[str, Any]) -> Comparison:
     return Comparison(
         evaluation=evaluation.position,
         first=label(evaluation.named(entry["a"]), entry.get("a_shots", entry["shots"])),
         second=label(evaluation.named(entry["b"]), entry["shots"]),
         metric=entry["metric"],
-        difference=_interval(entry),
-        p=number(entry.get("p")),
+        difference=interval_of(entry),
+        p=known(entry.get("p")),
     )
 
 
 def _against_zero(evaluation: Evaluation) -> list[Comparison]:
     """Each setting against zero-shot, as its gains tell; those of several seeds one by one."""
-    seeds: dict[tuple[str, int], set[int]] = {}
-    for result in evaluation.results:
-        seeds.setdefault((result.method, result.shots), set()).add(result.seed)
+    seeds = Counter((result.method, result.shots) for result in evaluation.results)
     return [
         Comparison(
             evaluation=evaluation.position,
             first=label(evaluation.named(result.method), result.shots),
             second=ZERO_SHOT,
             metric=name,
-            difference=_interval(one),
-            p=number(one.get("p")),
-            seed=result.seed if len(seeds[result.method, result.shots]) > 1 else None,
+            difference=interval_of(one),
+            p=known(one.get("p")),
+            seed=result.seed if seeds[result.method, result.shots] > 1 else None,
         )
         for result in evaluation.results
         for name, one in mapping(mapping(result.extra.get("gains")).get("metrics")).items()
@@ -308,7 +299,7 @@ def _distinction(evaluation: Evaluation, alike: Sequence[Evaluation]) -> str:
 def _lines(evaluation: Evaluation) -> list[tuple[str, str]]:
     """How the evaluation was made: what its configuration sets."""
     key = evaluation.key
-    known: list[tuple[str, Any]] = [("data set", key.label), ("model", evaluation.model)]
+    known: list[tuple[str, object]] = [("data set", key.label), ("model", evaluation.model)]
     known += [(name, value) for name, value in evaluation.configuration.items() if name not in _UNNAMED]
     known.append(("data set options", evaluation.provenance.get("dataset_options")))
     known.append(("fingerprint of the data set", key.fingerprint))
@@ -321,7 +312,7 @@ def _named(option: str) -> str:
     return option.replace("_", " ")
 
 
-def _text(value: Any) -> str:
+def _text(value: object) -> str:
     """A configured value as people write it."""
     if isinstance(value, Mapping):
         return ", ".join(f"{key}={_text(item)}" for key, item in value.items())
@@ -330,12 +321,18 @@ def _text(value: Any) -> str:
     return "all" if value == -1 else str(value)
 
 
-def _brief(value: Any) -> str:
+def _brief(value: object) -> str:
     """As `_text`, of paths their last part alone."""
     return _text(value).rstrip("/").rpartition("/")[2]
 
 
-def _malformed(evaluation: Evaluation, error: Exception) -> StoreError:
-    return StoreError(
-        f"{evaluation.folder / RESULTS} is malformed: {type(error).__name__} {error}", "run `icltool evaluate` again"
-    )
+@contextmanager
+def _well_formed(evaluation: Evaluation) -> Iterator[None]:
+    """StoreError in place of what a results.json of another form raises."""
+    try:
+        yield
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise StoreError(
+            f"{evaluation.folder / RESULTS} is malformed: {type(error).__name__} {error}",
+            "run `icltool evaluate` again",
+        ) from error

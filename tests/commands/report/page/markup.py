@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
+from typing import Any
+
+from icltool.commands.report.page.content import Comparison, Page, Shown
+from icltool.commands.report.page.render import templates
 
 _VOID = {"meta", "link", "input", "img", "br"}
 
@@ -12,9 +17,9 @@ _VOID = {"meta", "link", "input", "img", "br"}
 class Element:
     tag: str
     attributes: dict[str, str]
-    parent: Element | None
-    children: list[Element] = field(default_factory=list)
-    parts: list[str | Element] = field(default_factory=list)
+    parent: Element | None = field(repr=False)
+    children: list[Element] = field(default_factory=list, repr=False)
+    parts: list[str | Element] = field(default_factory=list, repr=False)
 
     @property
     def text(self) -> str:
@@ -71,3 +76,17 @@ def parsed(html: str) -> Element:
 def rows(table: Element) -> list[list[str]]:
     """The texts of a table's cells, header first, white space as one blank."""
     return [[" ".join(cell.text.split()) for cell in row.children] for row in table.all("tr")]
+
+
+def metric_table(page: Page, settings: Sequence[Shown], metric: str, gains: bool = False) -> str:
+    """The table of one metric as the page has it."""
+    return str(_tables().metric_table(page, settings, metric, gains))
+
+
+def comparison_table(page: Page, tests: Sequence[Comparison]) -> str:
+    """The table of paired tests as the page has it."""
+    return str(_tables().comparison_table(page, tests))
+
+
+def _tables() -> Any:
+    return templates().get_template("tables.html").module

@@ -12,11 +12,12 @@ import pytest
 
 from icltool.commands.report.page.evaluations import evaluations_page
 from icltool.commands.report.page.sequences import sequences_page
-from icltool.commands.report.page.table import digits_for, gain_digits, metric_table
+from icltool.commands.report.page.table import digits_for, gain_digits
 from icltool.store.atomic import read_json, write_json
 from icltool.store.provenance import Provenance
 from icltool.store.records import open_dataset
 from icltool.store.sequences import SequenceWriter
+from tests.commands.report.page.markup import metric_table
 from tests.commands.report.page.synthetic import big_evaluation, photo
 from tests.commands.report.page.test_sequences import result
 

@@ -17,10 +17,10 @@ import pytest
 from icltool.commands.report.page.content import Comparison, Page, Thumbnail
 from icltool.commands.report.page.payload import columns, pictures
 from icltool.commands.report.page.render import SCRIPTS, render
-from icltool.commands.report.page.table import comparison_table, differs, metric_table, number, over_seeds
+from icltool.commands.report.page.table import differs, number, over_seeds
 from icltool.results.intervals import Interval
 from tests.commands.report.page import pages
-from tests.commands.report.page.markup import Element, parsed, rows
+from tests.commands.report.page.markup import Element, comparison_table, metric_table, parsed, rows
 
 FILES = files("icltool.commands.report.page")
 #: What stands on what, by the variables of page.css: text needs 4.5 to 1, controls and marks of figures 3 to 1.
