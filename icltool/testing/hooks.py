@@ -208,8 +208,7 @@ def _check_gradients(
     for place, gradient in enumerate(plain):
         reached = bool(gradient.isfinite().all() and (gradient != 0).any())
         expect(reached, f"no gradient reaches what is added to the output of shifted module {place}")
-    named = isinstance(model, NamesCheckpointedLayers)
-    layers = model.checkpointed_layers() if named else model.decoder_layers()
+    layers = model.checkpointed_layers() if isinstance(model, NamesCheckpointedLayers) else model.decoder_layers()
     expect(len(layers) > 0, "there must be a layer that gradient checkpointing computes twice")
     twice = _gradients(model, batch, vectors, lambda: _computed_twice(layers))
     for one, other in zip(plain, twice, strict=True):

@@ -15,6 +15,7 @@ import numpy as np
 from icltool.components.tasks import task_named
 from icltool.contracts import (
     Example,
+    Features,
     IndexSet,
     IntArray,
     Intervention,
@@ -54,7 +55,7 @@ def make_steering_set(
     known: dict[str, object] = {}
     encode = model.image_features if cached and isinstance(model, SupportsImageCache) else None
 
-    def features(paths: Sequence[str]) -> Mapping[str, object] | None:
+    def features(paths: Sequence[str]) -> Features:
         if encode is None:
             return None
         missing = [path for path in dict.fromkeys(paths) if path not in known]

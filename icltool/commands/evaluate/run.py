@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from icltool.commands.evaluate import costs
 from icltool.commands.evaluate.answering import Answers
@@ -162,8 +162,7 @@ def _artefact(inputs: Inputs, judge: Judge) -> tuple[Path, EvaluationProvenance]
     chosen = [("models", config.model), *(("metrics", name) for name in judge.metrics)]
     made_by = makers(chosen, {"models": config.model_path})
     folder = inputs.workspace.evaluation_folder(dataset.name, dataset.task, config.model, digest(identity))
-    configuration = cast("dict[str, Json]", identity)
-    return folder, {"configuration": configuration, **made_by.told(), "dataset_options": _dataset_options(inputs)}
+    return folder, {"configuration": identity, **made_by.told(), "dataset_options": _dataset_options(inputs)}
 
 
 def _remarks(inputs: Inputs, settings: Settings, judge: Judge) -> list[str]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from icltool.commands.train.job import common_identity, from_model
 from icltool.commands.train.options import TrainConfig
 from icltool.config.tasks import task_of
-from icltool.contracts import Progress, SteeringLearner, SteeringSet, TrainingOutcome
+from icltool.contracts import Features, Progress, SteeringLearner, SteeringSet, TrainingOutcome
 from icltool.engine.image_cache import open_image_cache
 from icltool.errors import ConfigError
 from icltool.plugin.manager import load_registry
@@ -70,7 +70,7 @@ class SteeringJob:
         model = config.open_model(task_of(self.dataset), **own_device(config))
         cache = open_image_cache(model, config.image_cache_mb * 2**20, config.image_workers, config.image_store(model))
 
-        def features(paths: Sequence[str]) -> Mapping[str, object] | None:
+        def features(paths: Sequence[str]) -> Features:
             return None if cache is None else cache.features(paths)
 
         examples = self.dataset.split("train")

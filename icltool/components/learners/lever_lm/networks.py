@@ -52,7 +52,8 @@ class ReadsWithGPT2(nn.Module):
 
     def advance(self, embeddings: Tensor, state: object = None, keep: bool = False) -> tuple[Tensor, object]:
         """As Network.advance."""
-        output = self.transformer(inputs_embeds=embeddings, **forward_cache(self.transformer, state), use_cache=keep)
+        cache = forward_cache(self.transformer, cast("Cache | None", state))
+        output = self.transformer(inputs_embeds=embeddings, **cache, use_cache=keep)
         return output.last_hidden_state, output_cache(output)
 
     def selected(self, state: object, rows: Tensor) -> object:
