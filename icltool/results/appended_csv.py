@@ -16,13 +16,29 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+
+import numpy as np
 
 from icltool.contracts import read_whole
 from icltool.errors import StoreError
+from icltool.results.delimited import csv_text
 from icltool.store.atomic import check_writable, remove_leftovers, write_error, write_text, writing
+from icltool.store.evaluations import SettingResult
 from icltool.store.locking import LockHeldError, held, lock_file
+from icltool.store.provenance import moment, releases
 
+#: What tells rows apart: the evaluation folder stands for model, data and metrics, `setting` for the demonstrations or weights.
+KEY = ("evaluation", "method", "shots", "seed", "setting")
+#: Options of an evaluation that decide the answers, by the column's prefix; a column each where one was given.
+_GENERATION = (
+    "max_new_tokens",
+    "num_beams",
+    "length_penalty",
+    "min_new_tokens",
+    "repetition_penalty",
+    "no_repeat_ngram",
+)
+_MODEL = ("quantization", "prompt_style", "prompt_template")
 #: Seconds that another process is waited for: it needs the file for milliseconds.
 WAIT = 60.0
 #: Spreadsheets take a cell that begins with one of these for a formula (OWASP, "CSV Injection"; the last four are the wide
@@ -42,7 +58,54 @@ class Appended:
     new_columns: tuple[str, ...] = ()
 
 
-def append_rows(file: Path, rows: Sequence[Mapping[str, Any]], key: Sequence[str]) -> Appended:
+def append_results(
+    file: Path,
+    evaluation: str,
+    configuration: Mapping[str, object],
+    results: Sequence[SettingResult],
+    training: Mapping[str, object],
+) -> str:
+    """Appends the settings that the table has not yet; a line that says how many. Figures are in the scale of printed ones.
+
+    `configuration` is that of the evaluation, whose folder is called `evaluation`; `training` are the options of the training
+    that made its model's weights. Raises what `append_rows` raises.
+    """
+    done = append_rows(file, [_row(evaluation, configuration, result, training) for result in results], KEY)
+    told = [f"{done.added} rows added"] if done.added else []
+    told += [f"{done.known} there already"] if done.known else []
+    told += [f"new columns: {', '.join(done.new_columns)}"] if done.new_columns else []
+    return f"{file}: {', '.join(told) or 'nothing to add'}"
+
+
+def _row(
+    evaluation: str, configuration: Mapping[str, object], result: SettingResult, training: Mapping[str, object]
+) -> dict[str, object]:
+    weights = next((result.extra[kind] for kind in ("finetuned", "intervention") if kind in result.extra), None)
+    given = {name: value for name, value in configuration.items() if value is not None}
+    options = training if weights is None else weights.get("about", {}).get("options")
+    return {
+        "evaluation": evaluation,
+        "date": moment(),
+        **releases(),
+        **{name: given.get(name) for name in ("dataset", "task", "model", "model_path")},
+        "method": result.method,
+        "shots": result.shots,
+        "seed": result.seed,
+        "setting": result.extra.get("digest", ""),
+        "weights": None if weights is None else weights.get("file"),
+        "queries": result.queries,
+        **{name: figure.mean for name, figure in result.metrics.items()},
+        **{f"{name} {end}": getattr(figure, end) for name, figure in result.metrics.items() for end in ("low", "high")},
+        "seconds": result.seconds,
+        **{f"generation.{name}": given[name] for name in _GENERATION if name in given},
+        **{f"model.{name}": given[name] for name in _MODEL if name in given},
+        **flattened(given.get("adapter_options"), "model."),
+        "dtype": given.get("dtype"),
+        **flattened(options, "training."),
+    }
+
+
+def append_rows(file: Path, rows: Sequence[Mapping[str, object]], key: Sequence[str]) -> Appended:
     """Appends rows to `file`, which is made where there is none, with one header line.
 
     The columns are the file's, then those that only the new rows have; a cell without a value is empty. A row whose `key`
@@ -63,7 +126,7 @@ def append_rows(file: Path, rows: Sequence[Mapping[str, Any]], key: Sequence[str
         if header and (lacking := [name for name in keys if name not in header]):
             raise StoreError(
                 f"{file} is another table: it has no column {', '.join(lacking)}, but {_shown(header)}",
-                "give another --csv",
+                "give another file",
             )
         new_columns = [name for name in wanted if name not in header]
         columns = [*header, *new_columns]
@@ -76,7 +139,7 @@ def append_rows(file: Path, rows: Sequence[Mapping[str, Any]], key: Sequence[str
                 there.add(identity)
                 added.append(cells)
         if added:
-            write_text(file, _written(columns, [*before, *added]))
+            write_text(file, csv_text(columns, [*before, *added]))
     return Appended(len(added), len(rows) - len(added), tuple(new_columns) if added and header else ())
 
 
@@ -86,20 +149,17 @@ def check_appendable(file: Path) -> None:
     check_writable(file)
 
 
-def flattened(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested mappings as columns: {"a": {"b": 1}} becomes {"a.b": 1}."""
-    found: dict[str, Any] = {}
-    for name, value in values.items():
-        if isinstance(value, Mapping):
-            found.update(flattened(value, f"{prefix}{name}."))
-        else:
-            found[f"{prefix}{name}"] = value
+def flattened(values: object, prefix: str = "") -> dict[str, object]:
+    """Nested mappings as columns: {"a": {"b": 1}} becomes {"a.b": 1}; {} for anything else."""
+    found: dict[str, object] = {}
+    for name, value in values.items() if isinstance(values, Mapping) else ():
+        found |= flattened(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
     return found
 
 
-def _cell(value: Any) -> str:
+def _cell(value: object) -> str:
     """A value as it stands in the file."""
-    if hasattr(value, "item") and not isinstance(value, str | bytes):  # numpy's scalars
+    if isinstance(value, np.generic):
         value = value.item()
     if value is None or (isinstance(value, float) and not math.isfinite(value)):
         return ""
@@ -123,12 +183,12 @@ def _read(file: Path) -> tuple[list[str], list[dict[str, str]]]:
     except FileNotFoundError:
         return [], []
     except IsADirectoryError:
-        raise StoreError(f"{file} is a folder", "give a file as --csv") from None
+        raise StoreError(f"{file} is a folder", "give a file") from None
     except OSError as error:
         raise StoreError(f"cannot read {file}: {error.strerror or error}", "check its permissions") from error
     except UnicodeDecodeError as error:
         raise StoreError(
-            f"{file} is no UTF-8 text (byte {error.start})", "save it as CSV in UTF-8, or give another --csv"
+            f"{file} is no UTF-8 text (byte {error.start})", "save it as CSV in UTF-8, or give another file"
         ) from error
     limit = csv.field_size_limit(_LONGEST)
     try:
@@ -136,7 +196,7 @@ def _read(file: Path) -> tuple[list[str], list[dict[str, str]]]:
         lines = [line for line in reader if line]
     except csv.Error as error:
         raise StoreError(
-            f"{file}, line {reader.line_num}, is no CSV: {error}", "mend it, or give another --csv"
+            f"{file}, line {reader.line_num}, is no CSV: {error}", "mend it, or give another file"
         ) from error
     finally:
         csv.field_size_limit(limit)
@@ -144,22 +204,14 @@ def _read(file: Path) -> tuple[list[str], list[dict[str, str]]]:
         return [], []
     header = lines[0]
     if repeated := {name for name, count in Counter(header).items() if count > 1}:
-        raise StoreError(f"{file} has two columns {sorted(repeated)[0]!r}", "rename one, or give another --csv")
+        raise StoreError(f"{file} has two columns {sorted(repeated)[0]!r}", "rename one, or give another file")
     for number, line in enumerate(lines[1:], 1):
         if len(line) > len(header):
             raise StoreError(
                 f"{file}: row {number} has {len(line)} cells for {len(header)} columns",
-                "mend it, or give another --csv",
+                "mend it, or give another file",
             )
     return header, [dict(zip(header, line, strict=False)) for line in lines[1:]]
-
-
-def _written(columns: Sequence[str], rows: Sequence[Mapping[str, str]]) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
 
 
 def _shown(header: Sequence[str]) -> str:
@@ -181,7 +233,7 @@ def _alone(file: Path) -> Iterator[None]:
             by = error.holder or "another process"
             gone = f"; where it is gone, remove {error.file}" if error.file is not None else ""
             raise StoreError(
-                f"{file} is held by {by} for {WAIT:.0f} s", f"stop it, or give another --csv{gone}"
+                f"{file} is held by {by} for {WAIT:.0f} s", f"stop it, or give another file{gone}"
             ) from error
         except OSError as error:
             raise write_error(file, error) from error

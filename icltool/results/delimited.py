@@ -5,8 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
 
 from icltool.contracts.evaluation import EvaluationProvenance
 from icltool.results.costs import cost_of
@@ -23,7 +22,7 @@ OF_RUN = ("date", "icltool", "torch", "transformers", "device", "precision", "we
 
 def results_rows(
     results: Sequence[SettingResult], provenance: EvaluationProvenance | None = None, evaluation: str = ""
-) -> list[dict[str, Any]]:
+) -> list[dict[str, object]]:
     """One mapping with COLUMNS per setting and metric, in order; with COST_COLUMNS where any setting has a cost; then the
     evaluation's name, split, OF_EVALUATION, OF_RUN and, as JSON, the setting's options and the evaluation's."""
     costed = COST_COLUMNS if any(cost_of(result) for result in results) else {}
@@ -52,16 +51,19 @@ def results_rows(
     ]
 
 
-def results_csv(rows: Sequence[Mapping[str, Any]]) -> str:
+def results_csv(rows: Sequence[Mapping[str, object]]) -> str:
     """CSV of `results_rows` with a header line, full precision, quoted where a value needs it."""
+    return csv_text(list(dict.fromkeys(key for row in rows for key in row)) or COLUMNS, rows)
+
+
+def csv_text(columns: Sequence[str], rows: Iterable[Mapping[str, object]]) -> str:
+    """A header line and the rows; a cell without a value is empty."""
     text = io.StringIO()
-    writer = csv.DictWriter(
-        text, list(dict.fromkeys(key for row in rows for key in row)) or COLUMNS, lineterminator="\n"
-    )
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue()
 
 
-def _json(value: Any) -> str:
+def _json(value: object) -> str:
     return json.dumps(value or {}, sort_keys=True, ensure_ascii=False, default=str)

@@ -6,6 +6,7 @@ import csv
 import json
 import math
 import multiprocessing
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,10 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from icltool.errors import StoreError
+from icltool.releases import __version__
 from icltool.results import appended_csv
-from icltool.results.appended_csv import append_rows, check_appendable, flattened
+from icltool.results.appended_csv import append_results, append_rows, check_appendable, flattened
+from icltool.store.evaluations import MetricResult, SettingResult
 
 KEY = ("key",)
 
@@ -174,3 +177,60 @@ def test_what_cannot_be_appended_to_is_known_beforehand(tmp_path: Path) -> None:
     for wrong in (tmp_path, tmp_path / "file" / "r.csv"):
         with pytest.raises(StoreError):
             check_appendable(wrong)
+
+
+#: What `evaluate --csv` wrote of these settings before there was another way to it, but for date and release.
+WRITTEN = """\
+evaluation,date,icltool,dataset,task,model,model_path,method,shots,seed,setting,weights,queries,bleu-1,cider,bleu-1 low,\
+bleu-1 high,cider low,cider high,seconds,dtype,generation.num_beams,generation.length_penalty,model.quantization,\
+model.prompt_style,model.image_size,training.alpha,training.deep.a
+shapes-0a,DATE,shapes,caption,tiny-blip2,,zero-shot,0,0,abc,,8,0.3333333333333333,12.5,0.1,0.5,1.0,,1.25,auto,,,,,,,
+shapes-1b,DATE,shapes,caption,tiny-blip2,rel,'=evil,2,1,,,8,,-12.5,,,1.0,2,0.5,bfloat16,3,0.6,4bit,flat,40,,
+shapes-1b,DATE,shapes,caption,tiny-blip2,rel,live,0,0,e,/x/v,8,,3,,,1.0,2,0.5,bfloat16,3,0.6,4bit,flat,40,0.5,"[1, 2]"
+"""
+
+
+def test_settings_stand_as_they_always_did(tmp_path: Path) -> None:
+    file = tmp_path / "t.csv"
+    bare = {
+        "dataset": "shapes",
+        "task": "caption",
+        "model": "tiny-blip2",
+        "model_path": None,
+        "dtype": "auto",
+        "device": "cpu",
+    }
+    given = {
+        "model_path": "rel",
+        "dtype": "bfloat16",
+        "length_penalty": 0.6,
+        "num_beams": 3,
+        "quantization": "4bit",
+        "prompt_style": "flat",
+        "adapter_options": {"image_size": 40},
+    }
+    zero = {"bleu-1": MetricResult(1 / 3, 0.1, 0.5), "cider": MetricResult(12.5, 1.0, math.nan)}
+    about = {"options": {"alpha": 0.5, "deep": {"a": [1, 2]}}}
+    settings = [
+        SettingResult("=evil", 2, 1, 8, {"cider": MetricResult(-12.5, 1.0, 2)}, 0.5),
+        SettingResult(
+            "live",
+            0,
+            0,
+            8,
+            {"cider": MetricResult(3, 1.0, 2)},
+            0.5,
+            {"digest": "e", "intervention": {"file": "/x/v", "about": about}},
+        ),
+    ]
+    first = SettingResult("zero-shot", 0, 0, 8, zero, 1.25, {"digest": "abc"})
+    assert append_results(file, "shapes-0a", bare, [first], {}) == f"{file}: 1 rows added"
+    line = append_results(file, "shapes-1b", {**bare, **given}, settings, {})
+    assert line.startswith(
+        f"{file}: 2 rows added, new columns: generation.num_beams, generation.length_penalty, model."
+    )
+    text = file.read_bytes().decode()
+    assert re.sub(rf",20\d\d-[^,]+,{re.escape(__version__)},", ",DATE,", text) == WRITTEN
+    assert append_results(file, "shapes-0a", bare, [first], {}) == f"{file}: 1 there already"
+    assert append_results(file, "shapes-0a", bare, [], {}) == f"{file}: nothing to add"
+    assert file.read_bytes().decode() == text

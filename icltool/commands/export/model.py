@@ -21,6 +21,7 @@ from icltool.commands.export.scrubbing import (
     without_paths,
 )
 from icltool.contracts import Progress, StageReport, SupportsTuning
+from icltool.contracts.json import Json
 from icltool.errors import ConfigError, IclError, StoreError
 from icltool.plugin.manager import component
 from icltool.releases import __version__
@@ -165,7 +166,7 @@ def _configuration(tuned: Tuned, content: Path, form: str, whole: bool) -> str:
     return form
 
 
-def _header(header: Mapping[str, Any], form: str) -> dict[str, Any]:
+def _header(header: Mapping[str, Json], form: str) -> dict[str, Json]:
     """A header of fine-tuned weights without paths, in the form "none" without what the learner recorded, too."""
     about = {} if form == "none" else without_paths(header["about"])
     base = "" if _is_place(str(header["base"])) else header["base"]
@@ -177,7 +178,7 @@ def _is_place(base: str) -> bool:
     return bool(base) and (Path(base).is_absolute() or Path(base).exists() or base.count("/") != 1)
 
 
-def _manifest(content: Path, tuned: Tuned, whole: bool, form: str) -> dict[str, Any]:
+def _manifest(content: Path, tuned: Tuned, whole: bool, form: str) -> dict[str, Json]:
     """`icltool.json`, by which `--model FOLDER` knows the model: what the adapter wrote there, and what this copy is."""
     written = read_json(content / MANIFEST) if (content / MANIFEST).is_file() else {}
     if form != "whole":

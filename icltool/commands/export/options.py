@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 
-from icltool.config.base import StageConfig
-
-_HIDDEN: dict[str, Any] = {"hidden_in_artefact": True}
+from icltool.config.base import HIDDEN, StageConfig
 
 
-def _listed(given: Any) -> Any:
+def _listed(given: object) -> object:
     """One path as the only one; none for None."""
     return () if given is None else (given,) if isinstance(given, str | Path) else given
 
@@ -48,12 +46,18 @@ class ExportConfig(StageConfig):
         description="sequences file, checkpoint folder or evaluation folder; none: the newest in the workspace. results: any "
         "number of evaluation folders, in one table. plan: evaluation folder or sequences file (best beams); chat: these or a "
         "plan file; none: the newest evaluation",
-        json_schema_extra=_HIDDEN,
+        json_schema_extra=HIDDEN,
     )
     output: Path | None = Field(
         default=None,
         description="file to write (selector, model: folder); none: named after the input, in the workspace's folder exports",
-        json_schema_extra=_HIDDEN,
+        json_schema_extra=HIDDEN,
+    )
+    append: Path | None = Field(
+        default=None,
+        description="results: CSV table to add a row to for each setting that it has not yet, with all that its figures depend "
+        "on, as `evaluate --csv` does; in place of a file of their own",
+        json_schema_extra={**HIDDEN, "metavar": "TABLE"},
     )
     dataset: str | None = Field(
         default=None,
@@ -105,5 +109,5 @@ class ExportConfig(StageConfig):
         description="chat: images as paths (openai: file:// addresses) or as data, base64 in the file; none: path",
     )
     overwrite: bool = Field(
-        default=False, description="replace an output that is there already", json_schema_extra=_HIDDEN
+        default=False, description="replace an output that is there already", json_schema_extra=HIDDEN
     )

@@ -24,17 +24,18 @@ from icltool.commands.export.selector import export_selector
 from icltool.components.models.chat.chat_format import conversation
 from icltool.components.models.shared.images import read_image
 from icltool.config.tasks import task_of
-from icltool.contracts import Example, Progress, StageReport, Task, picture_reference
+from icltool.contracts import Example, Progress, QueryResult, StageReport, Task, picture_reference
 from icltool.errors import ConfigError, DataError, StoreError
 from icltool.plugin.manager import load_registry
 from icltool.results import sequences as forms
+from icltool.results.appended_csv import append_results
 from icltool.results.costs import stands_in
 from icltool.results.delimited import results_csv, results_rows
 from icltool.results.grid import over_seeds
 from icltool.results.latex import results_latex
 from icltool.results.markdown import results_markdown
 from icltool.store.atomic import replace_file, write_json as write_json_file, write_text
-from icltool.store.evaluations import read_evaluation
+from icltool.store.evaluations import Evaluation, read_evaluation
 from icltool.store.outputs import output_of
 from icltool.store.plans import SPLITS, plan_of_sequences, plan_of_setting, read_plan, write_plan
 from icltool.store.records import open_dataset
@@ -94,6 +95,15 @@ def _check_options(config: ExportConfig) -> None:
         given = [] if config.what == "chat" or config.images is None else ["--images"]
     else:
         given = [*_wanted_setting(config), *(["--images"] if config.images else [])]
+    if config.append is not None:
+        given += ["--append"] if config.what != "results" else []
+        beside = [
+            flag for flag, value in (("--format", config.format), ("--output", config.output)) if value is not None
+        ]
+        if beside:
+            raise ConfigError(
+                f"--append adds to a table, which {' and '.join(beside)} does not go with", "give one of them"
+            )
     if config.what != "model":
         of_models = {"--weights": config.weights, "--configuration": config.configuration, "--dtype": config.dtype}
         given += [flag for flag, value in of_models.items() if value is not None]
@@ -101,7 +111,7 @@ def _check_options(config: ExportConfig) -> None:
         raise ConfigError(f"{', '.join(given)} means nothing for {config.what}", "leave it out")
 
 
-def _wanted_setting(config: ExportConfig) -> dict[str, Any]:
+def _wanted_setting(config: ExportConfig) -> dict[str, str | int]:
     """The options that choose an evaluated setting, as far as they are given, by flag."""
     chosen = {"--method": config.method, "--shots": config.shots, "--seed": config.setting_seed}
     return {flag: value for flag, value in chosen.items() if value is not None}
@@ -127,7 +137,7 @@ def _sequences(config: ExportConfig, format: str, progress: Progress) -> StageRe
     return StageReport(f"Exported {source.name}", (row,), target, remarks)
 
 
-def _ticked(value: Any, advance: Callable[[], None]) -> Any:
+def _ticked(value: QueryResult, advance: Callable[[], None]) -> QueryResult:
     advance()
     return value
 
@@ -137,6 +147,11 @@ def _results(config: ExportConfig, format: str, progress: Progress) -> StageRepo
     read = [read_evaluation(source) for source in sources]
     names = [evaluation.folder.resolve().name for evaluation in read]
     name = names[0] if len(names) == 1 else f"{len(names)}-evaluations"
+    settings = sum(len(one.results) for one in read)
+    if config.append is not None:
+        lines = [_appended(config.append, of, one) for one, of in zip(read, names, strict=True)]
+        row = {"what": "results", "format": "csv", "settings": settings, "file": str(config.append)}
+        return StageReport(f"Exported {name}", (row,), config.append, tuple(lines))
     target = output_of(config, f"{name}.{_SUFFIXES.get(format, format)}", sources)
     rows = [row for one, of in zip(read, names, strict=True) for row in results_rows(one.results, one.provenance, of)]
     if format == "json":
@@ -156,9 +171,17 @@ def _results(config: ExportConfig, format: str, progress: Progress) -> StageRepo
         write_text(target, "\n".join(parts))
     for source in sources:
         progress.detail(f"read {source}")
-    settings = sum(len(one.results) for one in read)
     row = {"what": "results", "format": format, "settings": settings, "file": str(target)}
     return StageReport(f"Exported {name}", (row,), target)
+
+
+def _appended(table: Path, name: str, evaluation: Evaluation) -> str:
+    from icltool.components.models.shared.tuned import training_options
+
+    configuration = evaluation.provenance.get("configuration", {})
+    path = configuration.get("model_path")
+    training = training_options(None if path is None else str(path))
+    return append_results(table, name, configuration, evaluation.results, training)
 
 
 def _plan(config: ExportConfig, format: str, progress: Progress) -> StageReport:

@@ -7,8 +7,9 @@ import re
 import struct
 from collections.abc import Callable, Mapping
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Any
+from typing import overload
 
+from icltool.contracts.json import Json
 from icltool.errors import StoreError
 
 #: Keys whose values say where something lies, relative paths as well.
@@ -24,7 +25,11 @@ _LENGTH = struct.Struct("<Q")
 _BLOCK = 1 << 22
 
 
-def without_paths(value: Any) -> Any:
+@overload
+def without_paths(value: Mapping[str, Json]) -> dict[str, Json]: ...
+@overload
+def without_paths(value: Json) -> Json: ...
+def without_paths(value: Json) -> Json:
     """The same JSON value without paths: entries whose value is one are left out, and paths within texts become "…"."""
     if isinstance(value, Mapping):
         kept = {}
@@ -43,7 +48,7 @@ def text_without_paths(text: str) -> str:
     return _WITHIN.sub(_GONE, text)
 
 
-def paths_in(value: Any) -> set[str]:
+def paths_in(value: Json) -> set[str]:
     """The values that `without_paths` leaves out: what a text may repeat, with blanks in it."""
     if isinstance(value, Mapping):
         own = {v for k, v in value.items() if isinstance(v, str) and (_absolute(v) or _placed(str(k), v))}
@@ -54,7 +59,7 @@ def paths_in(value: Any) -> set[str]:
     return set()
 
 
-def place_of_model(configuration: dict[str, Any]) -> dict[str, Any]:
+def place_of_model(configuration: Mapping[str, Json]) -> dict[str, Json]:
     """A file of transformers without the places that it was read from; all else is needed to load the model."""
     kept = {}
     for key, item in configuration.items():
@@ -64,7 +69,7 @@ def place_of_model(configuration: dict[str, Any]) -> dict[str, Any]:
     return kept
 
 
-def rewrite_header(source: Path, target: Path, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+def rewrite_header(source: Path, target: Path, change: Callable[[dict[str, Json]], dict[str, Json]]) -> None:
     """Copies a file of fine-tuned weights (see `models.tuned`) with another header; its numbers stay as they are.
     StoreError when it is cut."""
     with source.open("rb") as file, target.open("wb") as written:

@@ -10,8 +10,10 @@ import pytest
 
 from icltool.commands.evaluate import run as evaluate
 from icltool.commands.evaluate.options import EvaluateConfig
-from icltool.commands.evaluate.table import KEY
+from icltool.commands.export import run as export
+from icltool.commands.export.options import ExportConfig
 from icltool.components.models.idefics.idefics import IdeficsModel
+from icltool.results.appended_csv import KEY
 from tests.commands.evaluate.test_finetuned import config
 from tests.commands.evaluate.vectors import vectors
 from tests.commands.train.fine_tuning import QUIET, SEARCH, SMALL
@@ -120,3 +122,28 @@ def test_another_table_is_left_alone(tuned_world: Path, tmp_path: Path, text: st
     with pytest.raises(StoreError, match="is another table"):
         evaluate.run(config(tuned_world, methods=("zero-shot",), test_size=2, csv=file), QUIET)
     assert file.read_text() == text
+
+
+def test_an_export_appends_the_same_rows(tuned_world: Path, tuned: Path, tmp_path: Path) -> None:
+    file, other = tmp_path / "results.csv", tmp_path / "other.csv"
+    small: dict[str, Any] = {"test_size": 4, "csv": file, "adapter_options": {"image_size": 40}}
+    first = evaluate.run(config(tuned_world, methods=("zero-shot", "random"), **small), QUIET)
+    second = evaluate.run(config(tuned_world, methods=("zero-shot",), model=str(tuned), **small), QUIET)
+    assert first.path is not None
+    assert second.path is not None
+    call = ExportConfig(what="results", workspace=tuned_world, input=(first.path, second.path), append=other)
+    report = export.run(call, QUIET)
+    assert report.path == other
+    assert [line.removeprefix(f"{other}: ").partition(",")[0] for line in report.lines()] == [
+        "2 rows added",
+        "1 rows added",
+    ]
+    assert _undated(other) == _undated(file)
+    assert [line.removeprefix(f"{other}: ") for line in export.run(call, QUIET).lines()] == [
+        "2 there already",
+        "1 there already",
+    ]
+
+
+def _undated(file: Path) -> list[dict[str, str]]:
+    return [{name: cell for name, cell in row.items() if name != "date"} for row in table(file)[1]]

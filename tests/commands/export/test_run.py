@@ -440,6 +440,8 @@ def _example(image: str = "") -> Example:
         ("sequences", {"method": "i2i", "setting_seed": 1}, "--method, --seed means nothing for sequences"),
         ("results", {"images": "data"}, "--images means nothing for results"),
         ("plan", {"images": "data"}, "--images means nothing for plan"),
+        ("plan", {"append": "t.csv"}, "--append means nothing for plan"),
+        ("results", {"append": "t.csv", "format": "json"}, "--append adds to a table, which --format does not go with"),
     ],
 )
 def test_options_of_other_exports(workspace: Workspace, what: str, options: dict[str, Any], message: str) -> None:

@@ -62,6 +62,13 @@ def read_tuned(file: Path) -> Tuned:
     return Tuned(file, digest=_digest(file), **fields)
 
 
+def training_options(path: str | None) -> Mapping[str, Any]:
+    """The options of the training that made the fine-tuned weights at `path`; {} for a hub id, and any other weights."""
+    file = tuned_file(Path(path)) if path is not None and Path(path).exists() else None
+    found = {} if file is None else read_tuned(file).about.get("options", {})
+    return found if isinstance(found, Mapping) else {}
+
+
 def save_tuned(
     file: Path,
     network: torch.nn.Module,
