@@ -8,7 +8,7 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
@@ -33,6 +33,9 @@ from icltool.testing.expectations import built, expect, expect_error
 from icltool.testing.interventions import Unhooked, expect_untouched, stored_in, traces
 from icltool.testing.progress import QuietProgress
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 
 class InMemoryExamples:
     """Examples by row, as a SteeringSet has them."""
@@ -52,7 +55,7 @@ def make_steering_set(
     model: Model, examples: Sequence[Example], *, task: str = "caption", batch_size: int = 4, cached: bool = True
 ) -> SteeringSet:
     """A SteeringSet of these examples. With `cached`, a model that can encodes each image once."""
-    known: dict[str, object] = {}
+    known: dict[str, Tensor] = {}
     encode = model.image_features if cached and isinstance(model, SupportsImageCache) else None
 
     def features(paths: Sequence[str]) -> Features:
