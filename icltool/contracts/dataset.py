@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -33,11 +33,7 @@ class ReadReport:
 
 @runtime_checkable
 class DatasetReader(Protocol):
-    """Reads one data set. `tasks` are the tasks it serves, the default first.
-
-    An attribute `metrics`, {task: metric}, names the metric that a task of this data set is judged by where it is not the
-    task's own.
-    """
+    """Reads one data set. `tasks` are the tasks it serves, the default first."""
 
     name: str
     tasks: tuple[str, ...]
@@ -54,6 +50,16 @@ class DatasetReader(Protocol):
     def read(self, root: Path | None, task: str, workspace: Path, progress: Progress) -> Iterator[PreparedSplit]:
         """The splits, "train" first. A reader that makes its own files writes them under
         `workspace / "datasets" / self.name / "source"`."""
+        ...
+
+
+@runtime_checkable
+class NamesMetrics(Protocol):
+    """Ability of a reader whose data set is judged by another metric than its task names."""
+
+    @property
+    def metrics(self) -> Mapping[str, str]:
+        """{task: metric}; a task that is not there has its own."""
         ...
 
 

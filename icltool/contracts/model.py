@@ -226,6 +226,16 @@ class PreparesImages(SupportsImageCache, Protocol):
 
 
 @runtime_checkable
+class KnowsStyles(Protocol):
+    """The model was trained on captions in certain styles (PersonalityCaptions)."""
+
+    @property
+    def styles(self) -> Sequence[str]:
+        """Their names; empty where that is not known."""
+        ...
+
+
+@runtime_checkable
 class HasPrecision(Protocol):
     """The adapter says in which precision the model answers, for the record."""
 

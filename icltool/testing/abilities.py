@@ -9,7 +9,7 @@ from dataclasses import fields
 from pathlib import Path
 
 from icltool.components.tasks import BUILT_IN
-from icltool.contracts import Example
+from icltool.contracts import Example, NamesMetrics
 from icltool.contracts.abilities import HasIdentity, HasRemarks, MadeForTasks, NeedsReferences, OfDataset
 from icltool.contracts.learner import HasVariant
 from icltool.contracts.metric import GivesWay, ReadsField
@@ -58,6 +58,16 @@ def expect_judging_abilities(judge: object) -> None:
         expect(judge.reads in _FIELDS, f"`reads` must be a field of Example, not {judge.reads!r}")
     if isinstance(judge, GivesWay):
         expect(_is_name(judge.instead), f"`instead` must be the name of a metric, not {judge.instead!r}")
+
+
+def expect_reading_abilities(reader: object) -> None:
+    """What a data set's reader has beyond DatasetReader."""
+    if isinstance(reader, NamesMetrics):
+        named = reader.metrics
+        right = isinstance(named, Mapping) and all(isinstance(k, str) and isinstance(v, str) for k, v in named.items())
+        expect(right, f"`metrics` must map names of tasks to names of metrics, not {named!r}")
+        unknown = sorted(set(named) - set(BUILT_IN))
+        expect(not unknown, f"`metrics` names the tasks {', '.join(unknown)}; the tasks are {', '.join(BUILT_IN)}")
 
 
 def expect_choosing_abilities(retriever: object) -> None:

@@ -17,6 +17,7 @@ from icltool.contracts import (
     picture_file,
 )
 from icltool.errors import DataError
+from icltool.testing.abilities import expect_reading_abilities
 from icltool.testing.expectations import built, expect, expect_error
 from icltool.testing.progress import QuietProgress
 
@@ -39,6 +40,7 @@ def check_dataset(
     expect(isinstance(one.name, str) and one.name, "`name` must be a non-empty string")
     expect(isinstance(one.tasks, tuple) and one.tasks, "`tasks` must be a tuple of the tasks served, the default first")
     expect(task in one.tasks, f"task {task!r} is not among the reader's tasks {one.tasks}")
+    expect_reading_abilities(one)
 
     before = _listing(workspace), _listing(root)
     for verify in (False, True):

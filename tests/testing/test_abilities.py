@@ -6,7 +6,12 @@ from typing import Any
 
 import pytest
 
-from icltool.testing.abilities import expect_choosing_abilities, expect_judging_abilities, expect_learning_abilities
+from icltool.testing.abilities import (
+    expect_choosing_abilities,
+    expect_judging_abilities,
+    expect_learning_abilities,
+    expect_reading_abilities,
+)
 
 RIGHT_JUDGE = {"tasks": ("vqa",), "least_references": 4, "reads": "raw_references", "instead": "vqa-accuracy-raw"}
 RIGHT_METHOD = {
@@ -96,3 +101,15 @@ def test_a_misspelt_ability_of_a_method_is_told(name: str, meant: str) -> None:
         expect_choosing_abilities(made({name: ("one",)}))
     right = {**RIGHT_METHOD, "identity": lambda self: {}}
     expect_choosing_abilities(made({**right, name: ("one",), f"_{name}": 3}))
+
+
+def test_a_reader_that_names_metrics() -> None:
+    for abilities in ({}, {"metrics": {"vqa": "okvqa-accuracy"}}):
+        expect_reading_abilities(made(abilities))
+    for metrics, told in (
+        (["cider"], "must map"),
+        ({"vqa": 3}, "must map"),
+        ({"vqaa": "cider"}, "names the tasks vqaa"),
+    ):
+        with pytest.raises(AssertionError, match=told):
+            expect_reading_abilities(made({"metrics": metrics}))

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from icltool.contracts import read_whole
+from icltool.contracts.model import KnowsStyles
 from icltool.errors import DataError, StoreError, closest
 from icltool.store.records import open_dataset
 from icltool.store.workspace import Workspace
@@ -33,7 +34,7 @@ def styles_in(file: Path) -> list[str]:
 
 def styles_of_model(model: object) -> list[str]:
     """What the model says that it knows; empty where it says nothing."""
-    return [str(style) for style in getattr(model, "styles", None) or ()]
+    return list(model.styles) if isinstance(model, KnowsStyles) else []
 
 
 def styles_of_dataset(dataset: PreparedDataset) -> list[str]:

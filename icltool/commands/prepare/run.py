@@ -18,6 +18,7 @@ from icltool.contracts import (
     DatasetReader,
     MakesFiles,
     NamedAfterFiles,
+    NamesMetrics,
     Progress,
     ReadReport,
     ReadsDeclaredTasks,
@@ -231,7 +232,7 @@ def _inputs(
     """What decides the content: reader, its options (defaults included, so that results can name them), and each file's
     size in bytes and modification time in ns; and the metric that the reader names for the task, if it does."""
     found = load_registry().get("datasets", config.name)
-    metric = getattr(reader, "metrics", {}).get(task)
+    metric = reader.metrics.get(task) if isinstance(reader, NamesMetrics) else None
     inputs: Inputs = {
         "reader": f"{found.distribution} {found.version}",
         "options": _options(reader, config),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import socket
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -28,6 +27,7 @@ from icltool.components.executors.unit_queue import UnitQueue
 from icltool.contracts import FailedUnitsError, Options
 from icltool.contracts.executor import ReportsStatus
 from icltool.contracts.json import Json
+from icltool.engine.devices import usable_cores
 from icltool.errors import ConfigError
 
 Unit = TypeVar("Unit")
@@ -216,5 +216,4 @@ class RayExecutor:
 
 def _processors(workers: int, cpus: float) -> int:
     """Processors that Ray is told of: this machine's, or more where the workers that were asked for need more."""
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(usable, math.ceil(workers * cpus))
+    return max(usable_cores(), math.ceil(workers * cpus))

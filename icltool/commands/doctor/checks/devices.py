@@ -8,7 +8,8 @@ import re
 from types import ModuleType
 
 from icltool.commands.doctor.checks.rows import Row, collected, row
-from icltool.commands.doctor.checks.system import cpu_quota, usable_cores
+from icltool.commands.doctor.checks.system import cpu_quota
+from icltool.engine.devices import usable_cores
 from icltool.config.amounts import size_text
 
 

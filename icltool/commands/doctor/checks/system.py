@@ -13,6 +13,7 @@ from pathlib import Path
 
 from icltool.commands.doctor.checks.rows import Row, collected, row
 from icltool.config.amounts import size_text
+from icltool.engine.devices import usable_cores
 
 _CGROUPS = Path("/sys/fs/cgroup")
 #: What kernels write in place of "no limit": more than any machine has.
@@ -52,13 +53,6 @@ def system() -> list[Row]:
     size = shutil.get_terminal_size()
     rows.append(row("terminal", f"{shown}, TERM={os.environ.get('TERM', '')}, {size.columns} columns", "-"))
     return rows
-
-
-def usable_cores() -> int:
-    """Cores that this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def cpu_quota() -> float | None:

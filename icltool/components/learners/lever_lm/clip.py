@@ -6,7 +6,6 @@ encoded once, and looked up by their rows of the index set, as the stored embedd
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -23,6 +22,7 @@ from icltool.components.learners.lever_lm.options import SOURCES, LeverLMOptions
 from icltool.components.learners.lever_lm.rows import Batch
 from icltool.contracts import IndexSet, QuerySet, TrainableEncoder
 from icltool.contracts.encoder import TradesTimeForMemory
+from icltool.engine.devices import usable_cores
 from icltool.errors import ConfigError, DataError
 
 Preprocess = Callable[[Sequence[str]], Tensor]
@@ -237,5 +237,4 @@ def thread_count(workers: int | None = None) -> int:
     """Threads that open images: `workers`, or one per CPU."""
     if workers is not None:
         return workers
-    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(cpus, MOST_WORKERS)
+    return min(usable_cores(), MOST_WORKERS)
