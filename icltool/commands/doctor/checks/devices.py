@@ -9,8 +9,8 @@ from types import ModuleType
 
 from icltool.commands.doctor.checks.rows import Row, collected, row
 from icltool.commands.doctor.checks.system import cpu_quota
-from icltool.engine.devices import usable_cores
 from icltool.config.amounts import size_text
+from icltool.engine.devices import usable_cores
 
 
 def devices() -> list[Row]:
