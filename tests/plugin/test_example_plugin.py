@@ -44,6 +44,7 @@ def test_it_is_listed_with_its_distribution(icltool: Callable[..., str]) -> None
         ("learners", "mean-shift"),
         ("interventions", "mean-shift"),
         ("commands", "check-jsonl"),
+        ("tasks", "counting"),
     }
     assert {(row["version"], row["status"]) for row in ours} == {("0.1.0", "ok")}
 
