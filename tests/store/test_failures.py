@@ -22,7 +22,12 @@ def test_a_list_is_replaced_and_goes_away(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_malformed_list_is_one_line(tmp_path: Path) -> None:
-    failures_file(tmp_path / "a.h5").write_text("{")
+@pytest.mark.parametrize(
+    "content",
+    ["{", "[]", '{"failures": {}}', '{"failures": ["gone"]}', '{"failures": [{"count": "64"}]}'],
+    ids=["cut", "no object", "no list", "no entry", "no number"],
+)
+def test_a_malformed_list_is_one_line(tmp_path: Path, content: str) -> None:
+    failures_file(tmp_path / "a.h5").write_text(content)
     with pytest.raises(StoreError, match=r"a\.h5\.failed\.json"):
         read_failures(tmp_path / "a.h5")

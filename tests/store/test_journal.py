@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import zlib
 from pathlib import Path
 
 import pytest
@@ -136,3 +137,12 @@ def test_appending_costs_no_more_as_the_journal_grows(tmp_path: Path) -> None:
         seconds.append(time.process_time() - start)
     journal.close()
     assert seconds[3] < 3 * seconds[0]
+
+
+def test_an_identity_that_is_no_object_is_a_damaged_journal(tmp_path: Path) -> None:
+    path = tmp_path / "a.journal"
+    payload = b'["no identity"]'
+    length = len(payload).to_bytes(4, "little")
+    path.write_bytes(MAGIC + length + zlib.crc32(payload, zlib.crc32(length)).to_bytes(4, "little") + payload)
+    with pytest.raises(StoreError, match=r"a\.journal is damaged: its first record cannot be read"):
+        Journal(path)
