@@ -110,7 +110,8 @@ class EpochOrder(DealtBatches):
     def __iter__(self) -> Iterator[tuple[int, tuple[int, ...]]]:
         epoch, start = self.epoch, self.start
         order = keyed_generator(self.seed, "captioner.order", epoch).permutation(self.count)
-        return ((epoch, tuple(positions)) for positions in self.dealt(order, start))
+        for positions in self.dealt(order, start):
+            yield epoch, tuple(positions)
 
 
 class TrainingPictures(Dataset[Batch]):

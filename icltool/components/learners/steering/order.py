@@ -25,8 +25,8 @@ class EpochBatches(DealtBatches):
         self._keeps = keeps and world > 1
 
     def __iter__(self) -> Iterator[list[int]]:
-        order = self._order()
-        return self.dealt(order, spare=order[self.rank : self.rank + 1].tolist())
+        order = self._order()  # when the first batch is asked for: Lightning may tell the epoch after `iter`
+        yield from self.dealt(order, spare=order[self.rank : self.rank + 1].tolist())
 
     def _order(self) -> IntArray:
         """The positions of all processes."""

@@ -10,6 +10,7 @@ import pytest
 
 from icltool.components.learners.captioner.learner import Captioner
 from icltool.components.learners.captioner.options import CaptionerOptions, with_recipe
+from icltool.components.tasks import task_named
 from icltool.contracts import Example, TuningLearner
 from icltool.contracts.options import made
 from icltool.errors import ConfigError
@@ -53,11 +54,12 @@ def test_texts_are_read_as_people_write_them() -> None:
     assert options.freeze == ("vision", "embeddings")
     assert options.crop_scale == (0.3, 1.0)
     assert options.betas == (0.8, 0.9)
-    assert [options.learned(task) for task in ("caption", "inference", "vqa")] == ["all", "first", "first"]
-    assert made("captioner", CaptionerOptions, {"captions": "all", "scst": True}).learned("caption") == "first"
-    assert options.chosen_by("caption") == options.chosen_by("style") == ("cider", "bleu-4")
-    assert options.chosen_by("vqa") == ("loss",)
-    assert made("captioner", CaptionerOptions, {"select": "cider-d + overlap"}).chosen_by("vqa") == ("cider", "overlap")
+    caption, style, vqa = map(task_named, ("caption", "style", "vqa"))
+    assert [options.learned(task) for task in (caption, task_named("inference"), vqa)] == ["all", "first", "first"]
+    assert made("captioner", CaptionerOptions, {"captions": "all", "scst": True}).learned(caption) == "first"
+    assert options.chosen_by(caption) == options.chosen_by(style) == ("cider", "bleu-4")
+    assert options.chosen_by(vqa) == ("loss",)
+    assert made("captioner", CaptionerOptions, {"select": "cider-d + overlap"}).chosen_by(vqa) == ("cider", "overlap")
 
 
 @pytest.mark.parametrize(
