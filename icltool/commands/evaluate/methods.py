@@ -281,7 +281,7 @@ def _arrays(inputs: Inputs, retriever: Retriever, encoder: str | None) -> dict[s
             for need, other in others.items()
         }
     if is_joint(retriever):
-        added["queries"] = digest(inputs.queries.ids[inputs.query_rows].tolist())
+        added["queries"] = digest({"ids": inputs.queries.ids[inputs.query_rows].tolist()})
     return added
 
 
