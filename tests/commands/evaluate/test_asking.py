@@ -124,14 +124,14 @@ def test_it_stands_beside_others_with_seeds_plans_and_costs(workspace: Path) -> 
         *(("zero-shot", 0), ("random", 0), ("random", 1), ("random+surest", 0), ("random+surest", 1))
     }
     assert {r.method for r in report.results if "cost" in r.extra} == {"zero-shot", "random"}
-    plan = workspace / "plan.json"
+    plan = workspace / "asked.json"
     command = ["export", "plan", "--method", "random+surest", "--seed", "0", "--output", str(plan)]
     assert run([*command, "--workspace", str(workspace), "--quiet"]) == 0
     made = json.loads(plan.read_text())["made"]
     assert made["method"] == "random+surest"
     replayed = evaluated(workspace, methods=("random",), plans=(plan,), permutations=2, test_size=6)
-    assert [r.extra["orders"]["each"][0]["order"] for r in replayed.results if r.method == "plan"] == [1]
-    assert shown(replayed, "plan") == shown(report, "random+surest")
+    assert [r.extra["orders"]["each"][0]["order"] for r in replayed.results if r.method == "asked"] == [1]
+    assert shown(replayed, "asked") == shown(report, "random+surest")
 
 
 def killed(workspace: Path, profile: Path) -> int:
