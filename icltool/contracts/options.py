@@ -117,7 +117,8 @@ def build(
 
 def made(what: str, model: type[Given], values: Mapping[str, object], flags: Mapping[str, str] | None = None) -> Given:
     """The options of `what` out of what users gave, checked. Raises ConfigError that names the first wrong one."""
-    _refuse_unknown(what, values, sorted(model.model_fields), flags or {})
+    if model.model_config.get("extra") != "allow":  # a sampler that hands further ones on to what it is built of
+        _refuse_unknown(what, values, sorted(model.model_fields), flags or {})
     try:
         return model(**values)
     except ConfigError as error:

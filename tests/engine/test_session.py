@@ -154,11 +154,14 @@ def test_nothing_is_shared_where_the_intervention_looks_at_a_tokens_place(
     session = opened(small_idefics, 8)
     session.answers(requests[:4])
     computed = session.tokens_computed
-    with session.steered(OfTheLast("live", strong.file)):
+    with session.steered(OfTheLast(StoredOptions(method="live", file=strong.file))):
         steered = session.answers(requests)
         assert session.tokens_computed is None, "each prompt whole"
     assert session.tokens_computed == computed
     damaged = ScoringRequest(replace(requests[0].query, image="nowhere.jpg"), ())
-    with session.steered(OfTheLast("live", strong.file)), pytest.raises(IclError, match="nowhere"):
+    with (
+        session.steered(OfTheLast(StoredOptions(method="live", file=strong.file))),
+        pytest.raises(IclError, match="nowhere"),
+    ):
         session.answers([damaged])
     assert session.answers(requests) == opened(small_idefics, 8).answers(requests) != steered

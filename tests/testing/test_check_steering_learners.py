@@ -16,6 +16,7 @@ from icltool.components.interventions.files import save_intervention
 from icltool.components.interventions.shift import ShiftVectors
 from icltool.components.interventions.stored import StoredOptions
 from icltool.components.learners.live.learner import Live
+from icltool.components.learners.live.options import LiveOptions
 from icltool.contracts import Example, TrainingOutcome
 from icltool.testing import check_steering_learner, make_steering_set
 from tests.conftest import Scenery
@@ -31,7 +32,7 @@ class Faulty(Live):
     """A learner with one fault."""
 
     def __init__(self, fault: Callable[[Any, Path, TrainingOutcome], Any]) -> None:
-        super().__init__(shots=1, epochs=1, max_train_size=4, batch_size=2)
+        super().__init__(LiveOptions(shots=1, epochs=1, max_train_size=4, batch_size=2))
         self.fault = fault
 
     def steer(self, data: Any, folder: Path, seed: int, progress: Any) -> Any:
@@ -179,7 +180,10 @@ def test_a_file_in_spite_of_an_error(small_idefics: Any, examples: list[Example]
     data = make_steering_set(small_idefics, examples)
     with pytest.raises(AssertionError, match="there must be no file"):
         check_steering_learner(
-            lambda: Hasty(shots=1), lambda file: ShiftVectors(StoredOptions(method="live", file=file)), data, tmp_path
+            lambda: Hasty(LiveOptions(shots=1)),
+            lambda file: ShiftVectors(StoredOptions(method="live", file=file)),
+            data,
+            tmp_path,
         )
 
 

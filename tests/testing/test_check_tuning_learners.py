@@ -35,7 +35,7 @@ class Faulty(Captioner):
     """A learner with one fault."""
 
     def __init__(self, fault: Callable[[Any, Path, TrainingOutcome], Any]) -> None:
-        super().__init__(**{**OPTIONS, "epochs": 1, "batch_size": 2})
+        super().__init__(CaptionerOptions(**{**OPTIONS, "epochs": 1, "batch_size": 2}))
         self.fault = fault
 
     def tune(self, data: Any, folder: Path, seed: int, progress: Any) -> Any:

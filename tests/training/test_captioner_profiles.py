@@ -22,6 +22,7 @@ from icltool.components.models.shared.tuned import read_tuned, tensor_names
 from icltool.config.profiles import Profile, read_profile
 from icltool.config.resolve import resolve
 from icltool.contracts import StageReport
+from icltool.contracts.options import made
 from icltool.execution.progress import for_terminal
 from icltool.plugin.commands import command_module, stage_model
 from icltool.store.evaluations import predictions_file, read_predictions
@@ -105,15 +106,15 @@ class Run:
     def check_training(self, folder: Path | None) -> Path:
         """The weights are of the profile's training: what was not replaced is as the profile says."""
         assert folder is not None
-        made = read_tuned(folder / BEST)
+        tuned = read_tuned(folder / BEST)
         examples, captions, _ = SIZES[self.common["dataset"]]
-        assert (made.model, made.about["task"]) == (self.common["model"], self.common["task"])
-        assert (made.about["examples"], made.about["captions"]) == (examples, captions)
+        assert (tuned.model, tuned.about["task"]) == (self.common["model"], self.common["task"])
+        assert (tuned.about["examples"], tuned.about["captions"]) == (examples, captions)
         published = self.profile.tables["train"]["options"]
         expected = made("captioner", CaptionerOptions, published).decided()
         kept = {k: expected[k] for k in published if k in expected and k not in ("epochs", "precision", *self.sides)}
         assert kept
-        assert {k: made.about["options"][k] for k in kept} == kept
+        assert {k: tuned.about["options"][k] for k in kept} == kept
         return folder
 
     def check_evaluation(self, report: StageReport) -> dict[str, list[dict[str, Any]]]:
@@ -183,8 +184,8 @@ def test_ofa_by_scst(styled: tuple[Run, Path], files: Mapping[str, Path], tmp_pa
     first, start = styled
     run = Run(SCST, files, first.workspace, first.weights)
     folder = run.check_training(run.stage("train", model_path=str(start)).path)
-    made, before = read_tuned(folder / BEST), read_tuned(start / BEST)
-    assert made.base_hash == before.base_hash
+    tuned, before = read_tuned(folder / BEST), read_tuned(start / BEST)
+    assert tuned.base_hash == before.base_hash
     assert tensor_names(folder / BEST) >= tensor_names(start / BEST), "embeddings are frozen, and were trained before"
     rows = run.check_evaluation(run.stage("evaluate", method_options={"finetuned.folder": str(folder)}))
     again = run.stage("evaluate", model_path=str(folder), methods=["zero-shot"])

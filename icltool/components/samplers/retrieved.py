@@ -5,28 +5,37 @@ from __future__ import annotations
 import importlib
 from collections.abc import Mapping
 
-from icltool.contracts import IndexSet, IntArray, QuerySet
+from pydantic import ConfigDict, Field
+
+from icltool.contracts import IndexSet, IntArray, Options, QuerySet
 from icltool.engine.choosing import Chain, Part, chain_names, is_joint, own_options
 from icltool.errors import ConfigError
+
+
+class RetrievedOptions(Options):
+    """Which method; further options are the method's, as METHOD.NAME=VALUE."""
+
+    model_config = ConfigDict(extra="allow")
+
+    method: str = Field(description="retrieval method, or A+B for one that chooses among what another chose")
+    components: str = Field(description="function that builds components, as package.module:name; icltool sets it")
 
 
 class RetrievedSampler:
     """Any retrieval method as a sampler: a pool is what the method answers for as many demonstrations, in its order.
 
-    `method` is its name, or "A+B" for one that chooses among what another chose; further options are the method's, as
-    METHOD.NAME=VALUE. `components` is where to find the function ("package.module:name") that builds a component of a kind
-    and a name; icltool's registration sets it.
-
     Raises ConfigError for an option of no method, and for a method that asks the model, reads examples or chooses jointly:
     pools are drawn before there is a model, for some anchors at a time.
     """
 
-    def __init__(self, method: str, components: str, **options: object) -> None:
-        module, _, function = components.partition(":")
+    options_model = RetrievedOptions
+
+    def __init__(self, options: RetrievedOptions) -> None:
+        module, _, function = options.components.partition(":")
         build = getattr(importlib.import_module(module), function)
-        names = chain_names(method)
-        _refuse_foreign(names, options)
-        self._chain = Chain([Part(name, build("retrievers", name, **own_options(options, name))) for name in names])
+        names, own = chain_names(options.method), options.model_extra or {}
+        _refuse_foreign(names, own)
+        self._chain = Chain([Part(name, build("retrievers", name, **own_options(own, name))) for name in names])
         self.needs = frozenset().union(*(part.needs for part in self._chain.parts))
         for part in self._chain.parts:
             unmet = sorted(part.retriever.needs & {"model", "examples"})

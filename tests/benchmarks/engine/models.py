@@ -71,7 +71,7 @@ def adapter(size: str, folder: Path, device: torch.device, dtype: str, in_memory
         return IdeficsModel(IdeficsOptions(name=size, path=str(folder), device=str(device), dtype=dtype))
     model = build(size, words, device, DTYPES[dtype]).eval().requires_grad_(False)
     model.config.save_pretrained(folder)
-    with mock.patch("icltool.components.models.idefics.idefics.load_model", return_value=Loaded(model, device, dtype)):
+    with mock.patch("icltool.components.models.shared.adapter.load_model", return_value=Loaded(model, device, dtype)):
         return IdeficsModel(IdeficsOptions(name=size, path=str(folder)))
 
 

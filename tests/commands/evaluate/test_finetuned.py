@@ -227,7 +227,7 @@ def test_each_weights_are_loaded_once_and_results_are_in_the_order_asked_for(
             loaded.append(options.get("path"))
         return component(kind, name, **options)
 
-    monkeypatch.setattr("icltool.plugin.manager.component", counted)
+    monkeypatch.setattr("icltool.config.model.component", counted)
     methods = ("finetuned", "zero-shot", "random")
     report = evaluate.run(config(tuned_world, methods=methods, shots=(1,), test_size=4), QUIET)
     assert [row["method"] for row in report.rows()] == list(methods)

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from icltool.commands.evaluate.predictions import copied_from, shared_with
+from icltool.components.tasks import task_named
 from icltool.contracts import Example, IndexSet, PreparedSplit, QuerySet, group_code
 from icltool.contracts.arrays import plain_text, text_code
 from icltool.engine.demonstrations import checked_rows
@@ -100,7 +101,7 @@ def test_inferences_leak_by_clue_and_inference_together(tmp_path: Path) -> None:
         replace(caption(n, label), question=clue) for n, (clue, label) in enumerate((("Snow", "cold"), ("ice", "cold")))
     ]
     prepared = dataset(tmp_path, "inference", train, [replace(caption(9, "Cold", "winter"), question="snow")])
-    assert leaking(prepared, guard_kinds(None, "inference")) == [{"text": [0]}]
+    assert leaking(prepared, guard_kinds(None, task_named("inference"))) == [{"text": [0]}]
 
 
 def test_rows_of_a_subset_and_what_is_usual_by_task(tmp_path: Path) -> None:
@@ -109,11 +110,11 @@ def test_rows_of_a_subset_and_what_is_usual_by_task(tmp_path: Path) -> None:
     some = index_set(prepared.split("train"), (), None, np.array([2, 1]), guard=BOTH)
     assert some.contents is not None
     assert some.contents.tolist() == [text_code("", "a"), text_code("", "b")]
-    assert guard_kinds(None, "caption") == {"image", "text"}
-    assert guard_kinds(None, "style") == guard_kinds(None, "inference") == {"image", "text"}
+    assert guard_kinds(None, task_named("caption")) == {"image", "text"}
+    assert guard_kinds(None, task_named("style")) == guard_kinds(None, task_named("inference")) == {"image", "text"}
     for task in ("vqa", "classification", "inference-choice"):
-        assert guard_kinds(None, task) == {"image"}
-    assert guard_kinds(("question",), "vqa") == {"image", "question"}
+        assert guard_kinds(None, task_named(task)) == {"image"}
+    assert guard_kinds(("question",), task_named("vqa")) == {"image", "question"}
 
 
 CODES = st.integers(-1, 3)

@@ -11,8 +11,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from icltool.components.learners.fitting.trainer import learning_rate_factor
 from icltool.components.learners.lever_lm.learner import LeverLM
-from icltool.components.learners.lever_lm.module import learning_rate_factor
 from icltool.components.learners.lever_lm.options import LeverLMOptions
 from icltool.components.learners.lever_lm.rows import split_by_query
 from icltool.components.learners.lever_lm.selector import LeverLMSelector

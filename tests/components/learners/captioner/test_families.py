@@ -69,7 +69,7 @@ def test_a_family(name: str, rewarded: bool, examples: list[Example], tmp_path: 
     if not rewarded:
         assert outcome.history[-1]["train_loss"] < outcome.history[0]["train_loss"]
     prompts = [data.model.prompt("caption", (), example) for example in examples[12:16]]
-    again = family(name, path=str(tmp_path / "out" / "last.safetensors"), device="cpu")
+    again = family(CaptionerOptions(name=name, path=str(tmp_path / "out" / "last.safetensors"), device="cpu"))
     assert again.score(prompts, 4) == data.model.score(prompts, 4)
     base = family(CaptionerOptions(name=name, path=folder, device="cpu"))
     assert base.score(prompts, 4) != again.score(prompts, 4)
