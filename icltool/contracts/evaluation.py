@@ -182,14 +182,25 @@ class Analysis(TypedDict, total=False):
     differences: list[Difference]
 
 
+class SubsetFacts(TypedDict):
+    """The file that the index set was restricted by, how many of its examples took part, the split of the queries that it was
+    learned from (None: it does not say), and how it was made."""
+
+    file: str
+    examples: int
+    queries: str | None
+    made: Mapping[str, Json]
+
+
 class EvaluationProvenance(TypedDict, total=False):
     """What decided all results of an evaluation: the resolved configuration, versions of components, weights, and the options
-    that the data set was prepared with."""
+    that the data set was prepared with; the subset of the index set that methods were restricted to, if any."""
 
     configuration: dict[str, Json]
     plugins: dict[str, str]
     weights: dict[str, str]
     dataset_options: Mapping[str, Json]
+    index_subset: SubsetFacts
 
 
 def facts_without(facts: SettingFacts, names: Collection[str]) -> SettingFacts:

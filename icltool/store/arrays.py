@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal, TypedDict
 
@@ -21,6 +22,18 @@ if TYPE_CHECKING:
 VECTORS: tuple[Literal["image", "text"], ...] = ("image", "text")
 _READ_ROWS = 4096
 _NO_OTHERS: Mapping[str, EmbeddingFile] = MappingProxyType({})
+
+
+def rows_of(wanted: IntArray, ids: IntArray, source: Path, hint: str) -> IntArray:
+    """The rows of `ids` that hold these, int64 of the same shape. StoreError, with `hint`, when `source` names an example that
+    is not among them."""
+    order = np.argsort(ids, kind="stable")
+    places = np.searchsorted(ids, wanted, sorter=order).clip(max=len(ids) - 1)
+    rows: IntArray = order[places].astype(np.int64)
+    strange = wanted[ids[rows] != wanted]
+    if len(strange):
+        raise StoreError(f"{source} names example {strange[0]}, which the index set does not have", hint)
+    return rows
 
 
 def guard_kinds(chosen: Sequence[str] | None, task: Task) -> frozenset[str]:

@@ -220,6 +220,7 @@ class Answers:
         ]
         queries = [inputs.queries.images[row] for row in inputs.query_rows]
         files = [m.weights for m in methods if m.weights is not None]
+        files += [] if self.config.index_subset is None else [self.config.index_subset]
         files += [m.intervention.file for m in methods if m.intervention is not None]
         return place_of_work(
             run.executor,

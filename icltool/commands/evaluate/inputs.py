@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,10 +11,21 @@ import numpy as np
 from icltool.commands.evaluate.options import EvaluateConfig
 from icltool.config.tasks import task_of
 from icltool.contracts import IndexSet, IntArray, QuerySet, Task
+from icltool.contracts.json import Json
 from icltool.contracts.randomness import QUERIES, drawn
-from icltool.errors import ConfigError
-from icltool.store.arrays import StoredExamples, guard_kinds, index_set, open_embeddings, open_others, query_set
+from icltool.errors import ConfigError, StoreError
+from icltool.store.arrays import (
+    StoredExamples,
+    guard_kinds,
+    index_set,
+    open_embeddings,
+    open_others,
+    query_set,
+    rows_of,
+)
+from icltool.store.artefact import digest
 from icltool.store.records import open_dataset
+from icltool.store.subsets import Subset, read_subset
 from icltool.store.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -29,7 +41,8 @@ class Inputs:
     """The prepared data of one call, each part opened once.
 
     `index_rows` int64 [N] and `query_rows` int64 [Q] are the rows of the splits that take part. `guard` are the kinds of
-    leaks that are kept away. Raises StoreError where nothing is prepared, ConfigError for an empty subset.
+    leaks that are kept away. Raises StoreError where nothing is prepared, or for a file of ids that are not the index set's,
+    ConfigError for an empty subset.
     """
 
     def __init__(self, config: EvaluateConfig) -> None:
@@ -41,11 +54,20 @@ class Inputs:
         self.task: Task = task_of(self.dataset)
         self.index: Records = self.dataset.split("train")
         self.queries: Records = self.dataset.split("validation")
-        self.index_rows = subset("evaluate.index", len(self.index), config.index_size)
+        self.subset = None if config.index_subset is None else self._subset(config.index_subset)
+        rows = np.arange(len(self.index)) if self.subset is None else self._rows_of(self.subset)
+        self.index_rows = rows[subset("evaluate.index", len(rows), config.index_size)]
         self.query_rows = subset(QUERIES, len(self.queries), config.test_size)
         self.guard = guard_kinds(config.leak_guard, self.task)
         self._arrays: dict[tuple[frozenset[str], str | None], tuple[IndexSet, QuerySet]] = {}
         self._embeddings: dict[tuple[str, str], EmbeddingFile] = {}
+
+    def identity(self) -> dict[str, Json]:
+        """What decides the results beside method, shots and seed, as far as options and the subset say it."""
+        found = self.config.identity()
+        if self.subset is not None:
+            found["index_subset"] = digest({"ids": self.subset.ids.tolist()})
+        return found
 
     def embeddings(self, split: str, encoder: str) -> EmbeddingFile:
         """The embeddings of a split, checked. StoreError as `open_embeddings`."""
@@ -80,6 +102,27 @@ class Inputs:
     def examples(self) -> StoredExamples:
         """The examples behind the arrays."""
         return StoredExamples(self.index, self.index_rows, self.queries, self.query_rows)
+
+    def _subset(self, file: Path) -> Subset:
+        """The subset in a file. StoreError where it is of another data set, ConfigError where it looked at the queries."""
+        found, dataset = read_subset(file), self.dataset
+        if found.queries == "validation":
+            raise ConfigError(
+                f"{file} was learned from validation queries, so nothing that it gives can be reported on them",
+                "learn it from train queries",
+            )
+        if found.fingerprint not in (None, dataset.fingerprint):
+            raise StoreError(
+                f"{file} was made for another data set, or another version of it, than {dataset.name} ({dataset.task})",
+                "check --dataset and --task, or make it again",
+            )
+        return found
+
+    def _rows_of(self, chosen: Subset) -> IntArray:
+        """Rows of the index records, ascending."""
+        file = self.config.index_subset
+        assert file is not None
+        return np.sort(rows_of(chosen.ids, self.index.ids, file, "check --dataset and --task"))
 
     def kept_away(self) -> dict[str, float]:
         """How many rows of the index set the leak guard keeps from a query, mean over queries: by kind, and "any"."""

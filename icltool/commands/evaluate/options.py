@@ -124,5 +124,11 @@ class EvaluateConfig(GenerationConfig, ExecutorConfig):
     index_size: int = Field(
         default=-1, ge=-1, description="examples of the index set to choose from, drawn by seed; -1 all"
     )
+    index_subset: Path | None = Field(
+        default=None,
+        description="file of the ids that the index set is restricted to: what a learner of subsets wrote, "
+        "or a list, one id a line. One that was learned from validation queries is refused",
+        json_schema_extra=_HIDDEN,
+    )
     test_size: int = Field(default=-1, ge=-1, description="queries of the validation split, drawn by seed; -1 all")
     overwrite: bool = Field(default=False, description="evaluate finished settings again", json_schema_extra=_HIDDEN)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from icltool.commands.evaluate import costs
 from icltool.commands.evaluate.answering import Answers
@@ -22,7 +22,7 @@ from icltool.commands.evaluate.table import append_results
 from icltool.config.identity import makers
 from icltool.contracts import Metric, Progress
 from icltool.contracts.abilities import MadeForTasks
-from icltool.contracts.evaluation import Analysis, EvaluationProvenance
+from icltool.contracts.evaluation import Analysis, EvaluationProvenance, SubsetFacts
 from icltool.contracts.json import Json
 from icltool.execution.running import give_up
 from icltool.plugin.manager import component, load_registry
@@ -39,6 +39,7 @@ from icltool.store.locking import locked
 
 if TYPE_CHECKING:
     from icltool.store.evaluations import SettingResult
+    from icltool.store.subsets import Subset
 
 __all__ = ["EvaluationReport", "run"]
 
@@ -152,7 +153,7 @@ def _artefact(inputs: Inputs, judge: Judge) -> tuple[Path, EvaluationProvenance]
     """(folder, provenance); the folder's name stands for all that decides results beside method, shots and seed."""
     config, dataset = inputs.config, inputs.dataset
     identity = {
-        **config.identity(),
+        **inputs.identity(),
         "dataset": dataset.name,
         "task": dataset.task,
         "dataset_fingerprint": dataset.fingerprint,
@@ -162,12 +163,24 @@ def _artefact(inputs: Inputs, judge: Judge) -> tuple[Path, EvaluationProvenance]
     chosen = [("models", config.model), *(("metrics", name) for name in judge.metrics)]
     made_by = makers(chosen, {"models": config.model_path})
     folder = inputs.workspace.evaluation_folder(dataset.name, dataset.task, config.model, digest(identity))
-    return folder, {"configuration": identity, **made_by.told(), "dataset_options": _dataset_options(inputs)}
+    provenance = {"configuration": identity, **made_by.told(), "dataset_options": _dataset_options(inputs)}
+    if inputs.subset is not None:
+        queries, made = inputs.subset.queries, inputs.subset.made
+        facts: SubsetFacts = {
+            "file": str(config.index_subset),
+            "examples": len(inputs.index_rows),
+            "queries": queries,
+            "made": made,
+        }
+        provenance["index_subset"] = facts
+    return folder, cast(EvaluationProvenance, provenance)
 
 
 def _remarks(inputs: Inputs, settings: Settings, judge: Judge) -> list[str]:
     """What makes a method's figures no fair comparison, and which part of the data set they are from."""
     lines = []
+    if inputs.subset is not None:
+        lines.append(_about_subset(inputs, inputs.subset))
     reads = [m.label for m in settings.methods if m.reads_query_text]
     if reads and inputs.task.own_text:
         named = ", ".join(reads)
@@ -193,6 +206,17 @@ def _remarks(inputs: Inputs, settings: Settings, judge: Judge) -> list[str]:
     if options and options != {"seed": 0}:
         lines.append("the data set was prepared with " + ", ".join(f"{key}={value}" for key, value in options.items()))
     return lines
+
+
+def _about_subset(inputs: Inputs, subset: Subset) -> str:
+    by, queries = subset.made.get("learner"), subset.queries
+    told = (
+        f"learned {f'by {by} ' if by else ''}from {queries} queries"
+        if queries
+        else "which does not say how it was made"
+    )
+    number = f"{len(inputs.index_rows):,} of {len(inputs.index):,} examples"
+    return f"the index set is restricted to {number} by {inputs.config.index_subset}, {told}"
 
 
 def _dataset_options(inputs: Inputs) -> dict[str, Json]:

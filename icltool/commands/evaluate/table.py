@@ -16,5 +16,5 @@ def append_results(file: Path, inputs: Inputs, folder: Path, results: Sequence[S
 
     config, dataset = inputs.config, inputs.dataset
     given = {"model_path": config.model_path, "adapter_options": config.adapter_options}
-    configuration = {**config.identity(), **given, "dataset": dataset.name, "task": dataset.task}
+    configuration = {**inputs.identity(), **given, "dataset": dataset.name, "task": dataset.task}
     return appended_csv.append_results(file, folder.name, configuration, results, training_options(config.model_path))

@@ -218,4 +218,6 @@ def _about(model: Model, session: Session) -> RunFacts:
 
 def answering(config: EvaluateConfig, under: Sequence[Conditions], place: WorkerContext) -> Answering:
     """A worker that opens the inputs itself."""
+    if config.index_subset is not None:
+        config = config.model_copy(update={"index_subset": place.file(config.index_subset)})
     return Answering(Inputs(config), under, place)

@@ -17,7 +17,7 @@ from icltool.contracts import IntArray, Learner, Progress, TrainableEncoder, Tra
 from icltool.contracts.learner import HasVariant, SequenceFigures
 from icltool.errors import ConfigError, StoreError
 from icltool.plugin.manager import component
-from icltool.store.arrays import embedded_by, index_set, open_embeddings
+from icltool.store.arrays import embedded_by, index_set, open_embeddings, rows_of
 from icltool.store.provenance import learned
 from icltool.store.sequences import SequenceFile
 
@@ -32,6 +32,7 @@ Arrays: TypeAlias = Mapping[str, NDArray[Any]]
 #: What every learner reads of them, and what those do that ask for figures.
 _READ = ("query_id", "beam_count", "icd_ids", "scores", "candidates")
 _FIGURES = ("values", "log_probs", "base_value", "base_log_prob")
+_AGAIN = "run `icltool generate` again"
 
 
 class SequenceJob:
@@ -93,8 +94,8 @@ class SequenceJob:
         queries = np.repeat(arrays["query_id"][:, None], beams, axis=1)[present]
         return TrainingSet(
             index=index,
-            query_rows=_rows_of(queries, index.ids, path),
-            icd_rows=_rows_of(arrays["icd_ids"][present], index.ids, path),
+            query_rows=rows_of(queries, index.ids, path, _AGAIN),
+            icd_rows=rows_of(arrays["icd_ids"][present], index.ids, path, _AGAIN),
             scores=arrays["scores"][present],
             provenance=self.provenance(),
             candidate_rows=_pools(arrays, present, index.ids, path),
@@ -165,18 +166,5 @@ def _pools(arrays: Arrays, present: NDArray[np.bool_], ids: IntArray, path: Path
     pools, counts = arrays["candidates"], arrays["candidate_count"]
     held = np.arange(pools.shape[1]) < counts[:, None]
     rows = np.full(pools.shape, -1, dtype=np.int64)
-    rows[held] = _rows_of(pools[held], ids, path)
+    rows[held] = rows_of(pools[held], ids, path, _AGAIN)
     return np.repeat(rows, present.sum(axis=1), axis=0)
-
-
-def _rows_of(wanted: IntArray, ids: IntArray, path: Path) -> IntArray:
-    """The rows of these ids. StoreError when one is no example of the index set."""
-    order = np.argsort(ids, kind="stable")
-    places = np.searchsorted(ids, wanted, sorter=order).clip(max=len(ids) - 1)
-    rows: IntArray = order[places].astype(np.int64)
-    strange = wanted[ids[rows] != wanted]
-    if len(strange):
-        raise StoreError(
-            f"{path} names example {strange[0]}, which the index set does not have", "run `icltool generate` again"
-        )
-    return rows
