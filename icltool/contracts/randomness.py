@@ -10,6 +10,8 @@ from icltool.contracts.arrays import IntArray
 
 #: What queries are drawn for, by every command that takes some of them.
 QUERIES = "evaluate.queries"
+#: What queries of the index split are drawn for.
+TRAIN_QUERIES = "evaluate.train_queries"
 
 
 def keyed_generator(seed: int, purpose: str, example_id: int = 0) -> np.random.Generator:
@@ -19,6 +21,14 @@ def keyed_generator(seed: int, purpose: str, example_id: int = 0) -> np.random.G
     """
     digest = hashlib.blake2b(f"{seed}\x00{purpose}\x00{example_id}".encode(), digest_size=16).digest()
     return np.random.default_rng(int.from_bytes(digest, "big"))
+
+
+def drawn_ids(purpose: str, ids: IntArray) -> IntArray:
+    """The positions of `ids`, int64 [n], in the order in which subsets take them. Whether an id comes before another does not
+    depend on the others."""
+    start = f"{purpose}\x00"
+    keys = [hashlib.blake2b(f"{start}{one}".encode(), digest_size=8).digest() for one in ids.tolist()]
+    return np.lexsort((ids, np.array([int.from_bytes(key, "big") for key in keys], dtype=np.uint64))).astype(np.int64)
 
 
 def drawn(purpose: str, total: int) -> IntArray:

@@ -94,6 +94,7 @@ def _row(
         "setting": result.extra.get("digest", ""),
         "weights": None if weights is None else weights.get("file"),
         "queries": result.queries,
+        **({"split": given["queries"]} if "queries" in given else {}),
         **{name: figure.mean for name, figure in result.metrics.items()},
         **{f"{name} {end}": getattr(figure, end) for name, figure in result.metrics.items() for end in ("low", "high")},
         "seconds": result.seconds,

@@ -40,7 +40,7 @@ def results_rows(
             "seconds": result.seconds,
             **{column: cost_of(result).get(kind) for kind, column in costed.items()},
             "evaluation": evaluation,
-            "split": "validation",
+            "split": configuration.get("queries", "validation"),
             **{key: configuration.get(key) for key in OF_EVALUATION},
             **{key: (result.extra.get("run") or {}).get(key) for key in OF_RUN},
             "method_options": _json(result.extra.get("options")),

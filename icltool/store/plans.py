@@ -161,7 +161,8 @@ def _plan(icd_ids: dict[int, tuple[int, ...]], configuration: object, made: Mapp
     found = dict(configuration) if isinstance(configuration, Mapping) else {}
     named = (found.get(key) for key in ("dataset", "task", "dataset_fingerprint"))
     dataset, task, fingerprint = (name if isinstance(name, str) and name else None for name in named)
-    return Plan(icd_ids, dataset, task, fingerprint, SPLITS, {**made, "configuration": found})
+    splits = {**SPLITS, "queries": str(found.get("queries", SPLITS["queries"]))}
+    return Plan(icd_ids, dataset, task, fingerprint, splits, {**made, "configuration": found})
 
 
 def _unchecked(path: Path) -> str:

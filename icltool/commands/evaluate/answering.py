@@ -215,9 +215,7 @@ class Answers:
         pictures = [inputs.index.images[row] for row in rows]
         chains = [one.setting.method.chain for one in self._asked if one.setting.asks]
         encoders = {part.encoder for chain in chains if chain for part in chain.parts[chain.asking :]} - {None}
-        embeddings = [
-            inputs.embeddings(split, name).path for name in encoders if name for split in ("train", "validation")
-        ]
+        embeddings = [inputs.embeddings(split, name).path for name in encoders if name for split in inputs.splits]
         queries = [inputs.queries.images[row] for row in inputs.query_rows]
         files = [m.weights for m in methods if m.weights is not None]
         files += [] if self.config.index_subset is None else [self.config.index_subset]

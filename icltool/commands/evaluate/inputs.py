@@ -12,7 +12,7 @@ from icltool.commands.evaluate.options import EvaluateConfig
 from icltool.config.tasks import task_of
 from icltool.contracts import IndexSet, IntArray, QuerySet, Task
 from icltool.contracts.json import Json
-from icltool.contracts.randomness import QUERIES, drawn
+from icltool.contracts.randomness import QUERIES, TRAIN_QUERIES, drawn, drawn_ids
 from icltool.errors import ConfigError, StoreError
 from icltool.store.arrays import (
     StoredExamples,
@@ -33,16 +33,14 @@ if TYPE_CHECKING:
     from icltool.store.records import PreparedDataset, Records
 
 _VECTORS = frozenset({"image", "text"})
-#: The index set and the queries.
-_SPLITS = ("train", "validation")
 
 
 class Inputs:
     """The prepared data of one call, each part opened once.
 
-    `index_rows` int64 [N] and `query_rows` int64 [Q] are the rows of the splits that take part. `guard` are the kinds of
-    leaks that are kept away. Raises StoreError where nothing is prepared, or for a file of ids that are not the index set's,
-    ConfigError for an empty subset.
+    `index_rows` int64 [N] and `query_rows` int64 [Q] are the rows of the splits that take part, `splits` the names of these.
+    `guard` are the kinds of leaks that are kept away. Raises StoreError where nothing is prepared, or for a file of ids that
+    are not the index set's, ConfigError for an empty subset and for sizes that do not go together.
     """
 
     def __init__(self, config: EvaluateConfig) -> None:
@@ -53,20 +51,38 @@ class Inputs:
         self.dataset.check_pictures()
         self.task: Task = task_of(self.dataset)
         self.index: Records = self.dataset.split("train")
-        self.queries: Records = self.dataset.split("validation")
+        self.splits = ("train", config.queries)
+        self.queries: Records = self.dataset.split(config.queries)
         self.subset = None if config.index_subset is None else self._subset(config.index_subset)
         rows = np.arange(len(self.index)) if self.subset is None else self._rows_of(self.subset)
+        if config.queries == "train":
+            self.query_rows = self._held_out()
+            rows = np.setdiff1d(rows, self.query_rows)
+            if not len(rows):
+                raise ConfigError(
+                    f"{len(self.query_rows):,} train queries leave no demonstrations", "--query-size 100, say"
+                )
+        else:
+            self.query_rows = subset(QUERIES, len(self.queries), config.test_size)
+            if config.query_size is not None:
+                raise ConfigError("--query-size is for --queries train", "--test-size takes some validation queries")
         self.index_rows = rows[subset("evaluate.index", len(rows), config.index_size)]
-        self.query_rows = subset(QUERIES, len(self.queries), config.test_size)
         self.guard = guard_kinds(config.leak_guard, self.task)
         self._arrays: dict[tuple[frozenset[str], str | None], tuple[IndexSet, QuerySet]] = {}
         self._embeddings: dict[tuple[str, str], EmbeddingFile] = {}
+
+    @property
+    def same_split(self) -> bool:
+        """Whether queries are of the split that demonstrations are of; none of the queries is among these then."""
+        return self.config.queries == "train"
 
     def identity(self) -> dict[str, Json]:
         """What decides the results beside method, shots and seed, as far as options and the subset say it."""
         found = self.config.identity()
         if self.subset is not None:
             found["index_subset"] = digest({"ids": self.subset.ids.tolist()})
+        if self.same_split:
+            found.update(queries=self.config.queries, query_size=len(self.query_rows))
         return found
 
     def embeddings(self, split: str, encoder: str) -> EmbeddingFile:
@@ -83,14 +99,14 @@ class Inputs:
         if not needs:
             found = (
                 index_set(self.index, needs, None, self.index_rows, guard=self.guard),
-                query_set(self.queries, needs, None, self.query_rows, guard=self.guard),
+                query_set(self.queries, needs, None, self.query_rows, self.same_split, guard=self.guard),
             )
         else:
-            own = [None if encoder is None else self.embeddings(split, encoder) for split in _SPLITS]
-            others = [open_others(self.workspace, self.dataset, split, needs) for split in _SPLITS]
+            own = [None if encoder is None else self.embeddings(split, encoder) for split in self.splits]
+            others = [open_others(self.workspace, self.dataset, split, needs) for split in self.splits]
             plain, asked = self.arrays(frozenset(), None)
             index = index_set(self.index, needs, own[0], self.index_rows, others=others[0])
-            queries = query_set(self.queries, needs, own[1], self.query_rows, others=others[1])
+            queries = query_set(self.queries, needs, own[1], self.query_rows, self.same_split, others=others[1])
             found = (
                 replace(index, questions=plain.questions, contents=plain.contents),
                 replace(queries, questions=asked.questions, contents=asked.contents),
@@ -102,6 +118,15 @@ class Inputs:
     def examples(self) -> StoredExamples:
         """The examples behind the arrays."""
         return StoredExamples(self.index, self.index_rows, self.queries, self.query_rows)
+
+    def _held_out(self) -> IntArray:
+        """Rows of the train queries, ascending. ConfigError where it is not said how many, or something else is."""
+        size, total = self.config.query_size, len(self.index)
+        if size is None:
+            raise ConfigError("--queries train asks --query-size examples of the index set", "--query-size 500, say")
+        if self.config.test_size >= 0:
+            raise ConfigError("--test-size takes validation queries", "--query-size is for --queries train")
+        return np.sort(drawn_ids(TRAIN_QUERIES, self.index.ids)[: min(size, total)])
 
     def _subset(self, file: Path) -> Subset:
         """The subset in a file. StoreError where it is of another data set, ConfigError where it looked at the queries."""

@@ -258,6 +258,11 @@ def _part(inputs: Inputs, name: str, label: str, given: dict[str, Any]) -> Retri
     if "folder" in options:
         remarks.append(f"{label}: {options.get('checkpoint')} of {options['folder']}{_network(options)}")
     if isinstance(retriever, ReadsSequences):
+        if retriever.sequences != inputs.config.queries:
+            raise ConfigError(
+                f"{label} shows sequences of {retriever.sequences} queries, and {inputs.config.queries} queries are asked",
+                "evaluate it without --queries train",
+            )
         remarks.append(f"{label}: its sequences were searched with the queries' labels: an upper bound, no method")
         remarks.append(f"{label}: {options.get('file')}")
     encoder = _encoder(inputs, retriever) if needs_vectors(retriever.needs) else None
@@ -273,11 +278,11 @@ def _arrays(inputs: Inputs, retriever: Retriever, encoder: str | None) -> dict[s
     added: dict[str, Any] = {}
     if encoder is not None:
         added["encoder"] = encoder
-        added["embeddings"] = [inputs.embeddings(split, encoder).fingerprint for split in ("train", "validation")]
+        added["embeddings"] = [inputs.embeddings(split, encoder).fingerprint for split in inputs.splits]
     others = {need: other for need in sorted(retriever.needs) if (other := encoder_of(need)) is not None}
     if others:
         added["others"] = {
-            need: [inputs.embeddings(split, other).fingerprint for split in ("train", "validation")]
+            need: [inputs.embeddings(split, other).fingerprint for split in inputs.splits]
             for need, other in others.items()
         }
     if is_joint(retriever):

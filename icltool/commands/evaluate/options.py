@@ -130,5 +130,14 @@ class EvaluateConfig(GenerationConfig, ExecutorConfig):
         "or a list, one id a line. One that was learned from validation queries is refused",
         json_schema_extra=_HIDDEN,
     )
+    queries: Literal["train", "validation"] = Field(
+        default="validation",
+        description="split that is asked: train, to learn from the answers, which asks --query-size examples of the index set "
+        "and demonstrates with the others",
+        json_schema_extra=_HIDDEN,
+    )
+    query_size: int | None = Field(
+        default=None, ge=1, description="queries of --queries train, drawn by example id", json_schema_extra=_HIDDEN
+    )
     test_size: int = Field(default=-1, ge=-1, description="queries of the validation split, drawn by seed; -1 all")
     overwrite: bool = Field(default=False, description="evaluate finished settings again", json_schema_extra=_HIDDEN)

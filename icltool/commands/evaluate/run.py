@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
+import numpy as np
+
 from icltool.commands.evaluate import costs
 from icltool.commands.evaluate.answering import Answers
 from icltool.commands.evaluate.inputs import Inputs
@@ -93,7 +95,8 @@ def run(config: EvaluateConfig, progress: Progress) -> EvaluationReport:
     found = [work.kept[setting.key] for group in groups for setting in group]
     results = tuple(asked_for(found, costs.wanted(settings), config.permutations > 1, config.seeds))
     model = f"{config.model} from {Path(config.model_path).name}" if config.model_path else config.model
-    title = f"{inputs.dataset.name} ({inputs.task.name}), {model}, {len(inputs.query_rows)} queries"
+    asked = f"{len(inputs.query_rows)} {'train ' if inputs.same_split else ''}queries"
+    title = f"{inputs.dataset.name} ({inputs.task.name}), {model}, {asked}"
     lines = [
         *remarks(results, work.analysis),
         *_remarks(inputs, settings, judge),
@@ -103,7 +106,9 @@ def run(config: EvaluateConfig, progress: Progress) -> EvaluationReport:
         *_of_the_call(work, judge, results),
     ]
     part = len(inputs.query_rows) if len(inputs.query_rows) < len(inputs.queries) else 0
-    if told := published_remark(config.model, inputs.dataset.name, inputs.task.name, judge.metrics, part):
+    if not inputs.same_split and (
+        told := published_remark(config.model, inputs.dataset.name, inputs.task.name, judge.metrics, part)
+    ):
         lines.append(told)
     if any(cost_of(result) for result in results):
         lines.append(f"accuracy against cost: {_drawn(results, work.analysis, folder, title)}")
@@ -179,6 +184,11 @@ def _artefact(inputs: Inputs, judge: Judge) -> tuple[Path, EvaluationProvenance]
 def _remarks(inputs: Inputs, settings: Settings, judge: Judge) -> list[str]:
     """What makes a method's figures no fair comparison, and which part of the data set they are from."""
     lines = []
+    if inputs.same_split:
+        lines.append(
+            f"train queries: {len(inputs.query_rows):,} examples of the index set are asked and never shown. Figures are to "
+            "learn from: a selector or an intervention may have been trained on them"
+        )
     if inputs.subset is not None:
         lines.append(_about_subset(inputs, inputs.subset))
     reads = [m.label for m in settings.methods if m.reads_query_text]
@@ -216,7 +226,9 @@ def _about_subset(inputs: Inputs, subset: Subset) -> str:
         else "which does not say how it was made"
     )
     number = f"{len(inputs.index_rows):,} of {len(inputs.index):,} examples"
-    return f"the index set is restricted to {number} by {inputs.config.index_subset}, {told}"
+    asked = int(np.isin(subset.ids, inputs.queries.ids[inputs.query_rows]).sum()) if inputs.same_split else 0
+    left = f"; {asked} of its ids are queries" if asked else ""
+    return f"the index set is restricted to {number} by {inputs.config.index_subset}, {told}{left}"
 
 
 def _dataset_options(inputs: Inputs) -> dict[str, Json]:

@@ -152,6 +152,7 @@ def _results(config: ExportConfig, format: str, progress: Progress) -> StageRepo
         lines = [_appended(config.append, of, one) for one, of in zip(read, names, strict=True)]
         row = {"what": "results", "format": "csv", "settings": settings, "file": str(config.append)}
         return StageReport(f"Exported {name}", (row,), config.append, tuple(lines))
+    titles = [_titled(of, one) for one, of in zip(read, names, strict=True)]
     target = output_of(config, f"{name}.{_SUFFIXES.get(format, format)}", sources)
     rows = [row for one, of in zip(read, names, strict=True) for row in results_rows(one.results, one.provenance, of)]
     if format == "json":
@@ -163,16 +164,22 @@ def _results(config: ExportConfig, format: str, progress: Progress) -> StageRepo
         write_text(target, results_csv(rows))
     else:  # for people: means over seeds
         table = {"markdown": results_markdown, "latex": results_latex}[format]
-        heading = {"markdown": "## {}\n\n", "latex": "% {}\n"}[format] if len(read) > 1 else ""
+        heading = {"markdown": "## {}\n\n", "latex": "% {}\n"}[format] if len(read) > 1 or titles != names else ""
         parts = [
-            heading.format(of) + table(over_seeds(one.results, one.analysis))
-            for one, of in zip(read, names, strict=True)
+            heading.format(title) + table(over_seeds(one.results, one.analysis))
+            for one, title in zip(read, titles, strict=True)
         ]
         write_text(target, "\n".join(parts))
     for source in sources:
         progress.detail(f"read {source}")
     row = {"what": "results", "format": format, "settings": settings, "file": str(target)}
-    return StageReport(f"Exported {name}", (row,), target)
+    return StageReport(f"Exported {titles[0] if len(titles) == 1 else name}", (row,), target)
+
+
+def _titled(name: str, evaluation: Evaluation) -> str:
+    """The evaluation's name, with the split that was asked where that is not the usual one."""
+    queries = evaluation.provenance.get("configuration", {}).get("queries", "validation")
+    return name if queries == "validation" else f"{name} ({queries} queries)"
 
 
 def _appended(table: Path, name: str, evaluation: Evaluation) -> str:

@@ -32,8 +32,8 @@ from icltool.results.privacy import without_places
 from icltool.store.evaluations import RESULTS, SettingResult, read_predictions
 
 Row: TypeAlias = Mapping[str, Any]
-#: The splits that queries and demonstrations of evaluations come from.
-_QUERIES, _INDEX = "validation", "train"
+#: The split that demonstrations of evaluations come from.
+_INDEX = "train"
 #: Data sets that a heading names.
 _NAMED = 4
 _BROKEN = (AttributeError, KeyError, TypeError, ValueError)
@@ -179,7 +179,7 @@ class _Gathering:
         places = [place for e in mine for place in workspaces_of(e.folder, "evaluations", self.workspace)]
         found = Examples(key, places)
         rows = [row for e in mine for one in answers[e.position] for row in one.rows.values()]
-        queries = found.load(_QUERIES, (row["query_id"] for row in rows))
+        queries = found.load(key.queries, (row["query_id"] for row in rows))
         demonstrations = found.load(_INDEX, (icd for row in rows for icd in row["icd_ids"]))
         self.notes += [readable(remark) for remark in dict.fromkeys(found.remarks)]
         made = [one.made for e in mine for one in answers[e.position] if one.made is not None]

@@ -15,16 +15,19 @@ from icltool.store.workspace import Workspace
 
 @dataclass(frozen=True, slots=True)
 class DatasetKey:
-    """A data set in one version of it; `fingerprint` is "" where an artefact does not tell."""
+    """A data set in one version of it; `fingerprint` is "" where an artefact does not tell. `queries` is the split of its
+    queries."""
 
     name: str
     task: str
     fingerprint: str
+    queries: str = "validation"
 
     @property
     def label(self) -> str:
-        """ "NAME (TASK)"."""
-        return f"{self.name} ({self.task})" if self.task else self.name
+        """ "NAME (TASK)", with ", train queries" where the index set itself was asked."""
+        named = f"{self.name} ({self.task})" if self.task else self.name
+        return f"{named}, {self.queries} queries" if self.queries != "validation" else named
 
 
 class Examples:

@@ -55,7 +55,8 @@ class Evaluation:
     def key(self) -> DatasetKey:
         """The data set that it is of; an evaluation that does not tell is a data set of its own."""
         name, task, mark = (str(self.configuration.get(k) or "") for k in ("dataset", "task", "dataset_fingerprint"))
-        return DatasetKey(name or self.folder.resolve().name, task, mark)
+        queries = str(self.configuration.get("queries") or "validation")
+        return DatasetKey(name or self.folder.resolve().name, task, mark, queries)
 
     @property
     def model(self) -> str:
