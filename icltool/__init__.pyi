@@ -105,6 +105,8 @@ from icltool.contracts import (
     DatasetReader as DatasetReader,
     Encoder as Encoder,
     EndsWork as EndsWork,
+    EvaluationLearner as EvaluationLearner,
+    EvaluationSet as EvaluationSet,
     Example as Example,
     Examples as Examples,
     Executor as Executor,
@@ -189,3 +191,4 @@ from icltool.plugin import (
     hookimpl as hookimpl,
 )
 from icltool.releases import __version__ as __version__
+from icltool.store.subsets import Subset as Subset, read_subset as read_subset, write_subset as write_subset

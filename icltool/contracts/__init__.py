@@ -32,6 +32,8 @@ from icltool.contracts.intervention import (
 )
 from icltool.contracts.learner import (
     AnchorScores,
+    EvaluationLearner,
+    EvaluationSet,
     Examples,
     Learner,
     SequenceFigures,
@@ -101,6 +103,8 @@ __all__ = [
     "DatasetReader",
     "Encoder",
     "EndsWork",
+    "EvaluationLearner",
+    "EvaluationSet",
     "Example",
     "Examples",
     "Executor",

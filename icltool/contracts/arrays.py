@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 IntArray: TypeAlias = NDArray[np.int64]
 FloatArray: TypeAlias = NDArray[np.float32]
 Float64Array: TypeAlias = NDArray[np.float64]
+BoolArray: TypeAlias = NDArray[np.bool_]
 
 #: What `needs` may name of the arrays, beside "image@ENCODER" and "text@ENCODER" (`encoder_of`).
 ARRAYS: frozenset[str] = frozenset({"image", "text", "texts", "images", "labels"})

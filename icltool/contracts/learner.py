@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Protocol, TypeGuard, runtime_checkable
 
 import numpy as np
 
-from icltool.contracts.arrays import Float64Array, IndexSet, IntArray
+from icltool.contracts.arrays import BoolArray, Float64Array, IndexSet, IntArray
 from icltool.contracts.encoder import TrainableEncoder
 from icltool.contracts.model import Features, Model
 from icltool.contracts.progress import Progress
 from icltool.contracts.records import Example
 from icltool.contracts.task import Task
+
+#: What the `needs` of a learner of stored evaluations hold.
+EVALUATIONS = "evaluations"
 
 
 @dataclass(frozen=True)
@@ -110,6 +113,37 @@ class TrainingSet:
 
 
 @dataclass(frozen=True)
+class EvaluationSet:
+    """Stored evaluations of D train queries: how a frozen model answered each after S distinct lists of demonstrations.
+
+    `lists` int64 [S, K] are rows of `index` in prompt order, -1 on the right of a shorter list. `query_ids` int64 [D],
+    ascending, are of the same split, and none of them is in a list that it was shown. `scores` float64 [S, D] are by `metric`,
+    scaled as in tables (percent, say); NaN where the list was not shown to the query, or the metric gave no number.
+
+    Of ranked tasks, `choices` has the Y_d choices of each query and `log_probs` float64 [S, D, Y] the mean log-probability per
+    token of each in nats, in that order; NaN where the list was not shown, and from Y_d on. Other tasks have None and ().
+    `references` are the right answers of each query. The arrays of `index` hold what the learner's `needs` ask for, and
+    `provenance` goes into what it writes.
+    """
+
+    index: IndexSet
+    lists: IntArray
+    query_ids: IntArray
+    scores: Float64Array
+    metric: str
+    references: tuple[tuple[str, ...], ...]
+    log_probs: Float64Array | None = None
+    choices: tuple[tuple[str, ...], ...] = ()
+    provenance: Mapping[str, object] = field(default_factory=dict)
+
+    @property
+    def asked(self) -> BoolArray:
+        """bool [S, D]: whether there is a score for the list and the query."""
+        found: BoolArray = ~np.isnan(self.scores)
+        return found
+
+
+@dataclass(frozen=True)
 class TrainingOutcome:
     """What training left: checkpoint files by name (last, min_vl, min_tl), and one record of figures per validation."""
 
@@ -134,6 +168,26 @@ class Learner(Protocol):
     def train(self, data: TrainingSet, folder: Path, seed: int, progress: Progress) -> TrainingOutcome:
         """Trains on `data`; the same data, options and seed give the same weights on one machine."""
         ...
+
+
+class EvaluationLearner(Protocol):
+    """Learns from stored evaluations. Built from its own options by the registry.
+
+    "evaluations" is in its `needs`, beside the arrays of the index set that must be filled: "image", "text", "texts", "images",
+    "labels". What it learns of a subset of the index set it writes by `icltool.write_subset`, and `icltool evaluate
+    --index-subset` restricts all methods to that. It may have an identity and a variant as a Learner.
+    """
+
+    needs: frozenset[str]
+
+    def train(self, data: EvaluationSet, folder: Path, seed: int, progress: Progress) -> TrainingOutcome:
+        """Learns from `data`; the same data, options and seed give the same files on one machine."""
+        ...
+
+
+def reads_evaluations(learner: object) -> TypeGuard[EvaluationLearner]:
+    """Whether a learner is one of evaluations."""
+    return EVALUATIONS in getattr(learner, "needs", ())
 
 
 @runtime_checkable

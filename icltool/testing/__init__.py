@@ -17,7 +17,7 @@ from icltool.testing.encoders import check_encoder
 from icltool.testing.examples import make_examples
 from icltool.testing.executors import check_executor
 from icltool.testing.interventions import check_intervention
-from icltool.testing.learners import check_learner, make_training_set
+from icltool.testing.learners import check_learner, make_evaluation_set, make_training_set
 from icltool.testing.metrics import check_metric
 from icltool.testing.models import check_model
 from icltool.testing.plain import PlainTwin, torch_twin, torch_twin_apart
@@ -54,6 +54,7 @@ __all__ = [
     "check_tuning",
     "check_tuning_learner",
     "make_anchors",
+    "make_evaluation_set",
     "make_examples",
     "make_index",
     "make_queries",

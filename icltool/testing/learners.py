@@ -6,11 +6,14 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import astuple
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from icltool.contracts import Learner, TrainingOutcome, TrainingSet
-from icltool.contracts.learner import SequenceFigures
+from icltool.contracts import EvaluationLearner, EvaluationSet, Learner, TrainingOutcome, TrainingSet
+from icltool.contracts.learner import EVALUATIONS, SequenceFigures, reads_evaluations
+from icltool.errors import StoreError
+from icltool.store.subsets import SCHEMA, read_subset
 from icltool.testing.abilities import expect_learning_abilities
 from icltool.testing.arrays import ALL_ARRAYS, make_index
 from icltool.testing.expectations import built, expect, expect_equal, expect_needs
@@ -37,26 +40,69 @@ def make_training_set(count: int = 60, rows: int = 96, shots: int = 2, dim: int 
     return TrainingSet(index, queries, chosen, scores, provenance, candidate_rows=pools, figures=figures)
 
 
+def make_evaluation_set(
+    count: int = 60, lists: int = 40, shots: int = 3, queries: int = 12, dim: int = 16, seed: int = 0
+) -> EvaluationSet:
+    """Made-up answers to `queries` after `lists` distinct lists of up to `shots` of the first `count` - 1 examples: the last is
+    in none. A fifth of the pairs was not asked, one list by no query that has a number. Each query has two or three choices.
+    Arrays are read-only, so that a learner that writes into them fails."""
+    rng = np.random.default_rng([seed, count, lists])
+    known: dict[tuple[int, ...], None] = {}
+    while len(known) < lists:
+        known.setdefault(tuple(rng.permutation(count - 1)[: rng.integers(max(1, shots - 1), shots + 1)].tolist()))
+    rows = np.array([[*icds, *[-1] * (shots - len(icds))] for icds in sorted(known)], dtype=np.int64)
+    choices = tuple(("red", "green", "blue")[: 2 + d % 2] for d in range(queries))
+    log_probs = -rng.random((lists, queries, 3)) * 5
+    log_probs[:, [len(own) == 2 for own in choices], 2] = np.nan
+    log_probs[rng.random((lists, queries)) < 0.2] = np.nan
+    right = rng.integers(0, 2, queries)
+    best = np.argmax(np.nan_to_num(log_probs, nan=-np.inf), axis=2)
+    scores = np.where(np.isnan(log_probs[:, :, 0]), np.nan, 100.0 * (best == right))
+    scores[0] = np.nan
+    references = tuple((own[place],) for own, place in zip(choices, right.tolist(), strict=True))
+    ids = np.sort(10_000 + rng.permutation(10 * queries)[:queries]).astype(np.int64)
+    for array in (rows, log_probs, scores, ids):
+        array.setflags(write=False)
+    index, provenance = make_index(count, dim, seed), {"dataset": "made up", "queries": "train"}
+    return EvaluationSet(index, rows, ids, scores, "accuracy", references, log_probs, choices, provenance)
+
+
 def check_learner(
-    learner: Learner | Callable[[], Learner], folder: Path, *, data: TrainingSet | None = None, seed: int = 3
+    learner: Learner | EvaluationLearner | Callable[[], Learner | EvaluationLearner],
+    folder: Path,
+    *,
+    data: TrainingSet | EvaluationSet | None = None,
+    seed: int = 3,
 ) -> None:
-    """Checks a learner (give it few epochs), or a class or factory that makes one, against `icltool.Learner`.
+    """Checks a learner (give it few epochs), or a class or factory that makes one, against `icltool.Learner`, or, where
+    "evaluations" is in its `needs`, against `icltool.EvaluationLearner`.
 
     It trains twice on `data` (made up where none is given), into two sub-folders of `folder`. Checked are: `needs`; the
-    abilities that it has; that the rows of `data` are ranked by anchor as they stand there, without one lost;
+    abilities that it has; that the rows of a TrainingSet are ranked by anchor as they stand there, without one lost;
     that each checkpoint exists inside the folder it was told, "last" among them; a history of figures; the same
-    weights from the same seed. Raises AssertionError that says what is wrong.
+    weights from the same seed; of a learner of evaluations, that a subset which it writes is one of the index set, and says
+    that it was learned from train queries. Raises AssertionError that says what is wrong.
     """
     expect_learning_abilities(built(learner, "train"), built(learner, "train"))
-    expect_needs(built(learner, "train"), ALL_ARRAYS | {"encoder", "figures"})
-    training = data or make_training_set()
-    _check_by_anchor(training)
+    if reads_evaluations(built(learner, "train")):
+        expect_needs(built(learner, "train"), ALL_ARRAYS | {EVALUATIONS})
+        training = data or make_evaluation_set()
+        expect(isinstance(training, EvaluationSet), "`data` of a learner of evaluations must be an EvaluationSet")
+    else:
+        expect_needs(built(learner, "train"), ALL_ARRAYS | {"encoder", "figures"})
+        training = data or make_training_set()
+        expect(isinstance(training, TrainingSet), "`data` of a learner of sequences must be a TrainingSet")
+        assert isinstance(training, TrainingSet)
+        _check_by_anchor(training)
     outcomes = []
     for name in ("first", "second"):
         place = folder / name
         place.mkdir(parents=True)
-        outcome = built(learner, "train").train(training, place, seed, QuietProgress())
+        made: Any = built(learner, "train")
+        outcome = made.train(training, place, seed, QuietProgress())
         _check_outcome(outcome, place)
+        if isinstance(training, EvaluationSet):
+            _check_subsets(outcome, training)
         outcomes.append(outcome)
     one, other = outcomes
     expect(
@@ -78,6 +124,23 @@ def _check_by_anchor(data: TrainingSet) -> None:
         scores = told.scores[place][shown[place]]
         own = data.scores[data.query_rows == anchor]
         expect_equal(scores, np.sort(own[~np.isnan(own)])[::-1], f"the scores of anchor {anchor} are not ranked")
+
+
+def _check_subsets(outcome: TrainingOutcome, data: EvaluationSet) -> None:
+    """That each subset among the checkpoints has ids of the index set, and the split that its scores were learned from."""
+    for name, path in outcome.checkpoints.items():
+        if Path(path).suffix != ".json" or f'"{SCHEMA}"' not in Path(path).read_text(encoding="utf-8"):
+            continue
+        try:
+            found = read_subset(Path(path))
+        except StoreError as error:
+            raise AssertionError(f"checkpoint {name!r} is no subset: {error.message}") from error
+        strange = np.setdiff1d(found.ids, data.index.ids)
+        expect(not len(strange), f"checkpoint {name!r} names {strange[:3].tolist()}, which the index set does not have")
+        expect(
+            found.queries == "train",
+            f"checkpoint {name!r} must say that it was learned from train queries, not {found.queries!r}",
+        )
 
 
 def _check_outcome(outcome: TrainingOutcome, folder: Path) -> None:

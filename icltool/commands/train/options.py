@@ -41,6 +41,12 @@ class TrainConfig(LvlmConfig):
         description="selectors: generated sequences; none: the newest of data set and task",
         json_schema_extra=_HIDDEN,
     )
+    evaluations: tuple[Path, ...] = Field(
+        default=(),
+        description="learners of evaluations: folders of `icltool evaluate --queries train`; those of validation queries are "
+        "refused",
+        json_schema_extra=_HIDDEN,
+    )
     encoder: str | None = Field(
         default=None,
         description="selectors: whose embeddings are read; none: those the sequences were sampled with, or the only ones",

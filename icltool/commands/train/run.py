@@ -2,7 +2,7 @@
 captioner's own weights on examples.
 
 Reads: datasets/<name>/<task>/; a selector's sequences/*.h5 and embeddings/<name>-<task>-train-<encoder>.h5; the images where
-    an encoder or the LVLM reads them
+    an encoder or the LVLM reads them; evaluations/*/ of train queries, for learners of evaluations
 Writes: checkpoints/<learner>-<name>-<task>-<digest>/
 """
 
@@ -15,11 +15,13 @@ from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict, TypeGuard, cast
 
+from icltool.commands.train.evaluations import EvaluationJob
 from icltool.commands.train.options import TrainConfig
 from icltool.commands.train.sequences import SequenceJob
 from icltool.commands.train.steering import SteeringJob
 from icltool.commands.train.tuning import TuningJob
 from icltool.contracts import Learner, Progress, StageReport, SteeringLearner, TrainingOutcome, TuningLearner
+from icltool.contracts.learner import reads_evaluations
 from icltool.errors import ConfigError, StoreError
 from icltool.execution.processes import is_leader
 from icltool.plugin.manager import component
@@ -123,6 +125,10 @@ def _job(
     config: TrainConfig, workspace: Workspace, dataset: PreparedDataset, learner: object, options: Mapping[str, object]
 ) -> Job:
     """The training that this learner asks for."""
+    if reads_evaluations(learner):
+        return EvaluationJob(config, workspace, dataset, learner, options)
+    if config.evaluations:
+        raise ConfigError(f"{config.learner} does not learn from evaluations", "leave --evaluations out")
     if isinstance(learner, TuningLearner):
         return TuningJob(config, dataset, learner, options)
     if isinstance(learner, SteeringLearner):
