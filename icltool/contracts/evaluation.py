@@ -21,7 +21,7 @@ class SettingKey(NamedTuple):
 
 class Prediction(TypedDict):
     """One answered query: `icd_ids` in prompt order, the exact `prompt`, the model's `raw` text and the `answer` cut from it,
-    `scores` by metric, unscaled (None: no number).
+    `scores` by metric, scaled as in tables (None: no number).
 
     Where choices were ranked, `log_probs` has one for each. `shared` counts the demonstrations that share something with the
     query, by kind; `copied` are the ids of those whose label the answer repeats; `gain` is the score's over zero-shot.
