@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
 from icltool.commands.evaluate import run as evaluate
+from icltool.commands.evaluate.options import EvaluateConfig
+from icltool.components.executors.local import LocalExecutor
 from icltool.errors import ConfigError, IclError, StoreError
 from icltool.store.evaluations import read_evaluation
 from icltool.store.records import open_dataset
@@ -83,6 +87,40 @@ def test_a_subset_that_cannot_be_used_is_one_line(
         evaluate.run(config(workspace, task="vqa", methods=("random",), index_subset=file), QUIET)
     assert "\n" not in caught.value.message
     assert not (workspace / "evaluations").exists()
+
+
+class Sending(LocalExecutor):
+    """Workers of this process that see what was sent, and not the file that it was sent from."""
+
+    def __init__(self, target: Path, file: Path) -> None:
+        super().__init__()
+        self.target, self.file = target, file
+
+    def ship(self, paths: Mapping[str, Path]) -> Sending:
+        for name, path in paths.items():
+            shutil.copytree(path, self.target / name)
+        self.file.unlink()
+        return self
+
+    def local(self, name: str) -> Path:
+        return self.target / name
+
+
+def test_workers_that_share_no_disk_are_sent_the_file(
+    workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, ids = tmp_path / "ids.txt", _index_ids(workspace)[:30]
+    file.write_text("\n".join(map(str, ids)))
+    options = {"task": "vqa", "methods": ("random",), "test_size": 4, "index_subset": file}
+    here = evaluate.run(config(workspace, **options), QUIET)
+    assert here.path is not None
+    expected = predictions(here.path, "random-2-shot-seed0")
+    executor = Sending(tmp_path / "sent", file)
+    monkeypatch.setattr(EvaluateConfig, "open_executor", lambda self: executor)
+    there = config(workspace, **options, overwrite=True, executor="ray", ship_data=True)
+    assert evaluate.run(there, QUIET).path == here.path
+    assert not file.exists()
+    assert predictions(here.path, "random-2-shot-seed0") == expected
 
 
 def test_more_shots_than_ids_are_one_line(workspace: Path, tmp_path: Path) -> None:
