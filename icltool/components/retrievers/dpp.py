@@ -6,8 +6,7 @@ import numpy as np
 from pydantic import Field
 
 from icltool.components.retrievers.options import PoolOptions
-from icltool.components.retrievers.pool import Pool, pools
-from icltool.contracts import IndexSet, IntArray, QuerySet
+from icltool.components.retrievers.pool import Pool, PoolRetriever
 
 #: A squared distance from the span of the chosen vectors (1 for one that is alone) that counts as none.
 _NOTHING = 1e-9
@@ -19,7 +18,7 @@ class DPPOptions(PoolOptions):
     trade_off: float = Field(0.1, gt=0, le=1e6, description="a small one asks for relevance, a large one for diversity")
 
 
-class DPPRetriever:
+class DPPRetriever(PoolRetriever):
     """Greedy maximum a posteriori inference of a determinantal point process among the `pool` nearest rows.
 
     The kernel is L[i, j] = exp(r[i] / (2 t)) S[i, j] exp(r[j] / (2 t)) with the relevance r[i] = cos(query, i), the
@@ -33,33 +32,13 @@ class DPPRetriever:
     call for k gives.
     """
 
+    name = "dpp"
     options_model = DPPOptions
-    ranked = True
+    options: DPPOptions
     nested = True
 
-    def __init__(self, options: DPPOptions) -> None:
-        self.options = options
-        self.needs = options.needs | {"among"}
-
-    def wants(self, shots: int) -> int:
-        """See WantsMore."""
-        return self.options.wants(shots)
-
-    def retrieve(
-        self, index: IndexSet, queries: QuerySet, shots: int, seed: int, *, among: IntArray | None = None
-    ) -> IntArray:
-        """Rows of `index` int64 [Q, shots]; see `icltool.contracts.Retriever`. Nothing is drawn: `seed` has no effect.
-
-        Raises DataError when a query has fewer rows left.
-        """
-        chosen = np.empty((len(queries), shots), dtype=np.int64)
-        found = pools("dpp", self.options, index, queries, shots, among)
-        for answer, pool in zip(chosen, found, strict=True):
-            answer[:] = pool.rows[self._choose(pool, shots)]
-        return chosen
-
-    def _choose(self, pool: Pool, shots: int) -> list[int]:
-        """Positions in the pool, in the order of choice.
+    def choose(self, pool: Pool, shots: int, query_id: int, seed: int) -> list[int]:
+        """Positions in the pool, in the order of choice. Nothing is drawn.
 
         The factors exp(r / 2t) only add r / t to the logarithm of a row's gain, so the Cholesky rows are those of S.
         """

@@ -6,8 +6,8 @@ import numpy as np
 from pydantic import Field
 
 from icltool.components.retrievers.options import PoolOptions
-from icltool.components.retrievers.pool import Pool, pools
-from icltool.contracts import Float64Array, IndexSet, IntArray, QuerySet, keyed_generator
+from icltool.components.retrievers.pool import Pool, PoolRetriever
+from icltool.contracts import Float64Array, IntArray, keyed_generator
 
 
 class KMeansOptions(PoolOptions):
@@ -16,7 +16,7 @@ class KMeansOptions(PoolOptions):
     iterations: int = Field(20, ge=1, description="iterations of k-means, at most")
 
 
-class KMeansRetriever:
+class KMeansRetriever(PoolRetriever):
     """k-means over the `pool` nearest rows into as many clusters as there are demonstrations; of each cluster the row
     nearest to its centre.
 
@@ -28,29 +28,15 @@ class KMeansRetriever:
     Rows are ordered by similarity to the query: they count as ranked. k demonstrations are not the first of more.
     """
 
+    name = "kmeans"
     options_model = KMeansOptions
-    ranked = True
+    options: KMeansOptions
     nested = False
 
-    def __init__(self, options: KMeansOptions) -> None:
-        self.options = options
-        self.needs = options.needs | {"among"}
-
-    def wants(self, shots: int) -> int:
-        """See WantsMore."""
-        return self.options.wants(shots)
-
-    def retrieve(
-        self, index: IndexSet, queries: QuerySet, shots: int, seed: int, *, among: IntArray | None = None
-    ) -> IntArray:
-        """Rows of `index` int64 [Q, shots]; see `icltool.contracts.Retriever`. DataError when too few rows are left."""
-        chosen = np.empty((len(queries), shots), dtype=np.int64)
-        found = pools("kmeans", self.options, index, queries, shots, among)
-        for position, pool in enumerate(found):
-            generator = keyed_generator(seed, "retriever.kmeans", int(queries.ids[position]))
-            if shots:
-                chosen[position] = pool.rows[representatives(pool, shots, self.options.iterations, generator)]
-        return chosen
+    def choose(self, pool: Pool, shots: int, query_id: int, seed: int) -> IntArray:
+        """See PoolRetriever."""
+        generator = keyed_generator(seed, "retriever.kmeans", query_id)
+        return representatives(pool, shots, self.options.iterations, generator)
 
 
 def representatives(pool: Pool, clusters: int, iterations: int, generator: np.random.Generator) -> IntArray:

@@ -6,8 +6,7 @@ import numpy as np
 from pydantic import Field
 
 from icltool.components.retrievers.options import PoolOptions
-from icltool.components.retrievers.pool import Pool, pools
-from icltool.contracts import IndexSet, IntArray, QuerySet
+from icltool.components.retrievers.pool import Pool, PoolRetriever
 
 
 class MMROptions(PoolOptions):
@@ -18,7 +17,7 @@ class MMROptions(PoolOptions):
     )
 
 
-class MMRRetriever:
+class MMRRetriever(PoolRetriever):
     """Greedy maximal marginal relevance (Carbonell and Goldstein, 1998) among the `pool` nearest rows.
 
     Each step takes the row with the highest `trade_off` cos(query, row) - (1 - `trade_off`) max cos(chosen, row), of
@@ -30,33 +29,13 @@ class MMRRetriever:
     less that is new and near; they count as ranked, and the first k of more are what a call for k gives.
     """
 
+    name = "mmr"
     options_model = MMROptions
-    ranked = True
+    options: MMROptions
     nested = True
 
-    def __init__(self, options: MMROptions) -> None:
-        self.options = options
-        self.needs = options.needs | {"among"}
-
-    def wants(self, shots: int) -> int:
-        """See WantsMore."""
-        return self.options.wants(shots)
-
-    def retrieve(
-        self, index: IndexSet, queries: QuerySet, shots: int, seed: int, *, among: IntArray | None = None
-    ) -> IntArray:
-        """Rows of `index` int64 [Q, shots]; see `icltool.contracts.Retriever`. Nothing is drawn: `seed` has no effect.
-
-        Raises DataError when a query has fewer rows left.
-        """
-        chosen = np.empty((len(queries), shots), dtype=np.int64)
-        found = pools("mmr", self.options, index, queries, shots, among)
-        for answer, pool in zip(chosen, found, strict=True):
-            answer[:] = pool.rows[self._choose(pool, shots)]
-        return chosen
-
-    def _choose(self, pool: Pool, shots: int) -> list[int]:
-        """Positions in the pool, in the order of choice."""
+    def choose(self, pool: Pool, shots: int, query_id: int, seed: int) -> list[int]:
+        """Positions in the pool, in the order of choice. Nothing is drawn."""
         taken: list[int] = []
         trade_off = self.options.trade_off
         closest = np.full(len(pool), -np.inf)

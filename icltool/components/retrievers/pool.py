@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -38,6 +40,38 @@ class Pool:
         """The position of the highest score, of equal ones that of the lowest row."""
         highest = np.flatnonzero(scores == scores.max())
         return int(highest[np.argmin(self.rows[highest])])
+
+
+class PoolRetriever(ABC):
+    """A method that chooses among the pool of each query, or among the rows of another method. Rows count as ranked."""
+
+    name: ClassVar[str]
+    ranked = True
+    nested: ClassVar[bool]
+    options: PoolOptions
+
+    def __init__(self, options: PoolOptions) -> None:
+        self.options = options
+        self.needs = options.needs | {"among"}
+
+    def wants(self, shots: int) -> int:
+        """See WantsMore."""
+        return self.options.wants(shots)
+
+    def retrieve(
+        self, index: IndexSet, queries: QuerySet, shots: int, seed: int, *, among: IntArray | None = None
+    ) -> IntArray:
+        """Rows of `index` int64 [Q, shots]; see `icltool.contracts.Retriever`. DataError when too few rows are left."""
+        chosen = np.empty((len(queries), shots), dtype=np.int64)
+        found = pools(self.name, self.options, index, queries, shots, among)
+        for answer, pool, query_id in zip(chosen, found, queries.ids.tolist(), strict=True):
+            if shots:
+                answer[:] = pool.rows[self.choose(pool, shots, query_id, seed)]
+        return chosen
+
+    @abstractmethod
+    def choose(self, pool: Pool, shots: int, query_id: int, seed: int) -> Sequence[int] | IntArray:
+        """Positions of `shots` rows in the pool, in the order of the answer."""
 
 
 def pools(
