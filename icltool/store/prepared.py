@@ -13,7 +13,7 @@ import numpy as np
 
 from icltool.contracts import Example, IntArray, Task, group_code, picture_reference, task_from
 from icltool.contracts.json import Json
-from icltool.errors import StoreError
+from icltool.errors import StoreError, closest
 from icltool.store.atomic import read_json
 from icltool.store.stamps import check_stamps, differing, picture_files, read_stamps, stamps
 from icltool.store.workspace import prepare_command
@@ -130,9 +130,10 @@ class PreparedDataset:
         Raises StoreError when there is no such split, or its files are missing or cut.
         """
         if name not in self.splits:
+            close = closest(name, self.splits)
             raise StoreError(
                 f"{self.folder} has no split {name!r}; it has {', '.join(self.splits)}",
-                self._hint,
+                f"did you mean {close!r}?" if close else self._hint,
             )
         if name not in self._opened:
             rows = _load(self.folder / name, self._hint)

@@ -73,10 +73,10 @@ class Workspace:
         fitting = [(n, t) for n, t in prepared if name in (None, n) and task in (None, t)]
         if not fitting:
             wanted = " for task ".join(repr(part) for part in (name, task) if part is not None)
-            label = "data set " + wanted if name is not None else "any data set for task " + wanted
+            missing = f"data set {wanted} is not" if name is not None else f"no data set for task {wanted} is"
             option = f" --task {task}" if task is not None else ""
             raise StoreError(
-                f"{label} is not prepared in {self.root}; prepared: {_listed(prepared)}",
+                f"{missing} prepared in {self.root}; prepared: {_listed(prepared)}",
                 _meant(name, task, prepared, f"run `icltool prepare {name or 'NAME'}{option}`"),
             )
         names = sorted({n for n, _ in fitting})

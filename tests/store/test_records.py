@@ -329,6 +329,7 @@ def test_cut_and_missing_arrow_files(tmp_path: Path) -> None:
     folder = tmp_path / "pets" / "caption"
     write(folder, (example(n) for n in range(2500)))
     assert refused(folder, "test").message == f"{folder} has no split 'test'; it has train, validation"
+    assert refused(folder, "validatio").hint == "did you mean 'validation'?"
     arrow = next((folder / "train").glob("*.arrow"))
     content = arrow.read_bytes()
     for length in (0, 10, len(content) // 2, len(content) - 200):

@@ -77,6 +77,8 @@ def test_what_may_be_meant_comes_before_a_command(
     with pytest.raises(StoreError) as caught:
         workspace.choose_dataset(name, task)
     assert str(caught.value.hint).startswith(hint)
+    if name is None:
+        assert caught.value.message.startswith("no data set for task 'vqas' is prepared in ")
 
 
 def test_the_only_one(workspace: Workspace) -> None:

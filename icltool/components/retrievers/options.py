@@ -51,5 +51,5 @@ class SecondOptions(Options):
         if self.pool is not None:
             raise ConfigError(
                 f"pool={self.pool} has no effect on a method that chooses from the whole index set",
-                "leave it out, or put a method in front: A+B",
+                "leave it out, or name it for the method behind, which chooses among so many rows: A+B:B.pool=NUMBER",
             )
