@@ -21,7 +21,8 @@ class StageConfig(BaseModel):
     What its `json_schema_extra` may say besides is in icltool.config.fields.Extras.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+    # Options of models begin with "model_", which pydantic keeps to itself unless told otherwise.
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, protected_namespaces=())
 
     workspace: Path = Field(
         default=Path("icl-workspace"),

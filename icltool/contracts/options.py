@@ -40,7 +40,9 @@ class Options(BaseModel):
     ConfigError where it knows a way out.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, coerce_numbers_to_str=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, allow_inf_nan=False, coerce_numbers_to_str=True, protected_namespaces=()
+    )
 
     @field_validator("*", mode="before")
     @classmethod

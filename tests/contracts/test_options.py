@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any, Literal
 
 import pytest
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, Field, ValidationError, create_model, field_validator, model_validator
 
+from icltool.config.base import StageConfig
 from icltool.contracts import Options
 from icltool.contracts.options import Option, build, made, options_of
 from icltool.errors import ConfigError
@@ -128,3 +130,12 @@ def test_options_are_listed_with_type_default_and_meaning() -> None:
     assert options_of(Kitchen)[0].default == ""
     assert options_of(Plain, {"depth": 2}) == [Option("depth", "int", "2", ""), Option("file", "str", "", "")]
     assert options_of(dict) == []
+
+
+@pytest.mark.parametrize("base", [Options, StageConfig])
+def test_names_that_pydantic_keeps_to_itself_are_no_reason_for_a_warning(base: type[BaseModel]) -> None:
+    """Older releases keep "model_…", newer ones "model_dump…"."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        made_up = create_model("MadeUp", __base__=base, model_path=(str, "a"), model_dump_file=(str, "b"))
+    assert made_up().model_dump()["model_path"] == "a"
