@@ -149,15 +149,27 @@ function pairsOf(a, b) {
   });
 }
 
+/** In which round each result is shown, so that each round has every query once, not all of them by the same setting. */
+function turnsOf(units) {
+  const { query, setting } = D.results;
+  const mine = new Map();
+  for (const [r] of units) mine.set(query[r], [...(mine.get(query[r]) ?? []), r]);
+  const turns = new Map();
+  if (mine.size < 2) return turns;
+  for (const [q, results] of mine) {
+    results.sort((x, y) => setting[x] - setting[y] || x - y);
+    results.forEach((r, i) => turns.set(r, (i + results.length - (q % results.length)) % results.length));
+  }
+  return turns;
+}
+
 /** By value; equal ones by query. Single results without a value: each query once, the settings in turn, then each once more. */
 function sorted(units, order, m) {
   const [, value, sign] = order;
   const { query, setting } = D.results;
   const { dataset, id } = D.queries;
-  const count = D.settings.method.length;
-  const several = new Set(units.map(([r]) => query[r])).size > 1;
-  const turn = order === ORDERS.id && several ? (r) => (setting[r] - query[r] % count + count) % count : () => 0;
-  const place = ([r]) => [dataset[query[r]], turn(r), id[query[r]], setting[r], r];
+  const turns = order === ORDERS.id ? turnsOf(units) : new Map();
+  const place = ([r]) => [turns.get(r) ?? 0, dataset[query[r]], id[query[r]], setting[r], r];
   const keyed = units.map((unit) => ({ unit, value: value ? value(unit, m) : null, place: place(unit) }));
   keyed.sort((x, y) => {
     if (x.value !== y.value) {
