@@ -84,14 +84,14 @@ def _command(name: str) -> Runnable:
     if name not in commands():
         from icltool.plugin.manager import load_registry
 
-        found: Runnable = load_registry().load("commands", name)
+        command: Runnable = load_registry().load("commands", name)
     elif name not in stages():
-        found = command_module(name, "command").command
+        command = command_module(name, "command").command
     else:
         from icltool.cli.stage import stage_command
 
-        found = stage_command(name, stage_model(name), lambda: command_module(name, "run").run)
-    return found
+        command = stage_command(name, stage_model(name), lambda: command_module(name, "run").run)
+    return command
 
 
 def as_click(command: Runnable, name: str) -> Command:

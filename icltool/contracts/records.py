@@ -39,8 +39,8 @@ class Example:
 def blanked(query: Example) -> Example:
     """The query without all that tells its answer, as a retrieval method may see it: label "", no references, no type of
     answer; no text where that is the answer (of a caption). Its choices are kept."""
-    told = {query.label, *query.references, *query.raw_references}
-    text = "" if query.text in told else query.text
+    answers = {query.label, *query.references, *query.raw_references}
+    text = "" if query.text in answers else query.text
     return replace(query, label="", references=(), raw_references=(), answer_type="", text=text)
 
 

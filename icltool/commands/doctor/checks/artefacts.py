@@ -35,13 +35,13 @@ def artefacts(workspace: Path) -> list[Row]:
         shown += f" and {len(there) - _NAMES} more" if len(there) > _NAMES else ""
         size = size_text(sum(a.bytes for a in there))
         note = "may be removed at any time: `icltool clean --kind cache`" if kind == "cache" and there else ""
-        data = {"artefacts": [_told(a) for a in every]}
+        data = {"artefacts": [_described(a) for a in every]}
         rows.append(row(kind, f"{shown} ({size})" if there else "none", "ok" if there else "-", note, data))
     rows += _odd([a for a in found.artefacts if a.state != "complete" or a.held_by or a.unreachable])
     return rows + [row("left out", remark, "-") for remark in found.remarks]
 
 
-def _told(artefact: Artefact) -> dict[str, object]:
+def _described(artefact: Artefact) -> dict[str, object]:
     """All that is known of it but for its path."""
     facts = artefact.facts
     return {
@@ -68,10 +68,10 @@ def _odd(found: list[Artefact]) -> list[Row]:
     rows = []
     for artefact in found[:_ODD]:
         said = [artefact.state if artefact.state != "complete" else "", *artefact.remarks()]
-        told = "; ".join(filter(None, said)) + f" (changed {age_text(time.time() - artefact.changed)} ago)"
+        summary = "; ".join(filter(None, said)) + f" (changed {age_text(time.time() - artefact.changed)} ago)"
         status = "problem" if artefact.state in ("damaged", "other version") else "-"
-        rows.append(row(artefact.label, told, status, _WAYS.get(artefact.state, ""), _told(artefact)))
+        rows.append(row(artefact.label, summary, status, _WAYS.get(artefact.state, ""), _described(artefact)))
     if len(found) > _ODD:
-        data = {"artefacts": [_told(artefact) for artefact in found[_ODD:]]}
+        data = {"artefacts": [_described(artefact) for artefact in found[_ODD:]]}
         rows.append(row("and more", f"{len(found) - _ODD} artefacts", "-", "`icltool clean` lists all", data))
     return rows

@@ -30,10 +30,10 @@ def devices() -> list[Row]:
         note = "install torch for CUDA: https://pytorch.org"
         rows.append(row("cuda", "torch was built without CUDA", "problem", note))
     elif gpus:
-        told = f"torch for CUDA {torch.version.cuda} finds no device, the driver {driver} does"
+        summary = f"torch for CUDA {torch.version.cuda} finds no device, the driver {driver} does"
         hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
         note = f"CUDA_VISIBLE_DEVICES is {hidden!r}" if hidden is not None else "is the driver new enough for it?"
-        rows.append(row("cuda", told, "-" if hidden is not None else "problem", note))
+        rows.append(row("cuda", summary, "-" if hidden is not None else "problem", note))
     else:
         rows.append(row("cuda", "no device" if torch.version.cuda else "torch was built without CUDA", "-"))
     if torch.backends.mps.is_available():
@@ -46,17 +46,17 @@ def devices() -> list[Row]:
 
 def _cpu(torch: ModuleType | None) -> Row:
     """The cores, and how many of them torch uses."""
-    told = f"{os.cpu_count()} cores, {platform.machine()}"
+    summary = f"{os.cpu_count()} cores, {platform.machine()}"
     if torch is None:
-        return row("cpu", told)
+        return row("cpu", summary)
     threads, usable = torch.get_num_threads(), usable_cores()
     allowed = min(usable, cpu_quota() or usable)
     data = {"threads": threads, "interop_threads": torch.get_num_interop_threads()}
-    told += f", torch uses {threads} threads"
+    summary += f", torch uses {threads} threads"
     if threads <= max(1, allowed):
-        return row("cpu", told, data=data)
+        return row("cpu", summary, data=data)
     note = f"only {allowed:g} cores may be used: set OMP_NUM_THREADS={max(1, int(allowed))}"
-    return row("cpu", told, "problem", note, data)
+    return row("cpu", summary, "problem", note, data)
 
 
 def _cuda(torch: ModuleType) -> list[Row]:
@@ -79,5 +79,5 @@ def _gpu(torch: ModuleType, index: int) -> Row:
     name, capability = torch.cuda.get_device_name(index), ".".join(map(str, torch.cuda.get_device_capability(index)))
     data = {"name": name, "total": total, "free": free, "compute_capability": capability}
     data["bfloat16"] = bool(torch.cuda.is_bf16_supported())
-    told = f"{name}, {size_text(free)} free of {size_text(total)}, compute capability {capability}"
-    return row(f"cuda:{index}", told, data=data)
+    summary = f"{name}, {size_text(free)} free of {size_text(total)}, compute capability {capability}"
+    return row(f"cuda:{index}", summary, data=data)
