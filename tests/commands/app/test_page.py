@@ -76,7 +76,7 @@ def test_without_gradio(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.
         (["--port", "TAKEN"], "port TAKEN of 127.0.0.1 is taken"),
         (["--host", "no.such.host.invalid"], "--host no.such.host.invalid is no address"),
         (["--task=captoin"], "did you mean 'caption'"),
-        (["--task=classification"], "is not prepared"),
+        (["--task=classification"], "no data set for task 'classification' is prepared"),
         (["--dataset=cocoo"], "cocoo"),
         (["--model=tiny-idefix"], "did you mean 'tiny-idefics'"),
         (["--port=0"], "--port"),
