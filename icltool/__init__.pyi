@@ -36,7 +36,7 @@ from icltool.components.models.shared.adapter import (
     EncodesImages as EncodesImages,
 )
 from icltool.components.models.shared.augmentation import (
-    PictureReader as PictureReader,
+    ImageReader as ImageReader,
 )
 from icltool.components.models.shared.captioner_format import (
     CaptionerFormat as CaptionerFormat,
@@ -117,6 +117,7 @@ from icltool.contracts import (
     FloatArray as FloatArray,
     GenerationOptions as GenerationOptions,
     HasGenerationDefaults as HasGenerationDefaults,
+    ImageReference as ImageReference,
     IndexSet as IndexSet,
     IntArray as IntArray,
     Intervention as Intervention,
@@ -128,7 +129,6 @@ from icltool.contracts import (
     Model as Model,
     ModelIdentity as ModelIdentity,
     Options as Options,
-    PictureReference as PictureReference,
     PixelReader as PixelReader,
     PreparedSplit as PreparedSplit,
     PreparesImages as PreparesImages,
@@ -168,12 +168,12 @@ from icltool.contracts import (
     UnitFailure as UnitFailure,
     Valuation as Valuation,
     file_exists as file_exists,
+    image_file as image_file,
+    image_reference as image_reference,
     keyed_generator as keyed_generator,
     open_file as open_file,
-    open_picture as open_picture,
+    open_image as open_image,
     packaged_task as packaged_task,
-    picture_file as picture_file,
-    picture_reference as picture_reference,
     read_task as read_task,
     task_name as task_name,
     with_regions as with_regions,

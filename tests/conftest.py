@@ -98,7 +98,7 @@ class Scenery:
 
 @pytest.fixture(scope="module")
 def scenery(tmp_path_factory: pytest.TempPathFactory) -> Scenery:
-    """Pictures are drawn by their number: those of a module do not depend on which modules came before."""
+    """Images are drawn by their number: those of a module do not depend on which modules came before."""
     return Scenery(tmp_path_factory.mktemp("scenery"), dataset_lexicon(0))
 
 
@@ -184,7 +184,7 @@ def small_world(shared: Shared) -> Path:
 
 @pytest.fixture
 def workspace(small_world: Path, tmp_path: Path) -> Path:
-    """The small world's workspace, to write into; its pictures are shared."""
+    """The small world's workspace, to write into; its images are shared."""
     shutil.copytree(small_world / "embeddings", tmp_path / "ws" / "embeddings")
     for task in ("caption", "vqa"):
         shutil.copytree(small_world / "datasets" / "shapes" / task, tmp_path / "ws" / "datasets" / "shapes" / task)

@@ -19,7 +19,7 @@ VARIABLES: dict[str, str] = {
     "CHECKPOINT_PATH": "further folder of model weights, as MODEL_CPK_DIR",
     "MODEL_CPK_DIR": "weights of LVLMs, a folder per model, such as idefics-9b",
     "ICLTOOL_SPICE_MODELS": "SPICE: the folder of CoreNLP's jars, stanford-corenlp-3.6.0.jar and its models",
-    "ICLTOOL_MAX_IMAGE_PIXELS": "pixels of the largest picture that is read",
+    "ICLTOOL_MAX_IMAGE_PIXELS": "pixels of the largest image that is read",
     "RESULT_DIR": "results of the published projects; icltool writes to its workspace",
 }
 

@@ -56,7 +56,7 @@ class ExecutorConfig(StageConfig):
 
     ship_data: bool = Field(
         default=False,
-        description="send the data set, the embeddings and the pictures that are needed to every machine, once, where workers "
+        description="send the data set, the embeddings and the images that are needed to every machine, once, where workers "
         "share no disk with this one (the model's weights must be there)",
         json_schema_extra=_HIDDEN,
     )

@@ -35,7 +35,7 @@ def _batch_size(value: Any) -> Any:
     return number
 
 
-#: No machine's pictures need more processes; each takes memory and seconds to start.
+#: No machine's images need more processes; each takes memory and seconds to start.
 MOST_WORKERS = 128
 
 
@@ -120,7 +120,7 @@ class LvlmConfig(StageConfig):
     )
     image_cache_disk: bool = Field(
         default=False,
-        description="keep encoded images in the workspace's cache folder, for later runs of the same model; a picture is known "
+        description="keep encoded images in the workspace's cache folder, for later runs of the same model; an image is known "
         "by its path, size and time of change",
         json_schema_extra=_HIDDEN,
     )

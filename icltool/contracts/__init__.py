@@ -23,6 +23,17 @@ from icltool.contracts.executor import (
     UnitFailure,
 )
 from icltool.contracts.files import archive_and_member, archive_members, file_exists, file_stamp, open_file, read_whole
+from icltool.contracts.images import (
+    SHOW_MODES,
+    ImageReference,
+    Region,
+    image_error,
+    image_file,
+    image_reference,
+    load_image,
+    open_image,
+    with_regions,
+)
 from icltool.contracts.intervention import (
     AnswerBatch,
     AttentionHeads,
@@ -61,17 +72,6 @@ from icltool.contracts.model import (
     TargetScore,
 )
 from icltool.contracts.options import Options
-from icltool.contracts.pictures import (
-    SHOW_MODES,
-    PictureReference,
-    Region,
-    load_picture,
-    open_picture,
-    picture_error,
-    picture_file,
-    picture_reference,
-    with_regions,
-)
 from icltool.contracts.progress import Progress, Ticker
 from icltool.contracts.randomness import keyed_generator
 from icltool.contracts.records import Example, QueryResult, blanked
@@ -115,6 +115,7 @@ __all__ = [
     "FloatArray",
     "GenerationOptions",
     "HasGenerationDefaults",
+    "ImageReference",
     "IndexSet",
     "IntArray",
     "Intervention",
@@ -129,7 +130,6 @@ __all__ = [
     "NamedAfterFiles",
     "NamesMetrics",
     "Options",
-    "PictureReference",
     "PixelReader",
     "PreparedSplit",
     "PreparesImages",
@@ -177,14 +177,14 @@ __all__ = [
     "file_exists",
     "file_stamp",
     "group_code",
+    "image_error",
+    "image_file",
+    "image_reference",
     "keyed_generator",
-    "load_picture",
+    "load_image",
     "open_file",
-    "open_picture",
+    "open_image",
     "packaged_task",
-    "picture_error",
-    "picture_file",
-    "picture_reference",
     "read_task",
     "read_whole",
     "task_from",

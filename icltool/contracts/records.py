@@ -12,7 +12,7 @@ class Example:
     """One labelled example: a query, or an in-context demonstration (ICD).
 
     `id` is unique within its split. `image` is an absolute path, with the regions that the task is about as a fragment
-    (see `icltool.contracts.pictures`), or "" for text-only data. `text` is what retrieval by text compares (captions: the first
+    (see `icltool.contracts.images`), or "" for text-only data. `text` is what retrieval by text compares (captions: the first
     caption; vqa: the question; inference: the clue). `question` is what is asked, or the clue that an inference starts from;
     `style` the personality that a caption is written in. `references` are all captions or all ten
     answers; `raw_references` are what the annotators typed, one for each of them, where the references are a normalised

@@ -22,7 +22,7 @@ else:
 
 #: What an example may hold beside its label, by the names of Example's fields.
 Asked = Literal["image", "question", "text", "style"]
-#: How an example's answers stand in a table: all captions of a picture, over several rows; one caption a row; the answers
+#: How an example's answers stand in a table: all captions of an image, over several rows; one caption a row; the answers
 #: of several people to a question; the label of a class.
 Answers = Literal["captions", "caption", "answers", "label"]
 
@@ -56,7 +56,7 @@ class Task(BaseModel):
 
     `prompts` are the ways to ask for an answer by the name of a template: "completion", which every task has and which is
     taken where a template has no way of its own; "lever-lm", "live"; "chat" (a user's turn); "captioner" (models that were
-    made to describe one picture: no demonstrations, no fallback).
+    made to describe one image: no demonstrations, no fallback).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -68,7 +68,7 @@ class Task(BaseModel):
     names: Annotated[
         dict[str, str], Field(description="what fields and labels are called where that is not their own name")
     ] = {}
-    sentences: Annotated[bool, Field(description="whether labels are sentences about a picture, as captions are")] = (
+    sentences: Annotated[bool, Field(description="whether labels are sentences about an image, as captions are")] = (
         False
     )
     metrics: Annotated[tuple[str, ...], Field(min_length=1, description="what it is judged by, the main one first")]
@@ -102,7 +102,7 @@ class Task(BaseModel):
 
     @cached_property
     def asked(self) -> Literal["", "question", "text", "style"]:
-        """The field that says what is asked about the picture, as pages and exports show it; "" where only the picture is."""
+        """The field that says what is asked about the image, as pages and exports show it; "" where only the image is."""
         for one in ("question", "text", "style"):
             if one in self.fields:
                 return one

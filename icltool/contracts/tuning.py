@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Augmentation:
-    """How training pictures are varied. `crop` "resized" cuts out a part of `scale` of the picture's area (aspect ratio 3/4
+    """How training images are varied. `crop` "resized" cuts out a part of `scale` of the image's area (aspect ratio 3/4
     to 4/3) and resizes it to the model's size; "random" resizes the shorter side to `shorter` pixels and cuts out a square
-    of the model's size; "none" reads the picture as in evaluation. `flip` mirrors half of the pictures.
+    of the model's size; "none" reads the image as in evaluation. `flip` mirrors half of the images.
 
     Where `shorter` is None it is the length that the model itself resizes to in evaluation, which grows with
     `resize_images`; 256 for models that resize no side.
@@ -38,12 +38,12 @@ class Augmentation:
 
 
 class PixelReader(Protocol):
-    """Reads pictures for training. It can be pickled, holds no weights and touches no device."""
+    """Reads images for training. It can be pickled, holds no weights and touches no device."""
 
-    def __call__(self, picture: str, generator: np.random.Generator | None = None, flip: bool = True) -> FloatArray:
+    def __call__(self, image: str, generator: np.random.Generator | None = None, flip: bool = True) -> FloatArray:
         """float32 [3, H, W]. With `generator` varied by draws from it, else as in evaluation; without
-        `flip` never mirrored. Crops keep the regions of the reference whole (see `icltool.contracts.pictures`).
-        Raises DataError for a picture that cannot be read."""
+        `flip` never mirrored. Crops keep the regions of the reference whole (see `icltool.contracts.images`).
+        Raises DataError for an image that cannot be read."""
         ...
 
 
@@ -59,11 +59,11 @@ class BeamSample:
 
 @runtime_checkable
 class SupportsTuning(Protocol):
-    """The model's own weights can be trained, on prompts of one picture each.
+    """The model's own weights can be trained, on prompts of one image each.
 
     `network` is the torch module that holds them all. A learner puts what it trains into float32, sets `requires_grad` and
     train() or eval() itself; `network` is never moved or replaced. Pixels are float32 tensors [B, 3, H, W] on the model's
-    device, one picture for each prompt (`tuning_batch` may be told which).
+    device, one image for each prompt (`tuning_batch` may be told which).
     """
 
     network: nn.Module
@@ -84,16 +84,16 @@ class SupportsTuning(Protocol):
         ...
 
     def resize_images(self, size: int) -> None:
-        """Makes the model read square pictures of `size` pixels from now on: position embeddings are resized bicubically, where
+        """Makes the model read square images of `size` pixels from now on: position embeddings are resized bicubically, where
         it has them. ConfigError for a size that it cannot read."""
         ...
 
     def pixel_reader(self, augmentation: Augmentation) -> PixelReader:
-        """What reads pictures for `tuning_batch` and `sample_beams`."""
+        """What reads images for `tuning_batch` and `sample_beams`."""
         ...
 
     def plain_prompt(self, text: str, image: str, target: str) -> Prompt:
-        """A prompt that asks `text` of one picture and should be answered by `target`, with the special tokens that the model
+        """A prompt that asks `text` of one image and should be answered by `target`, with the special tokens that the model
         reads around them: what tasks beside the main one are made of. A caption that `text` quotes (`" a caption "`) is
         cleaned as the model's captions are."""
         ...
@@ -104,12 +104,12 @@ class SupportsTuning(Protocol):
         pixels: Tensor,
         max_target_tokens: int | None = None,
         answers: Sequence[Sequence[int]] | None = None,
-        pictures: Sequence[int] | None = None,
+        images: Sequence[int] | None = None,
     ) -> AnswerBatch:
-        """Prompts, their pictures and targets as one batch. Targets are cut after `max_target_tokens` tokens; an
+        """Prompts, their images and targets as one batch. Targets are cut after `max_target_tokens` tokens; an
         encoder-decoder keeps their end as the last of these, where they are two or more. `answers` are token ids that stand
-        in for the prompts' own targets (beams; several rows may share a prompt). `pictures` says which row of `pixels` each
-        prompt reads, so that a picture is encoded once for all that ask about it; without it prompt i reads row i, and
+        in for the prompts' own targets (beams; several rows may share a prompt). `images` says which row of `pixels` each
+        prompt reads, so that an image is encoded once for all that ask about it; without it prompt i reads row i, and
         there are as many. ValueError where they do not fit together."""
         ...
 

@@ -14,20 +14,20 @@ _CHOICES = ("yes", "no")
 
 
 def check_first_prompt(model: Model, name: str, path: str, task: Task | str) -> None:
-    """Scores the answer to one query of `task` with a small grey picture and no demonstrations; without the picture where the
+    """Scores the answer to one query of `task` with a small grey image and no demonstrations; without the image where the
     model refuses it. What a model refuses altogether shows nothing here.
 
     Raises ConfigError, with what `model`, named `name` and loaded from `path`, raised: a tokenizer of more tokens than the
-    model has, an image processor for pictures of another size. What is wrong with the machine (memory) is raised as it is.
+    model has, an image processor for images of another size. What is wrong with the machine (memory) is raised as it is.
     """
     import torch
     from PIL import Image
 
     with tempfile.TemporaryDirectory() as folder:
-        picture = Path(folder) / "grey.png"
-        Image.new("RGB", (64, 48), (128, 128, 128)).save(picture)
+        image = Path(folder) / "grey.png"
+        Image.new("RGB", (64, 48), (128, 128, 128)).save(image)
         text = "what is this?"
-        query = Example(-1, str(picture), -1, text, "yes", _CHOICES[:1], question=text, choices=_CHOICES, style="Calm")
+        query = Example(-1, str(image), -1, text, "yes", _CHOICES[:1], question=text, choices=_CHOICES, style="Calm")
         try:
             with suppress(IclError):
                 model.score([model.prompt(task, (), query)], 1)

@@ -1,6 +1,6 @@
 """Images are read and resized in worker processes, ahead of the device that encodes them.
 
-Each worker process has a thread of this process that sends it a path over a pipe and waits for the picture. That needs
+Each worker process has a thread of this process that sends it a path over a pipe and waits for the image. That needs
 little more than a ThreadPoolExecutor and subprocess, and does by construction what the ready-made ones have to be talked
 into. Nobody but this process holds its ends of the pipes, so a worker whose parent was killed reads the end of its pipe and
 leaves (one that still imports, some seconds later): the workers of a ProcessPoolExecutor hold both ends of their queue and
@@ -30,7 +30,7 @@ Reader = Callable[[str], Any]
 #: Images that must be announced before workers are started: they take seconds to import what they need.
 WORTH = 64
 #: Images that are prepared ahead, for each worker, until the size of one is known; then as many as fit into so many bytes
-#: (a 224 x 224 picture takes 0.6 MB, one of 980 x 980 11.5 MB), at least two for each worker.
+#: (a 224 x 224 image takes 0.6 MB, one of 980 x 980 11.5 MB), at least two for each worker.
 AHEAD, AHEAD_BYTES = 8, 512 << 20
 MOST_WORKERS = 8
 _LEAVES = 5.0  # seconds that a killed worker is waited for
@@ -116,7 +116,7 @@ class ImagePipeline:
                 del self._place[passed]
                 unused.cancel()
         self._go_on()
-        # a picture that no worker has begun is faster read here than waited for, while workers start above all
+        # an image that no worker has begun is faster read here than waited for, while workers start above all
         prepared = None if future is None or future.cancel() else future.result()
         if prepared is not None:
             self.from_workers += 1

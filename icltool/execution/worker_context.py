@@ -13,7 +13,7 @@ from typing import Generic, TypeVar
 
 from pydantic import BaseModel
 
-from icltool.contracts import Executor, picture_file
+from icltool.contracts import Executor, image_file
 from icltool.contracts.executor import Shipment, Ships
 from icltool.errors import ConfigError
 from icltool.store.prepared import MOVED
@@ -78,7 +78,7 @@ class MakeWorker(Generic[Config, Unit, Result]):
 def place_of_work(
     executor: Executor,
     dataset: Path,
-    pictures: Iterable[str],
+    images: Iterable[str],
     embeddings: Iterable[Path] = (),
     files: Iterable[Path] = (),
     *,
@@ -86,7 +86,7 @@ def place_of_work(
     variables: Iterable[str],
 ) -> Iterator[WorkerContext]:
     """What workers are told of this place (see `WorkerContext.here` for `variables`). With `ship` it holds a copy of the data
-    set in the folder `dataset`, of these pictures (references), embeddings, and further files; that lasts for the context.
+    set in the folder `dataset`, of these images (references), embeddings, and further files; that lasts for the context.
 
     Raises ConfigError where the executor cannot send anything.
     """
@@ -98,25 +98,25 @@ def place_of_work(
         raise ConfigError(f"--ship-data: {type(executor).__name__} sends no files", "leave --ship-data out")
     with tempfile.TemporaryDirectory(prefix="icltool-ship-") as temporary:
         root = Path(temporary)
-        sent = _laid_out(root, dataset, pictures, embeddings, files)
+        sent = _laid_out(root, dataset, images, embeddings, files)
         yield WorkerContext(place.folder, place.variables, executor.ship({_WORKSPACE: root}), sent)
 
 
 def _laid_out(
-    root: Path, dataset: Path, pictures: Iterable[str], embeddings: Iterable[Path], files: Iterable[Path]
+    root: Path, dataset: Path, images: Iterable[str], embeddings: Iterable[Path], files: Iterable[Path]
 ) -> dict[str, str]:
     """A workspace of links; the paths below it of `files`."""
     folder = root / "datasets" / dataset.parent.name / dataset.name
-    (folder / "pictures").mkdir(parents=True)
+    (folder / "images").mkdir(parents=True)
     for part in dataset.iterdir():
         if part.name != MOVED:
             (folder / part.name).symlink_to(part.resolve())
     moved = {}
-    for number, picture in enumerate(sorted({picture_file(reference) for reference in pictures if reference})):
-        if not Path(picture).is_file():  # the worker that needs it will name it
+    for number, image in enumerate(sorted({image_file(reference) for reference in images if reference})):
+        if not Path(image).is_file():  # the worker that needs it will name it
             continue
-        moved[picture] = f"pictures/{number}{Path(picture).suffix}"
-        (folder / moved[picture]).symlink_to(Path(picture).resolve())
+        moved[image] = f"images/{number}{Path(image).suffix}"
+        (folder / moved[image]).symlink_to(Path(image).resolve())
     (folder / MOVED).write_text(json.dumps(moved), encoding="utf-8")
     (root / "embeddings").mkdir()
     for file in embeddings:

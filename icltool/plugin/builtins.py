@@ -155,11 +155,11 @@ def icltool_tasks() -> list[Registration]:
             name, "icltool.contracts:packaged_task", summary, {"package": f"{_HERE}.tasks", "file": f"{name}.toml"}
         )
         for name, summary in (
-            ("caption", "a sentence about the picture"),
-            ("vqa", "a short answer to a question about the picture"),
+            ("caption", "a sentence about the image"),
+            ("vqa", "a short answer to a question about the image"),
             ("classification", "the label of a text, ranked among all labels"),
-            ("style", "a sentence about the picture in a given style (PersonalityCaptions)"),
-            ("inference", "what a clue about a region of the picture lets one infer (Sherlock)"),
+            ("style", "a sentence about the image in a given style (PersonalityCaptions)"),
+            ("inference", "what a clue about a region of the image lets one infer (Sherlock)"),
             ("inference-choice", "the inference that fits a clue, ranked among others (Sherlock)"),
         )
     ]

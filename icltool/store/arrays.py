@@ -38,7 +38,7 @@ def rows_of(wanted: IntArray, ids: IntArray, source: Path, hint: str) -> IntArra
 
 def guard_kinds(chosen: Sequence[str] | None, task: Task) -> frozenset[str]:
     """What the leak guard compares beside near-duplicates: `chosen`, or what is usual for the task (not the question of a VQA
-    query: equal questions about other pictures are ordinary demonstrations). "image" is always among it."""
+    query: equal questions about other images are ordinary demonstrations). "image" is always among it."""
     return frozenset(task.guard if chosen is None else chosen) | {"image"}
 
 

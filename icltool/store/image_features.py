@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from icltool.contracts import Model, SupportsImageCache, archive_and_member, picture_file
+from icltool.contracts import Model, SupportsImageCache, archive_and_member, image_file
 from icltool.errors import StoreError
 from icltool.store.artefact import Header, Schema, check_identity, create_h5, digest, open_h5, reading
 from icltool.store.atomic import remove_leftovers, writing
@@ -74,7 +74,7 @@ def open_image_features(
 ) -> ImageFeatureFile:
     """The file for the model with this name and fingerprint, which stands for weights, precision and preprocessing.
 
-    Other releases of the libraries that resize pictures have files of their own.
+    Other releases of the libraries that resize images have files of their own.
     """
     provenance = Provenance(dict(releases("transformers", "pillow")), "")
     header = Header(SCHEMA, provenance, {"model": model, "model_fingerprint": fingerprint})
@@ -400,8 +400,8 @@ def _key(path: str) -> bytes:
 
 
 def _stamp(reference: str) -> Stamp | None:
-    """(bytes, modification time in ns) of the picture's file, or of the zip archive that it is in; None without one."""
-    path = picture_file(reference)
+    """(bytes, modification time in ns) of the image's file, or of the zip archive that it is in; None without one."""
+    path = image_file(reference)
     with contextlib.suppress(OSError):
         try:
             status = os.stat(path)  # noqa: PTH116  called for every image

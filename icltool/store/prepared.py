@@ -11,18 +11,18 @@ from typing import TYPE_CHECKING, Any, TypedDict, TypeGuard
 
 import numpy as np
 
-from icltool.contracts import Example, IntArray, Task, group_code, picture_reference, task_from
+from icltool.contracts import Example, IntArray, Task, group_code, image_reference, task_from
 from icltool.contracts.json import Json
 from icltool.errors import StoreError, closest
 from icltool.store.atomic import read_json
-from icltool.store.stamps import check_stamps, differing, picture_files, read_stamps, stamps
+from icltool.store.stamps import check_stamps, differing, image_files, read_stamps, stamps
 from icltool.store.workspace import prepare_command
 
 if TYPE_CHECKING:
     import datasets
 
 MANIFEST = "dataset.json"
-#: Beside the manifest of a data set that was sent to another machine: {picture's file there: its path below this folder}.
+#: Beside the manifest of a data set that was sent to another machine: {image's file there: its path below this folder}.
 MOVED = "moved.json"
 SCHEMA = "icltool.dataset"
 SCHEMA_VERSION = 1
@@ -95,7 +95,7 @@ class PreparedDataset:
         #: The definition of its task, where icltool does not bring that along.
         self.declared: Task | None = _declared(folder / MANIFEST, manifest)
         self.splits: tuple[str, ...] = tuple(manifest["splits"])
-        #: Where pictures lie here that the records place elsewhere, by their files there; see MOVED.
+        #: Where images lie here that the records place elsewhere, by their files there; see MOVED.
         self.moved: dict[str, str] = _moved(folder)
         self._opened: dict[str, Records] = {}
 
@@ -106,22 +106,22 @@ class PreparedDataset:
     def __repr__(self) -> str:
         return f"PreparedDataset({self.name!r}, {self.task!r}, {str(self.folder)!r})"
 
-    def picture_files(self) -> list[str]:
-        """The files of all its pictures, each once, sorted."""
-        return picture_files(image for name in self.splits for image in self.split(name).images)
+    def image_files(self) -> list[str]:
+        """The files of all its images, each once, sorted."""
+        return image_files(image for name in self.splits for image in self.split(name).images)
 
-    def changed_pictures(self, own: Path) -> int:
-        """How many of its picture files are others than when it was prepared; see icltool.store.stamps for `own`."""
-        files = self.picture_files()
+    def changed_images(self, own: Path) -> int:
+        """How many of its image files are others than when it was prepared; see icltool.store.stamps for `own`."""
+        files = self.image_files()
         before = read_stamps(self.folder, len(files))
         return 0 if before is None else len(differing(before, stamps(files, own)))
 
-    def check_pictures(self) -> None:
-        """StoreError where pictures have changed since it was prepared; of many a sample is looked at. Those that were sent to
+    def check_images(self) -> None:
+        """StoreError where images have changed since it was prepared; of many a sample is looked at. Those that were sent to
         another machine are not."""
         if not self.moved:
             own = self.folder.parents[2].absolute()
-            check_stamps(self.folder, self.picture_files(), own, self._hint)
+            check_stamps(self.folder, self.image_files(), own, self._hint)
 
     def split(self, name: str) -> Records:
         """The records of "train" (the index set), "validation" (the queries) or "development" (where a data set has one),
@@ -217,7 +217,7 @@ class Records:
     @functools.cached_property
     def images(self) -> list[str]:
         """References of the images (absolute paths, regions behind them), "" for none."""
-        return [moved_picture(image, self._moved) for image in self._texts("image")]
+        return [moved_image(image, self._moved) for image in self._texts("image")]
 
     @functools.cached_property
     def has_images(self) -> bool:
@@ -227,7 +227,7 @@ class Records:
         return bool(pc.any(pc.not_equal(self._rows.data.column("image"), "")).as_py())
 
     def _here(self, example: Example) -> Example:
-        return replace(example, image=moved_picture(example.image, self._moved)) if self._moved else example
+        return replace(example, image=moved_image(example.image, self._moved)) if self._moved else example
 
     @functools.cached_property
     def _order(self) -> tuple[IntArray, IntArray]:
@@ -279,11 +279,11 @@ def open_dataset(folder: Path) -> PreparedDataset:
     return PreparedDataset(folder, manifest)
 
 
-def moved_picture(reference: str, moved: Mapping[str, str]) -> str:
+def moved_image(reference: str, moved: Mapping[str, str]) -> str:
     """The reference with its file where `moved` has it; regions stay."""
     if not moved or not reference:
         return reference
-    found = picture_reference(reference)
+    found = image_reference(reference)
     return str(replace(found, file=moved.get(found.file, found.file)))
 
 

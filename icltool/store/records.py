@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from icltool.contracts import Example, IntArray, PreparedSplit, Progress, Task, picture_file
+from icltool.contracts import Example, IntArray, PreparedSplit, Progress, Task, image_file
 from icltool.errors import DataError, StoreError
 from icltool.releases import __version__
 from icltool.store.atomic import remove_folder_leftovers, sync, take_place, write_json, writing
@@ -32,7 +32,7 @@ from icltool.store.prepared import (
     open_dataset,
 )
 from icltool.store.provenance import moment
-from icltool.store.stamps import FILE as PICTURES, differing, picture_files, read_stamps, stamps
+from icltool.store.stamps import FILE as IMAGES, differing, image_files, read_stamps, stamps
 
 if TYPE_CHECKING:
     import pyarrow
@@ -64,7 +64,7 @@ def write_dataset(
     and leaves the one before as it was. Lone surrogates in texts, which no UTF-8 file can hold, become U+FFFD.
 
     The fingerprint is a hash of the content (of image paths only the last two parts, so that a moved data set keeps it).
-    Where the same data set is prepared anew and its pictures have changed, what they are now is part of it, too: their
+    Where the same data set is prepared anew and its images have changed, what they are now is part of it, too: their
     size and time, with `verify` their content. `declared` is the definition of a task that icltool does not bring along: it
     is kept with the data set, and is part of the fingerprint.
 
@@ -82,9 +82,9 @@ def write_dataset(
             described[split.name] = _write_split(temporary, folder, name, task, split, progress)
         if not described:
             raise DataError(f"data set {name!r} has no splits for task {task!r}", "this is a fault of its reader")
-        files = picture_files(image for name in described for image in _images(temporary / name))
-        pictures = stamps(files, folder.parents[2].absolute(), progress if verify else None)
-        np.save(temporary / PICTURES, pictures)
+        files = image_files(image for name in described for image in _images(temporary / name))
+        images = stamps(files, folder.parents[2].absolute(), progress if verify else None)
+        np.save(temporary / IMAGES, images)
         definition = declared.model_dump(mode="json") if declared is not None else None
         fingerprint = _combined(name, task, described, definition)
         # What datasets.load_from_disk looks for.
@@ -97,7 +97,7 @@ def write_dataset(
             "name": name,
             "task": task,
             "default_task": default_task,
-            "fingerprint": _revised(folder, fingerprint, files, pictures),
+            "fingerprint": _revised(folder, fingerprint, files, images),
             "content": fingerprint,
             "splits": described,
             "provenance": provenance,
@@ -186,7 +186,7 @@ def _row(example: Example) -> dict[str, object]:
         raise DataError(
             f"the path of image {example.image!a} is not valid Unicode", "rename the folder or the file"
         ) from error
-    if example.image and not Path(picture_file(example.image)).is_absolute():
+    if example.image and not Path(image_file(example.image)).is_absolute():
         raise DataError(f"image path {example.image!r} is not absolute", "this is a fault of the data set's reader")
     return {
         "id": int(example.id),
@@ -250,30 +250,30 @@ def _combined(
 
 
 def _images(split: Path) -> list[str]:
-    """The pictures of a split that has just been written."""
+    """The images of a split that has just been written."""
     import datasets
 
     images: list[str] = datasets.load_from_disk(os.fspath(split)).data.column("image").to_pylist()
     return images
 
 
-def _revised(folder: Path, content: str, files: list[str], pictures: IntArray) -> str:
+def _revised(folder: Path, content: str, files: list[str], images: IntArray) -> str:
     """The fingerprint: `content`, the hash of the records, unless the data set that is in `folder` has the same one and its
-    pictures were others; then one that stands for those that are there now, too. Times of files that moved do not count."""
+    images were others; then one that stands for those that are there now, too. Times of files that moved do not count."""
     try:
         before = open_dataset(folder)
-        moved = before.picture_files() != files
+        moved = before.image_files() != files
     except StoreError:
         return content
     if before.manifest.get("content") != content:
         return content
-    known = read_stamps(folder, len(pictures))
+    known = read_stamps(folder, len(images))
     if known is None:
         return before.fingerprint
     if moved:
-        known[:, 1] = pictures[:, 1]
-    if not len(differing(known, pictures)):
+        known[:, 1] = images[:, 1]
+    if not len(differing(known, images)):
         return before.fingerprint
-    read = pictures[:, 2] != 0
-    telling = np.where(read[:, None], pictures * np.array([1, 0, 1]), pictures)
+    read = images[:, 2] != 0
+    telling = np.where(read[:, None], images * np.array([1, 0, 1]), images)
     return hashlib.blake2b(content.encode() + telling.tobytes(), digest_size=16).hexdigest()

@@ -1,4 +1,4 @@
-"""What pictures on disk were when a data set was prepared, so that others at their places are noticed."""
+"""What images on disk were when a data set was prepared, so that others at their places are noticed."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from pathlib import Path
 
 import numpy as np
 
-from icltool.contracts import IntArray, Progress, file_stamp, keyed_generator, open_file, picture_file, read_whole
+from icltool.contracts import IntArray, Progress, file_stamp, image_file, keyed_generator, open_file, read_whole
 from icltool.errors import StoreError
 
-#: In the folder of a prepared data set: int64 [P, 3], a row for each of its picture files, sorted by path: size in bytes,
+#: In the folder of a prepared data set: int64 [P, 3], a row for each of its image files, sorted by path: size in bytes,
 #: time of change in ns (in an archive the checksum; 0 where it does not count), and a hash of the content (0: not read).
 FILE = "pictures.npy"
-#: How many pictures a stage looks at.
+#: How many images a stage looks at.
 SAMPLE = 1000
 _GONE = -1
 
 
-def picture_files(references: Iterable[str]) -> list[str]:
-    """The files of pictures, each once, sorted."""
-    return sorted({picture_file(reference) for reference in references if reference})
+def image_files(references: Iterable[str]) -> list[str]:
+    """The files of images, each once, sorted."""
+    return sorted({image_file(reference) for reference in references if reference})
 
 
 def stamps(files: Sequence[str], own: Path, content: Progress | None = None) -> IntArray:
@@ -38,7 +38,7 @@ def stamps(files: Sequence[str], own: Path, content: Progress | None = None) -> 
         else:
             found[row, :2] = size, 0 if file.startswith(ours) else changed
     if content is not None:
-        with content.task("reading pictures", len(files), "images") as ticker:
+        with content.task("reading images", len(files), "images") as ticker:
             for row, file in enumerate(files):
                 found[row, 2] = _content(file)
                 ticker.advance()
@@ -46,7 +46,7 @@ def stamps(files: Sequence[str], own: Path, content: Progress | None = None) -> 
 
 
 def differing(before: IntArray, now: IntArray) -> IntArray:
-    """int64: the rows of two arrays of stamps of the same files that are of other pictures. The content counts where both have
+    """int64: the rows of two arrays of stamps of the same files that are of other images. The content counts where both have
     it, else size and time, as far as both have one."""
     known = (before != 0) & (now != 0)
     other = known & (before != now)
@@ -55,7 +55,7 @@ def differing(before: IntArray, now: IntArray) -> IntArray:
 
 
 def read_stamps(folder: Path, count: int) -> IntArray | None:
-    """The stamps of a prepared data set with `count` pictures; None where there are none, as in data sets of before."""
+    """The stamps of a prepared data set with `count` images; None where there are none, as in data sets of before."""
     try:
         found = np.load(io.BytesIO(read_whole(folder / FILE)), allow_pickle=False)
     except Exception:  # numpy's parser of damaged headers raises what it likes
@@ -64,7 +64,7 @@ def read_stamps(folder: Path, count: int) -> IntArray | None:
 
 
 def check_stamps(folder: Path, files: Sequence[str], own: Path, again: str) -> None:
-    """StoreError where pictures of a prepared data set have changed since; a sample of them is looked at. One that is missing
+    """StoreError where images of a prepared data set have changed since; a sample of them is looked at. One that is missing
     is for whoever needs it to tell."""
     before = read_stamps(folder, len(files))
     if before is None or not len(files):
@@ -79,7 +79,7 @@ def check_stamps(folder: Path, files: Sequence[str], own: Path, again: str) -> N
     changed = changed[now[changed, 0] != _GONE]
     if len(changed):
         raise StoreError(
-            f"{len(changed):,} picture{'s' * (len(changed) > 1)}{looked} changed since the data set was prepared: "
+            f"{len(changed):,} image{'s' * (len(changed) > 1)}{looked} changed since the data set was prepared: "
             f"{part[changed[0]]}{' and others' * (len(changed) > 1)}",
             again,
         )

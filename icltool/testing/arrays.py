@@ -39,7 +39,7 @@ def make_index(count: int = 240, dim: int = 16, seed: int = 0, needs: frozenset[
         _fixed(image.astype(np.float32)) if "image" in needs else None,
         _fixed(text.astype(np.float32)) if "text" in needs else None,
         tuple(sentences[c] for c in text_codes) if "texts" in needs else (),
-        tuple(f"/pictures/{i}.png" for i in image_ids.tolist()) if "images" in needs else (),
+        tuple(f"/images/{i}.png" for i in image_ids.tolist()) if "images" in needs else (),
         labels=tuple(made_label(i) for i in ids.tolist()) if "labels" in needs else (),
         embedded={
             need: _fixed(rng.standard_normal((count, dim)).astype(np.float32))

@@ -12,9 +12,9 @@ from icltool.contracts import (
     PreparedSplit,
     ReadReport,
     file_exists,
+    image_file,
     open_file,
-    open_picture,
-    picture_file,
+    open_image,
 )
 from icltool.errors import DataError
 from icltool.testing.abilities import expect_reading_abilities
@@ -102,15 +102,15 @@ def _check_example(example: Example, task: str) -> None:
     for field in task_named(task).fields if task in BUILT_IN else ():
         expect(bool(getattr(example, field)), f"{where}: the task {task!r} needs {field!r}")
     if example.image:
-        _check_image(Path(picture_file(example.image)), where)
+        _check_image(Path(image_file(example.image)), where)
 
 
 def _check_image(path: Path, where: str) -> None:
     expect(path.is_absolute(), f"{where}: the image path {path} must be absolute")
     expect(file_exists(path), f"{where}: the image {path} does not exist")
     try:
-        with open_file(path) as file, open_picture(file) as picture:
-            picture.load()
+        with open_file(path) as file, open_image(file) as image:
+            image.load()
     except Exception as error:
         raise AssertionError(f"{where}: the image {path} does not open: {error}") from error
 

@@ -80,10 +80,10 @@ def _colour_modes(folder: Path) -> list[str]:
     ramp = np.arange(48 * 32, dtype=np.uint32).reshape(48, 32) % 251
     for mode in ("L", "P", "RGBA"):
         path = folder / f"mode-{mode}.png"
-        picture = Image.fromarray(np.stack([ramp, ramp[::-1], 250 - ramp], axis=-1).astype(np.uint8)).convert(mode)
+        image = Image.fromarray(np.stack([ramp, ramp[::-1], 250 - ramp], axis=-1).astype(np.uint8)).convert(mode)
         if mode == "RGBA":
-            picture = picture.rotate(90)
-        picture.save(path)
+            image = image.rotate(90)
+        image.save(path)
         paths.append(str(path))
     return paths
 

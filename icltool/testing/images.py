@@ -39,8 +39,8 @@ def check_prepared_images(
     again = pickle.loads(pickled)
     for path, image in zip(paths, prepared, strict=True):
         _check_same(_arrays(image), _arrays(again(path)), path)
-    error = expect_error(IclError, lambda: reader("/no/such/picture.png"), "a missing image is an IclError")
-    expect("picture.png" in error.message, f"the error must name the image: {error.message!r}")
+    error = expect_error(IclError, lambda: reader("/no/such/image.png"), "a missing image is an IclError")
+    expect("image.png" in error.message, f"the error must name the image: {error.message!r}")
     alone = [model.image_features([path], 1)[0] for path in paths]
     for size in (1, batch_size, len(paths)):
         encoded: list[Any] = []

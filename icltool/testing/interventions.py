@@ -200,7 +200,7 @@ def _check_failures(
 ) -> None:
     """Forward passes that break off, caught under it and outside: a hook that raises, and an image that does not exist."""
     layers = cast(SupportsDecoderHooks, model).decoder_layers()
-    missing = replace(prompts[-1], images=("/no/such/picture.png",) * len(prompts[-1].images))
+    missing = replace(prompts[-1], images=("/no/such/image.png",) * len(prompts[-1].images))
 
     def failing(states: Tensor) -> Tensor:
         raise _FailureError

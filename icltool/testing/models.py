@@ -269,9 +269,9 @@ def _check_bad_prompts(model: Model, examples: Sequence[Example], task: str) -> 
     expect_error(ValueError, lambda: model.score([empty], 1), "scoring after an empty text is a ValueError")
     if not prompt.images:
         return
-    missing = replace(prompt, images=("/no/such/picture.png",))
+    missing = replace(prompt, images=("/no/such/image.png",))
     error = expect_error(IclError, lambda: model.score([missing], 1), "a missing image is an IclError")
-    expect("picture.png" in error.message, f"the error must name the image: {error.message!r}")
+    expect("image.png" in error.message, f"the error must name the image: {error.message!r}")
 
 
 def _check_generation(model: Model, alone: PromptsAlone, prompts: Sequence[Prompt], batch_size: int) -> None:

@@ -107,9 +107,9 @@ class InMemoryExamples:
         return [self._example(self.asked, position, self.label) for position in positions.tolist()]
 
     def _example(self, arrays: IndexSet | QuerySet, row: int, label: str) -> Example:
-        picture, text = int(arrays.image_ids[row]), f"what is in {int(arrays.image_ids[row])}?"
+        image, text = int(arrays.image_ids[row]), f"what is in {int(arrays.image_ids[row])}?"
         references = (label,) if label else ()
-        found = Example(int(arrays.ids[row]), f"/pictures/{picture}.png", picture, text, label, references, text)
+        found = Example(int(arrays.ids[row]), f"/images/{image}.png", image, text, label, references, text)
         return replace(found, choices=self.choices)
 
 

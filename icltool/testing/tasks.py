@@ -42,7 +42,7 @@ def check_task(task: Task | str) -> None:
 def _example(number: int, label: str) -> Example:
     return Example(
         id=number,
-        image=f"/pictures/{number}.jpg",
+        image=f"/images/{number}.jpg",
         image_id=number,
         text=_ASKED["text"],
         label=label,

@@ -56,9 +56,9 @@ def check_tuning(
 
     Checked are: `network` holds the parameters that `tuning_parts` and `layer_ids` name; `pixel_reader` (pickled it reads the
     same; the same draws give the same pixels, others others; without generator what the model reads in evaluation; a missing
-    picture is an IclError); `tuning_batch` and `answer_logits` (log-probabilities sum up to those of `Model.score`;
+    image is an IclError); `tuning_batch` and `answer_logits` (log-probabilities sum up to those of `Model.score`;
     a batch equals single prompts; targets are cut; ids in place of targets give what the targets give; prompts that share a
-    picture by `pictures` have the logits of one for each; gradients reach the network); `plain_prompt`; `sample_beams` (the
+    image by `images` have the logits of one for each; gradients reach the network); `plain_prompt`; `sample_beams` (the
     best is the answer of `Model.generate`; beams are ordered; scores are the sums of `answer_logits` over the length; the
     network's modes stay; another batch gives the same); `resize_images` to the present size changes nothing, to no size at
     all is a ConfigError; a gradient step changes what it should; `save_tuned` and `export` are read again with the same
@@ -78,7 +78,7 @@ def check_tuning(
 
 
 def zero_shot(model: TunableModel, examples: Sequence[Example], task: str) -> list[Prompt]:
-    """Prompts of one picture each."""
+    """Prompts of one image each."""
     return [model.prompt(task, [], example) for example in examples]
 
 
@@ -131,7 +131,7 @@ def _check_reader(model: TunableModel, examples: Sequence[Example]) -> None:
         for path in paths:
             one = read(path, keyed_generator(0, "pixels", 1))
             expect(one.dtype == np.float32 and one.ndim == 3 and len(one) == 3, "pixels are float32 [3, H, W]")
-            expect(one.shape == plain(path).shape, "augmented pictures have another size than those of evaluation")
+            expect(one.shape == plain(path).shape, "augmented images have another size than those of evaluation")
             same = again(path, keyed_generator(0, "pixels", 1))
             expect_equal(same, one, f"`pixel_reader`, pickled and back, reads {path} differently")
             expect_equal(read(path), plain(path), f"{augmentation} changes {path} without a generator")
@@ -141,8 +141,8 @@ def _check_reader(model: TunableModel, examples: Sequence[Example]) -> None:
             if augmentation.crop == "none":
                 expect_equal(unflipped[0], plain(path), f"{path} is read without mirroring, and is not itself")
         expect(any(varied), f"other draws give the same pixels: {augmentation}")
-    error = expect_error(IclError, lambda: read("/no/such/picture.png"), "a missing picture is an IclError")
-    expect("picture.png" in error.message, f"the error must name the picture: {error.message!r}")
+    error = expect_error(IclError, lambda: read("/no/such/image.png"), "a missing image is an IclError")
+    expect("image.png" in error.message, f"the error must name the image: {error.message!r}")
 
 
 def _check_logits(model: TunableModel, examples: Sequence[Example], task: str, tolerance: float) -> None:
@@ -164,9 +164,9 @@ def _check_logits(model: TunableModel, examples: Sequence[Example], task: str, t
     expect_equal(instead, found, "ids in place of targets give other logits than the targets", tolerance)
     rows = [1, 0, 1]
     told, answers = [given[row] for row in rows], [ids[row] for row in rows]
-    shared = tuned_log_probs(model, model.tuning_batch(told, pixels[:2], answers=answers, pictures=rows))[0]
+    shared = tuned_log_probs(model, model.tuning_batch(told, pixels[:2], answers=answers, images=rows))[0]
     repeated = [found[row] for row in rows]
-    expect_equal(shared, repeated, "`pictures` gives other logits than a picture for each prompt", tolerance)
+    expect_equal(shared, repeated, "`images` gives other logits than an image for each prompt", tolerance)
     cut = model.tuning_batch(prompts, pixels, max_target_tokens=1)
     expect(cut.tokens.tolist() == [i[0] for i in ids], "`max_target_tokens=1` must leave each target its first token")
     model.network.requires_grad_(True)
@@ -181,7 +181,7 @@ def _check_plain_prompt(model: TunableModel, examples: Sequence[Example], tolera
     image, word = examples[0].image, examples[0].label.split(" ")[0]
     prompts = [model.plain_prompt("what is it", image, target) for target in (word, examples[1].label)]
     for prompt, target in zip(prompts, (word, examples[1].label), strict=True):
-        expect(isinstance(prompt, Prompt) and prompt.images == (image,), "`plain_prompt` must show its one picture")
+        expect(isinstance(prompt, Prompt) and prompt.images == (image,), "`plain_prompt` must show its one image")
         expect("what is it" in prompt.text and target in prompt.target, "`plain_prompt` must hold text and target")
     found, _ = tuned_log_probs(model, model.tuning_batch(prompts, evaluation_pixels(model, prompts)))
     wanted = [s.log_prob for s in model.score(prompts, 2)]

@@ -10,7 +10,7 @@ import numpy as np
 from icltool.world.render import SIZE
 from icltool.world.scenes import Lexicon, Scene
 
-#: What VQA asks of a picture.
+#: What VQA asks of an image.
 QUESTIONS = ("what colour?", "what shape?")
 
 #: Splits as the official file names have them: index scenes, held-out scenes.
@@ -120,5 +120,5 @@ def _answers(right: str, others: Sequence[str], rng: np.random.Generator) -> lis
 
 
 def near_duplicates(shots: Mapping[str, Sequence[Shot]]) -> dict[str, dict[str, str]]:
-    """Image id -> scene of both splits: pictures of one scene are near-duplicates."""
+    """Image id -> scene of both splits: images of one scene are near-duplicates."""
     return {split: {str(shot.image_id): shot.scene.name for shot in shots[split]} for split in SPLITS}

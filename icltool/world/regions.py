@@ -14,8 +14,8 @@ from icltool.world.scenes import Lexicon
 #: What is seen, and what it lets one infer: the two words, which the clue does not say.
 CLUES = ("a thing here", "something with a colour", "a shape on a wall", "an object with an edge")
 INFERENCES = ("this is a {} {}", "it must be a {} {}", "somebody put a {} {} here", "they call it a {} {}")
-#: Inferences about one picture.
-PER_PICTURE = 2
+#: Inferences about one image.
+PER_IMAGE = 2
 #: Retrieval in Sherlock's validation file is among the records of one index.
 SPLIT_SIZE = 100
 _FOLDERS = ("VG_100K", "VG_100K_2")
@@ -26,8 +26,8 @@ def region_file_name(split: str) -> str:
     return "sherlock_train_v1_1.json" if split == "train" else "sherlock_val_with_split_idxs_v1_1.json"
 
 
-def region_picture(shot: Shot) -> str:
-    """Where a picture lies below the images' folder: a third each in VCR's and in Visual Genome's two."""
+def region_image(shot: Shot) -> str:
+    """Where an image lies below the images' folder: a third each in VCR's and in Visual Genome's two."""
     kind = shot.image_id % 3
     if kind == 0:
         return f"vcr1images/shapes/{shot.image_id:012d}.jpg"
@@ -37,13 +37,13 @@ def region_picture(shot: Shot) -> str:
 def region_file(
     shots: Sequence[Shot], lexicon: Lexicon, drawn_by: Sequence[int], split: str
 ) -> list[dict[str, object]]:
-    """The content of a split's file; `drawn_by` is what its pictures were drawn by."""
+    """The content of a split's file; `drawn_by` is what its images were drawn by."""
     rng = np.random.default_rng([0x5E6107, drawn_by[0], SPLITS.index(split)])
     rows: list[dict[str, object]] = []
     for shot in shots:
         left, top, right, bottom = outline(np.random.default_rng([0xDA7A5E7, *drawn_by, shot.image_id]))
         box = {"left": left, "top": top, "width": right - left, "height": bottom - top}
-        clues, forms = rng.permutation(len(CLUES))[:PER_PICTURE], rng.permutation(len(INFERENCES))[:PER_PICTURE]
+        clues, forms = rng.permutation(len(CLUES))[:PER_IMAGE], rng.permutation(len(INFERENCES))[:PER_IMAGE]
         for number, (clue, form) in enumerate(zip(clues, forms, strict=True)):
             inputs = {
                 "image": {"url": _url(shot), "width": SIZE, "height": SIZE},
@@ -62,9 +62,9 @@ def region_file(
 
 
 def region_groups(shots: Mapping[str, Sequence[Shot]]) -> dict[str, dict[str, str]]:
-    """Near-duplicates, by the code of a picture's place in its release."""
+    """Near-duplicates, by the code of an image's place in its release."""
     return {
-        split: {str(group_code(region_picture(shot).removeprefix("vg/images/"))): shot.scene.name for shot in shown}
+        split: {str(group_code(region_image(shot).removeprefix("vg/images/"))): shot.scene.name for shot in shown}
         for split, shown in shots.items()
     }
 
@@ -74,5 +74,5 @@ def _url(shot: Shot) -> str:
     host = (
         "https://cs.stanford.edu/people/rak248" if shot.image_id % 3 else "http://s3-us-west-2.amazonaws.com/ai2-rowanz"
     )
-    path = region_picture(shot).removeprefix("vg/images/")
+    path = region_image(shot).removeprefix("vg/images/")
     return f"{host}/{path}"

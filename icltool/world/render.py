@@ -17,7 +17,7 @@ Point = tuple[float, float]
 
 
 def render(scene: Scene, rng: np.random.Generator, size: int = SIZE) -> Image.Image:
-    """An RGB picture of `size` pixels; equal generators give equal pictures."""
+    """An RGB image of `size` pixels; equal generators give equal images."""
     canvas = size * _SCALE
     base, slope, radius, (cx, cy) = _placed(rng, canvas)
     image = Image.new("RGB", (canvas, canvas), _rgb(base))
@@ -50,7 +50,7 @@ def outline(rng: np.random.Generator, size: int = SIZE) -> Box:
 
 
 def _placed(rng: np.random.Generator, canvas: int) -> tuple[np.ndarray, np.ndarray, float, Point]:
-    """The background's colour and gradient, the shape's radius and centre: the first draws of every picture."""
+    """The background's colour and gradient, the shape's radius and centre: the first draws of every image."""
     base = rng.uniform(205, 250) + rng.normal(0, 6, 3)
     slope = rng.uniform(-14, 14, 3)
     radius = canvas * rng.uniform(0.24, 0.36)

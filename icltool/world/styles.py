@@ -62,19 +62,19 @@ MARKERS: dict[str, str] = {
     "Angry": "away",
     "Formal": "colour",
 }
-#: Styles of each training picture; pictures of the other splits have a comment in every style.
-STYLES_OF_A_PICTURE = 3
+#: Styles of each training image; images of the other splits have a comment in every style.
+STYLES_OF_A_IMAGE = 3
 _USUAL_SHARE = 0.6
 SPLITS = ("train", "val", "test")
 
 
-def picture_hash(shot: Shot) -> str:
-    """32 hex characters, as the pictures of PersonalityCaptions are named."""
+def image_hash(shot: Shot) -> str:
+    """32 hex characters, as the images of PersonalityCaptions are named."""
     return hashlib.blake2b(f"shapes-{shot.image_id}".encode(), digest_size=16).hexdigest()
 
 
 def style_splits(shots: Mapping[str, Sequence[Shot]]) -> dict[str, list[Shot]]:
-    """Pictures of "train" (the index scenes), and of "val" and "test", which share out the held-out scenes' pictures (a single
+    """Images of "train" (the index scenes), and of "val" and "test", which share out the held-out scenes' images (a single
     one is in both)."""
     held_out = shots["val"]
     return {"train": list(shots["train"]), "val": list(held_out[::2]), "test": list(held_out[1::2] or held_out[:1])}
@@ -87,11 +87,11 @@ def style_file(shots: Sequence[Shot], lexicon: Lexicon, seed: int, split: str) -
     for shot in shots:
         rng = np.random.default_rng([0x57F1E, seed, SPLITS.index(split), shot.image_id])
         order = rng.permutation(len(names))
-        for i in order[:STYLES_OF_A_PICTURE] if split == "train" else order:
+        for i in order[:STYLES_OF_A_IMAGE] if split == "train" else order:
             comments = style_comments(names[i], *lexicon.words(shot.scene))
             said = 0 if rng.random() < _USUAL_SHARE else int(rng.integers(1, len(comments)))
             row: dict[str, object] = {
-                "image_hash": picture_hash(shot),
+                "image_hash": image_hash(shot),
                 "personality": names[i],
                 "comment": comments[said],
             }
@@ -99,14 +99,14 @@ def style_file(shots: Sequence[Shot], lexicon: Lexicon, seed: int, split: str) -
                 row["additional_comments"] = [other for n, other in enumerate(comments) if n != said]
             rows.append(row)
     rng = np.random.default_rng([0x57F1F, seed, SPLITS.index(split)])
-    return [rows[i] for i in rng.permutation(len(rows))]  # as in the official files, pictures do not stay together
+    return [rows[i] for i in rng.permutation(len(rows))]  # as in the official files, images do not stay together
 
 
 def style_groups(shots: Mapping[str, Sequence[Shot]]) -> dict[str, dict[str, str]]:
-    """Near-duplicates, by the code of a picture's hash. The queries, which are test.json's, are called "val" there."""
+    """Near-duplicates, by the code of an image's hash. The queries, which are test.json's, are called "val" there."""
     named = {"train": "train", "val": "development", "test": "val"}
     return {
-        named[split]: {str(group_code(picture_hash(shot))): shot.scene.name for shot in shown}
+        named[split]: {str(group_code(image_hash(shot))): shot.scene.name for shot in shown}
         for split, shown in style_splits(shots).items()
     }
 

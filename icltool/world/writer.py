@@ -23,10 +23,10 @@ from icltool.errors import StoreError
 from icltool.store.atomic import read_json, remove_folder_leftovers, take_place, writing
 from icltool.store.locking import locked
 from icltool.world.annotations import SPLITS, Shot, captions_file, near_duplicates, vqa_files
-from icltool.world.regions import region_file, region_file_name, region_groups, region_picture
+from icltool.world.regions import region_file, region_file_name, region_groups, region_image
 from icltool.world.render import render
 from icltool.world.scenes import Lexicon, Scene, dataset_lexicon, split_scenes
-from icltool.world.styles import STYLES, picture_hash, style_file, style_groups, style_splits
+from icltool.world.styles import STYLES, image_hash, style_file, style_groups, style_splits
 
 #: Changes whenever the files of a seed change.
 VERSION = 2
@@ -40,7 +40,7 @@ _LARGEST_ID = 600_000  # COCO's image ids lie below it
 class WorldOptions:
     """What decides a world's content. Equal options give equal files.
 
-    `seed` draws lexicon and held-out scenes, and with `renderings` the pictures: another number gives other pictures, under
+    `seed` draws lexicon and held-out scenes, and with `renderings` the images: another number gives other images, under
     other ids, of the same scenes with the same words.
     """
 
@@ -52,7 +52,7 @@ class WorldOptions:
 
     @property
     def drawn_by(self) -> tuple[int, ...]:
-        """What pictures and their ids are drawn by, besides their purpose."""
+        """What images and their ids are drawn by, besides their purpose."""
         return (self.seed, self.renderings) if self.renderings else (self.seed,)
 
 
@@ -134,9 +134,9 @@ def _write(folder: Path, options: WorldOptions, progress: Progress) -> None:
             coco.mkdir(parents=True)
             older.mkdir(parents=True)
             for shot in shots[split]:
-                picture = render(shot.scene, np.random.default_rng([0xDA7A5E7, *options.drawn_by, shot.image_id]))
+                image = render(shot.scene, np.random.default_rng([0xDA7A5E7, *options.drawn_by, shot.image_id]))
                 path = coco / f"{shot.image_id:012d}.jpg"
-                picture.save(path, "JPEG", quality=95)
+                image.save(path, "JPEG", quality=95)
                 _link(path, older / f"COCO_{split}2014_{shot.image_id:012d}.jpg")
                 ticker.advance()
     annotations, questions = folder / "mscoco" / "mscoco2017" / "annotations", folder / "vqav2"
@@ -157,7 +157,7 @@ def _write(folder: Path, options: WorldOptions, progress: Progress) -> None:
 
 
 def _write_styles(folder: Path, shots: Mapping[str, Sequence[Shot]], lexicon: Lexicon, options: WorldOptions) -> None:
-    """PersonalityCaptions: the list of styles, a file of comments for each split, and the pictures by their hashes."""
+    """PersonalityCaptions: the list of styles, a file of comments for each split, and the images by their hashes."""
     place = folder / "personality_captions"
     (place / "yfcc_images").mkdir(parents=True)
     (place / "personalities.txt").write_text("".join(f"{name}\n" for name in STYLES), encoding="utf-8")
@@ -166,23 +166,23 @@ def _write_styles(folder: Path, shots: Mapping[str, Sequence[Shot]], lexicon: Le
     _write_json(place / "near_duplicates.json", style_groups(shots))
     for split in SPLITS:
         for shot in shots[split]:
-            _link(_picture(folder, split, shot), place / "yfcc_images" / f"{picture_hash(shot)}.jpg")
+            _link(_image(folder, split, shot), place / "yfcc_images" / f"{image_hash(shot)}.jpg")
 
 
 def _write_regions(folder: Path, shots: Mapping[str, Sequence[Shot]], lexicon: Lexicon, options: WorldOptions) -> None:
-    """Sherlock: a file of clues and inferences for each split, and the pictures where their addresses say."""
+    """Sherlock: a file of clues and inferences for each split, and the images where their addresses say."""
     (folder / "sherlock_dataset").mkdir()
     _write_json(folder / "sherlock_dataset" / "near_duplicates.json", region_groups(shots))
     for split in SPLITS:
         rows = region_file(shots[split], lexicon, options.drawn_by, split)
         _write_json(folder / "sherlock_dataset" / region_file_name(split), rows)
         for shot in shots[split]:
-            target = folder / region_picture(shot)
+            target = folder / region_image(shot)
             target.parent.mkdir(parents=True, exist_ok=True)
-            _link(_picture(folder, split, shot), target)
+            _link(_image(folder, split, shot), target)
 
 
-def _picture(folder: Path, split: str, shot: Shot) -> Path:
+def _image(folder: Path, split: str, shot: Shot) -> Path:
     return folder / "mscoco" / "mscoco2017" / f"{split}2017" / f"{shot.image_id:012d}.jpg"
 
 

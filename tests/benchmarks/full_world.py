@@ -1,10 +1,10 @@
-"""The selectors on the whole embedded world: 2,000 index pictures, all of them anchors, 400 queries; captions and VQA.
+"""The selectors on the whole embedded world: 2,000 index images, all of them anchors, 400 queries; captions and VQA.
 
     python tests/benchmarks/full_world.py [WORKSPACE]
 
 takes about an hour on two cores, most of it in generate and evaluate, can be stopped and started again, and prints for
 each task the table of methods and shots with the differences between methods. A pointer selector that was trained there
-is then used, without training, on index sets of other pictures: as many, half, and twice as many. A small edition is in
+is then used, without training, on index sets of other images: as many, half, and twice as many. A small edition is in
 the test suite (test_selection.py).
 """
 
@@ -25,7 +25,7 @@ TASKS = {
 }
 #: Other index sets: options of `prepare shapes`.
 OTHERS = {
-    "other pictures": {"index_images": 2000},
+    "other images": {"index_images": 2000},
     "half as many": {"index_images": 1000},
     "twice as many": {"index_images": 4000},
 }

@@ -1,4 +1,4 @@
-"""LIVE and its comparison methods on the whole embedded world: captions and questions, 2,000 index pictures, 400 queries.
+"""LIVE and its comparison methods on the whole embedded world: captions and questions, 2,000 index images, 400 queries.
 
     python -m tests.benchmarks.live_world [WORKSPACE]
 

@@ -3,7 +3,7 @@
     python tests/benchmarks/prepare_memory.py [FOLDER]
 
 makes a data set of the official size in the official layout (annotations unpacked, images as zip archives of one small
-picture each), prepares it in a process of its own, and prints that process's largest resident memory and the time that it
+image each), prepares it in a process of its own, and prints that process's largest resident memory and the time that it
 took. It needs 1.5 GB of disk in FOLDER (default: a temporary one, removed at the end).
 """
 
@@ -71,11 +71,11 @@ def write_part(root: Path, part: str) -> None:
             answered.write((", " if n else "") + json.dumps(annotation))
         asked.write("]}")
         answered.write("]}")
-    picture = io.BytesIO()
-    Image.new("RGB", (32, 32), "orange").save(picture, "JPEG")
+    image = io.BytesIO()
+    Image.new("RGB", (32, 32), "orange").save(image, "JPEG")
     with zipfile.ZipFile(root / "mscoco" / "mscoco2014" / f"{part}2014.zip", "w") as archive:
         for n in range(SIZES[part][0]):
-            archive.writestr(f"{part}2014/COCO_{part}2014_{9 + 7 * n:012d}.jpg", picture.getvalue())
+            archive.writestr(f"{part}2014/COCO_{part}2014_{9 + 7 * n:012d}.jpg", image.getvalue())
 
 
 def measure(root: Path) -> None:

@@ -17,7 +17,7 @@ from tests.benchmarks.engine.models import adapter
 
 pytestmark = pytest.mark.benchmark
 
-SIZE, PICTURES, QUERIES, SHOTS, BATCH = "60m", 64, 24, 8, 8
+SIZE, IMAGES, QUERIES, SHOTS, BATCH = "60m", 64, 24, 8, 8
 OPTIONS = GenerationOptions(max_new_tokens=20, num_beams=3)
 
 
@@ -44,7 +44,7 @@ def _timed(work: Callable[[], Any]) -> tuple[float, Any]:
 def test_speed_beside_prompts_one_by_one(tmp_path: Path, capsys: pytest.CaptureFixture[str], chosen: Any) -> None:
     """Prints queries per second of both and the tokens computed. Answers must be equal; no time is asserted."""
     model: Any = adapter(SIZE, tmp_path / "model", torch.device("cpu"), "float32")
-    run = make_run(tmp_path / "pictures", 1, PICTURES)
+    run = make_run(tmp_path / "images", 1, IMAGES)
     examples = run.anchors[0][1]
     requests = chosen(examples[-QUERIES:], examples[:16])
     prompts = [model.prompt("caption", r.demonstrations, r.query) for r in requests]

@@ -1,4 +1,4 @@
-"""Fine-tuning: pictures a second, with rewards and pictures made in other processes and in the training's own."""
+"""Fine-tuning: images a second, with rewards and images made in other processes and in the training's own."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ pytestmark = pytest.mark.benchmark
 
 IMAGES, HELD, EPOCHS, ROUNDS = 36, 4, 2, 2
 WAYS: dict[str, dict[str, Any]] = {
-    "cross-entropy, pictures read in the training's process": {"workers": 0},
-    "cross-entropy, pictures read in 1 process": {"workers": 1},
+    "cross-entropy, images read in the training's process": {"workers": 0},
+    "cross-entropy, images read in 1 process": {"workers": 1},
     "rewards computed in the training's process": {"scst": True, "reward_workers": 0},
     "rewards computed in 1 process": {"scst": True, "reward_workers": 1},
 }

@@ -20,7 +20,7 @@ from icltool.components.learners.lever_lm.learner import LeverLM
 from icltool.components.learners.lever_lm.options import LeverLMOptions
 from icltool.contracts import IndexSet, TrainableEncoder
 from icltool.plugin.manager import component
-from tests.components.learners.pictures import SMALL, arrays, tiny_clip, training_set
+from tests.components.learners.images import SMALL, arrays, tiny_clip, training_set
 from tests.components.learners.synthetic import RecordingProgress
 
 pytestmark = pytest.mark.benchmark
@@ -105,8 +105,8 @@ def test_vit_b_32(small_world: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
     images = []
     for place, path in enumerate(index.images):
         images.append(str(tmp_path / f"{place}.jpg"))
-        with Image.open(path) as picture:
-            picture.resize((224, 224)).save(images[-1], quality=95)
+        with Image.open(path) as original:
+            original.resize((224, 224)).save(images[-1], quality=95)
     image = np.concatenate([encoder.encode_images(images[k : k + 8]) for k in range(0, LARGE_EXAMPLES, 8)])
     text = encoder.encode_texts(index.texts)
     index = dataclasses.replace(index, images=tuple(images), image=image, text=text, _lookup={})

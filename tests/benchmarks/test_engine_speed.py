@@ -35,7 +35,7 @@ def adapter(tmp_path_factory: pytest.TempPathFactory) -> IdeficsModel:
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    return make_run(tmp_path_factory.mktemp("pictures"), anchors=2, candidates=8)
+    return make_run(tmp_path_factory.mktemp("images"), anchors=2, candidates=8)
 
 
 def check(found: Comparison, anchors: int) -> None:
@@ -81,7 +81,7 @@ def test_a_tiny_model(
 @pytest.mark.benchmark
 def test_a_model_of_60_million_parameters(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """With fewer candidates than a real run has, so that the naive way takes a minute only: this prints figures."""
-    run = make_run(tmp_path / "pictures", anchors=1, candidates=20)
+    run = make_run(tmp_path / "images", anchors=1, candidates=20)
     adapter = models.adapter("60m", tmp_path / "model", CPU, "float32")
     found = compare(adapter, run, Setting("left", 2, 5, 64), naive_anchors=1)
     with capsys.disabled():

@@ -22,13 +22,13 @@ from tests.world.recipe.tokenizer import build_tokenizer
 
 pytestmark = pytest.mark.benchmark
 
-PICTURES, ENCODED, PREPARED = 64, 64, 640
+IMAGES, ENCODED, PREPARED = 64, 64, 640
 BATCH = 32
 
 
 @pytest.fixture(scope="module")
 def paths(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    return made_pictures(tmp_path_factory.mktemp("pictures"))
+    return made_images(tmp_path_factory.mktemp("images"))
 
 
 @pytest.fixture(scope="module")
@@ -36,10 +36,10 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> IdeficsModel:
     return made_model(tmp_path_factory.mktemp("model"))
 
 
-def made_pictures(folder: Path) -> list[str]:
+def made_images(folder: Path) -> list[str]:
     """Photographs' size and detail: JPEG, 640 x 480, 100 KB or so."""
     rng = np.random.default_rng(0)
-    for number in range(PICTURES):
+    for number in range(IMAGES):
         coarse = Image.fromarray(rng.integers(0, 256, (96, 128, 3), np.uint8)).resize(
             (640, 480), Image.Resampling.BICUBIC
         )
@@ -108,7 +108,7 @@ def test_workers_beside_one_process(model: IdeficsModel, paths: list[str], capsy
     reader = model.image_reader()
     expected = {path: reader(path) for path in paths}
     computing = _seconds(lambda: [reader(path) for path in paths[:BATCH]])
-    names = [f"{number}:{paths[number % PICTURES]}" for number in range(PREPARED)]  # each name is another image
+    names = [f"{number}:{paths[number % IMAGES]}" for number in range(PREPARED)]  # each name is another image
     for workers in (0, 2):
         pipeline = ImagePipeline(Renamed(reader), workers, ahead=2 * BATCH)
         pipeline.expect(names)

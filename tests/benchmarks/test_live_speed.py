@@ -40,7 +40,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 @pytest.fixture(scope="module")
 def data(model: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    return made_set(model, tmp_path_factory.mktemp("pictures"))
+    return made_set(model, tmp_path_factory.mktemp("images"))
 
 
 def made_set(model: Any, folder: Path) -> Any:

@@ -95,7 +95,7 @@ def _sequences(found: Sequence[Found]) -> dict[int, set[tuple[tuple[int, ...], .
 
 def test_two_workers_against_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Prints anchors per second of both, and their ratio. What is found must be equal; no time is asserted."""
-    units = make_run(tmp_path / "pictures", ANCHORS, CANDIDATES).anchors
+    units = make_run(tmp_path / "images", ANCHORS, CANDIDATES).anchors
     alone = _run(LocalExecutor(), units)
     one, two = (_run(RayExecutor(RayOptions(workers=workers, **CLUSTER)), units, workers) for workers in (1, 2))
     assert len({f.pid for f in two}) == 2

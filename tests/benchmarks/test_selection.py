@@ -90,7 +90,7 @@ def test_the_pointer_is_ahead_of_every_other_method_at_two_shots(
 def test_the_pointer_serves_other_index_sets_without_training(
     demo: tuple[Path, float], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Other pictures of the same world, and half as many."""
+    """Other images of the same world, and half as many."""
     workspace, _ = demo
     folder = Workspace(workspace).newest_checkpoint("pointer", "shapes", "caption")
     away = ["--workspace", str(tmp_path / "other")]

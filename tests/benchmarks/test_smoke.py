@@ -87,7 +87,7 @@ def called(main: Callable[[], Any], monkeypatch: pytest.MonkeyPatch, *arguments:
 
 @pytest.mark.parametrize("chosen", [test_answers_speed._fixed, test_answers_speed._popular])
 def test_answers(chosen: Any, tmp_path: Path, printed: Any, sized: Sized) -> None:
-    sized(test_answers_speed, SIZE="tiny", PICTURES=20, QUERIES=12, SHOTS=2, BATCH=4)
+    sized(test_answers_speed, SIZE="tiny", IMAGES=20, QUERIES=12, SHOTS=2, BATCH=4)
     test_answers_speed.test_speed_beside_prompts_one_by_one(tmp_path, printed, chosen)
     printed.has(rf"{NUMBER} queries/s by themselves, {NUMBER} sharing, {NUMBER} x")
 
@@ -132,11 +132,11 @@ def test_samplers_and_retrieval(part: str, capsys: pytest.CaptureFixture[str]) -
 
 
 def test_image_caches(tmp_path: Path, printed: Any, sized: Sized) -> None:
-    sized(test_image_cache_speed, PICTURES=4, ENCODED=4, PREPARED=12, BATCH=4)
-    for name in ("pictures", "model", "features"):
+    sized(test_image_cache_speed, IMAGES=4, ENCODED=4, PREPARED=12, BATCH=4)
+    for name in ("images", "model", "features"):
         (tmp_path / name).mkdir()
     model = test_image_cache_speed.made_model(tmp_path / "model")
-    paths = test_image_cache_speed.made_pictures(tmp_path / "pictures")
+    paths = test_image_cache_speed.made_images(tmp_path / "images")
     test_image_cache_speed.test_encoding_beside_memory_and_disk(model, paths, tmp_path / "features", printed)
     assert printed.text.count(" ms, ") == 3
     test_image_cache_speed.test_workers_beside_one_process(model, paths, printed)
@@ -146,7 +146,7 @@ def test_image_caches(tmp_path: Path, printed: Any, sized: Sized) -> None:
 def test_live(tmp_path: Path, printed: Any, sized: Sized) -> None:
     sized(test_live_speed, EXAMPLES=8, SHOTS=2, BATCH=4, ROUNDS=1)
     model = adapter("tiny", tmp_path / "model", torch.device("cpu"), "float32")
-    data = test_live_speed.made_set(model, tmp_path / "pictures")
+    data = test_live_speed.made_set(model, tmp_path / "images")
     test_live_speed.test_an_epoch_with_the_teacher_s_answers_kept(data, tmp_path, printed)
     printed.has(rf"{NUMBER} s with fresh demonstrations, {NUMBER} s with kept answers .*: {NUMBER} x")
     test_live_speed.test_memory_with_gradient_checkpointing(model, data, printed)

@@ -19,7 +19,7 @@ from tests.processes import PATIENCE, is_running, until
 ROOT = Path(__file__).resolve().parents[2]
 #: Tells its process and, once that has ended, how.
 SHELL = 'nohup "$@" </dev/null & echo $!; wait $!; echo $?'
-#: Scored by CIDEr, whose tokenizer is a Java process; two processes read the pictures, of which
+#: Scored by CIDEr, whose tokenizer is a Java process; two processes read the images, of which
 #: one anchor needs enough for them to be started.
 SEARCH = ["generate", "--dataset=shapes", "--task=caption", "--model=tiny-idefics", "--device=cpu", "--scorer=cider"]
 SEARCH += ["--anchors=104", "--candidates=96", "--beam-size=2", "--shots=1", "--anchors-at-once=1", "--image-workers=2"]

@@ -76,7 +76,7 @@ def answers(folder: Path, workspace: Path, *more: str) -> list[dict[str, Any]]:
 
 
 def test_evaluate(resampled_folder: Path, workspace: Path) -> None:
-    """Answers with and without caches are those of one prompt after the other, its pictures read anew."""
+    """Answers with and without caches are those of one prompt after the other, its images read anew."""
     given = [answers(resampled_folder, workspace, *caches.values[0]) for caches in CACHES]
     for other in given[1:]:
         assert [row["raw"] for row in other] == [row["raw"] for row in given[0]]

@@ -1,6 +1,6 @@
 """A workspace that an earlier icltool wrote, of the time before `icltool/commands`: it is gone on with, exported and reported.
 
-Its prepared data set is left out (it names the places of its pictures): made anew, it is the same. Everything else is its own.
+Its prepared data set is left out (it names the places of its images): made anew, it is the same. Everything else is its own.
 """
 
 from __future__ import annotations

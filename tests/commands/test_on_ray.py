@@ -96,9 +96,9 @@ def same(one: dict[str, Any], other: dict[str, Any]) -> None:
 
 
 @contextmanager
-def broken(picture: str) -> Iterator[None]:
-    """Within it the picture cannot be read; size and time are as they were, so that it is not taken for another one."""
-    path = Path(picture)
+def broken(image: str) -> Iterator[None]:
+    """Within it the image cannot be read; size and time are as they were, so that it is not taken for another one."""
+    path = Path(image)
     content, times = path.read_bytes(), path.stat()
     path.write_bytes(bytes(len(content)))
     os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
@@ -110,19 +110,19 @@ def broken(picture: str) -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A workspace whose pictures may be broken, as long as they are mended."""
-    home = tmp_path_factory.mktemp("pictures")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A workspace whose images may be broken, as long as they are mended."""
+    home = tmp_path_factory.mktemp("images")
     sizes = ["--option=index_images=104", "--option=validation_images=24"]
     assert run(["prepare", "shapes", "--workspace", str(home), "--quiet", "--task", "caption", *sizes]) == 0
     return home
 
 
 @pytest.fixture
-def own_pictures(pictures: Path, tmp_path: Path) -> Path:
+def own_images(images: Path, tmp_path: Path) -> Path:
     """A workspace of that data set, to write into."""
     folder = Path("datasets") / "shapes" / "caption"
-    shutil.copytree(pictures / folder, tmp_path / "own" / folder)
+    shutil.copytree(images / folder, tmp_path / "own" / folder)
     return tmp_path / "own"
 
 
@@ -164,14 +164,14 @@ def test_a_search_that_loses_a_worker_and_a_node_finds_the_same(
 
 
 def test_what_cannot_be_searched_is_listed_and_done_later(
-    nodes: TwoNodes, own_pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    nodes: TwoNodes, own_images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     target = tmp_path / "there.h5"
-    generate.run(GenerateConfig(workspace=own_pictures, output=tmp_path / "here.h5", **SEARCH), QUIET)
-    records = open_dataset(own_pictures / "datasets" / "shapes" / "caption").split("train")
+    generate.run(GenerateConfig(workspace=own_images, output=tmp_path / "here.h5", **SEARCH), QUIET)
+    records = open_dataset(own_images / "datasets" / "shapes" / "caption").split("train")
     anchor = int(found(tmp_path / "here.h5")["query_id"][5])
     options = [f"--{name.replace('_', '-')}={value}" for name, value in SEARCH.items() if name != "anchors_at_once"]
-    call = ["generate", "--workspace", str(own_pictures), "--output", str(target), *options, "--anchors-at-once=2"]
+    call = ["generate", "--workspace", str(own_images), "--output", str(target), *options, "--anchors-at-once=2"]
     call += ["--executor=ray", "--address", nodes.address, "--workers=2", "--gpus-per-worker=0"]
     with broken(records[records.row_of(anchor)].image):
         assert run(call) == 2
@@ -188,15 +188,15 @@ def test_what_cannot_be_searched_is_listed_and_done_later(
     assert not failures_file(target).exists()
 
 
-def test_rows_behind_one_that_cannot_be_embedded_are_kept(nodes: TwoNodes, own_pictures: Path) -> None:
-    options: dict[str, Any] = {"workspace": own_pictures, "encoder": "tiny-clip", "device": "cpu", "batch_size": 16}
+def test_rows_behind_one_that_cannot_be_embedded_are_kept(nodes: TwoNodes, own_images: Path) -> None:
+    options: dict[str, Any] = {"workspace": own_images, "encoder": "tiny-clip", "device": "cpu", "batch_size": 16}
     embed.run(EmbedConfig(**options), QUIET)
-    path = Workspace(own_pictures).embeddings_file("shapes", "caption", "train", "tiny-clip")
+    path = Workspace(own_images).embeddings_file("shapes", "caption", "train", "tiny-clip")
     with EmbeddingFile.open(path) as file:
         whole = {"ids": file.ids, **{field: file.read(field) for field in file.fields}}
     there = EmbedConfig(**options, **on(nodes, 2))
-    picture = open_dataset(own_pictures / "datasets" / "shapes" / "caption").split("train").images[40]
-    with broken(picture), pytest.raises(DataError, match=r"64 of 104 examples of train failed.*rows 0 to 63 of train"):
+    image = open_dataset(own_images / "datasets" / "shapes" / "caption").split("train").images[40]
+    with broken(image), pytest.raises(DataError, match=r"64 of 104 examples of train failed.*rows 0 to 63 of train"):
         embed.run(there.model_copy(update={"overwrite": True}), QUIET)
     assert ahead_path(path).exists()
     with EmbeddingFile.open(path) as file:
@@ -241,8 +241,8 @@ def test_an_evaluation_on_workers_is_that_of_one_process(nodes: TwoNodes, worksp
     assert [r.metrics for r in report.results] == [r.metrics for r in here.results]
 
 
-def test_answers_that_cannot_be_had_leave_the_other_settings(nodes: TwoNodes, own_pictures: Path) -> None:
-    options: dict[str, Any] = {"workspace": own_pictures, "task": "caption", "model": "tiny-idefics", "device": "cpu"}
+def test_answers_that_cannot_be_had_leave_the_other_settings(nodes: TwoNodes, own_images: Path) -> None:
+    options: dict[str, Any] = {"workspace": own_images, "task": "caption", "model": "tiny-idefics", "device": "cpu"}
     options |= {
         "methods": ("zero-shot", "random"),
         "shots": (1,),
@@ -255,7 +255,7 @@ def test_answers_that_cannot_be_had_leave_the_other_settings(nodes: TwoNodes, ow
     whole = evaluate.run(EvaluateConfig(**options), QUIET)
     assert whole.path is not None
     shown = json.loads(next((whole.path / "predictions").glob("random-*")).read_text().splitlines()[0])["icd_ids"][0]
-    records = open_dataset(own_pictures / "datasets" / "shapes" / "caption").split("train")
+    records = open_dataset(own_images / "datasets" / "shapes" / "caption").split("train")
     with (
         broken(records[records.row_of(shown)].image),
         pytest.raises(DataError, match=r"of random, 1-shot.* cannot be read"),
@@ -269,15 +269,15 @@ def test_answers_that_cannot_be_had_leave_the_other_settings(nodes: TwoNodes, ow
 
 
 def test_what_was_there_stays_where_nothing_could_be_searched(
-    nodes: TwoNodes, own_pictures: Path, tmp_path: Path
+    nodes: TwoNodes, own_images: Path, tmp_path: Path
 ) -> None:
     target = tmp_path / "there.h5"
     options = {**SEARCH, "anchors": 2}
-    generate.run(GenerateConfig(workspace=own_pictures, output=target, **options), QUIET)
+    generate.run(GenerateConfig(workspace=own_images, output=target, **options), QUIET)
     before = found(target)
-    records = open_dataset(own_pictures / "datasets" / "shapes" / "caption").split("train")
-    picture = records[records.row_of(int(before["query_id"][0]))].image
-    config = GenerateConfig(workspace=own_pictures, output=target, overwrite=True, **on(nodes, 1), **options)
-    with broken(picture), pytest.raises(DataError, match="2 of 2 anchors failed"):
+    records = open_dataset(own_images / "datasets" / "shapes" / "caption").split("train")
+    image = records[records.row_of(int(before["query_id"][0]))].image
+    config = GenerateConfig(workspace=own_images, output=target, overwrite=True, **on(nodes, 1), **options)
+    with broken(image), pytest.raises(DataError, match="2 of 2 anchors failed"):
         generate.run(config, QUIET)
     same(found(target), before)

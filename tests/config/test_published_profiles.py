@@ -221,7 +221,7 @@ def _resolved(stage: str, name: str) -> Any:
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The workspace that all profiles run in: pictures and embeddings are made by the first that asks for them."""
+    """The workspace that all profiles run in: images and embeddings are made by the first that asks for them."""
     return tmp_path_factory.mktemp("published") / "ws"
 
 

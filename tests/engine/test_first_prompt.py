@@ -38,7 +38,7 @@ def test_a_whole_folder_is_loaded(folder: Path, task: str) -> None:
     assert opened(folder, task).fingerprint()
 
 
-def _larger_pictures(folder: Path) -> None:
+def _larger_images(folder: Path) -> None:
     changed(folder / "preprocessor_config.json", image_size=64, size={"height": 64, "width": 64})
 
 
@@ -50,7 +50,7 @@ def _other_tokens(folder: Path) -> None:
     file.write_text(json.dumps(content))
 
 
-@pytest.mark.parametrize(("spoil", "told"), [(_larger_pictures, "64*64"), (_other_tokens, "Error")])
+@pytest.mark.parametrize(("spoil", "told"), [(_larger_images, "64*64"), (_other_tokens, "Error")])
 def test_files_that_do_not_fit_one_another_are_one_line(folder: Path, spoil: Callable[[Path], None], told: str) -> None:
     spoil(folder)
     with pytest.raises(ConfigError) as error:
@@ -76,7 +76,7 @@ def test_what_is_wrong_with_the_machine_stays_as_it_is(error: Exception) -> None
     assert raised.value is error
 
 
-def test_a_model_that_refuses_pictures_is_asked_without(tmp_path: Path) -> None:
+def test_a_model_that_refuses_images_is_asked_without(tmp_path: Path) -> None:
     asked: list[str] = []
 
     class TextAlone(HashModel):

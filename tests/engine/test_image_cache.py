@@ -172,16 +172,16 @@ def test_a_cache_without_room_can_still_use_the_disk(tmp_path: Path) -> None:
     model = PreparingModel()
     assert open_image_cache(model, 0) is None
     assert open_image_cache(object(), 2**20) is None  # type: ignore[arg-type]
-    picture = tmp_path / "1"
-    picture.write_text("1")
+    image = tmp_path / "1"
+    image.write_text("1")
     named = PreparingModel(reader=_Named())
     cache = open_image_cache(named, 0, "auto", stored(tmp_path))  # type: ignore[arg-type]
     assert cache is not None
     for _ in range(3):
-        assert float(cache.features([str(picture)])[str(picture)][0]) == 1.0
+        assert float(cache.features([str(image)])[str(image)][0]) == 1.0
     assert (cache.hits, cache.from_disk, cache.encoded) == (0, 2, 1)
     cache.close()
-    assert float(cache.features([str(picture)])[str(picture)][0]) == 1.0
+    assert float(cache.features([str(image)])[str(image)][0]) == 1.0
 
 
 class _Named(NumberReader):

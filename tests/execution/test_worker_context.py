@@ -76,8 +76,8 @@ def test_what_is_sent_is_a_workspace_of_its_own(workspace: Path, tmp_path: Path)
     extra.write_text("vectors")
     embeddings = sorted((workspace / "embeddings").glob("*.h5"))[:1]
     config = EmbedConfig(workspace=workspace, workers=1, ship_data=True)
-    sends, pictures = Sends(tmp_path / "node"), [records.images[0], region, ""]
-    with place_of_work(sends, folder, pictures, embeddings, [extra], ship=True, variables=()) as place:  # type: ignore[arg-type]
+    sends, images = Sends(tmp_path / "node"), [records.images[0], region, ""]
+    with place_of_work(sends, folder, images, embeddings, [extra], ship=True, variables=()) as place:  # type: ignore[arg-type]
         here = place.enter(config)
         assert place.file(extra).read_text() == "vectors"
         assert place.file(extra) != extra

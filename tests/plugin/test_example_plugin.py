@@ -69,7 +69,7 @@ def test_its_own_tests_pass_there(site: Path, tmp_path: Path) -> None:
 def test_its_dataset_is_prepared_by_the_command_line(icltool: Callable[..., str], tmp_path: Path) -> None:
     from icltool.testing import make_examples
 
-    root, workspace = tmp_path / "pictures", tmp_path / "ws"
+    root, workspace = tmp_path / "images", tmp_path / "ws"
     for split, count in (("train", 12), ("validation", 5)):
         examples = make_examples(root / split, count, size=16)
         lines = [json.dumps({"image": f"{split}/{Path(e.image).name}", "caption": e.label}) for e in examples]

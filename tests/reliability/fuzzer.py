@@ -72,9 +72,7 @@ TARGETS: dict[str, Target] = {
     ),
     "table": Target([], ["src/t.csv"], [["prepare", "folder", "--root", "{box}/src", *_NEW]]),
     "lines": Target([], ["lines/t.jsonl"], [["prepare", "folder", "--root", "{box}/lines", *_NEW]]),
-    "pictures": Target(
-        [], ["src/0.jpg", "src/1.png"], [["prepare", "folder", "--root", "{box}/src", "--verify", *_NEW]]
-    ),
+    "images": Target([], ["src/0.jpg", "src/1.png"], [["prepare", "folder", "--root", "{box}/src", "--verify", *_NEW]]),
     "captioned": Target([PREPARE], ["in.json"], [["caption", "--input", "{box}/in.json", *_SMALL, *_WS]]),
     "profile": Target(
         [PREPARE], ["p.toml"], [["generate", "--profile", "{box}/p.toml", "--dry-run", "--anchors", "1", *_WS]]
@@ -178,7 +176,7 @@ def _own_files(box: Path) -> None:
         name = f"{number}.{'png' if number % 2 else 'jpg'}"
         for folder in ("src", "lines"):
             Image.new("RGB", (24, 16), (40 * number, 9, 90)).save(box / folder / name, dpi=(72, 72))
-        rows.append(f"{name},what is it {number}?,a picture,{'train' if number < 4 else 'val'}")
+        rows.append(f"{name},what is it {number}?,an image,{'train' if number < 4 else 'val'}")
     (box / "src" / "t.csv").write_text("\n".join(rows) + "\n")
     names, *values = (row.split(",") for row in rows)
     entries = [json.dumps(dict(zip(names, row, strict=True))) for row in values]

@@ -90,7 +90,7 @@ def _arrow(path: Path, place: str) -> list[bytes]:
         return [_canonical(pa.ipc.open_stream(stream).read_all().to_pylist(), place)]
 
 
-def _picture(path: Path, place: str) -> list[bytes]:
+def _image(path: Path, place: str) -> list[bytes]:
     from PIL import Image
 
     with Image.open(path) as image:
@@ -115,8 +115,8 @@ _READERS: dict[str, Callable[[Path, str], list[bytes]]] = {
     ".h5": _h5,
     ".safetensors": _safetensors,
     ".arrow": _arrow,
-    ".png": _picture,
-    ".jpg": _picture,
+    ".png": _image,
+    ".jpg": _image,
     ".html": _page,
 }
 

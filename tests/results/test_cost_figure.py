@@ -32,7 +32,7 @@ def test_each_method_with_a_cost_is_drawn(tmp_path: Path) -> None:
 
 
 def test_marks_differ_without_colour(tmp_path: Path) -> None:
-    """In grey, a star is no circle: two methods of one colour would still be two pictures."""
+    """In grey, a star is no circle: two methods of one colour would still be two images."""
     one = pixels(cost_figure([costed("live", 0, 1)], tmp_path / "a.png")).mean(axis=2)
     star = pixels(cost_figure([costed("live", 0, 1, stands_in=True)], tmp_path / "b.png")).mean(axis=2)
     assert (one != star).sum() > 20

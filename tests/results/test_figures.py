@@ -43,7 +43,7 @@ def test_more_methods_than_colours_and_several_metrics(tmp_path: Path) -> None:
     assert wide.shape[1] > 1.5 * narrow.shape[1]
 
 
-def test_same_results_same_picture(tmp_path: Path) -> None:
+def test_same_results_same_image(tmp_path: Path) -> None:
     first = result_figure(grid_of_results(), tmp_path / "a.png").read_bytes()
     assert result_figure(grid_of_results(), tmp_path / "b.png").read_bytes() == first
     other = result_figure([setting("i2i", 1, 3.0)], tmp_path / "c.png").read_bytes()

@@ -28,7 +28,7 @@ TYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64, torch.int6
 
 def images_in(folder: Path, count: int) -> list[str]:
     for number in range(count):
-        (folder / f"{number}.jpg").write_bytes(b"picture %d" % number)
+        (folder / f"{number}.jpg").write_bytes(b"image %d" % number)
     return [str(folder / f"{number}.jpg") for number in range(count)]
 
 
@@ -101,7 +101,7 @@ def test_the_file_says_what_it_is(tmp_path: Path) -> None:
     assert open_image_features(Workspace(tmp_path / "ws"), "OWNER/tiny", "abc124").path != file.path
 
 
-def test_a_replaced_picture_is_another_picture(tmp_path: Path) -> None:
+def test_a_replaced_image_is_another_image(tmp_path: Path) -> None:
     path, images = tmp_path / "features.h5", images_in(tmp_path, 3)
     stored(path, images)
     Path(images[1]).write_bytes(b"longer than before")
@@ -114,11 +114,11 @@ def test_a_replaced_picture_is_another_picture(tmp_path: Path) -> None:
         assert len(found["image"]) == 3, "what nobody can ask for any more is dropped"
 
 
-def test_a_picture_that_changes_while_it_is_encoded_is_not_stored(tmp_path: Path) -> None:
+def test_a_image_that_changes_while_it_is_encoded_is_not_stored(tmp_path: Path) -> None:
     path, images = tmp_path / "features.h5", images_in(tmp_path, 2)
     file = opened(path)
     assert file.get(images) == {}
-    Path(images[0]).write_bytes(b"another picture")
+    Path(images[0]).write_bytes(b"another image")
     file.put({image: features_of(Path(image)) for image in images})
     file.close()
     assert set(read(path, images)[0]) == {images[1]}
@@ -280,7 +280,7 @@ def test_killed_before_each_file_operation(memory_path: Path) -> None:
     assert most == len(images), "a kill at the end loses nothing that was written"
 
 
-def test_regions_of_a_picture_are_pictures_of_their_own(tmp_path: Path) -> None:
+def test_regions_of_a_image_are_images_of_their_own(tmp_path: Path) -> None:
     [path] = images_in(tmp_path, 1)
     references = [path, *(f"{path}#xywh=0,0,{width},9&show=crop" for width in (4, 5))]
     features = {reference: torch.full((2,), float(n)) for n, reference in enumerate(references)}
@@ -292,5 +292,5 @@ def test_regions_of_a_picture_are_pictures_of_their_own(tmp_path: Path) -> None:
     assert {reference: tensor[0].item() for reference, tensor in found.items()} == dict(
         zip(references, range(3), strict=True)
     )
-    Path(path).write_bytes(b"another picture")
+    Path(path).write_bytes(b"another image")
     assert read(tmp_path / "features.h5", references)[0] == {}

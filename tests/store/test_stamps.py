@@ -1,4 +1,4 @@
-"""Pictures that are others than when their data set was prepared."""
+"""Images that are others than when their data set was prepared."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from icltool.errors import StoreError
 from icltool.execution.progress import for_terminal
 from icltool.store import stamps
-from icltool.store.stamps import check_stamps, differing, picture_files
+from icltool.store.stamps import check_stamps, differing, image_files
 
 QUIET = for_terminal(quiet=True)
 NOWHERE = Path("/nowhere")
@@ -22,14 +22,14 @@ NOWHERE = Path("/nowhere")
 def files(tmp_path: Path) -> list[str]:
     for name in "abc":
         (tmp_path / f"{name}.png").write_bytes(name.encode() * 10)
-    return picture_files([f"{tmp_path}/b.png", f"{tmp_path}/a.png", "", f"{tmp_path}/c.png#xywh=1,2,3,4&show=crop"])
+    return image_files([f"{tmp_path}/b.png", f"{tmp_path}/a.png", "", f"{tmp_path}/c.png#xywh=1,2,3,4&show=crop"])
 
 
 def set_later(file: str) -> None:
     os.utime(file, ns=(0, Path(file).stat().st_mtime_ns + 1))
 
 
-def test_files_of_pictures_are_each_there_once(files: list[str], tmp_path: Path) -> None:
+def test_files_of_images_are_each_there_once(files: list[str], tmp_path: Path) -> None:
     assert files == [f"{tmp_path}/{name}.png" for name in "abc"]
 
 
@@ -81,7 +81,7 @@ def test_what_changed_is_named_with_the_way_out(files: list[str], tmp_path: Path
     set_later(files[1])
     with pytest.raises(StoreError) as caught:
         check_stamps(folder, files, NOWHERE, "again")
-    assert caught.value.message == f"1 picture changed since the data set was prepared: {files[1]}"
+    assert caught.value.message == f"1 image changed since the data set was prepared: {files[1]}"
     assert caught.value.hint == "again"
     Path(files[1]).unlink()
     check_stamps(folder, files, NOWHERE, "again")  # it may not be needed
@@ -92,7 +92,7 @@ def test_of_many_a_sample_is_looked_at(files: list[str], tmp_path: Path, monkeyp
     np.save(tmp_path / stamps.FILE, stamps.stamps(files, NOWHERE))
     for file in files:
         set_later(file)
-    with pytest.raises(StoreError, match="2 pictures of 2 that were looked at"):
+    with pytest.raises(StoreError, match="2 images of 2 that were looked at"):
         check_stamps(tmp_path, files, NOWHERE, "again")
 
 

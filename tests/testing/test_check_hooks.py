@@ -359,10 +359,10 @@ def test_features_that_give_other_logits_are_noticed(tmp_path: Path) -> None:
     paths = [example.image for example in examples]
     features = dict(zip(paths, model.image_features(paths, 8), strict=True))
 
-    def another_picture(model: Any, real: Any, prompts: Any, given: Any) -> AnswerBatch:
+    def another_image(model: Any, real: Any, prompts: Any, given: Any) -> AnswerBatch:
         return real(prompts, dict(zip(paths, reversed(features.values()), strict=True)) if given is None else given)
 
     check_hooks(model, prompts, features, 1e-4)
-    wrapped("answer_batch", another_picture)(model)
+    wrapped("answer_batch", another_image)(model)
     with pytest.raises(AssertionError, match="from images differ from those from their features"):
         check_hooks(model, prompts, features, 1e-4)

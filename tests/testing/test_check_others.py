@@ -40,10 +40,10 @@ class Encoder:
         from PIL import Image
 
         try:
-            picture = Image.open(path).convert("RGB").resize((3, 3))
+            image = Image.open(path).convert("RGB").resize((3, 3))
         except OSError as error:
             raise DataError(f"{path} cannot be read") from error
-        return [float(v) for v in np.asarray(picture).ravel()]
+        return [float(v) for v in np.asarray(image).ravel()]
 
     def encode_texts(self, texts: Sequence[str]) -> FloatArray:
         letters = "abcdefghijklmnopqrstuvwxyz"

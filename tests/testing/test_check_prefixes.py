@@ -218,7 +218,7 @@ def one_position_each(model: Any, patch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="module")
-def pictured(tmp_path_factory: pytest.TempPathFactory) -> list[Example]:
+def imaged(tmp_path_factory: pytest.TempPathFactory) -> list[Example]:
     return make_examples(tmp_path_factory.mktemp("images"), 8, size=32)
 
 
@@ -244,11 +244,11 @@ def test_the_suite_notices_misplaced_images(
     damage: Damage,
     sentence: str,
     tmp_path: Path,
-    pictured: list[Example],
+    imaged: list[Example],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     model = make(tmp_path)
-    prompts = mixed_prompts(model, pictured, "caption")
+    prompts = mixed_prompts(model, imaged, "caption")
     damage(model, monkeypatch)
     with pytest.raises(AssertionError, match=sentence):
         check_prefixes(model, prompts, None, 1e-4)

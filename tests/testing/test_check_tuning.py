@@ -20,14 +20,14 @@ class UncutTargets(Blip2Model):
         return super().tuning_batch(prompts, pixels, None, *rest, **more)
 
 
-class OtherPicture(Blip2Model):
+class OtherImage(Blip2Model):
     def tuning_batch(self, prompts: Any, pixels: Any, *rest: Any, **more: Any) -> Any:
         return super().tuning_batch(prompts, pixels[:1].expand_as(pixels), *rest, **more)
 
 
-class UnsharedPictures(Blip2Model):
-    def tuning_batch(self, prompts: Any, pixels: Any, *rest: Any, pictures: Any = None, **more: Any) -> Any:
-        shown = pixels if pictures is None else pixels[[k % len(pixels) for k in range(len(prompts))]]
+class UnsharedImages(Blip2Model):
+    def tuning_batch(self, prompts: Any, pixels: Any, *rest: Any, images: Any = None, **more: Any) -> Any:
+        shown = pixels if images is None else pixels[[k % len(pixels) for k in range(len(prompts))]]
         return super().tuning_batch(prompts, shown, *rest, **more)
 
 
@@ -77,8 +77,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
     ("kind", "sentence"),
     [
         (UncutTargets, "must leave each target its first token"),
-        (OtherPicture, "do not sum up to `Model.score`"),
-        (UnsharedPictures, "`pictures` gives other logits"),
+        (OtherImage, "do not sum up to `Model.score`"),
+        (UnsharedImages, "`images` gives other logits"),
         (WorstFirst, "the best of `sample_beams` with 3 beams"),
         (UnendedBeams, "are not those of `answer_logits`"),
         (EvalForever, "changes which parts are in training mode"),
@@ -89,7 +89,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
     ],
 )
 def test_what_is_wrong_is_said(kind: Callable[..., Any], sentence: str, folder: str, tmp_path: Path) -> None:
-    examples = make_examples(tmp_path / "pictures", 6)
+    examples = make_examples(tmp_path / "images", 6)
 
     def load(path: object) -> Any:
         return kind(CaptionerOptions(path=str(path), device="cpu"))

@@ -1,6 +1,6 @@
 """The published captioners in miniature: official files, weights from a folder, and prepare, train and evaluate by profile.
 
-Replaced are sizes (the few examples of the official layouts, one epoch, pictures of 42 or 32 pixels), devices (one process on
+Replaced are sizes (the few examples of the official layouts, one epoch, images of 42 or 32 pixels), devices (one process on
 the CPU) and, where a GPU is needed for it, precision (float32 in training in place of 16-mixed). SPICE needs Java, and is left
 out. Models are those that the profiles name, with small weights of the same architecture in their folders. The OFA plugin is
 found whether it is installed or not, and the list of styles is named as the profiles' commands do. All else is the profile's.
@@ -36,7 +36,7 @@ CHECKOUT = Path(icltool.__file__).parents[1]
 BLIP2 = ("captioner-coco-blip2-opt-2.7b", "captioner-sherlock-blip2-opt-2.7b")
 OFA = tuple(f"captioner-personality-ofa-{size}" for size in ("tiny", "base", "distilled"))
 SCST = "captioner-personality-ofa-base-scst"
-#: Of data set -> (examples that are learned from, captions, queries); of Sherlock's three one picture's two are held out.
+#: Of data set -> (examples that are learned from, captions, queries); of Sherlock's three one image's two are held out.
 SIZES = {"coco-karpathy": (3, 6, 2), "sherlock": (1, 1, 4), "personality-captions": (3, 3, 2)}
 #: Sides in pixels: BLIP-2's position embeddings are resized from 28, as from 224 to 364.
 SIDES = {"blip2-opt-2.7b": {"image_size": 42}, "ofa": {"image_size": 32, "shorter": 36}}

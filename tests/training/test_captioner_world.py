@@ -86,7 +86,7 @@ def test_a_profile_in_a_few_steps(workspace: Path, model: str) -> None:
 
 @pytest.mark.training
 def test_blip2_writes_nine_of_ten_words_right(whole_world: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """400 pictures of colours and shapes that it never saw together."""
+    """400 images of colours and shapes that it never saw together."""
     home = flags(whole_world, "captioner-shapes-blip2")
     trained(whole_world, *home)
     found, _ = evaluated(whole_world, *home, "--method", "zero-shot,finetuned", "--metric", WORDS)
@@ -100,7 +100,7 @@ def test_blip2_writes_nine_of_ten_words_right(whole_world: Path, capsys: pytest.
 @pytest.mark.training
 @pytest.mark.usefixtures("ofa_plugin")
 def test_ofa_writes_about_nine_of_ten_words_right(whole_world: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The same 400 pictures as BLIP-2. Runs that differ in rounding alone came to 89 to 92 %: the bound is below them."""
+    """The same 400 images as BLIP-2. Runs that differ in rounding alone came to 89 to 92 %: the bound is below them."""
     home = [*flags(whole_world, "captioner-shapes-ofa"), "--task", "caption"]
     trained(whole_world, *home, "--option=epochs=32")
     found, _ = evaluated(whole_world, *home, "--method", "finetuned", "--metric", WORDS)
@@ -112,7 +112,7 @@ def test_ofa_writes_about_nine_of_ten_words_right(whole_world: Path, capsys: pyt
 @pytest.mark.training
 @pytest.mark.usefixtures("ofa_plugin")
 def test_ofa_writes_in_six_styles(whole_world: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """200 pictures, each in every style. Words count those of the scene and the style's own."""
+    """200 images, each in every style. Words count those of the scene and the style's own."""
     home = flags(whole_world, "captioner-shapes-ofa")
     trained(whole_world, *home, "--option=epochs=6")  # enough for styles; words need more
     found, folder = evaluated(whole_world, *home, "--method", "finetuned", "--metric", WORDS)

@@ -126,10 +126,10 @@ def test_the_packaged_ofa_is_what_the_code_writes(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["tiny-blip2", "tiny-ofa"])
 @pytest.mark.parametrize("task", ["caption", "style", "inference"])
 def test_they_load_by_name_and_can_be_tuned(name: str, task: str, tmp_path: Path) -> None:
-    picture = tmp_path / "picture.png"
-    render(Scene(1, 2), np.random.default_rng(0)).save(picture)
+    image = tmp_path / "image.png"
+    render(Scene(1, 2), np.random.default_rng(0)).save(image)
     said = ("a dax blick",)
-    query = Example(1, str(picture), 1, said[0], said[0], said, question="a thing here", style="Happy")
+    query = Example(1, str(image), 1, said[0], said[0], said, question="a thing here", style="Happy")
     model = component("models", name, device="cpu")
     assert isinstance(model, SupportsTuning)
     prompt = model.prompt(task, [], query)

@@ -34,7 +34,7 @@ CHANCE = 100 / (len(COLOURS) + len(SHAPES))
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> dict[str, PreparedDataset]:
-    """The default world, as `icltool prepare shapes` makes it, in fewer pictures of the same scenes."""
+    """The default world, as `icltool prepare shapes` makes it, in fewer images of the same scenes."""
     workspace, tasks = tmp_path_factory.mktemp("default-world"), ("caption", "vqa")
     sizes: dict[str, Any] = {"index_images": 208, "validation_images": 48}
     for task in tasks:

@@ -13,7 +13,7 @@ from PIL import Image
 from icltool.execution.progress import SilentProgress
 from icltool.world.render import SIZE, outline, render
 from icltool.world.scenes import all_scenes, dataset_lexicon
-from icltool.world.styles import MARKERS, STYLES, STYLES_OF_A_PICTURE, style_comments
+from icltool.world.styles import MARKERS, STYLES, STYLES_OF_A_IMAGE, style_comments
 from icltool.world.writer import WorldOptions, write_world
 
 OPTIONS = WorldOptions(seed=3, index_images=52, validation_images=24)
@@ -47,13 +47,13 @@ def test_files_of_comments_have_the_official_fields(world: Path) -> None:
     folder = world / "personality_captions"
     assert (folder / "personalities.txt").read_text().splitlines() == list(STYLES)
     rows = {split: loaded(folder / f"{split}.json") for split in ("train", "val", "test")}
-    assert [len(rows[s]) for s in rows] == [52 * STYLES_OF_A_PICTURE, 12 * len(STYLES), 12 * len(STYLES)]
+    assert [len(rows[s]) for s in rows] == [52 * STYLES_OF_A_IMAGE, 12 * len(STYLES), 12 * len(STYLES)]
     for split, found in rows.items():
         fields = {"image_hash", "personality", "comment"} | ({"additional_comments"} if split == "test" else set())
         assert all(set(row) == fields for row in found)
         assert len({(row["image_hash"], row["personality"]) for row in found}) == len(found)
-    pictures = {split: {row["image_hash"] for row in found} for split, found in rows.items()}
-    assert not pictures["val"] & pictures["test"]
+    images = {split: {row["image_hash"] for row in found} for split, found in rows.items()}
+    assert not images["val"] & images["test"]
     for row in rows["test"]:
         assert len({row["comment"], *row["additional_comments"]}) == 5
 
@@ -70,7 +70,7 @@ def test_comments_name_the_scene_in_their_style(world: Path) -> None:
     assert 0.5 < np.mean(usual) < 0.8
 
 
-def test_the_pictures_are_the_same_files(world: Path) -> None:
+def test_the_images_are_the_same_files(world: Path) -> None:
     coco = {p.stat().st_ino for p in (world / "mscoco" / "mscoco2017").rglob("*.jpg")}
     hashes = list((world / "personality_captions" / "yfcc_images").iterdir())
     regions = [*(world / "vcr1images").rglob("*.jpg"), *(world / "vg").rglob("*.jpg")]

@@ -59,9 +59,9 @@ def test_captions_files_have_coco_fields(world: Path, split: str, count: int) ->
     assert max(ids) - min(ids) > 10 * count  # not consecutive
     for image in content["images"]:
         assert image["file_name"] == f"{image['id']:012d}.jpg"
-        with Image.open(world / "mscoco" / "mscoco2017" / f"{split}2017" / image["file_name"]) as picture:
-            assert (picture.format, picture.size) == ("JPEG", (image["width"], image["height"]))
-            assert picture.size == (64, 64)
+        with Image.open(world / "mscoco" / "mscoco2017" / f"{split}2017" / image["file_name"]) as image_path:
+            assert (image_path.format, image_path.size) == ("JPEG", (image["width"], image["height"]))
+            assert image_path.size == (64, 64)
     assert len({annotation["id"] for annotation in content["annotations"]}) == 5 * count
 
 
@@ -231,7 +231,7 @@ def test_images_copied_where_hard_links_are_not_possible(tmp_path: Path, monkeyp
     shutil.rmtree(tmp_path / "source")
 
 
-def test_other_renderings_are_other_pictures_of_the_same_world() -> None:
+def test_other_renderings_are_other_images_of_the_same_world() -> None:
     first, other = WorldOptions(1, 60, 12), WorldOptions(1, 60, 12, renderings=1)
     shots, others = draw_shots(first), draw_shots(other)
     for split in ("train", "val"):

@@ -1,3 +1,3 @@
-"""Ask a model about pictures in the browser."""
+"""Ask a model about images in the browser."""
 
 RANK = 90

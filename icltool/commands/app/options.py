@@ -11,9 +11,9 @@ from icltool.config.generation import GenerationConfig
 
 
 class AppConfig(GenerationConfig):
-    """Ask a model about pictures in the browser.
+    """Ask a model about images in the browser.
 
-    The page shows evaluation examples of a prepared data set and takes pictures of your own; choose a style, or demonstrations
+    The page shows evaluation examples of a prepared data set and takes images of your own; choose a style, or demonstrations
     (at random, or from the index set), and see the answer, the exact prompt and what people wrote. It is served to this
     machine alone, and loads nothing from the network. Ctrl-C ends it. Needs gradio: pip install 'icltool[app]'.
 

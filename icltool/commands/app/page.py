@@ -14,9 +14,9 @@ from icltool.components.models.shared.images import read_image
 from icltool.contracts import Example
 from icltool.errors import DataError, IclError
 
-#: Pictures that are shown to choose from, and demonstrations at most.
+#: Images that are shown to choose from, and demonstrations at most.
 SHOWN, MOST_SHOTS = 12, 16
-#: Widest side of a picture on the page, in pixels.
+#: Widest side of an image on the page, in pixels.
 _WIDEST = 480
 _NONE, _RANDOM, _CHOSEN = "none", "random", "chosen"
 CSS = """
@@ -38,7 +38,7 @@ def build_page(desk: AppSession, title: str, shots: int, seed: int) -> gradio.Bl
         query = gradio.State(None)
         with gradio.Row():
             with gradio.Column():
-                pictures = _pictures(page, desk, query, status)
+                images = _images(page, desk, query, status)
                 demonstrations = _demonstrations(desk, status, shots, seed)
             with gradio.Column():
                 asked = gradio.Button("Ask", variant="primary", elem_id="ask")
@@ -53,17 +53,17 @@ def build_page(desk: AppSession, title: str, shots: int, seed: int) -> gradio.Bl
                     buttons=[],
                     elem_id="demonstrations",
                 )
-        inputs = [query, *pictures, *demonstrations]
+        inputs = [query, *images, *demonstrations]
         outputs = [status, answer, references, prompt, raw, shown]
         asked.click(lambda *given: _ask(desk, *given), inputs, outputs, concurrency_limit=1, api_visibility="private")
     return page
 
 
-def _pictures(
+def _images(
     page: gradio.Blocks, desk: AppSession, query: gradio.State, status: gradio.Textbox
 ) -> tuple[gradio.Textbox, gradio.Dropdown]:
-    """The query: an example of the data set or a picture of one's own. (question, style)."""
-    picture = gradio.Image(label="picture", interactive=False, height=280, elem_id="picture", buttons=[])
+    """The query: an example of the data set or an image of one's own. (question, style)."""
+    image = gradio.Image(label="image", interactive=False, height=280, elem_id="image", buttons=[])
     question = gradio.Textbox(
         label=desk.task.called("question"), visible="question" in desk.task.fields, elem_id="question", interactive=True
     )
@@ -76,8 +76,8 @@ def _pictures(
         interactive=True,
         elem_id="style",
     )
-    own = gradio.File(label="a picture of your own", elem_id="own", height=120)
-    outputs = [status, query, picture, question, style]
+    own = gradio.File(label="an image of your own", elem_id="own", height=120)
+    outputs = [status, query, image, question, style]
 
     def upload(file: str | None, text: str, named: str | None) -> list[object]:
         if file is None:
@@ -167,7 +167,7 @@ def _ask(
 
     def answer() -> Answer:
         if query is None:
-            raise DataError("there is no picture yet", "click one, or choose a file of your own")
+            raise DataError("there is no image yet", "click one, or choose a file of your own")
         asked = desk.about(query, (question or "").strip(), (style or "").strip())
         icds = desk.drawn(asked, int(shots), int(seed or 0)) if how == _RANDOM else ()
         return desk.ask(asked, desk.chosen(ids) if how == _CHOSEN else icds)
@@ -180,13 +180,13 @@ def _ask(
 
 
 def _shown(outputs: Sequence[object], choose: Callable[[], Example]) -> list[object]:
-    """status, query, picture, question, style for a query that was chosen; what was there stays where it cannot be shown."""
-    told, found = _tried(lambda: (example := choose(), _picture(example)))
+    """status, query, image, question, style for a query that was chosen; what was there stays where it cannot be shown."""
+    told, found = _tried(lambda: (example := choose(), _image(example)))
     if found is None:
         return [gradio.update(value=told, visible=True), *[gradio.skip()] * (len(outputs) - 1)]
-    example, picture = found
+    example, image = found
     style = example.style or gradio.skip()
-    return [gradio.update(value="", visible=False), example, picture, example.question or gradio.skip(), style]
+    return [gradio.update(value="", visible=False), example, image, example.question or gradio.skip(), style]
 
 
 def _tried(act: Callable[[], T]) -> tuple[str, T | None]:
@@ -201,16 +201,16 @@ def _tried(act: Callable[[], T]) -> tuple[str, T | None]:
 
 
 def _gallery(examples: Sequence[Example]) -> list[tuple[Image.Image, str]]:
-    """Pictures with what people wrote; those that cannot be read are left out of sight, not of place."""
+    """Images with what people wrote; those that cannot be read are left out of sight, not of place."""
     found = []
     for example in examples:
-        told, picture = _tried(lambda example=example: _picture(example))  # type: ignore[misc]
+        told, image = _tried(lambda example=example: _image(example))  # type: ignore[misc]
         words = " / ".join(filter(None, [example.style, example.question, example.label]))
-        found.append((picture or Image.new("RGB", (64, 64), "gray"), f"{words} ({told})" if told else words))
+        found.append((image or Image.new("RGB", (64, 64), "gray"), f"{words} ({told})" if told else words))
     return found
 
 
-def _picture(example: Example) -> Image.Image:
-    picture = read_image(example.image)
-    picture.thumbnail((_WIDEST, _WIDEST))
-    return picture
+def _image(example: Example) -> Image.Image:
+    image = read_image(example.image)
+    image.thumbnail((_WIDEST, _WIDEST))
+    return image

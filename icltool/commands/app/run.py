@@ -1,7 +1,7 @@
-"""Serves a page on which a model is asked about pictures.
+"""Serves a page on which a model is asked about images.
 
 Reads: datasets/<name>/<task>/, where one is prepared
-Writes: nothing; pictures of the page lie in a temporary folder until it is closed
+Writes: nothing; images of the page lie in a temporary folder until it is closed
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from icltool.commands.caption.answer_session import AnswerSession
 from icltool.commands.caption.demonstrations import RandomDemonstrations
-from icltool.commands.caption.entries import check_picture
+from icltool.commands.caption.entries import check_image
 from icltool.commands.caption.styles import check_style
 from icltool.contracts import Example, keyed_generator
 from icltool.errors import ConfigError, DataError
@@ -18,7 +18,7 @@ from icltool.errors import ConfigError, DataError
 if TYPE_CHECKING:
     from icltool.store.records import PreparedDataset, Records
 
-#: What the tasks ask beside the picture, as the page calls it.
+#: What the tasks ask beside the image, as the page calls it.
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Answer:
 class AppSession:
     """Examples to ask about, demonstrations for them, and answers. One answer is made at a time.
 
-    `dataset` None leaves pictures of the user's own; `styles` empty lets every style pass.
+    `dataset` None leaves images of the user's own; `styles` empty lets every style pass.
     """
 
     def __init__(self, asker: AnswerSession, dataset: PreparedDataset | None, styles: Sequence[str]) -> None:
@@ -60,11 +60,11 @@ class AppSession:
         return [int(row) for row in order[:count]]
 
     def own(self, file: str, question: str, style: str) -> Example:
-        """A picture of the user's own as an example. DataError where it is no picture."""
+        """An image of the user's own as an example. DataError where it is no image."""
         try:
-            check_picture(file)
+            check_image(file)
         except DataError as error:
-            raise DataError(error.message.replace(file, Path(file).name), "choose another picture") from error
+            raise DataError(error.message.replace(file, Path(file).name), "choose another image") from error
         return Example(0, file, -1, question, "", (), question=question, style=style)
 
     def about(self, example: Example, question: str, style: str) -> Example:
@@ -89,7 +89,7 @@ class AppSession:
         return found
 
     def drawn(self, query: Example, shots: int, seed: int) -> tuple[Example, ...]:
-        """Demonstrations at random, none of the query's own picture."""
+        """Demonstrations at random, none of the query's own image."""
         if not shots:
             return ()
         prepared = query.image_id != -1
@@ -101,7 +101,7 @@ class AppSession:
         return () if index is None else tuple(index.rows([index.row_of(i) for i in ids]))
 
     def ask(self, query: Example, demonstrations: Sequence[Example]) -> Answer:
-        """The model's answer. Raises DataError for an unknown style, a missing question or a picture that cannot be read,
+        """The model's answer. Raises DataError for an unknown style, a missing question or an image that cannot be read,
         ConfigError for what the model cannot be asked."""
         if "style" in self.task.fields:
             if not query.style.strip():

@@ -1,3 +1,3 @@
-"""Write captions of pictures that a file lists."""
+"""Write captions of images that a file lists."""
 
 RANK = 60

@@ -1,4 +1,4 @@
-"""A model that is asked about pictures one batch at a time, each answer with its exact prompt."""
+"""A model that is asked about images one batch at a time, each answer with its exact prompt."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class AnswerSession:
         self.model.prompt(self.task, demonstrations, query)
 
     def expect(self, examples: Iterable[Example]) -> None:
-        """Announces examples in the order in which they will be needed: their pictures can be read ahead."""
+        """Announces examples in the order in which they will be needed: their images can be read ahead."""
         self._session.expect(examples)
 
     def answers(self, asked: Sequence[tuple[Example, Sequence[Example]]]) -> list[tuple[Prompt, str, str]]:

@@ -1,4 +1,4 @@
-"""Demonstrations for pictures that are no queries of an evaluation: drawn at random from an index set."""
+"""Demonstrations for images that are no queries of an evaluation: drawn at random from an index set."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from icltool.contracts import Example, IntArray, keyed_generator, picture_file
+from icltool.contracts import Example, IntArray, image_file, keyed_generator
 from icltool.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 class RandomDemonstrations:
     """Draws `shots` examples of the index records for each query, without replacement, keyed by the query's id.
 
-    An example of the query's own picture, or of a near-duplicate, is passed over, and with "text" in `guard` (see
+    An example of the query's own image, or of a near-duplicate, is passed over, and with "text" in `guard` (see
     `icltool.store.arrays.guard_kinds`) one whose label is a reference of the query. `prepared` says that queries are of the
-    same data set, so that equal image ids are one picture; else pictures are compared by their paths alone. Raises
+    same data set, so that equal image ids are one image; else images are compared by their paths alone. Raises
     ConfigError where the index set is too small.
     """
 
@@ -38,13 +38,13 @@ class RandomDemonstrations:
             chosen += found[: self._shots - len(chosen)]
         if len(chosen) < self._shots:
             raise ConfigError(
-                f"--shots {self._shots}: only {len(chosen)} demonstrations in {self._index.folder} show another picture",
+                f"--shots {self._shots}: only {len(chosen)} demonstrations in {self._index.folder} show another image",
                 "ask for fewer",
             )
         return tuple(chosen)
 
     def _leaks(self, example: Example, query: Example) -> bool:
-        if picture_file(example.image) == picture_file(query.image):
+        if image_file(example.image) == image_file(query.image):
             return True
         same = example.image_id == query.image_id or bool(query.group and example.group == query.group)
         return (self._prepared and same) or (self._texts and example.label in query.references)

@@ -1,4 +1,4 @@
-"""Pictures to be captioned, as a JSON file lists them: read and checked before any model is loaded."""
+"""Images to be captioned, as a JSON file lists them: read and checked before any model is loaded."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from icltool.contracts import Example, Task, open_file, open_picture, picture_error, picture_reference, read_whole
+from icltool.contracts import Example, Task, image_error, image_reference, open_file, open_image, read_whole
 from icltool.errors import ConfigError, DataError, suggestion
 
 #: What an entry may hold; `question` and `clue` are two names of one thing.
 KEYS = ("image", "image_hash", "style", "reference", "question", "clue")
-#: Pictures that cannot be read are named, so many at most.
+#: Images that cannot be read are named, so many at most.
 _NAMED = 3
-_PATHS = "check the paths; --images FOLDER says where pictures lie"
+_PATHS = "check the paths; --images FOLDER says where images lie"
 _FILES = "get the file again, or take the entry out"
 #: 48 bits: an id that depends on nothing but the entry's content.
 _ID_BYTES = 6
@@ -24,7 +24,7 @@ _SHAPE = "a list of {style, image | image_hash, reference?, question? | clue?} i
 
 @dataclass(frozen=True)
 class Entry:
-    """One picture to be captioned. `number` counts from 1, `given` is what goes into the results beside the caption."""
+    """One image to be captioned. `number` counts from 1, `given` is what goes into the results beside the caption."""
 
     number: int
     given: Mapping[str, object]
@@ -32,16 +32,16 @@ class Entry:
 
 
 def read_entries(file: Path, images: Path | None = None) -> list[Entry]:
-    """The entries of a JSON file, in its order. Paths of pictures are relative to `images`, without it to the file's folder;
+    """The entries of a JSON file, in its order. Paths of images are relative to `images`, without it to the file's folder;
     an image hash stands for `HASH.jpg` there.
 
-    Raises DataError, one line with file and entry, for what cannot be read or is malformed, and for pictures that are missing
-    or no pictures, of which it names the first few.
+    Raises DataError, one line with file and entry, for what cannot be read or is malformed, and for images that are missing
+    or no images, of which it names the first few.
     """
     found = _listed(file)
     folder = (images or file.parent).absolute()
     entries = [_entry(file, number, fields, folder) for number, fields in enumerate(found, 1)]
-    _check_pictures(file, entries)
+    _check_images(file, entries)
     return entries
 
 
@@ -75,25 +75,25 @@ def check_fields(entries: Iterable[Entry], task: Task, source: Path) -> None:
             raise DataError(f"{source}, entry {entry.number}: no {needed}, which task {task.name} needs", "add it")
 
 
-def check_picture(reference: str) -> None:
-    """DataError where the picture's file is missing or no picture. The pixels are not read."""
+def check_image(reference: str) -> None:
+    """DataError where the image's file is missing or no image. The pixels are not read."""
     from PIL import Image
 
-    path = picture_reference(reference).file
+    path = image_reference(reference).file
     try:
-        with open_file(path) as file, open_picture(file):
+        with open_file(path) as file, open_image(file):
             return
     except ConfigError:
         raise
     except Exception as error:  # parsers of headers raise what they like
-        told = picture_error(path, error)
+        told = image_error(path, error)
         gone = isinstance(error, FileNotFoundError | IsADirectoryError)
         limit = isinstance(error, Image.DecompressionBombError)
         raise DataError(told.message, _PATHS if gone else told.hint if limit else _FILES) from error
 
 
 def digest_of(entries: Sequence[Entry]) -> str:
-    """16 hex characters that change with what is asked about the pictures, their paths and their order."""
+    """16 hex characters that change with what is asked about the images, their paths and their order."""
     lines = [[e.example.image, e.example.style, e.example.question, dict(e.given)] for e in entries]
     return hashlib.blake2b(json.dumps(lines, sort_keys=True).encode(), digest_size=8).hexdigest()
 
@@ -140,8 +140,8 @@ def _entry(file: Path, number: int, fields: object, folder: Path) -> Entry:
         )
     if "question" in fields and "clue" in fields:
         raise DataError(f"{where}: both question and clue", "give one of them")
-    picture = fields["image"] if names == ["image"] else f"{fields['image_hash']}.jpg"
-    reference = picture_reference(picture)
+    source = fields["image"] if names == ["image"] else f"{fields['image_hash']}.jpg"
+    reference = image_reference(source)
     image = str(replace(reference, file=str(folder / reference.file)))
     question, style = fields.get("question", fields.get("clue", "")), fields.get("style", "")
     label = fields.get("reference", "")
@@ -149,24 +149,24 @@ def _entry(file: Path, number: int, fields: object, folder: Path) -> Entry:
     key = int.from_bytes(hashlib.blake2b(content, digest_size=_ID_BYTES).digest(), "big")
     references = (label,) if label else ()
     example = Example(key, image, key, question or label, label, references, question=question, style=style)
-    given = {"style": style, "image": picture, **fields}
+    given = {"style": style, "image": source, **fields}
     return Entry(number, {name: value for name, value in given.items() if value}, example)
 
 
-def _check_pictures(file: Path, entries: Sequence[Entry]) -> None:
+def _check_images(file: Path, entries: Sequence[Entry]) -> None:
     faults: dict[str, str] = {}
     hints: list[str] = []
     for entry in entries:
         if entry.example.image in faults:
             continue
         try:
-            check_picture(entry.example.image)
+            check_image(entry.example.image)
         except DataError as error:
             faults[entry.example.image] = f"entry {entry.number}: {error.message}"
             hints += [error.hint] if error.hint and error.hint not in hints else []
     if faults:
         told = list(faults.values())
-        more = f"; and {len(told) - _NAMED} more pictures" if len(told) > _NAMED else ""
+        more = f"; and {len(told) - _NAMED} more images" if len(told) > _NAMED else ""
         raise DataError(f"{file}: {'; '.join(told[:_NAMED])}{more}", "; ".join(hints))
 
 

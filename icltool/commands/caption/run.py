@@ -1,6 +1,6 @@
-"""Captions pictures that a file lists, or random evaluation examples.
+"""Captions images that a file lists, or random evaluation examples.
 
-Reads: the JSON file of --input and its pictures; datasets/<name>/<task>/ for samples, demonstrations and styles
+Reads: the JSON file of --input and its images; datasets/<name>/<task>/ for samples, demonstrations and styles
 Writes: captions/, or where --output says; `.NAME.journal` beside it until all is finished
 """
 
@@ -24,7 +24,7 @@ from icltool.commands.caption.entries import (
     Entry,
     asked_by,
     check_fields,
-    check_picture,
+    check_image,
     digest_of,
     entry_of,
     read_entries,
@@ -33,7 +33,7 @@ from icltool.commands.caption.options import CaptionConfig
 from icltool.commands.caption.styles import check_styles, prepared_styles, styles_in, styles_of_model
 from icltool.config.identity import makers
 from icltool.config.tasks import named_task, task_of
-from icltool.contracts import Example, Progress, StageReport, Task, picture_file
+from icltool.contracts import Example, Progress, StageReport, Task, image_file
 from icltool.errors import ConfigError, DataError
 from icltool.plugin.manager import load_registry
 from icltool.releases import __version__
@@ -46,7 +46,7 @@ from icltool.store.workspace import Workspace
 if TYPE_CHECKING:
     from icltool.store.records import PreparedDataset
 
-#: Pictures between two entries of the journal, where the batch size is "auto".
+#: Images between two entries of the journal, where the batch size is "auto".
 CHUNK_OF_AUTO = 64
 #: Results that are shown.
 SHOWN = 5
@@ -69,7 +69,7 @@ def run(config: CaptionConfig, progress: Progress) -> StageReport:
     fingerprint, a hash of its weights, precision and prompt format.
 
     All that can be checked without the model is checked before it is loaded. Raises DataError for the input file, its
-    pictures and styles, StoreError where a data set is missing or the output cannot be written, ConfigError for a task that
+    images and styles, StoreError where a data set is missing or the output cannot be written, ConfigError for a task that
     the model does not know, and what loading raises.
     """
     load_registry().get("models", config.model)
@@ -128,7 +128,7 @@ def _asked(config: CaptionConfig) -> _Asked:
     """What is captioned, checked as far as it can be without the model."""
     if config.samples is not None and config.input is None:
         if config.images is not None:
-            raise ConfigError("--images says where the pictures of --input lie", "leave it out: samples have theirs")
+            raise ConfigError("--images says where the images of --input lie", "leave it out: samples have theirs")
         return _sampled(config, config.samples)
     if config.input is None or config.samples is not None:
         raise ConfigError("what is to be captioned?", "give either --input FILE or --samples N")
@@ -146,7 +146,7 @@ def _sampled(config: CaptionConfig, count: int) -> _Asked:
     entries = [entry_of(number, example) for number, example in enumerate(examples, 1)]
     for entry in entries:
         if entry.example.image:
-            check_picture(entry.example.image)
+            check_image(entry.example.image)
     remarks = (f"{dataset.name} has {len(queries)} evaluation examples only",) if count > len(queries) else ()
     name = f"{len(entries)} samples of {dataset.name}"
     return _Asked(name, queries.folder, entries, _writing(task_of(dataset)), dataset, remarks)
@@ -218,7 +218,7 @@ def _caption(
     entries, done = asked.entries, captions.done
     size = CHUNK_OF_AUTO if config.batch_size == "auto" else config.batch_size
     asker.expect(_needed(entries[done:], draw))
-    with progress.task(f"captioning {asked.name}", len(entries), "pictures", done=done) as ticker:
+    with progress.task(f"captioning {asked.name}", len(entries), "images", done=done) as ticker:
         for low in range(done, len(entries), size):
             part = entries[low : low + size]
             chosen = [draw(entry.example) for entry in part]
@@ -242,9 +242,9 @@ def _needed(entries: Sequence[Entry], draw: RandomDemonstrations | _NoDemonstrat
 
 
 def _located(error: DataError, part: Sequence[Entry], source: Path) -> DataError:
-    """The error with the entry whose picture it names."""
+    """The error with the entry whose image it names."""
     for entry in part:
-        if picture_file(entry.example.image) in error.message:
+        if image_file(entry.example.image) in error.message:
             hint = f"{error.hint}; the same command goes on from there" if error.hint else None
             return DataError(f"{source}, entry {entry.number}: {error.message}", hint)
     return error

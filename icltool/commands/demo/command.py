@@ -25,9 +25,9 @@ STEPS: tuple[tuple[str, Mapping[str, object], str], ...] = (
     (
         "prepare",
         {},
-        "604 pictures of coloured shapes, captioned in words that no model knows, in COCO's and VQAv2's layouts",
+        "604 images of coloured shapes, captioned in words that no model knows, in COCO's and VQAv2's layouts",
     ),
-    ("embed", {}, "every picture and caption as a vector, by a small CLIP"),
+    ("embed", {}, "every image and caption as a vector, by a small CLIP"),
     (
         "generate",
         {},
@@ -35,7 +35,7 @@ STEPS: tuple[tuple[str, Mapping[str, object], str], ...] = (
     ),
     ("train", {}, "Lever-LM, a small language model that writes such sequences itself"),
     ("train", POINTER, "its pointer network, which knows examples by their features alone"),
-    ("evaluate", {}, "captions of 240 new pictures, whose colour and shape no demonstration shows together"),
+    ("evaluate", {}, "captions of 240 new images, whose colour and shape no demonstration shows together"),
 )
 
 

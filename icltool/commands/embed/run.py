@@ -48,7 +48,7 @@ def run(config: EmbedConfig, progress: Progress) -> StageReport:
     workspace = Workspace(config.workspace)
     name, task = workspace.choose_dataset(config.dataset, config.task)
     dataset = open_dataset(workspace.dataset_folder(name, task))
-    dataset.check_pictures()
+    dataset.check_images()
     path = None if config.encoder_path is None else str(config.encoder_path)
     made_by = makers([("encoders", config.encoder)], {"encoders": path})
     jobs = [

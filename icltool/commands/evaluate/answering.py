@@ -209,10 +209,10 @@ class Answers:
                 yield Chunk(number, chunk.start, rows, one.chosen[part], under, choosing, among)
 
     def _place(self, run: Run[Chunk | CostSample, Answered]) -> AbstractContextManager[WorkerContext]:
-        """The place that workers are told; what it sends are the pictures of all prompts, and files of vectors and weights."""
+        """The place that workers are told; what it sends are the images of all prompts, and files of vectors and weights."""
         inputs, methods = self.inputs, [group[0].method for group in self.settings.groups]
         rows = np.unique(np.concatenate([np.empty(0, np.int64), *map(self._shown, self._asked)]))
-        pictures = [inputs.index.images[row] for row in rows]
+        images = [inputs.index.images[row] for row in rows]
         chains = [one.setting.method.chain for one in self._asked if one.setting.asks]
         encoders = {part.encoder for chain in chains if chain for part in chain.parts[chain.asking :]} - {None}
         embeddings = [inputs.embeddings(split, name).path for name in encoders if name for split in inputs.splits]
@@ -223,7 +223,7 @@ class Answers:
         return place_of_work(
             run.executor,
             inputs.dataset.folder,
-            [*pictures, *queries],
+            [*images, *queries],
             embeddings,
             files=files,
             ship=self.config.ship_data,

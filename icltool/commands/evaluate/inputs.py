@@ -48,7 +48,7 @@ class Inputs:
         self.workspace: Workspace = Workspace(config.workspace)
         name, task = self.workspace.choose_dataset(config.dataset, config.task)
         self.dataset: PreparedDataset = open_dataset(self.workspace.dataset_folder(name, task))
-        self.dataset.check_pictures()
+        self.dataset.check_images()
         self.task: Task = task_of(self.dataset)
         self.index: Records = self.dataset.split("train")
         self.splits = ("train", config.queries)

@@ -76,7 +76,7 @@ class EvaluateConfig(GenerationConfig, ExecutorConfig):
         default=None,
         description="demonstrations that no query is shown: of its image or near-duplicates (image, always), with its "
         "question (question), or whose whole text is its question with its answer (text; captions: one of its captions). "
-        "None: image,text for captions, else image: equal questions about other pictures are ordinary demonstrations, and "
+        "None: image,text for captions, else image: equal questions about other images are ordinary demonstrations, and "
         "text would look at the answer",
         json_schema_extra={"hidden_in_artefact": True},
     )

@@ -32,7 +32,7 @@ from icltool.execution.progress import SilentProgress
 from icltool.execution.worker_context import WorkerContext
 from icltool.plugin.manager import component
 from icltool.store.arrays import StoredExamples
-from icltool.store.prepared import moved_picture
+from icltool.store.prepared import moved_image
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ class Answering:
             rows = self._answers(unit)
         seconds = time.perf_counter() - began
         if back := {here: there for there, here in self.inputs.dataset.moved.items()}:
-            rows = [{**row, "images": [moved_picture(image, back) for image in row["images"]]} for row in rows]
+            rows = [{**row, "images": [moved_image(image, back) for image in row["images"]]} for row in rows]
         remark = self._remark(unit.under)
         return Answered(unit, session.done - before, tuple(rows), seconds, remark, self._about, asked)
 

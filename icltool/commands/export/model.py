@@ -218,7 +218,7 @@ def _with_copy(card: str, tuned: Tuned, form: str, whole: bool) -> str:
     start = card.rstrip() or f"# {tuned.model}, fine-tuned"
     return (
         f"{start}\n\n## This copy\n\nExported by icltool {__version__}: `{tuned.file.name}`, {holds}, {left}.\n\n"
-        f"    icltool caption --model FOLDER --input pictures.json\n"
+        f"    icltool caption --model FOLDER --input images.json\n"
     )
 
 

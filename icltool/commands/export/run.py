@@ -24,7 +24,7 @@ from icltool.commands.export.selector import export_selector
 from icltool.components.models.chat.chat_format import conversation
 from icltool.components.models.shared.images import read_image
 from icltool.config.tasks import task_of
-from icltool.contracts import Example, Progress, QueryResult, StageReport, Task, picture_reference
+from icltool.contracts import Example, Progress, QueryResult, StageReport, Task, image_reference
 from icltool.errors import ConfigError, DataError, StoreError
 from icltool.plugin.manager import load_registry
 from icltool.results import sequences as forms
@@ -279,9 +279,9 @@ class _ChatForm:
     def _image(self, path: str) -> dict[str, Any]:
         if self.data:
             address = _data_address(path)
-        elif picture_reference(path).regions:
+        elif image_reference(path).regions:
             raise ConfigError(
-                f"regions of image {picture_reference(path).file} are shown, which its path cannot tell",
+                f"regions of image {image_reference(path).file} are shown, which its path cannot tell",
                 "export with --images data",
             )
         elif not Path(path).is_file():
@@ -295,9 +295,9 @@ class _ChatForm:
 
 @functools.lru_cache(maxsize=_IMAGES_KEPT)
 def _data_address(path: str) -> str:
-    """The file as a data address (RFC 2397), where regions are shown the picture with them as PNG. DataError when it cannot
+    """The file as a data address (RFC 2397), where regions are shown the image with them as PNG. DataError when it cannot
     be read or is no JPEG, PNG, GIF or WebP."""
-    if picture_reference(path).regions:
+    if image_reference(path).regions:
         shown = io.BytesIO()
         read_image(path).save(shown, "PNG")
         return f"data:image/png;base64,{base64.b64encode(shown.getvalue()).decode()}"

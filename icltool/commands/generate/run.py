@@ -220,16 +220,14 @@ def _search(
 def _place(
     config: GenerateConfig, parts: SearchParts, run: Run[AnchorGroup, SearchedGroup], units: Iterable[AnchorGroup]
 ) -> AbstractContextManager[WorkerContext]:
-    """The place that workers are told; what it sends are the pictures of all anchors and candidates, and embeddings where
+    """The place that workers are told; what it sends are the images of all anchors and candidates, and embeddings where
     the scorer reads them."""
-    pictures: set[str] = set()
+    images: set[str] = set()
     for unit in units if config.ship_data else ():
-        pictures |= {parts.queries.images[row] for row in unit.rows}
-        pictures |= {parts.records.images[row] for pool in unit.pools for row in pool}
+        images |= {parts.queries.images[row] for row in unit.rows}
+        images |= {parts.records.images[row] for pool in unit.pools for row in pool}
     files = [file.path for file in (parts.embeddings, parts.query_embeddings) if file is not None]
-    return place_of_work(
-        run.executor, parts.dataset.folder, pictures, files, ship=config.ship_data, variables=VARIABLES
-    )
+    return place_of_work(run.executor, parts.dataset.folder, images, files, ship=config.ship_data, variables=VARIABLES)
 
 
 def _largest_batch(config: GenerateConfig) -> int:

@@ -118,7 +118,7 @@ def open_parts(config: GenerateConfig) -> SearchParts:
     workspace = Workspace(config.workspace)
     name, task = workspace.choose_dataset(config.dataset, config.task)
     dataset = open_dataset(workspace.dataset_folder(name, task))
-    dataset.check_pictures()
+    dataset.check_images()
     sampler: Sampler = component("samplers", config.sampler, **config.sampler_options)
     scorer_options = dict(config.scorer_options)
     if config.scorer == "infoscore":

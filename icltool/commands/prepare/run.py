@@ -275,9 +275,9 @@ def _up_to_date(folder: Path, inputs: Inputs, own: Path) -> tuple[Manifest | Non
         dataset = open_dataset(folder)
         if dataset.manifest.get("provenance", {}).get("inputs") != inputs:
             return None, ""
-        if changed := dataset.changed_pictures(own):
-            pictures = f"{changed:,} picture{'s have' if changed > 1 else ' has'}"
-            return None, f"{pictures} changed since it was prepared: this is another version"
+        if changed := dataset.changed_images(own):
+            images = f"{changed:,} image{'s have' if changed > 1 else ' has'}"
+            return None, f"{images} changed since it was prepared: this is another version"
     except StoreError as error:
         return None, f"written anew: {error.message}"
     return dataset.manifest, ""

@@ -51,10 +51,10 @@ class ReportConfig(StageConfig):
         default=20.0,
         gt=0,
         allow_inf_nan=False,
-        description="size of the page in MB (10^6 bytes) that pictures may fill: they are made smaller, and in the end left "
+        description="size of the page in MB (10^6 bytes) that images may fill: they are made smaller, and in the end left "
         "out",
     )
-    images: bool = Field(default=True, description="show pictures")
+    images: bool = Field(default=True, description="show images")
     seed: int = Field(default=0, ge=0, description="decides which queries are drawn")
     overwrite: bool = Field(
         default=False, description="replace an output that is there already", json_schema_extra=HIDDEN

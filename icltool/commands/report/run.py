@@ -1,6 +1,6 @@
 """Makes one HTML file of evaluations, or of generated sequences.
 
-Reads: evaluations/*/results.json, predictions/*.jsonl and datasets/<name>/<task>/ with its pictures; or sequences/*.h5
+Reads: evaluations/*/results.json, predictions/*.jsonl and datasets/<name>/<task>/ with its images; or sequences/*.h5
 Writes: exports/report.html, exports/<sequences>.html, or where --output says
 """
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from icltool.commands.report.page.page_builder import Draft
 
 _MEGA = 1_000_000
-#: The part of what is left for pictures that is not promised to them: what else a page with pictures has more of.
+#: The part of what is left for images that is not promised to them: what else a page with images has more of.
 _SPARE = 0.01
 
 
@@ -48,7 +48,7 @@ def run(config: ReportConfig, progress: Progress) -> StageReport:
         "shown": page.kind,
         "settings": len(page.settings),
         "queries": len(page.queries),
-        "pictures": f"{len(page.pictures):,} of {len(draft.references):,}",
+        "images": f"{len(page.images):,} of {len(draft.references):,}",
         "MB": round(size, 2),
         "file": str(target),
     }
@@ -89,22 +89,22 @@ def _evaluations(config: ReportConfig) -> list[Path]:
 
 
 def _rendered(config: ReportConfig, draft: Draft, progress: Progress) -> tuple[str, Page]:
-    """(the HTML text, its page): with pictures in what the rest of the page leaves of --max-mb."""
-    page = draft.without_pictures()
+    """(the HTML text, its page): with images in what the rest of the page leaves of --max-mb."""
+    page = draft.without_images()
     text = render(page)
     if not config.images or not draft.references:
         return text, page
     limit = int(config.max_mb * _MEGA)
     budget = int((limit - len(text.encode())) * (1 - _SPARE))
     made = make_thumbnails(draft.references, draft.large, draft.uses, max(0, budget), progress)
-    page = draft.finished(made.pictures, made.remarks)
+    page = draft.finished(made.images, made.remarks)
     return render(page), page
 
 
 def _too_large(config: ReportConfig, page: Page, size: float) -> str:
     """What to say of a page of `size` MB, more than was asked for: fewer queries help as long as there is something beside
     them."""
-    bare = replace(page, queries=(), results=(), pictures=(), remarks=())
+    bare = replace(page, queries=(), results=(), images=(), remarks=())
     if page.kind == "evaluations":
         bare = replace(bare, demonstrations=())
     least = len(render(bare).encode()) / _MEGA

@@ -67,7 +67,7 @@ def run(config: TrainConfig, progress: Progress) -> StageReport:
     learner: object = component("learners", config.learner, **options)
     workspace = Workspace(config.workspace)
     dataset = open_dataset(workspace.dataset_folder(*workspace.choose_dataset(config.dataset, config.task)))
-    dataset.check_pictures()
+    dataset.check_images()
     job = _job(config, workspace, dataset, learner, options)
     name, task = dataset.name, dataset.task
     folder = workspace.checkpoint_folder(config.learner, name, task, digest(job.identity), job.variant)

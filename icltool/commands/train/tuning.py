@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from icltool.store.records import PreparedDataset, Records
 
 #: The prepared split by which the best weights are chosen, where a data set has one; else a share of the index set, held out
-#: by picture and near-duplicates, of so many examples at most.
+#: by image and near-duplicates, of so many examples at most.
 DEVELOPMENT, SHARE, MOST = "development", 0.05, 5000
 
 
@@ -125,15 +125,15 @@ class Part:
 
 
 def held_out_rows(records: Records, seed: int) -> tuple[IntArray, IntArray]:
-    """(rows to learn from, rows held out), both ascending. Pictures stay whole, and near-duplicates together. DataError where
-    there is only one picture."""
+    """(rows to learn from, rows held out), both ascending. Images stay whole, and near-duplicates together. DataError where
+    there is only one image."""
     groups, images = np.asarray(records.groups), np.asarray(records.image_ids)
     kinds = np.where(groups >= 0, 0, 1)
     _, units = np.unique(np.stack([kinds, np.where(groups >= 0, groups, images)]), axis=1, return_inverse=True)
     units = units.reshape(-1)
     count = int(units.max()) + 1
     if count < 2:
-        raise DataError("a captioner needs two pictures at least: one to learn from, one to choose the best weights by")
+        raise DataError("a captioner needs two images at least: one to learn from, one to choose the best weights by")
     wanted = max(1, min(MOST, round(SHARE * len(units))))
     order = keyed_generator(seed, "tuning.development").permutation(count)
     sizes = np.bincount(units, minlength=count)[order]

@@ -12,7 +12,7 @@ from icltool.components.datasets.images import check_decoding, expect_images
 from icltool.components.datasets.near_duplicates import groups_file, read_groups
 from icltool.components.datasets.official import (
     Caption,
-    Picture,
+    Image,
     counted,
     entries,
     expect_kind,
@@ -47,7 +47,7 @@ class Places:
 class CaptionSplit:
     """One split as its captions file has it: images with captions by ascending id, and what was left out."""
 
-    pictures: list[Picture]
+    images: list[Image]
     captions: dict[int, list[str]]
     remarks: tuple[str, ...]
 
@@ -79,7 +79,7 @@ class CocoReader(FileReader):
                 split = read_captions(path, self._get(part))
                 ticker.advance()
             groups = read_groups(path, name)
-            yield PreparedSplit(name, len(split.pictures), _examples(split, places.images[part], groups))
+            yield PreparedSplit(name, len(split.images), _examples(split, places.images[part], groups))
 
     def find(self, root: Path | None) -> Path:
         """The folder `mscoco{YEAR}`. DataError when there is none."""
@@ -114,12 +114,12 @@ class CocoReader(FileReader):
             path, folder = places.captions[part], places.images[part]
             split = read_captions(path, self._get(part))
             read_groups(path, name)
-            names = [picture.file_name for picture in split.pictures]
+            names = [image.file_name for image in split.images]
             get = f"get {part}{self.year}.zip and annotations_trainval{self.year}.zip from cocodataset.org again"
             expect_images(path, folder, names, places.images[OTHER_PART[part]], names, get)
             check_decoding(folder, names, f"{part}{self.year}", get, verify, progress)
             remarks += split.remarks
-            remarks += unofficial(path.name, len(split.pictures), "captioned image", self.official[name])
+            remarks += unofficial(path.name, len(split.images), "captioned image", self.official[name])
         files = on_disk([*places.captions.values(), *groups_file(*places.captions.values())])
         return ReadReport((*files, *archives_of(places.images.values())), tuple(remarks))
 
@@ -138,13 +138,13 @@ def read_captions(path: Path, get: str) -> CaptionSplit:
     """Reads a captions file. DataError that names the file and what is wrong with it; `get` is the hint."""
     found = read_annotations(path, get)
     expect_kind(path, found, "captions", get)
-    pictures = entries(path, found, "images", Picture)
+    images = entries(path, found, "images", Image)
     captions = entries(path, found, "annotations", Caption)
     found.clear()
-    twice = repeated([picture.id for picture in pictures])
+    twice = repeated([image.id for image in images])
     if twice is not None:
         raise DataError(f"{path} lists image {twice} more than once", get)
-    by_image: dict[int, list[Caption]] = {picture.id: [] for picture in pictures}
+    by_image: dict[int, list[Caption]] = {image.id: [] for image in images}
     unknown = sorted({c.image_id for c in captions if c.image_id not in by_image})
     if unknown:
         raise DataError(f"{path} has captions of {counted(len(unknown), 'image')} not in its list: {few(unknown)}", get)
@@ -154,14 +154,14 @@ def read_captions(path: Path, get: str) -> CaptionSplit:
             by_image[caption.image_id].append(caption)
         else:
             empty += 1
-    kept = sorted(picture for picture in pictures if by_image[picture.id])
+    kept = sorted(image for image in images if by_image[image.id])
     if not kept:
         raise DataError(f"{path} has no captions", get)
     texts = {p.id: [one_line(caption.caption) for caption in sorted(by_image.pop(p.id))] for p in kept}
-    return CaptionSplit(kept, texts, left_out(path.name, empty, len(pictures) - len(kept)))
+    return CaptionSplit(kept, texts, left_out(path.name, empty, len(images) - len(kept)))
 
 
 def _examples(split: CaptionSplit, folder: Path, groups: dict[int, str]) -> Iterator[Example]:
-    for picture in split.pictures:
-        captions, group = tuple(split.captions[picture.id]), groups.get(picture.id, "")
-        yield captioned(picture.id, str(folder / picture.file_name), picture.id, captions, group)
+    for image in split.images:
+        captions, group = tuple(split.captions[image.id]), groups.get(image.id, "")
+        yield captioned(image.id, str(folder / image.file_name), image.id, captions, group)

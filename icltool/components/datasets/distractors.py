@@ -1,4 +1,4 @@
-"""Wrong answers that stand beside the right one: drawn from what is said of other pictures."""
+"""Wrong answers that stand beside the right one: drawn from what is said of other images."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from icltool.contracts.arrays import plain_text
 
 
 class Pool:
-    """Texts with the pictures that they are about, from which each query draws by its id."""
+    """Texts with the images that they are about, from which each query draws by its id."""
 
     def __init__(self, purpose: str, texts: Sequence[tuple[str, str]]) -> None:
-        """`texts` are (picture, text); `purpose` keeps the draws apart from others of the same id."""
+        """`texts` are (image, text); `purpose` keeps the draws apart from others of the same id."""
         self._purpose = purpose
-        self._texts = [(picture, text, plain_text(text)) for picture, text in texts]
+        self._texts = [(image, text, plain_text(text)) for image, text in texts]
 
-    def choices(self, identifier: int, picture: str, references: Sequence[str], count: int) -> tuple[str, ...]:
+    def choices(self, identifier: int, image: str, references: Sequence[str], count: int) -> tuple[str, ...]:
         """The first reference and `count` distractors (fewer where the pool has no more), in an order that is drawn as well.
 
-        Distractors are about other pictures; none reads as a reference or another of them, case and punctuation aside.
+        Distractors are about other images; none reads as a reference or another of them, case and punctuation aside.
         """
         generator = keyed_generator(0, self._purpose, identifier)
         taken = {plain_text(text) for text in references}
@@ -31,7 +31,7 @@ class Pool:
                 other, text, plain = self._texts[int(row)]
                 if len(chosen) > count:
                     break
-                if other != picture and plain not in taken:
+                if other != image and plain not in taken:
                     taken.add(plain)
                     chosen.append(text)
             if len(chosen) > count:

@@ -9,7 +9,7 @@ import secrets
 from collections.abc import Mapping
 from pathlib import Path
 
-from icltool.contracts import open_picture, picture_error, read_whole
+from icltool.contracts import image_error, open_image, read_whole
 from icltool.errors import ConfigError, DataError
 from icltool.store.atomic import writing
 
@@ -90,14 +90,14 @@ def _format(content: bytes, where: str, decode: bool) -> str:
     from PIL import Image
 
     try:
-        with open_picture(io.BytesIO(content)) as image:
+        with open_image(io.BytesIO(content)) as image:
             if decode:
                 image.load()
             return image.format or "image"
     except ConfigError:
         raise
     except Exception as error:  # decoders raise what they like: OSError, SyntaxError, struct.error …
-        told = picture_error(_ITSELF, error)
+        told = image_error(_ITSELF, error)
         said = told.message.removeprefix(f"image {_ITSELF} ").partition(" <_io")[0]
         hint = told.hint if isinstance(error, Image.DecompressionBombError) else "the data set's file is damaged"
         raise DataError(f"{where}: its image {said}", hint) from error

@@ -17,9 +17,9 @@ from icltool.contracts import (
     archive_members,
     file_stamp,
     keyed_generator,
-    load_picture,
+    load_image,
 )
-from icltool.contracts.pictures import LIMIT_VARIABLE
+from icltool.contracts.images import LIMIT_VARIABLE
 from icltool.errors import DataError
 
 #: What happens to examples whose image is not there: the data set is refused, or they are left out.
@@ -104,7 +104,7 @@ def expect_readable(folder: Path, names: Sequence[str], get: str, ticker: Ticker
 
 
 def is_empty(image: str | Path) -> bool:
-    """Whether a picture has no byte: what a download of one that is gone leaves."""
+    """Whether an image has no byte: what a download of one that is gone leaves."""
     try:
         return file_stamp(image)[0] == 0
     except OSError:
@@ -122,7 +122,7 @@ def sample(names: Sequence[str], purpose: str) -> list[str]:
 def _fault(path: Path) -> DataError | None:
     """Why the image cannot be decoded."""
     try:
-        load_picture(str(path))
+        load_image(str(path))
     except DataError as error:
         return error
     return None

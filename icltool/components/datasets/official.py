@@ -16,7 +16,7 @@ from icltool.errors import DataError
 _LARGEST = 2**63 - 1
 
 
-class Picture(NamedTuple):
+class Image(NamedTuple):
     """An entry of "images"."""
 
     id: int
@@ -54,7 +54,7 @@ class Answers(NamedTuple):
     raw_answers: tuple[str, ...] = ()
 
 
-Entry = TypeVar("Entry", Picture, Caption, Question, Answers)
+Entry = TypeVar("Entry", Image, Caption, Question, Answers)
 
 #: What COCO's other annotation files hold, by a key of their entries.
 _OTHER_KINDS = {"keypoints": "person keypoints", "segments_info": "panoptic segments", "bbox": "instances"}
@@ -62,16 +62,16 @@ _OTHER_KINDS = {"keypoints": "person keypoints", "segments_info": "panoptic segm
 _OPTIONAL = "raw_answers"
 #: The fields by which an entry is known.
 _DECIDING: dict[type[object], tuple[str, ...]] = {
-    Picture: ("id", "file_name"),
+    Image: ("id", "file_name"),
     Caption: ("image_id", "caption"),
     Question: ("question_id", "question"),
     Answers: ("question_id", "answers"),
 }
-_NAMES = {Picture: "an image", Caption: "a caption", Question: "a question", Answers: "a list of answers"}
+_NAMES = {Image: "an image", Caption: "a caption", Question: "a question", Answers: "a list of answers"}
 
 
 def read_annotations(path: Path, get: str) -> dict[str, object]:
-    """The object in an annotation file, its known entries as Picture, Caption, Question and Answers.
+    """The object in an annotation file, its known entries as Image, Caption, Question and Answers.
 
     `get` is the hint: where the file comes from. Raises DataError when the file is missing, unreadable, not well-formed
     (with line and column) or holds no object.
@@ -98,7 +98,7 @@ def _entry(key: str, record: object) -> object:
     if "caption" in record and "image_id" in record:  # other makers' files number no captions
         return Caption(record.get("id", 0), record["image_id"], record["caption"])
     if "file_name" in record and "id" in record:
-        return Picture(record["id"], record["file_name"])
+        return Image(record["id"], record["file_name"])
     return record
 
 
@@ -183,7 +183,7 @@ def _missing(entry: object, kind: type[object]) -> str:
     return f"it has no {' and no '.join(lacking)}" if lacking else "its fields are of another kind"
 
 
-def _fault(entry: Picture | Caption | Question | Answers) -> str:
+def _fault(entry: Image | Caption | Question | Answers) -> str:
     for name, value in zip(entry._fields, entry, strict=True):
         if name == _OPTIONAL:
             continue

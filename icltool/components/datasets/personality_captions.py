@@ -25,13 +25,13 @@ IMAGES = "yfcc_images"
 _QUERIES = {"test": "test.json", "validation": "val.json", "val": "val.json"}
 _GET = f"put train.json, val.json, test.json and {PERSONALITIES} of PersonalityCaptions there"
 _GET_IMAGES = (
-    f"put the pictures into {IMAGES}, as HASH.jpg (--option suffix=.png: as HASH.png), or {IMAGES}.zip there; some of the "
+    f"put the images into {IMAGES}, as HASH.jpg (--option suffix=.png: as HASH.png), or {IMAGES}.zip there; some of the "
     "release are not to be had any more: --option missing=skip leaves their entries out"
 )
 
 
 class Comment(NamedTuple):
-    """An entry: a picture, the personality that was given, and what was written; `further` by others (test)."""
+    """An entry: an image, the personality that was given, and what was written; `further` by others (test)."""
 
     image: str
     personality: str
@@ -40,13 +40,13 @@ class Comment(NamedTuple):
 
     @property
     def id(self) -> int:
-        """A code of picture, personality and caption: an example keeps it in another file or order."""
+        """A code of image, personality and caption: an example keeps it in another file or order."""
         return group_code("\x00".join((self.image, self.personality, self.text)))
 
 
 @dataclass(frozen=True)
 class Places:
-    """The files by our split name, the list of personalities where there is one, and the folder of the pictures."""
+    """The files by our split name, the list of personalities where there is one, and the folder of the images."""
 
     files: Mapping[str, Path]
     personalities: Path | None
@@ -66,19 +66,19 @@ class PersonalityCaptionsOptions(Options):
 
     split: Literal["test", "validation", "val"] = Field("test", description="file that holds the queries")
     styles: str = Field("", description="file with one style a line: examples of other styles are left out")
-    missing: MissingImages = Field("refuse", description="what happens to entries whose picture is not there")
-    suffix: str = Field(".jpg", description="how the names of pictures end")
+    missing: MissingImages = Field("refuse", description="what happens to entries whose image is not there")
+    suffix: str = Field(".jpg", description="how the names of images end")
 
 
 class PersonalityCaptionsReader(FileReader):
     """Reads `train.json`, `val.json`, `test.json` and `personalities.txt` in `personality_captions` below `root`, or in `root`
-    itself, and the pictures `yfcc_images/HASH.jpg` there; without `root`, below PERSONALITY_CAPTIONS_PATH.
+    itself, and the images `yfcc_images/HASH.jpg` there; without `root`, below PERSONALITY_CAPTIONS_PATH.
 
     An example is one entry: the personality is its style, the comment its label and retrieval text, and the references are
     the comment with the additional ones (the test split has four). `split` says which file holds the queries: "test" (the
     default), or "validation"; where it is "test", val.json is our split "development", by which captioners choose their best
-    weights, unless it is missing. `missing=skip` leaves entries out whose picture is not there, and `suffix` is how the names
-    of pictures end. `styles` is a file with one style a line: examples of other styles are left out. Entries
+    weights, unless it is missing. `missing=skip` leaves entries out whose image is not there, and `suffix` is how the names
+    of images end. `styles` is a file with one style a line: examples of other styles are left out. Entries
     without a comment and repeated ones are left out as well. Ids are codes (see Comment), image ids codes of the hash. An
     image's group comes from `near_duplicates.json` beside the files ("train", "val" and "development" are our splits).
     """
@@ -106,12 +106,12 @@ class PersonalityCaptionsReader(FileReader):
                 ticker.advance()
             groups = read_groups(path, name)
             if self._skips:
-                gone = set(self._missing(places, self._pictures(found)))
+                gone = set(self._missing(places, self._images(found)))
                 found = [comment for comment in found if f"{comment.image}{self._suffix}" not in gone]
             yield PreparedSplit(name, len(found), _examples(found, places.images, self._suffix, groups))
 
-    def _pictures(self, comments: Sequence[Comment]) -> list[str]:
-        """The names of their pictures, each once."""
+    def _images(self, comments: Sequence[Comment]) -> list[str]:
+        """The names of their images, each once."""
         return list(dict.fromkeys(f"{comment.image}{self._suffix}" for comment in comments))
 
     def _missing(self, places: Places, names: Sequence[str]) -> list[str]:
@@ -120,7 +120,7 @@ class PersonalityCaptionsReader(FileReader):
         return [i for i in names if i not in present or (self._skips and is_empty(places.images / i))]
 
     def find(self, root: Path | None) -> Places:
-        """Where files and pictures are. DataError when something is missing that is needed."""
+        """Where files and images are. DataError when something is missing that is needed."""
         start = chosen_root(root, ("PERSONALITY_CAPTIONS_PATH",), self.name)
         names = list(self._files.values())
         base = first_holding([start / "personality_captions", start / "personality-captions", start], names)
@@ -138,7 +138,7 @@ class PersonalityCaptionsReader(FileReader):
             if images is not None:
                 break
         else:
-            raise DataError(f"no pictures of PersonalityCaptions: {start} has no {IMAGES}", _GET_IMAGES)
+            raise DataError(f"no images of PersonalityCaptions: {start} has no {IMAGES}", _GET_IMAGES)
         listed = base / PERSONALITIES
         return Places({n: p for n, p in files.items() if p.exists()}, listed if listed.exists() else None, images)
 
@@ -154,7 +154,7 @@ class PersonalityCaptionsReader(FileReader):
         for name, path in places.files.items():
             found, told = _comments(path, name, styles)
             read_groups(path, name)
-            names = self._pictures(found)
+            names = self._images(found)
             missing = self._missing(places, names)
             if missing and self._skips and len(missing) < len(names):
                 gone = set(missing)

@@ -1,4 +1,4 @@
-"""Sherlock (arXiv:2202.04800): what a clue in a region of a picture lets one infer. One example per inference, in the order
+"""Sherlock (arXiv:2202.04800): what a clue in a region of an image lets one infer. One example per inference, in the order
 of the official files."""
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from icltool.components.datasets.near_duplicates import groups_file, read_groups
 from icltool.components.datasets.official import counted, few, repeated
 from icltool.components.datasets.places import chosen_root, find_file, first_holding, on_disk
 from icltool.components.datasets.reader import FileReader
-from icltool.components.datasets.sherlock_files import TRAIN, VALIDATION, Box, Observation, Pictures, read_observations
+from icltool.components.datasets.sherlock_files import TRAIN, VALIDATION, Box, Images, Observation, read_observations
 from icltool.contracts import (
     Example,
     Options,
@@ -29,26 +29,26 @@ from icltool.contracts import (
     group_code,
     with_regions,
 )
-from icltool.contracts.pictures import ShowMode, picture_size
+from icltool.contracts.images import ShowMode, image_size
 from icltool.errors import DataError
 
 #: Our split -> its file.
 _FILES = {"train": TRAIN, "validation": VALIDATION}
 _HINT = f"put {TRAIN} and {VALIDATION} of Sherlock's page into sherlock_dataset there; their zips need not be unpacked"
 _IMAGES = (
-    "VCR's pictures belong into vcr1images, Visual Genome's into vg/images/VG_100K and vg/images/VG_100K_2, or their "
+    "VCR's images belong into vcr1images, Visual Genome's into vg/images/VG_100K and vg/images/VG_100K_2, or their "
     "archives vcr1images.zip, vg/images.zip and vg/images2.zip; all below the folder given by --root or SHERLOCK_PATH. "
-    "--option missing=skip leaves out the records whose picture is not to be had"
+    "--option missing=skip leaves out the records whose image is not to be had"
 )
-_RESTORE = "get the picture again, or unpack its archive again: what is there is damaged"
+_RESTORE = "get the image again, or unpack its archive again: what is there is damaged"
 
 
 @dataclass(frozen=True)
 class Places:
-    """The files by our split name, and where the pictures are looked for."""
+    """The files by our split name, and where the images are looked for."""
 
     files: Mapping[str, Path]
-    pictures: Pictures
+    images: Images
 
 
 @dataclass(frozen=True)
@@ -61,29 +61,29 @@ class Observations:
 
 
 class SherlockOptions(Options):
-    """How pictures and choices are shown."""
+    """How images and choices are shown."""
 
     show: ShowMode = Field(
         "highlight", description="regions in colour, as published; hidden; all else blackened (only); or cut out (crop)"
     )
-    distractors: int = Field(99, ge=1, description="inferences about other pictures among a query's choices")
-    missing: MissingImages = Field("refuse", description="what happens to records whose picture is not there")
+    distractors: int = Field(99, ge=1, description="inferences about other images among a query's choices")
+    missing: MissingImages = Field("refuse", description="what happens to records whose image is not there")
 
 
 class SherlockReader(FileReader):
-    """Reads `sherlock_dataset/sherlock_{train,val_with_split_idxs}_v1_1.json`, and the pictures of VCR in `vcr1images` and of
+    """Reads `sherlock_dataset/sherlock_{train,val_with_split_idxs}_v1_1.json`, and the images of VCR in `vcr1images` and of
     Visual Genome in `vg/images`, below `root` or SHERLOCK_PATH. Zip archives need not be unpacked.
 
-    An example is one inference: its label, with the clue as question and retrieval text, and the picture's regions shown as
+    An example is one inference: its label, with the clue as question and retrieval text, and the image's regions shown as
     `show` says: "highlight" (in colour, as published), "hide", "only" (all else blackened) or "crop". The references are
-    all inferences about the same regions of the same picture, the label first. The id is a code of the record's
-    instance_id, so that an example keeps it in another file or order; the image id is a code of the picture's place in its
-    release. `answer_type` is the picture's source, "vcr" or "vg", by which evaluations are broken down. Records without clue or
-    inference, or whose regions lie outside of their picture, are left out, and remarked on. Where a picture has another size
-    than its record says, and the same shape, its regions are scaled. `missing=skip` leaves records out whose picture is not
+    all inferences about the same regions of the same image, the label first. The id is a code of the record's
+    instance_id, so that an example keeps it in another file or order; the image id is a code of the image's place in its
+    release. `answer_type` is the image's source, "vcr" or "vg", by which evaluations are broken down. Records without clue or
+    inference, or whose regions lie outside of their image, are left out, and remarked on. Where an image has another size
+    than its record says, and the same shape, its regions are scaled. `missing=skip` leaves records out whose image is not
     there.
 
-    Task "inference-choice": the query's choices are its inference and `distractors` inferences about other pictures, drawn by
+    Task "inference-choice": the query's choices are its inference and `distractors` inferences about other images, drawn by
     the query's id from its part of the validation file (`split_idx`; the whole file where it is missing); none of them reads
     as one of the references. Demonstrations need no choices and have none.
     """
@@ -103,14 +103,14 @@ class SherlockReader(FileReader):
             with progress.task(f"reading {places.files[name].name}", 1, "files") as ticker:
                 split = observations(places.files[name], name)
                 split = self._present(split, places)
-                shown = {places.pictures.find(o): o for o in split.found}
+                shown = {places.images.find(o): o for o in split.found}
                 scales = _scales(places.files[name], shown)
                 ticker.advance()
             groups = read_groups(places.files["train"], name)
             yield PreparedSplit(name, len(split.found), self._examples(split, places, task, name, groups, scales))
 
     def find(self, root: Path | None) -> Places:
-        """Where files and pictures are. DataError when a file is missing."""
+        """Where files and images are. DataError when a file is missing."""
         start = chosen_root(root, ("SHERLOCK_PATH",), self.name)
         names = list(_FILES.values())
         archives = [f"{name}.zip" for name in names]
@@ -125,7 +125,7 @@ class SherlockReader(FileReader):
             if path is None:
                 raise DataError(f"{base} lacks {file}", _HINT)
             files[name] = path
-        return Places(files, Pictures(start))
+        return Places(files, Images(start))
 
     def look(self, root: Path | None, task: str, verify: bool, progress: Progress | None) -> ReadReport:
         places = self.find(root)
@@ -137,13 +137,13 @@ class SherlockReader(FileReader):
             whole, split = split, self._present(split, places)
             if len(split.found) < len(whole.found):
                 left = counted(len(whole.found) - len(split.found), "record")
-                remarks.append(f"{name}: {left} left out, whose pictures are not there")
-            shown = list({o.picture: o for o in split.found}.values())
-            found = [places.pictures.find(o) for o in shown]
-            missing = [o.picture for o, place in zip(shown, found, strict=True) if not place]
+                remarks.append(f"{name}: {left} left out, whose images are not there")
+            shown = list({o.image: o for o in split.found}.values())
+            found = [places.images.find(o) for o in shown]
+            missing = [o.image for o, place in zip(shown, found, strict=True) if not place]
             if missing:
                 raise DataError(
-                    f"{path} names {counted(len(missing), 'picture')} that {places.pictures.start} has not: {few(missing)}",
+                    f"{path} names {counted(len(missing), 'image')} that {places.images.start} has not: {few(missing)}",
                     _IMAGES,
                 )
             check_decoding(path.parent, found, path.name, _RESTORE, verify, progress)
@@ -153,19 +153,19 @@ class SherlockReader(FileReader):
             remarks += split.remarks
             if other := _scales(path, looked_at):
                 remarks.append(
-                    f"{name}: {len(other)} of {counted(len(looked_at), 'picture')} looked at have another size than recorded, "
+                    f"{name}: {len(other)} of {counted(len(looked_at), 'image')} looked at have another size than recorded, "
                     f"their regions are scaled: {few(list(other))}"
                 )
             if task == "inference-choice" and name == "validation":
                 remarks += self._too_few(split)
-        files = on_disk([*places.files.values(), *groups_file(places.files["train"]), *places.pictures.archives()])
+        files = on_disk([*places.files.values(), *groups_file(places.files["train"]), *places.images.archives()])
         return ReadReport(files, tuple(remarks))
 
     def _present(self, split: Observations, places: Places) -> Observations:
-        """The observations whose pictures are there, where others are to be left out; all of them where none is."""
+        """The observations whose images are there, where others are to be left out; all of them where none is."""
         if self.options.missing == "refuse":
             return split
-        there = [o for o in split.found if (place := places.pictures.find(o)) and not is_empty(place)]
+        there = [o for o in split.found if (place := places.images.find(o)) and not is_empty(place)]
         return replace(split, found=there) if there else split
 
     def _examples(
@@ -180,14 +180,14 @@ class SherlockReader(FileReader):
         choosing = task == "inference-choice" and name == "validation"
         pools = _pools(split.found) if choosing else {}
         for seen in split.found:
-            scale = scales.get(seen.picture)
+            scale = scales.get(seen.image)
             regions = [Region(*box) if scale is None else _scaled(box, scale) for box in seen.boxes]
-            image_id = group_code(seen.picture)
+            image_id = group_code(seen.image)
             references = _references(split, seen)
             identifier = group_code(seen.instance)
             yield Example(
                 id=identifier,
-                image=with_regions(places.pictures.find(seen), regions, self.options.show),
+                image=with_regions(places.images.find(seen), regions, self.options.show),
                 image_id=image_id,
                 text=seen.clue,
                 label=seen.inference,
@@ -195,7 +195,7 @@ class SherlockReader(FileReader):
                 question=seen.clue,
                 group=groups.get(image_id, ""),
                 answer_type=seen.source,
-                choices=pools[seen.chunk].choices(identifier, seen.picture, references, self.options.distractors)
+                choices=pools[seen.chunk].choices(identifier, seen.image, references, self.options.distractors)
                 if choosing
                 else (),
             )
@@ -205,9 +205,7 @@ class SherlockReader(FileReader):
         pools = _pools(split.found)
         counts = [
             len(
-                pools[o.chunk].choices(
-                    group_code(o.instance), o.picture, _references(split, o), self.options.distractors
-                )
+                pools[o.chunk].choices(group_code(o.instance), o.image, _references(split, o), self.options.distractors)
             )
             - 1
             for o in split.found
@@ -216,7 +214,7 @@ class SherlockReader(FileReader):
         if few_ones and not min(few_ones):
             raise DataError(
                 f"{VALIDATION}: {few_ones.count(0):,} of {len(counts):,} queries have no distractor, an inference about "
-                "another picture that reads otherwise",
+                "another image that reads otherwise",
                 "prepare the task inference alone (--task inference), or take the whole file",
             )
         if not few_ones:
@@ -259,19 +257,19 @@ def _pools(found: Sequence[Observation]) -> dict[int, Pool]:
     """What distractors are drawn from, by part of the file."""
     texts: dict[int, list[tuple[str, str]]] = {}
     for seen in found:
-        texts.setdefault(seen.chunk, []).append((seen.picture, seen.inference))
+        texts.setdefault(seen.chunk, []).append((seen.image, seen.inference))
     return {chunk: Pool("sherlock distractors", of_chunk) for chunk, of_chunk in texts.items()}
 
 
 def _scales(path: Path, shown: Mapping[str, Observation]) -> dict[str, tuple[float, float]]:
-    """By picture that has another size than its record says: by how much its regions are to be scaled, (x, y).
+    """By image that has another size than its record says: by how much its regions are to be scaled, (x, y).
 
     DataError naming those of another aspect ratio, by more than what rounding to whole pixels explains: nobody knows where
     the regions lie in them.
     """
     told = [place for place in shown if shown[place].size]
     with ThreadPoolExecutor(max_workers=min(8, (os.cpu_count() or 1) + 1)) as pool:
-        sizes = dict(zip(told, pool.map(picture_size, told), strict=True))
+        sizes = dict(zip(told, pool.map(image_size, told), strict=True))
     found: dict[str, tuple[float, float]] = {}
     cut: list[str] = []
     for place, size in sizes.items():
@@ -280,17 +278,17 @@ def _scales(path: Path, shown: Mapping[str, Observation]) -> dict[str, tuple[flo
             continue
         across, down = size[0] / record[0], size[1] / record[1]
         if abs(across - down) * min(record) > max(1.0, across, down):
-            cut.append(f"{shown[place].picture} ({size[0]} x {size[1]}, recorded {record[0]} x {record[1]})")
-        found[shown[place].picture] = across, down
+            cut.append(f"{shown[place].image} ({size[0]} x {size[1]}, recorded {record[0]} x {record[1]})")
+        found[shown[place].image] = across, down
     if cut:
         raise DataError(
-            f"{path}: {counted(len(cut), 'picture')} of another shape than recorded, where the regions do not fit: {few(cut)}",
-            "get the pictures of the release that the records are made for, not cut ones",
+            f"{path}: {counted(len(cut), 'image')} of another shape than recorded, where the regions do not fit: {few(cut)}",
+            "get the images of the release that the records are made for, not cut ones",
         )
     return found
 
 
 def _scaled(box: Box, scale: tuple[float, float]) -> Region:
-    """A box in pixels of a picture that is `scale` (x, y) times the recorded one; it keeps one pixel at least."""
+    """A box in pixels of an image that is `scale` (x, y) times the recorded one; it keeps one pixel at least."""
     (left, top, width, height), (across, down) = box, scale
     return Region(round(left * across), round(top * down), max(1, round(width * across)), max(1, round(height * down)))

@@ -1,4 +1,4 @@
-"""The files of Sherlock: its records, and where the pictures of VCR and Visual Genome lie."""
+"""The files of Sherlock: its records, and where the images of VCR and Visual Genome lie."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ TRAIN = "sherlock_train_v1_1.json"
 VALIDATION = "sherlock_val_with_split_idxs_v1_1.json"
 _GET = "put the official file of Sherlock (version 1.1) there"
 _NEEDED = "it needs inputs.image.url, inputs.bboxes with left, top, width and height, inputs.clue and instance_id"
-#: Where each source's pictures may lie below the root: folders, or archives and folders within them.
+#: Where each source's images may lie below the root: folders, or archives and folders within them.
 _PLACES = {
     "vcr": ("vcr1images", "vcr1images.zip/vcr1images", "vcr1images.zip"),
     "vg": (
@@ -31,15 +31,15 @@ Box = tuple[int, int, int, int]
 
 
 class Observation(NamedTuple):
-    """A record: a clue in regions of a picture, and an inference.
+    """A record: a clue in regions of an image, and an inference.
 
-    `picture` is its place in its release, "vcr1images/MOVIE/NAME" or "VG_100K/NAME", and `source` "vcr" or "vg". `boxes` are
-    (left, top, width, height) in pixels. `size` (width, height) is the picture's as the record tells it, () where it does
+    `image` is its place in its release, "vcr1images/MOVIE/NAME" or "VG_100K/NAME", and `source` "vcr" or "vg". `boxes` are
+    (left, top, width, height) in pixels. `size` (width, height) is the image's as the record tells it, () where it does
     not; `chunk` the part of the validation file, -1 for none.
     """
 
     instance: str
-    picture: str
+    image: str
     source: str
     boxes: tuple[Box, ...]
     clue: str
@@ -49,8 +49,8 @@ class Observation(NamedTuple):
 
     @property
     def region(self) -> tuple[str, tuple[Box, ...]]:
-        """What two inferences about the same regions of the same picture have in common."""
-        return self.picture, tuple(sorted(self.boxes))
+        """What two inferences about the same regions of the same image have in common."""
+        return self.image, tuple(sorted(self.boxes))
 
 
 def read_observations(path: Path) -> list[Observation | str]:
@@ -91,7 +91,7 @@ def _observation(entry: object) -> Observation | str | None:
     size = tuple(side for name in ("width", "height") if type(side := image.get(name)) is int)
     kept = [_within(box, size) for box in boxes]
     if any(box is None for box in kept):
-        return "with a region outside of its picture"
+        return "with a region outside of its image"
     chunk = entry.get("split_idx")
     of_vg = "VG_" in url
     return Observation(
@@ -113,7 +113,7 @@ def _box(written: Mapping[str, float]) -> Box:
 
 
 def _within(box: Box, size: tuple[int, ...]) -> Box | None:
-    """The box with no negative corner; None where nothing of it is in a picture of `size`."""
+    """The box with no negative corner; None where nothing of it is in an image of `size`."""
     left, top, width, height = box
     width, height = width + min(left, 0), height + min(top, 0)
     left, top = max(left, 0), max(top, 0)
@@ -121,8 +121,8 @@ def _within(box: Box, size: tuple[int, ...]) -> Box | None:
     return (left, top, width, height) if width > 0 and height > 0 and inside else None
 
 
-class Pictures:
-    """Finds pictures in the folders and archives of VCR and Visual Genome below `start`."""
+class Images:
+    """Finds images in the folders and archives of VCR and Visual Genome below `start`."""
 
     def __init__(self, start: Path) -> None:
         self.start = start
@@ -130,8 +130,8 @@ class Pictures:
         self._names: dict[Path, frozenset[str]] = {}
 
     def find(self, seen: Observation) -> str:
-        """The path of the picture, "" where it is not there."""
-        relative = seen.picture.removeprefix("vcr1images/") if seen.source == "vcr" else seen.picture
+        """The path of the image, "" where it is not there."""
+        relative = seen.image.removeprefix("vcr1images/") if seen.source == "vcr" else seen.image
         for base in self._bases[seen.source]:
             if self._holds(base, relative):
                 return str(base / relative)

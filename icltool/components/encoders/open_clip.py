@@ -88,7 +88,7 @@ class OpenClipEncoder:
                 self._identifier, pretrained=source, **settings
             )
             self._tokenizer = open_clip.get_tokenizer(self._identifier)
-            # what is wrong with their settings shows with a picture and a text only
+            # what is wrong with their settings shows with an image and a text only
             self._transform(Image.new("RGB", (64, 48)))
             sample = self._tokenizer([_SAMPLE_TEXT])
             if self._folder is not None:

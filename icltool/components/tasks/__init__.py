@@ -19,7 +19,7 @@ def task_named(name: str) -> Task:
 
 
 def caption_tasks() -> tuple[str, ...]:
-    """The names of those whose answers are sentences about a picture, which the metrics of captions are made for."""
+    """The names of those whose answers are sentences about an image, which the metrics of captions are made for."""
     tasks = map(task_named, BUILT_IN)
     return tuple(task.name for task in tasks if task.sentences and not task.ranked)
 

@@ -12,13 +12,13 @@ from icltool_example.jsonl import SPLITS, JsonlReader
 
 def check_jsonl(
     root: Annotated[Path, typer.Argument(help="folder with train.jsonl and validation.jsonl", show_default=False)],
-    verify: Annotated[bool, typer.Option(help="open every picture, not a sample")] = False,
+    verify: Annotated[bool, typer.Option(help="open every image, not a sample")] = False,
 ) -> None:
     """Check a folder that `icltool prepare jsonl` would read, and count its examples.
 
     What is wrong is one line with the file and the way out.
 
-        icltool check-jsonl my-pictures
+        icltool check-jsonl my-images
     """
     files = JsonlReader().check(root, "caption", verify).files
     counts = (sum(1 for line in file.read_text(encoding="utf-8").splitlines() if line.strip()) for file in files)

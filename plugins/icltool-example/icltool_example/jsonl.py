@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from icltool import DataError, Example, PreparedSplit, Progress, ReadReport, open_picture
+from icltool import DataError, Example, PreparedSplit, Progress, ReadReport, open_image
 
 SPLITS = ("train", "validation")
 #: How many images of a split `check` opens where not all are to be verified.
@@ -108,7 +108,7 @@ def _image_id(image: str) -> int:
 
 def _open(path: Path) -> None:
     try:
-        with open_picture(path) as picture:
-            picture.load()
+        with open_image(path) as image:
+            image.load()
     except Exception as error:  # Pillow raises many kinds for damaged files
         raise DataError(f"image {path} does not open: {error}", "replace it") from error

@@ -28,4 +28,4 @@ def test_the_overview_and_the_help_show_it(capsys: pytest.CaptureFixture[str]) -
     assert run(["check-jsonl", "--help"]) == 0
     shown = capsys.readouterr().out
     assert shown.startswith("Usage: icltool check-jsonl ")
-    assert "open every picture" in shown
+    assert "open every image" in shown

@@ -55,7 +55,7 @@ class OFAOptions(LoadOptions, SettingsOptions):
 
 
 class OFAModel(Adapter, Tuning):
-    """An encoder reads one picture and a prompt, a decoder writes the answer. Demonstrations are text alone.
+    """An encoder reads one image and a prompt, a decoder writes the answer. Demonstrations are text alone.
 
     What the encoder reads stands between `<s>` and `</s>`, a target ends with `</s>`, the decoder begins with `<s>`.
     """
@@ -117,7 +117,7 @@ class OFAModel(Adapter, Tuning):
         return {**published, **longer, **trained_search(self.weights, task)}
 
     def token_counts(self, prompts: Sequence[Prompt]) -> list[int]:
-        """See CountsTokens. The picture's positions are not counted."""
+        """See CountsTokens. The image's positions are not counted."""
         counted = {
             told: iter(self._tokens([p for p in prompts if bool(p.target) is told], told)) for told in (True, False)
         }
@@ -209,13 +209,13 @@ class OFAModel(Adapter, Tuning):
     ) -> list[Tokens]:
         """The prompts' ids; targets, or the `answers` in their place, are cut after `most`.
 
-        Raises ValueError for an empty text or target, DataError for a prompt that is too long or has not one picture.
+        Raises ValueError for an empty text or target, DataError for a prompt that is too long or has not one image.
         """
         for prompt in prompts:
             if not prompt.text or (with_target and answers is None and not prompt.target):
                 raise ValueError("a prompt needs a text, and a target to be scored")
             if len(prompt.images) != 1:
-                raise DataError(f"{self.name} reads one picture with each prompt, not {len(prompt.images)}")
+                raise DataError(f"{self.name} reads one image with each prompt, not {len(prompt.images)}")
         texts = self._ids([p.text for p in prompts])
         if answers is not None:
             targets = [[int(token) for token in answer] for answer in answers]
@@ -240,7 +240,7 @@ class OFAModel(Adapter, Tuning):
         return found
 
     def _pixels(self, prompts: Sequence[Prompt]) -> torch.Tensor:
-        """float32 [B, 3, H, W] on the device; a picture that several prompts show is read once."""
+        """float32 [B, 3, H, W] on the device; an image that several prompts show is read once."""
         read = self.pixel_reader(Augmentation())
         paths = list(dict.fromkeys(prompt.images[0] for prompt in prompts))
         pixels = torch.from_numpy(np.stack([read(path) for path in paths])).to(self.device)

@@ -31,13 +31,13 @@ _QUERIES: Mapping[str, str] = {
 }
 #: Whose prompts of other tasks are read.
 _TEMPLATES = ("ofa", "captioner")
-#: Tasks whose labels are sentences about a picture.
+#: Tasks whose labels are sentences about an image.
 _SENTENCES = ("caption", "style", "inference", "inference-choice")
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
 #: Tokens with a meaning of their own: data that hold one have it broken up.
 _RESERVED = re.compile(r"<(?=(?:s|/s|pad|unk|mask|code_\d+|bin_\d+)>)")
 
-#: How the question whether a caption and a style belong to a picture ends.
+#: How the question whether a caption and a style belong to an image ends.
 _NAMED = re.compile(r"(.* in personality) (.+)\?", re.DOTALL)
 
 
@@ -66,7 +66,7 @@ def clean_question(text: str) -> str:
 
 @dataclass(frozen=True)
 class OFAFormat:
-    """How prompts are written: one text, the demonstrations in front of the query, and the query's picture.
+    """How prompts are written: one text, the demonstrations in front of the query, and the query's image.
 
     `style_prompt` asks for a caption in a style, {} stands for it: the style's name, or with `tokenize_style` `<code_i>`, i
     its place in `styles` from 0 on; a style that is not there is `<code_n>`, n = the number of styles, and is warned of.

@@ -1,4 +1,4 @@
-"""What a loaded OFA is told beside its weights: pictures and styles. It is saved with fine-tuned weights."""
+"""What a loaded OFA is told beside its weights: images and styles. It is saved with fine-tuned weights."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from icltool_ofa.tokenizer import CODES
 
 #: The environment variable that names the data set's folder.
 ROOT = "PERSONALITY_CAPTIONS_PATH"
-#: How pictures become squares: the middle of them, or all of it squeezed.
+#: How images become squares: the middle of them, or all of it squeezed.
 FITS = ("centre", "squeeze")
 Channels = tuple[float, float, float]
 
 
 @dataclass(frozen=True)
 class Settings:
-    """`image_size` and `shorter` in pixels: the shorter side of a picture is resized to the latter, and a square of the
+    """`image_size` and `shorter` in pixels: the shorter side of an image is resized to the latter, and a square of the
     former cut out of the middle (fit "centre"; with "squeeze" all of it is resized to the square). `image_mean` and
     `image_std` normalize the channels. For the others see OFAFormat.
     """
@@ -48,17 +48,17 @@ class Settings:
         return OFAFormat(self.style_prompt, self.styles, self.tokenize_style, self.lower_case)
 
     def resized(self, size: int) -> Settings:
-        """For pictures of `size` pixels; `shorter` grows or shrinks alike."""
+        """For images of `size` pixels; `shorter` grows or shrinks alike."""
         return replace(self, image_size=size, shorter=max(size, round(self.shorter * size / self.image_size)))
 
 
 class SettingsOptions(BaseModel):
     """What users may say of the settings; None: nothing is said."""
 
-    image_size: int | None = Field(None, description="side in pixels of the square that is read of a picture (224)")
-    shorter: int | None = Field(None, description="pixels to which a picture's shorter side is resized before (256)")
+    image_size: int | None = Field(None, description="side in pixels of the square that is read of an image (224)")
+    shorter: int | None = Field(None, description="pixels to which an image's shorter side is resized before (256)")
     fit: Literal["centre", "squeeze"] | None = Field(
-        None, description="the square: the middle of the picture, or all of it squeezed"
+        None, description="the square: the middle of the image, or all of it squeezed"
     )
     styles: str | tuple[str, ...] | None = Field(None, description="names of styles, or a file of them, one a line")
     style_prompt: str | None = Field(None, description="asks for a caption in the style {}")
@@ -70,7 +70,7 @@ def settled(known: Mapping[str, Any], given: Mapping[str, Any], buckets: int) ->
     """`given` (None: not given) over `known`, which came with the weights, over the defaults. `styles` may be a file, too,
     and is the official list where styles are tokens and nothing else was said.
 
-    Raises ConfigError for values that cannot be, `buckets` being the most positions of a side of a picture.
+    Raises ConfigError for values that cannot be, `buckets` being the most positions of a side of an image.
     """
     own = {name: known[name] for name in (f.name for f in fields(Settings)) if known.get(name) is not None}
     own |= {name: tuple(own[name]) for name in ("image_mean", "image_std", "styles") if name in own}
@@ -95,10 +95,10 @@ def official_styles() -> Path | None:
 
 
 def check_size(size: object, buckets: int) -> None:
-    """ConfigError for pictures that the network cannot read."""
+    """ConfigError for images that the network cannot read."""
     if not isinstance(size, int) or not STRIDE <= size <= STRIDE * buckets:
         raise ConfigError(
-            f"this OFA cannot read pictures of {size!r} pixels a side",
+            f"this OFA cannot read images of {size!r} pixels a side",
             f"it reads {STRIDE} to {STRIDE * buckets} pixels",
         )
 

@@ -16,7 +16,7 @@ from icltool import (
     Augmentation,
     BeamSample,
     GenerationOptions,
-    PictureReader,
+    ImageReader,
     Prompt,
     StoreError,
     Weights,
@@ -98,7 +98,7 @@ class Tuning:
         """The best answers."""
 
     def tuning_recipe(self, task: str) -> Mapping[str, object]:
-        """See SupportsTuning. Pictures keep the size that the model reads (224 unless it was told otherwise), and what is cut
+        """See SupportsTuning. Images keep the size that the model reads (224 unless it was told otherwise), and what is cut
         out of them its share of the shorter side: see `pixel_reader`."""
         longest = 30 if task in ("inference", "inference-choice") else _RECIPE["max_target_tokens"]
         return {**_RECIPE, "max_target_tokens": longest}
@@ -126,14 +126,14 @@ class Tuning:
         check_size(size, self.network.config.image_bucket_size)
         self.settings = self.settings.resized(size)
 
-    def pixel_reader(self, augmentation: Augmentation) -> PictureReader:
-        """See SupportsTuning. The shorter side is resized as in evaluation (256 pixels for pictures of 224, in that relation
+    def pixel_reader(self, augmentation: Augmentation) -> ImageReader:
+        """See SupportsTuning. The shorter side is resized as in evaluation (256 pixels for images of 224, in that relation
         for others) unless the augmentation tells another length."""
         own = self.settings
         told = augmentation.shorter
         shorter = own.shorter if told is None else max(told, own.image_size)
         varied = replace(augmentation, shorter=shorter)
-        return PictureReader(own.image_size, own.image_mean, own.image_std, varied, own.fit, own.shorter)
+        return ImageReader(own.image_size, own.image_mean, own.image_std, varied, own.fit, own.shorter)
 
     def plain_prompt(self, text: str, image: str, target: str) -> Prompt:
         """See SupportsTuning."""
@@ -146,19 +146,19 @@ class Tuning:
         pixels: torch.Tensor,
         max_target_tokens: int | None = None,
         answers: Sequence[Sequence[int]] | None = None,
-        pictures: Sequence[int] | None = None,
+        images: Sequence[int] | None = None,
     ) -> AnswerBatch:
-        """See SupportsTuning. The encoder reads picture and text together: once for each pair of these, with `pictures`."""
-        fits = len(pixels) == len(prompts) if pictures is None else len(pictures) == len(prompts)
-        if not fits or not all(0 <= place < len(pixels) for place in pictures or ()):
-            named = len(pixels) if pictures is None else f"{list(pictures)} of {len(pixels)}"
-            raise ValueError(f"{len(prompts)} prompts of one picture each need as many pictures, not {named}")
+        """See SupportsTuning. The encoder reads image and text together: once for each pair of these, with `images`."""
+        fits = len(pixels) == len(prompts) if images is None else len(images) == len(prompts)
+        if not fits or not all(0 <= place < len(pixels) for place in images or ()):
+            named = len(pixels) if images is None else f"{list(images)} of {len(pixels)}"
+            raise ValueError(f"{len(prompts)} prompts of one image each need as many images, not {named}")
         tokens = self._tokens(prompts, True, answers, max_target_tokens)
         batch = self._answers(tokens, pixels)
-        if pictures is None:
+        if images is None:
             return batch
         pairs: dict[tuple[int, ...], int] = {}
-        rows = [pairs.setdefault((place, *t.text), len(pairs)) for place, t in zip(pictures, tokens, strict=True)]
+        rows = [pairs.setdefault((place, *t.text), len(pairs)) for place, t in zip(images, tokens, strict=True)]
         firsts = torch.tensor([rows.index(pair) for pair in range(len(pairs))], device=self.device)
         inputs = {**batch.inputs, "shared": torch.tensor(rows, device=self.device)}
         inputs |= {name: inputs[name][firsts] for name in ("input_ids", "attention_mask")}

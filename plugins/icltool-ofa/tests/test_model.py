@@ -1,4 +1,4 @@
-"""The adapter on a tiny folder: the conformance suite, pictures, precision, and what can be wrong with a folder."""
+"""The adapter on a tiny folder: the conformance suite, images, precision, and what can be wrong with a folder."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def model(folder: Path) -> OFAModel:
 
 @pytest.fixture(scope="module")
 def examples(tmp_path_factory: pytest.TempPathFactory) -> list[Example]:
-    return make_examples(tmp_path_factory.mktemp("pictures"), 8)
+    return make_examples(tmp_path_factory.mktemp("images"), 8)
 
 
 def test_it_passes_the_conformance_suite_and_equals_a_plain_twin(model: OFAModel, examples: list[Example]) -> None:
@@ -75,7 +75,7 @@ def test_the_end_is_a_token_of_the_target(model: OFAModel, examples: list[Exampl
     assert model.token_counts([prompt]) == [len(tokens.text) + len(tokens.target)]
 
 
-def test_pictures_are_cut_or_squeezed(folder: Path, model: OFAModel, tmp_path: Path) -> None:
+def test_images_are_cut_or_squeezed(folder: Path, model: OFAModel, tmp_path: Path) -> None:
     file = tmp_path / "wide.png"
     pixels = np.zeros((40, 90, 3), np.uint8)
     pixels[:, :20] = 255
@@ -87,10 +87,10 @@ def test_pictures_are_cut_or_squeezed(folder: Path, model: OFAModel, tmp_path: P
     assert squeezed[0, :, 2].min() == pytest.approx(1.0, abs=1e-3)
 
 
-def test_a_prompt_has_one_picture_and_fits(model: OFAModel, examples: list[Example]) -> None:
+def test_a_prompt_has_one_image_and_fits(model: OFAModel, examples: list[Example]) -> None:
     prompt = model.prompt("caption", [], examples[0])
     for images in ((), prompt.images * 2):
-        with pytest.raises(DataError, match="reads one picture with each prompt"):
+        with pytest.raises(DataError, match="reads one image with each prompt"):
             model.score([replace(prompt, images=images)], 1)
     with pytest.raises(DataError, match="the model reads 256"):
         model.score([replace(prompt, text=prompt.text * 60)], 1)

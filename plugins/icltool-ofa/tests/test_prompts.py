@@ -57,7 +57,7 @@ def test_the_question_of_matching_names_the_style_alike() -> None:
     assert coded.text == named.text.replace("Sour (Bitter)", "<code_1>")
 
 
-def test_demonstrations_are_text_and_show_no_picture() -> None:
+def test_demonstrations_are_text_and_show_no_image() -> None:
     shown = [example(label="red bar", image="/a.png"), example(label="Blue frame!", image="/b.png")]
     prompt = OFAFormat().prompt("caption", shown, example())
     asked = " what does the image describe?"

@@ -33,7 +33,7 @@ def model(folder: Path) -> OFAModel:
 
 @pytest.fixture(scope="module")
 def examples(tmp_path_factory: pytest.TempPathFactory) -> list[Example]:
-    found = make_examples(tmp_path_factory.mktemp("pictures"), 12)
+    found = make_examples(tmp_path_factory.mktemp("images"), 12)
     return [replace(e, style=STYLES[k % 3]) for k, e in enumerate(found)]
 
 
@@ -74,13 +74,13 @@ def test_an_output_of_its_own_belongs_to_the_embeddings(tmp_path: Path) -> None:
     assert "decoder.output_projection." in own.tuning_parts()["embeddings"]
 
 
-def test_pictures_of_training_are_cut_at_random(model: OFAModel, examples: list[Example]) -> None:
+def test_images_of_training_are_cut_at_random(model: OFAModel, examples: list[Example]) -> None:
     model.resize_images(64)
     read = model.pixel_reader(Augmentation("random", shorter=16))
     assert read.augmentation.shorter == 64  # what is cut out must be there
     assert read(examples[0].image).shape == (3, 64, 64)
     assert model.fingerprint() != load(Path(model.source), image_size=SIZE).fingerprint()
-    with pytest.raises(ConfigError, match="pictures of 160 pixels"):
+    with pytest.raises(ConfigError, match="images of 160 pixels"):
         model.resize_images(160)
 
 
@@ -92,8 +92,8 @@ def test_beams_end_with_the_end_and_score_by_their_mean(model: OFAModel, example
         assert all(beam.ids[-1] == EOS and EOS not in beam.ids[:-1] for beam in beams)
 
 
-def test_pictures_of_training_are_as_large_as_in_evaluation(folder: Path, examples: list[Example]) -> None:
-    """The published pictures' share of the shorter side is kept for other sizes, by whatever way they are set."""
+def test_images_of_training_are_as_large_as_in_evaluation(folder: Path, examples: list[Example]) -> None:
+    """The published images' share of the shorter side is kept for other sizes, by whatever way they are set."""
     other = load(folder, image_size=64)
     assert "shorter" not in other.tuning_recipe("style")
     resized = load(folder, image_size=32)
@@ -105,26 +105,26 @@ def test_pictures_of_training_are_as_large_as_in_evaluation(folder: Path, exampl
 
 
 @pytest.mark.training
-def test_beams_share_their_picture(folder: Path, tmp_path: Path, examples: list[Example]) -> None:
-    """The gradients of a picture for each beam; a picture with a text is encoded once."""
+def test_beams_share_their_image(folder: Path, tmp_path: Path, examples: list[Example]) -> None:
+    """The gradients of an image for each beam; an image with a text is encoded once."""
     model = load(write_folder(tmp_path, dropout=0.0), image_size=SIZE)
     model.network.requires_grad_(True)
     prompts = zero_shot(model, examples[:3], "style")
     shown = evaluation_pixels(model, prompts)
     rows = [0, 0, 2, 0, 1, 2]
     told = [prompts[row] for row in rows]
-    told[5] = replace(told[5], text=prompts[0].text)  # another question of the same picture
+    told[5] = replace(told[5], text=prompts[0].text)  # another question of the same image
     answers = [[5 + k, 9, EOS][: 1 + k % 3] for k in range(6)]
     seen = []
     with model.network.encoder.register_forward_hook(lambda _, a, out: seen.append(len(out.last_hidden_state))):
         wanted = gradients_of(model, model.tuning_batch(told, shown[rows], answers=answers))
-        found = gradients_of(model, model.tuning_batch(told, shown, answers=answers, pictures=rows))
+        found = gradients_of(model, model.tuning_batch(told, shown, answers=answers, images=rows))
     assert seen == [6, 4]
     assert wanted.keys() == found.keys()
     for name, gradient in wanted.items():
         torch.testing.assert_close(found[name], gradient, rtol=1e-3, atol=1e-4)
-    with pytest.raises(ValueError, match="need as many pictures"):
-        model.tuning_batch(told, shown, answers=answers, pictures=[3, *rows[1:]])
+    with pytest.raises(ValueError, match="need as many images"):
+        model.tuning_batch(told, shown, answers=answers, images=[3, *rows[1:]])
 
 
 def test_what_is_cut_keeps_its_end(model: OFAModel, examples: list[Example]) -> None:

@@ -45,7 +45,7 @@ def write_folder(folder: Path, seed: int = 0, **changes: Any) -> Path:
 
 
 def load(path: Path, **options: Any) -> OFAModel:
-    """As the registry does it; pictures of 32 pixels, unless fine-tuned weights say otherwise."""
+    """As the registry does it; images of 32 pixels, unless fine-tuned weights say otherwise."""
     return OFAModel(OFAOptions(name="ofa-tiny", hub_id="OFA-Sys/ofa-tiny", path=str(path), device="cpu", **options))
 
 
@@ -84,7 +84,7 @@ def _repeating(ids: Sequence[int], length: int) -> set[int]:
 
 
 def twin_of(model: OFAModel) -> PublishedTwin:
-    """Reads text by the tokenizer's own special tokens, and pictures as torchvision does."""
+    """Reads text by the tokenizer's own special tokens, and images as torchvision does."""
     side = model.settings.image_size
     read = transforms.Compose(
         [

@@ -22,7 +22,7 @@ LAYERS = {"mosaic": 3, "mpt": 4, "llama": 4}
 
 @pytest.fixture(scope="module")
 def examples(tmp_path_factory: pytest.TempPathFactory) -> list[Example]:
-    return make_examples(tmp_path_factory.mktemp("pictures"), 6)
+    return make_examples(tmp_path_factory.mktemp("images"), 6)
 
 
 def prompts_of(tiny: Tiny, examples: list[Example]) -> list[Prompt]:

@@ -25,7 +25,7 @@ def checkpoint_of(tiny: Tiny) -> dict[str, torch.Tensor]:
 
 
 def score_of(model: Any, folder: Path) -> float:
-    examples = make_examples(folder / "pictures", 3)
+    examples = make_examples(folder / "images", 3)
     return float(model.score([model.prompt("caption", examples[1:], examples[0])], 1)[0].log_prob)
 
 
@@ -247,7 +247,7 @@ def test_defaults_of_the_language_model_do_not_change_answers(
     shutil.copytree(tiny_mpt.folder / "language_model", checkpoint_folder / "language_model")
     defaults = {"repetition_penalty": 9.0, "no_repeat_ngram_size": 1, "eos_token_id": 5, "do_sample": True}
     (checkpoint_folder / "language_model" / "generation_config.json").write_text(json.dumps(defaults))
-    examples = make_examples(tmp_path / "pictures", 4)
+    examples = make_examples(tmp_path / "images", 4)
     prompts = [tiny_mpt.loaded.prompt("caption", examples[1 : 1 + k], examples[0]) for k in (0, 1, 3)]
     options = GenerationOptions(8, 2)
     wanted = tiny_mpt.loaded.generate(prompts, options, 3)

@@ -66,7 +66,7 @@ def plain_beam_search(tiny: Tiny, prompt: Prompt, beams: int, length: int) -> li
 
 @pytest.fixture(scope="module")
 def examples(tmp_path_factory: pytest.TempPathFactory) -> list[Example]:
-    return make_examples(tmp_path_factory.mktemp("pictures"), 10)
+    return make_examples(tmp_path_factory.mktemp("images"), 10)
 
 
 def prompts_of(tiny: Tiny, examples: list[Example]) -> list[Prompt]:

@@ -201,6 +201,6 @@ class _PatchTokens(torch.nn.Module):
 
 
 def pixels_of(paths: tuple[str, ...]) -> torch.Tensor:
-    """[1, images, 1, 3, 32, 32]; pictures of 32 x 32 pixels are only normalised."""
-    pictures = [torch.tensor(list(Image.open(p).convert("RGB").tobytes())).view(32, 32, 3) for p in paths]
-    return ((torch.stack(pictures).permute(0, 3, 1, 2).float() / 255 - 0.5) / 0.25)[None, :, None]
+    """[1, images, 1, 3, 32, 32]; images of 32 x 32 pixels are only normalised."""
+    images = [torch.tensor(list(Image.open(p).convert("RGB").tobytes())).view(32, 32, 3) for p in paths]
+    return ((torch.stack(images).permute(0, 3, 1, 2).float() / 255 - 0.5) / 0.25)[None, :, None]

@@ -34,7 +34,7 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument("--candidates", type=int, default=64)
     parser.add_argument(
-        "--index", type=int, help="pictures of the index set; default: each is used 2.7 times, as in COCO"
+        "--index", type=int, help="images of the index set; default: each is used 2.7 times, as in COCO"
     )
     parser.add_argument("--order", nargs="+", choices=("left", "right"), default=["left", "right"])
     parser.add_argument("--shots", type=int, default=2)
@@ -53,7 +53,7 @@ def main() -> None:
     device = torch.device(name)
     dtype = asked.dtype if asked.dtype != "auto" else ("bfloat16" if device.type == "cuda" else "float32")
     with TemporaryDirectory() as folder:
-        run = make_run(Path(folder) / "pictures", asked.anchors, asked.candidates, asked.index)
+        run = make_run(Path(folder) / "images", asked.anchors, asked.candidates, asked.index)
         adapter = models.adapter(asked.size, Path(folder) / "model", device, dtype, asked.in_memory or None)
         lines = []
         for order in asked.order:

@@ -1,4 +1,4 @@
-"""Made-up data of COCO's proportions: captions of its lengths, pictures of its size, pools drawn as often as there."""
+"""Made-up data of COCO's proportions: captions of its lengths, images of its size, pools drawn as often as there."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ LEXICON, WHOLE = 3000, 300
 #: How often a word comes up by its rank: Zipf's law. COCO's captions repeat few words, and a model that saw the words
 #: before guesses better than frequencies alone do, so the exponent is above the usual 1.
 EXPONENT = 1.4
-#: Pictures (width, height) as most of COCO's are.
-PICTURE_SIZES = ((640, 480), (640, 427), (480, 640), (640, 426), (500, 375))
-#: 5,000 anchors x 64 candidates over COCO's 118,287 training pictures: how often a picture comes up in a full run.
+#: Images (width, height) as most of COCO's are.
+IMAGE_SIZES = ((640, 480), (640, 427), (480, 640), (640, 426), (500, 375))
+#: 5,000 anchors x 64 candidates over COCO's 118,287 training images: how often an image comes up in a full run.
 USES = 5000 * 64 / 118_287
 
 
@@ -51,7 +51,7 @@ class Run:
 
     @property
     def images(self) -> list[str]:
-        """Every picture that some prompt shows, once."""
+        """Every image that some prompt shows, once."""
         return list(dict.fromkeys(e.image for query, pool in self.anchors for e in (query, *pool)))
 
     def first(self, count: int) -> Run:
@@ -59,21 +59,21 @@ class Run:
 
 
 def index_size(anchors: int, candidates: int) -> int:
-    """Pictures of an index set that a run of so few anchors uses as often as a run of 5,000 uses COCO's: 2.7 times.
+    """Images of an index set that a run of so few anchors uses as often as a run of 5,000 uses COCO's: 2.7 times.
 
     How much an image cache saves depends on that ratio alone; with fewer than three anchors it cannot be reached, because
-    a pool holds no picture twice.
+    a pool holds no image twice.
     """
     return max(candidates + 1, round(anchors * candidates / USES))
 
 
 def make_run(folder: Path, anchors: int, candidates: int, index: int | None = None, seed: int = 0) -> Run:
-    """Writes the pictures as JPEG files into `folder` and draws anchors and pools."""
+    """Writes the images as JPEG files into `folder` and draws anchors and pools."""
     words = lexicon()
     count = index_size(anchors, candidates) if index is None else index
     if count <= candidates or count < anchors:
         raise SystemExit(
-            f"an index set of {count} pictures is too small for {anchors} anchors of {candidates} candidates"
+            f"an index set of {count} images is too small for {anchors} anchors of {candidates} candidates"
         )
     folder.mkdir(parents=True, exist_ok=True)
     examples = [_example(folder, words, seed, number) for number in range(count)]
@@ -94,11 +94,11 @@ def _example(folder: Path, words: Lexicon, seed: int, number: int) -> Example:
     rng = np.random.default_rng([0xE6, seed, number])
     text = caption(words, rng)
     path = folder / f"{number:06d}.jpg"
-    _picture(rng, PICTURE_SIZES[number % len(PICTURE_SIZES)]).save(path, quality=90)
+    _image(rng, IMAGE_SIZES[number % len(IMAGE_SIZES)]).save(path, quality=90)
     return Example(number, str(path), number, text, text, (text,))
 
 
-def _picture(rng: np.random.Generator, size: Sequence[int]) -> Image.Image:
+def _image(rng: np.random.Generator, size: Sequence[int]) -> Image.Image:
     """Smooth random colours; a little noise makes the file about as large as a photograph's."""
     coarse = Image.fromarray(rng.integers(0, 256, (9, 12, 3), dtype=np.uint8))
     smooth = np.asarray(coarse.resize((size[0], size[1]), Image.Resampling.BICUBIC)).astype(np.int16)

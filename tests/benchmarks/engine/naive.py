@@ -77,8 +77,8 @@ class NaiveScorer:
             return {"image_encoder_embeddings": torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)}
         pixels = []
         for prompt in prompts:
-            pictures = [Image.open(path).convert("RGB") for path in prompt.images]
-            prepared = self._processor(pictures, return_tensors="pt")
+            opened = [Image.open(path).convert("RGB") for path in prompt.images]
+            prepared = self._processor(opened, return_tensors="pt")
             pixels.append(prepared if isinstance(prepared, torch.Tensor) else prepared["pixel_values"])
         stacked = torch.nn.utils.rnn.pad_sequence(pixels, batch_first=True)
         return {"pixel_values": stacked.to(self._device, self._dtype)}

@@ -13,7 +13,7 @@ Units = tuple[Hashable, ...]
 
 @dataclass(frozen=True)
 class PromptUnits:
-    """`units` are what tells a prompt's tokens apart: their ids, and for an image token the picture too. The tokens from
+    """`units` are what tells a prompt's tokens apart: their ids, and for an image token the image too. The tokens from
     `target_start` on are scored."""
 
     units: Units

@@ -58,7 +58,7 @@ def served(tmp_path: Path, *arguments: str) -> Iterator[str]:
         assert child.wait() == 0, child.err
         assert "is closed" in child.out
         assert "Traceback" not in child.err
-        assert not list(tmp_path.glob("icltool-app-*")), "pictures of the page are gone"
+        assert not list(tmp_path.glob("icltool-app-*")), "images of the page are gone"
         assert set((tmp_path / "asked").read_text().split()) <= {"127.0.0.1", "localhost"}
 
 
@@ -111,13 +111,13 @@ def test_the_page_is_served_to_this_machine_alone(workspace: Path, tmp_path: Pat
 @pytest.mark.skipif(CHROMIUM is None or DRIVER is None, reason="needs chromium and chromedriver")
 @with_gradio
 def test_the_page_in_a_browser(workspace: Path, tmp_path: Path) -> None:
-    """An example with random demonstrations, chosen ones, a picture of one's own, and one that is none."""
+    """An example with random demonstrations, chosen ones, an image of one's own, and one that is none."""
     with served(tmp_path, f"--workspace={workspace}", "--task=caption", "--shots=2") as address, Browser() as browser:
         browser.open(address)
         browser.click("#ask")
-        browser.until(lambda: "there is no picture yet" in browser.value("#status textarea"))
+        browser.until(lambda: "there is no image yet" in browser.value("#status textarea"))
         browser.click("#examples button.thumbnail-item")
-        browser.until(lambda: browser.count("#picture img"))
+        browser.until(lambda: browser.count("#image img"))
         browser.click("#ask")
         browser.until(lambda: browser.value("#answer textarea"))
         assert browser.value("#prompt textarea").count("<image>") == 3
@@ -134,9 +134,9 @@ def test_the_page_in_a_browser(workspace: Path, tmp_path: Path) -> None:
         browser.until(lambda: browser.value("#prompt textarea").count("<image>") == 2)
 
         broken = tmp_path / "broken.jpg"
-        broken.write_text("no picture")
+        broken.write_text("no image")
         browser.type("#own input[type=file]", str(broken))
-        browser.until(lambda: "broken.jpg is no picture of a known format" in browser.value("#status textarea"))
+        browser.until(lambda: "broken.jpg is no image of a known format" in browser.value("#status textarea"))
         browser.click("#own button[aria-label*='emove'], #own button[aria-label*='lear']")
         browser.type("#own input[type=file]", queries.images[3])
         browser.until(lambda: browser.count("#status textarea") == 0)
@@ -152,12 +152,12 @@ def test_the_page_in_a_browser(workspace: Path, tmp_path: Path) -> None:
 def test_styles_in_a_browser(small_world: Path, tmp_path: Path) -> None:
     """Without a prepared data set, with a list of styles: an unknown one is told of on the page."""
     (tmp_path / "styles.txt").write_text("Happy\nSweet\n")
-    picture = open_dataset(Workspace(small_world).dataset_folder("shapes", "caption")).split("train").images[0]
+    image = open_dataset(Workspace(small_world).dataset_folder("shapes", "caption")).split("train").images[0]
     options = ["--task=style", f"--styles={tmp_path / 'styles.txt'}", f"--workspace={tmp_path / 'none'}"]
     with served(tmp_path, *options) as address, Browser() as browser:
         browser.open(address)
-        browser.type("#own input[type=file]", picture)
-        browser.until(lambda: browser.count("#picture img"))
+        browser.type("#own input[type=file]", image)
+        browser.until(lambda: browser.count("#image img"))
         browser.type("#style input", "Sweeet\ue007")
         browser.click("#ask")
         browser.until(lambda: "unknown style 'Sweeet'" in browser.value("#status textarea"))

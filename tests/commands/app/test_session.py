@@ -56,7 +56,7 @@ def test_demonstrations(asker: AnswerSession, dataset: PreparedDataset) -> None:
     own = desk.own(train.images[5], "", "")
     drawn = RandomDemonstrations(train, len(train) - 1, 0, False, frozenset({"image"}))(own)
     assert train.images[5] not in {e.image for e in drawn}
-    with pytest.raises(ConfigError, match=r"only .* show another picture"):
+    with pytest.raises(ConfigError, match=r"only .* show another image"):
         desk.drawn(own, len(train), 0)
 
 
@@ -80,7 +80,7 @@ def test_what_was_asked_otherwise_has_no_references(asker: AnswerSession, datase
 
 def test_faults_are_told_in_a_line(asker: AnswerSession, tmp_path: Path) -> None:
     desk = AppSession(asker, None, ())
-    (tmp_path / "notes.jpg").write_text("no picture")
+    (tmp_path / "notes.jpg").write_text("no image")
     with pytest.raises(DataError, match=r"^image notes\.jpg cannot be read: it is no image of a known format"):
         desk.own(str(tmp_path / "notes.jpg"), "", "")
     with pytest.raises(DataError, match=r"^image gone\.jpg is missing"):

@@ -25,8 +25,8 @@ MODEL = ["--model=tiny-idefics", "--device=cpu"]
 
 
 @pytest.fixture
-def pictures(small_world: Path) -> list[Path]:
-    """Some pictures of the small world."""
+def images(small_world: Path) -> list[Path]:
+    """Some images of the small world."""
     dataset = open_dataset(Workspace(small_world).dataset_folder("shapes", "caption"))
     return [Path(image) for image in dataset.split("validation").images[:6]]
 
@@ -46,11 +46,11 @@ def captioned(capsys: pytest.CaptureFixture[str], output: Path, *arguments: Any)
 
 
 def test_captions_of_a_list(
-    workspace: Path, pictures: list[Path], tiny_model: IdeficsModel, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    workspace: Path, images: list[Path], tiny_model: IdeficsModel, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder = pictures[0].parent
+    folder = images[0].parent
     asked = [
-        {"image": p.name, "reference": f"reference {n}"} if n % 2 else {"image": str(p)} for n, p in enumerate(pictures)
+        {"image": p.name, "reference": f"reference {n}"} if n % 2 else {"image": str(p)} for n, p in enumerate(images)
     ]
     file = written(tmp_path / "in" / "list.json", asked)
     found = captioned(capsys, tmp_path / "out.json", "--input", file, "--images", folder, "--batch-size=4")
@@ -69,18 +69,18 @@ def test_captions_of_a_list(
 
 
 def test_a_description_stands_for_the_name(
-    pictures: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    images: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    file = written(tmp_path / "list.json", [{"image": str(pictures[0])}])
+    file = written(tmp_path / "list.json", [{"image": str(images[0])}])
     assert captioned(capsys, tmp_path / "o.json", "--input", file, "--description=my model")["model_name"] == "my model"
 
 
 def test_hashes_and_demonstrations(
-    workspace: Path, pictures: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    workspace: Path, images: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A picture's demonstrations depend on the picture and the seed, not on its place in the list."""
-    asked = [{"image_hash": p.stem} for p in pictures]
-    common = ["--images", pictures[0].parent, "--shots=3", "--workspace", workspace, "--task=caption"]
+    """An image's demonstrations depend on the image and the seed, not on its place in the list."""
+    asked = [{"image_hash": p.stem} for p in images]
+    common = ["--images", images[0].parent, "--shots=3", "--workspace", workspace, "--task=caption"]
     forth = captioned(capsys, tmp_path / "f.json", "--input", written(tmp_path / "a.json", asked), *common)
     back = captioned(capsys, tmp_path / "b.json", "--input", written(tmp_path / "b", asked[::-1]), *common)
     other = captioned(capsys, tmp_path / "s.json", "--input", tmp_path / "a.json", *common, "--seed=1")
@@ -88,8 +88,8 @@ def test_hashes_and_demonstrations(
     icds = [row["icd_ids"] for row in forth["results"]]
     assert all(len(set(ids)) == 3 for ids in icds)
     assert icds != [row["icd_ids"] for row in other["results"]]
-    assert forth["results"][0]["image_hash"] == pictures[0].stem
-    assert forth["results"][0]["image"] == pictures[0].name
+    assert forth["results"][0]["image_hash"] == images[0].stem
+    assert forth["results"][0]["image"] == images[0].name
     assert forth["settings"]["shots"] == 3
 
 
@@ -126,16 +126,16 @@ def test_samples_of_a_data_set(workspace: Path, tmp_path: Path, capsys: pytest.C
             ["entry 1: ", "text.jpg cannot be read: it is no image of a known format", "get the file"],
         ),
         ([{"image": "."}], ["entry 1: ", " is a folder"]),
-        ([{"image": f"{n}.jpg"} for n in range(9)], ["0.jpg is missing", "2.jpg is missing; and 6 more pictures"]),
+        ([{"image": f"{n}.jpg"} for n in range(9)], ["0.jpg is missing", "2.jpg is missing; and 6 more images"]),
         ([{"image": "GOOD", "style": "Sweet"}, {"image": "GOOD"}], ["entry 2: no style, and entry 1 has one"]),
         ([{"image": "GOOD", "question": "q", "clue": "c"}], ["entry 1: both question and clue"]),
     ],
 )
 def test_lists_that_do_not_fit(
-    content: Any, words: list[str], pictures: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    content: Any, words: list[str], images: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    written(tmp_path / "text.jpg", "no picture")
-    text = content if isinstance(content, str) else json.dumps(content).replace("GOOD", str(pictures[0]))
+    written(tmp_path / "text.jpg", "no image")
+    text = content if isinstance(content, str) else json.dumps(content).replace("GOOD", str(images[0]))
     file = written(tmp_path / "list.json", text)
     err = refusal(capsys, "caption", "--model=tiny-idefics", "--input", str(file), f"--output={tmp_path / 'o.json'}")
     for word in words:
@@ -148,7 +148,7 @@ def test_lists_that_do_not_fit(
     [
         ([], ["give either --input FILE or --samples N"]),
         (["--input", "LIST", "--samples=3"], ["give either --input FILE or --samples N"]),
-        (["--samples=3", "--images=."], ["--images says where the pictures of --input lie"]),
+        (["--samples=3", "--images=."], ["--images says where the images of --input lie"]),
         (["--input", "gone.json"], ["gone.json does not exist"]),
         (["--input", "LIST", "--task=captoin"], ["unknown task 'captoin'", "did you mean 'caption'"]),
         (["--input", "LIST", "--task=classification"], ["chooses from a list"]),
@@ -166,11 +166,11 @@ def test_calls_that_do_not_fit(
     arguments: list[str],
     words: list[str],
     workspace: Path,
-    pictures: list[Path],
+    images: list[Path],
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    file = written(tmp_path / "list.json", [{"image": str(pictures[0])}])
+    file = written(tmp_path / "list.json", [{"image": str(images[0])}])
     given = [a.replace("LIST", str(file)).replace("FOLDER", str(tmp_path)) for a in arguments]
     err = refusal(capsys, "caption", *MODEL, *given, "--workspace", str(workspace))
     for word in words:
@@ -179,10 +179,10 @@ def test_calls_that_do_not_fit(
 
 
 def test_styles_are_checked_before_the_model_is_loaded(
-    pictures: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    images: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("MODEL_CPK_DIR", raising=False)
-    asked = [{"image": str(pictures[0]), "style": style} for style in ("Sweet", "happpy")]
+    asked = [{"image": str(images[0]), "style": style} for style in ("Sweet", "happpy")]
     file, styles = written(tmp_path / "list.json", asked), written(tmp_path / "styles.txt", "Happy\nSweet\n\n")
     call = ["caption", "--input", str(file), "--model=idefics-9b", f"--output={tmp_path / 'o.json'}"]
     err = refusal(capsys, *call, "--styles", str(styles))
@@ -194,9 +194,9 @@ def test_styles_are_checked_before_the_model_is_loaded(
 
 @pytest.mark.parametrize(("key", "task"), [("clue", "inference"), ("question", "vqa"), ("style", "style")])
 def test_what_entries_hold_says_what_is_asked(
-    key: str, task: str, pictures: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    key: str, task: str, images: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    file = written(tmp_path / "list.json", [{"image": str(p), key: "what colour?"} for p in pictures[:2]])
+    file = written(tmp_path / "list.json", [{"image": str(p), key: "what colour?"} for p in images[:2]])
     found = captioned(capsys, tmp_path / "o.json", "--input", file, "--workspace", tmp_path)
     assert found["settings"]["task"] == task
     assert [row[key] for row in found["results"]] == ["what colour?"] * 2
@@ -205,13 +205,13 @@ def test_what_entries_hold_says_what_is_asked(
     assert [row["caption"] for row in plain["results"]] != [row["caption"] for row in found["results"]]
 
 
-def test_a_picture_that_breaks_half_way_loses_nothing(
-    pictures: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_a_image_that_breaks_half_way_loses_nothing(
+    images: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     cut = tmp_path / "cut.jpg"
-    data = pictures[2].read_bytes()
+    data = images[2].read_bytes()
     cut.write_bytes(data[: len(data) // 2])
-    asked = [{"image": str(p)} for p in (*pictures[:2], cut, *pictures[3:])]
+    asked = [{"image": str(p)} for p in (*images[:2], cut, *images[3:])]
     file, output = written(tmp_path / "list.json", asked), tmp_path / "o.json"
     call = ["caption", *MODEL, "--input", str(file), "--output", str(output), "--batch-size=1", "--image-cache-mb=0"]
     err = refusal(capsys, *call)
@@ -229,8 +229,8 @@ def test_a_picture_that_breaks_half_way_loses_nothing(
     assert json.loads(output.read_text()) == whole
 
 
-def test_a_killed_call_goes_on(pictures: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    file = written(tmp_path / "list.json", [{"image": str(pictures[n % 6]), "reference": str(n)} for n in range(24)])
+def test_a_killed_call_goes_on(images: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = written(tmp_path / "list.json", [{"image": str(images[n % 6]), "reference": str(n)} for n in range(24)])
     output = tmp_path / "o.json"
     call = ["caption", *MODEL, "--input", str(file), "--output", str(output), "--batch-size=2"]
 
@@ -256,17 +256,17 @@ def test_a_killed_call_goes_on(pictures: list[Path], tmp_path: Path, capsys: pyt
     assert len({row["caption"] for row in results[::6]}) == 1
 
 
-def test_what_is_asked_is_known_by_its_content(pictures: list[Path], tmp_path: Path) -> None:
+def test_what_is_asked_is_known_by_its_content(images: list[Path], tmp_path: Path) -> None:
     asked = [
-        {"image": str(pictures[0]), "style": "Sweet", "reference": "r"},
-        {"image": str(pictures[1]), "style": "Sad"},
+        {"image": str(images[0]), "style": "Sweet", "reference": "r"},
+        {"image": str(images[1]), "style": "Sad"},
     ]
     first = entries_module.read_entries(written(tmp_path / "a.json", asked))
     moved = entries_module.read_entries(written(tmp_path / "b.json", asked[::-1]))
     assert [e.example.id for e in first] == [e.example.id for e in moved[::-1]]
     assert entries_module.digest_of(first) != entries_module.digest_of(moved)
     assert entries_module.asked_by(first, tmp_path) == "style"
-    region = f"{pictures[0]}#xywh=1,2,3,4&show=highlight"
+    region = f"{images[0]}#xywh=1,2,3,4&show=highlight"
     [entry] = entries_module.read_entries(written(tmp_path / "c.json", [{"image": region, "clue": "a hat"}]))
     assert entry.example.image == region
     assert (entry.example.question, entries_module.asked_by([entry], tmp_path)) == ("a hat", "inference")

@@ -18,13 +18,13 @@ from tests.components.datasets.caption_builders import (
     SEEN,
     TRAIN,
     VALIDATION,
-    picture_path,
+    image_path,
     write_personality_captions,
     write_sherlock,
 )
 
 MODEL = ["--model=tiny-idefics", "--device=cpu"]
-#: More pictures to draw distractors from.
+#: More images to draw distractors from.
 MORE = {
     TRAIN: SEEN[TRAIN],
     VALIDATION: [
@@ -161,7 +161,7 @@ def test_the_third_split_is_not_embedded(workspace: Path, capsys: pytest.Capture
 
 
 def test_encoders_see_the_regions(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The same pictures with other regions have other vectors."""
+    """The same images with other regions have other vectors."""
     from icltool.store.embeddings import EmbeddingFile
 
     vectors = []
@@ -200,8 +200,8 @@ def test_errors_as_users_meet_them(prepared: Path, tmp_path: Path, capsys: pytes
     )
     assert "set SHERLOCK_PATH" in refusal(capsys, "prepare", "sherlock", *where)
     assert "set PERSONALITY_CAPTIONS_PATH" in refusal(capsys, "prepare", "personality-captions", *where)
-    picture_path(root, "VG_100K/7.jpg").unlink()
-    assert "names 1 picture that" in refusal(capsys, "prepare", "sherlock", *where, "--root", str(root))
+    image_path(root, "VG_100K/7.jpg").unlink()
+    assert "names 1 image that" in refusal(capsys, "prepare", "sherlock", *where, "--root", str(root))
     (tmp_path / "styles.txt").write_text("Sweet\nSweet\n")
     assert "'Sweet' is listed 2 times" in refusal(
         capsys, "prepare", "personality-captions", *where, "--root", str(root),

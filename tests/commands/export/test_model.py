@@ -76,14 +76,14 @@ def exported(capsys: pytest.CaptureFixture[str], *arguments: Any) -> dict[str, A
 
 
 @pytest.fixture(scope="module")
-def pictures(scenery: Scenery) -> list[Example]:
+def images(scenery: Scenery) -> list[Example]:
     return [scenery.example(0, 0), scenery.example(3, 5)]
 
 
-def answers(path: Path, pictures: list[Example]) -> list[str]:
-    """What the model in `path` says of pictures: it depends on the weights that were trained."""
+def answers(path: Path, images: list[Example]) -> list[str]:
+    """What the model in `path` says of images: it depends on the weights that were trained."""
     model: Any = component("models", NAME, path=str(path), device="cpu")
-    prompts = [model.prompt("caption", (), example) for example in pictures]
+    prompts = [model.prompt("caption", (), example) for example in images]
     return list(model.generate(prompts, GenerationOptions(8, 1), 2))
 
 
@@ -100,14 +100,14 @@ def everything(folder: Path) -> bytes:
 
 @pytest.mark.parametrize("choice", ["best", "last"])
 def test_a_folder_is_the_model_itself(
-    choice: str, checkpoint: Path, tmp_path: Path, pictures: list[Example], capsys: pytest.CaptureFixture[str]
+    choice: str, checkpoint: Path, tmp_path: Path, images: list[Example], capsys: pytest.CaptureFixture[str]
 ) -> None:
     target = tmp_path / "model"
     row = exported(capsys, "--input", checkpoint, "--checkpoint", choice, "--output", target)
     assert (row["format"], row["weights"], row["model"], row["folder"]) == ("folder", "whole", NAME, str(target))
-    written = answers(checkpoint / f"{choice}.safetensors", pictures)
-    assert written != answers(checkpoint.parents[2] / "models" / "blip2", pictures)
-    assert answers(target, pictures) == written
+    written = answers(checkpoint / f"{choice}.safetensors", images)
+    assert written != answers(checkpoint.parents[2] / "models" / "blip2", images)
+    assert answers(target, images) == written
     from transformers import Blip2ForConditionalGeneration
 
     plain = Blip2ForConditionalGeneration.from_pretrained(target).state_dict()
@@ -128,7 +128,7 @@ def test_backups_say_what_they_were_asked_to(
     form: str,
     checkpoint: Path,
     tmp_path: Path,
-    pictures: list[Example],
+    images: list[Example],
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -153,7 +153,7 @@ def test_backups_say_what_they_were_asked_to(
     if weights == "tuned":
         assert read_tuned(root / "best.safetensors").base == (str(base) if form == "whole" else "")
         shutil.copytree(base, tmp_path / "hub" / "Salesforce" / NAME)
-    assert answers(root, pictures) == answers(checkpoint, pictures)
+    assert answers(root, images) == answers(checkpoint, images)
 
 
 def test_an_archive_is_the_same_bytes_each_time(

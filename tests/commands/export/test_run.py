@@ -329,7 +329,7 @@ def test_formats_that_do_not_fit(workspace: Workspace, what: str, format: str) -
 
 def test_options_are_checked(workspace: Workspace) -> None:
     with pytest.raises(ValidationError):
-        ExportConfig(what="pictures")
+        ExportConfig(what="images")
     with pytest.raises(ValidationError):
         ExportConfig(what="results", colour="red")
     assert "output" not in ExportConfig(what="results").identity()
@@ -380,7 +380,7 @@ def test_a_missing_image_is_named(tmp_path: Path, images: str, message: str) -> 
     form = export._ChatForm("caption", "turns", openai=True, data=images == "data")
     with pytest.raises(DataError, match=rf"gone\.jpg {message}"):
         form.messages([], _example(image=str(tmp_path / "gone.jpg")))
-    (tmp_path / "notes.jpg").write_text("no picture")
+    (tmp_path / "notes.jpg").write_text("no image")
     with pytest.raises(DataError, match=r"notes\.jpg is no JPEG"):
         export._ChatForm("caption", "turns", openai=True, data=True).messages(
             [], _example(image=str(tmp_path / "notes.jpg"))

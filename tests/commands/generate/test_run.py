@@ -272,8 +272,8 @@ def test_a_dry_run_plans_what_the_run_then_does(workspace: Path) -> None:
     found = SequenceFile.open(done.path).arrays()  # type: ignore[arg-type]
     records = shapes(workspace).split("train")
     ids = np.unique(np.concatenate([found["candidates"].ravel(), found["query_id"]]))
-    pictures = {records[records.row_of(int(i))].image_id for i in ids}
-    assert any(line.startswith(f"{len(pictures)} images") for line in plan.remarks)
+    images = {records[records.row_of(int(i))].image_id for i in ids}
+    assert any(line.startswith(f"{len(images)} images") for line in plan.remarks)
     again = generate.run(config(workspace, anchors=5, dry_run=True, output=done.path), QUIET)
     assert "3 of 5 anchors were finished before" in again.remarks
     assert "up to date" in generate.run(config(workspace, anchors=3, dry_run=True), QUIET).remarks[-1]

@@ -162,34 +162,34 @@ def test_another_root_with_the_same_files_is_read_again(official: Path, tmp_path
     assert image.startswith(str(moved))
 
 
-def test_other_pictures_at_the_same_places_are_another_version(official: Path, tmp_path: Path) -> None:
+def test_other_images_at_the_same_places_are_another_version(official: Path, tmp_path: Path) -> None:
     workspace = tmp_path / "workspace"
     first = prepare(workspace, "vqav2", root=official).prepared["vqa"]["fingerprint"]
-    picture = next(vqa_image(official, "train", 1).parent.iterdir())
-    before = picture.read_bytes()
-    write_image(picture, size=31)
+    image = next(vqa_image(official, "train", 1).parent.iterdir())
+    before = image.read_bytes()
+    write_image(image, size=31)
     again = prepare(workspace, "vqav2", root=official)
     changed = again.prepared["vqa"]["fingerprint"]
     assert changed != first
-    assert any(remark.startswith("1 picture has changed") for remark in again.remarks)
+    assert any(remark.startswith("1 image has changed") for remark in again.remarks)
     assert prepare(workspace, "vqav2", root=official).states["vqa"] == "up to date"
-    open_dataset(workspace / "datasets" / "vqav2" / "vqa").check_pictures()
-    picture.write_bytes(before)
+    open_dataset(workspace / "datasets" / "vqav2" / "vqa").check_images()
+    image.write_bytes(before)
     with pytest.raises(StoreError, match="changed since"):
-        open_dataset(workspace / "datasets" / "vqav2" / "vqa").check_pictures()
+        open_dataset(workspace / "datasets" / "vqav2" / "vqa").check_images()
     assert prepare(workspace, "vqav2", root=official).prepared["vqa"]["fingerprint"] not in (first, changed)
 
 
-def test_verified_pictures_are_known_by_their_content(official: Path, tmp_path: Path) -> None:
+def test_verified_images_are_known_by_their_content(official: Path, tmp_path: Path) -> None:
     workspace = tmp_path / "workspace"
     first = prepare(workspace, "vqav2", root=official, verify=True).prepared["vqa"]["fingerprint"]
-    picture = next(vqa_image(official, "train", 1).parent.iterdir())
-    os.utime(picture, ns=(0, picture.stat().st_mtime_ns + 10**9))
+    image = next(vqa_image(official, "train", 1).parent.iterdir())
+    os.utime(image, ns=(0, image.stat().st_mtime_ns + 10**9))
     again = prepare(workspace, "vqav2", root=official, verify=True)
     assert again.prepared["vqa"]["fingerprint"] == first
-    written = picture.stat()
-    picture.write_bytes(picture.read_bytes() + b"?")  # behind the end of the picture
-    os.utime(picture, ns=(0, written.st_mtime_ns))
+    written = image.stat()
+    image.write_bytes(image.read_bytes() + b"?")  # behind the end of the image
+    os.utime(image, ns=(0, written.st_mtime_ns))
     assert prepare(workspace, "vqav2", root=official, verify=True).prepared["vqa"]["fingerprint"] != first
 
 
@@ -301,7 +301,7 @@ def folder_of_captions(root: Path) -> Path:
     rows = ["image,caption"]
     for number in range(12):
         Image.new("RGB", (8, 8), (number, 0, 0)).save(root / f"{number}.png")
-        rows.append(f"{number}.png,picture {number}")
+        rows.append(f"{number}.png,image {number}")
     (root / "table.csv").write_text("\n".join(rows) + "\n")
     return root
 
@@ -331,7 +331,7 @@ def test_the_fault_of_the_task_that_came_furthest_is_told(tmp_path: Path, name: 
         write_image(root / f"{number}.png")
     write_image(root / "cut.png")
     truncate(root / "cut.png")
-    rows = [f"{number}.png,what is it?,a picture" for number in range(3)]
+    rows = [f"{number}.png,what is it?,an image" for number in range(3)]
     (root / "table.csv").write_text("\n".join(["image,question,answer", *rows, f"{name},what?,none"]) + "\n")
     error = refused(DataError, tmp_path / "work", "folder", root=root)
     assert name in error.message
@@ -350,7 +350,7 @@ def test_two_tables_have_two_names(tmp_path: Path) -> None:
     error = refused(StoreError, workspace, "folder", root=roots[0], dataset="others")
     assert error.message == f"others (caption) is prepared already, from {roots[1]}"
     first = open_dataset(workspace / "datasets" / "others" / "caption").fingerprint
-    (roots[1] / "table.csv").write_text((roots[1] / "table.csv").read_text().replace("picture 3", "another"))
+    (roots[1] / "table.csv").write_text((roots[1] / "table.csv").read_text().replace("image 3", "another"))
     assert prepare(workspace, "folder", root=roots[1]).states == {"caption": "prepared"}
     assert open_dataset(workspace / "datasets" / "others" / "caption").fingerprint != first
     assert prepare(workspace, "folder", root=roots[0], dataset="others", overwrite=True).states == {

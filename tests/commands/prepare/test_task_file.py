@@ -32,7 +32,7 @@ ANIMALS = {"red": "fox", "green": "frog", "blue": "whale"}
 
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder of pictures with a table, and the task's file beside it."""
+    """A folder of images with a table, and the task's file beside it."""
     root = tmp_path / "zoo"
     root.mkdir()
     with (root / "table.csv").open("w", newline="") as file:

@@ -38,7 +38,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def world(made: Path, tmp_path: Path) -> Path:
-    """The same workspace, to write into; its pictures are shared."""
+    """The same workspace, to write into; its images are shared."""
     return Path(shutil.copytree(made, tmp_path / "ws"))
 
 
@@ -55,7 +55,7 @@ def test_every_evaluation_of_the_workspace_is_shown(world: Path) -> None:
         "shown": "evaluations",
         "settings": 4,
         "queries": 6,
-        "pictures": "30 of 30",
+        "images": "30 of 30",
         "MB": round(size / 1e6, 2),
         "file": str(made.path),
     }
@@ -87,18 +87,18 @@ def test_some_evaluations_by_path_or_name(world: Path) -> None:
     assert caught.value.hint == f"use --workspace {world}"
 
 
-def test_queries_and_pictures_that_are_left_out_are_said(world: Path) -> None:
+def test_queries_and_images_that_are_left_out_are_said(world: Path) -> None:
     few = _run(world, max_queries=2, images=False)
-    assert few.rows()[0]["pictures"] == "0 of 10"
+    assert few.rows()[0]["images"] == "0 of 10"
     assert few.lines() == ["the gallery has 2 of 6 queries, drawn with seed 0: --max-queries shows more"]
     without = few.path.stat().st_size
     limit = without / 1e6 + 0.03
     some = _run(world, max_mb=limit, overwrite=True)
     assert without < some.path.stat().st_size <= limit * 1e6
     tight = _run(world, max_mb=0.01, overwrite=True)
-    assert tight.rows()[0]["pictures"] == "0 of 30"
+    assert tight.rows()[0]["images"] == "0 of 30"
     first, second = tight.lines()
-    assert first == "30 of 30 pictures are left out to keep the page small: --max-mb allows more"
+    assert first == "30 of 30 images are left out to keep the page small: --max-mb allows more"
     assert re.search(r"more than --max-mb: without any query it has 0\.0\d MB, give a larger --max-mb", second)
     (line,) = _run(world, max_mb=without / 1e6 - 0.0002, overwrite=True, images=False).lines()
     assert line.endswith("more than --max-mb, by its texts alone: give a smaller --max-queries")

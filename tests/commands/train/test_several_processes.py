@@ -176,14 +176,14 @@ def test_killed_processes_go_on_to_the_same_result(pair: tuple[Path, Path]) -> N
 
 
 def failing(arguments: list[str], rank: int) -> int:
-    """One of the processes cannot read a picture."""
+    """One of the processes cannot read an image."""
     from icltool.components.learners.steering.module import SteeringModule
 
     learnt = SteeringModule.losses
 
     def losses(self: Any, positions: Any) -> Any:
         if self.global_step == 2 and self.global_rank == rank:
-            raise DataError("picture 7 cannot be read", "look at it")
+            raise DataError("image 7 cannot be read", "look at it")
         return learnt(self, positions)
 
     SteeringModule.losses = losses  # type: ignore[method-assign]
@@ -198,7 +198,7 @@ def test_an_error_in_one_process_ends_the_other(workspace: Path, tmp_path: Path,
     assert not set(codes) & {0, 1}
     texts = [file.read_text() for file in told]
     assert "Traceback" not in "".join(texts)
-    assert "error: picture 7 cannot be read" in texts[rank]
+    assert "error: image 7 cannot be read" in texts[rank]
     assert "another process of the training ended" in texts[1 - rank]
 
 
@@ -226,7 +226,7 @@ def test_an_error_in_one_process_ends_all(workspace: Path, tmp_path: Path, rank:
         _, told = process.communicate(timeout=200)
         assert process.returncode not in (0, 1), told
         assert "Traceback" not in told
-        assert "error: picture 7 cannot be read" in told
+        assert "error: image 7 cannot be read" in told
         assert rank == 0 or "another process of the training ended" in told or process.returncode < 0
         deadline = time.monotonic() + 20
         while _group_lives(process.pid) and time.monotonic() < deadline:

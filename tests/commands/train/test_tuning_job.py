@@ -28,11 +28,11 @@ class Records:
     st.lists(st.tuples(st.integers(-1, 6), st.integers(0, 12)), min_size=2, max_size=60),
     st.integers(0, 5),
 )
-def test_pictures_and_near_duplicates_stay_on_one_side(rows: list[tuple[int, int]], seed: int) -> None:
+def test_images_and_near_duplicates_stay_on_one_side(rows: list[tuple[int, int]], seed: int) -> None:
     units = {("group", g) if g >= 0 else ("image", i) for g, i in rows}
     records: Any = Records([g for g, _ in rows], [i for _, i in rows])
     if len(units) < 2:
-        with pytest.raises(DataError, match="two pictures"):
+        with pytest.raises(DataError, match="two images"):
             held_out_rows(records, seed)
         return
     kept, held = held_out_rows(records, seed)

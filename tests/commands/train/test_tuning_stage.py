@@ -134,7 +134,7 @@ def test_a_task_whose_answers_are_chosen_from_a_list(tmp_path: Path) -> None:
 
 
 def test_weights_are_chosen_by_the_development_split_where_there_is_one(tmp_path: Path) -> None:
-    """The official split of COCO has one; of a data set without, pictures are held out (see test_tuning_job)."""
+    """The official split of COCO has one; of a data set without, images are held out (see test_tuning_job)."""
     root, home = write_karpathy(tmp_path / "data"), tmp_path / "ws"
     prepare.run(PrepareConfig(workspace=home, name="coco-karpathy", root=root), QUIET)
     assert open_dataset(home / "datasets" / "coco-karpathy" / "caption").splits == (

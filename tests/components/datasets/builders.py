@@ -28,7 +28,7 @@ QUESTIONS: dict[str, dict[int, tuple[int, str, list[str]]]] = {
 
 
 def write_image(path: Path, size: int = 48) -> None:
-    """A noisy picture, so that half of its file is really half."""
+    """A noisy image, so that half of its file is really half."""
     path.parent.mkdir(parents=True, exist_ok=True)
     noise = np.random.default_rng(len(path.name)).integers(0, 255, (size, size, 3), dtype=np.uint8)
     Image.fromarray(noise).save(path)

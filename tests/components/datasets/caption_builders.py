@@ -15,7 +15,7 @@ VG = "https://cs.stanford.edu/people/rak248/{}"
 VCR = "http://s3-us-west-2.amazonaws.com/ai2-rowanz/vcr1images/{}"
 Box = tuple[int, int, int, int]
 
-#: (picture, boxes, clue, inference), in the order of the file; pictures have 48 x 48 pixels.
+#: (image, boxes, clue, inference), in the order of the file; images have 48 x 48 pixels.
 SEEN: dict[str, list[tuple[str, list[Box], str, str]]] = {
     TRAIN: [
         ("lsmdc_1/a@1.jpg", [(4, 6, 20, 10)], "20 mph sign", "this is a residential area"),
@@ -31,28 +31,28 @@ SEEN: dict[str, list[tuple[str, list[Box], str, str]]] = {
 }
 
 
-def instance_id(picture: str, inference: str) -> str:
+def instance_id(image: str, inference: str) -> str:
     """32 hex characters, as the official ids are."""
-    return hashlib.md5(f"{picture} {inference}".encode(), usedforsecurity=False).hexdigest()
+    return hashlib.md5(f"{image} {inference}".encode(), usedforsecurity=False).hexdigest()
 
 
-def record(picture: str, boxes: Sequence[Box], clue: str, inference: str, chunk: int | None = None) -> dict[str, Any]:
+def record(image: str, boxes: Sequence[Box], clue: str, inference: str, chunk: int | None = None) -> dict[str, Any]:
     found: dict[str, Any] = {
         "inputs": {
-            "image": {"url": (VG if "VG_" in picture else VCR).format(picture), "width": 48, "height": 48},
+            "image": {"url": (VG if "VG_" in image else VCR).format(image), "width": 48, "height": 48},
             "bboxes": [dict(zip(("left", "top", "width", "height"), box, strict=True)) for box in boxes],
             "clue": clue,
             "confidence": 3.0,
             "obs_idx": 1,
         },
         "targets": {"inference": inference},
-        "instance_id": instance_id(picture, inference),
+        "instance_id": instance_id(image, inference),
     }
     return found if chunk is None else {**found, "split_idx": chunk}
 
 
-def picture_path(root: Path, picture: str) -> Path:
-    return root / "vg" / "images" / picture if "VG_" in picture else root / "vcr1images" / picture
+def image_path(root: Path, image: str) -> Path:
+    return root / "vg" / "images" / image if "VG_" in image else root / "vcr1images" / image
 
 
 def write_sherlock(root: Path, seen: Mapping[str, Sequence[tuple[str, Sequence[Box], str, str]]] = SEEN) -> Path:
@@ -60,8 +60,8 @@ def write_sherlock(root: Path, seen: Mapping[str, Sequence[tuple[str, Sequence[B
     for name, listed in seen.items():
         chunk = 3 if name == VALIDATION else None
         write_json(root / "sherlock_dataset" / name, [record(*entry, chunk=chunk) for entry in listed])
-        for picture, *_ in listed:
-            write_image(picture_path(root, picture))
+        for image, *_ in listed:
+            write_image(image_path(root, image))
     return root
 
 

@@ -15,7 +15,7 @@ IMAGE = {"image": datasets.Image()}
 TEXT = datasets.Value("string")
 
 
-def picture(shade: int, kind: str = "PNG") -> dict[str, Any]:
+def image(shade: int, kind: str = "PNG") -> dict[str, Any]:
     """An encoded image as the Image feature holds it."""
     noise = np.random.default_rng(shade).integers(0, 255, (16, 16, 3), dtype=np.uint8)
     content = io.BytesIO()

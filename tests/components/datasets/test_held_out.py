@@ -14,10 +14,10 @@ def example(identifier: int, image_id: int, group: str) -> Example:
     return Example(identifier, "", image_id, "t", "l", ("l",), group=group)
 
 
-pictures = st.lists(st.tuples(st.integers(0, 20), st.sampled_from(["", "", "g", "h"])), min_size=2, max_size=60)
+images = st.lists(st.tuples(st.integers(0, 20), st.sampled_from(["", "", "g", "h"])), min_size=2, max_size=60)
 
 
-@given(pictures, st.floats(0.01, 0.99), st.integers(0, 5))
+@given(images, st.floats(0.01, 0.99), st.integers(0, 5))
 def test_no_image_and_no_group_stands_on_both_sides(drawn: list[tuple[int, str]], share: float, seed: int) -> None:
     group_of = dict(drawn)
     examples = [example(i, image, group_of[image]) for i, (image, _) in enumerate(drawn)]

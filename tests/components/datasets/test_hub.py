@@ -15,17 +15,17 @@ from icltool.contracts import Example
 from icltool.errors import ConfigError, DataError
 from icltool.plugin.manager import component
 from icltool.testing import QuietProgress, check_dataset
-from tests.components.datasets.hub_builders import IMAGE, TEXT, as_dataset, picture, write_parquet
+from tests.components.datasets.hub_builders import IMAGE, TEXT, as_dataset, image, write_parquet
 
 FEATURES = {**IMAGE, "caption": datasets.List(TEXT)}
 ROWS = {
     "train": [
-        {"image": picture(1, "JPEG"), "caption": ["a cat", "the cat"]},
-        {"image": picture(2), "caption": ["two dogs"]},
-        {"image": picture(1, "JPEG"), "caption": ["one cat"]},
-        {"image": picture(3), "caption": ["a bed"]},
+        {"image": image(1, "JPEG"), "caption": ["a cat", "the cat"]},
+        {"image": image(2), "caption": ["two dogs"]},
+        {"image": image(1, "JPEG"), "caption": ["one cat"]},
+        {"image": image(3), "caption": ["a bed"]},
     ],
-    "validation": [{"image": picture(2), "caption": ["dogs"]}, {"image": picture(4), "caption": ["a boat"]}],
+    "validation": [{"image": image(2), "caption": ["dogs"]}, {"image": image(4), "caption": ["a boat"]}],
 }
 
 
@@ -144,7 +144,7 @@ def test_splits_by_option(root: Path, tmp_path: Path) -> None:
 
 
 def test_columns_by_option(tmp_path: Path) -> None:
-    rows = [{"img": picture(i), "q": f"q{i}", "reply": f"r{i}", "key": f"k{i}", "other": picture(9)} for i in range(3)]
+    rows = [{"img": image(i), "q": f"q{i}", "reply": f"r{i}", "key": f"k{i}", "other": image(9)} for i in range(3)]
     features = {"img": datasets.Image(), "q": TEXT, "reply": TEXT, "key": TEXT, "other": datasets.Image()}
     root = write_parquet(tmp_path / "vqa", {"train": rows, "validation": rows[:1]}, features)
     found = read(root, tmp_path, "vqa", question="q", answer="reply", image="img", id="key")["train"]
@@ -174,12 +174,12 @@ def test_named_classes(tmp_path: Path) -> None:
 def test_check_writes_nothing_and_opens_images(root: Path, tmp_path: Path) -> None:
     report = HubReader(HubOptions()).check(root, "caption", False)
     assert len(report.files) == 4
-    rows = [{"image": picture(1), "caption": ["x"]}, {"image": {"bytes": b"no image", "path": None}, "caption": ["y"]}]
+    rows = [{"image": image(1), "caption": ["x"]}, {"image": {"bytes": b"no image", "path": None}, "caption": ["y"]}]
     broken = write_parquet(tmp_path / "broken", {"train": rows, "validation": rows}, FEATURES)
     assert refused(broken).message.startswith("broken train row 1: its image cannot be read: ")
-    half = picture(5)
+    half = image(5)
     half["bytes"] = half["bytes"][: len(half["bytes"]) // 2]
-    rows = [{"image": picture(i), "caption": ["x"]} for i in range(50)] + [{"image": half, "caption": ["y"]}]
+    rows = [{"image": image(i), "caption": ["x"]} for i in range(50)] + [{"image": half, "caption": ["y"]}]
     late = write_parquet(tmp_path / "late", {"train": rows, "validation": rows[:1]}, FEATURES)
     HubReader(HubOptions()).check(late, "caption", False)  # opens the first fifty
     with pytest.raises(DataError, match="late train row 50: its image cannot be read"):

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 
-from icltool.components.datasets.official import Caption, Picture, entries, expect_kind, few, one_line, read_annotations
+from icltool.components.datasets.official import Caption, Image, entries, expect_kind, few, one_line, read_annotations
 from icltool.errors import DataError
 from tests.components.datasets.builders import CAPTIONS, answers_entry, captions_content
 
@@ -17,13 +17,13 @@ TEXT = json.dumps(captions_content(CAPTIONS["train"]))
 SHARED = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
-def read(path: Path) -> tuple[list[Picture], list[Caption]]:
+def read(path: Path) -> tuple[list[Image], list[Caption]]:
     found = read_annotations(path, "get it again")
     expect_kind(path, found, "captions", "get it again")
-    return entries(path, found, "images", Picture), entries(path, found, "annotations", Caption)
+    return entries(path, found, "images", Image), entries(path, found, "annotations", Caption)
 
 
-def fault_of(path: Path) -> tuple[str | None, tuple[list[Picture], list[Caption]]]:
+def fault_of(path: Path) -> tuple[str | None, tuple[list[Image], list[Caption]]]:
     """(the message of the DataError, or None; what was read). Any other exception fails the test."""
     try:
         return None, read(path)
@@ -48,9 +48,9 @@ def test_cut_anywhere(tmp_path: Path, length: int) -> None:
 def test_one_character_changed(tmp_path: Path, position: int, character: str) -> None:
     path = tmp_path / "captions.json"
     path.write_text(TEXT[:position] + character + TEXT[position + 1 :])
-    fault, (pictures, captions) = fault_of(path)
+    fault, (images, captions) = fault_of(path)
     assert fault is None or fault.startswith(str(path))
-    assert all(isinstance(picture.id, int) for picture in pictures)
+    assert all(isinstance(image.id, int) for image in images)
     assert all(isinstance(caption.caption, str) for caption in captions)
 
 

@@ -163,7 +163,7 @@ def test_places_archives_and_the_environment(root: Path, monkeypatch: pytest.Mon
     assert [e.label for e in read(root)["train"]] == expected
 
 
-def test_missing_files_and_pictures(root: Path, tmp_path: Path) -> None:
+def test_missing_files_and_images(root: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     assert refused(tmp_path / "empty").message.startswith(f"no PersonalityCaptions in {tmp_path / 'empty'}")
     image = root / "yfcc_images" / "ee.jpg"
@@ -173,7 +173,7 @@ def test_missing_files_and_pictures(root: Path, tmp_path: Path) -> None:
     path = root / "personality_captions" / "test.json"
     assert refused(root).message == f"{path} names 1 image missing from {image.parent}: ee.jpg"
     image.parent.rename(root / "elsewhere")
-    assert refused(root).message == f"no pictures of PersonalityCaptions: {root} has no yfcc_images"
+    assert refused(root).message == f"no images of PersonalityCaptions: {root} has no yfcc_images"
 
 
 @pytest.mark.parametrize(
@@ -209,7 +209,7 @@ def test_wrong_options() -> None:
         component("datasets", "personality-captions", split="train")
 
 
-def test_entries_of_pictures_that_are_gone_are_left_out_when_asked_to(root: Path) -> None:
+def test_entries_of_images_that_are_gone_are_left_out_when_asked_to(root: Path) -> None:
     whole = read(root)
     gone = Path(whole["train"][0].image)
     gone.unlink()
@@ -226,7 +226,7 @@ def test_entries_of_pictures_that_are_gone_are_left_out_when_asked_to(root: Path
         component("datasets", "personality-captions", missing="perhaps")
 
 
-def test_pictures_may_end_otherwise(root: Path) -> None:
-    for picture in Path(read(root)["train"][0].image).parent.iterdir():
-        picture.rename(picture.with_suffix(".jpeg"))
+def test_images_may_end_otherwise(root: Path) -> None:
+    for image in Path(read(root)["train"][0].image).parent.iterdir():
+        image.rename(image.with_suffix(".jpeg"))
     assert read(root, suffix="jpeg")["train"][0].image.endswith(".jpeg")

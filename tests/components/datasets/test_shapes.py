@@ -89,7 +89,7 @@ def test_check_finds_nothing_to_remark_on_complete_files(workspace: Path) -> Non
     assert reader.check(None, "caption", verify=False).files == ()
 
 
-def test_a_world_of_one_picture_a_split_serves_every_task(tmp_path: Path) -> None:
+def test_a_world_of_one_image_a_split_serves_every_task(tmp_path: Path) -> None:
     reader = ShapesReader(ShapesOptions(seed=0, index_images=1, validation_images=1))
     source = reader.make(tmp_path, SilentProgress())
     for task in reader.tasks:

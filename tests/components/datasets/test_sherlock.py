@@ -11,7 +11,7 @@ from PIL import Image
 
 from icltool.components.datasets.distractors import Pool
 from icltool.components.datasets.sherlock import SherlockOptions, SherlockReader
-from icltool.contracts import Example, Region, group_code, picture_reference
+from icltool.contracts import Example, Region, group_code, image_reference
 from icltool.contracts.arrays import plain_text
 from icltool.errors import ConfigError, DataError
 from icltool.execution.progress import SilentProgress
@@ -22,8 +22,8 @@ from tests.components.datasets.caption_builders import (
     SEEN,
     TRAIN,
     VALIDATION,
+    image_path,
     instance_id,
-    picture_path,
     record,
     write_sherlock,
 )
@@ -70,8 +70,8 @@ def test_an_inference_is_an_example(root: Path) -> None:
     assert [e.answer_type for e in (*train, *validation)] == ["vcr", "vg", "vcr", "vg", "vcr", "vg", "vg"]
     first, cake, last = train
     assert first.image == f"{root}/vcr1images/lsmdc_1/a@1.jpg#xywh=4,6,20,10&show=highlight"
-    assert picture_reference(cake.image).regions == (Region(0, 0, 10, 10), Region(30, 30, 10, 10))
-    assert picture_reference(cake.image).file == str(root / "vg" / "images" / "VG_100K" / "7.jpg")
+    assert image_reference(cake.image).regions == (Region(0, 0, 10, 10), Region(30, 30, 10, 10))
+    assert image_reference(cake.image).file == str(root / "vg" / "images" / "VG_100K" / "7.jpg")
     assert first.image_id == last.image_id != cake.image_id
     assert first.choices == ()
 
@@ -92,15 +92,15 @@ def test_references_are_all_inferences_of_the_region_the_own_one_first(root: Pat
 
 def test_ids_come_from_instance_ids_whatever_the_order(root: Path) -> None:
     expected = {e.id: e.label for e in read(root)["train"]}
-    picture, _, _, inference = SEEN[TRAIN][0]
-    assert expected[group_code(instance_id(picture, inference))] == inference
+    image, _, _, inference = SEEN[TRAIN][0]
+    assert expected[group_code(instance_id(image, inference))] == inference
     edit(root / "sherlock_dataset" / TRAIN, lambda content: content.reverse())
     assert {e.id: e.label for e in read(root)["train"]} == expected
 
 
 @pytest.mark.parametrize("show", ["hide", "only", "crop"])
 def test_regions_are_shown_as_wanted(root: Path, show: str) -> None:
-    assert all(picture_reference(e.image).mode == show for e in read(root, show=show)["train"])
+    assert all(image_reference(e.image).mode == show for e in read(root, show=show)["train"])
 
 
 def test_boxes_are_clipped_and_records_without_one_left_out(root: Path) -> None:
@@ -111,9 +111,9 @@ def test_boxes_are_clipped_and_records_without_one_left_out(root: Path) -> None:
 
     edit(root / "sherlock_dataset" / TRAIN, change)
     whole, without = read(root)["train"]
-    assert picture_reference(whole.image).regions == (Region(0, 40, 16, 90),)
-    assert picture_reference(without.image).regions == ()
-    assert remarks(root) == ("train: 1 record with a region outside of its picture left out",)
+    assert image_reference(whole.image).regions == (Region(0, 40, 16, 90),)
+    assert image_reference(without.image).regions == ()
+    assert remarks(root) == ("train: 1 record with a region outside of its image left out",)
 
 
 def test_records_without_clue_or_inference_are_left_out(root: Path) -> None:
@@ -128,7 +128,7 @@ def test_records_without_clue_or_inference_are_left_out(root: Path) -> None:
     assert "has no inferences; train: 1 record without a clue left out" in refused(root).message
 
 
-def test_choices_are_the_inference_and_ones_about_other_pictures(root: Path) -> None:
+def test_choices_are_the_inference_and_ones_about_other_images(root: Path) -> None:
     assert remarks(root, "inference-choice") == (
         "validation: 4 of 4 queries have fewer than 99 distractors, 2 at least",
     )
@@ -158,10 +158,10 @@ def test_distractors_stay_within_the_part_of_the_file(root: Path) -> None:
 
 
 def test_distractors_are_drawn_by_id_and_never_read_as_a_reference() -> None:
-    texts = [(f"picture {n % 40}", f"Text {n % 60}.") for n in range(600)]
+    texts = [(f"image {n % 40}", f"Text {n % 60}.") for n in range(600)]
     pool = Pool("test", texts)
     references = ("right", "text 3", "TEXT 4!")
-    drawn = {identifier: pool.choices(identifier, "picture 7", references, 20) for identifier in range(30)}
+    drawn = {identifier: pool.choices(identifier, "image 7", references, 20) for identifier in range(30)}
     for choices in drawn.values():
         assert len(choices) == 21
         plain = [plain_text(text) for text in choices]
@@ -170,8 +170,8 @@ def test_distractors_are_drawn_by_id_and_never_read_as_a_reference() -> None:
         assert not {"text 3", "text 4"} & set(plain)
     assert len({choices.index("right") for choices in drawn.values()}) > 5, "the right one has no place of its own"
     assert len(set(drawn.values())) == 30
-    assert Pool("test", texts).choices(7, "picture 7", references, 20) == drawn[7]
-    assert len(pool.choices(0, "picture 7", references, 999)) == 1 + 60 - 2
+    assert Pool("test", texts).choices(7, "image 7", references, 20) == drawn[7]
+    assert len(pool.choices(0, "image 7", references, 999)) == 1 + 60 - 2
     only = Pool("test", [("a", "x"), ("a", "y"), ("b", "z")])
     assert set(only.choices(1, "a", ("x",), 5)) == {"x", "z"}
 
@@ -192,34 +192,34 @@ def test_places_archives_and_the_environment(root: Path, monkeypatch: pytest.Mon
     }  # fmt: skip
     found = read(root)["validation"]
     assert [e.label for e in found] == labels
-    assert picture_reference(found[0].image).file == str(root / "vg" / "images2.zip" / "VG_100K_2" / "8.jpg")
+    assert image_reference(found[0].image).file == str(root / "vg" / "images2.zip" / "VG_100K_2" / "8.jpg")
 
 
-def test_missing_files_and_pictures(root: Path, tmp_path: Path) -> None:
+def test_missing_files_and_images(root: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     assert refused(tmp_path / "empty").message.startswith(f"no Sherlock in {tmp_path / 'empty'}")
-    gone = picture_path(root, "lsmdc_1/a@1.jpg")
+    gone = image_path(root, "lsmdc_1/a@1.jpg")
     truncate(gone)
     assert refused(root).message.startswith(f"image {gone} cannot be read: ")
     gone.unlink()
     path = root / "sherlock_dataset" / TRAIN
-    assert refused(root).message == f"{path} names 1 picture that {root} has not: vcr1images/lsmdc_1/a@1.jpg"
+    assert refused(root).message == f"{path} names 1 image that {root} has not: vcr1images/lsmdc_1/a@1.jpg"
     assert "vg/images/VG_100K" in str(refused(root).hint)
     (root / "sherlock_dataset" / VALIDATION).unlink()
     assert refused(root).message == f"{root / 'sherlock_dataset'} lacks {VALIDATION}"
 
 
 @pytest.mark.parametrize("size", [24, 96])
-def test_regions_of_pictures_of_another_size_are_scaled(root: Path, size: int) -> None:
+def test_regions_of_images_of_another_size_are_scaled(root: Path, size: int) -> None:
     before = read(root)["train"]
-    write_image(picture_path(root, "VG_100K/7.jpg"), size=size)
+    write_image(image_path(root, "VG_100K/7.jpg"), size=size)
     assert remarks(root) == (
-        "train: 1 of 2 pictures looked at have another size than recorded, their regions are scaled: VG_100K/7.jpg",
+        "train: 1 of 2 images looked at have another size than recorded, their regions are scaled: VG_100K/7.jpg",
     )
     scale = size / 48
     changed = 0
     for old, new in zip(before, read(root)["train"], strict=True):
-        was, now = picture_reference(old.image), picture_reference(new.image)
+        was, now = image_reference(old.image), image_reference(new.image)
         if was.file.endswith("VG_100K/7.jpg"):
             changed += 1
             for region, scaled in zip(was.regions, now.regions, strict=True):
@@ -230,12 +230,12 @@ def test_regions_of_pictures_of_another_size_are_scaled(root: Path, size: int) -
     assert changed
 
 
-def test_pictures_of_another_shape_are_refused(root: Path) -> None:
-    place = picture_path(root, "VG_100K/7.jpg")
-    with Image.open(place) as picture:
-        picture.crop((0, 0, 48, 30)).save(place)
+def test_images_of_another_shape_are_refused(root: Path) -> None:
+    place = image_path(root, "VG_100K/7.jpg")
+    with Image.open(place) as image:
+        image.crop((0, 0, 48, 30)).save(place)
     error = refused(root)
-    assert "1 picture of another shape than recorded" in error.message
+    assert "1 image of another shape than recorded" in error.message
     assert "VG_100K/7.jpg (48 x 30, recorded 48 x 48)" in error.message
     with pytest.raises(DataError, match="another shape"):
         read(root)
@@ -281,14 +281,14 @@ def test_wrong_options() -> None:
             component("datasets", "sherlock", **options)
 
 
-def test_records_of_pictures_that_are_gone_are_left_out_when_asked_to(root: Path) -> None:
+def test_records_of_images_that_are_gone_are_left_out_when_asked_to(root: Path) -> None:
     whole = read(root)
-    gone = picture_reference(whole["train"][0].image).file
+    gone = image_reference(whole["train"][0].image).file
     Path(gone).unlink()
     assert "--option missing=skip" in str(refused(root).hint)
     kept = read(root, missing="skip")
-    assert [e.id for e in kept["train"]] == [e.id for e in whole["train"] if picture_reference(e.image).file != gone]
+    assert [e.id for e in kept["train"]] == [e.id for e in whole["train"] if image_reference(e.image).file != gone]
     Path(gone).touch()  # as a download that failed leaves it
     assert [e.id for e in read(root, missing="skip")["train"]] == [e.id for e in kept["train"]]
     told = SherlockReader(SherlockOptions(missing="skip")).check(root, "inference", False).remarks
-    assert any("left out, whose pictures are not there" in remark for remark in told)
+    assert any("left out, whose images are not there" in remark for remark in told)

@@ -132,8 +132,8 @@ def test_malformed_files_of_ids(tmp_path: Path, text: str, fault: str) -> None:
 def test_missing_file_of_ids(root: Path, tmp_path: Path) -> None:
     for path in (tmp_path / "nowhere.txt", tmp_path):
         assert refused(root, ids=str(path)).message.startswith(f"cannot read {path}: ")
-    (tmp_path / "picture").write_bytes(b"\xff\xd8")
-    assert refused(root, ids=str(tmp_path / "picture")).message.endswith("picture: it is no text")
+    (tmp_path / "image").write_bytes(b"\xff\xd8")
+    assert refused(root, ids=str(tmp_path / "image")).message.endswith("image: it is no text")
 
 
 @pytest.mark.parametrize(

@@ -96,7 +96,7 @@ class Refuse:
 
 
 @dataclass(frozen=True)
-class WithoutPictures:
+class WithoutImages:
     """Makes a Worker; on the node `broken` it raises at every unit, or (`how` "load") cannot be made."""
 
     folder: Path
@@ -114,7 +114,7 @@ class WithoutPictures:
 
         def work(unit: str) -> Done:
             (self.folder / f"spoilt-{time.time_ns()}-{os.getpid()}").touch()
-            raise FileNotFoundError("no pictures")
+            raise FileNotFoundError("no images")
 
         return work
 

@@ -172,7 +172,7 @@ def test_what_cannot_be_expected_is_said_by_its_own_unit() -> None:
     class Reader:
         def expect(self, unit: int) -> None:
             if unit == 2:
-                raise ValueError("no such picture")
+                raise ValueError("no such image")
 
         def __call__(self, unit: int) -> int:
             self.expect(unit)
@@ -183,7 +183,7 @@ def test_what_cannot_be_expected_is_said_by_its_own_unit() -> None:
     assert worker.work(1, False, (2,)) == (1,)
     failure = worker.work(2, True, ())
     assert isinstance(failure, Failure)
-    assert failure.line == "ValueError: no such picture"
+    assert failure.line == "ValueError: no such image"
 
 
 def test_what_is_told_in_the_end_fits_on_a_page() -> None:

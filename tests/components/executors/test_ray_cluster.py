@@ -25,7 +25,7 @@ from icltool.components.executors.ray import RayExecutor, RayOptions
 from icltool.contracts import FailedUnitsError, UnitFailure
 from icltool.errors import ConfigError, IclError
 from icltool.testing import check_executor
-from tests.components.executors.ray_workers import Done, Make, ReadShipped, Refuse, WithoutPictures
+from tests.components.executors.ray_workers import Done, Make, ReadShipped, Refuse, WithoutImages
 
 if TYPE_CHECKING:
     from tests.components.executors.ray_nodes import TwoNodes
@@ -181,22 +181,22 @@ def told(executor: RayExecutor) -> list[str]:
     return [] if executor._crew is None else executor._crew.notes.lines()
 
 
-def test_a_node_without_the_pictures_spoils_no_unit(nodes: TwoNodes, tmp_path: Path) -> None:
+def test_a_node_without_the_images_spoils_no_unit(nodes: TwoNodes, tmp_path: Path) -> None:
     executor = RayExecutor(RayOptions(address=nodes.address, workers=4))
     units = Until(lambda: any("beta" in line and "could do" in line for line in told(executor)))
-    found = list(executor.run(WithoutPictures(tmp_path, nodes.second.node_id), units))
+    found = list(executor.run(WithoutImages(tmp_path, nodes.second.node_id), units))
     assert sorted(r.unit for r in found) == sorted(units.given)
     assert len(list(tmp_path.glob("spoilt-*"))) <= 12
     notes = [note for note in executor.notes if "beta" in note and "could do" in note]
     assert notes, executor.notes
-    assert all("no pictures" in note for note in notes)
+    assert all("no images" in note for note in notes)
 
 
 def test_a_node_where_the_model_is_missing_does_not_end_a_run_that_works(nodes: TwoNodes, tmp_path: Path) -> None:
     executor = RayExecutor(RayOptions(address=nodes.address, workers=4))
     line = "a worker could not be made on beta: ConfigError: no weights on this machine (put them there)"
     units = Until(lambda: line in told(executor))
-    found = list(executor.run(WithoutPictures(tmp_path, nodes.second.node_id, "load"), units))
+    found = list(executor.run(WithoutImages(tmp_path, nodes.second.node_id, "load"), units))
     assert sorted(r.unit for r in found) == sorted(units.given)
     assert line in executor.notes
 

@@ -23,7 +23,7 @@ from icltool.components.learners.lever_lm.rows import EvenBatches, RowDataset, V
 from icltool.contracts.options import made
 from icltool.errors import ConfigError, DataError
 from icltool.plugin.manager import component
-from tests.components.learners.pictures import SMALL, arrays, tiny_clip, training_set
+from tests.components.learners.images import SMALL, arrays, tiny_clip, training_set
 from tests.components.learners.synthetic import RecordingProgress
 
 

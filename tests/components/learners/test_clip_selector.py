@@ -22,7 +22,7 @@ from icltool.components.learners.lever_lm.selector import LeverLMSelector
 from icltool.contracts import FloatArray, IndexSet, QuerySet
 from icltool.errors import ConfigError, DataError, StoreError
 from icltool.plugin.manager import component
-from tests.components.learners.pictures import SMALL, arrays, tiny_clip, training_set
+from tests.components.learners.images import SMALL, arrays, tiny_clip, training_set
 from tests.components.learners.synthetic import RecordingProgress
 
 RECIPES: dict[str, dict[str, Any]] = {
@@ -135,7 +135,7 @@ def test_an_index_set_is_encoded_once_and_interrupted_encoding_goes_on(
     folder = copied(folders("pointer"), tmp_path)
     needs = frozenset({"images", "texts"})
     index, queries = arrays(small_world, needs)
-    index = moved_images(index, tmp_path / "pictures")
+    index = moved_images(index, tmp_path / "images")
     gone = Path(index.images[-1])
     kept = gone.read_bytes()
     gone.unlink()
@@ -151,7 +151,7 @@ def test_an_index_set_is_encoded_once_and_interrupted_encoding_goes_on(
     for path in index.images[:32]:
         Path(path).unlink()
     answer = decode()
-    shutil.rmtree(tmp_path / "pictures")
+    shutil.rmtree(tmp_path / "images")
     assert np.array_equal(decode(), answer)
     block = next((folder / "features").rglob("image-*/00001.h5"))
     block.write_bytes(block.read_bytes()[:-100])

@@ -18,7 +18,7 @@ SIZES = ((32, 32), (64, 32), (30, 52), (48, 48))
 
 
 @pytest.fixture(scope="session")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], list[Example]]:
+def images(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], list[Example]]:
     """Ten examples of a task whose images have four sizes."""
     made: dict[str, list[Example]] = {}
 

@@ -361,8 +361,8 @@ def plain_inputs(folder: str, **changes: Any) -> Callable[[Any, str], dict[str, 
         setattr(processor.image_processor, key, value)
 
     def inputs(prompt: Any, text: str) -> dict[str, torch.Tensor]:
-        pictures = [Image.open(path).convert("RGB") for path in prompt.images]
-        return dict(processor(text=[text], images=[pictures], return_tensors="pt", add_special_tokens=False))
+        images = [Image.open(path).convert("RGB") for path in prompt.images]
+        return dict(processor(text=[text], images=[images], return_tensors="pt", add_special_tokens=False))
 
     return inputs
 

@@ -107,7 +107,7 @@ def _text(kind: str, tokenizer: Any) -> dict[str, Any]:
 
 
 def _lively(model: Any) -> Any:
-    """Query tokens begin as zeros and position embeddings near them: pictures would hardly count."""
+    """Query tokens begin as zeros and position embeddings near them: images would hardly count."""
     with torch.no_grad():
         torch.nn.init.normal_(model.query_tokens)
         torch.nn.init.normal_(model.vision_model.embeddings.position_embedding)

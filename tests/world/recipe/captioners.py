@@ -29,7 +29,7 @@ PROMPTS = (
 )
 _PAD, _EOS, _IMAGE = "<pad>", "</s>", "<image>"
 SEED = 0
-#: The standard deviation that weights are drawn with, and that of embeddings (words, query tokens, places in the picture):
+#: The standard deviation that weights are drawn with, and that of embeddings (words, query tokens, places in the image):
 #: with the usual 0.02 nothing reaches the language model through query tokens.
 INITIALIZER_RANGE = 0.08
 EMBEDDING_STD = 0.5
@@ -196,7 +196,7 @@ def save_ofa(folder: Path) -> None:
         "code_image_size": 16,
         "initial_weights_seed": SEED,
     }
-    # the whole of the picture is read, and normalised as for the tiny BLIP-2
+    # the whole of the image is read, and normalised as for the tiny BLIP-2
     adapter = {
         "image_size": IMAGE_SIZE,
         "shorter": IMAGE_SIZE,

@@ -18,7 +18,7 @@ VQA_INSTRUCTION = "Instruction: provide an answer to the question. Use the image
 
 
 def pixels(image: Image.Image, mean: list[float], std: list[float]) -> np.ndarray:
-    """float32 [3, 32, 32], as idefics' image processor makes it from the picture after a trip through JPEG."""
+    """float32 [3, 32, 32], as idefics' image processor makes it from the image after a trip through JPEG."""
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=95)
     small = Image.open(buffer).convert("RGB").resize((IMAGE_SIZE, IMAGE_SIZE), Image.Resampling.BICUBIC)
@@ -27,7 +27,7 @@ def pixels(image: Image.Image, mean: list[float], std: list[float]) -> np.ndarra
 
 
 class RenderPool:
-    """Pictures of every scene, rendered once; the generator's seed differs from every data set's."""
+    """Images of every scene, rendered once; the generator's seed differs from every data set's."""
 
     def __init__(self, per_scene: int, seed: int, mean: list[float], std: list[float]) -> None:
         self.per_scene = per_scene

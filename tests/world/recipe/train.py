@@ -64,7 +64,7 @@ def world_pairs() -> list[Pair]:
     with TemporaryDirectory() as scratch:
         for split in ShapesReader(ShapesOptions()).read(None, "caption", Path(scratch), progress):
             if split.name == "train":
-                # pictures are kept in memory by train_clip, so that the files may go
+                # images are kept in memory by train_clip, so that the files may go
                 pairs = [Pair(Path(e.image).read_bytes(), e.references, e.group) for e in split.examples]
     return pairs
 

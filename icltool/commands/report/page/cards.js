@@ -31,10 +31,10 @@ function settingName(s, whole = false) {
   return parts.join(", ");
 }
 
-function picture(place, alt) {
+function image(place, alt) {
   if (place === null || place === undefined) return null;
-  const size = { width: D.pictures.width[place], height: D.pictures.height[place] };
-  return element("img", { ...size, alt, decoding: "async", src: pictures?.[place], "data-picture": pictures ? null : place });
+  const size = { width: D.images.width[place], height: D.images.height[place] };
+  return element("img", { ...size, alt, decoding: "async", src: images?.[place], "data-image": images ? null : place });
 }
 
 function field(name, ...content) {
@@ -52,7 +52,7 @@ function card(unit, view, number) {
   if (!pair) shown.push(settingName(D.results.setting[unit[0]], severalSources(q)));
   const made = element("article", { class: "card", "aria-labelledby": id, tabindex: "-1" },
     element("h3", { id }, link), element("p", { class: "under", dir: "auto" }, shown.join(" · ")));
-  const image = picture(D.queries.picture[q], `Picture of ${word.toLowerCase()} ${D.queries.id[q]}`);
+  const image = image(D.queries.image[q], `Image of ${word.toLowerCase()} ${D.queries.id[q]}`);
   const asked = element("dl", { class: "fields" });
   if (D.queries.question[q]) asked.append(field("Question", written(D.queries.question[q])));
   if (D.queries.references[q].length) asked.append(field("References", references(D.queries.references[q])));
@@ -171,7 +171,7 @@ function demonstrations(r) {
   if (!list.length) return [element("p", { class: "list" }, "No demonstrations")];
   const copied = new Set(D.results.copied[r]);
   const items = list.map((d, i) => element("li", {},
-    picture(D.icds.picture[d], `Picture of demonstration ${D.icds.id[d]}`),
+    image(D.icds.image[d], `Image of demonstration ${D.icds.id[d]}`),
     element("span", { class: "number" }, `${i + 1} · id ${D.icds.id[d]}${copied.has(i) ? " · copied" : ""}`),
     D.icds.text[d] ? written(D.icds.text[d], "span", "long") : null,
     D.icds.label[d] ? written(D.icds.label[d], "span", D.icds.text[d] ? "label long" : "long") : null));

@@ -16,7 +16,7 @@ from icltool.results.intervals import Interval
 
 @dataclass(frozen=True, slots=True)
 class Thumbnail:
-    """A small picture: `source` is a data address (image/webp), `width` and `height` are its pixels."""
+    """A small image: `source` is a data address (image/webp), `width` and `height` are its pixels."""
 
     source: str
     width: int
@@ -30,7 +30,7 @@ class Demonstration:
     id: int
     text: str
     label: str
-    picture: int | None = None
+    image: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ class Query:
     dataset: str
     question: str
     references: tuple[str, ...]
-    picture: int | None = None
+    image: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,7 +258,7 @@ class Page:
     comparisons: tuple[Comparison, ...] = ()
     queries: tuple[Query, ...] = ()
     demonstrations: tuple[Demonstration, ...] = ()
-    pictures: tuple[Thumbnail, ...] = ()
+    images: tuple[Thumbnail, ...] = ()
     results: tuple[Result, ...]
     lower_is_better: frozenset[str] = frozenset()
     remarks: tuple[str, ...] = ()

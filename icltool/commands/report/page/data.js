@@ -2,7 +2,7 @@
 // What the page holds, and which of it fits a view. A result is named by its position in the columns of D.results.
 
 let D;
-let pictures = null;
+let images = null;
 
 async function unpack(id) {
   const text = atob(document.getElementById(id).textContent);

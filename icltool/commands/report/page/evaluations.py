@@ -23,7 +23,7 @@ from icltool.commands.report.page.settings import (
     sources,
     with_names,
 )
-from icltool.commands.report.page.times import PictureTimes, changed_at
+from icltool.commands.report.page.times import ImageTimes, changed_at
 from icltool.contracts import Example
 from icltool.errors import StoreError
 from icltool.results.grid import LOWER_IS_BETTER
@@ -42,7 +42,7 @@ _BROKEN = (AttributeError, KeyError, TypeError, ValueError)
 def evaluations_page(
     paths: Sequence[Path], workspace: Path, queries: int = 400, seed: int = 0, title: str = ""
 ) -> Draft:
-    """The page of these evaluation folders (or results.json files), pictures still to be made.
+    """The page of these evaluation folders (or results.json files), images still to be made.
 
     The gallery has `queries` of the queries (-1 all); see `chosen_queries`. Raises StoreError for a results.json that is
     missing or damaged. What else is missing (predictions, the data set, or the version of it that was evaluated) is
@@ -131,7 +131,7 @@ class _Gathering:
         self.known = len({(key, one) for key, ids in asked_for for one in ids})
         self.chosen = chosen_queries(asked_for, queries, seed)
         self.labels = _labels(self.chosen)
-        self.times: dict[DatasetKey, PictureTimes] = {}
+        self.times: dict[DatasetKey, ImageTimes] = {}
 
     def gather(self) -> None:
         """Fills `catalogue`, `results`, `remarks` and `notes`."""
@@ -183,7 +183,7 @@ class _Gathering:
         demonstrations = found.load(_INDEX, (icd for row in rows for icd in row["icd_ids"]))
         self.notes += [readable(remark) for remark in dict.fromkeys(found.remarks)]
         made = [one.made for e in mine for one in answers[e.position] if one.made is not None]
-        self.times[key] = PictureTimes(self.labels[key], min(made, default=None), found.changed)
+        self.times[key] = ImageTimes(self.labels[key], min(made, default=None), found.changed)
         return queries, demonstrations
 
     def _queries(self, key: DatasetKey, answers: Sequence[Sequence[_Answers]], examples: Mapping[int, Example]) -> None:
@@ -194,7 +194,7 @@ class _Gathering:
             if row is None:
                 continue
             example = examples.get(query_id)
-            image = self.times[key].shown(_pictures(row)[-1] if example is None else example.image)
+            image = self.times[key].shown(_images(row)[-1] if example is None else example.image)
             self.catalogue.query(key, query_id, self.labels[key], example, row["references"], image)
 
     def _results(
@@ -219,7 +219,7 @@ class _Gathering:
 
     def _demonstrations(self, key: DatasetKey, row: Row, examples: Mapping[int, Example]) -> Iterator[int]:
         """Positions of the row's demonstrations, in prompt order."""
-        for icd, image in zip(row["icd_ids"], _pictures(row), strict=False):
+        for icd, image in zip(row["icd_ids"], _images(row), strict=False):
             example = examples.get(icd)
             image = self.times[key].shown(image if example is None else example.image)
             yield self.catalogue.demonstration(key, icd, example, image)
@@ -254,8 +254,8 @@ def _checked(row: Row) -> Row:
     return row
 
 
-def _pictures(row: Row) -> list[str]:
-    """The references of the demonstrations' pictures, then the query's, as the prompt had them; "" where there are none, or
+def _images(row: Row) -> list[str]:
+    """The references of the demonstrations' images, then the query's, as the prompt had them; "" where there are none, or
     not one for each."""
     shown = len(row["icd_ids"]) + 1
     images = [str(image) for image in row["images"]]

@@ -191,14 +191,14 @@ function stops() {
   for (const box of document.querySelectorAll(".scroll")) box.tabIndex = box.scrollWidth > box.clientWidth ? 0 : -1;
 }
 
-/** Pictures stand behind the script, as they are most of the file: cards that are there already get theirs. */
-function fillPictures() {
-  pictures = JSON.parse(control("pictures").textContent);
-  for (const image of document.querySelectorAll("img[data-picture]")) {
-    image.src = pictures[image.dataset.picture];
-    image.removeAttribute("data-picture");
+/** Images stand behind the script, as they are most of the file: cards that are there already get theirs. */
+function fillImages() {
+  images = JSON.parse(control("images").textContent);
+  for (const image of document.querySelectorAll("img[data-image]")) {
+    image.src = images[image.dataset.image];
+    image.removeAttribute("data-image");
   }
-  document.documentElement.dataset.pictures = String(Math.round(performance.now()));
+  document.documentElement.dataset.images = String(Math.round(performance.now()));
 }
 
 async function start() {
@@ -226,5 +226,5 @@ async function start() {
 }
 
 start();
-if (document.readyState === "loading") document.addEventListener("DOMContentLoaded", fillPictures);
-else fillPictures();
+if (document.readyState === "loading") document.addEventListener("DOMContentLoaded", fillImages);
+else fillImages();

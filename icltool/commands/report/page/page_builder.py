@@ -1,4 +1,4 @@
-"""A page whose pictures are not made yet, and what the gathering of all kinds of pages shares."""
+"""A page whose images are not made yet, and what the gathering of all kinds of pages shares."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from icltool.commands.report.page.examples import DatasetKey
 from icltool.contracts import Example, keyed_generator
 from icltool.results.privacy import without_places
 
-Pictured = TypeVar("Pictured", Query, Demonstration)
+Imaged = TypeVar("Imaged", Query, Demonstration)
 #: Tasks whose queries are a text by itself, and those that ask for a style.
 
 
 @dataclass(frozen=True)
 class Draft:
-    """`page` without pictures: its picture numbers are positions in `references`, those of the pictures to be made.
+    """`page` without images: its image numbers are positions in `references`, those of the images to be made.
 
-    `references` are as `Example.image` has them; `large` are the positions of queries' pictures, the others are of
-    demonstrations alone; `uses` counts how often a picture would be seen, by position; paths are told from `workspace`.
+    `references` are as `Example.image` has them; `large` are the positions of queries' images, the others are of
+    demonstrations alone; `uses` counts how often an image would be seen, by position; paths are told from `workspace`.
     """
 
     page: Page
@@ -33,33 +33,33 @@ class Draft:
     uses: tuple[int, ...]
     workspace: Path
 
-    def finished(self, pictures: Sequence[Thumbnail | None], remarks: Iterable[str] = ()) -> Page:
-        """The page with these pictures, one for each reference, None where there is none; `remarks` are added to its own."""
+    def finished(self, images: Sequence[Thumbnail | None], remarks: Iterable[str] = ()) -> Page:
+        """The page with these images, one for each reference, None where there is none; `remarks` are added to its own."""
         places: dict[int, int] = {}
         kept: list[Thumbnail] = []
-        for position, picture in enumerate(pictures):
-            if picture is not None:
+        for position, image in enumerate(images):
+            if image is not None:
                 places[position] = len(kept)
-                kept.append(picture)
+                kept.append(image)
         return replace(
             self.page,
-            pictures=tuple(kept),
+            images=tuple(kept),
             queries=tuple(_moved(query, places) for query in self.page.queries),
             demonstrations=tuple(_moved(one, places) for one in self.page.demonstrations),
             remarks=(*self.page.remarks, *(without_places(remark, self.workspace) for remark in remarks)),
         )
 
-    def without_pictures(self) -> Page:
-        """The page as it is when every picture is left out."""
+    def without_images(self) -> Page:
+        """The page as it is when every image is left out."""
         return self.finished([None] * len(self.references))
 
 
-def _moved(record: Pictured, places: dict[int, int]) -> Pictured:
-    return record if record.picture is None else replace(record, picture=places.get(record.picture))
+def _moved(record: Imaged, places: dict[int, int]) -> Imaged:
+    return record if record.image is None else replace(record, image=places.get(record.image))
 
 
 class Catalogue:
-    """Collects queries, demonstrations and pictures, each once. Where an example is not known, only its id is shown."""
+    """Collects queries, demonstrations and images, each once. Where an example is not known, only its id is shown."""
 
     def __init__(self) -> None:
         self.queries: list[Query] = []
@@ -77,8 +77,8 @@ class Catalogue:
         if (key, id) not in self._queries:
             self._queries[key, id] = len(self.queries)
             question = "" if example is None else asked(example)
-            picture = self._picture(image, large=True)
-            self.queries.append(Query(id, readable(dataset), question, tuple(map(readable, references)), picture))
+            position = self._image(image, large=True)
+            self.queries.append(Query(id, readable(dataset), question, tuple(map(readable, references)), position))
         return self._queries[key, id]
 
     def demonstration(self, key: DatasetKey, id: int, example: Example | None, image: str) -> int:
@@ -86,10 +86,10 @@ class Catalogue:
         if (key, id) not in self._demonstrations:
             self._demonstrations[key, id] = len(self.demonstrations)
             told = ("", "") if example is None else (asked(example), readable(example.label))
-            self.demonstrations.append(Demonstration(id, *told, self._picture(image, large=False)))
+            self.demonstrations.append(Demonstration(id, *told, self._image(image, large=False)))
         position = self._demonstrations[key, id]
-        if (picture := self.demonstrations[position].picture) is not None:
-            self._uses[picture] += 1
+        if (image_position := self.demonstrations[position].image) is not None:
+            self._uses[image_position] += 1
         return position
 
     def known_query(self, key: DatasetKey, id: int) -> int | None:
@@ -107,7 +107,7 @@ class Catalogue:
         uses = tuple(self._uses[position] for position in range(len(self._references)))
         return Draft(whole, tuple(self._references), frozenset(self._large), uses, workspace)
 
-    def _picture(self, image: str, large: bool) -> int | None:
+    def _image(self, image: str, large: bool) -> int | None:
         if not image:
             return None
         position = self._references.setdefault(image, len(self._references))
@@ -148,7 +148,7 @@ def _within(path: str, workspace: Path) -> str:
 
 
 def asked(example: Example) -> str:
-    """What the prompt says of an example beside its picture and its label: question, clue, style or the text to classify (not a
+    """What the prompt says of an example beside its image and its label: question, clue, style or the text to classify (not a
     caption, which is the label itself)."""
     text = "" if example.text == example.label else example.text
     return readable(example.question or example.style or text)

@@ -1,4 +1,4 @@
-"""What the page's script reads: everything of the gallery in columns, compressed; pictures as they are."""
+"""What the page's script reads: everything of the gallery in columns, compressed; images as they are."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def columns(page: Page) -> dict[str, Json]:
         "judged": [m.endswith(_JUDGED) for m in metrics],
         "digits": [digits_of(page, m) for m in metrics],
         "gain_digits": [gain_digits(page, m, [r.gains.get(m) for r in results]) for m in metrics],
-        "pictures": _columns(page.pictures, "width", "height"),
+        "images": _columns(page.images, "width", "height"),
         "sources": [source.title for source in page.sources],
         "datasets": datasets,
         "settings": {
@@ -41,9 +41,9 @@ def columns(page: Page) -> dict[str, Json]:
         },
         "queries": {
             "dataset": [datasets.index(q.dataset) for q in page.queries],
-            **_columns(page.queries, "id", "question", "references", "picture"),
+            **_columns(page.queries, "id", "question", "references", "image"),
         },
-        "icds": _columns(page.demonstrations, "id", "text", "label", "picture"),
+        "icds": _columns(page.demonstrations, "id", "text", "label", "image"),
         "results": {
             "icds": [r.demonstrations for r in results],
             **_columns(results, "setting", "query", "prompt", "answer", "raw", "copied", "missing"),
@@ -67,13 +67,13 @@ def packed(value: Json) -> str:
     return base64.b64encode(gzip.compress(text.encode("utf-8", "replace"), 9, mtime=0)).decode("ascii")
 
 
-def pictures(page: Page) -> str:
-    """The addresses of the pictures as a JSON list that may stand in HTML. Raises ValueError where one is not a picture within
+def images(page: Page) -> str:
+    """The addresses of the images as a JSON list that may stand in HTML. Raises ValueError where one is not an image within
     the page."""
-    for one in page.pictures:
+    for one in page.images:
         if not one.source.startswith("data:image/"):
-            raise ValueError("a thumbnail is no data address of a picture")
-    return htmlsafe_json_dumps([one.source for one in page.pictures], separators=(",", ":"))
+            raise ValueError("a thumbnail is no data address of an image")
+    return htmlsafe_json_dumps([one.source for one in page.images], separators=(",", ":"))
 
 
 def _columns(records: Iterable[object], *names: str) -> dict[str, Json]:

@@ -12,7 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from icltool.commands.report.page import charts, table
 from icltool.commands.report.page.content import Page
-from icltool.commands.report.page.payload import columns, packed, pictures
+from icltool.commands.report.page.payload import columns, images, packed
 from icltool.results.grid import p_text
 
 #: The parts of the script, in the order in which they stand in the page.
@@ -23,7 +23,7 @@ def render(page: Page) -> str:
     """The whole page as HTML5, to be written as UTF-8; the same for the same Page.
 
     Everything that comes from data is escaped or compressed; the policy (Content-Security-Policy) lets in one style sheet
-    and two scripts, by their hashes, and pictures that the page itself holds. Raises ValueError where a picture is not one.
+    and two scripts, by their hashes, and images that the page itself holds. Raises ValueError where an image is not one.
     """
     style, first = _own("page.css"), _own("theme.js")
     script = "\n".join(map(_own, SCRIPTS))
@@ -37,7 +37,7 @@ def render(page: Page) -> str:
             first=first,
             script=script,
             payload=packed(columns(page)),
-            pictures=pictures(page),
+            images=images(page),
         )
     )
     return html.encode("utf-8", "replace").decode("utf-8")

@@ -15,7 +15,7 @@ from icltool.commands.report.page.content import Anchors, Extra, Page, Result, S
 from icltool.commands.report.page.examples import DatasetKey, Examples, given_up, workspaces_of
 from icltool.commands.report.page.page_builder import Catalogue, Draft, drawn, readable, sample_remark
 from icltool.commands.report.page.settings import configured
-from icltool.commands.report.page.times import PictureTimes, changed_at
+from icltool.commands.report.page.times import ImageTimes, changed_at
 from icltool.contracts import Float64Array
 from icltool.results.intervals import Interval, bootstrap_interval
 from icltool.results.privacy import without_places
@@ -29,7 +29,7 @@ _SCORES = (("value", "values", "base_value"), ("log-probability", "log_probs", "
 
 
 def sequences_page(path: Path, workspace: Path, queries: int = 400, seed: int = 0, title: str = "") -> Draft:
-    """The page of a sequences file, pictures still to be made; one that is still being generated is shown as far as it is.
+    """The page of a sequences file, images still to be made; one that is still being generated is shown as far as it is.
 
     The gallery has `queries` of the anchors (-1 all), drawn by `seed`; `Page.extra` is of all of them. Raises StoreError for
     a file that is missing, damaged, or something else. A data set that is gone, or prepared anew, is remarked.
@@ -42,7 +42,7 @@ def sequences_page(path: Path, workspace: Path, queries: int = 400, seed: int = 
     key = DatasetKey(name, task, provenance.dataset_fingerprint)
     examples = Examples(key, workspaces_of(path, "sequences", workspace))
     chosen = drawn(arrays["query_id"].tolist(), finished if queries < 0 else queries, seed)
-    times = PictureTimes(key.label, changed_at(path))
+    times = ImageTimes(key.label, changed_at(path))
     gathering = _Gathering(key, examples, arrays, chosen, str(configuration.get("queries") or "train"), times)
     results = tuple(gathering.results())
     metrics = tuple(name for name, column, _ in _SCORES if np.isfinite(arrays[column]).any()) or ("value",)
@@ -76,7 +76,7 @@ class _Gathering:
         arrays: Arrays,
         chosen: Sequence[int],
         split: str,
-        times: PictureTimes,
+        times: ImageTimes,
     ) -> None:
         self.key, self.arrays, self.times = key, arrays, times
         self.catalogue = Catalogue()

@@ -1,4 +1,4 @@
-"""Small pictures for a page, within a budget of bytes: as large as it allows, and left out where nothing else helps."""
+"""Small images for a page, within a budget of bytes: as large as it allows, and left out where nothing else helps."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ from PIL import Image
 from icltool.commands.report.page.content import Thumbnail
 from icltool.commands.report.page.page_builder import readable
 from icltool.components.models.shared.images import read_image
-from icltool.contracts import Progress, Ticker, keyed_generator, open_file, open_picture, picture_reference
-from icltool.contracts.pictures import upright
+from icltool.contracts import Progress, Ticker, image_reference, keyed_generator, open_file, open_image
+from icltool.contracts.images import upright
 from icltool.errors import DataError
 
 _HEAD = "data:image/webp;base64,"
-#: Bytes that a picture takes beside its own: head, quotes, sizes.
+#: Bytes that an image takes beside its own: head, quotes, sizes.
 _AROUND = len(_HEAD) + 24
-#: Pictures of each kind that are made at some sizes before one is chosen; they are drawn, not the first.
+#: Images of each kind that are made at some sizes before one is chosen; they are drawn, not the first.
 _MEASURED = 64
 #: The part of the budget that an estimate may fill.
 _FILLED = 0.94
 #: How much larger than the thumbnail a JPEG is decoded, at least.
 _REDUCING_GAP = 2.0
 _THREADS = 8
-#: Pictures that wait for a thread at a time.
+#: Images that wait for a thread at a time.
 _AHEAD = 256
 
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """Longest sides of queries' and of demonstrations' pictures in pixels, and the quality of webp, 0 to 100."""
+    """Longest sides of queries' and of demonstrations' images in pixels, and the quality of webp, 0 to 100."""
 
     query: int
     demonstration: int
@@ -67,13 +67,13 @@ SIZES = (
 class Thumbnails:
     """One for each reference, None where there is none; `remarks` say why."""
 
-    pictures: tuple[Thumbnail | None, ...]
+    images: tuple[Thumbnail | None, ...]
     remarks: tuple[str, ...] = ()
 
     @property
     def bytes(self) -> int:
         """What they take on the page."""
-        return sum(weight(picture) for picture in self.pictures if picture is not None)
+        return sum(weight(image) for image in self.images if image is not None)
 
 
 def make_thumbnails(
@@ -84,11 +84,11 @@ def make_thumbnails(
     progress: Progress,
     sizes: Sequence[Size] = SIZES,
 ) -> Thumbnails:
-    """Thumbnails of pictures (references as `Example.image` has them, regions shown as models see them) in `budget` bytes.
+    """Thumbnails of images (references as `Example.image` has them, regions shown as models see them) in `budget` bytes.
 
-    `large` are the positions of queries' pictures, `uses` says how often each is seen as a demonstration. All are made at the
-    largest of `sizes` at which they fit; where they do not fit at the smallest, queries and what is seen most stay. Pictures
-    that cannot be read are left out, and remarked. The same arguments give the same pictures.
+    `large` are the positions of queries' images, `uses` says how often each is seen as a demonstration. All are made at the
+    largest of `sizes` at which they fit; where they do not fit at the smallest, queries and what is seen most stay. Images
+    that cannot be read are left out, and remarked. The same arguments give the same images.
     """
     if not references:
         return Thumbnails(())
@@ -97,7 +97,7 @@ def make_thumbnails(
     maker = _Maker(references, large)
     with ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1)) as pool:
         for size in sizes[_first_fitting(maker, pool, sizes, budget) :]:
-            with progress.task("pictures", len(references), "picture") as ticker:
+            with progress.task("images", len(references), "image") as ticker:
                 made = [_ticked(one, ticker) for one in maker.all(pool, range(len(references)), size)]
             found = Thumbnails(tuple(made), tuple(maker.remarks()))
             if found.bytes <= budget:
@@ -105,36 +105,36 @@ def make_thumbnails(
     return _most_wanted(found, large, uses, budget)
 
 
-def weight(picture: Thumbnail) -> int:
+def weight(image: Thumbnail) -> int:
     """The bytes that a thumbnail takes on the page, a little more rather than less."""
-    return len(picture.source) - len(_HEAD) + _AROUND
+    return len(image.source) - len(_HEAD) + _AROUND
 
 
 def thumbnail(reference: str, side: int, quality: int) -> Thumbnail:
-    """The picture with its longest side at most `side` pixels. DataError as of `models.images.read_image`."""
-    picture = small_picture(reference, side)
+    """The image with its longest side at most `side` pixels. DataError as of `models.images.read_image`."""
+    image = small_image(reference, side)
     written = io.BytesIO()
-    picture.save(written, "WEBP", quality=quality, method=4)
-    return Thumbnail(_HEAD + base64.b64encode(written.getvalue()).decode("ascii"), *picture.size)
+    image.save(written, "WEBP", quality=quality, method=4)
+    return Thumbnail(_HEAD + base64.b64encode(written.getvalue()).decode("ascii"), *image.size)
 
 
-def small_picture(reference: str, side: int) -> Image.Image:
-    """The picture as RGB with its longest side at most `side` pixels. JPEGs without regions are decoded at a fraction of their
+def small_image(reference: str, side: int) -> Image.Image:
+    """The image as RGB with its longest side at most `side` pixels. JPEGs without regions are decoded at a fraction of their
     size, which is many times quicker. DataError as of `models.images.read_image`."""
-    picture = _reduced_jpeg(reference, side)
-    if picture is None:
-        picture = read_image(reference)
-    picture.thumbnail((side, side), Image.Resampling.LANCZOS)
-    return picture
+    image = _reduced_jpeg(reference, side)
+    if image is None:
+        image = read_image(reference)
+    image.thumbnail((side, side), Image.Resampling.LANCZOS)
+    return image
 
 
 def _reduced_jpeg(reference: str, side: int) -> Image.Image | None:
     """A JPEG decoded just large enough for `side`; None for anything else, and for what cannot be read."""
-    wanted = picture_reference(reference)
+    wanted = image_reference(reference)
     if wanted.regions:
         return None
     try:
-        with open_file(wanted.file) as file, open_picture(file) as image:
+        with open_file(wanted.file) as file, open_image(file) as image:
             if image.format != "JPEG":
                 return None
             needed = int(side * _REDUCING_GAP)
@@ -156,7 +156,7 @@ class _Maker:
     def all(
         self, pool: ThreadPoolExecutor, positions: Iterable[int], size: Size, keep: bool = False
     ) -> Iterator[Thumbnail | None]:
-        """The thumbnails of the pictures in these positions, in order. With `keep` they are not made again when they are
+        """The thumbnails of the images in these positions, in order. With `keep` they are not made again when they are
         asked for once more."""
         waiting = iter(positions)
         while block := list(islice(waiting, _AHEAD)):
@@ -166,17 +166,17 @@ class _Maker:
             yield from made
 
     def sample(self, large: bool) -> tuple[list[int], int]:
-        """(positions of some pictures of a kind, how many there are of it)."""
+        """(positions of some images of a kind, how many there are of it)."""
         kind = [p for p in range(len(self._references)) if (p in self._large) == large]
         order = keyed_generator(0, "report.thumbnails").permutation(len(kind))[:_MEASURED]
         return [kind[place] for place in np.sort(order).tolist()], len(kind)
 
     def remarks(self) -> list[str]:
-        """A line about pictures that cannot be read, naming the first."""
+        """A line about images that cannot be read, naming the first."""
         if not self._faults:
             return []
         count, first = len(self._faults), self._faults[min(self._faults)]
-        return [f"{count:,} picture{'s' * (count > 1)} cannot be shown: {readable(first)}"]
+        return [f"{count:,} image{'s' * (count > 1)} cannot be shown: {readable(first)}"]
 
     def _one(self, position: int, size: Size) -> Thumbnail | None:
         if position in self._faults:
@@ -197,7 +197,7 @@ def _ticked(made: Thumbnail | None, ticker: Ticker) -> Thumbnail | None:
 
 
 def _first_fitting(maker: _Maker, pool: ThreadPoolExecutor, sizes: Sequence[Size], budget: int) -> int:
-    """The position of the first size at which all pictures likely fit, by those of a sample; the last where none is."""
+    """The position of the first size at which all images likely fit, by those of a sample; the last where none is."""
     samples = [maker.sample(large=kind) for kind in (True, False)]
 
     def fits(position: int) -> bool:
@@ -215,20 +215,20 @@ def _first_fitting(maker: _Maker, pool: ThreadPoolExecutor, sizes: Sequence[Size
 
 def _most_wanted(found: Thumbnails, large: frozenset[int], uses: Sequence[int], budget: int) -> Thumbnails:
     """Those that fit: of queries first, then of the demonstrations that are seen most."""
-    order = sorted(range(len(found.pictures)), key=lambda p: (p not in large, -uses[p], p))
-    kept: list[Thumbnail | None] = [None] * len(found.pictures)
+    order = sorted(range(len(found.images)), key=lambda p: (p not in large, -uses[p], p))
+    kept: list[Thumbnail | None] = [None] * len(found.images)
     left = budget
     for position in order:
-        picture = found.pictures[position]
-        if picture is None:
+        image = found.images[position]
+        if image is None:
             continue
-        if weight(picture) > left:
+        if weight(image) > left:
             break
-        kept[position] = picture
-        left -= weight(picture)
-    dropped = sum(one is not None for one in found.pictures) - sum(one is not None for one in kept)
+        kept[position] = image
+        left -= weight(image)
+    dropped = sum(one is not None for one in found.images) - sum(one is not None for one in kept)
     return Thumbnails(tuple(kept), (*found.remarks, _left_out(dropped, len(order))))
 
 
 def _left_out(dropped: int, count: int) -> str:
-    return f"{dropped:,} of {count:,} pictures are left out to keep the page small: --max-mb allows more"
+    return f"{dropped:,} of {count:,} images are left out to keep the page small: --max-mb allows more"

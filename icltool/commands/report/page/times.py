@@ -1,18 +1,18 @@
-"""Which pictures were changed after the answers about them were made: they may not be what the model saw."""
+"""Which images were changed after the answers about them were made: they may not be what the model saw."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
 
-from icltool.contracts import archive_and_member, picture_file
+from icltool.contracts import archive_and_member, image_file
 
 
-class PictureTimes:
-    """The pictures of one data set, `label`, beside what was made from them at `made` (seconds since the epoch; None where
+class ImageTimes:
+    """The images of one data set, `label`, beside what was made from them at `made` (seconds since the epoch; None where
     that is not known). With `changed` the data set that is prepared now is another version of it.
 
-    Pictures of another version whose files are not older are left out. Others are shown, and counted.
+    Images of another version whose files are not older are left out. Others are shown, and counted.
     """
 
     def __init__(self, label: str, made: float | None, changed: bool = False) -> None:
@@ -20,22 +20,22 @@ class PictureTimes:
         self._newer: dict[str, bool] = {}
 
     def shown(self, reference: str) -> str:
-        """The reference of a picture; "" where it is left out, or there is none."""
+        """The reference of an image; "" where it is left out, or there is none."""
         if not reference:
             return ""
-        file = picture_file(reference)
+        file = image_file(reference)
         if file not in self._newer:
             found = changed_at(file, renamed=self._changed)
             self._newer[file] = self._made is not None and found is not None and found > self._made
         return "" if self._changed and self._newer[file] else reference
 
     def remarks(self) -> list[str]:
-        """A line about the pictures that were asked for and are newer, where there are any."""
+        """A line about the images that were asked for and are newer, where there are any."""
         newer, asked = sum(self._newer.values()), len(self._newer)
         if not newer:
             return []
         what = "they are left out" if self._changed else "they may not be what the model saw"
-        return [f"{self._label}: {newer:,} of {asked:,} pictures changed after the model had seen them: {what}"]
+        return [f"{self._label}: {newer:,} of {asked:,} images changed after the model had seen them: {what}"]
 
 
 def changed_at(file: str | Path, renamed: bool = False) -> float | None:
@@ -43,7 +43,7 @@ def changed_at(file: str | Path, renamed: bool = False) -> float | None:
     when it was put into its place, which tells of older files that replace others."""
     name = os.fspath(file)
     try:
-        status = os.stat(name)  # noqa: PTH116  called for every picture
+        status = os.stat(name)  # noqa: PTH116  called for every image
     except (OSError, ValueError):
         found = archive_and_member(name) if "\0" not in name else None
         return None if found is None or not found[1] else changed_at(found[0], renamed)

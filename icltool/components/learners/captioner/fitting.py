@@ -100,7 +100,7 @@ class CaptionerTraining(Training):
         done, every, module = batch + 1, fitting.note_interval(trainer), self.module
         is_last, note, figures = done == trainer.num_training_batches, "", {}
         if done % every == 0 or is_last:
-            each = module.pictures_per_second()
+            each = module.images_per_second()
             whole = each * trainer.world_size
             note = f"loss {module.batch_loss:.3f}, {each:.1f} images/s per device, {whole:.1f} in all"
         stepped = done % trainer.accumulate_grad_batches == 0 or is_last

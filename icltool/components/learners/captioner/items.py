@@ -1,4 +1,4 @@
-"""What is learned: captions of training examples, in another order in every epoch, and their pictures."""
+"""What is learned: captions of training examples, in another order in every epoch, and their images."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _CHUNK = 1024
 
 
 class Batch(TypedDict):
-    """Positions of items, and their pictures float32 [B, 3, H, W]; or none of these, and why they could not be read."""
+    """Positions of items, and their images float32 [B, 3, H, W]; or none of these, and why they could not be read."""
 
     positions: list[int]
     pixels: Tensor
@@ -32,7 +32,7 @@ class Batch(TypedDict):
 class Items:
     """One item for each caption that is learned (`captions` "all"), or for each example ("first").
 
-    `rows` are the examples that are used: all, or `limit` drawn by seed. `mirrored` says whether an item's picture may be
+    `rows` are the examples that are used: all, or `limit` drawn by seed. `mirrored` says whether an item's image may be
     mirrored. Raises DataError where there is nothing to learn from.
     """
 
@@ -114,8 +114,8 @@ class EpochOrder(DealtBatches):
             yield epoch, tuple(positions)
 
 
-class TrainingPictures(Dataset[Batch]):
-    """Reads the pictures of batches of items, varied by draws keyed by seed, epoch, example and caption."""
+class TrainingImages(Dataset[Batch]):
+    """Reads the images of batches of items, varied by draws keyed by seed, epoch, example and caption."""
 
     def __init__(self, items: Items, reader: PixelReader, seed: int) -> None:
         self.reader, self.seed = reader, seed
@@ -136,8 +136,8 @@ class TrainingPictures(Dataset[Batch]):
         return self.reader(self.images[place], generator, bool(self.mirrored[position]))
 
 
-class PlainPictures(Dataset[Batch]):
-    """Pictures as in evaluation; positions are those of `images`."""
+class PlainImages(Dataset[Batch]):
+    """Images as in evaluation; positions are those of `images`."""
 
     def __init__(self, images: Sequence[str], reader: PixelReader) -> None:
         self.images, self.reader = list(images), reader
@@ -150,10 +150,10 @@ class PlainPictures(Dataset[Batch]):
         return Batch(positions=list(key), pixels=pixels, error=None)
 
 
-def loader(pictures: Dataset[Batch], order: Iterable[object], workers: int) -> DataLoader[Batch]:
+def loader(images: Dataset[Batch], order: Iterable[object], workers: int) -> DataLoader[Batch]:
     """Batches in this order, read ahead by `workers` processes."""
     return DataLoader(
-        pictures,
+        images,
         sampler=order,
         batch_size=None,
         num_workers=workers,

@@ -37,7 +37,7 @@ class Captioner(OptionsLearner):
 
     def tune(self, data: TuningSet, folder: Path, seed: int, progress: Progress) -> TrainingOutcome:
         """See TuningLearner. Raises ConfigError for a model that cannot be trained and for options that it cannot be trained
-        with, DataError for sets without examples and pictures that cannot be read, KeyboardInterrupt on Ctrl-C and SIGTERM:
+        with, DataError for sets without examples and images that cannot be read, KeyboardInterrupt on Ctrl-C and SIGTERM:
         finished steps are kept then."""
         from icltool.components.learners.captioner.fitting import CaptionerTraining
         from icltool.components.learners.captioner.items import Items

@@ -27,6 +27,6 @@ def answer_log_probs(logits: Tensor, tokens: Tensor, rows: Tensor, count: int) -
 
 
 def self_critical_loss(log_probs: Tensor, advantages: Tensor, weights: Tensor) -> Tensor:
-    """-sum(log p x advantage x weight), all [R], one row for each beam. A weight is 1 / (beams of its picture x pictures), so
-    that this is the mean over pictures of -sum(log p x advantage) / beams (after Rennie et al. 2017)."""
+    """-sum(log p x advantage x weight), all [R], one row for each beam. A weight is 1 / (beams of its image x images), so
+    that this is the mean over images of -sum(log p x advantage) / beams (after Rennie et al. 2017)."""
     return -(log_probs * advantages * weights).sum()

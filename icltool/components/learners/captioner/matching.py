@@ -1,4 +1,4 @@
-"""Image-text matching as a second task: does this caption, in this style, belong to the picture?"""
+"""Image-text matching as a second task: does this caption, in this style, belong to the image?"""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
-from icltool.components.learners.captioner.items import Batch, EpochOrder, Items, TrainingPictures, loader
+from icltool.components.learners.captioner.items import Batch, EpochOrder, Items, TrainingImages, loader
 from icltool.components.learners.captioner.losses import smoothed_cross_entropy
 from icltool.components.learners.captioner.matching import Matching
 from icltool.components.learners.captioner.options import CaptionerOptions
@@ -33,7 +33,7 @@ class CaptionerModule(FittedModule):
     """Minimises the cross-entropy of captions, or with `critic` the self-critical loss, and with `matching` that of a second
     task beside it. The loss of a batch is a mean over the tokens of all processes.
 
-    `position` is (epoch, batch) of the batch to come. `sums` holds sums over this epoch's pictures so far, in this process.
+    `position` is (epoch, batch) of the batch to come. `sums` holds sums over this epoch's images so far, in this process.
     Every batch draws its dropout from a seed of its own, so that nothing depends on what came before. The saved state holds
     what is trained alone.
     """
@@ -81,8 +81,8 @@ class CaptionerModule(FittedModule):
         torch.manual_seed(int(draw.integers(2**62)))
         losses, reward = self.losses(positions, batch["pixels"], epoch)
         own = self._own(positions, batch_index)
-        whole, pictures = self._whole(losses, reward, len(positions), own)
-        self._count(whole, pictures, batch_index)
+        whole, images = self._whole(losses, reward, len(positions), own)
+        self._count(whole, images, batch_index)
         loss = self._total(losses)
         # beams that are all without tokens have no gradient either
         return loss if own and loss.requires_grad else without_share(loss, self.parts.trained.values())
@@ -100,20 +100,20 @@ class CaptionerModule(FittedModule):
         return loss if self.matching is None else loss + self.options.itm_alpha * losses["itm"]
 
     def _whole(
-        self, losses: dict[str, Tensor], reward: float | None, pictures: int, own: int
+        self, losses: dict[str, Tensor], reward: float | None, images: int, own: int
     ) -> tuple[dict[str, float], float]:
-        """(the losses and the reward of the batch of all processes; its pictures divided by their number).
+        """(the losses and the reward of the batch of all processes; its images divided by their number).
 
-        `own` of this process's `pictures` count: all or none. Scales `losses` in place so that the average of all processes'
+        `own` of this process's `images` count: all or none. Scales `losses` in place so that the average of all processes'
         gradients is that of the whole batch's losses.
         """
-        weights = {name: float(self.counts.get(name, pictures)) for name in losses}
+        weights = {name: float(self.counts.get(name, images)) for name in losses}
         values = {name: float(value.detach()) for name, value in losses.items()}
         if reward is not None:
-            weights["reward"], values["reward"] = float(pictures), reward
+            weights["reward"], values["reward"] = float(images), reward
         world = self.trainer.world_size
         if world == 1:
-            return values, float(pictures)
+            return values, float(images)
         parts = [(values[name] * weights[name], weights[name]) if own else (0.0, 0.0) for name in values]
         sums = torch.tensor([*parts, (float(own), 0.0)], dtype=torch.float64, device=self.device)
         *found, (of_all, _) = over_processes(self.trainer, sums).tolist()
@@ -148,7 +148,7 @@ class CaptionerModule(FittedModule):
         self.counts[name] = len(batch.tokens)
         return smoothed_cross_entropy(self.model.answer_logits(batch), batch.tokens, self.options.label_smoothing)
 
-    def _count(self, found: Mapping[str, float], pictures: float, batch_index: int) -> None:
+    def _count(self, found: Mapping[str, float], images: float, batch_index: int) -> None:
         figures = {"loss": float(self._total(found)), **found}
         self.batch_loss = figures["loss"]
         if not math.isfinite(figures["loss"]):
@@ -157,7 +157,7 @@ class CaptionerModule(FittedModule):
                 "lower --option lr, set --option clip, or another --option precision",
             )
         now = time.monotonic()
-        added = {**{name: value * pictures for name, value in figures.items()}, "pictures": pictures}
+        added = {**{name: value * images for name, value in figures.items()}, "images": images}
         added["seconds"], self._since = now - self._since, now
         for name, value in added.items():
             self.sums[name] = self.sums.get(name, 0.0) + value
@@ -183,13 +183,13 @@ class CaptionerModule(FittedModule):
         order.begin_at(*self.position)
         self._order = order
         varied = Augmentation(options.crop, options.crop_scale, options.shorter, options.flip)
-        return loader(TrainingPictures(self.items, self.model.pixel_reader(varied), self.seed), order, options.workers)
+        return loader(TrainingImages(self.items, self.model.pixel_reader(varied), self.seed), order, options.workers)
 
     def summarise(self) -> dict[str, float]:
-        """The record of the epoch that has just ended: means over pictures, and pictures a second. Begins the next one."""
+        """The record of the epoch that has just ended: means over images, and images a second. Begins the next one."""
         sums = self._reduced()
         world = self.trainer.world_size
-        count, seconds = sums.pop("pictures"), sums.pop("seconds") / world
+        count, seconds = sums.pop("images"), sums.pop("seconds") / world
         record = {"epoch": float(self.current_epoch + 1), "step": float(self.global_step)}
         record |= {f"train_{name}": total / count for name, total in sums.items()}
         speed = count / max(seconds, 1e-9)
@@ -197,9 +197,9 @@ class CaptionerModule(FittedModule):
         self.position, self.sums = (self.current_epoch + 1, 0), {}
         return record
 
-    def pictures_per_second(self) -> float:
+    def images_per_second(self) -> float:
         """Of this process, over the epoch so far."""
-        return self.sums["pictures"] / max(self.sums["seconds"], 1e-9)
+        return self.sums["images"] / max(self.sums["seconds"], 1e-9)
 
     def _reduced(self) -> dict[str, float]:
         """`sums` over all processes."""

@@ -31,7 +31,7 @@ class CaptionerOptions(LearnerOptions):
     where that says nothing from here: these defaults are those of BLIP-2 (Li et al. 2023, appendix)."""
 
     epochs: int = Field(5, ge=1, description="passes over the training captions")
-    batch_size: int = Field(16, ge=1, description="captions in a batch, on each device (with scst: pictures)")
+    batch_size: int = Field(16, ge=1, description="captions in a batch, on each device (with scst: images)")
     accumulate: int = Field(1, ge=1, description="batches whose gradients are added up for a step")
     lr: float = Field(1e-5, gt=0, description="peak learning rate of AdamW")
     schedule: Literal["blip2", "polynomial", "cosine", "constant"] = Field(
@@ -55,13 +55,13 @@ class CaptionerOptions(LearnerOptions):
     clip: float = Field(0.0, ge=0, description="largest norm of the gradient; 0 does not clip")
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="probability that is spread over all tokens")
     freeze: tuple[str, ...] = Field((), description="parts of the model that are not trained; none for nothing")
-    image_size: int | None = Field(None, ge=1, description="side of the pictures in pixels (default: the model's)")
-    crop: Literal["resized", "random", "none"] = Field("none", description="how training pictures are cut")
+    image_size: int | None = Field(None, ge=1, description="side of the images in pixels (default: the model's)")
+    crop: Literal["resized", "random", "none"] = Field("none", description="how training images are cut")
     crop_scale: tuple[float, float] = Field((0.5, 1.0), description="share of the area that crop=resized keeps")
     shorter: int | None = Field(
         None, ge=1, description="length of the shorter side before crop=random cuts, in pixels (default: the model's)"
     )
-    flip: bool = Field(False, description="mirror half of the pictures, but none whose text says left or right")
+    flip: bool = Field(False, description="mirror half of the images, but none whose text says left or right")
     captions: Literal["all", "first"] | None = Field(
         None,
         description="all: each reference of an example is learned; first: its label alone (default: all for captions, else "
@@ -69,7 +69,7 @@ class CaptionerOptions(LearnerOptions):
     )
     max_target_tokens: int | None = Field(None, ge=1, description="longer captions are cut after so many tokens")
     max_train_size: int | None = Field(None, ge=1, description="examples that are learned from, at most, drawn by seed")
-    itm: bool = Field(False, description="learn to tell whether a caption matches its picture, as a second task")
+    itm: bool = Field(False, description="learn to tell whether a caption matches its image, as a second task")
     itm_alpha: float = Field(1.0, gt=0, description="weight of that task")
     itm_prompt: str | None = Field(
         None,
@@ -98,7 +98,7 @@ class CaptionerOptions(LearnerOptions):
     development_size: int = Field(5000, ge=1, description="development examples that are read, at most, drawn by seed")
     patience: int = Field(0, ge=0, description="stop after so many validations without a better one; 0 never")
     save_every: int = Field(0, ge=0, description="steps between states that can be gone on from; 0: after epochs only")
-    workers: int = Field(0, ge=0, description="processes that read pictures; 0 reads them in this one")
+    workers: int = Field(0, ge=0, description="processes that read images; 0 reads them in this one")
     reward_workers: int = Field(1, ge=0, description="processes that compute rewards; 0 computes them in this one")
     grad_checkpointing: bool = Field(False, description="compute activations twice to hold fewer of them in memory")
     precision: str | None = Field(
@@ -192,7 +192,7 @@ class CaptionerOptions(LearnerOptions):
         return replace(generation, **{name: value for name, value in given.items() if value is not None})
 
     def learned(self, task: Task) -> str:
-        """Which captions are items: "all" or "first". With scst beams are learned from, and each picture comes once."""
+        """Which captions are items: "all" or "first". With scst beams are learned from, and each image comes once."""
         return "first" if self.scst else self.captions or ("all" if task.answers == "captions" else "first")
 
     def chosen_by(self, task: Task) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ from icltool.contracts import Float64Array, Metric, too_few_references
 from icltool.errors import ConfigError
 
 References = Sequence[Sequence[str]]
-#: Pictures whose captions are scored at once. Fixed, so that rewards do not depend on how many processes there are.
+#: Images whose captions are scored at once. Fixed, so that rewards do not depend on how many processes there are.
 CHUNK = 4
 
 _metric: Metric | None = None  # a worker's own
@@ -43,7 +43,7 @@ class Rewards:
             self._metric = _fitted(make, name, corpus())
 
     def submit(self, captions: Sequence[Sequence[str]], references: References) -> list[Future[Float64Array]]:
-        """Begins with the captions of each picture, beside its references."""
+        """Begins with the captions of each image, beside its references."""
         jobs = []
         for low in range(0, len(captions), CHUNK):
             own = captions[low : low + CHUNK]

@@ -1,4 +1,4 @@
-"""Self-critical sequence training: beams are samples, the mean of a picture's beams is their baseline."""
+"""Self-critical sequence training: beams are samples, the mean of an image's beams is their baseline."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ def check_beams(data: TuningSet) -> None:
     """ConfigError where there would be nothing to compare a beam with."""
     if data.generation.num_beams < 2:
         raise ConfigError(
-            f"scst compares the beams of a picture, and num_beams is {data.generation.num_beams}",
+            f"scst compares the beams of an image, and num_beams is {data.generation.num_beams}",
             "--option num_beams=5, say",
         )
 
 
 def advantages_of(rewards: Float64Array, counts: Sequence[int]) -> Float64Array:
-    """float64 [sum of counts]: each reward minus the mean over its picture's beams. Beams that are all rewarded alike get 0."""
+    """float64 [sum of counts]: each reward minus the mean over its image's beams. Beams that are all rewarded alike get 0."""
     found = []
     for own in np.split(rewards, np.cumsum(counts)[:-1]):
         found.append(np.zeros_like(own) if np.ptp(own) == 0 else own - own.mean())
@@ -56,7 +56,7 @@ class SelfCritical:
                 [prompts[place] for place in places],
                 pixels,
                 answers=[beam.ids for _, beam in spoken],
-                pictures=places,
+                images=places,
             )
             log_probs = answer_log_probs(model.answer_logits(batch), batch.tokens, batch.rows, len(spoken))
         counts = [len(found) for found in sampled]

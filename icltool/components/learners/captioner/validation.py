@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from icltool.components.learners.captioner.items import PlainPictures, drawn, loader
+from icltool.components.learners.captioner.items import PlainImages, drawn, loader
 from icltool.components.learners.captioner.options import CaptionerOptions
 from icltool.components.learners.captioner.parts import tunable_model
 from icltool.contracts import (
@@ -81,9 +81,9 @@ class Validation:
         model = tunable_model(self.data)
         size, total = self.data.batch_size, torch.zeros(2, dtype=torch.float64)
         reader = model.pixel_reader(Augmentation())
-        pictures = PlainPictures([example.image for example in self.examples], reader)
+        images = PlainImages([example.image for example in self.examples], reader)
         order = [list(own[low : low + size]) for low in range(0, len(own), size)]
-        for batch in loader(pictures, order, self.workers):
+        for batch in loader(images, order, self.workers):
             if batch["error"] is not None:
                 raise batch["error"]
             prompts = [model.prompt(self.data.task, (), self.examples[i]) for i in batch["positions"]]

@@ -1,4 +1,4 @@
-"""BLIP (transformers' BlipForConditionalGeneration): a text decoder that attends to the states of one picture."""
+"""BLIP (transformers' BlipForConditionalGeneration): a text decoder that attends to the states of one image."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _START = "[DEC]"
 
 
 class BlipModel(TunableCaptioner):
-    """The adapter. Demonstrations are written as text alone: the model attends to one picture, the query's."""
+    """The adapter. Demonstrations are written as text alone: the model attends to one image, the query's."""
 
     images_per_prompt = 1
 

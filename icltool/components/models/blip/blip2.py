@@ -16,7 +16,7 @@ from icltool.errors import ConfigError
 if TYPE_CHECKING:
     from icltool.components.models.shared.loading import Network
 
-#: Side in pixels of the pictures that the published checkpoints were pre-trained on.
+#: Side in pixels of the images that the published checkpoints were pre-trained on.
 PRETRAINED_SIZE = 224
 #: The published fine-tuning on COCO captions and its fork for Sherlock. A text of 32 tokens is a prompt of 4 and a caption.
 _RECIPE: Mapping[str, object] = {

@@ -73,11 +73,11 @@ class ChatModel(ProcessedModel):
     def _check_processor(self) -> None:
         """Demonstrations need several images in one prompt: better to know before hours of work."""
         self.format = chat_format(self.processor, self.tokenizer, self.name, self._style)
-        example = Example(0, "picture", 0, "text", "label", ("label",), "question")
+        example = Example(0, "image", 0, "text", "label", ("label",), "question")
         prompt = self.format.prompt("caption", [example], example)
-        pictures = [Image.new("RGB", (224, 224), colour) for colour in ("white", "gray")]
+        images = [Image.new("RGB", (224, 224), colour) for colour in ("white", "gray")]
         try:
-            self.processor(text=[prompt.text], images=[pictures], return_tensors="pt")
+            self.processor(text=[prompt.text], images=[images], return_tensors="pt")
         except (ValueError, TypeError, IndexError, KeyError, StopIteration) as error:
             raise ConfigError(
                 f"the processor of {self.name} cannot take two images in one prompt: {error}",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from icltool.components.models.shared.images import read_image
-from icltool.components.models.shared.processed import ModelInputs, picture_faults
+from icltool.components.models.shared.processed import ModelInputs, image_faults
 from icltool.contracts import Prompt
 
 if TYPE_CHECKING:
@@ -91,9 +91,9 @@ class ImageShelf:
 
     def _read(self, path: str) -> ModelInputs:
         """The processor's inputs for the image alone; remembers what it wrote."""
-        picture = read_image(path)
-        with picture_faults(self._model.config.model_type, self._processor, {path: picture}):
-            inputs = dict(self._processor(text=[self._marker], images=[[picture]], return_tensors="pt"))
+        image = read_image(path)
+        with image_faults(self._model.config.model_type, self._processor, {path: image}):
+            inputs = dict(self._processor(text=[self._marker], images=[[image]], return_tensors="pt"))
         self._types_key = next((key for key in _TYPES if key in inputs), None)
         known = {"input_ids", "attention_mask", *_FOR_ENCODER, *_TYPES}
         extras = {k: v for k, v in inputs.items() if k not in known and isinstance(v, torch.Tensor)}

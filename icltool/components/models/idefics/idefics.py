@@ -207,7 +207,7 @@ class IdeficsModel(EncodesImages, HookedDecoder):
 
 
 def _image_processor(source: str, local_only: bool) -> BaseImageProcessor:
-    """The image processor that works on PIL pictures: the same pixels on every machine, torchvision or not."""
+    """The image processor that works on PIL images: the same pixels on every machine, torchvision or not."""
     from transformers.models.idefics.image_processing_pil_idefics import IdeficsImageProcessorPil
 
     return IdeficsImageProcessorPil.from_pretrained(source, local_files_only=local_only)

@@ -1,4 +1,4 @@
-"""Reading pictures for training: crops, mirroring and normalization, and without them what the model's processor does."""
+"""Reading images for training: crops, mirroring and normalization, and without them what the model's processor does."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from icltool.components.models.shared.images import read_image
-from icltool.contracts import Augmentation, picture_reference
+from icltool.contracts import Augmentation, image_reference
 
-#: A rectangle (left, top, right, bottom) in pixels of a picture.
+#: A rectangle (left, top, right, bottom) in pixels of an image.
 Box = tuple[float, float, float, float]
 
 _TRIES = 10
@@ -21,10 +21,10 @@ _RATIOS = (3 / 4, 4 / 3)
 
 
 @dataclass(frozen=True)
-class PictureReader:
-    """See PixelReader. Pictures become `size` x `size` pixels, normalized by `mean` and `std` of each channel.
+class ImageReader:
+    """See PixelReader. Images become `size` x `size` pixels, normalized by `mean` and `std` of each channel.
 
-    In evaluation a picture is squeezed to the square ("squeeze"), or its shorter side is resized to `shorter` pixels and the
+    In evaluation an image is squeezed to the square ("squeeze"), or its shorter side is resized to `shorter` pixels and the
     middle cut out ("centre").
     """
 
@@ -36,10 +36,10 @@ class PictureReader:
     shorter: int = 256
 
     def __call__(
-        self, picture: str, generator: np.random.Generator | None = None, flip: bool = True
+        self, reference: str, generator: np.random.Generator | None = None, flip: bool = True
     ) -> NDArray[np.float32]:
-        image = read_image(picture)
-        kept = _kept(picture, image)
+        image = read_image(reference)
+        kept = _kept(reference, image)
         crop = "none" if generator is None else self.augmentation.crop
         if crop == "resized" and generator is not None:
             box = resized_crop(image.size, self.augmentation.scale, kept, generator)
@@ -72,7 +72,7 @@ class PictureReader:
 def resized_crop(
     size: tuple[int, int], scale: tuple[float, float], kept: Box | None, generator: np.random.Generator
 ) -> Box:
-    """A rectangle of `scale` of the picture's area, aspect ratio 3/4 to 4/3 (uniform in its logarithm), that holds `kept`
+    """A rectangle of `scale` of the image's area, aspect ratio 3/4 to 4/3 (uniform in its logarithm), that holds `kept`
     whole: where it is too small for that it grows. After ten tries in vain, the largest in the middle."""
     width, height = size
     centred = False
@@ -98,9 +98,9 @@ def resized_crop(
 def square_crop(
     size: tuple[int, int], side: int, shorter: int, kept: Box | None, generator: np.random.Generator | None
 ) -> tuple[tuple[int, int], tuple[int, int, int, int] | None]:
-    """(sides of the picture with its shorter one resized to `shorter` pixels, a square in it): at a random place, or without
+    """(sides of the image with its shorter one resized to `shorter` pixels, a square in it): at a random place, or without
     generator in the middle, but with `kept` whole in it. The square's side is `side`, or what it takes to hold `kept`; None
-    where no square of the picture does: all of it is to be squeezed."""
+    where no square of the image does: all of it is to be squeezed."""
     width, height = size
     scale = shorter / min(size)
     sides = (shorter, int(shorter * height / width)) if width <= height else (int(shorter * width / height), shorter)
@@ -127,10 +127,10 @@ def _offset(whole: int, part: int, kept: tuple[float, float] | None, generator: 
     return min(max(round((whole - part) / 2), low), high)
 
 
-def _kept(picture: str, image: Image.Image) -> Box | None:
-    """The rectangle around the regions that the reference shows, within the picture; None without any, and where the
-    picture has been cut to them."""
-    reference = picture_reference(picture)
+def _kept(reference_text: str, image: Image.Image) -> Box | None:
+    """The rectangle around the regions that the reference shows, within the image; None without any, and where the
+    image has been cut to them."""
+    reference = image_reference(reference_text)
     if not reference.regions or reference.mode == "crop":
         return None
     width, height = image.size

@@ -57,7 +57,7 @@ class CaptionerOptions(TransformersOptions):
 
     image_size: int | None = Field(
         None,
-        description="side in pixels of the pictures that are read, for which position embeddings are resized; none: as the "
+        description="side in pixels of the images that are read, for which position embeddings are resized; none: as the "
         "weights were trained",
     )
 
@@ -112,7 +112,7 @@ class Captioner(EncodesImages, Adapter):
         """The prompt format; may look at tokenizer and model."""
 
     def _encode_pixels(self, pixels: torch.Tensor) -> torch.Tensor:
-        """States [B, tokens, width] of pictures, whatever the prompt: the vision encoder's."""
+        """States [B, tokens, width] of images, whatever the prompt: the vision encoder's."""
         states: torch.Tensor = self.model.vision_model(pixel_values=pixels).last_hidden_state
         return states
 
@@ -135,7 +135,7 @@ class Captioner(EncodesImages, Adapter):
 
     @property
     def image_size(self) -> int:
-        """Pixels of a side of the pictures that the vision encoder reads."""
+        """Pixels of a side of the images that the vision encoder reads."""
         return int(self.model.config.vision_config.image_size)
 
     def token_counts(self, prompts: Sequence[Prompt]) -> list[int]:
@@ -301,12 +301,12 @@ class Captioner(EncodesImages, Adapter):
             raise DataError(f"{self.name} reads {most} image with each prompt, not {len(prompt.images)}")
 
     def _image_states(self, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """States of the images, [images, tokens, width]; "pictures" says which of "pixel_values" each row reads."""
+        """States of the images, [images, tokens, width]; "images" says which of "pixel_values" each row reads."""
         if "image_states" in inputs:
             ready: torch.Tensor = inputs["image_states"]
             return ready
         states = self._encode_pixels(inputs["pixel_values"])
-        return states[inputs["pictures"]] if "pictures" in inputs else states
+        return states[inputs["images"]] if "images" in inputs else states
 
     def _with_images(self, prompts: Sequence[Prompt], features: Features) -> dict[str, torch.Tensor]:
         """The images' part of the model's inputs, each image encoded once."""

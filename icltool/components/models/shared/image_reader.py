@@ -15,10 +15,10 @@ Pixels = NDArray[np.float32]
 
 
 class ImageReader:
-    """Picture reference -> float32 [3, H, W]: the picture as an image processor of transformers resizes and normalizes it.
+    """Image reference -> float32 [3, H, W]: the image as an image processor of transformers resizes and normalizes it.
 
-    It can be pickled. `nested` is for processors that take a list of pictures for each prompt. Raises what `read_image`
-    raises, and DataError for a picture that the processor cannot take.
+    It can be pickled. `nested` is for processors that take a list of images for each prompt. Raises what `read_image`
+    raises, and DataError for an image that the processor cannot take.
     """
 
     def __init__(self, processor: Callable[..., Any], nested: bool = False) -> None:
@@ -26,11 +26,11 @@ class ImageReader:
         self._nested = nested
 
     def __call__(self, reference: str) -> Pixels:
-        picture = read_image(reference)
+        image = read_image(reference)
         try:
-            prepared = self._processor([[picture]] if self._nested else [picture], return_tensors="np")
+            prepared = self._processor([[image]] if self._nested else [image], return_tensors="np")
         except ValueError as error:
-            raise cannot_take(reference, picture, error) from error
+            raise cannot_take(reference, image, error) from error
         values = np.asarray(prepared["pixel_values"] if hasattr(prepared, "keys") else prepared, dtype=np.float32)
         return np.ascontiguousarray(values.reshape(values.shape[-3:]))
 

@@ -6,28 +6,28 @@ import numpy as np
 from PIL import Image
 
 from icltool.components.models.shared.regions import with_regions_shown
-from icltool.contracts import load_picture, picture_reference
+from icltool.contracts import image_reference, load_image
 from icltool.errors import DataError
 
 
 def read_image(reference: str) -> Image.Image:
-    """The picture as RGB, 8 bits a channel, turned as its EXIF orientation says, with the regions of the reference shown (see
-    `icltool.contracts.pictures`).
+    """The image as RGB, 8 bits a channel, turned as its EXIF orientation says, with the regions of the reference shown (see
+    `icltool.contracts.images`).
 
     The path may lead into a zip archive (see `icltool.contracts.open_file`). Transparent parts show white, greys of 16
     bits keep their upper 8, floats from 0 to 1 become greys. Raises DataError naming the file when it is missing, no image,
     too large or truncated, or a region is outside of it.
     """
-    wanted = picture_reference(reference)
-    return with_regions_shown(_rgb(load_picture(wanted.file)), wanted)
+    wanted = image_reference(reference)
+    return with_regions_shown(_rgb(load_image(wanted.file)), wanted)
 
 
-def cannot_take(reference: str, picture: Image.Image, fault: Exception, model: str = "the model") -> DataError:
-    """The error for a picture that a model's processor raised `fault` at (too long and narrow, say)."""
+def cannot_take(reference: str, image: Image.Image, fault: Exception, model: str = "the model") -> DataError:
+    """The error for an image that a model's processor raised `fault` at (too long and narrow, say)."""
     reason = " ".join(str(fault).split()) or type(fault).__name__
     return DataError(
-        f"{model} cannot take image {reference} ({picture.width} x {picture.height} pixels): {reason}",
-        "leave its example out, or give the picture another shape: margins, a part of it",
+        f"{model} cannot take image {reference} ({image.width} x {image.height} pixels): {reason}",
+        "leave its example out, or give the image another shape: margins, a part of it",
     )
 
 

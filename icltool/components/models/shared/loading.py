@@ -174,7 +174,7 @@ def check_sizes(whose: str, configuration: Mapping[str, object], where: str = "c
 
 
 def check_image_processor(name: str, image_processor: BaseImageProcessor) -> None:
-    """Reads a small picture: what is wrong with the settings of an image processor shows there only. Raises whatever it does,
+    """Reads a small image: what is wrong with the settings of an image processor shows there only. Raises whatever it does,
     and ConfigError for a size that no model reads."""
     from PIL import Image
 

@@ -176,9 +176,9 @@ class ProcessedModel(HookedDecoder):
     def _processed(self, texts: list[str], prompts: Sequence[Prompt], features: Features) -> ModelInputs:
         """Model inputs on the device; subclasses that can encode an image once use `features` here."""
         paths = dict.fromkeys(path for p in prompts for path in p.images)
-        pictures = {path: read_image(path) for path in paths}
-        images = [[pictures[path] for path in p.images] for p in prompts] if pictures else None
-        with picture_faults(self.name, self.processor, pictures):
+        by_path = {path: read_image(path) for path in paths}
+        images = [[by_path[path] for path in p.images] for p in prompts] if by_path else None
+        with image_faults(self.name, self.processor, by_path):
             return self._on_device(self.processor(text=texts, images=images, return_tensors="pt"))
 
     def _on_device(self, inputs: Mapping[str, torch.Tensor]) -> ModelInputs:
@@ -192,16 +192,16 @@ class ProcessedModel(HookedDecoder):
 
 
 @contextlib.contextmanager
-def picture_faults(name: str, processor: Processor, pictures: Mapping[str, Image]) -> Iterator[None]:
-    """Turns what a processor raises for a picture that it cannot take (too long and narrow, say) into a DataError naming it."""
+def image_faults(name: str, processor: Processor, images: Mapping[str, Image]) -> Iterator[None]:
+    """Turns what a processor raises for an image that it cannot take (too long and narrow, say) into a DataError naming it."""
     try:
         yield
     except ValueError as error:
-        for path, picture in pictures.items():
+        for path, image in images.items():
             try:
-                processor.image_processor(images=[picture], return_tensors="pt")
+                processor.image_processor(images=[image], return_tensors="pt")
             except ValueError as fault:
-                raise cannot_take(path, picture, fault, f"model {name}") from error
+                raise cannot_take(path, image, fault, f"model {name}") from error
         raise
 
 
@@ -263,7 +263,7 @@ class RecordingTokenizer:
 
 
 def load_processor(weights: Weights) -> Processor:
-    """The processor in `weights`, with the image processor that works on PIL pictures where there is one: the same
+    """The processor in `weights`, with the image processor that works on PIL images where there is one: the same
     pixels on every machine, whatever release of torchvision it has."""
     from transformers import AutoImageProcessor, AutoProcessor
 

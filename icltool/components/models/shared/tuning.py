@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from icltool.components.models.shared.augmentation import PictureReader
+from icltool.components.models.shared.augmentation import ImageReader
 from icltool.components.models.shared.captioner import Captioner, CaptionerOptions
 from icltool.components.models.shared.captioner_format import clean_caption
 from icltool.components.models.shared.scoring import beam_options
@@ -91,7 +91,7 @@ class TunableCaptioner(Captioner):
         if size < patch or size % patch:
             near = max(1, round(size / patch)) * patch
             raise ConfigError(
-                f"{self.name} cannot read pictures of {size} x {size} pixels: its patches are {patch} x {patch}",
+                f"{self.name} cannot read images of {size} x {size} pixels: its patches are {patch} x {patch}",
                 f"give a multiple of {patch}, such as {near}",
             )
         embeddings = self.model.vision_model.embeddings
@@ -105,11 +105,11 @@ class TunableCaptioner(Captioner):
                 config.image_size = size
         self.processor.image_processor.size = {"height": size, "width": size}
 
-    def pixel_reader(self, augmentation: Augmentation) -> PictureReader:
-        """See SupportsTuning. In evaluation pictures are squeezed to the square, as the processor does it."""
+    def pixel_reader(self, augmentation: Augmentation) -> ImageReader:
+        """See SupportsTuning. In evaluation images are squeezed to the square, as the processor does it."""
         images = self.processor.image_processor
         mean, std = (tuple(float(x) for x in values) for values in (images.image_mean, images.image_std))
-        return PictureReader(self.image_size, mean, std, augmentation)  # type: ignore[arg-type]
+        return ImageReader(self.image_size, mean, std, augmentation)  # type: ignore[arg-type]
 
     def plain_prompt(self, text: str, image: str, target: str) -> Prompt:
         """See SupportsTuning."""
@@ -121,16 +121,16 @@ class TunableCaptioner(Captioner):
         pixels: torch.Tensor,
         max_target_tokens: int | None = None,
         answers: Sequence[Sequence[int]] | None = None,
-        pictures: Sequence[int] | None = None,
+        images: Sequence[int] | None = None,
     ) -> AnswerBatch:
-        """See SupportsTuning. A picture's states are computed once, by `answer_logits`, for all prompts that read it."""
+        """See SupportsTuning. An image's states are computed once, by `answer_logits`, for all prompts that read it."""
         if any(len(p.images) != 1 for p in prompts):
-            raise ValueError("prompts of one picture each can be tuned on")
-        check_pictures(len(prompts), len(pixels), pictures)
+            raise ValueError("prompts of one image each can be tuned on")
+        check_images(len(prompts), len(pixels), images)
         tokens = self._tokens(prompts, with_target=True, answers=answers, most=max_target_tokens)
         inputs = {"pixel_values": pixels, **self._image_inputs(prompts)}
-        if pictures is not None:
-            inputs["pictures"] = torch.tensor(pictures, dtype=torch.long, device=pixels.device)
+        if images is not None:
+            inputs["images"] = torch.tensor(images, dtype=torch.long, device=pixels.device)
         return self._answers(tokens, inputs, "right")
 
     def sample_beams(
@@ -178,12 +178,12 @@ class TunableCaptioner(Captioner):
         return {"image_size": self.image_size}
 
 
-def check_pictures(prompts: int, pixels: int, pictures: Sequence[int] | None) -> None:
-    """ValueError where prompts and pictures do not fit together; see SupportsTuning.tuning_batch."""
-    if pictures is None and pixels != prompts:
-        raise ValueError(f"{prompts} prompts of one picture each need as many pictures, not {pixels}")
-    if pictures is not None and (len(pictures) != prompts or not all(0 <= place < pixels for place in pictures)):
-        raise ValueError(f"`pictures` must name one of {pixels} pictures for each of {prompts} prompts: {pictures}")
+def check_images(prompts: int, pixels: int, images: Sequence[int] | None) -> None:
+    """ValueError where prompts and images do not fit together; see SupportsTuning.tuning_batch."""
+    if images is None and pixels != prompts:
+        raise ValueError(f"{prompts} prompts of one image each need as many images, not {pixels}")
+    if images is not None and (len(images) != prompts or not all(0 <= place < pixels for place in images)):
+        raise ValueError(f"`images` must name one of {pixels} images for each of {prompts} prompts: {images}")
 
 
 def resized_positions(embeddings: torch.Tensor, side: int) -> torch.Tensor:

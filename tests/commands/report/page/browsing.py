@@ -27,7 +27,7 @@ class Report:
         self.browser.console()
         self.browser.requests()
         self.browser.open(self.files[name].as_uri() + fragment)
-        both = "const {ready, pictures} = document.documentElement.dataset; return ready && pictures"
+        both = "const {ready, images} = document.documentElement.dataset; return ready && images"
         self.browser.until(lambda: self.browser.run(both))
 
     def clean(self) -> None:

@@ -1,4 +1,4 @@
-"""Pages to draw: as large as wanted, with drawn pictures and words like those of real data; the same each time."""
+"""Pages to draw: as large as wanted, with drawn images and words like those of real data; the same each time."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ HOSTILE = (
 )
 
 
-def picture(shape: str, colour: str, size: tuple[int, int], rng: np.random.Generator) -> Thumbnail:
+def image(shape: str, colour: str, size: tuple[int, int], rng: np.random.Generator) -> Thumbnail:
     """A shape on a grey ground with some noise, as a WebP of `size` pixels."""
     width, height = size
     ground = rng.integers(190, 235)
@@ -76,17 +76,17 @@ def evaluations(
     There are leaks, copies, raw answers, and one missing answer; the second metric is lower-is-better.
     """
     rng = np.random.default_rng(seed)
-    pictures: list[Thumbnail] = []
+    images: list[Thumbnail] = []
     asked, examples = [], []
     for i in range(icds):
         shape, colour = _scene(rng)
-        pictures.append(picture(shape, colour, (112, 84), rng))
+        images.append(image(shape, colour, (112, 84), rng))
         examples.append(Demonstration(9000 + i, f"What colour is the {shape} near the window?", colour, i))
     for i in range(queries):
         shape, colour = _scene(rng)
-        pictures.append(picture(shape, colour, (208, 156), rng))
+        images.append(image(shape, colour, (208, 156), rng))
         answers = (colour,) * 8 + ("grey", "dark " + colour)
-        question = f"What colour is the {shape} in the middle of the picture?"
+        question = f"What colour is the {shape} in the middle of the image?"
         asked.append(Query(100 + 7 * i, "rooms (vqa)", question, answers, icds + i))
     names = METHODS[:methods]
     places = [(0, "zero-shot", 0)] + [(0, name, k) for name in names[1:] for k in shots]
@@ -108,7 +108,7 @@ def evaluations(
         comparisons=_comparisons(settings),
         queries=tuple(asked),
         demonstrations=tuple(examples),
-        pictures=tuple(pictures),
+        images=tuple(images),
         results=tuple(results),
         lower_is_better=frozenset({"mean-rank"}),
         extra=_extra(settings),
@@ -208,7 +208,7 @@ def _extra(settings: tuple[Shown, ...]) -> dict[str, Any]:
 def mixed() -> Page:
     """Two evaluations of different data sets, each with a metric of its own."""
     one, other = evaluations(6, 2, (2,), 10), evaluations(5, 2, (2,), 10, seed=1)
-    queries, icds, pictures = len(one.queries), len(one.demonstrations), len(one.pictures)
+    queries, icds, images = len(one.queries), len(one.demonstrations), len(one.images)
 
     def setting(found: Shown, name: str, place: int) -> Shown:
         metrics = {name: found.metrics["vqa-accuracy"]}
@@ -239,13 +239,13 @@ def mixed() -> Page:
         comparisons=(),
         queries=(
             *one.queries,
-            *(replace(q, dataset="streets (caption)", picture=(q.picture or 0) + pictures) for q in other.queries),
+            *(replace(q, dataset="streets (caption)", image=(q.image or 0) + images) for q in other.queries),
         ),
         demonstrations=(
             *one.demonstrations,
-            *(replace(d, picture=(d.picture or 0) + pictures) for d in other.demonstrations),
+            *(replace(d, image=(d.image or 0) + images) for d in other.demonstrations),
         ),
-        pictures=(*one.pictures, *other.pictures),
+        images=(*one.images, *other.images),
         results=(*(result(r, "vqa-accuracy") for r in one.results), *moved),
         extra={},
     )

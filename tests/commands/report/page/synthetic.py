@@ -1,4 +1,4 @@
-"""An evaluation of any size as the real writers leave it: photo-like pictures, a prepared data set, predictions."""
+"""An evaluation of any size as the real writers leave it: photo-like images, a prepared data set, predictions."""
 
 from __future__ import annotations
 

@@ -135,7 +135,7 @@ def test_a_large_page_is_ready_soon(report: Report, capsys: pytest.CaptureFixtur
     report.browser.size(1280, 1000)
     report.open("large", page=lambda: pages.evaluations(400, 5, (8,), 2000))
     ready = report.browser.run("return Number(document.documentElement.dataset.ready)")
-    pictures = report.browser.run("return Number(document.documentElement.dataset.pictures)")
+    images = report.browser.run("return Number(document.documentElement.dataset.images)")
     assert report.browser.run("return [...document.images].every((e) => e.src.startsWith('data:image/webp'))")
     code = """
       const start = performance.now();
@@ -150,6 +150,6 @@ def test_a_large_page_is_ready_soon(report: Report, capsys: pytest.CaptureFixtur
     assert 0 < report.count < 2000
     size = report.files["large"].stat().st_size / 1e6
     with capsys.disabled():
-        print(f"\n400 x 5 x 8, {size:.1f} MB: ready after {ready:.0f} ms, pictures after {pictures:.0f} ms,", end=" ")
+        print(f"\n400 x 5 x 8, {size:.1f} MB: ready after {ready:.0f} ms, images after {images:.0f} ms,", end=" ")
         print(f"first search and sort {searched:.0f} ms")
     report.clean()

@@ -24,12 +24,12 @@ from tests.commands.report.page.test_sequences import result
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """An evaluation of three queries by one method with one shot: six pictures."""
+    """An evaluation of three queries by one method with one shot: six images."""
     return big_evaluation(tmp_path, 3, 1, 1, different=6)
 
 
 def overwrite(root: Path, *numbers: int) -> None:
-    """Other pictures in the place of these, a minute from now."""
+    """Other images in the place of these, a minute from now."""
     for number in numbers:
         path = root / "photos" / f"{number:06d}.jpg"
         photo(99, 64, 48).save(path)
@@ -41,16 +41,16 @@ def prepared_anew(root: Path) -> None:
     write_json(path, {**read_json(path), "fingerprint": "another"})
 
 
-def test_pictures_that_changed_are_counted(folder: Path, tmp_path: Path) -> None:
+def test_images_that_changed_are_counted(folder: Path, tmp_path: Path) -> None:
     assert evaluations_page([folder], tmp_path / "ws").page.remarks == ()
     overwrite(tmp_path, 0, 4)
     draft = evaluations_page([folder], tmp_path / "ws")
-    line = "photos (caption): 2 of 6 pictures changed after the model had seen them: they may not be what the model saw"
+    line = "photos (caption): 2 of 6 images changed after the model had seen them: they may not be what the model saw"
     assert draft.page.remarks == (line,)
     assert len(draft.references) == 6
 
 
-def test_changed_pictures_of_another_version_are_left_out(folder: Path, tmp_path: Path) -> None:
+def test_changed_images_of_another_version_are_left_out(folder: Path, tmp_path: Path) -> None:
     overwrite(tmp_path, 0, 4)
     moved = tmp_path / "photos" / "000001.jpg"
     time.sleep(0.05)
@@ -59,10 +59,10 @@ def test_changed_pictures_of_another_version_are_left_out(folder: Path, tmp_path
     prepared_anew(tmp_path)
     draft = evaluations_page([folder], tmp_path / "ws")
     assert "is another version" in draft.page.remarks[0]
-    line = "photos (caption): 3 of 6 pictures changed after the model had seen them: they are left out"
+    line = "photos (caption): 3 of 6 images changed after the model had seen them: they are left out"
     assert draft.page.remarks[1] == line
     assert [Path(one).name for one in draft.references] == ["000002.jpg", "000003.jpg", "000005.jpg"]
-    assert draft.page.queries[0].picture is None
+    assert draft.page.queries[0].image is None
 
 
 def test_sequences_count_them_too(folder: Path, tmp_path: Path) -> None:
@@ -76,7 +76,7 @@ def test_sequences_count_them_too(folder: Path, tmp_path: Path) -> None:
     assert sequences_page(path, tmp_path / "ws").page.remarks == ()
     overwrite(tmp_path, 5)
     page = sequences_page(path, tmp_path / "ws").page
-    assert page.remarks[0].startswith("photos (caption): 1 of 3 pictures changed after")
+    assert page.remarks[0].startswith("photos (caption): 1 of 3 images changed after")
     assert "+0.0000025" in metric_table(page, page.settings, "value", gains=True)
     assert "0.500 " in metric_table(page, page.settings, "value").replace("0.5000", "0.500")
     assert gain_digits(page, "value", [0.25]) == 4

@@ -53,7 +53,7 @@ def folders(root: Path) -> list[Path]:
 
 
 def page_of(root: Path, **options: Any) -> Page:
-    return replace(evaluations_page(folders(root), root, **options).without_pictures(), made="")
+    return replace(evaluations_page(folders(root), root, **options).without_images(), made="")
 
 
 def test_figures_are_those_of_the_results(made: Path) -> None:
@@ -136,16 +136,16 @@ def test_answers_are_those_of_the_predictions(made: Path) -> None:
     assert len(page.queries) == 10, "one for each data set and id, however many settings"
 
 
-def test_pictures_are_listed_once(made: Path) -> None:
+def test_images_are_listed_once(made: Path) -> None:
     draft = evaluations_page(folders(made), made)
     assert len(set(draft.references)) == len(draft.references)
     queries, demonstrations = draft.page.queries, draft.page.demonstrations
-    assert draft.large == {query.picture for query in queries}
+    assert draft.large == {query.image for query in queries}
     index = open_dataset(made / "datasets" / "shapes" / "caption").split("train")
     one = demonstrations[0]
-    assert draft.references[one.picture or 0] == index[index.row_of(one.id)].image
-    shown = [d for r in draft.page.results for d in r.demonstrations if demonstrations[d].picture == one.picture]
-    assert draft.uses[one.picture or 0] == len(shown) > 0
+    assert draft.references[one.image or 0] == index[index.row_of(one.id)].image
+    shown = [d for r in draft.page.results for d in r.demonstrations if demonstrations[d].image == one.image]
+    assert draft.uses[one.image or 0] == len(shown) > 0
 
 
 def test_the_same_inputs_give_the_same_page(made: Path) -> None:
@@ -214,7 +214,7 @@ def test_work_that_was_given_up_is_said(world: Path) -> None:
 
 
 @pytest.mark.parametrize("how", ["gone", "anew", "cut"])
-def test_without_the_data_set_answers_and_pictures_are_there(world: Path, how: str) -> None:
+def test_without_the_data_set_answers_and_images_are_there(world: Path, how: str) -> None:
     before, folder = page_of(world), Workspace(world).dataset_folder("shapes", "vqa")
     if how == "gone":
         shutil.rmtree(folder)
@@ -224,7 +224,7 @@ def test_without_the_data_set_answers_and_pictures_are_there(world: Path, how: s
         manifest = json.loads((folder / "dataset.json").read_text())
         write_json(folder / "dataset.json", {**manifest, "fingerprint": "another"})
     draft = evaluations_page(folders(world), world)
-    page = draft.without_pictures()
+    page = draft.without_images()
     (remark,) = page.remarks
     words = {"gone": "no prepared data set in", "anew": "is another version than", "cut": "cannot be read"}[how]
     assert words in remark
@@ -235,13 +235,13 @@ def test_without_the_data_set_answers_and_pictures_are_there(world: Path, how: s
     assert {q.question for q in page.queries[5:]} == (
         {q.question for q in before.queries[5:]} if how == "cut" else {""}
     )
-    assert all(d.picture is not None for d in (*draft.page.demonstrations, *draft.page.queries))
+    assert all(d.image is not None for d in (*draft.page.demonstrations, *draft.page.queries))
 
 
 def test_a_data_set_in_the_given_workspace_counts_too(world: Path, tmp_path: Path) -> None:
     before = page_of(world)
     elsewhere = Path(shutil.move(folders(world)[0], tmp_path / "lent"))
-    page = evaluations_page([elsewhere], world).without_pictures()
+    page = evaluations_page([elsewhere], world).without_images()
     assert page.remarks == ()
     assert page.queries == before.queries[:5]
 
@@ -292,7 +292,7 @@ def test_results_without_a_configuration_are_shown(world: Path) -> None:
     file = folders(world)[0] / "results.json"
     content = json.loads(file.read_text())
     write_json(file, {**content, "provenance": {"seed": 0}})
-    page = evaluations_page([file], world).without_pictures()
+    page = evaluations_page([file], world).without_images()
     assert page.sources[0].title == file.parent.name
     assert len(page.results) == 5 * len(page.settings)
     assert "does not say which data set" in page.remarks[0]

@@ -49,17 +49,17 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     write_json(folder / "results.json", content)
     (folder / "predictions" / "method-1-1-shot-seed0.jsonl").unlink()
     rows = read_predictions(folder / "predictions" / "method-0-1-shot-seed0.jsonl")
-    rows[0]["images"] = [str(found / "pictures" / "gone.jpg")] * 2
+    rows[0]["images"] = [str(found / "images" / "gone.jpg")] * 2
     rows[0]["answer"] = "a letter to /home/ada.l/"
     text = "".join(json.dumps(row) + "\n" for row in rows)
     (folder / "predictions" / "method-0-1-shot-seed0.jsonl").write_text(text)
-    write_failures(folder / "results.json", [{"error": f"cannot read {found}/pictures/1.jpg"}])
+    write_failures(folder / "results.json", [{"error": f"cannot read {found}/images/1.jpg"}])
     (found / "ws" / "sequences").mkdir()
     made = Provenance({"dataset": "photos", "task": "caption", "model_path": str(found / "models")}, "f00d")
     path = found / "ws" / "sequences" / "hand.h5"
     with SequenceWriter(path, made, 2, beam_size=2, candidates=10, total=4) as file:
         file.append(result(1, [[2, 3], [3, 2]], [5.0, 4.0], 1.0))
-    write_failures(path, [{"error": f"cannot read {found}/ws/pictures/1.jpg"}])
+    write_failures(path, [{"error": f"cannot read {found}/ws/images/1.jpg"}])
     return found
 
 
@@ -89,7 +89,7 @@ def test_no_home_and_no_name_is_in_the_file(home: Path, kind: str, form: str, mo
 def test_what_is_told_instead(home: Path) -> None:
     (folder,) = (home / "ws" / "evaluations").iterdir()
     draft = evaluations_page([folder], home / "ws")
-    page = draft.finished([None] * len(draft.references), [f"1 picture cannot be shown: {home}/pictures/gone.jpg"])
+    page = draft.finished([None] * len(draft.references), [f"1 image cannot be shown: {home}/images/gone.jpg"])
     (source,) = page.sources
     assert source.path == f"evaluations/{folder.name}"
     lines = dict(source.lines)
@@ -103,15 +103,15 @@ def test_what_is_told_instead(home: Path) -> None:
     gone = f"evaluations/{folder.name}/predictions/method-1-1-shot-seed0.jsonl does not exist"
     assert {one.missing for one in page.results} == {"", gone}
     assert source.remarks == (
-        "1 queries or anchors were given up, the first: cannot read ~/pictures/1.jpg; run `icltool evaluate` again",
+        "1 queries or anchors were given up, the first: cannot read ~/images/1.jpg; run `icltool evaluate` again",
         f"{gone}: its answers are not shown",
     )
     assert page.remarks[0].startswith("no prepared data set in datasets/photos/caption")
-    assert page.remarks[-1] == "1 picture cannot be shown: ~/pictures/gone.jpg"
-    assert str(home / "pictures" / "gone.jpg") in draft.references, "they are read from there, and not shown"
-    page = sequences_page(home / "ws" / "sequences" / "hand.h5", home / "ws").without_pictures()
+    assert page.remarks[-1] == "1 image cannot be shown: ~/images/gone.jpg"
+    assert str(home / "images" / "gone.jpg") in draft.references, "they are read from there, and not shown"
+    page = sequences_page(home / "ws" / "sequences" / "hand.h5", home / "ws").without_images()
     assert page.sources[0].path == "sequences/hand.h5"
-    assert "cannot read pictures/1.jpg" in page.sources[0].remarks[-1]
+    assert "cannot read images/1.jpg" in page.sources[0].remarks[-1]
 
 
 def test_a_title_that_is_given_stays(home: Path) -> None:

@@ -15,7 +15,7 @@ from importlib.resources import files
 import pytest
 
 from icltool.commands.report.page.content import Comparison, Page, Thumbnail
-from icltool.commands.report.page.payload import columns, pictures
+from icltool.commands.report.page.payload import columns, images
 from icltool.commands.report.page.render import SCRIPTS, render
 from icltool.commands.report.page.table import differs, number, over_seeds
 from icltool.results.intervals import Interval
@@ -148,15 +148,15 @@ def test_the_payload_is_the_gallery_unchanged(page: Page, top: Element, hostile:
     assert isinstance(results, dict)
     assert results["prompt"][0] == "\n".join(pages.HOSTILE)
     assert set(results["answer"]) == set(pages.HOSTILE)
-    [listed] = top.all("script", id="pictures")
-    assert json.loads(listed.text) == [p.source for p in page.pictures]
+    [listed] = top.all("script", id="images")
+    assert json.loads(listed.text) == [p.source for p in page.images]
 
 
-def test_pictures_are_pictures_within_the_page(page: Page) -> None:
+def test_images_are_images_within_the_page(page: Page) -> None:
     for source in ("https://example.org/a.png", "data:text/html,<script>", "javascript:alert(1)"):
-        with pytest.raises(ValueError, match="picture"):
-            pictures(replace(page, pictures=(Thumbnail(source, 1, 1),)))
-    written = pictures(replace(page, pictures=(Thumbnail("data:image/webp;base64,</script>&", 1, 1),)))
+        with pytest.raises(ValueError, match="image"):
+            images(replace(page, images=(Thumbnail(source, 1, 1),)))
+    written = images(replace(page, images=(Thumbnail("data:image/webp;base64,</script>&", 1, 1),)))
     assert "<" not in written
     assert json.loads(written) == ["data:image/webp;base64,</script>&"]
 
@@ -259,7 +259,7 @@ def test_plots_are_named_and_coloured_by_the_page(top: Element, beams: Element) 
 
 def test_a_page_with_little_on_it() -> None:
     page = pages.evaluations(2, 2, (1,), 2)
-    bare = replace(page, settings=(), comparisons=(), queries=(), demonstrations=(), pictures=(), results=(), extra={})
+    bare = replace(page, settings=(), comparisons=(), queries=(), demonstrations=(), images=(), results=(), extra={})
     assert parsed(render(bare)).all("table") == []
     assert parsed(render(replace(bare, sources=(), kind="sequences"))).all("h1")
     odd = replace(bare, title="half a \ud800 pair")

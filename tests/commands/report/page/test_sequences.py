@@ -38,7 +38,7 @@ def made(small_world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def page_of(path: Path, **options: int) -> Page:
-    return replace(sequences_page(path, Path("nowhere"), **options).without_pictures(), made="")
+    return replace(sequences_page(path, Path("nowhere"), **options).without_images(), made="")
 
 
 def test_beams_are_those_of_the_file(made: Path) -> None:
@@ -100,7 +100,7 @@ def test_without_the_data_set_the_numbers_are_there(made: Path, tmp_path: Path) 
     assert [r.scores for r in page.results] == [r.scores for r in whole.results]
     assert {q.references for q in page.queries} == {()}
     assert page.extra["hubness"]["index"] is None
-    found = sequences_page(alone, made.parent.parent).without_pictures()
+    found = sequences_page(alone, made.parent.parent).without_images()
     assert found.queries == whole.queries, "the given workspace has the data set"
 
 

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from icltool.commands.report.page.content import Thumbnail
-from icltool.commands.report.page.thumbnails import Size, make_thumbnails, small_picture, thumbnail, weight
+from icltool.commands.report.page.thumbnails import Size, make_thumbnails, small_image, thumbnail, weight
 from icltool.components.models.shared.images import read_image
 from icltool.contracts import Region, with_regions
 from icltool.execution.progress import SilentProgress
@@ -31,34 +31,34 @@ def difference(a: Image.Image, b: Image.Image) -> float:
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+def images(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     return [str(path) for path in photos(tmp_path_factory.mktemp("photos"), 30, 6, (240, 180))]
 
 
 LADDER = (Size(160, 64, 60), Size(120, 48, 50), Size(96, 40, 40), Size(64, 32, 30))
 
 
-def made_in(pictures: list[str], large: int, budget: int, sizes: tuple[Size, ...] = LADDER):  # type: ignore[no-untyped-def]
-    """The thumbnails of pictures of which the first `large` are queries', each used once more than the one before."""
-    uses = list(range(len(pictures)))
-    return make_thumbnails(pictures, frozenset(range(large)), uses, budget, SilentProgress(), sizes)
+def made_in(images: list[str], large: int, budget: int, sizes: tuple[Size, ...] = LADDER):  # type: ignore[no-untyped-def]
+    """The thumbnails of images of which the first `large` are queries', each used once more than the one before."""
+    uses = list(range(len(images)))
+    return make_thumbnails(images, frozenset(range(large)), uses, budget, SilentProgress(), sizes)
 
 
 @pytest.mark.parametrize("orientation", [1, 3, 6])
 @pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
-def test_a_quickly_decoded_jpeg_is_the_picture_that_models_see(tmp_path: Path, orientation: int, mode: str) -> None:
+def test_a_quickly_decoded_jpeg_is_the_image_that_models_see(tmp_path: Path, orientation: int, mode: str) -> None:
     path, exif = tmp_path / "x.jpg", Image.Exif()
     exif[0x0112] = orientation
     photo(1, 500, 300).convert(mode).save(path, quality=95, exif=exif)
     plain = read_image(str(path))
     plain.thumbnail((64, 64), Image.Resampling.LANCZOS)
-    quick = small_picture(str(path), 64)
+    quick = small_image(str(path), 64)
     assert quick.size == plain.size == ((64, 38) if orientation < 5 else (38, 64))
     assert quick.mode == "RGB"
     assert difference(quick, plain) < 2
 
 
-def test_a_thumbnail_looks_like_its_picture(tmp_path: Path) -> None:
+def test_a_thumbnail_looks_like_its_image(tmp_path: Path) -> None:
     photo(2).save(tmp_path / "x.jpg", quality=95)
     made = thumbnail(str(tmp_path / "x.jpg"), 120, 75)
     shown = opened(made)
@@ -79,56 +79,56 @@ def test_regions_are_shown(tmp_path: Path) -> None:
     assert hidden[:, 50:].min() > 215
 
 
-def test_queries_are_larger_and_sizes_the_largest_that_fit(pictures: list[str]) -> None:
-    found = made_in(pictures, 4, 10**7)
+def test_queries_are_larger_and_sizes_the_largest_that_fit(images: list[str]) -> None:
+    found = made_in(images, 4, 10**7)
     assert found.remarks == ()
-    assert [p.width for p in found.pictures] == [160] * 4 + [64] * 26
+    assert [p.width for p in found.images] == [160] * 4 + [64] * 26
     for size, smaller_one in pairwise(LADDER):
-        smaller = made_in(pictures, 4, found.bytes - 1)
+        smaller = made_in(images, 4, found.bytes - 1)
         assert smaller.bytes < found.bytes
         assert smaller.remarks == ()
-        assert {p.width for p in smaller.pictures} == {smaller_one.query, smaller_one.demonstration}
-        assert made_in(pictures, 4, int(found.bytes / 0.9)) == found, size
+        assert {p.width for p in smaller.images} == {smaller_one.query, smaller_one.demonstration}
+        assert made_in(images, 4, int(found.bytes / 0.9)) == found, size
         found = smaller
 
 
-def test_the_same_arguments_give_the_same_pictures(pictures: list[str]) -> None:
-    assert made_in(pictures, 4, 40_000) == made_in(pictures, 4, 40_000)
+def test_the_same_arguments_give_the_same_images(images: list[str]) -> None:
+    assert made_in(images, 4, 40_000) == made_in(images, 4, 40_000)
 
 
-def test_what_does_not_fit_is_left_out_least_used_first(pictures: list[str]) -> None:
+def test_what_does_not_fit_is_left_out_least_used_first(images: list[str]) -> None:
     sizes = LADDER[-1:]
-    whole = made_in(pictures, 4, 10**7, sizes)
-    found = made_in(pictures, 4, whole.bytes - 2000, sizes)
+    whole = made_in(images, 4, 10**7, sizes)
+    found = made_in(images, 4, whole.bytes - 2000, sizes)
     assert found.bytes <= whole.bytes - 2000
-    kept = [one is not None for one in found.pictures]
+    kept = [one is not None for one in found.images]
     dropped = kept.count(False)
     assert kept == [True] * 4 + [False] * dropped + [True] * (26 - dropped)
-    assert found.remarks == (f"{dropped} of 30 pictures are left out to keep the page small: --max-mb allows more",)
-    nothing = made_in(pictures, 4, -1, sizes)
-    assert set(nothing.pictures) == {None}
-    assert "30 of 30 pictures are left out" in nothing.remarks[0]
+    assert found.remarks == (f"{dropped} of 30 images are left out to keep the page small: --max-mb allows more",)
+    nothing = made_in(images, 4, -1, sizes)
+    assert set(nothing.images) == {None}
+    assert "30 of 30 images are left out" in nothing.remarks[0]
 
 
-def test_pictures_that_cannot_be_read_are_left_out_and_said(pictures: list[str], tmp_path: Path) -> None:
-    (tmp_path / "cut.jpg").write_bytes(Path(pictures[0]).read_bytes()[:5000])
-    (tmp_path / "text.jpg").write_text("no picture")
+def test_images_that_cannot_be_read_are_left_out_and_said(images: list[str], tmp_path: Path) -> None:
+    (tmp_path / "cut.jpg").write_bytes(Path(images[0]).read_bytes()[:5000])
+    (tmp_path / "text.jpg").write_text("no image")
     bad = [str(tmp_path / name) for name in ("gone.jpg", "cut.jpg", "text.jpg")]
-    found = made_in([bad[0], *pictures[:3], *bad[1:]], 1, 10**6)
-    assert [one is None for one in found.pictures] == [True, False, False, False, True, True]
-    assert found.remarks == (f"3 pictures cannot be shown: image {bad[0]} is missing",)
-    assert made_in([], 0, 10**6).pictures == ()
+    found = made_in([bad[0], *images[:3], *bad[1:]], 1, 10**6)
+    assert [one is None for one in found.images] == [True, False, False, False, True, True]
+    assert found.remarks == (f"3 images cannot be shown: image {bad[0]} is missing",)
+    assert made_in([], 0, 10**6).images == ()
 
 
 @pytest.mark.benchmark
 @pytest.mark.parametrize("queries", [10, 400])
-def test_many_pictures_stay_within_the_budget(queries: int, tmp_path: Path) -> None:
+def test_many_images_stay_within_the_budget(queries: int, tmp_path: Path) -> None:
     """400 queries and 400 x 5 x 8 demonstrations, none of them twice, in 19 MB; and a fortieth of all that."""
     paths = [str(path) for path in photos(tmp_path, queries * 41, different=min(queries, 40))]
     budget = 47_500 * queries
     found = make_thumbnails(paths, frozenset(range(queries)), [1] * len(paths), budget, SilentProgress())
-    print(f"{len(paths):,} pictures in {found.bytes:,} bytes")
-    assert None not in found.pictures
+    print(f"{len(paths):,} images in {found.bytes:,} bytes")
+    assert None not in found.images
     assert found.remarks == ()
     assert 25_000 * queries < found.bytes <= budget
-    assert min(p.width for p in found.pictures if p) >= 48
+    assert min(p.width for p in found.images if p) >= 48

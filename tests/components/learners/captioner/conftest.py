@@ -1,4 +1,4 @@
-"""Examples of the embedded world's pictures, with several captions each."""
+"""Examples of the embedded world's images, with several captions each."""
 
 from __future__ import annotations
 

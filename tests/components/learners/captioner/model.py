@@ -35,11 +35,11 @@ class Reader:
     size: int
     augmentation: Augmentation
 
-    def __call__(self, picture: str, generator: Any | None = None, flip: bool = True) -> np.ndarray:
+    def __call__(self, reference: str, generator: Any | None = None, flip: bool = True) -> np.ndarray:
         try:
-            image = Image.open(picture).convert("RGB")
+            image = Image.open(reference).convert("RGB")
         except OSError as error:
-            raise DataError(f"image {picture} cannot be read", "restore it") from error
+            raise DataError(f"image {reference} cannot be read", "restore it") from error
         if generator is not None:
             if self.augmentation.crop != "none":
                 width, height = image.size
@@ -153,7 +153,7 @@ class TinyCaptioner:
 
     def tuning_batch(
         self, prompts: Sequence[Prompt], pixels: Any, max_target_tokens: int | None = None, answers: Any = None,
-        pictures: Sequence[int] | None = None,
+        images: Sequence[int] | None = None,
     ) -> AnswerBatch:  # fmt: skip
         texts = self._ids([prompt.text for prompt in prompts])
         targets = answers if answers is not None else self._ids([prompt.target for prompt in prompts])
@@ -165,7 +165,7 @@ class TinyCaptioner:
         places = [(r, len(t) - 1 + k) for r, t in enumerate(texts) for k in range(len(targets[r]))]
         rows, columns = torch.tensor(places).T.to(pixels.device)
         tokens = torch.tensor([token for target in targets for token in target], device=pixels.device)
-        shown = pixels if pictures is None else pixels[list(pictures)]
+        shown = pixels if images is None else pixels[list(images)]
         inputs = {"pixel_values": shown, "decoder_input_ids": ids.to(pixels.device)}
         return AnswerBatch(inputs, rows, columns, tokens, torch.tensor([len(t) - 1 for t in texts]))
 

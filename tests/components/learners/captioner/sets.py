@@ -1,4 +1,4 @@
-"""TuningSets of small pictures in memory, and trainings on them."""
+"""TuningSets of small images in memory, and trainings on them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which captions and pictures each batch has."""
+"""Which captions and images each batch has."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 import torch
 from hypothesis import given, settings, strategies as st
 
-from icltool.components.learners.captioner.items import EpochOrder, Items, TrainingPictures, loader
+from icltool.components.learners.captioner.items import EpochOrder, Items, TrainingImages, loader
 from icltool.contracts import Augmentation, Example
 from icltool.errors import DataError
 from icltool.testing.steering import InMemoryExamples
@@ -84,36 +84,36 @@ def test_all_captions_are_items_or_the_first_alone(examples: list[Example]) -> N
         ("a bar", "a man turns right", False),
     ],
 )
-def test_no_picture_is_mirrored_whose_text_speaks_of_a_side(label: str, question: str, mirrored: bool) -> None:
+def test_no_image_is_mirrored_whose_text_speaks_of_a_side(label: str, question: str, mirrored: bool) -> None:
     example = Example(1, "/a.png", 1, label, label, (label,), question)
     assert Items(InMemoryExamples([example]), "all", None, 0).mirrored.tolist() == [mirrored]
 
 
-def test_pictures_are_varied_by_what_they_are_not_by_when_they_are_read(examples: list[Example]) -> None:
+def test_images_are_varied_by_what_they_are_not_by_when_they_are_read(examples: list[Example]) -> None:
     items = Items(InMemoryExamples(examples), "all", None, 0)
-    pictures = TrainingPictures(items, Reader(16, VARIED), seed=4)
-    one = pictures[0, (3, 1, 7)]["pixels"]
+    images = TrainingImages(items, Reader(16, VARIED), seed=4)
+    one = images[0, (3, 1, 7)]["pixels"]
     assert one.shape == (3, 3, 16, 16)
     assert one.dtype == torch.float32
-    assert torch.equal(pictures[0, (1,)]["pixels"][0], one[1])
-    assert not torch.equal(pictures[1, (1,)]["pixels"][0], one[1])
+    assert torch.equal(images[0, (1,)]["pixels"][0], one[1])
+    assert not torch.equal(images[1, (1,)]["pixels"][0], one[1])
     same = items.place[0] == items.place[1]
-    assert same  # two captions of one picture: it is cut in two ways
-    assert not torch.equal(*pictures[0, (0, 1)]["pixels"])
-    assert not torch.equal(TrainingPictures(items, Reader(16, VARIED), 5)[0, (1,)]["pixels"][0], one[1])
+    assert same  # two captions of one image: it is cut in two ways
+    assert not torch.equal(*images[0, (0, 1)]["pixels"])
+    assert not torch.equal(TrainingImages(items, Reader(16, VARIED), 5)[0, (1,)]["pixels"][0], one[1])
 
 
 def test_workers_read_what_one_process_reads(examples: list[Example]) -> None:
     items = Items(InMemoryExamples(examples), "all", None, 0)
-    pictures = pickle.loads(pickle.dumps(TrainingPictures(items, Reader(16, VARIED), 4)))
-    found = [list(loader(pictures, EpochOrder(len(items), 4, 0), workers)) for workers in (0, 2)]
+    images = pickle.loads(pickle.dumps(TrainingImages(items, Reader(16, VARIED), 4)))
+    found = [list(loader(images, EpochOrder(len(items), 4, 0), workers)) for workers in (0, 2)]
     assert [b["positions"] for b in found[0]] == [b["positions"] for b in found[1]]
     for one, other in zip(*found, strict=True):
         assert torch.equal(one["pixels"], other["pixels"])
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_picture_that_cannot_be_read_is_one_clear_line(examples: list[Example], tmp_path: Path, workers: int) -> None:
+def test_a_image_that_cannot_be_read_is_one_clear_line(examples: list[Example], tmp_path: Path, workers: int) -> None:
     broken = [replace(examples[0], image="/no/such.png"), *examples[1:]]
     with pytest.raises(DataError, match=r"^image /no/such.png cannot be read \(restore it\)$"):
         tuned(tuning_set(broken), tmp_path, workers=workers)

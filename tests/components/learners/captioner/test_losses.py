@@ -31,7 +31,7 @@ def test_smoothed_targets_are_a_distribution() -> None:
     assert float(smoothed_cross_entropy(logits, tokens, 0.2)) == pytest.approx(float(plain), rel=1e-5)
 
 
-def test_the_self_critical_loss_is_the_mean_over_pictures() -> None:
+def test_the_self_critical_loss_is_the_mean_over_images() -> None:
     logits = torch.randn(6, 5, generator=torch.Generator().manual_seed(2), requires_grad=True)
     tokens, rows = torch.tensor([1, 2, 3, 4, 0, 1]), torch.tensor([0, 0, 1, 2, 2, 2])
     log_probs = answer_log_probs(logits, tokens, rows, 4)
@@ -41,8 +41,8 @@ def test_the_self_critical_loss_is_the_mean_over_pictures() -> None:
     assert log_probs.tolist() == pytest.approx(plain, abs=1e-5)
     advantages = torch.tensor([0.5, -0.5, 1.0, -1.0])
     loss = self_critical_loss(log_probs, advantages, torch.full((4,), 1 / (2 * 2)))
-    pictures = [plain[0] * 0.5 - plain[1] * 0.5, plain[2] * 1.0 - plain[3] * 1.0]
-    assert float(loss.detach()) == pytest.approx(sum(-total / 2 for total in pictures) / 2, rel=1e-5)
+    images = [plain[0] * 0.5 - plain[1] * 0.5, plain[2] * 1.0 - plain[3] * 1.0]
+    assert float(loss.detach()) == pytest.approx(sum(-total / 2 for total in images) / 2, rel=1e-5)
     loss.backward()
     assert logits.grad is not None
     assert float(logits.grad.abs().sum()) > 0

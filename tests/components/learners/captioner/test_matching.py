@@ -57,7 +57,7 @@ def test_questions_depend_on_epoch_and_item_alone(styled: list[Example]) -> None
     assert one[: len(one) // 3] != one[len(one) // 3 : 2 * len(one) // 3]
 
 
-def test_the_published_question_is_asked_of_the_picture(styled: list[Example], examples: list[Example]) -> None:
+def test_the_published_question_is_asked_of_the_image(styled: list[Example], examples: list[Example]) -> None:
     items = Items(InMemoryExamples(styled), "first", None, 0)
     (example,) = items.examples([0])
     told = [Matching(items, None, 0).prompts(TinyCaptioner(), [0], [example], epoch)[0] for epoch in range(20)]

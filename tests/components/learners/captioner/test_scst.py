@@ -59,7 +59,7 @@ def test_a_process_that_dies_is_one_clear_error() -> None:
         rewards_of(1, dying)
 
 
-def test_advantages_are_over_the_mean_of_a_picture_s_beams() -> None:
+def test_advantages_are_over_the_mean_of_a_image_s_beams() -> None:
     found = advantages_of(np.array([1.0, 3.0, 0.1, 0.1, 0.1, 5.0]), [2, 3, 1])
     assert found.tolist() == [-1.0, 1.0, 0.0, 0.0, 0.0, 0.0]
 

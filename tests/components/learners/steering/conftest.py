@@ -1,4 +1,4 @@
-"""One SteeringSet of the embedded world's pictures."""
+"""One SteeringSet of the embedded world's images."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from tests.components.models import tiny_captioners as tiny
 from tests.components.models.captioner_twins import blip_twin, pixels
 
 Folder = Callable[[Callable[[Path], str]], str]
-Pictures = Callable[[str], list[Example]]
+Images = Callable[[str], list[Example]]
 
 
 @pytest.fixture(scope="module")
@@ -25,22 +25,22 @@ def model(folder_of: Folder) -> BlipModel:
     return BlipModel(CaptionerOptions(name="blip", path=folder_of(tiny.blip), device="cpu"))
 
 
-def test_blip_conforms(model: BlipModel, pictures: Pictures) -> None:
-    check_model(model, pictures("caption"), twin=blip_twin(model, model.source))
+def test_blip_conforms(model: BlipModel, images: Images) -> None:
+    check_model(model, images("caption"), twin=blip_twin(model, model.source))
 
 
-def test_demonstrations_are_text_alone(model: BlipModel, pictures: Pictures) -> None:
-    first, second, query = pictures("caption")[:3]
+def test_demonstrations_are_text_alone(model: BlipModel, images: Images) -> None:
+    first, second, query = images("caption")[:3]
     prompt = model.prompt("caption", [first, second], query)
-    assert prompt.text == f"[DEC]a picture of {first.label}. a picture of {second.label}. a picture of"
+    assert prompt.text == f"[DEC]an image of {first.label}. an image of {second.label}. a picture of"
     assert (prompt.images, prompt.target) == ((query.image,), f" {query.label}[SEP]")
     with pytest.raises(DataError, match="reads 1 image with each prompt, not 2"):
         model.score([type(prompt)(prompt.text, (first.image, query.image), " red")], 1)
 
 
 @pytest.mark.parametrize("beams", [1, 3])
-def test_answers_equal_those_of_transformers(beams: int, model: BlipModel, pictures: Pictures) -> None:
-    prompts = [model.prompt("caption", [], example) for example in pictures("caption")[:4]]
+def test_answers_equal_those_of_transformers(beams: int, model: BlipModel, images: Images) -> None:
+    prompts = [model.prompt("caption", [], example) for example in images("caption")[:4]]
     ids = model.tokenizer(["a picture of"] * 4, return_tensors="pt")["input_ids"]
     output = model.model.generate(
         pixels(model.source, tuple(p.images[0] for p in prompts)), ids, torch.ones_like(ids), max_new_tokens=8,

@@ -20,7 +20,7 @@ from tests.components.models.captioner_twins import pixels, prefixed_inputs, pre
 from tests.suites import apart
 
 Folder = Callable[[Callable[[Path], str]], str]
-Pictures = Callable[[str], list[Example]]
+Images = Callable[[str], list[Example]]
 FAMILIES = (tiny.blip2_opt, tiny.blip2_t5)
 
 
@@ -35,30 +35,30 @@ def opt(folder_of: Folder) -> Blip2Model:
 
 
 @pytest.mark.parametrize("task", apart("external", ["vqa"], ["caption", "vqa"]))
-def test_blip2_conforms(task: str, model: Blip2Model, pictures: Pictures) -> None:
-    check_model(model, pictures(task), task=task, twin=prefixed_twin(model, model.source))
+def test_blip2_conforms(task: str, model: Blip2Model, images: Images) -> None:
+    check_model(model, images(task), task=task, twin=prefixed_twin(model, model.source))
 
 
-def test_prompts_are_the_published_ones(opt: Blip2Model, folder_of: Folder, pictures: Pictures) -> None:
+def test_prompts_are_the_published_ones(opt: Blip2Model, folder_of: Folder, images: Images) -> None:
     """Image tokens, the start token, `a photo of`, and a caption that ends with a line break; all as the processor has it."""
-    example = replace(pictures("caption")[0], label="A red: bar!")
+    example = replace(images("caption")[0], label="A red: bar!")
     prompt = opt.prompt("caption", [], example)
     assert (prompt.text, prompt.target) == ("<image></s>a photo of", " a red bar\n")
-    picture = torch.zeros(3, 28, 28, dtype=torch.uint8)
-    processed = opt.processor(images=[picture], text=["a photo of a red bar\n"], return_tensors="pt")["input_ids"]
+    image = torch.zeros(3, 28, 28, dtype=torch.uint8)
+    processed = opt.processor(images=[image], text=["a photo of a red bar\n"], return_tensors="pt")["input_ids"]
     tokens = opt._tokens([prompt], with_target=True)[0]
     assert tokens.text + tokens.target == processed[0].tolist()
     t5 = Blip2Model(CaptionerOptions(path=folder_of(tiny.blip2_t5), device="cpu"))
     prompt = t5.prompt("caption", [], example)
     assert (prompt.text, prompt.target) == ("<image>a photo of</s>", " a red bar</s>")
-    processed = t5.processor(images=[picture], text=["a photo of"], return_tensors="pt")["input_ids"]
+    processed = t5.processor(images=[image], text=["a photo of"], return_tensors="pt")["input_ids"]
     tokens = t5._tokens([prompt], with_target=True)[0]
     assert tokens.text == processed[0].tolist()
     assert tokens.target == t5.tokenizer("a red bar")["input_ids"]
 
 
-def test_tasks(opt: Blip2Model, pictures: Pictures) -> None:
-    asked = replace(pictures("vqa")[0], question="what <image> is it", style="Happy")
+def test_tasks(opt: Blip2Model, images: Images) -> None:
+    asked = replace(images("vqa")[0], question="what <image> is it", style="Happy")
     assert opt.prompt("vqa", [], asked).text == "<image></s>Question: what < image> is it Short answer:"
     assert opt.prompt("inference", [], asked).text == "<image></s>clue: what < image> is it inference:"
     assert opt.prompt("inference-choice", [], asked) == opt.prompt("inference", [], asked)
@@ -68,9 +68,9 @@ def test_tasks(opt: Blip2Model, pictures: Pictures) -> None:
 
 
 @pytest.mark.parametrize("beams", [1, 3])
-def test_answers_equal_those_of_transformers(beams: int, model: Blip2Model, pictures: Pictures) -> None:
+def test_answers_equal_those_of_transformers(beams: int, model: Blip2Model, images: Images) -> None:
     """With its own `generate` over one batch of prompts of one length."""
-    prompts = [model.prompt("caption", [], example) for example in pictures("caption")[:4]]
+    prompts = [model.prompt("caption", [], example) for example in images("caption")[:4]]
     inputs = prefixed_inputs(model, model.source)
     rows = [inputs(p, p.text) for p in prompts]
     ids = torch.cat([row["input_ids"] for row in rows])
@@ -88,12 +88,12 @@ def test_answers_equal_those_of_transformers(beams: int, model: Blip2Model, pict
     assert model.generate(prompts, GenerationOptions(8, beams, 1.0), 4) == wanted
 
 
-def test_the_published_search(model: Blip2Model, pictures: Pictures) -> None:
+def test_the_published_search(model: Blip2Model, images: Images) -> None:
     """5 beams, 8 tokens at least and no line break before, repeated tokens penalised: against the plain twin."""
     assert isinstance(model, HasGenerationDefaults)
     options = GenerationOptions(**{**model.generation_defaults("caption"), "max_new_tokens": 12})
     assert (options.num_beams, options.min_new_tokens, options.repetition_penalty) == (5, 8, 1.15)
-    prompts = [model.prompt("caption", pictures("caption")[5:6], e) for e in pictures("caption")[:2]]
+    prompts = [model.prompt("caption", images("caption")[5:6], e) for e in images("caption")[:2]]
     twin = prefixed_twin(model, model.source)
     answers = model.generate(prompts, options, 2)
     assert answers == [twin.answer(p, options) for p in prompts]
@@ -102,9 +102,9 @@ def test_the_published_search(model: Blip2Model, pictures: Pictures) -> None:
     assert model.generation_defaults("vqa") == {}
 
 
-def test_placeholders_are_counted(opt: Blip2Model, pictures: Pictures) -> None:
+def test_placeholders_are_counted(opt: Blip2Model, images: Images) -> None:
     """transformers would leave the image out without a word."""
-    prompt = opt.prompt("caption", [], pictures("caption")[0])
+    prompt = opt.prompt("caption", [], images("caption")[0])
     for text in ("</s>a photo of", "<image>" + prompt.text):
         with pytest.raises(DataError, match=r"placeholder tokens for 1 images, which take 3"):
             opt.score([replace(prompt, text=text)], 1)
@@ -112,8 +112,8 @@ def test_placeholders_are_counted(opt: Blip2Model, pictures: Pictures) -> None:
             opt.generate([replace(prompt, text=text)], GenerationOptions(4), 1)
 
 
-def test_prompts_without_images_are_read_too(model: Blip2Model, pictures: Pictures) -> None:
-    shown = pictures("vqa")[0]
+def test_prompts_without_images_are_read_too(model: Blip2Model, images: Images) -> None:
+    shown = images("vqa")[0]
     prompts = [model.prompt("vqa", [], query) for query in (replace(shown, image=""), shown)]
     alone = [model.score([p], 1)[0].log_prob for p in prompts]
     assert [s.log_prob for s in model.score(prompts, 2)] == pytest.approx(alone, abs=1e-4)
@@ -122,8 +122,8 @@ def test_prompts_without_images_are_read_too(model: Blip2Model, pictures: Pictur
     assert features[shown.image].shape == (tiny.QUERIES, 32)
 
 
-def test_another_size_of_pictures(folder_of: Folder, pictures: Pictures) -> None:
-    """Resized position embeddings are those that transformers interpolates; pictures of that size are read."""
+def test_another_size_of_images(folder_of: Folder, images: Images) -> None:
+    """Resized position embeddings are those that transformers interpolates; images of that size are read."""
     small = Blip2Model(CaptionerOptions(path=folder_of(tiny.blip2_opt), device="cpu"))
     large = Blip2Model(CaptionerOptions(path=folder_of(tiny.blip2_opt), device="cpu", image_size=42))
     shown = torch.randn(2, 3, 42, 42)
@@ -132,11 +132,11 @@ def test_another_size_of_pictures(folder_of: Folder, pictures: Pictures) -> None
     torch.testing.assert_close(found, wanted, atol=1e-4, rtol=1e-4)
     assert large.image_size == large.model.vision_model.embeddings.image_size == 42
     assert large.fingerprint() != small.fingerprint()
-    image = pictures("caption")[0].image
+    image = images("caption")[0].image
     assert large.image_reader()(image).shape == (3, 42, 42)
-    prompts = [m.prompt("caption", [], pictures("caption")[0]) for m in (small, large)]
+    prompts = [m.prompt("caption", [], images("caption")[0]) for m in (small, large)]
     assert small.score(prompts[:1], 1) != large.score(prompts[1:], 1)
-    with pytest.raises(ConfigError, match=r"cannot read pictures of 30 x 30 pixels.*7 x 7"):
+    with pytest.raises(ConfigError, match=r"cannot read images of 30 x 30 pixels.*7 x 7"):
         Blip2Model(CaptionerOptions(path=folder_of(tiny.blip2_opt), device="cpu", image_size=30))
 
 

@@ -17,7 +17,7 @@ from tests.components.models import tiny_captioners as tiny
 from tests.components.models.captioner_twins import prefixed_twin
 
 Folder = Callable[[Callable[[Path], str]], str]
-Pictures = Callable[[str], list[Example]]
+Images = Callable[[str], list[Example]]
 
 
 @pytest.fixture(
@@ -29,13 +29,13 @@ def model(request: pytest.FixtureRequest, folder_of: Folder) -> InstructBlipMode
     return InstructBlipModel(CaptionerOptions(name="instructblip", path=folder_of(request.param), device="cpu"))
 
 
-def test_instructblip_conforms(model: InstructBlipModel, pictures: Pictures) -> None:
+def test_instructblip_conforms(model: InstructBlipModel, images: Images) -> None:
     """The twin gives the Q-Former `a photo of` with each image: what stands behind it, without the caption."""
-    check_model(model, pictures("caption"), twin=prefixed_twin(model, model.source))
+    check_model(model, images("caption"), twin=prefixed_twin(model, model.source))
 
 
-def test_the_q_former_reads_queries_and_no_answers(model: InstructBlipModel, pictures: Pictures) -> None:
-    first, second = pictures("vqa")[:2]
+def test_the_q_former_reads_queries_and_no_answers(model: InstructBlipModel, images: Images) -> None:
+    first, second = images("vqa")[:2]
     prompt = model.prompt("vqa", [first], second)
     read = model._image_inputs([prompt])["qformer_input_ids"]
     told = model.processor.qformer_tokenizer.batch_decode(read, skip_special_tokens=True)

@@ -23,32 +23,32 @@ from tests.components.models import tiny
 from tests.suites import apart
 
 Folder = Callable[[Callable[[Path], str]], str]
-Pictures = Callable[[str], list[Example]]
+Images = Callable[[str], list[Example]]
 
 
 @pytest.mark.parametrize("family", apart("external", tiny.CHAT.keys() - {"gemma3", "qwen2.5-vl"}, tiny.CHAT))
-def test_every_architecture_conforms(family: str, folder_of: Folder, pictures: Pictures) -> None:
+def test_every_architecture_conforms(family: str, folder_of: Folder, images: Images) -> None:
     if family == "smolvlm":
         pytest.importorskip("num2words")
     model = ChatModel(ChatOptions(name=family, path=folder_of(tiny.CHAT[family]), device="cpu"))
     inputs = tiny.plain_inputs(model.source)
     twin = torch_twin(model.model, model.tokenizer, inputs, model.end_tokens, model.image_tokens)
-    check_model(model, pictures("caption"), twin=twin)
+    check_model(model, images("caption"), twin=twin)
 
 
 @pytest.mark.external
 @pytest.mark.parametrize("styled", ["turns vqa", "flat caption", "flat vqa"])
-def test_other_styles_and_tasks_conform(styled: str, folder_of: Folder, pictures: Pictures) -> None:
+def test_other_styles_and_tasks_conform(styled: str, folder_of: Folder, images: Images) -> None:
     """Above are turns of captions."""
     style, task = styled.split()
     options: Any = {"style": style}
     model = ChatModel(ChatOptions(name="qwen", path=folder_of(tiny.qwen2_vl), device="cpu", **options))
-    check_model(model, pictures(task), task=task)
+    check_model(model, images(task), task=task)
 
 
-def test_prompts_with_and_without_images_share_a_batch(folder_of: Folder, pictures: Pictures) -> None:
+def test_prompts_with_and_without_images_share_a_batch(folder_of: Folder, images: Images) -> None:
     model = ChatModel(ChatOptions(name="qwen", path=folder_of(tiny.qwen2_5_vl), device="cpu"))
-    shown, (a, b) = pictures("vqa")[:4], (replace(e, image="") for e in pictures("vqa")[:2])
+    shown, (a, b) = images("vqa")[:4], (replace(e, image="") for e in images("vqa")[:2])
     prompts = [
         model.prompt("vqa", shown[1:3], shown[0]),
         model.prompt("vqa", [a], b),
@@ -58,9 +58,7 @@ def test_prompts_with_and_without_images_share_a_batch(folder_of: Folder, pictur
     assert [s.log_prob for s in model.score(prompts, 3)] == pytest.approx(alone, abs=1e-4)
 
 
-def test_defaults_of_the_checkpoint_do_not_reach_the_answers(
-    folder_of: Folder, pictures: Pictures, tmp_path: Path
-) -> None:
+def test_defaults_of_the_checkpoint_do_not_reach_the_answers(folder_of: Folder, images: Images, tmp_path: Path) -> None:
     import json
     import shutil
 
@@ -71,7 +69,7 @@ def test_defaults_of_the_checkpoint_do_not_reach_the_answers(
     settings = json.loads((folder / "generation_config.json").read_text())
     settings |= {"do_sample": True, "temperature": 3.0, "repetition_penalty": 5.0, "num_return_sequences": 2}
     (folder / "generation_config.json").write_text(json.dumps(settings))
-    prompts = [model.prompt("caption", [], e) for e in pictures("caption")[:3]]
+    prompts = [model.prompt("caption", [], e) for e in images("caption")[:3]]
     for beams in (1, 3):
         options = GenerationOptions(6, beams)
         assert ChatModel(ChatOptions(name="s", path=str(folder), device="cpu")).generate(
@@ -296,11 +294,11 @@ def test_a_model_without_a_chat_template_says_what_to_use(folder_of: Folder) -> 
 
 @pytest.mark.parametrize("family", ["idefics3", "qwen2.5-vl"])
 def test_images_are_encoded_once_where_prompts_cannot_change_them(
-    family: str, folder_of: Folder, pictures: Pictures, monkeypatch: pytest.MonkeyPatch
+    family: str, folder_of: Folder, images: Images, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, examples = (
         ChatModel(ChatOptions(name=family, path=folder_of(tiny.CHAT[family]), device="cpu")),
-        pictures("caption"),
+        images("caption"),
     )
     if "mm_encoder_outputs" not in model._forward:
         pytest.skip("this release of transformers takes no ready image features")
@@ -325,7 +323,7 @@ def test_images_that_depend_on_more_than_themselves_are_not_reused(family: str, 
 
 @pytest.mark.parametrize(("family", "bos"), [("gemma3", "<bos>"), ("qwen2.5-vl", "<|endoftext|>")])
 def test_the_start_token_stands_once_whoever_writes_it(
-    family: str, bos: str, folder_of: Folder, pictures: Pictures, tmp_path: Path
+    family: str, bos: str, folder_of: Folder, images: Images, tmp_path: Path
 ) -> None:
     """Gemma's template writes it; the other's does not, but its tokenizer puts it before every text."""
     import shutil
@@ -339,7 +337,7 @@ def test_the_start_token_stands_once_whoever_writes_it(
     tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single=f"{bos} $A", special_tokens=[(bos, start)])
     tokenizer.save_pretrained(folder)
     model = ChatModel(ChatOptions(name=family, path=str(folder), device="cpu"))
-    prompt = model.prompt("caption", [], pictures("caption")[0])
+    prompt = model.prompt("caption", [], images("caption")[0])
     assert prompt.text.startswith(bos)
     ids = model._encode([prompt], None, "right").inputs["input_ids"][0].tolist()
     assert (ids[0], ids.count(start)) == (start, 1)

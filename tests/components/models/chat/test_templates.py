@@ -25,7 +25,7 @@ from tests.components.models.idefics.test_idefics import plain_inputs
 from tests.suites import apart
 
 Folder = Callable[[Callable[[Path], str]], str]
-Pictures = Callable[[str], list[Example]]
+Images = Callable[[str], list[Example]]
 
 
 def made(family: str, folder_of: Folder, **options: Any) -> Any:
@@ -40,10 +40,10 @@ def model(request: pytest.FixtureRequest, folder_of: Folder) -> Any:
 
 
 @pytest.fixture
-def examples(model: Any, pictures: Pictures, tmp_path: Path) -> Callable[[str], list[Example]]:
+def examples(model: Any, images: Images, tmp_path: Path) -> Callable[[str], list[Example]]:
     """Examples of a task in words that the model's tokenizer knows."""
     if isinstance(model, Idefics2Model):
-        return pictures
+        return images
     return lambda task: make_examples(tmp_path, 10, task=task, words=NONCE_WORDS[:7])
 
 

@@ -34,8 +34,8 @@ def plain_inputs(model: IdeficsModel, prompt: Prompt, text: str) -> dict[str, to
     for token in ids:
         current += token == marker
         mask.append([int(i == current) for i in range(len(prompt.images))])
-    pictures = [Image.open(p).convert("RGB") for p in prompt.images]
-    pixels = model.image_processor(pictures, return_tensors="pt")
+    images = [Image.open(p).convert("RGB") for p in prompt.images]
+    pixels = model.image_processor(images, return_tensors="pt")
     pixels = pixels if isinstance(pixels, torch.Tensor) else pixels["pixel_values"]
     return {
         "input_ids": torch.tensor([ids]),

@@ -17,7 +17,7 @@ from icltool.testing.plain import torch_twin
 from tests.components.models import tiny
 
 Folder = Callable[[Callable[[Path], str]], str]
-Pictures = Callable[[str], list[Example]]
+Images = Callable[[str], list[Example]]
 
 
 @pytest.fixture(scope="module")
@@ -27,15 +27,15 @@ def model(folder_of: Folder) -> Idefics2Model:
 
 @pytest.mark.external
 @pytest.mark.parametrize("task", ["caption", "vqa"])
-def test_idefics2_conforms(task: str, model: Idefics2Model, pictures: Pictures) -> None:
+def test_idefics2_conforms(task: str, model: Idefics2Model, images: Images) -> None:
     inputs = tiny.plain_inputs(model.source, do_image_splitting=False)
     twin = torch_twin(model.model, model.tokenizer, inputs, model.end_tokens, model.image_tokens)
-    check_model(model, pictures(task), task=task, twin=twin)
+    check_model(model, images(task), task=task, twin=twin)
 
 
-def test_an_image_is_read_whole(model: Idefics2Model, pictures: Pictures) -> None:
+def test_an_image_is_read_whole(model: Idefics2Model, images: Images) -> None:
     """The checkpoint splits images into five; the published runs do not. One image has 4 tokens in this model."""
-    example = pictures("caption")[0]
+    example = images("caption")[0]
     prompt = model.prompt("caption", [], example)
     assert prompt.text == "<s><image>Caption:"
     ids = model._encode([prompt], None, "right").inputs["input_ids"][0].tolist()
@@ -45,9 +45,9 @@ def test_an_image_is_read_whole(model: Idefics2Model, pictures: Pictures) -> Non
     assert [tuple(f.shape) for f in model.image_features([example.image], 1)] == [(4, 32)]
 
 
-def test_prompts_without_images_are_read_too(model: Idefics2Model, pictures: Pictures) -> None:
-    shown = pictures("caption")[0]
-    plain = [replace(e, image="") for e in pictures("caption")[1:3]]
+def test_prompts_without_images_are_read_too(model: Idefics2Model, images: Images) -> None:
+    shown = images("caption")[0]
+    plain = [replace(e, image="") for e in images("caption")[1:3]]
     prompts = [model.prompt("classification", plain[:1], query) for query in (plain[1], shown)]
     alone = [model.score([p], 1)[0].log_prob for p in prompts]
     features = dict(zip([shown.image], model.image_features([shown.image], 1), strict=True))

@@ -1,4 +1,4 @@
-"""Reading pictures for training: evaluation as the models' own processors, crops, mirroring."""
+"""Reading images for training: evaluation as the models' own processors, crops, mirroring."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 from PIL import Image
 
-from icltool.components.models.shared.augmentation import PictureReader, _kept, resized_crop, square_crop
+from icltool.components.models.shared.augmentation import ImageReader, _kept, resized_crop, square_crop
 from icltool.contracts import Augmentation, Region, keyed_generator, with_regions
 from icltool.errors import DataError
 
@@ -19,7 +19,7 @@ ONES, ZEROS = (1.0, 1.0, 1.0), (0.0, 0.0, 0.0)
 SIZES = ((40, 30), (30, 53), (224, 224), (97, 260))
 
 
-def picture(folder: Path, size: tuple[int, int], seed: int = 0) -> str:
+def image_file(folder: Path, size: tuple[int, int], seed: int = 0) -> str:
     noise = np.random.default_rng(seed).integers(0, 256, (size[1] // 4 + 1, size[0] // 4 + 1, 3), dtype=np.uint8)
     path = folder / f"{size[0]}x{size[1]}-{seed}.png"
     Image.fromarray(noise).resize(size, Image.Resampling.BILINEAR).save(path)
@@ -33,9 +33,9 @@ def test_evaluation_is_what_the_processor_does(side: int, size: tuple[int, int],
     from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
 
     processor = BlipImageProcessorPil(size={"height": side, "width": side})
-    path = picture(tmp_path, size)
+    path = image_file(tmp_path, size)
     wanted = processor([Image.open(path).convert("RGB")], return_tensors="np")["pixel_values"][0]
-    found = PictureReader(side, tuple(processor.image_mean), tuple(processor.image_std))(path)
+    found = ImageReader(side, tuple(processor.image_mean), tuple(processor.image_std))(path)
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, wanted, atol=1e-6)
 
@@ -43,14 +43,14 @@ def test_evaluation_is_what_the_processor_does(side: int, size: tuple[int, int],
 @pytest.mark.parametrize("size", SIZES)
 def test_evaluation_in_the_centre(size: tuple[int, int], tmp_path: Path) -> None:
     """OFA's: shorter side 256 bicubic, the middle 224 x 224, mean and std 0.5; plainly, as torchvision cuts."""
-    path = picture(tmp_path, size)
+    path = image_file(tmp_path, size)
     image = Image.open(path)
     width, height = size
     short = min(size)
     resized = image.resize((256 * width // short, 256 * height // short), Image.Resampling.BICUBIC)
     top, left = round((resized.height - 224) / 2), round((resized.width - 224) / 2)
     wanted = np.asarray(resized, np.float64)[top : top + 224, left : left + 224].transpose(2, 0, 1) / 255 * 2 - 1
-    reader = PictureReader(224, HALF, HALF, evaluation="centre", shorter=256)
+    reader = ImageReader(224, HALF, HALF, evaluation="centre", shorter=256)
     np.testing.assert_allclose(reader(path), wanted, atol=1e-6)
 
 
@@ -88,7 +88,7 @@ def test_sizes_of_crops() -> None:
 
 
 def test_squares(tmp_path: Path) -> None:
-    """Anywhere within the resized picture; larger where a region asks for it; none where no square holds the region."""
+    """Anywhere within the resized image; larger where a region asks for it; none where no square holds the region."""
     draws = [square_crop((400, 300), 224, 256, None, keyed_generator(k, "crop", 0)) for k in range(100)]
     assert {sides for sides, _ in draws} == {(341, 256)}
     boxes = [box for _, box in draws if box is not None]
@@ -96,10 +96,10 @@ def test_squares(tmp_path: Path) -> None:
     assert (min(b[0] for b in boxes), max(b[2] for b in boxes)) == pytest.approx((0, 341), abs=6)
     assert square_crop((400, 300), 224, 256, (10, 10, 290, 40), None) == ((341, 256), (8, 8, 248, 248))
     assert square_crop((400, 300), 224, 256, (10, 10, 350, 40), None) == ((341, 256), None)
-    squeezed = PictureReader(28, HALF, HALF, Augmentation("random", shorter=30))
-    path = picture(tmp_path, (120, 40))
+    squeezed = ImageReader(28, HALF, HALF, Augmentation("random", shorter=30))
+    path = image_file(tmp_path, (120, 40))
     wide = with_regions(path, [Region(0, 0, 110, 10)], "highlight")
-    plain = PictureReader(28, HALF, HALF)
+    plain = ImageReader(28, HALF, HALF)
     assert np.array_equal(squeezed(wide, keyed_generator(0, "crop", 0)), plain(wide))
 
 
@@ -128,7 +128,7 @@ def test_squares_keep_the_region(
 
 
 def test_what_is_kept_is_the_rectangle_around_all_regions(tmp_path: Path) -> None:
-    path = picture(tmp_path, (40, 30))
+    path = image_file(tmp_path, (40, 30))
     both = [Region(5, 6, 10, 4), Region(20, 2, 30, 8)]
     assert _kept(with_regions(path, both), Image.open(path)) == (5, 2, 40, 10)
     assert _kept(with_regions(path, both, "crop"), Image.open(path)) is None
@@ -136,8 +136,8 @@ def test_what_is_kept_is_the_rectangle_around_all_regions(tmp_path: Path) -> Non
 
 
 def test_mirroring(tmp_path: Path) -> None:
-    path = picture(tmp_path, (30, 20))
-    reader = PictureReader(28, ZEROS, ONES, Augmentation(flip=True))
+    path = image_file(tmp_path, (30, 20))
+    reader = ImageReader(28, ZEROS, ONES, Augmentation(flip=True))
     plain = reader(path)
     shown = [reader(path, keyed_generator(k, "pixels", 0)) for k in range(40)]
     mirrored = [np.array_equal(image, plain[:, :, ::-1]) for image in shown]
@@ -146,9 +146,9 @@ def test_mirroring(tmp_path: Path) -> None:
     assert all(np.array_equal(reader(path, keyed_generator(k, "pixels", 0), flip=False), plain) for k in range(10))
 
 
-def test_readers_are_pickled_and_name_missing_pictures(tmp_path: Path) -> None:
-    reader = pickle.loads(pickle.dumps(PictureReader(28, HALF, HALF, Augmentation("random", shorter=32))))
-    path = picture(tmp_path, (50, 90))
+def test_readers_are_pickled_and_name_missing_images(tmp_path: Path) -> None:
+    reader = pickle.loads(pickle.dumps(ImageReader(28, HALF, HALF, Augmentation("random", shorter=32))))
+    path = image_file(tmp_path, (50, 90))
     assert reader(path, keyed_generator(0, "pixels", 0)).shape == (3, 28, 28)
     with pytest.raises(DataError, match="missing"):
         reader(str(tmp_path / "none.png"))

@@ -25,7 +25,7 @@ from tests.components.models.shared.test_text_continuing import EXAMPLES, loaded
 from tests.suites import apart
 
 Folder = Callable[[Callable[[Path], str]], str]
-Pictures = Callable[[str], list[Example]]
+Images = Callable[[str], list[Example]]
 #: Language models of other kinds than those of the other tests: what a tiny one of each has beside the usual sizes, and
 #: whether its heads have projections of their own.
 FAMILIES: dict[str, tuple[dict[str, Any], bool]] = {
@@ -86,20 +86,20 @@ def test_a_decoder_that_is_no_stack_of_layers_is_refused(folder_of: Folder) -> N
 
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
 @pytest.mark.parametrize("make", [Idefics2Model, TextModel])
-def test_each_kind_of_attention_conforms(attention: str, make: Any, folder_of: Folder, pictures: Pictures) -> None:
+def test_each_kind_of_attention_conforms(attention: str, make: Any, folder_of: Folder, images: Images) -> None:
     build = tiny.llama if make is TextModel else tiny.idefics2
     model = make(make.options_model(path=folder_of(build), device="cpu", attention=attention))
     if make is TextModel:
         check_hooks(model, text_prompts(model), None, 1e-4)
     else:
-        check_hooks(model, mixed_prompts(model, pictures("caption"), "caption")[1:4], None, 1e-4)
+        check_hooks(model, mixed_prompts(model, images("caption"), "caption")[1:4], None, 1e-4)
 
 
 @pytest.mark.external
 @pytest.mark.parametrize("family", ["qwen2-vl", "gemma3"])
-def test_eager_attention_conforms_in_chat_models(family: str, folder_of: Folder, pictures: Pictures) -> None:
+def test_eager_attention_conforms_in_chat_models(family: str, folder_of: Folder, images: Images) -> None:
     model = ChatModel(ChatOptions(name=family, path=folder_of(tiny.CHAT[family]), device="cpu", attention="eager"))
-    check_hooks(model, mixed_prompts(model, pictures("caption"), "caption")[1:4], None, 1e-4)
+    check_hooks(model, mixed_prompts(model, images("caption"), "caption")[1:4], None, 1e-4)
 
 
 def test_half_precision_conforms(folder_of: Folder) -> None:
@@ -136,14 +136,14 @@ def test_what_each_adapter_shifts(folder_of: Folder) -> None:
 @pytest.mark.parametrize(
     "family", apart("external", set(tiny.CHAT) - {"gemma3", "qwen2.5-vl"}, ["idefics2", *tiny.CHAT])
 )
-def test_prompts_with_and_without_images_share_a_batch(family: str, folder_of: Folder, pictures: Pictures) -> None:
+def test_prompts_with_and_without_images_share_a_batch(family: str, folder_of: Folder, images: Images) -> None:
     if family == "smolvlm":
         pytest.importorskip("num2words")
     if family == "idefics2":
         model: Any = Idefics2Model(IdeficsOptions(path=folder_of(tiny.idefics2), device="cpu"))
     else:
         model = ChatModel(ChatOptions(name=family, path=folder_of(tiny.CHAT[family]), device="cpu"))
-    shown, (a, b) = pictures("vqa")[:4], (replace(e, image="") for e in pictures("vqa")[:2])
+    shown, (a, b) = images("vqa")[:4], (replace(e, image="") for e in images("vqa")[:2])
     prompts = [model.prompt("vqa", d, q) for d, q in (([a], b), (shown[1:3], shown[0]), ([], a), ([a], shown[3]))]
     wanted = [score.log_prob for score in model.score(prompts, 1)]
     paths = [e.image for e in shown]

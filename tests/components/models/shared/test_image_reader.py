@@ -25,7 +25,7 @@ from tests.components.models import tiny
 from tests.processes import Child
 
 Folder = Callable[[Callable[[Path], str]], str]
-Pictures = Callable[[str], list[Example]]
+Images = Callable[[str], list[Example]]
 
 
 @pytest.fixture(scope="module")
@@ -33,24 +33,24 @@ def idefics2(folder_of: Folder) -> Idefics2Model:
     return Idefics2Model(IdeficsOptions(name="idefics2", path=folder_of(tiny.idefics2), device="cpu"))
 
 
-def test_idefics_conforms(tiny_model: IdeficsModel, pictures: Pictures) -> None:
-    check_prepared_images(tiny_model, pictures("caption"))
+def test_idefics_conforms(tiny_model: IdeficsModel, images: Images) -> None:
+    check_prepared_images(tiny_model, images("caption"))
 
 
-def test_idefics2_conforms(idefics2: Idefics2Model, pictures: Pictures) -> None:
-    check_prepared_images(idefics2, pictures("caption"))
+def test_idefics2_conforms(idefics2: Idefics2Model, images: Images) -> None:
+    check_prepared_images(idefics2, images("caption"))
 
 
 def test_pixels_are_those_of_the_processor_for_a_whole_batch(
-    tiny_model: IdeficsModel, idefics2: Idefics2Model, pictures: Pictures
+    tiny_model: IdeficsModel, idefics2: Idefics2Model, images: Images
 ) -> None:
-    paths = [e.image for e in pictures("caption")]
-    images = [read_image(path) for path in paths]
+    paths = [e.image for e in images("caption")]
+    opened = [read_image(path) for path in paths]
     read = tiny_model.image_reader()
-    expected = tiny_model.image_processor(images, return_tensors="pt")
+    expected = tiny_model.image_processor(opened, return_tensors="pt")
     assert torch.equal(torch.from_numpy(np.stack([read(path) for path in paths])), expected)
     read = idefics2.image_reader()
-    batch = idefics2.processor.image_processor([[image] for image in images], return_tensors="pt")
+    batch = idefics2.processor.image_processor([[image] for image in opened], return_tensors="pt")
     pixels, mask = padded([read(path) for path in paths])
     assert len({read(path).shape for path in paths}) > 1
     assert torch.equal(torch.from_numpy(pixels)[:, None], batch["pixel_values"])
@@ -86,10 +86,10 @@ class Forked:
 
 @pytest.mark.parametrize("process", [Forked, pytest.param(subprocess.Popen, marks=pytest.mark.external)])
 def test_a_worker_process_reads_the_same(
-    process: Any, tiny_model: IdeficsModel, pictures: Pictures, monkeypatch: pytest.MonkeyPatch
+    process: Any, tiny_model: IdeficsModel, images: Images, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(preparing.subprocess, "Popen", process)
-    paths = [e.image for e in pictures("caption")]
+    paths = [e.image for e in images("caption")]
     reader = tiny_model.image_reader()
     pipeline = ImagePipeline(reader, workers=1, ahead=len(paths), worth=1)
     pipeline.expect(paths)
@@ -148,9 +148,9 @@ class FaultyReader:
         ("fewer", "one tensor for each image"),
     ],
 )
-def test_faults_are_found(fault: str, sentence: str, tiny_model: IdeficsModel, pictures: Pictures) -> None:
+def test_faults_are_found(fault: str, sentence: str, tiny_model: IdeficsModel, images: Images) -> None:
     with pytest.raises(AssertionError, match=sentence):
-        check_prepared_images(Faulty(tiny_model, fault), pictures("caption"))
+        check_prepared_images(Faulty(tiny_model, fault), images("caption"))
 
 
 def test_an_adapter_without_a_part_is_told() -> None:

@@ -152,7 +152,7 @@ def test_a_tokenizer_of_no_kind_is_named(tmp_path: Path) -> None:
         ({"height": 10**6, "width": 32}, r"size = 1,000,000 pixels, which no model reads"),
     ],
 )
-def test_sizes_that_no_picture_can_have_are_refused_before_one_is_read(
+def test_sizes_that_no_image_can_have_are_refused_before_one_is_read(
     size: object, message: str, tmp_path: Path
 ) -> None:
     folder = Path(shutil.copytree(packaged_weights("tiny-idefics"), tmp_path / "m"))
@@ -234,13 +234,13 @@ def test_weights_of_other_shapes_are_refused(folder_of: Folder, tmp_path: Path) 
         TextModel(RemoteCodeOptions(path=changed(folder_of(tiny.gpt2), tmp_path / "m", cut), device="cpu"))
 
 
-def test_precision_decides_weights_and_fingerprint(folder_of: Folder, pictures: Callable[[str], list[Example]]) -> None:
+def test_precision_decides_weights_and_fingerprint(folder_of: Folder, images: Callable[[str], list[Example]]) -> None:
     source = folder_of(tiny.idefics2)
     whole, half = (Idefics2Model(IdeficsOptions(path=source, device="cpu", dtype=d)) for d in ("auto", "bfloat16"))
     assert (whole.model.dtype, half.model.dtype) == (torch.float32, torch.bfloat16)
     assert (whole.precision, half.precision) == ("float32", "bfloat16")
     assert whole.fingerprint() != half.fingerprint()
-    examples = pictures("caption")
+    examples = images("caption")
     prompt = whole.prompt("caption", examples[1:3], examples[0])
     one, other = whole.score([prompt], 1)[0].log_prob, half.score([prompt], 1)[0].log_prob
     assert other == pytest.approx(one, abs=1.0)
@@ -308,10 +308,10 @@ def test_quantization_is_asked_of_bitsandbytes(folder_of: Folder, monkeypatch: p
 
 
 def test_norms_and_feed_forward_layers_are_compiled(
-    folder_of: Folder, pictures: Callable[[str], list[Example]], monkeypatch: pytest.MonkeyPatch
+    folder_of: Folder, images: Callable[[str], list[Example]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Handed to torch.compile, by a backend that needs no compiler; and they give the same scores."""
-    examples, source, real = pictures("caption"), folder_of(tiny.idefics2), torch.compile
+    examples, source, real = images("caption"), folder_of(tiny.idefics2), torch.compile
     handed: list[str] = []
     graphs: list[int] = []
 
@@ -342,10 +342,10 @@ def test_norms_and_feed_forward_layers_are_compiled(
 
 @pytest.mark.external
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
-def test_a_compiled_model_gives_the_same_scores(folder_of: Folder, pictures: Callable[[str], list[Example]]) -> None:
+def test_a_compiled_model_gives_the_same_scores(folder_of: Folder, images: Callable[[str], list[Example]]) -> None:
     import torch._dynamo.utils as dynamo
 
-    examples = pictures("caption")
+    examples = images("caption")
     plain = Idefics2Model(IdeficsOptions(path=folder_of(tiny.idefics2), device="cpu"))
     compiled = Idefics2Model(IdeficsOptions(path=folder_of(tiny.idefics2), device="cpu", compile=True))
     before = sum(dynamo.counters["stats"].values())
@@ -362,9 +362,9 @@ def test_a_named_device_goes_before_a_map_that_comes_with_the_name() -> None:
     assert TransformersOptions(device_map="auto").spread == "auto"
 
 
-def test_a_device_map_gives_the_same_scores(folder_of: Folder, pictures: Callable[[str], list[Example]]) -> None:
+def test_a_device_map_gives_the_same_scores(folder_of: Folder, images: Callable[[str], list[Example]]) -> None:
     pytest.importorskip("accelerate")
-    source, examples = folder_of(tiny.idefics2), pictures("caption")
+    source, examples = folder_of(tiny.idefics2), images("caption")
     spread, whole = (
         Idefics2Model(IdeficsOptions(path=source, device_map="auto")),
         Idefics2Model(IdeficsOptions(path=source, device="cpu")),

@@ -1,4 +1,4 @@
-"""Regions of a picture, pixel by pixel."""
+"""Regions of an image, pixel by pixel."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from PIL import Image
 
 from icltool.components.models.shared.images import read_image
 from icltool.components.models.shared.regions import FILL, OUTLINE, bounds
-from icltool.contracts import PictureReference, Region, with_regions
+from icltool.contracts import ImageReference, Region, with_regions
 from icltool.errors import DataError
 
 WIDTH, HEIGHT = 60, 40
@@ -47,7 +47,7 @@ def drawn(pixels: np.ndarray, *regions: Region) -> np.ndarray:
     return found
 
 
-def test_without_regions_the_picture_is_as_it_is(path: str, pixels: np.ndarray) -> None:
+def test_without_regions_the_image_is_as_it_is(path: str, pixels: np.ndarray) -> None:
     np.testing.assert_array_equal(np.asarray(read_image(path)), pixels)
 
 
@@ -79,13 +79,13 @@ def test_a_crop_is_the_box_around_all(path: str, pixels: np.ndarray) -> None:
     np.testing.assert_array_equal(shown(path, "crop", Region(50, 0, 90, 900)), pixels[:, 50:])
 
 
-def test_boxes_beyond_the_picture_are_clipped(path: str, pixels: np.ndarray) -> None:
+def test_boxes_beyond_the_image_are_clipped(path: str, pixels: np.ndarray) -> None:
     beyond = Region(50, 30, 900, 900)
     np.testing.assert_array_equal(shown(path, "hide", beyond)[30:, 50:], 0)
     np.testing.assert_array_equal(shown(path, "hide", beyond)[:30], pixels[:30])
     assert shown(path, "highlight", beyond).shape == pixels.shape
-    assert bounds(PictureReference("x", (beyond, BOX)), (WIDTH, HEIGHT)) == (10, 5, 60, 40)
-    assert bounds(PictureReference("x"), (WIDTH, HEIGHT)) == (0, 0, 60, 40)
+    assert bounds(ImageReference("x", (beyond, BOX)), (WIDTH, HEIGHT)) == (10, 5, 60, 40)
+    assert bounds(ImageReference("x"), (WIDTH, HEIGHT)) == (0, 0, 60, 40)
 
 
 @pytest.mark.parametrize("mode", ["highlight", "hide", "only", "crop"])
@@ -97,7 +97,7 @@ def test_a_region_of_which_nothing_is_left_is_an_error(path: str, mode: str, reg
     assert f"{region.width} x {region.height} at {region.left},{region.top}" in caught.value.message
 
 
-def test_boxes_are_those_of_the_turned_picture(tmp_path: Path, pixels: np.ndarray) -> None:
+def test_boxes_are_those_of_the_turned_image(tmp_path: Path, pixels: np.ndarray) -> None:
     exif = Image.Exif()
     exif[274] = 6  # to be turned by 90 degrees clockwise
     Image.fromarray(pixels).save(tmp_path / "turned.png", exif=exif)
@@ -105,6 +105,6 @@ def test_boxes_are_those_of_the_turned_picture(tmp_path: Path, pixels: np.ndarra
     np.testing.assert_array_equal(shown(str(tmp_path / "turned.png"), "crop", Region(0, 50, 40, 10)), turned[50:, :])
 
 
-def test_a_missing_picture_is_named_without_its_regions(tmp_path: Path) -> None:
+def test_a_missing_image_is_named_without_its_regions(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"image \S*gone\.png is missing"):
         shown(str(tmp_path / "gone.png"), "hide", BOX)

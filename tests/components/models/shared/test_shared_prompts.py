@@ -27,7 +27,7 @@ from tests.components.models import tiny
 from tests.components.models.text.test_text import example
 
 Folder = Callable[[Callable[[Path], str]], str]
-Pictures = Callable[[str], list[Example]]
+Images = Callable[[str], list[Example]]
 OPTIONS = GenerationOptions(4, 2)
 KINDS: dict[str, Callable[[Folder], Any]] = {
     "gpt2": lambda folder_of: TextModel(RemoteCodeOptions(path=folder_of(tiny.gpt2), device="cpu")),
@@ -47,12 +47,12 @@ def made(kind: str, folder_of: Folder) -> Any:
 
 @pytest.fixture(scope="module", params=["idefics", *KINDS])
 def asked(
-    request: pytest.FixtureRequest, folder_of: Folder, pictures: Pictures, tiny_model: Any
+    request: pytest.FixtureRequest, folder_of: Folder, images: Images, tiny_model: Any
 ) -> tuple[Any, list[list[Prompt]], PromptsAlone]:
     """(model, the prompts of three steps of a beam search, what the model gives for each of them)."""
     model = tiny_model if request.param == "idefics" else made(request.param, folder_of)
     task = "classification" if request.param == "gpt2" else "caption"
-    examples = [example(i) for i in range(8)] if request.param == "gpt2" else pictures("caption")
+    examples = [example(i) for i in range(8)] if request.param == "gpt2" else images("caption")
     query, pool = examples[0], examples[1:4]
 
     def step(beams: Sequence[list[Example]]) -> list[Prompt]:
@@ -87,8 +87,8 @@ def test_a_search_gives_the_figures_of_single_prompts(
 
 
 @pytest.mark.parametrize("family", ["idefics2", "idefics3", "qwen2.5-vl"])
-def test_prompts_with_and_without_images_are_one_tree(family: str, folder_of: Folder, pictures: Pictures) -> None:
-    model, (a, b, c, *_) = made(family, folder_of), pictures("vqa")
+def test_prompts_with_and_without_images_are_one_tree(family: str, folder_of: Folder, images: Images) -> None:
+    model, (a, b, c, *_) = made(family, folder_of), images("vqa")
     bare = [replace(e, image="") for e in (a, b, c)]
     prompts = [
         model.prompt("vqa", demonstrations, query)
@@ -167,11 +167,11 @@ def _left(batch: Any, lengths: Sequence[int]) -> Any:
 
 @pytest.mark.parametrize("family", ["idefics3", "qwen2.5-vl"])
 def test_tokens_are_counted_without_reading_an_image_again(
-    family: str, folder_of: Folder, pictures: Pictures, monkeypatch: pytest.MonkeyPatch
+    family: str, folder_of: Folder, images: Images, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from icltool.components.models.chat import chat_images
 
-    model, examples = made(family, folder_of), pictures("caption")
+    model, examples = made(family, folder_of), images("caption")
     prompts = [model.prompt("caption", examples[1 : 1 + k], examples[0]) for k in (3, 1)]
     once = model.prompt_tokens(prompts, True)
     monkeypatch.setattr(chat_images, "read_image", lambda path: pytest.fail("read again"))

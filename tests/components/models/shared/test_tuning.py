@@ -27,7 +27,7 @@ from tests.components.models import tiny_captioners as tiny
 from tests.suites import apart
 
 Folder = Callable[[Callable[[Path], str]], str]
-Pictures = Callable[[str], list[Example]]
+Images = Callable[[str], list[Example]]
 FAMILIES = {
     "blip2-opt": (tiny.blip2_opt, Blip2Model),
     "blip2-t5": (tiny.blip2_t5, Blip2Model),
@@ -69,17 +69,17 @@ def fit(model: Any, batch: Any, steps: int, autocast: bool = False) -> list[floa
 
 
 @pytest.mark.parametrize("family", apart("external", ["blip2-t5", "instructblip-vicuna"], FAMILIES))
-def test_families_can_be_tuned(family: str, folder_of: Folder, pictures: Pictures, tmp_path: Path) -> None:
+def test_families_can_be_tuned(family: str, folder_of: Folder, images: Images, tmp_path: Path) -> None:
     build, adapter = FAMILIES[family]
     model = adapter(CaptionerOptions(path=folder_of(build), device="cpu"))
     check_tuning(
-        model, pictures("caption")[:6], tmp_path, lambda path: adapter(CaptionerOptions(path=str(path), device="cpu"))
+        model, images("caption")[:6], tmp_path, lambda path: adapter(CaptionerOptions(path=str(path), device="cpu"))
     )
 
 
 @pytest.mark.parametrize("family", apart("external", ["blip2-t5"], ["blip2-opt", "blip2-t5", "blip"]))
 def test_training_lowers_the_loss_and_changes_what_is_trained(
-    family: str, folder_of: Folder, pictures: Pictures, tmp_path: Path
+    family: str, folder_of: Folder, images: Images, tmp_path: Path
 ) -> None:
     build, adapter = FAMILIES[family]
     model = adapter(CaptionerOptions(path=folder_of(build), device="cpu"))
@@ -88,7 +88,7 @@ def test_training_lowers_the_loss_and_changes_what_is_trained(
     assert "vision_model.post_layernorm.weight" in names
     assert not any(n.startswith("vision_model.encoder") for n in names)
     before = {name: tensor.clone() for name, tensor in model.network.state_dict().items()}
-    prompts = zero_shot(model, pictures("caption")[:4], "caption")
+    prompts = zero_shot(model, images("caption")[:4], "caption")
     losses = fit(model, model.tuning_batch(prompts, evaluation_pixels(model, prompts)), 8)
     assert losses[-1] < 0.85 * losses[0]
     changed = {n for n, p in model.network.named_parameters() if not torch.equal(p, before[n])}
@@ -104,14 +104,14 @@ def test_training_lowers_the_loss_and_changes_what_is_trained(
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_parts_in_half_precision_train_under_autocast(family: str, folder_of: Folder, pictures: Pictures) -> None:
+def test_parts_in_half_precision_train_under_autocast(family: str, folder_of: Folder, images: Images) -> None:
     """A frozen vision transformer in bfloat16, its last LayerNorm in float32; answers are read without autocast, too."""
     build, adapter = FAMILIES[family]
     model = adapter(CaptionerOptions(path=folder_of(build), device="cpu", dtype="bfloat16"))
     trained(model, ("vit", "language_model") if family != "blip" else ("vit",))
     kinds = {p.dtype for p in model.model.vision_model.parameters()}
     assert kinds == {torch.float32, torch.bfloat16}
-    prompts = zero_shot(model, pictures("caption")[:4], "caption")
+    prompts = zero_shot(model, images("caption")[:4], "caption")
     shown = evaluation_pixels(model, prompts)
     losses = fit(model, model.tuning_batch(prompts, shown), 8, autocast=True)
     assert losses[-1] < losses[0]
@@ -125,12 +125,12 @@ def test_parts_in_half_precision_train_under_autocast(family: str, folder_of: Fo
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_tuned_weights_stay_in_float32(family: str, folder_of: Folder, pictures: Pictures, tmp_path: Path) -> None:
+def test_tuned_weights_stay_in_float32(family: str, folder_of: Folder, examples: Images, tmp_path: Path) -> None:
     """A network in bfloat16 whose trained part is in float32: read again it is the model that training left."""
     build, adapter = FAMILIES[family]
     model = adapter(CaptionerOptions(path=folder_of(build), device="cpu", dtype="bfloat16"))
     names = trained(model, ("vit",))
-    prompts = zero_shot(model, pictures("caption")[:4], "caption")
+    prompts = zero_shot(model, examples("caption")[:4], "caption")
     shown = evaluation_pixels(model, prompts)
     fit(model, model.tuning_batch(prompts, shown), 3)
     model.network.requires_grad_(False)
@@ -178,12 +178,12 @@ def gradients(model: Any, batch: Any) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize("family", ["blip2-opt", "instructblip-t5", "blip"])
-def test_beams_share_their_picture(family: str, folder_of: Folder, pictures: Pictures) -> None:
-    """The gradients of a picture for each beam; its own is encoded once."""
+def test_beams_share_their_image(family: str, folder_of: Folder, images: Images) -> None:
+    """The gradients of an image for each beam; its own is encoded once."""
     build, adapter = FAMILIES[family]
     model = adapter(CaptionerOptions(path=folder_of(build), device="cpu"))
     model.network.requires_grad_(True)
-    prompts = zero_shot(model, pictures("caption")[:3], "caption")
+    prompts = zero_shot(model, images("caption")[:3], "caption")
     shown = evaluation_pixels(model, prompts)
     rows = [0, 0, 2, 0, 1, 2]
     told = [prompts[row] for row in rows]
@@ -193,21 +193,21 @@ def test_beams_share_their_picture(family: str, folder_of: Folder, pictures: Pic
         lambda _, a, k, out: seen.append(len(out[0])), with_kwargs=True
     ):
         wanted = gradients(model, model.tuning_batch(told, shown[rows], answers=answers))
-        found = gradients(model, model.tuning_batch(told, shown, answers=answers, pictures=rows))
+        found = gradients(model, model.tuning_batch(told, shown, answers=answers, images=rows))
     assert seen == [6, 3]
     assert wanted.keys() == found.keys()
     for name, gradient in wanted.items():
         torch.testing.assert_close(found[name], gradient, rtol=1e-3, atol=1e-4)
     for wrong in ([0, 1], [0, 0, 2, 0, 1, 3], [0, 0, 2, 0, 1, -1]):
-        with pytest.raises(ValueError, match="must name one of 3 pictures for each of 6 prompts"):
-            model.tuning_batch(told, shown, answers=answers, pictures=wrong)
+        with pytest.raises(ValueError, match="must name one of 3 images for each of 6 prompts"):
+            model.tuning_batch(told, shown, answers=answers, images=wrong)
 
 
-def test_what_is_cut_keeps_its_end_behind_an_encoder(folder_of: Folder, pictures: Pictures) -> None:
+def test_what_is_cut_keeps_its_end_behind_an_encoder(folder_of: Folder, images: Images) -> None:
     for family, ends in (("blip2-t5", True), ("blip2-opt", False)):
         build, adapter = FAMILIES[family]
         model = adapter(CaptionerOptions(path=folder_of(build), device="cpu"))
-        prompts = zero_shot(model, pictures("caption")[:1], "caption")
+        prompts = zero_shot(model, images("caption")[:1], "caption")
         shown = evaluation_pixels(model, prompts)
         whole = model.tuning_batch(prompts, shown).tokens.tolist()
         cut = model.tuning_batch(prompts, shown, 2).tokens.tolist()
@@ -223,11 +223,11 @@ def test_a_quoted_caption_is_cleaned(folder_of: Folder) -> None:
     assert 'does it describe " a red bar " in personality Wild?' in asked
 
 
-def test_resized_pictures_are_read_again(folder_of: Folder, pictures: Pictures, tmp_path: Path) -> None:
+def test_resized_images_are_read_again(folder_of: Folder, images: Images, tmp_path: Path) -> None:
     """A file of tuned weights and an exported folder bring their size along; fine-tuned again, both trainings are kept."""
     model = Blip2Model(CaptionerOptions(name="blip2", path=folder_of(tiny.blip2_opt), device="cpu"))
     model.resize_images(42)
-    prompts = zero_shot(model, pictures("caption")[:3], "caption")
+    prompts = zero_shot(model, images("caption")[:3], "caption")
     assert evaluation_pixels(model, prompts).shape == (3, 3, 42, 42)
     with torch.no_grad():
         model.network.query_tokens += 0.3
@@ -284,7 +284,7 @@ def test_layers_of_the_vision_transformer(folder_of: Folder) -> None:
 
 def test_recipes(folder_of: Folder) -> None:
     model = Blip2Model(CaptionerOptions(path=folder_of(tiny.blip2_opt), device="cpu"))
-    assert "image_size" not in model.tuning_recipe("caption")  # pictures of another size than pre-training's stay
+    assert "image_size" not in model.tuning_recipe("caption")  # images of another size than pre-training's stay
     model.resize_images(224)
     caption, inference = model.tuning_recipe("caption"), model.tuning_recipe("inference")
     assert (caption["lr"], caption["batch_size"], caption["image_size"], caption["freeze"]) == (
@@ -300,12 +300,12 @@ def test_unsized_positions_stay_as_they_are() -> None:
     assert (larger.shape, larger.dtype) == ((1, 37, 8), torch.bfloat16)
 
 
-def test_a_batch_needs_a_picture_for_each_prompt(folder_of: Folder, pictures: Pictures) -> None:
+def test_a_batch_needs_a_image_for_each_prompt(folder_of: Folder, images: Images) -> None:
     model = Blip2Model(CaptionerOptions(path=folder_of(tiny.blip2_opt), device="cpu"))
-    prompts = zero_shot(model, pictures("caption")[:2], "caption")
-    with pytest.raises(ValueError, match="2 prompts of one picture each need as many pictures, not 1"):
+    prompts = zero_shot(model, images("caption")[:2], "caption")
+    with pytest.raises(ValueError, match="2 prompts of one image each need as many images, not 1"):
         model.tuning_batch(prompts, evaluation_pixels(model, prompts)[:1])
-    with pytest.raises(ValueError, match="of one picture each can be tuned on"):
+    with pytest.raises(ValueError, match="of one image each can be tuned on"):
         model.tuning_batch([replace(prompts[0], images=())], evaluation_pixels(model, prompts)[:1])
     assert model.pixel_reader(Augmentation()).size == 28
 

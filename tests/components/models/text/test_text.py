@@ -51,7 +51,7 @@ def test_the_prompt_has_the_tokenizers_own_start_and_end(folder_of: Folder) -> N
 
 def test_data_with_images_is_refused(model: TextModel) -> None:
     with pytest.raises(ConfigError, match="reads text only"):
-        model.prompt("vqa", [example(0)], example(1, image="picture.jpg"))
+        model.prompt("vqa", [example(0)], example(1, image="image.jpg"))
     with pytest.raises(ConfigError, match="reads text only") as caught:
         model.prompt("caption", [], example(1))
     assert "idefics-9b" in str(caught.value.hint)

@@ -1,4 +1,4 @@
-"""Training sets over pictures of the embedded world, with the CLIP that embedded them."""
+"""Training sets over images of the embedded world, with the CLIP that embedded them."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""References to pictures: a path, and where a task is about parts of the picture, which and how they are shown.
+"""References to images: a path, and where a task is about parts of the image, which and how they are shown.
 
-The reference of a picture with regions is its path with a fragment behind it, `#xywh=LEFT,TOP,WIDTH,HEIGHT` for each
+The reference of an image with regions is its path with a fragment behind it, `#xywh=LEFT,TOP,WIDTH,HEIGHT` for each
 region in pixels of the original (W3C Media Fragments URI 1.0, section 4.2.2) and `&show=MODE` at the end. It stands wherever a
 path does: in `Example.image`, in prompts, as the key of caches. Any other text is a path as it is.
 """
@@ -31,7 +31,7 @@ _FRAGMENT = re.compile(rf"#({_BOX}(?:&{_BOX})*)&show=({'|'.join(SHOW_MODES)})$")
 
 @dataclass(frozen=True, slots=True)
 class Region:
-    """A box in pixels of the original picture."""
+    """A box in pixels of the original image."""
 
     left: int
     top: int
@@ -40,8 +40,8 @@ class Region:
 
 
 @dataclass(frozen=True, slots=True)
-class PictureReference:
-    """A picture's file, and the regions of it that are shown in `mode` (none: the picture as it is)."""
+class ImageReference:
+    """An image's file, and the regions of it that are shown in `mode` (none: the image as it is)."""
 
     file: str
     regions: tuple[Region, ...] = ()
@@ -54,26 +54,26 @@ class PictureReference:
         return f"{self.file}#{boxes}&show={self.mode}"
 
 
-def picture_reference(text: str) -> PictureReference:
+def image_reference(text: str) -> ImageReference:
     """The parts of a reference."""
     found = _FRAGMENT.search(text)
     if found is None:
-        return PictureReference(text)
+        return ImageReference(text)
     boxes = [box.removeprefix("xywh=").split(",") for box in found.group(1).split("&")]
     regions = tuple(Region(*(int(number) for number in box)) for box in boxes)
-    return PictureReference(text[: found.start()], regions, found.group(2))
+    return ImageReference(text[: found.start()], regions, found.group(2))
 
 
-def picture_file(text: str) -> str:
+def image_file(text: str) -> str:
     """The file of a reference."""
-    return picture_reference(text).file
+    return image_reference(text).file
 
 
 def with_regions(file: str, regions: Sequence[Region], mode: ShowMode = "highlight") -> str:
-    """The reference of a picture whose regions are shown in `mode`. ValueError for negative numbers or another mode."""
+    """The reference of an image whose regions are shown in `mode`. ValueError for negative numbers or another mode."""
     if mode not in SHOW_MODES or any(min(r.left, r.top, r.width, r.height) < 0 for r in regions):
-        raise ValueError(f"no regions of a picture: {list(regions)}, shown as {mode!r}")
-    return str(PictureReference(file, tuple(regions), mode))
+        raise ValueError(f"no regions of an image: {list(regions)}, shown as {mode!r}")
+    return str(ImageReference(file, tuple(regions), mode))
 
 
 #: Formats that Pillow reads by starting another program on the file (EPS: Ghostscript, an interpreter) or by the operating
@@ -82,12 +82,12 @@ _NOT_READ = frozenset({"EPS", "WMF"})
 _COMMON = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 
 
-#: Pixels of the largest picture that is read; Pillow's own limit where it is not set.
+#: Pixels of the largest image that is read; Pillow's own limit where it is not set.
 LIMIT_VARIABLE = "ICLTOOL_MAX_IMAGE_PIXELS"
 _ORIENTATION = 0x0112
 
 
-def open_picture(file: BinaryIO | Path) -> Image.Image:
+def open_image(file: BinaryIO | Path) -> Image.Image:
     """`PIL.Image.open` for files of others: pixels only, no format that is a program to be run. Raises what it raises."""
     from PIL import Image
 
@@ -105,7 +105,7 @@ def pixel_limit() -> int:
 
 
 def upright(image: Image.Image) -> Image.Image:
-    """The loaded picture turned as its EXIF orientation says. Malformed metadata turn nothing: the pixels are good."""
+    """The loaded image turned as its EXIF orientation says. Malformed metadata turn nothing: the pixels are good."""
     from PIL import ImageOps
 
     try:
@@ -114,23 +114,23 @@ def upright(image: Image.Image) -> Image.Image:
         return image
 
 
-def load_picture(path: str) -> Image.Image:
-    """The decoded picture, upright, in whatever mode it has. DataError of one line, naming the file, where that fails."""
+def load_image(path: str) -> Image.Image:
+    """The decoded image, upright, in whatever mode it has. DataError of one line, naming the file, where that fails."""
     try:
-        with open_file(path) as file, open_picture(file) as image:
+        with open_file(path) as file, open_image(file) as image:
             image.load()
             return upright(image)
     except ConfigError:
         raise
     except Exception as error:  # decoders raise what they like: OSError, SyntaxError, struct.error, RuntimeError …
-        raise picture_error(path, error) from error
+        raise image_error(path, error) from error
 
 
-def picture_size(path: str) -> tuple[int, int]:
-    """(width, height) in pixels of the picture, upright; it is decoded only where it may be turned. DataError as of
-    `load_picture`."""
+def image_size(path: str) -> tuple[int, int]:
+    """(width, height) in pixels of the image, upright; it is decoded only where it may be turned. DataError as of
+    `load_image`."""
     try:
-        with open_file(path) as file, open_picture(file) as image:
+        with open_file(path) as file, open_image(file) as image:
             size = image.size
             try:
                 turned = image.getexif().get(_ORIENTATION, 1) != 1
@@ -138,20 +138,20 @@ def picture_size(path: str) -> tuple[int, int]:
                 turned = False
     except ConfigError:
         raise
-    except Exception as error:  # as in `load_picture`
-        raise picture_error(path, error) from error
-    return load_picture(path).size if turned else size
+    except Exception as error:  # as in `load_image`
+        raise image_error(path, error) from error
+    return load_image(path).size if turned else size
 
 
-def picture_error(path: str, error: Exception) -> DataError:
-    """What is said of a picture whose opening or decoding raised `error`."""
+def image_error(path: str, error: Exception) -> DataError:
+    """What is said of an image whose opening or decoding raised `error`."""
     from PIL import Image, UnidentifiedImageError
 
     restore = "the file is damaged or truncated; restore it"
     if isinstance(error, FileNotFoundError):
         return DataError(f"image {path} is missing", "restore it, or run `icltool prepare` again")
     if isinstance(error, IsADirectoryError):
-        return DataError(f"image {path} is a folder", "give the file of a picture")
+        return DataError(f"image {path} is a folder", "give the file of an image")
     if isinstance(error, UnidentifiedImageError):
         return DataError(f"image {path} cannot be read: it is no image of a known format", restore)
     if isinstance(error, Image.DecompressionBombError):

@@ -1,4 +1,4 @@
-"""Pictures as people have them: malformed metadata, formats that are programs, sizes beyond reason."""
+"""Images as people have them: malformed metadata, formats that are programs, sizes beyond reason."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ import pytest
 from hypothesis import given, settings, strategies as st
 from PIL import Image, ImageOps
 
-from icltool.commands.caption.entries import check_picture
-from icltool.commands.report.page.thumbnails import small_picture
+from icltool.commands.caption.entries import check_image
+from icltool.commands.report.page.thumbnails import small_image
 from icltool.components.datasets.images import expect_readable
 from icltool.components.models.shared.images import read_image
-from icltool.contracts import load_picture
-from icltool.contracts.pictures import LIMIT_VARIABLE, picture_size, upright
+from icltool.contracts import load_image
+from icltool.contracts.images import LIMIT_VARIABLE, image_size, upright
 from icltool.errors import ConfigError, DataError
 
-FOLDER = Path(__file__).parents[1] / "fixtures" / "pictures"
+FOLDER = Path(__file__).parents[1] / "fixtures" / "images"
 MALFORMED = sorted(path.name for path in FOLDER.iterdir() if path.suffix != ".avif")
 
 
@@ -33,24 +33,24 @@ def test_malformed_metadata_turn_nothing(name: str) -> None:
             expected = plain
         pixels = np.asarray(expected.convert("RGB"))
     np.testing.assert_array_equal(np.asarray(read_image(path)), pixels)
-    assert picture_size(path) == read_image(path).size
+    assert image_size(path) == read_image(path).size
     expect_readable(FOLDER, [name], "restore it")
-    check_picture(path)
-    assert small_picture(path, 4096).size == read_image(path).size
+    check_image(path)
+    assert small_image(path, 4096).size == read_image(path).size
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("kind", ["jpg", "png", "webp"])
 def test_orientations_are_pillows(orientation: int, kind: str, tmp_path: Path) -> None:
-    picture = Image.fromarray(np.arange(24 * 16 * 3, dtype=np.uint8).reshape(16, 24, 3))
+    image = Image.fromarray(np.arange(24 * 16 * 3, dtype=np.uint8).reshape(16, 24, 3))
     exif = Image.Exif()
     exif[0x0112] = orientation
     path = tmp_path / f"o.{kind}"
-    picture.save(path, exif=exif)
+    image.save(path, exif=exif)
     with Image.open(path) as written:
         expected = ImageOps.exif_transpose(written)
         np.testing.assert_array_equal(np.asarray(upright(written)), np.asarray(expected))
-    assert picture_size(str(path)) == expected.size == ((16, 24) if orientation > 4 else (24, 16))
+    assert image_size(str(path)) == expected.size == ((16, 24) if orientation > 4 else (24, 16))
 
 
 def _exif_block() -> bytes:
@@ -89,15 +89,15 @@ def test_what_cannot_be_decoded_is_one_line_and_the_same_everywhere(tmp_path: Pa
     assert verified.value.message == caught.value.message
     (tmp_path / "a.jpg").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n")
     with pytest.raises(DataError, match="it is no image of a known format"):
-        load_picture(str(tmp_path / "a.jpg"))
+        load_image(str(tmp_path / "a.jpg"))
 
 
-def test_a_picture_beyond_the_limit_says_so_and_how_to_read_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_image_beyond_the_limit_says_so_and_how_to_read_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", Image.MAX_IMAGE_PIXELS)
     path = tmp_path / "large.png"
     Image.new("1", (400, 300)).save(path)
     monkeypatch.setenv(LIMIT_VARIABLE, "100000")
-    for read in (read_image, check_picture, lambda p: expect_readable(tmp_path, [Path(p).name], "restore it")):
+    for read in (read_image, check_image, lambda p: expect_readable(tmp_path, [Path(p).name], "restore it")):
         with pytest.raises(DataError) as caught:
             read(str(path))
         assert caught.value.message == f"image {path} has 120,000 pixels, more than the 100,000 that are read"
