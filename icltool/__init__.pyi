@@ -14,20 +14,20 @@ from icltool.components.interventions.hooks import (
 from icltool.components.interventions.stored import (
     expect_method as expect_method,
 )
-from icltool.components.learners.steering.activations import (
+from icltool.components.learners.interventions.activations import (
     last_states as last_states,
 )
-from icltool.components.learners.steering.answers import (
+from icltool.components.learners.interventions.answers import (
     answer_batches as answer_batches,
     features_of as features_of,
     hooked_model as hooked_model,
     target_log_probs as target_log_probs,
 )
-from icltool.components.learners.steering.card import (
-    about_steering as about_steering,
+from icltool.components.learners.interventions.card import (
+    about_intervention as about_intervention,
     write_intervention as write_intervention,
 )
-from icltool.components.learners.steering.draws import (
+from icltool.components.learners.interventions.draws import (
     Draws as Draws,
     held_out as held_out,
 )
@@ -46,6 +46,19 @@ from icltool.components.models.shared.decoder_hooks import (
     answers_at as answers_at,
     attention_heads as attention_heads,
     template_hash as template_hash,
+)
+from icltool.components.models.shared.fine_tuned import (
+    apply_fine_tuned as apply_fine_tuned,
+    read_fine_tuned as read_fine_tuned,
+    save_fine_tuned as save_fine_tuned,
+    tensor_names as tensor_names,
+)
+from icltool.components.models.shared.fine_tuning import (
+    evaluating as evaluating,
+    read_card as read_card,
+    trained_search as trained_search,
+    until_end as until_end,
+    write_card as write_card,
 )
 from icltool.components.models.shared.images import (
     read_image as read_image,
@@ -72,19 +85,6 @@ from icltool.components.models.shared.tokens import (
     padded_rows as padded_rows,
     predicting as predicting,
     tokenize as tokenize,
-)
-from icltool.components.models.shared.tuned import (
-    apply_tuned as apply_tuned,
-    read_tuned as read_tuned,
-    save_tuned as save_tuned,
-    tensor_names as tensor_names,
-)
-from icltool.components.models.shared.tuning import (
-    evaluating as evaluating,
-    read_card as read_card,
-    trained_search as trained_search,
-    until_end as until_end,
-    write_card as write_card,
 )
 from icltool.components.models.shared.weights import (
     Weights as Weights,
@@ -113,6 +113,8 @@ from icltool.contracts import (
     Extension as Extension,
     FailedUnitsError as FailedUnitsError,
     Features as Features,
+    FineTuningLearner as FineTuningLearner,
+    FineTuningSet as FineTuningSet,
     Float64Array as Float64Array,
     FloatArray as FloatArray,
     GenerationOptions as GenerationOptions,
@@ -121,6 +123,8 @@ from icltool.contracts import (
     IndexSet as IndexSet,
     IntArray as IntArray,
     Intervention as Intervention,
+    InterventionLearner as InterventionLearner,
+    InterventionSet as InterventionSet,
     Judgement as Judgement,
     KeysValues as KeysValues,
     Learner as Learner,
@@ -150,12 +154,10 @@ from icltool.contracts import (
     SequenceFigures as SequenceFigures,
     Span as Span,
     StageReport as StageReport,
-    SteeringLearner as SteeringLearner,
-    SteeringSet as SteeringSet,
     SupportsDecoderHooks as SupportsDecoderHooks,
+    SupportsFineTuning as SupportsFineTuning,
     SupportsImageCache as SupportsImageCache,
     SupportsPrefixCache as SupportsPrefixCache,
-    SupportsTuning as SupportsTuning,
     TargetScore as TargetScore,
     Task as Task,
     TaskFormat as TaskFormat,
@@ -163,8 +165,6 @@ from icltool.contracts import (
     TrainableEncoder as TrainableEncoder,
     TrainingOutcome as TrainingOutcome,
     TrainingSet as TrainingSet,
-    TuningLearner as TuningLearner,
-    TuningSet as TuningSet,
     UnitFailure as UnitFailure,
     Valuation as Valuation,
     file_exists as file_exists,

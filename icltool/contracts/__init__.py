@@ -23,6 +23,14 @@ from icltool.contracts.executor import (
     UnitFailure,
 )
 from icltool.contracts.files import archive_and_member, archive_members, file_exists, file_stamp, open_file, read_whole
+from icltool.contracts.fine_tuning import (
+    Augmentation,
+    BeamSample,
+    FineTuningLearner,
+    FineTuningSet,
+    PixelReader,
+    SupportsFineTuning,
+)
 from icltool.contracts.images import (
     SHOW_MODES,
     ImageReference,
@@ -46,10 +54,10 @@ from icltool.contracts.learner import (
     EvaluationLearner,
     EvaluationSet,
     Examples,
+    InterventionLearner,
+    InterventionSet,
     Learner,
     SequenceFigures,
-    SteeringLearner,
-    SteeringSet,
     TrainingOutcome,
     TrainingSet,
 )
@@ -80,14 +88,6 @@ from icltool.contracts.retriever import ChoosingSession, RetrievalExamples, Retr
 from icltool.contracts.sampler import Sampler
 from icltool.contracts.scorer import Scorer, ScoringRequest, ScoringSession, Valuation
 from icltool.contracts.task import Task, TaskFormat, packaged_task, read_task, task_from, task_name
-from icltool.contracts.tuning import (
-    Augmentation,
-    BeamSample,
-    PixelReader,
-    SupportsTuning,
-    TuningLearner,
-    TuningSet,
-)
 
 __all__ = [
     "SHOW_MODES",
@@ -111,6 +111,8 @@ __all__ = [
     "Extension",
     "FailedUnitsError",
     "Features",
+    "FineTuningLearner",
+    "FineTuningSet",
     "Float64Array",
     "FloatArray",
     "GenerationOptions",
@@ -119,6 +121,8 @@ __all__ = [
     "IndexSet",
     "IntArray",
     "Intervention",
+    "InterventionLearner",
+    "InterventionSet",
     "Judgement",
     "KeysValues",
     "Learner",
@@ -152,12 +156,10 @@ __all__ = [
     "SequenceFigures",
     "Span",
     "StageReport",
-    "SteeringLearner",
-    "SteeringSet",
     "SupportsDecoderHooks",
+    "SupportsFineTuning",
     "SupportsImageCache",
     "SupportsPrefixCache",
-    "SupportsTuning",
     "SupportsVerification",
     "TargetScore",
     "Task",
@@ -167,8 +169,6 @@ __all__ = [
     "TrainableEncoder",
     "TrainingOutcome",
     "TrainingSet",
-    "TuningLearner",
-    "TuningSet",
     "UnitFailure",
     "Valuation",
     "archive_and_member",

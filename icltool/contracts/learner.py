@@ -211,7 +211,7 @@ class Examples(Protocol):
 
 
 @dataclass(frozen=True)
-class SteeringSet:
+class InterventionSet:
     """The frozen LVLM, and the labelled examples that it is to be steered by.
 
     `index` has the same rows as `examples`, with what the leak guard compares. `features` maps image paths to what
@@ -231,19 +231,19 @@ class SteeringSet:
 
 
 @runtime_checkable
-class SteeringLearner(Protocol):
+class InterventionLearner(Protocol):
     """Makes an intervention (see `icltool.contracts.intervention`) out of examples and the LVLM itself. Built from its own
     options by the registry; the intervention of the same name reads its file.
 
     The file must be one that `icltool.write_intervention` writes, with a card beside it (`icltool.save_intervention` writes
-    the file alone): `icltool evaluate` knows method, model and data from its header. `icltool.about_steering` gives the
-    keys of that record which are told from the SteeringSet. `icltool.hooked_model` gives the set's model, or the
+    the file alone): `icltool evaluate` knows method, model and data from its header. `icltool.about_intervention` gives the
+    keys of that record which are told from the InterventionSet. `icltool.hooked_model` gives the set's model, or the
     ConfigError that is due where it has no hooks.
 
     It may have an identity, too (HasIdentity).
     """
 
-    def steer(self, data: SteeringSet, folder: Path, seed: int, progress: Progress) -> TrainingOutcome:
+    def learn_intervention(self, data: InterventionSet, folder: Path, seed: int, progress: Progress) -> TrainingOutcome:
         """Writes the intervention's file, `last.safetensors`, and a card into `folder`; the same data, options and seed give
         the same file on one machine. The model computes bit for bit as before afterwards. What a learner keeps there to go
         on after an interruption is called `resume` with any ending."""

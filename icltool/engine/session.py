@@ -142,7 +142,7 @@ class Session:
             self._prefixes.forget()
 
     @contextmanager
-    def steered(self, intervention: Intervention) -> Iterator[None]:
+    def applying(self, intervention: Intervention) -> Iterator[None]:
         """Within it the model answers and scores under the intervention. Keys and values of before are not used in it, nor
         its own afterwards; image features are, since interventions change the decoder alone.
 

@@ -58,7 +58,7 @@ def icltool_metrics() -> Iterable[Registration]:  # type: ignore[empty-body]
 
 @hookspec
 def icltool_learners() -> Iterable[Registration]:  # type: ignore[empty-body]
-    """Learners (`icltool.contracts.Learner`, `icltool.contracts.SteeringLearner`, `icltool.contracts.EvaluationLearner`)."""
+    """Learners (`Learner`, `InterventionLearner`, `FineTuningLearner` and `EvaluationLearner` of `icltool.contracts`)."""
 
 
 @hookspec

@@ -16,6 +16,8 @@ from icltool.testing.datasets import check_dataset
 from icltool.testing.encoders import check_encoder
 from icltool.testing.examples import make_examples
 from icltool.testing.executors import check_executor
+from icltool.testing.fine_tuning import check_fine_tuning
+from icltool.testing.intervention_learners import check_intervention_learner, make_intervention_set
 from icltool.testing.interventions import check_intervention
 from icltool.testing.learners import check_learner, make_evaluation_set, make_training_set
 from icltool.testing.metrics import check_metric
@@ -26,11 +28,9 @@ from icltool.testing.retrievers import check_retriever
 from icltool.testing.samplers import check_sampler
 from icltool.testing.scorers import check_scorer
 from icltool.testing.sessions import InMemoryChoosingSession, InMemoryExamples, InMemorySession
-from icltool.testing.steering import check_steering_learner, make_steering_set
 from icltool.testing.tasks import check_task
 from icltool.testing.trainable_encoders import check_trainable_encoder
-from icltool.testing.tuners import check_tuning_learner, make_tuning_set
-from icltool.testing.tuning import check_tuning
+from icltool.testing.tuners import check_fine_tuning_learner, make_fine_tuning_set
 
 __all__ = [
     "InMemoryChoosingSession",
@@ -41,26 +41,26 @@ __all__ = [
     "check_dataset",
     "check_encoder",
     "check_executor",
+    "check_fine_tuning",
+    "check_fine_tuning_learner",
     "check_intervention",
+    "check_intervention_learner",
     "check_learner",
     "check_metric",
     "check_model",
     "check_retriever",
     "check_sampler",
     "check_scorer",
-    "check_steering_learner",
     "check_task",
     "check_trainable_encoder",
-    "check_tuning",
-    "check_tuning_learner",
     "make_anchors",
     "make_evaluation_set",
     "make_examples",
+    "make_fine_tuning_set",
     "make_index",
+    "make_intervention_set",
     "make_queries",
-    "make_steering_set",
     "make_training_set",
-    "make_tuning_set",
     "torch_twin",
     "torch_twin_apart",
 ]

@@ -11,6 +11,7 @@ from pathlib import Path
 from icltool.components.tasks import BUILT_IN
 from icltool.contracts import Example, NamesMetrics
 from icltool.contracts.abilities import HasIdentity, HasRemarks, MadeForTasks, NeedsReferences, OfDataset
+from icltool.contracts.fine_tuning import StartsFromTrained
 from icltool.contracts.learner import HasVariant
 from icltool.contracts.metric import GivesWay, ReadsField
 from icltool.contracts.retriever import (
@@ -23,7 +24,6 @@ from icltool.contracts.retriever import (
     ReadsTheQuery,
     WantsMore,
 )
-from icltool.contracts.tuning import StartsFromTrained
 from icltool.testing.expectations import expect
 
 _FIELDS = {field.name for field in fields(Example)}

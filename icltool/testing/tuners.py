@@ -13,20 +13,20 @@ from typing import TypeAlias, cast
 from icltool.components.tasks import task_named
 from icltool.contracts import (
     Example,
+    FineTuningLearner,
+    FineTuningSet,
     GenerationOptions,
     Metric,
     Model,
     Task,
     TrainingOutcome,
-    TuningLearner,
-    TuningSet,
 )
-from icltool.contracts.tuning import TunableModel
+from icltool.contracts.fine_tuning import TunableModel
 from icltool.errors import ConfigError
 from icltool.testing.abilities import expect_learning_abilities
 from icltool.testing.expectations import built, expect, expect_error
+from icltool.testing.intervention_learners import InMemoryExamples, _generators
 from icltool.testing.progress import QuietProgress, QuietTicker
-from icltool.testing.steering import InMemoryExamples, _generators
 
 FILES = ("best", "last")
 #: Of each file: its header, and its tensors as lists.
@@ -35,7 +35,7 @@ _Content: TypeAlias = dict[str, tuple[str, dict[str, object]]]
 INTERRUPTED_AFTER = 3
 
 
-def make_tuning_set(
+def make_fine_tuning_set(
     model: Model,
     examples: Sequence[Example],
     development: Sequence[Example],
@@ -44,9 +44,9 @@ def make_tuning_set(
     task: str | Task = "caption",
     generation: GenerationOptions | None = None,
     batch_size: int = 4,
-) -> TuningSet:
-    """A TuningSet of these examples; answers are searched with three beams of six tokens unless `generation` says otherwise."""
-    return TuningSet(
+) -> FineTuningSet:
+    """A FineTuningSet of these examples; by default answers are searched with three beams of six tokens."""
+    return FineTuningSet(
         model=model,
         task=task_named(task) if isinstance(task, str) else task,
         examples=InMemoryExamples(examples),
@@ -84,21 +84,21 @@ class _InterruptingTicker(QuietTicker):
             raise KeyboardInterrupt
 
 
-def check_tuning_learner(
-    learner: Callable[[], TuningLearner],
-    data: Callable[[], TuningSet],
+def check_fine_tuning_learner(
+    learner: Callable[[], FineTuningLearner],
+    data: Callable[[], FineTuningSet],
     folder: Path,
     *,
     seed: int = 3,
-) -> TuningSet:
+) -> FineTuningSet:
     """Checks a learner (a class, or a factory: give it few epochs, and so many batches that it reports more than three units of
-    progress) against `icltool.TuningLearner`; gives the set whose model it trained first.
+    progress) against `icltool.FineTuningLearner`; gives the set whose model it trained first.
 
     `data` makes a set with a fresh model each time, all alike. Checked are: that `last.safetensors`, `best.safetensors` and
     README.md lie in the folder, name the model, and come with a history of figures; that the last file, laid over a fresh
     model, makes it score as the trained one does, which is not as before; that the same seed gives the same content, also where
     the training was interrupted; that the network is left in eval mode and without gradients; that global generators of
-    random numbers are as before; that a model that cannot be tuned is a ConfigError and leaves no file; and that
+    random numbers are as before; that a model that cannot be fine-tuned is a ConfigError and leaves no file; and that
     `identity`, where there is one, is JSON and the same for two learners of the same options.
     """
     expect_learning_abilities(built(learner, "tune"), built(learner, "tune"))
@@ -121,17 +121,17 @@ def check_tuning_learner(
     return trained
 
 
-def _check_untunable(learner: TuningLearner, data: TuningSet, folder: Path, seed: int) -> None:
+def _check_untunable(learner: FineTuningLearner, data: FineTuningSet, folder: Path, seed: int) -> None:
     folder.mkdir(parents=True)
     bare = replace(data, model=cast(Model, _Untunable(data.model)))
-    sentence = "a model that cannot be tuned must be a ConfigError"
+    sentence = "a model that cannot be fine-tuned must be a ConfigError"
     expect_error(ConfigError, lambda: learner.tune(bare, folder, seed, QuietProgress()), sentence)
     left = [path.name for path in folder.iterdir()]
     expect(not left, f"where `tune` raised an error there must be no file: {left}")
 
 
 def _check_interrupted(
-    learner: Callable[[], TuningLearner], data: Callable[[], TuningSet], folder: Path, seed: int, made: _Content
+    learner: Callable[[], FineTuningLearner], data: Callable[[], FineTuningSet], folder: Path, seed: int, made: _Content
 ) -> None:
     sentence = "KeyboardInterrupt must end a training"
     folder.mkdir(parents=True)
@@ -144,7 +144,7 @@ def _check_interrupted(
     expect(_tune(built(learner, "tune"), data(), folder, seed) == made, told)
 
 
-def _tune(learner: TuningLearner, data: TuningSet, folder: Path, seed: int) -> _Content:
+def _tune(learner: FineTuningLearner, data: FineTuningSet, folder: Path, seed: int) -> _Content:
     """Trains; what the files hold."""
     folder.mkdir(parents=True, exist_ok=True)
     outcome = learner.tune(data, folder, seed, QuietProgress())
@@ -173,18 +173,18 @@ def _content(file: Path, model: Model) -> tuple[str, dict[str, object]]:
     """(header, tensors as lists) of a file of fine-tuned weights."""
     from safetensors.torch import load_file
 
-    from icltool.components.models.shared.tuned import read_tuned
+    from icltool.components.models.shared.fine_tuned import read_fine_tuned
 
-    stored = read_tuned(file)
+    stored = read_fine_tuned(file)
     expect(stored.model == model.name, f"{file.name} must name model {model.name!r}, not {stored.model!r}")
     header = json.dumps([stored.base_hash, dict(stored.adapter), dict(stored.about)], sort_keys=True)
     return header, {name: tensor.tolist() for name, tensor in load_file(file).items()}
 
 
 def _lay_over(model: Model, file: Path) -> None:
-    from icltool.components.models.shared.tuned import apply_tuned, read_tuned
+    from icltool.components.models.shared.fine_tuned import apply_fine_tuned, read_fine_tuned
 
-    apply_tuned(cast(TunableModel, model).network, read_tuned(file))
+    apply_fine_tuned(cast(TunableModel, model).network, read_fine_tuned(file))
 
 
 def _check_network(model: Model) -> None:
@@ -195,7 +195,7 @@ def _check_network(model: Model) -> None:
     expect(not asked, f"after `tune` no parameter may ask for gradients: {asked[:3]}")
 
 
-def _scores(data: TuningSet) -> list[float]:
+def _scores(data: FineTuningSet) -> list[float]:
     """Log-probabilities of the development examples' labels."""
     examples = data.development.rows(range(len(data.development)))
     prompts = [data.model.prompt(data.task, (), example) for example in examples]

@@ -11,7 +11,7 @@ import pytest
 from icltool.contracts import Example
 from icltool.plugin.manager import component
 from tests.components.learners.captioner.model import TinyCaptioner
-from tests.components.learners.captioner.sets import several_captions, tuned, tuning_set
+from tests.components.learners.captioner.sets import fine_tuned, fine_tuning_set, several_captions
 from tests.conftest import Scenery
 
 pytestmark = pytest.mark.benchmark
@@ -47,7 +47,7 @@ def test_speed_of_fine_tuning(scenery: Scenery, tmp_path: Path, capsys: pytest.C
 
 def _run(examples: list[Example], folder: Path, options: dict[str, Any]) -> dict[str, float]:
     """The record of the last epoch; the first one starts processes and fills caches."""
-    data = tuning_set(examples, TinyCaptioner(), held=HELD)
+    data = fine_tuning_set(examples, TinyCaptioner(), held=HELD)
     data = type(data)(**{**vars(data), "metric": partial(component, "metrics")})
-    outcome = tuned(data, folder, epochs=EPOCHS, select="loss", **options)
+    outcome = fine_tuned(data, folder, epochs=EPOCHS, select="loss", **options)
     return dict(outcome.history[-1])

@@ -13,17 +13,17 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from icltool.components.interventions.shift import shifting
+from icltool.components.learners.interventions.checkpointing import checkpointed
+from icltool.components.learners.interventions.draws import Draws
+from icltool.components.learners.interventions.module import InterventionModule
 from icltool.components.learners.live.learner import Live
 from icltool.components.learners.live.options import LiveOptions
 from icltool.components.learners.live.vectors import LiveVectors
-from icltool.components.learners.steering.checkpointing import checkpointed
-from icltool.components.learners.steering.draws import Draws
-from icltool.components.learners.steering.module import SteeringModule
 from icltool.contracts import GenerationOptions
 from icltool.engine.query_cost import counted_flops
 from tests.benchmarks.engine.data import make_run
 from tests.benchmarks.engine.models import adapter
-from tests.components.learners.steering.sets import steering_set
+from tests.components.learners.interventions.sets import intervention_set
 from tests.components.learners.synthetic import RecordingProgress
 
 SIZE, EXAMPLES, SHOTS, BATCH = "60m", 24, 16, 8
@@ -45,7 +45,7 @@ def data(model: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 def made_set(model: Any, folder: Path) -> Any:
     run = make_run(folder, 1, max(64, EXAMPLES))
-    made = steering_set(model, run.anchors[0][1][:EXAMPLES])
+    made = intervention_set(model, run.anchors[0][1][:EXAMPLES])
     made.features([e.image for e in run.anchors[0][1][:EXAMPLES]])  # encoding is the same on both sides, once
     return made
 
@@ -76,7 +76,7 @@ def test_an_epoch_with_the_teacher_s_answers_kept(
         learner = Live(
             LiveOptions(shots=SHOTS, max_train_size=EXAMPLES, epochs=3, batch_size=BATCH, accumulate=1, lr=1e-2, **kept)
         )
-        outcome = learner.steer(data, tmp_path / str(draws), 0, clock)
+        outcome = learner.learn_intervention(data, tmp_path / str(draws), 0, clock)
         found[draws], losses[draws] = statistics.median(clock.epochs()), outcome.history[0]["loss"]
     assert losses[1] == pytest.approx(losses[None], rel=1e-5)  # the first epoch has the same demonstrations
     with capsys.disabled():
@@ -106,10 +106,10 @@ def test_memory_with_gradient_checkpointing(model: Any, data: Any, capsys: pytes
     for checkpointing in (True, False):
         options = LiveOptions(shots=1, grad_checkpointing=checkpointing)
         torch.manual_seed(0)
-        module = SteeringModule(LiveVectors(model, options), data, Draws(data, EXAMPLES, 0), options, 0)
+        module = InterventionModule(LiveVectors(model, options), data, Draws(data, EXAMPLES, 0), options, 0)
         module.distils = False  # the teacher keeps nothing for a backward pass
 
-        def step(module: SteeringModule = module) -> None:
+        def step(module: InterventionModule = module) -> None:
             module.backward(module.total(module.losses(range(BATCH))))
 
         with checkpointed(model.checkpointed_layers() if checkpointing else ()):
@@ -171,7 +171,7 @@ def test_answers_with_vectors_cost_what_plain_zero_shot_costs(
     assert flops[0] <= flops[1] <= 1.03 * flops[0]
     layers = model.base_model().sites
     assert operations[1] - operations[0] <= 9 * layers * options.max_new_tokens
-    times: dict[str, list[float]] = {"plain": [], "steered": []}
+    times: dict[str, list[float]] = {"plain": [], "applying": []}
     for _ in range(ROUNDS):
         times["plain"].append(_seconds(plain))
         times["steered"].append(_seconds(steered))

@@ -180,7 +180,7 @@ def test_blip2_is_fine_tuned_as_published(name: str, own: dict[str, Any]) -> Non
     }
     assert {key: getattr(options, key) for key in expected} == expected
     model: Any = SimpleNamespace(image_size=224, target_apart=False)
-    recipe = Blip2Model.tuning_recipe(model, config.task)
+    recipe = Blip2Model.fine_tuning_recipe(model, config.task)
     assert {key: getattr(options, key) for key in recipe} == recipe
     evaluate = _resolved("evaluate", name)
     search = {"num_beams": 5, "max_new_tokens": 30, "min_new_tokens": 8, "repetition_penalty": 1.15}
@@ -260,14 +260,14 @@ def _stages(profile: Profile) -> list[str]:
 def _replaced(stage: str, profile: Profile, world: Path) -> dict[str, Any]:
     """Data set, model, encoder and sizes of a run that takes seconds."""
     task = profile.tables["common"]["task"]
-    steers = profile.tables.get("train", {}).get("learner") == "live"
+    trains_vectors = profile.tables.get("train", {}).get("learner") == "live"
     shared: dict[str, Any] = {"workspace": world, "dataset": "shapes", "task": task, "model": "tiny-idefics"}
     shared |= {"encoder": "tiny-clip", "device": "cpu"}
     own: dict[str, dict[str, Any]] = {
         "prepare": {"name": "shapes", "options": {"index_images": 52, "validation_images": 24}},
         "generate": {"anchors": 8, "candidates": 6, "beam_size": 2, "overwrite": True},
         "train": {
-            "options": {"epochs": 1, **({"max_train_size": 16} if steers else {"n_embd": 64, "n_head": 4})},
+            "options": {"epochs": 1, **({"max_train_size": 16} if trains_vectors else {"n_embd": 64, "n_head": 4})},
             "trainer": {"accelerator": "cpu"},
             "overwrite": True,
         },

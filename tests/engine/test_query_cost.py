@@ -80,7 +80,7 @@ def test_the_cost_is_that_under_the_intervention(
     alone = query_cost(session, [ScoringRequest(query, ())])
     calls: list[int] = []
     hook = small_idefics.decoder_layers()[0].register_forward_hook(lambda *_: calls.append(1))
-    with session.steered(
+    with session.applying(
         ShiftVectors(StoredOptions(method="live", file=vectors(tmp_path / "v.safetensors", small_idefics, 0.0)))
     ):
         steered = query_cost(session, [ScoringRequest(query, ())])

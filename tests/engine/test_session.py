@@ -136,7 +136,7 @@ def test_what_is_shared_under_an_intervention_is_its_own(
     session = opened(small_idefics, 8)
     session.keeps_prefixes = True
     before = figures(session, requests)
-    with session.steered(strong):
+    with session.applying(strong):
         under = figures(session, requests)
         expected = figures(opened(small_idefics, 8, prefixes=0), requests)
     assert under[0] == pytest.approx(expected[0], abs=1e-4)
@@ -154,13 +154,13 @@ def test_nothing_is_shared_where_the_intervention_looks_at_a_tokens_place(
     session = opened(small_idefics, 8)
     session.answers(requests[:4])
     computed = session.tokens_computed
-    with session.steered(OfTheLast(StoredOptions(method="live", file=strong.file))):
+    with session.applying(OfTheLast(StoredOptions(method="live", file=strong.file))):
         steered = session.answers(requests)
         assert session.tokens_computed is None, "each prompt whole"
     assert session.tokens_computed == computed
     damaged = ScoringRequest(replace(requests[0].query, image="nowhere.jpg"), ())
     with (
-        session.steered(OfTheLast(StoredOptions(method="live", file=strong.file))),
+        session.applying(OfTheLast(StoredOptions(method="live", file=strong.file))),
         pytest.raises(IclError, match="nowhere"),
     ):
         session.answers([damaged])

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from icltool.plugin.manager import component
-from icltool.testing import check_intervention, check_steering_learner, make_steering_set
+from icltool.testing import check_intervention, check_intervention_learner, make_intervention_set
 from tests.conftest import Scenery
 
 _GRADIENTS = {"shots": 2, "max_train_size": 16, "epochs": 2, "batch_size": 4, "accumulate": 1, "lr": 5e-2}
@@ -29,8 +29,8 @@ def test_it_conforms(method: str, task: str, small_idefics: Any, scenery: Scener
     """Questions with one method of each way of being applied."""
     question = "what colour?" if task == "vqa" else ""
     examples = scenery.mixed(24, seed=8, question=question)
-    data = make_steering_set(small_idefics, examples, task=task)
-    made = check_steering_learner(
+    data = make_intervention_set(small_idefics, examples, task=task)
+    made = check_intervention_learner(
         lambda: component("learners", method, **OPTIONS[method]),
         lambda file: component("interventions", method, file=file),
         data,

@@ -18,7 +18,7 @@ import pytest
 
 import icltool
 from icltool.components.learners.captioner.options import CaptionerOptions
-from icltool.components.models.shared.tuned import read_tuned, tensor_names
+from icltool.components.models.shared.fine_tuned import read_fine_tuned, tensor_names
 from icltool.config.profiles import Profile, read_profile
 from icltool.config.resolve import resolve
 from icltool.contracts import StageReport
@@ -106,15 +106,15 @@ class Run:
     def check_training(self, folder: Path | None) -> Path:
         """The weights are of the profile's training: what was not replaced is as the profile says."""
         assert folder is not None
-        tuned = read_tuned(folder / BEST)
+        fine_tuned = read_fine_tuned(folder / BEST)
         examples, captions, _ = SIZES[self.common["dataset"]]
-        assert (tuned.model, tuned.about["task"]) == (self.common["model"], self.common["task"])
-        assert (tuned.about["examples"], tuned.about["captions"]) == (examples, captions)
+        assert (fine_tuned.model, fine_tuned.about["task"]) == (self.common["model"], self.common["task"])
+        assert (fine_tuned.about["examples"], fine_tuned.about["captions"]) == (examples, captions)
         published = self.profile.tables["train"]["options"]
         expected = made("captioner", CaptionerOptions, published).decided()
         kept = {k: expected[k] for k in published if k in expected and k not in ("epochs", "precision", *self.sides)}
         assert kept
-        assert {k: tuned.about["options"][k] for k in kept} == kept
+        assert {k: fine_tuned.about["options"][k] for k in kept} == kept
         return folder
 
     def check_evaluation(self, report: StageReport) -> dict[str, list[dict[str, Any]]]:
@@ -169,14 +169,14 @@ def test_ofa(name: str, styled: tuple[Run, Path], files: Mapping[str, Path], tmp
     for row, code in zip(rows["finetuned"], codes, strict=True):
         assert f"what does the image describe? reply in personality {code}." in row["prompt"]
     with table.open(newline="") as opened:
-        zero, tuned = csv.DictReader(opened)
-    assert (zero["model.tokenize_style"], tuned["model.tokenize_style"]) == ("true", "true")
-    assert (tuned["method"], tuned["training.label_smoothing"], tuned["training.batch_size"]) == (
+        zero, fine_tuned = csv.DictReader(opened)
+    assert (zero["model.tokenize_style"], fine_tuned["model.tokenize_style"]) == ("true", "true")
+    assert (fine_tuned["method"], fine_tuned["training.label_smoothing"], fine_tuned["training.batch_size"]) == (
         "finetuned",
         "0.1",
         "4",
     )
-    assert float(tuned["bleu-1"]) >= 0
+    assert float(fine_tuned["bleu-1"]) >= 0
 
 
 @pytest.mark.training
@@ -184,8 +184,8 @@ def test_ofa_by_scst(styled: tuple[Run, Path], files: Mapping[str, Path], tmp_pa
     first, start = styled
     run = Run(SCST, files, first.workspace, first.weights)
     folder = run.check_training(run.stage("train", model_path=str(start)).path)
-    tuned, before = read_tuned(folder / BEST), read_tuned(start / BEST)
-    assert tuned.base_hash == before.base_hash
+    fine_tuned, before = read_fine_tuned(folder / BEST), read_fine_tuned(start / BEST)
+    assert fine_tuned.base_hash == before.base_hash
     assert tensor_names(folder / BEST) >= tensor_names(start / BEST), "embeddings are frozen, and were trained before"
     rows = run.check_evaluation(run.stage("evaluate", method_options={"finetuned.folder": str(folder)}))
     again = run.stage("evaluate", model_path=str(folder), methods=["zero-shot"])

@@ -90,11 +90,11 @@ def test_blip2_writes_nine_of_ten_words_right(whole_world: Path, capsys: pytest.
     home = flags(whole_world, "captioner-shapes-blip2")
     trained(whole_world, *home)
     found, _ = evaluated(whole_world, *home, "--method", "zero-shot,finetuned", "--metric", WORDS)
-    zero, tuned = found["zero-shot"][WORDS].mean, found["finetuned"][WORDS].mean
+    zero, fine_tuned = found["zero-shot"][WORDS].mean, found["finetuned"][WORDS].mean
     with capsys.disabled():
-        print(f"\ntiny-blip2: {zero:.1f} -> {tuned:.1f} % of words right in plain captions")
+        print(f"\ntiny-blip2: {zero:.1f} -> {fine_tuned:.1f} % of words right in plain captions")
     assert zero < 20
-    assert tuned >= 90
+    assert fine_tuned >= 90
 
 
 @pytest.mark.training

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from icltool.components.models.shared.weights import packaged_weights
-from icltool.contracts import Example, GenerationOptions, SupportsTuning
+from icltool.contracts import Example, GenerationOptions, SupportsFineTuning
 from icltool.plugin.manager import component
 from icltool.world.regions import INFERENCES
 from icltool.world.render import render
@@ -125,13 +125,13 @@ def test_the_packaged_ofa_is_what_the_code_writes(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("ofa_plugin")
 @pytest.mark.parametrize("name", ["tiny-blip2", "tiny-ofa"])
 @pytest.mark.parametrize("task", ["caption", "style", "inference"])
-def test_they_load_by_name_and_can_be_tuned(name: str, task: str, tmp_path: Path) -> None:
+def test_they_load_by_name_and_can_be_fine_tuned(name: str, task: str, tmp_path: Path) -> None:
     image = tmp_path / "image.png"
     render(Scene(1, 2), np.random.default_rng(0)).save(image)
     said = ("a dax blick",)
     query = Example(1, str(image), 1, said[0], said[0], said, question="a thing here", style="Happy")
     model = component("models", name, device="cpu")
-    assert isinstance(model, SupportsTuning)
+    assert isinstance(model, SupportsFineTuning)
     prompt = model.prompt(task, [], query)
     first, second = model.score([prompt, prompt], 2)
     assert first.tokens == second.tokens == 4  # three words, and what ends them

@@ -70,7 +70,7 @@ class Answerer(Protocol):
         """The session of the model."""
         ...
 
-    def steered(self, under: Conditions) -> AbstractContextManager[None]:
+    def applying(self, under: Conditions) -> AbstractContextManager[None]:
         """Within it the model answers under the intervention of these conditions, if there is one."""
         ...
 
@@ -115,7 +115,7 @@ def measured_together(
                         shown = tuple(inputs.index.rows(one.chosen[position]))
                         request = ScoringRequest(queries[position], shown)
                         try:
-                            with answerer.steered(one.under):
+                            with answerer.applying(one.under):
                                 cost = query_cost(answerer.session(), [request], inputs.task.ranked, counts)
                             parts[one.key].append(cost)
                         except ConfigError as error:

@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Mapping
 from pathlib import Path
 
-from icltool.commands.evaluate.finetuned import trained_as
+from icltool.commands.evaluate.fine_tuned import trained_as
 from icltool.commands.evaluate.inputs import Inputs
 from icltool.commands.evaluate.options import EvaluateConfig
 from icltool.commands.evaluate.specs import method_names

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from icltool.commands.evaluate import finetuned, interventions
+from icltool.commands.evaluate import fine_tuned, interventions
 from icltool.commands.evaluate.inputs import Inputs, needs_vectors
 from icltool.commands.evaluate.options import EvaluateConfig
 from icltool.commands.evaluate.specs import Spec, method_names, read_specs
@@ -148,7 +148,7 @@ def _named(inputs: Inputs, spec: Spec, files: Sequence[Path]) -> list[Method]:
     if len(spec.names) == 1:
         given = {**own_options(inputs.config.method_options, name), **spec.options}
         if name == FINETUNED:
-            return [_finetuned(inputs, spec.label, _with_checkpoint(given, "folder", finetuned.CHOICES))]
+            return [_finetuned(inputs, spec.label, _with_checkpoint(given, "folder", fine_tuned.CHOICES))]
         if interventions.kind_of(name) == interventions.INTERVENTIONS:
             return _standing_in(inputs, spec, _with_checkpoint(given, "file", ()), files)
     return [_choosing(inputs, spec, shots)]
@@ -200,11 +200,11 @@ def _standing_in(inputs: Inputs, spec: Spec, options: dict[str, Any], files: Seq
 
 
 def _finetuned(inputs: Inputs, label: str, given: dict[str, Any]) -> Method:
-    file = finetuned.weights_of(inputs, given)
-    made = finetuned.read(file)
+    file = fine_tuned.weights_of(inputs, given)
+    made = fine_tuned.read(file)
     options = {**given, "file": str(file)}
     chosen = bool(given.keys() & {"file", "folder"}) or inputs.config.checkpoint is not None
-    remarks = tuple(finetuned.remarks(inputs, label, made, chosen))
+    remarks = tuple(fine_tuned.remarks(inputs, label, made, chosen))
     identity = {"finetuned": made.digest}
     return Method(label, None, (0,), options, identity, remarks=remarks, weights=file)
 
@@ -342,7 +342,7 @@ def checkpoint_folder(inputs: Inputs, name: str, learner: str) -> Path:
     if made_by == learner:
         return config.checkpoint
     names = method_names(config.methods)
-    if made_by == finetuned.LEARNER and FINETUNED in names:
+    if made_by == fine_tuned.LEARNER and FINETUNED in names:
         return newest()
     plain = [m for m in names if m != FINETUNED]
     selectors = [m for m in plain if interventions.kind_of(m) == interventions.RETRIEVERS]

@@ -10,7 +10,7 @@ from typing import cast
 
 import numpy as np
 
-from icltool.commands.evaluate import comparing, costs, finetuned
+from icltool.commands.evaluate import comparing, costs, fine_tuned
 from icltool.commands.evaluate.answering import Answers, Asked
 from icltool.commands.evaluate.judging import Judge, Judged
 from icltool.commands.evaluate.methods import ZERO_SHOT
@@ -412,7 +412,7 @@ def _made_by(setting: Setting, remark: str) -> SettingFacts:
     """What stands in for demonstrations, as results record it, and fine-tuned weights."""
     made, weights = setting.method.intervention, setting.method.weights
     if weights is not None:
-        return {"finetuned": {"file": str(weights), "about": dict(finetuned.read(weights).about)}}
+        return {"finetuned": {"file": str(weights), "about": dict(fine_tuned.read(weights).about)}}
     if made is None:
         return {}
     parameters, about = made.parameters, dict(made.about)

@@ -12,7 +12,7 @@ from icltool.store.evaluations import SettingResult
 
 def append_results(file: Path, inputs: Inputs, folder: Path, results: Sequence[SettingResult]) -> str:
     """Appends the settings that the table has not yet; a line that says how many. Paths stand there as they were given."""
-    from icltool.components.models.shared.tuned import training_options
+    from icltool.components.models.shared.fine_tuned import training_options
 
     config, dataset = inputs.config, inputs.dataset
     given = {"model_path": config.model_path, "adapter_options": config.adapter_options}

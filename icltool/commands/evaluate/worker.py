@@ -101,7 +101,7 @@ class Answering:
         session = self.session()
         before, began = session.done, time.perf_counter()
         asked = 0
-        with self.steered(unit.under):
+        with self.applying(unit.under):
             if unit.choosing is not None:
                 unit, asked = (
                     replace(unit, chosen=self._chosen(unit, unit.choosing)),
@@ -138,10 +138,10 @@ class Answering:
             self._about = _about(model, self._session)
         return self._session
 
-    def steered(self, under: Conditions) -> AbstractContextManager[None]:
+    def applying(self, under: Conditions) -> AbstractContextManager[None]:
         """Within it the model answers under the intervention of these conditions, if there is one."""
         intervention = self._opened(under)
-        return nullcontext() if intervention is None else self.session().steered(intervention)
+        return nullcontext() if intervention is None else self.session().applying(intervention)
 
     def _chosen(self, unit: Chunk, choosing: Choosing) -> IntArray:
         """int64 [n, shots]: the demonstrations that the chunk's methods choose, rows of the index records in prompt order."""

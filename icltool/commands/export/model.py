@@ -20,7 +20,7 @@ from icltool.commands.export.scrubbing import (
     text_without_paths,
     without_paths,
 )
-from icltool.contracts import Progress, StageReport, SupportsTuning
+from icltool.contracts import Progress, StageReport, SupportsFineTuning
 from icltool.contracts.json import Json
 from icltool.errors import ConfigError, IclError, StoreError
 from icltool.plugin.manager import component
@@ -30,7 +30,7 @@ from icltool.store.outputs import output_of
 from icltool.store.workspace import TRAINED, Workspace
 
 if TYPE_CHECKING:
-    from icltool.components.models.shared.tuned import Tuned
+    from icltool.components.models.shared.fine_tuned import FineTuned
 
 LEARNER = "captioner"
 CARD, MANIFEST, ENDING = "README.md", "icltool.json", ".tar.gz"
@@ -41,15 +41,15 @@ _MEGABYTE = 10**6
 
 
 def export_model(config: ExportConfig, format: str, progress: Progress) -> StageReport:
-    """The whole model with its fine-tuned weights, or those alone (`--weights tuned`), as a folder or a tar.gz.
+    """The whole model with its fine-tuned weights, or those alone (`--weights fine-tuned`), as a folder or a tar.gz.
 
     Raises StoreError where the checkpoint is missing or damaged or the output cannot be written, ConfigError where the
     weights that the training began with are not there.
     """
-    from icltool.components.models.shared.tuned import read_tuned
+    from icltool.components.models.shared.fine_tuned import read_fine_tuned
 
     file = _weights(config)
-    tuned = read_tuned(file)
+    fine_tuned = read_fine_tuned(file)
     name = f"{file.parent.resolve().name}-{file.stem}"
     packed = format == "tar.gz"
     target = output_of(config, name + (ENDING if packed else ""), (file.parent, file), folder=not packed)
@@ -57,12 +57,12 @@ def export_model(config: ExportConfig, format: str, progress: Progress) -> Stage
         _check_replaced(target)
     whole = (config.weights or "whole") == "whole"
     if not whole and config.dtype is not None:
-        raise ConfigError("--dtype means nothing for --weights tuned", "leave it out")
+        raise ConfigError("--dtype means nothing for --weights fine-tuned", "leave it out")
     with _beside(target) as content:
         if whole:
-            _whole(tuned, content, config.dtype or "float32", progress)
-        kept = _configuration(tuned, content, config.configuration or "whole", whole)
-        write_json(content / MANIFEST, _manifest(content, tuned, whole, kept))
+            _whole(fine_tuned, content, config.dtype or "float32", progress)
+        kept = _configuration(fine_tuned, content, config.configuration or "whole", whole)
+        write_json(content / MANIFEST, _manifest(content, fine_tuned, whole, kept))
         files = _with_permissions(content)
         size = sum(path.stat().st_size for path in files)
         if packed:
@@ -72,7 +72,7 @@ def export_model(config: ExportConfig, format: str, progress: Progress) -> Stage
     row = {
         "what": "model",
         "format": format,
-        "model": tuned.model,
+        "model": fine_tuned.model,
         "checkpoint": file.stem,
         "weights": "whole" if whole else "tuned",
         "configuration": config.configuration or "whole",
@@ -126,25 +126,31 @@ def _newest(workspace: Workspace, config: ExportConfig) -> Path:
     return workspace.newest_checkpoint(learner, *chosen)
 
 
-def _whole(tuned: Tuned, content: Path, dtype: str, progress: Progress) -> None:
+def _whole(fine_tuned: FineTuned, content: Path, dtype: str, progress: Progress) -> None:
     """Loads the model on the CPU and has its adapter write it."""
-    progress.detail(f"loading {tuned.model} with {tuned.file}")
+    progress.detail(f"loading {fine_tuned.model} with {fine_tuned.file}")
     try:
-        model: Any = component("models", tuned.model, path=str(tuned.file), device="cpu", dtype=dtype)
+        model: Any = component("models", fine_tuned.model, path=str(fine_tuned.file), device="cpu", dtype=dtype)
     except IclError as error:
-        hint = f"{error.hint}; or export what was trained alone: --weights tuned"
-        raise ConfigError(f"the whole {tuned.model} is wanted, and {error.message}", hint) from error
-    if not isinstance(model, SupportsTuning):
-        raise ConfigError(f"{tuned.model} cannot be exported as a whole", "export what was trained: --weights tuned")
+        hint = f"{error.hint}; or export what was trained alone: --weights fine-tuned"
+        raise ConfigError(f"the whole {fine_tuned.model} is wanted, and {error.message}", hint) from error
+    if not isinstance(model, SupportsFineTuning):
+        raise ConfigError(
+            f"{fine_tuned.model} cannot be exported as a whole", "export what was trained: --weights fine-tuned"
+        )
     model.export(content)
 
 
-def _configuration(tuned: Tuned, content: Path, form: str, whole: bool) -> str:
+def _configuration(fine_tuned: FineTuned, content: Path, form: str, whole: bool) -> str:
     """Writes the training's record and the card as `form` wants them, and the fine-tuned weights unless the whole model is
     there. What the model itself needs to be read stays in every form."""
-    folder = tuned.file.parent
+    folder = fine_tuned.file.parent
     record = read_json(folder / TRAINED) if (folder / TRAINED).is_file() else {}
-    places = paths_in(record) | paths_in(dict(tuned.about)) | ({tuned.base} if _is_place(tuned.base) else set())
+    places = (
+        paths_in(record)
+        | paths_in(dict(fine_tuned.about))
+        | ({fine_tuned.base} if _is_place(fine_tuned.base) else set())
+    )
     card = _card(folder) if form != "none" else ""
     if form == "no-paths":
         for place in sorted(places, key=len, reverse=True):
@@ -159,10 +165,10 @@ def _configuration(tuned: Tuned, content: Path, form: str, whole: bool) -> str:
     if not whole:
         with writing(content):
             if form == "whole":
-                shutil.copyfile(tuned.file, content / tuned.file.name)
+                shutil.copyfile(fine_tuned.file, content / fine_tuned.file.name)
             else:
-                rewrite_header(tuned.file, content / tuned.file.name, lambda header: _header(header, form))
-    write_text(content / CARD, _with_copy(card, tuned, form, whole))
+                rewrite_header(fine_tuned.file, content / fine_tuned.file.name, lambda header: _header(header, form))
+    write_text(content / CARD, _with_copy(card, fine_tuned, form, whole))
     return form
 
 
@@ -178,7 +184,7 @@ def _is_place(base: str) -> bool:
     return bool(base) and (Path(base).is_absolute() or Path(base).exists() or base.count("/") != 1)
 
 
-def _manifest(content: Path, tuned: Tuned, whole: bool, form: str) -> dict[str, Json]:
+def _manifest(content: Path, fine_tuned: FineTuned, whole: bool, form: str) -> dict[str, Json]:
     """`icltool.json`, by which `--model FOLDER` knows the model: what the adapter wrote there, and what this copy is."""
     written = read_json(content / MANIFEST) if (content / MANIFEST).is_file() else {}
     if form != "whole":
@@ -187,12 +193,12 @@ def _manifest(content: Path, tuned: Tuned, whole: bool, form: str) -> dict[str, 
         "schema": SCHEMA,
         "schema_version": VERSION,
         "weights": "whole" if whole else "tuned",
-        "tuned": tuned.digest,
-        "base_hash": tuned.base_hash,
+        "tuned": fine_tuned.digest,
+        "base_hash": fine_tuned.base_hash,
         "configuration": form,
         "icltool": __version__,
     }
-    return {**written, "model": tuned.model, "copy": copy}
+    return {**written, "model": fine_tuned.model, "copy": copy}
 
 
 def _card(folder: Path) -> str:
@@ -203,21 +209,21 @@ def _card(folder: Path) -> str:
         raise StoreError(f"{path}, the model's card, cannot be read: {error}", "run `icltool train` again") from error
 
 
-def _with_copy(card: str, tuned: Tuned, form: str, whole: bool) -> str:
+def _with_copy(card: str, fine_tuned: FineTuned, form: str, whole: bool) -> str:
     """The card with a section that says what this copy holds."""
     holds = (
         "the whole model, with the fine-tuned weights in it"
         if whole
-        else f"the fine-tuned weights alone, to be laid over those of {tuned.model} that the training began with"
+        else f"the fine-tuned weights alone, to be laid over those of {fine_tuned.model} that the training began with"
     )
     left = {
         "whole": "with the configuration of the training",
         "no-paths": "with the configuration of the training, without paths",
         "none": "without the configuration of the training",
     }[form]
-    start = card.rstrip() or f"# {tuned.model}, fine-tuned"
+    start = card.rstrip() or f"# {fine_tuned.model}, fine-tuned"
     return (
-        f"{start}\n\n## This copy\n\nExported by icltool {__version__}: `{tuned.file.name}`, {holds}, {left}.\n\n"
+        f"{start}\n\n## This copy\n\nExported by icltool {__version__}: `{fine_tuned.file.name}`, {holds}, {left}.\n\n"
         f"    icltool caption --model FOLDER --input images.json\n"
     )
 

@@ -183,7 +183,7 @@ def _titled(name: str, evaluation: Evaluation) -> str:
 
 
 def _appended(table: Path, name: str, evaluation: Evaluation) -> str:
-    from icltool.components.models.shared.tuned import training_options
+    from icltool.components.models.shared.fine_tuned import training_options
 
     configuration = evaluation.provenance.get("configuration", {})
     path = configuration.get("model_path")

@@ -70,7 +70,7 @@ def place_of_model(configuration: Mapping[str, Json]) -> dict[str, Json]:
 
 
 def rewrite_header(source: Path, target: Path, change: Callable[[dict[str, Json]], dict[str, Json]]) -> None:
-    """Copies a file of fine-tuned weights (see `models.tuned`) with another header; its numbers stay as they are.
+    """Copies a file of fine-tuned weights (see `models.fine_tuned`) with another header; its numbers stay as they are.
     StoreError when it is cut."""
     with source.open("rb") as file, target.open("wb") as written:
         try:

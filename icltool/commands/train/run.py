@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict, TypeGuard, cast
 
 from icltool.commands.train.evaluations import EvaluationJob
+from icltool.commands.train.fine_tuning import FineTuningJob
+from icltool.commands.train.interventions import InterventionJob
 from icltool.commands.train.options import TrainConfig
 from icltool.commands.train.sequences import SequenceJob
-from icltool.commands.train.steering import SteeringJob
-from icltool.commands.train.tuning import TuningJob
-from icltool.contracts import Learner, Progress, StageReport, SteeringLearner, TrainingOutcome, TuningLearner
+from icltool.contracts import FineTuningLearner, InterventionLearner, Learner, Progress, StageReport, TrainingOutcome
 from icltool.contracts.learner import reads_evaluations
 from icltool.errors import ConfigError, StoreError
 from icltool.execution.processes import is_leader
@@ -129,10 +129,10 @@ def _job(
         return EvaluationJob(config, workspace, dataset, learner, options)
     if config.evaluations:
         raise ConfigError(f"{config.learner} does not learn from evaluations", "leave --evaluations out")
-    if isinstance(learner, TuningLearner):
-        return TuningJob(config, dataset, learner, options)
-    if isinstance(learner, SteeringLearner):
-        return SteeringJob(config, dataset, learner, options)
+    if isinstance(learner, FineTuningLearner):
+        return FineTuningJob(config, dataset, learner, options)
+    if isinstance(learner, InterventionLearner):
+        return InterventionJob(config, dataset, learner, options)
     return SequenceJob(config, workspace, dataset, cast(Learner, learner), options)
 
 

@@ -10,22 +10,22 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from pydantic import Field, field_validator
 
-from icltool.components.learners.options import OptionsLearner
-from icltool.components.learners.steering.activations import (
+from icltool.components.learners.interventions.activations import (
+    ActivationExtraction,
     PromptOptions,
-    Steering,
     answer_log_probs,
     last_input_replaced,
     unchanged,
 )
-from icltool.components.learners.steering.answers import hooked_model
+from icltool.components.learners.interventions.answers import hooked_model
+from icltool.components.learners.options import OptionsLearner
 from icltool.contracts import (
     AttentionHeads,
     Float64Array,
     IntArray,
+    InterventionSet,
     Progress,
     Prompt,
-    SteeringSet,
     TrainingOutcome,
     keyed_generator,
 )
@@ -82,11 +82,11 @@ class FunctionVector(OptionsLearner):
     options_model = FunctionVectorOptions
     options: FunctionVectorOptions
 
-    def steer(self, data: SteeringSet, folder: Path, seed: int, progress: Progress) -> TrainingOutcome:
-        """See SteeringLearner. The history holds the development split's log-probability for each layer, the chosen one
+    def learn_intervention(self, data: InterventionSet, folder: Path, seed: int, progress: Progress) -> TrainingOutcome:
+        """See InterventionLearner. The history holds the development split's log-probability for each layer, the chosen one
         last."""
         attention = hooked_model(data, METHOD).attention_heads()
-        making = Steering(data, METHOD, self.options, folder, seed, progress)
+        making = ActivationExtraction(data, METHOD, self.options, folder, seed, progress)
         outputs = [part.output for part in attention]
         means = [states.double().mean(0) for states in making.states(making.shown, outputs, inputs=True)]
         effects = self._effects(making, attention, means)
@@ -103,7 +103,9 @@ class FunctionVector(OptionsLearner):
         wanted = max(FEWEST, round(SHARE * len(effects))) if self.options.heads is None else self.options.heads
         return min(wanted, len(effects))
 
-    def _effects(self, making: Steering, attention: Sequence[AttentionHeads], means: Sequence[Tensor]) -> Float64Array:
+    def _effects(
+        self, making: ActivationExtraction, attention: Sequence[AttentionHeads], means: Sequence[Tensor]
+    ) -> Float64Array:
         """float64 [H]: the causal effect of each head, layer by layer. NaN counts as no effect."""
         prompts = self._uninformative(making)
         candidates = [
@@ -116,7 +118,7 @@ class FunctionVector(OptionsLearner):
             found = np.exp(answer_log_probs(making.data, prompts, [unchanged, *candidates], ticker.advance))
         return np.asarray(np.nan_to_num((found[1:] - found[0]).mean(1)), dtype=np.float64)
 
-    def _uninformative(self, making: Steering) -> list[Prompt]:
+    def _uninformative(self, making: ActivationExtraction) -> list[Prompt]:
         """Prompts of examples that no state was collected from, as far as there are enough."""
         pool, first = making.pool, len(making.positions)
         size = min(self.options.effect_size, len(pool))
@@ -125,7 +127,7 @@ class FunctionVector(OptionsLearner):
             return pool.plain_prompts(positions)
         return [self._shuffled(making, int(position)) for position in positions]
 
-    def _shuffled(self, making: Steering, position: int) -> Prompt:
+    def _shuffled(self, making: ActivationExtraction, position: int) -> Prompt:
         pool, data = making.pool, making.data
         [query] = pool.examples([position])
         shown = pool.examples(pool.demonstrations(position, self.options.corrupted_shots))

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import BeforeValidator, Field
 
 from icltool.components.interventions.shift import shifting
+from icltool.components.learners.interventions.activations import ActivationExtraction, Candidate, PromptOptions, max_of
 from icltool.components.learners.options import OptionsLearner, names_of
-from icltool.components.learners.steering.activations import Candidate, PromptOptions, Steering, max_of
-from icltool.contracts import AnswerBatch, Progress, SteeringSet, TrainingOutcome
+from icltool.contracts import AnswerBatch, InterventionSet, Progress, TrainingOutcome
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -52,12 +52,12 @@ class IcvPca(OptionsLearner):
     options_model = IcvPcaOptions
     options: IcvPcaOptions
 
-    def steer(self, data: SteeringSet, folder: Path, seed: int, progress: Progress) -> TrainingOutcome:
-        """See SteeringLearner. The history holds the development split's log-probability for each strength, the chosen one
+    def learn_intervention(self, data: InterventionSet, folder: Path, seed: int, progress: Progress) -> TrainingOutcome:
+        """See InterventionLearner. The history holds the development split's log-probability for each strength, the chosen one
         last."""
         import torch
 
-        making = Steering(data, METHOD, self.options, folder, seed, progress)
+        making = ActivationExtraction(data, METHOD, self.options, folder, seed, progress)
         modules = making.model.shifted_modules()
         shown = making.states(making.shown, modules)
         plain = making.states(making.pool.plain_prompts(making.positions), modules)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from icltool.components.learners.interventions.activations import ActivationExtraction, PromptOptions
 from icltool.components.learners.options import OptionsLearner
-from icltool.components.learners.steering.activations import PromptOptions, Steering
-from icltool.contracts import Progress, SteeringSet, TrainingOutcome
+from icltool.contracts import InterventionSet, Progress, TrainingOutcome
 
 
 class TaskVector(OptionsLearner):
@@ -23,9 +23,9 @@ class TaskVector(OptionsLearner):
     options_model = PromptOptions
     options: PromptOptions
 
-    def steer(self, data: SteeringSet, folder: Path, seed: int, progress: Progress) -> TrainingOutcome:
-        """See SteeringLearner. The history holds the development split's log-probability for each layer, the chosen one
+    def learn_intervention(self, data: InterventionSet, folder: Path, seed: int, progress: Progress) -> TrainingOutcome:
+        """See InterventionLearner. The history holds the development split's log-probability for each layer, the chosen one
         last."""
-        making = Steering(data, self.name, self.options, folder, seed, progress)
+        making = ActivationExtraction(data, self.name, self.options, folder, seed, progress)
         shown = making.states(making.shown, making.model.decoder_layers())
         return making.at_best_layer([states.double().mean(0).float() for states in shown], {})

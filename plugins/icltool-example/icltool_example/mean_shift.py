@@ -11,12 +11,12 @@ from pydantic import Field
 
 from icltool import (
     Draws,
+    InterventionSet,
     Model,
     Options,
     Progress,
-    SteeringSet,
     TrainingOutcome,
-    about_steering,
+    about_intervention,
     changed_outputs,
     check_base,
     expect_method,
@@ -55,7 +55,7 @@ class MeanShift:
         """The options that decide the result, defaults included."""
         return self.options.model_dump(mode="json")
 
-    def steer(self, data: SteeringSet, folder: Path, seed: int, progress: Progress) -> TrainingOutcome:
+    def learn_intervention(self, data: InterventionSet, folder: Path, seed: int, progress: Progress) -> TrainingOutcome:
         """Writes `shifts` float32 [L, D]."""
         import torch
 
@@ -69,7 +69,7 @@ class MeanShift:
                 states.append(torch.stack([of_layer.double().mean(0) for of_layer in found]))
         shifts = (self.options.strength * (states[0] - states[1])).float()
         figures = {"examples": len(positions), "norm": float(shifts.norm(dim=1).mean())}
-        about = about_steering(data, self.options.shots, seed, self.identity(), figures)
+        about = about_intervention(data, self.options.shots, seed, self.identity(), figures)
         path = write_intervention(folder, METHOD, model, about, {"shifts": shifts})
         return TrainingOutcome({"last": path}, [figures])
 

@@ -6,15 +6,15 @@ from typing import Any
 import pytest
 from icltool_example.mean_shift import MeanShift, MeanShiftOptions, MeanShiftVectors
 
-from icltool import ConfigError, Model, SteeringSet, StoreError, save_intervention
+from icltool import ConfigError, InterventionSet, Model, StoreError, save_intervention
 from icltool.contracts.options import made
 from icltool.plugin.manager import component
 from icltool.testing import (
     QuietProgress,
     check_intervention,
-    check_steering_learner,
+    check_intervention_learner,
     make_examples,
-    make_steering_set,
+    make_intervention_set,
 )
 
 
@@ -25,25 +25,27 @@ def model() -> Any:
 
 
 @pytest.fixture(scope="module")
-def data(model: Model, tmp_path_factory: pytest.TempPathFactory) -> SteeringSet:
+def data(model: Model, tmp_path_factory: pytest.TempPathFactory) -> InterventionSet:
     words = ("red", "green", "blue", "yellow", "circle", "square", "star")
-    return make_steering_set(model, make_examples(tmp_path_factory.mktemp("images"), 16, words=words))
+    return make_intervention_set(model, make_examples(tmp_path_factory.mktemp("images"), 16, words=words))
 
 
-def test_they_conform(model: Model, data: SteeringSet, tmp_path: Path) -> None:
-    made = check_steering_learner(
+def test_they_conform(model: Model, data: InterventionSet, tmp_path: Path) -> None:
+    made = check_intervention_learner(
         lambda: MeanShift(MeanShiftOptions(shots=2, examples=8)), MeanShiftVectors, data, tmp_path
     )
     check_intervention(made, model, data.examples.rows(range(4)))
 
 
-def test_the_shift_is_the_mean_difference(model: Any, data: SteeringSet, tmp_path: Path) -> None:
+def test_the_shift_is_the_mean_difference(model: Any, data: InterventionSet, tmp_path: Path) -> None:
     """Of one example it is the difference itself."""
     import torch
 
     from icltool import Draws, last_states, read_intervention
 
-    MeanShift(MeanShiftOptions(shots=2, examples=1, strength=1.0)).steer(data, tmp_path, 5, QuietProgress())
+    MeanShift(MeanShiftOptions(shots=2, examples=1, strength=1.0)).learn_intervention(
+        data, tmp_path, 5, QuietProgress()
+    )
     shifts = read_intervention(tmp_path / "last.safetensors").tensor("shifts", -1, -1)
     pool = Draws(data, len(data.examples), 5)
     for place, module in enumerate(model.shifted_modules()):

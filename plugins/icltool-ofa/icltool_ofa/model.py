@@ -1,4 +1,4 @@
-"""The adapter: OFA as an `icltool.Model` whose weights can be tuned."""
+"""The adapter: OFA as an `icltool.Model` whose weights can be fine-tuned."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from icltool import (
     LoadOptions,
     Prompt,
     TargetScore,
-    apply_tuned,
+    apply_fine_tuned,
     batches_by_length,
     fingerprint,
     in_batches,
@@ -31,10 +31,10 @@ from icltool import (
     trained_search,
 )
 from icltool_ofa.beam import Beams, beam_search
+from icltool_ofa.fine_tuning import FineTuning, Tokens
 from icltool_ofa.folders import find_model, folder_of, read_folder
 from icltool_ofa.prompts import OFAFormat
 from icltool_ofa.settings import SettingsOptions, settled
-from icltool_ofa.tuning import Tokens, Tuning
 
 #: How the published captions are searched for.
 _SEARCH: Mapping[str, float] = {
@@ -54,7 +54,7 @@ class OFAOptions(LoadOptions, SettingsOptions):
     on_hub: bool = Field(True, description="whether hub_id is on the Hugging Face hub; else it is on ModelScope")
 
 
-class OFAModel(Adapter, Tuning):
+class OFAModel(Adapter, FineTuning):
     """An encoder reads one image and a prompt, a decoder writes the answer. Demonstrations are text alone.
 
     What the encoder reads stands between `<s>` and `</s>`, a target ends with `</s>`, the decoder begins with `<s>`.
@@ -78,8 +78,8 @@ class OFAModel(Adapter, Tuning):
         self.weights = find_model(name, options.packaged, options.hub_id, options.path, options.on_hub)
         self.source = self.weights.source
         folder = folder_of(self.weights)
-        tuned = self.weights.tuned
-        known = read_card(folder, name) if tuned is None else tuned.adapter
+        fine_tuned = self.weights.fine_tuned
+        known = read_card(folder, name) if fine_tuned is None else fine_tuned.adapter
         self.network, self.tokenizer = read_folder(folder, getattr(torch, self.precision))
         given = options.model_dump(include=set(SettingsOptions.model_fields))
         self.settings = settled(known, given, self.network.config.image_bucket_size)
@@ -91,8 +91,8 @@ class OFAModel(Adapter, Tuning):
             if not isinstance(module, torch.nn.BatchNorm2d)
             for parameter in module.parameters(recurse=False)
         ]
-        if tuned is not None:
-            apply_tuned(self.network, tuned)
+        if fine_tuned is not None:
+            apply_fine_tuned(self.network, fine_tuned)
         try:
             self.network.requires_grad_(False).to(self.device)
         except torch.OutOfMemoryError as error:
@@ -106,12 +106,12 @@ class OFAModel(Adapter, Tuning):
         return self.settings.styles
 
     def fingerprint(self) -> str:
-        tuned = "" if self.weights.tuned is None else self.weights.tuned.digest
-        return fingerprint(self.source, self.precision, repr(self.settings), tuned)
+        fine_tuned = "" if self.weights.fine_tuned is None else self.weights.fine_tuned.digest
+        return fingerprint(self.source, self.precision, repr(self.settings), fine_tuned)
 
     def generation_defaults(self, task: str) -> Mapping[str, Any]:
         """See HasGenerationDefaults. The score of an answer is its mean log-probability, the end included. Weights that were
-        tuned for the task answer as their best were chosen."""
+        fine-tuned for the task answer as their best were chosen."""
         published: Mapping[str, float] = _SEARCH if task in ("caption", "style", "inference") else {}
         longer = {"max_new_tokens": 30} if task == "inference" else {}
         return {**published, **longer, **trained_search(self.weights, task)}
@@ -152,7 +152,7 @@ class OFAModel(Adapter, Tuning):
         return in_batches(batches_by_length([len(t.text) for t in tokens], batch_size), compute)
 
     def answer_logits(self, batch: AnswerBatch) -> torch.Tensor:
-        """See SupportsTuning."""
+        """See SupportsFineTuning."""
         read = dict(batch.inputs)
         decoder = {name: read.pop(name) for name in list(read) if name.startswith("decoder_")}
         shared = read.pop("shared", None)

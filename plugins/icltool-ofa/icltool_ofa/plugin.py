@@ -26,5 +26,5 @@ def icltool_models() -> list[Registration]:
     return [
         *published,
         Registration("ofa-distilled", _TARGET, "OFA distilled, trained on COCO captions; by folder", distilled),
-        Registration("tiny-ofa", _TARGET, "an OFA of toy size that has learned nothing, to be tuned", toy),
+        Registration("tiny-ofa", _TARGET, "an OFA of toy size that has learned nothing, to be fine-tuned", toy),
     ]

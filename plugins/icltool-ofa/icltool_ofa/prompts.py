@@ -87,7 +87,7 @@ class OFAFormat:
         return Prompt(text, (query.image,) if query.image else (), self._label(task, query.label) + END)
 
     def plain(self, text: str, image: str, target: str) -> Prompt:
-        """See SupportsTuning.plain_prompt. With `tokenize_style` a style at the end (` in personality NAME?`) is its code."""
+        """See SupportsFineTuning.plain_prompt. With `tokenize_style` a style at the end (` in personality NAME?`) is a code."""
         named = _NAMED.fullmatch(text)
         if self.tokenize_style and named is not None:
             text = f"{plain(named[1])} {self.styled(named[2])}?"

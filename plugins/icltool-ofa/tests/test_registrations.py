@@ -11,7 +11,7 @@ from icltool_ofa.model import OFAModel, OFAOptions
 from icltool_ofa.plugin import icltool_models
 from tiny_model import SIZE, write_folder
 
-from icltool import ConfigError, DataError, read_tuned
+from icltool import ConfigError, DataError, read_fine_tuned
 from icltool.testing import make_examples
 
 NAMES = ["ofa-tiny", "ofa-medium", "ofa-base", "ofa-large", "ofa-huge", "ofa-distilled", "tiny-ofa"]
@@ -60,13 +60,13 @@ def test_the_toy_is_the_same_each_time_and_reads_its_own_settings(tmp_path: Path
     assert model.score(prompts, 2) == again.score(prompts, 2)
     file, whole = tmp_path / "best.safetensors", tmp_path / "whole"
     model.network.state_dict()["encoder.layer_norm.weight"].fill_(2.0)
-    model.save_tuned(file, ["encoder.layer_norm.weight"], {})
+    model.save_fine_tuned(file, ["encoder.layer_norm.weight"], {})
     model.export(whole)
     for path in (file, whole):
         assert OFAModel(OFAOptions(**registration.options, path=str(path), device="cpu")).score(
             prompts, 2
         ) == model.score(prompts, 2)
-    assert read_tuned(file).base == ""
+    assert read_fine_tuned(file).base == ""
     (whole / "model.safetensors").unlink()
     with pytest.raises(DataError, match="has no weights"):
         OFAModel(OFAOptions(**registration.options, path=str(whole), device="cpu"))
@@ -102,8 +102,8 @@ def test_a_repository_in_the_hub_cache_is_read_there(tmp_path: Path, monkeypatch
     (registration,) = (r for r in icltool_models() if r.name == "ofa-tiny")
     model = OFAModel(OFAOptions(**registration.options, device="cpu", image_size=SIZE))
     assert model.source == "OFA-Sys/ofa-tiny"
-    model.save_tuned(tmp_path / "best.safetensors", ["encoder.layer_norm.weight"], {})
-    assert read_tuned(tmp_path / "best.safetensors").base == "OFA-Sys/ofa-tiny"
+    model.save_fine_tuned(tmp_path / "best.safetensors", ["encoder.layer_norm.weight"], {})
+    assert read_fine_tuned(tmp_path / "best.safetensors").base == "OFA-Sys/ofa-tiny"
     again = OFAModel(OFAOptions(**registration.options, path=str(tmp_path / "best.safetensors"), device="cpu"))
     assert again.settings == model.settings
     (folder / "vocab.json").unlink()

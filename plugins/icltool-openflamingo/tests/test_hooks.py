@@ -89,7 +89,7 @@ def test_live_is_trained_and_used(tiny_mpt: Tiny, examples: list[Example], tmp_p
     from icltool.components.interventions.shift import ShiftVectors
     from icltool.components.interventions.stored import StoredOptions
     from icltool.components.learners.live.learner import Live
-    from icltool.testing import QuietProgress, make_steering_set
+    from icltool.testing import QuietProgress, make_intervention_set
 
     model = tiny_mpt.loaded
     options = {
@@ -102,7 +102,7 @@ def test_live_is_trained_and_used(tiny_mpt: Tiny, examples: list[Example], tmp_p
         "alpha_lr": 1.0,
     }
     learner = Live(LiveOptions(**options, grad_checkpointing=True))
-    outcome = learner.steer(make_steering_set(model, examples), tmp_path, 0, QuietProgress())
+    outcome = learner.learn_intervention(make_intervention_set(model, examples), tmp_path, 0, QuietProgress())
     prompts = [model.prompt("caption", (), example) for example in examples]
     before = model.score(prompts, 6)
     with ShiftVectors(StoredOptions(method="live", file=outcome.checkpoints["last"])).applied(model):

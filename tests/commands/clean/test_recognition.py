@@ -156,8 +156,8 @@ def test_every_export_is_known_by_what_is_in_it(workspace: Path) -> None:
 def test_an_exported_model_is_known_packed_and_unpacked(workspace: Path) -> None:
     folder = workspace / "exports" / "captioner-best"
     folder.mkdir(parents=True)
-    tuned = SimpleNamespace(model="m", file=Path("best.safetensors"))
-    (folder / "README.md").write_text(_with_copy("# long\n" * 9000, cast(Any, tuned), "none", True))
+    fine_tuned = SimpleNamespace(model="m", file=Path("best.safetensors"))
+    (folder / "README.md").write_text(_with_copy("# long\n" * 9000, cast(Any, fine_tuned), "none", True))
     (folder / "icltool.json").write_text("{}")
     (folder / "model.safetensors").write_bytes(os.urandom(1 << 21))
     write_archive(workspace / "exports" / "captioner-best.tar.gz", folder, "captioner-best", PROGRESS)

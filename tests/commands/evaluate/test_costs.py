@@ -67,7 +67,7 @@ class One:
         return self._session
 
     @contextmanager
-    def steered(self, under: Conditions) -> Iterator[None]:
+    def applying(self, under: Conditions) -> Iterator[None]:
         self._session.now = under.label
         yield
         self._session.now = ""

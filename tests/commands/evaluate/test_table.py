@@ -31,15 +31,15 @@ def told(report: evaluate.EvaluationReport, file: Path) -> str:
     return line.removeprefix(f"{file}: ")
 
 
-def test_a_row_has_figures_and_all_that_they_depend_on(tuned_world: Path, tmp_path: Path) -> None:
+def test_a_row_has_figures_and_all_that_they_depend_on(fine_tuned_world: Path, tmp_path: Path) -> None:
     file = tmp_path / "tables" / "results.csv"
-    call = config(tuned_world, methods=("zero-shot", "finetuned"), metrics=("bleu-1", "rouge-l"), csv=file)
+    call = config(fine_tuned_world, methods=("zero-shot", "finetuned"), metrics=("bleu-1", "rouge-l"), csv=file)
     report = evaluate.run(call, QUIET)
     assert report.path is not None
     assert told(report, file) == "2 rows added"
-    columns, (zero, tuned) = table(file)
+    columns, (zero, fine_tuned) = table(file)
     assert tuple(columns[:1]) == KEY[:1]
-    for row, result in ((zero, report.results[0]), (tuned, report.results[1])):
+    for row, result in ((zero, report.results[0]), (fine_tuned, report.results[1])):
         assert (row["evaluation"], row["method"], row["queries"]) == (report.path.name, result.method, "8")
         assert (row["dataset"], row["task"], row["model"], row["dtype"]) == ("shapes", "caption", "tiny-blip2", "auto")
         for name, figure in result.metrics.items():
@@ -48,44 +48,46 @@ def test_a_row_has_figures_and_all_that_they_depend_on(tuned_world: Path, tmp_pa
         assert {name: row[f"generation.{name}"] for name in SEARCH} == {k: str(v) for k, v in SEARCH.items()}
     assert zero["training.lr"] == ""
     for name in ("epochs", "batch_size", "lr", "max_train_size", "schedule", "image_size", "select"):
-        assert tuned[f"training.{name}"] == str(SMALL[name])
-    assert tuned["setting"] != zero["setting"]
+        assert fine_tuned[f"training.{name}"] == str(SMALL[name])
+    assert fine_tuned["setting"] != zero["setting"]
 
 
-def test_it_grows_by_what_is_new(tuned_world: Path, tuned: Path, tmp_path: Path) -> None:
+def test_it_grows_by_what_is_new(fine_tuned_world: Path, fine_tuned: Path, tmp_path: Path) -> None:
     file = tmp_path / "results.csv"
     small: dict[str, Any] = {"test_size": 4, "csv": file}
-    first = evaluate.run(config(tuned_world, methods=("zero-shot",), **small), QUIET)
+    first = evaluate.run(config(fine_tuned_world, methods=("zero-shot",), **small), QUIET)
     assert told(first, file) == "1 rows added"
     before = file.read_text(encoding="utf-8")
 
-    again = evaluate.run(config(tuned_world, methods=("zero-shot",), **small), QUIET)
+    again = evaluate.run(config(fine_tuned_world, methods=("zero-shot",), **small), QUIET)
     assert told(again, file) == "1 there already"
     assert file.read_text(encoding="utf-8") == before
 
-    other = evaluate.run(config(tuned_world, methods=("zero-shot", "finetuned"), **small), QUIET)
+    other = evaluate.run(config(fine_tuned_world, methods=("zero-shot", "finetuned"), **small), QUIET)
     assert told(other, file).startswith("1 rows added, 1 there already, new columns: training.")
     columns, rows = table(file)
     assert [row["method"] for row in rows] == ["zero-shot", "finetuned"]
     assert columns[: len(before.splitlines()[0].split(","))] == before.splitlines()[0].split(",")
 
-    metric = evaluate.run(config(tuned_world, methods=("zero-shot",), metrics=("rouge-l",), **small), QUIET)
+    metric = evaluate.run(config(fine_tuned_world, methods=("zero-shot",), metrics=("rouge-l",), **small), QUIET)
     assert "new columns: rouge-l, rouge-l low, rouge-l high" in told(metric, file)
     _, rows = table(file)
     assert [(bool(row["bleu-1"]), bool(row["rouge-l"])) for row in rows] == [(True, False)] * 2 + [(False, True)]
 
-    by_path = evaluate.run(config(tuned_world, methods=("zero-shot",), model=str(tuned), **small), QUIET)
+    by_path = evaluate.run(config(fine_tuned_world, methods=("zero-shot",), model=str(fine_tuned), **small), QUIET)
     assert told(by_path, file) == "1 rows added"
     *_, last = table(file)[1]
-    assert (last["model"], last["model_path"]) == ("tiny-blip2", str(tuned))
+    assert (last["model"], last["model_path"]) == ("tiny-blip2", str(fine_tuned))
     assert last["training.lr"] == str(SMALL["lr"]), "the weights are fine-tuned ones, whatever the method is called"
 
 
-def test_demonstrations_and_the_model_s_own_options_make_rows_of_their_own(tuned_world: Path, tmp_path: Path) -> None:
+def test_demonstrations_and_the_model_s_own_options_make_rows_of_their_own(
+    fine_tuned_world: Path, tmp_path: Path
+) -> None:
     file = tmp_path / "results.csv"
     small: dict[str, Any] = {"methods": ("random",), "shots": (1, 2), "test_size": 4, "csv": file}
-    evaluate.run(config(tuned_world, seeds=(0, 1), **small), QUIET)
-    evaluate.run(config(tuned_world, adapter_options={"image_size": 40}, **{**small, "shots": (1,)}), QUIET)
+    evaluate.run(config(fine_tuned_world, seeds=(0, 1), **small), QUIET)
+    evaluate.run(config(fine_tuned_world, adapter_options={"image_size": 40}, **{**small, "shots": (1,)}), QUIET)
     columns, rows = table(file)
     assert [(row["shots"], row["seed"]) for row in rows] == [("1", "0"), ("1", "1"), ("2", "0"), ("2", "1"), ("1", "0")]
     assert columns[-1] == "model.image_size"
@@ -114,24 +116,24 @@ def test_what_stands_in_for_demonstrations_tells_its_training(
 
 
 @pytest.mark.parametrize("text", ["a,b\n1,2\n", "one;two\n"])
-def test_another_table_is_left_alone(tuned_world: Path, tmp_path: Path, text: str) -> None:
+def test_another_table_is_left_alone(fine_tuned_world: Path, tmp_path: Path, text: str) -> None:
     from icltool.errors import StoreError
 
     file = tmp_path / "mine.csv"
     file.write_text(text)
     with pytest.raises(StoreError, match="is another table"):
-        evaluate.run(config(tuned_world, methods=("zero-shot",), test_size=2, csv=file), QUIET)
+        evaluate.run(config(fine_tuned_world, methods=("zero-shot",), test_size=2, csv=file), QUIET)
     assert file.read_text() == text
 
 
-def test_an_export_appends_the_same_rows(tuned_world: Path, tuned: Path, tmp_path: Path) -> None:
+def test_an_export_appends_the_same_rows(fine_tuned_world: Path, fine_tuned: Path, tmp_path: Path) -> None:
     file, other = tmp_path / "results.csv", tmp_path / "other.csv"
     small: dict[str, Any] = {"test_size": 4, "csv": file, "adapter_options": {"image_size": 40}}
-    first = evaluate.run(config(tuned_world, methods=("zero-shot", "random"), **small), QUIET)
-    second = evaluate.run(config(tuned_world, methods=("zero-shot",), model=str(tuned), **small), QUIET)
+    first = evaluate.run(config(fine_tuned_world, methods=("zero-shot", "random"), **small), QUIET)
+    second = evaluate.run(config(fine_tuned_world, methods=("zero-shot",), model=str(fine_tuned), **small), QUIET)
     assert first.path is not None
     assert second.path is not None
-    call = ExportConfig(what="results", workspace=tuned_world, input=(first.path, second.path), append=other)
+    call = ExportConfig(what="results", workspace=fine_tuned_world, input=(first.path, second.path), append=other)
     report = export.run(call, QUIET)
     assert report.path == other
     assert [line.removeprefix(f"{other}: ").partition(",")[0] for line in report.lines()] == [

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from icltool.cli.app import run
 from icltool.commands.export.model import _newest
 from icltool.commands.export.options import ExportConfig
-from icltool.components.models.shared.tuned import read_tuned
+from icltool.components.models.shared.fine_tuned import read_fine_tuned
 from icltool.contracts import Example, GenerationOptions
 from icltool.errors import StoreError
 from icltool.plugin.manager import component
@@ -45,7 +45,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
             for name, parameter in model.network.named_parameters():
                 if name in names:
                     parameter.copy_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(step)))
-        model.save_tuned(folder / f"{choice}.safetensors", names, about)
+        model.save_fine_tuned(folder / f"{choice}.safetensors", names, about)
     record = {
         "schema": "icltool.training",
         "identity": {"learner": "captioner", "model": NAME, "model_path": base, "options": {"lr": 1e-5}},
@@ -151,7 +151,7 @@ def test_backups_say_what_they_were_asked_to(
     base = checkpoint.parents[2] / "models" / "blip2"
     monkeypatch.setenv("MODEL_CPK_DIR", str(tmp_path / "hub"))
     if weights == "tuned":
-        assert read_tuned(root / "best.safetensors").base == (str(base) if form == "whole" else "")
+        assert read_fine_tuned(root / "best.safetensors").base == (str(base) if form == "whole" else "")
         shutil.copytree(base, tmp_path / "hub" / "Salesforce" / NAME)
     assert answers(root, images) == answers(checkpoint, images)
 
@@ -220,10 +220,10 @@ def test_what_cannot_be_exported(
         *at, "--checkpoint=min_vl"
     )
     assert "model cannot be exported as csv hint: choose from folder, tar.gz" in refused(*at, "--format=csv")
-    assert "--dtype means nothing for --weights tuned" in refused(*at, "--weights=tuned", "--dtype=float16")
+    assert "--dtype means nothing for --weights fine-tuned" in refused(*at, "--weights=fine-tuned", "--dtype=float16")
     assert "cut.safetensors is cut" in refused("model", "--input", moved / "cut.safetensors")
     assert "--weights, --configuration means nothing for results" in refused(
-        "results", "--weights=tuned", "--configuration=none"
+        "results", "--weights=fine-tuned", "--configuration=none"
     )
     monkeypatch.setenv("MODEL_CPK_DIR", str(tmp_path))
     base = checkpoint.parents[2] / "models"
@@ -231,8 +231,8 @@ def test_what_cannot_be_exported(
     try:
         told = refused(*at, "--output", tmp_path / "new")
         assert f"the whole {NAME} is wanted, and weights of {NAME} are not on this machine" in told
-        assert "--weights tuned" in told
+        assert "--weights fine-tuned" in told
         assert not (tmp_path / "new").exists()
-        assert exported(capsys, *at[1:], "--weights=tuned", "--output", tmp_path / "new")["files"] == 4
+        assert exported(capsys, *at[1:], "--weights=fine-tuned", "--output", tmp_path / "new")["files"] == 4
     finally:
         base.with_name("away").rename(base)

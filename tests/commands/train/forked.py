@@ -24,7 +24,7 @@ WARM = (
     "icltool.cli.app",
     "icltool.commands.evaluate.run",
     "icltool.commands.train.run",
-    "icltool.commands.train.tuning",
+    "icltool.commands.train.fine_tuning",
     "icltool.components.learners.captioner.learner",
     "icltool.components.learners.lever_lm.learner",
     "icltool.components.learners.live.learner",

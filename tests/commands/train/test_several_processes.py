@@ -1,7 +1,7 @@
 """Training in two processes, through the command line, beside one process with the same global batch.
 
 Those of most tests are forked (see forked.py), as srun or torchrun start them; Lightning starts them itself from one command
-where the mark `reliability` stands, and in test_steering."""
+where the mark `reliability` stands, and in test_intervention."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from icltool.errors import ConfigError, DataError
 from icltool.store.records import PreparedSplit, write_dataset
 from icltool.store.workspace import Workspace
 from tests.commands.train.forked import FORKED, RANKS, both_ranks, command_line, ended, ranks, started
+from tests.commands.train.test_intervention import killed_in_the_second_epoch
 from tests.commands.train.test_run import EXAMPLES, example, write_embeddings, write_sequences
-from tests.commands.train.test_steering import killed_in_the_second_epoch
 from tests.components.learners.synthetic import RecordingProgress
 
 pytestmark = FORKED
@@ -177,16 +177,16 @@ def test_killed_processes_go_on_to_the_same_result(pair: tuple[Path, Path]) -> N
 
 def failing(arguments: list[str], rank: int) -> int:
     """One of the processes cannot read an image."""
-    from icltool.components.learners.steering.module import SteeringModule
+    from icltool.components.learners.interventions.module import InterventionModule
 
-    learnt = SteeringModule.losses
+    learnt = InterventionModule.losses
 
     def losses(self: Any, positions: Any) -> Any:
         if self.global_step == 2 and self.global_rank == rank:
             raise DataError("image 7 cannot be read", "look at it")
         return learnt(self, positions)
 
-    SteeringModule.losses = losses  # type: ignore[method-assign]
+    InterventionModule.losses = losses  # type: ignore[method-assign]
     return run(arguments)
 
 

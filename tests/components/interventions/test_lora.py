@@ -15,7 +15,7 @@ from torch import Tensor
 from icltool.components.interventions import files
 from icltool.components.interventions.lora import TARGETS, LoRA, LowRankAdapters
 from icltool.components.interventions.stored import StoredOptions
-from icltool.components.learners.steering.checkpointing import checkpointed
+from icltool.components.learners.interventions.checkpointing import checkpointed
 from icltool.contracts import GenerationOptions, Intervention
 from icltool.errors import ConfigError, StoreError
 from tests.components.interventions.cases import FAMILIES, Case, ToyModel, case_of, logits_of, modules_of

@@ -36,29 +36,29 @@ def overflowing(kind: Any, own: Any, seen: list[int]) -> None:
 def live(examples: Sequence[Example], folder: Path) -> None:
     from icltool.components.learners.live.learner import Live
     from icltool.plugin.manager import component
-    from tests.components.learners.steering.sets import SMALL, steering_set
+    from tests.components.learners.interventions.sets import SMALL, intervention_set
     from tests.components.learners.synthetic import RecordingProgress
 
-    data = steering_set(component("models", "tiny-idefics", device="cpu"), examples)
+    data = intervention_set(component("models", "tiny-idefics", device="cpu"), examples)
     learner = Live(LiveOptions(**{**SMALL, "max_train_size": EXAMPLES, "trainer": {**TRAINER, "strategy": "ddp"}}))
-    learner.steer(data, folder, 3, RecordingProgress())
+    learner.learn_intervention(data, folder, 3, RecordingProgress())
 
 
 def captioner(examples: Sequence[Example], folder: Path) -> None:
-    from tests.components.learners.captioner.sets import tuned, tuning_set
+    from tests.components.learners.captioner.sets import fine_tuned, fine_tuning_set
 
-    tuned(tuning_set(examples), folder, captions="first", max_train_size=EXAMPLES, itm=True, trainer=TRAINER)
+    fine_tuned(fine_tuning_set(examples), folder, captions="first", max_train_size=EXAMPLES, itm=True, trainer=TRAINER)
 
 
 def train(learner: str, examples: Sequence[Example], folder: Path) -> None:
     """Leaves the trainings `plain` and `overflowing` in the folder."""
     from icltool.components.learners.captioner.module import CaptionerModule
-    from icltool.components.learners.steering.module import SteeringModule
+    from icltool.components.learners.interventions.module import InterventionModule
 
     trained = {"live": live, "captioner": captioner}[learner]
     trained(examples, folder / "plain")
     seen: list[int] = []
-    overflowing(SteeringModule, lambda module: module._batches.own, seen)
+    overflowing(InterventionModule, lambda module: module._batches.own, seen)
     overflowing(CaptionerModule, lambda module: module._order.own, seen)
     trained(examples, folder / "overflowing")
     rank = torch.distributed.get_rank()

@@ -14,17 +14,17 @@ from safetensors.torch import load_file
 from icltool.components.interventions.files import read_intervention
 from icltool.components.interventions.lora import LoRA
 from icltool.components.interventions.stored import StoredOptions
+from icltool.components.learners.interventions.checkpointing import checkpointed
+from icltool.components.learners.interventions.draws import Draws
 from icltool.components.learners.lora.adapters import LearnedAdapters, LoraModule
 from icltool.components.learners.lora.learner import Lora
 from icltool.components.learners.lora.options import LoRAOptions
-from icltool.components.learners.steering.checkpointing import checkpointed
-from icltool.components.learners.steering.draws import Draws
-from icltool.contracts import Example, SteeringLearner, SteeringSet
+from icltool.contracts import Example, InterventionLearner, InterventionSet
 from icltool.errors import ConfigError
 from icltool.plugin.manager import component
 from tests.components.interventions.cases import modules_of
 from tests.components.learners.captioner.runs import Ending
-from tests.components.learners.steering.sets import steering_set
+from tests.components.learners.interventions.sets import intervention_set
 from tests.components.learners.synthetic import RecordingProgress
 from tests.conftest import Scenery
 
@@ -39,11 +39,11 @@ def examples(scenery: Scenery) -> list[Example]:
 
 
 @pytest.fixture(scope="module")
-def data(tiny_model: Any, examples: list[Example]) -> SteeringSet:
-    return steering_set(tiny_model, examples)
+def data(tiny_model: Any, examples: list[Example]) -> InterventionSet:
+    return intervention_set(tiny_model, examples)
 
 
-def module_of(data: SteeringSet, **options: Any) -> LoraModule:
+def module_of(data: InterventionSet, **options: Any) -> LoraModule:
     chosen = LoRAOptions(**{**SMALL, **options})
     torch.manual_seed(0)
     model: Any = data.model
@@ -54,7 +54,7 @@ def module_of(data: SteeringSet, **options: Any) -> LoraModule:
 
 
 def test_it_is_a_learner_that_steers() -> None:
-    assert isinstance(Lora(LoRAOptions()), SteeringLearner)
+    assert isinstance(Lora(LoRAOptions()), InterventionLearner)
     resolved = component("learners", "lora", targets="query,output,query").identity()
     assert resolved["targets"] == ["query", "output"]
     expected = {"rank": 8, "lora_alpha": 16.0, "dropout": 0.0, "distil": False, "hard_loss_weight": 1.0, "lr": 1e-4}
@@ -62,7 +62,7 @@ def test_it_is_a_learner_that_steers() -> None:
     assert json.loads(json.dumps(resolved)) == resolved
 
 
-def test_cross_entropy_without_demonstrations_is_minimised(data: SteeringSet, tiny_model: Any) -> None:
+def test_cross_entropy_without_demonstrations_is_minimised(data: InterventionSet, tiny_model: Any) -> None:
     """The twin: the model's own scores of single prompts."""
     module = module_of(data)
     with module.student.applied():
@@ -75,7 +75,7 @@ def test_cross_entropy_without_demonstrations_is_minimised(data: SteeringSet, ti
 
 
 @pytest.mark.parametrize("distil", [False, True])
-def test_gradients_reach_the_adapters_only(data: SteeringSet, distil: bool) -> None:
+def test_gradients_reach_the_adapters_only(data: InterventionSet, distil: bool) -> None:
     model: Any = data.model
     found = []
     for twice in (False, True):
@@ -92,7 +92,7 @@ def test_gradients_reach_the_adapters_only(data: SteeringSet, distil: bool) -> N
     assert all(p.grad is None for p in model.model.parameters())
 
 
-def test_dropout_is_for_training_alone(data: SteeringSet) -> None:
+def test_dropout_is_for_training_alone(data: InterventionSet) -> None:
     module = module_of(data, dropout=0.5)
     model: Any = data.model
     found = []
@@ -104,19 +104,19 @@ def test_dropout_is_for_training_alone(data: SteeringSet) -> None:
     assert not any(part.training for layer in model.decoder_layers() for part in layer.modules())
 
 
-def test_adapters_stay_where_their_layers_are_and_in_float32(data: SteeringSet) -> None:
+def test_adapters_stay_where_their_layers_are_and_in_float32(data: InterventionSet) -> None:
     module = module_of(data)
     module.to(torch.device("meta")).half()
     assert {(p.device.type, p.dtype) for p in module.parameters()} == {("cpu", torch.float32)}
 
 
-def trained(data: SteeringSet, folder: Path, progress: Any = None, **options: Any) -> Any:
+def trained(data: InterventionSet, folder: Path, progress: Any = None, **options: Any) -> Any:
     learner = Lora(LoRAOptions(**{**SMALL, "max_train_size": 12, **options}))
-    return learner.steer(data, folder, 3, progress or RecordingProgress())
+    return learner.learn_intervention(data, folder, 3, progress or RecordingProgress())
 
 
 def test_training_lowers_the_loss_and_leaves_a_file_that_is_used(
-    data: SteeringSet, tiny_model: Any, tmp_path: Path
+    data: InterventionSet, tiny_model: Any, tmp_path: Path
 ) -> None:
     progress, modules = RecordingProgress(), modules_of(tiny_model)
     prompts = Draws(data, 12, 3).plain_prompts(range(12))
@@ -142,7 +142,7 @@ def test_training_lowers_the_loss_and_leaves_a_file_that_is_used(
 
 @pytest.mark.parametrize("options", [{"dropout": 0.3}, {"distil": True, "teacher_draws": 2}])
 def test_an_interrupted_training_goes_on_and_gives_the_same_file(
-    data: SteeringSet, tiny_model: Any, tmp_path: Path, options: dict[str, Any]
+    data: InterventionSet, tiny_model: Any, tmp_path: Path, options: dict[str, Any]
 ) -> None:
     modules = modules_of(tiny_model)
     whole_run = trained(data, tmp_path / "whole", epochs=3, **options)
@@ -157,7 +157,7 @@ def test_an_interrupted_training_goes_on_and_gives_the_same_file(
 
 
 def test_bad_options_and_a_missing_peft_are_one_clear_line(
-    data: SteeringSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    data: InterventionSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(ConfigError, match="'lora': targets"):
         component("learners", "lora", targets="keys")

@@ -14,17 +14,17 @@ from torch import Tensor
 from icltool.components.interventions.files import read_intervention
 from icltool.components.interventions.head_shift import HeadShift
 from icltool.components.interventions.stored import StoredOptions
+from icltool.components.learners.interventions.answers import features_of
+from icltool.components.learners.interventions.checkpointing import checkpointed
+from icltool.components.learners.interventions.draws import Draws
 from icltool.components.learners.mimic.heads import AligningTeacher, LearnedHeads, MimicModule, recording
 from icltool.components.learners.mimic.learner import Mimic
 from icltool.components.learners.mimic.options import MimicOptions
-from icltool.components.learners.steering.answers import features_of
-from icltool.components.learners.steering.checkpointing import checkpointed
-from icltool.components.learners.steering.draws import Draws
-from icltool.contracts import Example, Prompt, SteeringLearner, SteeringSet
+from icltool.contracts import Example, InterventionLearner, InterventionSet, Prompt
 from icltool.errors import ConfigError
 from icltool.plugin.manager import component
 from tests.components.learners.captioner.runs import Ending
-from tests.components.learners.steering.sets import steering_set
+from tests.components.learners.interventions.sets import intervention_set
 from tests.components.learners.synthetic import RecordingProgress
 from tests.conftest import Scenery
 
@@ -37,18 +37,18 @@ def examples(scenery: Scenery) -> list[Example]:
 
 
 @pytest.fixture(scope="module")
-def data(tiny_model: Any, examples: list[Example]) -> SteeringSet:
-    return steering_set(tiny_model, examples)
+def data(tiny_model: Any, examples: list[Example]) -> InterventionSet:
+    return intervention_set(tiny_model, examples)
 
 
-def module_of(data: SteeringSet, **options: Any) -> MimicModule:
+def module_of(data: InterventionSet, **options: Any) -> MimicModule:
     chosen = MimicOptions(**{**SMALL, "init_std": 0.5, **options})
     torch.manual_seed(0)
     model: Any = data.model
     return MimicModule(LearnedHeads(model, chosen), data, Draws(data, 12, 0), chosen, 0)
 
 
-def hidden_states(data: SteeringSet, prompt: Prompt) -> tuple[Any, Tensor, Tensor]:
+def hidden_states(data: InterventionSet, prompt: Prompt) -> tuple[Any, Tensor, Tensor]:
     """The twin: (batch, logits, [L, N, D]) of one prompt, by plain hooks that keep everything."""
     model: Any = data.model
     seen: list[Tensor] = []
@@ -66,7 +66,7 @@ def hidden_states(data: SteeringSet, prompt: Prompt) -> tuple[Any, Tensor, Tenso
 
 
 def test_it_is_a_learner_that_steers() -> None:
-    assert isinstance(Mimic(MimicOptions()), SteeringLearner)
+    assert isinstance(Mimic(MimicOptions()), InterventionLearner)
     resolved = Mimic(MimicOptions()).identity()
     published = {"max_train_size": 1000, "align": 1.0, "divergence": 0.0, "hard_loss_weight": 0.5, "init_std": 0.001}
     published |= {"weight_decay": 1e-3, "warmup": 0.1, "clip": 1.0}
@@ -75,7 +75,7 @@ def test_it_is_a_learner_that_steers() -> None:
 
 
 @pytest.mark.parametrize("relative", [False, True])
-def test_the_loss_is_the_one_written_down(data: SteeringSet, relative: bool) -> None:
+def test_the_loss_is_the_one_written_down(data: InterventionSet, relative: bool) -> None:
     module = module_of(data, align=0.3, divergence=0.7, hard_loss_weight=0.25, align_relative=relative)
     squares, sizes, divergence, entropy, count = torch.zeros(4), torch.zeros(4), 0.0, 0.0, 0
     for position in (0, 3, 7):
@@ -99,7 +99,7 @@ def test_the_loss_is_the_one_written_down(data: SteeringSet, relative: bool) -> 
 
 
 @pytest.mark.parametrize("weights", [{}, {"divergence": 1.0}, {"align": 0.0, "divergence": 1.0}, {"align": 0.0}])
-def test_gradients_reach_vectors_weights_and_biases_only(data: SteeringSet, weights: dict[str, float]) -> None:
+def test_gradients_reach_vectors_weights_and_biases_only(data: InterventionSet, weights: dict[str, float]) -> None:
     model: Any = data.model
     found = []
     for twice in (False, True):
@@ -122,7 +122,7 @@ def test_gradients_reach_vectors_weights_and_biases_only(data: SteeringSet, weig
 
 @pytest.mark.parametrize("divergence", [0.0, 1.0])
 def test_kept_states_equal_fresh_ones_and_the_teacher_reads_each_prompt_once(
-    data: SteeringSet, divergence: float
+    data: InterventionSet, divergence: float
 ) -> None:
     draws = Draws(data, 12, 0)
     keeping, fresh = (
@@ -141,7 +141,7 @@ def test_kept_states_equal_fresh_ones_and_the_teacher_reads_each_prompt_once(
     assert len(fresh._states) == 2
 
 
-def test_nothing_is_left_on_the_layers_when_a_pass_fails(data: SteeringSet) -> None:
+def test_nothing_is_left_on_the_layers_when_a_pass_fails(data: InterventionSet) -> None:
     model: Any = data.model
     batch = model.answer_batch(module_of(data).draws.plain_prompts([0]), None)
     with pytest.raises(RuntimeError, match="stop"), recording(model, batch, []):
@@ -149,13 +149,13 @@ def test_nothing_is_left_on_the_layers_when_a_pass_fails(data: SteeringSet) -> N
     assert not any(layer._forward_hooks for layer in model.decoder_layers())
 
 
-def trained(data: SteeringSet, folder: Path, progress: Any = None, **options: Any) -> Any:
+def trained(data: InterventionSet, folder: Path, progress: Any = None, **options: Any) -> Any:
     learner = Mimic(MimicOptions(**{**SMALL, "max_train_size": 12, **options}))
-    return learner.steer(data, folder, 3, progress or RecordingProgress())
+    return learner.learn_intervention(data, folder, 3, progress or RecordingProgress())
 
 
 def test_training_lowers_the_loss_and_leaves_a_file_that_is_used(
-    data: SteeringSet, tiny_model: Any, tmp_path: Path
+    data: InterventionSet, tiny_model: Any, tmp_path: Path
 ) -> None:
     prompts = Draws(data, 12, 3).plain_prompts(range(12))
     before = tiny_model.score(prompts, 4)
@@ -178,7 +178,7 @@ def test_training_lowers_the_loss_and_leaves_a_file_that_is_used(
 
 @pytest.mark.parametrize("options", [{}, {"teacher_draws": 2, "divergence": 0.5}])
 def test_an_interrupted_training_goes_on_and_gives_the_same_file(
-    data: SteeringSet, tmp_path: Path, options: dict[str, Any]
+    data: InterventionSet, tmp_path: Path, options: dict[str, Any]
 ) -> None:
     whole_run = trained(data, tmp_path / "whole", epochs=3, **options)
     with pytest.raises(KeyboardInterrupt):

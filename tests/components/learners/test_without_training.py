@@ -19,13 +19,13 @@ from icltool.components.interventions.shift import ShiftVectors
 from icltool.components.interventions.stored import StoredOptions
 from icltool.components.learners.function_vector import FunctionVector, FunctionVectorOptions, summed_heads
 from icltool.components.learners.icv_pca import IcvPca, IcvPcaOptions, principal_shift
-from icltool.components.learners.steering import card
-from icltool.components.learners.steering.draws import Draws, held_out
+from icltool.components.learners.interventions import card
+from icltool.components.learners.interventions.draws import Draws, held_out
 from icltool.components.learners.task_vector import TaskVector
 from icltool.components.models.shared.options import RemoteCodeOptions
 from icltool.components.models.text.text import TextModel
 from icltool.components.tasks import task_named
-from icltool.contracts import Example, IndexSet, Prompt, SteeringSet, TrainingOutcome, group_code
+from icltool.contracts import Example, IndexSet, InterventionSet, Prompt, TrainingOutcome, group_code
 from icltool.contracts.arrays import text_code
 from icltool.errors import ConfigError, DataError
 from icltool.plugin.manager import component
@@ -50,7 +50,7 @@ class Listed:
         return [self.examples[int(row)] for row in rows]
 
 
-def steering_set(model: Any, task: str, examples: Sequence[Example], batch_size: int = 3) -> SteeringSet:
+def intervention_set(model: Any, task: str, examples: Sequence[Example], batch_size: int = 3) -> InterventionSet:
     def features(paths: Sequence[str]) -> Mapping[str, Any] | None:
         return dict(zip(paths, model.image_features(paths, 4), strict=True)) if paths else None
 
@@ -60,40 +60,42 @@ def steering_set(model: Any, task: str, examples: Sequence[Example], batch_size:
         np.array([group_code(e.group) for e in examples]),
         contents=np.array([text_code(e.label) for e in examples]),
     )
-    return SteeringSet(
+    return InterventionSet(
         model, task_named(task), Listed(examples), index, features, batch_size, provenance={"dataset": "made here"}
     )
 
 
 @pytest.fixture(scope="module", params=["idefics", "llama"])
-def data(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> SteeringSet:
+def data(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> InterventionSet:
     if request.param == "idefics":
         scenery: Scenery = request.getfixturevalue("scenery")
         examples = [scenery.example(i % 8, (3 * i + i // 8) % 8) for i in range(24)]
-        return steering_set(request.getfixturevalue("tiny_model"), "caption", examples)
+        return intervention_set(request.getfixturevalue("tiny_model"), "caption", examples)
     model = TextModel(RemoteCodeOptions(name="llama", path=tiny.llama(tmp_path_factory.mktemp("llama")), device="cpu"))
     texts = [f"the {'short ' * (3 * i % 7)}question {i}" for i in range(24)]
-    return steering_set(
+    return intervention_set(
         model,
         "vqa",
         [Example(i, "", i, t, LABELS[i % 8], (LABELS[i % 8],), question=t) for i, t in enumerate(texts)],
     )
 
 
-def made(data: SteeringSet, method: str, folder: Path, seed: int = 3, **options: Any) -> TrainingOutcome:
-    outcome: TrainingOutcome = component("learners", method, **{**FEW.get(method, SMALL), **options}).steer(
-        data, folder, seed, RecordingProgress()
-    )
+def made(data: InterventionSet, method: str, folder: Path, seed: int = 3, **options: Any) -> TrainingOutcome:
+    outcome: TrainingOutcome = component(
+        "learners", method, **{**FEW.get(method, SMALL), **options}
+    ).learn_intervention(data, folder, seed, RecordingProgress())
     return outcome
 
 
-def drawn(data: SteeringSet, seed: int = 3) -> tuple[Draws, Draws]:
+def drawn(data: InterventionSet, seed: int = 3) -> tuple[Draws, Draws]:
     """(examples that are learned from, development split)."""
     development = held_out(data, SMALL["dev_size"], seed)
     return Draws(data, len(data.examples), seed, apart=development.rows), development
 
 
-def ends(data: SteeringSet, prompts: Sequence[Prompt], modules: Sequence[Any], inputs: bool = False) -> torch.Tensor:
+def ends(
+    data: InterventionSet, prompts: Sequence[Prompt], modules: Sequence[Any], inputs: bool = False
+) -> torch.Tensor:
     """The twin: float64 [n, M, width], by plain hooks, one prompt at a time."""
     model: Any = data.model
     found = []
@@ -115,13 +117,15 @@ def ends(data: SteeringSet, prompts: Sequence[Prompt], modules: Sequence[Any], i
     return torch.stack(found)
 
 
-def development_log_prob(data: SteeringSet, intervention: Any) -> float:
+def development_log_prob(data: InterventionSet, intervention: Any) -> float:
     prompts = drawn(data)[1].plain_prompts(range(SMALL["dev_size"]))
     with intervention.applied(data.model):
         return float(np.mean([data.model.score([p], 1, data.features(p.images))[0].mean for p in prompts]))
 
 
-def test_the_task_vector_is_the_mean_state_of_prompts_with_demonstrations(data: SteeringSet, tmp_path: Path) -> None:
+def test_the_task_vector_is_the_mean_state_of_prompts_with_demonstrations(
+    data: InterventionSet, tmp_path: Path
+) -> None:
     outcome = made(data, "task-vector", tmp_path)
     layers = data.model.decoder_layers()  # type: ignore[attr-defined]
     pool, _ = drawn(data)
@@ -138,7 +142,7 @@ def test_the_task_vector_is_the_mean_state_of_prompts_with_demonstrations(data: 
     assert values[layer] == pytest.approx(development_log_prob(data, applied), abs=1e-4)
 
 
-def effect_by_hand(data: SteeringSet, prompts: Sequence[Prompt], part: Any, head: int, mean: torch.Tensor) -> float:
+def effect_by_hand(data: InterventionSet, prompts: Sequence[Prompt], part: Any, head: int, mean: torch.Tensor) -> float:
     """The mean gain in the answer's geometric mean probability when one head's output at the prompt's end is replaced."""
     model: Any = data.model
     gains = []
@@ -166,7 +170,7 @@ def effect_by_hand(data: SteeringSet, prompts: Sequence[Prompt], part: Any, head
 
 @pytest.mark.parametrize("corrupted", ["zero-shot", "shuffled"])
 def test_the_function_vector_sums_the_heads_with_the_largest_effect(
-    data: SteeringSet, corrupted: str, tmp_path: Path
+    data: InterventionSet, corrupted: str, tmp_path: Path
 ) -> None:
     options: dict[str, Any] = {"heads": 3, "effect_size": 4, "corrupted": corrupted, "corrupted_shots": 3}
     outcome = made(data, "function-vector", tmp_path, **options)
@@ -199,11 +203,11 @@ def test_the_function_vector_sums_the_heads_with_the_largest_effect(
             assert effect == pytest.approx(effects[layer, head], abs=2e-5)
 
 
-def test_shuffled_prompts_hold_the_same_labels_in_another_order(data: SteeringSet, tmp_path: Path) -> None:
-    from icltool.components.learners.steering.activations import Steering
+def test_shuffled_prompts_hold_the_same_labels_in_another_order(data: InterventionSet, tmp_path: Path) -> None:
+    from icltool.components.learners.interventions.activations import ActivationExtraction
 
     learner = FunctionVector(FunctionVectorOptions(**SMALL, corrupted="shuffled", corrupted_shots=6, effect_size=3))
-    making = Steering(data, "function-vector", learner.options, tmp_path, 3, RecordingProgress())
+    making = ActivationExtraction(data, "function-vector", learner.options, tmp_path, 3, RecordingProgress())
     prompts = learner._uninformative(making)
     pool, _ = drawn(data)
     for position, prompt in zip(range(5, 8), prompts, strict=True):
@@ -226,7 +230,7 @@ def test_heads_go_through_the_projection_without_its_bias() -> None:
     torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-5)
 
 
-def test_in_context_vectors_are_principal_directions_of_the_differences(data: SteeringSet, tmp_path: Path) -> None:
+def test_in_context_vectors_are_principal_directions_of_the_differences(data: InterventionSet, tmp_path: Path) -> None:
     outcome = made(data, "icv-pca", tmp_path, strengths="0.05,0.2")
     modules = data.model.shifted_modules()  # type: ignore[attr-defined]
     pool, _ = drawn(data)
@@ -261,7 +265,7 @@ def test_the_shift_points_where_the_mean_points_and_is_not_centred() -> None:
 
 @pytest.mark.parametrize("method", list(LEARNERS))
 def test_the_result_does_not_depend_on_the_batch_size_and_the_model_is_as_before(
-    data: SteeringSet, method: str, tmp_path: Path
+    data: InterventionSet, method: str, tmp_path: Path
 ) -> None:
     prompts = drawn(data)[0].plain_prompts(range(3))
     features = data.features(list(dict.fromkeys(path for p in prompts for path in p.images)))
@@ -285,14 +289,14 @@ def test_the_result_does_not_depend_on_the_batch_size_and_the_model_is_as_before
     assert "log_prob without" in shown
 
 
-def test_another_seed_reads_other_prompts(data: SteeringSet, tmp_path: Path) -> None:
+def test_another_seed_reads_other_prompts(data: InterventionSet, tmp_path: Path) -> None:
     one, other = (made(data, "task-vector", tmp_path / str(seed), seed).checkpoints["last"] for seed in (3, 4))
     assert not torch.equal(read_intervention(one).tensors["vector"], read_intervention(other).tensors["vector"])
 
 
-def test_it_is_said_when_nothing_helps(data: SteeringSet, tmp_path: Path) -> None:
+def test_it_is_said_when_nothing_helps(data: InterventionSet, tmp_path: Path) -> None:
     progress = RecordingProgress()
-    IcvPca(IcvPcaOptions(**SMALL, strengths=(500.0,))).steer(data, tmp_path, 3, progress)
+    IcvPca(IcvPcaOptions(**SMALL, strengths=(500.0,))).learn_intervention(data, tmp_path, 3, progress)
     assert any("less probable than without" in text for text in progress.said)
     assert progress.done == sum(total for _, total in progress.tasks)
 
@@ -307,7 +311,7 @@ def test_wrong_options_are_named(method: str) -> None:
     assert component("learners", method, shots="4").identity()["shots"] == 4
 
 
-def test_what_cannot_be_made_leaves_what_was_made(data: SteeringSet, tmp_path: Path) -> None:
+def test_what_cannot_be_made_leaves_what_was_made(data: InterventionSet, tmp_path: Path) -> None:
     made(data, "task-vector", tmp_path)
     kept = (tmp_path / "last.safetensors").read_bytes()
     with pytest.raises(DataError, match="40 shots"):
@@ -324,7 +328,7 @@ class _Plain:
         self.name, self.prompt = model.name, model.prompt
 
 
-def test_heads_that_cannot_be_told_apart_are_an_error(data: SteeringSet, tmp_path: Path) -> None:
+def test_heads_that_cannot_be_told_apart_are_an_error(data: InterventionSet, tmp_path: Path) -> None:
     model = TextModel(RemoteCodeOptions(name="gpt2", path=tiny.gpt2(tmp_path / "model"), device="cpu"))
     with pytest.raises(ConfigError, match="no heads"):
         made(replace(data, model=model), "function-vector", tmp_path)

@@ -172,7 +172,7 @@ def save_blip2(folder: Path, seed: int = SEED) -> None:
 def save_ofa(folder: Path) -> None:
     """Writes configuration and vocabulary of a small OFA, as a public folder has them; the weights are drawn when it is
     loaded."""
-    from icltool.components.models.shared.tuning import write_card
+    from icltool.components.models.shared.fine_tuning import write_card
 
     pieces = save_byte_pairs(folder, ["<s>", _PAD, _EOS, "<unk>"])
     width = 64

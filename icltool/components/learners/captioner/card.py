@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TypedDict
 
-from icltool.contracts import TuningSet
+from icltool.contracts import FineTuningSet
 from icltool.store.atomic import write_text
 
 CARD = "README.md"
@@ -31,7 +31,9 @@ class About(TypedDict):
     icltool: object
 
 
-def about_tuning(data: TuningSet, seed: int, options: Mapping[str, object], examples: int, captions: int) -> About:
+def about_fine_tuning(
+    data: FineTuningSet, seed: int, options: Mapping[str, object], examples: int, captions: int
+) -> About:
     """See About."""
     source = data.provenance
     return {
@@ -54,14 +56,16 @@ def lasting(record: Mapping[str, float]) -> dict[str, float]:
 
 
 def write_card(
-    folder: Path, data: TuningSet, about: About, best: Mapping[str, float], last: Mapping[str, float]
+    folder: Path, data: FineTuningSet, about: About, best: Mapping[str, float], last: Mapping[str, float]
 ) -> None:
     """Writes README.md. StoreError when that fails."""
     base = data.provenance.get("model_path") or data.provenance.get("model") or data.model.name
     write_text(folder / CARD, "\n".join(_lines(data, str(base), about, lasting(best), lasting(last))))
 
 
-def _lines(data: TuningSet, base: str, about: About, best: Mapping[str, float], last: Mapping[str, float]) -> list[str]:
+def _lines(
+    data: FineTuningSet, base: str, about: About, best: Mapping[str, float], last: Mapping[str, float]
+) -> list[str]:
     name = data.model.name
     return [
         f"---\nlibrary_name: icltool\npipeline_tag: image-to-text\ntags: [image-captioning, {name}]\n---\n",

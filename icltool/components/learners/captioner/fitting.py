@@ -16,7 +16,7 @@ from icltool.components.learners.captioner.module import STATE, CaptionerModule
 from icltool.components.learners.captioner.validation import Validation
 from icltool.components.learners.fitting import trainer as fitting
 from icltool.components.learners.fitting.runner import BatchReport, Best, Record, Training
-from icltool.components.learners.steering.checkpointing import checkpointed
+from icltool.components.learners.interventions.checkpointing import checkpointed
 from icltool.contracts import Progress
 from icltool.errors import ConfigError
 
@@ -60,7 +60,7 @@ class CaptionerTraining(Training):
 
     def prepared(self) -> AbstractContextManager[object]:
         """See Training."""
-        return tuned(self.module)
+        return fine_tuned(self.module)
 
     def check(self, trainer: Trainer) -> None:
         """See Training."""
@@ -82,7 +82,7 @@ class CaptionerTraining(Training):
     def write_last(self, history: Sequence[Record]) -> None:
         """See Training."""
         about: Mapping[str, object] = {**self.about, "figures": card.lasting(history[-1])}
-        self.module.model.save_tuned(self.weights(), self.module.parts.names(), about)
+        self.module.model.save_fine_tuned(self.weights(), self.module.parts.names(), about)
 
     def write_others(self, history: Sequence[Record]) -> None:
         """See Training."""
@@ -131,7 +131,7 @@ def _check_device(trainer: Trainer, network: torch.nn.Module) -> None:
 
 
 @contextmanager
-def tuned(module: CaptionerModule) -> Iterator[None]:
+def fine_tuned(module: CaptionerModule) -> Iterator[None]:
     """Within it the network is ready to be trained; afterwards it is on its device, in eval mode and without gradients."""
     network, options = module.network, module.options
     device = next(network.parameters()).device

@@ -11,7 +11,7 @@ from icltool.components.learners.captioner import card
 from icltool.components.learners.captioner.options import CaptionerOptions, metric_name, with_recipe
 from icltool.components.learners.captioner.rewards import Rewards
 from icltool.components.learners.options import OptionsLearner
-from icltool.contracts import Progress, SupportsTuning, TrainingOutcome, TuningSet
+from icltool.contracts import FineTuningSet, Progress, SupportsFineTuning, TrainingOutcome
 
 if TYPE_CHECKING:
     from icltool.components.learners.captioner.items import Items
@@ -24,7 +24,7 @@ _EMBEDDINGS = "embeddings"
 class Captioner(OptionsLearner):
     """Fine-tuning by cross-entropy with label smoothing, with image-text matching as a second task, or by self-critical
     sequence training. Options: see CaptionerOptions; ConfigError for a wrong one. What is not given is as the model's
-    recipe has it (`SupportsTuning.tuning_recipe`)."""
+    recipe has it (`SupportsFineTuning.fine_tuning_recipe`)."""
 
     name = "captioner"
     options_model = CaptionerOptions
@@ -35,9 +35,9 @@ class Captioner(OptionsLearner):
         """See StartsFromTrained."""
         return self.options.scst
 
-    def tune(self, data: TuningSet, folder: Path, seed: int, progress: Progress) -> TrainingOutcome:
-        """See TuningLearner. Raises ConfigError for a model that cannot be trained and for options that it cannot be trained
-        with, DataError for sets without examples and images that cannot be read, KeyboardInterrupt on Ctrl-C and SIGTERM:
+    def tune(self, data: FineTuningSet, folder: Path, seed: int, progress: Progress) -> TrainingOutcome:
+        """See FineTuningLearner. Raises ConfigError for a model that cannot be trained and for options that do not suit
+        it, DataError for sets without examples and images that cannot be read, KeyboardInterrupt on Ctrl-C and SIGTERM:
         finished steps are kept then."""
         from icltool.components.learners.captioner.fitting import CaptionerTraining
         from icltool.components.learners.captioner.items import Items
@@ -50,7 +50,7 @@ class Captioner(OptionsLearner):
         from icltool.components.learners.fitting.trainer import seeded
 
         model = tunable_model(data)
-        options = with_recipe(self.options, model.tuning_recipe(data.task.name))
+        options = with_recipe(self.options, model.fine_tuning_recipe(data.task.name))
         data = replace(data, generation=options.searched(data.generation))
         if options.scst:
             check_beams(data)
@@ -60,7 +60,7 @@ class Captioner(OptionsLearner):
         items = Items(data.examples, options.learned(data.task), options.max_train_size, seed)
         validation = Validation(data, options, seed)
         matching = Matching(items, options.itm_prompt, seed) if options.itm else None
-        about = card.about_tuning(data, seed, options.decided(), len(items.rows), len(items))
+        about = card.about_fine_tuning(data, seed, options.decided(), len(items.rows), len(items))
         with ExitStack() as stack:
             critic = None
             if options.scst:
@@ -71,14 +71,14 @@ class Captioner(OptionsLearner):
         return replace(outcome, checkpoints={name: outcome.checkpoints[name] for name in ("best", "last")})
 
 
-def _parts(model: SupportsTuning, options: CaptionerOptions) -> TrainedParts:
+def _parts(model: SupportsFineTuning, options: CaptionerOptions) -> TrainedParts:
     from icltool.components.learners.captioner.parts import TrainedParts
 
-    known, frozen = model.tuning_parts(), list(options.freeze)
+    known, frozen = model.fine_tuning_parts(), list(options.freeze)
     if options.scst and _EMBEDDINGS in known and _EMBEDDINGS not in frozen:
         frozen.append(_EMBEDDINGS)
     return TrainedParts(model.network, known, frozen)
 
 
-def _rewards(data: TuningSet, items: Items, options: CaptionerOptions) -> Rewards:
+def _rewards(data: FineTuningSet, items: Items, options: CaptionerOptions) -> Rewards:
     return Rewards(data.metric, metric_name(options.scst_metric), items.references, options.reward_workers)

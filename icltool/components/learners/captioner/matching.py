@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from icltool.components.learners.captioner.items import Items
-from icltool.contracts import Example, Prompt, SupportsTuning, keyed_generator
+from icltool.contracts import Example, Prompt, SupportsFineTuning, keyed_generator
 from icltool.errors import DataError
 
 WITH_STYLE = ' does the image describe " {caption} " in personality {style}?'
@@ -29,7 +29,7 @@ class Matching:
         self.prompt = prompt or (WITH_STYLE if items.styles else WITHOUT_STYLE)
 
     def prompts(
-        self, model: SupportsTuning, positions: Sequence[int], examples: Sequence[Example], epoch: int
+        self, model: SupportsFineTuning, positions: Sequence[int], examples: Sequence[Example], epoch: int
     ) -> list[Prompt]:
         """One prompt for each item; `examples` are the items', with their captions as labels."""
         return [

@@ -21,7 +21,7 @@ from icltool.components.learners.captioner.schedules import Moment, rate
 from icltool.components.learners.captioner.scst import SelfCritical
 from icltool.components.learners.fitting.processes import over_processes, without_share
 from icltool.components.learners.fitting.runner import FittedModule
-from icltool.contracts import Augmentation, Prompt, TuningSet, keyed_generator
+from icltool.contracts import Augmentation, FineTuningSet, Prompt, keyed_generator
 from icltool.errors import ConfigError
 
 Number = TypeVar("Number", float, Tensor)
@@ -41,7 +41,7 @@ class CaptionerModule(FittedModule):
     strict_loading = False
 
     def __init__(
-        self, data: TuningSet, items: Items, parts: TrainedParts, options: CaptionerOptions, seed: int,
+        self, data: FineTuningSet, items: Items, parts: TrainedParts, options: CaptionerOptions, seed: int,
         matching: Matching | None = None, critic: SelfCritical | None = None,
     ) -> None:  # fmt: skip
         super().__init__()
@@ -144,7 +144,7 @@ class CaptionerModule(FittedModule):
 
     def cross_entropy(self, name: str, prompts: Sequence[Prompt], pixels: Tensor) -> Tensor:
         """Label-smoothed, mean over the targets' tokens, whose number is kept in `counts` under this name."""
-        batch = self.model.tuning_batch(prompts, pixels, self.options.max_target_tokens)
+        batch = self.model.fine_tuning_batch(prompts, pixels, self.options.max_target_tokens)
         self.counts[name] = len(batch.tokens)
         return smoothed_cross_entropy(self.model.answer_logits(batch), batch.tokens, self.options.label_smoothing)
 

@@ -8,8 +8,8 @@ from typing import TypedDict, cast
 import torch
 from torch.nn import Module, Parameter
 
-from icltool.contracts import SupportsTuning, TuningSet
-from icltool.contracts.tuning import TunableModel
+from icltool.contracts import FineTuningSet, SupportsFineTuning
+from icltool.contracts.fine_tuning import TunableModel
 from icltool.errors import ConfigError
 
 
@@ -21,9 +21,9 @@ class Group(TypedDict):
     scale: float
 
 
-def tunable_model(data: TuningSet) -> TunableModel:
+def tunable_model(data: FineTuningSet) -> TunableModel:
     """The set's model. ConfigError where it cannot be trained."""
-    if not isinstance(data.model, SupportsTuning):
+    if not isinstance(data.model, SupportsFineTuning):
         raise ConfigError(
             f"{data.model.name} cannot be fine-tuned as a captioner",
             "those that can: blip2-…, instructblip-…, blip-…, ofa-…",

@@ -11,11 +11,11 @@ from torch import Tensor
 from icltool.components.learners.captioner.losses import answer_log_probs, self_critical_loss
 from icltool.components.learners.captioner.parts import tunable_model
 from icltool.components.learners.captioner.rewards import Rewards
-from icltool.contracts import BeamSample, Example, Float64Array, Model, Prompt, Task, TuningSet
+from icltool.contracts import BeamSample, Example, FineTuningSet, Float64Array, Model, Prompt, Task
 from icltool.errors import ConfigError
 
 
-def check_beams(data: TuningSet) -> None:
+def check_beams(data: FineTuningSet) -> None:
     """ConfigError where there would be nothing to compare a beam with."""
     if data.generation.num_beams < 2:
         raise ConfigError(
@@ -35,7 +35,7 @@ def advantages_of(rewards: Float64Array, counts: Sequence[int]) -> Float64Array:
 class SelfCritical:
     """The loss of a batch, and its mean reward. `rewards` are computed while the gradient's forward pass runs."""
 
-    def __init__(self, data: TuningSet, rewards: Rewards) -> None:
+    def __init__(self, data: FineTuningSet, rewards: Rewards) -> None:
         check_beams(data)
         self.data, self.rewards = data, rewards
 
@@ -52,7 +52,7 @@ class SelfCritical:
         log_probs = torch.zeros(0, device=pixels.device)
         if spoken:
             places = [place for place, _ in spoken]
-            batch = model.tuning_batch(
+            batch = model.fine_tuning_batch(
                 [prompts[place] for place in places],
                 pixels,
                 answers=[beam.ids for _, beam in spoken],

@@ -15,10 +15,10 @@ from icltool.contracts import (
     Augmentation,
     CorpusMetric,
     Example,
+    FineTuningSet,
     Judgement,
     Metric,
     Progress,
-    TuningSet,
     too_few_references,
 )
 from icltool.contracts.metric import ChecksItself, ReadsField
@@ -39,7 +39,7 @@ class Validation:
     Raises DataError where there are none.
     """
 
-    def __init__(self, data: TuningSet, options: CaptionerOptions, seed: int) -> None:
+    def __init__(self, data: FineTuningSet, options: CaptionerOptions, seed: int) -> None:
         self.data, self.workers = data, options.workers
         self.chosen = options.chosen_by(data.task)
         rows = drawn(len(data.development), options.development_size, seed, "captioner.development")
@@ -87,7 +87,7 @@ class Validation:
             if batch["error"] is not None:
                 raise batch["error"]
             prompts = [model.prompt(self.data.task, (), self.examples[i]) for i in batch["positions"]]
-            read = model.tuning_batch(prompts, batch["pixels"].to(module.device), module.options.max_target_tokens)
+            read = model.fine_tuning_batch(prompts, batch["pixels"].to(module.device), module.options.max_target_tokens)
             logits = model.answer_logits(read).float()
             nll = torch.nn.functional.cross_entropy(logits, read.tokens, reduction="none").double()
             total += torch.stack([nll.sum(), nll.new_tensor(float(len(nll)))]).cpu()

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from icltool.components.learners.interventions.draws import Draws
+from icltool.components.learners.interventions.learner import GradientLearner
 from icltool.components.learners.live.options import LiveOptions
-from icltool.components.learners.steering.draws import Draws
-from icltool.components.learners.steering.learner import GradientLearner
-from icltool.contracts import SteeringSet, SupportsDecoderHooks
+from icltool.contracts import InterventionSet, SupportsDecoderHooks
 
 if TYPE_CHECKING:
-    from icltool.components.learners.steering.module import SteeringModule
+    from icltool.components.learners.interventions.module import InterventionModule
 
 
 class Live(GradientLearner):
@@ -25,9 +25,9 @@ class Live(GradientLearner):
     options: LiveOptions
     counts_parameters = False
 
-    def module(self, model: SupportsDecoderHooks, data: SteeringSet, draws: Draws, seed: int) -> SteeringModule:
+    def module(self, model: SupportsDecoderHooks, data: InterventionSet, draws: Draws, seed: int) -> InterventionModule:
         """See GradientLearner."""
+        from icltool.components.learners.interventions.module import InterventionModule
         from icltool.components.learners.live.vectors import LiveVectors
-        from icltool.components.learners.steering.module import SteeringModule
 
-        return SteeringModule(LiveVectors(model, self.options), data, draws, self.options, seed)
+        return InterventionModule(LiveVectors(model, self.options), data, draws, self.options, seed)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from icltool.components.learners.steering.options import SteeringOptions
+from icltool.components.learners.interventions.options import InterventionOptions
 
 
-class LiveOptions(SteeringOptions):
+class LiveOptions(InterventionOptions):
     """Everything that decides what LIVE learns from its examples and a seed."""
 
     alpha: float = Field(

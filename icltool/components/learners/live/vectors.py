@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from icltool.components.interventions.shift import shifting
+from icltool.components.learners.interventions.module import ParameterGroup, Student
 from icltool.components.learners.live.options import LiveOptions
-from icltool.components.learners.steering.module import ParameterGroup, Student
 from icltool.contracts import SupportsDecoderHooks
 
 

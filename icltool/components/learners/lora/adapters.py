@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from icltool.components.interventions.lora import LowRankAdapters
+from icltool.components.learners.interventions.draws import Draws
+from icltool.components.learners.interventions.module import InterventionModule, ParameterGroup, Student
 from icltool.components.learners.lora.options import LoRAOptions
-from icltool.components.learners.steering.draws import Draws
-from icltool.components.learners.steering.module import ParameterGroup, SteeringModule, Student
-from icltool.contracts import SteeringSet, SupportsDecoderHooks, keyed_generator
+from icltool.contracts import InterventionSet, SupportsDecoderHooks, keyed_generator
 
 
 class LearnedAdapters(Student):
@@ -43,11 +43,11 @@ class LearnedAdapters(Student):
         return self
 
 
-class LoraModule(SteeringModule):
+class LoraModule(InterventionModule):
     """Minimises the cross-entropy of the answers, with `distil` the divergence from the teacher's, too."""
 
     def __init__(
-        self, student: LearnedAdapters, data: SteeringSet, draws: Draws, options: LoRAOptions, seed: int
+        self, student: LearnedAdapters, data: InterventionSet, draws: Draws, options: LoRAOptions, seed: int
     ) -> None:
         super().__init__(student, data, draws, options, seed)
         self.distils = options.distil

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from icltool.components.interventions.lora import need_peft
+from icltool.components.learners.interventions.draws import Draws
+from icltool.components.learners.interventions.learner import GradientLearner
 from icltool.components.learners.lora.options import LoRAOptions
-from icltool.components.learners.steering.draws import Draws
-from icltool.components.learners.steering.learner import GradientLearner
-from icltool.contracts import Progress, SteeringSet, SupportsDecoderHooks
+from icltool.contracts import InterventionSet, Progress, SupportsDecoderHooks
 
 if TYPE_CHECKING:
-    from icltool.components.learners.steering.module import SteeringModule
+    from icltool.components.learners.interventions.module import InterventionModule
 
 
 class Lora(GradientLearner):
@@ -30,7 +30,7 @@ class Lora(GradientLearner):
         """See GradientLearner."""
         return self.options.shots if self.options.distil else 0
 
-    def module(self, model: SupportsDecoderHooks, data: SteeringSet, draws: Draws, seed: int) -> SteeringModule:
+    def module(self, model: SupportsDecoderHooks, data: InterventionSet, draws: Draws, seed: int) -> InterventionModule:
         """See GradientLearner. ConfigError, too, where PEFT is missing or cannot wrap the model's projections."""
         from icltool.components.learners.lora.adapters import LearnedAdapters, LoraModule
 

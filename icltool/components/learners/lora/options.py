@@ -6,11 +6,11 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
+from icltool.components.learners.interventions.options import InterventionOptions
 from icltool.components.learners.options import names_of
-from icltool.components.learners.steering.options import SteeringOptions
 
 
-class LoRAOptions(SteeringOptions):
+class LoRAOptions(InterventionOptions):
     """Everything that decides what LoRA learns from its examples and a seed."""
 
     rank: int = Field(8, ge=1, description="rank of every adapter")

@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 
 from icltool.components.interventions.head_shift import HeadShifts, head_shape, shifting_heads
+from icltool.components.learners.interventions.answers import features_of
+from icltool.components.learners.interventions.draws import Draws
+from icltool.components.learners.interventions.losses import cross_entropy, divergence
+from icltool.components.learners.interventions.module import InterventionModule, ParameterGroup, Student
+from icltool.components.learners.interventions.teacher import Teacher
 from icltool.components.learners.mimic.options import MimicOptions
-from icltool.components.learners.steering.answers import features_of
-from icltool.components.learners.steering.draws import Draws
-from icltool.components.learners.steering.losses import cross_entropy, divergence
-from icltool.components.learners.steering.module import ParameterGroup, SteeringModule, Student
-from icltool.components.learners.steering.teacher import Teacher
-from icltool.contracts import AnswerBatch, SteeringSet, SupportsDecoderHooks
+from icltool.contracts import AnswerBatch, InterventionSet, SupportsDecoderHooks
 
 
 class LearnedHeads(Student):
@@ -47,7 +47,7 @@ class LearnedHeads(Student):
         return {name: parameter.float() for name, parameter in self.named_parameters()}
 
 
-class MimicModule(SteeringModule):
+class MimicModule(InterventionModule):
     """Minimises `align` x alignment + `hard_loss_weight` x cross-entropy + `divergence` x KL(teacher || student).
 
     Alignment is the mean over layers, tokens of the answers and dimensions of the squared difference between the states of
@@ -58,14 +58,14 @@ class MimicModule(SteeringModule):
     teacher: AligningTeacher
 
     def __init__(
-        self, student: LearnedHeads, data: SteeringSet, draws: Draws, options: MimicOptions, seed: int
+        self, student: LearnedHeads, data: InterventionSet, draws: Draws, options: MimicOptions, seed: int
     ) -> None:
         super().__init__(student, data, draws, options, seed)
         self.teacher = AligningTeacher(data, draws, options)
         self.distils = bool(options.align or options.divergence)
 
     def losses(self, positions: Sequence[int]) -> dict[str, Tensor]:
-        """See SteeringModule; with the alignment."""
+        """See InterventionModule; with the alignment."""
         options, epoch, temperature = self.options, self.current_epoch, self.temperature()
         answers = self.teacher.answers(positions, epoch, temperature) if options.divergence else None
         wanted = self.teacher.states(positions, epoch) if options.align else None
@@ -85,7 +85,7 @@ class MimicModule(SteeringModule):
         return losses
 
     def total(self, losses: dict[str, Tensor]) -> Tensor:
-        """See SteeringModule."""
+        """See InterventionModule."""
         options = self.options
         weights = {
             "cross_entropy": options.hard_loss_weight,
@@ -101,7 +101,7 @@ class AligningTeacher(Teacher):
 
     options: MimicOptions
 
-    def __init__(self, data: SteeringSet, draws: Draws, options: MimicOptions) -> None:
+    def __init__(self, data: InterventionSet, draws: Draws, options: MimicOptions) -> None:
         super().__init__(data, draws, options)
         self._states: dict[tuple[int, int], Tensor] = {}
         self._recorded: list[Tensor] = []

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from icltool.components.learners.interventions.draws import Draws
+from icltool.components.learners.interventions.learner import GradientLearner
 from icltool.components.learners.mimic.options import MimicOptions
-from icltool.components.learners.steering.draws import Draws
-from icltool.components.learners.steering.learner import GradientLearner
-from icltool.contracts import SteeringSet, SupportsDecoderHooks
+from icltool.contracts import InterventionSet, SupportsDecoderHooks
 
 if TYPE_CHECKING:
-    from icltool.components.learners.steering.module import SteeringModule
+    from icltool.components.learners.interventions.module import InterventionModule
 
 
 class Mimic(GradientLearner):
@@ -32,7 +32,7 @@ class Mimic(GradientLearner):
     options_model = MimicOptions
     options: MimicOptions
 
-    def module(self, model: SupportsDecoderHooks, data: SteeringSet, draws: Draws, seed: int) -> SteeringModule:
+    def module(self, model: SupportsDecoderHooks, data: InterventionSet, draws: Draws, seed: int) -> InterventionModule:
         """See GradientLearner."""
         from icltool.components.learners.mimic.heads import LearnedHeads, MimicModule
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pydantic import Field, model_validator
 
-from icltool.components.learners.steering.options import SteeringOptions
+from icltool.components.learners.interventions.options import InterventionOptions
 
 
-class MimicOptions(SteeringOptions):
+class MimicOptions(InterventionOptions):
     """Everything that decides what MimIC learns from its examples and a seed. The teacher's states that are aligned with are
     kept, too, where `teacher_draws` is set: layers x width numbers for each token of each answer, in the model's dtype."""
 

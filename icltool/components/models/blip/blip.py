@@ -9,8 +9,8 @@ import torch
 
 from icltool.components.models.shared.captioner import CaptionerOptions
 from icltool.components.models.shared.captioner_format import QUERIES, CaptionerFormat
+from icltool.components.models.shared.fine_tuning import COMMON_RECIPE, TunableCaptioner
 from icltool.components.models.shared.tokens import positions
-from icltool.components.models.shared.tuning import COMMON_RECIPE, TunableCaptioner
 from icltool.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -66,8 +66,8 @@ class BlipModel(TunableCaptioner):
         """See TunableCaptioner: as published (arXiv:2201.12086), 3 beams of 5 to 20 tokens, prompt included."""
         return {"num_beams": 3, "max_new_tokens": 16, "min_new_tokens": 1} if task == "caption" else {}
 
-    def tuning_recipe(self, task: str) -> Mapping[str, object]:
-        """See SupportsTuning: the published fine-tuning on COCO captions."""
+    def fine_tuning_recipe(self, task: str) -> Mapping[str, object]:
+        """See SupportsFineTuning: the published fine-tuning on COCO captions."""
         large = int(self.model.config.vision_config.hidden_size) >= 1024
         return {
             **COMMON_RECIPE,
@@ -80,8 +80,8 @@ class BlipModel(TunableCaptioner):
             "label_smoothing": 0.1,
         }
 
-    def tuning_parts(self) -> Mapping[str, Sequence[str]]:
-        """See SupportsTuning."""
+    def fine_tuning_parts(self) -> Mapping[str, Sequence[str]]:
+        """See SupportsFineTuning."""
         return {
             "vit": ("vision_model.", "!vision_model.post_layernorm."),
             "language_model": ("text_decoder.",),

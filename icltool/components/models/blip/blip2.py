@@ -9,8 +9,8 @@ import torch
 
 from icltool.components.models.shared.captioner import CaptionerOptions, opening
 from icltool.components.models.shared.captioner_format import CaptionerFormat
+from icltool.components.models.shared.fine_tuning import COMMON_RECIPE, TunableCaptioner
 from icltool.components.models.shared.tokens import positions
-from icltool.components.models.shared.tuning import COMMON_RECIPE, TunableCaptioner
 from icltool.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -98,8 +98,8 @@ class PrefixedCaptioner(TunableCaptioner):
         """See TunableCaptioner."""
         return CAPTION_SEARCH if task in ("caption", "inference") else {}
 
-    def tuning_parts(self) -> Mapping[str, Sequence[str]]:
-        """See SupportsTuning."""
+    def fine_tuning_parts(self) -> Mapping[str, Sequence[str]]:
+        """See SupportsFineTuning."""
         return {
             "vit": ("vision_model.", "!vision_model.post_layernorm."),
             "qformer": ("qformer.", "query_tokens"),
@@ -116,8 +116,8 @@ class Blip2Model(PrefixedCaptioner):
 
         super().__init__(options, Blip2ForConditionalGeneration)
 
-    def tuning_recipe(self, task: str) -> Mapping[str, object]:
-        """See SupportsTuning."""
+    def fine_tuning_recipe(self, task: str) -> Mapping[str, object]:
+        """See SupportsFineTuning."""
         recipe = dict(_RECIPE)
         if self.image_size != PRETRAINED_SIZE:
             del recipe["image_size"]  # fine-tuned before, or no published checkpoint: it stays

@@ -9,7 +9,7 @@ import torch
 from icltool.components.models.blip.blip2 import PrefixedCaptioner
 from icltool.components.models.shared.captioner import CaptionerOptions
 from icltool.components.models.shared.captioner_format import CaptionerFormat
-from icltool.components.models.shared.tuning import COMMON_RECIPE
+from icltool.components.models.shared.fine_tuning import COMMON_RECIPE
 from icltool.contracts import Prompt
 from icltool.errors import ConfigError
 
@@ -31,8 +31,8 @@ class InstructBlipModel(PrefixedCaptioner):
             )
         return super()._written()
 
-    def tuning_recipe(self, task: str) -> Mapping[str, object]:
-        """See SupportsTuning. Instruction tuning trained the Q-Former alone (arXiv:2305.06500, section 2.5)."""
+    def fine_tuning_recipe(self, task: str) -> Mapping[str, object]:
+        """See SupportsFineTuning. Instruction tuning trained the Q-Former alone (arXiv:2305.06500, section 2.5)."""
         return {
             **COMMON_RECIPE,
             "schedule": "cosine",

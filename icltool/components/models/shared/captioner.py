@@ -130,8 +130,8 @@ class Captioner(EncodesImages, Adapter):
         return bool(self.language.config.is_encoder_decoder)
 
     def fingerprint(self) -> str:
-        tuned = "" if self.weights.tuned is None else self.weights.tuned.digest
-        return fingerprint(self.source, self.precision, repr(self.format), str(self.image_size), tuned)
+        fine_tuned = "" if self.weights.fine_tuned is None else self.weights.fine_tuned.digest
+        return fingerprint(self.source, self.precision, repr(self.format), str(self.image_size), fine_tuned)
 
     @property
     def image_size(self) -> int:
@@ -185,7 +185,7 @@ class Captioner(EncodesImages, Adapter):
             return list(self._encode_pixels(pixels))
 
     def answer_logits(self, batch: AnswerBatch) -> torch.Tensor:
-        """See SupportsTuning."""
+        """See SupportsFineTuning."""
         inputs = dict(batch.inputs)
         target = {key: inputs.pop(key) for key in list(inputs) if key.startswith("decoder_")}
         with self.one_precision():

@@ -58,7 +58,7 @@ class CaptionerFormat:
         return Prompt(self._text("".join(parts)), images, self.blank + self._label(task, query.label) + self.end)
 
     def plain(self, text: str, image: str, target: str) -> Prompt:
-        """See SupportsTuning.plain_prompt."""
+        """See SupportsFineTuning.plain_prompt."""
         parts = self.image + plain_text(text, self.reserved)
         return Prompt(self._text(parts), (image,), self.blank + plain_text(target, self.reserved) + self.end)
 

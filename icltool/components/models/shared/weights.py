@@ -13,7 +13,13 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from icltool.components.models.shared.tuned import CHOICES, Tuned, check_tuned, read_tuned, tuned_file
+from icltool.components.models.shared.fine_tuned import (
+    CHOICES,
+    FineTuned,
+    check_fine_tuned,
+    fine_tuned_file,
+    read_fine_tuned,
+)
 from icltool.errors import ConfigError, DataError, IclWarning, StoreError
 from icltool.store.makers import content_mark
 
@@ -43,12 +49,12 @@ _SAMPLE = 1 << 20  # bytes hashed at either end of a weights file; whole files o
 
 @dataclass(frozen=True)
 class Weights:
-    """`source` is what `from_pretrained` takes; `local_only` forbids the network. `tuned` is a file of fine-tuned weights that
-    are to be laid over it (see `models.tuned`). Only where it is `trusted` does code of the repository run."""
+    """`source` is what `from_pretrained` takes; `local_only` forbids the network. `fine_tuned` is a file of weights that
+    are to be laid over it (see `models.fine_tuned`). Only where it is `trusted` does code of the repository run."""
 
     source: str
     local_only: bool
-    tuned: Tuned | None = None
+    fine_tuned: FineTuned | None = None
     trusted: bool = False
 
     @property
@@ -73,8 +79,8 @@ def find_weights(name: str, packaged: str | None, hub_id: str | None, path: str 
     Raises ConfigError when there is nothing, saying what would help. Only a hub id in `path` permits a download.
     """
     if path is not None:
-        if (file := tuned_file(Path(path))) is not None:
-            return _below(name, packaged, hub_id, read_tuned(file))
+        if (file := fine_tuned_file(Path(path))) is not None:
+            return _below(name, packaged, hub_id, read_fine_tuned(file))
         if Path(path).is_dir():
             _expect_weights(Path(path))
             return Weights(path, local_only=True)
@@ -147,14 +153,16 @@ def file_fault(folder: Path, error: str) -> str:
     return ""
 
 
-def _below(name: str, packaged: str | None, hub_id: str | None, tuned: Tuned) -> Weights:
+def _below(name: str, packaged: str | None, hub_id: str | None, fine_tuned: FineTuned) -> Weights:
     """The weights that fine-tuned ones are laid over. ConfigError where they are not found, or others than they were."""
-    if tuned.model != name:
-        raise ConfigError(f"{tuned.file} is a fine-tuned {tuned.model}, not {name}", f"use --model {tuned.model}")
-    moved = bool(tuned.base) and not Path(tuned.base).is_dir() and (packaged or hub_id) is not None
-    found = find_weights(name, packaged, hub_id, None if moved or not tuned.base else tuned.base)
-    check_tuned(tuned, name, weights_hash(found.source))
-    return Weights(found.source, found.local_only, tuned)
+    if fine_tuned.model != name:
+        raise ConfigError(
+            f"{fine_tuned.file} is a fine-tuned {fine_tuned.model}, not {name}", f"use --model {fine_tuned.model}"
+        )
+    moved = bool(fine_tuned.base) and not Path(fine_tuned.base).is_dir() and (packaged or hub_id) is not None
+    found = find_weights(name, packaged, hub_id, None if moved or not fine_tuned.base else fine_tuned.base)
+    check_fine_tuned(fine_tuned, name, weights_hash(found.source))
+    return Weights(found.source, found.local_only, fine_tuned)
 
 
 def fingerprint(folder: str, *extra: str) -> str:
@@ -196,8 +204,8 @@ def weights_mark(name: str, options: Mapping[str, object], path: str | None) -> 
         found = find_weights(name, packaged, hub_id, path)
     except (ConfigError, DataError, StoreError):  # loading says why
         return "" if path is None else content_mark(Path(path))
-    tuned = found.tuned.digest if found.tuned is not None else ""
-    return "-".join(filter(None, (content_mark(_folder_of(found.source)), tuned)))
+    fine_tuned = found.fine_tuned.digest if found.fine_tuned is not None else ""
+    return "-".join(filter(None, (content_mark(_folder_of(found.source)), fine_tuned)))
 
 
 def _folder_of(source: str) -> Path:

@@ -96,7 +96,7 @@ def test_what_is_told_instead(home: Path) -> None:
     assert (lines["model path"], lines["plan"]) == ("~/models/small", "exports/plan.json")
     assert lines["scratch"] == "/scratch/~/cache"
     assert dict(page.settings[0].lines) == {
-        "fine-tuned weights": "~/tuned/best.safetensors",
+        "fine-tuned weights": "~/fine-tuned/best.safetensors",
         "stands in for demonstrations": "checkpoints/v/last.safetensors",
         "seconds for all answers": "1.0",
     }

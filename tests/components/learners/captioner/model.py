@@ -1,4 +1,4 @@
-"""A small captioner that can be tuned: a vision transformer with a batch norm, and a GPT-2 that attends to it."""
+"""A small captioner that can be fine-tuned: a vision transformer with a batch norm, and a GPT-2 that attends to it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from transformers import GPT2Config, VisionEncoderDecoderConfig, VisionEncoderDecoderModel, ViTConfig
 
-from icltool.components.models.shared.tuned import save_tuned
+from icltool.components.models.shared.fine_tuned import save_fine_tuned
 from icltool.contracts import (
     AnswerBatch,
     Augmentation,
@@ -82,7 +82,7 @@ def network(vocabulary: int, dropout: float) -> Any:
 
 
 class TinyCaptioner:
-    """Implements Model and SupportsTuning."""
+    """Implements Model and SupportsFineTuning."""
 
     name = "tiny-captioner"
 
@@ -111,7 +111,7 @@ class TinyCaptioner:
         scores = []
         for prompt in prompts:
             with torch.no_grad():
-                batch = self.tuning_batch([prompt], self._pixels([prompt]))
+                batch = self.fine_tuning_batch([prompt], self._pixels([prompt]))
                 log_probs = torch.log_softmax(self.answer_logits(batch), -1).gather(1, batch.tokens[:, None])
             scores.append(TargetScore(float(log_probs.sum()), len(batch.tokens)))
         return scores
@@ -125,10 +125,10 @@ class TinyCaptioner:
             found += [beams[0].text for beams in self.sample_beams(part, self._pixels(part), options)]
         return found
 
-    def tuning_recipe(self, task: str) -> Mapping[str, Any]:
+    def fine_tuning_recipe(self, task: str) -> Mapping[str, Any]:
         return self.recipe
 
-    def tuning_parts(self) -> Mapping[str, Sequence[str]]:
+    def fine_tuning_parts(self) -> Mapping[str, Sequence[str]]:
         return {
             "vision": ("encoder.", "!encoder.layernorm."),
             "language": ("decoder.", "enc_to_dec_proj."),
@@ -151,7 +151,7 @@ class TinyCaptioner:
     def pixel_reader(self, augmentation: Augmentation) -> Reader:
         return Reader(SIDE, augmentation)
 
-    def tuning_batch(
+    def fine_tuning_batch(
         self, prompts: Sequence[Prompt], pixels: Any, max_target_tokens: int | None = None, answers: Any = None,
         images: Sequence[int] | None = None,
     ) -> AnswerBatch:  # fmt: skip
@@ -197,8 +197,8 @@ class TinyCaptioner:
                 found[places[row // options.num_beams]].append(BeamSample(tuple(answer), text, score))
         return found
 
-    def save_tuned(self, file: Path, names: Sequence[str], about: Mapping[str, Any]) -> None:
-        save_tuned(file, self.network, names, self.name, "", "f00d", {}, about)
+    def save_fine_tuned(self, file: Path, names: Sequence[str], about: Mapping[str, Any]) -> None:
+        save_fine_tuned(file, self.network, names, self.name, "", "f00d", {}, about)
 
     def export(self, folder: Path) -> None:
         raise NotImplementedError

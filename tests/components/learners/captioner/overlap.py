@@ -55,7 +55,7 @@ def dying(name: str) -> Dying:
 
 
 def metric(name: str) -> Any:
-    """What a TuningSet builds metrics with."""
+    """What a FineTuningSet builds metrics with."""
     if name == "overlap":
         return WordOverlap()
     from icltool.plugin.manager import component

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from icltool.contracts import Example, Ticker
-from tests.components.learners.captioner.sets import tuned, tuning_set
+from tests.components.learners.captioner.sets import fine_tuned, fine_tuning_set
 from tests.components.learners.synthetic import RecordingProgress
 
 
@@ -48,4 +48,4 @@ class Alarmed(RecordingProgress):
 
 
 def train(folder: Path, examples: list[Example], options: dict[str, Any], alarm: float = 0.0) -> None:
-    tuned(tuning_set(examples), folder, Alarmed(alarm) if alarm else None, **options)
+    fine_tuned(fine_tuning_set(examples), folder, Alarmed(alarm) if alarm else None, **options)

@@ -1,4 +1,4 @@
-"""TuningSets of small images in memory, and trainings on them."""
+"""FineTuningSets of small images in memory, and trainings on them."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any
 from icltool.components.learners.captioner.learner import Captioner
 from icltool.components.learners.captioner.options import CaptionerOptions
 from icltool.components.tasks import task_named
-from icltool.contracts import Example, GenerationOptions, TuningSet
-from icltool.testing.steering import InMemoryExamples
+from icltool.contracts import Example, FineTuningSet, GenerationOptions
+from icltool.testing.intervention_learners import InMemoryExamples
 from tests.components.learners.captioner.model import TinyCaptioner
 from tests.components.learners.captioner.overlap import metric
 from tests.components.learners.synthetic import RecordingProgress
@@ -31,11 +31,11 @@ def several_captions(examples: Sequence[Example], style: bool = False) -> list[E
     return told
 
 
-def tuning_set(
+def fine_tuning_set(
     examples: Sequence[Example], model: TinyCaptioner | None = None, held: int = 6, beams: int = 3, **changes: Any
-) -> TuningSet:
+) -> FineTuningSet:
     """The last `held` examples are for development."""
-    return TuningSet(
+    return FineTuningSet(
         model=model or TinyCaptioner(),
         task=changes.pop("task", task_named("caption").model_copy(update={"max_new_tokens": 8})),
         examples=InMemoryExamples(examples[:-held]),
@@ -48,7 +48,7 @@ def tuning_set(
     )
 
 
-def tuned(data: TuningSet, folder: Path, progress: Any = None, seed: int = 3, **options: Any) -> Any:
+def fine_tuned(data: FineTuningSet, folder: Path, progress: Any = None, seed: int = 3, **options: Any) -> Any:
     """The outcome of a training."""
     learner = Captioner(CaptionerOptions(**{**SMALL, **options}))
     return learner.tune(data, folder, seed, progress or RecordingProgress())

@@ -14,9 +14,9 @@ from icltool.components.models.blip.blip2 import Blip2Model
 from icltool.components.models.blip.instructblip import InstructBlipModel
 from icltool.components.models.shared.captioner import CaptionerOptions
 from icltool.contracts import Example
-from icltool.testing.tuners import make_tuning_set
+from icltool.testing.tuners import make_fine_tuning_set
 from tests.components.learners.captioner.overlap import metric
-from tests.components.learners.captioner.sets import tuned
+from tests.components.learners.captioner.sets import fine_tuned
 from tests.components.models import tiny_captioners as tiny
 from tests.suites import apart
 
@@ -35,7 +35,7 @@ def test_frozen_layers_are_computed_twice_too(examples: list[Example], tmp_path:
     (tmp_path / "base").mkdir()
     folder, counts, files = tiny.blip2_opt(tmp_path / "base"), [], []
     for on in (False, True):
-        data = make_tuning_set(
+        data = make_fine_tuning_set(
             Blip2Model(CaptionerOptions(name="blip2-opt-2.7b", path=folder, device="cpu")),
             examples[:8],
             examples[8:10],
@@ -44,7 +44,7 @@ def test_frozen_layers_are_computed_twice_too(examples: list[Example], tmp_path:
         layer = data.model.network.language_model.model.decoder.layers[1].fc1  # type: ignore[attr-defined]
         calls: list[int] = []
         layer.register_forward_hook(lambda module, given, found, calls=calls: calls.append(torch.is_grad_enabled()))
-        outcome = tuned(data, tmp_path / str(on), **{**SHORT, "epochs": 1, "select": "loss", "captions": "first"},
+        outcome = fine_tuned(data, tmp_path / str(on), **{**SHORT, "epochs": 1, "select": "loss", "captions": "first"},
                         grad_checkpointing=on)  # fmt: skip
         counts.append(sum(calls))
         files.append(load_file(outcome.checkpoints["last"]))
@@ -60,12 +60,12 @@ def test_a_family(name: str, rewarded: bool, examples: list[Example], tmp_path: 
     (tmp_path / "base").mkdir()
     folder = save(tmp_path / "base")
     loaded = family(CaptionerOptions(name=name, path=folder, device="cpu"))
-    data = make_tuning_set(loaded, examples[:12], examples[12:16], metric)
+    data = make_fine_tuning_set(loaded, examples[:12], examples[12:16], metric)
     options = {**SHORT, "freeze": "none"}
     if rewarded:
         del options["freeze"]  # the recipe's: the language model, among others
         options |= {"scst": True, "scst_metric": "overlap", "reward_workers": 0, "epochs": 1, "lr": 1e-3}
-    outcome = tuned(data, tmp_path / "out", **options)
+    outcome = fine_tuned(data, tmp_path / "out", **options)
     if not rewarded:
         assert outcome.history[-1]["train_loss"] < outcome.history[0]["train_loss"]
     prompts = [data.model.prompt("caption", (), example) for example in examples[12:16]]

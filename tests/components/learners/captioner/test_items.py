@@ -15,9 +15,9 @@ from hypothesis import given, settings, strategies as st
 from icltool.components.learners.captioner.items import EpochOrder, Items, TrainingImages, loader
 from icltool.contracts import Augmentation, Example
 from icltool.errors import DataError
-from icltool.testing.steering import InMemoryExamples
+from icltool.testing.intervention_learners import InMemoryExamples
 from tests.components.learners.captioner.model import Reader
-from tests.components.learners.captioner.sets import several_captions, tuned, tuning_set
+from tests.components.learners.captioner.sets import fine_tuned, fine_tuning_set, several_captions
 
 VARIED = Augmentation("resized", (0.5, 1.0), 256, flip=True)
 
@@ -116,7 +116,7 @@ def test_workers_read_what_one_process_reads(examples: list[Example]) -> None:
 def test_a_image_that_cannot_be_read_is_one_clear_line(examples: list[Example], tmp_path: Path, workers: int) -> None:
     broken = [replace(examples[0], image="/no/such.png"), *examples[1:]]
     with pytest.raises(DataError, match=r"^image /no/such.png cannot be read \(restore it\)$"):
-        tuned(tuning_set(broken), tmp_path, workers=workers)
+        fine_tuned(fine_tuning_set(broken), tmp_path, workers=workers)
 
 
 def test_left_and_right_are_looked_for_in_each_caption(examples: list[Example]) -> None:

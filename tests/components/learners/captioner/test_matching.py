@@ -12,9 +12,9 @@ from icltool.components.learners.captioner.items import Items
 from icltool.components.learners.captioner.matching import NO, OTHER_STYLE, YES, Matching
 from icltool.contracts import Example
 from icltool.errors import DataError
-from icltool.testing.steering import InMemoryExamples
+from icltool.testing.intervention_learners import InMemoryExamples
 from tests.components.learners.captioner.model import TinyCaptioner
-from tests.components.learners.captioner.sets import tuned, tuning_set
+from tests.components.learners.captioner.sets import fine_tuned, fine_tuning_set
 
 
 def questions(examples: list[Example], epochs: int = 120) -> list[tuple[Example, str, str]]:
@@ -76,7 +76,7 @@ def test_one_image_alone_cannot_be_told_from_others(examples: list[Example]) -> 
 
 
 def test_it_is_trained_beside_the_captions(styled: list[Example], tmp_path: Path) -> None:
-    outcome = tuned(tuning_set(styled), tmp_path, itm=True, itm_alpha=0.5, epochs=3)
+    outcome = fine_tuned(fine_tuning_set(styled), tmp_path, itm=True, itm_alpha=0.5, epochs=3)
     first, last = outcome.history[0], outcome.history[-1]
     assert last["train_itm"] < first["train_itm"]
     assert last["train_loss"] == pytest.approx(last["train_xe"] + 0.5 * last["train_itm"], rel=1e-6)

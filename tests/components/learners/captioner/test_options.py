@@ -11,17 +11,17 @@ import pytest
 from icltool.components.learners.captioner.learner import Captioner
 from icltool.components.learners.captioner.options import CaptionerOptions, with_recipe
 from icltool.components.tasks import task_named
-from icltool.contracts import Example, TuningLearner
+from icltool.contracts import Example, FineTuningLearner
 from icltool.contracts.options import made
 from icltool.errors import ConfigError
 from icltool.plugin.manager import component
 from tests.components.learners.captioner.model import TinyCaptioner
-from tests.components.learners.captioner.sets import SMALL, tuned, tuning_set
+from tests.components.learners.captioner.sets import SMALL, fine_tuned, fine_tuning_set
 
 
 def test_it_is_registered_and_tunes() -> None:
     learner = component("learners", "captioner", lr="2e-5")
-    assert isinstance(learner, TuningLearner)
+    assert isinstance(learner, FineTuningLearner)
     assert json.loads(json.dumps(learner.identity())) == learner.identity()
 
 
@@ -84,25 +84,25 @@ def test_wrong_values_are_one_clear_line(values: dict[str, Any], told: str) -> N
 
 
 def test_what_the_model_cannot_do_is_told(examples: list[Example], tmp_path: Path, tiny_model: Any) -> None:
-    data = tuning_set(examples)
+    data = fine_tuning_set(examples)
     with pytest.raises(ConfigError, match="no part 'head'") as caught:
-        tuned(data, tmp_path, freeze="head")
+        fine_tuned(data, tmp_path, freeze="head")
     assert "embeddings, language, vision" in str(caught.value.hint)
     with pytest.raises(ConfigError, match="nothing of the model is left"):
         _all_frozen(tmp_path, examples)
     with pytest.raises(ConfigError, match="tiny-idefics cannot be fine-tuned"):
-        tuned(tuning_set(examples, model=tiny_model), tmp_path)
+        fine_tuned(fine_tuning_set(examples, model=tiny_model), tmp_path)
     with pytest.raises(ConfigError, match="num_beams is 1"):
-        tuned(tuning_set(examples, beams=1), tmp_path, scst=True)
+        fine_tuned(fine_tuning_set(examples, beams=1), tmp_path, scst=True)
     assert not list(tmp_path.iterdir())
 
 
 def _all_frozen(folder: Path, examples: list[Example]) -> None:
     class Whole(TinyCaptioner):
-        def tuning_parts(self) -> dict[str, tuple[str, ...]]:
+        def fine_tuning_parts(self) -> dict[str, tuple[str, ...]]:
             return {"all": ("",)}
 
-    Captioner(CaptionerOptions(**SMALL, freeze="all")).tune(tuning_set(examples, Whole()), folder, 0, None)  # type: ignore[arg-type]
+    Captioner(CaptionerOptions(**SMALL, freeze="all")).tune(fine_tuning_set(examples, Whole()), folder, 0, None)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

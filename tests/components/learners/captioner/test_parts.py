@@ -12,7 +12,7 @@ NORM = "encoder.embeddings.patch_embeddings.projection.norm"
 
 def parts_of(*frozen: str) -> tuple[TinyCaptioner, TrainedParts]:
     model = TinyCaptioner()
-    return model, TrainedParts(model.network, model.tuning_parts(), frozen)
+    return model, TrainedParts(model.network, model.fine_tuning_parts(), frozen)
 
 
 def test_a_frozen_part_is_whole_but_for_what_is_taken_out() -> None:
@@ -42,7 +42,7 @@ def test_statistics_of_batches_are_kept_where_they_change() -> None:
 def test_frozen_parts_keep_their_precision_and_trained_ones_get_theirs_back() -> None:
     model = TinyCaptioner()
     model.network.to(torch.bfloat16)
-    parts = TrainedParts(model.network, model.tuning_parts(), ["vision"])
+    parts = TrainedParts(model.network, model.fine_tuning_parts(), ["vision"])
     parts.prepare()
     for name, parameter in model.network.named_parameters():
         assert parameter.dtype == (torch.float32 if name in parts.trained else torch.bfloat16)

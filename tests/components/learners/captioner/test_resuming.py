@@ -17,7 +17,7 @@ from icltool.contracts import Example
 from icltool.errors import StoreError
 from tests.commands.train.forked import FORKED, both_ranks, ended, started
 from tests.components.learners.captioner.runs import Ending, train
-from tests.components.learners.captioner.sets import tuned, tuning_set
+from tests.components.learners.captioner.sets import fine_tuned, fine_tuning_set
 from tests.suites import apart
 
 FILES = ("best.safetensors", "last.safetensors", "README.md")
@@ -60,15 +60,15 @@ KINDS: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("kind", apart("reliability", [kind for kind in KINDS if kind != "plain"], KINDS))
 def test_an_interrupted_training_gives_the_same_files(examples: list[Example], tmp_path: Path, kind: str) -> None:
     options = {**STEPS, **KINDS[kind]}
-    whole = tuned(tuning_set(examples), tmp_path / "whole", **options)
+    whole = fine_tuned(fine_tuning_set(examples), tmp_path / "whole", **options)
     told = []
     for after in (7, 4, 3):  # within an epoch, and over its end
         progress = Ending(after)
         with pytest.raises(KeyboardInterrupt):
-            tuned(tuning_set(examples), tmp_path / "cut", progress, **options)
+            fine_tuned(fine_tuning_set(examples), tmp_path / "cut", progress, **options)
         told.append(progress)
     assert [known.tasks[0][1] for known in told] != [told[0].tasks[0][1]] * 3
-    outcome = tuned(tuning_set(examples), tmp_path / "cut", **options)
+    outcome = fine_tuned(fine_tuning_set(examples), tmp_path / "cut", **options)
     same_files(tmp_path / "whole", tmp_path / "cut")
     assert without_speeds(outcome.history) == without_speeds(whole.history)
 
@@ -76,13 +76,13 @@ def test_an_interrupted_training_gives_the_same_files(examples: list[Example], t
 @pytest.mark.parametrize("number", apart("reliability", [signal.SIGINT], [signal.SIGINT, signal.SIGTERM]))
 def test_a_signal_saves_the_step_and_ends(examples: list[Example], tmp_path: Path, number: int) -> None:
     options = {**STEPS, "save_every": 0}
-    tuned(tuning_set(examples), tmp_path / "whole", **options)
+    fine_tuned(fine_tuning_set(examples), tmp_path / "whole", **options)
     before = signal.getsignal(number)
     with pytest.raises(KeyboardInterrupt):
-        tuned(tuning_set(examples), tmp_path / "cut", Ending(11, number), **options)
+        fine_tuned(fine_tuning_set(examples), tmp_path / "cut", Ending(11, number), **options)
     assert signal.getsignal(number) == before
     progress = Ending(10**6)
-    tuned(tuning_set(examples), tmp_path / "cut", progress, **options)
+    fine_tuned(fine_tuning_set(examples), tmp_path / "cut", progress, **options)
     assert progress.tasks[0][1] == 27 - 13  # the step after the eleventh batch was finished
     same_files(tmp_path / "whole", tmp_path / "cut")
 
@@ -91,7 +91,7 @@ def test_a_signal_saves_the_step_and_ends(examples: list[Example], tmp_path: Pat
 def test_an_interrupted_validation_is_made_again_and_its_epoch_is_not(
     examples: list[Example], tmp_path: Path, epoch: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tuned(tuning_set(examples), tmp_path / "whole", **STEPS)
+    fine_tuned(fine_tuning_set(examples), tmp_path / "whole", **STEPS)
     close = CheckpointCallback._close_epoch
 
     def closing(self: Any, trainer: Any, module: Any, record: dict[str, float]) -> None:
@@ -102,9 +102,9 @@ def test_an_interrupted_validation_is_made_again_and_its_epoch_is_not(
     with monkeypatch.context() as patched:
         patched.setattr(CheckpointCallback, "_close_epoch", closing)
         with pytest.raises(KeyboardInterrupt):
-            tuned(tuning_set(examples), tmp_path / "cut", **STEPS)
+            fine_tuned(fine_tuning_set(examples), tmp_path / "cut", **STEPS)
     progress = Ending(10**6)
-    outcome = tuned(tuning_set(examples), tmp_path / "cut", progress, **STEPS)
+    outcome = fine_tuned(fine_tuning_set(examples), tmp_path / "cut", progress, **STEPS)
     assert sum(left for _, left in progress.tasks) == 9 * (3 - epoch)
     assert [record["epoch"] for record in outcome.history] == [1, 2, 3]
     same_files(tmp_path / "whole", tmp_path / "cut")
@@ -113,24 +113,24 @@ def test_an_interrupted_validation_is_made_again_and_its_epoch_is_not(
 def test_patience_goes_on_too(examples: list[Example], tmp_path: Path) -> None:
     options = {**STEPS, "lr": 1e-12, "select": "loss", "patience": 2, "epochs": 9, "freeze": "vision"}
     options["warmup_lr"] = 0.0
-    whole = tuned(tuning_set(examples), tmp_path / "whole", **options)
+    whole = fine_tuned(fine_tuning_set(examples), tmp_path / "whole", **options)
     assert len(whole.history) < 9
     with pytest.raises(KeyboardInterrupt):
-        tuned(tuning_set(examples), tmp_path / "cut", Ending(9 * (len(whole.history) - 1) + 2), **options)
-    again = tuned(tuning_set(examples), tmp_path / "cut", **options)
+        fine_tuned(fine_tuning_set(examples), tmp_path / "cut", Ending(9 * (len(whole.history) - 1) + 2), **options)
+    again = fine_tuned(fine_tuning_set(examples), tmp_path / "cut", **options)
     assert without_speeds(again.history) == without_speeds(whole.history)
     same_files(tmp_path / "whole", tmp_path / "cut")
 
 
 def test_a_state_that_is_damaged_or_of_another_training_is_told(examples: list[Example], tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
-        tuned(tuning_set(examples), tmp_path, Ending(5), **STEPS)
+        fine_tuned(fine_tuning_set(examples), tmp_path, Ending(5), **STEPS)
     with pytest.raises(StoreError, match="of a training with other options"):
-        tuned(tuning_set(examples), tmp_path, **{**STEPS, "lr": 2e-2})
+        fine_tuned(fine_tuning_set(examples), tmp_path, **{**STEPS, "lr": 2e-2})
     saved = tmp_path / RESUME
     saved.write_bytes(saved.read_bytes()[: saved.stat().st_size // 2])
     with pytest.raises(StoreError, match="it is damaged"):
-        tuned(tuning_set(examples), tmp_path, **STEPS)
+        fine_tuned(fine_tuning_set(examples), tmp_path, **STEPS)
 
 
 def test_a_state_of_another_number_of_processes_is_told(
@@ -141,11 +141,11 @@ def test_a_state_of_another_number_of_processes_is_told(
 
     options = {**STEPS, "trainer": {"accelerator": "cpu", "devices": "auto", "strategy": "auto"}}
     with pytest.raises(KeyboardInterrupt):
-        tuned(tuning_set(examples), tmp_path, Ending(5), **options)
+        fine_tuned(fine_tuning_set(examples), tmp_path, Ending(5), **options)
     kept = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     monkeypatch.setattr(CPUAccelerator, "auto_device_count", staticmethod(lambda: 2))
     with pytest.raises(StoreError, match="is of a training in 1 process, and this one has 2") as caught:
-        tuned(tuning_set(examples), tmp_path, **options)
+        fine_tuned(fine_tuning_set(examples), tmp_path, **options)
     assert "go on in 1 process;" in str(caught.value.hint)
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == kept
 
@@ -154,7 +154,7 @@ def test_a_state_of_another_number_of_processes_is_told(
 @FORKED
 def test_killed_at_random_moments(examples: list[Example], tmp_path: Path) -> None:
     options = {**STEPS, "epochs": 4, "save_every": 1, "itm": True}
-    tuned(tuning_set(examples), tmp_path / "whole", **options)
+    fine_tuned(fine_tuning_set(examples), tmp_path / "whole", **options)
     out, rng, kills = tmp_path / "killed", random.Random(1), 0
     while (code := ended(started(train, out, examples, options, rng.uniform(0.001, 0.05) if kills < 4 else 0.0))) != 0:
         assert code == -signal.SIGPROF

@@ -13,7 +13,7 @@ from icltool.components.learners.captioner.options import CaptionerOptions
 from icltool.components.learners.captioner.schedules import Moment, rate
 from icltool.contracts import Example
 from icltool.contracts.options import made
-from tests.components.learners.captioner.sets import tuned, tuning_set
+from tests.components.learners.captioner.sets import fine_tuned, fine_tuning_set
 from tests.components.learners.captioner.test_resuming import Ending
 
 #: 35 captions in batches of 4: 9 batches an epoch, 5 steps of two batches, the last of one.
@@ -77,8 +77,8 @@ def test_a_run_uses_the_formulas_at_every_step(
     options = {**options, "schedule": kind, "epochs": EPOCHS, "accumulate": 2, "save_every": 2}
     options["trainer"] = {"log_every_n_steps": 1}
     with pytest.raises(KeyboardInterrupt):
-        tuned(tuning_set(examples), tmp_path, Ending(12), **options)
-    tuned(tuning_set(examples), tmp_path, **options)
+        fine_tuned(fine_tuning_set(examples), tmp_path, Ending(12), **options)
+    fine_tuned(fine_tuning_set(examples), tmp_path, **options)
     assert recorded(tmp_path) == pytest.approx(expected(kind, options), rel=1e-12)
 
 

@@ -18,12 +18,12 @@ from icltool.components.learners.captioner.options import CaptionerOptions
 from icltool.components.learners.captioner.parts import TrainedParts
 from icltool.components.learners.captioner.rewards import Rewards
 from icltool.components.learners.captioner.scst import SelfCritical, advantages_of
-from icltool.contracts import BeamSample, Example, TuningSet
+from icltool.contracts import BeamSample, Example, FineTuningSet
 from icltool.contracts.options import made
 from icltool.errors import ConfigError
 from icltool.plugin.manager import component
 from tests.components.learners.captioner.overlap import Locked, WordOverlap, dying, locked, metric
-from tests.components.learners.captioner.sets import tuned, tuning_set
+from tests.components.learners.captioner.sets import fine_tuned, fine_tuning_set
 
 CORPUS = [("a red bar", "the red bar"), ("a blue frame",), ("a green block", "a block")]
 CAPTIONS = [["a red bar", "red", ""], ["a blue frame", "frame"], ["a"], ["x y"], ["a block", "block"]]
@@ -64,12 +64,12 @@ def test_advantages_are_over_the_mean_of_a_image_s_beams() -> None:
     assert found.tolist() == [-1.0, 1.0, 0.0, 0.0, 0.0, 0.0]
 
 
-def critic_of(examples: list[Example]) -> tuple[TuningSet, SelfCritical]:
-    data = tuning_set(examples)
+def critic_of(examples: list[Example]) -> tuple[FineTuningSet, SelfCritical]:
+    data = fine_tuning_set(examples)
     return data, SelfCritical(data, Rewards(metric, "overlap", lambda: [e.references for e in examples], 0))
 
 
-def loss_of(data: TuningSet, critic: SelfCritical, sampled: list[list[BeamSample]]) -> tuple[Any, float]:
+def loss_of(data: FineTuningSet, critic: SelfCritical, sampled: list[list[BeamSample]]) -> tuple[Any, float]:
     model: Any = data.model
     examples = data.examples.rows(range(len(sampled)))
     prompts = [model.prompt("caption", (), example) for example in examples]
@@ -111,7 +111,7 @@ def test_rewarded_captions_become_more_probable(examples: list[Example]) -> None
     """A step along the gradient raises the mean reward's own estimate: sum(p x advantage) of the sampled beams."""
     data, critic = critic_of(examples)
     model: Any = data.model
-    parts = TrainedParts(model.network, model.tuning_parts(), ["vision", "embeddings"])
+    parts = TrainedParts(model.network, model.fine_tuning_parts(), ["vision", "embeddings"])
     items = Items(data.examples, "first", None, 0)
     module = CaptionerModule(data, items, parts, made("captioner", CaptionerOptions, {"scst": True}), 0, critic=critic)
     parts.prepare()
@@ -135,8 +135,9 @@ def test_rewarded_captions_become_more_probable(examples: list[Example]) -> None
 def test_rewards_from_processes_give_equal_steps(examples: list[Example], tmp_path: Path) -> None:
     files = []
     for workers in (0, 2):
-        outcome = tuned(
-            tuning_set(examples), tmp_path / str(workers), scst=True, scst_metric="overlap", reward_workers=workers, epochs=1
+        outcome = fine_tuned(
+            fine_tuning_set(examples), tmp_path / str(workers), scst=True, scst_metric="overlap", reward_workers=workers,
+            epochs=1
         )  # fmt: skip
         files.append(load_file(outcome.checkpoints["last"]))
         assert outcome.history[0]["train_loss"] == outcome.history[0]["train_scst"]

@@ -11,13 +11,13 @@ import torch
 from safetensors.torch import load_file
 
 from icltool.components.learners.captioner.validation import figure
-from icltool.components.models.shared.tuned import read_tuned
+from icltool.components.models.shared.fine_tuned import read_fine_tuned
 from icltool.components.tasks import task_named
-from icltool.contracts import Example, GenerationOptions, Metric, TuningSet
+from icltool.contracts import Example, FineTuningSet, GenerationOptions, Metric
 from icltool.errors import ConfigError, DataError
 from tests.components.learners.captioner.model import TinyCaptioner
 from tests.components.learners.captioner.overlap import WordOverlap
-from tests.components.learners.captioner.sets import tuned, tuning_set
+from tests.components.learners.captioner.sets import fine_tuned, fine_tuning_set
 from tests.components.learners.synthetic import RecordingProgress
 
 NORM = "encoder.embeddings.patch_embeddings.projection.norm.running_mean"
@@ -25,8 +25,8 @@ NORM = "encoder.embeddings.patch_embeddings.projection.norm.running_mean"
 
 @pytest.fixture(scope="module")
 def trained(examples: list[Example], tmp_path_factory: pytest.TempPathFactory) -> Any:
-    folder, progress, data = tmp_path_factory.mktemp("trained"), RecordingProgress(), tuning_set(examples)
-    outcome = tuned(data, folder, progress, epochs=6, select="overlap")
+    folder, progress, data = tmp_path_factory.mktemp("trained"), RecordingProgress(), fine_tuning_set(examples)
+    outcome = fine_tuned(data, folder, progress, epochs=6, select="overlap")
     return data, folder, progress, outcome
 
 
@@ -68,7 +68,7 @@ def test_the_last_file_holds_what_the_network_has_become(trained: Any) -> None:
 def test_the_best_file_is_that_of_the_best_validation(trained: Any) -> None:
     _, folder, _, outcome = trained
     best = max(outcome.history, key=lambda record: record["selected"])
-    about = read_tuned(folder / "best.safetensors").about
+    about = read_fine_tuned(folder / "best.safetensors").about
     assert about["figures"]["epoch"] == best["epoch"]
     assert about["figures"]["val_overlap"] == best["val_overlap"]
     assert about["options"]["epochs"] == 6
@@ -89,9 +89,9 @@ def test_the_figures_are_the_model_s_own(trained: Any) -> None:
 
 
 def test_a_frozen_batch_norm_keeps_its_statistics(examples: list[Example], tmp_path: Path) -> None:
-    data = tuning_set(examples)
+    data = fine_tuning_set(examples)
     before = data.model.network.state_dict()[NORM].clone()  # type: ignore[attr-defined]
-    outcome = tuned(data, tmp_path, freeze="vision", epochs=1)
+    outcome = fine_tuned(data, tmp_path, freeze="vision", epochs=1)
     assert torch.equal(data.model.network.state_dict()[NORM], before)  # type: ignore[attr-defined]
     kept = load_file(outcome.checkpoints["last"])
     assert NORM not in kept
@@ -101,17 +101,17 @@ def test_a_frozen_batch_norm_keeps_its_statistics(examples: list[Example], tmp_p
 def test_checkpointed_activations_change_no_step(examples: list[Example], tmp_path: Path) -> None:
     files = []
     for on in (False, True):
-        data = tuning_set(examples, TinyCaptioner(dropout=0.0))
-        outcome = tuned(data, tmp_path / str(on), grad_checkpointing=on, freeze="vision", epochs=1, lr=1e-3)
+        data = fine_tuning_set(examples, TinyCaptioner(dropout=0.0))
+        outcome = fine_tuned(data, tmp_path / str(on), grad_checkpointing=on, freeze="vision", epochs=1, lr=1e-3)
         files.append(load_file(outcome.checkpoints["last"]))
     for name, tensor in files[0].items():
         assert torch.allclose(tensor, files[1][name], atol=1e-6), name
 
 
 def test_mixed_precision_trains_in_float32_and_leaves_what_it_found(examples: list[Example], tmp_path: Path) -> None:
-    data = tuning_set(examples)
+    data = fine_tuning_set(examples)
     data.model.network.to(torch.bfloat16)  # type: ignore[attr-defined]
-    outcome = tuned(data, tmp_path, freeze="vision", scst=True, scst_metric="overlap", reward_workers=0)
+    outcome = fine_tuned(data, tmp_path, freeze="vision", scst=True, scst_metric="overlap", reward_workers=0)
     assert {t.dtype for t in load_file(outcome.checkpoints["last"]).values() if t.is_floating_point()} == {
         torch.float32
     }
@@ -127,7 +127,7 @@ def test_accumulated_batches_are_one_large_batch(examples: list[Example], tmp_pa
     equal = [e for e in examples if len(TinyCaptioner()._ids([e.label])[0]) == 5] or examples[:1] * 8
     files = []
     for size, accumulate in ((4, 1), (2, 2)):
-        data = tuning_set((equal * 18)[:18], TinyCaptioner(dropout=0.0))
+        data = fine_tuning_set((equal * 18)[:18], TinyCaptioner(dropout=0.0))
         options = {
             "batch_size": size,
             "accumulate": accumulate,
@@ -135,7 +135,7 @@ def test_accumulated_batches_are_one_large_batch(examples: list[Example], tmp_pa
             "freeze": "vision",
             "crop": "none",
         }
-        outcome = tuned(data, tmp_path / str(size), **options, flip=False, epochs=2, lr=1e-3)
+        outcome = fine_tuned(data, tmp_path / str(size), **options, flip=False, epochs=2, lr=1e-3)
         files.append(load_file(outcome.checkpoints["last"]))
     for name, tensor in files[0].items():
         if not name.endswith("bias"):  # those of keys have no gradient but noise, which AdamW makes a step of
@@ -143,27 +143,27 @@ def test_accumulated_batches_are_one_large_batch(examples: list[Example], tmp_pa
 
 
 def test_early_stopping_and_rare_validations(examples: list[Example], tmp_path: Path) -> None:
-    still = tuned(tuning_set(examples), tmp_path / "still", lr=1e-30, freeze="vision", patience=2, epochs=9)
+    still = fine_tuned(fine_tuning_set(examples), tmp_path / "still", lr=1e-30, freeze="vision", patience=2, epochs=9)
     assert len(still.history) == 3
-    rare = tuned(tuning_set(examples), tmp_path / "rare", validate_every=3, epochs=5)
+    rare = fine_tuned(fine_tuning_set(examples), tmp_path / "rare", validate_every=3, epochs=5)
     assert ["val_loss" in record for record in rare.history] == [False, False, True, False, True]
 
 
 def test_no_development_examples_and_a_loss_that_is_no_number(examples: list[Example], tmp_path: Path) -> None:
-    data = tuning_set(examples)
-    bare = TuningSet(**{**vars(data), "development": tuning_set(examples[:7]).examples.__class__([])})
+    data = fine_tuning_set(examples)
+    bare = FineTuningSet(**{**vars(data), "development": fine_tuning_set(examples[:7]).examples.__class__([])})
     with pytest.raises(DataError, match="no development examples"):
-        tuned(bare, tmp_path)
+        fine_tuned(bare, tmp_path)
     with pytest.raises(ConfigError, match=r"diverged: the loss of batch \d+ of epoch 1 is no number"):
-        tuned(tuning_set(examples), tmp_path, lr=1e30)
+        fine_tuned(fine_tuning_set(examples), tmp_path, lr=1e30)
     with pytest.raises(ConfigError, match="Trainer refuses its options"):
-        tuned(tuning_set(examples), tmp_path, trainer={"devices": 0})
+        fine_tuned(fine_tuning_set(examples), tmp_path, trainer={"devices": 0})
 
 
 def test_development_examples_are_drawn_by_seed(examples: list[Example], tmp_path: Path) -> None:
     losses = [
-        tuned(tuning_set(examples, held=12), tmp_path / f"{size}{seed}", seed=seed, lr=1e-30, freeze="vision", epochs=1,
-              development_size=size).history[0]["val_loss"]
+        fine_tuned(fine_tuning_set(examples, held=12), tmp_path / f"{size}{seed}", seed=seed, lr=1e-30, freeze="vision",
+              epochs=1, development_size=size).history[0]["val_loss"]
         for size, seed in ((12, 0), (12, 1), (4, 0), (4, 1))
     ]  # fmt: skip
     assert losses[0] == losses[1]
@@ -183,8 +183,8 @@ def test_corpus_figures_are_asked_for_where_a_metric_has_them(examples: list[Exa
 
 
 def test_targets_are_cut_and_styles_are_asked(styled: list[Example], tmp_path: Path) -> None:
-    data = tuning_set(styled, held=4, task=task_named("style").model_copy(update={"max_new_tokens": 8}))
-    outcome = tuned(data, tmp_path, max_target_tokens=1, label_smoothing=0.1, epochs=4, lr=3e-2)
+    data = fine_tuning_set(styled, held=4, task=task_named("style").model_copy(update={"max_new_tokens": 8}))
+    outcome = fine_tuned(data, tmp_path, max_target_tokens=1, label_smoothing=0.1, epochs=4, lr=3e-2)
     assert outcome.history[-1]["val_loss"] < math.log(400)
     answers = data.model.generate(
         [data.model.prompt("style", (), example) for example in styled[:2]], GenerationOptions(3, 1), 2

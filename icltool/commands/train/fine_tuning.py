@@ -1,0 +1,158 @@
+"""Fine-tuning of a model's own weights: on examples of the index set."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from icltool.commands.train.interventions import OF_MODEL, own_device
+from icltool.commands.train.job import common_identity, from_model
+from icltool.commands.train.options import TrainConfig
+from icltool.config.tasks import task_of
+from icltool.contracts import (
+    Example,
+    Examples,
+    FineTuningLearner,
+    FineTuningSet,
+    IntArray,
+    Metric,
+    Progress,
+    SupportsFineTuning,
+    TrainingOutcome,
+    keyed_generator,
+)
+from icltool.contracts.fine_tuning import StartsFromTrained
+from icltool.engine.generation import generation_options
+from icltool.errors import ConfigError, DataError
+from icltool.plugin.manager import component, load_registry
+
+if TYPE_CHECKING:
+    from icltool.store.records import PreparedDataset, Records
+
+#: The prepared split by which the best weights are chosen, where a data set has one; else a share of the index set, held out
+#: by image and near-duplicates, of so many examples at most.
+DEVELOPMENT, SHARE, MOST = "development", 0.05, 5000
+
+
+class FineTuningJob:
+    """The training of a captioner; see Job. Raises ConfigError for options that only selectors have, and for a ranked task."""
+
+    def __init__(
+        self, config: TrainConfig, dataset: PreparedDataset, learner: FineTuningLearner, options: Mapping[str, object]
+    ) -> None:
+        if config.sequences is not None:
+            raise ConfigError(
+                f"{config.learner} learns from examples, not from sequences", "leave --sequences out, or train lever-lm"
+            )
+        task = task_of(dataset)
+        if task.ranked:
+            raise ConfigError(
+                f"{config.learner} learns to write answers, and in {task.name} they are chosen from a list",
+                "train it on another task of the data set",
+            )
+        if config.model_path is None and isinstance(learner, StartsFromTrained) and learner.starts_from_trained:
+            raise ConfigError(
+                "scst=true goes on with a captioner that was trained, and no weights of one are named",
+                "train by cross-entropy first, then add --model-path CHECKPOINT, that training's folder",
+            )
+        self.config, self.dataset, self.learner = config, dataset, learner
+        self.variant = config.model
+        load_registry().get("models", config.model)
+        resolved = config.identity()
+        self.identity: dict[str, object] = {
+            **common_identity(config, learner, options, dataset),
+            **{name: resolved[name] for name in OF_MODEL if name in resolved},
+            **({"started_from": started} if (started := _content(config.model_path)) else {}),
+        }
+
+    @property
+    def usage(self) -> str:
+        """What a person does next."""
+        return f"evaluate it by --method finetuned --model {self.variant}, or as a model: --model {{folder}}"
+
+    def provenance(self) -> dict[str, object]:
+        """See Job."""
+        return from_model(self.identity, self.config.learner, self.config.model, fine_tuned=True)
+
+    def train(self, folder: Path, seed: int, progress: Progress) -> TrainingOutcome:
+        """See Job. The model is loaded here."""
+        config = self.config
+        progress.detail(f"loading {config.model}")
+        model = config.open_model(task_of(self.dataset), **own_device(config))
+        if not isinstance(model, SupportsFineTuning):
+            able = "blip2-…, instructblip-…, blip-…, ofa-…"
+            raise ConfigError(f"{config.model} cannot be fine-tuned here", f"models that can: {able}")
+        task = task_of(self.dataset)
+        examples, development = self._examples()
+        progress.detail(f"{len(examples):,} examples to learn from, {len(development):,} to choose the best weights by")
+        size = config.batch_size
+        data = FineTuningSet(
+            model=model,
+            task=task,
+            examples=examples,
+            development=development,
+            metric=_metric,
+            generation=generation_options({}, task, model),
+            batch_size=size if isinstance(size, int) else 8,
+            provenance=self.provenance(),
+        )
+        return self.learner.tune(data, folder, seed, progress)
+
+    def _examples(self) -> tuple[Examples, Examples]:
+        """What is learned from, and what the best weights are chosen by."""
+        records = self.dataset.split("train")
+        if DEVELOPMENT in self.dataset.splits:
+            return records, self.dataset.split(DEVELOPMENT)
+        kept, held = held_out_rows(records, self.config.seed)
+        return Part(records, kept), Part(records, held)
+
+
+class Part:
+    """Some rows of prepared records, as Examples."""
+
+    def __init__(self, records: Records, rows: IntArray) -> None:
+        self._records, self._rows = records, rows
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def rows(self, rows: IntArray | Sequence[int]) -> list[Example]:
+        """See Examples."""
+        return self._records.rows(self._rows[np.asarray(rows, dtype=np.int64)])
+
+
+def held_out_rows(records: Records, seed: int) -> tuple[IntArray, IntArray]:
+    """(rows to learn from, rows held out), both ascending. Images stay whole, and near-duplicates together. DataError where
+    there is only one image."""
+    groups, images = np.asarray(records.groups), np.asarray(records.image_ids)
+    kinds = np.where(groups >= 0, 0, 1)
+    _, units = np.unique(np.stack([kinds, np.where(groups >= 0, groups, images)]), axis=1, return_inverse=True)
+    units = units.reshape(-1)
+    count = int(units.max()) + 1
+    if count < 2:
+        raise DataError("a captioner needs two images at least: one to learn from, one to choose the best weights by")
+    wanted = max(1, min(MOST, round(SHARE * len(units))))
+    order = keyed_generator(seed, "tuning.development").permutation(count)
+    sizes = np.bincount(units, minlength=count)[order]
+    taken = min(int(np.searchsorted(np.cumsum(sizes), wanted)) + 1, count - 1)
+    held = np.isin(units, order[:taken])
+    return np.flatnonzero(~held).astype(np.int64), np.flatnonzero(held).astype(np.int64)
+
+
+def _metric(name: str) -> Metric:
+    made: Metric = component("metrics", name)
+    return made
+
+
+def _content(path: str | None) -> str:
+    """What stands for the weights that a training starts from, where those were fine-tuned before: their content, not their
+    place. "" for others."""
+    if path is None or not Path(path).exists():
+        return ""
+    from icltool.components.models.shared.fine_tuned import fine_tuned_file, read_fine_tuned
+
+    file = fine_tuned_file(Path(path))
+    return "" if file is None else read_fine_tuned(file).digest
