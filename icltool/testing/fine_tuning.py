@@ -55,8 +55,8 @@ def check_fine_tuning(
     in nats: 1e-4 suits float32.
 
     Checked are: `network` holds the parameters that `fine_tuning_parts` and `layer_ids` name; `pixel_reader` (pickled it reads
-    the same; the same draws give the same pixels, others others; without generator what the model reads in evaluation; a missing
-    image is an IclError); `fine_tuning_batch` and `answer_logits` (log-probabilities sum up to those of `Model.score`;
+    the same; the same draws give the same pixels, others others; without a generator what the model reads in evaluation; a
+    missing image is an IclError); `fine_tuning_batch` and `answer_logits` (log-probabilities sum up to those of `Model.score`;
     a batch equals single prompts; targets are cut; ids in place of targets give what the targets give; prompts that share a
     image by `images` have the logits of one for each; gradients reach the network); `plain_prompt`; `sample_beams` (the
     best is the answer of `Model.generate`; beams are ordered; scores are the sums of `answer_logits` over the length; the

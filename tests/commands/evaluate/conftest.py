@@ -26,7 +26,7 @@ def fine_tuned_world(captioner_world: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def fine_tuned(fine_tuned_world: Path) -> Path:
+def trained(fine_tuned_world: Path) -> Path:
     """The checkpoint folder in it."""
     (file,) = (fine_tuned_world / "checkpoints").glob("*/training.json")
     return file.parent

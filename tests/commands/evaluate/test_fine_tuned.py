@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from icltool.commands.evaluate import answering, costs, run as evaluate
+from icltool.commands.evaluate import answering, costs, fine_tuned, run as evaluate
 from icltool.commands.evaluate.inputs import Inputs
 from icltool.commands.evaluate.options import EvaluateConfig
 from icltool.commands.evaluate.settings import Settings
@@ -28,7 +28,7 @@ from icltool.store.records import open_dataset
 from icltool.store.sequences import SequenceFile
 from tests.commands.evaluate.test_resuming import Spy, content
 from tests.commands.generate.test_run import InterruptedProgress
-from tests.commands.train.fine_tuning import QUIET, SEARCH, SMALL
+from tests.commands.train.fine_tuning import QUIET, SEARCH, SMALL, fine_tuned as fine_tune
 
 BEST, LAST = "best.safetensors", "last.safetensors"
 
@@ -78,50 +78,50 @@ def answers(folder: Path | None, method: str) -> list[dict[str, Any]]:
     return read_predictions(predictions_file(folder, method, 0, 0))
 
 
-def test_the_newest_training_that_fits_is_taken(fine_tuned_world: Path, fine_tuned: Path) -> None:
-    for file in fine_tuned.glob("*.safetensors"):
+def test_the_newest_training_that_fits_is_taken(fine_tuned_world: Path, trained: Path) -> None:
+    for file in trained.glob("*.safetensors"):
         os.utime(file, (50, 50))
-    assert chosen(fine_tuned_world) == fine_tuned / BEST
-    new = another(fine_tuned, "new", 200)
-    another(fine_tuned, "old", 100)
-    another(fine_tuned, "model", 500, model="blip2-opt-2.7b")
-    another(fine_tuned, "unfinished", 600, finished=False)
-    data = another(fine_tuned, "data", 300, dataset_fingerprint="of another version")
-    another(fine_tuned, "older-data", 250, dataset_fingerprint="of another version")
+    assert chosen(fine_tuned_world) == trained / BEST
+    new = another(trained, "new", 200)
+    another(trained, "old", 100)
+    another(trained, "model", 500, model="blip2-opt-2.7b")
+    another(trained, "unfinished", 600, finished=False)
+    data = another(trained, "data", 300, dataset_fingerprint="of another version")
+    another(trained, "older-data", 250, dataset_fingerprint="of another version")
     assert chosen(fine_tuned_world) == new / BEST
-    for folder in (fine_tuned, new, new.with_name("captioner-shapes-caption-old")):
+    for folder in (trained, new, new.with_name("captioner-shapes-caption-old")):
         shutil.rmtree(folder)
     assert chosen(fine_tuned_world) == data / BEST, "of another version of the data, where there is no other"
 
 
-def test_what_it_was_trained_on_is_said(fine_tuned_world: Path, fine_tuned: Path) -> None:
+def test_what_it_was_trained_on_is_said(fine_tuned_world: Path, trained: Path) -> None:
     inputs = Inputs(config(fine_tuned_world))
-    made = fine_tuned.read(fine_tuned / BEST)
-    assert fine_tuned.remarks(inputs, "finetuned", made) == [f"finetuned: {fine_tuned / BEST}"]
+    made = fine_tuned.read(trained / BEST)
+    assert fine_tuned.remarks(inputs, "finetuned", made) == [f"finetuned: {trained / BEST}"]
     state, about = torch.nn.Linear(2, 2), dict(made.about)
     for change, told in (
         ({"dataset_fingerprint": "x"}, "finetuned was trained on another version of shapes (caption)"),
         ({"task": "style"}, "finetuned was trained on shapes (style), and this is shapes (caption)"),
     ):
-        file = fine_tuned / "x.safetensors"
+        file = trained / "x.safetensors"
         save_fine_tuned(file, state, ["weight"], "tiny-blip2", "", "", {}, {**about, **change})
         assert fine_tuned.remarks(inputs, "finetuned", read_fine_tuned(file))[1] == told
 
 
-def test_other_weights_to_begin_with_are_said(fine_tuned_world: Path, fine_tuned: Path, tmp_path: Path) -> None:
-    made = replace(fine_tuned.read(fine_tuned / BEST), base=str(tmp_path / "a"))
+def test_other_weights_to_begin_with_are_said(fine_tuned_world: Path, trained: Path, tmp_path: Path) -> None:
+    made = replace(fine_tuned.read(trained / BEST), base=str(tmp_path / "a"))
     for path, told in ((tmp_path / "a", False), (tmp_path / "b", True)):
         lines = fine_tuned.remarks(Inputs(config(fine_tuned_world, model_path=str(path))), "finetuned", made)
         assert any("began with the weights in" in line for line in lines) is told
 
 
-def test_weights_are_named_by_options(fine_tuned_world: Path, fine_tuned: Path, tmp_path: Path) -> None:
-    another(fine_tuned, "newer", 2**33)
+def test_weights_are_named_by_options(fine_tuned_world: Path, trained: Path, tmp_path: Path) -> None:
+    another(trained, "newer", 2**33)
     elsewhere = tmp_path / "mine.safetensors"
-    shutil.copyfile(fine_tuned / BEST, elsewhere)
-    folder = {"finetuned.folder": str(fine_tuned)}
-    assert chosen(fine_tuned_world, method_options=folder) == fine_tuned / BEST
-    assert chosen(fine_tuned_world, method_options={**folder, "finetuned.checkpoint": "last"}) == fine_tuned / LAST
+    shutil.copyfile(trained / BEST, elsewhere)
+    folder = {"finetuned.folder": str(trained)}
+    assert chosen(fine_tuned_world, method_options=folder) == trained / BEST
+    assert chosen(fine_tuned_world, method_options={**folder, "finetuned.checkpoint": "last"}) == trained / LAST
     assert chosen(fine_tuned_world, method_options={"finetuned": {"file": str(elsewhere)}}) == elsewhere
     digests = [
         Settings(Inputs(config(fine_tuned_world, method_options=given))).groups[0][0].digest
@@ -130,24 +130,23 @@ def test_weights_are_named_by_options(fine_tuned_world: Path, fine_tuned: Path, 
     assert digests[0] == digests[1], "what they hold makes the setting, wherever they lie"
 
 
-def test_weights_are_named_by_checkpoint(fine_tuned_world: Path, fine_tuned: Path) -> None:
-    another(fine_tuned, "newer", 2**33)
-    assert chosen(fine_tuned_world, checkpoint=fine_tuned) == fine_tuned / BEST
+def test_weights_are_named_by_checkpoint(fine_tuned_world: Path, trained: Path) -> None:
+    another(trained, "newer", 2**33)
+    assert chosen(fine_tuned_world, checkpoint=trained) == trained / BEST
     assert (
-        chosen(fine_tuned_world, checkpoint=fine_tuned, method_options={"finetuned.checkpoint": "last"})
-        == fine_tuned / LAST
+        chosen(fine_tuned_world, checkpoint=trained, method_options={"finetuned.checkpoint": "last"}) == trained / LAST
     )
 
 
-def test_nothing_was_trained(fine_tuned_world: Path, fine_tuned: Path) -> None:
+def test_nothing_was_trained(fine_tuned_world: Path, trained: Path) -> None:
     assert (
         "no fine-tuned blip2-opt-2.7b for shapes (caption)" in refused(fine_tuned_world, model="blip2-opt-2.7b").message
     )
-    (fine_tuned / "training.json").unlink()
+    (trained / "training.json").unlink()
     error = refused(fine_tuned_world)
     assert error.message.startswith("the training is unfinished for shapes (caption)")
     assert error.hint == "run `icltool train captioner --model tiny-blip2 --dataset shapes --task caption`"
-    shutil.rmtree(fine_tuned)
+    shutil.rmtree(trained)
     assert "no fine-tuned tiny-blip2 for shapes (caption)" in refused(fine_tuned_world).message
 
 
@@ -210,25 +209,25 @@ def _nothing(folder: Path) -> dict[str, Any]:
 )
 def test_mistakes(
     fine_tuned_world: Path,
-    fine_tuned: Path,
+    trained: Path,
     given: Callable[[Path], dict[str, Any]],
     kind: type,
     message: str,
     hint: str,
 ) -> None:
-    error = refused(fine_tuned_world, **given(fine_tuned))
+    error = refused(fine_tuned_world, **given(trained))
     assert isinstance(error, kind)
     assert message in error.message
     assert hint in str(error.hint)
 
 
-def test_a_selector_s_checkpoint_is_left_to_the_selector(fine_tuned_world: Path, fine_tuned: Path) -> None:
-    inputs = Inputs(config(fine_tuned_world, methods=("lever-lm", "finetuned"), **_by_a_selector(fine_tuned)))
-    assert fine_tuned.weights_of(inputs, {}) == fine_tuned / BEST
+def test_a_selector_s_checkpoint_is_left_to_the_selector(fine_tuned_world: Path, trained: Path) -> None:
+    inputs = Inputs(config(fine_tuned_world, methods=("lever-lm", "finetuned"), **_by_a_selector(trained)))
+    assert fine_tuned.weights_of(inputs, {}) == trained / BEST
 
 
 def test_each_weights_are_loaded_once_and_results_are_in_the_order_asked_for(
-    fine_tuned_world: Path, fine_tuned: Path, monkeypatch: pytest.MonkeyPatch
+    fine_tuned_world: Path, trained: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loaded: list[Any] = []
 
@@ -241,9 +240,9 @@ def test_each_weights_are_loaded_once_and_results_are_in_the_order_asked_for(
     methods = ("finetuned", "zero-shot", "random")
     report = evaluate.run(config(fine_tuned_world, methods=methods, shots=(1,), test_size=4), QUIET)
     assert [row["method"] for row in report.rows()] == list(methods)
-    assert loaded == [None, str(fine_tuned / BEST)], "the model's own weights come first"
+    assert loaded == [None, str(trained / BEST)], "the model's own weights come first"
     assert {(d["a"], d["b"]) for d in report.analysis["differences"]} >= {("finetuned", "zero-shot")}
-    assert report.results[0].extra["finetuned"]["file"] == str(fine_tuned / BEST)
+    assert report.results[0].extra["finetuned"]["file"] == str(trained / BEST)
     assert report.results[0].extra["finetuned"]["about"]["options"]["lr"] == SMALL["lr"]
     again = evaluate.run(config(fine_tuned_world, methods=methods, shots=(1,), test_size=4), QUIET)
     assert len(loaded) == 2
@@ -251,7 +250,7 @@ def test_each_weights_are_loaded_once_and_results_are_in_the_order_asked_for(
     assert any(line.startswith("up to date: 3 of 3") for line in again.lines())
 
 
-def test_answers_are_those_of_the_model_loaded_with_the_weights(fine_tuned_world: Path, fine_tuned: Path) -> None:
+def test_answers_are_those_of_the_model_loaded_with_the_weights(fine_tuned_world: Path, trained: Path) -> None:
     """As a method, as a folder of `--model`, as that folder's name and as `--model-path`."""
     report = evaluate.run(config(fine_tuned_world, methods=("zero-shot", "finetuned")), QUIET)
     rows = answers(report.path, "finetuned")
@@ -259,9 +258,9 @@ def test_answers_are_those_of_the_model_loaded_with_the_weights(fine_tuned_world
     for row in rows:
         row.pop("gain", None)
     ways: list[dict[str, Any]] = [
-        {"model": str(fine_tuned)},
-        {"model": fine_tuned.name},
-        {"model_path": str(fine_tuned / BEST)},
+        {"model": str(trained)},
+        {"model": trained.name},
+        {"model_path": str(trained / BEST)},
     ]
     for given in ways:
         other = evaluate.run(config(fine_tuned_world, methods=("zero-shot",), **given), QUIET)
@@ -305,16 +304,16 @@ def test_an_interrupted_evaluation_goes_on(
         assert {**one, "extra": 0} == {**other, "extra": 0}
 
 
-def test_weights_that_were_trained_again_are_another_setting(fine_tuned_world: Path, fine_tuned: Path) -> None:
+def test_weights_that_were_trained_again_are_another_setting(fine_tuned_world: Path, trained: Path) -> None:
     first = evaluate.run(config(fine_tuned_world, test_size=4), QUIET)
-    fine_tuned(fine_tuned_world, {"lr": 1e-3})
+    fine_tune(fine_tuned_world, {"lr": 1e-3})
     second = evaluate.run(config(fine_tuned_world, test_size=4), QUIET)
     assert first.path == second.path
     assert first.results[0].extra["digest"] != second.results[0].extra["digest"]
-    assert second.results[0].extra["finetuned"]["file"] != str(fine_tuned / BEST)
+    assert second.results[0].extra["finetuned"]["file"] != str(trained / BEST)
 
 
-def test_sequences_are_generated_by_a_fine_tuned_model(fine_tuned_world: Path, fine_tuned: Path) -> None:
+def test_sequences_are_generated_by_a_fine_tuned_model(fine_tuned_world: Path, trained: Path) -> None:
     given: dict[str, Any] = {
         "device": "cpu",
         "task": "caption",
@@ -323,13 +322,13 @@ def test_sequences_are_generated_by_a_fine_tuned_model(fine_tuned_world: Path, f
         "beam_size": 2,
         "shots": 1,
     }
-    report = generate.run(GenerateConfig(workspace=fine_tuned_world, model=str(fine_tuned), **given), QUIET)
+    report = generate.run(GenerateConfig(workspace=fine_tuned_world, model=str(trained), **given), QUIET)
     assert report.path is not None
     assert "tiny-blip2" in report.path.name
     found = SequenceFile.open(report.path).arrays()
     records = open_dataset(fine_tuned_world / "datasets" / "shapes" / "caption").split("train")
     scored: list[list[float]] = []
-    for options in ({"path": str(fine_tuned)}, {}):
+    for options in ({"path": str(trained)}, {}):
         model = component("models", "tiny-blip2", device="cpu", **options)
         queries = [records[records.row_of(int(i))] for i in found["query_id"]]
         prompts = [model.prompt("caption", [], query) for query in queries]

@@ -14,7 +14,7 @@ from icltool.commands.export import run as export
 from icltool.commands.export.options import ExportConfig
 from icltool.components.models.idefics.idefics import IdeficsModel
 from icltool.results.appended_csv import KEY
-from tests.commands.evaluate.test_finetuned import config
+from tests.commands.evaluate.test_fine_tuned import config
 from tests.commands.evaluate.vectors import vectors
 from tests.commands.train.fine_tuning import QUIET, SEARCH, SMALL
 
@@ -37,9 +37,9 @@ def test_a_row_has_figures_and_all_that_they_depend_on(fine_tuned_world: Path, t
     report = evaluate.run(call, QUIET)
     assert report.path is not None
     assert told(report, file) == "2 rows added"
-    columns, (zero, fine_tuned) = table(file)
+    columns, (zero, trained) = table(file)
     assert tuple(columns[:1]) == KEY[:1]
-    for row, result in ((zero, report.results[0]), (fine_tuned, report.results[1])):
+    for row, result in ((zero, report.results[0]), (trained, report.results[1])):
         assert (row["evaluation"], row["method"], row["queries"]) == (report.path.name, result.method, "8")
         assert (row["dataset"], row["task"], row["model"], row["dtype"]) == ("shapes", "caption", "tiny-blip2", "auto")
         for name, figure in result.metrics.items():
@@ -48,11 +48,11 @@ def test_a_row_has_figures_and_all_that_they_depend_on(fine_tuned_world: Path, t
         assert {name: row[f"generation.{name}"] for name in SEARCH} == {k: str(v) for k, v in SEARCH.items()}
     assert zero["training.lr"] == ""
     for name in ("epochs", "batch_size", "lr", "max_train_size", "schedule", "image_size", "select"):
-        assert fine_tuned[f"training.{name}"] == str(SMALL[name])
-    assert fine_tuned["setting"] != zero["setting"]
+        assert trained[f"training.{name}"] == str(SMALL[name])
+    assert trained["setting"] != zero["setting"]
 
 
-def test_it_grows_by_what_is_new(fine_tuned_world: Path, fine_tuned: Path, tmp_path: Path) -> None:
+def test_it_grows_by_what_is_new(fine_tuned_world: Path, trained: Path, tmp_path: Path) -> None:
     file = tmp_path / "results.csv"
     small: dict[str, Any] = {"test_size": 4, "csv": file}
     first = evaluate.run(config(fine_tuned_world, methods=("zero-shot",), **small), QUIET)
@@ -74,10 +74,10 @@ def test_it_grows_by_what_is_new(fine_tuned_world: Path, fine_tuned: Path, tmp_p
     _, rows = table(file)
     assert [(bool(row["bleu-1"]), bool(row["rouge-l"])) for row in rows] == [(True, False)] * 2 + [(False, True)]
 
-    by_path = evaluate.run(config(fine_tuned_world, methods=("zero-shot",), model=str(fine_tuned), **small), QUIET)
+    by_path = evaluate.run(config(fine_tuned_world, methods=("zero-shot",), model=str(trained), **small), QUIET)
     assert told(by_path, file) == "1 rows added"
     *_, last = table(file)[1]
-    assert (last["model"], last["model_path"]) == ("tiny-blip2", str(fine_tuned))
+    assert (last["model"], last["model_path"]) == ("tiny-blip2", str(trained))
     assert last["training.lr"] == str(SMALL["lr"]), "the weights are fine-tuned ones, whatever the method is called"
 
 
@@ -126,11 +126,11 @@ def test_another_table_is_left_alone(fine_tuned_world: Path, tmp_path: Path, tex
     assert file.read_text() == text
 
 
-def test_an_export_appends_the_same_rows(fine_tuned_world: Path, fine_tuned: Path, tmp_path: Path) -> None:
+def test_an_export_appends_the_same_rows(fine_tuned_world: Path, trained: Path, tmp_path: Path) -> None:
     file, other = tmp_path / "results.csv", tmp_path / "other.csv"
     small: dict[str, Any] = {"test_size": 4, "csv": file, "adapter_options": {"image_size": 40}}
     first = evaluate.run(config(fine_tuned_world, methods=("zero-shot", "random"), **small), QUIET)
-    second = evaluate.run(config(fine_tuned_world, methods=("zero-shot",), model=str(fine_tuned), **small), QUIET)
+    second = evaluate.run(config(fine_tuned_world, methods=("zero-shot",), model=str(trained), **small), QUIET)
     assert first.path is not None
     assert second.path is not None
     call = ExportConfig(what="results", workspace=fine_tuned_world, input=(first.path, second.path), append=other)

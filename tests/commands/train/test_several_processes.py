@@ -25,7 +25,7 @@ from icltool.errors import ConfigError, DataError
 from icltool.store.records import PreparedSplit, write_dataset
 from icltool.store.workspace import Workspace
 from tests.commands.train.forked import FORKED, RANKS, both_ranks, command_line, ended, ranks, started
-from tests.commands.train.test_intervention import killed_in_the_second_epoch
+from tests.commands.train.test_interventions import killed_in_the_second_epoch
 from tests.commands.train.test_run import EXAMPLES, example, write_embeddings, write_sequences
 from tests.components.learners.synthetic import RecordingProgress
 
