@@ -81,8 +81,8 @@ class CandidateIndex(Protocol):
         """The effort at which the search for `width` candidates of a query starts."""
         ...
 
-    def candidates(self, unit: FloatArray, effort: int, width: int) -> tuple[FloatArray, IntArray]:
-        """The best `width` vectors that are found for each of `unit` [q, D]: scores float32 and positions int64
+    def candidates(self, queries: FloatArray, effort: int, width: int) -> tuple[FloatArray, IntArray]:
+        """The best `width` vectors for each of `queries` [q, D]: scores float32 and positions int64
         [q, width], best first; positions are -1 where there are fewer."""
         ...
 
@@ -151,21 +151,21 @@ class InvertedLists:
     def effort(self, options: IndexOptions, width: int) -> int:
         return options.probes
 
-    def candidates(self, unit: FloatArray, effort: int, width: int) -> tuple[FloatArray, IntArray]:
+    def candidates(self, queries: FloatArray, effort: int, width: int) -> tuple[FloatArray, IntArray]:
         faiss = _faiss()
         probes = min(effort, self.most)
-        lists = best_centres(unit, self.centres, probes)
+        lists = best_centres(queries, self.centres, probes)
         # faiss takes the products with the centres to be known; a matrix product would not give each query its own.
         near = np.zeros(lists.shape, dtype=np.float32)
         if self.estimates:
-            for start in range(0, len(unit), 64):
+            for start in range(0, len(queries), 64):
                 part = slice(start, start + 64)
-                near[part] = (self.centres[lists[part]] * unit[part, None].astype(np.float64)).sum(axis=2)
-        scores = np.empty((len(unit), width), dtype=np.float32)
-        labels = np.empty((len(unit), width), dtype=np.int64)
+                near[part] = (self.centres[lists[part]] * queries[part, None].astype(np.float64)).sum(axis=2)
+        scores = np.empty((len(queries), width), dtype=np.float32)
+        labels = np.empty((len(queries), width), dtype=np.int64)
         self._index.search_preassigned_c(
-            len(unit),
-            faiss.swig_ptr(unit),
+            len(queries),
+            faiss.swig_ptr(queries),
             width,
             *(faiss.swig_ptr(array) for array in (lists, near, scores, labels)),
             False,
@@ -199,12 +199,12 @@ class Graph:
     def effort(self, options: IndexOptions, width: int) -> int:
         return max(options.ef, width)
 
-    def candidates(self, unit: FloatArray, effort: int, width: int) -> tuple[FloatArray, IntArray]:
+    def candidates(self, queries: FloatArray, effort: int, width: int) -> tuple[FloatArray, IntArray]:
         faiss = _faiss()
-        found: tuple[FloatArray, IntArray] = self._index.search(
-            unit, width, params=faiss.SearchParametersHNSW(efSearch=effort)
+        results: tuple[FloatArray, IntArray] = self._index.search(
+            queries, width, params=faiss.SearchParametersHNSW(efSearch=effort)
         )
-        return found
+        return results
 
 
 def build_index(kind: str, units: Units, total: int, dim: int) -> CandidateIndex:

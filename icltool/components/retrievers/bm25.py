@@ -114,12 +114,12 @@ class InvertedIndex:
     def best(self, text: str, count: int, leaking: IntArray) -> IntArray:
         """The `count` best rows that are not among `leaking`, int64 [count]."""
         scores = self._score(text)
-        found = _highest(scores, count + len(leaking))
-        lengths = self._starts[found + 1] - self._starts[found]
+        groups = _highest(scores, count + len(leaking))
+        lengths = self._starts[groups + 1] - self._starts[groups]
         ends = np.cumsum(lengths)
         within = np.arange(ends[-1]) - np.repeat(ends - lengths, lengths)
-        rows = self._rows[np.repeat(self._starts[found], lengths) + within]
-        values = np.repeat(scores[found], lengths)
+        rows = self._rows[np.repeat(self._starts[groups], lengths) + within]
+        values = np.repeat(scores[groups], lengths)
         allowed = ~np.isin(rows, leaking)
         rows, values = rows[allowed], values[allowed]
         answer: IntArray = rows[np.lexsort((rows, -values))[:count]]
@@ -142,17 +142,17 @@ class InvertedIndex:
         return scores
 
 
-def _highest(scores: Float64Array, wanted: int) -> IntArray:
-    """Positions ascending of the `wanted` highest scores and of all that equal the last of them."""
-    if wanted >= len(scores):
+def _highest(scores: Float64Array, count: int) -> IntArray:
+    """Positions ascending of the `count` highest scores and of all that equal the last of them."""
+    if count >= len(scores):
         return np.arange(len(scores))
     highest = float(scores.max())
     for share in (0.75, 0.5, 0.25):  # most scores are low; selecting among the few high ones is quicker
-        found = np.flatnonzero(scores >= share * highest)
-        if len(found) >= wanted:
+        candidates = np.flatnonzero(scores >= share * highest)
+        if len(candidates) >= count:
             break
     else:
-        found = np.arange(len(scores))
-    least = np.partition(scores[found], len(found) - wanted)[len(found) - wanted]
-    kept: IntArray = found[scores[found] >= least]
-    return kept
+        candidates = np.arange(len(scores))
+    least = np.partition(scores[candidates], len(candidates) - count)[len(candidates) - count]
+    highest_positions: IntArray = candidates[scores[candidates] >= least]
+    return highest_positions

@@ -71,8 +71,8 @@ def _draw(squared: Float64Array, clusters: int, generator: np.random.Generator) 
             weights = np.ones(len(squared))
             weights[centres] = 0.0
         steps = np.cumsum(weights)
-        found = int(np.searchsorted(steps, generator.random() * steps[-1], side="right"))
-        centres.append(min(found, int(np.flatnonzero(weights)[-1])))
+        row = int(np.searchsorted(steps, generator.random() * steps[-1], side="right"))
+        centres.append(min(row, int(np.flatnonzero(weights)[-1])))
     return centres
 
 

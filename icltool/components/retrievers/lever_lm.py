@@ -89,9 +89,9 @@ def _function(target: str) -> Callable[..., Any]:
     """What "package.module:name" names. ConfigError when there is no such function."""
     module, _, name = target.partition(":")
     try:
-        found = getattr(importlib.import_module(module), name)
+        function = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError, ValueError) as error:
         raise ConfigError(f"lever-lm: components is {target!r}, which is not there: {error}") from error
-    if not callable(found):
+    if not callable(function):
         raise ConfigError(f"lever-lm: components is {target!r}, which is no function")
-    return cast("Callable[..., Any]", found)
+    return cast("Callable[..., Any]", function)

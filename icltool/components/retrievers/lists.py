@@ -65,10 +65,10 @@ def _means(units: FloatArray, labels: IntArray, count: int, before: FloatArray) 
 
 def nearest_centres(units: FloatArray, centres: FloatArray) -> IntArray:
     """The centre with the largest inner product with each of `units`, int64 [n]; of equal ones the first."""
-    found = np.empty(len(units), dtype=np.int64)
+    labels = np.empty(len(units), dtype=np.int64)
     for start in range(0, len(units), _ROWS):
-        found[start : start + _ROWS] = best_centres(units[start : start + _ROWS], centres, 1)[:, 0]
-    return found
+        labels[start : start + _ROWS] = best_centres(units[start : start + _ROWS], centres, 1)[:, 0]
+    return labels
 
 
 def best_centres(units: FloatArray, centres: FloatArray, count: int) -> IntArray:
@@ -83,13 +83,13 @@ def best_centres(units: FloatArray, centres: FloatArray, count: int) -> IntArray
     width = min(count + _NEAR, len(centres))
     near, labels = faiss.knn(units, centres, width, metric=faiss.METRIC_INNER_PRODUCT)
     close = 2 * rounding_error(centres.shape[1])
-    found: IntArray = np.sort(labels[:, :count], axis=1)
+    best: IntArray = np.sort(labels[:, :count], axis=1)
     for row in np.flatnonzero(near[:, count - 1] - near[:, count] <= close).tolist():
         enough = width == len(centres) or near[row, count - 1] - near[row, -1] > close
         candidates = np.sort(labels[row]) if enough else np.arange(len(centres))
         products = exact_products(centres[candidates], units[row])
-        found[row] = np.sort(candidates[np.argsort(-products, kind="stable")[:count]])
-    return found
+        best[row] = np.sort(candidates[np.argsort(-products, kind="stable")[:count]])
+    return best
 
 
 def exact_products(vectors: FloatArray, query: FloatArray) -> Float64Array:

@@ -88,16 +88,16 @@ def _prepare(vectors: FloatArray) -> _Prepared:
     """
     sample = vectors[:: max(1, len(vectors) // 64)].tobytes()
     key = id(vectors)
-    kept = _prepared.get(key)
-    if kept is not None and kept[0]() is vectors and kept[1].sample == sample:
-        return kept[1]
+    cached = _prepared.get(key)
+    if cached is not None and cached[0]() is vectors and cached[1].sample == sample:
+        return cached[1]
     norms = _norms(vectors, "the index set's embeddings")
     first, codes = distinct_rows(vectors)
     order = np.argsort(codes, kind="stable").astype(np.int64)
     starts = np.searchsorted(codes[order], np.arange(len(first) + 1)).astype(np.int64)
-    found = _Prepared(norms, first, order, starts, sample)
-    _prepared[key] = (weakref.ref(vectors, lambda _: _prepared.pop(key, None)), found)
-    return found
+    prepared = _Prepared(norms, first, order, starts, sample)
+    _prepared[key] = (weakref.ref(vectors, lambda _: _prepared.pop(key, None)), prepared)
+    return prepared
 
 
 class NearestRows:
@@ -137,16 +137,16 @@ class NearestRows:
             return result
         size = self._batch_size(count)
         for start in range(0, len(queries), size):
-            unit = normalised(queries[start : start + size], "the queries' embeddings")
-            left_out = [excluded(start + q) for q in range(len(unit))]
-            self._search_batch(unit, left_out, count, result[start : start + len(unit)])
+            scaled = normalised(queries[start : start + size], "the queries' embeddings")
+            left_out = [excluded(start + q) for q in range(len(scaled))]
+            self._search_batch(scaled, left_out, count, result[start : start + len(scaled)])
         return result
 
     def units(self, rows: IntArray) -> Float64Array:
         """The normalised vectors of some rows, float64 [n, D] (rounded to float32 on the way, as `normalised` does)."""
         scaled = (self.vectors[rows].astype(np.float64) / self._norms[rows, None]).astype(np.float32)
-        unit: Float64Array = scaled.astype(np.float64)
-        return unit
+        normal: Float64Array = scaled.astype(np.float64)
+        return normal
 
     def _index(self) -> CandidateIndex | None:
         """The index that the options ask for, built by the first who asks; None where the search is exact."""
@@ -162,18 +162,18 @@ class NearestRows:
         """The normalised distinct vectors at `positions`, float32 [n, D]."""
         return np.ascontiguousarray(normalised(self.vectors[self._first[positions]]))
 
-    def _search_batch(self, unit: FloatArray, left_out: list[IntArray], count: int, result: IntArray) -> None:
+    def _search_batch(self, queries: FloatArray, left_out: list[IntArray], count: int, result: IntArray) -> None:
         """Fills `result` [q, count]."""
         if any(count + len(rows) > self.total for rows in left_out):
             raise DataError(f"the index set has fewer than {count} rows left for a query", "use a larger index set")
         index = self._index()
-        pending = np.arange(len(unit))
+        pending = np.arange(len(queries))
         if index is not None:
-            pending = self._search_index(index, unit, left_out, count, result)
-        self._search_all(pending, unit, left_out, count, result)
+            pending = self._search_index(index, queries, left_out, count, result)
+        self._search_all(pending, queries, left_out, count, result)
 
     def _search_index(
-        self, index: CandidateIndex, unit: FloatArray, left_out: list[IntArray], count: int, result: IntArray
+        self, index: CandidateIndex, queries: FloatArray, left_out: list[IntArray], count: int, result: IntArray
     ) -> IntArray:
         """Fills `result` [q, count] for the queries whose candidates are enough; the positions of the others.
 
@@ -189,13 +189,13 @@ class NearestRows:
                 size = self._batch_size(width)
                 for start in range(0, len(group), size):
                     part = group[start : start + size]
-                    scores, labels = index.candidates(unit[part], effort, width)
+                    scores, labels = index.candidates(queries[part], effort, width)
                     for i, q in enumerate(part):
-                        found = labels[i][labels[i] >= 0]
-                        near = scores[i][: len(found)]
+                        near_rows = labels[i][labels[i] >= 0]
+                        near = scores[i][: len(near_rows)]
                         if index.estimates:
-                            near, found = self._compared(unit[q], found)
-                        rows = self._decide(unit[q], near, found, left_out[q], count, -np.inf, self._error)
+                            near, near_rows = self._compared(queries[q], near_rows)
+                        rows = self._decide(queries[q], near, near_rows, left_out[q], count, -np.inf, self._error)
                         if rows is None:
                             efforts[q] *= 4
                         else:
@@ -215,27 +215,27 @@ class NearestRows:
         return near[order], labels[order]
 
     def _search_all(
-        self, pending: IntArray, unit: FloatArray, left_out: list[IntArray], count: int, result: IntArray
+        self, pending: IntArray, queries: FloatArray, left_out: list[IntArray], count: int, result: IntArray
     ) -> None:
         """Fills `result` for the queries at `pending` by comparing all vectors. Queries whose candidates leave a doubt are
         searched again, more widely."""
-        wanted = np.array([count + len(rows) for rows in left_out]) + MARGIN
+        needed = np.array([count + len(rows) for rows in left_out]) + MARGIN
         while len(pending):
-            fetch = int(min(wanted[pending].max(), len(self._first)))
+            fetch = int(min(needed[pending].max(), len(self._first)))
             doubtful: list[int] = []
             size = self._batch_size(fetch)
             for start in range(0, len(pending), size):
                 part = pending[start : start + size]
-                scores, labels, error = self._fetch(unit[part], fetch)
+                scores, labels, error = self._fetch(queries[part], fetch)
                 for i, q in enumerate(part):
                     floor = -np.inf if fetch == len(self._first) else float(scores[i, -1]) + error
-                    rows = self._decide(unit[q], scores[i], labels[i], left_out[q], count, floor, error)
+                    rows = self._decide(queries[q], scores[i], labels[i], left_out[q], count, floor, error)
                     if rows is None:
                         doubtful.append(int(q))
                     else:
                         result[q] = rows
             pending = np.array(doubtful, dtype=np.int64)
-            wanted[pending] = 4 * fetch
+            needed[pending] = 4 * fetch
 
     def _batch_size(self, fetch: int) -> int:
         return int(max(1, min(BATCH_QUERIES, BATCH_BYTES // (36 * max(fetch, 1)))))
@@ -256,7 +256,9 @@ class NearestRows:
                 gpu.give_up(error)
         return *self._fetch_by(on_cpu, faiss.omp_get_max_threads(), unit, fetch), self._error
 
-    def _fetch_by(self, search: gpu.Search, threads: int, unit: FloatArray, fetch: int) -> tuple[FloatArray, IntArray]:
+    def _fetch_by(
+        self, search: gpu.Search, threads: int, queries: FloatArray, fetch: int
+    ) -> tuple[FloatArray, IntArray]:
         """The best distinct vectors by `search` on so many threads. The index vectors are normalised a block at a time, so that
         no normalised copy of all is needed."""
         step = max(1024, BLOCK_BYTES // (4 * self.dim))
@@ -267,13 +269,13 @@ class NearestRows:
             if not hasattr(own, "space"):
                 own.space = np.empty((min(step, len(self._first)), self.dim), dtype=np.float32)
             block = self._block(rows, own.space[: len(rows)])
-            near, found = search(unit, block, min(fetch, len(rows)))
-            return near, found + start
+            near, near_labels = search(queries, block, min(fetch, len(rows)))
+            return near, near_labels + start
 
-        scores = np.empty((len(unit), 0), dtype=np.float32)
-        labels = np.empty((len(unit), 0), dtype=np.int64)
-        for near, found in _in_threads(search_block, range(0, len(self._first), step), threads):
-            scores, labels = np.hstack([scores, near]), np.hstack([labels, found])
+        scores = np.empty((len(queries), 0), dtype=np.float32)
+        labels = np.empty((len(queries), 0), dtype=np.int64)
+        for near, near_labels in _in_threads(search_block, range(0, len(self._first), step), threads):
+            scores, labels = np.hstack([scores, near]), np.hstack([labels, near_labels])
             if scores.shape[1] > fetch:
                 best = np.argpartition(-scores, fetch - 1, axis=1)[:, :fetch]
                 scores, labels = np.take_along_axis(scores, best, 1), np.take_along_axis(labels, best, 1)
@@ -321,8 +323,8 @@ class NearestRows:
         # Only vectors that the search leaves a chance need the exact product.
         last = int(np.searchsorted(-near, 2 * error - float(near[owner[count - 1]]), side="right"))
         exact = (self.units(self._first[labels[:last]]) * query.astype(np.float64)).sum(axis=1)
-        kept = int(np.searchsorted(owner, last))
-        rows, scores = rows[:kept], exact[owner[:kept]]
+        exact_rows = int(np.searchsorted(owner, last))
+        rows, scores = rows[:exact_rows], exact[owner[:exact_rows]]
         best = np.lexsort((rows, -scores))[:count]
         if scores[best[-1]] <= floor:
             return None
@@ -346,24 +348,24 @@ def _rounded_up(number: int) -> int:
     return -(-number // step) * step
 
 
-def _in_threads(work: Callable[[int], Found], units: Sequence[int], threads: int) -> Iterator[Found]:
-    """`work` of each unit, in order, on as many threads as faiss would use; each searches on its own.
+def _in_threads(work: Callable[[int], Found], starts: Sequence[int], threads: int) -> Iterator[Found]:
+    """`work` of each of `starts`, in order, on as many threads as faiss would use; each searches on its own.
 
     One search on several threads waits for the slowest of them many times, and burns the time: on a machine that has
     other work to do it took three times the processor time.
     """
     import faiss
 
-    if threads == 1 or len(units) == 1:
-        yield from map(work, units)
+    if threads == 1 or len(starts) == 1:
+        yield from map(work, starts)
         return
     # The setting is the calling thread's own.
     with ThreadPoolExecutor(threads, initializer=faiss.omp_set_num_threads, initargs=(1,)) as pool:
-        yield from pool.map(work, units)
+        yield from pool.map(work, starts)
 
 
 def _among(rows: IntArray, ascending: IntArray) -> np.ndarray:
     """bool [n]: which rows are among some ascending ones."""
     place = np.minimum(np.searchsorted(ascending, rows), len(ascending) - 1)
-    found: np.ndarray = ascending[place] == rows
-    return found
+    matches: np.ndarray = ascending[place] == rows
+    return matches

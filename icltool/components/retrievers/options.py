@@ -1,4 +1,4 @@
-"""Options that several retrieval methods share."""
+"""Options that several retrievers share."""
 
 from __future__ import annotations
 

@@ -61,7 +61,7 @@ class OracleRetriever:
         results = self._read()
         if shots != self._shots:
             raise ConfigError(
-                f"oracle: the sequences in {self.file} have {self._shots} demonstrations, {shots} were asked for",
+                f"oracle: the sequences in {self.file} have {self._shots} demonstrations, but --shots asks for {shots}",
                 f"use --shots {self._shots}, or generate sequences of {shots}",
             )
         order = np.argsort(index.ids, kind="stable")

@@ -1,4 +1,4 @@
-"""Retrieval that replays a plan: the demonstrations of every query were written down before."""
+"""A retriever that replays a plan: a file lists the demonstrations of every query."""
 
 from __future__ import annotations
 
@@ -80,16 +80,16 @@ class PlanRetriever:
                 f"plan {self.file} has no entry for {len(missing)} of {len(ids)} queries: {_some(missing)}",
                 self._hint(),
             )
-        found = [icd_ids[query] for query in ids]
-        short = [(query, len(icds)) for query, icds in zip(ids, found, strict=True) if len(icds) < shots]
+        sequences = [icd_ids[query] for query in ids]
+        short = [(query, len(icds)) for query, icds in zip(ids, sequences, strict=True) if len(icds) < shots]
         if short:
             query, length = min(short, key=lambda pair: pair[1])
-            where = "per query" if {len(icds) for icds in found} == {length} else f"for query {query}"
+            where = "per query" if {len(icds) for icds in sequences} == {length} else f"for query {query}"
             raise ConfigError(
-                f"plan {self.file} has {length} demonstrations {where}, {shots} were asked for",
+                f"plan {self.file} has {length} demonstrations {where}, but --shots asks for {shots}",
                 f"ask for {length} shots, or for fewer: the last ones of each list are taken then",
             )
-        return [icds[len(icds) - shots :] for icds in found]
+        return [icds[len(icds) - shots :] for icds in sequences]
 
     def _rows(self, index: IndexSet, ids: IntArray) -> IntArray:
         """The rows of `index` with these ids, in their shape."""
@@ -111,5 +111,5 @@ class PlanRetriever:
 
 def _some(ids: Iterable[int]) -> str:
     """The first ids, and dots where there are more."""
-    found = list(ids)
-    return ", ".join(map(str, found[:_NAMED])) + (" …" if len(found) > _NAMED else "")
+    listed = list(ids)
+    return ", ".join(map(str, listed[:_NAMED])) + (" …" if len(listed) > _NAMED else "")

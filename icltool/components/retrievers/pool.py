@@ -63,8 +63,8 @@ class PoolRetriever(ABC):
     ) -> IntArray:
         """Rows of `index` int64 [Q, shots]; see `icltool.contracts.Retriever`. DataError when too few rows are left."""
         chosen = np.empty((len(queries), shots), dtype=np.int64)
-        found = pools(self.name, self.options, index, queries, shots, among)
-        for answer, pool, query_id in zip(chosen, found, queries.ids.tolist(), strict=True):
+        candidates = pools(self.name, self.options, index, queries, shots, among)
+        for answer, pool, query_id in zip(chosen, candidates, queries.ids.tolist(), strict=True):
             if shots:
                 answer[:] = pool.rows[self.choose(pool, shots, query_id, seed)]
         return chosen
@@ -99,13 +99,13 @@ def pools(
     search = NearestRows(embeddings(index, options.demonstration), options)
     vectors = embeddings(queries, options.query)
     counts = np.array([min(options.pool, len(index) - len(rows)) for rows in leaking])
-    found: dict[int, IntArray] = {}
+    candidates: dict[int, IntArray] = {}
     for count in np.unique(counts).tolist():
         group = np.flatnonzero(counts == count)
         rows = search.search(vectors[group], count, lambda i, group=group: leaking[group[i]])  # type: ignore[misc]
-        found.update(zip(group.tolist(), rows, strict=True))
+        candidates.update(zip(group.tolist(), rows, strict=True))
     for position in range(len(queries)):
-        yield _pool(search, vectors, position, found[position])
+        yield _pool(search, vectors, position, candidates[position])
 
 
 def given_pools(
@@ -122,5 +122,5 @@ def given_pools(
 
 def _pool(search: NearestRows, vectors: FloatArray, position: int, rows: IntArray) -> Pool:
     units = search.units(rows)
-    asked = normalised(vectors[position : position + 1], "the queries' embeddings")[0].astype(np.float64)
-    return Pool(rows, units, (units * asked).sum(axis=1))
+    query = normalised(vectors[position : position + 1], "the queries' embeddings")[0].astype(np.float64)
+    return Pool(rows, units, (units * query).sum(axis=1))

@@ -68,7 +68,7 @@ def _one_set(index: IndexSet, leaking: list[IntArray], shots: int, seed: int) ->
         order = order[~np.isin(order, np.unique(np.concatenate(leaking)))]
     if len(order) < shots:
         raise DataError(
-            f"one set of {shots} demonstrations for all queries is wanted, but only {len(order)} of the index set's "
+            f"one set of {shots} demonstrations for all queries is needed, but only {len(order)} of the index set's "
             f"{len(index)} rows leak no query's answer",
             "leave out `fixed`, or use a larger index set",
         )

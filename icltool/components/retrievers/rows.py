@@ -1,4 +1,4 @@
-"""What samplers and retrieval methods share: leaving out rows that leak, drawing rows, getting at the embeddings."""
+"""What samplers and retrievers share: leaving out rows that leak, drawing rows, getting at the embeddings."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def excluded_rows(index: IndexSet, queries: QuerySet, position: int, count: int,
     left = len(index) - len(leaking)
     if left < count:
         raise DataError(
-            f"{noun} {int(queries.ids[position])}: {count} rows are wanted, but only {left} of the index set's "
+            f"{noun} {int(queries.ids[position])}: {count} rows are needed, but only {left} of the index set's "
             f"{len(index)} do not leak its answer",
             "ask for fewer, or use a larger index set",
         )
@@ -30,7 +30,7 @@ def given_rows(among: IntArray, queries: QuerySet, position: int, count: int) ->
     rows: IntArray = among[position][among[position] >= 0]
     if len(rows) < count:
         raise DataError(
-            f"query {int(queries.ids[position])}: {count} rows are wanted among those of another method, which are {len(rows)}",
+            f"query {int(queries.ids[position])}: {count} rows are needed, but the first method chose {len(rows)}",
             "ask for fewer, or use a larger index set",
         )
     return rows

@@ -44,9 +44,9 @@ class SimilarityRetriever:
         Raises DataError when a query has fewer rows left.
         """
         if among is not None:
-            found = [pool.rows[:shots] for pool in given_pools(self.options, index, queries, shots, among)]
-            return np.array(found, dtype=np.int64).reshape(len(queries), shots)
+            rows = [pool.rows[:shots] for pool in given_pools(self.options, index, queries, shots, among)]
+            return np.array(rows, dtype=np.int64).reshape(len(queries), shots)
         self.options.check_alone()
         leaking = [excluded_rows(index, queries, position, shots, "query") for position in range(len(queries))]
-        base, asked = embeddings(index, self.options.demonstration), embeddings(queries, self.options.query)
-        return nearest_rows(base, asked, shots, leaking.__getitem__, self.options)
+        base, targets = embeddings(index, self.options.demonstration), embeddings(queries, self.options.query)
+        return nearest_rows(base, targets, shots, leaking.__getitem__, self.options)

@@ -65,7 +65,7 @@ class VoteKRetriever:
         for position, places in enumerate(leaking):
             if len(subset) - len(places) < shots:
                 raise DataError(
-                    f"votek: query {int(queries.ids[position])}: {shots} rows are wanted, but only "
+                    f"votek: query {int(queries.ids[position])}: {shots} rows are needed, but only "
                     f"{len(subset) - len(places)} of the {len(subset)} selected do not leak its answer",
                     f"ask for fewer, or select more: --method-option votek.budget={4 * self.options.budget}",
                 )
@@ -89,10 +89,10 @@ class VoteKRetriever:
 
 def _digest(vectors: FloatArray) -> bytes:
     """A hash of shape and values."""
-    found = hashlib.blake2b(repr(vectors.shape).encode(), digest_size=16)
+    digest = hashlib.blake2b(repr(vectors.shape).encode(), digest_size=16)
     for start in range(0, len(vectors), 4096):
-        found.update(np.ascontiguousarray(vectors[start : start + 4096]).data)
-    return found.digest()
+        digest.update(np.ascontiguousarray(vectors[start : start + 4096]).data)
+    return digest.digest()
 
 
 def vote_k(vectors: FloatArray, budget: int, neighbours: int, discount: float) -> IntArray:

@@ -19,6 +19,6 @@ class ZeroShot:
         """int64 [Q, 0]. Raises ConfigError for any other number of shots."""
         if shots != 0:
             raise ConfigError(
-                f"retrieval method 'zero-shot' gives no demonstrations, {shots} were asked for", "use --shots 0"
+                f"method 'zero-shot' gives no demonstrations, but --shots asks for {shots}", "use --shots 0"
             )
         return np.empty((len(queries), 0), dtype=np.int64)

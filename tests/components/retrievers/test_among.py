@@ -55,7 +55,7 @@ def test_what_has_no_effect_or_cannot_be_had_is_refused() -> None:
     for name in ("i2i", "bm25", "random"):
         with pytest.raises(ConfigError, match="pool=9 has no effect"):
             component("retrievers", name, pool=9).retrieve(index, queries, 2, 0)
-        with pytest.raises(DataError, match="2 rows are wanted among those of another method, which are 1"):
+        with pytest.raises(DataError, match="2 rows are needed, but the first method chose 1"):
             component("retrievers", name).retrieve(index, queries, 2, 0, among=np.array([[50, -1]]))
     with pytest.raises(ConfigError, match="fixed gives one set to all queries"):
         component("retrievers", "random", fixed=True).retrieve(index, queries, 2, 0, among=np.array([[50, 40]]))

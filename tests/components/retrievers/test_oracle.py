@@ -92,7 +92,7 @@ def test_another_length_names_the_lengths(tmp_path: Path, index: IndexSet) -> No
     queries = make_queries(index, [0, 30])
     path = write(tmp_path / "oracle.h5", sequences(index, queries))
     for shots in (1, 3):
-        with pytest.raises(ConfigError, match=f"have 2 demonstrations, {shots} were asked for") as caught:
+        with pytest.raises(ConfigError, match=f"have 2 demonstrations, but --shots asks for {shots}") as caught:
             OracleRetriever(OracleOptions(file=path)).retrieve(index, queries, shots, 0)
         assert "--shots 2" in str(caught.value.hint)
 

@@ -69,12 +69,14 @@ def test_fewer_shots_are_the_last_ones(tmp_path: Path) -> None:
 
 def test_more_shots_name_the_length(tmp_path: Path) -> None:
     path = plan_file(tmp_path, {8: [20, 50], 7: [10, 40]})
-    with pytest.raises(ConfigError, match=r"mine\.json has 2 demonstrations per query, 3 were asked for") as caught:
+    with pytest.raises(
+        ConfigError, match=r"mine\.json has 2 demonstrations per query, but --shots asks for 3"
+    ) as caught:
         PlanRetriever(PlanOptions(file=path)).retrieve(INDEX, QUERIES, 3, 0)
     assert "ask for 2 shots" in str(caught.value.hint)
     path = plan_file(tmp_path, {8: [20], 7: [10, 40]})
     assert PlanRetriever(PlanOptions(file=path)).shots == 1
-    with pytest.raises(ConfigError, match="has 1 demonstrations for query 8, 2 were"):
+    with pytest.raises(ConfigError, match="has 1 demonstrations for query 8, but --shots asks for 2"):
         PlanRetriever(PlanOptions(file=path)).retrieve(INDEX, QUERIES, 2, 0)
     with pytest.raises(ConfigError, match="has 1 demonstrations for query 8, 3 were"):
         PlanRetriever(PlanOptions(file=path)).retrieve(INDEX, QUERIES, 3, 0)

@@ -21,7 +21,7 @@ def test_a_built_in_retriever_conforms(name: str) -> None:
 def test_zero_shot_conforms_and_gives_nothing() -> None:
     check_retriever(ZeroShot, shots=(0,))
     index = make_index(30)
-    with pytest.raises(ConfigError, match="gives no demonstrations, 4 were asked for"):
+    with pytest.raises(ConfigError, match="gives no demonstrations, but --shots asks for 4"):
         ZeroShot().retrieve(index, make_queries(index, [0]), 4, 0)
 
 

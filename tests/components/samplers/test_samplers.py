@@ -123,7 +123,7 @@ def test_mix_refuses_shares_that_are_none(shares: dict[str, float]) -> None:
 def test_too_small_an_index_set_is_one_clear_line() -> None:
     index = make_index(30)
     with pytest.raises(
-        DataError, match=r"anchor \d+: 64 rows are wanted, but only \d+ of the index set's 30"
+        DataError, match=r"anchor \d+: 64 rows are needed, but only \d+ of the index set's 30"
     ) as caught:
         MixSampler(MixOptions()).sample(index, make_anchors(index, [0]), 64, 0)
     assert caught.value.hint
