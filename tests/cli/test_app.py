@@ -52,7 +52,7 @@ def test_help_lists_the_commands_in_pipeline_order() -> None:
     assert answer.stderr == ""
     listed = [line.split()[0] for line in answer.stdout.partition("Commands:")[2].splitlines() if line.strip()]
     stages = ["prepare", "embed", "generate", "train", "evaluate", "caption", "export", "report", "app"]
-    assert listed == [*stages, "demo", "plugins", "doctor", "clean"]
+    assert listed == [*stages, "guide", "demo", "plugins", "doctor", "clean"]
 
 
 def test_no_command_shows_the_help(capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,8 +11,8 @@
 | `console` | a session, to read: commands begin with `$ ` and are parsed |
 | any other single word | text to read |
 
-A statement of `sh` that begins with `icltool` runs in the test's own process, which is much faster; with a pipe or a redirection it
-runs in the shell as everything else. Variables last where a line `export NAME=VALUE` sets them.
+A statement of `sh` that begins with `icltool` runs in the test's own process, which is much faster; with a pipe or a
+redirection it runs in the shell, as all others do. A variable lasts when a line `export NAME=VALUE` sets it.
 """
 
 from __future__ import annotations

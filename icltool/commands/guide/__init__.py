@@ -1,0 +1,3 @@
+"""Read the manual, one topic at a time."""
+
+RANK = 95

@@ -1,0 +1,73 @@
+"""`icltool guide`."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import textwrap
+from collections.abc import Iterator
+from typing import Annotated, Optional
+
+import typer
+
+from icltool.commands.guide.topics import Topic, names, topic, topics
+
+_WIDEST = 100
+
+
+def complete_topics(incomplete: str) -> list[str]:
+    """The topics that begin as typed."""
+    return [name for name in names() if name.startswith(incomplete)]
+
+
+def command(
+    name: Annotated[
+        Optional[str],  # noqa: UP045 (Typer reads it)
+        typer.Argument(
+            metavar="[TOPIC]", autocompletion=complete_topics, help="the topic; without one, all are listed"
+        ),
+    ] = None,
+) -> None:
+    """List the topics of the manual, or show one of them.
+
+    On a terminal the topic is formatted; into a file or a pipe it is written as Markdown.
+
+        icltool guide own-data
+    """
+    if name is None:
+        for line in _listing(topics(), _width()):
+            typer.echo(line)
+    elif sys.stdout.isatty():
+        _show(topic(name))
+    else:
+        typer.echo(topic(name).text, nl=False)
+
+
+def _listing(pages: list[Topic], width: int) -> Iterator[str]:
+    """A line for each topic, wrapped to the width."""
+    column = max(len(page.name) for page in pages) + 4
+    yield "The topics of the manual, in reading order. `icltool guide TOPIC` shows one."
+    yield ""
+    for page in pages:
+        yield from textwrap.wrap(
+            f"{page.title}. {page.first_sentence}",
+            width,
+            initial_indent=f"  {page.name}".ljust(column),
+            subsequent_indent=" " * column,
+            break_on_hyphens=False,
+        )
+
+
+def _show(page: Topic) -> None:
+    from rich.console import Console
+    from rich.markdown import Markdown
+    from rich.theme import Theme
+
+    plain_code = Theme({"markdown.code": "bold cyan"})  # rich's own has a black background
+    Console(width=_width(), theme=plain_code).print(
+        Markdown(page.for_terminal(), code_theme="ansi_dark", hyperlinks=False)
+    )
+
+
+def _width() -> int:
+    return min(shutil.get_terminal_size((_WIDEST, 24)).columns, _WIDEST)
