@@ -26,7 +26,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 GUIDE = ROOT / "icltool" / "guide"
-PAGES = sorted(GUIDE.glob("*.md"))
+PAGES = [ROOT / "README.md", *sorted(GUIDE.glob("*.md"))]
 ELSEWHERE = ("download", "gpu", "cluster")
 
 _BLOCK = re.compile(r"^```(?P<language>\w*)(?: (?P<word>\S+))?\n(?P<text>.*?)^```$", flags=re.MULTILINE | re.DOTALL)
