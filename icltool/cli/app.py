@@ -15,7 +15,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from icltool.cli.boundary import guarded
-from icltool.cli.help import HelpfulCommand, HelpfulGroup
+from icltool.cli.help import SETTINGS, HelpfulCommand, HelpfulGroup
 from icltool.errors import closest
 from icltool.plugin.commands import command_module, commands, stage_model, stages
 from icltool.plugin.others import others_commands
@@ -24,8 +24,6 @@ from icltool.releases import __version__
 if TYPE_CHECKING:
     from typer._click import Command, Context, HelpFormatter
 
-#: Help has a short form, too.
-SHORT_HELP = {"help_option_names": ["--help", "-h"]}
 
 #: What a command's module holds: an annotated function, or a Typer group.
 Runnable: TypeAlias = Callable[..., object] | typer.Typer
@@ -97,7 +95,7 @@ def _command(name: str) -> Runnable:
 def as_click(command: Runnable, name: str) -> Command:
     """Builds the command object from a Typer group or an annotated function."""
     if not isinstance(command, typer.Typer):
-        holder = typer.Typer(add_completion=False, rich_markup_mode=None, context_settings=SHORT_HELP)
+        holder = typer.Typer(add_completion=False, rich_markup_mode=None, context_settings=SETTINGS)
         holder.command(name, cls=HelpfulCommand)(command)
         command = holder
     built = typer.main.get_command(command)
@@ -112,7 +110,7 @@ def _print_version(value: bool | None) -> None:
 
 
 app = typer.Typer(
-    cls=LazyGroup, name="icltool", rich_markup_mode=None, no_args_is_help=False, context_settings=SHORT_HELP
+    cls=LazyGroup, name="icltool", rich_markup_mode=None, no_args_is_help=False, context_settings=SETTINGS
 )
 
 

@@ -11,8 +11,10 @@ import typer
 from pydantic.fields import FieldInfo
 
 from icltool.cli.completion import Completer, complete_choices, complete_components
+from icltool.cli.layout import NAMES, Heading
 from icltool.config.base import StageConfig
 from icltool.config.fields import Extras, Shape, extras, flag_of, shape_of
+from icltool.config.groups import Group
 
 
 def parameters_of(model: type[StageConfig]) -> list[inspect.Parameter]:
@@ -20,9 +22,11 @@ def parameters_of(model: type[StageConfig]) -> list[inspect.Parameter]:
 
     Every default is None, "not given", so that profiles can fill in.
     """
-    made = [_parameter(name, field) for name, field in model.model_fields.items()]
+    parameters = [_parameter(name, field) for name, field in model.model_fields.items()]
     shared = StageConfig.model_fields
-    return sorted(made, key=lambda p: 0 if isinstance(p.default, typer.models.ArgumentInfo) else 1 + (p.name in shared))
+    return sorted(
+        parameters, key=lambda p: 0 if isinstance(p.default, typer.models.ArgumentInfo) else 1 + (p.name in shared)
+    )
 
 
 def plain_parameter(
@@ -33,17 +37,39 @@ def plain_parameter(
     default: bool | None = None,
     metavar: str | None = None,
     autocompletion: Completer | None = None,
+    heading: Heading | None = None,
 ) -> inspect.Parameter:
-    """A parameter that stands for no field (--profile, --json …)."""
+    """A parameter without a field (--profile, --json …), or an option of a field. The first long flag is the one that the
+    help shows."""
     option = typer.Option(
-        default, *flags, help=help, show_default=False, metavar=metavar, autocompletion=autocompletion
+        default,
+        *flags,
+        help=help,
+        show_default=False,
+        metavar=metavar,
+        autocompletion=autocompletion,
+        rich_help_panel=heading,
     )
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=option, annotation=annotation)
 
 
-QUIET = plain_parameter("given_quiet", bool, "--quiet", "-q", default=False, help="no progress, no remarks")
+COMMON: Group = "Every command"
+QUIET = plain_parameter(
+    "given_quiet",
+    bool,
+    "--quiet",
+    "-q",
+    default=False,
+    help="print neither progress nor notes",
+    heading=Heading(COMMON, daily=False),
+)
 AS_JSON = plain_parameter(
-    "given_json", bool, "--json", default=False, help="print the result as JSON, and nothing else"
+    "given_json",
+    bool,
+    "--json",
+    default=False,
+    help="print the result as JSON and nothing else",
+    heading=Heading(COMMON, daily=False),
 )
 
 
@@ -55,27 +81,33 @@ def sign(command: Callable[..., None], model: type[StageConfig], *more: inspect.
     command.__annotations__ = {p.name: p.annotation for p in parameters}
 
 
-def help_of(field: FieldInfo, shape: Shape) -> str:
-    """Description, environment variable and default, as the help shows them."""
-    parts = [(field.description or "").strip()]
+def help_of(field: FieldInfo, shape: Shape, metavar: str) -> str:
+    """The description, then in parentheses the choices that the metavar does not name, the environment variable and the
+    default."""
+    remarks = []
+    if shape.choices and metavar != shape.metavar:
+        remarks.append(f"{'any' if shape.many else 'one'} of {', '.join(map(str, shape.choices))}")
     if variable := extras(field).get("env"):
-        parts.append(f"[env: {variable}]")
+        remarks.append(f"environment variable {variable}")
     if field.is_required():
-        parts.append("[required]")
-    else:
-        parts.append(f"[default: {default_text(field, shape)}]")
-    return " ".join(part for part in parts if part)
+        remarks.append("required")
+    elif default := default_text(field, shape):
+        remarks.append(f"default: {default}")
+    description = (field.description or "").strip()
+    return f"{description} ({'; '.join(remarks)})" if remarks else description
 
 
 def default_text(field: FieldInfo, shape: Shape) -> str:
-    """A field's default as it would be typed."""
+    """The default in words: `default` in the field's extras, or its value as it would be typed; "" where there is none."""
+    if words := extras(field).get("default"):
+        return words
     value = field.get_default(call_default_factory=True)
     if isinstance(value, Enum):
         value = value.value
     if value is None or value in ("", {}, (), []):
-        return "none"
+        return ""
     if isinstance(value, bool):
-        return "yes" if value else "no"
+        return "on" if value else "off"
     if isinstance(value, dict):
         return " ".join(f"{key}={item}" for key, item in value.items())
     if shape.many:
@@ -85,30 +117,45 @@ def default_text(field: FieldInfo, shape: Shape) -> str:
 
 def _parameter(name: str, field: FieldInfo) -> inspect.Parameter:
     shape, extra = shape_of(field), extras(field)
-    completer, description = _completer(shape, extra), help_of(field, shape)
+    completer, metavar = _completer(shape, extra), _metavar(name, field, shape)
+    description = help_of(field, shape, metavar)
     annotation: object = Optional[list[str] if shape.many or shape.keyed else str]  # noqa: UP045 (Typer reads it)
     if extra.get("argument"):
-        metavar = _argument_metavar(name, field, shape, extra)
         info = typer.Argument(None, help=description, show_default=False, metavar=metavar, autocompletion=completer)
         return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=info, annotation=annotation)
-    flags = _flags(name, field, shape)
+    flags, heading = _flags(name, field, shape), _heading(extra)
     if shape.flag_like:
-        return plain_parameter(name, Optional[bool], *flags, help=description)  # noqa: UP045
+        return plain_parameter(name, Optional[bool], *flags, help=description, heading=heading)  # noqa: UP045
+    return plain_parameter(
+        name, annotation, *flags, help=description, metavar=metavar, autocompletion=completer, heading=heading
+    )
+
+
+def _metavar(name: str, field: FieldInfo, shape: Shape) -> str:
+    """An argument's name, or an option's value: choices that fit into its column, or NAME for those and for components."""
+    extra = extras(field)
+    if extra.get("argument"):
+        label = (extra.get("metavar") or name.upper().replace("_", "-")) + ("…" if shape.many else "")
+        return label if field.is_required() else f"[{label}]"
     metavar = extra.get("metavar") or shape.metavar
-    return plain_parameter(name, annotation, *flags, help=description, metavar=metavar, autocompletion=completer)
+    too_long = bool(shape.choices) and len(f"{flag_of(name, field)} {metavar}") > NAMES
+    if too_long or ("complete" in extra and metavar == shape.metavar and shape.item is str):
+        return "NAME,…" if shape.many else "NAME"
+    return metavar
+
+
+def _heading(extra: Extras) -> Heading | None:
+    group = extra.get("group")
+    return Heading(group, daily=extra.get("daily", False)) if group else None
 
 
 def _flags(name: str, field: FieldInfo, shape: Shape) -> list[str]:
-    flag, short = flag_of(name, field), extras(field).get("short")
-    if not shape.flag_like:
-        return [flag, *([short] if short else [])]
-    opposite = "--no-" + flag.removeprefix("--")
-    return [f"{flag}/{opposite}", *([short] if short else [])]
-
-
-def _argument_metavar(name: str, field: FieldInfo, shape: Shape, extra: Extras) -> str:
-    label = (extra.get("metavar") or name.upper().replace("_", "-")) + ("…" if shape.many else "")
-    return label if field.is_required() else f"[{label}]"
+    """All flags of a field, its own first; each flag of a yes-or-no field with its opposite."""
+    extra = extras(field)
+    flags = [flag_of(name, field), *extra.get("aliases", [])]
+    if shape.flag_like:
+        flags = [f"{flag}/--no-{flag.removeprefix('--')}" for flag in flags]
+    return [*flags, *([extra["short"]] if "short" in extra else [])]
 
 
 def _completer(shape: Shape, extra: Extras) -> Completer | None:

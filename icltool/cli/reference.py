@@ -12,18 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
+from typer.core import TyperGroup
 
 from icltool.cli.app import LazyGroup, app
-from icltool.cli.help import (
-    argument_name,
-    arguments,
-    option_names,
-    option_value,
-    options,
-    paragraphs,
-    subcommands,
-    usage,
-)
+from icltool.cli.help import describe
+from icltool.cli.layout import CommandHelp
 from icltool.errors import ConfigError
 from icltool.plugin.commands import commands
 
@@ -55,22 +48,21 @@ def replace_between_markers(text: str, reference: str) -> str:
 def _command(command: Command, name: str, parent: Context | None) -> Iterator[str]:
     """A section for a command, and one for each command of a group."""
     with _context(command, name, parent) as ctx:
-        yield from (f"### `{ctx.command_path}`", "", "```", usage(command, ctx), "```", "")
-        for paragraph in paragraphs(command):
+        help = describe(command, ctx)
+        yield from (f"### `{help.path}`", "", "```", help.usage, "```", "")
+        for paragraph in help.paragraphs:
             yield from (["```", *_dedented(paragraph), "```", ""] if paragraph.startswith(" ") else [paragraph, ""])
-        yield from _table(command, ctx)
-        for inner_name, inner in subcommands(command).items():
-            yield from _command(inner, inner_name, ctx)
+        yield from _table(help)
+        if isinstance(command, TyperGroup):
+            for inner_name, inner in command.commands.items():
+                yield from _command(inner, inner_name, ctx)
 
 
-def _table(command: Command, ctx: Context) -> Iterator[str]:
-    rows = [(argument_name(p), p.help) for p in arguments(command, ctx)]
-    for option in options(command, ctx):
-        if "--help" not in option.opts:
-            rows.append((f"{option_names(option)} {option_value(option)}".strip(), option.help))
+def _table(help: CommandHelp) -> Iterator[str]:
+    rows = [*help.arguments, *(option for option in help.options if "--help" not in option.names)]
     if rows:
         yield from ("| option | meaning |", "|---|---|")
-        yield from (f"| `{_escaped(name)}` | {_escaped(text or '')} |" for name, text in rows)
+        yield from (f"| `{_escaped(row.head)}` | {_escaped(row.text)} |" for row in rows)
         yield ""
 
 

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any, Optional, TypeAlias
 
 from icltool.cli.completion import complete_profiles
+from icltool.cli.layout import Heading
 from icltool.cli.libraries import library_output
-from icltool.cli.options import AS_JSON, QUIET, plain_parameter, sign
+from icltool.cli.options import AS_JSON, COMMON, QUIET, plain_parameter, sign
 from icltool.cli.output import Report, show
 from icltool.config.base import StageConfig
 from icltool.config.env import load_environment
@@ -63,16 +64,26 @@ def _common() -> list[inspect.Parameter]:
             "--profile",
             metavar="NAME",
             autocompletion=complete_profiles,
-            help="take options from this profile: a name, or the path of a TOML file; flags win over it",
+            help="read options from a profile, by its name or the path of a TOML file; options on the command line win",
+            heading=Heading(COMMON, daily=True),
         ),
         plain_parameter(
             "given_sets",
             Optional[list[str]],  # noqa: UP045
             "--set",
             metavar="KEY=VALUE",
-            help="set one option, over the profile and under the flags; may be repeated",
+            help="set one option, over the profile and under the other flags; repeatable",
+            heading=Heading(COMMON, daily=False),
         ),
         QUIET,
-        plain_parameter("given_verbose", bool, "--verbose", "-v", default=False, help="say more on the way"),
+        plain_parameter(
+            "given_verbose",
+            bool,
+            "--verbose",
+            "-v",
+            default=False,
+            help="show more detail",
+            heading=Heading(COMMON, daily=True),
+        ),
         AS_JSON,
     ]

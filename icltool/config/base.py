@@ -27,7 +27,13 @@ class StageConfig(BaseModel):
     workspace: Path = Field(
         default=Path("icl-workspace"),
         description="folder that holds datasets, embeddings, sequences, checkpoints and evaluations",
-        json_schema_extra={"env": "ICLTOOL_WORKSPACE", "hidden_in_artefact": True},
+        json_schema_extra={
+            "env": "ICLTOOL_WORKSPACE",
+            "hidden_in_artefact": True,
+            "group": "Every command",
+            "daily": True,
+            "aliases": ["--output-path"],
+        },
     )
 
     def identity(self) -> dict[str, Json]:

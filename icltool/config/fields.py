@@ -12,6 +12,7 @@ from typing import Annotated, Literal, TypedDict, TypeGuard, Union, cast, get_ar
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from icltool.config.groups import Group
 from icltool.errors import ConfigError
 
 if sys.version_info >= (3, 11):
@@ -20,22 +21,35 @@ else:
     import tomli as tomllib
 
 _NAMES: dict[type, str] = {int: "an integer", float: "a number", bool: "true or false", Path: "a path"}
-_METAVARS: dict[type, str] = {int: "INTEGER", float: "NUMBER", Path: "PATH"}
+_METAVARS: dict[type, str] = {int: "N", float: "NUMBER", Path: "PATH"}
 
 
 class Extras(TypedDict, total=False):
-    """What a field's `json_schema_extra` may say: its flag where that is not its name, and a short one; that it is a positional
-    argument; what stands behind it in the help; the environment variable it is read from; the kinds of component whose names
-    complete it; and that it cannot change the result (batch size, device, paths), so that it is left out of artefact names
-    and of the comparison on resume."""
+    """The keys of a field's `json_schema_extra`, all optional."""
 
     flag: str
+    """The long flag, where it is not the field's name."""
     short: str
+    """A short flag: "-n"."""
+    aliases: list[str]
+    """Further long flags, which the help does not list."""
     argument: bool
+    """The field is a positional argument."""
     metavar: str
+    """The value in the help: "HOST:PORT"."""
+    group: Group
+    """The heading under which the help lists the option."""
+    daily: bool
+    """Whether `--help` lists the option; `--help-all` lists all. True by default only for an option without a group."""
+    default: str
+    """The default in words: "the only prepared data set"."""
     env: str
+    """The environment variable that sets the option."""
     complete: str
+    """The kinds of component whose names the shell offers, with commas between."""
     hidden_in_artefact: bool
+    """The option cannot change the result (batch size, device, paths): it is neither part of an artefact's name nor compared
+    on resume."""
 
 
 @dataclass(frozen=True)
@@ -59,15 +73,15 @@ class Shape:
 
     @property
     def metavar(self) -> str:
-        """What stands behind the flag in the help text."""
+        """The option's value in the help."""
         if self.keyed:
             return "KEY=VALUE"
         one = "|".join(map(str, self.choices)) if self.choices else _METAVARS.get(self.item, "TEXT")
         return f"{one},…" if self.many else one
 
     @property
-    def wanted(self) -> str:
-        """What is expected, in words, for error messages."""
+    def expected(self) -> str:
+        """The values that are allowed, in words, for error messages."""
         if self.keyed:
             return "KEY=VALUE"
         if self.choices:

@@ -36,8 +36,8 @@ def explain(problem: ErrorDetails, shape: Shape | None) -> str:
         return f"needs at least {context.get('min_length')} value(s), not {given}"
     if shape is not None and any(part in kind for part in _TYPE_ERRORS):
         deep = any(isinstance(part, int) for part in problem["loc"])  # one item of a list
-        wanted = Shape(shape.item, choices=shape.choices) if deep else shape
-        return f"expected {wanted.wanted}, not {given}"
+        expected = Shape(shape.item, choices=shape.choices) if deep else shape
+        return f"expected {expected.expected}, not {given}"
     return f"{_decapitalised(problem['msg'])}, not {given}"
 
 

@@ -21,15 +21,26 @@ class SampleConfig(StageConfig):
 
     name: str = Field(description="what to do", json_schema_extra={"argument": True})
     anchors: int = Field(default=5000, ge=1, description="how many", json_schema_extra={"short": "-n"})
-    rate: float | None = Field(default=None, gt=0, description="units per second")
-    order: Literal["left", "right"] = Field(default="left", description="which way")
-    level: Literal[1, 2, 3] = Field(default=1, description="how deep")
-    methods: tuple[str, ...] = Field(
-        default=("random",), description="methods", json_schema_extra={"flag": "--method", "complete": "retrievers"}
+    rate: float | None = Field(
+        default=None, gt=0, description="units per second", json_schema_extra={"default": "the machine's"}
     )
-    shots: tuple[int, ...] = Field(default=(1, 2), description="numbers of demonstrations")
+    order: Literal["left", "right"] = Field(
+        default="left", description="which way", json_schema_extra={"group": "Demonstrations"}
+    )
+    level: Literal[1, 2, 3] = Field(default=1, description="how deep")
+    pace: Literal["walking", "striding", "running"] = Field(default="running", description="how fast")
+    methods: tuple[str, ...] = Field(
+        default=("random",),
+        description="methods",
+        json_schema_extra={"flag": "--method", "complete": "retrievers", "group": "Demonstrations"},
+    )
+    shots: tuple[int, ...] = Field(
+        default=(1, 2),
+        description="numbers of demonstrations",
+        json_schema_extra={"group": "Demonstrations", "daily": True, "aliases": ["--num-fewshot"]},
+    )
     options: dict[str, Any] = Field(default_factory=dict, description="options", json_schema_extra={"flag": "option"})
-    fast: bool = Field(default=False, description="hurry")
+    fast: bool = Field(default=False, description="hurry", json_schema_extra={"aliases": ["--quickly"]})
     output: Path | None = Field(default=None, description="where to write [N, D]")
 
     @model_validator(mode="after")

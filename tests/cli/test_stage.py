@@ -38,6 +38,7 @@ def test_nothing_given_means_defaults(capsys: pytest.CaptureFixture[str]) -> Non
         "rate": None,
         "order": "left",
         "level": 1,
+        "pace": "running",
         "methods": ["random"],
         "shots": [1, 2],
         "options": {},
@@ -58,6 +59,10 @@ def test_nothing_given_means_defaults(capsys: pytest.CaptureFixture[str]) -> Non
         (["--method", "i2i", "--method", "t2t"], "methods", ["i2i", "t2t"]),
         (["--method", "i2i,t2t"], "methods", ["i2i", "t2t"]),
         (["--shots", "1,2", "--shots", "4"], "shots", [1, 2, 4]),
+        (["--num-fewshot", "1,2"], "shots", [1, 2]),
+        (["--num_fewshot=1", "--shots", "2"], "shots", [1, 2]),
+        (["--quickly"], "fast", True),
+        (["--no_quickly"], "fast", False),
         (["--option", "a=1", "--option", "b=x", "--option", "c=[1, 2]"], "options", {"a": 1, "b": "x", "c": [1, 2]}),
         (["--option", "d='7'"], "options", {"d": "7"}),
         (["--fast"], "fast", True),
@@ -78,22 +83,55 @@ def test_options(arguments: list[str], key: str, value: Any, capsys: pytest.Capt
     assert values(capsys, "x", *arguments)[key] == value
 
 
-def test_help_shows_description_default_and_environment(capsys: pytest.CaptureFixture[str]) -> None:
-    assert call(["--help"]) == 0
-    shown = " ".join(capsys.readouterr().out.split())
-    assert shown.startswith("Usage: sample [OPTIONS] NAME One field of every form.")
+def shown(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """What a call prints, on one line."""
+    assert call([*arguments]) == 0
+    return " ".join(capsys.readouterr().out.split())
+
+
+def test_help_of_all_options_shows_description_default_and_environment(capsys: pytest.CaptureFixture[str]) -> None:
+    text = shown(capsys, "--help-all")
+    assert text.startswith(
+        "Usage: sample [OPTIONS] NAME One field of every form. Arguments: NAME what to do (required) "
+    )
     for part in (
-        "NAME what to do [required]",
-        "-n, --anchors INTEGER how many [default: 5000]",
-        "--order left|right which way [default: left]",
-        "--method TEXT,… methods [default: random]",
-        "--shots INTEGER,… numbers of demonstrations [default: 1,2]",
-        "--option KEY=VALUE options [default: none]",
-        "--fast / --no-fast hurry [default: no]",
-        "--output PATH where to write [N, D] [default: none]",
-        "[env: ICLTOOL_WORKSPACE] [default: icl-workspace]",
+        "-n, --anchors N how many (default: 5000)",
+        "--rate NUMBER units per second (default: the machine's)",
+        "--order left|right which way (default: left)",
+        "--pace NAME how fast (one of walking, striding, running; default: running)",
+        "--method NAME,… methods (default: random)",
+        "--shots N,… numbers of demonstrations (default: 1,2)",
+        "--option KEY=VALUE options --",
+        "--[no-]fast hurry (default: off)",
+        "--output PATH where to write [N, D] Demonstrations:",
+        "(environment variable ICLTOOL_WORKSPACE; default: icl-workspace)",
     ):
-        assert part in shown
+        assert part in text
+
+
+def test_help_has_groups_in_order_and_in_each_the_daily_options_first(capsys: pytest.CaptureFixture[str]) -> None:
+    text = shown(capsys, "--help-all")
+    in_order = [
+        "Options:",
+        "-n, --anchors",
+        "Demonstrations:",
+        "--shots",
+        "--order",
+        "--method",
+        "Every command:",
+        "--json",
+    ]
+    assert [text.index(f" {part}") for part in in_order] == sorted(text.index(f" {part}") for part in in_order)
+
+
+def test_short_help_lists_the_daily_options(capsys: pytest.CaptureFixture[str]) -> None:
+    text = shown(capsys, "-h")
+    assert text == shown(capsys, "--help")
+    for part in ("-n, --anchors", "Demonstrations: --shots", "Every command: --workspace", "-h, --help show this help"):
+        assert part in text
+    for flag in ("--order", "--method", "--json", "--help-all show"):
+        assert flag not in text
+    assert text.endswith("Run `sample --help-all` for all 18 options.")
 
 
 @pytest.mark.parametrize(
