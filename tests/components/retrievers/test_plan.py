@@ -78,7 +78,7 @@ def test_more_shots_name_the_length(tmp_path: Path) -> None:
     assert PlanRetriever(PlanOptions(file=path)).shots == 1
     with pytest.raises(ConfigError, match="has 1 demonstrations for query 8, but --shots asks for 2"):
         PlanRetriever(PlanOptions(file=path)).retrieve(INDEX, QUERIES, 2, 0)
-    with pytest.raises(ConfigError, match="has 1 demonstrations for query 8, 3 were"):
+    with pytest.raises(ConfigError, match="has 1 demonstrations for query 8, but --shots asks for 3"):
         PlanRetriever(PlanOptions(file=path)).retrieve(INDEX, QUERIES, 3, 0)
 
 
