@@ -1,5 +1,5 @@
-"""What the tables of migration in the README say works: each option on their right-hand sides stands in a command here, and the
-commands run, on the embedded world and models of toy size."""
+"""What the tables of the guide's topics migrating-* say works: each option on their right-hand sides stands in a command here,
+and the commands run, on the embedded world and models of toy size."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from icltool.cli.app import run
 from tests.components.datasets.builders import write_karpathy
 from tests.plugin.distributions import ofa_registered
 
-README = Path(__file__).parents[2] / "README.md"
+PAGES = sorted((Path(__file__).parents[2] / "icltool" / "guide").glob("migrating-*.md"))
 
 #: What no command here has, and why.
 NOT_RUN = {
@@ -111,7 +111,7 @@ def commands(text: str) -> Iterator[list[str]]:
         yield shlex.split(line)
 
 
-def given(words: list[str]) -> Iterator[str]:
+def options(words: list[str]) -> Iterator[str]:
     """ "--flag", and "--flag KEY" of those that take KEY=VALUE."""
     for place, word in enumerate(words):
         if word.startswith("--"):
@@ -125,26 +125,25 @@ KEYED = ("--option", "--trainer", "--model-option", "--sampler-option", "--metho
 
 
 def promised() -> set[str]:
-    """What the right-hand sides of the tables name, in the form of `given`."""
-    parts = re.split(r"^## ", README.read_text(encoding="utf-8"), flags=re.MULTILINE)
-    sections = [part for part in parts if part.startswith("For people who come from")]
-    assert len(sections) == 3
-    found: set[str] = set()
-    for row in re.findall(r"^\|.*\|$", "\n".join(sections), flags=re.MULTILINE):
+    """What the right-hand sides of the tables name, in the form of `options`."""
+    assert len(PAGES) == 3
+    tables = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
+    names: set[str] = set()
+    for row in re.findall(r"^\|.*\|$", tables, flags=re.MULTILINE):
         flag = ""
         for span in re.findall(r"`([^`]+)`", row.rstrip("|").rpartition(" | ")[2]):
             words = span.replace("…", "").split()
             if not any(word.startswith("--") for word in words) and re.match(r"[\w.]+=", span) and flag:
                 words = [flag, *words]  # `--option lr=…`, `min_lr=…`
-            found |= set(given(words))
+            names |= set(options(words))
             flag = next((word for word in reversed(words) if word in KEYED), flag)
-    return found
+    return names
 
 
 def test_every_option_of_the_tables_is_in_a_command() -> None:
     names = promised()
     assert len(names) > 100, "the tables are read"
-    run_here = {name for text in (LEVER_LM, LIVE, CAPTIONERS) for words in commands(text) for name in given(words)}
+    run_here = {name for text in (LEVER_LM, LIVE, CAPTIONERS) for words in commands(text) for name in options(words)}
     assert sorted(names - run_here - set(NOT_RUN) - {"--workspace"}) == []
 
 
