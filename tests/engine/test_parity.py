@@ -13,8 +13,8 @@ from transformers.models.idefics import modeling_idefics
 from icltool import releases
 from icltool.components.models.idefics.idefics import IdeficsModel
 from icltool.components.models.idefics.options import IdeficsOptions
-from icltool.components.models.shared.continued_cache import ContinuedLayer
 from icltool.components.models.shared.options import RemoteCodeOptions
+from icltool.components.models.shared.transformers_cache import PrefixLayer
 from icltool.components.models.text.text import TextModel
 from icltool.contracts import GenerationOptions, ScoringRequest, TargetScore
 from icltool.engine import parity
@@ -57,7 +57,7 @@ def wrapped(
 def forgetful(config: Any, kwargs: dict[str, Any]) -> None:
     """A cache of ours that is swallowed."""
     for name in ("cache", "past_key_values"):
-        if name in kwargs and isinstance(kwargs[name].layers[0], ContinuedLayer):
+        if name in kwargs and isinstance(kwargs[name].layers[0], PrefixLayer):
             kwargs[name] = None
 
 

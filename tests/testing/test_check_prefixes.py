@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from icltool.components.models.chat.chat import ChatModel, ChatOptions
-from icltool.components.models.idefics import idefics_continuing
+from icltool.components.models.idefics import idefics_prefix_cache
 from icltool.components.models.idefics.idefics2 import Idefics2Model
 from icltool.components.models.idefics.options import IdeficsOptions
-from icltool.components.models.shared import continuing, continuing_decoder
+from icltool.components.models.shared import decoder_prefix_cache, prefix_cache
 from icltool.components.models.shared.options import RemoteCodeOptions
 from icltool.components.models.text.text import TextModel
 from icltool.contracts import Example, Extension, PromptTokens
@@ -30,11 +30,11 @@ TEXTS = [Example(i, "", i, f"text {'more ' * (i % 3)}{i}", LABELS[i % 4], (LABEL
 Damage = Callable[[Any, pytest.MonkeyPatch], None]
 
 
-def changed_spans(change: Callable[[Any, int], Any], module: Any = continuing_decoder) -> Damage:
+def changed_spans(change: Callable[[Any, int], Any], module: Any = decoder_prefix_cache) -> Damage:
     """A fault in the padded batch; `change` is given the batch and the columns of its past."""
 
     def damage(model: Any, patch: pytest.MonkeyPatch) -> None:
-        real = continuing.padded_spans
+        real = prefix_cache.padded_spans
 
         def padded(spans: Any, pad: int, device: Any, past: int) -> Any:
             return change(real(spans, pad, device, past), past)
@@ -160,7 +160,7 @@ def test_the_same_adapter_without_a_fault_passes(text_model: TextModel) -> None:
 
 def changed_images_of(model: Any, patch: pytest.MonkeyPatch) -> None:
     """IDEFICS's marker in front of an image still sees the image before it, which may stand in the past."""
-    real = idefics_continuing._images_of
+    real = idefics_prefix_cache._images_of
 
     def images_of(span: Any, image_token: int) -> tuple[list[str], list[int]]:
         images, places = real(span, image_token)
@@ -168,7 +168,7 @@ def changed_images_of(model: Any, patch: pytest.MonkeyPatch) -> None:
         lost = len(images) - own
         return images[lost:], [place - lost if place >= lost else -1 for place in places]
 
-    patch.setattr(idefics_continuing, "_images_of", images_of)
+    patch.setattr(idefics_prefix_cache, "_images_of", images_of)
 
 
 @pytest.mark.parametrize(
@@ -191,9 +191,9 @@ def test_the_suite_notices_what_idefics_forgets(
 
 def counts_from_the_span(model: Any, patch: pytest.MonkeyPatch) -> None:
     """The first image in a span is shown from its first token on, wherever the span begins."""
-    from icltool.components.models.shared import image_continuing
+    from icltool.components.models.shared import image_prefix_cache
 
-    real = image_continuing.ImageContinuation._inputs
+    real = image_prefix_cache.ImagePrefixCache._inputs
 
     def inputs(self: Any, batch: Any, spans: Any, features: Any) -> Any:
         turned = []
@@ -208,13 +208,13 @@ def counts_from_the_span(model: Any, patch: pytest.MonkeyPatch) -> None:
             turned.append(replace(span, tokens=replace(span.tokens, units=tuple(units))))
         return real(self, batch, turned, features)
 
-    patch.setattr(image_continuing.ImageContinuation, "_inputs", inputs)
+    patch.setattr(image_prefix_cache.ImagePrefixCache, "_inputs", inputs)
 
 
 def one_position_each(model: Any, patch: pytest.MonkeyPatch) -> None:
-    from icltool.components.models.shared import image_continuing
+    from icltool.components.models.shared import image_prefix_cache
 
-    patch.setattr(image_continuing.ThreePositions, "_positions", lambda self, batch, spans: batch.positions)
+    patch.setattr(image_prefix_cache.ThreePositions, "_positions", lambda self, batch, spans: batch.positions)
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ import torch
 from transformers import IdeficsConfig, IdeficsForVisionText2Text, PreTrainedTokenizerFast
 
 from icltool.components.models.idefics.idefics import IdeficsModel
-from icltool.components.models.idefics.idefics_continuing import ready_features
+from icltool.components.models.idefics.idefics_prefix_cache import ready_features
 from icltool.components.models.idefics.options import IdeficsOptions
 from icltool.components.models.shared.loading import Loaded
 from icltool.components.models.shared.options import DTYPES

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from PIL import Image
 
-from icltool.components.models.idefics.idefics_continuing import ready_features
+from icltool.components.models.idefics.idefics_prefix_cache import ready_features
 from icltool.contracts import Example, Prompt
 
 Ids = tuple[int, ...]

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from icltool.components.learners.lever_lm.options import LeverLMOptions
 from icltool.components.learners.lever_lm.rows import Vocabulary
-from icltool.components.models.shared.continued_cache import forward_cache, output_cache
+from icltool.components.models.shared.transformers_cache import forward_cache, output_cache
 
 if TYPE_CHECKING:
     from transformers import GPT2Config, GPT2Model

@@ -11,9 +11,9 @@ import torch
 from PIL import Image
 from pydantic import Field
 
-from icltool.components.models.chat.chat_continuing import chat_continuation
 from icltool.components.models.chat.chat_format import ChatFormat, Style, chat_format, ended_by
 from icltool.components.models.chat.chat_images import REUSABLE, ImageShelf
+from icltool.components.models.chat.chat_prefix_cache import chat_prefix_cache
 from icltool.components.models.shared.options import RemoteCodeOptions
 from icltool.components.models.shared.processed import ModelInputs, ProcessedModel
 from icltool.components.models.shared.weights import fingerprint
@@ -32,7 +32,7 @@ class ChatModel(ProcessedModel):
 
     With `style` "turns" a demonstration is a user turn (image and request) and an assistant turn (label); with "flat" all
     of them stand in one user turn. Models of the architectures in REUSABLE have `image_features` too: their images can be
-    encoded once (SupportsImageCache). Those in CONTINUED go on from keys and values computed before (SupportsPrefixCache,
+    encoded once (SupportsImageCache). Those in WITH_PREFIX_CACHE go on from keys and values computed before (SupportsPrefixCache,
     ContinuesFromPrefix).
     """
 
@@ -50,9 +50,9 @@ class ChatModel(ProcessedModel):
         self._shelf = ImageShelf(self.processor, self.model, self.recorder, self.format.marker)
         if self.model.config.model_type in REUSABLE and "mm_encoder_outputs" in self._forward:
             self.image_features = self._image_features
-            after = chat_continuation(self, self._shelf)
+            after = chat_prefix_cache(self, self._shelf)
             if after is not None:
-                self._continue_by(after)
+                self._use_prefix_cache(after)
 
     def fingerprint(self) -> str:
         return fingerprint(self.source, self.precision, self.format.description())

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from icltool.components.models.idefics.idefics_continuing import IdeficsContinuation, ready_features, whole_vocabulary
+from icltool.components.models.idefics.idefics_prefix_cache import IdeficsPrefixCache, ready_features, whole_vocabulary
 from icltool.components.models.idefics.options import IdeficsOptions
 from icltool.components.models.shared.adapter import EncodesImages
 from icltool.components.models.shared.decoder_hooks import HookedDecoder, answers_at
@@ -77,8 +77,8 @@ class IdeficsModel(EncodesImages, HookedDecoder):
         self._pad = 0 if pad is None else int(pad)
         self._resampled = bool(self.model.config.use_resampler)
         plain_generation(self.model, end_tokens(self.model, self.tokenizer))
-        self._continue_by(
-            IdeficsContinuation(
+        self._use_prefix_cache(
+            IdeficsPrefixCache(
                 self.model,
                 self.tokenizer,
                 self.device,

@@ -9,7 +9,7 @@ import torch
 
 from icltool.components.models.idefics.options import IdeficsOptions
 from icltool.components.models.shared.adapter import EncodesImages
-from icltool.components.models.shared.image_continuing import ImageContinuation, text_continues
+from icltool.components.models.shared.image_prefix_cache import ImagePrefixCache, text_supports_prefix_cache
 from icltool.components.models.shared.image_reader import ImageReader, Pixels, on_device, padded
 from icltool.components.models.shared.processed import ModelInputs, ProcessedModel
 from icltool.components.models.shared.prompt_format import IDEFICS2_FORMATS
@@ -35,14 +35,14 @@ class Idefics2Model(EncodesImages, ProcessedModel):
         markers = cast("list[int]", self.tokenizer.convert_tokens_to_ids(written))
         self.image_tokens = sorted({*self.image_tokens, *markers})
         decoder = self.model.model.text_model
-        if text_continues(decoder.config):
-            self._continue_by(self._continuation(decoder, markers[0]))
+        if text_supports_prefix_cache(decoder.config):
+            self._use_prefix_cache(self._prefix_cache(decoder, markers[0]))
 
-    def _continuation(self, decoder: Network, image_token: int) -> ImageContinuation:
+    def _prefix_cache(self, decoder: Network, image_token: int) -> ImagePrefixCache:
         """What makes the model SupportsPrefixCache and ContinuesFromPrefix. The processor writes the tokens of images
         without reading one: they are as many for each."""
         length = int(self.processor.image_seq_len)
-        return ImageContinuation(
+        return ImagePrefixCache(
             self,
             decoder,
             image_token,

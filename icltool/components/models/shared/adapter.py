@@ -14,7 +14,7 @@ from icltool.components.models.shared.weights import Weights, fingerprint
 from icltool.contracts import Example, Prompt, Task
 
 if TYPE_CHECKING:
-    from icltool.components.models.shared.continuing_decoder import DecoderContinuation
+    from icltool.components.models.shared.decoder_prefix_cache import DecoderPrefixCache
     from icltool.components.models.shared.loading import ModelClass, Network
 
 
@@ -58,7 +58,7 @@ class Adapter:
         """See Model."""
         return self.format.clean(task, text)
 
-    def _continue_by(self, after: DecoderContinuation) -> None:
+    def _use_prefix_cache(self, after: DecoderPrefixCache) -> None:
         """Makes the model SupportsPrefixCache and ContinuesFromPrefix."""
         self.prompt_tokens, self.extend, self.generate_after = after.prompt_tokens, after.extend, after.generate_after
 

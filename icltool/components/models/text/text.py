@@ -21,7 +21,7 @@ from icltool.components.models.shared.scoring import (
     forward_scores,
     plain_generation,
 )
-from icltool.components.models.shared.text_continuing import text_continuation
+from icltool.components.models.shared.text_prefix_cache import text_prefix_cache
 from icltool.components.models.shared.tokens import (
     TokenizedPrompt,
     batches_by_length,
@@ -42,7 +42,7 @@ class TextModel(HookedDecoder):
     """The adapter. It reads no images: an example with one is refused.
 
     `padding_side` is where prompts that are scored are filled up: results do not depend on it. Positions are always
-    those of the unpadded prompt. Models of the architectures in CONTINUED go on from keys and values computed before
+    those of the unpadded prompt. Models of the architectures in WITH_PREFIX_CACHE go on from keys and values computed before
     (SupportsPrefixCache, ContinuesFromPrefix).
     """
 
@@ -65,9 +65,9 @@ class TextModel(HookedDecoder):
         self._forward = set(inspect.signature(self.model.forward).parameters)
         self.end_tokens = end_tokens(self.model, self.tokenizer)
         plain_generation(self.model, self.end_tokens)
-        after = text_continuation(self.model, self.tokenizer, self.device, self.format)
+        after = text_prefix_cache(self.model, self.tokenizer, self.device, self.format)
         if after is not None:
-            self._continue_by(after)
+            self._use_prefix_cache(after)
 
     def prompt(self, task: Task | str, demonstrations: Sequence[Example], query: Example) -> Prompt:
         if task_name(task) == "caption" or any(e.image for e in (*demonstrations, query)):

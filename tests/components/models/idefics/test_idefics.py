@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from icltool.components.models.idefics.idefics import IdeficsModel
-from icltool.components.models.idefics.idefics_continuing import whole_vocabulary
+from icltool.components.models.idefics.idefics_prefix_cache import whole_vocabulary
 from icltool.components.models.idefics.options import IdeficsOptions
 from icltool.contracts import Example, GenerationOptions, Prompt, ScoringRequest
 from icltool.engine.opening import open_session

@@ -21,7 +21,7 @@ from icltool.errors import ConfigError
 from icltool.testing.hooks import adding, check_hooks
 from icltool.testing.models import mixed_prompts
 from tests.components.models import tiny
-from tests.components.models.shared.test_text_continuing import EXAMPLES, loaded
+from tests.components.models.shared.test_text_prefix_cache import EXAMPLES, loaded
 from tests.suites import apart
 
 Folder = Callable[[Callable[[Path], str]], str]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from icltool.components.models.shared.continuing_decoder import DecoderContinuation, layers_continue
+from icltool.components.models.shared.decoder_prefix_cache import DecoderPrefixCache, layers_support_prefix_cache
 from icltool.components.models.shared.processed import text_limit
 from icltool.components.models.shared.prompt_format import PromptFormat
 from icltool.components.models.shared.tokens import check_length, check_prompts
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
     from icltool.components.models.shared.loading import Network
 
 #: Architectures of which a test shows that prompts in parts give what whole prompts give. Others are computed whole.
-CONTINUED = frozenset(
+WITH_PREFIX_CACHE = frozenset(
     {"gemma", "gemma2", "gemma3_text", "gpt2", "gpt_neox", "llama", "mistral", "mixtral", "olmo2", "opt", "phi", "phi3",
      "qwen2", "qwen3", "stablelm"}
 )  # fmt: skip
 
 
-class TextContinuation(DecoderContinuation):
+class TextPrefixCache(DecoderPrefixCache):
     """SupportsPrefixCache and ContinuesFromPrefix of a TextModel."""
 
     def __init__(
@@ -56,10 +56,10 @@ class TextContinuation(DecoderContinuation):
         return PromptTokens(tuple(ids), tuple(ids), target, min(shared, target), ())
 
 
-def text_continuation(
+def text_prefix_cache(
     model: Network, tokenizer: PreTrainedTokenizerBase, device: torch.device, written: PromptFormat
-) -> TextContinuation | None:
+) -> TextPrefixCache | None:
     """The ability of this model, or None where it is not shown to be right."""
-    if model.config.model_type not in CONTINUED or not layers_continue(model.config):
+    if model.config.model_type not in WITH_PREFIX_CACHE or not layers_support_prefix_cache(model.config):
         return None
-    return TextContinuation(model, tokenizer, device, written)
+    return TextPrefixCache(model, tokenizer, device, written)

@@ -6,17 +6,17 @@ import pytest
 import torch
 from hypothesis import given, strategies as st
 
-from icltool.components.models.shared import continuing
-from icltool.components.models.shared.continued_cache import continued_cache, own_keys_values
-from icltool.components.models.shared.continuing import (
+from icltool.components.models.shared import prefix_cache
+from icltool.components.models.shared.decoder_prefix_cache import attention_masks, layers_support_prefix_cache
+from icltool.components.models.shared.prefix_cache import (
     filled_cache,
     image_units,
     padded_spans,
     span_log_probs,
     wanted_positions,
 )
-from icltool.components.models.shared.continuing_decoder import attention_masks, layers_continue
 from icltool.components.models.shared.tokens import TokenizedPrompt
+from icltool.components.models.shared.transformers_cache import cache_of_prefix, own_keys_values
 from icltool.contracts import Prompt, PromptTokens, Span
 
 CPU = torch.device("cpu")
@@ -73,7 +73,7 @@ def test_log_probabilities_are_those_of_the_targets(spans: list[Span], at_once: 
         return states
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(continuing, "LOGITS_AT_ONCE", at_once)
+        patch.setattr(prefix_cache, "LOGITS_AT_ONCE", at_once)
         found = span_log_probs(hidden, wanted_positions(spans, CPU), head, 10)
     assert found.dtype == torch.float64
     everything = torch.log_softmax(hidden, -1)
@@ -98,7 +98,7 @@ def test_a_layer_attends_to_the_past_and_keeps_what_is_new(columns: int, keep: b
         return [(torch.randn(2, 3, length, 5, generator=generator), torch.randn(2, 3, length, 5)) for _ in range(2)]
 
     past, own = pairs(4), pairs(2)
-    cache = continued_cache(past if columns else None, 2, columns, keep)
+    cache = cache_of_prefix(past if columns else None, 2, columns, keep)
     assert cache.get_seq_length() == columns
     for number, (new, before) in enumerate(zip(own, past, strict=True)):
         seen = cache.update(*new, number)
@@ -160,7 +160,7 @@ def test_masks_are_those_of_the_kinds_of_layers() -> None:
         {"use_bidirectional_attention": True},
     ],
 )
-def test_layers_of_which_it_is_not_known_do_not_continue(parts: dict[str, object]) -> None:
-    assert layers_continue(Config())
-    assert layers_continue(Config(rope_parameters={"rope_type": "llama3", "factor": 8.0}, sliding_window=7))
-    assert not layers_continue(Config(**parts))
+def test_layers_of_which_it_is_not_known_do_not_support_a_prefix_cache(parts: dict[str, object]) -> None:
+    assert layers_support_prefix_cache(Config())
+    assert layers_support_prefix_cache(Config(rope_parameters={"rope_type": "llama3", "factor": 8.0}, sliding_window=7))
+    assert not layers_support_prefix_cache(Config(**parts))

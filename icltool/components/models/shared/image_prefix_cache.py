@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from icltool.components.models.shared.continuing import PaddedSpans, to_device
-from icltool.components.models.shared.continuing_decoder import DecoderContinuation, layers_continue
+from icltool.components.models.shared.decoder_prefix_cache import DecoderPrefixCache, layers_support_prefix_cache
+from icltool.components.models.shared.prefix_cache import PaddedSpans, to_device
 from icltool.components.models.shared.processed import ProcessedModel, text_limit
-from icltool.components.models.shared.text_continuing import CONTINUED
+from icltool.components.models.shared.text_prefix_cache import WITH_PREFIX_CACHE
 from icltool.components.models.shared.tokens import check_length, check_prompts, padded_rows
 from icltool.contracts import Features, Prompt, PromptTokens, Span
 
@@ -25,7 +25,7 @@ Written = Callable[[list[str], Sequence[Prompt]], Mapping[str, Sequence[Sequence
 _WITH_THREE_POSITIONS = frozenset({"qwen2_5_vl_text", "qwen2_vl_text"})
 
 
-class ImageContinuation(DecoderContinuation):
+class ImagePrefixCache(DecoderPrefixCache):
     """SupportsPrefixCache and ContinuesFromPrefix of a ProcessedModel.
 
     `written` tokenizes prompts without reading an image again, `tokens_of` says how many tokens stand for the image of a
@@ -105,7 +105,7 @@ class ImageContinuation(DecoderContinuation):
         return batch.positions
 
 
-class ThreePositions(ImageContinuation):
+class ThreePositions(ImagePrefixCache):
     """Qwen2-VL and Qwen2.5-VL: a token has three positions (time, height, width), which follow from all images before it.
 
     `grids_of` gives the image's patches as int64 [1, 3] (time, height, width) on the CPU.
@@ -137,9 +137,9 @@ class ThreePositions(ImageContinuation):
         return {"mm_token_type_ids": ids.eq(self._image_token).long(), "image_grid_thw": torch.cat(grids)}
 
 
-def text_continues(config: PreTrainedConfig) -> bool:
+def text_supports_prefix_cache(config: PreTrainedConfig) -> bool:
     """Whether the language model of this configuration can go on from keys and values."""
-    return config.model_type in CONTINUED | _WITH_THREE_POSITIONS and layers_continue(config)
+    return config.model_type in WITH_PREFIX_CACHE | _WITH_THREE_POSITIONS and layers_support_prefix_cache(config)
 
 
 def _sums_before(lengths: Sequence[int]) -> list[int]:

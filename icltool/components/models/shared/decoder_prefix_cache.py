@@ -9,13 +9,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from icltool.components.models.shared.continued_cache import (
-    continued_cache,
-    forward_cache,
-    generation_cache,
-    own_keys_values,
-)
-from icltool.components.models.shared.continuing import (
+from icltool.components.models.shared.prefix_cache import (
     PaddedSpans,
     WantedPositions,
     filled_cache,
@@ -27,6 +21,12 @@ from icltool.components.models.shared.continuing import (
 )
 from icltool.components.models.shared.processed import text_limit
 from icltool.components.models.shared.scoring import beam_options, decoded
+from icltool.components.models.shared.transformers_cache import (
+    cache_of_prefix,
+    forward_cache,
+    generation_cache,
+    own_keys_values,
+)
 from icltool.contracts import Extension, Features, GenerationOptions, KeysValues, Prompt, PromptTokens, Span
 
 if TYPE_CHECKING:
@@ -40,10 +40,10 @@ _FULL, _SLIDING = "full_attention", "sliding_attention"
 _LENGTH_DEPENDENT = frozenset({"dynamic", "longrope"})
 
 
-class DecoderContinuation(ABC):
+class DecoderPrefixCache(ABC):
     """SupportsPrefixCache and ContinuesFromPrefix for one loaded model; subclasses say how prompts become tokens.
 
-    `model` is the causal model with its head, `decoder` the stack of layers within it: `layers_continue` must be true of
+    `model` is the causal model with its head, `decoder` the stack of layers within it: `layers_support_prefix_cache` must be true of
     its configuration. `barred` are ids that no answer holds.
     """
 
@@ -72,7 +72,7 @@ class DecoderContinuation(ABC):
         columns = 0 if past is None else max(span.start for span in spans)
         batch, wanted = padded_spans(spans, self._pad, self.device, columns), wanted_positions(spans, self.device)
         layers = self._config.num_hidden_layers
-        cache = continued_cache(past, layers, columns, keep) if keep or past is not None else None
+        cache = cache_of_prefix(past, layers, columns, keep) if keep or past is not None else None
         with self._extending(batch, wanted, spans, features) as inputs:
             output = self._decoder(**inputs, **forward_cache(self._decoder, cache), use_cache=cache is not None)
         scores = span_log_probs(output.last_hidden_state, wanted, self._logits, self._vocabulary)
@@ -127,7 +127,7 @@ class DecoderContinuation(ABC):
         return logits if cap is None else torch.tanh(logits / cap) * cap
 
 
-def layers_continue(config: PreTrainedConfig) -> bool:
+def layers_support_prefix_cache(config: PreTrainedConfig) -> bool:
     """Whether keys and values of a prompt's beginning, as a decoder of this configuration computes them, depend on nothing
     that follows, and every layer's attention is full or a sliding window."""
     kinds = _layer_kinds(config)

@@ -7,21 +7,25 @@ from collections.abc import Sequence
 import torch
 
 from icltool.components.models.chat.chat_images import ImageShelf
-from icltool.components.models.shared.image_continuing import ImageContinuation, ThreePositions, text_continues
+from icltool.components.models.shared.image_prefix_cache import (
+    ImagePrefixCache,
+    ThreePositions,
+    text_supports_prefix_cache,
+)
 from icltool.components.models.shared.processed import ProcessedModel
 
 #: Architectures of which a test shows that prompts in parts give what whole prompts give. In Gemma 3 the tokens of an image
 #: see those that follow within the image, so it is not among them; the others not named cannot encode an image once.
-CONTINUED = frozenset({"idefics3", "internvl", "qwen2_5_vl", "qwen2_vl", "smolvlm"})
+WITH_PREFIX_CACHE = frozenset({"idefics3", "internvl", "qwen2_5_vl", "qwen2_vl", "smolvlm"})
 
 
-def chat_continuation(adapter: ProcessedModel, shelf: ImageShelf) -> ImageContinuation | None:
+def chat_prefix_cache(adapter: ProcessedModel, shelf: ImageShelf) -> ImagePrefixCache | None:
     """The ability of this model, or None where it is not shown to be right."""
-    if adapter.model.config.model_type not in CONTINUED:
+    if adapter.model.config.model_type not in WITH_PREFIX_CACHE:
         return None
     inner = adapter.model.model
     decoder = inner.text_model if hasattr(inner, "text_model") else inner.language_model
-    if not text_continues(decoder.config):
+    if not text_supports_prefix_cache(decoder.config):
         return None
     image_token = int(adapter.model.config.image_token_id)
     written = str(adapter.tokenizer.convert_ids_to_tokens(image_token))
@@ -32,4 +36,4 @@ def chat_continuation(adapter: ProcessedModel, shelf: ImageShelf) -> ImageContin
     parts = (adapter, decoder, image_token, shelf.tokens, lambda path: shelf.shown(path).text.count(written), encode)
     if adapter.model.config.model_type.startswith("qwen2"):
         return ThreePositions(*parts, grids_of=lambda path: shelf.shown(path).extras["image_grid_thw"])
-    return ImageContinuation(*parts)
+    return ImagePrefixCache(*parts)

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from icltool.components.models.shared.options import RemoteCodeOptions
-from icltool.components.models.shared.text_continuing import CONTINUED
+from icltool.components.models.shared.text_prefix_cache import WITH_PREFIX_CACHE
 from icltool.components.models.text.text import TextModel
 from icltool.contracts import ContinuesFromPrefix, Example, GenerationOptions, SupportsPrefixCache
 from icltool.errors import DataError
@@ -21,7 +21,7 @@ from tests.components.models import tiny
 from tests.suites import apart
 
 #: gpt2 and llama have the whole suite.
-OTHERS = CONTINUED - {"gpt2", "llama"}
+OTHERS = WITH_PREFIX_CACHE - {"gpt2", "llama"}
 
 Folder = Callable[[Callable[[Path], str]], str]
 LABELS = ("red bar", "green block", "blue frame", "yellow bar")

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import torch
 
 from icltool.components.models.idefics.logits_subset import SharedImages, WantedTokens
-from icltool.components.models.shared.continuing import PaddedSpans, WantedPositions, image_units, to_device
-from icltool.components.models.shared.continuing_decoder import DecoderContinuation
+from icltool.components.models.shared.decoder_prefix_cache import DecoderPrefixCache
+from icltool.components.models.shared.prefix_cache import PaddedSpans, WantedPositions, image_units, to_device
 from icltool.components.models.shared.processed import text_limit
 from icltool.components.models.shared.tokens import tokenize
 from icltool.contracts import Features, Prompt, PromptTokens, Span
@@ -32,7 +32,7 @@ class _SeenImages:
     mask: torch.Tensor
 
 
-class IdeficsContinuation(DecoderContinuation):
+class IdeficsPrefixCache(DecoderPrefixCache):
     """SupportsPrefixCache and ContinuesFromPrefix of an IdeficsModel, whose image tokens have the id `image_token`.
 
     A token attends to the last image before it, so a row is given the images that its own tokens see, and no others: that

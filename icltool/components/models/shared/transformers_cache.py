@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from transformers.utils.generic import ModelOutput
 
 
-class ContinuedLayer(DynamicLayer):
+class PrefixLayer(DynamicLayer):
     """One layer for one forward pass: asks `past` for its keys and values when its turn has come, and keeps only those of
     the new tokens, where they are wanted."""
 
@@ -67,11 +67,11 @@ def output_cache(output: ModelOutput) -> Cache | None:
     return found
 
 
-def continued_cache(past: KeysValues | None, layers: int, columns: int, keep: bool) -> Cache:
+def cache_of_prefix(past: KeysValues | None, layers: int, columns: int, keep: bool) -> Cache:
     """A cache for one forward pass of a model of `layers` layers after `past`, which has `columns` columns (0 without)."""
-    return Cache(layers=[ContinuedLayer(past, number, columns, keep) for number in range(layers)])
+    return Cache(layers=[PrefixLayer(past, number, columns, keep) for number in range(layers)])
 
 
 def own_keys_values(cache: Cache) -> list[tuple[torch.Tensor, torch.Tensor]]:
     """Keys and values of the new tokens, layer by layer."""
-    return [layer.own for layer in cache.layers if isinstance(layer, ContinuedLayer) and layer.own is not None]
+    return [layer.own for layer in cache.layers if isinstance(layer, PrefixLayer) and layer.own is not None]
