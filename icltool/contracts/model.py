@@ -165,7 +165,7 @@ KeysValues: TypeAlias = "Sequence[tuple[Tensor, Tensor]]"
 
 
 @dataclass(frozen=True, slots=True)
-class Extension:
+class PrefixExtension:
     """What a forward pass over a batch of spans gives, all on the model's device.
 
     `log_probs` float64 [B] are the summed log-probabilities in nats of the target tokens that the spans' tokens predict
@@ -188,7 +188,9 @@ class SupportsPrefixCache(Protocol):
         """The tokens of each prompt. Raises what `Model.score` raises for an empty text or target, or too many tokens."""
         ...
 
-    def extend(self, spans: Sequence[Span], past: KeysValues | None, features: Features, keep: bool) -> Extension:
+    def extend_prefix(
+        self, spans: Sequence[Span], past: KeysValues | None, features: Features, keep: bool
+    ) -> PrefixExtension:
         """One forward pass over a batch of spans, of which some, not all, may be empty after a past.
 
         `past` holds each row's keys and values of its tokens [0, start), padded on the left to the longest: row b's are
@@ -200,10 +202,10 @@ class SupportsPrefixCache(Protocol):
 
 
 @runtime_checkable
-class ContinuesFromPrefix(SupportsPrefixCache, Protocol):
+class GeneratesFromPrefix(SupportsPrefixCache, Protocol):
     """The model can write answers, too, from keys and values that were computed before."""
 
-    def generate_after(
+    def generate_from_prefix(
         self, prompts: Sequence[PromptTokens], past: KeysValues, options: GenerationOptions, features: Features
     ) -> list[str]:
         """The raw continuation of each prompt as `Model.generate` gives it, in one batch. `past` holds the keys and values

@@ -9,12 +9,12 @@ from typing import Any, cast
 import torch
 
 from icltool.contracts import (
-    ContinuesFromPrefix,
-    Extension,
     Features,
+    GeneratesFromPrefix,
     GenerationOptions,
     KeysValues,
     Model,
+    PrefixExtension,
     Prompt,
     PromptTokens,
     Span,
@@ -71,7 +71,7 @@ class PrefixEngine:
         return [TargetScore(total, len(t.ids) - t.target_start) for total, t in zip(totals, tokens, strict=True)]
 
     def answers(self, prompts: Sequence[Prompt], options: GenerationOptions, features: Features) -> list[str]:
-        """The raw continuation of each prompt; the model must be ContinuesFromPrefix."""
+        """The raw continuation of each prompt; the model must be GeneratesFromPrefix."""
         if not prompts:
             return []
         tokens = self._model.prompt_tokens(prompts, False)
@@ -84,10 +84,12 @@ class PrefixEngine:
         spans = [self._rest(t, len(t.ids) - 1, len(t.ids) - 1) for t in tokens]
 
         def compute(part: list[Span], size: int) -> list[str]:
-            model = cast(ContinuesFromPrefix, self._model)
+            model = cast(GeneratesFromPrefix, self._model)
             self.counts.computed += len(part)  # the last token of each prompt
             self.counts.padded += len(part)
-            return model.generate_after([s.tokens for s in part], self._whole_past(part, features), options, features)
+            return model.generate_from_prefix(
+                [s.tokens for s in part], self._whole_past(part, features), options, features
+            )
 
         return self._run(spans, compute)
 
@@ -144,8 +146,8 @@ class PrefixEngine:
             self._store(spans, wanted, found.keys_values)
         return [(found.log_probs, row) for row in range(len(spans))]
 
-    def _forward(self, spans: Sequence[Span], features: Features, keep: bool) -> Extension:
-        found = self._model.extend(spans, self._past(spans), features, keep)
+    def _forward(self, spans: Sequence[Span], features: Features, keep: bool) -> PrefixExtension:
+        found = self._model.extend_prefix(spans, self._past(spans), features, keep)
         lengths = [s.end - s.start for s in spans]
         self.counts.computed += sum(lengths)
         self.counts.padded += len(lengths) * max(lengths)

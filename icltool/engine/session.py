@@ -9,9 +9,9 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from icltool.contracts import (
-    ContinuesFromPrefix,
     Example,
     FloatArray,
+    GeneratesFromPrefix,
     GenerationOptions,
     Intervention,
     Model,
@@ -184,7 +184,7 @@ class Session:
         prompts = [replace(p, target="") for p in self._prompts(requests)]
         self.prompts_scored += len(prompts)
         features = self._features(prompts)
-        if self._prefixes is not None and isinstance(model, ContinuesFromPrefix):
+        if self._prefixes is not None and isinstance(model, GeneratesFromPrefix):
             raw = self._prefixes.answers(prompts, self.generation, features)
         else:
             raw = self._batches.run(prompts, lambda part, size: model.generate(part, self.generation, size, features))

@@ -197,5 +197,5 @@ def read_json(path: Path) -> Any:
         ) from error
     except (ValueError, RecursionError) as error:  # JSONDecodeError and UnicodeDecodeError are ValueErrors
         raise StoreError(
-            f"{path} is cut or malformed: {error}", "remove it and run the command that makes it again"
+            f"{path} is truncated or malformed: {error}", "remove it and run the command that makes it again"
         ) from error

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from icltool.components.interventions.hooks import changed_outputs
 from icltool.contracts import (
     AnswerBatch,
-    ContinuesFromPrefix,
     Features,
+    GeneratesFromPrefix,
     GenerationOptions,
     ModelIdentity,
     Prompt,
@@ -294,19 +294,19 @@ def _check_continued(
     wanted = alone.log_probs(prompts)
     for prompt, score, tokens in zip(prompts, wanted, model.prompt_tokens(prompts, True), strict=True):
         end, cut = len(tokens.ids) - 1, max(1, tokens.target_start - 1)
-        whole = model.extend([Span(tokens, 0, end)], None, features, False).log_probs.tolist()
-        past = model.extend([Span(tokens, 0, cut)], None, features, True).keys_values
-        rest = model.extend([Span(tokens, cut, end)], past, features, False).log_probs.tolist()
+        whole = model.extend_prefix([Span(tokens, 0, end)], None, features, False).log_probs.tolist()
+        past = model.extend_prefix([Span(tokens, 0, cut)], None, features, True).keys_values
+        rest = model.extend_prefix([Span(tokens, cut, end)], past, features, False).log_probs.tolist()
         for log_probs in (whole, rest):
-            expect_equal(log_probs, [score], "under a hook, `extend` does not give what `score` does", tolerance)
-        if not isinstance(model, ContinuesFromPrefix):
+            expect_equal(log_probs, [score], "under a hook, `extend_prefix` does not give what `score` does", tolerance)
+        if not isinstance(model, GeneratesFromPrefix):
             continue
         [asked] = model.prompt_tokens([prompt], False)
-        known = model.extend([Span(asked, 0, len(asked.ids) - 1)], None, features, True).keys_values
+        known = model.extend_prefix([Span(asked, 0, len(asked.ids) - 1)], None, features, True).keys_values
         assert known is not None
         answer = alone.answers([prompt], _OPTIONS[0])
-        found = model.generate_after([asked], known, _OPTIONS[0], features)
-        expect(found == answer, f"under a hook, `generate_after` gives {found}, `generate` {answer}")
+        found = model.generate_from_prefix([asked], known, _OPTIONS[0], features)
+        expect(found == answer, f"under a hook, `generate_from_prefix` gives {found}, `generate` {answer}")
 
 
 def _check_every_token(model: HookedModel, prompts: Sequence[Prompt], features: Features) -> None:

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from icltool.contracts import (
-    ContinuesFromPrefix,
-    Extension,
     Features,
+    GeneratesFromPrefix,
     GenerationOptions,
     KeysValues,
     Model,
+    PrefixExtension,
     Prompt,
     PromptTokens,
     Span,
@@ -31,7 +31,7 @@ class CachingModel(Model, SupportsPrefixCache, Protocol):
     """A Model that computes scores from keys and values."""
 
 
-class ContinuingModel(CachingModel, ContinuesFromPrefix, Protocol):
+class ContinuingModel(CachingModel, GeneratesFromPrefix, Protocol):
     """A Model that answers from them, too."""
 
 
@@ -45,7 +45,7 @@ def check_prefixes(
     tolerance: float,
     alone: PromptsAlone | None = None,
 ) -> None:
-    """Checks a SupportsPrefixCache model (and ContinuesFromPrefix where it is one) on prompts of several lengths.
+    """Checks a SupportsPrefixCache model (and GeneratesFromPrefix where it is one) on prompts of several lengths.
 
     Scores must be those of `score` when prompts are computed in one pass, in two, cut at the target, before the query,
     within images and at places drawn at random, and in three; in batches in which every prompt is cut elsewhere. Answers
@@ -60,8 +60,8 @@ def check_prefixes(
     _check_units(model, prompts)
     whole = [Span(t, 0, len(t.ids) - 1) for t in tokens]
     for keep in (False, True):
-        found = model.extend(whole, None, features, keep)
-        expect((found.keys_values is not None) == keep, f"`extend` with keep={keep}: keys and values are wrong")
+        found = model.extend_prefix(whole, None, features, keep)
+        expect((found.keys_values is not None) == keep, f"`extend_prefix` with keep={keep}: keys and values are wrong")
         _same(found.log_probs, wanted, "in one pass", tolerance)
     rng = np.random.default_rng(3)
     cuts = {
@@ -75,13 +75,18 @@ def check_prefixes(
         together = name != "cut anywhere"
         past = _past(model, tokens, places, features, together)
         rest = [Span(t, cut, len(t.ids) - 1) for t, cut in zip(tokens, places, strict=True)]
-        _same(model.extend(rest, past, features, False).log_probs, wanted, name, tolerance)
+        _same(model.extend_prefix(rest, past, features, False).log_probs, wanted, name, tolerance)
         rest[0] = replace(rest[0], end=places[0])  # a prompt of which nothing is left to compute
-        _same(model.extend(rest, past, features, True).log_probs, [0.0, *wanted[1:]], f"{name}, one ended", tolerance)
+        _same(
+            model.extend_prefix(rest, past, features, True).log_probs,
+            [0.0, *wanted[1:]],
+            f"{name}, one ended",
+            tolerance,
+        )
     some = [int(rng.integers(0, t.target_start)) for t in tokens]
     some[0] = 0  # a prompt without a past among others
     _same(_in_three(model, tokens, some, features), wanted, "cut twice", tolerance)
-    if isinstance(model, ContinuesFromPrefix):
+    if isinstance(model, GeneratesFromPrefix):
         _check_answers(model, prompts, features, alone)
 
 
@@ -117,7 +122,7 @@ def _in_three(model: CachingModel, tokens: Sequence[PromptTokens], first: Sequen
     middle = [Span(t, a, b) for t, a, b in zip(tokens, first, second, strict=True)]
     rows = [k for k, span in enumerate(middle) if span.start < span.end]
     taken = [(_rows(keys, rows), _rows(values, rows)) for keys, values in early]
-    own = _kept(model.extend([middle[k] for k in rows], taken, features, True))
+    own = _kept(model.extend_prefix([middle[k] for k in rows], taken, features, True))
     late = []
     for layer, (keys, values) in enumerate(early):
         joined = (
@@ -130,15 +135,17 @@ def _in_three(model: CachingModel, tokens: Sequence[PromptTokens], first: Sequen
             joined[1][k] = _concatenated(joined[1][k], own[layer][1][place : place + 1, :, :length])
         late.append((_left_padded(joined[0]), _left_padded(joined[1])))
     ends = [Span(t, max(a, b), len(t.ids) - 1) for t, a, b in zip(tokens, first, second, strict=True)]
-    return model.extend(ends, late, features, False).log_probs
+    return model.extend_prefix(ends, late, features, False).log_probs
 
 
 def _check_answers(model: ContinuingModel, prompts: Sequence[Prompt], features: Features, alone: PromptsAlone) -> None:
     tokens = model.prompt_tokens(prompts, False)
     past = _past(model, tokens, [len(t.ids) - 1 for t in tokens], features)
     for options in _OPTIONS:
-        wanted, found = alone.answers(prompts, options), model.generate_after(tokens, past, options, features)
-        expect(found == wanted, f"`generate_after` with {options.num_beams} beams gives {found}, `generate` {wanted}")
+        wanted, found = alone.answers(prompts, options), model.generate_from_prefix(tokens, past, options, features)
+        expect(
+            found == wanted, f"`generate_from_prefix` with {options.num_beams} beams gives {found}, `generate` {wanted}"
+        )
 
 
 def _past(
@@ -152,11 +159,11 @@ def _past(
     alone."""
     spans = [Span(t, 0, max(end, 1)) for t, end in zip(tokens, ends, strict=True)]
     parts = [spans] if together else [[span] for span in spans]
-    made = [_kept(model.extend(part, None, features, True)) for part in parts]
+    made = [_kept(model.extend_prefix(part, None, features, True)) for part in parts]
     return [(_cut(made, layer, 0, ends), _cut(made, layer, 1, ends)) for layer in range(len(made[0]))]
 
 
-def _kept(extension: Extension) -> KeysValues:
+def _kept(extension: PrefixExtension) -> KeysValues:
     assert extension.keys_values is not None
     return extension.keys_values
 

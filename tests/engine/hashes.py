@@ -8,14 +8,14 @@ from typing import Any
 
 import torch
 
-from icltool.contracts import Extension, GenerationOptions, KeysValues, Prompt, PromptTokens, Span, TargetScore
+from icltool.contracts import GenerationOptions, KeysValues, PrefixExtension, Prompt, PromptTokens, Span, TargetScore
 
 PRIME, LAYERS = 10007, 2
 
 
 class HashedModel:
     """Every character is a token, `#` an image. A token's key is a number made of its unit and of all keys before it, at
-    their places; its value follows from the key. `extend` knows of the past only what it is given."""
+    their places; its value follows from the key. `extend_prefix` knows of the past only what it is given."""
 
     device = torch.device("cpu")
 
@@ -33,9 +33,9 @@ class HashedModel:
             found.append(PromptTokens(ids, tuple(units), len(prompt.text), start, prompt.images))
         return found
 
-    def extend(
+    def extend_prefix(
         self, spans: Sequence[Span], past: KeysValues | None, features: Mapping[str, Any] | None, keep: bool
-    ) -> Extension:
+    ) -> PrefixExtension:
         self.batches.append([(s.start, s.end) for s in spans])
         rows = [self._continued(span, self._before(past, row, span.start)) for row, span in enumerate(spans)]
         longest = max(len(row) for row in rows)
@@ -45,9 +45,9 @@ class HashedModel:
             -sum(h % 97 for p, h in enumerate(row, span.start) if span.tokens.target_start - 1 <= p < span.end)
             for row, span in zip(rows, spans, strict=True)
         ]
-        return Extension(torch.tensor(sums, dtype=torch.float64), kept)
+        return PrefixExtension(torch.tensor(sums, dtype=torch.float64), kept)
 
-    def generate_after(
+    def generate_from_prefix(
         self, prompts: Sequence[PromptTokens], past: KeysValues, options: GenerationOptions, features: Any
     ) -> list[str]:
         texts = []
@@ -99,14 +99,14 @@ class ForgetfulMemory(HashedModel):
         super().__init__()
         self._failing, self._calls = failing, 0
 
-    def extend(self, spans: Sequence[Span], *rest: Any) -> Extension:
+    def extend_prefix(self, spans: Sequence[Span], *rest: Any) -> PrefixExtension:
         self._calls += 1
         if self._calls in self._failing and len(spans) > 1:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return super().extend(spans, *rest)
+        return super().extend_prefix(spans, *rest)
 
-    def generate_after(self, prompts: Sequence[PromptTokens], *rest: Any) -> list[str]:
+    def generate_from_prefix(self, prompts: Sequence[PromptTokens], *rest: Any) -> list[str]:
         self._calls += 1
         if self._calls in self._failing and len(prompts) > 1:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return super().generate_after(prompts, *rest)
+        return super().generate_from_prefix(prompts, *rest)

@@ -43,13 +43,13 @@ class SmallMemory:
         self._fits(min(len(prompts), batch_size), self._limit)
         return self._model.generate(prompts, options, batch_size, features)
 
-    def extend(self, spans: Sequence[Any], past: Any, features: Any, keep: bool) -> Any:
+    def extend_prefix(self, spans: Sequence[Any], past: Any, features: Any, keep: bool) -> Any:
         self._fits(len(spans), self._limit)
-        return self._model.extend(spans, past, features, keep)
+        return self._model.extend_prefix(spans, past, features, keep)
 
-    def generate_after(self, prompts: Sequence[Any], past: Any, options: Any, features: Any) -> Any:
+    def generate_from_prefix(self, prompts: Sequence[Any], past: Any, options: Any, features: Any) -> Any:
         self._fits(len(prompts), self._limit)
-        return self._model.generate_after(prompts, past, options, features)
+        return self._model.generate_from_prefix(prompts, past, options, features)
 
     def encode_images(self, prepared: Sequence[Any]) -> Any:
         self._fits(len(prepared), self._images)

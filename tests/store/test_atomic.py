@@ -127,7 +127,7 @@ def test_json_that_cannot_be_read(tmp_path: Path) -> None:
     whole = path.read_bytes()
     for content in (whole[:-9], whole[:1], b"", b"\xff\xfe\x00", b"[" * 100_000):
         path.write_bytes(content)
-        with pytest.raises(StoreError, match=r"dataset\.json is cut or malformed") as caught:
+        with pytest.raises(StoreError, match=r"dataset\.json is truncated or malformed") as caught:
             read_json(path)
         assert caught.value.hint
 

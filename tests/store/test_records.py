@@ -299,7 +299,7 @@ def test_opening_what_is_not_there(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ('{"schema": "icl', "is cut or malformed"),
+        ('{"schema": "icl', "is truncated or malformed"),
         ("[]", "is no manifest of a prepared data set"),
         ('{"schema": "icltool.sequences"}', "is no manifest of a prepared data set"),
         ('{"schema": "icltool.dataset", "schema_version": 9}', "has schema version 9; this icltool reads 1"),

@@ -133,7 +133,7 @@ def conditioned(model: Any) -> None:
         return forward(given[0] * (1.0 if told else 2.0), *given[1:], **named)
 
     layer.forward = conditionally
-    for name in ("answer_logits", "score", "generate", "extend", "generate_after"):
+    for name in ("answer_logits", "score", "generate", "extend_prefix", "generate_from_prefix"):
 
         def within(model: Any, real: Any, *given: Any) -> Any:
             told.append(True)
@@ -200,7 +200,7 @@ def only_some_tokens(later: bool) -> Damage:
 
 def whole(model: Any) -> None:
     """Prompts are computed whole."""
-    for name in ("prompt_tokens", "extend", "generate_after"):
+    for name in ("prompt_tokens", "extend_prefix", "generate_from_prefix"):
         delattr(model, name)
 
 
@@ -307,12 +307,12 @@ FAULTS: dict[str, tuple[Damage, str]] = {
         unhooked("generate", lambda prompts: len(prompts) == 1),
         "`generate` with 1 beams depends on the batch",
     ),
-    "hooks: not in extend": (unhooked("extend"), "`extend` does not give what `score` does"),
-    "hooks: not in a later extend": (
-        unhooked("extend", lambda spans: spans[0].start > 0, last=True),
-        "`extend` does not give what `score` does",
+    "hooks: not in extend_prefix": (unhooked("extend_prefix"), "`extend_prefix` does not give what `score` does"),
+    "hooks: not in a later extend_prefix": (
+        unhooked("extend_prefix", lambda spans: spans[0].start > 0, last=True),
+        "`extend_prefix` does not give what `score` does",
     ),
-    "hooks: not in generate_after": (unhooked("generate_after"), "`generate_after` gives"),
+    "hooks: not in generate_from_prefix": (unhooked("generate_from_prefix"), "`generate_from_prefix` gives"),
     "hooks: not for new tokens": (only_some_tokens(later=True), "with 1 beams: hooks do not see the last token"),
     "hooks: not for the prompt": (only_some_tokens(later=False), "with 1 beams: hooks do not see the last token"),
     "hooks: no answers": (silent, "answers nothing under a hook"),

@@ -169,7 +169,7 @@ def test_a_trace_left_behind(vectors: ShiftVectors, small_idefics: Any, examples
             handle.remove()
 
 
-def test_a_trace_left_by_an_exception(vectors: ShiftVectors, small_idefics: Any, examples: list[Example]) -> None:
+def test_a_trace_saved_state_an_exception(vectors: ShiftVectors, small_idefics: Any, examples: list[Example]) -> None:
     kept: list[Any] = []
 
     def applied(model: Any) -> Iterator[None]:

@@ -25,7 +25,7 @@ class CountsPositionsOfPadding(TextModel):
 class IsTooSure(TextModel):
     def __init__(self, options: RemoteCodeOptions) -> None:
         super().__init__(options)
-        del self.extend  # it would be right
+        del self.extend_prefix  # it would be right
 
     def score(
         self, prompts: Sequence[Prompt], batch_size: int, features: Mapping[str, Any] | None = None

@@ -17,7 +17,7 @@ from icltool.components.models.idefics.options import IdeficsOptions
 from icltool.components.models.shared import decoder_prefix_cache, prefix_cache
 from icltool.components.models.shared.options import RemoteCodeOptions
 from icltool.components.models.text.text import TextModel
-from icltool.contracts import Example, Extension, PromptTokens
+from icltool.contracts import Example, PrefixExtension, PromptTokens
 from icltool.testing import make_examples
 from icltool.testing.models import mixed_prompts
 from icltool.testing.prefixes import check_prefixes
@@ -79,28 +79,28 @@ def without_places(tokens: PromptTokens) -> PromptTokens:
     return replace(tokens, units=tokens.ids)
 
 
-def changed_extension(change: Callable[[Extension, Sequence[Any], bool], Extension]) -> Damage:
+def changed_extension(change: Callable[[PrefixExtension, Sequence[Any], bool], PrefixExtension]) -> Damage:
     def damage(model: Any, patch: pytest.MonkeyPatch) -> None:
-        real = model.extend
+        real = model.extend_prefix
 
-        def extend(spans: Any, past: Any, features: Any, keep: bool) -> Extension:
+        def extend_prefix(spans: Any, past: Any, features: Any, keep: bool) -> PrefixExtension:
             return change(real(spans, past, features, keep), spans, keep)
 
-        patch.setattr(model, "extend", extend, raising=False)
+        patch.setattr(model, "extend_prefix", extend_prefix, raising=False)
 
     return damage
 
 
-def always_keeps(found: Extension, spans: Sequence[Any], keep: bool) -> Extension:
+def always_keeps(found: PrefixExtension, spans: Sequence[Any], keep: bool) -> PrefixExtension:
     return found if keep else replace(found, keys_values=[])
 
 
-def in_the_order_of_length(found: Extension, spans: Sequence[Any], keep: bool) -> Extension:
+def in_the_order_of_length(found: PrefixExtension, spans: Sequence[Any], keep: bool) -> PrefixExtension:
     order = sorted(range(len(spans)), key=lambda k: spans[k].end - spans[k].start)
     return replace(found, log_probs=found.log_probs[order])
 
 
-def padded_on_the_left(found: Extension, spans: Sequence[Any], keep: bool) -> Extension:
+def padded_on_the_left(found: PrefixExtension, spans: Sequence[Any], keep: bool) -> PrefixExtension:
     """Of keys and values the first tokens are lost, as if the padding stood there."""
     if found.keys_values is None:
         return found
@@ -120,7 +120,7 @@ def answers_without_a_mask(model: Any, patch: pytest.MonkeyPatch) -> None:
 
 
 def answers_as_prompted(model: Any, patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(model, "generate_after", lambda prompts, *rest: ["red"] * len(prompts), raising=False)
+    patch.setattr(model, "generate_from_prefix", lambda prompts, *rest: ["red"] * len(prompts), raising=False)
 
 
 @pytest.fixture(scope="module")
@@ -141,8 +141,8 @@ def text_model(tmp_path_factory: pytest.TempPathFactory) -> TextModel:
         (changed_extension(always_keeps), "keys and values are wrong"),
         (changed_extension(in_the_order_of_length), "in one pass have other log-probabilities"),
         (changed_extension(padded_on_the_left), "cut .* have other log-probabilities"),
-        (answers_without_a_mask, "`generate_after` with 1 beams"),
-        (answers_as_prompted, "`generate_after` with 1 beams"),
+        (answers_without_a_mask, "`generate_from_prefix` with 1 beams"),
+        (answers_as_prompted, "`generate_from_prefix` with 1 beams"),
     ],
 )
 def test_the_suite_notices(

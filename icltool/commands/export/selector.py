@@ -90,7 +90,9 @@ def _count(weights: Path) -> tuple[int, int]:
         with safe_open(weights, framework="np") as file:
             shapes = [file.get_slice(key).get_shape() for key in file.keys()]  # noqa: SIM118  (no mapping)
     except (SafetensorError, OSError) as error:
-        raise StoreError(f"{weights} is cut or no safetensors file: {error}", "run `icltool train` again") from error
+        raise StoreError(
+            f"{weights} is truncated or not a safetensors file: {error}", "run `icltool train` again"
+        ) from error
     return len(shapes), sum(math.prod(shape) for shape in shapes)
 
 

@@ -1,4 +1,4 @@
-"""CLIP models through open_clip: OpenAI's, LAION's, and the embedded world's."""
+"""CLIP models loaded with open_clip: OpenAI's, LAION's, and the embedded world's."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from icltool.components.models.shared.weights import check_files, fingerprint, p
 from icltool.contracts import FloatArray, Options, read_whole
 from icltool.errors import ConfigError, IclError
 
-#: Its tokens tell tokenizers apart.
+#: A text on which different tokenizers differ.
 _SAMPLE_TEXT = "A photo of 2 red, well-worn umbrellas."
 
-#: How weights files of open_clip end.
+#: Suffixes of open_clip weights files.
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth")
 
 
 class OpenClipOptions(Options):
-    """Which weights, and where they run."""
+    """Which weights to load, and the device to run on."""
 
     name: str = Field("open-clip", description="the encoder's name in messages and file names")
     packaged: str | None = Field(None, description="weights that icltool brings along")
@@ -43,7 +43,7 @@ class OpenClipOptions(Options):
 
 
 class OpenClipEncoder:
-    """An open_clip model's two towers with their projections: both give float32 [n, D] in one space.
+    """An open_clip model's two towers with their projections: both return float32 [n, D] in a common space.
 
     A TrainableEncoder.
     """
@@ -51,7 +51,7 @@ class OpenClipEncoder:
     options_model = OpenClipOptions
 
     def __init__(self, options: OpenClipOptions) -> None:
-        """Raises ConfigError when the weights are not on this machine and the user did not name a source in `path`."""
+        """Raises ConfigError if the weights are not on this machine and `path` names no source."""
         name, path, weights = options.name, options.path, options.weights
         architecture, pretrained = options.architecture, options.pretrained
         self.name = name
@@ -62,8 +62,9 @@ class OpenClipEncoder:
         settings: dict[str, object] = {}
         if self._folder is not None:
             if weights and not any(p.suffix in _WEIGHTS for p in Path(self._folder).iterdir()):
-                raise ConfigError(  # open_clip would go on with random weights
-                    f"encoder {name!r}: {self._folder} holds no weights", f"a file of {', '.join(_WEIGHTS)} is needed"
+                raise ConfigError(  # open_clip would continue with random weights
+                    f"encoder {name!r}: {self._folder} contains no weights",
+                    f"add a weights file ({', '.join(_WEIGHTS)})",
                 )
             check_files(Path(self._folder))
             self._identifier, source = f"local-dir:{self._folder}", None
@@ -71,7 +72,7 @@ class OpenClipEncoder:
         else:
             if architecture is None:
                 raise ConfigError(
-                    f"encoder {name!r}: {folder!r} is no folder", "give a folder with open_clip_config.json"
+                    f"encoder {name!r}: {folder!r} is not a folder", "give a folder with open_clip_config.json"
                 )
             self._identifier = architecture
             source = (path or _cached_weights(name, architecture, pretrained)) if weights else None
@@ -88,7 +89,7 @@ class OpenClipEncoder:
                 self._identifier, pretrained=source, **settings
             )
             self._tokenizer = open_clip.get_tokenizer(self._identifier)
-            # what is wrong with their settings shows with an image and a text only
+            # wrong settings show only when an image and a text are processed
             self._transform(Image.new("RGB", (64, 48)))
             sample = self._tokenizer([_SAMPLE_TEXT])
             if self._folder is not None:
@@ -100,7 +101,7 @@ class OpenClipEncoder:
             reason = " ".join((str(error) or type(error).__name__).split())
             raise ConfigError(
                 f"encoder {name!r} cannot be loaded from {folder or source}: {reason:.300}",
-                "check that the folder is whole, and holds an encoder of open_clip",
+                "check that the folder is complete and contains an open_clip encoder",
             ) from error
         self._model = model.to(self.device).eval().requires_grad_(False)
         self._path = str(Path(path).absolute()) if path is not None and Path(path).exists() else path
@@ -121,10 +122,10 @@ class OpenClipEncoder:
             return np.zeros((0, self.dim), dtype=np.float32)
         tokens = _tokens(self._tokenizer, texts)
         size = getattr(self._model, "vocab_size", None)
-        if size is not None and int(tokens.max()) >= size:  # the GPU would say so with the loss of its context
+        if size is not None and int(tokens.max()) >= size:  # on a GPU this would destroy the CUDA context
             raise ConfigError(
-                f"encoder {self.name!r}: its tokenizer has the token {int(tokens.max())}, its model {size} tokens",
-                f"they are not of one model: check the files in {self._path or self._identifier}",
+                f"encoder {self.name!r}: its tokenizer returned token {int(tokens.max())}, but its model has {size} tokens",
+                f"tokenizer and model do not match: check the files in {self._path or self._identifier}",
             )
         return np.asarray(self._model.encode_text(tokens.to(self.device)).float().cpu())
 
@@ -138,22 +139,22 @@ class OpenClipEncoder:
 
     def preprocessor(self, modality: str) -> Callable[[Sequence[str]], Tensor]:
         """See TrainableEncoder: float32 [n, 3, H, W] of images, int64 [n, T] of texts."""
-        # of parts alone, so that whoever holds it does not hold the weights
+        # made of parts, so that it does not keep the weights alive
         return partial(_pixels, self._transform) if modality == "image" else partial(_tokens, self._tokenizer)
 
     def architecture(self) -> dict[str, object]:
-        """open_clip's configuration of the model and of its preprocessing, and what its tokenizer makes of a sample."""
+        """open_clip's configuration of the model and of its preprocessing, and the tokens of a sample text."""
         tokens = _tokens(self._tokenizer, [_SAMPLE_TEXT])[0].tolist()
-        found = {
+        description = {
             "model": self._configuration(),
             "preprocessing": open_clip.get_model_preprocess_cfg(self._model),
             "sample": tokens,
         }
-        plain: dict[str, object] = json.loads(json.dumps(found))  # tuples become lists, as they do in a file
+        plain: dict[str, object] = json.loads(json.dumps(description))  # tuples become lists, as they do in a file
         return plain
 
     def build_options(self) -> dict[str, object]:
-        """See TrainableEncoder. A folder that the user named is needed again for its configuration and tokenizer."""
+        """See TrainableEncoder. A folder named by the user is needed again for its configuration and tokenizer."""
         return {"weights": False} if self._path is None else {"weights": False, "path": self._path}
 
     def _configuration(self) -> dict[str, object]:
@@ -162,12 +163,12 @@ class OpenClipEncoder:
             built_in: dict[str, object] = open_clip.get_model_config(self._identifier)
             return built_in
         text = (Path(self._folder) / "open_clip_config.json").read_text(encoding="utf-8")
-        named: dict[str, object] = json.loads(text)["model_cfg"]
-        return named
+        model_config: dict[str, object] = json.loads(text)["model_cfg"]
+        return model_config
 
 
 class TextTower(nn.Module):
-    """The text half of a CLIP model of open_clip's, whose parts lie beside its image tower: int64 [n, T] -> [n, D]."""
+    """The text half of an open_clip CLIP model whose text parts are attributes of the model: int64 [n, T] -> [n, D]."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -178,7 +179,7 @@ class TextTower(nn.Module):
         self.text_eos_id = getattr(model, "text_eos_id", None)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        features: Tensor = open_clip.CLIP.encode_text(self, tokens)  # it reads these parts only
+        features: Tensor = open_clip.CLIP.encode_text(self, tokens)  # uses only these parts
         return features
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
@@ -194,7 +195,7 @@ def _tokens(tokenizer: Callable[..., Tensor], texts: Sequence[str]) -> Tensor:
 
 
 def _cached_weights(name: str, architecture: str, pretrained: str | None) -> str:
-    """The weights file of an open_clip tag where it is on this machine already; ConfigError where it is not."""
+    """The weights file of an open_clip tag in the local cache. Raises ConfigError if it is not there."""
     from huggingface_hub import try_to_load_from_cache
 
     if not pretrained:
@@ -202,9 +203,9 @@ def _cached_weights(name: str, architecture: str, pretrained: str | None) -> str
     known = open_clip.get_pretrained_cfg(architecture, pretrained)
     hub_id = str(known.get("hf_hub", "")).strip("/")
     for file in ("open_clip_model.safetensors", "open_clip_pytorch_model.bin"):
-        found = try_to_load_from_cache(hub_id, file) if hub_id else None
-        if isinstance(found, str):
-            return found
+        file_path = try_to_load_from_cache(hub_id, file) if hub_id else None
+        if isinstance(file_path, str):
+            return file_path
     raise ConfigError(
         f"weights {pretrained!r} of encoder {name!r} ({architecture}) are not on this machine",
         f"download them first: python -c \"import open_clip; open_clip.create_model('{architecture}', '{pretrained}')\", "
@@ -213,10 +214,10 @@ def _cached_weights(name: str, architecture: str, pretrained: str | None) -> str
 
 
 def _preprocessing(name: str, architecture: str, pretrained: str | None) -> dict[str, object]:
-    """The image preprocessing that goes with a tag's weights, as options of open_clip's: it does not see the tag, as
-    the weights come as a file.
+    """The image preprocessing of a tag's weights, as options for open_clip, which does not know the tag because the weights
+    are passed as a file.
 
-    ConfigError for an architecture that is not built in: another name could be fetched from a hub.
+    Raises ConfigError for an architecture that is not built in: open_clip could fetch another name from a hub.
     """
     if architecture not in open_clip.list_models():
         raise ConfigError(f"encoder {name!r}: open_clip has no architecture {architecture!r}")

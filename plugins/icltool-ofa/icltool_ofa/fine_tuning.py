@@ -200,4 +200,6 @@ class FineTuning:
             write_card(folder, self.name, self.settings.adapter(), about)
         except OSError as error:
             reason = error.strerror or error
-            raise StoreError(f"{folder} cannot be written: {reason}", "free space, or another folder") from error
+            raise StoreError(
+                f"{folder} cannot be written: {reason}", "free some space, or choose another folder"
+            ) from error

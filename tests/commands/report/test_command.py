@@ -44,7 +44,7 @@ def test_refusals_are_one_line_and_a_hint(folder: Path, tmp_path: Path, capsys: 
     (broken / "results.json").write_text(f"{(folder / 'results.json').read_text()[:-30]}")
     for arguments, words in (
         ((tmp_path / "absent",), "does not exist"),
-        ((broken,), "results.json is cut or malformed"),
+        ((broken,), "results.json is truncated or malformed"),
         ((tmp_path,), "results.json does not exist"),
         ((folder, "--sequences", tmp_path / "x.h5"), "give one of the two"),
         (("--max-mb", "0"), "--max-mb: must be greater than 0"),

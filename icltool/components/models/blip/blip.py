@@ -21,7 +21,7 @@ _START = "[DEC]"
 
 
 class BlipModel(TunableCaptioner):
-    """The adapter. Demonstrations are written as text alone: the model attends to one image, the query's."""
+    """The adapter. Demonstrations are text only: the model attends to one image, the query's."""
 
     images_per_prompt = 1
 
@@ -32,26 +32,27 @@ class BlipModel(TunableCaptioner):
 
     @property
     def language(self) -> Network:
-        found: Network = self.model.text_decoder
-        return found
+        decoder: Network = self.model.text_decoder
+        return decoder
 
     @property
     def target_apart(self) -> bool:
-        """See Model: text and target are one text of the decoder, whatever its configuration calls itself."""
+        """See Model: text and target form one decoder sequence, whatever the configuration says."""
         return False
 
-    def _written(self) -> CaptionerFormat:
+    def _prompt_format(self) -> CaptionerFormat:
         start = int(self.language.config.bos_token_id)
         if _START not in self.tokenizer.get_vocab():
             self.tokenizer.add_special_tokens({"additional_special_tokens": [_START]})
-        found = self.tokenizer.convert_tokens_to_ids(_START)
-        if found != start:
+        token_id = self.tokenizer.convert_tokens_to_ids(_START)
+        if token_id != start:
             raise ConfigError(
-                f"the tokenizer in {self.source} has {_START} at {found}, the model at {start}", "take its files anew"
+                f"the tokenizer in {self.source} has {_START} at {token_id}, the model at {start}",
+                "download its files again",
             )
         reserved = tuple(sorted({_START, *self.tokenizer.all_special_tokens}))
         queries = {**QUERIES, "caption": "a picture of"}
-        # the tokenizer drops line breaks: what ends a demonstration must be seen
+        # the tokenizer drops line breaks, so a full stop ends a demonstration
         end = str(self.tokenizer.sep_token)
         return CaptionerFormat("", _START, "", " ", ". ", end, r"\s*\.(?:\s|$)", reserved, True, queries)
 
@@ -59,7 +60,7 @@ class BlipModel(TunableCaptioner):
         return [int(self.tokenizer.sep_token_id)]
 
     def _suppressed(self) -> list[int]:
-        """The start tokens of decoder and encoder, which the tokenizer of BERT has no text for."""
+        """The start tokens of decoder and encoder, for which BERT's tokenizer has no text."""
         return list(range(int(self.language.config.bos_token_id), int(self.language.config.vocab_size)))
 
     def published_search(self, task: str) -> Mapping[str, float]:

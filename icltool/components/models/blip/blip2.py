@@ -42,22 +42,22 @@ CAPTION_SEARCH: Mapping[str, float] = {
 
 
 class PrefixedCaptioner(TunableCaptioner):
-    """A captioner whose language model reads images as tokens among its text, 32 for each in the published models: what
-    BLIP-2 and InstructBLIP share. A prompt may hold any number of images.
+    """A captioner whose language model reads images as tokens within its text (32 for each in the published models): what
+    BLIP-2 and InstructBLIP share. A prompt may contain any number of images.
 
     The start token of a decoder comes after the tokens of the first image, as in training.
     """
 
     @property
     def language(self) -> Network:
-        found: Network = self.model.language_model
-        return found
+        language_model: Network = self.model.language_model
+        return language_model
 
-    def _written(self) -> CaptionerFormat:
+    def _prompt_format(self) -> CaptionerFormat:
         marker = "<image>"
         if marker not in self.tokenizer.get_vocab():
             raise ConfigError(
-                f"the tokenizer in {self.source} has no {marker}", "take its files anew: older ones lack it"
+                f"the tokenizer in {self.source} has no {marker}", "download its files again: older ones lack the token"
             )
         self.placeholder = self.tokenizer.get_vocab()[marker]
         self.placeholders = int(self.model.config.num_query_tokens)
@@ -66,33 +66,33 @@ class PrefixedCaptioner(TunableCaptioner):
         reserved = tuple(sorted({marker, *specials}))
         if self.target_apart:
             start = opening(self.tokenizer, marker, "")
-            # the tokenizer of T5 reads a line break as a blank: what ends a demonstration must be seen
+            # T5's tokenizer reads a line break as a blank, so a full stop comes before it
             return CaptionerFormat(marker, start, eos, " ", ".\n", eos, r"\.?\s*\n", reserved)
         begins = self.language.config.bos_token_id
-        if self.tokenizer.bos_token_id != begins:  # all texts began with it in training
+        if self.tokenizer.bos_token_id != begins:  # in training all texts began with it
             raise ConfigError(
                 f"the tokenizer in {self.source} has {self.tokenizer.bos_token!r} "
-                f"({self.tokenizer.bos_token_id}) for its start token, the model {begins}",
-                "is tokenizer_config.json there, and of this model?",
+                f"({self.tokenizer.bos_token_id}) as its start token, the model {begins}",
+                "check that tokenizer_config.json is there and belongs to this model",
             )
         start = opening(self.tokenizer, marker, str(self.tokenizer.bos_token))
         return CaptionerFormat(marker, start, "", " ", "\n", "\n", r"\n", reserved)
 
     def _attended(self, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """What stands in place of the placeholders, [images, placeholders, width]."""
+        """The states that replace the placeholders, [images, placeholders, width]."""
         return self._image_states(inputs)
 
     def _language_inputs(self, inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         ids, mask = inputs["input_ids"], inputs["attention_mask"]
         assert self.placeholder is not None
-        shown = ids.eq(self.placeholder)
+        is_placeholder = ids.eq(self.placeholder)
         # older files have no embedding for the placeholder, which needs none
-        embedded = self.language.get_input_embeddings()(ids.masked_fill(shown, self._pad))
+        embedded = self.language.get_input_embeddings()(ids.masked_fill(is_placeholder, self._pad))
         if "image_states" in inputs or "pixel_values" in inputs:
             states = self._attended(inputs).to(embedded.device, embedded.dtype)
-            embedded = embedded.masked_scatter(shown[..., None].to(embedded.device), states)
-        read = {"inputs_embeds": embedded, "attention_mask": mask}
-        return read if self.target_apart else {**read, "position_ids": positions(mask)}
+            embedded = embedded.masked_scatter(is_placeholder[..., None].to(embedded.device), states)
+        language_inputs = {"inputs_embeds": embedded, "attention_mask": mask}
+        return language_inputs if self.target_apart else {**language_inputs, "position_ids": positions(mask)}
 
     def published_search(self, task: str) -> Mapping[str, float]:
         """See TunableCaptioner."""
@@ -120,14 +120,14 @@ class Blip2Model(PrefixedCaptioner):
         """See SupportsFineTuning."""
         recipe = dict(_RECIPE)
         if self.image_size != PRETRAINED_SIZE:
-            del recipe["image_size"]  # fine-tuned before, or no published checkpoint: it stays
-        if self.target_apart:  # the decoder's text is the caption alone
+            del recipe["image_size"]  # not a published pre-trained checkpoint: keep its size
+        if self.target_apart:  # the decoder reads the caption alone
             recipe["max_target_tokens"] = 32
-        if task in ("inference", "inference-choice"):  # the clue stands in the prompt: the target has the 32 tokens
+        if task in ("inference", "inference-choice"):  # the clue is in the prompt, so the target gets all 32 tokens
             recipe |= {"batch_size": 8, "freeze": ("vit", "language_model"), "max_target_tokens": 32}
         return recipe
 
     def _encode_pixels(self, pixels: torch.Tensor) -> torch.Tensor:
-        # position embeddings are resized to what is read (`resize_images`): nothing is left to interpolate here
-        found: torch.Tensor = self.model.get_image_features(pixels, return_dict=True).pooler_output
-        return found
+        # `resize_images` has resized the position embeddings, so there is nothing to interpolate here
+        features: torch.Tensor = self.model.get_image_features(pixels, return_dict=True).pooler_output
+        return features

@@ -15,21 +15,24 @@ from icltool.errors import ConfigError
 
 
 class InstructBlipModel(PrefixedCaptioner):
-    """The adapter. The Q-Former reads, with each image, the query that stands behind it in the prompt, never an answer: so
-    the features of an image that serve any prompt are the vision encoder's states."""
+    """The adapter. With each image the Q-Former reads the query that follows it in the prompt, but never an answer. So the
+    features of an image that are valid for any prompt are the vision encoder's states."""
 
     def __init__(self, options: CaptionerOptions) -> None:
         from transformers import InstructBlipForConditionalGeneration
 
         super().__init__(options, InstructBlipForConditionalGeneration)
 
-    def _written(self) -> CaptionerFormat:
+    def _prompt_format(self) -> CaptionerFormat:
         tokenizer = self.processor.qformer_tokenizer
-        if tokenizer.pad_token is None or tokenizer.cls_token is None:  # transformers takes any tokenizer that it finds
+        if (
+            tokenizer.pad_token is None or tokenizer.cls_token is None
+        ):  # transformers accepts any tokenizer that it finds
             raise ConfigError(
-                f"{self.source} has no tokenizer of the Q-Former", "is the folder qformer_tokenizer there, and whole?"
+                f"{self.source} has no Q-Former tokenizer",
+                "check that the folder qformer_tokenizer is there and complete",
             )
-        return super()._written()
+        return super()._prompt_format()
 
     def fine_tuning_recipe(self, task: str) -> Mapping[str, object]:
         """See SupportsFineTuning. Instruction tuning trained the Q-Former alone (arXiv:2305.06500, section 2.5)."""
@@ -48,14 +51,14 @@ class InstructBlipModel(PrefixedCaptioner):
         texts = [self.format.instruction(self._unmarked(part)) for part in segments]
         if not texts:
             return {}
-        read = self.processor.qformer_tokenizer(texts, padding=True, truncation=True, return_tensors="pt")
+        encoded = self.processor.qformer_tokenizer(texts, padding=True, truncation=True, return_tensors="pt")
         return {
-            "qformer_input_ids": read["input_ids"].to(self.device),
-            "qformer_attention_mask": read["attention_mask"].to(self.device),
+            "qformer_input_ids": encoded["input_ids"].to(self.device),
+            "qformer_attention_mask": encoded["attention_mask"].to(self.device),
         }
 
     def _unmarked(self, text: str) -> str:
-        """The text without the special tokens of the language model, which the Q-Former does not know."""
+        """The text without the language model's special tokens, which the Q-Former does not know."""
         for token in self.tokenizer.all_special_tokens:
             text = text.replace(token, "")
         return text
@@ -65,8 +68,8 @@ class InstructBlipModel(PrefixedCaptioner):
         ids, mask = inputs["qformer_input_ids"], inputs["qformer_attention_mask"]
         queries = self.model.query_tokens.expand(len(states), -1, -1)
         seen = torch.cat([mask.new_ones(queries.shape[:2]), mask], dim=1)
-        found = self.model.qformer(
+        output = self.model.qformer(
             input_ids=ids, attention_mask=seen, query_embeds=queries, encoder_hidden_states=states, return_dict=True
         )
-        projected: torch.Tensor = self.model.language_projection(found.last_hidden_state[:, : queries.shape[1]])
+        projected: torch.Tensor = self.model.language_projection(output.last_hidden_state[:, : queries.shape[1]])
         return projected

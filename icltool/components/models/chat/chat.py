@@ -1,6 +1,6 @@
-"""Any image-text-to-text model of transformers that has a chat template and reads several images.
+"""Any image-text-to-text model of transformers that has a chat template and accepts several images.
 
-Idefics3, SmolVLM, Qwen2-VL, Qwen2.5-VL, Qwen3-VL, LLaVA-OneVision, InternVL, Gemma 3 and others of their kind.
+Idefics3, SmolVLM, Qwen2-VL, Qwen2.5-VL, Qwen3-VL, LLaVA-OneVision, InternVL, Gemma 3 and similar models.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from PIL import Image
 from pydantic import Field
 
 from icltool.components.models.chat.chat_format import ChatFormat, Style, chat_format, ended_by
-from icltool.components.models.chat.chat_images import REUSABLE, ImageShelf
+from icltool.components.models.chat.chat_images import REUSABLE, ChatImages
 from icltool.components.models.chat.chat_prefix_cache import chat_prefix_cache
 from icltool.components.models.shared.options import RemoteCodeOptions
 from icltool.components.models.shared.processed import ModelInputs, ProcessedModel
@@ -30,48 +30,48 @@ class ChatOptions(RemoteCodeOptions):
 class ChatModel(ProcessedModel):
     """The adapter: prompts are written by the model's chat template, images prepared by its processor.
 
-    With `style` "turns" a demonstration is a user turn (image and request) and an assistant turn (label); with "flat" all
-    of them stand in one user turn. Models of the architectures in REUSABLE have `image_features` too: their images can be
-    encoded once (SupportsImageCache). Those in WITH_PREFIX_CACHE go on from keys and values computed before (SupportsPrefixCache,
-    ContinuesFromPrefix).
+    With `style` "turns" a demonstration is a user turn (image and request) and an assistant turn (label); with "flat" one
+    user turn holds them all. Models of the architectures in REUSABLE also have `image_features`: each image is encoded once
+    (SupportsImageCache). Those in WITH_PREFIX_CACHE also reuse keys and values of a common prefix (SupportsPrefixCache,
+    GeneratesFromPrefix).
     """
 
     options_model = ChatOptions
     format: ChatFormat
 
     def __init__(self, options: ChatOptions) -> None:
-        """Loads processor and weights. Raises ConfigError when weights are missing or do not fit, or the model cannot hold a
-        conversation about several images."""
+        """Loads processor and weights. Raises ConfigError if weights are missing or do not fit, or if the model does not
+        support conversations about several images."""
         from transformers import AutoModelForImageTextToText
 
         self._style = options.style
         super().__init__(options, AutoModelForImageTextToText)
         self.format = ended_by(self.format, self.tokenizer, self.end_tokens)
-        self._shelf = ImageShelf(self.processor, self.model, self.recorder, self.format.marker)
+        self._images = ChatImages(self.processor, self.model, self.recorder, self.format.marker)
         if self.model.config.model_type in REUSABLE and "mm_encoder_outputs" in self._forward:
             self.image_features = self._image_features
-            after = chat_prefix_cache(self, self._shelf)
-            if after is not None:
-                self._use_prefix_cache(after)
+            cache = chat_prefix_cache(self, self._images)
+            if cache is not None:
+                self._use_prefix_cache(cache)
 
     def fingerprint(self) -> str:
         return fingerprint(self.source, self.precision, self.format.description())
 
-    def _written(self) -> object:
+    def _prompt_identity(self) -> object:
         return self.format.description()
 
     @torch.inference_mode()
     def _image_features(self, paths: Sequence[str], batch_size: int) -> list[torch.Tensor]:
-        """One tensor per image; see SupportsImageCache. Images of several sizes share no batch: each is encoded alone."""
-        return [self._shelf.encode(path, self._on_device) for path in paths]
+        """See SupportsImageCache. Images differ in size, so each is encoded separately."""
+        return [self._images.encode(path, self._on_device) for path in paths]
 
     def _processed(self, texts: list[str], prompts: Sequence[Prompt], features: Features) -> ModelInputs:
         if features is None or not any(p.images for p in prompts):
             return super()._processed(texts, prompts, features)
-        return self._on_device(self._shelf.inputs(texts, prompts, features))
+        return self._on_device(self._images.inputs(texts, prompts, features))
 
     def _check_processor(self) -> None:
-        """Demonstrations need several images in one prompt: better to know before hours of work."""
+        """Demonstrations need several images in one prompt, so this is checked before the weights are loaded."""
         self.format = chat_format(self.processor, self.tokenizer, self.name, self._style)
         example = Example(0, "image", 0, "text", "label", ("label",), "question")
         prompt = self.format.prompt("caption", [example], example)

@@ -24,25 +24,25 @@ Render = Callable[..., str]
 
 
 class Message(TypedDict):
-    """A turn of a conversation, of parts with "type", and "text" where that is "text"."""
+    """A turn of a conversation. Each part has a "type", and "text" if its type is "text"."""
 
     role: str
     content: list[dict[str, str]]
 
 
-#: The tasks that fingerprints tell: those that came later are left out, so that those of before stay.
-_TOLD = ("caption", "vqa", "classification")
+#: The tasks that are part of fingerprints. Later tasks are left out, so that earlier fingerprints remain valid.
+_IN_FINGERPRINT = ("caption", "vqa", "classification")
 
 
 @dataclass(frozen=True)
 class ChatFormat:
     """How examples become a conversation.
 
-    `render(messages, add_generation_prompt)` is the model's template, as text. With style "turns" each demonstration is a
-    user turn (image and request) and an assistant turn (its label); with "flat" all stand in one user turn, one per line.
-    `marker` is the token that stands for one image in the text. `reserved` are the tokens that data may not contain;
-    `start` is put in front where the tokenizer begins every text with it and the template does not. `eos` ends the last answer
-    where the template writes nothing after it.
+    `render(messages, add_generation_prompt)` applies the model's template and returns text. With style "turns" each
+    demonstration is a user turn (image and request) and an assistant turn (its label); with "flat" one user turn holds them
+    all, one per line. `marker` is the token for one image in the text. `reserved` are the tokens that data may not contain.
+    `start` is the token that the tokenizer puts in front of every text, if the template does not. `eos` ends the last answer
+    if the template writes nothing after it.
     """
 
     render: Render
@@ -53,57 +53,57 @@ class ChatFormat:
     eos: str = ""
 
     def prompt(self, task: Task | str, demonstrations: Sequence[Example], query: Example) -> Prompt:
-        """The prompt of Model.prompt. The target is the blank that the template writes before an answer where it asks for one
-        without, the query's label, and what ends an assistant's turn."""
+        """The prompt of Model.prompt. The target is the query's label, with the blank that the template puts before an answer
+        but not at the end of a request, and with the end of an assistant turn."""
         messages = self._messages(task, demonstrations, query)
         label = self._plain(query.label)
         text = self.start + self.render(messages, True)
-        whole = self.start + self.render([*messages, _said("assistant", label)], False)
+        whole = self.start + self.render([*messages, _turn("assistant", label)], False)
         blank, after = answer_in(text, whole, label)
         images = tuple(e.image for e in (*demonstrations, query) if e.image)
-        shown = text.count(self.marker)
-        if shown != len(images):
+        markers = text.count(self.marker)
+        if markers != len(images):
             raise ConfigError(
-                f"this model's chat template writes {shown} of {len(images)} images",
-                "it cannot show several images: another model, or --shots 0, is needed",
+                f"this model's chat template includes {markers} of {len(images)} images",
+                "it does not support several images: choose another model, or use --shots 0",
             )
         return Prompt(text, images, blank + label + (after.rstrip() or self.eos))
 
     def clean(self, task: Task | str, text: str) -> str:
-        """The answer within a raw continuation: up to the next turn (flat: the next example), quotes and blanks dropped."""
+        """The answer in a raw continuation: up to the next turn (flat: the next example), without quotes and extra blanks."""
         stops = request(task, self.style).stop if self.style == "flat" else self._turn_stops()
         answer = re.split("|".join(re.escape(stop) for stop in stops), text, maxsplit=1)[0] if stops else text
         return " ".join(answer.replace('"', "").split())
 
     def description(self) -> str:
-        """What decides the prompts, as a text for fingerprints."""
+        """Everything that determines the prompts, as text for fingerprints."""
         empty = Example(0, "", 0, "text", "label", (), "question")
-        shown = self.prompt("vqa", [empty], empty)
-        requests = {task: request(task, "turns").query for task in _TOLD}
-        flat = {task: (request(task, "flat").query, request(task, "flat").stop) for task in _TOLD}
-        return repr((self.style, self.start, requests, flat, shown.text, shown.target))
+        prompt = self.prompt("vqa", [empty], empty)
+        requests = {task: request(task, "turns").query for task in _IN_FINGERPRINT}
+        flat = {task: (request(task, "flat").query, request(task, "flat").stop) for task in _IN_FINGERPRINT}
+        return repr((self.style, self.start, requests, flat, prompt.text, prompt.target))
 
     def _messages(self, task: Task | str, demonstrations: Sequence[Example], query: Example) -> list[Message]:
         return conversation(task, demonstrations, query, self.style, self.reserved)
 
     def between(self) -> str:
-        """What the template writes between an answer and the next request."""
-        asked, answered = [_said("user", "Q1Q")], _said("assistant", "A1A")
-        longer = self.render([*asked, answered, _said("user", "Q2Q")], True)
-        after = answer_in(self.render(asked, True), longer, "A1A")[1]
+        """The text that the template writes between an answer and the next request."""
+        question, answer = [_turn("user", "Q1Q")], _turn("assistant", "A1A")
+        longer = self.render([*question, answer, _turn("user", "Q2Q")], True)
+        after = answer_in(self.render(question, True), longer, "A1A")[1]
         return after[: after.index("Q2Q")]
 
     def check_turns(self) -> None:
-        """Raises ConfigError where the template does not write an answer in the middle of a conversation as it does at its end:
-        then demonstrations would not show the model what is asked of it."""
-        asked, answered = [_said("user", "Q1Q")], _said("assistant", "A1A")
-        longer = self.render([*asked, answered, _said("user", "Q2Q")], True)
-        blank, after = answer_in(self.render(asked, True), longer, "A1A")
-        last = answer_in(self.render(asked, True), self.render([*asked, answered], False), "A1A")
+        """Raises ConfigError if the template writes an answer differently in the middle of a conversation than at its end:
+        demonstrations would then not have the form of the expected answer."""
+        question, answer = [_turn("user", "Q1Q")], _turn("assistant", "A1A")
+        longer = self.render([*question, answer, _turn("user", "Q2Q")], True)
+        blank, after = answer_in(self.render(question, True), longer, "A1A")
+        last = answer_in(self.render(question, True), self.render([*question, answer], False), "A1A")
         if blank != last[0] or not after.startswith(last[1].rstrip()):
             raise ConfigError(
-                "this model's chat template writes the answers of demonstrations otherwise than the last one",
-                "`--prompt-style flat` puts demonstrations and question in one turn",
+                "this model's chat template writes the answers of demonstrations differently from the last one",
+                "use --prompt-style flat, which puts demonstrations and query in one turn",
             )
 
     def _turn_stops(self) -> list[str]:
@@ -118,8 +118,8 @@ class ChatFormat:
 
 
 def request(task: Task | str, style: Style) -> TaskFormat:
-    """How a conversation asks: what a user's turn says beside the image, or, "flat", what stands before each label. ConfigError
-    for a task that is not known by name."""
+    """The request in a conversation: the text of a user turn, or with "flat" the text before each label. Raises ConfigError
+    for an unknown task name."""
     if isinstance(task, str):
         if task not in BUILT_IN:
             raise ConfigError(
@@ -130,21 +130,21 @@ def request(task: Task | str, style: Style) -> TaskFormat:
 
 
 def chat_format(processor: Processor, tokenizer: PreTrainedTokenizerBase, name: str, style: Style) -> ChatFormat:
-    """The format of a model with this processor. Raises ConfigError where it has no chat template, or one that fails."""
+    """The format of a model with this processor. Raises ConfigError if it has no chat template, or one that fails."""
     marker = getattr(processor, "image_token", None)
     if not isinstance(marker, str):
-        raise ConfigError(f"model {name} does not say which token stands for an image", "it cannot show several images")
+        raise ConfigError(f"the processor of {name} names no image token", "choose another model")
     template = _template(processor, tokenizer)
     if template is None:
         raise ConfigError(
             f"model {name} has no chat template",
-            "models without one are read by adapters of their own, such as idefics-9b and idefics2-8b-base",
+            "choose a model with its own adapter, such as idefics-9b or idefics2-8b-base",
         )
 
-    if found := _ENDLESS.search(" ".join(_CODE.findall(template))):
+    if endless := _ENDLESS.search(" ".join(_CODE.findall(template))):
         raise ConfigError(
-            f"the chat template of {name} holds {found.group()!r}: no conversation needs that, and it may never end",
-            "mend it, or choose another model",
+            f"the chat template of {name} contains {endless.group()!r}, which may never finish",
+            "correct it, or choose another model",
         )
     switched_off = {name: False for name in _SWITCHES if re.search(rf"\b{name}\b", template)}
 
@@ -162,7 +162,7 @@ def chat_format(processor: Processor, tokenizer: PreTrainedTokenizerBase, name: 
         except (TemplateError, TypeError) as error:
             reason = " ".join(str(error).split()) or type(error).__name__
             raise ConfigError(
-                f"the chat template of {name} fails: {reason}", "mend it, or choose another model"
+                f"the chat template of {name} fails: {reason}", "correct it, or choose another model"
             ) from error
 
     special = [str(t.content) for t in tokenizer.added_tokens_decoder.values() if t.special]
@@ -170,42 +170,42 @@ def chat_format(processor: Processor, tokenizer: PreTrainedTokenizerBase, name: 
     first = tokenizer("a")["input_ids"][:1]
     bos = tokenizer.bos_token or ""
     begins = bool(bos) and first == [tokenizer.bos_token_id]
-    written = render([_said("user", "a")], True).startswith(bos)
+    has_bos = render([_turn("user", "a")], True).startswith(bos)
     longest_first = tuple(sorted(reserved, key=lambda token: (-len(token), token)))
-    made = ChatFormat(
-        render, marker, longest_first, style, bos if begins and not written else "", tokenizer.eos_token or ""
+    form = ChatFormat(
+        render, marker, longest_first, style, bos if begins and not has_bos else "", tokenizer.eos_token or ""
     )
     if style == "turns":
-        made.check_turns()
-    return made
+        form.check_turns()
+    return form
 
 
 def conversation(
     task: Task | str, demonstrations: Sequence[Example], query: Example, style: Style, reserved: Sequence[str] = ()
 ) -> list[Message]:
-    """Demonstrations and query as messages with image parts and text parts, the images in the examples' order. `reserved`
-    tokens are broken up in what comes from the data."""
+    """Demonstrations and query as messages of image and text parts, in the order of the examples. `reserved` tokens in the
+    data are broken up."""
 
-    asked = request(task, style).query
+    template = request(task, style).query
 
     def content(example: Example, label: str) -> list[dict[str, str]]:
-        text = filled(asked, *(plain_text(t, reserved) for t in (example.question, example.text, example.style)))
+        text = filled(template, *(plain_text(t, reserved) for t in (example.question, example.text, example.style)))
         image = [{"type": "image"}] if example.image else []
         return [*image, {"type": "text", "text": text + label}]
 
     if style == "flat":
-        shown = [part for e in demonstrations for part in content(e, f"{plain_text(e.label, reserved)}\n")]
-        return [{"role": "user", "content": _joined([*shown, *content(query, "")])}]
+        parts = [part for e in demonstrations for part in content(e, f"{plain_text(e.label, reserved)}\n")]
+        return [{"role": "user", "content": _joined([*parts, *content(query, "")])}]
     messages: list[Message] = []
     for example in demonstrations:
         messages.append({"role": "user", "content": content(example, "")})
-        messages.append(_said("assistant", plain_text(example.label, reserved)))
+        messages.append(_turn("assistant", plain_text(example.label, reserved)))
     return [*messages, {"role": "user", "content": content(query, "")}]
 
 
 def ended_by(form: ChatFormat, tokenizer: PreTrainedTokenizerBase, ends: Sequence[int]) -> ChatFormat:
-    """The format for a model whose answers end with one of the tokens `ends`: where its template writes nothing after the last
-    answer, that is the token that it begins the next turn with, if it is one of them, else EOS."""
+    """The format for a model whose answers end with one of the tokens `ends`. If its template writes nothing after the last
+    answer, the end is the token that begins the next turn, provided it is one of `ends`, else EOS."""
     between = form.between()
     places = {between.find(token): token for token in form.reserved if token in between}
     first = places[min(places)] if places else ""
@@ -214,72 +214,72 @@ def ended_by(form: ChatFormat, tokenizer: PreTrainedTokenizerBase, ends: Sequenc
     return form
 
 
-#: The code in a template, and what in it would make a text of gigabytes, or take for ever: large numbers and powers (ranges
-#: are bounded by transformers' sandbox).
+#: The code in a template, and constructs that could produce gigabytes of text or never finish: large numbers and powers
+#: (transformers' sandbox bounds ranges).
 _CODE = re.compile(r"\{[{%].*?[%}]\}", re.DOTALL)
 _ENDLESS = re.compile(r"\b\d{7,}\b|[\w)]\s*\*\*\s*[\w(]")
-#: An empty block of thoughts, by which thinking is switched off at the end of a prompt.
+#: An empty thinking block at the end of a prompt, which switches thinking off.
 _NO_THOUGHTS = re.compile(r"<(\w+)>\s*</\1>\s*\Z")
-#: Variables by which templates are told that there shall be no thinking.
+#: Template variables that switch thinking off.
 _SWITCHES = ("enable_thinking", "thinking")
 
 
 def answer_in(text: str, whole: str, label: str) -> tuple[str, str]:
-    """(the blank before the label that is part of the answer, what follows the label) where `whole` goes on from `text`, which
-    asks for an answer, with the answer `label`.
+    """(the blank before the label that belongs to the answer, the text after the label), where `text` is a request for an
+    answer and `whole` continues it with the answer `label`.
 
-    White space at the border may differ: what `text` ends with counts. An empty block of thoughts at its end is none in
-    `whole`, or the same. Raises ConfigError where something else stands before the label.
+    White space at the border may differ; that of `text` counts. `whole` may lack an empty thinking block at the end of
+    `text`. Raises ConfigError if there is anything else before the label.
     """
     border = text.rstrip()
     if not whole.startswith(border):
         border = _NO_THOUGHTS.sub("", text).rstrip()
     rest = whole[len(border) :]
-    written = rest.lstrip()
+    answer = rest.lstrip()
     if not whole.startswith(border) or label not in rest:
         raise ConfigError(
-            "this model's chat template does not write an answer where it asks for one",
-            "a model with another template, or one made for instructions rather than reasoning, is needed",
+            "this model's chat template does not write the answer where it requests one",
+            "choose a model with another template, or an instruction model rather than a reasoning model",
         )
-    if not written.startswith(label):
-        before = " ".join(written.partition(label)[0].split())[:40]
+    if not answer.startswith(label):
+        before = " ".join(answer.partition(label)[0].split())[:40]
         raise ConfigError(
-            f"this model's chat template writes {before!r} before an answer, and has no switch against it",
-            "a model that is made for instructions rather than reasoning is needed",
+            f"this model's chat template writes {before!r} before an answer, which cannot be switched off",
+            "choose an instruction model rather than a reasoning model",
         )
-    blank, asked = rest[: len(rest) - len(written)], text[len(text.rstrip()) :]
-    own = blank[len(asked) :] if blank.startswith(asked) else ""
-    return own, written[len(label) :]
+    blank, request_blank = rest[: len(rest) - len(answer)], text[len(text.rstrip()) :]
+    own = blank[len(request_blank) :] if blank.startswith(request_blank) else ""
+    return own, answer[len(label) :]
 
 
-def _said(role: str, text: str) -> Message:
+def _turn(role: str, text: str) -> Message:
     return {"role": role, "content": [{"type": "text", "text": text}]}
 
 
 def _joined(content: Sequence[dict[str, str]]) -> list[dict[str, str]]:
-    """The parts of a turn, texts that follow one another as one: some templates trim each text."""
-    found: list[dict[str, str]] = []
+    """The parts of a turn with consecutive texts merged: some templates trim each text."""
+    parts: list[dict[str, str]] = []
     for part in content:
-        if found and found[-1]["type"] == part["type"] == "text":
-            found[-1] = {"type": "text", "text": found[-1]["text"] + part["text"]}
+        if parts and parts[-1]["type"] == part["type"] == "text":
+            parts[-1] = {"type": "text", "text": parts[-1]["text"] + part["text"]}
         else:
-            found.append(part)
-    return found
+            parts.append(part)
+    return parts
 
 
 def _template(processor: Processor, tokenizer: PreTrainedTokenizerBase) -> str | None:
-    """The template for plain conversations, of the processor or else of its tokenizer."""
+    """The default chat template of the processor, or else of its tokenizer."""
     for holder in (processor, tokenizer):
-        found = getattr(holder, "chat_template", None)
-        if isinstance(found, Mapping):
-            found = found.get("default")
-        if found:
-            return str(found)
+        template = getattr(holder, "chat_template", None)
+        if isinstance(template, Mapping):
+            template = template.get("default")
+        if template:
+            return str(template)
     return None
 
 
 def _markers(processor: Processor) -> list[str]:
     names = ("image_token", "video_token", "audio_token", "boi_token", "eoi_token", "fake_image_token", "start_image_token",
              "end_image_token", "vision_start_token", "vision_end_token", "global_image_tag")  # fmt: skip
-    found = [getattr(holder, name, None) for holder in (processor, processor.tokenizer) for name in names]
-    return [token for token in found if isinstance(token, str)]
+    tokens = [getattr(holder, name, None) for holder in (processor, processor.tokenizer) for name in names]
+    return [token for token in tokens if isinstance(token, str)]

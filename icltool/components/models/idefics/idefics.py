@@ -1,4 +1,4 @@
-"""IDEFICS, first generation (transformers' IdeficsForVisionText2Text): idefics-9b, its kin, and the embedded world's model."""
+"""IDEFICS, first generation (transformers' IdeficsForVisionText2Text): idefics-9b, its variants, and the world's model."""
 
 from __future__ import annotations
 
@@ -44,10 +44,10 @@ if TYPE_CHECKING:
 
 
 class IdeficsModel(EncodesImages, HookedDecoder):
-    """The adapter. Image attention follows the prompt: a token sees the last image before it, none before the first.
+    """The adapter. A token attends to the last image before it; tokens before the first image attend to none.
 
-    Masks and positions are always those of the unpadded prompt, whatever else is in the batch. `padding_side` is where
-    prompts that are scored are filled up; answers are generated after padding on the left.
+    Masks and positions are always those of the unpadded prompt, whatever else is in the batch. `padding_side` applies to
+    scoring; generation always pads on the left.
     """
 
     padding_side = "right"
@@ -70,7 +70,9 @@ class IdeficsModel(EncodesImages, HookedDecoder):
         vocabulary = self.tokenizer.get_vocab()
         missing = [token for token in ("<image>", "<fake_token_around_image>") if token not in vocabulary]
         if missing:
-            raise ConfigError(f"the tokenizer in {weights.source} has no {missing[0]}", "this is no idefics model")
+            raise ConfigError(
+                f"the tokenizer in {weights.source} has no {missing[0]}", "choose the weights of an IDEFICS model"
+            )
         self._image_token = int(vocabulary["<image>"])
         self._markers = [self._image_token, int(vocabulary["<fake_token_around_image>"])]
         pad = self.tokenizer.pad_token_id
@@ -94,7 +96,7 @@ class IdeficsModel(EncodesImages, HookedDecoder):
 
     @torch.inference_mode()
     def encode_images(self, prepared: Sequence[Pixels]) -> list[torch.Tensor]:
-        """See PreparesImages. One forward pass of the vision encoder, and of the perceiver where there is one: a tensor
+        """See PreparesImages. One forward pass of the vision encoder and, if the model has one, of the perceiver: a tensor
         [tokens, width] per image."""
         states = self.model.model.vision_model(pixel_values=self._pixels(prepared)).last_hidden_state
         if self._resampled:
@@ -122,7 +124,7 @@ class IdeficsModel(EncodesImages, HookedDecoder):
     def generate(
         self, prompts: Sequence[Prompt], options: GenerationOptions, batch_size: int, features: Features = None
     ) -> list[str]:
-        """See Model.generate. The image tokens are never generated: an answer shows no image."""
+        """See Model.generate. Image tokens are never generated."""
         tokens = tokenize(
             self.tokenizer, prompts, with_target=False, limit=text_limit(self.model.config, options.max_new_tokens)
         )
@@ -132,7 +134,7 @@ class IdeficsModel(EncodesImages, HookedDecoder):
             rows = self._rows([tokens[i] for i in batch], "left")
             inputs = self._inputs(rows, [prompts[i] for i in batch], features)
             ready = "image_encoder_embeddings" in inputs
-            if ready:  # generate() hands features on under this name only
+            if ready:  # generate() passes features on under this name only
                 inputs["image_hidden_states"] = inputs.pop("image_encoder_embeddings")
             with whole_vocabulary(self.model.config), ready_features(self.model.model.config, ready):
                 output = self.model.generate(**inputs, **search, suppress_tokens=self._markers)
@@ -141,7 +143,7 @@ class IdeficsModel(EncodesImages, HookedDecoder):
         return in_batches(batches_by_length([len(t.ids) for t in tokens], batch_size), compute)
 
     def decoder_layers(self) -> Sequence[torch.nn.Module]:
-        """See SupportsDecoderHooks. Image attention is apart from these, before every layer of its interval."""
+        """See SupportsDecoderHooks. Image attention layers are separate from these."""
         return list(self.model.model.layers)
 
     def checkpointed_layers(self) -> Sequence[torch.nn.Module]:
@@ -159,7 +161,10 @@ class IdeficsModel(EncodesImages, HookedDecoder):
     def answer_logits(self, batch: AnswerBatch) -> torch.Tensor:
         """See SupportsDecoderHooks."""
         hidden = self._hidden(batch.inputs)
-        at = batch.rows.to(hidden.device), batch.columns.to(hidden.device)  # the last layer's, where there are several
+        at = (
+            batch.rows.to(hidden.device),
+            batch.columns.to(hidden.device),
+        )  # if the model is spread over several, the last layer's
         logits: torch.Tensor = self.model.lm_head(hidden[at])
         return logits.to(batch.rows.device)
 
@@ -180,7 +185,7 @@ class IdeficsModel(EncodesImages, HookedDecoder):
             "attention_mask": mask.to(self.device),
             "image_attention_mask": attends.long().to(self.device),
         }
-        if not any(p.images for p in prompts):  # the model wants an image even where no token attends to one
+        if not any(p.images for p in prompts):  # the model requires an image even if no token attends to one
             size = self.model.config.vision_config.image_size
             inputs["pixel_values"] = torch.zeros(len(prompts), 1, 3, size, size, device=self.device, dtype=self.dtype)
         elif features is None:
@@ -190,7 +195,7 @@ class IdeficsModel(EncodesImages, HookedDecoder):
         return inputs
 
     def _hidden(self, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """The last hidden states [B, T, width] for what `_inputs` made."""
+        """The last hidden states [B, T, width] for the result of `_inputs`."""
         with ready_features(self.model.model.config, "image_encoder_embeddings" in inputs):
             hidden: torch.Tensor = self.model.model(**inputs, use_cache=False).last_hidden_state
         return hidden
@@ -207,7 +212,7 @@ class IdeficsModel(EncodesImages, HookedDecoder):
 
 
 def _image_processor(source: str, local_only: bool) -> BaseImageProcessor:
-    """The image processor that works on PIL images: the same pixels on every machine, torchvision or not."""
+    """The image processor for PIL images: it gives the same pixels on every machine, with torchvision or without."""
     from transformers.models.idefics.image_processing_pil_idefics import IdeficsImageProcessorPil
 
     return IdeficsImageProcessorPil.from_pretrained(source, local_files_only=local_only)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class Idefics2Model(EncodesImages, ProcessedModel):
-    """The adapter. An image is read whole (no image splitting), as in the published runs: 64 tokens in the 8B models."""
+    """The adapter. Images are not split, as in the published runs: an image is 64 tokens in the 8B models."""
 
     options_model = IdeficsOptions
 
@@ -31,16 +31,16 @@ class Idefics2Model(EncodesImages, ProcessedModel):
         self.template, self.format = options.template, IDEFICS2_FORMATS[options.template]
         super().__init__(options, Idefics2ForConditionalGeneration)
         self.processor.image_processor.do_image_splitting = False
-        written = ["<image>", "<fake_token_around_image>"]
-        markers = cast("list[int]", self.tokenizer.convert_tokens_to_ids(written))
+        tokens = ["<image>", "<fake_token_around_image>"]
+        markers = cast("list[int]", self.tokenizer.convert_tokens_to_ids(tokens))
         self.image_tokens = sorted({*self.image_tokens, *markers})
         decoder = self.model.model.text_model
         if text_supports_prefix_cache(decoder.config):
             self._use_prefix_cache(self._prefix_cache(decoder, markers[0]))
 
     def _prefix_cache(self, decoder: Network, image_token: int) -> ImagePrefixCache:
-        """What makes the model SupportsPrefixCache and ContinuesFromPrefix. The processor writes the tokens of images
-        without reading one: they are as many for each."""
+        """The model's SupportsPrefixCache and GeneratesFromPrefix. Every image has the same number of tokens, so the processor
+        writes them without reading an image."""
         length = int(self.processor.image_seq_len)
         return ImagePrefixCache(
             self,
@@ -61,16 +61,16 @@ class Idefics2Model(EncodesImages, ProcessedModel):
 
     @torch.inference_mode()
     def encode_images(self, prepared: Sequence[Pixels]) -> list[torch.Tensor]:
-        """See PreparesImages. One tensor [tokens, width] per image: the connector's output, which stands in place of the image
-        tokens. Images of several sizes are padded, and the vision encoder attends to no padding."""
+        """See PreparesImages. One tensor [tokens, width] per image: the connector's output, which replaces the embeddings of
+        the image tokens. Images of different sizes are padded; the vision encoder does not attend to padding."""
         pixels, mask = (on_device(array, self.device) for array in padded(prepared))
         states = self.model.get_image_features(pixels[:, None], mask[:, None], return_dict=True).pooler_output
-        width = states[0].shape[-1]  # a list of images, or in some releases one tensor of all their tokens
+        width = states[0].shape[-1]  # a list with an item per image, or in some releases one tensor of all tokens
         joined = states if isinstance(states, torch.Tensor) else torch.cat([s.reshape(-1, width) for s in states])
         return list(joined.reshape(len(prepared), -1, width))
 
     def _processed(self, texts: list[str], prompts: Sequence[Prompt], features: Features) -> ModelInputs:
-        ready = "mm_encoder_outputs" in self._forward  # earlier releases lose ready features on the way to `generate`
+        ready = "mm_encoder_outputs" in self._forward  # earlier releases drop ready features in `generate`
         if features is None or not ready or not any(p.images for p in prompts):
             return super()._processed(texts, prompts, features)
         from transformers.modeling_outputs import BaseModelOutputWithPooling

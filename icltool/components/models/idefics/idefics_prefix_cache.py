@@ -1,4 +1,4 @@
-"""IDEFICS that goes on from keys and values of tokens computed before."""
+"""The prefix cache of IDEFICS."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from icltool.components.models.idefics.logits_subset import SharedImages, WantedTokens
+from icltool.components.models.idefics.logits_subset import SharedImages, TokenSubset
 from icltool.components.models.shared.decoder_prefix_cache import DecoderPrefixCache
-from icltool.components.models.shared.prefix_cache import PaddedSpans, WantedPositions, image_units, to_device
+from icltool.components.models.shared.prefix_cache import PaddedSpans, PredictingPositions, image_units, to_device
 from icltool.components.models.shared.processed import text_limit
 from icltool.components.models.shared.tokens import tokenize
 from icltool.contracts import Features, Prompt, PromptTokens, Span
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class _SeenImages:
-    """`table` [n + 1, T, width] holds the features of n images and those of none; `rows` int64 [B, I] which of them the rows
-    of a batch see, `mask` int64 [B, S, I] which token sees which."""
+    """`table` [n + 1, T, width] holds the features of n images, then those of no image; `rows` int64 [B, I] which of them each
+    row of a batch attends to, `mask` int64 [B, S, I] which token attends to which."""
 
     table: torch.Tensor
     rows: torch.Tensor
@@ -33,11 +33,11 @@ class _SeenImages:
 
 
 class IdeficsPrefixCache(DecoderPrefixCache):
-    """SupportsPrefixCache and ContinuesFromPrefix of an IdeficsModel, whose image tokens have the id `image_token`.
+    """SupportsPrefixCache and GeneratesFromPrefix of an IdeficsModel, whose image tokens have the id `image_token`.
 
-    A token attends to the last image before it, so a row is given the images that its own tokens see, and no others: that
-    of its first token may stand before the span (the marker in front of an image still sees the image before). `encode`
-    gives the features [tokens, width] of images that were not encoded before.
+    A token attends to the last image before it, so a row gets only the images that its own tokens attend to: that of its
+    first token may come before the span (the marker in front of an image still attends to the previous image). `encode`
+    returns the features [tokens, width] of images that have not been encoded.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class IdeficsPrefixCache(DecoderPrefixCache):
         self._image_token, self._encode, self._resampled = image_token, encode, bool(self._config.use_resampler)
         blocks = [layer.cross_attn for layer in self._decoder.gated_cross_attn_layers]
         self._shared = SharedImages([p for block in blocks for p in (block.k_proj, block.v_proj)])
-        self._wanted = WantedTokens(self._decoder.layers[-1].mlp)
+        self._last_feed_forward = TokenSubset(self._decoder.layers[-1].mlp)
 
     def prompt_tokens(self, prompts: Sequence[Prompt], with_target: bool) -> list[PromptTokens]:
         """See SupportsPrefixCache."""
@@ -63,13 +63,13 @@ class IdeficsPrefixCache(DecoderPrefixCache):
 
     @contextmanager
     def _extending(
-        self, batch: PaddedSpans, wanted: WantedPositions, spans: Sequence[Span], features: Features
+        self, batch: PaddedSpans, positions: PredictingPositions, spans: Sequence[Span], features: Features
     ) -> Iterator[Mapping[str, object]]:
         images = self._seen_images(spans, batch.ids.shape[1], features)
         with (
             ready_features(self._config),
             self._shared.of(images.table, images.rows),
-            self._wanted.of(wanted.owners, wanted.places),
+            self._last_feed_forward.of(positions.rows, positions.columns),
         ):
             yield {
                 "inputs_embeds": self._embedded(batch.ids),
@@ -93,7 +93,7 @@ class IdeficsPrefixCache(DecoderPrefixCache):
             yield {"image_hidden_states": images.table[images.rows], "image_attention_mask": images.mask}
 
     def _seen_images(self, spans: Sequence[Span], length: int, features: Features) -> _SeenImages:
-        """The images that the tokens of these spans, filled up to `length`, attend to."""
+        """The images that the tokens of these spans, padded to `length`, attend to."""
         seen, mask_rows = [], []
         for span in spans:
             paths, places = _images_of(span, self._image_token)
@@ -109,17 +109,17 @@ class IdeficsPrefixCache(DecoderPrefixCache):
         return _SeenImages(table, to_device(torch.tensor(rows), self.device), mask.long())
 
     def _embedded(self, ids: torch.Tensor) -> torch.Tensor:
-        """The embeddings [B, S, width] that the model would make of `ids`; its own way of finding the additional tokens waits
-        for the device."""
+        """The model's embeddings [B, S, width] of `ids`. Its own lookup of the additional tokens would synchronise with the
+        device."""
         tables, size = self._decoder.embed_tokens, self._config.vocab_size
-        found: torch.Tensor = torch.nn.functional.embedding(ids.clamp(max=size - 1), tables.weight)
+        embedded: torch.Tensor = torch.nn.functional.embedding(ids.clamp(max=size - 1), tables.weight)
         if not self._config.additional_vocab_size:
-            return found
+            return embedded
         additional = tables.additional_embedding((ids - size).clamp(min=0))
-        return torch.where((ids >= size)[..., None], additional, found)
+        return torch.where((ids >= size)[..., None], additional, embedded)
 
     def _no_image(self) -> torch.Tensor:
-        """Features [tokens, width] of no image; nothing attends to them."""
+        """Features [tokens, width] that stand for no image; nothing attends to them."""
         config = self._config
         vision = config.vision_config
         tokens = (vision.image_size // vision.patch_size) ** 2 + 1
@@ -130,7 +130,7 @@ class IdeficsPrefixCache(DecoderPrefixCache):
 
 @contextmanager
 def whole_vocabulary(config: PreTrainedConfig) -> Iterator[None]:
-    """Within it `vocab_size` counts the additional tokens too, as the logits do: beam search of some releases of
+    """A context in which `vocab_size` includes the additional tokens, as the logits do: beam search in some releases of
     transformers reshapes logits by it."""
     own = config.vocab_size
     config.vocab_size = own + config.additional_vocab_size
@@ -142,9 +142,9 @@ def whole_vocabulary(config: PreTrainedConfig) -> Iterator[None]:
 
 @contextmanager
 def ready_features(config: PreTrainedConfig, ready: bool = True) -> Iterator[None]:
-    """Within it, where `ready`, `image_encoder_embeddings` [B, I, T, width] are what image attention reads: the perceiver of a
-    model that has one is left out. Its own output has a name of its own, `perceiver_embeddings`, but releases of transformers
-    take that in different shapes, and from 5.24 on `generate` sends it through the perceiver once more."""
+    """A context in which, if `ready`, image attention reads `image_encoder_embeddings` [B, I, T, width] directly: a perceiver
+    is skipped. transformers has a separate input for its output, `perceiver_embeddings`, but its shape differs between
+    releases, and from 5.24 on `generate` sends it through the perceiver once more."""
     own = config.use_resampler
     config.use_resampler = own and not ready
     try:
@@ -154,7 +154,7 @@ def ready_features(config: PreTrainedConfig, ready: bool = True) -> Iterator[Non
 
 
 def _images_of(span: Span, image_token: int) -> tuple[list[str], list[int]]:
-    """(images that the span's tokens attend to, in order; for each token which of them, or -1 for none)."""
+    """(the images that the span's tokens attend to, in order; for each token the index of its image, or -1 for none)."""
     ids, images = span.tokens.ids, span.tokens.images
     current = sum(token == image_token for token in ids[: span.start]) - 1
     places = []

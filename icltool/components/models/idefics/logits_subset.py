@@ -1,4 +1,4 @@
-"""Leaving out work within a model of transformers whose result is known before, or asked for by nobody."""
+"""Skips work inside a transformers model whose result is already known or never used."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import torch
 
 
 class SharedImages:
-    """Projects every image of a batch once, however many rows show it, and however often while tokens are generated.
+    """Projects every image of a batch once, however many rows show it and however many tokens are generated.
 
-    `projections` are the linear layers that make keys or values of image features. Within `of`, each of them is given the
-    distinct images in place of its input [B, I x T, width], and only at first; its output is spread over the rows.
+    `projections` are the linear layers that turn image features into keys or values. Within `of`, the first call of each
+    projects the distinct images in place of its input [B, I x T, width]; its output is spread over the rows.
     """
 
     def __init__(self, projections: Sequence[torch.nn.Module]) -> None:
@@ -25,7 +25,7 @@ class SharedImages:
 
     @contextmanager
     def of(self, images: torch.Tensor, rows: torch.Tensor) -> Iterator[None]:
-        """`images` [n, T, width]; `rows` int64 [B, I] says which of them each row of the batch shows."""
+        """`images` [n, T, width]; `rows` int64 [B, I] are the indices of the images of each row of the batch."""
         self._images, self._rows = images, rows
         try:
             yield
@@ -45,11 +45,11 @@ class SharedImages:
         return projected[self._rows.to(projected.device)].flatten(1, 2)
 
 
-class WantedTokens:
-    """Sends only the tokens that are wanted through a layer that treats every token by itself, such as the last
-    feed-forward layer: what comes out for the others is read by nobody.
+class TokenSubset:
+    """Runs a layer that treats every token separately, such as the last feed-forward layer, on selected tokens only: its
+    output for the others is never read.
 
-    Within `of`, others get zeros.
+    Within `of`, the output for the others is zero.
     """
 
     def __init__(self, layer: torch.nn.Module) -> None:
@@ -61,7 +61,7 @@ class WantedTokens:
 
     @contextmanager
     def of(self, rows: torch.Tensor, columns: torch.Tensor) -> Iterator[None]:
-        """The wanted tokens' rows and columns in the batch, int64 [N] each."""
+        """The rows and columns of the selected tokens in the batch, int64 [N] each."""
         self._rows, self._columns = rows, columns
         try:
             yield

@@ -1,4 +1,4 @@
-"""What adapters have in common: prompts written by a format, an identity by the weights, images encoded batch by batch."""
+"""What adapters share: prompts written by a format, an identity derived from the weights, image encoding in batches."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class PromptWriter(Protocol):
-    """A prompt format. Its repr decides a model's identity, and is the same in every process."""
+    """A prompt format. Its repr is part of the model's identity and is the same in every process."""
 
     def prompt(self, task: Task | str, demonstrations: Sequence[Example], query: Example) -> Prompt:
         """See Model.prompt."""
@@ -31,7 +31,7 @@ class PromptWriter(Protocol):
 
 
 class Adapter:
-    """Of a Model whose prompts `format` writes. `source` is where its weights were found; the others as in `Loaded`."""
+    """Base of a Model whose prompts `format` writes. `source` is the location of its weights; see `Loaded` for the rest."""
 
     name: str
     source: str
@@ -41,7 +41,7 @@ class Adapter:
     format: PromptWriter
 
     def _load(self, model_class: ModelClass, weights: Weights, options: TransformersOptions) -> None:
-        """The model's weights, and where it runs. Raises what `load_model` does."""
+        """Loads the weights and records where the model runs. Raises what `load_model` raises."""
         loaded = load_model(model_class, weights, options)
         self.model, self.device, self.precision = loaded.model, loaded.device, loaded.precision
         self.source = weights.source
@@ -58,13 +58,14 @@ class Adapter:
         """See Model."""
         return self.format.clean(task, text)
 
-    def _use_prefix_cache(self, after: DecoderPrefixCache) -> None:
-        """Makes the model SupportsPrefixCache and ContinuesFromPrefix."""
-        self.prompt_tokens, self.extend, self.generate_after = after.prompt_tokens, after.extend, after.generate_after
+    def _use_prefix_cache(self, cache: DecoderPrefixCache) -> None:
+        """Makes the model SupportsPrefixCache and GeneratesFromPrefix."""
+        self.prompt_tokens, self.extend_prefix = cache.prompt_tokens, cache.extend_prefix
+        self.generate_from_prefix = cache.generate_from_prefix
 
 
 class EncodesImages(ABC):
-    """SupportsImageCache, of a model that reads images apart from encoding them (PreparesImages)."""
+    """SupportsImageCache for a model that reads images separately from encoding them (PreparesImages)."""
 
     @abstractmethod
     def image_reader(self) -> Callable[[str], Any]:
@@ -77,8 +78,8 @@ class EncodesImages(ABC):
     @torch.inference_mode()
     def image_features(self, paths: Sequence[str], batch_size: int) -> list[torch.Tensor]:
         """See SupportsImageCache."""
-        found: list[torch.Tensor] = []
+        features: list[torch.Tensor] = []
         read = self.image_reader()
         for start in range(0, len(paths), batch_size):
-            found += self.encode_images([read(path) for path in paths[start : start + batch_size]])
-        return found
+            features += self.encode_images([read(path) for path in paths[start : start + batch_size]])
+        return features

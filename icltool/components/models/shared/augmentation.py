@@ -1,4 +1,4 @@
-"""Reading images for training: crops, mirroring and normalization, and without them what the model's processor does."""
+"""Reading images for training with crops, mirroring and normalization, and for evaluation as the model's processor does."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _RATIOS = (3 / 4, 4 / 3)
 class ImageReader:
     """See PixelReader. Images become `size` x `size` pixels, normalized by `mean` and `std` of each channel.
 
-    In evaluation an image is squeezed to the square ("squeeze"), or its shorter side is resized to `shorter` pixels and the
+    In evaluation an image is resized to the square ("squeeze"), or its shorter side is resized to `shorter` pixels and the
     middle cut out ("centre").
     """
 
@@ -39,15 +39,15 @@ class ImageReader:
         self, reference: str, generator: np.random.Generator | None = None, flip: bool = True
     ) -> NDArray[np.float32]:
         image = read_image(reference)
-        kept = _kept(reference, image)
+        region = _region_box(reference, image)
         crop = "none" if generator is None else self.augmentation.crop
         if crop == "resized" and generator is not None:
-            box = resized_crop(image.size, self.augmentation.scale, kept, generator)
+            box = resized_crop(image.size, self.augmentation.scale, region, generator)
             image = image.resize((self.size, self.size), Image.Resampling.BICUBIC, box)
         elif crop == "random":
-            image = self._square(image, self.augmentation.shorter or max(self.shorter, self.size), kept, generator)
+            image = self._square(image, self.augmentation.shorter or max(self.shorter, self.size), region, generator)
         elif self.evaluation == "centre":
-            image = self._square(image, self.shorter, kept, None)
+            image = self._square(image, self.shorter, region, None)
         else:
             image = image.resize((self.size, self.size), Image.Resampling.BICUBIC)
         if generator is not None and self.augmentation.flip and flip and generator.random() < 0.5:
@@ -55,9 +55,9 @@ class ImageReader:
         return self._normalized(image)
 
     def _square(
-        self, image: Image.Image, shorter: int, kept: Box | None, generator: np.random.Generator | None
+        self, image: Image.Image, shorter: int, region: Box | None, generator: np.random.Generator | None
     ) -> Image.Image:
-        sides, box = square_crop(image.size, self.size, shorter, kept, generator)
+        sides, box = square_crop(image.size, self.size, shorter, region, generator)
         if box is not None:
             image = image.resize(sides, Image.Resampling.BICUBIC).crop(box)
         size = (self.size, self.size)
@@ -65,15 +65,15 @@ class ImageReader:
 
     def _normalized(self, image: Image.Image) -> NDArray[np.float32]:
         pixels = np.asarray(image, dtype=np.float32) * np.float32(1 / 255)
-        shown = (pixels - np.asarray(self.mean, np.float32)) / np.asarray(self.std, np.float32)
-        return np.ascontiguousarray(shown.transpose(2, 0, 1), dtype=np.float32)
+        normalized = (pixels - np.asarray(self.mean, np.float32)) / np.asarray(self.std, np.float32)
+        return np.ascontiguousarray(normalized.transpose(2, 0, 1), dtype=np.float32)
 
 
 def resized_crop(
-    size: tuple[int, int], scale: tuple[float, float], kept: Box | None, generator: np.random.Generator
+    size: tuple[int, int], scale: tuple[float, float], region: Box | None, generator: np.random.Generator
 ) -> Box:
-    """A rectangle of `scale` of the image's area, aspect ratio 3/4 to 4/3 (uniform in its logarithm), that holds `kept`
-    whole: where it is too small for that it grows. After ten tries in vain, the largest in the middle."""
+    """A rectangle of `scale` of the image's area and aspect ratio 3/4 to 4/3 (uniform in its logarithm) that contains
+    `region`; if it is too small for that it grows. After ten failed tries, the largest such rectangle in the middle."""
     width, height = size
     centred = False
     for _ in range(_TRIES):
@@ -87,49 +87,54 @@ def resized_crop(
         w, h = (width, round(width / limited)) if width / height < limited else (round(height * limited), height)
         w, h = max(1, min(w, width)), max(1, min(h, height))
         centred = True
-    if kept is not None:
-        w, h = max(w, math.ceil(kept[2] - kept[0])), max(h, math.ceil(kept[3] - kept[1]))
+    if region is not None:
+        w, h = max(w, math.ceil(region[2] - region[0])), max(h, math.ceil(region[3] - region[1]))
     drawing = None if centred else generator
-    left = _offset(width, w, None if kept is None else (kept[0], kept[2]), drawing)
-    top = _offset(height, h, None if kept is None else (kept[1], kept[3]), drawing)
+    left = _offset(width, w, None if region is None else (region[0], region[2]), drawing)
+    top = _offset(height, h, None if region is None else (region[1], region[3]), drawing)
     return left, top, left + w, top + h
 
 
 def square_crop(
-    size: tuple[int, int], side: int, shorter: int, kept: Box | None, generator: np.random.Generator | None
+    size: tuple[int, int], side: int, shorter: int, region: Box | None, generator: np.random.Generator | None
 ) -> tuple[tuple[int, int], tuple[int, int, int, int] | None]:
-    """(sides of the image with its shorter one resized to `shorter` pixels, a square in it): at a random place, or without
-    generator in the middle, but with `kept` whole in it. The square's side is `side`, or what it takes to hold `kept`; None
-    where no square of the image does: all of it is to be squeezed."""
+    """(sides of the image after its shorter one is resized to `shorter` pixels, a square in it). The square is at a random
+    place, without generator in the middle, and contains `region`. Its side is `side`, or what is needed to contain `region`;
+    None if no square of the image does: then the whole image is to be squeezed."""
     width, height = size
     scale = shorter / min(size)
     sides = (shorter, int(shorter * height / width)) if width <= height else (int(shorter * width / height), shorter)
-    region = None
-    if kept is not None:
-        left, top, right, bottom = (k * scale for k in kept)
-        region = (math.floor(left), math.floor(top), min(math.ceil(right), sides[0]), min(math.ceil(bottom), sides[1]))
-        side = max(side, region[2] - region[0], region[3] - region[1])
+    scaled_region = None
+    if region is not None:
+        left, top, right, bottom = (k * scale for k in region)
+        scaled_region = (
+            math.floor(left),
+            math.floor(top),
+            min(math.ceil(right), sides[0]),
+            min(math.ceil(bottom), sides[1]),
+        )
+        side = max(side, scaled_region[2] - scaled_region[0], scaled_region[3] - scaled_region[1])
     if side > min(sides):
         return sides, None
-    x = _offset(sides[0], side, None if region is None else (region[0], region[2]), generator)
-    y = _offset(sides[1], side, None if region is None else (region[1], region[3]), generator)
+    x = _offset(sides[0], side, None if scaled_region is None else (scaled_region[0], scaled_region[2]), generator)
+    y = _offset(sides[1], side, None if scaled_region is None else (scaled_region[1], scaled_region[3]), generator)
     return sides, (x, y, x + side, y + side)
 
 
-def _offset(whole: int, part: int, kept: tuple[float, float] | None, generator: np.random.Generator | None) -> int:
-    """Where a part of a side begins: anywhere that leaves `kept` whole, by default the middle."""
+def _offset(whole: int, part: int, span: tuple[float, float] | None, generator: np.random.Generator | None) -> int:
+    """Where a part of a side begins: a place that contains `span`, random with a generator, else the nearest to the middle."""
     low, high = 0, whole - part
-    if kept is not None:
-        low, high = max(low, math.ceil(kept[1]) - part), min(high, math.floor(kept[0]))
+    if span is not None:
+        low, high = max(low, math.ceil(span[1]) - part), min(high, math.floor(span[0]))
         high = max(low, high)
     if generator is not None:
         return int(generator.integers(low, high + 1))
     return min(max(round((whole - part) / 2), low), high)
 
 
-def _kept(reference_text: str, image: Image.Image) -> Box | None:
-    """The rectangle around the regions that the reference shows, within the image; None without any, and where the
-    image has been cut to them."""
+def _region_box(reference_text: str, image: Image.Image) -> Box | None:
+    """The rectangle around the regions that the reference shows, within the image; None without regions, or if the
+    image is cropped to them."""
     reference = image_reference(reference_text)
     if not reference.regions or reference.mode == "crop":
         return None

@@ -1,8 +1,8 @@
-"""Beams that see the images of their own prompt.
+"""Gives every beam the images of its own prompt.
 
-`generate` of transformers repeats each row of every input once per beam. What a processor gives by image or by tile, not by
-prompt, comes out of that in the wrong order (1, 1, 2, 2 in place of 1, 2, 1, 2) where a prompt shows several images. Newer
-releases encode images first and order what comes of it; many models of older ones, and some of newer, do not.
+`generate` of transformers repeats each row of every input once per beam. Inputs with a row per image or tile, not per prompt,
+end up in the wrong order (1, 1, 2, 2 instead of 1, 2, 1, 2) if a prompt has several images. Newer releases encode images
+first and order the result correctly; many models of older releases, and some of newer ones, do not.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 
 @contextmanager
 def images_by_beam(model: Any, inputs: Mapping[str, torch.Tensor], images: Sequence[int]) -> Iterator[None]:
-    """Within the block `model.generate` of these inputs, of B prompts, gives each beam the images of its prompt in order.
+    """A context in which `model.generate` on these inputs of B prompts gives each beam the images of its prompt in order.
 
-    `images` [B] are how many each prompt shows. Does nothing for a model that takes care of it itself. Raises ConfigError
-    where nothing says which rows of an input belong to which prompt.
+    `images` [B] are the numbers of images per prompt. Does nothing for a model that orders them itself. Raises ConfigError if
+    the rows of an input cannot be assigned to prompts.
     """
     flat = {
         name: value.shape[0]
@@ -37,14 +37,14 @@ def images_by_beam(model: Any, inputs: Mapping[str, torch.Tensor], images: Seque
         return
     repeat = model._expand_inputs_for_generation
 
-    def expanded(expand_size: int = 1, **given: Any) -> tuple[torch.Tensor, dict[str, Any]]:
+    def expanded(expand_size: int = 1, **arguments: Any) -> tuple[torch.Tensor, dict[str, Any]]:
         if expand_size == 1:  # one beam: nothing is repeated
-            return repeat(expand_size=expand_size, **given)  # type: ignore[no-any-return]
+            return repeat(expand_size=expand_size, **arguments)  # type: ignore[no-any-return]
         tokens = _image_tokens(model.config, inputs["input_ids"])
         rows = {name: _rows_of(name, count, images, tokens) for name, count in flat.items()}
-        apart = {name: given.pop(name) for name in rows.keys() & given.keys()}
-        ids, others = repeat(expand_size=expand_size, **given)
-        for name, value in apart.items():
+        image_inputs = {name: arguments.pop(name) for name in rows.keys() & arguments.keys()}
+        ids, others = repeat(expand_size=expand_size, **arguments)
+        for name, value in image_inputs.items():
             parts = [part for part in value.split(rows[name]) for _ in range(expand_size)]
             others[name] = torch.cat(parts)
         return ids, others
@@ -57,7 +57,7 @@ def images_by_beam(model: Any, inputs: Mapping[str, torch.Tensor], images: Seque
 
 
 def _in_order(model: Any) -> bool:
-    """Whether it expands images itself, or `generate` encodes them before they are expanded."""
+    """Whether the model expands images itself, or `generate` encodes them before they are expanded."""
     from transformers import GenerationMixin
 
     own = type(model)._expand_inputs_for_generation is not GenerationMixin._expand_inputs_for_generation
@@ -65,20 +65,20 @@ def _in_order(model: Any) -> bool:
 
 
 def _image_tokens(config: PreTrainedConfig, ids: torch.Tensor) -> list[int]:
-    """How many tokens of each prompt, ids [B, T], are of images."""
+    """The number of image tokens in each prompt, ids [B, T]."""
     token = getattr(config, "image_token_id", None) or getattr(config, "image_token_index", None)
     counts: list[int] = ids.eq(-1 if token is None else token).sum(1).tolist()
     return counts
 
 
 def _rows_of(name: str, rows: int, images: Sequence[int], tokens: Sequence[int]) -> list[int]:
-    """How many of an input's rows belong to each prompt: as many as it has images, or in proportion to their tokens."""
+    """The number of an input's rows per prompt: one per image, or in proportion to the image tokens."""
     if rows == sum(images):
         return list(images)
     shares = [rows * count // max(1, sum(tokens)) for count in tokens]
     if [share * sum(tokens) for share in shares] != [rows * count for count in tokens] or sum(shares) != rows:
         raise ConfigError(
-            f"beams cannot be given the images of their prompts: the {rows} rows of {name} belong to {sum(images)} images",
-            "answer with --num-beams 1, or install a newer transformers",
+            f"images cannot be assigned to beams: {name} has {rows} rows for {sum(images)} images",
+            "use --num-beams 1, or install a newer transformers",
         )
     return shares

@@ -1,7 +1,7 @@
 """What the adapters of captioners share (BLIP-2, InstructBLIP, BLIP): loading, tokens, scores, answers, image features.
 
-The language model is driven by itself, with the images' states in place of their placeholder tokens or as what it attends
-to: so states that are ready can be used, any number of images, and prompts without one.
+The language model is run separately, with image states in place of placeholder tokens or as cross-attention states. So it
+accepts precomputed states, any number of images, and prompts without images.
 """
 
 from __future__ import annotations
@@ -46,14 +46,14 @@ if TYPE_CHECKING:
 
     from icltool.components.models.shared.loading import Network
 
-#: About how many characters of text an image counts for where prompts of like length are put together.
+#: An image counts as about this many characters of text when prompts are batched by length.
 _IMAGE_LENGTH = 150
-#: Images that are encoded at once, at most, where prompts of a batch have many.
+#: Images encoded at once, at most, if the prompts of a batch have many.
 _MOST_IMAGES = 32
 
 
 class CaptionerOptions(TransformersOptions):
-    """Of captioners."""
+    """Options of captioners."""
 
     image_size: int | None = Field(
         None,
@@ -64,14 +64,14 @@ class CaptionerOptions(TransformersOptions):
 
 @dataclass(frozen=True)
 class CaptionTokens:
-    """`text` are the ids before the target (an encoder's, where there is one), images' placeholders included."""
+    """`text` are the ids before the target (those of an encoder, if there is one), image placeholders included."""
 
     text: list[int]
     target: list[int]
 
 
 class Captioner(EncodesImages, Adapter):
-    """An image captioner of transformers; subclasses say what an image becomes and how prompts are written.
+    """An image captioner of transformers; subclasses define the inputs made of images and the prompt format.
 
     `padding_side` is where prompts that are scored are filled up: results do not depend on it. Answers are generated after
     padding on the left.
@@ -95,9 +95,9 @@ class Captioner(EncodesImages, Adapter):
         self.tokenizer: PreTrainedTokenizerFast = self.processor.tokenizer
         prepare_tokenizer(self.tokenizer, name, weights.source)
         self._load(model_class, weights, options)
-        # some parts are kept in float32 by transformers, whatever the rest is in
+        # transformers keeps some parts in float32 whatever the precision of the rest
         self._loaded_in = {name: p.dtype for name, p in self.model.named_parameters()}
-        self.format = self._written()
+        self.format = self._prompt_format()
         self._pad = int(self.tokenizer.pad_token_id)
         self.end_tokens = self._ends()
         plain_generation(self.language, self.end_tokens)
@@ -108,21 +108,21 @@ class Captioner(EncodesImages, Adapter):
         """The language model."""
 
     @abstractmethod
-    def _written(self) -> CaptionerFormat:
-        """The prompt format; may look at tokenizer and model."""
+    def _prompt_format(self) -> CaptionerFormat:
+        """The prompt format, which may depend on tokenizer and model."""
 
     def _encode_pixels(self, pixels: torch.Tensor) -> torch.Tensor:
-        """States [B, tokens, width] of images, whatever the prompt: the vision encoder's."""
+        """States [B, tokens, width] of images that do not depend on the prompt: those of the vision encoder."""
         states: torch.Tensor = self.model.vision_model(pixel_values=pixels).last_hidden_state
         return states
 
     def _image_inputs(self, prompts: Sequence[Prompt]) -> dict[str, torch.Tensor]:
-        """Further inputs that say something of each image of these prompts, in order."""
+        """Further inputs for each image of these prompts, in order."""
         return {}
 
     @abstractmethod
     def _language_inputs(self, inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """What the language model reads, without its targets."""
+        """The language model's inputs, without its targets."""
 
     @property
     def target_apart(self) -> bool:
@@ -135,13 +135,14 @@ class Captioner(EncodesImages, Adapter):
 
     @property
     def image_size(self) -> int:
-        """Pixels of a side of the images that the vision encoder reads."""
+        """The side in pixels of the images that the vision encoder reads."""
         return int(self.model.config.vision_config.image_size)
 
     def token_counts(self, prompts: Sequence[Prompt]) -> list[int]:
         """See CountsTokens."""
         counted = {
-            told: iter(self._tokens([p for p in prompts if bool(p.target) is told], told)) for told in (True, False)
+            with_target: iter(self._tokens([p for p in prompts if bool(p.target) is with_target], with_target))
+            for with_target in (True, False)
         }
         each = (next(counted[bool(prompt.target)]) for prompt in prompts)
         return [len(tokens.text) + len(tokens.target) for tokens in each]
@@ -163,7 +164,7 @@ class Captioner(EncodesImages, Adapter):
     def generate(
         self, prompts: Sequence[Prompt], options: GenerationOptions, batch_size: int, features: Features = None
     ) -> list[str]:
-        """See Model.generate. Placeholder tokens are never generated: an answer shows no image."""
+        """See Model.generate. Placeholder tokens are never generated."""
         tokens = self._tokens(prompts, with_target=False, reserve=options.max_new_tokens)
 
         def compute(batch: Sequence[int]) -> list[str]:
@@ -179,7 +180,7 @@ class Captioner(EncodesImages, Adapter):
 
     @torch.inference_mode()
     def encode_images(self, prepared: Sequence[Pixels]) -> list[torch.Tensor]:
-        """See PreparesImages. One tensor [tokens, width] per image: its states as far as they do not depend on the prompt."""
+        """See PreparesImages. One tensor [tokens, width] per image: its states before they depend on the prompt."""
         pixels = torch.stack([on_device(image, self.device) for image in prepared])
         with self.one_precision():
             return list(self._encode_pixels(pixels))
@@ -193,7 +194,7 @@ class Captioner(EncodesImages, Adapter):
 
     @contextmanager
     def one_precision(self) -> Iterator[None]:
-        """Autocast where parts of the model were put into another precision to be trained, and nobody does it already."""
+        """Autocast, if training changed the precision of parts of the model and autocast is not already active."""
         if torch.is_autocast_enabled(self.device.type):
             yield
             return
@@ -208,35 +209,35 @@ class Captioner(EncodesImages, Adapter):
             yield
 
     def _ends(self) -> list[int]:
-        """Ids that end an answer; a decoder's line break is one."""
-        found = end_tokens(self.language, self.tokenizer)
+        """Ids that end an answer, including a decoder's line break."""
+        ends = end_tokens(self.language, self.tokenizer)
         if self.format.separator.endswith("\n") and not self.target_apart:
-            found.append(int(self.tokenizer("a\n", add_special_tokens=False)["input_ids"][-1]))
-        return sorted(set(found))
+            ends.append(int(self.tokenizer("a\n", add_special_tokens=False)["input_ids"][-1]))
+        return sorted(set(ends))
 
     def _suppressed(self) -> list[int]:
-        """Ids that no answer holds."""
+        """Ids that no answer contains."""
         return [] if self.placeholder is None else [self.placeholder]
 
     def _search(
         self, tokens: Sequence[CaptionTokens], inputs: Mapping[str, torch.Tensor], search: dict[str, Any]
     ) -> Any:
-        """What `generate` of the language model gives, the prompts cut from its ids."""
-        told = dict(search)
+        """The output of the language model's `generate`, with the prompts cut off its ids."""
+        options = dict(search)
         if suppressed := self._suppressed():
-            told["suppress_tokens"] = suppressed
+            options["suppress_tokens"] = suppressed
         if self.target_apart:
-            told["decoder_start_token_id"] = self._decoder_start()
+            options["decoder_start_token_id"] = self._decoder_start()
         batch = self._answers([replace(t, target=[]) for t in tokens], inputs, "left")
-        read = {k: v for k, v in batch.inputs.items() if not k.startswith("decoder_")}
+        encoder_inputs = {k: v for k, v in batch.inputs.items() if not k.startswith("decoder_")}
         with self.one_precision():
-            given = self._language_inputs(read)
-            given.pop("position_ids", None)  # `generate` makes them itself, from the mask
-            output = self.language.generate(**given, **told)
-        # of embeddings (BLIP-2, InstructBLIP) transformers returns the answer alone, and its penalty of repetition counts
-        # that alone; of ids (BLIP) both have the prompt, too. Blip2ForConditionalGeneration gives ids beside embeddings in
-        # newer releases, which punishes the words of demonstrations, and did not when the published runs were made
-        cut = 1 if self.target_apart else given["input_ids"].shape[1] if "input_ids" in given else 0
+            language_inputs = self._language_inputs(encoder_inputs)
+            language_inputs.pop("position_ids", None)  # `generate` computes them from the mask
+            output = self.language.generate(**language_inputs, **options)
+        # given embeddings (BLIP-2, InstructBLIP), transformers returns the answer alone and its repetition penalty counts
+        # that alone; given ids (BLIP), both include the prompt. Newer releases of Blip2ForConditionalGeneration pass ids
+        # beside embeddings, which penalises the words of demonstrations; those of the published runs did not
+        cut = 1 if self.target_apart else language_inputs["input_ids"].shape[1] if "input_ids" in language_inputs else 0
         if isinstance(output, torch.Tensor):
             return output[:, cut:]
         output.sequences = output.sequences[:, cut:]
@@ -255,53 +256,57 @@ class Captioner(EncodesImages, Adapter):
     ) -> list[CaptionTokens]:
         """The prompts' ids; targets, or the `answers` in their place, are cut after `most`.
 
-        Raises ValueError for an empty text or target, DataError for one that is too long, or whose placeholders are not
-        those of its images: transformers would leave images out without a word.
+        Raises ValueError for an empty text or target, DataError for a prompt that is too long or whose placeholders do not
+        match its images: transformers would silently leave images out.
         """
         check_prompts(prompts, with_target and answers is None)
         apart = self.target_apart or answers is not None
         whole = [self._expanded(p) for p in prompts]
-        read = tokenize(self.tokenizer, whole, with_target and not apart)
-        found = [CaptionTokens(t.ids[: t.target_start], t.ids[t.target_start :]) for t in read]
+        tokenized = tokenize(self.tokenizer, whole, with_target and not apart)
+        tokens_by_prompt = [CaptionTokens(t.ids[: t.target_start], t.ids[t.target_start :]) for t in tokenized]
         if answers is not None:
-            found = [CaptionTokens(t.text, [int(i) for i in a]) for t, a in zip(found, answers, strict=True)]
+            tokens_by_prompt = [
+                CaptionTokens(t.text, [int(i) for i in a]) for t, a in zip(tokens_by_prompt, answers, strict=True)
+            ]
         elif with_target and apart and prompts:
             targets = self.tokenizer([p.target for p in prompts], add_special_tokens=False)["input_ids"]
-            found = [CaptionTokens(t.text, list(ids)) for t, ids in zip(found, targets, strict=True)]
-        found = [replace(t, target=self._cut(t.target, most)) for t in found]
+            tokens_by_prompt = [
+                CaptionTokens(t.text, list(ids)) for t, ids in zip(tokens_by_prompt, targets, strict=True)
+            ]
+        tokens_by_prompt = [replace(t, target=self._cut(t.target, most)) for t in tokens_by_prompt]
         limit = text_limit(self.language.config)
-        for prompt, tokens in zip(prompts, found, strict=True):
+        for prompt, tokens in zip(prompts, tokens_by_prompt, strict=True):
             self._check_placeholders(prompt, tokens)
             check_length(len(tokens.text) + len(tokens.target) * (not self.target_apart) + reserve, limit)
-        return found
+        return tokens_by_prompt
 
     def _cut(self, target: list[int], most: int | None) -> list[int]:
-        """At most `most` tokens. A decoder behind an encoder keeps the end, as its tokenizer does where it cuts."""
+        """At most `most` tokens. In encoder-decoder models the end token is kept, as the tokenizer keeps it in truncation."""
         if most is None or len(target) <= most:
             return target
         ended = self.target_apart and most > 1 and target[-1] in self.end_tokens
         return [*target[: most - 1], target[-1]] if ended else target[:most]
 
     def _expanded(self, prompt: Prompt) -> Prompt:
-        """Each image marker as often as an image has placeholder tokens."""
+        """The prompt with each image marker repeated once per placeholder token."""
         marker = self.format.image
         return replace(prompt, text=prompt.text.replace(marker, marker * self.placeholders)) if marker else prompt
 
     def _check_placeholders(self, prompt: Prompt, tokens: CaptionTokens) -> None:
         needed = len(prompt.images) * self.placeholders
-        found = 0 if self.placeholder is None else tokens.text.count(self.placeholder)
-        if found != needed:
+        count = 0 if self.placeholder is None else tokens.text.count(self.placeholder)
+        if count != needed:
             raise DataError(
-                f"a prompt has {found} placeholder tokens for {len(prompt.images)} images, which take {needed}: "
+                f"a prompt has {count} placeholder tokens for {len(prompt.images)} images, which need {needed}: "
                 f"{prompt.text[:80]!r}",
                 f"write {self.format.image!r} once for each image",
             )
         most = getattr(self, "images_per_prompt", None)
         if most is not None and len(prompt.images) != most:
-            raise DataError(f"{self.name} reads {most} image with each prompt, not {len(prompt.images)}")
+            raise DataError(f"{self.name} reads {most} image per prompt, not {len(prompt.images)}")
 
     def _image_states(self, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """States of the images, [images, tokens, width]; "images" says which of "pixel_values" each row reads."""
+        """States of the images, [images, tokens, width]; "images" are the indices into "pixel_values" of each row."""
         if "image_states" in inputs:
             ready: torch.Tensor = inputs["image_states"]
             return ready
@@ -309,7 +314,7 @@ class Captioner(EncodesImages, Adapter):
         return states[inputs["images"]] if "images" in inputs else states
 
     def _with_images(self, prompts: Sequence[Prompt], features: Features) -> dict[str, torch.Tensor]:
-        """The images' part of the model's inputs, each image encoded once."""
+        """The image part of the model's inputs; each image is encoded once."""
         paths = list(dict.fromkeys(path for p in prompts for path in p.images))
         if not paths:
             return {}
@@ -321,23 +326,23 @@ class Captioner(EncodesImages, Adapter):
         return {"image_states": stacked, **self._image_inputs(prompts)}
 
     def _answers(self, tokens: Sequence[CaptionTokens], inputs: Mapping[str, torch.Tensor], side: str) -> AnswerBatch:
-        """Rows of ids, filled up, with the positions that predict the targets' tokens."""
+        """Padded rows of ids, with the positions that predict the targets' tokens."""
         rows = [t.text if self.target_apart else t.text + t.target for t in tokens]
-        given = {**self._padded(rows, side), **inputs}
-        width = int(given["input_ids"].shape[1])
+        model_inputs = {**self._padded(rows, side), **inputs}
+        width = int(model_inputs["input_ids"].shape[1])
         if self.target_apart:
             starts = [0] * len(tokens)
-            written = [[self._decoder_start(), *t.target][: max(1, len(t.target))] for t in tokens]
-            decoder = self._padded(written, "right")
-            given["decoder_input_ids"] = decoder["input_ids"]
-            given["decoder_attention_mask"] = decoder["attention_mask"]
+            decoder_rows = [[self._decoder_start(), *t.target][: max(1, len(t.target))] for t in tokens]
+            decoder = self._padded(decoder_rows, "right")
+            model_inputs["decoder_input_ids"] = decoder["input_ids"]
+            model_inputs["decoder_attention_mask"] = decoder["attention_mask"]
         else:
             shift = [width - len(row) if side == "left" else 0 for row in rows]
             starts = [len(t.text) - 1 + s for t, s in zip(tokens, shift, strict=True)]
         at = [(b, starts[b] + k) for b, t in enumerate(tokens) for k in range(len(t.target))]
         place = torch.tensor(at, dtype=torch.long, device=self.device).reshape(-1, 2)
         flat = torch.tensor([i for t in tokens for i in t.target], dtype=torch.long, device=self.device)
-        return AnswerBatch(given, place[:, 0], place[:, 1], flat, torch.tensor(starts, device=self.device))
+        return AnswerBatch(model_inputs, place[:, 0], place[:, 1], flat, torch.tensor(starts, device=self.device))
 
     def _padded(self, rows: Sequence[Sequence[int]], side: str) -> dict[str, torch.Tensor]:
         padded = padded_rows(rows, self._pad, side)
@@ -345,8 +350,8 @@ class Captioner(EncodesImages, Adapter):
 
 
 def opening(tokenizer: PreTrainedTokenizerBase, marker: str, start: str) -> str:
-    """`start`, with a blank behind it where this makes marker and text the tokens of the published processors: placeholder
-    ids before those of the text, which was tokenized by itself."""
+    """`start`, followed by a blank if marker and text then get the tokens of the published processors: placeholder ids before
+    those of the text, tokenized separately."""
     text = "a photo of"
     alone = tokenizer(text, add_special_tokens=False)["input_ids"]
     for blank in ("", " "):

@@ -1,4 +1,4 @@
-"""How captioners are asked: a prompt for each task, and captions cleaned as for their published training."""
+"""Prompts of captioners for each task, with captions cleaned as in their published training."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from icltool.components.tasks import BUILT_IN, formats, task_named
 from icltool.contracts import Example, Prompt, Task
 from icltool.errors import ConfigError
 
-#: Words of a caption that are read, at most.
+#: Words kept of a caption, at most.
 MOST_WORDS = 50
 
-#: Between image and label, by built-in task, with {question} (a question, or the clue that an inference starts from) and
+#: The text between image and label, by built-in task, with {question} (a question, or the clue of an inference) and
 #: {style}.
-QUERIES: Mapping[str, str] = {task: asked.query for task, asked in formats("captioner").items()}
+QUERIES: Mapping[str, str] = {task: form.query for task, form in formats("captioner").items()}
 
 
 def clean_caption(text: str, most_words: int = MOST_WORDS) -> str:
-    """A caption as BLIP and BLIP-2 were trained on it: lower case, each of . ! " ( ) * # : ; ~ a blank, single blanks, the
+    """A caption as in the training of BLIP and BLIP-2: lower case, each of . ! " ( ) * # : ; ~ a blank, single blanks, the
     first `most_words` words."""
     return " ".join(re.sub(r'[.!"()*#:;~]', " ", text.lower()).split()[:most_words])
 
@@ -30,9 +30,9 @@ class CaptionerFormat:
     """A family's way of writing prompts.
 
     `image` is the marker of one image. `start` opens the text, after the first image (its features come before the start
-    token in these models); `closing` ends it (an encoder's end token). `blank` stands between a query and its label.
-    `separator` ends a demonstration, `end` a target. An answer is cut at the regular expression `cut`. `reserved` are
-    special tokens: data that contain one have it broken up. With `one_image` demonstrations are written as text alone.
+    token in these models); `closing` ends it (an encoder's end token). `blank` separates a query from its label. `separator`
+    ends a demonstration, `end` a target. An answer is cut at the regular expression `cut`. `reserved` are special tokens,
+    which are broken up in data. With `one_image` demonstrations are text only.
     """
 
     image: str
@@ -49,12 +49,12 @@ class CaptionerFormat:
     def prompt(self, task: Task | str, demonstrations: Sequence[Example], query: Example) -> Prompt:
         """See Model.prompt."""
         task = self._known(task)
-        shown = [replace(e, image="") for e in demonstrations] if self.one_image else list(demonstrations)
+        examples = [replace(e, image="") for e in demonstrations] if self.one_image else list(demonstrations)
         parts = []
-        for example in shown:
+        for example in examples:
             parts += [self._opening(task, example), self.blank, self._label(task, example.label), self.separator]
         parts.append(self._opening(task, query))
-        images = tuple(e.image for e in (*shown, query) if e.image)
+        images = tuple(e.image for e in (*examples, query) if e.image)
         return Prompt(self._text("".join(parts)), images, self.blank + self._label(task, query.label) + self.end)
 
     def plain(self, text: str, image: str, target: str) -> Prompt:
@@ -70,11 +70,11 @@ class CaptionerFormat:
         return " ".join(answer.split())
 
     def instruction(self, segment: str) -> str:
-        """The query within what stands behind an image: a Q-Former that reads instructions is shown no answers."""
+        """The query within the text after an image: a Q-Former that reads instructions must not see answers."""
         for query in dict.fromkeys(self.queries.values()):
             parts = [re.escape(part) for part in re.split(r"\{\w+\}", query)]
-            if found := re.match(".*?".join(parts), segment.lstrip(), flags=re.DOTALL):
-                return found.group()
+            if match := re.match(".*?".join(parts), segment.lstrip(), flags=re.DOTALL):
+                return match.group()
         return segment.strip()
 
     def _text(self, parts: str) -> str:
@@ -89,9 +89,9 @@ class CaptionerFormat:
         return task_named(task) if isinstance(task, str) else task
 
     def _opening(self, task: Task, example: Example) -> str:
-        asked = self.queries.get(task.name) or task.prompt(("captioner",)).query
+        template = self.queries.get(task.name) or task.prompt(("captioner",)).query
         fields = (plain_text(one, self.reserved) for one in (example.question, example.text, example.style))
-        query = filled(asked, *fields)
+        query = filled(template, *fields)
         return (self.image if example.image else "") + query
 
     def _label(self, task: Task, label: str) -> str:

@@ -1,4 +1,4 @@
-"""What adapters share that offer hooks into their decoder (SupportsDecoderHooks)."""
+"""What adapters that support decoder hooks share (SupportsDecoderHooks)."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ _OUTPUTS = ("o_proj", "out_proj", "dense")
 
 
 class HookedDecoder(Adapter):
-    """SupportsDecoderHooks, but for `answer_batch`, of an adapter whose `model` is a transformers model with a head."""
+    """SupportsDecoderHooks, except `answer_batch`, for an adapter whose `model` is a transformers model with a head."""
 
-    def _written(self) -> object:
-        """What decides the prompts; its repr is the same in every process."""
+    def _prompt_identity(self) -> object:
+        """What determines the prompts; its repr is the same in every process."""
         return self.format
 
     def base_model(self) -> ModelIdentity:
         """See SupportsDecoderHooks."""
         width = int(self.model.config.get_text_config().hidden_size)
-        template = template_hash(self._written())
+        template = template_hash(self._prompt_identity())
         return ModelIdentity(self.name, weights_hash(self.source), template, len(self.shifted_modules()), width)
 
     def decoder_layers(self) -> Sequence[torch.nn.Module]:
@@ -42,7 +42,7 @@ class HookedDecoder(Adapter):
         return stacked_layers(self.model)
 
     def shifted_modules(self) -> Sequence[torch.nn.Module]:
-        """See SupportsDecoderHooks: the decoder's layers themselves, unless the adapter says otherwise."""
+        """See SupportsDecoderHooks: the decoder's layers themselves, unless the adapter overrides this."""
         return self.decoder_layers()
 
     def attention_heads(self) -> Sequence[AttentionHeads]:
@@ -56,12 +56,12 @@ class HookedDecoder(Adapter):
 
 
 def template_hash(prompt_format: object) -> str:
-    """12 hex characters of a prompt format."""
+    """A hash of a prompt format: 12 hex characters."""
     return hashlib.sha256(repr(prompt_format).encode()).hexdigest()[:12]
 
 
 def stacked_layers(model: Network) -> list[torch.nn.Module]:
-    """The layers of a transformers model's text decoder. ConfigError where it is no stack of layers."""
+    """The layers of a transformers model's text decoder. Raises ConfigError if it is not a stack of layers."""
     decoder = model.get_decoder()
     count = int(model.config.get_text_config().num_hidden_layers)
     stacks = [
@@ -71,8 +71,8 @@ def stacked_layers(model: Network) -> list[torch.nn.Module]:
     ]
     if not stacks:
         raise ConfigError(
-            f"the decoder of this model ({type(decoder).__name__}) is no stack of {count} layers",
-            "methods that change its layers cannot be used with it",
+            f"the decoder of this model ({type(decoder).__name__}) is not a stack of {count} layers",
+            "methods that change decoder layers cannot be used with this model",
         )
     return list(min(stacks, key=lambda stack: stack[0])[1])  # within a layer there may be as many experts
 
@@ -91,12 +91,12 @@ def attention_heads(attention: torch.nn.Module, config: PreTrainedConfig) -> Att
     ):
         columns = output.in_features
         width = int(getattr(attention, "head_dim", None) or columns // int(config.num_attention_heads))
-        # more columns than heads take hold something else beside each head's query: gates, say
+        # surplus columns hold something besides each head's query, such as gates
         if columns % width == 0 and query.out_features == columns:
             return AttentionHeads(columns // width, width, query, value, output)
     raise ConfigError(
-        f"the attention of this model ({type(attention).__name__}) has no heads with projections of their own",
-        "methods that change single heads cannot be used with it: --method live shifts whole layers",
+        f"the attention of this model ({type(attention).__name__}) does not have separate projections for each head",
+        "methods that change single heads cannot be used with this model; --method live shifts whole layers",
     )
 
 
@@ -116,14 +116,14 @@ def logits_at(
 ) -> torch.Tensor:
     """Logits [N, vocabulary] of a transformers model at these positions of a padded batch, by one forward pass.
 
-    The head is given the states at these positions alone, as one row: whatever the model does to its logits afterwards
+    The head receives only the states at these positions, as one row: whatever the model does to its logits afterwards
     (capping, scaling) is its own code.
     """
     cut: list[torch.Tensor] = []
 
-    def at_positions(head: torch.nn.Module, given: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
-        cut.append(given[0])
-        return (given[0][rows.to(given[0].device), columns.to(given[0].device)][None], *given[1:])
+    def at_positions(head: torch.nn.Module, arguments: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+        cut.append(arguments[0])
+        return (arguments[0][rows.to(arguments[0].device), columns.to(arguments[0].device)][None], *arguments[1:])
 
     head = model.get_output_embeddings()
     hook = None if head is None else head.register_forward_pre_hook(at_positions)
@@ -132,8 +132,8 @@ def logits_at(
     finally:
         if hook is not None:
             hook.remove()
-    found: torch.Tensor = logits[0] if cut else logits[rows.to(logits.device), columns.to(logits.device)]
-    return found.to(rows.device)
+    selected: torch.Tensor = logits[0] if cut else logits[rows.to(logits.device), columns.to(logits.device)]
+    return selected.to(rows.device)
 
 
 def _attention_of(layer: torch.nn.Module) -> torch.nn.Module:

@@ -1,4 +1,4 @@
-"""Going on from keys and values computed before, for adapters whose language model is a decoder of transformers."""
+"""The prefix cache of adapters whose language model is a transformers decoder."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import torch
 
 from icltool.components.models.shared.prefix_cache import (
     PaddedSpans,
-    WantedPositions,
+    PredictingPositions,
     filled_cache,
     padded_prompts,
     padded_spans,
+    predicting_positions,
     span_log_probs,
     to_device,
-    wanted_positions,
 )
 from icltool.components.models.shared.processed import text_limit
 from icltool.components.models.shared.scoring import beam_options, decoded
@@ -27,24 +27,24 @@ from icltool.components.models.shared.transformers_cache import (
     generation_cache,
     own_keys_values,
 )
-from icltool.contracts import Extension, Features, GenerationOptions, KeysValues, Prompt, PromptTokens, Span
+from icltool.contracts import Features, GenerationOptions, KeysValues, PrefixExtension, Prompt, PromptTokens, Span
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
     from icltool.components.models.shared.loading import Network
 
-#: Layers whose attention mask is known here; all others (recurrent, chunked, compressed) keep another kind of past.
+#: Layers whose attention mask is known here; all others (recurrent, chunked, compressed) have other kinds of caches.
 _FULL, _SLIDING = "full_attention", "sliding_attention"
-#: Rotary frequencies that change with the length of what is read: keys of a beginning are not the same in every prompt.
+#: Rotary frequencies that change with the length of the input: the keys of a prefix differ between prompts.
 _LENGTH_DEPENDENT = frozenset({"dynamic", "longrope"})
 
 
 class DecoderPrefixCache(ABC):
-    """SupportsPrefixCache and ContinuesFromPrefix for one loaded model; subclasses say how prompts become tokens.
+    """SupportsPrefixCache and GeneratesFromPrefix for one loaded model; subclasses turn prompts into tokens.
 
-    `model` is the causal model with its head, `decoder` the stack of layers within it: `layers_support_prefix_cache` must be true of
-    its configuration. `barred` are ids that no answer holds.
+    `model` is the causal model with its head, `decoder` the stack of layers within it; `layers_support_prefix_cache` must
+    hold for its configuration. `barred` are ids that no answer contains.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class DecoderPrefixCache(ABC):
         self._config, self._head = decoder.config, model.get_output_embeddings()
         self._pad = int(tokenizer.pad_token_id or 0)
         self._barred = list(barred)
-        #: How many logits there are.
+        #: Number of logits.
         self._vocabulary = int(self._config.vocab_size)
 
     @abstractmethod
@@ -67,22 +67,25 @@ class DecoderPrefixCache(ABC):
         """See SupportsPrefixCache."""
 
     @torch.inference_mode()
-    def extend(self, spans: Sequence[Span], past: KeysValues | None, features: Features, keep: bool) -> Extension:
+    def extend_prefix(
+        self, spans: Sequence[Span], past: KeysValues | None, features: Features, keep: bool
+    ) -> PrefixExtension:
         """See SupportsPrefixCache."""
         columns = 0 if past is None else max(span.start for span in spans)
-        batch, wanted = padded_spans(spans, self._pad, self.device, columns), wanted_positions(spans, self.device)
+        batch = padded_spans(spans, self._pad, self.device, columns)
+        positions = predicting_positions(spans, self.device)
         layers = self._config.num_hidden_layers
         cache = cache_of_prefix(past, layers, columns, keep) if keep or past is not None else None
-        with self._extending(batch, wanted, spans, features) as inputs:
+        with self._extending(batch, positions, spans, features) as inputs:
             output = self._decoder(**inputs, **forward_cache(self._decoder, cache), use_cache=cache is not None)
-        scores = span_log_probs(output.last_hidden_state, wanted, self._logits, self._vocabulary)
-        return Extension(scores, own_keys_values(cache) if keep and cache is not None else None)
+        scores = span_log_probs(output.last_hidden_state, positions, self._logits, self._vocabulary)
+        return PrefixExtension(scores, own_keys_values(cache) if keep and cache is not None else None)
 
     @torch.inference_mode()
-    def generate_after(
+    def generate_from_prefix(
         self, prompts: Sequence[PromptTokens], past: KeysValues, options: GenerationOptions, features: Features
     ) -> list[str]:
-        """See ContinuesFromPrefix."""
+        """See GeneratesFromPrefix."""
         ids, present = padded_prompts(prompts, self._pad, text_limit(self._model.config, options.max_new_tokens))
         cache = filled_cache(past, options.num_beams)
         search = beam_options(self._pad, options)
@@ -100,9 +103,9 @@ class DecoderPrefixCache(ABC):
 
     @contextmanager
     def _extending(
-        self, batch: PaddedSpans, wanted: WantedPositions, spans: Sequence[Span], features: Features
+        self, batch: PaddedSpans, positions: PredictingPositions, spans: Sequence[Span], features: Features
     ) -> Iterator[Mapping[str, object]]:
-        """What the decoder reads, within what it must run in."""
+        """The decoder's inputs, inside the contexts in which it must run."""
         masks = attention_masks(batch, self._config, self._model.dtype)
         yield {**self._inputs(batch, spans, features), "attention_mask": masks}
 
@@ -110,15 +113,15 @@ class DecoderPrefixCache(ABC):
     def _generating(
         self, prompts: Sequence[PromptTokens], ids: torch.Tensor, beams: int, features: Features
     ) -> Iterator[Mapping[str, object]]:
-        """What `generate` of the model is given beside tokens, mask and past, within what it must run in."""
+        """Inputs of the model's `generate` besides tokens, mask and prefix, inside the contexts in which it must run."""
         yield {key: to_device(value, self.device) for key, value in self._generation_inputs(prompts, ids).items()}
 
     def _inputs(self, batch: PaddedSpans, spans: Sequence[Span], features: Features) -> dict[str, torch.Tensor]:
-        """What the decoder reads: tokens or their embeddings [B, S, width], and positions."""
+        """The decoder's inputs: tokens or their embeddings [B, S, width], and positions."""
         return {"input_ids": batch.ids, "position_ids": batch.positions}
 
     def _generation_inputs(self, prompts: Sequence[PromptTokens], ids: torch.Tensor) -> dict[str, torch.Tensor]:
-        """What `generate` of the model must be given beside tokens [B, T], mask and past; made on the CPU."""
+        """Inputs of the model's `generate` besides tokens [B, T], mask and prefix; on the CPU."""
         return {}
 
     def _logits(self, states: torch.Tensor) -> torch.Tensor:
@@ -128,8 +131,8 @@ class DecoderPrefixCache(ABC):
 
 
 def layers_support_prefix_cache(config: PreTrainedConfig) -> bool:
-    """Whether keys and values of a prompt's beginning, as a decoder of this configuration computes them, depend on nothing
-    that follows, and every layer's attention is full or a sliding window."""
+    """Whether the keys and values of a prefix are independent of what follows in a decoder of this configuration, and every
+    layer's attention is full or a sliding window."""
     kinds = _layer_kinds(config)
     return (
         kinds <= {_FULL, _SLIDING}
@@ -142,7 +145,7 @@ def layers_support_prefix_cache(config: PreTrainedConfig) -> bool:
 def attention_masks(
     batch: PaddedSpans, config: PreTrainedConfig, dtype: torch.dtype
 ) -> torch.Tensor | dict[str, torch.Tensor]:
-    """The `attention_mask` of a decoder for these spans: [B, 1, S, P + S] to be added to scores, by kind of layer where the
+    """The `attention_mask` of a decoder for these spans: [B, 1, S, P + S] to be added to scores, one per kind of layer if the
     decoder has several. Flash attention takes [B, P + S] and does the rest itself."""
     if "flash" in str(config._attn_implementation):
         return batch.present
@@ -163,6 +166,6 @@ def _layer_kinds(config: PreTrainedConfig) -> set[str]:
 
 def _rope_types(config: PreTrainedConfig) -> set[str]:
     """Kinds of rotary frequencies, of all kinds of layers."""
-    found = getattr(config, "rope_parameters", None) or {}
-    parts = [found, *(part for part in found.values() if isinstance(part, Mapping))]
+    parameters = getattr(config, "rope_parameters", None) or {}
+    parts = [parameters, *(part for part in parameters.values() if isinstance(part, Mapping))]
     return {str(part["rope_type"]) for part in parts if "rope_type" in part}

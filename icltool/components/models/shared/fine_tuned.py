@@ -1,8 +1,8 @@
-"""Files of fine-tuned weights: what was trained, to be laid over the weights that the training began with.
+"""Files of fine-tuned weights: the trained tensors, which replace those of the base weights.
 
-A safetensors file. Its header's entry "icltool" is JSON: schema and version, `model` (the registered name), `base` (where its
-weights were: a folder or hub id, "" for ones that ship with a package), `base_hash` (see `weights_hash`), `adapter` (what the
-adapter needs to read the file again: image size, styles …) and `about` (what the learner recorded).
+A safetensors file. Its header's entry "icltool" is JSON: schema and version, `model` (the registered name), `base` (location
+of the base weights: a folder or hub id, "" for weights in a package), `base_hash` (see `weights_hash`), `adapter` (what the
+adapter needs to read the file: image size, styles …) and `about` (the learner's record).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from icltool.errors import ConfigError, StoreError
 from icltool.store.atomic import replace_file
 
 SCHEMA, VERSION = "icltool.tuned", 1
-#: In a folder: the weights that are meant, the first that is there.
+#: Which weights to take from a folder: the first of these that exists.
 CHOICES = ("best.safetensors", "last.safetensors")
 _HINT = "give the checkpoint folder of a training of `icltool train captioner`, or a folder that `icltool export model` wrote"
 
@@ -41,7 +41,7 @@ class FineTuned:
 
 
 def fine_tuned_file(path: Path) -> Path | None:
-    """The file of fine-tuned weights that `path` (a file, or a checkpoint folder) stands for; None for anything else."""
+    """The file of fine-tuned weights at `path` (the file itself, or a checkpoint folder); None for anything else."""
     for candidate in [path] if path.is_file() else [path / name for name in CHOICES]:
         if candidate.suffix == ".safetensors" and candidate.is_file() and _header(candidate) is not None:
             return candidate
@@ -49,10 +49,10 @@ def fine_tuned_file(path: Path) -> Path | None:
 
 
 def read_fine_tuned(file: Path) -> FineTuned:
-    """The header. Raises StoreError for a file that is damaged, of another schema version, or none of fine-tuned weights."""
+    """The header. Raises StoreError for a file that is damaged, of another schema version, or not of fine-tuned weights."""
     header = _header(file)
     if header is None:
-        raise StoreError(f"{file} is no file of fine-tuned weights", _HINT)
+        raise StoreError(f"{file} is not a file of fine-tuned weights", _HINT)
     if header.get("version") != VERSION:
         raise StoreError(f"{file} has version {header.get('version')!r} of its schema, not {VERSION}", "train again")
     try:
@@ -63,10 +63,10 @@ def read_fine_tuned(file: Path) -> FineTuned:
 
 
 def training_options(path: str | None) -> Mapping[str, Any]:
-    """The options of the training that made the fine-tuned weights at `path`; {} for a hub id, and any other weights."""
+    """The training options of the fine-tuned weights at `path`; {} for a hub id and for any other weights."""
     file = fine_tuned_file(Path(path)) if path is not None and Path(path).exists() else None
-    found = {} if file is None else read_fine_tuned(file).about.get("options", {})
-    return found if isinstance(found, Mapping) else {}
+    options = {} if file is None else read_fine_tuned(file).about.get("options", {})
+    return options if isinstance(options, Mapping) else {}
 
 
 def save_fine_tuned(
@@ -79,8 +79,8 @@ def save_fine_tuned(
     adapter: Mapping[str, Any],
     about: Mapping[str, Any],
 ) -> None:
-    """Writes those tensors of the network's state dict, whole or not at all. Raises KeyError for a name that it lacks,
-    StoreError where the file cannot be written."""
+    """Writes these tensors of the network's state dict, atomically. Raises KeyError for an unknown name, StoreError if the
+    file cannot be written."""
     state = network.state_dict()
     tensors = {name: state[name].detach().cpu().contiguous().clone() for name in sorted(names)}
     header = {
@@ -97,30 +97,32 @@ def save_fine_tuned(
 
 
 def apply_fine_tuned(network: torch.nn.Module, fine_tuned: FineTuned) -> None:
-    """Puts the tensors into the network. What was trained in float32 stays in it, whatever the network was loaded in: a model
-    is judged, and trained on, as its training left it. ConfigError where a name or a shape does not fit, or the network's
-    tensor is quantized."""
+    """Puts the tensors into the network. Tensors trained in float32 stay in float32, whatever the network's precision: a model
+    is evaluated, and trained further, exactly as its training left it. Raises ConfigError if a name or a shape does not fit,
+    or if the network's tensor is quantized."""
     state = network.state_dict()
     # tied tensors have several names
-    held = dict(network.named_parameters(remove_duplicate=False)) | dict(network.named_buffers(remove_duplicate=False))
+    tensors = dict(network.named_parameters(remove_duplicate=False)) | dict(
+        network.named_buffers(remove_duplicate=False)
+    )
     with torch.no_grad():
         for name, tensor in _tensors(fine_tuned.file):
             if name not in state or state[name].shape != tensor.shape:
-                there = "it has none of that name" if name not in state else f"it has {tuple(state[name].shape)}"
+                fault = "it has none of that name" if name not in state else f"it has {tuple(state[name].shape)}"
                 raise ConfigError(
                     f"{fine_tuned.file} does not fit model {fine_tuned.model}: {name} is {tuple(tensor.shape)} in the file, "
-                    f"{there}",
-                    "give the weights that the training began with",
+                    f"{fault}",
+                    "use the base weights of its training",
                 )
             own = state[name]
             if own.is_floating_point() != tensor.is_floating_point():
                 raise ConfigError(
                     f"{fine_tuned.file} does not fit model {fine_tuned.model}: {name} is {tensor.dtype} in the file, "
                     f"here {own.dtype}",
-                    "leave --quantization out",
+                    "leave out --quantization",
                 )
             if tensor.dtype == torch.float32 != own.dtype:
-                held[name].data = tensor.to(own.device)
+                tensors[name].data = tensor.to(own.device)
             else:
                 own.copy_(tensor)
 
@@ -132,25 +134,27 @@ def tensor_names(file: Path) -> set[str]:
 
 
 def check_fine_tuned(fine_tuned: FineTuned, model: str, base_hash: str) -> None:
-    """ConfigError where the file was made from another model, or from other weights of it."""
+    """Raises ConfigError if the file was trained from another model, or from other weights of it."""
     if fine_tuned.model != model:
         raise ConfigError(
             f"{fine_tuned.file} is a fine-tuned {fine_tuned.model}, not {model}", f"use --model {fine_tuned.model}"
         )
     if fine_tuned.base_hash != base_hash:
         raise ConfigError(
-            f"{fine_tuned.file} was trained from other weights of {model} than those found now",
-            f"they were read from {fine_tuned.base or 'the package'}; set MODEL_CPK_DIR to where they are",
+            f"{fine_tuned.file} was trained from other weights of {model} than those here",
+            f"its base weights were in {fine_tuned.base or 'the package'}; set MODEL_CPK_DIR to their folder",
         )
 
 
 def _header(file: Path) -> dict[str, Any] | None:
-    """The JSON in the header; None for other safetensors files. StoreError where the file is damaged."""
+    """The JSON in the header; None for other safetensors files. Raises StoreError for a damaged file."""
     try:
         with safe_open(file, framework="pt") as opened:
             text = (opened.metadata() or {}).get("icltool")
     except (SafetensorError, OSError) as error:
-        raise StoreError(f"{file} is cut or no safetensors file: {error}", "restore it, or train again") from error
+        raise StoreError(
+            f"{file} is truncated or not a safetensors file: {error}", "restore it, or train again"
+        ) from error
     if text is None:
         return None
     try:

@@ -1,4 +1,4 @@
-"""Fine-tuning of captioners: what SupportsFineTuning asks, for adapters of transformers models with a vision transformer."""
+"""SupportsFineTuning for captioners: adapters of transformers models with a vision transformer."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from icltool.errors import ConfigError, StoreError
 
 #: A caption that a question quotes (image-text matching).
 QUOTED = re.compile(r'(?<=" ).*(?= ")', re.DOTALL)
-#: The file in the folder of an exported model that says what it is, and its schema.
+#: The file that describes an exported model in its folder, and its schema.
 CARD, SCHEMA, VERSION = "icltool.json", "icltool.model", 1
 #: What the published fine-tunings of the families have in common.
 COMMON_RECIPE: Mapping[str, object] = {
@@ -43,13 +43,13 @@ COMMON_RECIPE: Mapping[str, object] = {
 
 
 class TunableCaptioner(Captioner):
-    """A captioner whose weights can be trained, and which reads what trainings wrote."""
+    """A captioner whose weights can be fine-tuned, and which reads fine-tuned weights."""
 
     def __init__(self, options: CaptionerOptions, model_class: type) -> None:
         super().__init__(options, model_class)
         weights = self.weights
         own = options.packaged is not None and Path(weights.source) == packaged_weights(options.packaged)
-        #: Where files of fine-tuned weights say that they were begun; weights that ship with icltool are found by the name.
+        #: The base that files of fine-tuned weights record; weights that ship with icltool are found by the model's name.
         self._base = "" if own else str(Path(self.source).resolve()) if Path(self.source).is_dir() else self.source
         self.network = self.model
         known = (
@@ -64,10 +64,10 @@ class TunableCaptioner(Captioner):
 
     @abstractmethod
     def published_search(self, task: str) -> Mapping[str, float]:
-        """How answers of this task were searched for in the published runs, as of HasGenerationDefaults."""
+        """The search options of the published runs for this task; see HasGenerationDefaults."""
 
     def generation_defaults(self, task: str) -> Mapping[str, Any]:
-        """See HasGenerationDefaults. Weights that were fine-tuned for the task answer as their best were chosen."""
+        """See HasGenerationDefaults. Weights fine-tuned for the task use the search by which the best of them were chosen."""
         return {**self.published_search(task), **trained_search(self.weights, task)}
 
     @abstractmethod
@@ -77,15 +77,15 @@ class TunableCaptioner(Captioner):
     def layer_ids(self) -> Mapping[str, int]:
         """See SupportsFineTuning: the layers are the vision transformer's."""
         count = len(self.model.vision_model.encoder.layers)
-        found = {}
+        ids = {}
         for name, _ in self.network.named_parameters():
             if name.startswith("vision_model.embeddings."):
-                found[name] = 0
+                ids[name] = 0
             elif name.startswith("vision_model.encoder.layers."):
-                found[name] = 1 + int(name.split(".")[3])
+                ids[name] = 1 + int(name.split(".")[3])
             elif name.startswith("vision_model."):
-                found[name] = count + 1
-        return found
+                ids[name] = count + 1
+        return ids
 
     def resize_images(self, size: int) -> None:
         """See SupportsFineTuning."""
@@ -108,14 +108,14 @@ class TunableCaptioner(Captioner):
         self.processor.image_processor.size = {"height": size, "width": size}
 
     def pixel_reader(self, augmentation: Augmentation) -> ImageReader:
-        """See SupportsFineTuning. In evaluation images are squeezed to the square, as the processor does it."""
+        """See SupportsFineTuning. In evaluation images are resized to the square, as the processor does it."""
         images = self.processor.image_processor
         mean, std = (tuple(float(x) for x in values) for values in (images.image_mean, images.image_std))
         return ImageReader(self.image_size, mean, std, augmentation)  # type: ignore[arg-type]
 
     def plain_prompt(self, text: str, image: str, target: str) -> Prompt:
         """See SupportsFineTuning."""
-        return self.format.plain(QUOTED.sub(lambda found: clean_caption(found[0]), text), image, target)
+        return self.format.plain(QUOTED.sub(lambda match: clean_caption(match[0]), text), image, target)
 
     def fine_tuning_batch(
         self,
@@ -125,9 +125,9 @@ class TunableCaptioner(Captioner):
         answers: Sequence[Sequence[int]] | None = None,
         images: Sequence[int] | None = None,
     ) -> AnswerBatch:
-        """See SupportsFineTuning. An image's states are computed once, by `answer_logits`, for all prompts that read it."""
+        """See SupportsFineTuning. `answer_logits` computes an image's states once for all prompts that read it."""
         if any(len(p.images) != 1 for p in prompts):
-            raise ValueError("prompts of one image each can be fine-tuned on")
+            raise ValueError("fine-tuning needs prompts with exactly one image each")
         check_images(len(prompts), len(pixels), images)
         tokens = self._tokens(prompts, with_target=True, answers=answers, most=max_target_tokens)
         inputs = {"pixel_values": pixels, **self._image_inputs(prompts)}
@@ -144,7 +144,7 @@ class TunableCaptioner(Captioner):
             **beam_options(self._pad, options),
             "num_return_sequences": options.num_beams,
             "return_dict_in_generate": True,
-            ("output_logits" if options.num_beams == 1 else "output_scores"): True,  # else it keeps no sums
+            ("output_logits" if options.num_beams == 1 else "output_scores"): True,  # else it returns no sums
         }
         with torch.no_grad(), evaluating(self.network):
             inputs = {"pixel_values": pixels, **self._image_inputs(prompts)}
@@ -157,12 +157,12 @@ class TunableCaptioner(Captioner):
         return [beams[start : start + options.num_beams] for start in range(0, len(beams), options.num_beams)]
 
     def save_fine_tuned(self, file: Path, names: Sequence[str], about: Mapping[str, Any]) -> None:
-        """See SupportsFineTuning. What an earlier fine-tuning changed is written too, and position embeddings that were
-        resized."""
+        """See SupportsFineTuning. Also writes the tensors that an earlier fine-tuning changed, and resized position
+        embeddings."""
         earlier = set() if self.weights.fine_tuned is None else tensor_names(self.weights.fine_tuned.file)
-        kept = {*names, *earlier, "vision_model.embeddings.position_embedding"}
-        found = weights_hash(self.source)
-        save_fine_tuned(file, self.network, sorted(kept), self.name, self._base, found, self._adapter(), about)
+        saved = {*names, *earlier, "vision_model.embeddings.position_embedding"}
+        base_hash = weights_hash(self.source)
+        save_fine_tuned(file, self.network, sorted(saved), self.name, self._base, base_hash, self._adapter(), about)
 
     def export(self, folder: Path) -> None:
         """See SupportsFineTuning."""
@@ -174,14 +174,16 @@ class TunableCaptioner(Captioner):
             write_card(folder, self.name, self._adapter(), about)
         except OSError as error:
             reason = error.strerror or error
-            raise StoreError(f"{folder} cannot be written: {reason}", "free space, or another folder") from error
+            raise StoreError(
+                f"{folder} cannot be written: {reason}", "free some space, or choose another folder"
+            ) from error
 
     def _adapter(self) -> dict[str, Any]:
         return {"image_size": self.image_size}
 
 
 def check_images(prompts: int, pixels: int, images: Sequence[int] | None) -> None:
-    """ValueError where prompts and images do not fit together; see SupportsFineTuning.fine_tuning_batch."""
+    """Raises ValueError if prompts and images do not match; see SupportsFineTuning.fine_tuning_batch."""
     if images is None and pixels != prompts:
         raise ValueError(f"{prompts} prompts of one image each need as many images, not {pixels}")
     if images is not None and (len(images) != prompts or not all(0 <= place < pixels for place in images)):
@@ -200,7 +202,7 @@ def resized_positions(embeddings: torch.Tensor, side: int) -> torch.Tensor:
 
 @contextmanager
 def evaluating(network: torch.nn.Module) -> Iterator[None]:
-    """Puts the module and all its parts into evaluation mode, and each back into its own afterwards."""
+    """A context in which the module and all its parts are in evaluation mode; each returns to its own mode afterwards."""
     modes = [(part, part.training) for part in network.modules()]
     network.eval()
     try:
@@ -211,7 +213,7 @@ def evaluating(network: torch.nn.Module) -> Iterator[None]:
 
 
 def until_end(ids: Sequence[int], ends: Sequence[int]) -> list[int]:
-    """The ids up to the first that ends an answer, it included."""
+    """The ids up to and including the first that ends an answer."""
     for k, token in enumerate(ids):
         if token in ends:
             return list(ids[: k + 1])
@@ -219,8 +221,8 @@ def until_end(ids: Sequence[int], ends: Sequence[int]) -> list[int]:
 
 
 def read_card(folder: Path, name: str) -> Mapping[str, Any]:
-    """What the adapter needs to read an exported model again; {} for a folder without a card. ConfigError for one of another
-    model, or that is damaged."""
+    """What the adapter needs to read an exported model; {} for a folder without a card. Raises ConfigError for a damaged card,
+    or one of another model."""
     file = folder / CARD
     if not file.is_file():
         return {}
@@ -233,13 +235,13 @@ def read_card(folder: Path, name: str) -> Mapping[str, Any]:
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise ConfigError(f"{file} is damaged, or of another version: {error}", "export the model again") from error
     if model != name:
-        raise ConfigError(f"{folder} holds {model}, not {name}", f"use --model {model}")
+        raise ConfigError(f"{folder} contains {model}, not {name}", f"use --model {model}")
     return dict(adapter)
 
 
 def trained_search(weights: Weights, task: str) -> dict[str, Any]:
-    """How captions were searched for in the training that left these weights, where it was for this task: fields of
-    GenerationOptions. {} for weights that say nothing of it."""
+    """The search options used in the training of these weights, if it was for this task: fields of GenerationOptions. {} for
+    weights without such a record."""
     about: Any = {}
     card = Path(weights.source) / CARD
     if weights.fine_tuned is not None:
@@ -247,9 +249,9 @@ def trained_search(weights: Weights, task: str) -> dict[str, Any]:
     elif card.is_file():
         with contextlib.suppress(OSError, ValueError):
             about = json.loads(read_whole(card)).get("about", {})
-    found = about.get("generation") if isinstance(about, Mapping) and about.get("task") == task else None
+    options = about.get("generation") if isinstance(about, Mapping) and about.get("task") == task else None
     known = {field.name for field in fields(GenerationOptions)}
-    return {name: value for name, value in found.items() if name in known} if isinstance(found, Mapping) else {}
+    return {name: value for name, value in options.items() if name in known} if isinstance(options, Mapping) else {}
 
 
 def write_card(folder: Path, model: str, adapter: Mapping[str, Any], about: Mapping[str, Any]) -> None:

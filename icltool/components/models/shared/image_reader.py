@@ -1,4 +1,4 @@
-"""What stands between an image file and a vision encoder, so that other processes can do it ahead."""
+"""From image file to vision encoder input, in a form that other processes can run in advance."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ Pixels = NDArray[np.float32]
 
 
 class ImageReader:
-    """Image reference -> float32 [3, H, W]: the image as an image processor of transformers resizes and normalizes it.
+    """Image reference -> float32 [3, H, W]: the image as resized and normalized by a transformers image processor.
 
-    It can be pickled. `nested` is for processors that take a list of images for each prompt. Raises what `read_image`
+    Instances can be pickled. `nested` is for processors that take a list of images per prompt. Raises what `read_image`
     raises, and DataError for an image that the processor cannot take.
     """
 
@@ -36,7 +36,7 @@ class ImageReader:
 
 
 def padded(images: Sequence[Pixels]) -> tuple[Pixels, NDArray[np.int64]]:
-    """(pixels [B, 3, H, W], 1 where they are of the image [B, H, W]): smaller images are filled up with zeros on the right
+    """(pixels [B, 3, H, W], mask [B, H, W] with 1 for the image's own): smaller images are padded with zeros on the right
     and below."""
     height, width = (max(image.shape[axis] for image in images) for axis in (1, 2))
     pixels = np.zeros((len(images), images[0].shape[0], height, width), np.float32)
@@ -48,7 +48,7 @@ def padded(images: Sequence[Pixels]) -> tuple[Pixels, NDArray[np.int64]]:
 
 
 def on_device(array: NDArray[np.generic], device: torch.device | str) -> torch.Tensor:
-    """The array on the device. On its way to a GPU it is copied to pinned memory, so that nobody waits for the transfer."""
+    """The array on the device. For a GPU it is first copied to pinned memory, so that the transfer is asynchronous."""
     tensor = torch.from_numpy(array)
     if torch.device(device).type == "cuda":
         return tensor.pin_memory().to(device, non_blocking=True)

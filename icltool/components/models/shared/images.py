@@ -1,4 +1,4 @@
-"""Reading image files as models see them."""
+"""Reading image files for models."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from icltool.errors import DataError
 
 
 def read_image(reference: str) -> Image.Image:
-    """The image as RGB, 8 bits a channel, turned as its EXIF orientation says, with the regions of the reference shown (see
-    `icltool.contracts.images`).
+    """The image as RGB with 8 bits per channel, rotated according to its EXIF orientation, with the regions of the reference
+    shown (see `icltool.contracts.images`).
 
-    The path may lead into a zip archive (see `icltool.contracts.open_file`). Transparent parts show white, greys of 16
-    bits keep their upper 8, floats from 0 to 1 become greys. Raises DataError naming the file when it is missing, no image,
-    too large or truncated, or a region is outside of it.
+    The path may lead into a zip archive (see `icltool.contracts.open_file`). Transparent parts become white, 16-bit greys
+    keep their upper 8 bits, floats from 0 to 1 become greys. Raises DataError naming the file if it is missing, not an image,
+    too large or truncated, or if a region is outside it.
     """
-    wanted = image_reference(reference)
-    return with_regions_shown(_rgb(load_image(wanted.file)), wanted)
+    parsed = image_reference(reference)
+    return with_regions_shown(_rgb(load_image(parsed.file)), parsed)
 
 
 def cannot_take(reference: str, image: Image.Image, fault: Exception, model: str = "the model") -> DataError:
-    """The error for an image that a model's processor raised `fault` at (too long and narrow, say)."""
+    """The error for an image for which a model's processor raised `fault` (for example because it is too long and narrow)."""
     reason = " ".join(str(fault).split()) or type(fault).__name__
     return DataError(
         f"{model} cannot take image {reference} ({image.width} x {image.height} pixels): {reason}",
-        "leave its example out, or give the image another shape: margins, a part of it",
+        "leave out its example, or crop or pad the image",
     )
 
 
@@ -40,6 +40,6 @@ def _rgb(image: Image.Image) -> Image.Image:
         levels = np.asarray(image).astype(np.int64)
         return Image.fromarray((levels.clip(0, 0xFFFF) >> 8).astype(np.uint8)).convert("RGB")
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
-        shown = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", shown.size, "white"), shown).convert("RGB")
+        rgba = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
     return image.convert("RGB")

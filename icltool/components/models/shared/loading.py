@@ -1,4 +1,4 @@
-"""Loading weights, the same way for every adapter: precision, devices, quantization, attention, and what can go wrong."""
+"""Loading weights in the same way for every adapter: precision, devices, quantization, attention, and errors."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     ModelClass = type[PreTrainedModel] | type[_BaseAutoModelClass]
 
     class Network(PreTrainedModel, GenerationMixin):
-        """A model of transformers that writes answers. What parts it has its own class alone says."""
+        """A transformers model that generates text. Its parts depend on its class."""
 
         base_model: Network
 
@@ -34,20 +34,20 @@ if TYPE_CHECKING:
         def __getattr__(self, name: str) -> Any: ...
 
 
-#: How the classes of compiled parts end in transformers.
+#: Suffixes of the transformers classes that are compiled.
 COMPILED = ("MLP", "RMSNorm")
 
-#: How huggingface_hub and transformers say that they got no answer.
+#: Messages of huggingface_hub and transformers for an unreachable hub.
 _UNREACHABLE = re.compile(
     r"connect to|outgoing traffic has been disabled|offline mode|Max retries|resolve", re.IGNORECASE
 )
-#: Characters of another library's error that are shown, at most.
+#: Characters shown of another library's error, at most.
 MESSAGE = 240
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """`model` in evaluation mode, without gradients; `device` takes its inputs; `precision` names dtype and quantization."""
+    """`model` in evaluation mode, without gradients; its inputs go to `device`; `precision` names dtype and quantization."""
 
     model: Network
     device: torch.device
@@ -57,8 +57,8 @@ class Loaded:
 def load_model(model_class: ModelClass, weights: Weights, options: TransformersOptions) -> Loaded:
     """Loads `model_class` (a transformers model or auto class) after checking that it can fit.
 
-    Raises ConfigError when an option cannot be met, the weights are missing, damaged or of another architecture, or
-    memory does not suffice.
+    Raises ConfigError if an option is not supported, if the weights are missing, damaged or of another architecture, or if
+    there is not enough memory.
     """
     name, precision = options.name, options.precision()
     arguments: dict[str, Any] = {"dtype": DTYPES[precision], **weights.where}
@@ -85,16 +85,16 @@ def load_model(model_class: ModelClass, weights: Weights, options: TransformersO
     model.eval().requires_grad_(False)
     if options.compile:
         compile_parts(model)
-    named = f"{precision}-{options.quantization}" if options.quantization else precision
-    return Loaded(model, place or _input_device(model), named)
+    precision_name = f"{precision}-{options.quantization}" if options.quantization else precision
+    return Loaded(model, place or _input_device(model), precision_name)
 
 
 def compile_parts(model: torch.nn.Module) -> int:
-    """Compiles the forward passes of all norms and feed-forward layers, for any batch; gives their number.
+    """Compiles the forward passes of all norms and feed-forward layers, for any batch shape; returns their number.
 
-    Attention stays as it is: it is one fused kernel already, and what is around it (caches, masks) changes its shape with
-    every step. Nothing is compiled before it runs; the first batches then take up to a minute more. Where there is no
-    compiler, parts run as they are, with a warning.
+    Attention is not compiled: it is already one fused kernel, and its caches and masks change shape with every step.
+    Compilation happens on first use, so the first batches take up to a minute longer. Without a compiler the parts run
+    uncompiled, with a warning.
     """
     torch._dynamo.config.suppress_errors = True
     parts = [part for part in model.modules() if type(part).__name__.endswith(COMPILED)]
@@ -104,16 +104,16 @@ def compile_parts(model: torch.nn.Module) -> int:
 
 
 def is_fault(error: BaseException) -> bool:
-    """Whether it may come of a damaged file: any error, and the panics of libraries in Rust, which are no Exception."""
+    """Whether a damaged file may cause it: any Exception, and panics of Rust libraries, which do not derive from it."""
     return isinstance(error, Exception) or type(error).__name__ == "PanicException"
 
 
 class loading_errors:  # noqa: N801 (reads as a statement)
-    """Context that turns what transformers raises for missing, damaged or foreign files, which may be anything, into a
+    """A context that turns any error that transformers raises for missing, damaged or foreign files into a
     ConfigError."""
 
     def __init__(self, name: str, weights: Weights) -> None:
-        self._told = f"model {name} cannot be loaded from {weights.source}"
+        self._message = f"model {name} cannot be loaded from {weights.source}"
         self._folder = Path(weights.source) if Path(weights.source).is_dir() else None
 
     def __enter__(self) -> None:
@@ -124,34 +124,34 @@ class loading_errors:  # noqa: N801 (reads as a statement)
     ) -> None:
         if isinstance(error, torch.OutOfMemoryError):
             raise ConfigError(
-                f"{self._told}: out of memory", "--dtype bfloat16, --quantization 4bit or --device-map auto take less"
+                f"{self._message}: out of memory", "try --dtype bfloat16, --quantization 4bit or --device-map auto"
             ) from error
         if isinstance(error, ValueError) and "trust_remote_code" in str(error):
             raise ConfigError(
-                f"{self._told}: it comes with code of its own, which does not run unasked",
-                "--trust-remote-code runs it, for an author whom you trust; else choose a model whose architecture "
-                "transformers has",
+                f"{self._message}: it needs Python code from its repository, which icltool does not run by default",
+                "use --trust-remote-code if you trust its author, or choose a model whose architecture is part of "
+                "transformers",
             ) from error
         if self._folder is None and isinstance(error, OSError) and _UNREACHABLE.search(str(error)):
             raise ConfigError(
-                f"{self._told}: there is no such folder here, no copy in the hub cache, and the hub cannot be reached",
-                "give the folder of the weights, or connect the machine",
+                f"{self._message}: there is no such folder, the hub cache has no copy, and the hub cannot be reached",
+                "check the path, or connect this machine to the internet",
             ) from error
         if error is not None and is_fault(error) and not isinstance(error, IclError):
             lines = str(error).strip().splitlines() or [type(error).__name__]
             first = " ".join(lines[0].split())
-            if first.endswith(":"):  # what follows is the reason
+            if first.endswith(":"):  # the reason is on the next line
                 first = " ".join(" ".join(lines).split())[:MESSAGE]
-            if type(error) is Exception:  # the class of what the library of tokenizers raises
+            if type(error) is Exception:  # the class that the tokenizers library raises
                 first = f"tokenizer.json: {first}"
             if self._folder is not None:
                 first = file_fault(self._folder, f"{type(error).__name__} {error}") or first
             raise ConfigError(
-                f"{self._told}: {first}", "check that the folder is whole, and holds a model of this kind"
+                f"{self._message}: {first}", "check that the folder is complete and contains a model of this kind"
             ) from error
 
 
-#: No model has more layers, or a wider one or a larger vocabulary; building one takes for ever.
+#: Limits beyond any real model: building a larger one would never finish.
 _MOST_LAYERS, _WIDEST, _LONGEST_SIDE = 4096, 1 << 24, 1 << 15
 _LAYERS = re.compile(r"layers?$|^depth$|^n_layer|num_blocks?$")
 _SIZES = re.compile(
@@ -160,7 +160,7 @@ _SIZES = re.compile(
 
 
 def check_sizes(whose: str, configuration: Mapping[str, object], where: str = "config.json") -> None:
-    """ConfigError that says `whose`, for a configuration whose numbers no model has, before anything is built of them."""
+    """Raises ConfigError, naming `whose`, for a configuration with numbers beyond any real model, before it is built."""
     for key, value in configuration.items():
         if isinstance(value, Mapping):
             check_sizes(whose, value, f"{where}, {key}")
@@ -168,14 +168,14 @@ def check_sizes(whose: str, configuration: Mapping[str, object], where: str = "c
             most = _MOST_LAYERS if _LAYERS.search(key) else _WIDEST if _SIZES.search(key) else None
             if most is not None and value > most:
                 raise ConfigError(
-                    f"{whose}: {where} says {key} = {value:,}, which no model has",
-                    "the file is damaged: get it again",
+                    f"{whose}: {where} has {key} = {value:,}, which is beyond any real model",
+                    "the file is damaged: download it again",
                 )
 
 
 def check_image_processor(name: str, image_processor: BaseImageProcessor) -> None:
-    """Reads a small image: what is wrong with the settings of an image processor shows there only. Raises whatever it does,
-    and ConfigError for a size that no model reads."""
+    """Processes a small image, because wrong settings of an image processor show only in use. Raises whatever that raises,
+    and ConfigError for a size beyond any real model."""
     from PIL import Image
 
     for key, value in image_processor.to_dict().items():
@@ -183,89 +183,89 @@ def check_image_processor(name: str, image_processor: BaseImageProcessor) -> Non
         for side, length in sides:
             if side in {"height", "width"} and isinstance(length, int) and length > _LONGEST_SIDE:
                 raise ConfigError(
-                    f"model {name}: its image processor has {key} = {length:,} pixels, which no model reads",
-                    "preprocessor_config.json is damaged: get it again",
+                    f"model {name}: its image processor has {key} = {length:,} pixels, which is beyond any real model",
+                    "preprocessor_config.json is damaged: download it again",
                 )
     image_processor(Image.new("RGB", (64, 48)), return_tensors="pt")
 
 
 def _same_architecture(model_class: ModelClass, name: str, weights: Weights) -> None:
-    """transformers would build the class that it is told to, whatever the files are of."""
+    """Raises ConfigError for files of another architecture: transformers would build `model_class` from any files."""
     configuration = _config(weights)
     check_sizes(f"model {name}", configuration.to_dict())
-    wanted = getattr(getattr(model_class, "config_class", None), "model_type", None)
-    if wanted is None:  # an auto class takes what it finds
+    expected = getattr(getattr(model_class, "config_class", None), "model_type", None)
+    if expected is None:  # an auto class accepts any architecture
         return
-    found = configuration.model_type
-    if found != wanted:
+    model_type = configuration.model_type
+    if model_type != expected:
         raise ConfigError(
-            f"model {name} is of the architecture {wanted}, the files in {weights.source} are of {found}",
-            "`--model image-text-to-text` reads chat models of any architecture, `--model text-llm` language models",
+            f"model {name} has the architecture {expected}, but the files in {weights.source} are for {model_type}",
+            "use --model image-text-to-text for chat models of any architecture, --model text-llm for language models",
         )
 
 
 def _config(weights: Weights) -> PreTrainedConfig:
     from transformers import AutoConfig
 
-    found: PreTrainedConfig = AutoConfig.from_pretrained(weights.source, **weights.where)
-    return found
+    config: PreTrainedConfig = AutoConfig.from_pretrained(weights.source, **weights.where)
+    return config
 
 
 def _complete(name: str, weights: Weights, report: Mapping[str, Iterable[Any]]) -> None:
-    """transformers fills missing weights with random numbers and only warns; answers from those would be worthless. So it
-    does with those of another size: what it would raise otherwise names none."""
+    """Raises ConfigError for missing weights and weights of another size. transformers only warns and fills both with random
+    numbers, and answers would be worthless."""
     missing = sorted(str(key) for key in report.get("missing_keys", ()))
     if missing:
         raise ConfigError(
             f"model {name} cannot be loaded from {weights.source}: {len(missing)} of its weights are missing there, "
-            f"{missing[0]} among them",
-            "the files are incomplete, or of another architecture",
+            f"including {missing[0]}",
+            "the files are incomplete, or for another architecture",
         )
     other = sorted((str(entry[0]), *entry[1:]) for entry in report.get("mismatched_keys", ()))
     if other:
-        key, found, wanted = other[0]
+        key, shape, expected = other[0]
         raise ConfigError(
-            f"model {name} cannot be loaded from {weights.source}: {len(other)} of its weights have another size than its "
-            f"config.json says, {key} among them: {tuple(found)}, not {tuple(wanted)}",
-            "weights and config.json are of different models",
+            f"model {name} cannot be loaded from {weights.source}: {len(other)} of its weights do not have the size in its "
+            f"config.json, including {key}: {tuple(shape)}, not {tuple(expected)}",
+            "weights and config.json belong to different models",
         )
 
 
 def _on_meta(model_class: ModelClass, weights: Weights) -> torch.nn.Module:
     config = _config(weights)
-    made: torch.nn.Module
+    model: torch.nn.Module
     if hasattr(model_class, "from_config"):
-        made = model_class.from_config(config, trust_remote_code=weights.trusted)
+        model = model_class.from_config(config, trust_remote_code=weights.trusted)
     else:
-        made = model_class(config)
-    return made
+        model = model_class(config)
+    return model
 
 
 def _input_device(model: Network) -> torch.device:
-    """Where a divided model takes its inputs: the first device of its map that computes."""
+    """The input device of a model on several devices: the first in its map that computes."""
     places = [p for p in getattr(model, "hf_device_map", {}).values() if p not in ("cpu", "disk")]
     if not places:
         return torch.device("cpu")
     return torch.device("cuda", places[0]) if isinstance(places[0], int) else torch.device(places[0])
 
 
-def _attention(wanted: str) -> str:
-    if wanted == "flash_attention_2" and not _present("flash_attn"):
+def _attention(implementation: str) -> str:
+    if implementation == "flash_attention_2" and not _present("flash_attn"):
         raise ConfigError("flash_attention_2 needs the package flash-attn", "install it, or use --attention sdpa")
-    return wanted
+    return implementation
 
 
-def _quantized(wanted: str, compute: torch.dtype) -> BitsAndBytesConfig:
+def _quantized(bits: str, compute: torch.dtype) -> BitsAndBytesConfig:
     if not _present("bitsandbytes") or not torch.cuda.is_available():
         lacking = "the package bitsandbytes" if not _present("bitsandbytes") else "a GPU"
         raise ConfigError(
-            f"quantization {wanted} needs {lacking}",
-            "`pip install bitsandbytes accelerate` on a machine with a GPU, or use --dtype bfloat16 in its place",
+            f"quantization {bits} needs {lacking}",
+            "`pip install bitsandbytes accelerate` on a machine with a GPU, or use --dtype bfloat16 instead",
         )
-    _with_accelerate("--quantization", wanted)
+    _with_accelerate("--quantization", bits)
     from transformers import BitsAndBytesConfig
 
-    if wanted == "8bit":
+    if bits == "8bit":
         return BitsAndBytesConfig(load_in_8bit=True)
     return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=compute)
 

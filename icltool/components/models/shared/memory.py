@@ -1,4 +1,4 @@
-"""How much memory a model's weights take, and how much there is: asked before anything is loaded."""
+"""Estimates before loading whether a model's weights fit into the free memory."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ import torch
 from icltool.components.models.shared.weights import cached_file
 from icltool.errors import ConfigError
 
-#: Share on top of the weights for buffers, kernels' workspaces and fragments. Activations come with the batch size,
-#: which is halved when they do not fit.
+#: Share on top of the weights for buffers, kernel workspaces and fragmentation. Activations depend on the batch size, which
+#: is halved when they do not fit.
 MARGIN = 0.1
 #: Bytes per parameter. A quantized model keeps its embeddings and norms in half precision, and scales beside the codes.
 BYTES = {"float32": 4.0, "bfloat16": 2.0, "float16": 2.0, "8bit": 1.15, "4bit": 0.7}
@@ -25,8 +25,8 @@ _GIB = 2**30
 def parameter_count(source: str, on_meta: Callable[[], torch.nn.Module]) -> int:
     """Parameters of the weights in `source`, a folder or a hub id.
 
-    They are read from the headers of the safetensors files where these are on this machine; else `on_meta` builds the
-    model from its configuration without memory, and its parameters are counted.
+    They are read from the headers of the safetensors files if these are on this machine; else they are counted in the model
+    that `on_meta` builds from its configuration without allocating memory.
     """
     config = None if Path(source).is_dir() else cached_file(source, "config.json")
     files = _weight_files(Path(source) if config is None else config.parent)
@@ -38,7 +38,7 @@ def parameter_count(source: str, on_meta: Callable[[], torch.nn.Module]) -> int:
 
 
 def free_memory(device: torch.device | None) -> int:
-    """Free bytes on `device`; with None those of all GPUs and of the CPU together, as a device map can use them."""
+    """Free bytes on `device`; for None those of all GPUs and of the CPU together, as a device map can use them."""
     if device is None:
         gpus = range(torch.cuda.device_count()) if torch.cuda.is_available() else []
         return sum(torch.cuda.mem_get_info(i)[0] for i in gpus) + int(psutil.virtual_memory().available)
@@ -50,9 +50,9 @@ def free_memory(device: torch.device | None) -> int:
 def check_memory(
     name: str, parameters: int, precision: str, device: torch.device | None, free: Callable[..., int] = free_memory
 ) -> None:
-    """Raises ConfigError when the weights in `precision` (a key of BYTES) cannot fit, saying what would help.
+    """Raises ConfigError if the weights in `precision` (a key of BYTES) do not fit; the hint lists what would help.
 
-    `device` is None where a device map spreads the model. `free` answers as `free_memory` does.
+    `device` is None if a device map spreads the model. `free` is called like `free_memory`.
     """
     needed = parameters * BYTES[precision] * (1 + MARGIN)
     available = free(device)
@@ -69,16 +69,16 @@ def check_memory(
 def _ways_out(precision: str, device: torch.device | None) -> list[str]:
     ways = []
     if precision == "float32":
-        ways.append("--dtype bfloat16 takes half of it")
+        ways.append("--dtype bfloat16 takes half of that")
     if precision not in ("4bit", "8bit") and torch.cuda.is_available():
         ways.append("--quantization 4bit takes about a third of bfloat16")
     if device is not None and torch.cuda.is_available():
         ways.append("--device-map auto spreads it over all GPUs and the CPU's memory")
-    return [*ways, "a smaller model fits sooner"]
+    return [*ways, "choose a smaller model"]
 
 
 def _weight_files(folder: Path) -> list[Path]:
-    """The files that transformers loads; others beside them may hold the same weights in another layout."""
+    """The files that transformers loads; others in the folder may hold the same weights in another layout."""
     index = folder / "model.safetensors.index.json"
     if index.is_file():
         return [folder / name for name in sorted(set(json.loads(index.read_text())["weight_map"].values()))]
@@ -86,13 +86,13 @@ def _weight_files(folder: Path) -> list[Path]:
 
 
 def _in_header(file: Path) -> int:
-    """Numbers in a safetensors file: eight bytes give the length of a JSON header that lists every tensor's shape."""
+    """The number of values in a safetensors file, by its header: eight bytes of length, then JSON with every tensor's shape."""
     with file.open("rb") as handle:
         length = int.from_bytes(handle.read(8), "little")
         if length > file.stat().st_size:
-            raise ConfigError(f"{file} is no safetensors file, or cut short", "download it anew")
+            raise ConfigError(f"{file} is truncated or not a safetensors file", "download it again")
         try:
             header: dict[str, Any] = json.loads(handle.read(length))
         except ValueError as error:
-            raise ConfigError(f"{file} is no safetensors file, or cut short", "download it anew") from error
+            raise ConfigError(f"{file} is truncated or not a safetensors file", "download it again") from error
     return sum(math.prod(entry["shape"]) for key, entry in header.items() if key != "__metadata__")

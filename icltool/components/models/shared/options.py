@@ -14,9 +14,9 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 
 
 class LoadOptions(Options):
-    """What every adapter is told; a family that has more adds fields of its own. The values are those of the command line.
+    """Options of every adapter; a family with further options adds fields. The values are those of the command line.
 
-    Raises ConfigError for a value that a field does not know.
+    Raises ConfigError for an unknown value.
     """
 
     name: str = Field("model", description="name of the model, in messages and artefacts")
@@ -41,11 +41,11 @@ class LoadOptions(Options):
 
     @property
     def spread(self) -> str | None:
-        """The device map that divides the model over devices; None: it is on one."""
+        """The device map that spreads the model over devices; None if it is on one."""
         return None
 
     def target(self) -> torch.device:
-        """The device of an undivided model. Raises ConfigError for a name that torch does not know, or a missing GPU."""
+        """The device of a model on one device. Raises ConfigError for an unknown device, or a missing GPU."""
         if self.device == "auto":
             return torch.device("cuda" if torch.cuda.is_available() else "cpu")
         try:
@@ -53,7 +53,7 @@ class LoadOptions(Options):
         except RuntimeError as error:
             raise ConfigError(f"unknown device {self.device!r}", "use cpu, cuda, cuda:1 …") from error
         if device.type == "cuda" and not torch.cuda.is_available():
-            raise ConfigError(f"device {self.device} was asked for, but there is no GPU", "use --device cpu")
+            raise ConfigError(f"device {self.device} is not available: this machine has no GPU", "use --device cpu")
         return device
 
     def precision(self) -> str:
@@ -65,7 +65,7 @@ class LoadOptions(Options):
 
 
 class TransformersOptions(LoadOptions):
-    """What every adapter of a transformers model is told."""
+    """Options of every adapter of a transformers model."""
 
     hub_id: str | None = Field(None, description="where the published weights are on the hub, OWNER/NAME")
     packaged: str | None = Field(None, description="name of weights that ship with icltool")
@@ -89,12 +89,12 @@ class TransformersOptions(LoadOptions):
 
     @property
     def trusted(self) -> bool:
-        """Whether code of the model's repository runs."""
+        """Whether Python code from the model's repository may run."""
         return False
 
 
 class RemoteCodeOptions(TransformersOptions):
-    """Of adapters that read any architecture."""
+    """Options of adapters that read any architecture."""
 
     trust_remote_code: bool = Field(False, description="run the Python code that the model's repository brings along")
 

@@ -1,4 +1,4 @@
-"""Going on from keys and values that were computed before: what adapters of causal models of transformers share."""
+"""Reuse of keys and values computed for a prefix: what adapters of causal transformers models share."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from icltool.contracts import KeysValues, Prompt, PromptTokens, Span
 if TYPE_CHECKING:
     from transformers import DynamicCache
 
-#: Logits are computed for so many numbers at a time (positions x vocabulary); in float32 they take four bytes each.
+#: Logits computed at once, at most (positions x vocabulary); each takes four bytes in float32.
 LOGITS_AT_ONCE = 1 << 26
 
 
 @dataclass(frozen=True)
 class PaddedSpans:
-    """A batch of spans on the device, filled up on the right, after pasts that are filled up on the left.
+    """A batch of spans on the device, padded on the right, whose prefixes are padded on the left.
 
     `ids`, `positions` int64 [B, S]. `visible` bool [B, 1, S, P + S]: which keys each token attends to, by causality and
     padding alone; a padded token sees what the last token of its row sees. `present` int64 [B, P + S]: 0 for padding.
@@ -37,7 +37,7 @@ class PaddedSpans:
         return torch.where(self.visible, torch.zeros((), dtype=dtype, device=self.visible.device), blocked)
 
     def within(self, window: int) -> PaddedSpans:
-        """The same batch where a token sees only the last `window` tokens, itself included."""
+        """The same batch where a token attends only to the last `window` tokens, itself included."""
         past = self.present.shape[1] - self.ids.shape[1]
         starts = self.positions[:, :1]
         before = torch.arange(past, device=self.ids.device)[None] - past + starts
@@ -47,7 +47,7 @@ class PaddedSpans:
 
 
 def padded_spans(spans: Sequence[Span], pad: int, device: torch.device, past: int) -> PaddedSpans:
-    """The batch of these spans after pasts of `past` columns (the longest start, or 0)."""
+    """The batch of these spans after prefixes of `past` columns (the longest start, or 0)."""
     lengths = [span.end - span.start for span in spans]
     longest = max(lengths)
     ids = padded_rows([span.tokens.ids[span.start : span.end] for span in spans], pad).ids
@@ -69,7 +69,7 @@ def padded_spans(spans: Sequence[Span], pad: int, device: torch.device, past: in
 
 
 def padded_prompts(prompts: Sequence[PromptTokens], pad: int, limit: int | None) -> tuple[torch.Tensor, torch.Tensor]:
-    """(ids, mask) int64 [B, T] of whole prompts, filled up on the left, on the CPU. Raises DataError for more than `limit`
+    """(ids, mask) int64 [B, T] of whole prompts, padded on the left, on the CPU. Raises DataError for more than `limit`
     tokens."""
     check_length(max(len(prompt.ids) for prompt in prompts), limit)
     rows = padded_rows([prompt.ids for prompt in prompts], pad, "left")
@@ -77,7 +77,7 @@ def padded_prompts(prompts: Sequence[PromptTokens], pad: int, limit: int | None)
 
 
 def filled_cache(past: KeysValues, repeats: int) -> DynamicCache:
-    """A cache of transformers that holds `past`, each row `repeats` times, for tokens to be generated."""
+    """A transformers cache for generation that holds `past`, each row `repeats` times."""
     from transformers import DynamicCache
 
     cache = DynamicCache()
@@ -90,49 +90,50 @@ def filled_cache(past: KeysValues, repeats: int) -> DynamicCache:
 
 
 @dataclass(frozen=True)
-class WantedPositions:
-    """Where a batch of spans predicts target tokens, on the device: int64 [N] each. `owners` are rows of the batch, `places`
-    columns, `following` the tokens that are predicted."""
+class PredictingPositions:
+    """Where a batch of spans predicts target tokens, on the device: int64 [N] each. `rows` and `columns` are positions in the
+    batch, `targets` the tokens predicted there."""
 
-    owners: torch.Tensor
-    places: torch.Tensor
-    following: torch.Tensor
+    rows: torch.Tensor
+    columns: torch.Tensor
+    targets: torch.Tensor
 
 
-def wanted_positions(spans: Sequence[Span], device: torch.device) -> WantedPositions:
+def predicting_positions(spans: Sequence[Span], device: torch.device) -> PredictingPositions:
     """The positions whose logits are needed, row by row."""
     rows: list[int] = []
     columns: list[int] = []
-    following: list[int] = []
+    targets: list[int] = []
     for row, span in enumerate(spans):
         first = max(span.start, span.tokens.target_start - 1)
         last = max(first, min(span.end, len(span.tokens.ids) - 1))
         rows += [row] * (last - first)
         columns += range(first - span.start, last - span.start)
-        following += span.tokens.ids[first + 1 : last + 1]
-    return WantedPositions(*to_device(torch.tensor([rows, columns, following], dtype=torch.long), device))
+        targets += span.tokens.ids[first + 1 : last + 1]
+    return PredictingPositions(*to_device(torch.tensor([rows, columns, targets], dtype=torch.long), device))
 
 
 def span_log_probs(
-    hidden: torch.Tensor, wanted: WantedPositions, head: Callable[[torch.Tensor], torch.Tensor], vocabulary: int
+    hidden: torch.Tensor, positions: PredictingPositions, head: Callable[[torch.Tensor], torch.Tensor], vocabulary: int
 ) -> torch.Tensor:
     """float64 [B]: summed log-probabilities in nats of the target tokens that a batch of spans predicts.
 
-    `hidden` [B, S, width] are the last layer's states, `head` makes logits [N, vocabulary] of states [N, width]; it is
-    asked for the wanted positions only. The log-softmax is computed in float32, sums in float64.
+    `hidden` [B, S, width] are the last layer's states; `head` turns states [N, width] into logits [N, vocabulary] and is
+    called for `positions` only. The log-softmax is computed in float32, sums in float64.
     """
     sums = torch.zeros(len(hidden), dtype=torch.float64, device=hidden.device)
     step = max(1, LOGITS_AT_ONCE // vocabulary)
-    for low in range(0, len(wanted.owners), step):
+    for low in range(0, len(positions.rows), step):
         part = slice(low, low + step)
-        logits = head(hidden[wanted.owners[part], wanted.places[part]])
-        found = torch.log_softmax(logits.float(), dim=-1).gather(1, wanted.following[part, None])[:, 0]
-        sums.index_add_(0, wanted.owners[part], found.double())
+        rows = positions.rows[part]
+        logits = head(hidden[rows, positions.columns[part]])
+        log_probs = torch.log_softmax(logits.float(), dim=-1).gather(1, positions.targets[part, None])[:, 0]
+        sums.index_add_(0, rows, log_probs.double())
     return sums
 
 
 def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """The tensor on `device`, copied without waiting for the device."""
+    """The tensor on `device`, copied asynchronously."""
     if device.type != "cuda":
         return tensor.to(device)
     return tensor.pin_memory().to(device, non_blocking=True)
@@ -141,11 +142,11 @@ def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
 def image_units(tokens: TokenizedPrompt, prompt: Prompt, image_token: int) -> PromptTokens:
     """PromptTokens where one token stands for each image."""
     units: list[int | tuple[int, str]] = []
-    seen, last = 0, tokens.target_start
-    for place, token in enumerate(tokens.ids):
+    images, last = iter(prompt.images), tokens.target_start
+    for position, token in enumerate(tokens.ids):
         if token == image_token:
-            units.append((token, prompt.images[seen]))
-            seen, last = seen + 1, place
+            units.append((token, next(images)))
+            last = position
         else:
             units.append(token)
     return PromptTokens(tuple(tokens.ids), tuple(units), tokens.target_start, last, prompt.images)

@@ -1,4 +1,4 @@
-"""What adapters share whose prompts go through a transformers processor: it resizes images, and writes their tokens."""
+"""What adapters share that use a transformers processor, which resizes images and writes their tokens."""
 
 from __future__ import annotations
 
@@ -39,15 +39,15 @@ if TYPE_CHECKING:
     )
 
     class Processor(ProcessorMixin):
-        """A processor of transformers for images and text. What parts it has its own class alone says."""
+        """A transformers processor for images and text. Its parts depend on its class."""
 
         def __getattr__(self, name: str) -> Any: ...
 
 
-#: Inputs that say something of each token, [B, T].
+#: Inputs with one value per token, [B, T].
 _BY_TOKEN = frozenset({"input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids"})
 
-#: What a model's forward pass takes by name: tensors, and in newer releases of transformers ready outputs of the image encoder.
+#: Keyword arguments of a model's forward pass: tensors, and in newer releases of transformers outputs of the image encoder.
 ModelInputs = dict[str, Any]
 
 
@@ -62,8 +62,7 @@ class Encoded:
 class ProcessedModel(HookedDecoder):
     """An LVLM of transformers with its processor; subclasses add the prompts.
 
-    `padding_side` is where prompts that are scored are filled up: results do not depend on it. Answers are always
-    generated after padding on the left.
+    `padding_side` applies to scoring; results do not depend on it. Generation always pads on the left.
     """
 
     padding_side = "right"
@@ -89,10 +88,10 @@ class ProcessedModel(HookedDecoder):
         plain_generation(self.model, self.end_tokens)
 
     def _check_processor(self) -> None:
-        """Raises ConfigError where the processor cannot serve, before the weights are loaded."""
+        """Raises ConfigError for an unsuitable processor, before the weights are loaded."""
 
     def token_counts(self, prompts: Sequence[Prompt]) -> list[int]:
-        """See CountsTokens; images are read and resized for it."""
+        """See CountsTokens. Reads and resizes the images."""
         return [int(self._processed([p.text + p.target], [p], None)["attention_mask"].sum()) for p in prompts]
 
     @torch.inference_mode()
@@ -110,7 +109,7 @@ class ProcessedModel(HookedDecoder):
     def generate(
         self, prompts: Sequence[Prompt], options: GenerationOptions, batch_size: int, features: Features = None
     ) -> list[str]:
-        """See Model.generate. Image tokens are never generated: an answer shows no image."""
+        """See Model.generate. Image tokens are never generated."""
         check_prompts(prompts, with_target=False)
         search = beam_options(self.tokenizer.pad_token_id, options)
         if self.image_tokens:
@@ -129,14 +128,14 @@ class ProcessedModel(HookedDecoder):
         """See SupportsDecoderHooks."""
         check_prompts(prompts, with_target=True)
         with torch.no_grad():
-            if features is not None:  # made in inference mode, they could not be kept for a backward pass
+            if features is not None:  # tensors made in inference mode cannot be saved for a backward pass
                 features = {path: features[path].clone() for prompt in prompts for path in prompt.images}
             encoded = self._encode_all(prompts, features)
         return answers_at(encoded.inputs, encoded.spans)
 
     def _encode_all(self, prompts: Sequence[Prompt], features: Features) -> Encoded:
-        """One batch, padded on the right, of prompts with and without images, which the processor takes apart only."""
-        groups = [[i for i, p in enumerate(prompts) if bool(p.images) == shown] for shown in (True, False)]
+        """One batch, padded on the right, of prompts with and without images, which the processor accepts only separately."""
+        groups = [[i for i, p in enumerate(prompts) if bool(p.images) == with_images] for with_images in (True, False)]
         parts = [
             (rows, self._encode([prompts[i] for i in rows], features, "right", with_target=True))
             for rows in groups
@@ -145,11 +144,11 @@ class ProcessedModel(HookedDecoder):
         return parts[0][1] if len(parts) == 1 else _merged(parts, int(self.tokenizer.pad_token_id))
 
     def _batches(self, prompts: Sequence[Prompt], batch_size: int) -> list[list[int]]:
-        """Positions in batches of like prompts, longest first; prompts with and without images apart, as processors
-        take images for all prompts of a batch or for none."""
+        """Positions in batches of similar prompts, longest first. Prompts with and without images are in separate batches,
+        because processors accept images for all prompts of a batch or for none."""
         batches = []
-        for shown in (True, False):
-            part = [i for i, p in enumerate(prompts) if bool(p.images) == shown]
+        for with_images in (True, False):
+            part = [i for i, p in enumerate(prompts) if bool(p.images) == with_images]
             longest = 1 + max((len(prompts[i].text) for i in part), default=0)
             lengths = [len(prompts[i].images) * longest + len(prompts[i].text) for i in part]
             batches += [[part[k] for k in batch] for batch in batches_by_length(lengths, batch_size)]
@@ -163,8 +162,8 @@ class ProcessedModel(HookedDecoder):
         with_target: bool = False,
         reserve: int = 0,
     ) -> Encoded:
-        """The processor's inputs for one batch. Raises DataError when a prompt, with `reserve` tokens to come, is longer
-        than the model reads."""
+        """The processor's output for one batch. Raises DataError if a prompt, with `reserve` further tokens, exceeds the
+        model's limit."""
         self.recorder.padding_side = side
         texts = [p.text + p.target if with_target else p.text for p in prompts]
         inputs = self._processed(texts, prompts, features)
@@ -174,7 +173,7 @@ class ProcessedModel(HookedDecoder):
         return Encoded(inputs, spans)
 
     def _processed(self, texts: list[str], prompts: Sequence[Prompt], features: Features) -> ModelInputs:
-        """Model inputs on the device; subclasses that can encode an image once use `features` here."""
+        """Model inputs on the device; subclasses with an image cache use `features` here."""
         paths = dict.fromkeys(path for p in prompts for path in p.images)
         by_path = {path: read_image(path) for path in paths}
         images = [[by_path[path] for path in p.images] for p in prompts] if by_path else None
@@ -193,7 +192,7 @@ class ProcessedModel(HookedDecoder):
 
 @contextlib.contextmanager
 def image_faults(name: str, processor: Processor, images: Mapping[str, Image]) -> Iterator[None]:
-    """Turns what a processor raises for an image that it cannot take (too long and narrow, say) into a DataError naming it."""
+    """Turns a processor's error about an image (for example too long and narrow) into a DataError that names the image."""
     try:
         yield
     except ValueError as error:
@@ -206,7 +205,7 @@ def image_faults(name: str, processor: Processor, images: Mapping[str, Image]) -
 
 
 def _merged(parts: Sequence[tuple[Sequence[int], Encoded]], pad: int) -> Encoded:
-    """Batches as one: (rows in it, batch) each. Only the first has images: what stands for them stays as it is."""
+    """Merges batches, each given as (its rows in the result, batch). Only the first has images, whose inputs are kept as is."""
     inputs = dict(parts[0][1].inputs)
     shapes = [part.inputs["input_ids"].shape for _, part in parts]
     shape = (sum(rows for rows, _ in shapes), max(columns for _, columns in shapes))
@@ -223,8 +222,8 @@ def _merged(parts: Sequence[tuple[Sequence[int], Encoded]], pad: int) -> Encoded
 
 
 class RecordingTokenizer:
-    """Stands in for a processor's tokenizer, and remembers the texts it was given: those in which the processor has
-    written the tokens of the images, so that targets are found by offsets in exactly what the model reads.
+    """Wraps a processor's tokenizer and remembers the texts that it tokenized, into which the processor has written the image
+    tokens. So targets are located by offsets in exactly the text that the model reads.
 
     It adds no special tokens, and pads on `padding_side`.
     """
@@ -250,7 +249,7 @@ class RecordingTokenizer:
         return encoded
 
     def target_spans(self, targets: Sequence[str]) -> list[tuple[int, int]]:
-        """(first, end) positions of each target in the last call; a token belongs to it when it reaches beyond the last
+        """(first, end) positions of each target in the last call; a token belongs to it if it extends beyond the last
         character before it. Padding tokens cover no characters."""
         spans = []
         for text, offsets, target in zip(self.texts, self._offsets, targets, strict=True):
@@ -263,42 +262,42 @@ class RecordingTokenizer:
 
 
 def load_processor(weights: Weights) -> Processor:
-    """The processor in `weights`, with the image processor that works on PIL images where there is one: the same
+    """The processor in `weights`, with the image processor for PIL images if there is one: the same
     pixels on every machine, whatever release of torchvision it has."""
     from transformers import AutoImageProcessor, AutoProcessor
 
     processor: Processor = AutoProcessor.from_pretrained(weights.source, **weights.where)
     if not hasattr(processor, "tokenizer") or not hasattr(processor, "image_processor"):
-        raise ConfigError(f"{weights.source} has no processor for images and text", "this is no vision-language model")
+        raise ConfigError(f"{weights.source} has no processor for images and text", "choose a vision-language model")
     with contextlib.suppress(ValueError, ImportError):  # some image processors exist for torchvision only
         processor.image_processor = AutoImageProcessor.from_pretrained(weights.source, **weights.where, backend="pil")
     return processor
 
 
 def prepare_tokenizer(tokenizer: PreTrainedTokenizerBase, name: str, source: str) -> None:
-    """Lets a tokenizer without a pad token pad with EOS (masks say what is padding); see `as_in_file`, too. Raises ConfigError
-    for one that gives no character offsets, by which targets are found."""
+    """Applies `as_in_file`, and lets a tokenizer without a pad token pad with EOS (masks mark the padding). Raises ConfigError
+    for a tokenizer without character offsets, which are needed to locate targets."""
     as_in_file(tokenizer, source, name)
     if not getattr(tokenizer, "is_fast", False):
-        raise ConfigError(f"the tokenizer of {name} gives no offsets", "a folder with a tokenizer.json is needed")
+        raise ConfigError(f"the tokenizer of {name} gives no offsets", "use weights with a tokenizer.json")
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
 
 
 def image_token_ids(processor: Processor, config: PreTrainedConfig) -> list[int]:
     """Ids of the tokens that stand for images and videos, as processor, tokenizer and configuration name them."""
-    named = set()
+    ids = set()
     for holder in (processor, processor.tokenizer, config):
         for key in ("image_token_id", "video_token_id", "image_token_index", "video_token_index", "boi_token_id",
                     "eoi_token_id", "fake_image_token_id", "vision_start_token_id", "vision_end_token_id",
                     "start_image_token_id", "end_image_token_id"):  # fmt: skip
-            found = getattr(holder, key, None)
-            if isinstance(found, int):
-                named.add(found)
-    return sorted(named)
+            token_id = getattr(holder, key, None)
+            if isinstance(token_id, int):
+                ids.add(token_id)
+    return sorted(ids)
 
 
 def text_limit(config: PreTrainedConfig, reserve: int = 0) -> int | None:
-    """How many tokens the language model reads before `reserve` further ones, where its configuration says so."""
+    """The language model's token limit less `reserve`; None if its configuration names no limit."""
     limit = getattr(config.get_text_config(), "max_position_embeddings", None)
     return None if limit is None else int(limit) - reserve

@@ -1,4 +1,4 @@
-"""Prompt formats: how examples become the exact text that a model reads, and how an answer is cut out of its output."""
+"""Prompt formats: how examples become the exact text that a model reads, and how an answer is extracted from its output."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from icltool.errors import ConfigError
 class PromptFormat:
     """A model family's way of writing prompts (specification of each published model's prompts).
 
-    `start` opens the prompt, `image` stands for one image, `separator` ends a demonstration, and `end` closes the target
-    of the query ("" where EOS is the pad token). Without `separated_target` a target has no separator: what comes after
-    an answer is then `end` alone, which may not be empty. `reserved` are the special tokens: where data contain one
-    literally it is broken up, so that no caption can inject an image or end the prompt. `tasks` are the ways to ask for the
-    built-in tasks; of any other it is that of the first of `templates` that the task knows.
+    `start` opens the prompt, `image` is the marker of one image, `separator` ends a demonstration, and `end` closes the
+    target of the query ("" if EOS is the pad token). Without `separated_target` a target has no separator: an answer is then
+    followed by `end` alone, which may not be empty. `reserved` are the special tokens, which are broken up in data, so that
+    no caption can inject an image or end the prompt. `tasks` are the forms of the built-in tasks; any other task uses the
+    first of `templates` that it defines.
     """
 
     start: str
@@ -34,7 +34,7 @@ class PromptFormat:
 
     def __post_init__(self) -> None:
         if not self.separated_target and not self.end:
-            raise ValueError("a target without separator needs an `end`: else nothing says where the answer ends")
+            raise ValueError("a target without separator needs an `end`: otherwise nothing marks the end of the answer")
 
     def __repr__(self) -> str:
         tasks = {task: rules for task, rules in self.tasks.items() if LATER_TASKS.get(task) != rules}
@@ -52,11 +52,11 @@ class PromptFormat:
         return Prompt("".join(parts), images, self._plain(query.label) + rules.closing + separator + self.end)
 
     def clean(self, task: Task | str, text: str) -> str:
-        """The answer within a raw continuation: up to the next example (and comma, in VQA); quotes, blanks at both ends and
-        the template's closing dropped.
+        """The answer in a raw continuation: up to the next example (in VQA also up to a comma), without quotes, blanks at
+        both ends and the template's closing.
 
-        Quotes go and line breaks become blanks before anything is cut: words on both sides of a break stay apart, and what
-        is clean stays as it is.
+        Before anything is cut, quotes are removed and line breaks become blanks, so that words on both sides of a break stay
+        separate and a clean answer stays unchanged.
         """
         rules = self._rules(task)
         answer = " ".join(text.replace('"', "").split())
@@ -97,18 +97,18 @@ def plain_text(text: str, reserved: Sequence[str]) -> str:
 def filled(template: str, question: str, text: str, style: str = "") -> str:
     """`template` with {question}, {text} and {style} filled in, in one pass: braces in the data stay as they are."""
     values = {"{question}": question, "{text}": text, "{style}": style}
-    return re.sub(r"\{question\}|\{text\}|\{style\}", lambda found: values[found.group()], template)
+    return re.sub(r"\{question\}|\{text\}|\{style\}", lambda match: values[match.group()], template)
 
 
-#: Tasks that came later than the fingerprints of formats, which tell them only where a format writes them in a way of its
-#: own.
+#: Tasks added after fingerprints of formats were defined. They are part of a fingerprint only if a format writes them in its
+#: own way.
 _COMMON = formats("completion")
 LATER_TASKS: Mapping[str, TaskFormat] = {task: _COMMON[task] for task in ("style", "inference", "inference-choice")}
 
 _FAKE, _IMAGE = "<fake_token_around_image>", "<image>"
 
-#: IDEFICS (first generation): the prompt of the published Lever-LM runs. The instruction-tuned models read it too, in place
-#: of their "User: … <end_of_utterance>" turns: only this one has published figures with demonstrations to compare with.
+#: IDEFICS (first generation): the prompt of the published Lever-LM runs. The instruction-tuned models use it, too, instead
+#: of their "User: … <end_of_utterance>" turns: published figures with demonstrations exist for this prompt only.
 IDEFICS = PromptFormat(
     start="<s>",
     image=f"{_FAKE}{_IMAGE}{_FAKE}",
@@ -119,7 +119,7 @@ IDEFICS = PromptFormat(
     templates=("lever-lm", "completion"),
 )
 
-#: IDEFICS2. The image marker is one token; the model's own processor puts its features and their fake tokens there.
+#: IDEFICS2. The image marker is one token; the model's processor expands it.
 IDEFICS2 = PromptFormat(
     start="<s>",
     image=_IMAGE,
@@ -132,7 +132,7 @@ IDEFICS2 = PromptFormat(
 
 
 def _live(form: PromptFormat) -> PromptFormat:
-    """The family's format with LIVE's texts: an empty line between demonstrations, and none in the target."""
+    """The family's format with LIVE's texts: an empty line after each demonstration, but none in the target."""
     return replace(
         form,
         separator="\n\n",
@@ -146,7 +146,7 @@ def _live(form: PromptFormat) -> PromptFormat:
 IDEFICS_FORMATS: Mapping[str, PromptFormat] = {"lever-lm": IDEFICS, "live": _live(IDEFICS)}
 IDEFICS2_FORMATS: Mapping[str, PromptFormat] = {"lever-lm": IDEFICS2, "live": _live(IDEFICS2)}
 
-#: Text-only language models. Start, end and reserved tokens are those of the model's tokenizer.
+#: Text-only language models. Start, end and reserved tokens are set from the model's tokenizer.
 TEXT = PromptFormat(
     start="",
     image="",

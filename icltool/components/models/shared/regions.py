@@ -1,8 +1,7 @@
-"""Showing regions of an image: composited in colour, blackened, with all else blackened, or cut out.
+"""Showing regions of an image: highlighted in colour, blacked out, with everything else blacked out, or cropped.
 
-"highlight" draws as the published code of Sherlock does (arXiv:2202.04800): on a transparent layer, where later boxes stand
-over earlier ones, which is then composited onto the pixels of the original. A drawn box includes the pixels at LEFT + WIDTH
-and TOP + HEIGHT, as there.
+"highlight" draws as the published code of Sherlock does (arXiv:2202.04800): on a transparent layer, later boxes over earlier
+ones, which is then composited onto the original. As there, a drawn box includes the pixels at LEFT + WIDTH and TOP + HEIGHT.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from PIL import Image, ImageDraw
 from icltool.contracts import ImageReference, Region
 from icltool.errors import DataError
 
-#: RGBA: magenta with 60 of 255 parts opacity, in a green line of three pixels.
+#: RGBA: magenta with an opacity of 60 / 255, and a green outline of three pixels.
 FILL, OUTLINE, LINE = (255, 5, 205, 60), (5, 255, 55, 255), 3
 _CLEAR, _BLACK = (0, 0, 0, 0), (0, 0, 0, 255)
 
@@ -22,9 +21,9 @@ Box = tuple[int, int, int, int]
 
 
 def with_regions_shown(image: Image.Image, reference: ImageReference) -> Image.Image:
-    """The RGB image with the regions of `reference` shown in its mode; the image itself where there are none.
+    """The RGB image with the regions of `reference` shown in its mode; the image itself if there are none.
 
-    Parts of regions beyond the image are left out. Raises DataError naming the image where nothing is left of one.
+    Parts of regions outside the image are left out. Raises DataError naming the image if a region is entirely outside.
     """
     if not reference.regions:
         return image
@@ -45,8 +44,8 @@ def with_regions_shown(image: Image.Image, reference: ImageReference) -> Image.I
 
 
 def bounds(reference: ImageReference, size: tuple[int, int]) -> Box:
-    """(left, top, right, bottom) of the smallest box around all regions, within an image of `size` (width, height): what a
-    crop has to keep. The whole image where there are no regions. DataError as of `with_regions_shown`."""
+    """(left, top, right, bottom) of the smallest box around all regions in an image of `size` (width, height): the part that a
+    crop must keep. The whole image if there are no regions. Raises DataError as `with_regions_shown` does."""
     boxes: Sequence[Box] = [clipped(region, size, reference.file) for region in reference.regions] or [(0, 0, *size)]
     lefts, tops, rights, bottoms = zip(*boxes, strict=True)
     return min(lefts), min(tops), max(rights), max(bottoms)
@@ -54,13 +53,13 @@ def bounds(reference: ImageReference, size: tuple[int, int]) -> Box:
 
 def clipped(region: Region, size: tuple[int, int], file: str) -> Box:
     """(left, top, right, bottom) of the part of a region that is within an image of `size` (width, height), without the
-    pixels at right and bottom. DataError naming `file` where nothing is."""
+    pixels at right and bottom. Raises DataError naming `file` if no part is."""
     width, height = size
     right, bottom = min(region.left + region.width, width), min(region.top + region.height, height)
     if region.left >= right or region.top >= bottom:
         raise DataError(
-            f"image {file} has {width} x {height} pixels, and nothing of them is in the region {region.width} x "
-            f"{region.height} at {region.left},{region.top}",
-            "the regions are of another image, or of another size of it: get the original, or correct the annotations",
+            f"image {file} has {width} x {height} pixels, so the region {region.width} x {region.height} at "
+            f"{region.left},{region.top} is outside it",
+            "the regions belong to another image or another size of it: get the original, or correct the annotations",
         )
     return region.left, region.top, right, bottom

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 def target_scores(logits: torch.Tensor, targets: Sequence[Sequence[int]]) -> list[TargetScore]:
     """One TargetScore per prompt of a batch.
 
-    `logits` [N, vocabulary] are those that predict the target tokens, all prompts' one after the other; `targets` holds
-    each prompt's target tokens, N in all. The log-softmax is computed in float32, the sum in float64.
+    `logits` [N, vocabulary] predict the target tokens of all prompts, one prompt after the other; `targets` holds each
+    prompt's target tokens, N in all. The log-softmax is computed in float32, the sum in float64.
     """
     flat = torch.tensor([token for target in targets for token in target], device=logits.device)
     log_probs = torch.log_softmax(logits.float(), dim=-1)
@@ -37,22 +37,22 @@ def forward_scores(model: Network, inputs: Mapping[str, Any], spans: Sequence[tu
     """Scores of targets by one forward pass of a transformers model over a padded batch.
 
     `spans` are each row's target as positions (first, end) in `inputs["input_ids"]`. Logits are computed from the first
-    column on that predicts some row's target, where the model can be told so (`logits_to_keep`), else everywhere.
+    column on that predicts some row's target if the model supports it (`logits_to_keep`), else everywhere.
     """
     ids = inputs["input_ids"].tolist()
-    skipped, told = 0, {}
+    skipped, options = 0, {}
     if "logits_to_keep" in inspect.signature(model.forward).parameters:
         skipped = min(first for first, _ in spans) - 1
-        told["logits_to_keep"] = len(ids[0]) - skipped
-    logits = model(**inputs, **told, use_cache=False).logits
+        options["logits_to_keep"] = len(ids[0]) - skipped
+    logits = model(**inputs, **options, use_cache=False).logits
     rows, columns = predicting(spans)
-    kept = [column - skipped for column in columns]
-    return target_scores(logits[rows, kept], [ids[row][first:end] for row, (first, end) in enumerate(spans)])
+    shifted = [column - skipped for column in columns]
+    return target_scores(logits[rows, shifted], [ids[row][first:end] for row, (first, end) in enumerate(spans)])
 
 
 def end_tokens(model: Network, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """Ids that end an answer: those of the checkpoint's generation configuration, and the tokenizer's EOS. ConfigError for
-    what is no id."""
+    """Ids that end an answer: those of the checkpoint's generation configuration, and the tokenizer's EOS. Raises ConfigError
+    for a value that is not an id."""
     own = {
         name: value if isinstance(value, (list, tuple)) else [value]
         for name in ("bos_token_id", "pad_token_id", "decoder_start_token_id", "eos_token_id")
@@ -61,34 +61,34 @@ def end_tokens(model: Network, tokenizer: PreTrainedTokenizerBase) -> list[int]:
     for name, tokens in own.items():
         if any(type(token) is not int or abs(token) >= 1 << 31 for token in tokens):
             raise ConfigError(
-                f"the model's generation_config.json says {name} = {tokens!r:.80}, which is no token",
-                "the file is damaged: get it again",
+                f"the model's generation_config.json has {name} = {tokens!r:.80}, which is not a token id",
+                "the file is damaged: download it again",
             )
     ends = {*own.get("eos_token_id", ()), tokenizer.eos_token_id}
     return sorted(int(token) for token in ends if token is not None)
 
 
 def beam_options(pad: int, options: GenerationOptions) -> dict[str, Any]:
-    """What `generate` of transformers is told of the search; nothing is left to the defaults of the model's own files.
+    """The search options of transformers' `generate`; nothing is left to the defaults in the model's own files.
 
-    Its repetition penalty counts the tokens of the prompt too, where it is given the prompt's ids; where it is given
-    embeddings alone, only those of the answer.
+    Its repetition penalty also counts the tokens of the prompt if it receives the prompt's ids; if it receives embeddings
+    alone, only those of the answer.
     """
-    told: dict[str, Any] = {
+    search: dict[str, Any] = {
         "max_new_tokens": options.max_new_tokens,
         "num_beams": options.num_beams,
         "do_sample": False,
         "pad_token_id": pad,
     }
     if options.num_beams > 1:
-        told["length_penalty"] = options.length_penalty
+        search["length_penalty"] = options.length_penalty
     if options.min_new_tokens > 0:
-        told["min_new_tokens"] = options.min_new_tokens
+        search["min_new_tokens"] = options.min_new_tokens
     if options.repetition_penalty != 1.0:
-        told["repetition_penalty"] = options.repetition_penalty
+        search["repetition_penalty"] = options.repetition_penalty
     if options.no_repeat_ngram > 0:
-        told["no_repeat_ngram_size"] = options.no_repeat_ngram
-    return told
+        search["no_repeat_ngram_size"] = options.no_repeat_ngram
+    return search
 
 
 def decoded(tokenizer: PreTrainedTokenizerBase, ids: torch.Tensor) -> list[str]:

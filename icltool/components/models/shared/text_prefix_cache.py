@@ -1,4 +1,4 @@
-"""Text-only language models that go on from keys and values of tokens computed before."""
+"""The prefix cache of text-only language models."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from icltool.components.models.shared.loading import Network
 
-#: Architectures of which a test shows that prompts in parts give what whole prompts give. Others are computed whole.
+#: Architectures tested to give the same results with a prefix cache as without. Prompts of others are computed whole.
 WITH_PREFIX_CACHE = frozenset(
     {"gemma", "gemma2", "gemma3_text", "gpt2", "gpt_neox", "llama", "mistral", "mixtral", "olmo2", "opt", "phi", "phi3",
      "qwen2", "qwen3", "stablelm"}
@@ -26,13 +26,13 @@ WITH_PREFIX_CACHE = frozenset(
 
 
 class TextPrefixCache(DecoderPrefixCache):
-    """SupportsPrefixCache and ContinuesFromPrefix of a TextModel."""
+    """SupportsPrefixCache and GeneratesFromPrefix of a TextModel."""
 
     def __init__(
-        self, model: Network, tokenizer: PreTrainedTokenizerBase, device: torch.device, written: PromptFormat
+        self, model: Network, tokenizer: PreTrainedTokenizerBase, device: torch.device, prompt_format: PromptFormat
     ) -> None:
         super().__init__(model, model.base_model, tokenizer, device)
-        self._format = written
+        self._format = prompt_format
 
     def prompt_tokens(self, prompts: Sequence[Prompt], with_target: bool) -> list[PromptTokens]:
         """See SupportsPrefixCache. The query begins after the last separator of demonstrations."""
@@ -57,9 +57,9 @@ class TextPrefixCache(DecoderPrefixCache):
 
 
 def text_prefix_cache(
-    model: Network, tokenizer: PreTrainedTokenizerBase, device: torch.device, written: PromptFormat
+    model: Network, tokenizer: PreTrainedTokenizerBase, device: torch.device, prompt_format: PromptFormat
 ) -> TextPrefixCache | None:
-    """The ability of this model, or None where it is not shown to be right."""
+    """The prefix cache of this model; None for an architecture that was not tested."""
     if model.config.model_type not in WITH_PREFIX_CACHE or not layers_support_prefix_cache(model.config):
         return None
-    return TextPrefixCache(model, tokenizer, device, written)
+    return TextPrefixCache(model, tokenizer, device, prompt_format)

@@ -1,4 +1,4 @@
-"""A tokenizer as its own file says: transformers 5 builds some families' anew, and not all come out as they were trained."""
+"""A tokenizer that follows its tokenizer.json: transformers 5 rebuilds those of some families, and not all as trained."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 FILE = "tokenizer.json"
-#: What tokenizers are compared on: the words of prompts behind line breaks, special tokens and blanks, digits, other scripts.
+#: Texts to compare tokenizers on: the words of prompts after line breaks, special tokens and blanks; digits; other scripts.
 PROBES = (
     "Question:what is it Short answer:2 red cats\nQuestion : who?",
     "\n\nCaption:a well-worn umbrella,  isn't it?",
@@ -23,47 +23,47 @@ PROBES = (
 
 
 def as_in_file(tokenizer: PreTrainedTokenizerBase, source: str, name: str) -> None:
-    """Gives `tokenizer`, loaded from `source` (a folder or a hub id), the rules of its tokenizer.json where it has others.
+    """Gives `tokenizer`, loaded from `source` (a folder or a hub id), the rules of its tokenizer.json if they differ.
 
-    Where there is no such file nothing is done. Raises ConfigError where its tokens cannot be made those of the file.
+    Does nothing if there is no such file. Raises ConfigError if the two still disagree afterwards.
     """
     file = _file(source)
     if file is None or not getattr(tokenizer, "is_fast", False):
         return
     try:
-        written = Tokenizer.from_file(str(file))
+        in_file = Tokenizer.from_file(str(file))
     except Exception as error:  # the library raises nothing narrower
-        raise ConfigError(f"{file} cannot be read: {' '.join(str(error).split())}", "restore it") from error
-    probes = [*PROBES, *_around_specials(tokenizer, written)]
-    if _same(tokenizer, written, probes):
+        raise ConfigError(f"{file} cannot be read: {' '.join(str(error).split())}", "download it again") from error
+    probes = [*PROBES, *_around_specials(tokenizer, in_file)]
+    if _same(tokenizer, in_file, probes):
         return
-    vocabulary = written.get_vocab()
+    vocabulary = in_file.get_vocab()
     if all(vocabulary.get(token) == number for token, number in tokenizer.get_added_vocab().items()):
         for part in ("model", "normalizer", "pre_tokenizer", "decoder"):
-            setattr(tokenizer.backend_tokenizer, part, getattr(written, part))
-    if not _same(tokenizer, written, probes):
+            setattr(tokenizer.backend_tokenizer, part, getattr(in_file, part))
+    if not _same(tokenizer, in_file, probes):
         raise ConfigError(
-            f"the tokenizer of {name} is not that of its {FILE}: transformers builds it otherwise than it was trained",
-            'add "legacy": true to its tokenizer_config.json where it is a Llama tokenizer, or use another release',
+            f"the tokenizer of {name} disagrees with its {FILE}: transformers does not build it as it was trained",
+            'for a Llama tokenizer add "legacy": true to tokenizer_config.json; else use another release of transformers',
         )
 
 
-def _around_specials(tokenizer: PreTrainedTokenizerBase, written: Tokenizer) -> list[str]:
-    """Words behind each of the special tokens that both have, as images and turns stand in prompts."""
-    known = written.get_vocab()
+def _around_specials(tokenizer: PreTrainedTokenizerBase, in_file: Tokenizer) -> list[str]:
+    """Words after each special token that both have, as after images and turns in prompts."""
+    known = in_file.get_vocab()
     special = [str(token.content) for token in tokenizer.added_tokens_decoder.values() if token.special]
     return [f"{token}Question:what {token}\nCaption:a cat" for token in special[:8] if token in known]
 
 
-def _same(tokenizer: PreTrainedTokenizerBase, written: Tokenizer, probes: list[str]) -> bool:
-    found = tokenizer(probes, add_special_tokens=False)["input_ids"]
+def _same(tokenizer: PreTrainedTokenizerBase, in_file: Tokenizer, probes: list[str]) -> bool:
+    encoded = tokenizer(probes, add_special_tokens=False)["input_ids"]
     return all(
-        ids == written.encode(probe, add_special_tokens=False).ids for ids, probe in zip(found, probes, strict=True)
+        ids == in_file.encode(probe, add_special_tokens=False).ids for ids, probe in zip(encoded, probes, strict=True)
     )
 
 
 def _file(source: str) -> Path | None:
     if Path(source).is_dir():
-        found = Path(source) / FILE
-        return found if found.is_file() else None
+        file = Path(source) / FILE
+        return file if file.is_file() else None
     return cached_file(source, FILE)

@@ -1,4 +1,4 @@
-"""A cache of transformers over keys and values that stand elsewhere: nothing is copied but what a layer attends to."""
+"""A transformers cache over keys and values that are stored outside it: only what a layer attends to is copied."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ if TYPE_CHECKING:
 
 
 class PrefixLayer(DynamicLayer):
-    """One layer for one forward pass: asks `past` for its keys and values when its turn has come, and keeps only those of
-    the new tokens, where they are wanted."""
+    """One layer for one forward pass: reads its keys and values from `past` when the layer runs, and keeps only those of the
+    new tokens, if asked to `keep` them."""
 
     def __init__(self, past: KeysValues | None, number: int, columns: int, keep: bool) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._past, self._number, self._columns, self._keeps = past, number, columns, keep
+        self._past, self._number, self._columns, self._keep = past, number, columns, keep
         self.own: tuple[torch.Tensor, torch.Tensor] | None = None
 
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *args: object, **kwargs: object
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        if self._keeps:
+        if self._keep:
             self.own = key_states, value_states
         if self._past is None:
             return key_states, value_states
@@ -55,20 +55,20 @@ def generation_cache(cache: Cache | None) -> dict[str, Cache | None]:
 
 
 def forward_cache(model: torch.nn.Module, cache: Cache | None) -> dict[str, Cache | None]:
-    """The keyword argument that hands `cache` to the forward pass of a transformers model; where that names none, it is the
+    """The keyword argument that hands `cache` to the forward pass of a transformers model; if its signature names none, the
     one that `generate` uses."""
     name = _cache_parameter(type(model).forward)
     return generation_cache(cache) if name is None else {name: cache}
 
 
 def output_cache(output: ModelOutput) -> Cache | None:
-    """The cache that a forward pass of a transformers model gave back; None where it kept none."""
-    found: Cache | None = output["cache"] if "cache" in output else output.get("past_key_values")
-    return found
+    """The cache that a forward pass of a transformers model returned, if any."""
+    cache: Cache | None = output["cache"] if "cache" in output else output.get("past_key_values")
+    return cache
 
 
 def cache_of_prefix(past: KeysValues | None, layers: int, columns: int, keep: bool) -> Cache:
-    """A cache for one forward pass of a model of `layers` layers after `past`, which has `columns` columns (0 without)."""
+    """A cache for one forward pass of a model of `layers` layers after `past`, which has `columns` columns (0 for None)."""
     return Cache(layers=[PrefixLayer(past, number, columns, keep) for number in range(layers)])
 
 

@@ -39,11 +39,11 @@ if TYPE_CHECKING:
 
 
 class TextModel(HookedDecoder):
-    """The adapter. It reads no images: an example with one is refused.
+    """The adapter. It reads no images: examples with an image are refused.
 
-    `padding_side` is where prompts that are scored are filled up: results do not depend on it. Positions are always
-    those of the unpadded prompt. Models of the architectures in WITH_PREFIX_CACHE go on from keys and values computed before
-    (SupportsPrefixCache, ContinuesFromPrefix).
+    `padding_side` applies to scoring; results do not depend on it. Positions are always those of the unpadded prompt. Models
+    of the architectures in WITH_PREFIX_CACHE reuse keys and values of a common prefix (SupportsPrefixCache,
+    GeneratesFromPrefix).
     """
 
     padding_side = "right"
@@ -65,9 +65,9 @@ class TextModel(HookedDecoder):
         self._forward = set(inspect.signature(self.model.forward).parameters)
         self.end_tokens = end_tokens(self.model, self.tokenizer)
         plain_generation(self.model, self.end_tokens)
-        after = text_prefix_cache(self.model, self.tokenizer, self.device, self.format)
-        if after is not None:
-            self._use_prefix_cache(after)
+        cache = text_prefix_cache(self.model, self.tokenizer, self.device, self.format)
+        if cache is not None:
+            self._use_prefix_cache(cache)
 
     def prompt(self, task: Task | str, demonstrations: Sequence[Example], query: Example) -> Prompt:
         if task_name(task) == "caption" or any(e.image for e in (*demonstrations, query)):
@@ -115,7 +115,7 @@ class TextModel(HookedDecoder):
         return answers_at(inputs, [(t.target_start, len(t.ids)) for t in tokens])
 
     def _inputs(self, tokens: Sequence[TokenizedPrompt], side: str) -> tuple[dict[str, torch.Tensor], list[int]]:
-        """(padded inputs [B, T], where each prompt begins in its row)."""
+        """(padded inputs [B, T], the column in which each prompt begins)."""
         rows = padded_rows([t.ids for t in tokens], int(self.tokenizer.pad_token_id), side)
         inputs = {"input_ids": rows.ids.to(self.device), "attention_mask": rows.mask.to(self.device)}
         if "position_ids" in self._forward:
@@ -124,7 +124,7 @@ class TextModel(HookedDecoder):
 
 
 def text_format(tokenizer: PreTrainedTokenizerBase) -> PromptFormat:
-    """TEXT with the tokenizer's own tokens: BOS in front where it writes one, EOS at the end where it is not the pad token
+    """TEXT with the tokenizer's own tokens: BOS in front if the tokenizer adds one, EOS at the end unless it is the pad token
     (a tokenizer without a pad token pads with EOS)."""
     bos, eos, pad = tokenizer.bos_token or "", tokenizer.eos_token or "", tokenizer.pad_token
     begins = bool(bos) and tokenizer("a")["input_ids"][:1] == [tokenizer.bos_token_id]

@@ -272,7 +272,7 @@ def test_hostile_texts_pass_through(world: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda text: text[:-20], "is cut or malformed"),
+        (lambda text: text[:-20], "is truncated or malformed"),
         (lambda text: text.replace('"better":', '"best":', 1), r"results\.json is malformed: KeyError 'better'"),
         (
             lambda text: text.replace('"differences": [', '"differences": [3, '),

@@ -106,7 +106,7 @@ def test_placeholders_are_counted(opt: Blip2Model, images: Images) -> None:
     """transformers would leave the image out without a word."""
     prompt = opt.prompt("caption", [], images("caption")[0])
     for text in ("</s>a photo of", "<image>" + prompt.text):
-        with pytest.raises(DataError, match=r"placeholder tokens for 1 images, which take 3"):
+        with pytest.raises(DataError, match=r"placeholder tokens for 1 images, which need 3"):
             opt.score([replace(prompt, text=text)], 1)
         with pytest.raises(DataError, match="placeholder tokens"):
             opt.generate([replace(prompt, text=text)], GenerationOptions(4), 1)
@@ -155,11 +155,11 @@ def test_weights_of_another_size_are_refused(folder_of: Folder, tmp_path: Path) 
     folder = shutil.copytree(folder_of(tiny.blip2_opt), tmp_path / "copy")
     shutil.copy(Path(folder_of(tiny.blip2_opt_wider)) / "model.safetensors", folder)
     with pytest.raises(
-        ConfigError, match=r"another size than its config.json says, \S+ among them: \(.*48\), not \(.*32\)"
+        ConfigError, match=r"not have the size in its config.json, including \S+: \(.*48\), not \(.*32\)"
     ):
         Blip2Model(CaptionerOptions(path=str(folder), device="cpu"))
 
 
 def test_another_architecture_is_refused(folder_of: Folder) -> None:
-    with pytest.raises(ConfigError, match=r"of the architecture blip-2, the files in .* are of blip"):
+    with pytest.raises(ConfigError, match=r"has the architecture blip-2, but the files in .* are for blip"):
         Blip2Model(CaptionerOptions(path=folder_of(tiny.blip), device="cpu"))

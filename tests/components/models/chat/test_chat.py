@@ -169,7 +169,9 @@ def test_an_answer_is_its_blank_and_its_label(text: str, whole: str, expected: t
     ],
 )
 def test_thoughts_are_part_of_no_answer(text: str, whole: str) -> None:
-    with pytest.raises(ConfigError, match=r"before an answer, and has no switch|does not write an answer where"):
+    with pytest.raises(
+        ConfigError, match=r"before an answer, which cannot be switched off|does not write the answer where"
+    ):
         answer_in(text, whole, "blue")
 
 
@@ -278,7 +280,7 @@ def test_templates_that_cannot_hold_demonstrations_are_refused() -> None:
         head, _, tail = plain_chat(messages, generate).partition("<image>")
         return f"{head}<image>{tail.replace('<image>', '')}"
 
-    with pytest.raises(ConfigError, match="does not write an answer"):
+    with pytest.raises(ConfigError, match="does not write the answer"):
         ChatFormat(thinking, "<image>", ()).prompt("caption", [], example("x"))
     with pytest.raises(ConfigError, match="writes 1 of 2 images"):
         ChatFormat(first_image_only, "<image>", ()).prompt("caption", [example("y")], example("x"))
@@ -310,7 +312,7 @@ def test_images_are_encoded_once_where_prompts_cannot_change_them(
     monkeypatch.setattr(type(model.model), "get_image_features", lambda *a, **k: pytest.fail("encoded again"))
     monkeypatch.setattr(type(model.model.model), "get_image_features", lambda *a, **k: pytest.fail("encoded again"))
     assert [s.log_prob for s in model.score(prompts, 2, features)] == pytest.approx(wanted, abs=1e-4)
-    model._shelf._shown.clear()
+    model._images._processed.clear()
     assert [s.log_prob for s in model.score(prompts, 1, features)] == pytest.approx(wanted, abs=1e-4)
 
 

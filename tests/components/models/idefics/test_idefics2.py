@@ -56,5 +56,7 @@ def test_prompts_without_images_are_read_too(model: Idefics2Model, images: Image
 
 
 def test_another_architecture_is_refused(folder_of: Folder) -> None:
-    with pytest.raises(ConfigError, match=r"of the architecture idefics2, the files in .* are of llava_onevision"):
+    with pytest.raises(
+        ConfigError, match=r"has the architecture idefics2, but the files in .* are for llava_onevision"
+    ):
         Idefics2Model(IdeficsOptions(path=folder_of(tiny.llava_onevision), device="cpu"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from icltool.components.models.idefics.logits_subset import SharedImages, WantedTokens
+from icltool.components.models.idefics.logits_subset import SharedImages, TokenSubset
 
 
 def test_an_image_is_projected_once_for_all_rows() -> None:
@@ -25,25 +25,25 @@ def test_an_image_is_projected_once_for_all_rows() -> None:
 
 def test_wanted_tokens_come_out_the_same_and_others_are_zero() -> None:
     layer = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.SiLU(), torch.nn.Linear(8, 4))
-    narrowing = WantedTokens(layer)
+    subset = TokenSubset(layer)
     states = torch.randn(2, 5, 4)
     plain = layer(states)
     rows, columns = torch.tensor([0, 0, 1]), torch.tensor([1, 4, 2])
-    with narrowing.of(rows, columns):
+    with subset.of(rows, columns):
         found = layer(states)
     torch.testing.assert_close(found[rows, columns], plain[rows, columns])
     found[rows, columns] = 0
     assert not found.any()
-    with narrowing.of(rows[:0], columns[:0]):
+    with subset.of(rows[:0], columns[:0]):
         assert not layer(states).any()
 
 
 def test_an_error_inside_leaves_the_layers_as_they_were() -> None:
     layer = torch.nn.Linear(4, 4)
-    sharing, narrowing = SharedImages([layer]), WantedTokens(layer)
+    sharing, subset = SharedImages([layer]), TokenSubset(layer)
     states = torch.randn(2, 3, 4)
     plain = layer(states)
     table, rows = torch.randn(1, 3, 4), torch.zeros(2, 1, dtype=torch.long)
-    with pytest.raises(RuntimeError, match="memory"), sharing.of(table, rows), narrowing.of(rows[:, 0], rows[:, 0]):
+    with pytest.raises(RuntimeError, match="memory"), sharing.of(table, rows), subset.of(rows[:, 0], rows[:, 0]):
         raise RuntimeError("out of memory")
     torch.testing.assert_close(layer(states), plain)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 from PIL import Image
 
-from icltool.components.models.shared.augmentation import ImageReader, _kept, resized_crop, square_crop
+from icltool.components.models.shared.augmentation import ImageReader, _region_box, resized_crop, square_crop
 from icltool.contracts import Augmentation, Region, keyed_generator, with_regions
 from icltool.errors import DataError
 
@@ -130,9 +130,9 @@ def test_squares_keep_the_region(
 def test_what_is_kept_is_the_rectangle_around_all_regions(tmp_path: Path) -> None:
     path = image_file(tmp_path, (40, 30))
     both = [Region(5, 6, 10, 4), Region(20, 2, 30, 8)]
-    assert _kept(with_regions(path, both), Image.open(path)) == (5, 2, 40, 10)
-    assert _kept(with_regions(path, both, "crop"), Image.open(path)) is None
-    assert _kept(path, Image.open(path)) is None
+    assert _region_box(with_regions(path, both), Image.open(path)) == (5, 2, 40, 10)
+    assert _region_box(with_regions(path, both, "crop"), Image.open(path)) is None
+    assert _region_box(path, Image.open(path)) is None
 
 
 def test_mirroring(tmp_path: Path) -> None:

@@ -65,14 +65,14 @@ def test_language_models_of_other_kinds_conform(family: str, tmp_path: Path) -> 
     if heads:
         assert [(h.heads, h.head_width) for h in model.attention_heads()] == [(4, 8)] * 2
     else:
-        with pytest.raises(ConfigError, match="no heads with projections of their own"):
+        with pytest.raises(ConfigError, match="does not have separate projections for each head"):
             model.attention_heads()
 
 
 def test_queries_beside_gates_are_no_heads(tmp_path: Path) -> None:
     """Qwen3-Next's projection makes a gate behind each head's query, so the first columns are not the queries."""
     model = loaded("qwen3_next", tmp_path, layer_types=["full_attention"] * 2, mlp_only_layers=[0, 1])
-    with pytest.raises(ConfigError, match="no heads with projections of their own"):
+    with pytest.raises(ConfigError, match="does not have separate projections for each head"):
         model.attention_heads()
     check_hooks(model, text_prompts(model), None, 1e-4)
 
@@ -80,7 +80,7 @@ def test_queries_beside_gates_are_no_heads(tmp_path: Path) -> None:
 def test_a_decoder_that_is_no_stack_of_layers_is_refused(folder_of: Folder) -> None:
     model = TextModel(RemoteCodeOptions(path=folder_of(tiny.llama), device="cpu"))
     model.model.config.num_hidden_layers = 3
-    with pytest.raises(ConfigError, match="no stack of 3 layers"):
+    with pytest.raises(ConfigError, match="not a stack of 3 layers"):
         model.decoder_layers()
 
 

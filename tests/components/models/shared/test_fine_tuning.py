@@ -305,7 +305,7 @@ def test_a_batch_needs_a_image_for_each_prompt(folder_of: Folder, images: Images
     prompts = zero_shot(model, images("caption")[:2], "caption")
     with pytest.raises(ValueError, match="2 prompts of one image each need as many images, not 1"):
         model.fine_tuning_batch(prompts, evaluation_pixels(model, prompts)[:1])
-    with pytest.raises(ValueError, match="of one image each can be fine-tuned on"):
+    with pytest.raises(ValueError, match="exactly one image each"):
         model.fine_tuning_batch([replace(prompts[0], images=())], evaluation_pixels(model, prompts)[:1])
     assert model.pixel_reader(Augmentation()).size == 28
 

@@ -122,7 +122,7 @@ def test_files_that_are_missing_or_cut_are_named(file: str, tmp_path: Path) -> N
     with pytest.raises(ConfigError, match=f"{file}.* is missing there"):
         component("models", "tiny-idefics", path=str(folder), device="cpu")
     (folder / file).write_bytes(whole[:-20])
-    with pytest.raises(ConfigError, match=f": {file} is cut or malformed"):
+    with pytest.raises(ConfigError, match=f": {file} is truncated or malformed"):
         component("models", "tiny-idefics", path=str(folder), device="cpu")
 
 
@@ -149,7 +149,7 @@ def test_a_tokenizer_of_no_kind_is_named(tmp_path: Path) -> None:
     ("size", "message"),
     [
         ({"height": [32], "width": 32}, "cannot be loaded from"),
-        ({"height": 10**6, "width": 32}, r"size = 1,000,000 pixels, which no model reads"),
+        ({"height": 10**6, "width": 32}, r"size = 1,000,000 pixels, which is beyond any real model"),
     ],
 )
 def test_sizes_that_no_image_can_have_are_refused_before_one_is_read(
@@ -199,7 +199,7 @@ def test_code_of_a_model_s_own_is_not_run(folder_of: Folder, tmp_path: Path, mon
     own = {"AutoConfig": "own.Config", "AutoModelForCausalLM": "own.Model"}
     (source / "config.json").write_text(json.dumps({**config, "model_type": "homemade", "auto_map": own}))
     (source / "own.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
-    with pytest.raises(ConfigError, match="code of its own, which does not run unasked"):
+    with pytest.raises(ConfigError, match="code from its repository, which icltool does not run by default"):
         TextModel(RemoteCodeOptions(name="homemade", path=str(source), device="cpu"))
     assert not (tmp_path / "ran").exists()
     with pytest.raises(ConfigError):  # it runs where that is asked for, and is no model
@@ -216,7 +216,7 @@ def test_sizes_that_no_model_has_are_refused_before_it_is_built(
     folder = Path(shutil.copytree(folder_of(tiny.gpt2), tmp_path / "m"))
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, key: value}))
-    with pytest.raises(ConfigError, match="which no model has"):
+    with pytest.raises(ConfigError, match="which is beyond any real model"):
         TextModel(RemoteCodeOptions(path=str(folder), device="cpu"))
 
 
@@ -267,7 +267,7 @@ def test_attention_implementations_agree(folder_of: Folder) -> None:
         ({"device": "gpu"}, "unknown device 'gpu'", "cuda:1"),
         ({"attention": "flash_attention_2"}, "needs the package flash-attn", "--attention sdpa"),
         ({"quantization": "4bit"}, "quantization 4bit needs", "--dtype bfloat16"),
-        ({"device": "cuda"}, "there is no GPU", "--device cpu"),
+        ({"device": "cuda"}, "this machine has no GPU", "--device cpu"),
         ({"device_map": "auto"}, "needs the package accelerate", "pip install accelerate"),
     ],
 )
@@ -404,7 +404,7 @@ def test_a_download_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
         ("{{ raise_exception('I want one image') }}", "fails: I want one image"),
         ("{% for", "fails: unexpected 'end of template'"),
         ("{{ a.b.c }}", "fails: 'a' is undefined"),
-        ("nothing", "does not write an answer"),
+        ("nothing", "does not write the answer"),
         ("{{ 'x' * 3000000000 }}", "holds '3000000000'"),
         ("{% set a = 9 ** 99 %}{{ 'x' * a }}", r"holds '9 \*\* 9"),
     ],

@@ -12,8 +12,8 @@ from icltool.components.models.shared.prefix_cache import (
     filled_cache,
     image_units,
     padded_spans,
+    predicting_positions,
     span_log_probs,
-    wanted_positions,
 )
 from icltool.components.models.shared.tokens import TokenizedPrompt
 from icltool.components.models.shared.transformers_cache import cache_of_prefix, own_keys_values
@@ -74,7 +74,7 @@ def test_log_probabilities_are_those_of_the_targets(spans: list[Span], at_once: 
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(prefix_cache, "LOGITS_AT_ONCE", at_once)
-        found = span_log_probs(hidden, wanted_positions(spans, CPU), head, 10)
+        found = span_log_probs(hidden, predicting_positions(spans, CPU), head, 10)
     assert found.dtype == torch.float64
     everything = torch.log_softmax(hidden, -1)
     count = 0

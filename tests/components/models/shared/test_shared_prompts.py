@@ -17,7 +17,7 @@ from icltool.components.models.idefics.idefics2 import Idefics2Model
 from icltool.components.models.idefics.options import IdeficsOptions
 from icltool.components.models.shared.options import RemoteCodeOptions
 from icltool.components.models.text.text import TextModel
-from icltool.contracts import ContinuesFromPrefix, Example, GenerationOptions, Prompt, Span
+from icltool.contracts import Example, GeneratesFromPrefix, GenerationOptions, Prompt, Span
 from icltool.engine import prefix_engine
 from icltool.engine.batching import Batches
 from icltool.engine.prefix_engine import PrefixEngine
@@ -69,7 +69,7 @@ def test_a_search_gives_the_figures_of_single_prompts(
 ) -> None:
     monkeypatch.setattr(prefix_engine, "shared_segments", partial(shared_segments, worth=4))
     model, steps, alone = asked
-    assert isinstance(model, ContinuesFromPrefix)
+    assert isinstance(model, GeneratesFromPrefix)
     features = None
     if limit == 40_000 and hasattr(model, "image_features"):
         paths = list(dict.fromkeys(path for step in steps for p in step for path in p.images))
@@ -145,15 +145,15 @@ def test_nothing_is_read_back_from_the_device(
         features = dict(zip(paths, model.image_features(paths, 2), strict=True))
     tokens = model.prompt_tokens(prompts, True)
     whole = [Span(t, 0, t.target_start - 1) for t in tokens]
-    past = _left(model.extend(whole, None, features, True).keys_values, [s.end for s in whole])
+    past = _left(model.extend_prefix(whole, None, features, True).keys_values, [s.end for s in whole])
     rest = [Span(t, t.target_start - 1, len(t.ids) - 1) for t in tokens]
     readings = Readings()
-    if hasattr(model, "_shelf") and model.model.config.model_type.startswith("qwen2"):
-        readings.ignore(monkeypatch, type(model.extend.__self__), "_positions")  # they are computed on the CPU
+    if hasattr(model, "_images") and model.model.config.model_type.startswith("qwen2"):
+        readings.ignore(monkeypatch, type(model.extend_prefix.__self__), "_positions")  # they are computed on the CPU
     with readings:
         for keep in (False, True):
-            model.extend(whole, None, features, keep)
-            model.extend(rest, past, features, keep)
+            model.extend_prefix(whole, None, features, keep)
+            model.extend_prefix(rest, past, features, keep)
     assert readings.found == []
 
 

@@ -13,7 +13,7 @@ import torch
 from icltool.components.models.shared.options import RemoteCodeOptions
 from icltool.components.models.shared.text_prefix_cache import WITH_PREFIX_CACHE
 from icltool.components.models.text.text import TextModel
-from icltool.contracts import ContinuesFromPrefix, Example, GenerationOptions, SupportsPrefixCache
+from icltool.contracts import Example, GeneratesFromPrefix, GenerationOptions, SupportsPrefixCache
 from icltool.errors import DataError
 from icltool.testing.models import mixed_prompts
 from icltool.testing.prefixes import check_prefixes
@@ -63,7 +63,7 @@ def loaded(family: str, folder: Path, **changes: Any) -> TextModel:
 @pytest.mark.parametrize("family", apart("external", OTHERS - {"gemma2", "mixtral", "qwen2"}, sorted(OTHERS)))
 def test_prompts_in_parts_equal_whole_prompts(family: str, tmp_path: Path) -> None:
     model = loaded(family, tmp_path)
-    assert isinstance(model, ContinuesFromPrefix)
+    assert isinstance(model, GeneratesFromPrefix)
     check_prefixes(model, mixed_prompts(model, EXAMPLES, "classification"), None, 1e-4)
 
 
@@ -97,4 +97,4 @@ def test_an_answer_must_fit_behind_the_prompt(folder_of: Folder) -> None:
     tokens = model.prompt_tokens([prompt], False)
     past = [(torch.zeros(1, 4, len(tokens[0].ids) - 1, 8),) * 2] * 2
     with pytest.raises(DataError, match="the model reads 12"):
-        model.generate_after(tokens, past, GenerationOptions(500), None)
+        model.generate_from_prefix(tokens, past, GenerationOptions(500), None)
