@@ -1,4 +1,4 @@
-"""What the options of learners have in common, and how their texts are read."""
+"""What the options of learners share, and how their text values are parsed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from icltool.contracts import Options
 RESERVED_TRAINER_OPTIONS = frozenset(
     {"logger", "callbacks", "enable_progress_bar", "enable_model_summary", "enable_checkpointing", "default_root_dir"}
 )
-#: Options of Lightning's Trainer that learners which train by gradients through a large model have under names of their own.
+#: Options of Lightning's Trainer that gradient-based learners of large models have under names of their own.
 _OWN = {
     "max_epochs": "epochs",
     "accumulate_grad_batches": "accumulate",
@@ -22,12 +22,12 @@ _OWN = {
 
 
 class LearnerOptions(Options):
-    """The options of a learner, or of several that share some."""
+    """The options of a learner, or of several learners."""
 
     model_config = ConfigDict(validate_default=True)
 
     def identity(self) -> dict[str, object]:
-        """The options that decide the result, defaults included, JSON-ready."""
+        """The options that determine the result, including defaults, JSON-ready."""
         return self.model_dump(mode="json")
 
 
@@ -42,17 +42,17 @@ class OptionsLearner:
         self.options = options
 
     def identity(self) -> dict[str, object]:
-        """The resolved options, defaults included, JSON-ready."""
+        """The resolved options, including defaults, JSON-ready."""
         return self.options.identity()
 
 
 def names_of(value: object) -> object:
-    """Comma-separated text as a tuple of its parts; anything else as it is."""
+    """Comma-separated text as a tuple of its parts; anything else unchanged."""
     return tuple(name.strip() for name in value.split(",") if name.strip()) if isinstance(value, str) else value
 
 
 def scalar(value: object) -> object:
-    """A string as the number or truth value that it spells, if it does; options of a shell come as strings."""
+    """A string as the number or truth value that it spells, if any; options from a shell are strings."""
     if not isinstance(value, str):
         return value
     lowered = value.strip().lower()
@@ -69,23 +69,23 @@ def scalar(value: object) -> object:
 
 
 def trainer_options(values: dict[str, Any]) -> dict[str, Any]:
-    """Options of Lightning's Trainer with texts as the numbers and truth values that they spell. ValueError for one that
+    """Options of Lightning's Trainer with strings parsed by `scalar`. Raises ValueError for options that
     learners set themselves."""
     reserved = sorted(RESERVED_TRAINER_OPTIONS & set(values))
     if reserved:
-        raise ValueError(f"{', '.join(reserved)} cannot be set: the learner sets it itself")
+        raise ValueError(f"{', '.join(reserved)} cannot be set with --trainer: the learner sets these itself")
     return {key: scalar(item) for key, item in values.items()}
 
 
 def own_trainer_options(values: dict[str, Any]) -> dict[str, Any]:
-    """See `trainer_options`; ValueError for one, too, that is the learner's under a name of its own."""
+    """See `trainer_options`; also raises ValueError for options that the learner has under a name of its own."""
     for name in sorted(set(_OWN) & set(values)):
-        raise ValueError(f"{name} is an option of the learner: --option {_OWN[name]}=…")
+        raise ValueError(f"set {name} with the learner's option instead: --option {_OWN[name]}=…")
     return trainer_options(values)
 
 
 def none_of(value: object) -> object:
-    """The text "none" as None; anything else as it is."""
+    """The text "none" as None; anything else unchanged."""
     return None if value == "none" else value
 
 

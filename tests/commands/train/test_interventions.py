@@ -171,7 +171,7 @@ def test_a_killed_training_goes_on_to_the_same_file(workspace: Path, tmp_path: P
     assert (folder / "resume.ckpt").exists()
     told = tmp_path / "told.txt"
     assert ended(started(command_line, arguments, output=told)) == 0, told.read_text()
-    assert "going on after the last whole epoch" in told.read_text()
+    assert "resuming after the last complete epoch" in told.read_text()
     assert (
         read_intervention(folder / "last.safetensors")
         .tensors["vectors"]

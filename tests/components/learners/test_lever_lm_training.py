@@ -201,7 +201,7 @@ def test_validations_are_evenly_spaced_and_one_ends_the_epoch(
     [({"acelerator": "cpu"}, "acelerator"), ({"accelerator": "abacus"}, "abacus"), ({"precision": "7"}, "7")],
 )
 def test_options_that_lightning_refuses_are_one_line(trainer: dict[str, Any], said: str, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="refuses its options") as caught:
+    with pytest.raises(ConfigError, match="rejects its options") as caught:
         LeverLM(LeverLMOptions(**{**TINY, "trainer": trainer})).train(
             make_training_set(make_index(20)), tmp_path, 0, RecordingProgress()
         )

@@ -71,11 +71,11 @@ class CaptionerTraining(Training):
         for path in (self.weights(), *map(self.weights, self.bests), self.folder / card.CARD):
             path.unlink(missing_ok=True)
 
-    def is_judged(self, record: Record) -> bool:
+    def needs_validation(self, record: Record) -> bool:
         """See Training."""
         return record["epoch"] % self.options.validate_every == 0 or record["epoch"] == self.module.trainer.max_epochs
 
-    def judged(self, record: Record) -> Record:
+    def validated(self, record: Record) -> Record:
         """See Training."""
         return {**record, **self.validation.figures(self.module, self.progress)}
 
@@ -108,7 +108,7 @@ class CaptionerTraining(Training):
             figures = {"loss": module.batch_loss, "lr": module.rate}
         return BatchReport(note, figures)
 
-    def told(self, record: Record) -> str:
+    def describe(self, record: Record) -> str:
         """See Training."""
         return ", ".join(f"{k} {v:.4g}" for k, v in record.items() if k not in ("epoch", "step"))
 

@@ -1,6 +1,5 @@
-"""Running Lightning, for every learner that trains with it.
+"""Training with Lightning, for every learner that uses it.
 
-`runner` has the training itself: what is fitted, saved, gone on with, reported and ended. `trainer` builds Lightning's
-Trainer, `logs` are the files beside the checkpoints, `processes` is what several of them tell one another, `stopping` what a
-signal does.
+`runner` runs a training: fitting, saving, resuming, reporting and stopping. `trainer` builds Lightning's Trainer, `logs`
+writes the logs, `processes` coordinates several processes, and `stopping` handles signals.
 """

@@ -1,4 +1,4 @@
-"""Logs of a training: a CSV file that goes on with it, and the loggers asked for."""
+"""Logs of a training: a CSV file that a resumed training continues, and the requested loggers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from icltool.store.atomic import replace_file
 
 
 def build_loggers(names: Sequence[str], folder: Path) -> list[Logger]:
-    """A CSV file in logs/, and the loggers asked for. ConfigError when one is not installed."""
+    """A CSV file in logs/, and the requested loggers. Raises ConfigError if one is not installed."""
     loggers: list[Logger] = [GrowingLog(folder)]
     for name in names:
         try:
@@ -34,8 +34,8 @@ def build_loggers(names: Sequence[str], folder: Path) -> list[Logger]:
 
 
 class GrowingLog(CSVLogger):
-    """logs/metrics.csv below a folder. Lightning would begin a new file; here a training that goes on adds to the one that is
-    there, so that in the end it is that of an uninterrupted training. `keep_log` says how much of it counts."""
+    """logs/metrics.csv below a folder. Lightning would begin a new file; a resumed training appends to the existing one
+    instead, which ends up like that of an uninterrupted training. `truncate_log` drops the part after the saved state."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder, name="logs", version="")
@@ -44,19 +44,19 @@ class GrowingLog(CSVLogger):
     @property
     def experiment(self) -> ExperimentWriter:
         """See CSVLogger."""
-        begun, kept = self._experiment is None, _aside(self._file)
-        before = _log_rows(self._file) if begun else ([], [])
-        if before[1]:  # Lightning removes what is there: a kill must not lose it
-            self._file.replace(kept)
-        found: ExperimentWriter = super().experiment
+        is_new, backup = self._experiment is None, _aside(self._file)
+        before = _log_rows(self._file) if is_new else ([], [])
+        if before[1]:  # Lightning removes the old file, which a kill must not lose
+            self._file.replace(backup)
+        writer: ExperimentWriter = super().experiment
         if before[1] and self._experiment is not None:
             _write_log(self._file, *before)
-            kept.unlink(missing_ok=True)
+            backup.unlink(missing_ok=True)
             self._experiment.metrics_keys = list(before[0])
-        return found
+        return writer
 
     def finalize(self, status: str) -> None:
-        """See CSVLogger. What was logged once more behind a saved state is there once."""
+        """See CSVLogger. Rows that were logged again after resuming are written once."""
         super().finalize(status)
         if self._experiment is not None:
             header, rows = _log_rows(self._file)
@@ -65,31 +65,31 @@ class GrowingLog(CSVLogger):
                 _write_log(self._file, header, once)
 
 
-def keep_log(folder: Path, step: int | None) -> None:
-    """Drops what was logged behind optimisation step `step`, from which a training goes on (None: it is not known)."""
+def truncate_log(folder: Path, step: int | None) -> None:
+    """Drops what was logged after optimisation step `step`, from which a training resumes (None: unknown, nothing is dropped)."""
     file = folder / "logs" / "metrics.csv"
     if _aside(file).is_file() and not file.exists():
         _aside(file).replace(file)
     _aside(file).unlink(missing_ok=True)
     header, rows = _log_rows(file)
-    kept = [row for row in rows if step is None or int(row.get("step") or 0) <= step]
-    if len(kept) < len(rows):
-        _write_log(file, header, kept)
+    remaining = [row for row in rows if step is None or int(row.get("step") or 0) <= step]
+    if len(remaining) < len(rows):
+        _write_log(file, header, remaining)
 
 
 def save_logs(loggers: Sequence[Logger]) -> None:
-    """Puts on disk what was logged, before a state is saved that training may go on from."""
+    """Flushes the logs to disk, before a state is saved from which training may resume."""
     for logger in loggers:
         logger.save()
 
 
 def _aside(file: Path) -> Path:
-    """Where a log is while Lightning begins a new one."""
+    """The place of a log while Lightning begins a new one."""
     return file.with_name(f".{file.stem}-before{file.suffix}")
 
 
 def _log_rows(file: Path) -> tuple[list[str], list[dict[str, str]]]:
-    """(columns, rows) of a log; none where it is missing or cut."""
+    """(columns, rows) of a log; empty if it is missing or unreadable."""
     try:
         with file.open(newline="", encoding="utf-8") as stream:
             reader = csv.DictReader(stream)
@@ -109,7 +109,7 @@ def _write_log(file: Path, header: Sequence[str], rows: Sequence[Mapping[str, st
 
 
 def finish_runs(loggers: Sequence[Logger]) -> None:
-    """Ends the runs of W&B, which would take in the next training of this process; other loggers close by themselves."""
+    """Ends W&B runs, which would otherwise include the next training of this process; other loggers close themselves."""
     for logger in loggers:
         finish = getattr(getattr(logger, "experiment", None), "finish", None)
         if finish is not None:

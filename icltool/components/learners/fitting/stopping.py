@@ -1,4 +1,4 @@
-"""What Ctrl-C and SIGTERM do to a training that saves its steps."""
+"""Ctrl-C and SIGTERM in a training that saves its steps."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from typing import TypeAlias
 from lightning.pytorch import Trainer
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
-#: What `signal.signal` gives back, and takes.
+#: Argument and result of `signal.signal`.
 _Handler: TypeAlias = "signal._HANDLER"
 
 
 class StopRequest:
-    """Ctrl-C and SIGTERM while training: the first asks for an end after the step, the second ends at once.
+    """Ctrl-C and SIGTERM while training: the first requests a stop after the current step, the second stops at once.
 
-    Lightning's own handlers come back with `ignore`.
+    `ignore` restores Lightning's own handlers.
     """
 
     def __init__(self) -> None:
@@ -27,14 +27,14 @@ class StopRequest:
         self._before: dict[int, _Handler] = {}
 
     def listen(self) -> None:
-        """Takes the signals over; no effect outside the main thread."""
+        """Installs the handlers; has no effect outside the main thread."""
         if self._before or threading.current_thread() is not threading.main_thread():
             return
         for number in _SIGNALS:
             self._before[number] = signal.signal(number, self._handle)
 
     def ignore(self) -> None:
-        """Gives the signals back."""
+        """Restores the previous handlers."""
         for number, handler in self._before.items():
             signal.signal(number, handler)
         self._before = {}
@@ -46,7 +46,7 @@ class StopRequest:
 
     @contextlib.contextmanager
     def at_once(self) -> Iterator[None]:
-        """Within it a signal ends the training where it is."""
+        """A context in which a signal stops the training immediately."""
         if self._requested:
             raise KeyboardInterrupt
         self._now = True
@@ -56,7 +56,7 @@ class StopRequest:
             self._now = False
 
     def requested(self, trainer: Trainer) -> bool:
-        """Whether an end was asked for, of any process of the training."""
+        """Whether any process of the training received a request to stop."""
         if trainer.world_size == 1:
             return self._requested
         return bool(trainer.strategy.reduce_boolean_decision(self._requested, all=False))

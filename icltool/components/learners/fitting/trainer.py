@@ -1,4 +1,4 @@
-"""Lightning's Trainer: its options, seeds, interruption, and what it changes for the whole process."""
+"""Lightning's Trainer: its options, seeds, interruption, and process-wide settings that it changes."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from icltool.execution.processes import launched
 
 #: Options of Lightning's Trainer, by name.
 Settings: TypeAlias = Mapping[str, Any]
-#: Batches, or steps, between two remarks beside the progress bar and two lines of the logs.
+#: Batches, or steps, between two updates of the progress bar's note and of the logs.
 NOTE_EVERY = 10
 
 
 class GradientOptions(Protocol):
-    """What the options of learners have whose every step trains a large model, or changes one."""
+    """The options of learners that train, or backpropagate through, a large model in every step."""
 
     @property
     def epochs(self) -> int: ...
@@ -51,8 +51,8 @@ class GradientOptions(Protocol):
 def trainer_settings(
     options: GradientOptions, parameters: Sequence[torch.Tensor], device: torch.device
 ) -> dict[str, Any]:
-    """What Lightning's Trainer is told where a model with these `parameters` is on `device`: the user's options over ours.
-    ConfigError for weights that cannot be trained there."""
+    """Options of Lightning's Trainer for a model with these `parameters` on `device`; the user's options take precedence.
+    Raises ConfigError for weights that cannot be trained there."""
     check_half_precision(parameters, device)
     cuda = device.type == "cuda"
     own = {
@@ -64,14 +64,14 @@ def trainer_settings(
         "gradient_clip_val": options.clip or None,
         "num_sanity_val_steps": 0,
         "log_every_n_steps": NOTE_EVERY,
-        "use_distributed_sampler": False,  # the learners' own samplers deal the examples out
+        "use_distributed_sampler": False,  # the learners' own samplers distribute the examples
         "deterministic": "warn" if cuda else False,
     }
     return {**own, **from_launcher(), **options.trainer}
 
 
 def default_precision(parameters: Iterable[torch.Tensor]) -> str:
-    """Mixed precision of the kind that the weights are in; single precision for weights in float32."""
+    """Mixed precision in the weights' half-precision type; single precision for weights in float32."""
     kinds = {parameter.dtype for parameter in parameters}
     for dtype, name in ((torch.bfloat16, "bf16-mixed"), (torch.float16, "16-mixed")):
         if dtype in kinds:
@@ -80,7 +80,7 @@ def default_precision(parameters: Iterable[torch.Tensor]) -> str:
 
 
 def make_trainer(settings: Settings, folder: Path, loggers: Sequence[Logger], callbacks: list[Callback]) -> Trainer:
-    """Lightning's Trainer. ConfigError when it refuses its options."""
+    """Lightning's Trainer. Raises ConfigError if it rejects its options."""
     try:
         trainer = Trainer(
             **{**settings, "enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": False},
@@ -89,49 +89,47 @@ def make_trainer(settings: Settings, folder: Path, loggers: Sequence[Logger], ca
             callbacks=callbacks,
         )
         environment = getattr(trainer.strategy, "cluster_environment", None)
-        if environment is not None:  # SLURM's number of tasks, say
+        if environment is not None:  # for example SLURM's number of tasks
             environment.validate_settings(num_devices=trainer.num_devices, num_nodes=trainer.num_nodes)
     except (TypeError, ValueError, MisconfigurationException, RuntimeError, ImportError) as error:
         reason = " ".join(str(error).split()).removeprefix("Trainer.__init__() ")
         raise ConfigError(
-            f"Lightning's Trainer refuses its options: {reason}", "check --trainer and precision"
+            f"Lightning's Trainer rejects its options: {reason}", "check --trainer and precision"
         ) from error
     here, machines = launched()
     if here * machines > 1 and trainer.world_size != here * machines:
         raise ConfigError(
-            f"torchrun started {number_of_processes(here * machines)}, and the training is asked to have {trainer.world_size}",
-            "leave --trainer devices, num_nodes and strategy out: they are taken from torchrun",
+            f"torchrun started {number_of_processes(here * machines)}, but --trainer asks for {trainer.world_size}",
+            "leave out --trainer devices, num_nodes and strategy, which are set by torchrun",
         )
     if trainer.num_nodes > 1 and isinstance(environment, LightningEnvironment) and "MASTER_ADDR" not in os.environ:
         raise ConfigError(
-            f"num_nodes is {trainer.num_nodes}, and nothing started this command on other machines: it would wait for them",
-            "start it on each with srun or torchrun; on one machine leave num_nodes out",
+            f"num_nodes is {trainer.num_nodes}, but this command does not run on other machines and would wait for them",
+            "start it on each machine with srun or torchrun; on one machine leave out num_nodes",
         )
     return trainer
 
 
 def from_launcher() -> dict[str, Any]:
-    """What Lightning's Trainer is told where torchrun started the processes; {} where it did not."""
+    """Options of Lightning's Trainer if torchrun started the processes, else {}."""
     here, machines = launched()
     return {} if here * machines == 1 else {"devices": here, "num_nodes": machines, "strategy": "ddp"}
 
 
 def note_interval(trainer: Trainer) -> int:
-    """Batches between two remarks beside the progress bar."""
+    """Batches between two updates of the progress bar's note."""
     return getattr(trainer, "log_every_n_steps", 0) or NOTE_EVERY
 
 
 def check_half_precision(parameters: Iterable[torch.Tensor], device: torch.device) -> None:
-    """ConfigError where weights in float16 would be trained on a CPU, for which torch has not all that it takes."""
+    """Raises ConfigError for weights in float16 on a CPU, where torch lacks operations for training them."""
     if device.type == "cpu" and any(p.dtype == torch.float16 for p in parameters):
-        raise ConfigError(
-            "weights in float16 can be trained on a GPU only", "--dtype bfloat16, or float32, trains here"
-        )
+        raise ConfigError("weights in float16 can only be trained on a GPU", "use --dtype bfloat16 or float32 on a CPU")
 
 
 @contextlib.contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """All generators start from `seed` inside, and go on as before outside."""
+    """A context in which all generators are seeded with `seed`; their previous states are restored afterwards."""
     with isolate_rng():
         seed_everything(seed, verbose=False)
         yield
@@ -139,8 +137,8 @@ def seeded(seed: int) -> Iterator[None]:
 
 @contextlib.contextmanager
 def interruptible(hint: str) -> Iterator[None]:
-    """Gives Ctrl-C back to the caller: Lightning turns it into an exit and ignores the signal from then on. `hint` is what
-    helps where a GPU's memory is full."""
+    """Raises KeyboardInterrupt on Ctrl-C, which Lightning turns into an exit and ignores from then on. `hint` says what to do
+    if the GPU runs out of memory."""
     main = threading.current_thread() is threading.main_thread()
     before = signal.getsignal(signal.SIGINT) if main else None
     try:
@@ -150,9 +148,9 @@ def interruptible(hint: str) -> Iterator[None]:
             raise KeyboardInterrupt from None
         raise
     except MisconfigurationException as error:
-        raise ConfigError(f"Lightning refuses to train: {' '.join(str(error).split())}", "check --trainer") from error
+        raise ConfigError(f"Lightning cannot train: {' '.join(str(error).split())}", "check --trainer") from error
     except torch.cuda.OutOfMemoryError as error:
-        raise ConfigError("the GPU's memory is full", hint) from error
+        raise ConfigError("the GPU is out of memory", hint) from error
     finally:
         if main and before is not None:
             signal.signal(signal.SIGINT, before)
@@ -160,7 +158,7 @@ def interruptible(hint: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def same_determinism() -> Iterator[None]:
-    """Undoes the Trainer's process-wide choice of deterministic algorithms."""
+    """A context after which the Trainer's process-wide choice of deterministic algorithms is undone."""
     enabled, warn_only = (
         torch.are_deterministic_algorithms_enabled(),
         torch.is_deterministic_algorithms_warn_only_enabled(),
@@ -172,7 +170,7 @@ def same_determinism() -> Iterator[None]:
 
 
 def scheduled(optimizer: torch.optim.Optimizer, trainer: Trainer, warmup: float) -> OptimizerLRScheduler:
-    """The optimiser with rates that rise over a share `warmup` of the training's steps and fall as a cosine, for Lightning."""
+    """The optimiser with a schedule, for Lightning: linear warmup over a share `warmup` of the steps, then a cosine."""
     steps = int(trainer.estimated_stepping_batches)
     rising = max(round(warmup * steps), 1) if warmup else 0
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate_factor(step, rising, steps))
@@ -180,7 +178,7 @@ def scheduled(optimizer: torch.optim.Optimizer, trainer: Trainer, warmup: float)
 
 
 def learning_rate_factor(step: int, warmup: int, steps: int) -> float:
-    """The share of the peak rate at `step` (from 0) of `steps`: linear up over `warmup` steps, then a cosine to 0."""
+    """The share of the peak rate at `step` (from 0) of `steps`: linear over `warmup` steps, then a cosine to 0."""
     if step < warmup:
         return (step + 1) / warmup
     return 0.5 * (1 + math.cos(math.pi * min((step - warmup) / max(steps - warmup, 1), 1.0)))

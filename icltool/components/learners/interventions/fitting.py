@@ -63,7 +63,7 @@ class InterventionTraining(Training):
         loss = float(self.module.batch_loss)
         return BatchReport(f"loss {loss:.3f}", {"loss": loss, "lr": trainer.optimizers[0].param_groups[0]["lr"]})
 
-    def told(self, record: Record) -> str:
+    def describe(self, record: Record) -> str:
         """See Training."""
         return ", ".join(f"{k} {v:.4f}" for k, v in record.items() if k not in ("epoch", "step"))
 

@@ -155,7 +155,7 @@ def read_weights(folder: Path, checkpoint: str) -> dict[str, Tensor]:
         return load_file(path)
     except (SafetensorError, OSError) as error:
         raise StoreError(
-            f"{path} is cut or no safetensors file: {error}", "train again: `icltool train lever-lm`"
+            f"{path} is truncated or not a safetensors file: {error}", "train again: `icltool train lever-lm`"
         ) from error
 
 

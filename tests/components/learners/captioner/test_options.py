@@ -74,7 +74,7 @@ def test_texts_are_read_as_people_write_them() -> None:
         ({"select": "loss+cider"}, "captioner: select"),
         ({"select": "cider+"}, "captioner: select"),
         ({"min_lr": 1}, "must not be above lr"),
-        ({"trainer": {"max_epochs": 1}}, "max_epochs is an option of the learner: --option epochs="),
+        ({"trainer": {"max_epochs": 1}}, "set max_epochs with the learner's option instead: --option epochs="),
         ({"schedule": "step"}, "schedule='step' is none of"),
     ],
 )

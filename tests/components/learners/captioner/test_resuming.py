@@ -125,7 +125,7 @@ def test_patience_goes_on_too(examples: list[Example], tmp_path: Path) -> None:
 def test_a_state_that_is_damaged_or_of_another_training_is_told(examples: list[Example], tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         fine_tuned(fine_tuning_set(examples), tmp_path, Ending(5), **STEPS)
-    with pytest.raises(StoreError, match="of a training with other options"):
+    with pytest.raises(StoreError, match="to a training with other options"):
         fine_tuned(fine_tuning_set(examples), tmp_path, **{**STEPS, "lr": 2e-2})
     saved = tmp_path / RESUME
     saved.write_bytes(saved.read_bytes()[: saved.stat().st_size // 2])
@@ -144,7 +144,7 @@ def test_a_state_of_another_number_of_processes_is_told(
         fine_tuned(fine_tuning_set(examples), tmp_path, Ending(5), **options)
     kept = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     monkeypatch.setattr(CPUAccelerator, "auto_device_count", staticmethod(lambda: 2))
-    with pytest.raises(StoreError, match="is of a training in 1 process, and this one has 2") as caught:
+    with pytest.raises(StoreError, match="was saved by a training with 1 process, but this one has 2") as caught:
         fine_tuned(fine_tuning_set(examples), tmp_path, **options)
     assert "go on in 1 process;" in str(caught.value.hint)
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == kept

@@ -156,7 +156,7 @@ def test_no_development_examples_and_a_loss_that_is_no_number(examples: list[Exa
         fine_tuned(bare, tmp_path)
     with pytest.raises(ConfigError, match=r"diverged: the loss of batch \d+ of epoch 1 is no number"):
         fine_tuned(fine_tuning_set(examples), tmp_path, lr=1e30)
-    with pytest.raises(ConfigError, match="Trainer refuses its options"):
+    with pytest.raises(ConfigError, match="Trainer rejects its options"):
         fine_tuned(fine_tuning_set(examples), tmp_path, trainer={"devices": 0})
 
 

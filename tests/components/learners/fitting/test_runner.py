@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, strategies as st
 
 from icltool.components.learners.captioner.fitting import CaptionerTraining
-from icltool.components.learners.fitting.runner import Best, CheckpointCallback, _left_by
+from icltool.components.learners.fitting.runner import Best, CheckpointCallback, _saved_state
 from icltool.errors import StoreError
 
 NAN = float("nan")
@@ -35,7 +35,7 @@ def left(folder: Path, record: str) -> CaptionerTraining:
     """A training whose folder holds a state as releases before the runner saved it."""
     history = [{"epoch": 1.0, "step": 5.0, "selected": 2.0}, {"epoch": 2.0, "step": 10.0, "selected": 1.0}]
     state = {
-        "callbacks": {"CheckpointCallback": {"history": history, "best": 2.0, "worse": 1, "pending": None}},
+        "callbacks": {"Keeper": {"history": history, "best": 2.0, "worse": 1, "pending": None}},
         "captioner": {"epoch": 2, "batch": 0, "sums": {}, "record": record, "world": 2},
         "global_step": 10,
     }
@@ -47,16 +47,16 @@ def left(folder: Path, record: str) -> CaptionerTraining:
 
 def test_a_state_of_before_the_runner_is_gone_on_from(tmp_path: Path) -> None:
     training = left(tmp_path, "of this training")
-    keeper = CheckpointCallback(training)
-    assert _left_by(training, keeper.state_key) == (2, 10)
-    saved: dict[str, Any] = torch.load(training.resume, weights_only=True)["callbacks"][keeper.state_key]
-    keeper.load_state_dict(saved)
-    assert [record["epoch"] for record in keeper.history] == [1, 2]
-    assert keeper.pending is None
-    assert keeper._is_patience_over()
+    checkpointing = CheckpointCallback(training)
+    assert _saved_state(training, checkpointing.state_key) == (2, 10)
+    saved: dict[str, Any] = torch.load(training.resume, weights_only=True)["callbacks"][checkpointing.state_key]
+    checkpointing.load_state_dict(saved)
+    assert [record["epoch"] for record in checkpointing.history] == [1, 2]
+    assert checkpointing.pending is None
+    assert checkpointing._is_patience_over()
 
 
 def test_a_state_of_another_training_is_refused(tmp_path: Path) -> None:
     training = left(tmp_path, "of another")
-    with pytest.raises(StoreError, match="of a training with other options or data"):
-        _left_by(training, "CheckpointCallback")
+    with pytest.raises(StoreError, match="to a training with other options or data"):
+        _saved_state(training, "Keeper")

@@ -46,7 +46,7 @@ def test_devices_are_those_of_the_launcher(torchrun: Any, monkeypatch: pytest.Mo
 
 def test_another_number_of_devices_is_refused(torchrun: Any, tmp_path: Path) -> None:
     torchrun(2)
-    with pytest.raises(ConfigError, match="torchrun started 2 processes, and the training is asked to have 1"):
+    with pytest.raises(ConfigError, match="torchrun started 2 processes, but --trainer asks for 1"):
         make_trainer({"accelerator": "cpu", "devices": 1}, tmp_path, [], [])
 
 
@@ -54,7 +54,7 @@ def test_another_number_of_devices_is_refused(torchrun: Any, tmp_path: Path) -> 
 def test_half_precision_is_for_gpus(dtype: torch.dtype) -> None:
     check_half_precision([torch.zeros(1, dtype=dtype)], torch.device("cpu"))
     check_half_precision([torch.zeros(1, dtype=torch.float16)], torch.device("cuda"))
-    with pytest.raises(ConfigError, match="on a GPU only"):
+    with pytest.raises(ConfigError, match="can only be trained on a GPU"):
         check_half_precision([torch.zeros(1, dtype=dtype), torch.zeros(1, dtype=torch.float16)], torch.device("cpu"))
 
 

@@ -279,7 +279,7 @@ def test_a_state_of_another_number_of_processes_is_told(
     with pytest.raises(KeyboardInterrupt):
         trained(data, tmp_path, Ending(5), epochs=3, trainer=trainer)
     monkeypatch.setattr(CPUAccelerator, "auto_device_count", staticmethod(lambda: 2))
-    with pytest.raises(StoreError, match="is of a training in 1 process, and this one has 2"):
+    with pytest.raises(StoreError, match="was saved by a training with 1 process, but this one has 2"):
         trained(data, tmp_path, epochs=3, trainer=trainer)
     monkeypatch.undo()
     assert len(trained(data, tmp_path, epochs=3, trainer=trainer).history) == 3
@@ -317,11 +317,11 @@ def test_bad_options_and_sets_are_one_clear_line(data: InterventionSet, tmp_path
         made("live", LiveOptions, {"trainer": {"logger": True}})
     with pytest.raises(DataError, match="20 shots were asked for"):
         trained(data, tmp_path, shots=20)
-    with pytest.raises(ConfigError, match="Trainer refuses its options"):
+    with pytest.raises(ConfigError, match="Trainer rejects its options"):
         trained(data, tmp_path, trainer={"devices": 0})
     with pytest.raises(ConfigError, match="diverged"):
         trained(data, tmp_path, clip=0, lr=1e30, alpha_lr=1e30)
-    with pytest.raises(ConfigError, match="max_epochs is an option of the learner: --option epochs="):
+    with pytest.raises(ConfigError, match="set max_epochs with the learner's option instead: --option epochs="):
         made("live", LiveOptions, {"trainer": {"max_epochs": 1}})
     with pytest.raises(ConfigError, match="alpha='inf' is no number"):
         made("live", LiveOptions, {"alpha": "inf"})
