@@ -1,4 +1,4 @@
-"""Progress as stages see it: they say how much there is and how far they are; the command line decides how it looks."""
+"""Progress as stages report it: how much work there is and how much is done. The command line decides how it looks."""
 
 from __future__ import annotations
 
@@ -7,20 +7,21 @@ from typing import Protocol
 
 
 class Ticker(Protocol):
-    """Advances one piece of work."""
+    """Counts the finished items of one piece of work."""
 
     def advance(self, amount: int = 1) -> None: ...
 
     def note(self, text: str) -> None:
-        """A short remark beside the bar (the current loss, say); it replaces the one before."""
+        """A short remark beside the bar (for example the current loss); it replaces the previous one."""
         ...
 
 
 class Progress(Protocol):
     """Where a stage reports what it does."""
 
-    def task(self, description: str, total: int, unit: str, done: int = 0) -> AbstractContextManager[Ticker]:
-        """A piece of work of `total` units, `done` of them finished before (a resumed run)."""
+    def task(self, description: str, total: int, noun: str, done: int = 0) -> AbstractContextManager[Ticker]:
+        """A piece of work of `total` items, `done` of them finished by an earlier run; `noun` is the items' name in the plural
+        ("images")."""
         ...
 
     def say(self, text: str) -> None:

@@ -1,4 +1,4 @@
-"""Progress for people: bars on a terminal, a line now and then elsewhere, nothing under --quiet. All on stderr."""
+"""Progress on stderr: live bars on a terminal, lines at growing intervals in a log, nothing under --quiet."""
 
 from __future__ import annotations
 
@@ -15,15 +15,17 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress as Bars, TaskID
 
-#: Work that is over sooner than this many seconds shows no bar and no line.
+#: Work that takes fewer seconds than this shows no bar and no line.
 PATIENCE = 1.0
-#: Seconds between two lines where there is no terminal.
-INTERVAL = 5.0
+#: Without a terminal: seconds before the first line of a piece of work. Each interval is twice the one before, up to LONGEST.
+FIRST, LONGEST = 10.0, 300.0
+#: Items that are finished this soon after the first, as a share of its time, count as finished with it.
+WARM_UP = 0.1
 
 
 def for_terminal(quiet: bool = False, verbose: bool = False) -> Progress:
-    """Bars when stderr is a terminal, lines when it is not, silence under --quiet. All goes to stderr as it is now."""
-    if quiet or sys.stderr is None:  # closed by whoever started the command
+    """Bars if stderr is a terminal, lines if it is not, silence under --quiet."""
+    if quiet or sys.stderr is None:  # the process was started with stderr closed
         return SilentProgress()
     from rich.console import Console
 
@@ -45,111 +47,117 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
-def rate(amount: float, seconds: float, unit: str) -> str:
-    """Units per second, or seconds per unit where that reads better."""
+def rate(amount: float, seconds: float, noun: str) -> str:
+    """Items per second, or seconds per item below one in two seconds; `noun` is the plural ("images"). "" if it is unknown."""
     if amount <= 0 or seconds <= 0:
-        return f"- {unit}/s"
+        return ""
     per_second = amount / seconds
     if per_second < 0.5:
-        one = f"{unit.removesuffix('ies')}y" if unit.endswith("ies") else unit.removesuffix("s")
-        return f"{duration(1 / per_second)} per {one}"
-    return f"{per_second:,.0f} {unit}/s" if per_second >= 100 else f"{per_second:.1f} {unit}/s"
+        return f"{duration(1 / per_second)} per {_singular(noun)}"
+    return f"{per_second:,.0f} {noun}/s" if per_second >= 100 else f"{per_second:.1f} {noun}/s"
+
+
+def _singular(noun: str) -> str:
+    for plural, one in (("ies", "y"), ("ches", "ch"), ("s", "")):
+        if noun.endswith(plural):
+            return noun.removesuffix(plural) + one
+    return noun
 
 
 class Count:
-    """How far one piece of work is. Units that an earlier run finished count for the total, not for the rate."""
+    """How many items of one piece of work are finished.
 
-    def __init__(self, description: str, total: int, unit: str, done: int) -> None:
-        self.description, self.total, self.unit = description, total, unit
+    The rate counts neither the items of an earlier run nor the time before the first item is finished, in which a model may
+    be loaded.
+    """
+
+    def __init__(self, description: str, total: int, noun: str, done: int) -> None:
+        self.description, self.total, self.noun = description, total, noun
         self.before = self.done = done
         self.remark = ""
         self.started = time.monotonic()
-        self._first: tuple[float, int] | None = None  # when the first units were done, and how many there were then
+        self._warm_until: float | None = None
+        self._warm_at, self._warm_done = self.started, done
 
     @property
     def elapsed(self) -> float:
         return time.monotonic() - self.started
 
     def advance(self, amount: int) -> None:
+        """Counts `amount` items as finished. The first items may come together, one from each worker or a batch: the rate is
+        measured from the last of them."""
         self.done += amount
-        if self._first is None:
-            self._first = (time.monotonic(), self.done)
-
-    @property
-    def _warm(self) -> bool:
-        """Whether more than the first units are done, in whose time a model may have been loaded."""
-        return self._first is not None and self.done > self._first[1]
+        now = time.monotonic()
+        if self._warm_until is None:
+            self._warm_until = now + WARM_UP * (now - self.started)
+        if now <= self._warm_until:
+            self._warm_at, self._warm_done = now, self.done
 
     @property
     def pace(self) -> tuple[int, float]:
-        """(units, seconds) by which what is left can be told: without what came before the first unit was done (a model was
-        loaded), as soon as others were."""
-        if self._first is not None and self._warm:
-            since, there = self._first
-            return self.done - there, time.monotonic() - since
-        return self.done - self.before, self.elapsed
+        """(items, seconds) since the first items were finished; (0, ...) if no other item is finished."""
+        return self.done - self._warm_done, time.monotonic() - self._warm_at
+
+    @property
+    def rate(self) -> str:
+        return rate(*self.pace, self.noun)
+
+    @property
+    def remaining(self) -> str:
+        """Time to the end at the present rate; "" if it is unknown, or nothing is left."""
+        amount, seconds = self.pace
+        return duration((self.total - self.done) * seconds / amount) if amount and self.total > self.done else ""
 
     def state(self) -> str:
-        """ "embed images: 120 of 2,000 images (6 %), 35.1 images/s, 54 s left, loss 0.3". After the first units alone nothing
-        is said of what is left."""
+        """ "embed images: 120 of 2,000 images (6 %), 35.1 images/s, 54 s left, loss 0.3"."""
         share = f" ({100 * self.done // self.total} %)" if self.total else ""
-        worked, elapsed = self.pace
-        parts = [f"{self.description}: {self.done:,} of {self.total:,} {self.unit}{share}"]
-        parts.append(rate(worked, elapsed, self.unit))
-        if self._warm and self.total > self.done:
-            parts.append(f"{duration((self.total - self.done) * elapsed / worked)} left")
-        return ", ".join(parts + ([self.remark] if self.remark else []))
+        head = f"{self.description}: {self.done:,} of {self.total:,} {self.noun}{share}"
+        left = f"{self.remaining} left" if self.remaining else ""
+        return ", ".join(filter(None, [head, self.rate, left, self.remark]))
 
     def summary(self, failed: bool) -> str:
-        """The last line: what was done, in which time."""
-        worked, elapsed = self.done - self.before, self.elapsed
+        """The last line: the number of items, the whole time, and the rate."""
         resumed = f" ({self.before:,} from an earlier run)" if self.before else ""
+        noun = _singular(self.noun) if self.total == 1 else self.noun
         amount = f"stopped at {self.done:,} of {self.total:,}" if failed else f"{self.done:,}"
-        head = f"{self.description}: {amount} {self.unit}{resumed} in {duration(elapsed)}"
-        return ", ".join([head, rate(worked, elapsed, self.unit), *([self.remark] if self.remark else [])])
+        head = f"{self.description}: {amount} {noun}{resumed} in {duration(self.elapsed)}"
+        return ", ".join(filter(None, [head, self.rate, self.remark]))
 
 
 class SilentProgress:
-    """Says nothing."""
+    """Prints nothing."""
 
     @contextmanager
-    def task(self, description: str, total: int, unit: str, done: int = 0) -> Iterator[Ticker]:
+    def task(self, description: str, total: int, noun: str, done: int = 0) -> Iterator[Ticker]:
         yield _SilentTicker()
 
     def say(self, text: str) -> None:
-        """Nothing."""
+        """Prints nothing."""
 
     def detail(self, text: str) -> None:
-        """Nothing."""
+        """Prints nothing."""
 
 
 class _SilentTicker:
     def advance(self, amount: int = 1) -> None:
-        """Nothing."""
+        """Prints nothing."""
 
     def note(self, text: str) -> None:
-        """Nothing."""
+        """Prints nothing."""
 
 
 class LineProgress:
-    """Plain lines: one every `interval` seconds at most, and one at the end of work that took `patience` or longer."""
+    """Plain lines: at growing intervals, and one at the end of work that took `patience` seconds or longer."""
 
-    def __init__(
-        self,
-        stream: TextIO | None = None,
-        verbose: bool = False,
-        interval: float = INTERVAL,
-        patience: float = PATIENCE,
-    ) -> None:
-        self._stream, self._verbose = stream, verbose
-        self._interval, self._patience = interval, patience
+    def __init__(self, stream: TextIO | None = None, verbose: bool = False, patience: float = PATIENCE) -> None:
+        self._stream, self._verbose, self._patience = stream, verbose, patience
 
     @contextmanager
-    def task(self, description: str, total: int, unit: str, done: int = 0) -> Iterator[Ticker]:
-        count = Count(description, total, unit, done)
+    def task(self, description: str, total: int, noun: str, done: int = 0) -> Iterator[Ticker]:
+        count = Count(description, total, noun, done)
         failed = True
         try:
-            yield _LineTicker(self, count, self._interval)
+            yield _LineTicker(self, count)
             failed = False
         finally:
             if count.elapsed >= self._patience:
@@ -164,14 +172,15 @@ class LineProgress:
 
 
 class _LineTicker:
-    def __init__(self, owner: LineProgress, count: Count, interval: float) -> None:
-        self._owner, self._count, self._interval = owner, count, interval
-        self._next = count.started + interval
+    def __init__(self, owner: LineProgress, count: Count) -> None:
+        self._owner, self._count = owner, count
+        self._interval, self._next = FIRST, count.started + FIRST
 
     def advance(self, amount: int = 1) -> None:
         self._count.advance(amount)
         if time.monotonic() >= self._next and self._count.done < self._count.total:
             self._owner.say(self._count.state())
+            self._interval = min(2 * self._interval, LONGEST)
             self._next = time.monotonic() + self._interval
 
     def note(self, text: str) -> None:
@@ -179,7 +188,7 @@ class _LineTicker:
 
 
 class BarProgress:
-    """Bars on a terminal: description, bar, count, rate, remaining time. A finished bar leaves one line."""
+    """Bars on a terminal: description, bar, count, rate, remaining time. A finished bar becomes one line."""
 
     def __init__(self, console: Console, verbose: bool = False, patience: float = PATIENCE) -> None:
         self._console, self._verbose, self._patience = console, verbose, patience
@@ -188,9 +197,9 @@ class BarProgress:
         self._counts: dict[Count, TaskID | None] = {}
 
     @contextmanager
-    def task(self, description: str, total: int, unit: str, done: int = 0) -> Iterator[Ticker]:
-        count = Count(description, total, unit, done)
-        # A timer, so that work whose first unit takes minutes shows its bar as well.
+    def task(self, description: str, total: int, noun: str, done: int = 0) -> Iterator[Ticker]:
+        count = Count(description, total, noun, done)
+        # A timer, so that the bar also appears if the first item takes minutes.
         timer = threading.Timer(self._patience, self._show, [count])
         timer.daemon = True
         with self._lock:
@@ -214,7 +223,7 @@ class BarProgress:
                 self._console.print(text, markup=False, highlight=False, soft_wrap=True, style="dim")
 
     def _show(self, count: Count) -> None:
-        """Adds the bar of `count`, and starts drawing with the first one."""
+        """Adds the bar of `count`; the first one starts the display."""
         with self._lock:
             if count not in self._counts:
                 return
@@ -227,16 +236,16 @@ class BarProgress:
 
     def _refresh(self, count: Count) -> None:
         with self._lock:
-            shown = self._counts.get(count)
-            if self._bars is not None and shown is not None:
-                self._bars.update(shown, completed=count.done, **_fields(count))
+            bar = self._counts.get(count)
+            if self._bars is not None and bar is not None:
+                self._bars.update(bar, completed=count.done, **_fields(count))
 
     def _finish(self, count: Count, failed: bool) -> None:
         with self._lock:
-            shown = self._counts.pop(count)
-            if self._bars is None or shown is None:
+            bar = self._counts.pop(count)
+            if self._bars is None or bar is None:
                 return
-            self._bars.remove_task(shown)
+            self._bars.remove_task(bar)
             if not any(task is not None for task in self._counts.values()):
                 self._bars.stop()
                 self._bars = None
@@ -257,27 +266,26 @@ class _BarTicker:
 
 
 def _fields(count: Count) -> dict[str, Any]:
-    """What the columns right of the bar show."""
+    """The texts right of the bar."""
     return {
-        "amount": f"{count.done:,}/{count.total:,} {count.unit}",
-        "rate": rate(*count.pace, count.unit),
+        "amount": f"{count.done:,}/{count.total:,} {count.noun}",
+        "rate": ", ".join(filter(None, [count.rate, f"{count.remaining} left" if count.remaining else ""])),
         "note": count.remark,
     }
 
 
 def _bars(console: Console) -> Bars:
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, Progress, TextColumn
 
     return Progress(
         TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=28),
         TextColumn("{task.fields[amount]}", markup=False),
         TextColumn("{task.fields[rate]}", markup=False, style="dim"),
-        TimeRemainingColumn(elapsed_when_finished=True),
         TextColumn("{task.fields[note]}", markup=False, style="dim"),
         console=console,
         transient=True,
         refresh_per_second=5,
-        redirect_stdout=False,  # the command line keeps off what others print
+        redirect_stdout=False,  # the command line handles what libraries print
         redirect_stderr=False,
     )

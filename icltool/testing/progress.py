@@ -9,7 +9,7 @@ from icltool.testing.expectations import expect
 
 
 class QuietTicker:
-    """Counts the units of one piece of work."""
+    """Counts the items of one piece of work."""
 
     def __init__(self, description: str, total: int, done: int) -> None:
         self.description, self.total, self.done = description, total, done
@@ -31,7 +31,7 @@ class QuietProgress:
         self.tickers: list[QuietTicker] = []
 
     @contextmanager
-    def task(self, description: str, total: int, unit: str, done: int = 0) -> Iterator[QuietTicker]:
+    def task(self, description: str, total: int, noun: str, done: int = 0) -> Iterator[QuietTicker]:
         ticker = QuietTicker(description, total, done)
         self.tickers.append(ticker)
         yield ticker

@@ -69,8 +69,8 @@ class _Interrupting(QuietProgress):
     """Raises KeyboardInterrupt after so many units."""
 
     @contextmanager
-    def task(self, description: str, total: int, unit: str, done: int = 0) -> Iterator[QuietTicker]:
-        with super().task(description, total, unit, done) as ticker:
+    def task(self, description: str, total: int, noun: str, done: int = 0) -> Iterator[QuietTicker]:
+        with super().task(description, total, noun, done) as ticker:
             yield _InterruptingTicker(ticker.description, ticker.total, ticker.done)
 
 

@@ -58,7 +58,7 @@ class Striking:
         self.blows, self.done, self.said, self.noted = list(blows), 0, [], set()  # type: ignore[var-annotated]
 
     @contextmanager
-    def task(self, description: str, total: int, unit: str, done: int = 0) -> Iterator[Striking]:
+    def task(self, description: str, total: int, noun: str, done: int = 0) -> Iterator[Striking]:
         yield self
 
     def advance(self, amount: int = 1) -> None:

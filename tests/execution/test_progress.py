@@ -1,4 +1,4 @@
-"""Progress as people see it: bars on a terminal, lines elsewhere, silence under --quiet."""
+"""Progress as people see it: bars on a terminal, lines in a log, silence under --quiet."""
 
 from __future__ import annotations
 
@@ -50,35 +50,52 @@ def test_durations(seconds: float, shown: str) -> None:
         (1234, 1, "1,234 images/s"),
         (25, 2, "12.5 images/s"),
         (1, 10, "10 s per image"),
-        (0, 5, "- images/s"),
-        (5, 0, "- images/s"),
+        (0, 5, ""),
+        (5, 0, ""),
     ],
 )
 def test_rates(amount: float, seconds: float, shown: str) -> None:
     assert rate(amount, seconds, "images") == shown
 
 
-def test_lines_come_at_intervals_and_at_the_end(clock: list[float]) -> None:
+@pytest.mark.parametrize(
+    ("noun", "shown"),
+    [("queries", "10 s per query"), ("batches", "10 s per batch"), ("images", "10 s per image"), ("MB", "10 s per MB")],
+)
+def test_the_rate_names_one_item_in_the_singular(noun: str, shown: str) -> None:
+    assert rate(1, 10, noun) == shown
+
+
+def test_lines_come_at_growing_intervals_and_at_the_end(clock: list[float]) -> None:
     stream = io.StringIO()
-    with LineProgress(stream).task("embed", total=40, unit="images", done=10) as ticker:
+    with LineProgress(stream).task("embed", total=110, noun="images", done=10) as ticker:
         ticker.note("loss 0.3")
-        for _ in range(30):
+        for _ in range(100):
             clock[0] += 1
             ticker.advance()
     assert stream.getvalue().splitlines() == [
-        "embed: 15 of 40 images (37 %), 1.0 images/s, 25 s left, loss 0.3",
-        "embed: 20 of 40 images (50 %), 1.0 images/s, 20 s left, loss 0.3",
-        "embed: 25 of 40 images (62 %), 1.0 images/s, 15 s left, loss 0.3",
-        "embed: 30 of 40 images (75 %), 1.0 images/s, 10 s left, loss 0.3",
-        "embed: 35 of 40 images (87 %), 1.0 images/s, 5.0 s left, loss 0.3",
-        "embed: 40 images (10 from an earlier run) in 30 s, 1.0 images/s, loss 0.3",
+        "embed: 20 of 110 images (18 %), 1.0 images/s, 1 min 30 s left, loss 0.3",
+        "embed: 40 of 110 images (36 %), 1.0 images/s, 1 min 10 s left, loss 0.3",
+        "embed: 80 of 110 images (72 %), 1.0 images/s, 30 s left, loss 0.3",
+        "embed: 110 images (10 from an earlier run) in 1 min 40 s, 1.0 images/s, loss 0.3",
     ]
 
 
-def test_the_rate_of_a_resumed_run_counts_new_units_only(clock: list[float]) -> None:
+def test_a_log_of_hours_gets_a_line_every_five_minutes(clock: list[float]) -> None:
     stream = io.StringIO()
-    with LineProgress(stream, patience=0).task("embed", total=1_000_002, unit="images", done=1_000_000) as ticker:
+    with LineProgress(stream).task("search", total=8 * 3600, noun="anchors") as ticker:
+        for _ in range(8 * 3600):
+            clock[0] += 1
+            ticker.advance()
+    assert len(stream.getvalue().splitlines()) == 5 + (8 * 3600 - 310) // 300 + 1
+
+
+def test_the_rate_of_a_resumed_run_counts_new_items_only(clock: list[float]) -> None:
+    stream = io.StringIO()
+    with LineProgress(stream, patience=0).task("embed", total=1_000_004, noun="images", done=1_000_000) as ticker:
         clock[0] = 0.1
+        ticker.advance(2)
+        clock[0] = 0.2
         ticker.advance(2)
     assert ", 20.0 images/s" in stream.getvalue()
 
@@ -86,7 +103,7 @@ def test_the_rate_of_a_resumed_run_counts_new_units_only(clock: list[float]) -> 
 @pytest.mark.parametrize(("seconds", "lines"), [(0.9, 0), (1.0, 1)])
 def test_short_work_says_nothing(seconds: float, lines: int, clock: list[float]) -> None:
     stream = io.StringIO()
-    with LineProgress(stream).task("short", total=3, unit="files") as ticker:
+    with LineProgress(stream).task("short", total=3, noun="files") as ticker:
         clock[0] = seconds
         ticker.advance(3)
     assert len(stream.getvalue().splitlines()) == lines
@@ -96,7 +113,7 @@ def test_work_that_fails_says_how_far_it_came() -> None:
     stream = io.StringIO()
 
     def work() -> None:
-        with LineProgress(stream, patience=0).task("read", total=9, unit="files") as ticker:
+        with LineProgress(stream, patience=0).task("read", total=9, noun="files") as ticker:
             ticker.advance(4)
             raise ValueError
 
@@ -134,13 +151,13 @@ def test_bars_show_count_rate_and_remaining_time() -> None:
 
     stream = io.StringIO()
     progress = BarProgress(Console(file=stream, force_terminal=True, width=120, color_system=None), patience=0.05)
-    with progress.task("search", total=10, unit="anchors") as ticker, progress.task("inner", 2, "steps") as inner:
+    with progress.task("search", total=10, noun="anchors") as ticker, progress.task("inner", 2, "steps") as inner:
         for _ in range(9):
             time.sleep(0.06)
             ticker.advance()
             ticker.note("loss 0.25")
             progress.say("a [line] between")
-        pattern = r"search ━.* \d+/10 anchors [\d.]+ anchors/s 0:00:\d\d loss 0\.25"
+        pattern = r"search ━.* \d+/10 anchors [\d.]+ anchors/s, [\d.]+ s left loss 0\.25"
         wait_until(lambda: re.search(pattern, stream.getvalue()))
         wait_until(lambda: "inner" in stream.getvalue())
         ticker.advance()
@@ -150,12 +167,12 @@ def test_bars_show_count_rate_and_remaining_time() -> None:
     assert re.search(r"\nsearch: 10 anchors in [\d.]+ s, [\d.]+ anchors/s, loss 0\.25", shown.replace("\r", "\n"))
 
 
-def test_a_bar_appears_though_the_first_unit_takes_long() -> None:
+def test_a_bar_appears_though_the_first_item_takes_long() -> None:
     from rich.console import Console
 
     stream = io.StringIO()
     progress = BarProgress(Console(file=stream, force_terminal=True, width=100, color_system=None), patience=0.02)
-    with progress.task("load", total=1, unit="models"):
+    with progress.task("load", total=1, noun="models"):
         wait_until(lambda: "load" in stream.getvalue())
 
 
@@ -164,7 +181,7 @@ def test_short_work_shows_no_bar() -> None:
 
     stream = io.StringIO()
     progress = BarProgress(Console(file=stream, force_terminal=True, width=100), patience=60)
-    with progress.task("short", total=1, unit="files") as ticker:
+    with progress.task("short", total=1, noun="files") as ticker:
         ticker.advance()
     assert stream.getvalue() == ""
 
@@ -204,12 +221,33 @@ def test_a_real_terminal_gets_bars_on_stderr() -> None:
     assert b"work: 5 files in" in seen
 
 
-def test_what_came_before_the_first_unit_does_not_count_for_the_rate(clock: list[float]) -> None:
+def test_loading_does_not_count_for_the_rate(clock: list[float]) -> None:
     count = Count("searching", 102, "anchors", 0)
     clock[0] = 100.0  # a model was loaded
     count.advance(2)
-    assert count.state() == "searching: 2 of 102 anchors (1 %), 50 s per anchor"  # an hour and a half would be wrong
-    clock[0] = 110.0
+    assert count.state() == "searching: 2 of 102 anchors (1 %)"
+    clock[0] = 120.0
     count.advance(50)
-    assert count.state() == "searching: 52 of 102 anchors (50 %), 5.0 anchors/s, 10 s left"
-    assert "in 1 min 50 s" in count.summary(failed=False)
+    assert count.state() == "searching: 52 of 102 anchors (50 %), 2.5 anchors/s, 20 s left"
+    clock[0] = 140.0
+    count.advance(50)
+    assert count.summary(failed=False) == "searching: 102 anchors in 2 min 20 s, 2.5 anchors/s"
+
+
+def test_first_items_that_come_together_give_no_rate(clock: list[float]) -> None:
+    """Each of eight workers finishes its first item after loading: their distance says nothing of the speed."""
+    count = Count("searching", 80, "anchors", 0)
+    for number in range(8):
+        clock[0] = 60.0 + number / 2
+        count.advance(1)
+    assert count.state() == "searching: 8 of 80 anchors (10 %)"
+    clock[0] = 93.5
+    count.advance(8)
+    assert count.state() == "searching: 16 of 80 anchors (20 %), 3.8 s per anchor, 4 min 00 s left"
+
+
+def test_one_item_is_counted_in_the_singular(clock: list[float]) -> None:
+    count = Count("reading", 1, "files", 0)
+    clock[0] = 2.0
+    count.advance(1)
+    assert count.summary(failed=False) == "reading: 1 file in 2.0 s"

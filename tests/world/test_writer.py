@@ -177,8 +177,8 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
 class Interrupting(SilentProgress):
     """Stands for a user who presses Ctrl-C in the middle of rendering."""
 
-    def task(self, description: str, total: int, unit: str, done: int = 0) -> Any:
-        outer = super().task(description, total, unit, done)
+    def task(self, description: str, total: int, noun: str, done: int = 0) -> Any:
+        outer = super().task(description, total, noun, done)
 
         class Context:
             def __enter__(self) -> Any:

@@ -122,7 +122,7 @@ def _sequences(config: ExportConfig, format: str, progress: Progress) -> StageRe
     file = SequenceFile.open(source)
     try:
         target = output_of(config, f"{source.stem}.{format}", (source,))
-        with progress.task(f"exporting {source.name}", len(file), "query") as ticker:
+        with progress.task(f"exporting {source.name}", len(file), "queries") as ticker:
             results = (_ticked(result, ticker.advance) for result in file.results())
             if format == "json":
                 forms.write_json(results, target)
@@ -213,7 +213,7 @@ def _chat(config: ExportConfig, format: str, progress: Progress) -> StageReport:
     index, queries = (dataset.split(splits[role]) for role in ("demonstrations", "queries"))
     form = _ChatForm(task_of(dataset), _style(source), openai=format == "openai", data=config.images == "data")
     with (
-        progress.task(f"exporting {name}", len(plan), "query") as ticker,
+        progress.task(f"exporting {name}", len(plan), "queries") as ticker,
         replace_file(target) as temporary,
         temporary.open("w", encoding="utf-8", newline="\n") as stream,
     ):

@@ -41,7 +41,7 @@ class Spy:
         self.done: dict[str, int] = {}
 
     @contextmanager
-    def task(self, description: str, total: int, unit: str, done: int = 0) -> Iterator[Spy]:
+    def task(self, description: str, total: int, noun: str, done: int = 0) -> Iterator[Spy]:
         self.done[description] = done
         yield self
 

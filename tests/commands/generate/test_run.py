@@ -52,7 +52,7 @@ class InterruptedProgress:
         self.left = after
 
     @contextmanager
-    def task(self, description: str, total: int, unit: str, done: int = 0) -> Iterator[Ticker]:
+    def task(self, description: str, total: int, noun: str, done: int = 0) -> Iterator[Ticker]:
         yield self
 
     def advance(self, amount: int = 1) -> None:

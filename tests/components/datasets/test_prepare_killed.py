@@ -31,7 +31,7 @@ class Killer(SilentProgress):
             os.kill(os.getpid(), signal.SIGKILL)
 
     @contextmanager
-    def task(self, description: str, total: int, unit: str, done: int = 0) -> Iterator[Killer]:
+    def task(self, description: str, total: int, noun: str, done: int = 0) -> Iterator[Killer]:
         self.strike()
         yield self
         self.strike()

@@ -30,7 +30,7 @@ class RecordingProgress:
         self.details: list[str] = []
 
     @contextmanager
-    def task(self, description: str, total: int, unit: str, done: int = 0) -> Iterator[Ticker]:
+    def task(self, description: str, total: int, noun: str, done: int = 0) -> Iterator[Ticker]:
         self.tasks.append((description, total))
         yield self
 

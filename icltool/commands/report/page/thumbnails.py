@@ -97,7 +97,7 @@ def make_thumbnails(
     maker = _Maker(references, large)
     with ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1)) as pool:
         for size in sizes[_first_fitting(maker, pool, sizes, budget) :]:
-            with progress.task("images", len(references), "image") as ticker:
+            with progress.task("images", len(references), "images") as ticker:
                 made = [_ticked(one, ticker) for one in maker.all(pool, range(len(references)), size)]
             found = Thumbnails(tuple(made), tuple(maker.remarks()))
             if found.bytes <= budget:

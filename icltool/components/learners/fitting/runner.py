@@ -76,9 +76,9 @@ class Training(ABC):
     reached or a signal requests a stop.
     """
 
-    #: The title of the progress bar, and what it counts.
+    #: The progress bar's title, and what it counts.
     title: str
-    unit: ClassVar[str] = "batches"
+    noun: ClassVar[str] = "batches"
     closes: ClassVar[Literal["epoch", "validation"]] = "epoch"
     bests: ClassVar[Mapping[str, Best]] = {}
     saves_steps: ClassVar[bool] = False
@@ -290,7 +290,7 @@ class Reporter(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.is_global_zero:
             training, total = self._training, int(trainer.num_training_batches) * max(trainer.max_epochs or 1, 1)
-            task = training.progress.task(training.title, total, training.unit, done=training.batches_done(trainer))
+            task = training.progress.task(training.title, total, training.noun, done=training.batches_done(trainer))
             self._ticker = self._stack.enter_context(task)
 
     def on_train_batch_end(

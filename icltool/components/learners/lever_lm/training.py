@@ -29,7 +29,7 @@ class LeverLMTraining(Training):
     is what config.json is to hold, `figures` what the card says of the data.
     """
 
-    title, unit, closes = "train selector", "steps", "validation"
+    title, noun, closes = "train selector", "steps", "validation"
     bests: ClassVar = {"min_vl": Best("val_loss", largest=False), "min_tl": Best("train_loss", largest=False)}
     memory_hint = "lower --option batch_size or n_embd; grad_checkpointing=true where CLIP is trained"
     module: LeverLMModule

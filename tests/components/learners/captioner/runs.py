@@ -22,7 +22,7 @@ class Ending(RecordingProgress):
         self.after, self.number = after, number
 
     @contextmanager
-    def task(self, description: str, total: int, unit: str, done: int = 0) -> Iterator[Ticker]:
+    def task(self, description: str, total: int, noun: str, done: int = 0) -> Iterator[Ticker]:
         self.tasks.append((description, total - done))
         yield self
 
