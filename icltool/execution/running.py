@@ -1,4 +1,4 @@
-"""Runs the units of a stage on the executor that was asked for."""
+"""Runs a command's units of work on its executor."""
 
 from __future__ import annotations
 
@@ -15,47 +15,46 @@ from icltool.store.failures import GivenUp, write_failures
 Unit = TypeVar("Unit")
 Result = TypeVar("Result")
 
-#: Failures that are told on the screen; the file has all.
+#: The largest number of failures printed; the file has all.
 SHOWN = 20
 
 
 class Run(Generic[Unit, Result]):
-    """The results of one call's units, as they come from `executor`. `failures` are the units that were given up, known at the
-    end."""
+    """The results of one run of `executor`, as they come. `failures` are the units that failed, known at the end."""
 
     def __init__(self, executor: Executor, progress: Progress) -> None:
         self.executor = executor
-        if isinstance(self.executor, SaysAtOnce):  # what cannot wait until the run is over
+        if isinstance(self.executor, SaysAtOnce):
             self.executor.say = progress.say
         self.failures: tuple[UnitFailure, ...] = ()
 
     @property
     def notes(self) -> list[str]:
-        """What executor and workers have to say, once the run is over."""
+        """Notes of the executor and its workers, once the run is over."""
         return list(self.executor.notes) if isinstance(self.executor, ReportsNotes) else []
 
     @contextmanager
     def results(
         self, make_worker: Callable[[], Callable[[Unit], Result]], units: Iterable[Unit]
     ) -> Iterator[Iterator[Result]]:
-        """Within it results come; workers end with it."""
-        found = self.executor.run(make_worker, units)
+        """The results; leaving the context ends the workers."""
+        results = self.executor.run(make_worker, units)
         try:
-            yield self._guarded(found)
+            yield self._guarded(results)
         finally:
-            if isinstance(found, Closes):
-                found.close()
-            if isinstance(self.executor, Closes):  # where the run never began
+            if isinstance(results, Closes):
+                results.close()
+            if isinstance(self.executor, Closes):  # if the run never began
                 self.executor.close()
 
     def show(self, ticker: Ticker) -> None:
-        """Writes into the progress line how the workers are."""
+        """Puts the state of the workers into the progress line."""
         if isinstance(self.executor, ReportsStatus):
             ticker.note(self.executor.status())
 
-    def _guarded(self, found: Iterator[Result]) -> Iterator[Result]:
+    def _guarded(self, results: Iterator[Result]) -> Iterator[Result]:
         try:
-            yield from found
+            yield from results
         except FailedUnitsError as error:
             self.failures = error.failures
 
@@ -64,26 +63,27 @@ def give_up(
     failures: Sequence[tuple[UnitFailure, str, GivenUp]],
     artefact: Path,
     total: int,
-    things: str,
+    noun: str,
     progress: Progress,
 ) -> DataError:
-    """Lists the failures beside the artefact and on the screen; the error to end with.
+    """Writes the list of failures beside the artefact, prints the first, and returns the error to raise.
 
-    Each comes with what it is called ("anchors 17, 23") and what the list is to hold of it. `total` and `things` are all the
-    work there was ("anchors").
+    Each failure comes with its name ("anchors 17, 23") and its entry in the list. `total` and `noun` are the amount of work
+    of the whole run (5000, "anchors").
     """
-    told: list[GivenUp] = [
+    entries: list[GivenUp] = [
         {**entry, "error": failure.error, "tries": failure.tries, "where": failure.where}
         for failure, _, entry in failures
     ]
-    path = write_failures(artefact, told)
+    path = write_failures(artefact, entries)
     for failure, name, _ in failures[:SHOWN]:
         place = f" on {failure.where}" if failure.where else ""
-        progress.say(f"{name}: given up after {failure.tries} tries{place}: {failure.error}")
+        progress.say(f"{name}: failed after {failure.tries} attempts{place}: {failure.error}")
     if len(failures) > SHOWN:
         progress.say(f"… and {len(failures) - SHOWN} more")
     lost = sum(entry.get("count", 1) for _, _, entry in failures)
     return DataError(
-        f"{lost:,} of {total:,} {things} failed, again and again; the first: {failures[0][1]}: {failures[0][0].error}",
-        f"all are listed in {path}; what was finished is kept: run the same command again",
+        f"{lost:,} of {total:,} {noun} failed after {failures[0][0].tries} attempts each; the first: {failures[0][1]}: "
+        f"{failures[0][0].error}",
+        f"see {path} for all of them; finished work is kept: rerun the command to resume",
     )

@@ -1,4 +1,4 @@
-"""Where a command runs: what a worker in another process, or on another machine, needs to find the same files."""
+"""What a worker in another process, or on another machine, needs to find the files of the command."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ Config = TypeVar("Config", bound=BaseModel)
 Unit = TypeVar("Unit")
 Result = TypeVar("Result")
 
-#: Variables of other libraries that decide where weights lie and whether they may be fetched.
+#: Environment variables of other libraries: where weights are stored, and whether they may be downloaded.
 _LIBRARIES = ("HF_HOME", "HF_HUB_CACHE", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE", "TORCH_HOME")
 _WORKSPACE = "workspace"
 
 
 @dataclass(frozen=True)
 class WorkerContext:
-    """The folder in which the command was given, the variables that name places, and what was sent from there: a part of the
-    workspace in `shipment`, with further `files` by the paths that they have there."""
+    """The working directory of the command, environment variables that name folders, and, with --ship-data, what was sent: a
+    part of the workspace in `shipment`, and the paths in it of further `files`, by their paths on the sender."""
 
     folder: str
     variables: Mapping[str, str]
@@ -39,14 +39,13 @@ class WorkerContext:
 
     @classmethod
     def here(cls, variables: Iterable[str] = ()) -> WorkerContext:
-        """The place of this process; `variables` of the environment are those that name places, beside other libraries'."""
+        """The context of this process, with these `variables` of the environment and those of other libraries."""
         named = (*variables, *_LIBRARIES)
         return cls(str(Path.cwd()), {name: os.environ[name] for name in named if name in os.environ})
 
     def enter(self, config: Config) -> Config:
-        """Makes relative paths mean in this process what they meant there, as far as the folder exists here too; the
-        configuration to use here. Variables that this process has already stay as they are: a machine may have its weights
-        elsewhere."""
+        """Sets up this process and returns the configuration for it: changes to the working directory of the command, if it
+        exists on this machine, and sets variables that are not set: a machine may have its weights in another folder."""
         for name, value in self.variables.items():
             os.environ.setdefault(name, value)
         if str(Path.cwd()) != self.folder and Path(self.folder).is_dir():
@@ -56,7 +55,7 @@ class WorkerContext:
         return config.model_copy(update={"workspace": self.shipment.local(_WORKSPACE)})
 
     def file(self, path: Path) -> Path:
-        """Where a file is here: what was sent, or the same path."""
+        """The path of a file on this machine: that of the copy that was sent, or the same path."""
         if self.shipment is None or str(path) not in self.files:
             return path
         return self.shipment.local(_WORKSPACE) / self.files[str(path)]
@@ -64,18 +63,18 @@ class WorkerContext:
 
 @dataclass(frozen=True)
 class MakeWorker(Generic[Config, Unit, Result]):
-    """Makes a worker with the configuration as it is meant there; travels to where it is made."""
+    """Makes a worker in its process, where the configuration is adapted to it."""
 
     worker: Callable[[Config], Callable[[Unit], Result]]
     config: Config
-    place: WorkerContext
+    context: WorkerContext
 
     def __call__(self) -> Callable[[Unit], Result]:
-        return self.worker(self.place.enter(self.config))
+        return self.worker(self.context.enter(self.config))
 
 
 @contextmanager
-def place_of_work(
+def worker_context(
     executor: Executor,
     dataset: Path,
     images: Iterable[str],
@@ -85,27 +84,27 @@ def place_of_work(
     ship: bool,
     variables: Iterable[str],
 ) -> Iterator[WorkerContext]:
-    """What workers are told of this place (see `WorkerContext.here` for `variables`). With `ship` it holds a copy of the data
-    set in the folder `dataset`, of these images (references), embeddings, and further files; that lasts for the context.
+    """The context of workers (see `WorkerContext.here` for `variables`). With `ship`, the executor sends them the data set in the
+    folder `dataset`, these images (references), embeddings and further files, for as long as the `with` block lasts.
 
-    Raises ConfigError where the executor cannot send anything.
+    Raises ConfigError if the executor cannot send files.
     """
-    place = WorkerContext.here(variables)
+    here = WorkerContext.here(variables)
     if not ship:
-        yield place
+        yield here
         return
     if not isinstance(executor, Ships):
-        raise ConfigError(f"--ship-data: {type(executor).__name__} sends no files", "leave --ship-data out")
+        raise ConfigError(f"--ship-data: {type(executor).__name__} cannot send files", "leave --ship-data out")
     with tempfile.TemporaryDirectory(prefix="icltool-ship-") as temporary:
         root = Path(temporary)
         sent = _laid_out(root, dataset, images, embeddings, files)
-        yield WorkerContext(place.folder, place.variables, executor.ship({_WORKSPACE: root}), sent)
+        yield WorkerContext(here.folder, here.variables, executor.ship({_WORKSPACE: root}), sent)
 
 
 def _laid_out(
     root: Path, dataset: Path, images: Iterable[str], embeddings: Iterable[Path], files: Iterable[Path]
 ) -> dict[str, str]:
-    """A workspace of links; the paths below it of `files`."""
+    """Makes a workspace of symbolic links in `root`; the paths in it of `files`."""
     folder = root / "datasets" / dataset.parent.name / dataset.name
     (folder / "images").mkdir(parents=True)
     for part in dataset.iterdir():
@@ -113,7 +112,7 @@ def _laid_out(
             (folder / part.name).symlink_to(part.resolve())
     moved = {}
     for number, image in enumerate(sorted({image_file(reference) for reference in images if reference})):
-        if not Path(image).is_file():  # the worker that needs it will name it
+        if not Path(image).is_file():  # the worker that needs it reports it
             continue
         moved[image] = f"images/{number}{Path(image).suffix}"
         (folder / moved[image]).symlink_to(Path(image).resolve())

@@ -176,7 +176,7 @@ def test_what_cannot_be_searched_is_listed_and_done_later(
     with broken(records[records.row_of(anchor)].image):
         assert run(call) == 2
     told = capsys.readouterr().err
-    assert "given up after 3 tries on " in told
+    assert "failed after 3 attempts on " in told
     assert "hint: all are listed in" in told
     assert "Traceback" not in told
     lost = [i for failure in read_failures(target) for i in failure["anchors"]]

@@ -14,7 +14,7 @@ from icltool.components.executors.local import LocalExecutor
 from icltool.config.env import VARIABLES
 from icltool.contracts import Region, with_regions
 from icltool.errors import ConfigError
-from icltool.execution.worker_context import MakeWorker, WorkerContext, place_of_work
+from icltool.execution.worker_context import MakeWorker, WorkerContext, worker_context
 from icltool.store.records import open_dataset
 
 
@@ -77,7 +77,7 @@ def test_what_is_sent_is_a_workspace_of_its_own(workspace: Path, tmp_path: Path)
     embeddings = sorted((workspace / "embeddings").glob("*.h5"))[:1]
     config = EmbedConfig(workspace=workspace, workers=1, ship_data=True)
     sends, images = Sends(tmp_path / "node"), [records.images[0], region, ""]
-    with place_of_work(sends, folder, images, embeddings, [extra], ship=True, variables=()) as place:  # type: ignore[arg-type]
+    with worker_context(sends, folder, images, embeddings, [extra], ship=True, variables=()) as place:  # type: ignore[arg-type]
         here = place.enter(config)
         assert place.file(extra).read_text() == "vectors"
         assert place.file(extra) != extra
@@ -97,7 +97,7 @@ def test_what_is_sent_is_a_workspace_of_its_own(workspace: Path, tmp_path: Path)
 
 def test_an_executor_that_sends_nothing_says_so(workspace: Path) -> None:
     with (
-        pytest.raises(ConfigError, match="LocalExecutor sends no files"),
-        place_of_work(LocalExecutor(), workspace, [], ship=True, variables=()),
+        pytest.raises(ConfigError, match="LocalExecutor cannot send files"),
+        worker_context(LocalExecutor(), workspace, [], ship=True, variables=()),
     ):
         pass

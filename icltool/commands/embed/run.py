@@ -20,7 +20,7 @@ from icltool.config.identity import makers
 from icltool.contracts import Progress, StageReport, Ticker, UnitFailure
 from icltool.errors import StoreError
 from icltool.execution.running import Run, give_up
-from icltool.execution.worker_context import MakeWorker, place_of_work
+from icltool.execution.worker_context import MakeWorker, worker_context
 from icltool.store.embeddings import EmbeddingFile, EmbeddingWriter
 from icltool.store.failures import GivenUp, clear_failures
 from icltool.store.journal import journal_path
@@ -34,16 +34,16 @@ if TYPE_CHECKING:
     from icltool.store.makers import Makers
     from icltool.store.records import PreparedDataset
 
-#: Batches that a worker in another process is given at a time.
+#: Batches in one unit of work for a worker in another process.
 BATCHES = 4
 SPLITS = ("train", "validation")
 
 
 def run(config: EmbedConfig, progress: Progress) -> StageReport:
-    """Embeds both splits; a split that is complete is left as it is.
+    """Embeds the rows of both splits that are not embedded yet.
 
-    Raises StoreError when no data set is prepared or an artefact of other options is in the way, DataError for an image
-    that cannot be read.
+    Raises StoreError if no data set is prepared or a file was made with other options, DataError for an image that cannot be
+    read.
     """
     workspace = Workspace(config.workspace)
     name, task = workspace.choose_dataset(config.dataset, config.task)
@@ -67,12 +67,12 @@ def run(config: EmbedConfig, progress: Progress) -> StageReport:
         }
         for job in jobs
     ]
-    remarks = tuple(run.notes) if waiting else ("up to date: everything was embedded before",)
+    remarks = tuple(run.notes) if waiting else ("up to date: an earlier run embedded everything",)
     return StageReport(f"Embeddings of {name} ({task}) by {config.encoder}", tuple(rows), workspace.embeddings, remarks)
 
 
 def _fold(jobs: list[_Job], config: EmbedConfig, progress: Progress) -> None:
-    """Takes the rows that a killed run left beside its finished files into them."""
+    """Moves rows that a killed run left in a journal into their files."""
     if left := [job for job in jobs if journal_path(job.path).exists()]:
         with ExitStack() as opened:
             _Splits(config, left, progress).open(opened)
@@ -91,22 +91,22 @@ class _Job:
         return {**config.identity(), "dataset": self.dataset.name, "task": self.dataset.task, "split": self.split}
 
     def is_complete(self, config: EmbedConfig) -> bool:
-        """Whether the file holds all rows of this very data set, made with these options. StoreError where other weights, or
-        another version of the encoder's plugin, made them."""
+        """Whether the file holds all rows of this data set, made with these options. StoreError if they were made by other
+        weights, or by another version of the encoder's plugin."""
         if not self.path.is_file():
             return False
         file = EmbeddingFile.open(self.path)
-        made = (file.provenance.configuration, file.provenance.dataset_fingerprint)
-        if made != (self.identity(config), self.dataset.fingerprint):
+        source = (file.provenance.configuration, file.provenance.dataset_fingerprint)
+        if source != (self.identity(config), self.dataset.fingerprint):
             return False
         file.provenance.makers.check(self.path, self.made_by)
         return file.complete
 
 
 def _embed(config: EmbedConfig, jobs: list[_Job], run: Run[Rows, EncodedRows], progress: Progress) -> dict[str, int]:
-    """Embeds what is missing of these splits; how many rows of each that was.
+    """Embeds the missing rows of these splits; the number of rows by split.
 
-    Rows are on disk as soon as they come, in whatever order. Raises DataError at the end where some could not be made.
+    Rows are written as they come, in any order. Raises DataError at the end if some of them failed.
     """
     work = _Splits(config, jobs, progress)
     first = jobs[0].dataset
@@ -114,11 +114,11 @@ def _embed(config: EmbedConfig, jobs: list[_Job], run: Run[Rows, EncodedRows], p
     with ExitStack() as opened:
         work.open(opened)
         images = chain.from_iterable(job.dataset.split(job.split).images for job in jobs)
-        sent = place_of_work(run.executor, first.folder, images, ship=config.ship_data, variables=VARIABLES)
-        place = opened.enter_context(sent)
-        make = MakeWorker(partial(Encoding, name=first.name, task=first.task), config, place)
-        found = opened.enter_context(run.results(make, work.units()))
-        for encoded in found:
+        entering = worker_context(run.executor, first.folder, images, ship=config.ship_data, variables=VARIABLES)
+        context = opened.enter_context(entering)
+        make = MakeWorker(partial(Encoding, name=first.name, task=first.task), config, context)
+        encoded_rows = opened.enter_context(run.results(make, work.missing()))
+        for encoded in encoded_rows:
             work.store(encoded, opened, run)
     errors = []
     for job in jobs:
@@ -126,20 +126,22 @@ def _embed(config: EmbedConfig, jobs: list[_Job], run: Run[Rows, EncodedRows], p
         if not lost:
             clear_failures(job.path)
             continue
-        told: list[tuple[UnitFailure, str, GivenUp]] = []
+        failures: list[tuple[UnitFailure, str, GivenUp]] = []
         for failure in lost:
             unit = failure.unit
             ids = job.dataset.split(job.split).ids[unit.low : unit.high].tolist()
             name = f"rows {unit.low} to {unit.high - 1} of {unit.split}"
-            told.append((failure, name, {"split": unit.split, "examples": ids, "count": len(ids)}))
-        errors.append(give_up(told, job.path, len(job.dataset.split(job.split)), f"examples of {job.split}", progress))
+            failures.append((failure, name, {"split": unit.split, "examples": ids, "count": len(ids)}))
+        errors.append(
+            give_up(failures, job.path, len(job.dataset.split(job.split)), f"examples of {job.split}", progress)
+        )
     if errors:
         raise errors[0]
     return work.embedded
 
 
 class _Splits:
-    """The splits of a run, each with its file, which is opened when it is first written, and its progress."""
+    """The splits of a run, each with its progress and its file, which is opened for the first rows."""
 
     def __init__(self, config: EmbedConfig, jobs: list[_Job], progress: Progress) -> None:
         self.config, self.progress = config, progress
@@ -150,15 +152,15 @@ class _Splits:
         self._fingerprint = ""
 
     def open(self, opened: ExitStack) -> None:
-        """Opens the files that are there: one of other options is refused before an encoder is loaded."""
+        """Opens existing files, so that one of other options is refused before an encoder is loaded."""
         for job in self.jobs.values():
             if job.path.is_file() and not self.config.overwrite:
                 with EmbeddingFile.open(job.path) as file:
                     dim, fingerprint = file.dim, file.encoder_fingerprint
                 self._writer(job, dim, fingerprint, opened)
 
-    def units(self) -> Iterator[Rows]:
-        """What is missing, split by split."""
+    def missing(self) -> Iterator[Rows]:
+        """The missing rows, split by split."""
         for job in self.jobs.values():
             total, step = len(job.dataset.split(job.split)), self.config.batch_size
             if self.config.executor_name != "local":
@@ -169,14 +171,14 @@ class _Splits:
                 yield Rows(job.split, rows.start, rows.stop)
 
     def store(self, encoded: EncodedRows, opened: ExitStack, run: Run[Rows, EncodedRows]) -> None:
-        """Writes what came. Raises StoreError where workers have other weights than one another, or than the file."""
+        """Writes encoded rows. Raises StoreError if a worker's weights differ from those of the file."""
         job, rows = self.jobs[encoded.rows.split], encoded.rows
         writer = self._writers.get(job.split) or self._writer(job, encoded.dim, encoded.fingerprint, opened)
         made_by = str(writer.header.details["encoder_fingerprint"])
         if encoded.fingerprint != made_by:
             raise StoreError(
-                f"{job.path} was made by {self.config.encoder} with weights {made_by}, a worker has {encoded.fingerprint}",
-                "give every worker the same weights; --overwrite starts the file anew",
+                f"{job.path} was made with weights {made_by} of {self.config.encoder}, but a worker has {encoded.fingerprint}",
+                "give every worker the same weights, or start the file again with --overwrite",
             )
         writer.put(rows.low, encoded.ids, encoded.features)
         self.embedded[job.split] += rows.high - rows.low

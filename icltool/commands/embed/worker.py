@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Rows:
-    """The unit of work: rows `low` to `high` - 1 of a split."""
+    """A unit of work: rows `low` to `high` - 1 of a split."""
 
     split: str
     low: int
@@ -29,8 +29,8 @@ class Rows:
 
 @dataclass(frozen=True)
 class EncodedRows:
-    """What was made of them: `ids` int64 [n], `features` float32 [n, D] by field; the encoder's D and what its weights are
-    known by."""
+    """The embeddings of `rows`: `ids` int64 [n], `features` float32 [n, D] by field; the encoder's D and the fingerprint of its
+    weights."""
 
     rows: Rows
     ids: IntArray
@@ -40,7 +40,7 @@ class EncodedRows:
 
 
 class Encoding:
-    """A worker: the encoder is loaded with it."""
+    """A worker with its encoder."""
 
     def __init__(self, config: EmbedConfig, name: str, task: str) -> None:
         self._dataset = open_dataset(Workspace(config.workspace).dataset_folder(name, task))
@@ -51,28 +51,28 @@ class Encoding:
         self._fingerprint = self._encoder.fingerprint()
         self._batch_size = config.batch_size
 
-    def __call__(self, unit: Rows) -> EncodedRows:
-        """The vectors of the rows; an image or text that several of them share is encoded once."""
-        records = self._dataset.split(unit.split)
+    def __call__(self, rows: Rows) -> EncodedRows:
+        """The embeddings of the rows; an image or text that occurs more than once in a batch is encoded once."""
+        records = self._dataset.split(rows.split)
         fields, size = embedded_fields(records), self._batch_size
         ids: list[int] = []
         parts: dict[str, list[FloatArray]] = {name: [] for name in fields}
-        for low in range(unit.low - unit.low % size, unit.high, size):  # batches as they are wherever a run began
-            examples = records.rows(range(max(low, unit.low), min(low + size, unit.high)))
+        for low in range(rows.low - rows.low % size, rows.high, size):  # the same batches wherever a run began
+            examples = records.rows(range(max(low, rows.low), min(low + size, rows.high)))
             ids += [e.id for e in examples]
             for name in fields:
                 parts[name].append(self._encoded(name, [e.image if name == "image" else e.text for e in examples]))
-        features = {name: np.concatenate(found) for name, found in parts.items()}
-        return EncodedRows(unit, np.array(ids, dtype=np.int64), features, self._encoder.dim, self._fingerprint)
+        features = {name: np.concatenate(batches) for name, batches in parts.items()}
+        return EncodedRows(rows, np.array(ids, dtype=np.int64), features, self._encoder.dim, self._fingerprint)
 
     def _encoded(self, name: str, values: Sequence[str]) -> FloatArray:
         distinct = list(dict.fromkeys(values))
         encode = self._encoder.encode_images if name == "image" else self._encoder.encode_texts
         position = {value: i for i, value in enumerate(distinct)}
-        found: FloatArray = encode(distinct)[np.array([position[v] for v in values])]
-        return found
+        features: FloatArray = encode(distinct)[np.array([position[v] for v in values])]
+        return features
 
 
 def embedded_fields(records: Records) -> tuple[str, ...]:
-    """What of a split is embedded."""
+    """The fields of a split that are embedded."""
     return ("image", "text") if records.has_images else ("text",)

@@ -20,7 +20,7 @@ from icltool.contracts.executor import UnitFailure
 from icltool.engine.work import Work
 from icltool.errors import ConfigError
 from icltool.execution.running import Run
-from icltool.execution.worker_context import MakeWorker, WorkerContext, place_of_work
+from icltool.execution.worker_context import MakeWorker, WorkerContext, worker_context
 from icltool.store.evaluations import ChunkFacts, PartialAnswers
 from icltool.store.failures import GivenUp
 
@@ -220,7 +220,7 @@ class Answers:
         files = [m.weights for m in methods if m.weights is not None]
         files += [] if self.config.index_subset is None else [self.config.index_subset]
         files += [m.intervention.file for m in methods if m.intervention is not None]
-        return place_of_work(
+        return worker_context(
             run.executor,
             inputs.dataset.folder,
             [*images, *queries],

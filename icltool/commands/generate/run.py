@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from icltool.commands.generate.options import GenerateConfig
+from icltool.commands.generate.report import MeanScores, SequencesReport
 from icltool.commands.generate.search import (
     AnchorGroup,
     SearchedGroup,
@@ -31,7 +32,6 @@ from icltool.config.identity import makers
 from icltool.config.tasks import task_of
 from icltool.contracts import (
     Example,
-    FloatArray,
     IntArray,
     Progress,
     StageReport,
@@ -47,7 +47,8 @@ from icltool.engine.cost import cost_rows, measure
 from icltool.engine.work import Work, total
 from icltool.errors import ConfigError, StoreError
 from icltool.execution.running import Run, give_up
-from icltool.execution.worker_context import MakeWorker, WorkerContext, place_of_work
+from icltool.execution.worker_context import MakeWorker, WorkerContext, worker_context
+from icltool.plugin.manager import load_registry
 from icltool.store.artefact import digest
 from icltool.store.atomic import check_writable
 from icltool.store.failures import GivenUp, clear_failures
@@ -63,23 +64,28 @@ SAMPLED_ANCHORS = 8  # anchors whose prompts are timed for a cost plan
 
 
 def run(config: GenerateConfig, progress: Progress) -> StageReport:
-    """Generates what is missing: finished anchors of an earlier run are kept, whatever ended it.
+    """Searches the anchors that no earlier run has finished.
 
-    Raises StoreError where a data set or embeddings are missing or the file belongs to other options, ConfigError and
-    PluginError for wrong components, DataError when an anchor has too few candidates.
+    Raises StoreError if a data set or embeddings are missing or the file was made with other options, ConfigError and
+    PluginError for wrong components, DataError if an anchor has too few candidates.
     """
     if config.shots > config.candidates:
         raise ConfigError(
-            f"{config.shots} shots from pools of {config.candidates} candidates", "raise --candidates, or lower --shots"
+            f"--shots {config.shots} needs pools of at least as many candidates, got --candidates {config.candidates}",
+            "raise --candidates, or lower --shots",
         )
     parts = open_parts(config)
     rows = _draw_anchors(parts.queries, config)
     path, provenance = _artefact(config, Workspace(config.workspace), parts, len(rows))
-    remarks = [] if len(rows) == config.anchors else [f"there are only {len(rows)} examples: all are anchors"]
+    remarks = (
+        []
+        if len(rows) == config.anchors
+        else [f"--anchors {config.anchors:,}: the data set has only {len(rows):,} examples, and all are anchors"]
+    )
     made_for = parts.scorer.tasks if isinstance(parts.scorer, MadeForTasks) else ()
     if made_for and parts.dataset.task not in made_for and config.scorer not in task_of(parts.dataset).metrics:
         remarks.append(
-            f"scorer {config.scorer} is made for {' and '.join(made_for)}: on {parts.dataset.task} it says little"
+            f"scorer {config.scorer} is made for {' and '.join(made_for)}; on {parts.dataset.task} its scores mean little"
         )
     fault = too_few_references(parts.scorer, lambda: (e.references for e in parts.queries.rows(rows)))
     if fault is not None:
@@ -87,15 +93,15 @@ def run(config: GenerateConfig, progress: Progress) -> StageReport:
     if config.dry_run:
         return _cost(config, parts, rows, path, remarks, progress)
     if path.is_file():
-        with locked(path):  # refused before a model is loaded, not after
+        with locked(path):  # refused before a model is loaded
             pass
     check_writable(path)
     missing = _missing(parts, rows, frozenset() if config.overwrite else _finished(path))
     if not len(missing) and path.is_file():
-        with _writer(config, path, provenance, len(rows)):  # says what is wrong with the file, and mends what was cut
+        with _writer(config, path, provenance, len(rows)):  # reports a damaged file, and repairs one that was cut off
             pass
         clear_failures(path)
-        remarks.append("up to date: every anchor was finished before")
+        remarks.append("up to date: an earlier run finished every anchor")
         return _report(config, parts.dataset, SequenceFile.open(path), path, 0, remarks)
     run = Run[AnchorGroup, SearchedGroup](config.open_executor(), progress)
     searched, work = _search(config, parts, run, rows, missing, (path, provenance), progress)
@@ -107,14 +113,14 @@ def run(config: GenerateConfig, progress: Progress) -> StageReport:
 
 
 def _finished(path: Path) -> frozenset[int]:
-    """Ids of the anchors that the file of an earlier run holds."""
+    """Ids of the anchors in the file of an earlier run."""
     try:
         file = SequenceFile.open(path)
-    except StoreError:  # not there; or damaged, which the writer will say
+    except StoreError:  # missing; or damaged, which the writer reports
         return frozenset()
-    found = frozenset(file.query_ids)
+    ids = frozenset(file.query_ids)
     file.close()
-    return found
+    return ids
 
 
 def _missing(parts: SearchParts, rows: IntArray, finished: frozenset[int]) -> IntArray:
@@ -176,58 +182,59 @@ def _search(
     file: tuple[Path, Provenance],
     progress: Progress,
 ) -> tuple[int, Work]:
-    """Searches the anchors that are missing, group by group, each on disk as soon as it is found; (how many that were, what
-    it took).
+    """Searches the missing anchors group by group and writes each at once; (number of anchors, work done).
 
-    Groups are those of a run from the start: where one was begun, all of it is searched again, so that what is found
-    depends on no interruption. Only what is missing is written.
+    Groups are those of an uninterrupted run: if one was begun, all of its anchors are searched again, so that the result
+    does not depend on interruptions. Only missing anchors are written.
     """
     path, provenance = file
     size = config.anchors_at_once or anchors_to_fill(_largest_batch(config), search_options(config), config.candidates)
-    wanted = {int(r) for r in missing}
-    groups = [g for g in (rows[low : low + size] for low in range(0, len(rows), size)) if wanted & set(g.tolist())]
+    unfinished = {int(r) for r in missing}
+    row_groups = [rows[low : low + size] for low in range(0, len(rows), size)]
     works: list[Work] = []
     if "model" in parts.scorer.needs:
         progress.detail(f"loading {config.model}")
     with ExitStack() as opened:
-        if path.is_file() and not config.overwrite:  # one of other options is refused before a model is loaded
+        if path.is_file() and not config.overwrite:  # a file of other options is refused before a model is loaded
             writer = opened.enter_context(_writer(config, path, provenance, len(rows)))
         ticker = opened.enter_context(
             progress.task("searching sequences", len(rows), "anchors", done=len(rows) - len(missing))
         )
-        units: Iterable[AnchorGroup] = anchor_groups(config, parts, groups)
+        groups: Iterable[AnchorGroup] = anchor_groups(
+            config, parts, [group for group in row_groups if unfinished & set(group.tolist())]
+        )
         if config.ship_data:
-            units = list(units)
-        place = opened.enter_context(_place(config, parts, run, units))
-        found = opened.enter_context(run.results(MakeWorker(Searcher, config, place), units))
+            groups = list(groups)
+        context = opened.enter_context(_context(config, parts, run, groups))
+        searched = opened.enter_context(run.results(MakeWorker(Searcher, config, context), groups))
         if not path.is_file() or config.overwrite:
-            first = list(islice(found, 1))  # before there is a file: one without anchors would only be in the way
-            if not first:  # all were given up: what was there before stays
+            first = list(islice(searched, 1))  # no file is made if no anchor succeeds
+            if not first:  # all failed: an earlier file stays
                 return 0, Work()
             writer = opened.enter_context(_writer(config, path, provenance, len(rows)))
-            found = chain(first, found)
-        for group in found:
+            searched = chain(first, searched)
+        for group in searched:
             works.append(group.work)
             run.show(ticker)
-            for row, result in zip(group.rows, group.results, strict=True):
-                if int(row) in wanted:
-                    writer.append(result)
-                    ticker.advance()
+            results = [r for row, r in zip(group.rows, group.results, strict=True) if int(row) in unfinished]
+            for result in results:
+                writer.append(result)
+            ticker.advance(len(results))
         done = len(writer.finished)
     return done - (len(rows) - len(missing)), total(works)
 
 
-def _place(
-    config: GenerateConfig, parts: SearchParts, run: Run[AnchorGroup, SearchedGroup], units: Iterable[AnchorGroup]
+def _context(
+    config: GenerateConfig, parts: SearchParts, run: Run[AnchorGroup, SearchedGroup], groups: Iterable[AnchorGroup]
 ) -> AbstractContextManager[WorkerContext]:
-    """The place that workers are told; what it sends are the images of all anchors and candidates, and embeddings where
-    the scorer reads them."""
+    """The context of the workers; with --ship-data it sends the images of all anchors and candidates, and the embeddings that
+    the scorer reads."""
     images: set[str] = set()
-    for unit in units if config.ship_data else ():
-        images |= {parts.queries.images[row] for row in unit.rows}
-        images |= {parts.records.images[row] for pool in unit.pools for row in pool}
+    for group in groups if config.ship_data else ():
+        images |= {parts.queries.images[row] for row in group.rows}
+        images |= {parts.records.images[row] for pool in group.pools for row in pool}
     files = [file.path for file in (parts.embeddings, parts.query_embeddings) if file is not None]
-    return place_of_work(run.executor, parts.dataset.folder, images, files, ship=config.ship_data, variables=VARIABLES)
+    return worker_context(run.executor, parts.dataset.folder, images, files, ship=config.ship_data, variables=VARIABLES)
 
 
 def _largest_batch(config: GenerateConfig) -> int:
@@ -251,23 +258,23 @@ def _given_up(
     progress: Progress,
 ) -> Exception:
     """The error that names the anchors whose groups failed, once they are listed."""
-    wanted = {int(r) for r in missing}
-    told: list[tuple[UnitFailure, str, GivenUp]] = []
+    unfinished = {int(r) for r in missing}
+    failures: list[tuple[UnitFailure, str, GivenUp]] = []
     for failure in run.failures:
-        ids = [int(parts.queries.ids[row]) for row in failure.unit.rows if int(row) in wanted]
+        ids = [int(parts.queries.ids[row]) for row in failure.unit.rows if int(row) in unfinished]
         name = f"anchor{'s' * (len(ids) > 1)} {', '.join(map(str, ids))}"
-        told.append((failure, name, {"anchors": ids, "count": len(ids)}))
-    return give_up(told, path, len(rows), "anchors", progress)
+        failures.append((failure, name, {"anchors": ids, "count": len(ids)}))
+    return give_up(failures, path, len(rows), "anchors", progress)
 
 
 def _cost(
     config: GenerateConfig, parts: SearchParts, rows: IntArray, path: Path, remarks: list[str], progress: Progress
 ) -> StageReport:
-    """What `--dry-run` prints. Candidate pools are drawn for every anchor, so images are counted exactly."""
+    """The report of --dry-run. Candidate pools are drawn for every anchor, so the number of images is exact."""
     finished = _finished(path)
     missing = _missing(parts, rows, finished)
     if not len(missing):
-        return StageReport("Nothing to do", (), path, (*remarks, "up to date: every anchor was finished before"))
+        return StageReport("Nothing to do", (), path, (*remarks, "up to date: an earlier run finished every anchor"))
     images: set[int] = set()
     samples: list[tuple[Example, list[Example]]] = []
     with progress.task("drawing candidate pools", len(missing), "anchors") as ticker:
@@ -280,7 +287,7 @@ def _cost(
         steps, image = measure(parts.scorer, session, search_options(config), samples)
     cached = config.image_cache_mb * 2**20
     table, notes = cost_rows(steps, image, len(missing), len(images), cached)
-    done = [f"{len(rows) - len(missing):,} of {len(rows):,} anchors were finished before"] if finished else []
+    done = [f"an earlier run finished {len(rows) - len(missing):,} of {len(rows):,} anchors"] if finished else []
     title = f"Cost of {len(missing):,} anchors of {parts.dataset.name} ({parts.dataset.task}), {config.model}"
     return StageReport(title, tuple(table), None, (*remarks, *done, *notes, *session.notes, f"would write {path}"))
 
@@ -289,24 +296,23 @@ def _report(
     config: GenerateConfig, dataset: PreparedDataset, file: SequenceFile, path: Path, searched: int, remarks: list[str]
 ) -> StageReport:
     if not len(file):
-        raise ConfigError(f"{path} holds no sequences", "raise --anchors")
+        raise ConfigError(f"{path} has no sequences", "raise --anchors")
     arrays = file.arrays()
-    gains = arrays["values"] - arrays["base_value"][:, None]
+    scores = MeanScores.of(arrays["values"], arrays["base_value"])
     row = {
         "anchors": len(file),
         "searched now": searched,
         "candidates": config.candidates,
         "beams": config.beam_size,
         "shots": config.shots,
-        "mean value without demonstrations": _mean(arrays["base_value"]),
-        "mean gain of best beam": _mean(gains[:, 0]),
-        "mean gain of last beam": _mean(gains[:, -1]),
+        "mean value without demonstrations": round(scores.base, 4),
+        "mean gain of best beam": _rounded(scores.gains[0]),
+        "mean gain of last beam": _rounded(scores.gains[-1]),
     }
-    title = f"Sequences for {dataset.name} ({dataset.task}), valued by {config.scorer}"
-    return StageReport(title, (row,), path, tuple(remarks))
+    score = f"{load_registry().get('scorers', config.scorer).registration.summary} ({config.scorer})"
+    title = f"Sequences for {dataset.name} ({dataset.task})"
+    return SequencesReport(title, (row,), path, tuple(remarks), scores, score)
 
 
-def _mean(values: FloatArray) -> float | None:
-    """None where there is no value: an anchor has fewer sequences than beams were asked for."""
-    known = values[np.isfinite(values)]
-    return round(float(known.mean()), 4) + 0.0 if len(known) else None  # + 0.0: never -0
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 4) + 0.0  # + 0.0: never -0

@@ -1,4 +1,4 @@
-"""Workers of `icltool generate`: each holds a model and searches groups of anchors."""
+"""Workers of `icltool generate`: each has a model and searches groups of anchors."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ POOL_CHUNK = 1024  # anchors whose pools are drawn together
 
 @dataclass(frozen=True)
 class AnchorGroup:
-    """The unit of work: anchors that are searched together. `rows` int64 [A] of the queries, `pools` the rows of each one's
-    candidates in the index set."""
+    """A unit of work: anchors that are searched together. `rows` int64 [A] are theirs among the queries, `pools` those of each
+    anchor's candidates in the index set."""
 
     rows: IntArray
     pools: tuple[IntArray, ...]
@@ -55,7 +55,7 @@ class AnchorGroup:
 
 @dataclass(frozen=True)
 class SearchedGroup:
-    """What was found for a group, in its order, and what it took."""
+    """The sequences of a group's anchors, in their order, and the work that it took."""
 
     rows: IntArray
     results: tuple[QueryResult, ...]
@@ -64,11 +64,11 @@ class SearchedGroup:
 
 @dataclass(frozen=True)
 class SearchParts:
-    """What a search works with, but for the model."""
+    """All that a search needs but the model."""
 
     dataset: PreparedDataset
     records: Records  # the index set
-    queries: Records  # what anchors are drawn from
+    queries: Records  # the split of the anchors
     sampler: Sampler
     scorer: Scorer
     embeddings: EmbeddingFile | None
@@ -78,7 +78,7 @@ class SearchParts:
 
 
 class Searcher:
-    """A worker: the model is loaded with it. `notes` are its session's."""
+    """A worker with its model. `notes` are those of its session."""
 
     def __init__(self, config: GenerateConfig) -> None:
         self._parts = parts = open_parts(config)
@@ -90,30 +90,32 @@ class Searcher:
     def notes(self) -> Sequence[str]:
         return self._session.notes
 
-    def expect(self, unit: AnchorGroup) -> None:
-        """Has the group's images read ahead."""
-        self._announced.add(int(unit.rows[0]))
-        pairs = self._examples(unit)
+    def expect(self, group: AnchorGroup) -> None:
+        """Starts to read the group's images."""
+        self._announced.add(int(group.rows[0]))
+        pairs = self._examples(group)
         self._session.expect([query for query, _ in pairs] + [c for _, pool in pairs for c in pool])
 
-    def __call__(self, unit: AnchorGroup) -> SearchedGroup:
+    def __call__(self, group: AnchorGroup) -> SearchedGroup:
         """The sequences of each anchor. They do not depend on which groups were searched before."""
-        if int(unit.rows[0]) not in self._announced:
-            self.expect(unit)
+        if int(group.rows[0]) not in self._announced:
+            self.expect(group)
         before = self._session.done
-        results = self._search.search_many(self._examples(unit))
-        return SearchedGroup(unit.rows, tuple(results), self._session.done - before)
+        results = self._search.search_many(self._examples(group))
+        return SearchedGroup(group.rows, tuple(results), self._session.done - before)
 
     def close(self, finished: bool) -> None:
         self._session.close(finished)
 
-    def _examples(self, unit: AnchorGroup) -> list[tuple[Example, list[Example]]]:
+    def _examples(self, group: AnchorGroup) -> list[tuple[Example, list[Example]]]:
         parts = self._parts
-        return [(parts.queries[row], parts.records.rows(pool)) for row, pool in zip(unit.rows, unit.pools, strict=True)]
+        return [
+            (parts.queries[row], parts.records.rows(pool)) for row, pool in zip(group.rows, group.pools, strict=True)
+        ]
 
 
 def open_parts(config: GenerateConfig) -> SearchParts:
-    """Opens data set, embeddings and components. Raises StoreError where data or embeddings are missing, ConfigError and
+    """Opens data set, embeddings and components. Raises StoreError if data or embeddings are missing, ConfigError and
     PluginError for wrong components."""
     workspace = Workspace(config.workspace)
     name, task = workspace.choose_dataset(config.dataset, config.task)
@@ -156,14 +158,14 @@ def candidate_pools(config: GenerateConfig, parts: SearchParts, anchors: IntArra
 
 
 def anchor_groups(config: GenerateConfig, parts: SearchParts, groups: Sequence[IntArray]) -> Iterator[AnchorGroup]:
-    """The units of work for groups of anchors, with their candidate pools."""
+    """Groups of anchors with their candidate pools."""
     pools = candidate_pools(config, parts, np.concatenate(groups))
     for group in groups:
         yield AnchorGroup(group, tuple(pool for _, pool in islice(pools, len(group))))
 
 
 def open_search_session(config: GenerateConfig, parts: SearchParts) -> Session:
-    """The session that scores, its model loaded."""
+    """The session that scores, with its model."""
     task = task_of(parts.dataset)
     model = config.open_model(task) if "model" in parts.scorer.needs else None
     lookup: FeatureSource | None = None
@@ -177,11 +179,11 @@ def open_search_session(config: GenerateConfig, parts: SearchParts) -> Session:
 
 
 def _both_splits(index: FeatureTable, queries: FeatureTable, records: Records) -> FeatureSource:
-    """Features of index-set examples and of queries of another split, whose ids may be the same numbers."""
+    """Features of the examples of two splits, which may have the same ids."""
     own = {int(i) for i in records.ids}
 
     def lookup(kind: str, examples: Sequence[Example]) -> FloatArray:
-        asked = [e.id in own and records[records.row_of(e.id)] == e for e in examples]
-        return np.concatenate([(queries if q else index)(kind, [e]) for q, e in zip(asked, examples, strict=True)])
+        is_query = [e.id in own and records[records.row_of(e.id)] == e for e in examples]
+        return np.concatenate([(queries if q else index)(kind, [e]) for q, e in zip(is_query, examples, strict=True)])
 
     return lookup

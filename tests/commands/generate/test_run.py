@@ -11,13 +11,15 @@ from typing import Any
 import numpy as np
 import pytest
 
+from icltool.cli.output import show
 from icltool.commands.generate import run as generate
 from icltool.commands.generate.options import GenerateConfig
-from icltool.contracts import Ticker
+from icltool.commands.generate.report import MeanScores
+from icltool.contracts import QueryResult, Ticker
 from icltool.errors import ConfigError, DataError, PluginError, StoreError
 from icltool.execution.progress import for_terminal
 from icltool.store.records import PreparedDataset, open_dataset
-from icltool.store.sequences import SequenceFile
+from icltool.store.sequences import SequenceFile, SequenceWriter
 from icltool.store.workspace import Workspace
 from tests.suites import apart
 
@@ -46,7 +48,7 @@ def shapes(workspace: Path, task: str = "caption") -> PreparedDataset:
 
 
 class InterruptedProgress:
-    """Progress that behaves like Ctrl-C after a number of anchors."""
+    """Progress that behaves like Ctrl-C after a number of items."""
 
     def __init__(self, after: int) -> None:
         self.left = after
@@ -63,6 +65,23 @@ class InterruptedProgress:
     def note(self, text: str) -> None: ...
     def say(self, text: str) -> None: ...
     def detail(self, text: str) -> None: ...
+
+
+@contextmanager
+def interrupted_after(anchors: int) -> Iterator[None]:
+    """Expects the body to end by Ctrl-C, which comes when this many anchors are written."""
+    append, left = SequenceWriter.append, anchors
+
+    def interrupted(self: SequenceWriter, result: QueryResult) -> None:
+        nonlocal left
+        append(self, result)
+        left -= 1
+        if not left:
+            raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(SequenceWriter, "append", interrupted)
+        yield
 
 
 @pytest.mark.parametrize(("task", "order"), [("caption", "left"), ("vqa", "right")])
@@ -89,8 +108,8 @@ def test_an_interrupted_run_goes_on_to_the_same_content(workspace: Path, tmp_pat
     whole = arrays(workspace, output=tmp_path / "whole.h5")
     target = tmp_path / "parts.h5"
     for _ in range(2):
-        with pytest.raises(KeyboardInterrupt):
-            generate.run(config(workspace, output=target), InterruptedProgress(1))
+        with interrupted_after(1):
+            generate.run(config(workspace, output=target), QUIET)
     assert 1 <= len(SequenceFile.open(target)) < 4
     assert_equal(arrays(workspace, output=target), whole)
 
@@ -110,8 +129,8 @@ def test_a_group_that_was_begun_is_searched_again_as_a_whole(workspace: Path, tm
     whole = arrays(workspace, output=tmp_path / "whole.h5", **options)
     for after in (1, 3, 5):
         target = tmp_path / f"after-{after}.h5"
-        with pytest.raises(KeyboardInterrupt):
-            generate.run(config(workspace, output=target, **options), InterruptedProgress(after))
+        with interrupted_after(after):
+            generate.run(config(workspace, output=target, **options), QUIET)
         assert len(SequenceFile.open(target)) == after
         assert_equal(arrays(workspace, output=target, **options), whole)
 
@@ -275,7 +294,7 @@ def test_a_dry_run_plans_what_the_run_then_does(workspace: Path) -> None:
     images = {records[records.row_of(int(i))].image_id for i in ids}
     assert any(line.startswith(f"{len(images)} images") for line in plan.remarks)
     again = generate.run(config(workspace, anchors=5, dry_run=True, output=done.path), QUIET)
-    assert "3 of 5 anchors were finished before" in again.remarks
+    assert "an earlier run finished 3 of 5 anchors" in again.remarks
     assert "up to date" in generate.run(config(workspace, anchors=3, dry_run=True), QUIET).remarks[-1]
 
 
@@ -320,12 +339,41 @@ def test_a_model_that_cannot_be_loaded_leaves_no_file(workspace: Path, monkeypat
 
 
 def test_more_shots_than_candidates_are_refused_before_the_search(workspace: Path) -> None:
-    with pytest.raises(ConfigError, match="7 shots from pools of 6"):
+    with pytest.raises(ConfigError, match="--shots 7 needs pools"):
         generate.run(config(workspace, shots=7), QUIET)
 
 
 def test_an_unfinished_file_is_not_the_newest(workspace: Path) -> None:
     done = generate.run(config(workspace, anchors=2, scorer="cosine"), QUIET).path
-    with pytest.raises(KeyboardInterrupt):
-        generate.run(config(workspace, anchors=3, scorer="cosine"), InterruptedProgress(1))
+    with interrupted_after(1):
+        generate.run(config(workspace, anchors=3, scorer="cosine"), QUIET)
     assert Workspace(workspace).newest_sequences("shapes", "caption") == done
+
+
+@pytest.mark.parametrize(
+    ("values", "base", "rows"),
+    [
+        (
+            [[0.25, 0.2001], [0.25, 0.2001]],
+            [0.2, 0.2],
+            [("none", "0.2000", ""), ("first beam", "0.2500", "+0.0500"), ("last of 2 beams", "0.2001", "+0.0001")],
+        ),
+        ([[0.2], [0.2 - 1e-12]], [0.2, 0.2], [("none", "0.2000", ""), ("first beam", "0.2000", "+0.0000")]),
+        (
+            [[12.5, np.nan]],
+            [10.0],
+            [("none", "10.00", ""), ("first beam", "12.50", "+2.50"), ("last of 2 beams", "-", "-")],
+        ),
+    ],
+)
+def test_mean_scores_as_texts(values: list[list[float]], base: list[float], rows: list[tuple[str, str, str]]) -> None:
+    assert MeanScores.of(np.array(values), np.array(base)).rows() == rows
+
+
+def test_the_table_says_what_the_score_is(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    show(generate.run(config(workspace), QUIET))
+    printed = capsys.readouterr().out
+    assert "score: probability of the label given the sequence (infoscore)" in printed
+    assert "4 anchors (4 searched now), 2 demonstrations each, of 6 candidates" in printed
+    assert not re.search(r"\bICDs?\b|-0\b", printed)
+    assert max(map(len, printed.partition(" prompts, ")[0].splitlines())) <= 80
