@@ -49,9 +49,15 @@ class StoreError(IclError):
     """An artefact in the workspace is missing, unreadable, locked, or belongs to something else."""
 
 
+#: How alike two names are at least, of 1, for one to be suggested: two mistyped letters of six are enough.
+_LIKENESS = 0.65
+
+
 def closest(wrong: str, known: Iterable[str]) -> str | None:
-    """The known name that is most like the wrong one, or None when none is like it."""
-    return next(iter(difflib.get_close_matches(wrong, list(known), n=1, cutoff=0.5)), None)
+    """The known name that is most like the wrong one, else the first that begins with it; None if there is no such name."""
+    names = list(known)
+    beginning = (name for name in names if len(wrong) > 1 and name.startswith(wrong))
+    return next(iter(difflib.get_close_matches(wrong, names, n=1, cutoff=_LIKENESS)), next(beginning, None))
 
 
 def suggestion(wrong: str, known: Iterable[str]) -> str:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import math
+import re
+import shutil
 import sys
-from collections.abc import Mapping, Sequence
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
@@ -74,13 +77,48 @@ def print_rows(title: str, rows: Sequence[Mapping[str, object]]) -> None:
     if not columns:
         print_line(title)
         return
-    table = Table(title=Text(title), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for column in columns:
         number = all(isinstance(row.get(column), (int, float)) for row in rows if row.get(column) is not None)
         table.add_column(Text(column.replace("_", " ")), justify="right" if number else "left", overflow="fold")
     for row in rows:
         table.add_row(*(Text(cell(row.get(column), _names_something(column))) for column in columns))
+    print_line(title)
     _console().print(table)
+
+
+def print_list(title: str, entries: Iterable[tuple[str, str]]) -> None:
+    """Prints a heading and an indented list: name, then text, wrapped at the width of the screen (80 columns in a pipe, or
+    COLUMNS). Words, such as paths, are never broken; each line of a text begins a line."""
+    entries = list(entries)
+    names = min(max((len(name) for name, _ in entries), default=0), _LONGEST_NAME)
+    indent = " " * (names + 4)
+    print_line(title)
+    for name, text in entries:
+        lines = [line for part in text.splitlines() for line in _wrapped(part, len(indent))]
+        if len(name) > names:
+            lines.insert(0, "")
+        first = f"  {name:{names}}  {lines[0] if lines else ''}"
+        print_line("\n".join([first.rstrip(), *(indent + line for line in lines[1:])]))
+    print_line("")
+
+
+def print_text(text: str) -> None:
+    """Prints paragraphs, wrapped at the width of the screen; one with indented lines or items of a list stays as it is."""
+    for number, paragraph in enumerate(re.split(r"\n\s*\n", text)):
+        lines = paragraph.splitlines()
+        kept = any(re.match(r"\s|[-*|#] |\w+ = |\[", line) for line in lines)
+        print_line(("\n" if number else "") + "\n".join(lines if kept else _wrapped(" ".join(lines))))
+
+
+def _wrapped(text: str, indent: int = 0) -> list[str]:
+    """The lines of a text that is `indent` columns to the right."""
+    width = max(shutil.get_terminal_size((80, 24)).columns - indent, _NARROWEST)
+    return textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False)
+
+
+#: Names longer than this stand on a line of their own, and a text is no narrower than this.
+_LONGEST_NAME, _NARROWEST = 26, 20
 
 
 def _names_something(column: str) -> bool:

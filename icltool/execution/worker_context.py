@@ -84,8 +84,8 @@ def worker_context(
     ship: bool,
     variables: Iterable[str],
 ) -> Iterator[WorkerContext]:
-    """The context of workers (see `WorkerContext.here` for `variables`). With `ship`, the executor sends them the data set in the
-    folder `dataset`, these images (references), embeddings and further files, for as long as the `with` block lasts.
+    """The context of workers (see `WorkerContext.here` for `variables`). With `ship`, the executor sends them the data set in
+    the folder `dataset`, these images (references), embeddings and further files, as long as the `with` block lasts.
 
     Raises ConfigError if the executor cannot send files.
     """

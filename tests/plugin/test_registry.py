@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from icltool.components.samplers.mix import MixSampler
-from icltool.errors import ConfigError, PluginError
+from icltool.errors import ConfigError, PluginError, closest
 from icltool.plugin import KINDS, Registration
 from icltool.plugin.manager import component, load_registry
 from icltool.plugin.registry import Broken, Found, Registry
@@ -114,6 +114,20 @@ def test_an_option_may_have_any_name() -> None:
         component("datasets", "hub", path="owner/set", kind="x")
     with pytest.raises(ConfigError, match="no option 'name'"):
         component("datasets", "folder", name="mine")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "meant"),
+    [
+        ("instruction", None),
+        ("atention", "attention"),
+        ("qwen", "qwen2-vl-7b"),
+        ("device-map", "device_map"),
+        ("x", None),
+    ],
+)
+def test_a_suggestion_is_close(wrong: str, meant: str | None) -> None:
+    assert closest(wrong, ["attention", "device_map", "dtype", "name", "path", "qwen2-vl-7b", "xx"]) == meant
 
 
 def test_an_unknown_option_is_a_config_error_with_a_suggestion() -> None:

@@ -8,7 +8,7 @@ from typing import Annotated, Optional
 import typer
 
 from icltool.cli.libraries import library_output
-from icltool.cli.output import print_json, print_line, print_rows
+from icltool.cli.output import print_json, print_line, print_list
 from icltool.commands.doctor.checks import SCHEMA, VERSION, Row, problems, row, sections
 from icltool.config.base import StageConfig
 from icltool.config.env import load_environment
@@ -30,30 +30,39 @@ def command(
 ) -> None:
     """Show versions, devices, memory, Java, variables, optional packages, plugins and the workspace.
 
-    The last lines name what is missing or broken, and how to mend it. `icltool doctor --json` tells all that a bug report
-    needs: attach it. It names the home folder and the user as ~ and the machine as HOST, and of tokens, keys and passwords
-    says only that they are set.
+    The last lines name what is missing or broken, and how to mend it. Attach the output of `icltool doctor --json` to a bug
+    report: it holds no tokens, keys or passwords, and replaces the home folder and the user by ~ and the machine by HOST.
     """
     with library_output():
-        found = _found(workspace)
-    wrong = problems(found)
+        checked = _sections(workspace)
+    faults = problems(checked)
     if as_json:
-        print_json(_report(found, wrong, full_paths))
+        print_json(_report(checked, faults, full_paths))
         return
-    for title, rows in found.items():
-        print_rows(title, [{key: value for key, value in r.items() if key != "data"} for r in rows])
-    print_line("\n".join([f"{len(wrong)} problem(s):", *wrong]) if wrong else "no problems found")
+    for title, rows in checked.items():
+        print_list(title, [(row["item"], _text(row)) for row in rows])
+    print_line("\n".join([f"{_counted(len(faults), 'problem')}:", *faults]) if faults else "no problems found")
 
 
-def _found(workspace: str | None) -> dict[str, list[Row]]:
-    """All sections; a .env file or a workspace that cannot be made sense of is a problem among the others."""
+def _text(row: Row) -> str:
+    """The value, whether it is wrong, and the note."""
+    wrong = row["status"] if row["status"] in ("problem", "missing") and row["status"] != row["value"] else ""
+    return "; ".join(filter(None, [f"{wrong}: {row['value']}" if wrong else row["value"], row["note"]]))
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}{'s' * (number != 1)}"
+
+
+def _sections(workspace: str | None) -> dict[str, list[Row]]:
+    """All sections; an invalid .env file or workspace is a problem among the others."""
     extra: list[Row] = []
     folder = Path(workspace or StageConfig.model_fields["workspace"].default)
     try:
         environment_file = load_environment()
         if environment_file is not None:
             ignored = environment_file.ignored
-            note = f"read, but for {', '.join(ignored)}: set these in the shell" if ignored else "read"
+            note = f"read, except {', '.join(ignored)}: set these in the shell" if ignored else "read"
             extra.append(row(".env", environment_file.path, "ok", note))
     except IclError as error:
         extra.append(row(".env", error.message, "problem", error.hint or ""))
@@ -61,12 +70,12 @@ def _found(workspace: str | None) -> dict[str, list[Row]]:
         folder = resolve("doctor", StageConfig, {"workspace": workspace}).workspace
     except IclError as error:
         extra.append(row("workspace", error.message, "problem", error.hint or ""))
-    found = sections(folder)
-    found["environment"] += extra
-    return found
+    checked = sections(folder)
+    checked["environment"] += extra
+    return checked
 
 
-def _report(found: dict[str, list[Row]], wrong: list[str], full_paths: bool) -> dict[str, object]:
-    """The JSON, whose form `icltool.commands.doctor.checks` describes."""
-    told = {"schema": SCHEMA, "version": VERSION, "created": moment(), "sections": found, "problems": wrong}
-    return told if full_paths else without_names(told)
+def _report(checked: dict[str, list[Row]], faults: list[str], full_paths: bool) -> dict[str, object]:
+    """The JSON, whose format `icltool.commands.doctor.checks` describes."""
+    report = {"schema": SCHEMA, "version": VERSION, "created": moment(), "sections": checked, "problems": faults}
+    return report if full_paths else without_names(report)

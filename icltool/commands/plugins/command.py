@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Annotated, Optional
 
@@ -10,8 +11,9 @@ import typer
 from icltool.cli.completion import complete_kinds
 from icltool.cli.help import HelpfulCommand, HelpfulGroup
 from icltool.cli.libraries import library_output
-from icltool.cli.output import print_json, print_line, print_rows
+from icltool.cli.output import print_json, print_list, print_text
 from icltool.commands.plugins.components import describe, kind_named, listing
+from icltool.contracts.options import Option
 
 command = typer.Typer(
     cls=HelpfulGroup,
@@ -35,12 +37,20 @@ def list_(
     as_json: _Json = False,
 ) -> None:
     """List all components with the package they come from, and plugins that are broken."""
-    with library_output():  # of broken plugins, say
+    with library_output():  # which broken plugins may print
         rows = listing(None if kind is None else kind_named(kind))
     if as_json:
         print_json(rows)
-    else:
-        print_rows("components", rows)
+        return
+    for of_kind in dict.fromkeys(row["kind"] for row in rows):
+        print_list(of_kind, [(row["name"], _text(row)) for row in rows if row["kind"] == of_kind])
+
+
+def _text(row: Mapping[str, str]) -> str:
+    """The summary, the package of a component that is not icltool's own, and what is wrong with it."""
+    package = f"({row['distribution']} {row['version']})" if row["distribution"] != "icltool" else ""
+    wrong = row["status"] if row["status"] != "ok" else ""
+    return "\n".join(filter(None, [f"{row['summary']} {package}".strip(), wrong]))
 
 
 @command.command("show", cls=HelpfulCommand)
@@ -51,12 +61,19 @@ def show(
 ) -> None:
     """Show where a component comes from, the options it takes, and its documentation."""
     with library_output():
-        found = asdict(describe(kind_named(kind), name))
+        component = describe(kind_named(kind), name)
     if as_json:
-        print_json(found)
+        print_json(asdict(component))
         return
-    options, documentation = found.pop("options"), found.pop("documentation")
-    print_rows(f"{found['kind']}: {name}", [{"": key, "value": value} for key, value in found.items()])
-    if options:
-        print_rows("options", options)
-    print_line(documentation)
+    wrong = [("status", component.status)] if component.status != "ok" else []
+    package = ("package", f"{component.distribution} {component.version}")
+    print_list(f"{component.kind}: {name}", [("", component.summary), package, ("class", component.target), *wrong])
+    if component.options:
+        print_list("options", [(option.name, _option_text(option)) for option in component.options])
+    print_text(component.documentation)
+
+
+def _option_text(option: Option) -> str:
+    """Type and default, then the description."""
+    default = f"; default: {option.default}" if option.default else ""
+    return f"{option.type}{default}\n{option.description}"

@@ -1,7 +1,7 @@
-"""Makes a data set ready for the other stages.
+"""Prepares a data set for the other commands.
 
 Reads: the official files of a data set, through its reader.
-Writes: datasets/NAME/TASK/ (Arrow records, dataset.json); datasets/NAME/source/ where a data set makes its own files.
+Writes: datasets/NAME/TASK/ (Arrow records, dataset.json); datasets/NAME/source/ for a data set that makes its own files.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from icltool.store.workspace import Workspace, prepare_command
 
 @dataclass(frozen=True)
 class PrepareReport:
-    """What the stage did: the prepared data sets, one per task, and remarks."""
+    """The prepared data sets, one per task, with their states, and remarks."""
 
     title: str
     path: Path | None
@@ -49,7 +49,7 @@ class PrepareReport:
     remarks: tuple[str, ...] = ()
 
     def rows(self) -> list[dict[str, object]]:
-        """One row per task and split; groups of near-duplicates only where there are some."""
+        """One row per task and split; with the number of groups of near-duplicates if there are any."""
         splits = [
             (task, split, entry, manifest["fingerprint"])
             for task, manifest in self.prepared.items()
@@ -75,7 +75,7 @@ class PrepareReport:
 
 
 def run(config: PrepareConfig, progress: Progress) -> PrepareReport:
-    """Checks everything that will be read, for all tasks, then writes what is not up to date."""
+    """Checks all files for all tasks, then writes the tasks that are not up to date."""
     reader: DatasetReader = component("datasets", config.name, **config.options)
     tasks, declared = _tasks(reader, config)
     workspace = Workspace(config.workspace.expanduser().absolute())
@@ -100,83 +100,81 @@ def run(config: PrepareConfig, progress: Progress) -> PrepareReport:
         progress.detail(f"{folder}: {states[task]}")
     remarks += _stale(workspace, name, set(tasks), reader, config.name)
     if all(state == "up to date" for state in states.values()):
-        remarks.append(f"{name} is up to date: it was made from these files before")
+        remarks.append(f"up to date: {name} was prepared from the same files")
     path = workspace.datasets / name
     return PrepareReport(f"Data set {name}", path, states, prepared, tuple(dict.fromkeys(remarks)))
 
 
 def _name(reader: DatasetReader, config: PrepareConfig) -> str:
-    """What the prepared data set is called. ConfigError for a name that is no file name."""
+    """The name of the prepared data set. ConfigError for one that is not a file name."""
     named = config.dataset
     if named is None and isinstance(reader, NamedAfterFiles):
         named = re.sub(r"[^\w.+-]+", "-", reader.named_after(config.root)).strip("-.") or None
     named = reader.name if named is None else named
     if not re.fullmatch(r"[^\W_][\w.+-]*", named):
-        raise ConfigError(
-            f"a data set cannot be called {named!r}", "--name takes letters, digits, '.', '_', '+' and '-'"
-        )
+        raise ConfigError(f"--name {named!r} is not a valid name", "use letters, digits, '.', '_', '+' and '-'")
     return named
 
 
 def _remove_left(folder: Path) -> None:
-    """Removes what killed runs left beside a prepared data set. Where another process writes it, that does it."""
+    """Removes leftovers of killed runs beside a prepared data set, unless another process is writing it."""
     with contextlib.suppress(StoreError), locked(folder), writing(folder):
         remove_folder_leftovers(folder, MANIFEST)
 
 
 def _check_same(folder: Path, name: str, config: PrepareConfig, options: dict[str, Json]) -> None:
-    """StoreError where the data set in `folder` was made from something else than this call reads: by another reader, with
-    other options, or from another folder that is still there."""
+    """StoreError if the data set in `folder` was made by another reader, with other options, or from another folder that
+    still exists."""
     try:
         provenance = open_dataset(folder).manifest["provenance"]
         before, reader = provenance["inputs"], provenance["configuration"]["name"]
-        asked, root = before["options"], before["root"]
-    except (StoreError, KeyError, TypeError):  # none, or one that cannot be read: it is written anew
+        options_before, root = before["options"], before["root"]
+    except (StoreError, KeyError, TypeError):  # none, or one that cannot be read and is written again
         return
-    told = ""
+    difference = ""
     if reader != config.name:
-        told = f"by the reader {reader}"
-    elif asked != options:
-        known = [*options, *(key for key in asked if key not in options)]
-        key = next(key for key in known if asked.get(key) != options.get(key))
-        told = f"with other options ({key}={asked.get(key)}, now {options.get(key)})"
+        difference = f"by the reader {reader}"
+    elif options_before != options:
+        known = [*options, *(key for key in options_before if key not in options)]
+        key = next(key for key in known if options_before.get(key) != options.get(key))
+        difference = f"with other options ({key}={options_before.get(key)}, now {options.get(key)})"
     elif config.root is not None and root is not None and Path(root).exists():
         here = config.root.expanduser().absolute()
-        told = f"from {root}" if here.resolve() != Path(root).resolve() else ""
-    if told:
+        difference = f"from {root}" if here.resolve() != Path(root).resolve() else ""
+    if difference:
         raise StoreError(
-            f"{name} ({folder.name}) is prepared already, {told}",
-            "--name NAME keeps both, --overwrite replaces it",
+            f"{name} ({folder.name}) is already prepared, {difference}",
+            "keep both with --name NAME, or replace it with --overwrite",
         )
 
 
 def _tasks(reader: DatasetReader, config: PrepareConfig) -> tuple[tuple[str, ...], Task | None]:
-    """The tasks, and the definition of one that icltool does not bring along, which is kept with the data set."""
-    asked = _from_file(config) if config.task_file is not None else None
-    if asked is None and config.task == "all":
+    """The tasks, and the definition of one that is not built in, which is stored with the data set."""
+    task = _from_file(config) if config.task_file is not None else None
+    if task is None and config.task == "all":
         return tuple(reader.tasks), None
-    if asked is None and config.task in reader.tasks:
+    if task is None and config.task in reader.tasks:
         return (config.task,), None
-    asked = asked or named_task(config.task)
+    task = task or named_task(config.task)
     if not isinstance(reader, ReadsDeclaredTasks):
         raise ConfigError(
-            f"data set {config.name!r} does not serve task {asked.name!r}", f"it serves {', '.join(reader.tasks)}"
+            f"data set {config.name!r} has no task {task.name!r}", f"its tasks: {', '.join(reader.tasks)}"
         )
-    reader.declare(asked)
-    return (asked.name,), None if asked.name in BUILT_IN else asked
+    reader.declare(task)
+    return (task.name,), None if task.name in BUILT_IN else task
 
 
 def _from_file(config: PrepareConfig) -> Task:
     assert config.task_file is not None
     if config.task != "all":
-        raise ConfigError("--task and --task-file both say what the task is", "leave one of them out")
-    found = read_task(config.task_file)
-    if found.name in load_registry().names("tasks"):
+        raise ConfigError("--task and --task-file both name a task", "leave one of them out")
+    task = read_task(config.task_file)
+    if task.name in load_registry().names("tasks"):
         raise ConfigError(
-            f"{config.task_file}: there is a task {found.name!r} already (`icltool plugins show tasks {found.name}`)",
+            f"{config.task_file}: a task {task.name!r} already exists (`icltool plugins show tasks {task.name}`)",
             "give this one another name",
         )
-    return found
+    return task
 
 
 def _root(reader: DatasetReader, config: PrepareConfig, workspace: Workspace, progress: Progress) -> Path | None:
@@ -184,8 +182,8 @@ def _root(reader: DatasetReader, config: PrepareConfig, workspace: Workspace, pr
         return config.root
     if config.root is not None:
         raise ConfigError(
-            f"data set {config.name!r} makes its own files, and --root was given",
-            "leave --root out, or name the data set whose files they are",
+            f"--root: data set {config.name!r} makes its own files",
+            "leave --root out, or name the data set of these files",
         )
     return reader.make(workspace.root, progress)
 
@@ -193,7 +191,7 @@ def _root(reader: DatasetReader, config: PrepareConfig, workspace: Workspace, pr
 def _checked(
     reader: DatasetReader, root: Path | None, tasks: tuple[str, ...], config: PrepareConfig, progress: Progress
 ) -> tuple[dict[str, ReadReport], list[str]]:
-    """The report of each task that can be prepared, and remarks on those that were left out."""
+    """The report of each task that can be prepared, and remarks on the others."""
     may_miss = len(tasks) > 1 and isinstance(reader, TasksDependOnFiles) and reader.tasks_depend_on_files
     checked: dict[str, ReadReport] = {}
     refused: dict[str, DataError] = {}
@@ -209,9 +207,11 @@ def _checked(
     nearer = {task: error for task, error in refused.items() if not isinstance(error, OtherTaskError)}
     if not checked:
         raise next(iter({**nearer, **refused}.values()))
-    remarks = [f"task {task} is left out: {error.message}" for task, error in nearer.items()]
-    if len(nearer) < len(refused):
-        remarks.append(f"its files are for {' and '.join(checked)}")
+    for task in refused.keys() - nearer.keys():
+        progress.detail(f"not prepared for task {task}: {refused[task].message}")
+    remarks = [f"not prepared for task {task}: {error.message}" for task, error in nearer.items()]
+    if refused:
+        remarks.append(f"task{'s' * (len(checked) > 1)}: {', '.join(checked)} (recognised by the columns)")
     return checked, remarks
 
 
@@ -229,12 +229,12 @@ def _inputs(
     report: ReadReport,
     declared: Task | None,
 ) -> Inputs:
-    """What decides the content: reader, its options (defaults included, so that results can name them), and each file's
-    size in bytes and modification time in ns; and the metric that the reader names for the task, if it does."""
-    found = load_registry().get("datasets", config.name)
+    """What decides the content: the reader, its options with defaults, each file's size in bytes and modification time in ns,
+    and the metric that the reader names for the task, if any."""
+    registered = load_registry().get("datasets", config.name)
     metric = reader.metrics.get(task) if isinstance(reader, NamesMetrics) else None
     inputs: Inputs = {
-        "reader": f"{found.distribution} {found.version}",
+        "reader": f"{registered.distribution} {registered.version}",
         "options": _options(reader, config),
         "root": None if root is None else str(root.expanduser().absolute()),
         "files": _stamps(report.files),
@@ -252,7 +252,7 @@ def _options(reader: DatasetReader, config: PrepareConfig) -> dict[str, Json]:
 
 
 def _defaults(reader: DatasetReader) -> dict[str, Json]:
-    """The reader's own options that have a plain default."""
+    """The options of the reader whose default is a text or a number."""
     return {name: value for name, value in defaults_of(type(reader)).items() if isinstance(value, str | int | float)}
 
 
@@ -277,9 +277,9 @@ def _up_to_date(folder: Path, inputs: Inputs, own: Path) -> tuple[Manifest | Non
             return None, ""
         if changed := dataset.changed_images(own):
             images = f"{changed:,} image{'s have' if changed > 1 else ' has'}"
-            return None, f"{images} changed since it was prepared: this is another version"
+            return None, f"{images} changed since it was prepared: it is prepared again, as another version"
     except StoreError as error:
-        return None, f"written anew: {error.message}"
+        return None, f"prepared again: {error.message}"
     return dataset.manifest, ""
 
 
@@ -298,8 +298,8 @@ def _write(
     if config.task_file is not None:
         provenance["task_file"] = str(config.task_file.expanduser().absolute())
     default = reader.tasks[0]
-    made = write_dataset(folder, reader.name, task, default, splits, provenance, progress, config.verify, declared)
-    return made.manifest
+    dataset = write_dataset(folder, reader.name, task, default, splits, provenance, progress, config.verify, declared)
+    return dataset.manifest
 
 
 def _stale(workspace: Workspace, name: str, tasks: set[str], reader: DatasetReader, kind: str) -> list[str]:
@@ -314,5 +314,7 @@ def _stale(workspace: Workspace, name: str, tasks: set[str], reader: DatasetRead
         except (StoreError, DataError, KeyError, TypeError, AttributeError):
             changed = True
         if changed:
-            remarks.append(f"task {task} was prepared from other files: run `{prepare_command(kind, name, task)}`")
+            remarks.append(
+                f"the files of task {task} have changed since it was prepared: run `{prepare_command(kind, name, task)}`"
+            )
     return remarks

@@ -9,7 +9,8 @@ from icltool.components.datasets.coco import CocoReader
 
 
 class Coco2014Reader(CocoReader):
-    """COCO captions of the 2014 release; see CocoReader."""
+    """COCO captions of the 2014 release: `mscoco2014/{train2014,val2014,annotations/captions_{train,val}2014.json}`
+    below `root` or COCO_PATH, or the official zip archives. All captions of an image are its references."""
 
     name = "coco2014"
     year = 2014

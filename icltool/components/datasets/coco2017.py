@@ -9,7 +9,8 @@ from icltool.components.datasets.coco import CocoReader
 
 
 class Coco2017Reader(CocoReader):
-    """COCO captions of the 2017 release; see CocoReader."""
+    """COCO captions of the 2017 release: `mscoco2017/{train2017,val2017,annotations/captions_{train,val}2017.json}`
+    below `root` or COCO_PATH, or the official zip archives. All captions of an image are its references."""
 
     name = "coco2017"
     year = 2017

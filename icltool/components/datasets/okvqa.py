@@ -10,7 +10,10 @@ from icltool.components.datasets.vqa import VqaReader
 
 class OKVQAReader(VqaReader):
     """Reads `okvqa/{OpenEnded_mscoco,mscoco}_{train,val}2014_{questions,annotations}.json` below `root` or OKVQA_PATH,
-    or those files zipped one by one. See VqaReader.
+    or those files zipped one by one.
+
+    Images are those of COCO 2014, in `mscoco/mscoco2014` or `mscoco2014` below `root` or beside it, or below COCO_PATH.
+    Zip archives are read without unpacking.
 
     The references and the label are the fields `answer`, which are stemmed and which the official evaluation compares.
     The fields `raw_answer`, what the annotators typed, are the raw references; of a question where one answer lacks it,

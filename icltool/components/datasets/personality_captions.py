@@ -79,7 +79,7 @@ class PersonalityCaptionsReader(FileReader):
     default), or "validation"; where it is "test", val.json is our split "development", by which captioners choose their best
     weights, unless it is missing. `missing=skip` leaves entries out whose image is not there, and `suffix` is how the names
     of images end. `styles` is a file with one style a line: examples of other styles are left out. Entries
-    without a comment and repeated ones are left out as well. Ids are codes (see Comment), image ids codes of the hash. An
+    without a comment and repeated ones are left out as well. Ids are codes, image ids codes of the hash. An
     image's group comes from `near_duplicates.json` beside the files ("train", "val" and "development" are our splits).
     """
 

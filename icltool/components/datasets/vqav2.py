@@ -12,7 +12,10 @@ __all__ = ["VQAv2Reader", "most_frequent"]
 
 class VQAv2Reader(VqaReader):
     """Reads `vqav2/v2_{OpenEnded_mscoco,mscoco}_{train,val}2014_{questions,annotations}.json` below `root` or VQAV2_PATH,
-    or v2_{Questions,Annotations}_{Train,Val}_mscoco.zip; ten answers a question. See VqaReader.
+    or v2_{Questions,Annotations}_{Train,Val}_mscoco.zip; ten answers a question.
+
+    Images are those of COCO 2014, in `mscoco/mscoco2014` or `mscoco2014` below `root` or beside it, or below COCO_PATH.
+    Zip archives are read without unpacking. The label is the most frequent answer, all answers are the references.
     """
 
     name = "vqav2"

@@ -74,8 +74,7 @@ class FunctionVector(OptionsLearner):
     What differs: the probability is the geometric mean over the answer's tokens (the paper: that of the first token, which
     in captions is often the same for every answer); heads are chosen for the task at hand (the paper: by the mean over tasks),
     by default on prompts without demonstrations; and the layer is chosen by the mean log-probability of a development split's
-    answers (the paper: a third of the layers deep, or a sweep by accuracy). Options: see FunctionVectorOptions; ConfigError for
-    a wrong one.
+    answers (the paper: a third of the layers deep, or a sweep by accuracy).
     """
 
     name = METHOD

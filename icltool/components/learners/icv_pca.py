@@ -44,8 +44,7 @@ class IcvPca(OptionsLearner):
 
     What differs: the paper's pairs are the two sides of one demonstration, its direction is one for all layers together, and
     its code centres the differences and adds the mean again. The strength is chosen by the mean log-probability of the
-    answers in a development split; the paper sets it by hand. The vectors are applied as LIVE's are (see ShiftVectors).
-    Options: see IcvPcaOptions; ConfigError for a wrong one.
+    answers in a development split; the paper sets it by hand. The vectors are applied as LIVE's are.
     """
 
     name = METHOD

@@ -16,7 +16,6 @@ class TaskVector(OptionsLearner):
     As published, a development split chooses the layer. What differs: the vector is the mean over prompts, each with a query
     and demonstrations of its own (the paper takes one set of demonstrations, and its code the mean over two queries), and the
     layer is chosen by the mean log-probability of the answers, which needs no generation (the paper: by accuracy).
-    Options: see PromptOptions; ConfigError for a wrong one.
     """
 
     name = "task-vector"

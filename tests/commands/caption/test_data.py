@@ -195,7 +195,7 @@ def test_errors_as_users_meet_them(prepared: Path, tmp_path: Path, capsys: pytes
     assert "dataset 'sherlock': show='blur' is none of 'highlight', 'hide'" in refusal(
         capsys, "prepare", "sherlock", *where, "--root", str(root), "--option", "show=blur"
     )
-    assert "does not serve task 'style'" in refusal(
+    assert "has no task 'style'" in refusal(
         capsys, "prepare", "sherlock", *where, "--root", str(root), "--task", "style"
     )
     assert "set SHERLOCK_PATH" in refusal(capsys, "prepare", "sherlock", *where)

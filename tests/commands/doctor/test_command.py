@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -60,7 +61,16 @@ def test_the_tables_end_with_a_verdict(tmp_path: Path, capsys: pytest.CaptureFix
     assert run(["doctor", "--workspace", str(tmp_path)]) == 0
     shown = capsys.readouterr().out
     assert "optional packages" in shown
-    assert "no problems found" in shown or "problem(s):" in shown
+    assert "no problems found" in shown or re.search(r"^\d+ problems?:$", shown, re.MULTILINE)
+
+
+def test_lines_fit_into_80_columns(
+    workspace: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    assert run(["doctor", "--workspace", str(workspace)]) == 0
+    sections = re.split(r"^(?:\d+ problems?:|no problems found)$", capsys.readouterr().out, flags=re.MULTILINE)[0]
+    assert [line for line in sections.splitlines() if len(line) > 80 and len(line.split()) > 1] == []
 
 
 def test_variables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

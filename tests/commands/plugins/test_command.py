@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from icltool.cli.app import run
+from icltool.cli.output import print_list
+from icltool.commands.plugins.components import describe
 from icltool.plugin.manager import load_registry
 from tests.processes import Child
 
@@ -107,6 +110,37 @@ def test_doctor_reports_the_broken_plugin_and_goes_on(icltool: Callable[..., Chi
     found = json.loads(answer.out)
     assert any("broken: RuntimeError: out of order" in row["value"] for row in found["sections"]["plugins"])
     assert any("icltool-broken" in line for line in found["problems"])
+
+
+def test_lines_fit_into_80_columns(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    for arguments in (["list"], ["show", "datasets", "vqav2"], ["show", "models", "idefics-9b"]):
+        assert run(["plugins", *arguments]) == 0
+        assert [line for line in capsys.readouterr().out.splitlines() if len(line) > 80] == []
+
+
+def test_a_long_name_and_a_long_word_stay_whole(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    name, path = "n" * 30, "/" + "a" * 50
+    print_list("title", [("short", "one two three four"), (name, f"at {path} now")])
+    assert capsys.readouterr().out.splitlines() == [
+        "title",
+        "  short                       one two",
+        "                              three four",
+        f"  {name}",
+        "                              at",
+        f"                              {path}",
+        "                              now",
+        "",
+    ]
+
+
+def test_no_documentation_on_the_screen_points_to_a_class() -> None:
+    for item in load_registry().found:
+        documentation = describe(item.kind, item.name).documentation
+        assert not re.search(r"\b[Ss]ee `?[A-Z]\w+", documentation), f"{item.kind} {item.name}: {documentation}"
 
 
 @pytest.mark.parametrize(

@@ -92,7 +92,7 @@ def test_again_is_up_to_date_and_says_so(shapes: tuple[Path, PrepareReport]) -> 
     report = prepare(workspace, "shapes", options=SMALL)
     assert state_of(workspace) == before
     assert {row["state"] for row in report.rows()} == {"up to date"}
-    assert report.lines() == ["shapes is up to date: it was made from these files before"]
+    assert report.lines() == ["up to date: shapes was prepared from the same files"]
     assert [row["fingerprint"] for row in report.rows()] == [row["fingerprint"] for row in first.rows()]
 
 
@@ -118,13 +118,13 @@ def test_another_seed_is_another_data_set_and_the_other_task_is_named(tmp_path: 
     first = prepare(tmp_path, "shapes", options=options)
     other: dict[str, Any] = {"task": "caption", "options": {**options, "seed": 2}}
     error = refused(StoreError, tmp_path, "shapes", **other)
-    assert error.message == "shapes (caption) is prepared already, with other options (seed=0, now 2)"
+    assert error.message == "shapes (caption) is already prepared, with other options (seed=0, now 2)"
     assert error.hint == "--name NAME keeps both, --overwrite replaces it"
     second = prepare(tmp_path, "shapes", **other, overwrite=True)
     assert second.rows()[0]["fingerprint"] != first.rows()[0]["fingerprint"]
     assert second.rows()[0]["state"] == "prepared"
     assert second.lines() == [
-        f"task {task} was prepared from other files: run `icltool prepare shapes --task {task}`"
+        f"the files of task {task} have changed since it was prepared: run `icltool prepare shapes --task {task}`"
         for task in ("inference", "style", "vqa")
     ]
 
@@ -133,7 +133,7 @@ def test_one_task_only(official: Path, tmp_path: Path) -> None:
     workspace = tmp_path / "ws"
     assert {row["task"] for row in prepare(workspace, "vqav2", root=official, task="vqa").rows()} == {"vqa"}
     error = refused(ConfigError, workspace, "coco2017", root=official, task="vqa")
-    assert error.message == "data set 'coco2017' does not serve task 'vqa'"
+    assert error.message == "data set 'coco2017' has no task 'vqa'"
     assert error.hint == "it serves caption"
 
 
@@ -200,7 +200,7 @@ def test_a_damaged_data_set_is_written_anew(official: Path, tmp_path: Path) -> N
     truncate(next((folder / "train").glob("*.arrow")))
     report = prepare(workspace, "vqav2", root=official)
     assert report.rows()[0]["state"] == "prepared"
-    assert any(line.startswith(f"written anew: {folder / 'train'} ") for line in report.lines())
+    assert any(line.startswith(f"prepared again: {folder / 'train'} ") for line in report.lines())
     assert len(open_dataset(folder).split("train")) == 3
 
 
@@ -231,7 +231,7 @@ def test_unknown_data_set(tmp_path: Path) -> None:
 
 def test_root_for_a_data_set_that_makes_its_files(tmp_path: Path) -> None:
     error = refused(ConfigError, tmp_path, "shapes", root=tmp_path)
-    assert error.message == "data set 'shapes' makes its own files, and --root was given"
+    assert error.message == "--root: data set 'shapes' makes its own files"
     assert not (tmp_path / "datasets").exists()
 
 
@@ -310,8 +310,8 @@ def test_a_readers_of_own_files_prepares_the_tasks_that_they_allow(tmp_path: Pat
     root = folder_of_captions(tmp_path / "mine")
     report = prepare(tmp_path / "work", "folder", root=root)
     assert set(report.states) == {"caption"}
-    assert "its files are for caption" in report.remarks
-    assert not any("left out" in line for line in report.remarks)
+    assert "task: caption (recognised by the columns)" in report.remarks
+    assert not any("not prepared" in line for line in report.remarks)
     with pytest.raises(DataError, match="question"):
         prepare(tmp_path / "work", "folder", root=root, task="vqa")
 
@@ -346,9 +346,9 @@ def test_two_tables_have_two_names(tmp_path: Path) -> None:
     prepare(workspace, "folder", root=roots[1], dataset="third", options={"seed": 5})
     assert Workspace(workspace).prepared() == [(name, "caption") for name in ("my-photos", "others", "third")]
     error = refused(StoreError, workspace, "folder", root=roots[1], options={"seed": 5})
-    assert error.message == "others (caption) is prepared already, with other options (seed=0, now 5)"
+    assert error.message == "others (caption) is already prepared, with other options (seed=0, now 5)"
     error = refused(StoreError, workspace, "folder", root=roots[0], dataset="others")
-    assert error.message == f"others (caption) is prepared already, from {roots[1]}"
+    assert error.message == f"others (caption) is already prepared, from {roots[1]}"
     first = open_dataset(workspace / "datasets" / "others" / "caption").fingerprint
     (roots[1] / "table.csv").write_text((roots[1] / "table.csv").read_text().replace("image 3", "another"))
     assert prepare(workspace, "folder", root=roots[1]).states == {"caption": "prepared"}
@@ -364,7 +364,7 @@ def test_two_tables_have_two_names(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["", "a/b", "..", ".hidden", "-x", "a b", "x\n"])
 def test_a_name_that_is_no_file_name_is_refused(tmp_path: Path, name: str) -> None:
-    assert "cannot be called" in refused(ConfigError, tmp_path, "shapes", dataset=name).message
+    assert "is not a valid name" in refused(ConfigError, tmp_path, "shapes", dataset=name).message
 
 
 def test_a_world_of_a_name_lies_below_it(tmp_path: Path) -> None:

@@ -88,7 +88,7 @@ def test_it_is_up_to_date_until_its_file_changes(place: Path, capsys: pytest.Cap
 def test_a_registered_name_is_taken(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (place / "species.toml").write_text(TASK.replace('"species"', '"vqa"'))
     assert prepare() == 2
-    assert "there is a task 'vqa' already" in capsys.readouterr().err
+    assert "a task 'vqa' already exists" in capsys.readouterr().err
 
 
 def test_task_and_file_are_one_too_many(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -98,7 +98,7 @@ def test_task_and_file_are_one_too_many(place: Path, capsys: pytest.CaptureFixtu
 
 def test_a_reader_of_official_files_does_not_serve_it(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["prepare", "coco2017", "--task-file", "species.toml"]) == 2
-    assert "'coco2017' does not serve task 'species'" in capsys.readouterr().err
+    assert "'coco2017' has no task 'species'" in capsys.readouterr().err
 
 
 def test_a_table_without_its_columns(place: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -66,7 +66,7 @@ def versions() -> list[Row]:
         _normal(d.metadata["Name"]): d.version for d in importlib.metadata.distributions() if d.metadata["Name"]
     }
     behind = [name for name in _BEHIND if _normal(name) in installed] + sorted(filter(_NVIDIA.match, installed))
-    rows += [row(name, installed[_normal(name)], note="behind a dependency") for name in behind]
+    rows += [row(name, installed[_normal(name)]) for name in behind]
     return [
         *rows,
         row(

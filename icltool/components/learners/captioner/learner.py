@@ -23,8 +23,8 @@ _EMBEDDINGS = "embeddings"
 
 class Captioner(OptionsLearner):
     """Fine-tuning by cross-entropy with label smoothing, with image-text matching as a second task, or by self-critical
-    sequence training. Options: see CaptionerOptions; ConfigError for a wrong one. What is not given is as the model's
-    recipe has it (`SupportsFineTuning.fine_tuning_recipe`)."""
+    sequence training. Options that are not given take the values
+    of the model's own recipe."""
 
     name = "captioner"
     options_model = CaptionerOptions

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class LeverLM(OptionsLearner):
-    """Trains a Lever-LM selector. Options: see LeverLMOptions; ConfigError for a wrong one."""
+    """Trains a Lever-LM selector."""
 
     name = "lever-lm"
     options_model = LeverLMOptions

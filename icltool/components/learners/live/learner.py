@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Live(GradientLearner):
-    """LIVE, learnable in-context vectors (arXiv 2406.13185). Options: see LiveOptions; ConfigError for a wrong one.
+    """LIVE, learnable in-context vectors (arXiv 2406.13185).
 
     The teacher is the frozen LVLM with demonstrations in its prompt, the student the same LVLM without any, its states
     shifted in every decoder layer by a learned vector.

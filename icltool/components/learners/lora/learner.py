@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Lora(GradientLearner):
-    """LoRA (Hu et al. 2021, arXiv:2106.09685) through PEFT. Options: see LoRAOptions; ConfigError for a wrong one.
+    """LoRA (Hu et al. 2021, arXiv:2106.09685) through PEFT.
 
     Cross-entropy of the answers after prompts without demonstrations is minimised. Where the paper draws A from a normal
     distribution, PEFT draws it from a uniform one.

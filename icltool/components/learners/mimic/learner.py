@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Mimic(GradientLearner):
-    """MimIC, mimic in-context learning (arXiv 2504.08851). Options: see MimicOptions; ConfigError for a wrong one.
+    """MimIC, mimic in-context learning (arXiv 2504.08851).
 
     With keys and values of demonstrations before its own, a head gives (1 - mu) SA(q, K) + mu SA(q, K_D), where mu =
     Z_1 / (Z_1 + Z_2), Z_1 and Z_2 the sums of exp(q k) over the demonstrations' keys and the query's own (section 3). The
