@@ -60,9 +60,9 @@ class SequencesReport(StageReport):
         from rich.table import Table
         from rich.text import Text
 
-        [row] = self.table_rows
-        amounts = f"{row['anchors']:,} anchors ({row['searched now']:,} searched now)"
-        pools = f"{row['shots']} demonstrations each, of {row['candidates']} candidates"
+        [facts] = self.table_rows
+        amounts = f"{facts['anchors']:,} anchors ({facts['searched now']:,} searched now)"
+        pools = f"{facts['shots']} demonstrations each, of {facts['candidates']} candidates"
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
         table.add_column("demonstrations")
         table.add_column("mean score", justify="right")

@@ -66,7 +66,7 @@ class GrowingLog(CSVLogger):
 
 
 def truncate_log(folder: Path, step: int | None) -> None:
-    """Drops what was logged after optimisation step `step`, from which a training resumes (None: unknown, nothing is dropped)."""
+    """Drops what was logged after optimisation step `step`, from which a training resumes; None drops nothing."""
     file = folder / "logs" / "metrics.csv"
     if _aside(file).is_file() and not file.exists():
         _aside(file).replace(file)

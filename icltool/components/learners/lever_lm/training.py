@@ -88,6 +88,6 @@ class LeverLMTraining(Training):
             return BatchReport()
         return BatchReport(f"loss {float(self.module.mean_loss):.3f}")
 
-    def told(self, record: Record) -> str:
+    def describe(self, record: Record) -> str:
         """See Training."""
         return f"loss {record['train_loss']:.3f}, validation {record['val_loss']:.3f}"
