@@ -162,20 +162,20 @@ def test_answers_with_vectors_cost_what_plain_zero_shot_costs(
     def plain() -> list[str]:
         return list(model.generate(prompts, options, BATCH, features))
 
-    def steered() -> list[str]:
+    def shifted() -> list[str]:
         with shifting(model, shifts.__getitem__):
             return list(model.generate(prompts, options, BATCH, features))
 
-    assert plain() == steered()
-    flops, operations = zip(*(_counted(work) for work in (plain, steered)), strict=True)
+    assert plain() == shifted()
+    flops, operations = zip(*(_counted(work) for work in (plain, shifted)), strict=True)
     assert flops[0] <= flops[1] <= 1.03 * flops[0]
     layers = model.base_model().sites
     assert operations[1] - operations[0] <= 9 * layers * options.max_new_tokens
-    times: dict[str, list[float]] = {"plain": [], "applying": []}
+    times: dict[str, list[float]] = {"plain": [], "shifted": []}
     for _ in range(ROUNDS):
         times["plain"].append(_seconds(plain))
-        times["steered"].append(_seconds(steered))
-    ratios = [b / a for a, b in zip(times["plain"], times["steered"], strict=True)]
+        times["shifted"].append(_seconds(shifted))
+    ratios = [b / a for a, b in zip(times["plain"], times["shifted"], strict=True)]
     with capsys.disabled():
         print(
             f"\nanswers with vectors: {flops[1] / flops[0]:.4f} x the FLOPs, {operations[1] / operations[0] - 1:.1%} more "
