@@ -1,4 +1,4 @@
-"""The error boundary: what the user can mend is one line and a hint; anything else is a bug and shows its traceback."""
+"""The error boundary: an error that the user can correct is one line and a hint; any other is a bug and shows its traceback."""
 
 from __future__ import annotations
 
@@ -7,22 +7,17 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
-import typer
-
-from icltool.errors import IclError
+from icltool.errors import IclError, closest
 
 if TYPE_CHECKING:
-    from typer._click.exceptions import ClickException, UsageError
+    from typer._click import Context
 
-#: The base classes of Typer's own errors, wherever this version of Typer keeps them.
-_USAGE_ERROR: type[UsageError] = typer.BadParameter.__mro__[1]
-_CLICK_ERROR: type[ClickException] = _USAGE_ERROR.__mro__[1]
-INTERRUPTED = "interrupted; what was finished is kept - run the same command to go on"
+INTERRUPTED = "interrupted; finished work is kept: run the same command to resume"
 
 
 class Terminated(KeyboardInterrupt):
@@ -30,18 +25,16 @@ class Terminated(KeyboardInterrupt):
 
 
 def guarded(call: Callable[[], object]) -> int:
-    """Runs `call` and turns whatever escapes into a message on stderr and an exit code."""
+    """Runs `call` and turns every exception into a message on stderr and an exit code."""
     _open_streams()
     try:
         with _sigterm_interrupts():
             call()
             sys.stdout.flush()
-    except typer.Exit as stop:
-        return stop.exit_code
     except Terminated:
         _say(INTERRUPTED)
         return 143
-    except (KeyboardInterrupt, typer.Abort):
+    except KeyboardInterrupt:
         _say(INTERRUPTED)
         return 130
     except BrokenPipeError:
@@ -50,13 +43,10 @@ def guarded(call: Callable[[], object]) -> int:
     except IclError as error:
         report(error.message, error.hint)
         return error.exit_code
-    except _CLICK_ERROR as error:
-        _report_usage(error)
-        return 2
     except OSError as error:
         if not _stdout_fails():
             return _report_other(error)
-        report(f"what is printed cannot be written: {error.strerror}", "send it elsewhere, or free some space")
+        report(f"standard output cannot be written: {error.strerror}", "redirect it elsewhere, or free some space")
         _silence_streams()
         return 2
     except Exception as error:
@@ -71,50 +61,84 @@ def report(message: str, hint: str | None = None) -> None:
         _say(f"hint: {_shortened(hint)}")
 
 
-#: Characters of an error or a hint that are shown, at most: a value that it names may be as long as a file.
-_MOST_SHOWN = 1200
+#: The most characters that are printed of an error or a hint: a value that it names may be as long as a file.
+_LONGEST = 1200
 
 
 def _shortened(text: str) -> str:
     """The text on one line; of a long one the beginning and the end."""
     line = " ".join(text.split())
-    if len(line) <= _MOST_SHOWN:
+    if len(line) <= _LONGEST:
         return line
-    half = _MOST_SHOWN // 2
-    return f"{line[:half]} … ({len(line) - _MOST_SHOWN:,} characters) … {line[-half:]}"
+    half = _LONGEST // 2
+    return f"{line[:half]} … ({len(line) - _LONGEST:,} characters) … {line[-half:]}"
 
 
-#: What other harnesses call our options.
+#: Names of options in other tools, and ours where its name is not similar.
 _ELSEWHERE = {
-    "limit": "--test-size", "num_fewshot": "--shots", "n_shot": "--shots", "tasks": "--task", "output_path": "--workspace",
-    "model_args": "--model-option", "gen_kwargs": "--max-new-tokens", "pretrained": "--model-path", "metrics": "--metric",
-    "methods": "--method", "seeds": "--seed", "instruction": "--prompt-style", "trust_code": "--trust-remote-code",
+    "limit": "--test-size", "num-fewshot": "--shots", "output-path": "--workspace", "model-args": "--model-option",
+    "gen-kwargs": "--max-new-tokens", "pretrained": "--model-path", "instruction": "--prompt-style",
+    "trust-code": "--trust-remote-code",
 }  # fmt: skip
 
 
 @runtime_checkable
-class _UnknownOption(Protocol):
-    """The error of an option that is not known."""
+class _TyperError(Protocol):
+    """An error of Typer's, wherever its release keeps the class."""
+
+    def format_message(self) -> str: ...
+
+
+@runtime_checkable
+class _UsageError(_TyperError, Protocol):
+    """An error in the arguments of a command."""
+
+    ctx: Context | None
+
+
+@runtime_checkable
+class _UnknownOptionError(_UsageError, Protocol):
+    """The error of an option that is not known, unlike others with the name of an option."""
 
     option_name: str
-    possibilities: Sequence[str] | None
+    possibilities: object
 
 
-def _report_usage(error: ClickException) -> None:
+def _report_usage(error: _TyperError) -> None:
     """Typer's own errors, in the same style; the hint names the help of the command concerned."""
-    context = error.ctx if isinstance(error, _USAGE_ERROR) else None
-    hint = f"see `{context.command_path} --help`" if context is not None else None
-    if isinstance(error, _UnknownOption) and error.possibilities is not None:
-        ours = _ELSEWHERE.get(error.option_name.lstrip("-").replace("-", "_"))
-        possible = [ours] if ours else error.possibilities
-        text = f"no such option: {error.option_name}" + (f"; did you mean {' or '.join(possible)}?" if possible else "")
-    else:
-        text = error.format_message().strip().rstrip(".")
-    report(text[:1].lower() + text[1:], hint)
+    context = error.ctx if isinstance(error, _UsageError) else None
+    flag, text = "--help", error.format_message().strip().rstrip(".")
+    if isinstance(error, _UnknownOptionError):
+        similar = _similar_option(error.option_name, context)
+        text = f"no such option: {error.option_name}" + (f"; did you mean {similar}?" if similar else "")
+        flag = "--help" if similar else "--help-all"
+    report(text[:1].lower() + text[1:], f"see `{context.command_path} {flag}`" if context is not None else None)
+
+
+def _similar_option(name: str, context: Context | None) -> str | None:
+    """The option of the command that an unknown one probably means."""
+    if context is None:
+        return None
+    parameters = context.command.get_params(context)
+    flags = [flag for p in parameters for flag in (*p.opts, *p.secondary_opts) if flag.startswith("--")]
+    name = name.lstrip("-")
+    if (flag := _ELSEWHERE.get(name)) in flags:
+        return flag
+    similar = closest(name, [flag.removeprefix("--") for flag in flags])
+    return f"--{similar}" if similar else None
 
 
 def _report_other(error: Exception) -> int:
-    """A validation error names its option, and memory may run out; anything else is a bug."""
+    """Typer's own errors; a validation error, which names its option; memory that ran out. Anything else is a bug."""
+    if (typer := sys.modules.get("typer")) is not None:
+        if isinstance(error, typer.Exit):
+            return int(error.exit_code)
+        if isinstance(error, typer.Abort):
+            _say(INTERRUPTED)
+            return 130
+    if isinstance(error, _TyperError):
+        _report_usage(error)
+        return 2
     pydantic = sys.modules.get("pydantic")
     if pydantic is not None and isinstance(error, pydantic.ValidationError):
         problem = error.errors(include_url=False)[0]
@@ -130,7 +154,7 @@ def _report_other(error: Exception) -> int:
         )
         return 2
     if isinstance(error, RuntimeError) and str(error).startswith("Symlink loop"):  # Path.resolve before Python 3.13
-        report(str(error)[:1].lower() + str(error)[1:], "the link leads to itself: give the file")
+        report(str(error)[:1].lower() + str(error)[1:], "the link leads to itself: name the file")
         return 2
     traceback.print_exception(error)
     return 1
@@ -138,7 +162,7 @@ def _report_other(error: Exception) -> int:
 
 @contextmanager
 def _sigterm_interrupts() -> Iterator[None]:
-    """SIGTERM raises Terminated while the body runs. Signals belong to the main thread; elsewhere nothing changes."""
+    """SIGTERM raises Terminated while the body runs in the main thread, the only one that handles signals."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -154,14 +178,14 @@ def _sigterm_interrupts() -> Iterator[None]:
 
 
 def _open_streams() -> None:
-    """A stream that whoever started the command has closed (`>&-`) leads nowhere."""
+    """Opens /dev/null for each standard stream that the caller has closed (`>&-`)."""
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115, PTH123
 
 
 def _stdout_fails() -> bool:
-    """Whether it is standard output that cannot be written: what is left in its buffer still cannot."""
+    """Whether standard output cannot be written: flushing its buffer fails again."""
     try:
         sys.stdout.flush()
     except OSError:
@@ -170,7 +194,7 @@ def _stdout_fails() -> bool:
 
 
 def _silence_streams() -> None:
-    """After a broken pipe the interpreter must not write at exit once more."""
+    """Keeps the interpreter from writing to a broken pipe again at exit."""
     with suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 

@@ -7,7 +7,7 @@ import shutil
 import sys
 import textwrap
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 #: Heading of the options without a group.
 OPTIONS = "Options"
@@ -26,8 +26,7 @@ class Heading(str):
         return heading
 
 
-@dataclass(frozen=True)
-class Row:
+class Row(NamedTuple):
     """An argument, an option or a subcommand: its names ("-n, --anchors"), its value ("N"; "" without one) and its text."""
 
     names: str
@@ -42,8 +41,7 @@ class Row:
         return f"{self.names} {self.value}".rstrip()
 
 
-@dataclass(frozen=True)
-class CommandHelp:
+class CommandHelp(NamedTuple):
     """What a command's help shows. A paragraph that begins with a space is an example."""
 
     path: str

@@ -1,99 +1,129 @@
 """The command reference in Markdown, made from the commands themselves.
 
-`python -m icltool.cli.reference` prints it; with `--write` it replaces what stands between the markers in README.md.
+`python -m icltool.cli.reference` prints it; with `--write` it writes the guide's topic `reference`, and the file that
+`--help` is read from.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import typer
 from typer.core import TyperGroup
 
-from icltool.cli.app import LazyGroup, app
+import icltool
+from icltool.cli.group import command_line
 from icltool.cli.help import describe
-from icltool.cli.layout import CommandHelp
-from icltool.errors import ConfigError
+from icltool.cli.layout import CommandHelp, Row
+from icltool.cli.quick_help import FILE, as_json
 from icltool.plugin.commands import commands
 
 if TYPE_CHECKING:
     from typer._click import Command, Context
 
-START, END = "<!-- commands -->", "<!-- /commands -->"
+REFERENCE = Path(icltool.__file__).parent / "guide" / "reference.md"
+#: Groups whose options, where several commands have them, stand once in a section of their own.
+_SHARED = ("Model", "Generation", "Speed and memory", "Several devices", "Every command")
+_INTRODUCTION = """\
+# Reference
+
+Every command with all its options, as `icltool COMMAND --help-all` lists them.
+
+In options, `_` may be typed for `-`. An option `--[no-]x` is switched on by `--x` and off by `--no-x`. A value with `,…`
+takes several, with commas between them or with the option repeated.
+"""
+
+
+def helps() -> list[CommandHelp]:
+    """The help of icltool and of each of its own commands, in the order of the overview."""
+    group = command_line()
+    with _context(group, "icltool", None) as root:
+        inner = [help for name in commands() for help in _described(group.load(name), name, root)]
+        return [describe(group, root), *inner]
 
 
 def render_reference() -> str:
     """Markdown of all commands with all their options, the same on every machine."""
-    group = typer.main.get_command(app)
-    assert isinstance(group, LazyGroup)
-    lines: list[str] = []
-    with _context(group, "icltool", None) as root:
-        for name in commands():
-            lines += _command(group.load(name), name, root)
+    every = [help for help in helps() if help.path != "icltool"]
+    counts = Counter(row for help in every for row in help.options if row.group in _SHARED)
+    shared = {group: [row for row, count in counts.items() if row.group == group and count > 1] for group in _SHARED}
+    lines = [_INTRODUCTION]
+    for help in every:
+        lines += _section(help, shared)
+    lines += ["## Shared options", ""]
+    for group, rows in shared.items():
+        lines += [f"### {group}", "", *_items(rows), ""] if rows else []
     return "\n".join(lines).strip() + "\n"
 
 
-def replace_between_markers(text: str, reference: str) -> str:
-    """`text` with everything between the markers replaced. ConfigError when the markers are not there, once each."""
-    if text.count(START) != 1 or text.count(END) != 1 or text.index(START) > text.index(END):
-        raise ConfigError(f"the text needs the lines {START} and {END}, once each and in this order")
-    before, after = text.split(START)[0], text.split(END)[1]
-    return f"{before}{START}\n\n{reference}\n{END}{after}"
-
-
-def _command(command: Command, name: str, parent: Context | None) -> Iterator[str]:
-    """A section for a command, and one for each command of a group."""
-    with _context(command, name, parent) as ctx:
-        help = describe(command, ctx)
-        yield from (f"### `{help.path}`", "", "```", help.usage, "```", "")
-        for paragraph in help.paragraphs:
-            yield from (["```", *_dedented(paragraph), "```", ""] if paragraph.startswith(" ") else [paragraph, ""])
-        yield from _table(help)
+def _described(command: Command, name: str, parent: Context) -> Iterator[CommandHelp]:
+    """The help of a command, and of each command of a group."""
+    with _context(command, name, parent) as context:
+        yield describe(command, context)
         if isinstance(command, TyperGroup):
             for inner_name, inner in command.commands.items():
-                yield from _command(inner, inner_name, ctx)
-
-
-def _table(help: CommandHelp) -> Iterator[str]:
-    rows = [*help.arguments, *(option for option in help.options if "--help" not in option.names)]
-    if rows:
-        yield from ("| option | meaning |", "|---|---|")
-        yield from (f"| `{_escaped(row.head)}` | {_escaped(row.text)} |" for row in rows)
-        yield ""
+                yield from _described(inner, inner_name, context)
 
 
 def _context(command: Command, name: str, parent: Context | None) -> Context:
     """A context in which a command can be described without being run."""
-    return command.context_class(command, info_name=name, parent=parent, resilient_parsing=True)
+    return command.context_class(
+        command, info_name=name, parent=parent, resilient_parsing=True, **command.context_settings
+    )
 
 
-def _escaped(text: str) -> str:
-    return text.replace("|", "\\|").replace("<", "&lt;")
+def _section(help: CommandHelp, shared: dict[str, list[Row]]) -> Iterator[str]:
+    """A command: usage, text, examples, arguments, its own options by group, and the shared ones by reference."""
+    level = "##" if help.path.count(" ") == 1 else "###"
+    yield from (f"{level} `{help.path}`", "", "```", help.usage, "```", "")
+    for is_example, paragraphs in groupby(help.paragraphs, key=lambda paragraph: paragraph.startswith(" ")):
+        if is_example:
+            yield from ("```", *(line.strip() for block in paragraphs for line in block.splitlines()), "```", "")
+        else:
+            yield from (line for paragraph in paragraphs for line in (paragraph, ""))
+    if help.arguments:
+        yield from ("**Arguments**", "", *_items(help.arguments), "")
+    references = []
+    for group, rows in groupby(help.options, key=lambda row: row.group):
+        options = list(rows)
+        if group in shared and (reference := _reference(options, group, shared[group])):
+            references.append(reference)
+            options = [row for row in options if row not in shared[group]]
+        options = [row for row in options if "--help" not in row.names]
+        if options:
+            yield from (f"**{group}**", "", *_items(options), "")
+    if references:
+        yield from (f"Shared options: {', '.join(references)}.", "")
 
 
-def _dedented(block: str) -> list[str]:
-    return [line.strip() for line in block.splitlines()]
+def _reference(options: Sequence[Row], group: str, shared: Sequence[Row]) -> str | None:
+    """A link to the section of shared options, with those that the command lacks; None if it has fewer than half of them."""
+    missing = [row for row in shared if row not in options]
+    if 2 * len(missing) > len(shared):
+        return None
+    link = f"[{group}](#{group.lower().replace(' ', '-')})"
+    return link + (f" (without {', '.join(f'`{row.names}`' for row in missing)})" if missing else "")
+
+
+def _items(rows: Sequence[Row]) -> list[str]:
+    return [f"- `{row.head}`: {row.text.replace('<', '&lt;')}" for row in rows]
 
 
 def main() -> int:
-    """Prints the reference, or writes it into README.md."""
+    """Prints the reference, or writes it and the quick help."""
     parser = argparse.ArgumentParser(prog="python -m icltool.cli.reference", description=__doc__)
-    parser.add_argument("--write", action="store_true", help="replace what stands between the markers in the file")
-    parser.add_argument("--file", type=Path, default=Path("README.md"), help="the file (default: README.md)")
-    given = parser.parse_args()
-    if not given.write:
+    parser.add_argument("--write", action="store_true", help=f"write {REFERENCE.name} and {FILE.name} in the package")
+    if not parser.parse_args().write:
         print(render_reference(), end="")
         return 0
-    try:
-        text = given.file.read_text(encoding="utf-8")
-        given.file.write_text(replace_between_markers(text, render_reference()), encoding="utf-8")
-    except (OSError, ConfigError) as error:
-        print(f"error: {given.file}: {error}", file=sys.stderr)
-        return 2
+    REFERENCE.parent.mkdir(exist_ok=True)
+    REFERENCE.write_text(render_reference(), encoding="utf-8")
+    FILE.write_text(as_json(helps()), encoding="utf-8")
     return 0
 
 

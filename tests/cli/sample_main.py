@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sys
 
-from icltool.cli.app import as_click
 from icltool.cli.boundary import guarded
+from icltool.cli.group import as_click
 from icltool.cli.stage import stage_command
 from tests.cli import sample
 

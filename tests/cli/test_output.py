@@ -127,7 +127,7 @@ def test_a_full_disk_under_what_is_printed_is_one_line(options: list[str], tmp_p
 
     child = in_a_fork(fill, "clean", *options, "--workspace", str(tmp_path))
     assert child.wait() == 2
-    assert child.err.splitlines()[0] == "error: what is printed cannot be written: No space left on device"
+    assert child.err.splitlines()[0] == "error: standard output cannot be written: No space left on device"
     assert "Traceback" not in child.err
 
 

@@ -1,4 +1,4 @@
-"""The command reference: complete, the same at any width, and current in the README."""
+"""The command reference: complete, current, and the same at any width."""
 
 from __future__ import annotations
 
@@ -8,32 +8,35 @@ from pathlib import Path
 
 import pytest
 
-from icltool.cli.reference import END, START, main, render_reference, replace_between_markers
+from icltool.cli import reference
+from icltool.cli.quick_help import FILE, as_json
+from icltool.cli.reference import REFERENCE, helps, main, render_reference
 from icltool.config.fields import extras, flag_of
-from icltool.errors import ConfigError
 from icltool.plugin.commands import commands, stage_model, stages
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def test_the_readme_is_current() -> None:
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert replace_between_markers(text, render_reference()) == text, "run `python -m icltool.cli.reference --write`"
+def test_the_files_are_current() -> None:
+    why = "run `python -m icltool.cli.reference --write`"
+    assert REFERENCE.read_text(encoding="utf-8") == render_reference(), why
+    assert FILE.read_text(encoding="utf-8") == as_json(helps()), why
 
 
 def test_every_command_and_every_option_is_there() -> None:
-    sections = render_reference().split("### ")
+    sections = {part.partition("\n")[0].strip("# `"): part for part in ("\n" + render_reference()).split("\n## ")}
+    shared = sections["Shared options"]
     for name in commands():
-        assert any(section.startswith(f"`icltool {name}`") for section in sections)
+        assert f"icltool {name}" in sections
     for stage in stages():
-        section = next(s for s in sections if s.startswith(f"`icltool {stage}`"))
+        section = sections[f"icltool {stage}"]
         for name, field in stage_model(stage).model_fields.items():
-            argument = f"`{extras(field).get('metavar') or name.upper()}`"
-            shown = argument if extras(field).get("argument") else flag_of(name, field)
-            assert shown in section.translate(dict.fromkeys(map(ord, "[]…"))) or shown in section
-            assert (field.description or "").replace("|", "\\|").split(" <")[0] in section
-        for flag in ("--profile", "--set", "--workspace", "-q, --quiet", "-v, --verbose", "--json"):
-            assert flag in section
+            argument = extras(field).get("argument")
+            flag = extras(field).get("metavar") or name.upper() if argument else flag_of(name, field)[2:]
+            description = (field.description or "").split("<")[0]
+            assert any(flag in line and description in line for line in (section + shared).splitlines()), flag
+    for flag in ("--profile", "--set", "--workspace", "-q, --quiet", "-v, --verbose", "--json"):
+        assert shared.count(f"- `{flag}") == 1
 
 
 def called(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
@@ -57,15 +60,9 @@ def test_it_is_a_program() -> None:
     assert answer.stdout == render_reference()
 
 
-def test_only_what_stands_between_the_markers_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    file = tmp_path / "README.md"
-    file.write_text(f"# before\n{START}\nold\n{END}\nafter\n")
-    for _ in range(2):
-        called(monkeypatch, "--write", "--file", str(file))
-        assert file.read_text() == f"# before\n{START}\n\n{render_reference()}\n{END}\nafter\n"
-
-
-@pytest.mark.parametrize("text", ["no markers", f"{END} {START}", f"{START} {START} {END}", START])
-def test_missing_markers_are_an_error(text: str) -> None:
-    with pytest.raises(ConfigError, match="once each"):
-        replace_between_markers(text, "x")
+def test_it_writes_the_topic_of_the_guide_and_the_quick_help(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reference, "REFERENCE", tmp_path / "guide" / "reference.md")
+    monkeypatch.setattr(reference, "FILE", tmp_path / "help.json")
+    called(monkeypatch, "--write")
+    assert (tmp_path / "guide" / "reference.md").read_text(encoding="utf-8") == render_reference()
+    assert (tmp_path / "help.json").read_text(encoding="utf-8") == as_json(helps())

@@ -222,7 +222,7 @@ def test_interruption_is_one_line(number: signal.Signals, code: int, tmp_path: P
     out, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == code
     assert out == ""
-    assert err == "working\ninterrupted; what was finished is kept - run the same command to go on\n"
+    assert err == "working\ninterrupted; finished work is kept: run the same command to resume\n"
 
 
 def test_environment_file_of_the_current_folder(tmp_path: Path) -> None:

@@ -15,9 +15,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import typer
 
-from icltool.cli.app import app, run
+from icltool.cli.app import run
+from icltool.cli.group import command_line
 from icltool.commands.evaluate.specs import method_names
 from icltool.config.fields import extras, flag_of
 from icltool.plugin.commands import stages
@@ -146,11 +146,11 @@ def check_call(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str
     def check(call: list[str]) -> None:
         if call[0] in stages():
             with monkeypatch.context() as patch:
-                patch.setattr("icltool.cli.app.command_module", command_module)
+                patch.setattr("icltool.cli.group.command_module", command_module)
                 assert run(call) == 0, capfd.readouterr().err
             check_components(configs[-1])
             return
-        group: Any = typer.main.get_command(app)
+        group: Any = command_line()
         with group.make_context("icltool", list(call)) as context:
             if context.invoked_subcommand is not None or call[:1] != ["--help"]:
                 name, command, rest = group.resolve_command(context, list(call))

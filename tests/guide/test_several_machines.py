@@ -34,11 +34,9 @@ def commands() -> list[list[str]]:
 
 
 def test_the_command_line_knows_every_option() -> None:
-    import typer
+    from icltool.cli.group import command_line
 
-    from icltool.cli.app import app
-
-    group: Any = typer.main.get_command(app)
+    group: Any = command_line()
     calls = commands()
     assert {call[0] for call in calls} == {"train", "generate"}
     for call in calls:

@@ -21,7 +21,7 @@ from icltool.cli.app import run
 FORKED = pytest.mark.xdist_group("forked")
 #: What is imported once.
 WARM = (
-    "icltool.cli.app",
+    "icltool.cli.group",
     "icltool.commands.evaluate.run",
     "icltool.commands.train.run",
     "icltool.commands.train.fine_tuning",

@@ -383,6 +383,6 @@ def test_an_interrupted_run_leaves_nothing_behind(tmp_path: Path, number: int, c
     finally:
         run.kill()
     assert run.returncode == code, errors
-    assert errors == "interrupted; what was finished is kept - run the same command to go on\n"
+    assert errors == "interrupted; finished work is kept: run the same command to resume\n"
     wait_until(lambda: all(gone(process) for process in processes))
     assert not folder.exists()
