@@ -26,7 +26,7 @@ class StageConfig(BaseModel):
 
     workspace: Path = Field(
         default=Path("icl-workspace"),
-        description="folder that holds datasets, embeddings, sequences, checkpoints and evaluations",
+        description="folder of all artefacts: data sets, embeddings, sequences, checkpoints and evaluations",
         json_schema_extra={
             "env": "ICLTOOL_WORKSPACE",
             "hidden_in_artefact": True,

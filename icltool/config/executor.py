@@ -1,4 +1,4 @@
-"""Options of the stages whose work can be spread over several devices or machines."""
+"""Options of the commands whose work can be spread over several devices or machines."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from icltool.plugin.manager import component
 if TYPE_CHECKING:
     from icltool.contracts import Executor
 
-_HIDDEN: JsonDict = {"hidden_in_artefact": True}
+_SEVERAL: JsonDict = {"hidden_in_artefact": True, "group": "Several devices"}
 
 
 class ExecutorConfig(StageConfig):
@@ -21,44 +21,44 @@ class ExecutorConfig(StageConfig):
 
     executor: str | None = Field(
         default=None,
-        description="where the work is done: local (this process) or ray (several devices or machines); none: local, or ray "
-        "where --devices, --address or --workers ask for it",
-        json_schema_extra={**_HIDDEN, "complete": "executors"},
+        description="where to run: local (this process) or ray (several GPUs or machines)",
+        json_schema_extra={
+            **_SEVERAL,
+            "complete": "executors",
+            "default": "ray with --devices, --address or --workers, else local",
+        },
     )
     devices: tuple[int, ...] = Field(
         default=(),
-        description="GPUs of this machine, a worker on each, such as 0,1,2,3",
-        json_schema_extra=_HIDDEN,
+        description="GPUs of this machine to use, with one worker on each, such as 0,1,2,3",
+        json_schema_extra={**_SEVERAL, "default": "the one of --device; all with --executor ray"},
     )
     address: str | None = Field(
         default=None,
-        description="address of a running Ray cluster (HOST:PORT, or auto); none: Ray is started on this machine",
-        json_schema_extra=_HIDDEN,
+        description="running Ray cluster to join: HOST:PORT, or auto",
+        json_schema_extra={**_SEVERAL, "default": "start Ray on this machine"},
     )
     workers: int | None = Field(
         default=None,
         ge=1,
-        description="processes that each load the model; none: one for each GPU (and --gpus-per-worker of them)",
-        json_schema_extra=_HIDDEN,
+        description="number of worker processes, each of which loads the model",
+        json_schema_extra={**_SEVERAL, "default": "as many as the GPUs can hold; one per machine without GPUs"},
     )
     gpus_per_worker: float | None = Field(
         default=None,
         ge=0,
-        description="GPUs that each worker gets, also parts of one; none: 1 where the cluster has any, else 0",
-        json_schema_extra=_HIDDEN,
+        description="GPUs per worker; a fraction such as 0.5 makes workers share a GPU",
+        json_schema_extra={**_SEVERAL, "default": "1 if the cluster has GPUs, else 0"},
     )
     cpus_per_worker: float = Field(
-        default=1,
-        gt=0,
-        description="processors, and so threads, that each worker gets",
-        json_schema_extra=_HIDDEN,
+        default=1, gt=0, description="CPU cores, and therefore threads, per worker", json_schema_extra=_SEVERAL
     )
 
     ship_data: bool = Field(
         default=False,
-        description="send the data set, the embeddings and the images that are needed to every machine, once, where workers "
-        "share no disk with this one (the model's weights must be there)",
-        json_schema_extra=_HIDDEN,
+        description="send the data set, embeddings and images to every machine once, for clusters without a shared disk; the "
+        "model's weights must already be on each machine",
+        json_schema_extra=_SEVERAL,
     )
 
     @property

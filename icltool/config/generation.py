@@ -1,4 +1,4 @@
-"""Options of the stages that let an LVLM write answers: how they are searched for."""
+"""Options of the commands that generate answers: how the model decodes them."""
 
 from __future__ import annotations
 
@@ -11,34 +11,49 @@ FIELDS = ("max_new_tokens", "num_beams", "length_penalty", "min_new_tokens", "re
 
 
 class GenerationConfig(ModelConfig):
-    """The model, and how its answers are searched for. What is not given is the model's own way where it has one (captioners
-    of published runs), else the task's."""
+    """The model, and how it decodes answers. The default of an option is the model's own if it has one (captioners of published
+    runs), else the task's."""
 
     max_new_tokens: int | None = Field(
         default=None,
         ge=1,
-        description="tokens generated at most; none: the model's own, else 20 for captions, 30 for inferences, 5 for vqa",
+        description="maximum number of tokens to generate",
+        json_schema_extra={
+            "group": "Generation",
+            "daily": True,
+            "default": "the model's own, else 20 for captions, 30 for inferences and 5 for VQA",
+        },
     )
     num_beams: int | None = Field(
-        default=None, ge=1, description="beams over tokens in generation; none: the model's own, else 3"
+        default=None,
+        ge=1,
+        description="beams of the beam search; 1 decodes greedily",
+        json_schema_extra={"group": "Generation", "default": "the model's own, else 3"},
     )
     length_penalty: float | None = Field(
-        default=None, description="length penalty in generation; none: the model's own, else 0"
+        default=None,
+        description="length penalty of the beam search: above 0 favours longer answers, below 0 shorter ones",
+        json_schema_extra={"group": "Generation", "default": "the model's own, else 0"},
     )
     min_new_tokens: int | None = Field(
-        default=None, ge=0, description="tokens generated at least; none: the model's own, else 0"
+        default=None,
+        ge=0,
+        description="minimum number of tokens to generate",
+        json_schema_extra={"group": "Generation", "default": "the model's own, else 0"},
     )
     repetition_penalty: float | None = Field(
         default=None,
         gt=0,
-        description="divides the scores of tokens that are there already; none: the model's own, else 1",
+        description="penalty on tokens that already occur: their scores are divided by it",
+        json_schema_extra={"group": "Generation", "default": "the model's own, else 1, which is no penalty"},
     )
     no_repeat_ngram: int | None = Field(
         default=None,
         ge=0,
-        description="length of runs of tokens that no answer has twice; none: the model's own, else 0, which allows any",
+        description="length of the n-grams that may not occur twice in an answer; 0 allows any",
+        json_schema_extra={"group": "Generation", "default": "the model's own, else 0"},
     )
 
     def generation(self) -> dict[str, int | float]:
-        """The options that were given, by the names of icltool.contracts.GenerationOptions."""
+        """The options that are set, by the names of icltool.contracts.GenerationOptions."""
         return {name: value for name in FIELDS if (value := getattr(self, name)) is not None}

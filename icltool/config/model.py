@@ -1,4 +1,4 @@
-"""Options of the stages that run an LVLM: which one, how it is loaded, and how many prompts it reads at once."""
+"""Options of the commands that run a model: which one, how to load it, and how many prompts it reads at once."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from icltool.config.base import StageConfig, place
+from icltool.config.base import HIDDEN, StageConfig, place
 from icltool.contracts.json import Json
 from icltool.engine.first_prompt import check_first_prompt
 from icltool.engine.opening import open_session, prefix_bytes
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from icltool.engine.image_cache import FeatureStore
     from icltool.engine.session import FeatureSource, Session
 
-_HIDDEN: dict[str, Any] = {"hidden_in_artefact": True}
+_SPEED: dict[str, Any] = {**HIDDEN, "group": "Speed and memory"}
 
 
 def _batch_size(value: Any) -> Any:
@@ -56,85 +56,103 @@ class LvlmConfig(StageConfig):
 
     model: str = Field(
         default="idefics-9b",
-        description="LVLM that scores or answers: a name, or the folder of a fine-tuned one; without one, --model-path takes "
-        "the folder of any chat model or causal LM",
-        json_schema_extra={"complete": "models"},
+        description="model to run: a name (`icltool plugins list --kind models`), or the folder of a fine-tuned model",
+        json_schema_extra={"group": "Model", "daily": True, "complete": "models"},
     )
     model_path: str | None = Field(
-        default=None, description="folder of the weights (fine-tuned ones, too), or OWNER/NAME to download them"
+        default=None,
+        description="folder of the model's weights, or OWNER/NAME to download them from the Hugging Face hub; without --model, "
+        "the folder of any chat model or causal LM",
+        json_schema_extra={
+            "group": "Model",
+            "daily": True,
+            "default": "the published weights, in MODEL_CPK_DIR or the cache of the hub",
+        },
     )
     device: str = Field(
-        default="auto", description="cpu, cuda, cuda:1 …; auto takes a GPU when there is one", json_schema_extra=_HIDDEN
+        default="auto",
+        description="device to run on: cpu, cuda, cuda:1 …; auto uses a GPU if there is one",
+        json_schema_extra={**HIDDEN, "group": "Model", "daily": True},
     )
     dtype: str = Field(
-        default="auto", description="float32, bfloat16 or float16; auto: bfloat16 on a GPU, else float32"
+        default="auto",
+        description="precision of the weights: float32, bfloat16 or float16; auto is bfloat16 on a GPU, else float32",
+        json_schema_extra={"group": "Model"},
     )
     device_map: Literal["auto", "balanced", "balanced_low_0", "sequential"] | None = Field(
         default=None,
-        description="spread the model over all GPUs and the CPU's memory, in place of one device (needs accelerate)",
-        json_schema_extra=_HIDDEN,
+        description="spread the model over all GPUs and CPU memory, instead of --device (needs accelerate)",
+        json_schema_extra={
+            **HIDDEN,
+            "group": "Several devices",
+            "default": "auto for models of 80B parameters, else a single device",
+        },
     )
     quantization: Literal["4bit", "8bit"] | None = Field(
-        default=None, description="weights in 4 or 8 bits (needs bitsandbytes and a GPU)"
+        default=None,
+        description="quantise the weights to 4 or 8 bits (needs bitsandbytes and a GPU)",
+        json_schema_extra={"group": "Model", "default": "no quantisation"},
     )
     attention: Literal["sdpa", "eager", "flash_attention_2"] | None = Field(
         default=None,
-        description="attention implementation; none: the best that the model supports",
-        json_schema_extra=_HIDDEN,
+        description="attention implementation",
+        json_schema_extra={**_SPEED, "default": "the best that the model supports"},
     )
     compile: bool = Field(
         default=False,
-        description="give norms and feed-forward layers to torch.compile: a slower start, and no gain on a CPU",
-        json_schema_extra=_HIDDEN,
+        description="compile norms and feed-forward layers with torch.compile: a slower start, and no gain on a CPU",
+        json_schema_extra=_SPEED,
     )
     prompt_style: Literal["turns", "flat"] | None = Field(
         default=None,
-        description="of chat models: each demonstration as turns of the conversation, or all in one; none: turns",
+        description="chat models: write each demonstration as turns of the conversation, or all of them in one turn (flat)",
+        json_schema_extra={"group": "Model", "default": "turns"},
     )
     prompt_template: Literal["lever-lm", "live"] | None = Field(
         default=None,
-        description="of idefics, idefics2 and openflamingo: prompts as in the published runs of Lever-LM or of LIVE; none: "
-        "lever-lm",
+        description="idefics, idefics2 and openflamingo: write prompts as in the published runs of Lever-LM or of LIVE",
+        json_schema_extra={"group": "Model", "default": "lever-lm"},
     )
     trust_remote_code: bool = Field(
         default=False,
-        description="run the Python code that a model's repository brings along, of image-text-to-text and text-llm: only for "
-        "those whose author you trust",
+        description="image-text-to-text and text-llm: run Python code from the model's repository. Use it only if you trust "
+        "the author",
+        json_schema_extra={"group": "Model"},
     )
     adapter_options: dict[str, Any] = Field(
         default_factory=dict,
-        description="further options of the model, such as image_size=364 or styles=FILE (`icltool plugins show models NAME` "
-        "lists them)",
-        json_schema_extra={"flag": "--model-option"},
+        description="option of the model, such as image_size=364 or styles=FILE (`icltool plugins show models NAME` lists "
+        "them); repeatable",
+        json_schema_extra={"flag": "--model-option", "group": "Model"},
     )
     batch_size: Annotated[int | Literal["auto"], BeforeValidator(_batch_size)] = Field(
         default=64,
-        description="prompts per forward pass, halved when memory runs out; auto finds the largest that fits",
-        json_schema_extra={**_HIDDEN, "metavar": "INTEGER|auto"},
+        description="prompts per forward pass, halved if memory runs out; auto finds the largest that fits",
+        json_schema_extra={**_SPEED, "daily": True, "metavar": "INTEGER|auto"},
     )
     image_cache_mb: int = Field(
         default=2048,
         ge=0,
-        description="memory for encoded images, in MB; 0 encodes each image anew",
-        json_schema_extra=_HIDDEN,
+        description="memory for the cache of encoded images, in MB (2^20 bytes); 0 turns the cache off",
+        json_schema_extra=_SPEED,
     )
     image_cache_disk: bool = Field(
         default=False,
-        description="keep encoded images in the workspace's cache folder, for later runs of the same model; an image is known "
-        "by its path, size and time of change",
-        json_schema_extra=_HIDDEN,
+        description="also cache encoded images in the workspace's folder cache, for later runs of the same model; images are "
+        "identified by path, size and modification time",
+        json_schema_extra=_SPEED,
     )
     image_cache_disk_mb: int = Field(
         default=65536,
         ge=1,
-        description="largest size of that file, in MB",
-        json_schema_extra=_HIDDEN,
+        description="maximum size of the cache of encoded images on disk, in MB (2^20 bytes)",
+        json_schema_extra=_SPEED,
     )
     image_workers: Annotated[int | Literal["auto"], BeforeValidator(_workers)] = Field(
         default="auto",
-        description="processes that read and resize images ahead of the model, where encoded images are kept; auto: none on a "
+        description="processes that read and resize images ahead of the model, if encoded images are cached; auto is 0 on a "
         "CPU, up to 8 with a GPU",
-        json_schema_extra={**_HIDDEN, "metavar": "INTEGER|auto"},
+        json_schema_extra={**_SPEED, "metavar": "INTEGER|auto"},
     )
 
     def identity(self) -> dict[str, Json]:
@@ -262,9 +280,12 @@ class ModelConfig(LvlmConfig):
     prefix_cache_mb: int | None = Field(
         default=None,
         ge=0,
-        description="memory for keys and values of what prompts share, in MB; 0 computes each prompt whole; none: 1024, "
-        "on a GPU an eighth of what is free once the model is loaded",
-        json_schema_extra=_HIDDEN,
+        description="memory for the prefix cache, the keys and values of what prompts share, in MB (2^20 bytes); 0 turns the "
+        "cache off",
+        json_schema_extra={
+            **_SPEED,
+            "default": "1024; on a GPU, an eighth of the memory that is free once the model is loaded",
+        },
     )
 
     def open_session(

@@ -1,3 +1,3 @@
-"""Write captions of images that a file lists."""
+"""Caption the images that a file lists."""
 
 RANK = 60

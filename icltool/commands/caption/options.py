@@ -5,67 +5,97 @@ from __future__ import annotations
 from pathlib import Path
 
 from pydantic import Field
+from pydantic.config import JsonDict
 
 from icltool.config.base import HIDDEN
 from icltool.config.generation import GenerationConfig
 
+_DATA: JsonDict = {**HIDDEN, "group": "Data"}
+_OUTPUT: JsonDict = {**HIDDEN, "group": "Output"}
+
 
 class CaptionConfig(GenerationConfig):
-    """Write captions of images that a JSON file lists, or of random evaluation examples.
+    """Caption the images that a JSON file lists, or random queries of a prepared data set.
 
-    The file is a list of {style, image | image_hash, reference?, question? | clue?}. Writes a JSON file with model_name,
-    model_revision (model.fingerprint(): a hash of weights, precision and prompt format) and results, in the order of the input.
-    What is finished outlives an interruption: the same command goes on from there.
+    The input is a list of {style, image | image_hash, reference?, question? | clue?}. Writes a JSON file with the model's name,
+    its fingerprint (a hash of weights, precision and prompt format) and the results in the order of the input. Rerun an
+    interrupted command to resume.
 
-        icltool caption --input images.json --model blip2-opt-2.7b --model-path checkpoints/captioner-...
-
-        icltool caption --samples 20 --dataset personality-captions --model ofa-base
-
-    Any model can be asked; one that learns from demonstrations gets some from a prepared data set:
-
-        icltool caption --input images.json --model idefics-9b --dataset coco2017 --shots 8
+        icltool caption --input images.json --model blip2-opt-2.7b-coco
+        icltool caption --input images.json --model checkpoints/captioner-...
+        icltool caption --samples 20 --model idefics-9b --dataset coco2017 --shots 8
     """
 
     input: Path | None = Field(
         default=None,
         description="JSON file: a list of {style, image | image_hash, reference?, question? | clue?}",
-        json_schema_extra=HIDDEN,
+        json_schema_extra={**_DATA, "daily": True},
     )
     samples: int | None = Field(
-        default=None, ge=1, description="in place of --input: so many random evaluation examples of a prepared data set"
+        default=None,
+        ge=1,
+        description="number of random queries of a prepared data set to caption, instead of --input",
+        json_schema_extra={"group": "Data", "daily": True},
     )
     images: Path | None = Field(
         default=None,
-        description="folder that the paths in --input are relative to, and that holds HASH.jpg for each image_hash; none: the "
-        "folder of --input",
-        json_schema_extra=HIDDEN,
+        description="folder of the images: paths in --input are relative to it, and each image_hash is the file HASH.jpg in it",
+        json_schema_extra={**_DATA, "daily": True, "default": "the folder of --input"},
     )
     output: Path | None = Field(
         default=None,
-        description="file to write; none: named after what is captioned and the model, in the workspace's folder captions",
-        json_schema_extra=HIDDEN,
+        description="JSON file to write",
+        json_schema_extra={
+            **_OUTPUT,
+            "daily": True,
+            "default": "named after the input and the model, in the workspace's folder captions",
+        },
     )
     description: str | None = Field(
-        default=None, description="stands in the file in place of the model's name", json_schema_extra=HIDDEN
+        default=None,
+        description="name of the model in the output",
+        json_schema_extra={**_OUTPUT, "default": "that of --model"},
     )
     task: str | None = Field(
         default=None,
-        description="what is asked: caption, style, vqa or inference; none: by the entries' fields (style, question, clue), of "
-        "samples the data set's first task",
+        description="task: caption, style, vqa or inference",
+        json_schema_extra={
+            "group": "Data",
+            "daily": True,
+            "default": "by the fields of --input (style, question, clue); the first task of the data set for --samples",
+        },
     )
     styles: Path | None = Field(
         default=None,
-        description="text file with the known styles, one a line; none: those of the model, else of the prepared data set",
-        json_schema_extra=HIDDEN,
+        description="text file of the known styles, one per line",
+        json_schema_extra={**_DATA, "default": "those of the model, else of the data set"},
     )
-    any_style: bool = Field(default=False, description="let styles pass that are in no list", json_schema_extra=HIDDEN)
+    any_style: bool = Field(
+        default=False, description="accept styles that are in no list of known styles", json_schema_extra=_DATA
+    )
     dataset: str | None = Field(
         default=None,
-        description="prepared data set of samples, demonstrations and styles; none: the only one there is",
-        json_schema_extra={"complete": "datasets"},
+        description="prepared data set of samples, demonstrations and styles",
+        json_schema_extra={
+            "group": "Data",
+            "daily": True,
+            "complete": "datasets",
+            "default": "the only prepared data set",
+        },
     )
     shots: int = Field(
-        default=0, ge=0, description="demonstrations per prompt, drawn at random from the data set's index set"
+        default=0,
+        ge=0,
+        description="demonstrations per prompt, drawn at random from the index set",
+        json_schema_extra={"group": "Demonstrations", "daily": True, "aliases": ["--num-fewshot"]},
     )
-    seed: int = Field(default=0, ge=0, lt=2**32, description="decides samples and demonstrations")
-    overwrite: bool = Field(default=False, description="replace an output that is there", json_schema_extra=HIDDEN)
+    seed: int = Field(
+        default=0,
+        ge=0,
+        lt=2**32,
+        description="random seed of the samples and demonstrations",
+        json_schema_extra={"group": "Demonstrations", "daily": True},
+    )
+    overwrite: bool = Field(
+        default=False, description="replace an existing output", json_schema_extra={**_OUTPUT, "daily": True}
+    )

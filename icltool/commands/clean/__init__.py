@@ -1,3 +1,3 @@
-"""List what lies in the workspace, and remove what is no longer needed."""
+"""List the files of the workspace, or remove some."""
 
 RANK = 130

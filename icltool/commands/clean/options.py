@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
+from pydantic.config import JsonDict
 
 from icltool.config.amounts import parse_age, parse_size
 from icltool.config.base import StageConfig
 
+_CHOICE: JsonDict = {"group": "Data", "daily": True}
 Kind = Literal["datasets", "embeddings", "sequences", "checkpoints", "evaluations", "captions", "exports", "cache"]
 
 
@@ -21,10 +23,10 @@ def _typed_size(value: object) -> object:
 
 
 class CleanConfig(StageConfig):
-    """List what lies in the workspace, and remove what is chosen, asking first.
+    """List the files of the workspace, or remove some of them after asking.
 
-    Without a choice it only lists. Several conditions choose what meets all of them. What another process is writing stays, and
-    so does all that is none of icltool's; links are removed, never what they point to.
+    Without options it only lists. With several conditions it selects what meets all of them. Files that another process is
+    writing, and files that icltool did not make, are never removed; of a link only the link itself is removed.
 
         icltool clean
         icltool clean --leftovers
@@ -35,34 +37,47 @@ class CleanConfig(StageConfig):
 
     names: tuple[str, ...] = Field(
         default=(),
-        description="artefacts: KIND/NAME or NAME as listed, a path, or a pattern such as 'sequences/shapes-*'",
-        json_schema_extra={"argument": True, "metavar": "NAME"},
+        description="artefacts to remove: KIND/NAME or NAME as listed, a path, or a pattern such as 'sequences/shapes-*'",
+        json_schema_extra={**_CHOICE, "argument": True, "metavar": "NAME", "default": "all that the options select"},
     )
-    kind: tuple[Kind, ...] = Field(default=(), description="only these kinds")
+    kind: tuple[Kind, ...] = Field(
+        default=(), description="only artefacts of these kinds", json_schema_extra={**_CHOICE, "default": "all kinds"}
+    )
     older_than: Annotated[float, BeforeValidator(_typed_age)] | None = Field(
         default=None,
-        description="only what was last changed so long ago, such as 12h, 30d, 2w or 6mo",
-        json_schema_extra={"metavar": "AGE"},
+        description="only artefacts last changed longer ago than this, such as 12h, 30d, 2w or 6mo",
+        json_schema_extra={**_CHOICE, "metavar": "AGE", "default": "any age"},
     )
     larger_than: Annotated[float, BeforeValidator(_typed_size)] | None = Field(
         default=None,
-        description="only what takes more than this, such as 500MB or 1GB",
-        json_schema_extra={"metavar": "SIZE"},
+        description="only artefacts larger than this, such as 500MB or 1GB",
+        json_schema_extra={**_CHOICE, "metavar": "SIZE", "default": "any size"},
     )
     unreachable: bool = Field(
         default=False,
-        description="only what nothing can be made from any more: its data set is gone or was prepared anew with other "
-        "content, or a cache is of other versions",
+        description="only artefacts that no command can use any more: their data set was removed or replaced, or they are "
+        "caches of other versions",
+        json_schema_extra=_CHOICE,
     )
     leftovers: bool = Field(
-        default=False, description="only what killed runs left: temporary files, journals and locks of nothing"
+        default=False,
+        description="only temporary files, journals and locks that killed runs left behind",
+        json_schema_extra=_CHOICE,
     )
-    dry_run: bool = Field(default=False, description="list what would be removed, and remove nothing")
-    yes: bool = Field(default=False, description="remove without asking", json_schema_extra={"short": "-y"})
+    dry_run: bool = Field(
+        default=False,
+        description="list what would be removed, without removing it",
+        json_schema_extra={"group": "Output", "daily": True},
+    )
+    yes: bool = Field(
+        default=False,
+        description="remove without asking",
+        json_schema_extra={"group": "Output", "daily": True, "short": "-y"},
+    )
 
     @property
     def selects(self) -> bool:
-        """Whether anything was asked for, beyond the list of all."""
+        """Whether any option selects artefacts; without one, all are only listed."""
         return bool(
             self.names
             or self.kind

@@ -1,3 +1,3 @@
-"""See the whole pipeline work on a small made-up world."""
+"""Run every step on a small embedded data set, without downloads."""
 
 RANK = 100

@@ -1,3 +1,3 @@
-"""Show versions, devices, memory, and what could be installed for what."""
+"""Check versions, devices, memory, packages and the workspace."""
 
 RANK = 120

@@ -1,3 +1,3 @@
-"""Encode its images and texts for retrieval."""
+"""Encode images and texts for retrieval."""
 
 RANK = 20

@@ -13,36 +13,61 @@ from icltool.contracts.json import Json
 
 
 class EmbedConfig(ExecutorConfig):
-    """Encode the images and texts of the prepared data set.
+    """Encode the images and texts of a prepared data set.
 
-    Reads the prepared data set, writes one embeddings file per split. A run that was stopped goes on where it was when the
-    same command is given again.
+    Similarity methods and selectors read these embeddings. Reads a prepared data set, writes one HDF5 file per split. Rerun
+    an interrupted command to resume.
 
-        icltool embed --encoder vit-l-14
+        icltool embed
+        icltool embed --encoder vit-b-32 --dataset coco2017 --device cuda
     """
 
     dataset: str | None = Field(
         default=None,
-        description="prepared data set; none: the only one there is",
-        json_schema_extra={"complete": "datasets"},
+        description="prepared data set to encode",
+        json_schema_extra={
+            "group": "Data",
+            "daily": True,
+            "complete": "datasets",
+            "default": "the only prepared data set",
+        },
     )
-    task: str | None = Field(default=None, description="caption or vqa; none: the data set's first task")
+    task: str | None = Field(
+        default=None,
+        description="task, such as caption or vqa",
+        json_schema_extra={"group": "Data", "daily": True, "default": "the first task of the data set"},
+    )
     encoder: str = Field(
-        default="vit-l-14", description="encoder of images and texts", json_schema_extra={"complete": "encoders"}
+        default="vit-l-14",
+        description="encoder of images and texts (`icltool plugins list --kind encoders`)",
+        json_schema_extra={"group": "Model", "daily": True, "complete": "encoders"},
     )
-    encoder_path: Path | None = Field(default=None, description="folder or file of the encoder's weights")
+    encoder_path: Path | None = Field(
+        default=None,
+        description="folder or file of the encoder's weights",
+        json_schema_extra={"group": "Model", "daily": True, "default": "the published weights"},
+    )
     device: str = Field(
-        default="auto", description="cpu, cuda, cuda:1 …; auto takes a GPU when there is one", json_schema_extra=HIDDEN
+        default="auto",
+        description="device to run on: cpu, cuda, cuda:1 …; auto uses a GPU if there is one",
+        json_schema_extra={**HIDDEN, "group": "Model", "daily": True},
     )
-    precision: Literal["float32", "float16"] = Field(default="float32", description="how vectors are stored")
-    batch_size: int = Field(default=64, ge=1, description="images or texts per forward pass", json_schema_extra=HIDDEN)
+    precision: Literal["float32", "float16"] = Field(
+        default="float32", description="precision of the stored embeddings", json_schema_extra={"group": "Output"}
+    )
+    batch_size: int = Field(
+        default=64,
+        ge=1,
+        description="images or texts per forward pass",
+        json_schema_extra={**HIDDEN, "group": "Speed and memory", "daily": True},
+    )
     overwrite: bool = Field(
         default=False,
-        description="start anew where embeddings of other options are in the way",
-        json_schema_extra=HIDDEN,
+        description="overwrite existing embeddings made with different options",
+        json_schema_extra={**HIDDEN, "group": "Output", "daily": True},
     )
 
     def identity(self) -> dict[str, Json]:
         """See StageConfig. Paths are absolute."""
-        found = super().identity()
-        return {**found, "encoder_path": place(found["encoder_path"])}
+        values = super().identity()
+        return {**values, "encoder_path": place(values["encoder_path"])}

@@ -1,3 +1,3 @@
-"""Answer the queries with each method's demonstrations, and score."""
+"""Answer queries with each method's demonstrations, and score."""
 
 RANK = 50

@@ -1,3 +1,3 @@
-"""Write sequences, selectors, models and results in other formats."""
+"""Export sequences, selectors, models, results, plans or chats."""
 
 RANK = 70

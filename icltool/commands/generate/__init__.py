@@ -1,3 +1,3 @@
-"""Search demonstration sequences that help the model most."""
+"""Search for the demonstration sequences that help the model most."""
 
 RANK = 30

@@ -7,93 +7,143 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from icltool.config.base import HIDDEN
 from icltool.config.executor import ExecutorConfig
 from icltool.config.model import ModelConfig
 
-_HIDDEN: dict[str, Any] = {"hidden_in_artefact": True}
+_SOUGHT: dict[str, Any] = {"group": "Demonstrations"}
+_OUTPUT: dict[str, Any] = {**HIDDEN, "group": "Output"}
 
 
 class GenerateConfig(ModelConfig, ExecutorConfig):
     """Search, for each anchor, the demonstration sequences that help the model most.
 
-    Reads the prepared data set (and embeddings, for similarity samplers), writes a sequences file. A run that was stopped
-    goes on where it was when the same command is given again.
+    `icltool train lever-lm` learns from these sequences. Reads a prepared data set and, for similarity samplers, its
+    embeddings; writes an HDF5 file of sequences and scores. Rerun an interrupted command to resume.
 
+        icltool generate --model tiny-idefics --anchors 100 --candidates 16
         icltool generate --model idefics-9b --anchors 5000 --shots 2
+        icltool generate --sampler image-sim --anchors 1000 --dry-run
     """
 
     dataset: str | None = Field(
         default=None,
-        description="prepared data set; none: the only one there is",
-        json_schema_extra={"complete": "datasets"},
+        description="prepared data set to search in",
+        json_schema_extra={
+            "group": "Data",
+            "daily": True,
+            "complete": "datasets",
+            "default": "the only prepared data set",
+        },
     )
-    task: str | None = Field(default=None, description="caption or vqa; none: the data set's first task")
+    task: str | None = Field(
+        default=None,
+        description="task, such as caption or vqa",
+        json_schema_extra={"group": "Data", "daily": True, "default": "the first task of the data set"},
+    )
     encoder: str | None = Field(
         default=None,
-        description="whose embeddings similarity samplers use; none: the only ones there are",
-        json_schema_extra={"complete": "encoders"},
+        description="encoder whose embeddings the sampler reads",
+        json_schema_extra={**_SOUGHT, "complete": "encoders", "default": "the only encoder with embeddings"},
     )
     queries: Literal["train", "validation"] = Field(
         default="train",
-        description="split that anchors are drawn from: train, to learn from; validation, for the retrieval method `oracle` "
-        "(nothing may be trained on those)",
+        description="split that anchors are drawn from: train for training a selector, validation for the method oracle; no "
+        "selector may be trained on the latter",
+        json_schema_extra={"group": "Data"},
     )
-    anchors: int = Field(default=5000, ge=1, description="examples that sequences are generated for")
+    anchors: int = Field(
+        default=5000,
+        ge=1,
+        description="number of examples to search sequences for, drawn at random",
+        json_schema_extra={"group": "Data", "daily": True},
+    )
     sampler: str = Field(
         default="random",
-        description="how each anchor's candidate pool is drawn",
-        json_schema_extra={"complete": "samplers"},
+        description="how to draw the candidates of each anchor (`icltool plugins list --kind samplers`)",
+        json_schema_extra={**_SOUGHT, "daily": True, "complete": "samplers"},
     )
     sampler_options: dict[str, Any] = Field(
         default_factory=dict,
-        description="options of the sampler, such as random=0.5 of `mix`",
-        json_schema_extra={"flag": "sampler-option"},
+        description="option of the sampler, such as random=0.5 for mix (`icltool plugins show samplers NAME` lists them); "
+        "repeatable",
+        json_schema_extra={**_SOUGHT, "flag": "sampler-option"},
     )
-    candidates: int = Field(default=64, ge=1, description="size of each anchor's candidate pool")
+    candidates: int = Field(
+        default=64,
+        ge=1,
+        description="candidate demonstrations per anchor",
+        json_schema_extra={**_SOUGHT, "daily": True},
+    )
     leak_guard: tuple[Literal["image", "question", "text"], ...] | None = Field(
         default=None,
-        description="candidates that no anchor gets: of its image or near-duplicates (image, always), with its question "
-        "(question), or whose whole text is its question with its answer (text; captions: one of its captions). None: "
-        "image,text for captions, else image",
+        description="candidates to withhold from an anchor: those with its image or a near-duplicate (image, always on), with "
+        "its question (question), or whose text is its question and answer or one of its captions (text)",
+        json_schema_extra={**_SOUGHT, "default": "that of the task: image,text for captions, else image"},
     )
     scorer: str = Field(
-        default="infoscore", description="what makes a sequence good", json_schema_extra={"complete": "scorers"}
+        default="infoscore",
+        description="score to maximise (`icltool plugins list --kind scorers`)",
+        json_schema_extra={**_SOUGHT, "daily": True, "complete": "scorers"},
     )
     scorer_options: dict[str, Any] = Field(
-        default_factory=dict, description="options of the scorer", json_schema_extra={"flag": "scorer-option"}
+        default_factory=dict,
+        description="option of the scorer (`icltool plugins show scorers NAME` lists them); repeatable",
+        json_schema_extra={**_SOUGHT, "flag": "scorer-option"},
     )
     infoscore_norm: Literal["mean", "sum"] = Field(
         default="mean",
-        description="InfoScore from the mean log-probability per token (as the published code) "
-        "or the sum (the paper's formula)",
+        description="infoscore: mean of the label's token log-probabilities, as in the published code, or their sum, as in the "
+        "paper",
+        json_schema_extra=_SOUGHT,
     )
-    beam_size: int = Field(default=5, ge=1, description="sequences kept after each step")
+    beam_size: int = Field(
+        default=5,
+        ge=1,
+        description="beams of the search: sequences kept at each step",
+        json_schema_extra={**_SOUGHT, "daily": True},
+    )
     beam_score: Literal["increment", "cumulative"] = Field(
-        default="increment", description="rank beams by the gain of the last step (as published) or by the whole gain"
+        default="increment",
+        description="rank beams by the gain of the last step, as in the published code, or by the total gain",
+        json_schema_extra=_SOUGHT,
     )
-    shots: int = Field(default=2, ge=1, description="demonstrations per sequence")
+    shots: int = Field(
+        default=2, ge=1, description="demonstrations per sequence", json_schema_extra={**_SOUGHT, "daily": True}
+    )
     construct_order: Literal["left", "right"] = Field(
         default="left",
-        description="left: each new demonstration stands next to the query; right: in front of the others. Ids are recorded "
-        "in prompt order (the published code inserts at the front under the name left, and with right records another "
-        "order than it scored)",
+        description="where a new demonstration goes: left puts it next to the query, right in front of the others. The file "
+        "lists demonstrations in prompt order",
+        json_schema_extra=_SOUGHT,
     )
-    seed: int = Field(default=0, description="decides anchors and candidate pools")
+    seed: int = Field(
+        default=0,
+        description="random seed of the anchors and their candidates",
+        json_schema_extra={**_SOUGHT, "daily": True},
+    )
     anchors_at_once: int | None = Field(
         default=None,
         ge=1,
-        description="anchors that are searched together, so that batches are full; none: enough for eight batches in the last "
-        "step. An interrupted run loses at most so many",
-        json_schema_extra=_HIDDEN,
+        description="anchors to search together, to fill batches; an interruption loses at most the work on these",
+        json_schema_extra={
+            **HIDDEN,
+            "group": "Speed and memory",
+            "default": "enough to fill eight batches in the last step",
+        },
     )
     output: Path | None = Field(
-        default=None, description="sequences file to write; none: named after the options", json_schema_extra=_HIDDEN
+        default=None,
+        description="sequences file to write",
+        json_schema_extra={**_OUTPUT, "default": "named after the options, in the workspace's folder sequences"},
     )
     dry_run: bool = Field(
         default=False,
-        description="only say how many prompts, images and tokens there will be, and how long it takes by a short measurement",
-        json_schema_extra=_HIDDEN,
+        description="only count prompts, images and tokens, and estimate the time by a short measurement",
+        json_schema_extra={**_OUTPUT, "daily": True},
     )
     overwrite: bool = Field(
-        default=False, description="start anew where a file of other options is in the way", json_schema_extra=_HIDDEN
+        default=False,
+        description="overwrite an existing file made with different options",
+        json_schema_extra={**_OUTPUT, "daily": True},
     )

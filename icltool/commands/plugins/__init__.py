@@ -1,3 +1,3 @@
-"""List models, data sets, samplers, scorers and other components."""
+"""List and describe models, data sets, methods and other components."""
 
 RANK = 110

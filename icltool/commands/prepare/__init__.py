@@ -1,3 +1,3 @@
-"""Read a data set into records: checked, in one format."""
+"""Check a data set and convert it to icltool's format."""
 
 RANK = 10

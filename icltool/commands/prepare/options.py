@@ -3,58 +3,73 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from pydantic import Field
 
-from icltool.config.base import StageConfig
+from icltool.config.base import HIDDEN, StageConfig
+
+_DATA: dict[str, Any] = {**HIDDEN, "group": "Data"}
 
 
 class PrepareConfig(StageConfig):
-    """Read a data set into records: every file checked first, one format for all data sets.
+    """Check a data set and convert it to icltool's format.
 
-    Reads the official files of the data set (or makes them, for `shapes`), writes a prepared data set into the workspace.
+    Reads the official files of a data set, a folder of your own images with a table, or a data set of the Hugging Face hub;
+    writes a prepared data set to the workspace. `icltool plugins list --kind datasets` lists the names.
 
         icltool prepare shapes
+        icltool prepare folder --root my-images --option table=captions.csv
+        icltool prepare coco2017 --root /data/coco
     """
 
     name: str = Field(
-        description="data set to prepare, such as shapes, coco2017 or vqav2",
-        json_schema_extra={"argument": True, "complete": "datasets"},
+        description="data set to prepare, such as shapes, folder or coco2017",
+        json_schema_extra={"group": "Data", "argument": True, "complete": "datasets"},
     )
     dataset: str | None = Field(
         default=None,
-        description="what the prepared data set is called from then on; none: of folder the folder's name, of hub OWNER-NAME, "
-        "else the data set's own name",
-        json_schema_extra={"flag": "--name", "hidden_in_artefact": True},
+        description="name of the prepared data set, for --dataset of the other commands",
+        json_schema_extra={
+            **_DATA,
+            "daily": True,
+            "flag": "--name",
+            "default": "the folder's name for folder, OWNER-NAME for hub, else NAME",
+        },
     )
     root: Path | None = Field(
         default=None,
-        description="folder that holds the official files, unpacked or as the zips they come in; none: taken from the data "
-        "set's environment variable (COCO_PATH, SHERLOCK_PATH …), or made where the data set makes its own files",
-        json_schema_extra={"hidden_in_artefact": True},
+        description="folder of the official files, unpacked or as the original zip files",
+        json_schema_extra={
+            **_DATA,
+            "daily": True,
+            "default": "the data set's environment variable (COCO_PATH, SHERLOCK_PATH …); shapes makes its own files",
+        },
     )
     task: str = Field(
         default="all",
-        description="task to prepare the data set for (`icltool plugins list --kind tasks`); all: every task that it serves",
-        json_schema_extra={"complete": "tasks"},
+        description="task to prepare the data set for (`icltool plugins list --kind tasks`); all prepares every task that it "
+        "supports",
+        json_schema_extra={"group": "Data", "daily": True, "complete": "tasks"},
     )
     task_file: Path | None = Field(
         default=None,
-        description="a TOML file that defines the task, for folder and hub: the fields it asks for, its prompts, metrics",
-        json_schema_extra={"hidden_in_artefact": True},
+        description="folder and hub: TOML file that defines a task of your own, with its fields, prompts and metrics",
+        json_schema_extra=_DATA,
     )
     verify: bool = Field(
         default=False,
-        description="open every image, not a sample of 50 per split",
-        json_schema_extra={"hidden_in_artefact": True},
+        description="open every image, instead of a sample of 50 per split",
+        json_schema_extra={**_DATA, "daily": True},
     )
     overwrite: bool = Field(
         default=False,
-        description="replace a prepared data set of that name that was made from something else",
-        json_schema_extra={"hidden_in_artefact": True},
+        description="replace a prepared data set of the same name but with other content",
+        json_schema_extra={**HIDDEN, "group": "Output", "daily": True},
     )
     options: dict[str, str | int | float | bool] = Field(
         default_factory=dict,
-        description="options of the data set itself, such as seed=3 of shapes",
-        json_schema_extra={"flag": "option"},
+        description="option of the data set, such as table=captions.csv for folder (`icltool plugins show datasets NAME` lists "
+        "them); repeatable",
+        json_schema_extra={"group": "Data", "daily": True, "flag": "option"},
     )

@@ -8,77 +8,102 @@ from typing import Any, Literal
 from pydantic import Field
 from pydantic.config import JsonDict
 
+from icltool.config.base import HIDDEN
 from icltool.config.model import LvlmConfig
 
-_HIDDEN: JsonDict = {"hidden_in_artefact": True}
+_DATA: JsonDict = {**HIDDEN, "group": "Data"}
 
 
 class TrainConfig(LvlmConfig):
-    """Train a selector of demonstrations, an intervention that takes their place, or the model itself.
+    """Train a selector of demonstrations, an intervention that replaces them, or the model itself.
 
-    Selectors (lever-lm, pointer) learn from a sequences file and the embeddings of the index set. Interventions
-    (live, mimic, lora, task-vector, function-vector, icv-pca) and the captioner learn from examples and the model itself, and
-    need neither. Writes checkpoints and their card; `icltool plugins show learners NAME` lists a learner's options.
+    Selectors (lever-lm, pointer) read generated sequences and embeddings. Interventions (live, mimic, lora, task-vector,
+    function-vector, icv-pca) and the captioner read examples and run the model. Writes a checkpoint folder to the workspace.
+    `icltool plugins show learners NAME` lists the options of a learner.
 
         icltool train lever-lm
-
+        icltool train lever-lm --option variant=query_img_icd_img --option epochs=30
         icltool train live --model idefics-9b --option shots=32
     """
 
     learner: str = Field(
-        default="lever-lm", description="what is trained", json_schema_extra={"argument": True, "complete": "learners"}
+        default="lever-lm",
+        description="what to train (`icltool plugins list --kind learners`)",
+        json_schema_extra={"group": "Training", "argument": True, "complete": "learners"},
     )
     dataset: str | None = Field(
         default=None,
-        description="prepared data set; none: the only one there is",
-        json_schema_extra={"complete": "datasets"},
+        description="prepared data set to learn from",
+        json_schema_extra={
+            "group": "Data",
+            "daily": True,
+            "complete": "datasets",
+            "default": "the only prepared data set",
+        },
     )
     task: str | None = Field(
-        default=None, description="caption, vqa or classification; none: the data set's first task"
+        default=None,
+        description="task, such as caption, vqa or classification",
+        json_schema_extra={"group": "Data", "daily": True, "default": "the first task of the data set"},
     )
     sequences: Path | None = Field(
         default=None,
-        description="selectors: generated sequences; none: the newest of data set and task",
-        json_schema_extra=_HIDDEN,
+        description="selectors: file of generated sequences",
+        json_schema_extra={**_DATA, "daily": True, "default": "the newest of the data set and the task"},
     )
     evaluations: tuple[Path, ...] = Field(
         default=(),
-        description="learners of evaluations: folders of `icltool evaluate --queries train`; those of validation queries are "
-        "refused",
-        json_schema_extra=_HIDDEN,
+        description="learners of evaluations: folders that `icltool evaluate --queries train` wrote; evaluations of validation "
+        "queries are refused",
+        json_schema_extra=_DATA,
     )
     encoder: str | None = Field(
         default=None,
-        description="selectors: whose embeddings are read; none: those the sequences were sampled with, or the only ones",
-        json_schema_extra={"complete": "encoders"},
+        description="selectors: encoder whose embeddings are read",
+        json_schema_extra={
+            "group": "Data",
+            "complete": "encoders",
+            "default": "the one that the sequences were sampled with, else the only encoder with embeddings",
+        },
     )
     options: dict[str, Any] = Field(
         default_factory=dict,
-        description="options of the learner, such as variant=query_img_icd_img, epochs=30 or shots=8 (`icltool plugins show "
-        "learners NAME` lists them)",
-        json_schema_extra={"flag": "--option"},
+        description="option of the learner, such as epochs=30 or shots=8 (`icltool plugins show learners NAME` lists them); "
+        "repeatable",
+        json_schema_extra={"group": "Training", "daily": True, "flag": "--option"},
     )
     trainer: dict[str, Any] = Field(
         default_factory=dict,
-        description="options of Lightning's Trainer, such as accelerator=cpu, devices=2 or gradient_clip_val=1.0",
-        json_schema_extra={"flag": "--trainer"},
+        description="option of Lightning's Trainer, such as accelerator=cpu, devices=2 or gradient_clip_val=1.0; repeatable",
+        json_schema_extra={"group": "Training", "flag": "--trainer"},
     )
     leak_guard: tuple[Literal["image", "question", "text"], ...] | None = Field(
         default=None,
-        description="what stands in for demonstrations: demonstrations that the teacher is not shown, as of evaluate",
-        json_schema_extra=_HIDDEN,
+        description="interventions: demonstrations to withhold from the teacher's prompts: those with the example's image or a "
+        "near-duplicate (image, always on), with its question (question), or whose text is its question and answer or one of "
+        "its captions (text)",
+        json_schema_extra={
+            **HIDDEN,
+            "group": "Demonstrations",
+            "default": "that of the task: image,text for captions, else image",
+        },
     )
     batch_size: int = Field(
         default=8,
         ge=1,
-        description="prompts per forward pass where nothing is trained by gradients; batches of training are an option of the "
-        "learner (--option batch_size=…)",
-        json_schema_extra=_HIDDEN,
+        description="prompts per forward pass of interventions that are not trained by gradient descent; the others take "
+        "--option batch_size=NUMBER",
+        json_schema_extra={**HIDDEN, "group": "Speed and memory"},
     )
     seed: int = Field(
         default=0,
         ge=0,
         lt=2**32,
-        description="decides initial weights, which examples are learned from, their demonstrations and their order",
+        description="random seed of the initial weights, of the training examples and their order, and of demonstrations",
+        json_schema_extra={"group": "Training", "daily": True},
     )
-    overwrite: bool = Field(default=False, description="train again what is up to date", json_schema_extra=_HIDDEN)
+    overwrite: bool = Field(
+        default=False,
+        description="train again even if the checkpoint is up to date",
+        json_schema_extra={**HIDDEN, "group": "Output", "daily": True},
+    )
