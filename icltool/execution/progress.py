@@ -160,7 +160,7 @@ class LineProgress:
             yield _LineTicker(self, count)
             failed = False
         finally:
-            if count.elapsed >= self._patience:
+            if count.elapsed >= self._patience and (count.done > count.before or not failed):
                 self.say(count.summary(failed))
 
     def say(self, text: str) -> None:
@@ -249,7 +249,8 @@ class BarProgress:
             if not any(task is not None for task in self._counts.values()):
                 self._bars.stop()
                 self._bars = None
-            self.say(count.summary(failed))
+            if count.done > count.before or not failed:
+                self.say(count.summary(failed))
 
 
 class _BarTicker:

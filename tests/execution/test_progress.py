@@ -122,6 +122,19 @@ def test_work_that_fails_says_how_far_it_came() -> None:
     assert stream.getvalue().startswith("read: stopped at 4 of 9 files in ")
 
 
+def test_work_that_fails_before_its_first_item_says_nothing() -> None:
+    """A model that cannot be loaded, for example: the error says it all."""
+    stream = io.StringIO()
+
+    def work() -> None:
+        with LineProgress(stream, patience=0).task("read", total=9, noun="files", done=3):
+            raise ValueError
+
+    with pytest.raises(ValueError):
+        work()
+    assert stream.getvalue() == ""
+
+
 def test_details_need_verbose(capsys: pytest.CaptureFixture[str]) -> None:
     for verbose in (False, True):
         progress = LineProgress(verbose=verbose)

@@ -123,7 +123,7 @@ def test_an_option_may_have_any_name() -> None:
         ("atention", "attention"),
         ("qwen", "qwen2-vl-7b"),
         ("device-map", "device_map"),
-        ("x", None),
+        ("y", None),
     ],
 )
 def test_a_suggestion_is_close(wrong: str, meant: str | None) -> None:

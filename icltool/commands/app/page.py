@@ -29,23 +29,23 @@ footer { display: none !important; }
 T = TypeVar("T")
 
 
-def build_page(desk: AppSession, title: str, shots: int, seed: int) -> gradio.Blocks:
+def build_page(session: AppSession, title: str, shots: int, seed: int) -> gradio.Blocks:
     """Nothing on it is loaded from the network."""
     page = gradio.Blocks(title=title, analytics_enabled=False)
     with page:
         gradio.Markdown(f"## {title}")
-        status = gradio.Textbox(label="what went wrong", visible=False, interactive=False, elem_id="status")
+        status = gradio.Textbox(label="error", visible=False, interactive=False, elem_id="status")
         query = gradio.State(None)
         with gradio.Row():
             with gradio.Column():
-                images = _images(page, desk, query, status)
-                demonstrations = _demonstrations(desk, status, shots, seed)
+                images = _images(page, session, query, status)
+                demonstrations = _demonstrations(session, status, shots, seed)
             with gradio.Column():
-                asked = gradio.Button("Ask", variant="primary", elem_id="ask")
+                button = gradio.Button("Ask", variant="primary", elem_id="ask")
                 answer = gradio.Textbox(label="answer", elem_id="answer", interactive=False)
                 references = gradio.Textbox(label="references", elem_id="references", interactive=False, lines=2)
                 prompt = gradio.Textbox(label="exact prompt", elem_id="prompt", interactive=False, lines=6)
-                raw = gradio.Textbox(label="the model's own words, before they are cut", interactive=False)
+                raw = gradio.Textbox(label="raw output of the model", interactive=False)
                 shown = gradio.Gallery(
                     label="demonstrations, in the order of the prompt",
                     columns=4,
@@ -55,23 +55,28 @@ def build_page(desk: AppSession, title: str, shots: int, seed: int) -> gradio.Bl
                 )
         inputs = [query, *images, *demonstrations]
         outputs = [status, answer, references, prompt, raw, shown]
-        asked.click(lambda *given: _ask(desk, *given), inputs, outputs, concurrency_limit=1, api_visibility="private")
+        button.click(
+            lambda *values: _ask(session, *values), inputs, outputs, concurrency_limit=1, api_visibility="private"
+        )
     return page
 
 
 def _images(
-    page: gradio.Blocks, desk: AppSession, query: gradio.State, status: gradio.Textbox
+    page: gradio.Blocks, session: AppSession, query: gradio.State, status: gradio.Textbox
 ) -> tuple[gradio.Textbox, gradio.Dropdown]:
     """The query: an example of the data set or an image of one's own. (question, style)."""
     image = gradio.Image(label="image", interactive=False, height=280, elem_id="image", buttons=[])
     question = gradio.Textbox(
-        label=desk.task.called("question"), visible="question" in desk.task.fields, elem_id="question", interactive=True
+        label=session.task.called("question"),
+        visible="question" in session.task.fields,
+        elem_id="question",
+        interactive=True,
     )
     style = gradio.Dropdown(
-        list(desk.styles),
+        list(session.styles),
         value=None,
         label="style",
-        visible="style" in desk.task.fields,
+        visible="style" in session.task.fields,
         allow_custom_value=True,
         interactive=True,
         elem_id="style",
@@ -82,22 +87,22 @@ def _images(
     def upload(file: str | None, text: str, named: str | None) -> list[object]:
         if file is None:
             return [gradio.skip()] * 5
-        return _shown(outputs, lambda: desk.own(str(file), text or "", named or ""))
+        return _shown(outputs, lambda: session.own(str(file), text or "", named or ""))
 
     own.change(upload, [own, question, style], outputs, api_visibility="private")
-    if desk.examples:
+    if session.examples:
         rows, turn = gradio.State([]), gradio.State(0)
         gallery = gradio.Gallery(
-            label="evaluation examples", columns=4, height="auto", allow_preview=False, buttons=[], elem_id="examples"
+            label="validation examples", columns=4, height="auto", allow_preview=False, buttons=[], elem_id="examples"
         )
         other = gradio.Button("other examples", size="sm", elem_id="others")
 
         def turned(count: int) -> list[object]:
-            found = desk.some_rows(SHOWN, count)
-            return [found, count + 1, _gallery([desk.example(row) for row in found])]
+            rows = session.some_rows(SHOWN, count)
+            return [rows, count + 1, _gallery([session.example(row) for row in rows])]
 
-        def picked(found: list[int], event: gradio.SelectData) -> list[object]:
-            return _shown(outputs, lambda: desk.example(found[event.index]))
+        def picked(rows: list[int], event: gradio.SelectData) -> list[object]:
+            return _shown(outputs, lambda: session.example(rows[event.index]))
 
         other.click(turned, turn, [rows, turn, gallery], api_visibility="private")
         gallery.select(picked, rows, outputs, api_visibility="private")
@@ -106,16 +111,16 @@ def _images(
 
 
 def _demonstrations(
-    desk: AppSession, status: gradio.Textbox, shots: int, seed: int
+    session: AppSession, status: gradio.Textbox, shots: int, seed: int
 ) -> tuple[gradio.Radio, gradio.Slider, gradio.Number, gradio.State]:
-    """Which demonstrations are given: (how, how many, the seed, ids that were chosen)."""
-    there = desk.dataset is not None
+    """The controls of the demonstrations: (how, how many, seed, ids of the chosen ones)."""
+    available = session.dataset is not None
     ids = gradio.State([])
     how = gradio.Radio(
         [_NONE, _RANDOM, _CHOSEN],
         value=_RANDOM if shots else _NONE,
         label="demonstrations",
-        visible=there,
+        visible=available,
         elem_id="how",
     )
     count = gradio.Slider(
@@ -123,14 +128,14 @@ def _demonstrations(
     )
     drawn = gradio.Number(seed, label="seed", precision=0, visible=bool(shots), elem_id="seed")
     with gradio.Group(visible=False) as choosing:
-        words = gradio.Textbox(label="words in demonstrations of the index set (Enter searches)", elem_id="words")
-        found = gradio.Gallery(
-            label="click adds", columns=4, height="auto", allow_preview=False, buttons=[], elem_id="found"
+        words = gradio.Textbox(label="search the index set for words (Enter)", elem_id="words")
+        matches = gradio.Gallery(
+            label="matches (click to add)", columns=4, height="auto", allow_preview=False, buttons=[], elem_id="found"
         )
-        taken = gradio.Gallery(
-            label="chosen", columns=4, height="auto", allow_preview=False, buttons=[], elem_id="taken"
+        picks = gradio.Gallery(
+            label="chosen demonstrations", columns=4, height="auto", allow_preview=False, buttons=[], elem_id="taken"
         )
-        cleared = gradio.Button("none of these", size="sm")
+        cleared = gradio.Button("clear", size="sm")
     offered = gradio.State([])
 
     def switched(chosen: str) -> list[object]:
@@ -138,23 +143,23 @@ def _demonstrations(
         return [gradio.update(visible=v) for v in (random, random, chosen == _CHOSEN)]
 
     def searched(text: str) -> list[object]:
-        examples = desk.found(text, SHOWN)
-        told = "" if examples else f"no demonstration holds {text!r}"
-        return [gradio.update(value=told, visible=bool(told)), [e.id for e in examples], _gallery(examples)]
+        examples = session.search(text, SHOWN)
+        message = "" if examples else f"no example of the index set has {text!r}"
+        return [gradio.update(value=message, visible=bool(message)), [e.id for e in examples], _gallery(examples)]
 
     def added(before: list[int], offers: list[int], event: gradio.SelectData) -> list[object]:
         after = [*before, offers[event.index]][:MOST_SHOTS]
-        return [after, _gallery(desk.chosen(after))]
+        return [after, _gallery(session.chosen(after))]
 
     how.change(switched, how, [count, drawn, choosing], api_visibility="private")
-    words.submit(searched, words, [status, offered, found], api_visibility="private")
-    found.select(added, [ids, offered], [ids, taken], api_visibility="private")
-    cleared.click(lambda: [[], []], None, [ids, taken], api_visibility="private")
+    words.submit(searched, words, [status, offered, matches], api_visibility="private")
+    matches.select(added, [ids, offered], [ids, picks], api_visibility="private")
+    cleared.click(lambda: [[], []], None, [ids, picks], api_visibility="private")
     return how, count, drawn, ids
 
 
 def _ask(
-    desk: AppSession,
+    session: AppSession,
     query: Example | None,
     question: str | None,
     style: str | None,
@@ -163,51 +168,51 @@ def _ask(
     seed: float,
     ids: Sequence[int],
 ) -> list[object]:
-    """The answer's parts, or what went wrong."""
+    """The parts of the answer, or an error."""
 
     def answer() -> Answer:
         if query is None:
-            raise DataError("there is no image yet", "click one, or choose a file of your own")
-        asked = desk.about(query, (question or "").strip(), (style or "").strip())
-        icds = desk.drawn(asked, int(shots), int(seed or 0)) if how == _RANDOM else ()
-        return desk.ask(asked, desk.chosen(ids) if how == _CHOSEN else icds)
+            raise DataError("choose an image first", "click an example, or upload a file")
+        request = session.about(query, (question or "").strip(), (style or "").strip())
+        icds = session.drawn(request, int(shots), int(seed or 0)) if how == _RANDOM else ()
+        return session.ask(request, session.chosen(ids) if how == _CHOSEN else icds)
 
-    told, found = _tried(answer)
-    if found is None:
-        return [gradio.update(value=told, visible=True), "", "", "", "", []]
-    texts = [found.answer, "\n".join(found.references), found.prompt, found.raw]
-    return [gradio.update(value="", visible=False), *texts, _gallery(found.demonstrations)]
+    message, result = _tried(answer)
+    if result is None:
+        return [gradio.update(value=message, visible=True), "", "", "", "", []]
+    texts = [result.answer, "\n".join(result.references), result.prompt, result.raw]
+    return [gradio.update(value="", visible=False), *texts, _gallery(result.demonstrations)]
 
 
 def _shown(outputs: Sequence[object], choose: Callable[[], Example]) -> list[object]:
-    """status, query, image, question, style for a query that was chosen; what was there stays where it cannot be shown."""
-    told, found = _tried(lambda: (example := choose(), _image(example)))
-    if found is None:
-        return [gradio.update(value=told, visible=True), *[gradio.skip()] * (len(outputs) - 1)]
-    example, image = found
+    """Status, query, image, question and style of a chosen query; if it cannot be read, the error, and no other change."""
+    message, chosen = _tried(lambda: (example := choose(), _image(example)))
+    if chosen is None:
+        return [gradio.update(value=message, visible=True), *[gradio.skip()] * (len(outputs) - 1)]
+    example, image = chosen
     style = example.style or gradio.skip()
     return [gradio.update(value="", visible=False), example, image, example.question or gradio.skip(), style]
 
 
 def _tried(act: Callable[[], T]) -> tuple[str, T | None]:
-    """("", what it gave), or (what went wrong, None). A bug is printed where the command runs, too."""
+    """("", result), or (error, None). The traceback of a bug is printed in the terminal."""
     try:
         return "", act()
     except IclError as error:
         return error.message + (f" ({error.hint})" if error.hint else ""), None
     except Exception as error:
         traceback.print_exception(error)
-        return f"this is a bug: {type(error).__name__}: {error}", None
+        return f"internal error: {type(error).__name__}: {error}", None
 
 
 def _gallery(examples: Sequence[Example]) -> list[tuple[Image.Image, str]]:
-    """Images with what people wrote; those that cannot be read are left out of sight, not of place."""
-    found = []
+    """Images with their labels, and a grey one in place of an image that cannot be read."""
+    images = []
     for example in examples:
-        told, image = _tried(lambda example=example: _image(example))  # type: ignore[misc]
+        message, image = _tried(lambda example=example: _image(example))  # type: ignore[misc]
         words = " / ".join(filter(None, [example.style, example.question, example.label]))
-        found.append((image or Image.new("RGB", (64, 64), "gray"), f"{words} ({told})" if told else words))
-    return found
+        images.append((image or Image.new("RGB", (64, 64), "gray"), f"{words} ({message})" if message else words))
+    return images
 
 
 def _image(example: Example) -> Image.Image:

@@ -1,7 +1,7 @@
-"""Serves a page on which a model is asked about images.
+"""Serves a page on which a model answers queries.
 
-Reads: datasets/<name>/<task>/, where one is prepared
-Writes: nothing; images of the page lie in a temporary folder until it is closed
+Reads: datasets/<name>/<task>/, if one is prepared
+Writes: nothing; images of the page are kept in a temporary folder until it is closed
 """
 
 from __future__ import annotations
@@ -46,79 +46,79 @@ _LARGEST_UPLOAD = "64mb"
 def run(config: AppConfig, progress: Progress) -> StageReport:
     """Serves until Ctrl-C or SIGTERM.
 
-    Raises ConfigError without gradio, for a port that is taken and a task that the model does not know, StoreError for a
-    data set that was named and is not prepared, and what loading the model raises.
+    Raises ConfigError without gradio, for a port in use and a task that the model does not know, StoreError for a data set
+    that is not prepared, and what loading the model raises.
     """
     if importlib.util.find_spec("gradio") is None:
-        raise ConfigError("the page needs the package gradio", "pip install 'icltool[app]'")
+        raise ConfigError("icltool app needs the package gradio", "pip install 'icltool[app]'")
     load_registry().get("models", config.model)
     port = _port(config)
     dataset, task = _dataset(config)
     listed = styles_in(config.styles) if config.styles is not None else []
-    with AnswerSession(config, task, progress) as asker:
-        desk = AppSession(asker, dataset, listed or _styles(config, asker, dataset))
-        if desk.examples:
-            asker.check((), desk.example(0))
+    with AnswerSession(config, task, progress) as answers:
+        session = AppSession(answers, dataset, listed or _styles(config, answers, dataset))
+        if session.examples:
+            answers.check((), session.example(0))
         name = f"{config.model}: {task.name}" + (f" ({dataset.name})" if dataset is not None else "")
-        address = _serve(config, desk, name, port, progress)
+        address = _serve(config, session, name, port, progress)
     return StageReport(f"the page at {address} is closed", ())
 
 
 def _dataset(config: AppConfig) -> tuple[PreparedDataset | None, Task]:
-    """The data set, None where none is prepared and none was named, and the task."""
+    """The data set and the task; without a name and a prepared data set, None and the task."""
     workspace = Workspace(config.workspace)
     try:
         chosen = workspace.choose_dataset(config.dataset, config.task)
     except StoreError:
         if config.dataset is not None or workspace.prepared():
             raise
-        return None, _written(named_task(config.task or "caption"))
+        return None, _free_text(named_task(config.task or "caption"))
     dataset = open_dataset(workspace.dataset_folder(*chosen))
-    return dataset, _written(task_of(dataset))
+    return dataset, _free_text(task_of(dataset))
 
 
-def _written(task: Task) -> Task:
+def _free_text(task: Task) -> Task:
     if task.ranked:
-        raise ConfigError(f"task {task.name} chooses from a list, and nothing is written", "give another --task")
+        raise ConfigError(f"--task {task.name} chooses from a list of answers and writes none", "give another --task")
     return task
 
 
-def _styles(config: AppConfig, asker: AnswerSession, dataset: PreparedDataset | None) -> list[str]:
-    if "style" not in asker.task.fields:
+def _styles(config: AppConfig, answers: AnswerSession, dataset: PreparedDataset | None) -> list[str]:
+    if "style" not in answers.task.fields:
         return []
-    own = styles_of_model(asker.model) or (styles_of_dataset(dataset) if dataset is not None else [])
+    own = styles_of_model(answers.model) or (styles_of_dataset(dataset) if dataset is not None else [])
     return own or prepared_styles(config.workspace, None)
 
 
 def _port(config: AppConfig) -> int:
-    """A port that is free now. ConfigError where the one that was asked for is taken."""
-    wanted = [config.port] if config.port is not None else range(_FIRST_PORT, _FIRST_PORT + _PORTS)
-    for port in wanted:
+    """A free port. ConfigError if that of --port is in use."""
+    ports = [config.port] if config.port is not None else range(_FIRST_PORT, _FIRST_PORT + _PORTS)
+    for port in ports:
         try:
             family, kind, protocol, _, address = socket.getaddrinfo(config.host, port, type=socket.SOCK_STREAM)[0]
-            with socket.socket(family, kind, protocol) as tried:
-                tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                tried.bind(address)
+            with socket.socket(family, kind, protocol) as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probe.bind(address)
                 return port
         except socket.gaierror:
-            raise ConfigError(f"--host {config.host} is no address", "127.0.0.1 is this machine") from None
+            raise ConfigError(f"--host {config.host} is not an address", "for this machine only: 127.0.0.1") from None
         except OSError as error:
             reason = error.strerror or str(error)
             if error.errno == errno.EADDRINUSE and config.port is not None:
                 raise ConfigError(
-                    f"port {port} of {config.host} is taken: another program serves there",
-                    "give another --port, or none: a free one is found",
+                    f"port {port} of {config.host} is in use by another program",
+                    "give another --port, or leave it out to use a free one",
                 ) from error
-    raise ConfigError(f"cannot serve at {config.host}:{wanted[-1]}: {reason}", "give another --port or --host")
+    raise ConfigError(f"cannot serve at {config.host}:{ports[-1]}: {reason}", "give another --port or --host")
 
 
-def _serve(config: AppConfig, desk: AppSession, name: str, port: int, progress: Progress) -> str:
+def _serve(config: AppConfig, session: AppSession, name: str, port: int, progress: Progress) -> str:
     """Serves until the process is interrupted. The page's address."""
     before = {key: os.environ.get(key) for key in (*_QUIET, "GRADIO_TEMP_DIR")}
     with tempfile.TemporaryDirectory(prefix="icltool-app-") as folder:
         os.environ.update({**_QUIET, "GRADIO_TEMP_DIR": folder})
         try:
-            return _until_interrupted(config, desk, name, port, progress)
+            return _until_interrupted(config, session, name, port, progress)
         finally:
             for key, value in before.items():
                 if value is None:
@@ -127,12 +127,12 @@ def _serve(config: AppConfig, desk: AppSession, name: str, port: int, progress: 
                     os.environ[key] = value
 
 
-def _until_interrupted(config: AppConfig, desk: AppSession, name: str, port: int, progress: Progress) -> str:
+def _until_interrupted(config: AppConfig, session: AppSession, name: str, port: int, progress: Progress) -> str:
     from starlette.middleware import Middleware
 
     from icltool.commands.app.page import CSS, build_page  # imports gradio, which reads the environment
 
-    page = build_page(desk, name, config.shots if desk.dataset is not None else 0, config.seed)
+    page = build_page(session, name, config.shots if session.dataset is not None else 0, config.seed)
     try:
         _, address, _ = page.launch(
             server_name=config.host,
@@ -156,9 +156,9 @@ def _until_interrupted(config: AppConfig, desk: AppSession, name: str, port: int
         reason = str(error).splitlines()[0]
         raise ConfigError(f"cannot serve at {config.host}:{port}: {reason}", "give another --port") from error
     try:
-        progress.say(f"{name} at {address}")
+        progress.say(f"{name} at {address} (stop with Ctrl-C)")
         if not _loopback(config.host):
-            progress.say(f"everyone who can reach {config.host} can use the model and see the data set")
+            progress.say(f"warning: everyone who can reach {config.host} can use the model and see the data set")
         if config.browser and _has_screen():
             webbrowser.open(address)
         threading.Event().wait()

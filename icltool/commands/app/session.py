@@ -1,4 +1,4 @@
-"""What the page of `icltool app` does when a button is pressed, without the page."""
+"""The actions of the page of `icltool app`, without the page."""
 
 from __future__ import annotations
 
@@ -18,12 +18,10 @@ from icltool.errors import ConfigError, DataError
 if TYPE_CHECKING:
     from icltool.store.records import PreparedDataset, Records
 
-#: What the tasks ask beside the image, as the page calls it.
-
 
 @dataclass(frozen=True)
 class Answer:
-    """What the model wrote, after which prompt, and what people wrote (empty where nobody did)."""
+    """The answer of the model, its prompt, and the references, if there are any."""
 
     answer: str
     raw: str
@@ -33,34 +31,34 @@ class Answer:
 
 
 class AppSession:
-    """Examples to ask about, demonstrations for them, and answers. One answer is made at a time.
+    """Examples, demonstrations for them, and answers, one at a time.
 
-    `dataset` None leaves images of the user's own; `styles` empty lets every style pass.
+    Without `dataset` there are only images of the user's own; without `styles` every style is accepted.
     """
 
-    def __init__(self, asker: AnswerSession, dataset: PreparedDataset | None, styles: Sequence[str]) -> None:
-        self._asker, self.dataset, self.styles = asker, dataset, tuple(styles)
-        self.task = asker.task
+    def __init__(self, answers: AnswerSession, dataset: PreparedDataset | None, styles: Sequence[str]) -> None:
+        self._answers, self.dataset, self.styles = answers, dataset, tuple(styles)
+        self.task = answers.task
         self._lock = threading.Lock()
 
     @property
     def examples(self) -> int:
-        """How many evaluation examples there are to choose from."""
+        """The number of validation examples."""
         return 0 if self.dataset is None else len(self.dataset.split("validation"))
 
     def example(self, row: int) -> Example:
-        """The evaluation example in this row. DataError where there is none."""
+        """The validation example in this row. DataError for a row that does not exist."""
         if self.dataset is None or not 0 <= row < self.examples:
             raise DataError(f"there is no example {row}", f"rows go from 0 to {self.examples - 1}")
         return self.dataset.split("validation")[row]
 
     def some_rows(self, count: int, turn: int) -> list[int]:
-        """Rows of `count` evaluation examples, other ones in each turn."""
+        """Rows of `count` validation examples, different ones in each turn."""
         order = keyed_generator(turn, "app.examples").permutation(self.examples)
         return [int(row) for row in order[:count]]
 
     def own(self, file: str, question: str, style: str) -> Example:
-        """An image of the user's own as an example. DataError where it is no image."""
+        """An image of the user's own as an example. DataError if it is not an image."""
         try:
             check_image(file)
         except DataError as error:
@@ -68,28 +66,26 @@ class AppSession:
         return Example(0, file, -1, question, "", (), question=question, style=style)
 
     def about(self, example: Example, question: str, style: str) -> Example:
-        """The example with what the page says in place of its own question and style. What people wrote is kept only where
-        they answered the same."""
+        """The example with question and style from the page. It keeps its references if both are unchanged."""
         same = (question, style) == (example.question, example.style)
-        kept = example if same else replace(example, references=(), label="")
-        return replace(kept, question=question, style=style)
+        unlabelled = example if same else replace(example, references=(), label="")
+        return replace(unlabelled, question=question, style=style)
 
-    def found(self, words: str, count: int) -> list[Example]:
-        """The first `count` index examples that hold all these words in text, label, question or style."""
+    def search(self, words: str, count: int) -> list[Example]:
+        """The first `count` index examples that have all these words in text, label, question or style."""
         if self.dataset is None:
             return []
-        wanted, index = words.casefold().split(), self.dataset.split("train")
-        found: list[Example] = []
-        for example in index:
+        terms, matches = words.casefold().split(), list[Example]()
+        for example in self.dataset.split("train"):
             text = f"{example.text} {example.label} {example.question} {example.style}".casefold()
-            if all(word in text for word in wanted):
-                found.append(example)
-                if len(found) == count:
+            if all(term in text for term in terms):
+                matches.append(example)
+                if len(matches) == count:
                     break
-        return found
+        return matches
 
     def drawn(self, query: Example, shots: int, seed: int) -> tuple[Example, ...]:
-        """Demonstrations at random, none of the query's own image."""
+        """Random demonstrations, none of them with the query's image."""
         if not shots:
             return ()
         prepared = query.image_id != -1
@@ -102,19 +98,19 @@ class AppSession:
 
     def ask(self, query: Example, demonstrations: Sequence[Example]) -> Answer:
         """The model's answer. Raises DataError for an unknown style, a missing question or an image that cannot be read,
-        ConfigError for what the model cannot be asked."""
+        ConfigError for a prompt that the model does not accept."""
         if "style" in self.task.fields:
             if not query.style.strip():
-                raise DataError("no style is chosen", f"known: {', '.join(self.styles[:12])}" if self.styles else None)
+                raise DataError("choose a style", f"known: {', '.join(self.styles[:12])}" if self.styles else None)
             if self.styles:
                 check_style(query.style, self.styles)
         if "question" in self.task.fields and not query.question.strip():
-            raise DataError(f"there is no {self.task.called('question')}", "type one")
+            raise DataError(f"enter a {self.task.called('question')}")
         with self._lock:
-            [(prompt, raw, answer)] = self._asker.answers([(query, demonstrations)])
+            [(prompt, raw, answer)] = self._answers.answers([(query, demonstrations)])
         return Answer(answer, raw, prompt.text, query.references, tuple(demonstrations))
 
     def _index(self) -> Records:
         if self.dataset is None:
-            raise ConfigError("demonstrations come from a prepared data set, and there is none", "icltool prepare NAME")
+            raise ConfigError("demonstrations need a prepared data set", "run `icltool prepare NAME`")
         return self.dataset.split("train")

@@ -1,4 +1,4 @@
-"""A model that is asked about images one batch at a time, each answer with its exact prompt."""
+"""A model that answers queries batch by batch, each answer with its exact prompt."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from icltool.engine.generation import generation_options
 
 
 class AnswerSession:
-    """The model of a configuration, loaded, and how it answers in one task. Raises what loading raises."""
+    """The loaded model of a configuration, and its answers in one task. Raises what loading raises."""
 
     def __init__(self, config: GenerationConfig, task: Task, progress: Progress) -> None:
         progress.detail(f"loading {config.model}")
@@ -30,19 +30,19 @@ class AnswerSession:
 
     @property
     def notes(self) -> list[str]:
-        """What the session has to say about memory."""
+        """The notes of the session, about memory."""
         return self._session.notes
 
     def check(self, demonstrations: Sequence[Example], query: Example) -> None:
-        """Raises ConfigError where the model's prompt format does not know the task."""
+        """Raises ConfigError if the model's prompt format does not know the task."""
         self.model.prompt(self.task, demonstrations, query)
 
     def expect(self, examples: Iterable[Example]) -> None:
-        """Announces examples in the order in which they will be needed: their images can be read ahead."""
+        """Announces examples in the order in which they will be needed, so that their images are read ahead."""
         self._session.expect(examples)
 
-    def answers(self, asked: Sequence[tuple[Example, Sequence[Example]]]) -> list[tuple[Prompt, str, str]]:
+    def answers(self, requests: Sequence[tuple[Example, Sequence[Example]]]) -> list[tuple[Prompt, str, str]]:
         """(exact prompt, raw continuation, answer) for each (query, its demonstrations in prompt order). An answer does not
-        depend on what was asked in another call."""
+        depend on earlier calls."""
         self._session.start_anew()
-        return self._session.generations([ScoringRequest(query, tuple(icds)) for query, icds in asked])
+        return self._session.generations([ScoringRequest(query, tuple(icds)) for query, icds in requests])

@@ -1,4 +1,4 @@
-"""The file of captions: written whole at the end, with a journal beside it of what is finished until then."""
+"""The file of captions: written at the end as a whole; until then a journal beside it holds the finished captions."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from icltool.store.locking import locked
 
 
 def check_target(file: Path, overwrite: bool, sources: Sequence[Path | None] = ()) -> None:
-    """StoreError when `file` is a folder, there already and must not be replaced, one of the `sources` that are read, or where
-    nothing can be written."""
+    """StoreError if `file` is a folder, exists and must not be replaced, is one of the `sources`, or cannot be written."""
     if file.is_dir():
-        raise StoreError(f"{file} is a folder", "give a file as --output")
+        raise StoreError(f"--output {file} is a folder", "give a file")
     if file.exists() and not overwrite:
-        raise StoreError(f"{file} exists already", "add --overwrite, or give another --output")
+        raise StoreError(f"{file} already exists", "add --overwrite, or give another --output")
     for source in sources:
         if source is not None and _same(file, source):
-            raise StoreError(f"{file} is what is read, and would be replaced by the captions", "give another --output")
+            raise StoreError(
+                f"--output {file} is an input file, which the captions would replace", "give another --output"
+            )
     check_writable(file)
 
 
 def finished_captions(file: Path, call: Mapping[str, object]) -> list[dict[str, object]] | None:
-    """The results in `file` where the same call made them, to its end; None for any other file, and for none. What a kill left
-    beside it is removed."""
+    """The results in `file` if the same call finished them, else None. Leftovers of a killed run beside it are removed."""
     try:
         content = read_json(file)
         if canonical_json(content["settings"]["call"]) != canonical_json(dict(call)):
@@ -44,7 +44,7 @@ def finished_captions(file: Path, call: Mapping[str, object]) -> list[dict[str, 
 
 
 def _same(one: Path, other: Path) -> bool:
-    """Whether both are one file, through links too."""
+    """Whether both are one file, with links resolved."""
     try:
         return one.samefile(other)
     except OSError:  # one of them is missing
@@ -52,7 +52,7 @@ def _same(one: Path, other: Path) -> bool:
 
 
 class Captions:
-    """Captions by position in the input; those of `done` were finished in an earlier call of the same command."""
+    """Captions by position in the input; `done` of them were finished by an earlier run of the same command."""
 
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
@@ -62,16 +62,16 @@ class Captions:
         self.done = len(self.finished)
 
     def add(self, answers: Sequence[Mapping[str, object]]) -> None:
-        """What a later call goes on from once this has returned."""
+        """Stores captions; a rerun resumes after them once this has returned."""
         self._journal.append(json.dumps(list(answers), ensure_ascii=False).encode())
         self.finished += [dict(answer) for answer in answers]
 
 
 @contextmanager
 def captions_for(file: Path, identity: Mapping[str, object], overwrite: bool) -> Iterator[Captions]:
-    """The captions that go into `file`, locked while they are made. `identity` is all that decides them.
+    """The captions for `file`, which is locked until the end of the block. `identity` is all that decides them.
 
-    StoreError where another process writes them, or another call left unfinished ones there (`overwrite` drops those).
+    StoreError if another process writes them, or another call left unfinished ones (`overwrite` drops those).
     """
     with writing(file):
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -89,12 +89,12 @@ def captions_for(file: Path, identity: Mapping[str, object], overwrite: bool) ->
 def write_captions(
     file: Path, entries: Sequence[Entry], answers: Sequence[Mapping[str, object]], head: Mapping[str, object]
 ) -> list[dict[str, object]]:
-    """Writes `head` and the results, and removes the journal. The results, in the entries' order."""
+    """Writes `head` and the results, and removes the journal; the results, in the order of the entries."""
     results = []
     for entry, answer in zip(entries, answers, strict=True):
-        given = dict(entry.given)
-        reference = {"reference": given.pop("reference")} if "reference" in given else {}
-        results.append({**given, **answer, **reference})
+        fields = dict(entry.fields)
+        reference = {"reference": fields.pop("reference")} if "reference" in fields else {}
+        results.append({**fields, **answer, **reference})
     write_json(file, {**head, "results": results})
     remove_journal(journal_path(file))
     return results
@@ -115,5 +115,5 @@ def _journal(file: Path, identity: dict[str, object], overwrite: bool) -> Journa
     )
     raise StoreError(
         f"{path} holds unfinished captions of another call (other {', '.join(changed) or 'options'})",
-        "run that call to its end, give another --output, or drop them with --overwrite",
+        "finish that call, give another --output, or drop them with --overwrite",
     )

@@ -1,4 +1,4 @@
-"""Demonstrations for images that are no queries of an evaluation: drawn at random from an index set."""
+"""Random demonstrations for images that are not queries of an evaluation."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 class RandomDemonstrations:
     """Draws `shots` examples of the index records for each query, without replacement, keyed by the query's id.
 
-    An example of the query's own image, or of a near-duplicate, is passed over, and with "text" in `guard` (see
-    `icltool.store.arrays.guard_kinds`) one whose label is a reference of the query. `prepared` says that queries are of the
-    same data set, so that equal image ids are one image; else images are compared by their paths alone. Raises
-    ConfigError where the index set is too small.
+    Examples of the query's own image, or of a near-duplicate, are skipped, and with "text" in `guard` (see
+    `icltool.store.arrays.guard_kinds`) those whose label is a reference of the query. If queries are of the same data set
+    (`prepared`), equal image ids are one image; otherwise images are compared by their paths. Raises ConfigError if the
+    index set is too small.
     """
 
     def __init__(self, index: Records, shots: int, seed: int, prepared: bool, guard: frozenset[str]) -> None:
@@ -34,12 +34,12 @@ class RandomDemonstrations:
         for rows in _batches(generator.permutation(len(self._index)), max(1, 2 * self._shots)):
             if len(chosen) == self._shots:
                 break
-            found = [example for example in self._index.rows(rows) if not self._leaks(example, query)]
-            chosen += found[: self._shots - len(chosen)]
+            allowed = [example for example in self._index.rows(rows) if not self._leaks(example, query)]
+            chosen += allowed[: self._shots - len(chosen)]
         if len(chosen) < self._shots:
             raise ConfigError(
-                f"--shots {self._shots}: only {len(chosen)} demonstrations in {self._index.folder} show another image",
-                "ask for fewer",
+                f"--shots {self._shots}: only {len(chosen)} examples in {self._index.folder} show another image than the query",
+                "lower --shots",
             )
         return tuple(chosen)
 
@@ -55,6 +55,6 @@ def _batches(rows: IntArray, size: int) -> Sequence[IntArray]:
 
 
 def random_rows(total: int, count: int, seed: int, purpose: str) -> IntArray:
-    """`count` (all, where there are fewer) of `total` rows, ascending."""
-    drawn: IntArray = np.sort(keyed_generator(seed, purpose).permutation(total)[:count]).astype(np.int64)
-    return drawn
+    """`count` of `total` rows, or all if there are fewer, ascending."""
+    rows: IntArray = np.sort(keyed_generator(seed, purpose).permutation(total)[:count]).astype(np.int64)
+    return rows

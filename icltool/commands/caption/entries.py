@@ -1,4 +1,4 @@
-"""Images to be captioned, as a JSON file lists them: read and checked before any model is loaded."""
+"""The JSON file that lists images to be captioned; it is checked before a model is loaded."""
 
 from __future__ import annotations
 
@@ -11,56 +11,56 @@ from pathlib import Path
 from icltool.contracts import Example, Task, image_error, image_reference, open_file, open_image, read_whole
 from icltool.errors import ConfigError, DataError, suggestion
 
-#: What an entry may hold; `question` and `clue` are two names of one thing.
+#: The keys of an entry; `question` and `clue` are two names of one field.
 KEYS = ("image", "image_hash", "style", "reference", "question", "clue")
-#: Images that cannot be read are named, so many at most.
+#: The largest number of unreadable images named in an error.
 _NAMED = 3
-_PATHS = "check the paths; --images FOLDER says where images lie"
-_FILES = "get the file again, or take the entry out"
+_PATHS = "check the paths; --images FOLDER is the folder of the images"
+_FILES = "restore the file, or remove the entry"
 #: 48 bits: an id that depends on nothing but the entry's content.
 _ID_BYTES = 6
-_SHAPE = "a list of {style, image | image_hash, reference?, question? | clue?} is wanted"
+_SHAPE = "expected a list of {style, image | image_hash, reference?, question? | clue?}"
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One image to be captioned. `number` counts from 1, `given` is what goes into the results beside the caption."""
+    """One image to be captioned. `number` counts from 1, `fields` go into the results beside the caption."""
 
     number: int
-    given: Mapping[str, object]
+    fields: Mapping[str, object]
     example: Example
 
 
 def read_entries(file: Path, images: Path | None = None) -> list[Entry]:
-    """The entries of a JSON file, in its order. Paths of images are relative to `images`, without it to the file's folder;
-    an image hash stands for `HASH.jpg` there.
+    """The entries of a JSON file, in its order. Paths of images are relative to `images`, by default to the file's folder;
+    an image hash means `HASH.jpg` there.
 
-    Raises DataError, one line with file and entry, for what cannot be read or is malformed, and for images that are missing
-    or no images, of which it names the first few.
+    Raises DataError, with file and entry, for a file that cannot be read or is malformed, and for images that are missing or
+    cannot be opened, of which it names the first.
     """
-    found = _listed(file)
+    rows = _listed(file)
     folder = (images or file.parent).absolute()
-    entries = [_entry(file, number, fields, folder) for number, fields in enumerate(found, 1)]
+    entries = [_entry(file, number, fields, folder) for number, fields in enumerate(rows, 1)]
     _check_images(file, entries)
     return entries
 
 
 def entry_of(number: int, example: Example) -> Entry:
     """A prepared example as an entry; its label is the reference."""
-    given = {"style": example.style, "image": example.image, "question": example.question, "reference": example.label}
-    return Entry(number, {key: value for key, value in given.items() if value}, example)
+    fields = {"style": example.style, "image": example.image, "question": example.question, "reference": example.label}
+    return Entry(number, {key: value for key, value in fields.items() if value}, example)
 
 
-def asked_by(entries: Sequence[Entry], source: Path) -> str:
-    """The task that the entries' own fields suggest: style, inference (a clue), vqa (a question), or caption. DataError where
-    some have such a field and others lack it."""
+def task_of_entries(entries: Sequence[Entry], source: Path) -> str:
+    """The task of the entries' fields: style, inference (clue), vqa (question), or caption. DataError if only some of them have
+    such a field."""
     for key, task in (("clue", "inference"), ("question", "vqa"), ("style", "style")):
-        with_key = [entry for entry in entries if key in entry.given]
+        with_key = [entry for entry in entries if key in entry.fields]
         if with_key and len(with_key) < len(entries):
-            lacking = next(entry for entry in entries if key not in entry.given)
+            lacking = next(entry for entry in entries if key not in entry.fields)
             raise DataError(
-                f"{source}, entry {lacking.number}: no {key}, and entry {with_key[0].number} has one",
-                f"give each a {key}, or say by --task what is asked",
+                f"{source}, entry {lacking.number} has no {key}, but entry {with_key[0].number} has one",
+                f"give each entry a {key}, or name the task with --task",
             )
         if with_key:
             return task
@@ -76,7 +76,7 @@ def check_fields(entries: Iterable[Entry], task: Task, source: Path) -> None:
 
 
 def check_image(reference: str) -> None:
-    """DataError where the image's file is missing or no image. The pixels are not read."""
+    """DataError if the file is missing or is not an image. The pixels are not read."""
     from PIL import Image
 
     path = image_reference(reference).file
@@ -85,53 +85,53 @@ def check_image(reference: str) -> None:
             return
     except ConfigError:
         raise
-    except Exception as error:  # parsers of headers raise what they like
-        told = image_error(path, error)
-        gone = isinstance(error, FileNotFoundError | IsADirectoryError)
+    except Exception as error:  # parsers of headers may raise any error
+        fault = image_error(path, error)
+        missing = isinstance(error, FileNotFoundError | IsADirectoryError)
         limit = isinstance(error, Image.DecompressionBombError)
-        raise DataError(told.message, _PATHS if gone else told.hint if limit else _FILES) from error
+        raise DataError(fault.message, _PATHS if missing else fault.hint if limit else _FILES) from error
 
 
 def digest_of(entries: Sequence[Entry]) -> str:
-    """16 hex characters that change with what is asked about the images, their paths and their order."""
-    lines = [[e.example.image, e.example.style, e.example.question, dict(e.given)] for e in entries]
+    """16 hex characters: a hash of the entries, with the paths of their images, in their order."""
+    lines = [[e.example.image, e.example.style, e.example.question, dict(e.fields)] for e in entries]
     return hashlib.blake2b(json.dumps(lines, sort_keys=True).encode(), digest_size=8).hexdigest()
 
 
 def _listed(file: Path) -> list[object]:
     try:
-        found = json.loads(read_whole(file).decode("utf-8-sig"), object_pairs_hook=_without_repetition)
+        rows = json.loads(read_whole(file).decode("utf-8-sig"), object_pairs_hook=_without_repetition)
     except FileNotFoundError:
         raise DataError(f"{file} does not exist", "check --input") from None
     except OSError as error:
         raise DataError(f"{file} cannot be read: {error.strerror or error}", "check its permissions") from error
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{file} is no JSON file: {error}", _SHAPE) from error
-    if not isinstance(found, list):
-        raise DataError(f"{file} holds no list, but {_kind(found)}", _SHAPE)
-    if not found:
+        raise DataError(f"{file} is not a JSON file: {error}", _SHAPE) from error
+    if not isinstance(rows, list):
+        raise DataError(f"{file} holds {_kind(rows)}, not a list", _SHAPE)
+    if not rows:
         raise DataError(f"{file} holds an empty list", _SHAPE)
-    return found
+    return rows
 
 
 def _without_repetition(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    """An object; ValueError for a key that it has twice, of which one would be lost."""
-    found = dict(pairs)
-    if len(found) < len(pairs):
+    """An object; ValueError for a repeated key, one of whose values would be lost."""
+    content = dict(pairs)
+    if len(content) < len(pairs):
         keys = [key for key, _ in pairs]
         raise ValueError(f"an object has the key {next(key for key in keys if keys.count(key) > 1)!r} twice")
-    return found
+    return content
 
 
 def _entry(file: Path, number: int, fields: object, folder: Path) -> Entry:
     where = f"{file}, entry {number}"
     if not isinstance(fields, dict):
-        raise DataError(f"{where}: {_kind(fields)} where an object was expected", _SHAPE)
+        raise DataError(f"{where}: expected an object, got {_kind(fields)}", _SHAPE)
     for key, value in fields.items():
         if key not in KEYS:
             raise DataError(f"{where}: unknown key {key!r}", suggestion(key, KEYS))
         if not isinstance(value, str):
-            raise DataError(f"{where}: {key} is {_kind(value)} where a text was expected")
+            raise DataError(f"{where}: {key} must be a text, got {_kind(value)}")
     fields = {key: value for key, value in fields.items() if value.strip()}
     names = [key for key in ("image", "image_hash") if key in fields]
     if len(names) != 1:
@@ -149,8 +149,8 @@ def _entry(file: Path, number: int, fields: object, folder: Path) -> Entry:
     key = int.from_bytes(hashlib.blake2b(content, digest_size=_ID_BYTES).digest(), "big")
     references = (label,) if label else ()
     example = Example(key, image, key, question or label, label, references, question=question, style=style)
-    given = {"style": style, "image": source, **fields}
-    return Entry(number, {name: value for name, value in given.items() if value}, example)
+    fields = {"style": style, "image": source, **fields}
+    return Entry(number, {name: value for name, value in fields.items() if value}, example)
 
 
 def _check_images(file: Path, entries: Sequence[Entry]) -> None:
@@ -165,13 +165,13 @@ def _check_images(file: Path, entries: Sequence[Entry]) -> None:
             faults[entry.example.image] = f"entry {entry.number}: {error.message}"
             hints += [error.hint] if error.hint and error.hint not in hints else []
     if faults:
-        told = list(faults.values())
-        more = f"; and {len(told) - _NAMED} more images" if len(told) > _NAMED else ""
-        raise DataError(f"{file}: {'; '.join(told[:_NAMED])}{more}", "; ".join(hints))
+        messages = list(faults.values())
+        more = f"; and {len(messages) - _NAMED} more images" if len(messages) > _NAMED else ""
+        raise DataError(f"{file}: {'; '.join(messages[:_NAMED])}{more}", "; ".join(hints))
 
 
 def _kind(value: object) -> str:
-    """What a JSON value is, in words."""
+    """The type of a JSON value, in words."""
     if value is None:
         return "null"
     kinds = {bool: "true or false", str: "a text", dict: "an object", list: "a list"}

@@ -1,4 +1,4 @@
-"""The styles that captions can be asked in, and what to say to another one."""
+"""The known styles of captions, and the error for an unknown one."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ from icltool.store.workspace import Workspace
 if TYPE_CHECKING:
     from icltool.store.records import PreparedDataset
 
-#: Known styles are listed in a hint up to this number.
+#: The largest number of known styles listed in a hint.
 _LISTED = 12
 
 
 def styles_in(file: Path) -> list[str]:
-    """The styles of a text file, one a line (`personalities.txt`). DataError when it cannot be read or has none."""
+    """The styles of a text file, one a line (`personalities.txt`). DataError if it cannot be read or has none."""
     try:
         lines = read_whole(file).decode("utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is no UTF-8 text"
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         raise DataError(f"{file} cannot be read: {reason}", "give a text file with one style on each line") from error
     styles = list(dict.fromkeys(line.strip() for line in lines if line.strip()))
     if not styles:
-        raise DataError(f"{file} names no style", "give a text file with one style on each line")
+        raise DataError(f"{file} has no style", "give a text file with one style on each line")
     return styles
 
 
 def styles_of_model(model: object) -> list[str]:
-    """What the model says that it knows; empty where it says nothing."""
+    """The styles that the model knows; empty if it has no list of them."""
     return list(model.styles) if isinstance(model, KnowsStyles) else []
 
 
@@ -43,17 +43,17 @@ def styles_of_dataset(dataset: PreparedDataset) -> list[str]:
 
 
 def prepared_styles(workspace: Path, name: str | None) -> list[str]:
-    """The styles of the data set that is prepared for the task style; empty where there is none, or none is meant."""
-    place = Workspace(workspace)
+    """The styles of the data set prepared for the task style; empty if there is none, or it is not clear which one."""
+    folder = Workspace(workspace)
     try:
-        chosen = place.choose_dataset(name, "style")
+        dataset = folder.choose_dataset(name, "style")
     except StoreError:
         return []
-    return styles_of_dataset(open_dataset(place.dataset_folder(*chosen)))
+    return styles_of_dataset(open_dataset(folder.dataset_folder(*dataset)))
 
 
 def check_style(style: str, known: Sequence[str], where: str = "") -> None:
-    """DataError for a style that is not among those known."""
+    """DataError for a style that is not known."""
     if style in known:
         return
     close = closest(style, known) or closest(style.capitalize(), known)

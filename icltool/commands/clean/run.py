@@ -1,7 +1,7 @@
-"""Lists what lies in the workspace, and removes what was chosen.
+"""Lists the artefacts of the workspace, and removes those that were chosen.
 
-Reads: every folder of the workspace, of artefacts their headers alone
-Writes: nothing; removes what was chosen
+Reads: every folder of the workspace; only the headers of artefacts
+Writes: nothing; removes the chosen artefacts
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from icltool.store.workspace import Workspace
 
 @dataclass(frozen=True)
 class CleanReport:
-    """The artefacts that were chosen (all of them where nothing was), and what became of them.
+    """The chosen artefacts (all of them without a choice), and which of them were removed.
 
-    `removed` holds the labels of those that are gone, `freed` their bytes, `faults` why others could not be removed; `now` is
-    the time (seconds since the epoch) that ages are counted to.
+    `removed` holds the labels of the removed ones, `freed` their bytes, `faults` why others could not be removed; `now` is
+    the time (seconds since the epoch) from which ages are computed.
     """
 
     title: str
@@ -44,7 +44,7 @@ class CleanReport:
 
     @property
     def free(self) -> tuple[Artefact, ...]:
-        """Those that no process writes or uses at this moment."""
+        """Those that no process is writing or using."""
         return tuple(a for a in self.artefacts if not (a.held_by or a.used_by))
 
     def rows(self) -> list[dict[str, object]]:
@@ -61,22 +61,14 @@ class CleanReport:
             for a in self.artefacts
         ]
 
-    def table(self) -> object:
-        """For people."""
-        from rich import box
-        from rich.table import Table
-        from rich.text import Text
-
-        if not self.artefacts:
-            return Text(self.title)
-        table = Table(title=Text(self.title), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-        for column in ("kind", "name", "size", "changed", "state", "remarks"):
-            table.add_column(column, justify="right" if column in ("size", "changed") else "left", overflow="fold")
+    def entries(self) -> dict[str, list[tuple[str, str]]]:
+        """(name, text) of the artefacts, by kind, for people."""
+        entries: dict[str, list[tuple[str, str]]] = {}
         for a in self.artefacts:
-            age = f"{age_text(self.now - a.changed)} ago"
-            cells = (a.kind, a.name, size_text(a.bytes), age, a.state, "; ".join(a.remarks()))
-            table.add_row(*map(Text, cells))
-        return table
+            facts = [size_text(a.bytes), f"changed {age_text(self.now - a.changed)} ago"]
+            facts += [a.state] if a.state != "complete" else []
+            entries.setdefault(a.kind, []).append((a.name, "; ".join([", ".join(facts), *a.remarks()])))
+        return entries
 
     def lines(self) -> list[str]:
         return list(self.remarks)
@@ -95,26 +87,28 @@ class CleanReport:
 
 
 def plan(config: CleanConfig, progress: Progress) -> CleanReport:
-    """What would be removed; everything there is where nothing was chosen.
+    """The artefacts that would be removed; without a choice, all of them.
 
-    Raises StoreError when the workspace does not exist, ConfigError for a name that nothing has.
+    Raises StoreError if the workspace does not exist, ConfigError for a name that no artefact has.
     """
     workspace = Workspace(config.workspace)
     if not workspace.root.is_dir():
         raise StoreError(f"workspace {workspace.root} does not exist", "check --workspace, or ICLTOOL_WORKSPACE")
-    progress.detail(f"looking at {workspace.root}")
-    found, now = inventory(workspace), time.time()
-    chosen = _chosen(config, found.artefacts, workspace, now)
-    what = "chosen of" if config.selects else "in"
-    title = f"{_counted(chosen)} {what} {workspace.root}"
-    remarks = [*found.remarks, *(_warnings(chosen) if config.selects else _advice(found.artefacts))]
+    progress.detail(f"reading {workspace.root}")
+    contents, now = inventory(workspace), time.time()
+    chosen = _chosen(config, contents.artefacts, workspace, now)
+    action = " to remove" if config.selects else ""
+    title = f"{_counted(chosen)}{action} in {workspace.root}"
+    remarks = [*contents.remarks, *(_warnings(chosen) if config.selects else _advice(contents.artefacts))]
     return CleanReport(title, workspace.root, tuple(chosen), now, tuple(remarks))
 
 
 def run(report: CleanReport, progress: Progress) -> CleanReport:
-    """Removes the artefacts of a plan, those last that others were made from. What cannot be removed is named in `faults`, and
-    the others are removed all the same; Ctrl-C leaves the one at hand as a leftover."""
-    using = {a.label: a.used_by for a in inventory(Workspace(report.workspace)).artefacts}  # a question lies in between
+    """Removes the artefacts of a plan, sources after the artefacts made from them. `faults` names those that cannot be
+    removed; the others are removed all the same. Ctrl-C leaves the current one as a leftover."""
+    using = {
+        a.label: a.used_by for a in inventory(Workspace(report.workspace)).artefacts
+    }  # it may have changed while the user was asked
     report = replace(report, artefacts=tuple(replace(a, used_by=using.get(a.label, "")) for a in report.artefacts))
     removed, faults, freed = [], [_busy(a) for a in report.artefacts if a.held_by or a.used_by], 0
     waiting = list(reversed(report.free))
@@ -133,7 +127,7 @@ def run(report: CleanReport, progress: Progress) -> CleanReport:
 
 
 def question(report: CleanReport) -> str:
-    """What is asked before anything is removed."""
+    """The question before anything is removed."""
     return f"remove {_counted(report.free)}?"
 
 
@@ -152,53 +146,55 @@ def _chosen(config: CleanConfig, artefacts: Sequence[Artefact], workspace: Works
 
 
 def _named(name: str, artefacts: Sequence[Artefact], workspace: Workspace) -> list[Artefact]:
-    """The artefacts of this name, path or pattern. ConfigError when there are none, or two kinds have the name."""
-    wanted = name.rstrip("/")
+    """The artefacts of this name, path or pattern. ConfigError if there are none, or two kinds have the name."""
+    label = name.rstrip("/")
     for root in (workspace.root, workspace.root.absolute()):
-        wanted = wanted.removeprefix(f"{root}/")
-    wanted = wanted.removeprefix("./")
-    found = [a for a in artefacts if wanted in (a.label, a.name)]
-    if len({a.kind for a in found}) > 1:
-        both = " or ".join(a.label for a in found)
-        raise ConfigError(f"{name!r} may be {both}", "give the kind as well")
-    if not found and any(sign in wanted for sign in "*?["):
-        found = [a for a in artefacts if fnmatch.fnmatchcase(a.label, wanted) or fnmatch.fnmatchcase(a.name, wanted)]
-    if not found:
-        close = closest(wanted, [a.label for a in artefacts]) or closest(wanted, [a.name for a in artefacts])
+        label = label.removeprefix(f"{root}/")
+    label = label.removeprefix("./")
+    matches = [a for a in artefacts if label in (a.label, a.name)]
+    if len({a.kind for a in matches}) > 1:
+        both = " or ".join(a.label for a in matches)
+        raise ConfigError(f"{name!r} may be {both}", "give KIND/NAME")
+    if not matches and any(sign in label for sign in "*?["):
+        matches = [a for a in artefacts if fnmatch.fnmatchcase(a.label, label) or fnmatch.fnmatchcase(a.name, label)]
+    if not matches:
+        close = closest(label, [a.label for a in artefacts]) or closest(label, [a.name for a in artefacts])
         hint = f"did you mean {close!r}?" if close else f"`icltool clean --workspace {workspace.root}` lists them"
         raise ConfigError(f"no artefact {name!r} in {workspace.root}", hint)
-    return found
+    return matches
 
 
 def _warnings(chosen: Sequence[Artefact]) -> list[str]:
-    """What one should know before these are removed."""
-    going = {a.label for a in chosen}
+    """Warnings before these are removed."""
+    labels = {a.label for a in chosen}
     lines = []
     for artefact in chosen:
-        needed = [label for label in artefact.needed_by if label not in going]
+        needed = [label for label in artefact.needed_by if label not in labels]
         if needed:
             more = f" and {len(needed) - 3} more" if len(needed) > 3 else ""
             lines.append(f"warning: {artefact.label} is needed by {', '.join(needed[:3])}{more}")
-    lines += [f"{_busy(a)}: it stays" for a in chosen if a.held_by or a.used_by]
+    lines += [f"{_busy(a)}: it is not removed" for a in chosen if a.held_by or a.used_by]
     lost = [a for a in chosen if a.unreachable and is_finished(a) and a.kind in ("checkpoints", "evaluations")]
     if lost:
-        lines.append(f"warning: {len(lost)} of them hold finished results that cannot be made again from what is here")
+        lines.append(
+            f"warning: {len(lost)} of them hold finished results that cannot be reproduced from this workspace"
+        )
     return lines
 
 
 def _busy(artefact: Artefact) -> str:
-    """Who writes it, or uses it."""
-    how = f"being written by {artefact.held_by}" if artefact.held_by else f"in use by {artefact.used_by}"
-    return f"{artefact.label} is {how}"
+    """Which process writes or uses it."""
+    use = f"being written by {artefact.held_by}" if artefact.held_by else f"in use by {artefact.used_by}"
+    return f"{artefact.label} is {use}"
 
 
 def _advice(artefacts: Sequence[Artefact]) -> list[str]:
-    """What could be removed without loss."""
-    left = [a for a in artefacts if a.state == "leftover"]
+    """What can be removed without loss."""
+    leftovers = [a for a in artefacts if a.state == "leftover"]
     cache = [a for a in artefacts if a.kind == "cache"]
     lines = []
-    if left:
-        lines.append(f"{_counted(left)} left by killed runs: `icltool clean --leftovers`")
+    if leftovers:
+        lines.append(f"{_counted(leftovers)} left by killed runs: `icltool clean --leftovers`")
     if cache:
         lines.append(f"{_counted(cache)} only save time: `icltool clean --kind cache`")
     return lines

@@ -1,4 +1,4 @@
-"""Training on stored evaluations of train queries: which demonstrations were shown, and how the model answered."""
+"""Training on stored evaluations of train queries: demonstrations, and the model's answers after them."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from icltool.store.records import PreparedDataset
     from icltool.store.workspace import Workspace
 
-#: What of an evaluation's configuration decides which demonstrations are shown to which queries, or how answers are judged;
-#: all else decides the answers, so it must be the same in evaluations that are learned from together.
+#: The options of an evaluation that decide which demonstrations a query gets, or how answers are judged. All others decide
+#: the answers, so evaluations that are learned from together must agree in them.
 _CHOICE = ("metrics", "leak_guard", "index_size", "index_subset", "query_size", "test_size")
 _COMMAND = "icltool evaluate --queries train --query-size 500"
 
@@ -60,8 +60,8 @@ class Answers:
 
 
 class EvaluationJob:
-    """A training on evaluations; see Job. Raises StoreError where an evaluation is missing, damaged, of another data set or of
-    validation queries, ConfigError where there is none or they do not go together."""
+    """A training on evaluations; see Job. Raises StoreError if an evaluation is missing, damaged, of another data set or of
+    validation queries, ConfigError if there is none or they do not belong together."""
 
     usage = ""
 
@@ -74,10 +74,11 @@ class EvaluationJob:
         options: Mapping[str, object],
     ) -> None:
         if config.sequences is not None:
-            raise ConfigError(f"{config.learner} learns from evaluations, not from sequences", "give --evaluations")
+            raise ConfigError(f"--sequences: {config.learner} learns from evaluations", "give --evaluations FOLDER")
         if not config.evaluations:
             raise ConfigError(
-                f"{config.learner} learns from evaluations", f"--evaluations FOLDER, made by `{_COMMAND}`"
+                f"{config.learner} learns from evaluations, and none is given",
+                f"give --evaluations FOLDER, made by `{_COMMAND}`",
             )
         self.learner, self.dataset = learner, dataset
         self.evaluations = [_opened(Path(path), dataset) for path in config.evaluations]
@@ -86,7 +87,7 @@ class EvaluationJob:
         if not settings:
             raise ConfigError(
                 f"{', '.join(map(str, config.evaluations))}: no setting has demonstrations",
-                "evaluate with --shots 4, say",
+                "evaluate with demonstrations, for example --shots 4",
             )
         self.metric = _common_metric([result for _, result in settings])
         self.answers = collected((e.predictions(result.key) for e, result in settings), self.metric)
@@ -123,20 +124,22 @@ class EvaluationJob:
         return self.learner.train(data, folder, seed, progress)
 
     def _evaluation_set(self) -> EvaluationSet:
-        found = self.answers
+        answers = self.answers
         index = index_set(self.dataset.split("train"), self.learner.needs - {"evaluations"}, self.embeddings)
-        rows = np.full(found.lists.shape, -1, dtype=np.int64)
-        shown = ~found.padding
-        rows[shown] = rows_of(found.lists[shown], index.ids, self.evaluations[0].folder, f"run `{_COMMAND}` again")
+        rows = np.full(answers.lists.shape, -1, dtype=np.int64)
+        present = ~answers.padding
+        rows[present] = rows_of(
+            answers.lists[present], index.ids, self.evaluations[0].folder, f"run `{_COMMAND}` again"
+        )
         return EvaluationSet(
             index=index,
             lists=rows,
-            query_ids=found.query_ids,
-            scores=found.scores,
+            query_ids=answers.query_ids,
+            scores=answers.scores,
             metric=self.metric,
-            references=found.references,
-            log_probs=found.log_probs,
-            choices=found.choices,
+            references=answers.references,
+            log_probs=answers.log_probs,
+            choices=answers.choices,
             provenance=self.provenance(),
         )
 
@@ -181,24 +184,23 @@ def _configuration(evaluation: Evaluation) -> dict[str, Json]:
 
 
 def _opened(path: Path, dataset: PreparedDataset) -> Evaluation:
-    """The evaluation in a folder, checked: of train queries of this very data set."""
-    found = read_evaluation(path)
-    configuration = _configuration(found)
+    """The evaluation in a folder; it must have train queries of this data set."""
+    evaluation = read_evaluation(path)
+    configuration = _configuration(evaluation)
     if configuration.get("queries", "validation") != "train":
         raise StoreError(
-            f"{path} is of queries of the validation split, which nothing may be learned from", f"run `{_COMMAND}`"
+            f"{path} has queries of the validation split, which must not be learned from", f"run `{_COMMAND}`"
         )
     if configuration.get("dataset_fingerprint") != dataset.fingerprint:
         raise StoreError(
-            f"{path} is of another data set, or another version of it, than {dataset.name} ({dataset.task})",
+            f"{path} evaluates another data set, or another version, than {dataset.name} ({dataset.task})",
             "check --dataset and --task, or evaluate again",
         )
-    return found
+    return evaluation
 
 
 def _check_alike(evaluations: Sequence[Evaluation]) -> None:
-    """ConfigError where the answers of two evaluations are not of one model under the same options, StoreError where they
-    are of other weights or releases."""
+    """ConfigError if two evaluations have other models or options, StoreError if they have other weights or releases."""
     first, *others = evaluations
     mine = _configuration(first)
     for other in others:
@@ -208,20 +210,21 @@ def _check_alike(evaluations: Sequence[Evaluation]) -> None:
         if differing:
             named = ", ".join(f"{key.replace('_', ' ')} ({mine.get(key)}, {theirs.get(key)})" for key in differing)
             raise ConfigError(
-                f"{first.folder} and {other.folder} have another {named}", "learn from those of one model"
+                f"{first.folder} and {other.folder} differ in {named}",
+                "give evaluations of one model with the same options",
             )
-        if told := Makers.of(first.provenance).difference(Makers.of(other.provenance)):
-            raise StoreError(f"{first.folder} and {other.folder} were made with {told}", "evaluate again")
+        if difference := Makers.of(first.provenance).difference(Makers.of(other.provenance)):
+            raise StoreError(f"{first.folder} and {other.folder} were made with {difference}", "evaluate again")
 
 
 def _shows_lists(result: SettingResult) -> bool:
-    """Whether it has demonstrations, and the model's own weights alone answered."""
+    """Whether it has demonstrations, with neither an intervention nor fine-tuned weights."""
     return result.shots > 0 and not {"intervention", "finetuned"} & result.extra.keys()
 
 
 def _common_metric(results: Sequence[SettingResult]) -> str:
-    """The first metric that all settings have. ConfigError where there is none."""
+    """The first metric that all settings have. ConfigError if there is none."""
     for name in results[0].metrics:
         if all(name in result.metrics for result in results):
             return name
-    raise ConfigError("the evaluations have no metric in common", "evaluate them by the same --metric")
+    raise ConfigError("the evaluations have no metric in common", "evaluate with the same --metric")

@@ -32,8 +32,8 @@ from icltool.plugin.manager import component, load_registry
 if TYPE_CHECKING:
     from icltool.store.records import PreparedDataset, Records
 
-#: The prepared split by which the best weights are chosen, where a data set has one; else a share of the index set, held out
-#: by image and near-duplicates, of so many examples at most.
+#: The prepared split that chooses the best weights; a data set without it holds out a share of the index set, by image and
+#: near-duplicates, and at most so many examples.
 DEVELOPMENT, SHARE, MOST = "development", 0.05, 5000
 
 
@@ -45,18 +45,18 @@ class FineTuningJob:
     ) -> None:
         if config.sequences is not None:
             raise ConfigError(
-                f"{config.learner} learns from examples, not from sequences", "leave --sequences out, or train lever-lm"
+                f"--sequences: {config.learner} learns from examples", "leave --sequences out, or train lever-lm"
             )
         task = task_of(dataset)
         if task.ranked:
             raise ConfigError(
-                f"{config.learner} learns to write answers, and in {task.name} they are chosen from a list",
-                "train it on another task of the data set",
+                f"{config.learner} learns to write answers, but those of task {task.name} are chosen from a list",
+                "train it on another task of the data set with --task",
             )
         if config.model_path is None and isinstance(learner, StartsFromTrained) and learner.starts_from_trained:
             raise ConfigError(
-                "scst=true goes on with a captioner that was trained, and no weights of one are named",
-                "train by cross-entropy first, then add --model-path CHECKPOINT, that training's folder",
+                "scst=true needs the weights of a captioner trained by cross-entropy",
+                "train one without scst=true first, then add --model-path with its checkpoint folder",
             )
         self.config, self.dataset, self.learner = config, dataset, learner
         self.variant = config.model
@@ -70,8 +70,8 @@ class FineTuningJob:
 
     @property
     def usage(self) -> str:
-        """What a person does next."""
-        return f"evaluate it by --method finetuned --model {self.variant}, or as a model: --model {{folder}}"
+        """See Job."""
+        return f"evaluate it: icltool evaluate --method finetuned --model {self.variant}, or as a model: --model {{folder}}"
 
     def provenance(self) -> dict[str, object]:
         """See Job."""
@@ -84,10 +84,10 @@ class FineTuningJob:
         model = config.open_model(task_of(self.dataset), **own_device(config))
         if not isinstance(model, SupportsFineTuning):
             able = "blip2-…, instructblip-…, blip-…, ofa-…"
-            raise ConfigError(f"{config.model} cannot be fine-tuned here", f"models that can: {able}")
+            raise ConfigError(f"--model {config.model} cannot be fine-tuned", f"models that can: {able}")
         task = task_of(self.dataset)
         examples, development = self._examples()
-        progress.detail(f"{len(examples):,} examples to learn from, {len(development):,} to choose the best weights by")
+        progress.detail(f"{len(examples):,} training examples; {len(development):,} others choose the best weights")
         size = config.batch_size
         data = FineTuningSet(
             model=model,
@@ -102,7 +102,7 @@ class FineTuningJob:
         return self.learner.tune(data, folder, seed, progress)
 
     def _examples(self) -> tuple[Examples, Examples]:
-        """What is learned from, and what the best weights are chosen by."""
+        """The training examples, and those that choose the best weights."""
         records = self.dataset.split("train")
         if DEVELOPMENT in self.dataset.splits:
             return records, self.dataset.split(DEVELOPMENT)
@@ -125,7 +125,7 @@ class Part:
 
 
 def held_out_rows(records: Records, seed: int) -> tuple[IntArray, IntArray]:
-    """(rows to learn from, rows held out), both ascending. Images stay whole, and near-duplicates together. DataError where
+    """(training rows, held-out rows), both ascending. Examples of one image, or of near-duplicates, stay together. DataError if
     there is only one image."""
     groups, images = np.asarray(records.groups), np.asarray(records.image_ids)
     kinds = np.where(groups >= 0, 0, 1)
@@ -133,23 +133,22 @@ def held_out_rows(records: Records, seed: int) -> tuple[IntArray, IntArray]:
     units = units.reshape(-1)
     count = int(units.max()) + 1
     if count < 2:
-        raise DataError("a captioner needs two images at least: one to learn from, one to choose the best weights by")
-    wanted = max(1, min(MOST, round(SHARE * len(units))))
+        raise DataError("a captioner needs at least two images: one to train on, one to choose the best weights by")
+    least = max(1, min(MOST, round(SHARE * len(units))))
     order = keyed_generator(seed, "tuning.development").permutation(count)
     sizes = np.bincount(units, minlength=count)[order]
-    taken = min(int(np.searchsorted(np.cumsum(sizes), wanted)) + 1, count - 1)
-    held = np.isin(units, order[:taken])
+    number = min(int(np.searchsorted(np.cumsum(sizes), least)) + 1, count - 1)
+    held = np.isin(units, order[:number])
     return np.flatnonzero(~held).astype(np.int64), np.flatnonzero(held).astype(np.int64)
 
 
 def _metric(name: str) -> Metric:
-    made: Metric = component("metrics", name)
-    return made
+    metric: Metric = component("metrics", name)
+    return metric
 
 
 def _content(path: str | None) -> str:
-    """What stands for the weights that a training starts from, where those were fine-tuned before: their content, not their
-    place. "" for others."""
+    """The digest of fine-tuned weights that a training starts from; "" for other weights."""
     if path is None or not Path(path).exists():
         return ""
     from icltool.components.models.shared.fine_tuned import fine_tuned_file, read_fine_tuned

@@ -1,4 +1,4 @@
-"""Training of what stands in for demonstrations: on examples of the index set, and the LVLM itself."""
+"""Training of interventions: on examples of the index set, with the LVLM."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from icltool.store.arrays import guard_kinds, index_set
 if TYPE_CHECKING:
     from icltool.store.records import PreparedDataset
 
-#: What decides the model's answers, among its options.
+#: The options of a model that decide its answers.
 OF_MODEL = (
     "model",
     "model_path",
@@ -29,7 +29,7 @@ OF_MODEL = (
     "prompt_template",
     "adapter_options",
 )
-#: Where launchers of distributed trainings say which device of its machine a process has.
+#: The variables in which launchers of distributed trainings give the number of a process on its machine.
 _LOCAL_RANKS = ("LOCAL_RANK", "SLURM_LOCALID")
 
 
@@ -41,7 +41,7 @@ class InterventionJob:
     ) -> None:
         if config.sequences is not None:
             raise ConfigError(
-                f"{config.learner} learns from examples, not from sequences", "leave --sequences out, or train lever-lm"
+                f"--sequences: {config.learner} learns from examples", "leave --sequences out, or train lever-lm"
             )
         self.config, self.dataset, self.learner = config, dataset, learner
         self.guard = guard_kinds(config.leak_guard, task_of(dataset))
@@ -57,7 +57,7 @@ class InterventionJob:
     @property
     def usage(self) -> str:
         """See Job."""
-        return f"evaluate it by --method {self.config.learner} --vectors {{folder}}"
+        return f"evaluate it: icltool evaluate --method {self.config.learner} --vectors {{folder}}"
 
     def provenance(self) -> dict[str, object]:
         """See Job."""
@@ -95,7 +95,7 @@ class InterventionJob:
 
 
 def own_device(config: TrainConfig) -> dict[str, str]:
-    """The model's device where "auto" does not mean the first GPU: in a process of a distributed training its own."""
+    """The device of this process in a distributed training, in which "auto" is not the first GPU."""
     rank = next((os.environ[name] for name in _LOCAL_RANKS if os.environ.get(name, "").isdigit()), None)
     if rank is not None and config.device == "auto" and config.device_map is None:
         import torch

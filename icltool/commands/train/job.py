@@ -1,4 +1,4 @@
-"""One training, whatever is trained: what decides its result, and how it is run."""
+"""One training of any kind: what decides its result, and how it runs."""
 
 from __future__ import annotations
 
@@ -14,30 +14,30 @@ from icltool.store.provenance import learned
 
 
 class Job(Protocol):
-    """A training that can be run. `identity` is all that decides its result, JSON values; `variant` names it among the
-    trainings of one learner, data set and task ("" where nothing needs naming)."""
+    """A training. `identity` is all that decides its result, JSON values; `variant` tells the trainings of one learner, data
+    set and task apart ("" if there is only one)."""
 
     identity: dict[str, object]
     variant: str
 
     @property
     def usage(self) -> str:
-        """A line that says what to do with the result, {folder} standing for where it is; "" where that is known."""
+        """A line that says how to use the result, with {folder} in place of its folder; or ""."""
         ...
 
     def provenance(self) -> dict[str, object]:
-        """Where the result comes from, for its record and its card; JSON values."""
+        """The sources of the result, for its record and its card; JSON values."""
         ...
 
     def train(self, folder: Path, seed: int, progress: Progress) -> TrainingOutcome:
-        """Reads what is needed and trains. Raises what the learner raises."""
+        """Reads the data and trains. Raises what the learner raises."""
         ...
 
 
 def common_identity(
     config: TrainConfig, learner: object, options: Mapping[str, object], dataset: PreparedDataset
 ) -> dict[str, object]:
-    """What of its identity every training has; `options` are those of a learner that does not tell its own."""
+    """The part of its identity that every training has; `options` are those of a learner without an identity of its own."""
     return {
         "learner": config.learner,
         "options": learner.identity() if isinstance(learner, HasIdentity) else options,
@@ -49,7 +49,7 @@ def common_identity(
 
 
 def from_model(identity: Mapping[str, object], learner: str, model: str, **more: object) -> dict[str, object]:
-    """The provenance of what a learner made of a model: its identity but for options and seed, and who brings both."""
+    """The provenance of a trained model: its identity without options and seed, and the packages of learner and model."""
     from icltool.config.identity import makers
 
     path = identity.get("model_path")

@@ -1,8 +1,8 @@
-"""Trains a learner: a selector on generated sequences, what stands in for demonstrations on examples and the LVLM, or a
-captioner's own weights on examples.
+"""Trains a selector on generated sequences, an intervention on examples and the LVLM, or a captioner's own weights on
+examples.
 
-Reads: datasets/<name>/<task>/; a selector's sequences/*.h5 and embeddings/<name>-<task>-train-<encoder>.h5; the images where
-    an encoder or the LVLM reads them; evaluations/*/ of train queries, for learners of evaluations
+Reads: datasets/<name>/<task>/; for selectors sequences/*.h5 and embeddings/<name>-<task>-train-<encoder>.h5; images, if an
+    encoder or the LVLM reads them; evaluations/*/ of train queries, for learners of evaluations
 Writes: checkpoints/<learner>-<name>-<task>-<digest>/
 """
 
@@ -36,15 +36,15 @@ if TYPE_CHECKING:
     from icltool.commands.train.job import Job
     from icltool.store.records import PreparedDataset
 
-#: Written last, so that a folder with it holds a finished training.
+#: Written last: a folder with this file holds a finished training.
 RECORD_FILE = "training.json"
-#: What an unfinished training was begun with.
+#: The makers of an unfinished training: weights and versions of plugins.
 BEGUN_FILE = "begun.json"
 _SCHEMA = "icltool.training"
 
 
 class TrainingRecord(TypedDict):
-    """What RECORD_FILE holds of a finished training; `checkpoints` are names of files by those of what they hold."""
+    """The content of RECORD_FILE; `checkpoints` maps the name of a choice of weights ("last") to that of its file."""
 
     schema: str
     schema_version: int
@@ -55,11 +55,11 @@ class TrainingRecord(TypedDict):
 
 
 def run(config: TrainConfig, progress: Progress) -> StageReport:
-    """Trains, or finds the same training finished before.
+    """Trains, unless the same training is already finished.
 
-    Raises StoreError where data set, sequences or embeddings are missing, unfinished or do not belong together or the
-    folder cannot be written, ConfigError and PluginError for wrong options, DataError for data that cannot be learned
-    from, KeyboardInterrupt on Ctrl-C: what the learner had written is then in the folder.
+    Raises StoreError if data set, sequences or embeddings are missing, unfinished or do not belong together, or the folder
+    cannot be written; ConfigError and PluginError for wrong options, DataError for data that cannot be learned from,
+    KeyboardInterrupt on Ctrl-C: the folder then holds what the learner had written.
     """
     options = dict(config.options)
     if config.trainer:
@@ -71,10 +71,10 @@ def run(config: TrainConfig, progress: Progress) -> StageReport:
     job = _job(config, workspace, dataset, learner, options)
     name, task = dataset.name, dataset.task
     folder = workspace.checkpoint_folder(config.learner, name, task, digest(job.identity), job.variant)
-    if not folder.exists():  # names of before did not tell the variants of selectors
+    if not folder.exists():  # earlier releases left the variants of selectors out of the names
         before = workspace.checkpoint_folder(config.learner, name, task, digest(job.identity))
         folder = before if before.exists() else folder
-    title = " ".join(filter(None, [config.learner, f"of {job.variant}" if job.variant else "", f"for {name} ({task})"]))
+    title = f"{config.learner}{f' ({job.variant})' if job.variant else ''}, trained on {name} ({task})"
     use = [job.usage.format(folder=folder)] if job.usage else []
     new = not folder.exists()
     with _lock(folder):
@@ -84,7 +84,9 @@ def run(config: TrainConfig, progress: Progress) -> StageReport:
         if record is not None:
             Makers.of(record["provenance"]).check(folder / RECORD_FILE, made_by)
             (folder / BEGUN_FILE).unlink(missing_ok=True)
-            return _report(title, folder, record, ["up to date: trained before on the same data, same options", *use])
+            return _report(
+                title, folder, record, ["up to date: already trained on the same data with the same options", *use]
+            )
         with writing(folder):
             (folder / RECORD_FILE).unlink(missing_ok=True)
             if config.overwrite and is_leader():
@@ -108,12 +110,12 @@ def run(config: TrainConfig, progress: Progress) -> StageReport:
 
 
 def _trained(job: Job, folder: Path, seed: int, progress: Progress, new: bool) -> TrainingOutcome:
-    """What the training gives. A `new` folder in which nothing was trained when it is refused is removed."""
+    """The outcome of the training. If it is refused, a `new` folder without trained weights is removed."""
     try:
         return job.train(folder, seed, progress)
     except KeyboardInterrupt:
         if any(folder.glob("*.safetensors")):
-            progress.say(f"interrupted; what was finished is in {folder}")
+            progress.say(f"interrupted; finished weights are in {folder}")
         raise
     except ConfigError:
         if new and is_leader() and not any((*folder.glob("*.safetensors"), *folder.glob("*resume*"))):
@@ -124,11 +126,11 @@ def _trained(job: Job, folder: Path, seed: int, progress: Progress, new: bool) -
 def _job(
     config: TrainConfig, workspace: Workspace, dataset: PreparedDataset, learner: object, options: Mapping[str, object]
 ) -> Job:
-    """The training that this learner asks for."""
+    """The kind of training that this learner needs."""
     if reads_evaluations(learner):
         return EvaluationJob(config, workspace, dataset, learner, options)
     if config.evaluations:
-        raise ConfigError(f"{config.learner} does not learn from evaluations", "leave --evaluations out")
+        raise ConfigError(f"--evaluations: {config.learner} does not learn from evaluations", "leave --evaluations out")
     if isinstance(learner, FineTuningLearner):
         return FineTuningJob(config, dataset, learner, options)
     if isinstance(learner, InterventionLearner):
@@ -137,13 +139,13 @@ def _job(
 
 
 def _finished(folder: Path, identity: Mapping[str, object]) -> TrainingRecord | None:
-    """The record of the same training when it is finished and its checkpoints are there, else None."""
+    """The record of the same training if it is finished and its checkpoints exist, else None."""
     path = folder / RECORD_FILE
     if not path.is_file():
         return None
     try:
         record = read_json(path)
-    except StoreError:  # cut: train again
+    except StoreError:  # cut off: train again
         return None
     if not _is_record(record) or canonical_json(record["identity"]) != canonical_json(dict(identity)):
         return None
@@ -151,7 +153,7 @@ def _finished(folder: Path, identity: Mapping[str, object]) -> TrainingRecord | 
 
 
 def _is_record(record: object) -> TypeGuard[TrainingRecord]:
-    """Whether history, checkpoints and provenance are what a training writes."""
+    """Whether history, checkpoints and provenance have the types that a training writes."""
     if not isinstance(record, dict) or "identity" not in record:
         return False
     record.setdefault("provenance", {})
@@ -166,7 +168,7 @@ def _is_record(record: object) -> TypeGuard[TrainingRecord]:
 
 
 def _remove_left(folder: Path) -> None:
-    """Removes what a killed training was about to give a name. The lock is held."""
+    """Removes temporary files of a killed training. The caller holds the lock."""
     if is_leader():
         with writing(folder):
             for place in (folder, folder / "logs"):
@@ -174,10 +176,10 @@ def _remove_left(folder: Path) -> None:
 
 
 def _begin(folder: Path, made_by: Makers, overwrite: bool) -> None:
-    """Writes down what the training is begun with. StoreError where it goes on, and was begun with something else."""
+    """Records the makers of the training. StoreError if it is resumed with other makers."""
     path = folder / BEGUN_FILE
     begun: object = {}
-    with contextlib.suppress(StoreError):  # a record that is cut tells of nothing
+    with contextlib.suppress(StoreError):  # a record that was cut off counts as none
         begun = read_json(path) if path.is_file() and not overwrite else {}
     Makers.of(begun).check(folder, made_by)
     if is_leader():
@@ -185,8 +187,8 @@ def _begin(folder: Path, made_by: Makers, overwrite: bool) -> None:
 
 
 def _leave_group() -> None:
-    """Ends gloo's group of a finished training in several processes, whose threads would else outlive the interpreter;
-    Lightning does it for NCCL alone."""
+    """Ends gloo's process group after a training in several processes, whose threads would otherwise outlive the interpreter;
+    Lightning does so for NCCL only."""
     import torch.distributed as group
 
     if group.is_available() and group.is_initialized() and group.get_backend() == "gloo":
@@ -204,7 +206,10 @@ def _report(title: str, folder: Path, record: TrainingRecord, remarks: Sequence[
             entry = min(history, key=itemgetter(figure)) if figure else history[-1]
         rows.append({"checkpoint": name, **{key: round(value, 6) for key, value in entry.items()}})
     source = record["provenance"].get("sequences")
-    return StageReport(title, tuple(rows), folder, (*remarks, *([f"sequences: {source}"] if source else [])))
+    lowest = {"min_vl": "lowest validation loss", "min_tl": "lowest training loss"}
+    notes = [f"{name}: the weights with the {loss}" for name, loss in lowest.items() if name in record["checkpoints"]]
+    notes += [f"sequences: {source}"] if source else []
+    return StageReport(title, tuple(rows), folder, (*remarks, *notes))
 
 
 @contextlib.contextmanager

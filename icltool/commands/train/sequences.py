@@ -1,4 +1,4 @@
-"""Training of selectors: on generated sequences, and the embeddings of the index set."""
+"""Training of selectors: on generated sequences and the embeddings of the index set."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ if TYPE_CHECKING:
 
 #: Columns of a sequences file by name.
 Arrays: TypeAlias = Mapping[str, NDArray[Any]]
-#: What every learner reads of them, and what those do that ask for figures.
+#: The columns that every learner reads, and those for learners that need "figures".
 _READ = ("query_id", "beam_count", "icd_ids", "scores", "candidates")
 _FIGURES = ("values", "log_probs", "base_value", "base_log_prob")
 _AGAIN = "run `icltool generate` again"
 
 
 class SequenceJob:
-    """A selector's training; see Job. Raises StoreError where sequences or embeddings are missing, unfinished or do not
+    """A selector's training; see Job. Raises StoreError if sequences or embeddings are missing, unfinished or do not
     belong together."""
 
     usage = ""
@@ -106,7 +106,7 @@ class SequenceJob:
     def _encoder(self) -> TrainableEncoder:
         """The encoder that made the embeddings, to be trained.
 
-        Raises ConfigError when it cannot be trained or its weights are missing, StoreError when it is another than it was.
+        Raises ConfigError if it cannot be trained or its weights are missing, StoreError if its weights have changed.
         """
         embeddings = self.embeddings
         assert embeddings is not None
@@ -117,7 +117,8 @@ class SequenceJob:
         encoder = component("encoders", embeddings.encoder, **options)
         if not isinstance(encoder, TrainableEncoder):
             raise ConfigError(
-                f"encoder {embeddings.encoder!r} cannot be trained", "use another, or --option freeze=image,text"
+                f"encoder {embeddings.encoder!r} cannot be trained",
+                "use another encoder, or --option freeze=image,text",
             )
         if encoder.fingerprint() != embeddings.encoder_fingerprint:
             raise StoreError(
@@ -128,27 +129,28 @@ class SequenceJob:
 
 
 def _open_sequences(path: Path, dataset: PreparedDataset) -> SequenceFile:
-    """The sequences, checked: finished, and of this very data set."""
+    """The sequences; they must be finished, and of this data set."""
     file = SequenceFile.open(path)
     if file.provenance.dataset_fingerprint != dataset.fingerprint:
         raise StoreError(
-            f"{path} was generated from another version of {dataset.name} ({dataset.task}), or from another data set",
-            f"give other --sequences, or run `icltool generate --dataset {dataset.name} --task {dataset.task}`",
+            f"{path} was generated from another data set, or another version, than {dataset.name} ({dataset.task})",
+            f"give --sequences of this data set, or run `icltool generate --dataset {dataset.name} --task {dataset.task}`",
         )
     if file.provenance.configuration.get("queries", "train") != "train":
         raise StoreError(
-            f"{path} was searched for queries of the validation split, which nothing may be trained on",
-            "give sequences of `icltool generate` without --queries validation",
+            f"{path} has sequences for queries of the validation split, which must not be trained on",
+            "give sequences that `icltool generate` made without --queries validation",
         )
     if not file.complete:
         raise StoreError(
-            f"{path} is unfinished: {len(file)} of {file.total} queries", "run the same `icltool generate` again"
+            f"{path} is unfinished: {len(file):,} of {file.total:,} queries",
+            "rerun the same `icltool generate` to resume",
         )
     return file
 
 
 def _content_hash(arrays: Arrays, names: Iterable[str]) -> str:
-    """32 hex characters of what training reads of the sequences."""
+    """32 hex characters: a hash of the columns that training reads."""
     hasher = hashlib.blake2b(digest_size=16)
     for name in names:
         hasher.update(name.encode() + np.ascontiguousarray(arrays[name]).tobytes())
@@ -156,7 +158,7 @@ def _content_hash(arrays: Arrays, names: Iterable[str]) -> str:
 
 
 def _figures(arrays: Arrays, present: NDArray[np.bool_]) -> SequenceFigures:
-    """What the scorer said of each sequence, and of its anchor alone."""
+    """The scores of each sequence, and of its anchor without demonstrations."""
     base = [np.repeat(arrays[name], present.sum(axis=1)) for name in ("base_value", "base_log_prob")]
     return SequenceFigures(arrays["values"][present], arrays["log_probs"][present], *base)
 

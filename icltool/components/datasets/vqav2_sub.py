@@ -33,7 +33,7 @@ class VQAv2SubOptions(Options):
 
 
 class VQAv2SubReader(VQAv2Reader):
-    """VQAv2 (see VQAv2Reader) with all training questions, and `size` validation questions (default 10,000).
+    """VQAv2 with all training questions, and `size` validation questions (default 10,000).
 
     They are drawn by `seed`: each question has a random number of its own (keyed by its id), and those with the smallest
     are taken, so that one question more or less in the files changes one at most. Or they are those of `ids`: a file of

@@ -65,7 +65,7 @@ def served(tmp_path: Path, *arguments: str) -> Iterator[str]:
 def test_without_gradio(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "gradio", None)
     err = refusal(capsys, "app", "--model=tiny-idefics")
-    assert "the page needs the package gradio" in err
+    assert "icltool app needs the package gradio" in err
     assert "hint: pip install 'icltool[app]'" in err
 
 
@@ -73,8 +73,8 @@ def test_without_gradio(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--port", "TAKEN"], "port TAKEN of 127.0.0.1 is taken"),
-        (["--host", "no.such.host.invalid"], "--host no.such.host.invalid is no address"),
+        (["--port", "TAKEN"], "port TAKEN of 127.0.0.1 is in use"),
+        (["--host", "no.such.host.invalid"], "--host no.such.host.invalid is not an address"),
         (["--task=captoin"], "did you mean 'caption'"),
         (["--task=classification"], "no data set for task 'classification' is prepared"),
         (["--dataset=cocoo"], "cocoo"),
@@ -115,7 +115,7 @@ def test_the_page_in_a_browser(workspace: Path, tmp_path: Path) -> None:
     with served(tmp_path, f"--workspace={workspace}", "--task=caption", "--shots=2") as address, Browser() as browser:
         browser.open(address)
         browser.click("#ask")
-        browser.until(lambda: "there is no image yet" in browser.value("#status textarea"))
+        browser.until(lambda: "choose an image first" in browser.value("#status textarea"))
         browser.click("#examples button.thumbnail-item")
         browser.until(lambda: browser.count("#image img"))
         browser.click("#ask")

@@ -19,7 +19,7 @@ from icltool.store.workspace import Workspace
 
 
 @pytest.fixture(scope="module")
-def asker() -> AnswerSession:
+def answers() -> AnswerSession:
     return AnswerSession(AppConfig(model="tiny-idefics", device="cpu"), task_named("caption"), for_terminal(quiet=True))
 
 
@@ -28,65 +28,65 @@ def dataset(small_world: Path) -> PreparedDataset:
     return open_dataset(Workspace(small_world).dataset_folder("shapes", "caption"))
 
 
-def test_an_answer_with_all_that_was_asked(asker: AnswerSession, dataset: PreparedDataset) -> None:
-    desk = AppSession(asker, dataset, ())
-    query = desk.example(3)
-    icds = desk.drawn(query, 4, seed=1)
-    found = desk.ask(query, icds)
+def test_an_answer_with_all_that_was_asked(answers: AnswerSession, dataset: PreparedDataset) -> None:
+    session = AppSession(answers, dataset, ())
+    query = session.example(3)
+    icds = session.drawn(query, 4, seed=1)
+    found = session.ask(query, icds)
     assert found.references == query.references
     assert found.demonstrations == icds
-    expected = asker.model.prompt("caption", icds, query)
+    expected = answers.model.prompt("caption", icds, query)
     assert found.prompt == expected.text
-    assert asker.model.clean("caption", found.raw) == found.answer
-    assert desk.ask(query, icds) == found
+    assert answers.model.clean("caption", found.raw) == found.answer
+    assert session.ask(query, icds) == found
 
 
-def test_demonstrations(asker: AnswerSession, dataset: PreparedDataset) -> None:
-    desk = AppSession(asker, dataset, ())
-    query = desk.example(0)
-    icds = desk.drawn(query, 16, seed=0)
+def test_demonstrations(answers: AnswerSession, dataset: PreparedDataset) -> None:
+    session = AppSession(answers, dataset, ())
+    query = session.example(0)
+    icds = session.drawn(query, 16, seed=0)
     assert len({e.id for e in icds}) == 16
-    assert desk.drawn(query, 5, seed=0) == icds[:5]
-    assert desk.drawn(query, 16, seed=1) != icds
+    assert session.drawn(query, 5, seed=0) == icds[:5]
+    assert session.drawn(query, 16, seed=1) != icds
     assert not any(e.image_id == query.image_id or (query.group and e.group == query.group) for e in icds)
-    assert desk.chosen([icds[2].id, icds[0].id]) == (icds[2], icds[0])
+    assert session.chosen([icds[2].id, icds[0].id]) == (icds[2], icds[0])
     with pytest.raises(StoreError, match="has no example 987654321"):
-        desk.chosen([987654321])
+        session.chosen([987654321])
     train = dataset.split("train")
-    own = desk.own(train.images[5], "", "")
+    own = session.own(train.images[5], "", "")
     drawn = RandomDemonstrations(train, len(train) - 1, 0, False, frozenset({"image"}))(own)
     assert train.images[5] not in {e.image for e in drawn}
     with pytest.raises(ConfigError, match=r"only .* show another image"):
-        desk.drawn(own, len(train), 0)
+        session.drawn(own, len(train), 0)
 
 
-def test_words_are_found_in_the_index_set(asker: AnswerSession, dataset: PreparedDataset) -> None:
-    desk = AppSession(asker, dataset, ())
+def test_words_are_found_in_the_index_set(answers: AnswerSession, dataset: PreparedDataset) -> None:
+    session = AppSession(answers, dataset, ())
     first = dataset.split("train")[0]
-    found = desk.found(first.label.upper(), 5)
+    found = session.search(first.label.upper(), 5)
     assert found[0] == first
     assert all(set(first.label.split()) <= set(e.text.split()) for e in found)
-    assert desk.found("no such words", 5) == []
-    assert len(set(desk.some_rows(12, 0))) == 12
-    assert desk.some_rows(12, 0) != desk.some_rows(12, 1)
+    assert session.search("no such words", 5) == []
+    assert len(set(session.some_rows(12, 0))) == 12
+    assert session.some_rows(12, 0) != session.some_rows(12, 1)
 
 
-def test_what_was_asked_otherwise_has_no_references(asker: AnswerSession, dataset: PreparedDataset) -> None:
-    desk = AppSession(asker, dataset, ())
-    query = desk.example(0)
-    assert desk.about(query, "", "").references == query.references
-    assert desk.about(query, "", "Sweet").references == ()
+def test_what_was_asked_otherwise_has_no_references(answers: AnswerSession, dataset: PreparedDataset) -> None:
+    session = AppSession(answers, dataset, ())
+    query = session.example(0)
+    assert session.about(query, "", "").references == query.references
+    assert session.about(query, "", "Sweet").references == ()
 
 
-def test_faults_are_told_in_a_line(asker: AnswerSession, tmp_path: Path) -> None:
-    desk = AppSession(asker, None, ())
+def test_faults_are_told_in_a_line(answers: AnswerSession, tmp_path: Path) -> None:
+    session = AppSession(answers, None, ())
     (tmp_path / "notes.jpg").write_text("no image")
     with pytest.raises(DataError, match=r"^image notes\.jpg cannot be read: it is no image of a known format"):
-        desk.own(str(tmp_path / "notes.jpg"), "", "")
+        session.own(str(tmp_path / "notes.jpg"), "", "")
     with pytest.raises(DataError, match=r"^image gone\.jpg is missing"):
-        desk.own(str(tmp_path / "gone.jpg"), "", "")
+        session.own(str(tmp_path / "gone.jpg"), "", "")
     with pytest.raises(DataError, match="there is no example 0"):
-        desk.example(0)
-    with pytest.raises(ConfigError, match="there is none"):
-        desk.chosen([1])
-    assert (desk.examples, desk.found("a", 3), desk.chosen([])) == (0, [], ())
+        session.example(0)
+    with pytest.raises(ConfigError, match="need a prepared data set"):
+        session.chosen([1])
+    assert (session.examples, session.search("a", 3), session.chosen([])) == (0, [], ())

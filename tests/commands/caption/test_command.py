@@ -265,8 +265,8 @@ def test_what_is_asked_is_known_by_its_content(images: list[Path], tmp_path: Pat
     moved = entries_module.read_entries(written(tmp_path / "b.json", asked[::-1]))
     assert [e.example.id for e in first] == [e.example.id for e in moved[::-1]]
     assert entries_module.digest_of(first) != entries_module.digest_of(moved)
-    assert entries_module.asked_by(first, tmp_path) == "style"
+    assert entries_module.task_of_entries(first, tmp_path) == "style"
     region = f"{images[0]}#xywh=1,2,3,4&show=highlight"
     [entry] = entries_module.read_entries(written(tmp_path / "c.json", [{"image": region, "clue": "a hat"}]))
     assert entry.example.image == region
-    assert (entry.example.question, entries_module.asked_by([entry], tmp_path)) == ("a hat", "inference")
+    assert (entry.example.question, entries_module.task_of_entries([entry], tmp_path)) == ("a hat", "inference")

@@ -89,7 +89,7 @@ def test_reachability(workspace: Path) -> None:
         f"evaluations/{old.name}": "its data set shapes (caption) has changed"
     }
     assert chosen(workspace, unreachable=True) == {f"evaluations/{old.name}"}
-    assert any("cannot be made again" in line for line in planned(workspace, unreachable=True).remarks)
+    assert any("cannot be reproduced" in line for line in planned(workspace, unreachable=True).remarks)
     shutil.rmtree(workspace / "datasets" / "shapes" / "caption")
     gone = chosen(workspace, unreachable=True)
     assert "sequences/others.h5" in gone

@@ -119,7 +119,7 @@ def test_another_seed_is_another_data_set_and_the_other_task_is_named(tmp_path: 
     other: dict[str, Any] = {"task": "caption", "options": {**options, "seed": 2}}
     error = refused(StoreError, tmp_path, "shapes", **other)
     assert error.message == "shapes (caption) is already prepared, with other options (seed=0, now 2)"
-    assert error.hint == "--name NAME keeps both, --overwrite replaces it"
+    assert error.hint == "keep both with --name NAME, or replace it with --overwrite"
     second = prepare(tmp_path, "shapes", **other, overwrite=True)
     assert second.rows()[0]["fingerprint"] != first.rows()[0]["fingerprint"]
     assert second.rows()[0]["state"] == "prepared"
@@ -134,7 +134,7 @@ def test_one_task_only(official: Path, tmp_path: Path) -> None:
     assert {row["task"] for row in prepare(workspace, "vqav2", root=official, task="vqa").rows()} == {"vqa"}
     error = refused(ConfigError, workspace, "coco2017", root=official, task="vqa")
     assert error.message == "data set 'coco2017' has no task 'vqa'"
-    assert error.hint == "it serves caption"
+    assert error.hint == "its tasks: caption"
 
 
 def test_changed_files_are_read_again(official: Path, tmp_path: Path) -> None:

@@ -93,7 +93,7 @@ def test_a_registered_name_is_taken(place: Path, capsys: pytest.CaptureFixture[s
 
 def test_task_and_file_are_one_too_many(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert prepare("--task", "vqa") == 2
-    assert "--task and --task-file both say" in capsys.readouterr().err
+    assert "--task and --task-file both name" in capsys.readouterr().err
 
 
 def test_a_reader_of_official_files_does_not_serve_it(place: Path, capsys: pytest.CaptureFixture[str]) -> None:

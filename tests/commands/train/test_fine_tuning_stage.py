@@ -118,13 +118,13 @@ def test_a_text_that_says_no_is_no_scst(home: Path) -> None:
 
 def test_a_model_that_cannot_be_fine_tuned(home: Path) -> None:
     error = refused(home, model="tiny-idefics")
-    assert "tiny-idefics cannot be fine-tuned here" in error.message
+    assert "tiny-idefics cannot be fine-tuned" in error.message
     assert "blip2" in str(error.hint)
 
 
 def test_options_of_selectors(home: Path, tmp_path: Path) -> None:
     error = refused(home, sequences=tmp_path / "some.h5")
-    assert "captioner learns from examples, not from sequences" in error.message
+    assert "--sequences: captioner learns from examples" in error.message
     assert "leave --sequences out" in str(error.hint)
 
 

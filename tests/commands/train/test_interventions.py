@@ -92,7 +92,7 @@ def test_the_leak_guard_decides_what_the_teacher_sees(workspace: Path, monkeypat
 
 
 def test_wrong_options_are_one_clear_line(workspace: Path) -> None:
-    with pytest.raises(ConfigError, match="live learns from examples, not from sequences"):
+    with pytest.raises(ConfigError, match="--sequences: live learns from examples"):
         run(workspace, sequences=workspace / "x.h5")
     with pytest.raises(PluginError, match="unknown model 'tiny-idefix'"):
         run(workspace, model="tiny-idefix")

@@ -220,7 +220,7 @@ def test_sequences_that_do_not_fit_are_refused(workspace: Workspace) -> None:
     with pytest.raises(StoreError, match="5 of 24 queries"):
         run(workspace, sequences=unfinished)
     foreign = write_sequences(workspace, "another", "foreign")
-    with pytest.raises(StoreError, match=r"foreign\.h5 was generated from another version"):
+    with pytest.raises(StoreError, match=r"foreign\.h5 was generated from another data set, or another version"):
         run(workspace, sequences=foreign)
     cut = workspace.sequences / "cut.h5"
     cut.write_bytes(foreign.read_bytes()[:100])
