@@ -64,7 +64,7 @@ def test_captions_of_a_list(
     shown = run(["caption", *MODEL, f"--input={file}", f"--images={folder}", f"--output={tmp_path / 'o.json'}"])
     assert shown == 0
     out = capsys.readouterr().out
-    assert "5 of 6 are shown" in out
+    assert "the first 5 of 6 captions" in out
     assert found["results"][0]["caption"] in out
 
 
@@ -112,22 +112,22 @@ def test_samples_of_a_data_set(workspace: Path, tmp_path: Path, capsys: pytest.C
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        ("{not json", ["list.json is no JSON file"]),
-        ({"image": "a.jpg"}, ["holds no list, but an object"]),
+        ("{not json", ["list.json is not a JSON file"]),
+        ({"image": "a.jpg"}, ["holds an object, not a list"]),
         ([], ["holds an empty list"]),
-        (["a.jpg"], ["entry 1: a text where an object was expected"]),
+        (["a.jpg"], ["entry 1: expected an object, got a text"]),
         ([{"image": "GOOD"}, {"style": "Sweet"}], ["entry 2: no image"]),
         ([{"image": "GOOD", "image_hash": "x"}], ["entry 1: both image and image_hash"]),
         ([{"image": "GOOD", "stile": "x"}], ["entry 1: unknown key 'stile'", "did you mean 'style'"]),
-        ([{"image": 3}], ["entry 1: image is a number where a text was expected"]),
+        ([{"image": 3}], ["entry 1: image must be a text, got a number"]),
         ([{"image": "GOOD"}, {"image": "gone.jpg"}], ["entry 2: ", "gone.jpg is missing", "--images FOLDER"]),
         (
             [{"image": "text.jpg"}],
-            ["entry 1: ", "text.jpg cannot be read: it is no image of a known format", "get the file"],
+            ["entry 1: ", "text.jpg cannot be read: it is no image of a known format", "restore the file"],
         ),
         ([{"image": "."}], ["entry 1: ", " is a folder"]),
         ([{"image": f"{n}.jpg"} for n in range(9)], ["0.jpg is missing", "2.jpg is missing; and 6 more images"]),
-        ([{"image": "GOOD", "style": "Sweet"}, {"image": "GOOD"}], ["entry 2: no style, and entry 1 has one"]),
+        ([{"image": "GOOD", "style": "Sweet"}, {"image": "GOOD"}], ["entry 2 has no style, but entry 1 has one"]),
         ([{"image": "GOOD", "question": "q", "clue": "c"}], ["entry 1: both question and clue"]),
     ],
 )
@@ -148,7 +148,7 @@ def test_lists_that_do_not_fit(
     [
         ([], ["give either --input FILE or --samples N"]),
         (["--input", "LIST", "--samples=3"], ["give either --input FILE or --samples N"]),
-        (["--samples=3", "--images=."], ["--images says where the images of --input lie"]),
+        (["--samples=3", "--images=."], ["--images is for the images of --input"]),
         (["--input", "gone.json"], ["gone.json does not exist"]),
         (["--input", "LIST", "--task=captoin"], ["unknown task 'captoin'", "did you mean 'caption'"]),
         (["--input", "LIST", "--task=classification"], ["chooses from a list"]),
@@ -157,8 +157,8 @@ def test_lists_that_do_not_fit(
         (["--input", "LIST", "--shots=2", "--dataset=cocoo"], ["cocoo", "icltool prepare"]),
         (["--input", "LIST", "--shots=9999"], ["--shots 9999: only"]),
         (["--input", "LIST", "--output=FOLDER"], ["is a folder"]),
-        (["--input", "LIST", "--output=LIST"], ["exists already", "--overwrite"]),
-        (["--input", "LIST", "--output=LIST", "--overwrite"], ["is what is read"]),
+        (["--input", "LIST", "--output=LIST"], ["already exists", "--overwrite"]),
+        (["--input", "LIST", "--output=LIST", "--overwrite"], ["is an input file"]),
         (["--input", "LIST", "--output=LIST/c.json"], ["cannot write in"]),
     ],
 )
@@ -187,7 +187,7 @@ def test_styles_are_checked_before_the_model_is_loaded(
     call = ["caption", "--input", str(file), "--model=idefics-9b", f"--output={tmp_path / 'o.json'}"]
     err = refusal(capsys, *call, "--styles", str(styles))
     assert "entry 2: unknown style 'happpy'" in err
-    assert "did you mean 'Happy'? known: Happy, Sweet; --any-style lets it pass" in err
+    assert "did you mean 'Happy'? known: Happy, Sweet; --any-style accepts it" in err
     assert "weights of idefics-9b are not" in refusal(capsys, *call, "--styles", str(styles), "--any-style")
     assert "names no style" in refusal(capsys, *call, "--styles", str(written(tmp_path / "none.txt", "\n")))
 
@@ -216,14 +216,14 @@ def test_a_image_that_breaks_half_way_loses_nothing(
     call = ["caption", *MODEL, "--input", str(file), "--output", str(output), "--batch-size=1", "--image-cache-mb=0"]
     err = refusal(capsys, *call)
     assert "list.json, entry 3: image" in err
-    assert "the same command goes on from there" in err
+    assert "rerun the command to resume" in err
     assert not output.exists()
     assert journal_path(output).exists()
     other = refusal(capsys, *call, "--num-beams=1")
     assert "holds unfinished captions of another call (other generation, options)" in other
     cut.write_bytes(data)
     assert run(call) == 0
-    assert "2 of 6 were captioned before" in capsys.readouterr().out
+    assert "2 of 6 images were captioned by an earlier run" in capsys.readouterr().out
     assert not journal_path(output).exists()
     whole = captioned(capsys, tmp_path / "whole.json", "--input", file, "--batch-size=1", "--image-cache-mb=0")
     assert json.loads(output.read_text()) == whole
@@ -250,7 +250,7 @@ def test_a_killed_call_goes_on(images: list[Path], tmp_path: Path, capsys: pytes
     assert journal_path(output).exists()
     assert not output.exists()
     assert run(call) == 0
-    assert "10 of 24 were captioned before" in capsys.readouterr().out
+    assert "10 of 24 images were captioned by an earlier run" in capsys.readouterr().out
     results = json.loads(output.read_text())["results"]
     assert [row["reference"] for row in results] == [str(n) for n in range(24)]
     assert len({row["caption"] for row in results[::6]}) == 1
