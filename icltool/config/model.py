@@ -12,13 +12,13 @@ from icltool.config.base import HIDDEN, StageConfig, place
 from icltool.contracts.json import Json
 from icltool.engine.first_prompt import check_first_prompt
 from icltool.engine.opening import open_session, prefix_bytes
-from icltool.plugin.manager import component
+from icltool.plugin.manager import component, load_registry
 from icltool.store.image_features import image_features_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from icltool.contracts import GenerationOptions, Model, Task
+    from icltool.contracts import GenerationOptions, Model, PromptRenderer, Task
     from icltool.engine.image_cache import FeatureStore
     from icltool.engine.session import FeatureSource, Session
 
@@ -191,6 +191,11 @@ class LvlmConfig(StageConfig):
         if options.get("path") is not None:
             check_first_prompt(model, self.model, str(options["path"]), task)
         return model
+
+    def prompt_renderer(self, **further: Any) -> PromptRenderer:
+        """What writes the model's prompts with these options and `further` ones, without its weights. Raises ConfigError for a
+        model that cannot do without them."""
+        return load_registry().prompt_renderer(self.model, **{**self.model_options(), **further})
 
     def image_store(self, model: Model | None) -> FeatureStore | None:
         """The file of encoded images, where it was asked for."""

@@ -133,6 +133,50 @@ class CountsTokens(Protocol):
         ...
 
 
+@runtime_checkable
+class PromptRenderer(Protocol):
+    """Writes a model's prompts, and holds no weights. It may be CountsTokens, LimitsTokens and HoldsConversations, too."""
+
+    @property
+    def image_marker(self) -> str:
+        """The text that marks each image in a prompt; "" if the text has no marker (the model reads one image beside it)."""
+        ...
+
+    def prompt(self, task: Task | str, demonstrations: Sequence[Example], query: Example) -> Prompt:
+        """A prompt with the text and the images of `Model.prompt`; its target may end differently."""
+        ...
+
+
+@runtime_checkable
+class RendersPrompts(Protocol):
+    """Of a model's class: it writes prompts without loading the weights."""
+
+    def prompt_renderer(self, options: Any) -> PromptRenderer:
+        """A class method. `options` are an object of the class's `options_model`. Raises ConfigError if the tokenizer, the
+        processor or the configuration is missing."""
+        ...
+
+
+@runtime_checkable
+class LimitsTokens(Protocol):
+    """Of a prompt renderer: the language model reads a limited number of tokens."""
+
+    @property
+    def token_limit(self) -> int | None:
+        """The largest number of tokens of a prompt with its answer; None if there is no limit, or it is not known."""
+        ...
+
+
+@runtime_checkable
+class HoldsConversations(Protocol):
+    """Of a prompt renderer: prompts are conversations, which the model's chat template turns into text."""
+
+    def messages(self, task: Task | str, demonstrations: Sequence[Example], query: Example) -> list[dict[str, Any]]:
+        """The turns of the prompt, each with "role" and "content": a list of parts, {"type": "image"} in the order of the
+        prompt's images, or {"type": "text", "text": …}."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class PromptTokens:
     """A prompt as a causal language model reads it.

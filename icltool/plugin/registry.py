@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import importlib
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from icltool.errors import IclError, PluginError, closest
+from icltool.errors import ConfigError, IclError, PluginError, closest
 from icltool.plugin.registration import KINDS, Registration
+
+if TYPE_CHECKING:
+    from icltool.contracts import PromptRenderer
 
 SINGULAR = {kind: kind[:-1] for kind in KINDS} | {"retrievers": "retrieval method"}
 
@@ -98,6 +101,23 @@ class Registry:
         if kind == "models" and isinstance(factory, HasOptions):
             bound = {"name": name, **bound}
         return build(f"{SINGULAR[kind]} {name!r}", factory, bound, _MODEL_FLAGS if kind == "models" else {})
+
+    def prompt_renderer(self, name: str, /, **options: object) -> PromptRenderer:
+        """What writes the prompts of the model `name` with these options, without its weights.
+
+        Raises PluginError as `load` does, ConfigError for wrong options and for a model that cannot do without its weights.
+        """
+        from icltool.contracts import RendersPrompts
+        from icltool.contracts.options import HasOptions, made
+
+        model_class = self.load("models", name)
+        if not isinstance(model_class, RendersPrompts) or not isinstance(model_class, HasOptions):
+            raise ConfigError(
+                f"model {name} cannot write its prompts without its weights",
+                "`icltool evaluate --test-size 3` loads them, and stores each prompt in predictions/*.jsonl",
+            )
+        bound = {"name": name, **self.get("models", name).registration.options, **options}
+        return model_class.prompt_renderer(made(f"model {name!r}", model_class.options_model, bound, _MODEL_FLAGS))
 
     def _claims(self, items: list[Found]) -> str:
         """One sentence: which distributions claim one name."""

@@ -24,6 +24,7 @@ from icltool.testing.metrics import check_metric
 from icltool.testing.models import check_model
 from icltool.testing.plain import PlainTwin, torch_twin, torch_twin_apart
 from icltool.testing.progress import QuietProgress
+from icltool.testing.prompts import check_prompt_renderer
 from icltool.testing.retrievers import check_retriever
 from icltool.testing.samplers import check_sampler
 from icltool.testing.scorers import check_scorer
@@ -48,6 +49,7 @@ __all__ = [
     "check_learner",
     "check_metric",
     "check_model",
+    "check_prompt_renderer",
     "check_retriever",
     "check_sampler",
     "check_scorer",

@@ -16,6 +16,7 @@ from icltool.contracts import (
     Model,
     PreparesImages,
     Prompt,
+    RendersPrompts,
     SupportsDecoderHooks,
     SupportsImageCache,
     SupportsPrefixCache,
@@ -23,13 +24,14 @@ from icltool.contracts import (
 )
 from icltool.contracts.model import HasPrecision, RunsOnDevice
 from icltool.errors import ConfigError, IclError
-from icltool.plugin.manager import component
+from icltool.plugin.manager import component, load_registry
 from icltool.testing.alone import PromptsAlone, valid_scores
 from icltool.testing.expectations import expect, expect_equal, expect_error
 from icltool.testing.hooks import check_hooks
 from icltool.testing.images import check_prepared_images
 from icltool.testing.plain import PlainTwin
 from icltool.testing.prefixes import check_prefixes
+from icltool.testing.prompts import check_prompt_renderer
 
 if TYPE_CHECKING:
     pass
@@ -64,10 +66,13 @@ def check_model(
     and of the target); where the model can encode an image once, that scores and answers from image features equal those
     from the images; where it can go on from keys and values of tokens computed before, that prompts cut anywhere give the
     same scores and answers; where its decoder takes hooks, what `icltool.testing.hooks.check_hooks` says; and, with a
-    `twin`, that scores, greedy answers and answers of beam search equal its.
+    `twin`, that scores, greedy answers and answers of beam search equal its; of a registered name whose class can write
+    prompts without the weights, what `check_prompt_renderer` says.
     """
     if isinstance(model, str):
         made: Model = component("models", model)
+        if isinstance(type(made), RendersPrompts):
+            check_prompt_renderer(load_registry().prompt_renderer(model), made, examples, task=task)
     else:
         made = model
     _check_model(made, examples, task, batch_size, tolerance, twin)

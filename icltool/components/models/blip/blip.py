@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from icltool.components.models.shared.captioner import CaptionerOptions
 from icltool.components.models.shared.captioner_format import QUERIES, CaptionerFormat
 from icltool.components.models.shared.fine_tuning import COMMON_RECIPE, TunableCaptioner
 from icltool.components.models.shared.tokens import positions
 from icltool.errors import ConfigError
 
 if TYPE_CHECKING:
-    from icltool.components.models.shared.loading import Network
+    from icltool.components.models.shared.loading import ModelClass, Network
 
 #: The decoder's start token; its id comes right after the vocabulary of BERT.
 _START = "[DEC]"
@@ -25,10 +24,10 @@ class BlipModel(TunableCaptioner):
 
     images_per_prompt = 1
 
-    def __init__(self, options: CaptionerOptions) -> None:
+    def _model_class(self) -> ModelClass:
         from transformers import BlipForConditionalGeneration
 
-        super().__init__(options, BlipForConditionalGeneration)
+        return BlipForConditionalGeneration
 
     @property
     def language(self) -> Network:
@@ -41,7 +40,7 @@ class BlipModel(TunableCaptioner):
         return False
 
     def _prompt_format(self) -> CaptionerFormat:
-        start = int(self.language.config.bos_token_id)
+        start = int(self.language_config.bos_token_id)
         if _START not in self.tokenizer.get_vocab():
             self.tokenizer.add_special_tokens({"additional_special_tokens": [_START]})
         token_id = self.tokenizer.convert_tokens_to_ids(_START)

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from icltool.components.models.shared.captioner import CaptionerOptions, opening
+from icltool.components.models.shared.captioner import opening
 from icltool.components.models.shared.captioner_format import CaptionerFormat
 from icltool.components.models.shared.fine_tuning import COMMON_RECIPE, TunableCaptioner
 from icltool.components.models.shared.tokens import positions
 from icltool.errors import ConfigError
 
 if TYPE_CHECKING:
-    from icltool.components.models.shared.loading import Network
+    from icltool.components.models.shared.loading import ModelClass, Network
 
 #: Side in pixels of the images that the published checkpoints were pre-trained on.
 PRETRAINED_SIZE = 224
@@ -60,7 +60,7 @@ class PrefixedCaptioner(TunableCaptioner):
                 f"the tokenizer in {self.source} has no {marker}", "download its files again: older ones lack the token"
             )
         self.placeholder = self.tokenizer.get_vocab()[marker]
-        self.placeholders = int(self.model.config.num_query_tokens)
+        self.placeholders = int(self.config.num_query_tokens)
         eos = str(self.tokenizer.eos_token)
         specials = self.tokenizer.all_special_tokens
         reserved = tuple(sorted({marker, *specials}))
@@ -68,7 +68,7 @@ class PrefixedCaptioner(TunableCaptioner):
             start = opening(self.tokenizer, marker, "")
             # T5's tokenizer reads a line break as a blank, so a full stop comes before it
             return CaptionerFormat(marker, start, eos, " ", ".\n", eos, r"\.?\s*\n", reserved)
-        begins = self.language.config.bos_token_id
+        begins = self.language_config.bos_token_id
         if self.tokenizer.bos_token_id != begins:  # in training all texts began with it
             raise ConfigError(
                 f"the tokenizer in {self.source} has {self.tokenizer.bos_token!r} "
@@ -111,10 +111,10 @@ class PrefixedCaptioner(TunableCaptioner):
 class Blip2Model(PrefixedCaptioner):
     """The adapter. The features of an image are the projected query tokens that the language model attends to."""
 
-    def __init__(self, options: CaptionerOptions) -> None:
+    def _model_class(self) -> ModelClass:
         from transformers import Blip2ForConditionalGeneration
 
-        super().__init__(options, Blip2ForConditionalGeneration)
+        return Blip2ForConditionalGeneration
 
     def fine_tuning_recipe(self, task: str) -> Mapping[str, object]:
         """See SupportsFineTuning."""

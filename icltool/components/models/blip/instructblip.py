@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import torch
 
 from icltool.components.models.blip.blip2 import PrefixedCaptioner
-from icltool.components.models.shared.captioner import CaptionerOptions
 from icltool.components.models.shared.captioner_format import CaptionerFormat
 from icltool.components.models.shared.fine_tuning import COMMON_RECIPE
 from icltool.contracts import Prompt
 from icltool.errors import ConfigError
+
+if TYPE_CHECKING:
+    from icltool.components.models.shared.loading import ModelClass
 
 
 class InstructBlipModel(PrefixedCaptioner):
     """The adapter. With each image the Q-Former reads the query that follows it in the prompt, but never an answer. So the
     features of an image that are valid for any prompt are the vision encoder's states."""
 
-    def __init__(self, options: CaptionerOptions) -> None:
+    def _model_class(self) -> ModelClass:
         from transformers import InstructBlipForConditionalGeneration
 
-        super().__init__(options, InstructBlipForConditionalGeneration)
+        return InstructBlipForConditionalGeneration
 
     def _prompt_format(self) -> CaptionerFormat:
         tokenizer = self.processor.qformer_tokenizer

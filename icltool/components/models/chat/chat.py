@@ -6,6 +6,7 @@ Idefics3, SmolVLM, Qwen2-VL, Qwen2.5-VL, Qwen3-VL, LLaVA-OneVision, InternVL, Ge
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
 from PIL import Image
@@ -16,9 +17,12 @@ from icltool.components.models.chat.chat_images import REUSABLE, ChatImages
 from icltool.components.models.chat.chat_prefix_cache import chat_prefix_cache
 from icltool.components.models.shared.options import RemoteCodeOptions
 from icltool.components.models.shared.processed import ModelInputs, ProcessedModel
-from icltool.components.models.shared.weights import fingerprint
-from icltool.contracts import Example, Features, Prompt
+from icltool.components.models.shared.weights import Weights, fingerprint
+from icltool.contracts import Example, Features, Prompt, Task
 from icltool.errors import ConfigError
+
+if TYPE_CHECKING:
+    from icltool.components.models.shared.loading import ModelClass
 
 
 class ChatOptions(RemoteCodeOptions):
@@ -42,10 +46,7 @@ class ChatModel(ProcessedModel):
     def __init__(self, options: ChatOptions) -> None:
         """Loads processor and weights. Raises ConfigError if weights are missing or do not fit, or if the model does not
         support conversations about several images."""
-        from transformers import AutoModelForImageTextToText
-
-        self._style = options.style
-        super().__init__(options, AutoModelForImageTextToText)
+        super().__init__(options)
         self.format = ended_by(self.format, self.tokenizer, self.end_tokens)
         self._images = ChatImages(self.processor, self.model, self.recorder, self.format.marker)
         if self.model.config.model_type in REUSABLE and "mm_encoder_outputs" in self._forward:
@@ -53,6 +54,19 @@ class ChatModel(ProcessedModel):
             cache = chat_prefix_cache(self, self._images)
             if cache is not None:
                 self._use_prefix_cache(cache)
+
+    def _model_class(self) -> ModelClass:
+        from transformers import AutoModelForImageTextToText
+
+        return AutoModelForImageTextToText
+
+    def _open(self, options: ChatOptions) -> Weights:
+        self._style = options.style
+        return super()._open(options)
+
+    def messages(self, task: Task | str, demonstrations: Sequence[Example], query: Example) -> list[dict[str, Any]]:
+        """See HoldsConversations."""
+        return [dict(message) for message in self.format.messages(task, demonstrations, query)]
 
     def fingerprint(self) -> str:
         return fingerprint(self.source, self.precision, self.format.description())

@@ -55,7 +55,7 @@ class ChatFormat:
     def prompt(self, task: Task | str, demonstrations: Sequence[Example], query: Example) -> Prompt:
         """The prompt of Model.prompt. The target is the query's label, with the blank that the template puts before an answer
         but not at the end of a request, and with the end of an assistant turn."""
-        messages = self._messages(task, demonstrations, query)
+        messages = self.messages(task, demonstrations, query)
         label = self._plain(query.label)
         text = self.start + self.render(messages, True)
         whole = self.start + self.render([*messages, _turn("assistant", label)], False)
@@ -68,6 +68,11 @@ class ChatFormat:
                 "it does not support several images: choose another model, or use --shots 0",
             )
         return Prompt(text, images, blank + label + (after.rstrip() or self.eos))
+
+    @property
+    def image_marker(self) -> str:
+        """See PromptRenderer."""
+        return self.marker
 
     def clean(self, task: Task | str, text: str) -> str:
         """The answer in a raw continuation: up to the next turn (flat: the next example), without quotes and extra blanks."""
@@ -83,7 +88,8 @@ class ChatFormat:
         flat = {task: (request(task, "flat").query, request(task, "flat").stop) for task in _IN_FINGERPRINT}
         return repr((self.style, self.start, requests, flat, prompt.text, prompt.target))
 
-    def _messages(self, task: Task | str, demonstrations: Sequence[Example], query: Example) -> list[Message]:
+    def messages(self, task: Task | str, demonstrations: Sequence[Example], query: Example) -> list[Message]:
+        """The turns that the template renders."""
         return conversation(task, demonstrations, query, self.style, self.reserved)
 
     def between(self) -> str:

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from icltool.components.models.idefics.fixed_formats import FixedFormats
 from icltool.components.models.idefics.idefics_prefix_cache import IdeficsPrefixCache, ready_features, whole_vocabulary
 from icltool.components.models.idefics.options import IdeficsOptions
 from icltool.components.models.shared.adapter import EncodesImages
 from icltool.components.models.shared.decoder_hooks import HookedDecoder, answers_at
 from icltool.components.models.shared.image_reader import ImageReader, Pixels, on_device
-from icltool.components.models.shared.loading import check_image_processor, loading_errors
-from icltool.components.models.shared.processed import text_limit
+from icltool.components.models.shared.loading import check_image_processor, loading_errors, read_config, text_limit
 from icltool.components.models.shared.prompt_format import IDEFICS_FORMATS
 from icltool.components.models.shared.scoring import (
     beam_options,
@@ -34,7 +34,7 @@ from icltool.components.models.shared.tokens import (
     text_lengths,
     tokenize,
 )
-from icltool.components.models.shared.weights import weights_of
+from icltool.components.models.shared.weights import Weights, weights_of
 from icltool.contracts import AnswerBatch, Features, GenerationOptions, Prompt, TargetScore
 from icltool.errors import ConfigError
 
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from transformers.image_processing_utils import BaseImageProcessor
 
 
-class IdeficsModel(EncodesImages, HookedDecoder):
+class IdeficsModel(EncodesImages, FixedFormats, HookedDecoder):
     """The adapter. A token attends to the last image before it; tokens before the first image attend to none.
 
     Masks and positions are always those of the unpadded prompt, whatever else is in the batch. `padding_side` applies to
@@ -52,19 +52,13 @@ class IdeficsModel(EncodesImages, HookedDecoder):
 
     padding_side = "right"
     options_model = IdeficsOptions
+    formats = IDEFICS_FORMATS
 
     def __init__(self, options: IdeficsOptions) -> None:
         """Loads tokenizer, image processor and weights. Raises ConfigError when weights are missing or do not fit."""
-        from transformers import AutoTokenizer, IdeficsForVisionText2Text
+        from transformers import IdeficsForVisionText2Text
 
-        self.name = name = options.name
-        self.template, self.format = options.template, IDEFICS_FORMATS[options.template]
-        weights = weights_of(options)
-        with loading_errors(name, weights):
-            self.tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(weights.source, **weights.where)
-            as_in_file(self.tokenizer, weights.source, name)
-            self.image_processor = _image_processor(weights.source, weights.local_only)
-            check_image_processor(name, self.image_processor)
+        weights = self._open(options)
         self._load(IdeficsForVisionText2Text, weights, options)
         self.dtype = self.model.dtype
         vocabulary = self.tokenizer.get_vocab()
@@ -89,6 +83,20 @@ class IdeficsModel(EncodesImages, HookedDecoder):
                 lambda paths: self.image_features(paths, len(paths)),
             )
         )
+
+    def _open(self, options: IdeficsOptions) -> Weights:
+        from transformers import AutoTokenizer, IdeficsForVisionText2Text
+
+        self.name = name = options.name
+        self.template, self.format = options.template, self.formats[options.template]
+        weights = weights_of(options)
+        with loading_errors(name, weights):
+            self.tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(weights.source, **weights.where)
+            as_in_file(self.tokenizer, weights.source, name)
+            self.image_processor = _image_processor(weights.source, weights.local_only)
+            check_image_processor(name, self.image_processor)
+        self.config = read_config(IdeficsForVisionText2Text, name, weights)
+        return weights
 
     def image_reader(self) -> ImageReader:
         """See PreparesImages."""

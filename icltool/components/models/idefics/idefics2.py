@@ -7,36 +7,46 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
+from icltool.components.models.idefics.fixed_formats import FixedFormats
 from icltool.components.models.idefics.options import IdeficsOptions
 from icltool.components.models.shared.adapter import EncodesImages
 from icltool.components.models.shared.image_prefix_cache import ImagePrefixCache, text_supports_prefix_cache
 from icltool.components.models.shared.image_reader import ImageReader, Pixels, on_device, padded
 from icltool.components.models.shared.processed import ModelInputs, ProcessedModel
 from icltool.components.models.shared.prompt_format import IDEFICS2_FORMATS
+from icltool.components.models.shared.weights import Weights
 from icltool.contracts import Features, Prompt
 
 if TYPE_CHECKING:
-    from icltool.components.models.shared.loading import Network
+    from icltool.components.models.shared.loading import ModelClass, Network
 
 
-class Idefics2Model(EncodesImages, ProcessedModel):
+class Idefics2Model(EncodesImages, FixedFormats, ProcessedModel):
     """The adapter. Images are not split, as in the published runs: an image is 64 tokens in the 8B models."""
 
     options_model = IdeficsOptions
+    formats = IDEFICS2_FORMATS
 
     def __init__(self, options: IdeficsOptions) -> None:
         """Loads processor and weights. Raises ConfigError when weights are missing or do not fit."""
-        from transformers import Idefics2ForConditionalGeneration
-
-        self.template, self.format = options.template, IDEFICS2_FORMATS[options.template]
-        super().__init__(options, Idefics2ForConditionalGeneration)
-        self.processor.image_processor.do_image_splitting = False
+        super().__init__(options)
         tokens = ["<image>", "<fake_token_around_image>"]
         markers = cast("list[int]", self.tokenizer.convert_tokens_to_ids(tokens))
         self.image_tokens = sorted({*self.image_tokens, *markers})
         decoder = self.model.model.text_model
         if text_supports_prefix_cache(decoder.config):
             self._use_prefix_cache(self._prefix_cache(decoder, markers[0]))
+
+    def _model_class(self) -> ModelClass:
+        from transformers import Idefics2ForConditionalGeneration
+
+        return Idefics2ForConditionalGeneration
+
+    def _open(self, options: IdeficsOptions) -> Weights:
+        self.template, self.format = options.template, self.formats[options.template]
+        weights = super()._open(options)
+        self.processor.image_processor.do_image_splitting = False
+        return weights
 
     def _prefix_cache(self, decoder: Network, image_token: int) -> ImagePrefixCache:
         """The model's SupportsPrefixCache and GeneratesFromPrefix. Every image has the same number of tokens, so the processor

@@ -11,8 +11,8 @@ import torch
 
 from icltool.components.models.idefics.logits_subset import SharedImages, TokenSubset
 from icltool.components.models.shared.decoder_prefix_cache import DecoderPrefixCache
+from icltool.components.models.shared.loading import text_limit
 from icltool.components.models.shared.prefix_cache import PaddedSpans, PredictingPositions, image_units, to_device
-from icltool.components.models.shared.processed import text_limit
 from icltool.components.models.shared.tokens import tokenize
 from icltool.contracts import Features, Prompt, PromptTokens, Span
 

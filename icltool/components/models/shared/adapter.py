@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
-from icltool.components.models.shared.loading import load_model
+from icltool.components.models.shared.loading import load_model, text_limit
 from icltool.components.models.shared.options import TransformersOptions
 from icltool.components.models.shared.weights import Weights, fingerprint
-from icltool.contracts import Example, Prompt, Task
+from icltool.contracts import Example, Prompt, PromptRenderer, Task
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
+
     from icltool.components.models.shared.decoder_prefix_cache import DecoderPrefixCache
     from icltool.components.models.shared.loading import ModelClass, Network
 
@@ -27,6 +29,11 @@ class PromptWriter(Protocol):
 
     def clean(self, task: Task | str, text: str) -> str:
         """See Model.clean."""
+        ...
+
+    @property
+    def image_marker(self) -> str:
+        """See PromptRenderer."""
         ...
 
 
@@ -62,6 +69,33 @@ class Adapter:
         """Makes the model SupportsPrefixCache and GeneratesFromPrefix."""
         self.prompt_tokens, self.extend_prefix = cache.prompt_tokens, cache.extend_prefix
         self.generate_from_prefix = cache.generate_from_prefix
+
+
+class PromptAdapter(Adapter):
+    """An adapter whose tokenizer, processor and `config` are read apart from the weights: RendersPrompts."""
+
+    config: PreTrainedConfig
+
+    def _open(self, options: Any) -> Weights:
+        """Reads all that prompts need, and finds the weights. Raises ConfigError if something is missing or does not fit."""
+        raise NotImplementedError
+
+    @classmethod
+    def prompt_renderer(cls, options: Any) -> PromptRenderer:
+        """See RendersPrompts: the adapter without its weights."""
+        renderer = cls.__new__(cls)
+        renderer._open(options)
+        return renderer
+
+    @property
+    def image_marker(self) -> str:
+        """See PromptRenderer."""
+        return self.format.image_marker
+
+    @property
+    def token_limit(self) -> int | None:
+        """See LimitsTokens."""
+        return text_limit(self.config)
 
 
 class EncodesImages(ABC):

@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from pydantic import Field
 
-from icltool.components.models.shared.adapter import Adapter, EncodesImages
+from icltool.components.models.shared.adapter import EncodesImages, PromptAdapter
 from icltool.components.models.shared.captioner_format import CaptionerFormat
 from icltool.components.models.shared.decoder_hooks import logits_at
 from icltool.components.models.shared.image_reader import ImageReader, Pixels, on_device
-from icltool.components.models.shared.loading import check_image_processor, loading_errors
+from icltool.components.models.shared.loading import check_image_processor, loading_errors, read_config, text_limit
 from icltool.components.models.shared.options import TransformersOptions
-from icltool.components.models.shared.processed import load_processor, prepare_tokenizer, text_limit
+from icltool.components.models.shared.processed import load_processor, prepare_tokenizer
 from icltool.components.models.shared.scoring import (
     beam_options,
     decoded,
@@ -37,14 +37,14 @@ from icltool.components.models.shared.tokens import (
     padded_rows,
     tokenize,
 )
-from icltool.components.models.shared.weights import fingerprint, weights_of
+from icltool.components.models.shared.weights import Weights, fingerprint, weights_of
 from icltool.contracts import AnswerBatch, Features, GenerationOptions, Prompt, TargetScore
 from icltool.errors import DataError
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
+    from transformers import PreTrainedConfig, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-    from icltool.components.models.shared.loading import Network
+    from icltool.components.models.shared.loading import ModelClass, Network
 
 #: An image counts as about this many characters of text when prompts are batched by length.
 _IMAGE_LENGTH = 150
@@ -70,7 +70,7 @@ class CaptionTokens:
     target: list[int]
 
 
-class Captioner(EncodesImages, Adapter):
+class Captioner(EncodesImages, PromptAdapter):
     """An image captioner of transformers; subclasses define the inputs made of images and the prompt format.
 
     `padding_side` is where prompts that are scored are filled up: results do not depend on it. Answers are generated after
@@ -85,22 +85,43 @@ class Captioner(EncodesImages, Adapter):
     options_model = CaptionerOptions
     format: CaptionerFormat
 
-    def __init__(self, options: CaptionerOptions, model_class: type) -> None:
+    def __init__(self, options: CaptionerOptions) -> None:
         """Loads processor and weights. Raises ConfigError when weights are missing or do not fit."""
+        weights = self._open(options)
+        self._load(self._model_class(), weights, options)
+        # transformers keeps some parts in float32 whatever the precision of the rest
+        self._loaded_in = {name: p.dtype for name, p in self.model.named_parameters()}
+        self._pad = int(self.tokenizer.pad_token_id)
+        self.end_tokens = self._ends()
+        plain_generation(self.language, self.end_tokens)
+
+    @abstractmethod
+    def _model_class(self) -> ModelClass:
+        """The class of transformers that holds the weights."""
+
+    def _open(self, options: CaptionerOptions) -> Weights:
         self.name = name = options.name
         self.weights = weights = weights_of(options)
+        self.source = weights.source
         with loading_errors(name, weights):
             self.processor = load_processor(weights)
             check_image_processor(name, self.processor.image_processor)
         self.tokenizer: PreTrainedTokenizerFast = self.processor.tokenizer
         prepare_tokenizer(self.tokenizer, name, weights.source)
-        self._load(model_class, weights, options)
-        # transformers keeps some parts in float32 whatever the precision of the rest
-        self._loaded_in = {name: p.dtype for name, p in self.model.named_parameters()}
+        self.config = read_config(self._model_class(), name, weights)
         self.format = self._prompt_format()
-        self._pad = int(self.tokenizer.pad_token_id)
-        self.end_tokens = self._ends()
-        plain_generation(self.language, self.end_tokens)
+        return weights
+
+    @property
+    def language_config(self) -> PreTrainedConfig:
+        """The configuration of the language model."""
+        found: PreTrainedConfig = self.config.text_config
+        return found
+
+    @property
+    def token_limit(self) -> int | None:
+        """See LimitsTokens."""
+        return text_limit(self.language_config)
 
     @property
     @abstractmethod
@@ -109,7 +130,7 @@ class Captioner(EncodesImages, Adapter):
 
     @abstractmethod
     def _prompt_format(self) -> CaptionerFormat:
-        """The prompt format, which may depend on tokenizer and model."""
+        """The prompt format, which may depend on the tokenizer and the configuration."""
 
     def _encode_pixels(self, pixels: torch.Tensor) -> torch.Tensor:
         """States [B, tokens, width] of images that do not depend on the prompt: those of the vision encoder."""
@@ -127,7 +148,7 @@ class Captioner(EncodesImages, Adapter):
     @property
     def target_apart(self) -> bool:
         """See Model: whether an encoder reads the text."""
-        return bool(self.language.config.is_encoder_decoder)
+        return bool(self.language_config.is_encoder_decoder)
 
     def fingerprint(self) -> str:
         fine_tuned = "" if self.weights.fine_tuned is None else self.weights.fine_tuned.digest
@@ -274,7 +295,7 @@ class Captioner(EncodesImages, Adapter):
                 CaptionTokens(t.text, list(ids)) for t, ids in zip(tokens_by_prompt, targets, strict=True)
             ]
         tokens_by_prompt = [replace(t, target=self._cut(t.target, most)) for t in tokens_by_prompt]
-        limit = text_limit(self.language.config)
+        limit = self.token_limit
         for prompt, tokens in zip(prompts, tokens_by_prompt, strict=True):
             self._check_placeholders(prompt, tokens)
             check_length(len(tokens.text) + len(tokens.target) * (not self.target_apart) + reserve, limit)

@@ -57,6 +57,11 @@ class CaptionerFormat:
         images = tuple(e.image for e in (*examples, query) if e.image)
         return Prompt(self._text("".join(parts)), images, self.blank + self._label(task, query.label) + self.end)
 
+    @property
+    def image_marker(self) -> str:
+        """See PromptRenderer."""
+        return self.image
+
     def plain(self, text: str, image: str, target: str) -> Prompt:
         """See SupportsFineTuning.plain_prompt."""
         parts = self.image + plain_text(text, self.reserved)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from icltool.components.models.shared.adapter import Adapter
+from icltool.components.models.shared.adapter import PromptAdapter
 from icltool.components.models.shared.tokens import predicting
 from icltool.components.models.shared.weights import weights_hash
 from icltool.contracts import AnswerBatch, AttentionHeads, ModelIdentity
@@ -24,7 +24,7 @@ _ATTENTIONS = ("self_attn", "attn", "attention", "self_attention")
 _OUTPUTS = ("o_proj", "out_proj", "dense")
 
 
-class HookedDecoder(Adapter):
+class HookedDecoder(PromptAdapter):
     """SupportsDecoderHooks, except `answer_batch`, for an adapter whose `model` is a transformers model with a head."""
 
     def _prompt_identity(self) -> object:

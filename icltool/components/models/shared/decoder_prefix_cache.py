@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from icltool.components.models.shared.loading import text_limit
 from icltool.components.models.shared.prefix_cache import (
     PaddedSpans,
     PredictingPositions,
@@ -19,7 +20,6 @@ from icltool.components.models.shared.prefix_cache import (
     span_log_probs,
     to_device,
 )
-from icltool.components.models.shared.processed import text_limit
 from icltool.components.models.shared.scoring import beam_options, decoded
 from icltool.components.models.shared.transformers_cache import (
     cache_of_prefix,

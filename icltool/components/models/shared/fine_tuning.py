@@ -45,8 +45,8 @@ COMMON_RECIPE: Mapping[str, object] = {
 class TunableCaptioner(Captioner):
     """A captioner whose weights can be fine-tuned, and which reads fine-tuned weights."""
 
-    def __init__(self, options: CaptionerOptions, model_class: type) -> None:
-        super().__init__(options, model_class)
+    def __init__(self, options: CaptionerOptions) -> None:
+        super().__init__(options)
         weights = self.weights
         own = options.packaged is not None and Path(weights.source) == packaged_weights(options.packaged)
         #: The base that files of fine-tuned weights record; weights that ship with icltool are found by the model's name.

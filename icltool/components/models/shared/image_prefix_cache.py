@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from icltool.components.models.shared.decoder_prefix_cache import DecoderPrefixCache, layers_support_prefix_cache
+from icltool.components.models.shared.loading import text_limit
 from icltool.components.models.shared.prefix_cache import PaddedSpans, to_device
-from icltool.components.models.shared.processed import ProcessedModel, text_limit
+from icltool.components.models.shared.processed import ProcessedModel
 from icltool.components.models.shared.text_prefix_cache import WITH_PREFIX_CACHE
 from icltool.components.models.shared.tokens import check_length, check_prompts, padded_rows
 from icltool.contracts import Features, Prompt, PromptTokens, Span

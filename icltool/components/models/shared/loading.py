@@ -72,7 +72,7 @@ def load_model(model_class: ModelClass, weights: Weights, options: TransformersO
     elif place is not None and place.type != "cpu" and _present("accelerate"):
         arguments["device_map"] = {"": place}  # straight to the GPU, without a copy in the CPU's memory
     with loading_errors(name, weights):
-        _same_architecture(model_class, name, weights)
+        read_config(model_class, name, weights)
         counted = parameter_count(weights.source, lambda: _on_meta(model_class, weights))
         check_memory(name, counted, options.quantization or precision, place)
         loaded: Any = model_class.from_pretrained(
@@ -189,19 +189,30 @@ def check_image_processor(name: str, image_processor: BaseImageProcessor) -> Non
     image_processor(Image.new("RGB", (64, 48)), return_tensors="pt")
 
 
-def _same_architecture(model_class: ModelClass, name: str, weights: Weights) -> None:
-    """Raises ConfigError for files of another architecture: transformers would build `model_class` from any files."""
+def text_limit(config: PreTrainedConfig, reserve: int = 0) -> int | None:
+    """The language model's token limit less `reserve`; None if its configuration names no limit."""
+    limit = getattr(config.get_text_config(), "max_position_embeddings", None)
+    return None if limit is None else int(limit) - reserve
+
+
+def read_config(model_class: ModelClass, name: str, weights: Weights) -> PreTrainedConfig:
+    """The configuration. Raises ConfigError for damaged files and for those of another architecture than `model_class`:
+    transformers would build that class from any files."""
+    with loading_errors(name, weights):
+        return _checked_config(model_class, name, weights)
+
+
+def _checked_config(model_class: ModelClass, name: str, weights: Weights) -> PreTrainedConfig:
     configuration = _config(weights)
     check_sizes(f"model {name}", configuration.to_dict())
     expected = getattr(getattr(model_class, "config_class", None), "model_type", None)
-    if expected is None:  # an auto class accepts any architecture
-        return
     model_type = configuration.model_type
-    if model_type != expected:
+    if expected is not None and model_type != expected:  # an auto class accepts any architecture
         raise ConfigError(
             f"model {name} has the architecture {expected}, but the files in {weights.source} are for {model_type}",
             "use --model image-text-to-text for chat models of any architecture, --model text-llm for language models",
         )
+    return configuration
 
 
 def _config(weights: Weights) -> PreTrainedConfig:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,7 @@ import torch
 from icltool.components.models.shared.beam_images import images_by_beam
 from icltool.components.models.shared.decoder_hooks import HookedDecoder, answers_at
 from icltool.components.models.shared.images import cannot_take, read_image
-from icltool.components.models.shared.loading import check_image_processor, loading_errors
+from icltool.components.models.shared.loading import check_image_processor, loading_errors, read_config, text_limit
 from icltool.components.models.shared.options import TransformersOptions
 from icltool.components.models.shared.scoring import (
     beam_options,
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
         PreTrainedTokenizerFast,
         ProcessorMixin,
     )
+
+    from icltool.components.models.shared.loading import ModelClass
 
     class Processor(ProcessorMixin):
         """A transformers processor for images and text. Its parts depend on its class."""
@@ -69,8 +72,20 @@ class ProcessedModel(HookedDecoder):
 
     options_model: type[TransformersOptions] = TransformersOptions
 
-    def __init__(self, options: TransformersOptions, model_class: type) -> None:
+    def __init__(self, options: TransformersOptions) -> None:
         """Loads processor and weights. Raises ConfigError when weights are missing or do not fit."""
+        weights = self._open(options)
+        self._load(self._model_class(), weights, options)
+        self._forward = set(inspect.signature(self.model.forward).parameters)
+        self.end_tokens = end_tokens(self.model, self.tokenizer)
+        self.image_tokens = image_token_ids(self.processor, self.model.config)
+        plain_generation(self.model, self.end_tokens)
+
+    @abstractmethod
+    def _model_class(self) -> ModelClass:
+        """The class of transformers that holds the weights."""
+
+    def _open(self, options: Any) -> Weights:
         self.name = name = options.name
         weights = weights_of(options)
         with loading_errors(name, weights):
@@ -81,18 +96,15 @@ class ProcessedModel(HookedDecoder):
         self.recorder = RecordingTokenizer(self.tokenizer)
         self.processor.tokenizer = self.recorder
         self._check_processor()
-        self._load(model_class, weights, options)
-        self._forward = set(inspect.signature(self.model.forward).parameters)
-        self.end_tokens = end_tokens(self.model, self.tokenizer)
-        self.image_tokens = image_token_ids(self.processor, self.model.config)
-        plain_generation(self.model, self.end_tokens)
+        self.config = read_config(self._model_class(), name, weights)
+        return weights
 
     def _check_processor(self) -> None:
         """Raises ConfigError for an unsuitable processor, before the weights are loaded."""
 
     def token_counts(self, prompts: Sequence[Prompt]) -> list[int]:
         """See CountsTokens. Reads and resizes the images."""
-        return [int(self._processed([p.text + p.target], [p], None)["attention_mask"].sum()) for p in prompts]
+        return [int(self._read([p.text + p.target], [p])["attention_mask"].sum()) for p in prompts]
 
     @torch.inference_mode()
     def score(self, prompts: Sequence[Prompt], batch_size: int, features: Features = None) -> list[TargetScore]:
@@ -174,11 +186,16 @@ class ProcessedModel(HookedDecoder):
 
     def _processed(self, texts: list[str], prompts: Sequence[Prompt], features: Features) -> ModelInputs:
         """Model inputs on the device; subclasses with an image cache use `features` here."""
+        return self._on_device(self._read(texts, prompts))
+
+    def _read(self, texts: list[str], prompts: Sequence[Prompt]) -> Mapping[str, torch.Tensor]:
+        """What the processor makes of texts and images."""
         paths = dict.fromkeys(path for p in prompts for path in p.images)
         by_path = {path: read_image(path) for path in paths}
         images = [[by_path[path] for path in p.images] for p in prompts] if by_path else None
         with image_faults(self.name, self.processor, by_path):
-            return self._on_device(self.processor(text=texts, images=images, return_tensors="pt"))
+            inputs: Mapping[str, torch.Tensor] = self.processor(text=texts, images=images, return_tensors="pt")
+            return inputs
 
     def _on_device(self, inputs: Mapping[str, torch.Tensor]) -> ModelInputs:
         moved = {}
@@ -295,9 +312,3 @@ def image_token_ids(processor: Processor, config: PreTrainedConfig) -> list[int]
             if isinstance(token_id, int):
                 ids.add(token_id)
     return sorted(ids)
-
-
-def text_limit(config: PreTrainedConfig, reserve: int = 0) -> int | None:
-    """The language model's token limit less `reserve`; None if its configuration names no limit."""
-    limit = getattr(config.get_text_config(), "max_position_embeddings", None)
-    return None if limit is None else int(limit) - reserve

@@ -51,6 +51,11 @@ class PromptFormat:
         separator = self.separator if self.separated_target else ""
         return Prompt("".join(parts), images, self._plain(query.label) + rules.closing + separator + self.end)
 
+    @property
+    def image_marker(self) -> str:
+        """See PromptRenderer."""
+        return self.image
+
     def clean(self, task: Task | str, text: str) -> str:
         """The answer in a raw continuation: up to the next example (in VQA also up to a comma), without quotes, blanks at
         both ends and the template's closing.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from icltool.components.models.shared.decoder_prefix_cache import DecoderPrefixCache, layers_support_prefix_cache
-from icltool.components.models.shared.processed import text_limit
+from icltool.components.models.shared.loading import text_limit
 from icltool.components.models.shared.prompt_format import PromptFormat
 from icltool.components.models.shared.tokens import check_length, check_prompts
 from icltool.contracts import Prompt, PromptTokens

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 import torch
 
 from icltool.components.models.shared.decoder_hooks import HookedDecoder, answers_at
-from icltool.components.models.shared.loading import loading_errors
+from icltool.components.models.shared.loading import loading_errors, read_config, text_limit
 from icltool.components.models.shared.options import RemoteCodeOptions
-from icltool.components.models.shared.processed import prepare_tokenizer, text_limit
+from icltool.components.models.shared.processed import prepare_tokenizer
 from icltool.components.models.shared.prompt_format import TEXT, PromptFormat
 from icltool.components.models.shared.scoring import (
     beam_options,
@@ -30,7 +30,7 @@ from icltool.components.models.shared.tokens import (
     text_lengths,
     tokenize,
 )
-from icltool.components.models.shared.weights import weights_of
+from icltool.components.models.shared.weights import Weights, weights_of
 from icltool.contracts import AnswerBatch, Example, Features, GenerationOptions, Prompt, TargetScore, Task, task_name
 from icltool.errors import ConfigError
 
@@ -53,6 +53,18 @@ class TextModel(HookedDecoder):
 
     def __init__(self, options: RemoteCodeOptions) -> None:
         """Loads tokenizer and weights. Raises ConfigError when weights are missing or do not fit."""
+        from transformers import AutoModelForCausalLM
+
+        weights = self._open(options)
+        self._load(AutoModelForCausalLM, weights, options)
+        self._forward = set(inspect.signature(self.model.forward).parameters)
+        self.end_tokens = end_tokens(self.model, self.tokenizer)
+        plain_generation(self.model, self.end_tokens)
+        cache = text_prefix_cache(self.model, self.tokenizer, self.device, self.format)
+        if cache is not None:
+            self._use_prefix_cache(cache)
+
+    def _open(self, options: RemoteCodeOptions) -> Weights:
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
         self.name = name = options.name
@@ -61,13 +73,8 @@ class TextModel(HookedDecoder):
             self.tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(weights.source, **weights.where)
         self.format = text_format(self.tokenizer)
         prepare_tokenizer(self.tokenizer, name, weights.source)
-        self._load(AutoModelForCausalLM, weights, options)
-        self._forward = set(inspect.signature(self.model.forward).parameters)
-        self.end_tokens = end_tokens(self.model, self.tokenizer)
-        plain_generation(self.model, self.end_tokens)
-        cache = text_prefix_cache(self.model, self.tokenizer, self.device, self.format)
-        if cache is not None:
-            self._use_prefix_cache(cache)
+        self.config = read_config(AutoModelForCausalLM, name, weights)
+        return weights
 
     def prompt(self, task: Task | str, demonstrations: Sequence[Example], query: Example) -> Prompt:
         if task_name(task) == "caption" or any(e.image for e in (*demonstrations, query)):
