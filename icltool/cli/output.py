@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 import shutil
 import sys
@@ -16,6 +17,9 @@ from icltool.contracts.json import Json
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
+
+#: Columns of a console that wraps nothing.
+_UNLIMITED = 100_000
 
 
 @runtime_checkable
@@ -35,9 +39,18 @@ class Report(Protocol):
 
 @runtime_checkable
 class DrawsTable(Protocol):
-    """A report with something for rich to print in place of the table of its rows; None where that is to be printed."""
+    """A report with something for rich to print in place of the table of its rows, with more in it under `verbose`; None
+    if the table of its rows is to be printed."""
 
-    def table(self) -> RenderableType | None: ...
+    def table(self, verbose: bool = False) -> RenderableType | None: ...
+
+
+@runtime_checkable
+class HasDetails(Protocol):
+    """A report with notes that only --verbose prints, after the others."""
+
+    @property
+    def details(self) -> Sequence[str]: ...
 
 
 @runtime_checkable
@@ -47,24 +60,26 @@ class _Numbers(Protocol):
     def tolist(self) -> object: ...
 
 
-def show(report: Report | Sequence[Path], as_json: bool = False, quiet: bool = False) -> None:
-    """Prints a stage's report: its table and where the result lies; under `quiet` the table only."""
+def show(report: Report | Sequence[Path], as_json: bool = False, quiet: bool = False, verbose: bool = False) -> None:
+    """Prints a stage's report: its table, its notes and the path of the result; under `quiet` the table only, under `verbose`
+    the details, too. JSON has all notes."""
     if not isinstance(report, Report):
         report = _Files([Path(path) for path in report])
+    details = list(report.details) if isinstance(report, HasDetails) else []
     if as_json:
         path = None if report.path is None else str(report.path)
-        print_json({"title": report.title, "path": path, "rows": report.rows(), "remarks": report.lines()})
+        notes = [*report.lines(), *details]
+        print_json({"title": report.title, "path": path, "rows": report.rows(), "remarks": notes})
         return
-    table = report.table() if isinstance(report, DrawsTable) else None
+    table = report.table(verbose) if isinstance(report, DrawsTable) else None
     if table is None:
         print_rows(report.title, report.rows())
     else:
         _console().print(table)
     if not quiet:
-        for line in report.lines():
-            print_line(line)
-        if report.path is not None:
-            print_line(f"written: {report.path}")
+        written = [] if report.path is None else [f"written: {report.path}"]
+        for line in [*report.lines(), *(details if verbose else ()), *written]:
+            print_note(line)
 
 
 def print_rows(title: str, rows: Sequence[Mapping[str, object]]) -> None:
@@ -77,7 +92,7 @@ def print_rows(title: str, rows: Sequence[Mapping[str, object]]) -> None:
     if not columns:
         print_line(title)
         return
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False, pad_edge=False)
     for column in columns:
         number = all(isinstance(row.get(column), (int, float)) for row in rows if row.get(column) is not None)
         table.add_column(Text(column.replace("_", " ")), justify="right" if number else "left", overflow="fold")
@@ -151,6 +166,17 @@ def print_line(text: str) -> None:
     print(text)
 
 
+def print_note(text: str) -> None:
+    """Prints a line, wrapped between words to the width of the screen; what does not fit after a break is indented."""
+    if (width := _width()) is None:
+        print(text)
+        return
+    for line in text.splitlines():
+        indent = " " * (len(line) - len(line.lstrip()) + 2)
+        wrapped = textwrap.wrap(line, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
+        print("\n".join(wrapped))
+
+
 def _plain(value: object) -> Json:
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}
@@ -163,11 +189,17 @@ def _plain(value: object) -> Json:
     return value if value is None or isinstance(value, (bool, int, float, str)) else str(value)
 
 
+def _width() -> int | None:
+    """The columns of the screen: those of COLUMNS, else the terminal's; None for a pipe or a file, which have no width."""
+    named = os.environ.get("COLUMNS", "").isdigit()
+    return shutil.get_terminal_size().columns if named or sys.stdout.isatty() else None
+
+
 def _console() -> Console:
-    """Tables that are read by a program or a file are not cut to 80 columns."""
+    """A table is as wide as it needs to be when a program or a file reads it."""
     from rich.console import Console
 
-    return Console() if sys.stdout.isatty() else Console(width=200)
+    return Console(width=_width() or _UNLIMITED)
 
 
 class _Files:

@@ -48,7 +48,7 @@ def stage_command(stage: str, model: type[StageConfig], load_run: Callable[[], R
             progress.detail(f"{stage}: {json.dumps(config.model_dump(mode='json'))}")
             report = load_run()(config, progress)
         if is_leader():  # the other processes of a distributed training have nothing to add
-            show(report, as_json, quiet)
+            show(report, as_json, quiet, verbose)
 
     command.__name__ = stage
     sign(command, model, *_common())

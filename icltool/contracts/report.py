@@ -9,12 +9,14 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class StageReport:
-    """A title, one dictionary per table row, remarks, and the main artefact that was written or found up to date."""
+    """A title, one dictionary per table row, notes, the main artefact (written, or up to date), and the notes that only
+    --verbose prints."""
 
     title: str
     table_rows: tuple[Mapping[str, object], ...]
     path: Path | None = None
     remarks: tuple[str, ...] = field(default=())
+    details: tuple[str, ...] = field(default=())
 
     def rows(self) -> list[dict[str, object]]:
         return [dict(row) for row in self.table_rows]

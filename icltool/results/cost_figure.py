@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from icltool.results.costs import GIGA, cost_of, stands_in
+from icltool.results.costs import GIGA, cost_of, is_intervention
 from icltool.results.figures import COLOURS, DOTS_PER_INCH, MARKERS, STYLES
 from icltool.store.atomic import replace_file
 from icltool.store.evaluations import SettingResult
@@ -69,7 +69,7 @@ def _draw(axes: Axes, results: Sequence[SettingResult], kind: str, number: int) 
     metric = next(iter(found[0].metrics))
     figures = [r.metrics[metric] for r in found]
     costs = [cost_of(r)[kind] / (GIGA if kind == "flops" else 1.0) for r in found]
-    star = stands_in(found[0])
+    star = is_intervention(found[0])
     style = STYLES[number % len(STYLES)] if len(found) > 1 else "none"
     means = [f.mean for f in figures]
     spread = [[max(0.0, f.mean - f.low) for f in figures], [max(0.0, f.high - f.mean) for f in figures]]

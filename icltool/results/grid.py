@@ -21,7 +21,7 @@ LOWER_IS_BETTER = frozenset({"mean-rank"})
 
 @dataclass(frozen=True)
 class Cell:
-    """A figure of the table; `best` where no method does better in this column. `spread` is the standard deviation over
+    """A figure of the table; `best` if every other method does worse in this column. `spread` is the standard deviation over
     seeds of a mean over seeds."""
 
     result: Interval
@@ -34,6 +34,11 @@ class Cell:
         r = self.result
         spread = "" if self.spread is None else f" ±{self.spread:.{DIGITS}f}"
         return f"{r.mean:.{DIGITS}f} [{r.low:.{DIGITS}f}, {r.high:.{DIGITS}f}]{spread}"
+
+    @property
+    def short(self) -> str:
+        """ "mean ±half the width of the interval"."""
+        return with_half_width(self.result)
 
 
 @dataclass(frozen=True)
@@ -55,7 +60,7 @@ class Grid:
 
     @property
     def header(self) -> list[str]:
-        """Column titles: method, metric where there are several, one per number of shots."""
+        """Column titles: method, metric if there are several, one per number of shots."""
         metric = ["metric"] if len(self.metrics) > 1 else []
         return ["method", *metric, *(f"{k}-shot" for k in self.shots)]
 
@@ -69,7 +74,8 @@ class Grid:
         """What the figures are."""
         spread = any(cell.spread is not None for row in self.rows for cell in row.cells.values())
         seeds = " ±standard deviation over seeds" if spread else ""
-        return f"{', '.join(self.metrics)}: mean [95 % interval]{seeds}, best of each column in bold"
+        bold = ", best of each column in bold" if self.has_best else ""
+        return f"{', '.join(self.metrics)}: mean [95 % interval]{seeds}{bold}"
 
     def labels(self, row: GridRow) -> list[str]:
         """The row's first columns, as in `header`."""
@@ -84,6 +90,15 @@ class Entry(NamedTuple):
     shots: int
     figure: Interval
     spread: float | None = None
+
+
+def with_half_width(figure: Interval, signed: bool = False) -> str:
+    """ "mean ±half the width of the interval"; without the half-width if a bound is unknown, a dash if the mean is."""
+    if not math.isfinite(figure.mean):
+        return EMPTY
+    half = (figure.high - figure.low) / 2
+    mean = f"{figure.mean:{'+' if signed else ''}.{DIGITS}f}"
+    return f"{mean} ±{half:.{DIGITS}f}" if math.isfinite(half) else mean
 
 
 def result_grid(results: Sequence[SettingResult]) -> Grid:
@@ -104,7 +119,7 @@ def result_grid(results: Sequence[SettingResult]) -> Grid:
 
 
 def laid_out(entries: Iterable[Entry], digits: int = DIGITS) -> Grid:
-    """The entries as rows and columns, what is best by so many digits after the point; of two in one place the later counts."""
+    """The entries as rows and columns, the best by so many digits after the point; of two in one place the later counts."""
     found = {(one.title, one.metric, one.shots): one for one in entries}
     metrics = tuple(dict.fromkeys(metric for _, metric, _ in found))
     shots = tuple(sorted({k for _, _, k in found}))
@@ -172,15 +187,16 @@ def row_titles(settings: Iterable[tuple[str, int]]) -> dict[tuple[str, int], str
     }
 
 
-def _best(found: Mapping[tuple[str, str, int], Entry], digits: int) -> set[tuple[str, str, int]]:
-    """The best of each column as printed, ties included; none in a column with a single figure."""
+def _best(entries: Mapping[tuple[str, str, int], Entry], digits: int) -> set[tuple[str, str, int]]:
+    """The best of each column as printed: none if two print alike, and none in a column with a single figure."""
     columns: dict[tuple[str, int], list[tuple[float, tuple[str, str, int]]]] = {}
-    for key, entry in found.items():
+    for key, entry in entries.items():
         if math.isfinite(entry.figure.mean):
             columns.setdefault((entry.metric, entry.shots), []).append((round(entry.figure.mean, digits), key))
     best = set()
     for (metric, _), figures in columns.items():
         top = (min if metric in LOWER_IS_BETTER else max)(figure for figure, _ in figures)
-        if len(figures) > 1:
-            best |= {key for figure, key in figures if figure == top}
+        leaders = [key for figure, key in figures if figure == top]
+        if len(figures) > 1 and len(leaders) == 1:
+            best.add(leaders[0])
     return best

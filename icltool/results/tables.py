@@ -2,113 +2,105 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from itertools import islice
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from icltool.contracts.records import QueryResult
-from icltool.results.grid import DIGITS, EMPTY, p_text, result_grid
-from icltool.results.intervals import interval_of
+from icltool.results.baseline import Baseline
+from icltool.results.grid import DIGITS, EMPTY, Cell, p_text, result_grid, with_half_width
+from icltool.results.intervals import Interval, interval_of
+from icltool.results.sheet import Figure, Row, Sheet
 from icltool.store.evaluations import SettingResult
 
-if TYPE_CHECKING:
-    from rich.table import Table
+_NOTHING = Figure(EMPTY)
 
 
-#: Names longer than this go on in a further line, so that figures have room.
-NAME_WIDTH = 24
-
-
-def name_column(table: Table, heading: str, names: Iterable[str]) -> None:
-    """Adds the column of these names: whole where they are short, folded where one is longer than NAME_WIDTH."""
-    long = max(map(len, names), default=0) > NAME_WIDTH
-    table.add_column(heading, no_wrap=not long, overflow="fold", max_width=NAME_WIDTH)
-
-
-def result_table(results: Sequence[SettingResult], title: str | None = None) -> Table:
-    """Methods by shots: mean and 95 % interval, the best of each column bold."""
-    from rich.table import Table
-    from rich.text import Text
-
+def result_sheets(results: Sequence[SettingResult], bounds: bool = False) -> list[Sheet]:
+    """Methods by shots, one sheet for each metric: means with half of their 95 % intervals, or with the `bounds`; the best
+    of each column bold."""
     grid = result_grid(results)
-    table = Table(title=None if title is None else Text(title, style="table.title"), caption=grid.caption)
-    texts = len(grid.header) - len(grid.shots)
-    for position, name in enumerate(grid.header):
-        if position < texts:
-            name_column(table, name, (grid.labels(row)[position] for row in grid.rows))
-        else:
-            table.add_column(name, justify="right", overflow="fold")
-    for row in grid.rows:
-        figures = []
-        for shots in grid.shots:
-            cell = row.cells.get(shots)
-            figures.append(Text(EMPTY) if cell is None else Text(cell.text, style="bold" if cell.best else ""))
-        table.add_row(*(Text(label) for label in grid.labels(row)), *figures)
-    return table
+    sheets = []
+    for metric in grid.metrics:
+        rows = [row for row in grid.rows if row.metric == metric]
+        shots = [k for k in grid.shots if any(k in row.cells for row in rows)]
+        figures = [Row(row.method, [_cell(row.cells.get(k), bounds) for k in shots]) for row in rows]
+        caption = _caption([cell for row in rows for cell in row.cells.values()], bounds)
+        sheets.append(Sheet(metric, [f"{k}-shot" for k in shots], figures, caption=caption))
+    return sheets
 
 
-def difference_table(differences: Sequence[Mapping[str, Any]], metric: str) -> Table:
-    """Pairs of methods by shots for one metric: difference, 95 % interval, and the two-sided share of draws, bold where the
-    interval leaves out 0. Entries have shots, a, b, metric, mean, low, high and p; `shots` are those of b where a has none."""
-    from rich.table import Table
-    from rich.text import Text
-
-    chosen = [d for d in differences if d["metric"] == metric]
-    shots = sorted({d["shots"] for d in chosen})
-    others = sorted({d["metric"] for d in differences} - {metric})
-    more = f"; {', '.join(others)}: in results.json" if others else ""
-    alike = [d for d in chosen if "a_shots" not in d]
-    first = {d["a"] for d in alike}
-    if len(first) == 1 and len({d["b"] for d in alike}) > 1:
-        more = f"; all against {next(iter(first))}, which was named first{more}"
-    table = Table(caption=f"{metric}: differences on the same queries [95 % interval], p by bootstrap{more}")
-    name_column(table, "methods", (f"{d['a']} - {d['b']}" for d in chosen))
-    for k in shots:
-        table.add_column(f"{k}-shot", justify="right", overflow="fold")
-    cells: dict[tuple[str, str], dict[int, Text]] = {}
-    for d in chosen:
-        mean, low, high = interval_of(d)
-        text = f"{mean:+.{DIGITS}f} [{low:+.{DIGITS}f}, {high:+.{DIGITS}f}] p {p_text(d['p'])}"
-        style = "bold" if low > 0 or high < 0 else ""
-        cells.setdefault((d["a"], d["b"]), {})[d["shots"]] = Text(text, style=style)
-    for (a, b), found in cells.items():
-        table.add_row(Text(f"{a} - {b}"), *(found.get(k, Text(EMPTY)) for k in shots))
-    return table
+def _cell(cell: Cell | None, bounds: bool) -> Figure:
+    return _NOTHING if cell is None else Figure(cell.text if bounds else cell.short, cell.best)
 
 
-def breakdown_table(results: Sequence[SettingResult], column: str, metric: str) -> Table:
+def _caption(cells: Sequence[Cell], bounds: bool) -> str:
+    what = "mean [95 % interval]" if bounds else "mean ±half of the 95 % interval"
+    seeds = " ±standard deviation over seeds" if bounds and any(cell.spread is not None for cell in cells) else ""
+    return f"{what}{seeds}{'; bold: best of its column' if any(cell.best for cell in cells) else ''}"
+
+
+def baseline_sheet(baseline: Baseline, metric: str) -> Sheet:
+    """How the methods differ from the baseline in one metric, by shots: the mean of the paired difference with half of its
+    95 % interval, and a mark if the interval excludes 0."""
+    shots = sorted({k for row in baseline.differences.values() for k in row})
+    rows = [
+        Row(method, [_marked(row[k]) if k in row else Figure(f"{EMPTY} ") for k in shots])
+        for method, row in baseline.differences.items()
+    ]
+    without = ""
+    if baseline.without:
+        without = f"\n{', '.join(baseline.without)}: without demonstrations, against {baseline.method} at each number of shots"
+    return Sheet(
+        metric,
+        [f"{k}-shot " for k in shots],
+        rows,
+        title=f"Difference from {baseline.method} on the same queries",
+        caption="mean ±half of the 95 % interval (paired bootstrap); * the interval excludes 0" + without,
+    )
+
+
+def _marked(difference: Interval) -> Figure:
+    return Figure(with_half_width(difference, signed=True) + ("*" if excludes_zero(difference) else " "))
+
+
+def excludes_zero(difference: Interval) -> bool:
+    return difference.low > 0 or difference.high < 0
+
+
+def difference_sheet(differences: Sequence[Mapping[str, Any]], metric: str) -> Sheet:
+    """Pairs of methods by shots for one metric: difference, 95 % interval, and the two-sided share of draws, bold if the
+    interval excludes 0. Entries have shots, a, b, metric, mean, low, high and p; `shots` are those of b if a has none."""
+    entries = [entry for entry in differences if entry["metric"] == metric]
+    shots = sorted({entry["shots"] for entry in entries})
+    pairs: dict[str, dict[int, Figure]] = {}
+    for entry in entries:
+        difference = interval_of(entry)
+        mean, low, high = (f"{value:+.{DIGITS}f}" for value in difference)
+        figure = Figure(f"{mean} [{low}, {high}] p {p_text(entry['p'])}", excludes_zero(difference))
+        pairs.setdefault(f"{entry['a']} - {entry['b']}", {})[entry["shots"]] = figure
+    return Sheet(
+        metric,
+        [f"{k}-shot" for k in shots],
+        [Row(name, [figures.get(k, _NOTHING) for k in shots]) for name, figures in pairs.items()],
+        title="Differences between methods on the same queries",
+        caption="mean [95 % interval], p by paired bootstrap; bold: the interval excludes 0",
+    )
+
+
+def breakdown_sheet(results: Sequence[SettingResult], column: str, metric: str) -> Sheet:
     """One metric's figure over the queries of each type, a row per setting, from `extra["by"][column]`."""
-    from rich.table import Table
-    from rich.text import Text
-
-    tables = [(r, r.extra.get("by", {}).get(column, {})) for r in results]
-    values = sorted({value for _, found in tables for value in found})
-    counts = {value: found[value]["queries"] for _, found in tables for value in found}
-    table = Table(caption=f"{metric} by {column.replace('_', ' ')} (number of queries)")
-    names = [f"{r.method} {r.shots}-shot" if r.shots else r.method for r, _ in tables]
-    name_column(table, "method", names)
-    for value in values:
-        table.add_column(Text(f"{value} ({int(counts[value])})"), justify="right", overflow="fold")
-    for name, (_, found) in zip(names, tables, strict=True):
-        if found:
-            figures = [found.get(value, {}).get(metric) for value in values]
-            table.add_row(Text(name), *(EMPTY if f is None else f"{f:.{DIGITS}f}" for f in figures))
-    return table
+    tables = [(r, table) for r in results if (table := r.extra.get("by", {}).get(column))]
+    counts = {value: int(figures["queries"]) for _, table in tables for value, figures in sorted(table.items())}
+    values = sorted(counts)
+    rows = [
+        Row(
+            f"{r.method} {r.shots}-shot" if r.shots else r.method,
+            [_figure(table.get(value, {}).get(metric)) for value in values],
+        )
+        for r, table in tables
+    ]
+    title = f"By {column.replace('_', ' ')} (number of queries)"
+    return Sheet(metric, [f"{value} ({counts[value]})" for value in values], rows, title)
 
 
-def sequences_table(results: Iterable[QueryResult], limit: int = 10, title: str | None = None) -> Table:
-    """The best sequence of the first `limit` queries: query id, ICD ids in prompt order, score, gain over no
-    demonstrations."""
-    from rich.table import Table
-
-    table = Table(title=title)
-    table.add_column("query", justify="right")
-    table.add_column("ICDs in prompt order")
-    table.add_column("score", justify="right")
-    table.add_column("gain", justify="right")
-    table.add_column("beams", justify="right")
-    for result in islice(results, limit):
-        ids = " ".join(str(int(icd)) for icd in result.icd_ids[0])
-        gain = float(result.values[0]) - result.base_value
-        table.add_row(str(result.query_id), ids, f"{result.scores[0]:.4f}", f"{gain:+.4f}", str(len(result.icd_ids)))
-    return table
+def _figure(value: float | None) -> Figure:
+    return _NOTHING if value is None else Figure(f"{value:.{DIGITS}f}")

@@ -68,11 +68,18 @@ def test_a_report_may_bring_its_own_table(capsys: pytest.CaptureFixture[str]) ->
     class Own(StageReport):
         text: str = field(default="its own table")
 
-        def table(self) -> str:
-            return self.text
+        def table(self, verbose: bool = False) -> str:
+            return self.text + (" in full" if verbose else "")
 
-    show(Own("t", ({"a": 1},)))
+    report = Own("t", ({"a": 1},), None, ("a note",), ("a detail",))
+    show(report)
+    assert capsys.readouterr().out.splitlines() == ["its own table", "a note"]
+    show(report, verbose=True)
+    assert capsys.readouterr().out.splitlines() == ["its own table in full", "a note", "a detail"]
+    show(report, quiet=True)
     assert capsys.readouterr().out.splitlines() == ["its own table"]
+    show(report, as_json=True)
+    assert json.loads(capsys.readouterr().out)["remarks"] == ["a note", "a detail"]
 
 
 def test_a_list_of_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -87,11 +94,22 @@ def test_no_rows_leave_the_title(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == "nothing to do\n"
 
 
-def test_long_values_are_not_cut(capsys: pytest.CaptureFixture[str]) -> None:
-    """What is redirected to a file keeps its paths whole, whatever COLUMNS says."""
-    path = "/a/very/long/path" * 6
-    print_rows("t", [{"path": path}])
-    assert path in capsys.readouterr().out
+def test_a_pipe_is_as_wide_as_the_table_unless_columns_says_otherwise(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, note = "/a/very/long/path" * 60, "  a note of some words that is longer than the screen is wide"
+    report = StageReport("t", ({"path": path},), None, (note,))
+    monkeypatch.delenv("COLUMNS", raising=False)
+    show(report)
+    out = capsys.readouterr().out.splitlines()
+    assert path in out
+    assert note in out
+    monkeypatch.setenv("COLUMNS", "40")
+    show(report)
+    out = capsys.readouterr().out.splitlines()
+    assert max(map(len, out)) <= 40
+    assert path in "".join(line.strip() for line in out)
+    assert out[-2:] == ["  a note of some words that is longer", "    than the screen is wide"]
 
 
 def test_json_of_keys_that_are_no_text(capsys: pytest.CaptureFixture[str]) -> None:

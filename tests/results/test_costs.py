@@ -1,4 +1,4 @@
-"""Costs beside the metric: ratios, table, remarks."""
+"""Costs beside the metric: ratios, table, notes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from icltool.results.costs import _number, cost_remarks, cost_table, savings
+from icltool.results.costs import _number, cost_details, cost_notes, cost_sheet, savings
 from icltool.store.evaluations import SettingResult
 from tests.results.results import setting
 
@@ -42,7 +42,11 @@ def screen(table: Any, width: int = 160) -> str:
 
 
 def cells(text: str) -> list[list[str]]:
-    return [[cell.strip() for cell in line.split("│")[1:-1]] for line in text.splitlines() if line.startswith("│")]
+    """The words of the lines between the rule and the caption."""
+    lines = text.splitlines()
+    rule = next(position for position, line in enumerate(lines) if line.startswith("─"))
+    caption = next(position for position, line in enumerate(lines) if line.startswith("prompt tokens"))
+    return [line.split() for line in lines[rule + 1 : caption]]
 
 
 def test_savings_are_against_each_setting_with_demonstrations() -> None:
@@ -57,34 +61,32 @@ def test_seconds_of_two_devices_are_not_compared() -> None:
     other = costed("random", 8, 9, device="another", flops=None)
     [found] = savings([other, RESULTS[-1]])
     assert (found["prompt_tokens"], found["flops"], found["seconds"]) == (9.0, None, None)
-    lines = cost_remarks([other, RESULTS[-1]])
-    assert "another and cpu" in lines[0]
-    assert [line.split(" ")[0] for line in lines[1:]] == ["costs", "FLOPs"]
+    assert "another and cpu" in cost_details([other, RESULTS[-1]])[0]
+    assert [line.split(" ")[0] for line in cost_notes([other, RESULTS[-1]])] == ["costs", "FLOPs"]
 
 
 def test_the_table_has_a_row_for_each_setting_with_a_cost() -> None:
-    text = screen(cost_table(RESULTS))
+    text = screen(cost_sheet(RESULTS))
     found = cells(text)
     assert found[2] == ["random", "8", "180", "27", "4.5", "9", "9", "9"]
     assert [row[0] for row in found] == ["zero-shot", "random", "random", "live"]
-    assert "x: times what live takes" in " ".join(text.split())
-    assert "takes" not in screen(cost_table(RESULTS[:-1]))
+    assert "x: times the cost of live" in " ".join(text.split())
+    assert "times" not in screen(cost_sheet(RESULTS[:-1]))
 
 
 def test_no_figure_is_cut_on_a_narrow_screen() -> None:
     large = {"prompt_tokens": 2345.6, "flops": 123_456e9, "seconds": 0.012345}
     results = [costed("task-vector", 0, 1, stands_in=True), costed("live-" * 8, 32, 1, **large)]
-    text = screen(cost_table(results), 80)
+    text = screen(cost_sheet(results), 80)
     assert max(map(len, text.splitlines())) <= 80
     assert "…" not in text
-    headings = [cell.strip() for cell in text.splitlines()[1].split("┃")[1:-1]]
-    assert headings == ["method", "shots", "tokens", "GFLOPs", "s", "x tok.", "x FLOPs", "x s"]
+    assert text.splitlines()[1].split() == "method shots tokens GFLOPs s x tok. x FLOPs x s".split()
     assert cells(text)[0] == ["task-vector", "0", "20", "3", "0.5", "1", "1", "1"]
     assert cells(text)[1][1:] == ["32", "2,346", "123,456", "0.012", "117", "41,152", "0.025"]
     assert "".join(row[0] for row in cells(text)[1:]) == "live-" * 8, "long names are folded"
-    usual = screen(cost_table([costed("function-vector", 0, 1, stands_in=True), costed("random", 32, 33.3)]), 80)
+    usual = screen(cost_sheet([costed("function-vector", 0, 1, stands_in=True), costed("random", 32, 33.3)]), 80)
     assert [row[0] for row in cells(usual)] == ["function-vector", "random"]
-    assert "…" not in screen(cost_table(results), 60)
+    assert "…" not in screen(cost_sheet(results), 60)
 
 
 @pytest.mark.parametrize(
@@ -107,19 +109,17 @@ def test_seconds_of_two_calls_are_not_compared() -> None:
     results.append(costed("live", 0, 1, stands_in=True, call="two"))
     assert [found["seconds"] for found in savings(results)] == [None, 9.0]
     assert [found["flops"] for found in savings(results)] == [9.0, 9.0]
-    assert [row[-1] for row in cells(screen(cost_table(results)))] == ["–", "9", "1"]
-    assert cost_remarks(results)[1:] == [
-        "seconds of random 8-shot are from another call than those of live: not compared"
-    ]
-    assert len(cost_remarks(results[1:])) == 1
+    assert [row[-1] for row in cells(screen(cost_sheet(results)))] == ["–", "9", "1"]
+    assert cost_notes(results) == ["seconds of random 8-shot are from another call than those of live: not compared"]
+    assert cost_notes(results[1:]) == []
 
 
-def test_remarks_say_what_was_measured() -> None:
-    assert cost_remarks([setting("i2i", 8, 50.0)]) == []
-    [line] = cost_remarks(RESULTS)
+def test_notes_say_how_costs_were_measured() -> None:
+    assert cost_details([setting("i2i", 8, 50.0)]) == cost_notes([setting("i2i", 8, 50.0)]) == []
+    [line] = cost_details(RESULTS)
     assert "8 queries answered one by one" in line
     uncounted = costed("random", 1, 1, uncounted="attention")
-    assert "flash_attention_2" in cost_remarks([uncounted])[1]
+    assert "flash_attention_2" in cost_notes([uncounted])[0]
 
 
 @pytest.mark.parametrize("value", [None, 0.0])

@@ -102,8 +102,13 @@ class Answers:
 
     @property
     def notes(self) -> list[str]:
-        """What executor and workers have to say, and how much the model did, once all is over."""
-        return [*(self._run.notes if self._run is not None else ()), *self._work.lines]
+        """The notes of executor and workers, once all settings are answered."""
+        return [] if self._run is None else list(self._run.notes)
+
+    @property
+    def work(self) -> list[str]:
+        """How much the model computed, once all settings are answered."""
+        return list(self._work.lines)
 
     @property
     def failures(self) -> list[tuple[UnitFailure, str, GivenUp]]:

@@ -256,14 +256,14 @@ def _part(inputs: Inputs, name: str, label: str, given: dict[str, Any]) -> Retri
         )
     remarks = list(retriever.remarks) if isinstance(retriever, HasRemarks) else []
     if "folder" in options:
-        remarks.append(f"{label}: {options.get('checkpoint')} of {options['folder']}{_network(options)}")
+        remarks.append(f"{label}: {Path(options['folder']).name} ({options.get('checkpoint')}{_network(options)})")
     if isinstance(retriever, ReadsSequences):
         if retriever.sequences != inputs.config.queries:
             raise ConfigError(
                 f"{label} shows sequences of {retriever.sequences} queries, and {inputs.config.queries} queries are asked",
                 "evaluate it without --queries train",
             )
-        remarks.append(f"{label}: its sequences were searched with the queries' labels: an upper bound, no method")
+        remarks.append(f"{label}: its sequences were searched with the queries' labels: an upper bound")
         remarks.append(f"{label}: {options.get('file')}")
     encoder = _encoder(inputs, retriever) if needs_vectors(retriever.needs) else None
     if encoder is not None and inputs.config.encoder not in (None, encoder):
@@ -391,10 +391,10 @@ def _content(retriever: Retriever, options: dict[str, Any]) -> dict[str, Any]:
 
 
 def _network(options: dict[str, Any]) -> str:
-    """ " (pointer)": the network that a checkpoint's configuration names, where it names one."""
+    """ ", pointer": the network that a checkpoint's configuration names, if any."""
     try:
-        found = read_json(Path(options["folder"]) / "config.json")
-        return f" ({found['options']['network']})"
+        configuration = read_json(Path(options["folder"]) / "config.json")
+        return f", {configuration['options']['network']}"
     except (IclError, KeyError, TypeError):
         return ""
 

@@ -1,4 +1,4 @@
-"""What an evaluation shows: tables, then remarks; and everything of it as rows for programs."""
+"""What an evaluation prints: tables and notes for people, and everything as rows for programs."""
 
 from __future__ import annotations
 
@@ -9,20 +9,22 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from icltool.contracts import StageReport
-from icltool.contracts.evaluation import Analysis, Guarded, SeedMean, facts_without
-from icltool.results.costs import KINDS, cost_of, cost_remarks, cost_table, savings, stands_in
+from icltool.contracts.evaluation import Analysis, Guarded, Orders, SeedMean, facts_without
+from icltool.results.baseline import against_baseline
+from icltool.results.costs import KINDS, cost_details, cost_notes, cost_of, cost_sheet, is_intervention, savings
 from icltool.results.grid import over_seeds
-from icltool.results.tables import breakdown_table, difference_table, result_table
+from icltool.results.tables import baseline_sheet, breakdown_sheet, difference_sheet, result_sheets
 from icltool.store.evaluations import SettingResult
 
-Told: TypeAlias = Callable[[Sequence[SettingResult]], str]
+Settings: TypeAlias = Sequence[SettingResult]
 
 _KINDS = {"image": "image", "group": "near-duplicates", "question": "question", "text": "text"}
 
 
 @dataclass(frozen=True)
 class EvaluationReport(StageReport):
-    """A StageReport whose tables are method x shots, differences between methods, and answer types.
+    """A StageReport whose tables are methods by shots and differences from one baseline; under --verbose with the bounds of
+    all intervals, all pairs of methods, and answer types.
 
     `results` are the settings, one per seed; `analysis` is what results.json holds under that name.
     """
@@ -30,29 +32,38 @@ class EvaluationReport(StageReport):
     results: tuple[SettingResult, ...] = field(default=())
     analysis: Analysis = field(default_factory=Analysis)
 
-    def table(self) -> Any:
+    def table(self, verbose: bool = False) -> Any:
         from rich.console import Group
+        from rich.text import Text
 
-        shown = self.over_seeds()
-        metric = next(iter(self.results[0].metrics))
-        parts = [result_table(shown, self.title)]
-        compared = self.analysis.get("differences", [])
-        if any(entry["metric"] == metric for entry in compared):
-            parts.append(difference_table(compared, metric))
-        if len({value for r in self.results for value in r.extra.get("by", {}).get("answer_type", {})}) > 1:
-            parts.append(breakdown_table(shown, "answer_type", metric))
-        if any(cost_of(result) for result in shown):
-            parts.append(cost_table(shown))
+        results = self.over_seeds()
+        metrics = list(dict.fromkeys(name for result in results for name in result.metrics))
+        parts: list[Any] = [Text(f"{self.title}\n"), *result_sheets(results, bounds=verbose)]
+        for metric in metrics if verbose else metrics[:1]:
+            if (baseline := against_baseline(results, self.analysis, metric)) is not None:
+                parts.append(baseline_sheet(baseline, metric))
+        if verbose:
+            parts += self._exact(results, metrics)
+        if any(cost_of(result) for result in results):
+            parts.append(cost_sheet(results))
         return Group(*parts)
+
+    def _exact(self, results: Settings, metrics: Sequence[str]) -> list[Any]:
+        """Every pair of methods, and figures by answer type if there are several."""
+        pairs = self.analysis.get("differences", [])
+        parts = [difference_sheet(pairs, metric) for metric in metrics if any(p["metric"] == metric for p in pairs)]
+        if len({value for r in results for value in r.extra.get("by", {}).get("answer_type", {})}) > 1:
+            parts += [breakdown_sheet(results, "answer_type", metric) for metric in metrics]
+        return parts
 
     def over_seeds(self) -> list[SettingResult]:
         """The settings with those that differ in the seed alone as one, their mean."""
         return over_seeds(self.results, self.analysis)
 
     def rows(self) -> list[dict[str, Any]]:
-        """One row per setting with all that was found; a mean over seeds is a row of its own, without a seed. Differences
-        stand in the row of the first method of a pair, and are of its mean over seeds where there is one. What stands in
-        for demonstrations has "costs of others": how many times as much each setting with demonstrations takes."""
+        """One row per setting with all its findings; a mean over seeds is a row of its own, without a seed. Differences
+        are in the row of the first method of a pair, and are of its mean over seeds if it has several. An intervention has
+        "costs of others": how many times as much each setting with demonstrations takes."""
         rows = [table_row(result) for result in self.results]
         means = self.analysis.get("seeds", [])
         rows += [_mean_row(entry) for entry in means]
@@ -75,9 +86,9 @@ class EvaluationReport(StageReport):
                 ]
             if "intervention" in row and cheaper:
                 row["costs of others"] = [
-                    {k: found[k] for k in ("to", "shots", "seed", *KINDS)}
-                    for found in cheaper
-                    if found["method"] == row["method"]
+                    {k: saving[k] for k in ("to", "shots", "seed", *KINDS)}
+                    for saving in cheaper
+                    if saving["method"] == row["method"]
                 ]
         return rows
 
@@ -91,7 +102,7 @@ def _mean_row(entry: SeedMean) -> dict[str, Any]:
 
 
 def table_row(result: SettingResult) -> dict[str, Any]:
-    """A setting as a flat row, with what its answers tell behind the figures."""
+    """A setting as a flat row: its figures, then the findings about its answers."""
     row: dict[str, Any] = {
         "method": result.method,
         "shots": result.shots,
@@ -116,34 +127,29 @@ def table_row(result: SettingResult) -> dict[str, Any]:
     return row | {name: value for name, value in known.items() if value}
 
 
-def asked_for(results: Sequence[SettingResult], costs: bool, orders: bool, seeds: Sequence[int]) -> list[SettingResult]:
-    """The results without what an earlier call left in the folder and this one did not ask for: `costs`, further `orders`
+def of_the_call(results: Settings, costs: bool, orders: bool, seeds: Sequence[int]) -> list[SettingResult]:
+    """The results without what an earlier call left in the folder and this one did not request: `costs`, further `orders`
     of the demonstrations, and other `seeds` that gave the same ones."""
-    left_out = {name for name, wanted in (("cost", costs), ("orders", orders)) if not wanted}
-    found = []
+    left_out = {name for name, requested in (("cost", costs), ("orders", orders)) if not requested}
+    shortened = []
     for result in results:
         extra = facts_without(result.extra, left_out)
         if "seeds_alike" in extra:
             extra["seeds_alike"] = [seed for seed in extra["seeds_alike"] if seed in seeds]
-        found.append(replace(result, extra=extra))
-    return found
+        shortened.append(replace(result, extra=extra))
+    return shortened
 
 
-def remarks(results: Sequence[SettingResult], analysis: Analysis) -> list[str]:
-    """The findings in a few lines: copies, gains, orders, leaks, costs. Figures of several seeds are averaged."""
-    groups: dict[str, dict[int, list[SettingResult]]] = {}
-    for result in results:
-        if result.shots or stands_in(result):
-            groups.setdefault(result.method, {}).setdefault(result.shots, []).append(result)
-    metric = next(iter(results[0].metrics), "")
+def notes(results: Settings, analysis: Analysis) -> list[str]:
+    """What may change how the figures are read: copied answers, the effect of order, leaks, incomparable costs. Figures of
+    several seeds are averaged."""
+    groups, metric = _by_method(results), next(iter(results[0].metrics), "")
     lines = [
-        *_told("answers copied from a demonstration (of these right), %", groups, _copied),
-        *_told(f"queries better / worse than zero-shot by {metric}", groups, lambda found: _gained(found, metric)),
-        *(_ordered(found, metric) for by_shots in groups.values() for found in by_shots.values()),
-        *(_guarded(results, analysis["guard"]) if "guard" in analysis and any(r.shots for r in results) else ()),
-        *(r.extra["intervention"].get("remark", "") for r in results if stands_in(r)),
-        *_told("choosing (prompts per query)", groups, _choosing),
-        *cost_remarks(results),
+        _copied_note(groups),
+        _order_note(groups, metric),
+        _leak_note(results),
+        *(r.extra["intervention"].get("remark", "") for r in results if is_intervention(r)),
+        *cost_notes(results),
     ]
     alike = dict.fromkeys(r.method for r in results if r.extra.get("seeds_alike"))
     if alike:
@@ -151,61 +157,135 @@ def remarks(results: Sequence[SettingResult], analysis: Analysis) -> list[str]:
     return [line for line in lines if line]
 
 
-def _told(title: str, groups: Mapping[str, Mapping[int, list[SettingResult]]], told: Told) -> list[str]:
-    """The title, and a line "  method: 1-shot text, 2-shot text" for each method that has something to tell."""
+def details(results: Settings, analysis: Analysis) -> list[str]:
+    """The findings in full, by method and number of shots. Figures of several seeds are averaged."""
+    groups, metric = _by_method(results), next(iter(results[0].metrics), "")
+    lines = [
+        *_listed("answers copied from a demonstration (of these right), %", groups, _copied),
+        *_listed(f"queries better / worse than zero-shot by {metric}", groups, lambda seeds: _gained(seeds, metric)),
+        *_listed(f"{metric} over orders of the demonstrations", groups, lambda seeds: _ordered(seeds, metric)),
+        *(_guarded(results, analysis["guard"]) if "guard" in analysis and any(r.shots for r in results) else ()),
+        *_listed("choosing (prompts per query)", groups, _choosing),
+        *cost_details(results),
+    ]
+    return [line for line in lines if line]
+
+
+def _by_method(results: Settings) -> dict[str, dict[int, list[SettingResult]]]:
+    """The seeds of each setting with demonstrations or an intervention."""
+    groups: dict[str, dict[int, list[SettingResult]]] = {}
+    for result in results:
+        if result.shots or is_intervention(result):
+            groups.setdefault(result.method, {}).setdefault(result.shots, []).append(result)
+    return groups
+
+
+def _listed(title: str, groups: Mapping[str, Mapping[int, Settings]], describe: Callable[[Settings], str]) -> list[str]:
+    """The title, and a line "  method: 1-shot text, 2-shot text" for each method with a text."""
     lines = []
     for method, by_shots in groups.items():
-        texts = [f"{shots}-shot {text}" for shots, found in sorted(by_shots.items()) if (text := told(found))]
+        texts = [f"{shots}-shot {text}" for shots, seeds in sorted(by_shots.items()) if (text := describe(seeds))]
         if texts:
             lines.append(f"  {method}: {', '.join(texts)}")
     return [f"{title}:", *lines] if lines else []
 
 
-def _choosing(found: Sequence[SettingResult]) -> str:
-    asked = [r.extra["choosing"]["prompts"] / r.queries for r in found if "choosing" in r.extra]
-    return f"{sum(asked) / len(asked):g}" if asked else ""
+def _choosing(seeds: Settings) -> str:
+    prompts = [r.extra["choosing"]["prompts"] / r.queries for r in seeds if "choosing" in r.extra]
+    return f"{sum(prompts) / len(prompts):g}" if prompts else ""
 
 
-def _copied(found: Sequence[SettingResult]) -> str:
-    copies = [r.extra["copies"] for r in found if r.extra.get("copies")]
+def _copies(seeds: Settings) -> float:
+    """The share of answers that repeat a demonstration's label, in percent."""
+    shares = [r.extra["copies"]["share"] for r in seeds if r.extra.get("copies")]
+    return 100 * float(np.mean(shares)) if shares else 0.0
+
+
+def _copied_note(groups: Mapping[str, Mapping[int, Settings]]) -> str:
+    most = {method: max(map(_copies, by_shots.values())) for method, by_shots in groups.items()}
+    copied = [f"{method} {share:.0f} %" for method, share in most.items() if round(share)]
+    if not copied:
+        return ""
+    up_to = ", up to" if any(len(by_shots) > 1 for by_shots in groups.values()) else ""
+    return f"answers copied from a demonstration{up_to}: {', '.join(copied)}"
+
+
+def _copied(seeds: Settings) -> str:
+    copies = [r.extra["copies"] for r in seeds if r.extra.get("copies")]
     if not copies:
         return ""
     answers = sum(one["answers"] for one in copies)
     right = sum(one["answers"] * (one["right"] or 0.0) for one in copies)
-    share = 100 * float(np.mean([one["share"] for one in copies]))
-    return f"{share:.1f}" + (f" ({100 * right / answers:.0f})" if answers else "")
+    return f"{_copies(seeds):.1f}" + (f" ({100 * right / answers:.0f})" if answers else "")
 
 
-def _gained(found: Sequence[SettingResult], metric: str) -> str:
-    gains = [g for r in found if (g := r.extra.get("gains", {}).get("metrics", {}).get(metric))]
+def _gained(seeds: Settings, metric: str) -> str:
+    gains = [g for r in seeds if (g := r.extra.get("gains", {}).get("metrics", {}).get(metric))]
     if not gains:
         return ""
     return " / ".join(f"{np.mean([one[kind] for one in gains]):.0f}" for kind in ("better", "worse"))
 
 
-def _ordered(found: Sequence[SettingResult], metric: str) -> str:
-    """Mean over seeds of what the orders of each seed's demonstrations tell."""
-    summaries = [r.extra["orders"] for r in found if metric in r.extra.get("orders", {}).get("metrics", {})]
+def _orders(seeds: Settings, metric: str) -> list[Orders]:
+    return [r.extra["orders"] for r in seeds if metric in r.extra.get("orders", {}).get("metrics", {})]
+
+
+def _range(seeds: Settings, metric: str) -> tuple[float, float]:
+    """The figures of the worst and the best order."""
+    figures = [one["metrics"][metric] for one in _orders(seeds, metric)]
+    return min(one["worst"] for one in figures), max(one["best"] for one in figures)
+
+
+def _order_note(groups: Mapping[str, Mapping[int, Settings]], metric: str) -> str:
+    """Between which figures the orders of one setting's demonstrations lie: of the setting where they differ most."""
+    ranges = {
+        f"{method}, {shots}-shot": _range(seeds, metric)
+        for method, by_shots in groups.items()
+        for shots, seeds in by_shots.items()
+        if _orders(seeds, metric)
+    }
+    if not ranges:
+        return ""
+    title = max(ranges, key=lambda title: ranges[title][1] - ranges[title][0])
+    worst, best = ranges[title]
+    among = " (largest difference of all settings)" if len(ranges) > 1 else ""
+    return f"order of the demonstrations: {metric} {worst:.1f} to {best:.1f} for {title}{among}"
+
+
+def _ordered(seeds: Settings, metric: str) -> str:
+    """Mean over seeds of how figures and answers differ between orders."""
+    summaries = _orders(seeds, metric)
     if not summaries:
         return ""
     figures = [one["metrics"][metric] for one in summaries]
     mean, sd = (np.mean([one[kind] for one in figures]) for kind in ("mean", "sd"))
-    worst, best = min(one["worst"] for one in figures), max(one["best"] for one in figures)
+    worst, best = _range(seeds, metric)
     changed = 100 * np.mean([one["changed"] for one in summaries])
     return (
-        f"{summaries[0]['count']} orders of {found[0].method}, {found[0].shots}-shot: {metric} {mean:.1f}, sd {sd:.1f}, "
-        f"{worst:.1f} to {best:.1f}; {changed:.0f} % of the answers change"
+        f"{mean:.1f} (sd {sd:.1f}, {worst:.1f} to {best:.1f}, {summaries[0]['count']} orders, {changed:.0f} % of the answers "
+        "change)"
     )
 
 
-def _guarded(results: Sequence[SettingResult], guard: Guarded) -> list[str]:
+def _shared(results: Settings) -> tuple[int, dict[str, int]]:
+    """How many demonstrations were chosen, and how many of them share something with their query, by kind."""
+    leaks = [r.extra["leaks"] for r in results if r.extra.get("leaks")]
+    return sum(one["pairs"] for one in leaks), {kind: sum(one[kind] for one in leaks) for kind in _KINDS}
+
+
+def _leak_note(results: Settings) -> str:
+    pairs, shared = _shared(results)
+    kinds = ", ".join(f"{_KINDS[kind]} {count:,}" for kind, count in shared.items() if count)
+    return f"of {pairs:,} chosen demonstrations share with their query: {kinds}" if kinds else ""
+
+
+def _guarded(results: Settings, guard: Guarded) -> list[str]:
     away = dict(guard["kept_away"])
     total = away.pop("any")
     kinds = ", ".join(f"{_KINDS[kind]} {count:.1f}" for kind, count in away.items())
     line = f"leak guard: {total:.1f} of {guard['index']} examples kept from a query on average ({kinds})"
-    leaks = [r.extra["leaks"] for r in results if r.extra.get("leaks")]
-    if not leaks:
+    pairs, shared = _shared(results)
+    if not pairs:
         return [line]
-    pairs = sum(found["pairs"] for found in leaks)
-    chosen = ", ".join(f"{_KINDS[kind]} {sum(found[kind] for found in leaks)}" for kind in _KINDS)
-    return [line, f"of {pairs} chosen demonstrations share with their query: {chosen}"]
+    counts = ", ".join(f"{_KINDS[kind]} {count}" for kind, count in shared.items())
+    return [line, f"of {pairs} chosen demonstrations share with their query: {counts}"]

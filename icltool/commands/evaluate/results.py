@@ -29,6 +29,7 @@ from icltool.contracts.evaluation import (
     facts_without,
 )
 from icltool.contracts.json import Json
+from icltool.results.baseline import RANDOM
 from icltool.store.artefact import digest
 from icltool.store.atomic import replace_file, writing
 from icltool.store.evaluations import (
@@ -187,7 +188,7 @@ class Results:
                 entry
                 for shots, found in sorted(methods.items())
                 if shots and len(found) > 1
-                for entry in comparing.differences(found, shots)
+                for entry in comparing.differences(found, shots, (RANDOM,))
             ]
             + comparing.across_shots(methods, [m.label for m in self.settings.methods if m.own_model]),
         }

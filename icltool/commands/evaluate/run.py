@@ -17,7 +17,7 @@ from icltool.commands.evaluate.answering import Answers
 from icltool.commands.evaluate.inputs import Inputs
 from icltool.commands.evaluate.judging import Judge
 from icltool.commands.evaluate.options import EvaluateConfig
-from icltool.commands.evaluate.report import EvaluationReport, asked_for, remarks, table_row
+from icltool.commands.evaluate.report import EvaluationReport, details, notes, of_the_call, table_row
 from icltool.commands.evaluate.results import Results
 from icltool.commands.evaluate.settings import Setting, Settings
 from icltool.commands.evaluate.table import append_results
@@ -92,34 +92,41 @@ def run(config: EvaluateConfig, progress: Progress) -> EvaluationReport:
     if answers.failures:
         raise give_up(answers.failures, folder / RESULTS, answers.total, "answers", progress)
     clear_failures(folder / RESULTS)
-    found = [work.kept[setting.key] for group in groups for setting in group]
-    results = tuple(asked_for(found, costs.wanted(settings), config.permutations > 1, config.seeds))
-    model = f"{config.model} from {Path(config.model_path).name}" if config.model_path else config.model
-    asked = f"{len(inputs.query_rows)} {'train ' if inputs.same_split else ''}queries"
-    title = f"{inputs.dataset.name} ({inputs.task.name}), {model}, {asked}"
+    evaluated = [work.kept[setting.key] for group in groups for setting in group]
+    results = tuple(of_the_call(evaluated, costs.wanted(settings), config.permutations > 1, config.seeds))
+    title = _title(inputs)
     lines = [
-        *remarks(results, work.analysis),
-        *_remarks(inputs, settings, judge),
+        *notes(results, work.analysis),
+        *_notes(inputs, settings, judge),
         *settings.remarks,
         *answers.notes,
         *faults,
-        *_of_the_call(work, judge, results),
+        *_about_the_call(work, judge, results),
     ]
     part = len(inputs.query_rows) if len(inputs.query_rows) < len(inputs.queries) else 0
     if not inputs.same_split and (
-        told := published_remark(config.model, inputs.dataset.name, inputs.task.name, judge.metrics, part)
+        note := published_remark(config.model, inputs.dataset.name, inputs.task.name, judge.metrics, part)
     ):
-        lines.append(told)
+        lines.append(note)
     if any(cost_of(result) for result in results):
         lines.append(f"accuracy against cost: {_drawn(results, work.analysis, folder, title)}")
     if config.csv is not None:
         lines.append(append_results(config.csv, inputs, folder, results))
+    more = (*details(results, work.analysis), *_prepared_with(inputs), *answers.work)
     rows = tuple(table_row(r) for r in results)
-    return EvaluationReport(title, rows, folder, tuple(lines), results, work.analysis)
+    return EvaluationReport(title, rows, folder, tuple(lines), more, results, work.analysis)
 
 
-def _of_the_call(work: Results, judge: Judge, results: Sequence[SettingResult]) -> list[str]:
-    """What was not done again, what has another name now, and what is missing."""
+def _title(inputs: Inputs) -> str:
+    """Data set, model with the folder of its weights, and queries."""
+    config = inputs.config
+    model = f"{config.model} from {Path(config.model_path).name}" if config.model_path else config.model
+    split = "train " if inputs.same_split else ""
+    return f"{inputs.dataset.name} ({inputs.task.name}), {model}, {len(inputs.query_rows):,} {split}queries"
+
+
+def _about_the_call(work: Results, judge: Judge, results: Sequence[SettingResult]) -> list[str]:
+    """Which metrics are missing, which answers and settings were there before, and which of those have another name now."""
     lines = [f"{name} is missing: {error}" for name, error in judge.faults.items()]
     if work.reused:
         lines.append(
@@ -128,10 +135,10 @@ def _of_the_call(work: Results, judge: Judge, results: Sequence[SettingResult]) 
     if work.skipped:
         lines.append(f"up to date: {work.skipped} of {len(results)} settings were evaluated before")
     for (method, shots, _), before in {key[:2]: (key, before) for key, before in work.renamed.items()}.values():
-        told = ", ".join(f"{name}={value}" for name, value in before.extra.get("options", {}).items()) or "none"
+        options = ", ".join(f"{name}={value}" for name, value in before.extra.get("options", {}).items()) or "none"
         lines.append(
-            f"{method}, {shots}-shot: what was evaluated before with other options or inputs (options then: {told}) stays "
-            f"as {method}@{str(before.extra.get('digest'))[:6]}; --method LABEL={method} gives a setting a name of its own"
+            f"{method}, {shots}-shot: the earlier results with other options or inputs (options then: {options}) are now "
+            f"called {method}@{str(before.extra.get('digest'))[:6]}; --method LABEL={method} gives a setting a name of its own"
         )
     return lines
 
@@ -181,41 +188,45 @@ def _artefact(inputs: Inputs, judge: Judge) -> tuple[Path, EvaluationProvenance]
     return folder, cast(EvaluationProvenance, provenance)
 
 
-def _remarks(inputs: Inputs, settings: Settings, judge: Judge) -> list[str]:
-    """What makes a method's figures no fair comparison, and which part of the data set they are from."""
+def _notes(inputs: Inputs, settings: Settings, judge: Judge) -> list[str]:
+    """What makes figures incomparable, and which part of the data set they are of."""
     lines = []
     if inputs.same_split:
         lines.append(
-            f"train queries: {len(inputs.query_rows):,} examples of the index set are asked and never shown. Figures are to "
-            "learn from: a selector or an intervention may have been trained on them"
+            f"train queries: {len(inputs.query_rows):,} examples of the index set are queries and never demonstrations. Use "
+            "the figures to learn from: a selector or an intervention may have been trained on these examples"
         )
     if inputs.subset is not None:
         lines.append(_about_subset(inputs, inputs.subset))
     reads = [m.label for m in settings.methods if m.reads_query_text]
     if reads and inputs.task.own_text:
-        named = ", ".join(reads)
-        lines.append(f"{named}: a caption query's text is its own reference, so this is an upper bound, no method")
+        lines.append(f"{', '.join(reads)}: a caption query's text is its own reference, so this is an upper bound")
     for name, (other, error) in judge.replaced.items():
-        lines.append(f"{name} cannot run here, so {other} is reported in its place: {error}")
+        lines.append(f"{name} cannot run here, so {other} is reported instead: {error}")
     for name, metric in judge.metrics.items():
         made_for = metric.tasks if isinstance(metric, MadeForTasks) else ()
         if made_for and inputs.task.name not in made_for and name not in inputs.task.metrics:
             *first, last = made_for
-            named = f"{', '.join(first)} and {last}" if first else last
-            lines.append(f"{name} is made for {named}: on {inputs.task.name} it says little")
+            tasks = f"{', '.join(first)} and {last}" if first else last
+            lines.append(f"{name} is made for {tasks}: it is not meaningful for {inputs.task.name}")
     if len(inputs.query_rows) < FEW and (weighted := [n for n in judge.metrics if n in _OF_THE_QUERIES]):
         lines.append(
-            f"{' and '.join(weighted)} weighs words by how rare they are in the queries' own references: of few queries it "
-            "says little (of one it is 0), and figures of different --test-size are not comparable"
+            f"{' and '.join(weighted)} weighs words by how rare they are in the queries' own references: it is unreliable for "
+            "few queries (for one it is 0), and figures of different --test-size are not comparable"
         )
     groups = inputs.queries.groups[inputs.query_rows]
     independent = len(set(groups[groups >= 0].tolist())) + int((groups < 0).sum())
     if independent < FEW:
         lines.append(f"only {independent} independent queries (near-duplicates count once): intervals and p are rough")
-    options = {name: value for name, value in _dataset_options(inputs).items() if value not in ("", None)}
-    if options and options != {"seed": 0}:
-        lines.append("the data set was prepared with " + ", ".join(f"{key}={value}" for key, value in options.items()))
     return lines
+
+
+def _prepared_with(inputs: Inputs) -> list[str]:
+    """The options of the data set's reader that have a value."""
+    options = {name: value for name, value in _dataset_options(inputs).items() if value not in ("", None)}
+    if not options or options == {"seed": 0}:
+        return []
+    return ["the data set was prepared with " + ", ".join(f"{key}={value}" for key, value in options.items())]
 
 
 def _about_subset(inputs: Inputs, subset: Subset) -> str:

@@ -108,10 +108,13 @@ class Settings:
         key = (method.label, setting.seed, most)
         if key not in self._rows:
             handed = Handed(examples=inputs.examples)
-            self._rows[key] = method.chain.retrieve(self._arrays, most, setting.seed, handed)
-        found = self._rows[key]
-        assert found is not None
-        rows = found[:, : setting.shots]
+            try:
+                self._rows[key] = method.chain.retrieve(self._arrays, most, setting.seed, handed)
+            except ConfigError as error:
+                raise _of_method(error, method.label) from error
+        whole = self._rows[key]
+        assert whole is not None
+        rows = whole[:, : setting.shots]
         return inputs.index_rows[rows[:, ::-1] if self.reverses(method) else rows]
 
     def _arrays(self, part: RetrieverPart) -> tuple[IndexSet, QuerySet]:
@@ -138,6 +141,12 @@ class Settings:
         """Whether the method's rows are shown from the last to the first."""
         own = method.reversed_order
         return method.ranked and (self.inputs.config.reversed_order if own is None else own)
+
+
+def _of_method(error: ConfigError, label: str) -> ConfigError:
+    """The error with the method's name in front, unless it begins with it."""
+    named = error.message if error.message.startswith(label) else f"{label}: {error.message}"
+    return ConfigError(named, error.hint)
 
 
 def further_orders(setting: Setting, query_ids: IntArray, count: int) -> IntArray:

@@ -29,7 +29,7 @@ from icltool.errors import ConfigError, DataError, StoreError
 from icltool.plugin.manager import load_registry
 from icltool.results import sequences as forms
 from icltool.results.appended_csv import append_results
-from icltool.results.costs import stands_in
+from icltool.results.costs import is_intervention
 from icltool.results.delimited import results_csv, results_rows
 from icltool.results.grid import over_seeds
 from icltool.results.latex import results_latex
@@ -352,7 +352,7 @@ def _is_evaluation(source: Path) -> bool:
 def _setting(config: ExportConfig, source: Path, results: Sequence[SettingResult]) -> SettingResult:
     """The setting that the options mean. ConfigError that lists them when it is none, or not one, and for a method that
     stands in for demonstrations."""
-    apart = {result.method for result in results if stands_in(result)}
+    apart = {result.method for result in results if is_intervention(result)}
     known = apart.union(load_registry().names("interventions"))
     if config.method in known or (apart and all(result.method in apart for result in results)):
         raise ConfigError(

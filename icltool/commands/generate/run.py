@@ -311,7 +311,7 @@ def _report(
     }
     score = f"{load_registry().get('scorers', config.scorer).registration.summary} ({config.scorer})"
     title = f"Sequences for {dataset.name} ({dataset.task})"
-    return SequencesReport(title, (row,), path, tuple(remarks), scores, score)
+    return SequencesReport(title, (row,), path, tuple(remarks), scores=scores, score=score)
 
 
 def _rounded(value: float | None) -> float | None:

@@ -15,7 +15,7 @@ from icltool.commands.report.page.examples import DatasetKey
 from icltool.commands.report.page.page_builder import readable
 from icltool.contracts.evaluation import Analysis, EvaluationProvenance
 from icltool.errors import StoreError
-from icltool.results.costs import GIGA, cost_of, cost_remarks
+from icltool.results.costs import GIGA, cost_details, cost_notes, cost_of
 from icltool.results.intervals import Interval, interval_of, known
 from icltool.store import evaluations as stored
 from icltool.store.evaluations import RESULTS, SettingResult, predictions_file
@@ -305,7 +305,8 @@ def _lines(evaluation: Evaluation) -> list[tuple[str, str]]:
     known.append(("data set options", evaluation.provenance.get("dataset_options")))
     known.append(("fingerprint of the data set", key.fingerprint))
     known += mapping(evaluation.provenance.get("plugins")).items()
-    known += [("costs", line.removeprefix("costs: ")) for line in cost_remarks(evaluation.results)]
+    costs = [*cost_details(evaluation.results), *cost_notes(evaluation.results)]
+    known += [("costs", line.removeprefix("costs: ")) for line in costs]
     return configured(known)
 
 
