@@ -20,22 +20,14 @@ from icltool.results.figures import result_figure
 
 #: The pointer reads the demonstrations' features, which the published selector of the profile does not.
 POINTER = {"learner": "pointer", "options": ["variant=query_img_icd_img_text", "dropout=0.3"]}
-#: Stage, flags beside the profile's options, and what happens.
+#: Stage, options beside the profile's, and what happens.
 STEPS: tuple[tuple[str, Mapping[str, object], str], ...] = (
-    (
-        "prepare",
-        {},
-        "604 images of coloured shapes, captioned in words that no model knows, in COCO's and VQAv2's layouts",
-    ),
-    ("embed", {}, "every image and caption as a vector, by a small CLIP"),
-    (
-        "generate",
-        {},
-        "for 364 anchors, the demonstration sequences that make a small IDEFICS most certain of the caption",
-    ),
-    ("train", {}, "Lever-LM, a small language model that writes such sequences itself"),
-    ("train", POINTER, "its pointer network, which knows examples by their features alone"),
-    ("evaluate", {}, "captions of 240 new images, whose colour and shape no demonstration shows together"),
+    ("prepare", {}, "604 images of coloured shapes with captions in made-up words"),
+    ("embed", {}, "vectors of all images and captions, by a small CLIP"),
+    ("generate", {}, "for 364 anchors, the demonstrations that help a small IDEFICS most"),
+    ("train", {}, "Lever-LM, a small language model that generates such sequences"),
+    ("train", POINTER, "a pointer network, which selects examples by their features"),
+    ("evaluate", {}, "240 images, each of a colour and shape not demonstrated together"),
 )
 
 
@@ -49,8 +41,8 @@ def command(
         ),
     ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="only the final table")] = False,
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="say more on the way")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="print the results as JSON, and nothing else")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="show more detail")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="print the results as JSON")] = False,
 ) -> None:
     """Run the whole pipeline on the embedded world: some minutes on two cores, no downloads.
 
@@ -66,12 +58,12 @@ def command(
             progress.say(f"\n{number}/{len(STEPS)} {stage}: {what}")
             report = command_module(stage, "run").run(config, progress)
         if stage != "evaluate" and not (quiet or as_json):
-            show(report)
+            show(report, verbose=verbose)
     with aside():
         figure = result_figure(report.results, report.path / "demo.png", report.title)
     if as_json:
         print_json({"title": report.title, "path": str(report.path), "figure": str(figure), "rows": report.rows()})
         return
-    show(report, quiet=quiet)
+    show(report, quiet=quiet, verbose=verbose)
     print_line(f"figure:  {figure}")
     progress.say(f"the demo took {time.monotonic() - began:.0f} s; run it again and it repeats only what has changed")

@@ -169,9 +169,9 @@ def test_orders_of_the_demonstrations_are_added_to_what_is_there(workspace: Path
     assert first.path is not None
     few = evaluate.run(config(workspace, permutations=2, **options), QUIET)
     report = evaluate.run(config(workspace, permutations=4, **options), QUIET)
-    assert any("orders of random" in line for line in report.lines())
+    assert any(line.startswith("order of the demonstrations: cider") for line in report.lines())
     without = evaluate.run(config(workspace, **options), QUIET)
-    assert not any("orders of random" in line for line in without.lines())
+    assert not any("order of the demonstrations" in line for line in without.lines())
     assert not any("orders" in row for row in without.rows())
     assert report.path == few.path == first.path
     assert "up to date: 2 of 2" in report.lines()[-1]
@@ -193,7 +193,7 @@ def test_orders_of_the_demonstrations_are_added_to_what_is_there(workspace: Path
     answers = [[row["answer"] for row in rows] for rows in orders]
     changed = [len(set(of_query)) > 1 for of_query in zip(*answers, strict=True)]
     assert summary["changed"] == np.mean(changed)
-    assert any(line.startswith("4 orders of random, 3-shot: cider") for line in report.lines())
+    assert any(line.startswith("  random: 3-shot") and "4 orders" in line for line in report.details)
     assert "orders" not in report.results[0].extra
 
 
@@ -243,7 +243,8 @@ def test_the_leak_guard_keeps_questions_apart_and_counts_what_is_chosen(workspac
     assert leaks[1]["question"] == leaks[1]["text"] == leaks[1]["image"] == leaks[1]["group"] == 0
     assert usual.analysis["guard"]["kept_away"].keys() == {"image", "group", "any"}
     assert strict.analysis["guard"]["kept_away"]["question"] > 10
-    assert any("share with their query" in line and "question 0" in line for line in strict.lines())
+    assert any("share with their query" in line and "question 0" in line for line in strict.details)
+    assert not any("share with their query" in line for line in strict.lines())
 
 
 def test_figures_by_question_type(workspace: Path) -> None:
@@ -361,9 +362,9 @@ def test_what_another_setting_of_the_same_name_found_stays(workspace: Path) -> N
     digest = first.results[0].extra["digest"][:6]
     files = {file.name: file.read_text() for file in (first.path / "predictions").iterdir()}
     second = asked(9)
-    [told] = [line for line in second.remarks if "stays as" in line]
+    [told] = [line for line in second.remarks if "are now called" in line]
     assert told.startswith("mmr, 2-shot: what was evaluated before with other options or inputs (options then: pool=3)")
-    assert f"stays as mmr@{digest}" in told
+    assert f"are now called mmr@{digest}" in told
     assert second.results[0].extra["digest"] != first.results[0].extra["digest"]
     kept = {result.method: result for result in read_evaluation(first.path).results}
     assert set(kept) == {"mmr", f"mmr@{digest}"}
