@@ -71,10 +71,10 @@ def append_results(
     that made its model's weights. Raises what `append_rows` raises.
     """
     done = append_rows(file, [_row(evaluation, configuration, result, training) for result in results], KEY)
-    told = [f"{done.added} rows added"] if done.added else []
-    told += [f"{done.known} there already"] if done.known else []
-    told += [f"new columns: {', '.join(done.new_columns)}"] if done.new_columns else []
-    return f"{file}: {', '.join(told) or 'nothing to add'}"
+    parts = [f"{done.added} rows added"] if done.added else []
+    parts += [f"{done.known} there already"] if done.known else []
+    parts += [f"new columns: {', '.join(done.new_columns)}"] if done.new_columns else []
+    return f"{file}: {', '.join(parts) or 'nothing to add'}"
 
 
 def _row(

@@ -65,12 +65,12 @@ def cost_figure(results: Sequence[SettingResult], path: Path, title: str = "") -
 
 def _draw(axes: Axes, results: Sequence[SettingResult], kind: str, number: int) -> None:
     """The settings of one method."""
-    found = sorted(results, key=lambda r: r.shots)
-    metric = next(iter(found[0].metrics))
-    figures = [r.metrics[metric] for r in found]
-    costs = [cost_of(r)[kind] / (GIGA if kind == "flops" else 1.0) for r in found]
-    star = is_intervention(found[0])
-    style = STYLES[number % len(STYLES)] if len(found) > 1 else "none"
+    points = sorted(results, key=lambda r: r.shots)
+    metric = next(iter(points[0].metrics))
+    figures = [r.metrics[metric] for r in points]
+    costs = [cost_of(r)[kind] / (GIGA if kind == "flops" else 1.0) for r in points]
+    star = is_intervention(points[0])
+    style = STYLES[number % len(STYLES)] if len(points) > 1 else "none"
     means = [f.mean for f in figures]
     spread = [[max(0.0, f.mean - f.low) for f in figures], [max(0.0, f.high - f.mean) for f in figures]]
     axes.errorbar(
@@ -86,9 +86,9 @@ def _draw(axes: Axes, results: Sequence[SettingResult], kind: str, number: int) 
         capsize=3,
         linewidth=1.5,
         elinewidth=1.0,
-        label=found[0].method,
+        label=points[0].method,
         zorder=4 if star else 3,
     )
-    for result, x, y in zip(found, costs, means, strict=True):
+    for result, x, y in zip(points, costs, means, strict=True):
         if result.shots:
             axes.annotate(str(result.shots), (x, y), textcoords="offset points", xytext=(7, 5), fontsize=8)

@@ -88,8 +88,8 @@ def _draw_row(axes: Axes, row: GridRow, number: int, lines: int) -> None:
     style = STYLES[number // len(COLOURS) % len(STYLES)]
     marker = MARKERS[number % len(MARKERS)]
     shots = sorted(row.cells)
-    found = [row.cells[k].result for k in shots]
-    means, lows, highs = ([getattr(r, name) for r in found] for name in ("mean", "low", "high"))
+    intervals = [row.cells[k].result for k in shots]
+    means, lows, highs = ([getattr(r, name) for r in intervals] for name in ("mean", "low", "high"))
     if len(shots) > 1:
         axes.plot(shots, means, style, color=colour, marker=marker, label=row.method, linewidth=1.8, markersize=5)
         draw_spread(axes, shots, lows, highs, colour, number, lines)

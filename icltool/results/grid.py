@@ -97,7 +97,8 @@ def with_half_width(figure: Interval, signed: bool = False) -> str:
     if not math.isfinite(figure.mean):
         return EMPTY
     half = (figure.high - figure.low) / 2
-    mean = f"{figure.mean:{'+' if signed else ''}.{DIGITS}f}"
+    rounded = round(figure.mean, DIGITS) + 0.0  # no minus before 0
+    mean = f"{rounded:{'+' if signed and rounded else ''}.{DIGITS}f}"
     return f"{mean} ±{half:.{DIGITS}f}" if math.isfinite(half) else mean
 
 
@@ -120,16 +121,16 @@ def result_grid(results: Sequence[SettingResult]) -> Grid:
 
 def laid_out(entries: Iterable[Entry], digits: int = DIGITS) -> Grid:
     """The entries as rows and columns, the best by so many digits after the point; of two in one place the later counts."""
-    found = {(one.title, one.metric, one.shots): one for one in entries}
-    metrics = tuple(dict.fromkeys(metric for _, metric, _ in found))
-    shots = tuple(sorted({k for _, _, k in found}))
-    best = _best(found, digits)
+    by_place = {(one.title, one.metric, one.shots): one for one in entries}
+    metrics = tuple(dict.fromkeys(metric for _, metric, _ in by_place))
+    shots = tuple(sorted({k for _, _, k in by_place}))
+    best = _best(by_place, digits)
     rows = []
-    for title in dict.fromkeys(title for title, _, _ in found):
+    for title in dict.fromkeys(title for title, _, _ in by_place):
         for metric in metrics:
-            keys = {k: (title, metric, k) for k in shots if (title, metric, k) in found}
+            keys = {k: (title, metric, k) for k in shots if (title, metric, k) in by_place}
             if keys:
-                cells = {k: Cell(found[key].figure, key in best, found[key].spread) for k, key in keys.items()}
+                cells = {k: Cell(by_place[key].figure, key in best, by_place[key].spread) for k, key in keys.items()}
                 rows.append(GridRow(title, metric, cells))
     return Grid(metrics, shots, tuple(rows))
 
@@ -144,11 +145,11 @@ def over_seeds(results: Sequence[SettingResult], analysis: Analysis) -> list[Set
     groups: dict[tuple[str, int], list[SettingResult]] = {}
     for result in results:
         groups.setdefault((result.method, result.shots), []).append(result)
-    shown = []
+    merged = []
     for key, group in groups.items():
-        found = [result for result in group if key in means and result.seed in means[key]["seeds"]]
-        shown += [_mean(found, means[key])] if found else group
-    return shown
+        seeds = [result for result in group if key in means and result.seed in means[key]["seeds"]]
+        merged += [_mean(seeds, means[key])] if seeds else group
+    return merged
 
 
 def _mean(results: Sequence[SettingResult], entry: SeedMean) -> SettingResult:
@@ -181,9 +182,9 @@ def row_titles(settings: Iterable[tuple[str, int]]) -> dict[tuple[str, int], str
     for method, seed in settings:
         seeds.setdefault(method, {})[seed] = None
     return {
-        (method, seed): method if len(found) == 1 else f"{method} (seed {seed})"
-        for method, found in seeds.items()
-        for seed in found
+        (method, seed): method if len(of_method) == 1 else f"{method} (seed {seed})"
+        for method, of_method in seeds.items()
+        for seed in of_method
     }
 
 

@@ -83,5 +83,5 @@ class _Hiding:
 
 def _any(words: set[str], least: int, before: str, after: str) -> re.Pattern[str] | None:
     """A pattern for any of the words of at least so many letters; None where there are none."""
-    found = sorted((re.escape(word) for word in words if len(word.strip("/\\")) >= least), key=len, reverse=True)
-    return re.compile(f"{before}(?:{'|'.join(found)}){after}") if found else None
+    patterns = sorted((re.escape(word) for word in words if len(word.strip("/\\")) >= least), key=len, reverse=True)
+    return re.compile(f"{before}(?:{'|'.join(patterns)}){after}") if patterns else None

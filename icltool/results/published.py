@@ -49,11 +49,11 @@ def published_remark(model: str, dataset: str, task: str, metrics: Collection[st
     queries than so many."""
     if task == "caption" and (captioner := _CAPTIONERS.get((model, dataset))):
         return f"reported elsewhere: {captioner}"
-    found = published(model, dataset, task)
-    told = (f"{method}{f' {shots}-shot' if shots else ''} {figure:.2f}" for (method, shots), figure in found.items())
-    if not found:
+    figures = published(model, dataset, task)
+    texts = (f"{method}{f' {shots}-shot' if shots else ''} {figure:.2f}" for (method, shots), figure in figures.items())
+    if not figures:
         return ""
     metric = _METRICS[_COLUMNS[dataset]]
     other = f", by {metric}, which is not among the metrics here" if metrics and metric not in metrics else ""
     part = f", of the whole split ({queries:,} queries here)" if queries else ""
-    return f"reported elsewhere ({SOURCE}{other}{part}): {', '.join(told)}"
+    return f"reported elsewhere ({SOURCE}{other}{part}): {', '.join(texts)}"

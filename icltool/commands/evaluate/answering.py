@@ -126,7 +126,7 @@ class Answers:
         self._asked = sorted(asked, key=lambda one: weights_last(one.setting))
         for one in self._asked:
             rows, ahead = self._known(one)
-            lengths = {start: len(found) for start, found in ahead.items()}
+            lengths = {start: len(rows_ahead) for start, rows_ahead in ahead.items()}
             one.missing = self._chunks(one.setting, len(rows), len(one.chosen), lengths)
         self.total = sum(len(one.chosen) for one in self._asked)
         units: list[Chunk | CostSample] = [*self._units(), *([] if sample is None else [sample])]
@@ -160,11 +160,11 @@ class Answers:
                     self._take(answered)
                     ticker.advance(len(answered.rows))
         rows, _ = self._known(one)
-        told = one.part.told
-        run = next((t["run"] for t in reversed(told) if "run" in t), RunFacts())
-        remark = next((t["remark"] for t in told if t.get("remark")), "")
-        asked = sum(t.get("choosing", 0) for t in told)
-        return SettingAnswers(rows, sum(t.get("seconds", 0.0) for t in told), run, remark, asked)
+        facts = one.part.told
+        run = next((t["run"] for t in reversed(facts) if "run" in t), RunFacts())
+        remark = next((t["remark"] for t in facts if t.get("remark")), "")
+        prompts = sum(t.get("choosing", 0) for t in facts)
+        return SettingAnswers(rows, sum(t.get("seconds", 0.0) for t in facts), run, remark, prompts)
 
     def costs(self) -> tuple[dict[SettingKey, Cost], dict[SettingKey, ConfigError]]:
         """(what each setting costs, why it could not be measured)."""
@@ -196,11 +196,11 @@ class Answers:
         chunk = CHUNK_OF_AUTO if size == "auto" else max(BATCHES * size, CHUNK)
         if setting.asks and setting.method.chain is not None and setting.method.chain.joint:
             chunk = max(total, 1)
-        found, low = [], done
+        chunks, low = [], done
         for start in [*sorted(ahead), total]:
-            found += [range(first, min(first + chunk, start)) for first in range(low, start, chunk)]
+            chunks += [range(first, min(first + chunk, start)) for first in range(low, start, chunk)]
             low = start + ahead.get(start, 0)
-        return found
+        return chunks
 
     def _units(self) -> Iterator[Chunk]:
         for number, one in enumerate(self._asked):
@@ -249,10 +249,10 @@ class Answers:
             self._costs = answered
             return
         one = self._asked[unit.number]
-        told: ChunkFacts = {"seconds": answered.seconds, "remark": answered.remark, "run": answered.run}
+        facts: ChunkFacts = {"seconds": answered.seconds, "remark": answered.remark, "run": answered.run}
         if answered.asked:
-            told["choosing"] = answered.asked
-        one.part.append(answered.rows, unit.start, told)
+            facts["choosing"] = answered.asked
+        one.part.append(answered.rows, unit.start, facts)
         one.missing = [chunk for chunk in one.missing if chunk.start != unit.start]
 
     def _named(self, unit: Chunk | CostSample) -> tuple[str, GivenUp]:

@@ -32,18 +32,18 @@ def over_seeds(each: Sequence[Figures]) -> dict[str, Judged]:
     bootstrap of clusters of queries over the queries' means; it does not cover other seeds (see `spread`)."""
     return {
         name: Judged(
-            np.mean([found[name].scores for found in each], axis=0),
-            float(np.mean([found[name].figure for found in each])),
-            np.mean([found[name].draws for found in each], axis=0),
+            np.mean([figures[name].scores for figures in each], axis=0),
+            float(np.mean([figures[name].figure for figures in each])),
+            np.mean([figures[name].draws for figures in each], axis=0),
         )
         for name in each[0]
-        if all(name in found for found in each)
+        if all(name in figures for figures in each)
     }
 
 
 def spread(each: Sequence[Figures], name: str) -> dict[str, float]:
     """How the figure of one metric differs between seeds: sample standard deviation, lowest and highest."""
-    figures = [found[name].figure for found in each]
+    figures = [by_metric[name].figure for by_metric in each]
     return {"sd": float(np.std(figures, ddof=1)), "min": min(figures), "max": max(figures)}
 
 
@@ -55,13 +55,13 @@ def differences(methods: Mapping[str, Figures], shots: int, against: Collection[
     pairs = list(combinations(names, 2))
     if len(names) > ALL_PAIRS:
         pairs = [(a, b) for a, b in pairs if a == names[0] or a in against or b in against]
-    found = [
+    entries = [
         {"shots": shots, "a": a, "b": b, "metric": metric, **difference(one, methods[b][metric])}
         for a, b in pairs
         for metric, one in methods[a].items()
         if metric in methods[b]
     ]
-    return cast("list[Difference]", found)
+    return cast("list[Difference]", entries)
 
 
 def across_shots(methods: Mapping[int, Mapping[str, Figures]], standing_in: Collection[str]) -> list[Difference]:
@@ -75,10 +75,10 @@ def across_shots(methods: Mapping[int, Mapping[str, Figures]], standing_in: Coll
     entries = differences({**ours, **without}, 0, without.keys() - ours.keys())
     others = [
         {"shots": shots, "a_shots": 0, "a": a, "b": b, "metric": metric, **difference(one, figures[metric])}
-        for shots, found in sorted(methods.items())
+        for shots, by_method in sorted(methods.items())
         if shots
         for a, mine in ours.items()
-        for b, figures in found.items()
+        for b, figures in by_method.items()
         for metric, one in mine.items()
         if metric in figures
     ]
@@ -95,13 +95,13 @@ def difference(a: Judged, b: Judged) -> dict[str, float]:
 def gains(judged: Figures, without: Figures) -> dict[str, dict[str, float]]:
     """Against the same queries without demonstrations, by metric: how many queries score better, worse and equal, and the
     difference of the figures with its interval."""
-    found: dict[str, dict[str, float]] = {}
+    by_metric: dict[str, dict[str, float]] = {}
     for name, one in judged.items():
         if name in without:
             gain = one.scores - without[name].scores
             counts = {"better": int((gain > 0).sum()), "worse": int((gain < 0).sum()), "equal": int((gain == 0).sum())}
-            found[name] = {**counts, **difference(one, without[name])}
-    return found
+            by_metric[name] = {**counts, **difference(one, without[name])}
+    return by_metric
 
 
 def copies(rows: Rows) -> Copies:
@@ -128,7 +128,7 @@ def order_summary(figures: Sequence[Mapping[str, float]], answers: Sequence[Sequ
     changed = [any(other[q] != answer for other in others) for q, answer in enumerate(own)]
     metrics: dict[str, dict[str, float]] = {}
     for name in figures[0]:
-        values = [found[name] for found in figures if name in found]
+        values = [one[name] for one in figures if name in one]
         if len(values) == len(figures):
             metrics[name] = {
                 "mean": float(np.mean(values)),

@@ -28,8 +28,8 @@ SAMPLE, BUDGET = 8, 60.0
 
 def wanted(settings: Settings) -> bool:
     """Whether costs are measured: as asked for, else where a method stands in for demonstrations."""
-    asked = settings.inputs.config.cost
-    return any(method.intervention is not None for method in settings.methods) if asked is None else asked
+    requested = settings.inputs.config.cost
+    return any(method.intervention is not None for method in settings.methods) if requested is None else requested
 
 
 def sample(count: int) -> IntArray:
@@ -42,17 +42,19 @@ def firsts(settings: Settings) -> list[Setting]:
     return [group[0] for group in settings.groups if not group[0].asks]
 
 
-def set_apart(kept: dict[SettingKey, SettingResult], settings: Settings) -> None:
+def set_apart(results: dict[SettingKey, SettingResult], settings: Settings) -> None:
     """Takes away the costs of the call's settings, unless all of them were measured in one call: what else the machine
     did then is in the seconds of all alike. Does nothing where no costs are wanted."""
     if not wanted(settings):
         return
-    shown = [s.key for s in firsts(settings) if s.key in kept and kept[s.key].extra.get("digest", s.digest) == s.digest]
-    calls = {kept[key].extra.get("cost", {}).get("call") for key in shown}
-    if len(shown) == len(firsts(settings)) and len(calls) == 1 and None not in calls:
+    keys = [
+        s.key for s in firsts(settings) if s.key in results and results[s.key].extra.get("digest", s.digest) == s.digest
+    ]
+    calls = {results[key].extra.get("cost", {}).get("call") for key in keys}
+    if len(keys) == len(firsts(settings)) and len(calls) == 1 and None not in calls:
         return
-    for key in shown:
-        kept[key] = replace(kept[key], extra=facts_without(kept[key].extra, ("cost",)))
+    for key in keys:
+        results[key] = replace(results[key], extra=facts_without(results[key].extra, ("cost",)))
 
 
 class Answerer(Protocol):
@@ -96,24 +98,24 @@ def measured_together(
     machine slows all of them alike. The first weights are measured until their share of BUDGET is spent, on one query at
     least; the others on the same queries.
     """
-    inputs, asked = answerer.inputs, sample.settings
+    inputs, settings = answerer.inputs, sample.settings
     queries = inputs.queries.rows(sample.query_rows)
     counts = inputs.config.quantization is None  # kernels for packed weights are counted by nobody
-    parts: dict[SettingKey, list[QueryCost]] = {one.key: [] for one in asked}
+    parts: dict[SettingKey, list[QueryCost]] = {one.key: [] for one in settings}
     faults: dict[SettingKey, ConfigError] = {}
-    weights_first = sorted({one.under.weights for one in asked}, key=lambda weights: str(weights or ""))
+    weights_first = sorted({one.under.weights for one in settings}, key=lambda weights: str(weights or ""))
     order = sorted(weights_first, key=lambda weights: weights != answerer.weights)  # what is loaded first
     several = len(queries)
-    with answerer.progress.task("cost per query", several * len(asked), "answers") as ticker:
+    with answerer.progress.task("cost per query", several * len(settings), "answers") as ticker:
         for weights in order:
             answerer.use(weights)
-            of_weights = [one for one in asked if one.under.weights == weights]
+            of_weights = [one for one in settings if one.under.weights == weights]
             started = time.monotonic()
             for position in range(several):
                 for one in of_weights:
                     if one.key not in faults:
-                        shown = tuple(inputs.index.rows(one.chosen[position]))
-                        request = ScoringRequest(queries[position], shown)
+                        demonstrations = tuple(inputs.index.rows(one.chosen[position]))
+                        request = ScoringRequest(queries[position], demonstrations)
                         try:
                             with answerer.applying(one.under):
                                 cost = query_cost(answerer.session(), [request], inputs.task.ranked, counts)

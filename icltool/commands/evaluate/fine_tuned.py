@@ -24,13 +24,13 @@ CHOICES = ("best", "last")
 _OPTIONS = ("folder", "checkpoint", "file")
 
 
-def weights_of(inputs: Inputs, given: Mapping[str, object]) -> Path:
+def weights_of(inputs: Inputs, options: Mapping[str, object]) -> Path:
     """The file of fine-tuned weights: the one of the options `file`, or `folder` and `checkpoint`, of --checkpoint, or of the
     newest finished training of the call's model on data set and task.
 
     StoreError where there is none, ConfigError for an unknown option, or fine-tuned weights of another model.
     """
-    for key in given:
+    for key in options:
         if key not in _OPTIONS:
             raise ConfigError(f"method finetuned has no option {key!r}", f"known: {', '.join(_OPTIONS)}")
     config = inputs.config
@@ -39,15 +39,15 @@ def weights_of(inputs: Inputs, given: Mapping[str, object]) -> Path:
             f"{config.model_path} holds fine-tuned weights already: every method of the call answers with them",
             "--method zero-shot evaluates them; for --method finetuned name the model they were made from by --model",
         )
-    if "file" in given:
-        if others := sorted(set(given) - {"file"}):
+    if "file" in options:
+        if others := sorted(set(options) - {"file"}):
             raise ConfigError(
                 f"finetuned.file names the weights, and so does finetuned.{others[0]}", "leave one of them out"
             )
-        return _checked(inputs, Path(str(given["file"])))
-    named = given.get("folder") or _of_captioner(inputs)
+        return _checked(inputs, Path(str(options["file"])))
+    named = options.get("folder") or _of_captioner(inputs)
     folder = Path(str(named)) if named else _newest(inputs)
-    choice = str(given.get("checkpoint", CHOICES[0]))
+    choice = str(options.get("checkpoint", CHOICES[0]))
     file = folder / f"{choice}.safetensors"
     if not file.is_file():
         there = ", ".join(sorted(p.stem for p in folder.glob("*.safetensors"))) or "none"
@@ -62,16 +62,16 @@ def read(file: Path) -> FineTuned:
     return read_fine_tuned(file)
 
 
-def remarks(inputs: Inputs, label: str, made: FineTuned, chosen: bool = True) -> list[str]:
+def remarks(inputs: Inputs, label: str, weights: FineTuned, chosen: bool = True) -> list[str]:
     """Which file it is, out of how many where none was `chosen`, whether it was made on this data set, and from the weights
     that the call names."""
-    about, dataset, path = made.about, inputs.dataset, inputs.config.model_path
-    lines = [f"{label}: {made.file}"]
+    about, dataset, path = weights.about, inputs.dataset, inputs.config.model_path
+    lines = [f"{label}: {weights.file}"]
     if not chosen and (count := len(_fitting(inputs))) > 1:
         lines[0] += f", the newest of {count} that fit (--checkpoint names another)"
-    if path is not None and made.base and Path(made.base).resolve() != Path(path).resolve():
+    if path is not None and weights.base and Path(weights.base).resolve() != Path(path).resolve():
         lines.append(
-            f"{label} began with the weights in {made.base}, and the other methods answer with those in {path}"
+            f"{label} began with the weights in {weights.base}, and the other methods answer with those in {path}"
         )
     if about.get("dataset") not in (None, dataset.name) or about.get("task") not in (None, inputs.task.name):
         lines.append(
@@ -90,11 +90,11 @@ def _checked(inputs: Inputs, file: Path) -> Path:
             "finetuned.file names a file, finetuned.folder a checkpoint folder of "
             f"`icltool train {LEARNER} --model {inputs.config.model}`",
         )
-    made = read(file)
-    if made.model != inputs.config.model:
+    weights = read(file)
+    if weights.model != inputs.config.model:
         raise ConfigError(
-            f"{file} is a fine-tuned {made.model}, and this call's model is {inputs.config.model}",
-            f"add --model {made.model}, or name other weights: --checkpoint FOLDER",
+            f"{file} is a fine-tuned {weights.model}, and this call's model is {inputs.config.model}",
+            f"add --model {weights.model}, or name other weights: --checkpoint FOLDER",
         )
     return file
 
@@ -136,9 +136,9 @@ def _of_captioner(inputs: Inputs) -> Path | None:
     selectors = _selectors(inputs)
     if made_by in selectors or (made_by is None and selectors):
         return None
-    told = f"was trained by {made_by}" if made_by else "holds no finished training"
+    problem = f"was trained by {made_by}" if made_by else "holds no finished training"
     raise StoreError(
-        f"{folder} {told}, finetuned reads checkpoints of {LEARNER}",
+        f"{folder} {problem}, finetuned reads checkpoints of {LEARNER}",
         f"give a folder of `icltool train {LEARNER}`, or leave --checkpoint out for the newest",
     )
 
@@ -161,7 +161,7 @@ def _fine_tuned_path(path: Path) -> bool:
 def trained_as(folder: Path) -> Mapping[str, Json]:
     """The identity of the finished training in a checkpoint folder; {} where there is none."""
     try:
-        found = read_json(folder / TRAINED)["identity"]
+        identity = read_json(folder / TRAINED)["identity"]
     except (StoreError, KeyError, TypeError):
         return {}
-    return found if isinstance(found, Mapping) else {}
+    return identity if isinstance(identity, Mapping) else {}

@@ -78,12 +78,12 @@ class Inputs:
 
     def identity(self) -> dict[str, Json]:
         """What decides the results beside method, shots and seed, as far as options and the subset say it."""
-        found = self.config.identity()
+        identity = self.config.identity()
         if self.subset is not None:
-            found["index_subset"] = digest({"ids": self.subset.ids.tolist()})
+            identity["index_subset"] = digest({"ids": self.subset.ids.tolist()})
         if self.same_split:
-            found.update(queries=self.config.queries, query_size=len(self.query_rows))
-        return found
+            identity.update(queries=self.config.queries, query_size=len(self.query_rows))
+        return identity
 
     def embeddings(self, split: str, encoder: str) -> EmbeddingFile:
         """The embeddings of a split, checked. StoreError as `open_embeddings`."""
@@ -97,7 +97,7 @@ class Inputs:
         if (needs, encoder) in self._arrays:
             return self._arrays[needs, encoder]
         if not needs:
-            found = (
+            arrays = (
                 index_set(self.index, needs, None, self.index_rows, guard=self.guard),
                 query_set(self.queries, needs, None, self.query_rows, self.same_split, guard=self.guard),
             )
@@ -107,12 +107,12 @@ class Inputs:
             plain, asked = self.arrays(frozenset(), None)
             index = index_set(self.index, needs, own[0], self.index_rows, others=others[0])
             queries = query_set(self.queries, needs, own[1], self.query_rows, self.same_split, others=others[1])
-            found = (
+            arrays = (
                 replace(index, questions=plain.questions, contents=plain.contents),
                 replace(queries, questions=asked.questions, contents=asked.contents),
             )
-        self._arrays[needs, encoder] = found
-        return found
+        self._arrays[needs, encoder] = arrays
+        return arrays
 
     @property
     def examples(self) -> StoredExamples:
@@ -130,18 +130,18 @@ class Inputs:
 
     def _subset(self, file: Path) -> Subset:
         """The subset in a file. StoreError where it is of another data set, ConfigError where it looked at the queries."""
-        found, dataset = read_subset(file), self.dataset
-        if found.queries == "validation":
+        subset, dataset = read_subset(file), self.dataset
+        if subset.queries == "validation":
             raise ConfigError(
                 f"{file} was learned from validation queries, so nothing that it gives can be reported on them",
                 "learn it from train queries",
             )
-        if found.fingerprint not in (None, dataset.fingerprint):
+        if subset.fingerprint not in (None, dataset.fingerprint):
             raise StoreError(
                 f"{file} was made for another data set, or another version of it, than {dataset.name} ({dataset.task})",
                 "check --dataset and --task, or make it again",
             )
-        return found
+        return subset
 
     def _rows_of(self, chosen: Subset) -> IntArray:
         """Rows of the index records, ascending."""

@@ -97,9 +97,9 @@ def newest_file(inputs: Inputs, method: str) -> Path:
             f"no {method} file for {name} ({task}) in {workspace.checkpoints}",
             f"run {command}, or give one: --vectors FILE",
         )
-    wanted = {**inputs.config.identity(), "dataset_fingerprint": inputs.dataset.fingerprint}
-    best = max(_fit(folder, wanted) for folder in folders)
-    folder = next(folder for folder in folders if _fit(folder, wanted) == best)
+    requested = {**inputs.config.identity(), "dataset_fingerprint": inputs.dataset.fingerprint}
+    best = max(_fit(folder, requested) for folder in folders)
+    folder = next(folder for folder in folders if _fit(folder, requested) == best)
     if not best[0]:
         raise StoreError(
             f"the training in {folder} is unfinished",
@@ -108,11 +108,11 @@ def newest_file(inputs: Inputs, method: str) -> Path:
     return folder / WEIGHTS
 
 
-def _fit(folder: Path, wanted: Mapping[str, object]) -> tuple[bool, ...]:
+def _fit(folder: Path, requested: Mapping[str, object]) -> tuple[bool, ...]:
     """What of a finished training is as wanted, the most important first; all false for an unfinished one."""
     keys = ("model", "model_path", "dataset_fingerprint", "prompt_template", "prompt_style", "quantization")
     identity = trained_as(folder)
-    return (bool(identity), *(bool(identity) and identity.get(key) == wanted.get(key) for key in keys))
+    return (bool(identity), *(bool(identity) and identity.get(key) == requested.get(key) for key in keys))
 
 
 def opened(inputs: Inputs, name: str, label: str, options: Mapping[str, object]) -> Intervention:
@@ -120,23 +120,26 @@ def opened(inputs: Inputs, name: str, label: str, options: Mapping[str, object])
 
     ConfigError where it cannot rank choices and the task wants that; what its class raises.
     """
-    found: Intervention = component(INTERVENTIONS, name, **options)
-    if inputs.task.ranked and not found.everywhere:
+    intervention: Intervention = component(INTERVENTIONS, name, **options)
+    if inputs.task.ranked and not intervention.everywhere:
         raise ConfigError(
             f"{label} changes the last token of a prompt alone: it cannot rank the choices of {inputs.task.name}",
             "evaluate it on caption or vqa",
         )
-    return found
+    return intervention
 
 
-def remarks(inputs: Inputs, label: str, made: Intervention) -> list[str]:
+def remarks(inputs: Inputs, label: str, intervention: Intervention) -> list[str]:
     """Which file it is, how many numbers it holds, and what it was made from."""
-    about = made.about
+    about = intervention.about
     task = f" ({about['task']})" if about.get("task") else ""
     source = f"{about.get('dataset') or 'a data set that it does not name'}{task}"
-    given = [text for key in ("shots", "seed") if (text := _detail(key, about.get(key)))]
-    told = ", ".join([source, *given]) if about.get("dataset") or task or given else ""
-    lines = [f"{label}: {made.file}, {made.parameters:,} numbers" + (f", made from {told}" if told else "")]
+    details = [text for key in ("shots", "seed") if (text := _detail(key, about.get(key)))]
+    origin = ", ".join([source, *details]) if about.get("dataset") or task or details else ""
+    lines = [
+        f"{label}: {intervention.file}, {intervention.parameters:,} numbers"
+        + (f", made from {origin}" if origin else "")
+    ]
     done, planned = (about.get(part, {}).get(key) for part, key in (("figures", "epoch"), ("options", "epochs")))
     if done is not None and planned is not None and done < planned:
         lines.append(f"{label}: its training is unfinished, {done:.0f} of {planned} epochs")
@@ -149,12 +152,12 @@ def remarks(inputs: Inputs, label: str, made: Intervention) -> list[str]:
     return lines
 
 
-def other_template(label: str, made: Intervention, model: Model) -> str:
+def other_template(label: str, intervention: Intervention, model: Model) -> str:
     """A line where the model's prompts have another format than those that the file was made with, else ""."""
     if not isinstance(model, SupportsDecoderHooks):
         return ""
-    told = template_remark(read_intervention(made.file), model)
-    return f"{label}: {told}" if told else ""
+    remark = template_remark(read_intervention(intervention.file), model)
+    return f"{label}: {remark}" if remark else ""
 
 
 def _detail(key: str, value: object) -> str:

@@ -59,12 +59,12 @@ class Judge:
         """Finds out what cannot run before anything is answered, and what gives way. Raises the first metric's error when
         none can run. `queries` gives those that will be judged; it is asked only by a metric that reads something else
         than the references."""
-        given = self.metrics
+        metrics = self.metrics
         self.metrics = {}
-        for name, metric in given.items():
+        for name, metric in metrics.items():
             error = _fault(metric, queries)
             other = metric.instead if error and self._default and isinstance(metric, GivesWay) else ""
-            if error and other and other not in given:
+            if error and other and other not in metrics:
                 stand_in: Metric = component("metrics", other)
                 if _fault(stand_in, queries) is None:
                     self.metrics[other], self.replaced[name] = stand_in, (other, error)
@@ -77,17 +77,17 @@ class Judge:
 
     def judge(self, rows: Rows, draws: bool = True, without: Collection[str] = ()) -> dict[str, Judged]:
         """By metric, those in `without` and those that cannot run left out."""
-        found: dict[str, Judged] = {}
+        judged: dict[str, Judged] = {}
         for name, metric in self.metrics.items():
             if name in self.faults or name in without:
                 continue
             try:
                 answers, references = [r["answer"] for r in rows], [_references(r, metric) for r in rows]
                 scores = np.asarray(metric.score(answers, references), dtype=np.float64) * metric.scale
-                found[name] = self.figures(name, rows, scores, draws)
+                judged[name] = self.figures(name, rows, scores, draws)
             except IclError as error:
                 self.faults[name] = error
-        return found
+        return judged
 
     def figures(self, name: str, rows: Rows, scores: Float64Array, draws: bool = True) -> Judged:
         """The figure of all rows and of the draws, from scores [Q] that are there already."""
@@ -102,15 +102,15 @@ class Judge:
 
     def stored(self, rows: Rows) -> dict[str, Judged]:
         """By metric, from the scores that the rows hold; metrics that have not scored them are left out."""
-        found: dict[str, Judged] = {}
+        judged: dict[str, Judged] = {}
         for name in self.metrics:
             if name in self.faults or any(name not in row["scores"] for row in rows):
                 continue
             try:
-                found[name] = self.figures(name, rows, scores_of(rows, name))
+                judged[name] = self.figures(name, rows, scores_of(rows, name))
             except IclError as error:
                 self.faults[name] = error
-        return found
+        return judged
 
     def breakdown(self, rows: Rows, column: str, judged: Mapping[str, Judged]) -> dict[str, dict[str, float]]:
         """For each value of a column of the rows, sorted: how many queries have it ("queries"), and each metric's figure
@@ -140,10 +140,10 @@ def judgement(row: Prediction, metric: Metric | None = None) -> Judgement:
 
 def _references(row: Prediction, metric: Metric | None) -> Sequence[str]:
     field = _reads(metric)
-    found = cast("list[str]", row.get(field) or [])  # a field of Example that predictions have, too
-    if not found and field != _REFERENCES:
+    references = cast("list[str]", row.get(field) or [])  # a field of Example that predictions have, too
+    if not references and field != _REFERENCES:
         raise _lacking(metric, row["query_id"])
-    return found
+    return references
 
 
 def _reads(metric: Metric | None) -> str:

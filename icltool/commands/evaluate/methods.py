@@ -106,10 +106,10 @@ def methods(inputs: Inputs) -> list[Method]:
     specs = read_specs(config.methods if named else tuple(files))
     names = dict.fromkeys(name for spec in specs for name in spec.names)
     _check_options(config, [*names, *(["plan"] if config.plans else [])])
-    found = [method for spec in specs for method in _named(inputs, spec, files.get(spec.name, ()))]
+    rows = [method for spec in specs for method in _named(inputs, spec, files.get(spec.name, ()))]
     plans = list(dict.fromkeys(path.resolve() for path in config.plans))
-    labels = plan_labels(plans, [*load_registry().names("retrievers"), *(method.label for method in found)])
-    return [*found, *(_plan(inputs, path, label) for path, label in zip(plans, labels, strict=True))]
+    labels = plan_labels(plans, [*load_registry().names("retrievers"), *(method.label for method in rows)])
+    return [*rows, *(_plan(inputs, path, label) for path, label in zip(plans, labels, strict=True))]
 
 
 def plan_labels(paths: Sequence[Path], taken: Sequence[str]) -> list[str]:
@@ -132,9 +132,9 @@ def vector_labels(name: str, files: Sequence[Path]) -> list[str]:
     of that folder's name; where a file lies elsewhere, or two are alike, with the names that tell them apart."""
     places = [file.parent if file.name == WEIGHTS else file for file in files]
     digests = [_CHECKPOINT_DIGEST.search(place.name) if place.name.startswith(f"{name}-") else None for place in places]
-    found = [match.group(1) for match in digests if match is not None]
-    if len(set(found)) == len(files):
-        return [f"{name}-{digest}" for digest in found]
+    endings = [match.group(1) for match in digests if match is not None]
+    if len(set(endings)) == len(files):
+        return [f"{name}-{digest}" for digest in endings]
     return [f"{name}-{label.removeprefix(f'{name}-')}" for label in plan_labels(places, ())]
 
 
@@ -146,11 +146,11 @@ def _named(inputs: Inputs, spec: Spec, files: Sequence[Path]) -> list[Method]:
             raise ConfigError("zero-shot has no options and no other name", "--method zero-shot")
         return [Method(ZERO_SHOT, None, (0,))]
     if len(spec.names) == 1:
-        given = {**own_options(inputs.config.method_options, name), **spec.options}
+        options = {**own_options(inputs.config.method_options, name), **spec.options}
         if name == FINETUNED:
-            return [_finetuned(inputs, spec.label, _with_checkpoint(given, "folder", fine_tuned.CHOICES))]
+            return [_finetuned(inputs, spec.label, _with_checkpoint(options, "folder", fine_tuned.CHOICES))]
         if interventions.kind_of(name) == interventions.INTERVENTIONS:
-            return _standing_in(inputs, spec, _with_checkpoint(given, "file", ()), files)
+            return _standing_in(inputs, spec, _with_checkpoint(options, "file", ()), files)
     return [_choosing(inputs, spec, shots)]
 
 
@@ -161,22 +161,22 @@ def _choosing(inputs: Inputs, spec: Spec, shots: tuple[int, ...]) -> Method:
     for name in spec.names:
         if name in (ZERO_SHOT, FINETUNED) or interventions.kind_of(name) != interventions.RETRIEVERS:
             raise ConfigError(f"{spec.name}: {name} chooses no demonstrations", "name it by itself")
-        given = {**own_options(inputs.config.method_options, name), **spec.options_of(name)}
+        options = {**own_options(inputs.config.method_options, name), **spec.options_of(name)}
         if reversed_order is not None:
             raise ConfigError(f"{spec.label}: reversed_order is for the last method, {spec.names[-1]}")
-        reversed_order = given.pop("reversed_order", None)
+        reversed_order = options.pop("reversed_order", None)
         if reversed_order not in (None, True, False):
             raise ConfigError(f"{spec.label}: reversed_order={reversed_order!r} is neither true nor false")
-        parts.append(_part(inputs, name, spec.label if len(spec.names) == 1 else name, given))
+        parts.append(_part(inputs, name, spec.label if len(spec.names) == 1 else name, options))
     return replace(_chosen_by(parts, spec.label, shots), reversed_order=reversed_order)
 
 
-def _with_checkpoint(given: dict[str, Any], role: str, choices: Sequence[str]) -> dict[str, Any]:
+def _with_checkpoint(options: dict[str, Any], role: str, choices: Sequence[str]) -> dict[str, Any]:
     """The options with `checkpoint=DIR` under the name that the method has for it; `checkpoint=last` stays."""
-    named = given.get("checkpoint")
-    if named is None or named in choices or role in given:
-        return given
-    return {**{key: value for key, value in given.items() if key != "checkpoint"}, role: str(named)}
+    named = options.get("checkpoint")
+    if named is None or named in choices or role in options:
+        return options
+    return {**{key: value for key, value in options.items() if key != "checkpoint"}, role: str(named)}
 
 
 def _standing_in(inputs: Inputs, spec: Spec, options: dict[str, Any], files: Sequence[Path]) -> list[Method]:
@@ -188,24 +188,24 @@ def _standing_in(inputs: Inputs, spec: Spec, options: dict[str, Any], files: Seq
     elif not files:
         files = [interventions.newest_file(inputs, name)]
     labels = [spec.label] if len(files) == 1 else vector_labels(spec.label, files)
-    plugin = f"{(found := load_registry().get(interventions.INTERVENTIONS, name)).distribution} {found.version}"
+    plugin = f"{(entry := load_registry().get(interventions.INTERVENTIONS, name)).distribution} {entry.version}"
     methods = []
     for label, file in zip(labels, files, strict=True):
         used = {**options, "file": str(file)}
-        made = interventions.opened(inputs, name, label, used)
-        identity = {"intervention": name, **made.identity()}
-        remarks = tuple(interventions.remarks(inputs, label, made))
-        methods.append(Method(label, None, (0,), used, identity, remarks, None, plugin, made))
+        intervention = interventions.opened(inputs, name, label, used)
+        identity = {"intervention": name, **intervention.identity()}
+        remarks = tuple(interventions.remarks(inputs, label, intervention))
+        methods.append(Method(label, None, (0,), used, identity, remarks, None, plugin, intervention))
     return methods
 
 
 def _finetuned(inputs: Inputs, label: str, given: dict[str, Any]) -> Method:
     file = fine_tuned.weights_of(inputs, given)
-    made = fine_tuned.read(file)
+    weights = fine_tuned.read(file)
     options = {**given, "file": str(file)}
     chosen = bool(given.keys() & {"file", "folder"}) or inputs.config.checkpoint is not None
-    remarks = tuple(fine_tuned.remarks(inputs, label, made, chosen))
-    identity = {"finetuned": made.digest}
+    remarks = tuple(fine_tuned.remarks(inputs, label, weights, chosen))
+    identity = {"finetuned": weights.digest}
     return Method(label, None, (0,), options, identity, remarks=remarks, weights=file)
 
 
@@ -225,9 +225,9 @@ def _chosen_by(parts: Sequence[RetrieverPart], label: str, shots: tuple[int, ...
             lengths = part.retriever.lengths
             has = {k: not k or chain.asked(k)[place] in lengths for k in shots}
             if not all(has.values()):
-                told = ", ".join(str(k) for k in shots if not has[k])
+                missing = ", ".join(str(k) for k in shots if not has[k])
                 known = " or ".join(map(str, lengths))
-                remarks.append(f"{part.name}: its sequences have {known} demonstrations, so not asked at {told}")
+                remarks.append(f"{part.name}: its sequences have {known} demonstrations, so not asked at {missing}")
             shots = tuple(k for k in shots if has[k]) or shots
     most = last.retriever.shots if len(parts) == 1 and isinstance(last.retriever, HasShots) else None
     if len(parts) == 1:
@@ -239,13 +239,13 @@ def _chosen_by(parts: Sequence[RetrieverPart], label: str, shots: tuple[int, ...
     return Method(label, chain, shots or (most or 0,), options, identity, tuple(remarks), most, plugin)
 
 
-def _part(inputs: Inputs, name: str, label: str, given: dict[str, Any]) -> RetrieverPart:
+def _part(inputs: Inputs, name: str, label: str, values: dict[str, Any]) -> RetrieverPart:
     """A retrieval method with the user's options and the files that it reads. Messages call it `label`."""
-    if name == "plan" and "file" not in given:
+    if name == "plan" and "file" not in values:
         raise ConfigError("method plan replays a file", "name it: --plan FILE, in place of --method plan")
     if isinstance(load_registry().load("retrievers", name), ReadsCheckpoint):
-        given = _with_checkpoint(given, "folder", WEIGHT_CHOICES)
-    options = {**given, **_found_files(inputs, name, given)}
+        values = _with_checkpoint(values, "folder", WEIGHT_CHOICES)
+    options = {**values, **_found_files(inputs, name, values)}
     retriever: Retriever = component("retrievers", name, **options)
     made_for = retriever.fingerprint if isinstance(retriever, OfDataset) else None
     if isinstance(made_for, str) and made_for != inputs.dataset.fingerprint:
@@ -269,7 +269,7 @@ def _part(inputs: Inputs, name: str, label: str, given: dict[str, Any]) -> Retri
     if encoder is not None and inputs.config.encoder not in (None, encoder):
         remarks.append(f"{label} reads the embeddings by {encoder}, on which it was trained")
     identity = {"retriever": name, **_content(retriever, options), **_arrays(inputs, retriever, encoder)}
-    plugin = f"{(found := load_registry().get('retrievers', name)).distribution} {found.version}"
+    plugin = f"{(entry := load_registry().get('retrievers', name)).distribution} {entry.version}"
     return RetrieverPart(label, retriever, name, options, identity, encoder, tuple(remarks), plugin)
 
 
@@ -304,20 +304,20 @@ def _check_options(config: EvaluateConfig, names: Sequence[str]) -> None:
         raise ConfigError(f"--method-option {key}: no method {method!r} is evaluated", hint)
 
 
-def _found_files(inputs: Inputs, name: str, given: Mapping[str, Any]) -> dict[str, str]:
+def _found_files(inputs: Inputs, name: str, options: Mapping[str, Any]) -> dict[str, str]:
     """What the method's class asks for and the user did not give: a learner's checkpoint, or the sequences of a split."""
     cls = load_registry().load("retrievers", name)
-    found: dict[str, str] = {}
+    files: dict[str, str] = {}
     if isinstance(cls, ReadsCheckpoint):
         learner = cls.learner
-        place = Path(given["folder"]) if "folder" in given else checkpoint_folder(inputs, name, learner)
-        folder, choice = weights_folder(place, str(given.get("checkpoint", inputs.config.checkpoint_choice)))
-        found = {"folder": str(folder), "checkpoint": choice}
-        if not _weights(found).is_file():
-            raise StoreError(f"{folder} holds no {found['checkpoint']}.safetensors", f"run `icltool train {learner}`")
-    if isinstance(cls, ReadsSequences) and "file" not in given:
-        found["file"] = str(newest_sequences(inputs, cls.sequences))
-    return found
+        place = Path(options["folder"]) if "folder" in options else checkpoint_folder(inputs, name, learner)
+        folder, choice = weights_folder(place, str(options.get("checkpoint", inputs.config.checkpoint_choice)))
+        files = {"folder": str(folder), "checkpoint": choice}
+        if not _weights(files).is_file():
+            raise StoreError(f"{folder} holds no {files['checkpoint']}.safetensors", f"run `icltool train {learner}`")
+    if isinstance(cls, ReadsSequences) and "file" not in options:
+        files["file"] = str(newest_sequences(inputs, cls.sequences))
+    return files
 
 
 def weights_folder(place: Path, choice: str) -> tuple[Path, str]:
@@ -337,8 +337,10 @@ def checkpoint_folder(inputs: Inputs, name: str, learner: str) -> Path:
     if config.checkpoint is None:
         return newest()
     record = weights_folder(config.checkpoint, "")[0] / "training.json"
-    found: Any = read_json(record) if record.is_file() else {}
-    made_by = found.get("identity", {}).get("learner", learner) if isinstance(found, dict) else learner
+    record_content: Any = read_json(record) if record.is_file() else {}
+    made_by = (
+        record_content.get("identity", {}).get("learner", learner) if isinstance(record_content, dict) else learner
+    )
     if made_by == learner:
         return config.checkpoint
     names = method_names(config.methods)

@@ -74,11 +74,11 @@ class Results:
         self._dropped: list[SettingKey] = []
         if (folder / RESULTS).is_file():
             stored = read_evaluation(folder)
-            made, self.analysis = stored.provenance, stored.analysis
+            provenance_before, self.analysis = stored.provenance, stored.analysis
             self.kept = {result.key: result for result in stored.results}
             if not self.config.overwrite:
-                Makers.of(made).check(folder / RESULTS, Makers.of(provenance))
-            elif Makers.of(made).difference(Makers.of(provenance)):
+                Makers.of(provenance_before).check(folder / RESULTS, Makers.of(provenance))
+            elif Makers.of(provenance_before).difference(Makers.of(provenance)):
                 self._dropped, self.kept, self.analysis = list(self.kept), {}, Analysis()
 
     def pending(self) -> list[Setting]:
@@ -97,17 +97,17 @@ class Results:
 
     def to_answer(self) -> list[Asked]:
         """Everything that the model has to answer in this call, further orders of demonstrations among it."""
-        found = []
+        units = []
         unanswered = {setting.key for setting in self.unanswered()}
         for group in self.settings.groups:
             first = group[0]
-            shown = [s for s in group[1:] if s.seed not in self._seeds_alike(first) and not self._alike(first, s)]
-            for setting in [first, *shown]:
+            others = [s for s in group[1:] if s.seed not in self._seeds_alike(first) and not self._alike(first, s)]
+            for setting in [first, *others]:
                 if setting.key in unanswered:
-                    found.append(self._asked(setting))
+                    units.append(self._asked(setting))
             if self.config.permutations > 1 and first.shots > 1:
-                found += [asked for setting in [first, *shown] for asked in self._orders_to_answer(setting)]
-        return found
+                units += [one for setting in [first, *others] for one in self._orders_to_answer(setting)]
+        return units
 
     def _asked(self, setting: Setting) -> Asked:
         part = self._part(self._file(setting.key), setting.digest)
@@ -134,7 +134,7 @@ class Results:
         the demonstrations of the first one is not answered again."""
         first = group[0]
         self._ensure(first)
-        found = [first]
+        evaluated = [first]
         for setting in group[1:]:
             if setting.seed in self.kept[first.key].extra.get("seeds_alike", ()):
                 continue
@@ -143,18 +143,18 @@ class Results:
                 self._store(first.key, {"seeds_alike": seeds})
                 continue
             self._ensure(setting)
-            found.append(setting)
+            evaluated.append(setting)
         if self.config.permutations > 1 and first.shots > 1:
-            for setting in found:
+            for setting in evaluated:
                 self._reorder(setting)
-        return found
+        return evaluated
 
     def uncosted(self) -> list[Setting]:
         """The settings whose cost is to be measured; of several seeds the first."""
         if not costs.wanted(self.settings):
             return []
         return [
-            s for s in costs.firsts(self.settings) if (found := self._current(s)) is None or "cost" not in found.extra
+            s for s in costs.firsts(self.settings) if (result := self._current(s)) is None or "cost" not in result.extra
         ]
 
     def measure(self) -> list[str]:
@@ -186,9 +186,9 @@ class Results:
             "seeds": seeds,
             "differences": [
                 entry
-                for shots, found in sorted(methods.items())
-                if shots and len(found) > 1
-                for entry in comparing.differences(found, shots, (RANDOM,))
+                for shots, by_method in sorted(methods.items())
+                if shots and len(by_method) > 1
+                for entry in comparing.differences(by_method, shots, (RANDOM,))
             ]
             + comparing.across_shots(methods, [m.label for m in self.settings.methods if m.own_model]),
         }
@@ -233,8 +233,8 @@ class Results:
 
     def _current(self, setting: Setting) -> SettingResult | None:
         """The result that is there, if it is this setting's."""
-        found = same_setting(self.kept, setting)
-        return found if found is not None and (setting.key in self._fresh or not self.config.overwrite) else None
+        result = same_setting(self.kept, setting)
+        return result if result is not None and (setting.key in self._fresh or not self.config.overwrite) else None
 
     def _alike(self, first: Setting, other: Setting) -> bool:
         return not first.asks and np.array_equal(
@@ -315,19 +315,19 @@ class Results:
             self.reused += 1
             return known
         answered = self.answers.of(setting.key)
-        made = _made_by(setting, answered.remark)
+        facts = _made_by(setting, answered.remark)
         if setting.asks:
-            made["choosing"] = {"prompts": answered.asked}
-        made["run"] = cast(RunFacts, {"date": moment(), **releases("torch", "transformers"), **answered.run})
-        return answered.rows, answered.seconds, made
+            facts["choosing"] = {"prompts": answered.asked}
+        facts["run"] = cast(RunFacts, {"date": moment(), **releases("torch", "transformers"), **answered.run})
+        return answered.rows, answered.seconds, facts
 
     def _found(self, rows: list[Prediction], judged: dict[str, Judged]) -> SettingFacts:
         """What the answers of one setting tell by themselves."""
         by = {column: self.judge.breakdown(rows, column, judged) for column in _TYPES}
-        found: SettingFacts = {"by": {column: table for column, table in by.items() if table}}
+        facts: SettingFacts = {"by": {column: table for column, table in by.items() if table}}
         if rows[0]["icd_ids"]:
-            found["leaks"], found["copies"] = comparing.leaks(rows), comparing.copies(rows)
-        return found
+            facts["leaks"], facts["copies"] = comparing.leaks(rows), comparing.copies(rows)
+        return facts
 
     def _gain(self, setting: Setting) -> None:
         """Gains over zero-shot, in the result and query by query in the predictions."""
@@ -411,13 +411,15 @@ class Results:
 
 def _made_by(setting: Setting, remark: str) -> SettingFacts:
     """What stands in for demonstrations, as results record it, and fine-tuned weights."""
-    made, weights = setting.method.intervention, setting.method.weights
+    intervention, weights = setting.method.intervention, setting.method.weights
     if weights is not None:
         return {"finetuned": {"file": str(weights), "about": dict(fine_tuned.read(weights).about)}}
-    if made is None:
+    if intervention is None:
         return {}
-    parameters, about = made.parameters, dict(made.about)
-    return {"intervention": {"file": str(made.file), "parameters": parameters, "about": about, "remark": remark}}
+    parameters, about = intervention.parameters, dict(intervention.about)
+    return {
+        "intervention": {"file": str(intervention.file), "parameters": parameters, "about": about, "remark": remark}
+    }
 
 
 def _set_scores(rows: list[Prediction], judged: dict[str, Judged]) -> None:

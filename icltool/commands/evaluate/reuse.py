@@ -47,13 +47,13 @@ class Earlier:
         for row in rows:
             row["scores"] = {}
             row.pop("gain", None)
-        made = facts_without(result.extra, result.extra.keys() - _MADE)
-        made["answers_from"] = folder.name
-        return rows, result.seconds, made
+        facts = facts_without(result.extra, result.extra.keys() - _MADE)
+        facts["answers_from"] = folder.name
+        return rows, result.seconds, facts
 
     def _read(self) -> list[tuple[Path, dict[SettingKey, SettingResult]]]:
         start = self.folder.name.rpartition("-")[0]
-        found = []
+        results = []
         for path in sorted(self.folder.parent.glob(f"{start}-*/{RESULTS}")):
             if path.parent == self.folder:
                 continue
@@ -63,8 +63,8 @@ class Earlier:
                 continue
             of_it = other.provenance
             if _but_metrics(of_it) == self._wanted and not _answering(of_it).difference(self._makers):
-                found.append((path.parent, {result.key: result for result in other.results}))
-        return found
+                results.append((path.parent, {result.key: result for result in other.results}))
+        return results
 
 
 def _rows(folder: Path, result: SettingResult) -> list[Prediction] | None:
@@ -93,5 +93,5 @@ def _but_metrics(provenance: EvaluationProvenance) -> tuple[Json, Json]:
 
 def _answering(provenance: EvaluationProvenance) -> Makers:
     """What made the answers, without what judged them."""
-    found = Makers.of(provenance)
-    return Makers({k: v for k, v in found.plugins.items() if not k.startswith("metrics/")}, found.weights)
+    makers = Makers.of(provenance)
+    return Makers({k: v for k, v in makers.plugins.items() if not k.startswith("metrics/")}, makers.weights)

@@ -146,8 +146,8 @@ def _about_the_call(work: Results, judge: Judge, results: Sequence[SettingResult
 def _evaluated(work: Results, groups: Sequence[Sequence[Setting]]) -> list[list[Setting]]:
     """The settings of each group, evaluated; those of other weights come last, so that no model is loaded twice."""
     order = sorted(range(len(groups)), key=lambda i: str(groups[i][0].method.weights or ""))
-    found = {position: work.evaluate(groups[position]) for position in order}
-    return [found[position] for position in range(len(groups))]
+    evaluated = {position: work.evaluate(groups[position]) for position in order}
+    return [evaluated[position] for position in range(len(groups))]
 
 
 def _drawn(results: Sequence[SettingResult], analysis: Analysis, folder: Path, title: str) -> Path:
@@ -231,18 +231,18 @@ def _prepared_with(inputs: Inputs) -> list[str]:
 
 def _about_subset(inputs: Inputs, subset: Subset) -> str:
     by, queries = subset.made.get("learner"), subset.queries
-    told = (
+    origin = (
         f"learned {f'by {by} ' if by else ''}from {queries} queries"
         if queries
         else "which does not say how it was made"
     )
     number = f"{len(inputs.index_rows):,} of {len(inputs.index):,} examples"
-    asked = int(np.isin(subset.ids, inputs.queries.ids[inputs.query_rows]).sum()) if inputs.same_split else 0
-    left = f"; {asked} of its ids are queries" if asked else ""
-    return f"the index set is restricted to {number} by {inputs.config.index_subset}, {told}{left}"
+    overlap = int(np.isin(subset.ids, inputs.queries.ids[inputs.query_rows]).sum()) if inputs.same_split else 0
+    left = f"; {overlap} of its ids are queries" if overlap else ""
+    return f"the index set is restricted to {number} by {inputs.config.index_subset}, {origin}{left}"
 
 
 def _dataset_options(inputs: Inputs) -> dict[str, Json]:
     """The reader's options that the data set was prepared with, such as `restval` of coco-karpathy."""
-    found = inputs.dataset.manifest.get("provenance", {}).get("inputs", {}).get("options", {})
-    return dict(found) if isinstance(found, dict) else {}
+    options = inputs.dataset.manifest.get("provenance", {}).get("inputs", {}).get("options", {})
+    return dict(options) if isinstance(options, dict) else {}

@@ -156,16 +156,16 @@ def further_orders(setting: Setting, query_ids: IntArray, count: int) -> IntArra
     with those of fewer. m is smaller than `count` where there are no more: two demonstrations have one other order.
     """
     m = min(count, _orders_of(setting.shots, count + 1) - 1)
-    found = np.empty((len(query_ids), m, setting.shots), dtype=np.int64)
+    orders = np.empty((len(query_ids), m, setting.shots), dtype=np.int64)
     for position, query_id in enumerate(query_ids.tolist()):
         generator = keyed_generator(setting.seed, "evaluate.order", query_id)
         seen = {tuple(range(setting.shots))}
         while len(seen) <= m:
             order = tuple(generator.permutation(setting.shots).tolist())
             if order not in seen:
-                found[position, len(seen) - 1] = order
+                orders[position, len(seen) - 1] = order
                 seen.add(order)
-    return found
+    return orders
 
 
 def _orders_of(shots: int, enough: int) -> int:

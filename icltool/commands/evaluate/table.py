@@ -15,6 +15,6 @@ def append_results(file: Path, inputs: Inputs, folder: Path, results: Sequence[S
     from icltool.components.models.shared.fine_tuned import training_options
 
     config, dataset = inputs.config, inputs.dataset
-    given = {"model_path": config.model_path, "adapter_options": config.adapter_options}
-    configuration = {**inputs.identity(), **given, "dataset": dataset.name, "task": dataset.task}
+    more = {"model_path": config.model_path, "adapter_options": config.adapter_options}
+    configuration = {**inputs.identity(), **more, "dataset": dataset.name, "task": dataset.task}
     return appended_csv.append_results(file, folder.name, configuration, results, training_options(config.model_path))

@@ -86,10 +86,10 @@ class Answering:
     def expect(self, unit: Chunk | CostSample) -> None:
         """Has the chunk's images read ahead, once there is a model with the same weights to read them."""
         if isinstance(unit, Chunk) and self._session is not None and self.weights == unit.under.weights:
-            shown = unit.chosen
+            rows = unit.chosen
             if unit.among is not None:
-                shown = np.where(unit.among < 0, unit.among, self.inputs.index_rows[unit.among])
-            for row, demonstrations in zip(unit.query_rows, shown, strict=True):
+                rows = np.where(unit.among < 0, unit.among, self.inputs.index_rows[unit.among])
+            for row, demonstrations in zip(unit.query_rows, rows, strict=True):
                 examples = self.inputs.index.rows(demonstrations[demonstrations >= 0])
                 self._session.expect([*examples, self.inputs.queries[row]])
 
@@ -100,10 +100,10 @@ class Answering:
         self.use(unit.under.weights)
         session = self.session()
         before, began = session.done, time.perf_counter()
-        asked = 0
+        prompts = 0
         with self.applying(unit.under):
             if unit.choosing is not None:
-                unit, asked = (
+                unit, prompts = (
                     replace(unit, chosen=self._chosen(unit, unit.choosing)),
                     session.prompts_scored - before.prompts,
                 )
@@ -112,7 +112,7 @@ class Answering:
         if back := {here: there for there, here in self.inputs.dataset.moved.items()}:
             rows = [{**row, "images": [moved_image(image, back) for image in row["images"]]} for row in rows]
         remark = self._remark(unit.under)
-        return Answered(unit, session.done - before, tuple(rows), seconds, remark, self._about, asked)
+        return Answered(unit, session.done - before, tuple(rows), seconds, remark, self._about, prompts)
 
     def close(self, finished: bool) -> None:
         """Ends what works beside the session."""

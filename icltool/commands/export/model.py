@@ -61,8 +61,8 @@ def export_model(config: ExportConfig, format: str, progress: Progress) -> Stage
     with _beside(target) as content:
         if whole:
             _whole(fine_tuned, content, config.dtype or "float32", progress)
-        kept = _configuration(fine_tuned, content, config.configuration or "whole", whole)
-        write_json(content / MANIFEST, _manifest(content, fine_tuned, whole, kept))
+        configuration = _configuration(fine_tuned, content, config.configuration or "whole", whole)
+        write_json(content / MANIFEST, _manifest(content, fine_tuned, whole, configuration))
         files = _with_permissions(content)
         size = sum(path.stat().st_size for path in files)
         if packed:
@@ -118,11 +118,11 @@ def _newest(workspace: Workspace, config: ExportConfig) -> Path:
         if not trained:
             raise
         listed = ", ".join(f"{name} ({task})" for name, task in fitting or trained)
-        told = f"a {learner} was trained on {listed}"
+        problem = f"a {learner} was trained on {listed}"
         if fitting:
             name, task = fitting[0]
-            raise StoreError(f"which one? {told}", f"add --dataset {name} --task {task}, say") from error
-        raise StoreError(error.message, f"{error.hint}; {told}") from error
+            raise StoreError(f"which one? {problem}", f"add --dataset {name} --task {task}, say") from error
+        raise StoreError(error.message, f"{error.hint}; {problem}") from error
     return workspace.newest_checkpoint(learner, *chosen)
 
 

@@ -12,12 +12,12 @@ from icltool.store.workspace import Workspace
 
 def input_of(config: ExportConfig, newest: Callable[[Workspace], Path]) -> Path:
     """--input, else the newest in the workspace. StoreError where it does not exist, ConfigError for several."""
-    found = inputs_of(config, newest)
-    if len(found) > 1:
+    inputs = inputs_of(config, newest)
+    if len(inputs) > 1:
         raise ConfigError(
-            f"{config.what} are exported from one --input, and {len(found)} are given", "give one of them"
+            f"{config.what} are exported from one --input, and {len(inputs)} are given", "give one of them"
         )
-    return found[0]
+    return inputs[0]
 
 
 def inputs_of(config: ExportConfig, newest: Callable[[Workspace], Path]) -> tuple[Path, ...]:

@@ -92,11 +92,11 @@ def run(config: ExportConfig, progress: Progress) -> StageReport:
 def _check_options(config: ExportConfig) -> None:
     """ConfigError for an option that would change nothing in this export."""
     if config.what in ("plan", "chat"):
-        given = [] if config.what == "chat" or config.images is None else ["--images"]
+        flags = [] if config.what == "chat" or config.images is None else ["--images"]
     else:
-        given = [*_wanted_setting(config), *(["--images"] if config.images else [])]
+        flags = [*_wanted_setting(config), *(["--images"] if config.images else [])]
     if config.append is not None:
-        given += ["--append"] if config.what != "results" else []
+        flags += ["--append"] if config.what != "results" else []
         beside = [
             flag for flag, value in (("--format", config.format), ("--output", config.output)) if value is not None
         ]
@@ -106,9 +106,9 @@ def _check_options(config: ExportConfig) -> None:
             )
     if config.what != "model":
         of_models = {"--weights": config.weights, "--configuration": config.configuration, "--dtype": config.dtype}
-        given += [flag for flag, value in of_models.items() if value is not None]
-    if given:
-        raise ConfigError(f"{', '.join(given)} means nothing for {config.what}", "leave it out")
+        flags += [flag for flag, value in of_models.items() if value is not None]
+    if flags:
+        raise ConfigError(f"{', '.join(flags)} means nothing for {config.what}", "leave it out")
 
 
 def _wanted_setting(config: ExportConfig) -> dict[str, str | int]:
@@ -234,8 +234,8 @@ def _examples(plan: Plan, queries: Records, index: Records) -> Iterator[tuple[Ex
     while block := list(islice(entries, _QUERIES_READ)):
         rows = sorted({index.row_of(icd) for _, icds in block for icd in icds})
         demonstrations = {icd.id: icd for icd in index.rows(rows)}
-        asked = queries.rows([queries.row_of(query_id) for query_id, _ in block])
-        for query, (_, icds) in zip(asked, block, strict=True):
+        examples = queries.rows([queries.row_of(query_id) for query_id, _ in block])
+        for query, (_, icds) in zip(examples, block, strict=True):
             yield query, [demonstrations[icd] for icd in icds]
 
 
@@ -298,9 +298,9 @@ def _data_address(path: str) -> str:
     """The file as a data address (RFC 2397), where regions are shown the image with them as PNG. DataError when it cannot
     be read or is no JPEG, PNG, GIF or WebP."""
     if image_reference(path).regions:
-        shown = io.BytesIO()
-        read_image(path).save(shown, "PNG")
-        return f"data:image/png;base64,{base64.b64encode(shown.getvalue()).decode()}"
+        buffer = io.BytesIO()
+        read_image(path).save(buffer, "PNG")
+        return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
     try:
         data = Path(path).read_bytes()
     except OSError as error:
@@ -330,10 +330,10 @@ def _dataset(config: ExportConfig, source: Path, plan: Plan) -> PreparedDataset:
 def _chosen(config: ExportConfig, source: Path) -> tuple[Plan, str]:
     """The plan in an evaluation folder, a sequences file or a plan file, and what an output is named after."""
     if _is_evaluation(source):
-        found = read_evaluation(source)
-        setting = _setting(config, source, found.results)
-        name = f"{found.folder.resolve().name}-{setting.method}-{setting.shots}-shot-seed{setting.seed}"
-        return plan_of_setting(found.folder, setting, found.provenance), name
+        evaluation = read_evaluation(source)
+        setting = _setting(config, source, evaluation.results)
+        name = f"{evaluation.folder.resolve().name}-{setting.method}-{setting.shots}-shot-seed{setting.seed}"
+        return plan_of_setting(evaluation.folder, setting, evaluation.provenance), name
     if wanted := _wanted_setting(config):
         raise ConfigError(
             f"{', '.join(wanted)} chooses a setting of an evaluation, and {source} is none", "leave it out"
@@ -363,8 +363,8 @@ def _setting(config: ExportConfig, source: Path, results: Sequence[SettingResult
     results = [result for result in results if result.method not in apart]
     if config.what == "plan" and config.shots is None:
         results = [result for result in results if result.shots]
-    wanted = {flag[2:]: value for flag, value in _wanted_setting(config).items()}
-    fitting = [r for r in results if all(getattr(r, key) == value for key, value in wanted.items())]
+    values = {flag[2:]: value for flag, value in _wanted_setting(config).items()}
+    fitting = [r for r in results if all(getattr(r, key) == value for key, value in values.items())]
     if len(fitting) == 1:
         return fitting[0]
     listed = ", ".join(f"{r.method} {r.shots}-shot seed {r.seed}" for r in fitting or results) or "none"

@@ -61,12 +61,12 @@ def paths_in(value: Json) -> set[str]:
 
 def place_of_model(configuration: Mapping[str, Json]) -> dict[str, Json]:
     """A file of transformers without the places that it was read from; all else is needed to load the model."""
-    kept = {}
+    places = {}
     for key, item in configuration.items():
         if isinstance(item, str) and key in ("_name_or_path", "name_or_path", "tokenizer_file", "vocab_file"):
             continue
-        kept[key] = place_of_model(item) if isinstance(item, dict) else item
-    return kept
+        places[key] = place_of_model(item) if isinstance(item, dict) else item
+    return places
 
 
 def rewrite_header(source: Path, target: Path, change: Callable[[dict[str, Json]], dict[str, Json]]) -> None:

@@ -74,18 +74,18 @@ def _evaluations(config: ReportConfig) -> list[Path]:
     workspace = Workspace(config.workspace)
     if not config.evaluations:
         return workspace.evaluated()
-    found = []
-    for given in config.evaluations:
-        within = workspace.evaluations / given
-        path = given if given.exists() or not within.exists() else within
+    folders = []
+    for name in config.evaluations:
+        within = workspace.evaluations / name
+        path = name if name.exists() or not within.exists() else within
         if not (path / RESULTS).exists() and any((path / part).is_dir() for part in ("evaluations", "datasets")):
-            raise StoreError(f"{given} is a workspace, and no evaluation", f"use --workspace {given}")
+            raise StoreError(f"{name} is a workspace, and no evaluation", f"use --workspace {name}")
         if not path.exists():
             raise StoreError(
-                f"{given} does not exist", f"give evaluation folders, as there are in {workspace.evaluations}"
+                f"{name} does not exist", f"give evaluation folders, as there are in {workspace.evaluations}"
             )
-        found.append(path)
-    return list({path.resolve(): path for path in found}.values())
+        folders.append(path)
+    return list({path.resolve(): path for path in folders}.values())
 
 
 def _rendered(config: ReportConfig, draft: Draft, progress: Progress) -> tuple[str, Page]:
@@ -96,8 +96,8 @@ def _rendered(config: ReportConfig, draft: Draft, progress: Progress) -> tuple[s
         return text, page
     limit = int(config.max_mb * _MEGA)
     budget = int((limit - len(text.encode())) * (1 - _SPARE))
-    made = make_thumbnails(draft.references, draft.large, draft.uses, max(0, budget), progress)
-    page = draft.finished(made.images, made.remarks)
+    thumbnails = make_thumbnails(draft.references, draft.large, draft.uses, max(0, budget), progress)
+    page = draft.finished(thumbnails.images, thumbnails.remarks)
     return render(page), page
 
 
@@ -108,10 +108,10 @@ def _too_large(config: ReportConfig, page: Page, size: float) -> str:
     if page.kind == "evaluations":
         bare = replace(bare, demonstrations=())
     least = len(render(bare).encode()) / _MEGA
-    told = f"the page has {size:.2g} MB, more than --max-mb"
+    problem = f"the page has {size:.2g} MB, more than --max-mb"
     if config.max_mb > least:
-        return f"{told}, by its texts alone: give a smaller --max-queries"
-    return f"{told}: without any query it has {math.ceil(100 * least) / 100:.2f} MB, give a larger --max-mb"
+        return f"{problem}, by its texts alone: give a smaller --max-queries"
+    return f"{problem}: without any query it has {math.ceil(100 * least) / 100:.2f} MB, give a larger --max-mb"
 
 
 def _output(config: ReportConfig) -> Path:

@@ -114,8 +114,8 @@ def _anchors_of(ids: IntArray, chosen: IntArray) -> IntArray:
     """int64 [N]: how many anchors have each of `chosen` int64 [N], ascending, in some beam; ids int64 [Q, B, K]."""
     anchors, *_ = np.nonzero(ids >= 0)
     pairs = np.unique(anchors * max(1, len(chosen)) + np.searchsorted(chosen, ids[ids >= 0]))
-    found: IntArray = np.bincount(pairs % max(1, len(chosen)), minlength=len(chosen)).astype(np.int64)
-    return found
+    counts: IntArray = np.bincount(pairs % max(1, len(chosen)), minlength=len(chosen)).astype(np.int64)
+    return counts
 
 
 def _edges(values: Float64Array) -> Float64Array:
@@ -156,5 +156,5 @@ def _skewness(counts: IntArray, size: int) -> float | None:
 
 
 def _mean(values: Iterable[float]) -> float:
-    found = list(values)
-    return sum(found) / len(found)
+    numbers = list(values)
+    return sum(numbers) / len(numbers)

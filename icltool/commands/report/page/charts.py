@@ -126,8 +126,8 @@ def cost_chart(settings: Sequence[Shown], metric: str, kind: str) -> Chart | Non
     highest = {shots: max(figure.mean for _, _, figure, k in known if k == shots) for *_, shots in known}
     marks: dict[str, list[Mark]] = {}
     for title, cost, figure, shots in known:
-        told = shots and (len(known) <= _MANY_MARKS or figure.mean == highest[shots])
-        marks.setdefault(title, []).append(_mark(cost, figure, str(shots) if told else ""))
+        labelled = shots and (len(known) <= _MANY_MARKS or figure.mean == highest[shots])
+        marks.setdefault(title, []).append(_mark(cost, figure, str(shots) if labelled else ""))
     series = _series(settings, marks)
     x = Axis(f"{kind} per query", [cost for _, cost, _, _ in known], _X, 0.12, math.log10)
     return Chart(x, _upwards(metric, series), series)
@@ -200,5 +200,5 @@ def _decades(low: float, high: float) -> Ticks:
 
 def _on_one_line(text: str) -> str:
     """Text as it may stand in a drawing: on one line, cut where it is very long."""
-    kept = " ".join("".join(c if c.isprintable() else " " for c in text).split())
-    return kept if len(kept) <= _LABEL else kept[: _LABEL - 1] + "…"
+    line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    return line if len(line) <= _LABEL else line[: _LABEL - 1] + "…"

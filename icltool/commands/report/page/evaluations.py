@@ -50,13 +50,13 @@ def evaluations_page(
     the gallery.
     """
     evaluations = with_names([read_evaluation(path, position) for position, path in enumerate(paths)])
-    settings = [shown for evaluation in evaluations for shown in shown_settings(evaluation)]
+    settings = [in_gallery for evaluation in evaluations for in_gallery in shown_settings(evaluation)]
     tests = tuple(test for evaluation in evaluations for test in comparisons(evaluation))
     firsts = [sum(len(e.results) for e in evaluations[: e.position]) for e in evaluations]
     gathering = _Gathering(evaluations, workspace, queries, seed)
     gathering.gather()
     metrics = tuple(dict.fromkeys(name for setting in settings for name in setting.metrics))
-    shown = len(gathering.catalogue.queries)
+    in_gallery = len(gathering.catalogue.queries)
     page = Page(
         kind="evaluations",
         title=readable(title or without_places(_title(evaluations), workspace)),
@@ -66,11 +66,11 @@ def evaluations_page(
         comparisons=tests,
         results=tuple(gathering.results),
         lower_is_better=LOWER_IS_BETTER.intersection(metrics),
-        remarks=(*sample_remark(shown, gathering.known, "queries", seed), *gathering.notes),
+        remarks=(*sample_remark(in_gallery, gathering.known, "queries", seed), *gathering.notes),
         extra={
             "seeds": [entry for evaluation in evaluations for entry in means_over_seeds(evaluation)],
             "types": [entry for e in evaluations for entry in figures_by_type(e, firsts[e.position])],
-            "shown": {"queries": shown, "of": gathering.known},
+            "shown": {"queries": in_gallery, "of": gathering.known},
         },
     )
     return gathering.catalogue.draft(page, workspace)
@@ -140,9 +140,9 @@ class _Gathering:
         for key in self.chosen:
             self._queries(key, answers, examples[key][0])
         setting = 0
-        for evaluation, found in zip(self.evaluations, answers, strict=True):
-            zero = next((a for r, a in zip(evaluation.results, found, strict=True) if _is_zero(r)), _Answers())
-            for one in found:
+        for evaluation, of_settings in zip(self.evaluations, answers, strict=True):
+            zero = next((a for r, a in zip(evaluation.results, of_settings, strict=True) if _is_zero(r)), _Answers())
+            for one in of_settings:
                 self._results(setting, evaluation, one, zero.rows, examples[evaluation.key][1])
                 setting += 1
         self.notes += [readable(remark) for times in self.times.values() for remark in times.remarks()]
@@ -158,10 +158,10 @@ class _Gathering:
 
     def _answers(self, evaluation: Evaluation, result: SettingResult) -> _Answers:
         """The shown rows of a setting. What cannot be read is remarked."""
-        wanted = set(self.chosen[evaluation.key])
+        ids = set(self.chosen[evaluation.key])
         try:
             path = evaluation.predictions(result)
-            rows = [_checked(row) for row in read_predictions(path) if int(row["query_id"]) in wanted]
+            rows = [_checked(row) for row in read_predictions(path) if int(row["query_id"]) in ids]
         except StoreError as error:
             missing = error.message
         except _BROKEN as error:
@@ -177,13 +177,13 @@ class _Gathering:
         """(queries, demonstrations) of a data set by id, as far as it is there."""
         mine = [e for e in self.evaluations if e.key == key]
         places = [place for e in mine for place in workspaces_of(e.folder, "evaluations", self.workspace)]
-        found = Examples(key, places)
+        splits = Examples(key, places)
         rows = [row for e in mine for one in answers[e.position] for row in one.rows.values()]
-        queries = found.load(key.queries, (row["query_id"] for row in rows))
-        demonstrations = found.load(_INDEX, (icd for row in rows for icd in row["icd_ids"]))
-        self.notes += [readable(remark) for remark in dict.fromkeys(found.remarks)]
-        made = [one.made for e in mine for one in answers[e.position] if one.made is not None]
-        self.times[key] = ImageTimes(self.labels[key], min(made, default=None), found.changed)
+        queries = splits.load(key.queries, (row["query_id"] for row in rows))
+        demonstrations = splits.load(_INDEX, (icd for row in rows for icd in row["icd_ids"]))
+        self.notes += [readable(remark) for remark in dict.fromkeys(splits.remarks)]
+        written = [one.made for e in mine for one in answers[e.position] if one.made is not None]
+        self.times[key] = ImageTimes(self.labels[key], min(written, default=None), splits.changed)
         return queries, demonstrations
 
     def _queries(self, key: DatasetKey, answers: Sequence[Sequence[_Answers]], examples: Mapping[int, Example]) -> None:
@@ -214,8 +214,8 @@ class _Gathering:
             if row is None:
                 self.results.append(Result(setting, query, (), missing=answers.missing))
                 continue
-            shown = tuple(self._demonstrations(evaluation.key, row, examples))
-            self.results.append(_result(setting, query, shown, row, zero.get(query_id)))
+            demonstrations = tuple(self._demonstrations(evaluation.key, row, examples))
+            self.results.append(_result(setting, query, demonstrations, row, zero.get(query_id)))
 
     def _demonstrations(self, key: DatasetKey, row: Row, examples: Mapping[int, Example]) -> Iterator[int]:
         """Positions of the row's demonstrations, in prompt order."""
@@ -257,9 +257,9 @@ def _checked(row: Row) -> Row:
 def _images(row: Row) -> list[str]:
     """The references of the demonstrations' images, then the query's, as the prompt had them; "" where there are none, or
     not one for each."""
-    shown = len(row["icd_ids"]) + 1
+    expected = len(row["icd_ids"]) + 1
     images = [str(image) for image in row["images"]]
-    return images if len(images) == shown else [""] * shown
+    return images if len(images) == expected else [""] * expected
 
 
 def _labels(keys: Iterable[DatasetKey]) -> dict[DatasetKey, str]:

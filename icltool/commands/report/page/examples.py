@@ -49,19 +49,19 @@ class Examples:
             return {}
         try:
             records = self.dataset.split(split)
-            wanted = sorted(set(ids))
+            queried = sorted(set(ids))
             known = set(records.ids.tolist())
-            there = [one for one in wanted if one in known]
-            found = records.rows([records.row_of(one) for one in there])
+            there = [one for one in queried if one in known]
+            rows = records.rows([records.row_of(one) for one in there])
         except StoreError as error:
             self.remarks.append(f"{error.message}: {_MISSING}")
             return {}
-        if len(there) < len(wanted):
-            missing = next(one for one in wanted if one not in known)
+        if len(there) < len(queried):
+            missing = next(one for one in queried if one not in known)
             self.remarks.append(
-                f"{self.key.label}: {len(wanted) - len(there)} examples are not in split {split} (the first is {missing})"
+                f"{self.key.label}: {len(queried) - len(there)} examples are not in split {split} (the first is {missing})"
             )
-        return {example.id: example for example in found}
+        return {example.id: example for example in rows}
 
     def size(self, split: str) -> int | None:
         """How many examples the split has; None where that is not known."""

@@ -36,14 +36,14 @@ class Draft:
     def finished(self, images: Sequence[Thumbnail | None], remarks: Iterable[str] = ()) -> Page:
         """The page with these images, one for each reference, None where there is none; `remarks` are added to its own."""
         places: dict[int, int] = {}
-        kept: list[Thumbnail] = []
+        kept_images: list[Thumbnail] = []
         for position, image in enumerate(images):
             if image is not None:
-                places[position] = len(kept)
-                kept.append(image)
+                places[position] = len(kept_images)
+                kept_images.append(image)
         return replace(
             self.page,
-            images=tuple(kept),
+            images=tuple(kept_images),
             queries=tuple(_moved(query, places) for query in self.page.queries),
             demonstrations=tuple(_moved(one, places) for one in self.page.demonstrations),
             remarks=(*self.page.remarks, *(without_places(remark, self.workspace) for remark in remarks)),
@@ -85,8 +85,8 @@ class Catalogue:
         """The position of the demonstration with this id, as of `query`. To be asked once for each time it is shown."""
         if (key, id) not in self._demonstrations:
             self._demonstrations[key, id] = len(self.demonstrations)
-            told = ("", "") if example is None else (asked(example), readable(example.label))
-            self.demonstrations.append(Demonstration(id, *told, self._image(image, large=False)))
+            texts = ("", "") if example is None else (asked(example), readable(example.label))
+            self.demonstrations.append(Demonstration(id, *texts, self._image(image, large=False)))
         position = self._demonstrations[key, id]
         if (image_position := self.demonstrations[position].image) is not None:
             self._uses[image_position] += 1
@@ -124,8 +124,8 @@ def _shared(page: Page, workspace: Path) -> Page:
     def told(text: str) -> str:
         return without_places(text, workspace)
 
-    def lines(given: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]:
-        return tuple((told(name), told(value)) for name, value in given)
+    def lines(pairs: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]:
+        return tuple((told(name), told(value)) for name, value in pairs)
 
     return replace(
         page,
@@ -174,8 +174,8 @@ def drawn(ids: Iterable[int], count: int, seed: int) -> list[int]:
     return sorted(known[position] for position in np.argsort(keys, kind="stable")[:count].tolist())
 
 
-def sample_remark(shown: int, known: int, noun: str, seed: int) -> list[str]:
+def sample_remark(count: int, known: int, noun: str, seed: int) -> list[str]:
     """A line that says that the gallery is a sample, where it is."""
-    if shown >= known:
+    if count >= known:
         return []
-    return [f"the gallery has {shown:,} of {known:,} {noun}, drawn with seed {seed}: --max-queries shows more"]
+    return [f"the gallery has {count:,} of {known:,} {noun}, drawn with seed {seed}: --max-queries shows more"]

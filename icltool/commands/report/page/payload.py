@@ -81,9 +81,9 @@ def _columns(records: Iterable[object], *names: str) -> dict[str, Json]:
     return {name: [getattr(one, name) for one in records] for name in names}
 
 
-def _figures(found: Mapping[str, float], metrics: Sequence[str]) -> list[float | None]:
+def _figures(by_metric: Mapping[str, float], metrics: Sequence[str]) -> list[float | None]:
     """By metric, cut behind the last that is known."""
-    values = [_finite(found.get(name)) for name in metrics]
+    values = [_finite(by_metric.get(name)) for name in metrics]
     while values and values[-1] is None:
         values.pop()
     return values

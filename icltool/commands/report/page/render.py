@@ -46,17 +46,17 @@ def render(page: Page) -> str:
 @functools.cache
 def templates() -> Environment:
     """The templates of the page. They escape all that they are given, and call functions of `table` and `charts`."""
-    made = Environment(
+    environment = Environment(
         loader=PackageLoader("icltool.commands.report.page"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.globals.update(table=table, charts=charts)
-    made.filters["p_text"] = p_text
-    made.tests.update(finite=math.isfinite, difference=table.differs)
-    return made
+    environment.globals.update(table=table, charts=charts)
+    environment.filters["p_text"] = p_text
+    environment.tests.update(finite=math.isfinite, difference=table.differs)
+    return environment
 
 
 def _own(name: str) -> str:

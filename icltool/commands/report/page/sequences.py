@@ -48,8 +48,8 @@ def sequences_page(path: Path, workspace: Path, queries: int = 400, seed: int = 
     metrics = tuple(name for name, column, _ in _SCORES if np.isfinite(arrays[column]).any()) or ("value",)
     settings = [_without(arrays, metrics), *_beams(arrays, metrics, shots, provenance.seed)]
     unfinished = [] if finished == total else [f"unfinished: {finished:,} of {total:,} anchors so far"]
-    told = tuple(map(readable, [*unfinished, *given_up(path, "icltool generate")]))
-    source = Source(readable(_title(configuration, key)), readable(path), _lines(configuration, key), told)
+    notes = tuple(map(readable, [*unfinished, *given_up(path, "icltool generate")]))
+    source = Source(readable(_title(configuration, key)), readable(path), _lines(configuration, key), notes)
     page = Page(
         kind="sequences",
         title=readable(title or without_places(f"Sequences of {key.label or path.stem}", workspace)),
@@ -83,21 +83,21 @@ class _Gathering:
         self.index_size = examples.size("train")
         self._rows = np.searchsorted(arrays["query_id"], np.array(chosen, dtype=np.int64)).tolist()
         self._anchors = examples.load(split, chosen)
-        shown = arrays["icd_ids"][self._rows]
-        self._demonstrations = examples.load("train", np.unique(shown[shown >= 0]).tolist())
+        demonstrations = arrays["icd_ids"][self._rows]
+        self._demonstrations = examples.load("train", np.unique(demonstrations[demonstrations >= 0]).tolist())
 
     def results(self) -> list[Result]:
         """Those without demonstrations first, then beam by beam; fills the catalogue."""
         anchors = [self._anchor(int(self.arrays["query_id"][row])) for row in self._rows]
-        found = [
+        results = [
             Result(0, anchor, (), scores=_scores(self.arrays, row, None))
             for row, anchor in zip(self._rows, anchors, strict=True)
         ]
         for beam in range(self.arrays["icd_ids"].shape[1]):
             for row, anchor in zip(self._rows, anchors, strict=True):
                 if beam < self.arrays["beam_count"][row]:
-                    found.append(self._beam(row, beam, anchor))
-        return found
+                    results.append(self._beam(row, beam, anchor))
+        return results
 
     def _beam(self, row: int, beam: int, anchor: int) -> Result:
         arrays = self.arrays
@@ -141,10 +141,10 @@ def _figures(arrays: Arrays, gathering: _Gathering, anchors: Anchors) -> Extra:
 
 def _scores(arrays: Arrays, row: int, beam: int | None) -> dict[str, float]:
     """By name, of a beam, or without demonstrations; those that the scorer did not compute are left out."""
-    found = {
+    scores = {
         name: float(arrays[base][row] if beam is None else arrays[column][row, beam]) for name, column, base in _SCORES
     }
-    return {name: value for name, value in found.items() if math.isfinite(value) or name == "value"}
+    return {name: value for name, value in scores.items() if math.isfinite(value) or name == "value"}
 
 
 def _without(arrays: Arrays, metrics: Sequence[str]) -> Shown:
@@ -153,11 +153,11 @@ def _without(arrays: Arrays, metrics: Sequence[str]) -> Shown:
 
 
 def _beams(arrays: Arrays, metrics: Sequence[str], shots: int, seed: int) -> list[Shown]:
-    shown = []
+    beams = []
     for beam in range(arrays["icd_ids"].shape[1]):
         there = arrays["beam_count"] > beam
         columns = {name: (arrays[column][there, beam], arrays[base][there]) for name, column, base in _SCORES}
-        shown.append(
+        beams.append(
             Shown(
                 evaluation=0,
                 method=f"beam {beam + 1}",
@@ -169,7 +169,7 @@ def _beams(arrays: Arrays, metrics: Sequence[str], shots: int, seed: int) -> lis
                 outcomes={name: _outcome(columns[name][0] - columns[name][1]) for name in metrics},
             )
         )
-    return [one for one in shown if one.queries]
+    return [one for one in beams if one.queries]
 
 
 def _interval(values: Float64Array) -> Interval:

@@ -69,15 +69,15 @@ class Evaluation:
 
 def read_evaluation(path: Path, position: int) -> Evaluation:
     """The evaluation in a folder, or of a results.json. StoreError when it is missing, damaged or something else."""
-    found = stored.read_evaluation(path)
-    return Evaluation(position, path, found.folder, found.results, found.provenance, found.analysis)
+    evaluation = stored.read_evaluation(path)
+    return Evaluation(position, path, evaluation.folder, evaluation.results, evaluation.provenance, evaluation.analysis)
 
 
 def with_names(evaluations: Sequence[Evaluation]) -> list[Evaluation]:
     """The evaluations, with the options beside the names of methods that several of one data set and model have with other
     options."""
     given = [{r.method: dict(mapping(r.extra.get("options"))) for r in e.results} for e in evaluations]
-    found = []
+    named = []
     for evaluation, options in zip(evaluations, given, strict=True):
         names = {}
         for method, own in options.items():
@@ -88,11 +88,11 @@ def with_names(evaluations: Sequence[Evaluation]) -> list[Evaluation]:
             ]
             keys = dict.fromkeys(key for one in others for key in one)
             differing = [key for key in keys if any(one.get(key) != own.get(key) for one in others)]
-            told = ", ".join(f"{key}={_brief(own[key])}" for key in differing if own.get(key) not in (None, ""))
-            if told and method != ZERO_SHOT:
-                names[method] = f"{method} ({told})"
-        found.append(replace(evaluation, names=names))
-    return found
+            differences = ", ".join(f"{key}={_brief(own[key])}" for key in differing if own.get(key) not in (None, ""))
+            if differences and method != ZERO_SHOT:
+                names[method] = f"{method} ({differences})"
+        named.append(replace(evaluation, names=names))
+    return named
 
 
 def shown_settings(evaluation: Evaluation) -> list[Shown]:
@@ -105,10 +105,10 @@ def shown_settings(evaluation: Evaluation) -> list[Shown]:
 def comparisons(evaluation: Evaluation) -> list[Comparison]:
     """The paired tests: those between methods, then each setting against zero-shot. StoreError where they are malformed."""
     with _well_formed(evaluation):
-        found = [_compared(evaluation, entry) for entry in evaluation.analysis.get("differences", [])]
-        named = {(c.first, c.second, c.metric) for c in found}
+        entries = [_compared(evaluation, entry) for entry in evaluation.analysis.get("differences", [])]
+        named = {(c.first, c.second, c.metric) for c in entries}
         against = [c for c in _against_zero(evaluation) if (c.first, c.second, c.metric) not in named]
-        return corrected([*found, *against])
+        return corrected([*entries, *against])
 
 
 def corrected(tests: Sequence[Comparison]) -> list[Comparison]:
@@ -159,14 +159,14 @@ def figures_by_type(evaluation: Evaluation, first: int) -> list[TypeFigures]:
 def sources(evaluations: Sequence[Evaluation], remarks: Mapping[int, Sequence[str]]) -> list[Source]:
     """What each evaluation is and how it was made; `remarks` by position. Titles that would be the same name what differs."""
     plain = [_title(evaluation) for evaluation in evaluations]
-    found = []
+    described = []
     for evaluation, title in zip(evaluations, plain, strict=True):
         alike = [other for other, name in zip(evaluations, plain, strict=True) if name == title]
         if len(alike) > 1:
             title = f"{title}, {_distinction(evaluation, alike)}"
         own = tuple(map(readable, remarks.get(evaluation.position, ())))
-        found.append(Source(readable(title), readable(evaluation.path), tuple(_lines(evaluation)), own))
-    return found
+        described.append(Source(readable(title), readable(evaluation.path), tuple(_lines(evaluation)), own))
+    return described
 
 
 def label(method: str, shots: int) -> str:
@@ -176,8 +176,8 @@ def label(method: str, shots: int) -> str:
 
 def configured(options: Iterable[tuple[str, object]]) -> list[tuple[str, str]]:
     """(label, value) lines of the options that are set."""
-    told = [(_named(name), value) for name, value in options if value not in (None, "", [], {}, ())]
-    return [(readable(name), readable(_text(value))) for name, value in told]
+    lines = [(_named(name), value) for name, value in options if value not in (None, "", [], {}, ())]
+    return [(readable(name), readable(_text(value))) for name, value in lines]
 
 
 def mapping(value: object) -> Mapping[str, Any]:
@@ -227,15 +227,15 @@ def _facts(result: SettingResult) -> list[tuple[str, str]]:
     """(label, value) lines of what the answers tell behind the figures."""
     extra, facts = result.extra, []
     if leaks := mapping(extra.get("leaks")):
-        told = ", ".join(f"{name} {leaks.get(kind, 0)}" for kind, name in _LEAKS.items())
-        facts.append((f"of {leaks.get('pairs')} demonstrations share with their query", told))
+        counts = ", ".join(f"{name} {leaks.get(kind, 0)}" for kind, name in _LEAKS.items())
+        facts.append((f"of {leaks.get('pairs')} demonstrations share with their query", counts))
     if copies := mapping(extra.get("copies")):
         right = copies.get("right")
-        told = f"{copies['answers']} ({100 * copies['share']:.0f} %)"
+        counts = f"{copies['answers']} ({100 * copies['share']:.0f} %)"
         facts.append(
             (
                 "answers copied from a demonstration",
-                told if right is None else f"{told}, {100 * right:.0f} % of them right",
+                counts if right is None else f"{counts}, {100 * right:.0f} % of them right",
             )
         )
     if orders := mapping(extra.get("orders")):
@@ -246,11 +246,11 @@ def _facts(result: SettingResult) -> list[tuple[str, str]]:
     if seeds := extra.get("seeds_alike"):
         facts.append(("seeds with the same demonstrations", ", ".join(map(str, [result.seed, *seeds]))))
     for kind, name in (("intervention", "stands in for demonstrations"), ("finetuned", "fine-tuned weights")):
-        if made := mapping(extra.get(kind)):
-            facts.append((name, str(made.get("file"))))
+        if file_facts := mapping(extra.get(kind)):
+            facts.append((name, str(file_facts.get("file"))))
     if options := mapping(extra.get("options")):
-        told = _text({key: value for key, value in options.items() if value not in (None, "")})
-        facts += [("method options", told)] if told else []
+        counts = _text({key: value for key, value in options.items() if value not in (None, "")})
+        facts += [("method options", counts)] if counts else []
     if result.seconds > 0:
         facts.append(("seconds for all answers", f"{result.seconds:.1f}"))
     return [(readable(name), readable(value)) for name, value in facts]
@@ -293,8 +293,8 @@ def _distinction(evaluation: Evaluation, alike: Sequence[Evaluation]) -> str:
     """The options in which evaluations with the same title differ; the folder's name where there are none."""
     keys = dict.fromkeys(key for other in alike for key in other.configuration)
     values = {key: {repr(other.configuration.get(key)) for other in alike} for key in keys}
-    told = [f"{_named(key)} {_text(evaluation.configuration.get(key))}" for key in keys if len(values[key]) > 1]
-    return ", ".join(told) or evaluation.folder.resolve().name
+    parts = [f"{_named(key)} {_text(evaluation.configuration.get(key))}" for key in keys if len(values[key]) > 1]
+    return ", ".join(parts) or evaluation.folder.resolve().name
 
 
 def _lines(evaluation: Evaluation) -> list[tuple[str, str]]:

@@ -39,11 +39,11 @@ def significant(value: float | None, digits: int = 3) -> str:
     return f"{value:,.0f}" if abs(value) >= 10**digits else f"{value:.{digits}g}"
 
 
-def bounds(found: Interval, digits: int, signed: bool = False) -> str:
+def bounds(interval: Interval, digits: int, signed: bool = False) -> str:
     """The bounds of an interval; "" where they are unknown."""
-    if not (math.isfinite(found.low) and math.isfinite(found.high)):
+    if not (math.isfinite(interval.low) and math.isfinite(interval.high)):
         return ""
-    return f"[{number(found.low, digits, signed)}, {number(found.high, digits, signed)}]"
+    return f"[{number(interval.low, digits, signed)}, {number(interval.high, digits, signed)}]"
 
 
 def digits_of(page: Page, metric: str) -> int:
@@ -101,9 +101,14 @@ def metrics_of(page: Page, settings: Sequence[Shown]) -> list[str]:
 
 def metric_grid(settings: Sequence[Shown], metric: str, gains: bool = False, digits: int = 1) -> Grid:
     """Methods by shots in one metric, with `gains` over zero-shot, printed with so many digits."""
-    found = [(title, one.shots, one.gains if gains else one.metrics) for title, one in titled(settings)]
+    figures_by_title = [(title, one.shots, one.gains if gains else one.metrics) for title, one in titled(settings)]
     return laid_out(
-        (Entry(title, metric, shots, figures[metric]) for title, shots, figures in found if metric in figures), digits
+        (
+            Entry(title, metric, shots, figures[metric])
+            for title, shots, figures in figures_by_title
+            if metric in figures
+        ),
+        digits,
     )
 
 
@@ -124,24 +129,24 @@ def better(page: Page, one: Comparison) -> str:
     return one.first if first else one.second
 
 
-def over_seeds(settings: Sequence[Shown], found: Sequence[SeedMeans]) -> list[Shown]:
+def over_seeds(settings: Sequence[Shown], means_by_seed: Sequence[SeedMeans]) -> list[Shown]:
     """The settings with those of one method and number of shots that `found` has a mean over seeds of as one; its cost is
     that of the first seed with one, and there are no gains."""
-    means = {(entry["method"], entry["shots"]): entry for entry in found}
+    means = {(entry["method"], entry["shots"]): entry for entry in means_by_seed}
     done: set[tuple[str, int]] = set()
-    shown = []
+    merged = []
     for one in settings:
         key = one.method, one.shots
         if key not in means or one.seed not in means[key]["seeds"]:
-            shown.append(one)
+            merged.append(one)
         elif key not in done:
             done.add(key)
             alike = [s for s in settings if (s.method, s.shots) == key]
             figures = {name: interval_of(entry) for name, entry in means[key]["metrics"].items()}
             first = min(means[key]["seeds"])
             cost = next((s.cost for s in alike if s.cost), {})
-            shown.append(replace(one, seed=first, metrics={**one.metrics, **figures}, gains={}, cost=cost))
-    return shown
+            merged.append(replace(one, seed=first, metrics={**one.metrics, **figures}, gains={}, cost=cost))
+    return merged
 
 
 @dataclass(frozen=True)

@@ -98,11 +98,11 @@ def make_thumbnails(
     with ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1)) as pool:
         for size in sizes[_first_fitting(maker, pool, sizes, budget) :]:
             with progress.task("images", len(references), "images") as ticker:
-                made = [_ticked(one, ticker) for one in maker.all(pool, range(len(references)), size)]
-            found = Thumbnails(tuple(made), tuple(maker.remarks()))
-            if found.bytes <= budget:
-                return found
-    return _most_wanted(found, large, uses, budget)
+                images = [_ticked(one, ticker) for one in maker.all(pool, range(len(references)), size)]
+            thumbnails = Thumbnails(tuple(images), tuple(maker.remarks()))
+            if thumbnails.bytes <= budget:
+                return thumbnails
+    return _most_wanted(thumbnails, large, uses, budget)
 
 
 def weight(image: Thumbnail) -> int:
@@ -130,11 +130,11 @@ def small_image(reference: str, side: int) -> Image.Image:
 
 def _reduced_jpeg(reference: str, side: int) -> Image.Image | None:
     """A JPEG decoded just large enough for `side`; None for anything else, and for what cannot be read."""
-    wanted = image_reference(reference)
-    if wanted.regions:
+    name = image_reference(reference)
+    if name.regions:
         return None
     try:
-        with open_file(wanted.file) as file, open_image(file) as image:
+        with open_file(name.file) as file, open_image(file) as image:
             if image.format != "JPEG":
                 return None
             needed = int(side * _REDUCING_GAP)
@@ -160,10 +160,10 @@ class _Maker:
         asked for once more."""
         waiting = iter(positions)
         while block := list(islice(waiting, _AHEAD)):
-            made = list(pool.map(lambda position: self._one(position, size), block))
+            images = list(pool.map(lambda position: self._one(position, size), block))
             if keep:
-                self._kept.update(((position, size), one) for position, one in zip(block, made, strict=True))
-            yield from made
+                self._kept.update(((position, size), one) for position, one in zip(block, images, strict=True))
+            yield from images
 
     def sample(self, large: bool) -> tuple[list[int], int]:
         """(positions of some images of a kind, how many there are of it)."""
@@ -191,9 +191,9 @@ class _Maker:
             return None
 
 
-def _ticked(made: Thumbnail | None, ticker: Ticker) -> Thumbnail | None:
+def _ticked(image: Thumbnail | None, ticker: Ticker) -> Thumbnail | None:
     ticker.advance()
-    return made
+    return image
 
 
 def _first_fitting(maker: _Maker, pool: ThreadPoolExecutor, sizes: Sequence[Size], budget: int) -> int:
@@ -203,8 +203,10 @@ def _first_fitting(maker: _Maker, pool: ThreadPoolExecutor, sizes: Sequence[Size
     def fits(position: int) -> bool:
         estimate = 0.0
         for positions, count in samples:
-            made = [0 if one is None else weight(one) for one in maker.all(pool, positions, sizes[position], keep=True)]
-            estimate += count * sum(made) / max(1, len(made))
+            weights = [
+                0 if one is None else weight(one) for one in maker.all(pool, positions, sizes[position], keep=True)
+            ]
+            estimate += count * sum(weights) / max(1, len(weights))
         return estimate <= _FILLED * budget
 
     if fits(0):  # as most pages do
@@ -213,21 +215,21 @@ def _first_fitting(maker: _Maker, pool: ThreadPoolExecutor, sizes: Sequence[Size
     return bisect_left(range(last), True, min(1, last), key=fits)
 
 
-def _most_wanted(found: Thumbnails, large: frozenset[int], uses: Sequence[int], budget: int) -> Thumbnails:
+def _most_wanted(thumbnails: Thumbnails, large: frozenset[int], uses: Sequence[int], budget: int) -> Thumbnails:
     """Those that fit: of queries first, then of the demonstrations that are seen most."""
-    order = sorted(range(len(found.images)), key=lambda p: (p not in large, -uses[p], p))
-    kept: list[Thumbnail | None] = [None] * len(found.images)
+    order = sorted(range(len(thumbnails.images)), key=lambda p: (p not in large, -uses[p], p))
+    images: list[Thumbnail | None] = [None] * len(thumbnails.images)
     left = budget
     for position in order:
-        image = found.images[position]
+        image = thumbnails.images[position]
         if image is None:
             continue
         if weight(image) > left:
             break
-        kept[position] = image
+        images[position] = image
         left -= weight(image)
-    dropped = sum(one is not None for one in found.images) - sum(one is not None for one in kept)
-    return Thumbnails(tuple(kept), (*found.remarks, _left_out(dropped, len(order))))
+    dropped = sum(one is not None for one in thumbnails.images) - sum(one is not None for one in images)
+    return Thumbnails(tuple(images), (*thumbnails.remarks, _left_out(dropped, len(order))))
 
 
 def _left_out(dropped: int, count: int) -> str:

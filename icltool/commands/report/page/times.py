@@ -15,8 +15,8 @@ class ImageTimes:
     Images of another version whose files are not older are left out. Others are shown, and counted.
     """
 
-    def __init__(self, label: str, made: float | None, changed: bool = False) -> None:
-        self._label, self._made, self._changed = label, made, changed
+    def __init__(self, label: str, written: float | None, changed: bool = False) -> None:
+        self._label, self._made, self._changed = label, written, changed
         self._newer: dict[str, bool] = {}
 
     def shown(self, reference: str) -> str:
@@ -25,17 +25,17 @@ class ImageTimes:
             return ""
         file = image_file(reference)
         if file not in self._newer:
-            found = changed_at(file, renamed=self._changed)
-            self._newer[file] = self._made is not None and found is not None and found > self._made
+            changed = changed_at(file, renamed=self._changed)
+            self._newer[file] = self._made is not None and changed is not None and changed > self._made
         return "" if self._changed and self._newer[file] else reference
 
     def remarks(self) -> list[str]:
         """A line about the images that were asked for and are newer, where there are any."""
-        newer, asked = sum(self._newer.values()), len(self._newer)
+        newer, files = sum(self._newer.values()), len(self._newer)
         if not newer:
             return []
         what = "they are left out" if self._changed else "they may not be what the model saw"
-        return [f"{self._label}: {newer:,} of {asked:,} images changed after the model had seen them: {what}"]
+        return [f"{self._label}: {newer:,} of {files:,} images changed after the model had seen them: {what}"]
 
 
 def changed_at(file: str | Path, renamed: bool = False) -> float | None:
@@ -45,6 +45,6 @@ def changed_at(file: str | Path, renamed: bool = False) -> float | None:
     try:
         status = os.stat(name)  # noqa: PTH116  called for every image
     except (OSError, ValueError):
-        found = archive_and_member(name) if "\0" not in name else None
-        return None if found is None or not found[1] else changed_at(found[0], renamed)
+        member = archive_and_member(name) if "\0" not in name else None
+        return None if member is None or not member[1] else changed_at(member[0], renamed)
     return max(status.st_mtime, status.st_ctime) if renamed else status.st_mtime
