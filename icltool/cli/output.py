@@ -54,6 +54,13 @@ class HasDetails(Protocol):
 
 
 @runtime_checkable
+class WritesText(Protocol):
+    """A report that is a text, printed as it is, rather than a table."""
+
+    def text(self) -> str: ...
+
+
+@runtime_checkable
 class _Numbers(Protocol):
     """One of numpy's scalars or arrays."""
 
@@ -71,11 +78,12 @@ def show(report: Report | Sequence[Path], as_json: bool = False, quiet: bool = F
         notes = [*report.lines(), *details]
         print_json({"title": report.title, "path": path, "rows": report.rows(), "remarks": notes})
         return
-    table = report.table(verbose) if isinstance(report, DrawsTable) else None
-    if table is None:
-        print_rows(report.title, report.rows())
-    else:
+    if isinstance(report, WritesText):
+        print_line(report.text())
+    elif (table := report.table(verbose) if isinstance(report, DrawsTable) else None) is not None:
         _console().print(table)
+    else:
+        print_rows(report.title, report.rows())
     if not quiet:
         written = [] if report.path is None else [f"written: {report.path}"]
         for line in [*report.lines(), *(details if verbose else ()), *written]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from icltool.contracts import GenerationOptions, HasGenerationDefaults, Model, Task
+from icltool.contracts import GenerationOptions, HasGenerationDefaults, Task
 
 
-def generation_options(given: Mapping[str, Any], task: Task, model: Model | None) -> GenerationOptions:
+def generation_options(given: Mapping[str, Any], task: Task, model: object | None) -> GenerationOptions:
     """`given` are fields of GenerationOptions that the user named. A model that answers with none of its own is None."""
     own: Mapping[str, Any] = model.generation_defaults(task.name) if isinstance(model, HasGenerationDefaults) else {}
     tasks = {

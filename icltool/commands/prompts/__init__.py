@@ -1,0 +1,3 @@
+"""Print the exact prompts of some queries, without running a model."""
+
+RANK = 45
