@@ -24,7 +24,7 @@ class PromptsConfig(DemonstrationsConfig):
         default=3,
         ge=-1,
         description="queries to print the prompts of: those that `icltool evaluate` draws for the same number; -1 prints all",
-        json_schema_extra={"group": "Data", "daily": True, "hidden_in_artefact": True},
+        json_schema_extra={"group": "Data", "daily": True, "aliases": ["--limit"], "hidden_in_artefact": True},
     )
     query_id: int | None = Field(
         default=None,
