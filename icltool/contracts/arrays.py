@@ -62,22 +62,22 @@ def text_code(*parts: str) -> int:
 
 def _embedding(arrays: QuerySet | IndexSet, need: str) -> FloatArray:
     """The embedding that `need` names. ValueError where it is not filled."""
-    found = {"image": arrays.image, "text": arrays.text, **arrays.embedded}.get(need)
-    if found is None:
+    vectors = {"image": arrays.image, "text": arrays.text, **arrays.embedded}.get(need)
+    if vectors is None:
         raise ValueError(f"{type(arrays).__name__}.{need} is not filled, though the component needs it")
-    return found
+    return vectors
 
 
 def _taken(arrays: QuerySet | IndexSet, positions: IntArray) -> dict[str, Any]:
     """The columns at `positions`; what is not filled is left out."""
-    found: dict[str, Any] = {"embedded": {need: vectors[positions] for need, vectors in arrays.embedded.items()}}
+    parts: dict[str, Any] = {"embedded": {need: vectors[positions] for need, vectors in arrays.embedded.items()}}
     for column in fields(arrays):
         values = getattr(arrays, column.name)
         if isinstance(values, np.ndarray):
-            found[column.name] = values[positions]
+            parts[column.name] = values[positions]
         elif isinstance(values, tuple) and values:
-            found[column.name] = tuple(values[position] for position in positions.tolist())
-    return found
+            parts[column.name] = tuple(values[position] for position in positions.tolist())
+    return parts
 
 
 @dataclass(frozen=True)
@@ -159,11 +159,11 @@ class IndexSet:
         same near-duplicate group, and, where both sides have `questions` or `contents`, every example that asks the
         query's question or whose text is the query's own.
         """
-        found = [rows for rows in self.leaks_by_kind(queries, position).values() if len(rows)]
-        if not found:
+        leaks = [rows for rows in self.leaks_by_kind(queries, position).values() if len(rows)]
+        if not leaks:
             return np.empty(0, dtype=np.int64)
         # np.unique took 40 times as long where a query had 36,000 rows
-        ordered = np.sort(found[0] if len(found) == 1 else np.concatenate(found))
+        ordered = np.sort(leaks[0] if len(leaks) == 1 else np.concatenate(leaks))
         rows: IntArray = ordered[np.append(True, ordered[1:] != ordered[:-1])]
         return rows
 
@@ -174,12 +174,12 @@ class IndexSet:
         image = self._rows_with("image_ids", queries.image_ids[position : position + 1])
         if queries.same_split:
             image = np.union1d(image, self._rows_with("ids", queries.ids[position : position + 1]))
-        found = {"image": image, "group": self._rows_with("groups", queries.groups[position : position + 1])}
+        leaks = {"image": image, "group": self._rows_with("groups", queries.groups[position : position + 1])}
         if self.questions is not None and queries.questions is not None:
-            found["question"] = self._rows_with("questions", queries.questions[position : position + 1])
+            leaks["question"] = self._rows_with("questions", queries.questions[position : position + 1])
         if self.contents is not None and queries.contents is not None:
-            found["text"] = self._rows_with("contents", queries.contents[position])
-        return found
+            leaks["text"] = self._rows_with("contents", queries.contents[position])
+        return leaks
 
     def _rows_with(self, column: str, values: IntArray) -> IntArray:
         """Rows whose `column` is one of `values`, by binary search in an order that is sorted once. -1 is no code."""

@@ -38,10 +38,10 @@ def open_file(path: str | os.PathLike[str]) -> BinaryIO:
     try:
         return _regular(name)
     except (FileNotFoundError, NotADirectoryError):
-        found = archive_and_member(name)
-        if found is None:
+        member = archive_and_member(name)
+        if member is None:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name) from None
-    return _archive(found[0]).open(found[1])
+    return _archive(member[0]).open(member[1])
 
 
 def read_whole(path: str | os.PathLike[str]) -> bytes:
@@ -73,9 +73,9 @@ def file_exists(path: str | os.PathLike[str]) -> bool:
     name = os.fspath(path)
     if os.path.isfile(name):  # noqa: PTH113  called for every image
         return True
-    found = archive_and_member(name)
+    member = archive_and_member(name)
     try:
-        return found is not None and found[1] in _archive(found[0]).members
+        return member is not None and member[1] in _archive(member[0]).members
     except OSError:
         return False
 
@@ -86,8 +86,8 @@ def file_stamp(path: str | os.PathLike[str]) -> tuple[int, int]:
     try:
         status = os.stat(name)  # noqa: PTH116  called for every image
     except (FileNotFoundError, NotADirectoryError):
-        found = archive_and_member(name)
-        member = _archive(found[0]).members.get(found[1]) if found is not None else None
+        in_archive = archive_and_member(name)
+        member = _archive(in_archive[0]).members.get(in_archive[1]) if in_archive is not None else None
         if member is None:
             raise
         return member.size, member.crc

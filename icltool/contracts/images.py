@@ -56,12 +56,12 @@ class ImageReference:
 
 def image_reference(text: str) -> ImageReference:
     """The parts of a reference."""
-    found = _FRAGMENT.search(text)
-    if found is None:
+    match = _FRAGMENT.search(text)
+    if match is None:
         return ImageReference(text)
-    boxes = [box.removeprefix("xywh=").split(",") for box in found.group(1).split("&")]
+    boxes = [box.removeprefix("xywh=").split(",") for box in match.group(1).split("&")]
     regions = tuple(Region(*(int(number) for number in box)) for box in boxes)
-    return ImageReference(text[: found.start()], regions, found.group(2))
+    return ImageReference(text[: match.start()], regions, match.group(2))
 
 
 def image_file(text: str) -> str:
@@ -155,8 +155,8 @@ def image_error(path: str, error: Exception) -> DataError:
     if isinstance(error, UnidentifiedImageError):
         return DataError(f"image {path} cannot be read: it is no image of a known format", restore)
     if isinstance(error, Image.DecompressionBombError):
-        found = re.search(r"\((\d+) pixels\)", str(error))
-        pixels = f"{int(found[1]):,} pixels, " if found else ""
+        match = re.search(r"\((\d+) pixels\)", str(error))
+        pixels = f"{int(match[1]):,} pixels, " if match else ""
         limit = pixel_limit() or 2 * (Image.MAX_IMAGE_PIXELS or 0)
         return DataError(
             f"image {path} has {pixels}more than the {limit:,} that are read",

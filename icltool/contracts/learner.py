@@ -139,8 +139,8 @@ class EvaluationSet:
     @property
     def asked(self) -> BoolArray:
         """bool [S, D]: whether there is a score for the list and the query."""
-        found: BoolArray = ~np.isnan(self.scores)
-        return found
+        answered: BoolArray = ~np.isnan(self.scores)
+        return answered
 
 
 @dataclass(frozen=True)

@@ -89,8 +89,8 @@ class Task(BaseModel):
         if self.prompts and "completion" not in self.prompts:
             raise ValueError('prompts need one for "completion"')
         held = {*self.fields, *self.optional}
-        for template, asked in self.prompts.items():
-            missing = sorted(set(_PLACEHOLDER.findall(asked.query + asked.instruction)) - held)
+        for template, prompt in self.prompts.items():
+            missing = sorted(set(_PLACEHOLDER.findall(prompt.query + prompt.instruction)) - held)
             if missing:
                 raise ValueError(f"the prompt for {template} asks for {{{missing[0]}}}, which is none of the fields")
         return self
@@ -119,12 +119,12 @@ class Task(BaseModel):
 
     def prompt(self, templates: Iterable[str]) -> TaskFormat:
         """How it is asked by the first of these templates that it knows. ConfigError where it knows none."""
-        wanted = list(templates)
-        for template in wanted:
+        names = list(templates)
+        for template in names:
             if template in self.prompts:
                 return self.prompts[template]
         raise ConfigError(
-            f"task {self.name!r} has no prompt for the template {wanted[0]!r}",
+            f"task {self.name!r} has no prompt for the template {names[0]!r}",
             f"its prompts: {', '.join(self.prompts)}",
         )
 
@@ -153,9 +153,9 @@ def task_from(content: Mapping[str, Any], where: str) -> Task:
     try:
         return Task(**content)
     except ValidationError as error:
-        found = error.errors()
-        unknown = [one for one in found if one["type"] in ("extra_forbidden", "unexpected_keyword_argument")]
-        first = (unknown or found)[0]
+        errors = error.errors()
+        unknown = [one for one in errors if one["type"] in ("extra_forbidden", "unexpected_keyword_argument")]
+        first = (unknown or errors)[0]
         key = ".".join(str(part) for part in first["loc"])
         reason = "no such key" if unknown else first["msg"].removeprefix("Value error, ")
         keys = [one.name for one in fields(TaskFormat)] if key.startswith("prompts.") else list(Task.model_fields)
@@ -174,5 +174,5 @@ def representation(form: Any, later: tuple[str, ...], hidden: tuple[str, ...] = 
     """A dataclass's usual text, but fields in `later` are named only where they differ from their default: fingerprints are
     made of it, and those of formats that were there before these fields stay as they were. `hidden` ones are never named."""
     known = [f for f in fields(form) if f.name not in hidden]
-    shown = [f for f in known if f.name not in later or getattr(form, f.name) != f.default]
-    return f"{type(form).__name__}({', '.join(f'{f.name}={getattr(form, f.name)!r}' for f in shown)})"
+    visible = [f for f in known if f.name not in later or getattr(form, f.name) != f.default]
+    return f"{type(form).__name__}({', '.join(f'{f.name}={getattr(form, f.name)!r}' for f in visible)})"

@@ -66,19 +66,19 @@ class Batches:
         """
         lengths = [_length(item) for item in items]
         order = sorted(range(len(items)), key=lambda i: (-lengths[i][0], -lengths[i][1], i))
-        found: dict[int, Result] = {}
-        while len(found) < len(order):
-            part = order[len(found) : len(found) + self.size]
+        results: dict[int, Result] = {}
+        while len(results) < len(order):
+            part = order[len(results) : len(results) + self.size]
             if isinstance(items[0], Span):
                 part = part[: _dense([lengths[i][0] for i in part])]
             answers = self._tried([items[i] for i in part], compute)
             if answers is None:
                 self._halve(len(part), items[part[0]])
                 continue
-            found.update(zip(part, answers, strict=True))
+            results.update(zip(part, answers, strict=True))
             if self._grows and len(part) == self.size:
                 self._grow()
-        return [found[i] for i in range(len(items))]
+        return [results[i] for i in range(len(items))]
 
     def _tried(
         self, part: list[Item], compute: Callable[[list[Item], int], Sequence[Result]]

@@ -118,20 +118,20 @@ class BeamSearch:
 
         def settle(positions: Sequence[int]) -> Float64Array:
             """Scores of these extensions from values that are computed alone."""
-            wanted = [pairs[i][1] for i in positions]
+            sequences = [pairs[i][1] for i in positions]
             starts = [beams[pairs[i][0]].ids if increment else () for i in positions]
-            missing = [ids for ids in dict.fromkeys([*wanted, *starts]) if ids not in exact]
+            missing = [ids for ids in dict.fromkeys([*sequences, *starts]) if ids not in exact]
             exact.update(zip(missing, self._alone(anchor, missing), strict=True))
-            return np.array([exact[w] - exact[s] for w, s in zip(wanted, starts, strict=True)])
+            return np.array([exact[w] - exact[s] for w, s in zip(sequences, starts, strict=True)])
 
         # twice the tolerance: a score is a difference of two values, each of them rounded
         chosen = best(valued.values - origins, self._options.beam_size, 2 * self._scorer.tie_tolerance, settle)
-        kept = []
+        survivors = []
         for i in chosen:
             parent, ids = beams[pairs[i][0]], pairs[i][1]
             value = float(valued.values[i])
-            kept.append(_Beam(ids, value, _log_prob(valued, i), (*parent.gains, value - parent.value)))
-        return kept
+            survivors.append(_Beam(ids, value, _log_prob(valued, i), (*parent.gains, value - parent.value)))
+        return survivors
 
     def _joined(self, ids: Ids, new: int) -> Ids:
         return (*ids, new) if self._options.construct_order == "left" else (new, *ids)

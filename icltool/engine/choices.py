@@ -22,12 +22,12 @@ def rank_choices(session: ScoringSession, requests: Sequence[ScoringRequest]) ->
                 f"query {request.query.id} has no choices to rank",
                 "prepare the data set for the task 'classification' or 'inference-choice'",
             )
-    asked = [
+    one_per_choice = [
         replace(request, query=replace(request.query, label=label))
         for request in requests
         for label in request.query.choices
     ]
-    scores = iter(session.target_scores(asked) if asked else [])
+    scores = iter(session.target_scores(one_per_choice) if one_per_choice else [])
     return [{label: next(scores).mean for label in request.query.choices} for request in requests]
 
 

@@ -120,10 +120,10 @@ class Chain(Generic[P]):
         to choose from fewer than it is to choose."""
         numbers = [shots]
         for part in reversed(self.parts[1:]):
-            wanted = part.retriever.wants(numbers[0]) if isinstance(part.retriever, WantsMore) else numbers[0]
-            if wanted < numbers[0]:
-                raise PluginError(f"{part.name!r} wants {wanted} rows to choose {numbers[0]} from")
-            numbers.insert(0, wanted)
+            count = part.retriever.wants(numbers[0]) if isinstance(part.retriever, WantsMore) else numbers[0]
+            if count < numbers[0]:
+                raise PluginError(f"{part.name!r} wants {count} rows to choose {numbers[0]} from")
+            numbers.insert(0, count)
         return tuple(numbers)
 
     @property
@@ -143,8 +143,8 @@ class Chain(Generic[P]):
 
     def given(self, place: int, arrays: Arrays[P], shots: int, seed: int, handed: Handed = _NOTHING) -> Handed:
         """What the method at this place is handed: what those before it chose."""
-        for part, wanted in zip(self.parts[:place], self.asked(shots), strict=False):
-            among = _as_many_as_there_are(part, arrays(part), (shots, wanted), seed, handed)
+        for part, count in zip(self.parts[:place], self.asked(shots), strict=False):
+            among = _as_many_as_there_are(part, arrays(part), (shots, count), seed, handed)
             handed = replace(handed, among=among)
         return handed
 
@@ -175,8 +175,8 @@ def ask(part: Part, index: IndexSet, queries: QuerySet, shots: int, seed: int, h
 
     ConfigError where that is not there; PluginError for an answer that is against the contract.
     """
-    given = {"among": handed.among, "examples": handed.examples, "session": handed.session}
-    keywords = {HANDED[need]: given[HANDED[need]] for need in sorted(part.retriever.needs) if need in HANDED}
+    available = {"among": handed.among, "examples": handed.examples, "session": handed.session}
+    keywords = {HANDED[need]: available[HANDED[need]] for need in sorted(part.retriever.needs) if need in HANDED}
     missing = [need for need, name in HANDED.items() if keywords.get(name, "") is None and need != "among"]
     if missing:
         raise ConfigError(
@@ -227,8 +227,8 @@ def _as_many_as_there_are(
     for count in np.unique(counts).tolist():
         group = np.flatnonzero(counts == count)
         whole = len(group) == len(queries)
-        asked, given = (queries, handed) if whole else (queries.take(group), handed.take(group))
-        rows[group, :count] = ask(part, index, asked, count, seed, given)
+        group_queries, group_handed = (queries, handed) if whole else (queries.take(group), handed.take(group))
+        rows[group, :count] = ask(part, index, group_queries, count, seed, group_handed)
     return rows
 
 

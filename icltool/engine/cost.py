@@ -60,25 +60,27 @@ def measure(
     are those of a single anchor with pools of this size.
     """
     counts = prompts_by_step(options, len(pools[0][1]))
-    asked = [_requests(pools, options, shots, max(1, SAMPLE // prompts)) for shots, prompts in enumerate(counts)]
+    requests_by_shots = [
+        _requests(pools, options, shots, max(1, SAMPLE // prompts)) for shots, prompts in enumerate(counts)
+    ]
     session.start_anew()
     firsts, image_seconds, started = [], 0.0, clock()
-    for shots, requests in enumerate(asked):
+    for shots, requests in enumerate(requests_by_shots):
         if clock() - started > PATIENCE:
-            asked[shots] = requests = requests[: max(1, len(requests) // 8)]
+            requests_by_shots[shots] = requests = requests[: max(1, len(requests) // 8)]
         encoded = _encoded(session)
         firsts.append((_seconds(scorer, session, requests, shots < options.shots, clock), _encoded(session) - encoded))
     session.start_anew()
     steps = []
-    for shots, (requests, (first, encoded)) in enumerate(zip(asked, firsts, strict=True)):
+    for shots, (requests, (first, encoded)) in enumerate(zip(requests_by_shots, firsts, strict=True)):
         before, scored = session.tokens_computed, session.tokens_scored
         seconds = _seconds(scorer, session, requests, shots < options.shots, clock)
         computed = None if before is None else ((session.tokens_computed or 0) - before) / len(requests)
         if shots == 1 and encoded:
             image_seconds = max(first - seconds, 0.0) / encoded
         # counted by the session where it can: answers that are generated have no target
-        told = None if scored is None else ((session.tokens_scored or 0) - scored) / len(requests)
-        tokens = _mean_tokens(session, requests) if told is None else told
+        mean_tokens = None if scored is None else ((session.tokens_scored or 0) - scored) / len(requests)
+        tokens = _mean_tokens(session, requests) if mean_tokens is None else mean_tokens
         steps.append(StepCost(shots, counts[shots], len(requests), seconds / len(requests), tokens, computed))
     if not _encoded(session) or session.cache is None:
         return steps, ImageCost(0.0, 0.0)
@@ -165,7 +167,7 @@ def _requests(
     step before, here runs of candidates, each with every candidate that it does not hold."""
     if not shots:
         return [ScoringRequest(query, ()) for query, _ in pools]
-    found = []
+    requests = []
     for query, pool in pools[:anchors]:
         beams = 1 if shots == 1 else min(options.beam_size, len(pool))
         for beam in range(beams):
@@ -174,8 +176,8 @@ def _requests(
                 if new not in held:
                     order = (*held, new)
                     rows = order if options.construct_order == "left" else order[::-1]
-                    found.append(ScoringRequest(query, tuple(pool[r] for r in rows)))
-    return found
+                    requests.append(ScoringRequest(query, tuple(pool[r] for r in rows)))
+    return requests
 
 
 def _encoded(session: Session) -> int:

@@ -20,14 +20,16 @@ def checked_rows(name: str, rows: IntArray, index: IndexSet, queries: QuerySet, 
 
     Raises PluginError naming the component `name` otherwise; so nothing that a plugin does can leak a query's answer.
     """
-    found = np.asarray(rows)
-    if found.shape != (len(queries), columns):
-        raise PluginError(f"{name!r} gave rows of shape {found.shape}, expected {(len(queries), columns)}")
-    if not found.size:
-        return found.astype(np.int64)
-    if found.min() < 0 or found.max() >= len(index):
-        raise PluginError(f"{name!r} gave row {int(found.min())} … {int(found.max())} of an index set of {len(index)}")
-    for q, row in enumerate(found):
+    checked = np.asarray(rows)
+    if checked.shape != (len(queries), columns):
+        raise PluginError(f"{name!r} gave rows of shape {checked.shape}, expected {(len(queries), columns)}")
+    if not checked.size:
+        return checked.astype(np.int64)
+    if checked.min() < 0 or checked.max() >= len(index):
+        raise PluginError(
+            f"{name!r} gave row {int(checked.min())} … {int(checked.max())} of an index set of {len(index)}"
+        )
+    for q, row in enumerate(checked):
         if len(np.unique(row)) != columns:
             raise PluginError(f"{name!r} chose an example twice for query {int(queries.ids[q])}")
         kinds = index.leaks_by_kind(queries, q)
@@ -38,4 +40,4 @@ def checked_rows(name: str, rows: IntArray, index: IndexSet, queries: QuerySet, 
                     f"{name!r} chose example {int(index.ids[leaks[0]])} for query {int(queries.ids[q])}, "
                     f"which {_SHARES[kind]}"
                 )
-    return found.astype(np.int64)
+    return checked.astype(np.int64)

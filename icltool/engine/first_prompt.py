@@ -37,8 +37,8 @@ def check_first_prompt(model: Model, name: str, path: str, task: Task | str) -> 
         except (torch.OutOfMemoryError, MemoryError):
             raise
         except Exception as error:
-            told = " ".join(str(error).split())[:240]
+            message = " ".join(str(error).split())[:240]
             raise ConfigError(
-                f"model {name}, loaded from {path}, cannot read its first prompt: {type(error).__name__}: {told}",
+                f"model {name}, loaded from {path}, cannot read its first prompt: {type(error).__name__}: {message}",
                 "its files do not fit one another (config.json, the tokenizer's and the image processor's): get them again",
             ) from error

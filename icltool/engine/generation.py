@@ -8,7 +8,7 @@ from typing import Any
 from icltool.contracts import GenerationOptions, HasGenerationDefaults, Task
 
 
-def generation_options(given: Mapping[str, Any], task: Task, model: object | None) -> GenerationOptions:
+def generation_options(options: Mapping[str, Any], task: Task, model: object | None) -> GenerationOptions:
     """`given` are fields of GenerationOptions that the user named. A model that answers with none of its own is None."""
     own: Mapping[str, Any] = model.generation_defaults(task.name) if isinstance(model, HasGenerationDefaults) else {}
     tasks = {
@@ -16,4 +16,4 @@ def generation_options(given: Mapping[str, Any], task: Task, model: object | Non
         "num_beams": task.num_beams,
         "length_penalty": task.length_penalty,
     }
-    return GenerationOptions(**{**tasks, **own, **given})
+    return GenerationOptions(**{**tasks, **own, **options})

@@ -99,19 +99,19 @@ class ImageFeatureCache:
 
         What the limit pushes out stays in the returned mapping, so that a batch larger than the cache still works.
         """
-        wanted = list(dict.fromkeys(paths))
-        found = {p: self._kept[p] for p in wanted if p in self._kept}
-        self.hits += len(found)
-        missing = [p for p in wanted if p not in found]
+        distinct = list(dict.fromkeys(paths))
+        by_path = {p: self._kept[p] for p in distinct if p in self._kept}
+        self.hits += len(by_path)
+        missing = [p for p in distinct if p not in by_path]
         if missing and self._disk is not None:
             stored = self._disk.get(missing)
-            found.update((path, self._placed(features)) for path, features in stored.items())
+            by_path.update((path, self._placed(features)) for path, features in stored.items())
             self.from_disk += len(stored)
             missing = [p for p in missing if p not in stored]
         if missing:
-            found.update(self._encoded(missing))
-        self._keep(wanted, found)
-        return found
+            by_path.update(self._encoded(missing))
+        self._keep(distinct, by_path)
+        return by_path
 
     def close(self, finished: bool = True) -> None:
         """Ends the workers and closes the store; `finished` false says that the run was broken off. The cache can be used
@@ -124,11 +124,11 @@ class ImageFeatureCache:
             if disk is not None:
                 disk.close(finished)
 
-    def _keep(self, wanted: Sequence[str], found: Mapping[str, Tensor]) -> None:
-        for path in wanted:
+    def _keep(self, paths: Sequence[str], features: Mapping[str, Tensor]) -> None:
+        for path in paths:
             if path not in self._kept:
-                self._bytes += _size(found[path])
-            self._kept[path] = found[path]
+                self._bytes += _size(features[path])
+            self._kept[path] = features[path]
             self._kept.move_to_end(path)
         while self._bytes > self._limit and self._kept:
             _, dropped = self._kept.popitem(last=False)

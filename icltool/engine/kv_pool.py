@@ -52,9 +52,9 @@ class KeyValuePool:
             raise ValueError(f"{count} slots of {len(self._free)}")
         if not count:
             return []
-        taken = self._free[-count:][::-1]
+        slots = self._free[-count:][::-1]
         del self._free[-count:]
-        return taken
+        return slots
 
     def give(self, slots: Sequence[int]) -> None:
         """Makes slots free again."""

@@ -74,12 +74,12 @@ def _requests(examples: Sequence[Example]) -> list[ScoringRequest]:
     return [ScoringRequest(query, (examples[0],)) for query in examples[1:]]
 
 
-def _difference(found: TargetScore, expected: TargetScore, half: bool) -> float:
+def _difference(score: TargetScore, expected: TargetScore, half: bool) -> float:
     """In units of what is tolerated; infinite where the figures cannot be compared."""
     share, nats = TOLERANCES["half" if half else "float32"]
-    if found.tokens != expected.tokens or not math.isfinite(found.log_prob - expected.log_prob):
+    if score.tokens != expected.tokens or not math.isfinite(score.log_prob - expected.log_prob):
         return math.inf
-    return abs(found.log_prob - expected.log_prob) / (nats + share * abs(expected.log_prob))
+    return abs(score.log_prob - expected.log_prob) / (nats + share * abs(expected.log_prob))
 
 
 def _examples(folder: Path) -> list[Example]:

@@ -140,35 +140,35 @@ class PrefixEngine:
 
     def _extended(self, spans: list[Span], features: Features, keep: Sequence[int]) -> list[Pending]:
         """Where the log-probability of each span's targets will be found; stores tokens up to `keep` of each prompt."""
-        wanted = [max(0, min(k, s.end) - s.start) for s, k in zip(spans, keep, strict=True)]
-        found = self._forward(spans, features, any(wanted))
-        if found.keys_values is not None:
-            self._store(spans, wanted, found.keys_values)
-        return [(found.log_probs, row) for row in range(len(spans))]
+        counts = [max(0, min(k, s.end) - s.start) for s, k in zip(spans, keep, strict=True)]
+        extension = self._forward(spans, features, any(counts))
+        if extension.keys_values is not None:
+            self._store(spans, counts, extension.keys_values)
+        return [(extension.log_probs, row) for row in range(len(spans))]
 
     def _forward(self, spans: Sequence[Span], features: Features, keep: bool) -> PrefixExtension:
-        found = self._model.extend_prefix(spans, self._past(spans), features, keep)
+        extension = self._model.extend_prefix(spans, self._past(spans), features, keep)
         lengths = [s.end - s.start for s in spans]
         self.counts.computed += sum(lengths)
         self.counts.padded += len(lengths) * max(lengths)
-        return found
+        return extension
 
-    def _store(self, spans: Sequence[Span], wanted: Sequence[int], keys_values: KeysValues) -> None:
+    def _store(self, spans: Sequence[Span], counts: Sequence[int], keys_values: KeysValues) -> None:
         """Stores the first `wanted` tokens of each span, as far as there is room for them."""
         if not self._prepared(keys_values):
             return
-        self._make_room(sum(wanted))
+        self._make_room(sum(counts))
         slots: list[int] = []
         rows: list[int] = []
         columns: list[int] = []
-        for row, (span, count) in enumerate(zip(spans, wanted, strict=True)):
+        for row, (span, count) in enumerate(zip(spans, counts, strict=True)):
             known = len(self._tree.find(span.tokens.units, span.start + count))
             fresh = range(known - span.start, count)  # another prompt may have stored the first of them just now
             if known < span.start or not fresh or len(fresh) > self._pool.free:
                 continue
-            taken = self._pool.take(len(fresh))
-            self._tree.add(span.tokens.units[: span.start + count], taken)
-            slots += taken
+            fresh_slots = self._pool.take(len(fresh))
+            self._tree.add(span.tokens.units[: span.start + count], fresh_slots)
+            slots += fresh_slots
             rows += [row] * len(fresh)
             columns += fresh
         written = False

@@ -100,10 +100,10 @@ class PrefixTree:
         self._size -= len(doomed)
 
     def _nodes(self) -> list[_Node]:
-        found: list[_Node] = []
+        nodes: list[_Node] = []
         waiting = list(self._root.children.values())
         while waiting:
             node = waiting.pop()
-            found.append(node)
+            nodes.append(node)
             waiting += node.children.values()
-        return found
+        return nodes

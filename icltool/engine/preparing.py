@@ -43,11 +43,11 @@ _VARIABLES = {
 }
 
 
-def worker_count(asked: int | Literal["auto"], device_type: str) -> int:
+def worker_count(workers: int | Literal["auto"], device_type: str) -> int:
     """How many worker processes `asked` means. "auto": none where the model runs on the CPU, which they would only take
     from it, else one for each processor that this process may use but one, and MOST_WORKERS at most."""
-    if asked != "auto":
-        return asked
+    if workers != "auto":
+        return workers
     if device_type == "cpu":
         return 0
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -64,8 +64,10 @@ def query_cost(
         seconds.append(min(timed))
         tick()
     tokens = prompt_tokens(session.task, model, requests)
-    told = None if tokens is None else fmean(tokens)
-    return QueryCost(len(requests), device_name(model), told, fmean(flops) if count_flops else None, median(seconds))
+    mean_tokens = None if tokens is None else fmean(tokens)
+    return QueryCost(
+        len(requests), device_name(model), mean_tokens, fmean(flops) if count_flops else None, median(seconds)
+    )
 
 
 def pooled(parts: Sequence[QueryCost]) -> QueryCost:

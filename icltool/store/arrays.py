@@ -24,13 +24,13 @@ _READ_ROWS = 4096
 _NO_OTHERS: Mapping[str, EmbeddingFile] = MappingProxyType({})
 
 
-def rows_of(wanted: IntArray, ids: IntArray, source: Path, hint: str) -> IntArray:
+def rows_of(requested: IntArray, ids: IntArray, source: Path, hint: str) -> IntArray:
     """The rows of `ids` that hold these, int64 of the same shape. StoreError, with `hint`, when `source` names an example that
     is not among them."""
     order = np.argsort(ids, kind="stable")
-    places = np.searchsorted(ids, wanted, sorter=order).clip(max=len(ids) - 1)
+    places = np.searchsorted(ids, requested, sorter=order).clip(max=len(ids) - 1)
     rows: IntArray = order[places].astype(np.int64)
-    strange = wanted[ids[rows] != wanted]
+    strange = requested[ids[rows] != requested]
     if len(strange):
         raise StoreError(f"{source} names example {strange[0]}, which the index set does not have", hint)
     return rows
@@ -48,21 +48,22 @@ def embedded_by(workspace: Workspace, dataset: PreparedDataset, encoder: str | N
     Raises StoreError with the command that makes embeddings, or with the choice.
     """
     start, end = f"{dataset.name}-{dataset.task}-train-", ".h5"
-    found = sorted(p.name[len(start) : -len(end)] for p in workspace.embeddings.glob(f"{start}*{end}"))
+    encoders = sorted(p.name[len(start) : -len(end)] for p in workspace.embeddings.glob(f"{start}*{end}"))
     command = f"icltool embed --dataset {dataset.name} --task {dataset.task} --encoder"
     if encoder is not None:
-        if encoder not in found:
+        if encoder not in encoders:
             raise StoreError(
                 f"{dataset.name} ({dataset.task}) has no embeddings by {encoder}", f"run `{command} {encoder}`"
             )
         return encoder
-    if not found:
+    if not encoders:
         raise StoreError(f"{dataset.name} ({dataset.task}) has no embeddings", f"run `{command} NAME`")
-    if len(found) > 1:
+    if len(encoders) > 1:
         raise StoreError(
-            f"{dataset.name} ({dataset.task}) has embeddings by {', '.join(found)}", f"add --encoder {found[0]}, say"
+            f"{dataset.name} ({dataset.task}) has embeddings by {', '.join(encoders)}",
+            f"add --encoder {encoders[0]}, say",
         )
-    return found[0]
+    return encoders[0]
 
 
 def open_embeddings(workspace: Workspace, dataset: PreparedDataset, split: str, encoder: str) -> EmbeddingFile:
@@ -151,8 +152,8 @@ def content_codes(example: Example) -> list[int]:
 def _padded(codes: Sequence[Sequence[int]]) -> IntArray:
     """int64 [n, longest], -1 on the right."""
     padded = np.full((len(codes), max(map(len, codes), default=0)), -1, dtype=np.int64)
-    for row, found in zip(padded, codes, strict=True):
-        row[: len(found)] = found
+    for row, row_codes in zip(padded, codes, strict=True):
+        row[: len(row_codes)] = row_codes
     return padded
 
 
@@ -212,8 +213,8 @@ class FeatureTable:
         if kind not in self._kept:
             self._kept[kind] = _vectors(self._embeddings, kind, None)
         rows = [self._records.row_of(e.id) for e in examples]
-        found: FloatArray = self._kept[kind][rows]
-        return found
+        vectors: FloatArray = self._kept[kind][rows]
+        return vectors
 
 
 def _columns(
@@ -224,7 +225,7 @@ def _columns(
     guard: frozenset[str],
     others: Mapping[str, EmbeddingFile],
 ) -> _Columns:
-    wanted = set(needs)
+    names = set(needs)
     chosen = np.arange(len(records), dtype=np.int64) if rows is None else rows
     columns: _Columns = {
         "ids": records.ids[chosen],
@@ -232,20 +233,20 @@ def _columns(
         "groups": records.groups[chosen],
     }
     for kind in VECTORS:
-        if kind in wanted:
+        if kind in names:
             if embeddings is None:
                 raise ValueError(f"{kind} vectors are needed and no embeddings are open")
             columns[kind] = _vectors(embeddings, kind, chosen if rows is not None else None)
-    if "texts" in wanted:
+    if "texts" in names:
         texts = records.texts
         columns["texts"] = texts if rows is None else tuple(texts[int(r)] for r in chosen)
-    if "images" in wanted:
+    if "images" in names:
         images = records.images
         columns["images"] = tuple(images) if rows is None else tuple(images[int(r)] for r in chosen)
     if "question" in guard:
-        asked = [text_code(asked_by(example)) for example in _examples(records, rows)]
-        columns["questions"] = np.array(asked, dtype=np.int64)
-    foreign = {need: encoder for need in wanted if (encoder := encoder_of(need)) is not None}
+        questions = [text_code(asked_by(example)) for example in _examples(records, rows)]
+        columns["questions"] = np.array(questions, dtype=np.int64)
+    foreign = {need: encoder for need in names if (encoder := encoder_of(need)) is not None}
     if foreign:
         columns["embedded"] = {
             need: _vectors(others[encoder], need.partition("@")[0], rows) for need, encoder in foreign.items()

@@ -131,10 +131,10 @@ def check_identity(
     path: Path, stored: Mapping[str, object], wanted: Mapping[str, object], what: str = "the file"
 ) -> None:
     """StoreError unless the identities are equal; it names the first key that differs, and both values."""
-    found = first_difference(stored, wanted)
-    if found is None:
+    difference = first_difference(stored, wanted)
+    if difference is None:
         return
-    key, old, new = found
+    key, old, new = difference
     if key == "dataset_fingerprint":
         raise StoreError(
             f"{path} was made from another data set: dataset_fingerprint is {old!r} in {what}, {new!r} in this run",

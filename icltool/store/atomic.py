@@ -70,8 +70,8 @@ def _error_number(error: OSError) -> int:
     """The errno; HDF5 leaves it in the text of errors that it raises late."""
     if error.errno:
         return error.errno
-    found = _HDF5_ERRNO.search(str(error))
-    return int(found.group(1)) if found else 0
+    match = _HDF5_ERRNO.search(str(error))
+    return int(match.group(1)) if match else 0
 
 
 @contextlib.contextmanager
@@ -135,17 +135,17 @@ def remove_temporary_files(folder: Path) -> None:
     """Removes the temporary files that killed processes left in a folder. The caller must hold the lock that stands for all
     that is written there. Raises OSError."""
     if folder.is_dir():
-        for found in folder.iterdir():
-            if _TEMPORARY.fullmatch(found.name) and not found.is_dir():
-                found.unlink(missing_ok=True)
+        for file in folder.iterdir():
+            if _TEMPORARY.fullmatch(file.name) and not file.is_dir():
+                file.unlink(missing_ok=True)
 
 
 def remove_leftovers(path: Path) -> None:
     """Removes temporary files that killed processes left beside `path`. The caller must hold the lock of `path`."""
     pattern = re.compile(re.escape(f".{path.stem}.") + r"[0-9a-f]{8}\.tmp" + re.escape(path.suffix) + r"\Z")
-    for found in path.parent.iterdir():
-        if pattern.match(found.name):
-            found.unlink(missing_ok=True)
+    for file in path.parent.iterdir():
+        if pattern.match(file.name):
+            file.unlink(missing_ok=True)
 
 
 def sync(path: Path) -> None:

@@ -145,8 +145,8 @@ class EmbeddingWriter(JournaledWriter):
 
     def _catch_up(self) -> None:
         """Appends what waited for the rows that are there now."""
-        while (found := self._ahead.next(self._done)) is not None:
-            block = self.layout.unpack(*found)
+        while (early := self._ahead.next(self._done)) is not None:
+            block = self.layout.unpack(*early)
             self.append(block.pop("id"), {field: block[dataset_name(field)] for field in self.layout.fields})
         self._ahead.shrink()
 
@@ -208,13 +208,13 @@ class _Layout:
         """The columns of some rows, checked and in the file's types."""
         if set(features) != set(self.fields):
             raise ValueError(f"features of {sorted(features)}, but the file has {list(self.fields)}")
-        found: Columns = {"id": np.ascontiguousarray(ids, "<i8")}
+        columns: Columns = {"id": np.ascontiguousarray(ids, "<i8")}
         for field in self.fields:
-            found[dataset_name(field)] = np.ascontiguousarray(features[field], self.dtype)
+            columns[dataset_name(field)] = np.ascontiguousarray(features[field], self.dtype)
         for name, shape in self.columns().items():
-            if found[name].shape != (len(ids), *shape):
-                raise ValueError(f"{name} has shape {found[name].shape}, not {(len(ids), *shape)}")
-        return found
+            if columns[name].shape != (len(ids), *shape):
+                raise ValueError(f"{name} has shape {columns[name].shape}, not {(len(ids), *shape)}")
+        return columns
 
     def pack(self, row: int, block: Columns) -> bytes:
         return _HEAD.pack(row, len(block["id"])) + b"".join(block[name].tobytes() for name in self.columns())
@@ -223,13 +223,13 @@ class _Layout:
         """The columns of a record, without its first `skip` rows."""
         _, rows = _HEAD.unpack_from(payload)
         offset = _HEAD.size
-        found: Columns = {}
+        columns: Columns = {}
         for name, shape in self.columns().items():
             dtype = self.dtype_of(name)
             count = rows * int(np.prod(shape, dtype=np.int64))
-            found[name] = np.frombuffer(payload, dtype, count, offset).reshape(rows, *shape)[skip:]
+            columns[name] = np.frombuffer(payload, dtype, count, offset).reshape(rows, *shape)[skip:]
             offset += count * dtype.itemsize
-        return found
+        return columns
 
 
 def _pending(journal: Journal, stored: int) -> list[tuple[int, range]]:
@@ -237,7 +237,7 @@ def _pending(journal: Journal, stored: int) -> list[tuple[int, range]]:
 
     StoreError when rows are missing between two records: the journal belongs to another state of the file.
     """
-    found: list[tuple[int, range]] = []
+    ranges: list[tuple[int, range]] = []
     for index, entry in enumerate(journal.entries):
         first, count = _HEAD.unpack(journal.read(entry, _HEAD.size))
         if first > stored:
@@ -246,9 +246,9 @@ def _pending(journal: Journal, stored: int) -> list[tuple[int, range]]:
                 "put the file back that it belongs to, or start anew with --overwrite",
             )
         if first + count > stored:
-            found.append((index, range(stored - first, count)))
+            ranges.append((index, range(stored - first, count)))
             stored = first + count
-    return found
+    return ranges
 
 
 class EmbeddingFile(ArtefactFile):
@@ -285,12 +285,12 @@ class EmbeddingFile(ArtefactFile):
 
     def read(self, field: str) -> FloatArray:
         """All rows of a field, float32 [N, D]. StoreError when the file has no such field."""
-        found = np.empty((len(self), self.dim), np.float32)
+        vectors = np.empty((len(self), self.dim), np.float32)
         start = 0
         for block in self._blocks(field, self._layout.block_rows):
-            found[start : start + len(block)] = block
+            vectors[start : start + len(block)] = block
             start += len(block)
-        return found
+        return vectors
 
     def chunks(self, field: str, rows: int) -> Iterator[FloatArray]:
         """The rows of a field in order, float32 [rows, D] at a time (the last may be shorter), without holding more."""

@@ -220,7 +220,7 @@ class PartialAnswers:
         rows: list[Prediction] = []
         while len(rows) in chunks:
             rows += chunks.pop(len(rows))
-        self.ahead = {start: found for start, found in chunks.items() if start > len(rows)}
+        self.ahead = {start: chunk for start, chunk in chunks.items() if start > len(rows)}
         return rows
 
     def append(self, rows: Sequence[Prediction], start: int | None = None, told: ChunkFacts | None = None) -> None:
@@ -284,12 +284,14 @@ class PartialAnswers:
                         rows.append(cast(Prediction, row))
                         continue
                     start = row.get("start", following)
-                    asked = expected[start : start + len(rows)]
-                    if len(asked) < len(rows) or not all(_fits(r, *a) for r, a in zip(rows, asked, strict=True)):
+                    chunk_ids = expected[start : start + len(rows)]
+                    if len(chunk_ids) < len(rows) or not all(
+                        _fits(r, *a) for r, a in zip(rows, chunk_ids, strict=True)
+                    ):
                         break
                     chunks[start], rows = rows, []
                     self.told += [row["told"]] if "told" in row else []
-                    end, following = position, start + len(asked)
+                    end, following = position, start + len(chunk_ids)
         except FileNotFoundError:
             return {}, 0
         except OSError as error:

@@ -145,16 +145,16 @@ class ImageFeatureFile:
     def get(self, paths: Sequence[str]) -> dict[str, Tensor]:
         """The features of those images that are stored: tensors on the CPU, or on the device they were put in from."""
         fresh = {**self._writing, **self._held}
-        found = {path: fresh[path] for path in paths if path in fresh}
-        stored = [(path, self._rows[_key(path)]) for path in paths if path not in found and self.holds(path)]
+        by_path = {path: fresh[path] for path in paths if path in fresh}
+        stored = [(path, self._rows[_key(path)]) for path in paths if path not in by_path and self.holds(path)]
         for path, row in sorted(stored, key=lambda pair: pair[1].offset):
             features = _tensor(self._bytes(row), row)
             if features is None:
                 self._rows.pop(_key(path), None)
                 self._note(f"{self.path} is damaged in places: the features of such images are computed again")
             else:
-                found[path] = features
-        return found
+                by_path[path] = features
+        return by_path
 
     def put(self, features: Mapping[str, Tensor]) -> None:
         """Takes features in, tensors on any device. An image that was changed since it was first asked for is left out."""
@@ -250,13 +250,13 @@ class ImageFeatureFile:
             with self._file_lock:
                 if not row.journaled:
                     assert self._data is not None
-                    found = self._data[row.offset : row.offset + row.length].tobytes()
+                    content = self._data[row.offset : row.offset + row.length].tobytes()
                 else:
                     assert self._journal is not None
-                    found = self._journal.read(Entry(row.offset, row.length))
+                    content = self._journal.read(Entry(row.offset, row.length))
         except (OSError, RuntimeError, ValueError, StoreError):
             return None
-        return found if len(found) == row.length and zlib.crc32(found) == row.crc else None
+        return content if len(content) == row.length and zlib.crc32(content) == row.crc else None
 
     def _write_held(self) -> None:
         """Hands what is held to the thread, once that is done with what it had before."""
@@ -316,19 +316,19 @@ class ImageFeatureFile:
 
     def _write_file(self, rows: Sequence[tuple[bytes, _Row]]) -> None:
         """A new file of these rows in place of the old one; rows that are damaged are left out."""
-        kept: list[tuple[bytes, _Row]] = []
+        stored: list[tuple[bytes, _Row]] = []
         end = 0
         with create_h5(self.path) as (new, check):
             self._header.write(new, complete=True)
             data = new.create_dataset("data", (sum(row.length for _, row in rows),), "u1")
             for key, row in rows:
-                found = self._bytes(row)
-                if found is not None:
-                    data[end : end + row.length] = np.frombuffer(found, np.uint8)
-                    kept.append((key, row._replace(offset=end)))
+                content = self._bytes(row)
+                if content is not None:
+                    data[end : end + row.length] = np.frombuffer(content, np.uint8)
+                    stored.append((key, row._replace(offset=end)))
                     end += row.length
                     check()
-            _write_index(new, kept)
+            _write_index(new, stored)
             if self._h5 is not None:
                 self._h5.close()
 
@@ -406,10 +406,10 @@ def _stamp(reference: str) -> Stamp | None:
         try:
             status = os.stat(path)  # noqa: PTH116  called for every image
         except (FileNotFoundError, NotADirectoryError):
-            found = archive_and_member(path)
-            if found is None:
+            member = archive_and_member(path)
+            if member is None:
                 return None
-            status = os.stat(found[0])  # noqa: PTH116
+            status = os.stat(member[0])  # noqa: PTH116
         return status.st_size, status.st_mtime_ns
     return None
 

@@ -128,15 +128,15 @@ class Journal:
             size = os.fstat(self._file.fileno()).st_size
             if self._read(0, min(len(MAGIC), size)) != MAGIC:
                 raise StoreError(f"{self.path} is no journal of icltool", "remove it")
-            found = list(self._records(len(MAGIC), size))
+            entries = list(self._records(len(MAGIC), size))
             try:
-                identity = json.loads(self._read(*found[0]))
+                identity = json.loads(self._read(*entries[0]))
                 if not isinstance(identity, dict):
                     raise ValueError(identity)
             except (IndexError, ValueError) as error:
                 raise StoreError(f"{self.path} is damaged: its first record cannot be read", "remove it") from error
-        last = found[-1]
-        return identity, found[1:], last.offset + last.length
+        last = entries[-1]
+        return identity, entries[1:], last.offset + last.length
 
     def _records(self, start: int, size: int) -> Iterator[Entry]:
         """Whole records from `start` on, up to the first that is cut or has a wrong CRC."""

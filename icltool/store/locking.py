@@ -73,8 +73,8 @@ def held(lock_path: Path, wait: float = 0.0) -> Iterator[None]:
     import filelock
 
     if not _has_locks(lock_path.parent):
-        told = f"the file system of {lock_path.parent} has no locks: files stand for them, which a machine that crashes leaves"
-        warnings.warn(told, IclWarning, stacklevel=3)
+        message = f"the file system of {lock_path.parent} has no locks: files stand for them, which a machine that crashes leaves"
+        warnings.warn(message, IclWarning, stacklevel=3)
         with _made_alone(lock_path.with_name(f"{lock_path.name}.held"), wait):
             yield
         return
@@ -165,13 +165,13 @@ def _is_running(process: int) -> bool:
 def lock_file(path: Path) -> Path:
     """The file whose lock stands for `path`, made where it is missing. StoreError where it cannot be made: waiting for it, as
     the lock does, would take a place that cannot be written for one that another process holds."""
-    found = path.with_name(f".{path.name}.lock")
+    file = path.with_name(f".{path.name}.lock")
     try:
-        os.close(os.open(found, os.O_RDWR | os.O_CREAT, 0o666))
+        os.close(os.open(file, os.O_RDWR | os.O_CREAT, 0o666))
     except OSError as error:
         check_writable(path)
         raise write_error(path, error) from error
-    return found
+    return file
 
 
 def held_by(path: Path) -> str:

@@ -35,8 +35,8 @@ class Makers:
     @classmethod
     def of(cls, provenance: object) -> Makers:
         """Those that an artefact's record tells of; it need not tell of any."""
-        told = provenance if isinstance(provenance, Mapping) else {}
-        plugins, weights = (told.get(name) for name in ("plugins", "weights"))
+        record = provenance if isinstance(provenance, Mapping) else {}
+        plugins, weights = (record.get(name) for name in ("plugins", "weights"))
         return cls(
             plugins if isinstance(plugins, Mapping) else {},
             weights if isinstance(weights, Mapping) else {},
@@ -44,10 +44,10 @@ class Makers:
 
     def told(self) -> MadeBy:
         """What a record says of them."""
-        found: MadeBy = {"plugins": dict(self.plugins)}
+        record: MadeBy = {"plugins": dict(self.plugins)}
         if self.weights:
-            found["weights"] = dict(self.weights)
-        return found
+            record["weights"] = dict(self.weights)
+        return record
 
     def difference(self, now: Makers) -> str:
         """What of `now` is another than what made the artefact, in words; "" for nothing. What one side does not tell of is not
@@ -64,9 +64,9 @@ class Makers:
 
     def check(self, path: Path, now: Makers) -> None:
         """StoreError where the artefact at `path`, which these made, would be gone on with by others."""
-        if told := self.difference(now):
+        if difference := self.difference(now):
             raise StoreError(
-                f"{path} was made with {told}",
+                f"{path} was made with {difference}",
                 "--overwrite makes it anew; to go on, bring back what it was made with",
             )
 

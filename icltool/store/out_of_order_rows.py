@@ -69,12 +69,12 @@ class RowsAhead:
 
     def spans(self, done: int) -> list[range]:
         """The rows that are here, but for the first `done`: ascending, each once."""
-        found: list[range] = []
+        spans: list[range] = []
         for start, (count, _) in sorted(self._blocks.items()):
-            begin = max(start, found[-1].stop if found else done)
+            begin = max(start, spans[-1].stop if spans else done)
             if start + count > begin:
-                found.append(range(begin, start + count))
-        return found
+                spans.append(range(begin, start + count))
+        return spans
 
     def waiting(self, head: Struct, done: int) -> int:
         """How many rows are here, but for the first `done`; only looked at, also while another process writes them."""

@@ -29,7 +29,7 @@ def output_of(config: Output, name: str, sources: tuple[Path, ...], folder: bool
         raise StoreError(f"{target} is a folder", "give a file as --output")
     if folder and target.exists() and not target.is_dir():
         raise StoreError(f"{target} is a file", "give a folder as --output")
-    taken = any(target.iterdir()) if target.is_dir() else target.exists()
-    if taken and not config.overwrite:
+    exists = any(target.iterdir()) if target.is_dir() else target.exists()
+    if exists and not config.overwrite:
         raise StoreError(f"{target} exists already", "add --overwrite, or give another --output")
     return target

@@ -98,7 +98,7 @@ def read_plan(path: Path) -> Plan:
     content, digest = _content(path)
     _check_head(path, content)
     dataset, task, fingerprint = (_text(path, content, key) for key in ("dataset", "task", "fingerprint"))
-    made, splits = _made(path, content), _splits(path, content)
+    provenance, splits = _made(path, content), _splits(path, content)
     icd_ids = _queries(path, content.get("plan"))
     remarks = [] if fingerprint else [_unchecked(path)]
     lengths = {len(icds) for icds in icd_ids.values()}
@@ -110,7 +110,7 @@ def read_plan(path: Path) -> Plan:
         task=task,
         fingerprint=fingerprint or None,
         splits=splits,
-        made=made,
+        made=provenance,
         digest=digest,
         remarks=tuple(remarks),
     )
@@ -122,14 +122,14 @@ def plan_of_setting(folder: Path, setting: SettingResult, provenance: Evaluation
     Raises StoreError when the setting's predictions are missing or damaged.
     """
     rows = read_predictions(predictions_file(folder, setting.method, setting.shots, setting.seed))
-    made = {
+    origin = {
         "source": Path(folder).resolve().name,
         "method": setting.method,
         "shots": setting.shots,
         "seed": setting.seed,
         "options": setting.extra.get("options", {}),
     }
-    return _plan({row["query_id"]: tuple(row["icd_ids"]) for row in rows}, provenance.get("configuration"), made)
+    return _plan({row["query_id"]: tuple(row["icd_ids"]) for row in rows}, provenance.get("configuration"), origin)
 
 
 def plan_of_sequences(path: Path) -> Plan:
@@ -142,7 +142,7 @@ def plan_of_sequences(path: Path) -> Plan:
         icd_ids = {r.query_id: tuple(r.icd_ids[0].tolist()) for r in file.results() if len(r.icd_ids)}
         remarks = () if file.complete else (f"{path} is unfinished: {len(file)} queries so far",)
         provenance = file.provenance
-        made = {
+        origin = {
             "source": path.name,
             "method": "best generated sequence",
             "shots": file.shots,
@@ -153,16 +153,16 @@ def plan_of_sequences(path: Path) -> Plan:
         file.close()
     configuration = {**provenance.configuration, "dataset_fingerprint": provenance.dataset_fingerprint}
     queries = str(configuration.get("queries", SPLITS["demonstrations"]))
-    return replace(_plan(icd_ids, configuration, made), splits={**SPLITS, "queries": queries}, remarks=remarks)
+    return replace(_plan(icd_ids, configuration, origin), splits={**SPLITS, "queries": queries}, remarks=remarks)
 
 
-def _plan(icd_ids: dict[int, tuple[int, ...]], configuration: object, made: Mapping[str, object]) -> Plan:
+def _plan(icd_ids: dict[int, tuple[int, ...]], configuration: object, origin: Mapping[str, object]) -> Plan:
     """A plan whose data set is that of an artefact's configuration."""
-    found = dict(configuration) if isinstance(configuration, Mapping) else {}
-    named = (found.get(key) for key in ("dataset", "task", "dataset_fingerprint"))
+    options = dict(configuration) if isinstance(configuration, Mapping) else {}
+    named = (options.get(key) for key in ("dataset", "task", "dataset_fingerprint"))
     dataset, task, fingerprint = (name if isinstance(name, str) and name else None for name in named)
-    splits = {**SPLITS, "queries": str(found.get("queries", SPLITS["queries"]))}
-    return Plan(icd_ids, dataset, task, fingerprint, splits, {**made, "configuration": found})
+    splits = {**SPLITS, "queries": str(options.get("queries", SPLITS["queries"]))}
+    return Plan(icd_ids, dataset, task, fingerprint, splits, {**origin, "configuration": options})
 
 
 def _unchecked(path: Path) -> str:
@@ -194,14 +194,14 @@ class _RepeatedKeyError(ValueError):
 
 
 def _without_repetition(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
+    values = dict(pairs)
+    if len(values) < len(pairs):
         seen: set[str] = set()
         for key, _ in pairs:
             if key in seen:
                 raise _RepeatedKeyError(key)
             seen.add(key)
-    return found
+    return values
 
 
 def _check_head(path: Path, content: Mapping[str, Json]) -> None:
@@ -226,10 +226,10 @@ def _text(path: Path, content: Mapping[str, Json], key: str) -> str | None:
 
 
 def _made(path: Path, content: Mapping[str, Json]) -> dict[str, Json]:
-    made = content.get("made")
-    if not isinstance(made, dict | None):
-        raise StoreError(f"plan {path}: made must be an object, not {made!r}", _AGAIN)
-    return made or {}
+    provenance = content.get("made")
+    if not isinstance(provenance, dict | None):
+        raise StoreError(f"plan {path}: made must be an object, not {provenance!r}", _AGAIN)
+    return provenance or {}
 
 
 def _splits(path: Path, content: Mapping[str, Json]) -> dict[str, str] | None:
@@ -246,7 +246,7 @@ def _queries(path: Path, entries: Json) -> dict[int, tuple[int, ...]]:
     """The checked ids."""
     if not isinstance(entries, dict) or not entries:
         raise StoreError(f'plan {path} lists no queries: "plan" must be {{"QUERY ID": [ICD ids], …}}', _AGAIN)
-    found: dict[int, tuple[int, ...]] = {}
+    queries: dict[int, tuple[int, ...]] = {}
     for key, icds in entries.items():
         if not _INTEGER.fullmatch(key) or int(key) not in _INT64:
             raise StoreError(f"plan {path}: query id {key!r} is no whole number", _AGAIN)
@@ -260,5 +260,5 @@ def _queries(path: Path, entries: Json) -> dict[int, tuple[int, ...]]:
         if len(set(ids)) < len(ids):
             repeated = next(icd for icd in ids if ids.count(icd) > 1)
             raise StoreError(f"plan {path}: query {key} lists example {repeated} twice", _AGAIN)
-        found[int(key)] = tuple(ids)
-    return found
+        queries[int(key)] = tuple(ids)
+    return queries

@@ -166,21 +166,21 @@ class Records:
     def __iter__(self) -> Iterator[Example]:
         for start in range(0, len(self), _READ_BATCH):
             with self._reading():
-                found = _examples(self._rows[start : start + _READ_BATCH])
-            yield from map(self._here, found)
+                examples = _examples(self._rows[start : start + _READ_BATCH])
+            yield from map(self._here, examples)
 
     def rows(self, rows: IntArray | Sequence[int]) -> list[Example]:
         """The examples in these rows, in the order given. IndexError when one is outside -N..N-1."""
-        wanted = np.asarray(rows, dtype=np.int64).reshape(-1)
+        positions = np.asarray(rows, dtype=np.int64).reshape(-1)
         with self._reading():
-            return [self._here(e) for e in _examples(self._rows[wanted.tolist()])] if len(wanted) else []
+            return [self._here(e) for e in _examples(self._rows[positions.tolist()])] if len(positions) else []
 
     def references(self) -> Iterator[tuple[str, ...]]:
         """The references of every example, in row order."""
         for start in range(0, len(self), _READ_BATCH):
             with self._reading():
-                found = self._rows[start : start + _READ_BATCH]["references"]
-            yield from map(tuple, found)
+                texts = self._rows[start : start + _READ_BATCH]["references"]
+            yield from map(tuple, texts)
 
     def row_of(self, example_id: int) -> int:
         """The row of the example with this id. StoreError when there is none (the id is of another data set)."""
@@ -283,8 +283,8 @@ def moved_image(reference: str, moved: Mapping[str, str]) -> str:
     """The reference with its file where `moved` has it; regions stay."""
     if not moved or not reference:
         return reference
-    found = image_reference(reference)
-    return str(replace(found, file=moved.get(found.file, found.file)))
+    parsed = image_reference(reference)
+    return str(replace(parsed, file=moved.get(parsed.file, parsed.file)))
 
 
 def _moved(folder: Path) -> dict[str, str]:

@@ -48,8 +48,8 @@ class Provenance:
 def learned(identity: Mapping[str, object], makers: Makers, **more: object) -> dict[str, object]:
     """The record of what a training made: its identity but for options and seed, which stand elsewhere in it, and who made
     it."""
-    kept = {key: value for key, value in identity.items() if key not in ("options", "seed")}
-    return {**kept, **more, "icltool": __version__, **makers.told()}
+    configuration = {key: value for key, value in identity.items() if key not in ("options", "seed")}
+    return {**configuration, **more, "icltool": __version__, **makers.told()}
 
 
 def moment() -> str:
@@ -61,10 +61,10 @@ def releases(*libraries: str) -> dict[str, str]:
     """The releases of icltool and of these libraries, by name; one that is not installed is left out."""
     from importlib.metadata import PackageNotFoundError, version
 
-    found = {"icltool": __version__}
+    versions = {"icltool": __version__}
     for library in libraries:
         try:
-            found[library] = version(library)
+            versions[library] = version(library)
         except PackageNotFoundError:
             continue
-    return found
+    return versions

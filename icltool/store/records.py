@@ -232,12 +232,12 @@ def _save(stream_path: Path, target: Path) -> None:
     """Turns an Arrow stream into a folder that `datasets.load_from_disk` reads, without holding it in memory."""
     import datasets
 
-    shown = not datasets.are_progress_bars_disabled()
+    bars = not datasets.are_progress_bars_disabled()
     datasets.disable_progress_bars()
     try:
         datasets.Dataset.from_file(os.fspath(stream_path)).save_to_disk(os.fspath(target))
     finally:
-        if shown:
+        if bars:
             datasets.enable_progress_bars()
 
 

@@ -164,19 +164,19 @@ class _Layout:
 
     def stack(self, results: Sequence[QueryResult]) -> Columns:
         """The columns of some queries, padded."""
-        found = {
+        columns = {
             name: np.full((len(results), *shape), padding, dtype)
             for name, (dtype, shape, padding) in self.columns.items()
         }
         for row, result in enumerate(results):
-            found["candidate_count"][row] = len(result.candidates)
-            found["beam_count"][row] = len(result.scores)
-            found["candidates"][row, : len(result.candidates)] = result.candidates
+            columns["candidate_count"][row] = len(result.candidates)
+            columns["beam_count"][row] = len(result.scores)
+            columns["candidates"][row, : len(result.candidates)] = result.candidates
             for name in ("icd_ids", "scores", "step_scores", "values", "log_probs"):
-                found[name][row, : len(result.scores)] = getattr(result, name)
+                columns[name][row, : len(result.scores)] = getattr(result, name)
             for name in ("query_id", "base_value", "base_log_prob"):
-                found[name][row] = getattr(result, name)
-        return found
+                columns[name][row] = getattr(result, name)
+        return columns
 
     @staticmethod
     def result(columns: Columns, row: int) -> QueryResult:

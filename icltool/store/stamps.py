@@ -28,21 +28,21 @@ def image_files(references: Iterable[str]) -> list[str]:
 def stamps(files: Sequence[str], own: Path, content: Progress | None = None) -> IntArray:
     """What `files` are now, as FILE has it. Times of files below the folder `own`, which icltool wrote itself, do not count.
     With `content` all of them are read."""
-    found = np.zeros((len(files), 3), dtype=np.int64)
+    rows = np.zeros((len(files), 3), dtype=np.int64)
     ours = f"{own}/"
     for row, file in enumerate(files):
         try:
             size, changed = file_stamp(file)
         except OSError:
-            found[row, :2] = _GONE
+            rows[row, :2] = _GONE
         else:
-            found[row, :2] = size, 0 if file.startswith(ours) else changed
+            rows[row, :2] = size, 0 if file.startswith(ours) else changed
     if content is not None:
         with content.task("reading images", len(files), "images") as ticker:
             for row, file in enumerate(files):
-                found[row, 2] = _content(file)
+                rows[row, 2] = _content(file)
                 ticker.advance()
-    return found
+    return rows
 
 
 def differing(before: IntArray, now: IntArray) -> IntArray:
@@ -57,10 +57,10 @@ def differing(before: IntArray, now: IntArray) -> IntArray:
 def read_stamps(folder: Path, count: int) -> IntArray | None:
     """The stamps of a prepared data set with `count` images; None where there are none, as in data sets of before."""
     try:
-        found = np.load(io.BytesIO(read_whole(folder / FILE)), allow_pickle=False)
+        rows = np.load(io.BytesIO(read_whole(folder / FILE)), allow_pickle=False)
     except Exception:  # numpy's parser of damaged headers raises what it likes
         return None
-    return found if found.dtype == np.int64 and found.shape == (count, 3) else None
+    return rows if rows.dtype == np.int64 and rows.shape == (count, 3) else None
 
 
 def check_stamps(folder: Path, files: Sequence[str], own: Path, again: str) -> None:

@@ -80,10 +80,10 @@ def read_subset(path: Path) -> Subset:
         raise StoreError(f"subset {path} does not exist", _AGAIN) from error
     except OSError as error:
         raise StoreError(f"cannot read subset {path}: {error.strerror or error}", "check the path") from error
-    found = _parsed(path, data) if data.lstrip().startswith(b"{") else Subset(_listed(path, data))
-    if not found.scores:
+    subset = _parsed(path, data) if data.lstrip().startswith(b"{") else Subset(_listed(path, data))
+    if not subset.scores:
         raise StoreError(f"subset {path} has no ids", _AGAIN)
-    return found
+    return subset
 
 
 class _File(BaseModel):
@@ -113,7 +113,7 @@ def _parsed(path: Path, data: bytes) -> Subset:
 
 def _listed(path: Path, data: bytes) -> dict[int, float | None]:
     """The ids of a plain list, without scores."""
-    found: dict[int, float | None] = {}
+    scores: dict[int, float | None] = {}
     for number, line in enumerate(data.decode("utf-8-sig", errors="replace").splitlines(), 1):
         if not (text := line.strip()):
             continue
@@ -123,7 +123,7 @@ def _listed(path: Path, data: bytes) -> dict[int, float | None]:
             one = 2**63
         if not -(2**63) <= one < 2**63:
             raise StoreError(f"subset {path}, line {number}: {text[:40]!r} is no id", _AGAIN)
-        if one in found:
+        if one in scores:
             raise StoreError(f"subset {path}, line {number}: example {one} is named twice", _AGAIN)
-        found[one] = None
-    return found
+        scores[one] = None
+    return scores

@@ -57,8 +57,10 @@ class Workspace:
 
     def prepared(self) -> list[tuple[str, str]]:
         """(name, task) of every prepared data set, sorted."""
-        found = self.datasets.glob(f"*/*/{_MANIFEST}")
-        return sorted((m.parent.parent.name, m.parent.name) for m in found if not _hidden(m.relative_to(self.datasets)))
+        manifests = self.datasets.glob(f"*/*/{_MANIFEST}")
+        return sorted(
+            (m.parent.parent.name, m.parent.name) for m in manifests if not _hidden(m.relative_to(self.datasets))
+        )
 
     def choose_dataset(self, name: str | None = None, task: str | None = None) -> tuple[str, str]:
         """The prepared data set that is meant: (name, task).
@@ -72,8 +74,10 @@ class Workspace:
             raise StoreError(f"no data set is prepared in {self.root}", f"run `icltool prepare {name or 'NAME'}`")
         fitting = [(n, t) for n, t in prepared if name in (None, n) and task in (None, t)]
         if not fitting:
-            wanted = " for task ".join(repr(part) for part in (name, task) if part is not None)
-            missing = f"data set {wanted} is not" if name is not None else f"no data set for task {wanted} is"
+            name_and_task = " for task ".join(repr(part) for part in (name, task) if part is not None)
+            missing = (
+                f"data set {name_and_task} is not" if name is not None else f"no data set for task {name_and_task} is"
+            )
             option = f" --task {task}" if task is not None else ""
             raise StoreError(
                 f"{missing} prepared in {self.root}; prepared: {_listed(prepared)}",
@@ -111,31 +115,31 @@ class Workspace:
         Files of validation queries are passed over: nothing may be trained on those. Unfinished ones count only where none
         is finished.
         """
-        found = [p for p in self.sequences_of(dataset, task) if VALIDATION_MARK not in p.name]
-        if not found:
+        files = [p for p in self.sequences_of(dataset, task) if VALIDATION_MARK not in p.name]
+        if not files:
             raise StoreError(
                 f"no sequences of {dataset} ({task}) in {self.sequences}",
                 f"run `icltool generate --dataset {dataset} --task {task}`",
             )
-        return next(filter(_is_finished, found), found[0])
+        return next(filter(_is_finished, files), files[0])
 
     def sequences_of(self, dataset: str, task: str) -> list[Path]:
         """The sequences files of this data set and task, those written last first."""
-        found = [p for p in self._of(dataset, task, self.sequences, "") if p.suffix == ".h5" and p.is_file()]
-        return _newest_first((p, p) for p in found)
+        files = [p for p in self._of(dataset, task, self.sequences, "") if p.suffix == ".h5" and p.is_file()]
+        return _newest_first((p, p) for p in files)
 
     def newest_checkpoint(self, learner: str, dataset: str, task: str) -> Path:
         """The checkpoint folder whose weights were written last; StoreError when there is none.
 
         Folders of trainings that were interrupted count only where no training was finished.
         """
-        found = self.checkpoints_of(learner, dataset, task)
-        if not found:
+        folders = self.checkpoints_of(learner, dataset, task)
+        if not folders:
             raise StoreError(
                 f"no {learner} checkpoint for {dataset} ({task}) in {self.checkpoints}",
                 f"run `icltool train {learner} --dataset {dataset} --task {task}`",
             )
-        return found[0]
+        return folders[0]
 
     def checkpoints_of(self, learner: str, dataset: str, task: str) -> list[Path]:
         """Checkpoint folders that hold weights, those written last first. Folders of trainings that were interrupted count
@@ -163,10 +167,10 @@ class Workspace:
 
     def evaluated(self) -> list[Path]:
         """All evaluation folders with results, those written last first; StoreError when there is none."""
-        found = [p for p in self.evaluations.glob(f"*/{_RESULTS}") if not _hidden(p.relative_to(self.evaluations))]
-        if not found:
+        files = [p for p in self.evaluations.glob(f"*/{_RESULTS}") if not _hidden(p.relative_to(self.evaluations))]
+        if not files:
             raise StoreError(f"no evaluation in {self.evaluations}", "run `icltool evaluate`")
-        return _newest_first((p, p.parent) for p in found)
+        return _newest_first((p, p.parent) for p in files)
 
     def _of(self, dataset: str, task: str, folder: Path, prefix: str) -> list[Path]:
         """Entries named PREFIX DATASET-TASK-..., but for those of a data set whose longer name begins alike."""
@@ -182,8 +186,8 @@ class Workspace:
 
 def prepare_command(reader: str, name: str, task: str, task_file: str | None = None) -> str:
     """The command that prepares a data set."""
-    asked = f"--task {task}" if task_file is None else f"--task-file {task_file}"
-    return f"icltool prepare {reader}{f' --name {name}' if name != reader else ''} {asked}"
+    task_option = f"--task {task}" if task_file is None else f"--task-file {task_file}"
+    return f"icltool prepare {reader}{f' --name {name}' if name != reader else ''} {task_option}"
 
 
 def _joined(*parts: str) -> str:

@@ -52,9 +52,9 @@ def is_export(path: Path) -> bool:
     if path.suffix in (".gz", ".tgz"):
         return _is_archive(path)
     beginning = _BEGINNINGS.get(path.suffix)
-    found = re.match(beginning, _ends(path), re.DOTALL) if beginning is not None else None
-    if found is None or not found.groupdict().get("results"):
-        return found is not None
+    match = re.match(beginning, _ends(path), re.DOTALL) if beginning is not None else None
+    if match is None or not match.groupdict().get("results"):
+        return match is not None
     small = path.stat().st_size <= _RESULTS_BYTES
     return small and set(json.loads(path.read_bytes())) == {"provenance", "results", "analysis"}
 

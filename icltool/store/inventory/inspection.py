@@ -98,13 +98,13 @@ def _made_from(record: Mapping[str, object]) -> Facts:
 
 
 def _of_header(header: Header) -> Facts:
-    made = header.provenance
+    provenance = header.provenance
     own = {
-        "dataset_fingerprint": made.dataset_fingerprint,
-        "embeddings_fingerprint": made.extra.get("embeddings_fingerprint"),
+        "dataset_fingerprint": provenance.dataset_fingerprint,
+        "embeddings_fingerprint": provenance.extra.get("embeddings_fingerprint"),
     }
     return replace(
-        _made_from({**made.configuration, **own}),
+        _made_from({**provenance.configuration, **own}),
         schema=header.schema.name,
         version=header.schema.version,
         created=header.created,
@@ -151,19 +151,19 @@ def _dataset(path: Path) -> Facts | None:
         return None
     if not manifest and path.name == "source":
         return Facts(note="files that its reader made")
-    found = prepared.open_dataset(path)
-    missing = [split for split in found.splits if not (path / split).is_dir()]
+    dataset = prepared.open_dataset(path)
+    missing = [split for split in dataset.splits if not (path / split).is_dir()]
     return Facts(
         DAMAGED if missing else COMPLETE,
         f"split {missing[0]} is missing" if missing else "",
         prepared.SCHEMA,
         prepared.SCHEMA_VERSION,
-        str(found.manifest.get("created", "")),
-        str(found.manifest.get("icltool_version", "")),
-        found.fingerprint,
-        found.name,
-        found.task,
-        found.fingerprint,
+        str(dataset.manifest.get("created", "")),
+        str(dataset.manifest.get("icltool_version", "")),
+        dataset.fingerprint,
+        dataset.name,
+        dataset.task,
+        dataset.fingerprint,
     )
 
 
@@ -172,9 +172,9 @@ def _checkpoint(path: Path) -> Facts | None:
     if not path.is_dir():
         return None
     if not (path / TRAINED).exists():
-        kept = any((path / name).exists() for name in _RESUME) or any(path.glob("*.safetensors"))
+        usable = any((path / name).exists() for name in _RESUME) or any(path.glob("*.safetensors"))
         locked = path.with_name(f".{path.name}.lock").is_file()
-        return Facts(UNFINISHED, "" if kept else "no weights yet") if kept or locked else None
+        return Facts(UNFINISHED, "" if usable else "no weights yet") if usable or locked else None
     record = read_json(path / TRAINED)
     identity, provenance = record["identity"], record.get("provenance", {})
     missing = [name for name in record.get("checkpoints", {}).values() if not (path / name).is_file()]
@@ -197,11 +197,11 @@ def _evaluation(path: Path) -> Facts | None:
         begun = (path / "predictions").is_dir() or (path / f".{evaluations.RESULTS}.lock").is_file()
         return Facts(UNFINISHED, "no setting is finished") if begun else None
     partial = len(list(path.glob("predictions/.*.part")))
-    found = evaluations.read_evaluation(path)
-    made, results = found.provenance.get("configuration", {}), found.results
-    files = [file for table in (made, *(r.extra.get("options") for r in results)) for file in _paths_in(table)]
+    evaluation = evaluations.read_evaluation(path)
+    configuration, results = evaluation.provenance.get("configuration", {}), evaluation.results
+    files = [file for table in (configuration, *(r.extra.get("options") for r in results)) for file in _paths_in(table)]
     return replace(
-        _made_from(made),
+        _made_from(configuration),
         state=UNFINISHED if partial else COMPLETE,
         note=f"{len(results)} settings" + (f", {partial} begun" if partial else ""),
         schema=evaluations.SCHEMA,

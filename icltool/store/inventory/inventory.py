@@ -38,7 +38,7 @@ def inventory(workspace: Workspace) -> Inventory:
     """Looks at every artefact, and reads no rows. Links are listed as such and never followed for their content's size; a
     folder of the workspace that is a link out of it is left out, and so is whatever is none of icltool's.
     """
-    found: list[Artefact] = []
+    artefacts: list[Artefact] = []
     remarks: list[str] = []
     root = workspace.root.resolve()
     for kind in KINDS:
@@ -49,11 +49,11 @@ def inventory(workspace: Workspace) -> Inventory:
             remarks.append(f"{folder} is a link to {folder.resolve()}: what lies there is left alone")
             continue
         foreign: list[Path] = []
-        found += sorted(_of_kind(kind, folder, foreign), key=lambda a: a.name)
+        artefacts += sorted(_of_kind(kind, folder, foreign), key=lambda a: a.name)
         if foreign:
             more = f" and {len(foreign) - 1} more" if len(foreign) > 1 else ""
             remarks.append(f"{foreign[0]}{more}: not icltool's, left alone")
-    return Inventory(tuple(related(found, workspace)), tuple(remarks))
+    return Inventory(tuple(related(artefacts, workspace)), tuple(remarks))
 
 
 class Measured(NamedTuple):
@@ -184,18 +184,18 @@ def _artefact(
 def _left(kind: str, top: Path, path: Path, lock: Path | None = None) -> Iterator[Artefact]:
     """What a killed run left at `path`, nothing where it is in use or is no such thing. `lock` is the artefact it is in."""
     owner, note = lock, ""
-    if found := _TEMPORARY.match(path.name):
-        stem = found["stem"] or ""
+    if match := _TEMPORARY.match(path.name):
+        stem = match["stem"] or ""
         removed = stem.endswith(REMOVED)
         note = "half removed" if removed else "half written"
         if owner is None and stem and kind not in _UNLOCKED:
-            owner = path.with_name(stem.removesuffix(REMOVED) + (found["suffix"] or ""))
+            owner = path.with_name(stem.removesuffix(REMOVED) + (match["suffix"] or ""))
         locks = owner is not None and _lock_exists(owner)
         if not (removed or locks) and time.time() - measure((path,))[2] < PATIENCE:
             return  # no lock tells whether somebody writes it at this moment
         owner = owner if locks else None
-    elif found := _LOCK.match(path.name):
-        owner = path.with_name(found["name"])
+    elif match := _LOCK.match(path.name):
+        owner = path.with_name(match["name"])
         if os.path.lexists(owner) or _beside(owner):
             return
         note = "lock of an artefact that is gone"
@@ -215,8 +215,8 @@ def _left(kind: str, top: Path, path: Path, lock: Path | None = None) -> Iterato
 def _orphan(path: Path) -> tuple[Path, str] | None:
     """(the artefact that the file at `path` belongs to, what to say of it where that is gone); None for any other file."""
     for pattern, what in ((_JOURNAL, "journal"), (_AHEAD, "waiting rows")):
-        if found := pattern.match(path.name):
-            return path.with_name(found["name"]), f"{what} of a file that is gone"
+        if match := pattern.match(path.name):
+            return path.with_name(match["name"]), f"{what} of a file that is gone"
     if path.name.endswith(FAILED):
         return path.with_name(path.name.removesuffix(FAILED)), "list of what was given up of a file that is gone"
     return None

@@ -75,14 +75,14 @@ class _Lineage:
     def _untold(self, writer: Artefact) -> list[Artefact]:
         """What an artefact that is being written may be made from without saying so yet: all of its data set and task, by its
         name where that tells alone."""
-        told = writer.facts.dataset
-        kinds = () if writer.kind == "checkpoints" and told else _UNTOLD.get(writer.kind, ())
+        dataset = writer.facts.dataset
+        kinds = () if writer.kind == "checkpoints" and dataset else _UNTOLD.get(writer.kind, ())
         return [
             a
             for a in self._whole
             if a.kind in kinds
             and a.path.name != "source"
-            and (_of(a) == _of(writer) if told else f"-{'-'.join(_of(a))}-" in f"-{writer.name}")
+            and (_of(a) == _of(writer) if dataset else f"-{'-'.join(_of(a))}-" in f"-{writer.name}")
         ]
 
     def facts(self, artefact: Artefact) -> Facts:
@@ -131,13 +131,13 @@ class _Lineage:
 
 def _fingerprints(workspace: Workspace) -> dict[tuple[str, str], str]:
     """The fingerprint of every prepared data set by name and task, also behind links; "" where it cannot be read."""
-    found = {}
+    fingerprints = {}
     for name, task in workspace.prepared():
         try:
-            found[name, task] = open_dataset(workspace.dataset_folder(name, task)).fingerprint
+            fingerprints[name, task] = open_dataset(workspace.dataset_folder(name, task)).fingerprint
         except StoreError:
-            found[name, task] = ""
-    return found
+            fingerprints[name, task] = ""
+    return fingerprints
 
 
 def _of(artefact: Artefact) -> tuple[str, str]:
