@@ -68,7 +68,7 @@ def _embedding(arrays: QuerySet | IndexSet, need: str) -> FloatArray:
     return vectors
 
 
-def _taken(arrays: QuerySet | IndexSet, positions: IntArray) -> dict[str, Any]:
+def _selected(arrays: QuerySet | IndexSet, positions: IntArray) -> dict[str, Any]:
     """The columns at `positions`; what is not filled is left out."""
     parts: dict[str, Any] = {"embedded": {need: vectors[positions] for need, vectors in arrays.embedded.items()}}
     for column in fields(arrays):
@@ -116,7 +116,7 @@ class QuerySet:
 
     def take(self, positions: IntArray) -> QuerySet:
         """The queries at `positions`, in that order."""
-        return replace(self, **_taken(self, positions))
+        return replace(self, **_selected(self, positions))
 
 
 @dataclass(frozen=True)
@@ -150,7 +150,7 @@ class IndexSet:
 
     def take(self, rows: IntArray) -> IndexSet:
         """The examples in these rows, in that order."""
-        return replace(self, _lookup={}, **_taken(self, rows))
+        return replace(self, _lookup={}, **_selected(self, rows))
 
     def leaking_rows(self, queries: QuerySet, position: int) -> IntArray:
         """Rows that would leak the answer to the query at `position`, ascending int64.

@@ -137,7 +137,7 @@ class EvaluationSet:
     provenance: Mapping[str, object] = field(default_factory=dict)
 
     @property
-    def asked(self) -> BoolArray:
+    def answered(self) -> BoolArray:
         """bool [S, D]: whether there is a score for the list and the query."""
         answered: BoolArray = ~np.isnan(self.scores)
         return answered

@@ -101,7 +101,7 @@ class Task(BaseModel):
         return self.metrics[0]
 
     @cached_property
-    def asked(self) -> Literal["", "question", "text", "style"]:
+    def asked_field(self) -> Literal["", "question", "text", "style"]:
         """The field that says what is asked about the image, as pages and exports show it; "" where only the image is."""
         for one in ("question", "text", "style"):
             if one in self.fields:

@@ -113,9 +113,9 @@ class Chain(Generic[P]):
         """Whether the answers for all these numbers are the first columns of the answer for the largest."""
         if not self.last.nested:
             return False
-        return len(self.parts) == 1 or len({self.asked(k)[-2] for k in shots}) <= 1
+        return len(self.parts) == 1 or len({self.rows_per_part(k)[-2] for k in shots}) <= 1
 
-    def asked(self, shots: int) -> tuple[int, ...]:
+    def rows_per_part(self, shots: int) -> tuple[int, ...]:
         """How many rows each method is asked for where `shots` are wanted of the last. PluginError for a method that wants
         to choose from fewer than it is to choose."""
         numbers = [shots]
@@ -139,11 +139,11 @@ class Chain(Generic[P]):
         method needs examples or the model and there is none, and what the methods raise.
         """
         last = self.parts[-1]
-        return ask(last, *arrays(last), shots, seed, self.given(len(self.parts) - 1, arrays, shots, seed, handed))
+        return ask(last, *arrays(last), shots, seed, self.handed_to(len(self.parts) - 1, arrays, shots, seed, handed))
 
-    def given(self, place: int, arrays: Arrays[P], shots: int, seed: int, handed: Handed = _NOTHING) -> Handed:
+    def handed_to(self, place: int, arrays: Arrays[P], shots: int, seed: int, handed: Handed = _NOTHING) -> Handed:
         """What the method at this place is handed: what those before it chose."""
-        for part, count in zip(self.parts[:place], self.asked(shots), strict=False):
+        for part, count in zip(self.parts[:place], self.rows_per_part(shots), strict=False):
             among = _as_many_as_there_are(part, arrays(part), (shots, count), seed, handed)
             handed = replace(handed, among=among)
         return handed

@@ -63,7 +63,7 @@ class ImageFeatureCache:
         self._device = device_of(model)
         self._batch_size = batch_size or (ON_CPU if device_type(model) == "cpu" else ON_GPU)
         self._disk = self._store = disk  # the one is None once it is closed
-        self._kept: OrderedDict[str, Tensor] = OrderedDict()
+        self._cached: OrderedDict[str, Tensor] = OrderedDict()
         self._bytes = 0
         self._pipeline: ImagePipeline | None = None
         if isinstance(model, PreparesImages):
@@ -92,7 +92,7 @@ class ImageFeatureCache:
         if self._pipeline is None or not self._pipeline.works_ahead:
             return
         disk = self._disk
-        self._pipeline.expect(p for p in paths if p not in self._kept and not (disk is not None and disk.holds(p)))
+        self._pipeline.expect(p for p in paths if p not in self._cached and not (disk is not None and disk.holds(p)))
 
     def features(self, paths: Sequence[str]) -> dict[str, Tensor]:
         """path -> features for all distinct `paths`; those neither kept nor stored are encoded in one call.
@@ -100,7 +100,7 @@ class ImageFeatureCache:
         What the limit pushes out stays in the returned mapping, so that a batch larger than the cache still works.
         """
         distinct = list(dict.fromkeys(paths))
-        by_path = {p: self._kept[p] for p in distinct if p in self._kept}
+        by_path = {p: self._cached[p] for p in distinct if p in self._cached}
         self.hits += len(by_path)
         missing = [p for p in distinct if p not in by_path]
         if missing and self._disk is not None:
@@ -126,12 +126,12 @@ class ImageFeatureCache:
 
     def _keep(self, paths: Sequence[str], features: Mapping[str, Tensor]) -> None:
         for path in paths:
-            if path not in self._kept:
+            if path not in self._cached:
                 self._bytes += _size(features[path])
-            self._kept[path] = features[path]
-            self._kept.move_to_end(path)
-        while self._bytes > self._limit and self._kept:
-            _, dropped = self._kept.popitem(last=False)
+            self._cached[path] = features[path]
+            self._cached.move_to_end(path)
+        while self._bytes > self._limit and self._cached:
+            _, dropped = self._cached.popitem(last=False)
             self._bytes -= _size(dropped)
 
     def _encoded(self, paths: Sequence[str]) -> dict[str, Tensor]:

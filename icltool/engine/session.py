@@ -64,7 +64,7 @@ class Session:
         self.model = model
         self.generation = generation
         self._batches = Batches(batch_size, _largest(model))
-        self._asked = _largest(model) if batch_size == "auto" else batch_size
+        self._requested_batch = _largest(model) if batch_size == "auto" else batch_size
         self._prefixes = _prefix_engine(model, self._batches, prefix_bytes)
         self.cache = cache
         self._lookup = lookup
@@ -82,7 +82,7 @@ class Session:
     @property
     def largest_batch(self) -> int:
         """The batch size that was asked for; with "auto" the largest that is tried. It does not change."""
-        return self._asked
+        return self._requested_batch
 
     @property
     def notes(self) -> list[str]:

@@ -132,7 +132,7 @@ def query_set(
     return QuerySet(**columns, same_split=same_split)
 
 
-def asked_by(example: Example) -> str:
+def question_of(example: Example) -> str:
     """The question that an example asks: of an inference its clue, of a classification without one its text, of a caption
     none."""
     return example.question or (example.text if example.choices else "")
@@ -140,7 +140,7 @@ def asked_by(example: Example) -> str:
 
 def content_code(example: Example, answer: str) -> int:
     """The code of the example's question (captions have none) with an answer to it; -1 for an empty answer."""
-    return -1 if text_code(answer) < 0 else text_code(asked_by(example), answer)
+    return -1 if text_code(answer) < 0 else text_code(question_of(example), answer)
 
 
 def content_codes(example: Example) -> list[int]:
@@ -206,14 +206,14 @@ class FeatureTable:
     def __init__(self, records: Records, embeddings: EmbeddingFile) -> None:
         self._records = records
         self._embeddings = embeddings
-        self._kept: dict[str, FloatArray] = {}
+        self._vectors: dict[str, FloatArray] = {}
 
     def __call__(self, kind: str, examples: Sequence[Example]) -> FloatArray:
         """float32 [n, D]; `kind` is "image" or "text"."""
-        if kind not in self._kept:
-            self._kept[kind] = _vectors(self._embeddings, kind, None)
+        if kind not in self._vectors:
+            self._vectors[kind] = _vectors(self._embeddings, kind, None)
         rows = [self._records.row_of(e.id) for e in examples]
-        vectors: FloatArray = self._kept[kind][rows]
+        vectors: FloatArray = self._vectors[kind][rows]
         return vectors
 
 
@@ -244,7 +244,7 @@ def _columns(
         images = records.images
         columns["images"] = tuple(images) if rows is None else tuple(images[int(r)] for r in chosen)
     if "question" in guard:
-        questions = [text_code(asked_by(example)) for example in _examples(records, rows)]
+        questions = [text_code(question_of(example)) for example in _examples(records, rows)]
         columns["questions"] = np.array(questions, dtype=np.int64)
     foreign = {need: encoder for need in names if (encoder := encoder_of(need)) is not None}
     if foreign:

@@ -108,16 +108,16 @@ class Difference(NamedTuple):
 
     key: str
     stored: object
-    wanted: object
+    requested: object
 
 
-def first_difference(stored: Mapping[str, object], wanted: Mapping[str, object]) -> Difference | None:
-    """The first key that differs, in the order of `wanted`; None if none.
+def first_difference(stored: Mapping[str, object], requested: Mapping[str, object]) -> Difference | None:
+    """The first key that differs, in the order of `requested`; None if none.
 
     A key that one side lacks has the value "nothing" there.
     """
-    for key in [*wanted, *(k for k in stored if k not in wanted)]:
-        old, new = stored.get(key, "nothing"), wanted.get(key, "nothing")
+    for key in [*requested, *(k for k in stored if k not in requested)]:
+        old, new = stored.get(key, "nothing"), requested.get(key, "nothing")
         if isinstance(old, Mapping) and isinstance(new, Mapping):
             inner = first_difference(old, new)
             if inner is not None:
@@ -128,10 +128,10 @@ def first_difference(stored: Mapping[str, object], wanted: Mapping[str, object])
 
 
 def check_identity(
-    path: Path, stored: Mapping[str, object], wanted: Mapping[str, object], what: str = "the file"
+    path: Path, stored: Mapping[str, object], requested: Mapping[str, object], what: str = "the file"
 ) -> None:
     """StoreError unless the identities are equal; it names the first key that differs, and both values."""
-    difference = first_difference(stored, wanted)
+    difference = first_difference(stored, requested)
     if difference is None:
         return
     key, old, new = difference

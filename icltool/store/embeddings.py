@@ -14,7 +14,7 @@ from icltool.contracts import FloatArray, IntArray
 from icltool.errors import StoreError
 from icltool.store.artefact import Columns, Header, Schema, count_rows, create_column, reading
 from icltool.store.journal import Journal
-from icltool.store.out_of_order_rows import RowsAhead
+from icltool.store.out_of_order_rows import OutOfOrderRows
 from icltool.store.provenance import Provenance
 from icltool.store.reader import ArtefactFile
 from icltool.store.writer import JournaledWriter
@@ -76,12 +76,12 @@ class EmbeddingWriter(JournaledWriter):
         self.total = total
         self._stored = 0
         self._done = 0
-        self._ahead = RowsAhead(self.path, self.header.identity())
+        self._out_of_order = OutOfOrderRows(self.path, self.header.identity())
 
     def __enter__(self) -> EmbeddingWriter:
         super().__enter__()
         try:
-            self._ahead.resume(_HEAD)
+            self._out_of_order.resume(_HEAD)
             self._catch_up()
         except BaseException as error:
             self.__exit__(type(error), error, None)
@@ -92,7 +92,7 @@ class EmbeddingWriter(JournaledWriter):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            self._ahead.close(self._done)
+            self._out_of_order.close(self._done)
         finally:
             super().__exit__(kind, error, trace)
 
@@ -126,12 +126,12 @@ class EmbeddingWriter(JournaledWriter):
             self.append(ids, features)
             self._catch_up()
         else:
-            self._ahead.put(row, len(ids), self.layout.pack(row, self.layout.block(ids, features)))
+            self._out_of_order.put(row, len(ids), self.layout.pack(row, self.layout.block(ids, features)))
 
     def missing(self, step: int) -> Iterator[range]:
         """The rows that are neither stored nor waiting, within blocks of `step` rows counted from 0; those of now."""
         low = self._done
-        for waiting in [*self._ahead.spans(self._done), range(self.total, self.total)]:
+        for waiting in [*self._out_of_order.spans(self._done), range(self.total, self.total)]:
             while low < waiting.start:
                 high = min(low - low % step + step, waiting.start)
                 yield range(low, high)
@@ -141,17 +141,17 @@ class EmbeddingWriter(JournaledWriter):
     @property
     def there(self) -> int:
         """How many rows are stored or waiting."""
-        return self._done + sum(len(waiting) for waiting in self._ahead.spans(self._done))
+        return self._done + sum(len(waiting) for waiting in self._out_of_order.spans(self._done))
 
     def _catch_up(self) -> None:
         """Appends what waited for the rows that are there now."""
-        while (early := self._ahead.next(self._done)) is not None:
+        while (early := self._out_of_order.next(self._done)) is not None:
             block = self.layout.unpack(*early)
             self.append(block.pop("id"), {field: block[dataset_name(field)] for field in self.layout.fields})
-        self._ahead.shrink()
+        self._out_of_order.shrink()
 
     def _start(self) -> None:
-        self._ahead.remove()
+        self._out_of_order.remove()
         super()._start()
 
     def _is_complete(self) -> bool:
@@ -281,7 +281,7 @@ class EmbeddingFile(ArtefactFile):
         return len(self.ids)
 
     def waiting(self) -> int:
-        return RowsAhead(self.path, self.header.identity()).waiting(_HEAD, len(self))
+        return OutOfOrderRows(self.path, self.header.identity()).waiting(_HEAD, len(self))
 
     def read(self, field: str) -> FloatArray:
         """All rows of a field, float32 [N, D]. StoreError when the file has no such field."""

@@ -187,7 +187,7 @@ class PartialAnswers:
     The file begins with a line that names the setting's digest; where another setting of the same name was interrupted, its
     answers stay, and this one's file is named after its digest, too. Every chunk ends with a line that says so, and a chunk
     without one is not counted, so that the next run asks the model in the same batches as if nothing had happened. Chunks
-    may be added in any order; `ahead` are those behind a gap, by the position of their first row. `told` is what was added
+    may be added in any order; `out_of_order` are those behind a gap, by the position of their first row. `facts` were added
     beside the rows of each.
     """
 
@@ -195,9 +195,9 @@ class PartialAnswers:
         """`makers` give the answers. Those that others began are refused when they are looked at."""
         self._makers = makers or Makers()
         self._fresh = False  # whether the file begins with the next chunk
-        self.ahead: dict[int, list[Prediction]] = {}
-        self.told: list[ChunkFacts] = []
-        self._head = {"schema": "icltool-answers", "version": 1, "digest": digest, **self._makers.told()}
+        self.out_of_order: dict[int, list[Prediction]] = {}
+        self.facts: list[ChunkFacts] = []
+        self._head = {"schema": "icltool-answers", "version": 1, "digest": digest, **self._makers.record()}
         self.path = predictions.with_name(f".{predictions.name}.part")
         further = predictions.with_name(f".{predictions.stem}@{digest[:6]}{predictions.suffix}.part")
         if further.exists() or self._is_anothers():
@@ -220,17 +220,17 @@ class PartialAnswers:
         rows: list[Prediction] = []
         while len(rows) in chunks:
             rows += chunks.pop(len(rows))
-        self.ahead = {start: chunk for start, chunk in chunks.items() if start > len(rows)}
+        self.out_of_order = {start: chunk for start, chunk in chunks.items() if start > len(rows)}
         return rows
 
-    def append(self, rows: Sequence[Prediction], start: int | None = None, told: ChunkFacts | None = None) -> None:
-        """Adds a chunk, whose first row is number `start` (None: the one after those before), with what is `told` of it.
+    def append(self, rows: Sequence[Prediction], start: int | None = None, facts: ChunkFacts | None = None) -> None:
+        """Adds a chunk, whose first row is number `start` (None: the one after those before), and the `facts` about it.
         What it returned for is never lost. Raises StoreError when it cannot be written."""
         lines = [json.dumps(_finite(dict(row)), ensure_ascii=False) for row in rows]
         last = {
             _CHUNK_END: "end",
             **({} if start is None else {"start": start}),
-            **({"told": dict(told)} if told else {}),
+            **({"told": dict(facts)} if facts else {}),
         }
         head = [json.dumps(self._head)] if self._fresh else []
         with writing(self.path), self.path.open("wb" if self._fresh else "ab") as stream:
@@ -267,7 +267,7 @@ class PartialAnswers:
         chunks: dict[int, list[Prediction]] = {}
         rows: list[Prediction] = []
         end = following = 0
-        self.told = []
+        self.facts = []
         try:
             with self.path.open("rb") as stream:
                 head = _parsed(stream.readline()) or {}
@@ -290,7 +290,7 @@ class PartialAnswers:
                     ):
                         break
                     chunks[start], rows = rows, []
-                    self.told += [row["told"]] if "told" in row else []
+                    self.facts += [row["told"]] if "told" in row else []
                     end, following = position, start + len(chunk_ids)
         except FileNotFoundError:
             return {}, 0

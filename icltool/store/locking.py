@@ -73,9 +73,9 @@ def held(lock_path: Path, wait: float = 0.0) -> Iterator[None]:
     import filelock
 
     if not _has_locks(lock_path.parent):
-        message = f"the file system of {lock_path.parent} has no locks: files stand for them, which a machine that crashes leaves"
+        message = f"the file system of {lock_path.parent} has no locks; lock files replace them, and remain after a crash of the machine"
         warnings.warn(message, IclWarning, stacklevel=3)
-        with _made_alone(lock_path.with_name(f"{lock_path.name}.held"), wait):
+        with _exclusive_file(lock_path.with_name(f"{lock_path.name}.held"), wait):
             yield
         return
     lock = filelock.FileLock(lock_path)
@@ -106,7 +106,7 @@ def _has_locks(folder: Path) -> bool:
 
 
 @contextlib.contextmanager
-def _made_alone(file: Path, wait: float) -> Iterator[None]:
+def _exclusive_file(file: Path, wait: float) -> Iterator[None]:
     """Holds `file`, made by this process alone and removed at the end. One of a process of this machine that is gone is
     replaced."""
     until = time.monotonic() + wait

@@ -42,7 +42,7 @@ class Makers:
             weights if isinstance(weights, Mapping) else {},
         )
 
-    def told(self) -> MadeBy:
+    def record(self) -> MadeBy:
         """What a record says of them."""
         record: MadeBy = {"plugins": dict(self.plugins)}
         if self.weights:

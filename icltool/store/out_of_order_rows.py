@@ -15,16 +15,16 @@ from icltool.store.artefact import check_identity
 from icltool.store.journal import Entry, Journal, remove_journal
 
 
-def ahead_path(artefact: Path) -> Path:
+def out_of_order_path(artefact: Path) -> Path:
     """`.NAME.ahead` beside the artefact."""
     return artefact.with_name(f".{artefact.name}.ahead")
 
 
-class RowsAhead:
+class OutOfOrderRows:
     """Blocks of rows by the number of their first row. To be used under the lock of the artefact, whose `identity` it has."""
 
     def __init__(self, artefact: Path, identity: Mapping[str, object]) -> None:
-        self.path = ahead_path(artefact)
+        self.path = out_of_order_path(artefact)
         self._artefact, self._identity = artefact, dict(identity)
         self._journal: Journal | None = None
         self._blocks: dict[int, tuple[int, Entry]] = {}

@@ -49,7 +49,7 @@ def learned(identity: Mapping[str, object], makers: Makers, **more: object) -> d
     """The record of what a training made: its identity but for options and seed, which stand elsewhere in it, and who made
     it."""
     configuration = {key: value for key, value in identity.items() if key not in ("options", "seed")}
-    return {**configuration, **more, "icltool": __version__, **makers.told()}
+    return {**configuration, **more, "icltool": __version__, **makers.record()}
 
 
 def moment() -> str:

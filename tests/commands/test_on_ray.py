@@ -28,7 +28,7 @@ from icltool.errors import DataError
 from icltool.execution.progress import for_terminal
 from icltool.store.embeddings import EmbeddingFile
 from icltool.store.failures import failures_file, read_failures
-from icltool.store.out_of_order_rows import ahead_path
+from icltool.store.out_of_order_rows import out_of_order_path
 from icltool.store.records import open_dataset
 from icltool.store.sequences import SequenceFile
 from icltool.store.workspace import Workspace
@@ -198,12 +198,12 @@ def test_rows_behind_one_that_cannot_be_embedded_are_kept(nodes: TwoNodes, own_i
     image = open_dataset(own_images / "datasets" / "shapes" / "caption").split("train").images[40]
     with broken(image), pytest.raises(DataError, match=r"64 of 104 examples of train failed.*rows 0 to 63 of train"):
         embed.run(there.model_copy(update={"overwrite": True}), QUIET)
-    assert ahead_path(path).exists()
+    assert out_of_order_path(path).exists()
     with EmbeddingFile.open(path) as file:
         assert len(file) == 0
     report = embed.run(there, QUIET)
     assert report.rows()[0]["embedded now"] == 64
-    assert not ahead_path(path).exists()
+    assert not out_of_order_path(path).exists()
     with EmbeddingFile.open(path) as file:
         assert file.complete
         np.testing.assert_array_equal(file.ids, whole["ids"])

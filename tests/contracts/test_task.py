@@ -46,7 +46,7 @@ def test_a_file_is_read_as_it_stands(tmp_path: Path) -> None:
             "chat": TaskFormat("{question} Its name only."),
         },
     )
-    assert (task.metric, task.asked, task.ranked, task.num_beams) == ("exact-match", "question", False, 3)
+    assert (task.metric, task.asked_field, task.ranked, task.num_beams) == ("exact-match", "question", False, 3)
     assert task.called("caption") == "animal"
     assert task.called("question") == "question"
 

@@ -107,7 +107,7 @@ def test_a_chain_is_its_methods_one_by_one(
 
 def test_each_is_asked_for_what_the_next_wants() -> None:
     of = chain(Drawn(), Every(2), Every(3))
-    assert of.asked(2) == (12, 6, 2)
+    assert of.rows_per_part(2) == (12, 6, 2)
     assert not of.nested([1, 2])
     assert of.nested([2])
     assert chain(Drawn(), Every(pool=20)).nested([1, 2, 20])

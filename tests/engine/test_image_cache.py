@@ -39,7 +39,7 @@ def test_every_request_is_answered_rightly_within_the_limit(requests: list[list[
     for request in requests:
         found = cache.features([str(i) for i in request])
         assert {path: float(f[0]) for path, f in found.items()} == {str(i): float(i) for i in request}
-        assert cache._bytes == len(cache._kept) * BYTES <= room * BYTES
+        assert cache._bytes == len(cache._cached) * BYTES <= room * BYTES
     assert cache.encoded == len(model.encoded)
     assert cache.hits + cache.encoded == sum(len(set(r)) for r in requests)
 

@@ -207,7 +207,7 @@ class TestPartialAnswers:
         part.append([_row(0)], 0, {"seconds": 1.5, "remark": "slow"})
         again = self.part(tmp_path)
         assert again.resume(self.EXPECTED) == [_row(0)]
-        assert again.told == [{"seconds": 1.5, "remark": "slow"}]
+        assert again.facts == [{"seconds": 1.5, "remark": "slow"}]
 
     def test_chunks_of_another_size_count(self, tmp_path: Path) -> None:
         self.filled(tmp_path, 4)
@@ -224,13 +224,13 @@ class TestPartialAnswers:
         part.append([_row(2), _row(3)], 2)
         again = self.part(tmp_path)
         assert again.resume(self.EXPECTED) == []
-        assert again.ahead == {2: [_row(2), _row(3)], 5: [_row(5), _row(6)]}
+        assert again.out_of_order == {2: [_row(2), _row(3)], 5: [_row(5), _row(6)]}
         again.append([_row(0), _row(1)], 0)
         assert again.resume(self.EXPECTED) == [_row(i) for i in range(4)]
-        assert list(again.ahead) == [5]
+        assert list(again.out_of_order) == [5]
         again.append([_row(4)], 4)
         assert again.resume(self.EXPECTED) == [_row(i) for i in range(7)]
-        assert again.ahead == {}
+        assert again.out_of_order == {}
 
     def test_a_chunk_at_another_place_than_it_says_does_not_count(self, tmp_path: Path) -> None:
         part = self.filled(tmp_path, 2)

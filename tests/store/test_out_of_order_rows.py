@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 from icltool.errors import StoreError
 from icltool.store import embeddings
 from icltool.store.embeddings import EmbeddingFile, EmbeddingWriter
-from icltool.store.out_of_order_rows import ahead_path
+from icltool.store.out_of_order_rows import out_of_order_path
 
 from .killable import DIM, embedding_writer, features_of, ids_of
 
@@ -34,7 +34,7 @@ def put(path: Path, blocks: list[range]) -> list[range]:
 @given(st.permutations(range(len(BLOCKS))), st.sets(st.integers(0, len(BLOCKS))))
 def test_any_order_over_any_runs(memory_path: Path, order: list[int], ends: set[int]) -> None:
     path = memory_path / "file.h5"
-    for left in (path, ahead_path(path)):
+    for left in (path, out_of_order_path(path)):
         left.unlink(missing_ok=True)
     cuts = [0, *sorted(ends - {0}), len(order)]
     for low, high in itertools.pairwise(cuts):
@@ -44,7 +44,7 @@ def test_any_order_over_any_runs(memory_path: Path, order: list[int], ends: set[
         with EmbeddingFile.open(path) as found:
             prefix = next((k for k in range(len(BLOCKS)) if k not in there), len(BLOCKS))
             assert len(found) == (BLOCKS[prefix].start if prefix < len(BLOCKS) else TOTAL), "a reader sees no gap"
-    assert not ahead_path(path).exists()
+    assert not out_of_order_path(path).exists()
     with EmbeddingFile.open(path) as found:
         assert found.complete
         np.testing.assert_array_equal(found.ids, ids_of(range(TOTAL)))
@@ -62,7 +62,7 @@ def test_blocks_of_another_size_fill_the_gaps(tmp_path: Path) -> None:
             writer.put(rows.start, ids_of(rows), features_of(rows))
     with EmbeddingFile.open(path) as found:
         assert found.complete
-    assert not ahead_path(path).exists()
+    assert not out_of_order_path(path).exists()
 
 
 def test_rows_that_are_there_or_one_too_many_are_refused(tmp_path: Path) -> None:
@@ -76,7 +76,7 @@ def test_rows_that_are_there_or_one_too_many_are_refused(tmp_path: Path) -> None
 def test_a_torn_block_is_made_again(tmp_path: Path) -> None:
     path = tmp_path / "file.h5"
     put(path, [BLOCKS[1], BLOCKS[2]])
-    waiting = ahead_path(path)
+    waiting = out_of_order_path(path)
     waiting.write_bytes(waiting.read_bytes()[:-5])
     assert put(path, []) == [BLOCKS[0], BLOCKS[2], BLOCKS[3]]
 
@@ -115,7 +115,7 @@ def test_the_file_does_not_grow_with_what_has_had_its_turn(tmp_path: Path) -> No
         for late, early in ((BLOCKS[0], BLOCKS[1]), (BLOCKS[2], BLOCKS[3])):
             for rows in (early, late):
                 writer.put(rows.start, ids_of(rows), features_of(rows))
-                sizes.append(ahead_path(path).stat().st_size)
+                sizes.append(out_of_order_path(path).stat().st_size)
     assert sizes[0] > sizes[1] == sizes[3]
 
 
@@ -124,14 +124,14 @@ def test_what_was_kept_goes_with_the_file(tmp_path: Path) -> None:
     put(path, [BLOCKS[1]])
     with embedding_writer(path, TOTAL, overwrite=True) as writer:
         assert list(writer.missing(STEP)) == BLOCKS
-    assert not ahead_path(path).exists()
+    assert not out_of_order_path(path).exists()
 
 
 def test_rows_of_another_file_are_refused(tmp_path: Path) -> None:
     put(tmp_path / "one.h5", [BLOCKS[1]])
     with embedding_writer(tmp_path / "other.h5", TOTAL + 1):
         pass
-    ahead_path(tmp_path / "one.h5").rename(ahead_path(tmp_path / "other.h5"))
+    out_of_order_path(tmp_path / "one.h5").rename(out_of_order_path(tmp_path / "other.h5"))
     with (
         pytest.raises(StoreError, match="total is 11 in its rows ahead, 12"),
         embedding_writer(tmp_path / "other.h5", TOTAL + 1),

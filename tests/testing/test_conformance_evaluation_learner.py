@@ -25,8 +25,8 @@ def test_the_made_up_set_has_all_that_a_learner_must_bear() -> None:
     assert len({tuple(row) for row in data.lists.tolist()}) == 40
     assert (data.lists == -1).any()
     assert not (data.lists == len(data.index) - 1).any()
-    assert not data.asked[0].any()
-    assert 0.6 < data.asked[1:].mean() < 0.9
+    assert not data.answered[0].any()
+    assert 0.6 < data.answered[1:].mean() < 0.9
     assert data.log_probs is not None
     assert {len(own) for own in data.choices} == {2, 3}
     assert np.isnan(data.log_probs[:, [len(own) == 2 for own in data.choices], 2]).all()

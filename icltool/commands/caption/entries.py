@@ -70,8 +70,8 @@ def task_of_entries(entries: Sequence[Entry], source: Path) -> str:
 def check_fields(entries: Iterable[Entry], task: Task, source: Path) -> None:
     """DataError for an entry without the style, the clue or the question that the task needs."""
     for entry in entries:
-        if task.asked and not getattr(entry.example, task.asked):
-            needed = task.called(task.asked)
+        if task.asked_field and not getattr(entry.example, task.asked_field):
+            needed = task.called(task.asked_field)
             raise DataError(f"{source}, entry {entry.number}: no {needed}, which task {task.name} needs", "add it")
 
 

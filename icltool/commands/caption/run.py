@@ -123,7 +123,7 @@ def _report(
 
 
 def _makers(config: CaptionConfig) -> MadeBy:
-    return makers([("models", config.model)], {"models": config.model_path}).told()
+    return makers([("models", config.model)], {"models": config.model_path}).record()
 
 
 def _job(config: CaptionConfig) -> _Job:

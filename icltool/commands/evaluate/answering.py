@@ -160,7 +160,7 @@ class Answers:
                     self._take(answered)
                     ticker.advance(len(answered.rows))
         rows, _ = self._known(one)
-        facts = one.part.told
+        facts = one.part.facts
         run = next((t["run"] for t in reversed(facts) if "run" in t), RunFacts())
         remark = next((t["remark"] for t in facts if t.get("remark")), "")
         prompts = sum(t.get("choosing", 0) for t in facts)
@@ -187,7 +187,7 @@ class Answers:
         query_ids = self.inputs.queries.ids[self.inputs.query_rows].tolist()
         chosen: list[list[int]] = self.inputs.index.ids[one.chosen].tolist()
         icd_ids: Sequence[list[int] | None] = [None] * len(chosen) if one.setting.asks else chosen
-        return one.part.resume(list(zip(query_ids, icd_ids, strict=True))), one.part.ahead
+        return one.part.resume(list(zip(query_ids, icd_ids, strict=True))), one.part.out_of_order
 
     def _chunks(self, setting: Setting, done: int, total: int, ahead: Mapping[int, int]) -> list[range]:
         """The queries that are asked together, of those that are missing: neither among the first `done` nor `ahead`, so many

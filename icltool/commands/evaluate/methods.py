@@ -223,7 +223,7 @@ def _chosen_by(parts: Sequence[RetrieverPart], label: str, shots: tuple[int, ...
     for place, part in enumerate(parts):
         if isinstance(part.retriever, HasLengths) and len(shots) > 1:
             lengths = part.retriever.lengths
-            has = {k: not k or chain.asked(k)[place] in lengths for k in shots}
+            has = {k: not k or chain.rows_per_part(k)[place] in lengths for k in shots}
             if not all(has.values()):
                 missing = ", ".join(str(k) for k in shots if not has[k])
                 known = " or ".join(map(str, lengths))

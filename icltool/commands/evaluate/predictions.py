@@ -8,7 +8,7 @@ from typing import cast
 from icltool.contracts import Example, Prompt, ScoringRequest
 from icltool.contracts.arrays import plain_text
 from icltool.contracts.evaluation import Prediction
-from icltool.store.arrays import asked_by, content_code, content_codes
+from icltool.store.arrays import question_of, content_code, content_codes
 
 
 def predicted(
@@ -39,11 +39,11 @@ def predicted(
 def shared_with(query: Example, demonstrations: Sequence[Example]) -> dict[str, int]:
     """How many demonstrations share the query's image, near-duplicate group, question, or whole text with its answer,
     whatever the leak guard keeps away; kinds with none are left out."""
-    question, contents = plain_text(asked_by(query)), set(content_codes(query))
+    question, contents = plain_text(question_of(query)), set(content_codes(query))
     shared = {
         "image": sum(d.image_id == query.image_id for d in demonstrations),
         "group": sum(d.group == query.group for d in demonstrations) if query.group else 0,
-        "question": sum(plain_text(asked_by(d)) == question for d in demonstrations) if question else 0,
+        "question": sum(plain_text(question_of(d)) == question for d in demonstrations) if question else 0,
         "text": sum(content_code(d, d.label) in contents for d in demonstrations),
     }
     return {kind: count for kind, count in shared.items() if count}

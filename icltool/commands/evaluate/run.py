@@ -186,7 +186,7 @@ def _artefact(inputs: Inputs, judge: Judge) -> tuple[Path, EvaluationProvenance]
     chosen = [("models", config.model), *(("metrics", name) for name in judge.metrics)]
     made_by = makers(chosen, {"models": config.model_path})
     folder = inputs.workspace.evaluation_folder(dataset.name, dataset.task, config.model, digest(identity))
-    provenance = {"configuration": identity, **made_by.told(), "dataset_options": _dataset_options(inputs)}
+    provenance = {"configuration": identity, **made_by.record(), "dataset_options": _dataset_options(inputs)}
     if inputs.subset is not None:
         queries, made = inputs.subset.queries, inputs.subset.made
         facts: SubsetFacts = {

@@ -96,7 +96,7 @@ class Settings:
         key = (setting.method.label, setting.seed, setting.shots)
         if key not in self._rows:
             handed = Handed(examples=self.inputs.examples)
-            self._rows[key] = chain.given(chain.asking, self._arrays, setting.shots, setting.seed, handed).among
+            self._rows[key] = chain.handed_to(chain.asking, self._arrays, setting.shots, setting.seed, handed).among
         return self._rows[key]
 
     def demonstrations(self, setting: Setting) -> IntArray:

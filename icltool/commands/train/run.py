@@ -183,7 +183,7 @@ def _begin(folder: Path, made_by: Makers, overwrite: bool) -> None:
         begun = read_json(path) if path.is_file() and not overwrite else {}
     Makers.of(begun).check(folder, made_by)
     if is_leader():
-        write_json(path, made_by.told())
+        write_json(path, made_by.record())
 
 
 def _leave_group() -> None:

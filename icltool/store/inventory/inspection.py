@@ -20,7 +20,7 @@ from icltool.store.artefact import Header, open_h5, reading
 from icltool.store.atomic import read_json
 from icltool.store.inventory.exports import is_caption_file, is_export
 from icltool.store.journal import journal_path
-from icltool.store.out_of_order_rows import ahead_path
+from icltool.store.out_of_order_rows import out_of_order_path
 from icltool.store.workspace import TRAINED
 
 COMPLETE, UNFINISHED, LEFTOVER, DAMAGED, OTHER = "complete", "unfinished", "leftover", "damaged", "other version"
@@ -120,10 +120,10 @@ def _rows(path: Path, kind: type[embeddings.EmbeddingFile] | type[sequences.Sequ
     file, header = open_h5(path, kind.schema)
     with file, reading(path, kind.schema):
         complete, rows = bool(file.attrs["complete"]), len(file[column])
-    journals = [p for p in (journal_path(path), ahead_path(path)) if p.is_file()]
+    journals = [p for p in (journal_path(path), out_of_order_path(path)) if p.is_file()]
     waiting = ""
     if not complete and journals:
-        waiting = "; more wait for rows before them" if ahead_path(path) in journals else ""
+        waiting = "; more wait for rows before them" if out_of_order_path(path) in journals else ""
         if all(p.stat().st_size <= _COUNTED_BYTES for p in journals):
             with kind.open(path) as merged:
                 complete, rows, count = merged.complete, len(merged), merged.waiting()

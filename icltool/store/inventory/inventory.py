@@ -18,7 +18,7 @@ from icltool.store.inventory.inspection import COMPLETE, FAILED, LEFTOVER, UNFIN
 from icltool.store.inventory.lineage import related
 from icltool.store.journal import journal_path
 from icltool.store.locking import held_by
-from icltool.store.out_of_order_rows import ahead_path
+from icltool.store.out_of_order_rows import out_of_order_path
 from icltool.store.workspace import Workspace
 
 #: Kinds whose artefacts are written without a lock.
@@ -143,7 +143,7 @@ def _one(kind: str, top: Path, path: Path, foreign: list[Path]) -> Iterator[Arte
 
 def _beside(path: Path) -> tuple[Path, ...]:
     """The files that belong to the artefact at `path` and lie beside it."""
-    return tuple(p for p in (journal_path(path), ahead_path(path), failures_file(path)) if p.is_file())
+    return tuple(p for p in (journal_path(path), out_of_order_path(path), failures_file(path)) if p.is_file())
 
 
 def _lock_of(kind: str, path: Path) -> Path | None:

@@ -24,7 +24,7 @@ from icltool.store.failures import failures_file, write_failures
 from icltool.store.inventory.artefact import KINDS
 from icltool.store.inventory.inventory import inventory, measure
 from icltool.store.locking import locked
-from icltool.store.out_of_order_rows import ahead_path
+from icltool.store.out_of_order_rows import out_of_order_path
 from icltool.store.plans import Plan, write_plan
 from icltool.store.provenance import Provenance
 from icltool.store.records import open_dataset
@@ -181,8 +181,12 @@ def test_rows_that_wait_are_counted_and_go_with_their_file(workspace: Path) -> N
     artefact = listed(workspace)["embeddings/gaps.h5"]
     note = "2 of 9; 4 more wait for rows before them; 1 given up, the last: OSError: gone"
     assert (artefact.state, artefact.facts.note) == ("unfinished", note)
-    assert {ahead_path(path), failures_file(path)} <= set(artefact.parts)
-    assert artefact.bytes == measure([path, *artefact.parts])[0] > path.stat().st_size + ahead_path(path).stat().st_size
+    assert {out_of_order_path(path), failures_file(path)} <= set(artefact.parts)
+    assert (
+        artefact.bytes
+        == measure([path, *artefact.parts])[0]
+        > path.stat().st_size + out_of_order_path(path).stat().st_size
+    )
     assert cleaned(workspace, "gaps.h5").freed == artefact.bytes
     assert not [p for p in path.parent.iterdir() if "gaps" in p.name]
 

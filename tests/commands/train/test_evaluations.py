@@ -124,7 +124,7 @@ def test_answers_to_train_queries_give_a_subset_that_methods_choose_among(worksp
     assert data.lists.shape == (7, 3)
     assert sorted((data.lists >= 0).sum(axis=1).tolist()) == [2] * 5 + [3] * 2
     assert data.scores.shape == (7, 8)
-    assert data.asked.sum() == 5 * 6 + 2 * 8
+    assert data.answered.sum() == 5 * 6 + 2 * 8
     assert data.metric == next(iter(read_evaluation(one).results[0].metrics))
     assert data.log_probs is None
     assert set(data.index.labels) == {e.label for e in open_dataset(workspace / "datasets/shapes/vqa").split("train")}
@@ -183,8 +183,8 @@ def test_the_same_answers_are_learned_from_once_and_others_anew(workspace: Path)
 def test_a_chosen_list_for_each_query_leaves_most_pairs_unasked(workspace: Path) -> None:
     _trained(workspace, _answered(workspace, methods=("i2i",)))
     data = Recording.given
-    assert data.asked.sum() == 6
-    assert (data.asked.sum(axis=0) == 1).all()
+    assert data.answered.sum() == 6
+    assert (data.answered.sum(axis=0) == 1).all()
 
 
 @pytest.mark.parametrize(
