@@ -1,4 +1,4 @@
-"""What components of several kinds may have beyond their contract, each a Protocol of its own."""
+"""Optional abilities that components of several kinds share, each a Protocol."""
 
 from __future__ import annotations
 
@@ -8,36 +8,36 @@ from typing import Any, Protocol, runtime_checkable
 
 @runtime_checkable
 class MadeForTasks(Protocol):
-    """A metric, or a scorer, that is made for some tasks; on others a remark says that it says little."""
+    """A metric or a scorer for certain tasks; on others a note says that it is not meaningful."""
 
     @property
     def tasks(self) -> Sequence[str]:
-        """Their names."""
+        """The names of the tasks."""
         ...
 
 
 @runtime_checkable
 class NeedsReferences(Protocol):
-    """A metric, or a scorer, that judges by several references to each answer."""
+    """A metric or a scorer that needs several references per answer."""
 
     @property
     def least_references(self) -> int:
-        """How many it needs for each."""
+        """The smallest number of references per answer."""
         ...
 
 
 @runtime_checkable
 class HasIdentity(Protocol):
-    """A learner, or a retriever, that says what decides its outcome."""
+    """A learner or a retriever that states what determines its outcome."""
 
     def identity(self) -> Mapping[str, Any]:
-        """The resolved options, defaults included, JSON-ready; what leads to the same outcome is equal."""
+        """The resolved options, defaults included, as JSON values; equal for options with the same outcome."""
         ...
 
 
 @runtime_checkable
 class HasRemarks(Protocol):
-    """A retriever with something to say beside its figures."""
+    """A retriever with notes for the user."""
 
     @property
     def remarks(self) -> Sequence[str]:
@@ -47,9 +47,9 @@ class HasRemarks(Protocol):
 
 @runtime_checkable
 class OfDataset(Protocol):
-    """A retriever that was made for one version of a data set, and is refused with another."""
+    """A retriever for one version of a data set, refused with any other."""
 
     @property
     def fingerprint(self) -> str | None:
-        """That version's; None where it is not known."""
+        """The fingerprint of that version; None if it is not known."""
         ...

@@ -182,7 +182,7 @@ class IndexSet:
         return leaks
 
     def _rows_with(self, column: str, values: IntArray) -> IntArray:
-        """Rows whose `column` is one of `values`, by binary search in an order that is sorted once. -1 is no code."""
+        """Rows whose `column` is one of `values`, by binary search in an order that is sorted once. -1 is not a code."""
         if column not in self._lookup:
             stored = getattr(self, column)
             order = np.argsort(stored, kind="stable").astype(np.int64)

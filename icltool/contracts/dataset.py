@@ -14,9 +14,8 @@ from icltool.contracts.task import Task
 
 @dataclass(frozen=True)
 class PreparedSplit:
-    """One split as a reader gives it: its name ("train" is the index set, "validation" holds the queries, and "development",
-    which not all have, what the best weights of a training are chosen by), how many examples it has (for progress), and a
-    function that yields them in a fixed order."""
+    """One split: its name ("train" is the index set, "validation" holds the queries, and the optional "development" selects the
+    best weights of a training), the number of its examples (for progress), and an iterator over them in a fixed order."""
 
     name: str
     count: int
@@ -25,7 +24,7 @@ class PreparedSplit:
 
 @dataclass(frozen=True)
 class ReadReport:
-    """What a reader checked: the files it read, and remarks worth a line on the screen (unofficial counts, say)."""
+    """What a reader checked: the files it read, and notes for the user (for example on unofficial counts)."""
 
     files: tuple[Path, ...]
     remarks: tuple[str, ...] = field(default=())
@@ -39,53 +38,53 @@ class DatasetReader(Protocol):
     tasks: tuple[str, ...]
 
     def check(self, root: Path | None, task: str, verify: bool) -> ReadReport:
-        """Looks at everything that `read` will need before anything is written.
+        """Checks everything that `read` needs, before anything is written.
 
-        `root` is the folder given by the user, or None when the data set makes its own files or knows its folder from
-        an environment variable. `verify` opens every image; otherwise a sample.
+        `root` is the user's folder, or None if the data set generates its own files or an environment variable names its
+        folder. With `verify` every image is opened, otherwise a sample.
         Raises DataError that names the file and how to get it.
         """
         ...
 
     def read(self, root: Path | None, task: str, workspace: Path, progress: Progress) -> Iterator[PreparedSplit]:
-        """The splits, "train" first. A reader that makes its own files writes them under
+        """The splits, "train" first. A reader that generates its own files writes them under
         `workspace / "datasets" / self.name / "source"`."""
         ...
 
 
 @runtime_checkable
 class NamesMetrics(Protocol):
-    """Ability of a reader whose data set is judged by another metric than its task names."""
+    """Ability of a reader whose data set has another default metric than its task."""
 
     @property
     def metrics(self) -> Mapping[str, str]:
-        """{task: metric}; a task that is not there has its own."""
+        """{task: metric}; other tasks keep their own metric."""
         ...
 
 
 @runtime_checkable
 class MakesFiles(Protocol):
-    """Ability of a reader that makes its own files."""
+    """Ability of a reader that generates its own files."""
 
     def make(self, workspace: Path, progress: Progress) -> Path:
-        """Makes them below `workspace / "datasets" / NAME / "source"` unless they are there; the root to read from."""
+        """Generates them below `workspace / "datasets" / NAME / "source"` unless they exist; returns the root to read from."""
         ...
 
 
 @runtime_checkable
 class NamedAfterFiles(Protocol):
-    """Ability of a reader of the user's own files: what they are, the data set is called, unless the user names it."""
+    """Ability of a reader of the user's own files: unless the user names the data set, it is named after them."""
 
     def named_after(self, root: Path | None) -> str:
-        """A name for the data set of these files; "" for the reader's own. DataError where nothing is given."""
+        """A name for the data set of these files; "" for the reader's own name. Raises DataError if no file is named."""
         ...
 
 
 @runtime_checkable
 class TasksDependOnFiles(Protocol):
-    """Ability of a reader of the user's own files: which of its tasks it serves depends on what they hold.
+    """Ability of a reader of the user's own files: their content determines which of its tasks it supports.
 
-    Asked for all tasks, icltool leaves out those that `check` refuses with a DataError, if any passes.
+    When all tasks are prepared, those for which `check` raises DataError are left out, unless it raises for all.
     """
 
     tasks_depend_on_files: bool
@@ -93,10 +92,10 @@ class TasksDependOnFiles(Protocol):
 
 @runtime_checkable
 class ReadsDeclaredTasks(Protocol):
-    """Ability of a reader of tables: it reads tasks that it has never heard of, by what they say of their fields."""
+    """Ability of a reader of tables: it reads any task whose definition names its fields."""
 
     def declare(self, task: Task) -> None:
-        """From now on the reader knows this task, and is asked for it by its name."""
+        """Registers the task; later calls refer to it by name."""
         ...
 
 

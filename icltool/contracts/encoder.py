@@ -1,4 +1,4 @@
-"""Encoders turn images and texts into the vectors that retrieval and the selector work on."""
+"""Encoders map images and texts to the vectors that retrievers and selectors use."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @runtime_checkable
 class Encoder(Protocol):
-    """Maps images and texts into one space; cosine is its similarity. `dim` is D."""
+    """Maps images and texts into one space, compared by cosine similarity. `dim` is D."""
 
     name: str
     dim: int
@@ -36,7 +36,7 @@ class TradesTimeForMemory(Protocol):
     """A tower that can compute its activations twice to hold fewer of them."""
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Switches that on or off; features and gradients stay the same."""
+        """Turns this on or off; features and gradients stay the same."""
         ...
 
 
@@ -47,24 +47,24 @@ class TrainableEncoder(Encoder, Protocol):
     def tower(self, modality: str) -> nn.Module:
         """The module that maps `preprocessor`'s tensors [n, ...] to features [n, D], not normalised.
 
-        It gives what `encode_images` or `encode_texts` gives. It shares the encoder's weights, holds only parameters that
-        its features depend on, and needs no gradients until it is told to. It may be a TradesTimeForMemory.
+        Its results equal those of `encode_images` or `encode_texts`. It shares the encoder's weights, holds only parameters
+        that its features depend on, and has gradients disabled until the caller enables them. It may be a TradesTimeForMemory.
         """
         ...
 
     def preprocessor(self, modality: str) -> Callable[[Sequence[str]], Tensor]:
         """A function from paths of images, or texts, to the tensor [n, ...] that the tower reads.
 
-        Threads call it at the same time. Raises DataError naming the file that cannot be read.
+        It must be thread-safe. Raises DataError naming the file that cannot be read.
         """
         ...
 
     def architecture(self) -> Mapping[str, object]:
-        """What decides the towers' shapes and the preprocessing, JSON-ready: equal for encoders whose trained weights
-        can stand for one another."""
+        """What determines the towers' shapes and the preprocessing, as JSON values: equal for encoders whose trained weights
+        are interchangeable."""
         ...
 
     def build_options(self) -> Mapping[str, object]:
-        """Options, JSON-ready, with which the component of this name is built with the same architecture, to be filled
-        with trained weights; the pretrained weights need not be on that machine where the encoder can do without."""
+        """Options, as JSON values, that build a component of this name with the same architecture, to be filled with trained
+        weights. The pretrained weights need not be on that machine if the encoder can be built without them."""
         ...

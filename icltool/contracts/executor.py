@@ -18,62 +18,62 @@ Result = TypeVar("Result")
 class Executor(Protocol):
     """Runs `work` on units. Results may come in any order; each carries its unit's key, and one caller writes them.
 
-    A plain executor lets the exception of a worker through as it comes. One that can lose workers does a unit again elsewhere,
-    a few times, goes on with the others, and raises FailedUnitsError once all of them are done.
+    A plain executor passes on the exception of a worker. One that can lose workers retries a unit on other workers a few
+    times, finishes the other units, and then raises FailedUnitsError.
     """
 
     def run(self, make_worker: Callable[[], Callable[[Unit], Result]], units: Iterable[Unit]) -> Iterator[Result]:
         """Calls `make_worker` once per worker (it loads the model), then the worker on every unit.
 
-        `make_worker` and units are small: where workers are other processes, both travel by pickle. Closing the iterator
-        ends the workers. Units are taken from the iterable as they are needed, in order.
+        `make_worker` and units are small: they are pickled if workers are other processes. Closing the iterator ends the
+        workers. Units are read from the iterable as they are needed, in order.
         """
         ...
 
     def describe(self) -> Mapping[str, Json]:
-        """What the user should know: number of workers, devices."""
+        """Facts for the user: the number of workers, the devices."""
         ...
 
 
 @runtime_checkable
 class LooksAhead(Protocol):
-    """A worker that can prepare for the unit after the one that it is given next (its images are read meanwhile)."""
+    """A worker that can prepare for the unit after the next one (it reads the images in the meantime)."""
 
     def expect(self, unit: Any) -> None:
-        """Told before the unit in front of it is worked on; of the first one, before it is given. That it is then really
-        given is likely, not certain."""
+        """Called before the worker runs the unit before this one; for the first unit, before it runs. The unit is likely to
+        follow, but not certain to."""
         ...
 
 
 @runtime_checkable
 class EndsWork(Protocol):
-    """A worker that holds what must be closed: files, processes of its own."""
+    """A worker that holds resources to be closed: files, processes."""
 
     def close(self, finished: bool) -> None:
-        """Called once, after the last unit; `finished` is False where the run was cut short."""
+        """Called once, after the last unit; `finished` is False if the run was interrupted."""
         ...
 
 
 class Shipment(Protocol):
-    """Files that were sent to all workers; travels with what makes them."""
+    """Files that were sent to all workers; it is pickled with `make_worker`."""
 
     def local(self, name: str) -> Path:
-        """The file or folder of this name where it is called, to be read only."""
+        """The file or folder of this name on the machine of the caller; read only."""
         ...
 
 
 @runtime_checkable
 class Ships(Protocol):
-    """An executor that can send files to workers which share no disk with this process, each once to a machine."""
+    """An executor that sends files to workers without a shared disk, once per machine."""
 
     def ship(self, paths: Mapping[str, Path]) -> Shipment:
-        """Sends files and folders, by name. To be called before the run that needs them."""
+        """Sends files and folders, by name. Call it before the run that needs them."""
         ...
 
 
 @runtime_checkable
 class ReportsStatus(Protocol):
-    """An executor that can say, while it runs, how its workers are."""
+    """An executor that reports the state of its workers while it runs."""
 
     def status(self) -> str:
         """A few words for the progress line: "7 of 8 workers, 1 loading"."""
@@ -82,17 +82,17 @@ class ReportsStatus(Protocol):
 
 @runtime_checkable
 class ReportsNotes(Protocol):
-    """An executor, or a worker, with something to say once the work is over."""
+    """An executor or a worker with notes for the user at the end of the run."""
 
     @property
     def notes(self) -> Sequence[str]:
-        """Lines for the user: workers that died, what a session said of memory."""
+        """Lines for the user: workers that died, a session's notes on memory."""
         ...
 
 
 @runtime_checkable
 class SaysAtOnce(Protocol):
-    """An executor with something to say that cannot wait until the run is over."""
+    """An executor with messages that cannot wait until the end of the run."""
 
     #: Takes a line for the user; set before the run.
     say: Callable[[str], None]
@@ -103,13 +103,13 @@ class Closes(Protocol):
     """An executor, or an iterator of results, that holds something until it is closed."""
 
     def close(self) -> None:
-        """Lets go of it; may be called again."""
+        """Releases it; may be called again."""
         ...
 
 
 @dataclass(frozen=True)
 class UnitFailure:
-    """A unit that was given up after `tries`: the last error in one line, and where it came up (a node's name)."""
+    """A unit that failed `tries` times: the last error in one line, and where it occurred (a node's name)."""
 
     unit: Any
     error: str
@@ -118,7 +118,7 @@ class UnitFailure:
 
 
 class FailedUnitsError(IclError):
-    """Raised at the end of a run: every other unit was done. `failures` are those that were given up."""
+    """Raised at the end of a run, when every other unit is done. `failures` are the units that failed."""
 
     def __init__(self, failures: Sequence[UnitFailure]) -> None:
         first = failures[0]

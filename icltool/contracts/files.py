@@ -31,8 +31,8 @@ def open_file(path: str | os.PathLike[str]) -> BinaryIO:
     """A binary file to read from: a plain file, or the member of a zip archive that is a prefix of the path.
 
     Members above 64 MiB are streamed and cannot be sought in. Raises FileNotFoundError when there is neither, and
-    OSError when the file cannot be read, is no regular file (a pipe or a device would be waited for, or never end), the
-    archive is no zip archive, or the member is damaged or encrypted. A member's checksum is compared at its end.
+    OSError when the file cannot be read, is not a regular file (a pipe or a device would be waited for, or never end), the
+    archive is not a zip archive, or the member is damaged or encrypted. A member's checksum is compared at its end.
     """
     name = os.fspath(path)
     try:
@@ -60,7 +60,7 @@ def _regular(name: str) -> BinaryIO:
     file = open(name, "rb", opener=_without_waiting)  # noqa: SIM115  Path.open costs more than the open itself
     if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
         file.close()
-        raise OSError(errno.EINVAL, "it is no regular file", name)
+        raise OSError(errno.EINVAL, "it is not a regular file", name)
     return file
 
 
@@ -256,7 +256,7 @@ _opening = threading.Lock()
 
 
 def _archive(path: str) -> _Archive:
-    """The archive, listed anew when the file is another than before. Raises OSError."""
+    """The archive, listed again when the file is another than before. Raises OSError."""
     status = os.stat(path)  # noqa: PTH116  called for every image
     stamp = (status.st_ino, status.st_size, status.st_mtime_ns)
     with _opening:

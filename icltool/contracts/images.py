@@ -97,7 +97,7 @@ def open_image(file: BinaryIO | Path) -> Image.Image:
 
 
 def pixel_limit() -> int:
-    """What LIMIT_VARIABLE says, 0 where it is not set. ConfigError where it is no whole number from 1 on."""
+    """What LIMIT_VARIABLE says, 0 where it is not set. ConfigError where it is not a positive integer."""
     written = os.environ.get(LIMIT_VARIABLE, "").strip()
     if written and not (written.isdecimal() and int(written)):
         raise ConfigError(f"{LIMIT_VARIABLE} is {written!r}", "set it to a number of pixels, or unset it")
@@ -153,7 +153,7 @@ def image_error(path: str, error: Exception) -> DataError:
     if isinstance(error, IsADirectoryError):
         return DataError(f"image {path} is a folder", "give the file of an image")
     if isinstance(error, UnidentifiedImageError):
-        return DataError(f"image {path} cannot be read: it is no image of a known format", restore)
+        return DataError(f"image {path} cannot be read: it is not an image of a known format", restore)
     if isinstance(error, Image.DecompressionBombError):
         match = re.search(r"\((\d+) pixels\)", str(error))
         pixels = f"{int(match[1]):,} pixels, " if match else ""

@@ -1,4 +1,4 @@
-"""Interventions stand in for demonstrations: they change what a frozen LVLM computes. And what a model offers for them."""
+"""Interventions replace demonstrations by learned changes of what a frozen LVLM computes; the abilities of models they need."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class ModelIdentity:
-    """What something that was made for one model must find again.
+    """Identifies the model that an intervention was trained for.
 
-    `weights` is a hash of the weights alone (not of precision or prompt format), `template` one of the prompt format.
-    `sites` is how many modules LIVE's vectors are added at, `width` the hidden size of the language model.
+    `weights` is a hash of the weights alone (without precision and prompt format), `template` a hash of the prompt format.
+    `sites` is the number of modules whose outputs LIVE's vectors are added to, `width` the hidden size of the language model.
     """
 
     name: str
@@ -35,8 +35,8 @@ class AttentionHeads:
     """The self-attention of one decoder layer, as linear torch modules.
 
     The first `heads * head_width` columns of the output of `query` are the heads' queries, before they are rotated or
-    normalised. `value` makes the values (it is `query` where one matrix makes both). The input of `output` is [B, T,
-    heads * head_width], the heads' results one behind the other, and its output what is added to the residual stream.
+    normalised. `value` computes the values (it is `query` if one matrix computes both). The input of `output` is [B, T,
+    heads * head_width], the concatenated results of the heads; its output is added to the residual stream.
     """
 
     heads: int
@@ -64,43 +64,42 @@ class AnswerBatch:
 
 @runtime_checkable
 class SupportsDecoderHooks(Protocol):
-    """The model's decoder is made of torch modules that forward hooks can be put on, and its answers' logits have
-    gradients with respect to what hooks add.
+    """The model's decoder consists of torch modules that accept forward hooks, and the logits of its answers have gradients
+    with respect to what hooks add.
 
-    Hooks see every token of every forward pass of `Model.score`, `Model.generate`, and of the abilities that go on from
-    keys and values.
+    Hooks see every token of every forward pass of `Model.score`, `Model.generate` and the prefix-cache abilities.
     """
 
     def base_model(self) -> ModelIdentity:
-        """What identifies the model."""
+        """The identity of the model."""
         ...
 
     def decoder_layers(self) -> Sequence[Module]:
-        """The decoder's layers in order: the output of each (the first item, where it is a tuple) is the residual stream
+        """The decoder's layers in order. The output of each (the first item of a tuple) is the residual stream
         [B, T, width]."""
         ...
 
     def shifted_modules(self) -> Sequence[Module]:
-        """One module for each layer, at whose output [B, T, width] LIVE's vectors are added."""
+        """One module per layer, to whose output [B, T, width] LIVE's vectors are added."""
         ...
 
     def attention_heads(self) -> Sequence[AttentionHeads]:
-        """The self-attention of each decoder layer, in order. ConfigError where it has other parts than these."""
+        """The self-attention of each decoder layer, in order. Raises ConfigError if it has other parts."""
         ...
 
     def answer_batch(self, prompts: Sequence[Prompt], features: Features) -> AnswerBatch:
-        """Reads prompts with their targets; raises what `Model.score` raises. `features` as there."""
+        """Tokenizes prompts with their targets. Raises what `Model.score` raises; `features` as there."""
         ...
 
     def answer_logits(self, batch: AnswerBatch) -> Tensor:
-        """Logits [N, vocabulary] at the batch's positions, by one forward pass without a cache. Gradients are kept unless
-        the caller turned them off."""
+        """Logits [N, vocabulary] at the batch's positions, by one forward pass without a cache. They have gradients unless the
+        caller disabled them."""
         ...
 
 
 @runtime_checkable
 class NamesCheckpointedLayers(Protocol):
-    """A model in which gradient checkpointing computes more twice than the decoder's layers."""
+    """A model whose gradient checkpointing covers more than the decoder's layers."""
 
     def checkpointed_layers(self) -> Sequence[Any]:
         """The torch modules, in the order in which they run."""
@@ -109,16 +108,16 @@ class NamesCheckpointedLayers(Protocol):
 
 @runtime_checkable
 class Intervention(Protocol):
-    """Read from one file, made by the learner of the same name. Built by the registry with `file`, its path.
+    """Read from one file, which the learner of the same name writes. The registry builds it with `file`, the path.
 
-    The file is one that `icltool.save_intervention` writes (`icltool.write_intervention` adds a card): its header names the
-    method, the model and what its maker recorded, which `icltool evaluate` reads before it builds anything.
-    `icltool.read_intervention` gives its tensors, `about` and digest and raises StoreError for any other file,
-    `icltool.expect_method` refuses another method's, and `icltool.check_base` raises what `check` does.
+    `icltool.save_intervention` writes the file (`icltool.write_intervention` adds a card). Its header names the method and
+    the model and holds the learner's record, which `icltool evaluate` reads before it builds anything.
+    `icltool.read_intervention` returns its tensors, `about` and digest and raises StoreError for any other file,
+    `icltool.expect_method` refuses the file of another method, and `icltool.check_base` raises what `check` raises.
 
-    `everywhere` is true when each token is treated alike, whatever stands around it: keys and values that were computed
-    under it may then be shared between prompts. `parameters` is how many numbers the file holds. `about` is what its maker
-    recorded (dataset, task, shots, …), JSON values.
+    `everywhere` is true if each token is treated independently of its context: prompts may then share keys and values
+    computed under the intervention. `parameters` is the number of values in the file. `about` is the learner's record
+    (dataset, task, shots, …), JSON values.
     """
 
     method: str
@@ -128,14 +127,14 @@ class Intervention(Protocol):
     about: Mapping[str, Any]
 
     def identity(self) -> dict[str, Any]:
-        """What decides the result, wherever the file lies: a hash of its content."""
+        """What determines the result: a hash of the file's content, independent of its path."""
         ...
 
     def check(self, model: Model) -> None:
-        """Raises ConfigError, in one line, where the model is not the one that this was made for."""
+        """Raises ConfigError, in one line, for another model than the one that the intervention was trained for."""
         ...
 
     def applied(self, model: Model) -> AbstractContextManager[None]:
-        """Within it the model computes as if changed; afterwards, whatever was raised, bit for bit as before. Raises what
-        `check` raises."""
+        """A context in which the model computes with the intervention. Afterwards, after an exception too, the model is
+        restored bit for bit. Raises what `check` raises."""
         ...

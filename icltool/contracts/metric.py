@@ -13,8 +13,8 @@ from icltool.errors import DataError
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """One answer beside its references. `log_probs` holds the mean log-probability per token in nats of each choice of a
-    classification, by label; empty where the answer was generated."""
+    """One answer with its references. `log_probs` holds the mean log-probability per token in nats of each choice of a
+    classification, by label; it is empty for a generated answer."""
 
     answer: str
     references: tuple[str, ...]
@@ -25,28 +25,28 @@ class Judgement:
 class Metric(Protocol):
     """A score per answer; the corpus figure is the mean, unless the metric is a CorpusMetric.
 
-    `scale` is the factor it is printed with (100 for per cent). See MadeForTasks, NeedsReferences, ChecksItself, ReadsField and
-    GivesWay for what it may have besides.
+    Tables show it multiplied by `scale` (100 for per cent). See MadeForTasks, NeedsReferences, ChecksItself, ReadsField and
+    GivesWay for optional abilities.
     """
 
     name: str
     scale: float
 
     def fit(self, corpus: Iterable[Sequence[str]]) -> None:
-        """Takes corpus statistics (document frequencies) from these references; nothing for metrics that have none.
+        """Computes corpus statistics (document frequencies) of these references, if the metric uses any.
 
-        Without a call, statistics come from the references of each `score` call, as in the official evaluation.
+        Without this call, each `score` call uses the statistics of its own references, as in the official evaluation.
         """
         ...
 
     def score(self, predictions: Sequence[str], references: Sequence[Sequence[str]]) -> Float64Array:
-        """float64 [n], unscaled. An answer without references scores 0, and counts."""
+        """float64 [n], unscaled. An answer without references scores 0 and is included in the mean."""
         ...
 
 
 @runtime_checkable
 class CorpusMetric(Protocol):
-    """Ability of a metric whose corpus figure is no mean of its answers' scores (BLEU, macro-F1, AUC)."""
+    """Ability of a metric whose corpus figure is not the mean of its answers' scores (BLEU, macro-F1, AUC)."""
 
     def figures(self, judgements: Sequence[Judgement], weights: Float64Array) -> Float64Array:
         """The corpus figure under each of R weightings, float64 [R], unscaled.
@@ -59,7 +59,7 @@ class CorpusMetric(Protocol):
 
 @runtime_checkable
 class ChecksItself(Protocol):
-    """A metric that cannot run everywhere."""
+    """A metric with requirements that not every machine meets."""
 
     def check(self) -> None:
         """Raises an IclError when it cannot run here."""
@@ -68,7 +68,7 @@ class ChecksItself(Protocol):
 
 @runtime_checkable
 class ReadsField(Protocol):
-    """A metric whose references are another field of the examples than `references`."""
+    """A metric that reads its references from another field of the examples than `references`."""
 
     @property
     def reads(self) -> str:
@@ -78,17 +78,17 @@ class ReadsField(Protocol):
 
 @runtime_checkable
 class GivesWay(Protocol):
-    """A metric that has a stand-in where it is a data set's default and cannot run."""
+    """A metric with a substitute for the case that it is a data set's default and cannot run."""
 
     @property
     def instead(self) -> str:
-        """The registered name of the metric that is reported then, under that name."""
+        """The registered name of the substitute, which is reported under that name."""
         ...
 
 
 def too_few_references(judge: object, references: Callable[[], Iterable[Sequence[str]]]) -> DataError | None:
-    """Why a metric or scorer cannot judge by these references, those of each answer: its `least_references` are not there. One
-    that needs none is not asked for them."""
+    """An error if answers have fewer references than the metric's or scorer's `least_references`, else None. `references` gives
+    those of each answer; it is called only for a judge that needs several."""
     if not isinstance(judge, NeedsReferences):
         return None
     least = judge.least_references

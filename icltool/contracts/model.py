@@ -16,12 +16,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """Exactly what a model reads, and what it should answer.
+    """The exact input of a model, and the answer expected of it.
 
-    `text` holds every special token the prompt format puts there (the start token included) and one image marker for each
-    path of `images`, in order. The model tokenizes `text + target` once (an encoder-decoder each by itself, see Model)
-    and finds where the target begins by token offsets; it adds no token of its own. White space belongs to whichever side
-    it is written on: nothing is stripped.
+    `text` includes every special token of the prompt format (the start token too) and one image marker per path of `images`,
+    in order. The model tokenizes `text + target` once (an encoder-decoder each separately, see Model), locates the target by
+    token offsets and adds no tokens. White space belongs to the side that it is written on: nothing is stripped.
     """
 
     text: str
@@ -46,8 +45,8 @@ class TargetScore:
 class GenerationOptions:
     """Beam search over tokens, as transformers has it; one beam is greedy decoding.
 
-    An answer has `min_new_tokens` tokens at least. `repetition_penalty` divides the scores of tokens that are there already
-    (1: none). `no_repeat_ngram` is the length of runs of tokens that no answer has twice (0: any).
+    An answer has at least `min_new_tokens` tokens. `repetition_penalty` divides the scores of tokens that have occurred (1: no
+    penalty). No answer repeats a sequence of `no_repeat_ngram` tokens (0: repetition is allowed).
     """
 
     max_new_tokens: int
@@ -58,7 +57,7 @@ class GenerationOptions:
     no_repeat_ngram: int = 0
 
 
-#: By an image's path what `SupportsImageCache.image_features` gave for it; None where images are read and encoded anew.
+#: The result of `SupportsImageCache.image_features` by image path; None if the model reads and encodes the images itself.
 Features: TypeAlias = "Mapping[str, Tensor] | None"
 
 
@@ -66,11 +65,11 @@ Features: TypeAlias = "Mapping[str, Tensor] | None"
 class Model(Protocol):
     """A frozen LVLM with its prompt format. All methods give the same result for any batch size, up to rounding.
 
-    Where a batch does not fit in memory, torch's OutOfMemoryError goes to the caller, who tries smaller ones.
+    If a batch does not fit in memory, torch's OutOfMemoryError reaches the caller, which tries smaller batches.
 
-    Two further attributes are for models that are made otherwise. `images_per_prompt = 1` says that a prompt has one image,
-    the query's: demonstrations are written in it as text alone. `target_apart = True` is of encoder-decoders: the encoder
-    reads a prompt's text, the decoder writes its target, and each is tokenized by itself.
+    Two further attributes are optional. `images_per_prompt = 1` means that a prompt has one image, the query's, and that
+    demonstrations are text only. `target_apart = True` marks an encoder-decoder: the encoder reads the text of a prompt, the
+    decoder writes its target, and each is tokenized separately.
     """
 
     name: str
@@ -80,38 +79,38 @@ class Model(Protocol):
         ...
 
     def prompt(self, task: Task | str, demonstrations: Sequence[Example], query: Example) -> Prompt:
-        """Demonstrations in the given order, then the query without its label; the target is the query's label and what
-        the format writes after it: what closes an answer, the separator that ends a demonstration (where its targets have
-        one), and EOS where EOS is not the pad token.
+        """The demonstrations in this order, then the query without its label. The target is the query's label and whatever
+        the format writes after a label: the closing of an answer, the separator after a demonstration (if targets have
+        one), and EOS unless EOS is the pad token.
 
         Raises ConfigError for a task that the prompt format does not know.
         """
         ...
 
     def clean(self, task: Task | str, text: str) -> str:
-        """The answer in a raw generation: cut where the prompt format begins the next example, stripped."""
+        """The answer in a raw generation: stripped, and cut where the prompt format would begin the next example."""
         ...
 
     def score(self, prompts: Sequence[Prompt], batch_size: int, features: Features = None) -> list[TargetScore]:
-        """One TargetScore per prompt. An empty prompt text or target is a ValueError.
+        """One TargetScore per prompt. Raises ValueError for an empty text or target.
 
-        `features` maps image paths to what `image_features` gave for them; only a SupportsImageCache model is given any.
+        `features` maps image paths to the results of `image_features`; only a SupportsImageCache model receives any.
         """
         ...
 
     def generate(
         self, prompts: Sequence[Prompt], options: GenerationOptions, batch_size: int, features: Features = None
     ) -> list[str]:
-        """The raw continuation of each prompt's text (targets are ignored), special tokens removed; see `clean`."""
+        """The raw continuation of each prompt's text, without special tokens; see `clean`. Targets are ignored."""
         ...
 
 
 @runtime_checkable
 class HasGenerationDefaults(Protocol):
-    """The model's answers are usually searched in a way of their own (captioners of the published runs)."""
+    """The model has generation defaults (those of its published runs, for captioners)."""
 
     def generation_defaults(self, task: str) -> Mapping[str, Any]:
-        """Fields of GenerationOptions that hold for this task where the user does not say otherwise."""
+        """Fields of GenerationOptions that apply to this task unless the user sets them."""
         ...
 
 
@@ -126,10 +125,10 @@ class SupportsImageCache(Protocol):
 
 @runtime_checkable
 class CountsTokens(Protocol):
-    """The model can say how long prompts are without running."""
+    """The model counts the tokens of prompts without running."""
 
     def token_counts(self, prompts: Sequence[Prompt]) -> list[int]:
-        """Tokens of each prompt's text and target, those that stand for images included."""
+        """The number of tokens of each prompt's text and target, image tokens included."""
         ...
 
 
@@ -181,11 +180,10 @@ class HoldsConversations(Protocol):
 class PromptTokens:
     """A prompt as a causal language model reads it.
 
-    `ids` are the input ids of text and target. `units` say for each token what makes it the same token elsewhere: the id,
-    and for one that stands for (part of) an image the image too. Where two prompts begin with the same units, keys and
-    values of those tokens are the same. `target_start` is the position of the target's first token (len(ids) without a
-    target), `shared_end` that of the first token that belongs to the query alone: what stands before it can begin other
-    prompts.
+    `ids` are the input ids of text and target. `units` identify each token across prompts: by its id and, for an image
+    token, by its image. Two prompts that begin with the same units have the same keys and values for those tokens.
+    `target_start` is the position of the first token of the target (len(ids) without a target), `shared_end` that of the
+    first token that belongs to the query alone: other prompts may begin with the tokens before it.
     """
 
     ids: tuple[int, ...]
@@ -210,11 +208,11 @@ KeysValues: TypeAlias = "Sequence[tuple[Tensor, Tensor]]"
 
 @dataclass(frozen=True, slots=True)
 class PrefixExtension:
-    """What a forward pass over a batch of spans gives, all on the model's device.
+    """The result of a forward pass over a batch of spans, on the model's device.
 
     `log_probs` float64 [B] are the summed log-probabilities in nats of the target tokens that the spans' tokens predict
     (those at positions start + 1 … end, as far as they belong to the target). `keys_values` are those of the spans' own
-    tokens, padded on the right to the longest span, or None where they were not asked for.
+    tokens, padded on the right to the longest span, or None if they were not requested.
     """
 
     log_probs: Tensor
@@ -223,9 +221,9 @@ class PrefixExtension:
 
 @runtime_checkable
 class SupportsPrefixCache(Protocol):
-    """The model can go on from the keys and values of tokens that were computed before, in other prompts too.
+    """The model reuses keys and values of a prefix, in other prompts too.
 
-    Scores and answers that are put together this way equal those of `Model.score` and `Model.generate` up to rounding.
+    Scores and answers computed this way equal those of `Model.score` and `Model.generate` up to rounding.
     """
 
     def prompt_tokens(self, prompts: Sequence[Prompt], with_target: bool) -> list[PromptTokens]:
@@ -235,39 +233,39 @@ class SupportsPrefixCache(Protocol):
     def extend_prefix(
         self, spans: Sequence[Span], past: KeysValues | None, features: Features, keep: bool
     ) -> PrefixExtension:
-        """One forward pass over a batch of spans, of which some, not all, may be empty after a past.
+        """One forward pass over a batch of spans. Some spans with a past may be empty, but not all.
 
         `past` holds each row's keys and values of its tokens [0, start), padded on the left to the longest: row b's are
-        the last spans[b].start of T. A layer's are put together when it is asked for, so each is best asked for once, in
-        its turn. It is None where every span starts at 0. `keep` asks for the spans' own keys and values. Nothing is read
-        back from the device.
+        the last spans[b].start of T. A layer's are assembled on access, so access each layer once, in order. `past` is None
+        if every span starts at 0. `keep` requests the keys and values of the spans themselves. Nothing is copied back from
+        the device.
         """
         ...
 
 
 @runtime_checkable
 class GeneratesFromPrefix(SupportsPrefixCache, Protocol):
-    """The model can write answers, too, from keys and values that were computed before."""
+    """The model also generates answers from keys and values of a prefix."""
 
     def generate_from_prefix(
         self, prompts: Sequence[PromptTokens], past: KeysValues, options: GenerationOptions, features: Features
     ) -> list[str]:
-        """The raw continuation of each prompt as `Model.generate` gives it, in one batch. `past` holds the keys and values
-        of all tokens but the last, padded on the left."""
+        """The raw continuation of each prompt, as from `Model.generate`, in one batch. `past` holds the keys and values of all
+        tokens except the last, padded on the left."""
         ...
 
 
 @runtime_checkable
 class PreparesImages(SupportsImageCache, Protocol):
-    """Reading and resizing images is apart from encoding them, so that other processes can do it ahead."""
+    """Reading and resizing images is separate from encoding them, so that other processes can do it in advance."""
 
     def image_reader(self) -> Callable[[str], Any]:
-        """A picklable callable: path -> what the vision encoder takes, a numpy array or a mapping of such arrays. It holds no
-        weights and touches no device."""
+        """A picklable callable from a path to the vision encoder's input: a numpy array or a mapping of arrays. It holds no
+        weights and uses no device."""
         ...
 
     def encode_images(self, prepared: Sequence[Any]) -> list[Tensor]:
-        """One tensor for each prepared image, in one batch; `image_features` of a path is this of its prepared image."""
+        """One tensor per prepared image, in one batch: the same as `image_features` of its path."""
         ...
 
 
@@ -277,23 +275,23 @@ class KnowsStyles(Protocol):
 
     @property
     def styles(self) -> Sequence[str]:
-        """Their names; empty where that is not known."""
+        """The names of the styles; empty if they are not known."""
         ...
 
 
 @runtime_checkable
 class HasPrecision(Protocol):
-    """The adapter says in which precision the model answers, for the record."""
+    """The adapter reports the precision that the model runs in, for the record."""
 
     @property
     def precision(self) -> str:
-        """Such as "bfloat16"."""
+        """For example "bfloat16"."""
         ...
 
 
 @runtime_checkable
 class RunsOnDevice(Protocol):
-    """The adapter says where the model runs, so that batches, caches and the measuring of costs suit the place."""
+    """The adapter reports where the model runs; batch sizes, caches and cost measurements depend on it."""
 
     @property
     def device(self) -> torch.device:

@@ -11,7 +11,7 @@ from icltool.contracts.records import Example
 from icltool.contracts.scorer import ScoringRequest
 from icltool.contracts.task import Task
 
-#: What `needs` may name beside arrays, and the keyword argument that it is handed to `retrieve` as.
+#: What `needs` may name besides arrays, with the keyword argument of `retrieve` that it becomes.
 HANDED: Mapping[str, str] = {"among": "among", "examples": "examples", "model": "session"}
 
 
@@ -20,22 +20,22 @@ class Retriever(Protocol):
     """Chooses demonstrations for queries.
 
     `needs` names the arrays that must be filled ("image", "text", "texts", "images", "labels", and "text@NAME" or
-    "image@NAME" for the embedding by encoder NAME, read as `index.of("text@NAME")`), and what comes as a keyword argument of
-    `retrieve`:
+    "image@NAME" for the embedding by encoder NAME, read as `index.of("text@NAME")`), and the keyword arguments that `retrieve`
+    takes:
 
     - "among": `among`, int64 [Q, P] or None, rows that another method chose for each query, padded with -1 on the right. The
-      method is an *arranger* then: all that it answers for a query is among its rows. They are in the other method's order
-      (most similar first where that is ranked, else prompt order) and never leak. None: the method runs alone, and has the
-      whole index set to choose from, or raises ConfigError where it cannot do without. See WantsMore.
+      method is then an *arranger*: it chooses only among a query's rows. They are in the other method's order (most similar
+      first if that is ranked, else prompt order) and never leak. None: the method runs alone and chooses from the whole
+      index set, or raises ConfigError if it needs another method before it. See WantsMore.
     - "examples": `examples`, a RetrievalExamples.
-    - "model": `session`, a ChoosingSession. The method is called with some queries at a time.
+    - "model": `session`, a ChoosingSession. The method is then called with a few queries at a time.
 
     A method that names none of these has no keyword arguments. `ranked` is true when the answer is ordered from the
     most to the least similar (the caller may then reverse it, so that the most similar stands next to the query);
     otherwise it is in prompt order. `nested` is true when the answer for k shots is the first k columns of the answer
     for more (of an arranger: from the same `among`).
     See WantsMore, ChoosesJointly, ReadsCheckpoint, ReadsSequences, HasShots, HasLengths, HasRemarks, HasIdentity,
-    OfDataset, ReadsTheQuery and EmbeddedBy for what it may have besides.
+    OfDataset, ReadsTheQuery and EmbeddedBy for optional abilities.
     """
 
     needs: frozenset[str]
@@ -58,21 +58,22 @@ class RetrievalExamples(Protocol):
         ...
 
     def queries(self, positions: IntArray) -> list[Example]:
-        """The queries at positions of the QuerySet, without what tells their answers (`icltool.contracts.blanked`)."""
+        """The queries at positions of the QuerySet, without anything that reveals their answers
+        (`icltool.contracts.blanked`)."""
         ...
 
 
 class ChoosingSession(Protocol):
-    """The model, for methods that ask it before they choose. What requests have in common at their beginning is read once.
+    """The model, for methods that query it before they choose. A common prefix of several requests is computed once.
 
-    The queries of requests are those of `RetrievalExamples.queries`, so they have no label but one that the method itself
-    puts there (`dataclasses.replace`).
+    The queries of requests come from `RetrievalExamples.queries`, so they have no label unless the method sets one
+    (`dataclasses.replace`).
     """
 
     task: Task | str
 
     def target_scores(self, requests: Sequence[ScoringRequest]) -> list[TargetScore]:
-        """The log-probability of the label that each request's query was given, after its demonstrations."""
+        """The log-probability of the label of each request's query, after its demonstrations."""
         ...
 
     def choices(self, requests: Sequence[ScoringRequest]) -> list[dict[str, float]]:
@@ -91,22 +92,21 @@ class ChoosingSession(Protocol):
 
 @runtime_checkable
 class WantsMore(Protocol):
-    """An arranger that chooses `shots` of more rows, or of another number than it is asked for."""
+    """An arranger that chooses from more rows than it returns."""
 
     def wants(self, shots: int) -> int:
-        """How many rows per query `among` should have for so many demonstrations, at least `shots`. Without this: `shots`."""
+        """The number of rows per query in `among` for this number of demonstrations: at least `shots`, the default."""
         ...
 
 
 @runtime_checkable
 class ChoosesJointly(Protocol):
-    """A method whose answer for a query may depend on the queries that it is given with. It gets all queries of a setting in
-    one call, in their order; another set of queries is another setting. No row of an answer leaks for the query that is shown
-    it."""
+    """A method whose answer for a query may depend on the other queries of the call. It gets all queries of a setting in one
+    call, in their order; another set of queries is another setting. No row leaks for the query that it demonstrates."""
 
     @property
     def joint(self) -> bool:
-        """True where that is so, with the method's options."""
+        """Whether it does so with its options."""
         ...
 
 
@@ -116,13 +116,13 @@ class ReadsTheQuery(Protocol):
 
     @property
     def query(self) -> str:
-        """ "image" or "text". By the text of a caption query, which is its own reference, results are an upper bound."""
+        """ "image" or "text". The text of a caption query is its own reference, so by text results are an upper bound."""
         ...
 
 
 @runtime_checkable
 class ReadsCheckpoint(Protocol):
-    """A method that `icltool train` trained; built with `folder`, the checkpoint folder, and `checkpoint`, the name of the
+    """A method that `icltool train` trains. It is built with `folder`, the checkpoint folder, and `checkpoint`, the name of the
     weights in it: "min_vl", "min_tl" or "last"."""
 
     @property
@@ -133,32 +133,32 @@ class ReadsCheckpoint(Protocol):
 
 @runtime_checkable
 class ReadsSequences(Protocol):
-    """A method that shows sequences which were searched with the queries' labels: an upper bound. Built with `file`."""
+    """A method that uses sequences searched with the queries' labels: an upper bound. It is built with `file`."""
 
     @property
     def sequences(self) -> str:
-        """The split whose queries they were searched for; its option `file` names them, or the newest are taken. A class
-        attribute, as `ReadsCheckpoint.learner`."""
+        """The split whose queries they were searched for. The option `file` names the sequences; the default is the newest. A
+        class attribute, like `ReadsCheckpoint.learner`."""
         ...
 
 
 @runtime_checkable
 class HasShots(Protocol):
-    """A method that has so many demonstrations for each query and no more."""
+    """A method with a fixed maximum of demonstrations per query."""
 
     @property
     def shots(self) -> int:
-        """How many. It is evaluated with as many where the user asks for no number, and never asked for more."""
+        """The maximum, and the default number of shots of an evaluation."""
         ...
 
 
 @runtime_checkable
 class HasLengths(Protocol):
-    """A method that has demonstrations of some numbers only."""
+    """A method that supports certain numbers of demonstrations only."""
 
     @property
     def lengths(self) -> Collection[int]:
-        """Those numbers; it is asked for no others."""
+        """The supported numbers; no other is requested."""
         ...
 
 
@@ -168,5 +168,5 @@ class EmbeddedBy(Protocol):
 
     @property
     def encoder(self) -> str | None:
-        """The encoder's name; None where that is not known."""
+        """The encoder's name; None if it is not known."""
         ...

@@ -11,7 +11,7 @@ from icltool.contracts.arrays import IndexSet, IntArray, QuerySet
 class Sampler(Protocol):
     """Chooses, for each anchor, the examples that beam search may use as demonstrations.
 
-    `needs` names the arrays that must be filled in what it is given, as a Retriever's: "image", "text", "texts" ….
+    `needs` names the arrays that must be filled, as for a Retriever: "image", "text", "texts" ….
     """
 
     needs: frozenset[str]

@@ -1,4 +1,4 @@
-"""Scorers say how good a demonstration sequence is for a query. They see a session, never caches or beams."""
+"""Scorers measure how good a demonstration sequence is for a query. They see a session, never caches or beams."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ class ScoringRequest:
 @dataclass(frozen=True, slots=True)
 class Valuation:
     """`values` float64 [n]: f(S, x), larger is better. `log_probs` float64 [n]: the target's summed log-probability in
-    nats, or None where the scorer computes none."""
+    nats, or None if the scorer computes none."""
 
     values: Float64Array
     log_probs: Float64Array | None = None
 
 
 class ScoringSession(Protocol):
-    """What a scorer may ask. Requests may be for different queries and of different lengths; answers keep their order."""
+    """What a scorer may call. Requests may differ in query and length; results keep the order of the requests."""
 
     task: Task | str
 
@@ -54,12 +54,12 @@ class ScoringSession(Protocol):
 
 @runtime_checkable
 class Scorer(Protocol):
-    """f(S, x): the value of demonstrations S for query x. The search takes differences: the gain of an ICD is
-    f(S + ICD, x) - f(S, x).
+    """f(S, x): the value of demonstrations S for query x. The search uses differences: the gain of a demonstration d is
+    f(S + d, x) - f(S, x).
 
-    `needs` is a subset of {"model", "image", "text"}: what must be loaded. `tie_tolerance` is the rounding, in units of
-    the value, that a different batch composition may cause in fp32; values closer than that are computed once more
-    alone before they decide between beams. 0 where values are exact.
+    `needs` is a subset of {"model", "image", "text"}: what must be loaded. `tie_tolerance` is the rounding error, in units of
+    the value, that another batch composition may cause in float32. Values closer than that are computed again, each alone,
+    before they decide between beams. 0 if values are exact.
     """
 
     needs: frozenset[str]

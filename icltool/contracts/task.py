@@ -167,7 +167,7 @@ def _parsed(text: str, where: str) -> Task:
     try:
         return task_from(tomllib.loads(text), where)
     except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{where} is no TOML: {error}", "correct it") from error
+        raise ConfigError(f"{where} is not valid TOML: {error}", "correct it") from error
 
 
 def representation(form: Any, later: tuple[str, ...], hidden: tuple[str, ...] = ()) -> str:

@@ -1,4 +1,4 @@
-"""Choosing demonstrations by one retrieval method, or by several of which each chooses among the rows of the one before."""
+"""Chooses demonstrations by one retriever, or by several, each of which chooses among the rows of the previous one."""
 
 from __future__ import annotations
 
@@ -29,33 +29,33 @@ from icltool.engine.demonstrations import checked_rows
 from icltool.engine.session import Session
 from icltool.errors import ConfigError, PluginError
 
-#: Between the names of methods of which each chooses among what the one before it chose; both are read, the first is written.
+#: Separators between the names of chained retrievers; both are read, the first is written.
 THEN, ALSO_THEN = "+", ">"
 
 
 @dataclass(frozen=True)
 class Part:
-    """A retrieval method, and what messages call it."""
+    """A retriever, and its name in messages."""
 
     name: str
     retriever: Retriever
 
     @property
     def needs(self) -> frozenset[str]:
-        """The arrays that it reads."""
+        """The arrays that the retriever reads."""
         return frozenset(need for need in self.retriever.needs if is_array(need))
 
 
 @dataclass(frozen=True)
 class Handed:
-    """What a method may ask for beside arrays; None where there is none."""
+    """The inputs of a retriever besides arrays; None for those that are not available."""
 
     among: IntArray | None = None
     examples: RetrievalExamples | None = None
     session: ChoosingSession | None = None
 
     def take(self, positions: IntArray) -> Handed:
-        """The same for the queries at `positions`."""
+        """The inputs for the queries at `positions`."""
         among = None if self.among is None else self.among[positions]
         examples = None if self.examples is None else _SomeExamples(self.examples, positions)
         return Handed(among, examples, self.session)
@@ -82,10 +82,10 @@ _NOTHING = Handed()
 
 
 class Chain(Generic[P]):
-    """Retrieval methods "A+B+C": each chooses among the rows of the one before it. One alone is a chain, too.
+    """Chained retrievers "A+B+C": each chooses among the rows of the previous one. A single retriever is a chain, too.
 
-    Raises PluginError for a method that needs what there is not, ConfigError for one that chooses among no others' rows and
-    is not the first.
+    Raises PluginError for a retriever with unknown needs, ConfigError for one that follows another but does not choose among
+    its rows.
     """
 
     def __init__(self, parts: Sequence[P]) -> None:
@@ -101,23 +101,23 @@ class Chain(Generic[P]):
 
     @property
     def last(self) -> Retriever:
-        """The method that has the last word: the answer is in its order."""
+        """The last retriever, which determines the order of the demonstrations."""
         return self.parts[-1].retriever
 
     @property
     def joint(self) -> bool:
-        """Whether a query's answer may depend on the others."""
+        """Whether the choice for a query may depend on the other queries."""
         return any(is_joint(part.retriever) for part in self.parts)
 
     def nested(self, shots: Collection[int]) -> bool:
-        """Whether the answers for all these numbers are the first columns of the answer for the largest."""
+        """Whether the choices for all these numbers are the first columns of the choice for the largest."""
         if not self.last.nested:
             return False
         return len(self.parts) == 1 or len({self.rows_per_part(k)[-2] for k in shots}) <= 1
 
     def rows_per_part(self, shots: int) -> tuple[int, ...]:
-        """How many rows each method is asked for where `shots` are wanted of the last. PluginError for a method that wants
-        to choose from fewer than it is to choose."""
+        """The number of rows that each retriever chooses so that the last one chooses `shots`. Raises PluginError for a
+        retriever that wants fewer rows to choose from than it chooses."""
         numbers = [shots]
         for part in reversed(self.parts[1:]):
             count = part.retriever.wants(numbers[0]) if isinstance(part.retriever, WantsMore) else numbers[0]
@@ -128,21 +128,21 @@ class Chain(Generic[P]):
 
     @property
     def asking(self) -> int | None:
-        """The place of the first method that asks the model; None where none does."""
+        """The position of the first retriever that asks the model; None if there is none."""
         return next((place for place, part in enumerate(self.parts) if "model" in part.retriever.needs), None)
 
     def retrieve(self, arrays: Arrays[P], shots: int, seed: int, handed: Handed = _NOTHING) -> IntArray:
-        """Rows int64 [Q, shots] of the index set, checked as `checked_rows` does, and each method's for being among those
-        that it was given.
+        """Rows int64 [Q, shots] of the index set, checked by `checked_rows`; each retriever's rows must be among those of the
+        previous one.
 
-        Where fewer rows are left for a query than a method wants to choose from, it gets those. Raises ConfigError where a
-        method needs examples or the model and there is none, and what the methods raise.
+        A retriever gets fewer rows to choose from than it wants if no more are left for a query. Raises ConfigError if a
+        retriever needs examples or the model and they are not available, and what the retrievers raise.
         """
         last = self.parts[-1]
         return ask(last, *arrays(last), shots, seed, self.handed_to(len(self.parts) - 1, arrays, shots, seed, handed))
 
     def handed_to(self, place: int, arrays: Arrays[P], shots: int, seed: int, handed: Handed = _NOTHING) -> Handed:
-        """What the method at this place is handed: what those before it chose."""
+        """The inputs of the retriever at this position, with the rows that the previous ones chose."""
         for part, count in zip(self.parts[:place], self.rows_per_part(shots), strict=False):
             among = _as_many_as_there_are(part, arrays(part), (shots, count), seed, handed)
             handed = replace(handed, among=among)
@@ -150,7 +150,7 @@ class Chain(Generic[P]):
 
 
 class ModelForChoosing:
-    """The ChoosingSession of a session. `index` is whose features methods may ask for."""
+    """The ChoosingSession of a session. Retrievers may read the features of `index`."""
 
     def __init__(self, session: Session, index: IndexSet) -> None:
         self.task = session.task
@@ -171,17 +171,17 @@ class ModelForChoosing:
 
 
 def ask(part: Part, index: IndexSet, queries: QuerySet, shots: int, seed: int, handed: Handed) -> IntArray:
-    """The checked answer int64 [Q, shots] of one method, which is handed what it needs.
+    """The checked rows int64 [Q, shots] of one retriever, called with the inputs that it needs.
 
-    ConfigError where that is not there; PluginError for an answer that is against the contract.
+    Raises ConfigError if an input is not available, PluginError for rows that violate the contract.
     """
     available = {"among": handed.among, "examples": handed.examples, "session": handed.session}
     keywords = {HANDED[need]: available[HANDED[need]] for need in sorted(part.retriever.needs) if need in HANDED}
     missing = [need for need, name in HANDED.items() if keywords.get(name, "") is None and need != "among"]
     if missing:
         raise ConfigError(
-            f"{part.name} needs {' and '.join(missing)}, which there is not where it is to choose",
-            "`icltool evaluate` has all that methods ask for",
+            f"{part.name} needs {' and '.join(missing)}, which this command does not provide",
+            "`icltool evaluate` provides all inputs",
         )
     retrieve: Callable[..., Any] = part.retriever.retrieve
     rows = checked_rows(part.name, retrieve(index, queries, shots, seed, **keywords), index, queries, shots)
@@ -195,7 +195,7 @@ def ask(part: Part, index: IndexSet, queries: QuerySet, shots: int, seed: int, h
 
 
 def is_joint(retriever: Retriever) -> bool:
-    """Whether a query's answer may depend on the other queries of the call."""
+    """Whether the choice for a query may depend on the other queries of the call."""
     return isinstance(retriever, ChoosesJointly) and retriever.joint
 
 
@@ -214,8 +214,8 @@ def own_options(options: Mapping[str, Any], name: str) -> dict[str, Any]:
 def _as_many_as_there_are(
     part: Part, arrays: tuple[IndexSet, QuerySet], numbers: tuple[int, int], seed: int, handed: Handed
 ) -> IntArray:
-    """int64 [Q, most]: the method's rows for each query, as many as are left where these are fewer than `most`, padded with -1.
-    `numbers` are (least, most); a query with fewer than `least` left is for the method to refuse."""
+    """int64 [Q, most]: the retriever's rows for each query, padded with -1 if fewer than `most` are left. `numbers` are
+    (least, most); the retriever refuses a query with fewer than `least` left."""
     (index, queries), (least, most) = arrays, numbers
     counts = np.full(len(queries), most)
     if least < most:
@@ -233,7 +233,7 @@ def _as_many_as_there_are(
 
 
 def _left(index: IndexSet, queries: QuerySet, position: int, handed: Handed) -> int:
-    """How many rows a query can get."""
+    """The number of rows that are left for a query."""
     if handed.among is not None:
         return int((handed.among[position] >= 0).sum())
     return len(index) - len(index.leaking_rows(queries, position))

@@ -1,4 +1,4 @@
-"""Where a model runs, as far as its adapter says (`RunsOnDevice`)."""
+"""The device of a model, if its adapter reports it (`RunsOnDevice`)."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ if TYPE_CHECKING:
 
 
 def device_of(model: object) -> torch.device | None:
-    """The torch.device that takes the model's inputs; None for a model that does not say."""
+    """The torch.device that takes the model's inputs; None if the adapter does not report it."""
     return model.device if isinstance(model, RunsOnDevice) else None
 
 
 def device_type(model: object) -> str:
-    """ "cpu", "cuda" …; "cpu" for a model that does not say."""
+    """ "cpu", "cuda" …; "cpu" if the adapter does not report it."""
     return str(getattr(device_of(model), "type", "cpu"))
 
 
 def usable_cores() -> int:
-    """Cores that this process may run on."""
+    """The number of cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

@@ -1,4 +1,4 @@
-"""A model's first prompt: files that do not fit one another often load, and fail when the model is asked."""
+"""A check of a model by a first prompt: files that do not match often load, and fail on the first forward pass."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ _CHOICES = ("yes", "no")
 
 
 def check_first_prompt(model: Model, name: str, path: str, task: Task | str) -> None:
-    """Scores the answer to one query of `task` with a small grey image and no demonstrations; without the image where the
-    model refuses it. What a model refuses altogether shows nothing here.
+    """Scores the answer to one query of `task` with a small grey image and no demonstrations, or without the image if the model
+    refuses it. A query that the model refuses either way is no error here.
 
-    Raises ConfigError, with what `model`, named `name` and loaded from `path`, raised: a tokenizer of more tokens than the
-    model has, an image processor for images of another size. What is wrong with the machine (memory) is raised as it is.
+    Raises ConfigError with the error of `model`, which is named `name` and loaded from `path`: a tokenizer with more tokens
+    than the model, an image processor for another size. Errors of the machine (memory) pass through.
     """
     import torch
     from PIL import Image

@@ -1,4 +1,4 @@
-"""How answers are searched for: what the user says, else the model's own way, else the task's."""
+"""The generation options of a call: the user's, else the model's defaults, else the task's."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from icltool.contracts import GenerationOptions, HasGenerationDefaults, Task
 
 
 def generation_options(options: Mapping[str, Any], task: Task, model: object | None) -> GenerationOptions:
-    """`given` are fields of GenerationOptions that the user named. A model that answers with none of its own is None."""
+    """`options` are the fields of GenerationOptions that the user set. `model` may be anything; only HasGenerationDefaults
+    counts."""
     own: Mapping[str, Any] = model.generation_defaults(task.name) if isinstance(model, HasGenerationDefaults) else {}
     tasks = {
         "max_new_tokens": task.max_new_tokens,

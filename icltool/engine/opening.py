@@ -1,4 +1,4 @@
-"""Opening a scoring session with the caches that its model can use."""
+"""Opens a scoring session with the caches that its model supports."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ def open_session(
     image_workers: int | Literal["auto"] = 0,
     image_store: FeatureStore | None = None,
 ) -> Session:
-    """A Session with an image-feature cache of `cache_bytes`, and keys and values of shared prefixes in `prefix_bytes`,
-    where the model can use them (0: none). `image_workers` processes prepare images, `image_store` keeps their features
-    for later runs. The session must be closed.
+    """A Session with an image-feature cache of `cache_bytes` and a prefix cache of `prefix_bytes`, as far as the model supports
+    them (0: no cache). `image_workers` processes prepare images, `image_store` keeps their features for later runs. The
+    session must be closed.
 
-    Under releases of other packages that icltool was not tested with, caches that change what the model says are left out."""
+    With untested releases of other packages, caches that change the model's results are not used."""
     if model is not None and (cache_bytes > 0 or prefix_bytes > 0):
         note = parity_note(
             model,
@@ -44,7 +44,7 @@ def open_session(
 
 
 def prefix_bytes(megabytes: int | None, model: Model | None) -> int:
-    """Bytes for keys and values of shared prefixes: as asked for, or what suits the device that the model is on."""
+    """The size of the prefix cache in bytes: `megabytes`, or a default for the model's device."""
     if megabytes is not None:
         return megabytes * 2**20
     if device_type(model) != "cuda":

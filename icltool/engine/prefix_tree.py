@@ -1,4 +1,4 @@
-"""Which beginnings of prompts have their keys and values stored, and in which slots of the pool."""
+"""The prefixes of prompts whose keys and values are stored, with their slots in the pool."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ class _Node:
 class PrefixTree:
     """A tree over the units of tokens (see PromptTokens); every path from its root is stored.
 
-    `begin()` opens a round: what is touched from then on is safe from `oldest`, which frees the slots of paths that no
-    prompt of this round passes through, longest unused first.
+    `begin()` starts a round. `oldest` frees the slots of paths that no prompt of the round passes through, the longest unused
+    first; paths that were used in the round stay.
     """
 
     def __init__(self) -> None:
@@ -38,7 +38,7 @@ class PrefixTree:
         self._all_in_use = False
 
     def __len__(self) -> int:
-        """Stored tokens."""
+        """The number of stored tokens."""
         return self._size
 
     def begin(self) -> None:
@@ -46,7 +46,7 @@ class PrefixTree:
         self._all_in_use = False
 
     def find(self, units: Sequence[Hashable], limit: int) -> list[int]:
-        """Slots of the longest stored beginning of `units`, at most `limit` tokens."""
+        """Slots of the longest stored prefix of `units`, at most `limit` tokens."""
         slots: list[int] = []
         node = self._root
         for unit in units[:limit]:
@@ -59,11 +59,11 @@ class PrefixTree:
         return slots
 
     def missing(self, units: Sequence[Hashable], limit: int) -> int:
-        """How many of the first `limit` tokens are not stored."""
+        """The number of the first `limit` tokens that are not stored."""
         return max(0, limit - len(self.find(units, limit)))
 
     def add(self, units: Sequence[Hashable], slots: Sequence[int]) -> None:
-        """Stores the tokens of `units` that are not: those after the stored ones, in these slots, one each."""
+        """Stores the tokens of `units` after the stored prefix, one in each of these slots."""
         node = self._root
         free = iter(slots)
         for unit in units:
@@ -75,9 +75,9 @@ class PrefixTree:
             node = child
 
     def oldest(self, count: int) -> list[int]:
-        """Slots of up to `count` tokens that this round does not use, which are stored no longer.
+        """Removes up to `count` tokens that this round does not use, and returns their slots.
 
-        A token is used whenever one after it is, so no path is cut in its middle.
+        A token is in use whenever a later token of its path is, so no path is cut in the middle.
         """
         if self._all_in_use:  # what a round uses stays in use
             return []
@@ -92,7 +92,7 @@ class PrefixTree:
         return freed
 
     def drop(self, slots: Collection[int]) -> None:
-        """Forgets the tokens in these slots, which no other stored token follows."""
+        """Removes the tokens in these slots; no other stored token may follow them."""
         gone = set(slots)
         doomed = [n for n in self._nodes() if n.slot in gone]
         for node in sorted(doomed, key=lambda n: -n.depth):

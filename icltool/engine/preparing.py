@@ -272,7 +272,7 @@ def serve() -> None:
     for an image that it could not prepare: the parent does it again, and meets the error where it belongs."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     answers = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what a library prints is no answer
+    os.dup2(2, 1)  # what a library prints is not an answer
     with contextlib.suppress(EOFError, OSError):  # the parent is gone, or wants no more
         reader: Reader = pickle.loads(pickle.load(sys.stdin.buffer))
         prepared = None

@@ -1,4 +1,4 @@
-"""The session that answers scorers: it owns the model, the batches and the caches, and knows nothing of beams."""
+"""The session that serves scorers: it owns the model, the batches and the caches, and is independent of beam search."""
 
 from __future__ import annotations
 
@@ -32,20 +32,19 @@ if TYPE_CHECKING:
     from icltool.engine.prefix_engine import PrefixEngine
 
 FeatureSource = Callable[[str, Sequence[Example]], FloatArray]
-#: Memory for keys and values where nothing else is said (on the CPU it is taken only as far as it is used), and the share
-#: of a GPU's free memory.
+#: The default size of the prefix cache (on the CPU only used memory is allocated), and its share of a GPU's free memory.
 PREFIX_BYTES, PREFIX_SHARE = 1 << 30, 1 / 8
 
 
 class Session:
     """A ScoringSession over one model and one task.
 
-    Where the model is SupportsPrefixCache and `prefixes` is given, prompts are computed as a tree: what they share once.
-    Otherwise each is computed whole.
+    If the model is SupportsPrefixCache and `prefix_bytes` is positive, a shared prefix of several prompts is computed once;
+    otherwise each prompt is computed whole.
 
-    `lookup(kind, examples)` gives stored embeddings, `corpus()` the references of the index set; both may be left out
-    when no scorer asks for them. `model` is None for scorers that need none. `batch_size` "auto" finds the largest size
-    that fits; any size is halved when memory runs out. `notes` are remarks for the user about it.
+    `lookup(kind, examples)` returns stored embeddings, `corpus()` the references of the index set; both may be omitted if no
+    scorer needs them. `model` is None for scorers without a model. `batch_size` "auto" finds the largest size that fits; any
+    size is halved when memory runs out. `notes` are lines for the user about it.
     """
 
     def __init__(
@@ -71,49 +70,49 @@ class Session:
         self._corpus = corpus
         self._remarks = tuple(remarks)
         self.prompts_scored = 0
-        #: Whether what stands before the query in a scored prompt can be useful to prompts to come. A search says so.
+        #: Whether later prompts may share what precedes the query of a scored prompt. A search sets it.
         self.keeps_prefixes = False
 
     @property
     def batch_size(self) -> int:
-        """How many prompts the model reads at once now."""
+        """The current batch size."""
         return self._batches.size
 
     @property
     def largest_batch(self) -> int:
-        """The batch size that was asked for; with "auto" the largest that is tried. It does not change."""
+        """The requested batch size; with "auto" the largest that is tried. It does not change."""
         return self._requested_batch
 
     @property
     def notes(self) -> list[str]:
-        """What the user should know: that caches are switched off, that memory ran out, and what the image cache has to say."""
+        """Notes for the user: caches switched off, memory that ran out, and the notes of the image cache."""
         return [*self._remarks, *self._batches.notes, *(self.cache.notes if self.cache is not None else ())]
 
     @property
     def done(self) -> Work:
-        """How much the model did so far."""
+        """The work of the model so far."""
         scored, computed, padded = self.tokens_scored or 0, self.tokens_computed or 0, self.tokens_padded or 0
         encoded, stored = (0, 0) if self.cache is None else (self.cache.encoded, self.cache.from_disk)
         return Work(self.prompts_scored, scored, computed, padded, encoded, stored)
 
     @property
     def work(self) -> list[str]:
-        """One line that says how much the model did, against what it would have done without sharing."""
+        """One line on the work of the model, compared with the work without sharing."""
         return self.done.lines
 
     @property
     def tokens_scored(self) -> int | None:
-        """Tokens of all prompts so far, as if each were computed whole; None where they are."""
+        """Tokens of all prompts so far, as if each were computed whole; None without a prefix cache."""
         return None if self._prefixes is None else self._prefixes.counts.scored
 
     @property
     def tokens_computed(self) -> int | None:
-        """Tokens that the model was run on so far; None where each prompt is computed whole."""
+        """Tokens that the model computed so far; None without a prefix cache."""
         return None if self._prefixes is None else self._prefixes.counts.computed
 
     @property
     def tokens_padded(self) -> int | None:
-        """Tokens that the model was run on so far, with the padding of their batches."""
+        """Tokens that the model computed so far, with the padding of their batches; None without a prefix cache."""
         return None if self._prefixes is None else self._prefixes.counts.padded
 
     def __enter__(self) -> Session:
@@ -125,7 +124,7 @@ class Session:
         self.close(finished=error is None)
 
     def close(self, finished: bool = True) -> None:
-        """Ends what works beside the session: processes that prepare images, and the store of their features."""
+        """Closes the processes that prepare images, and the store of their features."""
         if self.cache is not None:
             self.cache.close(finished)
 
@@ -135,19 +134,19 @@ class Session:
             self.cache.expect(e.image for e in examples if e.image)
 
     def start_anew(self) -> None:
-        """Drops keys and values of earlier prompts, and what "auto" found: what is computed next does not depend on what
-        was before, even by rounding."""
+        """Drops the prefix cache and the batch size that "auto" chose, so that later results do not depend on earlier prompts,
+        even by rounding."""
         self._batches.start_anew()
         if self._prefixes is not None:
             self._prefixes.forget()
 
     @contextmanager
     def applying(self, intervention: Intervention) -> Iterator[None]:
-        """Within it the model answers and scores under the intervention. Keys and values of before are not used in it, nor
-        its own afterwards; image features are, since interventions change the decoder alone.
+        """A context in which the model answers and scores under the intervention. The prefix cache is emptied before and after;
+        image features are reused, since interventions change the decoder only.
 
-        Prompts share nothing where the intervention treats a token by what stands around it. Raises ConfigError where the
-        model is not the one that the intervention was made for.
+        There is no prefix cache if the intervention treats a token by its context. Raises ConfigError for another model than
+        the one that the intervention was trained for.
         """
         prefixes = self._prefixes
         with intervention.applied(self._needed_model()):
@@ -163,7 +162,7 @@ class Session:
     def plain(self) -> Session:
         """The same session with every prompt computed whole and alone: no cache, no padding, one prompt per batch.
 
-        Its figures depend on nothing but the prompt, so they settle what rounding left open.
+        Its scores depend on the prompt alone, so they decide ties up to rounding.
         """
         return Session(self.task, self.model, self.generation, 1, None, self._lookup, self._corpus)
 

@@ -1,4 +1,4 @@
-"""Which tokens several prompts of a call have in common, and in which order they are computed."""
+"""The tokens that several prompts of a call share, and the order in which they are computed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ WORTH = 64
 
 @dataclass(frozen=True)
 class Segment:
-    """Tokens [start, end) that begin in the same way in all prompts `rows`; computed once, for prompt rows[0]."""
+    """Tokens [start, end) that all prompts `rows` share, with the same prefix; computed once, for prompt rows[0]."""
 
     start: int
     end: int
@@ -22,17 +22,17 @@ class Segment:
 
     @property
     def saved(self) -> int:
-        """Tokens that need not be computed, those of inner segments included."""
+        """The number of tokens that need not be computed, including those of inner segments."""
         return (len(self.rows) - 1) * (self.end - self.start) + sum(s.saved for s in self.inner)
 
 
 def shared_segments(
     prompts: Sequence[PromptTokens], stored: Sequence[int], ends: Sequence[int], worth: int = WORTH
 ) -> list[list[Segment]]:
-    """Segments level by level: those of a level follow stored tokens, or segments of the levels before.
+    """Segments by level: those of a level follow stored tokens, or segments of earlier levels.
 
-    `stored` says how many tokens of each prompt are there already, `ends` where the part of each prompt that may be shared
-    ends. A segment that saves fewer than `worth` tokens, with all that follows it, is left to the prompts.
+    `stored` is the number of stored tokens of each prompt, `ends` the end of the part of each prompt that may be shared. A
+    segment that saves fewer than `worth` tokens, inner segments included, is not shared.
     """
     top = _segments(prompts, [i for i in range(len(prompts)) if stored[i] < ends[i]], stored, ends)
     levels: list[list[Segment]] = []

@@ -1,4 +1,4 @@
-"""How much a model did, against what it would have done without sharing; of several sessions together."""
+"""The work of a model, compared with the work without sharing; summed over sessions."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from dataclasses import astuple, dataclass
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """Counts of one or more sessions. Tokens are counted only where prompts share prefixes: `scored` as if each prompt were
-    computed whole, `computed` that the model was run on, `padded` with the padding of their batches. `encoded` images were
-    run through the vision encoder, `stored` ones came from the disk."""
+    """Counts of one or more sessions. Tokens are counted only with a prefix cache: `scored` as if each prompt were computed
+    whole, `computed` by the model, `padded` with the padding of the batches. `encoded` images passed through the vision
+    encoder, `stored` ones came from the disk."""
 
     prompts: int = 0
     scored: int = 0
@@ -27,7 +27,7 @@ class Work:
 
     @property
     def lines(self) -> list[str]:
-        """One line that says so; none where nothing was done."""
+        """One line with the counts; none if nothing was done."""
         done = [f"{self.prompts:,} prompts"] if self.prompts else []
         if self.scored:
             share, padding = self.computed / self.scored, 1 - self.computed / max(self.padded, 1)

@@ -61,7 +61,7 @@ def embedded_by(workspace: Workspace, dataset: PreparedDataset, encoder: str | N
     if len(encoders) > 1:
         raise StoreError(
             f"{dataset.name} ({dataset.task}) has embeddings by {', '.join(encoders)}",
-            f"add --encoder {encoders[0]}, say",
+            f"for example --encoder {encoders[0]}",
         )
     return encoders[0]
 

@@ -138,11 +138,11 @@ def check_identity(
     if key == "dataset_fingerprint":
         raise StoreError(
             f"{path} was made from another data set: dataset_fingerprint is {old!r} in {what}, {new!r} in this run",
-            "prepare that data set again, use another workspace, or start the file anew with --overwrite",
+            "prepare that data set again, use another workspace, or overwrite the file with --overwrite",
         )
     raise StoreError(
         f"{path} was made with other options: {key} is {old!r} in {what}, {new!r} in this run",
-        "use the same options, or start the file anew with --overwrite",
+        "use the same options, or overwrite the file with --overwrite",
     )
 
 
@@ -178,7 +178,7 @@ def open_h5(path: Path, schema: Schema) -> tuple[h5py.File, Header]:
     with reading(path, schema):
         if not h5py.is_hdf5(path):
             raise StoreError(
-                f"{path} is no HDF5 file, or its beginning is lost",
+                f"{path} is not an HDF5 file, or its beginning is lost",
                 f"give another file, or run `{schema.command}` again",
             )
         file = h5py.File(path, "r", locking=False, rdcc_nbytes=_CACHE_BYTES)

@@ -45,7 +45,7 @@ class EmbeddingWriter(JournaledWriter):
     `fields` are "image" and names of text fields ("text"). Rows are stored as `dtype`. A context manager; see
     JournaledWriter for what it guarantees. Raises StoreError when the file is being written by another process,
     cannot be written, or was made with other options, another data set or another encoder (not with `overwrite`,
-    which starts anew).
+    which starts again).
     """
 
     def __init__(
@@ -243,7 +243,7 @@ def _pending(journal: Journal, stored: int) -> list[tuple[int, range]]:
         if first > stored:
             raise StoreError(
                 f"{journal.path} goes on at row {first}, but its file has {stored} rows",
-                "put the file back that it belongs to, or start anew with --overwrite",
+                "put the file back that it belongs to, or start again with --overwrite",
             )
         if first + count > stored:
             ranges.append((index, range(stored - first, count)))

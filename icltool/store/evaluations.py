@@ -78,7 +78,7 @@ class Evaluation:
     analysis: Analysis
 
     def predictions(self, key: SettingKey) -> list[Prediction]:
-        """The answers of a setting. ValueError for a method that is no file name, StoreError as `read_predictions`."""
+        """The answers of a setting. ValueError for a method that is not a file name, StoreError as `read_predictions`."""
         return read_predictions(predictions_file(self.folder, *key))
 
 
@@ -118,13 +118,13 @@ def read_evaluation(place: Path) -> Evaluation:
         raise StoreError(f"{path} is malformed: {type(error).__name__} {error}", _AGAIN) from error
     analysis = content.get("analysis", {})
     if not isinstance(analysis, dict):
-        raise StoreError(f"{path} is malformed: analysis is no object", _AGAIN)
+        raise StoreError(f"{path} is malformed: analysis is not an object", _AGAIN)
     return Evaluation(path.parent, results, provenance, cast(Analysis, analysis))
 
 
 def predictions_file(folder: Path, method: str, shots: int, seed: int, order: int = 0) -> Path:
     """Where the predictions of a setting lie; `order` counts the further orders of its demonstrations, from 1. ValueError
-    for a method name that is no file name."""
+    for a method name that is not a file name."""
     if not method or method.startswith(".") or any(sign in method for sign in "/\\\0"):
         raise ValueError(f"method name {method!r} cannot be part of a file name")
     ending = f"-order{order}" if order else ""

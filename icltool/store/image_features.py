@@ -94,7 +94,7 @@ class ImageFeatureFile:
     """Features by image path. An image that was changed since is another image; what is damaged is encoded again.
 
     Opening takes the writer's lock; where another process has it, features are read and none are added. A file of another
-    schema, model or library, or a damaged one, is started anew. `notes` has a line about all this. SIGKILL at any moment
+    schema, model or library, or a damaged one, is started again. `notes` has a line about all this. SIGKILL at any moment
     loses at most the features that were added last. New features are written by a thread, many at a time, and no more when
     file and journal have `byte_limit` bytes.
     """
@@ -206,7 +206,7 @@ class ImageFeatureFile:
                 return
             except StoreError as error:
                 self._forget()
-                self._note(f"{error.message}: it is started anew")
+                self._note(f"{error.message}: it is started again")
         self._write_file([])
         remove_journal(journal_path(self.path))  # of a file that was removed, or cannot be trusted
         self._load()

@@ -42,7 +42,7 @@ class Journal:
 
     Opening checks every record; what follows the last whole record is a torn write. A writer cuts it off, a reader
     passes over it. Once `append` has returned, a kill of the process cannot lose the record; a power failure can lose
-    those of the last few seconds. Raises StoreError for a file that is no journal.
+    those of the last few seconds. Raises StoreError for a file that is not a journal.
     """
 
     def __init__(self, path: Path, writable: bool = False) -> None:
@@ -127,7 +127,7 @@ class Journal:
         with reading_journal(self.path):
             size = os.fstat(self._file.fileno()).st_size
             if self._read(0, min(len(MAGIC), size)) != MAGIC:
-                raise StoreError(f"{self.path} is no journal of icltool", "remove it")
+                raise StoreError(f"{self.path} is not a journal of icltool", "remove it")
             entries = list(self._records(len(MAGIC), size))
             try:
                 identity = json.loads(self._read(*entries[0]))

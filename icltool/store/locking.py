@@ -73,7 +73,7 @@ def held(lock_path: Path, wait: float = 0.0) -> Iterator[None]:
     import filelock
 
     if not _has_locks(lock_path.parent):
-        message = f"the file system of {lock_path.parent} has no locks; lock files replace them, and remain after a crash of the machine"
+        message = f"the file system of {lock_path.parent} has no locks; lock files replace them"
         warnings.warn(message, IclWarning, stacklevel=3)
         with _exclusive_file(lock_path.with_name(f"{lock_path.name}.held"), wait):
             yield

@@ -67,7 +67,7 @@ class Makers:
         if difference := self.difference(now):
             raise StoreError(
                 f"{path} was made with {difference}",
-                "--overwrite makes it anew; to go on, bring back what it was made with",
+                "make it again with --overwrite, or restore what it was made with to resume",
             )
 
 

@@ -92,7 +92,7 @@ def read_plan(path: Path) -> Plan:
     """The plan in a file. A file without schema or fingerprint, as one writes by hand, gives a remark.
 
     Raises StoreError that names the file and what is wrong: it is missing or no JSON, has another schema, version or
-    order, has no queries, names a query or (for one query) an ICD twice, or an id is no whole number of 64 bits.
+    order, has no queries, names a query or (for one query) an ICD twice, or an id is not a 64-bit integer.
     """
     path = Path(path)
     content, digest = _content(path)
@@ -183,7 +183,7 @@ def _content(path: Path) -> tuple[dict[str, Json], str]:
     except _RepeatedKeyError as error:
         raise StoreError(f"plan {path} has the key {error.args[0]!r} twice in one object", _AGAIN) from error
     except (ValueError, RecursionError) as error:  # JSONDecodeError and UnicodeDecodeError are ValueErrors
-        raise StoreError(f"plan {path} is no JSON: {error}", _AGAIN) from error
+        raise StoreError(f"plan {path} is not valid JSON: {error}", _AGAIN) from error
     if not isinstance(content, dict):
         raise StoreError(f"plan {path} must be a JSON object, not {type(content).__name__}", _AGAIN)
     return content, hashlib.blake2b(data, digest_size=8).hexdigest()
@@ -249,13 +249,13 @@ def _queries(path: Path, entries: Json) -> dict[int, tuple[int, ...]]:
     queries: dict[int, tuple[int, ...]] = {}
     for key, icds in entries.items():
         if not _INTEGER.fullmatch(key) or int(key) not in _INT64:
-            raise StoreError(f"plan {path}: query id {key!r} is no whole number", _AGAIN)
+            raise StoreError(f"plan {path}: query id {key!r} is not an integer", _AGAIN)
         if not isinstance(icds, list):
             raise StoreError(f"plan {path}: query {key} has {icds!r} in place of a list of ICD ids", _AGAIN)
         ids: list[int] = []
         for icd in icds:
             if type(icd) is not int or icd not in _INT64:
-                raise StoreError(f"plan {path}: query {key} lists {icd!r}, which is no whole number", _AGAIN)
+                raise StoreError(f"plan {path}: query {key} lists {icd!r}, which is not an integer", _AGAIN)
             ids.append(icd)
         if len(set(ids)) < len(ids):
             repeated = next(icd for icd in ids if ids.count(icd) > 1)

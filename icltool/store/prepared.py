@@ -269,7 +269,7 @@ def open_dataset(folder: Path) -> PreparedDataset:
         raise StoreError(f"no prepared data set in {folder}", again)
     manifest: Json = read_json(path)
     if not isinstance(manifest, dict) or manifest.get("schema") != SCHEMA:
-        raise StoreError(f"{path} is no manifest of a prepared data set", again)
+        raise StoreError(f"{path} is not a manifest of a prepared data set", again)
     if manifest.get("schema_version") != SCHEMA_VERSION:
         raise StoreError(
             f"{path} has schema version {manifest.get('schema_version')}; this icltool reads {SCHEMA_VERSION}", again
@@ -327,7 +327,7 @@ def _load(folder: Path, again: str) -> datasets.Dataset:
     try:
         for entry in folder.iterdir():
             if not entry.is_file():
-                raise OSError(f"{entry.name} is no file")
+                raise OSError(f"{entry.name} is not a file")
         loaded = datasets.load_from_disk(str(folder)).with_format(None)  # whatever state.json says of it
         loaded.data.validate(
             full=True

@@ -39,7 +39,7 @@ class ArtefactFile(abc.ABC):
 
         The journal is opened *before* the HDF5 file: should the writer replace the one and remove the other meanwhile,
         rows are seen twice, which does no harm, and never not at all. A journal of another identity is one of a file that
-        was since started anew, and is passed over.
+        was since started again, and is passed over.
         """
         path = Path(path)
         with contextlib.ExitStack() as stack:

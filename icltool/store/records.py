@@ -64,7 +64,7 @@ def write_dataset(
     and leaves the one before as it was. Lone surrogates in texts, which no UTF-8 file can hold, become U+FFFD.
 
     The fingerprint is a hash of the content (of image paths only the last two parts, so that a moved data set keeps it).
-    Where the same data set is prepared anew and its images have changed, what they are now is part of it, too: their
+    Where the same data set is prepared again and its images have changed, what they are now is part of it, too: their
     size and time, with `verify` their content. `declared` is the definition of a task that icltool does not bring along: it
     is kept with the data set, and is part of the fingerprint.
 

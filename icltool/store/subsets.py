@@ -72,7 +72,7 @@ def read_subset(path: Path) -> Subset:
     """The subset in a file.
 
     Raises StoreError that names the file and what is wrong: it is missing, unreadable or of another schema or version, has no
-    ids, or names one twice, or an id is no whole number of 64 bits.
+    ids, or names one twice, or an id is not a 64-bit integer.
     """
     try:
         data = read_whole(path)
@@ -122,7 +122,7 @@ def _listed(path: Path, data: bytes) -> dict[int, float | None]:
         except ValueError:
             one = 2**63
         if not -(2**63) <= one < 2**63:
-            raise StoreError(f"subset {path}, line {number}: {text[:40]!r} is no id", _AGAIN)
+            raise StoreError(f"subset {path}, line {number}: {text[:40]!r} is not an id", _AGAIN)
         if one in scores:
             raise StoreError(f"subset {path}, line {number}: example {one} is named twice", _AGAIN)
         scores[one] = None

@@ -86,7 +86,8 @@ class Workspace:
         names = sorted({n for n, _ in fitting})
         if len(names) > 1:
             raise StoreError(
-                f"several data sets are prepared in {self.root}: {_listed(fitting)}", f"add --dataset {names[0]}, say"
+                f"several data sets are prepared in {self.root}: {_listed(fitting)}",
+                f"for example --dataset {names[0]}",
             )
         return names[0], self._choose_task(names[0], [t for _, t in fitting])
 
@@ -99,7 +100,7 @@ class Workspace:
                 return default
         raise StoreError(
             f"data set {name!r} is prepared for several tasks in {self.root}: {', '.join(tasks)}",
-            f"add --task {tasks[0]}, say",
+            f"for example --task {tasks[0]}",
         )
 
     def _default_task(self, name: str, task: str) -> str:

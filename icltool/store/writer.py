@@ -29,7 +29,7 @@ class JournaledWriter(abc.ABC):
     new file that replaces the old one, and removes the journal. A kill in between leaves both, and rows that are in
     both count once. With `overwrite` the old file and journal are replaced on entering.
 
-    A journal without its file is one whose file the user removed to start anew, and is removed too.
+    A journal without its file is one whose file the user removed to start again, and is removed too.
     Subclasses say how rows are taken from file and journal, and how a file is filled.
     """
 

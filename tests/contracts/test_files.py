@@ -178,7 +178,7 @@ def test_pipes_and_devices_are_not_waited_for(tmp_path: Path, monkeypatch: pytes
     os.mkfifo(tmp_path / "pipe")
     for path in (tmp_path / "pipe", Path("/dev/zero")):
         for read in (open_file, read_whole):
-            with pytest.raises(OSError, match="it is no regular file"):
+            with pytest.raises(OSError, match="it is not a regular file"):
                 read(path)
     (tmp_path / "long").write_bytes(b"12345")
     assert read_whole(tmp_path / "long") == b"12345"

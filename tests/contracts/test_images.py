@@ -29,5 +29,5 @@ def test_no_image_is_a_program_to_be_run(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr("PIL.EpsImagePlugin.Ghostscript", lambda *_, **__: pytest.fail("it ran"))
     with pytest.raises(UnidentifiedImageError):
         open_image(tmp_path / "a.jpg")
-    with pytest.raises(DataError, match=r"a\.jpg cannot be read: it is no image of a known format"):
+    with pytest.raises(DataError, match=r"a\.jpg cannot be read: it is not an image of a known format"):
         read_image(str(tmp_path / "a.jpg"))

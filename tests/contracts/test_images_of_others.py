@@ -88,7 +88,7 @@ def test_what_cannot_be_decoded_is_one_line_and_the_same_everywhere(tmp_path: Pa
         expect_readable(FOLDER, [broken.name], "restore it")
     assert verified.value.message == caught.value.message
     (tmp_path / "a.jpg").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n")
-    with pytest.raises(DataError, match="it is no image of a known format"):
+    with pytest.raises(DataError, match="it is not an image of a known format"):
         load_image(str(tmp_path / "a.jpg"))
 
 

@@ -85,7 +85,7 @@ def test_whether_its_text_is_what_is_to_be_written(fields: tuple[str, ...], answ
         ("[prompts.completion]", "[prompts.lever-lm]", 'prompts need one for "completion"'),
         ("stop = [", "stops = [", "prompts.completion.stops: no such key"),
         ("max_new_tokens = 4", "max_new_tokens = 0", "max_new_tokens: Input should be greater than"),
-        ("[prompts.chat]", "[prompts.chat", "is no TOML"),
+        ("[prompts.chat]", "[prompts.chat", "is not valid TOML"),
     ],
 )
 def test_a_wrong_file_is_one_line_with_the_key(tmp_path: Path, before: str, after: str, message: str) -> None:

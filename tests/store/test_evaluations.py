@@ -98,7 +98,7 @@ def test_the_analysis_comes_back_and_older_files_have_none(tmp_path: Path) -> No
     assert read_evaluation(path).analysis == {"key": "x", "differences": [{"mean": None, "p": 0.5}]}
     assert (read_evaluation(path).results, read_evaluation(path).provenance) == (_results(), PROVENANCE)
     path.write_text(json.dumps({**json.loads(path.read_text()), "analysis": [1]}))
-    with pytest.raises(StoreError, match="analysis is no object"):
+    with pytest.raises(StoreError, match="analysis is not an object"):
         read_evaluation(tmp_path)
 
 

@@ -179,7 +179,7 @@ def test_what_cannot_be_trusted_is_started_anew(change: str, tmp_path: Path) -> 
     assert found == {}
     assert len(notes) == 1
     assert str(path) in notes[0]
-    assert "started anew" in notes[0]
+    assert "started again" in notes[0]
     stored(path, images)
     assert set(read(path, images)[0]) == set(images)
 

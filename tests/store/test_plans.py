@@ -76,8 +76,8 @@ def test_the_digest_stands_for_the_content(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("{", "is no JSON"),
-        ("[" * 100_000, "is no JSON"),
+        ("{", "is not valid JSON"),
+        ("[" * 100_000, "is not valid JSON"),
         ("[]", "must be a JSON object, not list"),
         ({}, "lists no queries"),
         ({"plan": {}}, "lists no queries"),
@@ -89,11 +89,11 @@ def test_the_digest_stands_for_the_content(tmp_path: Path) -> None:
         ({"fingerprint": 5, "plan": {"1": [2]}}, "fingerprint must be a text, not 5"),
         ({"made": [], "plan": {"1": [2]}}, "made must be an object"),
         ({"splits": {"index": "train"}, "plan": {"1": [2]}}, "splits must name those of demonstrations and queries"),
-        ({"plan": {"one": [2]}}, "query id 'one' is no whole number"),
-        ({"plan": {"01": [2]}}, "query id '01' is no whole number"),
-        ({"plan": {str(2**63): [2]}}, "is no whole number"),
+        ({"plan": {"one": [2]}}, "query id 'one' is not an integer"),
+        ({"plan": {"01": [2]}}, "query id '01' is not an integer"),
+        ({"plan": {str(2**63): [2]}}, "is not an integer"),
         ({"plan": {"1": 2}}, "query 1 has 2 in place of a list"),
-        ({"plan": {"1": [2.0]}}, r"query 1 lists 2\.0, which is no whole number"),
+        ({"plan": {"1": [2.0]}}, r"query 1 lists 2\.0, which is not an integer"),
         ({"plan": {"1": ["2"]}}, "query 1 lists '2'"),
         ({"plan": {"1": [True]}}, "query 1 lists True"),
         ({"plan": {"1": [None]}}, "query 1 lists None"),
@@ -117,7 +117,7 @@ def test_missing_and_unreadable_files(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="cannot read plan"):
         read_plan(tmp_path)
     (tmp_path / "latin.json").write_bytes(b'{"dataset": "\xe9"}')
-    with pytest.raises(StoreError, match="is no JSON"):
+    with pytest.raises(StoreError, match="is not valid JSON"):
         read_plan(tmp_path / "latin.json")
 
 

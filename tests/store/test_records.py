@@ -300,8 +300,8 @@ def test_opening_what_is_not_there(tmp_path: Path) -> None:
     ("content", "message"),
     [
         ('{"schema": "icl', "is truncated or malformed"),
-        ("[]", "is no manifest of a prepared data set"),
-        ('{"schema": "icltool.sequences"}', "is no manifest of a prepared data set"),
+        ("[]", "is not a manifest of a prepared data set"),
+        ('{"schema": "icltool.sequences"}', "is not a manifest of a prepared data set"),
         ('{"schema": "icltool.dataset", "schema_version": 9}', "has schema version 9; this icltool reads 1"),
         ('{"schema": "icltool.dataset", "schema_version": 1, "name": "x"}', "is malformed: name, task"),
     ],
@@ -341,7 +341,7 @@ def test_cut_and_missing_arrow_files(tmp_path: Path) -> None:
     assert error.message.startswith(f"{folder / 'train'} cannot be read")
     assert error.hint == "run `icltool prepare pets --task caption` again"
     os.mkfifo(arrow)
-    assert refused(folder, "train").message == f"{folder / 'train'} cannot be read: {arrow.name} is no file"
+    assert refused(folder, "train").message == f"{folder / 'train'} cannot be read: {arrow.name} is not a file"
     state, info = (folder / "validation" / name for name in ("state.json", "dataset_info.json"))
     kept = open_dataset(folder).split("validation").rows([0])
     before, described = json.loads(state.read_text()), json.loads(info.read_text())

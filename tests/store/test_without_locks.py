@@ -51,7 +51,7 @@ assert run(["generate", *search, *common]) == 0
 """
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert "has no locks: files stand for them" in done.stderr
+    assert "has no locks; lock files replace them" in done.stderr
     assert "another process" not in done.stderr
     assert len(open_dataset(workspace / "datasets" / "shapes" / "caption").split("train")) == 12
     for file in (workspace / "sequences").glob("*.h5"):

@@ -15,7 +15,7 @@ from icltool.store.plans import SCHEMA as PLAN
 _END_BYTES = 4096
 #: Of the card of a packed model, which is its first file, so many bytes are read.
 _CARD_BYTES = 1 << 20
-#: JSON files larger than this are no exported results.
+#: JSON files larger than this are not exported results.
 _RESULTS_BYTES = 1 << 26
 _EXPORTED = b"Exported by icltool"
 

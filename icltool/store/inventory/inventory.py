@@ -182,7 +182,7 @@ def _artefact(
 
 
 def _left(kind: str, top: Path, path: Path, lock: Path | None = None) -> Iterator[Artefact]:
-    """What a killed run left at `path`, nothing where it is in use or is no such thing. `lock` is the artefact it is in."""
+    """What a killed run left at `path`, nothing where it is in use or is not a leftover. `lock` is the artefact it is in."""
     owner, note = lock, ""
     if match := _TEMPORARY.match(path.name):
         stem = match["stem"] or ""

@@ -24,7 +24,7 @@ def remove(artefact: Artefact, advance: Callable[[int], None] = lambda files: No
     another process writes it, it has changed since it was listed, or it cannot be renamed; with a leftover, when a file of it
     cannot be deleted.
     """
-    if _is_gone(artefact):  # taking its lock would make a lock's file anew
+    if _is_gone(artefact):  # taking its lock would make a lock's file again
         return 0
     with _held(artefact):
         if _is_gone(artefact):

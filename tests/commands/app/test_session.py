@@ -81,7 +81,7 @@ def test_what_was_asked_otherwise_has_no_references(answers: AnswerSession, data
 def test_faults_are_told_in_a_line(answers: AnswerSession, tmp_path: Path) -> None:
     session = AppSession(answers, None, ())
     (tmp_path / "notes.jpg").write_text("no image")
-    with pytest.raises(DataError, match=r"^image notes\.jpg cannot be read: it is no image of a known format"):
+    with pytest.raises(DataError, match=r"^image notes\.jpg cannot be read: it is not an image of a known format"):
         session.own(str(tmp_path / "notes.jpg"), "", "")
     with pytest.raises(DataError, match=r"^image gone\.jpg is missing"):
         session.own(str(tmp_path / "gone.jpg"), "", "")

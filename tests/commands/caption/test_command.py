@@ -123,7 +123,7 @@ def test_samples_of_a_data_set(workspace: Path, tmp_path: Path, capsys: pytest.C
         ([{"image": "GOOD"}, {"image": "gone.jpg"}], ["entry 2: ", "gone.jpg is missing", "--images FOLDER"]),
         (
             [{"image": "text.jpg"}],
-            ["entry 1: ", "text.jpg cannot be read: it is no image of a known format", "restore the file"],
+            ["entry 1: ", "text.jpg cannot be read: it is not an image of a known format", "restore the file"],
         ),
         ([{"image": "."}], ["entry 1: ", " is a folder"]),
         ([{"image": f"{n}.jpg"} for n in range(9)], ["0.jpg is missing", "2.jpg is missing; and 6 more images"]),

@@ -106,7 +106,7 @@ def test_faults_name_the_image(tmp_path: Path) -> None:
         ("a.zip/none.jpg", "is missing"),
         ("cut.jpg", "cannot be read: "),
         ("a.zip/cut.jpg", "cannot be read: "),
-        ("text.jpg", "cannot be read: it is no image of a known format"),
+        ("text.jpg", "cannot be read: it is not an image of a known format"),
         ("b.zip/cut.jpg", "cannot be read: it is cut off or no zip archive"),
     ):
         with pytest.raises(DataError) as caught:
