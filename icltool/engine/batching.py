@@ -1,4 +1,4 @@
-"""How many prompts a model reads at once: as asked for, found by trying, and fewer when memory runs out."""
+"""The batch size of a model: as requested, or found by trial, and reduced when memory runs out."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ BatchSize = int | Literal["auto"]
 Item = TypeVar("Item", Prompt, Span)
 Result = TypeVar("Result")
 
-#: Largest size that "auto" tries. Beyond some hundred prompts a GPU is busy all the time; a CPU is long before.
+#: Largest size that "auto" tries. A few hundred prompts keep a GPU busy, and far fewer a CPU.
 LARGEST_ON_GPU, LARGEST_ON_CPU = 512, 64
-#: Share of a batch that may be filling, and the share of the full size below which it does not matter: what small batches
-#: lose is more.
+#: Largest share of padding in a batch. A batch below the share SMALLEST of the full size may have more: small batches cost
+#: more than padding.
 PADDING, SMALLEST = 0.05, 0.25
 _SIGNS = ("out of memory", "not enough memory", "can't allocate memory", "cannot allocate memory")
 
@@ -33,14 +33,16 @@ def is_out_of_memory(error: BaseException) -> bool:
 class Batches:
     """Runs prompts through a model batch by batch, the longest first, and finds the batch size that fits.
 
-    With a number the size starts there. With "auto" it starts at `start` and doubles after every full batch that fitted,
-    up to `largest` and never to a size that failed. Where a batch does not fit in memory the size is halved and the batch
-    is tried again; what was computed before is kept. `notes` gets one line about it, kept up to date.
+    A number is the initial size. With "auto" the size starts at `start` and doubles after every full batch that fits, up to
+    `largest`, but never to a size that failed. If a batch does not fit in memory, the size is halved and the batch repeated;
+    earlier results are reused. `notes` has one line about it.
     """
 
     def __init__(self, size: BatchSize, largest: int = LARGEST_ON_GPU, start: int = 4) -> None:
         if size != "auto" and size < 1:
-            raise ConfigError(f"a batch size of {size} is impossible", "give a number from 1 on, or auto")
+            raise ConfigError(
+                f"batch_size must be a positive integer, got {size}", "for example batch_size=64, or auto"
+            )
         self._start = min(start, largest) if size == "auto" else size
         self.size = self._start
         self.notes: list[str] = []
@@ -49,8 +51,8 @@ class Batches:
         self._first_failed: int | None = None
 
     def start_anew(self) -> None:
-        """Grows from the start again, so that the next batches are those of any other start. A size that did not fit is
-        remembered."""
+        """Resets the size of "auto", so that the next batches do not depend on earlier ones. A size that did not fit stays
+        excluded."""
         if self._grows:
             self.size = self._start if self._first_failed is None else min(self._start, max(1, self._first_failed // 2))
 
@@ -59,10 +61,10 @@ class Batches:
         items: Sequence[Item],
         compute: Callable[[list[Item], int], Sequence[Result]],
     ) -> list[Result]:
-        """`compute(part, size)` of all items, the answers in their order.
+        """The results of `compute(part, size)` for all items, in their order.
 
-        Spans of a batch are filled up to the longest of them, so a batch of spans ends early where filling would be more
-        than PADDING of it. Raises ConfigError when a single item does not fit.
+        Spans are padded to the longest of their batch, so a batch of spans ends early if more than PADDING of it would be
+        padding. Raises ConfigError if a single item does not fit.
         """
         lengths = [_length(item) for item in items]
         order = sorted(range(len(items)), key=lambda i: (-lengths[i][0], -lengths[i][1], i))
@@ -123,7 +125,7 @@ def _described(item: Prompt | Span) -> str:
 
 
 def _dense(lengths: Sequence[int]) -> int:
-    """How many of these lengths, the longest first, make a batch with little filling: at least SMALLEST of them."""
+    """How many of these lengths, the longest first, form a batch with little padding: at least the share SMALLEST."""
     filled = 0
     for count, length in enumerate(lengths):
         filled += length
@@ -133,7 +135,7 @@ def _dense(lengths: Sequence[int]) -> int:
 
 
 def release_memory() -> None:
-    """Gives cached memory back to the GPU, where torch is in use."""
+    """Releases cached GPU memory, if torch is in use."""
     gc.collect()
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available():

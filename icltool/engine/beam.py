@@ -16,14 +16,14 @@ from icltool.engine.session import Session
 ConstructOrder = Literal["left", "right"]
 BeamScore = Literal["increment", "cumulative"]
 Ids = tuple[int, ...]
-#: Batches that the prompts of a step should fill, and the most anchors that are searched together for it: so many are lost
-#: when a run is killed.
+#: Batches that the prompts of a step should fill, and the largest number of anchors searched together for it. A killed run
+#: loses these anchors.
 BATCHES, LARGEST_GROUP = 8, 32
 
 
 @dataclass(frozen=True)
 class SearchOptions:
-    """`construct_order` "left" appends the new ICD next to the query, "right" puts it in front of the others.
+    """`construct_order` "left" appends the new demonstration next to the query, "right" puts it before the others.
 
     `beam_score` "increment" ranks extensions by the gain of their last step, "cumulative" by the whole gain.
     """
@@ -56,10 +56,10 @@ class _Anchor:
 
 
 class BeamSearch:
-    """Searches queries, several at once where batches are to be filled.
+    """Searches queries, several at once to fill batches.
 
-    Stateless between queries: results depend neither on their order nor on which are searched together. That is so in
-    float32, to whose rounding scorers' tolerances are made; in half precision scores a rounding apart may change places.
+    Stateless between queries: results depend neither on their order nor on the grouping. This holds in float32, for which
+    scorers set their tolerances; in half precision, scores that differ by rounding may change places.
     """
 
     def __init__(self, scorer: Scorer, session: Session, options: SearchOptions) -> None:
@@ -68,18 +68,18 @@ class BeamSearch:
         self._options = options
 
     def search(self, query: Example, candidates: Sequence[Example]) -> QueryResult:
-        """The best sequences of `shots` ICDs out of `candidates`, best first.
+        """The best sequences of `shots` demonstrations out of `candidates`, best first.
 
-        In each step every beam is extended with every candidate that it does not hold, all extensions are scored and the
-        best `beam_size` survive. Extensions whose scores differ by less than rounding are scored once more, each alone;
-        what is then still equal is decided by beam rank and candidate position.
+        Each step extends every beam with every candidate that it does not contain, scores all extensions and keeps the best
+        `beam_size`. Extensions whose scores differ by less than rounding are scored again, each alone; remaining ties go to
+        the better beam, then to the earlier candidate.
         """
         return self.search_many([(query, candidates)])[0]
 
     def search_many(self, anchors: Sequence[tuple[Example, Sequence[Example]]]) -> list[QueryResult]:
-        """`search` of each (query, candidates), step by step together: all prompts of a step are one request.
+        """`search` of each (query, candidates), step by step together: all prompts of a step form one request.
 
-        What was searched before leaves no trace, not even in rounding (but for a batch size that memory forced down).
+        Results do not depend on earlier searches, even by rounding, unless lack of memory reduced the batch size.
         """
         self._session.start_anew()
         self._session.keeps_prefixes = True
@@ -89,7 +89,7 @@ class BeamSearch:
             empty = _Beam((), float(based.values[k]), _log_prob(based, k), ())
             states.append(_Anchor(query, {c.id: c for c in candidates}, empty, [empty]))
         for step in range(self._options.shots):
-            # single candidates begin what comes; of longer sequences few survive, and those are computed once more
+            # single candidates begin later sequences; few longer sequences survive, and those are computed again
             self._session.keeps_prefixes = step == 0 and self._options.shots > 1
             self._step(states)
         return [self._result(state) for state in states]
@@ -161,9 +161,9 @@ class BeamSearch:
 
 
 def prompts_by_step(options: SearchOptions, candidates: int) -> list[int]:
-    """How many prompts with 0, 1 … `shots` demonstrations one anchor takes, but for the few that settle near-ties.
+    """The number of prompts with 0, 1 … `shots` demonstrations per anchor, without the few that settle near-ties.
 
-    One without demonstrations; then every surviving beam is extended with every candidate that it does not hold.
+    One prompt without demonstrations; then every surviving beam is extended with every candidate that it does not contain.
     """
     counts, beams = [1], 1
     for held in range(options.shots):
@@ -174,7 +174,7 @@ def prompts_by_step(options: SearchOptions, candidates: int) -> list[int]:
 
 
 def anchors_to_fill(batch_size: int, options: SearchOptions, candidates: int) -> int:
-    """How many anchors searched together give BATCHES batches in the last step: prompts can then be sorted by length."""
+    """The number of anchors that, searched together, fill BATCHES batches in the last step, so that sorting by length pays."""
     return max(1, min(LARGEST_GROUP, math.ceil(BATCHES * batch_size / prompts_by_step(options, candidates)[-1])))
 
 

@@ -1,4 +1,4 @@
-"""What a search will cost, before it starts: prompts by arithmetic, seconds from a short measurement on this device."""
+"""The cost of a search, before it starts: the number of prompts, and seconds from a short measurement on this device."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ COUNTED = 32
 
 @dataclass(frozen=True)
 class StepCost:
-    """Prompts with `shots` demonstrations: how many there will be, how many were timed, and seconds for each of them.
+    """Prompts with `shots` demonstrations: their number, the number that was timed, and seconds per prompt.
 
-    `seconds` holds no image encoding where the session keeps image features. `tokens` is the mean number of tokens of a
-    prompt and its target, `computed` how many of them the model was run on, the others being shared; None where the
-    model does not tell.
+    `seconds` excludes image encoding if the session caches image features. `tokens` is the mean number of tokens of a prompt
+    and its target, `computed` the mean number that the model computed; the others were shared. None if the model counts no
+    tokens.
     """
 
     shots: int
@@ -40,7 +40,7 @@ class StepCost:
 
 @dataclass(frozen=True)
 class ImageCost:
-    """Seconds and bytes of features for one image; zeros where images are encoded within each prompt."""
+    """Seconds and bytes of features per image; zeros if images are encoded within each prompt."""
 
     seconds: float
     feature_bytes: float
@@ -53,11 +53,11 @@ def measure(
     pools: Sequence[tuple[Example, Sequence[Example]]],
     clock: Callable[[], float] = time.perf_counter,
 ) -> tuple[list[StepCost], ImageCost]:
-    """Times real prompts of every length that the search has, on (anchor, candidates) pairs, in the search's own way:
-    step by step, with what the steps share.
+    """Times real prompts of every length in the search, on (anchor, candidates) pairs, as the search runs them: step by step,
+    with a shared prefix cache.
 
-    The steps are gone through twice: the first time warms up and encodes the images, the second is counted. The counts
-    are those of a single anchor with pools of this size.
+    Each step runs twice: the first run warms up and encodes the images, the second is timed. The counts are for a single
+    anchor with pools of this size.
     """
     counts = prompts_by_step(options, len(pools[0][1]))
     requests_by_shots = [
@@ -90,10 +90,10 @@ def measure(
 def cost_rows(
     steps: Sequence[StepCost], image: ImageCost, anchors: int, images: int, cache_bytes: int
 ) -> tuple[list[dict[str, Any]], list[str]]:
-    """(table rows, remarks) for so many anchors and distinct images.
+    """(table rows, notes) for this number of anchors and distinct images.
 
-    Where the image features do not fit into the cache, images are encoded again; how often depends on the order of the
-    anchors, so the remark says only that it happens.
+    If the image features do not fit into the cache, images are encoded again. How often depends on the order of the anchors,
+    so the note only states the fact.
     """
     rows: list[dict[str, Any]] = []
     seconds = image.seconds * images
@@ -135,7 +135,7 @@ def cost_rows(
 
 
 def duration(seconds: float) -> str:
-    """A rough time for people: "45 s", "12 min", "3 h 20 min", "4 d 6 h"."""
+    """An approximate duration in words: "45 s", "12 min", "3 h 20 min", "4 d 6 h"."""
     if seconds < 99.5:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
@@ -149,7 +149,7 @@ def duration(seconds: float) -> str:
 
 
 def memory_note() -> str:
-    """Peak memory of this process so far: of the GPU where one is in use, else resident."""
+    """The peak memory of this process so far: GPU memory if a GPU is in use, else resident memory."""
     import resource  # not on every system
 
     torch = sys.modules.get("torch")
@@ -163,8 +163,8 @@ def memory_note() -> str:
 def _requests(
     pools: Sequence[tuple[Example, Sequence[Example]]], options: SearchOptions, shots: int, anchors: int
 ) -> list[ScoringRequest]:
-    """What a search asks in the step that gives sequences of `shots` ICDs, for the first so many anchors: the beams of the
-    step before, here runs of candidates, each with every candidate that it does not hold."""
+    """The requests of the step that forms sequences of `shots` demonstrations, for the first `anchors` anchors: each beam of
+    the previous step, here a run of candidates, with every candidate that it does not contain."""
     if not shots:
         return [ScoringRequest(query, ()) for query, _ in pools]
     requests = []
@@ -199,7 +199,7 @@ def _feature_bytes(features: Mapping[str, Tensor]) -> float:
 
 
 def _mean_tokens(session: Session, requests: Sequence[ScoringRequest]) -> float | None:
-    """Mean tokens of prompt and target, those of images included, where the adapter can count them."""
+    """The mean number of tokens of prompt and target, image tokens included; None if the adapter counts none."""
     model = session.model
     if not isinstance(model, CountsTokens):
         return None

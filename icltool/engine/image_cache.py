@@ -1,4 +1,4 @@
-"""Image features, computed once: kept in memory within a byte limit, and on disk where there is a store for them."""
+"""Image features, computed once: cached in memory up to a byte limit, and on disk if there is a store."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ ON_GPU, ON_CPU = 32, 8
 
 
 class FeatureStore(Protocol):
-    """Features that outlive the process."""
+    """A persistent store of image features."""
 
     notes: list[str]
 
     def holds(self, path: str) -> bool:
-        """Whether `get` will find the image. Cheap."""
+        """Whether the image is stored. Cheap."""
         ...
 
     def get(self, paths: Sequence[str]) -> dict[str, Tensor]:
@@ -34,20 +34,20 @@ class FeatureStore(Protocol):
         ...
 
     def put(self, features: Mapping[str, Tensor]) -> None:
-        """Takes features in. The caller does not wait for the disk; trouble becomes a note."""
+        """Stores features, without waiting for the disk. Failures become notes."""
         ...
 
     def close(self, finished: bool) -> None:
-        """Has everything on disk; where the run did not come to its end (`finished` false), in the quickest way."""
+        """Writes everything to disk, in the fastest way if the run was interrupted (`finished` is False)."""
         ...
 
 
 class ImageFeatureCache:
-    """Features by image path: from memory (least recently used out first), else from `disk`, else encoded.
+    """Features by image path: from memory (a least-recently-used cache), else from `disk`, else encoded.
 
-    `batch_size` images are encoded at once, fewer when memory runs out. Where the model is PreparesImages, `workers`
-    processes read and resize the images that `expect` announces. `hits` (in memory), `from_disk` and `encoded` count images.
-    `close` ends the workers and the store; as a context manager the cache does so itself.
+    `batch_size` images are encoded at once, fewer when memory runs out. If the model is PreparesImages, `workers` processes
+    read and resize the images announced by `expect`. `hits` (in memory), `from_disk` and `encoded` count images. `close` ends
+    the workers and closes the store; a context manager does so at its end.
     """
 
     def __init__(
@@ -82,22 +82,22 @@ class ImageFeatureCache:
 
     @property
     def notes(self) -> list[str]:
-        """Remarks for the user about workers and the store."""
+        """Notes for the user about workers and the store."""
         parts = (self._pipeline, self._store)
         return [note for part in parts if part is not None for note in part.notes]
 
     def expect(self, paths: Iterable[str]) -> None:
-        """Announces images in the order in which `features` will be asked for them. What is in memory or on disk is
-        passed over. Any number may be announced at any time; without workers nothing happens."""
+        """Announces images in the order of later calls of `features`. Images in memory or on disk are skipped. Any number may
+        be announced at any time; without workers this has no effect."""
         if self._pipeline is None or not self._pipeline.works_ahead:
             return
         disk = self._disk
         self._pipeline.expect(p for p in paths if p not in self._cached and not (disk is not None and disk.holds(p)))
 
     def features(self, paths: Sequence[str]) -> dict[str, Tensor]:
-        """path -> features for all distinct `paths`; those neither kept nor stored are encoded in one call.
+        """path -> features for all distinct `paths`; missing ones are encoded in one call.
 
-        What the limit pushes out stays in the returned mapping, so that a batch larger than the cache still works.
+        Features that are evicted stay in the returned mapping, so a batch may be larger than the cache.
         """
         distinct = list(dict.fromkeys(paths))
         by_path = {p: self._cached[p] for p in distinct if p in self._cached}
@@ -114,8 +114,8 @@ class ImageFeatureCache:
         return by_path
 
     def close(self, finished: bool = True) -> None:
-        """Ends the workers and closes the store; `finished` false says that the run was broken off. The cache can be used
-        on, without them."""
+        """Ends the workers and closes the store; `finished` is False after an interruption. The cache remains usable without
+        them."""
         disk, self._disk = self._disk, None
         try:
             if self._pipeline is not None:
@@ -187,7 +187,7 @@ class ImageFeatureCache:
 def open_image_cache(
     model: Model | None, byte_limit: int, workers: int | Literal["auto"] = 0, disk: FeatureStore | None = None
 ) -> ImageFeatureCache | None:
-    """The cache for a model that can use one; None for others, and where nothing is to be kept anywhere."""
+    """The cache, if the model supports one and there is memory or a store for it; else None."""
     if not isinstance(model, SupportsImageCache) or (byte_limit <= 0 and disk is None):
         return None
     return ImageFeatureCache(model, byte_limit, workers=worker_count(workers, device_type(model)), disk=disk)

@@ -1,4 +1,4 @@
-"""Keys and values of single tokens, in slots that any prompt can gather from."""
+"""Keys and values of single tokens, in slots from which any prompt can gather."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from icltool.contracts import KeysValues
 
 
 class KeyValuePool:
-    """For each layer of the model a table of keys and one of values, [slots, heads, head width].
+    """A table of keys and one of values per layer of the model, [slots, heads, head width].
 
-    The tables are made when the first keys and values show their shapes, of as many slots as `byte_limit` allows. Slot 0 holds
-    zeros and pads. All indices are made on the CPU and copied without waiting for the device.
+    The tables are allocated when the shapes of the first keys and values are known, with as many slots as `byte_limit` allows.
+    Slot 0 holds zeros, for padding. Indices are built on the CPU and copied without waiting for the device.
     """
 
     def __init__(self, byte_limit: int) -> None:
@@ -30,13 +30,13 @@ class KeyValuePool:
 
     @property
     def free(self) -> int:
-        """Slots that can be taken."""
+        """The number of free slots."""
         return len(self._free)
 
     def prepare(self, example: KeysValues) -> None:
-        """Makes the tables for keys and values like these, [B, heads, T, head width] in each layer.
+        """Allocates the tables for keys and values like these, [B, heads, T, head width] in each layer.
 
-        Where memory does not suffice, torch's error goes to the caller, and the next try asks for half as much.
+        If memory does not suffice, torch's error reaches the caller, and the next attempt allocates half as much.
         """
         if self._tables:
             return
@@ -47,7 +47,7 @@ class KeyValuePool:
         self._free = list(range(self.capacity, 0, -1))
 
     def take(self, count: int) -> list[int]:
-        """`count` free slots. ValueError when there are fewer."""
+        """Reserves `count` free slots. Raises ValueError if there are fewer."""
         if count > len(self._free):
             raise ValueError(f"{count} slots of {len(self._free)}")
         if not count:
@@ -57,11 +57,11 @@ class KeyValuePool:
         return slots
 
     def give(self, slots: Sequence[int]) -> None:
-        """Makes slots free again."""
+        """Releases slots."""
         self._free += slots
 
     def write(self, slots: Sequence[int], keys_values: KeysValues, rows: Sequence[int], columns: Sequence[int]) -> None:
-        """Stores in each slot the keys and values of one token: that of a row and a column of the batch."""
+        """Stores in each slot the keys and values of one token, given by a row and a column of the batch."""
         if not slots:
             return
         index = _Index([list(slots), list(rows), list(columns)])
@@ -71,9 +71,8 @@ class KeyValuePool:
                 table.index_copy_(0, places, batch[row, :, column])
 
     def gather(self, rows: Sequence[Sequence[int]]) -> KeysValues:
-        """For each layer keys and values [B, heads, T, head width] of these slots, padded on the left to the longest row.
-
-        What stands in padded columns is zero. A layer's are gathered when they are asked for.
+        """Keys and values [B, heads, T, head width] of these slots in each layer, padded with zeros on the left to the longest
+        row. A layer is gathered on access.
         """
         return _Gathered(self._tables, rows)
 
@@ -101,7 +100,7 @@ class _Index:
 
 
 class _Gathered(Sequence[tuple[torch.Tensor, torch.Tensor]]):
-    """What `KeyValuePool.gather` gives: no more than one layer's copies need memory at a time."""
+    """The result of `KeyValuePool.gather`: only one layer's copies need memory at a time."""
 
     def __init__(self, tables: Sequence[tuple[torch.Tensor, torch.Tensor]], rows: Sequence[Sequence[int]]) -> None:
         longest = max(len(row) for row in rows)

@@ -1,7 +1,7 @@
-"""Whether a model says the same with its caches as without: asked under releases that icltool was not tested with.
+"""Checks, under untested releases of other packages, that a model gives the same results with its caches as without.
 
-What a cache is called, and what shape a model takes it in, has changed between minor releases of transformers; a cache that
-is ignored or misread gives wrong scores without an error. Two short prompts show it.
+The name and the format of caches have changed between minor releases of transformers. A cache that is ignored or misread
+gives wrong scores without an error; two short prompts reveal it.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ LENGTH = 5
 
 
 def parity_note(model: Model, open_with_caches: Callable[[], Session]) -> str:
-    """One sentence where `model` says something else with its caches than without, or fails with them; "" where it does not,
-    or the releases are tested ones. `open_with_caches` opens a session that has them."""
+    """One sentence if the caches of `model` change its results or make it fail; "" if not, or if all releases are tested.
+    `open_with_caches` opens a session with caches."""
     releases = {name: release for name, release in untested().items() if name in DECISIVE}
     if not releases:
         return ""
@@ -43,9 +43,9 @@ def parity_note(model: Model, open_with_caches: Callable[[], Session]) -> str:
 
 
 def _fault(model: Model, session: Session, examples: Sequence[Example]) -> str:
-    """How scores and answers with caches differ from those without, in words."""
+    """How scores and answers with caches differ from those without, in words; "" if they do not."""
     session.generation = replace(session.generation, max_new_tokens=min(LENGTH, session.generation.max_new_tokens))
-    session.keeps_prefixes = True  # the answers go on from what the scores left
+    session.keeps_prefixes = True  # the answers reuse the prefix cache of the scores
     plain = session.plain()
     try:
         requests = _requests(examples)
@@ -75,7 +75,7 @@ def _requests(examples: Sequence[Example]) -> list[ScoringRequest]:
 
 
 def _difference(score: TargetScore, expected: TargetScore, half: bool) -> float:
-    """In units of what is tolerated; infinite where the figures cannot be compared."""
+    """The difference in units of the tolerance; infinite if the figures cannot be compared."""
     share, nats = TOLERANCES["half" if half else "float32"]
     if score.tokens != expected.tokens or not math.isfinite(score.log_prob - expected.log_prob):
         return math.inf

@@ -55,7 +55,7 @@ class PrefixEngine:
         self.counts = TokenCounts()
 
     def scores(self, prompts: Sequence[Prompt], features: Features, keep: bool) -> list[TargetScore]:
-        """The TargetScore of each prompt. With `keep` the part before each query stays stored, for prompts to come."""
+        """The TargetScore of each prompt. With `keep` the part before each query stays stored for later prompts."""
         if not prompts:
             return []
         tokens = self._model.prompt_tokens(prompts, True)
@@ -94,7 +94,7 @@ class PrefixEngine:
         return self._run(spans, compute)
 
     def forget(self) -> None:
-        """Drops everything that is stored."""
+        """Empties the cache."""
         self._tree.begin()
         self._pool.give(self._tree.oldest(len(self._tree)))
 
@@ -139,7 +139,7 @@ class PrefixEngine:
         return self._pool.gather([self._tree.find(s.tokens.units, s.start) for s in spans])
 
     def _extended(self, spans: list[Span], features: Features, keep: Sequence[int]) -> list[Pending]:
-        """Where the log-probability of each span's targets will be found; stores tokens up to `keep` of each prompt."""
+        """Pending log-probabilities of the spans' targets. Stores tokens up to `keep` of each prompt."""
         counts = [max(0, min(k, s.end) - s.start) for s, k in zip(spans, keep, strict=True)]
         extension = self._forward(spans, features, any(counts))
         if extension.keys_values is not None:
@@ -154,7 +154,7 @@ class PrefixEngine:
         return extension
 
     def _store(self, spans: Sequence[Span], counts: Sequence[int], keys_values: KeysValues) -> None:
-        """Stores the first `wanted` tokens of each span, as far as there is room for them."""
+        """Stores the first `counts` tokens of each span, as far as the pool has room."""
         if not self._prepared(keys_values):
             return
         self._make_room(sum(counts))
@@ -179,14 +179,14 @@ class PrefixEngine:
             if not is_out_of_memory(error):
                 raise
         finally:
-            if not written:  # what was not written must not be found
+            if not written:  # the tree must not list slots that were not written
                 self._tree.drop(slots)
                 self._pool.give(slots)
         if not written:
             release_memory()  # the scores are there: nothing but the keys and values is lost
 
     def _prepared(self, keys_values: KeysValues) -> bool:
-        """Whether there is a pool, made now if need be and if memory suffices."""
+        """Whether there is a pool, allocated now if necessary and if memory suffices."""
         try:
             self._pool.prepare(keys_values)
         except Exception as error:

@@ -44,8 +44,8 @@ _VARIABLES = {
 
 
 def worker_count(workers: int | Literal["auto"], device_type: str) -> int:
-    """How many worker processes `asked` means. "auto": none where the model runs on the CPU, which they would only take
-    from it, else one for each processor that this process may use but one, and MOST_WORKERS at most."""
+    """The number of worker processes. "auto": none if the model runs on the CPU, for which they would compete, else one less
+    than the usable cores, and at most MOST_WORKERS."""
     if workers != "auto":
         return workers
     if device_type == "cpu":
@@ -88,7 +88,7 @@ class ImagePipeline:
 
     @property
     def works_ahead(self) -> bool:
-        """Whether it is of any use to announce images."""
+        """Whether announcing images has an effect."""
         return self._workers > 0
 
     def expect(self, paths: Iterable[str]) -> None:

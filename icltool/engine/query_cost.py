@@ -1,4 +1,4 @@
-"""What one query costs a model that answers it alone: tokens read, floating point operations, seconds."""
+"""The cost of one query that a model answers alone: tokens, floating-point operations, seconds."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ REPEATS, LONG = 3, 1.0
 
 @dataclass(frozen=True)
 class QueryCost:
-    """Of `queries` queries: the mean of prompt tokens and of FLOPs, and the median of the seconds from a query to its
-    answer, on `device`. None where something is not known."""
+    """Over `queries` queries on `device`: the mean prompt tokens and FLOPs, and the median seconds from a query to its answer.
+    None for unknown figures."""
 
     queries: int
     device: str
@@ -42,12 +42,11 @@ def query_cost(
     count_flops: bool = True,
     tick: Callable[[], None] = lambda: None,
 ) -> QueryCost:
-    """Answers each request by itself: images encoded, nothing shared or kept, with the session's generation options; with
-    `ranked` by ranking its choices, each of which is read with the whole prompt.
+    """Answers each request alone, without caches, with the session's generation options; with `ranked` by ranking its choices,
+    each computed with the whole prompt.
 
-    Of each request FLOPs are counted first, which warms up what is timed then: the shortest of REPEATS runs, or a single
-    one where it takes longer than LONG. `tick` is called after each of the requests. Raises ConfigError where a prompt
-    does not fit in memory.
+    For each request FLOPs are counted first, which also warms up; then the shortest of REPEATS runs is timed, or a single run
+    if it takes longer than LONG. `tick` is called after each request. Raises ConfigError if a prompt does not fit in memory.
     """
     alone = session.plain()
     model = alone.model
@@ -71,7 +70,7 @@ def query_cost(
 
 
 def pooled(parts: Sequence[QueryCost]) -> QueryCost:
-    """The cost of all queries, from one of each; a kind that is not known of one is not known."""
+    """The cost over all queries; a figure that is unknown for one part is unknown."""
     tokens, flops = [part.prompt_tokens for part in parts], [part.flops for part in parts]
     return QueryCost(
         sum(part.queries for part in parts),
@@ -106,7 +105,7 @@ def counted_flops() -> Iterator[FlopCounterMode]:
 
 
 def prompt_tokens(task: Task | str, model: Model, requests: Sequence[ScoringRequest]) -> list[int] | None:
-    """Tokens of each request's prompt without the answer; None where the model does not tell."""
+    """The number of tokens of each request's prompt without the answer; None if the model counts no tokens."""
     prompts = [replace(model.prompt(task, r.demonstrations, r.query), target="") for r in requests]
     if isinstance(model, CountsTokens):
         return model.token_counts(prompts)
@@ -116,7 +115,7 @@ def prompt_tokens(task: Task | str, model: Model, requests: Sequence[ScoringRequ
 
 
 def device_name(model: Model) -> str:
-    """What the model runs on, as seconds must be read."""
+    """The name of the model's device, for which the seconds hold."""
     import torch
 
     device: Any = device_of(model)
@@ -144,7 +143,7 @@ def _answer(session: Session, request: ScoringRequest, ranked: bool) -> None:
 
 
 def _wait(model: Model) -> None:
-    """Until the device has done all that it was asked for."""
+    """Waits until the device is idle."""
     if device_type(model) == "cuda":
         import torch
 

@@ -1,4 +1,4 @@
-"""Writing that either happens whole or not at all, and that tells the user what stopped it."""
+"""Atomic writes, with errors that name the cause."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ _HDF5_ERRNO = re.compile(r"\berrno = (\d+)")
 
 @contextlib.contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Turns an OSError of the block into a StoreError that names `path` and says the way out.
+    """Turns an OSError of the block into a StoreError that names `path`, with a hint.
 
-    A full disk reads "disk is full: PATH", a lack of permission or a read-only file system "PATH is read-only". Put
-    around the writing alone: whatever OSError the block raises is taken for a failure to write `path`.
+    A full disk gives "disk is full: PATH", a missing permission or a read-only file system "PATH is read-only". The block
+    should contain the write alone: every OSError in it counts as a failure to write `path`.
     """
     try:
         yield
@@ -38,7 +38,7 @@ def writing(path: Path) -> Iterator[None]:
 
 
 def write_error(path: Path, error: OSError) -> StoreError:
-    """The StoreError for an OSError met in writing `path`."""
+    """The StoreError for an OSError while writing `path`."""
     code = _error_number(error)
     if code in _FULL:
         reason = "" if code == errno.ENOSPC else f" ({os.strerror(code)})"
@@ -51,8 +51,8 @@ def write_error(path: Path, error: OSError) -> StoreError:
 
 
 def check_writable(path: Path) -> None:
-    """StoreError where no file can be made in the folder of `path`, or in the nearest one above it that is there: to be asked
-    before hours of work whose result goes there. A file is made for it, and removed."""
+    """Raises StoreError if no file can be created in the folder of `path`, or in its nearest existing parent. Call it before
+    long work whose result is written there. It creates a file and removes it."""
     folder = path.absolute().parent
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
@@ -61,7 +61,7 @@ def check_writable(path: Path) -> None:
         tempfile.TemporaryFile(dir=folder, prefix=".", suffix=".tmp").close()
     except OSError as error:
         raise StoreError(
-            f"cannot write in {folder}: no file can be made there ({os.strerror(error.errno or 0)})",
+            f"cannot write in {folder}: no file can be created there ({os.strerror(error.errno or 0)})",
             "give another place, or make it writable",
         ) from error
 
@@ -149,7 +149,7 @@ def remove_leftovers(path: Path) -> None:
 
 
 def sync(path: Path) -> None:
-    """Has the operating system write `path` to the disk. Raises OSError."""
+    """Flushes `path` to the disk. Raises OSError."""
     descriptor = os.open(path, os.O_RDWR)
     try:
         os.fsync(descriptor)
@@ -180,7 +180,7 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, obj: object) -> None:
     """Writes `obj` as indented JSON, atomically.
 
-    Raises StoreError as `writing` does, TypeError for what JSON has not.
+    Raises StoreError as `writing` does, TypeError for values that JSON does not support.
     """
     write_text(path, json.dumps(obj, indent=2, ensure_ascii=False) + "\n")
 

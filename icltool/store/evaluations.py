@@ -70,7 +70,7 @@ class SettingResult:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """An evaluation folder as it was read: its settings, what decided all of them, and what comparing them found."""
+    """The content of an evaluation folder: its settings, their provenance, and the analysis that compares them."""
 
     folder: Path
     results: list[SettingResult]
@@ -90,7 +90,7 @@ def write_results(
 ) -> Path:
     """Writes results.json atomically and returns its path. Raises StoreError when it cannot be written.
 
-    `analysis` is what was found by comparing settings, JSON values. A figure that is not a finite number is written as null.
+    `analysis` is the comparison of the settings, JSON values. A figure that is not finite is written as null.
     """
     path = Path(folder) / RESULTS
     settings = [_finite(asdict(result)) for result in results]
@@ -172,8 +172,8 @@ def read_predictions(path: Path) -> list[Prediction]:
 
 
 class ChunkFacts(TypedDict, total=False):
-    """How a chunk was answered: in how many seconds and how, and a remark; `choosing` are the prompts by which the model was
-    asked what to show."""
+    """How a chunk was answered: the seconds, the run facts and a remark; `choosing` is the number of prompts for choosing
+    demonstrations."""
 
     seconds: float
     remark: str
@@ -204,11 +204,11 @@ class PartialAnswers:
             self.path = further
 
     def resume(self, expected: Sequence[tuple[int, Sequence[int] | None]]) -> list[Prediction]:
-        """The rows of whole chunks that are stored, from the first one on and without a gap; see `ahead` for the others. What
-        follows the last whole chunk in the file is dropped.
+        """The rows of complete stored chunks, from the first one up to the first gap; see `out_of_order` for the others. The
+        file is cut after the last complete chunk.
 
-        `expected` gives each row's query id and ICD ids (None: whichever they are); the first chunk that differs ends what
-        counts. Raises StoreError when other weights, or another version of a plugin, gave the answers, and when the file
+        `expected` holds each row's query id and demonstration ids (None: any); chunks count up to the first that differs.
+        Raises StoreError when other weights, or another version of a plugin, gave the answers, and when the file
         cannot be read or written.
         """
         chunks, end = self._stored(expected)

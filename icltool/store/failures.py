@@ -1,4 +1,4 @@
-"""Work that was given up: a list beside the artefact, for as long as something of it is missing."""
+"""Failed work: a list beside the artefact, for as long as some of the work is missing."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ def failures_file(artefact: Path) -> Path:
 
 
 def write_failures(artefact: Path, failures: Sequence[GivenUp]) -> Path:
-    """Writes what was given up in the last run; what an earlier run gave up is replaced. Raises StoreError."""
+    """Writes the failures of the last run over those of earlier runs. Raises StoreError."""
     path = failures_file(artefact)
     write_json(path, {"schema": SCHEMA, "version": VERSION, "failures": list(failures)})
     return path
 
 
 def read_failures(artefact: Path) -> list[GivenUp]:
-    """What the last run gave up; nothing where there is no list. Raises StoreError for a file that is malformed."""
+    """The failures of the last run; empty if there is no list. Raises StoreError for a malformed file."""
     path = failures_file(artefact)
     if not path.is_file():
         return []
@@ -65,7 +65,7 @@ def _entry(path: Path, entry: Json) -> GivenUp:
 
 
 def clear_failures(artefact: Path) -> None:
-    """Removes the list: everything is there."""
+    """Removes the list once all work is done."""
     path = failures_file(artefact)
     with writing(path):
         path.unlink(missing_ok=True)

@@ -63,7 +63,7 @@ class Makers:
         return ""
 
     def check(self, path: Path, now: Makers) -> None:
-        """StoreError where the artefact at `path`, which these made, would be gone on with by others."""
+        """Raises StoreError if other weights or plugins would continue the artefact at `path`."""
         if difference := self.difference(now):
             raise StoreError(
                 f"{path} was made with {difference}",

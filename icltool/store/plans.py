@@ -2,7 +2,7 @@
 
 {"schema": "icltool.plan", "version": 1, "dataset": "coco2017", "task": "caption", "fingerprint": "…",
  "splits": {"demonstrations": "train", "queries": "validation"}, "order": "prompt order", "made": {…},
- "plan": {"QUERY ID": [ICD ids in prompt order], …}}
+ "plan": {"QUERY ID": [demonstration ids in prompt order], …}}
 
 Only `plan` is needed.
 """
@@ -39,10 +39,10 @@ _INT64 = range(-(2**63), 2**63)
 class Plan:
     """Demonstrations by query id, and where they come from.
 
-    `icd_ids` maps a query's id to the ids of its ICDs in prompt order; lengths may differ between queries. `dataset`,
-    `task` and `fingerprint` name the data set as it was prepared, `splits` where ICDs and queries lie; all are None where
-    the file does not say. `made` says how the plan was made (method, shots, seed, options …), for the record. `digest`
-    stands for the file's content, and `remarks` are worth a line on the screen.
+    `icd_ids` maps a query's id to the ids of its demonstrations in prompt order; lengths may differ between queries.
+    `dataset`, `task` and `fingerprint` identify the prepared data set, `splits` the splits of demonstrations and queries; all
+    are None if the file does not name them. `made` records how the plan was created (method, shots, seed, options …).
+    `digest` is a hash of the file's content, and `remarks` are notes for the user.
     """
 
     icd_ids: Mapping[int, tuple[int, ...]]
@@ -60,12 +60,12 @@ class Plan:
 
     @property
     def shots(self) -> int:
-        """The length of its shortest list: the demonstrations that every query has."""
+        """The length of the shortest list: the number of demonstrations that every query has."""
         return min((len(icds) for icds in self.icd_ids.values()), default=0)
 
 
 def write_plan(path: Path, plan: Plan) -> None:
-    """Writes a plan atomically, one query a line. `made` must be JSON values; what is None is left out.
+    """Writes a plan atomically, one query per line. `made` must be JSON values; None values are omitted.
 
     Raises StoreError when `path` cannot be written.
     """
@@ -89,10 +89,10 @@ def write_plan(path: Path, plan: Plan) -> None:
 
 
 def read_plan(path: Path) -> Plan:
-    """The plan in a file. A file without schema or fingerprint, as one writes by hand, gives a remark.
+    """The plan in a file. A file without schema or fingerprint, for example one written by hand, gets a note.
 
-    Raises StoreError that names the file and what is wrong: it is missing or no JSON, has another schema, version or
-    order, has no queries, names a query or (for one query) an ICD twice, or an id is not a 64-bit integer.
+    Raises StoreError that names the file and the fault: it is missing or not valid JSON, has another schema, version or
+    order, has no queries, repeats a query or a demonstration of a query, or has an id that is not a 64-bit integer.
     """
     path = Path(path)
     content, digest = _content(path)
@@ -117,7 +117,7 @@ def read_plan(path: Path) -> Plan:
 
 
 def plan_of_setting(folder: Path, setting: SettingResult, provenance: EvaluationProvenance) -> Plan:
-    """What an evaluated setting showed its queries, in their order; `provenance` is that of the evaluation in `folder`.
+    """The demonstrations of an evaluated setting, by query; `provenance` is that of the evaluation in `folder`.
 
     Raises StoreError when the setting's predictions are missing or damaged.
     """
@@ -133,7 +133,7 @@ def plan_of_setting(folder: Path, setting: SettingResult, provenance: Evaluation
 
 
 def plan_of_sequences(path: Path) -> Plan:
-    """The best beam of each query of a sequences file; an unfinished one gives a remark.
+    """The best beam of each query of a sequences file; an unfinished file gets a note.
 
     Raises StoreError when the file is missing, cut, or something else.
     """

@@ -34,7 +34,7 @@ class Subset:
     """Scores by example id; None where an example has none.
 
     `dataset`, `task` and `fingerprint` name the data set as it was prepared, `queries` the split of the queries that the
-    scores were learned from; None where the file does not say. `made` says how the subset was made, for the record.
+    scores were learned from; None if the file does not name them. `made` records how the subset was created.
     """
 
     scores: Mapping[int, float | None]

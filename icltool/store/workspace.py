@@ -1,4 +1,4 @@
-"""Where everything lies in a workspace, and finding what an earlier stage left there."""
+"""The layout of a workspace, and the lookup of artefacts of earlier stages."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ VALIDATION_MARK = "-validation-"
 
 
 class Workspace:
-    """The folder that the stages share. Nothing is made on disk by asking for a path."""
+    """The folder that the stages share. Computing a path creates nothing on disk."""
 
     def __init__(self, root: Path) -> None:
         self.root = Path(root)
@@ -63,11 +63,10 @@ class Workspace:
         )
 
     def choose_dataset(self, name: str | None = None, task: str | None = None) -> tuple[str, str]:
-        """The prepared data set that is meant: (name, task).
+        """(name, task) of the requested prepared data set.
 
-        Without `name`, the only one there is. Without `task`, the reader's default task if that is prepared, else the
-        only one that is. Raises StoreError with the command to run when it is not prepared, with the choice when
-        there is one.
+        Without `name`, the only prepared one. Without `task`, the reader's default task if it is prepared, else the only
+        prepared one. Raises StoreError with the command that prepares it, or with the choices if there are several.
         """
         prepared = self.prepared()
         if not prepared:
@@ -111,10 +110,10 @@ class Workspace:
         return str(manifest.get("default_task", ""))
 
     def newest_sequences(self, dataset: str, task: str) -> Path:
-        """The sequences file of this data set and task that was written last; StoreError when there is none.
+        """The newest sequences file of this data set and task. Raises StoreError if there is none.
 
-        Files of validation queries are passed over: nothing may be trained on those. Unfinished ones count only where none
-        is finished.
+        Files of validation queries are skipped, since nothing may be trained on them. Unfinished files count only if none is
+        finished.
         """
         files = [p for p in self.sequences_of(dataset, task) if VALIDATION_MARK not in p.name]
         if not files:
@@ -125,14 +124,14 @@ class Workspace:
         return next(filter(_is_finished, files), files[0])
 
     def sequences_of(self, dataset: str, task: str) -> list[Path]:
-        """The sequences files of this data set and task, those written last first."""
+        """The sequences files of this data set and task, newest first."""
         files = [p for p in self._of(dataset, task, self.sequences, "") if p.suffix == ".h5" and p.is_file()]
         return _newest_first((p, p) for p in files)
 
     def newest_checkpoint(self, learner: str, dataset: str, task: str) -> Path:
-        """The checkpoint folder whose weights were written last; StoreError when there is none.
+        """The checkpoint folder with the newest weights. Raises StoreError if there is none.
 
-        Folders of trainings that were interrupted count only where no training was finished.
+        Folders of interrupted trainings count only if no training is finished.
         """
         folders = self.checkpoints_of(learner, dataset, task)
         if not folders:
@@ -163,11 +162,11 @@ class Workspace:
         return sorted(pair for pair in known if self.checkpoints_of(learner, *pair))
 
     def newest_evaluation(self) -> Path:
-        """The evaluation folder whose results were written last; StoreError when there is none."""
+        """The evaluation folder with the newest results. Raises StoreError if there is none."""
         return self.evaluated()[0]
 
     def evaluated(self) -> list[Path]:
-        """All evaluation folders with results, those written last first; StoreError when there is none."""
+        """All evaluation folders with results, newest first. Raises StoreError if there is none."""
         files = [p for p in self.evaluations.glob(f"*/{_RESULTS}") if not _hidden(p.relative_to(self.evaluations))]
         if not files:
             raise StoreError(f"no evaluation in {self.evaluations}", "run `icltool evaluate`")

@@ -163,7 +163,7 @@ def test_folder_that_may_not_be_written(existing: bool) -> None:
             report = run_child(path, "sequences", user=65534 if os.getuid() == 0 else 0)
         finally:
             folder.chmod(0o755)
-        assert str(report["message"]) == f"cannot write in {path.parent}: no file can be made there (Permission denied)"
+        assert str(report["message"]) == f"cannot write in {path.parent}: no file can be created there (Permission denied)"
         assert "writable" in str(report["hint"])
         if existing:
             assert stored_in(path, "sequences") == 1
@@ -177,7 +177,7 @@ def test_read_only_file_system(tmp_path: Path) -> None:
         if mounted:
             subprocess.run(["mount", "-o", "remount,ro", str(tmp_path)], check=True)
             report = run_child(path, "sequences")
-            told = f"cannot write in {path.parent}: no file can be made there (Read-only file system)"
+            told = f"cannot write in {path.parent}: no file can be created there (Read-only file system)"
             assert str(report["message"]) == told
             assert (tmp_path / "file.h5").exists()
         assert stored_in(path, "sequences") == 1
