@@ -163,7 +163,9 @@ def test_folder_that_may_not_be_written(existing: bool) -> None:
             report = run_child(path, "sequences", user=65534 if os.getuid() == 0 else 0)
         finally:
             folder.chmod(0o755)
-        assert str(report["message"]) == f"cannot write in {path.parent}: no file can be created there (Permission denied)"
+        assert (
+            str(report["message"]) == f"cannot write in {path.parent}: no file can be created there (Permission denied)"
+        )
         assert "writable" in str(report["hint"])
         if existing:
             assert stored_in(path, "sequences") == 1

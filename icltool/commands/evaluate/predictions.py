@@ -8,7 +8,7 @@ from typing import cast
 from icltool.contracts import Example, Prompt, ScoringRequest
 from icltool.contracts.arrays import plain_text
 from icltool.contracts.evaluation import Prediction
-from icltool.store.arrays import question_of, content_code, content_codes
+from icltool.store.arrays import content_code, content_codes, question_of
 
 
 def predicted(

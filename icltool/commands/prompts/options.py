@@ -4,31 +4,30 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from icltool.commands.evaluate.options import DemonstrationsConfig
+from icltool.commands.evaluate.options import EvaluateConfig
 
 
-class PromptsConfig(DemonstrationsConfig):
+class PromptsConfig(EvaluateConfig):
     """Print the exact prompts of some queries, without running a model.
 
-    Chooses the demonstrations and writes the prompts exactly as `icltool evaluate` does with the same options. Of the model
-    only the tokenizer, the processor and the configuration are read, never the weights. Each prompt is printed with the
-    paths of its images in their places and its number of tokens; --json has the text with the model's own image markers,
-    and the messages of chat models.
+    Takes the options of `icltool evaluate`, chooses the same demonstrations and writes the same prompts, so any command line
+    of evaluate works; options that concern answers and results have no effect. Reads the tokenizer, the processor and the
+    configuration of the model, never its weights. Prints each prompt with the paths of its images in their places and its
+    number of tokens. --json prints the text with the model's image markers, and the messages of chat models.
 
         icltool prompts --method i2i --shots 2
-
         icltool prompts --method random,mmr --shots 4 --query-id 139 --json
     """
 
     test_size: int = Field(
         default=3,
         ge=-1,
-        description="queries to print the prompts of: those that `icltool evaluate` draws for the same number; -1 prints all",
+        description="number of validation queries, the same as in `icltool evaluate`; -1 for all",
         json_schema_extra={"group": "Data", "daily": True, "aliases": ["--limit"], "hidden_in_artefact": True},
     )
     query_id: int | None = Field(
         default=None,
-        description="id of one query, in place of --test-size",
+        description="print the prompts of this query only",
         json_schema_extra={
             "group": "Data",
             "daily": True,

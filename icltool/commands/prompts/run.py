@@ -97,9 +97,9 @@ def run(config: PromptsConfig, progress: Progress) -> PromptsReport:
     load_registry().get("models", config.model)
     inputs = _inputs(config)
     settings = Settings(inputs)
-    if settings.asking:
+    if asking := [group[0].method.label for group in settings.groups if group[0].asks]:
         raise ConfigError(
-            f"{settings.asking[0]} asks the model which demonstrations to show, so its prompts are known only once the model "
+            f"{asking[0]} asks the model which demonstrations to show, so its prompts are known only once the model "
             "has run",
             "run `icltool evaluate`: it stores each prompt in predictions/*.jsonl",
         )
