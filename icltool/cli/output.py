@@ -80,7 +80,7 @@ def show(report: Report | Sequence[Path], as_json: bool = False, quiet: bool = F
         return
     if isinstance(report, WritesText):
         print_line(report.text())
-    elif (table := report.table(verbose) if isinstance(report, DrawsTable) else None) is not None:
+    elif isinstance(report, DrawsTable) and (table := report.table(verbose)) is not None:
         _console().print(table)
     else:
         print_rows(report.title, report.rows())

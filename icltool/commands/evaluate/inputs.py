@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from icltool.commands.evaluate.options import DemonstrationsConfig
+from icltool.commands.evaluate.options import EvaluateConfig
 from icltool.config.tasks import task_of
 from icltool.contracts import IndexSet, IntArray, QuerySet, Task
 from icltool.contracts.json import Json
@@ -43,7 +43,7 @@ class Inputs:
     are not the index set's, ConfigError for an empty subset and for sizes that do not go together.
     """
 
-    def __init__(self, config: DemonstrationsConfig) -> None:
+    def __init__(self, config: EvaluateConfig) -> None:
         self.config = config
         self.workspace: Workspace = Workspace(config.workspace)
         name, task = self.workspace.choose_dataset(config.dataset, config.task)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from icltool.commands.evaluate.fine_tuned import trained_as
 from icltool.commands.evaluate.inputs import Inputs
-from icltool.commands.evaluate.options import DemonstrationsConfig
+from icltool.commands.evaluate.options import EvaluateConfig
 from icltool.commands.evaluate.specs import method_names
 from icltool.components.interventions.files import WEIGHTS, read_intervention, template_remark
 from icltool.config.model import fine_tuned_name
@@ -42,7 +42,7 @@ def kind_of(name: str) -> str:
     raise PluginError(f"unknown method {name!r}", f"{start}known: {', '.join(known)}{broken}")
 
 
-def vector_files(config: DemonstrationsConfig) -> dict[str, list[Path]]:
+def vector_files(config: EvaluateConfig) -> dict[str, list[Path]]:
     """The files of --vectors by the method that made each, in their order.
 
     StoreError for one that is missing or none of ours, ConfigError for one that no method here reads.
@@ -66,7 +66,7 @@ def vector_files(config: DemonstrationsConfig) -> dict[str, list[Path]]:
     return found
 
 
-def _as_checkpoint(config: DemonstrationsConfig) -> list[Path]:
+def _as_checkpoint(config: EvaluateConfig) -> list[Path]:
     """The folder of --checkpoint, where `icltool train` left the file of an intervention in it."""
     folder = config.checkpoint
     if folder is None or not (folder / WEIGHTS).is_file() or (folder / "config.json").is_file():

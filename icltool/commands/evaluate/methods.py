@@ -13,7 +13,7 @@ from typing import Any
 
 from icltool.commands.evaluate import fine_tuned, interventions
 from icltool.commands.evaluate.inputs import Inputs, needs_vectors
-from icltool.commands.evaluate.options import DemonstrationsConfig
+from icltool.commands.evaluate.options import EvaluateConfig
 from icltool.commands.evaluate.specs import Spec, method_names, read_specs
 from icltool.components.interventions.files import WEIGHTS
 from icltool.contracts import Intervention, Retriever
@@ -290,7 +290,7 @@ def _arrays(inputs: Inputs, retriever: Retriever, encoder: str | None) -> dict[s
     return added
 
 
-def _check_options(config: DemonstrationsConfig, names: Sequence[str]) -> None:
+def _check_options(config: EvaluateConfig, names: Sequence[str]) -> None:
     """ConfigError for an option of no method of this call, whose `names` these are: it would have no effect."""
     for key, value in config.method_options.items():
         method, _, option = key.partition(".")

@@ -16,8 +16,16 @@ _SHOWN: dict[str, Any] = {**HIDDEN, "group": "Demonstrations"}
 _OUTPUT: dict[str, Any] = {**HIDDEN, "group": "Output"}
 
 
-class DemonstrationsConfig(GenerationConfig):
-    """The queries, and the methods that choose demonstrations for them."""
+class EvaluateConfig(GenerationConfig, ExecutorConfig):
+    """Answer queries with the demonstrations that each method chooses, and score the answers.
+
+    Reads a prepared data set and, if a method needs them, embeddings and what `icltool train` wrote. Writes predictions,
+    prompts, demonstrations and results to the workspace. Rerun an interrupted command to resume.
+
+        icltool evaluate --model tiny-idefics --method random --shots 2
+        icltool evaluate --method zero-shot,i2i,mmr --shots 1,2,4 --seed 0,1,2
+        icltool evaluate --method random,live --test-size 200
+    """
 
     dataset: str | None = Field(
         default=None,
@@ -69,11 +77,30 @@ class DemonstrationsConfig(GenerationConfig):
         "every seed is run once",
         json_schema_extra={**_SHOWN, "daily": True, "flag": "--seed", "aliases": ["--seeds"]},
     )
+    permutations: int = Field(
+        default=1,
+        ge=1,
+        description="orders of each query's demonstrations to try, which shows how much the answers depend on the order; the "
+        "first is the method's own, the others are random",
+        json_schema_extra=_SHOWN,
+    )
     leak_guard: tuple[Literal["image", "question", "text"], ...] | None = Field(
         default=None,
         description="demonstrations to withhold from a query: those with its image or a near-duplicate (image, always on), "
         "with its question (question), or whose text is its question and answer or one of its captions (text)",
         json_schema_extra={**_SHOWN, "default": "that of the task: image,text for captions, else image"},
+    )
+    metrics: tuple[str, ...] = Field(
+        default=(),
+        description="metrics to compute, such as cider or vqa-accuracy",
+        json_schema_extra={
+            "group": "Output",
+            "daily": True,
+            "flag": "--metric",
+            "aliases": ["--metrics"],
+            "complete": "metrics",
+            "default": "those of the task",
+        },
     )
     encoder: str | None = Field(
         default=None,
@@ -95,6 +122,16 @@ class DemonstrationsConfig(GenerationConfig):
         description="option of a method, as METHOD.OPTION=VALUE (`icltool plugins show retrievers METHOD` lists them); "
         "repeatable",
         json_schema_extra={**_SHOWN, "flag": "--method-option"},
+    )
+    cost: bool | None = Field(
+        default=None,
+        description="measure prompt tokens, FLOPs and seconds per query, on a few queries answered one at a time",
+        json_schema_extra={**_OUTPUT, "default": "yes if an intervention is evaluated"},
+    )
+    csv: Path | None = Field(
+        default=None,
+        description="CSV file to append the results to, with one row per setting",
+        json_schema_extra=_OUTPUT,
     )
     reversed_order: bool = Field(
         default=True,
@@ -130,48 +167,6 @@ class DemonstrationsConfig(GenerationConfig):
         ge=-1,
         description="number of validation queries, drawn at random; -1 for all",
         json_schema_extra={"group": "Data", "daily": True, "aliases": ["--limit"]},
-    )
-
-
-class EvaluateConfig(DemonstrationsConfig, ExecutorConfig):
-    """Answer queries with the demonstrations that each method chooses, and score the answers.
-
-    Reads a prepared data set and, if a method needs them, embeddings and what `icltool train` wrote. Writes predictions,
-    prompts, demonstrations and results to the workspace. Rerun an interrupted command to resume.
-
-        icltool evaluate --model tiny-idefics --method random --shots 2
-        icltool evaluate --method zero-shot,i2i,mmr --shots 1,2,4 --seed 0,1,2
-        icltool evaluate --method random,live --test-size 200
-    """
-
-    permutations: int = Field(
-        default=1,
-        ge=1,
-        description="orders of each query's demonstrations to try, which shows how much the answers depend on the order; the "
-        "first is the method's own, the others are random",
-        json_schema_extra=_SHOWN,
-    )
-    metrics: tuple[str, ...] = Field(
-        default=(),
-        description="metrics to compute, such as cider or vqa-accuracy",
-        json_schema_extra={
-            "group": "Output",
-            "daily": True,
-            "flag": "--metric",
-            "aliases": ["--metrics"],
-            "complete": "metrics",
-            "default": "those of the task",
-        },
-    )
-    cost: bool | None = Field(
-        default=None,
-        description="measure prompt tokens, FLOPs and seconds per query, on a few queries answered one at a time",
-        json_schema_extra={**_OUTPUT, "default": "yes if an intervention is evaluated"},
-    )
-    csv: Path | None = Field(
-        default=None,
-        description="CSV file to append the results to, with one row per setting",
-        json_schema_extra=_OUTPUT,
     )
     overwrite: bool = Field(
         default=False,

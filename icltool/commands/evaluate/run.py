@@ -26,7 +26,6 @@ from icltool.contracts import Metric, Progress
 from icltool.contracts.abilities import MadeForTasks
 from icltool.contracts.evaluation import Analysis, EvaluationProvenance, SubsetFacts
 from icltool.contracts.json import Json
-from icltool.errors import ConfigError
 from icltool.execution.running import give_up
 from icltool.plugin.manager import component, load_registry
 from icltool.results.appended_csv import check_appendable
@@ -68,7 +67,6 @@ def run(config: EvaluateConfig, progress: Progress) -> EvaluationReport:
     load_registry().get("models", config.model)
     judge = Judge(_metrics(inputs), default=not config.metrics)
     settings = Settings(inputs)
-    _check_permutations(config, settings)
     folder, provenance = _artefact(inputs, judge)
     judge.prepare(lambda: (inputs.queries[row] for row in inputs.query_rows))
     with Answers(settings, progress) as answers:
@@ -125,15 +123,6 @@ def _title(inputs: Inputs) -> str:
     model = f"{config.model} from {Path(config.model_path).name}" if config.model_path else config.model
     split = "train " if inputs.same_split else ""
     return f"{inputs.dataset.name} ({inputs.task.name}), {model}, {len(inputs.query_rows):,} {split}queries"
-
-
-def _check_permutations(config: EvaluateConfig, settings: Settings) -> None:
-    if config.permutations > 1 and settings.asking:
-        raise ConfigError(
-            f"--permutations: {settings.asking[0]} asks the model what to show, so further orders are known once it has "
-            "answered",
-            "evaluate it without, then `icltool export plan` and `evaluate --plan FILE --permutations …`",
-        )
 
 
 def _about_the_call(work: Results, judge: Judge, results: Sequence[SettingResult]) -> list[str]:

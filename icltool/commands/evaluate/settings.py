@@ -69,11 +69,11 @@ class Settings:
                 groups.setdefault((used.label, shots), [self._setting(used, shots, seed) for seed in seeds])
         self.groups = list(groups.values())
         self._rows: dict[tuple[str, int, int], IntArray | None] = {}
-
-    @property
-    def asking(self) -> list[str]:
-        """The methods that ask the model which demonstrations to show."""
-        return list(dict.fromkeys(group[0].method.label for group in self.groups if group[0].asks))
+        if config.permutations > 1 and (asking := [g[0].method.label for g in self.groups if g[0].asks]):
+            raise ConfigError(
+                f"--permutations: {asking[0]} asks the model what to show, so further orders are known once it has answered",
+                "evaluate it without, then `icltool export plan` and `evaluate --plan FILE --permutations …`",
+            )
 
     @cached_property
     def remarks(self) -> list[str]:
