@@ -32,7 +32,7 @@ def test_every_topic_begins_with_a_title_and_a_sentence() -> None:
     assert set(names()) == {path.stem for path in FOLDER.glob("*.md")} <= set(ORDER)
     for page in topics():
         assert page.text.startswith(f"# {page.title}\n\n"), page.name
-        assert re.fullmatch(r"[A-Z].{10,160}\.", page.first_sentence), page.name
+        assert re.fullmatch(r"(icltool|[A-Z]).{10,160}\.", page.first_sentence), page.name
 
 
 def test_a_pipe_gets_the_file_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
