@@ -76,9 +76,8 @@ def _shortened(text: str) -> str:
 
 #: Names of options in other tools, and ours where its name is not similar.
 _ELSEWHERE = {
-    "limit": "--test-size", "num-fewshot": "--shots", "output-path": "--workspace", "model-args": "--model-option",
-    "gen-kwargs": "--max-new-tokens", "pretrained": "--model-path", "instruction": "--prompt-style",
-    "trust-code": "--trust-remote-code",
+    "limit": "--test-size", "num-fewshot": "--shots", "model-args": "--model-option", "gen-kwargs": "--max-new-tokens",
+    "pretrained": "--model-path", "instruction": "--prompt-style",
 }  # fmt: skip
 
 
@@ -119,13 +118,16 @@ def _similar_option(name: str, context: Context | None) -> str | None:
     """The option of the command that an unknown one probably means."""
     if context is None:
         return None
-    parameters = context.command.get_params(context)
-    flags = [flag for p in parameters for flag in (*p.opts, *p.secondary_opts) if flag.startswith("--")]
+    names: dict[str, str] = {}  # every long flag, without its dashes -> the one that the help lists
+    for parameter in context.command.get_params(context):
+        for flags in (parameter.opts, parameter.secondary_opts):
+            long = [flag for flag in flags if flag.startswith("--")]
+            names |= {flag.removeprefix("--"): long[0] for flag in long}
     name = name.lstrip("-")
-    if (flag := _ELSEWHERE.get(name)) in flags:
+    if (flag := _ELSEWHERE.get(name)) in names.values():
         return flag
-    similar = closest(name, [flag.removeprefix("--") for flag in flags])
-    return f"--{similar}" if similar else None
+    similar = closest(name, names)
+    return names[similar] if similar else None
 
 
 def _report_other(error: Exception) -> int:

@@ -16,9 +16,9 @@ def complete_components(kinds: str, many: bool = False) -> Completer:
     def complete(incomplete: str) -> list[tuple[str, str]]:
         from icltool.plugin.manager import load_registry
 
-        wanted = kinds.split(",")
-        found = {item.name: item.registration.summary for item in load_registry().found if item.kind in wanted}
-        return _matching(sorted(found.items()), incomplete, many)
+        components = [item for item in load_registry().found if item.kind in kinds.split(",")]
+        summaries = {item.name: item.registration.summary for item in components}
+        return _matching(sorted(summaries.items()), incomplete, many)
 
     return complete
 

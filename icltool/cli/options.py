@@ -20,7 +20,7 @@ from icltool.config.groups import Group
 def parameters_of(model: type[StageConfig]) -> list[inspect.Parameter]:
     """One parameter per field: arguments, the stage's own options, then what all stages share (the workspace).
 
-    Every default is None, "not given", so that profiles can fill in.
+    Every default is None, so that profiles can fill in the options that are not on the command line.
     """
     parameters = [_parameter(name, field) for name, field in model.model_fields.items()]
     shared = StageConfig.model_fields
@@ -55,7 +55,7 @@ def plain_parameter(
 
 COMMON: Group = "Every command"
 QUIET = plain_parameter(
-    "given_quiet",
+    "common_quiet",
     bool,
     "--quiet",
     "-q",
@@ -64,7 +64,7 @@ QUIET = plain_parameter(
     heading=Heading(COMMON, daily=False),
 )
 AS_JSON = plain_parameter(
-    "given_json",
+    "common_json",
     bool,
     "--json",
     default=False,
@@ -94,7 +94,10 @@ def help_of(field: FieldInfo, shape: Shape, metavar: str) -> str:
     elif default := default_text(field, shape):
         remarks.append(f"default: {default}")
     description = (field.description or "").strip()
-    return f"{description} ({'; '.join(remarks)})" if remarks else description
+    if not remarks:
+        return description
+    start = f"{description[:-1]}; " if description.endswith(")") else f"{description} ("
+    return f"{start}{'; '.join(remarks)})"
 
 
 def default_text(field: FieldInfo, shape: Shape) -> str:

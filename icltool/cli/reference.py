@@ -51,7 +51,9 @@ def render_reference() -> str:
     """Markdown of all commands with all their options, the same on every machine."""
     every = [help for help in helps() if help.path != "icltool"]
     counts = Counter(row for help in every for row in help.options if row.group in _SHARED)
-    shared = {group: [row for row, count in counts.items() if row.group == group and count > 1] for group in _SHARED}
+    shared = {
+        group: _in_order([row for row in counts if row.group == group and counts[row] > 1], every) for group in _SHARED
+    }
     lines = [_INTRODUCTION]
     for help in every:
         lines += _section(help, shared)
@@ -59,6 +61,12 @@ def render_reference() -> str:
     for group, rows in shared.items():
         lines += [f"### {group}", "", *_items(rows), ""] if rows else []
     return "\n".join(lines).strip() + "\n"
+
+
+def _in_order(rows: list[Row], helps: list[CommandHelp]) -> list[Row]:
+    """Rows in the order of the command that has most of them."""
+    longest = max(helps, key=lambda help: len(set(rows) & set(help.options))).options
+    return sorted(rows, key=lambda row: longest.index(row) if row in longest else len(longest))
 
 
 def _described(command: Command, name: str, parent: Context) -> Iterator[CommandHelp]:
@@ -91,9 +99,10 @@ def _section(help: CommandHelp, shared: dict[str, list[Row]]) -> Iterator[str]:
     references = []
     for group, rows in groupby(help.options, key=lambda row: row.group):
         options = list(rows)
-        if group in shared and (reference := _reference(options, group, shared[group])):
-            references.append(reference)
-            options = [row for row in options if row not in shared[group]]
+        common = [row for row in shared.get(group, ()) if row in options]
+        if common:
+            references.append(_reference(common, group, shared[group]))
+            options = [row for row in options if row not in common]
         options = [row for row in options if "--help" not in row.names]
         if options:
             yield from (f"**{group}**", "", *_items(options), "")
@@ -101,13 +110,14 @@ def _section(help: CommandHelp, shared: dict[str, list[Row]]) -> Iterator[str]:
         yield from (f"Shared options: {', '.join(references)}.", "")
 
 
-def _reference(options: Sequence[Row], group: str, shared: Sequence[Row]) -> str | None:
-    """A link to the section of shared options, with those that the command lacks; None if it has fewer than half of them."""
-    missing = [row for row in shared if row not in options]
-    if 2 * len(missing) > len(shared):
-        return None
+def _reference(common: Sequence[Row], group: str, shared: Sequence[Row]) -> str:
+    """A link to a section of shared options, with those that the command lacks, or the few that it has."""
     link = f"[{group}](#{group.lower().replace(' ', '-')})"
-    return link + (f" (without {', '.join(f'`{row.names}`' for row in missing)})" if missing else "")
+    missing = [row for row in shared if row not in common]
+    if not missing:
+        return link
+    word, rows = ("only", common) if len(common) < len(missing) else ("without", missing)
+    return f"{link} ({word} {', '.join(f'`{row.names}`' for row in rows)})"
 
 
 def _items(rows: Sequence[Row]) -> list[str]:

@@ -33,10 +33,10 @@ def stage_command(stage: str, model: type[StageConfig], load_run: Callable[[], R
     `load_run` imports the stage's `run(config, progress)`, which takes its time.
     """
 
-    def command(**given: Any) -> None:
+    def command(**values: Any) -> None:
         environment = load_environment()
-        profile, sets = given.pop("given_profile"), given.pop("given_sets") or []
-        quiet, verbose, as_json = given.pop("given_quiet"), given.pop("given_verbose"), given.pop("given_json")
+        profile, sets = values.pop("common_profile"), values.pop("common_sets") or []
+        quiet, verbose, as_json = values.pop("common_quiet"), values.pop("common_verbose"), values.pop("common_json")
         if stage not in DISTRIBUTED and not is_leader():
             return  # process 0 does it all; several devices are for the executor
         silent = quiet or not is_leader()
@@ -44,7 +44,7 @@ def stage_command(stage: str, model: type[StageConfig], load_run: Callable[[], R
         with library_output(progress.detail if verbose and not silent else None, progress.say):
             if environment is not None and environment.ignored:
                 progress.detail(f"{environment.path}: left alone {', '.join(environment.ignored)}")
-            config = resolve(stage, model, given, profile, sets)
+            config = resolve(stage, model, values, profile, sets)
             progress.detail(f"{stage}: {json.dumps(config.model_dump(mode='json'))}")
             report = load_run()(config, progress)
         if is_leader():  # the other processes of a distributed training have nothing to add
@@ -59,7 +59,7 @@ def _common() -> list[inspect.Parameter]:
     """The options that every stage has."""
     return [
         plain_parameter(
-            "given_profile",
+            "common_profile",
             Optional[str],  # noqa: UP045 (Typer reads it)
             "--profile",
             metavar="NAME",
@@ -68,7 +68,7 @@ def _common() -> list[inspect.Parameter]:
             heading=Heading(COMMON, daily=True),
         ),
         plain_parameter(
-            "given_sets",
+            "common_sets",
             Optional[list[str]],  # noqa: UP045
             "--set",
             metavar="KEY=VALUE",
@@ -77,7 +77,7 @@ def _common() -> list[inspect.Parameter]:
         ),
         QUIET,
         plain_parameter(
-            "given_verbose",
+            "common_verbose",
             bool,
             "--verbose",
             "-v",

@@ -1,4 +1,4 @@
-"""Which commands there are: the folders of `icltool/commands`, found and not listed.
+"""The commands of icltool: the folders of `icltool/commands`, without a list of them.
 
 A folder is a command. Its `__init__.py` has one line for the overview and RANK, its place there. A stage has `options.py`
 with its configuration model, NameConfig, whose docstring is the command's help, and `run.py` with `run(config, progress)`;
@@ -20,8 +20,8 @@ _PACKAGE = "icltool.commands"
 @functools.cache
 def commands() -> dict[str, str]:
     """Name -> one line for the overview, in the order of their ranks."""
-    found = {name: importlib.import_module(f"{_PACKAGE}.{name}") for name in _folders()}
-    return {name: str(module.__doc__) for name, module in sorted(found.items(), key=lambda item: item[1].RANK)}
+    modules = {name: importlib.import_module(f"{_PACKAGE}.{name}") for name in _folders()}
+    return {name: str(module.__doc__) for name, module in sorted(modules.items(), key=lambda item: item[1].RANK)}
 
 
 @functools.cache
@@ -32,7 +32,7 @@ def stages() -> tuple[str, ...]:
 
 
 def command_target(name: str) -> str:
-    """Where what stands for the command is, as a Registration says it: the model of a stage, or the command itself."""
+    """The target of the command's Registration: the model of a stage, or the command itself."""
     if name in stages():
         return f"{_PACKAGE}.{name}.options:{name.capitalize()}Config"
     return f"{_PACKAGE}.{name}.command:command"

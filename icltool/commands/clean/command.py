@@ -20,14 +20,12 @@ if TYPE_CHECKING:
     from icltool.commands.clean.run import CleanReport
 
 
-def command(**options: Any) -> None:
+def command(**values: Any) -> None:
     load_environment()
-    quiet, as_json = options.pop("given_quiet"), options.pop("given_json")
-    config = resolve("clean", CleanConfig, options)
+    quiet, as_json = values.pop("common_quiet"), values.pop("common_json")
+    config = resolve("clean", CleanConfig, values)
     progress = for_terminal(quiet)
-    from icltool.commands.clean import (
-        run as clean,
-    )  # imports the readers of all artefacts, which the help does not need
+    from icltool.commands.clean import run as clean  # imports the readers of all artefacts
 
     with library_output():
         report = clean.plan(config, progress)

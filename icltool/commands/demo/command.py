@@ -36,13 +36,13 @@ def command(
         Path | None,
         typer.Option(
             metavar="PATH",
-            help="folder that holds all artefacts [default: icl-workspace, or ICLTOOL_WORKSPACE]",
+            help="folder of all artefacts (environment variable ICLTOOL_WORKSPACE; default: icl-workspace)",
             show_default=False,
         ),
     ] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="only the final table")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="print only the final table")] = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="show more detail")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="print the results as JSON")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="print the results as JSON and nothing else")] = False,
 ) -> None:
     """Run the whole pipeline on the embedded world: some minutes on two cores, no downloads.
 

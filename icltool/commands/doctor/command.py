@@ -21,12 +21,16 @@ from icltool.store.provenance import moment
 def command(
     workspace: Annotated[
         Optional[str],  # noqa: UP045 (Typer reads it)
-        typer.Option("--workspace", metavar="PATH", help="the workspace to look at [env: ICLTOOL_WORKSPACE]"),
+        typer.Option(
+            "--workspace",
+            metavar="PATH",
+            help="workspace to check (environment variable ICLTOOL_WORKSPACE; default: icl-workspace)",
+        ),
     ] = None,
     full_paths: Annotated[
-        bool, typer.Option("--full-paths", help="with --json: home folder, user and machine are named as they are")
+        bool, typer.Option("--full-paths", help="with --json: do not hide the names of home folder, user and machine")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="print the result as JSON, and nothing else")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="print the result as JSON and nothing else")] = False,
 ) -> None:
     """Show versions, devices, memory, Java, variables, optional packages, plugins and the workspace.
 

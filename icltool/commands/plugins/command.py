@@ -23,7 +23,7 @@ command = typer.Typer(
     learners, executors. Packages add to them through the entry-point group `icltool`.""",
 )
 
-_Json = Annotated[bool, typer.Option("--json", help="print the result as JSON, and nothing else")]
+_Json = Annotated[bool, typer.Option("--json", help="print the result as JSON and nothing else")]
 
 
 @command.command("list", cls=HelpfulCommand)
@@ -31,7 +31,7 @@ def list_(
     kind: Annotated[
         Optional[str],  # noqa: UP045 (Typer reads it)
         typer.Option(
-            "--kind", metavar="KIND", autocompletion=complete_kinds, help="only this kind (models, datasets, …)"
+            "--kind", metavar="KIND", autocompletion=complete_kinds, help="list only this kind (models, datasets, …)"
         ),
     ] = None,
     as_json: _Json = False,
@@ -55,8 +55,11 @@ def _text(row: Mapping[str, str]) -> str:
 
 @command.command("show", cls=HelpfulCommand)
 def show(
-    kind: Annotated[str, typer.Argument(metavar="KIND", autocompletion=complete_kinds, help="models, datasets, …")],
-    name: Annotated[str, typer.Argument(metavar="NAME", help="the component's name")],
+    kind: Annotated[
+        str,
+        typer.Argument(metavar="KIND", autocompletion=complete_kinds, help="kind of component: models, datasets, …"),
+    ],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="name of the component")],
     as_json: _Json = False,
 ) -> None:
     """Show where a component comes from, the options it takes, and its documentation."""
