@@ -94,10 +94,7 @@ def help_of(field: FieldInfo, shape: Shape, metavar: str) -> str:
     elif default := default_text(field, shape):
         remarks.append(f"default: {default}")
     description = (field.description or "").strip()
-    if not remarks:
-        return description
-    start = f"{description[:-1]}; " if description.endswith(")") else f"{description} ("
-    return f"{start}{'; '.join(remarks)})"
+    return f"{description} ({'; '.join(remarks)})" if remarks else description
 
 
 def default_text(field: FieldInfo, shape: Shape) -> str:

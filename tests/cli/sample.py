@@ -22,7 +22,7 @@ class SampleConfig(StageConfig):
     name: str = Field(description="what to do", json_schema_extra={"argument": True})
     anchors: int = Field(default=5000, ge=1, description="how many", json_schema_extra={"short": "-n"})
     rate: float | None = Field(
-        default=None, gt=0, description="units (per second)", json_schema_extra={"default": "the machine's"}
+        default=None, gt=0, description="units per second", json_schema_extra={"default": "the machine's"}
     )
     order: Literal["left", "right"] = Field(
         default="left", description="which way", json_schema_extra={"group": "Demonstrations"}

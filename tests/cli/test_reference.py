@@ -33,7 +33,7 @@ def test_every_command_and_every_option_is_there() -> None:
         for name, field in stage_model(stage).model_fields.items():
             argument = extras(field).get("argument")
             flag = extras(field).get("metavar") or name.upper() if argument else flag_of(name, field)[2:]
-            description = (field.description or "").split("<")[0].removesuffix(")")
+            description = (field.description or "").split("<")[0]
             assert any(flag in line and description in line for line in (section + shared).splitlines()), flag
     for flag in ("--profile", "--set", "--workspace", "-q, --quiet", "-v, --verbose", "--json"):
         assert shared.count(f"- `{flag}") == 1

@@ -96,7 +96,7 @@ def test_help_of_all_options_shows_description_default_and_environment(capsys: p
     )
     for part in (
         "-n, --anchors N how many (default: 5000)",
-        "--rate NUMBER units (per second; default: the machine's)",
+        "--rate NUMBER units per second (default: the machine's)",
         "--order left|right which way (default: left)",
         "--pace NAME how fast (one of walking, striding, running; default: running)",
         "--method NAME,… methods (default: random)",
