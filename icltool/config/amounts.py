@@ -26,22 +26,22 @@ _BYTES = {
 def parse_age(text: str) -> float:
     """Seconds: "30d", "12h", "90 min", "2w", "6mo" (of 30 days), "1y" (of 365 days). ValueError for anything else.
 
-    A number needs its unit; "m" is refused, as it may be minutes or months.
+    A number needs its unit; "m" is refused because it may mean minutes or months.
     """
-    found = _AMOUNT.match(text)
-    unit = _AGE_NAMES.get(found[2].lower()) if found is not None else None
-    if found is None or unit is None:
-        raise ValueError(f"expected an age such as 30d, 12h, 2w or 6mo, not {text!r}")
-    return _finite(float(found[1]) * _SECONDS[unit], text)
+    match = _AMOUNT.match(text)
+    unit = _AGE_NAMES.get(match[2].lower()) if match is not None else None
+    if match is None or unit is None:
+        raise ValueError(f"must be an age such as 30d, 12h, 2w or 6mo, got {text!r}")
+    return _finite(float(match[1]) * _SECONDS[unit], text)
 
 
 def parse_size(text: str) -> float:
     """Bytes: "500MB", "1.5 GB", "2GiB", "1000". ValueError for anything else."""
-    found = _AMOUNT.match(text)
-    factor = _BYTES.get(found[2].lower()) if found is not None else None
-    if found is None or factor is None:
-        raise ValueError(f"expected a size such as 500MB, 1.5GB or 2GiB, not {text!r}")
-    return _finite(float(found[1]) * factor, text)
+    match = _AMOUNT.match(text)
+    factor = _BYTES.get(match[2].lower()) if match is not None else None
+    if match is None or factor is None:
+        raise ValueError(f"must be a size such as 500MB, 1.5GB or 2GiB, got {text!r}")
+    return _finite(float(match[1]) * factor, text)
 
 
 def age_text(seconds: float) -> str:
@@ -67,5 +67,5 @@ def size_text(count: float) -> str:
 
 def _finite(amount: float, text: str) -> float:
     if not math.isfinite(amount):
-        raise ValueError(f"{text!r} is too much")
+        raise ValueError(f"{text!r} is too large")
     return amount

@@ -1,4 +1,4 @@
-"""What every stage's configuration shares."""
+"""What the configurations of all commands share."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class StageConfig(BaseModel):
     What its `json_schema_extra` may say besides is in icltool.config.fields.Extras.
     """
 
-    # Options of models begin with "model_", which pydantic keeps to itself unless told otherwise.
+    # Options of models begin with "model_", a prefix that pydantic reserves by default.
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, protected_namespaces=())
 
     workspace: Path = Field(
@@ -43,5 +43,5 @@ class StageConfig(BaseModel):
 
 
 def place(path: Value) -> Value | str:
-    """A path to something that is there, as it is from everywhere; anything else as it is."""
+    """The absolute path of something that exists; anything else unchanged."""
     return str(Path(path).resolve()) if isinstance(path, str) and path and Path(path).exists() else path

@@ -1,4 +1,4 @@
-"""Environment variables, and the .env file that stands in for them."""
+"""Environment variables, and the .env file that may set them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from icltool.errors import ConfigError
 
-#: Variables that icltool and the published projects know, with what they hold.
+#: Variables that icltool and the published projects read, with their meaning.
 VARIABLES: dict[str, str] = {
     "ICLTOOL_WORKSPACE": "workspace: data sets, embeddings, sequences, checkpoints, evaluations",
     "COCO_PATH": "COCO: the folder that holds mscoco/ (images and annotations)",
@@ -24,33 +24,33 @@ VARIABLES: dict[str, str] = {
 }
 
 
-#: Others that a .env file may set. A file of a folder that somebody downloaded is not to decide what runs: PATH, JAVA_HOME,
-#: LD_PRELOAD, PYTHONPATH, or where the hub is.
+#: Further variables that a .env file may set. The .env file of a downloaded folder must not decide what runs, so PATH,
+#: JAVA_HOME, LD_PRELOAD, PYTHONPATH and the address of the hub are not among them.
 FURTHER = ("CUDA_VISIBLE_DEVICES", "HF_HOME", "HF_HUB_CACHE", "HF_HUB_OFFLINE", "HF_TOKEN")
 
 
 @dataclass(frozen=True)
 class EnvFile:
-    """A .env file that was read, and the names in it that were left alone."""
+    """A .env file that was read, and the names in it that were ignored."""
 
     path: Path
     ignored: tuple[str, ...]
 
 
 def find_env_file(folder: Path | None = None) -> Path | None:
-    """The file called .env in the folder (the current one), not of any above it: who made those is not known. ConfigError
-    where the current folder has been removed."""
+    """The file .env in the folder (by default the current one); folders above it are not searched, since others may have
+    written those files. Raises ConfigError if the current folder has been removed."""
     try:
         path = (folder or Path.cwd()).resolve() / ".env"
     except FileNotFoundError:
-        raise ConfigError("the current folder has been removed", "change into one that is there") from None
+        raise ConfigError("the current folder has been removed", "change to an existing folder") from None
     return path if path.is_file() else None
 
 
 def load_environment(folder: Path | None = None) -> EnvFile | None:
-    """Puts the variables of the .env file that icltool knows into the environment (None: there is no file).
+    """Sets the variables of the .env file that icltool knows; returns None if there is no file.
 
-    A variable that is set already keeps its value. Raises ConfigError naming the file and line that cannot be read.
+    A variable that is already set keeps its value. Raises ConfigError, with the file and line that cannot be read.
     """
     path = find_env_file(folder)
     if path is None:
@@ -62,7 +62,9 @@ def load_environment(folder: Path | None = None) -> EnvFile | None:
         with path.open(encoding="utf-8") as stream:
             bad = next((b for b in parse_stream(stream) if b.error), None)
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} cannot be read: {error}", "it should be UTF-8 text of lines NAME=value") from error
+        raise ConfigError(
+            f"{path} cannot be read: {error}", "the file must be UTF-8 text, one NAME=value per line"
+        ) from error
     if bad is not None:
         raise ConfigError(f"{path}, line {bad.original.line}: not of the form NAME=value", "correct or remove the line")
     ignored = []

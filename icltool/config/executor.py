@@ -17,7 +17,7 @@ _SEVERAL: JsonDict = {"hidden_in_artefact": True, "group": "Several devices"}
 
 
 class ExecutorConfig(StageConfig):
-    """Where the work is done. None of it can change the result."""
+    """Where the work is done; none of these options can change the result."""
 
     executor: str | None = Field(
         default=None,
@@ -63,21 +63,21 @@ class ExecutorConfig(StageConfig):
 
     @property
     def executor_name(self) -> str:
-        """The registered name of the executor that is meant."""
-        asked = self.devices or self.address is not None or self.workers is not None
-        return self.executor or ("ray" if asked else "local")
+        """The registered name of the executor."""
+        several = self.devices or self.address is not None or self.workers is not None
+        return self.executor or ("ray" if several else "local")
 
     def open_executor(self) -> Executor:
-        """The executor that is meant, with its options. Raises what making it raises."""
+        """The executor with its options. Raises what its constructor raises."""
         executor: Executor = component("executors", self.executor_name, **self.executor_options())
         return executor
 
     def executor_options(self) -> dict[str, object]:
-        """What the executor's class takes; nothing for one that was given none of these options."""
-        given = {name: getattr(self, name) for name in ("devices", "address", "workers", "gpus_per_worker")}
+        """Those of these options that are set, by the names of the executor's own options."""
+        options = {name: getattr(self, name) for name in ("devices", "address", "workers", "gpus_per_worker")}
         if "cpus_per_worker" in self.model_fields_set:
-            given["cpus_per_worker"] = self.cpus_per_worker
-        return {name: value for name, value in given.items() if value not in (None, ())}
+            options["cpus_per_worker"] = self.cpus_per_worker
+        return {name: value for name, value in options.items() if value not in (None, ())}
 
     @field_validator("devices")
     @classmethod
@@ -89,15 +89,15 @@ class ExecutorConfig(StageConfig):
     @model_validator(mode="after")
     def _fit(self) -> ExecutorConfig:
         if self.devices and self.address is not None:
-            raise ValueError("--devices names GPUs of this machine, --address another cluster: give one of them")
+            raise ValueError("--devices names GPUs of this machine, --address another cluster: use one of them")
         if self.devices and getattr(self, "device", "auto") != "auto":
-            raise ValueError("--devices names the GPUs of the workers: leave --device out")
-        given = [*self.executor_options(), *(["ship_data"] if self.ship_data else [])]
-        if self.executor_name == "local" and given:
-            named = ", ".join(f"--{name.replace('_', '-')}" for name in given)
-            raise ValueError(f"{named}: local work is this process alone; --executor ray takes several")
-        if self.ship_data and getattr(self, "image_cache_disk", False):
+            raise ValueError("--devices names the GPUs of the workers: leave out --device")
+        options = [*self.executor_options(), *(["ship_data"] if self.ship_data else [])]
+        if self.executor_name == "local" and options:
+            flags = ", ".join(f"--{name.replace('_', '-')}" for name in options)
             raise ValueError(
-                "--ship-data: what workers put into --image-cache-disk would be lost; leave one of them out"
+                f"{flags} cannot be used with --executor local, which is this process alone: use --executor ray"
             )
+        if self.ship_data and getattr(self, "image_cache_disk", False):
+            raise ValueError("--ship-data and --image-cache-disk exclude each other: what workers cache would be lost")
         return self

@@ -88,8 +88,8 @@ class Shape:
             names = [str(choice) for choice in self.choices]
             one = names[0] if len(names) == 1 else f"{', '.join(names[:-1])} or {names[-1]}"
         else:
-            one = _NAMES.get(self.item, "a text")
-        return f"a list of which each is {one}" if self.many else one
+            one = _NAMES.get(self.item, "a string")
+        return f"a list in which each item is {one}" if self.many else one
 
 
 def extras(field: FieldInfo) -> Extras:

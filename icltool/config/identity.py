@@ -1,4 +1,4 @@
-"""What makes an artefact beside its options: components of which version, and weights."""
+"""What determines an artefact besides its options: the versions of components, and weights."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from icltool.store.makers import Makers
 
 
 def makers(chosen: Iterable[tuple[str, str]], paths: Mapping[str, str | None]) -> Makers:
-    """What makes an artefact: the distributions of the `chosen` components (kind, name), and the weights of those kinds that
-    `paths` names ("models", "encoders"), with the place that the user gave for them, if any. PluginError as Registry.get."""
-    found = [(kind, load_registry().get(kind, name)) for kind, name in chosen]
-    plugins = {f"{kind}/{item.name}": f"{item.distribution} {item.version}" for kind, item in found}
-    weights = {f"{kind}/{item.name}": _weights(item, paths[kind]) for kind, item in found if kind in paths}
+    """What determines an artefact: the distributions of the `chosen` components (kind, name), and the weights of the kinds in
+    `paths` ("models", "encoders"), each at the user's path, if any. Raises PluginError as Registry.get."""
+    items = [(kind, load_registry().get(kind, name)) for kind, name in chosen]
+    plugins = {f"{kind}/{item.name}": f"{item.distribution} {item.version}" for kind, item in items}
+    weights = {f"{kind}/{item.name}": _weights(item, paths[kind]) for kind, item in items if kind in paths}
     return Makers(plugins, {name: mark for name, mark in weights.items() if mark})
 
 
 def _weights(item: Found, path: str | None) -> str:
-    """What stands for the weights of a model or an encoder; see `weights_mark`."""
+    """The identity of the weights of a model or an encoder; see `weights_mark`."""
     return weights_mark(item.name, item.registration.options, path)

@@ -26,28 +26,28 @@ _SPEED: dict[str, Any] = {**HIDDEN, "group": "Speed and memory"}
 
 
 def _batch_size(value: Any) -> Any:
-    """A number from 1 on (as a text, too) or "auto"; one message for anything else."""
+    """A positive integer, also as a string, or "auto"; one message for anything else."""
     if value == "auto":
         return value
     number = int(value) if isinstance(value, str) and value.isdecimal() else value
     if not isinstance(number, int) or isinstance(number, bool) or number < 1:
-        raise ValueError(f"expected a number of prompts from 1 on, or auto, not {value!r}")
+        raise ValueError(f"must be a positive integer or auto, got {value!r}")
     return number
 
 
-#: No machine's images need more processes; each takes memory and seconds to start.
+#: More processes never help; each takes memory, and seconds to start.
 MOST_WORKERS = 128
 
 
 def _workers(value: Any) -> Any:
-    """A number from 0 on (as a text, too) or "auto"; one message for anything else."""
+    """A non-negative integer, also as a string, or "auto"; one message for anything else."""
     if value == "auto":
         return value
     number = int(value) if isinstance(value, str) and value.isdecimal() else value
     if not isinstance(number, int) or isinstance(number, bool) or number < 0:
-        raise ValueError(f"expected a number of processes from 0 on, or auto, not {value!r}")
+        raise ValueError(f"must be a non-negative integer or auto, got {value!r}")
     if number > MOST_WORKERS:
-        raise ValueError(f"{number} processes are too many: {MOST_WORKERS} at most")
+        raise ValueError(f"must be at most {MOST_WORKERS}, got {number}")
     return number
 
 
@@ -128,7 +128,7 @@ class LvlmConfig(StageConfig):
     batch_size: Annotated[int | Literal["auto"], BeforeValidator(_batch_size)] = Field(
         default=64,
         description="prompts per forward pass, halved if memory runs out; auto finds the largest that fits",
-        json_schema_extra={**_SPEED, "daily": True, "metavar": "INTEGER|auto"},
+        json_schema_extra={**_SPEED, "daily": True, "metavar": "N|auto"},
     )
     image_cache_mb: int = Field(
         default=2048,
@@ -152,24 +152,24 @@ class LvlmConfig(StageConfig):
         default="auto",
         description="processes that read and resize images ahead of the model, if encoded images are cached; auto is 0 on a "
         "CPU, up to 8 with a GPU",
-        json_schema_extra={**_SPEED, "metavar": "INTEGER|auto"},
+        json_schema_extra={**_SPEED, "metavar": "N|auto"},
     )
 
     def identity(self) -> dict[str, Json]:
-        """See StageConfig. Paths are absolute. Without template and further options where none were asked for: files of before
-        there was a choice are the same."""
-        found = super().identity()
-        found["model_path"] = place(self.model_path)
-        found["adapter_options"] = {name: place(value) for name, value in self.adapter_options.items()}
+        """See StageConfig. Paths are absolute. Template and further options are left out if they are not set, so that older
+        files keep their identity."""
+        values = super().identity()
+        values["model_path"] = place(self.model_path)
+        values["adapter_options"] = {name: place(value) for name, value in self.adapter_options.items()}
         for name in ("prompt_template", "adapter_options", "trust_remote_code"):
-            if not found[name]:
-                del found[name]
-        return found
+            if not values[name]:
+                del values[name]
+        return values
 
     def model_options(self) -> dict[str, Any]:
-        """What the model's class is given of these options. Those that were not asked for are left out: a model of a
-        plugin need not know them, and a model's name may bring its own."""
-        chosen = {
+        """The options that the model's class gets. Those that are not set are left out: the model of a plugin need not have
+        them, and the name of a model may set its own."""
+        options = {
             "device": self.device if self.device != "auto" else None,
             "dtype": self.dtype if self.dtype != "auto" else None,
             "path": self.model_path,
@@ -181,11 +181,11 @@ class LvlmConfig(StageConfig):
             "compile": self.compile or None,
             "trust_remote_code": self.trust_remote_code or None,
         }
-        return {**{name: value for name, value in chosen.items() if value is not None}, **self.adapter_options}
+        return {**{name: value for name, value in options.items() if value is not None}, **self.adapter_options}
 
     def open_model(self, task: Task, **further: Any) -> Model:
-        """The model, loaded with these options and `further` ones. One that is loaded from a folder or file of the user's is
-        asked its first prompt of `task`. Raises ConfigError, and what loading raises."""
+        """The model, loaded with these options and `further` ones. One from a folder or file of the user's is tested with a
+        first prompt of `task`. Raises ConfigError, and what loading raises."""
         options = {**self.model_options(), **further}
         model: Model = component("models", self.model, **options)
         if options.get("path") is not None:
@@ -198,7 +198,7 @@ class LvlmConfig(StageConfig):
         return load_registry().prompt_renderer(self.model, **{**self.model_options(), **further})
 
     def image_store(self, model: Model | None) -> FeatureStore | None:
-        """The file of encoded images, where it was asked for."""
+        """The file of encoded images, or None without --image-cache-disk."""
         if not self.image_cache_disk or model is None:
             return None
         return image_features_for(model, self.model, self.workspace, self.image_cache_disk_mb)
@@ -206,81 +206,81 @@ class LvlmConfig(StageConfig):
     @model_validator(mode="before")
     @classmethod
     def _fine_tuned(cls, values: Any) -> Any:
-        """A fine-tuned model in place of a name: its checkpoint folder, that folder's name, or an exported folder. Without
-        a name the folder of weights says what it holds."""
+        """Accepts a fine-tuned model in place of a name: its checkpoint folder, that folder's name, or an exported folder.
+        Without a name, the folder of weights tells the model."""
         if isinstance(values, dict) and "model" not in values and isinstance(path := values.get("model_path"), str):
             name = fine_tuned_name(Path(path)) or family_of(Path(path))
             return values if name is None else {**values, "model": name}
-        if not isinstance(values, dict) or not isinstance(given := values.get("model"), str):
+        if not isinstance(values, dict) or not isinstance(model := values.get("model"), str):
             return values
         workspace = Path(values.get("workspace") or cls.model_fields["workspace"].default)
-        for folder in (Path(given), workspace / "checkpoints" / given):
-            if given and (name := fine_tuned_name(folder)) is not None:
+        for folder in (Path(model), workspace / "checkpoints" / model):
+            if model and (name := fine_tuned_name(folder)) is not None:
                 if values.get("model_path") is not None:
-                    raise ValueError(f"--model {given} is a folder of weights already: leave --model-path out")
+                    raise ValueError(f"--model {model} is already a folder of weights: leave out --model-path")
                 return {**values, "model": name, "model_path": str(folder)}
-        if fault := _no_model(Path(given), workspace):
+        if fault := _no_model(Path(model), workspace):
             raise ValueError(fault)
         return values
 
     @model_validator(mode="after")
     def _one_place(self) -> LvlmConfig:
         if self.device_map is not None and self.device != "auto":
-            raise ValueError("--device and --device-map exclude each other: give one of them")
+            raise ValueError("--device and --device-map exclude each other: use one of them")
         return self
 
 
 def _no_model(path: Path, workspace: Path) -> str:
-    """What is wrong with a path in place of a model's name; "" where it may be a name."""
+    """The problem with a path in place of a model's name; "" if it may be a name."""
     if path.is_file():
         if path.suffixes[-2:] == [".tar", ".gz"]:
-            return f"{path} is an archive: unpack it, and give its folder"
-        return f"{path} is a file: give the folder that it lies in"
+            return f"{path} is an archive: unpack it, and name its folder"
+        return f"{path} is a file: name the folder that contains it"
     if path.is_dir() and len(path.parts) > 1:
-        return f"{path} holds no fine-tuned model: --model takes a name, and --model-path the folder of its weights"
+        return f"{path} does not contain a fine-tuned model: use --model for a name, and --model-path for a folder of weights"
     if len(path.parts) > 1 and not path.exists():
-        return f"there is no folder {path}: --model takes a name, or the folder of a fine-tuned model"
+        return f"{path} does not exist: --model takes a name, or the folder of a fine-tuned model"
     return ""
 
 
-#: Architectures with adapters of their own, each of several models: weights do not tell which of their names is meant.
+#: Architectures with adapters of their own. Each serves several models, and the weights do not tell which name is right.
 _NAMED = {"idefics", "idefics2", "blip", "blip-2", "instructblip"}
 
 
 def family_of(folder: Path) -> str | None:
-    """The model that reads any weights of the kind that `folder` holds: "image-text-to-text" or "text-llm"; None where
-    config.json does not tell, or a model of their own reads them."""
+    """The model that reads any weights of the kind in `folder`: "image-text-to-text" or "text-llm". None if config.json does
+    not tell, or if the architecture has an adapter of its own."""
     try:
-        found: Any = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        kind, built = str(found["model_type"]), str(found["architectures"][0])
+        content: Any = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        kind, architecture = str(content["model_type"]), str(content["architectures"][0])
     except (OSError, ValueError, KeyError, TypeError, IndexError, RecursionError):
         return None
     if kind in _NAMED:
         return None
-    if "vision_config" in found and built.endswith("ForConditionalGeneration"):
+    if "vision_config" in content and architecture.endswith("ForConditionalGeneration"):
         return "image-text-to-text"
-    return "text-llm" if built.endswith("ForCausalLM") and "vision_config" not in found else None
+    return "text-llm" if architecture.endswith("ForCausalLM") and "vision_config" not in content else None
 
 
 def fine_tuned_name(folder: Path) -> str | None:
-    """The registered name of the model whose fine-tuned weights `folder` holds, as `icltool train captioner` or `icltool
-    export model` left them; None for anything else."""
+    """The registered name of the model whose fine-tuned weights are in `folder`, as `icltool train captioner` or `icltool
+    export model` wrote them; None for anything else."""
     for file, keys in (("icltool.json", ("model",)), ("training.json", ("identity", "model"))):
         try:
-            found: Any = json.loads((folder / file).read_text(encoding="utf-8"))
-            if file == "training.json" and not found["provenance"].get("fine_tuned"):
+            value: Any = json.loads((folder / file).read_text(encoding="utf-8"))
+            if file == "training.json" and not value["provenance"].get("fine_tuned"):
                 continue
             for key in keys:
-                found = found[key]
+                value = value[key]
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             continue
-        if isinstance(found, str):
-            return found
+        if isinstance(value, str):
+            return value
     return None
 
 
 class ModelConfig(LvlmConfig):
-    """The model where it scores or answers prompts that share much."""
+    """The options of commands whose prompts share prefixes."""
 
     prefix_cache_mb: int | None = Field(
         default=None,
@@ -302,8 +302,8 @@ class ModelConfig(LvlmConfig):
         corpus: Callable[[], Iterable[tuple[str, ...]]] | None = None,
         store: bool = True,
     ) -> Session:
-        """A session with the caches that were asked for; see `engine.opening.open_session`. Without `store` nothing is kept on
-        disk. It must be closed."""
+        """A session with the caches of these options; see `engine.opening.open_session`. With `store` false, nothing is cached
+        on disk. The session must be closed."""
         return open_session(
             task,
             model,

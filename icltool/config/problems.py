@@ -1,4 +1,4 @@
-"""Validation errors in plain words: which option, what it was given, what it takes."""
+"""Validation errors in plain words: which option, what it takes, and what it got."""
 
 from __future__ import annotations
 
@@ -23,30 +23,34 @@ _COMPARISONS = {
 }
 
 
-def explain(problem: ErrorDetails, shape: Shape | None) -> str:
-    """What is wrong with a value, from one entry of ValidationError.errors() and the shape of the field (if known)."""
+def explain(origin: str, problem: ErrorDetails, shape: Shape | None) -> str:
+    """What is wrong with the value of an option: "--shots must be an integer, got 'x'".
+
+    `problem` is one entry of ValidationError.errors(), `shape` the shape of the field, if known.
+    """
     kind, context = problem["type"], problem.get("ctx") or {}
-    given = _shown(problem.get("input"))
+    value = _shortened(problem.get("input"))
     if kind in _COMPARISONS:
         words, key = _COMPARISONS[kind]
-        return f"must be {words} {context[key]:g}, not {problem.get('input')}"
+        return f"{origin} must be {words} {context[key]:g}, got {problem.get('input')}"
     if kind in ("value_error", "assertion_error"):
-        return str(context.get("error", problem["msg"]))
+        message = str(context.get("error", problem["msg"]))
+        return f"{origin} {message}" if message.startswith("must ") else f"{origin}: {message}"
     if kind in ("too_short", "string_too_short"):
-        return f"needs at least {context.get('min_length')} value(s), not {given}"
+        return f"{origin} needs at least {context.get('min_length')} value(s), got {value}"
     if shape is not None and any(part in kind for part in _TYPE_ERRORS):
         deep = any(isinstance(part, int) for part in problem["loc"])  # one item of a list
         expected = Shape(shape.item, choices=shape.choices) if deep else shape
-        return f"expected {expected.expected}, not {given}"
-    return f"{_decapitalised(problem['msg'])}, not {given}"
+        return f"{origin} must be {expected.expected}, got {value}"
+    return f"{origin}: {_decapitalised(problem['msg'])}, got {value}"
 
 
 def as_config_error(
     error: ValidationError, model: type[BaseModel], origins: Mapping[str, str] | None = None, where: str = ""
 ) -> ConfigError:
-    """The first problem of a validation as one line that names the option, and where its value came from.
+    """The first problem of a validation, as one line that names the option and the source of its value.
 
-    `origins` names the source of each field's value ("--shots", say); a field without one is named by its flag.
+    `origins` has the source of each field's value, such as "--shots"; the flag of a field stands for one without.
     """
     problems = error.errors(include_url=False)
     problem = problems[0]
@@ -57,7 +61,8 @@ def as_config_error(
     if field is None:
         if name:
             return ConfigError(f"{prefix}unknown option {name!r}{more}", suggestion(name, model.model_fields))
-        return ConfigError(f"{prefix}{explain(problem, None)}{more}", None)
+        message = str((problem.get("ctx") or {}).get("error", _decapitalised(problem["msg"])))
+        return ConfigError(f"{prefix}{message}{more}", None)
     if problem["type"] == "missing":
         if extras(field).get("argument"):
             return ConfigError(f"{prefix}argument {name.upper()} is missing: {field.description}")
@@ -65,17 +70,17 @@ def as_config_error(
     origin = (origins or {}).get(name) or flag_of(name, field)
     shape = shape_of(field)
     hint = None if shape.choices else _hint(problem, name, field.description)
-    return ConfigError(f"{prefix}{origin}: {explain(problem, shape)}{more}", hint)
+    return ConfigError(f"{prefix}{explain(origin, problem, shape)}{more}", hint)
 
 
 def _hint(problem: ErrorDetails, name: str, description: str | None) -> str | None:
-    """The field's description, unless the message is the model's own (then it says what is needed)."""
+    """The field's description, unless the message is the model's own, which says what is needed."""
     if problem["type"] in ("value_error", "assertion_error") or not description:
         return None
     return f"{name}: {description}"
 
 
-def _shown(value: object) -> str:
+def _shortened(value: object) -> str:
     text = repr(value)
     return text if len(text) <= 60 else text[:57] + "…"
 

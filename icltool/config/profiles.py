@@ -1,7 +1,7 @@
 """Profiles: TOML files that hold the options of a whole pipeline run.
 
-A profile has a line `summary`, a table `[common]` whose keys go to every stage that knows them, and one table per stage
-(`[prepare]` … `[export]`). Keys are the names of the options with underscores; mappings are nested tables.
+A profile has a line `summary`, a table `[common]` with options of several commands, and one table per command
+(`[prepare]` … `[export]`). Keys are names of options, with underscores; mappings are nested tables.
 """
 
 from __future__ import annotations
@@ -33,25 +33,25 @@ COMMON = "common"
 
 @dataclass(frozen=True)
 class Profile:
-    """A profile that was read and checked: keys and types of every table fit the stages' options."""
+    """A profile that was read and checked: its keys and types match the commands' options."""
 
     path: Path
     summary: str
     tables: Mapping[str, Mapping[str, object]]
 
     def values(self, stage: str, model: type[StageConfig]) -> dict[str, object]:
-        """The options that this profile sets for a stage: those of [common] it knows, then its own table."""
+        """The options that this profile sets for a command: those in [common] that the command has, then its own table."""
         common = {k: v for k, v in self.tables.get(COMMON, {}).items() if k in model.model_fields}
         return {**common, **self.tables.get(stage, {})}
 
     def origin(self, stage: str, key: str) -> str:
-        """Where a value stands, for messages: "FILE, table [generate], key 'anchors'"."""
+        """The origin of a value, for messages: "FILE, table [generate], key 'anchors'"."""
         table = stage if key in self.tables.get(stage, {}) else COMMON
         return _place(self.path, table, key)
 
 
 class ProfileFolders:
-    """Where profiles are looked for by name: ./profiles, then those that come with icltool."""
+    """The folders that are searched for profiles: ./profiles, then those that come with icltool."""
 
     @cached_property
     def folders(self) -> tuple[Path, ...]:
@@ -64,7 +64,7 @@ class ProfileFolders:
         return sorted({path.stem for folder in self.folders if folder.is_dir() for path in folder.glob("*.toml")})
 
     def find(self, name_or_path: str) -> Path:
-        """The file of a profile. ConfigError with a suggestion when there is none."""
+        """The file of a profile. Raises ConfigError, with a suggestion, if there is none."""
         for folder in self.folders:
             if (path := folder / f"{name_or_path}.toml").is_file():
                 return path
@@ -72,12 +72,12 @@ class ProfileFolders:
         if path.is_file():
             return path
         if path.suffix == ".toml" or len(path.parts) > 1:
-            raise ConfigError(f"profile {path} does not exist", f"profiles known by name: {', '.join(self.names())}")
+            raise ConfigError(f"profile {path} does not exist", f"known profiles: {', '.join(self.names())}")
         raise ConfigError(f"unknown profile {name_or_path!r}", suggestion(name_or_path, self.names()))
 
 
 def load_profile(name_or_path: str) -> Profile:
-    """Finds, reads and checks a profile. Raises ConfigError that names the file and what is wrong with it."""
+    """Finds, reads and checks a profile. Raises ConfigError, with the file and the problem."""
     return read_profile(ProfileFolders().find(name_or_path))
 
 
@@ -86,7 +86,7 @@ def read_profile(path: Path) -> Profile:
     content = _parse(path)
     summary = content.pop("summary", "")
     if not isinstance(summary, str):
-        raise ConfigError(f"{path}: summary must be a text, not {summary!r}")
+        raise ConfigError(f"{path}: summary must be a string, got {summary!r}")
     models = stage_models()
     tables: dict[str, dict[str, object]] = {}
     for table, entries in content.items():
@@ -94,7 +94,7 @@ def read_profile(path: Path) -> Profile:
             kind = "table" if isinstance(entries, dict) else "key"
             raise ConfigError(f"{path}: unknown {kind} {table!r}", suggestion(table, ("summary", COMMON, *models)))
         if not isinstance(entries, dict):
-            raise ConfigError(f"{path}: {table!r} must be a table, not {entries!r}", f"write it as [{table}]")
+            raise ConfigError(f"{path}: {table!r} must be a table, got {entries!r}", f"write it as [{table}]")
         _check_table(path, table, entries, models)
         tables[table] = entries
     return Profile(path, summary, tables)
@@ -103,13 +103,15 @@ def read_profile(path: Path) -> Profile:
 def _parse(path: Path) -> dict[str, object]:
     try:
         with path.open("rb") as file:
-            found: dict[str, object] = tomllib.load(file)
-            return found
+            content: dict[str, object] = tomllib.load(file)
+            return content
     except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{path}: not valid TOML: {error}", "texts need quotes; tables are written [name]") from error
+        raise ConfigError(
+            f"{path}: not valid TOML: {error}", "strings need quotes; tables are written [name]"
+        ) from error
     except RecursionError as error:
         raise ConfigError(
-            f"{path}: its tables and arrays lie too deep in one another", "a profile has tables"
+            f"{path}: tables and arrays are nested too deeply", "a profile has tables of options"
         ) from error
     except (OSError, UnicodeDecodeError, MemoryError) as error:
         reason = str(error) or "it is too large"
@@ -130,14 +132,14 @@ def _check_table(
 
 
 def _check_type(place: str, field: FieldInfo, value: object) -> None:
-    """Types in a profile are taken literally: "5" is no number, and a number is no text."""
+    """Types in a profile are taken literally: "5" is not a number, and a number is not a text."""
     annotation: Any = field.annotation
     for constraint in field.metadata:
         annotation = Annotated[annotation, constraint]
     try:
         TypeAdapter(annotation).validate_json(json.dumps(value, default=str), strict=True)
     except ValidationError as error:
-        raise ConfigError(f"{place}: {explain(error.errors()[0], shape_of(field))}") from error
+        raise ConfigError(explain(place, error.errors()[0], shape_of(field))) from error
 
 
 def _place(path: Path, table: str, key: str) -> str:

@@ -1,4 +1,4 @@
-"""One configuration from many places: defaults < environment < profile < --set < flags."""
+"""Merges a configuration from several sources: defaults < environment < profile < --set < flags."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ def resolve(
     profile: str | None = None,
     sets: Sequence[str] = (),
 ) -> Config:
-    """The configuration of a stage.
+    """The configuration of a command.
 
-    `flags` are the options that were given, by field name, as typed (texts; sequences of texts) or as values; None
-    means not given. `profile` is a name or path, `sets` are texts "key=value" or "stage.key=value". Later places win;
-    mappings are merged key by key. Raises ConfigError that names the option, file or variable at fault.
+    `flags` has the options of the command line by field name, as typed (strings, sequences of strings) or as values; None
+    means that an option is not set. `profile` is a name or path, `sets` are strings "key=value" or "command.key=value".
+    Later sources win; mappings are merged key by key. Raises ConfigError, with the option, file or variable at fault.
     """
     layers = _Layers(model)
     layers.add_environment()
@@ -49,7 +49,7 @@ def resolve(
 
 
 class _Layers(Generic[Config]):
-    """Values by field name, the latest winning, and where each came from."""
+    """Values by field name, of which the latest wins, and the origin of each."""
 
     def __init__(self, model: type[Config]) -> None:
         self.model = model
@@ -57,13 +57,13 @@ class _Layers(Generic[Config]):
         self.origins: dict[str, str] = {}
 
     def add(self, name: str, value: object, origin: str) -> None:
-        """Puts a value over the one before; mappings are merged."""
+        """Sets a value in place of the earlier one; mappings are merged."""
         before = self.values.get(name)
         self.values[name] = {**before, **value} if isinstance(before, dict) and isinstance(value, dict) else value
         self.origins[name] = _argument_or(origin, name, self.model)
 
     def add_typed(self, name: str, value: object, origin: str) -> None:
-        """Puts a value as it was typed on the command line, or an object that is one already."""
+        """Sets a value as typed on the command line, or an object that needs no parsing."""
         try:
             self.add(
                 name, from_text(shape_of(self.model.model_fields[name]), value) if is_typed(value) else value, origin
@@ -72,14 +72,14 @@ class _Layers(Generic[Config]):
             raise ConfigError(f"{origin}: {error.message}", error.hint) from error
 
     def add_environment(self) -> None:
-        """Values of the environment variables that fields name."""
+        """Sets the values of the environment variables that fields name."""
         for name, field in self.model.model_fields.items():
             variable = extras(field).get("env")
             if variable and os.environ.get(variable):
                 self.add_typed(name, os.environ[variable], f"environment variable {variable}")
 
     def add_setting(self, stage: str, text: str) -> None:
-        """One --set: "key=value", "stage.key=value", or "key.inner=value" for a mapping."""
+        """Sets the value of one --set: "key=value", "command.key=value", or "key.inner=value" for a mapping."""
         path, sign, raw = text.partition("=")
         keys = [key.strip().replace("-", "_") for key in path.split(".")]
         if not sign or not all(keys):
@@ -98,7 +98,9 @@ class _Layers(Generic[Config]):
             value = toml_value(raw.strip())
             self.add_typed(keys[0], value if isinstance(value, (dict, list, str)) else raw.strip(), origin)
         elif not shape_of(field).keyed or len(keys) > 2:
-            raise ConfigError(f"--set {text}: {keys[0]} has no keys of its own", f"write --set {keys[0]}=value")
+            raise ConfigError(
+                f"--set {text}: {keys[0]} is a single value and has no keys", f"write --set {keys[0]}=value"
+            )
         else:
             self.add(keys[0], {path.strip().split(".")[-1].strip(): toml_value(raw.strip())}, origin)
 
@@ -107,7 +109,7 @@ class _Layers(Generic[Config]):
         fields = stage_model(keys[0]).model_fields
         if keys[1] not in fields:
             raise ConfigError(f"--set {text}: {keys[0]} has no option {keys[1]!r}", suggestion(keys[1], fields))
-        raise ConfigError(f"--set {text} is an option of {keys[0]}, and this is {stage}", "leave it out here")
+        raise ConfigError(f"--set {text} is an option of {keys[0]}, not of {stage}", "leave it out")
 
     def validated(self) -> Config:
         """The model with these values."""
@@ -118,13 +120,13 @@ class _Layers(Generic[Config]):
 
 
 def _for_another_learner(values: Mapping[str, object], flags: Mapping[str, object]) -> bool:
-    """Whether a profile's options are those of another learner than the one that was typed: they are not for that one."""
+    """Whether a profile's options belong to another learner than the one on the command line, so that they do not apply."""
     typed = flags.get("learner")
     return "options" in values and typed is not None and "learner" in values and typed != values["learner"]
 
 
 def _argument_or(origin: str, name: str, model: type[StageConfig]) -> str:
-    """A positional argument is named as the help names it, not as a flag."""
+    """The origin; a positional argument is called by its name in the help, not by a flag."""
     if origin.startswith("--") and not origin.startswith("--set") and extras(model.model_fields[name]).get("argument"):
         return f"argument {name.upper()}"
     return origin

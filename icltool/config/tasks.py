@@ -8,11 +8,11 @@ from icltool.store.prepared import PreparedDataset
 
 
 def named_task(name: str) -> Task:
-    """The registered task of this name. PluginError, with a suggestion, for any other."""
-    found: Task = component("tasks", name)
-    return found
+    """The registered task of this name. Raises PluginError, with a suggestion, for any other."""
+    task: Task = component("tasks", name)
+    return task
 
 
 def task_of(dataset: PreparedDataset) -> Task:
-    """What the data set was prepared for: its own definition where it holds one, else the registered task."""
+    """The task that the data set was prepared for: its own definition if it has one, else the registered task."""
     return dataset.declared or named_task(dataset.task)

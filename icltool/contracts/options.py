@@ -1,4 +1,4 @@
-"""The options of a component: one pydantic model, from which come its checks, its help and what it is built from.
+"""The options of a component: one pydantic model, which checks them, describes them, and is what the component is built from.
 
 A component's class names the model as `options_model`, and is built from one object of it:
 
@@ -11,16 +11,17 @@ A component's class names the model as `options_model`, and is built from one ob
         def __init__(self, options: NearestOptions) -> None:
             self.options = options
 
-`icltool.component(kind, name, pool=30)` makes that object out of what users give and says in one line what is wrong with
-it; in Python `Nearest(NearestOptions(pool=30))` does the same. A class without `options_model` is called with keywords:
-its options are those of its signature. One that takes no options, but objects in Python, names `Options` itself and is
-built without.
+`icltool.component(kind, name, pool=30)` makes that object from the user's values, or raises an error of one line;
+`Nearest(NearestOptions(pool=30))` does the same in Python. A class without `options_model` is called with keywords: its
+options are the parameters of its signature. A class that has no options, but takes objects in Python, sets `options_model`
+to `Options` itself and is called without arguments.
 """
 
 from __future__ import annotations
 
 import inspect
 import json
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, TypeAlias, TypeVar, get_args, runtime_checkable
@@ -33,11 +34,11 @@ from icltool.errors import ConfigError, closest
 
 
 class Options(BaseModel):
-    """Base of all options: none beside the fields, and no change once they are made.
+    """Base of all options: extra ones are refused, and an object of options cannot be changed.
 
     A field has a type, a default unless it must be given, bounds, and a description of one sentence. Texts are read as
-    the numbers and truth values that they spell; a truth value is no number. A validator raises ValueError, or
-    ConfigError where it knows a way out.
+    the numbers and truth values that they spell; a truth value is not a number. A validator raises ValueError, or
+    ConfigError if it can name a way out.
     """
 
     model_config = ConfigDict(
@@ -49,7 +50,7 @@ class Options(BaseModel):
     def _refuse_truth_for_numbers(cls, value: object, info: ValidationInfo) -> object:
         annotation = cls.model_fields[str(info.field_name)].annotation
         if isinstance(value, bool) and not {bool, Any} & {annotation, *get_args(annotation)}:
-            raise PydanticCustomError("truth_value", "a truth value is no number")
+            raise PydanticCustomError("truth_value", "true and false are not numbers")
         return value
 
 
@@ -58,7 +59,7 @@ _Schema: TypeAlias = Mapping[str, Any]
 #: The default of what must be given.
 _NONE = inspect.Parameter.empty
 
-Given = TypeVar("Given", bound=Options)
+AnyOptions = TypeVar("AnyOptions", bound=Options)
 
 
 @runtime_checkable
@@ -70,7 +71,7 @@ class HasOptions(Protocol):
 
 @dataclass(frozen=True)
 class Option:
-    """One option as it is shown: `type` in words, `default` as users would type it ("" where it must be given)."""
+    """One option as it is shown: `type` in words, `default` as users would type it ("" if the option is required)."""
 
     name: str
     type: str
@@ -79,7 +80,7 @@ class Option:
 
     @property
     def hint(self) -> str:
-        """What it means, for somebody who gave it wrongly."""
+        """What the option means, for an error about its value."""
         return f"{self.name}: {self.description or self.type}" + (f" (default {self.default})" if self.default else "")
 
 
@@ -103,8 +104,8 @@ def defaults_of(factory: Callable[..., object]) -> dict[str, object]:
 def build(
     what: str, factory: Callable[..., Any], values: Mapping[str, object], flags: Mapping[str, str] | None = None
 ) -> Any:
-    """`factory` called with its options made of `values`. Raises ConfigError that begins with `what`, and says what is
-    wrong with them; `flags` are what users call an option where that is not its name."""
+    """`factory` called with its options made from `values`. Raises ConfigError, which begins with `what` and names the wrong
+    option; `flags` are the names of options on the command line where these differ."""
     if isinstance(factory, HasOptions):
         options = made(what, factory.options_model, values, flags)
         return factory() if factory.options_model is Options else factory(options)
@@ -117,16 +118,18 @@ def build(
     return factory(**values)
 
 
-def made(what: str, model: type[Given], values: Mapping[str, object], flags: Mapping[str, str] | None = None) -> Given:
-    """The options of `what` out of what users gave, checked. Raises ConfigError that names the first wrong one."""
-    if model.model_config.get("extra") != "allow":  # a sampler that hands further ones on to what it is built of
+def made(
+    what: str, model: type[AnyOptions], values: Mapping[str, object], flags: Mapping[str, str] | None = None
+) -> AnyOptions:
+    """The options of `what` from the user's values, checked. Raises ConfigError that names the first wrong one."""
+    if model.model_config.get("extra") != "allow":  # a sampler that hands further ones on to its parts
         _refuse_unknown(what, values, sorted(model.model_fields), flags or {})
     try:
         return model(**values)
     except ConfigError as error:
         raise ConfigError(f"{what}: {error.message}", error.hint) from error
     except ValidationError as error:
-        raise _told(what, model, values, error) from error
+        raise _config_error(what, model, values, error) from error
 
 
 def _refuse_unknown(what: str, values: Iterable[str], known: Sequence[str], flags: Mapping[str, str]) -> None:
@@ -140,32 +143,41 @@ def _refuse_unknown(what: str, values: Iterable[str], known: Sequence[str], flag
     raise ConfigError(f"{what} has no option {unknown!r}", (f"did you mean {close!r}? " if close else "") + listed)
 
 
-def _told(what: str, model: type[Options], values: Mapping[str, object], error: ValidationError) -> ConfigError:
-    """The first thing that is wrong, in one line, and what is wanted."""
+def _config_error(what: str, model: type[Options], values: Mapping[str, object], error: ValidationError) -> ConfigError:
+    """The first problem, in one line, and what the option takes."""
     first = error.errors(include_url=False)[0]
     reason = first["msg"].removeprefix("Value error, ")
     if not first["loc"]:
         return ConfigError(f"{what}: {reason}")
     name = str(first["loc"][0])
     schema = model.model_json_schema()["properties"][name]
-    hint = next(option.hint for option in _listed(model, {}) if option.name == name)
+    option = next(option for option in _listed(model, {}) if option.name == name)
     if name not in values:
-        return ConfigError(f"{what} needs the option {name!r}", hint)
+        return ConfigError(f"{what} needs the option {name!r}", option.hint)
     if first["type"] == "value_error":
-        return ConfigError(f"{what}: {name}: {reason}", hint)
+        sign = "" if reason.startswith("must ") else ":"
+        return ConfigError(f"{what}: {name}{sign} {reason}", option.hint)
     kinds = [kind for kind in schema.get("anyOf", [schema]) if kind.get("type") != "null"]
     choices = kinds[0].get("enum", []) if len(kinds) == 1 else []
-    close = closest(str(values[name]), choices)
-    hint = f"did you mean {close!r}? {hint}" if close else hint
-    return ConfigError(f"{what}: {name}={values[name]!r} is {_refusal(kinds)}", hint)
+    if choices:
+        close = closest(str(values[name]), choices)
+        hint = f"did you mean {close!r}? {option.hint}" if close else option.hint
+    else:
+        hint = option.hint if option.default in ("", "none") else f"for example {name}={option.default}"
+    return ConfigError(f"{what}: {name} must be {_requirement(kinds)}, got {values[name]!r}", hint)
 
 
-def _refusal(kinds: Sequence[_Schema]) -> str:
-    """What a value is not: "neither 'a' nor 'b'"."""
-    words = [word for kind in kinds for word in _words(kind)]
-    if len(kinds) == len(words) == 1:
-        return f"no {words[0]}"
-    return f"neither {' nor '.join(words)}" if len(words) < 3 else f"none of {', '.join(words)}"
+def _requirement(kinds: Sequence[_Schema]) -> str:
+    """What a value must be: "a positive integer", "'a' or 'b'"."""
+    *others, last = [_with_article(word) for kind in kinds for word in _words(kind)]
+    return f"{', '.join(others)} or {last}" if others else last
+
+
+def _with_article(word: str) -> str:
+    """The word with its article; values have none."""
+    if word.startswith(("'", '"')) or word in ("true", "false"):
+        return word
+    return f"{'an' if word.startswith('integer') else 'a'} {word}"
 
 
 def _listed(model: type[Options], bound: Mapping[str, object]) -> list[Option]:
@@ -181,7 +193,7 @@ def _default(field: FieldInfo) -> object:
 
 
 def _kind(schema: _Schema) -> str:
-    """A JSON schema in words: "whole number from 1 up", "'a', 'b' or 'c'"."""
+    """A JSON schema in words: "positive integer", "'a', 'b' or 'c'"."""
     *others, last = [word for kind in schema.get("anyOf", [schema]) for word in _words(kind)]
     return f"{', '.join(others)} or {last}" if others else last
 
@@ -192,16 +204,15 @@ def _words(schema: _Schema) -> list[str]:
         return [repr(value) for value in schema.get("enum", [schema.get("const")])]
     match schema.get("type"):
         case "integer":
-            return [f"whole number{_bounds(schema)}"]
+            return [_bounded("integer", schema)]
         case "number":
-            return [f"number{_bounds(schema)}"]
+            return [_bounded("number", schema)]
         case "boolean":
             return ["true", "false"]
         case "array":
-            items = schema.get("prefixItems", [schema.get("items", {})])
-            return [f"list of {' and '.join(map(_kind, items))}"]
+            return [f"list of {_items(schema)}"]
         case "string":
-            return ["path" if schema.get("format") == "path" else "text"]
+            return ["path" if schema.get("format") == "path" else "string"]
         case "null":
             return ["none"]
         case "object":
@@ -209,16 +220,31 @@ def _words(schema: _Schema) -> list[str]:
     return ["value"]
 
 
-def _bounds(schema: _Schema) -> str:
-    """ " from 1 up", " above 0 and below 1", "" without any."""
+def _items(schema: _Schema) -> str:
+    """The items of a list, in the plural: "numbers", "2 numbers", "'a' or 'b'"."""
+    items = [_kind(item) for item in schema.get("prefixItems", [schema.get("items", {})])]
+    plural = [re.sub(r"\b(integer|number|string|path|value)\b", r"\1s", item, count=1) for item in items]
+    if len(set(items)) > 1:
+        return " and ".join(items)
+    return f"{len(items)} {plural[0]}" if len(items) > 1 else plural[0]
+
+
+def _bounded(noun: str, schema: _Schema) -> str:
+    """The noun with its bounds: "positive integer", "number above 0 and below 1", "integer from 1 to 4"."""
     least, above = schema.get("minimum"), schema.get("exclusiveMinimum")
     most, below = schema.get("maximum"), schema.get("exclusiveMaximum")
-    start = f" from {least:g}" if least is not None else f" above {above:g}" if above is not None else ""
-    if most is not None:
-        return f"{start} up to {most:g}" if start else f" of at most {most:g}"
-    if below is not None:
-        return f"{start} and below {below:g}" if start else f" below {below:g}"
-    return f"{start} up" if least is not None else start
+    if least is not None and most is not None:
+        return f"{noun} from {least:g} to {most:g}"
+    if most is None and below is None:
+        if above == 0 or (noun == "integer" and least == 1):
+            return f"positive {noun}"
+        if least == 0:
+            return f"non-negative {noun}"
+    lower = f"of at least {least:g}" if least is not None else f"above {above:g}" if above is not None else ""
+    upper = f"at most {most:g}" if most is not None else f"below {below:g}" if below is not None else ""
+    if not lower and most is not None:
+        upper = f"of {upper}"
+    return f"{noun} {' and '.join(filter(None, (lower, upper)))}".rstrip()
 
 
 def _typed(value: object) -> str:

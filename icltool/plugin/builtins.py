@@ -1,4 +1,4 @@
-"""Everything icltool brings along, registered through the hooks that third parties use."""
+"""The built-in components, registered through the same hooks as those of other packages."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from icltool.plugin import Registration, hookimpl
 from icltool.plugin.commands import command_target, commands
 
 _HERE = "icltool.components"
-#: What a selector that holds CLIP's towers asks for its encoder, and a sampler for its retrieval method.
+#: The function with which a selector that contains CLIP's towers builds its encoder, and a sampler its retriever.
 _BUILD = "icltool.plugin.manager:component"
 
 
@@ -17,7 +17,7 @@ def icltool_models() -> list[Registration]:
         Registration(
             "tiny-idefics",
             idefics,
-            "the embedded world's model, 1.4 M parameters",
+            "model of the embedded world, 1.4 M parameters",
             {"name": "tiny-idefics", "packaged": "tiny-idefics"},
         ),
         Registration("idefics-9b", idefics, "IDEFICS 9B", {"name": "idefics-9b", "hub_id": "HuggingFaceM4/idefics-9b"}),
@@ -30,13 +30,13 @@ def icltool_models() -> list[Registration]:
         Registration(
             "idefics-80b",
             idefics,
-            "IDEFICS 80B, over all devices",
+            "IDEFICS 80B, spread over all devices",
             {"name": "idefics-80b", "hub_id": "HuggingFaceM4/idefics-80b", "device_map": "auto"},
         ),
         Registration(
             "idefics-80b-instruct",
             idefics,
-            "IDEFICS 80B, instruction-tuned, over all devices",
+            "IDEFICS 80B, instruction-tuned, spread over all devices",
             {"name": "idefics-80b-instruct", "hub_id": "HuggingFaceM4/idefics-80b-instruct", "device_map": "auto"},
         ),
         *(
@@ -51,7 +51,7 @@ def icltool_models() -> list[Registration]:
         Registration(
             "image-text-to-text",
             f"{_HERE}.models.chat.chat:ChatModel",
-            "any chat model of several images, by --model-path",
+            "any chat model that reads several images, by --model-path",
         ),
         *(
             Registration(name, f"{_HERE}.models.chat.chat:ChatModel", summary, {"name": name, "hub_id": hub_id})
@@ -75,9 +75,24 @@ def icltool_models() -> list[Registration]:
                 ("blip2:Blip2Model", "blip2-opt-6.7b", "BLIP-2, OPT 6.7B", "blip2-opt-6.7b"),
                 ("blip2:Blip2Model", "blip2-flan-t5-xl", "BLIP-2, Flan-T5 XL", "blip2-flan-t5-xl"),
                 ("blip2:Blip2Model", "blip2-flan-t5-xxl", "BLIP-2, Flan-T5 XXL", "blip2-flan-t5-xxl"),
-                ("blip2:Blip2Model", "blip2-opt-2.7b-coco", "BLIP-2 fine-tuned on COCO", "blip2-opt-2.7b-coco"),
-                ("blip2:Blip2Model", "blip2-opt-6.7b-coco", "BLIP-2 fine-tuned on COCO", "blip2-opt-6.7b-coco"),
-                ("blip2:Blip2Model", "blip2-flan-t5-xl-coco", "BLIP-2 fine-tuned on COCO", "blip2-flan-t5-xl-coco"),
+                (
+                    "blip2:Blip2Model",
+                    "blip2-opt-2.7b-coco",
+                    "BLIP-2, OPT 2.7B, fine-tuned on COCO",
+                    "blip2-opt-2.7b-coco",
+                ),
+                (
+                    "blip2:Blip2Model",
+                    "blip2-opt-6.7b-coco",
+                    "BLIP-2, OPT 6.7B, fine-tuned on COCO",
+                    "blip2-opt-6.7b-coco",
+                ),
+                (
+                    "blip2:Blip2Model",
+                    "blip2-flan-t5-xl-coco",
+                    "BLIP-2, Flan-T5 XL, fine-tuned on COCO",
+                    "blip2-flan-t5-xl-coco",
+                ),
                 (
                     "instructblip:InstructBlipModel",
                     "instructblip-flan-t5-xl",
@@ -90,24 +105,26 @@ def icltool_models() -> list[Registration]:
                     "InstructBLIP, Vicuna 7B",
                     "instructblip-vicuna-7b",
                 ),
-                ("blip:BlipModel", "blip-base", "BLIP base, reads one image", "blip-image-captioning-base"),
-                ("blip:BlipModel", "blip-large", "BLIP large, reads one image", "blip-image-captioning-large"),
+                ("blip:BlipModel", "blip-base", "BLIP base, which reads one image", "blip-image-captioning-base"),
+                ("blip:BlipModel", "blip-large", "BLIP large, which reads one image", "blip-image-captioning-large"),
             )
         ),
         Registration(
             "tiny-blip2",
             f"{_HERE}.models.blip.blip2:Blip2Model",
-            "small untrained BLIP-2 that ships with icltool, to be trained on the embedded world",
+            "small untrained BLIP-2, for fine-tuning on the embedded world",
             {"name": "tiny-blip2", "packaged": "tiny-blip2"},
         ),
         Registration(
-            "text-llm", f"{_HERE}.models.text.text:TextModel", "any causal LM, for text tasks, by --model-path"
+            "text-llm",
+            f"{_HERE}.models.text.text:TextModel",
+            "any causal language model for text tasks, by --model-path",
         ),
         *(
             Registration(name, f"{_HERE}.models.text.text:TextModel", summary, {"name": name, "hub_id": hub_id})
             for name, summary, hub_id in (
-                ("gpt2", "GPT-2, text tasks", "openai-community/gpt2"),
-                ("gpt-j-6b", "GPT-J 6B, text tasks", "EleutherAI/gpt-j-6b"),
+                ("gpt2", "GPT-2, for text tasks", "openai-community/gpt2"),
+                ("gpt-j-6b", "GPT-J 6B, for text tasks", "EleutherAI/gpt-j-6b"),
             )
         ),
     ]
@@ -116,7 +133,11 @@ def icltool_models() -> list[Registration]:
 @hookimpl
 def icltool_datasets() -> list[Registration]:
     return [
-        Registration("shapes", f"{_HERE}.datasets.shapes:ShapesReader", "the embedded world; made, not downloaded"),
+        Registration(
+            "shapes",
+            f"{_HERE}.datasets.shapes:ShapesReader",
+            "the embedded world: generated images of coloured shapes, no download",
+        ),
         Registration("coco2017", f"{_HERE}.datasets.coco2017:Coco2017Reader", "COCO 2017 captions"),
         Registration("coco2014", f"{_HERE}.datasets.coco2014:Coco2014Reader", "COCO 2014 captions"),
         Registration("coco-karpathy", f"{_HERE}.datasets.coco_karpathy:CocoKarpathyReader", "COCO in Karpathy's split"),
@@ -127,24 +148,30 @@ def icltool_datasets() -> list[Registration]:
             "VQAv2 with 10,000 validation questions",
         ),
         Registration("okvqa", f"{_HERE}.datasets.okvqa:OKVQAReader", "OK-VQA from its official files"),
-        Registration("vqav2-hub", f"{_HERE}.datasets.vqav2_hub:VQAv2HubReader", "VQAv2 as HuggingFaceM4/VQAv2 has it"),
-        Registration("folder", f"{_HERE}.datasets.folder:FolderReader", "a folder of images with a CSV or JSON lines"),
+        Registration(
+            "vqav2-hub", f"{_HERE}.datasets.vqav2_hub:VQAv2HubReader", "VQAv2 in the format of HuggingFaceM4/VQAv2"
+        ),
+        Registration(
+            "folder", f"{_HERE}.datasets.folder:FolderReader", "your own images, with a table in CSV or JSON lines"
+        ),
         Registration(
             "hub",
             f"{_HERE}.datasets.hub:HubReader",
-            "any data set in Hugging Face's formats, columns by option",
+            "any data set in the formats of the Hugging Face hub",
         ),
         Registration(
             "sherlock",
             f"{_HERE}.datasets.sherlock:SherlockReader",
-            "Sherlock: inferences from clues in regions",
+            "Sherlock: inferences from clues in image regions",
         ),
         Registration(
             "personality-captions",
             f"{_HERE}.datasets.personality_captions:PersonalityCaptionsReader",
-            "PersonalityCaptions: captions in a given personality",
+            "PersonalityCaptions: captions in the style of a personality",
         ),
-        Registration("sst2", f"{_HERE}.datasets.sst2:Sst2Reader", "SST-2 of GLUE: sentiment of phrases, text only"),
+        Registration(
+            "sst2", f"{_HERE}.datasets.sst2:Sst2Reader", "SST-2 of GLUE: sentiment of phrases, without images"
+        ),
     ]
 
 
@@ -157,10 +184,10 @@ def icltool_tasks() -> list[Registration]:
         for name, summary in (
             ("caption", "a sentence about the image"),
             ("vqa", "a short answer to a question about the image"),
-            ("classification", "the label of a text, ranked among all labels"),
+            ("classification", "the label of a text, chosen among all labels"),
             ("style", "a sentence about the image in a given style (PersonalityCaptions)"),
-            ("inference", "what a clue about a region of the image lets one infer (Sherlock)"),
-            ("inference-choice", "the inference that fits a clue, ranked among others (Sherlock)"),
+            ("inference", "an inference from a clue about an image region (Sherlock)"),
+            ("inference-choice", "the inference that fits a clue, chosen among several (Sherlock)"),
         )
     ]
 
@@ -169,7 +196,7 @@ def icltool_tasks() -> list[Registration]:
 def icltool_encoders() -> list[Registration]:
     clip = f"{_HERE}.encoders.open_clip:OpenClipEncoder"
     return [
-        Registration("tiny-clip", clip, "the embedded world's CLIP", {"name": "tiny-clip", "packaged": "tiny-clip"}),
+        Registration("tiny-clip", clip, "CLIP of the embedded world", {"name": "tiny-clip", "packaged": "tiny-clip"}),
         Registration(
             "vit-l-14",
             clip,
@@ -188,14 +215,16 @@ def icltool_encoders() -> list[Registration]:
 @hookimpl
 def icltool_samplers() -> list[Registration]:
     return [
-        Registration("random", f"{_HERE}.samplers.random:RandomSampler", "uniform without replacement"),
-        Registration("image-sim", f"{_HERE}.samplers.image_sim:ImageSimilaritySampler", "nearest by image"),
-        Registration("text-sim", f"{_HERE}.samplers.text_sim:TextSimilaritySampler", "nearest by text"),
-        Registration("mix", f"{_HERE}.samplers.mix:MixSampler", "shares of random, text-sim and image-sim"),
+        Registration("random", f"{_HERE}.samplers.random:RandomSampler", "uniformly at random, without replacement"),
+        Registration(
+            "image-sim", f"{_HERE}.samplers.image_sim:ImageSimilaritySampler", "the nearest by image embedding"
+        ),
+        Registration("text-sim", f"{_HERE}.samplers.text_sim:TextSimilaritySampler", "the nearest by text embedding"),
+        Registration("mix", f"{_HERE}.samplers.mix:MixSampler", "a mixture of random, text-sim and image-sim"),
         Registration(
             "retrieved",
             f"{_HERE}.samplers.retrieved:RetrievedSampler",
-            "what a retrieval method would show: --sampler-option method=NAME",
+            "the choice of a retriever: --sampler-option method=NAME",
             {"components": _BUILD},
         ),
     ]
@@ -205,16 +234,22 @@ def icltool_samplers() -> list[Registration]:
 def icltool_scorers() -> list[Registration]:
     return [
         Registration(
-            "infoscore", f"{_HERE}.scorers.infoscore:InfoScore", "probability of the label given the sequence"
+            "infoscore",
+            f"{_HERE}.scorers.infoscore:InfoScore",
+            "probability of the label given the demonstrations (InfoScore)",
         ),
         Registration("cider", f"{_HERE}.scorers.cider:CiderScorer", "CIDEr of the generated answer"),
-        Registration("vqa-accuracy", f"{_HERE}.scorers.vqa_accuracy:VQAAccuracyScorer", "VQA accuracy of the answer"),
+        Registration(
+            "vqa-accuracy", f"{_HERE}.scorers.vqa_accuracy:VQAAccuracyScorer", "VQA accuracy of the generated answer"
+        ),
         Registration(
             "exact-match",
             f"{_HERE}.scorers.exact_match:ExactMatchScorer",
-            "whether the answer is a reference",
+            "1 if the generated answer equals a reference, else 0",
         ),
-        Registration("cosine", f"{_HERE}.scorers.cosine:CosineScorer", "mean similarity to the query; needs no LVLM"),
+        Registration(
+            "cosine", f"{_HERE}.scorers.cosine:CosineScorer", "mean cosine similarity to the query, without a model"
+        ),
     ]
 
 
@@ -223,38 +258,61 @@ def icltool_retrievers() -> list[Registration]:
     similarity = f"{_HERE}.retrievers.similarity:SimilarityRetriever"
     return [
         Registration("zero-shot", f"{_HERE}.retrievers.zero_shot:ZeroShot", "no demonstrations"),
-        Registration("random", f"{_HERE}.retrievers.random:RandomRetriever", "uniform, seeded per query"),
+        Registration("random", f"{_HERE}.retrievers.random:RandomRetriever", "uniformly at random, seeded per query"),
         Registration(
-            "i2i", similarity, "query image to ICD image (SIIR, RICES)", {"query": "image", "demonstration": "image"}
+            "i2i",
+            similarity,
+            "query image to demonstration image (SIIR, RICES)",
+            {"query": "image", "demonstration": "image"},
         ),
-        Registration("i2t", similarity, "query image to ICD text (SITR)", {"query": "image", "demonstration": "text"}),
-        Registration("t2t", similarity, "query text to ICD text (STTR)", {"query": "text", "demonstration": "text"}),
-        Registration("t2i", similarity, "query text to ICD image", {"query": "text", "demonstration": "image"}),
+        Registration(
+            "i2t", similarity, "query image to demonstration text (SITR)", {"query": "image", "demonstration": "text"}
+        ),
+        Registration(
+            "t2t", similarity, "query text to demonstration text (STTR)", {"query": "text", "demonstration": "text"}
+        ),
+        Registration(
+            "t2i", similarity, "query text to demonstration image", {"query": "text", "demonstration": "image"}
+        ),
         Registration(
             "lever-lm",
             f"{_HERE}.retrievers.lever_lm:LeverLMRetriever",
-            "the trained selector",
+            "a selector trained by `icltool train lever-lm`",
             {"components": _BUILD},
         ),
         Registration(
             "pointer",
             f"{_HERE}.retrievers.pointer:PointerRetriever",
-            "the trained pointer selector",
+            "a selector trained by `icltool train pointer`",
             {"components": _BUILD},
         ),
-        Registration("mmr", f"{_HERE}.retrievers.mmr:MMRRetriever", "near the query, unlike each other (MMR)"),
-        Registration("dpp", f"{_HERE}.retrievers.dpp:DPPRetriever", "relevant and diverse set (determinantal, CEIL)"),
-        Registration("kmeans", f"{_HERE}.retrievers.kmeans:KMeansRetriever", "one of each cluster near the query"),
         Registration(
-            "votek", f"{_HERE}.retrievers.votek:VoteKRetriever", "nearest of a representative subset (vote-k)"
+            "mmr",
+            f"{_HERE}.retrievers.mmr:MMRRetriever",
+            "near the query but unlike each other (maximal marginal relevance)",
         ),
-        Registration("bm25", f"{_HERE}.retrievers.bm25:BM25Retriever", "words in common with the query (Okapi BM25)"),
+        Registration(
+            "dpp",
+            f"{_HERE}.retrievers.dpp:DPPRetriever",
+            "relevant and diverse set (determinantal point process, CEIL)",
+        ),
+        Registration(
+            "kmeans",
+            f"{_HERE}.retrievers.kmeans:KMeansRetriever",
+            "one row of each cluster of the query's neighbours (k-means)",
+        ),
+        Registration(
+            "votek", f"{_HERE}.retrievers.votek:VoteKRetriever", "the nearest of a representative subset (vote-k)"
+        ),
+        Registration("bm25", f"{_HERE}.retrievers.bm25:BM25Retriever", "words shared with the query (Okapi BM25)"),
         Registration(
             "oracle",
             f"{_HERE}.retrievers.oracle:OracleRetriever",
-            "best sequence searched for the query itself",
+            "the best sequence that was generated for the query itself",
         ),
-        Registration("plan", f"{_HERE}.retrievers.plan:PlanRetriever", "what a plan file lists for each query"),
+        Registration(
+            "plan", f"{_HERE}.retrievers.plan:PlanRetriever", "the demonstrations that a plan file lists for each query"
+        ),
     ]
 
 
@@ -262,14 +320,16 @@ def icltool_retrievers() -> list[Registration]:
 def icltool_metrics() -> list[Registration]:
     return [
         Registration("cider", f"{_HERE}.metrics.cider:Cider", "CIDEr-D of captions, x 100"),
-        Registration("cider-d", f"{_HERE}.metrics.cider:CiderD", "cider under its exact name"),
+        Registration("cider-d", f"{_HERE}.metrics.cider:CiderD", "CIDEr-D of captions, x 100; the same as cider"),
         *(
             Registration(f"bleu-{n}", f"{_HERE}.metrics.bleu:Bleu", f"corpus BLEU-{n} of captions, %", {"order": n})
             for n in (1, 2, 3, 4)
         ),
         Registration("meteor", f"{_HERE}.metrics.meteor:Meteor", "METEOR 1.5 of captions, %"),
         Registration("rouge-l", f"{_HERE}.metrics.rouge_l:RougeL", "ROUGE-L of captions, %"),
-        Registration("spice", f"{_HERE}.metrics.spice:Spice", "SPICE of captions, %; needs the parser's models"),
+        Registration(
+            "spice", f"{_HERE}.metrics.spice:Spice", "SPICE of captions, %; needs Java and the models of its parser"
+        ),
         Registration("vqa-accuracy", f"{_HERE}.metrics.vqa_accuracy:VQAAccuracy", "official VQA accuracy, %"),
         Registration(
             "okvqa-accuracy",
@@ -279,17 +339,21 @@ def icltool_metrics() -> list[Registration]:
         Registration(
             "vqa-accuracy-raw",
             f"{_HERE}.metrics.okvqa_accuracy:RawVQAAccuracy",
-            "VQA accuracy on what annotators typed, %",
+            "VQA accuracy against the raw answers of the annotators, %",
         ),
         Registration(
             "exact-match",
             f"{_HERE}.metrics.exact_match:ExactMatch",
-            "answers that equal a reference, normalised, %",
+            "answers that equal a reference after normalisation, %",
         ),
-        Registration("word-accuracy", f"{_HERE}.metrics.word_accuracy:WordAccuracy", "share of the label's words, %"),
+        Registration(
+            "word-accuracy",
+            f"{_HERE}.metrics.word_accuracy:WordAccuracy",
+            "content words of the references that the answer contains, %",
+        ),
         Registration("accuracy", f"{_HERE}.metrics.accuracy:Accuracy", "answers that equal a reference, %"),
-        Registration("macro-f1", f"{_HERE}.metrics.macro_f1:MacroF1", "mean over labels of F1, %"),
-        Registration("mean-rank", f"{_HERE}.metrics.mean_rank:MeanRank", "mean rank of the right choice, 1 is best"),
+        Registration("macro-f1", f"{_HERE}.metrics.macro_f1:MacroF1", "F1, averaged over labels, %"),
+        Registration("mean-rank", f"{_HERE}.metrics.mean_rank:MeanRank", "mean rank of the right choice; 1 is best"),
         Registration("auc", f"{_HERE}.metrics.auc:Auc", "area under the ROC curve of ranked choices, %"),
     ]
 
@@ -297,30 +361,30 @@ def icltool_metrics() -> list[Registration]:
 @hookimpl
 def icltool_learners() -> list[Registration]:
     return [
-        Registration("lever-lm", f"{_HERE}.learners.lever_lm.learner:LeverLM", "small causal model over the index set"),
+        Registration(
+            "lever-lm",
+            f"{_HERE}.learners.lever_lm.learner:LeverLM",
+            "Lever-LM: a small language model whose tokens are examples",
+        ),
         Registration(
             "pointer",
             f"{_HERE}.learners.lever_lm.learner:Pointer",
-            "Lever-LM that knows examples by their features, and fits any index set",
+            "Lever-LM that reads examples' embeddings and works with any index set",
         ),
         Registration("live", f"{_HERE}.learners.live.learner:Live", "learnable in-context vectors (LIVE)"),
-        Registration(
-            "mimic", f"{_HERE}.learners.mimic.learner:Mimic", "a learned shift for each attention head (MimIC)"
-        ),
-        Registration(
-            "lora", f"{_HERE}.learners.lora.learner:Lora", "low-rank adapters of the self-attention (LoRA, by PEFT)"
-        ),
+        Registration("mimic", f"{_HERE}.learners.mimic.learner:Mimic", "learned shifts of the attention heads (MimIC)"),
+        Registration("lora", f"{_HERE}.learners.lora.learner:Lora", "low-rank adapters of the self-attention (LoRA)"),
         Registration(
             "task-vector",
             f"{_HERE}.learners.task_vector:TaskVector",
-            "state at the end of prompts, at one layer",
+            "hidden state at the end of prompts, at one layer (task vector)",
         ),
         Registration(
             "function-vector",
             f"{_HERE}.learners.function_vector:FunctionVector",
-            "outputs of the heads with most effect",
+            "outputs of the most effective attention heads (function vector)",
         ),
-        Registration("icv-pca", f"{_HERE}.learners.icv_pca:IcvPca", "in-context vectors by PCA"),
+        Registration("icv-pca", f"{_HERE}.learners.icv_pca:IcvPca", "in-context vectors by PCA (ICV)"),
         Registration(
             "captioner",
             f"{_HERE}.learners.captioner.learner:Captioner",
@@ -334,17 +398,17 @@ def icltool_interventions() -> list[Registration]:
     shift = f"{_HERE}.interventions.shift:ShiftVectors"
     last = f"{_HERE}.interventions.last_token:LastTokenVector"
     return [
-        Registration("live", shift, "learnable in-context vectors", {"method": "live"}),
+        Registration("live", shift, "learnable in-context vectors (LIVE)", {"method": "live"}),
         Registration(
             "mimic",
             f"{_HERE}.interventions.head_shift:HeadShift",
-            "a shift for each attention head",
+            "shifts of the attention heads (MimIC)",
             {"method": "mimic"},
         ),
-        Registration("lora", f"{_HERE}.interventions.lora:LoRA", "low-rank adapters", {"method": "lora"}),
-        Registration("icv-pca", shift, "in-context vectors by PCA", {"method": "icv-pca"}),
-        Registration("task-vector", last, "state at the end of the prompt, replaced", {"method": "task-vector"}),
-        Registration("function-vector", last, "mean outputs of heads, added", {"method": "function-vector"}),
+        Registration("lora", f"{_HERE}.interventions.lora:LoRA", "low-rank adapters (LoRA)", {"method": "lora"}),
+        Registration("icv-pca", shift, "in-context vectors by PCA (ICV)", {"method": "icv-pca"}),
+        Registration("task-vector", last, "replaced hidden state at the end of the prompt", {"method": "task-vector"}),
+        Registration("function-vector", last, "added mean outputs of attention heads", {"method": "function-vector"}),
     ]
 
 
@@ -352,7 +416,7 @@ def icltool_interventions() -> list[Registration]:
 def icltool_executors() -> list[Registration]:
     return [
         Registration("local", f"{_HERE}.executors.local:LocalExecutor", "this process"),
-        Registration("ray", f"{_HERE}.executors.ray:RayExecutor", "several devices or machines, on Ray (icltool[ray])"),
+        Registration("ray", f"{_HERE}.executors.ray:RayExecutor", "several GPUs or machines, with Ray (icltool[ray])"),
     ]
 
 

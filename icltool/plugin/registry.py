@@ -12,7 +12,7 @@ from icltool.plugin.registration import KINDS, Registration
 if TYPE_CHECKING:
     from icltool.contracts import PromptRenderer
 
-SINGULAR = {kind: kind[:-1] for kind in KINDS} | {"retrievers": "retrieval method"}
+SINGULAR = {kind: kind[:-1] for kind in KINDS}
 
 
 @dataclass(frozen=True)

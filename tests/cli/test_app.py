@@ -134,9 +134,9 @@ def test_the_process_ends_with_the_code_of_the_call(arguments: list[str], code: 
             "hint: see",
         ),
         (["generate", "--anchors"], "error: option '--anchors' requires an argument", ""),
-        (["generate", "--anchors", "many"], "error: --anchors: expected an integer, not 'many'", "hint: anchors: "),
-        (["generate", "--anchors", "0"], "error: --anchors: must be at least 1, not 0", "hint: anchors: "),
-        (["generate", "--beam-score", "best"], "error: --beam-score: expected increment or cumulative, not 'best'", ""),
+        (["generate", "--anchors", "many"], "error: --anchors must be an integer, got 'many'", "hint: anchors: "),
+        (["generate", "--anchors", "0"], "error: --anchors must be at least 1, got 0", "hint: anchors: "),
+        (["generate", "--beam-score", "best"], "error: --beam-score must be increment or cumulative, got 'best'", ""),
         (["plugins"], "error: missing command", "hint: see `icltool plugins --help`"),
     ],
 )

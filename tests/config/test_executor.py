@@ -56,7 +56,7 @@ def test_they_decide_no_content() -> None:
 def test_devices_and_device_exclude_each_other() -> None:
     for config in (GenerateConfig, EmbedConfig, EvaluateConfig):
         assert config(devices=(0,)).executor_name == "ray"
-        with pytest.raises(ValidationError, match="leave --device out"):
+        with pytest.raises(ValidationError, match="leave out --device"):
             config(devices=(0,), device="cpu")
 
 

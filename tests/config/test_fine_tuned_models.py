@@ -45,8 +45,8 @@ def test_other_paths_are_refused_in_one_line(tmp_path: Path) -> None:
     archive = tmp_path / "model.tar.gz"
     archive.write_bytes(b"")
     for given, fault in (
-        (selector, "holds no fine-tuned model"),
-        (tmp_path / "none", "there is no folder"),
+        (selector, "does not contain a fine-tuned model"),
+        (tmp_path / "none", "does not exist"),
         (archive, "unpack it"),
         (selector / "training.json", "give the folder"),
     ):
@@ -56,7 +56,7 @@ def test_other_paths_are_refused_in_one_line(tmp_path: Path) -> None:
 
 def test_a_path_beside_a_folder_is_refused_in_one_line(tmp_path: Path) -> None:
     folder = trained(tmp_path / "checkpoints" / "captioner")
-    with pytest.raises(ConfigError, match="leave --model-path out"):
+    with pytest.raises(ConfigError, match="leave out --model-path"):
         resolve("evaluate", EvaluateConfig, {"workspace": tmp_path, "model": str(folder), "model_path": "x"})
 
 

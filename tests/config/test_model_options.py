@@ -35,7 +35,7 @@ def test_wrong_batch_sizes_are_told_in_one_line(given: object) -> None:
         ModelConfig(batch_size=given)  # type: ignore[arg-type]
     errors = caught.value.errors()
     assert len(errors) == 1
-    assert "from 1 on, or auto" in errors[0]["msg"]
+    assert "must be a positive integer or auto" in errors[0]["msg"]
 
 
 @pytest.mark.parametrize(("given", "workers"), [(0, 0), ("3", 3), ("auto", "auto")])
@@ -45,7 +45,7 @@ def test_image_workers(given: object, workers: object) -> None:
 
 @pytest.mark.parametrize("given", [-1, "some", True, None])
 def test_wrong_numbers_of_image_workers_are_told_in_one_line(given: object) -> None:
-    with pytest.raises(ValidationError, match="from 0 on, or auto") as caught:
+    with pytest.raises(ValidationError, match="must be a non-negative integer or auto") as caught:
         ModelConfig(image_workers=given)  # type: ignore[arg-type]
     assert len(caught.value.errors()) == 1
 

@@ -93,11 +93,11 @@ def test_home_is_expanded(monkeypatch: pytest.MonkeyPatch) -> None:
     ("sets", "message", "hint"),
     [
         (["ancors=3"], "--set ancors=3: generate has no option 'ancors'", "did you mean 'anchors'?"),
-        (["train.learner=x"], "--set train.learner=x is an option of train, and this is generate", "leave it out"),
+        (["train.learner=x"], "--set train.learner=x is an option of train, not of generate", "leave it out"),
         (["train.nothing=x"], "--set train.nothing=x: train has no option 'nothing'", "known: "),
         (["=3"], "--set '=3' is not of the form key=value", "for example"),
-        (["beam_score=best"], "--set beam_score: expected increment or cumulative, not 'best'", ""),
-        (["anchors=2.5"], "--set anchors: expected an integer, not '2.5'", "anchors: examples"),
+        (["beam_score=best"], "--set beam_score must be increment or cumulative, got 'best'", ""),
+        (["anchors=2.5"], "--set anchors must be an integer, got '2.5'", "anchors: number of examples"),
         (["sampler_options=5"], "--set sampler_options: '5' is not of the form KEY=VALUE", ""),
     ],
 )
@@ -117,5 +117,5 @@ def test_a_wrong_environment_variable_is_named(monkeypatch: pytest.MonkeyPatch) 
         workers: int = Field(default=1, description="workers", json_schema_extra={"env": "SAMPLE_WORKERS"})
 
     monkeypatch.setenv("SAMPLE_WORKERS", "two")
-    with pytest.raises(ConfigError, match="environment variable SAMPLE_WORKERS: expected an integer, not 'two'"):
+    with pytest.raises(ConfigError, match="environment variable SAMPLE_WORKERS must be an integer, got 'two'"):
         resolve("sample", Config)

@@ -28,7 +28,7 @@ def test_what_is_bound_by_a_name_is_its_default() -> None:
     found = options_of(registry.load("retrievers", "t2i"), registry.get("retrievers", "t2i").registration.options)
     assert {option.name: option.default for option in found}["query"] == "text"
     assert next(option for option in found if option.name == "probes") == Option(
-        "probes", "whole number from 1 up", "32", "lists that are searched for a query (ivf, ivf-pq)"
+        "probes", "positive integer", "32", "ivf, ivf-pq: number of lists to search per query"
     )
 
 

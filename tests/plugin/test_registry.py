@@ -81,7 +81,7 @@ def test_a_wrong_name_gets_a_suggestion(kind: str, name: str, meant: str) -> Non
 
 
 def test_a_name_like_no_other_gets_the_list() -> None:
-    with pytest.raises(PluginError, match="unknown retrieval method 'zzz'") as caught:
+    with pytest.raises(PluginError, match="unknown retriever 'zzz'") as caught:
         component("retrievers", "zzz")
     assert "did you mean" not in (caught.value.hint or "")
     listed = (caught.value.hint or "").partition("known: ")[2].split(", ")
@@ -147,7 +147,7 @@ def test_an_option_that_a_model_does_not_take_has_the_name_that_users_call_it_by
 
 
 def test_a_missing_option_is_a_config_error() -> None:
-    with pytest.raises(ConfigError, match="retrieval method 'oracle' needs the option 'file'") as caught:
+    with pytest.raises(ConfigError, match="retriever 'oracle' needs the option 'file'") as caught:
         component("retrievers", "oracle", by="values")
     assert caught.value.hint == "file: the sequences file"
 

@@ -68,13 +68,12 @@ class EvaluateConfig(GenerationConfig, ExecutorConfig):
     )
     shots: tuple[int, ...] = Field(
         default=(4,),
-        description="demonstrations per prompt; several numbers are compared",
+        description="numbers of demonstrations per prompt, such as 1,2,4",
         json_schema_extra={**_SHOWN, "daily": True, "aliases": ["--num-fewshot"]},
     )
     seeds: tuple[int, ...] = Field(
         default=(0,),
-        description="random seeds; the table shows the mean over them. A method that chooses the same demonstrations with "
-        "every seed is run once",
+        description="random seeds of the methods, such as 0,1,2; the table shows the mean over them",
         json_schema_extra={**_SHOWN, "daily": True, "flag": "--seed", "aliases": ["--seeds"]},
     )
     permutations: int = Field(
@@ -142,7 +141,7 @@ class EvaluateConfig(GenerationConfig, ExecutorConfig):
         default=-1,
         ge=-1,
         description="examples of the index set to choose demonstrations from, drawn at random; -1 for all",
-        json_schema_extra={"group": "Demonstrations"},
+        json_schema_extra={"group": "Demonstrations", "default": "all"},
     )
     index_subset: Path | None = Field(
         default=None,
@@ -166,7 +165,7 @@ class EvaluateConfig(GenerationConfig, ExecutorConfig):
         default=-1,
         ge=-1,
         description="number of validation queries, drawn at random; -1 for all",
-        json_schema_extra={"group": "Data", "daily": True, "aliases": ["--limit"]},
+        json_schema_extra={"group": "Data", "daily": True, "aliases": ["--limit"], "default": "all"},
     )
     overwrite: bool = Field(
         default=False,

@@ -48,8 +48,8 @@ class KarpathySplit:
 class KarpathyOptions(Options):
     """Which images are in the index set, and which are the queries."""
 
-    restval: bool = Field(True, description="take restval into train: 113,287 images, without it 82,783")
-    split: Literal["test", "validation", "val"] = Field("test", description="Karpathy's split that holds the queries")
+    restval: bool = Field(True, description="add restval to train, which gives 113,287 instead of 82,783 images")
+    split: Literal["test", "validation", "val"] = Field("test", description="Karpathy split that queries are read from")
 
 
 class CocoKarpathyReader(FileReader):

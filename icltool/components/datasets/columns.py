@@ -59,18 +59,22 @@ _NUMBERED = ("caption", "captions", "answer", "answers", "choice", "option")
 class ColumnOptions(Options):
     """Which column holds what. One that is not named is found by its usual names; an empty name means none."""
 
-    image: str | None = Field(None, description="column of the image: a path, or the encoded image")
+    image: str | None = Field(None, description="column of the image, which is a path or an encoded image")
     caption: str | None = Field(None, description="column of the caption, or of a list of them")
     question: str | None = Field(None, description="column of the question")
     answer: str | None = Field(None, description="column of the answer")
-    answers: str | None = Field(None, description="column of all answers")
+    answers: str | None = Field(None, description="column of the list of all answers")
     text: str | None = Field(None, description="column of the text to classify")
     label: str | None = Field(None, description="column of the text's label")
-    id: str | None = Field(None, description="column of the example's id (without one the row's number)")
-    image_id: str | None = Field(None, description="column of the image's id (without one its bytes decide)")
-    group: str | None = Field(None, description="column of the image's group of near-duplicates")
-    choices: str | None = Field(None, description="column of a row's choices, or the choices of all rows, by commas")
-    seed: int = Field(0, description="draws the images that are held out as queries")
+    id: str | None = Field(None, description="column of the example's id; none: the number of the row")
+    image_id: str | None = Field(
+        None, description="column of the image's id; none: rows with the same image file share an id"
+    )
+    group: str | None = Field(None, description="column of the group of near-duplicates that the image belongs to")
+    choices: str | None = Field(
+        None, description="column of the row's choices, or the choices of all rows, separated by commas"
+    )
+    seed: int = Field(0, description="random seed of the images that are held out as queries")
 
     @property
     def named(self) -> dict[str, str | None]:

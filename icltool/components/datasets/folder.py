@@ -44,13 +44,14 @@ class _Content:
 class FolderOptions(ColumnOptions):
     """Which table, and what its columns hold."""
 
-    table: str | None = Field(
-        None, description="file of the table, relative to the folder (needed where it has several)"
+    table: str | None = Field(None, description="table file, relative to the folder; none: the only one in the folder")
+    split: str | None = Field(
+        None, description="column of the split, whose values are train, validation (val, dev) or test"
     )
-    split: str | None = Field(None, description="column of the split: train, validation (val, dev) or test")
-    style: str | None = Field(None, description="column of the style, for task style")
+    style: str | None = Field(None, description="column of the style, for the task style")
     validation: SplitOrShare | None = Field(
-        None, description=f"split of the queries, or the share of train's images that is held out for them ({SHARE})"
+        None,
+        description=f"split that queries are read from, or the share of the training images to hold out for them ({SHARE})",
     )
 
     @field_validator("validation")

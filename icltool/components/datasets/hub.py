@@ -35,13 +35,14 @@ class _Opened:
 class SplitOptions(Options):
     """Which data set, and which of its splits."""
 
-    path: str | None = Field(None, description="OWNER/NAME on the hub, or a folder of the same layout")
-    name: str | None = Field(None, description="configuration of the data set")
-    train: str = Field("train", description="split of the index set")
+    path: str | None = Field(None, description="OWNER/NAME on the Hugging Face hub, or a folder of the same layout")
+    name: str | None = Field(None, description="configuration of the data set, if it has several")
+    train: str = Field("train", description="split that the index set is read from")
     validation: SplitOrShare = Field(
-        "validation", description="split of the queries, or the share of train's images that is held out for them"
+        "validation",
+        description="split that queries are read from, or the share of the training images to hold out for them",
     )
-    revision: str | None = Field(None, description="state of the hub's files: a branch, tag or commit")
+    revision: str | None = Field(None, description="revision of the data set on the hub: a branch, tag or commit")
 
     @field_validator("validation")
     @classmethod

@@ -64,10 +64,12 @@ class Styles:
 class PersonalityCaptionsOptions(Options):
     """Which entries are the queries, and which are left out."""
 
-    split: Literal["test", "validation", "val"] = Field("test", description="file that holds the queries")
-    styles: str = Field("", description="file with one style a line: examples of other styles are left out")
-    missing: MissingImages = Field("refuse", description="what happens to entries whose image is not there")
-    suffix: str = Field(".jpg", description="how the names of images end")
+    split: Literal["test", "validation", "val"] = Field("test", description="split that queries are read from")
+    styles: str = Field("", description="file of styles, one per line; examples of other styles are left out")
+    missing: MissingImages = Field(
+        "refuse", description="what to do with entries whose image is missing: stop with an error, or skip them"
+    )
+    suffix: str = Field(".jpg", description="file extension of the images")
 
 
 class PersonalityCaptionsReader(FileReader):

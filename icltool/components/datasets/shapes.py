@@ -21,10 +21,14 @@ from icltool.world.writer import INDEX_IMAGES, VALIDATION_IMAGES, WorldOptions, 
 class ShapesOptions(Options):
     """Which world."""
 
-    seed: int = Field(0, ge=0, description="draws lexicon, scenes and images")
-    index_images: int = Field(INDEX_IMAGES, ge=1, description="images of the index set")
-    validation_images: int = Field(VALIDATION_IMAGES, ge=1, description="images of the queries")
-    renderings: int = Field(0, ge=0, description="draws other images of the same scenes, named in the same words")
+    seed: int = Field(0, ge=0, description="random seed of lexicon, scenes and images")
+    index_images: int = Field(INDEX_IMAGES, ge=1, description="number of images of the index set")
+    validation_images: int = Field(VALIDATION_IMAGES, ge=1, description="number of images of the queries")
+    renderings: int = Field(
+        0,
+        ge=0,
+        description="random seed of the renderings: other values draw other images of the same scenes, with the same words",
+    )
 
 
 class ShapesReader(FileReader):

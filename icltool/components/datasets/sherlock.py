@@ -64,10 +64,16 @@ class SherlockOptions(Options):
     """How images and choices are shown."""
 
     show: ShowMode = Field(
-        "highlight", description="regions in colour, as published; hidden; all else blackened (only); or cut out (crop)"
+        "highlight",
+        description="how to show a clue's region: highlight it in colour, as published; hide it; black out all else (only); or "
+        "crop the image to it",
     )
-    distractors: int = Field(99, ge=1, description="inferences about other images among a query's choices")
-    missing: MissingImages = Field("refuse", description="what happens to records whose image is not there")
+    distractors: int = Field(
+        99, ge=1, description="number of inferences about other images among the choices of a query"
+    )
+    missing: MissingImages = Field(
+        "refuse", description="what to do with records whose image is missing: stop with an error, or skip them"
+    )
 
 
 class SherlockReader(FileReader):

@@ -35,8 +35,8 @@ class _Source:
 class Sst2Options(Options):
     """The hub's copy, where the files of GLUE are not on this machine."""
 
-    path: str | None = Field(None, description="the hub's copy (stanfordnlp/sst2), or a folder of parquet files")
-    revision: str | None = Field(None, description="state of the hub's files: a branch, tag or commit")
+    path: str | None = Field(None, description="data set on the hub (stanfordnlp/sst2), or a folder of parquet files")
+    revision: str | None = Field(None, description="revision of the data set on the hub: a branch, tag or commit")
 
 
 class Sst2Reader:

@@ -21,9 +21,9 @@ SIZE = 10_000
 class VQAv2SubOptions(Options):
     """Which validation questions are taken."""
 
-    size: int | None = Field(None, ge=1, description=f"how many are drawn ({SIZE:,} without)")
-    ids: str = Field("", description="file of their ids, one a line or a JSON list, in place of a draw")
-    seed: int = Field(0, description="draws them")
+    size: int | None = Field(None, ge=1, description=f"number of validation questions to draw; none: {SIZE:,}")
+    ids: str = Field("", description="file of question ids, one per line or a JSON list, instead of a random draw")
+    seed: int = Field(0, description="random seed of the draw")
 
     @model_validator(mode="after")
     def _check_choice(self) -> VQAv2SubOptions:

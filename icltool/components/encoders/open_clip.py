@@ -31,15 +31,15 @@ _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth")
 class OpenClipOptions(Options):
     """Which weights to load, and the device to run on."""
 
-    name: str = Field("open-clip", description="the encoder's name in messages and file names")
-    packaged: str | None = Field(None, description="weights that icltool brings along")
-    architecture: str | None = Field(None, description="one of open_clip's architectures")
-    pretrained: str | None = Field(None, description="tag of open_clip's own list of weights for it, or a weights file")
+    name: str = Field("open-clip", description="name of the encoder in messages and file names")
+    packaged: str | None = Field(None, description="name of weights that are part of icltool")
+    architecture: str | None = Field(None, description="architecture of open_clip")
+    pretrained: str | None = Field(None, description="tag of open_clip for pretrained weights, or a weights file")
     path: str | None = Field(
-        None, description="folder with open_clip_config.json and weights; a weights file where architecture is named"
+        None, description="folder with open_clip_config.json and weights; with architecture, also a weights file"
     )
-    device: str = Field("auto", description="torch's name of a device (auto: a GPU where there is one)")
-    weights: bool = Field(True, description="false leaves the towers untrained, and looks for no weights")
+    device: str = Field("auto", description="device to run on: cpu, cuda, cuda:1 …; auto uses a GPU if there is one")
+    weights: bool = Field(True, description="load weights; false leaves the towers untrained")
 
 
 class OpenClipEncoder:

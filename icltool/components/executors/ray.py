@@ -37,18 +37,22 @@ Result = TypeVar("Result")
 class RayOptions(Options):
     """Which cluster, and how many workers."""
 
-    devices: tuple[int, ...] | None = Field(None, description="GPUs of this machine, a worker on each (none: all)")
-    address: str | None = Field(None, description="address of a running cluster (HOST:PORT, or auto), which is joined")
-    workers: int | None = Field(
-        None, description="how many workers (none: one for each GPU, or node where there is none)"
+    devices: tuple[int, ...] | None = Field(
+        None, description="GPUs of this machine, with one worker on each; none: all of them"
     )
-    gpus_per_worker: float | None = Field(None, description="GPUs that each worker gets, also parts of one")
-    cpus_per_worker: float = Field(1.0, description="processors, and so threads, that each worker gets")
+    address: str | None = Field(None, description="running Ray cluster to join: HOST:PORT, or auto")
+    workers: int | None = Field(
+        None, description="number of workers; none: as many as the GPUs can hold, or one per machine without GPUs"
+    )
+    gpus_per_worker: float | None = Field(
+        None, description="GPUs per worker, or a fraction of one; none: 1 if the cluster has GPUs, else 0"
+    )
+    cpus_per_worker: float = Field(1.0, description="CPU cores, and therefore threads, per worker")
 
     @model_validator(mode="after")
     def _check_place(self) -> RayOptions:
         if self.devices and self.address is not None:
-            raise ConfigError("--devices names GPUs of this machine, --address another cluster", "give one of them")
+            raise ConfigError("--devices names GPUs of this machine, --address another cluster", "use one of them")
         return self
 
 

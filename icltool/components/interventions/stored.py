@@ -15,8 +15,8 @@ from icltool.errors import StoreError
 class StoredOptions(Options):
     """Whose file, and which."""
 
-    method: str = Field(description="method that must have made the file")
-    file: Path = Field(description="the file that `icltool train` wrote")
+    method: str = Field(description="method that the file must belong to")
+    file: Path = Field(description="file that `icltool train` wrote")
 
 
 class StoredIntervention:

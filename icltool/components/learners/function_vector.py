@@ -44,15 +44,15 @@ class FunctionVectorOptions(PromptOptions):
     heads: int | None = Field(
         None,
         ge=1,
-        description="heads that are summed (default: 2 % of all, at least 4; published: 10 of 448, 20 of 1024)",
+        description="attention heads whose outputs are summed; none: 2 % of all, at least 4 (published: 10 of 448, 20 of 1024)",
     )
     effect_size: int = Field(
-        25, ge=1, description="uninformative prompts that each head's causal effect is averaged over"
+        25, ge=1, description="uninformative prompts over which the causal effect of a head is averaged"
     )
     corrupted: Literal["zero-shot", "shuffled"] = Field(
         "zero-shot",
-        description="uninformative prompts: without demonstrations, which is what the vector is for and takes the shortest "
-        "time, or with demonstrations whose labels are shuffled, as published",
+        description="uninformative prompts: without demonstrations, as when the vector is used, which is fastest; or with "
+        "shuffled labels, as published",
     )
     corrupted_shots: int = Field(10, ge=2, description="demonstrations in each prompt with shuffled labels")
 

@@ -28,8 +28,8 @@ class IcvPcaOptions(PromptOptions):
     strengths: Annotated[tuple[float, ...], BeforeValidator(names_of)] = Field(
         (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0),
         min_length=1,
-        description="strengths that are tried, the same for all layers; at 1 a shift is as long as what demonstrations do to "
-        "the states of its layer",
+        description="strengths to try, the same for all layers; with strength 1 a shift is as long as the one that "
+        "demonstrations cause at its layer",
     )
 
 

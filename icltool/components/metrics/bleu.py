@@ -26,7 +26,7 @@ _LENGTH, _REFERENCE, _GRAMS, _SHARED = 0, 1, slice(2, 2 + ORDERS), slice(2 + ORD
 class BleuOptions(Options):
     """Which BLEU."""
 
-    order: int = Field(ORDERS, ge=1, le=ORDERS, description="longest n-grams that are counted")
+    order: int = Field(ORDERS, ge=1, le=ORDERS, description="length of the longest n-grams that are counted")
 
 
 class Bleu:

@@ -51,10 +51,10 @@ class IndexOptions(Options):
     ignores is refused where it is given."""
 
     index: Literal["exact", "ivf", "ivf-pq", "hnsw"] = Field(
-        "exact", description="how the nearest rows are searched: all compared, or proposed by an index"
+        "exact", description="search for the nearest rows: exact, or with an approximate index of faiss"
     )
-    probes: int = Field(32, ge=1, description="lists that are searched for a query (ivf, ivf-pq)")
-    ef: int = Field(128, ge=1, description="candidates that are kept on the walk through the graph (hnsw)")
+    probes: int = Field(32, ge=1, description="ivf, ivf-pq: number of lists to search per query")
+    ef: int = Field(128, ge=1, description="hnsw: number of candidates to keep while walking the graph")
 
     @model_validator(mode="after")
     def _refuse_ignored(self) -> IndexOptions:

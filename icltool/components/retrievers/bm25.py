@@ -23,8 +23,8 @@ def words(text: str) -> list[str]:
 class BM25Options(SecondOptions):
     """The constants of the formula."""
 
-    k1: float = Field(1.5, ge=0, le=1e3, description="how much further occurrences of a word add")
-    b: float = Field(0.75, ge=0, le=1, description="how much a row's length counts against it")
+    k1: float = Field(1.5, ge=0, le=1e3, description="BM25's k1: how much repeated occurrences of a word count")
+    b: float = Field(0.75, ge=0, le=1, description="BM25's b: how much long rows are penalised, from 0 (not) to 1")
 
 
 class BM25Retriever:

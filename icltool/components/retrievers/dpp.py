@@ -15,7 +15,9 @@ _NOTHING = 1e-9
 class DPPOptions(PoolOptions):
     """Of the kernel."""
 
-    trade_off: float = Field(0.1, gt=0, le=1e6, description="a small one asks for relevance, a large one for diversity")
+    trade_off: float = Field(
+        0.1, gt=0, le=1e6, description="trade-off between relevance (small values) and diversity (large values)"
+    )
 
 
 class DPPRetriever(PoolRetriever):

@@ -13,7 +13,7 @@ from icltool.contracts import Float64Array, IntArray, keyed_generator
 class KMeansOptions(PoolOptions):
     """Of the clusters."""
 
-    iterations: int = Field(20, ge=1, description="iterations of k-means, at most")
+    iterations: int = Field(20, ge=1, description="maximum number of iterations of k-means")
 
 
 class KMeansRetriever(PoolRetriever):

@@ -21,13 +21,15 @@ if TYPE_CHECKING:
 class SelectorOptions(Options):
     """Which weights, and how sequences are decoded."""
 
-    folder: Path = Field(description="the checkpoint folder")
-    checkpoint: str = Field("min_vl", description="which of its weights: last, min_vl or min_tl")
-    batch_size: int = Field(256, ge=1, description="queries decoded at once; no answer depends on it")
-    device: str | None = Field(None, description="torch's name of a device (none: CUDA where there is any)")
-    beams: int = Field(1, ge=1, description="hypotheses that are kept while a sequence is decoded; 1 is greedy")
+    folder: Path = Field(description="checkpoint folder")
+    checkpoint: str = Field(
+        "min_vl", description="weights to load: min_vl (lowest validation loss), min_tl (lowest training loss) or last"
+    )
+    batch_size: int = Field(256, ge=1, description="queries to decode at once; does not change the result")
+    device: str | None = Field(None, description="device to run on; none: a GPU if there is one")
+    beams: int = Field(1, ge=1, description="beams of the decoding; 1 decodes greedily")
     components: str | None = Field(
-        None, description="function (package.module:name) that builds an encoder whose towers were trained along"
+        None, description="function that builds an encoder with trained towers, as package.module:name; set by icltool"
     )
 
 

@@ -13,7 +13,7 @@ class MMROptions(PoolOptions):
     """Of the weighing."""
 
     trade_off: float = Field(
-        0.5, ge=0, le=1, description="the paper's lambda: 1 is similarity search, 0 only spreads out"
+        0.5, ge=0, le=1, description="lambda of the paper, from 0 (only diversity) to 1 (only similarity)"
     )
 
 

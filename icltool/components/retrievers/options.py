@@ -14,10 +14,12 @@ Embedding = Literal["image", "text"]
 
 
 class EmbeddingOptions(Options):
-    """Which embeddings are compared: the query's and the demonstrations', which the encoder must map into one space."""
+    """Which embeddings of queries and demonstrations are compared; the encoder must map both into one space."""
 
-    query: Embedding = Field("image", description="embedding of the query that is compared")
-    demonstration: Embedding = Field("image", description="embedding of the demonstrations that it is compared with")
+    query: Embedding = Field("image", description="embedding of the query")
+    demonstration: Embedding = Field(
+        "image", description="embedding of the demonstrations that the query is compared with"
+    )
 
     @property
     def needs(self) -> frozenset[str]:
@@ -26,9 +28,9 @@ class EmbeddingOptions(Options):
 
 
 class PoolOptions(EmbeddingOptions, IndexOptions):
-    """Of methods that choose among the nearest rows, or among those of another method."""
+    """Options of retrievers that choose among the nearest rows, or among those of another retriever."""
 
-    pool: int = Field(64, ge=1, description="nearest rows among which the demonstrations are chosen")
+    pool: int = Field(64, ge=1, description="number of nearest rows to choose among")
 
     def wants(self, shots: int) -> int:
         """See WantsMore."""
@@ -36,10 +38,12 @@ class PoolOptions(EmbeddingOptions, IndexOptions):
 
 
 class SecondOptions(Options):
-    """Of methods that choose from the whole index set, or among the rows of another method."""
+    """Options of retrievers that choose from the whole index set, or among the rows of another retriever."""
 
     pool: int | None = Field(
-        None, ge=1, description="behind another method (A+B): rows to choose among; none: as many as are shown"
+        None,
+        ge=1,
+        description="after another method (A+B): number of its rows to choose among; none: the number of shots",
     )
 
     def wants(self, shots: int) -> int:
@@ -47,7 +51,7 @@ class SecondOptions(Options):
         return max(self.pool or 0, shots)
 
     def check_alone(self) -> None:
-        """ConfigError for a pool where there is no method in front that would fill it."""
+        """Raises ConfigError for a pool without a method before this one that would fill it."""
         if self.pool is not None:
             raise ConfigError(
                 f"pool={self.pool} has no effect on a method that chooses from the whole index set",

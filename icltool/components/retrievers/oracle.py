@@ -19,9 +19,10 @@ _COMMAND = "run `icltool generate --queries validation` for this data set"
 class OracleOptions(Options):
     """Which sequences, and which of them is best."""
 
-    file: Path = Field(description="the sequences file")
+    file: Path = Field(description="file of generated sequences")
     by: Literal["scores", "values"] = Field(
-        "scores", description="best in the order of the search, or by the scorer's value of the finished sequence"
+        "scores",
+        description="rank sequences by the score of the search, or by the scorer's value of the finished sequence",
     )
 
 

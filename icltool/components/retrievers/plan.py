@@ -20,7 +20,7 @@ _NAMED = 5
 class PlanOptions(Options):
     """Which plan."""
 
-    file: Path = Field(description="the plan's file")
+    file: Path = Field(description="plan file")
 
 
 class PlanRetriever:

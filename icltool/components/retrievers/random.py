@@ -14,7 +14,7 @@ from icltool.errors import ConfigError, DataError
 class RandomOptions(SecondOptions):
     """Whether each query draws for itself."""
 
-    fixed: bool = Field(False, description="one set of demonstrations for all queries")
+    fixed: bool = Field(False, description="use the same demonstrations for all queries")
 
 
 class RandomRetriever:

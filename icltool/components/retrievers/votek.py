@@ -17,12 +17,12 @@ from icltool.errors import DataError
 class VoteKOptions(EmbeddingOptions):
     """Of the subset."""
 
-    budget: int = Field(100, ge=1, description="rows that are selected to serve all queries")
-    neighbours: int = Field(150, ge=1, description="nearest rows that each row of the graph points at")
+    budget: int = Field(100, ge=1, description="number of rows to select for all queries")
+    neighbours: int = Field(150, ge=1, description="number of nearest rows that each row of the graph is linked to")
     discount: float = Field(
-        10.0, ge=1, le=1e6, description="a vote counts so many times less for each selected neighbour"
+        10.0, ge=1, le=1e6, description="factor by which a vote loses weight for each selected neighbour"
     )
-    sample: int = Field(10_000, ge=2, description="rows of the index set that the graph is over, drawn by the seed")
+    sample: int = Field(10_000, ge=2, description="number of rows of the index set in the graph, drawn at random")
 
 
 class VoteKRetriever:

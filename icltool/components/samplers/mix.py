@@ -17,9 +17,9 @@ from icltool.errors import ConfigError
 class MixOptions(IndexOptions):
     """The shares of a pool, which add up to 1, and how the nearest are searched."""
 
-    random: float = Field(0.5, ge=0, le=1, description="share of the pool that is drawn at random")
-    text: float = Field(0.25, ge=0, le=1, description="share of the pool that is nearest by text")
-    image: float = Field(0.25, ge=0, le=1, description="share of the pool that is nearest by image")
+    random: float = Field(0.5, ge=0, le=1, description="share of the candidates drawn at random")
+    text: float = Field(0.25, ge=0, le=1, description="share of the candidates nearest by text")
+    image: float = Field(0.25, ge=0, le=1, description="share of the candidates nearest by image")
 
     @property
     def shares(self) -> dict[str, float]:

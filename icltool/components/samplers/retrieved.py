@@ -17,8 +17,8 @@ class RetrievedOptions(Options):
 
     model_config = ConfigDict(extra="allow")
 
-    method: str = Field(description="retrieval method, or A+B for one that chooses among what another chose")
-    components: str = Field(description="function that builds components, as package.module:name; icltool sets it")
+    method: str = Field(description="retriever, or A+B to let B choose among what A chose")
+    components: str = Field(description="function that builds components, as package.module:name; set by icltool")
 
 
 class RetrievedSampler:

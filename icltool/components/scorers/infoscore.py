@@ -15,7 +15,7 @@ class InfoScoreOptions(Options):
     """What counts as probable."""
 
     norm: Literal["mean", "sum"] = Field(
-        "mean", description="probability of the label by the mean of its tokens' log-probabilities, or by their sum"
+        "mean", description="combine the log-probabilities of the label's tokens by their mean or their sum"
     )
 
 

@@ -38,8 +38,8 @@ class MeanShiftOptions(Options):
     """How much is read, and how strong the shift is."""
 
     shots: int = Field(4, ge=1, description="demonstrations in each prompt")
-    examples: int = Field(32, ge=1, description="prompts that the mean is over")
-    strength: float = Field(0.3, description="times the mean difference")
+    examples: int = Field(32, ge=1, description="number of prompts to average over")
+    strength: float = Field(0.3, description="factor of the mean difference")
 
 
 class MeanShift:

@@ -13,7 +13,7 @@ from icltool import Options, ScoringRequest, ScoringSession, Valuation
 class WordOverlapOptions(Options):
     """What counts as one word."""
 
-    case_sensitive: bool = Field(False, description="tell Red from red")
+    case_sensitive: bool = Field(False, description="distinguish Red from red")
 
 
 class WordOverlapScorer:

@@ -54,7 +54,7 @@ def test_the_shift_is_the_mean_difference(model: Any, data: InterventionSet, tmp
 
 
 def test_wrong_options_and_files_are_one_clear_error(model: Any, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="shots=0 is no whole number from 1 up"):
+    with pytest.raises(ConfigError, match="shots must be a positive integer, got 0"):
         made("mean-shift", MeanShiftOptions, {"shots": 0})
     import torch
 

@@ -49,9 +49,9 @@ _SEARCH: Mapping[str, float] = {
 class OFAOptions(LoadOptions, SettingsOptions):
     """What is not given of the settings is as fine-tuned weights were trained with."""
 
-    hub_id: str | None = Field(None, description="where the published weights are, OWNER/NAME")
-    packaged: str | None = Field(None, description="name of weights that ship with the plugin")
-    on_hub: bool = Field(True, description="whether hub_id is on the Hugging Face hub; else it is on ModelScope")
+    hub_id: str | None = Field(None, description="OWNER/NAME of the published weights")
+    packaged: str | None = Field(None, description="name of weights that are part of the plugin")
+    on_hub: bool = Field(True, description="hub_id is on the Hugging Face hub; false: on ModelScope")
 
 
 class OFAModel(Adapter, FineTuning):

@@ -55,15 +55,22 @@ class Settings:
 class SettingsOptions(BaseModel):
     """What users may say of the settings; None: nothing is said."""
 
-    image_size: int | None = Field(None, description="side in pixels of the square that is read of an image (224)")
-    shorter: int | None = Field(None, description="pixels to which an image's shorter side is resized before (256)")
-    fit: Literal["centre", "squeeze"] | None = Field(
-        None, description="the square: the middle of the image, or all of it squeezed"
+    image_size: int | None = Field(
+        None, description="side of the square image that the model reads, in pixels; none: that of the weights, or 224"
     )
-    styles: str | tuple[str, ...] | None = Field(None, description="names of styles, or a file of them, one a line")
-    style_prompt: str | None = Field(None, description="asks for a caption in the style {}")
-    tokenize_style: bool | None = Field(None, description="write a style as <code_i>, i its line from 0 on")
-    lower_case: bool | None = Field(None, description="put captions that are learned or scored into lower case")
+    shorter: int | None = Field(
+        None,
+        description="length in pixels to which the shorter side is resized first; none: that of the weights, or 256",
+    )
+    fit: Literal["centre", "squeeze"] | None = Field(
+        None, description="make an image square: crop its centre, or squeeze all of it"
+    )
+    styles: str | tuple[str, ...] | None = Field(None, description="names of styles, or a file of them, one per line")
+    style_prompt: str | None = Field(None, description="prompt for a caption in the style {}")
+    tokenize_style: bool | None = Field(
+        None, description="write a style as <code_i>, where i is its line, counted from 0"
+    )
+    lower_case: bool | None = Field(None, description="convert captions to lower case before training and scoring")
 
 
 def settled(known: Mapping[str, Any], given: Mapping[str, Any], buckets: int) -> Settings:

@@ -42,15 +42,17 @@ INSTALL = "pip install --no-deps open_flamingo==2.0.1"
 class OpenFlamingoOptions(LoadOptions):
     """`checkpoint`, `language_model` and `clip` are looked up as `icltool_openflamingo.places` says."""
 
-    checkpoint: str | None = Field(None, description="hub id of the checkpoint")
+    checkpoint: str | None = Field(None, description="OWNER/NAME of the checkpoint on the Hugging Face hub")
     language_model: str = Field(
         "anas-awadalla/mpt-1b-redpajama-200b", description="folder or hub id of the language model"
     )
     clip: str = Field("timm/vit_large_patch14_clip_224.openai", description="folder or hub id of CLIP")
-    cross_attention_interval: int = Field(1, ge=1, description="layers from one with cross attention to the next")
-    start: str = Field("", description="what opens every prompt")
+    cross_attention_interval: int = Field(
+        1, ge=1, description="number of layers from one cross-attention layer to the next"
+    )
+    start: str = Field("", description="text at the start of every prompt")
     template: Literal["lever-lm", "live"] = Field(
-        "lever-lm", title="prompt template", description="whose prompts are written: of the runs of Lever-LM or of LIVE"
+        "lever-lm", title="prompt template", description="write prompts as in the published runs of Lever-LM or of LIVE"
     )
 
 

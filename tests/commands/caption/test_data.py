@@ -192,7 +192,7 @@ def test_chats_show_the_regions(workspace: Path, capsys: pytest.CaptureFixture[s
 def test_errors_as_users_meet_them(prepared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     where = ["--workspace", str(tmp_path / "ws")]
     root = Path(shutil.copytree(prepared / "data", tmp_path / "data"))
-    assert "dataset 'sherlock': show='blur' is none of 'highlight', 'hide'" in refusal(
+    assert "dataset 'sherlock': show must be 'highlight', 'hide'" in refusal(
         capsys, "prepare", "sherlock", *where, "--root", str(root), "--option", "show=blur"
     )
     assert "has no task 'style'" in refusal(

@@ -95,8 +95,8 @@ def test_json(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--older-than", "5m"], "--older-than: expected an age such as 30d, 12h, 2w or 6mo, not '5m'"),
-        (["--larger-than", "big"], "--larger-than: expected a size such as 500MB, 1.5GB or 2GiB, not 'big'"),
+        (["--older-than", "5m"], "--older-than must be an age such as 30d, 12h, 2w or 6mo, got '5m'"),
+        (["--larger-than", "big"], "--larger-than must be a size such as 500MB, 1.5GB or 2GiB, got 'big'"),
         (["--kind", "models"], "--kind: expected "),
         (["shapes-vqa-trian-tiny-clip.h5"], "no artefact 'shapes-vqa-trian-tiny-clip.h5'"),
         (["--workspace", "none"], "workspace none does not exist"),

@@ -222,7 +222,7 @@ def test_entries_of_images_that_are_gone_are_left_out_when_asked_to(root: Path) 
     assert [e.id for e in read(root, missing="skip")["train"]] == [e.id for e in kept["train"]]
     remarks = PersonalityCaptionsReader(PersonalityCaptionsOptions(missing="skip")).check(root, "style", False).remarks
     assert any(f"1 missing image left out: {gone.name}" in remark for remark in remarks)
-    with pytest.raises(ConfigError, match="missing='perhaps' is neither 'refuse' nor 'skip'"):
+    with pytest.raises(ConfigError, match="missing must be 'refuse' or 'skip', got 'perhaps'"):
         component("datasets", "personality-captions", missing="perhaps")
 
 

@@ -113,10 +113,10 @@ def test_damaged_files_are_made_again(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"seed": "three"}, "dataset 'shapes': seed='three' is no whole number from 0 up"),
-        ({"seed": -1}, "dataset 'shapes': seed=-1 is no whole number from 0 up"),
-        ({"index_images": 0}, "dataset 'shapes': index_images=0 is no whole number from 1 up"),
-        ({"validation_images": True}, "dataset 'shapes': validation_images=True is no whole number"),
+        ({"seed": "three"}, "dataset 'shapes': seed must be a non-negative integer, got 'three'"),
+        ({"seed": -1}, "dataset 'shapes': seed must be a non-negative integer, got -1"),
+        ({"index_images": 0}, "dataset 'shapes': index_images must be a positive integer, got 0"),
+        ({"validation_images": True}, "dataset 'shapes': validation_images must be a positive integer, got True"),
         ({"colour": 3}, "dataset 'shapes'"),
     ],
 )

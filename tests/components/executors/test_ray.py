@@ -102,7 +102,7 @@ def test_devices_must_be_there(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match="3 workers of 1 GPU and 1 processor each: this machine gives 2") as caught:
         RayExecutor(RayOptions(workers=3)).describe()
     assert (caught.value.hint or "").endswith("--gpus-per-worker to 0.66")
-    with pytest.raises(ConfigError, match="give one of them"):
+    with pytest.raises(ConfigError, match="use one of them"):
         RayExecutor(RayOptions(devices=(0,), address="auto"))
 
 

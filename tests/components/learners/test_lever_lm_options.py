@@ -57,7 +57,7 @@ def test_every_variant_of_the_table_is_an_option() -> None:
         ({"variant": "query_icd"}, "variant"),
         ({"val_fraction": 1.0}, "val_fraction"),
         ({"n_embd": 100}, "multiple of n_head"),
-        ({"trainer": "5"}, "trainer='5' is no table of names and values"),
+        ({"trainer": "5"}, "trainer must be a table of names and values, got '5'"),
         ({"trainer": {"callbacks": []}}, "callbacks cannot be set"),
         ({"loggers": "paper"}, "loggers"),
         ({"freeze": "audio"}, "freeze"),

@@ -194,5 +194,5 @@ def test_the_synthetic_task_is_what_it_says() -> None:
 def test_the_learner_pointer_trains_nothing_else() -> None:
     learner = component("learners", "pointer", n_embd=64, projection=32)
     assert (learner.options.network, learner.options.projection) == ("pointer", 32)
-    with pytest.raises(ConfigError, match="network='gpt2' is no 'pointer'"):
+    with pytest.raises(ConfigError, match="network must be 'pointer', got 'gpt2'"):
         component("learners", "pointer", network="gpt2")

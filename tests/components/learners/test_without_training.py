@@ -306,7 +306,7 @@ def test_wrong_options_are_named(method: str) -> None:
     with pytest.raises(ConfigError, match=f"'{method}' has no option 'dev_sise'") as caught:
         component("learners", method, dev_sise=3)
     assert "did you mean 'dev_size'" in str(caught.value.hint)
-    with pytest.raises(ConfigError, match="shots='0' is no whole number from 1 up"):
+    with pytest.raises(ConfigError, match="shots must be a positive integer, got '0'"):
         component("learners", method, shots="0")
     assert component("learners", method, shots="4").identity()["shots"] == 4
 

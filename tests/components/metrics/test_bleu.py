@@ -87,5 +87,5 @@ def test_nothing_gives_nothing() -> None:
 
 @pytest.mark.parametrize("order", [0, 5, "four"])
 def test_another_order_is_refused(order: object) -> None:
-    with pytest.raises(ConfigError, match="no whole number from 1 up to 4"):
+    with pytest.raises(ConfigError, match="must be an integer from 1 to 4"):
         component("metrics", "bleu-4", order=order)

@@ -239,10 +239,10 @@ def test_codes_divide_any_dimension() -> None:
 @pytest.mark.parametrize(
     ("options", "message", "hint"),
     [
-        ({"index": "hsnw"}, "index='hsnw' is none of 'exact', 'ivf', 'ivf-pq', 'hnsw'", "did you mean 'hnsw'"),
-        ({"index": 7}, "index=7 is none of 'exact', 'ivf', 'ivf-pq', 'hnsw'", "default exact"),
-        ({"index": "ivf", "probes": 0}, "probes=0 is no whole number from 1 up", "default 32"),
-        ({"index": "hnsw", "ef": 2.5}, "ef=2.5 is no whole number from 1 up", "default 128"),
+        ({"index": "hsnw"}, "index must be 'exact', 'ivf', 'ivf-pq' or 'hnsw', got 'hsnw'", "did you mean 'hnsw'"),
+        ({"index": 7}, "index must be 'exact', 'ivf', 'ivf-pq' or 'hnsw', got 7", "default exact"),
+        ({"index": "ivf", "probes": 0}, "probes must be a positive integer, got 0", "for example probes=32"),
+        ({"index": "hnsw", "ef": 2.5}, "ef must be a positive integer, got 2.5", "for example ef=128"),
         ({"index": "hnsw", "probes": 8}, "probes=8 has no effect with index='hnsw'", "index=ivf"),
         ({"index": "exact", "ef": 8}, "ef=8 has no effect with index='exact'", "index=hnsw"),
     ],

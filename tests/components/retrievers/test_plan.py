@@ -124,5 +124,5 @@ def test_another_content_is_another_identity(tmp_path: Path) -> None:
 def test_no_plan_no_retriever(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match=r"absent\.json does not exist"):
         component("retrievers", "plan", file=tmp_path / "absent.json")
-    with pytest.raises(ConfigError, match="retrieval method 'plan'"):
+    with pytest.raises(ConfigError, match="retriever 'plan'"):
         component("retrievers", "plan")

@@ -150,7 +150,7 @@ def test_what_is_retrieved_is_the_pool() -> None:
     [
         ({"method": "i2i", "mmr.pool": 3}, "the option mmr.pool is of none of i2i"),
         ({"method": "i2i", "pool": 3}, "the option pool is of none of i2i"),
-        ({"method": "i3i"}, "unknown retrieval method 'i3i'"),
+        ({"method": "i3i"}, "unknown retriever 'i3i'"),
         ({"method": "random+surest"}, "surest needs examples and model, which is for `icltool evaluate` alone"),
         ({"method": "random+plan"}, "needs the option|missing a required argument"),
     ],

@@ -27,89 +27,115 @@ _ALIASES = {"cider-d": "cider"}
 
 
 class CaptionerOptions(LearnerOptions):
-    """What is trained, on what, how fast and for how long. What is not given comes from the model's recipe for the task, and
-    where that says nothing from here: these defaults are those of BLIP-2 (Li et al. 2023, appendix)."""
+    """All options of fine-tuning a captioner. An option that is not set takes the value of the model's recipe for the task,
+    else the default here, which is that of BLIP-2 (Li et al. 2023, appendix)."""
 
-    epochs: int = Field(5, ge=1, description="passes over the training captions")
-    batch_size: int = Field(16, ge=1, description="captions in a batch, on each device (with scst: images)")
-    accumulate: int = Field(1, ge=1, description="batches whose gradients are added up for a step")
+    epochs: int = Field(5, ge=1, description="number of passes over the training captions")
+    batch_size: int = Field(16, ge=1, description="captions (with scst, images) per batch on each device")
+    accumulate: int = Field(1, ge=1, description="batches whose gradients are accumulated for one optimiser step")
     lr: float = Field(1e-5, gt=0, description="peak learning rate of AdamW")
     schedule: Literal["blip2", "polynomial", "cosine", "constant"] = Field(
         "blip2",
-        description="blip2: rises in the first epoch, then a cosine by epochs; polynomial: rises, then falls in a straight "
-        "line; cosine and constant: by steps",
+        description="learning rate over the training: blip2 rises in the first epoch, then falls by a cosine of epochs; "
+        "polynomial rises, then falls linearly; cosine and constant go by steps",
     )
     warmup: float = Field(
-        0.0, ge=0, lt=1, description="share of the steps in which the learning rate rises (not blip2)"
+        0.0, ge=0, lt=1, description="share of the steps in which the learning rate rises (not for blip2)"
     )
     warmup_steps: int | None = Field(
-        None, ge=0, description="the same as a number of steps (blip2: of batches; none: 1000 there)"
+        None,
+        ge=0,
+        description="steps in which the learning rate rises, instead of warmup; for blip2 batches; none: 1000 for blip2",
     )
-    warmup_lr: float = Field(0.0, ge=0, description="learning rate that the rise begins at")
-    min_lr: float = Field(0.0, ge=0, description="learning rate at the end")
-    betas: tuple[float, float] = Field((0.9, 0.999), description="AdamW's decay rates of its averages")
-    weight_decay: float = Field(0.05, ge=0, description="weight decay of AdamW; none on biases and 1-D parameters")
+    warmup_lr: float = Field(0.0, ge=0, description="initial learning rate of the warm-up")
+    min_lr: float = Field(0.0, ge=0, description="final learning rate")
+    betas: tuple[float, float] = Field((0.9, 0.999), description="decay rates of the averages of AdamW")
+    weight_decay: float = Field(0.05, ge=0, description="weight decay of AdamW; biases and 1-D parameters have none")
     layer_decay: float = Field(
-        1.0, gt=0, le=1, description="learning rates x d^(layers + 1 - layer) where the model numbers its layers"
+        1.0,
+        gt=0,
+        le=1,
+        description="factor d of the learning rates of layers, d^(layers + 1 - layer), for models that number their layers",
     )
-    clip: float = Field(0.0, ge=0, description="largest norm of the gradient; 0 does not clip")
-    label_smoothing: float = Field(0.0, ge=0, lt=1, description="probability that is spread over all tokens")
-    freeze: tuple[str, ...] = Field((), description="parts of the model that are not trained; none for nothing")
-    image_size: int | None = Field(None, ge=1, description="side of the images in pixels (default: the model's)")
-    crop: Literal["resized", "random", "none"] = Field("none", description="how training images are cut")
-    crop_scale: tuple[float, float] = Field((0.5, 1.0), description="share of the area that crop=resized keeps")
+    clip: float = Field(0.0, ge=0, description="maximum norm of the gradient; 0 turns clipping off")
+    label_smoothing: float = Field(
+        0.0, ge=0, lt=1, description="label smoothing: probability that is spread over all tokens"
+    )
+    freeze: tuple[str, ...] = Field((), description="parts of the model that are not trained; none trains all parts")
+    image_size: int | None = Field(None, ge=1, description="side of the images in pixels; none: the model's")
+    crop: Literal["resized", "random", "none"] = Field(
+        "none", description="how training images are cropped: a random part that is resized, a random square, or not"
+    )
+    crop_scale: tuple[float, float] = Field(
+        (0.5, 1.0), description="range of the share of the area that crop=resized keeps"
+    )
     shorter: int | None = Field(
-        None, ge=1, description="length of the shorter side before crop=random cuts, in pixels (default: the model's)"
+        None, ge=1, description="length of the shorter side before crop=random, in pixels; none: the model's"
     )
-    flip: bool = Field(False, description="mirror half of the images, but none whose text says left or right")
+    flip: bool = Field(False, description="mirror half of the images, except those whose text contains left or right")
     captions: Literal["all", "first"] | None = Field(
         None,
-        description="all: each reference of an example is learned; first: its label alone (default: all for captions, else "
-        "first)",
+        description="learn all references of an example, or only its label (first); none: all for captions, else first",
     )
-    max_target_tokens: int | None = Field(None, ge=1, description="longer captions are cut after so many tokens")
-    max_train_size: int | None = Field(None, ge=1, description="examples that are learned from, at most, drawn by seed")
-    itm: bool = Field(False, description="learn to tell whether a caption matches its image, as a second task")
-    itm_alpha: float = Field(1.0, gt=0, description="weight of that task")
+    max_target_tokens: int | None = Field(
+        None, ge=1, description="maximum number of tokens of a training caption; longer ones are cut"
+    )
+    max_train_size: int | None = Field(None, ge=1, description="maximum number of training examples, drawn at random")
+    itm: bool = Field(
+        False, description="train image-text matching as a second task: whether a caption matches its image"
+    )
+    itm_alpha: float = Field(1.0, gt=0, description="weight of image-text matching")
     itm_prompt: str | None = Field(
         None,
-        description="its question, with {caption} and {style} (default: as published; without a style where there are none)",
+        description="question of image-text matching, with {caption} and {style}; none: as published, without a style if the "
+        "data has none",
     )
     scst: bool = Field(
-        False, description="self-critical training: beams are rewarded by a metric. Needs a trained captioner"
+        False,
+        description="self-critical sequence training: beams are rewarded by a metric. Start from a trained captioner",
     )
-    scst_metric: str = Field("cider", description="metric that rewards")
-    num_beams: int | None = Field(
-        None, ge=1, description="beams of validation and scst (default: as the model searches)"
-    )
+    scst_metric: str = Field("cider", description="metric that rewards beams in scst")
+    num_beams: int | None = Field(None, ge=1, description="beams in validation and scst; none: the model's own")
     max_new_tokens: int | None = Field(
-        None, ge=1, description="tokens of a caption there, at most (default: as the model searches)"
+        None, ge=1, description="maximum number of tokens of a caption in validation and scst; none: the model's own"
     )
-    min_new_tokens: int | None = Field(None, ge=0, description="and at least (default: as the model searches)")
+    min_new_tokens: int | None = Field(
+        None, ge=0, description="minimum number of tokens of a caption in validation and scst; none: the model's own"
+    )
     repetition_penalty: float | None = Field(
         None,
         gt=0,
-        description="what divides the scores of tokens that are there already (default: as the model searches)",
+        description="penalty on tokens that already occur, in validation and scst; none: the model's own",
     )
     select: str | None = Field(
-        None, description="what the best weights have most of: metrics, summed (cider+bleu-4), or the least loss"
+        None,
+        description="how to choose the best weights: by the sum of metrics (cider+bleu-4), or by loss; none: cider+bleu-4 for "
+        "sentences, else loss",
     )
-    validate_every: int = Field(1, ge=1, description="epochs between validations")
-    development_size: int = Field(5000, ge=1, description="development examples that are read, at most, drawn by seed")
-    patience: int = Field(0, ge=0, description="stop after so many validations without a better one; 0 never")
-    save_every: int = Field(0, ge=0, description="steps between states that can be gone on from; 0: after epochs only")
-    workers: int = Field(0, ge=0, description="processes that read images; 0 reads them in this one")
-    reward_workers: int = Field(1, ge=0, description="processes that compute rewards; 0 computes them in this one")
-    grad_checkpointing: bool = Field(False, description="compute activations twice to hold fewer of them in memory")
+    validate_every: int = Field(1, ge=1, description="number of epochs between validations")
+    development_size: int = Field(5000, ge=1, description="maximum number of development examples, drawn at random")
+    patience: int = Field(
+        0, ge=0, description="number of validations without improvement after which training stops; 0 never stops early"
+    )
+    save_every: int = Field(
+        0,
+        ge=0,
+        description="number of steps between the states that training can resume from; 0 saves after epochs only",
+    )
+    workers: int = Field(0, ge=0, description="processes that read images; 0 reads them in this process")
+    reward_workers: int = Field(1, ge=0, description="processes that compute rewards; 0 computes them in this process")
+    grad_checkpointing: bool = Field(
+        False, description="recompute activations in the backward pass, which saves memory and takes longer"
+    )
     precision: str | None = Field(
         None,
-        description="Lightning's precision (default: mixed precision of the kind that the model's weights are in; 32-true for "
-        "float32)",
+        description="precision of Lightning's Trainer; none: mixed precision in the dtype of the model's weights, or 32-true "
+        "for float32",
     )
     trainer: OwnTrainerOptions = Field(
-        default_factory=dict, description="further options of Lightning's Trainer (--trainer devices=2, say)"
+        default_factory=dict, description="further options of Lightning's Trainer, such as --trainer devices=2"
     )
-    loggers: Loggers = Field((), description="loggers besides the CSV file")
+    loggers: Loggers = Field((), description="loggers in addition to the CSV file")
 
     @field_validator("betas", "crop_scale", mode="before")
     @classmethod
@@ -139,14 +165,14 @@ class CaptionerOptions(LearnerOptions):
     @classmethod
     def _check_betas(cls, value: tuple[float, float]) -> tuple[float, float]:
         if not all(0 <= beta < 1 for beta in value):
-            raise ValueError("both must be 0 or more and below 1")
+            raise ValueError("must be two numbers of at least 0 and below 1")
         return value
 
     @field_validator("crop_scale")
     @classmethod
     def _check_scale(cls, value: tuple[float, float]) -> tuple[float, float]:
         if not 0 < value[0] <= value[1] <= 1:
-            raise ValueError("two shares between 0 and 1, the smaller first")
+            raise ValueError("must be two shares above 0 and at most 1, the smaller first")
         return value
 
     @field_validator("itm_prompt")
@@ -158,7 +184,7 @@ class CaptionerOptions(LearnerOptions):
             except (KeyError, IndexError, ValueError, AttributeError) as error:
                 raise ValueError("only {caption} and {style} can be filled in") from error
             if "{caption}" not in value:
-                raise ValueError("{caption} must occur in it")
+                raise ValueError("must contain {caption}")
         return value
 
     @field_validator("select")
@@ -166,15 +192,15 @@ class CaptionerOptions(LearnerOptions):
     def _check_select(cls, value: str | None) -> str | None:
         names = [name.strip() for name in value.split("+")] if value is not None else ["loss"]
         if not all(names) or ("loss" in names and len(names) > 1):
-            raise ValueError('metrics joined by "+" (cider+bleu-4), or loss')
+            raise ValueError('must be metrics joined by "+", such as cider+bleu-4, or loss')
         return value
 
     @model_validator(mode="after")
     def _check_rates(self) -> CaptionerOptions:
         if max(self.min_lr, self.warmup_lr) > self.lr:
             raise ValueError(
-                f"min_lr ({self.min_lr:g}) and warmup_lr ({self.warmup_lr:g}) must not be above lr ({self.lr:g}); what was not "
-                "given is the model's recipe"
+                f"min_lr ({self.min_lr:g}) and warmup_lr ({self.warmup_lr:g}) must not be above lr ({self.lr:g}); values that "
+                "are not set come from the model's recipe"
             )
         return self
 

@@ -30,10 +30,10 @@ class PromptOptions(LearnerOptions):
     """How many prompts are read, and of how many demonstrations."""
 
     shots: int = Field(8, ge=1, description="demonstrations in each prompt")
-    examples: int = Field(
-        50, ge=1, description="prompts that states are collected from, each with demonstrations of its own"
+    examples: int = Field(50, ge=1, description="prompts to collect states from, each with its own demonstrations")
+    dev_size: int = Field(
+        50, ge=1, description="number of examples of the development split, which are used for nothing else"
     )
-    dev_size: int = Field(50, ge=1, description="examples of the development split, apart from all others")
 
 
 class ActivationExtraction:

@@ -1,4 +1,4 @@
-"""The options that every learner has whose intervention is trained by gradients."""
+"""The options of all learners that train an intervention by gradient descent."""
 
 from __future__ import annotations
 
@@ -10,57 +10,63 @@ from icltool.components.learners.options import LearnerOptions, Loggers, OwnTrai
 
 
 class InterventionOptions(LearnerOptions):
-    """What the teacher sees, what is minimised, and for how long. Defaults are LIVE's (arXiv 2406.13185, section 4.1)."""
+    """The teacher's prompts, the loss, and the length of the training. Defaults are those of LIVE (arXiv 2406.13185, section
+    4.1)."""
 
-    shots: int = Field(32, ge=1, description="demonstrations that the teacher sees")
-    max_train_size: int = Field(8000, ge=2, description="examples that are learned from, at most, drawn by seed")
+    shots: int = Field(32, ge=1, description="demonstrations in the teacher's prompt")
+    max_train_size: int = Field(8000, ge=2, description="maximum number of training examples, drawn at random")
     teacher_draws: Annotated[int | None, BeforeValidator(none_of)] = Field(
         None,
         ge=1,
-        description="sets of demonstrations for each example: the teacher's answers to these are kept, so that its long "
-        "prompts are read once. none: another set in every epoch, and nothing to keep",
+        description="sets of demonstrations per example, for which the teacher's answers are stored, so that its long prompts "
+        "are run once; none: a new set in every epoch, and nothing is stored",
     )
     teacher_top_k: int = Field(
         256,
         ge=0,
-        description="of each kept distribution, the most probable tokens, the others' mass as one; 0 keeps all, exactly",
+        description="number of most probable tokens of each distribution to store, with the total probability of the others; 0 "
+        "stores all tokens",
     )
-    hard_loss_weight: float = Field(0.5, ge=0, description="weight of the cross-entropy beside the KL divergence")
+    hard_loss_weight: float = Field(
+        0.5, ge=0, description="weight of the cross-entropy; the weight of the KL divergence is 1"
+    )
     temperature: float = Field(
         1.0, gt=0, description="temperature of both distributions; the KL divergence is scaled by its square"
     )
     temperature_schedule: Literal["fixed", "decay", "learned"] = Field(
-        "fixed", description="decay: linearly to 1 over the training; learned: trained along, 1 at least"
+        "fixed", description="temperature over the training: fixed; decay, linearly to 1; or learned, at least 1"
     )
     lr: float = Field(1e-3, gt=0, description="peak learning rate of AdamW")
     weight_decay: float = Field(1e-3, ge=0, description="weight decay of AdamW")
     warmup: float = Field(
-        0.1, ge=0, lt=1, description="share of the steps in which the learning rate rises; cosine after"
+        0.1, ge=0, lt=1, description="share of the steps in which the learning rate rises, before it falls by a cosine"
     )
-    clip: float = Field(1.0, ge=0, description="largest norm of the gradient; 0 does not clip")
-    epochs: int = Field(10, ge=1, description="passes over the examples")
-    batch_size: int = Field(8, ge=1, description="examples in a batch, on each device")
-    accumulate: int = Field(2, ge=1, description="batches whose gradients are added up for a step")
-    grad_checkpointing: bool = Field(False, description="compute activations twice to hold fewer of them in memory")
+    clip: float = Field(1.0, ge=0, description="maximum norm of the gradient; 0 turns clipping off")
+    epochs: int = Field(10, ge=1, description="number of passes over the training examples")
+    batch_size: int = Field(8, ge=1, description="examples per batch on each device")
+    accumulate: int = Field(2, ge=1, description="batches whose gradients are accumulated for one optimiser step")
+    grad_checkpointing: bool = Field(
+        False, description="recompute activations in the backward pass, which saves memory and takes longer"
+    )
     precision: str | None = Field(
         None,
-        description="Lightning's precision (default: mixed precision of the kind that the model's weights are in; 32-true for "
-        "float32)",
+        description="precision of Lightning's Trainer; none: mixed precision in the dtype of the model's weights, or 32-true "
+        "for float32",
     )
     trainer: OwnTrainerOptions = Field(
-        default_factory=dict, description="further options of Lightning's Trainer (--trainer devices=2, say)"
+        default_factory=dict, description="further options of Lightning's Trainer, such as --trainer devices=2"
     )
-    loggers: Loggers = Field((), description="loggers besides the CSV file")
+    loggers: Loggers = Field((), description="loggers in addition to the CSV file")
 
     @model_validator(mode="after")
     def _check_cache(self) -> InterventionOptions:
         if self.teacher_draws is not None and self.teacher_top_k and self.temperature_schedule != "fixed":
             raise ValueError(
-                f"with a temperature that changes ({self.temperature_schedule}) kept answers must be whole: teacher_top_k=0"
+                f"temperature_schedule={self.temperature_schedule} needs whole stored answers: set teacher_top_k=0"
             )
         return self
 
     def identity(self) -> dict[str, object]:
-        """The options that decide the result, JSON-ready."""
+        """The options that determine the result, JSON-ready."""
         unused = set() if self.teacher_draws else {"teacher_top_k"}
         return self.model_dump(mode="json", exclude={"loggers"} | unused)

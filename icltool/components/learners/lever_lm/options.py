@@ -1,4 +1,4 @@
-"""The options of the Lever-LM learner, and what its variants read."""
+"""The options of the learner Lever-LM, and what its variants read."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ NETWORK_DEFAULTS: dict[str, dict[str, object]] = {
 
 
 class LeverLMOptions(LearnerOptions):
-    """Everything that decides what Lever-LM learns from a training set and a seed."""
+    """All options that, with a training set and a seed, determine what Lever-LM learns."""
 
     model_config = ConfigDict(allow_inf_nan=True)
 
@@ -55,67 +55,80 @@ class LeverLMOptions(LearnerOptions):
         "query_img_icd_img_text",
         "query_img_text_icd_img_text",
         "query_text_icd_text",
-    ] = Field("query_img_icd_img_text", description="which embeddings of query and ICDs the model reads")
-    network: Literal["gpt2", "lstm", "pointer"] = Field(
-        "gpt2", description="sequence model: gpt2 and lstm as published; pointer knows examples by their features alone"
+    ] = Field(
+        "query_img_icd_img_text",
+        description="embeddings that the model reads of the query and of in-context demonstrations (ICD): images (img) or texts; "
+        "idx reads no embedding, only which example it is",
     )
-    n_embd: int = Field(512, ge=1, description="width of the model (default 512 for gpt2, 128 for lstm and pointer)")
-    n_head: int = Field(8, ge=1, description="attention heads (gpt2; pointer 4)")
-    n_layer: int = Field(2, ge=1, description="layers")
-    dropout: float = Field(0.1, ge=0, lt=1, description="dropout rate, everywhere in the network")
-    n_positions: int = Field(256, ge=4, description="longest row in tokens (gpt2): at most n_positions - 1 shots")
+    network: Literal["gpt2", "lstm", "pointer"] = Field(
+        "gpt2",
+        description="sequence model: gpt2 or lstm, as published, or pointer, which knows examples by their embeddings alone",
+    )
+    n_embd: int = Field(512, ge=1, description="width of the model; default 512 for gpt2, 128 for lstm and pointer")
+    n_head: int = Field(8, ge=1, description="attention heads of gpt2 and pointer; default 8, for pointer 4")
+    n_layer: int = Field(2, ge=1, description="number of layers")
+    dropout: float = Field(0.1, ge=0, lt=1, description="dropout rate of all layers")
+    n_positions: int = Field(
+        256, ge=4, description="gpt2: maximum length of a sequence in tokens, which allows n_positions - 1 shots"
+    )
     adapter: bool = Field(
         True,
-        description="map embeddings through an MLP; without it n_embd must be the embeddings' width (pointer: linear layers "
-        "always)",
+        description="map embeddings through an MLP; without it, n_embd must equal the width of the embeddings. The pointer "
+        "network always uses linear layers",
     )
-    norm: bool = Field(False, description="L2-normalise the embeddings first (default true for pointer)")
-    projection: int = Field(64, ge=1, description="pointer: width of the space in which the next ICD is sought")
+    norm: bool = Field(False, description="L2-normalise the embeddings first; default true for pointer")
+    projection: int = Field(
+        64, ge=1, description="pointer: width of the space in which the next demonstration is searched for"
+    )
     contrast: Literal["pool", "index"] = Field(
         "pool",
-        description="pointer: what each ICD must beat in training: its anchor's candidate pool, or the index set",
+        description="pointer: negatives of a demonstration in training: the candidates of its anchor (pool), or the index set",
     )
     negatives: int = Field(
-        4096, ge=1, description="pointer: rows of the index set drawn for each batch with contrast=index"
+        4096, ge=1, description="pointer: negatives drawn from the index set per batch, with contrast=index"
     )
     freeze: tuple[Literal["image", "text"], ...] = Field(
         ("image", "text"),
-        description="towers of CLIP that are not trained: their stored embeddings are read and no image is opened "
-        "(image,text; none trains both)",
+        description="towers of CLIP that are not trained and whose stored embeddings are read; none trains both",
     )
     encoder_lr: float | None = Field(
         None,
         gt=0,
-        description="peak learning rate of CLIP's towers that are trained (default lr, as in the published code)",
+        description="peak learning rate of the trained towers of CLIP; none: lr, as in the published code",
     )
     grad_checkpointing: bool = Field(
-        False, description="trained CLIP: compute activations twice to hold fewer of them in memory"
+        False,
+        description="recompute activations of a trained CLIP in the backward pass, which saves memory and takes longer",
     )
     from_images: bool = Field(
         False,
-        description="run frozen towers on every step too, in place of the stored embeddings: slower, the same losses",
+        description="run frozen towers in every step instead of reading stored embeddings: slower, with the same losses",
     )
     workers: int | None = Field(
-        None, ge=1, description="threads that open images ahead (default: one per CPU, at most 16); changes no result"
+        None,
+        ge=1,
+        description="threads that read images ahead; none: one per CPU, at most 16. Does not change the result",
     )
-    lr: float = Field(1e-4, gt=0, description="peak learning rate of AdamW (default 1e-3 for pointer)")
+    lr: float = Field(1e-4, gt=0, description="peak learning rate of AdamW; default 1e-3 for pointer")
     weight_decay: float = Field(1e-3, ge=0, description="weight decay of AdamW")
     warmup: float = Field(
-        0.05, ge=0, lt=1, description="share of the steps in which the learning rate rises; cosine after"
+        0.05, ge=0, lt=1, description="share of the steps in which the learning rate rises, before it falls by a cosine"
     )
-    batch_size: int = Field(64, ge=1, description="training rows in a batch, at most, on each device")
-    epochs: int = Field(20, ge=1, description="passes over the training rows (default 10 for pointer)")
-    val_fraction: float = Field(0.1, gt=0, lt=1, description="share of the queries held out for validation")
-    validations_per_epoch: int = Field(2, ge=1, description="validations in each epoch, evenly spaced")
-    threshold: float = Field(0.0, description="rows with a score below this are dropped (-inf keeps all)")
+    batch_size: int = Field(64, ge=1, description="maximum number of training sequences per batch on each device")
+    epochs: int = Field(20, ge=1, description="number of passes over the training sequences; default 10 for pointer")
+    val_fraction: float = Field(0.1, gt=0, lt=1, description="share of the anchors held out for validation")
+    validations_per_epoch: int = Field(2, ge=1, description="validations per epoch, evenly spaced")
+    threshold: float = Field(0.0, description="minimum score of a training sequence; -inf keeps all")
     reverse_seq: bool = Field(
-        False, description="generate from the query outwards: the ICD next to the query comes first"
+        False, description="generate from the query outwards: the demonstration next to the query comes first"
     )
-    precision: str | None = Field(None, description="Lightning precision (default 16-mixed on CUDA, 32-true elsewhere)")
+    precision: str | None = Field(
+        None, description="precision of Lightning's Trainer; none: 16-mixed on CUDA, 32-true elsewhere"
+    )
     trainer: TrainerOptions = Field(
-        default_factory=dict, description="further options of Lightning's Trainer (--trainer devices=2, say)"
+        default_factory=dict, description="further options of Lightning's Trainer, such as --trainer devices=2"
     )
-    loggers: Loggers = Field((), description="loggers besides the CSV file")
+    loggers: Loggers = Field((), description="loggers in addition to the CSV file")
 
     @model_validator(mode="before")
     @classmethod
@@ -124,8 +137,8 @@ class LeverLMOptions(LearnerOptions):
             return values
         network = values.get("network", cls.model_fields["network"].default)
         defaults = NETWORK_DEFAULTS.get(network, {}) if isinstance(network, str) else {}
-        given = {key: value for key, value in values.items() if not (key in defaults and value is None)}
-        return {**defaults, **given}
+        own = {key: value for key, value in values.items() if not (key in defaults and value is None)}
+        return {**defaults, **own}
 
     @field_validator("freeze", mode="before")
     @classmethod
@@ -138,7 +151,9 @@ class LeverLMOptions(LearnerOptions):
     @model_validator(mode="after")
     def _check_heads(self) -> LeverLMOptions:
         if self.network == "pointer" and not self.reads.icd:
-            raise ValueError(f"the pointer network knows ICDs by their features, and variant {self.variant} reads none")
+            raise ValueError(
+                f"the pointer network needs embeddings of demonstrations, which variant {self.variant} does not read"
+            )
         if self.network != "lstm" and self.n_embd % self.n_head:
             raise ValueError(f"n_embd ({self.n_embd}) must be a multiple of n_head ({self.n_head})")
         return self
@@ -146,7 +161,7 @@ class LeverLMOptions(LearnerOptions):
     @model_validator(mode="after")
     def _check_contrast(self) -> LeverLMOptions:
         if self.network == "pointer" and self.contrast == "index" and self.encoded:
-            raise ValueError("contrast=index would encode thousands of examples in each step: use contrast=pool")
+            raise ValueError("contrast=index would encode thousands of examples per step: use contrast=pool")
         return self
 
     @property
@@ -186,5 +201,6 @@ class PointerOptions(LeverLMOptions):
     """LeverLMOptions of the pointer network."""
 
     network: Literal["pointer"] = Field(
-        "pointer", description="the pointer network: `icltool train lever-lm --option network=…` trains the others"
+        "pointer",
+        description="network, always pointer; `icltool train lever-lm --option network=NAME` trains the others",
     )

@@ -8,11 +8,11 @@ from icltool.components.learners.interventions.options import InterventionOption
 
 
 class LiveOptions(InterventionOptions):
-    """Everything that decides what LIVE learns from its examples and a seed."""
+    """All options that, with the examples and a seed, determine what LIVE learns."""
 
     alpha: float = Field(
-        0.1, description="initial weight of every layer's vector (with alpha_sigmoid before the sigmoid)"
+        0.1, description="initial weight of the vector of each layer, before the sigmoid of alpha_sigmoid"
     )
-    alpha_sigmoid: bool = Field(False, description="weights between 0 and 1: the sigmoid of what is learned")
-    alpha_lr: float = Field(1e-2, gt=0, description="peak learning rate of the weights")
+    alpha_sigmoid: bool = Field(False, description="learn weights between 0 and 1, by a sigmoid")
+    alpha_lr: float = Field(1e-2, gt=0, description="peak learning rate of the vectors' weights")
     init_std: float = Field(0.01, ge=0, description="standard deviation of the vectors' initial values")

@@ -28,7 +28,9 @@ if TYPE_CHECKING:
 class ChatOptions(RemoteCodeOptions):
     """Of models that hold a conversation."""
 
-    style: Style = Field("turns", description="each demonstration as turns of the conversation, or all in one (flat)")
+    style: Style = Field(
+        "turns", description="write each demonstration as turns of the conversation, or all of them in one turn (flat)"
+    )
 
 
 class ChatModel(ProcessedModel):

@@ -13,5 +13,5 @@ class IdeficsOptions(TransformersOptions):
     """Of models whose published runs were asked in two ways."""
 
     template: Literal["lever-lm", "live"] = Field(
-        "lever-lm", title="prompt template", description="whose prompts are written: of the runs of Lever-LM or of LIVE"
+        "lever-lm", title="prompt template", description="write prompts as in the published runs of Lever-LM or of LIVE"
     )

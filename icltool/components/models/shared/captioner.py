@@ -57,8 +57,7 @@ class CaptionerOptions(TransformersOptions):
 
     image_size: int | None = Field(
         None,
-        description="side in pixels of the images that are read, for which position embeddings are resized; none: as the "
-        "weights were trained",
+        description="side of the images in pixels; position embeddings are resized to it. none: that of the weights",
     )
 
 

@@ -1,4 +1,4 @@
-"""Options of adapters: where a model's weights are, and how they are loaded."""
+"""Options of adapters: where a model's weights are, and how to load them."""
 
 from __future__ import annotations
 
@@ -19,14 +19,18 @@ class LoadOptions(Options):
     Raises ConfigError for an unknown value.
     """
 
-    name: str = Field("model", description="name of the model, in messages and artefacts")
-    path: str | None = Field(None, description="folder of the weights, or OWNER/NAME on the hub to download them")
-    device: str = Field("auto", description="cpu, cuda, cuda:1 …; auto takes a GPU when there is one")
+    name: str = Field("model", description="name of the model in messages and artefacts")
+    path: str | None = Field(
+        None, description="folder of the weights, or OWNER/NAME to download them from the Hugging Face hub"
+    )
+    device: str = Field("auto", description="device to run on: cpu, cuda, cuda:1 …; auto uses a GPU if there is one")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
-        "auto", description="precision; auto: bfloat16 on a GPU, else float32"
+        "auto", description="precision of the weights; auto is bfloat16 on a GPU, else float32"
     )
     attention: Literal["sdpa", "eager", "flash_attention_2"] | None = Field(
-        None, title="attention implementation", description="attention implementation; none: the best that there is"
+        None,
+        title="attention implementation",
+        description="attention implementation; none: the best that the model supports",
     )
 
     @field_validator("*", mode="before")
@@ -67,20 +71,19 @@ class LoadOptions(Options):
 class TransformersOptions(LoadOptions):
     """Options of every adapter of a transformers model."""
 
-    hub_id: str | None = Field(None, description="where the published weights are on the hub, OWNER/NAME")
-    packaged: str | None = Field(None, description="name of weights that ship with icltool")
+    hub_id: str | None = Field(None, description="OWNER/NAME of the published weights on the Hugging Face hub")
+    packaged: str | None = Field(None, description="name of weights that are part of icltool")
     device_map: Literal["auto", "balanced", "balanced_low_0", "sequential"] | None = Field(
         None,
         title="device map",
-        description="spread the model over all devices, unless one is named; some models' names bring a map along",
+        description="spread the model over all GPUs and CPU memory, unless device names one; some models set it by default",
     )
     quantization: Literal["4bit", "8bit"] | None = Field(
-        None, description="weights in 4 (NF4) or 8 bits, by bitsandbytes"
+        None, description="quantise the weights to 4 (NF4) or 8 bits, with bitsandbytes"
     )
     compile: bool = Field(
         False,
-        description="give the norms and feed-forward layers to torch.compile: the chains of small operations that a GPU "
-        "spends its time on beside the matrix products",
+        description="compile norms and feed-forward layers with torch.compile, which saves a GPU many small operations",
     )
 
     @property
@@ -96,7 +99,7 @@ class TransformersOptions(LoadOptions):
 class RemoteCodeOptions(TransformersOptions):
     """Options of adapters that read any architecture."""
 
-    trust_remote_code: bool = Field(False, description="run the Python code that the model's repository brings along")
+    trust_remote_code: bool = Field(False, description="run Python code from the model's repository")
 
     @property
     def trusted(self) -> bool:

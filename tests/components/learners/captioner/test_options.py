@@ -66,7 +66,7 @@ def test_texts_are_read_as_people_write_them() -> None:
     ("values", "told"),
     [
         ({"epoch": 3}, "no option 'epoch'"),
-        ({"lr": 0}, "lr=0 is no number above 0"),
+        ({"lr": 0}, "lr must be a positive number, got 0"),
         ({"crop_scale": "1,0.5"}, "captioner: crop_scale"),
         ({"betas": "0.9,1"}, "captioner: betas"),
         ({"itm_prompt": "is it?"}, "{caption} must occur"),

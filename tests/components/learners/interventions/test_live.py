@@ -323,5 +323,5 @@ def test_bad_options_and_sets_are_one_clear_line(data: InterventionSet, tmp_path
         trained(data, tmp_path, clip=0, lr=1e30, alpha_lr=1e30)
     with pytest.raises(ConfigError, match="set max_epochs with the learner's option instead: --option epochs="):
         made("live", LiveOptions, {"trainer": {"max_epochs": 1}})
-    with pytest.raises(ConfigError, match="alpha='inf' is no number"):
+    with pytest.raises(ConfigError, match="alpha must be a number, got 'inf'"):
         made("live", LiveOptions, {"alpha": "inf"})

@@ -47,7 +47,7 @@ def test_what_an_option_does_not_know_is_one_line_with_what_it_knows() -> None:
     with pytest.raises(ConfigError, match="unknown prompt template 'flamingo'") as caught:
         IdeficsOptions(template="flamingo")
     assert caught.value.hint == "known: lever-lm, live"
-    with pytest.raises(ConfigError, match="model 'tiny-blip2': image_size='large' is no whole number"):
+    with pytest.raises(ConfigError, match="model 'tiny-blip2': image_size must be an integer, got 'large'"):
         component("models", "tiny-blip2", image_size="large")
     with pytest.raises(ConfigError, match=r"model 'text-llm' has no option 'template' \(--prompt-template\)"):
         component("models", "text-llm", template="live")
