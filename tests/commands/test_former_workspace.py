@@ -39,7 +39,8 @@ def figures(former: Path) -> dict[tuple[str, int], float]:
     return {(r.method, r.shots): r.metrics["cider"].mean for r in results}
 
 
-def test_evaluations_go_on(former: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_evaluations_go_on(former: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
     before = figures(former)
     assert before["i2i", 2] == pytest.approx(257.2, abs=0.05)
     call = [
@@ -51,8 +52,12 @@ def test_evaluations_go_on(former: Path, capsys: pytest.CaptureFixture[str]) -> 
         "--test-size=4",
     ]
     assert run(call) == 0
-    told = " ".join(capsys.readouterr().out.split())
-    assert "up to date: 3 of 5 settings were evaluated before" in told
+    out = capsys.readouterr().out
+    assert "up to date: 3 of 5 settings were evaluated before" in " ".join(out.split())
+    assert [line for line in out.splitlines() if len(line) > 80 and str(former) not in line] == []
+    assert [line for line in out.splitlines() if line.startswith("Difference from ")] == [
+        "Difference from zero-shot on the same queries"
+    ]
     after = figures(former)
     assert {key: after[key] for key in before if key[0] != "lever-lm"} == {
         key: value for key, value in before.items() if key[0] != "lever-lm"

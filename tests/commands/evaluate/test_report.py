@@ -6,8 +6,10 @@ import io
 import json
 from typing import Any
 
+import pytest
 from rich.console import Console
 
+from icltool.cli.output import show
 from icltool.commands.evaluate.report import EvaluationReport, details, notes, of_the_call
 from icltool.store.evaluations import MetricResult, SettingResult
 
@@ -124,3 +126,26 @@ def test_differences_of_the_first_metric_are_printed_and_all_are_in_the_rows() -
     assert rows[1]["differences"] == []
     assert rows[0]["leaks"]["kept_away"] == GUARD["kept_away"]
     assert {"copies", "gains", "orders"} <= rows[0].keys()
+
+
+def test_seven_methods_of_four_shots_are_read_at_80_columns(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    methods, shots = ("random", "i2i", "i2t", "bm25", "mmr", "lever-lm-of-24-characters"[:24]), (1, 2, 4, 8)
+    results = [result("zero-shot", 0)]
+    results += [result(method, k, **findings(2, 0.5, 4, 1.0)) for method in methods for k in shots]
+    entry = {"a": "random", "metric": "cider", "mean": -31.5, "low": -36.0, "high": -26.0, "p": 0.0}
+    analysis: Any = {"differences": [{**entry, "shots": k, "b": b} for k in shots for b in methods[1:]], "guard": GUARD}
+    lines = (*notes(results, analysis), "the index set is restricted to 40 of 364 examples by a file of ids: " * 2)
+    show(EvaluationReport("shapes (caption), m", (), None, lines, ("a detail",), tuple(results), analysis))
+    printed = capsys.readouterr().out.splitlines()
+    assert [line for line in printed if len(line) > 80] == []
+    assert printed[0] == "shapes (caption), m"
+    assert [line for line in printed if line.startswith("Difference")] == ["Difference from random on the same queries"]
+    rows = [line.split() for line in printed if line.startswith(methods[-1])]
+    assert rows == [
+        [methods[-1], "–", *["20.0", "±2.0"] * 4],
+        [methods[-1], *["+31.5", "±5.0*"] * 4],
+    ]
+    assert not any("bold" in line or "detail" in line for line in printed), "all methods are alike"
