@@ -51,7 +51,7 @@ class SequencesReport(StageReport):
     scores: MeanScores | None = None
     score: str = ""
 
-    def table(self) -> Group | None:
+    def table(self, verbose: bool = False) -> Group | None:
         """Title, amounts and the mean score with and without demonstrations."""
         if self.scores is None:
             return None
