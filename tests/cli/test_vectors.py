@@ -104,10 +104,9 @@ def test_tables_fit_a_usual_terminal(
     options = [*(f"--vectors={folder}" for folder in given), "--method=random,live", "--shots=1,2"]
     assert run([*EVALUATE, *options, f"--workspace={workspace}"]) == 0
     shown = capsys.readouterr().out
-    drawn = [line for line in shown.splitlines() if line[:1] in "┃│"]
-    assert max(map(len, drawn)) <= 80
-    assert not any("…" in line for line in drawn)
-    assert [line for line in drawn if line.startswith("│ live-88b90a0b ")]
+    assert [line for line in shown.splitlines() if len(line) > 80 and str(tmp_path) not in line] == []
+    assert "…" not in shown
+    assert [line for line in shown.splitlines() if line.startswith("live-88b90a0b ")]
     assert "x FLOPs" in shown
     err = refusal(capsys, "export", "chat", "--method", "live-88b90a0b", f"--workspace={workspace}")
     assert "live-88b90a0b stands in for demonstrations" in err

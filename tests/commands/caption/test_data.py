@@ -114,7 +114,7 @@ def test_the_table_that_people_read_has_a_row_for_each_source(
     workspace: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     where = ["--workspace", str(workspace), "--dataset=sherlock", "--task=inference"]
-    assert run(["evaluate", *where, *MODEL, "--method=zero-shot"]) == 0
+    assert run(["evaluate", *where, *MODEL, "--method=zero-shot", "--verbose"]) == 0
     out = capsys.readouterr().out
     assert "vcr (5)" in out
     assert "vg (3)" in out
@@ -144,10 +144,11 @@ def test_captions_in_a_style(workspace: Path, capsys: pytest.CaptureFixture[str]
     assert first["prompt"].endswith("Caption in the style Sweet:")
     assert second["prompt"].endswith("Caption in the style Anxious:")
     assert first["references"] == ["I love it", "so lovely", "how cute"]
-    assert any(line == "auc is made for classification: on style it says little" for line in report["remarks"])
+    assert any(line == "auc is made for classification: it is not meaningful for style" for line in report["remarks"])
     remarks = evaluated(capsys, workspace, "inference-choice", "--shots=0", "--metric=cider")["remarks"]
     assert any(
-        line == "cider is made for caption, style and inference: on inference-choice it says little" for line in remarks
+        line == "cider is made for caption, style and inference: it is not meaningful for inference-choice"
+        for line in remarks
     )
 
 

@@ -77,7 +77,7 @@ def test_the_model_is_asked_and_what_that_takes_is_told(workspace: Path, monkeyp
     assert shown(report, "random+surest") == wanted.tolist()
     [result] = report.results
     assert result.extra["choosing"] == {"prompts": 8 * 20}
-    text = "\n".join(report.lines())
+    text = "\n".join(report.details)
     assert "choosing (prompts per query):\n  random+surest: 2-shot 8" in text
     assert report.path is not None
     again = evaluated(workspace)
@@ -159,7 +159,7 @@ def test_a_kill_loses_one_chunk(workspace: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(answering, "CHUNK", 4)
     monkeypatch.setattr(answering, "BATCHES", 1)
     report = evaluated(workspace, batch_size=4)
-    text = "\n".join(report.lines())
+    text = "\n".join(report.details)
     assert f"{2 * 4 * 8 + 2 * 4} prompts" in text, (
         "two chunks were left, of four queries each: 8 prompts to choose, one to answer"
     )

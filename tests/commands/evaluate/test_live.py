@@ -106,7 +106,7 @@ def test_comparisons_and_costs_are_shown(workspace: Path, strong: Path) -> None:
         ("random", 4),
     ]
     console = Console(width=200, record=True, file=io.StringIO())
-    console.print(report.table())
+    console.print(report.table(verbose=True))
     text = console.export_text()
     assert "live - random" in text
     assert "x FLOPs" in text

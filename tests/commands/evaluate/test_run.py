@@ -133,7 +133,7 @@ def test_results_file_is_plain_json(workspace: Path) -> None:
 
 def screen(report: Any) -> str:
     console = Console(width=200, record=True, file=io.StringIO())
-    console.print(report.table())
+    console.print(report.table(verbose=True))
     return console.export_text()
 
 
