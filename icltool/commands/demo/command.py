@@ -42,11 +42,14 @@ def command(
     ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="print only the final table")] = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="show more detail")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="print the results as JSON and nothing else")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="print the result as JSON and nothing else")] = False,
 ) -> None:
-    """Run the whole pipeline on the embedded world: some minutes on two cores, no downloads.
+    """Run every step on a small embedded data set: some minutes on two CPU cores, without downloads.
 
-    Ends with a table of methods and shots, and a figure. Run again, it repeats only what has changed.
+    Prints a table of methods and shots, and writes a figure. Rerun it to repeat only what has changed.
+
+        icltool demo
+        icltool demo --workspace demo
     """
     load_environment()
     progress, began = for_terminal(quiet, verbose), time.monotonic()

@@ -28,14 +28,15 @@ def command(
         ),
     ] = None,
     full_paths: Annotated[
-        bool, typer.Option("--full-paths", help="with --json: do not hide the names of home folder, user and machine")
+        bool,
+        typer.Option("--full-paths", help="with --json: do not replace the names of home folder, user and machine"),
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="print the result as JSON and nothing else")] = False,
 ) -> None:
-    """Show versions, devices, memory, Java, variables, optional packages, plugins and the workspace.
+    """Check versions, devices, memory, Java, variables, optional packages, plugins and the workspace.
 
-    The last lines name what is missing or broken, and how to mend it. Attach the output of `icltool doctor --json` to a bug
-    report: it holds no tokens, keys or passwords, and replaces the home folder and the user by ~ and the machine by HOST.
+    The last lines list problems and how to fix them. Attach the output of `icltool doctor --json` to a bug
+    report: it contains no tokens, keys or passwords, and shows the home folder as ~ and the machine as HOST.
     """
     with library_output():
         checked = _sections(workspace)

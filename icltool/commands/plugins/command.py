@@ -19,8 +19,8 @@ command = typer.Typer(
     cls=HelpfulGroup,
     add_completion=False,
     rich_markup_mode=None,
-    help="""List and describe components: models, data sets, encoders, samplers, scorers, retrieval methods, metrics,
-    learners, executors. Packages add to them through the entry-point group `icltool`.""",
+    help="""List and describe components: models, data sets, tasks, encoders, samplers, scorers, retrievers, metrics, learners,
+    interventions, executors and commands. Other packages add components through the entry-point group `icltool`.""",
 )
 
 _Json = Annotated[bool, typer.Option("--json", help="print the result as JSON and nothing else")]
@@ -31,12 +31,15 @@ def list_(
     kind: Annotated[
         Optional[str],  # noqa: UP045 (Typer reads it)
         typer.Option(
-            "--kind", metavar="KIND", autocompletion=complete_kinds, help="list only this kind (models, datasets, …)"
+            "--kind",
+            metavar="KIND",
+            autocompletion=complete_kinds,
+            help="kind of component: models, datasets, retrievers … (default: all kinds)",
         ),
     ] = None,
     as_json: _Json = False,
 ) -> None:
-    """List all components with the package they come from, and plugins that are broken."""
+    """List all components, those of other packages with the package's name, and broken plugins."""
     with library_output():  # which broken plugins may print
         rows = listing(None if kind is None else kind_named(kind))
     if as_json:
@@ -57,12 +60,14 @@ def _text(row: Mapping[str, str]) -> str:
 def show(
     kind: Annotated[
         str,
-        typer.Argument(metavar="KIND", autocompletion=complete_kinds, help="kind of component: models, datasets, …"),
+        typer.Argument(
+            metavar="KIND", autocompletion=complete_kinds, help="kind of component: models, datasets, retrievers …"
+        ),
     ],
     name: Annotated[str, typer.Argument(metavar="NAME", help="name of the component")],
     as_json: _Json = False,
 ) -> None:
-    """Show where a component comes from, the options it takes, and its documentation."""
+    """Show the package, the options and the documentation of a component."""
     with library_output():
         component = describe(kind_named(kind), name)
     if as_json:
