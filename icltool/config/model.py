@@ -56,7 +56,7 @@ class LvlmConfig(StageConfig):
 
     model: str = Field(
         default="idefics-9b",
-        description="model to run: a name (`icltool plugins list --kind models`), or the folder of a fine-tuned model",
+        description="model to run: a name from `icltool plugins list --kind models`, or the folder of a fine-tuned model",
         json_schema_extra={"group": "Model", "daily": True, "complete": "models"},
     )
     model_path: str | None = Field(
@@ -66,7 +66,7 @@ class LvlmConfig(StageConfig):
         json_schema_extra={
             "group": "Model",
             "daily": True,
-            "default": "the published weights, in MODEL_CPK_DIR or the cache of the hub",
+            "default": "the published weights in MODEL_CPK_DIR or the hub's cache",
         },
     )
     device: str = Field(
@@ -121,8 +121,8 @@ class LvlmConfig(StageConfig):
     )
     adapter_options: dict[str, Any] = Field(
         default_factory=dict,
-        description="option of the model, such as image_size=364 or styles=FILE (`icltool plugins show models NAME` lists "
-        "them); repeatable",
+        description="option of the model, such as image_size=364 or styles=FILE; repeatable. `icltool plugins show models "
+        "NAME` lists them",
         json_schema_extra={"flag": "--model-option", "group": "Model"},
     )
     batch_size: Annotated[int | Literal["auto"], BeforeValidator(_batch_size)] = Field(

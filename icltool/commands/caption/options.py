@@ -62,7 +62,7 @@ class CaptionConfig(GenerationConfig):
         json_schema_extra={
             "group": "Data",
             "daily": True,
-            "default": "by the fields of --input (style, question, clue); the first task of the data set for --samples",
+            "default": "by the fields style, question and clue of --input; for --samples the first task of the data set",
         },
     )
     styles: Path | None = Field(

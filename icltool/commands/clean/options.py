@@ -23,7 +23,7 @@ def _typed_size(value: object) -> object:
 
 
 class CleanConfig(StageConfig):
-    """List the files of the workspace, or remove some of them after asking.
+    """List the files of the workspace, or remove some of them after confirmation.
 
     Without options it only lists. With several conditions it selects what meets all of them. Files that another process is
     writing, and files that icltool did not make, are never removed; of a link only the link itself is removed.

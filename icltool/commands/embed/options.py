@@ -39,7 +39,7 @@ class EmbedConfig(ExecutorConfig):
     )
     encoder: str = Field(
         default="vit-l-14",
-        description="encoder of images and texts (`icltool plugins list --kind encoders`)",
+        description="encoder of images and texts, from `icltool plugins list --kind encoders`",
         json_schema_extra={"group": "Model", "daily": True, "complete": "encoders"},
     )
     encoder_path: Path | None = Field(

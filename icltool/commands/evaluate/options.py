@@ -118,8 +118,8 @@ class EvaluateConfig(GenerationConfig, ExecutorConfig):
     )
     method_options: dict[str, Any] = Field(
         default_factory=dict,
-        description="option of a method, as METHOD.OPTION=VALUE (`icltool plugins show retrievers METHOD` lists them); "
-        "repeatable",
+        description="option of a method, as METHOD.OPTION=VALUE; repeatable. `icltool plugins show retrievers METHOD` lists "
+        "them",
         json_schema_extra={**_SHOWN, "flag": "--method-option"},
     )
     cost: bool | None = Field(

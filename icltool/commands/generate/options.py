@@ -60,13 +60,13 @@ class GenerateConfig(ModelConfig, ExecutorConfig):
     )
     sampler: str = Field(
         default="random",
-        description="how to draw the candidates of each anchor (`icltool plugins list --kind samplers`)",
+        description="how to draw the candidates of each anchor, from `icltool plugins list --kind samplers`",
         json_schema_extra={**_SOUGHT, "daily": True, "complete": "samplers"},
     )
     sampler_options: dict[str, Any] = Field(
         default_factory=dict,
-        description="option of the sampler, such as random=0.5 for mix (`icltool plugins show samplers NAME` lists them); "
-        "repeatable",
+        description="option of the sampler, such as random=0.5 for mix; repeatable. `icltool plugins show samplers NAME` lists "
+        "them",
         json_schema_extra={**_SOUGHT, "flag": "sampler-option"},
     )
     candidates: int = Field(
@@ -83,12 +83,12 @@ class GenerateConfig(ModelConfig, ExecutorConfig):
     )
     scorer: str = Field(
         default="infoscore",
-        description="score to maximise (`icltool plugins list --kind scorers`)",
+        description="score to maximise, from `icltool plugins list --kind scorers`",
         json_schema_extra={**_SOUGHT, "daily": True, "complete": "scorers"},
     )
     scorer_options: dict[str, Any] = Field(
         default_factory=dict,
-        description="option of the scorer (`icltool plugins show scorers NAME` lists them); repeatable",
+        description="option of the scorer; repeatable. `icltool plugins show scorers NAME` lists them",
         json_schema_extra={**_SOUGHT, "flag": "scorer-option"},
     )
     infoscore_norm: Literal["mean", "sum"] = Field(

@@ -39,17 +39,17 @@ class PrepareConfig(StageConfig):
     )
     root: Path | None = Field(
         default=None,
-        description="folder of the official files, unpacked or as the original zip files",
+        description="folder of your own images, or of the official files of the data set, as zip files or unpacked",
         json_schema_extra={
             **_DATA,
             "daily": True,
-            "default": "the data set's environment variable (COCO_PATH, SHERLOCK_PATH …); shapes makes its own files",
+            "default": "the environment variable of the data set, such as COCO_PATH; shapes needs none",
         },
     )
     task: str = Field(
         default="all",
-        description="task to prepare the data set for (`icltool plugins list --kind tasks`); all prepares every task that it "
-        "supports",
+        description="task to prepare the data set for, from `icltool plugins list --kind tasks`; all prepares every task that "
+        "it supports",
         json_schema_extra={"group": "Data", "daily": True, "complete": "tasks"},
     )
     task_file: Path | None = Field(
@@ -59,17 +59,17 @@ class PrepareConfig(StageConfig):
     )
     verify: bool = Field(
         default=False,
-        description="open every image, instead of a sample of 50 per split",
+        description="open every image instead of a sample of 50 per split",
         json_schema_extra={**_DATA, "daily": True},
     )
     overwrite: bool = Field(
         default=False,
-        description="replace a prepared data set of the same name but with other content",
+        description="replace a prepared data set that has the same name but other content",
         json_schema_extra={**HIDDEN, "group": "Output", "daily": True},
     )
     options: dict[str, str | int | float | bool] = Field(
         default_factory=dict,
-        description="option of the data set, such as table=captions.csv for folder (`icltool plugins show datasets NAME` lists "
-        "them); repeatable",
+        description="option of the data set, such as table=captions.csv for folder; repeatable. `icltool plugins show datasets "
+        "NAME` lists them",
         json_schema_extra={"group": "Data", "daily": True, "flag": "option"},
     )

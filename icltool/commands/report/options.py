@@ -16,7 +16,7 @@ class ReportConfig(StageConfig):
     demonstrations, prompts and answers. Reads what other commands wrote; writes a single HTML file that needs no network.
 
         icltool report
-        icltool report evaluations/coco2017-... evaluations/vqav2-... --output compared.html
+        icltool report coco2017-caption-... vqav2-vqa-... --output compared.html
         icltool report --sequences sequences/coco2017-caption-... --max-queries 100
     """
 

@@ -28,7 +28,7 @@ class TrainConfig(LvlmConfig):
 
     learner: str = Field(
         default="lever-lm",
-        description="what to train (`icltool plugins list --kind learners`)",
+        description="what to train, from `icltool plugins list --kind learners`",
         json_schema_extra={"group": "Training", "argument": True, "complete": "learners"},
     )
     dataset: str | None = Field(
@@ -68,8 +68,8 @@ class TrainConfig(LvlmConfig):
     )
     options: dict[str, Any] = Field(
         default_factory=dict,
-        description="option of the learner, such as epochs=30 or shots=8 (`icltool plugins show learners NAME` lists them); "
-        "repeatable",
+        description="option of the learner, such as epochs=30 or shots=8; repeatable. `icltool plugins show learners NAME` "
+        "lists them",
         json_schema_extra={"group": "Training", "daily": True, "flag": "--option"},
     )
     trainer: dict[str, Any] = Field(

@@ -57,8 +57,8 @@ class LeverLMOptions(LearnerOptions):
         "query_text_icd_text",
     ] = Field(
         "query_img_icd_img_text",
-        description="embeddings that the model reads of the query and of in-context demonstrations (ICD): images (img) or texts; "
-        "idx reads no embedding, only which example it is",
+        description="embeddings that the model reads of the query and of in-context demonstrations (ICD): images (img) or "
+        "texts; idx reads no embedding, only which example it is",
     )
     network: Literal["gpt2", "lstm", "pointer"] = Field(
         "gpt2",
