@@ -29,7 +29,7 @@ class EvaluateConfig(GenerationConfig, ExecutorConfig):
 
     dataset: str | None = Field(
         default=None,
-        description="prepared data set to evaluate on",
+        description="prepared data set of queries and demonstrations",
         json_schema_extra={
             "group": "Data",
             "daily": True,
