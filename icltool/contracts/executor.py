@@ -94,13 +94,13 @@ class ReportsNotes(Protocol):
 class SaysAtOnce(Protocol):
     """An executor with messages that cannot wait until the end of the run."""
 
-    #: Takes a line for the user; set before the run.
+    #: Prints a line for the user; set before the run.
     say: Callable[[str], None]
 
 
 @runtime_checkable
 class Closes(Protocol):
-    """An executor, or an iterator of results, that holds something until it is closed."""
+    """An executor, or an iterator of results, with resources that must be closed."""
 
     def close(self) -> None:
         """Releases it; may be called again."""
@@ -123,8 +123,9 @@ class FailedUnitsError(IclError):
     def __init__(self, failures: Sequence[UnitFailure]) -> None:
         first = failures[0]
         super().__init__(
-            f"{len(failures)} unit(s) of work failed, each {first.tries} times; the first: {first.error}",
-            "run the same command again: what is finished is kept",
+            f"{len(failures):,} unit{'s' * (len(failures) != 1)} of work failed after {first.tries} attempts each; the first: "
+            f"{first.error}",
+            "finished work is kept: rerun the command to resume",
         )
         self.failures = tuple(failures)
 

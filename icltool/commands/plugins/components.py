@@ -65,16 +65,16 @@ def describe(kind: str, name: str) -> Description:
     registry = load_registry()
     item = registry.get(kind, name)
     registration = item.registration
-    found = Description(kind, name, registration.summary, item.distribution, item.version, registration.target)
+    component = Description(kind, name, registration.summary, item.distribution, item.version, registration.target)
     try:
         factory = registry.load(kind, name)
     except PluginError as error:
-        return replace(found, status=f"broken: {error.message}")
+        return replace(component, status=f"broken: {error.message}")
     if kind == "tasks" and {"package", "file"} <= set(registration.options):
         package, file = str(registration.options["package"]), str(registration.options["file"])
-        return replace(found, documentation=(files(package) / file).read_text("utf-8"))
+        return replace(component, documentation=(files(package) / file).read_text("utf-8"))
     documentation = inspect.getdoc(factory) or ""
-    return replace(found, options=options_of(factory, registration.options), documentation=documentation)
+    return replace(component, options=options_of(factory, registration.options), documentation=documentation)
 
 
 def _row(kind: str, name: str, distribution: str, version: str, status: str, summary: str) -> dict[str, str]:

@@ -62,10 +62,10 @@ class RayExecutor:
     Without an address Ray is started on this machine, and ended after each run; with one the cluster is joined, and left as
     it was. On one node models load one after the other.
 
-    A unit whose worker raises an exception, dies, or loses its machine is done again, preferably by another worker, and given
-    up after three tries; the run goes on and ends with FailedUnitsError. Workers that die are replaced.
+    A unit whose worker raises an exception, dies, or loses its machine is repeated, preferably by another worker, and fails
+    after three attempts; the run goes on and ends with FailedUnitsError. Workers that die are replaced.
 
-    `say`, if set, is told what cannot wait until the run is over.
+    `say`, if set, prints lines that cannot wait until the run is over.
     """
 
     options_model = RayOptions
@@ -75,7 +75,7 @@ class RayExecutor:
         self._devices, self._address, self._workers = options.devices, options.address, options.workers
         self._gpus, self._cpus = options.gpus_per_worker, options.cpus_per_worker
         self._cluster: Cluster | None = None
-        self._crew: ReportsStatus | None = None
+        self._pool: ReportsStatus | None = None
         self._described: dict[str, Json] | None = None
         self._shipped: list[Shipped] = []
         self._status = ""
@@ -85,8 +85,8 @@ class RayExecutor:
     def run(self, make_worker: Callable[[], Callable[[Unit], Result]], units: Iterable[Unit]) -> Iterator[Result]:
         """Yields results as they come; at most two units for each worker are taken from `units` before they are due.
 
-        Raises ConfigError where no worker can be placed or made, what the user has to mend in `make_worker` as it is, and
-        FailedUnitsError in the end.
+        Raises ConfigError if no worker can be placed or started, an error of `make_worker` that the user has to mend, and
+        FailedUnitsError at the end.
         """
         results = self._results(make_worker, units)
         next(results)  # begun: closing it, or forgetting it, ends what `ship` started
@@ -106,16 +106,16 @@ class RayExecutor:
             needed = needs(nodes, self._cpus, self._gpus)
             count = self._count(nodes, needed)
             count = min(count, queue.available(count))  # less work than workers: the others would load for nothing
-            crew = WorkerPool(cluster, needed, count, queue, make_worker, self._tell)
-            self._crew = crew
+            pool = WorkerPool(cluster, needed, count, queue, make_worker, self._tell)
+            self._pool = pool
             try:
-                yield from crew.results()
-                self._note(crew.finish())
+                yield from pool.results()
+                self._note(pool.finish())
             finally:
-                self._status = crew.status()
-                self._note(crew.notes.lines())
-                self._crew = None
-                crew.kill()
+                self._status = pool.status()
+                self._note(pool.notes.lines())
+                self._pool = None
+                pool.kill()
         finally:
             self.close()
         if queue.failures:
@@ -133,9 +133,9 @@ class RayExecutor:
         return dict(self._described)
 
     def status(self) -> str:
-        """ "7 of 8 workers, 1 loading"; before and after a run how it is or was."""
-        crew = self._crew
-        return self._status if crew is None else crew.status()
+        """ "7 of 8 workers, 1 loading"; after a run its last state."""
+        pool = self._pool
+        return self._status if pool is None else pool.status()
 
     def ship(self, paths: Mapping[str, Path]) -> Shipped:
         """Puts files and folders into Ray's object store, once: workers read them where there is no shared disk.
@@ -219,5 +219,5 @@ class RayExecutor:
 
 
 def _processors(workers: int, cpus: float) -> int:
-    """Processors that Ray is told of: this machine's, or more where the workers that were asked for need more."""
+    """The number of processors for Ray: this machine's, or more if --workers need more."""
     return max(usable_cores(), math.ceil(workers * cpus))

@@ -87,8 +87,8 @@ def needs(nodes: Sequence[Node], cpus: float, gpus: float | None) -> Needs:
     return Needs(cpus, gpus)
 
 
-def worker_count(nodes: Sequence[Node], needed: Needs, asked: int | None) -> int:
-    """As many as asked for; else one for each GPU (or part of one), else one for each node.
+def worker_count(nodes: Sequence[Node], needed: Needs, requested: int | None) -> int:
+    """The number requested; else one for each GPU (or part of one), else one for each node.
 
     Raises ConfigError where no node can ever hold a single one.
     """
@@ -99,8 +99,8 @@ def worker_count(nodes: Sequence[Node], needed: Needs, asked: int | None) -> int
             f"no node of the cluster can hold a worker of {needed.text}; it has {has}",
             "lower --gpus-per-worker or --cpus-per-worker, or take another cluster",
         )
-    if asked is not None:
-        return asked
+    if requested is not None:
+        return requested
     if needed.gpus:
         return max(1, sum(math.floor(node.gpus / needed.gpus + 1e-9) for node in holding))
     return len(holding)
@@ -118,7 +118,7 @@ class Cluster:
 
     def nodes(self, dead: bool = False) -> list[Node]:
         """The machines that are alive now; with `dead` those that were, too."""
-        return [_node(found) for found in import_ray().nodes() if dead or found["Alive"]]
+        return [_node(state) for state in import_ray().nodes() if dead or state["Alive"]]
 
     @property
     def own_node(self) -> str:
@@ -208,42 +208,42 @@ def _address(address: str) -> str:
             f"--address {address}: Ray's client is not used",
             "run the command on a node of the cluster, with --address auto or HOST:PORT",
         )
-    found = address
+    resolved = address
     if address == "auto":
         from ray._private.services import canonicalize_bootstrap_address
 
         try:
-            found = canonicalize_bootstrap_address("auto") or ""
+            resolved = canonicalize_bootstrap_address("auto") or ""
         except (ConnectionError, ValueError) as error:
             raise ConfigError(
                 "--address auto: no Ray cluster runs on this machine",
                 "start one with `ray start --head`, or leave --address out: Ray is then started for this command",
             ) from error
-    host, _, port = found.rpartition(":")
+    host, _, port = resolved.rpartition(":")
     if not host or not port.isdigit() or not 0 < int(port) < 65536:
         raise ConfigError(f"--address {address}: expected auto or HOST:PORT", "Ray's port is 6379 if none was chosen")
     hint = "`ray status` on a machine of the cluster tells whether it runs; its port is 6379 if none was chosen"
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=OPENS).close()
     except OSError as error:
-        raise ConfigError(f"nobody answers at {found} ({error.strerror or error})", hint) from error
-    check = [sys.executable, "-c", "import sys, ray._raylet as r; r.GcsClient(address=sys.argv[1])", found]
+        raise ConfigError(f"no Ray cluster answers at {resolved} ({error.strerror or error})", hint) from error
+    check = [sys.executable, "-c", "import sys, ray._raylet as r; r.GcsClient(address=sys.argv[1])", resolved]
     try:
         answer = subprocess.run(check, timeout=ANSWERS, capture_output=True, check=False, stdin=subprocess.DEVNULL)
     except subprocess.TimeoutExpired as error:
-        raise ConfigError(f"something answers at {found}, but it is no Ray cluster", hint) from error
+        raise ConfigError(f"{resolved} is not a Ray cluster", hint) from error
     if answer.returncode:
-        raise ConfigError(f"something answers at {found}, but it is no Ray cluster of this version of Ray", hint)
-    return found
+        raise ConfigError(f"{resolved} is not a Ray cluster of this version of Ray", hint)
+    return resolved
 
 
-def _node(found: dict[str, Any]) -> Node:
-    resources = found["Resources"]
-    name, address = found.get("NodeName") or "", found.get("NodeManagerAddress")
+def _node(state: dict[str, Any]) -> Node:
+    resources = state["Resources"]
+    name, address = state.get("NodeName") or "", state.get("NodeManagerAddress")
     kinds = [key.partition(":")[2] for key in resources if key.startswith("accelerator_type:")]
     return Node(
-        found["NodeID"],
-        name if name and name != address else found.get("NodeManagerHostname") or str(address),
+        state["NodeID"],
+        name if name and name != address else state.get("NodeManagerHostname") or str(address),
         float(resources.get("CPU", 0.0)),
         float(resources.get("GPU", 0.0)),
         kinds[0] if kinds else "GPU",
@@ -252,8 +252,8 @@ def _node(found: dict[str, Any]) -> Node:
 
 def _visible(devices: Sequence[int]) -> str:
     """CUDA_VISIBLE_DEVICES for these; where it is set, they are places in it, as in torch."""
-    given = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
-    return ",".join(given[device] if device < len(given) else str(device) for device in devices)
+    visible = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
+    return ",".join(visible[device] if device < len(visible) else str(device) for device in devices)
 
 
 def _end(folder: Path | None, roots: Sequence[psutil.Process], held: int | None = None) -> None:

@@ -1,4 +1,4 @@
-"""What a run on Ray has to say once it is over: deaths, units done again, workers set aside; never more than a page."""
+"""The notes of a run on Ray: deaths, repeated work, workers set aside; at most a page."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import TypeVar
 
 Key = TypeVar("Key")
 
-#: Different lines of one kind that are told, and characters of an error in them.
-MOST_TOLD, MOST_CHARACTERS = 20, 300
+#: The largest number of different lines of one kind, and of characters of an error in them.
+MOST_LINES, MOST_CHARACTERS = 20, 300
 
 
 @dataclass
 class RunNotes:
-    """What is to be said at the end, counted: thousands of units can fail in the same way."""
+    """Notes for the end of the run. Equal ones are counted: thousands of units can fail in the same way."""
 
     died: Counter[tuple[str, str]] = field(default_factory=Counter)
     again: Counter[str] = field(default_factory=Counter)
@@ -24,11 +24,11 @@ class RunNotes:
 
     def lines(self) -> list[str]:
         died = [f"{count_of(n, 'worker')} on {node} died ({why})" for (node, why), n in self.died.items()]
-        again = [f"{count_of(n, 'unit')} of work done again after: {error}" for error, n in self.again.items()]
+        again = [f"work was repeated {count_of(n, 'time')} after: {error}" for error, n in self.again.items()]
         more = {
             "died": "workers that died",
-            "again": "units of work done again after other errors",
-            "other": "such lines",
+            "again": "repetitions after other errors",
+            "other": "lines",
         }
         ends = {
             kind: [f"... and {self.beyond[kind]:,} more {what}"] * (kind in self.beyond) for kind, what in more.items()
@@ -47,8 +47,8 @@ class RunNotes:
         if self._room("other", self.other, line := line[:MOST_CHARACTERS]):
             self.other[line] = None
 
-    def _room(self, kind: str, told: Mapping[Key, object], key: Key) -> bool:
-        room = key in told or len(told) < MOST_TOLD
+    def _room(self, kind: str, counted: Mapping[Key, object], key: Key) -> bool:
+        room = key in counted or len(counted) < MOST_LINES
         self.beyond.update([] if room else [kind])
         return room
 

@@ -91,13 +91,13 @@ class RayWorker(Generic[Unit, Result]):
             return failure_of(error)
         return None
 
-    def work(self, unit: Unit, told: bool, upcoming: tuple[Unit, ...]) -> tuple[Result] | Failure:
+    def work(self, unit: Unit, announced: bool, upcoming: tuple[Unit, ...]) -> tuple[Result] | Failure:
         """The result of the unit in a tuple. `upcoming` holds the unit that is likely to come next, if there is one."""
         worker = self._worker
         if worker is None:
             raise RuntimeError("a unit was sent to a worker that is not loaded")
         if isinstance(worker, LooksAhead):
-            for ahead in upcoming if told else (unit, *upcoming):
+            for ahead in upcoming if announced else (unit, *upcoming):
                 with suppress(Exception):  # it will be raised again by the unit whose fault it is
                     worker.expect(ahead)
         try:

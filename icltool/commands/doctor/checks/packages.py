@@ -61,7 +61,7 @@ def versions() -> list[Row]:
     except importlib.metadata.PackageNotFoundError:
         note = "run `pip install .` in its folder"
         return [*rows, row("dependencies", "icltool is not installed as a package", "problem", note)]
-    rows += [found for requirement in needed if (found := dependency(requirement)) is not None]
+    rows += [line for requirement in needed if (line := dependency(requirement)) is not None]
     installed = {
         _normal(d.metadata["Name"]): d.version for d in importlib.metadata.distributions() if d.metadata["Name"]
     }
@@ -70,7 +70,11 @@ def versions() -> list[Row]:
     return [
         *rows,
         row(
-            "all packages in use", len(installed), "-", "their versions are in --json", dict(sorted(installed.items()))
+            "all packages in use",
+            len(installed),
+            "-",
+            "their versions: icltool doctor --json",
+            dict(sorted(installed.items())),
         ),
     ]
 
@@ -102,8 +106,8 @@ def _installation() -> Row:
     }
     source = _local(str(url["url"])) if editable else Path(str(distribution.locate_file("")))
     if source.resolve() != place.parent:
-        note = f"the package that is installed lies in {source}"
-        return row("installed", f"{how}, but {place} runs", "problem", note, data)
+        note = f"the installed package is in {source}"
+        return row("installed", f"{how}, but this command runs from {place}", "problem", note, data)
     return row("installed", f"{how} ({place})" + (f", commit {commit[:12]}" if commit else ""), data=data)
 
 
@@ -114,16 +118,16 @@ def _checkout() -> list[Row]:
     root = Path(icltool.__file__).resolve().parents[1]
     if not (root / ".git").exists():
         return []
-    code, told, error = run(["git", "-C", str(root), "status", "--porcelain=2", "--branch", "--untracked-files=no"])
-    lines = told.splitlines()
+    code, output, error = run(["git", "-C", str(root), "status", "--porcelain=2", "--branch", "--untracked-files=no"])
+    lines = output.splitlines()
     if code or len(lines) < 2:
-        return [row("checkout", f"git does not tell its commit ({error})", "-")]
+        return [row("checkout", f"git does not show its commit ({error})", "-")]
     (commit, branch), changed = (
         (line.split()[-1] for line in lines[:2]),
         sum(not line.startswith("#") for line in lines),
     )
-    told = f"{commit[:12]}" + (f", {changed} file(s) changed" if changed else "")
-    return [row("checkout", told, data={"commit": commit, "branch": branch, "changed_files": changed})]
+    text = f"{commit[:12]}" + (f", {changed} changed file{'s' * (changed != 1)}" if changed else "")
+    return [row("checkout", text, data={"commit": commit, "branch": branch, "changed_files": changed})]
 
 
 def _local(url: str) -> Path:
@@ -139,19 +143,19 @@ def dependency(requirement: str, extra: str = "") -> Row | None:
     """The row of one requirement; None where it does not apply (an extra, another platform)."""
     from packaging.requirements import Requirement
 
-    wanted = Requirement(requirement)
-    if wanted.marker is not None and not wanted.marker.evaluate({"extra": extra}):
+    required = Requirement(requirement)
+    if required.marker is not None and not required.marker.evaluate({"extra": extra}):
         return None
-    for name in filter(None, (wanted.name, _ALTERNATIVES.get(wanted.name))):
+    for name in filter(None, (required.name, _ALTERNATIVES.get(required.name))):
         version = _version(name)
         if version is None:
             continue
-        if wanted.specifier.contains(version, prereleases=True) or name != wanted.name:
+        if required.specifier.contains(version, prereleases=True) or name != required.name:
             if name in untested():
                 return row(name, version, "-", f"not tested with icltool, which was with {tested_range(name)}")
             return row(name, version)
-        return row(name, version, "problem", f"pip install '{wanted.name}{wanted.specifier}'")
-    return row(wanted.name, "missing", "missing", f"pip install '{wanted.name}{wanted.specifier}'")
+        return row(name, version, "problem", f"pip install '{required.name}{required.specifier}'")
+    return row(required.name, "missing", "missing", f"pip install '{required.name}{required.specifier}'")
 
 
 def _version(distribution: str) -> str | None:
@@ -172,15 +176,15 @@ def optional_packages() -> list[Row]:
 
     needed = importlib.metadata.requires("icltool") if _version("icltool") else []
     of_extras = [Requirement(text) for text in needed or [] if "extra ==" in text]
-    wanted = {r.name: r.specifier for r in of_extras if not re.search("extra == ['\"]dev['\"]", str(r.marker))}
+    ranges = {r.name: r.specifier for r in of_extras if not re.search("extra == ['\"]dev['\"]", str(r.marker))}
     rows = []
     for name, (purpose, source) in OPTIONAL.items():
         command = source if source.startswith("pip ") else f"pip install 'icltool[{source}]'"
         version = _version(name)
         if version is None:
             rows.append(row(name, "not installed", "-", f"{purpose}: {command}"))
-        elif name in wanted and not wanted[name].contains(version, prereleases=True):
-            rows.append(row(name, version, "problem", f"{wanted[name]} is needed: {command}"))
+        elif name in ranges and not ranges[name].contains(version, prereleases=True):
+            rows.append(row(name, version, "problem", f"{ranges[name]} is needed: {command}"))
         else:
             rows.append(row(name, version, "ok", purpose))
     return rows

@@ -25,10 +25,10 @@ class Row(_Line, total=False):
 
 def row(item: str, value: object, status: str = "ok", note: str = "", data: Mapping[str, object] | None = None) -> Row:
     """One line of a section."""
-    found: Row = {"item": item, "value": str(value), "status": status, "note": note}
+    line: Row = {"item": item, "value": str(value), "status": status, "note": note}
     if data is not None:
-        found["data"] = dict(data)
-    return found
+        line["data"] = dict(data)
+    return line
 
 
 def run(command: str | Sequence[str], patience: float = 10.0) -> tuple[int, str, str]:

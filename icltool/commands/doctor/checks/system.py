@@ -25,10 +25,10 @@ def system() -> list[Row]:
     total, usable, quota = os.cpu_count() or 0, usable_cores(), cpu_quota()
     named = re.search(r"^(?:Model name|Name): *(.*\S)", collected("cpu_info"), re.MULTILINE)
     name = named[1] if named else platform.processor() or platform.machine()
-    told = f"{name}, {total} cores"
-    told += f", {usable} of them usable" if usable != total else ""
-    told += f", the time of {quota:g} of them allowed" if quota is not None else ""
-    rows = [row("processor", told, data={"name": name, "cores": total, "usable": usable, "quota": quota})]
+    text = f"{name}, {total} cores"
+    text += f", {usable} of them usable" if usable != total else ""
+    text += f", the time of {quota:g} of them allowed" if quota is not None else ""
+    rows = [row("processor", text, data={"name": name, "cores": total, "usable": usable, "quota": quota})]
     if sys.platform != "win32":
         import resource
 
@@ -37,7 +37,7 @@ def system() -> list[Row]:
         note = "raise it with ulimit -n: data loaders and Ray open many files" if few else ""
         rows.append(row("open files", f"{files} (at most {most})", "problem" if few else "ok", note))
     container = next((p for p in ("/.dockerenv", "/run/.containerenv") if Path(p).exists()), "")
-    rows.append(row("container", "yes" if container else "not known of", "-"))
+    rows.append(row("container", "yes" if container else "no sign of one", "-"))
     names = {
         "file names": sys.getfilesystemencoding(),
         "texts": locale.getpreferredencoding(False),
@@ -49,30 +49,30 @@ def system() -> list[Row]:
     rows.append(
         row("encodings", ", ".join(f"{k} {v}" for k, v in names.items()), "problem" if odd else "ok", note, names)
     )
-    shown = "a terminal" if sys.stdin is not None and sys.stdin.isatty() else "no terminal"
+    kind = "a terminal" if sys.stdin is not None and sys.stdin.isatty() else "no terminal"
     size = shutil.get_terminal_size()
-    rows.append(row("terminal", f"{shown}, TERM={os.environ.get('TERM', '')}, {size.columns} columns", "-"))
+    rows.append(row("terminal", f"{kind}, TERM={os.environ.get('TERM', '')}, {size.columns} columns", "-"))
     return rows
 
 
 def cpu_quota() -> float | None:
     """Cores whose time the control group of this process may use together (cgroup v2 and v1); None for all."""
-    found = []
+    quotas = []
     for folder in _groups("cpu"):
         both = _numbers(folder / "cpu.max") or [
             *_numbers(folder / "cpu.cfs_quota_us"),
             *_numbers(folder / "cpu.cfs_period_us"),
         ]
         if len(both) == 2 and both[0] > 0 and both[1] > 0:
-            found.append(both[0] / both[1])
-    return min(found, default=None)
+            quotas.append(both[0] / both[1])
+    return min(quotas, default=None)
 
 
 def memory_limit() -> int | None:
     """Bytes that the control group of this process may use; None for all there are."""
     names = ("memory.max", "memory.limit_in_bytes")
-    found = [n for f in _groups("memory") for name in names for n in _numbers(f / name) if 0 < n < _NO_LIMIT]
-    return min(found, default=None)
+    limits = [n for f in _groups("memory") for name in names for n in _numbers(f / name) if 0 < n < _NO_LIMIT]
+    return min(limits, default=None)
 
 
 def _groups(controller: str) -> Iterator[Path]:
@@ -105,10 +105,10 @@ def memory(workspace: Path) -> list[Row]:
     """Main memory and what of it may be used, shared memory, and the disk that the workspace lies on."""
     import psutil
 
-    found, swap, limit = psutil.virtual_memory(), psutil.swap_memory(), memory_limit()
-    data = {"total": found.total, "available": found.available, "swap": swap.total, "limit": limit}
-    rows = [row("memory", f"{size_text(found.available)} free of {size_text(found.total)}", data=data)]
-    if limit is not None and limit < found.total:
+    main, swap, limit = psutil.virtual_memory(), psutil.swap_memory(), memory_limit()
+    data = {"total": main.total, "available": main.available, "swap": swap.total, "limit": limit}
+    rows = [row("memory", f"{size_text(main.available)} free of {size_text(main.total)}", data=data)]
+    if limit is not None and limit < main.total:
         rows.append(
             row("memory limit", f"{size_text(limit)}: the control group allows no more", "-", data={"limit": limit})
         )
@@ -117,17 +117,17 @@ def memory(workspace: Path) -> list[Row]:
         usage = shutil.disk_usage(shared)
         small = usage.total < 1 << 30
         note = "small for data loaders and Ray; containers: --shm-size=8g" if small else ""
-        told = f"{size_text(usage.free)} free of {size_text(usage.total)}"
-        rows.append(row("shared memory", told, "-", note, {"total": usage.total, "free": usage.free}))
+        text = f"{size_text(usage.free)} free of {size_text(usage.total)}"
+        rows.append(row("shared memory", text, "-", note, {"total": usage.total, "free": usage.free}))
     folder = next(f for f in (workspace.absolute(), *workspace.absolute().parents) if f.exists())
     disk = shutil.disk_usage(folder)
     low = disk.free < 1 << 30
-    told = f"{size_text(disk.free)} free of {size_text(disk.total)} ({folder})"
-    low_note = "less than 1 GB is left; `icltool clean` shows what could go" if low else ""
+    text = f"{size_text(disk.free)} free of {size_text(disk.total)} ({folder})"
+    low_note = "less than 1 GB is left; `icltool clean` lists what can be removed" if low else ""
     rows.append(
         row(
             "disk of the workspace",
-            told,
+            text,
             "problem" if low else "ok",
             low_note,
             {"free": disk.free, "total": disk.total},
