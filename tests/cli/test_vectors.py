@@ -42,13 +42,13 @@ def files(folder: Path, model: IdeficsModel) -> dict[str, Path]:
     ("wrong", "words"),
     [
         ("missing", ["missing does not exist", "icltool train"]),
-        ("text", ["text is no file of vectors"]),
-        ("cut", ["cut is no file of vectors"]),
-        ("other", ["other is no file of vectors: it holds other weights"]),
+        ("text", ["text is not an intervention file"]),
+        ("cut", ["cut is not an intervention file"]),
+        ("other", ["other is not an intervention file: it contains other weights"]),
         ("folder", ["holds no last.safetensors"]),
-        ("layers", ["was made for idefics-9b (layers: 32), not for tiny-idefics (layers: 4)"]),
+        ("layers", ["was trained for idefics-9b (layers: 32), not for tiny-idefics (layers: 4)"]),
         ("width", ["(hidden size: 64)"]),
-        ("weights", ["was made for other weights"]),
+        ("weights", ["was trained for other weights"]),
     ],
 )
 def test_files_that_do_not_fit(

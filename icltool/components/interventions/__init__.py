@@ -1,1 +1,1 @@
-"""What stands in for demonstrations: one file per way of changing what a frozen LVLM computes."""
+"""Interventions: learned state in place of demonstrations, one file per way of changing what a frozen LVLM computes."""

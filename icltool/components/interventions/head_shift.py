@@ -1,4 +1,4 @@
-"""One vector for each attention head, added to what the head gives by as much as its query asks for: MimIC."""
+"""One vector per attention head, added to the head's result with a magnitude computed from its query: MimIC."""
 
 from __future__ import annotations
 
@@ -32,22 +32,22 @@ class HeadShifts:
 
     @property
     def learned(self) -> bool:
-        """Whether gradients are wanted."""
+        """Whether any of them requires gradients."""
         return any(part.requires_grad for part in (self.vectors, self.weights, self.biases))
 
 
 class HeadShift(StoredIntervention):
-    """Each head's result o becomes o + mu(q) v, with mu(q) = sigmoid(w q + b), for each token alike.
+    """Each head's result o becomes o + mu(q) v, with mu(q) = sigmoid(w q + b), at every token.
 
     q is the head's query before rotation, v and w one vector each per head, b a number. The file holds `vectors` and
     `weights` float32 [L, H, W] and `biases` float32 [L, H]. MimIC (arXiv 2504.08851, section 3) derives the form from
-    attention over demonstrations: see the learner for what differs.
+    attention over demonstrations; see the learner for the differences.
     """
 
     everywhere = True
 
     def __init__(self, options: StoredOptions) -> None:
-        """Raises StoreError for a file that is none of this method's."""
+        """Raises StoreError for a file of another method."""
         super().__init__(options)
         stored = self._stored
         vectors = stored.tensor("vectors", stored.base.sites, -1, -1)
@@ -68,16 +68,16 @@ class HeadShift(StoredIntervention):
 
     def _heads(self, model: SupportsDecoderHooks) -> None:
         layers, heads, width = self._shifts.vectors.shape
-        found = [(h.heads, h.head_width) for h in model.attention_heads()]
-        if found != [(heads, width)] * layers:
+        model_heads = [(h.heads, h.head_width) for h in model.attention_heads()]
+        if model_heads != [(heads, width)] * layers:
             raise StoreError(
-                f"{self.file} is damaged: it has {heads} heads of width {width} in {layers} layers, not the model's",
+                f"{self.file} is damaged: its {heads} heads of width {width} in {layers} layers do not match the model",
                 again(self.method),
             )
 
 
 class HeadShape(NamedTuple):
-    """Of a decoder whose layers are alike."""
+    """The shape of a decoder whose layers have the same heads."""
 
     layers: int
     heads: int
@@ -85,43 +85,41 @@ class HeadShape(NamedTuple):
 
 
 def head_shape(model: SupportsDecoderHooks, method: str) -> HeadShape:
-    """ConfigError where layers differ in their heads."""
-    found = model.attention_heads()
-    shapes = {(heads.heads, heads.head_width) for heads in found}
+    """The shape of the model's heads. Raises ConfigError if layers differ."""
+    heads_by_layer = model.attention_heads()
+    shapes = {(heads.heads, heads.head_width) for heads in heads_by_layer}
     if len(shapes) != 1:
         raise ConfigError(
-            f"the layers of this model have heads of different number or width: {method} cannot be trained for it",
-            "--method live shifts whole layers",
+            f"the layers of this model differ in the number or width of their heads: {method} cannot be trained for it",
+            "use --method live, which shifts whole layers",
         )
     heads, width = shapes.pop()
-    return HeadShape(len(found), heads, width)
+    return HeadShape(len(heads_by_layer), heads, width)
 
 
 @contextmanager
 def shifting_heads(model: SupportsDecoderHooks, shifts: Callable[[], HeadShifts]) -> Iterator[None]:
-    """Within it every head of the model's decoder is shifted by `shifts()`.
-
-    They are asked for anew in every forward pass, so that gradients reach them.
-    """
-    found = model.attention_heads()
-    layers = [_Layer(heads, shifts, place) for place, heads in enumerate(found)]
+    """A context in which every head of the model's decoder is shifted by `shifts()`, which is called in every forward pass so
+    that gradients reach them."""
+    heads_by_layer = model.attention_heads()
+    layers = [_Layer(heads, shifts, place) for place, heads in enumerate(heads_by_layer)]
     with (
-        changed_outputs([heads.query for heads in found], [layer.see for layer in layers]),
-        changed_inputs([heads.output for heads in found], [layer.shift for layer in layers]),
+        changed_outputs([heads.query for heads in heads_by_layer], [layer.see for layer in layers]),
+        changed_inputs([heads.output for heads in heads_by_layer], [layer.shift for layer in layers]),
     ):
         yield
 
 
 class _Layer:
-    """The hooks of one layer. Magnitudes are made where the queries pass, and used up where the heads' results pass.
+    """The hooks of one layer. Magnitudes are computed from the queries, and consumed when the heads' results pass.
 
-    A pass that breaks off between the two (an exception, or gradient checkpointing, which stops as soon as it has what it
-    needs) leaves magnitudes behind; the next pass makes its own before it uses any.
+    A pass that stops between the two (because of an exception, or of gradient checkpointing, which stops early) leaves
+    magnitudes behind; the next pass computes its own first.
     """
 
     def __init__(self, heads: AttentionHeads, shifts: Callable[[], HeadShifts], place: int) -> None:
         self._heads, self._shifts, self._place = heads, shifts, place
-        self._kept: HeadShifts | None = None
+        self._on_device: HeadShifts | None = None
         self._pass: tuple[Tensor, HeadShifts] | None = None
 
     def see(self, queries: Tensor) -> Tensor:
@@ -134,25 +132,25 @@ class _Layer:
     def shift(self, states: Tensor) -> Tensor:
         if self._pass is None or self._pass[0].shape[:-1] != states.shape[:-1]:
             raise ConfigError(
-                "the attention of this model does not make one query for each result of its heads: they cannot be shifted",
-                "--method live shifts whole layers",
+                "the attention of this model does not have one query per result of its heads, so heads cannot be shifted",
+                "use --method live, which shifts whole layers",
             )
         (mu, own), self._pass = self._pass, None
         return shifted_heads(states, mu.to(states.device), own.vectors.to(states.device))
 
     def _own(self, device: torch.device) -> HeadShifts:
-        if self._kept is None or self._kept.vectors.device != device:
+        if self._on_device is None or self._on_device.vectors.device != device:
             own = self._shifts().of(self._place, device)
             if own.learned:
                 return own
-            self._kept = own
-        return self._kept
+            self._on_device = own
+        return self._on_device
 
 
 def magnitudes(queries: Tensor, weights: Tensor, biases: Tensor) -> Tensor:
     """mu float32 [..., H] = sigmoid(w q + b). `queries` [..., H, W], `weights` [H, W], `biases` [H].
 
-    A product that is summed up, not a matrix product: autocast would take that to half precision.
+    A sum of products instead of a matrix product, which autocast would compute in half precision.
     """
     return ((queries.float() * weights).sum(-1) + biases).sigmoid()
 

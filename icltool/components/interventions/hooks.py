@@ -1,4 +1,4 @@
-"""Forward hooks that are always taken off again."""
+"""Forward hooks that are always removed again."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ if TYPE_CHECKING:
     from torch import Tensor
     from torch.nn import Module
 
-    #: What a module gives: states, or a tuple that begins with them.
+    #: A module's output: states, or a tuple that begins with them.
     Output = Tensor | tuple[Tensor, ...]
 
-#: Output of a module -> what is to stand in its place.
+#: States of a module -> the states that replace them.
 Change: TypeAlias = "Callable[[Tensor], Tensor]"
 
 
 @contextmanager
 def changed_outputs(modules: Sequence[Module], changes: Sequence[Change]) -> Iterator[None]:
-    """Within it each module's output (the first item, where it is a tuple) goes through its change.
+    """A context in which each module's output (the first item of a tuple) goes through its change.
 
-    The hooks are native to torch, so whatever runs the module runs them: generation with a cache, gradient checkpointing,
+    These are torch's own hooks, so they run whenever the module runs: generation with a cache, gradient checkpointing,
     modules spread over devices.
     """
     with ExitStack() as stack:
@@ -32,7 +32,7 @@ def changed_outputs(modules: Sequence[Module], changes: Sequence[Change]) -> Ite
 
 @contextmanager
 def changed_inputs(modules: Sequence[Module], changes: Sequence[Change]) -> Iterator[None]:
-    """Within it each module's first positional input goes through its change."""
+    """A context in which each module's first positional input goes through its change."""
     with ExitStack() as stack:
         for module, change in zip(modules, changes, strict=True):
             stack.callback(module.register_forward_pre_hook(_on_input(change)).remove)

@@ -1,4 +1,4 @@
-"""A vector at the last token of the prompt: task vectors stand in place of its state, function vectors are added to it."""
+"""A vector at the last token of the prompt: task vectors replace its state, function vectors are added to it."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ if TYPE_CHECKING:
 
     from icltool.components.interventions.hooks import Output
 
-#: How far, of its norm, a state may be from one of an earlier pass to be the same but for rounding.
+#: Largest distance, relative to the norm, of two states of different passes that are equal except for rounding.
 _ROUNDING = 0.1
 
 
 @dataclass(frozen=True)
 class EndChange:
-    """What is done to the states of a decoder layer at the last token of each prompt.
+    """The change of a decoder layer's states at the last token of each prompt.
 
-    `vector` [D] stands in place of the state with `replace`, else it is added to it. With `answer` the tokens of the answer
-    are changed alike.
+    With `replace`, `vector` [D] replaces the state, else it is added to it. With `answer` the tokens of the answer are
+    changed, too.
     """
 
     vector: Tensor
@@ -37,7 +37,7 @@ class EndChange:
 
     def at(self, states: Tensor, lasts: Tensor | int) -> Tensor:
         """The changed states, in their dtype. `states` [B, T, D]; `lasts` int64 [B], or one for all rows, is the column of each
-        prompt's last token, negative where it came in an earlier pass."""
+        prompt's last token, negative if it was in an earlier pass."""
         import torch
 
         columns = torch.arange(states.shape[1], device=states.device)
@@ -65,14 +65,14 @@ class LastTokenVector(StoredIntervention):
     everywhere = False
 
     def __init__(self, options: StoredOptions) -> None:
-        """Raises StoreError for a file that is none of this method's."""
+        """Raises StoreError for a file of another method."""
         super().__init__(options)
         self.layer = int(self._stored.tensor("layer", 1)[0])
         self._change = end_change(options.method, self._stored.tensor("vector", self._stored.base.width))
 
     @contextmanager
     def applied(self, model: Model) -> Iterator[None]:
-        """See Intervention. `Model.score` goes by the ends of prompts, too, where their targets follow in the same pass."""
+        """See Intervention. `Model.score` is wrapped, because its passes contain the targets after the ends of prompts."""
         hooked = check_base(self._stored, model)
         layers = hooked.decoder_layers()
         if not 0 <= self.layer < len(layers):
@@ -81,9 +81,9 @@ class LastTokenVector(StoredIntervention):
             )
         ends = _PromptEnds()
 
-        def hook(module: Module, inputs: tuple[object, ...], named: Mapping[str, object], output: Output) -> Output:
+        def hook(module: Module, inputs: tuple[object, ...], keywords: Mapping[str, object], output: Output) -> Output:
             states = output[0] if isinstance(output, tuple) else output
-            changed = self._change.at(states, ends.find(states, (*inputs, *named.values())))
+            changed = self._change.at(states, ends.find(states, (*inputs, *keywords.values())))
             return (changed, *output[1:]) if isinstance(output, tuple) else changed
 
         handle = layers[self.layer].register_forward_hook(hook, with_kwargs=True)
@@ -97,23 +97,23 @@ class LastTokenVector(StoredIntervention):
 class _PromptEnds:
     """Finds the column of the prompts' last token in each forward pass of a layer.
 
-    Answers are generated after padding on the left: in the first pass prompts end at the last column. Later passes are told
-    from first ones by the cache of keys and values, which each call of transformers' `generate` makes anew and hands to
-    the layers: neither the number of beams nor of tokens matters, and a prompt may have one token. Without a cache the
-    whole text comes again in each pass, one token longer, and the states at the prompt's end come again with it.
+    Generation pads on the left, so in the first pass prompts end at the last column. Later passes are recognised by the cache
+    of keys and values: each call of transformers' `generate` creates a new one and passes it to the layers. So neither the
+    number of beams nor of tokens matters, and a prompt may have a single token. Without a cache each pass repeats the whole
+    text with one more token, including the states at the prompt's end.
     """
 
     def __init__(self) -> None:
-        self.given: Tensor | None = None
+        self.known: Tensor | None = None
         self._cache: weakref.ref[object] | None = None
         self._columns = 0
         self._prompt: tuple[int, Tensor] | None = None
 
     def find(self, states: Tensor, inputs: Sequence[object]) -> Tensor | int:
-        """The column for each row, or one for all; -1 where the prompts came before. `states` [B, T, D] are the layer's output,
-        unchanged; `inputs` all that the layer was called with."""
-        if self.given is not None:
-            return self.given
+        """The column of each row, or one for all; -1 if the prompts were in an earlier pass. `states` [B, T, D] are the layer's
+        unchanged output, `inputs` all its arguments."""
+        if self.known is not None:
+            return self.known
         cache = next((value for value in inputs if hasattr(value, "get_seq_length")), None)
         if cache is None:
             return self._in_whole_text(states)
@@ -126,7 +126,7 @@ class _PromptEnds:
         longer, self._columns = columns == self._columns + 1, columns
         if longer and self._prompt is not None:
             place, ends = self._prompt
-            if rows % len(ends) == 0:  # beams may be made after the first pass
+            if rows % len(ends) == 0:  # beams may be expanded after the first pass
                 repeated = ends.repeat_interleave(rows // len(ends), 0)
                 apart = (states[:, place] - repeated).float().norm(dim=1)
                 if bool((apart <= _ROUNDING * repeated.float().norm(dim=1)).all()):
@@ -137,25 +137,25 @@ class _PromptEnds:
 
 @contextmanager
 def _scoring(model: Any, hooked: SupportsDecoderHooks, ends: _PromptEnds) -> Iterator[None]:
-    """Within it `model.score` tells `ends` where prompts end: a pass over prompts with their targets does not show it."""
+    """A context in which `model.score` sets the ends of prompts, which a pass over prompts with targets does not reveal."""
     import torch
 
     @torch.inference_mode()
     def score(prompts: Sequence[Prompt], batch_size: int, features: Features = None) -> list[TargetScore]:
-        found: list[TargetScore] = []
+        scores: list[TargetScore] = []
         for low in range(0, len(prompts), batch_size):
             batch = hooked.answer_batch(prompts[low : low + batch_size], features)
-            ends.given = batch.lasts
+            ends.known = batch.lasts
             try:
                 logits = hooked.answer_logits(batch)
             finally:
-                ends.given = None
+                ends.known = None
             picked = torch.log_softmax(logits.float(), -1).gather(1, batch.tokens[:, None])[:, 0].double()
             sums = torch.zeros(len(batch.lasts), dtype=torch.float64, device=picked.device)
             counts = torch.bincount(batch.rows, minlength=len(sums)).tolist()
             sums.index_add_(0, batch.rows, picked)
-            found += [TargetScore(*pair) for pair in zip(sums.tolist(), counts, strict=True)]
-        return found
+            scores += [TargetScore(*pair) for pair in zip(sums.tolist(), counts, strict=True)]
+        return scores
 
     own = vars(model).get("score")
     model.score = score

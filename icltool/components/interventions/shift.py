@@ -1,4 +1,4 @@
-"""One vector for each layer, added to the states of every token: LIVE, and in-context vectors by PCA."""
+"""One vector per layer, added to the states of every token: LIVE, and in-context vectors by PCA."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-#: Norm of a shifted state below which it is not stretched to its length of before: a shift took it away whole.
+#: Norm below which a shifted state is not rescaled to its former norm: the shift has cancelled it.
 SMALLEST = 1e-12
 
 
@@ -30,7 +30,7 @@ class ShiftVectors(StoredIntervention):
     everywhere = True
 
     def __init__(self, options: StoredOptions) -> None:
-        """Raises StoreError for a file that is none of this method's."""
+        """Raises StoreError for a file of another method."""
         super().__init__(options)
         base = self._stored.base
         self._shifts = self._stored.tensor("alphas", base.sites)[:, None] * self._stored.tensor(
@@ -47,9 +47,9 @@ class ShiftVectors(StoredIntervention):
 
 @contextmanager
 def shifting(model: SupportsDecoderHooks, shift: Callable[[int], Tensor]) -> Iterator[None]:
-    """Within it the output of each of the model's shifted modules is shifted by `shift(layer)`, [D], and rescaled.
+    """A context in which the output of each of the model's shifted modules is shifted by `shift(layer)`, [D], and rescaled.
 
-    It is asked anew in every forward pass where it has a gradient, so that gradients reach what it is made of.
+    If the shift has a gradient, it is computed in every forward pass, so that gradients reach its parameters.
     """
     modules = model.shifted_modules()
     changes = [_Shift(shift, layer) for layer in range(len(modules))]
@@ -58,19 +58,19 @@ def shifting(model: SupportsDecoderHooks, shift: Callable[[int], Tensor]) -> Ite
 
 
 class _Shift:
-    """The change of one layer. Where no gradient is wanted, its vector is moved to the layer's device once."""
+    """The change of one layer. A vector without gradient is moved to the layer's device once."""
 
     def __init__(self, shift: Callable[[int], Tensor], layer: int) -> None:
         self._shift, self._layer = shift, layer
-        self._kept: Tensor | None = None
+        self._vector: Tensor | None = None
 
     def __call__(self, states: Tensor) -> Tensor:
-        if self._kept is None or self._kept.device != states.device:
+        if self._vector is None or self._vector.device != states.device:
             vector = self._shift(self._layer).to(states.device)
             if vector.requires_grad or vector.grad_fn is not None:
                 return shifted(states, vector)
-            self._kept = vector
-        return shifted(states, self._kept)
+            self._vector = vector
+        return shifted(states, self._vector)
 
 
 def shifted(states: Tensor, vector: Tensor) -> Tensor:
@@ -87,16 +87,16 @@ def shifted(states: Tensor, vector: Tensor) -> Tensor:
 
 
 def rescaled(moved: Tensor, norm: Tensor) -> Tensor:
-    """`moved` [..., D] with the norms `norm` [..., 1]: the quicker way on a CPU."""
+    """`moved` [..., D] with the norms `norm` [..., 1]: the faster way on a CPU."""
     import torch
 
-    found: Tensor = moved * (norm / torch.linalg.vector_norm(moved, dim=-1, keepdim=True).clamp_min(SMALLEST))
-    return found
+    result: Tensor = moved * (norm / torch.linalg.vector_norm(moved, dim=-1, keepdim=True).clamp_min(SMALLEST))
+    return result
 
 
 def fused_rescaled(moved: Tensor, norm: Tensor) -> Tensor:
-    """The same by one fused operation and a product: on a GPU each operation costs a launch, and what is small beside a
-    matrix product on a CPU is not when single tokens are generated."""
+    """The same by one fused operation and a product: on a GPU each operation costs a kernel launch, which is not negligible
+    when single tokens are generated."""
     import torch
 
     width = moved.shape[-1]
@@ -106,8 +106,8 @@ def fused_rescaled(moved: Tensor, norm: Tensor) -> Tensor:
 
 @lru_cache(maxsize=64)
 def _scale(width: int, device: torch.device) -> Tensor:
-    """float32 [D]: 1 / sqrt(D), what turns a root mean square of 1 into a norm of 1."""
+    """float32 [D]: 1 / sqrt(D), which turns a root mean square of 1 into a norm of 1."""
     import torch
 
-    with torch.inference_mode(False):  # kept beyond it
+    with torch.inference_mode(False):  # it is cached beyond inference mode
         return torch.full((width,), width**-0.5, device=device)

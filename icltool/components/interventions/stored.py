@@ -1,4 +1,4 @@
-"""What every intervention that is read from a file has in common."""
+"""The base of every intervention that is read from a file."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from icltool.errors import StoreError
 
 
 class StoredOptions(Options):
-    """Whose file, and which."""
+    """The file of an intervention, and its method."""
 
     method: str = Field(description="method that the file must belong to")
     file: Path = Field(description="file that `icltool train` wrote")
 
 
 class StoredIntervention:
-    """All of Intervention but `everywhere` and `applied`. Raises StoreError for a file that is none of this method's."""
+    """Intervention without `everywhere` and `applied`. Raises StoreError for a file of another method."""
 
     options_model = StoredOptions
 
@@ -41,9 +41,9 @@ class StoredIntervention:
 
 
 def expect_method(stored: Stored, method: str) -> None:
-    """StoreError where the file is another method's."""
+    """Raises StoreError for a file of another method."""
     if stored.method != method:
         raise StoreError(
-            f"{stored.path} was made by `icltool train {stored.method}`, and this is {method}",
-            f"--method {stored.method}, or {again(method)}",
+            f"{stored.path} was written by `icltool train {stored.method}`, not for method {method}",
+            f"use --method {stored.method}, or {again(method)}",
         )

@@ -39,7 +39,7 @@ SHARE, FEWEST = 0.02, 4
 
 
 class FunctionVectorOptions(PromptOptions):
-    """How heads are chosen, beside PromptOptions."""
+    """PromptOptions, and how heads are chosen."""
 
     heads: int | None = Field(
         None,
@@ -85,78 +85,78 @@ class FunctionVector(OptionsLearner):
         """See InterventionLearner. The history holds the development split's log-probability for each layer, the chosen one
         last."""
         attention = hooked_model(data, METHOD).attention_heads()
-        making = ActivationExtraction(data, METHOD, self.options, folder, seed, progress)
+        extraction = ActivationExtraction(data, METHOD, self.options, folder, seed, progress)
         outputs = [part.output for part in attention]
-        means = [states.double().mean(0) for states in making.states(making.shown, outputs, inputs=True)]
-        effects = self._effects(making, attention, means)
+        means = [states.double().mean(0) for states in extraction.states(extraction.prompts, outputs, inputs=True)]
+        effects = self._effects(extraction, attention, means)
         count = self._count(effects)
         order = np.argsort(-effects, kind="stable")[:count]
         places = _places(attention)
         chosen = [places[k] for k in order]
         vector = summed_heads(attention, means, chosen).float()
         best = [[*place, round(float(effects[k]), 5)] for place, k in zip(chosen, order, strict=True)]
-        vectors = [vector] * len(making.model.decoder_layers())
-        return making.at_best_layer(vectors, {"heads (layer, head, effect)": best})
+        vectors = [vector] * len(extraction.model.decoder_layers())
+        return extraction.at_best_layer(vectors, {"heads (layer, head, effect)": best})
 
     def _count(self, effects: Float64Array) -> int:
         wanted = max(FEWEST, round(SHARE * len(effects))) if self.options.heads is None else self.options.heads
         return min(wanted, len(effects))
 
     def _effects(
-        self, making: ActivationExtraction, attention: Sequence[AttentionHeads], means: Sequence[Tensor]
+        self, extraction: ActivationExtraction, attention: Sequence[AttentionHeads], means: Sequence[Tensor]
     ) -> Float64Array:
         """float64 [H]: the causal effect of each head, layer by layer. NaN counts as no effect."""
-        prompts = self._uninformative(making)
+        prompts = self._uninformative(extraction)
         candidates = [
             last_input_replaced(attention[layer].output, part, means[layer][part])
             for layer, head in _places(attention)
             for part in [_columns(attention[layer], head)]
         ]
         total = len(prompts) * (len(candidates) + 1)
-        with making.progress.task(f"{METHOD}: causal effects of heads", total, "prompts") as ticker:
-            found = np.exp(answer_log_probs(making.data, prompts, [unchanged, *candidates], ticker.advance))
-        return np.asarray(np.nan_to_num((found[1:] - found[0]).mean(1)), dtype=np.float64)
+        with extraction.progress.task(f"{METHOD}: causal effects of heads", total, "prompts") as ticker:
+            probabilities = np.exp(answer_log_probs(extraction.data, prompts, [unchanged, *candidates], ticker.advance))
+        return np.asarray(np.nan_to_num((probabilities[1:] - probabilities[0]).mean(1)), dtype=np.float64)
 
-    def _uninformative(self, making: ActivationExtraction) -> list[Prompt]:
-        """Prompts of examples that no state was collected from, as far as there are enough."""
-        pool, first = making.pool, len(making.positions)
+    def _uninformative(self, extraction: ActivationExtraction) -> list[Prompt]:
+        """Prompts of examples from which no states were collected, as far as there are enough."""
+        pool, first = extraction.pool, len(extraction.positions)
         size = min(self.options.effect_size, len(pool))
         positions: IntArray = np.arange(first, first + size, dtype=np.int64) % len(pool)
         if self.options.corrupted == "zero-shot":
             return pool.plain_prompts(positions)
-        return [self._shuffled(making, int(position)) for position in positions]
+        return [self._shuffled(extraction, int(position)) for position in positions]
 
-    def _shuffled(self, making: ActivationExtraction, position: int) -> Prompt:
-        pool, data = making.pool, making.data
+    def _shuffled(self, extraction: ActivationExtraction, position: int) -> Prompt:
+        pool, data = extraction.pool, extraction.data
         [query] = pool.examples([position])
-        shown = pool.examples(pool.demonstrations(position, self.options.corrupted_shots))
-        order = keyed_generator(making.seed, "function-vector.labels", query.id).permutation(len(shown))
-        labels = [shown[k].label for k in order]
-        mixed = [replace(example, label=label) for example, label in zip(shown, labels, strict=True)]
+        demonstrations = pool.examples(pool.demonstrations(position, self.options.corrupted_shots))
+        order = keyed_generator(extraction.seed, "function-vector.labels", query.id).permutation(len(demonstrations))
+        labels = [demonstrations[k].label for k in order]
+        mixed = [replace(example, label=label) for example, label in zip(demonstrations, labels, strict=True)]
         return data.model.prompt(data.task, mixed, query)
 
 
 def summed_heads(
     attention: Sequence[AttentionHeads], means: Sequence[Tensor], chosen: Sequence[tuple[int, int]]
 ) -> Tensor:
-    """float64 [D]: what the chosen heads (layer, head) add to the residual stream when each puts out its mean.
+    """float64 [D]: what the chosen heads (layer, head) add to the residual stream if each outputs its mean.
 
-    `means` [heads * head_width] for each layer. Each goes through its columns of the output projection, without the bias, by
-    the module itself, whatever form its weights are in.
+    `means` [heads * head_width] for each layer. The output projection is applied by the module itself, so that its weights may
+    be quantized; its bias is subtracted.
     """
     import torch
 
     total: Tensor | None = None
     for layer in sorted({layer for layer, _ in chosen}):
         part = attention[layer]
-        given = torch.zeros(2, part.heads * part.head_width, dtype=torch.float64)
+        inputs = torch.zeros(2, part.heads * part.head_width, dtype=torch.float64)
         for head in (head for place, head in chosen if place == layer):
             columns = _columns(part, head)
-            given[0, columns] = means[layer][columns]
+            inputs[0, columns] = means[layer][columns]
         weight = next(part.output.parameters())
         dtype = weight.dtype if weight.is_floating_point() else torch.float16
         with torch.no_grad():
-            added, bias = part.output(given.to(weight.device, dtype)).double().cpu()
+            added, bias = part.output(inputs.to(weight.device, dtype)).double().cpu()
         total = added - bias if total is None else total + (added - bias)
     if total is None:
         raise ValueError("no heads were chosen")

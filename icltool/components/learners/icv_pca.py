@@ -1,4 +1,4 @@
-"""The learner `icv-pca`: in each layer, the principal direction of what demonstrations do to the states."""
+"""The learner `icv-pca`: in each layer, the principal direction of the change that demonstrations make to the states."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ METHOD = "icv-pca"
 
 
 class IcvPcaOptions(PromptOptions):
-    """What is tried beside PromptOptions."""
+    """PromptOptions, and the strengths to choose from."""
 
     strengths: Annotated[tuple[float, ...], BeforeValidator(names_of)] = Field(
         (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0),
@@ -37,12 +37,12 @@ class IcvPca(OptionsLearner):
     """In-context vectors by PCA (Liu et al. 2023, arXiv:2311.06668).
 
     For each layer: the unit vector with the largest sum of squared projections of the differences between states with and
-    without demonstrations, at the last token of the prompt, times the mean norm of the differences. It is the
-    first right singular vector of the differences as they are, which is what the paper's objective asks for. They are not
-    centred: the mean of the differences is the very shift that is sought, and the first direction of centred differences is
-    the one in which examples differ from one another.
+    without demonstrations, at the last token of the prompt, times the mean norm of the differences. It is the first right
+    singular vector of the uncentred differences, as the paper's objective requires. They are not centred because their mean
+    is the very shift that is sought; the first direction of centred differences is the one in which examples differ from one
+    another.
 
-    What differs: the paper's pairs are the two sides of one demonstration, its direction is one for all layers together, and
+    Differences from the paper: its pairs are the two sides of one demonstration, its direction is common to all layers, and
     its code centres the differences and adds the mean again. The strength is chosen by the mean log-probability of the
     answers in a development split; the paper sets it by hand. The vectors are applied as LIVE's are.
     """
@@ -56,31 +56,33 @@ class IcvPca(OptionsLearner):
         last."""
         import torch
 
-        making = ActivationExtraction(data, METHOD, self.options, folder, seed, progress)
-        modules = making.model.shifted_modules()
-        shown = making.states(making.shown, modules)
-        plain = making.states(making.pool.plain_prompts(making.positions), modules)
-        found = [principal_shift(a.double() - b.double()) for a, b in zip(shown, plain, strict=True)]
-        vectors = torch.stack([vector for vector, _ in found]).float()
+        extraction = ActivationExtraction(data, METHOD, self.options, folder, seed, progress)
+        modules = extraction.model.shifted_modules()
+        prompted = extraction.states(extraction.prompts, modules)
+        plain = extraction.states(extraction.pool.plain_prompts(extraction.positions), modules)
+        shifts = [principal_shift(a.double() - b.double()) for a, b in zip(prompted, plain, strict=True)]
+        vectors = torch.stack([vector for vector, _ in shifts]).float()
         strengths = self.options.strengths
-        values, without = making.tried([_shifted(making.model, strength * vectors) for strength in strengths])
+        values, without = extraction.compared(
+            [_shifted(extraction.model, strength * vectors) for strength in strengths]
+        )
         place, value = max_of(values)
         figures = {
             "strength": strengths[place],
             "log_prob": value,
             "log_prob without": without,
             "log_prob by strength": {str(s): round(v, 4) for s, v in zip(strengths, values, strict=True)},
-            "share of the squared differences by layer": [round(share, 3) for _, share in found],
+            "share of the squared differences by layer": [round(share, 3) for _, share in shifts],
         }
         history = [{"strength": s, "log_prob": v} for s, v in zip(strengths, values, strict=True)]
         alphas = torch.full((len(vectors),), strengths[place])
-        return making.written({"vectors": vectors, "alphas": alphas}, figures, history)
+        return extraction.save({"vectors": vectors, "alphas": alphas}, figures, history)
 
 
 def principal_shift(differences: Tensor) -> tuple[Tensor, float]:
     """(the first principal direction of differences [n, D], uncentred, times their mean norm; its share of the sum of squares).
 
-    The sign is that in which the mean of the differences projects positively. Zeros where all differences are zero.
+    The sign is chosen so that the mean of the differences projects positively. Zeros if all differences are zero.
     """
     import torch
 

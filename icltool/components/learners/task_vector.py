@@ -11,7 +11,7 @@ from icltool.contracts import InterventionSet, Progress, TrainingOutcome
 
 class TaskVector(OptionsLearner):
     """The task vector of Hendel et al. 2023 (arXiv:2310.15916): the output of one decoder layer at the last token of prompts
-    with demonstrations, put in its place in a prompt without.
+    with demonstrations, which replaces that of a prompt without them.
 
     As published, a development split chooses the layer. What differs: the vector is the mean over prompts, each with a query
     and demonstrations of its own (the paper takes one set of demonstrations, and its code the mean over two queries), and the
@@ -25,6 +25,6 @@ class TaskVector(OptionsLearner):
     def learn_intervention(self, data: InterventionSet, folder: Path, seed: int, progress: Progress) -> TrainingOutcome:
         """See InterventionLearner. The history holds the development split's log-probability for each layer, the chosen one
         last."""
-        making = ActivationExtraction(data, self.name, self.options, folder, seed, progress)
-        shown = making.states(making.shown, making.model.decoder_layers())
-        return making.at_best_layer([states.double().mean(0).float() for states in shown], {})
+        extraction = ActivationExtraction(data, self.name, self.options, folder, seed, progress)
+        states_by_layer = extraction.states(extraction.prompts, extraction.model.decoder_layers())
+        return extraction.at_best_layer([states.double().mean(0).float() for states in states_by_layer], {})

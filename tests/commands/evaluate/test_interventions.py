@@ -67,7 +67,7 @@ def test_files_go_to_the_methods_that_made_them(workspace: Path, tiny_model: Ide
         settings(workspace, vectors=(live, pca), methods=("live",))
     with pytest.raises(ConfigError, match="two files for live"):
         settings(workspace, vectors=(live,), methods=("live",), method_options={"live.file": str(live)})
-    with pytest.raises(StoreError, match="was made by `icltool train icv-pca`, and this is live"):
+    with pytest.raises(StoreError, match="was written by `icltool train icv-pca`, not for method live"):
         settings(workspace, methods=("live",), method_options={"live.file": str(pca)})
     unknown = vectors(tmp_path / "x.safetensors", tiny_model, 0.0, method="unheard-of")
     with pytest.raises(ConfigError, match="was made by unheard-of, which is no method here"):

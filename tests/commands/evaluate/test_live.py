@@ -167,7 +167,7 @@ def test_an_interrupted_setting_goes_on_as_if_nothing_had_happened(
     [
         ({"sites": 32}, "layers: 32"),
         ({"width": 64}, "hidden size: 64"),
-        ({"weights": "0123"}, "made for other weights"),
+        ({"weights": "0123"}, "trained for other weights"),
     ],
 )
 def test_vectors_of_another_model_are_refused_before_anything_is_answered(

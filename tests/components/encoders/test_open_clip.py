@@ -118,7 +118,7 @@ def test_a_folder_without_weights_is_refused(tmp_path: Path) -> None:
     folder = shutil.copytree(
         packaged_weights("tiny-clip"), tmp_path / "cut", ignore=shutil.ignore_patterns("*.safetensors")
     )
-    with pytest.raises(ConfigError, match="holds no weights"):
+    with pytest.raises(ConfigError, match="contains no weights"):
         OpenClipEncoder(OpenClipOptions(name="cut", path=str(folder), device="cpu"))
 
 
@@ -142,7 +142,7 @@ def _mean(file: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "damage", "message"),
     [
-        ("tokenizer.json", _pipe, r"tokenizer\.json is no file"),
+        ("tokenizer.json", _pipe, r"tokenizer\.json is not a file"),
         ("open_clip_config.json", lambda file: file.write_text("[1]"), "cannot be loaded from"),
         ("open_clip_config.json", lambda file: file.write_text('{"model_cfg": {}}'), "cannot be loaded from"),
         ("open_clip_config.json", _mean, "cannot be loaded from"),

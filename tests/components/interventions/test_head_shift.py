@@ -198,7 +198,7 @@ def test_half_precision_stays_what_it_is() -> None:
 def test_queries_that_are_made_elsewhere_are_one_clear_line() -> None:
     model: Any = ToyModel()
     shifts = random_shifts(model)
-    with shifting_heads(model, lambda: shifts), pytest.raises(ConfigError, match="one query for each result"):
+    with shifting_heads(model, lambda: shifts), pytest.raises(ConfigError, match="one query per result"):
         model.layers[0].o(torch.randn(2, 5, 8))
 
 
@@ -223,15 +223,15 @@ def test_damaged_files_and_other_models_are_one_clear_line(tmp_path: Path) -> No
     model: Any = ToyModel()
     with pytest.raises(StoreError, match="'weights' has the shape"):
         HeadShift(StoredOptions(method="mimic", file=shift_file(model, tmp_path, weights=torch.zeros(2, 2, 3))))
-    with pytest.raises(StoreError, match="this is live"):
+    with pytest.raises(StoreError, match="not for method live"):
         HeadShift(StoredOptions(method="live", file=shift_file(model, tmp_path)))
     wide = {"vectors": torch.zeros(2, 4, 2), "weights": torch.zeros(2, 4, 2), "biases": torch.zeros(2, 4)}
     with pytest.raises(StoreError, match="4 heads of width 2 in 2 layers"):
         HeadShift(StoredOptions(method="mimic", file=shift_file(model, tmp_path, **wide))).check(model)
     made = HeadShift(StoredOptions(method="mimic", file=shift_file(model, tmp_path)))
-    with pytest.raises(ConfigError, match=r"made for toy \(layers: 2\)"):
+    with pytest.raises(ConfigError, match=r"trained for toy \(layers: 2\)"):
         made.check(ToyModel(layers=3))  # type: ignore[arg-type]
     other: Any = ToyModel()
     other.layers[1].heads = 4
-    with pytest.raises(ConfigError, match="different number or width"):
+    with pytest.raises(ConfigError, match="differ in the number or width"):
         head_shape(other, "mimic")

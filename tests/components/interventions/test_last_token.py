@@ -268,7 +268,7 @@ def test_a_file_of_another_model_method_or_layer_is_refused(case: Case, tmp_path
     made = LastTokenVector(StoredOptions(method="task-vector", file=path))
     made.check(model)
     assert (made.everywhere, made.layer, made.parameters) == (False, LAYER, model.base_model().width + 1)
-    with pytest.raises(StoreError, match="was made by `icltool train task-vector`"):
+    with pytest.raises(StoreError, match="was written by `icltool train task-vector`"):
         LastTokenVector(StoredOptions(method="function-vector", file=path))
     base = model.base_model()
     tensors = {"vector": torch.zeros(base.width + 8), "layer": torch.tensor([0])}

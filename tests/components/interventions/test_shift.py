@@ -134,7 +134,7 @@ def _example() -> Any:
     return Example(1, "", 1, "a dax blick", "a dax blick", ("a dax blick",))
 
 
-def test_what_is_no_file_of_vectors_is_one_clear_line(file: Path, tiny_model: Any, tmp_path: Path) -> None:
+def test_what_is_not_an_intervention_file_is_one_clear_line(file: Path, tiny_model: Any, tmp_path: Path) -> None:
     text, cut, other, old, odd = (tmp_path / f"{n}.safetensors" for n in ("text", "cut", "other", "old", "odd"))
     text.write_text("these are no vectors")
     cut.write_bytes(file.read_bytes()[:-8])
@@ -143,9 +143,9 @@ def test_what_is_no_file_of_vectors_is_one_clear_line(file: Path, tiny_model: An
     save_file({"weight": torch.ones(2)}, old, header)
     save_file({"weight": torch.ones(2)}, odd, {**header, "version": str(VERSION), "base": "{}", "about": "{}"})
     for path, words in (
-        (text, "no file of vectors: no safetensors file"),
-        (cut, "no file of vectors: no safetensors file"),
-        (other, "no file of vectors: it holds other weights"),
+        (text, "not an intervention file: it is truncated or not a safetensors file"),
+        (cut, "not an intervention file: it is truncated or not a safetensors file"),
+        (other, "not an intervention file: it contains other weights"),
         (old, f"has schema version {VERSION + 1}"),
         (odd, "its header is damaged"),
         (tmp_path / "none", "does not exist"),
@@ -157,9 +157,9 @@ def test_what_is_no_file_of_vectors_is_one_clear_line(file: Path, tiny_model: An
         assert "\n" not in caught.value.message
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
-    with pytest.raises(StoreError, match="it is no regular file"):
+    with pytest.raises(StoreError, match="it is not a regular file"):
         ShiftVectors(StoredOptions(method="live", file=fifo))
-    with pytest.raises(StoreError, match="made by `icltool train live`, and this is icv-pca"):
+    with pytest.raises(StoreError, match="written by `icltool train live`, not for method icv-pca"):
         ShiftVectors(StoredOptions(method="icv-pca", file=file))
 
 
@@ -181,7 +181,7 @@ def test_a_file_without_its_tensors_is_damaged(tensors: Any, tiny_model: Any, tm
 def test_numbers_that_are_not_finite_are_refused(number: float, tiny_model: Any, tmp_path: Path) -> None:
     tensors = {**TENSORS, "alphas": torch.tensor([0.1, number, 0.1, 0.1])}
     save_intervention(tmp_path / "x.safetensors", "live", tiny_model.base_model(), {}, tensors)
-    with pytest.raises(StoreError, match="holds numbers that are not finite"):
+    with pytest.raises(StoreError, match="contains numbers that are not finite"):
         ShiftVectors(StoredOptions(method="live", file=tmp_path / "x.safetensors"))
 
 

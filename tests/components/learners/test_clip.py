@@ -135,7 +135,7 @@ def test_a_tower_without_gradient_checkpointing_is_named() -> None:
 
     encoder = tiny_clip()
     encoder.tower = lambda modality: NoCheckpointing(2, 2)  # type: ignore[method-assign]
-    with pytest.raises(ConfigError, match=r"tower of encoder 'tiny-clip' knows no gradient checkpointing"):
+    with pytest.raises(ConfigError, match=r"tower of encoder 'tiny-clip' does not support gradient checkpointing"):
         build_clip(encoder, made("lever-lm", LeverLMOptions, {"freeze": "none", "grad_checkpointing": True}))
 
 

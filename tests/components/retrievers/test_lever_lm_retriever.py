@@ -77,5 +77,5 @@ def test_checkpoints_are_chosen_by_name(folder: Path) -> None:
 
 
 def test_a_folder_without_selector_is_refused_at_once(tmp_path: Path) -> None:
-    with pytest.raises(StoreError, match="no Lever-LM checkpoint"):
+    with pytest.raises(StoreError, match="not a Lever-LM checkpoint"):
         component("retrievers", "lever-lm", folder=tmp_path)

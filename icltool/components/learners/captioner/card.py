@@ -1,4 +1,4 @@
-"""What a captioner's training leaves in its folder: files of weights, and a card that says what they are."""
+"""The files of a captioner's training: weights, and a card that describes them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _SPEEDS = frozenset({"images_per_second", "images_per_second_per_device"})
 
 
 class About(TypedDict):
-    """What is recorded in the files and on the card, but for the figures; JSON values, the same for the same training."""
+    """The record in the files and on the card, without the figures; JSON values, identical for identical trainings."""
 
     learner: str
     dataset: object
@@ -51,14 +51,14 @@ def about_fine_tuning(
 
 
 def lasting(record: Mapping[str, float]) -> dict[str, float]:
-    """A record's figures that the same training has again."""
+    """The figures of a record that are reproducible."""
     return {name: value for name, value in record.items() if name not in _SPEEDS}
 
 
 def write_card(
     folder: Path, data: FineTuningSet, about: About, best: Mapping[str, float], last: Mapping[str, float]
 ) -> None:
-    """Writes README.md. StoreError when that fails."""
+    """Writes README.md. Raises StoreError if that fails."""
     base = data.provenance.get("model_path") or data.provenance.get("model") or data.model.name
     write_text(folder / CARD, "\n".join(_lines(data, str(base), about, lasting(best), lasting(last))))
 
@@ -71,7 +71,7 @@ def _lines(
         f"---\nlibrary_name: icltool\npipeline_tag: image-to-text\ntags: [image-captioning, {name}]\n---\n",
         f"# {name}, fine-tuned on {about['dataset'] or 'captions'} ({about['task']})\n",
         "`best.safetensors` holds the weights that were best on development examples, `last.safetensors` those after the last "
-        "epoch: what was trained, to be laid over the weights of the base model.\n",
+        "epoch. They contain the trained tensors, which replace those of the base model.\n",
         "Evaluate it, or use it like any other model:\n",
         f"    icltool evaluate --model {name} --model-path best.safetensors --method finetuned",
         f"    icltool caption --model {name} --model-path best.safetensors\n",

@@ -1,4 +1,4 @@
-"""Fine-tuning of a captioner, as the runner sees it."""
+"""The fine-tuning of a captioner, for the runner."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from icltool.errors import ConfigError
 
 
 class CaptionerTraining(Training):
-    """After every epoch: last.safetensors, a validation where one is due, the best weights by it, and the card. `about` is what
-    they say of the training."""
+    """Writes last.safetensors after every epoch, validates if due, and writes the best weights and the card. `about` is the
+    record of the training in these files."""
 
     title = "train captioner"
     bests: ClassVar = {"best": Best("selected")}
     saves_steps = True
     memory_hint = (
-        "--option grad_checkpointing=true, a smaller batch_size (with a larger accumulate), image_size, or more parts in "
-        "freeze take less"
+        "try --option grad_checkpointing=true, a smaller batch_size (with a larger accumulate) or image_size, or freeze more "
+        "parts"
     )
     earlier_part = STATE
     module: CaptionerModule
@@ -114,25 +114,25 @@ class CaptionerTraining(Training):
 
 
 def _check_device(trainer: Trainer, network: torch.nn.Module) -> None:
-    """ConfigError where Lightning would move the network away from where the model reads its inputs."""
+    """Raises ConfigError if Lightning would move the network to another device than that of the model's inputs."""
     places = {parameter.device for parameter in network.parameters()}
     root = trainer.strategy.root_device
     if len(places) > 1:
         raise ConfigError(
-            f"the model is spread over {len(places)} devices, and is trained on one, or copied to each",
-            "leave --device-map out; --trainer devices=N with one copy each needs no more",
+            f"the model is spread over {len(places)} devices, but training needs it on one, or a copy on each",
+            "leave out --device-map; use --trainer devices=N for one copy on each device",
         )
     (place,) = places
     if (place.type, place.index or 0) != (root.type, root.index or 0):
         raise ConfigError(
-            f"the model was loaded on {place}, and Lightning would train it on {root}",
-            "leave --device out with --trainer devices=N, or leave --trainer accelerator and devices out",
+            f"the model was loaded on {place}, but Lightning would train it on {root}",
+            "leave out --device with --trainer devices=N, or leave out --trainer accelerator and devices",
         )
 
 
 @contextmanager
 def fine_tuned(module: CaptionerModule) -> Iterator[None]:
-    """Within it the network is ready to be trained; afterwards it is on its device, in eval mode and without gradients."""
+    """A context in which the network is ready for training; afterwards it is on its device, in eval mode, without gradients."""
     network, options = module.network, module.options
     device = next(network.parameters()).device
     module.parts.prepare()
@@ -147,11 +147,11 @@ def fine_tuned(module: CaptionerModule) -> Iterator[None]:
 
 @contextmanager
 def _checkpointing(module: CaptionerModule) -> Iterator[None]:
-    """Within it activations are computed twice. ConfigError for a network that cannot."""
+    """A context with gradient checkpointing. Raises ConfigError for a network that does not support it."""
     from transformers.modeling_layers import GradientCheckpointingLayer
 
     network = module.network
-    # the second name is that of transformers until 5.23
+    # the second is the name in transformers until 5.23
     names = ("activation_checkpointing", "gradient_checkpointing")
     name = next((name for name in names if hasattr(network, f"{name}_enable")), None)
     try:
@@ -160,9 +160,9 @@ def _checkpointing(module: CaptionerModule) -> Iterator[None]:
         getattr(network, f"{name}_enable")({"use_reentrant": False})
     except ValueError as error:
         raise ConfigError(
-            f"the model cannot compute activations twice: {error}", "--option grad_checkpointing=false"
+            f"the model does not support gradient checkpointing: {error}", "use --option grad_checkpointing=false"
         ) from error
-    # transformers does so in training mode alone, and frozen parts, through which gradients pass, are in eval mode
+    # transformers does so in training mode only, but frozen parts, through which gradients pass, are in eval mode
     frozen = [
         layer
         for place, layer in network.named_modules()

@@ -1,4 +1,4 @@
-"""What is learned: captions of training examples, in another order in every epoch, and their images."""
+"""Training items: captions of the training examples, in a different order in every epoch, and their images."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _CHUNK = 1024
 
 
 class Batch(TypedDict):
-    """Positions of items, and their images float32 [B, 3, H, W]; or none of these, and why they could not be read."""
+    """Positions of items, and their images float32 [B, 3, H, W]; or the error that prevented reading them."""
 
     positions: list[int]
     pixels: Tensor
@@ -30,10 +30,10 @@ class Batch(TypedDict):
 
 
 class Items:
-    """One item for each caption that is learned (`captions` "all"), or for each example ("first").
+    """One item for each caption (`captions` "all"), or for each example ("first").
 
-    `rows` are the examples that are used: all, or `limit` drawn by seed. `mirrored` says whether an item's image may be
-    mirrored. Raises DataError where there is nothing to learn from.
+    `rows` are the examples used: all, or `limit` drawn by seed. `mirrored` is whether an item's image may be
+    mirrored. Raises DataError if there is nothing to learn from.
     """
 
     def __init__(self, examples: Examples, captions: str, limit: int | None, seed: int) -> None:
@@ -55,7 +55,7 @@ class Items:
                     mirrored.append(not (_SIDES.search(text) or _SIDES.search(example.question)))
         if not row_of:
             raise DataError("there are no captions to learn from", "prepare a data set whose index set has examples")
-        #: int64 [items]: the place of each item's example in `rows`, and which of its captions it is.
+        #: int64 [items]: the position of each item's example in `rows`, and its caption's number.
         self.place, self.caption = np.array(row_of, np.int64), np.array(caption_of, np.int64)
         self.mirrored = np.array(mirrored, bool)
         self.styles = sorted(styles - {""})
@@ -66,12 +66,12 @@ class Items:
 
     def examples(self, positions: Sequence[int]) -> list[Example]:
         """The examples of these items, each with the item's caption as its label."""
-        found = self._examples.rows(self.rows[self.place[list(positions)]])
+        examples = self._examples.rows(self.rows[self.place[list(positions)]])
         if not self.all_captions:
-            return found
+            return examples
         return [
             replace(example, label=_captions(example, "all")[int(self.caption[position])])
-            for example, position in zip(found, positions, strict=True)
+            for example, position in zip(examples, positions, strict=True)
         ]
 
     def references(self) -> Iterator[tuple[str, ...]]:
@@ -93,13 +93,13 @@ def drawn(count: int, limit: int | None, seed: int, purpose: str) -> IntArray:
 
 
 class EpochOrder(DealtBatches):
-    """Keys (epoch, positions), in an order that depends on seed and epoch alone. In epoch `epoch` it begins with batch
+    """Keys (epoch, positions), in an order that depends only on seed and epoch. Epoch `epoch` begins with batch
     `start`."""
 
     start = 0
 
     def begin_at(self, epoch: int, batch: int) -> None:
-        """The first iteration goes on there."""
+        """Sets where the first iteration starts."""
         self.epoch, self.start = epoch, batch
 
     def set_epoch(self, epoch: int) -> None:
@@ -115,7 +115,7 @@ class EpochOrder(DealtBatches):
 
 
 class TrainingImages(Dataset[Batch]):
-    """Reads the images of batches of items, varied by draws keyed by seed, epoch, example and caption."""
+    """Reads the images of batches of items, augmented with draws keyed by seed, epoch, example and caption."""
 
     def __init__(self, items: Items, reader: PixelReader, seed: int) -> None:
         self.reader, self.seed = reader, seed
@@ -137,7 +137,7 @@ class TrainingImages(Dataset[Batch]):
 
 
 class PlainImages(Dataset[Batch]):
-    """Images as in evaluation; positions are those of `images`."""
+    """Images as in evaluation; positions are indices into `images`."""
 
     def __init__(self, images: Sequence[str], reader: PixelReader) -> None:
         self.images, self.reader = list(images), reader
@@ -151,7 +151,7 @@ class PlainImages(Dataset[Batch]):
 
 
 def loader(images: Dataset[Batch], order: Iterable[object], workers: int) -> DataLoader[Batch]:
-    """Batches in this order, read ahead by `workers` processes."""
+    """Batches in this order, read in advance by `workers` processes."""
     return DataLoader(
         images,
         sampler=order,
@@ -162,5 +162,5 @@ def loader(images: Dataset[Batch], order: Iterable[object], workers: int) -> Dat
 
 
 def _ignore_interrupts(worker: int) -> None:
-    """Ctrl-C reaches all processes of a terminal; the training ends its workers itself, when it has saved its state."""
+    """Ctrl-C reaches all processes of a terminal; the training ends its workers itself after saving its state."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)

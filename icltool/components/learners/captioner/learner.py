@@ -17,14 +17,13 @@ if TYPE_CHECKING:
     from icltool.components.learners.captioner.items import Items
     from icltool.components.learners.captioner.parts import TrainedParts
 
-#: The part that self-critical training leaves as it is, where a model has one of this name.
+#: The part that self-critical training freezes, if a model has a part of this name.
 _EMBEDDINGS = "embeddings"
 
 
 class Captioner(OptionsLearner):
-    """Fine-tuning by cross-entropy with label smoothing, with image-text matching as a second task, or by self-critical
-    sequence training. Options that are not given take the values
-    of the model's own recipe."""
+    """Fine-tuning by cross-entropy with label smoothing, optionally with image-text matching as a second task, or by
+    self-critical sequence training. Options that are not set come from the model's recipe."""
 
     name = "captioner"
     options_model = CaptionerOptions
@@ -36,9 +35,8 @@ class Captioner(OptionsLearner):
         return self.options.scst
 
     def tune(self, data: FineTuningSet, folder: Path, seed: int, progress: Progress) -> TrainingOutcome:
-        """See FineTuningLearner. Raises ConfigError for a model that cannot be trained and for options that do not suit
-        it, DataError for sets without examples and images that cannot be read, KeyboardInterrupt on Ctrl-C and SIGTERM:
-        finished steps are kept then."""
+        """See FineTuningLearner. Raises ConfigError for a model that cannot be trained and for unsuitable options, DataError
+        for empty sets and unreadable images, KeyboardInterrupt on Ctrl-C and SIGTERM, which keep finished steps."""
         from icltool.components.learners.captioner.fitting import CaptionerTraining
         from icltool.components.learners.captioner.items import Items
         from icltool.components.learners.captioner.matching import Matching

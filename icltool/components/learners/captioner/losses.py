@@ -10,7 +10,7 @@ def smoothed_cross_entropy(logits: Tensor, tokens: Tensor, smoothing: float = 0.
     """Mean over N tokens of (1 - s - s/(V - 1)) nll + s/(V - 1) x the sum over V tokens of -log p, in nats: the target has
     probability 1 - s, each other token s/(V - 1).
 
-    `logits` [N, V] in any precision, `tokens` int64 [N]. No sum over the vocabulary where `smoothing` is 0.
+    `logits` [N, V] in any precision, `tokens` int64 [N]. If `smoothing` is 0, there is no sum over the vocabulary.
     """
     if not smoothing:
         return torch.nn.functional.cross_entropy(logits.float(), tokens)
@@ -21,12 +21,12 @@ def smoothed_cross_entropy(logits: Tensor, tokens: Tensor, smoothing: float = 0.
 
 
 def answer_log_probs(logits: Tensor, tokens: Tensor, rows: Tensor, count: int) -> Tensor:
-    """float32 [count]: the summed log-probability in nats of each row's tokens; 0 for a row without any."""
+    """float32 [count]: the summed log-probability in nats of each row's tokens; 0 for a row without tokens."""
     log_probs = -torch.nn.functional.cross_entropy(logits.float(), tokens, reduction="none")
     return torch.zeros(count, device=logits.device).index_add(0, rows, log_probs)
 
 
 def self_critical_loss(log_probs: Tensor, advantages: Tensor, weights: Tensor) -> Tensor:
-    """-sum(log p x advantage x weight), all [R], one row for each beam. A weight is 1 / (beams of its image x images), so
-    that this is the mean over images of -sum(log p x advantage) / beams (after Rennie et al. 2017)."""
+    """-sum(log p x advantage x weight), all [R] with one row per beam. Weights are 1 / (beams of the image x images), so this
+    is the mean over images of -sum(log p x advantage) / beams (after Rennie et al. 2017)."""
     return -(log_probs * advantages * weights).sum()

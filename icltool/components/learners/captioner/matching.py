@@ -17,11 +17,11 @@ _TRIES = 64
 
 
 class Matching:
-    """Makes the questions: half with the item's own caption and style (` yes`), a quarter with a caption of another image
-    (` no`), a quarter with another style (` personality`; ` no` where the data have fewer than two).
+    """Generates questions: half with the item's own caption and style (` yes`), a quarter with a caption of another image
+    (` no`), a quarter with another style (` personality`; ` no` if the data have fewer than two styles).
 
-    What is asked of an item depends on seed, epoch, its example and which of its captions it is. DataError where all
-    examples are of one image.
+    The question on an item depends on the seed, the epoch, its example and its caption's number. Raises DataError if all
+    examples have the same image.
     """
 
     def __init__(self, items: Items, prompt: str | None, seed: int) -> None:
@@ -61,6 +61,6 @@ class Matching:
             if other.image_id != example.image_id:
                 return other.label
         raise DataError(
-            f"no caption of another image was found beside that of example {example.id}",
-            "itm needs examples of several images: more of them, or --option itm=false",
+            f"example {example.id}: there is no caption of another image to ask about",
+            "itm needs examples of several images: add some, or use --option itm=false",
         )

@@ -25,7 +25,7 @@ from icltool.contracts import Augmentation, FineTuningSet, Prompt, keyed_generat
 from icltool.errors import ConfigError
 
 Number = TypeVar("Number", float, Tensor)
-#: Key of a saved state under which the module's own part is.
+#: The key of the module's own part in a saved state.
 STATE = "captioner"
 
 
@@ -33,9 +33,8 @@ class CaptionerModule(FittedModule):
     """Minimises the cross-entropy of captions, or with `critic` the self-critical loss, and with `matching` that of a second
     task beside it. The loss of a batch is a mean over the tokens of all processes.
 
-    `position` is (epoch, batch) of the batch to come. `sums` holds sums over this epoch's images so far, in this process.
-    Every batch draws its dropout from a seed of its own, so that nothing depends on what came before. The saved state holds
-    what is trained alone.
+    `position` is (epoch, batch) of the next batch. `sums` are sums over this epoch's images so far, in this process. Dropout is
+    seeded for every batch, so that it does not depend on earlier batches. The saved state contains trained parameters only.
     """
 
     strict_loading = False
@@ -60,7 +59,7 @@ class CaptionerModule(FittedModule):
         self._names = set(parts.names())
 
     def train(self, mode: bool = True) -> CaptionerModule:
-        """Training mode leaves frozen parts in eval mode."""
+        """Training mode, with frozen parts in eval mode."""
         super().train(mode)
         if mode:
             self.parts.train()
@@ -84,11 +83,11 @@ class CaptionerModule(FittedModule):
         whole, images = self._whole(losses, reward, len(positions), own)
         self._count(whole, images, batch_index)
         loss = self._total(losses)
-        # beams that are all without tokens have no gradient either
+        # if no beam has tokens, there is no gradient either
         return loss if own and loss.requires_grad else without_share(loss, self.parts.trained.values())
 
     def _own(self, positions: Sequence[int], batch_index: int) -> int:
-        """How many items of this process's batch count."""
+        """The number of items of this process's batch that count."""
         if self.trainer.world_size == 1:
             return len(positions)
         assert self._order is not None
@@ -102,7 +101,7 @@ class CaptionerModule(FittedModule):
     def _whole(
         self, losses: dict[str, Tensor], reward: float | None, images: int, own: int
     ) -> tuple[dict[str, float], float]:
-        """(the losses and the reward of the batch of all processes; its images divided by their number).
+        """(the losses and the reward of the batch over all processes; mean number of its images per process).
 
         `own` of this process's `images` count: all or none. Scales `losses` in place so that the average of all processes'
         gradients is that of the whole batch's losses.
@@ -116,15 +115,15 @@ class CaptionerModule(FittedModule):
             return values, float(images)
         parts = [(values[name] * weights[name], weights[name]) if own else (0.0, 0.0) for name in values]
         sums = torch.tensor([*parts, (float(own), 0.0)], dtype=torch.float64, device=self.device)
-        *found, (of_all, _) = over_processes(self.trainer, sums).tolist()
-        for name, (total, weight), (_, mine) in zip(values, found, parts, strict=True):
+        *totals, (of_all, _) = over_processes(self.trainer, sums).tolist()
+        for name, (total, weight), (_, mine) in zip(values, totals, parts, strict=True):
             values[name] = total / weight
             if name in losses:
                 losses[name] = losses[name] * (mine * world / weight)
         return values, of_all / world
 
     def losses(self, positions: Sequence[int], pixels: Tensor, epoch: int) -> tuple[dict[str, Tensor], float | None]:
-        """(each loss of a batch by name; the mean reward, where there is one)."""
+        """(each loss of a batch by name; the mean reward, if any)."""
         examples = self.items.examples(positions)
         prompts = [self.model.prompt(self.data.task, (), example) for example in examples]
         losses: dict[str, Tensor] = {}
@@ -132,29 +131,29 @@ class CaptionerModule(FittedModule):
         if self.critic is not None:
             self.eval()
             sampled = self.model.sample_beams(prompts, pixels, self.data.generation)
-            torch.clear_autocast_cache()  # weights that were cast without gradients
+            torch.clear_autocast_cache()  # drop weights cast without gradients
             self.train()
             losses["scst"], reward = self.critic.loss(examples, prompts, pixels, sampled)
         else:
             losses["xe"] = self.cross_entropy("xe", prompts, pixels)
         if self.matching is not None:
-            asked = self.matching.prompts(self.model, positions, examples, epoch)
-            losses["itm"] = self.cross_entropy("itm", asked, pixels)
+            questions = self.matching.prompts(self.model, positions, examples, epoch)
+            losses["itm"] = self.cross_entropy("itm", questions, pixels)
         return losses, reward
 
     def cross_entropy(self, name: str, prompts: Sequence[Prompt], pixels: Tensor) -> Tensor:
-        """Label-smoothed, mean over the targets' tokens, whose number is kept in `counts` under this name."""
+        """Label-smoothed mean over the targets' tokens, whose number is stored in `counts` under this name."""
         batch = self.model.fine_tuning_batch(prompts, pixels, self.options.max_target_tokens)
         self.counts[name] = len(batch.tokens)
         return smoothed_cross_entropy(self.model.answer_logits(batch), batch.tokens, self.options.label_smoothing)
 
-    def _count(self, found: Mapping[str, float], images: float, batch_index: int) -> None:
-        figures = {"loss": float(self._total(found)), **found}
+    def _count(self, values: Mapping[str, float], images: float, batch_index: int) -> None:
+        figures = {"loss": float(self._total(values)), **values}
         self.batch_loss = figures["loss"]
         if not math.isfinite(figures["loss"]):
             raise ConfigError(
-                f"training diverged: the loss of batch {batch_index + 1} of epoch {self.current_epoch + 1} is no number",
-                "lower --option lr, set --option clip, or another --option precision",
+                f"training diverged: the loss of batch {batch_index + 1} of epoch {self.current_epoch + 1} is not a number",
+                "lower --option lr, set --option clip, or choose another --option precision",
             )
         now = time.monotonic()
         added = {**{name: value * images for name, value in figures.items()}, "images": images}
@@ -186,7 +185,7 @@ class CaptionerModule(FittedModule):
         return loader(TrainingImages(self.items, self.model.pixel_reader(varied), self.seed), order, options.workers)
 
     def summarise(self) -> dict[str, float]:
-        """The record of the epoch that has just ended: means over images, and images a second. Begins the next one."""
+        """The record of the epoch that has just ended: means over images, and images per second. Begins the next one."""
         sums = self._reduced()
         world = self.trainer.world_size
         count, seconds = sums.pop("images"), sums.pop("seconds") / world
@@ -198,7 +197,7 @@ class CaptionerModule(FittedModule):
         return record
 
     def images_per_second(self) -> float:
-        """Of this process, over the epoch so far."""
+        """The speed of this process over the epoch so far."""
         return self.sums["images"] / max(self.sums["seconds"], 1e-9)
 
     def _reduced(self) -> dict[str, float]:
@@ -206,8 +205,8 @@ class CaptionerModule(FittedModule):
         if self.trainer.world_size == 1:
             return dict(self.sums)
         totals = torch.tensor(list(self.sums.values()), dtype=torch.float64, device=self.device)
-        found = self.trainer.strategy.reduce(totals, reduce_op="sum")
-        return dict(zip(self.sums, found.tolist(), strict=True))
+        reduced = self.trainer.strategy.reduce(totals, reduce_op="sum")
+        return dict(zip(self.sums, reduced.tolist(), strict=True))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         state = checkpoint["state_dict"]

@@ -182,7 +182,7 @@ class CaptionerOptions(LearnerOptions):
             try:
                 value.format(caption="", style="")
             except (KeyError, IndexError, ValueError, AttributeError) as error:
-                raise ValueError("only {caption} and {style} can be filled in") from error
+                raise ValueError("the only placeholders are {caption} and {style}") from error
             if "{caption}" not in value:
                 raise ValueError("must contain {caption}")
         return value
@@ -205,24 +205,24 @@ class CaptionerOptions(LearnerOptions):
         return self
 
     def identity(self) -> dict[str, object]:
-        """The options that decide the result, and which of them were given: the model's recipe may set the others."""
+        """The options that determine the result, and which of them were set: the model's recipe may set the others."""
         return {**self.decided(), "given": sorted(self.model_fields_set - _UNDECIDING)}
 
     def decided(self) -> dict[str, object]:
-        """The options that decide the result, JSON-ready, once the recipe is in them."""
+        """The options that determine the result, JSON-ready, after the recipe was applied."""
         return self.model_dump(mode="json", exclude=set(_UNDECIDING))
 
     def searched(self, generation: GenerationOptions) -> GenerationOptions:
-        """The search of validation and scst: the model's own, but for what was given."""
-        given = {name: getattr(self, name) for name in _SEARCH}
-        return replace(generation, **{name: value for name, value in given.items() if value is not None})
+        """The search options of validation and scst: those of the model, overridden by those that were set."""
+        values = {name: getattr(self, name) for name in _SEARCH}
+        return replace(generation, **{name: value for name, value in values.items() if value is not None})
 
     def learned(self, task: Task) -> str:
-        """Which captions are items: "all" or "first". With scst beams are learned from, and each image comes once."""
+        """Which captions are items: "all" or "first". With scst the model learns from beams, and each image occurs once."""
         return "first" if self.scst else self.captions or ("all" if task.answers == "captions" else "first")
 
     def chosen_by(self, task: Task) -> tuple[str, ...]:
-        """Names of the metrics that the best weights are chosen by, or ("loss",)."""
+        """The names of the metrics by which the best weights are chosen, or ("loss",)."""
         select = self.select or ("cider+bleu-4" if task.sentences and not task.ranked else "loss")
         return tuple(metric_name(name.strip()) for name in select.split("+"))
 
@@ -237,12 +237,12 @@ _RISE = ("warmup", "warmup_steps", "warmup_lr")
 
 
 def with_recipe(options: CaptionerOptions, recipe: Mapping[str, object]) -> CaptionerOptions:
-    """Options that were not given are the recipe's. Its warm-up counts for nothing where another schedule, or another length
-    of the warm-up, was given."""
-    given = options.model_fields_set
-    own_schedule = "schedule" in given and options.schedule != recipe.get("schedule")
-    if own_schedule or given & {"warmup", "warmup_steps"}:
+    """Fills in options that were not set from the recipe. Its warm-up is ignored if another schedule, or another length
+    of the warm-up, was set."""
+    set_by_user = options.model_fields_set
+    own_schedule = "schedule" in set_by_user and options.schedule != recipe.get("schedule")
+    if own_schedule or set_by_user & {"warmup", "warmup_steps"}:
         kept = () if own_schedule else ("warmup_lr",)
         recipe = {name: value for name, value in recipe.items() if name not in _RISE or name in kept}
-    given_values = {name: getattr(options, name) for name in given}
+    given_values = {name: getattr(options, name) for name in set_by_user}
     return made("captioner", CaptionerOptions, {**recipe, **given_values})

@@ -1,4 +1,4 @@
-"""What of a network is trained: parts that are frozen, modes, precision, and groups of the optimiser."""
+"""The trained parts of a network: frozen parts, modes, precision, and parameter groups of the optimiser."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from icltool.errors import ConfigError
 
 
 class Group(TypedDict):
-    """Parameters of an optimiser that share a weight decay, and a factor of the learning rate."""
+    """Parameters of an optimiser with a common weight decay and factor of the learning rate."""
 
     params: list[Parameter]
     weight_decay: float
@@ -22,11 +22,11 @@ class Group(TypedDict):
 
 
 def tunable_model(data: FineTuningSet) -> TunableModel:
-    """The set's model. ConfigError where it cannot be trained."""
+    """The set's model. Raises ConfigError if it cannot be fine-tuned."""
     if not isinstance(data.model, SupportsFineTuning):
         raise ConfigError(
             f"{data.model.name} cannot be fine-tuned as a captioner",
-            "those that can: blip2-…, instructblip-…, blip-…, ofa-…",
+            "choose one that can: blip2-…, instructblip-…, blip-…, ofa-…",
         )
     return cast(TunableModel, data.model)
 
@@ -34,8 +34,8 @@ def tunable_model(data: FineTuningSet) -> TunableModel:
 class TrainedParts:
     """The network without its frozen parts.
 
-    `prepare` puts what is trained into float32 and `restore` puts everything back, the changed values kept. Raises
-    ConfigError for parts that the network has not, and where nothing is left.
+    `prepare` converts trained parameters to float32, `restore` converts them back with their new values. Raises ConfigError
+    for unknown parts, and if nothing is left to train.
     """
 
     def __init__(self, network: Module, parts: Mapping[str, Sequence[str]], frozen: Sequence[str]) -> None:
@@ -55,23 +55,23 @@ class TrainedParts:
         if whole:
             raise ConfigError(
                 f"quantized weights cannot be trained: {whole[0]}",
-                "freeze their part, or leave --quantization out",
+                "freeze their part, or leave out --quantization",
             )
         self._dtypes = {name: parameter.dtype for name, parameter in self.trained.items()}
 
     def is_frozen(self, name: str) -> bool:
-        """Whether the parameter or module of this name lies in a frozen part."""
+        """Whether the parameter or module of this name is in a frozen part."""
         return any(_lies_in(name, prefixes) for prefixes in self._prefixes)
 
     def prepare(self) -> None:
-        """Trained parameters into float32, gradients for these alone."""
+        """Converts trained parameters to float32 and enables gradients for them alone."""
         for name, parameter in self.network.named_parameters():
             parameter.requires_grad_(name in self.trained)
         for parameter in self.trained.values():
             parameter.data = parameter.data.float()
 
     def restore(self) -> None:
-        """All in eval mode and in the precision that it had, without gradients."""
+        """Restores eval mode and the original precision, without gradients."""
         self.network.eval()
         for name, parameter in self.trained.items():
             parameter.data = parameter.data.to(self._dtypes[name])
@@ -80,12 +80,12 @@ class TrainedParts:
             parameter.grad = None
 
     def train(self) -> None:
-        """Training mode, but eval mode in frozen parts: their dropout is off and their batch statistics stay."""
+        """Sets training mode, but eval mode in frozen parts, which disables dropout and keeps batch statistics there."""
         for name, module in self.network.named_modules():
             module.training = not (name and self.is_frozen(name))
 
     def names(self) -> list[str]:
-        """What training changes, by its name in the state dict: trained parameters, and statistics of batches."""
+        """The names in the state dict that training changes: trained parameters, and batch statistics."""
         changed = list(self.trained)
         for name, module in self.network.named_modules():
             if isinstance(module, torch.nn.modules.batchnorm._NormBase) and not self.is_frozen(name):
@@ -99,16 +99,16 @@ class TrainedParts:
         """Parameter groups with `weight_decay` (0 for biases and 1-D parameters) and `scale`, the factor of the learning rate:
         d^(L + 1 - layer) for parameters in `layers`, 1 for others."""
         top = max(layers.values(), default=0)
-        found: dict[tuple[float, float], list[Parameter]] = {}
+        by_setting: dict[tuple[float, float], list[Parameter]] = {}
         for name, parameter in self.trained.items():
             plain = parameter.ndim <= 1 or name.endswith(".bias") or name == "bias"
             scale = layer_decay ** (top - layers[name]) if name in layers else 1.0
-            found.setdefault((scale, 0.0 if plain else weight_decay), []).append(parameter)
-        return [Group(params=own, weight_decay=decay, scale=scale) for (scale, decay), own in found.items()]
+            by_setting.setdefault((scale, 0.0 if plain else weight_decay), []).append(parameter)
+        return [Group(params=own, weight_decay=decay, scale=scale) for (scale, decay), own in by_setting.items()]
 
 
 def _lies_in(name: str, prefixes: Sequence[str]) -> bool:
-    """Whether a part has the parameter or module: by a prefix, and by none of those that take it out again."""
+    """Whether a part contains the parameter or module: it has one of the prefixes and none of those beginning with "!"."""
     out = [prefix[1:] for prefix in prefixes if prefix.startswith("!")]
     into = [prefix for prefix in prefixes if not prefix.startswith("!")]
     return _begins(name, into) and not _begins(name, out)

@@ -1,4 +1,4 @@
-"""Rewards of captions, computed beside the training."""
+"""Rewards of captions, computed in parallel with the training."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from icltool.contracts import Float64Array, Metric, too_few_references
 from icltool.errors import ConfigError
 
 References = Sequence[Sequence[str]]
-#: Images whose captions are scored at once. Fixed, so that rewards do not depend on how many processes there are.
+#: Images whose captions are scored at once. Fixed, so that rewards do not depend on the number of processes.
 CHUNK = 4
 
 _metric: Metric | None = None  # a worker's own
@@ -24,8 +24,8 @@ _metric: Metric | None = None  # a worker's own
 class Rewards:
     """A metric fitted on the references of the training examples, in `workers` processes, or in this one with 0.
 
-    A process is given the fitted metric where that can be pickled, or else makes its own from the same references. `close`
-    ends the processes. ConfigError for a metric that cannot be sent to a process in either way.
+    A process receives the fitted metric if it can be pickled, or else fits its own on the same references. `close` ends the
+    processes. Raises ConfigError for a metric for which neither is possible.
     """
 
     def __init__(
@@ -43,12 +43,14 @@ class Rewards:
             self._metric = _fitted(make, name, corpus())
 
     def submit(self, captions: Sequence[Sequence[str]], references: References) -> list[Future[Float64Array]]:
-        """Begins with the captions of each image, beside its references."""
+        """Starts scoring the captions of each image against its references."""
         jobs = []
         for low in range(0, len(captions), CHUNK):
             own = captions[low : low + CHUNK]
-            told = [known for texts, known in zip(own, references[low : low + CHUNK], strict=True) for _ in texts]
-            jobs.append(self._begin([text for texts in own for text in texts], told))
+            own_references = [
+                known for texts, known in zip(own, references[low : low + CHUNK], strict=True) for _ in texts
+            ]
+            jobs.append(self._begin([text for texts in own for text in texts], own_references))
         return jobs
 
     def _begin(self, captions: list[str], references: References) -> Future[Float64Array]:
@@ -63,7 +65,7 @@ class Rewards:
         return done
 
     def result(self, jobs: Sequence[Future[Float64Array]]) -> Float64Array:
-        """float64, one reward for each caption, in order. ConfigError where a process has died."""
+        """float64, one reward for each caption, in order. Raises ConfigError if a process has died."""
         try:
             return np.concatenate([job.result() for job in jobs]) if jobs else np.zeros(0)
         except BrokenProcessPool as error:
@@ -76,7 +78,7 @@ class Rewards:
         self.close()
 
     def close(self) -> None:
-        """Ends the processes; what they have not finished is dropped."""
+        """Ends the processes; unfinished work is dropped."""
         if self._pool is not None:
             self._pool.shutdown(wait=True, cancel_futures=True)
 
@@ -84,7 +86,7 @@ class Rewards:
 def _died() -> ConfigError:
     return ConfigError(
         "a process that computes rewards has died",
-        "its memory may have been full; --option reward_workers=0 computes them in the training's own process",
+        "it may have run out of memory; use --option reward_workers=0 to compute rewards in the training's process",
     )
 
 
@@ -97,15 +99,13 @@ def _fitted(make: Callable[[str], Metric], name: str, corpus: Iterable[Sequence[
 def _sendable(
     make: Callable[[str], Metric], name: str, corpus: Callable[[], Iterable[Sequence[str]]]
 ) -> tuple[Callable[..., None], tuple[object, ...]]:
-    """What a process starts with: a fitted metric, or what one is made of."""
+    """A process's initialiser with its arguments: a fitted metric, or what is needed to fit one."""
     metric = _fitted(make, name, corpus())
     if _picklable(metric):
         return _start, (metric,)
     if _picklable(make):
         return _start_from, (make, name, [tuple(texts) for texts in corpus()])
-    raise ConfigError(
-        f"metric {name} cannot be sent to other processes", "--option reward_workers=0 computes it in this one"
-    )
+    raise ConfigError(f"metric {name} cannot be sent to other processes", "use --option reward_workers=0")
 
 
 def _picklable(value: object) -> bool:
@@ -117,7 +117,7 @@ def _picklable(value: object) -> bool:
 
 
 def _start(metric: Metric) -> None:
-    """In a worker. Ctrl-C, and SIGTERM to all processes of a job, are for the training's own process, which ends this one."""
+    """Runs in a worker. Ignores Ctrl-C and SIGTERM, which are for the training's process; that process ends this one."""
     global _metric
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)

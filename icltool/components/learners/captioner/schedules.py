@@ -1,4 +1,4 @@
-"""Learning rates, as functions of how far the training is."""
+"""Learning rates as functions of the training's progress."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ BLIP2_WARMUP = 1000
 
 @dataclass(frozen=True)
 class Moment:
-    """Where a step stands, all from 0: its epoch, the last of its batches within that epoch, and its number of all `steps`."""
+    """The position of a step, all from 0: its epoch, the last of its batches in the epoch, and its number among all `steps`."""
 
     epoch: int
     batch: int
@@ -32,7 +32,7 @@ def blip2_rate(
 
 
 def rising_rate(step: int, *, lr: float, warmup_lr: float, warmup: int) -> float:
-    """Linear, such that the last of `warmup` steps has `lr`."""
+    """Linear, reaching `lr` at the last of `warmup` steps."""
     return warmup_lr + (lr - warmup_lr) * min((step + 1) / max(warmup, 1), 1.0)
 
 

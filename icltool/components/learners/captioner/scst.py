@@ -1,4 +1,4 @@
-"""Self-critical sequence training: beams are samples, the mean of an image's beams is their baseline."""
+"""Self-critical sequence training: beams are samples, and their baseline is the mean over the beams of the image."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from icltool.errors import ConfigError
 
 
 def check_beams(data: FineTuningSet) -> None:
-    """ConfigError where there would be nothing to compare a beam with."""
+    """Raises ConfigError if there is only one beam, which could not be compared with others."""
     if data.generation.num_beams < 2:
         raise ConfigError(
-            f"scst compares the beams of an image, and num_beams is {data.generation.num_beams}",
-            "--option num_beams=5, say",
+            f"scst needs at least two beams per image, but num_beams is {data.generation.num_beams}",
+            "for example --option num_beams=5",
         )
 
 
 def advantages_of(rewards: Float64Array, counts: Sequence[int]) -> Float64Array:
-    """float64 [sum of counts]: each reward minus the mean over its image's beams. Beams that are all rewarded alike get 0."""
-    found = []
+    """float64 [sum of counts]: each reward minus the mean over its image's beams; 0 if all its beams have the same reward."""
+    advantages = []
     for own in np.split(rewards, np.cumsum(counts)[:-1]):
-        found.append(np.zeros_like(own) if np.ptp(own) == 0 else own - own.mean())
-    return np.concatenate(found)
+        advantages.append(np.zeros_like(own) if np.ptp(own) == 0 else own - own.mean())
+    return np.concatenate(advantages)
 
 
 class SelfCritical:
@@ -42,12 +42,12 @@ class SelfCritical:
     def loss(
         self, examples: Sequence[Example], prompts: Sequence[Prompt], pixels: Tensor, sampled: list[list[BeamSample]]
     ) -> tuple[Tensor, float]:
-        """(loss, mean reward). `sampled` holds the beams of each prompt; one without tokens counts for the mean and has no
-        log-probability of its own."""
+        """(loss, mean reward). `sampled` are the beams of each prompt; a beam without tokens counts for the mean but has no
+        log-probability."""
         model = tunable_model(self.data)
         references = [example.references for example in examples]
         jobs = self.rewards.submit(_texts(model, self.data.task, sampled), references)
-        beams = [(place, beam) for place, found in enumerate(sampled) for beam in found]
+        beams = [(place, beam) for place, own in enumerate(sampled) for beam in own]
         spoken = [(place, beam) for place, beam in beams if beam.ids]
         log_probs = torch.zeros(0, device=pixels.device)
         if spoken:
@@ -59,14 +59,16 @@ class SelfCritical:
                 images=places,
             )
             log_probs = answer_log_probs(model.answer_logits(batch), batch.tokens, batch.rows, len(spoken))
-        counts = [len(found) for found in sampled]
-        found = self.rewards.result(jobs)
-        kept = np.array([bool(beam.ids) for _, beam in beams], bool)
-        weights = np.repeat([1 / (count * len(counts)) for count in counts], counts)[kept]
-        advantages = torch.tensor(advantages_of(found, counts)[kept], dtype=torch.float32, device=log_probs.device)
+        counts = [len(own) for own in sampled]
+        rewards = self.rewards.result(jobs)
+        has_tokens = np.array([bool(beam.ids) for _, beam in beams], bool)
+        weights = np.repeat([1 / (count * len(counts)) for count in counts], counts)[has_tokens]
+        advantages = torch.tensor(
+            advantages_of(rewards, counts)[has_tokens], dtype=torch.float32, device=log_probs.device
+        )
         scaled = torch.tensor(weights, dtype=torch.float32, device=log_probs.device)
-        return self_critical_loss(log_probs, advantages, scaled), float(found.mean())
+        return self_critical_loss(log_probs, advantages, scaled), float(rewards.mean())
 
 
 def _texts(model: Model, task: Task, sampled: Sequence[Sequence[BeamSample]]) -> list[list[str]]:
-    return [[model.clean(task, beam.text) for beam in found] for found in sampled]
+    return [[model.clean(task, beam.text) for beam in beams] for beams in sampled]

@@ -1,4 +1,4 @@
-"""How good the weights are now: captions of development examples, judged by metrics, and the loss of their own."""
+"""Validation: metrics of captions generated for development examples, and the loss on their own captions."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ if TYPE_CHECKING:
 
     from icltool.components.learners.captioner.module import CaptionerModule
 
-#: Batches whose captions are made between two signs of progress.
+#: Batches generated between two updates of the progress.
 _BATCHES = 8
 
 
 class Validation:
-    """Judges a model on `development_size` development examples. `chosen` are metrics, or ("loss",) alone.
+    """Evaluates a model on `development_size` development examples. `chosen` are metrics, or ("loss",) alone.
 
-    Raises DataError where there are none.
+    Raises DataError if there are no examples.
     """
 
     def __init__(self, data: FineTuningSet, options: CaptionerOptions, seed: int) -> None:
@@ -46,7 +46,7 @@ class Validation:
         self.examples: list[Example] = data.development.rows(rows)
         if not self.examples:
             raise DataError(
-                "there are no development examples to choose the best weights by", "a data set with more examples"
+                "there are no development examples by which to choose the best weights", "use a larger data set"
             )
         self._metrics = [] if self.chosen == ("loss",) else [data.metric(name) for name in self.chosen]
         for metric in self._metrics:
@@ -56,10 +56,9 @@ class Validation:
                 raise fault
 
     def figures(self, module: CaptionerModule, progress: Progress) -> dict[str, float]:
-        """`val_loss` (nats per token), `val_<metric>` as printed, and `selected`: what the best weights have most of.
+        """`val_loss` (nats per token), `val_<metric>` as printed, and `selected`, which is largest for the best weights.
 
-        Each process answers its share, and all get the same figures. The module is in eval mode within, and in the mode that
-        it had afterwards.
+        Each process generates its share, and all get the same figures. The module is in eval mode meanwhile.
         """
         trainer = module.trainer
         own = list(range(trainer.global_rank, len(self.examples), trainer.world_size))
@@ -67,17 +66,19 @@ class Validation:
         module.eval()
         try:
             with torch.no_grad(), trainer.precision_plugin.forward_context():
-                found = {"val_loss": self._loss(module, own)}
+                figures = {"val_loss": self._loss(module, own)}
                 if self._metrics:
                     answers = self._answers(own, progress if trainer.is_global_zero else None)
-                    found |= self._judged(_gathered(trainer, own, answers))
+                    figures |= self._metric_figures(_gathered(trainer, own, answers))
         finally:
             module.train(training)
-        found["selected"] = sum(found[f"val_{name}"] for name in self.chosen) if self._metrics else -found["val_loss"]
-        return found
+        figures["selected"] = (
+            sum(figures[f"val_{name}"] for name in self.chosen) if self._metrics else -figures["val_loss"]
+        )
+        return figures
 
     def _loss(self, module: CaptionerModule, own: Sequence[int]) -> float:
-        """Mean over all tokens of the examples' targets, without label smoothing."""
+        """The mean over all tokens of the examples' targets, without label smoothing."""
         model = tunable_model(self.data)
         size, total = self.data.batch_size, torch.zeros(2, dtype=torch.float64)
         reader = model.pixel_reader(Augmentation())
@@ -87,9 +88,11 @@ class Validation:
             if batch["error"] is not None:
                 raise batch["error"]
             prompts = [model.prompt(self.data.task, (), self.examples[i]) for i in batch["positions"]]
-            read = model.fine_tuning_batch(prompts, batch["pixels"].to(module.device), module.options.max_target_tokens)
-            logits = model.answer_logits(read).float()
-            nll = torch.nn.functional.cross_entropy(logits, read.tokens, reduction="none").double()
+            answers = model.fine_tuning_batch(
+                prompts, batch["pixels"].to(module.device), module.options.max_target_tokens
+            )
+            logits = model.answer_logits(answers).float()
+            nll = torch.nn.functional.cross_entropy(logits, answers.tokens, reduction="none").double()
             total += torch.stack([nll.sum(), nll.new_tensor(float(len(nll)))]).cpu()
         if module.trainer.world_size > 1:
             total = module.trainer.strategy.reduce(total.to(module.device), reduce_op="sum").cpu()
@@ -106,11 +109,11 @@ class Validation:
                 progress.detail(f"validation: {len(answers)} of {len(prompts)} captions")
         return answers
 
-    def _judged(self, answers: Sequence[str]) -> dict[str, float]:
-        found = {}
+    def _metric_figures(self, answers: Sequence[str]) -> dict[str, float]:
+        figures = {}
         for name, metric in zip(self.chosen, self._metrics, strict=True):
-            found[f"val_{name}"] = figure(metric, answers, self.examples) * metric.scale
-        return found
+            figures[f"val_{name}"] = figure(metric, answers, self.examples) * metric.scale
+        return figures
 
 
 def figure(metric: Metric, answers: Sequence[str], examples: Sequence[Example]) -> float:

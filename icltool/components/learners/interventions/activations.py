@@ -1,4 +1,4 @@
-"""What the methods without training share: states at the end of prompts, and choices on a development split."""
+"""What gradient-free methods share: states at the end of prompts, and choices on a development split."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
     from torch import Tensor
     from torch.nn import Module
 
-#: Changes the model while a batch is read, or nothing.
+#: A context that changes the model while it reads a batch.
 Candidate = Callable[[AnswerBatch], AbstractContextManager[None]]
 
 
 class PromptOptions(LearnerOptions):
-    """How many prompts are read, and of how many demonstrations."""
+    """The number of prompts, and of demonstrations in each."""
 
     shots: int = Field(8, ge=1, description="demonstrations in each prompt")
     examples: int = Field(50, ge=1, description="prompts to collect states from, each with its own demonstrations")
@@ -37,12 +37,11 @@ class PromptOptions(LearnerOptions):
 
 
 class ActivationExtraction:
-    """One making of an intervention without gradients.
+    """Extracts an intervention without gradients.
 
-    `pool` holds all examples but those of the development split, from which demonstrations are drawn; its first positions,
-    `positions`, are those that states are collected from, and `shown` their prompts with demonstrations. What was made
-    before is removed from `folder`, unless one of these errors comes first: ConfigError where the model offers no hooks,
-    DataError where the data are too few.
+    `pool` contains all examples outside the development split; demonstrations are drawn from it. States are collected from
+    its first positions, `positions`, whose prompts with demonstrations are `prompts`. Raises ConfigError if the model does
+    not support decoder hooks, DataError for too few examples; otherwise removes earlier results from `folder`.
     """
 
     def __init__(
@@ -54,27 +53,27 @@ class ActivationExtraction:
         self.development = held_out(data, options.dev_size, seed)
         self.pool = Draws(data, len(data.examples), seed, apart=self.development.rows)
         self.positions: IntArray = np.arange(min(options.examples, len(self.pool)), dtype=np.int64)
-        self.shown = self.pool.prompts(self.positions, options.shots)
+        self.prompts = self.pool.prompts(self.positions, options.shots)
         folder.mkdir(parents=True, exist_ok=True)
         card.remove_old(folder)
 
     def states(self, prompts: Sequence[Prompt], modules: Sequence[Module], inputs: bool = False) -> list[Tensor]:
-        """See `last_states`; progress is shown."""
+        """See `last_states`; shows progress."""
         with self.progress.task(f"{self.method}: reading prompts", len(prompts), "prompts") as ticker:
             return last_states(self.data, prompts, modules, inputs, ticker.advance)
 
-    def tried(self, candidates: Sequence[Candidate]) -> tuple[list[float], float]:
+    def compared(self, candidates: Sequence[Candidate]) -> tuple[list[float], float]:
         """(the mean log-probability of the development split's answers, in nats per token, under each candidate; that without
         any)."""
         prompts = self.development.plain_prompts(np.arange(len(self.development)))
         total = len(prompts) * (len(candidates) + 1)
         with self.progress.task(f"{self.method}: choosing", total, "prompts") as ticker:
-            found = answer_log_probs(self.data, prompts, [*candidates, unchanged], ticker.advance).mean(1).tolist()
-        if max_of(found[:-1])[1] < found[-1]:
+            log_probs = answer_log_probs(self.data, prompts, [*candidates, unchanged], ticker.advance).mean(1).tolist()
+        if max_of(log_probs[:-1])[1] < log_probs[-1]:
             self.progress.say(
-                f"{self.method}: on the development split answers are less probable than without it, whatever is chosen"
+                f"{self.method}: on the development split every choice makes the answers less probable than no intervention"
             )
-        return found[:-1], found[-1]
+        return log_probs[:-1], log_probs[-1]
 
     def at_best_layer(self, vectors: Sequence[Tensor], figures: Mapping[str, object]) -> TrainingOutcome:
         """Writes the vector [D] of the layer at whose output it makes the development split's answers most probable, one of
@@ -82,7 +81,7 @@ class ActivationExtraction:
         import torch
 
         layers = self.model.decoder_layers()
-        values, plain = self.tried(
+        values, plain = self.compared(
             [output_changed(layer, end_change(self.method, v).at) for layer, v in zip(layers, vectors, strict=True)]
         )
         layer, value = max_of(values)
@@ -90,9 +89,9 @@ class ActivationExtraction:
         own |= {"log_prob by layer": [round(v, 4) for v in values]}
         history = [{"layer": float(number), "log_prob": value} for number, value in enumerate(values)]
         tensors = {"vector": vectors[layer], "layer": torch.tensor([layer])}
-        return self.written(tensors, {**own, **figures}, history)
+        return self.save(tensors, {**own, **figures}, history)
 
-    def written(
+    def save(
         self, tensors: Mapping[str, Tensor], figures: Mapping[str, object], history: Sequence[Mapping[str, float]]
     ) -> TrainingOutcome:
         """Writes the file and its card. The candidates' figures, with "log_prob" among them, go into the history from worst to
@@ -136,15 +135,18 @@ def last_states(
     model = hooked_model(data, "collecting states")
     data.expect(path for prompt in prompts for path in prompt.images)
     hooks = changed_inputs if inputs else changed_outputs
-    found: list[list[Tensor]] = [[] for _ in modules]
+    states: list[list[Tensor]] = [[] for _ in modules]
     for positions, batch in answer_batches(data, prompts):
-        seen: dict[int, Tensor] = {}
-        with torch.no_grad(), hooks(modules, [_taken(seen, place, batch.lasts) for place in range(len(modules))]):
+        by_module: dict[int, Tensor] = {}
+        with (
+            torch.no_grad(),
+            hooks(modules, [_recorded(by_module, place, batch.lasts) for place in range(len(modules))]),
+        ):
             model.answer_logits(batch)
-        for place, kept in enumerate(found):
-            kept.append(seen[place].float().cpu())
+        for place, collected in enumerate(states):
+            collected.append(by_module[place].float().cpu())
         advance(len(positions))
-    return [torch.cat(kept) for kept in found]
+    return [torch.cat(collected) for collected in states]
 
 
 def answer_log_probs(
@@ -161,13 +163,13 @@ def answer_log_probs(
 
     model = hooked_model(data, "choosing on a development split")
     data.expect(path for prompt in prompts for path in prompt.images)
-    found: Float64Array = np.empty((len(candidates), len(prompts)))
+    log_probs: Float64Array = np.empty((len(candidates), len(prompts)))
     for positions, batch in answer_batches(data, prompts):
-        for row, candidate in zip(found, candidates, strict=True):
+        for row, candidate in zip(log_probs, candidates, strict=True):
             with torch.no_grad(), candidate(batch):
                 row[positions] = target_log_probs(model.answer_logits(batch), batch).cpu().numpy()
             advance(len(positions))
-    return found
+    return log_probs
 
 
 def output_changed(module: Module, change: Callable[[Tensor, Tensor], Tensor]) -> Candidate:
@@ -198,7 +200,7 @@ def last_input_replaced(module: Module, columns: slice, values: Tensor) -> Candi
     return candidate
 
 
-def _taken(seen: dict[int, Tensor], place: int, lasts: Tensor) -> Change:
+def _recorded(seen: dict[int, Tensor], place: int, lasts: Tensor) -> Change:
     def change(states: Tensor) -> Tensor:
         seen[place] = states[_rows_and_lasts(states, lasts)]
         return states

@@ -15,17 +15,17 @@ if TYPE_CHECKING:
 
 
 def hooked_model(data: InterventionSet, method: str) -> SupportsDecoderHooks:
-    """The set's model. ConfigError where it offers no hooks."""
+    """The set's model. Raises ConfigError if it does not support decoder hooks."""
     if not isinstance(data.model, SupportsDecoderHooks):
         raise ConfigError(
-            f"model {data.model.name} has no hooks into its decoder: {method} cannot be trained for it",
-            "the IDEFICS models, chat models and OpenFlamingo have them",
+            f"model {data.model.name} does not support decoder hooks, which {method} needs",
+            "choose an IDEFICS model, a chat model or OpenFlamingo",
         )
     return cast(SupportsDecoderHooks, data.model)
 
 
 def device_of(model: object) -> torch.device:
-    """Where a model computes; the CPU for one that does not say."""
+    """The device of a model; the CPU for one that names none."""
     import torch
 
     device: torch.device = model.device if isinstance(model, RunsOnDevice) else torch.device("cpu")
@@ -33,8 +33,8 @@ def device_of(model: object) -> torch.device:
 
 
 def features_of(data: InterventionSet, prompts: Sequence[Prompt]) -> Features:
-    """Features of the images of these prompts, each encoded once, where the model can; in the model's own precision, whatever
-    the training's is, since they may be kept for other commands."""
+    """Features of the images of these prompts, each encoded once, if the model supports it. They are in the model's own
+    precision, whatever that of the training, since other commands may reuse them."""
     import torch
 
     with torch.autocast(device_of(data.model).type, enabled=False):
@@ -42,7 +42,7 @@ def features_of(data: InterventionSet, prompts: Sequence[Prompt]) -> Features:
 
 
 def answer_batches(data: InterventionSet, prompts: Sequence[Prompt]) -> Iterator[tuple[list[int], AnswerBatch]]:
-    """(positions of the prompts, their batch), as many at once as the set says, in order."""
+    """(positions of the prompts, their batch), in order and in batches of the set's size."""
     model = cast(SupportsDecoderHooks, data.model)
     for low in range(0, len(prompts), data.batch_size):
         part = list(prompts[low : low + data.batch_size])

@@ -1,4 +1,4 @@
-"""What a learner of interventions leaves in its folder: the file, and a card that says what it is."""
+"""The files of an intervention learner: the intervention, and a card that describes it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CARD = "README.md"
 
 
 class About(TypedDict):
-    """What is recorded beside the numbers, in the file and on the card; JSON values."""
+    """The record of a training in the file and on the card; JSON values."""
 
     dataset: object
     task: str
@@ -50,8 +50,8 @@ def about_intervention(
 def write_intervention(
     folder: Path, method: str, model: SupportsDecoderHooks, about: Mapping[str, object], tensors: Mapping[str, Tensor]
 ) -> Path:
-    """Writes `last.safetensors` and README.md into `folder`, each whole or not at all; the file's path. StoreError when that
-    fails."""
+    """Writes `last.safetensors`, whose path is returned, and README.md into `folder`, each atomically. Raises StoreError if
+    that fails."""
     path, base = folder / files.WEIGHTS, model.base_model()
     files.save_intervention(path, method, base, about, tensors)
     write_text(folder / CARD, _card(method, base, about, {name: list(t.shape) for name, t in tensors.items()}))
@@ -59,32 +59,36 @@ def write_intervention(
 
 
 def remove_old(folder: Path) -> None:
-    """Removes what an earlier training left, so that nothing stale passes for new."""
+    """Removes the files of an earlier training, so that they are not taken for new ones."""
     for name in (files.WEIGHTS, CARD):
         (folder / name).unlink(missing_ok=True)
 
 
 def _card(method: str, base: ModelIdentity, about: Mapping[str, object], shapes: Mapping[str, list[int]]) -> str:
-    shown = [f"| {key} | {_text(value)} |" for key, value in about.items() if key not in ("options", "figures")]
-    named = []
+    provenance_rows = [
+        f"| {key} | {_text(value)} |" for key, value in about.items() if key not in ("options", "figures")
+    ]
+    figure_rows = []
     for part in (about.get("figures"), about.get("options")):
-        named += [f"| {key} | {_text(value)} |" for key, value in part.items()] if isinstance(part, Mapping) else []
+        figure_rows += (
+            [f"| {key} | {_text(value)} |" for key, value in part.items()] if isinstance(part, Mapping) else []
+        )
     return "\n".join(
         [
             f"---\nlibrary_name: icltool\ntags: [in-context-learning, {method}]\n---\n",
             f"# {method} for {base.name}\n",
-            "Stands in for demonstrations:",
+            "An intervention, which takes the place of demonstrations in the prompt:",
             f"`icltool evaluate --model {base.name} --method {method} --vectors {files.WEIGHTS}`.\n",
             "| | |\n|---|---|",
             f"| base model | {base.name} |",
             f"| hash of its weights | {base.weights} |",
             f"| layers, hidden size | {base.sites}, {base.width} |",
             f"| hash of the prompt format | {base.template} |",
-            *shown,
+            *provenance_rows,
             *(f"| tensor {name} | {shape} |" for name, shape in shapes.items()),
             "",
             "| figure or option | |\n|---|---|",
-            *named,
+            *figure_rows,
             "",
         ]
     )

@@ -1,4 +1,4 @@
-"""Gradient checkpointing of a frozen decoder: its activations are computed twice, so that few of them are kept."""
+"""Gradient checkpointing of a frozen decoder, which computes activations twice to save memory."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from torch.utils.checkpoint import checkpoint
 
 @contextmanager
 def checkpointed(layers: Sequence[Module]) -> Iterator[None]:
-    """Within it each layer keeps its inputs alone for the backward pass, and runs again there.
+    """A context in which each layer keeps only its inputs for the backward pass, and runs again there.
 
-    The layers' `forward` is wrapped, so hooks on a layer run once, outside, and hooks on modules inside it both times, to the
-    same result. Modes and dropout of the layers stay as they are. The backward pass must be within, too.
+    The layers' `forward` is wrapped: hooks on a layer run once, outside it; hooks on modules inside it run both times, with
+    the same result. Modes and dropout of the layers are unchanged. The backward pass must be in the context, too.
     """
     with ExitStack() as stack:
         for layer in layers:
@@ -26,7 +26,7 @@ def checkpointed(layers: Sequence[Module]) -> Iterator[None]:
 
 
 def _restore(layer: Module, own: Callable[..., object] | None) -> None:
-    """`own` is the forward that the object itself had before, None where it was its class's."""
+    """`own` is the `forward` attribute that the object itself had before, None if it was that of its class."""
     if own is None:
         del layer.forward
     else:

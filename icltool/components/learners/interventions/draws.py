@@ -1,4 +1,4 @@
-"""Which examples a learner of interventions reads, and which demonstrations its teacher sees."""
+"""The examples that an intervention learner reads, and the demonstrations in its teacher's prompts."""
 
 from __future__ import annotations
 
@@ -12,16 +12,15 @@ from icltool.errors import DataError
 
 
 class Draws:
-    """Examples drawn from a InterventionSet, and prompts made of them.
+    """Examples drawn from an InterventionSet, and prompts made of them.
 
-    Up to `size` examples are drawn, apart from `apart` (rows of the set that must not be among them). `rows` int64 [n] are
-    rows of the set, in drawn order; positions in it are what all methods take. The same seed draws the same for any number
-    of workers: draws are keyed by example id.
+    Up to `size` examples are drawn, excluding the rows in `apart`. `rows` int64 [n] are rows of the set in drawn order; the
+    methods take positions in it. Draws are keyed by example id, so the same seed draws the same for any number of workers.
     """
 
     def __init__(self, data: InterventionSet, size: int, seed: int, apart: IntArray | None = None) -> None:
         if size < 1:
-            raise ValueError(f"a draw of {size} examples")
+            raise ValueError(f"size must be positive, got {size}")
         self.data, self.seed = data, seed
         order = keyed_generator(seed, "steering.examples").permutation(len(data.examples)).astype(np.int64)
         if apart is not None:
@@ -45,37 +44,40 @@ class Draws:
     def demonstrations(self, position: int, shots: int, draw: int = 0) -> IntArray:
         """int64 [shots]: positions of the demonstrations of one example, drawn uniformly without replacement.
 
-        Another `draw` is another set. Never the example itself, one of its image or near-duplicates, or one that the leak
-        guard keeps from it. Raises DataError when fewer than `shots` are left.
+        Each `draw` is a different set. It never contains the example itself, one of its image or near-duplicates, or one that
+        the leak guard excludes. Raises DataError if fewer than `shots` are left.
         """
         leaking = self._index.leaking_rows(self._queries, position)
         left = len(self.rows) - len(leaking)
         if left < shots:
             raise DataError(
-                f"{shots} shots were asked for, but only {left} of {len(self.rows)} drawn examples may stand before example "
-                f"{int(self._index.ids[position])}",
+                f"shots={shots} needs more demonstrations than there are: only {left} of {len(self.rows)} drawn examples may "
+                f"be used for example {int(self._index.ids[position])}",
                 "draw more examples (--option max_train_size=…), or use fewer shots",
             )
         generator = keyed_generator(self.seed, f"steering.demonstrations.{draw}", int(self._index.ids[position]))
         chosen = generator.choice(left, shots, replace=False).astype(np.int64)
-        # the k-th row that does not leak: every leaking row at or before it moves it on by one
+        # the k-th row that does not leak: every leaking row at or before it shifts it by one
         return chosen + np.searchsorted(leaking - np.arange(len(leaking)), chosen, side="right")
 
     def plain_prompts(self, positions: Sequence[int] | IntArray) -> list[Prompt]:
-        """Prompts without demonstrations: what the student reads."""
+        """Prompts without demonstrations, for the student."""
         return [self.data.model.prompt(self.data.task, (), example) for example in self.examples(positions)]
 
     def prompts(self, positions: Sequence[int] | IntArray, shots: int, draw: int = 0) -> list[Prompt]:
-        """Prompts with each example's demonstrations of this draw: what the teacher reads."""
-        found = [self.demonstrations(int(position), shots, draw) for position in positions]
+        """Prompts with each example's demonstrations of this draw, for the teacher."""
+        rows = [self.demonstrations(int(position), shots, draw) for position in positions]
         queries = self.examples(positions)
-        shown = iter(self.examples(np.concatenate(found)) if shots and found else ())
-        return [self.data.model.prompt(self.data.task, [next(shown) for _ in range(shots)], query) for query in queries]
+        demonstrations = iter(self.examples(np.concatenate(rows)) if shots and rows else ())
+        return [
+            self.data.model.prompt(self.data.task, [next(demonstrations) for _ in range(shots)], query)
+            for query in queries
+        ]
 
 
 def held_out(data: InterventionSet, size: int, seed: int) -> Draws:
-    """Up to `size` examples of a development split, at most half of the set: a Draws of their own. What is learned from
-    should be drawn `apart` from its rows."""
+    """A development split of up to `size` examples, at most half of the set. Training examples should be drawn `apart` from
+    its rows."""
     return Draws(data, max(1, min(size, len(data.examples) // 2)), seed + 1)
 
 

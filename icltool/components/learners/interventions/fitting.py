@@ -1,4 +1,4 @@
-"""Training of an intervention by gradients, as the runner sees it."""
+"""The training of an intervention by gradients, for the runner."""
 
 from __future__ import annotations
 
@@ -21,12 +21,9 @@ from icltool.contracts.intervention import NamesCheckpointedLayers
 
 
 class InterventionTraining(Training):
-    """After every epoch: the intervention's file with its card, and what it takes to go on. `about` is what they say of the
-    training."""
+    """Writes the intervention's file and its card after every epoch, with `about` as the record of the training."""
 
-    memory_hint = (
-        "--option grad_checkpointing=true, a smaller batch_size (with a larger accumulate) or fewer shots take less"
-    )
+    memory_hint = "try --option grad_checkpointing=true, a smaller batch_size (with a larger accumulate) or fewer shots"
     module: InterventionModule
 
     def __init__(
@@ -69,6 +66,6 @@ class InterventionTraining(Training):
 
 
 def trainer_settings(options: InterventionOptions, data: InterventionSet) -> Mapping[str, object]:
-    """What Lightning's Trainer is told: the user's options over ours."""
+    """Options of Lightning's Trainer; the user's options take precedence."""
     layer: torch.nn.Module = data.model.decoder_layers()[0]  # type: ignore[attr-defined]
     return fitting.trainer_settings(options, list(layer.parameters()), device_of(data.model))

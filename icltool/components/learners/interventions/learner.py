@@ -1,4 +1,4 @@
-"""What the learners share that train an intervention by gradients."""
+"""The base of learners that train an intervention by gradients."""
 
 from __future__ import annotations
 
@@ -18,28 +18,28 @@ if TYPE_CHECKING:
 
 
 class GradientLearner(OptionsLearner, ABC):
-    """Trains a student's parameters on examples that are drawn by seed."""
+    """Trains a student's parameters on examples drawn by seed."""
 
     options: InterventionOptions
-    #: Whether the number of parameters stands among the figures.
+    #: Whether the number of parameters is among the figures.
     counts_parameters: ClassVar[bool] = True
 
     @property
     def shots(self) -> int:
-        """Demonstrations that are read for each example."""
+        """Demonstrations read for each example."""
         return self.options.shots
 
     @abstractmethod
     def module(self, model: SupportsDecoderHooks, data: InterventionSet, draws: Draws, seed: int) -> InterventionModule:
-        """What is trained, as it is initially. ConfigError for a model that it cannot be made for."""
+        """The module to train, in its initial state. Raises ConfigError for a model that it does not support."""
 
     def announce(self, model: SupportsDecoderHooks, parameters: int, progress: Progress) -> None:
-        """Says what is trained, where that is worth a line."""
+        """Prints a line on what is trained; by default nothing."""
         return
 
     def learn_intervention(self, data: InterventionSet, folder: Path, seed: int, progress: Progress) -> TrainingOutcome:
-        """See InterventionLearner. Raises ConfigError for a model without hooks and for options that cannot be trained with,
-        DataError for too few examples, KeyboardInterrupt on Ctrl-C: whole epochs are kept then."""
+        """See InterventionLearner. Raises ConfigError for a model without decoder hooks and for unsuitable options, DataError
+        for too few examples, KeyboardInterrupt on Ctrl-C, which keeps complete epochs."""
         from icltool.components.learners.fitting.runner import fit
         from icltool.components.learners.fitting.trainer import seeded
         from icltool.components.learners.interventions.fitting import InterventionTraining

@@ -12,8 +12,8 @@ from torch import Tensor
 class TeacherLogProbs:
     """The teacher's distribution at N positions, in nats at one temperature.
 
-    Whole: `log_probs` float32 [N, V], `tokens` and `rest` None. Cut: `log_probs` [N, k] of the `tokens` int64 [N, k] that are
-    most probable, and `rest` [N], the log-probability of all others together.
+    Whole: `log_probs` float32 [N, V], `tokens` and `rest` None. Truncated: `log_probs` [N, k] of the most probable `tokens`
+    int64 [N, k], and `rest` [N], the log-probability of all others together.
     """
 
     log_probs: Tensor
@@ -27,7 +27,7 @@ def whole(logits: Tensor, temperature: float | Tensor = 1.0) -> TeacherLogProbs:
 
 
 def cut(logits: Tensor, k: int, temperature: float = 1.0) -> TeacherLogProbs:
-    """The same, cut to the `k` most probable tokens; whole where there are no more."""
+    """The same, truncated to the `k` most probable tokens; whole if the vocabulary is not larger."""
     if k >= logits.shape[-1]:
         return whole(logits, temperature)
     log_probs = torch.log_softmax(logits.float() / temperature, -1)
@@ -39,7 +39,7 @@ def cut(logits: Tensor, k: int, temperature: float = 1.0) -> TeacherLogProbs:
 def divergence(teacher: TeacherLogProbs, logits: Tensor, temperature: float | Tensor = 1.0) -> Tensor:
     """Mean over N positions of KL(teacher || student) x temperature^2, in nats (Hinton et al. 2015, section 2, for the square).
 
-    `logits` [N, V] are the student's. Where the teacher's distribution is cut, the tokens that were not kept count as one
+    `logits` [N, V] are the student's. If the teacher's distribution is truncated, all other tokens count as one
     outcome on both sides: the result is never larger than the whole divergence.
     """
     student = torch.log_softmax(logits.float() / temperature, -1)
@@ -47,8 +47,8 @@ def divergence(teacher: TeacherLogProbs, logits: Tensor, temperature: float | Te
         each = _expected(teacher.log_probs, teacher.log_probs - student)
     else:
         own = torch.logsumexp(student.scatter(1, teacher.tokens, -torch.inf), -1)
-        kept = student.gather(1, teacher.tokens)
-        each = _expected(teacher.log_probs, teacher.log_probs - kept)
+        student_log_probs = student.gather(1, teacher.tokens)
+        each = _expected(teacher.log_probs, teacher.log_probs - student_log_probs)
         each = each + _expected(teacher.rest[:, None], (teacher.rest - own)[:, None])
     return each.mean() * temperature**2
 

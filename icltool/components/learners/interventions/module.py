@@ -1,4 +1,4 @@
-"""Training of an intervention as a Lightning module: the student learns the teacher's answers."""
+"""The training of an intervention as a Lightning module: the student learns the teacher's answers."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from icltool.errors import ConfigError
 
 
 class ParameterGroup(TypedDict, total=False):
-    """Parameters of AdamW that share a peak learning rate `lr`, and a weight decay where it is not that of the options."""
+    """Parameters of AdamW with a common peak learning rate `lr`, and a weight decay if it differs from that of the options."""
 
     params: list[torch.nn.Parameter]
     lr: float
@@ -34,7 +34,7 @@ class ParameterGroup(TypedDict, total=False):
 
 
 class Student(torch.nn.Module):
-    """What is trained: its parameters are all that has gradients."""
+    """The trained part: only its parameters have gradients."""
 
     @abstractmethod
     def groups(self) -> list[ParameterGroup]:
@@ -42,23 +42,23 @@ class Student(torch.nn.Module):
 
     @abstractmethod
     def applied(self) -> AbstractContextManager[None]:
-        """Within it the model computes as changed, with gradients to the parameters."""
+        """A context in which the intervention is applied to the model, with gradients to the parameters."""
 
     @abstractmethod
     def tensors(self) -> dict[str, Tensor]:
-        """What the intervention's file holds."""
+        """The tensors of the intervention's file."""
 
 
 class InterventionModule(FittedModule):
     """Minimises KL(teacher || student) x T^2 + `hard_loss_weight` x cross-entropy over the tokens of the answers, from the
-    first of the target to the one that ends it (LIVE, section 3.2). The loss of a batch is the mean over its tokens, those of
-    all processes.
+    first of the target to the one that ends it (LIVE, section 3.2). The loss of a batch is the mean over its tokens in all
+    processes.
 
-    The teacher reads demonstrations, the student none. The LVLM is no part of this module: it is frozen, neither saved nor
-    moved. `figures` holds the means over the last epoch.
+    The teacher reads demonstrations, the student none. The LVLM is not a submodule: it is frozen, and neither saved nor
+    moved. `figures` are the means over the last epoch.
     """
 
-    #: Whether the loss compares distributions; without it the teacher is not asked.
+    #: Whether the loss compares distributions; otherwise the teacher is not run.
     distils = True
 
     def __init__(
@@ -79,7 +79,7 @@ class InterventionModule(FittedModule):
             self.log_temperature = torch.nn.Parameter(torch.tensor(float(options.temperature)).log())
 
     def temperature(self) -> float | Tensor:
-        """The temperature of the step to come; a learned one with its gradient."""
+        """The temperature of the next step; a learned one with its gradient."""
         if self.log_temperature is not None:
             return self.log_temperature.exp()
         if self.options.temperature_schedule == "decay":
@@ -92,7 +92,7 @@ class InterventionModule(FittedModule):
         total = self.total(losses)
         own = self._own(positions, batch_index)
         means, examples, factor = self._over_processes(total, losses, own)
-        # a step that overflowed in half precision is passed over by the gradient scaler: it is counted, and left out of means
+        # the gradient scaler skips a step that overflowed in half precision: it is counted, but left out of means
         finite = torch.isfinite(means[0]).float()
         added = dict(zip(("loss", *losses), means, strict=True))
         for name, value in {**added, "examples": torch.ones_like(finite)}.items():
@@ -103,7 +103,7 @@ class InterventionModule(FittedModule):
         return total * factor if own else without_share(total, self.parameters())
 
     def _own(self, positions: Sequence[int], batch_index: int) -> int:
-        """How many examples of this process's batch count."""
+        """The number of examples of this process's batch that count."""
         if self.trainer.world_size == 1:
             return len(positions)
         assert self._batches is not None
@@ -112,14 +112,14 @@ class InterventionModule(FittedModule):
     def _over_processes(
         self, total: Tensor, losses: dict[str, Tensor], own: int
     ) -> tuple[Tensor, Tensor | float, Tensor | float]:
-        """(means of the loss and its parts over the tokens of all processes; their examples divided by their number; what to
-        multiply this process's loss by, so that the average of all gradients is that of the mean over all tokens)."""
+        """(means of the loss and its parts over the tokens of all processes; mean number of examples per process; the factor
+        of this process's loss by which the average of all gradients is that of the mean over all tokens)."""
         parts = torch.stack([value.detach().float() for value in (total, *losses.values())])
         world = self.trainer.world_size
         if world == 1:
             return parts, float(own), 1.0
         tokens = self.tokens if own else 0
-        # left out, and not multiplied by 0, which would keep what is not finite
+        # zeros, not a product with 0, which would keep values that are not finite
         weighted = parts * tokens if own else torch.zeros_like(parts)
         whole = over_processes(self.trainer, torch.cat([weighted, parts.new_tensor([tokens, own])]))
         return whole[:-2] / whole[-2], whole[-1] / world, (tokens * world / whole[-2]).to(total)
@@ -127,7 +127,7 @@ class InterventionModule(FittedModule):
     def losses(self, positions: Sequence[int]) -> dict[str, Tensor]:
         """Each part of the loss, unweighted: means over the answers' tokens in nats.
 
-        The teacher comes first: its long prompts are read before anything is kept for the student's backward pass.
+        The teacher comes first, so that its long prompts are read before memory is used for the student's backward pass.
         """
         temperature = self.temperature()
         answers = self.teacher.answers(positions, self.current_epoch, temperature) if self.distils else None
@@ -152,12 +152,12 @@ class InterventionModule(FittedModule):
             return batch, self.hooked.answer_logits(batch)
 
     def backward(self, loss: Tensor, *args: object, **kwargs: object) -> None:
-        """The backward pass; checkpointed layers run again in it, under the intervention."""
+        """The backward pass, in which checkpointed layers run again under the intervention."""
         with self.student.applied() if self.options.grad_checkpointing else nullcontext():
             super().backward(loss, *args, **kwargs)
 
     def on_train_batch_end(self, outputs: object, batch: object, batch_idx: int) -> None:
-        if self.log_temperature is not None:  # its square would reward one below 1, whatever the distributions are
+        if self.log_temperature is not None:  # below 1 its square would lower the loss, whatever the distributions are
             self.log_temperature.data.clamp_(min=0)
 
     def on_train_epoch_start(self) -> None:
@@ -166,13 +166,13 @@ class InterventionModule(FittedModule):
             self.data.expect(self._paths(self._batches))
 
     def summarise(self) -> dict[str, float]:
-        """The means of the epoch that has just ended, over all processes; `figures` are these."""
+        """The means over the epoch that has just ended, over all processes; also stored in `figures`."""
         sums = {name: over_processes(self.trainer, total) for name, total in self._sums.items()}
         count, lost = float(sums.pop("examples")), float(sums.pop("lost"))
         if lost > count:
             raise ConfigError(
                 f"training diverged: no finite loss for {lost:.0f} of {lost + count:.0f} examples of an epoch",
-                "lower --option lr, or another --option precision",
+                "lower --option lr, or choose another --option precision",
             )
         self.figures = {"step": float(self.global_step), "epoch": float(self.current_epoch + 1)}
         self.figures |= {name: float(total) / count for name, total in sums.items()}
@@ -198,22 +198,26 @@ class InterventionModule(FittedModule):
             self.seed,
             self.trainer.world_size,
             self.trainer.global_rank,
-            keeps=self.distils and self.options.teacher_draws is not None,
+            fixed_shares=self.distils and self.options.teacher_draws is not None,
         )
         return DataLoader(_Positions(), sampler=self._batches, batch_size=None)
 
     def _paths(self, batches: EpochBatches) -> Iterator[str]:
-        """Images in the order in which this epoch needs them, those of demonstrations where the teacher has to be asked."""
+        """Images in the order in which this epoch needs them, including those of demonstrations for answers not cached."""
         batches.set_epoch(self.current_epoch)
         draw = self.teacher.draw(self.current_epoch)
         for positions in batches:
-            asked = [p for p in positions if self.distils and not self.teacher.holds(p, self.current_epoch)]
-            shown = [q for p in asked for q in self.draws.demonstrations(p, self.options.shots, draw).tolist()]
-            yield from (example.image for example in self.draws.examples([*shown, *positions]) if example.image)
+            uncached = [p for p in positions if self.distils and not self.teacher.has_cached(p, self.current_epoch)]
+            demonstrations = [
+                q for p in uncached for q in self.draws.demonstrations(p, self.options.shots, draw).tolist()
+            ]
+            yield from (
+                example.image for example in self.draws.examples([*demonstrations, *positions]) if example.image
+            )
 
 
 class _Positions(Dataset[list[int]]):
-    """A batch's positions are all that is loaded; prompts are made where the model is."""
+    """Loads only a batch's positions; the training step builds the prompts."""
 
     def __getitem__(self, positions: Iterable[int]) -> list[int]:
         return list(positions)

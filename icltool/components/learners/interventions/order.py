@@ -1,4 +1,4 @@
-"""Which examples each batch has."""
+"""The examples of each batch."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from icltool.contracts import IntArray, keyed_generator
 
 
 class EpochBatches(DealtBatches):
-    """In another order in every epoch.
+    """Batches in a different order in every epoch.
 
-    With `keeps` each process has examples of its own in all epochs, so that what it keeps of them serves it again: its
-    batches are as large, but of other examples than one process would put together.
+    With `fixed_shares` each process has the same examples in all epochs, so that it can reuse what it has cached of them.
+    Batches have the same size, but other examples than in a single process.
     """
 
     def __init__(
-        self, count: int, batch_size: int, seed: int, world: int = 1, rank: int = 0, keeps: bool = False
+        self, count: int, batch_size: int, seed: int, world: int = 1, rank: int = 0, fixed_shares: bool = False
     ) -> None:
         super().__init__(count, batch_size, seed, world, rank)
         self._dealt = keyed_generator(seed, "steering.deal").permutation(count)
-        self._keeps = keeps and world > 1
+        self._fixed_shares = fixed_shares and world > 1
 
     def __iter__(self) -> Iterator[list[int]]:
-        order = self._order()  # when the first batch is asked for: Lightning may tell the epoch after `iter`
+        order = self._order()  # on the first batch: Lightning may set the epoch after `iter`
         yield from self.dealt(order, spare=order[self.rank : self.rank + 1].tolist())
 
     def _order(self) -> IntArray:
         """The positions of all processes."""
-        if not self._keeps:
+        if not self._fixed_shares:
             return self._shuffled(self._dealt, 0)
         order = np.empty_like(self._dealt)
         for rank in range(self.world):

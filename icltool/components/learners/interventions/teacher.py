@@ -1,4 +1,4 @@
-"""The teacher: the frozen model with demonstrations in its prompt, and what is kept of its answers."""
+"""The teacher, which is the frozen model with demonstrations in its prompt, and the cache of its answers."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from icltool.errors import DataError
 class Teacher:
     """Answers of the frozen model to prompts with demonstrations, as distributions over each token of the target.
 
-    With `teacher_draws` each example has so many fixed sets of demonstrations; what the teacher says after each is kept on
-    the CPU (its top-k tokens with the others' mass, or all logits), and computed once.
+    With `teacher_draws` each example has that many fixed sets of demonstrations; the teacher's answer to each is computed once
+    and cached on the CPU (the top-k tokens with the mass of all others, or all logits).
     """
 
     def __init__(self, data: InterventionSet, draws: Draws, options: InterventionOptions) -> None:
         self.data, self.draws, self.options = data, draws, options
         self._model = hooked_model(data, "a teacher")
-        self._kept: dict[tuple[int, int], tuple[Tensor, ...]] = {}
+        self._cached: dict[tuple[int, int], tuple[Tensor, ...]] = {}
         self._targets: dict[int, Tensor] = {}
         self._compared: set[int] = set()
         #: Prompts that the model has read so far.
         self.read = 0
 
     def draw(self, epoch: int) -> int:
-        """Which set of demonstrations an example has in this epoch (from 0)."""
+        """The index of the set of demonstrations used in this epoch (from 0)."""
         return epoch if self.options.teacher_draws is None else epoch % self.options.teacher_draws
 
     def logits(self, positions: Sequence[int], draw: int) -> list[Tensor]:
@@ -54,43 +54,43 @@ class Teacher:
         return logits
 
     def answers(self, positions: Sequence[int], epoch: int, temperature: float | Tensor) -> TeacherLogProbs:
-        """The distributions at all target tokens of these examples, one behind the other, on the model's device."""
+        """The distributions at all target tokens of these examples, concatenated, on the model's device."""
         draw = self.draw(epoch)
         if self.options.teacher_draws is None:
             return whole(torch.cat(self.logits(positions, draw)), temperature)
-        missing = [p for p in positions if (p, draw) not in self._kept]
+        missing = [p for p in positions if (p, draw) not in self._cached]
         if missing:
             for position, logits in zip(missing, self.logits(missing, draw), strict=True):
-                self._kept[position, draw] = self._packed(logits)
+                self._cached[position, draw] = self._packed(logits)
         device = device_of(self.data.model)
-        parts = [torch.cat(c).to(device) for c in zip(*(self._kept[p, draw] for p in positions), strict=True)]
+        parts = [torch.cat(c).to(device) for c in zip(*(self._cached[p, draw] for p in positions), strict=True)]
         if len(parts) == 1:
             return whole(parts[0], temperature)
         return TeacherLogProbs(parts[0], parts[1].long(), parts[2])
 
-    def holds(self, position: int, epoch: int) -> bool:
-        """Whether the answer to this example's demonstrations of this epoch is kept already."""
-        return (position, self.draw(epoch)) in self._kept
+    def has_cached(self, position: int, epoch: int) -> bool:
+        """Whether the answer to this example's demonstrations of this epoch is cached."""
+        return (position, self.draw(epoch)) in self._cached
 
     def expect_targets(self, positions: Sequence[int], tokens: Tensor) -> None:
-        """Compares the student's target tokens with those that the teacher answered, once for each example. DataError where
-        a tokenizer makes other tokens of a target after demonstrations: distributions would be matched wrongly."""
+        """Compares the student's target tokens with the teacher's, once for each example. Raises DataError if a target is
+        tokenized differently after demonstrations, since distributions would not correspond."""
         if self._compared.issuperset(positions):
             return
-        found = torch.cat([self._targets[position] for position in positions])
-        if not torch.equal(found, tokens):
+        teacher_tokens = torch.cat([self._targets[position] for position in positions])
+        if not torch.equal(teacher_tokens, tokens):
             raise DataError(
-                "the answers have other tokens after demonstrations than without: they cannot be matched token by token",
-                "another --prompt-template, or a model with another tokenizer",
+                "answers are tokenized differently after demonstrations than without them, so their tokens do not correspond",
+                "choose another --prompt-template, or a model with another tokenizer",
             )
         self._compared.update(positions)
 
     def _packed(self, logits: Tensor) -> tuple[Tensor, ...]:
-        """What is kept: logits as they are, or (log-probabilities, tokens int32, rest) where the vocabulary is larger."""
+        """The form that is cached: (log-probabilities, tokens int32, rest), or the logits if the vocabulary is not larger."""
         k = self.options.teacher_top_k
         if not k or k >= logits.shape[-1]:
             return (logits.cpu(),)
-        found = cut(logits, k, self.options.temperature)
-        assert found.tokens is not None
-        assert found.rest is not None
-        return found.log_probs.cpu(), found.tokens.int().cpu(), found.rest.cpu()
+        truncated = cut(logits, k, self.options.temperature)
+        assert truncated.tokens is not None
+        assert truncated.rest is not None
+        return truncated.log_probs.cpu(), truncated.tokens.int().cpu(), truncated.rest.cpu()

@@ -1,4 +1,4 @@
-"""Which model an option set means."""
+"""Builds the model that the options describe."""
 
 from __future__ import annotations
 

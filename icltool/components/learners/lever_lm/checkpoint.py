@@ -1,4 +1,4 @@
-"""Checkpoint files: weights with the index they speak of as safetensors, one config.json, a card."""
+"""Checkpoint files: weights and their index set as safetensors, config.json, and a card."""
 
 from __future__ import annotations
 
@@ -29,19 +29,19 @@ CHECKPOINTS = {
     "min_tl": "the lowest training loss (mean over the batches between two validations)",
 }
 CONFIG_FILE, HISTORY_FILE, CARD_FILE = "config.json", "history.json", "README.md"
-#: What the names of the weights of CLIP's trained towers begin with, and where features by them are kept.
+#: Prefix of the weights of CLIP's trained towers, and the folder in which their features are cached.
 CLIP, FEATURES_FOLDER = "clip.", "features"
-#: How many index rows have their embeddings stored, to recognise another encoder's.
+#: Number of index rows whose embeddings are stored, to recognise those of another encoder.
 PROBES = 64
 
 
 @dataclass(frozen=True)
 class CheckpointConfig:
-    """What config.json holds: everything needed to build the model, and what it was trained on.
+    """The content of config.json: everything needed to build the model, and a record of its training data.
 
     `examples` is N, `dim` D, `shots` the longest training sequence, `index_fingerprint` a hash of the index set's ids
-    in row order. `clip` says how to build the encoder whose towers were trained along: its name, build options and
-    architecture; empty where none was.
+    in row order. `clip` describes the encoder whose towers were trained: its name, build options and architecture; empty if
+    none was.
     """
 
     options: dict[str, object]
@@ -61,7 +61,7 @@ class CheckpointConfig:
 
 
 def index_fingerprint(ids: IntArray) -> str:
-    """16 hex characters of the ids int64 [N] in row order."""
+    """A hash of the ids int64 [N] in row order: 16 hex characters."""
     return hashlib.blake2b(np.ascontiguousarray(ids, dtype="<i8").tobytes(), digest_size=8).hexdigest()
 
 
@@ -72,29 +72,32 @@ def probe_rows(examples: int) -> IntArray:
 
 
 def index_tensors(index: IndexSet, modalities: frozenset[str]) -> dict[str, Tensor]:
-    """What a checkpoint keeps of the index set beside the weights: all ids, and the embeddings of the probe rows."""
+    """A checkpoint's tensors of the index set: all ids, and the embeddings of the probe rows."""
     import torch
 
     rows = probe_rows(len(index))
-    kept = {"index.ids": torch.from_numpy(np.array(index.ids, dtype=np.int64)), "index.probes": torch.from_numpy(rows)}
+    tensors = {
+        "index.ids": torch.from_numpy(np.array(index.ids, dtype=np.int64)),
+        "index.probes": torch.from_numpy(rows),
+    }
     for modality in sorted(modalities):
-        kept[f"index.{modality}"] = torch.from_numpy(np.array(getattr(index, modality)[rows], dtype=np.float32))
-    return kept
+        tensors[f"index.{modality}"] = torch.from_numpy(np.array(getattr(index, modality)[rows], dtype=np.float32))
+    return tensors
 
 
 def save_weights(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-    """Writes tensors (moved to the CPU) as safetensors, whole or not at all."""
+    """Writes tensors (moved to the CPU) as safetensors, atomically."""
     from safetensors.torch import save
 
     with replace_file(path) as temporary:
-        # as bytes, so that a full disk is an OSError of Python's and no error of the library's own
+        # written by Python, so that a full disk is an OSError instead of an error of the library
         temporary.write_bytes(
             save({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, dict(metadata))
         )
 
 
 def remove_old(folder: Path) -> None:
-    """Removes what an earlier training left in the folder, so that no stale checkpoint passes for a new one."""
+    """Removes the files of an earlier training, so that no stale checkpoint is taken for a new one."""
     names = [f"{name}.safetensors" for name in CHECKPOINTS] + [CONFIG_FILE, HISTORY_FILE, CARD_FILE]
     for name in names:
         (folder / name).unlink(missing_ok=True)
@@ -107,13 +110,13 @@ def write_config(folder: Path, config: CheckpointConfig) -> None:
 
 
 def read_config(folder: Path) -> tuple[CheckpointConfig, LeverLMOptions]:
-    """A checkpoint folder's configuration, and its options parsed. StoreError when missing or something else."""
+    """A checkpoint folder's configuration, and its parsed options. Raises StoreError if it is missing or invalid."""
     path = folder / CONFIG_FILE
     again = "train again: `icltool train lever-lm`"
     try:
         values = json.loads(read_whole(path))
     except FileNotFoundError as error:
-        raise StoreError(f"{folder} is no Lever-LM checkpoint: it has no {CONFIG_FILE}", again) from error
+        raise StoreError(f"{folder} is not a Lever-LM checkpoint: it has no {CONFIG_FILE}", again) from error
     except OSError as error:
         raise StoreError(f"{path} cannot be read: {error.strerror or error}", again) from error
     except (ValueError, RecursionError) as error:
@@ -122,7 +125,8 @@ def read_config(folder: Path) -> tuple[CheckpointConfig, LeverLMOptions]:
         raise StoreError(f"{path} does not describe a Lever-LM checkpoint", again)
     if values.get("schema_version") != SCHEMA_VERSION:
         raise StoreError(
-            f"{path} has schema version {values.get('schema_version')}, this icltool reads {SCHEMA_VERSION}", again
+            f"{path} has schema version {values.get('schema_version')}, but this version of icltool reads {SCHEMA_VERSION}",
+            again,
         )
     try:
         config = CheckpointConfig(**values)
@@ -133,7 +137,7 @@ def read_config(folder: Path) -> tuple[CheckpointConfig, LeverLMOptions]:
 
 
 def _check_types(config: CheckpointConfig) -> None:
-    """ValueError for a field that is not what its name says; a width is no more than any model has."""
+    """Raises ValueError for a field of the wrong type or of an impossible size."""
     for name, most in (("examples", 1 << 40), ("dim", 1 << 17), ("shots", 1 << 17)):
         if type(value := getattr(config, name)) is not int or not 0 < value <= most:
             raise ValueError(f"{name} is {value!r:.80}")
@@ -143,14 +147,16 @@ def _check_types(config: CheckpointConfig) -> None:
 
 
 def read_weights(folder: Path, checkpoint: str) -> dict[str, Tensor]:
-    """All tensors of a checkpoint by its name. StoreError when it is missing (the ones there are listed) or cut."""
+    """All tensors of a checkpoint by its name. Raises StoreError if it is missing (listing the existing ones) or truncated."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     path = folder / f"{checkpoint}.safetensors"
     if not path.is_file():
-        there = ", ".join(sorted(p.stem for p in folder.glob("*.safetensors"))) or "none"
-        raise StoreError(f"{path} does not exist; checkpoints there: {there}", "choose one of them, or train again")
+        names = ", ".join(sorted(p.stem for p in folder.glob("*.safetensors"))) or "none"
+        raise StoreError(
+            f"{path} does not exist; checkpoints in its folder: {names}", "choose one of them, or train again"
+        )
     try:
         return load_file(path)
     except (SafetensorError, OSError) as error:
@@ -167,7 +173,7 @@ def write_card(
     history: Sequence[Mapping[str, float]],
     figures: Mapping[str, object],
 ) -> None:
-    """README.md: what was trained on what, how it went, how to use it. `towers` are those of CLIP that were trained."""
+    """Writes README.md: the model, its data, its training and its use. `towers` are CLIP's trained towers."""
     best = {"min_vl": min(history, key=lambda r: r["val_loss"]), "min_tl": min(history, key=lambda r: r["train_loss"])}
     lines = [
         "---",
@@ -189,8 +195,8 @@ def write_card(
     ]
     if towers:
         lines += [
-            f"CLIP's {' and '.join(towers)} {'towers were' if len(towers) > 1 else 'tower was'} trained along, from the",
-            "encoder's weights on. They are part of each checkpoint; in place of these embeddings it reads the",
+            f"CLIP's {' and '.join(towers)} {'towers were' if len(towers) > 1 else 'tower was'} trained, too, starting from",
+            "the encoder's weights. They are part of each checkpoint, which reads, in place of these embeddings, the",
             f"{' and '.join(SOURCES[tower] for tower in towers)} themselves.",
             "",
         ]
@@ -206,15 +212,15 @@ def write_card(
         lines.append(f"| `{name}.safetensors` | {meaning} | {numbers} |")
     lines += ["", "Losses are cross-entropies per token in nats; the validation queries were never trained on.", ""]
     for title, values in (("Data", figures), ("Provenance", config.provenance), ("Options", options)):
-        lines += [f"## {title}", ""] + [f"- {key}: `{_shown(value)}`" for key, value in sorted(values.items())] + [""]
+        lines += [f"## {title}", ""] + [f"- {key}: `{_text(value)}`" for key, value in sorted(values.items())] + [""]
     lines += [
         "## Use",
         "",
-        "`icltool evaluate --method lever-lm --checkpoint FOLDER`, FOLDER being where this card lies.",
+        "`icltool evaluate --method lever-lm --checkpoint FOLDER`, where FOLDER is the folder of this card.",
         "",
     ]
     write_text(folder / CARD_FILE, "\n".join(lines))
 
 
-def _shown(value: object) -> str:
+def _text(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value, sort_keys=True, default=str)

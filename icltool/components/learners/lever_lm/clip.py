@@ -1,7 +1,7 @@
-"""CLIP in the loop: towers that run on every step, trained along with the selector or frozen.
+"""CLIP in the training loop: towers that run in every step, trained with the selector or frozen.
 
-A batch's distinct images and texts are opened and preprocessed by threads while the device works on earlier batches,
-encoded once, and looked up by their rows of the index set, as the stored embeddings are.
+A batch's distinct images and texts are opened and preprocessed by threads while the device works on earlier batches. They are
+encoded once, and looked up by their rows of the index set like stored embeddings.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from icltool.errors import ConfigError, DataError
 
 Preprocess = Callable[[Sequence[str]], Tensor]
 
-#: Batches that are opened ahead of the one in work, images that one thread opens at once, and threads at most.
+#: Batches opened in advance, images that a thread opens at once, and the maximal number of threads.
 AHEAD, CHUNK, MOST_WORKERS = 2, 8, 16
 
 
 @dataclass  # not frozen, as Batch
 class Opened:
-    """What one tower reads for a batch: `inputs` [U, ...] of the distinct images or texts, and for each of the batch's
-    `rows` of the index set int64 [R], ascending, its place among them int64 [R]."""
+    """The input of one tower for a batch: `inputs` [U, ...] of the distinct images or texts, and for each of the batch's
+    `rows` of the index set int64 [R], ascending, its index among them int64 [R]."""
 
     rows: Tensor
     places: Tensor
@@ -46,7 +46,7 @@ class Opened:
 
 @dataclass  # not frozen, as Batch
 class OpenedBatch:
-    """A batch with what the towers read for it, by modality. Lightning moves it between devices through `to`."""
+    """A batch with the towers' inputs, by modality. Lightning moves it between devices through `to`."""
 
     batch: Batch
     opened: Mapping[str, Opened]
@@ -60,8 +60,8 @@ class OpenedBatch:
 class BatchTable:
     """Features of a batch's examples, indexed by rows of the index set as the whole table [N, D] would be.
 
-    A row that is not the batch's (what stands in for the end of a short sequence) gets the features of some other: models
-    leave such positions out of the loss.
+    A row outside the batch (the padding of a short sequence) gets the features of some other row: models leave such positions
+    out of the loss.
     """
 
     def __init__(self, opened: Opened, features: Tensor) -> None:
@@ -70,12 +70,12 @@ class BatchTable:
 
     def __getitem__(self, rows: Tensor) -> Tensor:
         """int64 [...] -> [..., D]."""
-        found = torch.searchsorted(self._rows, rows.contiguous()).clamp(max=len(self._rows) - 1)
-        return self._features[self._places[found]]
+        positions = torch.searchsorted(self._rows, rows.contiguous()).clamp(max=len(self._rows) - 1)
+        return self._features[self._places[positions]]
 
 
 class OnlineClip(nn.Module):
-    """The towers that run on every step; of these the `trained` ones learn, the others stay as they are."""
+    """The towers that run in every step; those in `trained` are trained, the others are frozen."""
 
     def __init__(self, towers: Mapping[str, nn.Module], trained: frozenset[str]) -> None:
         super().__init__()
@@ -83,7 +83,7 @@ class OnlineClip(nn.Module):
         self.trained = trained
         for modality, tower in self.towers.items():
             tower.requires_grad_(modality in trained)
-        self.train()  # encoders come in evaluation mode, and Lightning leaves modes as it finds them
+        self.train()  # encoders are in evaluation mode, which Lightning does not change
 
     def train(self, mode: bool = True) -> OnlineClip:
         """Frozen towers stay in evaluation mode."""
@@ -93,12 +93,12 @@ class OnlineClip(nn.Module):
         return self
 
     def forward(self, opened: Mapping[str, Opened]) -> Features:
-        """By modality a table of the batch's features."""
+        """A table of the batch's features for each modality."""
         tables = {m: BatchTable(part, self.features(m, part.inputs)) for m, part in opened.items()}
         return cast("Features", tables)  # models only ever index it by rows
 
     def features(self, modality: str, inputs: Tensor) -> Tensor:
-        """[U, ...] -> [U, D], in the precision of the weights whatever that of the step."""
+        """[U, ...] -> [U, D], in the precision of the weights."""
         dtype = next(self.towers[modality].parameters()).dtype
         if inputs.is_floating_point():
             inputs = inputs.to(dtype)
@@ -108,22 +108,22 @@ class OnlineClip(nn.Module):
 
 
 def build_clip(encoder: TrainableEncoder, options: LeverLMOptions) -> OnlineClip:
-    """The towers that `options` let run on every step. ConfigError when one cannot do what they ask for."""
+    """The towers that run in every step according to `options`. Raises ConfigError for an option that a tower lacks."""
     towers = {modality: encoder.tower(modality) for modality in sorted(options.encoded)}
     for modality, tower in towers.items():
         if options.grad_checkpointing and modality in options.trained:
             if not isinstance(tower, TradesTimeForMemory):
                 raise ConfigError(
-                    f"the {modality} tower of encoder {encoder.name!r} knows no gradient checkpointing",
+                    f"the {modality} tower of encoder {encoder.name!r} does not support gradient checkpointing",
                     "use --option grad_checkpointing=false",
                 )
             tower.set_grad_checkpointing(True)
     return OnlineClip(towers, options.trained)
 
 
-class KeptClip:
-    """What a checkpoint holds of the trained towers: their weights (`clip.image.…`, `clip.text.…`), and the features
-    `index.<modality>` that they give to some examples, by which a wrongly built tower is recognised."""
+class ClipSnapshot:
+    """A checkpoint's tensors of the trained towers: their weights (`clip.image.…`, `clip.text.…`), and their features
+    `index.<modality>` of some examples, by which a wrongly built tower is recognised."""
 
     def __init__(self, clip: OnlineClip, index: IndexSet, encoder: TrainableEncoder) -> None:
         rows = probe_rows(len(index)).tolist()
@@ -136,24 +136,24 @@ class KeptClip:
     def tensors(self) -> dict[str, Tensor]:
         training, clip = self._clip.training, self._clip.eval()
         device = next(clip.parameters()).device
-        found = {f"index.{m}": clip.features(m, inputs.to(device)).float() for m, inputs in self._inputs.items()}
+        tensors = {f"index.{m}": clip.features(m, inputs.to(device)).float() for m, inputs in self._inputs.items()}
         for modality in self._inputs:
-            found |= {f"{CLIP}{modality}.{name}": t for name, t in clip.towers[modality].state_dict().items()}
+            tensors |= {f"{CLIP}{modality}.{name}": t for name, t in clip.towers[modality].state_dict().items()}
         clip.train(training)
-        return found
+        return tensors
 
 
 class BatchOpener:
-    """Opens what the towers read for a batch, in threads."""
+    """Opens the towers' inputs of a batch, in threads."""
 
     def __init__(self, index: IndexSet, encoder: TrainableEncoder, options: LeverLMOptions) -> None:
-        """ValueError when `index` comes without its images or texts, DataError when it has none."""
+        """Raises ValueError if `index` has no images or texts, DataError for examples without an image."""
         self._options, self._examples = options, len(index)
         self._values = {m: values_of(index, m) for m in sorted(options.encoded)}
         self._preprocess: dict[str, Preprocess] = {m: encoder.preprocessor(m) for m in self._values}
 
     def start(self, batch: Batch, pool: ThreadPoolExecutor) -> Callable[[], OpenedBatch]:
-        """Begins to open; the function that comes back waits until all is there."""
+        """Starts opening a batch; the returned function waits for the result."""
         started = {modality: self._started(modality, batch, pool) for modality in self._values}
         return lambda: OpenedBatch(batch, {modality: wait() for modality, wait in started.items()})
 
@@ -179,19 +179,19 @@ class BatchOpener:
 
 
 class OpenedBatches:
-    """A loader's batches as OpenedBatch, opened a few ahead."""
+    """A loader's batches as OpenedBatch, opened a few batches in advance."""
 
     def __init__(self, loader: DataLoader[Batch], opener: BatchOpener, workers: int) -> None:
         self._loader, self._opener, self._workers = loader, opener, workers
 
     @property
     def sampler(self) -> object:
-        """Lightning tells it the epoch."""
+        """Lightning sets its epoch."""
         return self._loader.sampler
 
     @property
     def batch_sampler(self) -> object:
-        """Lightning asks for it wherever there is a `sampler`."""
+        """Lightning reads it if there is a `sampler`."""
         return self._loader.batch_sampler
 
     def __len__(self) -> int:
@@ -212,7 +212,7 @@ class OpenedBatches:
 
 
 def open_in(pool: ThreadPoolExecutor, preprocess: Preprocess, values: Sequence[str]) -> Callable[[], Tensor]:
-    """Preprocesses in the pool's threads; the function that comes back waits for the tensor [n, ...]."""
+    """Preprocesses in the pool's threads; the returned function waits for the tensor [n, ...]."""
     chunks = [values[start : start + CHUNK] for start in range(0, len(values), CHUNK)]
     futures = [pool.submit(preprocess, chunk) for chunk in chunks]
     return lambda: torch.cat([future.result() for future in futures])
@@ -221,14 +221,14 @@ def open_in(pool: ThreadPoolExecutor, preprocess: Preprocess, values: Sequence[s
 def values_of(arrays: IndexSet | QuerySet, modality: str) -> tuple[str, ...]:
     """The paths of the images, or the texts, of an index set or of queries.
 
-    ValueError when they were not given, DataError when an example has no image.
+    Raises ValueError if they are missing, DataError if an example has no image.
     """
     values: tuple[str, ...] = getattr(arrays, SOURCES[modality])
     if len(values) != len(arrays):
-        raise ValueError(f"the {SOURCES[modality]} are needed and were not given")
+        raise ValueError(f"the {SOURCES[modality]} are missing")
     if modality == "image" and not all(values):
         raise DataError(
-            f"{values.count('')} of {len(values)} examples have no image", "choose a variant that reads texts alone"
+            f"{values.count('')} of {len(values)} examples have no image", "choose a variant that reads texts only"
         )
     return values
 

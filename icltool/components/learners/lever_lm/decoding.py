@@ -1,7 +1,7 @@
 """Decoding demonstration sequences: greedily, or with beams over whole sequences.
 
-All in float64, and scores are rounded before they are compared: so no choice depends on the batch size, and of equal
-examples the one in the lowest row is taken.
+Computed in float64, with scores rounded before they are compared: so no choice depends on the batch size, and ties go to the
+lowest row.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from torch import Tensor
 from icltool.components.learners.lever_lm.model import Features, SelectorModel
 from icltool.components.learners.lever_lm.pointer import PointerModel
 
-#: Decimals that scores are compared with; rounding in another batch changes far less.
+#: Decimals to which scores are rounded for comparison; another batch size changes them far less.
 DECIMALS = 9
 #: Index sets from this size on are searched with faiss.
 SEARCH_FROM = 4096
-#: Neighbours fetched beyond the rows that must not be chosen.
+#: Neighbours fetched beyond the number of closed rows.
 MARGIN = 16
-#: Scores that beam search holds at once on a CPU: what is larger is not kept in its caches, nor by the allocator.
+#: Scores that beam search computes at once on a CPU, so that they fit into its caches and are reused by the allocator.
 BLOCK_CELLS = 1 << 21
 
 
@@ -30,7 +30,7 @@ class NextRow(Protocol):
     """Finds the best allowed row for each hidden state."""
 
     def best(self, hidden: Tensor, closed: Tensor) -> Tensor:
-        """int64 [B] for hidden states [B, E]; `closed` bool [B, n] must not be chosen."""
+        """int64 [B] for hidden states [B, E]; rows in `closed` bool [B, n] must not be chosen."""
         ...
 
 
@@ -46,16 +46,16 @@ class EveryRow:
 
 
 class NearestKey:
-    """A pointer's choice as a nearest-neighbour search: faiss finds candidates in float32, float64 decides.
+    """A pointer's choice as a nearest-neighbour search: faiss finds candidates in float32, and float64 decides.
 
-    Gives what EveryRow gives; a query whose candidates leave a doubt goes there.
+    Gives the same result as EveryRow, which handles queries whose candidates are too close to decide.
     """
 
     def __init__(self, model: PointerModel, keys: Tensor) -> None:
         self._model, self._keys = model, keys
         self._single = keys.float().numpy()
         self._plain = EveryRow(model, keys)
-        self._error = 4 * keys.shape[1] * 2.0**-23  # of a float32 product of unit vectors, with room
+        self._error = 4 * keys.shape[1] * 2.0**-23  # a generous bound for a float32 product of unit vectors
 
     def best(self, hidden: Tensor, closed: Tensor) -> Tensor:
         import faiss
@@ -64,13 +64,15 @@ class NearestKey:
         if fetch >= len(self._keys):
             return self._plain.best(hidden, closed)
         pointing, scale = self._model.pointing(hidden), self._model.log_scale.exp()
-        found, labels = faiss.knn(pointing.float().numpy(), self._single, fetch, metric=faiss.METRIC_INNER_PRODUCT)
+        cosines_float32, labels = faiss.knn(
+            pointing.float().numpy(), self._single, fetch, metric=faiss.METRIC_INNER_PRODUCT
+        )
         rows = torch.from_numpy(labels).sort(-1).values  # by row, so that the first of equal scores is the lowest row
         cosines = (self._keys[rows] * pointing.unsqueeze(1)).sum(-1)
         scores = (scale * cosines).round(decimals=DECIMALS).masked_fill_(closed.gather(1, rows), -torch.inf)
         places = scores.argmax(-1, keepdim=True)
         chosen, best = rows.gather(1, places).squeeze(1), scores.gather(1, places).squeeze(1)
-        floor = scale * (torch.from_numpy(found[:, -1]).double() + self._error)
+        floor = scale * (torch.from_numpy(cosines_float32[:, -1]).double() + self._error)
         doubtful = best <= floor
         if doubtful.any():
             chosen[doubtful] = self._plain.best(hidden[doubtful], closed[doubtful])
@@ -78,7 +80,7 @@ class NearestKey:
 
 
 def next_row(model: SelectorModel, targets: Tensor) -> NextRow:
-    """The way to search that suits the model, the size of the index set and the device."""
+    """The search for this model, size of index set and device."""
     if isinstance(model, PointerModel) and len(targets) >= SEARCH_FROM and targets.device.type == "cpu":
         return NearestKey(model, targets)
     return EveryRow(model, targets)
@@ -87,7 +89,7 @@ def next_row(model: SelectorModel, targets: Tensor) -> NextRow:
 def greedy(
     model: SelectorModel, query: Features, table: Features, tokens: Tensor, search: NextRow, closed: Tensor, shots: int
 ) -> Tensor:
-    """Rows int64 [B, shots] in the order of generation. `closed` bool [B, n] (changed) must not be chosen."""
+    """Rows int64 [B, shots] in the order of generation. Rows in `closed` bool [B, n] (modified) must not be chosen."""
     hidden, state = model.advance(model.start_embedding(query), keep=True)
     chosen: list[Tensor] = []
     for step in range(shots):
@@ -112,8 +114,8 @@ def beam(
 ) -> Tensor:
     """Rows int64 [B, shots] of the sequence with the largest summed log-probability that `beams` hypotheses find.
 
-    A step's probabilities are over the rows that are still allowed. Equal sums: the hypothesis that ranked higher before,
-    then the lower row. Each step reads one ICD per hypothesis; what stands before it is in the model's state.
+    A step's probabilities are over the rows that are still allowed. Ties go to the hypothesis that ranked higher before, then
+    to the lower row. Each step reads one ICD per hypothesis; the model's state contains the previous ones.
     """
     batch, examples = closed.shape
     hidden, state = model.advance(model.start_embedding(query), keep=True)
@@ -156,19 +158,19 @@ def _extensions(
 
 
 def first_largest(values: Tensor, count: int) -> Tensor:
-    """int64 [B, min(count, M)]: where the largest of `values` [B, M], rounded at DECIMALS, stand, descending; of equal
-    ones the first.
+    """int64 [B, min(count, M)]: the positions of the largest of `values` [B, M], rounded to DECIMALS, in descending order; ties
+    go to the first.
 
-    What a stable sort of everything would begin with, at the price of a partial one where few are equal.
+    Equals the beginning of a stable sort of everything, at the cost of a partial sort if there are few ties.
     """
     if count + MARGIN >= values.shape[1]:
         return values.round(decimals=DECIMALS).sort(descending=True, stable=True).indices[:, :count]
     top, places = values.topk(count + MARGIN)
     places = places.sort(-1).values
-    found = values.gather(1, places).round(decimals=DECIMALS).sort(descending=True, stable=True).indices
-    places = places.gather(1, found[:, :count])
+    order = values.gather(1, places).round(decimals=DECIMALS).sort(descending=True, stable=True).indices
+    places = places.gather(1, order[:, :count])
     last = top[:, [count - 1, -1]].round(decimals=DECIMALS)
-    cut = last[:, 0] == last[:, 1]  # more may be equal to the last one than were fetched
+    cut = last[:, 0] == last[:, 1]  # there may be more ties with the last one than were fetched
     if cut.any():
         places[cut] = values[cut].round(decimals=DECIMALS).sort(descending=True, stable=True).indices[:, :count]
     return places

@@ -1,4 +1,4 @@
-"""Features by the towers that a checkpoint holds, for decoding; those of an index set are kept on disk."""
+"""Features computed with the towers in a checkpoint, for decoding; those of an index set are cached on disk."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from icltool.contracts import FloatArray, IndexSet, QuerySet, TrainableEncoder
 from icltool.errors import ConfigError, StoreError
 from icltool.store.atomic import replace_file
 
-#: Makes the encoder of a name with options.
+#: Builds an encoder from its name and options.
 BuildEncoder: TypeAlias = Callable[..., object]
 
-#: Images or texts that are encoded at once, and how many one file on disk holds.
+#: Images or texts encoded at once, and the number in one file on disk.
 ENCODED_AT_ONCE, BLOCK = 64, 4096
 
 
@@ -40,30 +40,30 @@ class TrainedClip:
         folder: Path,
         device: str,
     ) -> None:
-        """`folder` is where features of index sets are kept."""
+        """Features of index sets are cached in `folder`."""
         self._towers = {m: tower.to(device).float().eval().requires_grad_(False) for m, tower in towers.items()}
         self._preprocess, self._dim, self._folder, self._device = dict(preprocess), dim, folder, torch.device(device)
         self._marks: dict[str, str] = {}
         self._latest: dict[tuple[str, str], tuple[tuple[str, ...], FloatArray]] = {}
 
     def filled_index(self, index: IndexSet, modalities: Iterable[str]) -> IndexSet:
-        """The index set with these modalities' features by our towers, from disk where they were computed before."""
+        """The index set with these modalities' features from the towers, read from disk if they are cached."""
         filled = self._filled(index, modalities, self._stored)
         return replace(index, image=filled.get("image", index.image), text=filled.get("text", index.text))
 
     def filled_queries(self, queries: QuerySet, modalities: Iterable[str]) -> QuerySet:
-        """The queries with these modalities' features by our towers."""
+        """The queries with these modalities' features from the towers."""
         filled = self._filled(queries, modalities, self.encode)
         return replace(queries, image=filled.get("image", queries.image), text=filled.get("text", queries.text))
 
     @torch.inference_mode()
     def encode(self, modality: str, values: Sequence[str]) -> FloatArray:
-        """float32 [n, D] of paths of images, or of texts.
+        """float32 [n, D] for image paths or texts.
 
-        Always in batches of one size, filled up with the last, so that a value's features hardly depend on the others.
+        All batches have the same size, padded with the last value, so that features hardly depend on the other values.
         """
         batches = [values[start : start + ENCODED_AT_ONCE] for start in range(0, len(values), ENCODED_AT_ONCE)]
-        found = [np.empty((0, self._dim), dtype=np.float32)]
+        features = [np.empty((0, self._dim), dtype=np.float32)]
         with ThreadPoolExecutor(thread_count()) as pool:
             opening = deque(open_in(pool, self._preprocess[modality], batch) for batch in batches[:AHEAD])
             for place, batch in enumerate(batches):
@@ -72,8 +72,8 @@ class TrainedClip:
                 inputs = opening.popleft()()
                 missing = ENCODED_AT_ONCE - len(batch)
                 inputs = torch.cat([inputs, inputs[-1:].expand(missing, *inputs.shape[1:])])
-                found.append(self._towers[modality](inputs.to(self._device)).float().cpu().numpy()[: len(batch)])
-        return np.concatenate(found)
+                features.append(self._towers[modality](inputs.to(self._device)).float().cpu().numpy()[: len(batch)])
+        return np.concatenate(features)
 
     def _filled(
         self,
@@ -81,19 +81,19 @@ class TrainedClip:
         modalities: Iterable[str],
         encode: Callable[[str, Sequence[str]], FloatArray],
     ) -> dict[str, FloatArray]:
-        """Features float32 [n, D] by modality, of the towers that we have; what several examples share is encoded once."""
+        """Features float32 [n, D] by modality, for the available towers; values that examples share are encoded once."""
         filled: dict[str, FloatArray] = {}
         for modality in set(modalities) & set(self._towers):
             values, kind = values_of(arrays, modality), (type(arrays).__name__, modality)
             if kind not in self._latest or self._latest[kind][0] != values:
                 places = {value: place for place, value in enumerate(dict.fromkeys(values))}
-                found = encode(modality, list(places))[[places[value] for value in values]]
-                self._latest[kind] = (values, found)  # further shots ask for the same
+                features = encode(modality, list(places))[[places[value] for value in values]]
+                self._latest[kind] = (values, features)  # further numbers of shots need the same
             filled[modality] = self._latest[kind][1]
         return filled
 
     def _stored(self, modality: str, values: Sequence[str]) -> FloatArray:
-        """As `encode`, block by block: each is written as soon as it is computed, and read where it is there."""
+        """As `encode`, in blocks that are cached on disk."""
         folder = self._folder / f"{modality}-{self._mark(modality, values)}"
         blocks = []
         for start in range(0, len(values), BLOCK):
@@ -107,7 +107,7 @@ class TrainedClip:
         return np.concatenate(blocks) if blocks else np.empty((0, self._dim), dtype=np.float32)
 
     def _mark(self, modality: str, values: Sequence[str]) -> str:
-        """16 hex characters of the tower's weights and the values, in order."""
+        """A hash of the tower's weights and of the values in order: 16 hex characters."""
         if modality not in self._marks:
             hasher = hashlib.blake2b(digest_size=8)
             for name, tensor in sorted(self._towers[modality].state_dict().items()):
@@ -127,21 +127,21 @@ def load_clip(
 ) -> TrainedClip:
     """The towers of the checkpoint `path` with its `weights` (named image.…, text.…).
 
-    Raises ConfigError when the encoder cannot be built, StoreError when the weights do not fit it.
+    Raises ConfigError if the encoder cannot be built, StoreError if the weights do not fit it.
     """
     misfit = f"{path} does not fit {files.CONFIG_FILE} beside it"
-    name, given, architecture = (config.clip.get(key) for key in ("encoder", "options", "architecture"))
-    if {key.split(".")[0] for key in weights} != options.trained or not isinstance(given, dict) or not name:
+    name, build_options, architecture = (config.clip.get(key) for key in ("encoder", "options", "architecture"))
+    if {key.split(".")[0] for key in weights} != options.trained or not isinstance(build_options, dict) or not name:
         raise StoreError(f"{misfit}: other towers of CLIP", "train again")
     if build_encoder is None:
         raise ConfigError(
-            f"{path} holds trained towers of encoder {name!r}, and nothing was given that builds it",
-            "load it with build_encoder, such as icltool's encoder of that name",
+            f"{path} contains trained towers of encoder {name!r}, which cannot be built without build_encoder",
+            "pass build_encoder, for example a function that builds icltool's encoder of that name",
         )
-    encoder = build_encoder(str(name), **{**given, "device": "cpu"})
+    encoder = build_encoder(str(name), **{**build_options, "device": "cpu"})
     if not isinstance(encoder, TrainableEncoder):
         raise ConfigError(
-            f"{path} holds trained towers of encoder {name!r}, which cannot be trained here", "update its package"
+            f"{path} contains trained towers of encoder {name!r}, which is not trainable here", "update its package"
         )
     if encoder.architecture() != architecture:
         raise StoreError(
@@ -161,19 +161,19 @@ def load_clip(
 
 
 def _read_block(path: Path, shape: tuple[int, int]) -> FloatArray | None:
-    """Features as they were written; None where there are none, or none that can be read."""
+    """The features in a block file; None if it is missing or unreadable."""
     import h5py
 
     try:
         with h5py.File(path, "r") as file:
-            found: FloatArray = np.asarray(file["features"][:], dtype=np.float32)
+            features: FloatArray = np.asarray(file["features"][:], dtype=np.float32)
     except (OSError, KeyError):
         return None
-    return found if found.shape == shape else None
+    return features if features.shape == shape else None
 
 
 def _write_block(path: Path, features: FloatArray) -> None:
-    """Writes a block whole or not at all; in a folder that cannot be written to, nothing is kept."""
+    """Writes a block atomically. If the folder is not writable, nothing is cached."""
     import h5py
 
     try:

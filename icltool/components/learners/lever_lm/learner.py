@@ -31,16 +31,16 @@ class LeverLM(OptionsLearner):
     def train(self, data: TrainingSet, folder: Path, seed: int, progress: Progress) -> TrainingOutcome:
         """Writes last, min_vl, min_tl (.safetensors), config.json, history.json, README.md and logs/ into `folder`.
 
-        Never opens an image unless a tower of CLIP runs on every step (options `freeze`, `from_images`); training changes
-        the weights of `data.encoder` then. What an earlier training left in `folder` is removed first. Raises DataError
-        or ConfigError for data or options that cannot be trained on, KeyboardInterrupt on Ctrl-C; finished validations
-        keep their checkpoints then.
+        Opens images only if a tower of CLIP runs in every step (options `freeze`, `from_images`); training then changes the
+        weights of `data.encoder`. The files of an earlier training in `folder` are removed first. Raises DataError or
+        ConfigError for unsuitable data or options, KeyboardInterrupt on Ctrl-C, which keeps the checkpoints of finished
+        validations.
         """
         from icltool.components.learners.fitting.runner import fit
         from icltool.components.learners.fitting.trainer import seeded
         from icltool.components.learners.lever_lm import rows
         from icltool.components.learners.lever_lm.building import build_model
-        from icltool.components.learners.lever_lm.clip import BatchOpener, KeptClip, build_clip
+        from icltool.components.learners.lever_lm.clip import BatchOpener, ClipSnapshot, build_clip
         from icltool.components.learners.lever_lm.model import code_tensor, feature_tensors
         from icltool.components.learners.lever_lm.module import LeverLMModule
         from icltool.components.learners.lever_lm.training import LeverLMTraining
@@ -61,8 +61,8 @@ class LeverLM(OptionsLearner):
             online = None if encoder is None else build_clip(encoder, options)
             opener = None if encoder is None else BatchOpener(data.index, encoder, options)
             module = LeverLMModule(model, table, code_tensor(data.index), train, validation, seed, online, opener)
-            kept = files.index_tensors(data.index, options.reads.needs - options.trained)
-            trained = None if encoder is None or online is None else KeptClip(online, data.index, encoder)
+            index_tensors = files.index_tensors(data.index, options.reads.needs - options.trained)
+            snapshot = None if encoder is None or online is None else ClipSnapshot(online, data.index, encoder)
             figures = {
                 "rows given": len(data.scores),
                 "rows trained on": len(train),
@@ -72,26 +72,26 @@ class LeverLM(OptionsLearner):
             }
 
             def beside_weights() -> Mapping[str, Tensor]:
-                return {**kept, **(trained.tensors() if trained else {})}
+                return {**index_tensors, **(snapshot.tensors() if snapshot else {})}
 
             return fit(LeverLMTraining(module, folder, beside_weights, config, figures, progress))
 
     def _encoder_and_dim(self, data: TrainingSet, table: Mapping[str, Tensor]) -> tuple[TrainableEncoder | None, int]:
-        """(the encoder whose towers run, None where none does; D). ConfigError when it does not fit the embeddings."""
+        """(the encoder whose towers run, or None; D). Raises ConfigError if the encoder does not fit the embeddings."""
         widths = {values.shape[1] for values in table.values()}
         if not self.options.encoded:
             return None, widths.pop()
         if data.encoder is None:
-            raise ValueError("the encoder is needed and was not given")
+            raise ValueError("these options need data.encoder, which is None")
         if widths - {data.encoder.dim}:
             raise ConfigError(
-                f"encoder {data.encoder.name!r} gives features of width {data.encoder.dim}, the embeddings have {widths.pop()}",
+                f"encoder {data.encoder.name!r} has features of width {data.encoder.dim}, the embeddings have {widths.pop()}",
                 "train with the encoder that made the embeddings",
             )
         return data.encoder, data.encoder.dim
 
     def _config(self, data: TrainingSet, dim: int, seed: int) -> files.CheckpointConfig:
-        """What config.json is to hold."""
+        """The content of config.json."""
         clip: dict[str, object] = {}
         if self.options.trained and data.encoder is not None:
             clip = {

@@ -1,4 +1,4 @@
-"""The selector's models behind one interface, and the published one: a causal model over the index set as vocabulary."""
+"""The interface of selector models, and the published one: a causal model with the index set as its vocabulary."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ Features = Mapping[str, Tensor]
 
 
 class SelectorModel(nn.Module):
-    """What training and decoding ask of a selector's model.
+    """A selector's model, as training and decoding use it.
 
-    A row is read as embeddings [B, T, E]: a start that holds the query, then one position per ICD. `advance` gives the
-    hidden states, and `scores` says how good each example of an index set would be next.
+    A row is read as embeddings [B, T, E]: a start with the query, then one position per ICD (in-context demonstration).
+    `advance` returns the hidden states, and `scores` rates each example of an index set as the next ICD.
     """
 
-    #: Whether the model knows the examples of its training by their rows, and so fits no other index set.
+    #: Whether the model identifies examples by their rows in training, and so fits no other index set.
     bound_to_index: bool
     options: LeverLMOptions
 
@@ -34,7 +34,7 @@ class SelectorModel(nn.Module):
     def batch_loss(self, batch: Batch, table: Features, codes: Tensor) -> tuple[Tensor, Tensor]:
         """(summed loss in nats, number of predictions) of some training rows.
 
-        `table` holds the features [N, D] of the index set, `codes` int64 [2, N] its image ids and groups.
+        `table` contains the features [N, D] of the index set, `codes` int64 [2, N] its image ids and groups.
         """
 
     @abstractmethod
@@ -55,8 +55,8 @@ class SelectorModel(nn.Module):
 
     @abstractmethod
     def targets(self, tokens: Tensor, table: Features) -> Tensor:
-        """What `scores` compares hidden states with, for an index set of n examples: their tokens int64 [n] and features
-        [n, D] -> a tensor whose first dimension is n."""
+        """The tensor with which `scores` compares hidden states, for an index set of n examples with tokens int64 [n] and
+        features [n, D]; its first dimension is n."""
 
     @abstractmethod
     def scores(self, hidden: Tensor, targets: Tensor) -> Tensor:
@@ -90,7 +90,7 @@ class LeverLMModel(SelectorModel):
         self.adapters = nn.ModuleDict({m: build_adapter(dim, options) for m in modalities} if options.adapter else {})
 
     def features_embedding(self, features: Features, modalities: tuple[str, ...]) -> Tensor:
-        """The sum over modalities of normalised (if so set) and adapted features: [..., D] -> [..., E]."""
+        """The sum over modalities of (optionally normalised) adapted features: [..., D] -> [..., E]."""
         parts = []
         for modality in modalities:
             values = features[modality]
@@ -119,7 +119,7 @@ class LeverLMModel(SelectorModel):
     def forward(self, tokens: Tensor, query: Features, icds: Features) -> Tensor:
         """Logits [B, L - 1, V] of the token after each position of `tokens` int64 [B, L] but the last.
 
-        `query` [B, D]; `icds` [B, L - 3, D] are the features at positions 2 … L - 2 (anything where EOS stands).
+        `query` [B, D]; `icds` [B, L - 3, D] are the features at positions 2 … L - 2 (arbitrary at EOS).
         """
         embeddings = torch.cat([self.start_embedding(query), self.icd_embedding(tokens[:, 2:-1], icds)], 1)
         hidden, _ = self.network.advance(embeddings)
@@ -154,7 +154,7 @@ class LeverLMModel(SelectorModel):
     def loss(self, tokens: Tensor, labels: Tensor, query: Features, icds: Features) -> tuple[Tensor, Tensor]:
         """(summed cross-entropy in nats, number of predicted tokens) over the whole row.
 
-        Predicted are QUERY (a constant, soon at no cost), icd_1 … icd_K and EOS, each from what stands before it.
+        QUERY (a constant, whose loss soon vanishes), icd_1 … icd_K and EOS are each predicted from what precedes them.
         """
         logits = self(tokens, query, icds)
         targets = labels[:, 1:]
@@ -173,19 +173,21 @@ def code_tensor(index: IndexSet) -> Tensor:
 
 
 def feature_tensors(arrays: IndexSet | QuerySet, modalities: frozenset[str]) -> dict[str, Tensor]:
-    """The embeddings asked for as float32 tensors [n, D], by modality.
+    """The embeddings of these modalities as float32 tensors [n, D].
 
-    Raises ValueError when one is not there, DataError when they differ in width or hold values that are not finite.
+    Raises ValueError if one is missing, DataError if they differ in width or contain values that are not finite.
     """
-    found: dict[str, Tensor] = {}
+    tensors: dict[str, Tensor] = {}
     for modality in sorted(modalities):
         values = getattr(arrays, modality)
         if values is None:
-            raise ValueError(f"the {modality} embeddings are needed and were not given")
-        found[modality] = torch.from_numpy(values).float()
-        if not torch.isfinite(found[modality]).all():
-            raise DataError(f"the {modality} embeddings hold values that are not finite", "run `icltool embed` again")
-    if len({tensor.shape[1] for tensor in found.values()}) > 1:
-        widths = ", ".join(f"{name} {tensor.shape[1]}" for name, tensor in found.items())
-        raise DataError(f"embeddings differ in width: {widths}", "make them with one encoder")
-    return found
+            raise ValueError(f"the {modality} embeddings are missing")
+        tensors[modality] = torch.from_numpy(values).float()
+        if not torch.isfinite(tensors[modality]).all():
+            raise DataError(
+                f"the {modality} embeddings contain values that are not finite", "run `icltool embed` again"
+            )
+    if len({tensor.shape[1] for tensor in tensors.values()}) > 1:
+        widths = ", ".join(f"{name} {tensor.shape[1]}" for name, tensor in tensors.items())
+        raise DataError(f"embeddings differ in width: {widths}", "compute them with the same encoder")
+    return tensors

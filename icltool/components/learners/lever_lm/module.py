@@ -23,8 +23,8 @@ from icltool.errors import ConfigError
 class LeverLMModule(FittedModule):
     """Trains a selector's model on rows whose features are gathered from one table per modality.
 
-    `table` holds the stored embeddings [N, D], `codes` int64 [2, N] the index set's image ids and groups. The modalities
-    that `clip` has towers for are encoded on every step instead; `opener` then opens what they read.
+    `table` contains the stored embeddings [N, D], `codes` int64 [2, N] the index set's image ids and groups. The modalities
+    for which `clip` has towers are encoded in every step instead; `opener` then opens their inputs.
 
     After each validation `figures` holds its record: step, epoch, train_loss (mean per token since the validation
     before, dropout on), val_loss (mean per token, dropout off), lr.
@@ -45,21 +45,21 @@ class LeverLMModule(FittedModule):
         self.model, self.train_rows, self.validation_rows, self.seed = model, train, validation, seed
         self.clip, self.opener = clip, opener
         self.figures: dict[str, float] = {}
-        # plain tensors, no buffers: distributed training would send buffers from process 0 to all in every step
+        # plain tensors, since distributed training would broadcast buffers in every step
         self._table, self._codes = dict(table), codes
         self._train_sums = self._validation_sums = torch.zeros(2)
         #: The mean loss per token of the batch of all processes.
         self.mean_loss = torch.tensor(0.0)
 
     def on_train_start(self) -> None:
-        dtype = next(self.model.parameters()).dtype  # known only now: a precision such as bf16-true changes it
+        dtype = next(self.model.parameters()).dtype  # only now, since a precision such as bf16-true changes it
         self._table = {modality: features.to(self.device, dtype) for modality, features in self._table.items()}
         self._codes = self._codes.to(self.device)
         self._train_sums = torch.zeros(
             2, dtype=torch.float32 if self.device.type == "mps" else torch.float64, device=self.device
         )
         self._validation_sums = torch.zeros_like(self._train_sums)
-        if self.global_rank:  # process 0 draws its dropout as the only one does; the others must not draw the same
+        if self.global_rank:  # process 0 draws as a single process does; the others must draw different dropout
             torch.manual_seed(int(keyed_generator(self.seed, "lever-lm.dropout", self.global_rank).integers(2**62)))
 
     def batch_loss(self, batch: Batch | OpenedBatch) -> tuple[Tensor, Tensor]:
@@ -79,7 +79,7 @@ class LeverLMModule(FittedModule):
             figures = {"train_loss_step": float(self.mean_loss), "lr": self._learning_rate()}
             for logger in self.trainer.loggers:
                 logger.log_metrics(figures, step=self.global_step)
-        # gradients are averaged over processes: so that of the mean over the tokens of all comes out
+        # gradients are averaged over processes, which then gives that of the mean over all tokens
         return total * self.trainer.world_size / whole[1].to(total.dtype)
 
     def on_validation_epoch_start(self) -> None:
@@ -154,5 +154,5 @@ class LeverLMModule(FittedModule):
 
 
 def log_interval(options: LeverLMOptions) -> int:
-    """Training steps between two lines of the loggers."""
+    """Training steps between two entries of the loggers."""
     return int(options.trainer.get("log_every_n_steps") or NOTE_EVERY)

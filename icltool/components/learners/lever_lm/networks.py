@@ -1,4 +1,4 @@
-"""The sequence models behind one small interface. A further network is one class and one entry of `NETWORKS`."""
+"""The sequence models behind one small interface. To add a network, write a class and add it to `NETWORKS`."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ class Network(nn.Module):
 
     @abstractmethod
     def advance(self, embeddings: Tensor, state: object = None, keep: bool = False) -> tuple[Tensor, object]:
-        """Reads [B, T, E] after what `state` has read; gives the hidden states [B, T, E] and the state after them.
+        """Reads [B, T, E] after the input of `state`; returns the hidden states [B, T, E] and the state after them.
 
-        `state` is consumed; None starts a row. Without `keep` the state that comes back is of no use.
+        `state` is consumed; None starts a row. Without `keep` the returned state must not be used.
         """
 
     @abstractmethod
@@ -46,7 +46,7 @@ class Network(nn.Module):
 
 
 class ReadsWithGPT2(nn.Module):
-    """What models share that read embeddings with transformers' GPT-2."""
+    """The base of models that read embeddings with transformers' GPT-2."""
 
     transformer: GPT2Model
 
@@ -106,7 +106,7 @@ class LSTMNetwork(Network):
     def __init__(self, vocabulary: Vocabulary, options: LeverLMOptions) -> None:
         super().__init__()
         width = options.n_embd
-        between = options.dropout if options.n_layer > 1 else 0.0  # torch warns about a rate that has no place
+        between = options.dropout if options.n_layer > 1 else 0.0  # torch warns about dropout in a single layer
         self.tokens = nn.Embedding(len(vocabulary), width)
         self.lstm = nn.LSTM(width, width, options.n_layer, dropout=between, batch_first=True)
         self.head = nn.Sequential(
@@ -143,5 +143,5 @@ def build_adapter(dim: int, options: LeverLMOptions) -> nn.Module:
 
 
 def parameters_of(module: nn.Module) -> int:
-    """How many numbers are trained."""
+    """The number of trained parameters."""
     return sum(p.numel() for p in module.parameters() if p.requires_grad)

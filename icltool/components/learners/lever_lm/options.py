@@ -170,26 +170,26 @@ class LeverLMOptions(LearnerOptions):
 
     @property
     def trained(self) -> frozenset[str]:
-        """The modalities whose tower of CLIP is trained."""
+        """The modalities whose CLIP tower is trained."""
         return self.reads.needs - set(self.freeze)
 
     @property
     def encoded(self) -> frozenset[str]:
-        """The modalities whose tower runs on every step of training."""
+        """The modalities whose tower runs in every training step."""
         return self.reads.needs if self.from_images else self.trained
 
     @property
     def decoding_needs(self) -> frozenset[str]:
-        """What a trained selector reads of an index set: stored embeddings, or images and texts for its own towers."""
+        """The parts of an index set that a trained selector reads: stored embeddings, or images and texts for its towers."""
         return frozenset(SOURCES[m] if m in self.trained else m for m in self.reads.needs)
 
     @property
     def training_needs(self) -> frozenset[str]:
-        """What training reads, `encoder` among it where a tower runs."""
+        """The parts that training reads, including `encoder` if a tower runs."""
         return self.decoding_needs | {SOURCES[m] for m in self.encoded} | ({"encoder"} if self.encoded else set())
 
     def identity(self) -> dict[str, object]:
-        """The options that decide the result as JSON-ready values (an infinite threshold as text, which JSON has no number
+        """The options that determine the result, as JSON-ready values (an infinite threshold as text, since JSON has no number
         for)."""
         values: dict[str, object] = self.model_dump(mode="json", exclude={"workers"})
         if math.isinf(self.threshold):

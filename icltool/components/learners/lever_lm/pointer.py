@@ -1,12 +1,12 @@
-"""The pointer selector: icltool's step beyond the paper, a model that knows examples by their features alone.
+"""The pointer selector: an extension of the paper, a model that represents examples by their features alone.
 
-The published selector learns an output row for every index example, and so what it learns about one example says
-nothing about another. Here the next ICD is the example whose key, a learned linear projection of its features, has the
-largest cosine with a projection of the hidden state. There is no table of size N: decoding is a nearest-neighbour
-search, and another index set needs no training.
+The published selector learns an output row for every index example, so it cannot generalise from one example to another.
+Here the next in-context demonstration (ICD) is the example whose key, a learned linear projection of its features, has the
+largest cosine with a projection of the hidden state. There is no table of size N: decoding is a nearest-neighbour search, and
+another index set needs no training.
 
-Query, ICDs and keys each have one linear layer per modality. Linear on purpose: on unseen combinations of attributes
-the two-layer adapters of the published model generalise worse.
+Query, ICDs and keys each have one linear layer per modality. The layers are linear on purpose: on unseen combinations of
+attributes the two-layer adapters of the published model generalise worse.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from icltool.components.learners.lever_lm.options import LeverLMOptions
 from icltool.components.learners.lever_lm.rows import Batch
 from icltool.errors import ConfigError
 
-#: What a logit is at the start of training for a cosine of one.
+#: The logit of a cosine of one at the start of training.
 INITIAL_SCALE = 10.0
 
 
@@ -33,14 +33,14 @@ class PointerModel(ReadsWithGPT2, SelectorModel):
     bound_to_index = False
 
     def __init__(self, examples: int, dim: int, options: LeverLMOptions) -> None:
-        """`examples` is N, the index set of training: it decides no shape. `dim` is D."""
+        """`examples` is N, the size of the index set of training, on which no shape depends. `dim` is D."""
         super().__init__()
         from transformers import GPT2Model
 
         self.examples, self.dim, self.options = examples, dim, options
         config = gpt2_config(options, 1)
         self.transformer = GPT2Model(config)
-        self.transformer.wte = nn.Identity()  # type: ignore[assignment]  # nothing is looked up: tokens are features
+        self.transformer.wte = nn.Identity()  # type: ignore[assignment]  # no lookup: tokens are features
         reads = options.reads
         self.query_adapters = self._layers(reads.query, options.n_embd)
         self.icd_adapters = self._layers(reads.icd, options.n_embd)
@@ -57,14 +57,14 @@ class PointerModel(ReadsWithGPT2, SelectorModel):
         return self._mapped(icds, self.icd_adapters)
 
     def targets(self, tokens: Tensor, table: Features) -> Tensor:
-        """The keys [n, P], of length one."""
+        """The keys [n, P], normalised."""
         return normalize(self._mapped(table, self.key_layers), dim=-1)
 
     def scores(self, hidden: Tensor, targets: Tensor) -> Tensor:
         return self.log_scale.exp() * self.pointing(hidden) @ targets.T
 
     def pointing(self, hidden: Tensor) -> Tensor:
-        """Where hidden states [..., E] point, [..., P], of length one."""
+        """The directions [..., P] to which hidden states [..., E] point, normalised."""
         return normalize(self.pointer(hidden), dim=-1)
 
     @property
@@ -72,13 +72,13 @@ class PointerModel(ReadsWithGPT2, SelectorModel):
         return self.options.n_positions
 
     def batch_loss(self, batch: Batch, table: Features, codes: Tensor) -> tuple[Tensor, Tensor]:
-        """Cross-entropy of each ICD among what it is contrasted with (option `contrast`), in nats.
+        """Cross-entropy in nats of each ICD among the rows with which it is contrasted (option `contrast`).
 
-        Left out of the contrast are the ICDs that stand before it, and rows that share the query's image or group.
+        The contrast excludes earlier ICDs, and rows that share the query's image or group.
         """
         if self.options.contrast == "pool" and not batch.pools.shape[1]:
             raise ConfigError(
-                "these sequences come without their candidate pools", "use --option contrast=index, or generate again"
+                "these sequences have no candidate pools", "use --option contrast=index, or generate them again"
             )
         rows = batch.tokens[:, 2:-1]
         known = rows < self.examples  # the other columns of a short row are EOS
@@ -112,7 +112,7 @@ class PointerModel(ReadsWithGPT2, SelectorModel):
         return total, counted.sum()
 
     def _drawn(self, icds: Tensor, queries: Tensor, examples: int) -> Tensor:
-        """int64 [C]: the batch's ICDs and at most `negatives` further rows, drawn by what the batch holds."""
+        """int64 [C]: the batch's ICDs and at most `negatives` further rows, drawn with a seed from the batch's queries."""
         if self.options.negatives >= examples:
             return torch.arange(examples, device=icds.device)
         generator = torch.Generator().manual_seed(int(queries.sum()))
@@ -126,7 +126,7 @@ class PointerModel(ReadsWithGPT2, SelectorModel):
     def _mapped(self, features: Features, layers: nn.ModuleDict) -> Tensor:
         """The sum over modalities of the mapped features, [..., D] -> [..., width].
 
-        With `norm` a feature has the length sqrt(D), so that its values are of the size that initial weights expect.
+        With `norm` features are scaled to the length sqrt(D), which suits the initial weights.
         """
         parts = []
         for modality, layer in layers.items():

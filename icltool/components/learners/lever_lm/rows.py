@@ -1,4 +1,4 @@
-"""Training rows: from scored sequences to token arrays, the split by query, and keyed batches."""
+"""Training rows: token arrays of scored sequences, the split by query, and seeded batches."""
 
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ class Vocabulary:
 
 @dataclass(frozen=True)
 class Rows:
-    """R rows of length L = K + 3: [BOS, QUERY, icd_1 … icd_K, EOS], short ones filled up with EOS.
+    """R rows of length L = K + 3: [BOS, QUERY, icd_1 … icd_K, EOS], short ones padded with EOS.
 
     `tokens` and `labels` int64 [R, L]; a label is the token itself, or IGNORED after the row's own EOS. `queries`
-    int64 [R] are the queries' rows of the index set; `pools` int64 [R, C] the candidates' rows, -1 where there are
-    fewer (C is 0 where pools are not known).
+    int64 [R] are the queries' rows of the index set; `pools` int64 [R, C] the candidates' rows, padded with -1 (C is 0 if
+    pools are unknown).
     """
 
     tokens: Tensor
@@ -57,7 +57,7 @@ class Rows:
         return len(self.tokens)
 
 
-@dataclass  # not frozen: with precisions such as bf16-true Lightning makes copies whose fields it sets
+@dataclass  # not frozen: with precisions such as bf16-true Lightning sets the fields of copies
 class Batch:
     """Some of the rows, as in Rows. Lightning moves it between devices through `to`."""
 
@@ -74,19 +74,18 @@ class Batch:
 def build_rows(
     query_rows: IntArray, icd_rows: IntArray, vocabulary: Vocabulary, reverse: bool, pools: IntArray | None = None
 ) -> Rows:
-    """Lays the sequences out as token rows. -1 at the end of a row of `icd_rows` [R, K] means that it has fewer ICDs.
+    """The sequences as token rows. Shorter rows of `icd_rows` [R, K] are padded with -1.
 
-    `reverse` turns each sequence round. Raises ValueError for rows outside the index set, empty ones, or -1 before an
-    ICD.
+    `reverse` reverses each sequence. Raises ValueError for rows outside the index set, empty rows, or -1 before an ICD.
     """
     count, width = icd_rows.shape
     columns = np.arange(width)
     lengths = (icd_rows >= 0).sum(axis=1)
     present = columns < lengths[:, None]
     if (lengths == 0).any() or not np.array_equal(present, icd_rows >= 0):
-        raise ValueError("every row of icd_rows has at least one ICD, and -1 only after the last")
+        raise ValueError("each row of icd_rows must have at least one ICD, and -1 only after the last")
     if max(icd_rows.max(initial=0), query_rows.max(initial=0)) >= vocabulary.examples or query_rows.min(initial=0) < 0:
-        raise ValueError("query_rows and icd_rows are rows of the index set")
+        raise ValueError("query_rows and icd_rows must be rows of the index set")
     if reverse:
         icd_rows = np.take_along_axis(icd_rows, np.where(present, lengths[:, None] - 1 - columns, columns), axis=1)
     tokens = np.full((count, width + 3), vocabulary.eos, dtype=np.int64)
@@ -100,14 +99,14 @@ def build_rows(
 
 
 def split_by_query(query_ids: IntArray, fraction: float, seed: int) -> IntArray:
-    """The ids of the queries held out for validation: a share `fraction` of the distinct ones, at least one, never all.
+    """The ids of the queries held out for validation: a share `fraction` of the distinct ones, at least one, but not all.
 
-    Each query's place is drawn by its own id. Raises DataError when there are fewer than two queries.
+    The draw is keyed by each query's id. Raises DataError for fewer than two queries.
     """
     distinct = np.unique(query_ids)
     if len(distinct) < 2:
         raise DataError(
-            f"training needs the sequences of at least two queries, one of them for validation; {len(distinct)} left",
+            f"training needs sequences of at least two queries, one of them for validation, but only {len(distinct)} is left",
             "generate sequences for more anchors, or lower the threshold",
         )
     drawn = np.array([keyed_generator(seed, "lever-lm.split", int(query)).random() for query in distinct])
@@ -121,19 +120,19 @@ def training_and_validation(
 ) -> tuple[Rows, Rows]:
     """Rows to train on and rows to validate on; no query is in both.
 
-    Raises DataError when the threshold leaves nothing.
+    Raises DataError if no sequence reaches the threshold.
     """
-    kept = data.scores >= threshold
-    if not kept.any():
+    selected = data.scores >= threshold
+    if not selected.any():
         best = np.nanmax(data.scores) if np.isfinite(data.scores).any() else float("nan")
         raise DataError(
             f"no sequence reaches the threshold {threshold:g}; the best of {len(data.scores)} scores {best:.4g}",
             "lower it with --option threshold=-inf, or generate sequences that help",
         )
-    queries, icds = data.query_rows[kept], data.icd_rows[kept]
+    queries, icds = data.query_rows[selected], data.icd_rows[selected]
     ids = data.index.ids[queries]
     held_out = np.isin(ids, split_by_query(ids, fraction, seed))
-    pools = None if data.candidate_rows is None else data.candidate_rows[kept]
+    pools = None if data.candidate_rows is None else data.candidate_rows[selected]
     train, validation = (
         build_rows(queries[part], icds[part], vocabulary, reverse, None if pools is None else pools[part])
         for part in (~held_out, held_out)
@@ -142,7 +141,7 @@ def training_and_validation(
 
 
 def check_length(rows: Rows, n_positions: int) -> None:
-    """Raises ConfigError when the rows are longer than the model's positions."""
+    """Raises ConfigError if the rows are longer than the model's positions."""
     if rows.tokens.shape[1] > n_positions:
         shots = rows.tokens.shape[1] - 3
         raise ConfigError(
@@ -152,7 +151,7 @@ def check_length(rows: Rows, n_positions: int) -> None:
 
 
 class RowDataset(Dataset[Batch]):
-    """Gives whole batches: an item is what an index tensor selects, in one gather per array."""
+    """Items are whole batches, selected by an index tensor with one gather per array."""
 
     def __init__(self, rows: Rows) -> None:
         self.rows = rows
@@ -168,10 +167,10 @@ class RowDataset(Dataset[Batch]):
 class EvenBatches(Sampler[Tensor]):
     """Cuts an epoch into nearly equal batches of at most `batch_size` x `world`, a multiple of `multiple` if rows suffice.
 
-    So no step is taken on a small remainder, and validations are evenly spaced with one at the epoch's end. With
-    `shuffle`, epoch e's order is drawn by (seed, e) alone. Of `world` processes each gets its `rank`'s share of every
-    batch: the batches are those of one process with `world` times the size, and no row comes twice. Where there are fewer
-    rows than processes, each gets them all.
+    So no step uses a small remainder, and validations are evenly spaced, the last at the epoch's end. With `shuffle`, the
+    order of epoch e depends on (seed, e) only. Each of `world` processes gets its `rank`'s share of every batch: together
+    these are the batches of a single process with `world` times the size, and no row occurs twice. With fewer rows than
+    processes, each process gets them all.
     """
 
     def __init__(
@@ -190,12 +189,12 @@ class EvenBatches(Sampler[Tensor]):
             world, rank = 1, 0
         self.rows, self.shuffle, self.seed, self.rank, self.world = rows, shuffle, seed, rank, world
         needed = -(-rows // whole)
-        # no batch has fewer rows than there are processes: each must take as many steps as the others
+        # no batch has fewer rows than processes, since all processes must take the same number of steps
         self.count = max(min(-(-needed // multiple) * multiple, rows // world), 1)
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Lightning calls this before each epoch."""
+        """Called by Lightning before every epoch."""
         self.epoch = epoch
 
     def __len__(self) -> int:

@@ -18,16 +18,16 @@ from icltool.components.learners.lever_lm.options import SOURCES
 from icltool.contracts import FloatArray, IndexSet, IntArray, QuerySet
 from icltool.errors import ConfigError, DataError, StoreError
 
-#: Embeddings of a probe row may differ by this share of their norm: other hardware, not another encoder.
+#: Embeddings of a probe row may differ by this share of their norm because of hardware; another encoder differs more.
 PROBE_TOLERANCE = 0.02
-#: Scores that a batch of beam search may hold (float64), and rows whose keys are computed at once.
+#: Scores (float64) in a batch of beam search, at most, and rows whose keys are computed at once.
 BEAM_CELLS, TARGET_ROWS = 16_000_000, 16_384
 
 
 class LeverLMSelector:
     """Chooses demonstrations for queries. Build it with `load`.
 
-    Decoding runs in float64: the model is small, and rounding then cannot make a choice depend on the batch size.
+    Decoding runs in float64, so that choices do not depend on the batch size; the model is small enough for it.
     """
 
     def __init__(
@@ -55,9 +55,9 @@ class LeverLMSelector:
     ) -> LeverLMSelector:
         """The selector in a checkpoint folder; `checkpoint` is last, min_vl or min_tl.
 
-        `device` is torch's name of one; None takes CUDA where there is any. `build_encoder` makes the encoder of a name
-        with options, for a checkpoint with trained towers. Raises StoreError when files are missing, cut, or do not fit
-        one another, ConfigError when the encoder is needed and cannot be built.
+        `device` is a torch device; None takes CUDA if available. `build_encoder` builds an encoder from its name and options,
+        for a checkpoint with trained towers. Raises StoreError if files are missing, truncated or do not match, ConfigError
+        if an encoder is needed and cannot be built.
         """
         folder = Path(folder)
         config, options = files.read_config(folder)
@@ -89,16 +89,16 @@ class LeverLMSelector:
     def decode(self, index: IndexSet, queries: QuerySet, shots: int, batch_size: int = 256, beams: int = 1) -> IntArray:
         """Sequences of exactly `shots` demonstrations: rows of `index` int64 [Q, shots], in prompt order.
 
-        Greedy with one beam, else the best sequence that a search of so many `beams` finds. A pointer takes any index
-        set; for the other networks `index` is the index set of training or part of it, in any order. Left out of a
-        query's choices are its leaking rows and what it has chosen before; special tokens cannot come. Raises DataError
-        for an index set with examples or embeddings that were not trained on, or when a query has fewer than `shots`
-        rows left; ConfigError for more shots than there are positions.
+        Greedy with one beam, else the best sequence of a beam search with this many `beams`. A pointer takes any index set;
+        for the other networks `index` is the index set of training or part of it, in any order. A query's leaking rows and
+        earlier choices are excluded, as are special tokens. Raises DataError for an index set with examples or embeddings
+        other than those of training, or if fewer than `shots` rows are left for a query; ConfigError for more shots than
+        positions.
         """
         tokens = self._tokens_of(index)
         if self.max_shots is not None and shots > self.max_shots:
             raise ConfigError(
-                f"{shots} shots are more than {self.path} has positions for ({self.max_shots})",
+                f"{self.path} supports at most {self.max_shots} shots, got {shots}",
                 f"train with --option n_positions={shots + 1}",
             )
         answer = np.empty((len(queries), shots), dtype=np.int64)
@@ -108,15 +108,15 @@ class LeverLMSelector:
             reads = self.options.reads
             index, queries = self._clip.filled_index(index, reads.icd), self._clip.filled_queries(queries, reads.query)
         table = feature_tensors(index, frozenset(self.options.reads.icd))
-        asked = feature_tensors(queries, frozenset(self.options.reads.query))
+        query_features = feature_tensors(queries, frozenset(self.options.reads.query))
         targets = self._targets(tokens, table)
         search = next_row(self._model, targets)
-        if beams > 1:  # every hypothesis holds a row of scores
+        if beams > 1:  # every hypothesis needs a row of scores
             batch_size = max(1, min(batch_size, BEAM_CELLS // (beams * len(index))))
         for start in range(0, len(queries), batch_size):
             stop = min(start + batch_size, len(queries))
             closed = self._closed(index, queries, range(start, stop), shots)
-            query = {m: values[start:stop].to(self._device, torch.float64) for m, values in asked.items()}
+            query = {m: values[start:stop].to(self._device, torch.float64) for m, values in query_features.items()}
             with torch.inference_mode():
                 if beams > 1:
                     rows = beam(self._model, query, table, tokens, targets, closed, shots, beams)
@@ -127,7 +127,7 @@ class LeverLMSelector:
 
     @torch.inference_mode()
     def _targets(self, tokens: Tensor, table: dict[str, Tensor]) -> Tensor:
-        """What the model scores, computed for some rows at a time."""
+        """The model's targets, computed in chunks of rows."""
         parts = []
         for start in range(0, len(tokens), TARGET_ROWS):
             part = slice(start, start + TARGET_ROWS)
@@ -143,39 +143,39 @@ class LeverLMSelector:
                 raise DataError(
                     f"query {queries.ids[position]} has only {len(index) - len(rows)} examples to choose {shots} shots "
                     "from",
-                    "ask for fewer shots, or use a larger index set",
+                    "use fewer shots, or a larger index set",
                 )
         return closed_rows(leaking, len(index)).to(self._device)
 
     def _tokens_of(self, index: IndexSet) -> Tensor:
-        """The token of each row of `index` int64 [n]. DataError when it is not (part of) the index set of training.
+        """The token of each row of `index` int64 [n]. Raises DataError if it is not (part of) the index set of training.
 
-        A pointer reads no tokens: any index set of the right width will do.
+        A pointer reads no tokens and accepts any index set of the right width.
         """
-        self._check_given(index)
+        self._check_modalities(index)
         if not self._model.bound_to_index:
             self._check_width(index)
             return torch.arange(len(index), device=self._device)
         trained = self._index["ids"].numpy()
         order = np.argsort(trained, kind="stable")
-        found = np.searchsorted(trained[order], index.ids).clip(max=len(trained) - 1)
-        tokens = order[found]
+        positions = np.searchsorted(trained[order], index.ids).clip(max=len(trained) - 1)
+        tokens = order[positions]
         strange = int((trained[tokens] != index.ids).sum())
         other = "use the data set it was trained on, or train again"
         if strange:
             raise DataError(
                 f"{self.path} was trained on another index set ({len(trained)} examples): "
-                f"{strange} of these {len(index)} are not among them",
+                f"{strange} of these {len(index)} are not in it",
                 other,
             )
         self._check_embeddings(index, tokens)
         return torch.from_numpy(tokens).to(self._device)
 
-    def _check_given(self, index: IndexSet) -> None:
-        given = {name for name in ("image", "text") if getattr(index, name) is not None}
-        if self.needs & {"image", "text"} - given:
-            wanted = " and ".join(sorted(self.needs & {"image", "text"}))
-            raise ValueError(f"the index set must come with its {wanted} embeddings")
+    def _check_modalities(self, index: IndexSet) -> None:
+        available = {name for name in ("image", "text") if getattr(index, name) is not None}
+        if self.needs & {"image", "text"} - available:
+            modalities = " and ".join(sorted(self.needs & {"image", "text"}))
+            raise ValueError(f"the index set must have {modalities} embeddings")
 
     def _check_width(self, index: IndexSet) -> None:
         for modality in sorted(self.needs & {"image", "text"}):
@@ -183,35 +183,35 @@ class LeverLMSelector:
             if width != self.config.dim:
                 raise DataError(
                     f"{self.path} reads {modality} embeddings of width {self.config.dim} (of {self.config.encoder}), "
-                    f"these have {width}",
+                    f"but these have {width}",
                     "embed with the encoder of training (--encoder), or train again",
                 )
 
     def _check_embeddings(self, index: IndexSet, tokens: IntArray) -> None:
-        """DataError when the embeddings of the probe rows are not those of training."""
+        """Raises DataError if the embeddings of the probe rows are not those of training."""
         rows, places = np.isin(tokens, self._index["probes"].numpy()).nonzero()[0], self._index["probes"].numpy()
         order = np.searchsorted(places, tokens[rows])
         for modality in sorted(self.options.reads.needs):
-            before = self._index[modality].numpy()
-            given = self._features_of(index, modality, rows)
-            fits = given.shape[1] == before.shape[1]
+            trained_on = self._index[modality].numpy()
+            features = self._features_of(index, modality, rows)
+            fits = features.shape[1] == trained_on.shape[1]
             if fits and len(rows):
-                gap = np.linalg.norm(given - before[order], axis=1)
-                fits = bool((gap <= PROBE_TOLERANCE * np.linalg.norm(before[order], axis=1)).mean() > 0.9)
+                gap = np.linalg.norm(features - trained_on[order], axis=1)
+                fits = bool((gap <= PROBE_TOLERANCE * np.linalg.norm(trained_on[order], axis=1)).mean() > 0.9)
             if not fits and modality in self.options.trained:
                 raise DataError(
-                    f"{self.path}: its {modality} tower gives other features here than it gave in training",
-                    f"check that these are the {SOURCES[modality]} of training, and the release of the encoder's library",
+                    f"{self.path}: the features of its {modality} tower differ from those in training",
+                    f"check that the {SOURCES[modality]} and the release of the encoder's library are those of training",
                 )
             if not fits:
                 raise DataError(
-                    f"{self.path} was trained on other {modality} embeddings than these: of {self.config.encoder}, "
-                    f"width {before.shape[1]}",
+                    f"{self.path} was trained on other {modality} embeddings: those of {self.config.encoder}, "
+                    f"width {trained_on.shape[1]}",
                     "embed with the encoder of training (--encoder), or train again",
                 )
 
     def _features_of(self, index: IndexSet, modality: str, rows: IntArray) -> FloatArray:
-        """float32 [n, D] of some rows, encoded where the modality's tower was trained."""
+        """float32 [n, D] for some rows, encoded if the modality's tower was trained."""
         if self._clip is None or modality not in self.options.trained:
             stored: FloatArray = getattr(index, modality)[rows]
             return stored

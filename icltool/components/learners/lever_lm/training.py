@@ -1,4 +1,4 @@
-"""Training of a selector, as the runner sees it."""
+"""The training of a selector, for the runner."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from icltool.components.learners.lever_lm.networks import parameters_of
 from icltool.contracts import Progress
 from icltool.store.atomic import write_json
 
-#: Steps between two remarks beside the progress bar.
+#: Steps between two updates of the progress bar's note.
 NOTE_EVERY = 20
 
 
 class LeverLMTraining(Training):
-    """After every validation: last, min_vl and min_tl, and the history, so that an interruption loses none.
+    """Writes last, min_vl and min_tl and the history after every validation, so that an interruption loses none.
 
-    `beside_weights` gives what a checkpoint holds besides the weights of the selector's model, at the time of writing; `config`
-    is what config.json is to hold, `figures` what the card says of the data.
+    `beside_weights` returns the tensors that a checkpoint contains besides the weights of the selector's model; `config` is
+    the content of config.json, `figures` are the card's figures of the data.
     """
 
     title, noun, closes = "train selector", "steps", "validation"
     bests: ClassVar = {"min_vl": Best("val_loss", largest=False), "min_tl": Best("train_loss", largest=False)}
-    memory_hint = "lower --option batch_size or n_embd; grad_checkpointing=true where CLIP is trained"
+    memory_hint = "lower --option batch_size or n_embd; if CLIP is trained, use grad_checkpointing=true"
     module: LeverLMModule
 
     def __init__(
@@ -55,11 +55,11 @@ class LeverLMTraining(Training):
             "max_epochs": options.epochs,
             "devices": 1,
             "precision": options.precision or ("16-mixed" if cuda else "32-true"),
-            # a share of the epoch; a hair more, so that Lightning's rounding down of share x batches gives the exact number
+            # a share of the epoch, rounded up so that Lightning's rounding down of share x batches gives the exact number
             "val_check_interval": math.nextafter(1 / options.validations_per_epoch, 1),
             "num_sanity_val_steps": 0,
             "log_every_n_steps": log_interval(options),
-            "use_distributed_sampler": False,  # EvenBatches deals the rows out
+            "use_distributed_sampler": False,  # EvenBatches distributes the rows
             "deterministic": "warn" if cuda else False,  # on CPU everything used here is deterministic
             **from_launcher(),
             **options.trainer,
@@ -83,7 +83,7 @@ class LeverLMTraining(Training):
         files.write_card(self.folder, self.config, parameters, towers, history, self.figures)
 
     def report(self, trainer: Trainer, batch: int) -> BatchReport:
-        """See Training. After the first validation its figures stay beside the bar."""
+        """See Training. After the first validation the progress bar keeps its figures."""
         if self.module.figures or trainer.global_step % NOTE_EVERY:
             return BatchReport()
         return BatchReport(f"loss {float(self.module.mean_loss):.3f}")

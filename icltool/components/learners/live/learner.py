@@ -1,4 +1,4 @@
-"""The learner `live`: trains in-context vectors that stand in for demonstrations."""
+"""The learner `live`: trains in-context vectors that replace demonstrations."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 class Live(GradientLearner):
     """LIVE, learnable in-context vectors (arXiv 2406.13185).
 
-    The teacher is the frozen LVLM with demonstrations in its prompt, the student the same LVLM without any, its states
-    shifted in every decoder layer by a learned vector.
+    The teacher is the frozen LVLM with demonstrations in its prompt. The student is the same LVLM without demonstrations, but
+    with a learned vector added to its states in every decoder layer.
     """
 
     name = "live"

@@ -22,7 +22,7 @@ class LiveVectors(Student):
         base = model.base_model()
         self.vectors = torch.nn.Parameter(torch.randn(base.sites, base.width) * options.init_std)
         self.alphas = torch.nn.Parameter(torch.full((base.sites,), float(options.alpha)))
-        self._model, self._options = (model,), options  # in a tuple: no part of this module
+        self._model, self._options = (model,), options  # in a tuple, so that it is not a submodule
 
     def weights(self) -> Tensor:
         """alpha [L] as applied."""
@@ -46,5 +46,5 @@ class LiveVectors(Student):
         return self.weights()[layer] * self.vectors[layer]
 
     def tensors(self) -> dict[str, Tensor]:
-        """`vectors` [L, D] and `alphas` [L] as ShiftVectors reads them: a sigmoid is applied already."""
+        """`vectors` [L, D] and `alphas` [L] as ShiftVectors reads them, after a sigmoid if there is one."""
         return {"vectors": self.vectors.float(), "alphas": self.weights().float()}

@@ -1,4 +1,4 @@
-"""What LoRA trains."""
+"""The parameters that LoRA trains."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from icltool.contracts import InterventionSet, SupportsDecoderHooks, keyed_gener
 
 
 class LearnedAdapters(Student):
-    """The adapters' matrices; the projections that they belong to are no part of it."""
+    """The adapters' matrices, without the projections that they belong to."""
 
     def __init__(self, model: SupportsDecoderHooks, options: LoRAOptions) -> None:
         super().__init__()
@@ -35,16 +35,16 @@ class LearnedAdapters(Student):
             yield
 
     def tensors(self) -> dict[str, Tensor]:
-        """What the intervention of this name reads."""
+        """The tensors that the intervention `lora` reads."""
         return {name: weight.float() for name, weight in self._adapters.weights().items()}
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> LearnedAdapters:
-        """Adapters stay on their layers' devices, which may be several, and in float32, whatever Lightning moves."""
+        """Keeps adapters in float32 and on the devices of their layers when Lightning moves modules."""
         return self
 
 
 class LoraModule(InterventionModule):
-    """Minimises the cross-entropy of the answers, with `distil` the divergence from the teacher's, too."""
+    """Minimises the cross-entropy of the answers and, with `distil`, the divergence from the teacher."""
 
     def __init__(
         self, student: LearnedAdapters, data: InterventionSet, draws: Draws, options: LoRAOptions, seed: int
@@ -53,7 +53,7 @@ class LoraModule(InterventionModule):
         self.distils = options.distil
 
     def on_train_start(self) -> None:
-        """Lightning brings the optimiser's state to its own device when it goes on."""
+        """Moves the optimiser's state back to the adapters' devices, since Lightning moves it to its own on resuming."""
         for optimizer in self.trainer.optimizers:
             for weight, state in optimizer.state.items():
                 state.update(
@@ -61,6 +61,6 @@ class LoraModule(InterventionModule):
                 )
 
     def on_train_batch_start(self, batch: object, batch_idx: int) -> None:
-        """Dropout is drawn anew from the seed for every batch, so that going on draws the same."""
+        """Seeds dropout for every batch, so that a resumed training draws the same."""
         drawn = keyed_generator(self.seed, f"lora.dropout.{self.global_rank}.{self.current_epoch}", batch_idx)
         torch.manual_seed(int(drawn.integers(2**62)))

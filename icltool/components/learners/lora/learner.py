@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 class Lora(GradientLearner):
     """LoRA (Hu et al. 2021, arXiv:2106.09685) through PEFT.
 
-    Cross-entropy of the answers after prompts without demonstrations is minimised. Where the paper draws A from a normal
-    distribution, PEFT draws it from a uniform one.
+    Minimises the cross-entropy of the answers to prompts without demonstrations. The paper draws A from a normal
+    distribution, PEFT from a uniform one.
     """
 
     name = "lora"
@@ -31,7 +31,7 @@ class Lora(GradientLearner):
         return self.options.shots if self.options.distil else 0
 
     def module(self, model: SupportsDecoderHooks, data: InterventionSet, draws: Draws, seed: int) -> InterventionModule:
-        """See GradientLearner. ConfigError, too, where PEFT is missing or cannot wrap the model's projections."""
+        """See GradientLearner. Also raises ConfigError if PEFT is missing or cannot wrap the model's projections."""
         from icltool.components.learners.lora.adapters import LearnedAdapters, LoraModule
 
         need_peft()

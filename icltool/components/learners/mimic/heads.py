@@ -1,4 +1,4 @@
-"""What MimIC trains, and the states of teacher and student that it brings together."""
+"""The parameters that MimIC trains, and the alignment of the student's states with the teacher's."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ class LearnedHeads(Student):
         self.vectors = torch.nn.Parameter(torch.randn(shape) * options.init_std)
         self.weights = torch.nn.Parameter(torch.randn(shape) * options.weight_std)
         self.biases = torch.nn.Parameter(torch.full(shape[:2], float(options.bias)))
-        self._model, self._lr = (model,), options.lr  # in a tuple: no part of this module
+        self._model, self._lr = (model,), options.lr  # in a tuple, so that it is not a submodule
 
     def groups(self) -> list[ParameterGroup]:
-        """See Student. A decayed bias would draw magnitudes to one half."""
+        """See Student. Weight decay on biases would pull magnitudes towards one half."""
         return [
             {"params": [self.vectors, self.weights], "lr": self._lr},
             {"params": [self.biases], "lr": self._lr, "weight_decay": 0.0},
@@ -43,7 +43,7 @@ class LearnedHeads(Student):
             yield
 
     def tensors(self) -> dict[str, Tensor]:
-        """What HeadShift reads."""
+        """The tensors that HeadShift reads."""
         return {name: parameter.float() for name, parameter in self.named_parameters()}
 
 
@@ -68,11 +68,11 @@ class MimicModule(InterventionModule):
         """See InterventionModule; with the alignment."""
         options, epoch, temperature = self.options, self.current_epoch, self.temperature()
         answers = self.teacher.answers(positions, epoch, temperature) if options.divergence else None
-        wanted = self.teacher.states(positions, epoch) if options.align else None
+        teacher_states = self.teacher.states(positions, epoch) if options.align else None
         states: list[Tensor] = []
         prompts = self.draws.plain_prompts(positions)
         batch = self.hooked.answer_batch(prompts, features_of(self.data, prompts))
-        with self.student.applied(), recording(self.hooked, batch, None if wanted is None else states):
+        with self.student.applied(), recording(self.hooked, batch, None if teacher_states is None else states):
             logits = self.hooked.answer_logits(batch)
         self.tokens = len(batch.tokens)
         losses = {"cross_entropy": cross_entropy(logits, batch.tokens)}
@@ -80,8 +80,8 @@ class MimicModule(InterventionModule):
             self.teacher.expect_targets(positions, batch.tokens)
         if answers is not None:
             losses["divergence"] = divergence(answers, logits, temperature)
-        if wanted is not None:
-            losses["alignment"] = alignment(states, wanted, options.align_relative)
+        if teacher_states is not None:
+            losses["alignment"] = alignment(states, teacher_states, options.align_relative)
         return losses
 
     def total(self, losses: dict[str, Tensor]) -> Tensor:
@@ -96,8 +96,8 @@ class MimicModule(InterventionModule):
 
 
 class AligningTeacher(Teacher):
-    """A teacher whose states at the tokens that predict its answers are asked for, too. Where its answers are kept, they are
-    kept with them: on the CPU, in the model's dtype."""
+    """A teacher that also returns its states at the tokens that predict its answers. If its answers are cached, so are its
+    states: on the CPU, in the model's dtype."""
 
     options: MimicOptions
 
@@ -119,15 +119,15 @@ class AligningTeacher(Teacher):
             return logits
         device = self._recorded[-1].device if self.options.teacher_draws is None else "cpu"
         counts = [len(part) for part in logits]
-        found = torch.split(torch.stack([part.to(device) for part in self._recorded]), counts, 1)
+        states = torch.split(torch.stack([part.to(device) for part in self._recorded]), counts, 1)
         self._recorded = []
         if self.options.teacher_draws is None:
             self._states = {}
-        self._states |= {(position, draw): part.clone() for position, part in zip(positions, found, strict=True)}
+        self._states |= {(position, draw): part.clone() for position, part in zip(positions, states, strict=True)}
         return logits
 
     def states(self, positions: Sequence[int], epoch: int) -> Tensor:
-        """[L, N, D]: states at the output of every layer for all target tokens of these examples, one behind the other."""
+        """[L, N, D]: states at the output of every layer for all target tokens of these examples, concatenated."""
         draw = self.draw(epoch)
         missing = [p for p in positions if (p, draw) not in self._states]
         if missing:
@@ -137,7 +137,7 @@ class AligningTeacher(Teacher):
 
 @contextmanager
 def recording(model: SupportsDecoderHooks, batch: AnswerBatch, into: list[Tensor] | None) -> Iterator[None]:
-    """Within it the output of each decoder layer [N, D], at the batch's positions, is appended to `into`, if there is one."""
+    """A context in which the output [N, D] of each decoder layer at the batch's positions is appended to `into`, if any."""
 
     def record(module: torch.nn.Module, inputs: object, output: Tensor | tuple[Tensor, ...]) -> None:
         states = output[0] if isinstance(output, tuple) else output
@@ -153,7 +153,7 @@ def recording(model: SupportsDecoderHooks, batch: AnswerBatch, into: list[Tensor
 
 
 def alignment(student: Sequence[Tensor], teacher: Tensor, relative: bool) -> Tensor:
-    """The mean squared difference over all layers; with `relative` each layer's is divided by the mean square of the teacher's
+    """The mean squared difference over all layers. With `relative` each layer's is divided by the mean square of the teacher's
     states there. `student` [N, D] for each of L layers, `teacher` [L, N, D]; computed in float32."""
     device, parts = student[-1].device, []
     for own, other in zip(student, teacher, strict=True):

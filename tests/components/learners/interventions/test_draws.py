@@ -41,7 +41,7 @@ def test_demonstrations_are_distinct_and_none_shares_the_query_s_image(
     for position in range(len(draws)):
         left = [p for p in range(len(draws)) if own[p] != own[position]]
         if len(left) < shots:
-            with pytest.raises(DataError, match="may stand before"):
+            with pytest.raises(DataError, match="may be used for example"):
                 draws.demonstrations(position, shots, draw)
             continue
         found = draws.demonstrations(position, shots, draw)

@@ -73,7 +73,7 @@ def test_targets_that_are_other_tokens_after_demonstrations_are_refused(data: In
     batch, _ = batch_and_logits(data, teacher.draws.plain_prompts([0, 1]))
     other = batch.tokens.clone()
     other[0] += 1
-    with pytest.raises(DataError, match="cannot be matched token by token"):
+    with pytest.raises(DataError, match="their tokens do not correspond"):
         teacher.expect_targets([0, 1], other)
     teacher.expect_targets([0, 1], batch.tokens)
     teacher.expect_targets([0, 1], other)  # compared once

@@ -32,9 +32,9 @@ def test_blip_conforms(model: BlipModel, images: Images) -> None:
 def test_demonstrations_are_text_alone(model: BlipModel, images: Images) -> None:
     first, second, query = images("caption")[:3]
     prompt = model.prompt("caption", [first, second], query)
-    assert prompt.text == f"[DEC]an image of {first.label}. an image of {second.label}. a picture of"
+    assert prompt.text == f"[DEC]a picture of {first.label}. a picture of {second.label}. a picture of"
     assert (prompt.images, prompt.target) == ((query.image,), f" {query.label}[SEP]")
-    with pytest.raises(DataError, match="reads 1 image with each prompt, not 2"):
+    with pytest.raises(DataError, match="reads 1 image per prompt, not 2"):
         model.score([type(prompt)(prompt.text, (first.image, query.image), " red")], 1)
 
 

@@ -282,7 +282,7 @@ def test_templates_that_cannot_hold_demonstrations_are_refused() -> None:
 
     with pytest.raises(ConfigError, match="does not write the answer"):
         ChatFormat(thinking, "<image>", ()).prompt("caption", [], example("x"))
-    with pytest.raises(ConfigError, match="writes 1 of 2 images"):
+    with pytest.raises(ConfigError, match="includes 1 of 2 images"):
         ChatFormat(first_image_only, "<image>", ()).prompt("caption", [example("y")], example("x"))
 
 

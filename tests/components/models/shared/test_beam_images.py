@@ -92,5 +92,5 @@ def test_one_beam_needs_no_order() -> None:
 
 
 def test_rows_that_belong_to_no_prompt_are_refused() -> None:
-    with pytest.raises(ConfigError, match="the 5 rows of pixel_values belong to 3 images"):
+    with pytest.raises(ConfigError, match="pixel_values has 5 rows for 3 images"):
         expanded(Model(), inputs(4, 2, rows=5), [2, 1])

@@ -253,7 +253,7 @@ def test_foreign_and_damaged_cards_are_refused(folder_of: Folder, tmp_path: Path
     folder = shutil.copytree(folder_of(tiny.blip2_opt), tmp_path / "copy")
     card = {"schema": "icltool.model", "version": 1, "model": "blip2-opt-2.7b", "adapter": {}, "about": {}}
     (folder / "icltool.json").write_text(json.dumps(card))
-    with pytest.raises(ConfigError, match=r"holds blip2-opt-2\.7b, not blip2"):
+    with pytest.raises(ConfigError, match=r"contains blip2-opt-2\.7b, not blip2"):
         Blip2Model(CaptionerOptions(name="blip2", path=str(folder), device="cpu"))
     for damaged in ("{", json.dumps({**card, "version": 9}), json.dumps({**card, "adapter": 3}), "[]"):
         (folder / "icltool.json").write_text(damaged)
@@ -300,7 +300,7 @@ def test_unsized_positions_stay_as_they_are() -> None:
     assert (larger.shape, larger.dtype) == ((1, 37, 8), torch.bfloat16)
 
 
-def test_a_batch_needs_a_image_for_each_prompt(folder_of: Folder, images: Images) -> None:
+def test_a_batch_needs_an_image_for_each_prompt(folder_of: Folder, images: Images) -> None:
     model = Blip2Model(CaptionerOptions(path=folder_of(tiny.blip2_opt), device="cpu"))
     prompts = zero_shot(model, images("caption")[:2], "caption")
     with pytest.raises(ValueError, match="2 prompts of one image each need as many images, not 1"):

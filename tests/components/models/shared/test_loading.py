@@ -98,7 +98,7 @@ def test_memory_is_asked_for_before_anything_is_loaded(folder_of: Folder, monkey
 def test_weights_that_are_missing_from_the_files_are_not_made_up(folder_of: Folder, tmp_path: Path) -> None:
     name = "transformer.h.1.mlp.c_fc.weight"
     folder = changed(folder_of(tiny.gpt2), tmp_path / "m", lambda t: {k: v for k, v in t.items() if k != name})
-    with pytest.raises(ConfigError, match=f"1 of its weights are missing there, {name}"):
+    with pytest.raises(ConfigError, match=f"1 of its weights are missing there, including {name}"):
         TextModel(RemoteCodeOptions(path=folder, device="cpu"))
 
 
@@ -107,7 +107,7 @@ def test_damaged_files_are_named(folder_of: Folder, tmp_path: Path) -> None:
     whole = (folder / "model.safetensors").read_bytes()
     for content in (whole[:5000], whole[:300], b"", b"no weights at all"):
         (folder / "model.safetensors").write_bytes(content)
-        with pytest.raises(ConfigError, match="cannot be loaded|no safetensors file") as caught:  # noqa: RUF043
+        with pytest.raises(ConfigError, match="cannot be loaded|not a safetensors file") as caught:  # noqa: RUF043
             TextModel(RemoteCodeOptions(path=str(folder), device="cpu"))
         assert str(folder) in caught.value.message
     with pytest.raises(ConfigError, match="cannot be loaded from"):
@@ -166,7 +166,7 @@ def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(tmp_path: Path) -> None
     folder = Path(shutil.copytree(packaged_weights("tiny-idefics"), tmp_path / "m"))
     (folder / "tokenizer.json").unlink()
     os.mkfifo(folder / "tokenizer.json")
-    with pytest.raises(ConfigError, match=r"tokenizer\.json is no file"):
+    with pytest.raises(ConfigError, match=r"tokenizer\.json is not a file"):
         component("models", "tiny-idefics", path=str(folder), device="cpu")
 
 
@@ -174,7 +174,7 @@ def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(tmp_path: Path) -> None
 def test_tokens_that_are_no_tokens(content: dict[str, object], tmp_path: Path) -> None:
     folder = Path(shutil.copytree(packaged_weights("tiny-idefics"), tmp_path / "m"))
     (folder / "generation_config.json").write_text(json.dumps(content))
-    with pytest.raises(ConfigError, match=r"cannot be loaded|token_id = .* no token"):
+    with pytest.raises(ConfigError, match=r"cannot be loaded|token_id = .* not a token id"):
         component("models", "tiny-idefics", path=str(folder), device="cpu")
 
 
@@ -222,7 +222,7 @@ def test_sizes_that_no_model_has_are_refused_before_it_is_built(
 
 def test_sizes_below_another_part_are_looked_at() -> None:
     check_sizes("m", {"text_config": {"num_hidden_layers": 80}, "vision_feature_layer": -2, "vocab_size": 256_000})
-    with pytest.raises(ConfigError, match=r"config.json, text_config says num_hidden_layers = 5,000"):
+    with pytest.raises(ConfigError, match=r"config.json, text_config has num_hidden_layers = 5,000"):
         check_sizes("m", {"text_config": {"num_hidden_layers": 5000}})
 
 
@@ -405,8 +405,8 @@ def test_a_download_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
         ("{% for", "fails: unexpected 'end of template'"),
         ("{{ a.b.c }}", "fails: 'a' is undefined"),
         ("nothing", "does not write the answer"),
-        ("{{ 'x' * 3000000000 }}", "holds '3000000000'"),
-        ("{% set a = 9 ** 99 %}{{ 'x' * a }}", r"holds '9 \*\* 9"),
+        ("{{ 'x' * 3000000000 }}", "contains '3000000000'"),
+        ("{% set a = 9 ** 99 %}{{ 'x' * a }}", r"contains '9 \*\* 9"),
     ],
 )
 def test_a_chat_template_that_fails_is_one_line(template: str, reason: str, folder_of: Folder, tmp_path: Path) -> None:

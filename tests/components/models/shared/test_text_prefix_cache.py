@@ -96,5 +96,5 @@ def test_an_answer_must_fit_behind_the_prompt(folder_of: Folder) -> None:
     prompt = model.prompt("classification", [], replace(EXAMPLES[0], text="x " * 240))
     tokens = model.prompt_tokens([prompt], False)
     past = [(torch.zeros(1, 4, len(tokens[0].ids) - 1, 8),) * 2] * 2
-    with pytest.raises(DataError, match="the model reads 12"):
+    with pytest.raises(DataError, match="the model reads at most 12"):
         model.generate_from_prefix(tokens, past, GenerationOptions(500), None)

@@ -65,7 +65,7 @@ def test_one_whose_added_tokens_have_other_numbers_is_refused(llama: Path, tmp_p
     vocabulary["<s>"], vocabulary[last] = vocabulary[last], vocabulary["<s>"]
     content["added_tokens"][1]["id"] = vocabulary["<s>"]
     (tmp_path / FILE).write_text(json.dumps(content))
-    with pytest.raises(ConfigError, match=r"is not that of its tokenizer\.json"):
+    with pytest.raises(ConfigError, match=r"disagrees with its tokenizer\.json"):
         as_in_file(AutoTokenizer.from_pretrained(str(llama)), str(tmp_path), "llama")
     (tmp_path / FILE).write_text("{")
     with pytest.raises(ConfigError, match="cannot be read"):

@@ -59,5 +59,5 @@ def test_data_with_images_is_refused(model: TextModel) -> None:
 
 def test_a_prompt_longer_than_the_model_reads_is_an_error(folder_of: Folder) -> None:
     model = TextModel(RemoteCodeOptions(name="gpt2", path=folder_of(tiny.gpt2), device="cpu"))
-    with pytest.raises(DataError, match="the model reads 512"):
+    with pytest.raises(DataError, match="the model reads at most 512"):
         model.score([model.prompt("classification", [], example(0, text="x " * 600))], 1)
