@@ -1,7 +1,7 @@
-"""Conformance suites for components, and what tests of plugins need.
+"""Conformance suites for components, and helpers for tests of plugins.
 
-Each `check_…` function tests one component against every sentence of its contract in `icltool.contracts`, on input that
-it makes itself, and raises AssertionError with a sentence that says what is wrong. No test framework is needed:
+Each `check_…` function tests one component against every sentence of its contract in `icltool.contracts`, on its own test
+data, and raises AssertionError with a description of the fault. No test framework is needed:
 
     from icltool.testing import check_sampler
 

@@ -1,4 +1,4 @@
-"""What components have beyond their contract, checked by the suites of their kinds."""
+"""Checks of optional abilities, used by the suites of each kind of component."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from icltool.contracts.retriever import (
 from icltool.testing.expectations import expect
 
 _FIELDS = {field.name for field in fields(Example)}
-#: What a retrieval method may have, by name.
+#: Optional abilities of a retriever, by name.
 _OF_RETRIEVERS = {
     "remarks": HasRemarks,
     "identity": HasIdentity,
@@ -41,19 +41,19 @@ _OF_RETRIEVERS = {
     "joint": ChoosesJointly,
     "wants": WantsMore,
 }
-#: How alike a name must be to count as one of these, misspelt.
+#: Similarity from which a name counts as a misspelling of one of these.
 _ALIKE = 0.85
 
 
 def expect_judging_abilities(judge: object) -> None:
-    """Of a metric or a scorer: MadeForTasks, NeedsReferences, ReadsField, GivesWay."""
+    """Checks abilities of a metric or a scorer: MadeForTasks, NeedsReferences, ReadsField, GivesWay."""
     if isinstance(judge, MadeForTasks):
         expect(_are_texts(judge.tasks), f"`tasks` must be names of tasks, not {judge.tasks!r}")
         unknown = sorted(set(judge.tasks) - set(BUILT_IN))
         expect(not unknown, f"`tasks` names {', '.join(unknown)}; the tasks are {', '.join(BUILT_IN)}")
     if isinstance(judge, NeedsReferences):
         least = judge.least_references
-        expect(isinstance(least, int) and least > 0, f"`least_references` must be a number from 1 on, not {least!r}")
+        expect(isinstance(least, int) and least > 0, f"`least_references` must be a positive integer, not {least!r}")
     if isinstance(judge, ReadsField):
         expect(judge.reads in _FIELDS, f"`reads` must be a field of Example, not {judge.reads!r}")
     if isinstance(judge, GivesWay):
@@ -61,7 +61,7 @@ def expect_judging_abilities(judge: object) -> None:
 
 
 def expect_reading_abilities(reader: object) -> None:
-    """What a data set's reader has beyond DatasetReader."""
+    """Checks abilities of a data set's reader beyond DatasetReader."""
     if isinstance(reader, NamesMetrics):
         named = reader.metrics
         right = isinstance(named, Mapping) and all(isinstance(k, str) and isinstance(v, str) for k, v in named.items())
@@ -71,14 +71,14 @@ def expect_reading_abilities(reader: object) -> None:
 
 
 def expect_choosing_abilities(retriever: object) -> None:
-    """Of a retrieval method: all of `_OF_RETRIEVERS`, and that it has none that is misspelt."""
+    """Checks abilities of a retriever: all of `_OF_RETRIEVERS`, and that none is misspelt."""
     _expect_spelt(retriever)
     if isinstance(retriever, HasRemarks):
         expect(_are_texts(retriever.remarks), f"`remarks` must be lines of text, not {retriever.remarks!r}")
     if isinstance(retriever, HasIdentity):
-        found = retriever.identity()
-        expect(isinstance(found, Mapping), f"`identity()` must be a mapping, not {found!r}")
-        expect(retriever.identity() == found, "two calls of `identity` give different answers")
+        actual = retriever.identity()
+        expect(isinstance(actual, Mapping), f"`identity()` must be a mapping, not {actual!r}")
+        expect(retriever.identity() == actual, "two calls of `identity` give different answers")
     if isinstance(retriever, ChoosesJointly):
         expect(isinstance(retriever.joint, bool), f"`joint` must be True or False, not {retriever.joint!r}")
     _expect_names(retriever)
@@ -103,7 +103,7 @@ def _expect_names(retriever: object) -> None:
 def _expect_numbers(retriever: object) -> None:
     if isinstance(retriever, HasShots):
         number = retriever.shots
-        expect(isinstance(number, int) and number >= 0, f"`shots` must be a number from 0 on, not {number!r}")
+        expect(isinstance(number, int) and number >= 0, f"`shots` must be a non-negative integer, not {number!r}")
     if isinstance(retriever, HasLengths):
         numbers = retriever.lengths
         expect(
@@ -112,33 +112,36 @@ def _expect_numbers(retriever: object) -> None:
         )
     if isinstance(retriever, WantsMore):
         for k in (1, 2, 5):
-            wanted = retriever.wants(k)
+            expected = retriever.wants(k)
             expect(
-                isinstance(wanted, int) and wanted >= k, f"`wants({k})` must be a number from {k} on, not {wanted!r}"
+                isinstance(expected, int) and expected >= k,
+                f"`wants({k})` must be a number from {k} on, not {expected!r}",
             )
 
 
 def _expect_spelt(retriever: object) -> None:
-    """No public attribute has nearly the name of an ability that the method has not."""
+    """Checks that no public attribute is nearly named like an ability that the retriever lacks."""
     for name in dir(retriever):
         if name.startswith("_") or name in _OF_RETRIEVERS:
             continue
         for meant in difflib.get_close_matches(name, _OF_RETRIEVERS, n=1, cutoff=_ALIKE):
             expect(
                 hasattr(retriever, meant),
-                f"`{name}` is read by nobody: did you mean `{meant}` ({_OF_RETRIEVERS[meant].__name__})? What is the method's "
-                f"own business may be `_{name}`",
+                f"`{name}` is not part of any contract: did you mean `{meant}` ({_OF_RETRIEVERS[meant].__name__})? If it is "
+                f"private, call it `_{name}`",
             )
 
 
 def expect_learning_abilities(learner: object, other: object) -> None:
-    """Of a learner, of which `other` was made alike: HasIdentity, HasVariant, StartsFromTrained."""
+    """Checks abilities of a learner, with `other` built from the same options: HasIdentity, HasVariant, StartsFromTrained."""
     if isinstance(learner, HasIdentity) and isinstance(other, HasIdentity):
         try:
-            found = [json.dumps(made.identity(), sort_keys=True) for made in (learner, other)]
+            actual = [json.dumps(one.identity(), sort_keys=True) for one in (learner, other)]
         except (TypeError, ValueError) as error:
             raise AssertionError(f"`identity` must give JSON values: {error}") from error
-        expect(found[0] == found[1], f"`identity` must be the same for the same options: {found[0]} against {found[1]}")
+        expect(
+            actual[0] == actual[1], f"`identity` must be the same for the same options: {actual[0]} against {actual[1]}"
+        )
     if isinstance(learner, HasVariant):
         name = learner.variant
         expect(_is_name(name) and name == Path(name).name, f"`variant` must be part of a folder's name, not {name!r}")

@@ -1,4 +1,4 @@
-"""What a model gives for single prompts: that with which batches, image features, keys and values are compared."""
+"""A model's results for single prompts, with which those of batches, image features and prefix caches are compared."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from icltool.testing.expectations import expect
 
 
 class PromptsAlone:
-    """Scores and answers of prompts that are read one by one, each computed once, in the model's present state: from the
-    images, or from `features`."""
+    """Scores and answers of prompts that are read one by one in the model's present state, from the images or from `features`.
+    Each is computed once."""
 
     def __init__(self, model: Model, features: Features = None) -> None:
         self._model = model
-        self._given = () if features is None else (features,)
+        self._features = () if features is None else (features,)
         self._scores: dict[Prompt, TargetScore] = {}
         self._answers: dict[tuple[Prompt, GenerationOptions], str] = {}
 
     def scores(self, prompts: Sequence[Prompt]) -> list[TargetScore]:
         for prompt in prompts:
             if prompt not in self._scores:
-                [self._scores[prompt]] = valid_scores(self._model.score([prompt], 1, *self._given), 1)
+                [self._scores[prompt]] = valid_scores(self._model.score([prompt], 1, *self._features), 1)
         return [self._scores[prompt] for prompt in prompts]
 
     def log_probs(self, prompts: Sequence[Prompt]) -> list[float]:
@@ -31,14 +31,14 @@ class PromptsAlone:
     def answers(self, prompts: Sequence[Prompt], options: GenerationOptions) -> list[str]:
         for prompt in prompts:
             if (prompt, options) not in self._answers:
-                found = self._model.generate([prompt], options, 1, *self._given)
-                expect(len(found) == 1, f"`generate` of one prompt gives {len(found)} answers")
-                [self._answers[prompt, options]] = found
+                actual = self._model.generate([prompt], options, 1, *self._features)
+                expect(len(actual) == 1, f"`generate` of one prompt gives {len(actual)} answers")
+                [self._answers[prompt, options]] = actual
         return [self._answers[prompt, options] for prompt in prompts]
 
 
 def valid_scores(scores: Sequence[TargetScore], count: int) -> list[TargetScore]:
-    """The scores, which must be those of `count` prompts."""
+    """The scores after checking that they are valid scores of `count` prompts."""
     expect(len(scores) == count, f"`score` of {count} prompts gives {len(scores)} scores")
     for score in scores:
         expect(isinstance(score, TargetScore), f"`score` must give TargetScore objects, not {type(score).__name__}")

@@ -1,4 +1,4 @@
-"""Index sets and queries made up for tests, with known leaks, repeated vectors and ids that are no row numbers."""
+"""Index sets and queries made up for tests, with known leaks, repeated vectors and ids that are not row numbers."""
 
 from __future__ import annotations
 
@@ -60,8 +60,8 @@ def make_anchors(index: IndexSet, rows: Sequence[int] | IntArray) -> QuerySet:
 
 
 def make_queries(index: IndexSet, rows: Sequence[int] | IntArray, seed: int = 0) -> QuerySet:
-    """Queries of another split: they show the images of `rows` (so these rows leak, and so do their groups), but their
-    ids are those of quite other rows, which are other examples and do not leak."""
+    """Queries of another split: they have the images of `rows` (so these rows and their groups leak), but the ids of other
+    rows, which are different examples and do not leak."""
     rows = np.asarray(rows, dtype=np.int64)
     foreign = index.ids[(np.arange(len(index)) + len(index) // 2 + seed) % len(index)]
     return _queries(index, rows, foreign, False)
@@ -69,11 +69,11 @@ def make_queries(index: IndexSet, rows: Sequence[int] | IntArray, seed: int = 0)
 
 def take(queries: QuerySet, positions: Sequence[int] | IntArray) -> QuerySet:
     """The queries at `positions`, in that order."""
-    taken = queries.take(np.asarray(positions, dtype=np.int64))
-    for values in [getattr(taken, column.name) for column in fields(taken)] + list(taken.embedded.values()):
+    part = queries.take(np.asarray(positions, dtype=np.int64))
+    for values in [getattr(part, column.name) for column in fields(part)] + list(part.embedded.values()):
         if isinstance(values, np.ndarray):
             values.flags.writeable = False
-    return taken
+    return part
 
 
 def _queries(index: IndexSet, rows: IntArray, ids: IntArray, same_split: bool) -> QuerySet:

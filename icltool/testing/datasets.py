@@ -30,11 +30,11 @@ def check_dataset(
     """Checks a dataset reader, or a class or factory that makes one, against `icltool.DatasetReader`.
 
     `root` is a folder with the data set (None for a reader that makes its own files), `workspace` an empty folder.
-    Checked are: `name` and `tasks`; that `check` writes nothing, returns a ReadReport and refuses a folder that is
-    not there with a DataError that names it; that `read` gives "train" first, then splits of other names, as many
-    examples as announced, with unique ids, images that exist and open (in a folder, or in a zip archive: see
-    `icltool.contracts.open_file`), and whole fields; that it reads the same twice, and writes only where it may (a lock
-    file may lie beside the folder of its own files). Raises AssertionError that says what is wrong.
+    Checks `name` and `tasks`; that `check` writes nothing, returns a ReadReport and raises a DataError naming a folder that
+    does not exist; that `read` gives "train" first, then splits of other names, with the announced number of examples, unique
+    ids, images that exist and open (in a folder, or in a zip archive: see `icltool.contracts.open_file`), and complete fields;
+    that it reads the same twice, and writes only where it may (a lock file may be beside the folder of its own files). Raises
+    AssertionError with a description of the fault.
     """
     one = built(reader, "read")
     expect(isinstance(one.name, str) and one.name, "`name` must be a non-empty string")

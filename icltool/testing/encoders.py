@@ -21,15 +21,15 @@ def check_encoder(encoder: Encoder | Callable[[], Encoder], folder: Path, *, tol
 
     Images are written to `folder`.
 
-    Checked are: `name`, `dim` and a `fingerprint` that stays; float32 [n, dim], finite, nothing for nothing; the same
-    vector alone, in any batch and in any order (within `tolerance` of the largest value); different inputs get
-    different vectors; images of every colour mode are read; DataError that names an image that is missing or cut.
-    Raises AssertionError that says what is wrong.
+    Checks `name`, `dim` and a stable `fingerprint`; vectors (float32 [n, dim], finite, an empty array for no inputs); that a
+    vector does not depend on the batch or its order (within `tolerance` of the largest value); that different inputs get
+    different vectors; that images of every colour mode are read; DataError naming an image that is missing or truncated.
+    Raises AssertionError with a description of the fault.
     """
     model = built(encoder, "encode_images")
     expect(isinstance(model, Encoder), f"{type(model).__name__} lacks a part of the contract `icltool.Encoder`")
     expect(isinstance(model.name, str) and model.name, "`name` must be a non-empty string")
-    expect(isinstance(model.dim, int) and model.dim > 0, f"`dim` must be a positive whole number, not {model.dim!r}")
+    expect(isinstance(model.dim, int) and model.dim > 0, f"`dim` must be a positive integer, not {model.dim!r}")
     mark = model.fingerprint()
     expect(isinstance(mark, str) and mark, "`fingerprint()` must be a non-empty string")
     expect(model.fingerprint() == mark, "`fingerprint()` must not change between two calls")
@@ -50,13 +50,15 @@ def _check_field(
     encode: Callable[[list[str]], FloatArray], inputs: list[str], dim: int, what: str, tolerance: float
 ) -> None:
     def vectors(some: list[str]) -> FloatArray:
-        found = encode(some)
-        expect(isinstance(found, np.ndarray), f"{what}: a numpy array must come back, not {type(found).__name__}")
-        wanted = (len(some), dim)
-        expect(found.shape == wanted, f"vectors of {len(some)} {what} must have shape {wanted}, not {found.shape}")
-        expect(found.dtype == np.float32, f"vectors of {what} must be float32, not {found.dtype}")
-        expect(np.isfinite(found).all(), f"vectors of {what} must be finite")
-        return found
+        actual = encode(some)
+        expect(isinstance(actual, np.ndarray), f"{what}: the result must be a numpy array, not {type(actual).__name__}")
+        expected = (len(some), dim)
+        expect(
+            actual.shape == expected, f"vectors of {len(some)} {what} must have shape {expected}, not {actual.shape}"
+        )
+        expect(actual.dtype == np.float32, f"vectors of {what} must be float32, not {actual.dtype}")
+        expect(np.isfinite(actual).all(), f"vectors of {what} must be finite")
+        return actual
 
     whole = vectors(inputs)
     margin = tolerance * float(np.abs(whole).max())

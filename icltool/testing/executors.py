@@ -12,11 +12,11 @@ from icltool.testing.expectations import built, expect, expect_error
 
 
 class WorkError(Exception):
-    """What the worker of the suite raises on one unit."""
+    """Raised by the suite's worker on one unit."""
 
 
 class Squares:
-    """The suite's worker; it says which worker it is. Module-level, so that other processes can make it."""
+    """The suite's worker; its results identify the worker. Module-level, so that other processes can build it."""
 
     def __init__(self) -> None:
         self.token = uuid.uuid4().hex
@@ -28,21 +28,21 @@ class Squares:
 
 
 class Foreseeing:
-    """A worker that looks ahead: it tells with each result what it was told of before."""
+    """A worker that looks ahead: with each result it returns the units announced so far."""
 
     def __init__(self) -> None:
         self.token = uuid.uuid4().hex
-        self.told: list[int] = []
+        self.announced: list[int] = []
 
     def expect(self, unit: int) -> None:
-        self.told.append(unit)
+        self.announced.append(unit)
 
     def __call__(self, unit: int) -> tuple[int, str, tuple[int, ...]]:
-        return unit, self.token, tuple(self.told)
+        return unit, self.token, tuple(self.announced)
 
 
 class Remarking(Squares):
-    """A worker with something to say in the end."""
+    """A worker with a final note."""
 
     notes = ("a remark of the worker's",)
 
@@ -50,11 +50,11 @@ class Remarking(Squares):
 def check_executor(executor: Executor | Callable[[], Executor], *, units: int = 40) -> None:
     """Checks an executor, or a class or factory that makes one, against `icltool.Executor`.
 
-    Checked are: every unit is worked on once and its result comes back, in whatever order; workers are made once each,
-    not once per unit; units may be any iterable, also none; an executor can run twice; a worker's exception reaches the
-    caller; a worker that looks ahead is told of units that there are, once each; the iterator can be closed early, and units
-    are taken as they are needed; `describe()` is a dictionary; and what the executor may have beside that: notes, those of its
-    workers among them, a status, and `close`. Raises AssertionError that says what is wrong.
+    Checks that every unit is processed once and its result returned, in any order; that each worker is built once, not once
+    per unit; that units may be any iterable, including an empty one; that an executor can run twice; that a worker's
+    exception reaches the caller; that existing units are announced to a worker that looks ahead, once each; that the iterator
+    can be closed early, and units are consumed as needed; that `describe()` is a dictionary; and optional abilities: notes,
+    including those of workers, a status, and `close`. Raises AssertionError with a description of the fault.
     """
     runner = built(executor, "run")
     described = runner.describe()
@@ -64,8 +64,8 @@ def check_executor(executor: Executor | Callable[[], Executor], *, units: int = 
     )
     for count in (units, 1, 0, units):
         results = list(runner.run(Squares, (i for i in range(count))))
-        found = sorted(unit for unit, _, _ in results)
-        expect(found == list(range(count)), f"{count} units were given, results came back for {found}")
+        actual = sorted(unit for unit, _, _ in results)
+        expect(actual == list(range(count)), f"{count} units were given, results came back for {actual}")
         expect(all(square == unit * unit for unit, square, _ in results), "a result does not belong to its unit")
         tokens = {token for _, _, token in results}
         expect(
@@ -84,28 +84,28 @@ def check_executor(executor: Executor | Callable[[], Executor], *, units: int = 
 
 def _check_looking_ahead(runner: Executor, units: int) -> None:
     last: dict[str, tuple[int, ...]] = {}
-    found = []
-    for unit, token, told in runner.run(Foreseeing, range(units)):
-        found.append(unit)
-        last[token] = max(last.get(token, ()), told, key=len)
+    actual = []
+    for unit, token, announced in runner.run(Foreseeing, range(units)):
+        actual.append(unit)
+        last[token] = max(last.get(token, ()), announced, key=len)
     expect(
-        sorted(found) == list(range(units)), f"with a worker that looks ahead, results came back for {sorted(found)}"
+        sorted(actual) == list(range(units)), f"with a worker that looks ahead, results came back for {sorted(actual)}"
     )
-    for told in last.values():
-        expect(set(told) <= set(range(units)), f"a worker was told to expect {told}, which are no units")
-        expect(len(set(told)) == len(told), f"a worker was told to expect the same unit twice: {told}")
+    for announced in last.values():
+        expect(set(announced) <= set(range(units)), f"a worker was told to expect {announced}, which are no units")
+        expect(len(set(announced)) == len(announced), f"a worker was told to expect the same unit twice: {announced}")
 
 
 def _check_closing(runner: Executor) -> None:
-    taken = itertools.count()
-    results = runner.run(Squares, taken)
+    units = itertools.count()
+    results = runner.run(Squares, units)
     for _ in range(3):
         unit, square, _ = next(results)
         expect(square == unit * unit, "a result does not belong to its unit")
     expect(isinstance(results, Closes), "what `run` returns must have `close`, as generators have")
     assert isinstance(results, Closes)
     results.close()
-    count = next(taken)
+    count = next(units)
     expect(count < 1000, f"{count} units were taken from the iterable for 3 results")
     expect(
         len(list(runner.run(Squares, range(3)))) == 3, "after an iterator was closed early, `run` does not work again"

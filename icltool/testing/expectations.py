@@ -1,4 +1,4 @@
-"""What the conformance suites are made of: a sentence that fails loudly, without any test framework."""
+"""Building blocks of the conformance suites: expectations with a sentence, without any test framework."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ def expect(truth: object, sentence: str) -> None:
         raise AssertionError(sentence)
 
 
-def expect_equal(found: ArrayLike, wanted: ArrayLike, sentence: str, tolerance: float = 0.0) -> None:
-    """Both arrays have one shape and differ by at most `tolerance`; else the first difference is told."""
-    found, wanted = np.asarray(found), np.asarray(wanted)
-    expect(found.shape == wanted.shape, f"{sentence}: shape {found.shape} against {wanted.shape}")
+def expect_equal(actual: ArrayLike, expected: ArrayLike, sentence: str, tolerance: float = 0.0) -> None:
+    """Checks that the arrays have the same shape and differ by at most `tolerance`; the error names the first difference."""
+    actual, expected = np.asarray(actual), np.asarray(expected)
+    expect(actual.shape == expected.shape, f"{sentence}: shape {actual.shape} against {expected.shape}")
     if tolerance:
-        apart = ~np.isclose(found, wanted, rtol=0.0, atol=tolerance, equal_nan=True)
-    elif found.dtype.kind == "f" and wanted.dtype.kind == "f":
-        apart = (found != wanted) & ~(np.isnan(found) & np.isnan(wanted))
+        apart = ~np.isclose(actual, expected, rtol=0.0, atol=tolerance, equal_nan=True)
+    elif actual.dtype.kind == "f" and expected.dtype.kind == "f":
+        apart = (actual != expected) & ~(np.isnan(actual) & np.isnan(expected))
     else:
-        apart = found != wanted
+        apart = actual != expected
     if np.any(apart):
         place = tuple(int(i) for i in np.argwhere(apart)[0])
-        raise AssertionError(f"{sentence}: at {place} {found[place]} against {wanted[place]}")
+        raise AssertionError(f"{sentence}: at {place} {actual[place]} against {expected[place]}")
 
 
 def expect_error(kind: type[Failure], action: Callable[[], object], sentence: str) -> Failure:
-    """Runs `action`, which must raise `kind`, and returns what it raised. Anything else is an AssertionError."""
+    """Runs `action`, which must raise `kind`, and returns that exception. Anything else is an AssertionError."""
     try:
         action()
     except kind as error:
@@ -47,7 +47,7 @@ def expect_error(kind: type[Failure], action: Callable[[], object], sentence: st
 
 
 def expect_needs(component: object, allowed: frozenset[str]) -> frozenset[str]:
-    """`component.needs` is a frozenset of some of `allowed`; returns it."""
+    """Checks that `component.needs` is a frozenset of names in `allowed`; returns it."""
     needs = getattr(component, "needs", None)
     expect(isinstance(needs, frozenset), f"`needs` must be a frozenset, not {type(needs).__name__}")
     assert isinstance(needs, frozenset)
@@ -60,7 +60,7 @@ def built(component: Callable[[], Component], method: str) -> Component: ...
 @overload
 def built(component: Component, method: str) -> Component: ...
 def built(component: object, method: str) -> object:
-    """The component itself, or a new one of default options where a class or factory was given (anything callable without
+    """The component itself, or a new one with default options for a class or factory (anything callable without
     `method`)."""
     if isinstance(component, type) or not hasattr(component, method):
         expect(callable(component), f"{component!r} has no method {method!r} and cannot be called to make one that has")

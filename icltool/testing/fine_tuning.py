@@ -47,22 +47,22 @@ def check_fine_tuning(
     task: str = "caption",
     tolerance: float = 1e-4,
 ) -> None:
-    """Checks an LVLM adapter against `icltool.SupportsFineTuning`; AssertionError says what is wrong. The model's weights are
-    changed, and brought back.
+    """Checks an LVLM adapter against `icltool.SupportsFineTuning`; raises AssertionError with a description of the fault. The
+    model's weights are changed, and restored.
 
-    `examples` are six at least, with different images and labels of two or more words that the model's tokenizer knows.
-    `reload` loads the adapter anew from a file or folder that it wrote into `folder`, as `--model-path` does. `tolerance` is
-    in nats: 1e-4 suits float32.
+    `examples` are at least six, with different images and labels of two or more words that the model's tokenizer knows.
+    `reload` loads the adapter from a file or folder that it wrote into `folder`, as `--model-path` does. `tolerance` is in
+    nats: 1e-4 suits float32.
 
-    Checked are: `network` holds the parameters that `fine_tuning_parts` and `layer_ids` name; `pixel_reader` (pickled it reads
-    the same; the same draws give the same pixels, others others; without a generator what the model reads in evaluation; a
-    missing image is an IclError); `fine_tuning_batch` and `answer_logits` (log-probabilities sum up to those of `Model.score`;
-    a batch equals single prompts; targets are cut; ids in place of targets give what the targets give; prompts that share a
-    image by `images` have the logits of one for each; gradients reach the network); `plain_prompt`; `sample_beams` (the
-    best is the answer of `Model.generate`; beams are ordered; scores are the sums of `answer_logits` over the length; the
-    network's modes stay; another batch gives the same); `resize_images` to the present size changes nothing, to no size at
-    all is a ConfigError; a gradient step changes what it should; `save_fine_tuned` and `export` are read again with the same
-    scores, and a file of fine-tuned weights says what it was made from.
+    Checks that `network` has the parameters named by `fine_tuning_parts` and `layer_ids`; `pixel_reader` (it reads the same
+    after pickling; equal draws give equal pixels, different draws different ones; without a generator it reads as in
+    evaluation; a missing image is an IclError); `fine_tuning_batch` and `answer_logits` (log-probabilities sum up to those of
+    `Model.score`; a batch equals single prompts; targets are cut; ids in place of targets give the same logits; so do prompts
+    that share an image by `images`; gradients reach the network); `plain_prompt`; `sample_beams` (the best is the answer of
+    `Model.generate`; beams are ordered; scores are the sums of `answer_logits` over the length; the network's modes are
+    unchanged; results do not depend on the batch); that `resize_images` to the present size changes nothing and to an
+    impossible size is a ConfigError; that a gradient step changes scores; and that `save_fine_tuned` and `export` can be read
+    again with the same scores.
     """
     expect(
         isinstance(model, SupportsFineTuning), f"{type(model).__name__} lacks a part of `icltool.SupportsFineTuning`"
@@ -107,12 +107,12 @@ def _check_parts(model: TunableModel) -> None:
     names = [name for name, _ in model.network.named_parameters()]
     for part, prefixes in model.fine_tuning_parts().items():
         for prefix in prefixes:
-            found = any(name.startswith(prefix.removeprefix("!")) for name in names)
-            expect(found, f"the part {part!r} names {prefix!r}, and no parameter begins so")
+            actual = any(name.startswith(prefix.removeprefix("!")) for name in names)
+            expect(actual, f"the part {part!r} names {prefix!r}, and no parameter begins so")
         expect(any(not p.startswith("!") for p in prefixes), f"the part {part!r} takes parameters out only")
     layers = model.layer_ids()
     for name in layers:
-        expect(name in names, f"`layer_ids` names {name}, which is no parameter of the network")
+        expect(name in names, f"`layer_ids` names {name}, which is not a parameter of the network")
     ids = sorted(set(layers.values()))
     expect(ids == list(range(len(ids))), f"`layer_ids` must count from 0 without gaps, not {ids}")
     expect(isinstance(model.fine_tuning_recipe("caption"), (dict, object)), "`fine_tuning_recipe` must be a mapping")
@@ -121,7 +121,7 @@ def _check_parts(model: TunableModel) -> None:
     for named in cast(Sequence[object], frozen):
         expect(
             named in model.fine_tuning_parts(),
-            f"`fine_tuning_recipe` freezes {named!r}, which is none of `fine_tuning_parts`",
+            f"`fine_tuning_recipe` freezes {named!r}, which is not one of `fine_tuning_parts`",
         )
 
 
@@ -153,27 +153,29 @@ def _check_reader(model: TunableModel, examples: Sequence[Example]) -> None:
 def _check_logits(model: TunableModel, examples: Sequence[Example], task: str, tolerance: float) -> None:
     prompts = zero_shot(model, examples, task)
     pixels = evaluation_pixels(model, prompts)
-    wanted = [s.log_prob for s in model.score(prompts, 2)]
+    expected = [s.log_prob for s in model.score(prompts, 2)]
     batch = model.fine_tuning_batch(prompts, pixels)
-    found, _ = fine_tuned_log_probs(model, batch)
-    expect_equal(found, wanted, "`answer_logits` do not sum up to `Model.score`", tolerance)
+    actual, _ = fine_tuned_log_probs(model, batch)
+    expect_equal(actual, expected, "`answer_logits` do not sum up to `Model.score`", tolerance)
     counts = [s.tokens for s in model.score(prompts, 2)]
     expect_equal(np.bincount(batch.rows.cpu().numpy()).tolist(), counts, "`fine_tuning_batch` has other token counts")
     alone = [
         fine_tuned_log_probs(model, model.fine_tuning_batch([p], pixels[i : i + 1]))[0][0]
         for i, p in enumerate(prompts)
     ]
-    expect_equal(alone, found, "a prompt alone has other logits than in a batch", tolerance)
+    expect_equal(alone, actual, "a prompt alone has other logits than in a batch", tolerance)
     turned = fine_tuned_log_probs(model, model.fine_tuning_batch(prompts, pixels.flip(0)))[0]
-    expect(max(abs(a - b) for a, b in zip(turned, found, strict=True)) > tolerance, "the pixels make no difference")
+    expect(max(abs(a - b) for a, b in zip(turned, actual, strict=True)) > tolerance, "the pixels make no difference")
     ids = [batch.tokens[batch.rows == row].tolist() for row in range(len(prompts))]
-    given = [replace(p, target="") for p in prompts]
-    instead = fine_tuned_log_probs(model, model.fine_tuning_batch(given, pixels, answers=ids))[0]
-    expect_equal(instead, found, "ids in place of targets give other logits than the targets", tolerance)
+    untargeted = [replace(p, target="") for p in prompts]
+    instead = fine_tuned_log_probs(model, model.fine_tuning_batch(untargeted, pixels, answers=ids))[0]
+    expect_equal(instead, actual, "ids in place of targets give other logits than the targets", tolerance)
     rows = [1, 0, 1]
-    told, answers = [given[row] for row in rows], [ids[row] for row in rows]
-    shared = fine_tuned_log_probs(model, model.fine_tuning_batch(told, pixels[:2], answers=answers, images=rows))[0]
-    repeated = [found[row] for row in rows]
+    shared_prompts, answers = [untargeted[row] for row in rows], [ids[row] for row in rows]
+    shared = fine_tuned_log_probs(
+        model, model.fine_tuning_batch(shared_prompts, pixels[:2], answers=answers, images=rows)
+    )[0]
+    repeated = [actual[row] for row in rows]
     expect_equal(shared, repeated, "`images` gives other logits than an image for each prompt", tolerance)
     cut = model.fine_tuning_batch(prompts, pixels, max_target_tokens=1)
     expect(cut.tokens.tolist() == [i[0] for i in ids], "`max_target_tokens=1` must leave each target its first token")
@@ -191,9 +193,9 @@ def _check_plain_prompt(model: TunableModel, examples: Sequence[Example], tolera
     for prompt, target in zip(prompts, (word, examples[1].label), strict=True):
         expect(isinstance(prompt, Prompt) and prompt.images == (image,), "`plain_prompt` must show its one image")
         expect("what is it" in prompt.text and target in prompt.target, "`plain_prompt` must hold text and target")
-    found, _ = fine_tuned_log_probs(model, model.fine_tuning_batch(prompts, evaluation_pixels(model, prompts)))
-    wanted = [s.log_prob for s in model.score(prompts, 2)]
-    expect_equal(found, wanted, "prompts of `plain_prompt` have other logits than `Model.score`", tolerance)
+    actual, _ = fine_tuned_log_probs(model, model.fine_tuning_batch(prompts, evaluation_pixels(model, prompts)))
+    expected = [s.log_prob for s in model.score(prompts, 2)]
+    expect_equal(actual, expected, "prompts of `plain_prompt` have other logits than `Model.score`", tolerance)
 
 
 def _check_beams(
@@ -205,23 +207,23 @@ def _check_beams(
     for module in some:
         module.training = True
     beams = model.sample_beams(prompts, pixels, options)
-    kept = all(m.training for m in some) and not any(m.training for m in list(model.network.modules())[1::2])
+    modes_kept = all(m.training for m in some) and not any(m.training for m in list(model.network.modules())[1::2])
     model.network.eval()
-    expect(kept, "`sample_beams` changes which parts are in training mode")
+    expect(modes_kept, "`sample_beams` changes which parts are in training mode")
     name = f"`sample_beams` with {options.num_beams} beams"
     expect(all(len(b) == options.num_beams for b in beams), f"{name} gives {[len(b) for b in beams]}")
-    best, wanted = [b[0].text for b in beams], model.generate(prompts, options, len(prompts))
-    expect(best == wanted, f"the best of {name} are {best}, `generate` gives {wanted}")
+    best, expected = [b[0].text for b in beams], model.generate(prompts, options, len(prompts))
+    expect(best == expected, f"the best of {name} are {best}, `generate` gives {expected}")
     alone = [model.sample_beams([p], pixels[i : i + 1], options)[0] for i, p in enumerate(prompts)]
     expect(
         [[b.ids for b in part] for part in alone] == [[b.ids for b in part] for part in beams],
         f"{name} depends on the batch",
     )
-    for prompt, shown, part in zip(prompts, pixels, beams, strict=True):
+    for prompt, image, part in zip(prompts, pixels, beams, strict=True):
         scores = [beam.score for beam in part]
         expect(scores == sorted(scores, reverse=True), f"{name} must be ordered, best first: {scores}")
         batch = model.fine_tuning_batch(
-            [prompt] * len(part), shown.expand(len(part), *shown.shape), answers=[beam.ids for beam in part]
+            [prompt] * len(part), image.expand(len(part), *image.shape), answers=[beam.ids for beam in part]
         )
         sums, _ = fine_tuned_log_probs(model, batch)
         length = options.length_penalty if options.num_beams > 1 else 0.0
@@ -267,8 +269,8 @@ def _check_files(
     model.export(whole)
     for path, name in ((file, "`save_fine_tuned`"), (whole, "`export`")):
         again = reload(path)
-        found = [s.log_prob for s in again.score(prompts, 2)]
-        expect_equal(found, after, f"what {name} wrote has other scores when it is read again", tolerance)
+        actual = [s.log_prob for s in again.score(prompts, 2)]
+        expect_equal(actual, after, f"what {name} wrote has other scores when it is read again", tolerance)
         expect(again.name == model.name, f"what {name} wrote is read as {again.name}")
         expect(again.fingerprint() != model.fingerprint(), f"what {name} wrote has the fingerprint of other weights")
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""What `check_model` asks of the attention heads that a model names (SupportsDecoderHooks)."""
+"""The part of `check_model` for the attention heads that a model names (SupportsDecoderHooks)."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 
 
 class HookedModel(Model, SupportsDecoderHooks, Protocol):
-    """A Model with hooks into its decoder."""
+    """A Model with decoder hooks."""
 
 
 def check_heads(model: HookedModel, batch: AnswerBatch, tolerance: float) -> None:
-    """Checks `attention_heads`, where it does not raise ConfigError, on the first and the last layer, first and last head.
+    """Checks `attention_heads`, unless it raises ConfigError, on the first and the last layer, first and last head.
 
     Some of a head's queries change all of its columns of the input of `output` and no others; without values there is
     nothing in these; and without a head's columns the logits are others.
@@ -40,10 +40,10 @@ def _check_layer(
 ) -> None:
     columns = heads.heads * heads.head_width
     _, seen = _run(model, batch, heads)
-    found = list(seen.shape)
+    actual = list(seen.shape)
     expect(
-        len(found) == 3 and found[2] == columns,
-        f"the input of `output` in {layer} is [B, T, {heads.heads} x {heads.head_width}], not {found}",
+        len(actual) == 3 and actual[2] == columns,
+        f"the input of `output` in {layer} is [B, T, {heads.heads} x {heads.head_width}], not {actual}",
     )
     for head in dict.fromkeys((0, heads.heads - 1)):
         own = slice(head * heads.head_width, (head + 1) * heads.head_width)

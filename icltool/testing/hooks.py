@@ -1,4 +1,4 @@
-"""What `check_model` asks of models whose decoder takes hooks (SupportsDecoderHooks)."""
+"""The part of `check_model` for models with decoder hooks (SupportsDecoderHooks)."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ _SEEDS = 8
 def check_hooks(model: HookedModel, prompts: Sequence[Prompt], features: Features, tolerance: float) -> None:
     """Checks a SupportsDecoderHooks model on three prompts or more, of several lengths and targets.
 
-    `base_model` says how many modules are shifted, one for each layer, and how wide the states are. Log-probabilities out
-    of `answer_logits` add up to `score`, in any batch and order, and the batch's positions are where the logits are made. A
-    vector that a hook adds changes scores and answers, of a batch as of single prompts, in the prompt and in each new token,
-    and keys and values that are kept. Gradients reach what is added at every layer, also where layers are computed twice
-    (gradient checkpointing), and no weight of the model. Whatever a hook raised, without hooks everything is as before, bit
-    for bit. The heads of `attention_heads` are where they are said to be. `tolerance` is in nats.
+    `base_model` has the number of shifted modules, one per layer, and the width of the states. Log-probabilities from
+    `answer_logits` add up to `score`, in any batch and order, and logits belong to the batch's positions. A vector that a hook
+    adds changes scores and answers, in batches as in single prompts, in the prompt, in each new token, and in stored keys and
+    values. Gradients reach the added vectors at every layer, also with gradient checkpointing, and no weight of the model.
+    After an exception in a hook, everything is as before without hooks, bit for bit. The heads of `attention_heads` are at
+    their stated places. `tolerance` is in nats.
     """
     _check_base(model)
     scores = _target_scores(model, prompts, features)
@@ -64,7 +64,7 @@ def check_hooks(model: HookedModel, prompts: Sequence[Prompt], features: Feature
         alone = PromptsAlone(model, features)
         _check_shifted(model, alone, prompts, features, before, plain, tolerance)
         if isinstance(model, SupportsPrefixCache):
-            _check_continued(model, alone, prompts, features, tolerance)
+            _check_prefix_cache(model, alone, prompts, features, tolerance)
     _check_every_token(model, prompts, features)
     check_heads(model, batch, tolerance)
     _check_failure(model, prompts, features, batch)
@@ -75,7 +75,7 @@ def check_hooks(model: HookedModel, prompts: Sequence[Prompt], features: Feature
 
 
 def adding(modules: Sequence[Module], vectors: Sequence[Tensor]) -> AbstractContextManager[None]:
-    """Within it each module's vector is added to its output, for every token."""
+    """A context in which each module's vector is added to its output, at every token."""
     return changed_outputs(modules, [_Added(vector) for vector in vectors])
 
 
@@ -104,7 +104,7 @@ def _check_base(model: HookedModel) -> None:
 
 
 def _check_outputs(model: HookedModel, batch: AnswerBatch) -> list[float]:
-    """What each shifted module puts out has the width that is said; gives the root mean square of each."""
+    """Checks that each shifted module's output has the stated width; returns the root mean square of each."""
     seen: dict[int, Tensor] = {}
     layers, modules, width = model.decoder_layers(), model.shifted_modules(), model.base_model().width
     parts = list({id(part): part for part in (*layers, *modules)}.values())
@@ -121,9 +121,9 @@ def _check_outputs(model: HookedModel, batch: AnswerBatch) -> list[float]:
         _without_gradients(model, batch)
     expect(len(seen) == len(parts), f"{len(parts) - len(seen)} modules that are named never run")
     for states in seen.values():
-        found = tuple(states.shape)
-        fits = len(found) == 3 and found[0] == len(batch.lasts) and found[2] == width
-        expect(fits, f"a module's output is [{len(batch.lasts)}, T, {width}], as `base_model` says; not {list(found)}")
+        actual = tuple(states.shape)
+        fits = len(actual) == 3 and actual[0] == len(batch.lasts) and actual[2] == width
+        expect(fits, f"a module's output is [{len(batch.lasts)}, T, {width}], as `base_model` says; not {list(actual)}")
     return [float(seen[id(module)].square().mean().sqrt()) for module in modules]
 
 
@@ -135,15 +135,15 @@ def _check_answers(
     counts: Sequence[int],
     tolerance: float,
 ) -> None:
-    """Sums of log-probabilities in several batches; the counts and places of each."""
+    """Sums of log-probabilities in several batches; the counts and positions of each."""
     turned = list(range(len(prompts)))[::-1]
     groups = [turned, *([i] for i in turned[:2])]
     for rows in groups:
         batch = model.answer_batch([prompts[i] for i in rows], features)
         _check_batch(batch, [counts[i] for i in rows])
         sums = _sums(batch, _without_gradients(model, batch))
-        wanted = [before[i] for i in rows]
-        expect_equal(sums, wanted, f"`answer_logits` of {len(rows)} prompts do not give what `score` does", tolerance)
+        expected = [before[i] for i in rows]
+        expect_equal(sums, expected, f"`answer_logits` of {len(rows)} prompts do not give what `score` does", tolerance)
     if features is not None:
         batch = model.answer_batch(prompts, None)
         sums = _sums(batch, _without_gradients(model, batch))
@@ -153,9 +153,9 @@ def _check_answers(
 def _check_batch(batch: AnswerBatch, counts: Sequence[int]) -> None:
     total = sum(counts)
     for name in ("rows", "columns", "tokens"):
-        found = getattr(batch, name)
-        expect(tuple(found.shape) == (total,), f"`{name}` has one entry for each of {total} target tokens")
-        expect(str(found.dtype) == "torch.int64", f"`{name}` is int64, not {found.dtype}")
+        actual = getattr(batch, name)
+        expect(tuple(actual.shape) == (total,), f"`{name}` has one entry for each of {total} target tokens")
+        expect(str(actual.dtype) == "torch.int64", f"`{name}` is int64, not {actual.dtype}")
     rows = [row for row, count in enumerate(counts) for _ in range(count)]
     expect_equal(batch.rows.tolist(), rows, "`rows` go through targets prompt by prompt")
     lasts = batch.lasts.tolist()
@@ -165,7 +165,7 @@ def _check_batch(batch: AnswerBatch, counts: Sequence[int]) -> None:
 
 
 def _check_places(model: HookedModel, batch: AnswerBatch, logits: Tensor, tolerance: float) -> None:
-    """What is changed behind the last layer at some positions changes the logits there and no others."""
+    """A change after the last layer at some positions changes the logits there and no others."""
     last = model.decoder_layers()[-1]
     first = batch.columns == batch.lasts[batch.rows]
     for chosen, what in ((first, "of first tokens"), (~first, "of later tokens")):
@@ -229,7 +229,7 @@ def _gradients(
     vectors: Sequence[Tensor],
     around: Callable[[], AbstractContextManager[object]],
 ) -> list[Tensor]:
-    """Of the targets' log-probability with respect to what is added."""
+    """Gradients of the targets' log-probability with respect to the added vectors."""
     import torch
 
     leaves = [0.1 * vector.clone() for vector in vectors]
@@ -244,7 +244,7 @@ def _gradients(
 
 @contextmanager
 def _computed_twice(layers: Sequence[Module]) -> Iterator[None]:
-    """Within it the backward pass computes each layer again, as training does that has little memory."""
+    """A context in which the backward pass computes each layer again, as gradient checkpointing does."""
     from torch.utils.checkpoint import checkpoint
 
     own = [vars(layer).get("forward") for layer in layers]
@@ -269,13 +269,13 @@ def _check_shifted(
     tolerance: float,
 ) -> None:
     """Within a shift."""
-    found = _scores(model, prompts, features)
-    apart = [abs(one - other) for one, other in zip(found, before, strict=True)]
+    actual = _scores(model, prompts, features)
+    apart = [abs(one - other) for one, other in zip(actual, before, strict=True)]
     expect(min(apart) > tolerance, "a vector added to each shifted module's output leaves a score as it is")
-    expect_equal(found, alone.log_probs(prompts), "under a hook, scores depend on the batch", tolerance)
+    expect_equal(actual, alone.log_probs(prompts), "under a hook, scores depend on the batch", tolerance)
     batch = model.answer_batch(prompts, features)
     sums = _sums(batch, _without_gradients(model, batch))
-    expect_equal(sums, found, "under a hook, `answer_logits` do not give what `score` does", tolerance)
+    expect_equal(sums, actual, "under a hook, `answer_logits` do not give what `score` does", tolerance)
     answers = _answers(model, prompts, features)
     expect(answers != plain, "a vector added to each shifted module's output leaves all answers as they are")
     for options in _OPTIONS:
@@ -283,7 +283,7 @@ def _check_shifted(
         expect(answers[beams] == single, f"under a hook, `generate` with {beams} beams depends on the batch")
 
 
-def _check_continued(
+def _check_prefix_cache(
     model: SupportsPrefixCache,
     alone: PromptsAlone,
     prompts: Sequence[Prompt],
@@ -291,8 +291,8 @@ def _check_continued(
     tolerance: float,
 ) -> None:
     """Within a shift: keys and values are those of shifted states."""
-    wanted = alone.log_probs(prompts)
-    for prompt, score, tokens in zip(prompts, wanted, model.prompt_tokens(prompts, True), strict=True):
+    expected = alone.log_probs(prompts)
+    for prompt, score, tokens in zip(prompts, expected, model.prompt_tokens(prompts, True), strict=True):
         end, cut = len(tokens.ids) - 1, max(1, tokens.target_start - 1)
         whole = model.extend_prefix([Span(tokens, 0, end)], None, features, False).log_probs.tolist()
         past = model.extend_prefix([Span(tokens, 0, cut)], None, features, True).keys_values
@@ -301,16 +301,18 @@ def _check_continued(
             expect_equal(log_probs, [score], "under a hook, `extend_prefix` does not give what `score` does", tolerance)
         if not isinstance(model, GeneratesFromPrefix):
             continue
-        [asked] = model.prompt_tokens([prompt], False)
-        known = model.extend_prefix([Span(asked, 0, len(asked.ids) - 1)], None, features, True).keys_values
+        [prompt_tokens] = model.prompt_tokens([prompt], False)
+        known = model.extend_prefix(
+            [Span(prompt_tokens, 0, len(prompt_tokens.ids) - 1)], None, features, True
+        ).keys_values
         assert known is not None
         answer = alone.answers([prompt], _OPTIONS[0])
-        found = model.generate_from_prefix([asked], known, _OPTIONS[0], features)
-        expect(found == answer, f"under a hook, `generate_from_prefix` gives {found}, `generate` {answer}")
+        actual = model.generate_from_prefix([prompt_tokens], known, _OPTIONS[0], features)
+        expect(actual == answer, f"under a hook, `generate_from_prefix` gives {actual}, `generate` {answer}")
 
 
 def _check_every_token(model: HookedModel, prompts: Sequence[Prompt], features: Features) -> None:
-    """Where each state behind the last layer is one vector, each next token is the same, whatever the prompt."""
+    """If each state after the last layer is the same vector, each next token is the same, whatever the prompt."""
     last, width = model.decoder_layers()[-1], model.base_model().width
     for seed in range(_SEEDS):  # some vectors stand for the end of an answer
         vector = _noise(width, 20 + seed)
@@ -331,7 +333,7 @@ def _check_every_token(model: HookedModel, prompts: Sequence[Prompt], features: 
 
 
 def _check_failure(model: HookedModel, prompts: Sequence[Prompt], features: Features, batch: AnswerBatch) -> None:
-    """What a hook raises comes through; that nothing stays behind shows afterwards."""
+    """An exception in a hook reaches the caller; later checks show that it leaves nothing behind."""
 
     def failing(states: Tensor) -> Tensor:
         raise _FailureError
@@ -351,7 +353,7 @@ class _FailureError(Exception):
 
 
 def _weights(model: HookedModel) -> list[Tensor]:
-    """Parameters of all torch modules that the adapter and its layers hold."""
+    """Parameters of all torch modules of the adapter and its layers."""
     import torch
 
     held = [part for part in getattr(model, "__dict__", {}).values() if isinstance(part, torch.nn.Module)]
@@ -376,8 +378,8 @@ def _sums(batch: AnswerBatch, logits: Tensor) -> list[float]:
 
     picked = torch.log_softmax(logits, -1).gather(1, batch.tokens.to(logits.device)[:, None])[:, 0].double()
     sums = torch.zeros(len(batch.lasts), dtype=torch.float64, device=logits.device)
-    found: list[float] = sums.index_add(0, batch.rows.to(logits.device), picked).tolist()
-    return found
+    actual: list[float] = sums.index_add(0, batch.rows.to(logits.device), picked).tolist()
+    return actual
 
 
 def _noise(width: int, seed: int) -> Tensor:
@@ -404,9 +406,9 @@ def _scores(model: HookedModel, prompts: Sequence[Prompt], features: Features) -
 def _generated(
     model: HookedModel, prompts: Sequence[Prompt], options: GenerationOptions, features: Features
 ) -> list[str]:
-    given = () if features is None else (features,)
-    found: list[str] = model.generate(prompts, options, len(prompts), *given)
-    return found
+    optional = () if features is None else (features,)
+    actual: list[str] = model.generate(prompts, options, len(prompts), *optional)
+    return actual
 
 
 def _answers(model: HookedModel, prompts: Sequence[Prompt], features: Features) -> dict[int, list[str]]:

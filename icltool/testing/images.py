@@ -1,4 +1,4 @@
-"""The conformance suite of models that prepare images apart from encoding them."""
+"""The conformance suite of models that prepare images separately from encoding them."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from icltool.contracts import Example, PreparesImages
 from icltool.errors import IclError
 from icltool.testing.expectations import expect, expect_equal, expect_error
 
-#: An image reader goes to every worker process; with weights in it it would be larger.
+#: An image reader is sent to every worker process; with weights it would be larger than this.
 _MOST_BYTES = 2**20
 
 
 def check_prepared_images(
     model: Any, examples: Sequence[Example], *, batch_size: int = 3, tolerance: float = 1e-4
 ) -> None:
-    """Checks an LVLM adapter against `icltool.PreparesImages`; AssertionError says what is wrong.
+    """Checks an LVLM adapter against `icltool.PreparesImages`; raises AssertionError with a description of the fault.
 
-    `examples` have four different images at least, best of several sizes. `tolerance` is that of single features: 1e-4 suits
-    float32. Checked are: `image_reader` (pickled and back it reads the same; it is small, so it holds no weights; it gives a
-    numpy array or a mapping of such; a missing image is an IclError that names it) and `encode_images` (a batch of any size
-    gives what `image_features` gives for each path alone).
+    `examples` have at least four different images, preferably of several sizes. `tolerance` is that of single features: 1e-4
+    suits float32. Checks `image_reader` (it reads the same after pickling; it is small, so it contains no weights; it returns
+    a numpy array or a mapping of arrays; a missing image is an IclError that names it) and `encode_images` (a batch of any
+    size gives the same as `image_features` for each path alone).
     """
     expect(
         isinstance(model, PreparesImages),
@@ -50,29 +50,30 @@ def check_prepared_images(
                 len(part) == len(prepared[start : start + size]), "`encode_images` must give one tensor for each image"
             )
             encoded += part
-        for path, found, wanted in zip(paths, encoded, alone, strict=True):
+        for path, actual, expected in zip(paths, encoded, alone, strict=True):
             expect(
-                (found.dtype, found.device) == (wanted.dtype, wanted.device),
-                f"`encode_images` gives {found.dtype} on {found.device}, `image_features` {wanted.dtype} on {wanted.device}",
+                (actual.dtype, actual.device) == (expected.dtype, expected.device),
+                f"`encode_images` gives {actual.dtype} on {actual.device}, "
+                f"`image_features` {expected.dtype} on {expected.device}",
             )
             sentence = f"`encode_images` in batches of {size} differs from `image_features` for {path}"
-            expect_equal(found.float().cpu().numpy(), wanted.float().cpu().numpy(), sentence, tolerance)
+            expect_equal(actual.float().cpu().numpy(), expected.float().cpu().numpy(), sentence, tolerance)
 
 
 def _arrays(prepared: Any) -> dict[str, Any]:
     arrays = dict(prepared) if isinstance(prepared, Mapping) else {"": prepared}
     for name, array in arrays.items():
-        told = f" under {name!r}" if name else ""
+        place = f" under {name!r}" if name else ""
         expect(
             isinstance(array, np.ndarray),
-            f"`image_reader()` must give a numpy array or a mapping of such, not {type(array).__name__}{told}",
+            f"`image_reader()` must give a numpy array or a mapping of such, not {type(array).__name__}{place}",
         )
     return arrays
 
 
-def _check_same(found: Mapping[str, Any], wanted: Mapping[str, Any], path: str) -> None:
+def _check_same(actual: Mapping[str, Any], expected: Mapping[str, Any], path: str) -> None:
     sentence = f"`image_reader()`, pickled and back, reads {path} differently"
-    expect(found.keys() == wanted.keys(), sentence)
-    for name, array in found.items():
-        expect(array.dtype == wanted[name].dtype, sentence)
-        expect_equal(array, wanted[name], sentence)
+    expect(actual.keys() == expected.keys(), sentence)
+    for name, array in actual.items():
+        expect(array.dtype == expected[name].dtype, sentence)
+        expect_equal(array, expected[name], sentence)

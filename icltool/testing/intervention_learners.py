@@ -1,4 +1,4 @@
-"""The conformance suite of learners that make what stands in for demonstrations, and what they are given in tests."""
+"""The conformance suite of intervention learners, and test data for them."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 
 class InMemoryExamples:
-    """Examples by row, as a InterventionSet has them."""
+    """Examples by row, as in an InterventionSet."""
 
     def __init__(self, examples: Sequence[Example]) -> None:
         self.examples = list(examples)
@@ -47,14 +47,14 @@ class InMemoryExamples:
         return len(self.examples)
 
     def rows(self, rows: IntArray | Sequence[int]) -> list[Example]:
-        """The examples in these rows, in the order given."""
+        """The examples in these rows, in this order."""
         return [self.examples[int(row)] for row in rows]
 
 
 def make_intervention_set(
     model: Model, examples: Sequence[Example], *, task: str = "caption", batch_size: int = 4, cached: bool = True
 ) -> InterventionSet:
-    """A InterventionSet of these examples. With `cached`, a model that can encodes each image once."""
+    """An InterventionSet of these examples. With `cached`, each image is encoded once if the model supports it."""
     known: dict[str, Tensor] = {}
     encode = model.image_features if cached and isinstance(model, SupportsImageCache) else None
 
@@ -92,21 +92,20 @@ def check_intervention_learner(
     seed: int = 3,
 ) -> Intervention:
     """Checks a learner (give it few examples and epochs), or a class or factory that makes one, against
-    `icltool.InterventionLearner`; gives what it made.
+    `icltool.InterventionLearner`; returns the learned intervention.
 
-    `intervention` reads the file that it leaves. It learns twice, into sub-folders of `folder`. Checked are: that
-    `last.safetensors` lies where it was told, says which method and model it belongs to, and comes with a history of
-    figures; that the same seed gives the same content; that the model computes bit for bit as before, with hooks, replaced
-    methods and `requires_grad` of its weights as before; that global generators of random numbers are as before; that a
-    model without hooks is a ConfigError and leaves no file; and that `identity`, where there is one, is JSON and the same
-    for two learners of the same options.
+    `intervention` reads the file that the learner writes. It learns twice, into sub-folders of `folder`. Checks that
+    `last.safetensors` is in the right folder, names its method and model, and comes with a history of figures; that the same
+    seed gives the same content; that the model's results, hooks, methods and `requires_grad` of its weights are unchanged;
+    that global random generators are unchanged; that a model without hooks is a ConfigError and leaves no file; and that
+    `identity`, if there is one, is JSON and equal for two learners with the same options.
     """
     expect_learning_abilities(built(learner, "learn_intervention"), built(learner, "learn_intervention"))
     _check_unhooked(built(learner, "learn_intervention"), data, folder / "unhooked", seed)
     examples = data.examples.rows(range(4))
     prompts = [data.model.prompt(data.task, (), example) for example in examples]
-    before, kept, drawn = data.model.score(prompts, len(prompts)), traces(data.model), _generators()
-    made = []
+    before, untouched, drawn = data.model.score(prompts, len(prompts)), traces(data.model), _generators()
+    interventions = []
     for name in ("first", "second"):
         place = folder / name
         place.mkdir(parents=True)
@@ -116,12 +115,15 @@ def check_intervention_learner(
             data.model.score(prompts, len(prompts)) == before,
             "`learn_intervention` must leave the model as it was, bit for bit",
         )
-        expect_untouched(data.model, kept, "after `learn_intervention`")
+        expect_untouched(data.model, untouched, "after `learn_intervention`")
         for library, state in _generators().items():
             expect(state == drawn[library], f"`learn_intervention` must leave {library}'s global generator as it was")
-        made.append(_read(intervention, place / "last.safetensors", data.model))
-    expect(made[0].identity() == made[1].identity(), "two runs with one seed must leave files of one identity")
-    return made[0]
+        interventions.append(_read(intervention, place / "last.safetensors", data.model))
+    expect(
+        interventions[0].identity() == interventions[1].identity(),
+        "two runs with one seed must leave files of one identity",
+    )
+    return interventions[0]
 
 
 def _check_unhooked(learner: InterventionLearner, data: InterventionSet, folder: Path, seed: int) -> None:
@@ -135,7 +137,7 @@ def _check_unhooked(learner: InterventionLearner, data: InterventionSet, folder:
 
 
 def _generators() -> dict[str, object]:
-    """The states of global generators of random numbers, by library."""
+    """The states of global random generators, by library."""
     import torch
 
     return {
@@ -146,11 +148,14 @@ def _generators() -> dict[str, object]:
 
 
 def _read(intervention: Callable[[Path], Intervention], path: Path, model: Model) -> Intervention:
-    made, stored = intervention(path), stored_in(path)
+    loaded, stored = intervention(path), stored_in(path)
     base = cast(SupportsDecoderHooks, model).base_model()
     expect(stored.base == base, f"the file must name the model that it was made for: {stored.base} against {base}")
-    expect(stored.method == made.method, f"the file was made by {stored.method!r}, and {made.method!r} reads it")
-    return made
+    expect(
+        stored.method == loaded.method,
+        f"the file was made by {stored.method!r}, and {loaded.method!r} reads it",
+    )
+    return loaded
 
 
 def _check_outcome(outcome: TrainingOutcome, folder: Path) -> None:
@@ -165,4 +170,4 @@ def _check_outcome(outcome: TrainingOutcome, folder: Path) -> None:
         expect(isinstance(record, Mapping) and record, f"a record of `history` must map names to figures: {record!r}")
         expect(all(not math.isinf(float(v)) for v in record.values()), f"`history` holds an infinite figure: {record}")
     left = [path.name for path in folder.iterdir() if path.name.startswith("resume")]
-    expect(not left, f"a finished learner leaves nothing to go on from: {left}")
+    expect(not left, f"a finished learner must leave no saved state: {left}")

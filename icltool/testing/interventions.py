@@ -1,4 +1,4 @@
-"""The conformance suite of what stands in for demonstrations."""
+"""The conformance suite of interventions."""
 
 from __future__ import annotations
 
@@ -47,18 +47,17 @@ def check_intervention(
     task: str = "caption",
     tolerance: float = 1e-4,
 ) -> None:
-    """Checks an intervention against `icltool.Intervention`, on the model that it was made for; AssertionError says what is
-    wrong.
+    """Checks an intervention against `icltool.Intervention`, on the model for which it was trained; raises AssertionError with
+    a description of the fault.
 
-    `examples` are four at least, as for `check_model`. Checked are: what it says of itself, and that its file says the same;
-    that a model without hooks, or of another width, number of layers or weights, is refused; that scores change under it;
-    that under it a batch of n equals n single runs, for scores and answers, also after a forward pass that failed, and when
-    it is applied again; that afterwards scores are bit for bit as before, and hooks, replaced methods and `requires_grad`
-    of weights as before, wherever an exception passes; and, where it says `everywhere`, that prompts computed from shared
-    keys and values score as whole ones. `tolerance` is in nats.
+    `examples` are at least four, as for `check_model`. Checks its attributes, and that its file agrees with them; that a model
+    without hooks, or with another width, number of layers or weights, is refused; that it changes scores; that under it a
+    batch of n equals n single runs, for scores and answers, also after a failed forward pass, and when it is applied again;
+    that afterwards, also after exceptions, scores, hooks, methods and `requires_grad` of weights are as before, bit for bit;
+    and, if it has `everywhere`, that prompts computed from shared keys and values score as whole ones. `tolerance` is in nats.
     """
-    _check_told(intervention)
-    kept = traces(model)
+    _check_attributes(intervention)
+    untouched = traces(model)
     _check_refusals(intervention, model)
     intervention.check(model)
     prompts = [model.prompt(task, examples[1 : 1 + shots], examples[0]) for shots in (0, 0, 1, 2)]
@@ -66,27 +65,27 @@ def check_intervention(
     before, plain = model.score(prompts, len(prompts)), _log_probs(model, prompts)
     with intervention.applied(model):
         single = _log_probs(model, prompts)
-        expect(not any(map(math.isnan, single)), f"under it a score is no number: {single}")
+        expect(not any(map(math.isnan, single)), f"under it a score is not a number: {single}")
         under = PromptsAlone(model)
         answers = under.answers(prompts, _BEAMS)
         for size in (2, len(prompts)):
-            found = [score.log_prob for score in model.score(prompts, size)]
-            expect_equal(found, single, f"under it, scores in batches of {size}", tolerance)
+            actual = [score.log_prob for score in model.score(prompts, size)]
+            expect_equal(actual, single, f"under it, scores in batches of {size}", tolerance)
             batch = model.generate(prompts, _BEAMS, size)
             expect(batch == answers, f"under it, answers depend on the batch size: {batch} against {answers}")
     expect(any(a != b for a, b in zip(plain, single, strict=True)), "scores under it are those of the model without it")
-    _check_undone(intervention, model, prompts, before, kept)
+    _check_undone(intervention, model, prompts, before, untouched)
     with intervention.applied(model):
         expect_equal(_log_probs(model, prompts), single, "applied again, scores are not those of the first time")
     _check_failures(intervention, model, prompts, single, tolerance)
-    expect_untouched(model, kept, "after a failed forward pass")
+    expect_untouched(model, untouched, "after a failed forward pass")
     expect(model.score(prompts, len(prompts)) == before, "after a failed forward pass scores must be as before")
     if intervention.everywhere:
         _check_shared(intervention, model, under, [prompts[3], prompts[1]], tolerance)
 
 
 class Unhooked:
-    """A model that has lost its hooks, and every other ability as before."""
+    """A model without its decoder hooks, but with every other ability."""
 
     def __init__(self, model: Model) -> None:
         self._model = model
@@ -98,30 +97,30 @@ class Unhooked:
 
 
 def traces(model: Model) -> dict[str, object]:
-    """What a change could leave behind: methods replaced in the model, and for all modules within its layers hooks, replaced
-    `forward` methods, and which weights there are and whether they want gradients."""
+    """What a change could leave behind: replaced methods of the model, and for all modules in its layers hooks, replaced
+    `forward` methods, and the weights with their `requires_grad`."""
     hooked, own = cast(SupportsDecoderHooks, model), getattr(model, "__dict__", {})
-    found: dict[str, object] = {
+    actual: dict[str, object] = {
         "methods of the model": {name: v for name, v in own.items() if callable(getattr(type(model), name, None))}
     }
     tops = list({id(part): part for part in (*hooked.decoder_layers(), *hooked.shifted_modules())}.values())
     for place, top in enumerate(tops):
         for name, part in top.named_modules(prefix=f"{type(top).__name__} {place}"):
-            found[f"hooks of {name}"] = [list(getattr(part, kind).items()) for kind in _HOOKS]
-            found[f"`forward` of {name}"] = vars(part).get("forward")
-            found[f"weights of {name}"] = [(n, w.requires_grad) for n, w in part.named_parameters(recurse=False)]
-    return found
+            actual[f"hooks of {name}"] = [list(getattr(part, kind).items()) for kind in _HOOKS]
+            actual[f"`forward` of {name}"] = vars(part).get("forward")
+            actual[f"weights of {name}"] = [(n, w.requires_grad) for n, w in part.named_parameters(recurse=False)]
+    return actual
 
 
 def expect_untouched(model: Model, before: dict[str, object], when: str) -> None:
-    """The model's `traces` are those of before."""
+    """Checks that the model's `traces` are unchanged."""
     after, nothing = traces(model), object()
     for key in {**before, **after}:
         expect(before.get(key, nothing) == after.get(key, nothing), f"{when}, {key} must be as before")
 
 
 def stored_in(path: Path) -> Stored:
-    """The content of an intervention's file, which must be one that `icltool.save_intervention` writes."""
+    """The content of an intervention's file, which `icltool.save_intervention` must have written."""
     try:
         return read_intervention(path)
     except StoreError as error:
@@ -133,7 +132,7 @@ def _log_probs(model: Model, prompts: Sequence[Prompt]) -> list[float]:
     return [model.score([prompt], 1)[0].log_prob for prompt in prompts]
 
 
-def _check_told(intervention: Intervention) -> None:
+def _check_attributes(intervention: Intervention) -> None:
     expect(isinstance(intervention, Intervention), f"{type(intervention).__name__} lacks parts of `Intervention`")
     expect(isinstance(intervention.method, str) and intervention.method, "`method` is a name")
     expect(isinstance(intervention.everywhere, bool), "`everywhere` is true or false")
@@ -180,10 +179,10 @@ def _check_undone(
     model: Model,
     prompts: Sequence[Prompt],
     before: list[TargetScore],
-    kept: dict[str, object],
+    untouched: dict[str, object],
 ) -> None:
     expect(model.score(prompts, len(prompts)) == before, "afterwards scores must be as before, bit for bit")
-    expect_untouched(model, kept, "afterwards")
+    expect_untouched(model, untouched, "afterwards")
 
     def failing() -> None:
         with intervention.applied(model):
@@ -192,13 +191,13 @@ def _check_undone(
 
     expect_error(KeyError, failing, "an exception within `applied` goes to the caller")
     expect(model.score(prompts, len(prompts)) == before, "after an exception scores must be as before, bit for bit")
-    expect_untouched(model, kept, "after an exception")
+    expect_untouched(model, untouched, "after an exception")
 
 
 def _check_failures(
     intervention: Intervention, model: Model, prompts: Sequence[Prompt], single: Sequence[float], tolerance: float
 ) -> None:
-    """Forward passes that break off, caught under it and outside: a hook that raises, and an image that does not exist."""
+    """Forward passes that fail, caught under it and outside: a hook that raises, and an image that does not exist."""
     layers = cast(SupportsDecoderHooks, model).decoder_layers()
     missing = replace(prompts[-1], images=("/no/such/image.png",) * len(prompts[-1].images))
 

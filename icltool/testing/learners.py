@@ -21,8 +21,9 @@ from icltool.testing.progress import QuietProgress
 
 
 def make_training_set(count: int = 60, rows: int = 96, shots: int = 2, dim: int = 16, seed: int = 0) -> TrainingSet:
-    """`rows` random sequences of `shots` demonstrations over a made-up index set of `count`, four per query, which at one shot
-    was searched in twelve candidates. With figures; arrays are read-only, so that a learner that writes into them fails."""
+    """`rows` random sequences of `shots` demonstrations from a made-up index set of `count`, four per query; with one shot
+    they come from pools of twelve candidates. Has figures; arrays are read-only, so that a learner that writes to them
+    fails."""
     rng = np.random.default_rng([seed, count, rows])
     queries = np.repeat(rng.integers(0, count, (rows + 3) // 4), 4)[:rows].astype(np.int64)
     chosen = np.array([rng.permutation(np.delete(np.arange(count), q))[:shots] for q in queries], dtype=np.int64)
@@ -43,9 +44,9 @@ def make_training_set(count: int = 60, rows: int = 96, shots: int = 2, dim: int 
 def make_evaluation_set(
     count: int = 60, lists: int = 40, shots: int = 3, queries: int = 12, dim: int = 16, seed: int = 0
 ) -> EvaluationSet:
-    """Made-up answers to `queries` after `lists` distinct lists of up to `shots` of the first `count` - 1 examples: the last is
-    in none. A fifth of the pairs was not asked, one list by no query that has a number. Each query has two or three choices.
-    Arrays are read-only, so that a learner that writes into them fails."""
+    """Made-up answers to `queries` after `lists` distinct lists of up to `shots` of the first `count` - 1 examples; the last
+    example is in none. A fifth of the pairs has no answer, and one list has no score at all. Each query has two or three
+    choices. Arrays are read-only, so that a learner that writes to them fails."""
     rng = np.random.default_rng([seed, count, lists])
     known: dict[tuple[int, ...], None] = {}
     while len(known) < lists:
@@ -77,11 +78,11 @@ def check_learner(
     """Checks a learner (give it few epochs), or a class or factory that makes one, against `icltool.Learner`, or, where
     "evaluations" is in its `needs`, against `icltool.EvaluationLearner`.
 
-    It trains twice on `data` (made up where none is given), into two sub-folders of `folder`. Checked are: `needs`; the
-    abilities that it has; that the rows of a TrainingSet are ranked by anchor as they stand there, without one lost;
-    that each checkpoint exists inside the folder it was told, "last" among them; a history of figures; the same
-    weights from the same seed; of a learner of evaluations, that a subset which it writes is one of the index set, and says
-    that it was learned from train queries. Raises AssertionError that says what is wrong.
+    It trains twice on `data` (by default made up), into two sub-folders of `folder`. Checks `needs`; its abilities; that the
+    rows of a TrainingSet are ranked by anchor without loss; that each checkpoint, including "last", exists in the right
+    folder; a history of figures; that the same seed gives the same weights; and for a learner of evaluations, that a subset
+    which it writes is one of the index set, and records that it was learned from train queries. Raises AssertionError with a
+    description of the fault.
     """
     expect_learning_abilities(built(learner, "train"), built(learner, "train"))
     if reads_evaluations(built(learner, "train")):
@@ -98,8 +99,8 @@ def check_learner(
     for name in ("first", "second"):
         place = folder / name
         place.mkdir(parents=True)
-        made: Any = built(learner, "train")
-        outcome = made.train(training, place, seed, QuietProgress())
+        instance: Any = built(learner, "train")
+        outcome = instance.train(training, place, seed, QuietProgress())
         _check_outcome(outcome, place)
         if isinstance(training, EvaluationSet):
             _check_subsets(outcome, training)
@@ -116,30 +117,30 @@ def check_learner(
 
 
 def _check_by_anchor(data: TrainingSet) -> None:
-    """That `by_anchor` has each row of the set once, where its score is that of its rank."""
-    told = data.by_anchor()
-    shown = (told.sets >= 0).any(axis=-1) & ~np.isnan(told.scores)
-    expect_equal(shown.sum(), (~np.isnan(data.scores)).sum(), "`by_anchor` has other sequences than the set has rows")
-    for place, anchor in enumerate(told.anchor_rows.tolist()):
-        scores = told.scores[place][shown[place]]
+    """Checks that `by_anchor` has each row of the set once, ranked by score."""
+    by_anchor = data.by_anchor()
+    present = (by_anchor.sets >= 0).any(axis=-1) & ~np.isnan(by_anchor.scores)
+    expect_equal(present.sum(), (~np.isnan(data.scores)).sum(), "`by_anchor` has other sequences than the set has rows")
+    for place, anchor in enumerate(by_anchor.anchor_rows.tolist()):
+        scores = by_anchor.scores[place][present[place]]
         own = data.scores[data.query_rows == anchor]
         expect_equal(scores, np.sort(own[~np.isnan(own)])[::-1], f"the scores of anchor {anchor} are not ranked")
 
 
 def _check_subsets(outcome: TrainingOutcome, data: EvaluationSet) -> None:
-    """That each subset among the checkpoints has ids of the index set, and the split that its scores were learned from."""
+    """Checks that each subset among the checkpoints has ids of the index set, and records the split of its scores."""
     for name, path in outcome.checkpoints.items():
         if Path(path).suffix != ".json" or f'"{SCHEMA}"' not in Path(path).read_text(encoding="utf-8"):
             continue
         try:
-            found = read_subset(Path(path))
+            actual = read_subset(Path(path))
         except StoreError as error:
-            raise AssertionError(f"checkpoint {name!r} is no subset: {error.message}") from error
-        strange = np.setdiff1d(found.ids, data.index.ids)
+            raise AssertionError(f"checkpoint {name!r} is not a subset: {error.message}") from error
+        strange = np.setdiff1d(actual.ids, data.index.ids)
         expect(not len(strange), f"checkpoint {name!r} names {strange[:3].tolist()}, which the index set does not have")
         expect(
-            found.queries == "train",
-            f"checkpoint {name!r} must say that it was learned from train queries, not {found.queries!r}",
+            actual.queries == "train",
+            f"checkpoint {name!r} must say that it was learned from train queries, not {actual.queries!r}",
         )
 
 

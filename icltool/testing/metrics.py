@@ -15,7 +15,7 @@ _REST = ("on the grass", "near the water", "in front of a house")
 
 
 def made_up_references() -> list[tuple[str, ...]]:
-    """18 answers' references, five paraphrases each."""
+    """References of 18 answers, five paraphrases each."""
     return [
         (f"{s} {r}", f"there is {s} {r}", f"{s} seen {r}", f"a photo of {s}", f"{s} standing {r}")
         for s in _SUBJECTS
@@ -28,16 +28,15 @@ def check_metric(
 ) -> None:
     """Checks a metric, or a class or factory that makes one, against `icltool.Metric`.
 
-    `references` are eight answers' references at least (made up where none are given). Checked are: `name` and
-    `scale`; float64 [n], finite, in the order of the predictions; nothing for no predictions; 0 for an answer without
-    references; a right answer scores no less than a wrong one, and more on average; after `fit`, which takes any
-    iterable, an answer's score does not depend on the others; the same call twice gives the same.
+    `references` are the references of at least eight answers (by default made up). Checks `name` and `scale`; scores (float64
+    [n], finite, in the order of the predictions; an empty array for no predictions; 0 for an answer without references); that
+    a right answer scores no less than a wrong one, and more on average; that after `fit`, which takes any iterable, an
+    answer's score does not depend on the others; that repeated calls give the same.
 
-    A `CorpusMetric` is given answers with the log-probabilities of the first references as choices. Checked are:
-    `figures` float64 [R], for no weightings too; a weighting's figure depends neither on the other weightings nor on
-    the order of the answers; doubled weights change nothing, a weight of 2 is the answer given twice, and a weight of
-    0 an answer left out; right answers have no lower figure than wrong ones. Raises AssertionError that says what is
-    wrong.
+    A `CorpusMetric` gets answers with the log-probabilities of the first references as choices. Checks `figures` (float64
+    [R], also without weightings); that a weighting's figure depends neither on the other weightings nor on the order of the
+    answers; that doubled weights change nothing, a weight of 2 equals a repeated answer, and a weight of 0 an omitted one;
+    that right answers have no lower figure than wrong ones. Raises AssertionError with a description of the fault.
     """
     truth = [tuple(r) for r in (references or made_up_references())]
     right = [r[0] for r in truth]
@@ -72,51 +71,52 @@ def judgements(predictions: Sequence[str], references: Sequence[Sequence[str]]) 
     """Each answer as the most probable one of all first references."""
     choices = tuple(dict.fromkeys(r[0] for r in references))
     rng = np.random.default_rng(8)
-    made = []
+    judged = []
     for answer, truth in zip(predictions, references, strict=True):
         log_probs = dict(zip(choices, (-1 - 3 * rng.random(len(choices))).tolist(), strict=True))
         if answer in log_probs:
             log_probs[answer] = -0.5 * float(rng.random())
-        made.append(Judgement(answer, tuple(truth), log_probs))
-    return made
+        judged.append(Judgement(answer, tuple(truth), log_probs))
+    return judged
 
 
-def _check_figures(metric: CorpusMetric, given: list[Judgement], tolerance: float) -> None:
+def _check_figures(metric: CorpusMetric, judged: list[Judgement], tolerance: float) -> None:
     rng = np.random.default_rng(9)
-    count = len(given)
+    count = len(judged)
     ones = np.ones((1, count))
     drawn = rng.multinomial(count, np.full(count, 1 / count), size=3).astype(np.float64)
     weights = np.concatenate([ones, drawn + 1])
-    found = _figures(metric, given, weights)
-    expect(np.isfinite(found).all(), f"figures of answers that all have weight must be finite: {found.tolist()}")
-    _figures(metric, given, weights[:0])
+    actual = _figures(metric, judged, weights)
+    expect(np.isfinite(actual).all(), f"figures of answers that all have weight must be finite: {actual.tolist()}")
+    _figures(metric, judged, weights[:0])
     for i in range(len(weights)):
-        alone = _figures(metric, given, weights[i : i + 1])
-        expect_equal(alone, found[i : i + 1], "a weighting's figure depends on the other weightings", tolerance)
+        alone = _figures(metric, judged, weights[i : i + 1])
+        expect_equal(alone, actual[i : i + 1], "a weighting's figure depends on the other weightings", tolerance)
     order = rng.permutation(count)
-    shuffled = _figures(metric, [given[i] for i in order], weights[:, order])
-    expect_equal(shuffled, found, "figures depend on the order of the answers", tolerance)
-    doubled = _figures(metric, given, 2 * weights)
-    expect_equal(doubled, found, "doubling all weights must not change a figure", tolerance)
-    twice = _figures(metric, [*given, given[1]], np.ones((1, count + 1)))
+    shuffled = _figures(metric, [judged[i] for i in order], weights[:, order])
+    expect_equal(shuffled, actual, "figures depend on the order of the answers", tolerance)
+    doubled = _figures(metric, judged, 2 * weights)
+    expect_equal(doubled, actual, "doubling all weights must not change a figure", tolerance)
+    twice = _figures(metric, [*judged, judged[1]], np.ones((1, count + 1)))
     expect_equal(
-        _figures(metric, given, 1 + np.eye(count)[1:2]),
+        _figures(metric, judged, 1 + np.eye(count)[1:2]),
         twice,
         "a weight of 2 must equal the answer given twice",
         tolerance,
     )
-    without = _figures(metric, given[1:], ones[:, 1:])
+    without = _figures(metric, judged[1:], ones[:, 1:])
     expect_equal(
-        _figures(metric, given, 1 - np.eye(count)[:1]), without, "a weight of 0 must equal leaving it out", tolerance
+        _figures(metric, judged, 1 - np.eye(count)[:1]), without, "a weight of 0 must equal leaving it out", tolerance
     )
 
 
-def _figures(metric: CorpusMetric, given: Sequence[Judgement], weights: Float64Array) -> Float64Array:
-    figures = metric.figures(given, weights)
+def _figures(metric: CorpusMetric, judged: Sequence[Judgement], weights: Float64Array) -> Float64Array:
+    figures = metric.figures(judged, weights)
     expect(isinstance(figures, np.ndarray), f"`figures` must return a numpy array, not {type(figures).__name__}")
-    wanted = (len(weights),)
+    expected = (len(weights),)
     expect(
-        figures.shape == wanted, f"figures of {len(weights)} weightings must have shape {wanted}, not {figures.shape}"
+        figures.shape == expected,
+        f"figures of {len(weights)} weightings must have shape {expected}, not {figures.shape}",
     )
     expect(figures.dtype == np.float64, f"figures must be float64, not {figures.dtype}")
     return figures
@@ -138,8 +138,10 @@ def _check_judgement(metric: Metric, right: list[str], wrong: list[str], truth: 
 def _score(metric: Metric, predictions: Sequence[str], references: Sequence[Sequence[str]]) -> Float64Array:
     scores = metric.score(predictions, references)
     expect(isinstance(scores, np.ndarray), f"`score` must return a numpy array, not {type(scores).__name__}")
-    wanted = (len(predictions),)
-    expect(scores.shape == wanted, f"scores of {len(predictions)} answers must have shape {wanted}, not {scores.shape}")
+    expected = (len(predictions),)
+    expect(
+        scores.shape == expected, f"scores of {len(predictions)} answers must have shape {expected}, not {scores.shape}"
+    )
     expect(scores.dtype == np.float64, f"scores must be float64, not {scores.dtype}")
     expect(np.isfinite(scores).all(), f"scores must be finite: {scores.tolist()}")
     return scores

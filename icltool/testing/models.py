@@ -48,34 +48,33 @@ def check_model(
     tolerance: float = 1e-4,
     twin: PlainTwin | None = None,
 ) -> None:
-    """Checks an LVLM adapter against `icltool.Model`; AssertionError says what is wrong. `model` may be a registered name: the
-    model is then built as the commands build it.
+    """Checks an LVLM adapter against `icltool.Model`; raises AssertionError with a description of the fault. `model` may be a
+    registered name: the model is then built as the commands build it.
 
-    `examples` are eight at least, with different images and labels of two or more words separated by single blanks, in
-    words that the model's tokenizer knows; for a model that reads text only they have no images (and different texts).
-    `tolerance` is in nats: 1e-4 suits float32, half precision needs about 0.1. `twin` computes scores and answers of one
-    prompt by plain full forward passes (`icltool.testing.torch_twin` makes one).
+    `examples` are at least eight, with different images and labels of two or more words separated by single blanks, in words
+    that the model's tokenizer knows; for a text-only model they have no images (and different texts). `tolerance` is in nats:
+    1e-4 suits float32, half precision needs about 0.1. `twin` computes scores and answers of single prompts by plain full
+    forward passes (see `icltool.testing.torch_twin`).
 
-    Checked are: `prompt` (k + 1 images for k demonstrations, in order, or the query's alone for a model with
-    `images_per_prompt = 1`; the query's label in the target only; ConfigError for an unknown task); `clean` (cuts where
-    the next example begins; idempotent); `score` (a batch equals single prompts, padded equals unpadded, padding on the
-    left equals padding on the right where the adapter has a `padding_side`, the images and their order matter, token
-    counts and log-probabilities of a target's parts add up, so that no token of the prompt is counted and none of the
-    target is missed (with `target_apart = True`: a part of a target has fewer tokens and is no less probable than the
-    whole); ValueError for an empty text or target; IclError for a missing image); `generate` (independent of the batch
-    and of the target); where the model can encode an image once, that scores and answers from image features equal those
-    from the images; where it can go on from keys and values of tokens computed before, that prompts cut anywhere give the
-    same scores and answers; where its decoder takes hooks, what `icltool.testing.hooks.check_hooks` says; and, with a
-    `twin`, that scores, greedy answers and answers of beam search equal its; of a registered name whose class can write
-    prompts without the weights, what `check_prompt_renderer` says.
+    Checks `prompt` (k + 1 images for k demonstrations, in order, or the query's alone for a model with `images_per_prompt =
+    1`; the query's label in the target only; ConfigError for an unknown task); `clean` (cuts where the next example begins;
+    idempotent); `score` (a batch equals single prompts, padded equals unpadded, padding on the left equals padding on the
+    right if the adapter has a `padding_side`, the images and their order matter; token counts and log-probabilities of a
+    target's parts add up, so that no token of the prompt is counted and none of the target is missed (with `target_apart =
+    True`: a part of a target has fewer tokens and is no less probable than the whole); ValueError for an empty text or target;
+    IclError for a missing image); and `generate` (independent of the batch and of the target). With an image cache, scores and
+    answers from image features must equal those from the images; with a prefix cache, prompts cut anywhere must give the same
+    scores and answers. Decoder hooks are checked by `icltool.testing.hooks.check_hooks`. With a `twin`, scores, greedy answers
+    and answers of beam search must equal those of the twin. If the class of a registered name can write prompts without the
+    weights, `check_prompt_renderer` checks that.
     """
     if isinstance(model, str):
-        made: Model = component("models", model)
-        if isinstance(type(made), RendersPrompts):
-            check_prompt_renderer(load_registry().prompt_renderer(model), made, examples, task=task)
+        adapter: Model = component("models", model)
+        if isinstance(type(adapter), RendersPrompts):
+            check_prompt_renderer(load_registry().prompt_renderer(model), adapter, examples, task=task)
     else:
-        made = model
-    _check_model(made, examples, task, batch_size, tolerance, twin)
+        adapter = model
+    _check_model(adapter, examples, task, batch_size, tolerance, twin)
 
 
 def _check_model(
@@ -121,7 +120,7 @@ def _check_place(model: Model) -> None:
 def _check_inner_abilities(
     model: Model, alone: PromptsAlone, prompts: list[Prompt], batch_size: int, tolerance: float
 ) -> None:
-    """Of models that show what is between their layers: keys and values, hidden states."""
+    """Checks the abilities that expose a model's inner states: prefix cache and decoder hooks."""
     if isinstance(model, RunsOnDevice):
         expect(type(model.device).__name__ == "device", f"`device` must be a torch.device, not {model.device!r}")
     features = None
@@ -137,7 +136,7 @@ def _check_inner_abilities(
 
 
 def mixed_prompts(model: Model, examples: Sequence[Example], task: str) -> list[Prompt]:
-    """Prompts of 0 to 4 demonstrations, short and long ones in turn."""
+    """Prompts of 0 to 4 demonstrations, alternately long and short."""
     return [model.prompt(task, examples[1 : 1 + k], examples[0]) for k in (4, 0, 2, 1)] + [
         model.prompt(task, examples[4 : 4 + k], examples[3]) for k in (0, 3)
     ]
@@ -149,8 +148,8 @@ def _check_prompt(model: Model, examples: Sequence[Example], task: str) -> None:
         demonstrations = examples[1 : 1 + shots]
         prompt = model.prompt(task, demonstrations, query)
         expect(isinstance(prompt, Prompt), f"`prompt` must return a Prompt, not {type(prompt).__name__}")
-        shown = (query,) if _one_image(model) else (*demonstrations, query)
-        images = tuple(e.image for e in shown if e.image)
+        examples_with_images = (query,) if _one_image(model) else (*demonstrations, query)
+        images = tuple(e.image for e in examples_with_images if e.image)
         expect(
             prompt.images == images,
             f"a prompt of {shots} demonstrations has {len(images)} images, in order; not {prompt.images}",
@@ -175,7 +174,7 @@ def _check_prompt(model: Model, examples: Sequence[Example], task: str) -> None:
 
 
 def _check_clean(model: Model, examples: Sequence[Example], task: str) -> None:
-    """A run-on answer is what stands in a prompt from the first demonstration's label on, without special tokens."""
+    """A run-on answer is a prompt's text from the first demonstration's label on, without special tokens."""
     first, second, third = examples[:3]
     text = model.prompt(task, [first, second], third).text
     run_on = re.sub(r"<[^<>\s]*>", "", text[text.index(first.label) :])
@@ -201,9 +200,9 @@ def _check_scores(
     shuffled = _scored(model, [prompts[i] for i in order], batch_size)
     _compare(shuffled, [single[i] for i in order], "in another order, prompts", tolerance)
     expect(model.score([], batch_size) == [], "`score` of no prompts is an empty list")
-    for prompt, found in zip(prompts, single, strict=True):
+    for prompt, actual in zip(prompts, single, strict=True):
         same = [s.tokens for p, s in zip(prompts, single, strict=True) if p.target == prompt.target]
-        expect(set(same) == {found.tokens}, f"one target has {sorted(set(same))} tokens, depending on its prompt")
+        expect(set(same) == {actual.tokens}, f"one target has {sorted(set(same))} tokens, depending on its prompt")
     if any(p.images for p in prompts):
         _check_image_seen(model, alone, examples, task, tolerance)
     if any(len(p.images) > 1 for p in prompts):
@@ -239,8 +238,8 @@ def _one_image(model: Model) -> bool:
 
 
 def _check_parts(model: Model, alone: PromptsAlone, examples: Sequence[Example], task: str, tolerance: float) -> None:
-    """log P(ab | text) = log P(a | text) + log P(b | text a), split at a blank, where tokenizers do not merge. What an encoder
-    reads cannot begin a target: of an encoder-decoder only P(a | text) >= P(ab | text) is known."""
+    """log P(ab | text) = log P(a | text) + log P(b | text a), split at a blank, where tokenizers do not merge. An encoder
+    cannot read the beginning of a target: of an encoder-decoder only P(a | text) >= P(ab | text) is known."""
     target_apart = bool(getattr(model, "target_apart", False))
     for shots in (0, 2):
         prompt = model.prompt(task, examples[1 : 1 + shots], examples[0])
@@ -299,9 +298,9 @@ def _check_features(
     direct = _scored(model, prompts, batch_size)
     answers = alone.answers(prompts, _OPTIONS[1])
     for size in (1, batch_size):
-        found = model.image_features(paths, size)
-        expect(len(found) == len(paths), f"`image_features` of {len(paths)} paths gives {len(found)} tensors")
-        features = dict(zip(paths, found, strict=True))
+        actual = model.image_features(paths, size)
+        expect(len(actual) == len(paths), f"`image_features` of {len(paths)} paths gives {len(actual)} tensors")
+        features = dict(zip(paths, actual, strict=True))
         _compare(_scored(model, prompts, batch_size, features), direct, "with image features, prompts", tolerance)
         cached = model.generate(prompts, _OPTIONS[1], batch_size, features)
         expect(cached == answers, f"answers from image features differ: {cached} against {answers}")
@@ -320,9 +319,9 @@ def _check_twin(
     _compare(_scored(model, prompts, batch_size), plain, "against plain full forward passes, prompts", tolerance)
     some = prompts[:3]
     for options in _OPTIONS:
-        answers, wanted = alone.answers(some, options), [twin.answer(p, options) for p in some]
+        answers, expected = alone.answers(some, options), [twin.answer(p, options) for p in some]
         name = f"`generate` with {options.num_beams} beams"
-        expect(answers == wanted, f"{name} gives {answers}, plain full forward passes {wanted}")
+        expect(answers == expected, f"{name} gives {answers}, plain full forward passes {expected}")
 
 
 def _scored(model: Model, prompts: Sequence[Prompt], batch_size: int, features: Features = None) -> list[TargetScore]:
@@ -330,8 +329,8 @@ def _scored(model: Model, prompts: Sequence[Prompt], batch_size: int, features: 
     return valid_scores(scores, len(prompts))
 
 
-def _compare(found: list[TargetScore], wanted: list[TargetScore], what: str, tolerance: float) -> None:
-    expect_equal([s.tokens for s in found], [s.tokens for s in wanted], f"{what} have other token counts")
+def _compare(actual: list[TargetScore], expected: list[TargetScore], what: str, tolerance: float) -> None:
+    expect_equal([s.tokens for s in actual], [s.tokens for s in expected], f"{what} have other token counts")
     expect_equal(
-        [s.log_prob for s in found], [s.log_prob for s in wanted], f"{what} have other log-probabilities", tolerance
+        [s.log_prob for s in actual], [s.log_prob for s in expected], f"{what} have other log-probabilities", tolerance
     )

@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 #: (prompt, text, further token ids) -> (ids of the text, log-probabilities float64 [T, V] at each token of text + further)
 PlainForward = Callable[[Prompt, str, Sequence[int]], tuple[list[int], Float64Array]]
 
-#: Inputs that a twin keeps: each step of a search reads those of its prompt again.
-_KEPT = 4
+#: Inputs that a twin caches: each step of a search reads those of its prompt again.
+_CACHED = 4
 
 
 @dataclass(frozen=True)
 class PlainTwin:
-    """What an adapter's answers must equal, computed step by step.
+    """A reference for an adapter's scores and answers, computed step by step.
 
     `forward` is one full forward pass over a text of the prompt's images, and tokens after it. `decode` turns token ids
     into text without special tokens. `ends` are the ids that end an answer, `suppressed` those that no answer holds.
@@ -91,7 +91,7 @@ def torch_twin(
     with one row), made by the published tokenizer or processor without the adapter."""
     import torch
 
-    prepared = lru_cache(_KEPT)(inputs)
+    prepared = lru_cache(_CACHED)(inputs)
 
     def forward(prompt: Prompt, text: str, more: Sequence[int]) -> tuple[list[int], Float64Array]:
         whole = prepared(prompt, text)
@@ -118,18 +118,18 @@ def torch_twin_apart(
     row, its `input_ids` among them; the decoder begins with the id `start`."""
     import torch
 
-    prepared = lru_cache(_KEPT)(inputs)
+    prepared = lru_cache(_CACHED)(inputs)
 
     def forward(prompt: Prompt, text: str, more: Sequence[int]) -> tuple[list[int], Float64Array]:
         read = prepared(prompt)
         before = read["input_ids"][0].tolist()
         target = text[len(prompt.text) :]
-        written = tokenizer(target, add_special_tokens=False)["input_ids"] if target else []
-        decoder = torch.tensor([[start, *written, *more]])
+        target_ids = tokenizer(target, add_special_tokens=False)["input_ids"] if target else []
+        decoder = torch.tensor([[start, *target_ids, *more]])
         with torch.inference_mode():
             logits = model(**read, decoder_input_ids=decoder, use_cache=False).logits[0]
         log_probs = torch.log_softmax(logits.double(), -1).numpy()
-        return [*before, *written], np.concatenate([np.zeros((len(before) - 1, log_probs.shape[1])), log_probs])
+        return [*before, *target_ids], np.concatenate([np.zeros((len(before) - 1, log_probs.shape[1])), log_probs])
 
     def decode(ids: list[int]) -> str:
         return str(tokenizer.decode(ids, skip_special_tokens=True))

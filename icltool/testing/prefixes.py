@@ -1,4 +1,4 @@
-"""What `check_model` asks of models that go on from keys and values computed before."""
+"""The part of `check_model` for models with a prefix cache."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ if TYPE_CHECKING:
 
 
 class CachingModel(Model, SupportsPrefixCache, Protocol):
-    """A Model that computes scores from keys and values."""
+    """A Model that computes scores from stored keys and values."""
 
 
-class ContinuingModel(CachingModel, GeneratesFromPrefix, Protocol):
-    """A Model that answers from them, too."""
+class GeneratingModel(CachingModel, GeneratesFromPrefix, Protocol):
+    """A Model that also generates from them."""
 
 
 _OPTIONS = (GenerationOptions(max_new_tokens=6, num_beams=1), GenerationOptions(max_new_tokens=6, num_beams=3))
@@ -45,24 +45,24 @@ def check_prefixes(
     tolerance: float,
     alone: PromptsAlone | None = None,
 ) -> None:
-    """Checks a SupportsPrefixCache model (and GeneratesFromPrefix where it is one) on prompts of several lengths.
+    """Checks a SupportsPrefixCache model (and GeneratesFromPrefix if it is one) on prompts of several lengths.
 
-    Scores must be those of `score` when prompts are computed in one pass, in two, cut at the target, before the query,
-    within images and at places drawn at random, and in three; in batches in which every prompt is cut elsewhere. Answers
-    from keys and values must be those of `generate`. `tolerance` is in nats. `alone` knows scores and answers of the prompts
-    without features, where they have been computed before; answers from features are compared with them, too.
+    Scores must equal those of `score` if prompts are computed in one pass, in two passes (cut at the target, before the query,
+    within images and at random places) and in three passes, with a different cut for every prompt of a batch. Answers from
+    keys and values must equal those of `generate`. `tolerance` is in nats. `alone` caches scores and answers of the prompts
+    without features; answers from features are compared with them, too.
     """
     alone = alone or PromptsAlone(model, features)
     plain = alone.scores(prompts) if features is None else PromptsAlone(model, features).scores(prompts)
-    wanted = [score.log_prob for score in plain]
+    expected = [score.log_prob for score in plain]
     tokens = model.prompt_tokens(prompts, True)
     _check_tokens(tokens, prompts, [score.tokens for score in plain])
     _check_units(model, prompts)
     whole = [Span(t, 0, len(t.ids) - 1) for t in tokens]
     for keep in (False, True):
-        found = model.extend_prefix(whole, None, features, keep)
-        expect((found.keys_values is not None) == keep, f"`extend_prefix` with keep={keep}: keys and values are wrong")
-        _same(found.log_probs, wanted, "in one pass", tolerance)
+        actual = model.extend_prefix(whole, None, features, keep)
+        expect((actual.keys_values is not None) == keep, f"`extend_prefix` with keep={keep}: keys and values are wrong")
+        _same(actual.log_probs, expected, "in one pass", tolerance)
     rng = np.random.default_rng(3)
     cuts = {
         "cut before the target": [t.target_start - 1 for t in tokens],
@@ -75,32 +75,32 @@ def check_prefixes(
         together = name != "cut anywhere"
         past = _past(model, tokens, places, features, together)
         rest = [Span(t, cut, len(t.ids) - 1) for t, cut in zip(tokens, places, strict=True)]
-        _same(model.extend_prefix(rest, past, features, False).log_probs, wanted, name, tolerance)
-        rest[0] = replace(rest[0], end=places[0])  # a prompt of which nothing is left to compute
+        _same(model.extend_prefix(rest, past, features, False).log_probs, expected, name, tolerance)
+        rest[0] = replace(rest[0], end=places[0])  # a prompt with nothing left to compute
         _same(
             model.extend_prefix(rest, past, features, True).log_probs,
-            [0.0, *wanted[1:]],
+            [0.0, *expected[1:]],
             f"{name}, one ended",
             tolerance,
         )
     some = [int(rng.integers(0, t.target_start)) for t in tokens]
-    some[0] = 0  # a prompt without a past among others
-    _same(_in_three(model, tokens, some, features), wanted, "cut twice", tolerance)
+    some[0] = 0  # one prompt without a prefix
+    _same(_in_three(model, tokens, some, features), expected, "cut twice", tolerance)
     if isinstance(model, GeneratesFromPrefix):
         _check_answers(model, prompts, features, alone)
 
 
 def _check_tokens(tokens: Sequence[PromptTokens], prompts: Sequence[Prompt], counts: Sequence[int]) -> None:
-    for found, prompt, count in zip(tokens, prompts, counts, strict=True):
-        expect(len(found.ids) == len(found.units), "a prompt has as many units as tokens")
-        expect(found.images == prompt.images, "the images of PromptTokens are those of the prompt")
-        inside = len(found.ids) - found.target_start
+    for actual, prompt, count in zip(tokens, prompts, counts, strict=True):
+        expect(len(actual.ids) == len(actual.units), "a prompt has as many units as tokens")
+        expect(actual.images == prompt.images, "the images of PromptTokens are those of the prompt")
+        inside = len(actual.ids) - actual.target_start
         expect(inside == count, f"a target of {count} tokens has {inside} after `target_start`")
-        expect(0 <= found.shared_end <= found.target_start, "`shared_end` stands in the prompt's text")
+        expect(0 <= actual.shared_end <= actual.target_start, "`shared_end` stands in the prompt's text")
 
 
 def _check_units(model: CachingModel, prompts: Sequence[Prompt]) -> None:
-    """The same words about the same images in another order are other tokens."""
+    """Checks that the same words with the images in another order have other units."""
     several = [p for p in prompts if len(set(p.images)) > 1]
     turned = [replace(p, images=p.images[1:] + p.images[:1]) for p in several]
     for one, other in zip(model.prompt_tokens(several, True), model.prompt_tokens(turned, True), strict=True):
@@ -108,10 +108,10 @@ def _check_units(model: CachingModel, prompts: Sequence[Prompt]) -> None:
 
 
 def _within_images(tokens: PromptTokens) -> int:
-    """A place between two tokens of one image, or before one; somewhere else where there is no image."""
-    shown = [unit != token for unit, token in zip(tokens.units, tokens.ids, strict=True)]
-    inside = [k for k in range(1, tokens.target_start) if shown[k] and shown[k - 1]]
-    before = [k for k in range(1, tokens.target_start) if shown[k]]
+    """A place between two tokens of an image, or before one; any other place if there is no image."""
+    in_image = [unit != token for unit, token in zip(tokens.units, tokens.ids, strict=True)]
+    inside = [k for k in range(1, tokens.target_start) if in_image[k] and in_image[k - 1]]
+    before = [k for k in range(1, tokens.target_start) if in_image[k]]
     return next(iter(inside[-1:] or before[-1:]), max(1, (tokens.target_start - 1) // 2))
 
 
@@ -121,8 +121,8 @@ def _in_three(model: CachingModel, tokens: Sequence[PromptTokens], first: Sequen
     early = _past(model, tokens, [max(a, 0) for a in first], features)
     middle = [Span(t, a, b) for t, a, b in zip(tokens, first, second, strict=True)]
     rows = [k for k, span in enumerate(middle) if span.start < span.end]
-    taken = [(_rows(keys, rows), _rows(values, rows)) for keys, values in early]
-    own = _kept(model.extend_prefix([middle[k] for k in rows], taken, features, True))
+    early_rows = [(_rows(keys, rows), _rows(values, rows)) for keys, values in early]
+    own = _keys_values(model.extend_prefix([middle[k] for k in rows], early_rows, features, True))
     late = []
     for layer, (keys, values) in enumerate(early):
         joined = (
@@ -138,13 +138,14 @@ def _in_three(model: CachingModel, tokens: Sequence[PromptTokens], first: Sequen
     return model.extend_prefix(ends, late, features, False).log_probs
 
 
-def _check_answers(model: ContinuingModel, prompts: Sequence[Prompt], features: Features, alone: PromptsAlone) -> None:
+def _check_answers(model: GeneratingModel, prompts: Sequence[Prompt], features: Features, alone: PromptsAlone) -> None:
     tokens = model.prompt_tokens(prompts, False)
     past = _past(model, tokens, [len(t.ids) - 1 for t in tokens], features)
     for options in _OPTIONS:
-        wanted, found = alone.answers(prompts, options), model.generate_from_prefix(tokens, past, options, features)
+        expected, actual = alone.answers(prompts, options), model.generate_from_prefix(tokens, past, options, features)
         expect(
-            found == wanted, f"`generate_from_prefix` with {options.num_beams} beams gives {found}, `generate` {wanted}"
+            actual == expected,
+            f"`generate_from_prefix` with {options.num_beams} beams gives {actual}, `generate` {expected}",
         )
 
 
@@ -159,23 +160,23 @@ def _past(
     alone."""
     spans = [Span(t, 0, max(end, 1)) for t, end in zip(tokens, ends, strict=True)]
     parts = [spans] if together else [[span] for span in spans]
-    made = [_kept(model.extend_prefix(part, None, features, True)) for part in parts]
-    return [(_cut(made, layer, 0, ends), _cut(made, layer, 1, ends)) for layer in range(len(made[0]))]
+    computed = [_keys_values(model.extend_prefix(part, None, features, True)) for part in parts]
+    return [(_cut(computed, layer, 0, ends), _cut(computed, layer, 1, ends)) for layer in range(len(computed[0]))]
 
 
-def _kept(extension: PrefixExtension) -> KeysValues:
+def _keys_values(extension: PrefixExtension) -> KeysValues:
     assert extension.keys_values is not None
     return extension.keys_values
 
 
-def _cut(made: Sequence[KeysValues], layer: int, half: int, ends: Sequence[int]) -> Tensor:
+def _cut(computed: Sequence[KeysValues], layer: int, half: int, ends: Sequence[int]) -> Tensor:
     """Keys (or values) of one layer as one batch, those of each prompt up to its end."""
-    rows = [row[None] for part in made for row in part[layer][half]]
+    rows = [row[None] for part in computed for row in part[layer][half]]
     return _left_padded([row[:, :, :end] for row, end in zip(rows, ends, strict=True)])
 
 
 def _left_padded(rows: Sequence[Tensor]) -> Tensor:
-    """Tensors [1, heads, T, width] as one batch. What stands in padded columns must not matter: it is 1."""
+    """Tensors [1, heads, T, width] as one batch. Padding must not matter: it is filled with 1."""
     import torch
 
     longest = max(row.shape[2] for row in rows)
@@ -196,5 +197,5 @@ def _concatenated(one: Tensor, other: Tensor) -> Tensor:
     return torch.cat([one, other], dim=2)
 
 
-def _same(found: Tensor, wanted: Sequence[float], how: str, tolerance: float) -> None:
-    expect_equal(found.tolist(), list(wanted), f"prompts computed {how} have other log-probabilities", tolerance)
+def _same(actual: Tensor, expected: Sequence[float], how: str, tolerance: float) -> None:
+    expect_equal(actual.tolist(), list(expected), f"prompts computed {how} have other log-probabilities", tolerance)

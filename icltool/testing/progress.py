@@ -1,4 +1,4 @@
-"""A progress display that shows nothing and notices what does not add up."""
+"""A progress display that shows nothing and checks its counts."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class QuietTicker:
 
 
 class QuietProgress:
-    """`icltool.Progress` for tests. `lines` holds what was said, `tickers` every piece of work that was announced."""
+    """`icltool.Progress` for tests. `lines` are the printed lines, `tickers` the tasks."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []

@@ -1,4 +1,4 @@
-"""The conformance suite of retrieval methods."""
+"""The conformance suite of retrievers."""
 
 from __future__ import annotations
 
@@ -18,27 +18,27 @@ from icltool.testing.expectations import built, expect, expect_equal, expect_err
 from icltool.testing.selection import check_independence, check_repeats, check_rows
 from icltool.testing.sessions import InMemoryChoosingSession, InMemoryExamples
 
-#: Labels that queries have in the place of their own, which no method may make use of.
+#: Labels that replace the queries' own, which no retriever may use.
 _POISON = ("poison", "venom red")
-#: So many queries are asked together where a method asks the model.
+#: Number of queries in a chunk for retrievers that ask the model.
 _CHUNK = 7
 
 
 def check_retriever(
     retriever: Retriever | Callable[[], Retriever], *, shots: Sequence[int] = (1, 2, 5), index: IndexSet | None = None
 ) -> None:
-    """Checks a retrieval method, or a class or factory that makes one, against `icltool.Retriever`.
+    """Checks a retriever, or a class or factory that makes one, against `icltool.Retriever`.
 
-    `shots` are the numbers of demonstrations that it serves ((0,) for one that gives none). `index` is the index set to
-    use where the method is tied to one (a trained selector); its arrays must hold what the method needs. Checked are:
-    `needs`, `ranked` and `nested`, and what else it may have; shape, dtype, distinct rows, no leaks, for queries of
-    another split and of the same one; the same rows whatever the other queries and their order (of one that chooses jointly:
-    the same rows twice); `nested` where it is claimed; an IclError for more shots than there are rows.
+    `shots` are the supported numbers of demonstrations ((0,) for a retriever that chooses none). `index` is the index set for
+    a retriever that is tied to one (a trained selector); its arrays must be those that the retriever needs. Checks `needs`,
+    `ranked`, `nested` and optional abilities; shape, dtype, distinct rows and absence of leaks, for queries of another split
+    and of the same one; that rows depend neither on the other queries nor on their order (for a retriever that chooses
+    jointly: that repeated calls agree); `nested` if it is claimed; an IclError for more shots than rows.
 
-    Of one that lists "among": rows of those that it was given and no others, and an IclError where these are too few; alone,
-    too, unless it raises ConfigError then. Of one that lists "model": the same rows in chunks of 1 and of 7; of one that
-    lists "examples": the same rows whatever is written where queries of other kinds have their labels.
-    Raises AssertionError that says what is wrong.
+    A retriever that lists "among" must choose from the rows in `among`, and raise an IclError if these are too few; it must
+    also work without them or raise ConfigError. One that lists "model" must choose the same rows in chunks of 1 and of 7
+    queries; one that lists "examples", the same rows whatever the queries' labels. Raises AssertionError with a description
+    of the fault.
     """
     checked = _Checked(retriever, index)
     picked = np.random.default_rng(3).permutation(len(checked.index))[:20]
@@ -58,7 +58,7 @@ def check_retriever(
 
 
 class _Checked:
-    """The method, and how it is asked."""
+    """The retriever, and how it is called."""
 
     def __init__(self, retriever: Retriever | Callable[[], Retriever], index: IndexSet | None) -> None:
         self._retriever = retriever
@@ -76,29 +76,29 @@ class _Checked:
     def choose(
         self, queries: QuerySet, shots: int, arranging: bool, *, among: IntArray | None = None, poison: str = _POISON[0]
     ) -> IntArray:
-        """The answer of a new method, or of the one that was given. With `arranging` it is given rows."""
+        """The rows chosen by a new retriever, or by the one under test. With `arranging` it gets `among`."""
         method = built(self._retriever, "retrieve")
         examples = InMemoryExamples(self.index, queries, poison)
         session = InMemoryChoosingSession(examples.index(np.arange(len(self.index))), self.needs, poison)
         if arranging and among is None:
-            among = self.given(queries, shots)
+            among = self.among_rows(queries, shots)
         handed = {"among": among, "examples": examples, "model": session}
         keywords: dict[str, Any] = {HANDED[need]: handed[need] for need in sorted(self.needs & set(HANDED))}
         chosen: IntArray = method.retrieve(self.index, queries, shots, 11, **keywords)
         return chosen
 
-    def given(self, queries: QuerySet, shots: int) -> IntArray:
-        """`among` int64 [Q, P] for the queries, drawn by their ids: as many rows as the method wants, or some fewer."""
-        wanted = self._first.wants(shots) if isinstance(self._first, WantsMore) else shots
-        among = np.full((len(queries), wanted), -1, dtype=np.int64)
+    def among_rows(self, queries: QuerySet, shots: int) -> IntArray:
+        """`among` int64 [Q, P] for the queries, drawn by their ids: as many rows as the retriever wants, or slightly fewer."""
+        expected = self._first.wants(shots) if isinstance(self._first, WantsMore) else shots
+        among = np.full((len(queries), expected), -1, dtype=np.int64)
         for position, query in enumerate(queries.ids.tolist()):
             allowed = np.setdiff1d(np.arange(len(self.index)), self.index.leaking_rows(queries, position))
-            count = max(shots, min(wanted - query % 3, len(allowed)))
+            count = max(shots, min(expected - query % 3, len(allowed)))
             among[position, :count] = np.random.default_rng(query).permutation(allowed)[:count]
         return among
 
     def runs_alone(self, queries: QuerySet, shots: int) -> bool:
-        """Whether it can choose without being given rows."""
+        """Whether it can choose without `among`."""
         if "among" not in self.needs:
             return True
         try:
@@ -112,18 +112,18 @@ class _Checked:
             chosen = self.choose(queries, number, arranging)
             check_rows(chosen, self.index, queries, number, "demonstrations")
             if arranging:
-                _check_subset(chosen, self.given(queries, number), queries)
+                _check_subset(chosen, self.among_rows(queries, number), queries)
         self._check_repeated(queries, max(shots), arranging)
         if self.nested:
-            among = self.given(queries, max(shots)) if arranging else None
+            among = self.among_rows(queries, max(shots)) if arranging else None
             longest = self.choose(queries, max(shots), arranging, among=among)
             for number in shots:
                 sentence = f"`nested` is claimed, but {number} shots are not the first columns of {max(shots)}"
                 expect_equal(self.choose(queries, number, arranging, among=among), longest[:, :number], sentence)
 
     def _check_repeated(self, queries: QuerySet, shots: int, arranging: bool) -> None:
-        def choose(asked: QuerySet) -> IntArray:
-            return self.choose(asked, shots, arranging)
+        def choose(some_queries: QuerySet) -> IntArray:
+            return self.choose(some_queries, shots, arranging)
 
         if self.joint:
             check_repeats(choose, queries, "demonstrations")
@@ -132,16 +132,16 @@ class _Checked:
         whole = choose(queries)
         if "model" in self.needs and not self.joint:
             chunks = [np.arange(low, min(low + _CHUNK, len(queries))) for low in range(0, len(queries), _CHUNK)]
-            found = np.concatenate([choose(take(queries, chunk)) for chunk in chunks])
+            actual = np.concatenate([choose(take(queries, chunk)) for chunk in chunks])
             expect_equal(
-                found, whole, f"demonstrations in chunks of {_CHUNK} queries differ from those of all together"
+                actual, whole, f"demonstrations in chunks of {_CHUNK} queries differ from those of all together"
             )
         for poison in ("", *_POISON[1:]) if "examples" in self.needs else ():
             other = self.choose(queries, shots, arranging, poison=poison)
             expect_equal(other, whole, "demonstrations depend on what stands in the place of the queries' labels")
 
     def check_too_few(self, queries: QuerySet, shots: int) -> None:
-        few = self.given(queries, shots)[:, : shots - 1]
+        few = self.among_rows(queries, shots)[:, : shots - 1]
         sentence = f"{shots - 1} rows to choose {shots} from is an IclError"
         expect_error(IclError, lambda: self.choose(queries, shots, True, among=few), sentence)
 
@@ -150,11 +150,11 @@ def _check_subset(chosen: IntArray, among: IntArray, queries: QuerySet) -> None:
     for position, rows in enumerate(chosen):
         others = np.setdiff1d(rows, among[position]).tolist()
         query = queries.ids[position]
-        expect(not others, f"rows {others} of query {query} are not among those that the method was given as `among`")
+        expect(not others, f"rows {others} of query {query} are not among those in `among`")
 
 
 def _expect_arguments(retriever: Any) -> None:
-    """`retrieve` takes as keyword arguments what `needs` names, and nothing that is handed only to those that name it."""
+    """Checks that `retrieve` takes the keyword arguments that `needs` names, and no others that depend on `needs`."""
     parameters = inspect.signature(retriever.retrieve).parameters
     open_ended = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
     for need, name in HANDED.items():
@@ -164,5 +164,5 @@ def _expect_arguments(retriever: Any) -> None:
         )
         expect(
             need in retriever.needs or name not in parameters,
-            f"`retrieve` takes `{name}`, which is never handed over: `needs` does not name {need!r}",
+            f"`retrieve` takes `{name}`, which is never passed: `needs` does not name {need!r}",
         )

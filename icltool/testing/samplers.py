@@ -15,13 +15,13 @@ from icltool.testing.selection import check_independence, check_rows
 
 
 def check_sampler(sampler: Sampler | Callable[[], Sampler], *, size: int = 12, count: int = 240, dim: int = 16) -> None:
-    """Checks a sampler, or a class or factory that makes one, against `icltool.Sampler`; AssertionError tells.
+    """Checks a sampler, or a class or factory that makes one, against `icltool.Sampler`.
 
-    Pools of `size` rows are drawn from a made-up index set of `count` rows with `dim`-dimensional embeddings, in
-    which images and near-duplicate groups recur and ids are no row numbers. Checked are: `needs`; shape, dtype,
-    distinct rows, no leaks; the same pools for the same seed, whatever the other anchors and their order; a pool of
-    all rows that are left, and DataError for one more; nothing used but the arrays asked for, and nothing written
-    into them.
+    Pools of `size` rows are drawn from a made-up index set of `count` rows with `dim`-dimensional embeddings, in which images
+    and near-duplicate groups recur and ids are not row numbers. Checks `needs`; shape, dtype, distinct rows and absence of
+    leaks; that the same seed gives the same pools, independent of the other anchors and their order; a pool of all remaining
+    rows, and DataError for one more; that only the arrays in `needs` are used, and none is written to. Raises AssertionError
+    with a description of the fault.
     """
 
     def choose(anchors: QuerySet, pool: int = size, seed: int = 7) -> IntArray:
@@ -40,7 +40,7 @@ def check_sampler(sampler: Sampler | Callable[[], Sampler], *, size: int = 12, c
 
 
 def _check_exhaustion(choose: Callable[..., IntArray], index: IndexSet, anchors: QuerySet) -> None:
-    """A pool may take every row that is left, and not one more."""
+    """A pool may contain every row that is left, but not one more."""
     one = make_anchors(index, [int(np.flatnonzero(index.ids == anchors.ids[0])[0])])
     leaking = index.leaking_rows(one, 0)
     left = len(index) - len(leaking)

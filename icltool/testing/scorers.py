@@ -24,10 +24,10 @@ def check_scorer(
 ) -> None:
     """Checks a scorer, or a class or factory that makes one, against `icltool.Scorer`.
 
-    Requests are made of `examples` (eight of them at least; made up where none are given) and put to `session`, by
-    default an `InMemorySession` that refuses what the scorer's `needs` do not name. Checked are: `needs` and
-    `tie_tolerance`; shape, dtype and finite values, the empty sequence included; one value per request in the order of
-    the requests, the same alone, in any batch and in any order (within `tie_tolerance`). Raises AssertionError.
+    Requests are made of `examples` (at least eight; by default made up) and put to `session`, by default an `InMemorySession`
+    that refuses everything not named in the scorer's `needs`. Checks `needs` and `tie_tolerance`; shape, dtype and finite
+    values, including the empty sequence; one value per request in the order of the requests, independent of the batch and of
+    its order (within `tie_tolerance`). Raises AssertionError with a description of the fault.
     """
     first = built(scorer, "evaluate")
     needs = expect_needs(first, frozenset({"model", "image", "text"}))
@@ -40,12 +40,12 @@ def check_scorer(
     if examples is None:
         with tempfile.TemporaryDirectory() as folder:
             examples = make_examples(Path(folder), 12, task=task, size=8)
-    asked = session or InMemorySession(examples, task=task, needs=needs)
+    scoring_session = session or InMemorySession(examples, task=task, needs=needs)
     requests = make_requests(examples)
 
     def evaluate(some: Sequence[ScoringRequest]) -> Valuation:
-        found: Valuation = built(scorer, "evaluate").evaluate(asked, some)
-        return found
+        actual: Valuation = built(scorer, "evaluate").evaluate(scoring_session, some)
+        return actual
 
     whole = evaluate(requests)
     _check_form(whole, len(requests))
@@ -54,8 +54,8 @@ def check_scorer(
     half = np.arange(0, len(requests), 2)
     again = [("two calls with the same requests", np.arange(len(requests))), ("another order of the requests", order)]
     for name, positions in [*again, ("other requests in the batch", half)]:
-        found = evaluate([requests[i] for i in positions])
-        _compare(found, whole, positions, float(tolerance), f"{name} must not change a request's value")
+        actual = evaluate([requests[i] for i in positions])
+        _compare(actual, whole, positions, float(tolerance), f"{name} must not change a request's value")
     for i in range(len(requests)):
         _compare(
             evaluate([requests[i]]),
@@ -67,7 +67,7 @@ def check_scorer(
 
 
 def make_requests(examples: Sequence[Example]) -> list[ScoringRequest]:
-    """Each of the first four examples as query, after none to three of the others, in both orders."""
+    """Each of the first four examples as query, with zero to three of the others as demonstrations, in both orders."""
     requests = []
     for q in range(4):
         others = [e for i, e in enumerate(examples) if i != q][q : q + 3]
@@ -76,12 +76,12 @@ def make_requests(examples: Sequence[Example]) -> list[ScoringRequest]:
     return requests
 
 
-def _check_form(found: Valuation, count: int) -> None:
-    expect(isinstance(found, Valuation), f"`evaluate` must return a Valuation, not {type(found).__name__}")
-    _check_array("values", found.values, count)
-    if found.log_probs is not None:
-        _check_array("log_probs", found.log_probs, count)
-        expect(np.all(found.log_probs <= 0), "log-probabilities cannot be positive")
+def _check_form(actual: Valuation, count: int) -> None:
+    expect(isinstance(actual, Valuation), f"`evaluate` must return a Valuation, not {type(actual).__name__}")
+    _check_array("values", actual.values, count)
+    if actual.log_probs is not None:
+        _check_array("log_probs", actual.log_probs, count)
+        expect(np.all(actual.log_probs <= 0), "log-probabilities cannot be positive")
 
 
 def _check_array(name: str, array: Float64Array, count: int) -> None:
@@ -91,8 +91,8 @@ def _check_array(name: str, array: Float64Array, count: int) -> None:
     expect(np.isfinite(array).all(), f"`{name}` must be finite: {array.tolist()}")
 
 
-def _compare(found: Valuation, whole: Valuation, positions: np.ndarray, tolerance: float, sentence: str) -> None:
-    expect_equal(found.values, whole.values[positions], sentence, tolerance)
-    expect((found.log_probs is None) == (whole.log_probs is None), "`log_probs` must be given always or never")
-    if found.log_probs is not None and whole.log_probs is not None:
-        expect_equal(found.log_probs, whole.log_probs[positions], f"{sentence} (log-probabilities)", 1e-3)
+def _compare(actual: Valuation, whole: Valuation, positions: np.ndarray, tolerance: float, sentence: str) -> None:
+    expect_equal(actual.values, whole.values[positions], sentence, tolerance)
+    expect((actual.log_probs is None) == (whole.log_probs is None), "`log_probs` must be given always or never")
+    if actual.log_probs is not None and whole.log_probs is not None:
+        expect_equal(actual.log_probs, whole.log_probs[positions], f"{sentence} (log-probabilities)", 1e-3)

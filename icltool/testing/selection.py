@@ -1,4 +1,4 @@
-"""What a sampler's pools and a retrieval method's demonstrations have in common, and how it is checked."""
+"""Checks that apply to a sampler's pools and to a retriever's demonstrations."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ Choose = Callable[[QuerySet], IntArray]
 
 
 def check_rows(chosen: IntArray, index: IndexSet, queries: QuerySet, count: int, what: str) -> None:
-    """int64 [Q, count], existing rows, distinct per query, none that leaks."""
+    """Checks int64 [Q, count], existing rows, distinct per query, without leaks."""
     expect(isinstance(chosen, np.ndarray), f"{what} must be a numpy array, not {type(chosen).__name__}")
-    wanted = (len(queries), count)
-    expect(chosen.shape == wanted, f"{what} for {wanted[0]} queries must have shape {wanted}, not {chosen.shape}")
+    expected = (len(queries), count)
+    expect(chosen.shape == expected, f"{what} for {expected[0]} queries must have shape {expected}, not {chosen.shape}")
     expect(chosen.dtype == np.int64, f"{what} must be int64, not {chosen.dtype}")
     if not chosen.size:
         return
@@ -36,7 +36,7 @@ def check_rows(chosen: IntArray, index: IndexSet, queries: QuerySet, count: int,
 
 
 def check_repeats(choose: Choose, queries: QuerySet, what: str) -> IntArray:
-    """Twice the same call gives the same; returns it."""
+    """Checks that repeated calls give the same; returns it."""
     whole = choose(queries)
     state = np.random.get_state()  # components must not draw from numpy's global one
     try:
@@ -49,7 +49,7 @@ def check_repeats(choose: Choose, queries: QuerySet, what: str) -> IntArray:
 
 
 def check_independence(choose: Choose, queries: QuerySet, what: str) -> None:
-    """The same queries alone, in halves and in another order get the same rows; twice the same call gives the same."""
+    """Checks that queries get the same rows alone, in halves and in another order, and in repeated calls."""
     whole = check_repeats(choose, queries, what)
     order = np.random.default_rng(5).permutation(len(queries))
     expect_equal(choose(take(queries, order)), whole[order], f"{what} depend on the order of the queries")

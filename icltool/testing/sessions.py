@@ -1,4 +1,4 @@
-"""A scoring session without a model: what it answers is made up, but always the same for the same request."""
+"""A scoring session without a model, whose made-up answers are always the same for the same request."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from icltool.testing.expectations import expect
 class InMemorySession:
     """`icltool.ScoringSession` for tests of scorers.
 
-    `examples` are the index set. `needs` is what the scorer under test asked for: anything else is refused with an
-    AssertionError, as a real session could not give it either. The log-probability of a target is a number between -6
-    and 0 per word, fixed by the query and its demonstrations in their order; an answer holds those words of the
-    query's label that the demonstrations' labels show, and one word that is wrong; features are `dim` normal numbers
-    per example. `asked` counts the requests that went to the "model".
+    `examples` are the index set. `needs` are those of the scorer under test: anything else is an AssertionError, since a real
+    session could not provide it either. The log-probability of a target is a number between -6 and 0 per word, determined by
+    the query and its demonstrations in order; an answer contains the words of the query's label that occur in the
+    demonstrations' labels, and one wrong word; features are `dim` normal numbers per example. `asked` counts the requests to
+    the "model".
     """
 
     def __init__(
@@ -62,8 +62,8 @@ class InMemorySession:
         self._count(requests)
         answers = []
         for request in requests:
-            shown = {word for d in request.demonstrations for word in d.label.split()}
-            words = [word for word in request.query.label.split() if word in shown]
+            known_words = {word for d in request.demonstrations for word in d.label.split()}
+            words = [word for word in request.query.label.split() if word in known_words]
             answers.append(" ".join([*words, "thing"]))
         return answers
 
@@ -92,8 +92,8 @@ class InMemorySession:
 
 @dataclass(frozen=True)
 class InMemoryExamples:
-    """`icltool.RetrievalExamples` of made-up arrays: every example asks a question and has the same `choices`. In place of
-    nothing, queries have `label` as their label and their references, which no method may make use of."""
+    """`icltool.RetrievalExamples` of made-up arrays: every example has a question and the same `choices`. Queries have
+    `label` as their label and reference, which no retriever may use."""
 
     arrays: IndexSet
     asked: QuerySet
@@ -109,13 +109,13 @@ class InMemoryExamples:
     def _example(self, arrays: IndexSet | QuerySet, row: int, label: str) -> Example:
         image, text = int(arrays.image_ids[row]), f"what is in {int(arrays.image_ids[row])}?"
         references = (label,) if label else ()
-        found = Example(int(arrays.ids[row]), f"/images/{image}.png", image, text, label, references, text)
-        return replace(found, choices=self.choices)
+        actual = Example(int(arrays.ids[row]), f"/images/{image}.png", image, text, label, references, text)
+        return replace(actual, choices=self.choices)
 
 
 class InMemoryChoosingSession(InMemorySession):
-    """`icltool.ChoosingSession` for tests of retrieval methods, as InMemorySession is for scorers. A request that asks for the
-    probability of the label `poison` is an AssertionError: that is the query's own."""
+    """`icltool.ChoosingSession` for tests of retrievers. A request for the probability of the label `poison`, which is the
+    query's own, is an AssertionError."""
 
     def __init__(self, examples: Sequence[Example], needs: frozenset[str], poison: str, seed: int = 0) -> None:
         super().__init__(examples, task="vqa", needs=needs, seed=seed)
@@ -125,18 +125,20 @@ class InMemoryChoosingSession(InMemorySession):
         for request in requests:
             expect(
                 request.query.label and request.query.label != self._poison,
-                "target_scores was asked for the query's own label, which no method is told: put one into the request",
+                "target_scores was called with the query's own label, which retrievers must not use: set another one",
             )
         return super().target_scores(requests)
 
     def choices(self, requests: Sequence[ScoringRequest]) -> list[dict[str, float]]:
-        found = []
+        actual = []
         for request in requests:
-            asked = [replace(request, query=replace(request.query, label=choice)) for choice in request.query.choices]
-            scores = super().target_scores(asked)
-            found.append({choice: score.mean for choice, score in zip(request.query.choices, scores, strict=True)})
-        return found
+            with_choices = [
+                replace(request, query=replace(request.query, label=choice)) for choice in request.query.choices
+            ]
+            scores = super().target_scores(with_choices)
+            actual.append({choice: score.mean for choice, score in zip(request.query.choices, scores, strict=True)})
+        return actual
 
     def answers(self, requests: Sequence[ScoringRequest]) -> list[str]:
-        asked = [replace(request, query=replace(request.query, label="red round dog")) for request in requests]
-        return super().answers(asked)
+        relabelled = [replace(request, query=replace(request.query, label="red round dog")) for request in requests]
+        return super().answers(relabelled)

@@ -18,12 +18,12 @@ _TEXTS = ("a red bar", "a blue frame", "what is it", "a long sentence about a gr
 def check_trainable_encoder(build: Callable[..., TrainableEncoder], folder: Path, *, tolerance: float = 1e-4) -> None:
     """Checks an encoder against `icltool.TrainableEncoder`, in addition to `check_encoder`.
 
-    `build(**options)` makes it on the CPU, with these of its options. Images are written to `folder`. Checked are: that
-    towers give what `encode_images` and `encode_texts` give (within `tolerance` of the largest value), hold nothing but
-    what their features depend on, ask for no gradients by themselves, and share the encoder's weights; that
-    preprocessors may be called by several threads; that `architecture` and `build_options` are JSON-ready, and that an
-    encoder built with the latter takes the trained weights and then gives the same features.
-    Raises AssertionError that says what is wrong.
+    `build(**options)` builds it on the CPU with these options. Images are written to `folder`. Checks that towers give the
+    same features as `encode_images` and `encode_texts` (within `tolerance` of the largest value), have no parameters that
+    their features do not depend on, do not require gradients initially, and share the encoder's weights; that preprocessors
+    may be called by several threads; that `architecture` and `build_options` are JSON-ready, and that an encoder built with
+    the latter accepts the trained weights and then gives the same features. Raises AssertionError with a description of the
+    fault.
     """
     encoder = build()
     expect(
@@ -40,8 +40,8 @@ def check_trainable_encoder(build: Callable[..., TrainableEncoder], folder: Path
     for modality, values, encode in (("image", paths, _images), ("text", list(_TEXTS), _texts)):
         expected = encode(encoder, values)
         margin = tolerance * float(abs(expected).max())
-        found = _features(encoder, modality, values)
-        expect_equal(found, expected, f"the {modality} tower gives other features than the encoder", margin)
+        actual = _features(encoder, modality, values)
+        expect_equal(actual, expected, f"the {modality} tower gives other features than the encoder", margin)
         again.tower(modality).load_state_dict(encoder.tower(modality).state_dict(), strict=True)
         sentence = f"the {modality} tower, built anew and given the same weights, gives other features"
         expect_equal(_features(again, modality, values), expected, sentence, margin)
@@ -73,7 +73,7 @@ def _features(encoder: TrainableEncoder, modality: str, values: list[str]) -> Fl
 
 
 def _check_gradients(encoder: TrainableEncoder, modality: str, values: list[str]) -> None:
-    """Last, as it leaves gradients behind."""
+    """Runs last, because it leaves gradients behind."""
     tower = encoder.tower(modality)
     if isinstance(tower, TradesTimeForMemory):
         for enable in (True, False):

@@ -1,4 +1,4 @@
-"""The conformance suite of learners that fine-tune a model's own weights, and what they are given in tests."""
+"""The conformance suite of learners that fine-tune a model's own weights, and test data for them."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from icltool.testing.progress import QuietProgress, QuietTicker
 FILES = ("best", "last")
 #: Of each file: its header, and its tensors as lists.
 _Content: TypeAlias = dict[str, tuple[str, dict[str, object]]]
-#: Units of progress after which a training is interrupted.
+#: Steps of progress after which a training is interrupted.
 INTERRUPTED_AFTER = 3
 
 
@@ -66,7 +66,7 @@ class _Untunable:
 
 
 class _Interrupting(QuietProgress):
-    """Raises KeyboardInterrupt after so many units."""
+    """Raises KeyboardInterrupt after this many steps."""
 
     @contextmanager
     def task(self, description: str, total: int, noun: str, done: int = 0) -> Iterator[QuietTicker]:
@@ -91,33 +91,33 @@ def check_fine_tuning_learner(
     *,
     seed: int = 3,
 ) -> FineTuningSet:
-    """Checks a learner (a class, or a factory: give it few epochs, and so many batches that it reports more than three units of
-    progress) against `icltool.FineTuningLearner`; gives the set whose model it trained first.
+    """Checks a learner (a class or factory; give it few epochs, but enough batches to report more than three steps of progress)
+    against `icltool.FineTuningLearner`; returns the set whose model it trained first.
 
-    `data` makes a set with a fresh model each time, all alike. Checked are: that `last.safetensors`, `best.safetensors` and
-    README.md lie in the folder, name the model, and come with a history of figures; that the last file, laid over a fresh
-    model, makes it score as the trained one does, which is not as before; that the same seed gives the same content, also where
-    the training was interrupted; that the network is left in eval mode and without gradients; that global generators of
-    random numbers are as before; that a model that cannot be fine-tuned is a ConfigError and leaves no file; and that
-    `identity`, where there is one, is JSON and the same for two learners of the same options.
+    `data` makes a set with an identical fresh model each time. Checks that `last.safetensors`, `best.safetensors` and
+    README.md are in the folder, name the model, and come with a history of figures; that a fresh model with the last file
+    scores like the trained one, and differently from the untrained one; that the same seed gives the same content, also after
+    an interruption; that the network is in eval mode and without gradients afterwards; that global random generators are
+    unchanged; that a model that cannot be fine-tuned is a ConfigError and leaves no file; and that `identity`, if there is
+    one, is JSON and equal for two learners with the same options.
     """
     expect_learning_abilities(built(learner, "tune"), built(learner, "tune"))
     _check_untunable(built(learner, "tune"), data(), folder / "untunable", seed)
     trained = data()
     before = _scores(trained)
     drawn = _generators()
-    made = _tune(built(learner, "tune"), trained, folder / "first", seed)
+    first_content = _tune(built(learner, "tune"), trained, folder / "first", seed)
     for library, state in _generators().items():
         expect(state == drawn[library], f"`tune` must leave {library}'s global generator as it was")
     _check_network(trained.model)
     after = _scores(trained)
     expect(after != before, "`tune` must change the model's answers' probabilities")
     fresh = data()
-    _lay_over(fresh.model, folder / "first" / "last.safetensors")
+    _apply(fresh.model, folder / "first" / "last.safetensors")
     expect(_scores(fresh) == after, "`last.safetensors` over a fresh model must score as the trained model does")
     again = _tune(built(learner, "tune"), data(), folder / "second", seed)
-    expect(made == again, "two runs with one seed must leave files of the same content")
-    _check_interrupted(learner, data, folder / "interrupted", seed, made)
+    expect(first_content == again, "two runs with one seed must leave files of the same content")
+    _check_interrupted(learner, data, folder / "interrupted", seed, first_content)
     return trained
 
 
@@ -131,7 +131,11 @@ def _check_untunable(learner: FineTuningLearner, data: FineTuningSet, folder: Pa
 
 
 def _check_interrupted(
-    learner: Callable[[], FineTuningLearner], data: Callable[[], FineTuningSet], folder: Path, seed: int, made: _Content
+    learner: Callable[[], FineTuningLearner],
+    data: Callable[[], FineTuningSet],
+    folder: Path,
+    seed: int,
+    uninterrupted: _Content,
 ) -> None:
     sentence = "KeyboardInterrupt must end a training"
     folder.mkdir(parents=True)
@@ -140,12 +144,12 @@ def _check_interrupted(
         lambda: built(learner, "tune").tune(data(), folder, seed, _Interrupting()),
         sentence,
     )
-    told = "an interrupted training must give the same content when it goes on"
-    expect(_tune(built(learner, "tune"), data(), folder, seed) == made, told)
+    resumed_sentence = "an interrupted training must give the same content when it is resumed"
+    expect(_tune(built(learner, "tune"), data(), folder, seed) == uninterrupted, resumed_sentence)
 
 
 def _tune(learner: FineTuningLearner, data: FineTuningSet, folder: Path, seed: int) -> _Content:
-    """Trains; what the files hold."""
+    """Trains; returns the content of the files."""
     folder.mkdir(parents=True, exist_ok=True)
     outcome = learner.tune(data, folder, seed, QuietProgress())
     _check_outcome(outcome, folder)
@@ -166,7 +170,7 @@ def _check_outcome(outcome: TrainingOutcome, folder: Path) -> None:
         expect(isinstance(record, Mapping) and record, f"a record of `history` must map names to figures: {record!r}")
         expect(all(math.isfinite(float(v)) for v in record.values()), f"`history` holds no finite figure: {record}")
     left = [path.name for path in folder.iterdir() if path.name.startswith("resume")]
-    expect(not left, f"a finished learner leaves nothing to go on from: {left}")
+    expect(not left, f"a finished learner must leave no saved state: {left}")
 
 
 def _content(file: Path, model: Model) -> tuple[str, dict[str, object]]:
@@ -181,7 +185,7 @@ def _content(file: Path, model: Model) -> tuple[str, dict[str, object]]:
     return header, {name: tensor.tolist() for name, tensor in load_file(file).items()}
 
 
-def _lay_over(model: Model, file: Path) -> None:
+def _apply(model: Model, file: Path) -> None:
     from icltool.components.models.shared.fine_tuned import apply_fine_tuned, read_fine_tuned
 
     apply_fine_tuned(cast(TunableModel, model).network, read_fine_tuned(file))
@@ -191,8 +195,8 @@ def _check_network(model: Model) -> None:
     network = cast(TunableModel, model).network
     training = [name for name, module in network.named_modules() if module.training]
     expect(not training, f"after `tune` all of the network must be in eval mode, not {training[:3]}")
-    asked = [name for name, parameter in network.named_parameters() if parameter.requires_grad]
-    expect(not asked, f"after `tune` no parameter may ask for gradients: {asked[:3]}")
+    with_gradients = [name for name, parameter in network.named_parameters() if parameter.requires_grad]
+    expect(not with_gradients, f"after `tune` no parameter may ask for gradients: {with_gradients[:3]}")
 
 
 def _scores(data: FineTuningSet) -> list[float]:

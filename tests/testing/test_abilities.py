@@ -37,7 +37,7 @@ def test_right_ones_and_none_pass() -> None:
     [
         ("tasks", "vqa", "names of tasks"),
         ("tasks", ("vqaa",), "`tasks` names vqaa; the tasks are caption, "),
-        ("least_references", 0, "a number from 1 on"),
+        ("least_references", 0, "a positive integer"),
         ("reads", "answers", "a field of Example"),
         ("instead", "", "the name of a metric"),
     ],
@@ -56,7 +56,7 @@ def test_wrong_ones_of_a_judge(name: str, value: object, told: str) -> None:
         ("sequences", 1, "the name of a split"),
         ("lengths", (0, 2), "numbers of demonstrations"),
         ("encoder", "", "a name or None"),
-        ("shots", -1, "a number from 0 on"),
+        ("shots", -1, "a non-negative integer"),
         ("joint", "yes", "True or False"),
         ("learner", None, "the name of a learner"),
         ("wants", lambda self, shots: 2, r"`wants\(5\)` must be a number from 5 on, not 2"),
@@ -97,7 +97,7 @@ def test_wrong_ones_of_a_learner(name: str, value: object, told: str) -> None:
     [("fingerpint", "fingerprint"), ("remark", "remarks"), ("lenghts", "lengths"), ("learners", "learner")],
 )
 def test_a_misspelt_ability_of_a_method_is_told(name: str, meant: str) -> None:
-    with pytest.raises(AssertionError, match=f"`{name}` is read by nobody: did you mean `{meant}`"):
+    with pytest.raises(AssertionError, match=f"`{name}` is not part of any contract: did you mean `{meant}`"):
         expect_choosing_abilities(made({name: ("one",)}))
     right = {**RIGHT_METHOD, "identity": lambda self: {}}
     expect_choosing_abilities(made({**right, name: ("one",), f"_{name}": 3}))

@@ -85,7 +85,7 @@ def _choosing(data: Any, folder: Path, outcome: TrainingOutcome) -> TrainingOutc
         (lambda data, folder, outcome: TrainingOutcome(outcome.checkpoints, ()), "`history` must hold"),
         (lambda data, folder, outcome: TrainingOutcome(outcome.checkpoints, [{"a": float("inf")}]), "infinite figure"),
         (_other_file, "the file must be"),
-        (_resumable, "leaves nothing to go on from"),
+        (_resumable, "must leave no saved state"),
         (_chance, "files of one identity"),
         (_other_model, "must name the model that it was made for"),
         (_seeding, "torch's global generator"),

@@ -286,7 +286,7 @@ def test_scores_that_are_no_numbers(vectors: ShiftVectors, small_idefics: Any, e
         with changed_outputs(model.shifted_modules()[:1], [lambda states: states * float("nan")]):
             yield
 
-    refuse(with_applied(vectors, applied), small_idefics, examples, "a score is no number")
+    refuse(with_applied(vectors, applied), small_idefics, examples, "a score is not a number")
 
 
 def test_an_exception_swallowed(vectors: ShiftVectors, small_idefics: Any, examples: list[Example]) -> None:

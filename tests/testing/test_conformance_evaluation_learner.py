@@ -86,7 +86,7 @@ class Needy(MeanScores):
     [
         (Unsplit, AssertionError, "must say that it was learned from train queries, not None"),
         (Rows, AssertionError, "which the index set does not have"),
-        (Empty, AssertionError, "is no subset: .* has no ids"),
+        (Empty, AssertionError, "is not a subset: .* has no ids"),
         (Writing, ValueError, "read-only"),
         (Drawing, AssertionError, "two runs with one seed"),
         (Needy, AssertionError, "`needs` may hold"),

@@ -102,13 +102,13 @@ def beam_search(
         **({"length_penalty": length_penalty, "early_stopping": True} if num_beams > 1 else {}),
     )
     end = PublishedEnd(max_length, config.eos_token_id, config.pad_token_id)
-    found = network.generate(
+    output = network.generate(
         encoder_outputs=encoder_outputs, generation_config=settings, logits_processor=LogitsProcessorList([end])
     )
-    tokens = found.sequences[:, 1:].unflatten(0, (rows, num_return))
+    tokens = output.sequences[:, 1:].unflatten(0, (rows, num_return))
     if num_beams > 1:
-        return Beams(tokens, found.sequences_scores.float().view(rows, num_return))
-    return Beams(tokens, _greedy_scores(tokens, found.logits, config.pad_token_id, length_penalty))
+        return Beams(tokens, output.sequences_scores.float().view(rows, num_return))
+    return Beams(tokens, _greedy_scores(tokens, output.logits, config.pad_token_id, length_penalty))
 
 
 def _greedy_scores(tokens: Tensor, logits: tuple[Tensor, ...], pad: int, length_penalty: float) -> Tensor:

@@ -120,8 +120,8 @@ class OFAEncoder(nn.Module):
         image = None
         if patch_images is not None:
             image = self._embed_image(patch_images)
-            shown = torch.ones_like(visible[:, 0]) if patch_masks is None else patch_masks.bool()
-            visible = torch.cat([shown[:, None].expand(-1, image.embeddings.shape[1]), visible], dim=1)
+            image_mask = torch.ones_like(visible[:, 0]) if patch_masks is None else patch_masks.bool()
+            visible = torch.cat([image_mask[:, None].expand(-1, image.embeddings.shape[1]), visible], dim=1)
             embeddings = torch.cat([image.embeddings, embeddings], dim=1)
             positions = torch.cat([image.positions, positions], dim=1)
         # One look at the device here spares the mask, which is as large as the scores, in every layer and step.

@@ -1,4 +1,4 @@
-"""Fine-tuning of OFA: what `icltool.SupportsFineTuning` asks."""
+"""Fine-tuning of OFA (`icltool.SupportsFineTuning`)."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ _IMAGE_GENERATION = (
 
 @dataclass(frozen=True)
 class Tokens:
-    """Ids of what the encoder reads, and of what the decoder should answer, the end included."""
+    """Ids of the encoder's input and of the decoder's target, including the end."""
 
     text: list[int]
     target: list[int]
@@ -104,8 +104,8 @@ class FineTuning:
         return {**_RECIPE, "max_target_tokens": longest}
 
     def fine_tuning_parts(self) -> Mapping[str, Sequence[str]]:
-        """See SupportsFineTuning. `embeddings` are those of tokens, the decoder's output with them; `_image_generation` is
-        what text never uses."""
+        """See SupportsFineTuning. `embeddings` are those of tokens, including the decoder's output; `_image_generation` is
+        the part that text never uses."""
         names = [name for name, _ in self.network.named_parameters()]
         embeddings = ("encoder.embed_tokens.", "decoder.output_projection.")
         return {
@@ -117,7 +117,7 @@ class FineTuning:
         }
 
     def layer_ids(self) -> Mapping[str, int]:
-        """See SupportsFineTuning: the published runs have one learning rate."""
+        """See SupportsFineTuning: the published runs use one learning rate."""
         return {}
 
     def resize_images(self, size: int) -> None:
@@ -130,15 +130,15 @@ class FineTuning:
         """See SupportsFineTuning. The shorter side is resized as in evaluation (256 pixels for images of 224, in that relation
         for others) unless the augmentation tells another length."""
         own = self.settings
-        told = augmentation.shorter
-        shorter = own.shorter if told is None else max(told, own.image_size)
+        requested = augmentation.shorter
+        shorter = own.shorter if requested is None else max(requested, own.image_size)
         varied = replace(augmentation, shorter=shorter)
         return ImageReader(own.image_size, own.image_mean, own.image_std, varied, own.fit, own.shorter)
 
     def plain_prompt(self, text: str, image: str, target: str) -> Prompt:
         """See SupportsFineTuning."""
         lower = self.settings.lower_case
-        return self.format.plain(_QUOTED.sub(lambda found: clean_caption(found[0], lower), text), image, target)
+        return self.format.plain(_QUOTED.sub(lambda match: clean_caption(match[0], lower), text), image, target)
 
     def fine_tuning_batch(
         self,
@@ -148,7 +148,7 @@ class FineTuning:
         answers: Sequence[Sequence[int]] | None = None,
         images: Sequence[int] | None = None,
     ) -> AnswerBatch:
-        """See SupportsFineTuning. The encoder reads image and text together: once for each pair of these, with `images`."""
+        """See SupportsFineTuning. The encoder reads image and text together: with `images` once for each such pair."""
         fits = len(pixels) == len(prompts) if images is None else len(images) == len(prompts)
         if not fits or not all(0 <= place < len(pixels) for place in images or ()):
             named = len(pixels) if images is None else f"{list(images)} of {len(pixels)}"
@@ -170,25 +170,25 @@ class FineTuning:
     ) -> list[list[BeamSample]]:
         """See SupportsFineTuning. Each beam ends with the end of the text."""
         with torch.no_grad(), evaluating(self.network):
-            found = self._search(self._tokens(prompts, False), pixels, options, options.num_beams)
+            best = self._search(self._tokens(prompts, False), pixels, options, options.num_beams)
         pad = self.network.config.pad_token_id
         samples = []
-        for beams, scores in zip(found.tokens.tolist(), found.scores.tolist(), strict=True):
+        for beams, scores in zip(best.tokens.tolist(), best.scores.tolist(), strict=True):
             texts = self.tokenizer.batch_decode(beams, skip_special_tokens=True)
             ids = [tuple(token for token in beam if token != pad) for beam in beams]
             samples.append([BeamSample(*one) for one in zip(ids, texts, scores, strict=True)])
         return samples
 
     def save_fine_tuned(self, file: Path, names: Sequence[str], about: Mapping[str, Any]) -> None:
-        """See SupportsFineTuning. What an earlier fine-tuning changed is written, too."""
+        """See SupportsFineTuning. Also writes the tensors that an earlier fine-tuning changed."""
         earlier = set() if self.weights.fine_tuned is None else tensor_names(self.weights.fine_tuned.file)
-        found = weights_hash(self.source)
+        base_hash = weights_hash(self.source)
         base = self.source
         if Path(base).is_dir():
             place = Path(base).resolve()
             base = "" if Path(__file__).resolve().parent in place.parents else str(place)
-        kept = sorted({*names, *earlier})
-        save_fine_tuned(file, self.network, kept, self.name, base, found, self.settings.adapter(), about)
+        saved = sorted({*names, *earlier})
+        save_fine_tuned(file, self.network, saved, self.name, base, base_hash, self.settings.adapter(), about)
 
     def export(self, folder: Path) -> None:
         """See SupportsFineTuning."""

@@ -29,8 +29,8 @@ SEED = "initial_weights_seed"
 
 
 def find_model(name: str, packaged: str | None, hub_id: str | None, path: str | None, on_hub: bool) -> Weights:
-    """As `icltool.find_weights`. `packaged` is a folder of this package; a model that is not `on_hub` is told how to get.
-    A folder of models may have a checkpoint under its name on ModelScope, too."""
+    """As `icltool.find_weights`. `packaged` is a folder of this package; for a model that is not `on_hub` the hint says how to
+    get it. A folder of models may also have a checkpoint under its name on ModelScope."""
     folder = None if packaged is None else str(Path(__file__).parent / packaged)
     try:
         return find_weights(name, folder, hub_id, path)
@@ -42,12 +42,13 @@ def find_model(name: str, packaged: str | None, hub_id: str | None, path: str | 
             raise
         raise ConfigError(
             f"{error.message}; {hub_id} is on ModelScope, not on the Hugging Face hub",
-            f"`modelscope download --model {hub_id} --local_dir DIR`, then --model-path DIR; or in MODEL_CPK_DIR/{hub_id}",
+            f"run `modelscope download --model {hub_id} --local_dir DIR` and use --model-path DIR, or download it into "
+            f"MODEL_CPK_DIR/{hub_id}",
         ) from error
 
 
 def folder_of(weights: Weights) -> Path:
-    """The local folder of the weights, of a hub repository where it was downloaded to. ConfigError where it cannot be."""
+    """The local folder of the weights, downloading a hub repository. Raises ConfigError if that fails."""
     if Path(weights.source).is_dir():
         return Path(weights.source)
     from huggingface_hub import snapshot_download
@@ -55,15 +56,15 @@ def folder_of(weights: Weights) -> Path:
     try:
         return Path(snapshot_download(weights.source, allow_patterns=_FILES, local_files_only=weights.local_only))
     except Exception as error:  # network, access rights, names: the hub's errors share no base class
-        told = str(error).strip().splitlines() or [type(error).__name__]
+        lines = str(error).strip().splitlines() or [type(error).__name__]
         raise ConfigError(
-            f"{weights.source} cannot be had from the hub: {told[0]}", "check name and connection, or --model-path DIR"
+            f"{weights.source} cannot be downloaded: {lines[0]}", "check name and connection, or use --model-path DIR"
         ) from error
 
 
 def read_folder(folder: Path, dtype: torch.dtype) -> tuple[OFAForConditionalGeneration, PreTrainedTokenizerFast]:
     """(network in evaluation mode on the CPU, tokenizer). Raises what `load_network` and `load_tokenizer` do, and ConfigError
-    where the two do not fit."""
+    if the two do not match."""
     config = load_config(folder)
     tokenizer = load_tokenizer(folder)
     if len(tokenizer) > config.vocab_size:
@@ -80,12 +81,12 @@ def read_folder(folder: Path, dtype: torch.dtype) -> tuple[OFAForConditionalGene
 
 
 def in_precision(network: OFAForConditionalGeneration, dtype: torch.dtype) -> OFAForConditionalGeneration:
-    """The network in `dtype`, but its batch norms in float32: their statistics add up small changes, and torch normalizes
+    """The network in `dtype`, but its batch norms in float32: their statistics accumulate small changes, and torch normalizes
     half precision by parameters in either precision, but not by a mixture."""
     norms = [module for module in network.modules() if isinstance(module, torch.nn.BatchNorm2d)]
-    kept = [copy.deepcopy(norm.state_dict()) for norm in norms]
+    states = [copy.deepcopy(norm.state_dict()) for norm in norms]
     network.to(dtype)
-    for norm, state in zip(norms, kept, strict=True):
+    for norm, state in zip(norms, states, strict=True):
         norm.float().load_state_dict(state)
     return network
 

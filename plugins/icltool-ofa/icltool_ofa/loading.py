@@ -1,4 +1,4 @@
-"""Loading a checkpoint folder, with one line for what is wrong with it."""
+"""Loading a checkpoint folder, with one-line errors."""
 
 from __future__ import annotations
 
@@ -34,18 +34,18 @@ def load_config(folder: Path) -> OFAConfig:
     except FileNotFoundError:
         raise DataError(f"{path} is missing", "an OFA folder has config.json, weights and a vocabulary") from None
     except ValueError as error:
-        raise DataError(f"{path} is no JSON: {error}", "fetch the file again") from None
+        raise DataError(f"{path} is not JSON: {error}", "download the file again") from None
     kind = fields.get("model_type", "ofa") if isinstance(fields, dict) else None
     if kind != "ofa":
         raise ConfigError(
-            f"{path} is of a model of type {kind!r}, not of an OFA", "name the folder of an OFA checkpoint"
+            f"{path} describes a model of type {kind!r}, not an OFA", "name the folder of an OFA checkpoint"
         )
     try:
         return OFAConfig.from_dict(fields)
     except IclError:
         raise
     except Exception as error:  # transformers checks the fields' types with errors of several classes
-        raise DataError(f"{path} is malformed: {_first_line(error)}", "fetch the file again") from error
+        raise DataError(f"{path} is malformed: {_first_line(error)}", "download the file again") from error
 
 
 def load_network(
@@ -85,7 +85,7 @@ def _shapes(folder: Path) -> dict[str, tuple[int, ...]]:
         for part in parts:
             shapes |= _file_shapes(folder / part)
     except Exception as error:  # a damaged file ends in errors of many classes, by where the damage is
-        raise DataError(f"{path} cannot be read: {_first_line(error)}", "fetch the file again") from error
+        raise DataError(f"{path} cannot be read: {_first_line(error)}", "download the file again") from error
     return shapes
 
 
@@ -98,20 +98,22 @@ def _file_shapes(path: Path) -> dict[str, tuple[int, ...]]:
 
 
 def _compare(folder: Path, plan: OFAForConditionalGeneration, shapes: dict[str, tuple[int, ...]]) -> None:
-    wanted = {name: tuple(tensor.shape) for name, tensor in plan.state_dict().items()}
-    for name in sorted(wanted.keys() & shapes.keys()):
-        if wanted[name] != shapes[name]:
+    expected = {name: tuple(tensor.shape) for name, tensor in plan.state_dict().items()}
+    for name in sorted(expected.keys() & shapes.keys()):
+        if expected[name] != shapes[name]:
             raise DataError(
-                f"{name} in {folder} has the shape {list(shapes[name])}, and the configuration asks for {list(wanted[name])}",
-                "the weights and config.json are of different sizes",
+                f"{name} in {folder} has the shape {list(shapes[name])}, but the configuration needs {list(expected[name])}",
+                "the weights and config.json belong to different sizes",
             )
     tied = plan.all_tied_weights_keys
     groups = [{source} | {target for target in tied if tied[target] == source} for source in set(tied.values())]
     spared = set().union(*(group for group in groups if group & shapes.keys()))
-    lacking = _unless(wanted.keys() - shapes.keys() - spared, plan._keys_to_ignore_on_load_missing)
+    lacking = _unless(expected.keys() - shapes.keys() - spared, plan._keys_to_ignore_on_load_missing)
     if lacking:
-        raise DataError(f"the weights in {folder} lack {_summary(lacking)}", "they are not of this OFA, or incomplete")
-    surplus = _unless(shapes.keys() - wanted.keys(), plan._keys_to_ignore_on_load_unexpected)
+        raise DataError(
+            f"the weights in {folder} lack {_summary(lacking)}", "they are incomplete, or belong to another OFA"
+        )
+    surplus = _unless(shapes.keys() - expected.keys(), plan._keys_to_ignore_on_load_unexpected)
     if surplus:
         raise DataError(f"the weights in {folder} have {_summary(surplus)}, which no OFA of this kind has")
 

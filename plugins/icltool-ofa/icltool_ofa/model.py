@@ -47,7 +47,7 @@ _SEARCH: Mapping[str, float] = {
 
 
 class OFAOptions(LoadOptions, SettingsOptions):
-    """What is not given of the settings is as fine-tuned weights were trained with."""
+    """Settings that are not set are those with which fine-tuned weights were trained."""
 
     hub_id: str | None = Field(None, description="OWNER/NAME of the published weights")
     packaged: str | None = Field(None, description="name of weights that are part of the plugin")
@@ -55,7 +55,7 @@ class OFAOptions(LoadOptions, SettingsOptions):
 
 
 class OFAModel(Adapter, FineTuning):
-    """An encoder reads one image and a prompt, a decoder writes the answer. Demonstrations are text alone.
+    """An encoder reads one image and a prompt, a decoder writes the answer. Demonstrations are text only.
 
     What the encoder reads stands between `<s>` and `</s>`, a target ends with `</s>`, the decoder begins with `<s>`.
     """
@@ -67,13 +67,13 @@ class OFAModel(Adapter, FineTuning):
     format: OFAFormat
 
     def __init__(self, options: OFAOptions) -> None:
-        """Loads the network and its vocabulary; README.md says where from.
+        """Loads the network and its vocabulary; for their location see README.md.
 
-        Raises ConfigError or DataError when files are missing or do not fit, or for a wrong option.
+        Raises ConfigError or DataError if files are missing or do not fit, or for a wrong option.
         """
         name = options.name
         if options.attention not in (None, "sdpa"):
-            raise ConfigError(f"{name} has no attention implementation {options.attention!r}", "leave --attention out")
+            raise ConfigError(f"{name} has no attention implementation {options.attention!r}", "leave out --attention")
         self.name, self.device, self.precision = name, options.target(), options.precision()
         self.weights = find_model(name, options.packaged, options.hub_id, options.path, options.on_hub)
         self.source = self.weights.source
@@ -81,8 +81,8 @@ class OFAModel(Adapter, FineTuning):
         fine_tuned = self.weights.fine_tuned
         known = read_card(folder, name) if fine_tuned is None else fine_tuned.adapter
         self.network, self.tokenizer = read_folder(folder, getattr(torch, self.precision))
-        given = options.model_dump(include=set(SettingsOptions.model_fields))
-        self.settings = settled(known, given, self.network.config.image_bucket_size)
+        chosen = options.model_dump(include=set(SettingsOptions.model_fields))
+        self.settings = settled(known, chosen, self.network.config.image_bucket_size)
         self.format = self.settings.format()
         #: All but the batch norms', which are in float32 always.
         self._weights_of_one_kind = [
@@ -97,12 +97,12 @@ class OFAModel(Adapter, FineTuning):
             self.network.requires_grad_(False).to(self.device)
         except torch.OutOfMemoryError as error:
             raise ConfigError(
-                f"{name} does not fit into the memory of {self.device}", "--dtype bfloat16 takes less"
+                f"{name} does not fit into the memory of {self.device}", "use --dtype bfloat16"
             ) from error
 
     @property
     def styles(self) -> tuple[str, ...]:
-        """The styles that the model was told of; () where it knows of none."""
+        """The styles that the model knows; () if none."""
         return self.settings.styles
 
     def fingerprint(self) -> str:
@@ -110,8 +110,8 @@ class OFAModel(Adapter, FineTuning):
         return fingerprint(self.source, self.precision, repr(self.settings), fine_tuned)
 
     def generation_defaults(self, task: str) -> Mapping[str, Any]:
-        """See HasGenerationDefaults. The score of an answer is its mean log-probability, the end included. Weights that were
-        fine-tuned for the task answer as their best were chosen."""
+        """See HasGenerationDefaults. The score of an answer is its mean log-probability, including the end. Weights
+        fine-tuned for the task use the search by which the best of them were chosen."""
         published: Mapping[str, float] = _SEARCH if task in ("caption", "style", "inference") else {}
         longer = {"max_new_tokens": 30} if task == "inference" else {}
         return {**published, **longer, **trained_search(self.weights, task)}
@@ -119,7 +119,8 @@ class OFAModel(Adapter, FineTuning):
     def token_counts(self, prompts: Sequence[Prompt]) -> list[int]:
         """See CountsTokens. The image's positions are not counted."""
         counted = {
-            told: iter(self._tokens([p for p in prompts if bool(p.target) is told], told)) for told in (True, False)
+            scored: iter(self._tokens([p for p in prompts if bool(p.target) is scored], scored))
+            for scored in (True, False)
         }
         each = (next(counted[bool(prompt.target)]) for prompt in prompts)
         return [len(tokens.text) + len(tokens.target) for tokens in each]
@@ -141,7 +142,7 @@ class OFAModel(Adapter, FineTuning):
         self, prompts: Sequence[Prompt], options: GenerationOptions, batch_size: int, features: Features = None
     ) -> list[str]:
         """See Model.generate. At most `max_new_tokens` tokens and the end, whose log-probability counts, as in the published
-        search (see `icltool_ofa.beam`). ConfigError for a penalty of repetition, which that search has not."""
+        search (see `icltool_ofa.beam`). Raises ConfigError for a repetition penalty, which that search lacks."""
         tokens = self._tokens(prompts, with_target=False)
 
         def compute(batch: Sequence[int]) -> list[str]:
@@ -165,8 +166,8 @@ class OFAModel(Adapter, FineTuning):
 
     @contextmanager
     def one_precision(self) -> Iterator[None]:
-        """Autocast where weights are in another precision than the network was loaded in (they are, or were, trained), and
-        nobody does it already."""
+        """Autocast, if weights are in another precision than that of loading (they are, or were, trained), and autocast is not
+        already active."""
         half = getattr(torch, self.precision)
         mixed = half != torch.float32 and any(p.dtype != half for p in self._weights_of_one_kind)
         if not mixed or torch.is_autocast_enabled(self.device.type):
@@ -182,15 +183,15 @@ class OFAModel(Adapter, FineTuning):
         """The `count` best answers of each prompt."""
         if options.repetition_penalty != 1.0:
             raise ConfigError(
-                f"{self.name} searches without a penalty of repetition, not with {options.repetition_penalty:g}",
-                "leave repetition_penalty at 1, or use no_repeat_ngram",
+                f"{self.name} does not support a repetition penalty, got {options.repetition_penalty:g}",
+                "set repetition_penalty to 1, or use no_repeat_ngram",
             )
-        told = self._padded([t.text for t in tokens])
+        encoder_inputs = self._padded([t.text for t in tokens])
         with self.one_precision():
             return beam_search(
                 self.network,
-                told["input_ids"],
-                told["attention_mask"],
+                encoder_inputs["input_ids"],
+                encoder_inputs["attention_mask"],
                 self._as_read(pixels),
                 num_beams=options.num_beams,
                 max_length=options.max_new_tokens,
@@ -209,38 +210,38 @@ class OFAModel(Adapter, FineTuning):
     ) -> list[Tokens]:
         """The prompts' ids; targets, or the `answers` in their place, are cut after `most`.
 
-        Raises ValueError for an empty text or target, DataError for a prompt that is too long or has not one image.
+        Raises ValueError for an empty text or target, DataError for a prompt that is too long or does not have one image.
         """
         for prompt in prompts:
             if not prompt.text or (with_target and answers is None and not prompt.target):
                 raise ValueError("a prompt needs a text, and a target to be scored")
             if len(prompt.images) != 1:
-                raise DataError(f"{self.name} reads one image with each prompt, not {len(prompt.images)}")
+                raise DataError(f"{self.name} reads one image per prompt, not {len(prompt.images)}")
         texts = self._ids([p.text for p in prompts])
         if answers is not None:
             targets = [[int(token) for token in answer] for answer in answers]
         else:
             targets = self._ids([p.target for p in prompts]) if with_target else [[] for _ in prompts]
-        found = [Tokens(text, self._cut(target, most)) for text, target in zip(texts, targets, strict=True)]
+        tokens_by_prompt = [Tokens(text, self._cut(target, most)) for text, target in zip(texts, targets, strict=True)]
         limit = self.network.config.max_position_embeddings
-        longest = max((max(len(t.text), len(t.target)) for t in found), default=0)
+        longest = max((max(len(t.text), len(t.target)) for t in tokens_by_prompt), default=0)
         if longest > limit:
-            raise DataError(f"a prompt has {longest} tokens, the model reads {limit}", "use fewer shots")
-        return found
+            raise DataError(f"a prompt has {longest} tokens, the model reads at most {limit}", "use fewer shots")
+        return tokens_by_prompt
 
     def _cut(self, target: list[int], most: int | None) -> list[int]:
-        """At most `most` tokens; where there are two or more, the last stays the end."""
+        """At most `most` tokens; if these are two or more, the last is still the end."""
         if most is None or len(target) <= most:
             return target
         ended = most > 1 and target[-1] == self.network.config.eos_token_id
         return [*target[: most - 1], target[-1]] if ended else target[:most]
 
     def _ids(self, texts: Sequence[str]) -> list[list[int]]:
-        found: list[list[int]] = self.tokenizer(list(texts), add_special_tokens=False)["input_ids"] if texts else []
-        return found
+        ids: list[list[int]] = self.tokenizer(list(texts), add_special_tokens=False)["input_ids"] if texts else []
+        return ids
 
     def _pixels(self, prompts: Sequence[Prompt]) -> torch.Tensor:
-        """float32 [B, 3, H, W] on the device; an image that several prompts show is read once."""
+        """float32 [B, 3, H, W] on the device; an image of several prompts is read once."""
         read = self.pixel_reader(Augmentation())
         paths = list(dict.fromkeys(prompt.images[0] for prompt in prompts))
         pixels = torch.from_numpy(np.stack([read(path) for path in paths])).to(self.device)
@@ -249,14 +250,14 @@ class OFAModel(Adapter, FineTuning):
     def _answers(self, tokens: Sequence[Tokens], pixels: torch.Tensor) -> AnswerBatch:
         """Rows padded on the right, with the positions that predict the targets' tokens."""
         start = self.network.config.decoder_start_token_id
-        given = {**self._padded([t.text for t in tokens]), "patch_images": pixels}
+        inputs = {**self._padded([t.text for t in tokens]), "patch_images": pixels}
         decoder = self._padded([[start, *t.target][: max(1, len(t.target))] for t in tokens])
-        given |= {f"decoder_{name}": value for name, value in decoder.items()}
+        inputs |= {f"decoder_{name}": value for name, value in decoder.items()}
         at = [(row, k) for row, t in enumerate(tokens) for k in range(len(t.target))]
         places = torch.tensor(at, dtype=torch.long, device=self.device).reshape(-1, 2)
         flat = torch.tensor([i for t in tokens for i in t.target], dtype=torch.long, device=self.device)
         lasts = torch.zeros(len(tokens), dtype=torch.long, device=self.device)
-        return AnswerBatch(given, places[:, 0], places[:, 1], flat, lasts)
+        return AnswerBatch(inputs, places[:, 0], places[:, 1], flat, lasts)
 
     def _padded(self, rows: Sequence[Sequence[int]]) -> dict[str, torch.Tensor]:
         padded = padded_rows(rows, int(self.network.config.pad_token_id)).to(self.device)

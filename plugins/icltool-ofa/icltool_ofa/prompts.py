@@ -1,4 +1,4 @@
-"""What OFA is asked for each task, and the texts that it answers.
+"""OFA's prompts for each task, and the texts that it answers.
 
 The questions are those of the public code: ` what does the image describe?` for captions, a question as it is for VQA. The
 public training deleted all punctuation from captions, single blanks were left between words, and the text of a target began
@@ -42,7 +42,7 @@ _NAMED = re.compile(r"(.* in personality) (.+)\?", re.DOTALL)
 
 
 def _asks(task: Task | str) -> bool:
-    """Whether a task that is not among those above says how it is asked."""
+    """Whether a task that is not among those above defines its own prompt."""
     return isinstance(task, Task) and any(t in task.prompts for t in _TEMPLATES)
 
 
@@ -52,13 +52,13 @@ def plain(text: str) -> str:
 
 
 def clean_caption(text: str, lower_case: bool = True) -> str:
-    """A caption as the public training has it: no punctuation, single blanks; and in lower case."""
+    """A caption as in the public training: without punctuation, with single blanks, and in lower case."""
     words = " ".join(text.translate(_PUNCTUATION).split())
     return words.lower() if lower_case else words
 
 
 def clean_question(text: str) -> str:
-    """A question as the public training has it: lower case, no punctuation before the first word, blanks for hyphens and
+    """A question as in the public training: lower case, no punctuation before the first word, blanks for hyphens and
     slashes, a question mark at the end."""
     words = plain(text.lower().lstrip(",.!?*#:;~").replace("-", " ").replace("/", " "))
     return words if words.endswith("?") else f"{words}?"
@@ -66,7 +66,7 @@ def clean_question(text: str) -> str:
 
 @dataclass(frozen=True)
 class OFAFormat:
-    """How prompts are written: one text, the demonstrations in front of the query, and the query's image.
+    """The prompt format: one text, with the demonstrations in front of the query, and the query's image.
 
     `style_prompt` asks for a caption in a style, {} stands for it: the style's name, or with `tokenize_style` `<code_i>`, i
     its place in `styles` from 0 on; a style that is not there is `<code_n>`, n = the number of styles, and is warned of.
@@ -78,12 +78,12 @@ class OFAFormat:
     lower_case: bool = True
 
     def prompt(self, task: Task | str, demonstrations: Sequence[Example], query: Example) -> Prompt:
-        """See Model.prompt. DataError where the task is style and an example has none."""
+        """See Model.prompt. Raises DataError for an example without a style if the task is style."""
         if task_name(task) not in (*_QUERIES, "style") and not _asks(task):
             known = ", ".join(sorted((*_QUERIES, "style")))
             raise ConfigError(f"this model's prompt format has no task {task_name(task)!r}", f"its tasks are {known}")
-        shown = [f"{self._query(task, e)}{self._label(task, e.label)}." for e in demonstrations]
-        text = "".join((START, *shown, self._query(task, query), END))
+        demonstration_texts = [f"{self._query(task, e)}{self._label(task, e.label)}." for e in demonstrations]
+        text = "".join((START, *demonstration_texts, self._query(task, query), END))
         return Prompt(text, (query.image,) if query.image else (), self._label(task, query.label) + END)
 
     def plain(self, text: str, image: str, target: str) -> Prompt:
@@ -103,14 +103,14 @@ class OFAFormat:
         return " ".join(answer.split())
 
     def styled(self, style: str) -> str:
-        """What stands for a style in a prompt."""
+        """The form of a style in a prompt."""
         if not self.tokenize_style:
             return plain(style)
         if style in self.styles:
             return code_token(self.styles.index(style))
         unknown = code_token(len(self.styles))
         warnings.warn(
-            f"unknown style {style!r}: it is asked for by {unknown}, like every style that is not in the model's list",
+            f"unknown style {style!r}: it is written as {unknown}, like every style that is not in the model's list",
             IclWarning,
             stacklevel=2,
         )
@@ -125,8 +125,8 @@ class OFAFormat:
         if name not in _QUERIES and isinstance(task, Task):
             fields = (plain(one) for one in (example.question, example.text, example.style))
             return " " + filled(task.prompt(_TEMPLATES).query, *fields)
-        asked = clean_question(example.question) if name == "vqa" else plain(example.question)
-        return _QUERIES[name].replace("{}", asked)
+        question = clean_question(example.question) if name == "vqa" else plain(example.question)
+        return _QUERIES[name].replace("{}", question)
 
     def _label(self, task: Task | str, label: str) -> str:
         sentence = task_name(task) in _SENTENCES or (isinstance(task, Task) and task.sentences)

@@ -1,4 +1,4 @@
-"""What a loaded OFA is told beside its weights: images and styles. It is saved with fine-tuned weights."""
+"""Settings of a loaded OFA besides its weights: images and styles. They are saved with fine-tuned weights."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Settings:
 
 
 class SettingsOptions(BaseModel):
-    """What users may say of the settings; None: nothing is said."""
+    """The settings that users may set; None: not set."""
 
     image_size: int | None = Field(
         None, description="side of the square image that the model reads, in pixels; none: that of the weights, or 224"
@@ -73,59 +73,61 @@ class SettingsOptions(BaseModel):
     lower_case: bool | None = Field(None, description="convert captions to lower case before training and scoring")
 
 
-def settled(known: Mapping[str, Any], given: Mapping[str, Any], buckets: int) -> Settings:
-    """`given` (None: not given) over `known`, which came with the weights, over the defaults. `styles` may be a file, too,
+def settled(known: Mapping[str, Any], chosen_options: Mapping[str, Any], buckets: int) -> Settings:
+    """`chosen_options` (None: not set) over `known`, from the weights, over the defaults. `styles` may be a file, too,
     and is the official list where styles are tokens and nothing else was said.
 
     Raises ConfigError for values that cannot be, `buckets` being the most positions of a side of an image.
     """
     own = {name: known[name] for name in (f.name for f in fields(Settings)) if known.get(name) is not None}
     own |= {name: tuple(own[name]) for name in ("image_mean", "image_std", "styles") if name in own}
-    chosen = {name: value for name, value in given.items() if value is not None}
+    chosen = {name: value for name, value in chosen_options.items() if value is not None}
     if "styles" in chosen:
         chosen["styles"] = listed(chosen["styles"])
-    found = Settings(**own)
-    size = chosen.pop("image_size", found.image_size)
+    settings = Settings(**own)
+    size = chosen.pop("image_size", settings.image_size)
     check_size(size, buckets)
-    found = replace(found.resized(size), **chosen)
-    if found.tokenize_style and not found.styles and (file := official_styles()) is not None:
-        found = replace(found, styles=listed(file))
-    _check(found)
-    return found
+    settings = replace(settings.resized(size), **chosen)
+    if settings.tokenize_style and not settings.styles and (file := official_styles()) is not None:
+        settings = replace(settings, styles=listed(file))
+    _check(settings)
+    return settings
 
 
 def official_styles() -> Path | None:
-    """PersonalityCaptions' own list, where the environment says that the data set lies; None where it does not."""
+    """The list of PersonalityCaptions, if the environment names the data set's folder; else None."""
     root = os.environ.get(ROOT)
     places = [Path(root, *deeper, "personalities.txt") for deeper in (("personality_captions",), ())] if root else []
     return next((place for place in places if place.is_file()), None)
 
 
 def check_size(size: object, buckets: int) -> None:
-    """ConfigError for images that the network cannot read."""
+    """Raises ConfigError for an image size that the network cannot read."""
     if not isinstance(size, int) or not STRIDE <= size <= STRIDE * buckets:
         raise ConfigError(
             f"this OFA cannot read images of {size!r} pixels a side",
-            f"it reads {STRIDE} to {STRIDE * buckets} pixels",
+            f"use {STRIDE} to {STRIDE * buckets} pixels",
         )
 
 
 def listed(styles: str | Path | Sequence[str]) -> tuple[str, ...]:
-    """The styles of a file, one a line, or of a sequence. ConfigError where it cannot be read, is empty, or has one twice."""
-    told = f"the list of styles {styles}" if isinstance(styles, (str, Path)) else "the list of styles"
+    """The styles of a file, one per line, or of a sequence. Raises ConfigError if it is unreadable, empty, or repeats one."""
+    source = f"the list of styles {styles}" if isinstance(styles, (str, Path)) else "the list of styles"
     if isinstance(styles, (str, Path)):
         try:
             lines: Sequence[str] = Path(styles).expanduser().read_text(encoding="utf-8-sig").splitlines()
         except (OSError, UnicodeDecodeError) as error:
             reason = error.strerror if isinstance(error, OSError) else "it is no UTF-8 text"
-            raise ConfigError(f"{told} cannot be read: {reason}", "name a text file with one style a line") from error
+            raise ConfigError(
+                f"{source} cannot be read: {reason}", "name a text file with one style per line"
+            ) from error
     else:
         lines = [str(style) for style in styles]
     names = tuple(line.strip() for line in lines if line.strip())
     twice = next((name for name in names if names.count(name) > 1), None)
     if not names or twice is not None or len(names) >= CODES:
         fault = f"has {twice!r} twice" if twice is not None else f"has {len(names)} styles"
-        raise ConfigError(f"{told} {fault}", f"name 1 to {CODES - 1} styles, each once")
+        raise ConfigError(f"{source} {fault}", f"name 1 to {CODES - 1} styles, each once")
     return names
 
 

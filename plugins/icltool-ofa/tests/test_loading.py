@@ -116,7 +116,7 @@ def test_weights_of_another_size_are_told_in_one_line(tiny: OFAForConditionalGen
     save(folder, tiny.state_dict())
     fields = RECORD["config"] | {"model_type": "ofa"}
     (folder / "config.json").write_text(json.dumps(fields | {"d_model": 64}))
-    assert "has the shape [32], and the configuration asks for [64]" in one_line(folder)
+    assert "has the shape [32], but the configuration needs [64]" in one_line(folder)
     (folder / "config.json").write_text(json.dumps(fields | {"encoder_layers": 3}))
     assert "lack encoder.image_rel_pos_table_list.2.weight and" in one_line(folder)
 

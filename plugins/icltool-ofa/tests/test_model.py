@@ -54,7 +54,7 @@ def test_the_published_search_is_the_default(model: OFAModel, examples: list[Exa
     prompts = [model.prompt("caption", [], example) for example in examples[:2]]
     plain = twin_of(model)
     assert model.generate(prompts, options, 2) == [plain.answer(prompt, options) for prompt in prompts]
-    with pytest.raises(ConfigError, match="without a penalty of repetition"):
+    with pytest.raises(ConfigError, match="does not support a repetition penalty"):
         model.generate(prompts, replace(options, repetition_penalty=1.1), 2)
 
 
@@ -90,7 +90,7 @@ def test_images_are_cut_or_squeezed(folder: Path, model: OFAModel, tmp_path: Pat
 def test_a_prompt_has_one_image_and_fits(model: OFAModel, examples: list[Example]) -> None:
     prompt = model.prompt("caption", [], examples[0])
     for images in ((), prompt.images * 2):
-        with pytest.raises(DataError, match="reads one image with each prompt"):
+        with pytest.raises(DataError, match="reads one image per prompt"):
             model.score([replace(prompt, images=images)], 1)
     with pytest.raises(DataError, match="the model reads 256"):
         model.score([replace(prompt, text=prompt.text * 60)], 1)

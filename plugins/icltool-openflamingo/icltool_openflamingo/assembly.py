@@ -1,4 +1,4 @@
-"""Puts CLIP, language model and checkpoint together. The only module that imports open_flamingo."""
+"""Assembles CLIP, language model and checkpoint. The only module that imports open_flamingo."""
 
 from __future__ import annotations
 
@@ -28,10 +28,9 @@ _LAYERS = {"mpt": "transformer.blocks", "llama": "model.layers"}
 class ConditionedLanguageModel(FlamingoLMMixin):  # type: ignore[misc]
     """open_flamingo's mixin with the forward that transformers' generation calls.
 
-    Generation drops a mask without padding, which the mixin cannot do without. It is handed on as None: ones of the
-    input's shape would be wrong with cached keys, of which a mask as short as one new token hides all but the first.
-    `position_ids` is named so that generation makes them from the attention mask: a token's position is that of the
-    unpadded prompt.
+    Generation drops a mask without padding, but the mixin requires one. It is passed on as None: ones of the input's shape
+    would be wrong with cached keys, since a mask as short as one new token hides all but the first of them. `position_ids` is
+    a parameter so that generation computes them from the attention mask: a token's position is that of the unpadded prompt.
     """
 
     def forward(
@@ -41,7 +40,7 @@ class ConditionedLanguageModel(FlamingoLMMixin):  # type: ignore[misc]
         position_ids: torch.Tensor | None = None,
         **kwargs: object,
     ) -> object:
-        """See the language model's own forward. TypeError for an argument that it does not name: it would swallow it."""
+        """See the language model's own forward. Raises TypeError for an unknown argument, which it would ignore silently."""
         known = inspect.signature(super(FlamingoLMMixin, self).forward).parameters
         if "cache" in known and "past_key_values" in kwargs:  # the one name that open_flamingo knows
             past = kwargs.pop("past_key_values")
@@ -53,7 +52,7 @@ class ConditionedLanguageModel(FlamingoLMMixin):  # type: ignore[misc]
 
 
 def layers_of(language_model: PreTrainedModel, where: str) -> str:
-    """The attribute that holds the decoder layers. ConfigError for a family that no OpenFlamingo is built on."""
+    """The attribute with the decoder layers. Raises ConfigError for a family on which no OpenFlamingo is built."""
     kind = str(language_model.config.model_type)
     if kind not in _LAYERS:
         raise ConfigError(f"the language model in {where} is of type {kind!r}", f"known: {', '.join(sorted(_LAYERS))}")
@@ -61,7 +60,7 @@ def layers_of(language_model: PreTrainedModel, where: str) -> str:
 
 
 def embedding_rows(state: Mapping[str, torch.Tensor], language_model: PreTrainedModel, file: Path) -> int:
-    """How many token embeddings the checkpoint holds. ConfigError when it holds none of this language model."""
+    """The number of token embeddings in the checkpoint. Raises ConfigError if it has none of this language model."""
     key = embedding_key(language_model)
     if key not in state:
         raise ConfigError(
@@ -101,26 +100,26 @@ def assemble(
 def read_checkpoint(file: Path) -> dict[str, torch.Tensor]:
     """The state dict in a checkpoint: the file's own content, or its "model_state_dict", without "module." prefixes.
 
-    Raises ConfigError for a file that is damaged, or holds anything but tensors.
+    Raises ConfigError for a file that is damaged, or contains anything but tensors.
     """
     try:
-        found = torch.load(file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file))
+        content = torch.load(file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file))
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, ValueError) as error:
-        told = str(error).strip().splitlines() or [type(error).__name__]
-        raise ConfigError(f"checkpoint {file} cannot be read: {told[0]}", "download it anew") from error
-    if isinstance(found, Mapping):
-        found = found.get("model_state_dict", found)
-    if not isinstance(found, Mapping) or not all(isinstance(value, torch.Tensor) for value in found.values()):
-        raise ConfigError(f"checkpoint {file} holds no state dict", "an OpenFlamingo checkpoint.pt is wanted")
-    return {str(key).removeprefix("module."): value for key, value in found.items()}
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise ConfigError(f"checkpoint {file} cannot be read: {lines[0]}", "download it again") from error
+    if isinstance(content, Mapping):
+        content = content.get("model_state_dict", content)
+    if not isinstance(content, Mapping) or not all(isinstance(value, torch.Tensor) for value in content.values()):
+        raise ConfigError(f"checkpoint {file} contains no state dict", "use an OpenFlamingo checkpoint.pt")
+    return {str(key).removeprefix("module."): value for key, value in content.items()}
 
 
 def load_checkpoint(flamingo: Flamingo, state: Mapping[str, torch.Tensor], file: Path) -> None:
     """Copies the checkpoint into the model.
 
-    Every key must be known and of the right shape. Absent may be what the base models bring: the CLIP tower and the
-    language model's own layers; perceiver, cross attention and token embeddings must be there. ConfigError otherwise.
-    (Rotary frequencies, which older releases of transformers stored, are computed and not read.)
+    Every key must be known and of the right shape; else raises ConfigError. The parts of the base models may be absent: the
+    CLIP tower and the language model's own layers. Perceiver, cross attention and token embeddings must be there. (Rotary
+    frequencies, which older releases of transformers stored, are computed and not read.)
     """
     names = {
         _canonical(key, flamingo): value for key, value in state.items() if not key.endswith("rotary_emb.inv_freq")
@@ -135,13 +134,13 @@ def load_checkpoint(flamingo: Flamingo, state: Mapping[str, torch.Tensor], file:
             more = f" and {len(keys) - 1} more" if len(keys) > 1 else ""
             raise ConfigError(
                 f"checkpoint {file} does not fit: {keys[0]}{more} {fault}",
-                "its language model, CLIP or cross-attention interval is another one",
+                "check its language model, CLIP and cross-attention interval",
             )
     flamingo.load_state_dict(names, strict=False)
 
 
 def _canonical(key: str, flamingo: Flamingo) -> str:
-    """The one name of a weight: open_flamingo registers layers twice, and MPT had other names once."""
+    """The canonical name of a weight: open_flamingo registers layers twice, and MPT used to have other names."""
     layers = f"lang_encoder.{flamingo.lang_encoder.decoder_layers_attr_name}"
     key = re.sub(r"^lang_encoder\.gated_cross_attn_layers\.(\d+)\.", rf"{layers}.\1.gated_cross_attn_layer.", key)
     key = re.sub(r"^lang_encoder\.old_decoder_blocks\.(\d+)\.", rf"{layers}.\1.decoder_layer.", key)

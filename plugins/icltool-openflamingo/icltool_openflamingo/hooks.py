@@ -1,4 +1,4 @@
-"""Hooks into the decoder: what methods need that change hidden states (`icltool.SupportsDecoderHooks`)."""
+"""Decoder hooks for methods that change hidden states (`icltool.SupportsDecoderHooks`)."""
 
 from __future__ import annotations
 
@@ -56,8 +56,8 @@ class HookedFlamingo(Adapter, ABC):
         return ModelIdentity(self.name, self._weights, template_hash(self.format), sites, width)
 
     def decoder_layers(self) -> Sequence[Any]:
-        """See SupportsDecoderHooks: the language model's own layers. Cross attention is apart from them: which image a
-        token looks at is known to it during a forward pass only, so it cannot be computed again for the backward pass."""
+        """See SupportsDecoderHooks: the language model's own layers, without cross attention: the image to which a
+        token attends is known only during a forward pass, so it cannot be computed again for the backward pass."""
         return [layer.decoder_layer for layer in self.shifted_modules()]
 
     def shifted_modules(self) -> Sequence[Any]:
@@ -67,8 +67,8 @@ class HookedFlamingo(Adapter, ABC):
     def attention_heads(self) -> Sequence[AttentionHeads]:
         """See SupportsDecoderHooks.
 
-        In MPT one matrix makes queries, keys and values. Where queries are layer normalised over all heads (MPT-1B), that
-        is part of it: these are its output after that.
+        In MPT one matrix computes queries, keys and values. If queries are layer normalised over all heads (MPT-1B), its
+        output includes that.
         """
         config = self.model.lang_encoder.config
         if config.model_type != "mpt":
@@ -94,7 +94,7 @@ class HookedFlamingo(Adapter, ABC):
 
 
 def hash_of(parts: Parts) -> str:
-    """12 hex characters of the weights of all parts, wherever they lie."""
+    """A hash of the weights of all parts, independent of their location: 12 hex characters."""
     sources = (str(parts.checkpoint.parent), parts.language_model.source, str(parts.clip))
     joined = "-".join(weights_hash(source) for source in sources)
     return hashlib.sha256(joined.encode()).hexdigest()[:12]

@@ -42,9 +42,9 @@ def load_language_model(weights: Weights, dtype: torch.dtype, attention: str | N
             kind = AutoModelForCausalLM
             model, info = kind.from_pretrained(where, trust_remote_code=False, **options)
     except (OSError, ValueError, KeyError, RuntimeError) as error:
-        told = str(error).strip().splitlines() or [type(error).__name__]
+        lines = str(error).strip().splitlines() or [type(error).__name__]
         raise ConfigError(
-            f"the language model in {where} cannot be loaded: {told[0]}", "check the folder, or download it anew"
+            f"the language model in {where} cannot be loaded: {lines[0]}", "check the folder, or download it again"
         ) from error
     for kind_of_fault in ("missing_keys", "unexpected_keys", "mismatched_keys"):
         faults = sorted(str(key) for key in info.get(kind_of_fault) or ())
@@ -72,10 +72,10 @@ def load_tokenizer(weights: Weights, rows: int) -> PreTrainedTokenizerBase:
         raise ConfigError(f"the tokenizer in {weights.source} cannot be loaded: {first_line}") from error
     as_in_file(tokenizer, weights.source, weights.source)
     known = tokenizer.get_vocab()
-    wanted = [token for token in (END_OF_CHUNK, IMAGE) if token not in known]
-    if len(tokenizer) + len(wanted) < rows and PAD not in known:
-        wanted.append(PAD)
-    tokenizer.add_tokens([AddedToken(token, special=True, normalized=False) for token in wanted], special_tokens=True)
+    missing = [token for token in (END_OF_CHUNK, IMAGE) if token not in known]
+    if len(tokenizer) + len(missing) < rows and PAD not in known:
+        missing.append(PAD)
+    tokenizer.add_tokens([AddedToken(token, special=True, normalized=False) for token in missing], special_tokens=True)
     if PAD in tokenizer.get_vocab():
         tokenizer.pad_token = PAD
     if len(tokenizer) != rows:

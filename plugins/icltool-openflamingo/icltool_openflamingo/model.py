@@ -40,7 +40,7 @@ INSTALL = "pip install --no-deps open_flamingo==2.0.1"
 
 
 class OpenFlamingoOptions(LoadOptions):
-    """`checkpoint`, `language_model` and `clip` are looked up as `icltool_openflamingo.places` says."""
+    """For `checkpoint`, `language_model` and `clip` see `icltool_openflamingo.places`."""
 
     checkpoint: str | None = Field(None, description="OWNER/NAME of the checkpoint on the Hugging Face hub")
     language_model: str = Field(
@@ -57,11 +57,10 @@ class OpenFlamingoOptions(LoadOptions):
 
 
 class OpenFlamingoModel(EncodesImages, HookedFlamingo):
-    """Text attends, in each cross-attention layer, to the last image before it, and to none before the first image.
+    """In each cross-attention layer, text attends to the last image before it; text before the first image attends to none.
 
-    Masks and positions are always those of the unpadded prompt, whatever else is in the batch; images that a prompt
-    lacks stand behind its own, where no token of it attends to. `padding_side` is where prompts that are scored are
-    filled up; answers are generated after padding on the left.
+    Masks and positions are always those of the unpadded prompt, whatever else is in the batch; prompts with fewer images are
+    padded with images that no token attends to. `padding_side` applies to scoring; generation always pads on the left.
     """
 
     padding_side = "right"
@@ -70,9 +69,9 @@ class OpenFlamingoModel(EncodesImages, HookedFlamingo):
     format: PromptFormat
 
     def __init__(self, options: OpenFlamingoOptions) -> None:
-        """Loads CLIP, language model and checkpoint; README.md says where from.
+        """Loads CLIP, language model and checkpoint; for their location see README.md.
 
-        Raises ConfigError when a part is missing or does not fit, PluginError where open_flamingo is not installed.
+        Raises ConfigError if a part is missing or does not fit, PluginError if open_flamingo is not installed.
         """
         assembly = _import_assembly(options.name)
         self.name, self.device, self.template = options.name, options.target(), options.template
@@ -135,8 +134,8 @@ class OpenFlamingoModel(EncodesImages, HookedFlamingo):
     ) -> list[str]:
         """See Model.generate. An answer ends with `<|endofchunk|>` or EOS; `<image>` is never generated.
 
-        Keys and values are cached by transformers; the image that new tokens look at is the prompt's last one, which
-        open_flamingo's layers keep from the prompt's own pass.
+        transformers caches keys and values; new tokens attend to the prompt's last image, which open_flamingo's layers keep
+        from the pass over the prompt.
         """
         tokens = tokenize(self.tokenizer, prompts, with_target=False, limit=self._limit(options.max_new_tokens))
         lm = self.model.lang_encoder
@@ -164,13 +163,13 @@ class OpenFlamingoModel(EncodesImages, HookedFlamingo):
         return states
 
     def _search(self, options: GenerationOptions) -> dict[str, Any]:
-        """What transformers' `generate` is told."""
+        """The search options of transformers' `generate`."""
         own = {"use_cache": True, "suppress_tokens": [self._image], "eos_token_id": self._ends}
         return {**beam_options(self._pad, options), **own}
 
     @contextmanager
     def _looking_at(self, media: torch.Tensor) -> Iterator[Sequence[Any]]:
-        """The decoder's layers, conditioned on `media` [B, images, latents, width], and on nothing afterwards."""
+        """A context with the decoder's layers conditioned on `media` [B, images, latents, width]."""
         lm = self.model.lang_encoder
         try:
             for layer in lm._get_decoder_layers():
@@ -191,7 +190,7 @@ class OpenFlamingoModel(EncodesImages, HookedFlamingo):
         return torch.stack([torch.stack(row) for row in rows])
 
     def _padded(self, tokens: Sequence[TokenizedPrompt], side: str) -> PaddedRows:
-        """On the model's device."""
+        """The padded rows on the model's device."""
         return padded_rows([t.ids for t in tokens], self._pad, side).to(self.device)
 
     def _limit(self, reserve: int = 0) -> int | None:

@@ -74,9 +74,9 @@ def mpt_class_and_config(raw: Mapping[str, Any], where: str) -> tuple[type[MptFo
         "the feed-forward ratio": (ratio, 4),
         "qk_ln together with clip_qkv": (normed and bool(clip), False),
     }
-    for setting, (found, known) in ignored.items():
-        if found != known:
-            raise ConfigError(f"{where}: {setting} is {found!r}, which transformers' MPT cannot do")
+    for setting, (value, known) in ignored.items():
+        if value != known:
+            raise ConfigError(f"{where}: {setting} is {value!r}, which transformers' MPT does not support")
     sizes = {key: raw[key] for key in ("d_model", "n_heads", "n_layers", "max_seq_len", "vocab_size")}
     config = MptConfig(
         **sizes,

@@ -1,4 +1,4 @@
-"""Where the three parts of a model are: its checkpoint, its language model and its CLIP."""
+"""The location of the three parts of a model: its checkpoint, its language model and its CLIP."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ CLIP_CONFIG = "open_clip_config.json"
 
 @dataclass(frozen=True)
 class Parts:
-    """`checkpoint` is the file, `clip` a folder with open_clip_config.json. `identities` are, part by part, the folder
-    or hub id that tells it apart: what `icltool.fingerprint` takes."""
+    """`checkpoint` is the file, `clip` a folder with open_clip_config.json. `identities` are the folder or hub id of each part,
+    as `icltool.fingerprint` takes them."""
 
     checkpoint: Path
     language_model: Weights
@@ -27,8 +27,8 @@ class Parts:
 class PartFinder:
     """Looks for each part in the model's folder, in MODEL_CPK_DIR, CHECKPOINT_PATH and the local hub cache, in this order.
 
-    `path` is the folder that holds checkpoint.pt (and perhaps `language_model/` and `clip/`), or a hub id: naming one
-    is what permits downloads.
+    `path` is the folder with checkpoint.pt (and optionally `language_model/` and `clip/`), or a hub id, which permits
+    downloads.
     """
 
     def __init__(self, name: str, path: str | None) -> None:
@@ -39,7 +39,7 @@ class PartFinder:
             raise ConfigError(f"model path {path!r} is neither a folder nor a hub id of the form owner/name")
 
     def find(self, checkpoint: str | None, language_model: str, clip: str) -> Parts:
-        """The parts, by hub id each; `language_model` and `clip` may be folders. ConfigError names one not found."""
+        """The parts, given by hub ids; `language_model` and `clip` may be folders. Raises ConfigError for a missing part."""
         state, state_id = self._checkpoint(checkpoint)
         tower, tower_id = self._part("CLIP", clip, "clip", CLIP_CONFIG)
         text, text_id = self._part("language model", language_model, "language_model", "config.json")
@@ -51,37 +51,41 @@ class PartFinder:
         """(folder, identity) of checkpoint.pt."""
         if self.folder is not None:
             if not (self.folder / CHECKPOINT).is_file():
-                layout = f"it takes {CHECKPOINT}, and language_model/ and clip/ where these are not elsewhere"
-                raise ConfigError(f"{self.folder} holds no {CHECKPOINT}", layout)
+                layout = f"add {CHECKPOINT}, and also language_model/ and clip/ unless they are in another place"
+                raise ConfigError(f"{self.folder} contains no {CHECKPOINT}", layout)
             return self.folder, str(self.folder)
         if self.named is not None:
             return _download(self.named, [CHECKPOINT]), self.named
         if hub_id is None:
             raise ConfigError(f"model {self.name!r} needs a path", f"give --model-path DIR, a folder with {CHECKPOINT}")
-        found = _in_checkpoint_folder(hub_id, CHECKPOINT) or _in_hub_cache(hub_id, CHECKPOINT)
-        if found is None:
+        location = _in_checkpoint_folder(hub_id, CHECKPOINT) or _in_hub_cache(hub_id, CHECKPOINT)
+        if location is None:
             raise self._missing("checkpoint", hub_id)
-        return found
+        return location
 
-    def _part(self, what: str, wanted: str, subfolder: str, file: str) -> tuple[Path | None, str]:
-        """(folder, identity) of a part; None for the folder when it may be downloaded."""
-        if Path(wanted).is_dir():
-            if not (Path(wanted) / file).is_file():
-                raise ConfigError(f"the {what} of {self.name}: {wanted} holds no {file}", "name another folder")
-            return Path(wanted), wanted
+    def _part(self, what: str, folder_or_id: str, subfolder: str, file: str) -> tuple[Path | None, str]:
+        """(folder, identity) of a part; the folder is None if it may be downloaded."""
+        if Path(folder_or_id).is_dir():
+            if not (Path(folder_or_id) / file).is_file():
+                raise ConfigError(
+                    f"the {what} of {self.name}: {folder_or_id} contains no {file}", "name another folder"
+                )
+            return Path(folder_or_id), folder_or_id
         if self.folder is not None and (self.folder / subfolder / file).is_file():
             return self.folder / subfolder, str(self.folder / subfolder)
-        if not _is_hub_id(wanted):
-            raise ConfigError(f"the {what} of {self.name}: {wanted!r} is neither a folder nor a hub id owner/name")
-        found = _in_checkpoint_folder(wanted, file)
-        if found is not None:
-            return found
+        if not _is_hub_id(folder_or_id):
+            raise ConfigError(
+                f"the {what} of {self.name}: {folder_or_id!r} is neither a folder nor a hub id owner/name"
+            )
+        location = _in_checkpoint_folder(folder_or_id, file)
+        if location is not None:
+            return location
         if self.named is not None:
-            return None, wanted  # a download completes what the hub cache has
-        found = _in_hub_cache(wanted, file)
-        if found is None:
-            raise self._missing(what, wanted, subfolder)
-        return found
+            return None, folder_or_id  # a download completes what the hub cache has
+        location = _in_hub_cache(folder_or_id, file)
+        if location is None:
+            raise self._missing(what, folder_or_id, subfolder)
+        return location
 
     def _missing(self, what: str, hub_id: str, subfolder: str | None = None) -> ConfigError:
         roots = _roots()
@@ -89,10 +93,10 @@ class PartFinder:
         where = where if roots else "and MODEL_CPK_DIR is not set"
         if self.folder is not None and subfolder is not None:
             where = f"{where}, nor in {self.folder / subfolder}"
-        owner_name = "OWNER/NAME of its checkpoint downloads all parts"
+        owner_name = "OWNER/NAME of its checkpoint to download all parts"
         return ConfigError(
             f"the {what} of {self.name} ({hub_id}) is not on this machine: not in the hub cache, {where}",
-            f"--model-path DIR uses a folder with {CHECKPOINT}, language_model/ and clip/; --model-path {owner_name}",
+            f"use --model-path DIR, a folder with {CHECKPOINT}, language_model/ and clip/; or --model-path {owner_name}",
         )
 
 
@@ -107,7 +111,7 @@ def _in_checkpoint_folder(hub_id: str, file: str) -> tuple[Path, str] | None:
 
 
 def _roots() -> dict[str, str]:
-    """The folders of models that environment variables name; the second is the published code's own."""
+    """The folders of models that environment variables name; the second is that of the published code."""
     return {name: os.environ[name] for name in ("MODEL_CPK_DIR", "CHECKPOINT_PATH") if os.environ.get(name)}
 
 
@@ -125,8 +129,8 @@ def _download(hub_id: str, files: list[str]) -> Path:
     try:
         return Path(snapshot_download(hub_id, allow_patterns=files))
     except Exception as error:  # network, access rights, names: the hub's errors share no base class
-        told = str(error).strip().splitlines() or [type(error).__name__]
-        raise ConfigError(f"{hub_id} cannot be downloaded: {told[0]}", "check the name and the connection") from error
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise ConfigError(f"{hub_id} cannot be downloaded: {lines[0]}", "check the name and the connection") from error
 
 
 def _is_hub_id(text: str) -> bool:

@@ -36,9 +36,9 @@ def prompt_format(start: str, end: str, special_tokens: Sequence[str], template:
     """Lever-LM's demonstrations are chunks, `<image>Output:{caption}<|endofchunk|>`; LIVE's have an empty line between
     them, `<image>Caption:{caption}`.
 
-    `end` closes a target: the tokenizer's EOS, or "" where EOS is the pad token. LIVE's targets have no separator, so
+    `end` closes a target: the tokenizer's EOS, or "" if EOS is the pad token. LIVE's targets have no separator, so
     `<|endofchunk|>`, which ends an answer as well, is then their end. `special_tokens` are all of the tokenizer's; none
-    of them gets into a prompt out of data. Raises ConfigError for an unknown template.
+    of them gets from data into a prompt. Raises ConfigError for an unknown template.
     """
     check_template(template)
     reserved = tuple(sorted({IMAGE, END_OF_CHUNK, *special_tokens}))

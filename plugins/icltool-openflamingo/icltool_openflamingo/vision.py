@@ -45,8 +45,8 @@ def load_clip(folder: Path) -> tuple[CLIP, Callable[[Image], torch.Tensor], int]
     try:
         model, transform = open_clip.create_model_from_pretrained(f"local-dir:{folder}")  # an error without weights
     except (OSError, RuntimeError, ValueError, KeyError) as error:
-        told = str(error).strip().splitlines() or [type(error).__name__]
-        raise ConfigError(f"the CLIP in {folder} cannot be loaded: {told[0]}", "check the folder") from error
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise ConfigError(f"the CLIP in {folder} cannot be loaded: {lines[0]}", "check the folder") from error
     tower = model.visual
     if not isinstance(tower, VisionTransformer) or tower.attn_pool is not None or tower.pool_type != "tok":
         raise ConfigError(f"the CLIP in {folder} has no vision transformer with a class token", "ViT-L-14 is one")

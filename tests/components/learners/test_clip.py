@@ -73,7 +73,7 @@ def test_only_the_towers_that_are_not_frozen_learn(small_world: Path, tmp_path: 
     config = json.loads((tmp_path / "text" / "config.json").read_text())
     assert config["clip"]["encoder"] == "tiny-clip"
     assert config["clip"]["architecture"] == tiny_clip().architecture()
-    assert "image tower was trained along" in (tmp_path / "text" / "README.md").read_text()
+    assert "image tower was trained, too" in (tmp_path / "text" / "README.md").read_text()
 
 
 def test_a_tower_that_the_variant_does_not_read_is_neither_run_nor_trained() -> None:
@@ -176,7 +176,7 @@ def test_an_image_that_cannot_be_read_is_named_in_one_line(small_world: Path, tm
     with pytest.raises(DataError, match="1 of 40 examples have no image"):
         learner.train(training_set(empty, tiny_clip()), tmp_path, 0, RecordingProgress())
     bare = dataclasses.replace(index, images=(), _lookup={})
-    with pytest.raises(ValueError, match="images are needed"):
+    with pytest.raises(ValueError, match="images are missing"):
         learner.train(training_set(bare, tiny_clip()), tmp_path, 0, RecordingProgress())
 
 

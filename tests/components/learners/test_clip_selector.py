@@ -193,7 +193,7 @@ def test_other_images_than_those_of_training_are_refused(
     turned = dataclasses.replace(index, images=index.images[::-1], _lookup={})
     with pytest.raises(DataError, match="the features of its image tower differ"):
         selector.decode(turned, queries, 2)
-    with pytest.raises(ValueError, match="texts are needed"):
+    with pytest.raises(ValueError, match="texts are missing"):
         selector.decode(dataclasses.replace(index, texts=(), _lookup={}), queries, 2)
 
 

@@ -154,7 +154,7 @@ def test_adapters_have_the_published_widths() -> None:
 
 def test_features_are_checked() -> None:
     index = make_index(10)
-    with pytest.raises(ValueError, match="text embeddings are needed"):
+    with pytest.raises(ValueError, match="text embeddings are missing"):
         feature_tensors(type(index)(index.ids, index.image_ids, index.groups, image=index.image), frozenset({"text"}))
     assert index.image is not None
     index.image[3, 2] = np.nan

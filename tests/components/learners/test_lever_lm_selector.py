@@ -232,7 +232,7 @@ def damage_types(folder: Path) -> None:
     [
         (damage_types, "config.json is malformed: dim is ["),
         (damage_cut, "min_vl.safetensors"),
-        (damage_missing, "checkpoints there: last, min_tl"),
+        (damage_missing, "checkpoints in its folder: last, min_tl"),
         (damage_tensor_gone, "min_vl.safetensors"),
         (damage_tensor_more, "min_vl.safetensors"),
         (damage_options, "min_vl.safetensors"),

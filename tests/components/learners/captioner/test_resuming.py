@@ -146,7 +146,7 @@ def test_a_state_of_another_number_of_processes_is_told(
     monkeypatch.setattr(CPUAccelerator, "auto_device_count", staticmethod(lambda: 2))
     with pytest.raises(StoreError, match="was saved by a training with 1 process, but this one has 2") as caught:
         fine_tuned(fine_tuning_set(examples), tmp_path, **options)
-    assert "go on in 1 process;" in str(caught.value.hint)
+    assert "resume with 1 process," in str(caught.value.hint)
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == kept
 
 

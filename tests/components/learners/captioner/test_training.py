@@ -154,7 +154,7 @@ def test_no_development_examples_and_a_loss_that_is_no_number(examples: list[Exa
     bare = FineTuningSet(**{**vars(data), "development": fine_tuning_set(examples[:7]).examples.__class__([])})
     with pytest.raises(DataError, match="no development examples"):
         fine_tuned(bare, tmp_path)
-    with pytest.raises(ConfigError, match=r"diverged: the loss of batch \d+ of epoch 1 is no number"):
+    with pytest.raises(ConfigError, match=r"diverged: the loss of batch \d+ of epoch 1 is not a number"):
         fine_tuned(fine_tuning_set(examples), tmp_path, lr=1e30)
     with pytest.raises(ConfigError, match="Trainer rejects its options"):
         fine_tuned(fine_tuning_set(examples), tmp_path, trainer={"devices": 0})
