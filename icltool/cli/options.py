@@ -22,7 +22,9 @@ def parameters_of(model: type[StageConfig]) -> list[inspect.Parameter]:
 
     Every default is None, so that profiles can fill in the options that are not on the command line.
     """
-    parameters = [_parameter(name, field) for name, field in model.model_fields.items()]
+    parameters = [
+        _parameter(name, field, daily=name not in model.not_daily) for name, field in model.model_fields.items()
+    ]
     shared = StageConfig.model_fields
     return sorted(
         parameters, key=lambda p: 0 if isinstance(p.default, typer.models.ArgumentInfo) else 1 + (p.name in shared)
@@ -115,7 +117,7 @@ def default_text(field: FieldInfo, shape: Shape) -> str:
     return str(value)
 
 
-def _parameter(name: str, field: FieldInfo) -> inspect.Parameter:
+def _parameter(name: str, field: FieldInfo, daily: bool) -> inspect.Parameter:
     shape, extra = shape_of(field), extras(field)
     completer, metavar = _completer(shape, extra), _metavar(name, field, shape)
     description = help_of(field, shape, metavar)
@@ -123,7 +125,7 @@ def _parameter(name: str, field: FieldInfo) -> inspect.Parameter:
     if extra.get("argument"):
         info = typer.Argument(None, help=description, show_default=False, metavar=metavar, autocompletion=completer)
         return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=info, annotation=annotation)
-    flags, heading = _flags(name, field, shape), _heading(extra)
+    flags, heading = _flags(name, field, shape), _heading(extra, daily)
     if shape.flag_like:
         return plain_parameter(name, Optional[bool], *flags, help=description, heading=heading)  # noqa: UP045
     return plain_parameter(
@@ -144,9 +146,9 @@ def _metavar(name: str, field: FieldInfo, shape: Shape) -> str:
     return metavar
 
 
-def _heading(extra: Extras) -> Heading | None:
+def _heading(extra: Extras, daily: bool) -> Heading | None:
     group = extra.get("group")
-    return Heading(group, daily=extra.get("daily", False)) if group else None
+    return Heading(group, daily=daily and extra.get("daily", False)) if group else None
 
 
 def _flags(name: str, field: FieldInfo, shape: Shape) -> list[str]:

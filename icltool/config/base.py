@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TypeVar
+from typing import ClassVar, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
@@ -23,6 +23,9 @@ class StageConfig(BaseModel):
 
     # Options of models begin with "model_", a prefix that pydantic reserves by default.
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, protected_namespaces=())
+
+    #: Inherited options that this stage's short help leaves out.
+    not_daily: ClassVar[frozenset[str]] = frozenset()
 
     workspace: Path = Field(
         default=Path("icl-workspace"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from pydantic import Field
 
 from icltool.commands.evaluate.options import EvaluateConfig
@@ -18,6 +20,8 @@ class PromptsConfig(EvaluateConfig):
         icltool prompts --method i2i --shots 2
         icltool prompts --method random,mmr --shots 4 --query-id 139 --json
     """
+
+    not_daily: ClassVar[frozenset[str]] = frozenset({"max_new_tokens", "batch_size", "metrics", "overwrite", "device"})
 
     test_size: int = Field(
         default=3,
