@@ -61,9 +61,14 @@ def closest(wrong: str, known: Iterable[str]) -> str | None:
     return next(iter(difflib.get_close_matches(wrong, names, n=1, cutoff=_LIKENESS)), next(beginning, None))
 
 
+#: The most names that a suggestion repeats.
+_LISTED = 20
+
+
 def suggestion(wrong: str, known: Iterable[str]) -> str:
-    """A hint for a mistyped name: "did you mean 'x'? known: …"."""
+    """A hint for a mistyped name: "did you mean 'x'? known: …", without the list if it is long."""
     names = list(known)
     close = closest(wrong, names)
-    start = f"did you mean {close!r}? " if close else ""
-    return f"{start}known: {', '.join(names)}"
+    if close is None:
+        return f"known: {', '.join(names)}"
+    return f"did you mean {close!r}?" + (f" known: {', '.join(names)}" if len(names) <= _LISTED else "")

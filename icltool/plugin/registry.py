@@ -133,11 +133,11 @@ class Registry:
         if of_plugin := next((how for start, how in _PLUGINS.items() if name.startswith(start)), None):
             return f"it comes with a plugin: {of_plugin}{broken}"
         if len(names) > _LISTED:
-            return f"{start}`icltool plugins list --kind {kind}` shows the {len(names)} that there are{broken}"
+            return f"{start}`icltool plugins list --kind {kind}` lists all {len(names)}{broken}"
         return f"{start}known: {', '.join(names)}{broken}"
 
 
-#: So many names are listed where one is unknown; of more there is a table.
+#: The most names that an error lists; of a kind with more it names the command that lists them.
 _LISTED = 20
 #: How names begin whose plugins come with icltool's sources, and how those are installed.
 _PLUGINS = {
