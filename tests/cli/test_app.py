@@ -51,7 +51,7 @@ def test_help_lists_the_commands_in_pipeline_order() -> None:
     assert answer.returncode == 0
     assert answer.stderr == ""
     listed = [line.split()[0] for line in answer.stdout.partition("Commands:")[2].splitlines() if line.strip()]
-    stages = ["prepare", "embed", "generate", "train", "evaluate", "caption", "export", "report", "app"]
+    stages = ["prepare", "embed", "generate", "train", "prompts", "evaluate", "caption", "export", "report", "app"]
     assert listed == [*stages, "guide", "demo", "plugins", "doctor", "clean"]
 
 

@@ -149,7 +149,7 @@ def test_an_option_that_a_model_does_not_take_has_the_name_that_users_call_it_by
 def test_a_missing_option_is_a_config_error() -> None:
     with pytest.raises(ConfigError, match="retriever 'oracle' needs the option 'file'") as caught:
         component("retrievers", "oracle", by="values")
-    assert caught.value.hint == "file: the sequences file"
+    assert caught.value.hint == "file: file of generated sequences"
 
 
 def test_a_type_error_inside_the_component_is_not_hidden(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
