@@ -2,7 +2,7 @@
 library's: it is said either way.
 
 All of it is caught here, around the run of a command, whichever library it comes from: warnings, log records on their way to
-the screen, progress bars, and whatever is printed. A forked process inherits that; one that is started anew inherits the
+the screen, progress bars, and whatever is printed. A forked process inherits that; a new one inherits the
 environment. Below Python stdout is taken away, which is free for the command's result then; stderr stays, because a crash
 of the interpreter and the other processes of a distributed training report there.
 """
@@ -21,7 +21,7 @@ from typing import TextIO
 
 from icltool.errors import IclWarning
 
-#: What silences processes that are started anew, unless the user has set it: Python's warnings, and torch's native ones.
+#: Variables that silence new processes, unless the user has set them: Python's warnings, and torch's native ones.
 _SILENT = {"PYTHONWARNINGS": "ignore", "TORCH_CPP_LOG_LEVEL": "ERROR"}
 #: Packages that print on behalf of others.
 _CARRIERS = frozenset({"tqdm", "lightning_utilities", "typing_extensions", *sys.stdlib_module_names})
@@ -44,7 +44,7 @@ def library_output(
         stack.enter_context(_descriptor_apart(shown=detail is not None))
         stack.enter_context(_hooks(messages, (sys.stdout, sys.stderr)))
         for redirect, name in ((redirect_stdout, "stdout"), (redirect_stderr, "stderr")):
-            if (stream := getattr(sys, name)) is not None:  # closed by whoever started the command
+            if (stream := getattr(sys, name)) is not None:  # closed by the caller
                 caught = _CaughtStream(messages, name, stream)
                 stack.enter_context(redirect(caught))
                 stack.callback(caught.release)
@@ -178,7 +178,7 @@ def _descriptor_apart(shown: bool) -> Iterator[None]:
     if sys.stdout is not None:
         sys.stdout.flush()
     with ExitStack() as stack:
-        with suppress(OSError):  # closed by whoever started the command
+        with suppress(OSError):  # closed by the caller
             saved = os.dup(1)
             stack.callback(os.close, saved)
             target = os.dup(2) if shown else os.open(os.devnull, os.O_WRONLY)
