@@ -17,7 +17,7 @@ pytest.importorskip("ray")
 from icltool.components.executors.ray import RayExecutor, RayOptions
 from icltool.components.executors.ray_cluster import FOLDER, Cluster, Node, needs, worker_count
 from icltool.components.executors.ray_folders import IN_USE, remove_unused
-from icltool.components.executors.ray_notes import MOST_TOLD, RunNotes
+from icltool.components.executors.ray_notes import MOST_LINES, RunNotes
 from icltool.components.executors.ray_worker import Failure, RayWorker, failure_of
 from icltool.contracts import Executor
 from icltool.contracts.executor import ReportsNotes, ReportsStatus
@@ -194,7 +194,7 @@ def test_what_is_told_in_the_end_fits_on_a_page() -> None:
         told.death("node", f"cause {unit}")
         told.line(f"line {unit}")
     lines = told.lines()
-    assert len(lines) <= 3 * (MOST_TOLD + 1)
+    assert len(lines) <= 3 * (MOST_LINES + 1)
     assert max(map(len, lines)) < 400
     assert "work was repeated 1,000 times after: OSError: the same" in lines
     assert "... and 981 more repetitions after other errors" in lines
