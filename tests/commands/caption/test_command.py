@@ -189,7 +189,7 @@ def test_styles_are_checked_before_the_model_is_loaded(
     assert "entry 2: unknown style 'happpy'" in err
     assert "did you mean 'Happy'? known: Happy, Sweet; --any-style accepts it" in err
     assert "weights of idefics-9b are not" in refusal(capsys, *call, "--styles", str(styles), "--any-style")
-    assert "names no style" in refusal(capsys, *call, "--styles", str(written(tmp_path / "none.txt", "\n")))
+    assert "has no style" in refusal(capsys, *call, "--styles", str(written(tmp_path / "none.txt", "\n")))
 
 
 @pytest.mark.parametrize(("key", "task"), [("clue", "inference"), ("question", "vqa"), ("style", "style")])

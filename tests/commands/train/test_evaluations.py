@@ -192,7 +192,7 @@ def test_a_chosen_list_for_each_query_leaves_most_pairs_unasked(workspace: Path)
     [
         ({"queries": "validation", "query_size": None, "test_size": 4}, {}, StoreError, "of the validation split"),
         ({"methods": ("zero-shot",)}, {}, ConfigError, "no setting has demonstrations"),
-        ({}, {"task": "caption"}, StoreError, "is of another data set"),
+        ({}, {"task": "caption"}, StoreError, "evaluates another data set"),
         ({}, {"sequences": Path("one.h5")}, ConfigError, "--sequences: .* learns from evaluations"),
         (None, {}, ConfigError, "learns from evaluations"),
     ],

@@ -106,7 +106,7 @@ def test_scst_goes_on_with_a_trained_captioner(home: Path, first: Path) -> None:
 def test_scst_without_a_trained_captioner(home: Path, given: Any) -> None:
     error = refused(home, options={"scst": given})
     assert isinstance(error, ConfigError)
-    assert "scst=true goes on with a captioner that was trained" in error.message
+    assert "scst=true needs the weights of a captioner" in error.message
     assert "--model-path CHECKPOINT" in str(error.hint)
 
 
@@ -132,7 +132,7 @@ def test_a_task_whose_answers_are_chosen_from_a_list(tmp_path: Path) -> None:
     root, home = write_sherlock(tmp_path / "data"), tmp_path / "ws"
     prepare.run(PrepareConfig(workspace=home, name="sherlock", task="inference-choice", root=root), QUIET)
     error = refused(home, task="inference-choice")
-    assert "in inference-choice they are chosen from a list" in error.message
+    assert "those of task inference-choice are chosen from a list" in error.message
 
 
 def test_weights_are_chosen_by_the_development_split_where_there_is_one(tmp_path: Path) -> None:
