@@ -56,7 +56,7 @@ class FineTuningJob:
         if config.model_path is None and isinstance(learner, StartsFromTrained) and learner.starts_from_trained:
             raise ConfigError(
                 "scst=true needs the weights of a captioner trained by cross-entropy",
-                "train one without scst=true first, then add --model-path with its checkpoint folder",
+                "train one without scst=true first, then add --model-path CHECKPOINT, the folder of that training",
             )
         self.config, self.dataset, self.learner = config, dataset, learner
         self.variant = config.model

@@ -175,7 +175,7 @@ def test_a_checkpoint_that_went_missing_is_trained_again(workspace: Workspace) -
     first = run(workspace)
     assert first.path is not None
     (first.path / "min_vl.safetensors").unlink()
-    assert run(workspace).lines()[-1] == "sequences: toy-caption-random-cosine-one.h5"
+    assert not any("up to date" in line for line in run(workspace).lines())
     assert (first.path / "min_vl.safetensors").is_file()
 
 
