@@ -103,7 +103,7 @@ def cost_rows(
         seconds += step.seconds * prompts
         rows.append(
             {
-                "prompts with": f"{step.shots} ICDs",
+                "prompts with": f"{step.shots} shot{'s' * (step.shots != 1)}",
                 "prompts": prompts,
                 "tokens": tokens,
                 "tokens computed": None if step.computed is None else round(step.computed * prompts),
