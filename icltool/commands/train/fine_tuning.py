@@ -87,7 +87,7 @@ class FineTuningJob:
             raise ConfigError(f"--model {config.model} cannot be fine-tuned", f"models that can: {able}")
         task = task_of(self.dataset)
         examples, development = self._examples()
-        progress.detail(f"{len(examples):,} training examples; {len(development):,} others choose the best weights")
+        progress.detail(f"training examples: {len(examples):,}; development examples: {len(development):,}")
         size = config.batch_size
         data = FineTuningSet(
             model=model,

@@ -147,5 +147,5 @@ def test_weights_are_chosen_by_the_development_split_where_there_is_one(tmp_path
     progress = RecordingProgress()
     path = train.run(train_config(home, dataset="coco-karpathy"), progress).path
     assert path is not None
-    assert "3 examples to learn from, 1 to choose the best weights by" in progress.details
+    assert "training examples: 3; development examples: 1" in progress.details
     assert read_fine_tuned(path / "best.safetensors").about["examples"] == 3
