@@ -18,7 +18,7 @@ HIDDEN: dict[str, JsonValue] = {"hidden_in_artefact": True}
 
 class StageConfig(BaseModel):
     """One stage's options. Each field's description is its help text, unit included; the command line is made from it.
-    What its `json_schema_extra` may say besides is in icltool.config.fields.Extras.
+    The further keys of its `json_schema_extra` are those of icltool.config.fields.Extras.
     """
 
     # Options of models begin with "model_", a prefix that pydantic reserves by default.

@@ -132,7 +132,7 @@ def _check_table(
 
 
 def _check_type(place: str, field: FieldInfo, value: object) -> None:
-    """Types in a profile are taken literally: "5" is not a number, and a number is not a text."""
+    """Types in a profile are taken literally: "5" is not a number, and a number is not a string."""
     annotation: Any = field.annotation
     for constraint in field.metadata:
         annotation = Annotated[annotation, constraint]

@@ -36,7 +36,7 @@ from icltool.errors import ConfigError, closest
 class Options(BaseModel):
     """Base of all options: extra ones are refused, and an object of options cannot be changed.
 
-    A field has a type, a default unless it must be given, bounds, and a description of one sentence. Texts are read as
+    A field has a type, a default unless it is required, bounds, and a description of one sentence. Texts are read as
     the numbers and truth values that they spell; a truth value is not a number. A validator raises ValueError, or
     ConfigError if it can name a way out.
     """
@@ -56,7 +56,7 @@ class Options(BaseModel):
 
 #: A JSON schema of one value.
 _Schema: TypeAlias = Mapping[str, Any]
-#: The default of what must be given.
+#: The default of a required option.
 _NONE = inspect.Parameter.empty
 
 AnyOptions = TypeVar("AnyOptions", bound=Options)
@@ -93,7 +93,7 @@ def options_of(factory: Callable[..., object], bound: Mapping[str, object] | Non
 
 
 def defaults_of(factory: Callable[..., object]) -> dict[str, object]:
-    """The default of each option of a component's class or factory that need not be given."""
+    """The default of each option of a component's class or factory that is not required."""
     if isinstance(factory, HasOptions):
         defaults = {name: _default(field) for name, field in factory.options_model.model_fields.items()}
     else:
@@ -265,7 +265,7 @@ def _parameters(factory: Callable[..., object]) -> list[inspect.Parameter]:
 
 
 def _named(factory: Callable[..., object]) -> list[inspect.Parameter]:
-    """The parameters that may be given by name."""
+    """The parameters that can be passed by name."""
     return [p for p in _parameters(factory) if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
 
 

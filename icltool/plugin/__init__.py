@@ -1,4 +1,4 @@
-"""Finding components: hook specifications, the plugin manager, and the registry of what it found."""
+"""Finding components: hook specifications, the plugin manager, and the registry of components."""
 
 import pluggy
 

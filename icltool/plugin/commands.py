@@ -39,7 +39,7 @@ def command_target(name: str) -> str:
 
 
 def command_module(name: str, part: str) -> ModuleType:
-    """The module `part` of a command: "run", say."""
+    """The module `part` of a command, such as "run"."""
     return importlib.import_module(f"{_PACKAGE}.{name}.{part}")
 
 

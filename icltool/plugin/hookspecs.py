@@ -63,7 +63,7 @@ def icltool_learners() -> Iterable[Registration]:  # type: ignore[empty-body]
 
 @hookspec
 def icltool_interventions() -> Iterable[Registration]:  # type: ignore[empty-body]
-    """What stands in for demonstrations (`icltool.contracts.Intervention`)."""
+    """Interventions: learned state in place of demonstrations (`icltool.contracts.Intervention`)."""
 
 
 @hookspec

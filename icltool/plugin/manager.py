@@ -36,7 +36,7 @@ class Plugins:
             try:
                 plugin = entry.load()
             except (Exception, SystemExit) as error:  # a third party's code: anything may happen
-                self.broken.append(Broken(entry.name, distribution, version, _told(error)))
+                self.broken.append(Broken(entry.name, distribution, version, _reason(error)))
             else:
                 self._register(entry.name, plugin, distribution, version)
 
@@ -53,7 +53,7 @@ class Plugins:
         except Exception as error:  # a hook that does not fit its specification leaves the plugin half registered
             if self.manager.is_registered(plugin):
                 self.manager.unregister(plugin)
-            self.broken.append(Broken(name, distribution, version, _told(error)))
+            self.broken.append(Broken(name, distribution, version, _reason(error)))
             return
         callers = self.manager.get_hookcallers(plugin) or []
         self.broken += [
@@ -67,8 +67,8 @@ class Plugins:
             )
 
     def _entries(self) -> Iterator[tuple[importlib.metadata.EntryPoint, str, str]]:
-        """(entry point, distribution, version) of our group. A distribution that is found twice on the path counts
-        where it is found first, as for imports."""
+        """(entry point, distribution, version) of our group. Of a distribution that is on the path twice, the
+        first counts, as for imports."""
         seen: set[str] = set()
         for distribution in importlib.metadata.distributions():
             name = version = "?"
@@ -79,7 +79,9 @@ class Plugins:
                 metadata = distribution.metadata
                 name, version = metadata["Name"] or "?", metadata["Version"] or "?"
             except Exception as error:  # metadata that cannot be parsed
-                self.broken.append(Broken(_folder(distribution), name, version, f"unreadable metadata: {_told(error)}"))
+                self.broken.append(
+                    Broken(_folder(distribution), name, version, f"unreadable metadata: {_reason(error)}")
+                )
                 continue
             if name == "?":
                 name = _folder(distribution)
@@ -92,17 +94,17 @@ class Plugins:
 def load_registry() -> Registry:
     """The registry of this process, built once."""
     plugins = Plugins()
-    found: list[Found] = []
+    components: list[Found] = []
     for kind in KINDS:
         for implementation in getattr(plugins.manager.hook, f"icltool_{kind}").get_hookimpls():
             name, distribution, version = plugins.owners[implementation.plugin_name]
             try:
                 registrations = _registrations(kind, implementation.function())
             except (Exception, SystemExit) as error:
-                plugins.broken.append(Broken(name, distribution, version, _told(error), kind))
+                plugins.broken.append(Broken(name, distribution, version, _reason(error), kind))
             else:
-                found += [Found(kind, registration, distribution, version) for registration in registrations]
-    return Registry(found, plugins.broken)
+                components += [Found(kind, registration, distribution, version) for registration in registrations]
+    return Registry(components, plugins.broken)
 
 
 def component(kind: str, name: str, /, **options: object) -> Any:
@@ -112,13 +114,13 @@ def component(kind: str, name: str, /, **options: object) -> Any:
 
 def _registrations(kind: str, answer: object) -> list[Registration]:
     """What a hook returned, as a list. Raises TypeError for anything but an iterable of Registration objects."""
-    wanted = f"icltool_{kind} must return a list of Registration objects"
+    requirement = f"icltool_{kind} must return a list of Registration objects"
     if not isinstance(answer, Iterable):
-        raise TypeError(f"{wanted}, not {type(answer).__name__}")
+        raise TypeError(f"{requirement}, got {type(answer).__name__}")
     registrations = list(answer)
     for item in registrations:
         if not isinstance(item, Registration):
-            raise TypeError(f"{wanted}; found {type(item).__name__} among them")
+            raise TypeError(f"{requirement}, got one with {type(item).__name__}")
     return registrations
 
 
@@ -127,7 +129,7 @@ def _unknown_hook(name: str) -> str:
     return f"icltool has no hook {name!r}" + (f"; did you mean {close!r}?" if close else "")
 
 
-def _told(error: BaseException) -> str:
+def _reason(error: BaseException) -> str:
     """One line: the kind of error and the first line of its message."""
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

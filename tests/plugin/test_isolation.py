@@ -25,11 +25,11 @@ BROKEN = {
     ),
     "hook-returns-nothing": (
         "from icltool import hookimpl\n@hookimpl\ndef icltool_samplers():\n    pass",
-        "must return a list of Registration objects, not NoneType",
+        "must return a list of Registration objects, got NoneType",
     ),
     "hook-returns-junk": (
         "from icltool import hookimpl\n@hookimpl\ndef icltool_samplers():\n    return ['random', 3]",
-        "must return a list of Registration objects; found str among them",
+        "must return a list of Registration objects, got one with str",
     ),
     "hook-of-bad-name": (
         "from icltool import Registration, hookimpl\n@hookimpl\ndef icltool_samplers():\n"

@@ -97,7 +97,7 @@ def test_json(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     [
         (["--older-than", "5m"], "--older-than must be an age such as 30d, 12h, 2w or 6mo, got '5m'"),
         (["--larger-than", "big"], "--larger-than must be a size such as 500MB, 1.5GB or 2GiB, got 'big'"),
-        (["--kind", "models"], "--kind: expected "),
+        (["--kind", "models"], "--kind must be datasets, embeddings, "),
         (["shapes-vqa-trian-tiny-clip.h5"], "no artefact 'shapes-vqa-trian-tiny-clip.h5'"),
         (["--workspace", "none"], "workspace none does not exist"),
     ],

@@ -47,7 +47,7 @@ def test_refusals_are_one_line_and_a_hint(folder: Path, tmp_path: Path, capsys: 
         ((broken,), "results.json is truncated or malformed"),
         ((tmp_path,), "results.json does not exist"),
         ((folder, "--sequences", tmp_path / "x.h5"), "give one of the two"),
-        (("--max-mb", "0"), "--max-mb: must be greater than 0"),
+        (("--max-mb", "0"), "--max-mb must be greater than 0"),
         (("--max-queries", "some"), "--max-queries must be an integer"),
     ):
         code, out, err = called(capsys, *arguments, "--workspace", tmp_path / "ws")
