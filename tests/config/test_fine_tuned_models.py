@@ -48,7 +48,7 @@ def test_other_paths_are_refused_in_one_line(tmp_path: Path) -> None:
         (selector, "does not contain a fine-tuned model"),
         (tmp_path / "none", "does not exist"),
         (archive, "unpack it"),
-        (selector / "training.json", "give the folder"),
+        (selector / "training.json", "name the folder"),
     ):
         with pytest.raises(ConfigError, match=fault):
             resolve("evaluate", EvaluateConfig, {"workspace": tmp_path, "model": str(given)})
