@@ -66,10 +66,10 @@ def test_a_report_as_json_is_strict(capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_report_may_bring_its_own_table(capsys: pytest.CaptureFixture[str]) -> None:
     @dataclass(frozen=True)
     class Own(StageReport):
-        text: str = field(default="its own table")
+        own: str = field(default="its own table")
 
         def table(self, verbose: bool = False) -> str:
-            return self.text + (" in full" if verbose else "")
+            return self.own + (" in full" if verbose else "")
 
     report = Own("t", ({"a": 1},), None, ("a note",), ("a detail",))
     show(report)
