@@ -52,7 +52,7 @@ function card(unit, view, number) {
   if (!pair) shown.push(settingName(D.results.setting[unit[0]], severalSources(q)));
   const made = element("article", { class: "card", "aria-labelledby": id, tabindex: "-1" },
     element("h3", { id }, link), element("p", { class: "under", dir: "auto" }, shown.join(" · ")));
-  const image = image(D.queries.image[q], `Image of ${word.toLowerCase()} ${D.queries.id[q]}`);
+  const thumbnail = image(D.queries.image[q], `Image of ${word.toLowerCase()} ${D.queries.id[q]}`);
   const asked = element("dl", { class: "fields" });
   if (D.queries.question[q]) asked.append(field("Question", written(D.queries.question[q])));
   if (D.queries.references[q].length) asked.append(field("References", references(D.queries.references[q])));
@@ -60,7 +60,7 @@ function card(unit, view, number) {
   if (pair) said.append(difference(unit, view.metric));
   else answerFields(said, unit[0], view.metric);
   const about = element("div", { class: "about" }, asked, element("div", {}, said, pair ? null : badges(unit[0])));
-  made.append(element("div", { class: image ? "asked" : "asked bare" }, image, about));
+  made.append(element("div", { class: thumbnail ? "asked" : "asked bare" }, thumbnail, about));
   if (pair) {
     made.append(element("div", { class: "sides" }, ...unit.map((r, i) => side(r, view.metric, "AB"[i]))));
   } else {
