@@ -54,10 +54,10 @@ class HasDetails(Protocol):
 
 
 @runtime_checkable
-class WritesText(Protocol):
+class HasPrintout(Protocol):
     """A report that is a text, printed as it is, rather than a table."""
 
-    def text(self) -> str: ...
+    def printout(self) -> str: ...
 
 
 @runtime_checkable
@@ -78,8 +78,8 @@ def show(report: Report | Sequence[Path], as_json: bool = False, quiet: bool = F
         notes = [*report.lines(), *details]
         print_json({"title": report.title, "path": path, "rows": report.rows(), "remarks": notes})
         return
-    if isinstance(report, WritesText):
-        print_line(report.text())
+    if isinstance(report, HasPrintout):
+        print_line(report.printout())
     elif isinstance(report, DrawsTable) and (table := report.table(verbose)) is not None:
         _console().print(table)
     else:

@@ -73,7 +73,7 @@ def test_results_are_plain_json_even_without_a_number(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('{"schema": "icltool-results", "ver', "cut or malformed"),
+        ('{"schema": "icltool-results", "ver', "truncated or malformed"),
         ("[]", "holds no evaluation results"),
         ('{"schema": "other"}', "holds no evaluation results"),
         ('{"schema": "icltool-results", "version": 99}', "schema version 99"),

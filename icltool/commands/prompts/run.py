@@ -82,7 +82,7 @@ class PromptsReport:
     def lines(self) -> list[str]:
         return list(self.notes)
 
-    def text(self) -> str:
+    def printout(self) -> str:
         """All prompts, each below its heading."""
         return "\n\n".join(f"--- {prompt.heading()} ---\n{prompt.text}" for prompt in self.prompts)
 

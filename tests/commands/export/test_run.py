@@ -219,7 +219,7 @@ def test_a_missing_checkpoint_lists_those_there(workspace: Workspace) -> None:
     ("name", "content", "message"),
     [
         ("min_vl.safetensors", b"\x10\x00", "cut or no safetensors file"),
-        ("config.json", b"{", "cut or malformed"),
+        ("config.json", b"{", "truncated or malformed"),
         ("README.md", b"\xff\xfe", "cannot be read"),
     ],
 )
