@@ -196,7 +196,7 @@ def test_what_is_needed_is_handed_over_or_named() -> None:
     session = InMemoryChoosingSession((), frozenset({"model"}), "poison")
     part = Part("asking", Asking())
     ask(part, INDEX, QUERIES, 2, 0, Handed(examples=examples, session=session))
-    with pytest.raises(ConfigError, match="asking needs model, which there is not"):
+    with pytest.raises(ConfigError, match="asking needs model, which this command does not provide"):
         ask(part, INDEX, QUERIES, 2, 0, Handed(examples=examples))
     with pytest.raises(ConfigError, match="asking needs examples and model"):
         ask(part, INDEX, QUERIES, 2, 0, Handed())
