@@ -184,9 +184,9 @@ def test_what_is_no_artefact(kind: str, memory_path: Path, reader: Callable[[Pat
     path = memory_path / "file.h5"
     refused(reader, path, "does not exist")
     path.write_text('{"id_list": [1, 2]}\n' * 100)
-    refused(reader, path, "no HDF5 file")
+    refused(reader, path, "not an HDF5 file")
     path.write_bytes(b"")
-    refused(reader, path, "no HDF5 file")
+    refused(reader, path, "not an HDF5 file")
     refused(reader, memory_path, "is a folder")
     path.unlink()
     with h5py.File(path, "w") as file:

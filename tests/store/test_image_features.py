@@ -196,7 +196,7 @@ def test_damaged_features_are_computed_again(tmp_path: Path) -> None:
     journal.write_bytes(b"nonsense")
     found, notes = read(path, images)
     assert set(found) == set(images[1:])
-    assert "no journal" in notes[0]
+    assert "not a journal" in notes[0]
 
 
 def test_a_second_process_reads_and_adds_nothing(tmp_path: Path) -> None:
