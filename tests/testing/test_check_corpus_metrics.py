@@ -59,8 +59,8 @@ class OneFigureForAll(RightShare):
 
 class RelativeToTheFirst(RightShare):
     def figures(self, judgements: Sequence[Judgement], weights: Float64Array) -> Float64Array:
-        found = super().figures(judgements, weights)
-        return found - found[:1]
+        actual = super().figures(judgements, weights)
+        return actual - actual[:1]
 
 
 class Backwards(RightShare):

@@ -40,8 +40,8 @@ class WorstFirst(Blip2Model):
 
 class UnendedBeams(Blip2Model):
     def sample_beams(self, prompts: Any, pixels: Any, options: Any) -> Any:
-        found = super().sample_beams(prompts, pixels, options)
-        return [[replace(b, ids=b.ids[:-1] or b.ids) for b in part] for part in found]
+        actual = super().sample_beams(prompts, pixels, options)
+        return [[replace(b, ids=b.ids[:-1] or b.ids) for b in part] for part in actual]
 
 
 class EvalForever(Blip2Model):

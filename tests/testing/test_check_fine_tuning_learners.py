@@ -142,5 +142,5 @@ def test_identities_and_models_that_cannot_be_fine_tuned(
 
 
 def test_examples_are_read_by_row(sets: Any) -> None:
-    found: list[Example] = sets().examples.rows([2, 0])
-    assert [e.id for e in found] == [e.id for e in sets().examples.rows(range(8))[2::-2]]
+    actual: list[Example] = sets().examples.rows([2, 0])
+    assert [e.id for e in actual] == [e.id for e in sets().examples.rows(range(8))[2::-2]]

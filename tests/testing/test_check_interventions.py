@@ -92,15 +92,15 @@ def test_a_file_of_its_own_kind(vectors: ShiftVectors, small_idefics: Any, examp
 
 def lenient(base: ModelIdentity, taken: str) -> Callable[[Any], None]:
     """A check of the identity that does not look at `taken`."""
-    wanted = {"sites": base.sites, "width": base.width, "weights": base.weights}
-    wanted.pop(taken, None)
+    expected = {"sites": base.sites, "width": base.width, "weights": base.weights}
+    expected.pop(taken, None)
 
     def check(model: Any) -> None:
         if not isinstance(model, SupportsDecoderHooks):
             if taken != "hooks":
                 raise ConfigError("no hooks")
             return
-        if any(getattr(model.base_model(), key) != value for key, value in wanted.items()):
+        if any(getattr(model.base_model(), key) != value for key, value in expected.items()):
             raise ConfigError("another model")
 
     return check

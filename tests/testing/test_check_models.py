@@ -90,8 +90,8 @@ class CountsAPromptToken(HashModel):
     """The published InfoScore's mask is one token short."""
 
     def target(self, prompt: Prompt, seen: list[str]) -> TargetScore:
-        found = super().target(prompt, seen)
-        return TargetScore(found.log_prob - self.number([*seen, *self.words(prompt.text)]), found.tokens + 1)
+        actual = super().target(prompt, seen)
+        return TargetScore(actual.log_prob - self.number([*seen, *self.words(prompt.text)]), actual.tokens + 1)
 
 
 class MissesTheLastToken(HashModel):
@@ -132,8 +132,8 @@ class ScoresEmptyTargets(HashModel):
 
 class PositiveScores(HashModel):
     def target(self, prompt: Prompt, seen: list[str]) -> TargetScore:
-        found = super().target(prompt, seen)
-        return replace(found, log_prob=-found.log_prob)
+        actual = super().target(prompt, seen)
+        return replace(actual, log_prob=-actual.log_prob)
 
 
 class ReadsTheTarget(HashModel):

@@ -47,8 +47,8 @@ class CallsItselfADecoder(EncoderDecoder):
 
 class MeansOfTargets(EncoderDecoder):
     def target(self, prompt: Prompt, seen: list[str]) -> TargetScore:
-        found = super().target(prompt, seen)
-        return TargetScore(found.log_prob / found.tokens**2, found.tokens)
+        actual = super().target(prompt, seen)
+        return TargetScore(actual.log_prob / actual.tokens**2, actual.tokens)
 
 
 class CountsTargetsAsOne(EncoderDecoder):

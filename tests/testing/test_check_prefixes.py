@@ -91,21 +91,21 @@ def changed_extension(change: Callable[[PrefixExtension, Sequence[Any], bool], P
     return damage
 
 
-def always_keeps(found: PrefixExtension, spans: Sequence[Any], keep: bool) -> PrefixExtension:
-    return found if keep else replace(found, keys_values=[])
+def always_keeps(actual: PrefixExtension, spans: Sequence[Any], keep: bool) -> PrefixExtension:
+    return actual if keep else replace(actual, keys_values=[])
 
 
-def in_the_order_of_length(found: PrefixExtension, spans: Sequence[Any], keep: bool) -> PrefixExtension:
+def in_the_order_of_length(actual: PrefixExtension, spans: Sequence[Any], keep: bool) -> PrefixExtension:
     order = sorted(range(len(spans)), key=lambda k: spans[k].end - spans[k].start)
-    return replace(found, log_probs=found.log_probs[order])
+    return replace(actual, log_probs=actual.log_probs[order])
 
 
-def padded_on_the_left(found: PrefixExtension, spans: Sequence[Any], keep: bool) -> PrefixExtension:
+def padded_on_the_left(actual: PrefixExtension, spans: Sequence[Any], keep: bool) -> PrefixExtension:
     """Of keys and values the first tokens are lost, as if the padding stood there."""
-    if found.keys_values is None:
-        return found
-    turned = [(keys.roll(1, dims=2), values.roll(1, dims=2)) for keys, values in found.keys_values]
-    return replace(found, keys_values=turned)
+    if actual.keys_values is None:
+        return actual
+    turned = [(keys.roll(1, dims=2), values.roll(1, dims=2)) for keys, values in actual.keys_values]
+    return replace(actual, keys_values=turned)
 
 
 def answers_without_a_mask(model: Any, patch: pytest.MonkeyPatch) -> None:

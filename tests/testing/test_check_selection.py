@@ -289,7 +289,7 @@ class Asks(Drawn):
         return np.take_along_axis(rows, best, axis=1)[:, :shots]
 
     def values(self, session: Any, asked: list[ScoringRequest]) -> Any:
-        return np.array([-max(found.values()) for found in session.choices(asked)])
+        return np.array([-max(actual.values()) for actual in session.choices(asked)])
 
 
 class AsksForTheLabel(Asks):
@@ -306,8 +306,8 @@ class SurestOfAll(Asks):
     """What a chunk's other queries are decides."""
 
     def values(self, session: Any, asked: list[ScoringRequest]) -> Any:
-        found = super().values(session, asked)
-        return np.abs(found - found.sum() / max(1, len(found)))
+        actual = super().values(session, asked)
+        return np.abs(actual - actual.sum() / max(1, len(actual)))
 
 
 class Jointly(Asks):
@@ -316,8 +316,8 @@ class Jointly(Asks):
     joint = True
 
     def values(self, session: Any, asked: list[ScoringRequest]) -> Any:
-        found = super().values(session, asked)
-        return np.abs(found - found.sum() / max(1, len(found)))
+        actual = super().values(session, asked)
+        return np.abs(actual - actual.sum() / max(1, len(actual)))
 
 
 class Misspelt(Drawn):

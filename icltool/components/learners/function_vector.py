@@ -99,8 +99,8 @@ class FunctionVector(OptionsLearner):
         return extraction.at_best_layer(vectors, {"heads (layer, head, effect)": best})
 
     def _count(self, effects: Float64Array) -> int:
-        wanted = max(FEWEST, round(SHARE * len(effects))) if self.options.heads is None else self.options.heads
-        return min(wanted, len(effects))
+        count = max(FEWEST, round(SHARE * len(effects))) if self.options.heads is None else self.options.heads
+        return min(count, len(effects))
 
     def _effects(
         self, extraction: ActivationExtraction, attention: Sequence[AttentionHeads], means: Sequence[Tensor]

@@ -38,7 +38,7 @@ def find_model(name: str, packaged: str | None, hub_id: str | None, path: str | 
         if path is None and hub_id in _ON_MODELSCOPE:
             with contextlib.suppress(ConfigError):
                 return find_weights(name, None, _ON_MODELSCOPE[hub_id], None)
-        if on_hub or f"--model-path {hub_id} downloads" not in (error.hint or ""):
+        if on_hub or f"--model-path {hub_id} to download" not in (error.hint or ""):
             raise
         raise ConfigError(
             f"{error.message}; {hub_id} is on ModelScope, not on the Hugging Face hub",

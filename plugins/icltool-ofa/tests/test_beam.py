@@ -33,8 +33,8 @@ def test_beams_are_as_expected(
     tiny: OFAForConditionalGeneration, prompt: dict[str, Tensor], name: str, use_cache: bool
 ) -> None:
     settings = SETTINGS[name]
-    found = readable(beam_search(tiny, **prompt, **settings, num_return=settings["num_beams"], use_cache=use_cache))
-    for row, expected in zip(found, RECORD["beams"][name], strict=True):
+    actual = readable(beam_search(tiny, **prompt, **settings, num_return=settings["num_beams"], use_cache=use_cache))
+    for row, expected in zip(actual, RECORD["beams"][name], strict=True):
         assert [tokens for tokens, _ in row] == [beam["tokens"] for beam in expected]
         assert [score for _, score in row] == pytest.approx([beam["score"] for beam in expected], abs=1e-5)
 
@@ -72,9 +72,9 @@ def plain_search(
 def test_where_texts_end_early_the_best_is_that_of_a_plain_search(prompt: dict[str, Tensor], seed: int) -> None:
     network = build(seed)
     network.encoder.embed_tokens.weight[EOS] *= 4
-    found = readable(beam_search(network, **prompt, num_beams=3, max_length=6, no_repeat_ngram_size=2, num_return=3))
+    actual = readable(beam_search(network, **prompt, num_beams=3, max_length=6, no_repeat_ngram_size=2, num_return=3))
     lengths = set()
-    for row, beams in enumerate(found):
+    for row, beams in enumerate(actual):
         inputs = {name: tensor[row : row + 1] for name, tensor in prompt.items()}
         expected = plain_search(network, inputs, 3, 6, 2)
         assert beams[0][0] == expected[0][0]
@@ -109,9 +109,9 @@ def test_the_checkpoint_s_own_generation_settings_do_not_interfere(prompt: dict[
 def test_a_row_does_not_depend_on_the_others(tiny: OFAForConditionalGeneration, prompt: dict[str, Tensor]) -> None:
     together = readable(beam_search(tiny, **prompt, num_beams=3, max_length=5, num_return=2))
     alone = {"input_ids": prompt["input_ids"][1:, :5], "patch_images": prompt["patch_images"][1:]}
-    (found,) = readable(beam_search(tiny, **alone, num_beams=3, max_length=5, num_return=2))
-    assert [tokens for tokens, _ in found] == [tokens for tokens, _ in together[1]]
-    assert [score for _, score in found] == pytest.approx([score for _, score in together[1]], abs=1e-5)
+    (actual,) = readable(beam_search(tiny, **alone, num_beams=3, max_length=5, num_return=2))
+    assert [tokens for tokens, _ in actual] == [tokens for tokens, _ in together[1]]
+    assert [score for _, score in actual] == pytest.approx([score for _, score in together[1]], abs=1e-5)
 
 
 def test_texts_need_no_image_and_have_a_least_length(

@@ -33,8 +33,8 @@ def model(folder: Path) -> OFAModel:
 
 @pytest.fixture(scope="module")
 def examples(tmp_path_factory: pytest.TempPathFactory) -> list[Example]:
-    found = make_examples(tmp_path_factory.mktemp("images"), 12)
-    return [replace(e, style=STYLES[k % 3]) for k, e in enumerate(found)]
+    actual = make_examples(tmp_path_factory.mktemp("images"), 12)
+    return [replace(e, style=STYLES[k % 3]) for k, e in enumerate(actual)]
 
 
 def loss_of(model: OFAModel, examples: list[Example], task: str = "caption") -> float:
@@ -51,8 +51,8 @@ def test_it_passes_the_conformance_suite(model: OFAModel, examples: list[Example
 def test_the_recipe_is_the_published_one(model: OFAModel) -> None:
     assert isinstance(model, SupportsFineTuning)
     recipe = model.fine_tuning_recipe("style")
-    wanted = {"batch_size": 4, "epochs": 3, "lr": 5e-5, "min_lr": 1e-7, "warmup": 0.01, "weight_decay": 0.001}
-    assert {name: recipe[name] for name in wanted} == wanted
+    expected = {"batch_size": 4, "epochs": 3, "lr": 5e-5, "min_lr": 1e-7, "warmup": 0.01, "weight_decay": 0.001}
+    assert {name: recipe[name] for name in expected} == expected
     component("learners", "captioner", **recipe)
     assert model.fine_tuning_recipe("inference")["max_target_tokens"] == 30
 
@@ -117,12 +117,12 @@ def test_beams_share_their_image(folder: Path, tmp_path: Path, examples: list[Ex
     answers = [[5 + k, 9, EOS][: 1 + k % 3] for k in range(6)]
     seen = []
     with model.network.encoder.register_forward_hook(lambda _, a, out: seen.append(len(out.last_hidden_state))):
-        wanted = gradients_of(model, model.fine_tuning_batch(told, shown[rows], answers=answers))
-        found = gradients_of(model, model.fine_tuning_batch(told, shown, answers=answers, images=rows))
+        expected = gradients_of(model, model.fine_tuning_batch(told, shown[rows], answers=answers))
+        actual = gradients_of(model, model.fine_tuning_batch(told, shown, answers=answers, images=rows))
     assert seen == [6, 4]
-    assert wanted.keys() == found.keys()
-    for name, gradient in wanted.items():
-        torch.testing.assert_close(found[name], gradient, rtol=1e-3, atol=1e-4)
+    assert expected.keys() == actual.keys()
+    for name, gradient in expected.items():
+        torch.testing.assert_close(actual[name], gradient, rtol=1e-3, atol=1e-4)
     with pytest.raises(ValueError, match="need as many images"):
         model.fine_tuning_batch(told, shown, answers=answers, images=[3, *rows[1:]])
 
@@ -164,7 +164,7 @@ def test_fine_tuned_weights_stay_in_float32(folder: Path, examples: list[Example
     search = GenerationOptions(4, 3)
     assert again.generate(prompts, search, 4) == made.generate(prompts, search, 4)
     again.network.requires_grad_(True)
-    assert all(found.dtype == held[name].dtype for name, found in gradients(again, examples).items())
+    assert all(actual.dtype == held[name].dtype for name, actual in gradients(again, examples).items())
 
 
 def gradients(model: OFAModel, examples: list[Example]) -> dict[str, torch.Tensor]:
@@ -200,8 +200,8 @@ def test_half_precision_beside_trained_float32(folder: Path, model: OFAModel, ex
         parameter.data = parameter.data.float()
         parameter.requires_grad_(True)
     assert loss_of(half, examples[:3]) == pytest.approx(loss_of(model, examples[:3]), rel=0.02)
-    found = gradients(half, examples)
-    assert all(gradient.dtype == torch.float32 for gradient in found.values())
+    actual = gradients(half, examples)
+    assert all(gradient.dtype == torch.float32 for gradient in actual.values())
     prompts = zero_shot(half, examples[:2], "caption")
     assert len(half.sample_beams(prompts, evaluation_pixels(half, prompts), GenerationOptions(4, 3))) == 2
 
@@ -279,5 +279,5 @@ def test_a_few_steps_of_the_learner_lower_the_loss(
     learner = component("learners", "captioner", epochs=5, lr=3e-3, select="loss", shorter=48, **options)
     outcome = learner.tune(data, tmp_path / "run", 0, QuietProgress())
     assert loss_of(model, examples[:8], "style") < 0.8 * before
-    found = loss_of(load(outcome.checkpoints["last"], dtype=dtype), examples[:8], "style")
-    assert found == pytest.approx(loss_of(model, examples[:8], "style"), rel=1e-4)
+    actual = loss_of(load(outcome.checkpoints["last"], dtype=dtype), examples[:8], "style")
+    assert actual == pytest.approx(loss_of(model, examples[:8], "style"), rel=1e-4)

@@ -31,15 +31,15 @@ def save(folder: Path, state: dict[str, Tensor]) -> None:
     torch.save(state, folder / "pytorch_model.bin")
 
 
-def check_equal(found: OFAForConditionalGeneration, expected: OFAForConditionalGeneration) -> None:
-    assert not found.training
-    weights = found.state_dict()
+def check_equal(actual: OFAForConditionalGeneration, expected: OFAForConditionalGeneration) -> None:
+    assert not actual.training
+    weights = actual.state_dict()
     for name, tensor in expected.state_dict().items():
         assert torch.equal(weights[name], tensor), name
-    assert torch.equal(found.decoder.token_rp_bucket, token_buckets(16))
-    assert found.decoder.output_projection.weight is found.encoder.embed_tokens.weight
-    assert found.decoder.embed_tokens.weight is found.encoder.embed_tokens.weight
-    assert not found.decoder.embed_image_positions.weight.requires_grad
+    assert torch.equal(actual.decoder.token_rp_bucket, token_buckets(16))
+    assert actual.decoder.output_projection.weight is actual.encoder.embed_tokens.weight
+    assert actual.decoder.embed_tokens.weight is actual.encoder.embed_tokens.weight
+    assert not actual.decoder.embed_image_positions.weight.requires_grad
 
 
 def test_a_saved_network_is_loaded_again(tiny: OFAForConditionalGeneration, tmp_path: Path) -> None:
@@ -130,7 +130,7 @@ def test_a_configuration_that_is_not_ofa_s_is_refused(folder: Path) -> None:
     path.write_text(json.dumps({"model_type": "ofa", "d_model": "wide"}))
     assert "config.json is malformed" in one_line(folder)
     path.write_text("{")
-    assert "config.json is no JSON" in one_line(folder)
+    assert "config.json is not JSON" in one_line(folder)
     path.unlink()
     assert "config.json is missing" in one_line(folder)
 
@@ -148,10 +148,10 @@ def test_an_output_of_its_own_is_loaded_untied(tmp_path: Path) -> None:
     network = build(share_decoder_input_output_embed=False)
     assert network.decoder.output_projection.weight is not network.encoder.embed_tokens.weight
     network.save_pretrained(tmp_path)
-    found = load_network(tmp_path)
-    assert torch.equal(found.decoder.output_projection.weight, network.decoder.output_projection.weight)
-    assert not torch.equal(found.decoder.output_projection.weight, found.encoder.embed_tokens.weight)
-    assert found.decoder.embed_tokens.weight is found.encoder.embed_tokens.weight
+    actual = load_network(tmp_path)
+    assert torch.equal(actual.decoder.output_projection.weight, network.decoder.output_projection.weight)
+    assert not torch.equal(actual.decoder.output_projection.weight, actual.encoder.embed_tokens.weight)
+    assert actual.decoder.embed_tokens.weight is actual.encoder.embed_tokens.weight
 
 
 def test_new_weights_are_drawn_as_for_training() -> None:

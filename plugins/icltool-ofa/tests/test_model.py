@@ -92,7 +92,7 @@ def test_a_prompt_has_one_image_and_fits(model: OFAModel, examples: list[Example
     for images in ((), prompt.images * 2):
         with pytest.raises(DataError, match="reads one image per prompt"):
             model.score([replace(prompt, images=images)], 1)
-    with pytest.raises(DataError, match="the model reads 256"):
+    with pytest.raises(DataError, match="the model reads at most 256"):
         model.score([replace(prompt, text=prompt.text * 60)], 1)
 
 
@@ -100,8 +100,8 @@ def test_a_prompt_has_one_image_and_fits(model: OFAModel, examples: list[Example
 def test_half_precision(folder: Path, model: OFAModel, examples: list[Example], dtype: str) -> None:
     half = load(folder, image_size=SIZE, dtype=dtype)
     prompts = [half.prompt("caption", examples[2 : 2 + k], examples[0]) for k in (0, 2)]
-    for found, wanted in zip(half.score(prompts, 2), model.score(prompts, 2), strict=True):
-        assert found.log_prob == pytest.approx(wanted.log_prob, abs=0.3)
+    for actual, expected in zip(half.score(prompts, 2), model.score(prompts, 2), strict=True):
+        assert actual.log_prob == pytest.approx(expected.log_prob, abs=0.3)
     assert len(half.generate(prompts, GenerationOptions(4, 2), 2)) == 2
     assert half.fingerprint() != model.fingerprint()
 
@@ -159,7 +159,7 @@ def test_another_configuration_is_told_in_one_line(
 
 def test_nothing_of_it_is_left_on_the_global_generator(folder: Path) -> None:
     torch.manual_seed(3)
-    wanted = torch.rand(1)
+    expected = torch.rand(1)
     torch.manual_seed(3)
     load(folder, image_size=SIZE)
-    assert torch.equal(torch.rand(1), wanted)
+    assert torch.equal(torch.rand(1), expected)

@@ -21,8 +21,8 @@ def logits(network: OFAForConditionalGeneration, **inputs: Tensor) -> Tensor:
 
 
 def test_the_state_dict_has_the_published_names_and_shapes(tiny: OFAForConditionalGeneration) -> None:
-    found = {name: list(t.shape) for name, t in tiny.state_dict().items() if t.is_floating_point()}
-    assert found == RECORD["state_dict_shapes"]
+    actual = {name: list(t.shape) for name, t in tiny.state_dict().items() if t.is_floating_point()}
+    assert actual == RECORD["state_dict_shapes"]
 
 
 @pytest.mark.parametrize(
@@ -91,8 +91,8 @@ def test_several_texts_share_an_encoded_image(tiny: OFAForConditionalGeneration,
     with torch.no_grad():
         encoded = tiny.get_encoder()(**prompt)
     rows = torch.tensor([1, 0, 1])
-    found = logits(tiny, encoder_outputs=encoded.rows(rows), decoder_input_ids=DECODER_IDS[rows])
-    torch.testing.assert_close(found, array("expect/logits")[rows], atol=1e-5, rtol=0)
+    actual = logits(tiny, encoder_outputs=encoded.rows(rows), decoder_input_ids=DECODER_IDS[rows])
+    torch.testing.assert_close(actual, array("expect/logits")[rows], atol=1e-5, rtol=0)
 
 
 def test_the_loss_is_the_cross_entropy_of_the_shifted_labels(
@@ -151,22 +151,22 @@ def test_half_precision_is_near(prompt: dict[str, Tensor], dtype: torch.dtype) -
     shown = torch.tensor([True, False])
     expected = logits(network, **prompt, patch_masks=shown)
     images = prompt["patch_images"].to(dtype)
-    found = logits(network.to(dtype), input_ids=prompt["input_ids"], patch_images=images, patch_masks=shown)
-    assert found.dtype == dtype
-    assert functional.cosine_similarity(found.float().flatten(), expected.flatten(), dim=0) > 0.999
+    actual = logits(network.to(dtype), input_ids=prompt["input_ids"], patch_images=images, patch_masks=shown)
+    assert actual.dtype == dtype
+    assert functional.cosine_similarity(actual.float().flatten(), expected.flatten(), dim=0) > 0.999
 
 
 def test_autocast_is_near(tiny: OFAForConditionalGeneration, prompt: dict[str, Tensor]) -> None:
     with torch.autocast("cpu", torch.bfloat16):
-        found = logits(tiny, **prompt)
-    torch.testing.assert_close(found.float(), array("expect/logits"), atol=0.1, rtol=0)
+        actual = logits(tiny, **prompt)
+    torch.testing.assert_close(actual.float(), array("expect/logits"), atol=0.1, rtol=0)
 
 
 def test_a_row_without_anything_to_see_is_a_number(
     tiny: OFAForConditionalGeneration, prompt: dict[str, Tensor]
 ) -> None:
-    found = logits(tiny, **prompt, attention_mask=torch.zeros(2, 7), patch_masks=torch.tensor([True, False]))
-    assert found.isfinite().all()
+    actual = logits(tiny, **prompt, attention_mask=torch.zeros(2, 7), patch_masks=torch.tensor([True, False]))
+    assert actual.isfinite().all()
 
 
 def test_frozen_embeddings_keep_the_projection(prompt: dict[str, Tensor]) -> None:

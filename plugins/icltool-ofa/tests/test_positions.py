@@ -41,10 +41,10 @@ def test_the_last_queries_are_the_last_rows(queries: int, before: int) -> None:
 
 @given(st.integers(1, 5), st.integers(1, 5), st.integers(5, 9))
 def test_image_distances_count_rows_and_columns(rows: int, columns: int, size: int) -> None:
-    found = image_distances(rows, columns, size, torch.device("cpu"))
+    actual = image_distances(rows, columns, size, torch.device("cpu"))
     places = [(row, column) for row in range(rows) for column in range(columns)]
     assert image_positions(rows, columns, size, torch.device("cpu")).tolist() == [r * size + c + 1 for r, c in places]
     for i, (row, column) in enumerate(places):
         for j, (row_2, column_2) in enumerate(places):
-            assert found[i, j] == (row - row_2 + size - 1) * (2 * size - 1) + column - column_2 + size - 1
-    assert found.max() < image_buckets(size) - 3
+            assert actual[i, j] == (row - row_2 + size - 1) * (2 * size - 1) + column - column_2 + size - 1
+    assert actual.max() < image_buckets(size) - 3

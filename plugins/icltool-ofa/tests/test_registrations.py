@@ -18,9 +18,9 @@ NAMES = ["ofa-tiny", "ofa-medium", "ofa-base", "ofa-large", "ofa-huge", "ofa-dis
 
 
 def test_each_registration_fits_the_class() -> None:
-    found = {r.name: r for r in icltool_models()}
-    assert list(found) == NAMES
-    for name, registration in found.items():
+    actual = {r.name: r for r in icltool_models()}
+    assert list(actual) == NAMES
+    for name, registration in actual.items():
         assert registration.target == f"{OFAModel.__module__}:{OFAModel.__name__}"
         assert registration.options["name"] == name
         OFAOptions(**registration.options)

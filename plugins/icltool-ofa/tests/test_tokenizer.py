@@ -71,8 +71,8 @@ def test_codes_take_the_white_space_around_them(tokenizer: PreTrainedTokenizerFa
 
 def test_offsets_point_into_the_text(tokenizer: PreTrainedTokenizerFast) -> None:
     text = "a dog in <code_5> runs"
-    found = tokenizer(text, return_offsets_mapping=True, add_special_tokens=False)
-    pieces = [text[start:end].strip() for start, end in found["offset_mapping"]]
+    actual = tokenizer(text, return_offsets_mapping=True, add_special_tokens=False)
+    pieces = [text[start:end].strip() for start, end in actual["offset_mapping"]]
     assert "".join(pieces) == text.replace(" ", "")
 
 
@@ -96,8 +96,8 @@ def test_added_tokens_in_a_file_keep_their_ids(files: Path, tokenizer: PreTraine
     base = size(files)
     added = {code_token(i): base + i for i in range(CODES)} | {bin_token(i): base + CODES + i for i in range(BINS)}
     (tmp_path / "added_tokens.json").write_text(json.dumps(added))
-    found = load_tokenizer(tmp_path)
-    assert found.get_vocab() == tokenizer.get_vocab()
+    actual = load_tokenizer(tmp_path)
+    assert actual.get_vocab() == tokenizer.get_vocab()
 
     (tmp_path / "added_tokens.json").write_text(json.dumps({code_token(0): base + 5}))
     with pytest.raises(DataError, match="<code_0> the id"):
@@ -107,10 +107,10 @@ def test_added_tokens_in_a_file_keep_their_ids(files: Path, tokenizer: PreTraine
 def test_codes_in_the_vocabulary_are_used(files: Path, tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> None:
     (tmp_path / "merges.txt").write_bytes((files / "merges.txt").read_bytes())
     (tmp_path / "vocab.json").write_text(json.dumps(tokenizer.get_vocab()))
-    found = load_tokenizer(tmp_path)
-    assert found.get_vocab() == tokenizer.get_vocab()
+    actual = load_tokenizer(tmp_path)
+    assert actual.get_vocab() == tokenizer.get_vocab()
     text = "reply in personality <code_17>."
-    assert found(text)["input_ids"] == tokenizer(text)["input_ids"]
+    assert actual(text)["input_ids"] == tokenizer(text)["input_ids"]
 
 
 def test_what_is_missing_or_another_s_is_told(files: Path, tmp_path: Path) -> None:

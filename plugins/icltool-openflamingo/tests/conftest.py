@@ -19,7 +19,7 @@ WANTED = {"open_flamingo": "open_flamingo==2.0.1", "einops": "einops", "einops_e
 @pytest.fixture(scope="session")
 def open_flamingo(tmp_path_factory: pytest.TempPathFactory) -> None:
     """The package open_flamingo, installed into a temporary folder as README.md says where it is missing."""
-    missing = [wanted for module, wanted in WANTED.items() if importlib.util.find_spec(module) is None]
+    missing = [expected for module, expected in WANTED.items() if importlib.util.find_spec(module) is None]
     if not missing:
         return
     folder = tmp_path_factory.mktemp("packages")

@@ -46,11 +46,11 @@ def test_a_language_block_is_shifted_behind_its_layer(tiny: Tiny, examples: list
     assert [type(block).__name__ for block in blocks] == ["FlamingoLayer"] * layers
     assert list(model.decoder_layers()) == [block.decoder_layer for block in blocks]
     batch = model.answer_batch(prompts_of(tiny, examples), None)
-    found = []
+    actual = []
     for modules in (blocks, model.decoder_layers()):
         with torch.no_grad(), adding(modules, vectors):
-            found.append(model.answer_logits(batch))
-    assert torch.equal(*found)
+            actual.append(model.answer_logits(batch))
+    assert torch.equal(*actual)
 
 
 def test_heads_are_those_of_the_language_model(tiny: Tiny) -> None:

@@ -148,7 +148,7 @@ def make_query() -> Any:
 def test_a_folder_without_a_checkpoint_says_so(tmp_path: Path) -> None:
     from icltool_openflamingo.model import OpenFlamingoModel
 
-    with pytest.raises(ConfigError, match=r"holds no checkpoint\.pt"):
+    with pytest.raises(ConfigError, match=r"contains no checkpoint\.pt"):
         OpenFlamingoModel(OpenFlamingoOptions(name="mine", path=str(tmp_path)))
     with pytest.raises(ConfigError, match="neither a folder nor a hub id"):
         OpenFlamingoModel(OpenFlamingoOptions(name="mine", path=str(tmp_path / "no" / "such")))
@@ -181,11 +181,11 @@ def test_parts_are_found_in_the_checkpoint_folder_of_the_environment(
     (tmp_path / "llm").symlink_to(tiny_mpt.folder / "language_model")
     (tmp_path / "tower").symlink_to(tiny_mpt.folder / "clip")
     monkeypatch.setenv("MODEL_CPK_DIR", str(tmp_path))
-    found = OpenFlamingoModel(OpenFlamingoOptions(
+    actual = OpenFlamingoModel(OpenFlamingoOptions(
         name="mine", checkpoint="flamingos/OF", language_model="people/llm", clip="people/tower", cross_attention_interval=2,
         device="cpu",
     ))  # fmt: skip
-    assert score_of(found, tmp_path) == score_of(tiny_mpt.loaded, tmp_path)
+    assert score_of(actual, tmp_path) == score_of(tiny_mpt.loaded, tmp_path)
 
 
 def test_parts_are_found_in_the_hub_cache(tiny_mpt: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -203,12 +203,12 @@ def test_parts_are_found_in_the_hub_cache(tiny_mpt: Tiny, tmp_path: Path, monkey
         for file in source.iterdir():
             if file.is_file():
                 (repository / "snapshots" / "abc" / file.name).symlink_to(file)
-    found = PartFinder("mine", None).find("flamingos/OF", "people/llm", "people/tower")
-    assert found.checkpoint == tmp_path / "models--flamingos--OF" / "snapshots" / "abc" / "checkpoint.pt"
-    assert found.clip == tmp_path / "models--people--tower" / "snapshots" / "abc"
-    assert found.language_model.source == str(tmp_path / "models--people--llm" / "snapshots" / "abc")
-    assert found.language_model.local_only
-    assert found.identities == ("flamingos/OF", "people/llm", "people/tower")
+    actual = PartFinder("mine", None).find("flamingos/OF", "people/llm", "people/tower")
+    assert actual.checkpoint == tmp_path / "models--flamingos--OF" / "snapshots" / "abc" / "checkpoint.pt"
+    assert actual.clip == tmp_path / "models--people--tower" / "snapshots" / "abc"
+    assert actual.language_model.source == str(tmp_path / "models--people--llm" / "snapshots" / "abc")
+    assert actual.language_model.local_only
+    assert actual.identities == ("flamingos/OF", "people/llm", "people/tower")
 
 
 def test_the_fingerprint_tells_parts_and_precision_apart(tiny_mpt: Tiny, checkpoint_folder: Path) -> None:
@@ -250,8 +250,8 @@ def test_defaults_of_the_language_model_do_not_change_answers(
     examples = make_examples(tmp_path / "images", 4)
     prompts = [tiny_mpt.loaded.prompt("caption", examples[1 : 1 + k], examples[0]) for k in (0, 1, 3)]
     options = GenerationOptions(8, 2)
-    wanted = tiny_mpt.loaded.generate(prompts, options, 3)
-    assert load("mpt", checkpoint_folder).generate(prompts, options, 3) == wanted
+    expected = tiny_mpt.loaded.generate(prompts, options, 3)
+    assert load("mpt", checkpoint_folder).generate(prompts, options, 3) == expected
 
 
 def test_rows_of_an_untied_output_layer_are_not_left_to_chance(tmp_path: Path, open_flamingo: None) -> None:

@@ -110,9 +110,9 @@ def test_scores_equal_a_plain_full_forward(tiny: Tiny, examples: list[Example]) 
     expected = [plain_score(tiny, prompt) for prompt in prompts]
     for batch_size in (1, 3, len(prompts)):
         for given in (None, features):
-            for found, (log_prob, tokens) in zip(tiny.loaded.score(prompts, batch_size, given), expected, strict=True):
-                assert found.tokens == tokens
-                assert found.log_prob == pytest.approx(log_prob, abs=5e-5)
+            for actual, (log_prob, tokens) in zip(tiny.loaded.score(prompts, batch_size, given), expected, strict=True):
+                assert actual.tokens == tokens
+                assert actual.log_prob == pytest.approx(log_prob, abs=5e-5)
 
 
 @pytest.mark.parametrize("beams", [1, 3])
@@ -150,7 +150,7 @@ def test_too_long_a_prompt_is_refused(tiny: Tiny, examples: list[Example]) -> No
     from icltool import DataError
 
     prompt = tiny.loaded.prompt("caption", examples * 5, examples[0])
-    with pytest.raises(DataError, match="the model reads 256"):
+    with pytest.raises(DataError, match="the model reads at most 256"):
         tiny.loaded.score([prompt], 1)
-    with pytest.raises(DataError, match="the model reads 250"):
+    with pytest.raises(DataError, match="the model reads at most 250"):
         tiny.loaded.generate([prompt], GenerationOptions(6, 1), 1)

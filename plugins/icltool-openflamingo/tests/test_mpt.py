@@ -85,8 +85,8 @@ def test_mosaic_gpt_equals_its_arithmetic_written_out(tmp_path: Path, heads: int
     model = load_language_model(Weights(str(tmp_path), local_only=True), torch.float32, None)
     ids = [3, 17, 5, 5, 39, 0, 8]
     with torch.no_grad():
-        found = model(torch.tensor([ids])).logits[0]
-    torch.testing.assert_close(found, plain_logits(state, ids, heads), atol=2e-5, rtol=0)
+        actual = model(torch.tensor([ids])).logits[0]
+    torch.testing.assert_close(actual, plain_logits(state, ids, heads), atol=2e-5, rtol=0)
     assert model.lm_head.weight is model.transformer.wte.weight
 
 

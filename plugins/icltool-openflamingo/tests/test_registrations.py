@@ -7,9 +7,9 @@ from icltool_openflamingo.plugin import icltool_models
 
 
 def test_each_registration_fits_the_class() -> None:
-    found = {r.name: r for r in icltool_models()}
-    assert list(found) == ["openflamingo-3b", "openflamingo-9b", "openflamingo-9b-v1"]
-    for name, registration in found.items():
+    actual = {r.name: r for r in icltool_models()}
+    assert list(actual) == ["openflamingo-3b", "openflamingo-9b", "openflamingo-9b-v1"]
+    for name, registration in actual.items():
         assert registration.target == f"{OpenFlamingoModel.__module__}:{OpenFlamingoModel.__name__}"
         assert registration.options["name"] == name
         OpenFlamingoOptions(**registration.options)

@@ -183,7 +183,7 @@ def _nothing(folder: Path) -> dict[str, Any]:
         (lambda f: {"model": str(f)}, ConfigError, "holds fine-tuned weights already", "--method zero-shot"),
         (_other_model, ConfigError, "is a fine-tuned blip2-opt-2.7b, and this call's", "--model blip2-opt-2.7b"),
         (_file_and_folder, ConfigError, "and so does finetuned.folder", "leave one"),
-        (_damaged, StoreError, "is cut or no safetensors file", "restore it"),
+        (_damaged, StoreError, "is truncated or not a safetensors file", "restore it"),
         (
             lambda f: {"method_options": {"finetuned.file": str(f / "x.safetensors")}},
             StoreError,

@@ -23,8 +23,8 @@ TEXTS = ["a red bar", "", "what colour is the long thing with far more words tha
 
 @pytest.fixture(scope="module")
 def clip() -> OpenClipEncoder:
-    found: OpenClipEncoder = component("encoders", "tiny-clip", device="cpu")
-    return found
+    actual: OpenClipEncoder = component("encoders", "tiny-clip", device="cpu")
+    return actual
 
 
 def test_it_keeps_the_contracts(clip: OpenClipEncoder, tmp_path: Path) -> None:

@@ -39,8 +39,8 @@ def case_of(family: str, request: pytest.FixtureRequest, factory: pytest.TempPat
 
 def logits_of(model: Any, prompts: list[Prompt]) -> Tensor:
     """Logits of all targets, with gradients where something wants them."""
-    found: Tensor = model.answer_logits(model.answer_batch(prompts, None))
-    return found
+    actual: Tensor = model.answer_logits(model.answer_batch(prompts, None))
+    return actual
 
 
 def modules_of(model: Any) -> list[Any]:

@@ -74,8 +74,8 @@ def test_every_head_is_shifted_by_as_much_as_its_query_asks_for(case: Case) -> N
         with by_hand(model, shifts):
             expected = logits_of(model, prompts[:2])
         with shifting_heads(model, lambda: shifts):
-            found = logits_of(model, prompts[:2])
-    torch.testing.assert_close(found, expected, atol=1e-3, rtol=1e-3)
+            actual = logits_of(model, prompts[:2])
+    torch.testing.assert_close(actual, expected, atol=1e-3, rtol=1e-3)
     assert float((plain - expected).abs().max()) > 0.05
 
 
@@ -96,8 +96,8 @@ def test_it_can_stand_for_keys_and_values_of_demonstrations() -> None:
     bias = (z1.log() - z2.log())[None, None]
     shifts = HeadShifts((before - alone)[None, None], torch.zeros(1, 1, 6), bias)
     with shifting_heads(model, lambda: shifts):  # type: ignore[arg-type]
-        found = layer(own[None])[0, 0]
-    torch.testing.assert_close(found, layer.o(whole))
+        actual = layer(own[None])[0, 0]
+    torch.testing.assert_close(actual, layer.o(whole))
 
 
 @pytest.mark.parametrize("fused", [False, True])
@@ -160,15 +160,15 @@ def test_generating_with_a_cache_equals_generating_without(
 
 def test_gradients_are_the_same_when_layers_are_computed_twice(case: Case) -> None:
     model, prompts = case
-    found = []
+    actual = []
     for twice in (False, True):
         made = random_shifts(model)
         parts = [p.clone().requires_grad_() for p in (made.vectors, made.weights, made.biases)]
         layers = getattr(model, "checkpointed_layers", model.decoder_layers)() if twice else ()
         with checkpointed(layers), shifting_heads(model, lambda parts=parts: HeadShifts(*parts)):
             logits_of(model, prompts).logsumexp(-1).sum().backward()
-        found.append([p.grad for p in parts])
-    for one, other in zip(*found, strict=True):
+        actual.append([p.grad for p in parts])
+    for one, other in zip(*actual, strict=True):
         assert float(one.abs().sum()) > 0
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
     assert all(p.grad is None for layer in model.decoder_layers() for p in layer.parameters())
@@ -190,9 +190,9 @@ def test_half_precision_stays_what_it_is() -> None:
     with by_hand(model, shifts):
         expected = model(x)
     with shifting_heads(model, lambda: shifts):
-        found = model(x)
-    assert found.dtype == torch.bfloat16
-    torch.testing.assert_close(found, expected, atol=0.05, rtol=0.05)
+        actual = model(x)
+    assert actual.dtype == torch.bfloat16
+    torch.testing.assert_close(actual, expected, atol=0.05, rtol=0.05)
 
 
 def test_queries_that_are_made_elsewhere_are_one_clear_line() -> None:

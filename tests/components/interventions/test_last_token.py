@@ -222,9 +222,9 @@ def test_scores_equal_those_with_hooks_told_where_prompts_end(case: Case, method
             expected += model.score([prompt], 1)
     with made.applied(model):
         for batch_size in (1, 3, 4):
-            for found, score in zip(model.score(prompts, batch_size), expected, strict=True):
-                assert found.tokens == score.tokens
-                assert found.log_prob == pytest.approx(score.log_prob, abs=1e-4)
+            for actual, score in zip(model.score(prompts, batch_size), expected, strict=True):
+                assert actual.tokens == score.tokens
+                assert actual.log_prob == pytest.approx(score.log_prob, abs=1e-4)
     assert any(abs(a.log_prob - b.log_prob) > 0.1 for a, b in zip(plain, expected, strict=True))
     assert model.score(prompts, 4) == plain
     assert "score" not in vars(model)

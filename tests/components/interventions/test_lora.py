@@ -70,8 +70,8 @@ def test_every_projection_becomes_w_plus_alpha_by_rank_b_a(case: Case, targets: 
         with merged(model, adapters.weights()):
             expected = logits_of(model, prompts)
         with adapters.injected():
-            found = logits_of(model, prompts)
-    torch.testing.assert_close(found, expected, atol=2e-3, rtol=1e-3)
+            actual = logits_of(model, prompts)
+    torch.testing.assert_close(actual, expected, atol=2e-3, rtol=1e-3)
     assert float((plain - expected).abs().max()) > 0.05
 
 
@@ -131,14 +131,14 @@ def test_generating_with_a_cache_equals_generating_without(
 
 def test_gradients_reach_the_adapters_only_also_when_layers_are_computed_twice(case: Case) -> None:
     model, prompts = case
-    found = []
+    actual = []
     for twice in (False, True):
         adapters = random_adapters(model)
         layers = getattr(model, "checkpointed_layers", model.decoder_layers)() if twice else ()
         with checkpointed(layers), adapters.injected():
             logits_of(model, prompts).logsumexp(-1).sum().backward()
-        found.append([weight.grad for weight in adapters.weights().values()])
-    for one, other in zip(*found, strict=True):
+        actual.append([weight.grad for weight in adapters.weights().values()])
+    for one, other in zip(*actual, strict=True):
         assert float(one.abs().sum()) > 0
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
     assert all(p.grad is None and not p.requires_grad for layer in model.decoder_layers() for p in layer.parameters())
@@ -152,9 +152,9 @@ def test_adapters_of_half_precision_models_are_float32() -> None:
         expected = model(x.float())
     model.to(torch.bfloat16)
     with adapters.injected():
-        found = model(x)
-    assert found.dtype == torch.bfloat16
-    torch.testing.assert_close(found.float(), expected, atol=0.1, rtol=0.1)
+        actual = model(x)
+    assert actual.dtype == torch.bfloat16
+    torch.testing.assert_close(actual.float(), expected, atol=0.1, rtol=0.1)
 
 
 def test_weights_that_want_gradients_go_on_wanting_them() -> None:
@@ -176,9 +176,9 @@ def test_a_file_comes_back_as_it_was(tmp_path: Path) -> None:
         expected = model(x)
     state = torch.get_rng_state()
     with made.applied(model), torch.enable_grad():
-        found = model(x)
-    assert torch.equal(found, expected)
-    assert not found.requires_grad
+        actual = model(x)
+    assert torch.equal(actual, expected)
+    assert not actual.requires_grad
     assert torch.equal(torch.get_rng_state(), state)
     assert made.identity() == LoRA(StoredOptions(method="lora", file=adapter_file(model, tmp_path))).identity()
     assert (

@@ -23,8 +23,8 @@ TENSORS = {"vectors": torch.ones(4, 128), "alphas": torch.full((4,), 0.5)}
 
 
 def test_a_state_moves_towards_the_vector_and_keeps_its_norm() -> None:
-    found = shifted(torch.tensor([[3.0, 0.0]]), torch.tensor([0.0, 4.0]))
-    assert found.tolist() == [[pytest.approx(3 * 3 / 5), pytest.approx(3 * 4 / 5)]]
+    actual = shifted(torch.tensor([[3.0, 0.0]]), torch.tensor([0.0, 4.0]))
+    assert actual.tolist() == [[pytest.approx(3 * 3 / 5), pytest.approx(3 * 4 / 5)]]
 
 
 @settings(deadline=None, max_examples=60)
@@ -33,10 +33,10 @@ def test_norms_and_dtypes_are_kept_whatever_the_sizes(seed: int, dtype: torch.dt
     generator = torch.Generator().manual_seed(seed)
     scale = 10 ** float(torch.empty(()).uniform_(-2, 2, generator=generator))
     states = (scale * torch.randn(2, 3, 16, generator=generator)).to(dtype)
-    found = shifted(states, torch.randn(16, generator=generator))
-    assert found.dtype == dtype
-    assert found.shape == states.shape
-    norms = (found.float().norm(dim=-1), states.float().norm(dim=-1))
+    actual = shifted(states, torch.randn(16, generator=generator))
+    assert actual.dtype == dtype
+    assert actual.shape == states.shape
+    norms = (actual.float().norm(dim=-1), states.float().norm(dim=-1))
     assert torch.allclose(*norms, rtol=2e-2 if dtype != torch.float32 else 1e-5)
 
 
@@ -50,8 +50,8 @@ def test_the_way_of_gpus_gives_the_same_and_the_same_gradients(seed: int) -> Non
         with torch.inference_mode():
             way(moved, norm)
         leaf = moved.clone().requires_grad_()
-        found = way(leaf, norm)
-        gradients.append((found.detach(), *torch.autograd.grad((found**3).sum(), leaf)))
+        actual = way(leaf, norm)
+        gradients.append((actual.detach(), *torch.autograd.grad((actual**3).sum(), leaf)))
     for one, other in zip(*gradients, strict=True):
         assert torch.allclose(one, other, rtol=1e-4, atol=1e-5)
     assert not fused_rescaled(torch.zeros(1, 16), torch.ones(1, 1)).any()
@@ -59,13 +59,13 @@ def test_the_way_of_gpus_gives_the_same_and_the_same_gradients(seed: int) -> Non
 
 def test_large_states_in_half_precision_do_not_overflow() -> None:
     states = torch.full((1, 4096), 1000.0, dtype=torch.float16)  # their squares are beyond float16
-    found = shifted(states, torch.zeros(4096))
-    assert torch.equal(found, states)
+    actual = shifted(states, torch.zeros(4096))
+    assert torch.equal(actual, states)
 
 
 def test_a_state_of_zeros_stays_one() -> None:
-    found = shifted(torch.zeros(1, 4), torch.ones(4))
-    assert found.tolist() == [[0, 0, 0, 0]]
+    actual = shifted(torch.zeros(1, 4), torch.ones(4))
+    assert actual.tolist() == [[0, 0, 0, 0]]
     assert not math.isnan(float(shifted(torch.full((1, 4), 1e6), torch.full((4,), -1e6)).sum()))
 
 

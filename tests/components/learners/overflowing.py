@@ -24,11 +24,11 @@ def overflowing(kind: Any, own: Any, seen: list[int]) -> None:
         return step(self, batch, batch_index)
 
     def lost(self: Any, *arguments: Any) -> dict[str, Any]:
-        found = losses(self, *arguments)
+        actual = losses(self, *arguments)
         if self.shares:
-            return dict(found)
+            return dict(actual)
         seen.append(self.global_step)
-        return {name: value * torch.inf for name, value in found.items()}
+        return {name: value * torch.inf for name, value in actual.items()}
 
     kind.training_step, kind.losses = training_step, lost
 

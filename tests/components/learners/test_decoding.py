@@ -150,11 +150,11 @@ def test_enough_beams_find_the_most_probable_sequence(network: str) -> None:
     model, query, table, tokens, targets = parts(network, 6, 3)
     shut = [{0}, {4, 2}, set()]
     closed = closed_rows([np.array(sorted(s), dtype=np.int64) for s in shut], 6)
-    found = beam(model, query, table, tokens, targets, closed, 3, 1000)
+    actual = beam(model, query, table, tokens, targets, closed, 3, 1000)
     for q in range(3):
         sequences = list(itertools.permutations([r for r in range(6) if r not in shut[q]], 3))
         best = max(sequences, key=lambda rows: log_prob(model, query, table, targets, q, rows, shut[q]))
-        assert tuple(found[q].tolist()) == best
+        assert tuple(actual[q].tolist()) == best
 
 
 def test_beams_do_not_depend_on_other_queries() -> None:

@@ -77,15 +77,15 @@ def test_cross_entropy_without_demonstrations_is_minimised(data: InterventionSet
 @pytest.mark.parametrize("distil", [False, True])
 def test_gradients_reach_the_adapters_only(data: InterventionSet, distil: bool) -> None:
     model: Any = data.model
-    found = []
+    actual = []
     for twice in (False, True):
         module = module_of(data, distil=distil, grad_checkpointing=twice)
         with checkpointed(model.checkpointed_layers() if twice else ()):
             module.backward(module.total(module.losses([0, 1, 2])))
         assert module.teacher.read == (3 if distil else 0)
-        found.append([p.grad for p in module.parameters()])
-    assert len(found[0]) == 4 * 2 * 2
-    for one, other in zip(*found, strict=True):
+        actual.append([p.grad for p in module.parameters()])
+    assert len(actual[0]) == 4 * 2 * 2
+    for one, other in zip(*actual, strict=True):
         assert one is not None
         assert float(one.abs().sum()) > 0
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
@@ -95,12 +95,12 @@ def test_gradients_reach_the_adapters_only(data: InterventionSet, distil: bool) 
 def test_dropout_is_for_training_alone(data: InterventionSet) -> None:
     module = module_of(data, dropout=0.5)
     model: Any = data.model
-    found = []
+    actual = []
     for training in (True, True, False, False):
         module.train(training)
-        found.append(float(module.losses([0])["cross_entropy"].detach()))
-    assert found[0] != found[1]
-    assert found[2] == found[3]
+        actual.append(float(module.losses([0])["cross_entropy"].detach()))
+    assert actual[0] != actual[1]
+    assert actual[2] == actual[3]
     assert not any(part.training for layer in model.decoder_layers() for part in layer.modules())
 
 

@@ -89,10 +89,10 @@ def test_the_loss_is_the_one_written_down(data: InterventionSet, relative: bool)
         entropy -= float(logits.log_softmax(-1).gather(1, batch.tokens[:, None]).sum())
         count += len(batch.tokens)
     losses = module.losses([0, 3, 7])
-    found = {name: float(value.detach()) for name, value in losses.items()}
+    actual = {name: float(value.detach()) for name, value in losses.items()}
     aligned = float((squares / (sizes if relative else 128 * count)).mean())
     expected = {"alignment": aligned, "divergence": divergence / count, "cross_entropy": entropy / count}
-    assert found == pytest.approx(expected, rel=1e-4)
+    assert actual == pytest.approx(expected, rel=1e-4)
     total = 0.3 * aligned + (0.7 * divergence + 0.25 * entropy) / count
     assert float(module.total(losses).detach()) == pytest.approx(total, rel=1e-4)
     assert module.teacher.read == 3
@@ -101,7 +101,7 @@ def test_the_loss_is_the_one_written_down(data: InterventionSet, relative: bool)
 @pytest.mark.parametrize("weights", [{}, {"divergence": 1.0}, {"align": 0.0, "divergence": 1.0}, {"align": 0.0}])
 def test_gradients_reach_vectors_weights_and_biases_only(data: InterventionSet, weights: dict[str, float]) -> None:
     model: Any = data.model
-    found = []
+    actual = []
     for twice in (False, True):
         module = module_of(data, grad_checkpointing=twice, **weights)
         with checkpointed(model.checkpointed_layers() if twice else ()):
@@ -111,12 +111,12 @@ def test_gradients_reach_vectors_weights_and_biases_only(data: InterventionSet, 
             {"divergence"} if weights.get("divergence") else set()
         )
         assert module.teacher.read == (3 if len(losses) > 1 else 0)
-        found.append({name: p.grad for name, p in module.named_parameters()})
-    assert set(found[0]) == {"student.vectors", "student.weights", "student.biases"}
-    for name, one in found[0].items():
+        actual.append({name: p.grad for name, p in module.named_parameters()})
+    assert set(actual[0]) == {"student.vectors", "student.weights", "student.biases"}
+    for name, one in actual[0].items():
         assert one is not None
         assert float(one.abs().sum()) > 0
-        torch.testing.assert_close(one, found[1][name], rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(one, actual[1][name], rtol=1e-4, atol=1e-6)
     assert all(p.grad is None for p in model.model.parameters())
 
 

@@ -98,7 +98,7 @@ def ends(
 ) -> torch.Tensor:
     """The twin: float64 [n, M, width], by plain hooks, one prompt at a time."""
     model: Any = data.model
-    found = []
+    actual = []
     for prompt in prompts:
         batch = model.answer_batch([prompt], data.features(prompt.images))
         seen: dict[int, torch.Tensor] = {}
@@ -113,8 +113,8 @@ def ends(
                 stack.callback(handle.remove)
             model.answer_logits(batch)
         last = int(batch.lasts[0])
-        found.append(torch.stack([seen[place][last] for place in range(len(modules))]).double())
-    return torch.stack(found)
+        actual.append(torch.stack([seen[place][last] for place in range(len(modules))]).double())
+    return torch.stack(actual)
 
 
 def development_log_prob(data: InterventionSet, intervention: Any) -> float:
@@ -224,10 +224,10 @@ def test_heads_go_through_the_projection_without_its_bias() -> None:
     projection = torch.nn.Linear(12, 5)
     part = AttentionHeads(3, 4, None, None, projection)
     mean = torch.randn(12, dtype=torch.float64)
-    found = summed_heads([part, part], [mean, 2 * mean], [(0, 2), (1, 0), (0, 1)])
+    actual = summed_heads([part, part], [mean, 2 * mean], [(0, 2), (1, 0), (0, 1)])
     weight = projection.weight.detach().double()
     expected = weight[:, 4:] @ mean[4:] + weight[:, :4] @ (2 * mean[:4])
-    torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(actual, expected, atol=1e-6, rtol=1e-5)
 
 
 def test_in_context_vectors_are_principal_directions_of_the_differences(data: InterventionSet, tmp_path: Path) -> None:

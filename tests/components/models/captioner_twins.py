@@ -23,13 +23,13 @@ def prefixed_inputs(model: Any, folder: str) -> Callable[[Any, str], dict[str, A
 
     def inputs(prompt: Any, text: str) -> dict[str, Any]:
         told = text.replace("<image>", "<image>" * QUERIES)
-        found = dict(model.tokenizer(told, add_special_tokens=False, return_tensors="pt"))
-        found.pop("token_type_ids", None)
-        found["pixel_values"] = pixels(folder, prompt.images)
+        actual = dict(model.tokenizer(told, add_special_tokens=False, return_tensors="pt"))
+        actual.pop("token_type_ids", None)
+        actual["pixel_values"] = pixels(folder, prompt.images)
         if hasattr(model.processor, "qformer_tokenizer"):
             asked = model.processor.qformer_tokenizer(["a photo of"] * len(prompt.images), return_tensors="pt")
-            found["qformer_input_ids"], found["qformer_attention_mask"] = asked["input_ids"], asked["attention_mask"]
-        return found
+            actual["qformer_input_ids"], actual["qformer_attention_mask"] = asked["input_ids"], asked["attention_mask"]
+        return actual
 
     return inputs
 
@@ -47,9 +47,9 @@ def prefixed_twin(model: Any, folder: str) -> PlainTwin:
 
 def blip_twin(model: Any, folder: str) -> PlainTwin:
     def inputs(prompt: Any, text: str) -> dict[str, Any]:
-        found = dict(model.tokenizer(text, add_special_tokens=False, return_tensors="pt"))
-        found.pop("token_type_ids", None)
-        return {**found, "pixel_values": pixels(folder, prompt.images)}
+        actual = dict(model.tokenizer(text, add_special_tokens=False, return_tensors="pt"))
+        actual.pop("token_type_ids", None)
+        return {**actual, "pixel_values": pixels(folder, prompt.images)}
 
     start = model.model.config.text_config.bos_token_id
     return torch_twin(model.model, model.tokenizer, inputs, [3], [start, start + 1])

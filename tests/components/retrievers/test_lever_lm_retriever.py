@@ -70,7 +70,7 @@ def test_checkpoints_are_chosen_by_name(folder: Path) -> None:
     for checkpoint in ("last", "min_vl", "min_tl"):
         retriever = component("retrievers", "lever-lm", folder=folder, checkpoint=checkpoint, batch_size=5)
         assert retriever.retrieve(INDEX, make_queries(INDEX, np.arange(7)), 2, 0).shape == (7, 2)
-    with pytest.raises(StoreError, match="checkpoints there: last, min_tl, min_vl"):
+    with pytest.raises(StoreError, match="checkpoints in its folder: last, min_tl, min_vl"):
         component("retrievers", "lever-lm", folder=folder, checkpoint="best").retrieve(
             INDEX, make_queries(INDEX, np.arange(1)), 1, 0
         )

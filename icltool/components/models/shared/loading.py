@@ -41,7 +41,7 @@ COMPILED = ("MLP", "RMSNorm")
 _UNREACHABLE = re.compile(
     r"connect to|outgoing traffic has been disabled|offline mode|Max retries|resolve", re.IGNORECASE
 )
-#: Characters shown of another library's error, at most.
+#: Characters of another library's error in a message, at most.
 MESSAGE = 240
 
 

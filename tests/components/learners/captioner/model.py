@@ -61,8 +61,8 @@ class NormedPatches(torch.nn.Conv2d):
         self.norm = torch.nn.BatchNorm2d(self.out_channels)
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-        found: torch.Tensor = self.norm(super().forward(pixels))
-        return found
+        actual: torch.Tensor = self.norm(super().forward(pixels))
+        return actual
 
 
 def network(vocabulary: int, dropout: float) -> Any:
@@ -119,11 +119,11 @@ class TinyCaptioner:
     def generate(
         self, prompts: Sequence[Prompt], options: GenerationOptions, batch_size: int, features: Any = None
     ) -> list[str]:
-        found: list[str] = []
+        actual: list[str] = []
         for low in range(0, len(prompts), batch_size):
             part = prompts[low : low + batch_size]
-            found += [beams[0].text for beams in self.sample_beams(part, self._pixels(part), options)]
-        return found
+            actual += [beams[0].text for beams in self.sample_beams(part, self._pixels(part), options)]
+        return actual
 
     def fine_tuning_recipe(self, task: str) -> Mapping[str, Any]:
         return self.recipe
@@ -136,14 +136,14 @@ class TinyCaptioner:
         }
 
     def layer_ids(self) -> Mapping[str, int]:
-        found = {}
+        actual = {}
         for name, _ in self.network.named_parameters():
             if name.startswith("encoder.embeddings."):
-                found[name] = 0
+                actual[name] = 0
             elif name.startswith("encoder."):
                 parts = [part for part in name.split(".") if part.isdigit()]
-                found[name] = 1 + int(parts[0]) if parts else 3
-        return found
+                actual[name] = 1 + int(parts[0]) if parts else 3
+        return actual
 
     def resize_images(self, size: int) -> None:
         raise NotImplementedError
@@ -177,7 +177,7 @@ class TinyCaptioner:
         self, prompts: Sequence[Prompt], pixels: Any, options: GenerationOptions
     ) -> list[list[BeamSample]]:
         texts = self._ids([prompt.text for prompt in prompts])
-        found: list[list[BeamSample]] = [[] for _ in texts]
+        actual: list[list[BeamSample]] = [[] for _ in texts]
         for length in sorted({len(text) for text in texts}):  # those that need no padding together
             places = [place for place, text in enumerate(texts) if len(text) == length]
             with torch.no_grad():
@@ -194,8 +194,8 @@ class TinyCaptioner:
                 answer = ids[length:]
                 answer = answer[: answer.index(1) + 1] if 1 in answer else answer
                 text = self.tokenizer.decode(answer, skip_special_tokens=True)
-                found[places[row // options.num_beams]].append(BeamSample(tuple(answer), text, score))
-        return found
+                actual[places[row // options.num_beams]].append(BeamSample(tuple(answer), text, score))
+        return actual
 
     def save_fine_tuned(self, file: Path, names: Sequence[str], about: Mapping[str, Any]) -> None:
         save_fine_tuned(file, self.network, names, self.name, "", "f00d", {}, about)

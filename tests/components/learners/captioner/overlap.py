@@ -26,9 +26,9 @@ class WordOverlap:
         return np.array([self._one(text, known) for text, known in zip(predictions, references, strict=True)])
 
     def _one(self, text: str, known: Sequence[str]) -> float:
-        counts, found = getattr(self, "counts", {}), set(text.split())
+        counts, actual = getattr(self, "counts", {}), set(text.split())
         weigh = {word: 1 / counts.get(word, 1) for reference in known for word in reference.split()}
-        return sum(weight for word, weight in weigh.items() if word in found) + 0.01 * len(found)
+        return sum(weight for word, weight in weigh.items() if word in actual) + 0.01 * len(actual)
 
 
 class Locked(WordOverlap):

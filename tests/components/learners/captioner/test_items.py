@@ -31,17 +31,17 @@ def test_every_item_comes_once_an_epoch_and_processes_share_the_batches_of_one(
     for rank in range(world):
         order = EpochOrder(count, size, seed=1, world=world, rank=rank)
         order.set_epoch(epoch)
-        found = list(order)
-        assert len(found) == len(order)
+        actual = list(order)
+        assert len(actual) == len(order)
         resumed = EpochOrder(count, size, seed=1, world=world, rank=rank)
         resumed.begin_at(epoch, start)
         resumed.set_epoch(epoch)
-        assert list(resumed) == found[start:]
+        assert list(resumed) == actual[start:]
         resumed.set_epoch(epoch + 1)
         assert len(list(resumed)) == len(order)
-        batches.append([positions[: order.own(i)] for i, (_, positions) in enumerate(found)])
-        assert {key for key, _ in found} == {epoch}
-        assert all(positions for _, positions in found)
+        batches.append([positions[: order.own(i)] for i, (_, positions) in enumerate(actual)])
+        assert {key for key, _ in actual} == {epoch}
+        assert all(positions for _, positions in actual)
     one = EpochOrder(count, size * world, seed=1)
     one.set_epoch(epoch)
     shared = [sorted(p for own in parts for p in own) for parts in zip(*batches, strict=True)]
@@ -106,9 +106,9 @@ def test_images_are_varied_by_what_they_are_not_by_when_they_are_read(examples: 
 def test_workers_read_what_one_process_reads(examples: list[Example]) -> None:
     items = Items(InMemoryExamples(examples), "all", None, 0)
     images = pickle.loads(pickle.dumps(TrainingImages(items, Reader(16, VARIED), 4)))
-    found = [list(loader(images, EpochOrder(len(items), 4, 0), workers)) for workers in (0, 2)]
-    assert [b["positions"] for b in found[0]] == [b["positions"] for b in found[1]]
-    for one, other in zip(*found, strict=True):
+    actual = [list(loader(images, EpochOrder(len(items), 4, 0), workers)) for workers in (0, 2)]
+    assert [b["positions"] for b in actual[0]] == [b["positions"] for b in actual[1]]
+    for one, other in zip(*actual, strict=True):
         assert torch.equal(one["pixels"], other["pixels"])
 
 

@@ -25,9 +25,9 @@ def test_label_smoothing_is_the_formula(smoothing: float) -> None:
 def test_smoothed_targets_are_a_distribution() -> None:
     """The target has probability 1 - s, every other token s / (V - 1)."""
     logits, tokens = torch.randn(4, 6, generator=torch.Generator().manual_seed(1)), torch.tensor([0, 5, 2, 2])
-    wanted = torch.full((4, 6), 0.2 / 5)
-    wanted[torch.arange(4), tokens] = 0.8
-    plain = -(wanted * torch.log_softmax(logits, -1)).sum(-1).mean()
+    expected = torch.full((4, 6), 0.2 / 5)
+    expected[torch.arange(4), tokens] = 0.8
+    plain = -(expected * torch.log_softmax(logits, -1)).sum(-1).mean()
     assert float(smoothed_cross_entropy(logits, tokens, 0.2)) == pytest.approx(float(plain), rel=1e-5)
 
 

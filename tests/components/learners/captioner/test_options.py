@@ -118,5 +118,5 @@ def _all_frozen(folder: Path, examples: list[Example]) -> None:
 )
 def test_a_recipes_warm_up_belongs_to_its_schedule(given: dict[str, object], expected: tuple[object, ...]) -> None:
     recipe = {"schedule": "blip2", "warmup_steps": 1000, "warmup_lr": 1e-8, "lr": 1e-5}
-    found = with_recipe(made("captioner", CaptionerOptions, given), recipe)
-    assert (found.schedule, found.warmup_steps, found.warmup, found.warmup_lr) == expected
+    actual = with_recipe(made("captioner", CaptionerOptions, given), recipe)
+    assert (actual.schedule, actual.warmup_steps, actual.warmup, actual.warmup_lr) == expected

@@ -51,14 +51,14 @@ def expected(kind: str, options: dict[str, Any]) -> list[float]:
 
 def recorded(folder: Path) -> list[float]:
     """The rate of each step from the logs, those of an interrupted run included."""
-    found: dict[int, float] = {}
+    actual: dict[int, float] = {}
     for log in (folder / "logs").glob("metrics*.csv"):
         for row in csv.DictReader(log.open()):
             if row.get("lr"):
-                known = found.setdefault(int(row["step"]), float(row["lr"]))
+                known = actual.setdefault(int(row["step"]), float(row["lr"]))
                 assert known == float(row["lr"])  # steps that were made twice had the same rate
-    assert sorted(found) == list(range(1, STEPS * EPOCHS + 1))
-    return [found[step] for step in sorted(found)]
+    assert sorted(actual) == list(range(1, STEPS * EPOCHS + 1))
+    return [actual[step] for step in sorted(actual)]
 
 
 @pytest.mark.parametrize(

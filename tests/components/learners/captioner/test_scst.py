@@ -39,8 +39,8 @@ def test_processes_give_the_rewards_that_this_one_gives() -> None:
     plain = WordOverlap()
     plain.fit(CORPUS)
     told = [known for texts, known in zip(CAPTIONS, REFERENCES, strict=True) for _ in texts]
-    wanted = plain.score([text for texts in CAPTIONS for text in texts], told)
-    assert rewards_of(0).tolist() == wanted.tolist() == rewards_of(2).tolist()
+    expected = plain.score([text for texts in CAPTIONS for text in texts], told)
+    assert rewards_of(0).tolist() == expected.tolist() == rewards_of(2).tolist()
 
 
 def test_cider_is_sent_fitted_and_a_metric_that_cannot_be_sent_is_made_in_each_process() -> None:
@@ -60,8 +60,8 @@ def test_a_process_that_dies_is_one_clear_error() -> None:
 
 
 def test_advantages_are_over_the_mean_of_a_image_s_beams() -> None:
-    found = advantages_of(np.array([1.0, 3.0, 0.1, 0.1, 0.1, 5.0]), [2, 3, 1])
-    assert found.tolist() == [-1.0, 1.0, 0.0, 0.0, 0.0, 0.0]
+    actual = advantages_of(np.array([1.0, 3.0, 0.1, 0.1, 0.1, 5.0]), [2, 3, 1])
+    assert actual.tolist() == [-1.0, 1.0, 0.0, 0.0, 0.0, 0.0]
 
 
 def critic_of(examples: list[Example]) -> tuple[FineTuningSet, SelfCritical]:
@@ -81,7 +81,7 @@ def test_the_loss_beside_a_plain_twin(examples: list[Example]) -> None:
     """Beam by beam, with `Model.score` for the log-probabilities."""
     data, critic = critic_of(examples)
     model: Any = data.model
-    wanted, rewards = 0.0, []
+    expected, rewards = 0.0, []
     sampled = []
     for example in data.examples.rows(range(3)):
         beams = [BeamSample((*model._ids([text])[0], 1), text, 0.0) for text in (example.label, "a red", "bar")]
@@ -89,10 +89,10 @@ def test_the_loss_beside_a_plain_twin(examples: list[Example]) -> None:
         rewards += own.tolist()
         for beam, reward in zip(beams, own, strict=True):
             prompt = model.plain_prompt("", example.image, beam.text)
-            wanted -= model.score([prompt], 1)[0].log_prob * (reward - own.mean()) / 3 / 3
+            expected -= model.score([prompt], 1)[0].log_prob * (reward - own.mean()) / 3 / 3
         sampled.append(beams)
     loss, reward = loss_of(data, critic, sampled)
-    assert float(loss) == pytest.approx(wanted, rel=1e-4)
+    assert float(loss) == pytest.approx(expected, rel=1e-4)
     assert reward == pytest.approx(np.mean(rewards))
 
 

@@ -37,8 +37,8 @@ def test_it_learns_and_leaves_weights_history_and_card(trained: Any) -> None:
     first, last = outcome.history[0], outcome.history[-1]
     assert last["train_loss"] < 0.7 * first["train_loss"]
     assert last["val_loss"] < first["val_loss"]
-    wanted = {"epoch", "step", "train_loss", "train_xe", "val_loss", "val_overlap", "selected"}
-    assert set(last) == wanted | {"images_per_second", "images_per_second_per_device"}
+    expected = {"epoch", "step", "train_loss", "train_xe", "val_loss", "val_overlap", "selected"}
+    assert set(last) == expected | {"images_per_second", "images_per_second_per_device"}
     assert [record["step"] for record in outcome.history] == [9 * k for k in range(1, 7)]
     assert progress.tasks == [("train captioner", 54)]
     assert "images/s per device" in progress.notes[-1]

@@ -44,10 +44,10 @@ def test_demonstrations_are_distinct_and_none_shares_the_query_s_image(
             with pytest.raises(DataError, match="may be used for example"):
                 draws.demonstrations(position, shots, draw)
             continue
-        found = draws.demonstrations(position, shots, draw)
-        assert len(set(found.tolist())) == shots
-        assert set(found.tolist()) <= set(left)
-        assert np.array_equal(found, draws.demonstrations(position, shots, draw))
+        actual = draws.demonstrations(position, shots, draw)
+        assert len(set(actual.tolist())) == shots
+        assert set(actual.tolist()) <= set(left)
+        assert np.array_equal(actual, draws.demonstrations(position, shots, draw))
 
 
 def test_near_duplicates_are_no_demonstrations_of_one_another() -> None:

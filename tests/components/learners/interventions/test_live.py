@@ -56,13 +56,13 @@ def test_gradients_reach_vectors_alphas_and_temperature_only(
 
 
 def test_checkpointing_changes_no_gradient(data: InterventionSet) -> None:
-    found = []
+    actual = []
     for checkpointing in (False, True):
         module = module_of(data, grad_checkpointing=checkpointing)
         with checkpointed(data.model.checkpointed_layers() if checkpointing else ()):  # type: ignore[attr-defined]
             module.backward(module.total(module.losses([0, 1, 2])))
-        found.append([p.grad for p in module.parameters()])
-    for one, other in zip(*found, strict=True):
+        actual.append([p.grad for p in module.parameters()])
+    for one, other in zip(*actual, strict=True):
         assert torch.allclose(one, other, rtol=1e-5, atol=1e-8)
 
 
@@ -200,12 +200,12 @@ def test_without_kept_answers_every_epoch_shows_other_demonstrations(data: Inter
 
 
 def test_gradients_do_not_depend_on_where_features_come_from(tiny_model: Any, examples: list[Example]) -> None:
-    found = []
+    actual = []
     for cached in (True, False):
         module = module_of(intervention_set(tiny_model, examples, cached=cached))
         module.backward(module.total(module.losses([0, 1])))
-        found.append(module.student.vectors.grad)
-    assert torch.allclose(*found, atol=1e-6)
+        actual.append(module.student.vectors.grad)
+    assert torch.allclose(*actual, atol=1e-6)
 
 
 def trained(data: InterventionSet, folder: Path, progress: Any = None, **options: Any) -> Any:
@@ -263,7 +263,7 @@ def test_an_interrupted_training_goes_on_and_gives_the_same_file(
     progress = Ending(10**6)
     outcome = trained(data, tmp_path / "cut", progress, epochs=3, **options)
     assert progress.tasks == [("train live", 6)]
-    assert any("going on" in line for line in progress.said)
+    assert any("resuming" in line for line in progress.said)
     one, other = (load_file(o.checkpoints["last"]) for o in (whole_run, outcome))
     assert all(torch.equal(one[key], other[key]) for key in one)
     assert [r["epoch"] for r in outcome.history] == [1, 2, 3]

@@ -50,13 +50,13 @@ def test_a_temperature_flattens_both_sides_and_scales_by_its_square() -> None:
 
 def test_cut_distributions_count_the_other_tokens_as_one_outcome() -> None:
     teacher, student = logits_of([0.5, 0.3, 0.15, 0.05]), logits_of([0.25, 0.25, 0.3, 0.2])
-    found = cut(teacher, 2)
-    assert found.tokens is not None
-    assert found.rest is not None
-    assert found.tokens.tolist() == [[0, 1]]
-    assert float(found.rest) == pytest.approx(math.log(0.2), rel=1e-5)
+    actual = cut(teacher, 2)
+    assert actual.tokens is not None
+    assert actual.rest is not None
+    assert actual.tokens.tolist() == [[0, 1]]
+    assert float(actual.rest) == pytest.approx(math.log(0.2), rel=1e-5)
     by_hand = 0.5 * math.log(0.5 / 0.25) + 0.3 * math.log(0.3 / 0.25) + 0.2 * math.log(0.2 / 0.5)
-    assert float(divergence(found, student)) == pytest.approx(by_hand, rel=1e-5)
+    assert float(divergence(actual, student)) == pytest.approx(by_hand, rel=1e-5)
 
 
 @settings(deadline=None, max_examples=60)
@@ -65,10 +65,10 @@ def test_a_cut_divergence_is_never_larger_than_the_whole_one(seed: int, k: int, 
     generator = torch.Generator().manual_seed(seed)
     teacher, student = (3 * torch.randn(4, 10, generator=generator) for _ in range(2))
     exact = float(divergence(whole(teacher, temperature), student, temperature))
-    found = float(divergence(cut(teacher, k, temperature), student, temperature))
-    assert -1e-5 <= found <= exact + 1e-5
+    actual = float(divergence(cut(teacher, k, temperature), student, temperature))
+    assert -1e-5 <= actual <= exact + 1e-5
     if k >= 9:  # one token is left, alone in its outcome; or none
-        assert found == pytest.approx(exact, rel=1e-3, abs=1e-5)
+        assert actual == pytest.approx(exact, rel=1e-3, abs=1e-5)
 
 
 def test_no_divergence_between_equal_distributions_and_finite_where_the_teacher_is_certain() -> None:

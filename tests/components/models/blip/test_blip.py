@@ -46,8 +46,8 @@ def test_answers_equal_those_of_transformers(beams: int, model: BlipModel, image
         pixels(model.source, tuple(p.images[0] for p in prompts)), ids, torch.ones_like(ids), max_new_tokens=8,
         num_beams=beams, suppress_tokens=model._suppressed(), **({"length_penalty": 1.0} if beams > 1 else {}),
     )  # fmt: skip
-    wanted = model.tokenizer.batch_decode(output[:, ids.shape[1] - 1 :], skip_special_tokens=True)
-    assert model.generate(prompts, GenerationOptions(8, beams, 1.0), 4) == wanted
+    expected = model.tokenizer.batch_decode(output[:, ids.shape[1] - 1 :], skip_special_tokens=True)
+    assert model.generate(prompts, GenerationOptions(8, beams, 1.0), 4) == expected
 
 
 def test_a_tokenizer_of_another_model_is_refused(folder_of: Folder, tmp_path: Path) -> None:

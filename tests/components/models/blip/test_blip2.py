@@ -80,12 +80,12 @@ def test_answers_equal_those_of_transformers(beams: int, model: Blip2Model, imag
         num_beams=beams, pad_token_id=model._pad, suppress_tokens=[model.placeholder], **told,
         **({"length_penalty": 1.0} if beams > 1 else {}),
     )  # fmt: skip
-    wanted = model.tokenizer.batch_decode(
+    expected = model.tokenizer.batch_decode(
         output[:, 0 if model.target_apart else ids.shape[1] :], skip_special_tokens=True
     )
     if not model.target_apart and output.shape[1] <= 8:  # releases that give the answer alone
-        wanted = model.tokenizer.batch_decode(output, skip_special_tokens=True)
-    assert model.generate(prompts, GenerationOptions(8, beams, 1.0), 4) == wanted
+        expected = model.tokenizer.batch_decode(output, skip_special_tokens=True)
+    assert model.generate(prompts, GenerationOptions(8, beams, 1.0), 4) == expected
 
 
 def test_the_published_search(model: Blip2Model, images: Images) -> None:
@@ -127,9 +127,9 @@ def test_another_size_of_images(folder_of: Folder, images: Images) -> None:
     small = Blip2Model(CaptionerOptions(path=folder_of(tiny.blip2_opt), device="cpu"))
     large = Blip2Model(CaptionerOptions(path=folder_of(tiny.blip2_opt), device="cpu", image_size=42))
     shown = torch.randn(2, 3, 42, 42)
-    wanted = small.model.vision_model(shown, interpolate_pos_encoding=True).last_hidden_state
-    found = large.model.vision_model(shown).last_hidden_state
-    torch.testing.assert_close(found, wanted, atol=1e-4, rtol=1e-4)
+    expected = small.model.vision_model(shown, interpolate_pos_encoding=True).last_hidden_state
+    actual = large.model.vision_model(shown).last_hidden_state
+    torch.testing.assert_close(actual, expected, atol=1e-4, rtol=1e-4)
     assert large.image_size == large.model.vision_model.embeddings.image_size == 42
     assert large.fingerprint() != small.fingerprint()
     image = images("caption")[0].image

@@ -52,8 +52,8 @@ def test_text_has_the_tokens_that_it_has_by_itself(scheme: str) -> None:
     """In training image tokens were put before those of the text, whose first word has its blank (or none)."""
     tokenizer = tiny.piece_tokenizer("<s>", scheme)
     start = opening(tokenizer, "<image>", "<s>")
-    found = tokenizer(f"<image>{start}a photo of", add_special_tokens=False)["input_ids"]
-    assert found[1:] == tokenizer("a photo of")["input_ids"]
+    actual = tokenizer(f"<image>{start}a photo of", add_special_tokens=False)["input_ids"]
+    assert actual[1:] == tokenizer("a photo of")["input_ids"]
 
 
 def test_a_folder_without_the_q_formers_tokenizer_is_refused(folder_of: Folder, tmp_path: Path) -> None:

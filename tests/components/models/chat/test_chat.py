@@ -306,14 +306,14 @@ def test_images_are_encoded_once_where_prompts_cannot_change_them(
         pytest.skip("this release of transformers takes no ready image features")
     assert isinstance(model, SupportsImageCache)
     prompts = [model.prompt("caption", examples[1 : 1 + k], examples[0]) for k in (2, 0)]
-    wanted = [s.log_prob for s in model.score(prompts, 2)]
+    expected = [s.log_prob for s in model.score(prompts, 2)]
     paths = [e.image for e in examples[:3]]
     features = dict(zip(paths, model.image_features(paths, 2), strict=True))
     monkeypatch.setattr(type(model.model), "get_image_features", lambda *a, **k: pytest.fail("encoded again"))
     monkeypatch.setattr(type(model.model.model), "get_image_features", lambda *a, **k: pytest.fail("encoded again"))
-    assert [s.log_prob for s in model.score(prompts, 2, features)] == pytest.approx(wanted, abs=1e-4)
+    assert [s.log_prob for s in model.score(prompts, 2, features)] == pytest.approx(expected, abs=1e-4)
     model._images._processed.clear()
-    assert [s.log_prob for s in model.score(prompts, 1, features)] == pytest.approx(wanted, abs=1e-4)
+    assert [s.log_prob for s in model.score(prompts, 1, features)] == pytest.approx(expected, abs=1e-4)
 
 
 @pytest.mark.parametrize("family", ["llava-onevision", "qwen3-vl"])

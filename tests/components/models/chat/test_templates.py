@@ -67,10 +67,10 @@ def test_the_prefix_engine_shares_what_the_prompts_share(
     engine, options = PrefixEngine(model, Batches(5), 2**26), GenerationOptions(4, 2)
     for chosen in ([[a], [b], [c]], [[a, b], [a, c], [c, a], [c, b]], [[a, b, c], [a, c, b], []]):
         prompts = [model.prompt("vqa", demonstrations, query) for demonstrations in chosen]
-        wanted = [model.score([p], 1)[0] for p in prompts]
-        found = engine.scores(prompts, None, True)
-        assert [s.log_prob for s in found] == pytest.approx([s.log_prob for s in wanted], abs=1e-4)
-        assert [s.tokens for s in found] == [s.tokens for s in wanted]
+        expected = [model.score([p], 1)[0] for p in prompts]
+        actual = engine.scores(prompts, None, True)
+        assert [s.log_prob for s in actual] == pytest.approx([s.log_prob for s in expected], abs=1e-4)
+        assert [s.tokens for s in actual] == [s.tokens for s in expected]
     assert engine.answers(prompts, options, None) == [model.generate([p], options, 1)[0] for p in prompts]
     assert engine.counts.computed < 0.8 * engine.counts.scored
 

@@ -88,8 +88,8 @@ def test_scores_and_answers_are_the_same_under_every_release(resampled: IdeficsM
     prompts = [resampled.prompt("caption", examples[1 : 1 + k], examples[0]) for k in (0, 1, 2)]
     with open_session("caption", resampled, GenerationOptions(6, 3), 2, 2**20) as session:
         requests = [ScoringRequest(examples[0], tuple(examples[1 : 1 + k])) for k in (0, 1, 2)]
-        found, answers = session.target_scores(requests), session.answers(requests)
-    for scores in (found, resampled.score(prompts, 1)):
+        actual, answers = session.target_scores(requests), session.answers(requests)
+    for scores in (actual, resampled.score(prompts, 1)):
         assert [score.log_prob for score in scores] == pytest.approx(RECORDED[0], rel=1e-5)
     assert tuple(answers) == RECORDED[1]
 
@@ -155,8 +155,8 @@ def test_weights_are_found_in_the_checkpoint_folder_of_the_environment(
 ) -> None:
     (tmp_path / "idefics-9b").symlink_to(resampled.source)
     monkeypatch.setenv("MODEL_CPK_DIR", str(tmp_path))
-    found = IdeficsModel(IdeficsOptions(name="idefics-9b", hub_id="HuggingFaceM4/idefics-9b", device="cpu"))
-    assert found.model.config.use_resampler
+    actual = IdeficsModel(IdeficsOptions(name="idefics-9b", hub_id="HuggingFaceM4/idefics-9b", device="cpu"))
+    assert actual.model.config.use_resampler
 
 
 def test_the_fingerprint_tells_weights_and_precision_apart(resampled: IdeficsModel, tiny_model: IdeficsModel) -> None:

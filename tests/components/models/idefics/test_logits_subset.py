@@ -30,10 +30,10 @@ def test_wanted_tokens_come_out_the_same_and_others_are_zero() -> None:
     plain = layer(states)
     rows, columns = torch.tensor([0, 0, 1]), torch.tensor([1, 4, 2])
     with subset.of(rows, columns):
-        found = layer(states)
-    torch.testing.assert_close(found[rows, columns], plain[rows, columns])
-    found[rows, columns] = 0
-    assert not found.any()
+        actual = layer(states)
+    torch.testing.assert_close(actual[rows, columns], plain[rows, columns])
+    actual[rows, columns] = 0
+    assert not actual.any()
     with subset.of(rows[:0], columns[:0]):
         assert not layer(states).any()
 

@@ -34,10 +34,10 @@ def test_evaluation_is_what_the_processor_does(side: int, size: tuple[int, int],
 
     processor = BlipImageProcessorPil(size={"height": side, "width": side})
     path = image_file(tmp_path, size)
-    wanted = processor([Image.open(path).convert("RGB")], return_tensors="np")["pixel_values"][0]
-    found = ImageReader(side, tuple(processor.image_mean), tuple(processor.image_std))(path)
-    assert found.dtype == np.float32
-    np.testing.assert_allclose(found, wanted, atol=1e-6)
+    expected = processor([Image.open(path).convert("RGB")], return_tensors="np")["pixel_values"][0]
+    actual = ImageReader(side, tuple(processor.image_mean), tuple(processor.image_std))(path)
+    assert actual.dtype == np.float32
+    np.testing.assert_allclose(actual, expected, atol=1e-6)
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -49,9 +49,9 @@ def test_evaluation_in_the_centre(size: tuple[int, int], tmp_path: Path) -> None
     short = min(size)
     resized = image.resize((256 * width // short, 256 * height // short), Image.Resampling.BICUBIC)
     top, left = round((resized.height - 224) / 2), round((resized.width - 224) / 2)
-    wanted = np.asarray(resized, np.float64)[top : top + 224, left : left + 224].transpose(2, 0, 1) / 255 * 2 - 1
+    expected = np.asarray(resized, np.float64)[top : top + 224, left : left + 224].transpose(2, 0, 1) / 255 * 2 - 1
     reader = ImageReader(224, HALF, HALF, evaluation="centre", shorter=256)
-    np.testing.assert_allclose(reader(path), wanted, atol=1e-6)
+    np.testing.assert_allclose(reader(path), expected, atol=1e-6)
 
 
 @given(

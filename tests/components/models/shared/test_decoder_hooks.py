@@ -117,13 +117,13 @@ def test_a_model_that_is_partly_on_disk_conforms(folder_of: Folder, tmp_path: Pa
     accelerate = pytest.importorskip("accelerate")
     model = TextModel(RemoteCodeOptions(path=folder_of(tiny.llama), device="cpu"))
     prompts = text_prompts(model)
-    wanted = log_probs(model, prompts)
+    expected = log_probs(model, prompts)
     names = ("model.embed_tokens", "model.layers.0", "model.rotary_emb", "lm_head")
     places = {**dict.fromkeys(names, "cpu"), "model.layers.1": "disk", "model.norm": "disk"}
     model.model = accelerate.dispatch_model(model.model, places, main_device="cpu", offload_dir=str(tmp_path))
     assert {str(p.device) for p in model.decoder_layers()[1].parameters()} == {"meta"}
     check_hooks(model, prompts, None, 1e-4)
-    assert log_probs(model, prompts) == pytest.approx(wanted, abs=1e-5)
+    assert log_probs(model, prompts) == pytest.approx(expected, abs=1e-5)
 
 
 def test_what_each_adapter_shifts(folder_of: Folder) -> None:
@@ -145,14 +145,14 @@ def test_prompts_with_and_without_images_share_a_batch(family: str, folder_of: F
         model = ChatModel(ChatOptions(name=family, path=folder_of(tiny.CHAT[family]), device="cpu"))
     shown, (a, b) = images("vqa")[:4], (replace(e, image="") for e in images("vqa")[:2])
     prompts = [model.prompt("vqa", d, q) for d, q in (([a], b), (shown[1:3], shown[0]), ([], a), ([a], shown[3]))]
-    wanted = [score.log_prob for score in model.score(prompts, 1)]
+    expected = [score.log_prob for score in model.score(prompts, 1)]
     paths = [e.image for e in shown]
     features = (
         dict(zip(paths, model.image_features(paths, 2), strict=True)) if hasattr(model, "image_features") else None
     )
     for given in (None, features):
-        assert log_probs(model, prompts, given) == pytest.approx(wanted, abs=1e-4)
-    assert log_probs(model, prompts[::2]) == pytest.approx(wanted[::2], abs=1e-4)
+        assert log_probs(model, prompts, given) == pytest.approx(expected, abs=1e-4)
+    assert log_probs(model, prompts[::2]) == pytest.approx(expected[::2], abs=1e-4)
 
 
 def test_the_head_sees_the_wanted_positions_alone(folder_of: Folder) -> None:

@@ -117,8 +117,8 @@ def test_parts_in_half_precision_train_under_autocast(family: str, folder_of: Fo
     assert losses[-1] < losses[0]
     scores = [s.log_prob for s in model.score(prompts, 4)]
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-        found, _ = fine_tuned_log_probs(model, model.fine_tuning_batch(prompts, shown))
-    assert found == pytest.approx(scores, abs=0.3)
+        actual, _ = fine_tuned_log_probs(model, model.fine_tuning_batch(prompts, shown))
+    assert actual == pytest.approx(scores, abs=0.3)
     options = model.generation_defaults("caption")
     search = GenerationOptions(**{**options, "max_new_tokens": 10, "min_new_tokens": 2})
     assert [b[0].text for b in model.sample_beams(prompts, shown, search)] == model.generate(prompts, search, 4)
@@ -192,12 +192,12 @@ def test_beams_share_their_image(family: str, folder_of: Folder, images: Images)
     with model.network.vision_model.register_forward_hook(
         lambda _, a, k, out: seen.append(len(out[0])), with_kwargs=True
     ):
-        wanted = gradients(model, model.fine_tuning_batch(told, shown[rows], answers=answers))
-        found = gradients(model, model.fine_tuning_batch(told, shown, answers=answers, images=rows))
+        expected = gradients(model, model.fine_tuning_batch(told, shown[rows], answers=answers))
+        actual = gradients(model, model.fine_tuning_batch(told, shown, answers=answers, images=rows))
     assert seen == [6, 3]
-    assert wanted.keys() == found.keys()
-    for name, gradient in wanted.items():
-        torch.testing.assert_close(found[name], gradient, rtol=1e-3, atol=1e-4)
+    assert expected.keys() == actual.keys()
+    for name, gradient in expected.items():
+        torch.testing.assert_close(actual[name], gradient, rtol=1e-3, atol=1e-4)
     for wrong in ([0, 1], [0, 0, 2, 0, 1, 3], [0, 0, 2, 0, 1, -1]):
         with pytest.raises(ValueError, match="must name one of 3 images for each of 6 prompts"):
             model.fine_tuning_batch(told, shown, answers=answers, images=wrong)
@@ -319,7 +319,7 @@ def test_fine_tuned_weights_answer_as_their_best_were_chosen(folder_of: Folder, 
     model.save_fine_tuned(file, ["query_tokens"], {"task": "caption", "generation": search})
     fine_tuned = Blip2Model(CaptionerOptions(path=str(file), device="cpu"))
     fine_tuned.export(tmp_path / "whole")
-    for found in (fine_tuned, Blip2Model(CaptionerOptions(path=str(tmp_path / "whole"), device="cpu"))):
-        defaults = dict(found.generation_defaults("caption"))
+    for actual in (fine_tuned, Blip2Model(CaptionerOptions(path=str(tmp_path / "whole"), device="cpu"))):
+        defaults = dict(actual.generation_defaults("caption"))
         assert {name: defaults.get(name) for name in search} == {**search, "later": None}
-        assert found.generation_defaults("inference") == model.generation_defaults("inference")
+        assert actual.generation_defaults("inference") == model.generation_defaults("inference")

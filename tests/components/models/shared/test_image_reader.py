@@ -119,8 +119,8 @@ class Faulty:
     def encode_images(self, prepared: Sequence[Any]) -> list[Any]:
         if self.fault == "batch":  # one image shows in another's features
             prepared = [image + prepared[0] * 1e-2 for image in prepared]
-        found = self.model.encode_images([np.asarray(image) for image in prepared])
-        return found[:1] if self.fault == "fewer" else found
+        actual = self.model.encode_images([np.asarray(image) for image in prepared])
+        return actual[:1] if self.fault == "fewer" else actual
 
 
 class FaultyReader:

@@ -18,9 +18,9 @@ RAMP = np.linspace(0, 255, 64, dtype=np.uint8).reshape(8, 8)
 def shown(image: Image.Image, path: Path) -> np.ndarray:
     """The pixels [H, W, 3] after writing and reading."""
     image.save(path)
-    found = read_image(str(path))
-    assert found.mode == "RGB"
-    return np.asarray(found)
+    actual = read_image(str(path))
+    assert actual.mode == "RGB"
+    return np.asarray(actual)
 
 
 def greys(levels: np.ndarray) -> np.ndarray:
@@ -30,8 +30,8 @@ def greys(levels: np.ndarray) -> np.ndarray:
 def test_greyscale_of_8_and_1_bits(tmp_path: Path) -> None:
     np.testing.assert_array_equal(shown(Image.fromarray(RAMP), tmp_path / "l.png"), greys(RAMP))
     black_or_white = np.where(RAMP > 127, 255, 0).astype(np.uint8)
-    found = shown(Image.fromarray(black_or_white).convert("1"), tmp_path / "one.png")
-    np.testing.assert_array_equal(found, greys(black_or_white))
+    actual = shown(Image.fromarray(black_or_white).convert("1"), tmp_path / "one.png")
+    np.testing.assert_array_equal(actual, greys(black_or_white))
 
 
 @pytest.mark.parametrize("name", ["x.png", "x.tif"])
@@ -42,18 +42,18 @@ def test_greyscale_of_16_bits_keeps_its_shades(tmp_path: Path, name: str) -> Non
 
 
 def test_cmyk(tmp_path: Path) -> None:
-    found = shown(Image.new("CMYK", (16, 16), (0, 255, 255, 0)), tmp_path / "x.jpg")
-    assert (abs(found.astype(int) - (255, 0, 0)) < 12).all()
+    actual = shown(Image.new("CMYK", (16, 16), (0, 255, 255, 0)), tmp_path / "x.jpg")
+    assert (abs(actual.astype(int) - (255, 0, 0)) < 12).all()
 
 
 def test_transparent_parts_are_white(tmp_path: Path) -> None:
     pixels = np.zeros((2, 2, 4), np.uint8)
     pixels[0, 0] = (10, 20, 30, 255)
     pixels[0, 1] = (0, 0, 0, 128)
-    found = shown(Image.fromarray(pixels), tmp_path / "rgba.png")
-    assert found.tolist() == [[[10, 20, 30], [127, 127, 127]], [[255, 255, 255], [255, 255, 255]]]
-    found = shown(Image.fromarray(pixels).convert("LA"), tmp_path / "la.png")
-    assert found[1].tolist() == [[255, 255, 255], [255, 255, 255]]
+    actual = shown(Image.fromarray(pixels), tmp_path / "rgba.png")
+    assert actual.tolist() == [[[10, 20, 30], [127, 127, 127]], [[255, 255, 255], [255, 255, 255]]]
+    actual = shown(Image.fromarray(pixels).convert("LA"), tmp_path / "la.png")
+    assert actual[1].tolist() == [[255, 255, 255], [255, 255, 255]]
 
 
 def test_palette_with_and_without_transparency(tmp_path: Path) -> None:

@@ -333,8 +333,8 @@ def test_norms_and_feed_forward_layers_are_compiled(
     assert {"MistralMLP", "MistralRMSNorm", "Idefics2VisionMLP"} <= set(handed)
     assert graphs == [], "nothing is compiled before it runs"
     prompts = [plain.prompt("caption", examples[k : k + 1], examples[9]) for k in range(2)]
-    wanted = [score.log_prob for score in plain.score(prompts, 2)]
-    assert [score.log_prob for score in compiled.score(prompts, 2)] == pytest.approx(wanted, abs=1e-4)
+    expected = [score.log_prob for score in plain.score(prompts, 2)]
+    assert [score.log_prob for score in compiled.score(prompts, 2)] == pytest.approx(expected, abs=1e-4)
     assert min(graphs) > 1
     assert len(graphs) >= len(set(handed))
     assert compiled.fingerprint() == plain.fingerprint()
@@ -351,8 +351,8 @@ def test_a_compiled_model_gives_the_same_scores(folder_of: Folder, images: Calla
     before = sum(dynamo.counters["stats"].values())
     for shots in (1, 2, 4):
         prompts = [plain.prompt("caption", examples[k : k + shots], examples[9]) for k in range(3)]
-        wanted = [score.log_prob for score in plain.score(prompts, 3)]
-        assert [score.log_prob for score in compiled.score(prompts, 3)] == pytest.approx(wanted, abs=1e-4)
+        expected = [score.log_prob for score in plain.score(prompts, 3)]
+        assert [score.log_prob for score in compiled.score(prompts, 3)] == pytest.approx(expected, abs=1e-4)
     assert sum(dynamo.counters["stats"].values()) > before  # something was compiled
     assert compiled.fingerprint() == plain.fingerprint()
 
@@ -370,8 +370,8 @@ def test_a_device_map_gives_the_same_scores(folder_of: Folder, images: Callable[
         Idefics2Model(IdeficsOptions(path=source, device="cpu")),
     )
     prompts = [whole.prompt("caption", examples[1 : 1 + k], examples[0]) for k in (2, 0)]
-    found, wanted = ([s.log_prob for s in m.score(prompts, 2)] for m in (spread, whole))
-    assert found == pytest.approx(wanted, abs=1e-4)
+    actual, expected = ([s.log_prob for s in m.score(prompts, 2)] for m in (spread, whole))
+    assert actual == pytest.approx(expected, abs=1e-4)
 
 
 def test_weights_are_found_by_either_variable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

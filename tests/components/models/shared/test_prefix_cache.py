@@ -74,8 +74,8 @@ def test_log_probabilities_are_those_of_the_targets(spans: list[Span], at_once: 
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(prefix_cache, "LOGITS_AT_ONCE", at_once)
-        found = span_log_probs(hidden, predicting_positions(spans, CPU), head, 10)
-    assert found.dtype == torch.float64
+        actual = span_log_probs(hidden, predicting_positions(spans, CPU), head, 10)
+    assert actual.dtype == torch.float64
     everything = torch.log_softmax(hidden, -1)
     count = 0
     for row, span in enumerate(spans):
@@ -83,7 +83,7 @@ def test_log_probabilities_are_those_of_the_targets(spans: list[Span], at_once: 
             k for k in range(span.start + 1, span.end + 1) if span.tokens.target_start <= k < len(span.tokens.ids)
         ]
         plain = sum(float(everything[row, k - 1 - span.start, span.tokens.ids[k]]) for k in following)
-        assert float(found[row]) == pytest.approx(plain, abs=1e-5)
+        assert float(actual[row]) == pytest.approx(plain, abs=1e-5)
         count += len(following)
     assert sum(asked) == count
     assert all(n <= max(1, at_once // 10) for n in asked)
@@ -102,8 +102,8 @@ def test_a_layer_attends_to_the_past_and_keeps_what_is_new(columns: int, keep: b
     assert cache.get_seq_length() == columns
     for number, (new, before) in enumerate(zip(own, past, strict=True)):
         seen = cache.update(*new, number)
-        for found, one, other in zip(seen, before, new, strict=True):
-            assert torch.equal(found, torch.cat([one, other], 2) if columns else other)
+        for actual, one, other in zip(seen, before, new, strict=True):
+            assert torch.equal(actual, torch.cat([one, other], 2) if columns else other)
     if keep:
         kept = own_keys_values(cache)
         assert all(torch.equal(a, b) for f, w in zip(kept, own, strict=True) for a, b in zip(f, w, strict=True))
@@ -120,9 +120,9 @@ def test_a_cache_to_generate_from_holds_every_row_for_each_beam() -> None:
 
 def test_a_token_that_stands_for_an_image_is_the_same_only_for_the_same_image() -> None:
     tokens = TokenizedPrompt([1, 7, 2, 7, 3, 4], 5)
-    found = image_units(tokens, Prompt("", ("a.jpg", "b.jpg"), ""), 7)
-    assert found.units == (1, (7, "a.jpg"), 2, (7, "b.jpg"), 3, 4)
-    assert (found.target_start, found.shared_end, found.images) == (5, 3, ("a.jpg", "b.jpg"))
+    actual = image_units(tokens, Prompt("", ("a.jpg", "b.jpg"), ""), 7)
+    assert actual.units == (1, (7, "a.jpg"), 2, (7, "b.jpg"), 3, 4)
+    assert (actual.target_start, actual.shared_end, actual.images) == (5, 3, ("a.jpg", "b.jpg"))
     assert image_units(TokenizedPrompt([1, 2, 3], 2), Prompt("", (), ""), 7).shared_end == 2
 
 

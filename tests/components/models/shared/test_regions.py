@@ -37,14 +37,14 @@ def shown(path: str, mode: str, *regions: Region) -> np.ndarray:
 
 def drawn(pixels: np.ndarray, *regions: Region) -> np.ndarray:
     """A plain twin of "highlight": where the outline is its colour, within it 60 parts of 255 of the fill."""
-    found = pixels.astype(np.float64)
+    actual = pixels.astype(np.float64)
     alpha = FILL[3] / 255
     for r in regions:
         rows, columns = slice(r.top, r.top + r.height + 1), slice(r.left, r.left + r.width + 1)
         inner = slice(r.top + 3, r.top + r.height - 2), slice(r.left + 3, r.left + r.width - 2)
-        found[rows, columns] = OUTLINE[:3]
-        found[inner] = (1 - alpha) * pixels[inner] + alpha * np.array(FILL[:3])
-    return found
+        actual[rows, columns] = OUTLINE[:3]
+        actual[inner] = (1 - alpha) * pixels[inner] + alpha * np.array(FILL[:3])
+    return actual
 
 
 def test_without_regions_the_image_is_as_it_is(path: str, pixels: np.ndarray) -> None:
@@ -53,14 +53,14 @@ def test_without_regions_the_image_is_as_it_is(path: str, pixels: np.ndarray) ->
 
 def test_a_highlight_is_composited_onto_the_original(path: str, pixels: np.ndarray) -> None:
     for regions in ((BOX,), (BOX, OTHER)):
-        found = shown(path, "highlight", *regions)
-        np.testing.assert_allclose(found, drawn(pixels, *regions), atol=1)
-    assert tuple(found[BOX.top, BOX.left]) == OUTLINE[:3]
+        actual = shown(path, "highlight", *regions)
+        np.testing.assert_allclose(actual, drawn(pixels, *regions), atol=1)
+    assert tuple(actual[BOX.top, BOX.left]) == OUTLINE[:3]
 
 
 def test_of_overlapping_boxes_the_later_one_stands_above(path: str, pixels: np.ndarray) -> None:
-    found = shown(path, "highlight", BOX, Region(20, 10, 20, 15))
-    np.testing.assert_allclose(found, drawn(pixels, BOX, Region(20, 10, 20, 15)), atol=1)
+    actual = shown(path, "highlight", BOX, Region(20, 10, 20, 15))
+    np.testing.assert_allclose(actual, drawn(pixels, BOX, Region(20, 10, 20, 15)), atol=1)
 
 
 def test_hide_and_only_are_each_others_opposite(path: str, pixels: np.ndarray) -> None:

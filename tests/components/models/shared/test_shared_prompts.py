@@ -76,10 +76,10 @@ def test_a_search_gives_the_figures_of_single_prompts(
         features = dict(zip(paths, model.image_features(paths, 2), strict=True))
     engine = PrefixEngine(model, Batches(5), limit)
     for prompts in steps:
-        wanted = alone.scores(prompts)
-        found = engine.scores(prompts, features, True)
-        assert [s.log_prob for s in found] == pytest.approx([s.log_prob for s in wanted], abs=1e-4)
-        assert [s.tokens for s in found] == [s.tokens for s in wanted]
+        expected = alone.scores(prompts)
+        actual = engine.scores(prompts, features, True)
+        assert [s.log_prob for s in actual] == pytest.approx([s.log_prob for s in expected], abs=1e-4)
+        assert [s.tokens for s in actual] == [s.tokens for s in expected]
     answers = engine.answers(steps[-1], OPTIONS, features)
     assert answers == alone.answers(steps[-1], OPTIONS)
     if limit == 2**26:

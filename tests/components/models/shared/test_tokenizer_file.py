@@ -37,12 +37,14 @@ def test_it_is_given_the_rules_of_its_file(llama: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(str(llama))
     written = Tokenizer.from_file(str(llama / FILE))
     behind = "<s>Question : what"
-    wanted = written.encode(behind, add_special_tokens=False).ids
-    assert tokenizer(behind, add_special_tokens=False)["input_ids"] != wanted, "this release builds it as its file says"
+    expected = written.encode(behind, add_special_tokens=False).ids
+    assert tokenizer(behind, add_special_tokens=False)["input_ids"] != expected, (
+        "this release builds it as its file says"
+    )
     as_in_file(tokenizer, str(llama), "llama")
     for probe in (behind, *PROBES):
-        found = tokenizer(probe, add_special_tokens=False)["input_ids"]
-        assert found == written.encode(probe, add_special_tokens=False).ids
+        actual = tokenizer(probe, add_special_tokens=False)["input_ids"]
+        assert actual == written.encode(probe, add_special_tokens=False).ids
     assert tokenizer.decode(tokenizer("a red cat")["input_ids"], skip_special_tokens=True).strip() == "a red cat"
 
 
