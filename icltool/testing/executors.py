@@ -92,8 +92,11 @@ def _check_looking_ahead(runner: Executor, units: int) -> None:
         sorted(actual) == list(range(units)), f"with a worker that looks ahead, results came back for {sorted(actual)}"
     )
     for announced in last.values():
-        expect(set(announced) <= set(range(units)), f"a worker was told to expect {announced}, which are no units")
-        expect(len(set(announced)) == len(announced), f"a worker was told to expect the same unit twice: {announced}")
+        expect(
+            set(announced) <= set(range(units)),
+            f"units {announced} were announced to a worker, but not all of them exist",
+        )
+        expect(len(set(announced)) == len(announced), f"a unit was announced to a worker twice: {announced}")
 
 
 def _check_closing(runner: Executor) -> None:

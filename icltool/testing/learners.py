@@ -163,7 +163,7 @@ def _weights(path: Path) -> dict[str, np.ndarray]:
     """Tensors of a safetensors file (or of all in a folder); the bytes of any other file."""
     if path.is_dir():
         files = sorted(path.rglob("*.safetensors"))
-        expect(files, f"checkpoint folder {path} holds no safetensors file")
+        expect(files, f"checkpoint folder {path} contains no safetensors file")
         return {f"{file.name}:{key}": value for file in files for key, value in _weights(file).items()}
     if path.suffix == ".safetensors":
         from safetensors.numpy import load_file

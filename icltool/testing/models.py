@@ -65,7 +65,7 @@ def check_model(
     IclError for a missing image); and `generate` (independent of the batch and of the target). With an image cache, scores and
     answers from image features must equal those from the images; with a prefix cache, prompts cut anywhere must give the same
     scores and answers. Decoder hooks are checked by `icltool.testing.hooks.check_hooks`. With a `twin`, scores, greedy answers
-    and answers of beam search must equal those of the twin. If the class of a registered name can write prompts without the
+    and answers of beam search must equal those of the twin. If the class of a registered model writes prompts without the
     weights, `check_prompt_renderer` checks that.
     """
     if isinstance(model, str):

@@ -50,8 +50,8 @@ class PlainTwin:
         Each step extends every beam by every token. An end token is none before `min_new_tokens`; with several beams the
         log-probabilities of tokens that an answer has already are multiplied by `repetition_penalty`. Of the best (1 +
         number of end tokens) x beams extensions, those that end are kept as answers when they are among the first
-        `num_beams`; the best others go on. The search stops when `num_beams` answers are at least as good as the best
-        beam that goes on.
+        `num_beams`; the best others continue. The search stops when `num_beams` answers are at least as good as the best
+        continuing beam.
         """
         width, done, running = options.num_beams, [], [(0.0, [])]  # type: ignore[var-annotated]
         for step in range(1, options.max_new_tokens + 1):

@@ -96,7 +96,7 @@ def _check_tokens(tokens: Sequence[PromptTokens], prompts: Sequence[Prompt], cou
         expect(actual.images == prompt.images, "the images of PromptTokens are those of the prompt")
         inside = len(actual.ids) - actual.target_start
         expect(inside == count, f"a target of {count} tokens has {inside} after `target_start`")
-        expect(0 <= actual.shared_end <= actual.target_start, "`shared_end` stands in the prompt's text")
+        expect(0 <= actual.shared_end <= actual.target_start, "`shared_end` must be in the prompt's text")
 
 
 def _check_units(model: CachingModel, prompts: Sequence[Prompt]) -> None:

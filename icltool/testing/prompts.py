@@ -1,4 +1,4 @@
-"""The conformance suite of prompt renderers: what writes a model's prompts without its weights."""
+"""The conformance suite of prompt renderers, which write a model's prompts without its weights."""
 
 from __future__ import annotations
 
@@ -19,12 +19,13 @@ from icltool.testing.expectations import expect
 def check_prompt_renderer(
     renderer: PromptRenderer, model: Model, examples: Sequence[Example], *, task: str = "caption"
 ) -> None:
-    """Checks what `prompt_renderer` of a model's class returned against `model`, built with the same options; AssertionError
-    says what is wrong. `examples` are five at least, as for `check_model`.
+    """Checks the result of `prompt_renderer` of a model's class against `model`, built with the same options; raises
+    AssertionError with a description of the fault. `examples` are at least five, as for `check_model`.
 
-    Checked are, with 0, 1 and 4 demonstrations: the text and the images of prompts are the model's; the image marker is in the
-    text once for each image, unless it is ""; token counts are the model's where both count tokens; the token limit is
-    positive, or None; a conversation has as many image parts as the prompt has images, and ends with the user's turn.
+    Checks with 0, 1 and 4 demonstrations that text and images of prompts are those of the model; that the image marker, unless
+    it is "", is in the text once for each image; that token counts are those of the model, if both count tokens; that the
+    token limit is positive or None; that a conversation has as many image parts as the prompt has images, and ends with a user
+    turn.
     """
     expect(isinstance(renderer, PromptRenderer), f"{type(renderer).__name__} lacks a part of `icltool.PromptRenderer`")
     for shots in (0, 1, 4):
@@ -49,6 +50,6 @@ def check_prompt_renderer(
 
 def _check_messages(messages: Sequence[Mapping[str, Any]], images: int) -> None:
     parts = [part for message in messages for part in message["content"]]
-    shown = sum(part["type"] == "image" for part in parts)
-    expect(shown == images, f"the messages must have the prompt's {images} images, not {shown}")
+    image_parts = sum(part["type"] == "image" for part in parts)
+    expect(image_parts == images, f"the messages must have the prompt's {images} images, not {image_parts}")
     expect(messages[-1]["role"] == "user", f"the last message must be the user's, not the {messages[-1]['role']}'s")

@@ -138,7 +138,7 @@ class _Checked:
             )
         for poison in ("", *_POISON[1:]) if "examples" in self.needs else ():
             other = self.choose(queries, shots, arranging, poison=poison)
-            expect_equal(other, whole, "demonstrations depend on what stands in the place of the queries' labels")
+            expect_equal(other, whole, "demonstrations depend on the queries' labels")
 
     def check_too_few(self, queries: QuerySet, shots: int) -> None:
         few = self.among_rows(queries, shots)[:, : shots - 1]

@@ -34,7 +34,7 @@ def check_task(task: Task | str) -> None:
             contains_both = getattr(query, field) in prompt.text and getattr(demonstration, field) in prompt.text
             expect(contains_both, f"the prompt for {template} does not say the example's {field}: {prompt.text!r}")
         own = form.clean(checked, query.label)
-        expect(own == query.label, f"an answer cut by the prompt for {template} is no longer itself: {own!r}")
+        expect(own == query.label, f"`clean` with the prompt for {template} changes a complete answer: {own!r}")
         if template != "completion":
             continue
         following = form.prompt(checked, [], replace(demonstration, image="")).text.removeprefix("<s>")

@@ -43,7 +43,7 @@ def check_trainable_encoder(build: Callable[..., TrainableEncoder], folder: Path
         actual = _features(encoder, modality, values)
         expect_equal(actual, expected, f"the {modality} tower gives other features than the encoder", margin)
         again.tower(modality).load_state_dict(encoder.tower(modality).state_dict(), strict=True)
-        sentence = f"the {modality} tower, built anew and given the same weights, gives other features"
+        sentence = f"the {modality} tower of another instance with the same weights gives other features"
         expect_equal(_features(again, modality, values), expected, sentence, margin)
         expect_equal(
             encode(again, values), expected, f"the {modality} tower does not share the encoder's weights", margin

@@ -168,7 +168,7 @@ def _check_outcome(outcome: TrainingOutcome, folder: Path) -> None:
     expect(len(outcome.history) > 0, "`history` must hold a record")
     for record in outcome.history:
         expect(isinstance(record, Mapping) and record, f"a record of `history` must map names to figures: {record!r}")
-        expect(all(math.isfinite(float(v)) for v in record.values()), f"`history` holds no finite figure: {record}")
+        expect(all(math.isfinite(float(v)) for v in record.values()), f"figures in `history` must be finite: {record}")
     left = [path.name for path in folder.iterdir() if path.name.startswith("resume")]
     expect(not left, f"a finished learner must leave no saved state: {left}")
 

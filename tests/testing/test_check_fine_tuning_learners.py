@@ -99,7 +99,7 @@ def _misnamed(data: Any, folder: Path, outcome: TrainingOutcome) -> TrainingOutc
     [
         (lambda data, folder, outcome: None, "must return a TrainingOutcome"),
         (lambda data, folder, outcome: TrainingOutcome(outcome.checkpoints, ()), "`history` must hold"),
-        (lambda data, folder, outcome: TrainingOutcome(outcome.checkpoints, [{"a": float("nan")}]), "no finite figure"),
+        (lambda data, folder, outcome: TrainingOutcome(outcome.checkpoints, [{"a": float("nan")}]), "must be finite"),
         (_without_card, "there must be a card"),
         (_without_best, "checkpoint 'best' must be"),
         (_resumable, "must leave no saved state"),

@@ -136,7 +136,7 @@ def text_model(tmp_path_factory: pytest.TempPathFactory) -> TextModel:
         (changed_spans(sees_what_follows), "in one pass have other log-probabilities"),
         (changed_spans(forgets_the_first), "cut .* have other log-probabilities"),
         (changed_tokens(lambda t: replace(t, target_start=t.target_start - 1)), "after `target_start`"),
-        (changed_tokens(lambda t: replace(t, shared_end=len(t.ids))), "`shared_end` stands in"),
+        (changed_tokens(lambda t: replace(t, shared_end=len(t.ids))), "`shared_end` must be in"),
         (changed_tokens(lambda t: replace(t, units=t.units[1:])), "as many units as tokens"),
         (changed_extension(always_keeps), "keys and values are wrong"),
         (changed_extension(in_the_order_of_length), "in one pass have other log-probabilities"),

@@ -350,7 +350,7 @@ def test_check_retriever_lets_pass(right: type[Drawn]) -> None:
         (FromTheEnd, "`nested` is claimed"),
         (WantsFewer, r"`wants\(1\)` must be a number from 1 on"),
         (AsksForTheLabel, "called with the query's own label"),
-        (LooksAtTheLabel, "what stands in the place of the queries' labels"),
+        (LooksAtTheLabel, "depend on the queries' labels"),
         (SurestOfAll, "depend on|differ"),
         (Misspelt, r"did you mean `fingerprint` \(OfDataset\)\?"),
     ],

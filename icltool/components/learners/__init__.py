@@ -1,1 +1,1 @@
-"""Learners: what is trained to choose demonstrations, or to stand in for them."""
+"""Learners, which train selectors, interventions and captioners."""

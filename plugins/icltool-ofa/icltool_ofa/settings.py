@@ -140,7 +140,9 @@ def _check(settings: Settings) -> None:
             "give the image size at least",
         )
     if settings.style_prompt.count("{}") != 1:
-        raise ConfigError(f"the style prompt {settings.style_prompt!r} must hold {{}} once", "it stands for the style")
+        raise ConfigError(
+            f"the style prompt {settings.style_prompt!r} must contain {{}} once", "{} is replaced by the style"
+        )
     for name in ("tokenize_style", "lower_case"):
         if not isinstance(getattr(settings, name), bool):
             raise ConfigError(f"{name} = {getattr(settings, name)!r} is neither true nor false")

@@ -18,7 +18,7 @@ from icltool import ConfigError
 
 MODEL_TYPES = ("mpt", "mosaic_gpt")
 
-#: Patterns of older names and what stands for them now.
+#: Patterns of older names, and the present names.
 RENAMED: dict[str, str] = {
     r"\.ln_1\.": ".norm_1.",
     r"\.ln_2\.": ".norm_2.",

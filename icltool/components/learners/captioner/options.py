@@ -242,7 +242,7 @@ def with_recipe(options: CaptionerOptions, recipe: Mapping[str, object]) -> Capt
     set_by_user = options.model_fields_set
     own_schedule = "schedule" in set_by_user and options.schedule != recipe.get("schedule")
     if own_schedule or set_by_user & {"warmup", "warmup_steps"}:
-        ignored = () if own_schedule else ("warmup_lr",)
-        recipe = {name: value for name, value in recipe.items() if name not in _RISE or name in ignored}
-    given_values = {name: getattr(options, name) for name in set_by_user}
-    return made("captioner", CaptionerOptions, {**recipe, **given_values})
+        still_valid = () if own_schedule else ("warmup_lr",)
+        recipe = {name: value for name, value in recipe.items() if name not in _RISE or name in still_valid}
+    values = {name: getattr(options, name) for name in set_by_user}
+    return made("captioner", CaptionerOptions, {**recipe, **values})

@@ -22,6 +22,7 @@ class Draws:
         if size < 1:
             raise ValueError(f"size must be positive, got {size}")
         self.data, self.seed = data, seed
+        # "steering": draws keep the keys of earlier releases, so that results stay the same
         order = keyed_generator(seed, "steering.examples").permutation(len(data.examples)).astype(np.int64)
         if apart is not None:
             order = order[~np.isin(order, apart)]

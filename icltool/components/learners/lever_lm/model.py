@@ -77,7 +77,7 @@ class LeverLMModel(SelectorModel):
     bound_to_index = True
 
     def __init__(self, examples: int, dim: int, options: LeverLMOptions) -> None:
-        """`examples` is N, `dim` is D. Raises ConfigError when D is not n_embd and there is no adapter."""
+        """`examples` is N, `dim` is D. Raises ConfigError if D is not n_embd and there is no adapter."""
         super().__init__()
         if not options.adapter and dim != options.n_embd:
             raise ConfigError(

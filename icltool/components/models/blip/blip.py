@@ -50,7 +50,7 @@ class BlipModel(TunableCaptioner):
                 "download its files again",
             )
         reserved = tuple(sorted({_START, *self.tokenizer.all_special_tokens}))
-        queries = {**QUERIES, "caption": "a picture of"}
+        queries = {**QUERIES, "caption": "a picture of"}  # as published
         # the tokenizer drops line breaks, so a full stop ends a demonstration
         end = str(self.tokenizer.sep_token)
         return CaptionerFormat("", _START, "", " ", ". ", end, r"\s*\.(?:\s|$)", reserved, True, queries)

@@ -1,4 +1,4 @@
-"""A InterventionSet of examples in memory, and modules that learn from it."""
+"""An InterventionSet of examples in memory, and modules that learn from it."""
 
 from __future__ import annotations
 

@@ -114,20 +114,20 @@ def test_a_process_without_a_share_gives_gradients_of_0_whatever_its_example_doe
     data: InterventionSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of 9 examples in batches of 8 the second process has none in the last."""
-    from icltool.components.learners.interventions import module as steering
+    from icltool.components.learners.interventions import module as module_under_test
 
     module = module_of(data, temperature_schedule="learned")
     module._trainer = type(  # type: ignore[assignment]
         "T", (), {"global_step": 3, "current_epoch": 0, "barebones": False, "world_size": 2}
     )()
-    module._batches = steering.EpochBatches(9, 4, 0, world=2, rank=1)
+    module._batches = module_under_test.EpochBatches(9, 4, 0, world=2, rank=1)
     sent = []
 
     def beside_another(trainer: Any, values: torch.Tensor) -> torch.Tensor:
         sent.append(values)
         return values + torch.tensor([2.0, 2.0, 2.0, 1.0, 1.0])
 
-    monkeypatch.setattr(steering, "over_processes", beside_another)
+    monkeypatch.setattr(module_under_test, "over_processes", beside_another)
     losses = module.losses
     module.losses = lambda positions: {k: v * torch.inf for k, v in losses(positions).items()}  # type: ignore[method-assign]
     loss = module.training_step([0], 1)
