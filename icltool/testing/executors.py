@@ -65,7 +65,7 @@ def check_executor(executor: Executor | Callable[[], Executor], *, units: int = 
     for count in (units, 1, 0, units):
         results = list(runner.run(Squares, (i for i in range(count))))
         actual = sorted(unit for unit, _, _ in results)
-        expect(actual == list(range(count)), f"{count} units were given, results came back for {actual}")
+        expect(actual == list(range(count)), f"{count} units gave results for {actual}")
         expect(all(square == unit * unit for unit, square, _ in results), "a result does not belong to its unit")
         tokens = {token for _, _, token in results}
         expect(

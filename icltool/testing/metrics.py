@@ -101,7 +101,7 @@ def _check_figures(metric: CorpusMetric, judged: list[Judgement], tolerance: flo
     expect_equal(
         _figures(metric, judged, 1 + np.eye(count)[1:2]),
         twice,
-        "a weight of 2 must equal the answer given twice",
+        "a weight of 2 must equal a repeated answer",
         tolerance,
     )
     without = _figures(metric, judged[1:], ones[:, 1:])

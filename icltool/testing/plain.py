@@ -138,7 +138,7 @@ def torch_twin_apart(
 
 
 def _extended(inputs: dict[str, Tensor], more: list[int]) -> dict[str, Tensor]:
-    """`inputs` with more text tokens at the end of their row: attended to, of type text, and shown the last image where
+    """`inputs` with more text tokens at the end of their row: attended to, of type text, and attending to the last image if
     there is an image mask."""
     import torch
 

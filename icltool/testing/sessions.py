@@ -29,7 +29,7 @@ class InMemorySession:
     `examples` are the index set. `needs` are those of the scorer under test: anything else is an AssertionError, since a real
     session could not provide it either. The log-probability of a target is a number between -6 and 0 per word, determined by
     the query and its demonstrations in order; an answer contains the words of the query's label that occur in the
-    demonstrations' labels, and one wrong word; features are `dim` normal numbers per example. `asked` counts the requests to
+    demonstrations' labels, and one wrong word; features are `dim` normal numbers per example. `requests` counts those sent to
     the "model".
     """
 
@@ -47,7 +47,7 @@ class InMemorySession:
         self.needs = needs
         self.dim = dim
         self.seed = seed
-        self.asked = 0
+        self.requests = 0
 
     def target_scores(self, requests: Sequence[ScoringRequest]) -> list[TargetScore]:
         self._count(requests)
@@ -73,7 +73,7 @@ class InMemorySession:
         known = {example.id for example in self.examples}
         for example in examples:
             expect(
-                example.id in known, f"features of example {example.id} were asked for, which is not in the index set"
+                example.id in known, f"the scorer reads features of example {example.id}, which is not in the index set"
             )
         vectors = [self._numbers([kind, example.id]).standard_normal(self.dim) for example in examples]
         return np.array(vectors, dtype=np.float32).reshape(len(examples), self.dim)
@@ -83,7 +83,7 @@ class InMemorySession:
 
     def _count(self, requests: Sequence[ScoringRequest]) -> None:
         expect("model" in self.needs, "it asks the model, but its `needs` do not name 'model'")
-        self.asked += len(requests)
+        self.requests += len(requests)
 
     def _numbers(self, key: Sequence[object]) -> np.random.Generator:
         text = "\x00".join(str(part) for part in (self.seed, task_name(self.task), *key))
@@ -96,7 +96,7 @@ class InMemoryExamples:
     `label` as their label and reference, which no retriever may use."""
 
     arrays: IndexSet
-    asked: QuerySet
+    query_arrays: QuerySet
     label: str = ""
     choices: tuple[str, ...] = ("red", "round", "dog")
 
@@ -104,7 +104,7 @@ class InMemoryExamples:
         return [self._example(self.arrays, row, made_label(int(self.arrays.ids[row]))) for row in rows.tolist()]
 
     def queries(self, positions: IntArray) -> list[Example]:
-        return [self._example(self.asked, position, self.label) for position in positions.tolist()]
+        return [self._example(self.query_arrays, position, self.label) for position in positions.tolist()]
 
     def _example(self, arrays: IndexSet | QuerySet, row: int, label: str) -> Example:
         image, text = int(arrays.image_ids[row]), f"what is in {int(arrays.image_ids[row])}?"

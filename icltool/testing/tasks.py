@@ -19,7 +19,7 @@ def check_task(task: Task | str) -> None:
     that an answer that runs on into the next example is cut there, and any other stays unchanged.
     """
     checked: Task = component("tasks", task) if isinstance(task, str) else task
-    expect(bool(checked.prompts), f"task {checked.name!r} has no `prompts`: no model can be asked")
+    expect(bool(checked.prompts), f"task {checked.name!r} has no `prompts`, so no model can answer it")
     known = load_registry().names("metrics")
     unknown = [metric for metric in checked.metrics if metric not in known]
     expect(not unknown, f"`metrics` names {', '.join(unknown)}; there are {', '.join(known)}")

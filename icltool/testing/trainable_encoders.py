@@ -78,8 +78,8 @@ def _check_gradients(encoder: TrainableEncoder, modality: str, values: list[str]
     if isinstance(tower, TradesTimeForMemory):
         for enable in (True, False):
             tower.set_grad_checkpointing(enable)
-    asking = [name for name, p in tower.named_parameters() if p.requires_grad]
-    expect(not asking, f"the {modality} tower asks for gradients before it is told to: {asking[:3]}")
+    requiring = [name for name, p in tower.named_parameters() if p.requires_grad]
+    expect(not requiring, f"parameters of the {modality} tower require gradients initially: {requiring[:3]}")
     tower.requires_grad_(True)
     tower(encoder.preprocessor(modality)(values)).square().sum().backward()
     idle = [name for name, p in tower.named_parameters() if p.grad is None]

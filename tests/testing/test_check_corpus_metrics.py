@@ -80,13 +80,13 @@ def test_a_right_one_is_accepted() -> None:
 @pytest.mark.parametrize(
     ("wrong", "sentence"),
     [
-        (IgnoresWeights, "a weight of 2 must equal the answer given twice"),
+        (IgnoresWeights, "a weight of 2 must equal a repeated answer"),
         (ForgetsToDivide, "doubling all weights"),
         (WeighsThePosition, "depend on the order of the answers"),
         (OneFigureForAll, "must have shape"),
         (RelativeToTheFirst, "depends on the other weightings"),
         (Backwards, "right answers have the figure"),
-        (SquaresWeights, "a weight of 2 must equal the answer given twice"),
+        (SquaresWeights, "a weight of 2 must equal a repeated answer"),
     ],
 )
 def test_a_wrong_one_is_caught(wrong: type[RightShare], sentence: str) -> None:

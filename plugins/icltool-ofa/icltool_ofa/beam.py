@@ -2,7 +2,7 @@
 
 The published search is fairseq's. transformers' agrees with it but for the end of the longest hypotheses: fairseq counts the
 log-probability of the end-of-text token there, transformers' own way of forcing it counts none. `PublishedEnd` mends that. One
-difference remains: where more hypotheses end in one step than are wanted still, fairseq keeps those that ended earlier,
+difference remains: if more hypotheses end in one step than are still needed, fairseq keeps those that ended earlier,
 transformers the best of all. The best one is the same either way.
 """
 

@@ -103,7 +103,7 @@ class OFAEncoder(nn.Module):
         attention_mask : bool or int [B, T], false at padding; by default all that is not the padding token counts.
         patch_images : float [B, 3, H, W], normalised; None for text alone.
         patch_masks : bool [B], False hides the image of a row (its pixels are then of no importance but to BatchNorm
-            in training); by default every image is shown.
+            in training); by default every image is visible.
 
         Raises
         ------

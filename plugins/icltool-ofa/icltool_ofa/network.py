@@ -91,7 +91,7 @@ class OFAForConditionalGeneration(PreTrainedModel, GenerationMixin):
         encoder_outputs : what `get_encoder()` gave for the same rows.
         cache : that of earlier tokens, extended in place.
         labels : int64 [B, L], -100 where nothing counts.
-        use_cache : begin a cache where none is given.
+        use_cache : begin a cache if there is none.
         return_dict : taken and not read: the answer always has named fields.
         past_key_values : the name of `cache` in transformers until 5.23.
 

@@ -247,7 +247,7 @@ def test_files_of_other_weights_are_refused(folder: Path, model: OFAModel, tmp_p
     with pytest.raises(ConfigError, match="fine-tuned ofa-tiny, not ofa-base"):
         OFAModel(OFAOptions(name="ofa-base", hub_id="OFA-Sys/ofa-base", path=str(file)))
     model.export(tmp_path / "whole")
-    with pytest.raises(ConfigError, match="holds ofa-tiny, not ofa-base"):
+    with pytest.raises(ConfigError, match="contains ofa-tiny, not ofa-base"):
         OFAModel(OFAOptions(name="ofa-base", hub_id="OFA-Sys/ofa-base", path=str(tmp_path / "whole")))
 
 

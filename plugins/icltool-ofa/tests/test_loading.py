@@ -79,8 +79,8 @@ def test_public_layouts_are_loaded(
 ) -> None:
     save(folder, change(tiny.state_dict()))
     check_equal(load_network(folder), tiny)
-    _, told = OFAForConditionalGeneration.from_pretrained(folder, output_loading_info=True)
-    assert (set(told["missing_keys"]), set(told["unexpected_keys"])) == (set(), set())
+    _, loading = OFAForConditionalGeneration.from_pretrained(folder, output_loading_info=True)
+    assert (set(loading["missing_keys"]), set(loading["unexpected_keys"])) == (set(), set())
 
 
 @pytest.mark.parametrize("name", ["encoder.pos_ln.weight", "decoder.layers.1.cross_attn.c_attn"])
@@ -88,8 +88,8 @@ def test_a_missing_weight_is_told(tiny: OFAForConditionalGeneration, folder: Pat
     save(folder, without(name)(tiny.state_dict()))
     with pytest.raises(DataError, match=f"lack {name} "):
         load_network(folder)
-    _, told = OFAForConditionalGeneration.from_pretrained(folder, output_loading_info=True)
-    assert set(told["missing_keys"]) == {name}
+    _, loading = OFAForConditionalGeneration.from_pretrained(folder, output_loading_info=True)
+    assert set(loading["missing_keys"]) == {name}
 
 
 def one_line(folder: Path, kind: type[Exception] = DataError) -> str:

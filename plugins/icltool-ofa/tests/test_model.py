@@ -136,7 +136,7 @@ def test_a_missing_file_is_told_in_one_line(folder: Path, tmp_path: Path, name: 
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "message"),
     [
         ({"d_model": 64}, "has the shape"),
         ({"use_ofasys": True}, "use_ofasys"),
@@ -145,7 +145,7 @@ def test_a_missing_file_is_told_in_one_line(folder: Path, tmp_path: Path, name: 
     ],
 )
 def test_another_configuration_is_told_in_one_line(
-    folder: Path, tmp_path: Path, changes: dict[str, object], told: str
+    folder: Path, tmp_path: Path, changes: dict[str, object], message: str
 ) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(folder, copy)
@@ -153,7 +153,7 @@ def test_another_configuration_is_told_in_one_line(
     (copy / "config.json").write_text(json.dumps({**fields, **changes}))
     with pytest.raises(IclError) as error:
         load(copy)
-    assert told in error.value.message
+    assert message in error.value.message
     assert "\n" not in error.value.message
 
 

@@ -99,9 +99,9 @@ def test_lists_of_styles(tmp_path: Path) -> None:
     file = tmp_path / "personalities.txt"
     file.write_text("\ufeffSweet\n Sour (Bitter) \n\nWild\n", encoding="utf-8")
     assert listed(file) == listed(str(file)) == listed(STYLES) == STYLES
-    for content, told in (("", "has 0 styles"), ("a\nb\na\n", "has 'a' twice")):
+    for content, message in (("", "has 0 styles"), ("a\nb\na\n", "has 'a' twice")):
         file.write_text(content)
-        with pytest.raises(ConfigError, match=told):
+        with pytest.raises(ConfigError, match=message):
             listed(file)
     with pytest.raises(ConfigError, match="cannot be read: No such file"):
         listed(tmp_path / "none")
@@ -121,7 +121,7 @@ def test_settings_of_the_user_come_over_those_of_the_weights() -> None:
         ({"tokenize_style": True}, "styles=FILE"),
         ({"lower_case": "no"}, "neither true nor false"),
     ]
-    for given_, told in wrong:
+    for options, message in wrong:
         with pytest.raises(ConfigError) as error:
-            settled({}, given_, 42)
-        assert told in f"{error.value.message}; {error.value.hint}"
+            settled({}, options, 42)
+        assert message in f"{error.value.message}; {error.value.hint}"

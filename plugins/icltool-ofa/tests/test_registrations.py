@@ -32,21 +32,21 @@ def test_listing_imports_no_torch() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "told", "hint"),
+    ("name", "message", "hint"),
     [
-        ("ofa-base", "weights of ofa-base are not on this machine", "--model-path OFA-Sys/ofa-base downloads them"),
+        ("ofa-base", "weights of ofa-base are not on this machine", "--model-path OFA-Sys/ofa-base to download them"),
         ("ofa-distilled", "on ModelScope, not on the Hugging Face hub", "--model-path DIR"),
     ],
 )
 def test_without_weights_the_error_says_where_they_are(
-    name: str, told: str, hint: str, monkeypatch: pytest.MonkeyPatch
+    name: str, message: str, hint: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for variable in ("MODEL_CPK_DIR", "CHECKPOINT_PATH"):
         monkeypatch.delenv(variable, raising=False)
     (registration,) = (r for r in icltool_models() if r.name == name)
     with pytest.raises(ConfigError) as error:
         OFAModel(OFAOptions(**registration.options))
-    assert told in error.value.message
+    assert message in error.value.message
     assert hint in error.value.hint
     assert "\n" not in error.value.message + error.value.hint
 

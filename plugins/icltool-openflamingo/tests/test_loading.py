@@ -69,7 +69,7 @@ def test_checkpoints_come_in_several_forms(tiny_mpt: Tiny, checkpoint_folder: Pa
 
 
 @pytest.mark.parametrize(
-    ("name", "told"),
+    ("name", "message"),
     [
         ("perceiver.latents", "perceiver.latents missing"),
         ("lang_encoder.transformer.blocks.1.gated_cross_attn_layer.attn_gate", "attn_gate missing"),
@@ -77,14 +77,14 @@ def test_checkpoints_come_in_several_forms(tiny_mpt: Tiny, checkpoint_folder: Pa
     ],
 )
 def test_what_was_trained_must_be_in_the_checkpoint(
-    tiny_mpt: Tiny, checkpoint_folder: Path, name: str, told: str
+    tiny_mpt: Tiny, checkpoint_folder: Path, name: str, message: str
 ) -> None:
     from tiny_flamingo import load
 
     state = checkpoint_of(tiny_mpt)
     del state[name]
     torch.save(state, checkpoint_folder / "checkpoint.pt")
-    with pytest.raises(ConfigError, match=told):
+    with pytest.raises(ConfigError, match=message):
         load("mpt", checkpoint_folder)
 
 

@@ -91,7 +91,7 @@ def test_mosaic_gpt_equals_its_arithmetic_written_out(tmp_path: Path, heads: int
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "message"),
     [
         ({"alibi": False}, "alibi is False"),
         ({"alibi_bias_max": 16}, "alibi_bias_max is 16"),
@@ -100,10 +100,10 @@ def test_mosaic_gpt_equals_its_arithmetic_written_out(tmp_path: Path, heads: int
         ({"logit_scale": 0.5}, "logit_scale"),
     ],
 )
-def test_settings_that_would_be_passed_over_are_refused(changes: dict[str, object], told: str) -> None:
+def test_settings_that_would_be_passed_over_are_refused(changes: dict[str, object], message: str) -> None:
     from icltool_openflamingo.mpt import mpt_class_and_config
 
-    with pytest.raises(ConfigError, match=told):
+    with pytest.raises(ConfigError, match=message):
         mpt_class_and_config(mosaic_config(**changes), "somewhere")
 
 

@@ -10,7 +10,7 @@ from icltool.components.models.shared.options import TransformersOptions
 
 
 class IdeficsOptions(TransformersOptions):
-    """Of models whose published runs were asked in two ways."""
+    """Options of IDEFICS and IDEFICS2."""
 
     template: Literal["lever-lm", "live"] = Field(
         "lever-lm", title="prompt template", description="write prompts as in the published runs of Lever-LM or of LIVE"

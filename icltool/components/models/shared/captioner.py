@@ -114,8 +114,8 @@ class Captioner(EncodesImages, PromptAdapter):
     @property
     def language_config(self) -> PreTrainedConfig:
         """The configuration of the language model."""
-        found: PreTrainedConfig = self.config.text_config
-        return found
+        text_config: PreTrainedConfig = self.config.text_config
+        return text_config
 
     @property
     def token_limit(self) -> int | None:
